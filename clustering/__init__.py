@@ -1,0 +1,41 @@
+"""Exact, reproducible clustering of Zarr data larger than memory.
+
+The names below are loaded when they are first used, so that ``import clustering`` stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clustering.api import Fit, fit, load_fit
+    from clustering.data.source import Source, open_source
+    from clustering.errors import ClusteringError
+    from clustering.models.kmeans import KMeans
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ClusteringError": "clustering.errors",
+    "Fit": "clustering.api",
+    "KMeans": "clustering.models.kmeans",
+    "Source": "clustering.data.source",
+    "fit": "clustering.api",
+    "load_fit": "clustering.api",
+    "open_source": "clustering.data.source",
+}
+
+__all__ = ["ClusteringError", "Fit", "KMeans", "Source", "fit", "load_fit", "open_source"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'clustering' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,235 @@
+"""The public interface: fit a model to data, use it, save it, load it."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from clustering.data.plan import MIB
+from clustering.data.source import Source, open_source
+from clustering.errors import ConfigError, DataError, nearest
+from clustering.execution.engine import connect
+from clustering.execution.passes import rounds
+from clustering.fitting import start as starting
+from clustering.fitting.fitted import Fitted, Summary, fitted
+from clustering.fitting.labelling import LabelStatistics, label
+from clustering.fitting.loop import PassRecord, Rule, halted, iterate
+from clustering.storage.labels import labels_in_memory
+from clustering.storage.model import load_model, save_model, to_dataset
+
+MEMORY = 2048 * MIB
+"""Default memory budget of a worker, in bytes."""
+
+_SOURCE = ("group", "variables", "sample_dims", "feature_dims", "select", "isel", "mask", "weights", "missing", "storage_options")
+_COMPUTE = ("cluster", "workers", "memory", "scratch", "block_bytes")
+_RULE = ("tolerance", "max_iterations", "max_seconds")
+_OPTIONS = ("seed", "restarts", "finalists", "sample_rows", "init")
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A fitted model. Immutable."""
+
+    fitted: Fitted
+    labelled: bool = True
+    """Whether results are xarray objects; False where the data were a bare ndarray."""
+
+    @property
+    def model(self) -> Any:
+        """The model that was fitted."""
+        return self.fitted.model
+
+    @property
+    def params(self) -> Any:
+        """Its params as the loop left them."""
+        return self.fitted.params
+
+    @property
+    def centers(self) -> Any:
+        """Centers ``(k, d)`` in the data's own units."""
+        return to_dataset(self.fitted)["centers"] if self.labelled else self.fitted.centers
+
+    @property
+    def weights(self) -> Any:
+        """Share of each cluster in the total weight ``(k,)``."""
+        return to_dataset(self.fitted)["weights"] if self.labelled else self.fitted.shares
+
+    @property
+    def objective(self) -> float:
+        """J = Σ w ‖x − m‖² of the last assignment."""
+        return self.fitted.objective
+
+    @property
+    def history(self) -> NDArray[np.float64]:
+        """Objective after the assignment step and after the update step of each pass ``(passes, 2)``."""
+        return self.fitted.history
+
+    @property
+    def iterations(self) -> int:
+        """Passes over the full data that updated the params."""
+        return self.fitted.iterations
+
+    @property
+    def converged(self) -> bool:
+        """Whether the stopping test was met."""
+        return self.fitted.converged
+
+    @property
+    def reads(self) -> float:
+        """Full reads of the source."""
+        return self.fitted.reads
+
+    def predict(self, data: Any, **options: Any) -> Any:
+        """Label data in memory.
+
+        Parameters
+        ----------
+        data
+            As for `fit`, with the same features.
+        options
+            Source and compute options, as for `fit`.
+
+        Returns
+        -------
+        ndarray or xarray.DataArray
+            Labels in the shape of the samples, −1 where masked; labelled like the data.
+        """
+        return self._label(data, options)[0]
+
+    def score(self, data: Any, **options: Any) -> float:
+        """Objective of data at these centers: J = Σ w ‖x − m‖²."""
+        return self._label(data, options)[1].objective
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model as a Zarr group; `load_fit` reads it back to the last bit."""
+        save_model(self.fitted, os.fspath(path), {"labelled": self.labelled})
+
+    def _label(self, data: Any, options: dict[str, Any]) -> tuple[Any, LabelStatistics]:
+        _known(options, (*_SOURCE, *_COMPUTE))
+        source = open_source(data, **_pick(options, _SOURCE))
+        check_features(source, self.fitted)
+        memory = options.get("memory", MEMORY)
+        plan = source.plan(block_bytes=options.get("block_bytes"), memory=memory)
+        array, labelled = labels_in_memory(source, self.model.k)
+        # Labels are gathered in this process, so its threads make them.
+        with connect("threads", options.get("workers")) as engine, rounds(source, plan, engine, memory=memory) as inside:
+            passed = label(inside, self.model, self.params, partial(_put, array))
+        return labelled if source.labelled else array, passed.statistics[0]
+
+    def __repr__(self) -> str:
+        state = "converged" if self.converged else f"stopped by {self.fitted.stop}"
+        return (
+            f"<Fit {self.model}: objective {self.objective:.6g}, {self.iterations} passes, {state}, "
+            f"{self.fitted.summary.count:,} rows × {len(self.fitted.features)} features>"
+        )
+
+
+def _put(array: NDArray[Any], region: tuple[slice, ...], labels: NDArray[Any]) -> None:
+    array[region] = labels
+
+
+def check_features(source: Source, fitted: Fitted) -> None:
+    """Refuse data whose features are not those of the model.
+
+    Raises
+    ------
+    DataError
+        If their number differs.
+    """
+    if source.n_features != len(fitted.features):
+        raise DataError(
+            f"the data have {source.n_features} features and the model was fitted on {len(fitted.features)}; "
+            "select the same variables and feature dimensions"
+        )
+
+
+def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
+    """Fit a model to data of any size.
+
+    Parameters
+    ----------
+    data
+        A `Source`; path or URL of a Zarr store; xarray object, zarr array, dask array, or ndarray ``(n, d)``.
+    model
+        What to fit, such as ``KMeans(k=8)``.
+    on_pass
+        Called with a `PassRecord` after each pass.
+    **options
+        Source options as for `open_source`: ``group``, ``variables``, ``sample_dims``, ``feature_dims``, ``select``,
+        ``isel``, ``mask``, ``weights``, ``missing``, ``storage_options``.
+        Fit options: ``seed`` (0), ``restarts`` (10), ``finalists`` (1), ``sample_rows`` (200000), ``init``
+        (``"kmeans++"``, ``"random"`` or centers ``(k, d)``), ``max_iterations`` (300), ``tolerance`` (0: until no
+        assignment changes), ``max_seconds``.
+        Compute options: ``cluster`` (``"threads"``, ``"synchronous"``, ``"local"``, ``{"address": …}`` or a
+        `distributed.Client`), ``workers``, ``memory`` (bytes per worker), ``scratch`` (folder), ``block_bytes``.
+
+    Returns
+    -------
+    Fit
+        The same bits for every cluster and every number of workers.
+
+    Raises
+    ------
+    ConfigError, SourceError, DataError
+        For parameters, places or values that do not fit; the message says the remedy.
+
+    Examples
+    --------
+    >>> import numpy as np, clustering as c
+    >>> rows = np.array([[0.0], [1.0], [10.0], [11.0]])
+    >>> c.fit(rows, c.KMeans(k=2)).objective
+    1.0
+    """
+    _known(options, (*_SOURCE, *_COMPUTE, *_OPTIONS, *_RULE))
+    started = time.perf_counter()
+    source = open_source(data, **_pick(options, _SOURCE))
+    how = starting.Options(**_pick(options, _OPTIONS), rule=Rule(**_pick(options, _RULE)))
+    memory = options.get("memory", MEMORY)
+    plan = source.plan(block_bytes=options.get("block_bytes"), memory=memory)
+    with (
+        connect(options.get("cluster", "threads"), options.get("workers"), memory) as engine,
+        rounds(source, plan, engine, memory=memory, scratch=options.get("scratch")) as inside,
+    ):
+        survey, passed = starting.survey(inside, model.k, how, memory)
+        reading = passed.reading
+        state = starting.start(model, survey, how, engine, time.perf_counter() - started)
+        for state, record in iterate(model, state, inside.run, how.rule):
+            reading += record.reading
+            if on_pass is not None:
+                on_pass(record)
+    return Fit(
+        fitted(model, state, source.features, Summary.of(survey), reading.blocks / len(plan), reading.bytes),
+        source.labelled,
+    )
+
+
+def load_fit(path: str | os.PathLike[str]) -> Fit:
+    """Read a model that `Fit.save` or a run wrote: a ``model.zarr``, or the output folder of a run.
+
+    Raises
+    ------
+    SourceError
+        If there is no model there.
+    """
+    return Fit(load_model(Path(path)))
+
+
+def _known(options: dict[str, Any], names: tuple[str, ...]) -> None:
+    for name in options:
+        if name not in names:
+            raise ConfigError(f"unknown option {name!r}; {nearest(name, names)}")
+
+
+def _pick(options: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: options[name] for name in names if name in options}
+
+
+__all__ = ["Fit", "PassRecord", "fit", "load_fit"]

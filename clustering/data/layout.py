@@ -1,0 +1,176 @@
+"""Which variables and dimensions make samples and features, and in what units they are stored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+
+from clustering.data.opening import BARE, bare_dataset
+from clustering.data.plan import MIB
+from clustering.data.selection import Positions
+from clustering.errors import SourceError, nearest
+
+LARGEST_SHARD = 256 * MIB
+"""Shards up to this size, in bytes, are read whole; of larger ones, their inner chunks are the unit."""
+
+
+def in_memory(data: Any) -> xr.Dataset:
+    """Wrap an xarray object, a zarr array, a dask array or an ndarray ``(n, d)`` as a dataset."""
+    if isinstance(data, xr.Dataset):
+        return data
+    if isinstance(data, xr.DataArray):
+        return data.to_dataset(name=data.name or BARE)
+    if isinstance(data, zarr.Array):
+        return bare_dataset(data)
+    if isinstance(data, np.ndarray) or hasattr(data, "__dask_graph__"):
+        if data.ndim != 2:
+            raise SourceError(
+                f"the array has {data.ndim} dimensions, shape {tuple(data.shape)}; "
+                "give rows and features, (n, d), or an xarray object that names its dimensions"
+            )
+        return xr.Dataset({BARE: (("row", "feature"), data)})
+    raise SourceError(
+        f"cannot cluster a {type(data).__name__}; "
+        "allowed: path or URL of a Zarr store, xarray object, zarr array, dask array, ndarray (n, d)"
+    )
+
+
+def choose_variables(dataset: xr.Dataset, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """Check the variables named, or find the only one."""
+    present = [str(v) for v in dataset.data_vars]
+    if wanted is None:
+        if len(present) != 1:
+            raise SourceError(f"the group holds {len(present)} variables; name those to cluster; {nearest('', present)}")
+        wanted = present
+    if not wanted:
+        raise SourceError(f"no variables named; {nearest('', present)}")
+    for name in wanted:
+        if name not in dataset.data_vars:
+            raise SourceError(f"unknown variable {name!r}; {nearest(name, present)}")
+        if dataset[name].dtype.kind not in "biuf":
+            raise SourceError(f"variable {name!r} has type {dataset[name].dtype}; only numbers can be clustered")
+    if len(set(wanted)) != len(wanted):
+        raise SourceError(f"a variable is named twice in {list(wanted)}; name each once")
+    return tuple(wanted)
+
+
+def choose_dimensions(
+    dataset: xr.Dataset,
+    variables: tuple[str, ...],
+    sample: Sequence[str] | None,
+    feature: Sequence[str] | None,
+    single: set[str],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Split the dimensions of the variables into sample and feature dimensions, without the `single` places chosen."""
+    present = list(dict.fromkeys(str(d) for v in variables for d in dataset[v].dims))
+    for where, named in (("sample_dims", sample), ("feature_dims", feature)):
+        for d in named or ():
+            if d not in present:
+                raise SourceError(f"unknown dimension {d!r} in '{where}'; {nearest(d, present)}")
+    if sample is None and feature is None:
+        sample, feature = present[:1], present[1:]
+    elif sample is None:
+        sample = [d for d in present if d not in (feature or ())]
+    elif feature is None:
+        feature = [d for d in present if d not in sample]
+    assert sample is not None and feature is not None
+    sample, feature = [d for d in sample if d not in single], [d for d in feature if d not in single]
+    if not sample:
+        raise SourceError(f"no sample dimension is left; name one in 'sample_dims'; {nearest('', present)}")
+    both = sorted(set(sample) & set(feature))
+    if both:
+        raise SourceError(f"dimension {both[0]!r} is in both 'sample_dims' and 'feature_dims'; keep it in one")
+    for name in variables:
+        dims = [str(d) for d in dataset[name].dims if d not in single]
+        spare = [d for d in dims if d not in sample and d not in feature]
+        if spare:
+            raise SourceError(
+                f"dimension {spare[0]!r} of variable {name!r} is neither sample nor feature; "
+                "add it to 'sample_dims' or 'feature_dims', or pick one place along it with 'select' or 'isel'"
+            )
+        lacking = [d for d in sample if d not in dims]
+        if lacking:
+            raise SourceError(
+                f"variable {name!r} has no sample dimension {lacking[0]!r}; its dimensions are {', '.join(dims)}; "
+                "every variable needs all sample dimensions"
+            )
+    return tuple(sample), tuple(feature)
+
+
+def attach(dataset: xr.Dataset, name: str, values: Any, dims: tuple[str, ...]) -> xr.Dataset:
+    """Add a mask or weights given as an array in the shape of the samples."""
+    array = np.asarray(values)
+    shape = tuple(dataset.sizes[d] for d in dims)
+    if array.shape != shape:
+        raise SourceError(f"the {name.strip('_')} has shape {array.shape}; the samples have shape {shape}")
+    return dataset.assign({name: (dims, array)})
+
+
+def check_companion(dataset: xr.Dataset, where: str, name: str | None, sample: tuple[str, ...]) -> None:
+    """Check that a mask or weights variable exists and varies along sample dimensions only."""
+    if name is None:
+        return
+    if name not in dataset.variables:
+        raise SourceError(f"unknown variable {name!r} in '{where}'; {nearest(name, map(str, dataset.variables))}")
+    spare = [str(d) for d in dataset[name].dims if d not in sample]
+    if spare:
+        raise SourceError(
+            f"'{where}' variable {name!r} varies along {spare[0]!r}, which is not a sample dimension; "
+            f"allowed: {', '.join(sample)}"
+        )
+    if dataset[name].dtype.kind not in "biuf":
+        raise SourceError(f"'{where}' variable {name!r} has type {dataset[name].dtype}; a number or boolean is needed")
+
+
+def read_units(dataset: xr.Dataset, variables: tuple[str, ...], sample: tuple[str, ...]) -> dict[str, int]:
+    """Length along each sample dimension of what is read at once: the chunk, or the shard where it is small enough.
+
+    Where variables are stored in different chunks, the least common multiple, or the largest where that is too large.
+    """
+    units = dict.fromkeys(sample, 1)
+    for name in variables:
+        variable = dataset[name].variable
+        for d, length in zip(variable.dims, _stored_chunks(variable), strict=True):
+            if d in units:
+                common = math.lcm(units[str(d)], length)
+                units[str(d)] = common if common <= 4 * max(units[str(d)], length) else max(units[str(d)], length)
+    return units
+
+
+def _stored_chunks(variable: xr.Variable) -> tuple[int, ...]:
+    if variable.chunks is not None:
+        return tuple(max(lengths) for lengths in variable.chunks)
+    shards, chunks = variable.encoding.get("shards"), variable.encoding.get("chunks")
+    if shards and math.prod(shards) * variable.dtype.itemsize <= LARGEST_SHARD:
+        return tuple(shards)
+    if isinstance(chunks, tuple) and len(chunks) == variable.ndim:
+        return chunks
+    return (1,) * variable.ndim
+
+
+def cut_units(
+    dataset: xr.Dataset, units: dict[str, int], places: Positions, sample: tuple[str, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Units and the offset into the first one, along each sample dimension, after a selection."""
+    lengths, offsets = [], []
+    for d in sample:
+        place = places.get(d)
+        if isinstance(place, slice):
+            start, _, step = place.indices(dataset.sizes[d])
+            lengths.append(max(1, units[d] // step))
+            offsets.append(start % units[d] if step == 1 else 0)
+        else:
+            lengths.append(units[d])
+            offsets.append(0)
+    return tuple(lengths), tuple(offsets)
+
+
+def output_chunks(source_chunks: NDArray[Any] | tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Chunk lengths of a variable written back on the sample grid."""
+    return tuple(min(c, n) for c, n in zip(source_chunks, shape, strict=True))

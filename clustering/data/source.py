@@ -1,0 +1,323 @@
+"""A labelled N-d source, read block by block as ``(n, d)`` rows."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from clustering.data import layout, opening, selection
+from clustering.data.plan import MIB, Block, Plan, plan_blocks
+from clustering.data.rows import Rows, unit_weights
+from clustering.errors import ConfigError, DataError, SourceError
+
+Missing = Literal["drop", "error"]
+
+_COSINE = re.compile(r"cos\((\w+)\)")
+_WEIGHTS, _MASK = "_weights", "_mask"
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column of the rows: its variable and its place along the feature dimensions."""
+
+    variable: str
+    at: tuple[tuple[str, Any], ...] = ()
+    """``(dimension, label)`` pairs."""
+
+    def __str__(self) -> str:
+        return self.variable + (f"[{', '.join(f'{d}={v}' for d, v in self.at)}]" if self.at else "")
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Data to cluster: which variables, what is a sample and what is a feature. Holds metadata, never values.
+
+    Build one with `open_source`.
+    """
+
+    dataset: xr.Dataset = field(repr=False)
+    """Selected, decoded and lazily indexed."""
+    variables: tuple[str, ...]
+    sample_dims: tuple[str, ...]
+    feature_dims: tuple[str, ...]
+    mask: str | None
+    """Boolean variable over sample dimensions; true = use."""
+    weights: str | None
+    """Variable over sample dimensions, or ``cos(name)`` of a coordinate in degrees."""
+    missing: Missing
+    """What a NaN in a row means: drop the row, or an error."""
+    chunks: tuple[int, ...]
+    """Length of the unit that is read at once (chunk or shard), for each sample dimension."""
+    offset: tuple[int, ...]
+    """Where the selection starts inside its first unit, for each sample dimension."""
+    labelled: bool
+    """False for a bare ndarray: results are ndarrays too."""
+    recipe: Mapping[str, Any] | None = field(repr=False)
+    """Arguments that open the same source in another process; None for data held in memory."""
+
+    def __reduce__(self) -> Any:
+        if self.recipe is not None:
+            return _reopen, (pickle.dumps(self.recipe),)
+        return Source, tuple(getattr(self, name) for name in self.__dataclass_fields__)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each sample dimension."""
+        return tuple(self.dataset.sizes[d] for d in self.sample_dims)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the decoded rows."""
+        kinds = [self.dataset[v].dtype for v in self.variables]
+        return np.dtype(np.uint8) if all(k == bool for k in kinds) else np.result_type(*kinds)
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The columns of the rows, in order."""
+        found: list[Feature] = []
+        for name in self.variables:
+            array = self.dataset[name]
+            dims = [d for d in self.feature_dims if d in array.dims]
+            labels = [self.dataset[d].values if d in self.dataset.coords else range(array.sizes[d]) for d in dims]
+            for place in np.ndindex(*(array.sizes[d] for d in dims)):
+                at = tuple((d, _plain(values[i])) for d, values, i in zip(dims, labels, place, strict=True))
+                found.append(Feature(name, at))
+        return tuple(found)
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns of the rows."""
+        return sum(
+            math.prod(self.dataset.sizes[d] for d in self.feature_dims if d in self.dataset[v].dims)
+            for v in self.variables
+        )
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of one decoded row, in bytes."""
+        return self.n_features * self.dtype.itemsize
+
+    def plan(self, *, block_bytes: int | None = None, memory: int = 2048 * MIB, whole_chunks: bool = True) -> Plan:
+        """Cut the sample grid into blocks.
+
+        Parameters
+        ----------
+        block_bytes
+            Wanted size of a decoded block, in bytes; chosen where None.
+        memory
+            Memory budget of a worker, in bytes.
+        whole_chunks
+            True: block edges lie on chunk edges of the source, so that no chunk is decoded twice. False: they lie on
+            multiples of the chunk length counted from the start of the selection, as the chunks of the labels do.
+        """
+        return plan_blocks(
+            self.shape,
+            self.chunks,
+            row_bytes=self.row_bytes,
+            offset=self.offset if whole_chunks else None,
+            block_bytes=block_bytes,
+            memory=memory,
+        )
+
+    def fingerprint(self) -> str:
+        """Digest the identity of the source: metadata and file listing of a store, bytes of data held in memory."""
+        names = self.variables + tuple(n for n in (self.mask, self.weights) if n is not None and n in self.dataset)
+        if self.recipe is None:
+            return opening.memory_fingerprint(self.dataset, names)
+        options = self.recipe["storage_options"] or {}
+        return opening.store_fingerprint(self.recipe["data"], self.recipe["group"], names, options)
+
+    def read(self, block: Block) -> Rows:
+        """Read and decode one block.
+
+        Raises
+        ------
+        DataError
+            For a NaN where `missing` is ``error``, an infinity, or a weight that is negative or not finite. The
+            message names the variable and the block.
+        """
+        values = self._values(block)
+        n = len(values)
+        weights = self._weights(block)
+        keep = None if self.mask is None else self._on_grid(self.dataset[self.mask], block).astype(bool)
+        if self.dtype.kind == "f":
+            finite = _finite_rows(values)
+            if not finite.all():
+                used = np.ones(n, bool) if keep is None else keep
+                self._refuse(values, used & ~finite, block)
+                keep = used & finite
+        if weights is not None:
+            used_weights = weights if keep is None else weights[keep]
+            if not (np.isfinite(used_weights).all() and (used_weights >= 0).all()):
+                raise DataError(
+                    f"weights {self.weights!r} are negative or not finite in block {block}; "
+                    "a weight is a number of zero or more; mask these rows or correct the variable"
+                )
+        kept = None if keep is None or keep.all() else np.flatnonzero(keep)
+        if kept is not None:
+            values, weights = values[kept], None if weights is None else weights[kept]
+        if weights is None:
+            weights = unit_weights(len(values))
+        return Rows(values, weights, kept, block.start, block.shape, self.shape)
+
+    def preview(self, most: int = 1000) -> xr.Dataset:
+        """Thin the sample grid to at most `most` cells a side and read it, for a picture."""
+        steps = {d: slice(None, None, max(1, -(-self.dataset.sizes[d] // most))) for d in self.sample_dims}
+        return self.dataset[list(self.variables)].isel(steps).load()
+
+    def _values(self, block: Block) -> NDArray[Any]:
+        region = dict(zip(self.sample_dims, block.slices, strict=True))
+        columns = []
+        for name in self.variables:
+            array = self.dataset[name].variable.isel(region)
+            order = (*self.sample_dims, *(d for d in self.feature_dims if d in array.dims))
+            columns.append(np.asarray(array.transpose(*order).values).reshape(math.prod(block.shape), -1))
+        if len(columns) == 1:
+            return np.ascontiguousarray(columns[0], self.dtype)
+        return np.concatenate(columns, axis=1, dtype=self.dtype, casting="unsafe")
+
+    def _weights(self, block: Block) -> NDArray[np.float64] | None:
+        if self.weights is None:
+            return None
+        cosine = _COSINE.fullmatch(self.weights)
+        if cosine:
+            degrees = self._on_grid(self.dataset[cosine[1]], block).astype(np.float64)
+            # At the poles the cosine of the rounded angle may fall a hair below zero.
+            return np.clip(np.cos(np.deg2rad(degrees)), 0.0, None)
+        return self._on_grid(self.dataset[self.weights], block).astype(np.float64)
+
+    def _on_grid(self, array: xr.DataArray, block: Block) -> NDArray[Any]:
+        region = {d: s for d, s in zip(self.sample_dims, block.slices, strict=True) if d in array.dims}
+        part = array.variable.isel(region)
+        values = part.transpose(*region).values
+        lengths = [n if d in region else 1 for d, n in zip(self.sample_dims, block.shape, strict=True)]
+        return np.broadcast_to(values.reshape(lengths), block.shape).reshape(-1)
+
+    def _refuse(self, values: NDArray[Any], bad: NDArray[np.bool_], block: Block) -> None:
+        """Raise for infinities, and for NaN where rows with missing features are an error."""
+        for row in np.flatnonzero(bad):
+            infinite = np.isinf(values[row])
+            if infinite.any():
+                column = self.features[int(np.argmax(infinite))]
+                raise DataError(
+                    f"infinite value in variable {column.variable!r} ({column}), block {block}; "
+                    "infinities cannot be clustered; mask them with source.mask or replace them"
+                )
+            if self.missing == "error":
+                column = self.features[int(np.argmax(np.isnan(values[row])))]
+                raise DataError(
+                    f"missing value in variable {column.variable!r} ({column}), block {block}; "
+                    "set source.missing to 'drop' to leave such rows out"
+                )
+
+
+def _finite_rows(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell rows ``(n, d)`` without NaN or infinity, ``(n,)``."""
+    # A NaN or infinity survives the sum; only the rows that it marks are looked at one by one.
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite: NDArray[np.bool_] = np.isfinite(values.sum(axis=1, dtype=np.promote_types(values.dtype, np.float32)))
+    suspects = np.flatnonzero(~finite)
+    finite[suspects] = np.isfinite(values[suspects]).all(axis=1)
+    return finite
+
+
+def _plain(value: Any) -> Any:
+    """Turn a numpy scalar into what JSON can hold."""
+    if isinstance(value, (np.datetime64, np.timedelta64)):
+        return str(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def open_source(
+    data: Any,
+    *,
+    group: str | None = None,
+    variables: Sequence[str] | None = None,
+    sample_dims: Sequence[str] | None = None,
+    feature_dims: Sequence[str] | None = None,
+    select: Mapping[str, Any] | None = None,
+    isel: Mapping[str, Any] | None = None,
+    mask: Any = None,
+    weights: Any = None,
+    missing: Missing = "drop",
+    storage_options: Mapping[str, Any] | None = None,
+) -> Source:
+    """Say what to cluster. Only metadata and coordinates are read.
+
+    Parameters
+    ----------
+    data
+        Path or URL of a Zarr store; or an xarray Dataset or DataArray, a zarr array, a dask array, or an ndarray
+        ``(n, d)``.
+    group
+        Group inside the store.
+    variables
+        Variables of the group, concatenated along the features. May be left out where there is one only.
+    sample_dims
+        Dimensions that number the samples. Default: all that are not feature dimensions; of an ndarray, the first.
+    feature_dims
+        Dimensions along which a sample's features lie. Empty: each variable is one feature. Default: all that are not
+        sample dimensions.
+    select, isel
+        Selection by label or by position: ``{dim: {start, stop, step}}``, a list, or one value.
+    mask
+        Boolean variable, true = use; or an array in the shape of the samples.
+    weights
+        Variable, or ``cos(lat)``; or an array in the shape of the samples.
+    missing
+        ``drop`` leaves out rows with a NaN in any feature, ``error`` refuses them.
+    storage_options
+        As fsspec takes them. Credentials belong in the environment.
+
+    Raises
+    ------
+    SourceError
+        If the store, group, a variable, dimension, mask or weights is not there or does not fit.
+    """
+    if missing not in ("drop", "error"):
+        raise ConfigError(f"missing is {missing!r}; allowed: drop, error")
+    if isinstance(data, Source):
+        return data
+    if hasattr(data, "__fspath__"):
+        data = data.__fspath__()
+    recipe: dict[str, Any] | None = None
+    if isinstance(data, str):
+        recipe = {
+            "data": data, "group": group, "variables": variables, "sample_dims": sample_dims,
+            "feature_dims": feature_dims, "select": select, "isel": isel, "mask": mask, "weights": weights,
+            "missing": missing, "storage_options": storage_options,
+        }  # fmt: skip
+        dataset = opening.open_store(data, group, storage_options or {})
+    else:
+        dataset = layout.in_memory(data)
+    names = layout.choose_variables(dataset, variables)
+    places = selection.positions(dataset, select or {}, isel or {})
+    single = {str(d) for d, place in places.items() if isinstance(place, int)}
+    samples, features = layout.choose_dimensions(dataset, names, sample_dims, feature_dims, single)
+    if mask is not None and not isinstance(mask, str):
+        dataset, mask, recipe = layout.attach(dataset, _MASK, mask, samples), _MASK, None
+    if weights is not None and not isinstance(weights, str):
+        dataset, weights, recipe = layout.attach(dataset, _WEIGHTS, weights, samples), _WEIGHTS, None
+    cosine = _COSINE.fullmatch(weights or "")
+    layout.check_companion(dataset, "mask", mask, samples)
+    layout.check_companion(dataset, "weights", cosine[1] if cosine else weights, samples)
+    chunks, offset = layout.cut_units(dataset, layout.read_units(dataset, names, samples), places, samples)
+    return Source(
+        dataset.isel(places), names, samples, features, mask, weights, missing, chunks, offset, 
+        not isinstance(data, np.ndarray), recipe,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=16)
+def _reopen(recipe: bytes) -> Source:
+    """Open a source in another process, once per process."""
+    return open_source(**pickle.loads(recipe))

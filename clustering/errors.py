@@ -1,0 +1,66 @@
+"""Every error this library raises on purpose.
+
+::
+
+    ClusteringError
+    ├── ConfigError              a parameter is wrong: name, value, what is allowed
+    ├── SourceError              the store, group, variable or dimension is not there
+    ├── DataError                the values cannot be clustered as asked
+    ├── OutputError              the output cannot be written, or would overwrite something
+    ├── CheckpointError          an unfinished run belongs to another config or another source
+    ├── ExecutionError           the cluster cannot be reached or lost its work
+    └── MissingDependencyError   an optional package is not installed
+
+Each message says the fault, the offending name and value, what is allowed, and the remedy, on one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ClusteringError(Exception):
+    """Base of all errors of this library."""
+
+
+class ConfigError(ClusteringError, ValueError):
+    """A parameter has a value that is not allowed."""
+
+
+class SourceError(ClusteringError, LookupError):
+    """The store, group, variable or dimension named is not there."""
+
+
+class DataError(ClusteringError, ValueError):
+    """The data hold values that cannot be clustered as asked."""
+
+
+class OutputError(ClusteringError, OSError):
+    """The output cannot be written, or writing would replace something."""
+
+
+class CheckpointError(ClusteringError):
+    """A checkpoint belongs to another config or another source, or cannot be read."""
+
+
+class ExecutionError(ClusteringError, RuntimeError):
+    """The cluster cannot be reached, or it lost the work."""
+
+
+class MissingDependencyError(ClusteringError, ImportError):
+    """An optional package is needed and not installed."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Name what is allowed, the likeliest intended name first.
+
+    Returns
+    -------
+    str
+        For example ``"did you mean 'depth'? allowed: depth, lat, lon"``.
+    """
+    names = [str(a) for a in allowed]
+    close = difflib.get_close_matches(name, names, n=1)
+    listing = "allowed: " + (", ".join(names) if names else "none")
+    return f"did you mean {close[0]!r}? {listing}" if close else listing

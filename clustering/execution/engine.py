@@ -1,0 +1,171 @@
+"""Who carries out the tasks of a pass: the calling thread, threads, or a Dask cluster."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import dask
+import dask.threaded
+from threadpoolctl import threadpool_limits
+
+from clustering.errors import ClusteringError, ConfigError, ExecutionError, MissingDependencyError
+
+CONNECT_SECONDS = 30.0
+"""How long to wait for a scheduler or its first worker, in seconds."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A Dask `get` and what it runs on."""
+
+    name: str
+    """``synchronous``, ``threads``, ``local`` or the address."""
+    get: Callable[..., Any]
+    threads: int
+    """Tasks that run at once."""
+    workers: int = 1
+    """Processes that hold blocks in memory."""
+    client: Any = None
+    """The `distributed.Client`, if there is one."""
+    session: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+
+    def compute(self, graph: Mapping[Any, Any], key: Any) -> Any:
+        """Compute one key of a graph, with one BLAS thread per task.
+
+        Raises
+        ------
+        ExecutionError
+            If workers died over a task, or the scheduler went away.
+        """
+        try:
+            with threadpool_limits(1, user_api="blas"):
+                return self.get(graph, key)
+        except ClusteringError:
+            raise
+        except Exception as error:
+            if self.client is None or not type(error).__module__.startswith("distributed"):
+                raise
+            raise ExecutionError(
+                f"the cluster {self.name} lost the work ({type(error).__name__}: {str(error).splitlines()[0]}); "
+                "a worker that is out of memory is the usual cause: lower compute.memory or use larger workers"
+            ) from error
+
+    def everywhere(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call a function in this process and in every worker process."""
+        function(*args)
+        if self.client is not None:
+            self.client.run(function, *args)
+
+
+@contextmanager
+def connect(cluster: Any = "threads", workers: int | None = None, memory: int | None = None) -> Iterator[Engine]:
+    """Start or reach what the config names, and let go of it afterwards.
+
+    Parameters
+    ----------
+    cluster
+        ``synchronous``, ``threads``, ``local`` (worker processes on this machine), ``{"address": "tcp://…"}``, or a
+        `distributed.Client`, which is left open.
+    workers
+        Threads, or worker processes of a local cluster. Default: the number of processors. For an address, the number
+        of workers to wait for.
+    memory
+        Memory limit of each process of a local cluster, in bytes.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown cluster or fewer than 1 worker.
+    ExecutionError
+        If the scheduler or its workers do not answer.
+    MissingDependencyError
+        If `distributed` is needed and not installed.
+    """
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise ConfigError(f"workers is {workers!r}; a whole number of 1 or more is needed")
+    processors = len(os.sched_getaffinity(0))
+    if cluster == "synchronous":
+        yield Engine("synchronous", dask.get, 1)
+    elif cluster == "threads":
+        n = workers or processors
+        with ThreadPoolExecutor(n, thread_name_prefix="clustering") as pool:
+            yield Engine("threads", partial(dask.threaded.get, pool=pool, num_workers=n), n)
+    elif cluster == "local":
+        with _local(workers or processors, memory) as client:
+            yield _on(client, "local")
+    elif isinstance(cluster, Mapping) and set(cluster) == {"address"}:
+        with _reach(str(cluster["address"]), workers or 1) as client:
+            yield _on(client, str(cluster["address"]))
+    elif hasattr(cluster, "scheduler_info"):
+        yield _on(cluster, "client")
+    else:
+        raise ConfigError(f"cluster is {cluster!r}; allowed: synchronous, threads, local, {{address: tcp://host:port}}")
+
+
+def _on(client: Any, name: str) -> Engine:
+    info = client.scheduler_info(n_workers=-1)["workers"].values()
+    threads = sum(worker["nthreads"] for worker in info)
+    return Engine(name, client.get, max(1, threads), max(1, len(info)), client)
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise MissingDependencyError(
+            "a Dask cluster needs the package 'distributed'; pip install 'zarr-clustering[distributed]'"
+        ) from error
+    return distributed
+
+
+@contextmanager
+def _local(workers: int, memory: int | None) -> Iterator[Any]:
+    distributed = _distributed()
+    # One process per worker with one thread each; no data live in worker memory, so spilling would only hide a leak.
+    settings = {
+        "distributed.worker.memory.target": False,
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.profile.enabled": False,
+    }
+    with (
+        dask.config.set(settings),
+        distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=None if memory is None else 2 * memory,
+            dashboard_address=None,
+            silence_logs=50,
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def _reach(address: str, workers: int) -> Iterator[Any]:
+    distributed = _distributed()
+    try:
+        client = distributed.Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise ExecutionError(
+            f"no Dask scheduler answers at {address!r} within {CONNECT_SECONDS:.0f} s; "
+            "check compute.cluster.address, or use 'threads' or 'local'"
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(workers, timeout=CONNECT_SECONDS)
+        except TimeoutError as error:
+            present = len(client.scheduler_info(n_workers=-1)["workers"])
+            raise ExecutionError(
+                f"the scheduler at {address!r} has {present} of {workers} workers after {CONNECT_SECONDS:.0f} s; "
+                "start workers, or lower compute.workers"
+            ) from error
+        yield client

@@ -1,0 +1,116 @@
+"""One pass over the rows, for several candidates at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Iterator
+
+from clustering.data.plan import Plan
+from clustering.data.rows import Rows
+from clustering.data.source import Source
+from clustering.errors import DataError
+from clustering.execution.engine import Engine
+from clustering.execution.map_reduce import map_reduce
+from clustering.execution.residency import Residency, release, rows_of
+
+MEMORY_SHARE = 2
+"""One part in this many of a worker's memory is for keeping decoded rows; the rest is for blocks at work."""
+
+Statistics = Callable[[Rows], Any]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read; ``a + b`` is what both read."""
+
+    blocks: int = 0
+    """Blocks read from the source."""
+    bytes: int = 0
+    """Decoded size of what was read, in bytes."""
+
+    def __add__(self, other: Reading) -> Reading:
+        return Reading(self.blocks + other.blocks, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Statistics of every candidate, with what was read for them."""
+
+    statistics: tuple[Any, ...]
+    reading: Reading
+
+    def __add__(self, other: _Sums) -> _Sums:
+        merged = tuple(a + b for a, b in zip(self.statistics, other.statistics, strict=True))
+        return _Sums(merged, self.reading + other.reading)
+
+
+@dataclass(frozen=True)
+class Passed:
+    """Outcome of a pass."""
+
+    statistics: tuple[Any, ...]
+    """Of each candidate."""
+    reading: Reading
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Everything that passes over the same rows have in common."""
+
+    source: Source
+    plan: Plan
+    engine: Engine
+    residency: Residency
+
+    def run(self, candidates: Sequence[Statistics]) -> Passed:
+        """Read each block once and add up the statistics of all candidates.
+
+        Parameters
+        ----------
+        candidates
+            For each candidate, what makes its statistics from the rows of a block; picklable.
+        """
+        started = time.perf_counter()
+        work = partial(_block, self.source, self.plan, self.residency, tuple(candidates))
+        sums = map_reduce(work, len(self.plan), self.engine)
+        return Passed(sums.statistics, sums.reading, time.perf_counter() - started)
+
+
+def _block(source: Source, plan: Plan, residency: Residency, candidates: tuple[Statistics, ...], index: int) -> _Sums:
+    rows, size = rows_of(source, plan, index, residency)
+    return _Sums(tuple(statistics(rows) for statistics in candidates), Reading(int(size > 0), size))
+
+
+@contextmanager
+def rounds(
+    source: Source, plan: Plan, engine: Engine, *, memory: int, scratch: str | None = None
+) -> Iterator[Rounds]:
+    """Keep decoded rows at hand for the passes inside the context.
+
+    Parameters
+    ----------
+    memory
+        Memory budget of each worker, in bytes; half of it is for decoded rows.
+    scratch
+        Folder for more of them, on a local disk of each worker.
+
+    Raises
+    ------
+    DataError
+        If a single block does not fit the memory budget.
+    """
+    if plan.block_bytes > memory // 2:
+        raise DataError(
+            f"one block of whole chunks takes {plan.block_bytes} bytes and compute.memory is {memory} bytes; "
+            "raise compute.memory to four times the block, or store the data in smaller chunks"
+        )
+    residency = Residency(f"{engine.session}-{id(plan):x}", memory // MEMORY_SHARE, scratch)
+    try:
+        yield Rounds(source, plan, engine, residency)
+    finally:
+        engine.everywhere(release, residency.session)

@@ -1,0 +1,111 @@
+"""Which decoded blocks stay at hand between passes: in memory, then on local scratch, up to a budget each.
+
+Every process keeps its own shelf. A block that is on no shelf is read and decoded again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from clustering.data.plan import Plan
+from clustering.data.rows import Rows
+from clustering.data.source import Source
+
+SCRATCH_SHARE = 0.8
+"""Share of the free scratch space that may be used."""
+
+
+@dataclass(frozen=True)
+class Residency:
+    """What a run may keep, in each process."""
+
+    session: str
+    """Name of the run; two runs share nothing."""
+    memory: int
+    """Decoded rows kept in memory, in bytes."""
+    scratch: str | None = None
+    """Folder for decoded rows beyond that, on a local disk."""
+
+
+class _Shelf:
+    """The blocks of one run in this process."""
+
+    def __init__(self, residency: Residency) -> None:
+        self.lock = Lock()
+        self.memory = residency.memory
+        self.kept: dict[int, Rows] = {}
+        self.folder: Path | None = None
+        self.space = 0
+        if residency.scratch is not None:
+            Path(residency.scratch).mkdir(parents=True, exist_ok=True)
+            self.folder = Path(tempfile.mkdtemp(prefix="clustering-", dir=residency.scratch))
+            self.space = int(shutil.disk_usage(self.folder).free * SCRATCH_SHARE)
+        self.filed: dict[int, Rows] = {}
+
+    def find(self, index: int) -> Rows | None:
+        return self.kept.get(index) or self.filed.get(index)
+
+    def offer(self, index: int, rows: Rows) -> None:
+        size = rows.nbytes
+        with self.lock:
+            if index in self.kept or index in self.filed:
+                return
+            if size <= self.memory:
+                self.memory -= size
+                self.kept[index] = rows
+                return
+            if self.folder is None or size > self.space:
+                return
+            self.space -= size
+        path = self.folder / f"{index}.npy"
+        np.save(path, rows.values)
+        mapped = replace(rows, values=np.load(path, mmap_mode="r"))
+        with self.lock:
+            self.filed[index] = mapped
+
+    def clear(self) -> None:
+        self.kept.clear()
+        self.filed.clear()
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+_shelves: dict[str, _Shelf] = {}
+_lock = Lock()
+
+
+def rows_of(source: Source, plan: Plan, index: int, residency: Residency) -> tuple[Rows, int]:
+    """Find the rows of a block, or read them.
+
+    Returns
+    -------
+    Rows
+        The rows of the block.
+    int
+        Bytes decoded from the source for it; 0 where the block was at hand.
+    """
+    with _lock:
+        shelf = _shelves.get(residency.session)
+        if shelf is None:
+            shelf = _shelves[residency.session] = _Shelf(residency)
+    rows = shelf.find(index)
+    if rows is not None:
+        return rows, 0
+    block = plan.block(index)
+    rows = source.read(block)
+    shelf.offer(index, rows)
+    return rows, int(np.prod(block.shape)) * plan.row_bytes
+
+
+def release(session: str) -> None:
+    """Drop what a run kept in this process."""
+    with _lock:
+        shelf = _shelves.pop(session, None)
+    if shelf is not None:
+        shelf.clear()

@@ -1,0 +1,200 @@
+"""The one loop: statistics, tree, update, converged?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+from clustering.errors import ConfigError
+from clustering.execution.passes import Passed, Reading
+
+
+class Stop(StrEnum):
+    """Why a candidate is passed over no more."""
+
+    CONVERGED = "converged"
+    """No assignment changes: the statistics are those of the pass before, to the last bit."""
+    TOLERANCE = "tolerance"
+    """The objective changed by no more than the tolerance, relative to itself."""
+    MAX_ITERATIONS = "max_iterations"
+    MAX_SECONDS = "max_seconds"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When to stop.
+
+    Raises
+    ------
+    ConfigError
+        For a limit outside its range.
+    """
+
+    tolerance: float = 0.0
+    """Relative change of the objective; 0 asks that no assignment changes."""
+    max_iterations: int = 300
+    max_seconds: float | None = None
+    """Wall time of the whole fit, in seconds; the pass under way is finished."""
+
+    def __post_init__(self) -> None:
+        if not self.tolerance >= 0:
+            raise ConfigError(f"tolerance is {self.tolerance!r}; 0 or more is needed")
+        if self.max_iterations < 0:
+            raise ConfigError(f"max_iterations is {self.max_iterations!r}; 0 or more is needed")
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise ConfigError(f"max_seconds is {self.max_seconds!r}; more than 0 is needed, or null for no limit")
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One start on its way to a fixed point."""
+
+    params: Any
+    history: tuple[tuple[float, float], ...] = ()
+    """For each pass the objective after the assignment step and after the update step."""
+    statistics: Any = None
+    """Of the last pass; None before the first."""
+    stop: Stop | None = None
+    notes: tuple[str, ...] = ()
+    """What a user should know, such as clusters that had to be placed anew."""
+
+    @property
+    def objective(self) -> float:
+        """The last objective known; infinite before the first pass."""
+        return self.history[-1][1] if self.history else float("inf")
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Everything needed to go on."""
+
+    candidates: tuple[Candidate, ...]
+    iteration: int = 0
+    """Passes done."""
+    seconds: float = 0.0
+    """Wall time of the passes done, in seconds."""
+
+    @property
+    def done(self) -> bool:
+        """Whether every candidate has stopped."""
+        return all(candidate.stop for candidate in self.candidates)
+
+    @property
+    def best(self) -> Candidate:
+        """The candidate of least objective, the first among equals."""
+        return min(self.candidates, key=lambda candidate: candidate.objective)
+
+
+@dataclass(frozen=True)
+class PassRecord:
+    """What one pass did, for those who watch."""
+
+    iteration: int
+    objective: float
+    """Of the best candidate, after its update step."""
+    change: float | None
+    """Relative change of it since the pass before; None in the first."""
+    active: int
+    """Candidates passed over."""
+    rows: int
+    """Rows assigned, for each candidate."""
+    seconds: float
+    reading: Reading
+    remaining_seconds: float | None
+    """Estimated wall time to convergence, in seconds; None where nothing can be said yet."""
+    notes: tuple[str, ...] = ()
+    """New ones since the pass before."""
+
+
+def advance(model: Any, candidate: Candidate, statistics: Any, rule: Rule) -> Candidate:
+    """Take one candidate from the statistics of its params to its next params. Pure."""
+    before = candidate.statistics
+    if before is not None and statistics.same_sums(before) and (statistics.weight > 0).all():
+        history = (*candidate.history, (statistics.objective, statistics.objective))
+        return replace(candidate, history=history, statistics=statistics, stop=Stop.CONVERGED)
+    update = model.update(candidate.params, statistics)
+    history = (*candidate.history, (statistics.objective, update.objective))
+    notes = candidate.notes
+    for words, clusters in (("re-seeded at the farthest row", update.reseeded), ("left in place", update.empty)):
+        notes += tuple(f"pass {len(history)}: empty cluster {c} {words}" for c in clusters)
+    stop = None
+    if rule.tolerance > 0 and candidate.history and not update.reseeded:
+        if abs(candidate.objective - update.objective) <= rule.tolerance * abs(update.objective):
+            stop = Stop.TOLERANCE
+    return Candidate(update.params, history, statistics, stop, notes)
+
+
+def iterate(
+    model: Any,
+    state: State,
+    run_pass: Callable[[Sequence[Any]], Passed],
+    rule: Rule,
+) -> Iterator[tuple[State, PassRecord]]:
+    """Pass over the rows until every candidate has stopped, yielding after each pass.
+
+    Resuming is passing another `state`.
+
+    Parameters
+    ----------
+    model
+        Gives ``statistics(params, rows)`` and ``update(params, statistics)``.
+    state
+        Where to go on from.
+    run_pass
+        Makes one pass with the statistics functions of several candidates.
+    rule
+        When to stop.
+    """
+    while not state.done:
+        active = [i for i, candidate in enumerate(state.candidates) if not candidate.stop]
+        passed = run_pass([partial(model.statistics, state.candidates[i].params) for i in active])
+        candidates = list(state.candidates)
+        for i, statistics in zip(active, passed.statistics, strict=True):
+            candidates[i] = advance(model, candidates[i], statistics, rule)
+        before = state
+        state = halted(State(tuple(candidates), state.iteration + 1, state.seconds + passed.seconds), rule)
+        yield state, _record(before, state, len(active), passed, rule)
+
+
+def halted(state: State, rule: Rule) -> State:
+    """Stop all candidates where the rule allows no further pass."""
+    reason = None
+    if state.iteration >= rule.max_iterations:
+        reason = Stop.MAX_ITERATIONS
+    elif rule.max_seconds is not None and state.seconds >= rule.max_seconds:
+        reason = Stop.MAX_SECONDS
+    if reason is None:
+        return state
+    return replace(state, candidates=tuple(c if c.stop else replace(c, stop=reason) for c in state.candidates))
+
+
+def _record(before: State, after: State, active: int, passed: Passed, rule: Rule) -> PassRecord:
+    best = after.best
+    known = sum(len(candidate.notes) for candidate in before.candidates)
+    notes = tuple(note for candidate in after.candidates for note in candidate.notes)[known:]
+    change = None
+    if len(best.history) > 1 and best.objective:
+        change = (best.history[-2][1] - best.objective) / abs(best.objective)
+    return PassRecord(
+        after.iteration, best.objective, change, active, passed.statistics[0].count, passed.seconds,
+        passed.reading, _remaining(after, passed, rule), notes,
+    )  # fmt: skip
+
+
+def _remaining(state: State, passed: Passed, rule: Rule) -> float | None:
+    """Estimate the time to convergence: near a fixed point the objective falls by a constant factor per pass."""
+    if state.done:
+        return 0.0
+    objectives = [after for _, after in state.best.history[-4:]]
+    falls = [a - b for a, b in zip(objectives, objectives[1:], strict=False)]
+    if len(falls) < 3 or falls[-1] <= 0 or falls[0] <= falls[-1]:
+        return None
+    rate = (falls[-1] / falls[0]) ** (1 / (len(falls) - 1))
+    last = max(rule.tolerance, 1e-9) * abs(objectives[-1])
+    passes = math.ceil(max(1.0, math.log(last / falls[-1]) / math.log(rate)))
+    seconds = min(passes, rule.max_iterations - state.iteration) * passed.seconds
+    return seconds if rule.max_seconds is None else min(seconds, rule.max_seconds - state.seconds)

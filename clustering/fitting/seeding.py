@@ -1,0 +1,132 @@
+"""Starting centers from the row sample of pass 0: no further read."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.errors import ConfigError
+from clustering.models import kernels
+
+Array = NDArray[np.float64]
+Init = Literal["kmeans++", "random"]
+
+
+def seed_centers(
+    rows: Array, weights: Array, k: int, init: Init, spare: Array, generator: np.random.Generator
+) -> Array:
+    """Choose k starting centers among the rows.
+
+    Parameters
+    ----------
+    rows
+        Sample ``(m, d)`` less the shift.
+    weights
+        Weight ``(m,)`` that each stands for, above zero.
+    k
+        Number of centers.
+    init
+        ``kmeans++``, greedy, or ``random``: rows drawn by weight.
+    spare
+        Distinct rows of all the data ``(t, d)`` less the shift, for samples with fewer than k distinct rows.
+    generator
+        Source of the draws.
+
+    Returns
+    -------
+    Array
+        Centers ``(k, d)``, all different.
+    """
+    if init == "random":
+        chosen = _random(rows, weights, k, generator)
+    else:
+        chosen = _swapped(rows, weights, _greedy(rows, weights, k, generator), generator)
+    if len(chosen) < k:
+        known = {(row + 0.0).tobytes() for row in chosen}
+        more = [row for row in spare if (row + 0.0).tobytes() not in known]
+        chosen = np.concatenate([chosen, np.reshape(more[: k - len(chosen)], (-1, rows.shape[1]))])
+    return chosen
+
+
+def _random(rows: Array, weights: Array, k: int, generator: np.random.Generator) -> Array:
+    """Draw rows by weight, without equal ones."""
+    # The order of the exponential clocks −log(u)/w is a draw without replacement by weight (doi:10.1016/j.ipl.2005.11.003).
+    order = np.argsort(generator.exponential(size=len(rows)) / weights, kind="stable")
+    chosen: dict[bytes, Array] = {}
+    for place in order:
+        chosen.setdefault((rows[place] + 0.0).tobytes(), rows[place])
+        if len(chosen) == k:
+            break
+    return np.array(list(chosen.values()))
+
+
+def _greedy(rows: Array, weights: Array, k: int, generator: np.random.Generator) -> Array:
+    """Draw centers by w·D², each the best of 2 + ln k draws (Arthur & Vassilvitskii 2007, doi:10.5555/1283383.1283494)."""
+    columns = np.ascontiguousarray(rows.T)
+    trials = 2 + int(math.log(k))
+    first = int(np.searchsorted(np.cumsum(weights), generator.uniform() * weights.sum(), side="right"))
+    centers = [rows[min(first, len(rows) - 1)]]
+    closest = np.full(len(rows), np.inf)
+    kernels.approach(columns, centers[0], closest)
+    potentials = np.empty(trials)
+    for _ in range(1, k):
+        reach = np.cumsum(weights * closest)
+        if not reach[-1] > 0:
+            break
+        places = np.searchsorted(reach, generator.uniform(size=trials) * reach[-1], side="right")
+        # Rounding may carry a draw past the last row of positive distance.
+        places = np.minimum(places, np.searchsorted(reach, reach[-1], side="left"))
+        kernels.potentials_after(columns, rows[places], closest, weights, potentials)
+        best = int(places[np.argmin(potentials)])
+        centers.append(rows[best])
+        kernels.approach(columns, rows[best], closest)
+    return np.array(centers)
+
+
+def _swapped(rows: Array, weights: Array, centers: Array, generator: np.random.Generator) -> Array:
+    """Swap centers for rows drawn by w·D² where that lowers the potential (Lattanzi & Sohler 2019, PMLR 97:3662–3671)."""
+    k, n = len(centers), len(rows)
+    columns = np.ascontiguousarray(rows.T)
+    owner, runner, first, second = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n), np.empty(n)
+    kernels.two_nearest(rows, centers, owner, runner, first, second)
+    potential = float(weights @ first)
+    potentials, away = np.empty(k), np.empty(n)
+    for _ in range(k if k > 1 else 0):
+        reach = np.cumsum(weights * first)
+        if not reach[-1] > 0:
+            break
+        place = min(int(np.searchsorted(reach, generator.uniform() * reach[-1], side="right")), n - 1)
+        away[:] = np.inf
+        kernels.approach(columns, rows[place], away)
+        kernels.swap_potentials(away, owner, first, second, weights, potentials)
+        out = int(np.argmin(potentials))
+        if not potentials[out] < potential:
+            continue
+        centers[out] = rows[place]
+        potential = float(potentials[out])
+        kernels.after_swap(rows, centers, out, away, owner, runner, first, second)
+    return centers
+
+
+def generators(seed: int, n: int) -> list[np.random.Generator]:
+    """Make n independent streams of draws from one seed."""
+    return [np.random.Generator(np.random.PCG64(s)) for s in np.random.SeedSequence(seed).spawn(n)]
+
+
+def as_centers(init: Any, k: int, d: int) -> Array:
+    """Check centers given by the user ``(k, d)``, in the data's units.
+
+    Raises
+    ------
+    ConfigError
+        If their shape or values do not fit.
+    """
+    centers = np.asarray(init, np.float64)
+    if centers.shape != (k, d):
+        raise ConfigError(f"init has shape {centers.shape}; k = {k} centers of {d} features have shape ({k}, {d})")
+    if not np.isfinite(centers).all():
+        raise ConfigError("init holds a NaN or an infinity; starting centers must be finite")
+    return centers

@@ -1,0 +1,105 @@
+"""Nearest centers of many rows, a cache-sized sub-block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.models import kernels
+
+SUB_BLOCK_BYTES = 512 * 1024
+"""Size of the float64 copy of the rows worked on at once, in bytes: about half a second-level cache."""
+FEW_FEATURES = 32
+"""Up to this d the products are made by our own loop, beyond it by BLAS."""
+
+_EXACT_IN_FLOAT32 = {np.dtype(t) for t in ("f4", "f2", "i1", "u1", "i2", "u2")}
+
+
+class Assigned(NamedTuple):
+    """Some consecutive rows with their nearest centers."""
+
+    start: int
+    stop: int
+    rows: NDArray[np.float64]
+    """Rows less the shift ``(m, d)``; the buffer is reused for the next ones."""
+    labels: NDArray[np.int32]
+    """Nearest center ``(m,)``."""
+    distances: NDArray[np.float64]
+    """Squared distance to it ``(m,)``."""
+
+
+def sub_blocks(values: NDArray[Any], shift: NDArray[np.float64]) -> Iterator[tuple[int, int, NDArray[np.float64]]]:
+    """Yield ``(start, stop, rows)`` with the shift taken off in float64, in one aligned buffer that is reused."""
+    n, d = values.shape
+    length = sub_block_rows(d)
+    buffer = aligned_empty((min(length, n), d))
+    for start in range(0, n, length):
+        stop = min(n, start + length)
+        rows = buffer[: stop - start]
+        np.subtract(values[start:stop], shift, out=rows, dtype=np.float64)
+        yield start, stop, rows
+
+
+def sub_block_rows(d: int) -> int:
+    """Rows of a sub-block; fixed by the number of features, so that every sum is added up in the same order."""
+    return max(kernels.TILE, SUB_BLOCK_BYTES // (8 * d) // kernels.TILE * kernels.TILE)
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[Any]:
+    """Make an uninitialised array at a multiple of 64 bytes: some vector instructions add up in an order that alignment changes."""
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.empty(size + 64, np.uint8)
+    skip = -raw.ctypes.data % 64
+    return raw[skip : skip + size].view(dtype).reshape(shape)
+
+
+def nearest(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[np.float64]) -> Iterator[Assigned]:
+    """Assign rows ``(n, d)`` to the nearest of `centers` ``(k, d)``, both less the same `shift` ``(d,)``.
+
+    Labels equal those of float64 distances whatever the precision of the rows: see `clustering.models.kernels`.
+    """
+    k, d = centers.shape
+    kind = np.dtype(np.float32 if values.dtype in _EXACT_IN_FLOAT32 else np.float64)
+    squares = np.einsum("kd,kd->k", centers, centers)
+    with np.errstate(over="ignore"):
+        slopes = np.ascontiguousarray(-2.0 * centers, kind)
+        offsets = squares.astype(kind)
+    reach = float(np.sqrt(squares.max())) * 1.001
+    relative, absolute = _rounding_bound(d, kind)
+    length = min(sub_block_rows(d), len(values))
+    labels, distances = np.empty(length, np.int32), np.empty(length)
+    narrow = aligned_empty((length, d), kind) if d > FEW_FEATURES and kind != np.float64 else None
+    products = aligned_empty((k, length), kind) if d > FEW_FEATURES else None
+    for start, stop, rows in sub_blocks(values, shift):
+        m = stop - start
+        chosen, away = labels[:m], distances[:m]
+        if products is None:
+            kernels.nearest_few(rows, centers, slopes, offsets, reach, relative, absolute, chosen, away)
+        else:
+            scored = rows
+            if narrow is not None:
+                scored = narrow[:m]
+                scored[...] = rows
+            # A sub-block shorter than the buffer needs contiguous products of its own.
+            made = products if m == length else aligned_empty((k, m), kind)
+            np.matmul(slopes, scored.T, out=made)
+            kernels.nearest_scored(rows, centers, made, offsets, reach, relative, absolute, chosen, away)
+        yield Assigned(start, stop, rows, chosen, away)
+
+
+def _rounding_bound(d: int, kind: np.dtype[Any]) -> tuple[float, float]:
+    """Bound on the error of the difference of two scores: relative to (‖x‖ + max‖c‖)², and absolute.
+
+    A product of length d in precision u errs by at most γ = (d + 4) u / (1 − (d + 4) u) of the product of norms, the
+    rounding of rows and centers to that precision included (Higham, Accuracy and Stability of Numerical Algorithms,
+    2002, section 3.1). Twice for the two scores; four times float64's own for the defining distances.
+    """
+    bound = 0.0
+    for factor, dtype in ((2.0, kind), (4.0, np.dtype(np.float64))):
+        terms = (d + 4) * float(np.finfo(dtype).eps) / 2
+        bound += factor * terms / (1 - terms) if terms < 0.5 else np.inf
+    return 1.01 * bound, 8.0 * (d + 4) * float(np.finfo(kind).tiny)

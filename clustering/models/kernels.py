@@ -1,0 +1,302 @@
+"""The compiled inner loops of hard assignment.
+
+The label of a row is *defined* as the center with the least squared distance as `_distance` computes it in float64,
+the lowest index among equals. Scores are first taken from the expansion ‖c‖² − 2 x·c, in float32 where the rows have
+no more precision; a score decides only where its margin exceeds the rounding bound, and every closer row is settled by
+the definition. Labels therefore depend on the row and the centers alone: not on the BLAS library, the alignment of
+buffers, or the way that rows are grouped into blocks.
+
+All loops release the GIL, run on one thread, and are cached on disk after the first compilation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+TILE = 128
+"""Rows scored together; a tile of ``(d, TILE)`` stays in the first-level cache for small d."""
+
+_fast: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
+
+
+@njit(inline="always", **_fast)
+def _distance(row, center):  # type: ignore[no-untyped-def]
+    """Squared distance of two points ``(d,)``, added up in one fixed order."""
+    d = row.shape[0]
+    a = b = c = e = 0.0
+    whole = d - d % 4
+    for j in range(0, whole, 4):
+        t0 = row[j] - center[j]
+        t1 = row[j + 1] - center[j + 1]
+        t2 = row[j + 2] - center[j + 2]
+        t3 = row[j + 3] - center[j + 3]
+        a += t0 * t0
+        b += t1 * t1
+        c += t2 * t2
+        e += t3 * t3
+    for j in range(whole, d):
+        t0 = row[j] - center[j]
+        a += t0 * t0
+    return (a + b) + (c + e)
+
+
+@njit(**_fast)
+def _settle(rows, centers, best, second, norm, reach, relative, absolute, labels, distances):  # type: ignore[no-untyped-def]
+    """Redo rows whose margin is within the rounding bound, and take every row's distance to its center."""
+    for r in range(rows.shape[0]):
+        scale = np.sqrt(norm[r]) + reach
+        # Written so that a NaN or infinite score, after an overflow in float32, is not trusted either.
+        if not (second[r] - best[r] > relative * scale * scale + absolute):
+            least = np.inf
+            for k in range(centers.shape[0]):
+                distance = _distance(rows[r], centers[k])
+                if distance < least:
+                    least = distance
+                    labels[r] = k
+            distances[r] = least
+        else:
+            distances[r] = _distance(rows[r], centers[labels[r]])
+
+
+@njit(**_fast)
+def _compare(scores, k, best, second, labels):  # type: ignore[no-untyped-def]
+    """Take the scores ``(n,)`` of center `k` into the running least and second least."""
+    for r in range(scores.shape[0]):
+        score = scores[r]
+        least = best[r]
+        lower = score < least
+        second[r] = min(second[r], max(score, least))
+        best[r] = score if lower else least
+        labels[r] = k if lower else labels[r]
+
+
+@njit(**_fast)
+def nearest_few(rows, centers, slopes, offsets, reach, relative, absolute, labels, distances):  # type: ignore[no-untyped-def]
+    """Assign rows ``(n, d)`` to centers ``(k, d)`` for small d: a tile is turned, and scored feature by feature.
+
+    `slopes` ``(k, d)`` is −2 c and `offsets` ``(k,)`` is ‖c‖², in the precision of the scores.
+    """
+    n, d = rows.shape
+    tile = np.empty((d, TILE), slopes.dtype)
+    scores = np.empty(TILE, slopes.dtype)
+    best = np.empty(TILE, slopes.dtype)
+    second = np.empty(TILE, slopes.dtype)
+    norm = np.empty(TILE, slopes.dtype)
+    paired = d - d % 2
+    for start in range(0, n, TILE):
+        m = min(TILE, n - start)
+        for r in range(m):
+            for j in range(d):
+                tile[j, r] = rows[start + r, j]
+        norm[:] = 0
+        for j in range(d):
+            for r in range(TILE):
+                norm[r] += tile[j, r] * tile[j, r]
+        best[:] = np.inf
+        second[:] = np.inf
+        chosen = labels[start : start + m]
+        for k in range(centers.shape[0]):
+            scores[:] = offsets[k]
+            for j in range(0, paired, 2):
+                s0 = slopes[k, j]
+                s1 = slopes[k, j + 1]
+                for r in range(TILE):
+                    scores[r] += s0 * tile[j, r] + s1 * tile[j + 1, r]
+            if paired < d:
+                s0 = slopes[k, paired]
+                for r in range(TILE):
+                    scores[r] += s0 * tile[paired, r]
+            _compare(scores[:m], k, best, second, chosen)
+        _settle(
+            rows[start : start + m], centers, best, second, norm, reach, relative, absolute,
+            chosen, distances[start : start + m],
+        )  # fmt: skip
+
+
+@njit(**_fast)
+def nearest_scored(rows, centers, products, offsets, reach, relative, absolute, labels, distances):  # type: ignore[no-untyped-def]
+    """Assign rows ``(n, d)`` to centers ``(k, d)`` from the products −2 c·x ``(k, n)`` that BLAS made."""
+    n = rows.shape[0]
+    scores = np.empty(n, products.dtype)
+    best = np.full(n, np.inf, products.dtype)
+    second = np.full(n, np.inf, products.dtype)
+    norm = np.empty(n, products.dtype)
+    origin = np.zeros(rows.shape[1])
+    for r in range(n):
+        norm[r] = _distance(rows[r], origin)
+    for k in range(centers.shape[0]):
+        for r in range(n):
+            scores[r] = products[k, r] + offsets[k]
+        _compare(scores, k, best, second, labels)
+    _settle(rows, centers, best, second, norm, reach, relative, absolute, labels, distances)
+
+
+@njit(**_fast)
+def add_up(rows, weights, labels, distances, weight, first):  # type: ignore[no-untyped-def]
+    """Add Σw ``(k,)`` and Σw·x ``(k, d)`` per label to `weight` and `first`, and return Σw·distance."""
+    k, d = first.shape
+    part = np.zeros((k, d))
+    share = np.zeros(k)
+    objective = 0.0
+    for r in range(rows.shape[0]):
+        w = weights[r]
+        label = labels[r]
+        share[label] += w
+        objective += w * distances[r]
+        for j in range(d):
+            part[label, j] += w * rows[r, j]
+    # Two levels: the error grows with the rows of a sub-block, not with those of a block.
+    for i in range(k):
+        weight[i] += share[i]
+        for j in range(d):
+            first[i, j] += part[i, j]
+    return objective
+
+
+@njit(**_fast)
+def farthest(distances, weights, floor, most):  # type: ignore[no-untyped-def]
+    """Places of the `most` rows farther than `floor` and of positive weight, farthest first, earlier rows first among equals."""
+    found = np.empty(most, np.int64)
+    reach = np.empty(most)
+    count = 0
+    for r in range(distances.shape[0]):
+        distance = distances[r]
+        if distance > floor and weights[r] > 0.0:
+            if count < most:
+                count += 1
+            elif distance <= reach[most - 1]:
+                continue
+            i = count - 1
+            while i > 0 and reach[i - 1] < distance:
+                reach[i] = reach[i - 1]
+                found[i] = found[i - 1]
+                i -= 1
+            reach[i] = distance
+            found[i] = r
+            if count == most:
+                floor = reach[most - 1]
+    return found[:count]
+
+
+@njit(**_fast)
+def potentials_after(columns, points, closest, weights, potentials):  # type: ignore[no-untyped-def]
+    """Potential Σw·min(closest, ‖x − p‖²) ``(t,)`` for each trial point p.
+
+    `columns` ``(d, n)`` are the rows, feature by feature; `points` ``(t, d)`` the trials; `closest` ``(n,)`` the squared
+    distance to the centers chosen so far.
+    """
+    d, n = columns.shape
+    distance = np.empty(TILE)
+    for t in range(points.shape[0]):
+        total = 0.0
+        for start in range(0, n, TILE):
+            m = min(TILE, n - start)
+            distance[:m] = 0.0
+            for j in range(d):
+                p = points[t, j]
+                for r in range(m):
+                    difference = columns[j, start + r] - p
+                    distance[r] += difference * difference
+            part = 0.0
+            for r in range(m):
+                part += weights[start + r] * min(closest[start + r], distance[r])
+            total += part
+        potentials[t] = total
+
+
+@njit(**_fast)
+def approach(columns, point, closest):  # type: ignore[no-untyped-def]
+    """Lower `closest` ``(n,)`` to the squared distance to a new center `point` ``(d,)``."""
+    d, n = columns.shape
+    distance = np.empty(TILE)
+    for start in range(0, n, TILE):
+        m = min(TILE, n - start)
+        distance[:m] = 0.0
+        for j in range(d):
+            p = point[j]
+            for r in range(m):
+                difference = columns[j, start + r] - p
+                distance[r] += difference * difference
+        for r in range(m):
+            closest[start + r] = min(closest[start + r], distance[r])
+
+
+@njit(**_fast)
+def _rank(row, centers, r, owner, runner, first, second):  # type: ignore[no-untyped-def]
+    """Find the nearest and the second nearest center of one row."""
+    first[r] = second[r] = np.inf
+    owner[r] = runner[r] = -1
+    for k in range(centers.shape[0]):
+        distance = _distance(row, centers[k])
+        if distance < first[r]:
+            second[r], runner[r] = first[r], owner[r]
+            first[r], owner[r] = distance, k
+        elif distance < second[r]:
+            second[r], runner[r] = distance, k
+
+
+@njit(**_fast)
+def two_nearest(rows, centers, owner, runner, first, second):  # type: ignore[no-untyped-def]
+    """Fill in the nearest and the second nearest center of each row ``(n,)``, and the squared distances to them."""
+    for r in range(rows.shape[0]):
+        _rank(rows[r], centers, r, owner, runner, first, second)
+
+
+@njit(**_fast)
+def after_swap(rows, centers, new, away, owner, runner, first, second):  # type: ignore[no-untyped-def]
+    """Mend what `two_nearest` found after center `new` was replaced; `away` ``(n,)`` is the squared distance to it."""
+    for r in range(rows.shape[0]):
+        if owner[r] == new or runner[r] == new:
+            _rank(rows[r], centers, r, owner, runner, first, second)
+        elif away[r] < first[r]:
+            second[r], runner[r] = first[r], owner[r]
+            first[r], owner[r] = away[r], new
+        elif away[r] < second[r]:
+            second[r], runner[r] = away[r], new
+
+
+@njit(**_fast)
+def swap_potentials(away, owner, first, second, weights, potentials):  # type: ignore[no-untyped-def]
+    """Potential ``(k,)`` after a new center replaces each of the present ones.
+
+    `away` ``(n,)`` is the squared distance to the new center, `owner`, `first` and `second` describe the present ones.
+    """
+    kept = 0.0
+    potentials[:] = 0.0
+    for r in range(away.shape[0]):
+        with_owner = weights[r] * min(away[r], first[r])
+        kept += with_owner
+        potentials[owner[r]] += weights[r] * min(away[r], second[r]) - with_owner
+    potentials += kept
+
+
+@njit(**_fast)
+def _mix(x):  # type: ignore[no-untyped-def]
+    """Scramble 64 bits (the finaliser of splitmix64, doi:10.1145/2714064.2660195)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@njit(**_fast)
+def uniform(seed, positions, numbers):  # type: ignore[no-untyped-def]
+    """Fill `numbers` ``(n,)`` with draws in (0, 1], each a function of the seed and its row's position alone."""
+    start = _mix(np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15))
+    for i in range(positions.shape[0]):
+        bits = _mix(start + np.uint64(positions[i]) * np.uint64(0x9E3779B97F4A7C15))
+        numbers[i] = (np.float64(bits >> np.uint64(11)) + 1.0) * 2.0**-53
+
+
+@njit(**_fast)
+def hash_rows(rows, hashes):  # type: ignore[no-untyped-def]
+    """Fill `hashes` ``(n,)`` with a 64-bit digest of each row ``(n, d)``; equal rows have equal digests."""
+    bits = rows.view(np.uint64)
+    for r in range(rows.shape[0]):
+        digest = np.uint64(0x9E3779B97F4A7C15)
+        for j in range(rows.shape[1]):
+            # −0.0 equals 0.0
+            digest = _mix(digest * np.uint64(3) + (np.uint64(0) if rows[r, j] == 0.0 else bits[r, j]))
+        hashes[r] = digest

@@ -1,0 +1,220 @@
+"""k-means: hard assignment to the nearest center, refitting to the weighted mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.data.rows import Rows
+from clustering.errors import ConfigError
+from clustering.models import kernels
+from clustering.models.assignment import nearest
+
+Array = NDArray[np.float64]
+
+FARTHEST = 64
+"""Farthest rows kept per pass at most, as new places for empty clusters."""
+
+
+@dataclass(frozen=True, eq=False)
+class KMeansParams:
+    """What a pass needs: where the clusters are."""
+
+    shift: Array
+    """Origin ``(d,)`` in the data's units, fixed for a run; subtracting it first keeps the digits of far-off data."""
+    centers: Array
+    """Centers less the shift, ``(k, d)``."""
+
+    @property
+    def k(self) -> int:
+        """Number of clusters."""
+        return len(self.centers)
+
+
+class Distant(NamedTuple):
+    """Rows far from their centers, farthest first, lower position first among equals."""
+
+    distances: Array
+    """Squared distances ``(t,)``."""
+    positions: NDArray[np.int64]
+    """Positions on the sample grid ``(t,)``."""
+    labels: NDArray[np.int32]
+    """Clusters ``(t,)``."""
+    weights: Array
+    """Weights ``(t,)``."""
+    rows: Array
+    """Rows less the shift ``(t, d)``."""
+
+    def take(self, places: NDArray[np.intp]) -> Distant:
+        """Keep these places, in this order."""
+        return Distant(*(part[places] for part in self))
+
+
+@dataclass(frozen=True, eq=False)
+class KMeansStatistics:
+    """The additive statistics of one candidate: ``a + b`` are those of the rows of both."""
+
+    weight: Array
+    """Σ w of each cluster ``(k,)``."""
+    first: Array
+    """Σ w (x − shift) of each cluster ``(k, d)``."""
+    objective: float
+    """J of the assignment, Σ w ‖x − m‖², for the params that entered the pass."""
+    count: int
+    """Number of rows."""
+    distant: Distant
+
+    def __add__(self, other: KMeansStatistics) -> KMeansStatistics:
+        both = Distant(*(np.concatenate(parts) for parts in zip(self.distant, other.distant, strict=True)))
+        order = np.lexsort((both.positions, -both.distances))[: len(self.weight)][:FARTHEST]
+        return KMeansStatistics(
+            self.weight + other.weight,
+            self.first + other.first,
+            self.objective + other.objective,
+            self.count + other.count,
+            both.take(order),
+        )
+
+    @classmethod
+    def zero(cls, k: int, d: int) -> KMeansStatistics:
+        """Return the statistics of no rows."""
+        none = np.zeros(0)
+        distant = Distant(none, np.zeros(0, np.int64), np.zeros(0, np.int32), none, np.zeros((0, d)))
+        return cls(np.zeros(k), np.zeros((k, d)), 0.0, 0, distant)
+
+    def same_sums(self, other: KMeansStatistics) -> bool:
+        """Tell whether the sums are equal to the last bit: then another pass would change nothing."""
+        return np.array_equal(self.weight, other.weight) and np.array_equal(self.first, other.first)
+
+
+class Update(NamedTuple):
+    """Outcome of a refitting step."""
+
+    params: KMeansParams
+    objective: float
+    """J of the same assignment at the new centers."""
+    reseeded: tuple[int, ...] = ()
+    """Clusters that had no rows and were placed at far rows."""
+    empty: tuple[int, ...] = ()
+    """Clusters that had no rows and stayed where they were, for want of a distinct far row."""
+
+
+class Assignment(NamedTuple):
+    """Labels of the rows of a block."""
+
+    labels: NDArray[np.int32]
+    """Cluster of each row ``(n,)``."""
+    distances: Array
+    """Squared distance to its center ``(n,)``."""
+
+
+@dataclass(frozen=True)
+class KMeans:
+    """k-means with squared Euclidean distance (lecture, "K-means"; Lloyd 1982, doi:10.1109/TIT.1982.1056489).
+
+    Parameters
+    ----------
+    k
+        Number of clusters, 1 or more.
+
+    Raises
+    ------
+    ConfigError
+        If `k` is not a whole number of 1 or more.
+    """
+
+    k: int
+    kind = "kmeans"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.k, bool) or not isinstance(self.k, (int, np.integer)) or self.k < 1:
+            raise ConfigError(f"k is {self.k!r}; the number of clusters is a whole number of 1 or more")
+
+    def statistics(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
+        """Assign each row to its nearest center and add up (lecture, "Assignment step")."""
+        k, d = params.centers.shape
+        weight, first, objective = np.zeros(k), np.zeros((k, d)), 0.0
+        distant = KMeansStatistics.zero(k, d).distant
+        most = min(k, FARTHEST)
+        for part in nearest(rows.values, params.shift, params.centers):
+            weights = rows.weights[part.start : part.stop]
+            objective += kernels.add_up(part.rows, weights, part.labels, part.distances, weight, first)
+            floor = float(distant.distances[-1]) if len(distant.distances) == most else 0.0
+            places = kernels.farthest(part.distances, weights, floor, most)
+            if len(places):
+                new = Distant(
+                    part.distances[places],
+                    rows.positions(places + part.start),
+                    part.labels[places],
+                    weights[places],
+                    part.rows[places],
+                )
+                both = Distant(*(np.concatenate(pair) for pair in zip(distant, new, strict=True)))
+                distant = both.take(np.lexsort((both.positions, -both.distances))[:most])
+        return KMeansStatistics(weight, first, objective, len(rows), distant)
+
+    def update(self, params: KMeansParams, statistics: KMeansStatistics) -> Update:
+        """Move each center to the mean of its rows (lecture, "Refitting step").
+
+        A cluster without rows is placed at the farthest row from its center, which leaves its former cluster; so J
+        falls by at least that row's share, and no center is ever NaN.
+        """
+        weight, first = statistics.weight.copy(), statistics.first.copy()
+        objective = statistics.objective
+        vacant = [int(i) for i in np.flatnonzero(weight <= 0.0)]
+        reseeded: list[int] = []
+        placed = params.centers.copy()
+        for row in _distinct(statistics.distant):
+            if len(reseeded) == len(vacant):
+                break
+            donor, w = int(statistics.distant.labels[row]), float(statistics.distant.weights[row])
+            if not weight[donor] > w:
+                continue
+            cluster = vacant[len(reseeded)]
+            reseeded.append(cluster)
+            x = statistics.distant.rows[row]
+            weight[donor] -= w
+            first[donor] -= w * x
+            objective -= w * float(statistics.distant.distances[row])
+            weight[cluster], first[cluster], placed[cluster] = w, w * x, x
+        filled = weight > 0.0
+        centers = placed.copy()
+        centers[filled] = first[filled] / weight[filled, None]
+        for cluster in reseeded:
+            centers[cluster] = placed[cluster]
+        # Σ w‖x − m‖² = Σ w‖x − c‖² − W‖m − c‖²: no difference of large sums.
+        gain = float(np.sum(weight[:, None] * (centers - placed) ** 2))
+        stuck = tuple(vacant[len(reseeded) :])
+        return Update(KMeansParams(params.shift, centers), max(0.0, objective - gain), tuple(reseeded), stuck)
+
+    def assign(self, params: KMeansParams, rows: Rows) -> Assignment:
+        """Label rows with their nearest centers."""
+        labels, distances = np.empty(len(rows), np.int32), np.empty(len(rows))
+        for part in nearest(rows.values, params.shift, params.centers):
+            labels[part.start : part.stop] = part.labels
+            distances[part.start : part.stop] = part.distances
+        return Assignment(labels, distances)
+
+
+def _distinct(distant: Distant) -> Iterator[int]:
+    """Places of rows that differ from all farther ones."""
+    seen: set[bytes] = set()
+    for i, row in enumerate(distant.rows):
+        key = (row + 0.0).tobytes()
+        if key not in seen:
+            seen.add(key)
+            yield i
+
+
+def params_to_arrays(params: KMeansParams) -> dict[str, NDArray[Any]]:
+    """Name the arrays of params, for a checkpoint."""
+    return {"shift": params.shift, "centers": params.centers}
+
+
+def params_from_arrays(arrays: dict[str, NDArray[Any]]) -> KMeansParams:
+    """Rebuild params from the arrays of a checkpoint."""
+    return KMeansParams(arrays["shift"], arrays["centers"])

@@ -1,0 +1,232 @@
+"""Pass 0: what one read tells about the rows before any model is fitted.
+
+Moments, extremes, a weighted row sample and the distinct rows, all additive, so that seeding, restarts and checks need
+no further read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.data.rows import Rows
+from clustering.models import kernels
+from clustering.models.assignment import aligned_empty, sub_blocks
+
+Array = NDArray[np.float64]
+
+WIDEST_COVARIANCE = 1024
+"""Up to this d the covariance is full; beyond it only its diagonal is kept."""
+
+
+class Sample(NamedTuple):
+    """Rows drawn by priority, lowest position first.
+
+    A row of weight w gets the priority w / u with u uniform in (0, 1], a function of the seed and the row's position;
+    the highest priorities are kept. With τ the highest priority left out, a kept row stands for weight max(w, τ):
+    unbiased for every sum over rows (Duffield, Lund & Thorup 2007, doi:10.1145/1314690.1314696). It depends neither
+    on blocks nor on workers, adds up by keeping the highest of both, and holds every row with its own weight where
+    all fit.
+    """
+
+    priorities: Array
+    """``(m,)``."""
+    positions: NDArray[np.int64]
+    """On the sample grid ``(m,)``."""
+    weights: Array
+    """Own weights ``(m,)``."""
+    values: NDArray[Any]
+    """Rows in their own precision ``(m, d)``."""
+    threshold: float = 0.0
+    """τ: the highest priority left out, 0 if none was."""
+
+    def highest(self, m: int) -> Sample:
+        """Keep the `m` highest priorities: a sample again."""
+        if len(self.priorities) <= m:
+            return self
+        order = np.lexsort((self.positions, -self.priorities))
+        kept = np.sort(order[:m])
+        threshold = max(self.threshold, float(self.priorities[order[m]]))
+        return Sample(
+            self.priorities[kept], self.positions[kept], self.weights[kept], self.values[kept], threshold
+        )
+
+    def merged(self, other: Sample, m: int) -> Sample:
+        """Keep the `m` highest priorities of both."""
+        parts = [np.concatenate(pair) for pair in zip(self[:4], other[:4], strict=True)]
+        order = np.argsort(parts[1], kind="stable")
+        both = Sample(*(part[order] for part in parts), max(self.threshold, other.threshold))
+        return both.highest(m)
+
+    @property
+    def represented(self) -> Array:
+        """Weight ``(m,)`` that each row stands for."""
+        return np.maximum(self.weights, self.threshold)
+
+    @property
+    def complete(self) -> bool:
+        """Whether no row of positive weight was left out."""
+        return self.threshold == 0.0
+
+    def rows(self) -> Rows:
+        """Return the sample as one block, with the weights that its rows stand for."""
+        n = (len(self.values),)
+        return Rows(self.values, self.represented, None, (0,), n, n)
+
+
+class Distinct(NamedTuple):
+    """Distinct rows of positive weight, up to a limit: those of least digest (Bar-Yossef et al. 2002, doi:10.1007/3-540-45726-7_1)."""
+
+    digests: NDArray[np.uint64]
+    """Ascending ``(t,)``."""
+    values: NDArray[Any]
+    """``(t, d)``."""
+
+    def merged(self, other: Distinct, limit: int) -> Distinct:
+        """Keep the least digests of both."""
+        digests, places = np.unique(np.concatenate([self.digests, other.digests]), return_index=True)
+        return Distinct(digests[:limit], np.concatenate([self.values, other.values])[places[:limit]])
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """Statistics of pass 0; ``a + b`` are those of the rows of both."""
+
+    cells: int
+    """Cells of the sample grid, masked ones included."""
+    count: int
+    """Rows that take part."""
+    weight: float
+    """Σ w."""
+    mean: Array
+    """Weighted mean ``(d,)``."""
+    scatter: Array
+    """Σ w (x − mean)(x − mean)ᵀ ``(d, d)``; its diagonal ``(d,)`` where d is above 1024."""
+    least: Array
+    """Minimum of each feature ``(d,)``."""
+    greatest: Array
+    """Maximum of each feature ``(d,)``."""
+    sample: Sample
+    distinct: Distinct
+    sample_rows: int
+    """Rows that the sample keeps at most."""
+    distinct_rows: int
+    """Distinct rows that are kept at most."""
+
+    def __add__(self, other: Survey) -> Survey:
+        weight, mean, scatter = _merge(
+            (self.weight, self.mean, self.scatter), (other.weight, other.mean, other.scatter)
+        )
+        return Survey(
+            self.cells + other.cells,
+            self.count + other.count,
+            weight,
+            mean,
+            scatter,
+            np.minimum(self.least, other.least),
+            np.maximum(self.greatest, other.greatest),
+            self.sample.merged(other.sample, self.sample_rows),
+            self.distinct.merged(other.distinct, self.distinct_rows),
+            self.sample_rows,
+            self.distinct_rows,
+        )
+
+    @property
+    def masked(self) -> int:
+        """Cells left out by the mask or for missing features."""
+        return self.cells - self.count
+
+    @property
+    def variance(self) -> Array:
+        """Weighted variance of each feature ``(d,)``, the weight as divisor."""
+        diagonal = np.diagonal(self.scatter) if self.scatter.ndim == 2 else self.scatter
+        return diagonal / self.weight
+
+
+_Moments = tuple[float, Array, Array]
+
+
+def _merge(a: _Moments, b: _Moments) -> _Moments:
+    """Add up centred moments (Chan, Golub & LeVeque 1983, doi:10.1080/00031305.1983.10483115)."""
+    if not a[0] or not b[0]:
+        return a if a[0] else b
+    weight = a[0] + b[0]
+    step = b[1] - a[1]
+    factor = a[0] * b[0] / weight
+    outer = np.outer(step, step) if a[2].ndim == 2 else step * step
+    return weight, a[1] + step * (b[0] / weight), a[2] + b[2] + factor * outer
+
+
+@dataclass(frozen=True)
+class SurveyModel:
+    """How pass 0 looks at rows."""
+
+    seed: int
+    sample_rows: int
+    """Rows that the sample keeps at most."""
+    distinct_rows: int
+    """Distinct rows that are kept at most; the largest k."""
+
+    def statistics(self, rows: Rows) -> Survey:
+        """Survey the rows of one block."""
+        n, d = rows.values.shape
+        origin = np.zeros(d) if n == 0 else rows.values[0].astype(np.float64)
+        wide = d > WIDEST_COVARIANCE
+        moments: _Moments = (0.0, origin, np.zeros(d) if wide else np.zeros((d, d)))
+        least, greatest = np.full(d, np.inf), np.full(d, -np.inf)
+        digests = np.empty(n, np.uint64)
+        for start, stop, part in sub_blocks(rows.values, np.zeros(d)):
+            np.minimum(least, part.min(axis=0), out=least)
+            np.maximum(greatest, part.max(axis=0), out=greatest)
+            kernels.hash_rows(part, digests[start:stop])
+            weights = np.array(rows.weights[start:stop])
+            moments = _merge(moments, _moments(part, weights, wide))
+        weight, mean, scatter = moments
+        return Survey(
+            int(np.prod(rows.shape)), n, weight, mean, scatter, least, greatest,
+            self._sample(rows), self._distinct(rows, digests), self.sample_rows, self.distinct_rows,
+        )  # fmt: skip
+
+    def _sample(self, rows: Rows) -> Sample:
+        places = np.flatnonzero(rows.weights > 0) if any(rows.weights.strides) else np.arange(len(rows))
+        positions, weights = rows.positions(places), rows.weights[places]
+        numbers = np.empty(len(places))
+        kernels.uniform(self.seed, positions, numbers)
+        priorities = weights / numbers
+        threshold = 0.0
+        if len(places) > self.sample_rows:
+            # One more than is kept, to know τ; exact ties of priorities are settled by `highest`.
+            least = np.partition(priorities, len(places) - self.sample_rows - 1)[len(places) - self.sample_rows - 1]
+            kept = np.flatnonzero(priorities >= least)
+            places, priorities, positions, weights = places[kept], priorities[kept], positions[kept], weights[kept]
+        return Sample(priorities, positions, weights, rows.values[places], threshold).highest(self.sample_rows)
+
+    def _distinct(self, rows: Rows, digests: NDArray[np.uint64]) -> Distinct:
+        candidates = np.flatnonzero(rows.weights > 0) if any(rows.weights.strides) else np.arange(len(rows))
+        limit, few = self.distinct_rows, 16 * self.distinct_rows
+        if len(candidates) > 4 * few:
+            # Sorting a few of the least digests is enough, unless equal rows crowd out the others.
+            low = candidates[np.argpartition(digests[candidates], few)[:few]]
+            if len(np.unique(digests[low])) >= limit:
+                candidates = np.sort(low)
+        least, places = np.unique(digests[candidates], return_index=True)
+        return Distinct(least[:limit], rows.values[candidates[places[:limit]]])
+
+
+def _moments(part: Array, weights: Array, wide: bool) -> _Moments:
+    """Weight, mean and scatter of a sub-block, centred before squaring."""
+    weight = float(weights.sum())
+    if not weight:
+        return 0.0, part[0], np.zeros(part.shape[1]) if wide else np.zeros((part.shape[1],) * 2)
+    origin = part[0].copy()
+    centred = aligned_empty(part.shape)
+    np.subtract(part, origin, out=centred)
+    step = weights @ centred / weight
+    centred -= step
+    weighted = aligned_empty(part.shape)
+    np.multiply(centred, weights[:, None], out=weighted)
+    scatter = np.einsum("nd,nd->d", weighted, centred) if wide else weighted.T @ centred
+    return weight, origin + step, scatter

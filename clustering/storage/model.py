@@ -1,0 +1,131 @@
+"""The model on disk: a Zarr group of plain arrays and JSON attributes, which xarray opens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from clustering.data.source import Feature
+from clustering.errors import SourceError
+from clustering.fitting.fitted import Fitted, Summary
+from clustering.fitting.loop import Stop
+from clustering.models.kmeans import KMeans, KMeansParams
+
+FORMAT = 1
+"""Version of the layout."""
+
+
+def to_dataset(fitted: Fitted) -> xr.Dataset:
+    """Describe a fitted model as labelled arrays.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``centers (cluster, feature)`` in the data's own units, ``weights (cluster)``, ``history (pass, step)``, the
+        exact params (``shift``, ``shifted_centers``) and what pass 0 found out about each feature. Labels of the feature
+        dimensions are coordinates of ``feature``.
+    """
+    summary, params = fitted.summary, fitted.params
+    attributes = {
+        "format": FORMAT,
+        "kind": fitted.model.kind,
+        "k": int(fitted.model.k),
+        "features": [[f.variable, *([d, v] for d, v in f.at)] for f in fitted.features],
+        "objective": fitted.objective,
+        "iterations": fitted.iterations,
+        "stop_reason": str(fitted.stop),
+        "reads": fitted.reads,
+        "bytes_read": fitted.bytes_read,
+        "n_cells": summary.cells,
+        "n_rows": summary.count,
+        "n_sampled": summary.sampled,
+        "total_weight": summary.weight,
+        "notes": list(fitted.notes),
+    }
+    return xr.Dataset(
+        {
+            "centers": (("cluster", "feature"), fitted.centers),
+            "weights": ("cluster", fitted.shares),
+            "history": (("pass", "step"), fitted.history, {"steps": ["assignment", "update"]}),
+            "shift": ("feature", params.shift),
+            "shifted_centers": (("cluster", "feature"), params.centers),
+            "mean": ("feature", summary.mean),
+            "variance": ("feature", summary.variance),
+            "minimum": ("feature", summary.least),
+            "maximum": ("feature", summary.greatest),
+        },
+        coords={"cluster": np.arange(fitted.model.k), **_feature_coordinates(fitted.features)},
+        attrs=attributes,
+    )
+
+
+def _feature_coordinates(features: tuple[Feature, ...]) -> dict[str, Any]:
+    """Numeric labels of the feature dimensions; others are found in the attribute ``features`` alone."""
+    found: dict[str, Any] = {}
+    for d in dict.fromkeys(d for feature in features for d, _ in feature.at):
+        labels = [dict(feature.at).get(d, np.nan) for feature in features]
+        if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in labels):
+            found[d] = ("feature", np.asarray(labels))
+    return found
+
+
+def from_dataset(dataset: xr.Dataset) -> Fitted:
+    """Rebuild what `to_dataset` described, to the last bit."""
+    a = dataset.attrs
+    array = {str(name): np.asarray(dataset[name].values) for name in dataset.data_vars}
+    return Fitted(
+        model=KMeans(int(a["k"])),
+        params=KMeansParams(array["shift"], array["shifted_centers"]),
+        features=tuple(Feature(f[0], tuple((d, v) for d, v in f[1:])) for f in a["features"]),
+        summary=Summary(
+            a["n_cells"], a["n_rows"], a["total_weight"], array["mean"], array["variance"], array["minimum"],
+            array["maximum"], a["n_sampled"],
+        ),
+        objective=float(a["objective"]),
+        history=array["history"],
+        iterations=int(a["iterations"]),
+        stop=Stop(a["stop_reason"]),
+        shares=array["weights"],
+        reads=a["reads"],
+        bytes_read=a["bytes_read"],
+        notes=tuple(a["notes"]),
+    )  # fmt: skip
+
+
+def save_model(fitted: Fitted, path: str | Path, attributes: Mapping[str, Any] | None = None) -> None:
+    """Write the model as a Zarr group, replacing one that is there.
+
+    Parameters
+    ----------
+    attributes
+        More JSON attributes, such as where the model comes from.
+    """
+    dataset = to_dataset(fitted).assign_attrs(json.loads(json.dumps(dict(attributes or {}))))
+    dataset.to_zarr(str(path), mode="w", consolidated=False, zarr_format=3)
+
+
+def load_model(path: str | Path) -> Fitted:
+    """Read a model: the path of a ``model.zarr``, or of a run's output that holds one.
+
+    Raises
+    ------
+    SourceError
+        If there is no model there.
+    """
+    found = next((p for p in (Path(path) / "model.zarr", Path(path)) if (p / "zarr.json").is_file()), None)
+    if found is None:
+        raise SourceError(f"no model at {str(path)!r}; name a model.zarr, or the output of a finished run")
+    dataset = xr.open_dataset(str(found), engine="zarr", consolidated=False, chunks=None)
+    if "format" not in dataset.attrs or "centers" not in dataset:
+        raise SourceError(f"the Zarr group at {str(found)!r} is not a model; name a model.zarr written by 'fit'")
+    if dataset.attrs["format"] != FORMAT:
+        raise SourceError(
+            f"the model at {str(found)!r} has format {dataset.attrs['format']}; this version reads format {FORMAT}"
+        )
+    with dataset:
+        return from_dataset(dataset)
