@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -63,6 +64,23 @@ class Engine:
         if self.client is not None:
             self.client.run(function, *args)
 
+    def peak_rss(self) -> int:
+        """Peak memory of this process or a worker, whichever used most, in bytes."""
+        found = [_peak_rss()]
+        if self.client is not None:
+            found += self.client.run(_peak_rss).values()
+        return max(found)
+
+
+def _peak_rss() -> int:
+    """Peak memory of this process, in bytes; Linux counts in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def default_workers() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
 
 @contextmanager
 def connect(cluster: Any = "threads", workers: int | None = None, memory: int | None = None) -> Iterator[Engine]:
@@ -90,15 +108,14 @@ def connect(cluster: Any = "threads", workers: int | None = None, memory: int | 
     """
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise ConfigError(f"workers is {workers!r}; a whole number of 1 or more is needed")
-    processors = len(os.sched_getaffinity(0))
     if cluster == "synchronous":
         yield Engine("synchronous", dask.get, 1)
     elif cluster == "threads":
-        n = workers or processors
+        n = workers or default_workers()
         with ThreadPoolExecutor(n, thread_name_prefix="clustering") as pool:
             yield Engine("threads", partial(dask.threaded.get, pool=pool, num_workers=n), n)
     elif cluster == "local":
-        with _local(workers or processors, memory) as client:
+        with _local(workers or default_workers(), memory) as client:
             yield _on(client, "local")
     elif isinstance(cluster, Mapping) and set(cluster) == {"address"}:
         with _reach(str(cluster["address"]), workers or 1) as client:

@@ -209,12 +209,3 @@ def _distinct(distant: Distant) -> Iterator[int]:
             seen.add(key)
             yield i
 
-
-def params_to_arrays(params: KMeansParams) -> dict[str, NDArray[Any]]:
-    """Name the arrays of params, for a checkpoint."""
-    return {"shift": params.shift, "centers": params.centers}
-
-
-def params_from_arrays(arrays: dict[str, NDArray[Any]]) -> KMeansParams:
-    """Rebuild params from the arrays of a checkpoint."""
-    return KMeansParams(arrays["shift"], arrays["centers"])

@@ -1,0 +1,164 @@
+"""Figures of a finished run, as PNG bytes. Nothing here computes: all numbers come from the model and the labels."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib import colormaps
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from clustering.fitting.fitted import Fitted
+
+ASSIGNMENT, UPDATE = "#2563eb", "#dc2626"
+"""Blue after the assignment step, red after the refitting step, as in the lecture."""
+MASKED = "#e5e7eb"
+_DPI = 110
+
+
+def cost_curve(history: NDArray[np.float64]) -> bytes:
+    """Draw the objective after every assignment step in blue and after every refitting step in red.
+
+    Parameters
+    ----------
+    history
+        ``(passes, 2)``.
+    """
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    passes = len(history)
+    steps = np.arange(2 * passes) / 2 + 1
+    size = 5 if passes <= 40 else 3
+    axes.plot(steps, history.reshape(-1), color="0.35", linewidth=0.9, zorder=1)
+    axes.plot(steps[::2], history[:, 0], "o", color=ASSIGNMENT, markersize=size, label="after assignment")
+    axes.plot(steps[1::2], history[:, 1], "o", color=UPDATE, markersize=size, label="after refitting")
+    axes.set_xlabel("pass")
+    axes.set_ylabel("J")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
+def palette(k: int) -> NDArray[np.float64]:
+    """Colours of k clusters ``(k, 3)``, in 0 … 1."""
+    if k <= 10:
+        colours = colormaps["tab10"](np.arange(k))
+    elif k <= 20:
+        colours = colormaps["tab20"](np.arange(k))
+    else:
+        colours = colormaps["turbo"](np.linspace(0.03, 0.97, k))
+    return np.asarray(colours)[:, :3]
+
+
+def sizes(fitted: Fitted, colours: NDArray[np.float64]) -> bytes:
+    """Draw the share of each cluster in the total weight."""
+    k = fitted.model.k
+    figure = Figure(figsize=(7.2, 2.8), layout="constrained")
+    axes = figure.add_subplot()
+    axes.bar(np.arange(k), 100 * fitted.shares, color=colours, edgecolor="0.25", linewidth=0.6)
+    axes.set_xlabel("cluster")
+    axes.set_ylabel("share of weight, %")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+def picture(pixels: NDArray[Any]) -> bytes:
+    """Draw an image ``(y, x, 3)`` with one pixel per sample."""
+    figure = Figure(figsize=(pixels.shape[1] / _DPI, pixels.shape[0] / _DPI))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(pixels, interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    return _png(figure)
+
+
+def label_map(labels: xr.DataArray, colours: NDArray[np.float64]) -> bytes:
+    """Draw labels over one or two sample dimensions; masked cells in grey."""
+    k = len(colours)
+    cmap = ListedColormap([MASKED, *colours])
+    if labels.ndim == 1:
+        figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+        axes = figure.add_subplot()
+        used = labels.values >= 0
+        places = _axis(labels, str(labels.dims[0]))
+        axes.scatter(places[used], labels.values[used], c=colours[labels.values[used]], s=4, linewidths=0)
+        axes.set_xlabel(str(labels.dims[0]))
+        axes.set_ylabel("cluster")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        return _png(figure)
+    y, x = (str(d) for d in labels.dims)
+    ratio = labels.sizes[y] / max(1, labels.sizes[x])
+    figure = Figure(figsize=(7.2, float(np.clip(7.2 * ratio, 1.8, 8.0))), layout="constrained")
+    axes = figure.add_subplot()
+    # Rows of an image run downwards; a coordinate runs upwards, whichever way it is stored.
+    mesh = axes.pcolormesh(_axis(labels, x), _axis(labels, y), labels.values, cmap=cmap, vmin=-1.5, vmax=k - 0.5)
+    if y not in labels.coords:
+        axes.invert_yaxis()
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    bar = figure.colorbar(mesh, ax=axes, label="cluster (-1: masked)", shrink=0.85)
+    if k <= 12:
+        bar.set_ticks(list(range(-1, k)))
+    return _png(figure)
+
+
+def centers(fitted: Fitted, colours: NDArray[np.float64]) -> bytes:
+    """Draw the centers: profiles along one numeric feature dimension, otherwise a heat map of standard scores."""
+    values = fitted.centers
+    features = fitted.features
+    names = list(dict.fromkeys(f.variable for f in features))
+    dims = list(dict.fromkeys(d for f in features for d, _ in f.at))
+    numeric = len(dims) == 1 and all(isinstance(v, (int, float)) for f in features for _, v in f.at)
+    if numeric and len(features) >= 4 * len(names) and len(names) <= 4:
+        figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+        for panel, (axes, name) in enumerate(zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True)):
+            columns = [i for i, f in enumerate(features) if f.variable == name]
+            places = [features[i].at[0][1] for i in columns]
+            for cluster, colour in enumerate(colours):
+                axes.plot(places, values[cluster, columns], color=colour, label=str(cluster), linewidth=1.4)
+            axes.set_xlabel(dims[0])
+            axes.set_ylabel(name)
+            axes.grid(alpha=0.25)
+            axes.spines[["top", "right"]].set_visible(False)
+            if panel == 0 and fitted.model.k <= 12:
+                axes.legend(frameon=False, title="cluster", fontsize="small", ncols=2)
+        return _png(figure)
+    spread = np.sqrt(np.where(fitted.summary.variance > 0, fitted.summary.variance, 1.0))
+    scores = (values - fitted.summary.mean) / spread
+    k, d = scores.shape
+    figure = Figure(figsize=(7.2, float(np.clip(0.24 * k + 1.2, 2.2, 9.0))), layout="constrained")
+    axes = figure.add_subplot()
+    limit = max(1e-12, float(np.abs(scores).max()))
+    image = axes.imshow(scores, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    axes.set_ylabel("cluster")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    if d <= 24:
+        axes.set_xticks(range(d), [str(f) for f in features], rotation=45 if d > 4 else 0, ha="right" if d > 4 else "center")
+    else:
+        axes.set_xlabel("feature")
+    figure.colorbar(image, ax=axes, label="standard deviations from the mean")
+    return _png(figure)
+
+
+def _axis(array: xr.DataArray, dim: str) -> NDArray[Any]:
+    if dim in array.coords and array[dim].dtype.kind in "iufM":
+        return np.asarray(array[dim].values)
+    return np.arange(array.sizes[dim])
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # Without software and date, the same run gives the same bytes.
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return buffer.getvalue()

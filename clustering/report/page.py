@@ -1,0 +1,141 @@
+"""The report: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from clustering.fitting.fitted import Fitted
+from clustering.report import figures
+
+LISTED = 64
+"""Clusters listed in the table at most."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture with its words."""
+
+    title: str
+    caption: str
+    png: bytes
+
+    @property
+    def uri(self) -> str:
+        """The picture itself, as a data URI."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+
+def draw(fitted: Fitted, labels: xr.DataArray | None, preview: xr.Dataset | None) -> list[Figure]:
+    """Draw the figures of a run.
+
+    Parameters
+    ----------
+    labels
+        Labels, thinned for a picture; None where none were written.
+    preview
+        The source on the same thinned grid; None where it is not at hand.
+    """
+    k = fitted.model.k
+    found: list[Figure] = []
+    photograph = None if labels is None or preview is None else _photograph(fitted, labels, preview)
+    colours = figures.palette(k)
+    if photograph is not None and labels is not None:
+        before, book = photograph
+        colours = book / 255.0
+        after = np.where((labels.values >= 0)[..., None], book[labels.values], 229).astype(np.uint8)
+        found.append(Figure("Before", "The image as it is in the source.", figures.picture(before)))
+        rate = f"{np.log2(k):.3g} bits a pixel" if k > 1 else "one colour"
+        found.append(
+            Figure("After", f"Every pixel replaced by the center of its cluster: {k} colours, {rate}.", figures.picture(after))
+        )
+    elif labels is not None and labels.ndim <= 2:
+        found.append(Figure("Labels", _label_caption(labels), figures.label_map(labels, colours)))
+    elif labels is not None:
+        middle = labels.isel({d: labels.sizes[d] // 2 for d in labels.dims[:-2]})
+        places = ", ".join(f"{d} {_at(middle, str(d))}" for d in labels.dims[:-2])
+        found.append(Figure("Labels", f"At {places}. {_label_caption(middle)}", figures.label_map(middle, colours)))
+    if len(fitted.history):
+        found.append(
+            Figure(
+                "Cost curve",
+                "J after every assignment step (blue) and after every refitting step (red). It never rises.",
+                figures.cost_curve(fitted.history),
+            )
+        )
+    if photograph is None and len(fitted.features) > 1:
+        found.append(Figure("Centers", "In the data's own units or as standard scores.", figures.centers(fitted, colours)))
+    if np.isfinite(fitted.shares).all():
+        found.append(Figure("Sizes", "Share of each cluster in the total weight.", figures.sizes(fitted, colours)))
+    return found
+
+
+def render(fitted: Fitted, run: Mapping[str, Any], pictures: Sequence[Figure], config: str) -> str:
+    """Fill in the page.
+
+    Parameters
+    ----------
+    run
+        The content of ``run.json``.
+    config
+        The config as YAML.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("clustering.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    order = np.argsort(-fitted.shares, kind="stable")[:LISTED]
+    features = [str(f) for f in fitted.features[:12]]
+    clusters = [
+        {"name": int(c), "share": float(fitted.shares[c]), "center": [float(v) for v in fitted.centers[c, :12]]}
+        for c in order
+    ]
+    return environment.get_template("page.html").render(
+        run=run, fitted=fitted, figures=pictures, clusters=clusters, features=features, config=config
+    )
+
+
+def number(value: Any) -> str:
+    """Write a number for people: grouped digits, at most six significant ones."""
+    if value is None:
+        return "–"
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:,.6g}" if 1e-4 <= abs(value) < 1e7 else f"{value:.6g}"
+    return f"{int(value):,}" if abs(value) < 1e15 else f"{value:.6g}"
+
+
+def _photograph(
+    fitted: Fitted, labels: xr.DataArray, preview: xr.Dataset
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+    """Find the pixels ``(y, x, 3)`` and the code book ``(k, 3)`` where the source is a colour image of 8 bits."""
+    variables = list(preview.data_vars)
+    if labels.ndim != 2 or len(fitted.features) != 3 or len(variables) != 1:
+        return None
+    array = preview[variables[0]]
+    if array.dtype != np.uint8 or array.ndim != 3:
+        return None
+    pixels = array.transpose(*labels.dims, ...).values
+    return pixels, np.clip(np.rint(fitted.centers), 0, 255).astype(np.uint8)
+
+
+def _label_caption(labels: xr.DataArray) -> str:
+    masked = float((labels.values < 0).mean())
+    return "Cluster of each sample." + (f" {100 * masked:.1f} % of the cells shown are masked (grey)." if masked else "")
+
+
+def _at(array: xr.DataArray, dim: str) -> str:
+    if dim not in array.coords:
+        return "half-way"
+    value = array[dim].values
+    return str(value)[:19] if value.dtype.kind == "M" else str(value)

@@ -1,0 +1,173 @@
+"""Checkpoints: one self-contained file after every pass, and the rule which run may go on from it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.errors import CheckpointError
+from clustering.execution.passes import Reading
+from clustering.fitting.fitted import Summary
+from clustering.fitting.loop import Candidate, State, Stop
+from clustering.models.kmeans import KMeansParams, KMeansStatistics
+from clustering.storage.output import write_bytes
+
+FORMAT = 1
+KEPT = 2
+"""Checkpoints kept: the last, and the one before in case that one is damaged."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run computes: the same identity gives the same bits."""
+
+    config: Mapping[str, Any]
+    """The keys that decide the result, as JSON."""
+    source: str
+    """Fingerprint of the source."""
+
+    @property
+    def config_sha256(self) -> str:
+        """Digest of the config's canonical JSON."""
+        return hashlib.sha256(json.dumps(self.config, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Everything needed to go on after a pass."""
+
+    run: str
+    """Name of the run."""
+    state: State
+    summary: Summary
+    reading: Reading
+    """Read from the source so far."""
+    seconds: Mapping[str, float]
+    """Wall time by stage so far, in seconds."""
+
+
+def save(folder: Path, checkpoint: Checkpoint, identity: Identity) -> None:
+    """Write a checkpoint, all of it or nothing, and drop the oldest."""
+    arrays: dict[str, NDArray[Any]] = {}
+    about = []
+    for i, candidate in enumerate(checkpoint.state.candidates):
+        arrays[f"{i}.shift"], arrays[f"{i}.centers"] = candidate.params.shift, candidate.params.centers
+        arrays[f"{i}.history"] = np.array(candidate.history).reshape(-1, 2)
+        if candidate.statistics is not None:
+            arrays[f"{i}.weight"], arrays[f"{i}.first"] = candidate.statistics.weight, candidate.statistics.first
+        about.append({"stop": candidate.stop, "notes": candidate.notes})
+    summary = asdict(checkpoint.summary)
+    for name in [name for name, value in summary.items() if isinstance(value, np.ndarray)]:
+        arrays[f"summary.{name}"] = summary.pop(name)
+    meta = {
+        "format": FORMAT,
+        "run": checkpoint.run,
+        "config": identity.config,
+        "source": identity.source,
+        "iteration": checkpoint.state.iteration,
+        "state_seconds": checkpoint.state.seconds,
+        "candidates": about,
+        "summary": summary,
+        "reading": asdict(checkpoint.reading),
+        "seconds": dict(checkpoint.seconds),
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, meta=np.frombuffer(json.dumps(meta, default=str).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / f"pass-{checkpoint.state.iteration:05d}.npz", buffer.getvalue())
+    for old in _files(folder)[:-KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def clear(folder: Path) -> None:
+    """Remove all checkpoints of a folder."""
+    for file in _files(folder):
+        file.unlink(missing_ok=True)
+
+
+def latest(folder: Path, identity: Identity, finished: str | None) -> Checkpoint | None:
+    """Find where an unfinished run of this identity stopped.
+
+    Parameters
+    ----------
+    finished
+        Name of the run that is published: its checkpoints are not an unfinished run's.
+
+    Raises
+    ------
+    CheckpointError
+        If the unfinished run has another config or another source; the message names what differs.
+    """
+    for file in reversed(_files(folder)):
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            meta = json.loads(arrays.pop("meta").tobytes())
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            # Damaged, by a full disk for example: the one before is as good a place to go on from.
+            continue
+        if meta["run"] == finished:
+            return None
+        _same(folder, meta, identity)
+        return _restored(meta, arrays)
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("pass-*.npz"))
+
+
+def _same(folder: Path, meta: dict[str, Any], identity: Identity) -> None:
+    remedy = f"finish that run with its own config, remove {str(folder)!r} to give it up, or name another output.store"
+    if meta.get("format") != FORMAT:
+        raise CheckpointError(f"the unfinished run in {str(folder)!r} was made by another version; {remedy}")
+    now = json.loads(json.dumps(identity.config, default=str))
+    differing = list(_differences(meta["config"], now))
+    if differing:
+        raise CheckpointError(f"an unfinished run has another config: {'; '.join(differing[:3])}; {remedy}")
+    if meta["source"] != identity.source:
+        raise CheckpointError(
+            f"an unfinished run read another source: its fingerprint was {meta['source'][:12]}, "
+            f"this one's is {identity.source[:12]}; {remedy}"
+        )
+
+
+def _differences(then: Any, now: Any, key: str = "") -> Any:
+    if isinstance(then, dict) and isinstance(now, dict):
+        for name in sorted({*then, *now}):
+            yield from _differences(then.get(name), now.get(name), f"{key}.{name}".strip("."))
+    elif then != now:
+        yield f"{key} was {then!r} and is {now!r}"
+
+
+def _restored(meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Checkpoint:
+    candidates = []
+    for i, about in enumerate(meta["candidates"]):
+        params = KMeansParams(arrays[f"{i}.shift"], arrays[f"{i}.centers"])
+        history = tuple((float(a), float(b)) for a, b in arrays[f"{i}.history"])
+        statistics = None
+        if f"{i}.weight" in arrays:
+            zero = KMeansStatistics.zero(*params.centers.shape)
+            statistics = replace(
+                zero, weight=arrays[f"{i}.weight"], first=arrays[f"{i}.first"], objective=history[-1][0],
+                count=meta["summary"]["count"],
+            )  # fmt: skip
+        stop = None if about["stop"] is None else Stop(about["stop"])
+        candidates.append(Candidate(params, history, statistics, stop, tuple(about["notes"])))
+    stored = {name.removeprefix("summary."): array for name, array in arrays.items() if name.startswith("summary.")}
+    return Checkpoint(
+        meta["run"],
+        State(tuple(candidates), meta["iteration"], meta["state_seconds"]),
+        Summary(**meta["summary"], **stored),
+        Reading(**meta["reading"]),
+        meta["seconds"],
+    )

@@ -1,0 +1,195 @@
+"""The output folder: staged versions, one switch, checkpoints, a lock.
+
+::
+
+    output/
+      current -> versions/<run>      the switch: one symbolic link, replaced atomically
+      model.zarr -> current/model.zarr    (likewise labels.zarr, report.html, run.json)
+      versions/<run>/                everything a run made
+      checkpoints/                   of the run under way, or the last one
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from clustering.errors import OutputError
+
+PARTS = ("model.zarr", "labels.zarr", "report.html", "run.json")
+"""What a finished run leaves, by the names they are found under."""
+_CURRENT, _VERSIONS, _CHECKPOINTS, _LOCK = "current", "versions", "checkpoints", ".lock"
+
+
+class Output:
+    """The folder that a run writes to."""
+
+    def __init__(self, store: str | os.PathLike[str]) -> None:
+        text = os.fspath(store)
+        if "://" in text:
+            raise OutputError(f"output.store is {text!r}; results are written to a local path: name a folder")
+        self.path = Path(text)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / _CHECKPOINTS
+
+    @property
+    def finished(self) -> str | None:
+        """Name of the published run, if there is one."""
+        try:
+            return Path(os.readlink(self.path / _CURRENT)).name
+        except OSError:
+            return None
+
+    def staging(self, run: str) -> Path:
+        """Folder of what a run makes, out of sight until it is published."""
+        return self.path / _VERSIONS / run
+
+    def check(self) -> None:
+        """Refuse a place where nothing can be written, without writing.
+
+        Raises
+        ------
+        OutputError
+            If the folder, or the nearest one above it, is no writable folder, or holds something else.
+        """
+        above = self.path.absolute()
+        try:
+            while not above.exists():
+                above = above.parent
+            writable = above.is_dir() and os.access(above, os.W_OK | os.X_OK)
+        except OSError:
+            writable = False
+        if not writable:
+            raise OutputError(f"cannot write to output.store {str(self.path)!r}: {above} is not a writable folder")
+        if self.path.is_dir():
+            ours = {_CURRENT, _VERSIONS, _CHECKPOINTS, _LOCK, *PARTS}
+            foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in ours)
+            if foreign:
+                raise OutputError(
+                    f"output.store {str(self.path)!r} holds {foreign[0]!r}, which is not from a run; name a new folder"
+                )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs off this output; a lock ends with its process, however that ends.
+
+        Folders that were made here and stay empty are removed again.
+
+        Raises
+        ------
+        OutputError
+            If another run is writing, or the folder cannot be made.
+        """
+        made = []
+        try:
+            above = self.path.absolute()
+            while not above.exists():
+                made.append(above)
+                above = above.parent
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            _remove_empty(made)
+            raise OutputError(f"cannot write to output.store {str(self.path)!r}: {error.strerror}") from error
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise OutputError(
+                    f"another run is writing to {str(self.path)!r}; wait for it, or name another output.store"
+                ) from error
+            try:
+                yield
+            finally:
+                self._drop_unpublished()
+                if {entry.name for entry in self.path.iterdir()} == {_LOCK}:
+                    (self.path / _LOCK).unlink()
+        finally:
+            os.close(handle)
+            _remove_empty(made)
+
+    def _drop_unpublished(self) -> None:
+        """Remove what was staged and not published; an unfinished run makes it again."""
+        folder = self.path / _VERSIONS
+        if folder.is_dir():
+            for version in folder.iterdir():
+                if version.name != self.finished:
+                    shutil.rmtree(version, ignore_errors=True)
+            _remove_empty([folder])
+
+    def stage(self, run: str) -> Path:
+        """Make an empty folder for what a run makes."""
+        folder = self.staging(run)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def publish(self, run: str) -> None:
+        """Switch the output to a staged run, in one step, and drop the others."""
+        for part in PARTS:
+            link = self.path / part
+            if not link.is_symlink():
+                _replace_link(link, f"{_CURRENT}/{part}")
+        _replace_link(self.path / _CURRENT, f"{_VERSIONS}/{run}")
+        self._drop_unpublished()
+
+    def read_json(self, name: str) -> Any:
+        """Read a published JSON file.
+
+        Raises
+        ------
+        OutputError
+            If there is no finished run here.
+        """
+        try:
+            return json.loads((self.path / _CURRENT / name).read_text())
+        except (OSError, ValueError) as error:
+            raise OutputError(f"no finished run at {str(self.path)!r}; name the output.store of a finished run") from error
+
+
+def new_run() -> str:
+    """Name a run."""
+    return uuid.uuid4().hex[:12]
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON, all of it or nothing."""
+    write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, all of it or nothing."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _replace_link(link: Path, target: str) -> None:
+    part = link.with_name(f".{link.name}.{uuid.uuid4().hex[:8]}")
+    os.symlink(target, part)
+    os.replace(part, link)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return

@@ -1,0 +1,1 @@
+"""Jobs around the library: config, steps, Prefect flows, and the command line."""

@@ -1,0 +1,224 @@
+"""The command line. Each command loads what it needs when it runs, so that help and mistakes are answered at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from clustering import __version__
+from clustering.errors import ClusteringError, ConfigError, MissingDependencyError, SourceError
+
+app = App(
+    name="clustering",
+    help="Exact, reproducible clustering of Zarr data larger than memory.",
+    version=__version__,
+    help_format="plaintext",
+    result_action="return_value",
+)
+
+Overrides = Annotated[list[str] | None, Parameter(name="--set", consume_multiple=False, help="Change a key of the config, such as model.k=8. May be repeated.")]
+AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print the summary as JSON, on the last line of the output.")]
+Orchestrated = Annotated[bool | None, Parameter(name="--prefect", negative="--no-prefect", help="Run as a Prefect flow. Default: where a Prefect API is configured.")]
+Debug = Annotated[bool, Parameter(name="--debug", negative=(), help="Show tracebacks.")]
+
+
+@app.command
+def ingest(src: str, dest: str, *, overwrite: bool = False, json_: AsJson = False, debug: Debug = False) -> None:
+    """Convert a file to Zarr: an image, npy, npz, csv, parquet, NetCDF or HDF5.
+
+    Example: clustering ingest photo.jpg photo.zarr
+
+    Parameters
+    ----------
+    src
+        File to convert.
+    dest
+        Folder of the Zarr group to write.
+    overwrite
+        Replace a store that is there.
+    """
+    from clustering.data.ingest import ingest as convert
+
+    done = convert(src, dest, overwrite=overwrite)
+    for name, (dims, shape, chunks, dtype) in done.variables.items():
+        along = ", ".join(f"{d} {n:,}" for d, n in zip(dims, shape, strict=True))
+        _say(f"{name} ({along}) {dtype}, chunks {' × '.join(map(str, chunks))}")
+    _say(f"written to {done.path}")
+    if json_:
+        print(json.dumps({"store": str(done.path), "variables": {n: {"dims": v[0], "shape": v[1], "chunks": v[2], "dtype": v[3]} for n, v in done.variables.items()}}))
+
+
+@app.command
+def inspect(config: str, *, set_: Overrides = None, json_: AsJson = False, debug: Debug = False) -> None:
+    """Tell what a job would read, keep and take, before anything is spent.
+
+    Example: clustering inspect configs/quickstart.yaml
+
+    Parameters
+    ----------
+    config
+        YAML file of the job.
+    """
+    from dataclasses import asdict
+
+    from clustering.data.inspection import inspect_source
+    from clustering.data.source import open_source
+    from clustering.execution.engine import default_workers
+    from flows.config import load_config
+    from flows.tables import inspection_lines
+
+    job = load_config(config, set_ or ())
+    source = open_source(**job.source.model_dump(exclude={"store"}), data=job.source.store)
+    plan = source.plan(block_bytes=job.block_bytes, memory=job.memory_bytes)
+    found = inspect_source(source, plan, threads=job.compute.workers or default_workers(), memory=job.memory_bytes)
+    for line in inspection_lines(found):
+        _say(line)
+    if json_:
+        print(json.dumps(asdict(found)))
+
+
+@app.command
+def fit(config: str, *, set_: Overrides = None, prefect: Orchestrated = None, json_: AsJson = False, debug: Debug = False) -> None:
+    """Cluster a source and write the model, labels and a report.
+
+    The same command after an interruption goes on from the last finished pass.
+
+    Example: clustering fit configs/quickstart.yaml --set model.k=8
+
+    Parameters
+    ----------
+    config
+        YAML file of the job.
+    """
+    from flows.config import load_config
+
+    job = load_config(config, set_ or ())
+    if _orchestrated(prefect):
+        from flows.fit import fit as flow
+
+        record = flow(job)
+    else:
+        from flows.job import run_fit
+        from flows.terminal import terminal_watch
+
+        with terminal_watch(sys.stderr) as watch:
+            record = run_fit(job, watch)
+    _finish(record, json_)
+
+
+@app.command
+def predict(model: str, config: str, *, set_: Overrides = None, prefect: Orchestrated = None, json_: AsJson = False, debug: Debug = False) -> None:
+    """Label a source with a model that was fitted before.
+
+    Example: clustering predict runs/photo configs/other-photo.yaml
+
+    Parameters
+    ----------
+    model
+        A model.zarr, or the output folder of a finished run.
+    config
+        YAML file with the source to label and the output.
+    """
+    from flows.config import load_config
+
+    job = load_config(config, set_ or ())
+    if _orchestrated(prefect):
+        from flows.predict import predict as flow
+
+        record = flow(model, job)
+    else:
+        from flows.job import run_predict
+        from flows.terminal import terminal_watch
+
+        with terminal_watch(sys.stderr) as watch:
+            record = run_predict(model, job, watch)
+    _finish(record, json_)
+
+
+@app.command
+def report(run: str, *, json_: AsJson = False, debug: Debug = False) -> None:
+    """Write the report of a finished run anew.
+
+    Example: clustering report runs/photo
+
+    Parameters
+    ----------
+    run
+        Output folder of a finished run.
+    """
+    from flows.job import redo_report
+
+    path = redo_report(run)
+    _say(f"report: {path}")
+    if json_:
+        print(json.dumps({"report": str(path)}))
+
+
+def _orchestrated(chosen: bool | None) -> bool:
+    from flows import orchestration
+
+    if not (orchestration.api_configured() if chosen is None else chosen):
+        return False
+    orchestration.prepare()
+    try:
+        import prefect  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            "running as a flow needs the package 'prefect'; pip install 'zarr-clustering[prefect]', or use --no-prefect"
+        ) from error
+    return True
+
+
+def _finish(record: dict[str, Any], as_json: bool) -> None:
+    from flows.tables import summary_lines
+
+    for line in summary_lines(record):
+        _say(line)
+    if as_json:
+        print(json.dumps(record))
+
+
+def _say(line: str) -> None:
+    print(line)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit: 0 on success, 1 on a failed job, 2 on a bad config or argument."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(run(tokens))
+
+
+def run(tokens: list[str]) -> int:
+    """Run a command and return its exit code."""
+    try:
+        app(tokens, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        return _fail(" ".join(str(error).split()) + "; see clustering --help", 2)
+    except (ConfigError, SourceError, MissingDependencyError) as error:
+        return _failed(error, tokens, 2)
+    except ClusteringError as error:
+        return _failed(error, tokens, 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on from the last finished pass", 1)
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        return _failed(error, tokens, 1, f"{type(error).__name__}: ")
+    return 0
+
+
+def _failed(error: Exception, tokens: list[str], code: int, prefix: str = "") -> int:
+    if "--debug" in tokens:
+        raise error
+    text = " ".join(str(error).split()) or type(error).__name__
+    return _fail(f"{prefix}{text}{'; --debug shows where' if prefix else ''}", code)
+
+
+def _fail(text: str, code: int) -> int:
+    print(f"clustering: {text}", file=sys.stderr)
+    return code

@@ -1,0 +1,263 @@
+"""The config of a job: one YAML file, checked as a whole before anything is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, TypeAdapter, ValidationError
+
+from clustering.errors import ConfigError, nearest
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def _size(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ValueError("a size such as 2GiB or 500MB is needed")
+    if TypeAdapter(ByteSize).validate_python(value) < 1:
+        raise ValueError("a size above zero is needed")
+    return str(value)
+
+
+Size = Annotated[str, BeforeValidator(_size)]
+"""Bytes, such as ``2GiB`` or ``500MB``."""
+
+
+def in_bytes(size: str) -> int:
+    """Read a size in bytes."""
+    return int(TypeAdapter(ByteSize).validate_python(size))
+
+
+class SourceConfig(_Section):
+    """What to cluster."""
+
+    store: str
+    """Path or URL of a Zarr store, version 2 or 3."""
+    storage_options: dict[str, Any] = Field(default_factory=dict)
+    """As fsspec takes them. Credentials come from the environment."""
+    group: str | None = None
+    """Group inside the store."""
+    variables: list[str] | None = None
+    """Variables of the group; leave out for a bare array or a group with one variable."""
+    sample_dims: list[str] | None = None
+    """Dimensions that number the samples. Default: all that are not feature dimensions."""
+    feature_dims: list[str] | None = None
+    """Dimensions along which a sample's features lie; empty: each variable is one feature."""
+    select: dict[str, Any] = Field(default_factory=dict)
+    """Selection by label: {dim: {start, stop, step}}, a list, or one label."""
+    isel: dict[str, Any] = Field(default_factory=dict)
+    """Selection by position."""
+    mask: str | None = None
+    """Boolean variable over sample dimensions: true = use."""
+    weights: str | None = None
+    """Variable over sample dimensions, or cos(lat)."""
+    missing: Literal["drop", "error"] = "drop"
+    """A row with any missing feature is left out, or is an error."""
+
+
+class ModelConfig(_Section):
+    """What to fit."""
+
+    kind: Literal["kmeans"] = "kmeans"
+    """The model."""
+    k: int = Field(8, ge=1)
+    """Number of clusters."""
+
+
+class FitConfig(_Section):
+    """How to fit."""
+
+    seed: int = Field(0, ge=0)
+    """All draws follow from it."""
+    restarts: int = Field(10, ge=1)
+    """Starts that compete on the row sample, in memory."""
+    finalists: int = Field(1, ge=1)
+    """Best starts carried to the full data; each block is read once whatever their number."""
+    sample_rows: int = Field(200_000, ge=1)
+    """Rows of the sample drawn in the first read."""
+    init: Literal["kmeans++", "random"] = "kmeans++"
+    """How starts are chosen."""
+    max_iterations: int = Field(300, ge=1)
+    """Passes over the full data at most."""
+    tolerance: float = Field(0.0, ge=0)
+    """Stop when the objective changes by no more than this, relative to itself; 0: when no assignment changes."""
+    max_seconds: float | None = Field(None, gt=0)
+    """Stop after this wall time, in seconds, with a valid model."""
+
+
+class AddressConfig(_Section):
+    """A running Dask scheduler."""
+
+    address: str
+    """Such as tcp://scheduler:8786."""
+
+
+class ComputeConfig(_Section):
+    """Where the passes run. None of it changes the result but `memory` and `block`, which cut the blocks."""
+
+    cluster: Literal["threads", "synchronous", "local"] | AddressConfig = "threads"
+    """Threads of this process, worker processes on this machine (local), or {address: tcp://host:port}."""
+    workers: int | None = Field(None, ge=1)
+    """Threads or worker processes; of an address, workers to wait for. Default: the number of processors."""
+    memory: Size = "2GiB"
+    """Memory budget of each worker; half of it keeps decoded rows between passes."""
+    scratch: str | None = None
+    """Folder on a local disk for decoded rows beyond the memory budget."""
+    block: Literal["auto"] | Size = "auto"
+    """Wanted size of a decoded block."""
+
+
+class OutputConfig(_Section):
+    """Where the results go."""
+
+    store: str
+    """Path of the output folder."""
+    labels: bool = True
+    """Write labels on the sample grid."""
+    report: bool = True
+    """Write report.html."""
+    overwrite: bool = False
+    """Replace a finished output. An unfinished run of the same config is always continued."""
+
+
+class JobConfig(_Section):
+    """A clustering job."""
+
+    source: SourceConfig
+    model: ModelConfig = Field(default_factory=lambda: ModelConfig())
+    fit: FitConfig = Field(default_factory=lambda: FitConfig())
+    compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig())
+    output: OutputConfig
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The keys that decide the result to the last bit."""
+        return {
+            "source": self.source.model_dump(mode="json", exclude={"storage_options"}),
+            "model": self.model.model_dump(mode="json"),
+            "fit": self.fit.model_dump(mode="json"),
+            "compute": {"memory": in_bytes(self.compute.memory), "block": self.block_bytes},
+        }
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory budget of a worker, in bytes."""
+        return in_bytes(self.compute.memory)
+
+    @property
+    def block_bytes(self) -> int | None:
+        """Wanted size of a decoded block, in bytes; None to choose."""
+        return None if self.compute.block == "auto" else in_bytes(self.compute.block)
+
+    @property
+    def cluster(self) -> Any:
+        """The cluster as `clustering.execution.engine.connect` takes it."""
+        chosen = self.compute.cluster
+        return chosen if isinstance(chosen, str) else {"address": chosen.address}
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
+    """Read and check a config.
+
+    Parameters
+    ----------
+    path
+        A YAML file.
+    overrides
+        ``key.path=value``, the value as YAML.
+
+    Raises
+    ------
+    ConfigError
+        For a file that cannot be read, YAML that does not parse, an unknown key, or a value that is not allowed: one
+        line with the remedy.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read the config {str(path)!r}: {error.strerror}; name a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise ConfigError(f"{str(path)!r} is not YAML{where}: {getattr(error, 'problem', error)}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"the config {str(path)!r} holds no keys; {nearest('', JobConfig.model_fields)}")
+    for override in overrides:
+        _override(content, override)
+    return check_config(content)
+
+
+def check_config(content: dict[str, Any]) -> JobConfig:
+    """Check a config given as nested dicts; see `load_config`."""
+    try:
+        return JobConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error)) from None
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign or not all(key.split(".")):
+        raise ConfigError(f"--set takes key.path=value; got {override!r}, an example is --set model.k=8")
+    *sections, last = key.split(".")
+    place: Any = content
+    for section in sections:
+        if place.get(section) is None:
+            place[section] = {}
+        place = place[section]
+        if not isinstance(place, dict):
+            raise ConfigError(f"--set {override!r}: {section!r} is a value, not a section")
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not YAML") from error
+
+
+_ALLOWED = {
+    "compute.cluster": "allowed: threads, synchronous, local, {address: tcp://host:port}",
+    "compute.block": "allowed: auto, or a size such as 64MiB",
+}
+"""What to say of keys that take one of several forms."""
+
+
+def _sentence(error: ValidationError) -> str:
+    """Say the first fault of a config in one line."""
+    first = error.errors(include_url=False)[0]
+    # The members of a union show up in the place of an error; only keys of the config are of use to its writer.
+    place = [str(part) for part in first["loc"] if isinstance(part, int) or _is_key(str(part))]
+    key = ".".join(place)
+    match first["type"]:
+        case "extra_forbidden":
+            allowed = _fields_at(place[:-1])
+            return f"unknown key {key!r}; {nearest(place[-1], allowed)}"
+        case "missing":
+            return f"key {key!r} is missing; add it to the config"
+        case _:
+            expected = first.get("ctx", {}).get("expected")
+            allowed_text = f"allowed: {expected}" if expected else first["msg"].removeprefix("Value error, ")
+            remedy = _ALLOWED.get(key, allowed_text[0].lower() + allowed_text[1:])
+            return f"{key} is {first['input']!r}; {remedy}"
+
+
+def _is_key(part: str) -> bool:
+    return part.isidentifier() or part.isdigit()
+
+
+def _fields_at(place: list[str]) -> list[str]:
+    model: type[BaseModel] = JobConfig
+    for part in place:
+        field = model.model_fields.get(part)
+        if field is None:
+            break
+        inner = field.annotation
+        candidates = [inner, *getattr(inner, "__args__", ())]
+        found = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if found is None:
+            break
+        model = found
+    return list(model.model_fields)

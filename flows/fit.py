@@ -1,0 +1,29 @@
+"""The Prefect flow that fits a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from flows.config import JobConfig
+from flows.job import run_fit
+from flows.prefect_watch import PrefectWatch, as_task, say_mistakes_plainly
+
+
+@flow(name="fit", description="Cluster a Zarr source and write the model, labels and a report.")
+def fit(config: JobConfig) -> dict[str, Any]:
+    """Cluster a Zarr source and write the model, labels and a report.
+
+    Parameters
+    ----------
+    config
+        The job.
+
+    Returns
+    -------
+    dict
+        The content of ``run.json``.
+    """
+    say_mistakes_plainly()
+    return run_fit(config, PrefectWatch(), as_task)

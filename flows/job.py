@@ -1,0 +1,366 @@
+"""The steps of a job. Plain functions: Prefect may wrap each, and the same steps run without it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import xarray as xr
+import yaml
+
+from clustering.api import check_features
+from clustering.data.plan import Plan
+from clustering.data.source import Source, open_source
+from clustering.errors import OutputError, SourceError
+from clustering.execution.engine import Engine, connect
+from clustering.execution.passes import Rounds, rounds
+from clustering.fitting import start as starting
+from clustering.fitting.fitted import Fitted, Summary, fitted
+from clustering.fitting.labelling import LabelStatistics, label
+from clustering.fitting.loop import Rule, Stop, iterate
+from clustering.models.kmeans import KMeans
+from clustering.storage import checkpoints
+from clustering.storage.checkpoints import Checkpoint, Identity
+from clustering.storage.labels import NAME, create_labels
+from clustering.storage.model import load_model, save_model
+from clustering.storage.output import Output, new_run, write_bytes, write_json
+from flows.config import JobConfig
+from flows.watch import Watch
+
+T = TypeVar("T")
+Step = Callable[[str, Callable[[], T]], T]
+"""Runs a named step; Prefect's version makes it a task."""
+
+_PACKAGES = ("zarr-clustering", "numpy", "numba", "zarr", "xarray", "dask")
+
+
+def call(name: str, step: Callable[[], T]) -> T:
+    """Run a step as it is."""
+    return step()
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A checked config with what it names, opened."""
+
+    config: JobConfig
+    source: Source
+    plan: Plan
+    output: Output
+    identity: Identity
+    rule: Rule
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """What is known once every row is labelled."""
+
+    run: str
+    fitted: Fitted
+    folder: Path
+    """Staging folder of the run."""
+    seconds: dict[str, float]
+    labels: bool
+    """Whether labels were written."""
+    rows: int
+    masked: int
+    """Cells of the source without a row."""
+
+
+def run_fit(config: JobConfig, watch: Watch, step: Step[Any] = call) -> dict[str, Any]:
+    """Fit a model and write it with its labels and its report.
+
+    Returns
+    -------
+    dict
+        The content of ``run.json``.
+    """
+    job: Job = step("open", partial(open_job, config, watch))
+    with job.output.locked(), _working(job) as work:
+        begun: Checkpoint = step("sample", partial(begin, job, work, watch))
+        ended: Checkpoint = step("fit", partial(fit, job, work, begun, watch))
+        labelled: Labelled = step("label", partial(label_rows, job, work, ended, watch))
+        record: dict[str, Any] = step("report", partial(publish, job, work.engine, labelled, watch))
+    return record
+
+
+def run_predict(model: str, config: JobConfig, watch: Watch, step: Step[Any] = call) -> dict[str, Any]:
+    """Label data with a fitted model and write the labels with a report.
+
+    Parameters
+    ----------
+    model
+        Path of a ``model.zarr``, or of the output of a run.
+    """
+    known = load_model(model)
+    job: Job = step("open", partial(open_job, config, watch, known))
+    with job.output.locked(), _working(job) as work:
+        labelled: Labelled = step("label", partial(label_with, job, work, known, watch))
+        record: dict[str, Any] = step("report", partial(publish, job, work.engine, labelled, watch))
+    return record
+
+
+def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Job:
+    """Open the source and check the output; nothing is written and no data are read.
+
+    Raises
+    ------
+    ClusteringError
+        For anything the config names that is not there or does not fit.
+    """
+    output = Output(config.output.store)
+    output.check()
+    source = open_source(**config.source.model_dump(exclude={"store"}), data=config.source.store)
+    if model is not None:
+        check_features(source, model)
+    rule = Rule(config.fit.tolerance, config.fit.max_iterations, config.fit.max_seconds)
+    identity = Identity(config.identity, source.fingerprint())
+    unfinished = None if model else checkpoints.latest(output.checkpoints, identity, output.finished)
+    if output.finished and not unfinished and not config.output.overwrite:
+        raise OutputError(
+            f"output.store {config.output.store!r} holds a finished run; "
+            "set output.overwrite to true to replace it, or name another folder"
+        )
+    plan = source.plan(block_bytes=config.block_bytes, memory=config.memory_bytes)
+    shape = " × ".join(f"{d} {n:,}" for d, n in zip(source.sample_dims, source.shape, strict=True))
+    watch.say(f"source {config.source.store}: {shape}; {source.n_features:,} features; {len(plan):,} blocks")
+    return Job(config, source, plan, output, identity, rule)
+
+
+@contextmanager
+def _working(job: Job) -> Iterator[Rounds]:
+    compute = job.config.compute
+    with (
+        connect(job.config.cluster, compute.workers, job.config.memory_bytes) as engine,
+        rounds(job.source, job.plan, engine, memory=job.config.memory_bytes, scratch=compute.scratch) as inside,
+    ):
+        yield inside
+
+
+def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
+    """Find where to go on, or make pass 0 and choose starts."""
+    found = checkpoints.latest(job.output.checkpoints, job.identity, job.output.finished)
+    if found is not None:
+        watch.say(f"continuing unfinished run {found.run} after pass {found.state.iteration}")
+        return found
+    began = time.perf_counter()
+    config = job.config.fit
+    options = starting.Options(
+        config.seed, config.restarts, config.finalists, config.sample_rows, config.init, job.rule
+    )
+    model = KMeans(job.config.model.k)
+    survey, passed = starting.survey(work, model.k, options, job.config.memory_bytes)
+    rate = passed.reading.bytes / 1e6 / passed.seconds
+    watch.say(
+        f"pass 0: {survey.count:,} rows, {survey.masked:,} cells masked; "
+        f"{passed.reading.bytes / 1e6:,.1f} MB read at {rate:,.0f} MB/s"
+    )
+    state = starting.start(model, survey, options, work.engine, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    watch.say(f"{config.restarts} starts on a sample of {len(survey.sample.weights):,} rows in {seconds - passed.seconds:.1f} s")
+    begun = Checkpoint(new_run(), state, Summary.of(survey), passed.reading, {"sample": seconds})
+    checkpoints.clear(job.output.checkpoints)
+    checkpoints.save(job.output.checkpoints, begun, job.identity)
+    return begun
+
+
+def fit(job: Job, work: Rounds, begun: Checkpoint, watch: Watch) -> Checkpoint:
+    """Pass over the data until the loop stops, with a checkpoint after every pass."""
+    now = begun
+    for state, record in iterate(KMeans(job.config.model.k), begun.state, work.run, job.rule):
+        seconds = {**now.seconds, "fit": now.seconds.get("fit", 0.0) + record.seconds}
+        now = replace(now, state=state, reading=now.reading + record.reading, seconds=seconds)
+        checkpoints.save(job.output.checkpoints, now, job.identity)
+        watch.passed(record, job.rule)
+        for note in record.notes:
+            watch.warn(note)
+    best = now.state.best
+    watch.say(f"{_REASONS[best.stop or Stop.CONVERGED]} after {len(best.history)} passes, J {best.objective:.10g}")
+    return now
+
+
+_REASONS = {
+    Stop.CONVERGED: "converged (no assignment changes)",
+    Stop.TOLERANCE: "converged (within the tolerance)",
+    Stop.MAX_ITERATIONS: "stopped by max_iterations",
+    Stop.MAX_SECONDS: "stopped by max_seconds",
+}
+
+
+def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Labelled:
+    """Label every row with the final params, and keep the model beside the labels."""
+    began = time.perf_counter()
+    model = KMeans(job.config.model.k)
+    reads = ended.reading.blocks / len(job.plan)
+    result = fitted(model, ended.state, job.source.features, ended.summary, reads, ended.reading.bytes)
+    folder = job.output.stage(ended.run)
+    sums, result = _labels(job, work, result, folder, watch)
+    save_model(result, folder / "model.zarr", _provenance(job, ended.run))
+    seconds = {**ended.seconds, "label": time.perf_counter() - began}
+    return Labelled(
+        ended.run, result, folder, seconds, job.config.output.labels, ended.summary.count, ended.summary.cells - ended.summary.count
+    )
+
+
+def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
+    """Label every row with a model that was fitted before."""
+    began = time.perf_counter()
+    run = new_run()
+    folder = job.output.stage(run)
+    fresh = replace(model, reads=0.0, bytes_read=0, notes=())
+    sums, result = _labels(job, work, fresh, folder, watch)
+    save_model(result, folder / "model.zarr", _provenance(job, run))
+    rows = int(sums.rows.sum())
+    return Labelled(
+        run, result, folder, {"label": time.perf_counter() - began}, True, rows, job.plan.cells - rows
+    )
+
+
+def _labels(job: Job, work: Rounds, known: Fitted, folder: Path, watch: Watch) -> tuple[LabelStatistics, Fitted]:
+    plan = job.source.plan(block_bytes=job.config.block_bytes, memory=job.config.memory_bytes, whole_chunks=False)
+    write: Any = _nowhere
+    if job.config.output.labels:
+        write = create_labels(folder / "labels.zarr", job.source, plan, known.model.k, _provenance(job, folder.name))
+    if plan == job.plan:
+        passed = label(work, known.model, known.params, write)
+    else:
+        # The selection starts inside a chunk: blocks that match the chunks of the labels are others than the fit's.
+        with rounds(job.source, plan, work.engine, memory=job.config.memory_bytes) as others:
+            passed = label(others, known.model, known.params, write)
+    sums: LabelStatistics = passed.statistics[0]
+    result = known.finished(sums.objective, sums.weight, passed.reading.blocks / len(plan), passed.reading.bytes)
+    watch.say(f"labelled {int(sums.rows.sum()):,} rows in {passed.seconds:.1f} s, J {sums.objective:.10g}")
+    return sums, result
+
+
+def _nowhere(region: Any, labels: Any) -> None:
+    """Take labels that nobody asked for."""
+
+
+def _provenance(job: Job, run: str) -> dict[str, Any]:
+    return {
+        "source": job.config.source.store,
+        "run": run,
+        "config_sha256": job.identity.config_sha256,
+        "source_fingerprint": job.identity.source,
+        "version": version("zarr-clustering"),
+    }
+
+
+def publish(job: Job, engine: Engine, labelled: Labelled, watch: Watch) -> dict[str, Any]:
+    """Write the report and ``run.json``, and switch the output to this run."""
+    began = time.perf_counter()
+    record = _record(job, engine, labelled)
+    pictures: list[Any] = []
+    if job.config.output.report:
+        # Drawing needs matplotlib, which a job without a report never loads.
+        from clustering.report.page import render
+
+        pictures = draw_pictures(labelled.fitted, labelled.folder, job.source)
+        page = render(labelled.fitted, record, pictures, config_text(job.config))
+        write_bytes(labelled.folder / "report.html", page.encode())
+    seconds = {**labelled.seconds, "report": time.perf_counter() - began}
+    record["seconds"] = _rounded(seconds)
+    write_json(labelled.folder / "run.json", record)
+    job.output.publish(labelled.run)
+    watch.finished(record, pictures)
+    return record
+
+
+def _rounded(seconds: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in {**seconds, "total": sum(seconds.values())}.items()}
+
+
+def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
+    result = labelled.fitted
+    reads = round(result.reads, 6)
+    return {
+        "status": "finished",
+        "run": labelled.run,
+        "kind": result.model.kind,
+        "k": int(result.model.k),
+        "source": job.config.source.store,
+        "n_rows": labelled.rows,
+        "n_features": job.source.n_features,
+        "n_masked": labelled.masked,
+        "n_sampled": result.summary.sampled,
+        "objective": result.objective,
+        "iterations": result.iterations,
+        "converged": result.converged,
+        "stop_reason": str(result.stop),
+        "reads": int(reads) if reads == int(reads) else reads,
+        "bytes_read": result.bytes_read,
+        "seconds": _rounded(labelled.seconds),
+        "peak_rss_bytes": engine.peak_rss(),
+        "seed": job.config.fit.seed,
+        "config_sha256": job.identity.config_sha256,
+        "source_fingerprint": job.identity.source,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "warnings": list(result.notes),
+        "config": json.loads(job.config.model_dump_json(exclude={"source": {"storage_options"}})),
+    }
+
+
+def draw_pictures(result: Fitted, folder: Path, source: Source | None) -> list[Any]:
+    """Draw the report's pictures from the files of a run.
+
+    Parameters
+    ----------
+    folder
+        Where ``labels.zarr`` is, if labels were written.
+    source
+        For a picture of the data beside the labels; None where it is gone.
+    """
+    from clustering.report import page
+
+    labels = preview = None
+    if (folder / "labels.zarr").is_dir():
+        with xr.open_dataset(str(folder / "labels.zarr"), engine="zarr", consolidated=False, chunks=None) as stored:
+            steps = {d: slice(None, None, max(1, -(-n // 1000))) for d, n in stored[NAME].sizes.items()}
+            labels = stored[NAME].isel(steps).load()
+        if source is not None and labels.ndim == 2 and source.n_features == 3:
+            preview = source.preview(1000)
+    return page.draw(result, labels, preview)
+
+
+def config_text(config: JobConfig) -> str:
+    """Write a config as YAML, without defaults and without storage options."""
+    content = config.model_dump(mode="json", exclude_defaults=True, exclude={"source": {"storage_options"}})
+    return yaml.safe_dump(content, sort_keys=False)
+
+
+def redo_report(store: str) -> Path:
+    """Make the report of a finished run anew from its files.
+
+    Returns
+    -------
+    Path
+        Of the report.
+
+    Raises
+    ------
+    OutputError
+        If there is no finished run.
+    """
+    from clustering.report.page import render
+
+    output = Output(store)
+    record = output.read_json("run.json")
+    config = JobConfig.model_validate(record["config"])
+    folder = output.path / "current"
+    result = load_model(folder)
+    try:
+        source = open_source(**config.source.model_dump(exclude={"store"}), data=config.source.store)
+    except SourceError:
+        source = None
+    with output.locked():
+        write_bytes(folder / "report.html", render(result, record, draw_pictures(result, folder, source), config_text(config)).encode())
+    return output.path / "report.html"

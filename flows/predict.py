@@ -1,0 +1,31 @@
+"""The Prefect flow that labels data with a fitted model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from flows.config import JobConfig
+from flows.job import run_predict
+from flows.prefect_watch import PrefectWatch, as_task, say_mistakes_plainly
+
+
+@flow(name="predict", description="Label a Zarr source with a fitted model.")
+def predict(model: str, config: JobConfig) -> dict[str, Any]:
+    """Label a Zarr source with a fitted model.
+
+    Parameters
+    ----------
+    model
+        Path of a ``model.zarr``, or of the output of a run.
+    config
+        The job; its source and output count.
+
+    Returns
+    -------
+    dict
+        The content of ``run.json``.
+    """
+    say_mistakes_plainly()
+    return run_predict(model, config, PrefectWatch(), as_task)
