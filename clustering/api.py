@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.data.plan import MIB
@@ -21,14 +20,25 @@ from clustering.execution.passes import rounds
 from clustering.fitting import start as starting
 from clustering.fitting.fitted import Fitted, Summary, fitted
 from clustering.fitting.labelling import LabelStatistics, label
-from clustering.fitting.loop import PassRecord, Rule, halted, iterate
+from clustering.fitting.loop import PassRecord, Rule, iterate
 from clustering.storage.labels import labels_in_memory
 from clustering.storage.model import load_model, save_model, to_dataset
 
 MEMORY = 2048 * MIB
 """Default memory budget of a worker, in bytes."""
 
-_SOURCE = ("group", "variables", "sample_dims", "feature_dims", "select", "isel", "mask", "weights", "missing", "storage_options")
+_SOURCE = (
+    "group",
+    "variables",
+    "sample_dims",
+    "feature_dims",
+    "select",
+    "isel",
+    "mask",
+    "weights",
+    "missing",
+    "storage_options",
+)
 _COMPUTE = ("cluster", "workers", "memory", "scratch", "block_bytes")
 _RULE = ("tolerance", "max_iterations", "max_seconds")
 _OPTIONS = ("seed", "restarts", "finalists", "sample_rows", "init")
@@ -120,7 +130,10 @@ class Fit:
         plan = source.plan(block_bytes=options.get("block_bytes"), memory=memory)
         array, labelled = labels_in_memory(source, self.model.k)
         # Labels are gathered in this process, so its threads make them.
-        with connect("threads", options.get("workers")) as engine, rounds(source, plan, engine, memory=memory) as inside:
+        with (
+            connect("threads", options.get("workers")) as engine,
+            rounds(source, plan, engine, memory=memory) as inside,
+        ):
             passed = label(inside, self.model, self.params, partial(_put, array))
         return labelled if source.labelled else array, passed.statistics[0]
 
@@ -201,7 +214,8 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
         survey, passed = starting.survey(inside, model.k, how, memory)
         reading = passed.reading
         state = starting.start(model, survey, how, engine, time.perf_counter() - started)
-        for state, record in iterate(model, state, inside.run, how.rule):
+        for after, record in iterate(model, state, inside.run, how.rule):
+            state = after
             reading += record.reading
             if on_pass is not None:
                 on_pass(record)

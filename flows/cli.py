@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
@@ -15,20 +14,33 @@ from clustering.errors import ClusteringError, ConfigError, MissingDependencyErr
 
 app = App(
     name="clustering",
-    help="Exact, reproducible clustering of Zarr data larger than memory.",
+    help="Exact, reproducible clustering of Zarr data larger than memory. With --debug, any command shows tracebacks.",
     version=__version__,
     help_format="plaintext",
     result_action="return_value",
 )
 
-Overrides = Annotated[list[str] | None, Parameter(name="--set", consume_multiple=False, help="Change a key of the config, such as model.k=8. May be repeated.")]
-AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print the summary as JSON, on the last line of the output.")]
-Orchestrated = Annotated[bool | None, Parameter(name="--prefect", negative="--no-prefect", help="Run as a Prefect flow. Default: where a Prefect API is configured.")]
-Debug = Annotated[bool, Parameter(name="--debug", negative=(), help="Show tracebacks.")]
+Overrides = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--set", consume_multiple=False, help="Change a key of the config, such as model.k=8. May be repeated."
+    ),
+]
+AsJson = Annotated[
+    bool, Parameter(name="--json", negative=(), help="Print the summary as JSON, on the last line of the output.")
+]
+Orchestrated = Annotated[
+    bool | None,
+    Parameter(
+        name="--prefect",
+        negative="--no-prefect",
+        help="Run as a Prefect flow. Default: where a Prefect API is configured.",
+    ),
+]
 
 
 @app.command
-def ingest(src: str, dest: str, *, overwrite: bool = False, json_: AsJson = False, debug: Debug = False) -> None:
+def ingest(src: str, dest: str, *, overwrite: bool = False, json_: AsJson = False) -> None:
     """Convert a file to Zarr: an image, npy, npz, csv, parquet, NetCDF or HDF5.
 
     Example: clustering ingest photo.jpg photo.zarr
@@ -50,11 +62,21 @@ def ingest(src: str, dest: str, *, overwrite: bool = False, json_: AsJson = Fals
         _say(f"{name} ({along}) {dtype}, chunks {' × '.join(map(str, chunks))}")
     _say(f"written to {done.path}")
     if json_:
-        print(json.dumps({"store": str(done.path), "variables": {n: {"dims": v[0], "shape": v[1], "chunks": v[2], "dtype": v[3]} for n, v in done.variables.items()}}))
+        print(
+            json.dumps(
+                {
+                    "store": str(done.path),
+                    "variables": {
+                        n: {"dims": v[0], "shape": v[1], "chunks": v[2], "dtype": v[3]}
+                        for n, v in done.variables.items()
+                    },
+                }
+            )
+        )
 
 
 @app.command
-def inspect(config: str, *, set_: Overrides = None, json_: AsJson = False, debug: Debug = False) -> None:
+def inspect(config: str, *, set_: Overrides = None, json_: AsJson = False) -> None:
     """Tell what a job would read, keep and take, before anything is spent.
 
     Example: clustering inspect configs/quickstart.yaml
@@ -83,7 +105,7 @@ def inspect(config: str, *, set_: Overrides = None, json_: AsJson = False, debug
 
 
 @app.command
-def fit(config: str, *, set_: Overrides = None, prefect: Orchestrated = None, json_: AsJson = False, debug: Debug = False) -> None:
+def fit(config: str, *, set_: Overrides = None, prefect: Orchestrated = None, json_: AsJson = False) -> None:
     """Cluster a source and write the model, labels and a report.
 
     The same command after an interruption goes on from the last finished pass.
@@ -112,7 +134,9 @@ def fit(config: str, *, set_: Overrides = None, prefect: Orchestrated = None, js
 
 
 @app.command
-def predict(model: str, config: str, *, set_: Overrides = None, prefect: Orchestrated = None, json_: AsJson = False, debug: Debug = False) -> None:
+def predict(
+    model: str, config: str, *, set_: Overrides = None, prefect: Orchestrated = None, json_: AsJson = False
+) -> None:
     """Label a source with a model that was fitted before.
 
     Example: clustering predict runs/photo configs/other-photo.yaml
@@ -141,7 +165,7 @@ def predict(model: str, config: str, *, set_: Overrides = None, prefect: Orchest
 
 
 @app.command
-def report(run: str, *, json_: AsJson = False, debug: Debug = False) -> None:
+def report(run: str, *, json_: AsJson = False) -> None:
     """Write the report of a finished run anew.
 
     Example: clustering report runs/photo
@@ -195,25 +219,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(tokens: list[str]) -> int:
     """Run a command and return its exit code."""
+    debug = "--debug" in tokens
     try:
-        app(tokens, exit_on_error=False, print_error=False)
+        app([token for token in tokens if token != "--debug"], exit_on_error=False, print_error=False)
     except CycloptsError as error:
         return _fail(" ".join(str(error).split()) + "; see clustering --help", 2)
     except (ConfigError, SourceError, MissingDependencyError) as error:
-        return _failed(error, tokens, 2)
+        return _failed(error, debug, 2)
     except ClusteringError as error:
-        return _failed(error, tokens, 1)
+        return _failed(error, debug, 1)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on from the last finished pass", 1)
     except BrokenPipeError:
         return 1
     except Exception as error:
-        return _failed(error, tokens, 1, f"{type(error).__name__}: ")
+        return _failed(error, debug, 1, f"{type(error).__name__}: ")
     return 0
 
 
-def _failed(error: Exception, tokens: list[str], code: int, prefix: str = "") -> int:
-    if "--debug" in tokens:
+def _failed(error: Exception, debug: bool, code: int, prefix: str = "") -> int:
+    if debug:
         raise error
     text = " ".join(str(error).split()) or type(error).__name__
     return _fail(f"{prefix}{text}{'; --debug shows where' if prefix else ''}", code)

@@ -42,7 +42,7 @@ Step = Callable[[str, Callable[[], T]], T]
 _PACKAGES = ("zarr-clustering", "numpy", "numba", "zarr", "xarray", "dask")
 
 
-def call(name: str, step: Callable[[], T]) -> T:
+def call(_: str, step: Callable[[], T]) -> T:
     """Run a step as it is."""
     return step()
 
@@ -165,7 +165,10 @@ def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
     )
     state = starting.start(model, survey, options, work.engine, time.perf_counter() - began)
     seconds = time.perf_counter() - began
-    watch.say(f"{config.restarts} starts on a sample of {len(survey.sample.weights):,} rows in {seconds - passed.seconds:.1f} s")
+    watch.say(
+        f"{config.restarts} starts on a sample of {len(survey.sample.weights):,} rows "
+        f"in {seconds - passed.seconds:.1f} s"
+    )
     begun = Checkpoint(new_run(), state, Summary.of(survey), passed.reading, {"sample": seconds})
     checkpoints.clear(job.output.checkpoints)
     checkpoints.save(job.output.checkpoints, begun, job.identity)
@@ -179,7 +182,7 @@ def fit(job: Job, work: Rounds, begun: Checkpoint, watch: Watch) -> Checkpoint:
         seconds = {**now.seconds, "fit": now.seconds.get("fit", 0.0) + record.seconds}
         now = replace(now, state=state, reading=now.reading + record.reading, seconds=seconds)
         checkpoints.save(job.output.checkpoints, now, job.identity)
-        watch.passed(record, job.rule)
+        watch.passed(record, job.rule, now.reading.blocks / len(job.plan))
         for note in record.notes:
             watch.warn(note)
     best = now.state.best
@@ -202,11 +205,17 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
     reads = ended.reading.blocks / len(job.plan)
     result = fitted(model, ended.state, job.source.features, ended.summary, reads, ended.reading.bytes)
     folder = job.output.stage(ended.run)
-    sums, result = _labels(job, work, result, folder, watch)
+    _, result = _labels(job, work, result, folder, watch)
     save_model(result, folder / "model.zarr", _provenance(job, ended.run))
     seconds = {**ended.seconds, "label": time.perf_counter() - began}
     return Labelled(
-        ended.run, result, folder, seconds, job.config.output.labels, ended.summary.count, ended.summary.cells - ended.summary.count
+        ended.run,
+        result,
+        folder,
+        seconds,
+        job.config.output.labels,
+        ended.summary.count,
+        ended.summary.cells - ended.summary.count,
     )
 
 
@@ -219,9 +228,7 @@ def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
     sums, result = _labels(job, work, fresh, folder, watch)
     save_model(result, folder / "model.zarr", _provenance(job, run))
     rows = int(sums.rows.sum())
-    return Labelled(
-        run, result, folder, {"label": time.perf_counter() - began}, True, rows, job.plan.cells - rows
-    )
+    return Labelled(run, result, folder, {"label": time.perf_counter() - began}, True, rows, job.plan.cells - rows)
 
 
 def _labels(job: Job, work: Rounds, known: Fitted, folder: Path, watch: Watch) -> tuple[LabelStatistics, Fitted]:
@@ -264,8 +271,8 @@ def publish(job: Job, engine: Engine, labelled: Labelled, watch: Watch) -> dict[
         # Drawing needs matplotlib, which a job without a report never loads.
         from clustering.report.page import render
 
-        pictures = draw_pictures(labelled.fitted, labelled.folder, job.source)
-        page = render(labelled.fitted, record, pictures, config_text(job.config))
+        pictures, colours = draw_pictures(labelled.fitted, labelled.folder, job.source)
+        page = render(labelled.fitted, record, pictures, colours, config_text(job.config))
         write_bytes(labelled.folder / "report.html", page.encode())
     seconds = {**labelled.seconds, "report": time.perf_counter() - began}
     record["seconds"] = _rounded(seconds)
@@ -309,7 +316,7 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
     }
 
 
-def draw_pictures(result: Fitted, folder: Path, source: Source | None) -> list[Any]:
+def draw_pictures(result: Fitted, folder: Path, source: Source | None) -> tuple[list[Any], Any]:
     """Draw the report's pictures from the files of a run.
 
     Parameters
@@ -362,5 +369,6 @@ def redo_report(store: str) -> Path:
     except SourceError:
         source = None
     with output.locked():
-        write_bytes(folder / "report.html", render(result, record, draw_pictures(result, folder, source), config_text(config)).encode())
+        pictures, colours = draw_pictures(result, folder, source)
+        write_bytes(folder / "report.html", render(result, record, pictures, colours, config_text(config)).encode())
     return output.path / "report.html"

@@ -37,7 +37,7 @@ def as_task(name: str, step: Callable[[], T]) -> T:
     The step takes no parameters and its result stays in this process: arrays never go through Prefect, and going on
     after a crash is the checkpoint's work.
     """
-    return task(step, name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)()
+    return task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(step)()
 
 
 class PrefectWatch:
@@ -56,17 +56,17 @@ class PrefectWatch:
         """Log a warning."""
         get_run_logger().warning(line)
 
-    def passed(self, record: PassRecord, rule: Rule) -> None:
+    def passed(self, record: PassRecord, rule: Rule, reads: float) -> None:
         """Log a pass, and move the progress artifact along."""
         self.records.append(record)
-        self.say(pass_line(record))
+        self.say(pass_line(record, reads))
         now = time.monotonic()
         if self.artifact is not None and now - self.updated < UPDATE_SECONDS:
             return
         self.updated = now
         percent = 100.0 * done_share(record, rule)
         left = "" if not record.remaining_seconds else f", about {duration(record.remaining_seconds)} to go"
-        about = f"pass {record.iteration}, J {record.objective:.6g}{left}"
+        about = f"pass {record.iteration}, J {record.objective:.6g}, reads {reads:g}{left}"
         if self.artifact is None:
             artifact = create_progress_artifact(percent, key="fit-progress", description=about)
             assert isinstance(artifact, UUID)

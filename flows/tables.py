@@ -45,11 +45,12 @@ def inspection_lines(found: Inspection) -> Iterator[str]:
 
 def summary_lines(record: Mapping[str, Any]) -> Iterator[str]:
     """Lay out the outcome of a run."""
-    state = "converged" if record["converged"] else "not converged"
+    state = "converged" if record["converged"] else f"stopped by {record['stop_reason']}"
     masked = f", {record['n_masked']:,} cells masked" if record["n_masked"] else ""
     yield f"clusters   {record['k']} of {record['n_rows']:,} rows × {record['n_features']:,} features{masked}"
     yield f"objective  {record['objective']:.12g}"
-    yield f"passes     {record['iterations']}, {state} ({record['stop_reason']}); {record['reads']} full reads of the source"
+    reads = f"{record['reads']} full read{'s' * (record['reads'] != 1)} of the source"
+    yield f"passes     {record['iterations']}, {state}; {reads}"
     yield f"time       {duration(record['seconds']['total'])}, peak memory {size(record['peak_rss_bytes'])}"
     for warning in record["warnings"]:
         yield f"warning    {warning}"

@@ -28,8 +28,8 @@ class _Lines:
     def warn(self, line: str) -> None:
         self.say(f"warning: {line}")
 
-    def passed(self, record: PassRecord, rule: Rule) -> None:
-        self.say(pass_line(record))
+    def passed(self, record: PassRecord, rule: Rule, reads: float) -> None:
+        self.say(pass_line(record, reads))
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
         """Say nothing: the command prints the results."""
@@ -48,12 +48,12 @@ class _Bar:
     def warn(self, line: str) -> None:
         self.progress.console.print(f"warning: {line}", style="yellow", highlight=False, markup=False)
 
-    def passed(self, record: PassRecord, rule: Rule) -> None:
+    def passed(self, record: PassRecord, rule: Rule, reads: float) -> None:
         left = "" if not record.remaining_seconds else f"about {duration(record.remaining_seconds)} to go"
         self.progress.update(
             self.task,
             completed=done_share(record, rule),
-            description=f"pass {record.iteration}  J {record.objective:.6g}",
+            description=f"pass {record.iteration}  J {record.objective:.6g}  reads {reads:g}",
             left=left,
         )
 

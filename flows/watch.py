@@ -20,20 +20,21 @@ class Watch(Protocol):
     def warn(self, line: str) -> None:
         """Take something that a user should know."""
 
-    def passed(self, record: PassRecord, rule: Rule) -> None:
-        """Take the record of a pass."""
+    def passed(self, record: PassRecord, rule: Rule, reads: float) -> None:
+        """Take the record of a pass, and the full reads of the source so far."""
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
         """Take the content of ``run.json`` and the report's pictures."""
 
 
-def pass_line(record: PassRecord) -> str:
+def pass_line(record: PassRecord, reads: float) -> str:
     """Write a pass as one line."""
     change = "" if record.change is None else f"  change {-record.change:+.2e}"
     rate = record.rows * record.active / record.seconds if record.seconds else 0.0
     several = f" × {record.active} candidates" if record.active > 1 else ""
-    read = f"{record.reading.bytes / 1e6:,.1f} MB read" if record.reading.bytes else "from memory"
-    line = f"pass {record.iteration:>3}{several}  J {record.objective:.10g}{change}  {rate / 1e6:.2f} M rows/s  {read}"
+    read = f"{record.reading.bytes / 1e6:,.1f} MB read" if record.reading.bytes else "nothing read"
+    line = f"pass {record.iteration:>3}{several}  J {record.objective:.10g}{change}"
+    line += f"  {rate / 1e6:.2f} M rows/s  {read}, reads {reads:g}"
     if record.remaining_seconds:
         line += f"  about {duration(record.remaining_seconds)} to go"
     return line

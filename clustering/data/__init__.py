@@ -1,0 +1,1 @@
+"""Labelled N-d data as blocks of rows, and back."""

@@ -183,7 +183,7 @@ def _image(path: Path, stack: ExitStack) -> _Read:
         from PIL import Image
     except ImportError as error:
         raise _lacking("pillow", path) from error
-    picture = stack.enter_context(Image.open(path))
+    picture: Image.Image = stack.enter_context(Image.open(path))
     if picture.mode not in ("L", "RGB", "RGBA", "I;16", "F", "I"):
         picture = picture.convert("RGB")
     pixels = np.asarray(picture)
@@ -243,7 +243,7 @@ def _member(
     return slabs
 
 
-def _table(path: Path, stack: ExitStack) -> _Read:
+def _table(path: Path, _: ExitStack) -> _Read:
     """Read a table: each numeric column becomes a variable along ``row``."""
     try:
         import pyarrow as pa
@@ -270,7 +270,9 @@ def _table(path: Path, stack: ExitStack) -> _Read:
 
     pieces = []
     for column in schema:
-        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)):
+        if not (
+            pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)
+        ):
             continue
         # A missing number is a NaN: integer columns with gaps become float64.
         gaps = any(batch.column(column.name).null_count for batch in batches())
@@ -319,7 +321,9 @@ def _grid(path: Path, stack: ExitStack) -> _Read:
         attributes = {k: _json(v) for k, v in {**array.attrs, **fill}.items()}
         if "_FillValue" in attributes and array.dtype.kind == "f":
             attributes["_FillValue"] = xr.backends.zarr.FillValueCoder.encode(attributes["_FillValue"], array.dtype)
-        pieces.append(_Piece(name, tuple(map(str, array.dims)), array.shape, array.dtype.newbyteorder("="), slabs, attributes))
+        pieces.append(
+            _Piece(name, tuple(map(str, array.dims)), array.shape, array.dtype.newbyteorder("="), slabs, attributes)
+        )
     coordinates = dataset[small].load()
     for variable in coordinates.variables.values():
         variable.encoding = {}

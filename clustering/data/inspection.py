@@ -123,7 +123,7 @@ def _advice(source: Source, plan: Plan, threads: int, memory: int, share: float,
             f"one chunk of samples with all its features takes {plan.block_bytes / MIB:,.0f} MiB decoded, over half of "
             "compute.memory: raise compute.memory, or store smaller chunks along the sample dimensions"
         )
-    if 1 < math.prod(source.chunks) and chunk_bytes < 64 * 1024 and plan.cells * plan.row_bytes > 64 * MIB:
+    if math.prod(source.chunks) > 1 and chunk_bytes < 64 * 1024 and plan.cells * plan.row_bytes > 64 * MIB:
         yield (
             f"chunks of {chunk_bytes / 1024:,.0f} KiB are small: reading spends its time on opening them; "
             "store chunks of 1 to 64 MiB, or use shards"

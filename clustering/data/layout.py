@@ -46,7 +46,9 @@ def choose_variables(dataset: xr.Dataset, wanted: Sequence[str] | None) -> tuple
     present = [str(v) for v in dataset.data_vars]
     if wanted is None:
         if len(present) != 1:
-            raise SourceError(f"the group holds {len(present)} variables; name those to cluster; {nearest('', present)}")
+            raise SourceError(
+                f"the group holds {len(present)} variables; name those to cluster; {nearest('', present)}"
+            )
         wanted = present
     if not wanted:
         raise SourceError(f"no variables named; {nearest('', present)}")
@@ -79,7 +81,8 @@ def choose_dimensions(
         sample = [d for d in present if d not in (feature or ())]
     elif feature is None:
         feature = [d for d in present if d not in sample]
-    assert sample is not None and feature is not None
+    assert sample is not None
+    assert feature is not None
     sample, feature = [d for d in sample if d not in single], [d for d in feature if d not in single]
     if not sample:
         raise SourceError(f"no sample dimension is left; name one in 'sample_dims'; {nearest('', present)}")

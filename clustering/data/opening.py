@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -39,13 +39,13 @@ class _BareArray(BackendArray):
 
 
 def bare_dataset(array: zarr.Array[Any]) -> xr.Dataset:
-    """Wrap a Zarr array outside any group; dimensions without names are called ``dim_0``, ``dim_1``, …"""
-    attributes = dict(array.attrs)
+    """Wrap a Zarr array outside any group; dimensions without names are called ``dim_0``, ``dim_1`` and so on."""
+    attributes: dict[str, Any] = dict(array.attrs)
     named = getattr(array.metadata, "dimension_names", None) or attributes.pop("_ARRAY_DIMENSIONS", None)
     dims = [name or f"dim_{i}" for i, name in enumerate(named or [None] * array.ndim)]
     variable = xr.Variable(dims, indexing.LazilyIndexedArray(_BareArray(array)), attributes)
     variable.encoding = {"chunks": array.chunks, "shards": array.shards}
-    decoded = cast(xr.Dataset, xr.decode_cf(xr.Dataset({BARE: variable})))
+    decoded = xr.decode_cf(xr.Dataset({BARE: variable}))
     decoded[BARE].encoding.update(variable.encoding)
     return decoded
 
@@ -88,7 +88,7 @@ def _is_group(store: str, options: dict[str, Any] | None) -> bool:
 
 
 def store_fingerprint(store: str, group: str | None, names: tuple[str, ...], options: Mapping[str, Any]) -> str:
-    """Digest what identifies the stored variables: their metadata and, on a local disk, names, sizes and times of files.
+    """Digest what identifies the stored variables: metadata and, on a local disk, names, sizes and times of files.
 
     Returns
     -------

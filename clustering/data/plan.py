@@ -16,7 +16,7 @@ MIB = 1024 * 1024
 class Block(NamedTuple):
     """The name of a block: where it starts and stops along each sample dimension, never its data."""
 
-    index: int
+    number: int
     start: tuple[int, ...]
     stop: tuple[int, ...]
 
@@ -31,7 +31,7 @@ class Block(NamedTuple):
         return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
 
     def __str__(self) -> str:
-        return f"{self.index} [{', '.join(f'{a}:{b}' for a, b in zip(self.start, self.stop, strict=True))}]"
+        return f"{self.number} [{', '.join(f'{a}:{b}' for a, b in zip(self.start, self.stop, strict=True))}]"
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,7 @@ class Plan:
     @property
     def block_bytes(self) -> int:
         """Size of the largest decoded block, in bytes."""
-        longest = (
-            min(n, max(first, step)) for n, first, step in zip(self.shape, self.first, self.step, strict=True)
-        )
+        longest = (min(n, max(first, step)) for n, first, step in zip(self.shape, self.first, self.step, strict=True))
         return math.prod(longest) * self.row_bytes
 
     def block(self, index: int) -> Block:

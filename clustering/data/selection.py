@@ -37,14 +37,16 @@ def positions(dataset: xr.Dataset, select: Mapping[str, Any], isel: Mapping[str,
         if key in chosen:
             raise SourceError(f"dimension {key!r} is in both 'select' and 'isel'; keep one of them")
         chosen[key] = _places(dataset, key, value)
-    for key, value in chosen.items():
-        length = dataset.sizes[key]
-        empty = len(value) == 0 if isinstance(value, list) else (
-            isinstance(value, slice) and len(range(*value.indices(length))) == 0
+    for dim, value in chosen.items():
+        length = dataset.sizes[dim]
+        empty = (
+            len(value) == 0
+            if isinstance(value, list)
+            else (isinstance(value, slice) and len(range(*value.indices(length))) == 0)
         )
         if empty:
             raise SourceError(
-                f"the selection along {key!r} holds nothing; {_extent(dataset, str(key))}; widen the selection"
+                f"the selection along {dim!r} holds nothing; {_extent(dataset, str(dim))}; widen the selection"
             )
     return chosen
 
@@ -57,9 +59,7 @@ def _known(dataset: xr.Dataset, key: str, where: str) -> None:
 def _slice(value: Mapping[str, Any], key: str) -> slice:
     unknown = set(value) - {"start", "stop", "step"}
     if unknown:
-        raise SourceError(
-            f"unknown key {min(unknown)!r} in the selection along {key!r}; allowed: start, stop, step"
-        )
+        raise SourceError(f"unknown key {min(unknown)!r} in the selection along {key!r}; allowed: start, stop, step")
     return slice(value.get("start"), value.get("stop"), value.get("step"))
 
 

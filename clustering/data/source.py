@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from clustering.data import layout, opening, selection
 from clustering.data.plan import MIB, Block, Plan, plan_blocks
 from clustering.data.rows import Rows, unit_weights
-from clustering.errors import ConfigError, DataError, SourceError
+from clustering.errors import ConfigError, DataError
 
 Missing = Literal["drop", "error"]
 
@@ -78,7 +78,7 @@ class Source:
     def dtype(self) -> np.dtype[Any]:
         """Type of the decoded rows."""
         kinds = [self.dataset[v].dtype for v in self.variables]
-        return np.dtype(np.uint8) if all(k == bool for k in kinds) else np.result_type(*kinds)
+        return np.dtype(np.uint8) if all(k.kind == "b" for k in kinds) else np.result_type(*kinds)
 
     @property
     def features(self) -> tuple[Feature, ...]:
@@ -312,7 +312,7 @@ def open_source(
     layout.check_companion(dataset, "weights", cosine[1] if cosine else weights, samples)
     chunks, offset = layout.cut_units(dataset, layout.read_units(dataset, names, samples), places, samples)
     return Source(
-        dataset.isel(places), names, samples, features, mask, weights, missing, chunks, offset, 
+        dataset.isel(places), names, samples, features, mask, weights, missing, chunks, offset,
         not isinstance(data, np.ndarray), recipe,
     )  # fmt: skip
 

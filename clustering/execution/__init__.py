@@ -1,0 +1,1 @@
+"""The map-reduce on Dask, which blocks stay at hand, and connecting to a cluster."""

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import dask
+import dask.local
 import dask.threaded
 from threadpoolctl import threadpool_limits
 
@@ -109,7 +110,7 @@ def connect(cluster: Any = "threads", workers: int | None = None, memory: int | 
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise ConfigError(f"workers is {workers!r}; a whole number of 1 or more is needed")
     if cluster == "synchronous":
-        yield Engine("synchronous", dask.get, 1)
+        yield Engine("synchronous", dask.local.get_sync, 1)
     elif cluster == "threads":
         n = workers or default_workers()
         with ThreadPoolExecutor(n, thread_name_prefix="clustering") as pool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Iterator
+from typing import Any
 
 from clustering.data.plan import Plan
 from clustering.data.rows import Rows
@@ -87,9 +87,7 @@ def _block(source: Source, plan: Plan, residency: Residency, candidates: tuple[S
 
 
 @contextmanager
-def rounds(
-    source: Source, plan: Plan, engine: Engine, *, memory: int, scratch: str | None = None
-) -> Iterator[Rounds]:
+def rounds(source: Source, plan: Plan, engine: Engine, *, memory: int, scratch: str | None = None) -> Iterator[Rounds]:
     """Keep decoded rows at hand for the passes inside the context.
 
     Parameters

@@ -1,0 +1,1 @@
+"""Seeding, the loop, convergence, and the labelling pass."""

@@ -79,7 +79,7 @@ class Fitted:
         return centers
 
     def finished(self, objective: float, weight: Array, reads: float, bytes_read: int) -> Fitted:
-        """Take in what the labelling pass measured: the objective and the weight ``(k,)`` of each cluster at the final params."""
+        """Take in what the labelling pass measured at the final params: the objective and the weights ``(k,)``."""
         return replace(
             self, objective=objective, shares=weight / weight.sum(), reads=self.reads + reads,
             bytes_read=self.bytes_read + bytes_read,

@@ -29,9 +29,7 @@ class LabelStatistics:
     """Rows of each cluster ``(k,)``."""
 
     def __add__(self, other: LabelStatistics) -> LabelStatistics:
-        return LabelStatistics(
-            self.objective + other.objective, self.weight + other.weight, self.rows + other.rows
-        )
+        return LabelStatistics(self.objective + other.objective, self.weight + other.weight, self.rows + other.rows)
 
 
 def label_type(k: int) -> np.dtype[Any]:
@@ -64,6 +62,6 @@ def _label_block(model: Any, params: Any, write: Write, rows: Rows) -> LabelStat
     weights = np.array(rows.weights)
     return LabelStatistics(
         float(np.sum(weights * found.distances)),
-        np.bincount(found.labels, weights=weights, minlength=k),
-        np.bincount(found.labels, minlength=k),
+        np.bincount(found.labels, weights=weights, minlength=k).astype(np.float64),
+        np.bincount(found.labels, minlength=k).astype(np.int64),
     )

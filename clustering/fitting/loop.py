@@ -1,4 +1,4 @@
-"""The one loop: statistics, tree, update, converged?"""
+"""The one loop: statistics, tree, update, and the test for convergence."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from clustering.errors import ConfigError
@@ -122,9 +123,9 @@ def advance(model: Any, candidate: Candidate, statistics: Any, rule: Rule) -> Ca
     for words, clusters in (("re-seeded at the farthest row", update.reseeded), ("left in place", update.empty)):
         notes += tuple(f"pass {len(history)}: empty cluster {c} {words}" for c in clusters)
     stop = None
-    if rule.tolerance > 0 and candidate.history and not update.reseeded:
-        if abs(candidate.objective - update.objective) <= rule.tolerance * abs(update.objective):
-            stop = Stop.TOLERANCE
+    settled = abs(candidate.objective - update.objective) <= rule.tolerance * abs(update.objective)
+    if rule.tolerance > 0 and candidate.history and not update.reseeded and settled:
+        stop = Stop.TOLERANCE
     return Candidate(update.params, history, statistics, stop, notes)
 
 
@@ -190,7 +191,7 @@ def _remaining(state: State, passed: Passed, rule: Rule) -> float | None:
     if state.done:
         return 0.0
     objectives = [after for _, after in state.best.history[-4:]]
-    falls = [a - b for a, b in zip(objectives, objectives[1:], strict=False)]
+    falls = [a - b for a, b in pairwise(objectives)]
     if len(falls) < 3 or falls[-1] <= 0 or falls[0] <= falls[-1]:
         return None
     rate = (falls[-1] / falls[0]) ** (1 / (len(falls) - 1))

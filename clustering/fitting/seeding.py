@@ -53,7 +53,7 @@ def seed_centers(
 
 def _random(rows: Array, weights: Array, k: int, generator: np.random.Generator) -> Array:
     """Draw rows by weight, without equal ones."""
-    # The order of the exponential clocks −log(u)/w is a draw without replacement by weight (doi:10.1016/j.ipl.2005.11.003).
+    # Clocks −log(u)/w ring in the order of a draw without replacement by weight (doi:10.1016/j.ipl.2005.11.003).
     order = np.argsort(generator.exponential(size=len(rows)) / weights, kind="stable")
     chosen: dict[bytes, Array] = {}
     for place in order:
@@ -64,7 +64,7 @@ def _random(rows: Array, weights: Array, k: int, generator: np.random.Generator)
 
 
 def _greedy(rows: Array, weights: Array, k: int, generator: np.random.Generator) -> Array:
-    """Draw centers by w·D², each the best of 2 + ln k draws (Arthur & Vassilvitskii 2007, doi:10.5555/1283383.1283494)."""
+    """Draw centers by w·D², each the best of 2 + ln k draws (Arthur & Vassilvitskii 2007, SODA, section 7)."""
     columns = np.ascontiguousarray(rows.T)
     trials = 2 + int(math.log(k))
     first = int(np.searchsorted(np.cumsum(weights), generator.uniform() * weights.sum(), side="right"))
@@ -87,7 +87,7 @@ def _greedy(rows: Array, weights: Array, k: int, generator: np.random.Generator)
 
 
 def _swapped(rows: Array, weights: Array, centers: Array, generator: np.random.Generator) -> Array:
-    """Swap centers for rows drawn by w·D² where that lowers the potential (Lattanzi & Sohler 2019, PMLR 97:3662–3671)."""
+    """Swap centers for rows drawn by w·D² where that helps (Lattanzi & Sohler 2019, PMLR 97:3662–3671)."""
     k, n = len(centers), len(rows)
     columns = np.ascontiguousarray(rows.T)
     owner, runner, first, second = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n), np.empty(n)

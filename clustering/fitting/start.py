@@ -120,7 +120,10 @@ def start(model: Any, found: Survey, options: Options, engine: Engine, seconds: 
     seed_one = partial(seed_centers, rows, weights, k, options.init, spare)
     with _here(engine) as local:
         streams = generators(options.seed, options.restarts)
-        starts = local.compute({("seed", i): (partial(seed_one, s),) for i, s in enumerate(streams)}, [("seed", i) for i in range(len(streams))])
+        starts = local.compute(
+            {("seed", i): (partial(seed_one, s),) for i, s in enumerate(streams)},
+            [("seed", i) for i in range(len(streams))],
+        )
     seeded = [Candidate(KMeansParams(shift, centers)) for centers in starts]
     scouting = Rule(max(SCOUT_TOLERANCE, options.rule.tolerance), POLISH_PASSES)
     scouted = _settle(model, State(tuple(seeded)), scouts, scouting, engine)
@@ -136,8 +139,8 @@ def _settle(model: Any, state: State, sample: Sample, rule: Rule, engine: Engine
     source = open_source(sample.values, weights=sample.represented)
     plan = source.plan(block_bytes=_SLICE * source.row_bytes)
     with _here(engine) as local, rounds(source, plan, local, memory=4 * sample.values.nbytes + 64 * MIB) as inside:
-        for state, _ in iterate(model, halted(state, rule), inside.run, rule):
-            pass
+        for after, _ in iterate(model, halted(state, rule), inside.run, rule):
+            state = after
     return state
 
 

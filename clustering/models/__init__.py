@@ -1,0 +1,1 @@
+"""Statistics, update and assignment: pure functions, frozen values and the numeric kernels."""

@@ -49,12 +49,13 @@ def sub_block_rows(d: int) -> int:
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[Any]:
-    """Make an uninitialised array at a multiple of 64 bytes: some vector instructions add up in an order that alignment changes."""
+    """Make an uninitialised array at a multiple of 64 bytes: alignment changes the order of some vector additions."""
     dtype = np.dtype(dtype)
     size = int(np.prod(shape)) * dtype.itemsize
     raw = np.empty(size + 64, np.uint8)
     skip = -raw.ctypes.data % 64
-    return raw[skip : skip + size].view(dtype).reshape(shape)
+    aligned: NDArray[Any] = raw[skip : skip + size].view(dtype).reshape(shape)
+    return aligned
 
 
 def nearest(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[np.float64]) -> Iterator[Assigned]:

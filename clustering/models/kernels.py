@@ -158,7 +158,7 @@ def add_up(rows, weights, labels, distances, weight, first):  # type: ignore[no-
 
 @njit(**_fast)
 def farthest(distances, weights, floor, most):  # type: ignore[no-untyped-def]
-    """Places of the `most` rows farther than `floor` and of positive weight, farthest first, earlier rows first among equals."""
+    """Places of the `most` rows beyond `floor` of positive weight, farthest first, earlier rows first among equals."""
     found = np.empty(most, np.int64)
     reach = np.empty(most)
     count = 0
@@ -185,8 +185,8 @@ def farthest(distances, weights, floor, most):  # type: ignore[no-untyped-def]
 def potentials_after(columns, points, closest, weights, potentials):  # type: ignore[no-untyped-def]
     """Potential Σw·min(closest, ‖x − p‖²) ``(t,)`` for each trial point p.
 
-    `columns` ``(d, n)`` are the rows, feature by feature; `points` ``(t, d)`` the trials; `closest` ``(n,)`` the squared
-    distance to the centers chosen so far.
+    `columns` ``(d, n)`` are the rows, feature by feature; `points` ``(t, d)`` the trials; `closest` ``(n,)`` the
+    squared distance to the centers chosen so far.
     """
     d, n = columns.shape
     distance = np.empty(TILE)

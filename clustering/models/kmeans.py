@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,9 +49,18 @@ class Distant(NamedTuple):
     rows: Array
     """Rows less the shift ``(t, d)``."""
 
-    def take(self, places: NDArray[np.intp]) -> Distant:
-        """Keep these places, in this order."""
-        return Distant(*(part[places] for part in self))
+    def joined(self, other: Distant, most: int) -> Distant:
+        """Keep the farthest of both."""
+        distances = np.concatenate([self.distances, other.distances])
+        positions = np.concatenate([self.positions, other.positions])
+        first = np.lexsort((positions, -distances))[:most]
+        return Distant(
+            distances[first],
+            positions[first],
+            np.concatenate([self.labels, other.labels])[first],
+            np.concatenate([self.weights, other.weights])[first],
+            np.concatenate([self.rows, other.rows])[first],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +78,12 @@ class KMeansStatistics:
     distant: Distant
 
     def __add__(self, other: KMeansStatistics) -> KMeansStatistics:
-        both = Distant(*(np.concatenate(parts) for parts in zip(self.distant, other.distant, strict=True)))
-        order = np.lexsort((both.positions, -both.distances))[: len(self.weight)][:FARTHEST]
         return KMeansStatistics(
             self.weight + other.weight,
             self.first + other.first,
             self.objective + other.objective,
             self.count + other.count,
-            both.take(order),
+            self.distant.joined(other.distant, min(len(self.weight), FARTHEST)),
         )
 
     @classmethod
@@ -153,8 +160,7 @@ class KMeans:
                     weights[places],
                     part.rows[places],
                 )
-                both = Distant(*(np.concatenate(pair) for pair in zip(distant, new, strict=True)))
-                distant = both.take(np.lexsort((both.positions, -both.distances))[:most])
+                distant = distant.joined(new, most)
         return KMeansStatistics(weight, first, objective, len(rows), distant)
 
     def update(self, params: KMeansParams, statistics: KMeansStatistics) -> Update:
@@ -208,4 +214,3 @@ def _distinct(distant: Distant) -> Iterator[int]:
         if key not in seen:
             seen.add(key)
             yield i
-

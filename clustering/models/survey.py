@@ -50,15 +50,19 @@ class Sample(NamedTuple):
         order = np.lexsort((self.positions, -self.priorities))
         kept = np.sort(order[:m])
         threshold = max(self.threshold, float(self.priorities[order[m]]))
-        return Sample(
-            self.priorities[kept], self.positions[kept], self.weights[kept], self.values[kept], threshold
-        )
+        return Sample(self.priorities[kept], self.positions[kept], self.weights[kept], self.values[kept], threshold)
 
     def merged(self, other: Sample, m: int) -> Sample:
         """Keep the `m` highest priorities of both."""
-        parts = [np.concatenate(pair) for pair in zip(self[:4], other[:4], strict=True)]
-        order = np.argsort(parts[1], kind="stable")
-        both = Sample(*(part[order] for part in parts), max(self.threshold, other.threshold))
+        positions = np.concatenate([self.positions, other.positions])
+        order = np.argsort(positions, kind="stable")
+        both = Sample(
+            np.concatenate([self.priorities, other.priorities])[order],
+            positions[order],
+            np.concatenate([self.weights, other.weights])[order],
+            np.concatenate([self.values, other.values])[order],
+            max(self.threshold, other.threshold),
+        )
         return both.highest(m)
 
     @property
@@ -78,7 +82,7 @@ class Sample(NamedTuple):
 
 
 class Distinct(NamedTuple):
-    """Distinct rows of positive weight, up to a limit: those of least digest (Bar-Yossef et al. 2002, doi:10.1007/3-540-45726-7_1)."""
+    """Distinct rows of positive weight, those of least digest (Bar-Yossef et al. 2002, doi:10.1007/3-540-45726-7_1)."""
 
     digests: NDArray[np.uint64]
     """Ascending ``(t,)``."""

@@ -33,13 +33,19 @@ def cost_curve(history: NDArray[np.float64]) -> bytes:
     axes = figure.add_subplot()
     passes = len(history)
     steps = np.arange(2 * passes) / 2 + 1
-    size = 5 if passes <= 40 else 3
+    size = 5 if passes <= 40 else 3.5
+    if passes > 40:
+        # Most of the fall is in the first passes.
+        axes.set_xscale("log")
     axes.plot(steps, history.reshape(-1), color="0.35", linewidth=0.9, zorder=1)
     axes.plot(steps[::2], history[:, 0], "o", color=ASSIGNMENT, markersize=size, label="after assignment")
     axes.plot(steps[1::2], history[:, 1], "o", color=UPDATE, markersize=size, label="after refitting")
     axes.set_xlabel("pass")
     axes.set_ylabel("J")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if passes <= 40:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    else:
+        axes.xaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
@@ -144,7 +150,9 @@ def centers(fitted: Fitted, colours: NDArray[np.float64]) -> bytes:
     axes.set_ylabel("cluster")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     if d <= 24:
-        axes.set_xticks(range(d), [str(f) for f in features], rotation=45 if d > 4 else 0, ha="right" if d > 4 else "center")
+        axes.set_xticks(
+            range(d), [str(f) for f in features], rotation=45 if d > 4 else 0, ha="right" if d > 4 else "center"
+        )
     else:
         axes.set_xlabel("feature")
     figure.colorbar(image, ax=axes, label="standard deviations from the mean")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,13 @@ from typing import Any
 import jinja2
 import numpy as np
 import xarray as xr
+from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
 from clustering.fitting.fitted import Fitted
 from clustering.report import figures
+
+Colours = NDArray[np.float64]
 
 LISTED = 64
 """Clusters listed in the table at most."""
@@ -33,7 +37,7 @@ class Figure:
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
 
-def draw(fitted: Fitted, labels: xr.DataArray | None, preview: xr.Dataset | None) -> list[Figure]:
+def draw(fitted: Fitted, labels: xr.DataArray | None, preview: xr.Dataset | None) -> tuple[list[Figure], Colours]:
     """Draw the figures of a run.
 
     Parameters
@@ -42,6 +46,12 @@ def draw(fitted: Fitted, labels: xr.DataArray | None, preview: xr.Dataset | None
         Labels, thinned for a picture; None where none were written.
     preview
         The source on the same thinned grid; None where it is not at hand.
+
+    Returns
+    -------
+    list of Figure
+    ndarray
+        Colours of the clusters ``(k, 3)``, in 0 … 1.
     """
     k = fitted.model.k
     found: list[Figure] = []
@@ -54,7 +64,11 @@ def draw(fitted: Fitted, labels: xr.DataArray | None, preview: xr.Dataset | None
         found.append(Figure("Before", "The image as it is in the source.", figures.picture(before)))
         rate = f"{np.log2(k):.3g} bits a pixel" if k > 1 else "one colour"
         found.append(
-            Figure("After", f"Every pixel replaced by the center of its cluster: {k} colours, {rate}.", figures.picture(after))
+            Figure(
+                "After",
+                f"Every pixel replaced by the center of its cluster: {k} colours, {rate}.",
+                figures.picture(after),
+            )
         )
     elif labels is not None and labels.ndim <= 2:
         found.append(Figure("Labels", _label_caption(labels), figures.label_map(labels, colours)))
@@ -71,19 +85,23 @@ def draw(fitted: Fitted, labels: xr.DataArray | None, preview: xr.Dataset | None
             )
         )
     if photograph is None and len(fitted.features) > 1:
-        found.append(Figure("Centers", "In the data's own units or as standard scores.", figures.centers(fitted, colours)))
+        found.append(
+            Figure("Centers", "In the data's own units or as standard scores.", figures.centers(fitted, colours))
+        )
     if np.isfinite(fitted.shares).all():
         found.append(Figure("Sizes", "Share of each cluster in the total weight.", figures.sizes(fitted, colours)))
-    return found
+    return found, colours
 
 
-def render(fitted: Fitted, run: Mapping[str, Any], pictures: Sequence[Figure], config: str) -> str:
+def render(fitted: Fitted, run: Mapping[str, Any], pictures: Sequence[Figure], colours: Colours, config: str) -> str:
     """Fill in the page.
 
     Parameters
     ----------
     run
         The content of ``run.json``.
+    pictures, colours
+        From `draw`.
     config
         The config as YAML.
     """
@@ -98,7 +116,12 @@ def render(fitted: Fitted, run: Mapping[str, Any], pictures: Sequence[Figure], c
     order = np.argsort(-fitted.shares, kind="stable")[:LISTED]
     features = [str(f) for f in fitted.features[:12]]
     clusters = [
-        {"name": int(c), "share": float(fitted.shares[c]), "center": [float(v) for v in fitted.centers[c, :12]]}
+        {
+            "name": int(c),
+            "share": float(fitted.shares[c]),
+            "center": [float(v) for v in fitted.centers[c, :12]],
+            "colour": to_hex(colours[c]),
+        }
         for c in order
     ]
     return environment.get_template("page.html").render(
@@ -107,11 +130,15 @@ def render(fitted: Fitted, run: Mapping[str, Any], pictures: Sequence[Figure], c
 
 
 def number(value: Any) -> str:
-    """Write a number for people: grouped digits, at most six significant ones."""
+    """Write a number for people: grouped digits, six significant ones where it is not large."""
     if value is None:
         return "–"
+    if not math.isfinite(value):
+        return str(value)
+    if 1e5 <= abs(value) < 1e12:
+        return f"{value:,.0f}"
     if isinstance(value, float) and not value.is_integer():
-        return f"{value:,.6g}" if 1e-4 <= abs(value) < 1e7 else f"{value:.6g}"
+        return f"{value:,.6g}" if abs(value) >= 1e-4 and abs(value) < 1e5 else f"{value:.6g}"
     return f"{int(value):,}" if abs(value) < 1e15 else f"{value:.6g}"
 
 
@@ -131,7 +158,9 @@ def _photograph(
 
 def _label_caption(labels: xr.DataArray) -> str:
     masked = float((labels.values < 0).mean())
-    return "Cluster of each sample." + (f" {100 * masked:.1f} % of the cells shown are masked (grey)." if masked else "")
+    return "Cluster of each sample." + (
+        f" {100 * masked:.1f} % of the cells shown are masked (grey)." if masked else ""
+    )
 
 
 def _at(array: xr.DataArray, dim: str) -> str:

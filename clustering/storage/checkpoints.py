@@ -167,7 +167,7 @@ def _restored(meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Checkpoi
     return Checkpoint(
         meta["run"],
         State(tuple(candidates), meta["iteration"], meta["state_seconds"]),
-        Summary(**meta["summary"], **stored),
+        Summary(**{**meta["summary"], **stored}),
         Reading(**meta["reading"]),
         meta["seconds"],
     )

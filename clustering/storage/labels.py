@@ -97,7 +97,5 @@ def _open(path: str) -> zarr.Array[Any]:
 def labels_in_memory(source: Source, k: int) -> tuple[NDArray[Any], xr.DataArray]:
     """Make labels of a source in memory, all masked: the array, and the same with coordinates."""
     array = np.full(source.shape, -1, label_type(k))
-    coordinates = {
-        name: c for name, c in source.dataset.coords.items() if set(c.dims) <= set(source.sample_dims)
-    }
+    coordinates = {name: c for name, c in source.dataset.coords.items() if set(c.dims) <= set(source.sample_dims)}
     return array, xr.DataArray(array, coordinates, source.sample_dims, NAME, label_attributes(k))

@@ -27,8 +27,8 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
     -------
     xarray.Dataset
         ``centers (cluster, feature)`` in the data's own units, ``weights (cluster)``, ``history (pass, step)``, the
-        exact params (``shift``, ``shifted_centers``) and what pass 0 found out about each feature. Labels of the feature
-        dimensions are coordinates of ``feature``.
+        exact params (``shift``, ``shifted_centers``) and what pass 0 found out about each feature. Labels of the
+        feature dimensions are coordinates of ``feature``.
     """
     summary, params = fitted.summary, fitted.params
     attributes = {

@@ -46,7 +46,7 @@ class Output:
     def finished(self) -> str | None:
         """Name of the published run, if there is one."""
         try:
-            return Path(os.readlink(self.path / _CURRENT)).name
+            return (self.path / _CURRENT).readlink().name
         except OSError:
             return None
 
@@ -154,7 +154,9 @@ class Output:
         try:
             return json.loads((self.path / _CURRENT / name).read_text())
         except (OSError, ValueError) as error:
-            raise OutputError(f"no finished run at {str(self.path)!r}; name the output.store of a finished run") from error
+            raise OutputError(
+                f"no finished run at {str(self.path)!r}; name the output.store of a finished run"
+            ) from error
 
 
 def new_run() -> str:
@@ -171,11 +173,11 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file, all of it or nothing."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with open(part, "wb") as file:
+        with part.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -183,8 +185,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def _replace_link(link: Path, target: str) -> None:
     part = link.with_name(f".{link.name}.{uuid.uuid4().hex[:8]}")
-    os.symlink(target, part)
-    os.replace(part, link)
+    part.symlink_to(target)
+    part.replace(link)
 
 
 def _remove_empty(folders: list[Path]) -> None:
