@@ -1,0 +1,72 @@
+# Everything runs in .venv, made from requirements.lock. PYTHON chooses the interpreter (3.11 to 3.13).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# uv's options for both lock files: exact versions and hashes for every supported Python, no addresses.
+LOCK := --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-annotate --no-header --no-strip-extras --all-extras --quiet
+
+# The demo keeps to its own folder: Prefect's database would go to the home folder otherwise.
+demo: export PREFECT_HOME := $(CURDIR)/demo/prefect
+
+.PHONY: demo test test-lowest lint bench lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    cluster a photograph's pixels under Prefect, and write a report"
+	@echo "make test    run the tests"
+	@echo "make lint    formatting, lint rules, types"
+	@echo "make bench   benchmarks, into benchmarks/results"
+	@echo "make lock    remake the lock files"
+	@echo "make clean   remove what the other targets made"
+
+# --- setup -----------------------------------------------------------------------------------------------------------
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed; {sys.executable} is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# --- the main job ----------------------------------------------------------------------------------------------------
+
+demo: $(READY)
+	$(BIN)/clustering ingest "$$($(BIN)/python -c 'from importlib.resources import files; print(files("sklearn.datasets.images") / "china.jpg")')" demo/china.zarr --overwrite
+	$(BIN)/clustering fit configs/quickstart.yaml --prefect --set output.overwrite=true
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+
+# The suite with the oldest versions that pyproject.toml allows.
+test-lowest:
+	$(MAKE) .venv-lowest/.ready
+	.venv-lowest/bin/python -m pytest $(ARGS)
+
+.venv-lowest/.ready: requirements.lowest.lock pyproject.toml
+	$(PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lowest.lock
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.kernels
+	$(BIN)/python -m benchmarks.peers
+
+# --- upkeep ----------------------------------------------------------------------------------------------------------
+
+lock: $(READY)
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) --upgrade -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) --resolution lowest-direct --upgrade -o requirements.lowest.lock
+
+clean:
+	rm -rf $(VENV) .venv-lowest demo benchmarks/results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
