@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+    TaskRunFilter,
+)
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.testing.utilities import prefect_test_harness
+
+from clustering.errors import SourceError
+from flows.config import JobConfig, check_config
+from flows.fit import fit
+from flows.job import run_fit
+from flows.predict import predict
+from flows.terminal import terminal_watch
+
+pytestmark = [
+    pytest.mark.prefect,
+    # Raised inside Prefect and the libraries under it, where nothing here can prevent them.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[str]:
+    # Without the heartbeat thread a flow ends at once; Prefect joins it in steps of a second.
+    with (
+        prefect_test_harness(server_startup_timeout=120),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
+        yield str(PREFECT_API_URL.value())
+
+
+def config_for(store: Path, output: Path, **fit_options: Any) -> JobConfig:
+    return check_config(
+        {
+            "source": {"store": str(store), "variables": ["t"], "sample_dims": ["time", "lat"]},
+            "model": {"k": 3},
+            "fit": {"restarts": 2, **fit_options},
+            "output": {"store": str(output)},
+        }
+    )
+
+
+def run_records(flow_run_id: Any) -> tuple[list[Any], list[Any], list[str]]:
+    """Artifacts, task runs and log lines of a flow run, from the API."""
+
+    async def ask() -> tuple[list[Any], list[Any], list[str]]:
+        async with get_client() as client:
+            artifacts = await client.read_artifacts(
+                artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
+            )
+            tasks = await client.read_task_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])), task_run_filter=TaskRunFilter()
+            )
+            logs = await client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id])))
+            return artifacts, tasks, [log.message for log in logs]
+
+    return asyncio.run(ask())
+
+
+def eventually(ask: Any, good: Any) -> Any:
+    """Ask until the answer is good: logs and task runs reach the API from background threads."""
+    from time import monotonic
+
+    until = monotonic() + 30
+    while not good(answer := ask()) and monotonic() < until:
+        pass
+    return answer
+
+
+def test_flow_leaves_tasks_logs_and_artifacts(api: str, field_store: Path, tmp_path: Path) -> None:
+    state = fit(config_for(field_store, tmp_path / "out"), return_state=True)
+    record = state.result()
+    flow_run_id = state.state_details.flow_run_id
+
+    artifacts, tasks, logs = eventually(
+        lambda: run_records(flow_run_id),
+        lambda found: len(found[1]) == 5 and sum("pass " in line for line in found[2]) > record["iterations"],
+    )
+
+    assert state.is_completed()
+    assert {"open", "sample", "fit", "label", "report"} == {task.name for task in tasks}
+    assert record["iterations"] == sum(line.startswith("pass ") and "J " in line for line in logs)
+    by_key = {artifact.key: artifact for artifact in artifacts}
+    assert {"fit-progress", "fit-passes", "fit-report"} == set(by_key)
+    assert float(by_key["fit-progress"].data) == 100.0
+    passes = json.loads(by_key["fit-passes"].data)
+    assert [row["pass"] for row in passes] == list(range(1, record["iterations"] + 1))
+    page = by_key["fit-report"].data
+    assert f"{record['n_rows']:,} rows" in page
+    assert "data:image/png;base64," in page
+
+
+def test_flow_and_plain_run_give_the_same_bits(api: str, field_store: Path, tmp_path: Path) -> None:
+    fit(config_for(field_store, tmp_path / "flow"))
+    with terminal_watch(sys.stderr) as watch:
+        run_fit(config_for(field_store, tmp_path / "plain"), watch)
+
+    one, other = (
+        xr.open_dataset(str(tmp_path / name / "model.zarr"), engine="zarr", consolidated=False, chunks=None)
+        for name in ("flow", "plain")
+    )
+    for variable in ("centers", "shifted_centers", "history", "weights"):
+        assert one[variable].values.tobytes() == other[variable].values.tobytes()
+
+
+def test_mistake_fails_the_flow_in_one_line(api: str, tmp_path: Path) -> None:
+    state = fit(config_for(tmp_path / "nowhere.zarr", tmp_path / "out"), return_state=True)
+
+    assert state.is_failed()
+    with pytest.raises(SourceError, match="no store at"):
+        state.result()
+    _, _, logs = eventually(
+        lambda: run_records(state.state_details.flow_run_id),
+        lambda found: any("no store at" in line for line in found[2]),
+    )
+    assert any("no store at" in line for line in logs)
+    assert not any("Traceback" in line for line in logs)
+    assert not (tmp_path / "out").exists()
+
+
+def test_predict_flow_labels_with_a_model(api: str, field_store: Path, tmp_path: Path) -> None:
+    fit(config_for(field_store, tmp_path / "fitted"))
+    record = predict(str(tmp_path / "fitted"), config_for(field_store, tmp_path / "predicted"))
+
+    assert record["n_rows"] == 12 * 9
+    fitted, predicted = (
+        xr.open_dataset(str(tmp_path / name / "labels.zarr"), engine="zarr", consolidated=False, chunks=None)["labels"]
+        for name in ("fitted", "predicted")
+    )
+    np.testing.assert_array_equal(fitted.values, predicted.values)
+
+
+def test_command_uses_the_api_that_is_configured(api: str, field_store: Path, tmp_path: Path) -> None:
+    config = tmp_path / "job.yaml"
+    config.write_text(config_for(field_store, tmp_path / "out").model_dump_json())
+    done = subprocess.run(
+        [sys.executable, "-c", "from flows.cli import main; main()", "fit", str(config), "--json"],
+        env={**os.environ, "PREFECT_API_URL": api},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "Beginning flow run" in done.stderr + done.stdout
+    assert json.loads(done.stdout.splitlines()[-1])["status"] == "finished"
+
+
+def test_form_shows_every_field_with_its_description() -> None:
+    schema = fit.parameters.model_dump()
+    sections = {"SourceConfig", "ModelConfig", "FitConfig", "ComputeConfig", "OutputConfig", "JobConfig"}
+
+    assert sections <= set(schema["definitions"])
+    for name in sections - {"JobConfig"}:
+        for key, field in schema["definitions"][name]["properties"].items():
+            assert field.get("description"), f"{name}.{key} has no description"
