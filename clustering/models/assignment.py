@@ -15,6 +15,11 @@ SUB_BLOCK_BYTES = 512 * 1024
 FEW_FEATURES = 32
 """Up to this d the products are made by our own loop, beyond it by BLAS."""
 
+FEW_CENTERS, FEW_CENTERS_NARROW = 6, 12
+"""Up to this k the defining distances of all centers cost less than scores and their settlement; d below 16 is narrow."""
+
+_NONE = np.empty((0, 1))
+
 _EXACT_IN_FLOAT32 = {np.dtype(t) for t in ("f4", "f2", "i1", "u1", "i2", "u2")}
 
 
@@ -38,9 +43,17 @@ def sub_blocks(values: NDArray[Any], shift: NDArray[np.float64]) -> Iterator[tup
     buffer = aligned_empty((min(length, n), d))
     for start in range(0, n, length):
         stop = min(n, start + length)
-        rows = buffer[: stop - start]
-        np.subtract(values[start:stop], shift, out=rows, dtype=np.float64)
-        yield start, stop, rows
+        kernels.prepare(_compiled_for(values)[start:stop], shift, buffer[: stop - start], _NONE, _NONE[:, 0])
+        yield start, stop, buffer[: stop - start]
+
+
+def _compiled_for(values: NDArray[Any]) -> NDArray[Any]:
+    """Give values in a type and layout that the kernels are compiled for; a copy only of rare ones."""
+    if values.dtype == np.float16 or not values.flags.c_contiguous or not values.dtype.isnative:
+        return np.ascontiguousarray(
+            values, np.float32 if values.dtype == np.float16 else values.dtype.newbyteorder("=")
+        )
+    return values.view(np.uint8) if values.dtype == bool else values
 
 
 def sub_block_rows(d: int) -> int:
@@ -64,6 +77,21 @@ def nearest(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[n
     Labels equal those of float64 distances whatever the precision of the rows: see `clustering.models.kernels`.
     """
     k, d = centers.shape
+    if k <= (FEW_CENTERS_NARROW if d < 16 else FEW_CENTERS):
+        direct = kernels.nearest_narrow if d < 16 else kernels.nearest_direct
+        length = min(sub_block_rows(d), len(values))
+        labels, distances = np.empty(length, np.int32), np.empty(length)
+        for start, stop, rows in sub_blocks(values, shift):
+            m = stop - start
+            direct(rows, centers, labels[:m], distances[:m])
+            yield Assigned(start, stop, rows, labels[:m], distances[:m])
+    else:
+        yield from _scored(_compiled_for(values), shift, centers)
+
+
+def _scored(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[np.float64]) -> Iterator[Assigned]:
+    """Assign rows by scores, and by distances where scores are too close to tell."""
+    (n, d), k = values.shape, len(centers)
     kind = np.dtype(np.float32 if values.dtype in _EXACT_IN_FLOAT32 else np.float64)
     squares = np.einsum("kd,kd->k", centers, centers)
     with np.errstate(over="ignore"):
@@ -71,24 +99,25 @@ def nearest(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[n
         offsets = squares.astype(kind)
     reach = float(np.sqrt(squares.max())) * 1.001
     relative, absolute = _rounding_bound(d, kind)
-    length = min(sub_block_rows(d), len(values))
+    length = min(sub_block_rows(d), n)
     labels, distances = np.empty(length, np.int32), np.empty(length)
-    narrow = aligned_empty((length, d), kind) if d > FEW_FEATURES and kind != np.float64 else None
-    products = aligned_empty((k, length), kind) if d > FEW_FEATURES else None
-    for start, stop, rows in sub_blocks(values, shift):
+    buffer = aligned_empty((length, d))
+    by_blas = d > FEW_FEATURES
+    norm = np.empty(length if by_blas else 0)
+    narrow = aligned_empty((length if by_blas and kind != np.float64 else 0, d), np.float32)
+    products = aligned_empty((k, length if by_blas else 0), kind)
+    for start in range(0, n, length):
+        stop = min(n, start + length)
         m = stop - start
-        chosen, away = labels[:m], distances[:m]
-        if products is None:
-            kernels.nearest_few(rows, centers, slopes, offsets, reach, relative, absolute, chosen, away)
-        else:
-            scored = rows
-            if narrow is not None:
-                scored = narrow[:m]
-                scored[...] = rows
+        rows, chosen, away = buffer[:m], labels[:m], distances[:m]
+        kernels.prepare(values[start:stop], shift, rows, narrow[:m], norm[:m])
+        if by_blas:
             # A sub-block shorter than the buffer needs contiguous products of its own.
             made = products if m == length else aligned_empty((k, m), kind)
-            np.matmul(slopes, scored.T, out=made)
-            kernels.nearest_scored(rows, centers, made, offsets, reach, relative, absolute, chosen, away)
+            np.matmul(slopes, (narrow[:m] if len(narrow) else rows).T, out=made)
+            kernels.nearest_scored(rows, centers, made, offsets, norm[:m], reach, relative, absolute, chosen, away)
+        else:
+            kernels.nearest_few(rows, centers, slopes, offsets, reach, relative, absolute, chosen, away)
         yield Assigned(start, stop, rows, chosen, away)
 
 

@@ -24,23 +24,121 @@ _fast: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 @njit(inline="always", **_fast)
 def _distance(row, center):  # type: ignore[no-untyped-def]
-    """Squared distance of two points ``(d,)``, added up in one fixed order."""
+    """Squared distance of two points ``(d,)``, added up in one fixed order.
+
+    Sixteen sums side by side fill the vector units and hide the latency of the additions.
+    """
     d = row.shape[0]
-    a = b = c = e = 0.0
-    whole = d - d % 4
-    for j in range(0, whole, 4):
+    a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = 0.0
+    b0 = b1 = b2 = b3 = b4 = b5 = b6 = b7 = 0.0
+    long = d - d % 16
+    for j in range(0, long, 16):
+        t0, u0 = row[j] - center[j], row[j + 8] - center[j + 8]
+        t1, u1 = row[j + 1] - center[j + 1], row[j + 9] - center[j + 9]
+        t2, u2 = row[j + 2] - center[j + 2], row[j + 10] - center[j + 10]
+        t3, u3 = row[j + 3] - center[j + 3], row[j + 11] - center[j + 11]
+        t4, u4 = row[j + 4] - center[j + 4], row[j + 12] - center[j + 12]
+        t5, u5 = row[j + 5] - center[j + 5], row[j + 13] - center[j + 13]
+        t6, u6 = row[j + 6] - center[j + 6], row[j + 14] - center[j + 14]
+        t7, u7 = row[j + 7] - center[j + 7], row[j + 15] - center[j + 15]
+        a0 += t0 * t0
+        a1 += t1 * t1
+        a2 += t2 * t2
+        a3 += t3 * t3
+        a4 += t4 * t4
+        a5 += t5 * t5
+        a6 += t6 * t6
+        a7 += t7 * t7
+        b0 += u0 * u0
+        b1 += u1 * u1
+        b2 += u2 * u2
+        b3 += u3 * u3
+        b4 += u4 * u4
+        b5 += u5 * u5
+        b6 += u6 * u6
+        b7 += u7 * u7
+    total = (((a0 + b0) + (a1 + b1)) + ((a2 + b2) + (a3 + b3))) + (((a4 + b4) + (a5 + b5)) + ((a6 + b6) + (a7 + b7)))
+    for j in range(long, d):
         t0 = row[j] - center[j]
-        t1 = row[j + 1] - center[j + 1]
-        t2 = row[j + 2] - center[j + 2]
-        t3 = row[j + 3] - center[j + 3]
-        a += t0 * t0
-        b += t1 * t1
-        c += t2 * t2
-        e += t3 * t3
-    for j in range(whole, d):
-        t0 = row[j] - center[j]
-        a += t0 * t0
-    return (a + b) + (c + e)
+        total += t0 * t0
+    return total
+
+
+@njit(**_fast)
+def prepare(values, shift, rows, narrow, norm):  # type: ignore[no-untyped-def]
+    """Take the shift ``(d,)`` off values ``(n, d)``: into float64 `rows`, a narrower copy, and squared norms ``(n,)``.
+
+    `narrow` and `norm` may be empty, and are left alone then.
+    """
+    n, d = values.shape
+    for r in range(n):
+        for j in range(d):
+            rows[r, j] = np.float64(values[r, j]) - shift[j]
+    if narrow.shape[0]:
+        for r in range(n):
+            for j in range(d):
+                narrow[r, j] = rows[r, j]
+    if norm.shape[0]:
+        _norms(rows, norm)
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
+def _norms(rows, norm):  # type: ignore[no-untyped-def]
+    """Squared norms, for rounding bounds only: added up in any order."""
+    for r in range(rows.shape[0]):
+        total = 0.0
+        for j in range(rows.shape[1]):
+            total += rows[r, j] * rows[r, j]
+        norm[r] = total
+
+
+@njit(**_fast)
+def nearest_direct(rows, centers, labels, distances):  # type: ignore[no-untyped-def]
+    """Assign rows ``(n, d)`` to few centers ``(k, d)`` by the defining distances themselves."""
+    for r in range(rows.shape[0]):
+        least = _distance(rows[r], centers[0])
+        label = 0
+        for k in range(1, centers.shape[0]):
+            distance = _distance(rows[r], centers[k])
+            if distance < least:
+                least = distance
+                label = k
+        labels[r] = label
+        distances[r] = least
+
+
+@njit(**_fast)
+def nearest_narrow(rows, centers, labels, distances):  # type: ignore[no-untyped-def]
+    """Do as `nearest_direct` does, for d below 16: many rows side by side, each added up in the same order."""
+    n, d = rows.shape
+    tile = np.zeros((d, TILE))
+    total = np.empty(TILE)
+    least = np.empty(TILE)
+    label = np.empty(TILE, np.int64)
+    for start in range(0, n, TILE):
+        m = min(TILE, n - start)
+        for r in range(m):
+            for j in range(d):
+                tile[j, r] = rows[start + r, j]
+        least[:] = np.inf
+        label[:] = 0
+        for k in range(centers.shape[0]):
+            c = centers[k, 0]
+            for r in range(TILE):
+                t = tile[0, r] - c
+                total[r] = t * t
+            for j in range(1, d):
+                c = centers[k, j]
+                for r in range(TILE):
+                    t = tile[j, r] - c
+                    total[r] += t * t
+            for r in range(TILE):
+                lower = total[r] < least[r]
+                label[r] = k if lower else label[r]
+                least[r] = total[r] if lower else least[r]
+        for r in range(m):
+            labels[start + r] = label[r]
+            distances[start + r] = least[r]
 
 
 @njit(**_fast)
@@ -80,7 +178,7 @@ def nearest_few(rows, centers, slopes, offsets, reach, relative, absolute, label
     `slopes` ``(k, d)`` is −2 c and `offsets` ``(k,)`` is ‖c‖², in the precision of the scores.
     """
     n, d = rows.shape
-    tile = np.empty((d, TILE), slopes.dtype)
+    tile = np.zeros((d, TILE), slopes.dtype)
     scores = np.empty(TILE, slopes.dtype)
     best = np.empty(TILE, slopes.dtype)
     second = np.empty(TILE, slopes.dtype)
@@ -117,16 +215,12 @@ def nearest_few(rows, centers, slopes, offsets, reach, relative, absolute, label
 
 
 @njit(**_fast)
-def nearest_scored(rows, centers, products, offsets, reach, relative, absolute, labels, distances):  # type: ignore[no-untyped-def]
+def nearest_scored(rows, centers, products, offsets, norm, reach, relative, absolute, labels, distances):  # type: ignore[no-untyped-def]
     """Assign rows ``(n, d)`` to centers ``(k, d)`` from the products −2 c·x ``(k, n)`` that BLAS made."""
     n = rows.shape[0]
     scores = np.empty(n, products.dtype)
     best = np.full(n, np.inf, products.dtype)
     second = np.full(n, np.inf, products.dtype)
-    norm = np.empty(n, products.dtype)
-    origin = np.zeros(rows.shape[1])
-    for r in range(n):
-        norm[r] = _distance(rows[r], origin)
     for k in range(centers.shape[0]):
         for r in range(n):
             scores[r] = products[k, r] + offsets[k]
