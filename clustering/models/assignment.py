@@ -16,7 +16,7 @@ FEW_FEATURES = 32
 """Up to this d the products are made by our own loop, beyond it by BLAS."""
 
 FEW_CENTERS, FEW_CENTERS_NARROW = 6, 12
-"""Up to this k the defining distances of all centers cost less than scores and their settlement; d below 16 is narrow."""
+"""Up to this k the defining distances cost less than scores and their settlement; the second where d is below 16."""
 
 _NONE = np.empty((0, 1))
 

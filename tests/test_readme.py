@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.config import JobConfig, check_config
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
+
+
+def test_python_example_runs() -> None:
+    (example,) = blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", example], capture_output=True, text=True, timeout=120, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    # Half of 18 × 36 places are three units away from the others.
+    assert "converged" in done.stdout
+    assert "('lat', 'lon')" in done.stdout
+    assert "324" in done.stdout
+    assert "(2, 24)" in done.stdout
+
+
+def test_config_explained_is_a_config_and_names_every_section() -> None:
+    (text,) = blocks("yaml")
+    content = yaml.safe_load(text)
+    config = check_config(content)
+
+    assert set(content) == set(JobConfig.model_fields)
+    assert config.model.k == 8
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_config_is_named_by_what_it_makes(path: Path) -> None:
+    assert check_config(yaml.safe_load(path.read_text())).output.store.startswith("demo/")
+
+
+@pytest.mark.parametrize("target", re.findall(r"!\[[^]]*\]\(([^)]+)\)", README))
+def test_pictures_exist(target: str) -> None:
+    assert (ROOT / target).is_file()
+
+
+def test_every_make_target_named_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"make ([a-z-]+)", README)) - {"test-", "and"}:
+        assert re.search(rf"^{target}:", makefile, flags=re.M), target
