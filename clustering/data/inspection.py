@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +55,7 @@ class Inspection:
     resident_share: float
     """Share of the decoded rows that stays in memory between passes."""
     memory_bytes: int
-    """Estimated memory of a worker, in bytes."""
+    """Estimated memory of a worker, the libraries themselves included, in bytes."""
     advice: tuple[str, ...]
 
 
@@ -70,6 +71,7 @@ def inspect_source(source: Source, plan: Plan, *, threads: int, memory: int) -> 
     """
     n = len(plan)
     cells = kept = used = 0
+    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     started = time.perf_counter()
     # Ends and middle first, so that even one or two probes see different parts of the grid.
     order = dict.fromkeys(int(n * f) for f in (0.5, 0.0, 0.999, 0.25, 0.75, 0.125, 0.625, 0.875))
@@ -87,7 +89,7 @@ def inspect_source(source: Source, plan: Plan, *, threads: int, memory: int) -> 
     pass_bytes = plan.cells * plan.row_bytes
     share = 1 - kept / cells
     resident = min(1.0, (memory // 2) / max(1, int(pass_bytes * (1 - share))))
-    needed = int(min(memory // 2, pass_bytes * (1 - share))) + _IN_FLIGHT * threads * plan.block_bytes
+    needed = base + int(min(memory // 2, pass_bytes * (1 - share))) + _IN_FLIGHT * threads * plan.block_bytes
     return Inspection(
         variables=tuple(_layout(source, name) for name in source.variables),
         sample_dims=dict(zip(source.sample_dims, source.shape, strict=True)),

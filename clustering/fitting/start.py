@@ -19,7 +19,7 @@ from clustering.execution.passes import Passed, Rounds, rounds
 from clustering.fitting.loop import Candidate, Rule, State, halted, iterate
 from clustering.fitting.seeding import Init, as_centers, generators, seed_centers
 from clustering.models.kmeans import KMeansParams
-from clustering.models.survey import Sample, Survey, SurveyModel
+from clustering.models.survey import Sample, Survey, SurveyModel, priority_floor
 
 Array = NDArray[np.float64]
 
@@ -78,7 +78,9 @@ def survey(rounds: Rounds, k: int, options: Options, memory: int) -> tuple[Surve
         If no row takes part, all weights are zero, or k is above the number of distinct rows.
     """
     fitting = max(k, memory // _SAMPLE_SHARE // max(1, rounds.source.row_bytes))
-    model = SurveyModel(options.seed, min(options.sample_rows, fitting), k)
+    m = min(options.sample_rows, fitting)
+    weighted = rounds.source.weights is not None
+    model = SurveyModel(options.seed, m, k, 0.0 if weighted else priority_floor(rounds.plan.cells, m))
     passed = rounds.run([model.statistics])
     found: Survey = passed.statistics[0]
     if found.count == 0:

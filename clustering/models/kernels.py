@@ -386,11 +386,29 @@ def uniform(seed, positions, numbers):  # type: ignore[no-untyped-def]
 
 @njit(**_fast)
 def hash_rows(rows, hashes):  # type: ignore[no-untyped-def]
-    """Fill `hashes` ``(n,)`` with a 64-bit digest of each row ``(n, d)``; equal rows have equal digests."""
+    """Fill `hashes` ``(n,)`` with a 64-bit digest of each row ``(n, d)``; equal rows have equal digests.
+
+    Multilinear hashing (Carter & Wegman 1979, doi:10.1016/0022-0000(79)90044-8), scrambled at the end.
+    """
     bits = rows.view(np.uint64)
+    n, d = rows.shape
+    factors = np.empty(d, np.uint64)
+    for j in range(d):
+        factors[j] = _mix(np.uint64(j + 1) * np.uint64(0x9E3779B97F4A7C15)) | np.uint64(1)
+    for r in range(n):
+        digest = np.uint64(0)
+        for j in range(d):
+            # −0.0 equals 0.0. The low half of a short number is empty, and gets what is in the high half.
+            word = np.uint64(0) if rows[r, j] == 0.0 else bits[r, j]
+            digest += (word ^ (word >> np.uint64(32))) * factors[j]
+        hashes[r] = _mix(digest)
+
+
+@njit(**_fast)
+def extremes(rows, least, greatest):  # type: ignore[no-untyped-def]
+    """Lower `least` ``(d,)`` and raise `greatest` ``(d,)`` to those of rows ``(n, d)``."""
     for r in range(rows.shape[0]):
-        digest = np.uint64(0x9E3779B97F4A7C15)
         for j in range(rows.shape[1]):
-            # −0.0 equals 0.0
-            digest = _mix(digest * np.uint64(3) + (np.uint64(0) if rows[r, j] == 0.0 else bits[r, j]))
-        hashes[r] = digest
+            x = rows[r, j]
+            least[j] = x if x < least[j] else least[j]
+            greatest[j] = x if x > greatest[j] else greatest[j]

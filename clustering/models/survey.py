@@ -44,13 +44,22 @@ class Sample(NamedTuple):
     """τ: the highest priority left out, 0 if none was."""
 
     def highest(self, m: int) -> Sample:
-        """Keep the `m` highest priorities: a sample again."""
-        if len(self.priorities) <= m:
+        """Keep the `m` highest priorities, lower positions first among equals: a sample again."""
+        n = len(self.priorities)
+        if n <= m:
             return self
-        order = np.lexsort((self.positions, -self.priorities))
-        kept = np.sort(order[:m])
-        threshold = max(self.threshold, float(self.priorities[order[m]]))
-        return Sample(self.priorities[kept], self.positions[kept], self.weights[kept], self.values[kept], threshold)
+        least = np.partition(self.priorities, n - m)[n - m]
+        kept = self.priorities > least
+        equal = np.flatnonzero(self.priorities == least)
+        kept[equal[: m - int(kept.sum())]] = True
+        out = float(self.priorities[~kept].max())
+        return Sample(
+            self.priorities[kept],
+            self.positions[kept],
+            self.weights[kept],
+            self.values[kept],
+            max(self.threshold, out),
+        )
 
     def merged(self, other: Sample, m: int) -> Sample:
         """Keep the `m` highest priorities of both."""
@@ -164,6 +173,17 @@ def _merge(a: _Moments, b: _Moments) -> _Moments:
     return weight, a[1] + step * (b[0] / weight), a[2] + b[2] + factor * outer
 
 
+def priority_floor(cells: int, sample_rows: int) -> float:
+    """Find a priority that about three times as many rows reach as the sample keeps, if weights are near 1.
+
+    Left-out rows below it never travel. Where the sample gets full, they would have lost their place anyway; where most
+    cells are masked and it does not, it is the smaller for it, and the floor is its τ.
+    """
+    floor = cells / (3.0 * sample_rows)
+    # A row of weight 1 has a priority of 1 at least.
+    return floor if floor > 1.0 else 0.0
+
+
 @dataclass(frozen=True)
 class SurveyModel:
     """How pass 0 looks at rows."""
@@ -173,6 +193,8 @@ class SurveyModel:
     """Rows that the sample keeps at most."""
     distinct_rows: int
     """Distinct rows that are kept at most; the largest k."""
+    floor: float = 0.0
+    """Rows of lower priority are left out at once; see `priority_floor`."""
 
     def statistics(self, rows: Rows) -> Survey:
         """Survey the rows of one block."""
@@ -183,11 +205,9 @@ class SurveyModel:
         least, greatest = np.full(d, np.inf), np.full(d, -np.inf)
         digests = np.empty(n, np.uint64)
         for start, stop, part in sub_blocks(rows.values, np.zeros(d)):
-            np.minimum(least, part.min(axis=0), out=least)
-            np.maximum(greatest, part.max(axis=0), out=greatest)
+            kernels.extremes(part, least, greatest)
             kernels.hash_rows(part, digests[start:stop])
-            weights = np.array(rows.weights[start:stop])
-            moments = _merge(moments, _moments(part, weights, wide))
+            moments = _merge(moments, _moments(part, rows.weights[start:stop], wide))
         weight, mean, scatter = moments
         return Survey(
             int(np.prod(rows.shape)), n, weight, mean, scatter, least, greatest,
@@ -195,21 +215,19 @@ class SurveyModel:
         )  # fmt: skip
 
     def _sample(self, rows: Rows) -> Sample:
-        places = np.flatnonzero(rows.weights > 0) if any(rows.weights.strides) else np.arange(len(rows))
+        places = _weighty(rows)
         positions, weights = rows.positions(places), rows.weights[places]
         numbers = np.empty(len(places))
         kernels.uniform(self.seed, positions, numbers)
         priorities = weights / numbers
-        threshold = 0.0
-        if len(places) > self.sample_rows:
-            # One more than is kept, to know τ; exact ties of priorities are settled by `highest`.
-            least = np.partition(priorities, len(places) - self.sample_rows - 1)[len(places) - self.sample_rows - 1]
-            kept = np.flatnonzero(priorities >= least)
-            places, priorities, positions, weights = places[kept], priorities[kept], positions[kept], weights[kept]
-        return Sample(priorities, positions, weights, rows.values[places], threshold).highest(self.sample_rows)
+        high = priorities >= self.floor
+        threshold = 0.0 if high.all() else self.floor
+        return Sample(priorities[high], positions[high], weights[high], rows.values[places[high]], threshold).highest(
+            self.sample_rows
+        )
 
     def _distinct(self, rows: Rows, digests: NDArray[np.uint64]) -> Distinct:
-        candidates = np.flatnonzero(rows.weights > 0) if any(rows.weights.strides) else np.arange(len(rows))
+        candidates = _weighty(rows)
         limit, few = self.distinct_rows, 16 * self.distinct_rows
         if len(candidates) > 4 * few:
             # Sorting a few of the least digests is enough, unless equal rows crowd out the others.
@@ -220,8 +238,15 @@ class SurveyModel:
         return Distinct(least[:limit], rows.values[candidates[places[:limit]]])
 
 
+def _weighty(rows: Rows) -> NDArray[np.intp]:
+    """Places of the rows of positive weight."""
+    return np.flatnonzero(rows.weights > 0) if any(rows.weights.strides) else np.arange(len(rows))
+
+
 def _moments(part: Array, weights: Array, wide: bool) -> _Moments:
     """Weight, mean and scatter of a sub-block, centred before squaring."""
+    equal = not any(weights.strides)
+    weights = np.ascontiguousarray(weights)
     weight = float(weights.sum())
     if not weight:
         return 0.0, part[0], np.zeros(part.shape[1]) if wide else np.zeros((part.shape[1],) * 2)
@@ -230,7 +255,9 @@ def _moments(part: Array, weights: Array, wide: bool) -> _Moments:
     np.subtract(part, origin, out=centred)
     step = weights @ centred / weight
     centred -= step
-    weighted = aligned_empty(part.shape)
-    np.multiply(centred, weights[:, None], out=weighted)
+    weighted = centred
+    if not equal:
+        weighted = aligned_empty(part.shape)
+        np.multiply(centred, weights[:, None], out=weighted)
     scatter = np.einsum("nd,nd->d", weighted, centred) if wide else weighted.T @ centred
     return weight, origin + step, scatter
