@@ -205,7 +205,9 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
     reads = ended.reading.blocks / len(job.plan)
     result = fitted(model, ended.state, job.source.features, ended.summary, reads, ended.reading.bytes)
     folder = job.output.stage(ended.run)
-    _, result = _labels(job, work, result, folder, watch)
+    if job.config.output.labels or result.stop is not Stop.CONVERGED:
+        # At a fixed point the last pass has told the objective and the sizes already.
+        _, result = _labels(job, work, result, folder, watch)
     save_model(result, folder / "model.zarr", _provenance(job, ended.run))
     seconds = {**ended.seconds, "label": time.perf_counter() - began}
     return Labelled(

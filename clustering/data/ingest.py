@@ -180,10 +180,11 @@ def _whole(values: NDArray[Any]) -> Callable[[int], Iterator[NDArray[Any]]]:
 
 def _image(path: Path, stack: ExitStack) -> _Read:
     try:
-        from PIL import Image
+        from PIL import Image, ImageOps
     except ImportError as error:
         raise _lacking("pillow", path) from error
-    picture: Image.Image = stack.enter_context(Image.open(path))
+    # Cameras store a turned picture as it fell on the sensor, with a note how to hold it.
+    picture: Image.Image = ImageOps.exif_transpose(stack.enter_context(Image.open(path)))
     if picture.mode not in ("L", "RGB", "RGBA", "I;16", "F", "I"):
         picture = picture.convert("RGB")
     pixels = np.asarray(picture)

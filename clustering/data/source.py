@@ -180,7 +180,7 @@ class Source:
         for name in self.variables:
             array = self.dataset[name].variable.isel(region)
             order = (*self.sample_dims, *(d for d in self.feature_dims if d in array.dims))
-            columns.append(np.asarray(array.transpose(*order).values).reshape(math.prod(block.shape), -1))
+            columns.append(_loaded(array.transpose(*order)).reshape(math.prod(block.shape), -1))
         if len(columns) == 1:
             return np.ascontiguousarray(columns[0], self.dtype)
         return np.concatenate(columns, axis=1, dtype=self.dtype, casting="unsafe")
@@ -198,7 +198,7 @@ class Source:
     def _on_grid(self, array: xr.DataArray, block: Block) -> NDArray[Any]:
         region = {d: s for d, s in zip(self.sample_dims, block.slices, strict=True) if d in array.dims}
         part = array.variable.isel(region)
-        values = part.transpose(*region).values
+        values = _loaded(part.transpose(*region))
         lengths = [n if d in region else 1 for d, n in zip(self.sample_dims, block.shape, strict=True)]
         return np.broadcast_to(values.reshape(lengths), block.shape).reshape(-1)
 
@@ -218,6 +218,12 @@ class Source:
                     f"missing value in variable {column.variable!r} ({column}), block {block}; "
                     "set source.missing to 'drop' to leave such rows out"
                 )
+
+
+def _loaded(variable: xr.Variable) -> NDArray[Any]:
+    """Read a variable; a dask array on this thread, as this is a task already."""
+    data = variable.data
+    return np.asarray(data.compute(scheduler="synchronous") if variable.chunks is not None else data)
 
 
 def _finite_rows(values: NDArray[Any]) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,10 +105,10 @@ def rounds(source: Source, plan: Plan, engine: Engine, *, memory: int, scratch: 
     """
     if plan.block_bytes > memory // 2:
         raise DataError(
-            f"one block of whole chunks takes {plan.block_bytes} bytes and compute.memory is {memory} bytes; "
-            "raise compute.memory to four times the block, or store the data in smaller chunks"
+            f"one block of whole chunks takes {plan.block_bytes:,} bytes and compute.memory is {memory:,} bytes; "
+            "raise compute.memory to twice the block at least, or store the data in smaller chunks"
         )
-    residency = Residency(f"{engine.session}-{id(plan):x}", memory // MEMORY_SHARE, scratch)
+    residency = Residency(uuid.uuid4().hex, memory // MEMORY_SHARE, scratch)
     try:
         yield Rounds(source, plan, engine, residency)
     finally:
