@@ -125,7 +125,8 @@ def _advice(source: Source, plan: Plan, threads: int, memory: int, share: float,
             f"one chunk of samples with all its features takes {plan.block_bytes / MIB:,.0f} MiB decoded, over half of "
             "compute.memory: raise compute.memory, or store smaller chunks along the sample dimensions"
         )
-    if math.prod(source.chunks) > 1 and chunk_bytes < 64 * 1024 and plan.cells * plan.row_bytes > 64 * MIB:
+    stored = any(source.dataset[name].variable.encoding.get("chunks") for name in source.variables)
+    if stored and chunk_bytes < 64 * 1024 and plan.cells * plan.row_bytes > 64 * MIB:
         yield (
             f"chunks of {chunk_bytes / 1024:,.0f} KiB are small: reading spends its time on opening them; "
             "store chunks of 1 to 64 MiB, or use shards"
@@ -139,7 +140,7 @@ def _advice(source: Source, plan: Plan, threads: int, memory: int, share: float,
         )
     if resident < 1:
         yield (
-            f"{100 * resident:.0f} % of the decoded rows stay in memory; the others are read again in every pass: "
+            f"{int(100 * resident)} % of the decoded rows stay in memory; the others are read again in every pass: "
             "raise compute.memory, or set compute.scratch to a folder on a local disk"
         )
     if share == 1:

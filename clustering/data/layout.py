@@ -75,6 +75,8 @@ def choose_dimensions(
         for d in named or ():
             if d not in present:
                 raise SourceError(f"unknown dimension {d!r} in '{where}'; {nearest(d, present)}")
+        if len(set(named or ())) != len(named or ()):
+            raise SourceError(f"a dimension is named twice in '{where}': {list(named or ())}; name each once")
     if sample is None and feature is None:
         sample, feature = present[:1], present[1:]
     elif sample is None:
@@ -89,6 +91,9 @@ def choose_dimensions(
     both = sorted(set(sample) & set(feature))
     if both:
         raise SourceError(f"dimension {both[0]!r} is in both 'sample_dims' and 'feature_dims'; keep it in one")
+    empty = [d for d in (*sample, *feature) if dataset.sizes[d] == 0]
+    if empty:
+        raise SourceError(f"dimension {empty[0]!r} has length 0; there is nothing to cluster")
     for name in variables:
         dims = [str(d) for d in dataset[name].dims if d not in single]
         spare = [d for d in dims if d not in sample and d not in feature]
@@ -127,7 +132,7 @@ def check_companion(dataset: xr.Dataset, where: str, name: str | None, sample: t
             f"'{where}' variable {name!r} varies along {spare[0]!r}, which is not a sample dimension; "
             f"allowed: {', '.join(sample)}"
         )
-    if dataset[name].dtype.kind not in "biuf":
+    if dataset[name].dtype.kind not in ("biufO" if where == "mask" else "biuf"):
         raise SourceError(f"'{where}' variable {name!r} has type {dataset[name].dtype}; a number or boolean is needed")
 
 

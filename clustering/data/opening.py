@@ -5,21 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 import zarr
 from xarray.backends import BackendArray
+from xarray.backends.zarr import FillValueCoder
 from xarray.core import indexing
 
 from clustering.errors import SourceError, nearest
 
 BARE = "values"
 """Name given to the variable of a bare array."""
+_LISTED_DEPTH = 3
 LISTED = 100_000
 """Files of a variable that enter its fingerprint at most, so that a store of very many chunks still opens fast."""
 
@@ -39,14 +40,24 @@ class _BareArray(BackendArray):
 
 
 def bare_dataset(array: zarr.Array[Any]) -> xr.Dataset:
-    """Wrap a Zarr array outside any group; dimensions without names are called ``dim_0``, ``dim_1`` and so on."""
+    """Wrap a Zarr array opened by itself, decoded as xarray decodes it in its group.
+
+    Dimensions without names are called ``dim_0``, ``dim_1`` and so on. The fill value of a version 2 array means
+    missing only where xarray wrote the array: everyone else's zero is a number.
+    """
     attributes: dict[str, Any] = dict(array.attrs)
-    named = getattr(array.metadata, "dimension_names", None) or attributes.pop("_ARRAY_DIMENSIONS", None)
-    dims = [name or f"dim_{i}" for i, name in enumerate(named or [None] * array.ndim)]
-    variable = xr.Variable(dims, indexing.LazilyIndexedArray(_BareArray(array)), attributes)
-    variable.encoding = {"chunks": array.chunks, "shards": array.shards}
+    dims = attributes.pop("_ARRAY_DIMENSIONS", None)
+    if array.metadata.zarr_format == 2:
+        if dims and array.fill_value is not None:
+            attributes["_FillValue"] = array.fill_value
+    else:
+        dims = array.metadata.dimension_names
+        if "_FillValue" in attributes:
+            attributes["_FillValue"] = FillValueCoder.decode(attributes["_FillValue"], array.dtype)
+    names = [name or f"dim_{i}" for i, name in enumerate(dims or [None] * array.ndim)]
+    variable = xr.Variable(names, indexing.LazilyIndexedArray(_BareArray(array)), attributes)
     decoded = xr.decode_cf(xr.Dataset({BARE: variable}))
-    decoded[BARE].encoding.update(variable.encoding)
+    decoded[BARE].encoding.update(chunks=array.chunks, shards=array.shards)
     return decoded
 
 
@@ -69,7 +80,8 @@ def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]
         )
     except (FileNotFoundError, KeyError) as error:
         if group is not None and _is_group(store, options):
-            children = [key for key, _ in zarr.open_group(store, mode="r", storage_options=options).members()]
+            members = zarr.open_group(store, mode="r", storage_options=options).members(max_depth=_LISTED_DEPTH)
+            children = [key for key, _ in members]
             raise SourceError(f"no group {group!r} in {store}; {nearest(group, children)}") from error
         if "://" not in store and not Path(store).exists():
             raise SourceError(f"no store at {store!r}; check source.store (a path or a URL of a Zarr store)") from error
@@ -87,8 +99,8 @@ def _is_group(store: str, options: dict[str, Any] | None) -> bool:
     return True
 
 
-def store_fingerprint(store: str, group: str | None, names: tuple[str, ...], options: Mapping[str, Any]) -> str:
-    """Digest what identifies the stored variables: metadata and, on a local disk, names, sizes and times of files.
+def store_fingerprint(store: str, group: str | None, names: Iterable[str], options: Mapping[str, Any]) -> str:
+    """Digest what identifies stored variables: metadata and, on a local disk, names, sizes and times of files.
 
     Returns
     -------
@@ -96,15 +108,13 @@ def store_fingerprint(store: str, group: str | None, names: tuple[str, ...], opt
         Hexadecimal SHA-256.
     """
     node = zarr.open(store, path=group or "", mode="r", storage_options=dict(options) or None)
-    arrays = {BARE: node} if isinstance(node, zarr.Array) else {name: node[name] for name in names if name in node}
     digest = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        assert isinstance(array, zarr.Array)
+    root = Path(store.removeprefix("file://"), group or "")
+    for name in [""] if isinstance(node, zarr.Array) else sorted(names):
+        array = node if isinstance(node, zarr.Array) else node[name]
         digest.update(json.dumps([name, array.metadata.to_dict()], default=str, sort_keys=True).encode())
-        folder = Path(store, group or "", "" if name == BARE else name)
-        if "://" not in store and folder.is_dir():
-            for entry in islice(_files(folder), LISTED):
-                digest.update(repr(entry).encode())
+        for entry in islice(_files(root / name), LISTED):
+            digest.update(repr(entry).encode())
     return digest.hexdigest()
 
 
@@ -114,14 +124,3 @@ def _files(folder: Path) -> Iterator[tuple[str, int, int]]:
         for name in sorted(names):
             status = os.stat(os.path.join(root, name))
             yield os.path.relpath(os.path.join(root, name), folder), status.st_size, status.st_mtime_ns
-
-
-def memory_fingerprint(dataset: xr.Dataset, names: tuple[str, ...]) -> str:
-    """Digest data held in memory: names, dimensions and bytes. Hexadecimal SHA-256."""
-    digest = hashlib.sha256()
-    for name in names:
-        array = dataset[name]
-        digest.update(repr((name, array.dims, array.shape, str(array.dtype))).encode())
-        if isinstance(array.variable._data, np.ndarray):
-            digest.update(np.ascontiguousarray(array.values).view(np.uint8).data)
-    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -56,11 +57,21 @@ def _known(dataset: xr.Dataset, key: str, where: str) -> None:
         raise SourceError(f"unknown dimension {key!r} in '{where}'; {nearest(key, map(str, dataset.sizes))}")
 
 
-def _slice(value: Mapping[str, Any], key: str) -> slice:
-    unknown = set(value) - {"start", "stop", "step"}
-    if unknown:
-        raise SourceError(f"unknown key {min(unknown)!r} in the selection along {key!r}; allowed: start, stop, step")
-    return slice(value.get("start"), value.get("stop"), value.get("step"))
+def _slice(value: Mapping[str, Any] | slice, key: str) -> slice:
+    if isinstance(value, Mapping):
+        unknown = set(value) - {"start", "stop", "step"}
+        if unknown:
+            raise SourceError(
+                f"unknown key {min(unknown)!r} in the selection along {key!r}; allowed: start, stop, step"
+            )
+        value = slice(value.get("start"), value.get("stop"), value.get("step"))
+    if value.step is not None and (not _is_whole(value.step) or value.step < 1):
+        raise SourceError(f"the step along {key!r} is {value.step!r}; it must be a whole number of 1 or more")
+    return value
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _labels(dataset: xr.Dataset, key: str, value: Any) -> int | slice | list[int]:
@@ -68,51 +79,62 @@ def _labels(dataset: xr.Dataset, key: str, value: Any) -> int | slice | list[int
     index = dataset.indexes.get(key)
     if index is None:
         raise SourceError(f"dimension {key!r} has no coordinate to select by; use 'isel' with positions")
+    if isinstance(value, (Mapping, slice)):
+        value = _slice(value, key)
     try:
-        if isinstance(value, Mapping):
-            value = _slice(value, key)
-        if isinstance(value, slice):
-            start, stop = value.start, value.stop
-            if start is not None and stop is not None and not isinstance(start, str):
-                low, high = sorted((start, stop))
-                start, stop = (high, low) if index.is_monotonic_decreasing and len(index) > 1 else (low, high)
-            found = index.slice_indexer(start, stop, value.step)
-            assert isinstance(found, slice)
-            return found
-        if isinstance(value, (list, tuple, np.ndarray)):
-            wanted = pd.Index(value)
-            if isinstance(index, pd.DatetimeIndex):
-                wanted = pd.DatetimeIndex(wanted)
-            places = index.get_indexer(wanted)
-            if (places < 0).any():
-                raise KeyError(wanted[int(np.argmin(places))])
-            return [int(p) for p in places]
-        place = index.get_loc(value)
-    except (KeyError, TypeError, ValueError) as error:
-        raise SourceError(
-            f"label {value!r} is not on dimension {key!r}; {_extent(dataset, key)} ({type(error).__name__})"
-        ) from error
-    if isinstance(place, (int, np.integer)):
-        return int(place)
-    return place if isinstance(place, slice) else [int(p) for p in np.flatnonzero(place)]
+        place = _find(index, value)
+    except (KeyError, TypeError, ValueError, pd.errors.InvalidIndexError) as error:
+        wanted = [value.start, value.stop] if isinstance(value, slice) else value
+        raise SourceError(f"label {wanted!r} is not on dimension {key!r}; {_extent(dataset, key)}") from error
+    if isinstance(place, np.ndarray):
+        return [int(p) for p in (np.flatnonzero(place) if place.dtype == bool else place)]
+    return place if isinstance(place, slice) else int(place)
+
+
+def _find(index: pd.Index, value: Any) -> Any:
+    """Find the place of one label, the places of several, or the slice between two, both included."""
+    if isinstance(value, slice):
+        ends = [_label(index, end) for end in (value.start, value.stop)]
+        if index.is_monotonic_decreasing and len(index) > 1:
+            ends.reverse()
+        found = index.slice_indexer(*ends, value.step)
+        # Labels may be given in either order; a slice that holds nothing is looked for the other way round.
+        if None not in ends and len(range(*found.indices(len(index)))) == 0:
+            found = index.slice_indexer(*reversed(ends), value.step)
+        return found
+    if isinstance(value, (list, tuple, np.ndarray)):
+        places = index.get_indexer(pd.Index([_label(index, v) for v in value]).astype(index.dtype))
+        if (places < 0).any():
+            raise KeyError(value)
+        return places
+    return index.get_loc(_label(index, value))
+
+
+def _label(index: pd.Index, value: Any) -> Any:
+    """Read a label as the index has them: YAML makes dates of what looks like one."""
+    if isinstance(index, pd.DatetimeIndex) and isinstance(value, datetime.date):
+        # A date names a whole day, as its text does; a time of day names itself.
+        return pd.Timestamp(value) if isinstance(value, datetime.datetime) else value.isoformat()
+    if value is not None and pd.api.types.is_numeric_dtype(index) and not isinstance(value, (int, float, np.number)):
+        raise TypeError(value)
+    return value
 
 
 def _places(dataset: xr.Dataset, key: str, value: Any) -> int | slice | list[int]:
     _known(dataset, key, "isel")
     length = dataset.sizes[key]
-    if isinstance(value, Mapping):
-        value = _slice(value, key)
-    if isinstance(value, slice):
-        if any(not isinstance(v, (int, type(None))) for v in (value.start, value.stop, value.step)):
-            raise SourceError(f"positions along {key!r} are whole numbers; got {value!r}")
-        if value.step is not None and value.step < 1:
-            raise SourceError(f"the step along {key!r} is {value.step}; it must be 1 or more")
-        return value
-    places = value if isinstance(value, (list, tuple)) else [value]
+    if isinstance(value, (Mapping, slice)):
+        ends = _slice(value, key)
+        for end in (ends.start, ends.stop):
+            if end is not None and not _is_whole(end):
+                raise SourceError(f"positions along {key!r} are whole numbers; got {end!r}")
+        return slice(*(None if part is None else int(part) for part in (ends.start, ends.stop, ends.step)))
+    several = isinstance(value, (list, tuple, np.ndarray))
+    places = list(value) if several else [value]
     for place in places:
-        if isinstance(place, bool) or not isinstance(place, (int, np.integer)) or not -length <= place < length:
+        if not _is_whole(place) or not -length <= place < length:
             raise SourceError(f"position {place!r} is not on dimension {key!r} of length {length}")
-    return [int(p) for p in places] if isinstance(value, (list, tuple)) else int(value)
+    return [int(p) for p in places] if several else int(value)
 
 
 def _extent(dataset: xr.Dataset, key: str) -> str:

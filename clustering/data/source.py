@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -66,7 +68,8 @@ class Source:
 
     def __reduce__(self) -> Any:
         if self.recipe is not None:
-            return _reopen, (pickle.dumps(self.recipe),)
+            # The shape makes a store that has grown since a process opened it another one.
+            return _reopen, (pickle.dumps(self.recipe), self.shape)
         return Source, tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
     @property
@@ -129,12 +132,20 @@ class Source:
         )
 
     def fingerprint(self) -> str:
-        """Digest the identity of the source: metadata and file listing of a store, bytes of data held in memory."""
-        names = self.variables + tuple(n for n in (self.mask, self.weights) if n is not None and n in self.dataset)
-        if self.recipe is None:
-            return opening.memory_fingerprint(self.dataset, names)
-        options = self.recipe["storage_options"] or {}
-        return opening.store_fingerprint(self.recipe["data"], self.recipe["group"], names, options)
+        """Digest the identity of the source: metadata and file listing of a store, values of data held in memory."""
+        cosine = _COSINE.fullmatch(self.weights or "")
+        companions = (self.mask, cosine[1] if cosine else self.weights)
+        if self.recipe is not None:
+            names = {*self.variables, *(name for name in companions if name is not None)}
+            options = self.recipe["storage_options"] or {}
+            return opening.store_fingerprint(self.recipe["data"], self.recipe["group"], names, options)
+        digest = hashlib.sha256(repr((self.variables, self.sample_dims, self.shape, str(self.dtype))).encode())
+        plan = self.plan()
+        for index in range(len(plan)):
+            rows = self.read(plan.block(index))
+            for part in (rows.values, rows.weights, rows.kept):
+                digest.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
 
     def read(self, block: Block) -> Rows:
         """Read and decode one block.
@@ -148,7 +159,7 @@ class Source:
         values = self._values(block)
         n = len(values)
         weights = self._weights(block)
-        keep = None if self.mask is None else self._on_grid(self.dataset[self.mask], block).astype(bool)
+        keep = None if self.mask is None else _truth(self._on_grid(self.dataset[self.mask], block))
         if self.dtype.kind == "f":
             finite = _finite_rows(values)
             if not finite.all():
@@ -218,6 +229,12 @@ class Source:
                     f"missing value in variable {column.variable!r} ({column}), block {block}; "
                     "set source.missing to 'drop' to leave such rows out"
                 )
+
+
+def _truth(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Read a mask, where decoding may have turned zeros that equal the fill value into NaN."""
+    used: NDArray[np.bool_] = ((values == values) & (values != 0)).astype(bool)
+    return used
 
 
 def _loaded(variable: xr.Variable) -> NDArray[Any]:
@@ -291,17 +308,22 @@ def open_source(
     """
     if missing not in ("drop", "error"):
         raise ConfigError(f"missing is {missing!r}; allowed: drop, error")
+    options: dict[str, Any] = {
+        "group": group, "variables": variables, "sample_dims": sample_dims, "feature_dims": feature_dims,
+        "select": select, "isel": isel, "mask": mask, "weights": weights, "storage_options": storage_options,
+    }  # fmt: skip
     if isinstance(data, Source):
+        given = [name for name, value in options.items() if value is not None]
+        if given:
+            raise ConfigError(f"option {given[0]!r} cannot change a Source; give it when the source is opened")
         return data
     if hasattr(data, "__fspath__"):
         data = data.__fspath__()
     recipe: dict[str, Any] | None = None
     if isinstance(data, str):
-        recipe = {
-            "data": data, "group": group, "variables": variables, "sample_dims": sample_dims,
-            "feature_dims": feature_dims, "select": select, "isel": isel, "mask": mask, "weights": weights,
-            "missing": missing, "storage_options": storage_options,
-        }  # fmt: skip
+        # Another process may stand in another folder.
+        data = data if "://" in data else str(Path(data).absolute())
+        recipe = {**options, "data": data, "missing": missing}
         dataset = opening.open_store(data, group, storage_options or {})
     else:
         dataset = layout.in_memory(data)
@@ -309,21 +331,22 @@ def open_source(
     places = selection.positions(dataset, select or {}, isel or {})
     single = {str(d) for d, place in places.items() if isinstance(place, int)}
     samples, features = layout.choose_dimensions(dataset, names, sample_dims, feature_dims, single)
-    if mask is not None and not isinstance(mask, str):
-        dataset, mask, recipe = layout.attach(dataset, _MASK, mask, samples), _MASK, None
-    if weights is not None and not isinstance(weights, str):
-        dataset, weights, recipe = layout.attach(dataset, _WEIGHTS, weights, samples), _WEIGHTS, None
-    cosine = _COSINE.fullmatch(weights or "")
-    layout.check_companion(dataset, "mask", mask, samples)
-    layout.check_companion(dataset, "weights", cosine[1] if cosine else weights, samples)
     chunks, offset = layout.cut_units(dataset, layout.read_units(dataset, names, samples), places, samples)
+    cut = dataset.isel(places)
+    if mask is not None and not isinstance(mask, str):
+        cut, mask, recipe = layout.attach(cut, _MASK, mask, samples), _MASK, None
+    if weights is not None and not isinstance(weights, str):
+        cut, weights, recipe = layout.attach(cut, _WEIGHTS, weights, samples), _WEIGHTS, None
+    cosine = _COSINE.fullmatch(weights or "")
+    layout.check_companion(cut, "mask", mask, samples)
+    layout.check_companion(cut, "weights", cosine[1] if cosine else weights, samples)
     return Source(
-        dataset.isel(places), names, samples, features, mask, weights, missing, chunks, offset,
+        cut, names, samples, features, mask, weights, missing, chunks, offset,
         not isinstance(data, np.ndarray), recipe,
     )  # fmt: skip
 
 
 @lru_cache(maxsize=16)
-def _reopen(recipe: bytes) -> Source:
+def _reopen(recipe: bytes, _: tuple[int, ...]) -> Source:
     """Open a source in another process, once per process."""
     return open_source(**pickle.loads(recipe))

@@ -1,0 +1,311 @@
+"""Opening reads metadata only, a pass reads each chunk once, and the fingerprint follows what is stored."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from zarr.storage import LocalStore
+
+from clustering.data.source import Source, open_source
+from clustering.errors import SourceError
+
+CUBE = np.random.default_rng(11).standard_normal((12, 9, 10)).astype("f4")
+
+
+def rows(source: Source, **plan: Any) -> np.ndarray:
+    cut = source.plan(**plan)
+    read = [source.read(cut.block(i)) for i in range(len(cut))]
+    order = np.argsort(np.concatenate([r.positions(np.arange(len(r))) for r in read]))
+    return np.concatenate([r.values for r in read])[order]
+
+
+# Bare arrays
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3], ids=["v2", "v3"])
+@pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
+@pytest.mark.parametrize("in_memory", [True, False], ids=["array", "path"])
+def test_a_bare_array_is_rows_and_features(tmp_path: Path, zarr_format: Any, named: bool, in_memory: bool) -> None:
+    names = ("place", "profile") if named else None
+    array = zarr.create_array(
+        tmp_path / "a.zarr",
+        data=CUBE[0],
+        chunks=(4, 3),
+        zarr_format=zarr_format,
+        dimension_names=names if zarr_format == 3 else None,
+    )
+    if named and zarr_format == 2:
+        array.attrs["_ARRAY_DIMENSIONS"] = list(names or ())
+    source = open_source(array if in_memory else tmp_path / "a.zarr")
+    assert (source.variables, source.sample_dims + source.feature_dims) == (("values",), names or ("dim_0", "dim_1"))
+    assert source.chunks == (4,)
+    assert np.array_equal(rows(source, block_bytes=1), CUBE[0])
+
+
+def test_only_the_unnamed_dimensions_of_a_bare_array_are_numbered(tmp_path: Path) -> None:
+    array = zarr.create_array(tmp_path / "a", data=CUBE, chunks=(4, 4, 4), dimension_names=("time", None, "lon"))
+    assert open_source(array, sample_dims=["lon", "time"]).feature_dims == ("dim_1",)
+
+
+PACKED = {"dtype": "i2", "scale_factor": 0.5, "add_offset": 1.0, "_FillValue": -1}
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3], ids=["v2", "v3"])
+@pytest.mark.parametrize(
+    "encoding", [PACKED, {"_FillValue": -999.0}, {"_FillValue": np.nan}], ids=["packed", "float-fill", "nan-fill"]
+)
+@pytest.mark.parametrize("by", ["path", "group", "array"])
+def test_an_array_of_a_group_decodes_alone_as_it_does_in_the_group(
+    tmp_path: Path, zarr_format: Any, encoding: dict[str, Any], by: str
+) -> None:
+    values = np.arange(12.0).reshape(4, 3)
+    values[2, 1] = np.nan
+    path = tmp_path / "g"
+    xr.Dataset({"t": (("row", "feature"), values)}).to_zarr(
+        path, consolidated=False, zarr_format=zarr_format, encoding={"t": encoding}
+    )
+    opened = {
+        "path": lambda: open_source(path / "t"),
+        "group": lambda: open_source(path, group="t"),
+        "array": lambda: open_source(zarr.open_array(path / "t", mode="r")),
+    }
+    assert np.array_equal(rows(opened[by]()), values[[0, 1, 3]])
+
+
+def test_a_group_inside_a_store_is_opened(tmp_path: Path) -> None:
+    dataset = xr.Dataset({"t": (("row", "feature"), CUBE[0])})
+    dataset.to_zarr(tmp_path / "s", group="daily/mean", consolidated=False, zarr_format=3)
+    assert np.array_equal(rows(open_source(tmp_path / "s", group="daily/mean")), CUBE[0])
+
+
+# What is read
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Keys asked of any store on disk, with how often."""
+    keys: Counter[str] = Counter()
+    original = LocalStore.get
+
+    async def get(self: LocalStore, key: str, *args: Any, **kwargs: Any) -> Any:
+        keys[key] += 1
+        return await original(self, key, *args, **kwargs)
+
+    monkeypatch.setattr(LocalStore, "get", get)
+    return keys
+
+
+def chunks(keys: Counter[str], variable: str) -> dict[str, int]:
+    return {key: n for key, n in keys.items() if key.startswith(f"{variable}/c/")}
+
+
+def test_opening_planning_and_pickling_read_no_values(field_store: Path, fetched: Counter[str]) -> None:
+    source = open_source(
+        field_store,
+        variables=["t", "q"],
+        feature_dims=["lon"],
+        select={"lat": {"start": -60, "stop": 60}, "time": {"start": "2001-01-03"}},
+        weights="cos(lat)",
+    )
+    source.plan()
+    source.fingerprint()
+    assert (source.shape, source.n_features) == ((10, 7), 20)
+    assert fetched["t/zarr.json"] > 0
+    assert chunks(fetched, "t") | chunks(fetched, "q") | chunks(fetched, "sea") == {}
+
+
+TOUCHED: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "everything": ({}, {f"t/c/{i}/{j}/0" for i in range(3) for j in range(3)}),
+    "aligned": ({"time": {"start": 5}, "lat": {"start": 4, "stop": 8}}, {"t/c/1/1/0", "t/c/2/1/0"}),
+    "inside-chunks": (
+        {"time": {"start": 3, "stop": 11}, "lat": {"start": 5}},
+        {f"t/c/{i}/{j}/0" for i in range(3) for j in (1, 2)},
+    ),
+}
+
+
+@pytest.mark.parametrize("block_bytes", [1, 700, None], ids=["one-chunk", "a-few-chunks", "chosen"])
+@pytest.mark.parametrize(("isel", "expected"), TOUCHED.values(), ids=TOUCHED.keys())
+def test_a_pass_reads_each_chunk_of_the_selection_once(
+    field_store: Path, fetched: Counter[str], isel: dict[str, Any], expected: set[str], block_bytes: int | None
+) -> None:
+    rows(open_source(field_store, variables=["t"], feature_dims=["lon"], isel=isel), block_bytes=block_bytes)
+    assert chunks(fetched, "t") == dict.fromkeys(expected, 1)
+
+
+def test_a_pass_reads_each_shard_once(tmp_path: Path, fetched: Counter[str]) -> None:
+    array = zarr.create_array(tmp_path / "s" / "t", data=CUBE[:, :8], chunks=(2, 2, 5), shards=(4, 4, 10))
+    fetched.clear()
+    source = open_source(tmp_path / "s" / "t", sample_dims=["dim_0", "dim_1"])
+    assert np.array_equal(rows(source, block_bytes=1), CUBE[:, :8].reshape(-1, 10))
+    assert source.chunks == array.shards[:2]
+    expected = {f"c/{i}/{j}/0" for i in range(3) for j in range(2)}
+    assert {k: n for k, n in fetched.items() if k.startswith("c/")} == dict.fromkeys(expected, 1)
+
+
+def test_a_chunked_feature_axis_is_read_once_for_all_its_features(tmp_path: Path, fetched: Counter[str]) -> None:
+    zarr.create_array(tmp_path / "a", data=CUBE[0], chunks=(4, 3))
+    fetched.clear()
+    rows(open_source(tmp_path / "a"), block_bytes=1)
+    assert {k: n for k, n in fetched.items() if k.startswith("c/")} == {
+        f"c/{i}/{j}": 1 for i in range(3) for j in range(4)
+    }
+
+
+def test_units_of_variables_chunked_differently_hold_whole_chunks_of_both(
+    tmp_path: Path, fetched: Counter[str]
+) -> None:
+    dataset = xr.Dataset(dict.fromkeys("ab", (("row", "feature"), CUBE[:, :, 0])))
+    encoding = {"a": {"chunks": (2, 9)}, "b": {"chunks": (3, 9)}}
+    dataset.to_zarr(tmp_path / "s", consolidated=False, zarr_format=3, encoding=encoding)
+    fetched.clear()
+    source = open_source(tmp_path / "s", variables=["a", "b"])
+    rows(source, block_bytes=1)
+    assert source.chunks == (6,)
+    assert set((chunks(fetched, "a") | chunks(fetched, "b")).values()) == {1}
+
+
+# Fingerprint
+
+
+def rewrite(array: zarr.Array[Any]) -> None:
+    array[0] = array[0] + 1
+
+
+def recut(group: zarr.Group) -> None:
+    group.create_array(
+        "t", data=group["t"][:], chunks=(12, 3, 10), dimension_names=("time", "lat", "lon"), overwrite=True
+    )
+
+
+CHANGES: dict[str, Callable[[Path], Any]] = {
+    "values": lambda path: rewrite(zarr.open_array(path / "t")),
+    "a-chunk-removed": lambda path: (path / "t" / "c" / "1" / "1" / "0").unlink(),
+    "attributes": lambda path: zarr.open_array(path / "t").attrs.update(scale_factor=2.0),
+    "chunking": lambda path: recut(zarr.open_group(path)),
+    "mask": lambda path: zarr.open_array(path / "sea").__setitem__(0, False),
+    "latitude-of-the-weights": lambda path: zarr.open_array(path / "lat").__setitem__(0, 70.0),
+}
+USES: dict[str, Any] = {"variables": ["t"], "sample_dims": ["lat", "lon"], "mask": "sea", "weights": "cos(lat)"}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_the_fingerprint_changes_with_what_is_clustered(field_store: Path, change: Callable[[Path], Any]) -> None:
+    before = open_source(field_store, **USES).fingerprint()
+    change(field_store)
+    assert open_source(field_store, **USES).fingerprint() != before
+
+
+@pytest.mark.parametrize("prefix", ["file://", ""], ids=["url", "path"])
+def test_the_fingerprint_of_a_local_store_follows_its_values_however_it_is_named(
+    field_store: Path, prefix: str
+) -> None:
+    before = open_source(f"{prefix}{field_store}", **USES).fingerprint()
+    rewrite(zarr.open_array(field_store / "t"))
+    assert open_source(f"{prefix}{field_store}", **USES).fingerprint() != before
+
+
+def test_the_fingerprint_stays_while_the_store_does(field_store: Path) -> None:
+    source = open_source(field_store, **USES)
+    before = source.fingerprint()
+    rows(source)
+    rewrite(zarr.open_array(field_store / "q"))
+    assert source.fingerprint() == before
+    assert open_source(field_store, **USES).fingerprint() == before
+
+
+def test_the_fingerprint_stays_when_a_neighbour_of_a_variable_named_values_changes(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "g", mode="w")
+    for name in ("values", "other"):
+        group.create_array(name, data=CUBE[0], chunks=(4, 10), dimension_names=("row", "feature"))
+    before = open_source(tmp_path / "g", variables=["values"]).fingerprint()
+    rewrite(group["other"])
+    assert open_source(tmp_path / "g", variables=["values"]).fingerprint() == before
+
+
+def test_the_fingerprint_tells_variables_and_masks_apart(field_store: Path) -> None:
+    choices: list[dict[str, Any]] = [
+        {"variables": ["t"]},
+        {"variables": ["q"]},
+        {"variables": ["t", "q"]},
+        {"variables": ["t"], "mask": "sea"},
+    ]
+    found = {open_source(field_store, sample_dims=["lat", "lon"], **choice).fingerprint() for choice in choices}
+    assert len(found) == len(choices)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        pytest.param(lambda a: a, id="ndarray"),
+        pytest.param(lambda a: xr.DataArray(a, dims=["row", "feature"]), id="DataArray"),
+        pytest.param(lambda a: zarr.create_array({}, data=a, chunks=(2, 10)), id="zarr-array"),
+    ],
+)
+def test_the_fingerprint_of_data_in_memory_follows_their_values(wrap: Callable[[np.ndarray], Any]) -> None:
+    changed = CUBE[0].copy()
+    changed[3, 3] += 1
+    before = open_source(wrap(CUBE[0])).fingerprint()
+    assert open_source(wrap(CUBE[0].copy())).fingerprint() == before
+    assert open_source(wrap(changed)).fingerprint() != before
+
+
+# Faults
+
+
+def damage(path: Path) -> Path:
+    (path / "zarr.json").write_text("{")
+    return path
+
+
+FAULTS: dict[str, tuple[Callable[[Path], Path], str | None, list[str]]] = {
+    "no-store": (lambda p: p.with_name("no.zarr"), None, ["no store at", "no.zarr", "check source.store"]),
+    "no-store-of-the-group": (lambda p: p.with_name("no.zarr"), "a", ["no store at", "no.zarr", "check source.store"]),
+    "a-folder": (lambda p: p.parent, None, ["holds no Zarr array or group", "'ingest'"]),
+    "a-file": (lambda p: p / "zarr.json", None, ["holds no Zarr array or group", "'ingest'"]),
+    "wrong-group": (lambda p: p, "dayly", ["no group 'dayly'", "did you mean 'daily'?", "allowed: "]),
+    "wrong-inner-group": (lambda p: p, "daily/men", ["no group 'daily/men'", "did you mean 'daily/mean'?"]),
+    "broken-metadata": (damage, None, ["field.zarr", "check the path"]),
+}
+
+
+@pytest.mark.parametrize(("place", "group", "fragments"), FAULTS.values(), ids=FAULTS.keys())
+def test_a_store_that_cannot_be_opened_is_named_with_the_remedy(
+    field_store: Path, place: Callable[[Path], Path], group: str | None, fragments: list[str]
+) -> None:
+    inner = xr.Dataset({"t": (("row", "feature"), CUBE[0])})
+    inner.to_zarr(field_store, group="daily/mean", consolidated=False, zarr_format=3)
+    with pytest.raises(SourceError) as caught:
+        open_source(place(field_store), group=group, variables=["t"])
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [f for f in fragments if f not in message] == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://bucket/a.zarr", "nosuch://a.zarr", "memory://nothing.zarr"],
+    ids=["no-package", "no-protocol", "empty"],
+)
+def test_a_url_that_cannot_be_opened_is_named(url: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        open_source(url)
+    assert url in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_store_is_named_by_path_or_string_alike(field_store: Path) -> None:
+    opened = [open_source(p, **USES) for p in (field_store, str(field_store), os.fspath(field_store) + "/")]
+    assert len({s.fingerprint() for s in opened}) == 1
+    shutil.rmtree(field_store)
+    with pytest.raises(SourceError, match="no store at"):
+        open_source(field_store, **USES)

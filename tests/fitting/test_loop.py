@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+from itertools import pairwise
+from operator import add
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import clustering as c
+from clustering.data.rows import Rows, in_memory_rows
+from clustering.data.source import open_source
+from clustering.execution.engine import connect
+from clustering.execution.passes import Passed, Reading, rounds
+from clustering.fitting.labelling import LabelStatistics, label, label_type
+from clustering.fitting.loop import Candidate, PassRecord, Rule, State, Stop, advance, halted, iterate
+from clustering.models.kmeans import KMeans, KMeansParams
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def state_of(*starts: Any) -> State:
+    centers = [np.asarray(start, np.float64) for start in starts]
+    return State(tuple(Candidate(KMeansParams(np.zeros(start.shape[1]), start)) for start in centers))
+
+
+class Passes:
+    """Passes over rows in memory that are said to take one second each."""
+
+    def __init__(self, values: np.ndarray, weights: np.ndarray | None = None) -> None:
+        self.rows = in_memory_rows(values, weights)
+        self.made: list[int] = []
+
+    def __call__(self, candidates: Sequence[Any]) -> Passed:
+        self.made.append(len(candidates))
+        return Passed(tuple(statistics(self.rows) for statistics in candidates), Reading(1, self.rows.nbytes), 1.0)
+
+
+def run(
+    values: np.ndarray, state: State, rule: Rule, weights: np.ndarray | None = None
+) -> list[tuple[State, PassRecord]]:
+    return list(iterate(KMeans(state.candidates[0].params.k), state, Passes(values, weights), rule))
+
+
+class Problem:
+    """Rows with duplicates, constant columns and weights; starts among the rows, far off, or all at one place."""
+
+    def __init__(self, seed: int, n: int, d: int, share: float, kind: str) -> None:
+        rng = np.random.default_rng(seed)
+        self.values = rng.standard_normal((n, d)) if kind == "spread" else rng.integers(-2, 3, (n, d)).astype(float)
+        if d > 1 and kind == "constant":
+            self.values[:, 1] = 7.25
+        self.weights = rng.random(n) + 0.1 if seed % 2 else np.ones(n)
+        distinct = np.unique(self.values, axis=0)
+        self.k = max(1, int(share * len(distinct)))
+        self.init = rng.permutation(distinct)[: self.k]
+        if kind == "far":
+            self.init = self.init + 50.0 * (rng.random((self.k, 1)) < 0.5)
+        elif kind == "together":
+            self.init = np.repeat(self.init[:1], self.k, axis=0)
+
+    def fit(self, **options: Any) -> c.Fit:
+        return c.fit(self.values, c.KMeans(self.k), init=self.init, weights=self.weights, **options)
+
+
+problems = st.builds(
+    Problem,
+    seeds,
+    st.integers(1, 60),
+    st.integers(1, 4),
+    st.sampled_from([0.1, 0.5, 1.0]),
+    st.sampled_from(["spread", "few-places", "constant", "far", "together"]),
+)
+
+
+@given(problems)
+def test_the_objective_never_rises(problem: Problem) -> None:
+    fit = problem.fit()
+    assert fit.converged
+    assert np.isfinite(fit.centers).all()
+    steps = fit.history.ravel()
+    # What an update leaves is known to a rounding of what it started from, and a center to a rounding of its rows.
+    rounding = 1e-12 * np.repeat(fit.history[:, 0], 2)[:-1] + 1e-30 * np.sum(problem.values**2)
+    assert (np.diff(steps) <= rounding).all()
+    assert fit.objective == fit.history[-1, 1]
+
+
+@given(problems)
+def test_a_converged_fit_is_a_fixed_point(problem: Problem) -> None:
+    fit = problem.fit()
+    rows = in_memory_rows(problem.values, problem.weights)
+    update = fit.model.update(fit.params, fit.model.statistics(fit.params, rows))
+    np.testing.assert_array_equal(update.params.centers, fit.params.centers)
+    np.testing.assert_array_equal(fit.model.assign(update.params, rows).labels, fit.predict(problem.values))
+    assert fit.score(problem.values, weights=problem.weights) == pytest.approx(fit.objective, rel=1e-12, abs=1e-300)
+
+
+@given(problems, st.integers(1, 4))
+def test_centers_are_finite_after_every_pass(problem: Problem, passes: int) -> None:
+    fit = problem.fit(max_iterations=passes)
+    assert np.isfinite(fit.centers).all()
+    assert fit.iterations <= passes
+    labels = fit.predict(problem.values)
+    assert labels.min() >= 0
+    assert labels.max() < problem.k
+
+
+def test_as_many_clusters_as_rows_cost_nothing(rng: np.random.Generator) -> None:
+    values = rng.standard_normal((30, 2))
+    fit = c.fit(values, c.KMeans(30))
+    assert fit.objective == pytest.approx(0.0, abs=1e-28)
+    assert sorted(fit.predict(values).tolist()) == list(range(30))
+
+
+@pytest.mark.parametrize("apart", [1e3, 1e6, 1e9], ids=["1e3-sigma", "1e6-sigma", "1e9-sigma"])
+def test_the_objective_after_an_update_keeps_its_digits_when_centers_come_from_afar(
+    apart: float, rng: np.random.Generator
+) -> None:
+    values = rng.standard_normal((100, 2))
+    fit = c.fit(values, c.KMeans(1), init=[[apart, 0.0]])
+    np.testing.assert_allclose(fit.history[0, 1], np.sum((values - values.mean(axis=0)) ** 2), rtol=1e-9)
+    assert fit.history[1, 0] <= fit.history[0, 1] * (1 + 1e-12)
+
+
+def test_empty_clusters_are_placed_anew_and_told_of() -> None:
+    values = np.array([[0.0], [1.0], [2.0], [30.0], [50.0]])
+    records: list[PassRecord] = []
+    fit = c.fit(values, c.KMeans(3), init=[[1.0], [900.0], [-900.0]], on_pass=records.append)
+    np.testing.assert_array_equal(fit.centers[:, 0], [1.0, 50.0, 30.0])
+    told = tuple(f"pass 1: empty cluster {i} re-seeded at the farthest row" for i in (1, 2))
+    assert fit.fitted.notes == told
+    assert records[0].notes == told
+    assert all(record.notes == () for record in records[1:])
+
+
+def test_places_with_many_equal_rows_are_all_found_from_one_start() -> None:
+    # Each pass the equal rows farthest away crowd out the others, so that clusters stay empty for several passes.
+    places = np.array([0.0, 1.0, 10.0, 1e2, 1e3, 1e4, 1e5])
+    fit = c.fit(np.repeat(places, 10)[:, None], c.KMeans(7), init=np.zeros((7, 1)))
+    assert fit.converged
+    np.testing.assert_allclose(np.sort(fit.centers[:, 0]), places, rtol=1e-12, atol=1e-9)
+
+
+def test_a_fit_does_not_converge_while_a_cluster_is_empty() -> None:
+    values = np.repeat([0.0, 5.0, 9.0], 20)[:, None]
+    for passes in range(1, 6):
+        fit = c.fit(values, c.KMeans(3), init=np.zeros((3, 1)), max_iterations=passes)
+        assert not fit.converged or len(np.unique(fit.predict(values))) == 3
+
+
+def test_the_end_is_told_with_its_reason(rng: np.random.Generator) -> None:
+    values = rng.standard_normal((600, 3))
+    start = values[:4]
+    assert c.fit(values, c.KMeans(4), init=start).fitted.stop == Stop.CONVERGED
+    limited = c.fit(values, c.KMeans(4), init=start, max_iterations=2)
+    assert (limited.fitted.stop, limited.iterations, limited.converged) == (Stop.MAX_ITERATIONS, 2, False)
+    assert "stopped by max_iterations after 2 passes" in limited.fitted.notes[-1]
+    loose = c.fit(values, c.KMeans(4), init=start, tolerance=0.01)
+    assert (loose.fitted.stop, loose.converged) == (Stop.TOLERANCE, True)
+
+
+def test_a_start_may_be_taken_as_it_is(blobs: np.ndarray) -> None:
+    fit = c.fit(blobs, c.KMeans(4), init=blobs[:4], max_iterations=0)
+    np.testing.assert_allclose(fit.centers, blobs[:4], rtol=0, atol=1e-14)
+    assert fit.history.shape == (0, 2)
+    assert (fit.fitted.stop, fit.iterations, fit.converged) == (Stop.MAX_ITERATIONS, 0, False)
+
+
+@pytest.mark.parametrize("init", ["kmeans++", "given"])
+def test_a_fit_out_of_time_has_finite_centers(init: str, blobs: np.ndarray) -> None:
+    fit = c.fit(blobs, c.KMeans(4), init=blobs[:4] if init == "given" else init, max_seconds=1e-9)
+    assert (fit.fitted.stop, fit.converged) == (Stop.MAX_SECONDS, False)
+    assert np.isfinite(fit.centers).all()
+    assert np.isfinite(fit.score(blobs))
+
+
+def test_time_is_up_after_the_pass_under_way(blobs: np.ndarray) -> None:
+    steps = run(blobs, state_of(blobs[:4]), Rule(max_seconds=2.5))
+    assert len(steps) == 3
+    assert steps[-1][0].best.stop == Stop.MAX_SECONDS
+    assert steps[-1][0].seconds == 3.0
+
+
+@given(problems, st.sampled_from([1e-1, 1e-3, 1e-6]))
+def test_tolerance_stops_at_the_first_change_within_it(problem: Problem, tolerance: float) -> None:
+    final = run(problem.values, state_of(problem.init), Rule(tolerance), problem.weights)[-1][0].best
+    after = [objective for _, objective in final.history]
+    reseeded = {int(note.split(":")[0].removeprefix("pass ")) for note in final.notes if "re-seeded" in note}
+    small = [abs(a - b) <= tolerance * b for a, b in pairwise(after)]
+    within = [i for i, settled in enumerate(small, 2) if settled and i not in reseeded]
+    if final.stop == Stop.TOLERANCE:
+        assert within[0] == len(final.history)
+    else:
+        assert final.stop == Stop.CONVERGED
+        assert not [i for i in within if i < len(final.history)]
+
+
+WRONG_LIMITS = {
+    "tolerance-negative": {"tolerance": -1e-3},
+    "tolerance-nan": {"tolerance": float("nan")},
+    "tolerance-word": {"tolerance": "small"},
+    "iterations-negative": {"max_iterations": -1},
+    "iterations-fraction": {"max_iterations": 2.5},
+    "iterations-word": {"max_iterations": "many"},
+    "seconds-zero": {"max_seconds": 0},
+    "seconds-negative": {"max_seconds": -5},
+    "seconds-nan": {"max_seconds": float("nan")},
+}
+
+
+@pytest.mark.parametrize("limit", WRONG_LIMITS.values(), ids=WRONG_LIMITS)
+def test_limits_outside_their_range_are_refused_by_name_and_value(limit: dict[str, Any]) -> None:
+    name, value = next(iter(limit.items()))
+    with pytest.raises(c.ClusteringError, match=name) as caught:
+        Rule(**limit)
+    assert repr(value) in str(caught.value)
+
+
+def test_a_pass_serves_the_candidates_that_have_not_stopped(blobs: np.ndarray) -> None:
+    passes = Passes(blobs)
+    starts = [blobs[:4], blobs[4:8], c.fit(blobs, c.KMeans(4)).centers]
+    steps = list(iterate(KMeans(4), state_of(*starts), passes, Rule()))
+    lengths = [len(candidate.history) for candidate in steps[-1][0].candidates]
+    assert len(set(lengths)) > 1
+    assert passes.made == [sum(length > i for length in lengths) for i in range(max(lengths))]
+    assert [record.active for _, record in steps] == passes.made
+
+
+@given(problems)
+def test_candidates_do_not_see_each_other(problem: Problem) -> None:
+    starts = [problem.init, problem.init[::-1], problem.init + 0.25]
+    together = run(problem.values, state_of(*starts), Rule(), problem.weights)[-1][0]
+    for start, candidate in zip(starts, together.candidates, strict=True):
+        alone = run(problem.values, state_of(start), Rule(), problem.weights)[-1][0].best
+        assert candidate.history == alone.history
+        assert (candidate.stop, candidate.notes) == (alone.stop, alone.notes)
+        np.testing.assert_array_equal(candidate.params.centers, alone.params.centers)
+    least = min(candidate.objective for candidate in together.candidates)
+    assert together.best is next(x for x in together.candidates if x.objective == least)
+
+
+@given(problems, st.integers(1, 4))
+def test_a_run_goes_on_from_any_state_as_if_never_stopped(problem: Problem, cut: int) -> None:
+    steps = run(problem.values, state_of(problem.init), Rule(), problem.weights)
+    resumed = run(problem.values, steps[min(cut, len(steps)) - 1][0], Rule(), problem.weights)
+    final = (steps[:cut] + resumed)[-1][0]
+    assert len(steps[:cut] + resumed) == len(steps)
+    assert final.iteration == len(steps)
+    assert final.best.history == steps[-1][0].best.history
+    np.testing.assert_array_equal(final.best.params.centers, steps[-1][0].best.params.centers)
+
+
+def test_halting_leaves_candidates_alone_that_have_stopped() -> None:
+    state = state_of([[0.0]], [[1.0]])
+    state = replace(state, candidates=(replace(state.candidates[0], stop=Stop.CONVERGED), state.candidates[1]))
+    assert [x.stop for x in halted(state, Rule(max_iterations=0)).candidates] == [Stop.CONVERGED, Stop.MAX_ITERATIONS]
+    assert halted(state, Rule()) is state
+
+
+def test_advancing_leaves_the_candidate_as_it_was(blobs: np.ndarray) -> None:
+    candidate = state_of(blobs[:4]).best
+    centers = candidate.params.centers.copy()
+    advance(KMeans(4), candidate, KMeans(4).statistics(candidate.params, in_memory_rows(blobs)), Rule())
+    np.testing.assert_array_equal(candidate.params.centers, centers)
+    assert candidate.history == ()
+
+
+@given(problems)
+def test_records_tell_what_the_passes_did(problem: Problem) -> None:
+    steps = run(problem.values, state_of(problem.init), Rule(), problem.weights)
+    history = steps[-1][0].best.history
+    for i, (state, record) in enumerate(steps):
+        assert record.iteration == state.iteration == i + 1
+        assert record.objective == history[i][1]
+        assert record.rows == len(problem.values)
+        assert record.remaining_seconds is None or record.remaining_seconds >= 0
+        if i == 0 or not history[i][1]:
+            assert record.change is None
+        else:
+            assert record.change == (history[i - 1][1] - history[i][1]) / history[i][1]
+    assert steps[-1][1].remaining_seconds == 0
+    assert tuple(note for _, record in steps for note in record.notes) == steps[-1][0].best.notes
+
+
+def test_time_left_is_estimated_while_the_objective_falls(rng: np.random.Generator) -> None:
+    values = rng.standard_normal((2000, 2))
+    steps = run(values, state_of(values[:12]), Rule())
+    estimates = [record.remaining_seconds for _, record in steps]
+    assert estimates[:3] == [None, None, None]
+    assert any(estimate for estimate in estimates)
+    limited = run(values, state_of(values[:12]), Rule(max_iterations=len(steps) - 1, max_seconds=len(steps)))
+    for state, record in limited:
+        assert record.remaining_seconds is None or record.remaining_seconds <= len(steps) - 1 - state.iteration
+
+
+def test_time_left_is_told_for_an_objective_that_has_come_to_zero() -> None:
+    places = np.array([0.0, 1.0, 10.0, 1e2, 1e3, 1e4, 1e5])
+    steps = run(np.repeat(places, 10)[:, None], state_of(np.zeros((7, 1))), Rule())
+    assert steps[-1][1].objective == 0.0
+    assert steps[-1][1].remaining_seconds == 0.0
+
+
+@given(st.integers(0, 60), st.integers(1, 5), st.lists(st.integers(0, 60), max_size=3), seeds)
+def test_sums_over_labelled_rows_add_up(n: int, k: int, cuts: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values, weights = rng.integers(-4, 5, (n, 2)).astype(float), rng.integers(0, 5, n) / 2
+    model, params = KMeans(k), KMeansParams(np.zeros(2), rng.integers(-4, 5, (k, 2)).astype(float))
+
+    def labelled(start: int, stop: int) -> LabelStatistics:
+        assigned = model.assign(params, in_memory_rows(values[start:stop]))
+        w = weights[start:stop]
+        return LabelStatistics(
+            float(w @ assigned.distances),
+            np.bincount(assigned.labels, weights=w, minlength=k).astype(float),
+            np.bincount(assigned.labels, minlength=k).astype(np.int64),
+        )
+
+    edges = [0, *sorted(min(cut, n) for cut in cuts), n]
+    parts = [labelled(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    whole = labelled(0, n)
+    for total in (reduce(add, parts), reduce(add, parts[::-1]), whole + labelled(0, 0)):
+        assert total.objective == whole.objective
+        np.testing.assert_array_equal(total.weight, whole.weight)
+        np.testing.assert_array_equal(total.rows, whole.rows)
+
+
+@pytest.mark.parametrize("block_bytes", [64, 10**6], ids=["many-blocks", "one-block"])
+def test_labelling_writes_every_cell_once_and_sums_the_rows_that_take_part(
+    block_bytes: int, rng: np.random.Generator
+) -> None:
+    values, weights, mask = rng.standard_normal((40, 2)), rng.integers(0, 3, 40) / 2, rng.random(40) < 0.7
+    source = open_source(values, weights=weights, mask=mask)
+    params = KMeansParams(np.zeros(2), rng.standard_normal((3, 2)))
+    labels, written = np.full(40, 99), np.zeros(40, int)
+
+    def write(region: tuple[slice, ...], part: np.ndarray) -> None:
+        labels[region] = part
+        written[region] += 1
+
+    with (
+        connect("synchronous") as engine,
+        rounds(source, source.plan(block_bytes=block_bytes), engine, memory=10**8) as inside,
+    ):
+        sums = label(inside, KMeans(3), params, write).statistics[0]
+    distances = ((values[:, None] - params.centers) ** 2).sum(axis=2)
+    np.testing.assert_array_equal(written, 1)
+    np.testing.assert_array_equal(labels, np.where(mask, distances.argmin(axis=1), -1))
+    np.testing.assert_array_equal(sums.rows, np.bincount(labels[mask], minlength=3))
+    np.testing.assert_array_equal(sums.weight, np.bincount(labels[mask], weights[mask], 3))
+    assert sums.objective == pytest.approx(weights[mask] @ distances.min(axis=1)[mask], rel=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("k", "kind"),
+    [(1, "i1"), (128, "i1"), (129, "i2"), (32768, "i2"), (32769, "i4")],
+    ids=lambda value: str(value),
+)
+def test_labels_take_the_smallest_signed_integer(k: int, kind: str) -> None:
+    assert label_type(k) == np.dtype(kind)
+
+
+def test_rows_of_weight_zero_get_a_label_and_move_nothing(blobs: np.ndarray) -> None:
+    far = np.concatenate([blobs, [[1e4, 0.0, 0.0]]])
+    weights = np.append(np.ones(len(blobs)), 0.0)
+    with_far = c.fit(far, c.KMeans(4), init=blobs[:4], weights=weights)
+    without = c.fit(blobs, c.KMeans(4), init=blobs[:4])
+    np.testing.assert_allclose(with_far.centers, without.centers, rtol=0, atol=1e-12)
+    assert with_far.predict(far)[-1] == np.argmax(without.centers[:, 0])
+
+
+def test_blocks_without_rows_change_nothing(blobs: np.ndarray) -> None:
+    rows = in_memory_rows(blobs)
+    none = Rows(blobs[:0], rows.weights[:0], np.zeros(0, np.int64), (0,), (5,), (605,))
+    for k in (4, 30):
+        params = KMeansParams(np.zeros(3), blobs[:k])
+        total = KMeans(k).statistics(params, none) + KMeans(k).statistics(params, rows)
+        assert total.same_sums(KMeans(k).statistics(params, rows))

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import clustering as c
+from clustering.data.rows import in_memory_rows
+from clustering.errors import ConfigError
+from clustering.fitting.seeding import as_centers, generators, seed_centers
+from clustering.models.survey import SurveyModel
+
+INITS = ("kmeans++", "random")
+inits = pytest.mark.parametrize("init", INITS)
+
+
+def distinct(rows: np.ndarray) -> set[tuple[float, ...]]:
+    return {tuple(row) for row in rows.tolist()}
+
+
+@inits
+@given(
+    st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=1, max_size=60),
+    st.integers(1, 20),
+    st.integers(0, 2**32),
+)
+def test_centers_are_different_rows_of_the_data(init, pairs: list[tuple[int, int]], k: int, seed: int) -> None:
+    rows = np.array(pairs, np.float64)
+    k = min(k, len(distinct(rows)))
+    weights = np.random.default_rng(seed).random(len(rows)) + 0.01
+    centers = seed_centers(rows, weights, k, init, rows[:0], np.random.default_rng(seed))
+    assert centers.shape == (k, 2)
+    assert len(distinct(centers)) == k
+    assert distinct(centers) <= distinct(rows)
+
+
+@inits
+def test_the_same_seed_gives_the_same_centers_and_another_seed_others(init, rng: np.random.Generator) -> None:
+    rows, weights = rng.standard_normal((200, 3)), rng.random(200)
+
+    def seeded(seed: int) -> np.ndarray:
+        return seed_centers(rows, weights, 5, init, rows[:0], np.random.default_rng(seed))
+
+    np.testing.assert_array_equal(seeded(4), seeded(4))
+    assert len({seeded(seed).tobytes() for seed in range(6)}) == 6
+
+
+@inits
+def test_rows_are_left_as_they_were(init, rng: np.random.Generator) -> None:
+    rows, weights = rng.standard_normal((50, 2)), rng.random(50)
+    before = rows.copy(), weights.copy()
+    seed_centers(rows, weights, 4, init, rows[:0], rng)[:] = 0
+    np.testing.assert_array_equal(rows, before[0])
+    np.testing.assert_array_equal(weights, before[1])
+
+
+@inits
+def test_the_first_center_is_drawn_by_weight(init) -> None:
+    rows, weights = np.arange(4.0)[:, None], np.array([1.0, 2.0, 3.0, 4.0])
+    drawn = [seed_centers(rows, weights, 1, init, rows[:0], g)[0, 0] for g in generators(0, 2000)]
+    observed = np.bincount(np.array(drawn, int), minlength=4)
+    expected = 2000 * weights / 10
+    # Chi-squared with 3 degrees of freedom: beyond 16 once in a thousand; the draws are fixed.
+    assert np.sum((observed - expected) ** 2 / expected) < 16
+
+
+@inits
+def test_rows_of_weight_zero_are_never_chosen(init, rng: np.random.Generator) -> None:
+    values = np.concatenate([rng.standard_normal((30, 2)), 1e3 + rng.standard_normal((30, 2))])
+    weights = np.repeat([1.0, 0.0], 30)
+    found = SurveyModel(0, 1000, 8).statistics(in_memory_rows(values, weights))
+    for generator in generators(0, 20):
+        centers = seed_centers(found.sample.values, found.sample.represented, 8, init, found.distinct.values, generator)
+        assert np.abs(centers).max() < 10
+
+
+def test_greedy_seeding_finds_every_far_blob(rng: np.random.Generator) -> None:
+    places = np.stack(np.meshgrid(*[np.arange(4) * 100.0] * 2), axis=-1).reshape(-1, 2)
+    rows = np.repeat(places, 20, axis=0) + rng.standard_normal((320, 2))
+    for generator in generators(1, 10):
+        centers = seed_centers(rows, np.ones(320), 16, "kmeans++", rows[:0], generator)
+        assert len(distinct(np.round(centers / 100))) == 16
+
+
+@inits
+@given(st.integers(1, 5), st.integers(0, 5), st.integers(0, 1000))
+def test_too_few_distinct_rows_in_the_sample_are_topped_up(init, present: int, lacking: int, seed: int) -> None:
+    everything = np.arange(10.0)[:, None]
+    sample = np.repeat(everything[:present], 7, axis=0)
+    k = present + lacking
+    spare = everything[np.random.default_rng(seed).permutation(10)[:k]]
+    centers = seed_centers(sample, np.ones(len(sample)), k, init, spare, np.random.default_rng(seed))
+    assert centers.shape == (k, 1)
+    assert len(distinct(centers)) == k
+    assert distinct(everything[:present]) <= distinct(centers) <= distinct(everything)
+
+
+@inits
+def test_rare_rows_outside_the_sample_still_become_centers(init) -> None:
+    rows = np.zeros((5000, 1))
+    rows[[17, 1234, 4999], 0] = [1.0, 2.0, 3.0]
+    fit = c.fit(rows, c.KMeans(4), init=init, sample_rows=20)
+    np.testing.assert_allclose(np.sort(fit.centers[:, 0]), [0.0, 1.0, 2.0, 3.0], atol=1e-14)
+
+
+@inits
+def test_negative_zero_is_no_second_zero(init) -> None:
+    rows = np.array([[0.0], [-0.0], [1.0], [-0.0]])
+    centers = seed_centers(rows, np.ones(4), 2, init, rows[:0], np.random.default_rng(0))
+    assert sorted(abs(centers[:, 0])) == [0.0, 1.0]
+
+
+def test_distinct_rows_that_the_mean_drowns_are_refused_or_become_centers() -> None:
+    # Less the mean, the two small rows are equal in float64.
+    try:
+        shape = c.fit(np.array([[1e-30], [2e-30], [1.0]]), c.KMeans(3)).centers.shape
+    except c.ClusteringError:
+        shape = None
+    assert shape in (None, (3, 1))
+
+
+def test_streams_of_a_seed_differ_and_do_not_depend_on_their_number() -> None:
+    few, many = [[g.random() for g in generators(5, n)] for n in (3, 10)]
+    assert few == many[:3]
+    assert len(set(many)) == 10
+    assert many != [g.random() for g in generators(6, 10)]
+
+
+def test_given_centers_become_float64(rng: np.random.Generator) -> None:
+    assert as_centers([[1, 2], [3, 4]], 2, 2).dtype == np.float64
+
+
+NO_CENTERS = {
+    "one-center-too-few": (np.zeros((2, 2)), r"shape \(2, 2\).*\(3, 2\)"),
+    "transposed": (np.zeros((2, 3)), r"shape \(2, 3\).*\(3, 2\)"),
+    "flat": (np.zeros(6), r"shape \(6,\).*\(3, 2\)"),
+    "nan": (np.full((3, 2), np.nan), "NaN or an infinity"),
+    "infinity": (np.full((3, 2), -np.inf), "NaN or an infinity"),
+    "words": ([["a", "b"]] * 3, "init"),
+    "ragged": ([[1.0], [1.0, 2.0], [3.0]], "init"),
+}
+
+
+@pytest.mark.parametrize(("init", "message"), NO_CENTERS.values(), ids=NO_CENTERS)
+def test_given_centers_must_be_k_finite_points(init: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        as_centers(init, 3, 2)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import clustering
+
+ROOT = Path(clustering.__file__).parent
+MODULES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}
+modules = pytest.mark.parametrize("name", MODULES)
+
+BASE = {"errors"}
+MIDDLE = {"execution", "models", "data"} | BASE
+# Which parts of the library each part may import, beside itself.
+ALLOWED = {
+    "errors": set(),
+    "data": MIDDLE,
+    "models": MIDDLE,
+    "execution": MIDDLE,
+    "fitting": MIDDLE,
+    "storage": MIDDLE | {"fitting"},
+    "report": MIDDLE | {"fitting", "storage"},
+    "api": MIDDLE | {"fitting", "storage", "report"},
+    "__init__": MIDDLE | {"fitting", "storage", "report", "api"},
+}
+
+
+def part_of(name: str) -> str:
+    return name.split("/")[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of all modules imported anywhere in a file, also inside functions and for types alone."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where they lead"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def parts_imported(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imported(path) if name.startswith("clustering.")}
+
+
+def test_every_part_of_the_library_is_known() -> None:
+    assert {part_of(name) for name in MODULES} == set(ALLOWED)
+
+
+@modules
+def test_the_library_imports_neither_prefect_nor_the_command_line(name: str) -> None:
+    assert not {full.split(".")[0] for full in imported(MODULES[name])} & {"prefect", "flows", "cyclopts", "rich"}
+
+
+@modules
+def test_imports_run_one_way(name: str) -> None:
+    part = part_of(name)
+    assert parts_imported(MODULES[name]) - {part} <= ALLOWED[part]
+
+
+def test_no_parts_import_each_other() -> None:
+    graph: dict[str, set[str]] = {part: set() for part in ALLOWED}
+    for name, path in MODULES.items():
+        graph[part_of(name)] |= parts_imported(path) - {part_of(name)}
+    TopologicalSorter(graph).prepare()
+
+
+@modules
+def test_no_module_is_long(name: str) -> None:
+    assert len(MODULES[name].read_text().splitlines()) <= 400
+
+
+@modules
+def test_the_library_never_prints(name: str) -> None:
+    calls = [node.func for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.Call)]
+    assert not [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
