@@ -21,6 +21,7 @@ from clustering.fitting import start as starting
 from clustering.fitting.fitted import Fitted, Summary, fitted
 from clustering.fitting.labelling import LabelStatistics, label
 from clustering.fitting.loop import PassRecord, Rule, iterate
+from clustering.models.kmeans import KMeans
 from clustering.storage.labels import labels_in_memory
 from clustering.storage.model import load_model, save_model, to_dataset
 
@@ -155,12 +156,18 @@ def check_features(source: Source, fitted: Fitted) -> None:
     Raises
     ------
     DataError
-        If their number differs.
+        If their number or the order of the variables differs.
     """
     if source.n_features != len(fitted.features):
         raise DataError(
             f"the data have {source.n_features} features and the model was fitted on {len(fitted.features)}; "
             "select the same variables and feature dimensions"
+        )
+    theirs = list(dict.fromkeys(feature.variable for feature in fitted.features))
+    if sorted(theirs) == sorted(source.variables) and theirs != list(source.variables):
+        raise DataError(
+            f"the features are {', '.join(source.variables)}, in another order than the model's {', '.join(theirs)}; "
+            "name the variables in the model's order"
         )
 
 
@@ -202,6 +209,8 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
     1.0
     """
     _known(options, (*_SOURCE, *_COMPUTE, *_OPTIONS, *_RULE))
+    if not isinstance(model, KMeans):
+        raise ConfigError(f"cannot fit {model!r}; give a model such as KMeans(k=8)")
     started = time.perf_counter()
     source = open_source(data, **_pick(options, _SOURCE))
     how = starting.Options(**_pick(options, _OPTIONS), rule=Rule(**_pick(options, _RULE)))
@@ -233,7 +242,8 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
     SourceError
         If there is no model there.
     """
-    return Fit(load_model(Path(path)))
+    found, attributes = load_model(Path(path))
+    return Fit(found, bool(attributes.get("labelled", True)))
 
 
 def _known(options: dict[str, Any], names: tuple[str, ...]) -> None:

@@ -42,7 +42,7 @@ def blobs(rng: np.random.Generator) -> np.ndarray:
 
 @pytest.fixture
 def field_store(tmp_path: Path, rng: np.random.Generator) -> Path:
-    """A Zarr group with a field (time 12, lat 9, lon 10), chunked (5, 4, 10), a mask and a bare coordinate-less copy."""
+    """A Zarr group with a field (time 12, lat 9, lon 10), chunked (5, 4, 10), and a mask."""
     time = np.arange("2001-01-01", "2001-01-13", dtype="datetime64[D]").astype("datetime64[ns]")
     values = rng.standard_normal((12, 9, 10)).astype(np.float32)
     dataset = xr.Dataset(

@@ -67,6 +67,12 @@ class Fitted:
     """Decoded bytes read from the source."""
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        params = replace(self.params, shift=_read_only(self.params.shift), centers=_read_only(self.params.centers))
+        object.__setattr__(self, "params", params)
+        for name in ("history", "shares"):
+            object.__setattr__(self, name, _read_only(getattr(self, name)))
+
     @property
     def converged(self) -> bool:
         """Whether the stopping test was met."""
@@ -75,8 +81,7 @@ class Fitted:
     @property
     def centers(self) -> Array:
         """Centers ``(k, d)`` in the data's own units."""
-        centers: Array = self.params.shift + self.params.centers
-        return centers
+        return _read_only(self.params.shift + self.params.centers)
 
     def finished(self, objective: float, weight: Array, reads: float, bytes_read: int) -> Fitted:
         """Take in what the labelling pass measured at the final params: the objective and the weights ``(k,)``."""
@@ -84,6 +89,12 @@ class Fitted:
             self, objective=objective, shares=weight / weight.sum(), reads=self.reads + reads,
             bytes_read=self.bytes_read + bytes_read,
         )  # fmt: skip
+
+
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def fitted(

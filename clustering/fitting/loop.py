@@ -10,6 +10,8 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from clustering.errors import ConfigError
 from clustering.execution.passes import Passed, Reading
 
@@ -42,12 +44,17 @@ class Rule:
     """Wall time of the whole fit, in seconds; the pass under way is finished."""
 
     def __post_init__(self) -> None:
-        if not self.tolerance >= 0:
+        if not _is_number(self.tolerance) or not self.tolerance >= 0:
             raise ConfigError(f"tolerance is {self.tolerance!r}; 0 or more is needed")
-        if self.max_iterations < 0:
-            raise ConfigError(f"max_iterations is {self.max_iterations!r}; 0 or more is needed")
-        if self.max_seconds is not None and not self.max_seconds > 0:
+        whole = isinstance(self.max_iterations, (int, np.integer)) and not isinstance(self.max_iterations, bool)
+        if not whole or self.max_iterations < 0:
+            raise ConfigError(f"max_iterations is {self.max_iterations!r}; a whole number of 0 or more is needed")
+        if self.max_seconds is not None and not (_is_number(self.max_seconds) and self.max_seconds > 0):
             raise ConfigError(f"max_seconds is {self.max_seconds!r}; more than 0 is needed, or null for no limit")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +121,10 @@ class PassRecord:
 def advance(model: Any, candidate: Candidate, statistics: Any, rule: Rule) -> Candidate:
     """Take one candidate from the statistics of its params to its next params. Pure."""
     before = candidate.statistics
-    if before is not None and statistics.same_sums(before) and (statistics.weight > 0).all():
+    update = model.update(candidate.params, statistics)
+    if before is not None and statistics.same_sums(before) and not update.reseeded:
         history = (*candidate.history, (statistics.objective, statistics.objective))
         return replace(candidate, history=history, statistics=statistics, stop=Stop.CONVERGED)
-    update = model.update(candidate.params, statistics)
     history = (*candidate.history, (statistics.objective, update.objective))
     notes = candidate.notes
     for words, clusters in (("re-seeded at the farthest row", update.reseeded), ("left in place", update.empty)):
@@ -196,6 +203,8 @@ def _remaining(state: State, passed: Passed, rule: Rule) -> float | None:
         return None
     rate = (falls[-1] / falls[0]) ** (1 / (len(falls) - 1))
     last = max(rule.tolerance, 1e-9) * abs(objectives[-1])
+    if not 0 < last < falls[-1]:
+        return passed.seconds
     passes = math.ceil(max(1.0, math.log(last / falls[-1]) / math.log(rate)))
     seconds = min(passes, rule.max_iterations - state.iteration) * passed.seconds
     return seconds if rule.max_seconds is None else min(seconds, rule.max_seconds - state.seconds)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.errors import ConfigError
-from clustering.models import kernels
+from clustering.models import seeding_kernels as kernels
 
 Array = NDArray[np.float64]
 Init = Literal["kmeans++", "random"]
@@ -124,7 +124,10 @@ def as_centers(init: Any, k: int, d: int) -> Array:
     ConfigError
         If their shape or values do not fit.
     """
-    centers = np.asarray(init, np.float64)
+    try:
+        centers = np.asarray(init, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"init is no array of numbers: {error}; centers have shape ({k}, {d})") from error
     if centers.shape != (k, d):
         raise ConfigError(f"init has shape {centers.shape}; k = {k} centers of {d} features have shape ({k}, {d})")
     if not np.isfinite(centers).all():

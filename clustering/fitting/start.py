@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -56,6 +56,8 @@ class Options:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise ConfigError(f"{name} is {value!r}; a whole number of {least} or more is needed")
+        if self.seed >= 2**63:
+            raise ConfigError(f"seed is {self.seed}; a whole number below 2**63 is needed")
         if self.finalists > self.restarts:
             raise ConfigError(
                 f"finalists is {self.finalists} and restarts is {self.restarts}; there cannot be more finalists"
@@ -90,6 +92,11 @@ def survey(rounds: Rounds, k: int, options: Options, memory: int) -> tuple[Surve
         )
     if found.weight <= 0:
         raise DataError(f"the weights of all {found.count} rows are zero; check source.weights")
+    if not np.isfinite(found.scatter).all():
+        raise DataError(
+            f"the values reach {max(-found.least.min(), found.greatest.max()):.3g}, "
+            "and their squares overflow float64; rescale the data"
+        )
     distinct = len(found.distinct.digests)
     if distinct < k:
         raise DataError(
@@ -112,8 +119,9 @@ def start(model: Any, found: Survey, options: Options, engine: Engine, seconds: 
     began = time.perf_counter()
     shift = found.mean
     k, d = model.k, len(shift)
+    spread = float(np.sum(found.variance) * found.weight)
     if not isinstance(options.init, str):
-        given = Candidate(KMeansParams(shift, as_centers(options.init, k, d) - shift))
+        given = Candidate(KMeansParams(shift, as_centers(options.init, k, d) - shift, spread))
         return halted(State((given,), seconds=seconds), options.rule)
     scouts = found.sample.highest(max(SCOUT_ROWS, 200 * k))
     rows = scouts.values.astype(np.float64) - shift
@@ -127,12 +135,17 @@ def start(model: Any, found: Survey, options: Options, engine: Engine, seconds: 
             [("seed", i) for i in range(len(streams))],
         )
     seeded = [Candidate(KMeansParams(shift, centers)) for centers in starts]
+    if any(len(centers) < k for centers in starts):
+        raise DataError(
+            f"k is {k} and fewer rows differ once the mean is taken off, in float64: the values span too many orders "
+            "of magnitude; lower k, or rescale the data"
+        )
     scouting = Rule(max(SCOUT_TOLERANCE, options.rule.tolerance), POLISH_PASSES)
     scouted = _settle(model, State(tuple(seeded)), scouts, scouting, engine)
     ranked = sorted(scouted.candidates, key=lambda candidate: candidate.objective)
     finalists = tuple(Candidate(candidate.params) for candidate in ranked[: options.finalists])
     polished = _settle(model, State(finalists), found.sample, Rule(options.rule.tolerance, POLISH_PASSES), engine)
-    candidates = tuple(Candidate(candidate.params) for candidate in polished.candidates)
+    candidates = tuple(Candidate(replace(c.params, spread=spread)) for c in polished.candidates)
     return halted(State(candidates, seconds=seconds + time.perf_counter() - began), options.rule)
 
 

@@ -77,6 +77,8 @@ def nearest(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[n
     Labels equal those of float64 distances whatever the precision of the rows: see `clustering.models.kernels`.
     """
     k, d = centers.shape
+    if not len(values):
+        return
     if k <= (FEW_CENTERS_NARROW if d < 16 else FEW_CENTERS):
         direct = kernels.nearest_narrow if d < 16 else kernels.nearest_direct
         length = min(sub_block_rows(d), len(values))
@@ -99,6 +101,7 @@ def _scored(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[n
         offsets = squares.astype(kind)
     reach = float(np.sqrt(squares.max())) * 1.001
     relative, absolute = _rounding_bound(d, kind)
+    limit = float(np.finfo(kind.type).max) / 16
     length = min(sub_block_rows(d), n)
     labels, distances = np.empty(length, np.int32), np.empty(length)
     buffer = aligned_empty((length, d))
@@ -114,10 +117,13 @@ def _scored(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[n
         if by_blas:
             # A sub-block shorter than the buffer needs contiguous products of its own.
             made = products if m == length else aligned_empty((k, m), kind)
-            np.matmul(slopes, (narrow[:m] if len(narrow) else rows).T, out=made)
-            kernels.nearest_scored(rows, centers, made, offsets, norm[:m], reach, relative, absolute, chosen, away)
+            with np.errstate(over="ignore", invalid="ignore"):
+                np.matmul(slopes, (narrow[:m] if len(narrow) else rows).T, out=made)
+            kernels.nearest_scored(
+                rows, centers, made, offsets, norm[:m], reach, relative, absolute, limit, chosen, away
+            )
         else:
-            kernels.nearest_few(rows, centers, slopes, offsets, reach, relative, absolute, chosen, away)
+            kernels.nearest_few(rows, centers, slopes, offsets, reach, relative, absolute, limit, chosen, away)
         yield Assigned(start, stop, rows, chosen, away)
 
 

@@ -1,10 +1,10 @@
 """The compiled inner loops of hard assignment.
 
-The label of a row is *defined* as the center with the least squared distance as `_distance` computes it in float64,
-the lowest index among equals. Scores are first taken from the expansion ‖c‖² − 2 x·c, in float32 where the rows have
-no more precision; a score decides only where its margin exceeds the rounding bound, and every closer row is settled by
-the definition. Labels therefore depend on the row and the centers alone: not on the BLAS library, the alignment of
-buffers, or the way that rows are grouped into blocks.
+The label of a row is *defined* as the center with the least squared distance as `distance_between` computes it in
+float64, the lowest index among equals. Scores are first taken from the expansion ‖c‖² − 2 x·c, in float32 where the
+rows have no more precision; a score decides only where its margin exceeds the rounding bound, and every closer row is
+settled by the definition. Labels therefore depend on the row and the centers alone: not on the BLAS library, the
+alignment of buffers, or the way that rows are grouped into blocks.
 
 All loops release the GIL, run on one thread, and are cached on disk after the first compilation.
 """
@@ -19,11 +19,11 @@ from numba import njit
 TILE = 128
 """Rows scored together; a tile of ``(d, TILE)`` stays in the first-level cache for small d."""
 
-_fast: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
+FAST: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
-@njit(inline="always", **_fast)
-def _distance(row, center):  # type: ignore[no-untyped-def]
+@njit(inline="always", **FAST)
+def distance_between(row, center):  # type: ignore[no-untyped-def]
     """Squared distance of two points ``(d,)``, added up in one fixed order.
 
     Sixteen sums side by side fill the vector units and hide the latency of the additions.
@@ -64,7 +64,7 @@ def _distance(row, center):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(**_fast)
+@njit(**FAST)
 def prepare(values, shift, rows, narrow, norm):  # type: ignore[no-untyped-def]
     """Take the shift ``(d,)`` off values ``(n, d)``: into float64 `rows`, a narrower copy, and squared norms ``(n,)``.
 
@@ -92,14 +92,14 @@ def _norms(rows, norm):  # type: ignore[no-untyped-def]
         norm[r] = total
 
 
-@njit(**_fast)
+@njit(**FAST)
 def nearest_direct(rows, centers, labels, distances):  # type: ignore[no-untyped-def]
     """Assign rows ``(n, d)`` to few centers ``(k, d)`` by the defining distances themselves."""
     for r in range(rows.shape[0]):
-        least = _distance(rows[r], centers[0])
+        least = distance_between(rows[r], centers[0])
         label = 0
         for k in range(1, centers.shape[0]):
-            distance = _distance(rows[r], centers[k])
+            distance = distance_between(rows[r], centers[k])
             if distance < least:
                 least = distance
                 label = k
@@ -107,7 +107,7 @@ def nearest_direct(rows, centers, labels, distances):  # type: ignore[no-untyped
         distances[r] = least
 
 
-@njit(**_fast)
+@njit(**FAST)
 def nearest_narrow(rows, centers, labels, distances):  # type: ignore[no-untyped-def]
     """Do as `nearest_direct` does, for d below 16: many rows side by side, each added up in the same order."""
     n, d = rows.shape
@@ -141,25 +141,27 @@ def nearest_narrow(rows, centers, labels, distances):  # type: ignore[no-untyped
             distances[start + r] = least[r]
 
 
-@njit(**_fast)
-def _settle(rows, centers, best, second, norm, reach, relative, absolute, labels, distances):  # type: ignore[no-untyped-def]
+@njit(**FAST)
+def _settle(rows, centers, best, second, norm, reach, relative, absolute, limit, labels, distances):  # type: ignore[no-untyped-def]
     """Redo rows whose margin is within the rounding bound, and take every row's distance to its center."""
     for r in range(rows.shape[0]):
         scale = np.sqrt(norm[r]) + reach
-        # Written so that a NaN or infinite score, after an overflow in float32, is not trusted either.
-        if not (second[r] - best[r] > relative * scale * scale + absolute):
+        bound = scale * scale
+        # Beyond the limit a score may have overflowed, and no margin tells anything; NaN fails every comparison.
+        if not (bound < limit and second[r] - best[r] > relative * bound + absolute):
             least = np.inf
+            labels[r] = 0
             for k in range(centers.shape[0]):
-                distance = _distance(rows[r], centers[k])
+                distance = distance_between(rows[r], centers[k])
                 if distance < least:
                     least = distance
                     labels[r] = k
             distances[r] = least
         else:
-            distances[r] = _distance(rows[r], centers[labels[r]])
+            distances[r] = distance_between(rows[r], centers[labels[r]])
 
 
-@njit(**_fast)
+@njit(**FAST)
 def _compare(scores, k, best, second, labels):  # type: ignore[no-untyped-def]
     """Take the scores ``(n,)`` of center `k` into the running least and second least."""
     for r in range(scores.shape[0]):
@@ -171,8 +173,8 @@ def _compare(scores, k, best, second, labels):  # type: ignore[no-untyped-def]
         labels[r] = k if lower else labels[r]
 
 
-@njit(**_fast)
-def nearest_few(rows, centers, slopes, offsets, reach, relative, absolute, labels, distances):  # type: ignore[no-untyped-def]
+@njit(**FAST)
+def nearest_few(rows, centers, slopes, offsets, reach, relative, absolute, limit, labels, distances):  # type: ignore[no-untyped-def]
     """Assign rows ``(n, d)`` to centers ``(k, d)`` for small d: a tile is turned, and scored feature by feature.
 
     `slopes` ``(k, d)`` is −2 c and `offsets` ``(k,)`` is ‖c‖², in the precision of the scores.
@@ -209,13 +211,13 @@ def nearest_few(rows, centers, slopes, offsets, reach, relative, absolute, label
                     scores[r] += s0 * tile[paired, r]
             _compare(scores[:m], k, best, second, chosen)
         _settle(
-            rows[start : start + m], centers, best, second, norm, reach, relative, absolute,
+            rows[start : start + m], centers, best, second, norm, reach, relative, absolute, limit,
             chosen, distances[start : start + m],
         )  # fmt: skip
 
 
-@njit(**_fast)
-def nearest_scored(rows, centers, products, offsets, norm, reach, relative, absolute, labels, distances):  # type: ignore[no-untyped-def]
+@njit(**FAST)
+def nearest_scored(rows, centers, products, offsets, norm, reach, relative, absolute, limit, labels, distances):  # type: ignore[no-untyped-def]
     """Assign rows ``(n, d)`` to centers ``(k, d)`` from the products −2 c·x ``(k, n)`` that BLAS made."""
     n = rows.shape[0]
     scores = np.empty(n, products.dtype)
@@ -225,10 +227,10 @@ def nearest_scored(rows, centers, products, offsets, norm, reach, relative, abso
         for r in range(n):
             scores[r] = products[k, r] + offsets[k]
         _compare(scores, k, best, second, labels)
-    _settle(rows, centers, best, second, norm, reach, relative, absolute, labels, distances)
+    _settle(rows, centers, best, second, norm, reach, relative, absolute, limit, labels, distances)
 
 
-@njit(**_fast)
+@njit(**FAST)
 def add_up(rows, weights, labels, distances, weight, first):  # type: ignore[no-untyped-def]
     """Add Σw ``(k,)`` and Σw·x ``(k, d)`` per label to `weight` and `first`, and return Σw·distance."""
     k, d = first.shape
@@ -250,7 +252,7 @@ def add_up(rows, weights, labels, distances, weight, first):  # type: ignore[no-
     return objective
 
 
-@njit(**_fast)
+@njit(**FAST)
 def farthest(distances, weights, floor, most):  # type: ignore[no-untyped-def]
     """Places of the `most` rows beyond `floor` of positive weight, farthest first, earlier rows first among equals."""
     found = np.empty(most, np.int64)
@@ -275,99 +277,7 @@ def farthest(distances, weights, floor, most):  # type: ignore[no-untyped-def]
     return found[:count]
 
 
-@njit(**_fast)
-def potentials_after(columns, points, closest, weights, potentials):  # type: ignore[no-untyped-def]
-    """Potential Σw·min(closest, ‖x − p‖²) ``(t,)`` for each trial point p.
-
-    `columns` ``(d, n)`` are the rows, feature by feature; `points` ``(t, d)`` the trials; `closest` ``(n,)`` the
-    squared distance to the centers chosen so far.
-    """
-    d, n = columns.shape
-    distance = np.empty(TILE)
-    for t in range(points.shape[0]):
-        total = 0.0
-        for start in range(0, n, TILE):
-            m = min(TILE, n - start)
-            distance[:m] = 0.0
-            for j in range(d):
-                p = points[t, j]
-                for r in range(m):
-                    difference = columns[j, start + r] - p
-                    distance[r] += difference * difference
-            part = 0.0
-            for r in range(m):
-                part += weights[start + r] * min(closest[start + r], distance[r])
-            total += part
-        potentials[t] = total
-
-
-@njit(**_fast)
-def approach(columns, point, closest):  # type: ignore[no-untyped-def]
-    """Lower `closest` ``(n,)`` to the squared distance to a new center `point` ``(d,)``."""
-    d, n = columns.shape
-    distance = np.empty(TILE)
-    for start in range(0, n, TILE):
-        m = min(TILE, n - start)
-        distance[:m] = 0.0
-        for j in range(d):
-            p = point[j]
-            for r in range(m):
-                difference = columns[j, start + r] - p
-                distance[r] += difference * difference
-        for r in range(m):
-            closest[start + r] = min(closest[start + r], distance[r])
-
-
-@njit(**_fast)
-def _rank(row, centers, r, owner, runner, first, second):  # type: ignore[no-untyped-def]
-    """Find the nearest and the second nearest center of one row."""
-    first[r] = second[r] = np.inf
-    owner[r] = runner[r] = -1
-    for k in range(centers.shape[0]):
-        distance = _distance(row, centers[k])
-        if distance < first[r]:
-            second[r], runner[r] = first[r], owner[r]
-            first[r], owner[r] = distance, k
-        elif distance < second[r]:
-            second[r], runner[r] = distance, k
-
-
-@njit(**_fast)
-def two_nearest(rows, centers, owner, runner, first, second):  # type: ignore[no-untyped-def]
-    """Fill in the nearest and the second nearest center of each row ``(n,)``, and the squared distances to them."""
-    for r in range(rows.shape[0]):
-        _rank(rows[r], centers, r, owner, runner, first, second)
-
-
-@njit(**_fast)
-def after_swap(rows, centers, new, away, owner, runner, first, second):  # type: ignore[no-untyped-def]
-    """Mend what `two_nearest` found after center `new` was replaced; `away` ``(n,)`` is the squared distance to it."""
-    for r in range(rows.shape[0]):
-        if owner[r] == new or runner[r] == new:
-            _rank(rows[r], centers, r, owner, runner, first, second)
-        elif away[r] < first[r]:
-            second[r], runner[r] = first[r], owner[r]
-            first[r], owner[r] = away[r], new
-        elif away[r] < second[r]:
-            second[r], runner[r] = away[r], new
-
-
-@njit(**_fast)
-def swap_potentials(away, owner, first, second, weights, potentials):  # type: ignore[no-untyped-def]
-    """Potential ``(k,)`` after a new center replaces each of the present ones.
-
-    `away` ``(n,)`` is the squared distance to the new center, `owner`, `first` and `second` describe the present ones.
-    """
-    kept = 0.0
-    potentials[:] = 0.0
-    for r in range(away.shape[0]):
-        with_owner = weights[r] * min(away[r], first[r])
-        kept += with_owner
-        potentials[owner[r]] += weights[r] * min(away[r], second[r]) - with_owner
-    potentials += kept
-
-
-@njit(**_fast)
+@njit(**FAST)
 def _mix(x):  # type: ignore[no-untyped-def]
     """Scramble 64 bits (the finaliser of splitmix64, doi:10.1145/2714064.2660195)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -375,7 +285,7 @@ def _mix(x):  # type: ignore[no-untyped-def]
     return x ^ (x >> np.uint64(31))
 
 
-@njit(**_fast)
+@njit(**FAST)
 def uniform(seed, positions, numbers):  # type: ignore[no-untyped-def]
     """Fill `numbers` ``(n,)`` with draws in (0, 1], each a function of the seed and its row's position alone."""
     start = _mix(np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15))
@@ -384,7 +294,7 @@ def uniform(seed, positions, numbers):  # type: ignore[no-untyped-def]
         numbers[i] = (np.float64(bits >> np.uint64(11)) + 1.0) * 2.0**-53
 
 
-@njit(**_fast)
+@njit(**FAST)
 def hash_rows(rows, hashes):  # type: ignore[no-untyped-def]
     """Fill `hashes` ``(n,)`` with a 64-bit digest of each row ``(n, d)``; equal rows have equal digests.
 
@@ -404,10 +314,12 @@ def hash_rows(rows, hashes):  # type: ignore[no-untyped-def]
         hashes[r] = _mix(digest)
 
 
-@njit(**_fast)
-def extremes(rows, least, greatest):  # type: ignore[no-untyped-def]
-    """Lower `least` ``(d,)`` and raise `greatest` ``(d,)`` to those of rows ``(n, d)``."""
+@njit(**FAST)
+def extremes(rows, weights, least, greatest):  # type: ignore[no-untyped-def]
+    """Lower `least` ``(d,)`` and raise `greatest` ``(d,)`` to those of rows ``(n, d)`` of positive weight."""
     for r in range(rows.shape[0]):
+        if not weights[r] > 0.0:
+            continue
         for j in range(rows.shape[1]):
             x = rows[r, j]
             least[j] = x if x < least[j] else least[j]

@@ -28,6 +28,8 @@ class KMeansParams:
     """Origin ``(d,)`` in the data's units, fixed for a run; subtracting it first keeps the digits of far-off data."""
     centers: Array
     """Centers less the shift, ``(k, d)``."""
+    spread: float = np.inf
+    """Σ w ‖x − shift‖² of all rows, where it is known."""
 
     @property
     def k(self) -> int:
@@ -178,7 +180,8 @@ class KMeans:
             if len(reseeded) == len(vacant):
                 break
             donor, w = int(statistics.distant.labels[row]), float(statistics.distant.weights[row])
-            if not weight[donor] > w:
+            # What rounding leaves of a cluster's weight is no row.
+            if weight[donor] - w <= 1e-12 * statistics.weight[donor]:
                 continue
             cluster = vacant[len(reseeded)]
             reseeded.append(cluster)
@@ -192,10 +195,13 @@ class KMeans:
         centers[filled] = first[filled] / weight[filled, None]
         for cluster in reseeded:
             centers[cluster] = placed[cluster]
-        # Σ w‖x − m‖² = Σ w‖x − c‖² − W‖m − c‖²: no difference of large sums.
-        gain = float(np.sum(weight[:, None] * (centers - placed) ** 2))
+        # Σ w‖x − m‖² = Σ w‖x − c‖² − W‖m − c‖², which loses digits where all rows are far from their centers; then
+        # from the shift, Σ w‖x − s‖² − W‖m − s‖², which loses fewer.
+        base, origin = (objective, placed) if objective <= params.spread else (params.spread, np.zeros_like(placed))
+        gain = float(np.sum(weight[:, None] * (centers - origin) ** 2))
         stuck = tuple(vacant[len(reseeded) :])
-        return Update(KMeansParams(params.shift, centers), max(0.0, objective - gain), tuple(reseeded), stuck)
+        moved = KMeansParams(params.shift, centers, params.spread)
+        return Update(moved, max(0.0, base - gain), tuple(reseeded), stuck)
 
     def assign(self, params: KMeansParams, rows: Rows) -> Assignment:
         """Label rows with their nearest centers."""

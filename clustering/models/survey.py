@@ -130,9 +130,10 @@ class Survey:
     """Distinct rows that are kept at most."""
 
     def __add__(self, other: Survey) -> Survey:
-        weight, mean, scatter = _merge(
-            (self.weight, self.mean, self.scatter), (other.weight, other.mean, other.scatter)
-        )
+        with np.errstate(over="ignore", invalid="ignore"):
+            weight, mean, scatter = _merge(
+                (self.weight, self.mean, self.scatter), (other.weight, other.mean, other.scatter)
+            )
         return Survey(
             self.cells + other.cells,
             self.count + other.count,
@@ -205,9 +206,11 @@ class SurveyModel:
         least, greatest = np.full(d, np.inf), np.full(d, -np.inf)
         digests = np.empty(n, np.uint64)
         for start, stop, part in sub_blocks(rows.values, np.zeros(d)):
-            kernels.extremes(part, least, greatest)
+            kernels.extremes(part, rows.weights[start:stop], least, greatest)
             kernels.hash_rows(part, digests[start:stop])
-            moments = _merge(moments, _moments(part, rows.weights[start:stop], wide))
+            # Squares that overflow are told of by whoever asks for the moments.
+            with np.errstate(over="ignore", invalid="ignore"):
+                moments = _merge(moments, _moments(part, rows.weights[start:stop], wide))
         weight, mean, scatter = moments
         return Survey(
             int(np.prod(rows.shape)), n, weight, mean, scatter, least, greatest,

@@ -61,6 +61,7 @@ def save(folder: Path, checkpoint: Checkpoint, identity: Identity) -> None:
     about = []
     for i, candidate in enumerate(checkpoint.state.candidates):
         arrays[f"{i}.shift"], arrays[f"{i}.centers"] = candidate.params.shift, candidate.params.centers
+        arrays[f"{i}.spread"] = np.array(candidate.params.spread)
         arrays[f"{i}.history"] = np.array(candidate.history).reshape(-1, 2)
         if candidate.statistics is not None:
             arrays[f"{i}.weight"], arrays[f"{i}.first"] = candidate.statistics.weight, candidate.statistics.first
@@ -152,7 +153,7 @@ def _differences(then: Any, now: Any, key: str = "") -> Any:
 def _restored(meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Checkpoint:
     candidates = []
     for i, about in enumerate(meta["candidates"]):
-        params = KMeansParams(arrays[f"{i}.shift"], arrays[f"{i}.centers"])
+        params = KMeansParams(arrays[f"{i}.shift"], arrays[f"{i}.centers"], float(arrays[f"{i}.spread"]))
         history = tuple((float(a), float(b)) for a, b in arrays[f"{i}.history"])
         statistics = None
         if f"{i}.weight" in arrays:

@@ -64,13 +64,19 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
     )
 
 
+_TAKEN = (
+    "centers", "weights", "history", "shift", "shifted_centers", "mean", "variance", "minimum", "maximum",
+    "cluster", "feature", "pass", "step",
+)  # fmt: skip
+
+
 def _feature_coordinates(features: tuple[Feature, ...]) -> dict[str, Any]:
     """Numeric labels of the feature dimensions; others are found in the attribute ``features`` alone."""
     found: dict[str, Any] = {}
     for d in dict.fromkeys(d for feature in features for d, _ in feature.at):
         labels = [dict(feature.at).get(d, np.nan) for feature in features]
         if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in labels):
-            found[d] = ("feature", np.asarray(labels))
+            found[f"feature_{d}" if d in _TAKEN else d] = ("feature", np.asarray(labels))
     return found
 
 
@@ -109,8 +115,14 @@ def save_model(fitted: Fitted, path: str | Path, attributes: Mapping[str, Any] |
     dataset.to_zarr(str(path), mode="w", consolidated=False, zarr_format=3)
 
 
-def load_model(path: str | Path) -> Fitted:
+def load_model(path: str | Path) -> tuple[Fitted, dict[str, Any]]:
     """Read a model: the path of a ``model.zarr``, or of a run's output that holds one.
+
+    Returns
+    -------
+    Fitted
+    dict
+        The attributes given to `save_model`, and those of the layout.
 
     Raises
     ------
@@ -128,4 +140,4 @@ def load_model(path: str | Path) -> Fitted:
             f"the model at {str(found)!r} has format {dataset.attrs['format']}; this version reads format {FORMAT}"
         )
     with dataset:
-        return from_dataset(dataset)
+        return from_dataset(dataset), dict(dataset.attrs)

@@ -153,6 +153,13 @@ def test_a_fit_does_not_converge_while_a_cluster_is_empty() -> None:
         assert not fit.converged or len(np.unique(fit.predict(values))) == 3
 
 
+def test_a_cluster_that_must_stay_empty_does_not_keep_the_loop_going() -> None:
+    # So it is on a sample with fewer distinct rows than clusters.
+    steps = run(np.zeros((5, 1)), state_of([[0.0], [7.0]]), Rule())
+    assert len(steps) <= 3
+    np.testing.assert_array_equal(steps[-1][0].best.params.centers, [[0.0], [7.0]])
+
+
 def test_the_end_is_told_with_its_reason(rng: np.random.Generator) -> None:
     values = rng.standard_normal((600, 3))
     start = values[:4]
@@ -321,7 +328,7 @@ def test_sums_over_labelled_rows_add_up(n: int, k: int, cuts: list[int], seed: i
         )
 
     edges = [0, *sorted(min(cut, n) for cut in cuts), n]
-    parts = [labelled(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [labelled(a, b) for a, b in pairwise(edges)]
     whole = labelled(0, n)
     for total in (reduce(add, parts), reduce(add, parts[::-1]), whole + labelled(0, 0)):
         assert total.objective == whole.objective

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clustering.models import kernels
+from clustering.models import kernels, seeding_kernels
 
 # Whole numbers keep every distance and sum exact, so that results are compared to the last bit.
 seeds = st.integers(0, 2**32 - 1)
@@ -22,7 +22,7 @@ def whole_numbers(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
 def two_nearest(rows: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, ...]:
     n = len(rows)
     found = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n), np.empty(n)
-    kernels.two_nearest(rows, centers, *found)
+    seeding_kernels.two_nearest(rows, centers, *found)
     return found
 
 
@@ -51,9 +51,9 @@ def test_nearest_two_centers_stay_right_after_any_swaps(seed: int, n: int, d: in
     assert_two_nearest(rows, centers, found)
     for out, place in zip(rng.integers(k, size=swaps), rng.integers(n, size=swaps), strict=True):
         away = np.full(n, np.inf)
-        kernels.approach(columns, rows[place], away)
+        seeding_kernels.approach(columns, rows[place], away)
         centers[out] = rows[place]
-        kernels.after_swap(rows, centers, out, away, *found)
+        seeding_kernels.after_swap(rows, centers, out, away, *found)
         assert_two_nearest(rows, centers, found)
 
 
@@ -64,7 +64,7 @@ def test_swap_potentials_are_those_of_each_swap_carried_out(seed: int, n: int, d
     weights = rng.integers(1, 4, n).astype(np.float64)
     owner, _, first, second = two_nearest(rows, centers)
     potentials = np.empty(k)
-    kernels.swap_potentials(squared_distances(rows, new)[:, 0], owner, first, second, weights, potentials)
+    seeding_kernels.swap_potentials(squared_distances(rows, new)[:, 0], owner, first, second, weights, potentials)
     for out in range(k):
         swapped = centers.copy()
         swapped[out] = new
@@ -78,10 +78,10 @@ def test_trial_potentials_are_those_of_each_trial_chosen(seed: int, n: int, d: i
     weights, closest = rng.integers(1, 4, n).astype(np.float64), rng.integers(0, 60, n).astype(np.float64)
     columns = np.ascontiguousarray(rows.T)
     potentials = np.empty(trials)
-    kernels.potentials_after(columns, points, closest, weights, potentials)
+    seeding_kernels.potentials_after(columns, points, closest, weights, potentials)
     for trial, point in enumerate(points):
         lowered = closest.copy()
-        kernels.approach(columns, point, lowered)
+        seeding_kernels.approach(columns, point, lowered)
         np.testing.assert_array_equal(lowered, np.minimum(closest, squared_distances(rows, point[None])[:, 0]))
         assert potentials[trial] == weights @ lowered
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import reduce
+from itertools import pairwise
 from operator import add
 
 import numpy as np
@@ -37,7 +38,7 @@ class Problem:
 
     def parts(self) -> list[KMeansStatistics]:
         edges = [0, *self.cuts.tolist(), len(self.values)]
-        return [self.statistics(self.rows(a, b)) for a, b in zip(edges, edges[1:], strict=False)]
+        return [self.statistics(self.rows(a, b)) for a, b in pairwise(edges)]
 
 
 problems = st.builds(Problem, seeds, st.integers(0, 60), st.integers(1, 4), st.integers(1, 15))
