@@ -156,18 +156,19 @@ def check_features(source: Source, fitted: Fitted) -> None:
     Raises
     ------
     DataError
-        If their number or the order of the variables differs.
+        If their number or their order differs.
     """
     if source.n_features != len(fitted.features):
         raise DataError(
             f"the data have {source.n_features} features and the model was fitted on {len(fitted.features)}; "
             "select the same variables and feature dimensions"
         )
-    theirs = list(dict.fromkeys(feature.variable for feature in fitted.features))
-    if sorted(theirs) == sorted(source.variables) and theirs != list(source.variables):
+    theirs, ours = [str(f) for f in fitted.features], [str(f) for f in source.features]
+    if theirs != ours and sorted(theirs) == sorted(ours):
+        first = next(i for i, pair in enumerate(zip(theirs, ours, strict=True)) if pair[0] != pair[1])
         raise DataError(
-            f"the features are {', '.join(source.variables)}, in another order than the model's {', '.join(theirs)}; "
-            "name the variables in the model's order"
+            f"the features {', '.join(ours[first : first + 3])} are in another order than the model's "
+            f"{', '.join(theirs[first : first + 3])}; name and select them as for the fit"
         )
 
 

@@ -18,6 +18,7 @@ app = App(
     version=__version__,
     help_format="plaintext",
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 
 Overrides = Annotated[
@@ -223,7 +224,7 @@ def run(tokens: list[str]) -> int:
     try:
         app([token for token in tokens if token != "--debug"], exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        return _fail(" ".join(str(error).split()) + "; see clustering --help", 2)
+        return _fail(" ".join(str(error).split()).rstrip(".") + "; see clustering --help", 2)
     except (ConfigError, SourceError, MissingDependencyError) as error:
         return _failed(error, debug, 2)
     except ClusteringError as error:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from clustering.errors import ConfigError, nearest
 
@@ -19,8 +28,12 @@ class _Section(BaseModel):
 def _size(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ValueError("a size such as 2GiB or 500MB is needed")
-    if TypeAdapter(ByteSize).validate_python(value) < 1:
-        raise ValueError("a size above zero is needed")
+    try:
+        size = TypeAdapter(ByteSize).validate_python(value)
+    except ValidationError:
+        size = ByteSize(0)
+    if size < 1:
+        raise ValueError("a size such as 2GiB or 500MB is needed")
     return str(value)
 
 
@@ -31,6 +44,17 @@ Size = Annotated[str, BeforeValidator(_size)]
 def in_bytes(size: str) -> int:
     """Read a size in bytes."""
     return int(TypeAdapter(ByteSize).validate_python(size))
+
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number is needed")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_truth)]
+"""A whole number; YAML reads yes and no as truth values, which are none."""
+Number = Annotated[float, BeforeValidator(_no_truth)]
 
 
 class SourceConfig(_Section):
@@ -65,29 +89,35 @@ class ModelConfig(_Section):
 
     kind: Literal["kmeans"] = "kmeans"
     """The model."""
-    k: int = Field(8, ge=1)
+    k: Whole = Field(8, ge=1)
     """Number of clusters."""
 
 
 class FitConfig(_Section):
     """How to fit."""
 
-    seed: int = Field(0, ge=0)
+    seed: Whole = Field(0, ge=0, le=2**63 - 1)
     """All draws follow from it."""
-    restarts: int = Field(10, ge=1)
+    restarts: Whole = Field(10, ge=1)
     """Starts that compete on the row sample, in memory."""
-    finalists: int = Field(1, ge=1)
+    finalists: Whole = Field(1, ge=1)
     """Best starts carried to the full data; each block is read once whatever their number."""
-    sample_rows: int = Field(200_000, ge=1)
+    sample_rows: Whole = Field(200_000, ge=1)
     """Rows of the sample drawn in the first read."""
     init: Literal["kmeans++", "random"] = "kmeans++"
     """How starts are chosen."""
-    max_iterations: int = Field(300, ge=1)
+    max_iterations: Whole = Field(300, ge=1)
     """Passes over the full data at most."""
-    tolerance: float = Field(0.0, ge=0)
+    tolerance: Number = Field(0.0, ge=0)
     """Stop when the objective changes by no more than this, relative to itself; 0: when no assignment changes."""
-    max_seconds: float | None = Field(None, gt=0)
+    max_seconds: Number | None = Field(None, gt=0)
     """Stop after this wall time, in seconds, with a valid model."""
+
+    @model_validator(mode="after")
+    def _finalists_are_restarts(self) -> Self:
+        if self.finalists > self.restarts:
+            raise ValueError(f"fit.finalists is {self.finalists}, above fit.restarts, {self.restarts}; lower it")
+        return self
 
 
 class AddressConfig(_Section):
@@ -102,7 +132,7 @@ class ComputeConfig(_Section):
 
     cluster: Literal["threads", "synchronous", "local"] | AddressConfig = "threads"
     """Threads of this process, worker processes on this machine (local), or {address: tcp://host:port}."""
-    workers: int | None = Field(None, ge=1)
+    workers: Whole | None = Field(None, ge=1)
     """Threads or worker processes; of an address, workers to wait for. Default: the number of processors."""
     memory: Size = "2GiB"
     """Memory budget of each worker; half of it keeps decoded rows between passes."""
@@ -184,7 +214,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"{str(path)!r} is not YAML{where}: {getattr(error, 'problem', error)}") from error
+        raise ConfigError(
+            f"{str(path)!r} is not YAML{where}: {' '.join(str(getattr(error, 'problem', None) or error).split())}"
+        ) from error
     if not isinstance(content, dict):
         raise ConfigError(f"the config {str(path)!r} holds no keys; {nearest('', JobConfig.model_fields)}")
     for override in overrides:
@@ -197,7 +229,7 @@ def check_config(content: dict[str, Any]) -> JobConfig:
     try:
         return JobConfig.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(_sentence(error)) from None
+        raise ConfigError(_sentence(error, content)) from None
 
 
 def _override(content: dict[str, Any], override: str) -> None:
@@ -225,27 +257,39 @@ _ALLOWED = {
 """What to say of keys that take one of several forms."""
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, content: Any) -> str:
     """Say the first fault of a config in one line."""
     first = error.errors(include_url=False)[0]
-    # The members of a union show up in the place of an error; only keys of the config are of use to its writer.
-    place = [str(part) for part in first["loc"] if isinstance(part, int) or _is_key(str(part))]
+    place = _place(first["loc"], content, first["type"] in ("missing", "extra_forbidden"))
     key = ".".join(place)
     match first["type"]:
         case "extra_forbidden":
-            allowed = _fields_at(place[:-1])
-            return f"unknown key {key!r}; {nearest(place[-1], allowed)}"
+            return f"unknown key {key!r}; {nearest(place[-1], _fields_at(place[:-1]))}"
         case "missing":
             return f"key {key!r} is missing; add it to the config"
         case _:
             expected = first.get("ctx", {}).get("expected")
-            allowed_text = f"allowed: {expected}" if expected else first["msg"].removeprefix("Value error, ")
-            remedy = _ALLOWED.get(key, allowed_text[0].lower() + allowed_text[1:])
-            return f"{key} is {first['input']!r}; {remedy}"
+            remedy = f"allowed: {expected}" if expected else first["msg"].removeprefix("Value error, ")
+            remedy = _ALLOWED.get(key, remedy[0].lower() + remedy[1:])
+            # A rule over several keys names them itself.
+            return remedy if remedy.startswith(f"{key}.") else f"{key} is {first['input']!r}; {remedy}"
 
 
-def _is_key(part: str) -> bool:
-    return part.isidentifier() or part.isdigit()
+def _place(loc: tuple[int | str, ...], content: Any, absent: bool) -> list[str]:
+    """Keep the keys of a config from the place of an error, and leave out the members of unions.
+
+    Where the fault is a key, `absent` tells that the last part is one all the same.
+    """
+    place: list[str] = []
+    for number, part in enumerate(loc):
+        present = (isinstance(content, dict) and part in content) or (
+            isinstance(content, list) and isinstance(part, int)
+        )
+        if present:
+            content = content[part]
+        if present or (absent and number == len(loc) - 1):
+            place.append(" ".join(str(part).split()))
+    return place
 
 
 def _fields_at(place: list[str]) -> list[str]:

@@ -19,7 +19,7 @@ import yaml
 from clustering.api import check_features
 from clustering.data.plan import Plan
 from clustering.data.source import Source, open_source
-from clustering.errors import OutputError, SourceError
+from clustering.errors import DataError, OutputError, SourceError
 from clustering.execution.engine import Engine, connect
 from clustering.execution.passes import Rounds, rounds
 from clustering.fitting import start as starting
@@ -57,6 +57,8 @@ class Job:
     output: Output
     identity: Identity
     rule: Rule
+    model: Fitted | None
+    """The model to label with; None for a fit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +87,7 @@ def run_fit(config: JobConfig, watch: Watch, step: Step[Any] = call) -> dict[str
     """
     job: Job = step("open", partial(open_job, config, watch))
     with job.output.locked(), _working(job) as work:
+        _refuse_finished(job)
         begun: Checkpoint = step("sample", partial(begin, job, work, watch))
         ended: Checkpoint = step("fit", partial(fit, job, work, begun, watch))
         labelled: Labelled = step("label", partial(label_rows, job, work, ended, watch))
@@ -100,9 +103,10 @@ def run_predict(model: str, config: JobConfig, watch: Watch, step: Step[Any] = c
     model
         Path of a ``model.zarr``, or of the output of a run.
     """
-    known = load_model(model)
+    known, _ = load_model(model)
     job: Job = step("open", partial(open_job, config, watch, known))
     with job.output.locked(), _working(job) as work:
+        _refuse_finished(job)
         labelled: Labelled = step("label", partial(label_with, job, work, known, watch))
         record: dict[str, Any] = step("report", partial(publish, job, work.engine, labelled, watch))
     return record
@@ -123,16 +127,23 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
         check_features(source, model)
     rule = Rule(config.fit.tolerance, config.fit.max_iterations, config.fit.max_seconds)
     identity = Identity(config.identity, source.fingerprint())
-    unfinished = None if model else checkpoints.latest(output.checkpoints, identity, output.finished)
-    if output.finished and not unfinished and not config.output.overwrite:
-        raise OutputError(
-            f"output.store {config.output.store!r} holds a finished run; "
-            "set output.overwrite to true to replace it, or name another folder"
-        )
     plan = source.plan(block_bytes=config.block_bytes, memory=config.memory_bytes)
+    job = Job(config, source, plan, output, identity, rule, model)
+    _refuse_finished(job)
     shape = " × ".join(f"{d} {n:,}" for d, n in zip(source.sample_dims, source.shape, strict=True))
     watch.say(f"source {config.source.store}: {shape}; {source.n_features:,} features; {len(plan):,} blocks")
-    return Job(config, source, plan, output, identity, rule)
+    return job
+
+
+def _refuse_finished(job: Job) -> None:
+    """Keep a finished output, unless it may be replaced or the run that goes on was meant to replace it."""
+    output = job.output
+    unfinished = job.model is None and checkpoints.latest(output.checkpoints, job.identity, output.finished)
+    if output.finished and not unfinished and not job.config.output.overwrite:
+        raise OutputError(
+            f"output.store {job.config.output.store!r} holds a finished run; "
+            "set output.overwrite to true to replace it, or name another folder"
+        )
 
 
 @contextmanager
@@ -230,6 +241,8 @@ def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
     sums, result = _labels(job, work, fresh, folder, watch)
     save_model(result, folder / "model.zarr", _provenance(job, run))
     rows = int(sums.rows.sum())
+    about = replace(result.summary, cells=job.plan.cells, count=rows, weight=float(sums.weight.sum()))
+    result = replace(result, summary=about)
     return Labelled(run, result, folder, {"label": time.perf_counter() - began}, True, rows, job.plan.cells - rows)
 
 
@@ -245,6 +258,11 @@ def _labels(job: Job, work: Rounds, known: Fitted, folder: Path, watch: Watch) -
         with rounds(job.source, plan, work.engine, memory=job.config.memory_bytes) as others:
             passed = label(others, known.model, known.params, write)
     sums: LabelStatistics = passed.statistics[0]
+    if not sums.rows.any():
+        raise DataError(
+            f"no row takes part: all {job.plan.cells} cells are masked or have missing features; "
+            "check source.mask, source.select and the fill values"
+        )
     result = known.finished(sums.objective, sums.weight, passed.reading.blocks / len(plan), passed.reading.bytes)
     watch.say(f"labelled {int(sums.rows.sum()):,} rows in {passed.seconds:.1f} s, J {sums.objective:.10g}")
     return sums, result
@@ -280,6 +298,9 @@ def publish(job: Job, engine: Engine, labelled: Labelled, watch: Watch) -> dict[
     record["seconds"] = _rounded(seconds)
     write_json(labelled.folder / "run.json", record)
     job.output.publish(labelled.run)
+    if job.model is not None:
+        # What an earlier fit left here no longer belongs to what is published.
+        checkpoints.clear(job.output.checkpoints)
     watch.finished(record, pictures)
     return record
 
@@ -365,12 +386,14 @@ def redo_report(store: str) -> Path:
     record = output.read_json("run.json")
     config = JobConfig.model_validate(record["config"])
     folder = output.path / "current"
-    result = load_model(folder)
+    result, _ = load_model(folder)
     try:
         source = open_source(**config.source.model_dump(exclude={"store"}), data=config.source.store)
     except SourceError:
         source = None
     with output.locked():
         pictures, colours = draw_pictures(result, folder, source)
-        write_bytes(folder / "report.html", render(result, record, pictures, colours, config_text(config)).encode())
+        page = render(result, record, pictures, colours, config_text(config))
+        write_bytes(folder / "report.html", page.encode())
+        output.link()
     return output.path / "report.html"

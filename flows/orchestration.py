@@ -25,7 +25,7 @@ def api_configured() -> bool:
     path = Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml"))
     try:
         content = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError):
+    except (OSError, ValueError):
         return False
     active = os.environ.get("PREFECT_PROFILE", content.get("active", ""))
     profile = content.get("profiles", {}).get(active, {})

@@ -86,8 +86,8 @@ def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]
         if "://" not in store and not Path(store).exists():
             raise SourceError(f"no store at {store!r}; check source.store (a path or a URL of a Zarr store)") from error
         raise SourceError(f"{where!r} holds no Zarr array or group; name one, or convert it with 'ingest'") from error
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise SourceError(f"cannot open {where!r}: {reason}; check the path, the group and the credentials") from error
 
 

@@ -7,7 +7,7 @@ import resource
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,6 +21,8 @@ from clustering.errors import ClusteringError, ConfigError, ExecutionError, Miss
 
 CONNECT_SECONDS = 30.0
 """How long to wait for a scheduler or its first worker, in seconds."""
+_LIBRARIES = 512 * 1024 * 1024
+"""Memory that a worker takes before it holds any data, with room to spare, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,20 @@ class Engine:
                 "a worker that is out of memory is the usual cause: lower compute.memory or use larger workers"
             ) from error
 
-    def everywhere(self, function: Callable[..., Any], *args: Any) -> None:
-        """Call a function in this process and in every worker process."""
+    def release(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call a function that lets go of something, in this process and in every worker process."""
         function(*args)
         if self.client is not None:
-            self.client.run(function, *args)
+            # A cluster that is gone keeps nothing, and must not hide how the work ended.
+            with suppress(Exception):
+                self.client.run(function, *args, on_error="ignore")
 
     def peak_rss(self) -> int:
         """Peak memory of this process or a worker, whichever used most, in bytes."""
         found = [_peak_rss()]
         if self.client is not None:
-            found += self.client.run(_peak_rss).values()
+            with suppress(Exception):
+                found += self.client.run(_peak_rss).values()
         return max(found)
 
 
@@ -158,11 +163,11 @@ def _local(workers: int, memory: int | None) -> Iterator[Any]:
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            memory_limit=None if memory is None else 2 * memory,
-            dashboard_address=None,
+            memory_limit=None if memory is None else 2 * memory + _LIBRARIES,
+            dashboard_address="127.0.0.1:0",
             silence_logs=50,
         ) as cluster,
-        distributed.Client(cluster) as client,
+        distributed.Client(cluster, set_as_default=False) as client,
     ):
         yield client
 
@@ -171,8 +176,8 @@ def _local(workers: int, memory: int | None) -> Iterator[Any]:
 def _reach(address: str, workers: int) -> Iterator[Any]:
     distributed = _distributed()
     try:
-        client = distributed.Client(address, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError, TimeoutError) as error:
+        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, TypeError, ValueError) as error:
         raise ExecutionError(
             f"no Dask scheduler answers at {address!r} within {CONNECT_SECONDS:.0f} s; "
             "check compute.cluster.address, or use 'threads' or 'local'"

@@ -112,4 +112,4 @@ def rounds(source: Source, plan: Plan, engine: Engine, *, memory: int, scratch: 
     try:
         yield Rounds(source, plan, engine, residency)
     finally:
-        engine.everywhere(release, residency.session)
+        engine.release(release, residency.session)

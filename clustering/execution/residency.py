@@ -10,12 +10,15 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clustering.data.plan import Plan
 from clustering.data.rows import Rows
 from clustering.data.source import Source
+from clustering.errors import OutputError
 
 SCRATCH_SHARE = 0.8
 """Share of the free scratch space that may be used."""
@@ -43,13 +46,19 @@ class _Shelf:
         self.folder: Path | None = None
         self.space = 0
         if residency.scratch is not None:
-            Path(residency.scratch).mkdir(parents=True, exist_ok=True)
-            self.folder = Path(tempfile.mkdtemp(prefix="clustering-", dir=residency.scratch))
+            try:
+                Path(residency.scratch).mkdir(parents=True, exist_ok=True)
+                self.folder = Path(tempfile.mkdtemp(prefix="clustering-", dir=residency.scratch))
+            except OSError as error:
+                raise OutputError(
+                    f"cannot write to the scratch folder {residency.scratch!r}: {error.strerror}; name another folder"
+                ) from error
             self.space = int(shutil.disk_usage(self.folder).free * SCRATCH_SHARE)
         self.filed: dict[int, Rows] = {}
 
     def find(self, index: int) -> Rows | None:
-        return self.kept.get(index) or self.filed.get(index)
+        rows = self.kept.get(index)
+        return self.filed.get(index) if rows is None else rows
 
     def offer(self, index: int, rows: Rows) -> None:
         size = rows.nbytes
@@ -63,11 +72,24 @@ class _Shelf:
             if self.folder is None or size > self.space:
                 return
             self.space -= size
-        path = self.folder / f"{index}.npy"
-        np.save(path, rows.values)
-        mapped = replace(rows, values=np.load(path, mmap_mode="r"))
+        mapped = replace(
+            rows,
+            values=self._file(f"{index}-values", rows.values),
+            weights=self._file(f"{index}-weights", rows.weights) if any(rows.weights.strides) else rows.weights,
+            kept=None if rows.kept is None else self._file(f"{index}-kept", rows.kept),
+        )
         with self.lock:
             self.filed[index] = mapped
+
+    def _file(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        """Write an array as it is, and map it."""
+        if not array.size:
+            return array
+        assert self.folder is not None
+        path = self.folder / f"{name}.npy"
+        np.save(path, array)
+        mapped: NDArray[Any] = np.load(path, mmap_mode="r")
+        return mapped
 
     def clear(self) -> None:
         self.kept.clear()

@@ -81,12 +81,13 @@ class Fitted:
     @property
     def centers(self) -> Array:
         """Centers ``(k, d)`` in the data's own units."""
-        return _read_only(self.params.shift + self.params.centers)
+        with np.errstate(over="ignore"):
+            return _read_only(self.params.shift + self.params.centers)
 
     def finished(self, objective: float, weight: Array, reads: float, bytes_read: int) -> Fitted:
         """Take in what the labelling pass measured at the final params: the objective and the weights ``(k,)``."""
         return replace(
-            self, objective=objective, shares=weight / weight.sum(), reads=self.reads + reads,
+            self, objective=objective, shares=weight / (weight.sum() or 1.0), reads=self.reads + reads,
             bytes_read=self.bytes_read + bytes_read,
         )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import xarray as xr
 from matplotlib import colormaps
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -160,13 +162,23 @@ def centers(fitted: Fitted, colours: NDArray[np.float64]) -> bytes:
 
 
 def _axis(array: xr.DataArray, dim: str) -> NDArray[Any]:
+    """Places along a dimension: its coordinate if that runs one way without gaps, otherwise positions."""
     if dim in array.coords and array[dim].dtype.kind in "iufM":
-        return np.asarray(array[dim].values)
+        values = np.asarray(array[dim].values)
+        steps = np.diff(values.astype(np.float64)) if values.dtype.kind != "M" else np.diff(values).astype(np.float64)
+        gaps = np.isnat(values) if values.dtype.kind == "M" else ~np.isfinite(values)
+        if not gaps.any() and ((steps > 0).all() or (steps < 0).all()):
+            return values
     return np.arange(array.sizes[dim])
 
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
+    # Names from the data are text, not mathematics, and may be in a script that the font lacks.
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     # Without software and date, the same run gives the same bytes.
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
     return buffer.getvalue()

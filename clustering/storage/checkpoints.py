@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -109,18 +110,28 @@ def latest(folder: Path, identity: Identity, finished: str | None) -> Checkpoint
         If the unfinished run has another config or another source; the message names what differs.
     """
     for file in reversed(_files(folder)):
-        try:
-            with np.load(file, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            meta = json.loads(arrays.pop("meta").tobytes())
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        loaded = _load(file)
+        if loaded is None:
             # Damaged, by a full disk for example: the one before is as good a place to go on from.
             continue
+        meta, arrays = loaded
         if meta["run"] == finished:
             return None
         _same(folder, meta, identity)
         return _restored(meta, arrays)
     return None
+
+
+def _load(file: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
+    """Read a checkpoint; None if it is damaged. The zip format checks every byte."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            arrays = {}
+            for member in archive.namelist():
+                arrays[member.removesuffix(".npy")] = np.load(io.BytesIO(archive.read(member)), allow_pickle=False)
+        return json.loads(arrays.pop("meta").tobytes()), arrays
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+        return None
 
 
 def _files(folder: Path) -> list[Path]:

@@ -48,15 +48,16 @@ def create_labels(path: str | Path, source: Source, plan: Plan, k: int, attribut
         JSON attributes of the group.
     """
     coordinates = source.dataset.drop_vars(list(source.dataset.data_vars))
-    keep = [name for name, c in coordinates.coords.items() if set(c.dims) <= set(source.sample_dims)]
+    # A coordinate that has the labels' own name gives way to them.
+    keep = [name for name, c in coordinates.coords.items() if set(c.dims) <= set(source.sample_dims) and name != NAME]
     with warnings.catch_warnings():
         # String coordinates have no final Zarr v3 specification yet; the source's own are copied all the same.
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
         plain = xr.Dataset(coords={name: coordinates[name].variable.copy() for name in keep}, attrs=dict(attributes))
         for name in plain.variables:
-            plain[name].encoding = {
-                key: value for key, value in plain[name].encoding.items() if key in ("units", "calendar", "dtype")
-            }
+            # Times keep their units; numbers were decoded, and are kept as such.
+            kept = ("units", "calendar", "dtype") if plain[name].dtype.kind in "mM" else ()
+            plain[name].encoding = {key: value for key, value in plain[name].encoding.items() if key in kept}
         plain.to_zarr(str(path), mode="w", consolidated=False, zarr_format=3)
     chunks = tuple(min(c, n) for c, n in zip(source.chunks, source.shape, strict=True))
     if math.prod(chunks) < SMALL_CHUNK:
@@ -89,9 +90,8 @@ class LabelWriter:
 
 @lru_cache(maxsize=4)
 def _open(path: str) -> zarr.Array[Any]:
-    array = zarr.open_array(f"{path}/{NAME}", mode="r+", config={"write_empty_chunks": True})
-    assert isinstance(array, zarr.Array)
-    return array
+    # Opening does not take this setting from its arguments, although it has one for it.
+    return zarr.open_array(f"{path}/{NAME}", mode="r+").with_config({"write_empty_chunks": True})
 
 
 def labels_in_memory(source: Source, k: int) -> tuple[NDArray[Any], xr.DataArray]:

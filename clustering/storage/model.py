@@ -132,7 +132,11 @@ def load_model(path: str | Path) -> tuple[Fitted, dict[str, Any]]:
     found = next((p for p in (Path(path) / "model.zarr", Path(path)) if (p / "zarr.json").is_file()), None)
     if found is None:
         raise SourceError(f"no model at {str(path)!r}; name a model.zarr, or the output of a finished run")
-    dataset = xr.open_dataset(str(found), engine="zarr", consolidated=False, chunks=None)
+    try:
+        dataset = xr.open_dataset(str(found), engine="zarr", consolidated=False, chunks=None)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise SourceError(f"{str(found)!r} is not a model ({reason}); name a model.zarr written by 'fit'") from error
     if "format" not in dataset.attrs or "centers" not in dataset:
         raise SourceError(f"the Zarr group at {str(found)!r} is not a model; name a model.zarr written by 'fit'")
     if dataset.attrs["format"] != FORMAT:

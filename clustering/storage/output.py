@@ -4,6 +4,7 @@
 
     output/
       current -> versions/<run>      the switch: one symbolic link, replaced atomically
+      previous -> versions/<run>     the version before, for those who were reading it
       model.zarr -> current/model.zarr    (likewise labels.zarr, report.html, run.json)
       versions/<run>/                everything a run made
       checkpoints/                   of the run under way, or the last one
@@ -25,7 +26,7 @@ from clustering.errors import OutputError
 
 PARTS = ("model.zarr", "labels.zarr", "report.html", "run.json")
 """What a finished run leaves, by the names they are found under."""
-_CURRENT, _VERSIONS, _CHECKPOINTS, _LOCK = "current", "versions", "checkpoints", ".lock"
+_CURRENT, _PREVIOUS, _VERSIONS, _CHECKPOINTS, _LOCK = "current", "previous", "versions", "checkpoints", ".lock"
 
 
 class Output:
@@ -45,10 +46,7 @@ class Output:
     @property
     def finished(self) -> str | None:
         """Name of the published run, if there is one."""
-        try:
-            return (self.path / _CURRENT).readlink().name
-        except OSError:
-            return None
+        return self._version(_CURRENT)
 
     def staging(self, run: str) -> Path:
         """Folder of what a run makes, out of sight until it is published."""
@@ -72,8 +70,8 @@ class Output:
         if not writable:
             raise OutputError(f"cannot write to output.store {str(self.path)!r}: {above} is not a writable folder")
         if self.path.is_dir():
-            ours = {_CURRENT, _VERSIONS, _CHECKPOINTS, _LOCK, *PARTS}
-            foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in ours)
+            ours = {_CURRENT, _PREVIOUS, _VERSIONS, _CHECKPOINTS, _LOCK, *PARTS}
+            foreign = sorted(e.name for e in self.path.iterdir() if e.name not in ours and not _is_half_made(e))
             if foreign:
                 raise OutputError(
                     f"output.store {str(self.path)!r} holds {foreign[0]!r}, which is not from a run; name a new folder"
@@ -122,10 +120,20 @@ class Output:
         """Remove what was staged and not published; an unfinished run makes it again."""
         folder = self.path / _VERSIONS
         if folder.is_dir():
+            kept = {self._version(_CURRENT), self._version(_PREVIOUS)}
             for version in folder.iterdir():
-                if version.name != self.finished:
+                if version.name not in kept:
                     shutil.rmtree(version, ignore_errors=True)
             _remove_empty([folder])
+        for entry in self.path.iterdir():
+            if _is_half_made(entry):
+                entry.unlink()
+
+    def _version(self, link: str) -> str | None:
+        try:
+            return (self.path / link).readlink().name
+        except OSError:
+            return None
 
     def stage(self, run: str) -> Path:
         """Make an empty folder for what a run makes."""
@@ -136,12 +144,24 @@ class Output:
 
     def publish(self, run: str) -> None:
         """Switch the output to a staged run, in one step, and drop the others."""
+        before = self.finished
+        self.link()
+        _replace_link(self.path / _CURRENT, f"{_VERSIONS}/{run}")
+        self.link()
+        if before is not None and before != run:
+            # It stays until the next switch: someone may be reading it.
+            _replace_link(self.path / _PREVIOUS, f"{_VERSIONS}/{before}")
+        self._drop_unpublished()
+
+    def link(self) -> None:
+        """Let the output's names lead to what the current version holds."""
         for part in PARTS:
             link = self.path / part
-            if not link.is_symlink():
-                _replace_link(link, f"{_CURRENT}/{part}")
-        _replace_link(self.path / _CURRENT, f"{_VERSIONS}/{run}")
-        self._drop_unpublished()
+            if (self.path / _CURRENT / part).exists() != link.is_symlink():
+                if link.is_symlink():
+                    link.unlink()
+                else:
+                    _replace_link(link, f"{_CURRENT}/{part}")
 
     def read_json(self, name: str) -> Any:
         """Read a published JSON file.
@@ -181,6 +201,11 @@ def write_bytes(path: Path, content: bytes) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def _is_half_made(entry: Path) -> bool:
+    """Tell a link or file that a killed run had not yet put in its place."""
+    return any(entry.name.startswith(f".{name}.") for name in (_CURRENT, _PREVIOUS, *PARTS))
 
 
 def _replace_link(link: Path, target: str) -> None:

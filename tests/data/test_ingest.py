@@ -157,6 +157,14 @@ def test_members_of_an_archive_become_variables(tmp_path: Path, out: Path) -> No
     assert open_source(out, variables=["x_test"]).shape == (20,)
 
 
+@pytest.mark.parametrize("name", ["row", "feature", "a/b"])
+def test_a_member_of_any_name_can_be_clustered(tmp_path: Path, out: Path, name: str) -> None:
+    np.savez(tmp_path / "a.npz", **{name: np.arange(50.0)}, x=MATRIX)
+    (variable,) = set(ingest(tmp_path / "a.npz", out).variables) - {"x"}
+    source = open_source(out, variables=[variable])
+    assert np.array_equal(source.read(source.plan().block(0)).values, np.arange(50.0)[:, None])
+
+
 # Tables
 
 
@@ -166,6 +174,7 @@ FRAME = pd.DataFrame(
         "fraction": RNG.standard_normal(400),
         "gaps": np.where(np.arange(400) % 7 == 0, np.nan, np.arange(400.0)),
         "flag": np.arange(400) % 3 == 0,
+        "choice": np.arange(400) % 2,
         "word": [f"w{i}" for i in range(400)],
     }
 )
@@ -187,11 +196,10 @@ def test_numeric_columns_become_variables_and_gaps_become_nan(tmp_path: Path, ou
     found = stored(out)
     assert {n: v.dims for n, v in found.items()} == dict.fromkeys(frame.columns.drop("word"), ("row",))
     assert {n: str(v.dtype) for n, v in found.items()} == {n: kind for n, (_, _, _, kind) in written.items()}
-    assert np.array_equal(found["whole"], FRAME["whole"])
-    assert found["whole"].dtype == np.int64
-    assert np.array_equal(found["fraction"], FRAME["fraction"])
+    for name, kind in {"whole": "i8", "choice": "i8", "fraction": "f8", "flag": "?"}.items():
+        assert np.array_equal(found[name], FRAME[name])
+        assert (name, found[name].dtype) == (name, kind)
     assert np.array_equal(found["gaps"], FRAME["gaps"], equal_nan=True)
-    assert np.array_equal(found["flag"], FRAME["flag"])
     assert np.flatnonzero(np.isnan(found["holes"])).tolist() == [3, 9]
 
 
@@ -203,8 +211,8 @@ def test_columns_make_rows_with_gaps_left_out(tmp_path: Path, out: Path) -> None
 
 
 def test_many_batches_are_joined_in_order(tmp_path: Path, out: Path) -> None:
-    values = RNG.random(300_000).astype("f4")
-    pq.write_table(pa.table({"x": values}), tmp_path / "t.parquet", row_group_size=7_001)
+    values = RNG.random(1_300_000)
+    pq.write_table(pa.table({"x": values}), tmp_path / "t.parquet", row_group_size=70_001)
     ingest(tmp_path / "t.parquet", out)
     assert np.array_equal(stored(out)["x"], values)
 
@@ -222,6 +230,19 @@ def test_the_type_of_a_csv_column_is_that_of_all_its_rows(tmp_path: Path, out: P
     assert np.array_equal(found, [float(first or "nan")] * 300_000 + [1.5], equal_nan=True)
 
 
+def test_a_csv_column_that_turns_into_text_is_left_out(tmp_path: Path, out: Path) -> None:
+    (tmp_path / "t.csv").write_text("x,y\n" + "1,2\n" * 300_000 + "n/k,3\n")
+    assert set(ingest(tmp_path / "t.csv", out).variables) == {"y"}
+    assert stored(out)["y"].values.tolist() == [2] * 300_000 + [3]
+
+
+@pytest.mark.parametrize("number", ["3", "2.5"], ids=["whole", "fraction"])
+def test_spaces_after_commas_do_not_make_text_of_numbers(tmp_path: Path, out: Path, number: str) -> None:
+    (tmp_path / "t.csv").write_text(f"x, y\n7, {number}\n8, 9\n")
+    ingest(tmp_path / "t.csv", out)
+    assert [v.values.tolist() for v in stored(out).values()] == [[7, 8], [float(number), 9]]
+
+
 def test_large_whole_numbers_beside_a_gap_are_ingested_as_the_nearest_float(tmp_path: Path, out: Path) -> None:
     (tmp_path / "t.csv").write_text("x,y\n9007199254740993,1\n,1\n")
     ingest(tmp_path / "t.csv", out)
@@ -234,6 +255,12 @@ def test_a_column_of_any_name_can_be_clustered(tmp_path: Path, out: Path, name: 
     (variable, _) = ingest(tmp_path / "t.csv", out).variables
     source = open_source(out, variables=[variable])
     assert source.read(source.plan().block(0)).values.tolist() == [[1], [3]]
+
+
+def test_columns_whose_names_become_alike_are_kept_apart(tmp_path: Path, out: Path) -> None:
+    (tmp_path / "t.csv").write_text("x.,.x,a/b,a_b,row,row_\n1,2,3,4,5,6\n")
+    ingest(tmp_path / "t.csv", out)
+    assert sorted(v.item() for v in stored(out).data_vars.values()) == [1, 2, 3, 4, 5, 6]
 
 
 # Grids
@@ -274,11 +301,11 @@ def test_a_grid_decodes_to_what_the_file_decodes_to(
     tmp_path: Path, out: Path, name: str, options: dict[str, Any], encoding: dict[str, Any]
 ) -> None:
     grid().to_netcdf(tmp_path / name, encoding=encoding, **options)
-    ingest(tmp_path / name, out)
+    written = ingest(tmp_path / name, out).variables
     with xr.open_dataset(tmp_path / name, engine=options["engine"]) as original:
         xr.testing.assert_identical(stored(out), original.load())
     assert zarr.open_array(out / "t", mode="r").dtype == ("i2" if encoding else "f8")
-    assert zarr.open_array(out / "q", mode="r").dtype == "f4"
+    assert (written["q"][-1], zarr.open_array(out / "q", mode="r").dtype) == ("float32", "f4")
     source = open_source(out, variables=["t"], feature_dims=["lon"], weights="cos(lat)", mask=None)
     assert np.flatnonzero(~np.isin(np.arange(24), source.read(source.plan().block(0)).kept)).tolist() == [1]
 
@@ -483,6 +510,31 @@ def test_a_broken_file_leaves_the_store_it_would_have_replaced(tmp_path: Path, o
     before = contents(tmp_path)
     with pytest.raises(DataError):
         ingest(broken, out, overwrite=True)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        pytest.param(KeyboardInterrupt(), KeyboardInterrupt, id="interrupted"),
+        pytest.param(OSError(28, "No space left on device"), OutputError, id="disk-full"),
+    ],
+)
+def test_a_write_that_stops_halfway_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, kind: type[BaseException]
+) -> None:
+    path = npz(tmp_path / "a.npz", x=BIG, y=BIG)
+    before = contents(tmp_path)
+    original = zarr.Group.create_array
+
+    def create_array(self: zarr.Group, name: str, **options: Any) -> Any:
+        if name == "y":
+            raise fault
+        return original(self, name, **options)
+
+    monkeypatch.setattr(zarr.Group, "create_array", create_array)
+    with pytest.raises(kind):
+        ingest(path, tmp_path / "new" / "out.zarr")
     assert contents(tmp_path) == before
 
 

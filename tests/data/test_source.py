@@ -281,6 +281,7 @@ LATITUDE = np.linspace(90, -90, 5)
     [
         pytest.param(["lat"], LATITUDE, id="one-dimensional"),
         pytest.param(["lat"], LATITUDE.astype("f4"), id="single-precision"),
+        pytest.param(["lat"], np.nextafter(LATITUDE.astype("f4"), np.float32(999)), id="a-hair-beyond-the-pole"),
         pytest.param(["time", "lat"], LATITUDE * (1 - np.arange(6)[:, None] / 50), id="two-dimensional"),
     ],
 )
@@ -290,7 +291,7 @@ def test_weights_are_the_cosine_of_the_latitude(tmp_path: Path, dims: list[str],
     name = "latitude" if len(dims) > 1 else "lat"
     source = open_source(path, variables=["t"], feature_dims=["depth"], weights=f"cos({name})")
     weights = on_grid(source)[1]
-    expected = np.broadcast_to(np.cos(np.deg2rad(degrees.astype("f8"))), (6, 5))
+    expected = np.broadcast_to(np.cos(np.deg2rad(degrees.astype("f8"))).clip(0), (6, 5))
     assert (weights >= 0).all()
     assert np.allclose(weights, expected, rtol=0, atol=1e-15)
 
@@ -423,9 +424,14 @@ def test_a_source_is_passed_through() -> None:
     assert open_source(source) is source
 
 
-def test_options_beside_a_source_are_not_ignored() -> None:
-    with pytest.raises(ConfigError, match="mask"):
-        open_source(open_source(MATRIX), mask=np.zeros(40, bool))
+@pytest.mark.parametrize(
+    "option",
+    [{"mask": np.zeros(40, bool)}, {"variables": ["values"]}, {"isel": {"row": [0]}}, {"missing": "error"}],
+    ids=["mask", "variables", "isel", "missing"],
+)
+def test_options_beside_a_source_are_not_ignored(option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(option))):
+        open_source(open_source(MATRIX), **option)
 
 
 def test_a_preview_is_thinned_to_the_length_asked(field_store: Path) -> None:
@@ -468,6 +474,15 @@ def test_a_store_that_has_grown_is_opened_at_its_new_length(field_store: Path) -
     shutil.rmtree(field_store)
     longer.drop_encoding().to_zarr(field_store, consolidated=False, zarr_format=3)
     assert pickle.loads(pickle.dumps(open_source(field_store, **kwargs))).shape == (24, 9)
+
+
+def test_a_store_that_was_written_anew_is_decoded_anew(tmp_path: Path) -> None:
+    dataset = xr.Dataset({"t": values(["time", "depth"], "i2").astype("f8")})
+    for scale in (0.5, 0.25):
+        shutil.rmtree(tmp_path / "s", ignore_errors=True)
+        save(dataset, tmp_path / "s", t={"dtype": "i2", "scale_factor": scale, "_FillValue": -32768})
+        again = pickle.loads(pickle.dumps(open_source(tmp_path / "s")))
+        assert np.array_equal(on_grid(again)[0], dataset.t.values)
 
 
 def test_data_with_a_mask_array_are_pickled_with_it(field_store: Path) -> None:

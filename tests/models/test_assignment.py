@@ -119,6 +119,13 @@ def test_scores_that_overflow_decide_nothing(row: list[float], centers: list[lis
     assert_nearest(values.astype(np.float32), np.concatenate([near, others]))
 
 
+@pytest.mark.parametrize("d", [2, 40], ids=["own-products", "blas-products"])
+@pytest.mark.parametrize("scale", [1e-19, 1e-21, 1e-22, 1e-23, 1e-30], ids="{:.0e}".format)
+def test_scores_that_underflow_decide_nothing(scale: float, d: int, rng: np.random.Generator) -> None:
+    values = (rng.standard_normal((500, d)) * scale).astype(np.float32)
+    assert_nearest(values, rng.standard_normal((20, d)) * scale)
+
+
 @paths
 def test_distances_that_overflow_in_float64_still_give_a_label(d: int, k: int, rng: np.random.Generator) -> None:
     values = rng.standard_normal((50, d)) * 1e200

@@ -87,6 +87,14 @@ def test_the_farthest_rows_are_kept_in_order(problem: Problem) -> None:
     np.testing.assert_array_equal(distant.rows, problem.values[places] - problem.params.shift)
 
 
+def test_far_rows_are_found_in_every_sub_block() -> None:
+    # 128 rows of 600 features make a sub-block; the first has fewer far rows than are wanted.
+    values = np.zeros((600, 600))
+    values[[5, 200, 201, 450, 599], 0] = [50.0, 3.0, 2.0, 4.0, 3.0]
+    params = KMeansParams(np.zeros(600), np.pad([[0.0], [1e3], [2e3], [3e3]], ((0, 0), (0, 599))))
+    assert KMeans(4).statistics(params, in_memory_rows(values)).distant.positions.tolist() == [5, 450, 200, 599]
+
+
 @given(problems)
 def test_addition_commutes(problem: Problem) -> None:
     a, b, *_ = problem.parts()

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import operator
+import random
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dask.local
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clustering.execution.engine import Engine, connect
+from clustering.execution.map_reduce import TASKS_PER_THREAD, fold, map_reduce
+
+BLOCKS = st.integers(1, 70)
+THREADS = st.integers(1, 9)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Remembers how it was added up."""
+
+    text: str
+
+    def __add__(self, other: Trace) -> Trace:
+        return Trace(f"({self.text}+{other.text})")
+
+
+def leaf(index: int) -> Trace:
+    return Trace(str(index))
+
+
+def canonical_tree(n: int) -> str:
+    nodes = [str(index) for index in range(n)]
+    while len(nodes) > 1:
+        pairs = [nodes[i : i + 2] for i in range(0, len(nodes), 2)]
+        nodes = [f"({pair[0]}+{pair[1]})" if len(pair) == 2 else pair[0] for pair in pairs]
+    return nodes[0]
+
+
+def in_any_order(seed: int) -> Callable[..., Any]:
+    """Make a Dask `get` that carries out tasks one by one, each time a random one of those that are ready."""
+
+    def get(graph: Mapping[Any, Any], key: Any) -> Any:
+        order, done, waiting = random.Random(seed), {}, list(graph)
+
+        def needs(value: Any) -> list[Any]:
+            if isinstance(value, tuple) and value and callable(value[0]):
+                return [a for a in value[1:] if isinstance(a, (str, tuple)) and a in graph]
+            return [value] if isinstance(value, (str, tuple)) and value in graph else []
+
+        while waiting:
+            ready = [k for k in waiting if all(n in done for n in needs(graph[k]))]
+            chosen = order.choice(ready)
+            waiting.remove(chosen)
+            value = graph[chosen]
+            if isinstance(value, tuple) and value and callable(value[0]):
+                value = value[0](*(done[a] if a in needs(graph[chosen]) else a for a in value[1:]))
+            elif needs(value):
+                value = done[value]
+            done[chosen] = value
+        return done[key]
+
+    return get
+
+
+@given(BLOCKS, THREADS)
+def test_additions_follow_the_canonical_tree_whatever_the_number_of_threads(n_blocks: int, threads: int) -> None:
+    engine = Engine("test", dask.local.get_sync, threads)
+    assert map_reduce(leaf, n_blocks, engine).text == canonical_tree(n_blocks)
+
+
+@given(BLOCKS, THREADS, st.integers(0, 2**32))
+def test_additions_follow_the_canonical_tree_in_whatever_order_tasks_finish(
+    n_blocks: int, threads: int, seed: int
+) -> None:
+    engine = Engine("test", in_any_order(seed), threads)
+    assert map_reduce(leaf, n_blocks, engine).text == canonical_tree(n_blocks)
+
+
+@pytest.mark.parametrize("workers", [1, 3, 8], ids="{} threads".format)
+def test_additions_follow_the_canonical_tree_on_real_threads(workers: int) -> None:
+    with connect("threads", workers) as engine:
+        assert map_reduce(leaf, 61, engine).text == canonical_tree(61)
+
+
+@given(BLOCKS)
+def test_fold_adds_in_the_order_of_the_tree(n: int) -> None:
+    assert fold(leaf(index) for index in range(n)).text == canonical_tree(n)
+
+
+@given(st.integers(1, 1000))
+def test_fold_holds_one_node_per_level_at_most(n: int) -> None:
+    live: weakref.WeakSet[Trace] = weakref.WeakSet()
+    most = 0
+
+    class Counted:
+        def __init__(self) -> None:
+            live.add(self)
+
+        def __add__(self, other: Counted) -> Counted:
+            return Counted()
+
+    def leaves() -> Iterator[Counted]:
+        nonlocal most
+        for _ in range(n):
+            made = Counted()
+            most = max(most, len(live))
+            yield made
+
+    fold(leaves())
+    # The node just made and the leaf before it are held by variables for a moment.
+    assert most <= n.bit_length() + 2
+
+
+@given(st.integers(1, 5000), THREADS)
+def test_a_pass_has_at_most_a_few_tasks_per_thread_and_each_block_is_in_one(n_blocks: int, threads: int) -> None:
+    tasks: list[Any] = []
+    blocks: list[int] = []
+
+    def get(graph: Mapping[Any, Any], key: Any) -> Any:
+        tasks.extend(t for t in graph.values() if isinstance(t, tuple) and callable(t[0]) and t[0] is not operator.add)
+        return dask.local.get_sync(graph, key)
+
+    def number(index: int) -> int:
+        blocks.append(index)
+        return 1
+
+    assert map_reduce(number, n_blocks, Engine("test", get, threads)) == n_blocks
+    assert len(tasks) <= TASKS_PER_THREAD * threads
+    assert sorted(blocks) == list(range(n_blocks))
+
+
+def test_there_are_enough_tasks_to_keep_every_thread_at_work() -> None:
+    sizes = []
+
+    def get(graph: Mapping[Any, Any], key: Any) -> Any:
+        sizes.append(sum(isinstance(t, tuple) and callable(t[0]) and t[0] is not operator.add for t in graph.values()))
+        return dask.local.get_sync(graph, key)
+
+    map_reduce(leaf, 64, Engine("test", get, 4))
+    assert sizes == [16]
+
+
+def test_passes_share_no_keys() -> None:
+    seen: list[set[Any]] = []
+
+    def get(graph: Mapping[Any, Any], key: Any) -> Any:
+        seen.append(set(graph))
+        return dask.local.get_sync(graph, key)
+
+    engine = Engine("test", get, 2)
+    for _ in range(3):
+        map_reduce(leaf, 9, engine)
+    assert len(set.union(*seen)) == sum(map(len, seen))
+
+
+@pytest.mark.parametrize("cluster", ["synchronous", "threads"])
+def test_an_error_in_a_block_comes_through_as_it_is(cluster: str) -> None:
+    def refuse(index: int) -> Trace:
+        if index == 5:
+            raise ArithmeticError("block 5")
+        return leaf(index)
+
+    with connect(cluster) as engine, pytest.raises(ArithmeticError, match="block 5"):
+        map_reduce(refuse, 9, engine)

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clustering.data.plan import Plan
+from clustering.data.rows import Rows
+from clustering.data.source import Source, open_source
+from clustering.errors import ClusteringError, DataError
+from clustering.execution.engine import connect
+from clustering.execution.passes import Rounds, rounds
+from clustering.execution.residency import Residency, release, rows_of
+
+BLOCK = 100
+BLOCKS = 12
+ROW_BYTES = 3 * 8
+
+
+@pytest.fixture
+def values(rng: np.random.Generator) -> np.ndarray:
+    return rng.standard_normal((BLOCK * BLOCKS, 3))
+
+
+def cut(values: np.ndarray, **options: Any) -> tuple[Source, Plan]:
+    source = open_source(values, **options)
+    plan = source.plan(block_bytes=BLOCK * ROW_BYTES)
+    assert len(plan) == BLOCKS
+    return source, plan
+
+
+def budget(blocks: float) -> int:
+    """Memory of a worker, half of which keeps this many blocks."""
+    return int(2 * blocks * BLOCK * ROW_BYTES)
+
+
+@contextmanager
+def passes(
+    values: np.ndarray, memory: int, scratch: Path | None = None, workers: int = 1, **options: Any
+) -> Iterator[Rounds]:
+    source, plan = cut(values, **options)
+    with (
+        connect("threads", workers) as engine,
+        rounds(source, plan, engine, memory=memory, scratch=None if scratch is None else str(scratch)) as inside,
+    ):
+        yield inside
+
+
+def total(rows: Rows) -> Any:
+    return np.sum(rows.values * rows.weights[:, None], axis=0)
+
+
+def reads(inside: Rounds, n: int) -> list[int]:
+    return [inside.run([total]).reading.blocks for _ in range(n)]
+
+
+def test_blocks_within_the_budget_are_read_once(values: np.ndarray) -> None:
+    with passes(values, budget(BLOCKS)) as inside:
+        assert reads(inside, 4) == [BLOCKS, 0, 0, 0]
+
+
+@pytest.mark.parametrize("fit", [1, 5, 11], ids="room for {}".format)
+def test_blocks_beyond_the_budget_are_read_in_every_pass(fit: int, values: np.ndarray) -> None:
+    with passes(values, budget(fit)) as inside:
+        assert reads(inside, 3) == [BLOCKS, BLOCKS - fit, BLOCKS - fit]
+
+
+def test_what_is_read_is_counted_in_decoded_bytes(values: np.ndarray) -> None:
+    with passes(values, budget(4)) as inside:
+        sizes = [inside.run([total]).reading.bytes for _ in range(2)]
+    assert sizes == [values.nbytes, (BLOCKS - 4) * BLOCK * ROW_BYTES]
+
+
+def test_a_pass_reads_a_block_once_for_several_candidates(values: np.ndarray) -> None:
+    with passes(values, budget(1)) as inside:
+        passed = inside.run([total, total, total])
+    assert passed.reading.blocks == BLOCKS
+    assert len({one.tobytes() for one in passed.statistics}) == 1
+
+
+def test_blocks_without_any_row_are_not_read_again(values: np.ndarray) -> None:
+    mask = np.ones(len(values), bool)
+    mask[BLOCK : 4 * BLOCK] = False
+    with passes(values, budget(BLOCKS), mask=mask) as inside:
+        assert reads(inside, 3) == [BLOCKS, 0, 0]
+
+
+def test_scratch_takes_what_memory_does_not_and_is_emptied(values: np.ndarray, tmp_path: Path) -> None:
+    scratch = tmp_path / "made" / "scratch"
+    with passes(values, budget(2), scratch) as inside:
+        assert reads(inside, 3) == [BLOCKS, 0, 0]
+        files = [file for file in scratch.rglob("*") if file.is_file()]
+        assert len(files) == BLOCKS - 2
+        assert sum(file.stat().st_size for file in files) >= (BLOCKS - 2) * BLOCK * ROW_BYTES
+    assert list(scratch.iterdir()) == []
+
+
+def test_scratch_is_emptied_when_a_pass_fails(values: np.ndarray, tmp_path: Path) -> None:
+    seen: list[Path] = []
+
+    def fail_in_the_end(rows: Rows) -> Any:
+        if rows.start[0] == BLOCK * (BLOCKS - 1):
+            seen.extend(tmp_path.rglob("*.npy"))
+            raise ArithmeticError("broken")
+        return total(rows)
+
+    with pytest.raises(ArithmeticError, match="broken"), passes(values, budget(1), tmp_path) as inside:
+        inside.run([fail_in_the_end])
+    assert seen
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scratch_leaves_files_of_others_alone(values: np.ndarray, tmp_path: Path) -> None:
+    (tmp_path / "0.npy").write_text("not ours")
+    with passes(values, budget(1), tmp_path) as inside:
+        reads(inside, 2)
+    assert [file.name for file in tmp_path.iterdir()] == ["0.npy"]
+
+
+@pytest.mark.parametrize("scratch", [False, True], ids=["in memory", "in files"])
+def test_kept_rows_equal_those_of_the_source(scratch: bool, values: np.ndarray, tmp_path: Path) -> None:
+    mask, weights = np.arange(len(values)) % 7 > 2, np.arange(len(values)) / 3
+    source, plan = cut(values, mask=mask, weights=weights)
+    residency = Residency("compare", 0 if scratch else 10**9, str(tmp_path))
+    try:
+        for _ in range(2):
+            for index in range(len(plan)):
+                kept, fresh = rows_of(source, plan, index, residency)[0], source.read(plan.block(index))
+                assert kept.values.tobytes() == fresh.values.tobytes()
+                assert kept.weights.tobytes() == fresh.weights.tobytes()
+                assert kept.positions(np.arange(len(kept))).tolist() == fresh.positions(np.arange(len(fresh))).tolist()
+    finally:
+        release("compare")
+
+
+@pytest.mark.parametrize("with_scratch", [False, True], ids=["no scratch", "scratch"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"mask": 0.5}, {"weights": 2.0}, {"mask": 0.5, "weights": 2.0}],
+    ids=["plain", "mask", "weights", "mask and weights"],
+)
+def test_what_is_kept_in_memory_stays_within_the_budget(
+    options: dict[str, float], with_scratch: bool, values: np.ndarray, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    noise = rng.random(len(values))
+    given: dict[str, Any] = {k: noise < v if k == "mask" else noise * v for k, v in options.items()}
+    source, plan = cut(values, **given)
+    memory = 3 * BLOCK * ROW_BYTES
+    residency = Residency("budget", memory, str(tmp_path) if with_scratch else None)
+
+    def in_memory(array: np.ndarray | None) -> int:
+        return 0 if array is None or isinstance(array, np.memmap) or not any(array.strides) else array.nbytes
+
+    try:
+        for index in range(len(plan)):
+            rows_of(source, plan, index, residency)
+        again = [rows_of(source, plan, index, residency) for index in range(len(plan))]
+    finally:
+        release("budget")
+    kept = [rows for rows, size in again if size == 0]
+    assert kept
+    assert sum(in_memory(a) for rows in kept for a in (rows.values, rows.weights, rows.kept)) <= memory
+
+
+def test_threads_share_one_budget(values: np.ndarray) -> None:
+    with passes(values, budget(5), workers=4) as inside:
+        assert reads(inside, 3) == [BLOCKS, BLOCKS - 5, BLOCKS - 5]
+
+
+def test_two_runs_share_nothing(values: np.ndarray) -> None:
+    with passes(values, budget(BLOCKS)) as one, passes(-values, budget(BLOCKS)) as other:
+        for _ in range(2):
+            assert np.array_equal(one.run([total]).statistics[0], -other.run([total]).statistics[0])
+
+
+def test_two_plans_over_one_engine_share_nothing(values: np.ndarray) -> None:
+    first, second = cut(values), cut(-values)
+    with (
+        connect("threads", 1) as engine,
+        rounds(*first, engine, memory=budget(BLOCKS)) as one,
+        rounds(*second, engine, memory=budget(BLOCKS)) as other,
+    ):
+        for _ in range(2):
+            assert np.array_equal(one.run([total]).statistics[0], -other.run([total]).statistics[0])
+
+
+def test_nothing_is_kept_after_the_run(values: np.ndarray) -> None:
+    source, plan = cut(values)
+    with connect("threads", 1) as engine:
+        for _ in range(2):
+            with rounds(source, plan, engine, memory=budget(BLOCKS)) as inside:
+                assert reads(inside, 2) == [BLOCKS, 0]
+
+
+@pytest.mark.parametrize("place", [lambda p: p / "file" / "below", lambda p: p / "file"], ids=["below", "at"])
+def test_a_scratch_folder_that_cannot_be_made_is_named(
+    place: Callable[[Path], Path], values: np.ndarray, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ClusteringError, match="scratch"), passes(values, budget(1), place(tmp_path)) as inside:
+        inside.run([total])
+
+
+def test_a_block_of_over_half_the_memory_is_refused(values: np.ndarray) -> None:
+    source, plan = cut(values)
+    with connect("threads", 1) as engine:
+        with rounds(source, plan, engine, memory=2 * plan.block_bytes) as inside:
+            reads(inside, 1)
+        with (
+            pytest.raises(DataError, match=r"compute\.memory is .* raise compute\.memory"),
+            rounds(source, plan, engine, memory=2 * plan.block_bytes - 1),
+        ):
+            pass

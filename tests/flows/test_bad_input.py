@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+from flows.cli import run
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with a source, a finished run and a config to spoil."""
+
+    folder: Path
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "job.yaml"
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return {
+            "source": {
+                "store": str(self.folder / "field.zarr"),
+                "variables": ["t", "q"],
+                "sample_dims": ["time", "lat", "lon"],
+            },
+            "model": {"k": 3},
+            "compute": {"block": "8KB"},
+            "output": {"store": str(self.out), "report": False},
+        }
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int] | None]:
+    return {
+        str(p.relative_to(folder)): (p.stat().st_size, p.stat().st_mtime_ns) if p.is_file() else None
+        for p in folder.rglob("*")
+    }
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    rng = np.random.default_rng(4)
+    folder = tmp_path_factory.mktemp("bad")
+    dims, values = ("time", "lat", "lon"), rng.standard_normal((12, 9, 10))
+    holed, infinite = values.copy(), values.copy()
+    holed[7, 4, 2], infinite[7, 4, 2] = np.nan, np.inf
+    time = np.arange("2001-01-01", "2001-01-13", dtype="datetime64[D]").astype("datetime64[ns]")
+    data = xr.Dataset(
+        {
+            "t": (dims, values),
+            "q": (dims, -values),
+            "holed": (dims, holed),
+            "infinite": (dims, infinite),
+            "gone": (dims, np.full(values.shape, np.nan)),
+            "constant": (dims, np.ones(values.shape)),
+            "vast": (dims, values * 1e200),
+            "sea": (("lat", "lon"), np.ones((9, 10), bool)),
+            "land": (("lat", "lon"), np.zeros((9, 10), bool)),
+            "weightless": (("lat", "lon"), np.zeros((9, 10))),
+            "negative": (("lat", "lon"), np.full((9, 10), -1.0)),
+            "complex": (dims, values * 1j),
+        },
+        coords={"time": time, "lat": np.linspace(80, -80, 9), "lon": np.arange(0.0, 360.0, 36.0)},
+    )
+    chunks = {name: {"chunks": (5, 9, 10)} for name in ("t", "q", "holed", "infinite")}
+    data.to_zarr(folder / "field.zarr", consolidated=False, zarr_format=3, encoding=chunks)
+    (folder / "not-zarr").mkdir()
+    (folder / "file").write_text("precious")
+    (folder / "theirs").mkdir()
+    (folder / "theirs" / "thesis.txt").write_text("precious")
+    place = Place(folder)
+    finished = place.content
+    finished["output"]["store"] = str(folder / "finished")
+    place.config.write_text(yaml.safe_dump(finished))
+    assert run(["fit", str(place.config), "--no-prefect"]) == 0
+    return place
+
+
+@pytest.fixture
+def place(prepared: Place) -> Iterator[Place]:
+    """The prepared folder, cleaned of what a mistake should not have left."""
+    yield prepared
+    shutil.rmtree(prepared.out, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a user gets wrong, and what must be named."""
+
+    named: list[str]
+    code: int = 2
+    change: dict[str, Any] = field(default_factory=dict)
+    """``section/key`` to value; formats ``{folder}``."""
+    tokens: Callable[[Place], list[str]] = lambda p: ["fit", str(p.config)]
+    text: str | None = None
+    """The whole config file, where that is what is wrong."""
+
+
+def fit(*more: str) -> Callable[[Place], list[str]]:
+    return lambda p: ["fit", str(p.config), *more]
+
+
+def predict(model: str, *more: str) -> Callable[[Place], list[str]]:
+    return lambda p: ["predict", str(p.folder / model), str(p.config), *more]
+
+
+CASES = {
+    # The source.
+    "missing store": Case(["{folder}/nowhere.zarr", "source.store"], change={"source/store": "{folder}/nowhere.zarr"}),
+    "store that is no Zarr": Case(["{folder}/not-zarr", "ingest"], change={"source/store": "{folder}/not-zarr"}),
+    "store that is a file": Case(["{folder}/file"], change={"source/store": "{folder}/file"}),
+    "unknown protocol": Case(["nowhere://x"], change={"source/store": "nowhere://x"}),
+    "wrong group": Case(["'nope'"], change={"source/group": "nope"}),
+    "storage options of a path": Case(["storage_options"], change={"source/storage_options": {"anon": True}}),
+    "unknown variable": Case(["'temp'", "allowed: "], change={"source/variables": ["t", "temp"]}),
+    "variable named twice": Case(["'t'"], change={"source/variables": ["t", "t"]}),
+    "variable that is no number": Case(["'complex'"], change={"source/variables": ["complex"]}),
+    "no variables": Case(["no variables named"], change={"source/variables": []}),
+    "several variables and none named": Case(["12 variables"], change={"source/variables": None}),
+    "unknown sample dimension": Case(
+        ["'latt'", "did you mean 'lat'?"], change={"source/sample_dims": ["time", "latt", "lon"]}
+    ),
+    "dimension left over": Case(
+        ["'lon'", "'t'"], change={"source/sample_dims": ["time", "lat"], "source/feature_dims": []}
+    ),
+    "feature dimension that is not there": Case(["'depth'", "feature_dims"], change={"source/feature_dims": ["depth"]}),
+    "dimension for both": Case(["'lon'"], change={"source/feature_dims": ["lon"]}),
+    "unknown mask": Case(["'see'", "did you mean 'sea'?"], change={"source/mask": "see"}),
+    "unknown weights": Case(["'wait'", "weights"], change={"source/weights": "wait"}),
+    "weights by an unknown coordinate": Case(["'latitude'"], change={"source/weights": "cos(latitude)"}),
+    "unknown dimension to select": Case(["'depth'"], change={"source/select": {"depth": 3}}),
+    "label that is not there": Case(["17", "'lat'"], change={"source/select": {"lat": 17}, "source/sample_dims": None}),
+    "position that is not there": Case(["99", "'time'"], change={"source/isel": {"time": [99]}}),
+    "selection by label that holds nothing": Case(
+        ["'lat'", "holds nothing"], change={"source/select": {"lat": {"start": 85, "stop": 89}}}
+    ),
+    "selection by position that holds nothing": Case(
+        ["'time'", "holds nothing"], change={"source/isel": {"time": {"start": 4, "stop": 4}}}
+    ),
+    "dimension selected twice": Case(["'time'"], change={"source/isel": {"time": 1}, "source/select": {"time": 1}}),
+    # The values.
+    "k above the distinct rows": Case(
+        ["k is 9", "1 distinct row"], 1, {"source/variables": ["constant"], "model/k": 9}
+    ),
+    "all missing": Case(["no row takes part"], 1, {"source/variables": ["gone"]}),
+    "all masked": Case(["no row takes part", "source.mask"], 1, {"source/mask": "land"}),
+    "zero weights": Case(["weights", "are zero"], 1, {"source/weights": "weightless"}),
+    "negative weights": Case(["'negative'", "block"], 1, {"source/weights": "negative"}),
+    "missing value": Case(
+        ["'holed'", "block 1 [5:10", "source.missing"],
+        1,
+        {"source/variables": ["t", "holed"], "source/missing": "error"},
+    ),
+    "infinity": Case(["'infinite'", "block 1 [5:10"], 1, {"source/variables": ["t", "infinite"]}),
+    "values whose squares overflow": Case(["squares overflow", "rescale"], 1, {"source/variables": ["vast"]}),
+    "block above the memory": Case(["compute.memory"], 1, {"compute/memory": "1KiB"}),
+    # The output.
+    "output at a file": Case(["{folder}/file"], 1, {"output/store": "{folder}/file"}),
+    "output below a file": Case(["{folder}/file/out"], 1, {"output/store": "{folder}/file/out"}),
+    "output with other things": Case(["'thesis.txt'", "{folder}/theirs"], 1, {"output/store": "{folder}/theirs"}),
+    "finished output": Case(["{folder}/finished", "output.overwrite"], 1, {"output/store": "{folder}/finished"}),
+    "output at a URL": Case(["s3://bucket/out"], 1, {"output/store": "s3://bucket/out"}),
+    "scratch below a file": Case(["scratch", "{folder}/file"], change={"compute/scratch": "{folder}/file/x"}, code=1),
+    # The config.
+    "k below one": Case(["model.k is 0"], change={"model/k": 0}),
+    "seed too large": Case(["seed"], change={"fit/seed": 2**64}),
+    "more finalists than restarts": Case(["finalists is 20"], change={"fit/finalists": 20}),
+    "typo in a key": Case(["'source.variabels'", "did you mean 'variables'?"], change={"source/variabels": []}),
+    "typo in a section": Case(["'modle'", "did you mean 'model'?"], change={"modle/k": 3}),
+    "hyphen in a key": Case(["'source.sample-dims'", "'sample_dims'"], change={"source/sample-dims": []}),
+    "hyphen in a section": Case(["'out-put'"], change={"out-put/store": "x"}),
+    "unknown cluster": Case(["compute.cluster is 'thread'"], change={"compute/cluster": "thread"}),
+    "size that is none": Case(["compute.memory is 'lots'"], change={"compute/memory": "lots"}),
+    "config that is not YAML": Case(["{folder}/job.yaml", "line 2"], text="source: {store: a}\nmodel: ["),
+    "config without keys": Case(["{folder}/job.yaml"], text=""),
+    "missing config": Case(["{folder}/none.yaml"], tokens=lambda p: ["fit", str(p.folder / "none.yaml")]),
+    "config that is a folder": Case(["{folder}/theirs"], tokens=lambda p: ["fit", str(p.folder / "theirs")]),
+    "missing config to inspect": Case(
+        ["{folder}/none.yaml"], tokens=lambda p: ["inspect", str(p.folder / "none.yaml")]
+    ),
+    # The arguments.
+    "unknown command": Case(["fti"], tokens=lambda p: ["fti", str(p.config)]),
+    "unknown option": Case(["--sett"], tokens=fit("--sett", "model.k=3")),
+    "argument too many": Case(["more"], tokens=fit("more")),
+    "no config": Case(["config"], tokens=lambda _: ["fit"]),
+    "override without a value": Case(["'model.k'", "--set"], tokens=fit("--set", "model.k")),
+    "override of nothing": Case(["--set"], tokens=fit("--set")),
+    "override of an unknown key": Case(["'model.kk'"], tokens=fit("--set", "model.kk=3")),
+    "override of a value with a wrong one": Case(["model.k is 'x'"], tokens=fit("--set", "model.k=x")),
+    # Other commands.
+    "missing model": Case(["{folder}/none"], tokens=predict("none")),
+    "model that is a source": Case(["{folder}/field.zarr"], tokens=predict("field.zarr")),
+    "fewer features than the model's": Case(["1 features", "2"], 1, {"source/variables": ["t"]}, predict("finished")),
+    "features in another order": Case(["q, t", "order"], 1, {"source/variables": ["q", "t"]}, predict("finished")),
+    "prediction without rows": Case(["no row takes part"], 1, {"source/mask": "land"}, predict("finished")),
+    "prediction over a finished output": Case(
+        ["{folder}/finished"], 1, {"output/store": "{folder}/finished"}, predict("finished")
+    ),
+    "report of a missing run": Case(["{folder}/none"], 1, tokens=lambda p: ["report", str(p.folder / "none")]),
+    "report of something else": Case(["{folder}/theirs"], 1, tokens=lambda p: ["report", str(p.folder / "theirs")]),
+    "missing file to ingest": Case(
+        ["{folder}/none.jpg"], tokens=lambda p: ["ingest", str(p.folder / "none.jpg"), str(p.out)]
+    ),
+    "inspection of a missing store": Case(
+        ["{folder}/nowhere.zarr"], 2, {"source/store": "{folder}/nowhere.zarr"}, lambda p: ["inspect", str(p.config)]
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_mistake_is_told_in_one_line_and_leaves_nothing_behind(
+    case: Case, place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(place.folder)
+    content = deepcopy(place.content)
+    for key, value in case.change.items():
+        section, name = key.split("/")
+        filled = value.replace("{folder}", folder) if isinstance(value, str) else value
+        content.setdefault(section, {})[name] = filled
+    place.config.write_text(yaml.safe_dump(content) if case.text is None else case.text)
+    before = listing(place.folder)
+
+    code = run(case.tokens(place))
+
+    out, err = capsys.readouterr()
+    assert [line for line in err.splitlines() if line.startswith("clustering: ")] == err.splitlines()[-1:]
+    message = err.splitlines()[-1]
+    for name in case.named:
+        assert name.replace("{folder}", folder) in message
+    assert "Traceback" not in err
+    assert "--debug shows where" not in message
+    assert ".;" not in message
+    assert code == case.code
+    assert out == ""
+    assert listing(place.folder) == before
+
+
+def test_a_mistake_in_the_config_is_all_that_is_said(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.config.write_text(yaml.safe_dump({**place.content, "model": {"k": 0}}))
+    assert run(["fit", str(place.config)]) == 2
+    assert capsys.readouterr().err == "clustering: model.k is 0; input should be greater than or equal to 1\n"
+
+
+def test_debug_shows_where(place: Place) -> None:
+    place.config.write_text(yaml.safe_dump({**place.content, "model": {"k": 0}}))
+    with pytest.raises(ValueError, match=r"model\.k is 0"):
+        run(["fit", str(place.config), "--debug"])

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+import clustering
+from clustering.execution.passes import Reading
+from clustering.fitting.loop import PassRecord, Rule
+from flows.cli import main, run
+from flows.tables import size
+from flows.terminal import terminal_watch
+from flows.watch import done_share, duration, pass_line
+
+COMMANDS = ["ingest", "inspect", "fit", "predict", "report"]
+
+
+@pytest.fixture
+def config(field_store: Path, tmp_path: Path) -> Path:
+    content = {
+        "source": {
+            "store": str(field_store),
+            "variables": ["t", "q"],
+            "sample_dims": ["time", "lat", "lon"],
+            "mask": "sea",
+        },
+        "model": {"k": 4},
+        "output": {"store": str(tmp_path / "out"), "report": False},
+    }
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def without_times(page: Path) -> str:
+    """The report but for how long its own making took, which is not known while it is made."""
+    text = re.sub(r"<tr><td>seconds: .*?</tr>", "", page.read_text(), flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<b>[\d.]+ s</b>", "", text))
+
+
+def summary(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example_and_all_that_can_be_given(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert f"Example: clustering {command} " in out
+    assert "--json" in out
+    assert ("--set" in out) == (command in ("inspect", "fit", "predict"))
+    assert ("--no-prefect" in out) == (command in ("fit", "predict"))
+    assert err == ""
+
+
+@pytest.mark.parametrize("tokens", [["--help"], []], ids=["help", "nothing"])
+def test_the_overview_lists_every_command(tokens: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tokens) == 0
+    out = capsys.readouterr().out
+    assert all(command in out for command in COMMANDS)
+    assert "--debug" in out
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == clustering.__version__
+
+
+@pytest.mark.parametrize(("tokens", "code"), [(["--version"], 0), (["fti"], 2), (["report", "nowhere"], 1)], ids=str)
+def test_the_exit_code_tells_how_it_went(tokens: list[str], code: int) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(tokens)
+    assert caught.value.code == code
+
+
+def test_the_last_line_of_a_fit_is_its_record(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fit", str(config), "--no-prefect", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out.splitlines()[-1]) == json.loads((tmp_path / "out" / "run.json").read_text())
+    printed = "\n".join(out.splitlines()[:-1])
+    assert str(tmp_path / "out") in printed
+    assert "report.html" not in printed
+    # Where nobody watches, plain lines.
+    assert "\x1b" not in err
+    assert "\r" not in err
+    assert re.search(r"^pass   1 ", err, re.MULTILINE)
+    assert err.startswith("source ")
+
+
+def test_without_being_asked_no_json_is_printed(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fit", str(config), "--no-prefect"]) == 0
+    assert "{" not in capsys.readouterr().out
+
+
+def test_keys_are_set_from_the_command_line_in_turn(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sets = ["--set", "model.k=2", "--set", "model.k=3", "--set", "fit.seed=5", "--set", "source.isel={time: [0, 1]}"]
+    assert run(["fit", str(config), *sets, "--no-prefect", "--json"]) == 0
+    record = summary(capsys)
+    assert (record["k"], record["seed"], record["config"]["source"]["isel"]) == (3, 5, {"time": [0, 1]})
+
+
+def test_predicting_equals_the_fits_own_prediction(
+    config: Path, field_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["fit", str(config), "--no-prefect"]) == 0
+    new = [
+        "--set",
+        f"output.store={tmp_path / 'new'}",
+        "--set",
+        "source.isel={time: {start: 3}}",
+        "--set",
+        "source.mask=",
+    ]
+    assert run(["predict", str(tmp_path / "out"), str(config), *new, "--no-prefect", "--json"]) == 0
+    record = summary(capsys)
+    known = clustering.load_fit(tmp_path / "out")
+    labels = known.predict(
+        field_store, variables=["t", "q"], sample_dims=["time", "lat", "lon"], isel={"time": {"start": 3}}
+    )
+    with xr.open_zarr(tmp_path / "new" / "labels.zarr", consolidated=False, chunks=None) as stored:
+        assert np.array_equal(stored["labels"], labels)
+        assert np.array_equal(stored["time"], labels["time"])
+    assert record["n_rows"] == labels.size
+    assert record == json.loads((tmp_path / "new" / "run.json").read_text())
+
+
+def test_a_report_is_made_anew(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fit", str(config), "--no-prefect", "--set", "output.report=true"]) == 0
+    page = tmp_path / "out" / "report.html"
+    assert f"report     {page}" in capsys.readouterr().out
+    before = without_times(page)
+    page.write_text("spoilt")
+    assert run(["report", str(tmp_path / "out"), "--json"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == f"report: {page}"
+    assert json.loads(out.splitlines()[-1]) == {"report": str(page)}
+    assert without_times(page) == before
+
+
+def test_inspecting_tells_the_layout_and_writes_nothing(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    assert run(["inspect", str(config), "--json"]) == 0
+    out, err = capsys.readouterr()
+    *lines, last = out.splitlines()
+    assert err == ""
+    assert lines[0] == "variable   t (time 12, lat 9, lon 10) float32, chunks 5 × 4 × 10"
+    assert any(line.startswith("samples    time 12, lat 9, lon 10: 1,080 cells") for line in lines)
+    found = json.loads(last)
+    assert found["sample_dims"] == {"time": 12, "lat": 9, "lon": 10}
+    assert (found["cells"], found["n_features"], found["row_bytes"]) == (1080, 2, 8)
+    assert found["resident_share"] == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_is_ingested_and_clustered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = np.repeat(np.array([[0.0, 1.0], [5.0, 6.0]]), 40, axis=0)
+    np.save(tmp_path / "rows.npy", rows)
+    assert run(["ingest", str(tmp_path / "rows.npy"), str(tmp_path / "rows.zarr"), "--json"]) == 0
+    assert summary(capsys)["variables"]["values"]["shape"] == [80, 2]
+    content = {"source": {"store": str(tmp_path / "rows.zarr")}, "output": {"store": str(tmp_path / "out")}}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(content))
+    assert run(["fit", str(tmp_path / "job.yaml"), "--set", "model.k=2", "--no-prefect", "--json"]) == 0
+    assert summary(capsys)["objective"] == 0
+
+
+def test_without_prefect_nothing_of_it_is_imported_and_no_server_starts(config: Path, tmp_path: Path) -> None:
+    fit = f"from flows.cli import run; code = run(['fit', {str(config)!r}, '--no-prefect']); "
+    look = "import sys; sys.exit(code or any(name.split('.')[0] == 'prefect' for name in sys.modules))"
+    home = tmp_path / "prefect"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", fit + look],
+        env={**os.environ, "PREFECT_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("Traceback")) == (0, 0)
+    assert not home.exists()
+
+
+def test_help_and_mistakes_load_nothing_heavy(tmp_path: Path) -> None:
+    look = """
+import sys
+from flows.cli import run
+codes = [run(["fit", "--help"]), run(["fit", "nowhere.yaml"]), run(["--version"])]
+heavy = {"prefect", "distributed", "matplotlib", "numba", "xarray", "zarr", "dask"} & set(sys.modules)
+sys.exit(str((codes, heavy)) if codes != [0, 2, 0] or heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def a_pass(iteration: int = 3, **changes: Any) -> PassRecord:
+    known = {
+        "iteration": iteration,
+        "objective": 1234.5678,
+        "change": 0.01,
+        "active": 1,
+        "rows": 2_000_000,
+        "seconds": 2.0,
+        "reading": Reading(4, 8_000_000),
+        "remaining_seconds": 30.0,
+    }
+    return PassRecord(**{**known, **changes})
+
+
+def test_on_a_terminal_a_bar_is_drawn_and_lines_stay() -> None:
+    leader, follower = os.openpty()
+    with os.fdopen(follower, "w") as stream, terminal_watch(stream) as watch:
+        watch.say("source [bold]in.zarr[/bold]: 80 rows")
+        watch.warn("an empty cluster")
+        watch.passed(a_pass(), Rule(), 1.0)
+        watch.finished({}, [])
+    shown = os.read(leader, 100_000).decode()
+    os.close(leader)
+    assert "source [bold]in.zarr[/bold]: 80 rows" in shown
+    assert "warning: an empty cluster" in shown
+    assert "\x1b[" in shown
+
+
+def test_elsewhere_lines_are_written_as_they_come() -> None:
+    stream = io.StringIO()
+    with terminal_watch(stream) as watch:
+        watch.say("source in.zarr")
+        watch.warn("an empty cluster")
+        watch.passed(a_pass(), Rule(), 1.25)
+        watch.finished({}, [])
+    lines = stream.getvalue().splitlines()
+    assert lines[:2] == ["source in.zarr", "warning: an empty cluster"]
+    assert lines[2:] == [pass_line(a_pass(), 1.25)]
+
+
+def test_the_line_of_a_pass_says_what_was_done() -> None:
+    line = pass_line(a_pass(active=2, objective=0.1 + 0.2), 1.25)
+    for said in ("pass   3", "2 candidates", "J 0.3", "change -1.00e-02", "2.00 M rows/s", "8.0 MB read", "reads 1.25"):
+        assert said in line
+    assert "about 30 s to go" in line
+    first = pass_line(a_pass(1, change=None, seconds=0.0, reading=Reading(), remaining_seconds=None), 1.0)
+    assert "change" not in first
+    assert "nothing read" in first
+    assert "to go" not in first
+
+
+@pytest.mark.parametrize("left", [None, 0.0, 1.0, 1e9], ids=str)
+@pytest.mark.parametrize("seconds", [0.0, 2.0], ids=str)
+def test_the_share_that_is_done_is_a_share(left: float | None, seconds: float) -> None:
+    assert 0 <= done_share(a_pass(300, remaining_seconds=left, seconds=seconds), Rule()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (3.21, "3.2 s"), (9.99, "10.0 s"), (42, "42 s"), (200, "3 min"), (7200, "2.0 h")],
+    ids=str,
+)
+def test_times_read_well(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1,023 B"),
+        (1536, "1.5 KiB"),
+        (2**30, "1.0 GiB"),
+        (5 * 2**40, "5.0 TiB"),
+        (2**60, "1,048,576.0 TiB"),
+    ],
+    ids=str,
+)
+def test_sizes_read_well(n: int, text: str) -> None:
+    assert size(n) == text

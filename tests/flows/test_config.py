@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import datetime
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clustering.errors import ConfigError
+from flows.config import JobConfig, check_config, in_bytes, load_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+LEAST: dict[str, Any] = {"source": {"store": "in.zarr"}, "output": {"store": "out"}}
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    """The smallest config with one key set."""
+    content: Any = deepcopy(LEAST)
+    *sections, last = key.split("/")
+    place = content
+    for section in sections:
+        place = place.setdefault(section, {})
+    place[last] = value
+    return content
+
+
+def refusal(content: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check_config(content)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert not {"pydantic", "http", "Config", "validation"} & set(text.split())
+    return text
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    path = folder / "job.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_two_keys_are_enough() -> None:
+    config = check_config(LEAST)
+    assert (config.model.k, config.fit.seed, config.cluster, config.block_bytes) == (8, 0, "threads", None)
+    assert config.memory_bytes == 2 * 2**30
+
+
+UNKNOWN = {
+    "section": ("modle", {}, "'modle'", "did you mean 'model'? allowed: source, model, fit, compute, output"),
+    "key": ("model/kk", 3, "'model.kk'", "did you mean 'k'? allowed: kind, k"),
+    "key like no other": ("output/zzz", 3, "'output.zzz'", "allowed: store, labels, report, overwrite"),
+    "hyphen for underscore": ("source/feature-dims", [], "'source.feature-dims'", "did you mean 'feature_dims'?"),
+    "section with a hyphen": ("out-put", {}, "'out-put'", "did you mean 'output'?"),
+    "words": ("fit/max iterations", 5, "'fit.max iterations'", "did you mean 'max_iterations'?"),
+    "removed": ("compute/block_bytes", 5, "'compute.block_bytes'", "did you mean 'block'?"),
+}
+
+
+@pytest.mark.parametrize(("key", "value", "named", "remedy"), UNKNOWN.values(), ids=UNKNOWN)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(key: str, value: Any, named: str, remedy: str) -> None:
+    text = refusal(changed(key, value))
+    assert f"unknown key {named}" in text
+    assert remedy in text
+
+
+@pytest.mark.parametrize("key", ["source", "output", "source/store", "output/store"])
+def test_a_missing_key_is_named(key: str) -> None:
+    content = deepcopy(LEAST)
+    section, _, last = key.partition("/")
+    if last:
+        del content[section][last]
+    else:
+        del content[section]
+    assert f"key '{key.replace('/', '.')}' is missing" in refusal(content)
+
+
+WRONG = {
+    "word for a number": ("model/k", "eight", "model.k is 'eight'; "),
+    "fraction": ("model/k", 2.5, "model.k is 2.5; "),
+    "yes for a number": ("model/k", True, "model.k is True; "),
+    "yes for workers": ("compute/workers", True, "compute.workers is True; "),
+    "yes for a seed": ("fit/seed", False, "fit.seed is False; "),
+    "null": ("model/k", None, "model.k is None; "),
+    "number for a word": ("source/store", 5, "source.store is 5; "),
+    "word for a list": ("source/variables", "t", "source.variables is 't'; "),
+    "number in a list": ("source/variables", [1], "source.variables.0 is 1; "),
+    "word for a mapping": ("source/select", "t", "source.select is 't'; "),
+    "word for yes": ("output/labels", "maybe", "output.labels is 'maybe'; "),
+    "null for a section": ("source", None, "source is None; "),
+    "list for a section": ("model", [], "model is []; "),
+}
+
+
+@pytest.mark.parametrize(("key", "value", "start"), WRONG.values(), ids=WRONG)
+def test_a_value_of_the_wrong_type_is_named(key: str, value: Any, start: str) -> None:
+    assert refusal(changed(key, value)).startswith(start)
+
+
+BOUNDS = {
+    "k": ("model/k", 0, "1"),
+    "seed": ("fit/seed", -1, "0"),
+    "seed of more than 63 bits": ("fit/seed", 2**63, str(2**63 - 1)),
+    "restarts": ("fit/restarts", 0, "1"),
+    "finalists": ("fit/finalists", 0, "1"),
+    "sample_rows": ("fit/sample_rows", 0, "1"),
+    "max_iterations": ("fit/max_iterations", 0, "1"),
+    "tolerance": ("fit/tolerance", -1e-9, "0"),
+    "tolerance not a number": ("fit/tolerance", float("nan"), "0"),
+    "max_seconds": ("fit/max_seconds", 0, "0"),
+    "workers": ("compute/workers", 0, "1"),
+}
+
+
+@pytest.mark.parametrize(("key", "value", "bound"), BOUNDS.values(), ids=BOUNDS)
+def test_a_value_beyond_its_bound_is_named_with_the_bound(key: str, value: Any, bound: str) -> None:
+    text = refusal(changed(key, value))
+    assert text.startswith(f"{key.replace('/', '.')} is {value!r}; ")
+    assert bound in text.partition("; ")[2]
+
+
+def test_more_finalists_than_restarts_are_refused() -> None:
+    text = refusal({**LEAST, "fit": {"restarts": 3, "finalists": 4}})
+    assert "finalists" in text
+    assert "restarts" in text
+
+
+CHOICES = {
+    "kind": ("model/kind", "kmean", ["kmeans"]),
+    "init": ("fit/init", "kmeans+", ["kmeans++", "random"]),
+    "missing": ("source/missing", "mask", ["drop", "error"]),
+    "cluster": ("compute/cluster", "thread", ["threads", "local", "{address: tcp://host:port}"]),
+    "cluster none": ("compute/cluster", None, ["threads", "local", "{address: tcp://host:port}"]),
+    "cluster key": ("compute/cluster", {"adress": "tcp://x:1"}, ["{address: tcp://host:port}"]),
+    "cluster with more": ("compute/cluster", {"address": "tcp://x:1", "n": 2}, ["{address: tcp://host:port}"]),
+    "cluster number": ("compute/cluster", {"address": 8786}, ["{address: tcp://host:port}"]),
+    "block": ("compute/block", "large", ["auto", "64MiB"]),
+}
+
+
+@pytest.mark.parametrize(("key", "value", "allowed"), CHOICES.values(), ids=CHOICES)
+def test_a_choice_that_is_none_is_named_with_what_is_allowed(key: str, value: Any, allowed: list[str]) -> None:
+    text = refusal(changed(key, value))
+    assert text.startswith(f"{key.replace('/', '.')} is {value!r}; ")
+    assert all(one in text.partition("; ")[2] for one in allowed)
+
+
+@pytest.mark.parametrize("key", ["compute/memory", "compute/block"])
+@pytest.mark.parametrize("value", ["lots", "-5MiB", -5, 0, "0B", True, 1.5, [1], "2 bananas"], ids=repr)
+def test_a_size_that_is_none_is_named_with_what_is_needed(key: str, value: Any) -> None:
+    text = refusal(changed(key, value))
+    assert text.startswith(f"{key.replace('/', '.')} is {value!r}; ")
+    assert "a size such as" in text or (value in (0, "0B") and "a size above zero" in text)
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        ("2GiB", 2 * 2**30),
+        ("500MB", 500 * 10**6),
+        ("1.5KiB", 1536),
+        (4096, 4096),
+        ("4096", 4096),
+        ("64 mib", 64 * 2**20),
+    ],
+    ids=str,
+)
+def test_sizes_are_read_in_bytes(value: Any, size: int) -> None:
+    config = check_config({**LEAST, "compute": {"memory": value, "block": value}})
+    assert config.memory_bytes == config.block_bytes == in_bytes(config.compute.memory) == size
+
+
+@pytest.mark.parametrize(
+    ("given", "cluster"),
+    [("local", "local"), ({"address": "tcp://x:1"}, {"address": "tcp://x:1"})],
+    ids=["word", "address"],
+)
+def test_a_cluster_is_passed_on_as_connect_takes_it(given: Any, cluster: Any) -> None:
+    assert check_config(changed("compute/cluster", given)).cluster == cluster
+
+
+@pytest.mark.parametrize("text", ["1e-6", "1.0e-6", "0.000001"])
+def test_a_small_tolerance_may_be_written_in_any_way(text: str, tmp_path: Path) -> None:
+    path = write(tmp_path, f"source: {{store: a}}\noutput: {{store: b}}\nfit: {{tolerance: {text}}}\n")
+    assert load_config(path).fit.tolerance == 1e-6
+
+
+NOT_YAML = {
+    "open bracket": ("source: {store: a}\nmodel: [\n", "line 3"),
+    "two colons": ("source: a: b", "line 1"),
+    "tab": ("source:\n\tstore: a", "line 2"),
+    "not text": (b"\xff\xfe\x00\x01", "not YAML"),
+    "control character": (b"source: \x00", "not YAML"),
+    "unknown tag": ("source: !!python/object:os.system {}", "line 1"),
+}
+
+
+@pytest.mark.parametrize(("text", "where"), NOT_YAML.values(), ids=NOT_YAML)
+def test_a_file_that_is_not_yaml_is_named_with_the_line(text: str | bytes, where: str, tmp_path: Path) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError, match="is not YAML") as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+    assert where in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "- a\n- b\n", "hello", "3"], ids=repr)
+def test_a_file_without_keys_is_named(text: str, tmp_path: Path) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError, match="allowed: source, model, fit, compute, output") as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file") as caught:
+        load_config(tmp_path / "job.yaml")
+    assert str(tmp_path / "job.yaml") in str(caught.value)
+    with pytest.raises(ConfigError, match="Is a directory"):
+        load_config(tmp_path)
+
+
+@pytest.fixture
+def least(tmp_path: Path) -> Path:
+    return write(tmp_path, yaml.safe_dump(LEAST))
+
+
+def test_overrides_replace_and_add_keys_in_turn(least: Path) -> None:
+    sets = [
+        "model.k=5",
+        "source.select.time={start: 2001-01-01}",
+        "fit.init=random",
+        "model.k=6",
+        "source.store=s3://a=b",
+        "compute.workers=null",
+    ]
+    config = load_config(least, sets)
+    assert (config.model.k, config.fit.init, config.source.store) == (6, "random", "s3://a=b")
+    assert config.source.select == {"time": {"start": datetime.date(2001, 1, 1)}}
+    assert config.compute.workers is None
+
+
+BAD_OVERRIDES = {
+    "no value": ("model.k", "--set takes key.path=value"),
+    "no key": ("=5", "--set takes key.path=value"),
+    "gap in the key": ("model..k=5", "--set takes key.path=value"),
+    "not YAML": ("model.k=[", "is not YAML"),
+    "below a value": ("source.store.x=1", "'store' is a value, not a section"),
+    "unknown key": ("model.kk=5", "unknown key 'model.kk'; did you mean 'k'?"),
+    "unknown section": ("modle.k=5", "unknown key 'modle'; did you mean 'model'?"),
+    "hyphen": ("fit.max-iterations=5", "unknown key 'fit.max-iterations'; did you mean 'max_iterations'?"),
+    "bad value": ("model.k=0", "model.k is 0"),
+    "empty value": ("model.k=", "model.k is None"),
+    "value for a section": ("model=5", "model is 5"),
+    "two lines": ("x\ny=5", "unknown key"),
+}
+
+
+@pytest.mark.parametrize(("override", "said"), BAD_OVERRIDES.values(), ids=BAD_OVERRIDES)
+def test_an_override_that_is_wrong_is_named(override: str, said: str, least: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(least, [override])
+    assert said in str(caught.value)
+
+
+def test_there_are_configs_to_check() -> None:
+    assert list(CONFIGS.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.y*ml")), ids=lambda path: path.name)
+def test_every_config_that_is_shipped_parses(path: Path) -> None:
+    assert isinstance(load_config(path), JobConfig)
+
+
+SAME = {
+    "workers": ("compute/workers", 7),
+    "cluster": ("compute/cluster", "local"),
+    "address": ("compute/cluster", {"address": "tcp://x:1"}),
+    "scratch": ("compute/scratch", "/fast"),
+    "output": ("output", {"store": "elsewhere", "labels": False, "report": False, "overwrite": True}),
+    "credentials": ("source/storage_options", {"key": "secret"}),
+    "memory in other words": ("compute/memory", "2048MiB"),
+    "defaults in words": ("model", {"kind": "kmeans", "k": 8}),
+}
+OTHER = {
+    "store": ("source/store", "other.zarr"),
+    "mask": ("source/mask", "sea"),
+    "select": ("source/select", {"time": 3}),
+    "k": ("model/k", 9),
+    "seed": ("fit/seed", 1),
+    "max_iterations": ("fit/max_iterations", 5),
+    "memory": ("compute/memory", "1GiB"),
+    "block": ("compute/block", "1MiB"),
+}
+
+
+@pytest.mark.parametrize(("key", "value"), SAME.values(), ids=SAME)
+def test_what_leaves_the_result_alone_leaves_the_identity_alone(key: str, value: Any) -> None:
+    assert check_config(changed(key, value)).identity == check_config(LEAST).identity
+
+
+@pytest.mark.parametrize(("key", "value"), OTHER.values(), ids=OTHER)
+def test_what_changes_the_result_changes_the_identity(key: str, value: Any) -> None:
+    assert check_config(changed(key, value)).identity != check_config(LEAST).identity
+
+
+def test_the_identity_is_json_whatever_is_selected_and_holds_no_credentials() -> None:
+    source = {"store": "a", "select": {"time": datetime.date(2001, 2, 3)}, "storage_options": {"key": "hidden"}}
+    text = json.dumps(check_config({**LEAST, "source": source}).identity, allow_nan=False)
+    assert "2001-02-03" in text
+    assert "hidden" not in text
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+        max_leaves=8,
+    ),
+    st.sampled_from(["source", "model", "fit/seed", "compute/cluster", "compute/memory", "output/store", "fit"]),
+)
+def test_whatever_is_written_is_taken_or_refused_in_one_line(value: Any, key: str) -> None:
+    said = "taken"
+    try:
+        check_config(changed(key, value))
+    except ConfigError as error:
+        said = str(error)
+    assert len(said.splitlines()) == 1

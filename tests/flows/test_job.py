@@ -1,0 +1,397 @@
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import clustering
+from clustering.errors import DataError, OutputError
+from flows.config import JobConfig, check_config
+from flows.job import redo_report, run_fit, run_predict
+
+SECRET = "hunter2-do-not-tell"
+
+
+class Notes:
+    """Keeps what a job says."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.warned: list[str] = []
+        self.passes: list[Any] = []
+        self.record: Mapping[str, Any] | None = None
+        self.pictures: Sequence[Any] = ()
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+    def warn(self, line: str) -> None:
+        self.warned.append(line)
+
+    def passed(self, record: Any, rule: Any, reads: float) -> None:
+        self.passes.append((record, reads))
+
+    def finished(self, record: Mapping[str, Any], pictures: Sequence[Any]) -> None:
+        self.record, self.pictures = record, pictures
+
+
+Make = Callable[..., JobConfig]
+
+
+@pytest.fixture
+def config(field_store: Path, tmp_path: Path) -> Make:
+    """Makes configs that cluster the field into ``tmp_path / out``."""
+
+    def make(out: str = "out", **sections: Any) -> JobConfig:
+        content: dict[str, Any] = {
+            "source": {
+                "store": str(field_store),
+                "variables": ["t", "q"],
+                "sample_dims": ["time", "lat", "lon"],
+                "mask": "sea",
+                "weights": "cos(lat)",
+            },
+            "model": {"k": 4},
+            "compute": {"workers": 2, "block": "1600B"},
+            "output": {"store": str(tmp_path / out), "report": False},
+        }
+        for section, keys in sections.items():
+            content.setdefault(section, {}).update(keys)
+        return check_config(content)
+
+    return make
+
+
+def without_times(page: Path) -> str:
+    """The report but for how long its own making took, which is not known while it is made."""
+    text = re.sub(r"<tr><td>seconds: .*?</tr>", "", page.read_text(), flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<b>[\d.]+ s</b>", "", text))
+
+
+def labels_of(out: Path) -> xr.DataArray:
+    with xr.open_zarr(out / "labels.zarr", consolidated=False, chunks=None) as opened:
+        return opened["labels"].load()
+
+
+def brute_force(store: Path, out: Path) -> tuple[float, np.ndarray, np.ndarray]:
+    """J, labels and weights of the clusters, the long way round."""
+    with xr.open_zarr(store, consolidated=False, chunks=None) as data:
+        rows = np.stack([data["t"].values, data["q"].values], -1).astype(np.float64)
+        used = np.broadcast_to(data["sea"].values, rows.shape[:-1])
+        weights = np.broadcast_to(np.cos(np.deg2rad(data["lat"].values))[:, None], rows.shape[:-1])
+    with xr.open_zarr(out / "model.zarr", consolidated=False) as model:
+        centers = model["centers"].values
+    distances = ((rows[..., None, :] - centers) ** 2).sum(-1)
+    labels = np.where(used, distances.argmin(-1), -1)
+    objective = float((weights * distances.min(-1))[used].sum())
+    shares = np.array([weights[labels == c].sum() for c in range(len(centers))])
+    return objective, labels, shares / shares.sum()
+
+
+def test_a_run_leaves_what_it_promises(config: Make, field_store: Path, tmp_path: Path) -> None:
+    watch, out = Notes(), tmp_path / "out"
+    job = config(output={"report": True}, source={"storage_options": {}})
+    record = run_fit(job, watch)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    assert json.loads((out / "run.json").read_text(), parse_constant=refuse) == record
+    objective, labels, shares = brute_force(field_store, out)
+    assert record["objective"] == pytest.approx(objective, rel=1e-12)
+    assert np.array_equal(labels_of(out), labels)
+    known = clustering.load_fit(out)
+    assert known.objective == record["objective"]
+    assert np.allclose(known.weights, shares, rtol=1e-12)
+    with xr.open_zarr(field_store, consolidated=False, chunks=None) as data:
+        cells, rows = data["t"].size, int(data["sea"].values.sum()) * data.sizes["time"]
+        stored = data["t"].nbytes + data["q"].nbytes
+    expected = {
+        "status": "finished",
+        "kind": "kmeans",
+        "k": 4,
+        "source": str(field_store),
+        "n_rows": rows,
+        "n_features": 2,
+        "n_masked": cells - rows,
+        "n_sampled": rows,
+        "iterations": len(known.history),
+        "converged": True,
+        "stop_reason": "converged",
+        "reads": 1,
+        "bytes_read": stored,
+        "seed": 0,
+        "warnings": [],
+    }
+    assert {key: record[key] for key in expected} == expected
+    assert set(record["seconds"]) == {"sample", "fit", "label", "report", "total"}
+    parts = [seconds for stage, seconds in record["seconds"].items() if stage != "total"]
+    assert record["seconds"]["total"] == pytest.approx(sum(parts), abs=1e-3)
+    assert record["peak_rss_bytes"] > 50 * 2**20
+    assert re.fullmatch("[0-9a-f]{64}", record["config_sha256"])
+    assert re.fullmatch("[0-9a-f]{64}", record["source_fingerprint"])
+    assert record["versions"]["numpy"] == np.__version__
+    assert {"python", "zarr-clustering", "zarr", "xarray", "dask", "numba"} <= set(record["versions"])
+    assert watch.record == record
+    assert [p.title for p in watch.pictures] == ["Labels", "Cost curve", "Centers", "Sizes"]
+    assert (out / "report.html").read_text().startswith("<!doctype html>")
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".lock", "checkpoints", "current", "labels.zarr", "model.zarr", "report.html", "run.json", "versions"
+    ]  # fmt: skip
+
+
+def test_model_and_labels_name_the_run_that_made_them(config: Make, tmp_path: Path) -> None:
+    record = run_fit(config(), Notes())
+    for part in ("model.zarr", "labels.zarr"):
+        attributes = json.loads((tmp_path / "out" / part / "zarr.json").read_text())["attributes"]
+        for key in ("run", "source", "config_sha256", "source_fingerprint"):
+            assert attributes[key] == record[key]
+        assert attributes["version"] == record["versions"]["zarr-clustering"]
+
+
+def test_the_config_in_the_record_runs_the_same_job(config: Make, tmp_path: Path) -> None:
+    job = config(source={"isel": {"time": {"start": 1, "stop": 9}}})
+    record = run_fit(job, Notes())
+    again = JobConfig.model_validate(record["config"])
+    assert again.identity == job.identity
+    repeated = run_fit(again.model_copy(update={"output": config("again").output}), Notes())
+    assert repeated["config_sha256"] == record["config_sha256"]
+    assert repeated["objective"] == record["objective"]
+
+
+def test_every_pass_is_told(config: Make) -> None:
+    watch = Notes()
+    record = run_fit(config(fit={"sample_rows": 50, "init": "random"}), watch)
+    assert [told.iteration for told, _ in watch.passes] == list(range(1, record["iterations"] + 1))
+    objectives = [told.objective for told, _ in watch.passes]
+    assert objectives == sorted(objectives, reverse=True)
+    assert watch.passes[-1][1] == record["reads"]
+    assert watch.said[0].startswith("source ")
+
+
+STEPS = ["open", "sample", "fit", "label", "report"]
+
+
+def test_the_steps_are_run_in_turn_by_whoever_runs_them(config: Make) -> None:
+    done = []
+
+    def step(name: str, work: Callable[[], Any]) -> Any:
+        done.append(name)
+        return work()
+
+    run_fit(config(), Notes(), step)
+    assert done == STEPS
+
+
+def test_a_selection_inside_a_chunk_is_read_once_more_for_its_labels(
+    config: Make, field_store: Path, tmp_path: Path
+) -> None:
+    record = run_fit(config(source={"isel": {"time": {"start": 2, "stop": 11}}}), Notes())
+    assert record["reads"] == 2
+    labels = labels_of(tmp_path / "out")
+    assert np.array_equal(labels, brute_force(field_store, tmp_path / "out")[1][2:11])
+
+
+def test_rows_beyond_the_memory_budget_are_read_in_every_pass(config: Make) -> None:
+    sections = {"fit": {"sample_rows": 50, "init": "random"}, "compute": {"memory": "6400B"}}
+    record = run_fit(config(**sections), Notes())
+    assert 1 < record["reads"] <= record["iterations"] + 2
+
+
+def test_scratch_is_emptied(config: Make, tmp_path: Path) -> None:
+    compute = {"memory": "6400B", "scratch": str(tmp_path / "scratch")}
+    record = run_fit(config(compute=compute), Notes())
+    assert record["reads"] == 1
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_parts_that_are_not_wanted_are_not_made(config: Make, tmp_path: Path) -> None:
+    record = run_fit(config(output={"labels": False}), Notes())
+    assert record["reads"] == 1
+    assert not (tmp_path / "out" / "labels.zarr").exists()
+    assert not (tmp_path / "out" / "report.html").exists()
+    assert (tmp_path / "out" / "model.zarr").is_dir()
+
+
+def test_a_limit_on_the_passes_is_told(config: Make) -> None:
+    sections = {"fit": {"max_iterations": 1, "sample_rows": 50, "init": "random"}}
+    record = run_fit(config(**sections), Notes())
+    assert (record["converged"], record["stop_reason"], record["iterations"]) == (False, "max_iterations", 1)
+    assert "max_iterations" in record["warnings"][0]
+
+
+def test_storage_options_are_nowhere_in_the_output(config: Make, field_store: Path, tmp_path: Path) -> None:
+    store = f"file://{field_store}"
+    options = {"store": store, "storage_options": {"auto_mkdir": False, "token": SECRET}}
+    watch = Notes()
+    record = run_fit(config(source=options, output={"report": True}), watch)
+    run_predict(str(tmp_path / "out"), config("new", source=options, output={"report": True}), watch)
+    files = [file for out in ("out", "new") for file in (tmp_path / out).rglob("*") if file.is_file()]
+    assert len(files) > 20
+    assert not [file for file in files if SECRET.encode() in file.read_bytes()]
+    assert SECRET not in json.dumps([record, watch.said, watch.warned])
+    assert record["n_rows"] > 0
+
+
+def test_storage_options_are_not_part_of_the_identity(config: Make, field_store: Path) -> None:
+    store = f"file://{field_store}"
+    records = [
+        run_fit(config(name, source={"store": store, "storage_options": {"token": name}}), Notes())
+        for name in ("one", "two")
+    ]
+    assert records[0]["config_sha256"] == records[1]["config_sha256"]
+
+
+def test_a_finished_output_is_refused_and_replaced_only_on_demand(config: Make, tmp_path: Path) -> None:
+    first = run_fit(config(), Notes())
+    with pytest.raises(OutputError, match=r"holds a finished run; set output\.overwrite"):
+        run_fit(config(), Notes())
+    assert json.loads((tmp_path / "out" / "run.json").read_text()) == first
+    second = run_fit(config(model={"k": 3}, output={"overwrite": True}), Notes())
+    assert second["run"] != first["run"]
+    assert json.loads((tmp_path / "out" / "run.json").read_text()) == second
+
+
+def test_a_run_that_was_finished_meanwhile_is_not_replaced(config: Make, tmp_path: Path) -> None:
+    other: list[dict[str, Any]] = []
+
+    def step(name: str, work: Callable[[], Any]) -> Any:
+        result = work()
+        if name == "open":
+            other.append(run_fit(config(), Notes()))
+        return result
+
+    with pytest.raises(OutputError, match="holds a finished run"):
+        run_fit(config(), Notes(), step)
+    assert json.loads((tmp_path / "out" / "run.json").read_text()) == other[0]
+
+
+@pytest.mark.parametrize("at", STEPS)
+def test_a_step_that_fails_publishes_nothing(at: str, config: Make, tmp_path: Path) -> None:
+    def step(name: str, work: Callable[[], Any]) -> Any:
+        if name == at:
+            raise ArithmeticError(name)
+        return work()
+
+    with pytest.raises(ArithmeticError, match=at):
+        run_fit(config(), Notes(), step)
+    out = tmp_path / "out"
+    if at in ("open", "sample"):
+        assert not out.exists()
+    else:
+        assert sorted(path.name for path in out.iterdir()) == [".lock", "checkpoints"]
+
+
+def test_predicting_equals_the_fits_own_prediction(config: Make, field_store: Path, tmp_path: Path) -> None:
+    run_fit(config(source={"isel": {"time": {"start": 0, "stop": 5}}}), Notes())
+    other = {"isel": {"time": {"start": 4}}, "mask": None}
+    record = run_predict(str(tmp_path / "out"), config("new", source=other), Notes())
+    known = clustering.load_fit(tmp_path / "out")
+    options = {
+        "variables": ["t", "q"],
+        "sample_dims": ["time", "lat", "lon"],
+        "isel": other["isel"],
+        "weights": "cos(lat)",
+    }
+    labels = labels_of(tmp_path / "new")
+    xr.testing.assert_identical(labels.drop_attrs(), known.predict(field_store, **options).drop_attrs())
+    assert record["objective"] == pytest.approx(known.score(field_store, **options), rel=1e-12)
+    assert (record["n_rows"], record["n_masked"]) == (8 * 9 * 10, 0)
+    assert record["reads"] == 1
+
+
+def test_predicting_on_the_data_of_the_fit_gives_its_labels(config: Make, tmp_path: Path) -> None:
+    record = run_fit(config(), Notes())
+    predicted = run_predict(str(tmp_path / "out" / "model.zarr"), config("new"), Notes())
+    assert np.array_equal(labels_of(tmp_path / "out"), labels_of(tmp_path / "new"))
+    for key in ("objective", "n_rows", "n_masked", "k"):
+        assert predicted[key] == record[key]
+
+
+def test_the_report_of_a_prediction_is_about_its_data(config: Make, field_store: Path, tmp_path: Path) -> None:
+    run_fit(config(), Notes())
+    part = {"isel": {"time": {"start": 0, "stop": 3}}, "weights": None}
+    record = run_predict(str(tmp_path / "out"), config("new", source=part, output={"report": True}), Notes())
+    page = (tmp_path / "new" / "report.html").read_text()
+    shown = re.search(r"<b>([^<]*)</b><span>J per unit weight", page)
+    assert shown is not None
+    # Without weights each row weighs 1.
+    assert float(shown[1]) == pytest.approx(record["objective"] / record["n_rows"], rel=1e-5)
+
+
+PROFILES = {
+    "variables": ["t"],
+    "sample_dims": ["time", "lon"],
+    "feature_dims": ["lat"],
+    "mask": None,
+    "weights": None,
+}
+OTHER_FEATURES = {
+    "fewer": ({}, {"variables": ["t"]}, "the data have 1 features and the model was fitted on 2"),
+    "variables in another order": ({}, {"variables": ["q", "t"]}, "in another order"),
+    "levels in another order": (PROFILES, {**PROFILES, "isel": {"lat": list(range(9))[::-1]}}, "in another order"),
+}
+
+
+@pytest.mark.parametrize(("fitted", "given", "said"), OTHER_FEATURES.values(), ids=OTHER_FEATURES)
+def test_other_features_are_refused(
+    fitted: dict[str, Any], given: dict[str, Any], said: str, config: Make, tmp_path: Path
+) -> None:
+    run_fit(config(source=fitted), Notes())
+    with pytest.raises(DataError, match=said):
+        run_predict(str(tmp_path / "out"), config("new", source=given), Notes())
+    assert not (tmp_path / "new").exists()
+
+
+def test_predicting_where_no_row_takes_part_is_told(config: Make, field_store: Path, tmp_path: Path) -> None:
+    run_fit(config(), Notes())
+    with xr.open_zarr(field_store, consolidated=False) as data:
+        data.assign(nowhere=data["sea"] & False)[["nowhere"]].to_zarr(field_store, mode="a", consolidated=False)
+    with pytest.raises(DataError, match="no row takes part"):
+        run_predict(str(tmp_path / "out"), config("new", source={"mask": "nowhere"}), Notes())
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_fit_may_follow_a_prediction_in_the_same_place(config: Make, tmp_path: Path) -> None:
+    run_fit(config(), Notes())
+    run_fit(config("model"), Notes())
+    run_predict(str(tmp_path / "model"), config(output={"overwrite": True}), Notes())
+    with pytest.raises(OutputError, match="holds a finished run"):
+        run_fit(config(), Notes())
+    record = run_fit(config(model={"k": 2}, output={"overwrite": True}), Notes())
+    assert record["k"] == 2
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["source at hand", "source gone"])
+def test_a_report_is_made_anew_from_the_files(gone: bool, config: Make, field_store: Path, tmp_path: Path) -> None:
+    run_fit(config(output={"report": True}), Notes())
+    page = tmp_path / "out" / "report.html"
+    before = without_times(page)
+    page.unlink()
+    if gone:
+        field_store.rename(tmp_path / "moved.zarr")
+    assert redo_report(str(tmp_path / "out")) == page
+    assert without_times(page) == before
+
+
+def test_no_report_is_made_of_a_run_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no finished run at") as caught:
+        redo_report(str(tmp_path / "out"))
+    assert str(tmp_path / "out") in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_dates_are_selected_as_yaml_reads_them(config: Make, field_store: Path) -> None:
+    first, last = datetime.date(2001, 1, 3), datetime.date(2001, 1, 6)
+    part = run_fit(config("a", source={"select": {"time": {"start": first, "stop": last}}}), Notes())
+    listed = run_fit(config("b", source={"select": {"time": [first, last]}}), Notes())
+    assert part["n_rows"] == 2 * listed["n_rows"]
+    one = {"select": {"time": first}, "sample_dims": ["lat", "lon"]}
+    assert run_fit(config("c", source=one), Notes())["n_rows"] * 2 == listed["n_rows"]

@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import base64
+import io
+from html.parser import HTMLParser
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+import clustering
+from clustering.report import figures
+from clustering.report.page import LISTED, Figure, draw, number, render
+
+RNG = np.random.default_rng(3)
+
+
+class Page(HTMLParser):
+    """Collects what a browser would load, run and show."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.handlers: list[str] = []
+        self.styles = ""
+        self.text = ""
+        self.cells: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        self.styles += "".join(value or "" for name, value in attrs if name == "style")
+        if tag == "td":
+            self.cells.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.tags[-1:] == ["style"]:
+            self.styles += data
+        else:
+            self.text += data
+        if self.cells:
+            self.cells[-1] += data
+
+
+def run_of(fit: clustering.Fit, **changes: Any) -> dict[str, Any]:
+    return {
+        "kind": "kmeans",
+        "k": fit.model.k,
+        "source": "data.zarr",
+        "n_rows": fit.fitted.summary.count,
+        "n_features": len(fit.fitted.features),
+        "n_masked": 0,
+        "objective": fit.objective,
+        "iterations": fit.iterations,
+        "converged": fit.converged,
+        "stop_reason": str(fit.fitted.stop),
+        "reads": 2,
+        "bytes_read": 123_456,
+        "seconds": {"fit": 1.5, "total": 2.5},
+        "peak_rss_bytes": 300 * 2**20,
+        "seed": 77,
+        "config_sha256": "c" * 64,
+        "source_fingerprint": "f" * 64,
+        "versions": {"numpy": "9.8.7"},
+        "warnings": [],
+        **changes,
+    }
+
+
+def make(
+    data: xr.Dataset, k: int = 3, with_labels: bool = True, preview: bool = False, config: str = "model: {}", **run: Any
+) -> tuple[Page, list[Figure], str]:
+    """Fit, draw and fill in the page."""
+    samples = [str(d) for d in next(iter(data.data_vars.values())).dims if d not in ("depth", "channel")]
+    options = {"variables": list(data.data_vars), "sample_dims": samples}
+    fit = clustering.fit(data, clustering.KMeans(k), sample_rows=100, **options)
+    labels = fit.predict(data, **options) if with_labels else None
+    pictures, colours = draw(fit.fitted, labels, data if preview else None)
+    html = render(fit.fitted, run_of(fit, **run), pictures, colours, config)
+    return Page(html), pictures, html
+
+
+def field(*lengths: int, names: tuple[str, ...] = ("t", "q"), **coordinates: Any) -> xr.Dataset:
+    dims = ("time", "lat", "lon")[-len(lengths) :]
+    return xr.Dataset({name: (dims, RNG.standard_normal(lengths)) for name in names}, coordinates)
+
+
+def colours_of(png: bytes) -> set[int]:
+    """The colours of a picture, as 0xRRGGBB."""
+    pixels = np.rint(matplotlib.image.imread(io.BytesIO(png))[..., :3] * 255).astype(np.int64)
+    return set(np.unique(pixels @ [1 << 16, 1 << 8, 1]).tolist())
+
+
+def titles(pictures: list[Figure]) -> list[str]:
+    return [picture.title for picture in pictures]
+
+
+@pytest.fixture(scope="module")
+def plain() -> tuple[Page, list[Figure], str]:
+    return make(field(6, 7))
+
+
+def test_the_page_needs_nothing_else(plain: tuple[Page, list[Figure], str]) -> None:
+    page, pictures, _ = plain
+    assert len(page.links) == len(pictures)
+    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert not page.handlers
+    assert "url(" not in page.styles
+    assert "@import" not in page.styles
+
+
+def test_every_figure_is_on_the_page_with_its_words(plain: tuple[Page, list[Figure], str]) -> None:
+    page, pictures, _ = plain
+    assert titles(pictures) == ["Labels", "Cost curve", "Centers", "Sizes"]
+    for picture, link in zip(pictures, page.links, strict=True):
+        assert base64.b64decode(link.partition(",")[2]) == picture.png
+        assert len(colours_of(picture.png)) > 3
+        assert picture.title in page.text
+        assert picture.caption in page.text
+
+
+def test_the_key_figures_are_on_the_page() -> None:
+    run = {"objective": 1234.5, "n_rows": 4321, "n_masked": 987, "reads": 17, "warnings": ["beware of the dog"]}
+    page, _, _ = make(field(6, 7), with_labels=False, config="fit:\n  seed: 77", **run)
+    for shown in ("1,234.5", "4,321", "987 cells masked", "17", "beware of the dog", "c" * 64, "f" * 64, "9.8.7"):
+        assert shown in page.text
+    assert "fit:\n  seed: 77" in page.text
+
+
+def test_the_same_run_gives_the_same_page() -> None:
+    data = field(6, 7)
+    assert make(data)[2] == make(data)[2]
+
+
+HOSTILE = {
+    "markup": "<script>alert(1)</script>",
+    "an attribute": '" onload="alert(1)',
+    "an entity": "&lt;b&gt;",
+    "a template": "{{ 7 * 7 }}{% raw %}",
+    "mathematics": "$\\frac{$",
+    "no Latin letters": "温度",
+    "a line break": "a\nb",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
+def test_the_page_shows_any_text_as_it_is(name: str) -> None:
+    data = field(6, 7, names=(name, "q"))
+    fit = clustering.fit(data, clustering.KMeans(2), variables=[name, "q"], sample_dims=["lat", "lon"])
+    picture = Figure(name, name, b"")
+    run = run_of(fit, source=name, warnings=[name], kind=name, stop_reason=name, converged=False)
+    html = render(fit.fitted, run, [picture], np.zeros((2, 3)), name)
+    page = Page(html)
+    # Kind twice, source, reason to stop, warning, title and caption of the figure, feature, config.
+    assert page.text.count(name) == 9
+    assert not {"script", "b"} & set(page.tags) - {"b"}
+    assert not page.handlers
+    assert page.links == [picture.uri]
+    assert "<script" not in html
+
+
+@pytest.mark.parametrize("name", [HOSTILE["mathematics"], HOSTILE["no Latin letters"]], ids=["mathematics", "script"])
+def test_pictures_take_any_name(name: str) -> None:
+    profile = xr.Dataset({name: ((f"{name}-s", "depth"), RNG.standard_normal((30, 6)))}, {"depth": np.arange(6.0)})
+    assert titles(make(profile)[1]) == ["Labels", "Cost curve", "Centers", "Sizes"]
+    scores = xr.Dataset({n: ((f"{name}-y", f"{name}-x"), RNG.standard_normal((6, 7))) for n in (name, "q")})
+    assert titles(make(scores)[1]) == ["Labels", "Cost curve", "Centers", "Sizes"]
+
+
+def test_a_single_sample_dimension_is_drawn() -> None:
+    assert titles(make(field(40))[1]) == ["Labels", "Cost curve", "Centers", "Sizes"]
+
+
+def test_a_run_without_labels_is_drawn() -> None:
+    assert titles(make(field(6, 7), with_labels=False)[1]) == ["Cost curve", "Centers", "Sizes"]
+
+
+@pytest.mark.parametrize("dated", [True, False], ids=["with dates", "without"])
+def test_of_three_dimensions_the_middle_is_shown_and_said(dated: bool) -> None:
+    time = np.arange("2001-01-01", "2001-01-06", dtype="datetime64[D]").astype("datetime64[ns]")
+    _, pictures, _ = make(field(5, 6, 7, **({"time": time} if dated else {})))
+    assert titles(pictures) == ["Labels", "Cost curve", "Centers", "Sizes"]
+    assert pictures[0].caption.startswith("At time 2001-01-03" if dated else "At time half-way")
+
+
+COORDINATES = {
+    "longitudes that wrap": ((6, 8), {"lon": [0.0, 45, 90, 135, -180, -135, -90, -45]}),
+    "a missing latitude": ((6, 8), {"lat": [np.nan, 1, 2, 3, 4, 5]}),
+    "falling latitudes": ((6, 8), {"lat": np.arange(6)[::-1]}),
+    "equal latitudes": ((6, 8), {"lat": np.zeros(6)}),
+    "dates": ((6, 8), {"lat": np.arange(6).astype("datetime64[D]").astype("datetime64[ns]")}),
+    "a missing date": ((6, 8), {"lat": np.array(["NaT", *range(5)], "datetime64[ns]")}),
+    "strings": ((6, 8), {"lon": list("abcdefgh")}),
+    "one row": ((1, 8), {"lat": [3.0]}),
+    "one column": ((8, 1), {}),
+    "one cell across": ((8, 1), {"lon": [2.0], "lat": np.arange(8.0)}),
+    "a series that wraps": ((8,), {"lon": [0.0, 45, 90, 135, -180, -135, -90, -45]}),
+    "a series with a gap": ((8,), {"lon": [np.nan, *range(7)]}),
+}
+
+
+@pytest.mark.parametrize(("lengths", "coordinates"), COORDINATES.values(), ids=COORDINATES)
+def test_labels_over_any_coordinates_are_drawn(lengths: tuple[int, ...], coordinates: dict[str, Any]) -> None:
+    labels = xr.DataArray(RNG.integers(-1, 3, lengths), coordinates, ("lat", "lon")[-len(lengths) :])
+    shown = colours_of(figures.label_map(labels, figures.palette(3)))
+    wanted = set((np.rint(figures.palette(3) * 255).astype(np.int64) @ [1 << 16, 1 << 8, 1]).tolist())
+    # The dots of a series are too small for pure colours.
+    assert wanted <= shown or (len(lengths) == 1 and len(shown) > 10)
+
+
+@pytest.mark.parametrize("k", [1, 100], ids="k={}".format)
+def test_any_number_of_clusters_is_drawn(k: int) -> None:
+    page, pictures, _ = make(field(12, 15), k=k)
+    assert titles(pictures) == ["Labels", "Cost curve", "Centers", "Sizes"]
+    assert page.tags.count("i") == min(k, LISTED)
+    assert (f"({LISTED} of {k})" in page.text) == (k > LISTED)
+
+
+@pytest.mark.parametrize("k", [1, 10, 11, 20, 21, 100], ids="k={}".format)
+def test_clusters_have_different_colours(k: int) -> None:
+    assert len(np.unique(figures.palette(k), axis=0)) == k
+
+
+def test_clusters_are_listed_largest_first(plain: tuple[Page, list[Figure], str]) -> None:
+    page, _, _ = plain
+    shares = [float(cell.split()[0]) for cell in page.cells if cell.endswith(" %")]
+    assert len(shares) == 3
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(100, abs=0.03)
+
+
+def test_a_single_feature_and_many_features_are_drawn() -> None:
+    assert titles(make(field(6, 7, names=("t",)))[1]) == ["Labels", "Cost curve", "Sizes"]
+    wide = xr.Dataset({"x": (("row", "depth"), RNG.standard_normal((30, 40)))})
+    page, pictures, _ = make(wide)
+    assert "Centers" in titles(pictures)
+    assert "x[depth=11]" in page.text
+    assert "x[depth=12]" not in page.text
+    assert "…" in page.text
+
+
+def test_masked_cells_are_counted_in_the_caption() -> None:
+    data = field(5, 8)
+    data["t"][0] = np.nan
+    _, pictures, _ = make(data)
+    assert "20.0 % of the cells shown are masked" in pictures[0].caption
+
+
+def test_a_photograph_is_shown_before_and_after() -> None:
+    image = RNG.integers(0, 256, (60, 80, 3)).astype(np.uint8)
+    data = xr.Dataset({"image": (("y", "x", "channel"), image)})
+    _, pictures, _ = make(data, k=5, preview=True)
+    assert titles(pictures)[:2] == ["Before", "After"]
+    before = matplotlib.image.imread(io.BytesIO(pictures[0].png))[..., :3] * 255
+    assert np.array_equal(np.rint(before), image)
+    assert len(colours_of(pictures[1].png)) == 5
+    assert "5 colours, 2.32 bits a pixel" in pictures[1].caption
+
+
+def test_other_data_of_three_features_are_no_photograph() -> None:
+    data = xr.Dataset({"image": (("y", "x", "channel"), RNG.random((6, 8, 3)))})
+    assert "Before" not in titles(make(data, preview=True)[1])
+
+
+def test_a_run_that_did_not_converge_says_so() -> None:
+    page, _, _ = make(field(6, 7), with_labels=False, converged=False, stop_reason="max_iterations")
+    assert "stopped by max_iterations" in page.text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_numbers_for_people_keep_their_size(value: float) -> None:
+    assert float(number(value).replace(",", "")) == pytest.approx(value, rel=6e-6, abs=1e-300)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0, "0"),
+        (1234567, "1,234,567"),
+        (1234567.8, "1,234,568"),
+        (0.000012345678, "1.23457e-05"),
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+    ],
+    ids=["none", "zero", "whole", "large", "tiny", "not a number", "infinite"],
+)
+def test_numbers_for_people_read_well(value: Any, text: str) -> None:
+    assert number(value) == text

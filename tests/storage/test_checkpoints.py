@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import tempfile
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from clustering.errors import CheckpointError
+from clustering.execution.passes import Reading
+from clustering.fitting.fitted import Summary
+from clustering.fitting.loop import Candidate, State, Stop
+from clustering.models.kmeans import KMeansParams, KMeansStatistics
+from clustering.storage import checkpoints
+from clustering.storage.checkpoints import KEPT, Checkpoint, Identity
+
+IDENTITY = Identity({"model": {"kind": "kmeans", "k": 3}, "fit": {"seed": 0, "init": "random"}}, "5" * 64)
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+COUNTS = st.integers(0, 2**62)
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    a, b = np.asarray(a), np.asarray(b)
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+@st.composite
+def checkpoint_values(draw: st.DrawFn) -> Checkpoint:
+    k, d = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+
+    def array(*shape: int) -> Any:
+        return draw(hnp.arrays(np.float64, shape, elements=FINITE))
+
+    count = draw(COUNTS)
+    candidates = []
+    for _ in range(draw(st.integers(1, 3))):
+        history = tuple(draw(st.lists(st.tuples(FINITE, FINITE), max_size=4)))
+        statistics = None
+        if history:
+            zero = KMeansStatistics.zero(k, d)
+            statistics = replace(zero, weight=array(k), first=array(k, d), objective=history[-1][0], count=count)
+        stop, notes = draw(st.sampled_from([None, *Stop])), tuple(draw(st.lists(st.text(), max_size=2)))
+        candidates.append(
+            Candidate(KMeansParams(array(d), array(k, d), draw(FINITE)), history, statistics, stop, notes)
+        )
+    state = State(tuple(candidates), draw(st.integers(0, 99_999)), draw(st.floats(0, 1e6)))
+    summary = Summary(draw(COUNTS), count, draw(FINITE), array(d), array(d), array(d), array(d), draw(COUNTS))
+    seconds = draw(st.dictionaries(st.sampled_from(["sample", "fit"]), st.floats(0, 1e6)))
+    return Checkpoint(draw(st.uuids()).hex, state, summary, Reading(draw(COUNTS), draw(COUNTS)), seconds)
+
+
+def one(iteration: int, run: str = "a1") -> Checkpoint:
+    rng = np.random.default_rng(iteration)
+    params = KMeansParams(rng.random(2), rng.random((3, 2)))
+    statistics = replace(
+        KMeansStatistics.zero(3, 2), weight=rng.random(3), first=rng.random((3, 2)), objective=2.0, count=9
+    )
+    candidate = Candidate(params, ((3.0, 2.5), (2.0, 1.5)), statistics)
+    summary = Summary(10, 9, 9.0, rng.random(2), rng.random(2), rng.random(2), rng.random(2), 9)
+    return Checkpoint(run, State((candidate,), iteration, 0.25), summary, Reading(4, 5), {"sample": 0.5})
+
+
+@given(checkpoint_values())
+def test_a_checkpoint_comes_back_to_the_last_bit(written: Checkpoint) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints.save(Path(folder), written, IDENTITY)
+        read = checkpoints.latest(Path(folder), IDENTITY, None)
+    assert read is not None
+    assert (read.run, read.reading, read.seconds) == (written.run, written.reading, written.seconds)
+    assert (read.state.iteration, read.state.seconds) == (written.state.iteration, written.state.seconds)
+    for field in fields(Summary):
+        assert same_bits(getattr(read.summary, field.name), getattr(written.summary, field.name))
+    for after, before in zip(read.state.candidates, written.state.candidates, strict=True):
+        assert same_bits(after.params.shift, before.params.shift)
+        assert same_bits(after.params.centers, before.params.centers)
+        assert same_bits(after.params.spread, before.params.spread)
+        assert same_bits(np.array(after.history), np.array(before.history))
+        assert (after.stop, after.notes) == (before.stop, before.notes)
+        assert (after.statistics is None) == (before.statistics is None)
+        if before.statistics is not None:
+            assert same_bits(after.statistics.weight, before.statistics.weight)
+            assert same_bits(after.statistics.first, before.statistics.first)
+            assert same_bits(after.statistics.objective, before.statistics.objective)
+            assert after.statistics.count == before.statistics.count
+
+
+@pytest.fixture(scope="module")
+def two_saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    for iteration in (4, 5):
+        checkpoints.save(folder, one(iteration), IDENTITY)
+    return folder
+
+
+def latest_after(two_saved: Path, newest: bytes) -> Checkpoint | None:
+    with tempfile.TemporaryDirectory() as folder:
+        older, newer = sorted(two_saved.iterdir())
+        (Path(folder) / older.name).write_bytes(older.read_bytes())
+        (Path(folder) / newer.name).write_bytes(newest)
+        return checkpoints.latest(Path(folder), IDENTITY, None)
+
+
+def test_the_last_checkpoint_is_where_to_go_on(two_saved: Path) -> None:
+    found = checkpoints.latest(two_saved, IDENTITY, None)
+    assert found is not None
+    assert found.state.iteration == 5
+
+
+@given(st.floats(0, 1, exclude_max=True))
+@example(0.0)
+@example(0.999999)
+def test_a_half_written_checkpoint_is_passed_over_for_the_one_before(two_saved: Path, share: float) -> None:
+    whole = max(two_saved.iterdir()).read_bytes()
+    found = latest_after(two_saved, whole[: int(share * len(whole))])
+    assert found is not None
+    assert found.state.iteration == 4
+
+
+@given(st.sampled_from([b"", b"PK\x03\x04", b"PK\x05\x06", b"\x93NUMPY\x01\x00", b"\x80\x04"]), st.binary(max_size=200))
+@example(b"\x93NUMPY\x01\x00", b"v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }".ljust(120) + b"\0" * 8)
+def test_garbage_is_passed_over_for_the_checkpoint_before(two_saved: Path, start: bytes, rest: bytes) -> None:
+    found = latest_after(two_saved, start + rest)
+    assert found is not None
+    assert found.state.iteration == 4
+
+
+@given(st.floats(0, 1, exclude_max=True), st.integers(1, 255))
+def test_a_flipped_byte_is_noticed_or_does_not_matter(two_saved: Path, place: float, flip: int) -> None:
+    content = bytearray(max(two_saved.iterdir()).read_bytes())
+    content[int(place * len(content))] ^= flip
+    found = latest_after(two_saved, bytes(content))
+    assert found is not None
+    expected = one(found.state.iteration).state.candidates[0]
+    assert same_bits(found.state.candidates[0].params.centers, expected.params.centers)
+    assert same_bits(found.state.candidates[0].statistics.first, expected.statistics.first)
+
+
+def test_no_checkpoint_is_found_where_all_are_damaged(two_saved: Path, tmp_path: Path) -> None:
+    for file in two_saved.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes()[:100])
+    assert checkpoints.latest(tmp_path, IDENTITY, None) is None
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["missing", "empty"])
+def test_no_checkpoint_is_found_in_a_new_folder(made: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    if made:
+        folder.mkdir()
+    assert checkpoints.latest(folder, IDENTITY, None) is None
+
+
+def test_only_the_last_checkpoints_stay(tmp_path: Path) -> None:
+    for iteration in range(8):
+        checkpoints.save(tmp_path, one(iteration), IDENTITY)
+        assert len(list(tmp_path.iterdir())) == min(iteration + 1, KEPT)
+    found = checkpoints.latest(tmp_path, IDENTITY, None)
+    assert found is not None
+    assert found.state.iteration == 7
+
+
+def test_the_checkpoints_of_the_published_run_are_no_unfinished_run(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path, one(4, run="done"), IDENTITY)
+    assert checkpoints.latest(tmp_path, IDENTITY, "done") is None
+    assert checkpoints.latest(tmp_path, IDENTITY, "other") is not None
+
+
+def test_clearing_removes_all(tmp_path: Path) -> None:
+    for iteration in range(3):
+        checkpoints.save(tmp_path, one(iteration), IDENTITY)
+    checkpoints.clear(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+OTHER_CONFIGS = {
+    "value": ({"model": {"kind": "kmeans", "k": 5}, "fit": {"seed": 0, "init": "random"}}, "model.k was 3 and is 5"),
+    "word": (
+        {"model": {"kind": "kmeans", "k": 3}, "fit": {"seed": 0, "init": "x"}},
+        "fit.init was 'random' and is 'x'",
+    ),
+    "key gone": ({"model": {"kind": "kmeans", "k": 3}, "fit": {"seed": 0}}, "fit.init was 'random' and is None"),
+}
+
+
+@pytest.mark.parametrize(("config", "named"), OTHER_CONFIGS.values(), ids=OTHER_CONFIGS)
+def test_another_config_is_refused_by_the_key_that_differs(config: Any, named: str, tmp_path: Path) -> None:
+    checkpoints.save(tmp_path, one(4), IDENTITY)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(CheckpointError, match="another config") as caught:
+        checkpoints.latest(tmp_path, replace(IDENTITY, config=config), None)
+    assert named in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_another_source_is_refused_with_both_fingerprints(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path, one(4), IDENTITY)
+    with pytest.raises(CheckpointError, match="another source") as caught:
+        checkpoints.latest(tmp_path, replace(IDENTITY, source="6" * 64), None)
+    assert "5" * 12 in str(caught.value)
+    assert "6" * 12 in str(caught.value)
+
+
+def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints.save(tmp_path, one(4), IDENTITY)
+    monkeypatch.setattr(checkpoints, "FORMAT", 2)
+    with pytest.raises(CheckpointError, match="another version"):
+        checkpoints.latest(tmp_path, IDENTITY, None)
+
+
+def test_the_digest_of_a_config_ignores_the_order_of_keys_and_nothing_else() -> None:
+    turned = {key: dict(reversed(part.items())) for key, part in reversed(IDENTITY.config.items())}
+    assert replace(IDENTITY, config=turned).config_sha256 == IDENTITY.config_sha256
+    others = {replace(IDENTITY, config=config).config_sha256 for config, _ in OTHER_CONFIGS.values()}
+    assert len(others | {IDENTITY.config_sha256}) == 4
+
+
+def test_nothing_in_a_checkpoint_is_pickled(two_saved: Path) -> None:
+    for file in two_saved.iterdir():
+        with np.load(file, allow_pickle=False) as stored:
+            assert all(stored[name].dtype.kind in "fu" for name in stored.files)

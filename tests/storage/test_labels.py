@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import math
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clustering.data.plan import Plan
+from clustering.data.source import Source, open_source
+from clustering.storage.labels import SMALL_CHUNK, create_labels, labels_in_memory
+
+MEMORY = 64 * 2**20
+DIMS = ("time", "lat", "lon")
+
+
+def cut(source: Source, block_bytes: int | None = None) -> Plan:
+    return source.plan(block_bytes=block_bytes, memory=MEMORY, whole_chunks=False)
+
+
+def write_all(source: Source, folder: Path, values: np.ndarray, block_bytes: int | None = None) -> zarr.Array[Any]:
+    """Write labels as a run does: each block once, in the order of the plan."""
+    plan = cut(source, block_bytes)
+    write = create_labels(folder / "labels.zarr", source, plan, 200, {"run": "a1"})
+    for index in range(len(plan)):
+        block = plan.block(index)
+        write(block.slices, values[block.slices])
+    stored = zarr.open_array(folder / "labels.zarr" / "labels", mode="r")
+    assert isinstance(stored, zarr.Array)
+    return stored
+
+
+def open_labels(folder: Path) -> xr.Dataset:
+    with xr.open_dataset(str(folder / "labels.zarr"), engine="zarr", consolidated=False, chunks=None) as opened:
+        return opened.load()
+
+
+def save(dataset: xr.Dataset, path: Path, **options: Any) -> Path:
+    with warnings.catch_warnings():
+        # Strings have no final Zarr v3 specification yet and packed numbers no fill value: users have both.
+        warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
+        warnings.filterwarnings("ignore", "saving variable .* with floating point data as an integer dtype")
+        dataset.to_zarr(path, consolidated=False, zarr_format=3, **options)
+    return path
+
+
+@pytest.fixture
+def field(field_store: Path) -> Source:
+    return open_source(field_store, variables=["t", "q"], sample_dims=DIMS, mask="sea")
+
+
+@pytest.mark.parametrize(
+    ("k", "dtype"),
+    [(1, "int8"), (2, "int8"), (128, "int8"), (129, "int16"), (32768, "int16"), (32769, "int32")],
+    ids=["one", "two", "last of int8", "first of int16", "last of int16", "first of int32"],
+)
+def test_labels_have_the_smallest_signed_type(k: int, dtype: str, field: Source, tmp_path: Path) -> None:
+    create_labels(tmp_path / "labels.zarr", field, cut(field), k, {})
+    assert zarr.open_array(tmp_path / "labels.zarr" / "labels", mode="r").dtype == dtype
+    array, labelled = labels_in_memory(field, k)
+    assert array.dtype == labelled.dtype == dtype
+
+
+def test_labels_begin_masked(field: Source, tmp_path: Path) -> None:
+    create_labels(tmp_path / "labels.zarr", field, cut(field), 4, {})
+    assert (open_labels(tmp_path)["labels"] == -1).all()
+    assert (labels_in_memory(field, 4)[0] == -1).all()
+
+
+def test_meanings_of_the_labels_follow_cf(field: Source, tmp_path: Path) -> None:
+    create_labels(tmp_path / "labels.zarr", field, cut(field), 3, {"run": "a1"})
+    opened = open_labels(tmp_path)
+    attributes = opened["labels"].attrs
+    assert attributes["flag_values"] == [0, 1, 2]
+    assert attributes["flag_meanings"] == "cluster_0 cluster_1 cluster_2"
+    assert opened.attrs == {"run": "a1"}
+    assert zarr.open_array(tmp_path / "labels.zarr" / "labels", mode="r").fill_value == -1
+    assert dict(labels_in_memory(field, 3)[1].attrs) == dict(attributes)
+
+
+def test_coordinates_are_those_of_the_source(field_store: Path, field: Source, tmp_path: Path) -> None:
+    write_all(field, tmp_path, np.zeros(field.shape, np.int16))
+    with xr.open_zarr(field_store, consolidated=False, chunks=None) as data:
+        opened = open_labels(tmp_path)
+        assert opened["labels"].dims == DIMS
+        for dim in DIMS:
+            xr.testing.assert_identical(opened[dim], data[dim].load())
+
+
+def coordinate_cases() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Coordinates with the encoding they are stored in."""
+    hours = np.arange(6) * np.timedelta64(3600 * 10**9, "ns")
+    return {
+        "strings": ({"lat": ["ab", "c", "däf", "g", "h"]}, {}),
+        "auxiliary strings": ({"station": ("lat", np.array(["ab", "c", "d", "e", "fgh"], object))}, {}),
+        "time of another calendar unit": (
+            {"time": np.datetime64("2001-01-01", "ns") + hours},
+            {"time": {"units": "hours since 1950-01-01", "dtype": "int32"}},
+        ),
+        "time stored as floats": (
+            {"time": np.datetime64("2001-01-01", "ns") + hours},
+            {"time": {"units": "days since 1950-01-01", "dtype": "float64"}},
+        ),
+        "lead time": ({"lead": ("time", hours)}, {}),
+        "packed": (
+            {"lat": np.array([80.25, 40.5, 0.25, -40.0, -80.75])},
+            {"lat": {"dtype": "i4", "scale_factor": 0.01}},
+        ),
+        "packed with a gap": (
+            {"height": ("lat", np.array([1.25, np.nan, 2.5, 3.75, 4.0]))},
+            {"height": {"dtype": "i2", "scale_factor": 0.25, "_FillValue": -9999}},
+        ),
+        "whole numbers": ({"lat": np.arange(5)}, {}),
+        "booleans": ({"land": ("lat", np.array([True, False, True, True, False]))}, {}),
+        "over two dimensions": ({"lon2": (("time", "lat"), np.arange(30.0).reshape(6, 5) / 7)}, {}),
+        "a single value": ({"level": 850.5}, {}),
+        "chunked": ({"lat": np.linspace(-1, 1, 5)}, {"lat": {"chunks": (2,)}}),
+        "called like the labels": ({"labels": ("lat", np.arange(5.0))}, {}),
+    }
+
+
+@pytest.mark.parametrize(("coordinates", "encoding"), coordinate_cases().values(), ids=coordinate_cases())
+def test_coordinates_of_every_kind_keep_their_values(
+    coordinates: dict[str, Any], encoding: dict[str, Any], tmp_path: Path, rng: np.random.Generator
+) -> None:
+    data = xr.Dataset({"x": (("time", "lat"), rng.random((6, 5)))}, coordinates)
+    path = save(data, tmp_path / "data.zarr", encoding=encoding)
+    source = open_source(path, sample_dims=["time", "lat"])
+    labels = np.arange(30).reshape(6, 5)
+    write_all(source, tmp_path, labels)
+    opened = open_labels(tmp_path)
+    assert opened["labels"].values.tolist() == labels.tolist()
+    with xr.open_zarr(path, consolidated=False, chunks=None) as stored:
+        for name in coordinates:
+            if name != "labels":
+                xr.testing.assert_equal(opened[name].variable, stored[name].variable.load())
+
+
+def test_a_sample_dimension_may_be_called_labels(tmp_path: Path, rng: np.random.Generator) -> None:
+    data = xr.Dataset({"x": (("labels",), rng.random(6))}, {"labels": np.arange(6.0)})
+    path = save(data, tmp_path / "data.zarr")
+    stored = write_all(open_source(path), tmp_path, np.arange(6))
+    assert np.asarray(stored[...]).tolist() == list(range(6))
+
+
+def test_chunks_are_those_of_the_source_where_they_are_large_enough(tmp_path: Path) -> None:
+    data = xr.Dataset({"x": (("row", "feature"), np.zeros((20_000, 2), np.float32))})
+    path = save(data, tmp_path / "data.zarr", encoding={"x": {"chunks": (SMALL_CHUNK, 2)}})
+    stored = write_all(
+        open_source(path, sample_dims=["row"]), tmp_path, np.zeros(20_000), block_bytes=3 * 8 * SMALL_CHUNK
+    )
+    assert stored.chunks == (SMALL_CHUNK,)
+
+
+def test_tiny_chunks_are_joined_to_blocks(tmp_path: Path) -> None:
+    data = xr.Dataset({"x": (("row", "feature"), np.zeros((20_000, 2), np.float32))})
+    path = save(data, tmp_path / "data.zarr", encoding={"x": {"chunks": (100, 2)}})
+    source = open_source(path, sample_dims=["row"])
+    stored = write_all(source, tmp_path, np.zeros(20_000), block_bytes=8 * 5000)
+    assert stored.chunks == cut(source, 8 * 5000).step == (5000,)
+
+
+def test_every_chunk_is_written_and_checksummed(field: Source, tmp_path: Path) -> None:
+    stored = write_all(field, tmp_path, np.full(field.shape, -1), block_bytes=1600)
+    assert math.prod(stored.cdata_shape) > 4
+    assert stored.nchunks_initialized == stored.nchunks
+    for file in [f for f in (tmp_path / "labels.zarr" / "labels" / "c").rglob("*") if f.is_file()]:
+        whole = file.read_bytes()
+        for place in (0, len(whole) // 2, len(whole) - 1):
+            broken = bytearray(whole)
+            broken[place] ^= 1
+            file.write_bytes(broken)
+            with pytest.raises(ValueError, match="checksum"):
+                np.asarray(stored[...])
+        file.write_bytes(whole)
+    assert (np.asarray(stored[...]) == -1).all()
+
+
+@st.composite
+def selections(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any], int]:
+    """Shape, chunks, a selection and the wanted size of a block."""
+    shape = tuple(draw(st.lists(st.integers(1, 30), min_size=1, max_size=3)))
+    chunks = tuple(draw(st.integers(1, n)) for n in shape)
+    isel: dict[str, Any] = {}
+    for dim, n in zip(DIMS, shape, strict=False):
+        start = draw(st.integers(0, n - 1))
+        part = {"start": start, "stop": draw(st.integers(start + 1, n)), "step": draw(st.integers(1, 3))}
+        isel[dim] = draw(st.sampled_from([part, {"start": start}, list(range(start, n))]))
+    return shape, chunks, isel, draw(st.integers(1, 20_000))
+
+
+def in_chunks(shape: tuple[int, ...], chunks: tuple[int, ...]) -> xr.Dataset:
+    data = xr.Dataset({"x": (DIMS[: len(shape)], np.zeros(shape, np.float32))})
+    data["x"].encoding = {"chunks": chunks}
+    return data
+
+
+@given(selections())
+def test_no_two_blocks_share_a_chunk_of_the_labels(case: Any) -> None:
+    shape, chunks, isel, block_bytes = case
+    source = open_source(in_chunks(shape, chunks), sample_dims=DIMS[: len(shape)], isel=isel)
+    plan = cut(source, block_bytes)
+    with tempfile.TemporaryDirectory() as folder:
+        create_labels(f"{folder}/labels.zarr", source, plan, 3, {})
+        stored = zarr.open_array(f"{folder}/labels.zarr/labels", mode="r")
+    assert stored.shape == source.shape
+    for block in map(plan.block, range(len(plan))):
+        for start, stop, length, chunk in zip(block.start, block.stop, stored.shape, stored.chunks, strict=True):
+            assert start % chunk == 0
+            assert stop % chunk == 0 or stop == length
+
+
+@settings(max_examples=20)
+@given(selections())
+def test_unaligned_selections_are_written_in_the_right_places(case: Any) -> None:
+    shape, chunks, isel, block_bytes = case
+    source = open_source(in_chunks(shape, chunks), sample_dims=DIMS[: len(shape)], isel=isel)
+    labels = np.arange(math.prod(source.shape)).reshape(source.shape) % 200
+    with tempfile.TemporaryDirectory() as folder:
+        stored = write_all(source, Path(folder), labels, block_bytes)
+        assert np.array_equal(stored[...], labels)
+
+
+def test_labels_in_memory_carry_the_coordinates(field_store: Path, field: Source) -> None:
+    array, labelled = labels_in_memory(field, 4)
+    array[2, 3, 4] = 1
+    assert int(labelled.sel(time="2001-01-03")[3, 4]) == 1
+    with xr.open_zarr(field_store, consolidated=False, chunks=None) as data:
+        assert set(labelled.coords) == set(data["t"].coords)
