@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from sklearn.cluster._k_means_lloyd import lloyd_iter_chunked_dense
 from threadpoolctl import threadpool_limits
 
-from clustering.data.rows import Rows, unit_weights
+from clustering.data.rows import in_memory_rows
 from clustering.models.kmeans import KMeans, KMeansParams
 
 RESULTS = Path(__file__).parent / "results"
@@ -26,8 +26,7 @@ RUNS = 5
 
 
 def ours(values: np.ndarray, centers: np.ndarray) -> float:
-    n = (len(values),)
-    rows = Rows(values, unit_weights(len(values)), None, (0,), n, n)
+    rows = in_memory_rows(values)
     params = KMeansParams(np.zeros(values.shape[1]), centers)
     started = time.perf_counter()
     KMeans(len(centers)).statistics(params, rows)

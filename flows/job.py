@@ -177,7 +177,8 @@ def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
     state = starting.start(model, survey, options, work.engine, time.perf_counter() - began)
     seconds = time.perf_counter() - began
     watch.say(
-        f"{config.restarts} starts on a sample of {len(survey.sample.weights):,} rows "
+        f"{config.restarts} starts on {'all' if survey.sample.complete else 'a sample of'} "
+        f"{len(survey.sample.weights):,} rows "
         f"in {seconds - passed.seconds:.1f} s"
     )
     begun = Checkpoint(new_run(), state, Summary.of(survey), passed.reading, {"sample": seconds})

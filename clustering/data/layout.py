@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
-from numpy.typing import NDArray
 
 from clustering.data.opening import BARE, bare_dataset
 from clustering.data.plan import MIB
@@ -177,8 +176,3 @@ def cut_units(
             lengths.append(units[d])
             offsets.append(0)
     return tuple(lengths), tuple(offsets)
-
-
-def output_chunks(source_chunks: NDArray[Any] | tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Chunk lengths of a variable written back on the sample grid."""
-    return tuple(min(c, n) for c, n in zip(source_chunks, shape, strict=True))

@@ -84,11 +84,6 @@ class Sample(NamedTuple):
         """Whether no row of positive weight was left out."""
         return self.threshold == 0.0
 
-    def rows(self) -> Rows:
-        """Return the sample as one block, with the weights that its rows stand for."""
-        n = (len(self.values),)
-        return Rows(self.values, self.represented, None, (0,), n, n)
-
 
 class Distinct(NamedTuple):
     """Distinct rows of positive weight, those of least digest (Bar-Yossef et al. 2002, doi:10.1007/3-540-45726-7_1)."""

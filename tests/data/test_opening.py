@@ -56,6 +56,13 @@ def test_only_the_unnamed_dimensions_of_a_bare_array_are_numbered(tmp_path: Path
     assert open_source(array, sample_dims=["lon", "time"]).feature_dims == ("dim_1",)
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3], ids=["v2", "v3"])
+def test_the_fill_value_of_an_array_from_elsewhere_is_a_number(tmp_path: Path, zarr_format: Any) -> None:
+    data = np.array([[0.0, 1.0], [2.0, 3.0]])
+    zarr.create_array(tmp_path / "a", data=data, zarr_format=zarr_format, fill_value=0)
+    assert np.array_equal(rows(open_source(tmp_path / "a")), data)
+
+
 PACKED = {"dtype": "i2", "scale_factor": 0.5, "add_offset": 1.0, "_FillValue": -1}
 
 

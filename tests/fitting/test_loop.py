@@ -127,6 +127,17 @@ def test_the_objective_after_an_update_keeps_its_digits_when_centers_come_from_a
     assert fit.history[1, 0] <= fit.history[0, 1] * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("apart", [1e3, 1e6], ids=["1e3-sigma", "1e6-sigma"])
+def test_the_objective_never_rises_when_both_starts_are_in_one_of_two_far_clusters(
+    apart: float, rng: np.random.Generator
+) -> None:
+    values = rng.standard_normal((200, 2))
+    values[100:, 0] += apart
+    steps = c.fit(values, c.KMeans(2), init=values[:2]).history.ravel()
+    assert len(steps) >= 6
+    assert (np.diff(steps) <= 1e-9 * steps[:-1]).all()
+
+
 def test_empty_clusters_are_placed_anew_and_told_of() -> None:
     values = np.array([[0.0], [1.0], [2.0], [30.0], [50.0]])
     records: list[PassRecord] = []
@@ -158,6 +169,13 @@ def test_a_cluster_that_must_stay_empty_does_not_keep_the_loop_going() -> None:
     steps = run(np.zeros((5, 1)), state_of([[0.0], [7.0]]), Rule())
     assert len(steps) <= 3
     np.testing.assert_array_equal(steps[-1][0].best.params.centers, [[0.0], [7.0]])
+
+
+def test_equal_rows_are_not_taken_for_far_ones_when_their_mean_is_rounded() -> None:
+    # The mean of ten times 0.1 is not 0.1.
+    steps = run(np.full((10, 1), 0.1), state_of([[0.1], [7.0]]), Rule())
+    assert len(steps) <= 5
+    np.testing.assert_allclose(steps[-1][0].best.params.centers, [[0.1], [7.0]], rtol=1e-14)
 
 
 def test_the_end_is_told_with_its_reason(rng: np.random.Generator) -> None:

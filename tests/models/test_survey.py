@@ -199,15 +199,6 @@ def test_samples_are_nested(problem: Problem, fewer: int) -> None:
     assert set(smaller.positions.tolist()) <= set(sample.positions.tolist())
 
 
-def test_a_sample_is_a_block_of_rows_with_the_weights_they_stand_for(rng: np.random.Generator) -> None:
-    values = rng.standard_normal((100, 2))
-    sample = SurveyModel(0, 30, 1).statistics(in_memory_rows(values, rng.random(100))).sample
-    rows = sample.rows()
-    assert len(rows) == 30
-    np.testing.assert_array_equal(rows.values, sample.values)
-    np.testing.assert_array_equal(rows.weights, sample.represented)
-
-
 def test_sums_estimated_from_samples_are_unbiased(rng: np.random.Generator) -> None:
     weights, values = rng.pareto(1.5, 300) + 0.1, rng.standard_normal((300, 1)) + 2
     rows = in_memory_rows(values, weights)
