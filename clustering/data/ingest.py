@@ -5,6 +5,7 @@ Values are stored as they are in the file: packed integers stay packed, with the
 
 from __future__ import annotations
 
+import errno
 import math
 import shutil
 import uuid
@@ -106,6 +107,8 @@ _FAULTS = (
     zlib.error,
 )
 """What readers raise for damaged files."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Faults of the place that is written to."""
 
 
 @contextmanager
@@ -116,7 +119,8 @@ def _reading(path: Path) -> Iterator[None]:
     except ClusteringError:
         raise
     except _FAULTS as error:
-        if isinstance(error, OSError) and error.filename is not None and Path(str(error.filename)) != path:
+        elsewhere = isinstance(error, OSError) and error.filename is not None and Path(str(error.filename)) != path
+        if elsewhere or getattr(error, "errno", None) in _FULL:
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"cannot read {str(path)!r}: {reason}") from error

@@ -85,6 +85,7 @@ def read_arrays(path: Path, stack: ExitStack) -> Read:
         if dtype.kind not in "biuf" or not shape:
             continue
         name = member.removesuffix(".npy")
+        variable = _variable_name(name, {piece.name for piece in pieces})
         slabs = (
             _whole(stack.enter_context(np.load(path, allow_pickle=False))[name])
             if fortran and len(shape) > 1
@@ -92,8 +93,10 @@ def read_arrays(path: Path, stack: ExitStack) -> Read:
         )
         dims = _array_dims(shape)
         # Variables share a dimension where their lengths agree; another length is another dimension.
-        dims = tuple(d if lengths.setdefault(d, n) == n else f"{name}_{d}" for d, n in zip(dims, shape, strict=True))
-        pieces.append(Piece(name, dims, shape, dtype, slabs, {}))
+        dims = tuple(
+            d if lengths.setdefault(d, n) == n else f"{variable}_{d}" for d, n in zip(dims, shape, strict=True)
+        )
+        pieces.append(Piece(variable, dims, shape, dtype, slabs, {}))
     return pieces, attributes, xr.Dataset()
 
 
@@ -130,6 +133,7 @@ def read_table(path: Path, _: ExitStack) -> Read:
     """Read a table: each numeric column becomes a variable along ``row``."""
     try:
         import pyarrow as pa
+        import pyarrow.compute
         import pyarrow.csv
         import pyarrow.parquet
     except ImportError as error:
@@ -140,7 +144,7 @@ def read_table(path: Path, _: ExitStack) -> Read:
             with pa.parquet.ParquetFile(path) as file:
                 yield from file.iter_batches(_BATCH_ROWS)
             return
-        options = pa.csv.ConvertOptions(column_types=types)
+        options = pa.csv.ConvertOptions(column_types=types, include_columns=list(types or ()))
         with pa.csv.open_csv(path, convert_options=options) as reader:
             yield from reader
 
@@ -149,7 +153,7 @@ def read_table(path: Path, _: ExitStack) -> Read:
     if len(set(names)) != len(names):
         raise ValueError("two columns have the same name")
     types = {name: pa.from_numpy_dtype(dtype) for name, dtype in columns.items()}
-    pieces = []
+    pieces: list[Piece] = []
     for column, dtype in columns.items():
 
         def slabs(length: int, column: str = column, dtype: np.dtype[Any] = dtype) -> Iterator[NDArray[Any]]:
@@ -163,7 +167,7 @@ def read_table(path: Path, _: ExitStack) -> Read:
                     kept = [joined[whole:]]
             yield np.concatenate(kept) if kept else np.zeros(0, dtype)
 
-        pieces.append(Piece(_variable_name(column, names), ("row",), (n,), dtype, slabs, {}))
+        pieces.append(Piece(_variable_name(column, {p.name for p in pieces}), ("row",), (n,), dtype, slabs, {}))
     return pieces, {"title": path.name}, xr.Dataset()
 
 
@@ -173,12 +177,12 @@ def _numbers(column: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     return values.astype(dtype)
 
 
-def _variable_name(column: str, columns: list[str]) -> str:
-    """Name the variable of a column: slashes and the name of the dimension have a meaning of their own in a store."""
-    name = column.replace("/", "_").strip(".") or "column"
-    while name == "row" or (name != column and name in columns):
-        name += "_"
-    return name
+def _variable_name(name: str, taken: set[str]) -> str:
+    """Name the variable of a column or a member: slashes and names of dimensions have a meaning of their own."""
+    found = name.replace("/", "_").strip(".") or "column"
+    while found in ("row", "feature") or found in taken:
+        found += "_"
+    return found
 
 
 def _parquet_columns(path: Path, pa: Any) -> tuple[dict[str, np.dtype[Any]], int]:
@@ -198,7 +202,7 @@ def _csv_columns(path: Path, pa: Any) -> tuple[dict[str, np.dtype[Any]], int]:
     if len(set(names)) != len(names):
         raise ValueError("two columns have the same name")
     text = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
-    candidates: dict[str, list[Any]] = {name: [pa.bool_(), pa.int64(), pa.float64()] for name in names}
+    candidates: dict[str, list[Any]] = {name: [pa.int64(), pa.float64(), pa.bool_()] for name in names}
     gaps: set[str] = set()
     n = 0
     with pa.csv.open_csv(path, convert_options=text) as reader:
@@ -215,7 +219,7 @@ def _csv_columns(path: Path, pa: Any) -> tuple[dict[str, np.dtype[Any]], int]:
 
 def _casts(values: Any, kind: Any, pa: Any) -> bool:
     try:
-        values.cast(kind)
+        pa.compute.utf8_trim_whitespace(values).cast(kind)
     except pa.ArrowInvalid:
         return False
     return True

@@ -68,8 +68,9 @@ class Source:
 
     def __reduce__(self) -> Any:
         if self.recipe is not None:
-            # The shape makes a store that has grown since a process opened it another one.
-            return _reopen, (pickle.dumps(self.recipe), self.shape)
+            # A store that was written anew since a process opened it is another one.
+            layout = [(n, v.dims, v.shape, str(v.dtype), str(v.encoding)) for n, v in self.dataset.variables.items()]
+            return _reopen, (pickle.dumps(self.recipe), hashlib.sha256(repr(layout).encode()).hexdigest())
         return Source, tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
     @property
@@ -271,7 +272,7 @@ def open_source(
     isel: Mapping[str, Any] | None = None,
     mask: Any = None,
     weights: Any = None,
-    missing: Missing = "drop",
+    missing: Missing | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Source:
     """Say what to cluster. Only metadata and coordinates are read.
@@ -297,7 +298,7 @@ def open_source(
     weights
         Variable, or ``cos(lat)``; or an array in the shape of the samples.
     missing
-        ``drop`` leaves out rows with a NaN in any feature, ``error`` refuses them.
+        ``drop``, the default, leaves out rows with a NaN in any feature; ``error`` refuses them.
     storage_options
         As fsspec takes them. Credentials belong in the environment.
 
@@ -306,11 +307,12 @@ def open_source(
     SourceError
         If the store, group, a variable, dimension, mask or weights is not there or does not fit.
     """
-    if missing not in ("drop", "error"):
+    if missing not in (None, "drop", "error"):
         raise ConfigError(f"missing is {missing!r}; allowed: drop, error")
     options: dict[str, Any] = {
         "group": group, "variables": variables, "sample_dims": sample_dims, "feature_dims": feature_dims,
-        "select": select, "isel": isel, "mask": mask, "weights": weights, "storage_options": storage_options,
+        "select": select, "isel": isel, "missing": missing, "mask": mask, "weights": weights,
+        "storage_options": storage_options,
     }  # fmt: skip
     if isinstance(data, Source):
         given = [name for name, value in options.items() if value is not None]
@@ -323,7 +325,7 @@ def open_source(
     if isinstance(data, str):
         # Another process may stand in another folder.
         data = data if "://" in data else str(Path(data).absolute())
-        recipe = {**options, "data": data, "missing": missing}
+        recipe = {**options, "data": data}
         dataset = opening.open_store(data, group, storage_options or {})
     else:
         dataset = layout.in_memory(data)
@@ -341,12 +343,12 @@ def open_source(
     layout.check_companion(cut, "mask", mask, samples)
     layout.check_companion(cut, "weights", cosine[1] if cosine else weights, samples)
     return Source(
-        cut, names, samples, features, mask, weights, missing, chunks, offset,
+        cut, names, samples, features, mask, weights, missing or "drop", chunks, offset,
         not isinstance(data, np.ndarray), recipe,
     )  # fmt: skip
 
 
 @lru_cache(maxsize=16)
-def _reopen(recipe: bytes, _: tuple[int, ...]) -> Source:
+def _reopen(recipe: bytes, _: str) -> Source:
     """Open a source in another process, once per process."""
     return open_source(**pickle.loads(recipe))

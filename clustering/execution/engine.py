@@ -176,6 +176,8 @@ def _local(workers: int, memory: int | None) -> Iterator[Any]:
 def _reach(address: str, workers: int) -> Iterator[Any]:
     distributed = _distributed()
     try:
+        if "://" not in address:
+            raise ValueError("no protocol")
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, TypeError, ValueError) as error:
         raise ExecutionError(

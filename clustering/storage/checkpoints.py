@@ -130,7 +130,7 @@ def _load(file: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
             for member in archive.namelist():
                 arrays[member.removesuffix(".npy")] = np.load(io.BytesIO(archive.read(member)), allow_pickle=False)
         return json.loads(arrays.pop("meta").tobytes()), arrays
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return None
 
 

@@ -478,6 +478,7 @@ BROKEN: dict[str, Callable[[Path], Path]] = {
     "npz-of-no-numbers": lambda p: npz(p / "a.npz", names=np.array(["a"])),
     "npz-spoilt": lambda p: spoil(npz(p / "a.npz", compressed=False, x=BIG)),
     "npz-spoilt-compressed": lambda p: spoil(npz(p / "a.npz", x=BIG)),
+    "npz-spoilt-deflated": lambda p: spoil(npz(p / "a.npz", x=BIG.round(1))),
     "npz-spoilt-fortran": lambda p: spoil(npz(p / "a.npz", x=np.asfortranarray(BIG))),
     "npz-second-member-spoilt": lambda p: spoil(npz(p / "a.npz", x=BIG, y=BIG + 1), 0.75),
     "csv-empty": lambda p: write(p / "a.csv", ""),

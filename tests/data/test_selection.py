@@ -83,6 +83,13 @@ def test_dates_select_days(value: Any, expected: Any) -> None:
     assert np.array_equal(chosen({"time": value}).time.values, expected)
 
 
+@pytest.mark.parametrize("end", ["2001-01-02", datetime.date(2001, 1, 2)], ids=["text", "date"])
+def test_the_last_day_of_a_slice_is_taken_whole(end: Any) -> None:
+    hours = xr.Dataset(coords={"time": np.arange("2001-01-01", "2001-01-04", dtype="datetime64[6h]").astype("M8[ns]")})
+    taken = hours.isel(positions(hours, {"time": {"stop": end}}, {}))
+    assert taken.time.values.tolist() == hours.time.values[:8].tolist()
+
+
 @pytest.mark.parametrize(
     ("selection", "by_xarray"),
     [

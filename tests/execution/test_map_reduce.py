@@ -131,18 +131,9 @@ def test_a_pass_has_at_most_a_few_tasks_per_thread_and_each_block_is_in_one(n_bl
 
     assert map_reduce(number, n_blocks, Engine("test", get, threads)) == n_blocks
     assert len(tasks) <= TASKS_PER_THREAD * threads
+    # As many as that allows, to keep every thread at work.
+    assert len(tasks) == n_blocks or 2 * len(tasks) > TASKS_PER_THREAD * threads
     assert sorted(blocks) == list(range(n_blocks))
-
-
-def test_there_are_enough_tasks_to_keep_every_thread_at_work() -> None:
-    sizes = []
-
-    def get(graph: Mapping[Any, Any], key: Any) -> Any:
-        sizes.append(sum(isinstance(t, tuple) and callable(t[0]) and t[0] is not operator.add for t in graph.values()))
-        return dask.local.get_sync(graph, key)
-
-    map_reduce(leaf, 64, Engine("test", get, 4))
-    assert sizes == [16]
 
 
 def test_passes_share_no_keys() -> None:
