@@ -75,7 +75,7 @@ class Fit:
 
     @property
     def objective(self) -> float:
-        """J = Σ w ‖x − m‖² of the last assignment."""
+        """J = Σ w ‖x − m‖²; where the fit did not converge, of the last assignment at the centers refitted to it."""
         return self.fitted.objective
 
     @property
@@ -106,7 +106,7 @@ class Fit:
         data
             As for `fit`, with the same features.
         options
-            Source and compute options, as for `fit`.
+            Source options, ``workers``, ``memory`` and ``block_bytes``, as for `fit`.
 
         Returns
         -------
@@ -124,7 +124,7 @@ class Fit:
         save_model(self.fitted, os.fspath(path), {"labelled": self.labelled})
 
     def _label(self, data: Any, options: dict[str, Any]) -> tuple[Any, LabelStatistics]:
-        _known(options, (*_SOURCE, *_COMPUTE))
+        _known(options, (*_SOURCE, "workers", "memory", "block_bytes"))
         source = open_source(data, **_pick(options, _SOURCE))
         check_features(source, self.fitted)
         memory = options.get("memory", MEMORY)
@@ -133,7 +133,7 @@ class Fit:
         # Labels are gathered in this process, so its threads make them.
         with (
             connect("threads", options.get("workers")) as engine,
-            rounds(source, plan, engine, memory=memory) as inside,
+            rounds(source, plan, engine, memory=memory, keep=False) as inside,
         ):
             passed = label(inside, self.model, self.params, partial(_put, array))
         return labelled if source.labelled else array, passed.statistics[0]

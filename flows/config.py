@@ -69,7 +69,7 @@ class SourceConfig(_Section):
     variables: list[str] | None = None
     """Variables of the group; leave out for a bare array or a group with one variable."""
     sample_dims: list[str] | None = None
-    """Dimensions that number the samples. Default: all that are not feature dimensions."""
+    """Dimensions that number the samples. Default: all that are not feature dimensions, or the first."""
     feature_dims: list[str] | None = None
     """Dimensions along which a sample's features lie; empty: each variable is one feature."""
     select: dict[str, Any] = Field(default_factory=dict)
@@ -272,7 +272,11 @@ def _sentence(error: ValidationError, content: Any) -> str:
             remedy = f"allowed: {expected}" if expected else first["msg"].removeprefix("Value error, ")
             remedy = _ALLOWED.get(key, remedy[0].lower() + remedy[1:])
             # A rule over several keys names them itself.
-            return remedy if remedy.startswith(f"{key}.") else f"{key} is {first['input']!r}; {remedy}"
+            if remedy.startswith(f"{key}."):
+                return remedy
+            # What stands there may be a secret.
+            value = "not what is needed" if "storage_options" in place else repr(first["input"])
+            return f"{key} is {value}; {remedy}"
 
 
 def _place(loc: tuple[int | str, ...], content: Any, absent: bool) -> list[str]:

@@ -130,6 +130,8 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
     plan = source.plan(block_bytes=config.block_bytes, memory=config.memory_bytes)
     job = Job(config, source, plan, output, identity, rule, model)
     _refuse_finished(job)
+    for caution in source.cautions:
+        watch.warn(caution)
     shape = " × ".join(f"{d} {n:,}" for d, n in zip(source.sample_dims, source.shape, strict=True))
     watch.say(f"source {config.source.store}: {shape}; {source.n_features:,} features; {len(plan):,} blocks")
     return job
@@ -138,6 +140,10 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
 def _refuse_finished(job: Job) -> None:
     """Keep a finished output, unless it may be replaced or the run that goes on was meant to replace it."""
     output = job.output
+    if job.model is not None and checkpoints.unfinished(output.checkpoints, output.finished):
+        raise OutputError(
+            f"output.store {job.config.output.store!r} holds an unfinished fit; finish it, or name another folder"
+        )
     unfinished = job.model is None and checkpoints.latest(output.checkpoints, job.identity, output.finished)
     if output.finished and not unfinished and not job.config.output.overwrite:
         raise OutputError(
@@ -151,7 +157,14 @@ def _working(job: Job) -> Iterator[Rounds]:
     compute = job.config.compute
     with (
         connect(job.config.cluster, compute.workers, job.config.memory_bytes) as engine,
-        rounds(job.source, job.plan, engine, memory=job.config.memory_bytes, scratch=compute.scratch) as inside,
+        rounds(
+            job.source,
+            job.plan,
+            engine,
+            memory=job.config.memory_bytes,
+            scratch=compute.scratch,
+            keep=job.model is None,
+        ) as inside,
     ):
         yield inside
 
@@ -240,10 +253,10 @@ def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
     folder = job.output.stage(run)
     fresh = replace(model, reads=0.0, bytes_read=0, notes=())
     sums, result = _labels(job, work, fresh, folder, watch)
-    save_model(result, folder / "model.zarr", _provenance(job, run))
     rows = int(sums.rows.sum())
     about = replace(result.summary, cells=job.plan.cells, count=rows, weight=float(sums.weight.sum()))
     result = replace(result, summary=about)
+    save_model(result, folder / "model.zarr", _provenance(job, run))
     return Labelled(run, result, folder, {"label": time.perf_counter() - began}, True, rows, job.plan.cells - rows)
 
 
@@ -256,7 +269,7 @@ def _labels(job: Job, work: Rounds, known: Fitted, folder: Path, watch: Watch) -
         passed = label(work, known.model, known.params, write)
     else:
         # The selection starts inside a chunk: blocks that match the chunks of the labels are others than the fit's.
-        with rounds(job.source, plan, work.engine, memory=job.config.memory_bytes) as others:
+        with rounds(job.source, plan, work.engine, memory=job.config.memory_bytes, keep=False) as others:
             passed = label(others, known.model, known.params, write)
     sums: LabelStatistics = passed.statistics[0]
     if not sums.rows.any():
@@ -355,10 +368,9 @@ def draw_pictures(result: Fitted, folder: Path, source: Source | None) -> tuple[
     labels = preview = None
     if (folder / "labels.zarr").is_dir():
         with xr.open_dataset(str(folder / "labels.zarr"), engine="zarr", consolidated=False, chunks=None) as stored:
-            steps = {d: slice(None, None, max(1, -(-n // 1000))) for d, n in stored[NAME].sizes.items()}
-            labels = stored[NAME].isel(steps).load()
-        if source is not None and labels.ndim == 2 and source.n_features == 3:
-            preview = source.preview(1000)
+            labels = page.shown(stored[NAME]).load()
+        if source is not None and page.may_be_photograph(source):
+            preview = source.preview(page.SHOWN)
     return page.draw(result, labels, preview)
 
 

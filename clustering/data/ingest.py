@@ -71,6 +71,8 @@ def ingest(source: str | Path, destination: str | Path, *, overwrite: bool = Fal
     MissingDependencyError
         If the package that reads this kind of file is not installed.
     """
+    if "://" in str(destination):
+        raise OutputError(f"cannot write to {str(destination)!r}: name a local path, and copy the store from there")
     path, target = Path(source), Path(destination)
     if not path.is_file():
         raise SourceError(f"no file at {str(path)!r}; check the path")

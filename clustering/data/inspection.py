@@ -119,6 +119,7 @@ def _layout(source: Source, name: str) -> VariableLayout:
 
 
 def _advice(source: Source, plan: Plan, threads: int, memory: int, share: float, resident: float) -> Any:
+    yield from source.cautions
     chunk_bytes = math.prod(source.chunks) * plan.row_bytes
     if plan.block_bytes > memory // 2:
         yield (

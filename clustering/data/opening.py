@@ -109,7 +109,7 @@ def store_fingerprint(store: str, group: str | None, names: Iterable[str], optio
     """
     node = zarr.open(store, path=group or "", mode="r", storage_options=dict(options) or None)
     digest = hashlib.sha256()
-    root = Path(store.removeprefix("file://"), group or "")
+    root = Path(store.removeprefix("file://"), (group or "").strip("/"))
     for name in [""] if isinstance(node, zarr.Array) else sorted(names):
         array = node if isinstance(node, zarr.Array) else node[name]
         digest.update(json.dumps([name, array.metadata.to_dict()], default=str, sort_keys=True).encode())

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 MIB = 1024 * 1024
+BESIDE = 48
+"""Memory that a pass needs for each row beside its features, in bytes."""
 
 
 class Block(NamedTuple):
@@ -125,7 +127,9 @@ def plan_blocks(
     if block_bytes is None:
         total = math.prod(shape) * row_bytes
         ceiling = max(MIB, min(256 * MIB, memory // 32))
-        block_bytes = min(ceiling, max(256 * 1024, total // 64))
+        # A pass holds some numbers for each row beside its features, which count where rows are narrow.
+        narrow = row_bytes / max(row_bytes, BESIDE)
+        block_bytes = max(1, int(min(ceiling, max(256 * 1024, total // 64)) * narrow))
     step = [min(c, n) if o == 0 else c for c, n, o in zip(chunks, shape, offset, strict=True)]
     spare = max(1, block_bytes // max(1, math.prod(step) * row_bytes))
     for axis in reversed(range(len(shape))):

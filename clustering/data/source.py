@@ -6,6 +6,7 @@ import hashlib
 import math
 import pickle
 import re
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -65,12 +66,12 @@ class Source:
     """False for a bare ndarray: results are ndarrays too."""
     recipe: Mapping[str, Any] | None = field(repr=False)
     """Arguments that open the same source in another process; None for data held in memory."""
+    opening: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
+    """Name of this opening: a process opens it once, and a store that has changed since is opened anew."""
 
     def __reduce__(self) -> Any:
         if self.recipe is not None:
-            # A store that was written anew since a process opened it is another one.
-            layout = [(n, v.dims, v.shape, str(v.dtype), str(v.encoding)) for n, v in self.dataset.variables.items()]
-            return _reopen, (pickle.dumps(self.recipe), hashlib.sha256(repr(layout).encode()).hexdigest())
+            return _reopen, (pickle.dumps(self.recipe), self.opening)
         return Source, tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
     @property
@@ -130,6 +131,17 @@ class Source:
             offset=self.offset if whole_chunks else None,
             block_bytes=block_bytes,
             memory=memory,
+        )
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What may not be meant by whoever wrote the data, in words for a user."""
+        return tuple(
+            f"zeros of variable {name!r} count as missing, as 0 is its fill value; if they are numbers, "
+            "store the array with fill_value null"
+            for name in self.variables
+            if self.dataset[name].encoding.get("_FillValue") == 0
+            and np.dtype(self.dataset[name].encoding.get("dtype", "f8")).kind in "iu"
         )
 
     def fingerprint(self) -> str:
@@ -287,7 +299,8 @@ def open_source(
     variables
         Variables of the group, concatenated along the features. May be left out where there is one only.
     sample_dims
-        Dimensions that number the samples. Default: all that are not feature dimensions; of an ndarray, the first.
+        Dimensions that number the samples. Default: all that are not feature dimensions; the first if those are not
+        named either.
     feature_dims
         Dimensions along which a sample's features lie. Empty: each variable is one feature. Default: all that are not
         sample dimensions.

@@ -85,7 +85,7 @@ def _peak_rss() -> int:
 
 def default_workers() -> int:
     """Processors that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

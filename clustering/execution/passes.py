@@ -88,7 +88,9 @@ def _block(source: Source, plan: Plan, residency: Residency, candidates: tuple[S
 
 
 @contextmanager
-def rounds(source: Source, plan: Plan, engine: Engine, *, memory: int, scratch: str | None = None) -> Iterator[Rounds]:
+def rounds(
+    source: Source, plan: Plan, engine: Engine, *, memory: int, scratch: str | None = None, keep: bool = True
+) -> Iterator[Rounds]:
     """Keep decoded rows at hand for the passes inside the context.
 
     Parameters
@@ -97,18 +99,20 @@ def rounds(source: Source, plan: Plan, engine: Engine, *, memory: int, scratch: 
         Memory budget of each worker, in bytes; half of it is for decoded rows.
     scratch
         Folder for more of them, on a local disk of each worker.
+    keep
+        False for a single pass, which needs no row a second time.
 
     Raises
     ------
     DataError
         If a single block does not fit the memory budget.
     """
-    if plan.block_bytes > memory // 2:
+    if plan.block_bytes > memory // MEMORY_SHARE:
         raise DataError(
             f"one block of whole chunks takes {plan.block_bytes:,} bytes and compute.memory is {memory:,} bytes; "
             "raise compute.memory to twice the block at least, or store the data in smaller chunks"
         )
-    residency = Residency(uuid.uuid4().hex, memory // MEMORY_SHARE, scratch)
+    residency = Residency(uuid.uuid4().hex, memory // MEMORY_SHARE if keep else 0, scratch if keep else None)
     try:
         yield Rounds(source, plan, engine, residency)
     finally:

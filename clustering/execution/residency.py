@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from clustering.data.plan import Plan
 from clustering.data.rows import Rows
 from clustering.data.source import Source
-from clustering.errors import OutputError
+from clustering.errors import ExecutionError, OutputError
 
 SCRATCH_SHARE = 0.8
 """Share of the free scratch space that may be used."""
@@ -43,17 +43,17 @@ class _Shelf:
         self.lock = Lock()
         self.memory = residency.memory
         self.kept: dict[int, Rows] = {}
-        self.folder: Path | None = None
+        self.scratch = residency.scratch
         self.space = 0
-        if residency.scratch is not None:
+        if self.scratch is not None:
             try:
-                Path(residency.scratch).mkdir(parents=True, exist_ok=True)
-                self.folder = Path(tempfile.mkdtemp(prefix="clustering-", dir=residency.scratch))
+                Path(self.scratch).mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=self.scratch):
+                    self.space = int(shutil.disk_usage(self.scratch).free * SCRATCH_SHARE)
             except OSError as error:
                 raise OutputError(
-                    f"cannot write to the scratch folder {residency.scratch!r}: {error.strerror}; name another folder"
+                    f"cannot write to the scratch folder {self.scratch!r}: {error.strerror}; name another folder"
                 ) from error
-            self.space = int(shutil.disk_usage(self.folder).free * SCRATCH_SHARE)
         self.filed: dict[int, Rows] = {}
 
     def find(self, index: int) -> Rows | None:
@@ -69,36 +69,35 @@ class _Shelf:
                 self.memory -= size
                 self.kept[index] = rows
                 return
-            if self.folder is None or size > self.space:
+            if self.scratch is None or size > self.space:
                 return
             self.space -= size
-        mapped = replace(
-            rows,
-            values=self._file(f"{index}-values", rows.values),
-            weights=self._file(f"{index}-weights", rows.weights) if any(rows.weights.strides) else rows.weights,
-            kept=None if rows.kept is None else self._file(f"{index}-kept", rows.kept),
-        )
+        try:
+            mapped = replace(
+                rows,
+                values=self._map(rows.values),
+                weights=self._map(rows.weights) if any(rows.weights.strides) else rows.weights,
+                kept=None if rows.kept is None else self._map(rows.kept),
+            )
+        except OSError:
+            # The disk has less room than it said: from now on blocks are read again instead.
+            self.space = 0
+            return
         with self.lock:
             self.filed[index] = mapped
 
-    def _file(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
-        """Write an array as it is, and map it."""
+    def _map(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Write an array as it is to a file without a name, which is gone with the process, and map it."""
         if not array.size:
             return array
-        assert self.folder is not None
-        path = self.folder / f"{name}.npy"
-        np.save(path, array)
-        mapped: NDArray[Any] = np.load(path, mmap_mode="r")
-        return mapped
-
-    def clear(self) -> None:
-        self.kept.clear()
-        self.filed.clear()
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        with tempfile.TemporaryFile(dir=self.scratch) as file:
+            file.write(np.ascontiguousarray(array).view(np.uint8).data)
+            file.flush()
+            return np.memmap(file, array.dtype, "r", shape=array.shape)
 
 
 _shelves: dict[str, _Shelf] = {}
+_closed: set[str] = set()
 _lock = Lock()
 
 
@@ -111,8 +110,15 @@ def rows_of(source: Source, plan: Plan, index: int, residency: Residency) -> tup
         The rows of the block.
     int
         Bytes decoded from the source for it; 0 where the block was at hand.
+
+    Raises
+    ------
+    ExecutionError
+        If the run has ended meanwhile, in an error for example: a task that is still under way stops here.
     """
     with _lock:
+        if residency.session in _closed:
+            raise ExecutionError("the passes that this task belongs to have ended")
         shelf = _shelves.get(residency.session)
         if shelf is None:
             shelf = _shelves[residency.session] = _Shelf(residency)
@@ -128,6 +134,5 @@ def rows_of(source: Source, plan: Plan, index: int, residency: Residency) -> tup
 def release(session: str) -> None:
     """Drop what a run kept in this process."""
     with _lock:
-        shelf = _shelves.pop(session, None)
-    if shelf is not None:
-        shelf.clear()
+        _closed.add(session)
+        _shelves.pop(session, None)

@@ -59,9 +59,5 @@ def _label_block(model: Any, params: Any, write: Write, rows: Rows) -> LabelStat
     k = params.k
     labels = rows.spread(found.labels.astype(label_type(k)), -1).reshape(rows.shape)
     write(tuple(slice(a, a + n) for a, n in zip(rows.start, rows.shape, strict=True)), labels)
-    weights = np.array(rows.weights)
-    return LabelStatistics(
-        float(np.sum(weights * found.distances)),
-        np.bincount(found.labels, weights=weights, minlength=k).astype(np.float64),
-        np.bincount(found.labels, minlength=k).astype(np.int64),
-    )
+    counts = np.bincount(found.labels, minlength=k).astype(np.int64)
+    return LabelStatistics(found.objective, found.weight, counts)

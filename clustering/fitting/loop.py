@@ -182,8 +182,8 @@ def halted(state: State, rule: Rule) -> State:
 
 def _record(before: State, after: State, active: int, passed: Passed, rule: Rule) -> PassRecord:
     best = after.best
-    known = sum(len(candidate.notes) for candidate in before.candidates)
-    notes = tuple(note for candidate in after.candidates for note in candidate.notes)[known:]
+    pairs = zip(before.candidates, after.candidates, strict=True)
+    notes = tuple(note for old, new in pairs for note in new.notes[len(old.notes) :])
     change = None
     if len(best.history) > 1 and best.objective:
         change = (best.history[-2][1] - best.objective) / abs(best.objective)

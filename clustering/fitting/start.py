@@ -81,10 +81,15 @@ def survey(rounds: Rounds, k: int, options: Options, memory: int) -> tuple[Surve
     """
     fitting = max(k, memory // _SAMPLE_SHARE // max(1, rounds.source.row_bytes))
     m = min(options.sample_rows, fitting)
-    weighted = rounds.source.weights is not None
-    model = SurveyModel(options.seed, m, k, 0.0 if weighted else priority_floor(rounds.plan.cells, m))
-    passed = rounds.run([model.statistics])
+    even = rounds.source.weights is None and rounds.source.mask is None
+    floor = priority_floor(rounds.plan.cells, m) if even else 0.0
+    passed = rounds.run([SurveyModel(options.seed, m, k, floor).statistics])
     found: Survey = passed.statistics[0]
+    if floor and len(found.sample.weights) < min(m, found.count):
+        # Most cells turned out to be missing: without a floor the sample gets its rows.
+        again = rounds.run([SurveyModel(options.seed, m, k).statistics])
+        found = again.statistics[0]
+        passed = Passed((found,), passed.reading + again.reading, passed.seconds + again.seconds)
     if found.count == 0:
         raise DataError(
             f"no row takes part: all {found.cells} cells are masked or have missing features; "

@@ -315,6 +315,22 @@ def hash_rows(rows, hashes):  # type: ignore[no-untyped-def]
 
 
 @njit(**FAST)
+def first_moment(rows, weights, total):  # type: ignore[no-untyped-def]
+    """Add Σ w x of rows ``(n, d)`` to `total` ``(d,)``."""
+    for r in range(rows.shape[0]):
+        for j in range(rows.shape[1]):
+            total[j] += weights[r] * rows[r, j]
+
+
+@njit(**FAST)
+def second_moment(rows, weights, total):  # type: ignore[no-untyped-def]
+    """Add Σ w x² of rows ``(n, d)`` to `total` ``(d,)``."""
+    for r in range(rows.shape[0]):
+        for j in range(rows.shape[1]):
+            total[j] += weights[r] * rows[r, j] * rows[r, j]
+
+
+@njit(**FAST)
 def extremes(rows, weights, least, greatest):  # type: ignore[no-untyped-def]
     """Lower `least` ``(d,)`` and raise `greatest` ``(d,)`` to those of rows ``(n, d)`` of positive weight."""
     for r in range(rows.shape[0]):

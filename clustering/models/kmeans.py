@@ -119,6 +119,10 @@ class Assignment(NamedTuple):
     """Cluster of each row ``(n,)``."""
     distances: Array
     """Squared distance to its center ``(n,)``."""
+    weight: Array
+    """Σ w of each cluster ``(k,)``."""
+    objective: float
+    """J: Σ w · squared distance."""
 
 
 @dataclass(frozen=True)
@@ -180,12 +184,15 @@ class KMeans:
             if len(reseeded) == len(vacant):
                 break
             donor, w = int(statistics.distant.labels[row]), float(statistics.distant.weights[row])
+            x = statistics.distant.rows[row]
+            # A row no farther than its center is rounded is where the center is.
+            if statistics.distant.distances[row] <= 1e-28 * float(x @ x + placed[donor] @ placed[donor]):
+                continue
             # What rounding leaves of a cluster's weight is no row.
             if weight[donor] - w <= 1e-12 * statistics.weight[donor]:
                 continue
             cluster = vacant[len(reseeded)]
             reseeded.append(cluster)
-            x = statistics.distant.rows[row]
             weight[donor] -= w
             first[donor] -= w * x
             objective -= w * float(statistics.distant.distances[row])
@@ -201,15 +208,19 @@ class KMeans:
         gain = float(np.sum(weight[:, None] * (centers - origin) ** 2))
         stuck = tuple(vacant[len(reseeded) :])
         moved = KMeansParams(params.shift, centers, params.spread)
-        return Update(moved, max(0.0, base - gain), tuple(reseeded), stuck)
+        # Rounded up by the error of the two, so that J as it is told never rises.
+        return Update(moved, max(0.0, base - gain) + 16 * np.finfo(float).eps * base, tuple(reseeded), stuck)
 
     def assign(self, params: KMeansParams, rows: Rows) -> Assignment:
         """Label rows with their nearest centers."""
         labels, distances = np.empty(len(rows), np.int32), np.empty(len(rows))
+        weight, first, objective = np.zeros(params.k), np.zeros(params.centers.shape), 0.0
         for part in nearest(rows.values, params.shift, params.centers):
             labels[part.start : part.stop] = part.labels
             distances[part.start : part.stop] = part.distances
-        return Assignment(labels, distances)
+            weights = rows.weights[part.start : part.stop]
+            objective += kernels.add_up(part.rows, weights, part.labels, part.distances, weight, first)
+        return Assignment(labels, distances, weight, objective)
 
 
 def _distinct(distant: Distant) -> Iterator[int]:

@@ -172,8 +172,7 @@ def _merge(a: _Moments, b: _Moments) -> _Moments:
 def priority_floor(cells: int, sample_rows: int) -> float:
     """Find a priority that about three times as many rows reach as the sample keeps, if weights are near 1.
 
-    Left-out rows below it never travel. Where the sample gets full, they would have lost their place anyway; where most
-    cells are masked and it does not, it is the smaller for it, and the floor is its τ.
+    Rows below it never travel. Where the sample gets full, they would have lost their place anyway.
     """
     floor = cells / (3.0 * sample_rows)
     # A row of weight 1 has a priority of 1 at least.
@@ -251,11 +250,19 @@ def _moments(part: Array, weights: Array, wide: bool) -> _Moments:
     origin = part[0].copy()
     centred = aligned_empty(part.shape)
     np.subtract(part, origin, out=centred)
-    step = weights @ centred / weight
+    step = np.zeros(part.shape[1])
+    kernels.first_moment(centred, weights, step)
+    step /= weight
     centred -= step
     weighted = centred
     if not equal:
         weighted = aligned_empty(part.shape)
         np.multiply(centred, weights[:, None], out=weighted)
-    scatter = np.einsum("nd,nd->d", weighted, centred) if wide else weighted.T @ centred
+    # Whatever decides anything is added up in an order of our own; BLAS has another on every processor.
+    scatter = np.zeros(part.shape[1])
+    kernels.second_moment(centred, weights, scatter)
+    if not wide:
+        full = weighted.T @ centred
+        np.fill_diagonal(full, scatter)
+        scatter = full
     return weight, origin + step, scatter

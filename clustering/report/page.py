@@ -14,11 +14,14 @@ import xarray as xr
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
+from clustering.data.source import Source
 from clustering.fitting.fitted import Fitted
 from clustering.report import figures
 
 Colours = NDArray[np.float64]
 
+SHOWN = 1000
+"""Places along a side of a picture at most."""
 LISTED = 64
 """Clusters listed in the table at most."""
 
@@ -43,7 +46,7 @@ def draw(fitted: Fitted, labels: xr.DataArray | None, preview: xr.Dataset | None
     Parameters
     ----------
     labels
-        Labels, thinned for a picture; None where none were written.
+        Labels, cut down by `shown`; None where none were written.
     preview
         The source on the same thinned grid; None where it is not at hand.
 
@@ -70,12 +73,10 @@ def draw(fitted: Fitted, labels: xr.DataArray | None, preview: xr.Dataset | None
                 figures.picture(after),
             )
         )
-    elif labels is not None and labels.ndim <= 2:
-        found.append(Figure("Labels", _label_caption(labels), figures.label_map(labels, colours)))
     elif labels is not None:
-        middle = labels.isel({d: labels.sizes[d] // 2 for d in labels.dims[:-2]})
-        places = ", ".join(f"{d} {_at(middle, str(d))}" for d in labels.dims[:-2])
-        found.append(Figure("Labels", f"At {places}. {_label_caption(middle)}", figures.label_map(middle, colours)))
+        places = ", ".join(f"{d} {value}" for d, value in labels.attrs.get("shown_at", {}).items())
+        caption = (f"At {places}. " if places else "") + _label_caption(labels)
+        found.append(Figure("Labels", caption, figures.label_map(labels, colours)))
     if len(fitted.history):
         found.append(
             Figure(
@@ -161,6 +162,19 @@ def _label_caption(labels: xr.DataArray) -> str:
     return "Cluster of each sample." + (
         f" {100 * masked:.1f} % of the cells shown are masked (grey)." if masked else ""
     )
+
+
+def shown(labels: xr.DataArray) -> xr.DataArray:
+    """Choose what of the labels is drawn: the last two dimensions, thinned, in the middle of the others."""
+    leading = labels.dims[:-2]
+    cut = labels.isel({d: labels.sizes[d] // 2 for d in leading})
+    cut = cut.isel({d: slice(None, None, max(1, -(-n // SHOWN))) for d, n in cut.sizes.items()})
+    return cut.assign_attrs(shown_at={str(d): _at(cut, str(d)) for d in leading})
+
+
+def may_be_photograph(source: Source) -> bool:
+    """Tell a colour image of 8 bits from other data, by its layout alone."""
+    return len(source.shape) == 2 and source.n_features == 3 and len(source.variables) == 1 and source.dtype == np.uint8
 
 
 def _at(array: xr.DataArray, dim: str) -> str:

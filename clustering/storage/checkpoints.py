@@ -86,14 +86,20 @@ def save(folder: Path, checkpoint: Checkpoint, identity: Identity) -> None:
     np.savez(buffer, meta=np.frombuffer(json.dumps(meta, default=str).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / f"pass-{checkpoint.state.iteration:05d}.npz", buffer.getvalue())
-    for old in _files(folder)[:-KEPT]:
+    for old in (*_files(folder)[:-KEPT], *folder.glob(".pass-*")):
         old.unlink(missing_ok=True)
 
 
 def clear(folder: Path) -> None:
     """Remove all checkpoints of a folder."""
-    for file in _files(folder):
+    for file in (*_files(folder), *folder.glob(".pass-*")):
         file.unlink(missing_ok=True)
+
+
+def unfinished(folder: Path, finished: str | None) -> bool:
+    """Tell whether a run that is not published left checkpoints."""
+    loaded = next((found for file in reversed(_files(folder)) if (found := _load(file)) is not None), None)
+    return loaded is not None and loaded[0]["run"] != finished
 
 
 def latest(folder: Path, identity: Identity, finished: str | None) -> Checkpoint | None:
@@ -135,7 +141,7 @@ def _load(file: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("pass-*.npz"))
+    return sorted(folder.glob("pass-*.npz"), key=lambda file: (len(file.name), file.name))
 
 
 def _same(folder: Path, meta: dict[str, Any], identity: Identity) -> None:

@@ -36,7 +36,8 @@ class Output:
         text = os.fspath(store)
         if "://" in text:
             raise OutputError(f"output.store is {text!r}; results are written to a local path: name a folder")
-        self.path = Path(text)
+        # Workers may stand in other folders.
+        self.path = Path(text).absolute()
 
     @property
     def checkpoints(self) -> Path:
@@ -107,6 +108,8 @@ class Output:
                     f"another run is writing to {str(self.path)!r}; wait for it, or name another output.store"
                 ) from error
             try:
+                if self.finished:
+                    self.link()
                 yield
             finally:
                 self._drop_unpublished()
@@ -145,7 +148,10 @@ class Output:
     def publish(self, run: str) -> None:
         """Switch the output to a staged run, in one step, and drop the others."""
         before = self.finished
-        self.link()
+        for part in PARTS:
+            # The names are there before the switch, so that the switch is all it takes.
+            if (self.staging(run) / part).exists() and not (self.path / part).is_symlink():
+                _replace_link(self.path / part, f"{_CURRENT}/{part}")
         _replace_link(self.path / _CURRENT, f"{_VERSIONS}/{run}")
         self.link()
         if before is not None and before != run:

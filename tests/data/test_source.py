@@ -601,3 +601,18 @@ def test_data_of_the_wrong_kind_or_shape_are_refused(data: Any, fragments: list[
     message = str(caught.value)
     assert "\n" not in message
     assert [f for f in fragments if f not in message] == []
+
+
+def test_a_worker_reads_what_the_store_holds_now(tmp_path: Path) -> None:
+    array = zarr.create_array(tmp_path / "a.zarr", data=np.arange(6.0)[:, None], chunks=(2, 1))
+    last_two = {"dim_0": {"start": -2}}
+
+    def as_a_worker_reads() -> list[float]:
+        source = pickle.loads(pickle.dumps(open_source(tmp_path / "a.zarr", isel=last_two)))
+        plan = source.plan()
+        return [x for i in range(len(plan)) for x in source.read(plan.block(i)).values[:, 0].tolist()]
+
+    assert as_a_worker_reads() == [4, 5]
+    array.append(np.array([[6.0], [7.0]]))
+    # The selection has the same shape as before, and other contents.
+    assert as_a_worker_reads() == [6, 7]

@@ -24,7 +24,7 @@ from clustering.storage.labels import create_labels
 
 MEMORY = 64 * 2**20
 MODEL = KMeans(5)
-OPTIONS = starting.Options(seed=3, restarts=3, finalists=2, sample_rows=150, init="random", rule=Rule(max_iterations=9))
+OPTIONS = starting.Options(seed=3, restarts=3, finalists=2, sample_rows=150, init="random", rule=Rule(max_iterations=6))
 
 
 @pytest.fixture(scope="module")

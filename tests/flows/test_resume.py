@@ -15,16 +15,16 @@ import pytest
 import xarray as xr
 import yaml
 
-from clustering.errors import CheckpointError
+from clustering.errors import CheckpointError, OutputError
 from flows.cli import run
 from flows.config import JobConfig, check_config
-from flows.job import run_fit
+from flows.job import run_fit, run_predict
 
 CLUSTERING = [sys.executable, "-c", "from flows.cli import main; main()"]
 STEP_THEN_DIE = """
 import os, signal, sys
 from flows.config import load_config
-from flows.job import run_fit
+from flows.job import run_fit, run_predict
 from flows.terminal import terminal_watch
 
 def step(name, work):
@@ -311,3 +311,13 @@ def test_a_run_killed_after_labelling_makes_the_labels_again(
     assert run(["fit", str(path), "--no-prefect"]) == 0
     assert "continuing unfinished run" in capsys.readouterr().err
     assert results(out) == results(calm_command)
+
+
+def test_a_prediction_is_not_written_over_an_unfinished_fit(store: Path, calm: Path, tmp_path: Path) -> None:
+    job = few_passes(store, tmp_path / "out")
+    with pytest.raises(Crash):
+        run_fit(job, Notes(4))
+    before = snapshot(tmp_path / "out")
+    with pytest.raises(OutputError, match="holds an unfinished fit"):
+        run_predict(str(calm), job, Notes())
+    assert snapshot(tmp_path / "out") == before

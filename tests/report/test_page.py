@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import clustering
 from clustering.report import figures
-from clustering.report.page import LISTED, Figure, draw, number, render
+from clustering.report.page import LISTED, Figure, draw, number, render, shown
 
 RNG = np.random.default_rng(3)
 
@@ -82,7 +82,7 @@ def make(
     options = {"variables": list(data.data_vars), "sample_dims": samples}
     fit = clustering.fit(data, clustering.KMeans(k), sample_rows=100, **options)
     labels = fit.predict(data, **options) if with_labels else None
-    pictures, colours = draw(fit.fitted, labels, data if preview else None)
+    pictures, colours = draw(fit.fitted, None if labels is None else shown(labels), data if preview else None)
     html = render(fit.fitted, run_of(fit, **run), pictures, colours, config)
     return Page(html), pictures, html
 
@@ -130,8 +130,8 @@ def test_every_figure_is_on_the_page_with_its_words(plain: tuple[Page, list[Figu
 def test_the_key_figures_are_on_the_page() -> None:
     run = {"objective": 1234.5, "n_rows": 4321, "n_masked": 987, "reads": 17, "warnings": ["beware of the dog"]}
     page, _, _ = make(field(6, 7), with_labels=False, config="fit:\n  seed: 77", **run)
-    for shown in ("1,234.5", "4,321", "987 cells masked", "17", "beware of the dog", "c" * 64, "f" * 64, "9.8.7"):
-        assert shown in page.text
+    for said in ("1,234.5", "4,321", "987 cells masked", "17", "beware of the dog", "c" * 64, "f" * 64, "9.8.7"):
+        assert said in page.text
     assert "fit:\n  seed: 77" in page.text
 
 

@@ -252,3 +252,12 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="file"):
         write_bytes(tmp_path / "file", b"content")
     assert listing(tmp_path) == ["file"]
+
+
+def test_names_lost_in_a_killed_switch_come_back_with_the_next_run(tmp_path: Path) -> None:
+    output = Output(tmp_path / "out")
+    publish(output, "first")
+    (output.path / "run.json").unlink()
+    with output.locked():
+        pass
+    assert output.read_json("run.json") == json.loads((output.path / "run.json").read_text())
