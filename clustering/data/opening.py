@@ -88,7 +88,7 @@ def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]
         raise SourceError(f"{where!r} holds no Zarr array or group; name one, or convert it with 'ingest'") from error
     except (OSError, ValueError, TypeError, ImportError) as error:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise SourceError(f"cannot open {where!r}: {reason}; check the store, the group and the credentials") from error
+        raise SourceError(f"cannot open {where!r}: {reason}; check the path, the group and the credentials") from error
 
 
 def _is_group(store: str, options: dict[str, Any] | None) -> bool:
