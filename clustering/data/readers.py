@@ -139,12 +139,12 @@ def read_table(path: Path, _: ExitStack) -> Read:
     except ImportError as error:
         raise _lacking("pyarrow", path) from error
 
-    def batches(types: dict[str, Any] | None = None) -> Iterator[Any]:
+    def batches(column: str, kind: Any) -> Iterator[Any]:
         if path.suffix.lower() != ".csv":
             with pa.parquet.ParquetFile(path) as file:
-                yield from file.iter_batches(_BATCH_ROWS)
+                yield from file.iter_batches(_BATCH_ROWS, columns=[column])
             return
-        options = pa.csv.ConvertOptions(column_types=types, include_columns=list(types or ()))
+        options = pa.csv.ConvertOptions(column_types={column: kind}, include_columns=[column])
         with pa.csv.open_csv(path, convert_options=options) as reader:
             yield from reader
 
@@ -152,13 +152,12 @@ def read_table(path: Path, _: ExitStack) -> Read:
     names = list(columns)
     if len(set(names)) != len(names):
         raise ValueError("two columns have the same name")
-    types = {name: pa.from_numpy_dtype(dtype) for name, dtype in columns.items()}
     pieces: list[Piece] = []
     for column, dtype in columns.items():
 
         def slabs(length: int, column: str = column, dtype: np.dtype[Any] = dtype) -> Iterator[NDArray[Any]]:
             kept: list[NDArray[Any]] = []
-            for batch in batches(types):
+            for batch in batches(column, pa.from_numpy_dtype(dtype)):
                 kept.append(_numbers(batch.column(column), dtype))
                 if sum(map(len, kept)) >= length:
                     joined = np.concatenate(kept)

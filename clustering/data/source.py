@@ -228,20 +228,20 @@ class Source:
 
     def _refuse(self, values: NDArray[Any], bad: NDArray[np.bool_], block: Block) -> None:
         """Raise for infinities, and for NaN where rows with missing features are an error."""
-        for row in np.flatnonzero(bad):
-            infinite = np.isinf(values[row])
-            if infinite.any():
-                column = self.features[int(np.argmax(infinite))]
-                raise DataError(
-                    f"infinite value in variable {column.variable!r} ({column}), block {block}; "
-                    "infinities cannot be clustered; mask them with source.mask or replace them"
-                )
-            if self.missing == "error":
-                column = self.features[int(np.argmax(np.isnan(values[row])))]
-                raise DataError(
-                    f"missing value in variable {column.variable!r} ({column}), block {block}; "
-                    "set source.missing to 'drop' to leave such rows out"
-                )
+        suspects = values[bad]
+        infinite = np.isinf(suspects)
+        if infinite.any():
+            column = self.features[int(np.argmax(infinite.any(axis=0)))]
+            raise DataError(
+                f"infinite value in variable {column.variable!r} ({column}), block {block}; "
+                "infinities cannot be clustered; mask them with source.mask or replace them"
+            )
+        if self.missing == "error" and len(suspects):
+            column = self.features[int(np.argmax(np.isnan(suspects).any(axis=0)))]
+            raise DataError(
+                f"missing value in variable {column.variable!r} ({column}), block {block}; "
+                "set source.missing to 'drop' to leave such rows out"
+            )
 
 
 def _truth(values: NDArray[Any]) -> NDArray[np.bool_]:

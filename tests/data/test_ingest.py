@@ -408,6 +408,15 @@ def test_a_destination_inside_a_file_is_refused(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
+def test_a_url_is_no_destination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.npy"
+    np.save(path, MATRIX)
+    with pytest.raises(OutputError, match=r"'s3://bucket/out.zarr': name a local path"):
+        ingest(path, "s3://bucket/out.zarr")
+    assert set(contents(tmp_path)) == {"a.npy"}
+
+
 # Broken files
 
 

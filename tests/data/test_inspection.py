@@ -158,3 +158,16 @@ def test_the_share_that_stays_in_memory_is_not_rounded_up_to_all() -> None:
     source = open_source(np.zeros((400, 2)))
     (line,) = inspect(source, memory=12_790, block_bytes=400).advice
     assert "100 %" not in line
+
+
+@pytest.mark.parametrize(("dtype", "cautioned"), [("i4", True), ("f4", False)], ids=["whole-numbers", "fractions"])
+def test_whole_numbers_whose_zeros_count_as_missing_are_pointed_out(
+    tmp_path: Path, dtype: str, cautioned: bool
+) -> None:
+    group = zarr.open_group(tmp_path / "g", mode="w", zarr_format=2)
+    array = group.create_array("counts", shape=(4, 2), chunks=(2, 2), dtype=dtype, fill_value=0)
+    array.attrs["_ARRAY_DIMENSIONS"] = ["row", "feature"]
+    array[:] = np.arange(8).reshape(4, 2)
+    found = inspect(open_source(tmp_path / "g"))
+    assert found.masked_share == 0.25
+    assert any("'counts'" in line and "fill_value null" in line for line in found.advice) is cautioned

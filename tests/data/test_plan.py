@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clustering.data.plan import MIB, Block, Plan, plan_blocks
+from clustering.data.plan import BESIDE, MIB, Block, Plan, plan_blocks
 from clustering.data.source import open_source
 
 
@@ -119,6 +119,13 @@ def test_cells_are_counted_over_the_blocks(grid: Grid) -> None:
 )
 def test_default_block_size_follows_data_and_memory(n: int, memory: int, expected: int) -> None:
     assert plan_blocks((n,), (1,), row_bytes=1024, memory=memory).block_bytes == expected
+
+
+@pytest.mark.parametrize("row_bytes", [1, 4, 47, 48, 49, 1000])
+def test_default_blocks_leave_room_for_the_numbers_beside_narrow_rows(row_bytes: int) -> None:
+    plan = plan_blocks((1 << 33,), (1,), row_bytes=row_bytes, memory=2048 * MIB)
+    rows = plan.block_bytes // row_bytes
+    assert 63 * MIB < rows * max(row_bytes, BESIDE) <= 64 * MIB
 
 
 @pytest.mark.parametrize("block_bytes", [None, 1], ids=["chosen-blocks", "a-block-per-chunk"])

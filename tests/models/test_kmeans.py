@@ -179,7 +179,7 @@ def test_update_never_raises_the_objective_and_leaves_no_nan(problem: Problem) -
     statistics = problem.statistics()
     update = problem.model.update(problem.params, statistics)
     assert np.isfinite(update.params.centers).all()
-    assert update.objective <= statistics.objective
+    assert update.objective <= statistics.objective * (1 + 1e-12)
     vacant = set(np.flatnonzero(statistics.weight == 0).tolist())
     assert set(update.reseeded) | set(update.empty) == vacant
     assert not set(update.reseeded) & set(update.empty)
