@@ -270,7 +270,14 @@ def test_the_command_goes_on_where_it_was_stopped(
     out, path = tmp_path / "out", tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(content(store, out)))
     command = ["fit", str(path), "--no-prefect"]
-    with subprocess.Popen([*CLUSTERING, *command], stderr=subprocess.PIPE, text=True) as process:
+    # A suite started in the background hands on that interrupts are ignored.
+    process = subprocess.Popen(
+        [*CLUSTERING, *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    with process:
         assert process.stderr is not None
         lines = []
         for line in process.stderr:
