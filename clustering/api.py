@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.data.opening import BARE
 from clustering.data.plan import MIB
 from clustering.data.source import Source, open_source
 from clustering.errors import ConfigError, DataError, nearest
@@ -19,8 +20,8 @@ from clustering.execution.engine import connect
 from clustering.execution.passes import rounds
 from clustering.fitting import start as starting
 from clustering.fitting.fitted import Fitted, Summary, fitted
-from clustering.fitting.labelling import LabelStatistics, label
-from clustering.fitting.loop import PassRecord, Rule, iterate
+from clustering.fitting.labelling import LabelStatistics, label, nowhere
+from clustering.fitting.loop import PassRecord, Rule, Stop, iterate
 from clustering.models.kmeans import KMeans
 from clustering.storage.labels import labels_in_memory
 from clustering.storage.model import load_model, save_model, to_dataset
@@ -75,7 +76,7 @@ class Fit:
 
     @property
     def objective(self) -> float:
-        """J = Σ w ‖x − m‖²; where the fit did not converge, of the last assignment at the centers refitted to it."""
+        """J = Σ w ‖x − m‖² at the centers."""
         return self.fitted.objective
 
     @property
@@ -156,7 +157,7 @@ def check_features(source: Source, fitted: Fitted) -> None:
     Raises
     ------
     DataError
-        If their number or their order differs.
+        If their number, their variables or their order differ. A bare array names no variable, and may hold any.
     """
     if source.n_features != len(fitted.features):
         raise DataError(
@@ -164,6 +165,13 @@ def check_features(source: Source, fitted: Fitted) -> None:
             "select the same variables and feature dimensions"
         )
     theirs, ours = [str(f) for f in fitted.features], [str(f) for f in source.features]
+    variables = [dict.fromkeys(f.variable for f in features) for features in (fitted.features, source.features)]
+    known, given = ([name for name in names if name != BARE] for names in variables)
+    if known and given and set(known) != set(given):
+        raise DataError(
+            f"the data have the variables {', '.join(given)} and the model was fitted on {', '.join(known)}; "
+            "name the same variables"
+        )
     if theirs != ours and sorted(theirs) == sorted(ours):
         first = next(i for i, pair in enumerate(zip(theirs, ours, strict=True)) if pair[0] != pair[1])
         raise DataError(
@@ -229,10 +237,13 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
             reading += record.reading
             if on_pass is not None:
                 on_pass(record)
-    return Fit(
-        fitted(model, state, source.features, Summary.of(survey), reading.blocks / len(plan), reading.bytes),
-        source.labelled,
-    )
+        reads = reading.blocks / len(plan)
+        found = fitted(model, state, source.features, Summary.of(survey), reads, reading.bytes)
+        if found.stop is not Stop.CONVERGED:
+            # Only at a fixed point has the last pass told the objective and the sizes at the final params.
+            last = label(inside, model, found.params, nowhere)
+            found = found.measured(last, len(plan))
+    return Fit(found, source.labelled)
 
 
 def load_fit(path: str | os.PathLike[str]) -> Fit:

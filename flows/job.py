@@ -24,7 +24,7 @@ from clustering.execution.engine import Engine, connect
 from clustering.execution.passes import Rounds, rounds
 from clustering.fitting import start as starting
 from clustering.fitting.fitted import Fitted, Summary, fitted
-from clustering.fitting.labelling import LabelStatistics, label
+from clustering.fitting.labelling import LabelStatistics, Write, label, nowhere
 from clustering.fitting.loop import Rule, Stop, iterate
 from clustering.models.kmeans import KMeans
 from clustering.storage import checkpoints
@@ -262,7 +262,7 @@ def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
 
 def _labels(job: Job, work: Rounds, known: Fitted, folder: Path, watch: Watch) -> tuple[LabelStatistics, Fitted]:
     plan = job.source.plan(block_bytes=job.config.block_bytes, memory=job.config.memory_bytes, whole_chunks=False)
-    write: Any = _nowhere
+    write: Write = nowhere
     if job.config.output.labels:
         write = create_labels(folder / "labels.zarr", job.source, plan, known.model.k, _provenance(job, folder.name))
     if plan == job.plan:
@@ -277,13 +277,9 @@ def _labels(job: Job, work: Rounds, known: Fitted, folder: Path, watch: Watch) -
             f"no row takes part: all {job.plan.cells} cells are masked or have missing features; "
             "check source.mask, source.select and the fill values"
         )
-    result = known.finished(sums.objective, sums.weight, passed.reading.blocks / len(plan), passed.reading.bytes)
+    result = known.measured(passed, len(plan))
     watch.say(f"labelled {int(sums.rows.sum()):,} rows in {passed.seconds:.1f} s, J {sums.objective:.10g}")
     return sums, result
-
-
-def _nowhere(region: Any, labels: Any) -> None:
-    """Take labels that nobody asked for."""
 
 
 def _provenance(job: Job, run: str) -> dict[str, Any]:
@@ -305,9 +301,16 @@ def publish(job: Job, engine: Engine, labelled: Labelled, watch: Watch) -> dict[
         # Drawing needs matplotlib, which a job without a report never loads.
         from clustering.report.page import render
 
-        pictures, colours = draw_pictures(labelled.fitted, labelled.folder, job.source)
-        page = render(labelled.fitted, record, pictures, colours, config_text(job.config))
-        write_bytes(labelled.folder / "report.html", page.encode())
+        try:
+            pictures, colours = draw_pictures(labelled.fitted, labelled.folder, job.source)
+            page = render(labelled.fitted, record, pictures, colours, config_text(job.config))
+        except Exception as error:
+            # The model and the labels are worth more than their pictures, which can be drawn again from the files.
+            fault = " ".join(f"{type(error).__name__}: {error}".split())
+            record["warnings"].append(f"no report could be drawn ({fault}); 'clustering report' tries again")
+            watch.warn(record["warnings"][-1])
+        else:
+            write_bytes(labelled.folder / "report.html", page.encode())
     seconds = {**labelled.seconds, "report": time.perf_counter() - began}
     record["seconds"] = _rounded(seconds)
     write_json(labelled.folder / "run.json", record)

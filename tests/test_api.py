@@ -140,6 +140,37 @@ def test_each_pass_is_told_to_those_who_watch(blobs: np.ndarray) -> None:
     np.testing.assert_array_equal([record.objective for record in records], fit.history[:, 1])
 
 
+LIMITS = {
+    "one-pass": {"max_iterations": 1},
+    "no-pass": {"max_iterations": 0},
+    "no-time": {"max_seconds": 1e-9},
+    "tolerance": {"tolerance": 1e-2},
+    "given-centers": {"init": np.arange(12.0).reshape(4, 3), "max_iterations": 0},
+}
+
+
+@pytest.mark.parametrize("options", LIMITS.values(), ids=LIMITS)
+def test_a_fit_that_a_limit_stopped_tells_what_it_measured(options: dict[str, Any], blobs: np.ndarray) -> None:
+    fit = c.fit(blobs, c.KMeans(4), **options)
+    labels = fit.predict(blobs)
+    assert fit.objective == fit.score(blobs)
+    np.testing.assert_allclose(fit.objective, np.sum((blobs - fit.centers[labels]) ** 2), rtol=1e-12)
+    np.testing.assert_allclose(fit.weights, np.bincount(labels, minlength=4) / 600, rtol=1e-13)
+
+
+def test_the_objective_keeps_its_digits_where_centers_come_from_very_far(rng: np.random.Generator) -> None:
+    values = np.concatenate([rng.standard_normal((200, 1)), 1e8 + rng.standard_normal((200, 1))])
+    fit = c.fit(values, c.KMeans(2), init=values[:2], max_iterations=2)
+    assert fit.objective == fit.score(values)
+    assert fit.objective == pytest.approx(2 * 200, rel=0.3)
+
+
+def test_data_of_other_variables_are_refused(field: xr.Dataset) -> None:
+    fit = c.fit(field, c.KMeans(2), variables=["t"], sample_dims=["time", "lat", "lon"])
+    with pytest.raises(c.ClusteringError, match="the data have the variables q and the model was fitted on t"):
+        fit.predict(field, variables=["q"], sample_dims=["time", "lat", "lon"])
+
+
 def assert_same_fit(a: c.Fit, b: c.Fit) -> None:
     for mine, others in (
         (a.params.shift, b.params.shift), (a.params.centers, b.params.centers), (a.history, b.history),

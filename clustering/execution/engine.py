@@ -15,7 +15,7 @@ from typing import Any
 import dask
 import dask.local
 import dask.threaded
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from clustering.errors import ClusteringError, ConfigError, ExecutionError, MissingDependencyError
 
@@ -39,6 +39,8 @@ class Engine:
     client: Any = None
     """The `distributed.Client`, if there is one."""
     session: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    libraries: ThreadpoolController = field(default_factory=ThreadpoolController, repr=False)
+    """The BLAS libraries of this process; finding them takes longer than a small pass."""
 
     def compute(self, graph: Mapping[Any, Any], key: Any) -> Any:
         """Compute one key of a graph, with one BLAS thread per task.
@@ -49,7 +51,7 @@ class Engine:
             If workers died over a task, or the scheduler went away.
         """
         try:
-            with threadpool_limits(1, user_api="blas"):
+            with self.libraries.limit(limits=1, user_api="blas"):
                 return self.get(graph, key)
         except ClusteringError:
             raise

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.source import Feature
+from clustering.execution.passes import Passed
+from clustering.fitting.labelling import LabelStatistics
 from clustering.fitting.loop import State, Stop
 from clustering.models.survey import Survey
 
@@ -84,12 +86,16 @@ class Fitted:
         with np.errstate(over="ignore"):
             return _read_only(self.params.shift + self.params.centers)
 
-    def finished(self, objective: float, weight: Array, reads: float, bytes_read: int) -> Fitted:
-        """Take in what the labelling pass measured at the final params: the objective and the weights ``(k,)``."""
+    def measured(self, passed: Passed, blocks: int) -> Fitted:
+        """Take in what a labelling pass over so many blocks told at the final params: the objective and the sizes."""
+        sums: LabelStatistics = passed.statistics[0]
         return replace(
-            self, objective=objective, shares=weight / (weight.sum() or 1.0), reads=self.reads + reads,
-            bytes_read=self.bytes_read + bytes_read,
-        )  # fmt: skip
+            self,
+            objective=sums.objective,
+            shares=sums.weight / (sums.weight.sum() or 1.0),
+            reads=self.reads + passed.reading.blocks / blocks,
+            bytes_read=self.bytes_read + passed.reading.bytes,
+        )
 
 
 def _read_only(array: Array) -> Array:

@@ -289,6 +289,24 @@ def test_a_step_that_fails_publishes_nothing(at: str, config: Make, tmp_path: Pa
         assert sorted(path.name for path in out.iterdir()) == [".lock", "checkpoints"]
 
 
+def test_a_report_that_cannot_be_drawn_does_not_cost_the_result(
+    config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no such font")
+
+    watch = Notes()
+    with monkeypatch.context() as patch:
+        patch.setattr("clustering.report.page.draw", broken)
+        record = run_fit(config(output={"report": True}), watch)
+    fault = "no report could be drawn (RuntimeError: no such font); 'clustering report' tries again"
+    assert fault in record["warnings"]
+    assert fault in watch.warned
+    assert (tmp_path / "out/labels.zarr").exists()
+    assert not (tmp_path / "out/report.html").exists()
+    assert redo_report(str(tmp_path / "out")).is_file()
+
+
 def test_predicting_equals_the_fits_own_prediction(config: Make, field_store: Path, tmp_path: Path) -> None:
     run_fit(config(source={"isel": {"time": {"start": 0, "stop": 5}}}), Notes())
     other = {"isel": {"time": {"start": 4}}, "mask": None}
