@@ -72,6 +72,7 @@ def save(folder: Path, checkpoint: Checkpoint, identity: Identity) -> None:
         arrays[f"summary.{name}"] = summary.pop(name)
     meta = {
         "format": FORMAT,
+        "arrays": sorted(arrays),
         "run": checkpoint.run,
         "config": identity.config,
         "source": identity.source,
@@ -129,13 +130,14 @@ def latest(folder: Path, identity: Identity, finished: str | None) -> Checkpoint
 
 
 def _load(file: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
-    """Read a checkpoint; None if it is damaged. The zip format checks every byte."""
+    """Read a checkpoint; None if it is damaged. The zip format checks the bytes of its members, but not their names."""
     try:
         with zipfile.ZipFile(file) as archive:
             arrays = {}
             for member in archive.namelist():
                 arrays[member.removesuffix(".npy")] = np.load(io.BytesIO(archive.read(member)), allow_pickle=False)
-        return json.loads(arrays.pop("meta").tobytes()), arrays
+        meta = json.loads(arrays.pop("meta").tobytes())
+        return (meta, arrays) if meta["arrays"] == sorted(arrays) else None
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return None
 

@@ -141,6 +141,15 @@ def test_a_flipped_byte_is_noticed_or_does_not_matter(two_saved: Path, place: fl
     assert same_bits(found.state.candidates[0].statistics.first, expected.statistics.first)
 
 
+def test_a_member_of_another_name_is_noticed(two_saved: Path) -> None:
+    content = max(two_saved.iterdir()).read_bytes()
+    renamed = content.replace(b"0.first", b"2.first")
+    assert renamed != content
+    found = latest_after(two_saved, renamed)
+    assert found is not None
+    assert found.state.iteration == 4
+
+
 def test_no_checkpoint_is_found_where_all_are_damaged(two_saved: Path, tmp_path: Path) -> None:
     for file in two_saved.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes()[:100])
