@@ -144,7 +144,9 @@ def _refuse_finished(job: Job) -> None:
         raise OutputError(
             f"output.store {job.config.output.store!r} holds an unfinished fit; finish it, or name another folder"
         )
-    unfinished = job.model is None and checkpoints.latest(output.checkpoints, job.identity, output.finished)
+    unfinished = job.model is None and checkpoints.latest(
+        output.checkpoints, KMeans(job.config.model.k), job.identity, output.finished
+    )
     if output.finished and not unfinished and not job.config.output.overwrite:
         raise OutputError(
             f"output.store {job.config.output.store!r} holds a finished run; "
@@ -171,7 +173,7 @@ def _working(job: Job) -> Iterator[Rounds]:
 
 def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
     """Find where to go on, or make pass 0 and choose starts."""
-    found = checkpoints.latest(job.output.checkpoints, job.identity, job.output.finished)
+    found = checkpoints.latest(job.output.checkpoints, KMeans(job.config.model.k), job.identity, job.output.finished)
     if found is not None:
         watch.say(f"continuing unfinished run {found.run} after pass {found.state.iteration}")
         return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from clustering.data.source import Feature
 from clustering.execution.passes import Passed
 from clustering.fitting.labelling import LabelStatistics
 from clustering.fitting.loop import State, Stop
+from clustering.models.model import read_only
 from clustering.models.survey import Survey
 
 Array = NDArray[np.float64]
@@ -62,16 +64,18 @@ class Fitted:
     """Passes over the full data that updated the params."""
     stop: Stop
     shares: Array
-    """Share of each cluster in the total weight ``(k,)``."""
+    """Share of each cluster in the total weight, by responsibilities ``(k,)``."""
     reads: float
     """Full reads of the source; a part counts by its blocks."""
     bytes_read: int
     """Decoded bytes read from the source."""
     notes: tuple[str, ...] = ()
+    track: Mapping[str, Array] = field(default_factory=dict)
+    """What was measured of each cluster in each pass ``(passes, k)``."""
 
     def __post_init__(self) -> None:
-        params = replace(self.params, shift=_read_only(self.params.shift), centers=_read_only(self.params.centers))
-        object.__setattr__(self, "params", params)
+        object.__setattr__(self, "params", read_only(self.params))
+        object.__setattr__(self, "track", {name: _read_only(array) for name, array in self.track.items()})
         for name in ("history", "shares"):
             object.__setattr__(self, name, _read_only(getattr(self, name)))
 
@@ -79,6 +83,12 @@ class Fitted:
     def converged(self) -> bool:
         """Whether the stopping test was met."""
         return self.stop in (Stop.CONVERGED, Stop.TOLERANCE)
+
+    @property
+    def weights(self) -> Array:
+        """Mixing weights of a mixture, shares of other models ``(k,)``."""
+        mixing: Array | None = getattr(self.params, "weights", None)
+        return self.shares if mixing is None else mixing
 
     @property
     def centers(self) -> Array:
@@ -91,7 +101,7 @@ class Fitted:
         sums: LabelStatistics = passed.statistics[0]
         return replace(
             self,
-            objective=sums.objective,
+            objective=self.model.reported(sums.objective, float(sums.weight.sum())),
             shares=sums.weight / (sums.weight.sum() or 1.0),
             reads=self.reads + passed.reading.blocks / blocks,
             bytes_read=self.bytes_read + passed.reading.bytes,
@@ -113,8 +123,12 @@ def fitted(
     notes = best.notes
     if best.stop in (Stop.MAX_ITERATIONS, Stop.MAX_SECONDS):
         notes += (f"stopped by {best.stop} after {len(best.history)} passes before the stopping test was met",)
-    weight = np.full(model.k, np.nan) if best.statistics is None else best.statistics.weight
+    weight = np.full(model.k, np.nan) if best.sums is None else best.sums["weight"]
+    total = float(weight.sum())
+    history = model.reported(np.array(best.history).reshape(-1, 2), total)
+    names = best.track[0] if best.track else ()
     return Fitted(
-        model, best.params, features, summary, best.objective, np.array(best.history).reshape(-1, 2),
-        len(best.history), best.stop, weight / weight.sum(), reads, bytes_read, notes,
+        model, best.params, features, summary, model.reported(best.objective, total), history, len(best.history),
+        best.stop, weight / total, reads, bytes_read, notes,
+        {name: np.array([measures[name] for measures in best.track]) for name in names},
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -14,6 +14,7 @@ import numpy as np
 
 from clustering.errors import ConfigError
 from clustering.execution.passes import Passed, Reading
+from clustering.models.model import Model, Statistics, Update
 
 
 class Stop(StrEnum):
@@ -64,15 +65,17 @@ class Candidate:
     params: Any
     history: tuple[tuple[float, float], ...] = ()
     """For each pass the objective after the assignment step and after the update step."""
-    statistics: Any = None
-    """Of the last pass; None before the first."""
+    sums: Mapping[str, Any] | None = None
+    """Sums of the statistics of the last pass; None before the first."""
+    track: tuple[Mapping[str, Any], ...] = ()
+    """For each pass what was measured of each cluster ``(k,)``."""
     stop: Stop | None = None
     notes: tuple[str, ...] = ()
     """What a user should know, such as clusters that had to be placed anew."""
 
     @property
     def objective(self) -> float:
-        """The last objective known; infinite before the first pass."""
+        """The last objective known, which the passes lower; infinite before the first."""
         return self.history[-1][1] if self.history else float("inf")
 
 
@@ -103,7 +106,7 @@ class PassRecord:
 
     iteration: int
     objective: float
-    """Of the best candidate, after its update step."""
+    """Of the best candidate, after its update step, as the model tells it."""
     change: float | None
     """Relative change of it since the pass before; None in the first."""
     active: int
@@ -118,26 +121,26 @@ class PassRecord:
     """New ones since the pass before."""
 
 
-def advance(model: Any, candidate: Candidate, statistics: Any, rule: Rule) -> Candidate:
+def advance(model: Model, candidate: Candidate, statistics: Statistics, rule: Rule) -> Candidate:
     """Take one candidate from the statistics of its params to its next params. Pure."""
-    before = candidate.statistics
-    update = model.update(candidate.params, statistics)
-    if before is not None and statistics.same_sums(before) and not update.reseeded:
+    before, sums = candidate.sums, statistics.sums
+    update: Update = model.update(candidate.params, statistics)
+    unchanged = before is not None and all(np.array_equal(sums[name], before[name]) for name in sums)
+    if unchanged and not update.restarted:
         history = (*candidate.history, (statistics.objective, statistics.objective))
-        return replace(candidate, history=history, statistics=statistics, stop=Stop.CONVERGED)
+        track = (*candidate.track, update.measures)
+        return replace(candidate, history=history, sums=sums, track=track, stop=Stop.CONVERGED)
     history = (*candidate.history, (statistics.objective, update.objective))
-    notes = candidate.notes
-    for words, clusters in (("re-seeded at the farthest row", update.reseeded), ("left in place", update.empty)):
-        notes += tuple(f"pass {len(history)}: empty cluster {c} {words}" for c in clusters)
+    notes = candidate.notes + tuple(f"pass {len(history)}: {note}" for note in update.notes)
     stop = None
-    settled = abs(candidate.objective - update.objective) <= rule.tolerance * abs(update.objective)
-    if rule.tolerance > 0 and candidate.history and not update.reseeded and settled:
+    settled = abs(candidate.objective - update.objective) <= rule.tolerance * abs(update.scale)
+    if rule.tolerance > 0 and candidate.history and not update.restarted and settled:
         stop = Stop.TOLERANCE
-    return Candidate(update.params, history, statistics, stop, notes)
+    return Candidate(update.params, history, sums, (*candidate.track, update.measures), stop, notes)
 
 
 def iterate(
-    model: Any,
+    model: Model,
     state: State,
     run_pass: Callable[[Sequence[Any]], Passed],
     rule: Rule,
@@ -149,7 +152,7 @@ def iterate(
     Parameters
     ----------
     model
-        Gives ``statistics(params, rows)`` and ``update(params, statistics)``.
+        What is fitted.
     state
         Where to go on from.
     run_pass
@@ -165,7 +168,7 @@ def iterate(
             candidates[i] = advance(model, candidates[i], statistics, rule)
         before = state
         state = halted(State(tuple(candidates), state.iteration + 1, state.seconds + passed.seconds), rule)
-        yield state, _record(before, state, len(active), passed, rule)
+        yield state, _record(model, before, state, len(active), passed, rule)
 
 
 def halted(state: State, rule: Rule) -> State:
@@ -180,16 +183,17 @@ def halted(state: State, rule: Rule) -> State:
     return replace(state, candidates=tuple(c if c.stop else replace(c, stop=reason) for c in state.candidates))
 
 
-def _record(before: State, after: State, active: int, passed: Passed, rule: Rule) -> PassRecord:
+def _record(model: Model, before: State, after: State, active: int, passed: Passed, rule: Rule) -> PassRecord:
     best = after.best
     pairs = zip(before.candidates, after.candidates, strict=True)
     notes = tuple(note for old, new in pairs for note in new.notes[len(old.notes) :])
     change = None
     if len(best.history) > 1 and best.objective:
         change = (best.history[-2][1] - best.objective) / abs(best.objective)
+    weight = 0.0 if best.sums is None else float(best.sums["weight"].sum())
     return PassRecord(
-        after.iteration, best.objective, change, active, passed.statistics[0].count, passed.seconds,
-        passed.reading, _remaining(after, passed, rule), notes,
+        after.iteration, model.reported(best.objective, weight), change, active, passed.statistics[0].count,
+        passed.seconds, passed.reading, _remaining(after, passed, rule), notes,
     )  # fmt: skip
 
 

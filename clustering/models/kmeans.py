@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from clustering.data.rows import Rows
 from clustering.errors import ConfigError
 from clustering.models import kernels
 from clustering.models.assignment import nearest
+from clustering.models.model import TRACKED, Assignment
 
 Array = NDArray[np.float64]
 
@@ -30,6 +31,8 @@ class KMeansParams:
     """Centers less the shift, ``(k, d)``."""
     spread: float = np.inf
     """Σ w ‖x − shift‖² of all rows, where it is known."""
+
+    DIMS: ClassVar = {"shift": ("feature",), "centers": ("cluster", "feature"), "spread": ()}
 
     @property
     def k(self) -> int:
@@ -95,9 +98,10 @@ class KMeansStatistics:
         distant = Distant(none, np.zeros(0, np.int64), np.zeros(0, np.int32), none, np.zeros((0, d)))
         return cls(np.zeros(k), np.zeros((k, d)), 0.0, 0, distant)
 
-    def same_sums(self, other: KMeansStatistics) -> bool:
-        """Tell whether the sums are equal to the last bit: then another pass would change nothing."""
-        return np.array_equal(self.weight, other.weight) and np.array_equal(self.first, other.first)
+    @property
+    def sums(self) -> Mapping[str, Array]:
+        """The sums that the update is made of: where they are equal to the last bit, another pass changes nothing."""
+        return {"weight": self.weight, "first": self.first}
 
 
 class Update(NamedTuple):
@@ -110,19 +114,29 @@ class Update(NamedTuple):
     """Clusters that had no rows and were placed at far rows."""
     empty: tuple[int, ...] = ()
     """Clusters that had no rows and stayed where they were, for want of a distinct far row."""
+    sizes: Array = np.zeros(0)
+    """Σ w of each cluster ``(k,)``, before any was placed anew."""
 
+    @property
+    def scale(self) -> float:
+        """What a change of the objective is measured against."""
+        return self.objective
 
-class Assignment(NamedTuple):
-    """Labels of the rows of a block."""
+    @property
+    def restarted(self) -> bool:
+        """Whether a cluster was placed anew."""
+        return bool(self.reseeded)
 
-    labels: NDArray[np.int32]
-    """Cluster of each row ``(n,)``."""
-    distances: Array
-    """Squared distance to its center ``(n,)``."""
-    weight: Array
-    """Σ w of each cluster ``(k,)``."""
-    objective: float
-    """J: Σ w · squared distance."""
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know."""
+        places = {"re-seeded at the farthest row": self.reseeded, "left in place": self.empty}
+        return tuple(f"empty cluster {c} {words}" for words, clusters in places.items() for c in clusters)
+
+    @property
+    def measures(self) -> Mapping[str, Array]:
+        """Sizes of the clusters."""
+        return {"sizes": self.sizes} if len(self.sizes) <= TRACKED else {}
 
 
 @dataclass(frozen=True)
@@ -141,11 +155,12 @@ class KMeans:
     """
 
     k: int
-    kind = "kmeans"
+    kind: ClassVar = "kmeans"
+    tolerance: ClassVar = 0.0
+    symbol: ClassVar = "J"
 
     def __post_init__(self) -> None:
-        if isinstance(self.k, bool) or not isinstance(self.k, (int, np.integer)) or self.k < 1:
-            raise ConfigError(f"k is {self.k!r}; the number of clusters is a whole number of 1 or more")
+        check_k(self.k)
 
     def statistics(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
         """Assign each row to its nearest center and add up (lecture, "Assignment step")."""
@@ -209,7 +224,8 @@ class KMeans:
         stuck = tuple(vacant[len(reseeded) :])
         moved = KMeansParams(params.shift, centers, params.spread)
         # Rounded up by the error of the two, so that J as it is told never rises.
-        return Update(moved, max(0.0, base - gain) + 16 * np.finfo(float).eps * base, tuple(reseeded), stuck)
+        after = max(0.0, base - gain) + 16 * np.finfo(float).eps * base
+        return Update(moved, after, tuple(reseeded), stuck, statistics.weight)
 
     def assign(self, params: KMeansParams, rows: Rows) -> Assignment:
         """Label rows with their nearest centers."""
@@ -221,6 +237,20 @@ class KMeans:
             weights = rows.weights[part.start : part.stop]
             objective += kernels.add_up(part.rows, weights, part.labels, part.distances, weight, first)
         return Assignment(labels, distances, weight, objective)
+
+    def reported(self, objective: Any, weight: float) -> Any:
+        """J is told as it is."""
+        return objective
+
+    def restored(self, arrays: Mapping[str, Array]) -> KMeansParams:
+        """Make params of what was stored."""
+        return KMeansParams(arrays["shift"], arrays["centers"], float(arrays["spread"]))
+
+
+def check_k(k: Any) -> None:
+    """Refuse what is no number of clusters."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise ConfigError(f"k is {k!r}; the number of clusters is a whole number of 1 or more")
 
 
 def _distinct(distant: Distant) -> Iterator[int]:

@@ -7,8 +7,8 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from clustering.errors import CheckpointError
 from clustering.execution.passes import Reading
 from clustering.fitting.fitted import Summary
 from clustering.fitting.loop import Candidate, State, Stop
-from clustering.models.kmeans import KMeansParams, KMeansStatistics
+from clustering.models.model import Model, stored
 from clustering.storage.output import write_bytes
 
 FORMAT = 1
@@ -61,11 +61,9 @@ def save(folder: Path, checkpoint: Checkpoint, identity: Identity) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     about = []
     for i, candidate in enumerate(checkpoint.state.candidates):
-        arrays[f"{i}.shift"], arrays[f"{i}.centers"] = candidate.params.shift, candidate.params.centers
-        arrays[f"{i}.spread"] = np.array(candidate.params.spread)
         arrays[f"{i}.history"] = np.array(candidate.history).reshape(-1, 2)
-        if candidate.statistics is not None:
-            arrays[f"{i}.weight"], arrays[f"{i}.first"] = candidate.statistics.weight, candidate.statistics.first
+        groups = {"params": stored(candidate.params), "sums": candidate.sums or {}, "track": _stacked(candidate.track)}
+        arrays |= {f"{i}.{group}.{name}": array for group, found in groups.items() for name, array in found.items()}
         about.append({"stop": candidate.stop, "notes": candidate.notes})
     summary = asdict(checkpoint.summary)
     for name in [name for name, value in summary.items() if isinstance(value, np.ndarray)]:
@@ -103,11 +101,13 @@ def unfinished(folder: Path, finished: str | None) -> bool:
     return loaded is not None and loaded[0]["run"] != finished
 
 
-def latest(folder: Path, identity: Identity, finished: str | None) -> Checkpoint | None:
+def latest(folder: Path, model: Model, identity: Identity, finished: str | None) -> Checkpoint | None:
     """Find where an unfinished run of this identity stopped.
 
     Parameters
     ----------
+    model
+        What is fitted.
     finished
         Name of the run that is published: its checkpoints are not an unfinished run's.
 
@@ -125,7 +125,7 @@ def latest(folder: Path, identity: Identity, finished: str | None) -> Checkpoint
         if meta["run"] == finished:
             return None
         _same(folder, meta, identity)
-        return _restored(meta, arrays)
+        return _restored(model, meta, arrays)
     return None
 
 
@@ -169,25 +169,27 @@ def _differences(then: Any, now: Any, key: str = "") -> Any:
         yield f"{key} was {then!r} and is {now!r}"
 
 
-def _restored(meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Checkpoint:
+def _stacked(track: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
+    return {name: np.array([measures[name] for measures in track]) for name in (track[0] if track else ())}
+
+
+def _restored(model: Model, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Checkpoint:
     candidates = []
     for i, about in enumerate(meta["candidates"]):
-        params = KMeansParams(arrays[f"{i}.shift"], arrays[f"{i}.centers"], float(arrays[f"{i}.spread"]))
         history = tuple((float(a), float(b)) for a, b in arrays[f"{i}.history"])
-        statistics = None
-        if f"{i}.weight" in arrays:
-            zero = KMeansStatistics.zero(*params.centers.shape)
-            statistics = replace(
-                zero, weight=arrays[f"{i}.weight"], first=arrays[f"{i}.first"], objective=history[-1][0],
-                count=meta["summary"]["count"],
-            )  # fmt: skip
         stop = None if about["stop"] is None else Stop(about["stop"])
-        candidates.append(Candidate(params, history, statistics, stop, tuple(about["notes"])))
-    stored = {name.removeprefix("summary."): array for name, array in arrays.items() if name.startswith("summary.")}
+        params, sums, track = (_group(arrays, f"{i}.{group}.") for group in ("params", "sums", "track"))
+        steps = tuple({name: array[step] for name, array in track.items()} for step in range(len(history)))
+        candidates.append(Candidate(model.restored(params), history, sums or None, steps, stop, tuple(about["notes"])))
+    summary = _group(arrays, "summary.")
     return Checkpoint(
         meta["run"],
         State(tuple(candidates), meta["iteration"], meta["state_seconds"]),
-        Summary(**{**meta["summary"], **stored}),
+        Summary(**{**meta["summary"], **summary}),
         Reading(**meta["reading"]),
         meta["seconds"],
     )
+
+
+def _group(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

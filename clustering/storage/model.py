@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from clustering.data.source import Feature
 from clustering.errors import SourceError
 from clustering.fitting.fitted import Fitted, Summary
 from clustering.fitting.loop import Stop
-from clustering.models.kmeans import KMeans, KMeansParams
+from clustering.models.kinds import MODELS
+from clustering.models.model import Params, stored
 
 FORMAT = 1
 """Version of the layout."""
@@ -26,15 +28,18 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        ``centers (cluster, feature)`` in the data's own units, ``weights (cluster)``, ``history (pass, step)``, the
-        exact params (``shift``, ``shifted_centers``) and what pass 0 found out about each feature. Labels of the
-        feature dimensions are coordinates of ``feature``.
+        ``centers (cluster, feature)`` in the data's own units, ``weights (cluster)``, ``covariances`` where the kind
+        has them, ``history (pass, step)``, the exact params (``params_…``), what was measured of each cluster in each
+        pass (``track_…``) and what pass 0 found out about each feature. Labels of the feature dimensions are
+        coordinates of ``feature``.
     """
     summary, params = fitted.summary, fitted.params
+    covariances = getattr(params, "covariances", None)
     attributes = {
         "format": FORMAT,
         "kind": fitted.model.kind,
         "k": int(fitted.model.k),
+        "model": {name: value for name, value in asdict(fitted.model).items() if value is not None},
         "features": [[f.variable, *([d, v] for d, v in f.at)] for f in fitted.features],
         "objective": fitted.objective,
         "iterations": fitted.iterations,
@@ -50,10 +55,12 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
     return xr.Dataset(
         {
             "centers": (("cluster", "feature"), fitted.centers),
-            "weights": ("cluster", fitted.shares),
+            **({} if covariances is None else {"covariances": (_named_dims(params, "covariances"), covariances)}),
+            "shares": ("cluster", fitted.shares),
+            "weights": ("cluster", fitted.weights),
             "history": (("pass", "step"), fitted.history, {"steps": ["assignment", "update"]}),
-            "shift": ("feature", params.shift),
-            "shifted_centers": (("cluster", "feature"), params.centers),
+            **{f"params_{name}": (_named_dims(params, name), array) for name, array in stored(params).items()},
+            **{f"track_{name}": (("pass", "cluster"), array) for name, array in fitted.track.items()},
             "mean": ("feature", summary.mean),
             "variance": ("feature", summary.variance),
             "minimum": ("feature", summary.least),
@@ -65,9 +72,13 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
 
 
 _TAKEN = (
-    "centers", "weights", "history", "shift", "shifted_centers", "mean", "variance", "minimum", "maximum",
-    "cluster", "feature", "pass", "step",
+    "centers", "weights", "shares", "covariances", "history", "mean", "variance", "minimum", "maximum", "cluster",
+    "feature", "feature_too", "pass", "step",
 )  # fmt: skip
+
+
+def _named_dims(params: Params, name: str) -> tuple[str, ...]:
+    return params.DIMS[name]
 
 
 def _feature_coordinates(features: tuple[Feature, ...]) -> dict[str, Any]:
@@ -84,9 +95,10 @@ def from_dataset(dataset: xr.Dataset) -> Fitted:
     """Rebuild what `to_dataset` described, to the last bit."""
     a = dataset.attrs
     array = {str(name): np.asarray(dataset[name].values) for name in dataset.data_vars}
+    model = MODELS[a["kind"]](**a["model"])
     return Fitted(
-        model=KMeans(int(a["k"])),
-        params=KMeansParams(array["shift"], array["shifted_centers"]),
+        model=model,
+        params=model.restored(_group(array, "params_")),
         features=tuple(Feature(f[0], tuple((d, v) for d, v in f[1:])) for f in a["features"]),
         summary=Summary(
             a["n_cells"], a["n_rows"], a["total_weight"], array["mean"], array["variance"], array["minimum"],
@@ -96,11 +108,16 @@ def from_dataset(dataset: xr.Dataset) -> Fitted:
         history=array["history"],
         iterations=int(a["iterations"]),
         stop=Stop(a["stop_reason"]),
-        shares=array["weights"],
+        shares=array["shares"],
         reads=a["reads"],
         bytes_read=a["bytes_read"],
         notes=tuple(a["notes"]),
+        track=_group(array, "track_"),
     )  # fmt: skip
+
+
+def _group(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def save_model(fitted: Fitted, path: str | Path, attributes: Mapping[str, Any] | None = None) -> None:

@@ -255,11 +255,3 @@ def test_k_is_a_whole_number_of_one_or_more(k: object) -> None:
 
 def test_k_may_be_a_numpy_integer() -> None:
     assert KMeans(np.int64(3)) == KMeans(3)
-
-
-def test_same_sums_sees_the_last_bit() -> None:
-    statistics = KMeansStatistics.zero(2, 2)
-    changed = replace(statistics, first=np.array([[0.0, 0.0], [0.0, np.nextafter(0, 1)]]))
-    assert statistics.same_sums(KMeansStatistics.zero(2, 2))
-    assert not statistics.same_sums(changed)
-    assert not statistics.same_sums(replace(statistics, weight=np.array([0.0, 1.0])))

@@ -15,7 +15,7 @@ from clustering.errors import CheckpointError
 from clustering.execution.passes import Reading
 from clustering.fitting.fitted import Summary
 from clustering.fitting.loop import Candidate, State, Stop
-from clustering.models.kmeans import KMeansParams, KMeansStatistics
+from clustering.models.kmeans import KMeans, KMeansParams
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import KEPT, Checkpoint, Identity
 
@@ -41,13 +41,11 @@ def checkpoint_values(draw: st.DrawFn) -> Checkpoint:
     candidates = []
     for _ in range(draw(st.integers(1, 3))):
         history = tuple(draw(st.lists(st.tuples(FINITE, FINITE), max_size=4)))
-        statistics = None
-        if history:
-            zero = KMeansStatistics.zero(k, d)
-            statistics = replace(zero, weight=array(k), first=array(k, d), objective=history[-1][0], count=count)
+        sums = {"weight": array(k), "first": array(k, d)} if history else None
+        track = tuple({"sizes": array(k)} for _ in history)
         stop, notes = draw(st.sampled_from([None, *Stop])), tuple(draw(st.lists(st.text(), max_size=2)))
         candidates.append(
-            Candidate(KMeansParams(array(d), array(k, d), draw(FINITE)), history, statistics, stop, notes)
+            Candidate(KMeansParams(array(d), array(k, d), draw(FINITE)), history, sums, track, stop, notes)
         )
     state = State(tuple(candidates), draw(st.integers(0, 99_999)), draw(st.floats(0, 1e6)))
     summary = Summary(draw(COUNTS), count, draw(FINITE), array(d), array(d), array(d), array(d), draw(COUNTS))
@@ -58,10 +56,9 @@ def checkpoint_values(draw: st.DrawFn) -> Checkpoint:
 def one(iteration: int, run: str = "a1") -> Checkpoint:
     rng = np.random.default_rng(iteration)
     params = KMeansParams(rng.random(2), rng.random((3, 2)))
-    statistics = replace(
-        KMeansStatistics.zero(3, 2), weight=rng.random(3), first=rng.random((3, 2)), objective=2.0, count=9
-    )
-    candidate = Candidate(params, ((3.0, 2.5), (2.0, 1.5)), statistics)
+    sums = {"weight": rng.random(3), "first": rng.random((3, 2))}
+    track = ({"sizes": rng.random(3)}, {"sizes": rng.random(3)})
+    candidate = Candidate(params, ((3.0, 2.5), (2.0, 1.5)), sums, track)
     summary = Summary(10, 9, 9.0, rng.random(2), rng.random(2), rng.random(2), rng.random(2), 9)
     return Checkpoint(run, State((candidate,), iteration, 0.25), summary, Reading(4, 5), {"sample": 0.5})
 
@@ -70,7 +67,7 @@ def one(iteration: int, run: str = "a1") -> Checkpoint:
 def test_a_checkpoint_comes_back_to_the_last_bit(written: Checkpoint) -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoints.save(Path(folder), written, IDENTITY)
-        read = checkpoints.latest(Path(folder), IDENTITY, None)
+        read = checkpoints.latest(Path(folder), KMeans(1), IDENTITY, None)
     assert read is not None
     assert (read.run, read.reading, read.seconds) == (written.run, written.reading, written.seconds)
     assert (read.state.iteration, read.state.seconds) == (written.state.iteration, written.state.seconds)
@@ -82,12 +79,12 @@ def test_a_checkpoint_comes_back_to_the_last_bit(written: Checkpoint) -> None:
         assert same_bits(after.params.spread, before.params.spread)
         assert same_bits(np.array(after.history), np.array(before.history))
         assert (after.stop, after.notes) == (before.stop, before.notes)
-        assert (after.statistics is None) == (before.statistics is None)
-        if before.statistics is not None:
-            assert same_bits(after.statistics.weight, before.statistics.weight)
-            assert same_bits(after.statistics.first, before.statistics.first)
-            assert same_bits(after.statistics.objective, before.statistics.objective)
-            assert after.statistics.count == before.statistics.count
+        assert (after.sums is None) == (before.sums is None)
+        for name in before.sums or {}:
+            assert same_bits(after.sums[name], before.sums[name])
+        assert len(after.track) == len(before.track)
+        for mine, other in zip(after.track, before.track, strict=True):
+            assert same_bits(mine["sizes"], other["sizes"])
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +100,11 @@ def latest_after(two_saved: Path, newest: bytes) -> Checkpoint | None:
         older, newer = sorted(two_saved.iterdir())
         (Path(folder) / older.name).write_bytes(older.read_bytes())
         (Path(folder) / newer.name).write_bytes(newest)
-        return checkpoints.latest(Path(folder), IDENTITY, None)
+        return checkpoints.latest(Path(folder), KMeans(1), IDENTITY, None)
 
 
 def test_the_last_checkpoint_is_where_to_go_on(two_saved: Path) -> None:
-    found = checkpoints.latest(two_saved, IDENTITY, None)
+    found = checkpoints.latest(two_saved, KMeans(1), IDENTITY, None)
     assert found is not None
     assert found.state.iteration == 5
 
@@ -138,12 +135,12 @@ def test_a_flipped_byte_is_noticed_or_does_not_matter(two_saved: Path, place: fl
     assert found is not None
     expected = one(found.state.iteration).state.candidates[0]
     assert same_bits(found.state.candidates[0].params.centers, expected.params.centers)
-    assert same_bits(found.state.candidates[0].statistics.first, expected.statistics.first)
+    assert same_bits(found.state.candidates[0].sums["first"], expected.sums["first"])
 
 
 def test_a_member_of_another_name_is_noticed(two_saved: Path) -> None:
     content = max(two_saved.iterdir()).read_bytes()
-    renamed = content.replace(b"0.first", b"2.first")
+    renamed = content.replace(b"0.sums.first", b"2.sums.first")
     assert renamed != content
     found = latest_after(two_saved, renamed)
     assert found is not None
@@ -153,7 +150,7 @@ def test_a_member_of_another_name_is_noticed(two_saved: Path) -> None:
 def test_no_checkpoint_is_found_where_all_are_damaged(two_saved: Path, tmp_path: Path) -> None:
     for file in two_saved.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes()[:100])
-    assert checkpoints.latest(tmp_path, IDENTITY, None) is None
+    assert checkpoints.latest(tmp_path, KMeans(1), IDENTITY, None) is None
 
 
 @pytest.mark.parametrize("made", [False, True], ids=["missing", "empty"])
@@ -161,22 +158,22 @@ def test_no_checkpoint_is_found_in_a_new_folder(made: bool, tmp_path: Path) -> N
     folder = tmp_path / "checkpoints"
     if made:
         folder.mkdir()
-    assert checkpoints.latest(folder, IDENTITY, None) is None
+    assert checkpoints.latest(folder, KMeans(1), IDENTITY, None) is None
 
 
 def test_only_the_last_checkpoints_stay(tmp_path: Path) -> None:
     for iteration in range(8):
         checkpoints.save(tmp_path, one(iteration), IDENTITY)
         assert len(list(tmp_path.iterdir())) == min(iteration + 1, KEPT)
-    found = checkpoints.latest(tmp_path, IDENTITY, None)
+    found = checkpoints.latest(tmp_path, KMeans(1), IDENTITY, None)
     assert found is not None
     assert found.state.iteration == 7
 
 
 def test_the_checkpoints_of_the_published_run_are_no_unfinished_run(tmp_path: Path) -> None:
     checkpoints.save(tmp_path, one(4, run="done"), IDENTITY)
-    assert checkpoints.latest(tmp_path, IDENTITY, "done") is None
-    assert checkpoints.latest(tmp_path, IDENTITY, "other") is not None
+    assert checkpoints.latest(tmp_path, KMeans(1), IDENTITY, "done") is None
+    assert checkpoints.latest(tmp_path, KMeans(1), IDENTITY, "other") is not None
 
 
 def test_clearing_removes_all(tmp_path: Path) -> None:
@@ -201,7 +198,7 @@ def test_another_config_is_refused_by_the_key_that_differs(config: Any, named: s
     checkpoints.save(tmp_path, one(4), IDENTITY)
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
     with pytest.raises(CheckpointError, match="another config") as caught:
-        checkpoints.latest(tmp_path, replace(IDENTITY, config=config), None)
+        checkpoints.latest(tmp_path, KMeans(1), replace(IDENTITY, config=config), None)
     assert named in str(caught.value)
     assert str(tmp_path) in str(caught.value)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
@@ -210,7 +207,7 @@ def test_another_config_is_refused_by_the_key_that_differs(config: Any, named: s
 def test_another_source_is_refused_with_both_fingerprints(tmp_path: Path) -> None:
     checkpoints.save(tmp_path, one(4), IDENTITY)
     with pytest.raises(CheckpointError, match="another source") as caught:
-        checkpoints.latest(tmp_path, replace(IDENTITY, source="6" * 64), None)
+        checkpoints.latest(tmp_path, KMeans(1), replace(IDENTITY, source="6" * 64), None)
     assert "5" * 12 in str(caught.value)
     assert "6" * 12 in str(caught.value)
 
@@ -219,7 +216,7 @@ def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     checkpoints.save(tmp_path, one(4), IDENTITY)
     monkeypatch.setattr(checkpoints, "FORMAT", 2)
     with pytest.raises(CheckpointError, match="another version"):
-        checkpoints.latest(tmp_path, IDENTITY, None)
+        checkpoints.latest(tmp_path, KMeans(1), IDENTITY, None)
 
 
 def test_the_digest_of_a_config_ignores_the_order_of_keys_and_nothing_else() -> None:

@@ -27,7 +27,7 @@ NAMES = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=
 LABELS = st.one_of(
     st.integers(-(2**53), 2**53), FINITE, st.text(max_size=5), st.booleans(), st.just("2001-01-01T00:00:00.000000000")
 )
-OUR_NAMES = ["centers", "weights", "history", "shift", "shifted_centers", "mean", "variance", "minimum", "maximum"]
+OUR_NAMES = ["centers", "weights", "history", "mean", "variance", "minimum", "maximum"]
 OUR_DIMS = ["cluster", "feature", "pass", "step"]
 
 

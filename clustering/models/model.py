@@ -1,0 +1,135 @@
+"""What the loop, the label pass and the stores ask of a model. There is nothing else to implement.
+
+A model is a frozen value that says what is fitted; its params are where a fit stands. All models are minimised: the
+objective inside a fit is the sum over rows that every pass lowers (J, the free energy, or the negative
+log-likelihood), and `Model.reported` turns it into what is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.data.rows import Rows
+
+Array = NDArray[np.float64]
+
+TRACKED = 1024
+"""Up to this k numbers of each cluster are kept for every pass."""
+
+
+class Params(Protocol):
+    """Arrays that a pass starts from."""
+
+    DIMS: ClassVar[Mapping[str, tuple[str, ...]]]
+    """Fields with the names of their dimensions: these alone are stored."""
+    shift: Array
+    centers: Array
+
+    @property
+    def k(self) -> int:
+        """Number of clusters."""
+
+
+class Statistics(Protocol):
+    """Additive statistics of some rows; ``a + b`` are those of the rows of both."""
+
+    objective: float
+    """What the passes lower, for the params that entered the pass."""
+    count: int
+    """Number of rows."""
+
+    @property
+    def sums(self) -> Mapping[str, Array]:
+        """The sums that the update is made of; ``weight (k,)`` is among them."""
+
+    def __add__(self, other: Any) -> Any: ...
+
+
+class Update(Protocol):
+    """Outcome of an update."""
+
+    params: Any
+    objective: float
+    """Of the same assignment at the new params."""
+
+    @property
+    def scale(self) -> float:
+        """What a change of the objective is measured against."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know."""
+
+    @property
+    def restarted(self) -> bool:
+        """Whether a cluster was placed anew, so that the objective may have jumped."""
+
+    @property
+    def measures(self) -> Mapping[str, Array]:
+        """Numbers of each cluster ``(k,)`` worth watching."""
+
+
+class Assignment(NamedTuple):
+    """Labels of the rows of a block."""
+
+    labels: NDArray[np.int32]
+    """Cluster of each row ``(n,)``: the one of largest responsibility."""
+    distances: Array
+    """Divergence from its center ``(n,)``; of a mixture, the squared Mahalanobis distance."""
+    weight: Array
+    """Σ w r of each cluster ``(k,)``."""
+    objective: float
+    entropy: float = 0.0
+    """−Σ w r log r; 0 where assignments are hard."""
+
+
+class Model(Protocol):
+    """What is fitted."""
+
+    @property
+    def k(self) -> int:
+        """Number of clusters."""
+
+    kind: ClassVar[str]
+    tolerance: ClassVar[float]
+    """Relative change of the objective at which a fit stops, where the user names none."""
+    symbol: ClassVar[str]
+    """Short name of the objective as it is told."""
+
+    def statistics(self, params: Any, rows: Rows) -> Any:
+        """Make the statistics of the rows of a block."""
+
+    def update(self, params: Any, statistics: Any) -> Any:
+        """Refit to statistics."""
+
+    def assign(self, params: Any, rows: Rows) -> Assignment:
+        """Label the rows of a block."""
+
+    def reported(self, objective: Any, weight: float) -> Any:
+        """Turn the objective of rows of this total weight into what is told."""
+
+    def restored(self, arrays: Mapping[str, Array]) -> Any:
+        """Make params of what `stored` gave."""
+
+
+def stored(params: Any) -> dict[str, Array]:
+    """Give the arrays that params are rebuilt from."""
+    found = {name: getattr(params, name) for name in params.DIMS}
+    return {name: np.asarray(value) for name, value in found.items() if value is not None}
+
+
+def read_only(params: Any) -> Any:
+    """Make params whose arrays cannot be written to."""
+    changed = object.__new__(type(params))
+    for field in fields(params):
+        value = getattr(params, field.name)
+        if isinstance(value, np.ndarray):
+            value = value.view()
+            value.flags.writeable = False
+        object.__setattr__(changed, field.name, value)
+    return changed
