@@ -13,20 +13,26 @@ if TYPE_CHECKING:
     from clustering.data.source import Source, open_source
     from clustering.errors import ClusteringError
     from clustering.models.kmeans import KMeans
+    from clustering.models.mixture import GaussianMixture
+    from clustering.models.soft_kmeans import SoftKMeans
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ClusteringError": "clustering.errors",
     "Fit": "clustering.api",
+    "GaussianMixture": "clustering.models.mixture",
     "KMeans": "clustering.models.kmeans",
+    "SoftKMeans": "clustering.models.soft_kmeans",
     "Source": "clustering.data.source",
     "fit": "clustering.api",
     "load_fit": "clustering.api",
     "open_source": "clustering.data.source",
 }
 
-__all__ = ["ClusteringError", "Fit", "KMeans", "Source", "fit", "load_fit", "open_source"]
+__all__ = [
+    "ClusteringError", "Fit", "GaussianMixture", "KMeans", "SoftKMeans", "Source", "fit", "load_fit", "open_source",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from clustering.fitting import start as starting
 from clustering.fitting.fitted import Fitted, Summary, fitted
 from clustering.fitting.labelling import LabelStatistics, label, nowhere
 from clustering.fitting.loop import PassRecord, Rule, Stop, iterate
-from clustering.models.kmeans import KMeans
+from clustering.models.kinds import MODELS
 from clustering.storage.labels import labels_in_memory
 from clustering.storage.model import load_model, save_model, to_dataset
 
@@ -38,6 +37,7 @@ _SOURCE = (
     "isel",
     "mask",
     "weights",
+    "labels",
     "missing",
     "storage_options",
 )
@@ -71,12 +71,22 @@ class Fit:
 
     @property
     def weights(self) -> Any:
-        """Share of each cluster in the total weight ``(k,)``."""
-        return to_dataset(self.fitted)["weights"] if self.labelled else self.fitted.shares
+        """Mixing weights of a mixture, or the share of each cluster in the total weight ``(k,)``."""
+        return to_dataset(self.fitted)["weights"] if self.labelled else self.fitted.weights
+
+    @property
+    def covariances(self) -> Any:
+        """Covariances in the data's own units; None where the model has none.
+
+        Spherical ``(k,)``, diagonal ``(k, d)``, tied ``(d, d)``, full ``(k, d, d)``.
+        """
+        if self.fitted.covariances is None:
+            return None
+        return to_dataset(self.fitted)["covariances"] if self.labelled else self.fitted.covariances
 
     @property
     def objective(self) -> float:
-        """J = Σ w ‖x − m‖² at the centers."""
+        """J = Σ w D(x, m) of k-means, free energy of soft k-means, mean log-likelihood per weight of a mixture."""
         return self.fitted.objective
 
     @property
@@ -117,8 +127,9 @@ class Fit:
         return self._label(data, options)[0]
 
     def score(self, data: Any, **options: Any) -> float:
-        """Objective of data at these centers: J = Σ w ‖x − m‖²."""
-        return self._label(data, options)[1].objective
+        """Objective of data under this model; see `objective`."""
+        sums = self._label(data, options)[1]
+        return float(self.model.reported(sums.objective, float(sums.weight.sum())))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a Zarr group; `load_fit` reads it back to the last bit."""
@@ -193,10 +204,11 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
         Called with a `PassRecord` after each pass.
     **options
         Source options as for `open_source`: ``group``, ``variables``, ``sample_dims``, ``feature_dims``, ``select``,
-        ``isel``, ``mask``, ``weights``, ``missing``, ``storage_options``.
+        ``isel``, ``mask``, ``weights``, ``labels``, ``missing``, ``storage_options``.
         Fit options: ``seed`` (0), ``restarts`` (10), ``finalists`` (1), ``sample_rows`` (200000), ``init``
-        (``"kmeans++"``, ``"random"`` or centers ``(k, d)``), ``max_iterations`` (300), ``tolerance`` (0: until no
-        assignment changes), ``max_seconds``.
+        (``"kmeans++"``, ``"random"``, ``"labels"``, centers ``(k, d)``, or for a mixture a dict of ``centers``,
+        ``weights`` and ``covariances``), ``max_iterations`` (300), ``tolerance`` (0 for k-means: until no assignment
+        changes; 1e-6 for the other models), ``max_seconds``.
         Compute options: ``cluster`` (``"threads"``, ``"synchronous"``, ``"local"``, ``{"address": …}`` or a
         `distributed.Client`), ``workers``, ``memory`` (bytes per worker), ``scratch`` (folder), ``block_bytes``.
 
@@ -218,27 +230,26 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
     1.0
     """
     _known(options, (*_SOURCE, *_COMPUTE, *_OPTIONS, *_RULE))
-    if not isinstance(model, KMeans):
+    if type(model) not in MODELS.values():
         raise ConfigError(f"cannot fit {model!r}; give a model such as KMeans(k=8)")
-    started = time.perf_counter()
     source = open_source(data, **_pick(options, _SOURCE))
-    how = starting.Options(**_pick(options, _OPTIONS), rule=Rule(**_pick(options, _RULE)))
+    rule = Rule(**{"tolerance": model.tolerance, **_pick(options, _RULE)})
+    how = starting.Options(**_pick(options, _OPTIONS), rule=rule)
     memory = options.get("memory", MEMORY)
     plan = source.plan(block_bytes=options.get("block_bytes"), memory=memory)
     with (
         connect(options.get("cluster", "threads"), options.get("workers"), memory) as engine,
         rounds(source, plan, engine, memory=memory, scratch=options.get("scratch")) as inside,
     ):
-        survey, passed = starting.survey(inside, model.k, how, memory)
-        reading = passed.reading
-        state = starting.start(model, survey, how, engine, time.perf_counter() - started)
+        begun = starting.begin(inside, model, how, memory)
+        state, reading = begun.state, begun.reading
         for after, record in iterate(model, state, inside.run, how.rule):
             state = after
             reading += record.reading
             if on_pass is not None:
                 on_pass(record)
         reads = reading.blocks / len(plan)
-        found = fitted(model, state, source.features, Summary.of(survey), reads, reading.bytes)
+        found = fitted(model, state, source.features, Summary.of(begun.survey), reads, reading.bytes, begun.notes)
         if found.stop is not Stop.CONVERGED:
             # Only at a fixed point has the last pass told the objective and the sizes at the final params.
             last = label(inside, model, found.params, nowhere)

@@ -18,7 +18,9 @@ from pydantic import (
     model_validator,
 )
 
+from clustering.data.rows import Missing
 from clustering.errors import ConfigError, nearest
+from clustering.models.names import Covariance, Divergence
 
 
 class _Section(BaseModel):
@@ -80,17 +82,51 @@ class SourceConfig(_Section):
     """Boolean variable over sample dimensions: true = use."""
     weights: str | None = None
     """Variable over sample dimensions, or cos(lat)."""
-    missing: Literal["drop", "error"] = "drop"
-    """A row with any missing feature is left out, or is an error."""
+    labels: str | None = None
+    """Variable of clusters known beforehand, for fit.init: labels; anything but 0, 1, … is unknown."""
+    missing: Missing = "drop"
+    """A row with any missing feature is left out (drop), is an error, or counts with what it has (marginalize)."""
+
+
+_KEYS = {
+    "kmeans": ("k", "divergence"),
+    "soft_kmeans": ("k", "divergence", "beta"),
+    "gaussian_mixture": ("k", "covariance", "regularization"),
+}
+"""Keys of each kind of model."""
 
 
 class ModelConfig(_Section):
     """What to fit."""
 
-    kind: Literal["kmeans"] = "kmeans"
+    kind: Literal["kmeans", "soft_kmeans", "gaussian_mixture"] = "kmeans"
     """The model."""
     k: Whole = Field(8, ge=1)
     """Number of clusters."""
+    divergence: Divergence | None = None
+    """How far a row is from a center; of kmeans and soft_kmeans. Default: squared_euclidean."""
+    beta: Literal["auto"] | Annotated[Number, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Stiffness of soft_kmeans, in one over squared units of the data; auto finds it by annealing. Default: 1."""
+    covariance: Covariance | None = None
+    """Shape of the components of a gaussian_mixture. Default: full."""
+    regularization: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Added to every variance of a gaussian_mixture, in units of the features' mean variance. Default: 1e-6."""
+
+    @model_validator(mode="after")
+    def _keys_are_the_kinds(self) -> Self:
+        for name in ("divergence", "beta", "covariance", "regularization"):
+            if getattr(self, name) is not None and name not in _KEYS[self.kind]:
+                owners = [kind for kind, keys in _KEYS.items() if name in keys]
+                raise ValueError(f"model.{name} is no key of {self.kind}; it belongs to {' and '.join(owners)}")
+        return self
+
+    def build(self) -> Any:
+        """Make the model; keys that are not given have the model's own defaults."""
+        # The models come with compiled kernels, which a mistake in a config need not wait for.
+        from clustering.models.kinds import MODELS
+
+        given = {name: getattr(self, name) for name in _KEYS[self.kind] if getattr(self, name) is not None}
+        return MODELS[self.kind](**given)
 
 
 class FitConfig(_Section):
@@ -104,12 +140,13 @@ class FitConfig(_Section):
     """Best starts carried to the full data; each block is read once whatever their number."""
     sample_rows: Whole = Field(200_000, ge=1)
     """Rows of the sample drawn in the first read."""
-    init: Literal["kmeans++", "random"] = "kmeans++"
-    """How starts are chosen."""
-    max_iterations: Whole = Field(300, ge=1)
+    init: Literal["kmeans++", "random", "labels"] = "kmeans++"
+    """How starts are chosen; labels: from the rows whose clusters source.labels tells."""
+    max_iterations: Whole = Field(300, ge=0)
     """Passes over the full data at most."""
-    tolerance: Number = Field(0.0, ge=0)
-    """Stop when the objective changes by no more than this, relative to itself; 0: when no assignment changes."""
+    tolerance: Number | None = Field(None, ge=0)
+    """Stop when the objective changes by no more than this, relative to its scale; 0: when nothing changes. Default: 0
+    for kmeans, 1e-6 for the others."""
     max_seconds: Number | None = Field(None, gt=0)
     """Stop after this wall time, in seconds, with a valid model."""
 

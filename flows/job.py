@@ -26,7 +26,6 @@ from clustering.fitting import start as starting
 from clustering.fitting.fitted import Fitted, Summary, fitted
 from clustering.fitting.labelling import LabelStatistics, Write, label, nowhere
 from clustering.fitting.loop import Rule, Stop, iterate
-from clustering.models.kmeans import KMeans
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import Checkpoint, Identity
 from clustering.storage.labels import NAME, create_labels
@@ -57,7 +56,9 @@ class Job:
     output: Output
     identity: Identity
     rule: Rule
-    model: Fitted | None
+    model: Any
+    """What is fitted."""
+    known: Fitted | None
     """The model to label with; None for a fit."""
 
 
@@ -125,10 +126,12 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
     source = open_source(**config.source.model_dump(exclude={"store"}), data=config.source.store)
     if model is not None:
         check_features(source, model)
-    rule = Rule(config.fit.tolerance, config.fit.max_iterations, config.fit.max_seconds)
+    fitted_model = config.model.build() if model is None else model.model
+    tolerance = fitted_model.tolerance if config.fit.tolerance is None else config.fit.tolerance
+    rule = Rule(tolerance, config.fit.max_iterations, config.fit.max_seconds)
     identity = Identity(config.identity, source.fingerprint())
     plan = source.plan(block_bytes=config.block_bytes, memory=config.memory_bytes)
-    job = Job(config, source, plan, output, identity, rule, model)
+    job = Job(config, source, plan, output, identity, rule, fitted_model, model)
     _refuse_finished(job)
     for caution in source.cautions:
         watch.warn(caution)
@@ -140,13 +143,11 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
 def _refuse_finished(job: Job) -> None:
     """Keep a finished output, unless it may be replaced or the run that goes on was meant to replace it."""
     output = job.output
-    if job.model is not None and checkpoints.unfinished(output.checkpoints, output.finished):
+    if job.known is not None and checkpoints.unfinished(output.checkpoints, output.finished):
         raise OutputError(
             f"output.store {job.config.output.store!r} holds an unfinished fit; finish it, or name another folder"
         )
-    unfinished = job.model is None and checkpoints.latest(
-        output.checkpoints, KMeans(job.config.model.k), job.identity, output.finished
-    )
+    unfinished = job.known is None and checkpoints.latest(output.checkpoints, job.model, job.identity, output.finished)
     if output.finished and not unfinished and not job.config.output.overwrite:
         raise OutputError(
             f"output.store {job.config.output.store!r} holds a finished run; "
@@ -165,7 +166,7 @@ def _working(job: Job) -> Iterator[Rounds]:
             engine,
             memory=job.config.memory_bytes,
             scratch=compute.scratch,
-            keep=job.model is None,
+            keep=job.known is None,
         ) as inside,
     ):
         yield inside
@@ -173,7 +174,7 @@ def _working(job: Job) -> Iterator[Rounds]:
 
 def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
     """Find where to go on, or make pass 0 and choose starts."""
-    found = checkpoints.latest(job.output.checkpoints, KMeans(job.config.model.k), job.identity, job.output.finished)
+    found = checkpoints.latest(job.output.checkpoints, job.model, job.identity, job.output.finished)
     if found is not None:
         watch.say(f"continuing unfinished run {found.run} after pass {found.state.iteration}")
         return found
@@ -182,21 +183,19 @@ def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
     options = starting.Options(
         config.seed, config.restarts, config.finalists, config.sample_rows, config.init, job.rule
     )
-    model = KMeans(job.config.model.k)
-    survey, passed = starting.survey(work, model.k, options, job.config.memory_bytes)
-    rate = passed.reading.bytes / 1e6 / passed.seconds
+    started = starting.begin(work, job.model, options, job.config.memory_bytes)
+    survey, reading, seconds = started.survey, started.reading, time.perf_counter() - began
     watch.say(
-        f"pass 0: {survey.count:,} rows, {survey.masked:,} cells masked; "
-        f"{passed.reading.bytes / 1e6:,.1f} MB read at {rate:,.0f} MB/s"
+        f"pass 0: {survey.count:,} rows, {survey.masked:,} cells masked; {reading.bytes / 1e6:,.1f} MB read at "
+        f"{reading.bytes / 1e6 / started.seconds:,.0f} MB/s"
     )
-    state = starting.start(model, survey, options, work.engine, time.perf_counter() - began)
-    seconds = time.perf_counter() - began
     watch.say(
         f"{config.restarts} starts on {'all' if survey.sample.complete else 'a sample of'} "
-        f"{len(survey.sample.weights):,} rows "
-        f"in {seconds - passed.seconds:.1f} s"
+        f"{len(survey.sample.weights):,} rows in {seconds - started.seconds:.1f} s"
     )
-    begun = Checkpoint(new_run(), state, Summary.of(survey), passed.reading, {"sample": seconds})
+    for note in started.notes:
+        watch.say(note)
+    begun = Checkpoint(new_run(), started.state, Summary.of(survey), reading, {"sample": seconds}, started.notes)
     checkpoints.clear(job.output.checkpoints)
     checkpoints.save(job.output.checkpoints, begun, job.identity)
     return begun
@@ -205,7 +204,7 @@ def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
 def fit(job: Job, work: Rounds, begun: Checkpoint, watch: Watch) -> Checkpoint:
     """Pass over the data until the loop stops, with a checkpoint after every pass."""
     now = begun
-    for state, record in iterate(KMeans(job.config.model.k), begun.state, work.run, job.rule):
+    for state, record in iterate(job.model, begun.state, work.run, job.rule):
         seconds = {**now.seconds, "fit": now.seconds.get("fit", 0.0) + record.seconds}
         now = replace(now, state=state, reading=now.reading + record.reading, seconds=seconds)
         checkpoints.save(job.output.checkpoints, now, job.identity)
@@ -213,12 +212,17 @@ def fit(job: Job, work: Rounds, begun: Checkpoint, watch: Watch) -> Checkpoint:
         for note in record.notes:
             watch.warn(note)
     best = now.state.best
-    watch.say(f"{_REASONS[best.stop or Stop.CONVERGED]} after {len(best.history)} passes, J {best.objective:.10g}")
+    told = "" if best.sums is None else _told(job.model, best.objective, float(best.sums["weight"].sum()))
+    watch.say(f"{_REASONS[best.stop or Stop.CONVERGED]} after {len(best.history)} passes{told}")
     return now
 
 
+def _told(model: Any, objective: float, weight: float) -> str:
+    return f", {model.symbol} {model.reported(objective, weight):.10g}"
+
+
 _REASONS = {
-    Stop.CONVERGED: "converged (no assignment changes)",
+    Stop.CONVERGED: "converged (nothing changes any more)",
     Stop.TOLERANCE: "converged (within the tolerance)",
     Stop.MAX_ITERATIONS: "stopped by max_iterations",
     Stop.MAX_SECONDS: "stopped by max_seconds",
@@ -228,9 +232,8 @@ _REASONS = {
 def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Labelled:
     """Label every row with the final params, and keep the model beside the labels."""
     began = time.perf_counter()
-    model = KMeans(job.config.model.k)
     reads = ended.reading.blocks / len(job.plan)
-    result = fitted(model, ended.state, job.source.features, ended.summary, reads, ended.reading.bytes)
+    result = fitted(job.model, ended.state, job.source.features, ended.summary, reads, ended.reading.bytes, ended.notes)
     folder = job.output.stage(ended.run)
     if job.config.output.labels or result.stop is not Stop.CONVERGED:
         # At a fixed point the last pass has told the objective and the sizes already.
@@ -280,7 +283,10 @@ def _labels(job: Job, work: Rounds, known: Fitted, folder: Path, watch: Watch) -
             "check source.mask, source.select and the fill values"
         )
     result = known.measured(passed, len(plan))
-    watch.say(f"labelled {int(sums.rows.sum()):,} rows in {passed.seconds:.1f} s, J {sums.objective:.10g}")
+    weight = float(sums.weight.sum())
+    watch.say(
+        f"labelled {int(sums.rows.sum()):,} rows in {passed.seconds:.1f} s{_told(known.model, sums.objective, weight)}"
+    )
     return sums, result
 
 
@@ -317,7 +323,7 @@ def publish(job: Job, engine: Engine, labelled: Labelled, watch: Watch) -> dict[
     record["seconds"] = _rounded(seconds)
     write_json(labelled.folder / "run.json", record)
     job.output.publish(labelled.run)
-    if job.model is not None:
+    if job.known is not None:
         # What an earlier fit left here no longer belongs to what is published.
         checkpoints.clear(job.output.checkpoints)
     watch.finished(record, pictures)

@@ -66,7 +66,7 @@ class PrefectWatch:
         self.updated = now
         percent = 100.0 * done_share(record, rule)
         left = "" if not record.remaining_seconds else f", about {duration(record.remaining_seconds)} to go"
-        about = f"pass {record.iteration}, J {record.objective:.6g}, reads {reads:g}{left}"
+        about = f"pass {record.iteration}, {record.symbol} {record.objective:.6g}, reads {reads:g}{left}"
         if self.artifact is None:
             artifact = create_progress_artifact(percent, key="fit-progress", description=about)
             assert isinstance(artifact, UUID)
@@ -102,7 +102,7 @@ def _page(record: Mapping[str, Any], pictures: Sequence[Figure]) -> str:
         "rows": f"{record['n_rows']:,} ({record['n_masked']:,} cells masked)",
         "features": f"{record['n_features']:,}",
         "clusters": f"{record['k']}",
-        "objective J": f"{record['objective']:.10g}",
+        "objective": f"{record['objective']:.10g}",
         "passes": f"{record['iterations']} ({state}: {record['stop_reason']})",
         "full reads of the source": f"{record['reads']}",
         "wall time": duration(record["seconds"]["total"]),

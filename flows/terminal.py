@@ -53,7 +53,7 @@ class _Bar:
         self.progress.update(
             self.task,
             completed=done_share(record, rule),
-            description=f"pass {record.iteration}  J {record.objective:.6g}  reads {reads:g}",
+            description=f"pass {record.iteration}  {record.symbol} {record.objective:.6g}  reads {reads:g}",
             left=left,
         )
 

@@ -33,7 +33,7 @@ def pass_line(record: PassRecord, reads: float) -> str:
     rate = record.rows * record.active / record.seconds if record.seconds else 0.0
     several = f" × {record.active} candidates" if record.active > 1 else ""
     read = f"{record.reading.bytes / 1e6:,.1f} MB read" if record.reading.bytes else "nothing read"
-    line = f"pass {record.iteration:>3}{several}  J {record.objective:.10g}{change}"
+    line = f"pass {record.iteration:>3}{several}  {record.symbol} {record.objective:.10g}{change}"
     line += f"  {rate / 1e6:.2f} M rows/s  {read}, reads {reads:g}"
     if record.remaining_seconds:
         line += f"  about {duration(record.remaining_seconds)} to go"

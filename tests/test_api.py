@@ -258,7 +258,9 @@ def test_writing_to_what_a_fit_gave_does_not_change_the_fit(name: str, blobs: np
 
 def test_a_fit_shows_what_matters(blobs: np.ndarray) -> None:
     shown = repr(c.fit(blobs, c.KMeans(4)))
-    assert all(part in shown for part in ("KMeans(k=4)", "converged", "600 rows", "3 features"))
+    assert all(
+        part in shown for part in ("KMeans(k=4, divergence='squared_euclidean')", "converged", "600 rows", "3 features")
+    )
     assert "stopped by max_iterations" in repr(c.fit(blobs, c.KMeans(4), init=blobs[:4], max_iterations=1))
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+Missing = Literal["drop", "error", "marginalize"]
+"""What is done with a row that lacks features."""
+MISSING: tuple[Missing, ...] = get_args(Missing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,7 +19,7 @@ class Rows:
     """The rows of one block that take part, in C order of the sample grid."""
 
     values: NDArray[Any]
-    """Features ``(n, d)`` in their own precision; finite."""
+    """Features ``(n, d)`` in their own precision; finite, but for NaN in rows with gaps."""
     weights: NDArray[np.float64]
     """Weights ``(n,)``, zero or more; a stride of zero where all are 1."""
     kept: NDArray[np.int64] | None = None
@@ -26,6 +30,10 @@ class Rows:
     """Length of the block along each sample dimension; its cells, masked ones included."""
     grid: tuple[int, ...] = (0,)
     """Length of each sample dimension."""
+    gaps: NDArray[np.bool_] | None = None
+    """Rows ``(n,)`` with missing features, which are NaN in them; None where there are none."""
+    labels: NDArray[np.int32] | None = None
+    """Clusters known beforehand ``(n,)``, −1 where unknown; None where nobody asked."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -34,7 +42,8 @@ class Rows:
     def nbytes(self) -> int:
         """Memory held, in bytes."""
         weights = self.weights.nbytes if any(self.weights.strides) else 0
-        return self.values.nbytes + weights + (0 if self.kept is None else self.kept.nbytes)
+        others = (self.kept, self.gaps, self.labels)
+        return self.values.nbytes + weights + sum(0 if other is None else other.nbytes for other in others)
 
     def positions(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
         """Flat positions ``(t,)`` on the whole sample grid of these rows ``(t,)``."""
@@ -43,6 +52,18 @@ class Rows:
         for place, first, length in zip(np.unravel_index(cells, self.shape), self.start, self.grid, strict=True):
             flat = flat * length + (place + first)
         return flat
+
+    def some(self, chosen: NDArray[np.bool_]) -> Rows:
+        """Give the rows of a choice ``(n,)``, as rows of the same block."""
+        places = np.flatnonzero(chosen)
+        return replace(
+            self,
+            values=self.values[places],
+            weights=self.weights[places] if any(self.weights.strides) else unit_weights(len(places)),
+            kept=places if self.kept is None else self.kept[places],
+            gaps=None if self.gaps is None or not self.gaps[places].any() else self.gaps[places],
+            labels=None if self.labels is None else self.labels[places],
+        )
 
     def spread(self, per_row: NDArray[Any], fill: Any) -> NDArray[Any]:
         """Put one value per row ``(n,)`` back on the cells of the block ``(cells,)``, `fill` where masked."""
@@ -53,10 +74,12 @@ class Rows:
         return cells
 
 
-def in_memory_rows(values: NDArray[Any], weights: NDArray[np.float64] | None = None) -> Rows:
-    """Wrap an array ``(n, d)`` as one block."""
+def in_memory_rows(values: NDArray[Any], weights: NDArray[np.float64] | None = None, *, gaps: bool = False) -> Rows:
+    """Wrap an array ``(n, d)`` as one block; with `gaps`, NaN are missing features."""
     n = (len(values),)
-    return Rows(values, unit_weights(len(values)) if weights is None else weights, None, (0,), n, n)
+    missing = np.isnan(values).any(axis=1) if gaps and values.dtype.kind == "f" else np.zeros(0, bool)
+    weights = unit_weights(len(values)) if weights is None else weights
+    return Rows(values, weights, None, (0,), n, n, missing if missing.any() else None)
 
 
 def unit_weights(n: int) -> NDArray[np.float64]:

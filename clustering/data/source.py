@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 
 from clustering.data import layout, opening, selection
 from clustering.data.plan import MIB, Block, Plan, plan_blocks
-from clustering.data.rows import Rows, unit_weights
+from clustering.data.rows import MISSING, Missing, Rows, unit_weights
 from clustering.errors import ConfigError, DataError
 
-Missing = Literal["drop", "error"]
-
 _COSINE = re.compile(r"cos\((\w+)\)")
-_WEIGHTS, _MASK = "_weights", "_mask"
+_WEIGHTS, _MASK, _LABELS = "_weights", "_mask", "_labels"
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Source:
     weights: str | None
     """Variable over sample dimensions, or ``cos(name)`` of a coordinate in degrees."""
     missing: Missing
-    """What a NaN in a row means: drop the row, or an error."""
+    """What a NaN in a row means: drop the row, an error, or a feature that is integrated out."""
     chunks: tuple[int, ...]
     """Length of the unit that is read at once (chunk or shard), for each sample dimension."""
     offset: tuple[int, ...]
@@ -66,6 +64,8 @@ class Source:
     """False for a bare ndarray: results are ndarrays too."""
     recipe: Mapping[str, Any] | None = field(repr=False)
     """Arguments that open the same source in another process; None for data held in memory."""
+    labels: str | None = None
+    """Variable of clusters known beforehand, over sample dimensions; anything but 0, 1, … is unknown."""
     opening: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
     """Name of this opening: a process opens it once, and a store that has changed since is opened anew."""
 
@@ -147,7 +147,7 @@ class Source:
     def fingerprint(self) -> str:
         """Digest the identity of the source: metadata and file listing of a store, values of data held in memory."""
         cosine = _COSINE.fullmatch(self.weights or "")
-        companions = (self.mask, cosine[1] if cosine else self.weights)
+        companions = (self.mask, cosine[1] if cosine else self.weights, self.labels)
         if self.recipe is not None:
             names = {*self.variables, *(name for name in companions if name is not None)}
             options = self.recipe["storage_options"] or {}
@@ -156,7 +156,7 @@ class Source:
         plan = self.plan()
         for index in range(len(plan)):
             rows = self.read(plan.block(index))
-            for part in (rows.values, rows.weights, rows.kept):
+            for part in (rows.values, rows.weights, rows.kept, rows.labels):
                 digest.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
 
@@ -173,11 +173,16 @@ class Source:
         n = len(values)
         weights = self._weights(block)
         keep = None if self.mask is None else _truth(self._on_grid(self.dataset[self.mask], block))
+        gaps = None
         if self.dtype.kind == "f":
             finite = _finite_rows(values)
             if not finite.all():
                 used = np.ones(n, bool) if keep is None else keep
                 self._refuse(values, used & ~finite, block)
+                if self.missing == "marginalize":
+                    # A row with nothing observed tells nothing.
+                    gaps = ~finite
+                    finite = finite | (~np.isnan(values)).any(axis=1)
                 keep = used & finite
         if weights is not None:
             used_weights = weights if keep is None else weights[keep]
@@ -186,12 +191,15 @@ class Source:
                     f"weights {self.weights!r} are negative or not finite in block {block}; "
                     "a weight is a number of zero or more; mask these rows or correct the variable"
                 )
+        labels = None if self.labels is None else self._known(block)
         kept = None if keep is None or keep.all() else np.flatnonzero(keep)
         if kept is not None:
             values, weights = values[kept], None if weights is None else weights[kept]
+            gaps, labels = None if gaps is None else gaps[kept], None if labels is None else labels[kept]
         if weights is None:
             weights = unit_weights(len(values))
-        return Rows(values, weights, kept, block.start, block.shape, self.shape)
+        gaps = gaps if gaps is not None and gaps.any() else None
+        return Rows(values, weights, kept, block.start, block.shape, self.shape, gaps, labels)
 
     def preview(self, most: int = 1000) -> xr.Dataset:
         """Thin the sample grid to at most `most` cells a side and read it, for a picture."""
@@ -218,6 +226,13 @@ class Source:
             # At the poles the cosine of the rounded angle may fall a hair below zero.
             return np.clip(np.cos(np.deg2rad(degrees)), 0.0, None)
         return self._on_grid(self.dataset[self.weights], block).astype(np.float64)
+
+    def _known(self, block: Block) -> NDArray[np.int32]:
+        """Clusters known beforehand ``(n,)``, −1 where unknown."""
+        found = self._on_grid(self.dataset[str(self.labels)], block)
+        with np.errstate(invalid="ignore"):
+            known = (found >= 0) & (found == np.floor(found)) & (found <= np.iinfo(np.int32).max)
+        return np.where(known, found, -1).astype(np.int32)
 
     def _on_grid(self, array: xr.DataArray, block: Block) -> NDArray[Any]:
         region = {d: s for d, s in zip(self.sample_dims, block.slices, strict=True) if d in array.dims}
@@ -284,6 +299,7 @@ def open_source(
     isel: Mapping[str, Any] | None = None,
     mask: Any = None,
     weights: Any = None,
+    labels: Any = None,
     missing: Missing | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Source:
@@ -310,8 +326,12 @@ def open_source(
         Boolean variable, true = use; or an array in the shape of the samples.
     weights
         Variable, or ``cos(lat)``; or an array in the shape of the samples.
+    labels
+        Clusters known beforehand, for ``init="labels"``: a variable, or an array in the shape of the samples. Anything
+        but 0, 1, … is unknown.
     missing
-        ``drop``, the default, leaves out rows with a NaN in any feature; ``error`` refuses them.
+        ``drop``, the default, leaves out rows with a NaN in any feature; ``error`` refuses them; ``marginalize`` keeps
+        what was observed of them.
     storage_options
         As fsspec takes them. Credentials belong in the environment.
 
@@ -320,12 +340,12 @@ def open_source(
     SourceError
         If the store, group, a variable, dimension, mask or weights is not there or does not fit.
     """
-    if missing not in (None, "drop", "error"):
-        raise ConfigError(f"missing is {missing!r}; allowed: drop, error")
+    if missing is not None and missing not in MISSING:
+        raise ConfigError(f"missing is {missing!r}; allowed: {', '.join(MISSING)}")
     options: dict[str, Any] = {
         "group": group, "variables": variables, "sample_dims": sample_dims, "feature_dims": feature_dims,
         "select": select, "isel": isel, "missing": missing, "mask": mask, "weights": weights,
-        "storage_options": storage_options,
+        "labels": labels,        "storage_options": storage_options,
     }  # fmt: skip
     if isinstance(data, Source):
         given = [name for name, value in options.items() if value is not None]
@@ -352,12 +372,15 @@ def open_source(
         cut, mask, recipe = layout.attach(cut, _MASK, mask, samples), _MASK, None
     if weights is not None and not isinstance(weights, str):
         cut, weights, recipe = layout.attach(cut, _WEIGHTS, weights, samples), _WEIGHTS, None
+    if labels is not None and not isinstance(labels, str):
+        cut, labels, recipe = layout.attach(cut, _LABELS, labels, samples), _LABELS, None
     cosine = _COSINE.fullmatch(weights or "")
     layout.check_companion(cut, "mask", mask, samples)
     layout.check_companion(cut, "weights", cosine[1] if cosine else weights, samples)
+    layout.check_companion(cut, "labels", labels, samples)
     return Source(
         cut, names, samples, features, mask, weights, missing or "drop", chunks, offset,
-        not isinstance(data, np.ndarray), recipe,
+        not isinstance(data, np.ndarray), recipe, labels,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from clustering.errors import DataError
 from clustering.execution.engine import Engine
 from clustering.execution.map_reduce import map_reduce
 from clustering.execution.residency import Residency, release, rows_of
+from clustering.models.divergences import DomainError
 
 MEMORY_SHARE = 2
 """One part in this many of a worker's memory is for keeping decoded rows; the rest is for blocks at work."""
@@ -84,7 +85,16 @@ class Rounds:
 
 def _block(source: Source, plan: Plan, residency: Residency, candidates: tuple[Statistics, ...], index: int) -> _Sums:
     rows, size = rows_of(source, plan, index, residency)
-    return _Sums(tuple(statistics(rows) for statistics in candidates), Reading(int(size > 0), size))
+    try:
+        return _Sums(tuple(statistics(rows) for statistics in candidates), Reading(int(size > 0), size))
+    except DomainError as error:
+        where = f"block {plan.block(index)}"
+        if error.column is not None:
+            feature = source.features[error.column]
+            where = f"variable {feature.variable!r} ({feature}), {where}"
+        raise DataError(
+            f"{error.reason}: {where}; mask such rows with source.mask, or choose another model.divergence"
+        ) from None
 
 
 @contextmanager

@@ -91,6 +91,12 @@ class Fitted:
         return self.shares if mixing is None else mixing
 
     @property
+    def covariances(self) -> Array | None:
+        """Covariances, in the shape of their kind; None where the model has none."""
+        found: Array | None = getattr(self.params, "covariances", None)
+        return found if found is not None and found.size else None
+
+    @property
     def centers(self) -> Array:
         """Centers ``(k, d)`` in the data's own units."""
         with np.errstate(over="ignore"):
@@ -115,12 +121,18 @@ def _read_only(array: Array) -> Array:
 
 
 def fitted(
-    model: Any, state: State, features: tuple[Feature, ...], summary: Summary, reads: float, bytes_read: int
+    model: Any,
+    state: State,
+    features: tuple[Feature, ...],
+    summary: Summary,
+    reads: float,
+    bytes_read: int,
+    notes: tuple[str, ...] = (),
 ) -> Fitted:
     """Take the best candidate of a finished loop."""
     best = state.best
     assert best.stop is not None
-    notes = best.notes
+    notes = (*notes, *best.notes)
     if best.stop in (Stop.MAX_ITERATIONS, Stop.MAX_SECONDS):
         notes += (f"stopped by {best.stop} after {len(best.history)} passes before the stopping test was met",)
     weight = np.full(model.k, np.nan) if best.sums is None else best.sums["weight"]

@@ -39,7 +39,8 @@ class Rule:
     """
 
     tolerance: float = 0.0
-    """Relative change of the objective; 0 asks that no assignment changes."""
+    """Change of the objective, relative to its scale: J of k-means, the mean divergence of soft k-means, a unit of
+    log-likelihood per weight of a mixture. 0 asks that nothing changes, to the last bit."""
     max_iterations: int = 300
     max_seconds: float | None = None
     """Wall time of the whole fit, in seconds; the pass under way is finished."""
@@ -105,6 +106,8 @@ class PassRecord:
     """What one pass did, for those who watch."""
 
     iteration: int
+    symbol: str
+    """Short name of the objective."""
     objective: float
     """Of the best candidate, after its update step, as the model tells it."""
     change: float | None
@@ -192,8 +195,8 @@ def _record(model: Model, before: State, after: State, active: int, passed: Pass
         change = (best.history[-2][1] - best.objective) / abs(best.objective)
     weight = 0.0 if best.sums is None else float(best.sums["weight"].sum())
     return PassRecord(
-        after.iteration, model.reported(best.objective, weight), change, active, passed.statistics[0].count,
-        passed.seconds, passed.reading, _remaining(after, passed, rule), notes,
+        after.iteration, model.symbol, model.reported(best.objective, weight), change, active,
+        passed.statistics[0].count, passed.seconds, passed.reading, _remaining(after, passed, rule), notes,
     )  # fmt: skip
 
 

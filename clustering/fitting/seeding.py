@@ -133,3 +133,8 @@ def as_centers(init: Any, k: int, d: int) -> Array:
     if not np.isfinite(centers).all():
         raise ConfigError("init holds a NaN or an infinity; starting centers must be finite")
     return centers
+
+
+def filled(values: NDArray[Any], mean: Array) -> NDArray[Any]:
+    """Put the mean where a feature is missing."""
+    return np.where(np.isnan(values), mean, values) if values.dtype.kind == "f" else values

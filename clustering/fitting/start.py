@@ -1,24 +1,29 @@
-"""From pass 0 to the candidates that go over the full data: seeding and restarts, all on the sample in memory."""
+"""From pass 0 to the candidates that go over the full data: seeding and restarts on the sample in memory."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.plan import MIB
-from clustering.data.source import open_source
+from clustering.data.source import Source, open_source
 from clustering.errors import ConfigError, DataError
 from clustering.execution.engine import Engine, connect
-from clustering.execution.passes import Passed, Rounds, rounds
+from clustering.execution.passes import Passed, Reading, Rounds, rounds
+from clustering.fitting.annealing import anneal
 from clustering.fitting.loop import Candidate, Rule, State, halted, iterate
-from clustering.fitting.seeding import Init, as_centers, generators, seed_centers
-from clustering.models.kmeans import KMeansParams
+from clustering.fitting.seeding import Init, as_centers, filled, generators, seed_centers
+from clustering.models import divergences as geometry
+from clustering.models.kmeans import KMeans, KMeansParams, KMeansStatistics
+from clustering.models.mixture import GaussianMixture
+from clustering.models.soft_kmeans import SoftKMeans
 from clustering.models.survey import Sample, Survey, SurveyModel, priority_floor
 
 Array = NDArray[np.float64]
@@ -47,8 +52,9 @@ class Options:
     finalists: int = 1
     """Best of them carried to the full data."""
     sample_rows: int = 200_000
-    init: Init | NDArray[Any] = "kmeans++"
-    """``kmeans++``, ``random``, or centers ``(k, d)`` in the data's units, which no restart competes with."""
+    init: Init | Literal["labels"] | NDArray[Any] | Mapping[str, Any] = "kmeans++"
+    """``kmeans++``, ``random``, or ``labels``: the clusters known for some rows. Or, which no restart competes with,
+    centers ``(k, d)`` in the data's units, or ``{centers, weights, covariances}`` of a mixture."""
     rule: Rule = field(default_factory=Rule)
 
     def __post_init__(self) -> None:
@@ -62,12 +68,31 @@ class Options:
             raise ConfigError(
                 f"finalists is {self.finalists} and restarts is {self.restarts}; there cannot be more finalists"
             )
-        if isinstance(self.init, str) and self.init not in ("kmeans++", "random"):
-            raise ConfigError(f"init is {self.init!r}; allowed: kmeans++, random, or an array of centers (k, d)")
+        if isinstance(self.init, str) and self.init not in ("kmeans++", "random", "labels"):
+            raise ConfigError(
+                f"init is {self.init!r}; allowed: kmeans++, random, labels, or an array of centers (k, d)"
+            )
 
 
-def survey(rounds: Rounds, k: int, options: Options, memory: int) -> tuple[Survey, Passed]:
-    """Make pass 0 and check that k clusters can be found.
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """What is known before the first pass."""
+
+    survey: Survey
+    state: State
+    reading: Reading
+    """Read so far: pass 0, and what a start from full data takes."""
+    seconds: float
+    """Of that, the passes over the full data took this wall time, in seconds."""
+    notes: tuple[str, ...] = ()
+
+
+def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
+    """Make pass 0, and choose the candidates for the full data.
+
+    Restarts of hard clustering compete on a nested sample; the best are then run to convergence on the whole sample,
+    so that the full data are passed over a few times only. Mixtures start from the moments that these clusters have in
+    the full data, in one pass more.
 
     Parameters
     ----------
@@ -76,18 +101,86 @@ def survey(rounds: Rounds, k: int, options: Options, memory: int) -> tuple[Surve
 
     Raises
     ------
+    ConfigError
+        If a start that the user gives does not fit.
     DataError
         If no row takes part, all weights are zero, or k is above the number of distinct rows.
     """
+    began = time.perf_counter()
+    _check_combination(rounds.source, model, options)
+    found, passed = survey(rounds, model, options, memory)
+    reading, seconds = passed.reading, passed.seconds
+    notes: tuple[str, ...] = ()
+    if _known(options):
+        known = rounds.run([partial(model.starter.known_statistics, _nowhere(model, found))])
+        hard = [_class_means(model, _nowhere(model, found), known.statistics[0])]
+        reading, seconds = reading + known.reading, seconds + known.seconds
+    elif isinstance(options.init, str):
+        hard = _polished(model.starter, found, options, rounds.engine)
+    else:
+        hard = [_given(model, found, options.init)]
+    params: list[Any] = list(hard)
+    if isinstance(model, SoftKMeans):
+        if model.beta == "auto":
+            annealed = anneal(model, found, partial(_settle, model, rounds.engine))
+            params, notes = [annealed.params], (annealed.note,)
+        else:
+            params = [model.softened(start, float(model.beta)) for start in hard]
+            if isinstance(options.init, str) and not _known(options):
+                params = [c.params for c in _on_sample(model, params, found, options, rounds.engine)]
+    elif isinstance(model, GaussianMixture):
+        if isinstance(options.init, Mapping):
+            params = [
+                model.given(
+                    found, options.init["weights"], found.mean + hard[0].centers, options.init.get("covariances")
+                )
+            ]
+        else:
+            firsts = rounds.run(
+                [partial(model.first_statistics, start, found.variance, _known(options)) for start in hard]
+            )
+            pairs = zip(hard, firsts.statistics, strict=True)
+            params = [model.first_params(found, start, statistics) for start, statistics in pairs]
+            reading, seconds = reading + firsts.reading, seconds + firsts.seconds
+    state = State(tuple(Candidate(start) for start in params), seconds=time.perf_counter() - began)
+    return Begun(found, halted(state, options.rule), reading, seconds, notes)
+
+
+def _known(options: Options) -> bool:
+    return isinstance(options.init, str) and options.init == "labels"
+
+
+def _check_combination(source: Source, model: Any, options: Options) -> None:
+    """Refuse what cannot go together."""
+    if source.missing == "marginalize" and getattr(model, "divergence", "squared_euclidean") != "squared_euclidean":
+        raise ConfigError(
+            f"missing is 'marginalize' and divergence is {model.divergence!r}; only squared_euclidean leaves out "
+            "single features; set source.missing to 'drop'"
+        )
+    if _known(options) and source.labels is None:
+        raise ConfigError("init is 'labels' and no labels are named; set source.labels to a variable of known clusters")
+    if isinstance(options.init, Mapping):
+        keys = {"centers", "weights", "covariances"}
+        if not isinstance(model, GaussianMixture) or not {"centers", "weights"} <= set(options.init) <= keys:
+            raise ConfigError(
+                f"init has the keys {', '.join(map(str, options.init))}; a mixture starts from centers, weights and "
+                "covariances, other models from an array of centers"
+            )
+
+
+def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[Survey, Passed]:
+    """Make pass 0 and check that k clusters can be found."""
+    k = model.k
     fitting = max(k, memory // _SAMPLE_SHARE // max(1, rounds.source.row_bytes))
     m = min(options.sample_rows, fitting)
     even = rounds.source.weights is None and rounds.source.mask is None
     floor = priority_floor(rounds.plan.cells, m) if even else 0.0
-    passed = rounds.run([SurveyModel(options.seed, m, k, floor).statistics])
+    how = SurveyModel(options.seed, m, k, floor, model.starter.divergence, rounds.source.missing == "marginalize")
+    passed = rounds.run([how.statistics])
     found: Survey = passed.statistics[0]
     if floor and len(found.sample.weights) < min(m, found.count):
         # Most cells turned out to be missing: without a floor the sample gets its rows.
-        again = rounds.run([SurveyModel(options.seed, m, k).statistics])
+        again = rounds.run([replace(how, floor=0.0).statistics])
         found = again.statistics[0]
         passed = Passed((found,), passed.reading + again.reading, passed.seconds + again.seconds)
     if found.count == 0:
@@ -97,6 +190,12 @@ def survey(rounds: Rounds, k: int, options: Options, memory: int) -> tuple[Surve
         )
     if found.weight <= 0:
         raise DataError(f"the weights of all {found.count} rows are zero; check source.weights")
+    if found.observed is not None and not (found.observed > 0.0).all():
+        feature = rounds.source.features[int(np.argmin(found.observed))]
+        raise DataError(
+            f"feature {feature} of variable {feature.variable!r} is missing in every row; leave it out with "
+            "source.select or source.variables"
+        )
     if not np.isfinite(found.scatter).all():
         raise DataError(
             f"the values reach {max(-found.least.min(), found.greatest.max()):.3g}, "
@@ -110,53 +209,83 @@ def survey(rounds: Rounds, k: int, options: Options, memory: int) -> tuple[Surve
     return found, passed
 
 
-def start(model: Any, found: Survey, options: Options, engine: Engine, seconds: float) -> State:
-    """Choose the candidates for the full data.
+def _nowhere(model: Any, found: Survey) -> KMeansParams:
+    """Make the params of hard clusters, all at the origin."""
+    divergence = model.starter.divergence
+    shift = geometry.origin(divergence, found.mean)
+    matrix = geometry.whitening(divergence, found.covariance)
+    known = divergence == "squared_euclidean" and found.observed is None
+    spread = float(np.sum(found.variance) * found.weight) if known else np.inf
+    return KMeansParams(shift, np.zeros((model.k, len(shift))), spread, matrix)
 
-    Restarts compete on a nested sample; the best are then run to convergence on the whole sample, so that the full
-    data are passed over a few times only.
 
-    Parameters
-    ----------
-    seconds
-        Wall time since the fit began, in seconds; it counts towards ``max_seconds``, as the sample's does.
-    """
-    began = time.perf_counter()
-    shift = found.mean
-    k, d = model.k, len(shift)
-    spread = float(np.sum(found.variance) * found.weight)
-    if not isinstance(options.init, str):
-        given = Candidate(KMeansParams(shift, as_centers(options.init, k, d) - shift, spread))
-        return halted(State((given,), seconds=seconds), options.rule)
+def _class_means(model: Any, nowhere: KMeansParams, known: KMeansStatistics) -> KMeansParams:
+    empty = np.flatnonzero(known.weight <= 0.0)
+    if len(empty):
+        raise DataError(
+            f"no row of positive weight has label {empty[0]}; a start from labels needs all of 0 … {model.k - 1}; "
+            "lower model.k, or label a row of each cluster"
+        )
+    weight = known.observed if known.observed.size else known.weight
+    centers = geometry.refitted(model.starter.divergence, weight, known.first, nowhere.centers)
+    return replace(nowhere, centers=centers)
+
+
+def _given(model: Any, found: Survey, init: Any) -> KMeansParams:
+    nowhere = _nowhere(model, found)
+    centers = as_centers(init["centers"] if isinstance(init, Mapping) else init, model.k, len(nowhere.shift))
+    divergence = model.starter.divergence
+    try:
+        geometry.check_domain(divergence, centers)
+    except geometry.DomainError as error:
+        raise ConfigError(f"init: {error.reason}") from None
+    shifted = centers - nowhere.shift
+    return replace(nowhere, centers=geometry.refitted(divergence, np.ones(model.k), shifted, shifted))
+
+
+def _polished(starter: KMeans, found: Survey, options: Options, engine: Engine) -> list[KMeansParams]:
+    """Choose hard clusters on the sample."""
+    k, divergence = starter.k, starter.divergence
+    nowhere = _nowhere(starter, found)
     scouts = found.sample.highest(max(SCOUT_ROWS, 200 * k))
-    rows = scouts.values.astype(np.float64) - shift
-    spare = found.distinct.values.astype(np.float64) - shift
-    weights = scouts.represented
-    seed_one = partial(seed_centers, rows, weights, k, options.init, spare)
+    place = partial(geometry.embedded, divergence, shift=nowhere.shift, matrix=nowhere.matrix)
+    rows = place(filled(scouts.values, found.mean))
+    spare = place(filled(found.distinct.values, found.mean))
+    init: Init = "random" if options.init == "random" else "kmeans++"
+    seed_one = partial(seed_centers, rows, scouts.represented, k, init, spare)
     with _here(engine) as local:
         streams = generators(options.seed, options.restarts)
         starts = local.compute(
             {("seed", i): (partial(seed_one, s),) for i, s in enumerate(streams)},
             [("seed", i) for i in range(len(streams))],
         )
-    seeded = [Candidate(KMeansParams(shift, centers)) for centers in starts]
     if any(len(centers) < k for centers in starts):
         raise DataError(
             f"k is {k} and fewer rows differ once the mean is taken off, in float64: the values span too many orders "
             "of magnitude; lower k, or rescale the data"
         )
+    released = [geometry.released(divergence, centers, nowhere.matrix) for centers in starts]
+    seeded = [Candidate(replace(nowhere, centers=centers, spread=np.inf)) for centers in released]
     scouting = Rule(max(SCOUT_TOLERANCE, options.rule.tolerance), POLISH_PASSES)
-    scouted = _settle(model, State(tuple(seeded)), scouts, scouting, engine)
+    scouted = _settle(starter, engine, State(tuple(seeded)), scouts, scouting)
     ranked = sorted(scouted.candidates, key=lambda candidate: candidate.objective)
-    finalists = tuple(Candidate(candidate.params) for candidate in ranked[: options.finalists])
-    polished = _settle(model, State(finalists), found.sample, Rule(options.rule.tolerance, POLISH_PASSES), engine)
-    candidates = tuple(Candidate(replace(c.params, spread=spread)) for c in polished.candidates)
-    return halted(State(candidates, seconds=seconds + time.perf_counter() - began), options.rule)
+    best = [candidate.params for candidate in ranked[: options.finalists]]
+    rule = options.rule if options.rule.tolerance <= SCOUT_TOLERANCE else Rule(SCOUT_TOLERANCE)
+    polished = _on_sample(starter, best, found, replace(options, rule=rule), engine)
+    return [replace(candidate.params, spread=nowhere.spread) for candidate in polished]
 
 
-def _settle(model: Any, state: State, sample: Sample, rule: Rule, engine: Engine) -> State:
+def _on_sample(
+    model: Any, params: Sequence[Any], found: Survey, options: Options, engine: Engine
+) -> tuple[Candidate, ...]:
+    state = State(tuple(Candidate(start) for start in params))
+    rule = Rule(options.rule.tolerance, POLISH_PASSES)
+    return _settle(model, engine, state, found.sample, rule).candidates
+
+
+def _settle(model: Any, engine: Engine, state: State, sample: Sample, rule: Rule) -> State:
     """Run the loop on a sample in memory."""
-    source = open_source(sample.values, weights=sample.represented)
+    source = open_source(sample.values, weights=sample.represented, missing="marginalize")
     plan = source.plan(block_bytes=_SLICE * source.row_bytes)
     with _here(engine) as local, rounds(source, plan, local, memory=4 * sample.values.nbytes + 64 * MIB) as inside:
         for after, _ in iterate(model, halted(state, rule), inside.run, rule):

@@ -43,11 +43,11 @@ def sub_blocks(values: NDArray[Any], shift: NDArray[np.float64]) -> Iterator[tup
     buffer = aligned_empty((min(length, n), d))
     for start in range(0, n, length):
         stop = min(n, start + length)
-        kernels.prepare(_compiled_for(values)[start:stop], shift, buffer[: stop - start], _NONE, _NONE[:, 0])
+        kernels.prepare(compiled_for(values)[start:stop], shift, buffer[: stop - start], _NONE, _NONE[:, 0])
         yield start, stop, buffer[: stop - start]
 
 
-def _compiled_for(values: NDArray[Any]) -> NDArray[Any]:
+def compiled_for(values: NDArray[Any]) -> NDArray[Any]:
     """Give values in a type and layout that the kernels are compiled for; a copy only of rare ones."""
     if values.dtype == np.float16 or not values.flags.c_contiguous or not values.dtype.isnative:
         return np.ascontiguousarray(
@@ -88,7 +88,7 @@ def nearest(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[n
             direct(rows, centers, labels[:m], distances[:m])
             yield Assigned(start, stop, rows, labels[:m], distances[:m])
     else:
-        yield from _scored(_compiled_for(values), shift, centers)
+        yield from _scored(compiled_for(values), shift, centers)
 
 
 def _scored(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[np.float64]) -> Iterator[Assigned]:

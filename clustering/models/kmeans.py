@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.rows import Rows
-from clustering.errors import ConfigError
-from clustering.models import kernels
-from clustering.models.assignment import nearest
+from clustering.errors import ConfigError, DataError
+from clustering.models import divergences as geometry
+from clustering.models import gap_kernels, kernels
+from clustering.models.columns import columns_of
+from clustering.models.divergence_kernels import least_of
 from clustering.models.model import TRACKED, Assignment
+from clustering.models.names import Divergence
 
 Array = NDArray[np.float64]
 
@@ -31,8 +34,14 @@ class KMeansParams:
     """Centers less the shift, ``(k, d)``."""
     spread: float = np.inf
     """Σ w ‖x − shift‖² of all rows, where it is known."""
+    matrix: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    """M of the Mahalanobis distance ``(d, d)``; empty for other divergences."""
 
-    DIMS: ClassVar = {"shift": ("feature",), "centers": ("cluster", "feature"), "spread": ()}
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Fields that are stored, with the names of their dimensions."""
+        matrix = ("feature", "feature_too")
+        return {"shift": ("feature",), "centers": ("cluster", "feature"), "spread": (), "matrix": matrix}
 
     @property
     def k(self) -> int:
@@ -81,6 +90,8 @@ class KMeansStatistics:
     count: int
     """Number of rows."""
     distant: Distant
+    observed: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    """Σ w of the rows that have each feature ``(k, d)``; empty where all rows have all."""
 
     def __add__(self, other: KMeansStatistics) -> KMeansStatistics:
         return KMeansStatistics(
@@ -89,6 +100,7 @@ class KMeansStatistics:
             self.objective + other.objective,
             self.count + other.count,
             self.distant.joined(other.distant, min(len(self.weight), FARTHEST)),
+            seen(self.weight, self.observed, other.weight, other.observed),
         )
 
     @classmethod
@@ -101,7 +113,16 @@ class KMeansStatistics:
     @property
     def sums(self) -> Mapping[str, Array]:
         """The sums that the update is made of: where they are equal to the last bit, another pass changes nothing."""
-        return {"weight": self.weight, "first": self.first}
+        return {"weight": self.weight, "first": self.first, "observed": self.observed}
+
+
+def seen(weight: Array, observed: Array, other_weight: Array, other_observed: Array) -> Array:
+    """Add up Σ w of the rows that have each feature; where that is empty, it is `weight` for each."""
+    if not observed.size and not other_observed.size:
+        return observed
+    return (observed if observed.size else weight[:, None]) + (
+        other_observed if other_observed.size else other_weight[:, None]
+    )
 
 
 class Update(NamedTuple):
@@ -141,34 +162,65 @@ class Update(NamedTuple):
 
 @dataclass(frozen=True)
 class KMeans:
-    """k-means with squared Euclidean distance (lecture, "K-means"; Lloyd 1982, doi:10.1109/TIT.1982.1056489).
+    """k-means (lecture, "K-means"; Lloyd 1982, doi:10.1109/TIT.1982.1056489).
 
     Parameters
     ----------
     k
         Number of clusters, 1 or more.
+    divergence
+        How far a row is from a center: one of `clustering.models.divergences.DIVERGENCES`.
 
     Raises
     ------
     ConfigError
-        If `k` is not a whole number of 1 or more.
+        If `k` is not a whole number of 1 or more, or the divergence is unknown.
     """
 
     k: int
+    divergence: Divergence = "squared_euclidean"
     kind: ClassVar = "kmeans"
     tolerance: ClassVar = 0.0
     symbol: ClassVar = "J"
 
     def __post_init__(self) -> None:
         check_k(self.k)
+        geometry.check_divergence(self.divergence)
+
+    @property
+    def starter(self) -> KMeans:
+        """The hard model it starts from: itself."""
+        return self
 
     def statistics(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
         """Assign each row to its nearest center and add up (lecture, "Assignment step")."""
+        if rows.gaps is not None:
+            return self._complete(params, rows.some(~rows.gaps)) + self._gappy(params, rows.some(rows.gaps))[0]
+        return self._complete(params, rows)
+
+    def _gappy(self, params: KMeansParams, rows: Rows) -> tuple[KMeansStatistics, NDArray[np.int32], Array]:
+        """Assign rows with gaps by the distance over what was observed of them."""
+        k, d = params.centers.shape
+        weight, first, observed, objective = np.zeros(k), np.zeros((k, d)), np.zeros((k, d)), 0.0
+        labels, distances = np.empty(len(rows), np.int32), np.empty(len(rows))
+        ones, none = np.ones((k, d)), np.zeros((k, d))
+        for start, stop, columns in columns_of(rows, params.shift, k):
+            out, offsets, shares = (np.zeros((k, stop - start)) for _ in range(3))
+            gap_kernels.squares(columns, params.centers, ones, none, out, offsets)
+            least_of(out, labels[start:stop], distances[start:stop])
+            shares[labels[start:stop], np.arange(stop - start)] = rows.weights[start:stop]
+            # About the origin, which the centers are here.
+            gap_kernels.moments(columns, none, ones, shares, weight, first, np.zeros((k, d)), observed)
+            objective += float(rows.weights[start:stop] @ distances[start:stop])
+        distant = KMeansStatistics.zero(k, d).distant
+        return KMeansStatistics(weight, first, objective, len(rows), distant, observed), labels, distances
+
+    def _complete(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
         k, d = params.centers.shape
         weight, first, objective = np.zeros(k), np.zeros((k, d)), 0.0
         distant = KMeansStatistics.zero(k, d).distant
         most = min(k, FARTHEST)
-        for part in nearest(rows.values, params.shift, params.centers):
+        for part in geometry.assigned(self.divergence, rows.values, params.shift, params.matrix, params.centers):
             weights = rows.weights[part.start : part.stop]
             objective += kernels.add_up(part.rows, weights, part.labels, part.distances, weight, first)
             floor = float(distant.distances[-1]) if len(distant.distances) == most else 0.0
@@ -184,6 +236,24 @@ class KMeans:
                 distant = distant.joined(new, most)
         return KMeansStatistics(weight, first, objective, len(rows), distant)
 
+    def known_statistics(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
+        """Add up the rows whose clusters are known beforehand (lecture, "Observation: class means")."""
+        k, d = params.centers.shape
+        labels = known_labels(rows, k)
+        rows = rows.some(labels >= 0)
+        labels = labels[labels >= 0]
+        weight, first, observed = np.zeros(k), np.zeros((k, d)), np.zeros((k, d))
+        geometry.check_domain(self.divergence, rows.values)
+        scale = geometry.lengths(self.divergence, rows.values)
+        for start, stop, columns in columns_of(rows, params.shift, k):
+            shares = np.zeros((k, stop - start))
+            shares[labels[start:stop], np.arange(stop - start)] = rows.weights[start:stop]
+            gap_kernels.moments(
+                columns / scale[start:stop], np.zeros((k, d)), np.ones((k, d)), shares, weight, first,
+                np.zeros((k, d)), observed,
+            )  # fmt: skip
+        return KMeansStatistics(weight, first, 0.0, len(rows), KMeansStatistics.zero(k, d).distant, observed)
+
     def update(self, params: KMeansParams, statistics: KMeansStatistics) -> Update:
         """Move each center to the mean of its rows (lecture, "Refitting step").
 
@@ -192,10 +262,11 @@ class KMeans:
         """
         weight, first = statistics.weight.copy(), statistics.first.copy()
         objective = statistics.objective
+        observed = statistics.observed.copy()
         vacant = [int(i) for i in np.flatnonzero(weight <= 0.0)]
         reseeded: list[int] = []
         placed = params.centers.copy()
-        for row in _distinct(statistics.distant):
+        for row in distinct_rows(statistics.distant):
             if len(reseeded) == len(vacant):
                 break
             donor, w = int(statistics.distant.labels[row]), float(statistics.distant.weights[row])
@@ -212,17 +283,20 @@ class KMeans:
             first[donor] -= w * x
             objective -= w * float(statistics.distant.distances[row])
             weight[cluster], first[cluster], placed[cluster] = w, w * x, x
-        filled = weight > 0.0
-        centers = placed.copy()
-        centers[filled] = first[filled] / weight[filled, None]
+            if observed.size:
+                observed[donor] -= w
+                observed[cluster] = w
+        centers = geometry.refitted(self.divergence, observed if observed.size else weight, first, placed)
         for cluster in reseeded:
             centers[cluster] = placed[cluster]
         # Σ w‖x − m‖² = Σ w‖x − c‖² − W‖m − c‖², which loses digits where all rows are far from their centers; then
         # from the shift, Σ w‖x − s‖² − W‖m − s‖², which loses fewer.
         base, origin = (objective, placed) if objective <= params.spread else (params.spread, np.zeros_like(placed))
-        gain = float(np.sum(weight[:, None] * (centers - origin) ** 2))
+        gain = geometry.gained(self.divergence, params.matrix, weight, first, centers, origin)
+        if observed.size:
+            gain = float(np.sum(observed * (centers - origin) ** 2))
         stuck = tuple(vacant[len(reseeded) :])
-        moved = KMeansParams(params.shift, centers, params.spread)
+        moved = replace(params, centers=centers)
         # Rounded up by the error of the two, so that J as it is told never rises.
         after = max(0.0, base - gain) + 16 * np.finfo(float).eps * base
         return Update(moved, after, tuple(reseeded), stuck, statistics.weight)
@@ -230,8 +304,13 @@ class KMeans:
     def assign(self, params: KMeansParams, rows: Rows) -> Assignment:
         """Label rows with their nearest centers."""
         labels, distances = np.empty(len(rows), np.int32), np.empty(len(rows))
+        if rows.gaps is not None:
+            whole = self.assign(params, rows.some(~rows.gaps))
+            found, labels[rows.gaps], distances[rows.gaps] = self._gappy(params, rows.some(rows.gaps))
+            labels[~rows.gaps], distances[~rows.gaps] = whole.labels, whole.distances
+            return Assignment(labels, distances, whole.weight + found.weight, whole.objective + found.objective)
         weight, first, objective = np.zeros(params.k), np.zeros(params.centers.shape), 0.0
-        for part in nearest(rows.values, params.shift, params.centers):
+        for part in geometry.assigned(self.divergence, rows.values, params.shift, params.matrix, params.centers):
             labels[part.start : part.stop] = part.labels
             distances[part.start : part.stop] = part.distances
             weights = rows.weights[part.start : part.stop]
@@ -244,7 +323,25 @@ class KMeans:
 
     def restored(self, arrays: Mapping[str, Array]) -> KMeansParams:
         """Make params of what was stored."""
-        return KMeansParams(arrays["shift"], arrays["centers"], float(arrays["spread"]))
+        matrix = arrays.get("matrix", np.zeros((0, 0)))
+        return KMeansParams(arrays["shift"], arrays["centers"], float(arrays["spread"]), matrix)
+
+
+def known_labels(rows: Rows, k: int) -> NDArray[np.int32]:
+    """Clusters known beforehand ``(n,)``, −1 where unknown.
+
+    Raises
+    ------
+    DataError
+        If one is k or more.
+    """
+    labels = np.full(len(rows), -1, np.int32) if rows.labels is None else rows.labels
+    if len(labels) and labels.max() >= k:
+        raise DataError(
+            f"label {int(labels.max())} is known for a row, and k is {k}; labels are 0 … {k - 1}; raise model.k, or "
+            "give unknown rows the label -1"
+        )
+    return labels
 
 
 def check_k(k: Any) -> None:
@@ -253,7 +350,7 @@ def check_k(k: Any) -> None:
         raise ConfigError(f"k is {k!r}; the number of clusters is a whole number of 1 or more")
 
 
-def _distinct(distant: Distant) -> Iterator[int]:
+def distinct_rows(distant: Distant) -> Iterator[int]:
     """Places of rows that differ from all farther ones."""
     seen: set[bytes] = set()
     for i, row in enumerate(distant.rows):

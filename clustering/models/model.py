@@ -25,10 +25,9 @@ TRACKED = 1024
 class Params(Protocol):
     """Arrays that a pass starts from."""
 
-    DIMS: ClassVar[Mapping[str, tuple[str, ...]]]
-    """Fields with the names of their dimensions: these alone are stored."""
-    shift: Array
-    centers: Array
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Fields with the names of their dimensions: these alone are stored."""
 
     @property
     def k(self) -> int:
@@ -119,8 +118,8 @@ class Model(Protocol):
 
 def stored(params: Any) -> dict[str, Array]:
     """Give the arrays that params are rebuilt from."""
-    found = {name: getattr(params, name) for name in params.DIMS}
-    return {name: np.asarray(value) for name, value in found.items() if value is not None}
+    found = {name: np.asarray(getattr(params, name)) for name in params.dims}
+    return {name: array for name, array in found.items() if array.size}
 
 
 def read_only(params: Any) -> Any:

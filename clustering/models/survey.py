@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from clustering.data.rows import Rows
 from clustering.models import kernels
 from clustering.models.assignment import aligned_empty, sub_blocks
+from clustering.models.divergences import check_domain
+from clustering.models.names import Divergence
 
 Array = NDArray[np.float64]
 
@@ -123,12 +125,21 @@ class Survey:
     """Rows that the sample keeps at most."""
     distinct_rows: int
     """Distinct rows that are kept at most."""
+    observed: Array | None = None
+    """Σ w of the rows that have each feature ``(d,)``; None where all have all. The scatter is its diagonal then."""
 
     def __add__(self, other: Survey) -> Survey:
+        observed = None
         with np.errstate(over="ignore", invalid="ignore"):
-            weight, mean, scatter = _merge(
-                (self.weight, self.mean, self.scatter), (other.weight, other.mean, other.scatter)
-            )
+            if self.observed is not None and other.observed is not None:
+                weight = self.weight + other.weight
+                observed, mean, scatter = _merge_each(
+                    (self.observed, self.mean, self.scatter), (other.observed, other.mean, other.scatter)
+                )
+            else:
+                weight, mean, scatter = _merge(
+                    (self.weight, self.mean, self.scatter), (other.weight, other.mean, other.scatter)
+                )
         return Survey(
             self.cells + other.cells,
             self.count + other.count,
@@ -141,6 +152,7 @@ class Survey:
             self.distinct.merged(other.distinct, self.distinct_rows),
             self.sample_rows,
             self.distinct_rows,
+            observed,
         )
 
     @property
@@ -152,7 +164,12 @@ class Survey:
     def variance(self) -> Array:
         """Weighted variance of each feature ``(d,)``, the weight as divisor."""
         diagonal = np.diagonal(self.scatter) if self.scatter.ndim == 2 else self.scatter
-        return diagonal / self.weight
+        return diagonal / (self.weight if self.observed is None else self.observed)
+
+    @property
+    def covariance(self) -> Array:
+        """Covariance of the features ``(d, d)``, or what is known of it: its diagonal ``(d,)``."""
+        return self.scatter / self.weight if self.scatter.ndim == 2 else self.variance
 
 
 _Moments = tuple[float, Array, Array]
@@ -167,6 +184,15 @@ def _merge(a: _Moments, b: _Moments) -> _Moments:
     factor = a[0] * b[0] / weight
     outer = np.outer(step, step) if a[2].ndim == 2 else step * step
     return weight, a[1] + step * (b[0] / weight), a[2] + b[2] + factor * outer
+
+
+def _merge_each(a: tuple[Array, Array, Array], b: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    """Add up centred moments of features that have weights ``(d,)`` of their own."""
+    weight = a[0] + b[0]
+    share = b[0] / np.where(weight > 0.0, weight, 1.0)
+    step = np.where(a[0] > 0.0, b[1] - a[1], 0.0)
+    mean = np.where(a[0] > 0.0, a[1] + step * share, b[1])
+    return weight, mean, a[2] + b[2] + a[0] * share * step * step
 
 
 def priority_floor(cells: int, sample_rows: int) -> float:
@@ -190,9 +216,14 @@ class SurveyModel:
     """Distinct rows that are kept at most; the largest k."""
     floor: float = 0.0
     """Rows of lower priority are left out at once; see `priority_floor`."""
+    divergence: Divergence = "squared_euclidean"
+    """What rows are compared by: values that it is not defined for are refused."""
+    gaps: bool = False
+    """Whether rows may lack features."""
 
     def statistics(self, rows: Rows) -> Survey:
         """Survey the rows of one block."""
+        check_domain(self.divergence, rows.values)
         n, d = rows.values.shape
         origin = np.zeros(d) if n == 0 else rows.values[0].astype(np.float64)
         wide = d > WIDEST_COVARIANCE
@@ -203,12 +234,18 @@ class SurveyModel:
             kernels.extremes(part, rows.weights[start:stop], least, greatest)
             kernels.hash_rows(part, digests[start:stop])
             # Squares that overflow are told of by whoever asks for the moments.
+            if self.gaps:
+                continue
             with np.errstate(over="ignore", invalid="ignore"):
                 moments = _merge(moments, _moments(part, rows.weights[start:stop], wide))
         weight, mean, scatter = moments
+        observed = None
+        if self.gaps:
+            weight = float(rows.weights.sum())
+            observed, mean, scatter = _moments_with_gaps(rows, d)
         return Survey(
             int(np.prod(rows.shape)), n, weight, mean, scatter, least, greatest,
-            self._sample(rows), self._distinct(rows, digests), self.sample_rows, self.distinct_rows,
+            self._sample(rows), self._distinct(rows, digests), self.sample_rows, self.distinct_rows, observed,
         )  # fmt: skip
 
     def _sample(self, rows: Rows) -> Sample:
@@ -266,3 +303,19 @@ def _moments(part: Array, weights: Array, wide: bool) -> _Moments:
         np.fill_diagonal(full, scatter)
         scatter = full
     return weight, origin + step, scatter
+
+
+def _moments_with_gaps(rows: Rows, d: int) -> tuple[Array, Array, Array]:
+    """Weight, mean and scatter of each feature ``(d,)`` over the rows that have it."""
+    weight, mean, scatter = np.zeros(d), np.zeros(d), np.zeros(d)
+    for start, stop, part in sub_blocks(rows.values, np.zeros(d)):
+        seen = ~np.isnan(part)
+        weights = np.where(seen, rows.weights[start:stop, None], 0.0)
+        some = weights.sum(axis=0)
+        origin = np.where(seen.any(axis=0), part[seen.argmax(axis=0), np.arange(d)], 0.0)
+        away = np.where(seen, part - origin, 0.0)
+        step = (weights * away).sum(axis=0) / np.where(some > 0.0, some, 1.0)
+        away = np.where(seen, away - step, 0.0)
+        more = (some, origin + step, (weights * away * away).sum(axis=0))
+        weight, mean, scatter = _merge_each((weight, mean, scatter), more)
+    return weight, mean, scatter

@@ -54,6 +54,8 @@ class Checkpoint:
     """Read from the source so far."""
     seconds: Mapping[str, float]
     """Wall time by stage so far, in seconds."""
+    notes: tuple[str, ...] = ()
+    """What a user should know about the start."""
 
 
 def save(folder: Path, checkpoint: Checkpoint, identity: Identity) -> None:
@@ -80,6 +82,7 @@ def save(folder: Path, checkpoint: Checkpoint, identity: Identity) -> None:
         "summary": summary,
         "reading": asdict(checkpoint.reading),
         "seconds": dict(checkpoint.seconds),
+        "notes": checkpoint.notes,
     }
     buffer = io.BytesIO()
     np.savez(buffer, meta=np.frombuffer(json.dumps(meta, default=str).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
@@ -188,6 +191,7 @@ def _restored(model: Model, meta: dict[str, Any], arrays: dict[str, NDArray[Any]
         Summary(**{**meta["summary"], **summary}),
         Reading(**meta["reading"]),
         meta["seconds"],
+        tuple(meta["notes"]),
     )
 
 

@@ -16,7 +16,7 @@ from clustering.errors import SourceError
 from clustering.fitting.fitted import Fitted, Summary
 from clustering.fitting.loop import Stop
 from clustering.models.kinds import MODELS
-from clustering.models.model import Params, stored
+from clustering.models.model import stored
 
 FORMAT = 1
 """Version of the layout."""
@@ -34,7 +34,7 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
         coordinates of ``feature``.
     """
     summary, params = fitted.summary, fitted.params
-    covariances = getattr(params, "covariances", None)
+    covariances = fitted.covariances
     attributes = {
         "format": FORMAT,
         "kind": fitted.model.kind,
@@ -55,11 +55,11 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
     return xr.Dataset(
         {
             "centers": (("cluster", "feature"), fitted.centers),
-            **({} if covariances is None else {"covariances": (_named_dims(params, "covariances"), covariances)}),
+            **({} if covariances is None else {"covariances": (params.dims["covariances"], covariances)}),
             "shares": ("cluster", fitted.shares),
             "weights": ("cluster", fitted.weights),
             "history": (("pass", "step"), fitted.history, {"steps": ["assignment", "update"]}),
-            **{f"params_{name}": (_named_dims(params, name), array) for name, array in stored(params).items()},
+            **{f"params_{name}": (params.dims[name], array) for name, array in stored(params).items()},
             **{f"track_{name}": (("pass", "cluster"), array) for name, array in fitted.track.items()},
             "mean": ("feature", summary.mean),
             "variance": ("feature", summary.variance),
@@ -75,10 +75,6 @@ _TAKEN = (
     "centers", "weights", "shares", "covariances", "history", "mean", "variance", "minimum", "maximum", "cluster",
     "feature", "feature_too", "pass", "step",
 )  # fmt: skip
-
-
-def _named_dims(params: Params, name: str) -> tuple[str, ...]:
-    return params.DIMS[name]
 
 
 def _feature_coordinates(features: tuple[Feature, ...]) -> dict[str, Any]:

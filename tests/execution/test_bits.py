@@ -59,8 +59,8 @@ def outcome(source: Source, engine: Engine, folder: Path, *, memory: int = MEMOR
     plan = source.plan(block_bytes=80_000, memory=MEMORY)
     assert len(plan) > 16
     with rounds(source, plan, engine, memory=memory, scratch=None if scratch is None else str(scratch)) as inside:
-        survey, _ = starting.survey(inside, MODEL.k, OPTIONS, MEMORY)
-        state = starting.start(MODEL, survey, OPTIONS, engine, 0.0)
+        begun = starting.begin(inside, MODEL, OPTIONS, MEMORY)
+        survey, state = begun.survey, begun.state
         for after, _ in iterate(MODEL, state, inside.run, OPTIONS.rule):
             state = after
         write = create_labels(folder / "labels.zarr", source, plan, MODEL.k, {})

@@ -18,7 +18,7 @@ def surveyed(values: np.ndarray, k: int = 2, sample_rows: int = 100) -> tuple[Su
     source = c.open_source(values)
     plan = source.plan(block_bytes=8000)
     with connect("threads") as engine, rounds(source, plan, engine, memory=2**26) as inside:
-        found, passed = survey(inside, k, Options(sample_rows=sample_rows), 2**26)
+        found, passed = survey(inside, c.KMeans(k), Options(sample_rows=sample_rows), 2**26)
     return found, passed.reading.blocks // len(plan)
 
 

@@ -205,6 +205,7 @@ sys.exit(str((codes, heavy)) if codes != [0, 2, 0] or heavy else 0)
 
 def a_pass(iteration: int = 3, **changes: Any) -> PassRecord:
     known = {
+        "symbol": "J",
         "iteration": iteration,
         "objective": 1234.5678,
         "change": 0.01,

@@ -108,7 +108,7 @@ BOUNDS = {
     "restarts": ("fit/restarts", 0, "1"),
     "finalists": ("fit/finalists", 0, "1"),
     "sample_rows": ("fit/sample_rows", 0, "1"),
-    "max_iterations": ("fit/max_iterations", 0, "1"),
+    "max_iterations": ("fit/max_iterations", -1, "0"),
     "tolerance": ("fit/tolerance", -1e-9, "0"),
     "tolerance not a number": ("fit/tolerance", float("nan"), "0"),
     "max_seconds": ("fit/max_seconds", 0, "0"),

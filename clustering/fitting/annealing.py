@@ -1,0 +1,122 @@
+"""How to set β: deterministic annealing on the row sample (Rose 1998, doi:10.1109/5.726788).
+
+Below the first critical value β_c = 1 / (2 λ_max), with λ_max the largest eigenvalue of the covariance, all centers of
+soft k-means are one. As β rises, centers split, and each split finds structure of a smaller size. The rule for where to
+stop: soft k-means at β assumes that each feature varies by 1 / (2β) around its center, and it finds a variance of
+E / (W d), where E = Σ w r D. While what it finds is below what it assumes, β is too low. The β at which both are
+equal is the maximum likelihood of the mixture that soft k-means is; it is taken as soon as all k centers have split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.data.rows import in_memory_rows
+from clustering.errors import DataError
+from clustering.fitting.loop import Candidate, Rule, State
+from clustering.fitting.seeding import filled
+from clustering.models import divergences as geometry
+from clustering.models.divergences import TINY
+from clustering.models.soft_kmeans import SoftKMeans, SoftKMeansParams
+from clustering.models.survey import Sample, Survey
+
+Array = NDArray[np.float64]
+
+STEP = 1.15
+"""Factor from one β to the next."""
+MOST_LEVELS = 400
+ROWS = 25_000
+"""Rows of the sample that are annealed."""
+SETTLED = 1e-4
+"""Relative change of β at which it is found."""
+_RULE = Rule(1e-7, 200)
+_NUDGE = 1e-4
+"""Centers are pushed apart by this share of the data's spread, so that those about to split can."""
+_APART = 1e-2
+"""Centers nearer than this are one, in units of 1/β."""
+
+
+class Annealed(NamedTuple):
+    """Where annealing ended."""
+
+    params: SoftKMeansParams
+    splits: tuple[tuple[float, int], ...]
+    """β at each split, with the number of distinct centers after it."""
+    critical: float
+    """β_c, where the first split is possible."""
+
+    @property
+    def note(self) -> str:
+        """What a user should know."""
+        told = ", ".join(f"{beta:.4g} ({count})" for beta, count in self.splits)
+        return (
+            f"beta set to {self.params.beta:.6g} by annealing; first critical value {self.critical:.4g}; "
+            f"splits at beta (centers): {told or 'none'}"
+        )
+
+
+def anneal(model: SoftKMeans, found: Survey, settle: Callable[[State, Sample, Rule], State]) -> Annealed:
+    """Raise β from below its first critical value until all centers have split and β fits what is found.
+
+    Parameters
+    ----------
+    settle
+        Runs the loop on a sample.
+
+    Raises
+    ------
+    DataError
+        If all rows are equal, or the centers do not split.
+    """
+    shift = geometry.origin(model.divergence, found.mean)
+    matrix = geometry.whitening(model.divergence, found.covariance)
+    sample = found.sample.highest(max(ROWS, 200 * model.k))
+    rows = in_memory_rows(sample.values, sample.represented, gaps=True)
+    place = partial(geometry.embedded, model.divergence, shift=shift, matrix=matrix)
+    placed = place(filled(sample.values, found.mean))
+    weights = sample.represented / sample.represented.sum()
+    middle = weights @ placed
+    covariance = (placed - middle).T @ (weights[:, None] * (placed - middle))
+    largest = float(np.linalg.eigvalsh(covariance)[-1])
+    if not largest > 0:
+        raise DataError("all rows are equal and beta is 'auto': nothing tells what it should be; give beta a number")
+    k, d = model.k, len(middle)
+    generator = np.random.Generator(np.random.PCG64(0))
+    critical = 1.0 / (2.0 * largest)
+    beta, count, splits = 0.9 * critical, 1, []
+    centers = np.repeat(middle[None], k, axis=0)
+    for _ in range(MOST_LEVELS):
+        centers = centers + _NUDGE * np.sqrt(np.diagonal(covariance)) * generator.standard_normal((k, d))
+        released = geometry.released(model.divergence, centers, matrix)
+        start = SoftKMeansParams(
+            shift, geometry.refitted(model.divergence, np.ones(k), released, released), beta, matrix
+        )
+        params = settle(State((Candidate(start),)), sample, _RULE).best.params
+        centers = place(params.centers + shift)
+        distinct = _distinct(centers, _APART / beta)
+        if distinct > count:
+            splits.append((beta, distinct))
+            count = distinct
+        statistics = model.statistics(params, rows)
+        likeliest = d * float(statistics.weight.sum()) / (2.0 * max(statistics.energy, TINY))
+        if count == k and likeliest <= beta * (1 + SETTLED):
+            return Annealed(params, tuple(splits), critical)
+        beta = likeliest if count == k and likeliest < beta * STEP else beta * STEP
+    raise DataError(
+        f"beta is 'auto', and after {MOST_LEVELS} steps {count} of {k} centers are distinct; lower k, or give beta a "
+        "number"
+    )
+
+
+def _distinct(centers: Array, apart: float) -> int:
+    """Count centers ``(k, d)`` that are no nearer to an earlier one than `apart`, squared."""
+    kept: list[Array] = []
+    for center in centers:
+        if all(float(np.sum((center - other) ** 2)) > apart for other in kept):
+            kept.append(center)
+    return len(kept)

@@ -1,0 +1,69 @@
+"""The compiled inner loops of the divergences that are not distances; rows lie side by side ``(d, m)``."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from clustering.models.kernels import FAST
+from clustering.models.soft_kernels import FUSED
+
+
+@njit(**FUSED)
+def kullback_leibler(columns, centers, logs, out):  # type: ignore[no-untyped-def]
+    """Fill `out` ``(k, m)`` with Σ x log(x / c) − x + c, given the logarithms of the centers ``(k, d)``."""
+    d, m = columns.shape
+    base = np.zeros(m)
+    for j in range(d):
+        for r in range(m):
+            x = columns[j, r]
+            base[r] += x * math.log(x) - x if x > 0.0 else 0.0
+    for k in range(centers.shape[0]):
+        total = out[k]
+        for r in range(m):
+            total[r] = base[r]
+        for j in range(d):
+            c, slope, x = centers[k, j], logs[k, j], columns[j]
+            for r in range(m):
+                total[r] += c - slope * x[r]
+        for r in range(m):
+            total[r] = max(total[r], 0.0)
+
+
+@njit(**FUSED)
+def itakura_saito(columns, centers, out):  # type: ignore[no-untyped-def]
+    """Fill `out` ``(k, m)`` with Σ x / c − log(x / c) − 1."""
+    d, m = columns.shape
+    base = np.zeros(m)
+    for j in range(d):
+        for r in range(m):
+            base[r] += math.log(columns[j, r])
+    for k in range(centers.shape[0]):
+        total = out[k]
+        constant = 0.0
+        for j in range(d):
+            constant += math.log(centers[k, j])
+        for r in range(m):
+            total[r] = (constant - base[r]) - d
+        for j in range(d):
+            slope, x = 1.0 / centers[k, j], columns[j]
+            for r in range(m):
+                total[r] += slope * x[r]
+        for r in range(m):
+            total[r] = max(total[r], 0.0)
+
+
+@njit(**FAST)
+def least_of(out, labels, least):  # type: ignore[no-untyped-def]
+    """Find the cluster of least divergence in ``(k, m)``, the lowest among equals."""
+    for r in range(out.shape[1]):
+        labels[r] = 0
+        least[r] = out[0, r]
+    for k in range(1, out.shape[0]):
+        row = out[k]
+        for r in range(out.shape[1]):
+            lower = row[r] < least[r]
+            labels[r] = k if lower else labels[r]
+            least[r] = row[r] if lower else least[r]

@@ -1,0 +1,274 @@
+"""How far a row is from a center: Bregman divergences, whose best center is the mean, and the cosine.
+
+For a convex φ the divergence is D(x, c) = φ(x) − φ(c) − ⟨x − c, ∇φ(c)⟩, and the weighted mean minimises Σ w D(x, c)
+whatever φ is (Banerjee, Merugu, Dhillon & Ghosh 2005, JMLR 6:1705–1749).
+
+==================  =====================================  ==============================
+name                D(x, c)                                rows
+==================  =====================================  ==============================
+squared_euclidean   Σ (x − c)²                             any
+mahalanobis         ‖M (x − c)‖², MᵀM the inverse of       any
+                    the covariance of all rows
+kullback_leibler    Σ x log(x / c) − x + c                 zero or more
+itakura_saito       Σ x / c − log(x / c) − 1               above zero
+cosine              1 − x·c / (‖x‖ ‖c‖)                    not all zero; centers are of length 1
+==================  =====================================  ==============================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.errors import ConfigError, DataError, nearest
+from clustering.models import divergence_kernels, soft_kernels
+from clustering.models.assignment import Assigned, sub_blocks
+from clustering.models.assignment import nearest as nearest_centers
+from clustering.models.names import DIVERGENCES, Divergence
+
+Array = NDArray[np.float64]
+
+TINY = float(np.finfo(float).tiny)
+"""A center's zero counts as this in logarithms, so that no divergence is infinite."""
+
+
+class DomainError(DataError):
+    """A value that a divergence is not defined for; whoever knows the block and the variable completes it."""
+
+    def __init__(self, reason: str, row: int, column: int | None) -> None:
+        super().__init__(reason)
+        self.reason, self.row, self.column = reason, row, column
+
+    def __reduce__(self) -> Any:
+        return DomainError, (self.reason, self.row, self.column)
+
+
+def check_divergence(divergence: Any) -> None:
+    """Refuse an unknown name."""
+    if divergence not in DIVERGENCES:
+        raise ConfigError(f"divergence is {divergence!r}; {nearest(str(divergence), DIVERGENCES)}")
+
+
+def check_domain(divergence: Divergence, values: NDArray[Any]) -> None:
+    """Refuse rows ``(n, d)`` that a divergence is not defined for.
+
+    Raises
+    ------
+    DomainError
+        Naming the first of them.
+    """
+    if not len(values) or divergence in ("squared_euclidean", "mahalanobis"):
+        return
+    if divergence == "cosine":
+        whole = values.any(axis=1)
+        if not whole.all():
+            raise DomainError("a row of zeros has no direction, which the cosine compares", int(np.argmin(whole)), None)
+        return
+    positive = divergence == "itakura_saito"
+    least = values.min()
+    if least < 0 or (positive and least <= 0):
+        row, column = np.unravel_index(int(np.argmax(values <= 0 if positive else values < 0)), values.shape)
+        need = "above zero" if positive else "of zero or more"
+        reason = f"{values[row, column]} is no value that {divergence} is defined for; it compares numbers {need}"
+        raise DomainError(reason, int(row), int(column))
+
+
+def origin(divergence: Divergence, mean: Array) -> Array:
+    """Choose the shift ``(d,)``: zero where a row's distance from zero matters."""
+    return mean if divergence in ("squared_euclidean", "mahalanobis") else np.zeros_like(mean)
+
+
+def whitening(divergence: Divergence, covariance: Array) -> Array:
+    """Make the matrix M of the Mahalanobis distance ``(d, d)`` from the covariance of all rows, or its diagonal.
+
+    Raises
+    ------
+    DataError
+        If the covariance is singular.
+    """
+    if divergence != "mahalanobis":
+        return np.zeros((0, 0))
+    full = np.diag(covariance) if covariance.ndim == 1 else covariance
+    roots = np.sqrt(np.diagonal(full))
+    singular = DataError(
+        "the covariance of the data is singular, and the mahalanobis distance needs its inverse: features are "
+        "constant or depend on each other; drop such features, or choose another model.divergence"
+    )
+    if not (roots > 0).all():
+        raise singular
+    try:
+        lower = np.linalg.cholesky(full / np.outer(roots, roots))
+    except np.linalg.LinAlgError as error:
+        raise singular from error
+    if not (np.diagonal(lower) ** 2 > 16 * len(full) * np.finfo(float).eps).all():
+        raise singular
+    matrix: Array = np.tril(np.linalg.inv(lower)) / roots
+    return np.ascontiguousarray(matrix)
+
+
+def embedded(divergence: Divergence, values: NDArray[Any], shift: Array, matrix: Array) -> Array:
+    """Place rows ``(n, d)`` where squared Euclidean distance is near the divergence: that is where seeds are chosen."""
+    rows: Array = values.astype(np.float64)
+    match divergence:
+        case "squared_euclidean":
+            rows = rows - shift
+        case "mahalanobis":
+            rows = (rows - shift) @ matrix.T
+        case "cosine":
+            rows = rows / _norms(rows)[:, None]
+        case "kullback_leibler":
+            rows = np.sqrt(rows)
+        case "itakura_saito":
+            rows = np.log(rows)
+    return np.ascontiguousarray(rows)
+
+
+def released(divergence: Divergence, places: Array, matrix: Array) -> Array:
+    """Take places ``(k, d)`` of `embedded` back to centers less the shift."""
+    match divergence:
+        case "mahalanobis":
+            back: Array = np.asarray(np.linalg.solve(matrix, places.T).T, np.float64)
+            return back
+        case "kullback_leibler":
+            return places**2
+        case "itakura_saito":
+            return np.asarray(np.exp(places), np.float64)
+        case _:
+            return places
+
+
+def lengths(divergence: Divergence, values: NDArray[Any]) -> Array:
+    """Lengths of rows ``(n,)`` that the cosine divides by; 1 for other divergences."""
+    return _norms(values.astype(np.float64)) if divergence == "cosine" else np.ones(len(values))
+
+
+def _norms(rows: Array) -> Array:
+    largest = np.abs(rows).max(axis=1)
+    norms: Array = largest * np.sqrt(np.einsum("nd,nd->n", rows / largest[:, None], rows / largest[:, None]))
+    return norms
+
+
+def assigned(
+    divergence: Divergence, values: NDArray[Any], shift: Array, matrix: Array, centers: Array
+) -> Iterator[Assigned]:
+    """Assign rows ``(n, d)`` to the centers of least divergence.
+
+    The rows given are less the shift, and of length 1 for the cosine.
+
+    Raises
+    ------
+    DomainError
+        For a value that the divergence is not defined for.
+    """
+    if divergence == "squared_euclidean":
+        yield from nearest_centers(values, shift, centers)
+        return
+    check_domain(divergence, values)
+    nowhere = np.zeros(centers.shape[1])
+    if divergence == "mahalanobis":
+        centers_there = _whitened(matrix, centers)
+    for start, _, rows in sub_blocks(values, shift):
+        match divergence:
+            case "mahalanobis":
+                for part in nearest_centers(_whitened(matrix, rows), nowhere, centers_there):
+                    yield Assigned(
+                        start + part.start, start + part.stop, rows[part.start : part.stop], part.labels, part.distances
+                    )
+            case "cosine":
+                rows /= _norms(rows)[:, None]
+                for part in nearest_centers(rows, nowhere, centers):
+                    part.distances[:] *= 0.5
+                    yield Assigned(start + part.start, start + part.stop, part.rows, part.labels, part.distances)
+            case _:
+                columns = np.ascontiguousarray(rows.T)
+                out = np.empty((len(centers), len(rows)))
+                fill(divergence, matrix, centers, columns, out)
+                labels, least = np.empty(len(rows), np.int32), np.empty(len(rows))
+                divergence_kernels.least_of(out, labels, least)
+                yield Assigned(start, start + len(rows), rows, labels, least)
+
+
+def _whitened(matrix: Array, rows: Array) -> Array:
+    """Turn rows ``(n, d)`` by the matrix, always in the same order."""
+    made = np.empty(rows.shape[::-1])
+    soft_kernels.multiply(matrix, np.ascontiguousarray(rows.T), made)
+    return np.ascontiguousarray(made.T)
+
+
+def fill(divergence: Divergence, matrix: Array, centers: Array, columns: Array, out: Array) -> None:
+    """Fill `out` ``(k, m)`` with the divergences of columns ``(d, m)`` from centers ``(k, d)``.
+
+    For the cosine, columns are brought to length 1 on the way.
+    """
+    match divergence:
+        case "squared_euclidean":
+            soft_kernels.squares(columns, centers, out)
+        case "mahalanobis":
+            white = np.empty(columns.shape)
+            soft_kernels.multiply(matrix, columns, white)
+            soft_kernels.squares(white, _whitened(matrix, centers), out)
+        case "cosine":
+            columns /= _norms(np.ascontiguousarray(columns.T))
+            soft_kernels.squares(columns, centers, out)
+            out *= 0.5
+        case "kullback_leibler":
+            logs = np.log(np.maximum(centers, TINY))
+            divergence_kernels.kullback_leibler(columns, centers, logs, out)
+        case "itakura_saito":
+            divergence_kernels.itakura_saito(columns, np.maximum(centers, TINY), out)
+
+
+def gained(divergence: Divergence, matrix: Array, weight: Array, total: Array, new: Array, old: Array) -> float:
+    """By how much Σ w D falls when centers move from `old` to `new` ``(k, d)``, both where `refitted` places them.
+
+    Where `new` is the mean, Σ w D(x, old) = Σ w D(x, new) + W D(new, old).
+
+    Parameters
+    ----------
+    weight, total
+        Σ w ``(k,)`` and Σ w x ``(k, d)``.
+    """
+    if divergence == "cosine":
+        return float(np.sum(total * (new - old)))
+    return float(weight @ _between(divergence, matrix, new, old))
+
+
+def _between(divergence: Divergence, matrix: Array, new: Array, old: Array) -> Array:
+    """Divergence of each new center from its old one ``(k,)``."""
+    match divergence:
+        case "mahalanobis":
+            each = ((new - old) @ matrix.T) ** 2
+        case "kullback_leibler":
+            logs = np.log(np.maximum(new, TINY)) - np.log(np.maximum(old, TINY))
+            each = new * logs - new + old
+        case "itakura_saito":
+            ratio = np.maximum(new, TINY) / np.maximum(old, TINY)
+            each = ratio - np.log(ratio) - 1.0
+        case _:
+            each = (new - old) ** 2
+    total: Array = each.sum(axis=1).clip(0.0)
+    return total
+
+
+def refitted(divergence: Divergence, weight: Array, first: Array, before: Array) -> Array:
+    """Centers of least divergence ``(k, d)``: the mean, brought to length 1 for the cosine.
+
+    Parameters
+    ----------
+    weight, first
+        Σ w ``(k,)`` or ``(k, d)``, and Σ w x ``(k, d)``.
+    before
+        Where a center stays that has no rows.
+    """
+    weights = np.broadcast_to(weight[:, None] if weight.ndim == 1 else weight, first.shape)
+    filled = weights > 0.0
+    centers = np.where(filled, first / np.where(filled, weights, 1.0), before)
+    if divergence == "cosine":
+        norms = np.sqrt(np.einsum("kd,kd->k", centers, centers))
+        # Rows that point everywhere have no mean direction.
+        directed = norms > 1e-12
+        centers = np.where(directed[:, None], centers / np.where(directed, norms, 1.0)[:, None], before)
+    return centers

@@ -1,0 +1,306 @@
+"""The compiled inner loops of soft assignment.
+
+Rows lie side by side: a sub-block is ``(d, m)``, so that every loop runs over rows and fills the vector units. Squares
+are always taken of differences, never as a difference of squares, so that far-off data and clusters far apart keep
+their digits.
+
+All loops release the GIL, run on one thread, and are cached on disk after the first compilation.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from clustering.models.kernels import FAST
+
+SUMS: dict[str, Any] = {**FAST, "fastmath": {"reassoc", "nsz", "contract"}}
+"""For loops that add up over rows: the compiler chooses an order once and for all rows."""
+FUSED: dict[str, Any] = {**FAST, "fastmath": {"contract"}}
+
+_MAGIC = 1.5 * 2.0**52
+_LOG2E = 1.4426950408889634
+_LN2_HIGH, _LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10
+LEAST_LOG = -708.0
+"""Below it a responsibility is 0: denormal numbers would slow down everything after."""
+
+
+@njit(**FAST)
+def turn(values, shift, columns):  # type: ignore[no-untyped-def]
+    """Take the shift ``(d,)`` off values ``(m, d)`` in float64, into `columns` ``(d, m)``."""
+    m, d = values.shape
+    for start in range(0, m, 16):
+        stop = min(m, start + 16)
+        for j in range(d):
+            for r in range(start, stop):
+                columns[j, r] = np.float64(values[r, j]) - shift[j]
+
+
+@njit(**FUSED)
+def multiply(matrix, columns, made):  # type: ignore[no-untyped-def]
+    """Multiply ``(d, d)`` and ``(d, m)``, always in the same order."""
+    d, m = columns.shape
+    for i in range(made.shape[0]):
+        made[i, :] = 0.0
+        for j in range(d):
+            a = matrix[i, j]
+            if a != 0.0:
+                for r in range(m):
+                    made[i, r] += a * columns[j, r]
+
+
+@njit(**FUSED)
+def squares(columns, centers, out):  # type: ignore[no-untyped-def]
+    """Squared distances ``(k, m)`` of columns ``(d, m)`` to centers ``(k, d)``."""
+    d, m = columns.shape
+    long = d - d % 4
+    for k in range(centers.shape[0]):
+        total = out[k]
+        total[:] = 0.0
+        for j in range(0, long, 4):
+            c0, c1, c2, c3 = centers[k, j], centers[k, j + 1], centers[k, j + 2], centers[k, j + 3]
+            x0, x1, x2, x3 = columns[j], columns[j + 1], columns[j + 2], columns[j + 3]
+            for r in range(m):
+                t0 = x0[r] - c0
+                t1 = x1[r] - c1
+                t2 = x2[r] - c2
+                t3 = x3[r] - c3
+                total[r] += (t0 * t0 + t1 * t1) + (t2 * t2 + t3 * t3)
+        for j in range(long, d):
+            c0 = centers[k, j]
+            x0 = columns[j]
+            for r in range(m):
+                t0 = x0[r] - c0
+                total[r] += t0 * t0
+
+
+@njit(**FUSED)
+def scaled_squares(columns, centers, scales, out):  # type: ignore[no-untyped-def]
+    """Σ_j scale·(x − c)² ``(k, m)``, scales ``(k, d)``."""
+    d, m = columns.shape
+    long = d - d % 2
+    for k in range(centers.shape[0]):
+        total = out[k]
+        total[:] = 0.0
+        for j in range(0, long, 2):
+            c0, c1 = centers[k, j], centers[k, j + 1]
+            p0, p1 = scales[k, j], scales[k, j + 1]
+            x0, x1 = columns[j], columns[j + 1]
+            for r in range(m):
+                t0 = x0[r] - c0
+                t1 = x1[r] - c1
+                total[r] += (p0 * t0) * t0 + (p1 * t1) * t1
+        for j in range(long, d):
+            c0 = centers[k, j]
+            p0 = scales[k, j]
+            x0 = columns[j]
+            for r in range(m):
+                t0 = x0[r] - c0
+                total[r] += (p0 * t0) * t0
+
+
+@njit(**FUSED)
+def factored_squares(columns, centers, factors, out):  # type: ignore[no-untyped-def]
+    """Fill `out` ``(k, m)`` with ‖A (x − c)‖², with lower triangular factors ``(k, d, d)``; for few features."""
+    d, m = columns.shape
+    away = np.empty((d, m))
+    made = np.empty(m)
+    for k in range(centers.shape[0]):
+        total = out[k]
+        total[:] = 0.0
+        for j in range(d):
+            c = centers[k, j]
+            for r in range(m):
+                away[j, r] = columns[j, r] - c
+        for i in range(d):
+            a = factors[k, i, 0]
+            for r in range(m):
+                made[r] = a * away[0, r]
+            for j in range(1, i + 1):
+                a = factors[k, i, j]
+                for r in range(m):
+                    made[r] += a * away[j, r]
+            for r in range(m):
+                total[r] += made[r] * made[r]
+
+
+@njit(**FUSED)
+def _exponential(x, whole, scale, made):  # type: ignore[no-untyped-def]
+    """Take exp of `x` ``(m,)``, zero or less, into `made`; bound `x` where it is 0 in float64.
+
+    `scale` is `whole` ``(m,)`` seen as integers; both are scratch space.
+    """
+    m = x.shape[0]
+    for r in range(m):
+        bounded = max(x[r], LEAST_LOG)
+        n = bounded * _LOG2E + _MAGIC
+        whole[r] = n
+        n -= _MAGIC
+        t = (bounded - n * _LN2_HIGH) - n * _LN2_LOW
+        # exp t for |t| ≤ ½ log 2, to the last bit but one.
+        p = 1.0 / 6227020800.0
+        p = p * t + 1.0 / 479001600.0
+        p = p * t + 1.0 / 39916800.0
+        p = p * t + 1.0 / 3628800.0
+        p = p * t + 1.0 / 362880.0
+        p = p * t + 1.0 / 40320.0
+        p = p * t + 1.0 / 5040.0
+        p = p * t + 1.0 / 720.0
+        p = p * t + 1.0 / 120.0
+        p = p * t + 1.0 / 24.0
+        p = p * t + 1.0 / 6.0
+        p = p * t + 0.5
+        p = p * t + 1.0
+        p = p * t + 1.0
+        made[r] = p if x[r] > LEAST_LOG else 0.0
+        x[r] = bounded
+    for r in range(m):
+        # The low bits of n + 1.5·2⁵² hold n, which becomes the exponent.
+        scale[r] = (scale[r] + 1023) << 52
+    for r in range(m):
+        made[r] *= whole[r]
+
+
+@njit(**FUSED)
+def soften(squared, rates, constants, weights, shares, density, labels, least):  # type: ignore[no-untyped-def]
+    """Turn squares ``(k, m)`` into responsibilities, and add up.
+
+    With L = constant − rate·square of each cluster, the softmax of L times the row's weight goes to `shares`
+    ``(k, m)`` (which may be `squared` itself), log Σ exp L to `density` ``(m,)``, the cluster of largest L to `labels`
+    ``(m,)`` and its square to `least` ``(m,)``.
+
+    Returns
+    -------
+    float
+        Σ w log Σ exp L.
+    float
+        Σ w r L.
+    """
+    k, m = squared.shape
+    greatest = np.empty(m)
+    total = np.zeros(m)
+    expected = np.zeros(m)
+    kept = np.empty(m)
+    made = np.empty(m)
+    whole = np.empty(m)
+    scale = whole.view(np.int64)
+    for r in range(m):
+        greatest[r] = constants[0] - rates[0] * squared[0, r]
+        labels[r] = 0
+        least[r] = squared[0, r]
+    for i in range(1, k):
+        for r in range(m):
+            value = constants[i] - rates[i] * squared[i, r]
+            higher = value > greatest[r]
+            greatest[r] = value if higher else greatest[r]
+            labels[r] = i if higher else labels[r]
+            least[r] = squared[i, r] if higher else least[r]
+    for i in range(k):
+        for r in range(m):
+            kept[r] = (constants[i] - rates[i] * squared[i, r]) - greatest[r]
+        _exponential(kept, whole, scale, made)
+        row = shares[i]
+        for r in range(m):
+            row[r] = made[r]
+        for r in range(m):
+            total[r] += made[r]
+            expected[r] += made[r] * kept[r]
+    likelihood = 0.0
+    energy = 0.0
+    for r in range(m):
+        density[r] = greatest[r] + math.log(total[r])
+        likelihood += weights[r] * density[r]
+        energy += weights[r] * (greatest[r] + expected[r] / total[r])
+        total[r] = weights[r] / total[r]
+    for i in range(k):
+        row = shares[i]
+        for r in range(m):
+            row[r] *= total[r]
+    return likelihood, energy
+
+
+@njit(**SUMS)
+def _total(row):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for r in range(row.shape[0]):
+        total += row[r]
+    return total
+
+
+@njit(**SUMS)
+def first_about(columns, centers, shares, weight, first):  # type: ignore[no-untyped-def]
+    """Add Σ s to `weight` ``(k,)`` and Σ s (x − c) to `first` ``(k, d)``, shares ``(k, m)``."""
+    d, m = columns.shape
+    for k in range(centers.shape[0]):
+        s = shares[k]
+        share = _total(s)
+        if share == 0.0:
+            continue
+        weight[k] += share
+        for j in range(d):
+            c = centers[k, j]
+            x = columns[j]
+            a = 0.0
+            for r in range(m):
+                a += s[r] * (x[r] - c)
+            first[k, j] += a
+
+
+@njit(**SUMS)
+def diagonal_about(columns, centers, shares, weight, first, second):  # type: ignore[no-untyped-def]
+    """Do as `first_about` does, and add Σ s (x − c)² to `second` ``(k, d)``."""
+    d, m = columns.shape
+    for k in range(centers.shape[0]):
+        s = shares[k]
+        share = _total(s)
+        if share == 0.0:
+            continue
+        weight[k] += share
+        for j in range(d):
+            c = centers[k, j]
+            x = columns[j]
+            a = 0.0
+            b = 0.0
+            for r in range(m):
+                t = x[r] - c
+                u = s[r] * t
+                a += u
+                b += u * t
+            first[k, j] += a
+            second[k, j] += b
+
+
+@njit(**SUMS)
+def full_about(columns, centers, shares, weight, first, second):  # type: ignore[no-untyped-def]
+    """Do as `first_about` does, and add Σ s (x − c)(x − c)ᵀ to `second` ``(k, d, d)``; for few features."""
+    d, m = columns.shape
+    away = np.empty((d, m))
+    scaled = np.empty(m)
+    for k in range(centers.shape[0]):
+        s = shares[k]
+        share = _total(s)
+        if share == 0.0:
+            continue
+        weight[k] += share
+        for j in range(d):
+            c = centers[k, j]
+            for r in range(m):
+                away[j, r] = columns[j, r] - c
+        for i in range(d):
+            x = away[i]
+            a = 0.0
+            for r in range(m):
+                scaled[r] = s[r] * x[r]
+                a += scaled[r]
+            first[k, i] += a
+            for j in range(i + 1):
+                y = away[j]
+                b = 0.0
+                for r in range(m):
+                    b += scaled[r] * y[r]
+                second[k, i, j] += b
+                if j < i:
+                    second[k, j, i] += b

@@ -1,0 +1,225 @@
+"""Soft k-means: every row belongs to every cluster to a degree (lecture, "Soft K-means")."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.data.rows import Rows
+from clustering.errors import ConfigError
+from clustering.models import divergences as geometry
+from clustering.models import gap_kernels, gaps, soft_kernels
+from clustering.models.columns import columns_of
+from clustering.models.kmeans import KMeans, KMeansParams, check_k, distinct_rows
+from clustering.models.model import TRACKED, Assignment
+from clustering.models.names import Divergence
+from clustering.models.soft import Gathered, Moments, Shared, placed, shared
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class SoftKMeansParams:
+    """Where the clusters are, and how sharply rows choose between them."""
+
+    shift: Array
+    """Origin ``(d,)`` in the data's units, fixed for a run."""
+    centers: Array
+    """Centers less the shift ``(k, d)``."""
+    beta: float
+    """Stiffness β, in one over the unit of the divergence."""
+    matrix: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    """M of the Mahalanobis distance ``(d, d)``; empty for other divergences."""
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Fields that are stored, with the names of their dimensions."""
+        return {
+            "shift": ("feature",), "centers": ("cluster", "feature"), "beta": (), "matrix": ("feature", "feature_too"),
+        }  # fmt: skip
+
+    @property
+    def k(self) -> int:
+        """Number of clusters."""
+        return len(self.centers)
+
+
+class SoftUpdate(NamedTuple):
+    """Outcome of a refitting step."""
+
+    params: SoftKMeansParams
+    objective: float
+    """Free energy of the same responsibilities at the new centers."""
+    scale: float
+    """Σ w r D, which a change of the free energy is measured against."""
+    sizes: Array
+    reseeded: tuple[int, ...] = ()
+
+    @property
+    def restarted(self) -> bool:
+        """Whether a cluster was placed anew."""
+        return bool(self.reseeded)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know."""
+        return tuple(f"empty cluster {c} re-seeded at the farthest row" for c in self.reseeded)
+
+    @property
+    def measures(self) -> Mapping[str, Array]:
+        """Effective sizes of the clusters."""
+        return {"sizes": self.sizes} if len(self.sizes) <= TRACKED else {}
+
+
+@dataclass(frozen=True)
+class SoftKMeans:
+    """Soft k-means: responsibilities are the softmax of −β D(x, m), centers the means by responsibility.
+
+    It lowers the free energy F = −1/β Σ w log Σ_k exp(−β D(x, m_k)) in every step (Rose 1998, doi:10.1109/5.726788).
+    With the squared Euclidean distance it is a mixture of equal weights and Σ = I / (2β).
+
+    Parameters
+    ----------
+    k
+        Number of clusters, 1 or more.
+    beta
+        Stiffness β above 0, in one over the unit of the divergence (squared units of the data); ``auto`` finds it by
+        deterministic annealing on the row sample.
+    divergence
+        One of `clustering.models.divergences.DIVERGENCES`.
+
+    Raises
+    ------
+    ConfigError
+        For a value outside its range.
+    """
+
+    k: int
+    beta: float | Literal["auto"] = 1.0
+    divergence: Divergence = "squared_euclidean"
+    kind: ClassVar = "soft_kmeans"
+    tolerance: ClassVar = 1e-6
+    symbol: ClassVar = "F"
+
+    def __post_init__(self) -> None:
+        check_k(self.k)
+        geometry.check_divergence(self.divergence)
+        number = isinstance(self.beta, (int, float, np.number)) and not isinstance(self.beta, bool)
+        if self.beta != "auto" and not (number and 0 < float(self.beta) < np.inf):
+            raise ConfigError(f"beta is {self.beta!r}; a number above 0 is needed, or auto")
+
+    @property
+    def starter(self) -> KMeans:
+        """The hard model whose clusters it starts from."""
+        return KMeans(self.k, self.divergence)
+
+    def free_parameters(self, d: int) -> int:
+        """Count the free parameters for d features."""
+        return self.k * d
+
+    def softened(self, params: KMeansParams, beta: float) -> SoftKMeansParams:
+        """Start from hard clusters."""
+        return SoftKMeansParams(params.shift, params.centers, beta, params.matrix)
+
+    def statistics(self, params: SoftKMeansParams, rows: Rows) -> Moments:
+        """Share the rows out (lecture, "Assignment"), and add up."""
+        k, d = params.centers.shape
+        weight, first = np.zeros(k), np.zeros((k, d))
+        likelihood = energy = 0.0
+        gathered = Gathered(rows, k)
+        complete = rows if rows.gaps is None else rows.some(~rows.gaps)
+        for part in self._complete(params, complete):
+            some, moved = np.zeros(k), np.zeros((k, d))
+            soft_kernels.first_about(part.columns, params.centers, part.shares, some, moved)
+            weight += some
+            first += moved
+            likelihood += part.likelihood
+            energy += part.energy
+            gathered.take(part)
+        observed = np.zeros((0, 0))
+        if rows.gaps is not None:
+            observed = np.repeat(weight[:, None], d, axis=1)
+            ones = np.ones((k, d))
+            for part in self._gappy(params, rows.some(rows.gaps)):
+                gap_kernels.moments(
+                    part.columns, params.centers, ones, part.shares, weight, first, np.zeros((k, d)), observed
+                )
+                likelihood += part.likelihood
+                energy += part.energy
+        none = np.zeros(0)
+        return Moments(
+            weight, first, none, none, -likelihood / params.beta, -energy / params.beta, len(rows), gathered.distant,
+            observed,
+        )  # fmt: skip
+
+    def update(self, params: SoftKMeansParams, statistics: Moments) -> SoftUpdate:
+        """Move each center to the mean of the rows by responsibility (lecture, "Refitting").
+
+        A cluster whose responsibilities are all zero is placed at the row farthest from its center.
+        """
+        weight = statistics.weight
+        total = statistics.first + weight[:, None] * params.centers
+        centers = geometry.refitted(self.divergence, weight, total, params.centers)
+        if self.divergence in ("squared_euclidean", "mahalanobis"):
+            # About the old centers, which keeps the digits of clusters far from the origin.
+            weights = statistics.observed if statistics.observed.size else weight
+            step = geometry.refitted(self.divergence, weights, statistics.first, np.zeros_like(params.centers))
+            centers = params.centers + step
+        gain = geometry.gained(self.divergence, params.matrix, weight, total, centers, params.centers)
+        if statistics.observed.size:
+            gain = float(np.sum(statistics.observed * step**2))
+        reseeded: list[int] = []
+        places = [statistics.distant.rows[row] for row in distinct_rows(statistics.distant)]
+        for cluster in np.flatnonzero(weight <= 0.0)[: len(places)]:
+            centers[cluster] = places[len(reseeded)]
+            reseeded.append(int(cluster))
+        after = replace(params, centers=centers)
+        return SoftUpdate(after, statistics.objective - gain, statistics.energy, weight, tuple(reseeded))
+
+    def assign(self, params: SoftKMeansParams, rows: Rows) -> Assignment:
+        """Label rows with the clusters most responsible for them."""
+        labels, distances = np.empty(len(rows), np.int32), np.empty(len(rows))
+        weight, likelihood, energy = np.zeros(params.k), 0.0, 0.0
+        for part in self.shared(params, rows):
+            labels[part.places] = part.labels
+            distances[part.places] = part.least
+            weight += part.shares.sum(axis=1)
+            likelihood += part.likelihood
+            energy += part.energy
+        return Assignment(labels, distances, weight, -likelihood / params.beta, likelihood - energy)
+
+    def shared(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Shared]:
+        """Responsibilities of rows, a sub-block at a time."""
+        complete = rows if rows.gaps is None else rows.some(~rows.gaps)
+        yield from placed(self._complete(params, complete), rows.gaps, with_gaps=False)
+        if rows.gaps is not None:
+            yield from placed(self._gappy(params, rows.some(rows.gaps)), rows.gaps, with_gaps=True)
+
+    def _gappy(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Shared]:
+        k, d = params.centers.shape
+        ones, none = np.ones((k, d)), np.zeros((k, d))
+        for start, stop, columns in columns_of(rows, params.shift, k):
+            out, offsets = np.empty((k, stop - start)), np.empty((k, stop - start))
+            gap_kernels.squares(columns, params.centers, ones, none, out, offsets)
+            weights = rows.weights[start:stop]
+            part = gaps.soften(out, offsets, np.full(k, params.beta), np.zeros(k), weights, start)
+            yield part._replace(columns=columns)
+
+    def _complete(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Shared]:
+        geometry.check_domain(self.divergence, rows.values)
+        fill = partial(geometry.fill, self.divergence, params.matrix, params.centers)
+        return shared(rows, params.shift, params.k, fill, np.full(params.k, params.beta), np.zeros(params.k))
+
+    def reported(self, objective: Any, weight: float) -> Any:
+        """Tell the free energy as it is."""
+        return objective
+
+    def restored(self, arrays: Mapping[str, Array]) -> SoftKMeansParams:
+        """Make params of what was stored."""
+        matrix = arrays.get("matrix", np.zeros((0, 0)))
+        return SoftKMeansParams(arrays["shift"], arrays["centers"], float(arrays["beta"]), matrix)
