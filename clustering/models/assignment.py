@@ -43,11 +43,11 @@ def sub_blocks(values: NDArray[Any], shift: NDArray[np.float64]) -> Iterator[tup
     buffer = aligned_empty((min(length, n), d))
     for start in range(0, n, length):
         stop = min(n, start + length)
-        kernels.prepare(_compiled_for(values)[start:stop], shift, buffer[: stop - start], _NONE, _NONE[:, 0])
+        kernels.prepare(compiled_for(values)[start:stop], shift, buffer[: stop - start], _NONE, _NONE[:, 0])
         yield start, stop, buffer[: stop - start]
 
 
-def _compiled_for(values: NDArray[Any]) -> NDArray[Any]:
+def compiled_for(values: NDArray[Any]) -> NDArray[Any]:
     """Give values in a type and layout that the kernels are compiled for; a copy only of rare ones."""
     if values.dtype == np.float16 or not values.flags.c_contiguous or not values.dtype.isnative:
         return np.ascontiguousarray(
@@ -88,7 +88,7 @@ def nearest(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[n
             direct(rows, centers, labels[:m], distances[:m])
             yield Assigned(start, stop, rows, labels[:m], distances[:m])
     else:
-        yield from _scored(_compiled_for(values), shift, centers)
+        yield from _scored(compiled_for(values), shift, centers)
 
 
 def _scored(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[np.float64]) -> Iterator[Assigned]:
@@ -100,7 +100,7 @@ def _scored(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[n
         slopes = np.ascontiguousarray(-2.0 * centers, kind)
         offsets = squares.astype(kind)
     reach = float(np.sqrt(squares.max())) * 1.001
-    relative, absolute = _rounding_bound(d, kind)
+    relative, absolute = rounding_bound(d, kind)
     limit = float(np.finfo(kind.type).max) / 16
     length = min(sub_block_rows(d), n)
     labels, distances = np.empty(length, np.int32), np.empty(length)
@@ -127,7 +127,7 @@ def _scored(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[n
         yield Assigned(start, stop, rows, chosen, away)
 
 
-def _rounding_bound(d: int, kind: np.dtype[Any]) -> tuple[float, float]:
+def rounding_bound(d: int, kind: np.dtype[Any]) -> tuple[float, float]:
     """Bound on the error of the difference of two scores: relative to (‖x‖ + max‖c‖)², and absolute.
 
     A product of length d in precision u errs by at most γ = (d + 4) u / (1 − (d + 4) u) of the product of norms, the

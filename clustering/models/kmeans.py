@@ -13,6 +13,7 @@ from clustering.data.rows import Rows
 from clustering.errors import ConfigError
 from clustering.models import kernels
 from clustering.models.assignment import nearest
+from clustering.models.lloyd import lloyd
 
 Array = NDArray[np.float64]
 
@@ -149,25 +150,11 @@ class KMeans:
 
     def statistics(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
         """Assign each row to its nearest center and add up (lecture, "Assignment step")."""
-        k, d = params.centers.shape
-        weight, first, objective = np.zeros(k), np.zeros((k, d)), 0.0
-        distant = KMeansStatistics.zero(k, d).distant
-        most = min(k, FARTHEST)
-        for part in nearest(rows.values, params.shift, params.centers):
-            weights = rows.weights[part.start : part.stop]
-            objective += kernels.add_up(part.rows, weights, part.labels, part.distances, weight, first)
-            floor = float(distant.distances[-1]) if len(distant.distances) == most else 0.0
-            places = kernels.farthest(part.distances, weights, floor, most)
-            if len(places):
-                new = Distant(
-                    part.distances[places],
-                    rows.positions(places + part.start),
-                    part.labels[places],
-                    weights[places],
-                    part.rows[places],
-                )
-                distant = distant.joined(new, most)
-        return KMeansStatistics(weight, first, objective, len(rows), distant)
+        most = min(params.k, FARTHEST)
+        found = lloyd(rows.values, rows.weights, params.shift, params.centers, most)
+        distances, places, labels = found.far
+        distant = Distant(distances, rows.positions(places), labels, rows.weights[places], found.rows)
+        return KMeansStatistics(found.weight, found.first, found.objective, len(rows), distant)
 
     def update(self, params: KMeansParams, statistics: KMeansStatistics) -> Update:
         """Move each center to the mean of its rows (lecture, "Refitting step").
