@@ -100,7 +100,7 @@ def _scored(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[n
         slopes = np.ascontiguousarray(-2.0 * centers, kind)
         offsets = squares.astype(kind)
     reach = float(np.sqrt(squares.max())) * 1.001
-    relative, absolute = _rounding_bound(d, kind)
+    relative, absolute = rounding_bound(d, kind)
     limit = float(np.finfo(kind.type).max) / 16
     length = min(sub_block_rows(d), n)
     labels, distances = np.empty(length, np.int32), np.empty(length)
@@ -127,7 +127,7 @@ def _scored(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[n
         yield Assigned(start, stop, rows, chosen, away)
 
 
-def _rounding_bound(d: int, kind: np.dtype[Any]) -> tuple[float, float]:
+def rounding_bound(d: int, kind: np.dtype[Any]) -> tuple[float, float]:
     """Bound on the error of the difference of two scores: relative to (‖x‖ + max‖c‖)², and absolute.
 
     A product of length d in precision u errs by at most γ = (d + 4) u / (1 − (d + 4) u) of the product of norms, the

@@ -15,6 +15,7 @@ from clustering.models import divergences as geometry
 from clustering.models import gap_kernels, kernels
 from clustering.models.columns import columns_of
 from clustering.models.divergence_kernels import least_of
+from clustering.models.lloyd import lloyd
 from clustering.models.model import TRACKED, Assignment
 from clustering.models.names import Divergence
 
@@ -216,10 +217,15 @@ class KMeans:
         return KMeansStatistics(weight, first, objective, len(rows), distant, observed), labels, distances
 
     def _complete(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
+        most = min(params.k, FARTHEST)
+        if self.divergence == "squared_euclidean":
+            found = lloyd(rows.values, rows.weights, params.shift, params.centers, most)
+            distances, places, labels = found.far
+            distant = Distant(distances, rows.positions(places), labels, rows.weights[places], found.rows)
+            return KMeansStatistics(found.weight, found.first, found.objective, len(rows), distant)
         k, d = params.centers.shape
         weight, first, objective = np.zeros(k), np.zeros((k, d)), 0.0
         distant = KMeansStatistics.zero(k, d).distant
-        most = min(k, FARTHEST)
         for part in geometry.assigned(self.divergence, rows.values, params.shift, params.matrix, params.centers):
             weights = rows.weights[part.start : part.stop]
             objective += kernels.add_up(part.rows, weights, part.labels, part.distances, weight, first)

@@ -1,0 +1,322 @@
+"""Short vectors for compiled loops: eight float64 or sixteen float32 side by side.
+
+What the compiler makes of a plain loop depends on the loop's length and on what else may overlap in memory; these
+vectors are what they say on every processor, and each lane is rounded as a number by itself would be. Arrays are taken
+as flat memory: `at` counts elements from their first one.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba import extending, types
+from numba.core import cgutils
+from numba.extending import models, overload, register_model
+
+intrinsic: Any = extending.intrinsic
+
+WIDE, NARROW = 8, 16
+"""Lanes of a vector of float64, and of float32."""
+
+
+class Lanes(types.Type):
+    """The type of a vector."""
+
+    def __init__(self, dtype: Any, count: int) -> None:
+        self.dtype, self.count = dtype, count
+        super().__init__(name=f"Lanes({dtype} x {count})")
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        element = ir.DoubleType() if fe_type.dtype == types.float64 else ir.FloatType()
+        super().__init__(dmm, fe_type, ir.VectorType(element, fe_type.count))  # type: ignore[no-untyped-call]
+
+
+DOUBLES, SINGLES = Lanes(types.float64, WIDE), Lanes(types.float32, NARROW)
+
+
+def _vector_of(dtype: Any) -> Any:
+    return DOUBLES if dtype == types.float64 else SINGLES
+
+
+def _place(context: Any, builder: Any, array_type: Any, array_and_at: Any, kind: Any = None) -> Any:
+    """Pointer to element `at` of an array's memory, as the start of a vector of that kind if one is given."""
+    array, at = array_and_at
+    place = builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
+    return place if kind is None else builder.bitcast(place, kind.as_pointer())
+
+
+def _load(builder: Any, place: Any, kind: Any, dtype: Any) -> Any:
+    # A pointer of this version of the compiler may or may not know what it points to.
+    known = {} if hasattr(place.type, "pointee") and not place.type.is_opaque else {"typ": kind}
+    return builder.load(place, align=dtype.bitwidth // 8, **known)
+
+
+def _constant(kind: Any, numbers: list[Any]) -> Any:
+    return ir.Constant(ir.VectorType(kind, len(numbers)), [ir.Constant(kind, x) for x in numbers])
+
+
+def _shuffle(builder: Any, a: Any, b: Any, places: list[int]) -> Any:
+    return builder.shuffle_vector(a, b, _constant(ir.IntType(32), places))
+
+
+def _splat(builder: Any, number: Any, count: int) -> Any:
+    kind = ir.VectorType(number.type, count)
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+    return _shuffle(builder, one, ir.Constant(kind, ir.Undefined), [0] * count)
+
+
+@intrinsic
+def load(typing_context, array, at):  # type: ignore[no-untyped-def]
+    """Vector of the elements from `at` on."""
+    vector = _vector_of(array.dtype)
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        place = _place(context, builder, array, arguments, kind=context.get_value_type(vector))
+        return _load(builder, place, context.get_value_type(vector), array.dtype)
+
+    return vector(array, types.intp), code
+
+
+@intrinsic
+def store(typing_context, array, at, vector):  # type: ignore[no-untyped-def]
+    """Write a vector to the elements from `at` on; of doubles into an array of singles, rounded."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        lanes = arguments[2]
+        if vector.dtype != array.dtype:
+            lanes = builder.fptrunc(lanes, ir.VectorType(ir.FloatType(), vector.count))
+        place = _place(context, builder, array, arguments[:2], kind=lanes.type)
+        builder.store(lanes, place, align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), code
+
+
+@intrinsic
+def splat(typing_context, number):  # type: ignore[no-untyped-def]
+    """Vector of one number in all lanes."""
+    vector = _vector_of(number)
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return _splat(builder, arguments[0], vector.count)
+
+    return vector(number), code
+
+
+@intrinsic
+def repeated(typing_context, array, at):  # type: ignore[no-untyped-def]
+    """Vector of one element in all lanes."""
+    vector = _vector_of(array.dtype)
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        number = builder.load(_place(context, builder, array, arguments))
+        return _splat(builder, number, vector.count)
+
+    return vector(array, types.intp), code
+
+
+@intrinsic
+def element(typing_context, array, at):  # type: ignore[no-untyped-def]
+    """One element."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.load(_place(context, builder, array, arguments))
+
+    return array.dtype(array, types.intp), code
+
+
+@intrinsic
+def strided(typing_context, array, at, step):  # type: ignore[no-untyped-def]
+    """Vector of every `step`-th element from `at` on."""
+    vector = _vector_of(array.dtype)
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        lanes = ir.Constant(context.get_value_type(vector), ir.Undefined)
+        at = arguments[1]
+        for i in range(vector.count):
+            number = builder.load(_place(context, builder, array, (arguments[0], at)))
+            lanes = builder.insert_element(lanes, number, ir.Constant(ir.IntType(32), i))
+            at = builder.add(at, arguments[2])
+        return lanes
+
+    return vector(array, types.intp, types.intp), code
+
+
+@intrinsic
+def widened(typing_context, array, at, count):  # type: ignore[no-untyped-def]
+    """Vector of doubles of `count` elements of any type from `at` on, zero in the lanes beyond."""
+    dtype = array.dtype
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        element = context.get_data_type(dtype)
+        kind = ir.VectorType(element, WIDE)
+        place = _place(context, builder, array, arguments[:2], kind=kind)
+        limit = _splat(builder, builder.trunc(arguments[2], ir.IntType(32)), WIDE)
+        mask = builder.icmp_signed("<", _constant(ir.IntType(32), list(range(WIDE))), limit)
+        name = f"llvm.masked.load.v{WIDE}{'i' if isinstance(element, ir.IntType) else 'f'}{dtype.bitwidth}.p0"
+        function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+            builder.module, ir.FunctionType(kind, [place.type, ir.IntType(32), mask.type, kind]), name
+        )
+        align = ir.Constant(ir.IntType(32), dtype.bitwidth // 8)
+        return _to_doubles(builder, builder.call(function, [place, align, mask, ir.Constant(kind, None)]), dtype)
+
+    return DOUBLES(array, types.intp, types.intp), code
+
+
+@intrinsic
+def wide(typing_context, array, at):  # type: ignore[no-untyped-def]
+    """Vector of doubles of the elements of any type from `at` on."""
+    dtype = array.dtype
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        kind = ir.VectorType(context.get_data_type(dtype), WIDE)
+        place = _place(context, builder, array, arguments, kind=kind)
+        return _to_doubles(builder, _load(builder, place, kind, dtype), dtype)
+
+    return DOUBLES(array, types.intp), code
+
+
+def _to_doubles(builder: Any, lanes: Any, dtype: Any) -> Any:
+    kind = ir.VectorType(ir.DoubleType(), WIDE)
+    if isinstance(lanes.type.element, ir.IntType):
+        return builder.sitofp(lanes, kind) if dtype.signed else builder.uitofp(lanes, kind)
+    return lanes if dtype == types.float64 else builder.fpext(lanes, kind)
+
+
+def _arithmetic(operation: str) -> Any:
+    @intrinsic
+    def apply(typing_context, a, b):  # type: ignore[no-untyped-def]
+        def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            return getattr(builder, operation)(*arguments)
+
+        return a(a, b), code
+
+    return apply
+
+
+_add, _subtract, _multiply = _arithmetic("fadd"), _arithmetic("fsub"), _arithmetic("fmul")
+
+
+@overload(operator.add)
+def _add_lanes(a, b):  # type: ignore[no-untyped-def]
+    return (lambda a, b: _add(a, b)) if isinstance(a, Lanes) and a == b else None
+
+
+@overload(operator.sub)
+def _subtract_lanes(a, b):  # type: ignore[no-untyped-def]
+    return (lambda a, b: _subtract(a, b)) if isinstance(a, Lanes) and a == b else None
+
+
+@overload(operator.mul)
+def _multiply_lanes(a, b):  # type: ignore[no-untyped-def]
+    return (lambda a, b: _multiply(a, b)) if isinstance(a, Lanes) and a == b else None
+
+
+@intrinsic
+def multiply_add(typing_context, a, b, c):  # type: ignore[no-untyped-def]
+    """a·b + c, rounded once or twice as the processor does it faster."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        x, y, z = arguments
+        return builder.fadd(builder.fmul(x, y, flags=("contract",)), z, flags=("contract",))
+
+    return a(a, b, c), code
+
+
+@intrinsic
+def where_less(typing_context, a, b, yes, no):  # type: ignore[no-untyped-def]
+    """`yes` in the lanes where a < b, `no` elsewhere."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        x, y, yes, no = arguments
+        return builder.select(builder.fcmp_ordered("<", x, y), yes, no)
+
+    return yes(a, b, yes, no), code
+
+
+@intrinsic
+def folded(typing_context, vector):  # type: ignore[no-untyped-def]
+    """Sum of the lanes: of neighbours first, then of neighbouring sums."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        lanes, count = arguments[0], vector.count
+        while count > 1:
+            even = _shuffle(builder, lanes, lanes, list(range(0, count, 2)))
+            odd = _shuffle(builder, lanes, lanes, list(range(1, count, 2)))
+            lanes, count = builder.fadd(even, odd), count // 2
+        return builder.extract_element(lanes, ir.Constant(ir.IntType(32), 0))
+
+    return vector.dtype(vector), code
+
+
+@intrinsic
+def folded_together(typing_context, a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def]
+    """Vector of the sums of eight vectors, each added up as `folded` does."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vectors = list(arguments)
+        even, odd = list(range(0, 2 * WIDE, 2)), list(range(1, 2 * WIDE, 2))
+        while len(vectors) > 1:
+            pairs = zip(vectors[::2], vectors[1::2], strict=True)
+            vectors = [builder.fadd(_shuffle(builder, x, y, even), _shuffle(builder, x, y, odd)) for x, y in pairs]
+        return vectors[0]
+
+    return DOUBLES(*[DOUBLES] * WIDE), code
+
+
+@intrinsic
+def least_of(typing_context, vector):  # type: ignore[no-untyped-def]
+    """Least of the lanes."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        lanes, count = arguments[0], vector.count
+        while count > 1:
+            count //= 2
+            low = _shuffle(builder, lanes, lanes, list(range(count)))
+            high = _shuffle(builder, lanes, lanes, list(range(count, 2 * count)))
+            lanes = builder.select(builder.fcmp_ordered("<", low, high), low, high)
+        return builder.extract_element(lanes, ir.Constant(ir.IntType(32), 0))
+
+    return vector.dtype(vector), code
+
+
+@intrinsic
+def lanes_up_to(typing_context, vector, number):  # type: ignore[no-untyped-def]
+    """Bit mask of the lanes that are no greater than a number."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        lanes = builder.fcmp_ordered("<=", arguments[0], _splat(builder, arguments[1], vector.count))
+        return builder.zext(builder.bitcast(lanes, ir.IntType(vector.count)), ir.IntType(64))
+
+    return types.int64(vector, vector.dtype), code
+
+
+@intrinsic
+def lowest_bit(typing_context, mask):  # type: ignore[no-untyped-def]
+    """Place of the lowest bit that is set."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), code
+
+
+@intrinsic
+def prefetch(typing_context, array, at):  # type: ignore[no-untyped-def]
+    """Ask for the memory of an element, which may lie beyond the end."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        place = _place(context, builder, array, arguments)
+        word = ir.IntType(32)
+        function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+            builder.module, ir.FunctionType(ir.VoidType(), [place.type, word, word, word]), "llvm.prefetch.p0"
+        )
+        builder.call(function, [place, ir.Constant(word, 0), ir.Constant(word, 2), ir.Constant(word, 1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), code

@@ -1,0 +1,172 @@
+"""One pass of k-means over rows in memory: labels, sums and far rows at once."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.models import lloyd_kernels
+from clustering.models.assignment import aligned_empty, compiled_for, rounding_bound
+from clustering.models.lanes import NARROW, WIDE
+
+Array = NDArray[np.float64]
+
+TILE_BYTES, TILE_ROWS = 32 * 1024, (16, 128)
+"""Size of the float64 rows worked on together, and the least and greatest number of them."""
+FEW_PRODUCTS, FEW_CENTERS = 256, 4
+"""Up to this k·d, where d is below 16, or this k, distances cost less than scores and their settlement."""
+COPIED_SUMS = 1024
+"""Up to this many sums are kept four times over."""
+
+
+class Tile(NamedTuple):
+    """Some rows that are worked on together. What lies beyond the last row is of no effect."""
+
+    rows: NDArray[np.float64]
+    """Rows less the shift ``(t, width)``, zero beyond the last feature."""
+    turned: NDArray[np.float64]
+    """Sixteen rows feature by feature ``(d, 16)``."""
+    labels: NDArray[np.float64]
+    """Nearest centers ``(t,)``, whole numbers."""
+    distances: NDArray[np.float64]
+    """Squared distances to them ``(t,)``."""
+
+
+class Scores(NamedTuple):
+    """What scores −2 x·c + ‖c‖² in float32 are made of; the scale, a power of two, keeps them in range."""
+
+    scale: float
+    """Factor of rows and centers."""
+    slopes: NDArray[np.float32]
+    """−2 c ``(k / 16, d, 16)``."""
+    offsets: NDArray[np.float32]
+    """‖c‖² ``(k,)``, infinite where k is rounded up to a multiple of sixteen."""
+    names: NDArray[np.float32]
+    """Numbers of the centers ``(k,)``."""
+    reach: float
+    """The greatest ‖c‖."""
+    relative: float
+    """Rounding bound of the difference of two scores, relative to (‖x‖ + reach)²."""
+    absolute: float
+    """The same where numbers underflow."""
+    limit: float
+    """Beyond this (‖x‖ + reach)² a score may have overflowed."""
+    narrow: NDArray[np.float32]
+    """Rows ``(t, width)``."""
+    best: NDArray[np.float32]
+    """Least score of every sixteenth center ``(t, 16)``."""
+    second: NDArray[np.float32]
+    """The one after it ``(t, 16)``."""
+    named: NDArray[np.float32]
+    """Center that has the least ``(t, 16)``."""
+
+
+class Sums(NamedTuple):
+    """Sums of `lloyd_kernels.SUM_ROWS` rows; successive rows go to copies, so that none waits for the one before it."""
+
+    weight: NDArray[np.float64]
+    """Σw ``(copies, k)``; the copies are a power of two."""
+    first: NDArray[np.float64]
+    """Σw·x ``(copies, k, width)``."""
+
+
+class Far(NamedTuple):
+    """The farthest rows so far, farthest first, earlier rows first among equals."""
+
+    distances: NDArray[np.float64]
+    """Squared distances ``(most,)``."""
+    places: NDArray[np.int64]
+    """Rows ``(most,)``."""
+    labels: NDArray[np.int32]
+    """Their clusters ``(most,)``."""
+
+
+class Pass(NamedTuple):
+    """What a pass adds up and finds."""
+
+    weight: Array
+    """Σw ``(k,)``."""
+    first: Array
+    """Σw·x ``(k, d)``, of rows less the shift."""
+    objective: float
+    """Σw·distance."""
+    far: Far
+    """The farthest rows away from their centers that have a weight ``(t,)``."""
+    rows: Array
+    """Those rows less the shift ``(t, d)``."""
+
+
+def lloyd(values: NDArray[Any], weights: Array, shift: Array, centers: Array, most: int) -> Pass:
+    """Label rows ``(n, d)`` by `centers` ``(k, d)``, less the `shift` ``(d,)``, and keep the `most` farthest."""
+    values = compiled_for(values)
+    k, d = centers.shape
+    width = -(-d // WIDE) * WIDE
+    t = int(np.clip(TILE_BYTES // (8 * width) // 16 * 16, *TILE_ROWS))
+    if d < 16 and k * d <= FEW_PRODUCTS:
+        way = lloyd_kernels.SIDE_BY_SIDE
+    elif d >= 16 and k <= FEW_CENTERS:
+        way = lloyd_kernels.BY_DISTANCE
+    else:
+        way = lloyd_kernels.BY_SCORE
+    tile = Tile(_zeros((t, width)), _zeros((d, 16)), _zeros((t,)), _zeros((t,)))
+    copies = 4 if k * width <= COPIED_SUMS else 1
+    sums = Sums(_zeros((copies, k)), _zeros((copies, k, width)))
+    far = Far(np.zeros(most), np.zeros(most, np.int64), np.zeros(most, np.int32))
+    weight, first = np.zeros(k), np.zeros((k, d))
+    objective, count = lloyd_kernels.lloyd(
+        values, weights, _padded(shift, width), _padded(centers, width), way, tile, _scores(centers, t), sums, far,
+        weight, first,
+    )  # fmt: skip
+    far = Far(far.distances[:count], far.places[:count], far.labels[:count])
+    return Pass(weight, first, objective, far, values[far.places].astype(np.float64) - shift)
+
+
+def _scores(centers: Array, t: int) -> Scores:
+    """Prepare to score tiles of `t` rows by centers ``(k, d)``."""
+    k, d = centers.shape
+    lanes = -(-k // NARROW) * NARROW
+    exponent = int(np.clip(np.frexp(np.abs(centers).max())[1], -1000, 1000))
+    scaled = np.zeros((lanes, d))
+    scaled[:k] = np.ldexp(centers, -exponent)
+    squares = np.einsum("kd,kd->k", scaled, scaled)
+    slopes = _zeros((lanes // NARROW, d, NARROW), np.float32)
+    slopes[:] = -2.0 * scaled.reshape(-1, NARROW, d).transpose(0, 2, 1)
+    offsets = _zeros((lanes,), np.float32)
+    offsets[:k], offsets[k:] = squares[:k], np.inf
+    relative, absolute = rounding_bound(d, np.dtype(np.float32))
+    single, double = np.finfo(np.float32), np.finfo(np.float64)
+    scale = 2.0**-exponent
+    # The defining distances are not scaled: where they overflow or underflow, scores must not decide either.
+    square = scale * scale
+    best, second, named = (_zeros((t, NARROW), np.float32) for _ in range(3))
+    second[:], named[:] = np.inf, np.arange(NARROW)
+    return Scores(
+        scale=scale,
+        slopes=slopes,
+        offsets=offsets,
+        names=np.arange(lanes, dtype=np.float32),
+        reach=float(np.sqrt(squares.max())) * 1.001,
+        # The least score plus the bound is rounded once more.
+        relative=relative + float(single.eps),
+        absolute=absolute + 8.0 * (d + 4) * float(double.tiny) * square,
+        limit=min(float(single.max), float(double.max) * square) / 16,
+        narrow=_zeros((t, -(-d // WIDE) * WIDE), np.float32),
+        best=best,
+        second=second,
+        named=named,
+    )
+
+
+def _zeros(shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[Any]:
+    array = aligned_empty(shape, dtype)
+    array[...] = 0
+    return array
+
+
+def _padded(array: Array, width: int) -> Array:
+    """Widen the last dimension with zeros."""
+    wider = _zeros((*array.shape[:-1], width))
+    wider[..., : array.shape[-1]] = array
+    return wider

@@ -1,0 +1,353 @@
+"""The compiled pass of k-means: label, add up and look for far rows, one tile of rows at a time.
+
+A tile is small enough that the rows are read from memory once. Labels and distances are those that `kernels` defines.
+The tuples that the kernels take, `Tile`, `Scores`, `Sums` and `Far`, are described in `lloyd`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from clustering.models.kernels import FAST
+from clustering.models.lanes import (
+    NARROW,
+    WIDE,
+    element,
+    folded,
+    folded_together,
+    lanes_up_to,
+    least_of,
+    load,
+    lowest_bit,
+    multiply_add,
+    prefetch,
+    repeated,
+    splat,
+    store,
+    strided,
+    where_less,
+    wide,
+    widened,
+)
+
+SUM_ROWS = 1024
+"""Rows added up by themselves first: the error grows with these and with their number, not with all rows."""
+SIDE_BY_SIDE, BY_DISTANCE, BY_SCORE = 0, 1, 2
+"""How a tile is labelled."""
+
+# These make no arrays; counting the references to those that they are given would cost more than the work on a row.
+BARE: dict[str, Any] = {**FAST, "_nrt": False}
+
+
+@njit(inline="always", **BARE)
+def _squares(rows, i, centers, c, long):  # type: ignore[no-untyped-def]
+    """Add up as `kernels.distance_between` does, up to its sixteen sums in pairs, from `i` in rows, `c` in centers."""
+    a = splat(0.0)
+    b = splat(0.0)
+    for j in range(0, long, 16):
+        t = load(rows, i + j) - load(centers, c + j)
+        u = load(rows, i + j + 8) - load(centers, c + j + 8)
+        a = a + t * t
+        b = b + u * u
+    return a + b
+
+
+@njit(inline="always", **BARE)
+def _tail(rows, i, centers, c, long, d, total):  # type: ignore[no-untyped-def]
+    """Add the features that do not make sixteen, one by one."""
+    for j in range(long, d):
+        t = element(rows, i + j) - element(centers, c + j)
+        total += t * t
+    return total
+
+
+@njit(**BARE)
+def _nearest(rows, i, d, centers):  # type: ignore[no-untyped-def]
+    """Label the row at `i` by the definition."""
+    long = d - d % 16
+    least = np.inf
+    label = 0
+    for k in range(centers.shape[0]):
+        c = k * centers.shape[1]
+        distance = _tail(rows, i, centers, c, long, d, folded(_squares(rows, i, centers, c, long)))
+        if distance < least:
+            least = distance
+            label = k
+    return label
+
+
+@njit(**BARE)
+def _fill(values, start, m, shift, tile):  # type: ignore[no-untyped-def]
+    """Take the shift off rows from `start` on."""
+    d = values.shape[1]
+    width = tile.rows.shape[1]
+    long = d - d % WIDE
+    for r in range(m):
+        i = (start + r) * d
+        for j in range(0, long, WIDE):
+            store(tile.rows, r * width + j, wide(values, i + j) - load(shift, j))
+        if long < d:
+            store(tile.rows, r * width + long, widened(values, i + long, d - long) - load(shift, long))
+
+
+@njit(**BARE)
+def _side_by_side(tile, m, d, centers):  # type: ignore[no-untyped-def]
+    """Label rows of less than sixteen features: sixteen rows at once, each added up in the order of the definition."""
+    width = tile.rows.shape[1]
+    for r in range(0, m, 2 * WIDE):
+        for j in range(d):
+            store(tile.turned, j * 16, strided(tile.rows, r * width + j, width))
+            store(tile.turned, j * 16 + 8, strided(tile.rows, (r + 8) * width + j, width))
+        least0 = splat(np.inf)
+        least1 = splat(np.inf)
+        label0 = splat(0.0)
+        label1 = splat(0.0)
+        for k in range(centers.shape[0]):
+            total0 = splat(0.0)
+            total1 = splat(0.0)
+            for j in range(d):
+                c = repeated(centers, k * width + j)
+                t = load(tile.turned, j * 16) - c
+                u = load(tile.turned, j * 16 + 8) - c
+                total0 = total0 + t * t
+                total1 = total1 + u * u
+            name = splat(np.float64(k))
+            label0 = where_less(total0, least0, name, label0)
+            label1 = where_less(total1, least1, name, label1)
+            least0 = where_less(total0, least0, total0, least0)
+            least1 = where_less(total1, least1, total1, least1)
+        store(tile.labels, r, label0)
+        store(tile.labels, r + 8, label1)
+        store(tile.distances, r, least0)
+        store(tile.distances, r + 8, least1)
+
+
+@njit(**BARE)
+def _by_distance(tile, m, d, centers):  # type: ignore[no-untyped-def]
+    """Label rows of sixteen features and more by the distances to all centers, eight rows at once."""
+    w = tile.rows.shape[1]
+    long = d - d % 16
+    for r in range(0, m, WIDE):
+        i = r * w
+        least = splat(np.inf)
+        label = splat(0.0)
+        for k in range(centers.shape[0]):
+            c = k * w
+            total = folded_together(
+                _squares(tile.rows, i, centers, c, long),
+                _squares(tile.rows, i + w, centers, c, long),
+                _squares(tile.rows, i + 2 * w, centers, c, long),
+                _squares(tile.rows, i + 3 * w, centers, c, long),
+                _squares(tile.rows, i + 4 * w, centers, c, long),
+                _squares(tile.rows, i + 5 * w, centers, c, long),
+                _squares(tile.rows, i + 6 * w, centers, c, long),
+                _squares(tile.rows, i + 7 * w, centers, c, long),
+            )
+            for j in range(long, d):
+                t = strided(tile.rows, i + j, w) - repeated(centers, c + j)
+                total = total + t * t
+            label = where_less(total, least, splat(np.float64(k)), label)
+            least = where_less(total, least, total, least)
+        store(tile.labels, r, label)
+        store(tile.distances, r, least)
+
+
+@njit(**BARE)
+def _take_distances(tile, m, d, centers):  # type: ignore[no-untyped-def]
+    """Take the distance of every row to the center that its label tells."""
+    w = tile.rows.shape[1]
+    long = d - d % 16
+    labels = tile.labels
+    for r in range(0, m, WIDE):
+        i = r * w
+        total = folded_together(
+            _squares(tile.rows, i, centers, int(labels[r]) * w, long),
+            _squares(tile.rows, i + w, centers, int(labels[r + 1]) * w, long),
+            _squares(tile.rows, i + 2 * w, centers, int(labels[r + 2]) * w, long),
+            _squares(tile.rows, i + 3 * w, centers, int(labels[r + 3]) * w, long),
+            _squares(tile.rows, i + 4 * w, centers, int(labels[r + 4]) * w, long),
+            _squares(tile.rows, i + 5 * w, centers, int(labels[r + 5]) * w, long),
+            _squares(tile.rows, i + 6 * w, centers, int(labels[r + 6]) * w, long),
+            _squares(tile.rows, i + 7 * w, centers, int(labels[r + 7]) * w, long),
+        )
+        store(tile.distances, r, total)
+    if long < d:
+        for r in range(m):
+            c = int(labels[r]) * w
+            tile.distances[r] = _tail(tile.rows, r * w, centers, c, long, d, tile.distances[r])
+
+
+@njit(inline="always", **BARE)
+def _narrowed(rows, i, width, factor, narrow, q):  # type: ignore[no-untyped-def]
+    """Write a row in float32, and return its squared norm, for rounding bounds only."""
+    square = splat(0.0)
+    for j in range(0, width, WIDE):
+        x = load(rows, i + j) * factor
+        store(narrow, q + j, x)
+        square = multiply_add(x, x, square)
+    return folded(square)
+
+
+@njit(inline="always", **BARE)
+def _compare(score, at, name, only, scores):  # type: ignore[no-untyped-def]
+    """Take the scores of sixteen centers into the least and second least of a row; the `only` ones are the least."""
+    if only:
+        store(scores.best, at, score)
+    else:
+        least = load(scores.best, at)
+        runner = load(scores.second, at)
+        greater = where_less(score, least, least, score)
+        store(scores.second, at, where_less(greater, runner, greater, runner))
+        store(scores.named, at, where_less(score, least, name, load(scores.named, at)))
+        store(scores.best, at, where_less(score, least, score, least))
+
+
+@njit(**BARE)
+def _score(m, d, scores):  # type: ignore[no-untyped-def]
+    """Score eight rows by sixteen centers at once, and keep the two least in each lane.
+
+    Where there are no more than sixteen centers, `second` and `named` are as they were made.
+    """
+    narrow = scores.narrow
+    w = narrow.shape[1]
+    only = scores.offsets.shape[0] == NARROW
+    if not only:
+        top = splat(np.float32(np.inf))
+        for r in range(m + 7):
+            if r < narrow.shape[0]:
+                store(scores.best, r * NARROW, top)
+                store(scores.second, r * NARROW, top)
+    for c in range(0, scores.offsets.shape[0], NARROW):
+        name = load(scores.names, c)
+        for r in range(0, m, 8):
+            a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = load(scores.offsets, c)
+            for j in range(d):
+                s = load(scores.slopes, c * d + j * NARROW)
+                i = r * w + j
+                a0 = multiply_add(repeated(narrow, i), s, a0)
+                a1 = multiply_add(repeated(narrow, i + w), s, a1)
+                a2 = multiply_add(repeated(narrow, i + 2 * w), s, a2)
+                a3 = multiply_add(repeated(narrow, i + 3 * w), s, a3)
+                a4 = multiply_add(repeated(narrow, i + 4 * w), s, a4)
+                a5 = multiply_add(repeated(narrow, i + 5 * w), s, a5)
+                a6 = multiply_add(repeated(narrow, i + 6 * w), s, a6)
+                a7 = multiply_add(repeated(narrow, i + 7 * w), s, a7)
+            at = r * NARROW
+            _compare(a0, at, name, only, scores)
+            _compare(a1, at + 16, name, only, scores)
+            _compare(a2, at + 32, name, only, scores)
+            _compare(a3, at + 48, name, only, scores)
+            _compare(a4, at + 64, name, only, scores)
+            _compare(a5, at + 80, name, only, scores)
+            _compare(a6, at + 96, name, only, scores)
+            _compare(a7, at + 112, name, only, scores)
+
+
+@njit(**BARE)
+def _by_score(tile, m, d, centers, scores):  # type: ignore[no-untyped-def]
+    """Label rows by their scores, and by distances where another score is within the rounding bound of the least."""
+    width = tile.rows.shape[1]
+    factor = splat(scores.scale)
+    norms = tile.distances
+    for r in range(m):
+        norms[r] = _narrowed(tile.rows, r * width, width, factor, scores.narrow, r * scores.narrow.shape[1])
+    _score(m, d, scores)
+    for r in range(m):
+        at = r * NARROW
+        # (a + b)² is at most 2 a² + 2 b².
+        bound = 2.0 * (norms[r] + scores.reach * scores.reach)
+        least = load(scores.best, at)
+        close = np.float32(np.float64(least_of(least)) + scores.relative * bound + scores.absolute)
+        near = lanes_up_to(least, close)
+        alone = near & (near - 1) == 0 and lanes_up_to(load(scores.second, at), close) == 0
+        # Beyond the limit no margin tells anything; NaN fails every comparison.
+        if bound < scores.limit and alone:
+            tile.labels[r] = element(scores.named, at + lowest_bit(near))
+        else:
+            tile.labels[r] = _nearest(tile.rows, r * width, d, centers)
+    _take_distances(tile, m, d, centers)
+
+
+@njit(**BARE)
+def _add_up(values, start, m, weights, tile, sums):  # type: ignore[no-untyped-def]
+    """Add Σw and Σw·x per label to `sums`, and return Σw·distance."""
+    t, width = tile.rows.shape
+    copies, k = sums.weight.shape
+    d = values.shape[1]
+    objective = 0.0
+    for r in range(m):
+        w = weights[start + r]
+        label = int(tile.labels[r])
+        copy = r & (copies - 1)
+        objective += w * tile.distances[r]
+        sums.weight[copy, label] += w
+        factor = splat(w)
+        p = (copy * k + label) * width
+        for j in range(0, width, WIDE):
+            # The next tile is on its way from memory while this one is worked on.
+            prefetch(values, (start + r + t) * d + j)
+            store(sums.first, p + j, load(sums.first, p + j) + factor * load(tile.rows, r * width + j))
+    return objective
+
+
+@njit(**BARE)
+def _keep_far(start, m, weights, tile, far, count):  # type: ignore[no-untyped-def]
+    """Keep the farthest rows away from their centers that have a weight, and return how many there are."""
+    most = far.distances.shape[0]
+    floor = far.distances[most - 1] if count == most else 0.0
+    for r in range(m):
+        distance = tile.distances[r]
+        if distance > floor and weights[start + r] > 0.0:
+            if count < most:
+                count += 1
+            i = count - 1
+            while i > 0 and far.distances[i - 1] < distance:
+                far.distances[i] = far.distances[i - 1]
+                far.places[i] = far.places[i - 1]
+                far.labels[i] = far.labels[i - 1]
+                i -= 1
+            far.distances[i] = distance
+            far.places[i] = start + r
+            far.labels[i] = int(tile.labels[r])
+            if count == most:
+                floor = far.distances[most - 1]
+    return count
+
+
+@njit(**BARE)
+def lloyd(values, weights, shift, centers, way, tile, scores, sums, far, weight, first):  # type: ignore[no-untyped-def]
+    """Label rows ``(n, d)``, and add Σw ``(k,)`` and Σw·x ``(k, d)`` per label to `weight` and `first`.
+
+    `shift` and `centers` are as wide as the tile. Returns Σw·distance, and how many rows there are in `far`.
+    """
+    n, d = values.shape
+    t = tile.rows.shape[0]
+    copies, k = sums.weight.shape
+    objective = 0.0
+    count = 0
+    for begin in range(0, n, SUM_ROWS):
+        sums.weight.fill(0.0)
+        sums.first.fill(0.0)
+        part = 0.0
+        end = min(n, begin + SUM_ROWS)
+        for start in range(begin, end, t):
+            m = min(t, end - start)
+            _fill(values, start, m, shift, tile)
+            if way == SIDE_BY_SIDE:
+                _side_by_side(tile, m, d, centers)
+            elif way == BY_DISTANCE:
+                _by_distance(tile, m, d, centers)
+            else:
+                _by_score(tile, m, d, centers, scores)
+            part += _add_up(values, start, m, weights, tile, sums)
+            count = _keep_far(start, m, weights, tile, far, count)
+        objective += part
+        for i in range(k):
+            for c in range(copies):
+                weight[i] += sums.weight[c, i]
+                for j in range(d):
+                    first[i, j] += sums.first[c, i, j]
+    return objective, count

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clustering.models import kernels
+from clustering.models.lloyd import Pass, lloyd
+
+DTYPES = ("float64", "float32", "float16", "uint8", "int16", "int64", "bool")
+# One feature to a tile's width and beyond, side by side, by distances and by scores of one chunk and several.
+SHAPES = [(1, 1), (2, 3), (3, 90), (7, 2), (8, 8), (15, 70), (16, 2), (17, 4), (31, 16), (32, 17), (64, 9), (300, 40)]
+shapes = pytest.mark.parametrize(("d", "k"), SHAPES, ids=[f"d{d}-k{k}" for d, k in SHAPES])
+
+
+def random_values(rng: np.random.Generator, dtype: str, n: int, d: int) -> np.ndarray:
+    scale = 50 if np.dtype(dtype).kind in "iu" else 1
+    return (np.abs(rng.standard_normal((n, d))) * scale).astype(dtype)
+
+
+def defined(rows: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    labels, distances = np.empty(len(rows), np.int32), np.empty(len(rows))
+    kernels.nearest_direct(rows, centers, labels, distances)
+    return labels, distances
+
+
+def everything(values: np.ndarray, weights: np.ndarray, shift: np.ndarray, centers: np.ndarray) -> Pass:
+    """All rows away from their centers are among the farthest."""
+    return lloyd(values, weights, shift, centers, len(values) + 1)
+
+
+def assert_defined(values: np.ndarray, shift: np.ndarray, centers: np.ndarray) -> None:
+    rows = values.astype(np.float64) - shift
+    labels, distances = defined(rows, centers)
+    weights = np.linspace(0.5, 2, len(values))
+    found = everything(values, weights, shift, centers)
+    order = sorted(np.flatnonzero(distances > 0).tolist(), key=lambda r: (-distances[r], r))
+    np.testing.assert_array_equal(found.far.places, np.array(order, int))
+    np.testing.assert_array_equal(found.far.distances, distances[order])
+    np.testing.assert_array_equal(found.far.labels, labels[order])
+    np.testing.assert_array_equal(found.rows, rows[order])
+    shares = (labels[:, None] == np.arange(len(centers))) * weights[:, None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.testing.assert_allclose(found.weight, shares.sum(axis=0), rtol=1e-12)
+        scale = np.abs(shares).T @ np.abs(rows)
+        assert (np.abs(found.first - shares.T @ rows) <= 1e-12 * scale).all()
+        np.testing.assert_allclose(found.objective, weights @ distances, rtol=1e-12)
+
+
+@shapes
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_labels_distances_and_sums_are_those_of_the_definition(
+    dtype: str, d: int, k: int, rng: np.random.Generator
+) -> None:
+    # More rows than are added up by themselves, the last tile shorter.
+    values = random_values(rng, dtype, 1101, d)
+    assert_defined(values, rng.standard_normal(d), values[:k] - 0.5 * rng.standard_normal((k, d)))
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["float64", "float32"]),
+    st.one_of(st.integers(1, 20), st.integers(1, 80)),
+    st.integers(1, 40),
+    st.sampled_from(["ties", "crowded", "midpoints"]),
+    st.sampled_from([1e-300, 1e-30, 1.0, 1e18, 1e100]),
+)
+def test_close_calls_are_settled_by_the_definition(
+    seed: int, dtype: str, d: int, k: int, kind: str, scale: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    if dtype == "float32":
+        scale = float(np.clip(scale, 1e-30, 1e18))
+    values = rng.integers(0, 3, (50, d)) * 1.0 if kind == "ties" else rng.standard_normal((50, d))
+    centers = values[rng.integers(0, 50, k)]
+    if kind == "crowded":
+        centers = centers[:1] + 1e-8 * rng.standard_normal((k, d))
+    if kind == "midpoints":
+        values = centers[rng.integers(0, k, (50, 2))].mean(axis=1)
+    assert_defined((values * scale).astype(dtype), np.zeros(d), centers * scale)
+
+
+@pytest.mark.parametrize(("d", "k"), [(3, 9), (20, 3), (20, 20)], ids=["side-by-side", "distances", "scores"])
+def test_distances_beyond_float64_still_give_a_label(d: int, k: int, rng: np.random.Generator) -> None:
+    values = rng.standard_normal((70, d)) * 1e200
+    labels, distances = defined(values, values[:k])
+    found = everything(values, np.ones(70), np.zeros(d), values[:k])
+    np.testing.assert_array_equal(found.weight, np.bincount(labels, minlength=k))
+    np.testing.assert_array_equal(found.far.distances, np.sort(distances)[::-1][: 70 - k])
+
+
+@shapes
+def test_weights_of_one_give_the_bits_of_unit_weights(d: int, k: int, rng: np.random.Generator) -> None:
+    values = random_values(rng, "float32", 700, d)
+    centers = values[:k].astype(np.float64)
+    unit = lloyd(values, np.broadcast_to(np.float64(1), (700,)), np.zeros(d), centers, 5)
+    ones = lloyd(values, np.ones(700), np.zeros(d), centers, 5)
+    again = lloyd(values.copy(), np.ones(700), np.zeros(d), centers, 5)
+    for other in (ones, again):
+        np.testing.assert_array_equal(unit.weight, other.weight)
+        np.testing.assert_array_equal(unit.first, other.first)
+        assert unit.objective == other.objective
+
+
+@shapes
+def test_parts_add_up_to_the_whole(d: int, k: int, rng: np.random.Generator) -> None:
+    values, weights = random_values(rng, "float32", 3000, d), rng.random(3000)
+    centers, shift = values[:k].astype(np.float64), np.zeros(d)
+    whole = lloyd(values, weights, shift, centers, 1)
+    parts = [lloyd(values[a:b], weights[a:b], shift, centers, 1) for a, b in ((0, 1), (1, 1027), (1027, 3000))]
+    np.testing.assert_allclose(sum(p.weight for p in parts), whole.weight, rtol=1e-12)
+    np.testing.assert_allclose(sum(p.first for p in parts), whole.first, rtol=1e-12)
+    assert sum(p.objective for p in parts) == pytest.approx(whole.objective, rel=1e-12)
