@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.data.opening import BARE
@@ -19,10 +21,11 @@ from clustering.execution.engine import connect
 from clustering.execution.passes import rounds
 from clustering.fitting import start as starting
 from clustering.fitting.fitted import Fitted, Summary, fitted
-from clustering.fitting.labelling import LabelStatistics, label, nowhere
+from clustering.fitting.labelling import LabelStatistics, Wanted, label, nowhere
 from clustering.fitting.loop import PassRecord, Rule, Stop, iterate
 from clustering.models.kinds import MODELS
-from clustering.storage.labels import labels_in_memory
+from clustering.models.kmeans import KMeans
+from clustering.storage.labels import in_memory
 from clustering.storage.model import load_model, save_model, to_dataset
 
 MEMORY = 2048 * MIB
@@ -109,6 +112,11 @@ class Fit:
         """Full reads of the source."""
         return self.fitted.reads
 
+    @property
+    def criteria(self) -> dict[str, float] | None:
+        """AIC, BIC and ICL of a mixture, and what they are made of: lower is better. None for other models."""
+        return self.fitted.criteria
+
     def predict(self, data: Any, **options: Any) -> Any:
         """Label data in memory.
 
@@ -124,31 +132,60 @@ class Fit:
         ndarray or xarray.DataArray
             Labels in the shape of the samples, −1 where masked; labelled like the data.
         """
-        return self._label(data, options)[0]
+        return self._label(data, options, Wanted())[0]["labels"]
+
+    def responsibilities(self, data: Any, **options: Any) -> Any:
+        """Degrees to which the rows of data belong to each cluster, in memory.
+
+        Returns
+        -------
+        ndarray or xarray.DataArray
+            Float64 in the shape of the samples, and ``k``; NaN where masked.
+
+        Raises
+        ------
+        ConfigError
+            If assignments are hard.
+        """
+        wanted = Wanted(labels=False, responsibilities="all", precision="float64")
+        return self._label(data, options, wanted)[0]["responsibilities"]
+
+    def log_density(self, data: Any, **options: Any) -> Any:
+        """Log density of the rows of data under the model, in memory: float64 in the shape of the samples.
+
+        Raises
+        ------
+        ConfigError
+            If the model describes no density.
+        """
+        wanted = Wanted(labels=False, precision="float64", log_density=True)
+        return self._label(data, options, wanted)[0]["log_density"]
 
     def score(self, data: Any, **options: Any) -> float:
         """Objective of data under this model; see `objective`."""
-        sums = self._label(data, options)[1]
+        sums = self._label(data, options, Wanted())[1]
         return float(self.model.reported(sums.objective, float(sums.weight.sum())))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a Zarr group; `load_fit` reads it back to the last bit."""
         save_model(self.fitted, os.fspath(path), {"labelled": self.labelled})
 
-    def _label(self, data: Any, options: dict[str, Any]) -> tuple[Any, LabelStatistics]:
+    def _label(self, data: Any, options: dict[str, Any], wanted: Wanted) -> tuple[dict[str, Any], LabelStatistics]:
         _known(options, (*_SOURCE, "workers", "memory", "block_bytes"))
+        wanted.check(self.model)
         source = open_source(data, **_pick(options, _SOURCE))
         check_features(source, self.fitted)
         memory = options.get("memory", MEMORY)
         plan = source.plan(block_bytes=options.get("block_bytes"), memory=memory)
-        array, labelled = labels_in_memory(source, self.model.k)
-        # Labels are gathered in this process, so its threads make them.
+        results = in_memory(source, self.model.k, wanted)
+        # Results are gathered in this process, so its threads make them.
         with (
             connect("threads", options.get("workers")) as engine,
             rounds(source, plan, engine, memory=memory, keep=False) as inside,
         ):
-            passed = label(inside, self.model, self.params, partial(_put, array))
-        return labelled if source.labelled else array, passed.statistics[0]
+            passed = label(inside, self.model, self.params, partial(_put, results), wanted)
+        found = {name: array if source.labelled else array.values for name, array in results.items()}
+        return found, passed.statistics[0]
 
     def __repr__(self) -> str:
         state = "converged" if self.converged else f"stopped by {self.fitted.stop}"
@@ -158,8 +195,9 @@ class Fit:
         )
 
 
-def _put(array: NDArray[Any], region: tuple[slice, ...], labels: NDArray[Any]) -> None:
-    array[region] = labels
+def _put(results: dict[str, xr.DataArray], region: tuple[slice, ...], arrays: Mapping[str, NDArray[Any]]) -> None:
+    for name, array in arrays.items():
+        results[name].values[region] = array
 
 
 def check_features(source: Source, fitted: Fitted) -> None:
@@ -250,8 +288,8 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
                 on_pass(record)
         reads = reading.blocks / len(plan)
         found = fitted(model, state, source.features, Summary.of(begun.survey), reads, reading.bytes, begun.notes)
-        if found.stop is not Stop.CONVERGED:
-            # Only at a fixed point has the last pass told the objective and the sizes at the final params.
+        if found.stop is not Stop.CONVERGED or model.kind != KMeans.kind:
+            # Only at a fixed point of k-means has the last pass told all there is to know at the final params.
             last = label(inside, model, found.params, nowhere)
             found = found.measured(last, len(plan))
     return Fit(found, source.labelled)

@@ -186,6 +186,16 @@ class OutputConfig(_Section):
     """Path of the output folder."""
     labels: bool = True
     """Write labels on the sample grid."""
+    responsibilities: Literal["none", "max", "top", "all"] = "none"
+    """Beside the labels: the responsibility of the own cluster (max), of the top few with their clusters, or of all."""
+    top: Whole = Field(3, ge=1)
+    """How many clusters responsibilities: top tells."""
+    precision: Literal["float16", "uint8"] = "float16"
+    """How responsibilities are stored; uint8 in steps of 1/254."""
+    log_density: bool = False
+    """Write the log density of each row under the model."""
+    outlier_score: bool = False
+    """Write -log10 of the expected share of rows that are farther from their component."""
     report: bool = True
     """Write report.html."""
     overwrite: bool = False

@@ -24,7 +24,7 @@ from clustering.execution.engine import Engine, connect
 from clustering.execution.passes import Rounds, rounds
 from clustering.fitting import start as starting
 from clustering.fitting.fitted import Fitted, Summary, fitted
-from clustering.fitting.labelling import LabelStatistics, Write, label, nowhere
+from clustering.fitting.labelling import LabelStatistics, Wanted, Write, label, nowhere
 from clustering.fitting.loop import Rule, Stop, iterate
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import Checkpoint, Identity
@@ -60,6 +60,8 @@ class Job:
     """What is fitted."""
     known: Fitted | None
     """The model to label with; None for a fit."""
+    wanted: Wanted
+    """What is told of each row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +131,12 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
     fitted_model = config.model.build() if model is None else model.model
     tolerance = fitted_model.tolerance if config.fit.tolerance is None else config.fit.tolerance
     rule = Rule(tolerance, config.fit.max_iterations, config.fit.max_seconds)
+    out = config.output
+    wanted = Wanted(out.labels, out.responsibilities, out.top, out.precision, out.log_density, out.outlier_score)
+    wanted.check(fitted_model)
     identity = Identity(config.identity, source.fingerprint())
     plan = source.plan(block_bytes=config.block_bytes, memory=config.memory_bytes)
-    job = Job(config, source, plan, output, identity, rule, fitted_model, model)
+    job = Job(config, source, plan, output, identity, rule, fitted_model, model, wanted)
     _refuse_finished(job)
     for caution in source.cautions:
         watch.warn(caution)
@@ -235,8 +240,8 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
     reads = ended.reading.blocks / len(job.plan)
     result = fitted(job.model, ended.state, job.source.features, ended.summary, reads, ended.reading.bytes, ended.notes)
     folder = job.output.stage(ended.run)
-    if job.config.output.labels or result.stop is not Stop.CONVERGED:
-        # At a fixed point the last pass has told the objective and the sizes already.
+    if job.wanted.labels or job.wanted.soft or result.stop is not Stop.CONVERGED or job.model.kind != "kmeans":
+        # At a fixed point of k-means the last pass has told all there is to know already.
         _, result = _labels(job, work, result, folder, watch)
     save_model(result, folder / "model.zarr", _provenance(job, ended.run))
     seconds = {**ended.seconds, "label": time.perf_counter() - began}
@@ -268,14 +273,16 @@ def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
 def _labels(job: Job, work: Rounds, known: Fitted, folder: Path, watch: Watch) -> tuple[LabelStatistics, Fitted]:
     plan = job.source.plan(block_bytes=job.config.block_bytes, memory=job.config.memory_bytes, whole_chunks=False)
     write: Write = nowhere
-    if job.config.output.labels:
-        write = create_labels(folder / "labels.zarr", job.source, plan, known.model.k, _provenance(job, folder.name))
+    wanted = job.wanted
+    if wanted.labels or wanted.soft:
+        about = _provenance(job, folder.name)
+        write = create_labels(folder / "labels.zarr", job.source, plan, known.model.k, about, wanted)
     if plan == job.plan:
-        passed = label(work, known.model, known.params, write)
+        passed = label(work, known.model, known.params, write, wanted)
     else:
         # The selection starts inside a chunk: blocks that match the chunks of the labels are others than the fit's.
         with rounds(job.source, plan, work.engine, memory=job.config.memory_bytes, keep=False) as others:
-            passed = label(others, known.model, known.params, write)
+            passed = label(others, known.model, known.params, write, wanted)
     sums: LabelStatistics = passed.statistics[0]
     if not sums.rows.any():
         raise DataError(
@@ -348,6 +355,7 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
         "n_masked": labelled.masked,
         "n_sampled": result.summary.sampled,
         "objective": result.objective,
+        **({} if result.criteria is None else {"criteria": result.criteria}),
         "iterations": result.iterations,
         "converged": result.converged,
         "stop_reason": str(result.stop),
@@ -379,8 +387,9 @@ def draw_pictures(result: Fitted, folder: Path, source: Source | None) -> tuple[
     labels = preview = None
     if (folder / "labels.zarr").is_dir():
         with xr.open_dataset(str(folder / "labels.zarr"), engine="zarr", consolidated=False, chunks=None) as stored:
-            labels = page.shown(stored[NAME]).load()
-        if source is not None and page.may_be_photograph(source):
+            if NAME in stored:
+                labels = page.shown(stored[NAME]).load()
+        if labels is not None and source is not None and page.may_be_photograph(source):
             preview = source.preview(page.SHOWN)
     return page.draw(result, labels, preview)
 

@@ -66,10 +66,10 @@ class Rows:
         )
 
     def spread(self, per_row: NDArray[Any], fill: Any) -> NDArray[Any]:
-        """Put one value per row ``(n,)`` back on the cells of the block ``(cells,)``, `fill` where masked."""
+        """Put what is known per row ``(n, …)`` back on the cells of the block ``(cells, …)``, `fill` where masked."""
         if self.kept is None:
             return per_row
-        cells = np.full(math.prod(self.shape), fill, per_row.dtype)
+        cells = np.full((math.prod(self.shape), *per_row.shape[1:]), fill, per_row.dtype)
         cells[self.kept] = per_row
         return cells
 

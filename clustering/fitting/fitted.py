@@ -13,6 +13,7 @@ from clustering.data.source import Feature
 from clustering.execution.passes import Passed
 from clustering.fitting.labelling import LabelStatistics
 from clustering.fitting.loop import State, Stop
+from clustering.models.mixture import GaussianMixture
 from clustering.models.model import read_only
 from clustering.models.survey import Survey
 
@@ -70,6 +71,8 @@ class Fitted:
     bytes_read: int
     """Decoded bytes read from the source."""
     notes: tuple[str, ...] = ()
+    criteria: dict[str, float] | None = None
+    """Information criteria of a mixture, as `information` makes them; None for other models."""
     track: Mapping[str, Array] = field(default_factory=dict)
     """What was measured of each cluster in each pass ``(passes, k)``."""
 
@@ -111,7 +114,24 @@ class Fitted:
             shares=sums.weight / (sums.weight.sum() or 1.0),
             reads=self.reads + passed.reading.blocks / blocks,
             bytes_read=self.bytes_read + passed.reading.bytes,
+            criteria=information(self.model, len(self.features), sums),
         )
+
+
+def information(model: Any, d: int, sums: LabelStatistics) -> dict[str, float] | None:
+    """Weigh the likelihood of a mixture against its number of parameters; lower is better.
+
+    AIC = 2p − 2 log L, BIC = p log W − 2 log L (Schwarz 1978, doi:10.1214/aos/1176344136), and ICL = BIC + 2 entropy
+    (Biernacki, Celeux & Govaert 2000, doi:10.1109/34.865189), with W the total weight of the rows.
+    """
+    if not isinstance(model, GaussianMixture):
+        return None
+    p, likelihood = model.free_parameters(d), -sums.objective
+    bic = p * float(np.log(sums.weight.sum())) - 2.0 * likelihood
+    return {
+        "aic": 2.0 * p - 2.0 * likelihood, "bic": bic, "icl": bic + 2.0 * sums.entropy, "parameters": p,
+        "log_likelihood": likelihood, "entropy": sums.entropy,
+    }  # fmt: skip
 
 
 def _read_only(array: Array) -> Array:
@@ -142,5 +162,5 @@ def fitted(
     return Fitted(
         model, best.params, features, summary, model.reported(best.objective, total), history, len(best.history),
         best.stop, weight / total, reads, bytes_read, notes,
-        {name: np.array([measures[name] for measures in best.track]) for name in names},
+        track={name: np.array([measures[name] for measures in best.track]) for name in names},
     )  # fmt: skip

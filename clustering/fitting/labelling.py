@@ -1,20 +1,129 @@
-"""The last pass: labels back onto the grid, and the objective at the final params on the same read."""
+"""The last pass: labels and degrees back onto the grid, and the objective at the final params on the same read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
-from clustering.data.rows import Rows
+from clustering.data.rows import Rows, unit_weights
+from clustering.errors import ConfigError
 from clustering.execution.passes import Passed, Rounds
+from clustering.models.soft import Shared
 
-Write = Callable[[tuple[slice, ...], NDArray[Any]], None]
-"""Puts the labels of a region of the sample grid where they belong."""
+Array = NDArray[np.float64]
+Write = Callable[[tuple[slice, ...], Mapping[str, NDArray[Any]]], None]
+"""Puts what is known of a region of the sample grid where it belongs, by name."""
+
+LEVELS = 254
+"""Steps of a responsibility stored in a byte; 255 is for masked cells."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is told of each row.
+
+    Raises
+    ------
+    ConfigError
+        For a value outside its range.
+    """
+
+    labels: bool = True
+    responsibilities: Literal["none", "max", "top", "all"] = "none"
+    """Of the own cluster, of the `top` most responsible ones, or of all."""
+    top: int = 3
+    precision: Literal["float16", "uint8", "float64"] = "float16"
+    """How responsibilities are stored."""
+    log_density: bool = False
+    outlier_score: bool = False
+    """−log₁₀ of the share of its component's rows that are farther out, were it a Gaussian."""
+
+    def __post_init__(self) -> None:
+        if self.responsibilities not in ("none", "max", "top", "all"):
+            raise ConfigError(f"responsibilities is {self.responsibilities!r}; allowed: none, max, top, all")
+        if isinstance(self.top, bool) or not isinstance(self.top, (int, np.integer)) or self.top < 1:
+            raise ConfigError(f"top is {self.top!r}; a whole number of 1 or more is needed")
+        if self.precision not in ("float16", "uint8", "float64"):
+            raise ConfigError(f"precision is {self.precision!r}; allowed: float16, uint8")
+
+    @property
+    def soft(self) -> bool:
+        """Whether more than labels is wanted."""
+        return self.responsibilities != "none" or self.log_density or self.outlier_score
+
+    def check(self, model: Any) -> None:
+        """Refuse what a model does not tell.
+
+        Raises
+        ------
+        ConfigError
+            Naming what is wanted and which models tell it.
+        """
+        if self.responsibilities != "none" and not hasattr(model, "shared"):
+            raise ConfigError(
+                f"responsibilities is {self.responsibilities!r} and the model is {model.kind}, whose rows belong to "
+                "one cluster each; set output.responsibilities to none, or fit soft_kmeans or gaussian_mixture"
+            )
+        for name in ("log_density", "outlier_score"):
+            if getattr(self, name) and not (hasattr(model, "shared") and model.describes_density()):
+                raise ConfigError(
+                    f"{name} is wanted, and {model} describes no density; fit a gaussian_mixture, or soft_kmeans with "
+                    "the squared_euclidean or mahalanobis divergence"
+                )
+
+
+class Variable(NamedTuple):
+    """One array of the output."""
+
+    name: str
+    dtype: np.dtype[Any]
+    fill: Any
+    """Where masked."""
+    extra: tuple[tuple[str, int], ...] = ()
+    """Dimensions beyond those of the samples, with their lengths."""
+    attributes: Mapping[str, Any] = {}
+
+
+def variables(wanted: Wanted, k: int) -> list[Variable]:
+    """List the arrays of the output."""
+    found = []
+    if wanted.labels:
+        attributes = {
+            "long_name": "cluster of each sample; -1 where masked",
+            "flag_values": list(range(k)),
+            "flag_meanings": " ".join(f"cluster_{i}" for i in range(k)),
+        }
+        found.append(Variable("labels", label_type(k), -1, (), attributes))
+    packed = wanted.precision == "uint8"
+    dtype, fill = np.dtype(wanted.precision), 255 if packed else np.nan
+    scale = {"scale_factor": 1.0 / LEVELS, "_FillValue": 255} if packed else {}
+    top = min(wanted.top, k)
+    match wanted.responsibilities:
+        case "max":
+            about = {"long_name": "responsibility of the own cluster", **scale}
+            found.append(Variable("responsibility", dtype, fill, (), about))
+        case "top":
+            extra = (("rank", top),)
+            about = {"long_name": "clusters by responsibility, largest first; -1 where masked"}
+            found.append(Variable("top_clusters", label_type(k), -1, extra, about))
+            about = {"long_name": "responsibilities of top_clusters", **scale}
+            found.append(Variable("top_responsibilities", dtype, fill, extra, about))
+        case "all":
+            about = {"long_name": "responsibility of each cluster", **scale}
+            found.append(Variable("responsibilities", dtype, fill, (("cluster", k),), about))
+    single = np.dtype(np.float64 if wanted.precision == "float64" else np.float32)
+    if wanted.log_density:
+        found.append(Variable("log_density", single, np.nan, (), {"long_name": "log density under the model"}))
+    if wanted.outlier_score:
+        about = {"long_name": "-log10 of the expected share of rows farther from their component"}
+        found.append(Variable("outlier_score", single, np.nan, (), about))
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,14 +131,21 @@ class LabelStatistics:
     """Sums over labelled rows; ``a + b`` are those of the rows of both."""
 
     objective: float
-    """J: Σ w · squared distance to the own center."""
-    weight: NDArray[np.float64]
-    """Σ w of each cluster ``(k,)``."""
+    """What the passes lower, at these params."""
+    weight: Array
+    """Σ w r of each cluster ``(k,)``."""
     rows: NDArray[np.int64]
-    """Rows of each cluster ``(k,)``."""
+    """Rows labelled with each cluster ``(k,)``."""
+    entropy: float = 0.0
+    """−Σ w r log r."""
 
     def __add__(self, other: LabelStatistics) -> LabelStatistics:
-        return LabelStatistics(self.objective + other.objective, self.weight + other.weight, self.rows + other.rows)
+        return LabelStatistics(
+            self.objective + other.objective,
+            self.weight + other.weight,
+            self.rows + other.rows,
+            self.entropy + other.entropy,
+        )
 
 
 def label_type(k: int) -> np.dtype[Any]:
@@ -37,31 +153,103 @@ def label_type(k: int) -> np.dtype[Any]:
     return next(np.dtype(t) for t in ("i1", "i2", "i4", "i8") if k - 1 <= np.iinfo(t).max)
 
 
-def label(rounds: Rounds, model: Any, params: Any, write: Write) -> Passed:
-    """Label every row, hand each block's labels to `write`, and add up.
+def label(rounds: Rounds, model: Any, params: Any, write: Write, wanted: Wanted | None = None) -> Passed:
+    """Label every row, hand what is wanted of each block to `write`, and add up.
 
     Parameters
     ----------
     write
-        Called once per block with its labels in the block's shape, −1 where masked; picklable where the engine has
+        Called once per block with arrays in the block's shape, masked cells filled; picklable where the engine has
         other processes.
+    wanted
+        What is told of each row; labels alone where None.
 
     Returns
     -------
     Passed
         With one `LabelStatistics`.
     """
-    return rounds.run([partial(_label_block, model, params, write)])
+    return rounds.run([partial(_label_block, model, params, write, wanted or Wanted())])
 
 
-def _label_block(model: Any, params: Any, write: Write, rows: Rows) -> LabelStatistics:
-    found = model.assign(params, rows)
+def _label_block(model: Any, params: Any, write: Write, wanted: Wanted, rows: Rows) -> LabelStatistics:
     k = params.k
-    labels = rows.spread(found.labels.astype(label_type(k)), -1).reshape(rows.shape)
-    write(tuple(slice(a, a + n) for a, n in zip(rows.start, rows.shape, strict=True)), labels)
+    degrees = _Degrees(model, params, rows, wanted)
+    found = model.assign(params, rows, degrees.see) if wanted.soft else model.assign(params, rows)
+    weightless = rows.weights == 0.0
+    if wanted.responsibilities != "none" and weightless.any():
+        # Their shares are 0, but they have responsibilities like other rows.
+        some = rows.some(weightless)
+        places = np.flatnonzero(weightless)
+        for part in model.shared(params, replace(some, weights=unit_weights(len(places)))):
+            degrees.see(part._replace(places=places[part.places]))
+    arrays = {"labels": found.labels, **degrees.arrays}
+    region = tuple(slice(a, a + n) for a, n in zip(rows.start, rows.shape, strict=True))
+    spread = {}
+    for variable in variables(wanted, k):
+        cells = rows.spread(arrays[variable.name].astype(variable.dtype, copy=False), variable.fill)
+        spread[variable.name] = cells.reshape(*rows.shape, *(length for _, length in variable.extra))
+    write(region, spread)
     counts = np.bincount(found.labels, minlength=k).astype(np.int64)
-    return LabelStatistics(found.objective, found.weight, counts)
+    return LabelStatistics(found.objective, found.weight, counts, found.entropy)
 
 
-def nowhere(region: tuple[slice, ...], labels: NDArray[Any]) -> None:
-    """Take labels that nobody asked for."""
+class _Degrees:
+    """Gathers what soft models tell of the rows of a block."""
+
+    def __init__(self, model: Any, params: Any, rows: Rows, wanted: Wanted) -> None:
+        self.model, self.params, self.rows, self.wanted = model, params, rows, wanted
+        self.arrays: dict[str, NDArray[Any]] = {
+            v.name: np.empty((len(rows), *(n for _, n in v.extra)), v.dtype)
+            for v in variables(wanted, params.k)
+            if v.name != "labels"
+        }
+
+    def see(self, part: Shared) -> None:
+        """Take what is wanted of a part."""
+        arrays, places = self.arrays, part.places
+        columns = np.arange(part.shares.shape[1])
+        if self.wanted.responsibilities != "none":
+            shares = part.responsibilities
+            match self.wanted.responsibilities:
+                case "max":
+                    arrays["responsibility"][places] = self._packed(shares[part.labels, columns])
+                case "all":
+                    arrays["responsibilities"][places] = self._packed(shares.T)
+                case "top":
+                    count = arrays["top_clusters"].shape[1]
+                    order = np.argsort(-shares, axis=0, kind="stable")[:count]
+                    arrays["top_clusters"][places] = order.T
+                    arrays["top_responsibilities"][places] = self._packed(np.take_along_axis(shares, order, axis=0).T)
+        observed = np.full(len(columns), float(self.rows.values.shape[1]))
+        if self.rows.gaps is not None:
+            observed = (~np.isnan(self.rows.values[places])).sum(axis=1).astype(np.float64)
+        if self.wanted.log_density:
+            arrays["log_density"][places] = self.model.log_density(self.params, part.density, observed)
+        if self.wanted.outlier_score:
+            far = self.model.mahalanobis(self.params, part.least)
+            arrays["outlier_score"][places] = outlier_score(far, observed)
+
+    def _packed(self, shares: Array) -> NDArray[Any]:
+        return np.rint(shares * LEVELS) if self.wanted.precision == "uint8" else shares
+
+
+def outlier_score(squared: Array, observed: Array) -> Array:
+    """−log₁₀ P(χ² > squared Mahalanobis distance) ``(m,)``, with the number of observed features as its freedom."""
+    a, x = 0.5 * observed, 0.5 * squared
+    tail = special.gammaincc(a, x)
+    # Far out, where the tail underflows: Γ(a, x) = xᵃ⁻¹ e⁻ˣ (1 + (a − 1)/x + (a − 1)(a − 2)/x² + …), DLMF 8.11.2.
+    far = np.maximum(x, 1.0)
+    series, term = np.ones_like(far), np.ones_like(far)
+    for i in range(1, 40):
+        term = term * (a - i) / far
+        series += term
+    asymptotic = (a - 1.0) * np.log(far) - far - special.gammaln(a) + np.log(np.maximum(series, 1e-300))
+    with np.errstate(divide="ignore"):
+        logs = np.where(tail > 1e-290, np.log(tail), asymptotic)
+    score: Array = np.abs(np.minimum(logs, 0.0)) / np.log(10.0)
+    return score
+
+
+def nowhere(region: tuple[slice, ...], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Take what nobody asked for."""

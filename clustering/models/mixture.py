@@ -19,7 +19,7 @@ from clustering.models.kmeans import KMeans, KMeansParams, check_k, distinct_row
 from clustering.models.mixture_params import MixtureParams, MixtureUpdate
 from clustering.models.model import Assignment
 from clustering.models.names import COVARIANCES, Covariance
-from clustering.models.soft import Gathered, Moments, Shared, placed, shared
+from clustering.models.soft import Gathered, Moments, Shared, assignment, placed, shared
 from clustering.models.survey import Survey
 
 Array = NDArray[np.float64]
@@ -171,17 +171,21 @@ class GaussianMixture:
         total = float(statistics.weight.sum())
         return MixtureUpdate(after, bound, total, statistics.weight, conditions, rescued)
 
-    def assign(self, params: MixtureParams, rows: Rows) -> Assignment:
+    def assign(self, params: MixtureParams, rows: Rows, see: Callable[[Shared], None] | None = None) -> Assignment:
         """Label rows with their likeliest components."""
-        labels, distances = np.empty(len(rows), np.int32), np.empty(len(rows))
-        weight, objective, energy = np.zeros(params.k), 0.0, 0.0
-        for part in self.shared(params, rows):
-            labels[part.places] = part.labels
-            distances[part.places] = part.least
-            weight += part.shares.sum(axis=1)
-            objective -= part.likelihood
-            energy -= part.energy
-        return Assignment(labels, distances, weight, objective, energy - objective)
+        return assignment(self.shared(params, rows), len(rows), params.k, see)
+
+    def describes_density(self) -> bool:
+        """Whether rows have a density under the model."""
+        return True
+
+    def log_density(self, params: MixtureParams, density: Array, observed: Array) -> Array:
+        """Log density of rows ``(m,)``, of which so many features are observed."""
+        return density
+
+    def mahalanobis(self, params: MixtureParams, distances: Array) -> Array:
+        """Squared Mahalanobis distances ``(m,)`` from the own component."""
+        return distances
 
     def shared(self, params: MixtureParams, rows: Rows) -> Iterator[Shared]:
         """Responsibilities of rows, a sub-block at a time; their density is that of the mixture."""

@@ -14,6 +14,7 @@ from clustering.models import kernels, soft_kernels
 from clustering.models.assignment import aligned_empty, compiled_for
 from clustering.models.columns import sub_block_length
 from clustering.models.kmeans import FARTHEST, Distant, seen
+from clustering.models.model import Assignment
 
 Array = NDArray[np.float64]
 
@@ -42,6 +43,13 @@ class Shared(NamedTuple):
     """Σ w r L."""
     places: NDArray[np.intp] | slice = slice(0)
     """Of the rows in their block, where they are not ``start`` to ``stop``; see `placed`."""
+
+    @property
+    def responsibilities(self) -> Array:
+        """Responsibilities ``(k, m)``; of rows of weight 0 they cannot be told, and are 0."""
+        total = self.shares.sum(axis=0)
+        found: Array = self.shares / np.where(total > 0.0, total, 1.0)
+        return found
 
 
 def shared(rows: Rows, shift: Array, k: int, squares: Squares, rates: Array, constants: Array) -> Iterator[Shared]:
@@ -77,6 +85,27 @@ def placed(parts: Iterable[Shared], gaps: NDArray[np.bool_] | None, *, with_gaps
     for part in parts:
         inside = part.places if isinstance(part.places, np.ndarray) else slice(part.start, part.stop)
         yield part._replace(places=inside if places is None else places[inside])
+
+
+def assignment(parts: Iterable[Shared], n: int, k: int, see: Callable[[Shared], None] | None = None) -> Assignment:
+    """Gather what is known of the n rows of a block; the objective is −Σ w log Σ exp L.
+
+    Parameters
+    ----------
+    see
+        Called with each part, whose arrays are reused afterwards.
+    """
+    labels, distances = np.empty(n, np.int32), np.empty(n)
+    weight, likelihood, energy = np.zeros(k), 0.0, 0.0
+    for part in parts:
+        labels[part.places], distances[part.places] = part.labels, part.least
+        weight += part.shares.sum(axis=1)
+        likelihood += part.likelihood
+        energy += part.energy
+        if see is not None:
+            see(part)
+    # −Σ w r log r = Σ w (log Σ exp L − Σ r L), zero or more but for rounding.
+    return Assignment(labels, distances, weight, -likelihood, max(0.0, likelihood - energy))
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -18,7 +18,7 @@ from clustering.models.columns import columns_of
 from clustering.models.kmeans import KMeans, KMeansParams, check_k, distinct_rows
 from clustering.models.model import TRACKED, Assignment
 from clustering.models.names import Divergence
-from clustering.models.soft import Gathered, Moments, Shared, placed, shared
+from clustering.models.soft import Gathered, Moments, Shared, assignment, placed, shared
 
 Array = NDArray[np.float64]
 
@@ -181,17 +181,24 @@ class SoftKMeans:
         after = replace(params, centers=centers)
         return SoftUpdate(after, statistics.objective - gain, statistics.energy, weight, tuple(reseeded))
 
-    def assign(self, params: SoftKMeansParams, rows: Rows) -> Assignment:
+    def assign(self, params: SoftKMeansParams, rows: Rows, see: Callable[[Shared], None] | None = None) -> Assignment:
         """Label rows with the clusters most responsible for them."""
-        labels, distances = np.empty(len(rows), np.int32), np.empty(len(rows))
-        weight, likelihood, energy = np.zeros(params.k), 0.0, 0.0
-        for part in self.shared(params, rows):
-            labels[part.places] = part.labels
-            distances[part.places] = part.least
-            weight += part.shares.sum(axis=1)
-            likelihood += part.likelihood
-            energy += part.energy
-        return Assignment(labels, distances, weight, -likelihood / params.beta, likelihood - energy)
+        found = assignment(self.shared(params, rows), len(rows), params.k, see)
+        return found._replace(objective=found.objective / params.beta)
+
+    def describes_density(self) -> bool:
+        """Whether rows have a density under the model."""
+        return self.divergence in ("squared_euclidean", "mahalanobis")
+
+    def log_density(self, params: SoftKMeansParams, density: Array, observed: Array) -> Array:
+        """Log density of rows ``(m,)``, of which so many features are observed, as of the mixture that this is."""
+        turned = float(np.log(np.diagonal(params.matrix)).sum()) if params.matrix.size else 0.0
+        found: Array = density - np.log(params.k) + 0.5 * observed * np.log(params.beta / np.pi) + turned
+        return found
+
+    def mahalanobis(self, params: SoftKMeansParams, distances: Array) -> Array:
+        """Squared Mahalanobis distances ``(m,)`` under Σ = I / (2β)."""
+        return 2.0 * params.beta * distances
 
     def shared(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Shared]:
         """Responsibilities of rows, a sub-block at a time."""

@@ -1,4 +1,4 @@
-"""Labels on disk: one integer per cell of the sample grid, with the source's coordinates."""
+"""Labels and what else is told of each row, on disk: arrays on the sample grid, with the source's coordinates."""
 
 from __future__ import annotations
 
@@ -18,24 +18,17 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from clustering.data.plan import Plan
 from clustering.data.source import Source
-from clustering.fitting.labelling import label_type
+from clustering.fitting.labelling import Wanted, variables
 
 NAME = "labels"
 SMALL_CHUNK = 4096
 """Chunks of fewer labels than this are joined to the size of a block."""
 
 
-def label_attributes(k: int) -> dict[str, Any]:
-    """CF attributes of labels 0 … k − 1."""
-    return {
-        "long_name": "cluster of each sample; -1 where masked",
-        "flag_values": list(range(k)),
-        "flag_meanings": " ".join(f"cluster_{i}" for i in range(k)),
-    }
-
-
-def create_labels(path: str | Path, source: Source, plan: Plan, k: int, attributes: Mapping[str, Any]) -> LabelWriter:
-    """Create the labels of a source, all masked, and what writes regions of them.
+def create_labels(
+    path: str | Path, source: Source, plan: Plan, k: int, attributes: Mapping[str, Any], wanted: Wanted | None = None
+) -> LabelWriter:
+    """Create the labels of a source and what else is wanted, all masked, and what writes regions of them.
 
     Chunk edges lie on those of the source, and each chunk belongs to one block of the plan, so that no two tasks ever
     write the same chunk. Every chunk is checksummed.
@@ -47,9 +40,12 @@ def create_labels(path: str | Path, source: Source, plan: Plan, k: int, attribut
     attributes
         JSON attributes of the group.
     """
+    arrays = variables(wanted or Wanted(), k)
+    taken = {array.name for array in arrays}
     coordinates = source.dataset.drop_vars(list(source.dataset.data_vars))
-    # A coordinate that has the labels' own name gives way to them.
-    keep = [name for name, c in coordinates.coords.items() if set(c.dims) <= set(source.sample_dims) and name != NAME]
+    # A coordinate that has the name of a result gives way to it.
+    samples = set(source.sample_dims)
+    keep = [name for name, c in coordinates.coords.items() if set(c.dims) <= samples and name not in taken]
     with warnings.catch_warnings():
         # String coordinates have no final Zarr v3 specification yet; the source's own are copied all the same.
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
@@ -62,40 +58,49 @@ def create_labels(path: str | Path, source: Source, plan: Plan, k: int, attribut
     chunks = tuple(min(c, n) for c, n in zip(source.chunks, source.shape, strict=True))
     if math.prod(chunks) < SMALL_CHUNK:
         chunks = tuple(min(c, n) for c, n in zip(plan.step, source.shape, strict=True))
-    zarr.open_group(str(path), mode="r+").create_array(
-        NAME,
-        shape=source.shape,
-        chunks=chunks,
-        dtype=label_type(k),
-        fill_value=-1,
-        dimension_names=source.sample_dims,
-        attributes=label_attributes(k),
-        compressors=[ZstdCodec(level=3), Crc32cCodec()],
-        # Every chunk is written, so that a chunk that is missing is known to be lost.
-        config={"write_empty_chunks": True},
-    )
+    group = zarr.open_group(str(path), mode="r+")
+    for array in arrays:
+        lengths = tuple(length for _, length in array.extra)
+        group.create_array(
+            array.name,
+            shape=(*source.shape, *lengths),
+            chunks=(*chunks, *lengths),
+            dtype=array.dtype,
+            fill_value=array.fill,
+            dimension_names=(*source.sample_dims, *(d for d, _ in array.extra)),
+            attributes=dict(array.attributes),
+            compressors=[ZstdCodec(level=3), Crc32cCodec()],
+            # Every chunk is written, so that a chunk that is missing is known to be lost.
+            config={"write_empty_chunks": True},
+        )
     return LabelWriter(str(path))
 
 
 @dataclass(frozen=True)
 class LabelWriter:
-    """Writes regions of labels; picklable."""
+    """Writes regions of labels and what else is told; picklable."""
 
     path: str
 
-    def __call__(self, region: tuple[slice, ...], labels: NDArray[Any]) -> None:
-        """Write the labels of a region of the sample grid."""
-        _open(self.path)[region] = labels
+    def __call__(self, region: tuple[slice, ...], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Write what is known of a region of the sample grid."""
+        for name, array in arrays.items():
+            _open(self.path, name)[region] = array
 
 
-@lru_cache(maxsize=4)
-def _open(path: str) -> zarr.Array[Any]:
+@lru_cache(maxsize=16)
+def _open(path: str, name: str) -> zarr.Array[Any]:
     # Opening does not take this setting from its arguments, although it has one for it.
-    return zarr.open_array(f"{path}/{NAME}", mode="r+").with_config({"write_empty_chunks": True})
+    return zarr.open_array(f"{path}/{name}", mode="r+").with_config({"write_empty_chunks": True})
 
 
-def labels_in_memory(source: Source, k: int) -> tuple[NDArray[Any], xr.DataArray]:
-    """Make labels of a source in memory, all masked: the array, and the same with coordinates."""
-    array = np.full(source.shape, -1, label_type(k))
+def in_memory(source: Source, k: int, wanted: Wanted) -> dict[str, xr.DataArray]:
+    """Make the results of a source in memory, all masked, with coordinates."""
     coordinates = {name: c for name, c in source.dataset.coords.items() if set(c.dims) <= set(source.sample_dims)}
-    return array, xr.DataArray(array, coordinates, source.sample_dims, NAME, label_attributes(k))
+    made = {}
+    for array in variables(wanted, k):
+        values = np.full((*source.shape, *(n for _, n in array.extra)), array.fill, array.dtype)
+        dims = (*source.sample_dims, *(d for d, _ in array.extra))
+        known = {name: c for name, c in coordinates.items() if name not in dict(array.extra)}
+        made[array.name] = xr.DataArray(values, known, dims, array.name, dict(array.attributes))
+    return made

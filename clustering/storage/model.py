@@ -51,6 +51,7 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
         "n_sampled": summary.sampled,
         "total_weight": summary.weight,
         "notes": list(fitted.notes),
+        **({} if fitted.criteria is None else {"criteria": fitted.criteria}),
     }
     return xr.Dataset(
         {
@@ -108,6 +109,7 @@ def from_dataset(dataset: xr.Dataset) -> Fitted:
         reads=a["reads"],
         bytes_read=a["bytes_read"],
         notes=tuple(a["notes"]),
+        criteria=a.get("criteria"),
         track=_group(array, "track_"),
     )  # fmt: skip
 

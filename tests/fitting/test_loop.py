@@ -363,7 +363,8 @@ def test_labelling_writes_every_cell_once_and_sums_the_rows_that_take_part(
     params = KMeansParams(np.zeros(2), rng.standard_normal((3, 2)))
     labels, written = np.full(40, 99), np.zeros(40, int)
 
-    def write(region: tuple[slice, ...], part: np.ndarray) -> None:
+    def write(region: tuple[slice, ...], arrays: dict[str, np.ndarray]) -> None:
+        part = arrays["labels"]
         labels[region] = part
         written[region] += 1
 

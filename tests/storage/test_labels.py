@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from clustering.data.plan import Plan
 from clustering.data.source import Source, open_source
-from clustering.storage.labels import SMALL_CHUNK, create_labels, labels_in_memory
+from clustering.fitting.labelling import Wanted
+from clustering.storage.labels import SMALL_CHUNK, create_labels, in_memory
 
 MEMORY = 64 * 2**20
 DIMS = ("time", "lat", "lon")
@@ -31,7 +32,7 @@ def write_all(source: Source, folder: Path, values: np.ndarray, block_bytes: int
     write = create_labels(folder / "labels.zarr", source, plan, 200, {"run": "a1"})
     for index in range(len(plan)):
         block = plan.block(index)
-        write(block.slices, values[block.slices])
+        write(block.slices, {"labels": values[block.slices]})
     stored = zarr.open_array(folder / "labels.zarr" / "labels", mode="r")
     assert isinstance(stored, zarr.Array)
     return stored
@@ -64,14 +65,13 @@ def field(field_store: Path) -> Source:
 def test_labels_have_the_smallest_signed_type(k: int, dtype: str, field: Source, tmp_path: Path) -> None:
     create_labels(tmp_path / "labels.zarr", field, cut(field), k, {})
     assert zarr.open_array(tmp_path / "labels.zarr" / "labels", mode="r").dtype == dtype
-    array, labelled = labels_in_memory(field, k)
-    assert array.dtype == labelled.dtype == dtype
+    assert in_memory(field, k, Wanted())["labels"].dtype == dtype
 
 
 def test_labels_begin_masked(field: Source, tmp_path: Path) -> None:
     create_labels(tmp_path / "labels.zarr", field, cut(field), 4, {})
     assert (open_labels(tmp_path)["labels"] == -1).all()
-    assert (labels_in_memory(field, 4)[0] == -1).all()
+    assert (in_memory(field, 4, Wanted())["labels"] == -1).all()
 
 
 def test_meanings_of_the_labels_follow_cf(field: Source, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_meanings_of_the_labels_follow_cf(field: Source, tmp_path: Path) -> None
     assert attributes["flag_meanings"] == "cluster_0 cluster_1 cluster_2"
     assert opened.attrs == {"run": "a1"}
     assert zarr.open_array(tmp_path / "labels.zarr" / "labels", mode="r").fill_value == -1
-    assert dict(labels_in_memory(field, 3)[1].attrs) == dict(attributes)
+    assert in_memory(field, 3, Wanted())["labels"].attrs == dict(attributes)
 
 
 def test_coordinates_are_those_of_the_source(field_store: Path, field: Source, tmp_path: Path) -> None:
@@ -229,8 +229,8 @@ def test_unaligned_selections_are_written_in_the_right_places(case: Any) -> None
 
 
 def test_labels_in_memory_carry_the_coordinates(field_store: Path, field: Source) -> None:
-    array, labelled = labels_in_memory(field, 4)
-    array[2, 3, 4] = 1
+    labelled = in_memory(field, 4, Wanted())["labels"]
+    labelled.values[2, 3, 4] = 1
     assert int(labelled.sel(time="2001-01-03")[3, 4]) == 1
     with xr.open_zarr(field_store, consolidated=False, chunks=None) as data:
         assert set(labelled.coords) == set(data["t"].coords)
