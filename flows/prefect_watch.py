@@ -83,7 +83,7 @@ class PrefectWatch:
                 {
                     "pass": r.iteration,
                     "objective": float(r.objective),
-                    "change": None if r.change is None else float(-r.change),
+                    "change": None if r.change is None else float(r.change),
                     "candidates": r.active,
                     "rows": int(r.rows),
                     "seconds": round(r.seconds, 3),

@@ -29,7 +29,7 @@ class Watch(Protocol):
 
 def pass_line(record: PassRecord, reads: float) -> str:
     """Write a pass as one line."""
-    change = "" if record.change is None else f"  change {0.0 - record.change:+.2e}"
+    change = "" if record.change is None else f"  change {record.change + 0.0:+.2e}"
     rate = record.rows * record.active / record.seconds if record.seconds else 0.0
     several = f" × {record.active} candidates" if record.active > 1 else ""
     read = f"{record.reading.bytes / 1e6:,.1f} MB read" if record.reading.bytes else "nothing read"

@@ -23,7 +23,7 @@ class Stop(StrEnum):
     CONVERGED = "converged"
     """No assignment changes: the statistics are those of the pass before, to the last bit."""
     TOLERANCE = "tolerance"
-    """The objective changed by no more than the tolerance, relative to itself."""
+    """The objective changed by no more than the tolerance, relative to its scale."""
     MAX_ITERATIONS = "max_iterations"
     MAX_SECONDS = "max_seconds"
 
@@ -73,6 +73,8 @@ class Candidate:
     stop: Stop | None = None
     notes: tuple[str, ...] = ()
     """What a user should know, such as clusters that had to be placed anew."""
+    scale: float = math.nan
+    """What the last change of the objective was measured against."""
 
     @property
     def objective(self) -> float:
@@ -111,7 +113,7 @@ class PassRecord:
     objective: float
     """Of the best candidate, after its update step, as the model tells it."""
     change: float | None
-    """Relative change of it since the pass before; None in the first."""
+    """Of it since the pass before, relative to its scale as for the tolerance; None in the first."""
     active: int
     """Candidates passed over."""
     rows: int
@@ -132,14 +134,14 @@ def advance(model: Model, candidate: Candidate, statistics: Statistics, rule: Ru
     if unchanged and not update.restarted:
         history = (*candidate.history, (statistics.objective, statistics.objective))
         track = (*candidate.track, update.measures)
-        return replace(candidate, history=history, sums=sums, track=track, stop=Stop.CONVERGED)
+        return replace(candidate, history=history, sums=sums, track=track, stop=Stop.CONVERGED, scale=abs(update.scale))
     history = (*candidate.history, (statistics.objective, update.objective))
     notes = candidate.notes + tuple(f"pass {len(history)}: {note}" for note in update.notes)
     stop = None
     settled = abs(candidate.objective - update.objective) <= rule.tolerance * abs(update.scale)
     if rule.tolerance > 0 and candidate.history and not update.restarted and settled:
         stop = Stop.TOLERANCE
-    return Candidate(update.params, history, sums, (*candidate.track, update.measures), stop, notes)
+    return Candidate(update.params, history, sums, (*candidate.track, update.measures), stop, notes, abs(update.scale))
 
 
 def iterate(
@@ -191,8 +193,9 @@ def _record(model: Model, before: State, after: State, active: int, passed: Pass
     pairs = zip(before.candidates, after.candidates, strict=True)
     notes = tuple(note for old, new in pairs for note in new.notes[len(old.notes) :])
     change = None
-    if len(best.history) > 1 and best.objective:
-        change = (best.history[-2][1] - best.objective) / abs(best.objective)
+    if len(best.history) > 1 and best.scale:
+        fall = (best.history[-2][1] - best.objective) / best.scale
+        change = math.copysign(fall, model.reported(-fall, 1.0))
     weight = 0.0 if best.sums is None else float(best.sums["weight"].sum())
     return PassRecord(
         after.iteration, model.symbol, model.reported(best.objective, weight), change, active,
@@ -209,7 +212,7 @@ def _remaining(state: State, passed: Passed, rule: Rule) -> float | None:
     if len(falls) < 3 or falls[-1] <= 0 or falls[0] <= falls[-1]:
         return None
     rate = (falls[-1] / falls[0]) ** (1 / (len(falls) - 1))
-    last = max(rule.tolerance, 1e-9) * abs(objectives[-1])
+    last = max(rule.tolerance, 1e-9) * state.best.scale
     if not 0 < last < falls[-1]:
         return passed.seconds
     passes = math.ceil(max(1.0, math.log(last / falls[-1]) / math.log(rate)))

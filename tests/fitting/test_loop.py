@@ -307,7 +307,8 @@ def test_records_tell_what_the_passes_did(problem: Problem) -> None:
         if i == 0 or not history[i][1]:
             assert record.change is None
         else:
-            assert record.change == (history[i - 1][1] - history[i][1]) / history[i][1]
+            expected = (history[i][1] - history[i - 1][1]) / history[i][1]
+            assert record.change == pytest.approx(expected, rel=1e-9, abs=1e-300)
     assert steps[-1][1].remaining_seconds == 0
     assert tuple(note for _, record in steps for note in record.notes) == steps[-1][0].best.notes
 

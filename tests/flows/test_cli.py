@@ -208,7 +208,7 @@ def a_pass(iteration: int = 3, **changes: Any) -> PassRecord:
         "symbol": "J",
         "iteration": iteration,
         "objective": 1234.5678,
-        "change": 0.01,
+        "change": -0.01,
         "active": 1,
         "rows": 2_000_000,
         "seconds": 2.0,
