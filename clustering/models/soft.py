@@ -94,7 +94,7 @@ class Moments:
     objective: float
     """−Σ w log Σ_k exp L_k."""
     energy: float
-    """−Σ s L."""
+    """−Σ s L; of rows with gaps in a mixture, L is what it is expected to be for the whole row."""
     count: int
     distant: Distant
     observed: Array = field(default_factory=lambda: np.zeros((0, 0)))
