@@ -240,7 +240,8 @@ class GaussianMixture:
         safe = np.where(alive, weight, 1.0)
         step = np.where(alive[:, None], statistics.first / safe[:, None], 0.0)
         centers = params.centers + step
-        made = kinds.refitted(kind, safe, step, statistics.second, statistics.overlap, params.centers, floor)
+        shared_by = np.where(alive, weight, 0.0) if kind == "tied" else safe
+        made = kinds.refitted(kind, shared_by, step, statistics.second, statistics.overlap, params.centers, floor)
         collapsed = [i for i in range(k) if not alive[i] or not _sound(kind, _own(kind, made, i), params.spread)]
         weights = weight / total
         after = replace(params, centers=centers, weights=weights, covariances=made)
