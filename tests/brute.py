@@ -136,7 +136,8 @@ def divergences(name: str, values: np.ndarray, centers: np.ndarray, matrix: np.n
                 case "cosine":
                     out[r, i] = 1 - x @ c / np.linalg.norm(x) / np.linalg.norm(c)
                 case "kullback_leibler":
-                    out[r, i] = np.sum(np.where(x > 0, x * np.log(np.where(x > 0, x, 1.0) / c), 0.0) - x + c)
+                    logs = np.log(np.where(x > 0, x, 1.0)) - np.log(np.maximum(c, np.finfo(float).tiny))
+                    out[r, i] = np.sum(x * logs - x + c)
                 case "itakura_saito":
                     out[r, i] = np.sum(x / c - np.log(x / c) - 1)
     return out

@@ -81,7 +81,10 @@ def placed(parts: Iterable[Shared], gaps: NDArray[np.bool_] | None, *, with_gaps
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """The additive statistics of soft assignment, about the centers that entered the pass."""
+    """The additive statistics of soft assignment, about the centers that entered the pass.
+
+    Of divergences that are no distances, sums are about zero.
+    """
 
     weight: Array
     """Σ s of each cluster ``(k,)``, with s a row's weight times its responsibility."""
