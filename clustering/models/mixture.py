@@ -136,8 +136,8 @@ class GaussianMixture:
         weight, first = np.zeros(k), np.zeros((k, d))
         second, overlap = complete.empty_moments(kind, k, d)
         objective = energy = 0.0
-        gathered = Gathered(rows, k)
         full = rows if rows.gaps is None else rows.some(~rows.gaps)
+        gathered = Gathered(full, k)
         for part in self._complete(params, full):
             kinds.add_moments(
                 kind, part.columns, params.centers, part.shares, full.weights[part.start : part.stop],

@@ -133,8 +133,8 @@ class SoftKMeans:
         likelihood = energy = 0.0
         # Positive sums about zero keep the digits that sums about centers far above all rows would lose.
         about = params.centers if geometry.straight(self.divergence) else np.zeros((k, d))
-        gathered = Gathered(rows, k)
         complete = rows if rows.gaps is None else rows.some(~rows.gaps)
+        gathered = Gathered(complete, k)
         for part in self._complete(params, complete):
             some, moved = np.zeros(k), np.zeros((k, d))
             soft_kernels.first_about(part.columns, about, part.shares, some, moved)
