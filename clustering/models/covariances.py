@@ -169,7 +169,7 @@ def refitted(
     Parameters
     ----------
     weight
-        Σ s ``(k,)``, above zero.
+        Σ s ``(k,)``, above zero; for tied covariances, zero where a cluster has no rows.
     step
         New centers less old ones ``(k, d)``.
     centers

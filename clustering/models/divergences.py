@@ -60,7 +60,7 @@ def check_domain(divergence: Divergence, values: NDArray[Any]) -> None:
     DomainError
         Naming the first of them.
     """
-    if not len(values) or divergence in ("squared_euclidean", "mahalanobis"):
+    if not len(values) or straight(divergence):
         return
     if divergence == "cosine":
         whole = values.any(axis=1)
@@ -78,7 +78,26 @@ def check_domain(divergence: Divergence, values: NDArray[Any]) -> None:
 
 def origin(divergence: Divergence, mean: Array) -> Array:
     """Choose the shift ``(d,)``: zero where a row's distance from zero matters."""
-    return mean if divergence in ("squared_euclidean", "mahalanobis") else np.zeros_like(mean)
+    return mean if straight(divergence) else np.zeros_like(mean)
+
+
+def straight(divergence: Divergence) -> bool:
+    """Tell whether only differences of rows matter, so that sums may be taken about any point."""
+    return divergence in ("squared_euclidean", "mahalanobis")
+
+
+def resolution(divergence: Divergence, matrix: Array, row: Array, center: Array) -> float:
+    """Divergence up to which a row ``(d,)`` is at a center, as rounding leaves it."""
+    match divergence:
+        case "mahalanobis":
+            away, there = matrix @ row, matrix @ center
+            return 1e-28 * float(away @ away + there @ there)
+        case "kullback_leibler":
+            return 1e-14 * float(row.sum() + center.sum())
+        case "itakura_saito":
+            return 1e-14 * len(row)
+        case _:
+            return 1e-28 * float(row @ row + center @ center)
 
 
 def whitening(divergence: Divergence, covariance: Array) -> Array:

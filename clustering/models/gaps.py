@@ -82,6 +82,20 @@ def independent(kind: Covariance, centers: Array, factors: Array) -> tuple[Array
     return 1.0 / each**2, each**2, np.log(each) - 0.5 * LOG_2PI
 
 
+def expected_missing(columns: Array, whole: Array, offsets: Array, shares: Array) -> float:
+    """Σ s E log N of the missing features given the observed ones, at the params that expect them.
+
+    Parameters
+    ----------
+    columns
+        ``(d, m)``, NaN where missing.
+    whole, offsets
+        Log densities at the center: of all features ``(k,)``, and of the observed ones of each row ``(k, m)``.
+    """
+    lacking = np.isnan(columns).sum(axis=0)
+    return float(np.sum(shares * (whole[:, None] - offsets - 0.5 * lacking)))
+
+
 class Conditional(NamedTuple):
     """What the observed features of a pattern tell about one component."""
 

@@ -278,7 +278,8 @@ class KMeans:
             donor, w = int(statistics.distant.labels[row]), float(statistics.distant.weights[row])
             x = statistics.distant.rows[row]
             # A row no farther than its center is rounded is where the center is.
-            if statistics.distant.distances[row] <= 1e-28 * float(x @ x + placed[donor] @ placed[donor]):
+            near = geometry.resolution(self.divergence, params.matrix, x, placed[donor])
+            if statistics.distant.distances[row] <= near:
                 continue
             # What rounding leaves of a cluster's weight is no row.
             if weight[donor] - w <= 1e-12 * statistics.weight[donor]:

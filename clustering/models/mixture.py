@@ -136,8 +136,8 @@ class GaussianMixture:
         weight, first = np.zeros(k), np.zeros((k, d))
         second, overlap = complete.empty_moments(kind, k, d)
         objective = energy = 0.0
-        gathered = Gathered(rows, k)
         full = rows if rows.gaps is None else rows.some(~rows.gaps)
+        gathered = Gathered(full, k)
         for part in self._complete(params, full):
             kinds.add_moments(
                 kind, part.columns, params.centers, part.shares, full.weights[part.start : part.stop],
@@ -147,10 +147,10 @@ class GaussianMixture:
             energy -= part.energy
             gathered.take(part)
         if rows.gaps is not None:
-            for part, add in self._gappy(params, rows.some(rows.gaps)):
+            for part, add, missing in self._gappy(params, rows.some(rows.gaps)):
                 add(weight, first, second)
                 objective -= part.likelihood
-                energy -= part.energy
+                energy -= part.energy + missing
         return Moments(weight, first, second, overlap, objective, energy, len(rows), gathered.distant)
 
     def update(self, params: MixtureParams, statistics: Moments) -> MixtureUpdate:
@@ -165,7 +165,8 @@ class GaussianMixture:
         """
         after, rescued = self._maximised(params, statistics)
         expected = _expected(self, params, after, statistics)
-        # −log L at the old params is −(Σ s L + entropy); the same responsibilities keep their entropy.
+        # −log L at the old params is −(Σ s L + entropy); the same responsibilities keep their entropy, and what rows
+        # lack the distribution that it had at the old params.
         bound = statistics.objective if rescued else statistics.objective - statistics.energy - expected
         conditions = kinds.conditions(self.covariance, after.covariances, after.k)
         total = float(statistics.weight.sum())
@@ -193,7 +194,7 @@ class GaussianMixture:
         yield from placed(self._complete(params, full), rows.gaps, with_gaps=False)
         if rows.gaps is not None:
             yield from placed(
-                (part for part, _ in self._gappy(params, rows.some(rows.gaps))), rows.gaps, with_gaps=True
+                (part for part, *_ in self._gappy(params, rows.some(rows.gaps))), rows.gaps, with_gaps=True
             )
 
     def reported(self, objective: Any, weight: float) -> Any:
@@ -208,16 +209,18 @@ class GaussianMixture:
 
     def _gappy(
         self, params: MixtureParams, rows: Rows
-    ) -> Iterator[tuple[Shared, Callable[[Array, Array, Array], None]]]:
-        """Responsibilities of rows with gaps, and what adds their moments up."""
+    ) -> Iterator[tuple[Shared, Callable[[Array, Array, Array], None], float]]:
+        """Responsibilities of rows with gaps, what adds their moments up, and Σ s E log N of what they lack."""
         kind, k = self.covariance, params.k
         half, logs = np.full(k, 0.5), params.log_weights
+        whole = params.constants - logs
         if kind in ("tied", "full"):
             for pattern in gaps.patterns(rows, params.shift, k):
                 found, out, offsets = gaps.dependent(kind, params.centers, params.covariances, pattern)
                 part = gaps.soften(out, offsets, half, logs, rows.weights[pattern.places], 0)
                 part = part._replace(places=pattern.places)
-                yield part, partial(gaps.add_dependent, kind, pattern, found, params.centers, part.shares)
+                missing = gaps.expected_missing(pattern.columns, whole, offsets, part.shares)
+                yield part, partial(gaps.add_dependent, kind, pattern, found, params.centers, part.shares), missing
             return
         variances, scales, densities = gaps.independent(kind, params.centers, params.factors)
         for start, stop, columns in columns_of(rows, params.shift, k):
@@ -225,7 +228,8 @@ class GaussianMixture:
             gap_kernels.squares(columns, params.centers, scales, densities, out, offsets)
             part = gaps.soften(out, offsets, half, logs, rows.weights[start:stop], start)
             add = partial(gaps.add_independent, kind, columns, params.centers, variances, part.shares)
-            yield part, partial(add, observed=np.zeros_like(params.centers))
+            missing = gaps.expected_missing(columns, whole, offsets, part.shares)
+            yield part, partial(add, observed=np.zeros_like(params.centers)), missing
 
     def _complete(self, params: MixtureParams, rows: Rows) -> Iterator[Shared]:
         squares = partial(_squares, self.covariance, params.centers, params.factors)
@@ -240,7 +244,8 @@ class GaussianMixture:
         safe = np.where(alive, weight, 1.0)
         step = np.where(alive[:, None], statistics.first / safe[:, None], 0.0)
         centers = params.centers + step
-        made = kinds.refitted(kind, safe, step, statistics.second, statistics.overlap, params.centers, floor)
+        shared_by = np.where(alive, weight, 0.0) if kind == "tied" else safe
+        made = kinds.refitted(kind, shared_by, step, statistics.second, statistics.overlap, params.centers, floor)
         collapsed = [i for i in range(k) if not alive[i] or not _sound(kind, _own(kind, made, i), params.spread)]
         weights = weight / total
         after = replace(params, centers=centers, weights=weights, covariances=made)

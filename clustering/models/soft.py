@@ -110,7 +110,10 @@ def assignment(parts: Iterable[Shared], n: int, k: int, see: Callable[[Shared], 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """The additive statistics of soft assignment, about the centers that entered the pass."""
+    """The additive statistics of soft assignment, about the centers that entered the pass.
+
+    Of divergences that are no distances, sums are about zero.
+    """
 
     weight: Array
     """Σ s of each cluster ``(k,)``, with s a row's weight times its responsibility."""
@@ -123,7 +126,7 @@ class Moments:
     objective: float
     """−Σ w log Σ_k exp L_k."""
     energy: float
-    """−Σ s L."""
+    """−Σ s L; of rows with gaps in a mixture, L is what it is expected to be for the whole row."""
     count: int
     distant: Distant
     observed: Array = field(default_factory=lambda: np.zeros((0, 0)))

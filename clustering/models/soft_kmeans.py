@@ -131,11 +131,13 @@ class SoftKMeans:
         k, d = params.centers.shape
         weight, first = np.zeros(k), np.zeros((k, d))
         likelihood = energy = 0.0
-        gathered = Gathered(rows, k)
+        # Positive sums about zero keep the digits that sums about centers far above all rows would lose.
+        about = params.centers if geometry.straight(self.divergence) else np.zeros((k, d))
         complete = rows if rows.gaps is None else rows.some(~rows.gaps)
+        gathered = Gathered(complete, k)
         for part in self._complete(params, complete):
             some, moved = np.zeros(k), np.zeros((k, d))
-            soft_kernels.first_about(part.columns, params.centers, part.shares, some, moved)
+            soft_kernels.first_about(part.columns, about, part.shares, some, moved)
             weight += some
             first += moved
             likelihood += part.likelihood
@@ -163,14 +165,14 @@ class SoftKMeans:
         A cluster whose responsibilities are all zero is placed at the row farthest from its center.
         """
         weight = statistics.weight
-        total = statistics.first + weight[:, None] * params.centers
-        centers = geometry.refitted(self.divergence, weight, total, params.centers)
-        if self.divergence in ("squared_euclidean", "mahalanobis"):
+        if geometry.straight(self.divergence):
             # About the old centers, which keeps the digits of clusters far from the origin.
             weights = statistics.observed if statistics.observed.size else weight
             step = geometry.refitted(self.divergence, weights, statistics.first, np.zeros_like(params.centers))
             centers = params.centers + step
-        gain = geometry.gained(self.divergence, params.matrix, weight, total, centers, params.centers)
+        else:
+            centers = geometry.refitted(self.divergence, weight, statistics.first, params.centers)
+        gain = geometry.gained(self.divergence, params.matrix, weight, statistics.first, centers, params.centers)
         if statistics.observed.size:
             gain = float(np.sum(statistics.observed * step**2))
         reseeded: list[int] = []

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from brute import KINDS, blobs, divergences, holes, means, random_params, relative
+
+import clustering as c
+from clustering.data.rows import in_memory_rows
+from clustering.models.kmeans import KMeans, KMeansParams
+from clustering.models.mixture import GaussianMixture
+
+# One pass of mixtures and of soft k-means on rows with gaps is held against plain numpy beside those of complete rows.
+MODELS: dict[str, Any] = {
+    "k-means": c.KMeans(3),
+    "soft k-means": c.SoftKMeans(3, 0.5),
+    **{kind: c.GaussianMixture(3, kind, regularization=0.0) for kind in KINDS},
+}
+models = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+
+
+@pytest.fixture
+def gappy() -> np.ndarray:
+    return holes(1, blobs(0, 400, 4, 3), 0.25)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7], ids="missing-{}".format)
+def test_a_pass_of_k_means_measures_what_was_observed(share: float, rng: np.random.Generator) -> None:
+    values, weights, centers = holes(1, blobs(0, 300, 4, 3), share), rng.random(300) * 2, blobs(5, 3, 4, 3)
+    params, model = KMeansParams(np.full(4, 0.5), centers - 0.5), KMeans(3)
+    rows = in_memory_rows(values, weights, gaps=True)
+    away = divergences("squared_euclidean", values, centers)
+    found = model.assign(params, rows)
+    np.testing.assert_array_equal(found.labels, away.argmin(axis=1))
+    np.testing.assert_allclose(found.distances, away.min(axis=1), rtol=1e-12)
+    statistics = model.statistics(params, rows)
+    assert statistics.objective == pytest.approx(weights @ away.min(axis=1), rel=1e-13)
+    update = model.update(params, statistics)
+    shares = (found.labels[:, None] == np.arange(3)) * weights[:, None]
+    new = means("squared_euclidean", values, shares)
+    assert relative(update.params.shift + update.params.centers, new) < 1e-13
+    after = np.sum(shares * divergences("squared_euclidean", values, new))
+    assert update.objective == pytest.approx(after, rel=1e-11)
+
+
+@models
+def test_where_nothing_is_missing_nothing_changes(model: Any) -> None:
+    values = blobs(0, 400, 4, 3)
+    plain, fit = c.fit(values, model), c.fit(values, model, missing="marginalize")
+    np.testing.assert_allclose(fit.centers, plain.centers, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(fit.history, plain.history, rtol=1e-12)
+    np.testing.assert_array_equal(fit.predict(values, missing="marginalize"), plain.predict(values))
+
+
+@models
+@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
+def test_no_value_told_is_worse_than_the_one_before(model: Any, weighted: bool, gappy: np.ndarray) -> None:
+    weights = np.random.default_rng(0).random(len(gappy)) if weighted else None
+    fit = c.fit(
+        gappy, model, weights=weights, init="random", restarts=1, max_iterations=40, tolerance=0, missing="marginalize"
+    )
+    assert not [note for note in fit.fitted.notes if "placed" in note or "seeded" in note]
+    told = fit.history.ravel() * (-1 if isinstance(model, GaussianMixture) else 1)
+    assert (np.diff(told) <= 1e-12 * np.abs(told).max()).all()
+    assert fit.objective == pytest.approx(fit.score(gappy, weights=weights, missing="marginalize"), rel=1e-11)
+
+
+@models
+def test_a_feature_that_a_row_lacks_takes_no_part_in_its_label(model: Any, gappy: np.ndarray) -> None:
+    fit = c.fit(gappy, model, missing="marginalize", max_iterations=5)
+    labels = fit.predict(gappy, missing="marginalize")
+    row = holes(0, gappy[:1], 0.0)
+    for place in (0, 100, 399):
+        row = gappy[place : place + 1]
+        assert fit.predict(row, missing="marginalize") == labels[place]
+
+
+def test_missing_features_are_recovered_as_well_as_they_can_be(rng: np.random.Generator) -> None:
+    # Of two features of correlation 0.9, the second is missing where the first is high: the mean of what was observed
+    # is biased, and that of the mixture is not.
+    values = rng.standard_normal((40_000, 2)) @ np.linalg.cholesky(np.array([[1.0, 0.9], [0.9, 1.0]])).T
+    values[values[:, 0] > 0.5, 1] = np.nan
+    assert np.nanmean(values[:, 1]) < -0.3
+    fit = c.fit(values, c.GaussianMixture(1, "full", regularization=0.0), missing="marginalize", tolerance=1e-10)
+    np.testing.assert_allclose(fit.centers, [[0.0, 0.0]], atol=0.03)
+    np.testing.assert_allclose(fit.covariances[0], [[1.0, 0.9], [0.9, 1.0]], atol=0.04)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_place_of_rows_with_gaps_among_others_does_not_matter(kind: Any, gappy: np.ndarray) -> None:
+    model, params = GaussianMixture(3, kind), random_params(0, kind, 3, 4)
+    order = np.random.default_rng(0).permutation(len(gappy))
+    plain, permuted = (model.assign(params, in_memory_rows(rows, gaps=True)) for rows in (gappy, gappy[order]))
+    np.testing.assert_array_equal(permuted.labels, plain.labels[order])
+    np.testing.assert_allclose(permuted.distances, plain.distances[order], rtol=1e-12)
+    parts = [part for part in model.shared(params, in_memory_rows(gappy, gaps=True))]
+    places = np.concatenate([np.arange(len(gappy))[part.places] for part in parts])
+    np.testing.assert_array_equal(np.sort(places), np.arange(len(gappy)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_start_from_labels_takes_missing_features_at_the_class_mean(kind: Any, gappy: np.ndarray) -> None:
+    labels = np.arange(len(gappy)) % 3
+    model = c.GaussianMixture(3, kind, regularization=0.0)
+    fit = c.fit(gappy, model, labels=labels, init="labels", max_iterations=0, missing="marginalize")
+    shares = (labels[:, None] == np.arange(3)).astype(float)
+    observed = means("squared_euclidean", gappy, shares)
+    assert relative(fit.centers, observed) < 1e-12
+    np.testing.assert_allclose(fit.weights, shares.mean(axis=0), rtol=1e-13)
+    if kind == "diagonal":
+        spread = np.nanvar(gappy, axis=0)
+        for i in range(3):
+            squares = (gappy[labels == i] - observed[i]) ** 2
+            expected = np.where(np.isnan(squares), spread, squares).mean(axis=0)
+            np.testing.assert_allclose(fit.covariances[i], expected, rtol=1e-12)
