@@ -17,7 +17,7 @@ CACHED_BYTES = 256 * 1024
 
 def sub_block_length(d: int, k: int) -> int:
     """Rows of a sub-block; fixed by d and k, so that every sum is added up in the same order."""
-    return int(np.clip(CACHED_BYTES // (8 * max(d, k)) // 64 * 64, 64, 1024))
+    return int(np.clip(CACHED_BYTES // (8 * max(d, k)) // 64 * 64, 256, 1024))
 
 
 def columns_of(rows: Rows, shift: Array, k: int) -> Iterator[tuple[int, int, Array]]:

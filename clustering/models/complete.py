@@ -20,17 +20,10 @@ from clustering.models.soft import Gathered, Moments, Shared
 Array = NDArray[np.float64]
 
 
-def empty_moments(kind: Covariance, k: int, d: int) -> tuple[Array, Array]:
-    """Make second moments and overlaps of no rows."""
-    return np.zeros(kinds.shape(kind, k, d)), np.zeros((k, k) if kind == "tied" else (0, 0))
-
-
 def moments(kind: Covariance, params: KMeansParams, known: bool, rows: Rows) -> Moments:
     """Add up rows about the center of their cluster."""
     k, d = params.centers.shape
-    weight, first = np.zeros(k), np.zeros((k, d))
-    second, overlap = empty_moments(kind, k, d)
-    gathered = Gathered(rows, k)
+    sums, gathered = kinds.Accumulator(kind, params.centers, None), Gathered(rows, k)
     length = sub_block_length(d, k)
     for found in nearest(rows.values, params.shift, params.centers):
         for start in range(0, found.stop - found.start, length):
@@ -39,20 +32,19 @@ def moments(kind: Covariance, params: KMeansParams, known: bool, rows: Rows) -> 
             labels, least = found.labels[start:stop], found.distances[start:stop]
             if known and rows.labels is not None:
                 labels = rows.labels[found.start + start : found.start + stop]
-            weights = rows.weights[found.start + start : found.start + stop]
+            place = found.start + start
+            weights = rows.weights[place : place + stop - start]
             shares = np.zeros((k, stop - start))
             shares[labels, np.arange(stop - start)] = weights
-            kinds.add_moments(kind, columns, params.centers, shares, weights, weight, first, second, overlap)
-            place = found.start + start
+            sums.add(columns, shares, weights)
             gathered.take(Shared(place, place + stop - start, columns, shares, least, labels, least, 0.0, 0.0))
-    return Moments(weight, first, second, overlap, 0.0, 0.0, len(rows), gathered.distant)
+    return Moments(*sums.total(), 0.0, 0.0, len(rows), gathered.distant)
 
 
 def moments_with_gaps(kind: Covariance, params: KMeansParams, variance: Array, known: bool, rows: Rows) -> Moments:
     """Add up rows with gaps, taking the variances ``(d,)`` of what is missing."""
     k, d = params.centers.shape
-    weight, first = np.zeros(k), np.zeros((k, d))
-    second, overlap = empty_moments(kind, k, d)
+    sums = kinds.Accumulator(kind, params.centers, None)
     labels = rows.labels if known else KMeans(k).assign(params, rows).labels
     assert labels is not None
     for pattern in gaps.patterns(rows, params.shift, k):
@@ -60,11 +52,7 @@ def moments_with_gaps(kind: Covariance, params: KMeansParams, variance: Array, k
         shares = np.zeros((k, m))
         shares[labels[pattern.places], np.arange(m)] = rows.weights[pattern.places]
         if kind in ("tied", "full"):
-            alone = gaps.uncorrelated(variance, pattern)
-            gaps.add_dependent(kind, pattern, [alone] * k, params.centers, shares, weight, first, second)
+            gaps.add_dependent(pattern, [gaps.uncorrelated(variance, pattern)] * k, shares, sums)
         else:
-            variances = np.broadcast_to(variance, (k, d))
-            gaps.add_independent(
-                kind, pattern.columns, params.centers, variances, shares, weight, first, second, np.zeros((k, d))
-            )
-    return Moments(weight, first, second, overlap, 0.0, 0.0, len(rows), Gathered(rows, k).distant)
+            gaps.add_independent(pattern.columns, np.repeat(variance[None], k, axis=0), shares, sums)
+    return Moments(*sums.total(), 0.0, 0.0, len(rows), Gathered(rows, k).distant)

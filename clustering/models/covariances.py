@@ -5,18 +5,27 @@ Shapes: identity none ``(0,)``, spherical ``(k,)``, diagonal ``(k, d)``, tied ``
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from clustering.models import soft_kernels
+from clustering.models import products, soft_kernels
 from clustering.models.assignment import aligned_empty
 from clustering.models.names import Covariance
 
 Array = NDArray[np.float64]
+Squares = Callable[[Array, Array], None]
 
 FEW_FEATURES = 24
 """Up to this d full covariances are worked on by our own loops, beyond it by BLAS."""
+STRIP = 64
+"""Rows of a triangular matrix that are multiplied at once."""
+NEAR = 1e4
+"""Squared distance of centers from the origin, in units of the width, up to which differences of moments keep all but
+four digits."""
 
 DIMS: dict[str, tuple[str, ...]] = {
     "identity": ("none",),
@@ -77,88 +86,132 @@ def log_determinants(kind: Covariance, factor: Array, k: int, d: int) -> Array:
             return each
 
 
-def squares(kind: Covariance, columns: Array, centers: Array, factor: Array, out: Array) -> None:
-    """Fill `out` ``(k, m)`` with squared Mahalanobis distances of columns ``(d, m)`` from centers ``(k, d)``."""
+def squares(kind: Covariance, centers: Array, factor: Array) -> Squares:
+    """Make what fills ``(k, m)`` with squared Mahalanobis distances of columns ``(d, m)`` from centers ``(k, d)``."""
+    d = centers.shape[1]
     match kind:
         case "identity":
-            soft_kernels.squares(columns, centers, out)
+            return products.Squares(centers, 1.0)
         case "spherical":
-            soft_kernels.squares(columns, centers, out)
-            out *= (factor * factor)[:, None]
+            return partial(_spherical, products.Squares(centers, sharpness(kind, factor)), factor)
         case "diagonal":
-            soft_kernels.scaled_squares(columns, centers, factor * factor, out)
+            return products.Squares(centers, sharpness(kind, factor), factor * factor)
         case "tied":
             # Centers go the same way as the rows, so that a row at its center is there afterwards too.
-            white, centers_white = aligned_empty(columns.shape), np.empty(centers.shape[::-1])
-            soft_kernels.multiply(factor, columns, white)
-            soft_kernels.multiply(factor, np.ascontiguousarray(centers.T), centers_white)
-            soft_kernels.squares(white, np.ascontiguousarray(centers_white.T), out)
-        case "full" if len(columns) <= FEW_FEATURES:
-            soft_kernels.factored_squares(columns, centers, factor, out)
+            turn = soft_kernels.multiply if d <= FEW_FEATURES else _multiply
+            there = np.empty(centers.shape[::-1])
+            turn(factor, np.ascontiguousarray(centers.T), there)
+            return partial(_turned, turn, factor, products.Squares(np.ascontiguousarray(there.T), 1.0))
         case "full":
-            away, made = aligned_empty(columns.shape), aligned_empty(columns.shape)
-            for i, center in enumerate(centers):
-                np.subtract(columns, center[:, None], out=away)
-                np.matmul(factor[i], away, out=made)
-                np.einsum("dm,dm->m", made, made, out=out[i])
+            return partial(_full, centers, factor)
 
 
-def add_moments(
-    kind: Covariance, columns: Array, centers: Array, shares: Array, weights: Array,
-    weight: Array, first: Array, second: Array, overlap: Array,
-) -> None:  # fmt: skip
-    """Add the moments of columns ``(d, m)`` about the centers, with shares ``(k, m)``.
+def _spherical(inner: Squares, factor: Array, columns: Array, out: Array) -> None:
+    inner(columns, out)
+    out *= (factor * factor)[:, None]
 
-    For tied covariances `second` is Σ w (x − c̄)(x − c̄)ᵀ about each row's own mean of centers c̄ = Σ r c; what it
-    lacks of Σ s (x − c)(x − c)ᵀ is the spread of the centers about c̄, which follows from `overlap`: no difference of
-    large numbers is taken.
-    """
-    part_weight, part_first, part_second = np.zeros_like(weight), np.zeros_like(first), np.zeros_like(second)
+
+def _turned(
+    turn: Callable[[Array, Array, Array], None], factor: Array, inner: Squares, columns: Array, out: Array
+) -> None:
+    white = aligned_empty(columns.shape)
+    turn(factor, columns, white)
+    inner(white, out)
+
+
+def _full(centers: Array, factor: Array, columns: Array, out: Array) -> None:
+    if len(columns) <= FEW_FEATURES:
+        soft_kernels.factored_squares(columns, centers, factor, out)
+        return
+    away, made = aligned_empty(columns.shape), aligned_empty(columns.shape)
+    for i, center in enumerate(centers):
+        np.subtract(columns, center[:, None], out=away)
+        _multiply(factor[i], away, made)
+        np.einsum("dm,dm->m", made, made, out=out[i])
+
+
+def _multiply(lower: Array, columns: Array, made: Array) -> None:
+    """Multiply a lower triangular matrix ``(d, d)`` and columns, leaving out most of its zeros."""
+    d = len(lower)
+    for start in range(0, d, STRIP):
+        stop = min(d, start + STRIP)
+        np.matmul(lower[start:stop, :stop], columns[:stop], out=made[start:stop])
+
+
+def sharpness(kind: Covariance, factor: Array) -> float:
+    """Bound the greatest inverse variance in any direction."""
     match kind:
         case "identity":
-            soft_kernels.first_about(columns, centers, shares, part_weight, part_first)
-        case "spherical":
-            each = np.zeros_like(first)
-            soft_kernels.diagonal_about(columns, centers, shares, part_weight, part_first, each)
-            part_second += each.sum(axis=1)
-        case "diagonal":
-            soft_kernels.diagonal_about(columns, centers, shares, part_weight, part_first, part_second)
-        case "tied":
-            soft_kernels.first_about(columns, centers, shares, part_weight, part_first)
-            overlap += _tied(columns, centers, shares, weights, part_second)
-        case "full" if len(columns) <= FEW_FEATURES:
-            soft_kernels.full_about(columns, centers, shares, part_weight, part_first, part_second)
-        case "full":
-            part_weight += shares.sum(axis=1)
-            away = aligned_empty(columns.shape)
-            roots = np.sqrt(shares)
-            for i in np.flatnonzero(part_weight):
-                np.subtract(columns, centers[i][:, None], out=away)
-                part_first[i] = away @ shares[i]
-                away *= roots[i]
-                np.matmul(away, away.T, out=part_second[i])
-    # Two levels: the error grows with the rows of a sub-block, not with those of a block.
-    weight += part_weight
-    first += part_first
-    second += part_second
+            return 1.0
+        case "spherical" | "diagonal":
+            return float((factor * factor).max())
+        case _:
+            return float(np.sum(factor * factor, axis=(-2, -1)).max())
 
 
-def _tied(columns: Array, centers: Array, shares: Array, weights: Array, second: Array) -> Array:
-    """Add Σ w (x − c̄)(x − c̄)ᵀ to `second`, and give Σ s_i s_j / w ``(k, k)``."""
-    with np.errstate(divide="ignore"):
-        inverse = np.where(weights > 0.0, 1.0 / weights, 0.0)
-    likeliest = shares.argmax(axis=0)
-    # c̄ is taken from the likeliest center on: exact where a row has only one.
-    away = columns - centers[likeliest].T
-    part = shares * inverse
-    for i, center in enumerate(centers):
-        others = np.flatnonzero((part[i] > 0.0) & (likeliest != i))
-        if len(others):
-            away[:, others] -= part[i, others] * (center[:, None] - centers[likeliest[others]].T)
-    away *= np.sqrt(weights)
-    second += away @ away.T
-    pairs: Array = part @ shares.T
-    return pairs
+def is_near(kind: Covariance, centers: Array, factor: Array) -> bool:
+    """Tell whether centers are so near, in units of the width, that moments of all may be taken about one origin."""
+    return kind == "tied" and bool(np.sum((centers @ factor.T) ** 2, axis=1).max() < NEAR)
+
+
+class Accumulator:
+    """Adds up the moments of rows about the centers ``(k, d)``.
+
+    For tied covariances of centers that are near, `second` is Σ w x xᵀ. Where they are not, it is Σ w (x − c̄)(x − c̄)ᵀ
+    about each row's own mean of centers c̄ = Σ r c; what that lacks of Σ s (x − c)(x − c)ᵀ is the spread of the centers
+    about c̄, which follows from `overlap`: no difference of large numbers is taken.
+    """
+
+    def __init__(self, kind: Covariance, centers: Array, factor: Array | None) -> None:
+        k, d = centers.shape
+        self.kind, self.centers = kind, centers
+        scale = np.inf if factor is None else sharpness(kind, factor)
+        self.sums = products.Sums(centers, scale, squared=kind in ("spherical", "diagonal"))
+        self.near = factor is not None and is_near(kind, centers, factor)
+        self.second = np.zeros(shape(kind, k, d))
+        self.overlap = np.zeros((k, k) if kind == "tied" and not self.near else (0, 0))
+        self.weight, self.first = np.zeros(k), np.zeros((k, d))
+
+    def add(self, columns: Array, shares: Array, weights: Array) -> None:
+        """Add columns ``(d, m)`` with shares ``(k, m)``, which add up to the weights ``(m,)``."""
+        match self.kind:
+            case "tied":
+                self.sums.add(columns, shares)
+                away = columns
+                if not self.near:
+                    with np.errstate(divide="ignore"):
+                        part = shares * np.where(weights > 0.0, 1.0 / weights, 0.0)
+                    away = columns - np.matmul(self.centers.T, part)
+                    self.overlap += np.matmul(part, shares.T)
+                away = away * np.sqrt(weights)
+                self.second += np.matmul(away, away.T)
+            case "full" if len(columns) <= FEW_FEATURES:
+                weight, first, second = (np.zeros_like(total) for total in (self.weight, self.first, self.second))
+                soft_kernels.full_about(columns, self.centers, shares, weight, first, second)
+                self.weight += weight
+                self.first += first
+                self.second += second
+            case "full":
+                weight, roots = shares.sum(axis=1), np.sqrt(shares)
+                away, moment = aligned_empty(columns.shape), aligned_empty(self.second.shape[1:])
+                for i in np.flatnonzero(weight):
+                    np.subtract(columns, self.centers[i][:, None], out=away)
+                    self.first[i] += away @ shares[i]
+                    away *= roots[i]
+                    self.second[i] += np.matmul(away, away.T, out=moment)
+                self.weight += weight
+            case _:
+                self.sums.add(columns, shares)
+
+    def total(self) -> tuple[Array, Array, Array, Array]:
+        """Give Σ s ``(k,)``, Σ s (x − c) ``(k, d)``, the second moments, and the overlap."""
+        weight, first, each = self.sums.total()
+        second = self.second
+        if self.kind == "diagonal":
+            second = second + each
+        elif self.kind == "spherical":
+            second = second + each.sum(axis=1)
+        return self.weight + weight, self.first + first, second, self.overlap
 
 
 def refitted(
@@ -187,6 +240,10 @@ def refitted(
         case "diagonal":
             spread: Array = second / weight[:, None] - step * step
             return spread.clip(0.0) + floor
+        case "tied" if not overlap.size:
+            places = centers + step
+            total = second - places.T @ (weight[:, None] * places)
+            return _symmetric(total / weight.sum()) + floor * np.eye(d)
         case "tied":
             total = second.copy()
             for i in range(len(centers) - 1):

@@ -17,19 +17,21 @@ cosine              1 − x·c / (‖x‖ ‖c‖)                    not all ze
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clustering.errors import ConfigError, DataError, nearest
-from clustering.models import divergence_kernels, soft_kernels
+from clustering.models import divergence_kernels, products, soft_kernels
 from clustering.models.assignment import Assigned, sub_blocks
 from clustering.models.assignment import nearest as nearest_centers
 from clustering.models.names import DIVERGENCES, Divergence
 
 Array = NDArray[np.float64]
+Fill = Callable[[Array, Array], None]
 
 TINY = float(np.finfo(float).tiny)
 """A center's zero counts as this in logarithms, so that no divergence is infinite."""
@@ -204,7 +206,7 @@ def assigned(
             case _:
                 columns = np.ascontiguousarray(rows.T)
                 out = np.empty((len(centers), len(rows)))
-                fill(divergence, matrix, centers, columns, out)
+                squares(divergence, matrix, centers)(columns, out)
                 labels, least = np.empty(len(rows), np.int32), np.empty(len(rows))
                 divergence_kernels.least_of(out, labels, least)
                 yield Assigned(start, start + len(rows), rows, labels, least)
@@ -217,27 +219,48 @@ def _whitened(matrix: Array, rows: Array) -> Array:
     return np.ascontiguousarray(made.T)
 
 
-def fill(divergence: Divergence, matrix: Array, centers: Array, columns: Array, out: Array) -> None:
-    """Fill `out` ``(k, m)`` with the divergences of columns ``(d, m)`` from centers ``(k, d)``.
+def squares(divergence: Divergence, matrix: Array, centers: Array, sharpness: float = np.inf) -> Fill:
+    """Make what fills ``(k, m)`` with the divergences of columns ``(d, m)`` from centers ``(k, d)``.
 
     For the cosine, columns are brought to length 1 on the way.
+
+    Parameters
+    ----------
+    sharpness
+        Factor that divergences are multiplied by afterwards; see `clustering.models.products`.
     """
     match divergence:
         case "squared_euclidean":
-            soft_kernels.squares(columns, centers, out)
+            return products.Squares(centers, sharpness)
         case "mahalanobis":
-            white = np.empty(columns.shape)
-            soft_kernels.multiply(matrix, columns, white)
-            soft_kernels.squares(white, _whitened(matrix, centers), out)
+            return partial(_mahalanobis, matrix, _whitened(matrix, centers))
         case "cosine":
-            columns /= _norms(np.ascontiguousarray(columns.T))
-            soft_kernels.squares(columns, centers, out)
-            out *= 0.5
+            return partial(_cosine, centers)
         case "kullback_leibler":
             logs = np.log(np.maximum(centers, TINY))
-            divergence_kernels.kullback_leibler(columns, centers, logs, out)
+            return partial(_kullback_leibler, centers, logs)
         case "itakura_saito":
-            divergence_kernels.itakura_saito(columns, np.maximum(centers, TINY), out)
+            return partial(_itakura_saito, np.maximum(centers, TINY))
+
+
+def _mahalanobis(matrix: Array, centers: Array, columns: Array, out: Array) -> None:
+    white = np.empty(columns.shape)
+    soft_kernels.multiply(matrix, columns, white)
+    soft_kernels.squares(white, centers, out)
+
+
+def _cosine(centers: Array, columns: Array, out: Array) -> None:
+    columns /= _norms(np.ascontiguousarray(columns.T))
+    soft_kernels.squares(columns, centers, out)
+    out *= 0.5
+
+
+def _kullback_leibler(centers: Array, logs: Array, columns: Array, out: Array) -> None:
+    divergence_kernels.kullback_leibler(columns, centers, logs, out)
+
+
+def _itakura_saito(centers: Array, columns: Array, out: Array) -> None:
+    divergence_kernels.itakura_saito(columns, centers, out)
 
 
 def gained(divergence: Divergence, matrix: Array, weight: Array, total: Array, new: Array, old: Array) -> float:

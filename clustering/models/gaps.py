@@ -145,36 +145,34 @@ def dependent(
     return found, out, offsets
 
 
-def add_dependent(
-    kind: Covariance, pattern: Pattern, found: list[Conditional], centers: Array, shares: Array,
-    weight: Array, first: Array, second: Array,
-) -> None:  # fmt: skip
-    """Add the moments of a pattern's rows about the centers, with conditional means and covariances."""
+def add_dependent(pattern: Pattern, found: list[Conditional], shares: Array, sums: kinds.Accumulator) -> None:
+    """Add the moments of a pattern's rows, with conditional means and covariances."""
     o, m = pattern.observed, pattern.missing
     for i, given in enumerate(found):
-        share = shares[i]
+        share, center = shares[i], sums.centers[i]
         away = np.empty_like(pattern.columns)
-        away[o] = pattern.columns[o] - centers[i, o][:, None]
+        away[o] = pattern.columns[o] - center[o][:, None]
         away[m] = given.regression @ away[o]
         total = float(share.sum())
-        weight[i] += total
-        first[i] += away @ share
+        sums.weight[i] += total
+        sums.first[i] += away @ share
+        if sums.near:
+            away += center[:, None]
         moment = (away * share) @ away.T
         moment[np.ix_(m, m)] += total * given.rest
-        if kind == "tied":
-            second += moment
+        if sums.kind == "tied":
+            sums.second += moment
         else:
-            second[i] += moment
+            sums.second[i] += moment
 
 
-def add_independent(
-    kind: Covariance, columns: Array, centers: Array, variances: Array, shares: Array,
-    weight: Array, first: Array, second: Array, observed: Array,
-) -> None:  # fmt: skip
-    """Add the moments of columns with gaps about the centers, where features are independent."""
-    each = np.zeros_like(first)
-    gap_kernels.moments(columns, centers, variances, shares, weight, first, each, observed)
-    if kind == "spherical":
-        second += each.sum(axis=1)
-    elif kind == "diagonal":
-        second += each
+def add_independent(columns: Array, variances: Array, shares: Array, sums: kinds.Accumulator) -> None:
+    """Add the moments of columns with gaps, where features are independent and have variances ``(k, d)``."""
+    each = np.zeros_like(sums.first)
+    gap_kernels.moments(
+        columns, sums.centers, variances, shares, sums.weight, sums.first, each, np.zeros_like(sums.first)
+    )
+    if sums.kind == "spherical":
+        sums.second += each.sum(axis=1)
+    elif sums.kind == "diagonal":
+        sums.second += each

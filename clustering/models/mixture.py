@@ -132,26 +132,21 @@ class GaussianMixture:
 
     def statistics(self, params: MixtureParams, rows: Rows) -> Moments:
         """Take the expectation step (lecture, "E-step"), and add up the moments."""
-        kind, (k, d) = self.covariance, params.centers.shape
-        weight, first = np.zeros(k), np.zeros((k, d))
-        second, overlap = complete.empty_moments(kind, k, d)
+        sums = kinds.Accumulator(self.covariance, params.centers, params.factors)
         objective = energy = 0.0
         full = rows if rows.gaps is None else rows.some(~rows.gaps)
-        gathered = Gathered(full, k)
+        gathered = Gathered(full, params.k)
         for part in self._complete(params, full):
-            kinds.add_moments(
-                kind, part.columns, params.centers, part.shares, full.weights[part.start : part.stop],
-                weight, first, second, overlap,
-            )  # fmt: skip
+            sums.add(part.columns, part.shares, full.weights[part.start : part.stop])
             objective -= part.likelihood
             energy -= part.energy
             gathered.take(part)
         if rows.gaps is not None:
             for part, add, missing in self._gappy(params, rows.some(rows.gaps)):
-                add(weight, first, second)
+                add(sums)
                 objective -= part.likelihood
                 energy -= part.energy + missing
-        return Moments(weight, first, second, overlap, objective, energy, len(rows), gathered.distant)
+        return Moments(*sums.total(), objective, energy, len(rows), gathered.distant)
 
     def update(self, params: MixtureParams, statistics: Moments) -> MixtureUpdate:
         """Take the maximisation step (lecture, "M-step").
@@ -209,7 +204,7 @@ class GaussianMixture:
 
     def _gappy(
         self, params: MixtureParams, rows: Rows
-    ) -> Iterator[tuple[Shared, Callable[[Array, Array, Array], None], float]]:
+    ) -> Iterator[tuple[Shared, Callable[[kinds.Accumulator], None], float]]:
         """Responsibilities of rows with gaps, what adds their moments up, and Σ s E log N of what they lack."""
         kind, k = self.covariance, params.k
         half, logs = np.full(k, 0.5), params.log_weights
@@ -220,19 +215,18 @@ class GaussianMixture:
                 part = gaps.soften(out, offsets, half, logs, rows.weights[pattern.places], 0)
                 part = part._replace(places=pattern.places)
                 missing = gaps.expected_missing(pattern.columns, whole, offsets, part.shares)
-                yield part, partial(gaps.add_dependent, kind, pattern, found, params.centers, part.shares), missing
+                yield part, partial(gaps.add_dependent, pattern, found, part.shares), missing
             return
         variances, scales, densities = gaps.independent(kind, params.centers, params.factors)
         for start, stop, columns in columns_of(rows, params.shift, k):
             out, offsets = np.empty((k, stop - start)), np.empty((k, stop - start))
             gap_kernels.squares(columns, params.centers, scales, densities, out, offsets)
             part = gaps.soften(out, offsets, half, logs, rows.weights[start:stop], start)
-            add = partial(gaps.add_independent, kind, columns, params.centers, variances, part.shares)
             missing = gaps.expected_missing(columns, whole, offsets, part.shares)
-            yield part, partial(add, observed=np.zeros_like(params.centers)), missing
+            yield part, partial(gaps.add_independent, columns, variances, part.shares), missing
 
     def _complete(self, params: MixtureParams, rows: Rows) -> Iterator[Shared]:
-        squares = partial(_squares, self.covariance, params.centers, params.factors)
+        squares = kinds.squares(self.covariance, params.centers, params.factors)
         return shared(rows, params.shift, params.k, squares, np.full(params.k, 0.5), params.constants)
 
     def _maximised(self, params: MixtureParams, statistics: Moments) -> tuple[MixtureParams, tuple[str, ...]]:
@@ -294,10 +288,6 @@ class GaussianMixture:
             rescues=params.rescues + len(collapsed),
         )  # fmt: skip
         return after, tuple(notes)
-
-
-def _squares(kind: Covariance, centers: Array, factors: Array, columns: Array, out: Array) -> None:
-    kinds.squares(kind, columns, centers, factors, out)
 
 
 def _own(kind: Covariance, covariances: Array, cluster: int) -> Array:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from clustering.data.rows import Rows
 from clustering.errors import ConfigError
 from clustering.models import divergences as geometry
-from clustering.models import gap_kernels, gaps, soft_kernels
+from clustering.models import gap_kernels, gaps, products
 from clustering.models.columns import columns_of
 from clustering.models.kmeans import KMeans, KMeansParams, check_k, distinct_rows
 from clustering.models.model import TRACKED, Assignment
@@ -129,20 +128,19 @@ class SoftKMeans:
     def statistics(self, params: SoftKMeansParams, rows: Rows) -> Moments:
         """Share the rows out (lecture, "Assignment"), and add up."""
         k, d = params.centers.shape
-        weight, first = np.zeros(k), np.zeros((k, d))
         likelihood = energy = 0.0
         # Positive sums about zero keep the digits that sums about centers far above all rows would lose.
         about = params.centers if geometry.straight(self.divergence) else np.zeros((k, d))
+        sharpness = 2.0 * params.beta if self.divergence == "squared_euclidean" else np.inf
+        sums = products.Sums(about, sharpness, squared=False)
         complete = rows if rows.gaps is None else rows.some(~rows.gaps)
         gathered = Gathered(complete, k)
         for part in self._complete(params, complete):
-            some, moved = np.zeros(k), np.zeros((k, d))
-            soft_kernels.first_about(part.columns, about, part.shares, some, moved)
-            weight += some
-            first += moved
+            sums.add(part.columns, part.shares)
             likelihood += part.likelihood
             energy += part.energy
             gathered.take(part)
+        weight, first, _ = sums.total()
         observed = np.zeros((0, 0))
         if rows.gaps is not None:
             observed = np.repeat(weight[:, None], d, axis=1)
@@ -221,7 +219,7 @@ class SoftKMeans:
 
     def _complete(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Shared]:
         geometry.check_domain(self.divergence, rows.values)
-        fill = partial(geometry.fill, self.divergence, params.matrix, params.centers)
+        fill = geometry.squares(self.divergence, params.matrix, params.centers, 2.0 * params.beta)
         return shared(rows, params.shift, params.k, fill, np.full(params.k, params.beta), np.zeros(params.k))
 
     def reported(self, objective: Any, weight: float) -> Any:

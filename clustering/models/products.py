@@ -1,0 +1,103 @@
+"""Squares and moments by matrix products, where these are faster and lose nothing that counts.
+
+‖x − c‖² = ‖x‖² − 2 x·c + ‖c‖² is off by the rounding of ‖x‖² + ‖c‖². It is used where that is far below what the
+log-likelihood is told by; elsewhere the squares of differences are added up one by one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.models import soft_kernels
+from clustering.models.assignment import aligned_empty
+
+Array = NDArray[np.float64]
+
+MANY = 1024
+"""From this k·d on, matrix products are faster than loops."""
+LOST = 1e-12
+"""What rounding may take, in units of the squared width."""
+
+
+class Squares:
+    """Squared distances from centers ``(k, d)``, each feature scaled by ``(k, d)`` where `scales` are given.
+
+    Parameters
+    ----------
+    sharpness
+        Greatest factor, scales included, that squares are multiplied by.
+    """
+
+    def __init__(self, centers: Array, sharpness: float, scales: Array | None = None) -> None:
+        self.centers, self.sharpness, self.scales = centers, sharpness, scales
+        scaled = centers if scales is None else scales * centers
+        self.slopes = -2.0 * scaled
+        self.norms = np.sum(scaled * centers, axis=1)[:, None]
+
+    def __call__(self, columns: Array, out: Array) -> None:
+        """Fill `out` ``(k, m)`` for columns ``(d, m)``."""
+        if not exact(columns, self.centers, self.sharpness):
+            if self.scales is None:
+                soft_kernels.squares(columns, self.centers, out)
+            else:
+                soft_kernels.scaled_squares(columns, self.centers, self.scales, out)
+            return
+        np.matmul(self.slopes, columns, out=out)
+        if self.scales is None:
+            out += np.einsum("dm,dm->m", columns, columns)
+        else:
+            squared = np.multiply(columns, columns, out=aligned_empty(columns.shape))
+            out += np.matmul(self.scales, squared, out=aligned_empty(out.shape))
+        out += self.norms
+        np.maximum(out, 0.0, out=out)
+
+
+class Sums:
+    """Σ s, Σ s (x − c), and Σ s (x − c)² where `squared`, about centers ``(k, d)``."""
+
+    def __init__(self, centers: Array, sharpness: float, *, squared: bool) -> None:
+        self.centers, self.sharpness, self.squared = centers, sharpness, squared
+        k = len(centers)
+        none = np.zeros((0, 0))
+        # About the centers, and about the origin.
+        self.weight, self.first = np.zeros(k), np.zeros_like(centers)
+        self.second = np.zeros_like(centers) if squared else none
+        self.raw_weight, self.raw_first = np.zeros(k), np.zeros_like(centers)
+        self.raw_second = np.zeros_like(centers) if squared else none
+
+    def add(self, columns: Array, shares: Array) -> None:
+        """Add columns ``(d, m)`` with shares ``(k, m)``."""
+        if exact(columns, self.centers, self.sharpness):
+            self.raw_weight += shares.sum(axis=1)
+            self.raw_first += np.matmul(shares, columns.T)
+            if self.squared:
+                squared = np.multiply(columns, columns, out=aligned_empty(columns.shape))
+                self.raw_second += np.matmul(shares, squared.T)
+            return
+        # Two levels: the error grows with the rows of a sub-block, not with those of a block.
+        weight, first = np.zeros_like(self.weight), np.zeros_like(self.first)
+        if self.squared:
+            second = np.zeros_like(self.second)
+            soft_kernels.diagonal_about(columns, self.centers, shares, weight, first, second)
+            self.second += second
+        else:
+            soft_kernels.first_about(columns, self.centers, shares, weight, first)
+        self.weight += weight
+        self.first += first
+
+    def total(self) -> tuple[Array, Array, Array]:
+        """Give the sums ``(k,)``, ``(k, d)`` and ``(k, d)``, all about the centers."""
+        moved = self.raw_weight[:, None] * self.centers
+        second = self.second
+        if self.squared:
+            second = second + np.maximum(0.0, self.raw_second - self.centers * (2.0 * self.raw_first - moved))
+        return self.weight + self.raw_weight, self.first + (self.raw_first - moved), second
+
+
+def exact(columns: Array, centers: Array, sharpness: float) -> bool:
+    """Tell whether products are faster for columns ``(d, m)``, and keep what counts."""
+    if len(centers) < 8 or len(centers) * len(columns) < MANY or not sharpness < np.inf:
+        return False
+    farthest = float(np.einsum("dm,dm->m", columns, columns).max()) + float(np.sum(centers * centers, axis=1).max())
+    return farthest * sharpness * float(np.finfo(float).eps) < LOST
