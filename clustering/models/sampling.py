@@ -12,7 +12,6 @@ from numba import njit
 from numpy.typing import NDArray
 
 from clustering.errors import ConfigError, nearest
-from clustering.models import covariances as kinds
 from clustering.models.kernels import FAST
 from clustering.models.mixture import GaussianMixture
 from clustering.models.names import COVARIANCES, Covariance
@@ -79,13 +78,14 @@ class Generative:
     @property
     def d(self) -> int:
         """Number of features."""
-        return self.means.shape[1]
+        return int(self.means.shape[1])
 
     @cached_property
     def _edges(self) -> Array:
         edges: Array = np.cumsum(self.weights)
         # The last share above zero ends at 1 exactly, so that no component of weight 0 is ever chosen.
-        return edges / edges[-1]
+        edges /= edges[-1]
+        return edges
 
     @cached_property
     def _factors(self) -> Array:
