@@ -173,14 +173,14 @@ def test_other_models_do_not_describe_how_rows_come_about(pair: np.ndarray, mode
 @pytest.mark.parametrize("n", [0, -3, 2.0, 1.5, True, "5", None], ids=repr)
 def test_a_number_of_rows_that_is_none_is_refused(pair: np.ndarray, n: Any) -> None:
     fit = clustering.fit(pair, clustering.GaussianMixture(2))
-    with pytest.raises(ConfigError, match="n is .*; a whole number of 1 or more is needed"):
+    with pytest.raises(ConfigError, match=r"n is .*; a whole number of 1 or more is needed"):
         fit.sample(n)
 
 
 @pytest.mark.parametrize("seed", [-1, 0.5, False], ids=repr)
 def test_a_seed_that_is_none_is_refused(pair: np.ndarray, seed: Any) -> None:
     fit = clustering.fit(pair, clustering.GaussianMixture(2))
-    with pytest.raises(ConfigError, match="seed is .*; a whole number of 0 or more is needed"):
+    with pytest.raises(ConfigError, match=r"seed is .*; a whole number of 0 or more is needed"):
         fit.sample(3, seed)
 
 
