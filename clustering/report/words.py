@@ -71,12 +71,9 @@ def tiles(fitted: Fitted, objective: float) -> Sequence[tuple[float, str]]:
     weight = fitted.summary.weight
     match fitted.model.kind:
         case "gaussian_mixture":
-            return (objective, "mean log-likelihood per unit weight"), (objective * weight, "log-likelihood log L")
+            return (objective, "log-likelihood per unit weight"), (objective * weight, "log-likelihood log L")
         case "soft_kmeans":
-            return (
-                (objective, "free energy F"),
-                (objective / weight, "F per unit weight"),
-                (fitted.params.beta, "stiffness β"),
-            )
+            stiffness = f"free energy F at β = {fitted.params.beta:.6g}"
+            return (objective, stiffness), (objective / weight, "F per unit weight")
         case _:
             return (objective, "objective J"), (objective / weight, "J per unit weight")

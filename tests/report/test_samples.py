@@ -148,7 +148,7 @@ def test_a_mixture_is_reported_by_its_likelihood() -> None:
     page, pictures = report(MODELS["full"], data())
     assert titles(pictures) == ["Samples", "Log-likelihood", "Centers", "Sizes", "Effective sizes by pass"]
     assert pictures[1].caption.endswith("It never falls.")
-    for said in ("mean log-likelihood per unit weight", "mixing weight", "effective size", "condition of Σ"):
+    for said in ("log-likelihood per unit weight", "mixing weight", "effective size", "condition of Σ"):
         assert said in page.text
     assert "J" not in {word.strip(".,") for word in page.text.split()}
     sizes = [float(page.cells[i + 3].replace(",", "")) for i, cell in enumerate(page.cells) if cell.endswith(" %")]
@@ -168,8 +168,8 @@ def test_soft_k_means_is_reported_by_its_free_energy() -> None:
     page, pictures = report(MODELS["soft"], data())
     assert titles(pictures) == ["Samples", "Free energy", "Centers", "Sizes", "Effective sizes by pass"]
     assert pictures[1].caption.endswith("It never rises.")
-    assert "free energy F" in page.text
-    assert "stiffness β" in page.text
+    assert "free energy F at β = 2" in page.text
+    assert "F per unit weight" in page.text
     assert "J" not in {word.strip(".,") for word in page.text.split()}
 
 
