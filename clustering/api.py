@@ -21,12 +21,13 @@ from clustering.execution.engine import connect
 from clustering.execution.passes import rounds
 from clustering.fitting import start as starting
 from clustering.fitting.fitted import Fitted, Summary, fitted
-from clustering.fitting.labelling import LabelStatistics, Wanted, label, nowhere
+from clustering.fitting.labelling import LabelStatistics, Wanted, label, label_attributes, label_type, nowhere
 from clustering.fitting.loop import PassRecord, Rule, Stop, iterate
 from clustering.models.kinds import MODELS
 from clustering.models.kmeans import KMeans
+from clustering.models.sampling import generative, whole
 from clustering.storage.labels import in_memory
-from clustering.storage.model import load_model, save_model, to_dataset
+from clustering.storage.model import feature_coordinates, load_model, save_model, to_dataset
 
 MEMORY = 2048 * MIB
 """Default memory budget of a worker, in bytes."""
@@ -165,6 +166,39 @@ class Fit:
         """Objective of data under this model; see `objective`."""
         sums = self._label(data, options, Wanted())[1]
         return float(self.model.reported(sums.objective, float(sums.weight.sum())))
+
+    def sample(self, n: int, seed: int = 0) -> Any:
+        """Draw new rows from the fitted model: a component first, then a row of its Gaussian.
+
+        Parameters
+        ----------
+        n
+            Number of rows.
+        seed
+            A whole number of 0 or more. Row i follows from the seed and i alone.
+
+        Returns
+        -------
+        tuple of ndarray, or xarray.Dataset
+            Rows ``(n, d)`` in the data's own units, and the components ``(n,)`` that they were drawn from; of a
+            labelled fit, the variables ``rows (sample, feature)`` and ``labels (sample)``.
+
+        Raises
+        ------
+        ConfigError
+            For a model that does not describe how rows come about, such as k-means; or a number out of its range.
+        """
+        n, seed = whole("n", n, 1), whole("seed", seed, 0)
+        ((rows, components),) = generative(self.model, self.params).draw(n, seed, n)
+        labels = components.astype(label_type(self.model.k))
+        if not self.labelled:
+            return rows, labels
+        coordinates = feature_coordinates(self.fitted.features, ("sample", "rows", "labels"))
+        names = [str(feature) for feature in self.fitted.features]
+        return xr.Dataset(
+            {"rows": (("sample", "feature"), rows), "labels": ("sample", labels, label_attributes(self.model.k))},
+            {"feature": names, **coordinates},
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a Zarr group; `load_fit` reads it back to the last bit."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
 from clustering import __version__
 from clustering.errors import ClusteringError, ConfigError, MissingDependencyError, SourceError
+
+if TYPE_CHECKING:
+    from clustering.data.ingest import Ingested
 
 app = App(
     name="clustering",
@@ -41,23 +45,52 @@ Orchestrated = Annotated[
 
 
 @app.command
-def ingest(src: str, dest: str, *, overwrite: bool = False, json_: AsJson = False) -> None:
-    """Convert a file to Zarr: an image, npy, npz, csv, parquet, NetCDF or HDF5.
+def ingest(
+    src: str,
+    dest: str,
+    *,
+    parameters: str | None = None,
+    rows: int | None = None,
+    seed: int | None = None,
+    chunk_rows: int | None = None,
+    overwrite: bool = False,
+    json_: AsJson = False,
+) -> None:
+    """Convert a file to Zarr: an image, npy, npz, csv, parquet, NetCDF or HDF5; or draw rows from a mixture.
 
     Example: clustering ingest photo.jpg photo.zarr
+
+    Example: clustering ingest mixture drawn.zarr --parameters configs/parameters/lecture-mixture.yaml --rows 1000000
 
     Parameters
     ----------
     src
-        File to convert.
+        File to convert; or the word mixture.
     dest
         Folder of the Zarr group to write.
+    parameters
+        Of a mixture: a YAML file with weights, means and covariances, or a fitted model.
+    rows
+        Rows to draw from a mixture. Default: what the parameters say.
+    seed
+        Seed of the draw. Default: what the parameters say, or 0.
+    chunk_rows
+        Rows of a chunk of what is drawn; it does not change the data. Default: chunks of about 4 MiB.
     overwrite
         Replace a store that is there.
     """
-    from clustering.data.ingest import ingest as convert
+    drawing = {"--parameters": parameters, "--rows": rows, "--seed": seed, "--chunk-rows": chunk_rows}
+    if src == "mixture":
+        done = _draw(dest, parameters, rows, seed, chunk_rows, overwrite)
+    else:
+        from clustering.data.ingest import ingest as convert
 
-    done = convert(src, dest, overwrite=overwrite)
+        for name, value in drawing.items():
+            if value is not None:
+                raise ConfigError(
+                    f"{name} is {value!r}, and the source is {src!r}; it belongs to 'ingest mixture DEST', leave it out"
+                )
+        done = convert(src, dest, overwrite=overwrite)
     for name, (dims, shape, chunks, dtype) in done.variables.items():
         along = ", ".join(f"{d} {n:,}" for d, n in zip(dims, shape, strict=True))
         _say(f"{name} ({along}) {dtype}, chunks {' × '.join(map(str, chunks))}")
@@ -74,6 +107,28 @@ def ingest(src: str, dest: str, *, overwrite: bool = False, json_: AsJson = Fals
                 }
             )
         )
+
+
+def _draw(
+    dest: str, parameters: str | None, rows: int | None, seed: int | None, chunk_rows: int | None, overwrite: bool
+) -> Ingested:
+    if parameters is None:
+        raise ConfigError(
+            "the parameters of the mixture are missing; give --parameters FILE, "
+            "a YAML file with weights, means and covariances, or a fitted model"
+        )
+    from clustering.storage.drawn import write_drawn
+    from flows.parameters import load_parameters
+
+    found = load_parameters(parameters)
+    wanted = found.rows if rows is None else rows
+    if wanted is None:
+        raise ConfigError(f"the number of rows is missing: {parameters!r} names none; give --rows")
+    chosen = seed if seed is not None else found.seed or 0
+    about = {"title": f"rows drawn from the mixture of {Path(parameters).name}"}
+    return write_drawn(
+        found.mixture, dest, rows=wanted, seed=chosen, chunk_rows=chunk_rows, overwrite=overwrite, attributes=about
+    )
 
 
 @app.command

@@ -382,16 +382,18 @@ def draw_pictures(result: Fitted, folder: Path, source: Source | None) -> tuple[
     source
         For a picture of the data beside the labels; None where it is gone.
     """
-    from clustering.report import page
+    from clustering.report import page, samples
 
-    labels = preview = None
+    labels = preview = sample = None
     if (folder / "labels.zarr").is_dir():
         with xr.open_dataset(str(folder / "labels.zarr"), engine="zarr", consolidated=False, chunks=None) as stored:
             if NAME in stored:
                 labels = page.shown(stored[NAME]).load()
         if labels is not None and source is not None and page.may_be_photograph(source):
             preview = source.preview(page.SHOWN)
-    return page.draw(result, labels, preview)
+    if source is not None and samples.may_be_sampled(result):
+        sample = samples.sample(source, result)
+    return page.draw(result, labels, preview, sample)
 
 
 def config_text(config: JobConfig) -> str:

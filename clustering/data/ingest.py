@@ -71,9 +71,7 @@ def ingest(source: str | Path, destination: str | Path, *, overwrite: bool = Fal
     MissingDependencyError
         If the package that reads this kind of file is not installed.
     """
-    if "://" in str(destination):
-        raise OutputError(f"cannot write to {str(destination)!r}: name a local path, and copy the store from there")
-    path, target = Path(source), Path(destination)
+    path, target = Path(source), local_path(destination)
     if not path.is_file():
         raise SourceError(f"no file at {str(path)!r}; check the path")
     kind = path.suffix.lower()
@@ -81,19 +79,16 @@ def ingest(source: str | Path, destination: str | Path, *, overwrite: bool = Fal
     reader = next((r for suffixes, r in readers.items() if kind in suffixes), None)
     if reader is None:
         raise SourceError(f"cannot ingest {path.name!r}: unknown kind {kind!r}; {nearest(kind, sum(readers, ()))}")
-    if target.exists() and not overwrite:
-        raise OutputError(f"{str(target)!r} exists; name another destination, or use --overwrite")
-    if target.exists() and not _is_zarr(target):
-        raise OutputError(f"{str(target)!r} is not a Zarr store, so it is not replaced; name another destination")
+    check_target(target, overwrite)
     if target.absolute() == path.absolute():
         raise ConfigError("source and destination are the same; name another destination")
-    with _staged(target) as staging, ExitStack() as stack, _reading(path):
+    with staged(target) as staging, ExitStack() as stack, _reading(path):
         pieces, attributes, coordinates = reader(path, stack)
         if not any(math.prod(piece.shape) for piece in pieces):
             raise DataError(f"{str(path)!r} holds no numbers")
         coordinates.assign_attrs(attributes).to_zarr(staging, mode="w", consolidated=False, zarr_format=3)
         group = zarr.open_group(staging, mode="r+")
-        written = {piece.name: _write(group, piece) for piece in pieces}
+        written = {piece.name: write_piece(group, piece) for piece in pieces}
     return Ingested(target, written)
 
 
@@ -132,8 +127,35 @@ def _is_zarr(path: Path) -> bool:
     return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
 
 
+def local_path(destination: str | Path) -> Path:
+    """Take a destination that is a path.
+
+    Raises
+    ------
+    OutputError
+        For a URL.
+    """
+    if "://" in str(destination):
+        raise OutputError(f"cannot write to {str(destination)!r}: name a local path, and copy the store from there")
+    return Path(destination)
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Refuse a destination that must not be replaced.
+
+    Raises
+    ------
+    OutputError
+        If there is something, and it is not to be replaced or is no Zarr store.
+    """
+    if target.exists() and not overwrite:
+        raise OutputError(f"{str(target)!r} exists; name another destination, or use --overwrite")
+    if target.exists() and not _is_zarr(target):
+        raise OutputError(f"{str(target)!r} is not a Zarr store, so it is not replaced; name another destination")
+
+
 @contextmanager
-def _staged(target: Path) -> Iterator[Path]:
+def staged(target: Path) -> Iterator[Path]:
     """Give a folder beside the target, and put it in the target's place when all went well."""
     staging = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     made = [p for p in (target.absolute().parent, *target.absolute().parent.parents) if not p.exists()]
@@ -170,8 +192,17 @@ def choose_chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     return tuple(chunks)
 
 
-def _write(group: zarr.Group, piece: Piece) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...], str]:
-    chunks = choose_chunks(piece.shape, piece.dtype.itemsize)
+def write_piece(
+    group: zarr.Group, piece: Piece, chunks: tuple[int, ...] | None = None
+) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...], str]:
+    """Write a variable, whole chunks at a time.
+
+    Returns
+    -------
+    tuple
+        Dimensions, shape, chunks, type.
+    """
+    chunks = chunks or choose_chunks(piece.shape, piece.dtype.itemsize)
     fill = piece.attributes.get("_FillValue")
     array = group.create_array(
         piece.name,

@@ -94,12 +94,7 @@ def variables(wanted: Wanted, k: int) -> list[Variable]:
     """List the arrays of the output."""
     found = []
     if wanted.labels:
-        attributes = {
-            "long_name": "cluster of each sample; -1 where masked",
-            "flag_values": list(range(k)),
-            "flag_meanings": " ".join(f"cluster_{i}" for i in range(k)),
-        }
-        found.append(Variable("labels", label_type(k), -1, (), attributes))
+        found.append(Variable("labels", label_type(k), -1, (), label_attributes(k)))
     packed = wanted.precision == "uint8"
     dtype, fill = np.dtype(wanted.precision), 255 if packed else np.nan
     scale = {"scale_factor": 1.0 / LEVELS, "_FillValue": 255} if packed else {}
@@ -151,6 +146,15 @@ class LabelStatistics:
 def label_type(k: int) -> np.dtype[Any]:
     """Find the smallest signed integer type for labels 0 … k − 1 and −1 where masked."""
     return next(np.dtype(t) for t in ("i1", "i2", "i4", "i8") if k - 1 <= np.iinfo(t).max)
+
+
+def label_attributes(k: int) -> dict[str, Any]:
+    """CF attributes of labels 0 … k − 1."""
+    return {
+        "long_name": "cluster of each sample; -1 where masked",
+        "flag_values": list(range(k)),
+        "flag_meanings": " ".join(f"cluster_{i}" for i in range(k)),
+    }
 
 
 def label(rounds: Rounds, model: Any, params: Any, write: Write, wanted: Wanted | None = None) -> Passed:

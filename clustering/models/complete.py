@@ -43,7 +43,7 @@ def moments(kind: Covariance, params: KMeansParams, known: bool, rows: Rows) -> 
 
 def moments_with_gaps(kind: Covariance, params: KMeansParams, variance: Array, known: bool, rows: Rows) -> Moments:
     """Add up rows with gaps, taking the variances ``(d,)`` of what is missing."""
-    k, d = params.centers.shape
+    k, _d = params.centers.shape
     sums = kinds.Accumulator(kind, params.centers, None)
     labels = rows.labels if known else KMeans(k).assign(params, rows).labels
     assert labels is not None

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from clustering.fitting.fitted import Fitted
+from clustering.report.words import Words
 
 ASSIGNMENT, UPDATE = "#2563eb", "#dc2626"
 """Blue after the assignment step, red after the refitting step, as in the lecture."""
@@ -23,7 +24,7 @@ MASKED = "#e5e7eb"
 _DPI = 110
 
 
-def cost_curve(history: NDArray[np.float64]) -> bytes:
+def cost_curve(history: NDArray[np.float64], words: Words) -> bytes:
     """Draw the objective after every assignment step in blue and after every refitting step in red.
 
     Parameters
@@ -37,13 +38,13 @@ def cost_curve(history: NDArray[np.float64]) -> bytes:
     steps = np.arange(2 * passes) / 2 + 1
     size = 5 if passes <= 40 else 3.5
     if passes > 40:
-        # Most of the fall is in the first passes.
+        # Most of the change is in the first passes.
         axes.set_xscale("log")
     axes.plot(steps, history.reshape(-1), color="0.35", linewidth=0.9, zorder=1)
-    axes.plot(steps[::2], history[:, 0], "o", color=ASSIGNMENT, markersize=size, label="after assignment")
-    axes.plot(steps[1::2], history[:, 1], "o", color=UPDATE, markersize=size, label="after refitting")
+    axes.plot(steps[::2], history[:, 0], "o", color=ASSIGNMENT, markersize=size, label=f"after {words.assignment}")
+    axes.plot(steps[1::2], history[:, 1], "o", color=UPDATE, markersize=size, label=f"after {words.update}")
     axes.set_xlabel("pass")
-    axes.set_ylabel("J")
+    axes.set_ylabel(words.axis)
     if passes <= 40:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     else:
@@ -51,7 +52,7 @@ def cost_curve(history: NDArray[np.float64]) -> bytes:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def palette(k: int) -> NDArray[np.float64]:
@@ -77,7 +78,29 @@ def sizes(fitted: Fitted, colours: NDArray[np.float64]) -> bytes:
     axes.grid(axis="y", alpha=0.25)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    return _png(figure)
+    return png(figure)
+
+
+def sizes_by_pass(track: NDArray[np.float64], colours: NDArray[np.float64]) -> bytes:
+    """Draw the effective size of each cluster in every pass ``(passes, k)``."""
+    figure = Figure(figsize=(7.2, 2.8), layout="constrained")
+    axes = figure.add_subplot()
+    passes = np.arange(1, len(track) + 1)
+    for cluster, colour in enumerate(colours):
+        axes.plot(passes, track[:, cluster], color=colour, linewidth=1.4, label=str(cluster))
+    if len(track) > 40:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("pass")
+    axes.set_ylabel("Σ weight · responsibility")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(colours) <= 12:
+        axes.legend(frameon=False, title="cluster", fontsize="small", ncols=2)
+    return png(figure)
 
 
 def picture(pixels: NDArray[Any]) -> bytes:
@@ -86,7 +109,7 @@ def picture(pixels: NDArray[Any]) -> bytes:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(pixels, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
-    return _png(figure)
+    return png(figure)
 
 
 def label_map(labels: xr.DataArray, colours: NDArray[np.float64]) -> bytes:
@@ -104,7 +127,7 @@ def label_map(labels: xr.DataArray, colours: NDArray[np.float64]) -> bytes:
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        return _png(figure)
+        return png(figure)
     y, x = (str(d) for d in labels.dims)
     ratio = labels.sizes[y] / max(1, labels.sizes[x])
     figure = Figure(figsize=(7.2, float(np.clip(7.2 * ratio, 1.8, 8.0))), layout="constrained")
@@ -118,7 +141,7 @@ def label_map(labels: xr.DataArray, colours: NDArray[np.float64]) -> bytes:
     bar = figure.colorbar(mesh, ax=axes, label="cluster (-1: masked)", shrink=0.85)
     if k <= 12:
         bar.set_ticks(list(range(-1, k)))
-    return _png(figure)
+    return png(figure)
 
 
 def centers(fitted: Fitted, colours: NDArray[np.float64]) -> bytes:
@@ -141,7 +164,7 @@ def centers(fitted: Fitted, colours: NDArray[np.float64]) -> bytes:
             axes.spines[["top", "right"]].set_visible(False)
             if panel == 0 and fitted.model.k <= 12:
                 axes.legend(frameon=False, title="cluster", fontsize="small", ncols=2)
-        return _png(figure)
+        return png(figure)
     spread = np.sqrt(np.where(fitted.summary.variance > 0, fitted.summary.variance, 1.0))
     scores = (values - fitted.summary.mean) / spread
     k, d = scores.shape
@@ -157,8 +180,8 @@ def centers(fitted: Fitted, colours: NDArray[np.float64]) -> bytes:
         )
     else:
         axes.set_xlabel("feature")
-    figure.colorbar(image, ax=axes, label="standard deviations from the mean")
-    return _png(figure)
+    figure.colorbar(image, ax=axes, label="standard score")
+    return png(figure)
 
 
 def _axis(array: xr.DataArray, dim: str) -> NDArray[Any]:
@@ -172,7 +195,8 @@ def _axis(array: xr.DataArray, dim: str) -> NDArray[Any]:
     return np.arange(array.sizes[dim])
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Turn a drawing into the bytes of a picture, the same for the same drawing."""
     buffer = io.BytesIO()
     # Names from the data are text, not mathematics, and may be in a script that the font lacks.
     for text in figure.findobj(Text):

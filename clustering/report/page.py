@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from clustering.data.source import Source
 from clustering.fitting.fitted import Fitted
-from clustering.report import figures
+from clustering.report import figures, samples
+from clustering.report.samples import Sample
+from clustering.report.words import WORDS, curve_caption, tiles
 
 Colours = NDArray[np.float64]
 
@@ -24,6 +26,8 @@ SHOWN = 1000
 """Places along a side of a picture at most."""
 LISTED = 64
 """Clusters listed in the table at most."""
+DRAWN = 32
+"""Clusters with a line of their own in a figure at most."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Figure:
     title: str
     caption: str
     png: bytes
+    wide: bool = False
+    """Whether it takes the whole width of the page."""
 
     @property
     def uri(self) -> str:
@@ -40,7 +46,9 @@ class Figure:
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
 
-def draw(fitted: Fitted, labels: xr.DataArray | None, preview: xr.Dataset | None) -> tuple[list[Figure], Colours]:
+def draw(
+    fitted: Fitted, labels: xr.DataArray | None, preview: xr.Dataset | None, sample: Sample | None = None
+) -> tuple[list[Figure], Colours]:
     """Draw the figures of a run.
 
     Parameters
@@ -49,6 +57,8 @@ def draw(fitted: Fitted, labels: xr.DataArray | None, preview: xr.Dataset | None
         Labels, cut down by `shown`; None where none were written.
     preview
         The source on the same thinned grid; None where it is not at hand.
+    sample
+        Rows to draw in a plane, from `clustering.report.samples.sample`.
 
     Returns
     -------
@@ -73,24 +83,28 @@ def draw(fitted: Fitted, labels: xr.DataArray | None, preview: xr.Dataset | None
                 figures.picture(after),
             )
         )
-    elif labels is not None:
+    elif labels is not None and not (sample is not None and labels.ndim == 1 and labels.dims[0] not in labels.coords):
+        # A list in no order of its own tells nothing that the rows in their plane do not tell better.
         places = ", ".join(f"{d} {value}" for d, value in labels.attrs.get("shown_at", {}).items())
         caption = (f"At {places}. " if places else "") + _label_caption(labels)
         found.append(Figure("Labels", caption, figures.label_map(labels, colours)))
+    if sample is not None:
+        told = samples.caption(sample, fitted.model.kind == "gaussian_mixture")
+        found.insert(0, Figure("Samples", told, samples.draw(sample, fitted, colours), wide=True))
     if len(fitted.history):
-        found.append(
-            Figure(
-                "Cost curve",
-                "J after every assignment step (blue) and after every refitting step (red). It never rises.",
-                figures.cost_curve(fitted.history),
-            )
-        )
+        words = WORDS[fitted.model.kind]
+        curve = figures.cost_curve(fitted.history, words)
+        found.append(Figure(words.title, curve_caption(words, fitted.history), curve))
     if photograph is None and len(fitted.features) > 1:
         found.append(
             Figure("Centers", "In the data's own units or as standard scores.", figures.centers(fitted, colours))
         )
     if np.isfinite(fitted.shares).all():
         found.append(Figure("Sizes", "Share of each cluster in the total weight.", figures.sizes(fitted, colours)))
+    passes = fitted.track.get("sizes")
+    if fitted.model.kind != "kmeans" and passes is not None and len(passes) > 1 and k <= DRAWN:
+        told = "Weight that each cluster is responsible for, after every pass."
+        found.append(Figure("Effective sizes by pass", told, figures.sizes_by_pass(passes, colours)))
     return found, colours
 
 
@@ -116,18 +130,37 @@ def render(fitted: Fitted, run: Mapping[str, Any], pictures: Sequence[Figure], c
     environment.filters["number"] = number
     order = np.argsort(-fitted.shares, kind="stable")[:LISTED]
     features = [str(f) for f in fitted.features[:12]]
+    facts = _facts(fitted)
     clusters = [
         {
             "name": int(c),
             "share": float(fitted.shares[c]),
             "center": [float(v) for v in fitted.centers[c, :12]],
             "colour": to_hex(colours[c]),
+            "facts": [float(values[c]) for values in facts.values()],
         }
         for c in order
     ]
     return environment.get_template("page.html").render(
-        run=run, fitted=fitted, figures=pictures, clusters=clusters, features=features, config=config
+        run=run,
+        figures=pictures,
+        tiles=tiles(fitted, run["objective"]),
+        clusters=clusters,
+        facts=list(facts),
+        features=features,
+        config=config,
     )
+
+
+def _facts(fitted: Fitted) -> dict[str, NDArray[np.float64]]:
+    """Numbers of each component of a mixture ``(k,)``, by the heads of their columns."""
+    if fitted.model.kind != "gaussian_mixture":
+        return {}
+    found = {"mixing weight": fitted.weights, "effective size": fitted.shares * fitted.summary.weight}
+    conditions = fitted.track.get("conditions")
+    if conditions is not None and len(conditions):
+        found["condition of Σ"] = conditions[-1]
+    return found
 
 
 def number(value: Any) -> str:

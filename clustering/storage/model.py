@@ -67,7 +67,7 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
             "minimum": ("feature", summary.least),
             "maximum": ("feature", summary.greatest),
         },
-        coords={"cluster": np.arange(fitted.model.k), **_feature_coordinates(fitted.features)},
+        coords={"cluster": np.arange(fitted.model.k), **feature_coordinates(fitted.features)},
         attrs=attributes,
     )
 
@@ -78,13 +78,19 @@ _TAKEN = (
 )  # fmt: skip
 
 
-def _feature_coordinates(features: tuple[Feature, ...]) -> dict[str, Any]:
-    """Numeric labels of the feature dimensions; others are found in the attribute ``features`` alone."""
+def feature_coordinates(features: tuple[Feature, ...], taken: tuple[str, ...] = _TAKEN) -> dict[str, Any]:
+    """Give numeric labels of the feature dimensions; others are found in the attribute ``features`` alone.
+
+    Parameters
+    ----------
+    taken
+        Names that stand for something else already.
+    """
     found: dict[str, Any] = {}
     for d in dict.fromkeys(d for feature in features for d, _ in feature.at):
         labels = [dict(feature.at).get(d, np.nan) for feature in features]
         if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in labels):
-            found[f"feature_{d}" if d in _TAKEN else d] = ("feature", np.asarray(labels))
+            found[f"feature_{d}" if d in taken else d] = ("feature", np.asarray(labels))
     return found
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
+from sklearn.metrics import adjusted_rand_score
 
 import clustering
 from clustering.execution.passes import Reading
@@ -174,6 +175,28 @@ def test_a_file_is_ingested_and_clustered(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(content))
     assert run(["fit", str(tmp_path / "job.yaml"), "--set", "model.k=2", "--no-prefect", "--json"]) == 0
     assert summary(capsys)["objective"] == 0
+
+
+def test_the_lectures_mixture_is_drawn_found_again_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    configs = Path(__file__).parents[2] / "configs"
+    parameters = str(configs / "parameters" / "lecture-mixture.yaml")
+    assert run(["ingest", "mixture", "demo/lecture.zarr", "--parameters", parameters]) == 0
+    assert run(["fit", str(configs / "lecture.yaml"), "--no-prefect", "--json"]) == 0
+    record = summary(capsys)
+    assert (record["kind"], record["k"], record["n_rows"], record["converged"]) == ("gaussian_mixture", 3, 500, True)
+    with (
+        xr.open_zarr("demo/lecture.zarr", consolidated=False, chunks=None) as drawn,
+        xr.open_zarr("runs/lecture/labels.zarr", consolidated=False, chunks=None) as found,
+    ):
+        assert adjusted_rand_score(drawn["labels"].values, found["labels"].values) > 0.6
+    page = Path("runs/lecture/report.html").read_text()
+    assert "<h2>Samples</h2>" in page
+    assert "samples from p(x | z)" in page
+    assert run(["report", "runs/lecture"]) == 0
+    assert without_times(Path("runs/lecture/report.html")).count("<h2>Samples</h2>") == 1
 
 
 def test_without_prefect_nothing_of_it_is_imported_and_no_server_starts(config: Path, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_the_place_of_rows_with_gaps_among_others_does_not_matter(kind: Any, gap
     plain, permuted = (model.assign(params, in_memory_rows(rows, gaps=True)) for rows in (gappy, gappy[order]))
     np.testing.assert_array_equal(permuted.labels, plain.labels[order])
     np.testing.assert_allclose(permuted.distances, plain.distances[order], rtol=1e-12)
-    parts = [part for part in model.shared(params, in_memory_rows(gappy, gaps=True))]
+    parts = list(model.shared(params, in_memory_rows(gappy, gaps=True)))
     places = np.concatenate([np.arange(len(gappy))[part.places] for part in parts])
     np.testing.assert_array_equal(np.sort(places), np.arange(len(gappy)))
 

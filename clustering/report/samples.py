@@ -1,0 +1,158 @@
+"""The lecture's figure of a mixture: rows by their true components, all in one colour, and by responsibilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from clustering.data.rows import Rows, unit_weights
+from clustering.data.source import Source
+from clustering.fitting.fitted import Fitted
+from clustering.models import covariances as kinds
+from clustering.report.figures import palette, png
+
+Array = NDArray[np.float64]
+
+SHOWN = 2000
+"""Rows that are drawn at most."""
+PLACES = 8
+"""Blocks that they are taken from at most."""
+UNKNOWN = "#9ca3af"
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Some rows of a source with two features."""
+
+    rows: Array
+    """``(n, 2)``."""
+    shares: Array
+    """Responsibilities ``(n, k)``."""
+    known: NDArray[np.int32] | None
+    """True components ``(n,)``, −1 where unknown; None where the source names none."""
+    complete: bool
+    """Whether these are all rows."""
+
+
+def may_be_sampled(fitted: Fitted) -> bool:
+    """Tell a model whose rows can be drawn in a plane, coloured by responsibilities."""
+    return len(fitted.features) == 2 and hasattr(fitted.model, "shared")
+
+
+def sample(source: Source, fitted: Fitted) -> Sample | None:
+    """Read some rows, spread over the source, and share them among the clusters; None where there is none."""
+    plan = source.plan(block_bytes=SHOWN * source.row_bytes // PLACES)
+    blocks = np.unique(np.linspace(0, len(plan) - 1, PLACES).astype(np.int64))
+    each = -(-SHOWN // len(blocks))
+    found, read = [], 0
+    for index in blocks:
+        rows = source.read(plan.block(int(index)))
+        read += len(rows)
+        chosen = np.zeros(len(rows), bool)
+        chosen[np.unique(np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(np.int64))] = True
+        # Half a row has no place in a plane.
+        part = rows.some(chosen if rows.gaps is None else chosen & ~rows.gaps)
+        if len(part):
+            found.append((part, _shares(fitted, part)))
+    if not found:
+        return None
+    values = np.concatenate([part.values for part, _ in found]).astype(np.float64)
+    known = None if source.labels is None else np.concatenate([_labels(part) for part, _ in found])
+    complete = len(blocks) == len(plan) and len(values) == read
+    return Sample(values, np.concatenate([shares for _, shares in found]), known, complete)
+
+
+def _labels(rows: Rows) -> NDArray[np.int32]:
+    return np.full(len(rows), -1, np.int32) if rows.labels is None else rows.labels
+
+
+def _shares(fitted: Fitted, rows: Rows) -> Array:
+    """Responsibilities ``(n, k)``."""
+    found = np.empty((len(rows), fitted.model.k))
+    # A row of weight 0 has responsibilities all the same.
+    for part in fitted.model.shared(fitted.params, replace(rows, weights=unit_weights(len(rows)))):
+        found[part.places] = (part.shares / part.shares.sum(axis=0)).T
+    return found
+
+
+def caption(sample: Sample, mixture: bool) -> str:
+    """Describe the figure."""
+    told = f"{len(sample.rows):,} rows" + ("" if sample.complete else " taken from all over the source")
+    told += ": coloured by the components that they came from, samples from p(x | z); " if _truth(sample) else ": "
+    told += "in one colour, samples from p(x); by responsibilities p(z | x), which mix the clusters' colours."
+    return told + (" Ellipses: 1 and 2 standard deviations of the fitted components." if mixture else "")
+
+
+def draw(sample: Sample, fitted: Fitted, colours: Array) -> bytes:
+    """Draw two panels, or three where true components are known."""
+    truth = _truth(sample)
+    names = ["p(x | z): true components"] * truth + ["p(x): the rows", "p(z | x): responsibilities"]
+    figure = Figure(figsize=(4.6 * len(names), 4.4), layout="constrained")
+    panels = list(figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0])
+    if sample.known is not None and truth:
+        _scatter(panels[0], sample.rows, _true_colours(sample, sample.known, colours))
+    _scatter(panels[-2], sample.rows, "#6d28d9")
+    _scatter(panels[-1], sample.rows, np.clip(sample.shares @ colours, 0.0, 1.0))
+    if fitted.model.kind == "gaussian_mixture":
+        for cluster in range(fitted.model.k):
+            covariance = kinds.as_full(fitted.model.covariance, fitted.params.covariances, cluster, 2)
+            _ellipses(panels[-1], fitted.centers[cluster], covariance, colours[cluster])
+    panels[-1].plot(*fitted.centers.T, "x", color="#111827", markersize=6, markeredgewidth=1.6)
+    for axes, name in zip(panels, names, strict=True):
+        axes.set_title(name, fontsize="medium")
+        axes.set_xlabel(str(fitted.features[0]))
+        axes.grid(alpha=0.2)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel(str(fitted.features[1]))
+    _frame(panels[0], sample.rows)
+    return png(figure)
+
+
+def _truth(sample: Sample) -> bool:
+    return sample.known is not None and bool((sample.known >= 0).any())
+
+
+def _true_colours(sample: Sample, known: NDArray[np.int32], colours: Array) -> Any:
+    """Colour true components like the clusters that hold most of their rows."""
+    components = np.unique(known[known >= 0])
+    overlap = np.array([sample.shares[known == component].sum(axis=0) for component in components])
+    pairs = dict(zip(*linear_sum_assignment(-overlap), strict=True))
+    spare = iter(palette(len(colours) + len(components))[len(colours) :])
+    own = np.full((len(known), 3), int(UNKNOWN[1:3], 16) / 255)
+    for place, component in enumerate(components):
+        own[known == component] = colours[pairs[place]] if place in pairs else next(spare)
+    return own
+
+
+def _scatter(axes: Axes, rows: Array, colour: Any) -> None:
+    size = float(np.clip(9000 / len(rows), 5.0, 18.0))
+    axes.scatter(rows[:, 0], rows[:, 1], c=colour, s=size, linewidths=0, alpha=0.85)
+
+
+def _ellipses(axes: Axes, center: Array, covariance: Array, colour: Any) -> None:
+    variances, directions = np.linalg.eigh(covariance)
+    angle = float(np.degrees(np.arctan2(directions[1, 1], directions[0, 1])))
+    for sigmas, width in ((1, 1.8), (2, 1.1)):
+        short, long = 2 * sigmas * np.sqrt(np.clip(variances, 0.0, None))
+        shape = Ellipse((center[0], center[1]), long, short, angle=angle)
+        shape.set(fill=False, edgecolor=0.7 * np.asarray(colour), linewidth=width)
+        axes.add_patch(shape)
+
+
+def _frame(axes: Axes, rows: Array) -> None:
+    """Frame all rows; with one scale for both features where their ranges are alike, so that circles are round."""
+    low, high = rows.min(axis=0), rows.max(axis=0)
+    span = np.where(high > low, high - low, 1.0)
+    if max(span) < 4 * min(span):
+        middle, span = (low + high) / 2, np.full(2, max(span))
+        low, high = middle - span / 2, middle + span / 2
+    axes.set_xlim(low[0] - 0.06 * span[0], high[0] + 0.06 * span[0])
+    axes.set_ylim(low[1] - 0.06 * span[1], high[1] + 0.06 * span[1])

@@ -1,0 +1,79 @@
+"""What the objective of each kind of model is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.fitting.fitted import Fitted
+
+ROUNDING = 1e-9
+"""A step the wrong way by no more than this share of the range is rounding."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """How a report speaks of an objective."""
+
+    title: str
+    """Of the curve."""
+    caption: str
+    axis: str
+    assignment: str
+    """Name of the step that shares the rows out."""
+    update: str
+    rises: bool = False
+    """Whether more is better."""
+
+
+WORDS = {
+    "kmeans": Words(
+        "Cost curve",
+        "J after every assignment step (blue) and after every refitting step (red).",
+        "J",
+        "assignment",
+        "refitting",
+    ),
+    "soft_kmeans": Words(
+        "Free energy",
+        "F after every assignment step (blue), and with the same responsibilities at the new centers after every "
+        "refitting step (red).",
+        "F",
+        "assignment",
+        "refitting",
+    ),
+    "gaussian_mixture": Words(
+        "Log-likelihood",
+        "Mean log-likelihood per unit weight after every expectation step (blue), and what the same responsibilities "
+        "vouch for at the new parameters after every maximisation step (red).",
+        "log L per unit weight",
+        "expectation",
+        "maximisation",
+        rises=True,
+    ),
+}
+
+
+def curve_caption(words: Words, history: NDArray[np.float64]) -> str:
+    """Describe the curve, and which way it never goes; unless it did, as it may when a cluster is placed anew."""
+    steps = np.diff(history.reshape(-1))
+    wrong = -steps if words.rises else steps
+    if len(steps) and wrong.max() > ROUNDING * np.abs(history).max():
+        return f"{words.caption} It {'falls' if words.rises else 'rises'} only where a cluster was placed anew."
+    return f"{words.caption} It never {'falls' if words.rises else 'rises'}."
+
+
+def tiles(fitted: Fitted, objective: float) -> Sequence[tuple[float, str]]:
+    """Give the numbers that a report shows first, with their names."""
+    weight = fitted.summary.weight
+    match fitted.model.kind:
+        case "gaussian_mixture":
+            return (objective, "log-likelihood per unit weight"), (objective * weight, "log-likelihood log L")
+        case "soft_kmeans":
+            stiffness = f"free energy F at β = {fitted.params.beta:.6g}"
+            return (objective, stiffness), (objective / weight, "F per unit weight")
+        case _:
+            return (objective, "objective J"), (objective / weight, "J per unit weight")

@@ -1,0 +1,79 @@
+"""The parameters of a mixture to draw rows from: a YAML file, or a fitted model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clustering.errors import ConfigError, SourceError, nearest
+from clustering.models.sampling import Generative, generative, given, whole
+from clustering.storage.model import load_model
+
+KEYS = ("weights", "means", "centers", "covariances", "covariance", "rows", "seed")
+
+
+@dataclass(frozen=True, eq=False)
+class Parameters:
+    """A mixture, and how much of it is wanted."""
+
+    mixture: Generative
+    rows: int | None = None
+    seed: int | None = None
+
+
+def load_parameters(path: str) -> Parameters:
+    """Read the parameters of a mixture.
+
+    Parameters
+    ----------
+    path
+        A YAML file with ``weights (k,)``, ``means (k, d)``, ``covariances`` as `clustering.models.sampling.given` takes
+        them, and perhaps ``rows`` and ``seed``; or a model.zarr, or the output folder of a run.
+
+    Raises
+    ------
+    ConfigError, SourceError
+        If there is no such file, or what it holds is no mixture.
+    """
+    if Path(path).is_dir():
+        fitted, _ = load_model(path)
+        return Parameters(generative(fitted.model, fitted.params))
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise SourceError(
+            f"cannot read the parameters {path!r}: {error.strerror}; name a YAML file, or a fitted model"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise ConfigError(f"the parameters {path!r} are not YAML{where}: {reason}; correct the file") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"the parameters {path!r} hold no keys; {nearest('', KEYS)}")
+    try:
+        return _checked(content)
+    except ConfigError as error:
+        raise ConfigError(f"the parameters {path!r}: {error}") from error
+
+
+def _checked(content: dict[Any, Any]) -> Parameters:
+    for key in content:
+        if key not in KEYS:
+            raise ConfigError(f"unknown key {key!r}; {nearest(str(key), KEYS)}")
+    if ("means" in content) == ("centers" in content):
+        fault = "are both there" if "means" in content else "are missing"
+        raise ConfigError(f"keys 'means' and 'centers' {fault}; give one of them, the means (k, d)")
+    if "weights" not in content:
+        raise ConfigError("key 'weights' is missing; give the share of each component, adding up to 1")
+    means = content.get("means", content.get("centers"))
+    numbers = {
+        name: whole(name, content[name], least)
+        for name, least in (("rows", 1), ("seed", 0))
+        if content.get(name) is not None
+    }
+    mixture = given(content["weights"], means, content.get("covariances"), content.get("covariance"))
+    return Parameters(mixture, **numbers)

@@ -1,0 +1,196 @@
+"""Soft models are reported in their own words, with the lecture's figure where rows have two features."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+import xarray as xr
+from test_page import Page, run_of, titles
+
+import clustering
+from clustering.report import figures, samples
+from clustering.report.page import DRAWN, Figure, draw, render
+from clustering.report.words import WORDS, curve_caption
+
+MODELS: dict[str, Any] = {
+    **{kind: clustering.GaussianMixture(3, kind) for kind in ("identity", "spherical", "diagonal", "tied", "full")},
+    "soft": clustering.SoftKMeans(3, beta=2.0),
+    "soft cosine": clustering.SoftKMeans(3, beta=20.0, divergence="cosine"),
+}
+CENTERS = np.array([[3.0, 0.0], [0.0, 4.0], [6.0, 6.0]])
+
+
+def data(n: int = 300, holes: bool = False, features: int = 2) -> xr.Dataset:
+    rng = np.random.default_rng(2)
+    known = rng.integers(0, 3, n)
+    values = np.concatenate([CENTERS, CENTERS], axis=1)[known, :features] + rng.standard_normal((n, features))
+    if holes:
+        values[::7, 1] = np.nan
+    truth = xr.DataArray(np.where(np.arange(n) % 10 == 0, -1, known), dims="row")
+    return xr.Dataset({"rows": (("row", "feature"), values), "z": truth})
+
+
+def report(
+    model: Any, found: xr.Dataset, labels: str | None = "z", with_labels: bool = True, **options: Any
+) -> tuple[Page, list[Figure]]:
+    """Fit, sample, draw and fill in the page."""
+    where = {"variables": ["rows"], "sample_dims": ["row"], **options}
+    source = clustering.open_source(found, labels=labels, **where)
+    fit = clustering.fit(source, model)
+    known = fit.predict(found, **where) if with_labels else None
+    sample = samples.sample(source, fit.fitted) if samples.may_be_sampled(fit.fitted) else None
+    pictures, colours = draw(fit.fitted, known, None, sample)
+    run = run_of(fit, kind=model.kind)
+    return Page(render(fit.fitted, run, pictures, colours, "model: {}")), pictures
+
+
+def width(picture: Figure) -> int:
+    return int(matplotlib.image.imread(io.BytesIO(picture.png)).shape[1])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_rows_of_two_features_are_drawn_with_their_responsibilities(name: str) -> None:
+    _, pictures = report(MODELS[name], data())
+    assert titles(pictures)[0] == "Samples"
+    caption = pictures[0].caption
+    assert "samples from p(x | z)" in caption
+    assert "samples from p(x);" in caption
+    assert ("1 and 2 standard deviations" in caption) == (MODELS[name].kind == "gaussian_mixture")
+    assert pictures[0].wide
+    # A list of labels in no order is left out where the rows are drawn.
+    assert "Labels" not in titles(pictures)
+
+
+def test_without_known_components_there_are_two_panels() -> None:
+    with_truth, without = (report(MODELS["full"], data(), labels)[1][0] for labels in ("z", None))
+    assert width(with_truth) > 1.4 * width(without)
+    assert "p(x | z)" not in without.caption
+    unknown = data().assign(z=("row", np.full(300, -1)))
+    assert width(report(MODELS["full"], unknown)[1][0]) == width(without)
+
+
+def test_no_written_labels_are_needed() -> None:
+    assert titles(report(MODELS["full"], data(), with_labels=False)[1])[0] == "Samples"
+
+
+@pytest.mark.parametrize("missing", ["drop", "marginalize"])
+def test_rows_with_gaps_are_left_out(missing: str) -> None:
+    _, pictures = report(MODELS["diagonal"], data(holes=True), missing=missing, with_labels=False)
+    assert pictures[0].caption.startswith("257 rows")
+
+
+def test_many_rows_are_thinned_and_it_is_said() -> None:
+    found = data(50_000).chunk(row=500)
+    source = clustering.open_source(found, variables=["rows"], sample_dims=["row"], labels="z")
+    fit = clustering.fit(source, MODELS["full"])
+    sample = samples.sample(source, fit.fitted)
+    assert sample is not None
+    assert samples.SHOWN * 0.9 <= len(sample.rows) <= samples.SHOWN
+    assert "2,000 rows taken from all over the source" in samples.caption(sample, mixture=True)
+    assert np.allclose(sample.shares.sum(axis=1), 1.0)
+    assert sample.known is not None
+    assert np.abs(sample.rows[sample.known == 2].mean(axis=0) - CENTERS[2]).max() < 0.5
+
+
+def test_responsibilities_are_those_of_the_model_whatever_the_weights() -> None:
+    found = data().assign(w=("row", np.arange(300.0) % 3))
+    where: Any = {"variables": ["rows"], "sample_dims": ["row"], "weights": "w"}
+    source = clustering.open_source(found, **where)
+    fit = clustering.fit(source, clustering.SoftKMeans(3, beta=0.7))
+    sample = samples.sample(source, fit.fitted)
+    assert sample is not None
+    squares = ((sample.rows[:, None] - fit.fitted.centers) ** 2).sum(axis=2)
+    wanted = np.exp(-0.7 * squares)
+    assert np.allclose(sample.shares, wanted / wanted.sum(axis=1, keepdims=True))
+
+
+def test_true_components_have_the_colours_of_the_clusters_that_found_them() -> None:
+    shares = np.eye(3)[[2, 2, 0, 0, 1, 1]]
+    known = np.array([0, 0, 1, 1, 2, -1], np.int32)
+    colours = figures.palette(3)
+    own = samples._true_colours(samples.Sample(shares[:, :2], shares, known, True), known, colours)
+    assert np.array_equal(own[:5], colours[[2, 2, 0, 0, 1]])
+    assert not (own[5] == colours).all(axis=1).any()
+
+
+def test_more_true_components_than_clusters_have_colours_of_their_own() -> None:
+    shares = np.eye(2)[[0, 1, 0, 0]]
+    known = np.array([0, 1, 2, 3], np.int32)
+    own = samples._true_colours(samples.Sample(shares, shares, known, True), known, figures.palette(2))
+    assert len(np.unique(own, axis=0)) == 4
+
+
+@pytest.mark.parametrize("features", [1, 3])
+def test_rows_of_other_than_two_features_are_not_drawn(features: int) -> None:
+    assert "Samples" not in titles(report(MODELS["full"], data(features=features))[1])
+
+
+def test_k_means_has_no_responsibilities_to_draw() -> None:
+    page, pictures = report(clustering.KMeans(3), data())
+    assert titles(pictures) == ["Labels", "Cost curve", "Centers", "Sizes"]
+    assert "J per unit weight" in page.text
+    assert "mixing weight" not in page.text
+
+
+def test_a_source_without_rows_is_not_drawn() -> None:
+    found = data().assign(none=("row", np.zeros(300, bool)))
+    fit = clustering.fit(found, MODELS["full"], variables=["rows"], sample_dims=["row"])
+    source = clustering.open_source(found, variables=["rows"], sample_dims=["row"], mask="none")
+    assert samples.sample(source, fit.fitted) is None
+
+
+def test_a_mixture_is_reported_by_its_likelihood() -> None:
+    page, pictures = report(MODELS["full"], data())
+    assert titles(pictures) == ["Samples", "Log-likelihood", "Centers", "Sizes", "Effective sizes by pass"]
+    assert pictures[1].caption.endswith("It never falls.")
+    for said in ("log-likelihood per unit weight", "mixing weight", "effective size", "condition of Σ"):
+        assert said in page.text
+    assert "J" not in {word.strip(".,") for word in page.text.split()}
+    sizes = [float(page.cells[i + 3].replace(",", "")) for i, cell in enumerate(page.cells) if cell.endswith(" %")]
+    assert sum(float(cell.split()[0]) for cell in page.cells if cell.endswith(" %")) == pytest.approx(100, abs=0.03)
+    assert len(sizes) == 3
+
+
+def test_effective_sizes_add_up_to_the_weight() -> None:
+    page, _ = report(MODELS["full"], data())
+    rows = [i for i, cell in enumerate(page.cells) if cell.endswith(" %")]
+    assert sum(float(page.cells[i + 1]) for i in rows) == pytest.approx(1.0, abs=1e-5)
+    assert sum(float(page.cells[i + 2]) for i in rows) == pytest.approx(300.0, abs=1e-3)
+    assert all(float(page.cells[i + 3]) >= 1.0 for i in rows)
+
+
+def test_soft_k_means_is_reported_by_its_free_energy() -> None:
+    page, pictures = report(MODELS["soft"], data())
+    assert titles(pictures) == ["Samples", "Free energy", "Centers", "Sizes", "Effective sizes by pass"]
+    assert pictures[1].caption.endswith("It never rises.")
+    assert "free energy F at β = 2" in page.text
+    assert "F per unit weight" in page.text
+    assert "J" not in {word.strip(".,") for word in page.text.split()}
+
+
+def test_too_many_clusters_for_lines_are_not_drawn_by_pass() -> None:
+    for k in (DRAWN, DRAWN + 1):
+        _, pictures = report(clustering.SoftKMeans(k, beta=5.0), data())
+        assert ("Effective sizes by pass" in titles(pictures)) == (k <= DRAWN)
+
+
+@pytest.mark.parametrize("kind", WORDS)
+def test_a_step_the_wrong_way_is_not_denied(kind: str) -> None:
+    right = np.array([[4.0, 3.0], [3.0, 2.0]]) * (-1 if WORDS[kind].rises else 1)
+    assert "It never" in curve_caption(WORDS[kind], right)
+    assert "only where a cluster was placed anew" in curve_caption(WORDS[kind], right[::-1])
+    assert "It never" in curve_caption(WORDS[kind], right[:1, :1])
+
+
+def test_importing_the_library_loads_no_matplotlib() -> None:
+    import subprocess
+    import sys
+
+    look = "import clustering, sys; clustering.fit; clustering.GaussianMixture; sys.exit('matplotlib' in sys.modules)"
+    root = Path(clustering.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", look], check=False, cwd=root).returncode == 0
