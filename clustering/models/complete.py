@@ -36,7 +36,8 @@ def moments(kind: Covariance, params: KMeansParams, known: bool, rows: Rows) -> 
             weights = rows.weights[place : place + stop - start]
             shares = np.zeros((k, stop - start))
             shares[labels, np.arange(stop - start)] = weights
-            sums.add(columns, shares, weights)
+            # A start knows no covariance, and takes no products: norms do not matter.
+            sums.add(columns, weights, shares, weights)
             gathered.take(Shared(place, place + stop - start, columns, shares, least, labels, least, 0.0, 0.0))
     return Moments(*sums.total(), 0.0, 0.0, len(rows), gathered.distant)
 

@@ -17,7 +17,7 @@ from clustering.models.assignment import aligned_empty
 from clustering.models.names import Covariance
 
 Array = NDArray[np.float64]
-Squares = Callable[[Array, Array], None]
+Squares = Callable[[Array, Array, Array], None]
 
 FEW_FEATURES = 24
 """Up to this d full covariances are worked on by our own loops, beyond it by BLAS."""
@@ -106,20 +106,20 @@ def squares(kind: Covariance, centers: Array, factor: Array) -> Squares:
             return partial(_full, centers, factor)
 
 
-def _spherical(inner: Squares, factor: Array, columns: Array, out: Array) -> None:
-    inner(columns, out)
+def _spherical(inner: Squares, factor: Array, columns: Array, norms: Array, out: Array) -> None:
+    inner(columns, norms, out)
     out *= (factor * factor)[:, None]
 
 
 def _turned(
-    turn: Callable[[Array, Array, Array], None], factor: Array, inner: Squares, columns: Array, out: Array
+    turn: Callable[[Array, Array, Array], None], factor: Array, inner: Squares, columns: Array, _: Array, out: Array
 ) -> None:
     white = aligned_empty(columns.shape)
     turn(factor, columns, white)
-    inner(white, out)
+    inner(white, np.einsum("dm,dm->m", white, white), out)
 
 
-def _full(centers: Array, factor: Array, columns: Array, out: Array) -> None:
+def _full(centers: Array, factor: Array, columns: Array, _: Array, out: Array) -> None:
     if len(columns) <= FEW_FEATURES:
         soft_kernels.factored_squares(columns, centers, factor, out)
         return
@@ -172,11 +172,11 @@ class Accumulator:
         self.overlap = np.zeros((k, k) if kind == "tied" and not self.near else (0, 0))
         self.weight, self.first = np.zeros(k), np.zeros((k, d))
 
-    def add(self, columns: Array, shares: Array, weights: Array) -> None:
-        """Add columns ``(d, m)`` with shares ``(k, m)``, which add up to the weights ``(m,)``."""
+    def add(self, columns: Array, norms: Array, shares: Array, weights: Array) -> None:
+        """Add columns ``(d, m)`` of squared norms ``(m,)``; the shares ``(k, m)`` add up to the weights ``(m,)``."""
         match self.kind:
             case "tied":
-                self.sums.add(columns, shares)
+                self.sums.add(columns, norms, shares)
                 away = columns
                 if not self.near:
                     with np.errstate(divide="ignore"):
@@ -201,7 +201,7 @@ class Accumulator:
                     self.second[i] += np.matmul(away, away.T, out=moment)
                 self.weight += weight
             case _:
-                self.sums.add(columns, shares)
+                self.sums.add(columns, norms, shares)
 
     def total(self) -> tuple[Array, Array, Array, Array]:
         """Give Σ s ``(k,)``, Σ s (x − c) ``(k, d)``, the second moments, and the overlap."""

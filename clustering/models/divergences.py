@@ -31,7 +31,7 @@ from clustering.models.assignment import nearest as nearest_centers
 from clustering.models.names import DIVERGENCES, Divergence
 
 Array = NDArray[np.float64]
-Fill = Callable[[Array, Array], None]
+Fill = Callable[[Array, Array, Array], None]
 
 TINY = float(np.finfo(float).tiny)
 """A center's zero counts as this in logarithms, so that no divergence is infinite."""
@@ -206,7 +206,7 @@ def assigned(
             case _:
                 columns = np.ascontiguousarray(rows.T)
                 out = np.empty((len(centers), len(rows)))
-                squares(divergence, matrix, centers)(columns, out)
+                squares(divergence, matrix, centers)(columns, np.zeros(0), out)
                 labels, least = np.empty(len(rows), np.int32), np.empty(len(rows))
                 divergence_kernels.least_of(out, labels, least)
                 yield Assigned(start, start + len(rows), rows, labels, least)
@@ -243,23 +243,23 @@ def squares(divergence: Divergence, matrix: Array, centers: Array, sharpness: fl
             return partial(_itakura_saito, np.maximum(centers, TINY))
 
 
-def _mahalanobis(matrix: Array, centers: Array, columns: Array, out: Array) -> None:
+def _mahalanobis(matrix: Array, centers: Array, columns: Array, _: Array, out: Array) -> None:
     white = np.empty(columns.shape)
     soft_kernels.multiply(matrix, columns, white)
     soft_kernels.squares(white, centers, out)
 
 
-def _cosine(centers: Array, columns: Array, out: Array) -> None:
+def _cosine(centers: Array, columns: Array, _: Array, out: Array) -> None:
     columns /= _norms(np.ascontiguousarray(columns.T))
     soft_kernels.squares(columns, centers, out)
     out *= 0.5
 
 
-def _kullback_leibler(centers: Array, logs: Array, columns: Array, out: Array) -> None:
+def _kullback_leibler(centers: Array, logs: Array, columns: Array, _: Array, out: Array) -> None:
     divergence_kernels.kullback_leibler(columns, centers, logs, out)
 
 
-def _itakura_saito(centers: Array, columns: Array, out: Array) -> None:
+def _itakura_saito(centers: Array, columns: Array, _: Array, out: Array) -> None:
     divergence_kernels.itakura_saito(columns, centers, out)
 
 

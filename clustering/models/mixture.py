@@ -137,7 +137,7 @@ class GaussianMixture:
         full = rows if rows.gaps is None else rows.some(~rows.gaps)
         gathered = Gathered(full, params.k)
         for part in self._complete(params, full):
-            sums.add(part.columns, part.shares, full.weights[part.start : part.stop])
+            sums.add(part.columns, part.norms, part.shares, full.weights[part.start : part.stop])
             objective -= part.likelihood
             energy -= part.energy
             gathered.take(part)

@@ -20,6 +20,19 @@ LOST = 1e-12
 """What rounding may take, in units of the squared width."""
 
 
+class Exact:
+    """Tells where products are faster, and keep what counts."""
+
+    def __init__(self, centers: Array, sharpness: float) -> None:
+        self.many = len(centers) >= 8 and centers.size >= MANY and sharpness < np.inf
+        self.farthest = float(np.sum(centers * centers, axis=1).max()) if self.many else np.inf
+        self.limit = LOST / (max(sharpness, 1e-300) * float(np.finfo(float).eps))
+
+    def __call__(self, norms: Array) -> bool:
+        """Tell it for rows of squared norms ``(m,)``."""
+        return self.many and len(norms) > 0 and float(norms.max()) + self.farthest < self.limit
+
+
 class Squares:
     """Squared distances from centers ``(k, d)``, each feature scaled by ``(k, d)`` where `scales` are given.
 
@@ -30,14 +43,15 @@ class Squares:
     """
 
     def __init__(self, centers: Array, sharpness: float, scales: Array | None = None) -> None:
-        self.centers, self.sharpness, self.scales = centers, sharpness, scales
+        self.centers, self.scales = centers, scales
         scaled = centers if scales is None else scales * centers
         self.slopes = -2.0 * scaled
         self.norms = np.sum(scaled * centers, axis=1)[:, None]
+        self.exact = Exact(centers, sharpness)
 
-    def __call__(self, columns: Array, out: Array) -> None:
-        """Fill `out` ``(k, m)`` for columns ``(d, m)``."""
-        if not exact(columns, self.centers, self.sharpness):
+    def __call__(self, columns: Array, norms: Array, out: Array) -> None:
+        """Fill `out` ``(k, m)`` for columns ``(d, m)`` of squared norms ``(m,)``."""
+        if not self.exact(norms):
             if self.scales is None:
                 soft_kernels.squares(columns, self.centers, out)
             else:
@@ -45,7 +59,7 @@ class Squares:
             return
         np.matmul(self.slopes, columns, out=out)
         if self.scales is None:
-            out += np.einsum("dm,dm->m", columns, columns)
+            out += norms
         else:
             squared = np.multiply(columns, columns, out=aligned_empty(columns.shape))
             out += np.matmul(self.scales, squared, out=aligned_empty(out.shape))
@@ -57,7 +71,7 @@ class Sums:
     """Σ s, Σ s (x − c), and Σ s (x − c)² where `squared`, about centers ``(k, d)``."""
 
     def __init__(self, centers: Array, sharpness: float, *, squared: bool) -> None:
-        self.centers, self.sharpness, self.squared = centers, sharpness, squared
+        self.centers, self.squared = centers, squared
         k = len(centers)
         none = np.zeros((0, 0))
         # About the centers, and about the origin.
@@ -65,10 +79,11 @@ class Sums:
         self.second = np.zeros_like(centers) if squared else none
         self.raw_weight, self.raw_first = np.zeros(k), np.zeros_like(centers)
         self.raw_second = np.zeros_like(centers) if squared else none
+        self.exact = Exact(centers, sharpness)
 
-    def add(self, columns: Array, shares: Array) -> None:
-        """Add columns ``(d, m)`` with shares ``(k, m)``."""
-        if exact(columns, self.centers, self.sharpness):
+    def add(self, columns: Array, norms: Array, shares: Array) -> None:
+        """Add columns ``(d, m)``, of squared norms ``(m,)``, with shares ``(k, m)``."""
+        if self.exact(norms):
             self.raw_weight += shares.sum(axis=1)
             self.raw_first += np.matmul(shares, columns.T)
             if self.squared:
@@ -93,11 +108,3 @@ class Sums:
         if self.squared:
             second = second + np.maximum(0.0, self.raw_second - self.centers * (2.0 * self.raw_first - moved))
         return self.weight + self.raw_weight, self.first + (self.raw_first - moved), second
-
-
-def exact(columns: Array, centers: Array, sharpness: float) -> bool:
-    """Tell whether products are faster for columns ``(d, m)``, and keep what counts."""
-    if len(centers) < 8 or len(centers) * len(columns) < MANY or not sharpness < np.inf:
-        return False
-    farthest = float(np.einsum("dm,dm->m", columns, columns).max()) + float(np.sum(centers * centers, axis=1).max())
-    return farthest * sharpness * float(np.finfo(float).eps) < LOST

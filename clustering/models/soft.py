@@ -18,8 +18,8 @@ from clustering.models.model import Assignment
 
 Array = NDArray[np.float64]
 
-Squares = Callable[[Array, Array], None]
-"""Fills ``(k, m)`` with the divergences of columns ``(d, m)`` from every center."""
+Squares = Callable[[Array, Array, Array], None]
+"""Fills ``(k, m)`` with the divergences of columns ``(d, m)``, of squared norms ``(m,)``, from every center."""
 
 
 class Shared(NamedTuple):
@@ -41,6 +41,8 @@ class Shared(NamedTuple):
     """Σ w log Σ_k exp L_k."""
     energy: float
     """Σ w r L."""
+    norms: Array = np.zeros(0)
+    """Squared norms of the columns ``(m,)``."""
     places: NDArray[np.intp] | slice = slice(0)
     """Of the rows in their block, where they are not ``start`` to ``stop``; see `placed`."""
 
@@ -66,17 +68,18 @@ def shared(rows: Rows, shift: Array, k: int, squares: Squares, rates: Array, con
     length = min(sub_block_length(d, k), n)
     values = compiled_for(rows.values)
     columns_of, shares_of = aligned_empty((d * length,)), aligned_empty((k * length,))
-    density, labels, least = np.empty(length), np.empty(length, np.int32), np.empty(length)
+    norms_of, density, labels, least = np.empty(length), np.empty(length), np.empty(length, np.int32), np.empty(length)
     for start in range(0, n, max(1, length)):
         stop = min(n, start + length)
         m = stop - start
         columns, shares = columns_of[: d * m].reshape(d, m), shares_of[: k * m].reshape(k, m)
-        soft_kernels.turn(values[start:stop], shift, columns)
-        squares(columns, shares)
+        norms = norms_of[:m]
+        soft_kernels.turn(values[start:stop], shift, columns, norms)
+        squares(columns, norms, shares)
         likelihood, energy = soft_kernels.soften(
             shares, rates, constants, rows.weights[start:stop], shares, density[:m], labels[:m], least[:m]
         )
-        yield Shared(start, stop, columns, shares, density[:m], labels[:m], least[:m], likelihood, energy)
+        yield Shared(start, stop, columns, shares, density[:m], labels[:m], least[:m], likelihood, energy, norms)
 
 
 def placed(parts: Iterable[Shared], gaps: NDArray[np.bool_] | None, *, with_gaps: bool) -> Iterator[Shared]:

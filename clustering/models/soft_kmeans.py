@@ -136,7 +136,7 @@ class SoftKMeans:
         complete = rows if rows.gaps is None else rows.some(~rows.gaps)
         gathered = Gathered(complete, k)
         for part in self._complete(params, complete):
-            sums.add(part.columns, part.shares)
+            sums.add(part.columns, part.norms, part.shares)
             likelihood += part.likelihood
             energy += part.energy
             gathered.take(part)
