@@ -260,6 +260,8 @@ def _polished(starter: KMeans, found: Survey, options: Options, engine: Engine) 
             [("seed", i) for i in range(len(streams))],
         )
     if any(len(centers) < k for centers in starts):
+        if divergence == "cosine":
+            raise DataError(f"k is {k} and fewer rows differ in direction, which is all that the cosine compares; lower k")
         raise DataError(
             f"k is {k} and fewer rows differ once the mean is taken off, in float64: the values span too many orders "
             "of magnitude; lower k, or rescale the data"
