@@ -82,7 +82,7 @@ SHAPES = ("plain", "duplicates", "constant column", "all equal", "one far row", 
 @pytest.mark.parametrize("regularization", [0.0, 1e-6], ids=["unregularised", "regularised"])
 @given(
     seed=seeds, n=st.integers(1, 30), d=st.integers(1, 4), k=st.integers(1, 5), shape=st.sampled_from(SHAPES),
-    exponent=st.sampled_from([0, 0, 0, -150, -100, -9, 9, 100, 150]), weighted=st.booleans(),
+    exponent=st.just(0) | st.integers(-165, 155), weighted=st.booleans(),
 )  # fmt: skip
 @settings(max_examples=25)
 def test_numbers_are_finite_or_the_error_says_why(
