@@ -109,6 +109,11 @@ def anneal(model: SoftKMeans, found: Survey, settle: Callable[[State, Sample, Ru
         if count == k and likeliest <= beta * (1 + SETTLED):
             return Annealed(params, tuple(splits), critical)
         beta = likeliest if count == k and likeliest < beta * STEP else beta * STEP
+    if count == k:
+        raise DataError(
+            "beta is 'auto', and all rows lie at their centers, so that nothing limits it; lower k, or give "
+            "beta a number"
+        )
     raise DataError(
         f"beta is 'auto', and after {MOST_LEVELS} steps {count} of {k} centers are distinct; lower k, or give beta a "
         "number"

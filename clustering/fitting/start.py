@@ -227,7 +227,14 @@ def _class_means(model: Any, nowhere: KMeansParams, known: KMeansStatistics) -> 
             "lower model.k, or label a row of each cluster"
         )
     weight = known.observed if known.observed.size else known.weight
-    centers = geometry.refitted(model.starter.divergence, weight, known.first, nowhere.centers)
+    divergence = model.starter.divergence
+    centers = geometry.refitted(divergence, weight, known.first, nowhere.centers)
+    lost = np.flatnonzero(~centers.any(axis=1)) if divergence == "cosine" else empty
+    if len(lost):
+        raise DataError(
+            f"the rows of label {lost[0]} point everywhere, so that their directions have no mean, which the cosine "
+            "needs; label other rows, or choose another model.divergence"
+        )
     return replace(nowhere, centers=centers)
 
 
@@ -261,7 +268,9 @@ def _polished(starter: KMeans, found: Survey, options: Options, engine: Engine) 
         )
     if any(len(centers) < k for centers in starts):
         if divergence == "cosine":
-            raise DataError(f"k is {k} and fewer rows differ in direction, which is all that the cosine compares; lower k")
+            raise DataError(
+                f"k is {k} and fewer rows differ in direction, and the cosine compares nothing else; lower k"
+            )
         raise DataError(
             f"k is {k} and fewer rows differ once the mean is taken off, in float64: the values span too many orders "
             "of magnitude; lower k, or rescale the data"

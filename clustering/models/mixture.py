@@ -308,7 +308,7 @@ def _sound(kind: Covariance, covariance: Array, spread: Array) -> bool:
     if kind == "identity":
         return True
     if kind == "spherical":
-        return bool(covariance > max(LEAST_VARIANCE * np.mean(spread), TINY))
+        return bool(covariance > max(LEAST_VARIANCE * float(np.mean(spread)), TINY))
     variances = covariance if kind == "diagonal" else np.diagonal(covariance)
     # The inverse of a denormal number would be infinite.
     if not (variances > np.maximum(LEAST_VARIANCE * spread, TINY)).all():

@@ -120,6 +120,12 @@ def test_equal_rows_tell_nothing_about_beta() -> None:
         c.fit(np.full((30, 2), 7.0), c.SoftKMeans(1, "auto"))
 
 
+def test_rows_at_their_centers_do_not_limit_beta() -> None:
+    values = np.repeat([[0.0, 1.0], [4.0, 5.0], [9.0, 0.0]], 10, axis=0)
+    with pytest.raises(c.ClusteringError, match=r"all rows lie at their centers.*lower k"):
+        c.fit(values, c.SoftKMeans(3, "auto"))
+
+
 @pytest.mark.parametrize("name", ["mahalanobis", "cosine", "kullback_leibler", "itakura_saito"])
 def test_other_divergences_are_annealed_too(name: Any) -> None:
     values = np.exp(blobs(7, 400, 3, 3, spread=6.0) / 4)

@@ -80,9 +80,7 @@ def test_ten_passes_are_those_of_scikit_learn(kind: str, values: np.ndarray, k: 
 
 
 @data
-def test_ten_passes_of_identity_covariance_are_those_of_plain_numpy(
-    values: np.ndarray, k: int, offset: float
-) -> None:
+def test_ten_passes_of_identity_covariance_are_those_of_plain_numpy(values: np.ndarray, k: int, offset: float) -> None:
     init = start("identity", values, k)
     centers, weights = init["centers"], init["weights"]
     told = []
