@@ -196,7 +196,10 @@ def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[S
             f"feature {feature} of variable {feature.variable!r} is missing in every row; leave it out with "
             "source.select or source.variables"
         )
-    if not np.isfinite(found.scatter).all():
+    with np.errstate(over="ignore"):
+        # The variance of rows of small weight may be beyond float64 where their scatter is not.
+        bounded = np.isfinite(found.scatter).all() and np.isfinite(found.variance.sum())
+    if not bounded:
         raise DataError(
             f"the values reach {max(-found.least.min(), found.greatest.max()):.3g}, "
             "and their squares overflow float64; rescale the data"

@@ -136,6 +136,13 @@ def test_a_free_energy_beyond_float64_is_an_error_that_says_what_to_do(name: Any
         c.fit(1e10 * values, c.SoftKMeans(2, 1.7e308, name))
 
 
+@every
+def test_squares_beyond_float64_are_an_error_whatever_the_weights(name: str) -> None:
+    values = np.array([[1e155, 2e155], [3e155, 2.5e155], [1.2e155, 7e154]])
+    with pytest.raises(c.ClusteringError, match=r"their squares overflow float64; rescale the data"):
+        c.fit(values, model_named(name, 1, 0.0), weights=np.full(3, 1e-6))
+
+
 def test_features_of_any_scale_have_a_condition_number(rng: np.random.Generator) -> None:
     values = np.column_stack([rng.random(50) * 1e100, rng.random(50) * 1e-60])
     fit = c.fit(values, c.GaussianMixture(2, "diagonal", regularization=0.0), max_iterations=3)
