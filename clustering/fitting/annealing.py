@@ -35,8 +35,8 @@ ROWS = 25_000
 SETTLED = 1e-4
 """Relative change of β at which it is found."""
 _RULE = Rule(1e-7, 200)
-_NUDGE = 1e-4
-"""Centers are pushed apart by this share of the data's spread, so that those about to split can."""
+_NUDGE = 1e-2
+"""Centers are pushed apart by this share of 1/√(2β), the size that β assumes, so that those about to split can."""
 _APART = 1e-2
 """Centers nearer than this are one, in units of 1/β."""
 
@@ -91,7 +91,8 @@ def anneal(model: SoftKMeans, found: Survey, settle: Callable[[State, Sample, Ru
     beta, count, splits = 0.9 * critical, 1, []
     centers = np.repeat(middle[None], k, axis=0)
     for _ in range(MOST_LEVELS):
-        centers = centers + _NUDGE * np.sqrt(np.diagonal(covariance)) * generator.standard_normal((k, d))
+        size = np.minimum(np.sqrt(np.diagonal(covariance)), np.sqrt(0.5 / beta))
+        centers = centers + _NUDGE * size * generator.standard_normal((k, d))
         released = geometry.released(model.divergence, centers, matrix)
         start = SoftKMeansParams(
             shift, geometry.refitted(model.divergence, np.ones(k), released, released), beta, matrix
@@ -103,10 +104,16 @@ def anneal(model: SoftKMeans, found: Survey, settle: Callable[[State, Sample, Ru
             splits.append((beta, distinct))
             count = distinct
         statistics = model.statistics(params, rows)
-        likeliest = d * float(statistics.weight.sum()) / (2.0 * max(statistics.energy, TINY))
+        seen = statistics.observed.sum() if statistics.observed.size else d * statistics.weight.sum()
+        likeliest = float(seen) / (2.0 * max(statistics.energy, TINY))
         if count == k and likeliest <= beta * (1 + SETTLED):
             return Annealed(params, tuple(splits), critical)
         beta = likeliest if count == k and likeliest < beta * STEP else beta * STEP
+    if count == k:
+        raise DataError(
+            "beta is 'auto', and all rows lie at their centers, so that nothing limits it; lower k, or give "
+            "beta a number"
+        )
     raise DataError(
         f"beta is 'auto', and after {MOST_LEVELS} steps {count} of {k} centers are distinct; lower k, or give beta a "
         "number"

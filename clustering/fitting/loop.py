@@ -212,6 +212,8 @@ def _remaining(state: State, passed: Passed, rule: Rule) -> float | None:
     if len(falls) < 3 or falls[-1] <= 0 or falls[0] <= falls[-1]:
         return None
     rate = (falls[-1] / falls[0]) ** (1 / (len(falls) - 1))
+    if rate >= 1.0:
+        return None
     last = max(rule.tolerance, 1e-9) * state.best.scale
     if not 0 < last < falls[-1]:
         return passed.seconds

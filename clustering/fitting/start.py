@@ -196,7 +196,10 @@ def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[S
             f"feature {feature} of variable {feature.variable!r} is missing in every row; leave it out with "
             "source.select or source.variables"
         )
-    if not np.isfinite(found.scatter).all():
+    with np.errstate(over="ignore"):
+        # The variance of rows of small weight may be beyond float64 where their scatter is not.
+        bounded = np.isfinite(found.scatter).all() and np.isfinite(found.variance.sum())
+    if not bounded:
         raise DataError(
             f"the values reach {max(-found.least.min(), found.greatest.max()):.3g}, "
             "and their squares overflow float64; rescale the data"
@@ -227,7 +230,14 @@ def _class_means(model: Any, nowhere: KMeansParams, known: KMeansStatistics) -> 
             "lower model.k, or label a row of each cluster"
         )
     weight = known.observed if known.observed.size else known.weight
-    centers = geometry.refitted(model.starter.divergence, weight, known.first, nowhere.centers)
+    divergence = model.starter.divergence
+    centers = geometry.refitted(divergence, weight, known.first, nowhere.centers)
+    lost = np.flatnonzero(~centers.any(axis=1)) if divergence == "cosine" else empty
+    if len(lost):
+        raise DataError(
+            f"the rows of label {lost[0]} point everywhere, so that their directions have no mean, which the cosine "
+            "needs; label other rows, or choose another model.divergence"
+        )
     return replace(nowhere, centers=centers)
 
 
@@ -260,6 +270,10 @@ def _polished(starter: KMeans, found: Survey, options: Options, engine: Engine) 
             [("seed", i) for i in range(len(streams))],
         )
     if any(len(centers) < k for centers in starts):
+        if divergence == "cosine":
+            raise DataError(
+                f"k is {k} and fewer rows differ in direction, and the cosine compares nothing else; lower k"
+            )
         raise DataError(
             f"k is {k} and fewer rows differ once the mean is taken off, in float64: the values span too many orders "
             "of magnitude; lower k, or rescale the data"

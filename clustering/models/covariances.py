@@ -284,7 +284,8 @@ def conditions(kind: Covariance, covariances: Array, k: int) -> Array:
         case "identity" | "spherical":
             return np.ones(k)
         case "diagonal":
-            ratio: Array = covariances.max(axis=1) / covariances.min(axis=1)
+            with np.errstate(over="ignore"):
+                ratio: Array = covariances.max(axis=1) / covariances.min(axis=1)
             return ratio
         case "tied":
             return np.full(k, _condition(covariances))

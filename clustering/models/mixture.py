@@ -15,6 +15,7 @@ from clustering.errors import ConfigError, DataError, nearest
 from clustering.models import complete, gap_kernels, gaps
 from clustering.models import covariances as kinds
 from clustering.models.columns import columns_of
+from clustering.models.divergences import TINY
 from clustering.models.kmeans import KMeans, KMeansParams, check_k, distinct_rows, known_labels
 from clustering.models.mixture_params import MixtureParams, MixtureUpdate
 from clustering.models.model import Assignment
@@ -301,9 +302,10 @@ def _sound(kind: Covariance, covariance: Array, spread: Array) -> bool:
     if kind == "identity":
         return True
     if kind == "spherical":
-        return bool(covariance > LEAST_VARIANCE * np.mean(spread))
+        return bool(covariance > max(LEAST_VARIANCE * float(np.mean(spread)), TINY))
     variances = covariance if kind == "diagonal" else np.diagonal(covariance)
-    if not (variances > LEAST_VARIANCE * spread).all():
+    # The inverse of a denormal number would be infinite.
+    if not (variances > np.maximum(LEAST_VARIANCE * spread, TINY)).all():
         return False
     if kind == "diagonal":
         return True
@@ -333,5 +335,5 @@ def _expected(model: GaussianMixture, before: MixtureParams, after: MixtureParam
     # Covariances are those of the rows, and the floor on top, so that E ‖A(x − μ)‖² = d − floor · ‖A‖².
     parts = after.factors.reshape(1 if model.covariance == "tied" else k, -1)
     floor = model.regularization * float(after.spread.mean())
-    norms = np.sum(parts**2, axis=1) * (d if model.covariance == "spherical" else 1)
-    return float(weight @ (after.constants - 0.5 * (d - floor * norms)))
+    lifted = np.sum((np.sqrt(floor) * parts) ** 2, axis=1) * (d if model.covariance == "spherical" else 1)
+    return float(weight @ (after.constants - 0.5 * (d - lifted)))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.rows import Rows
-from clustering.errors import ConfigError
+from clustering.errors import ConfigError, DataError
 from clustering.models import divergences as geometry
 from clustering.models import gap_kernels, gaps, products
 from clustering.models.columns import columns_of
@@ -161,7 +161,17 @@ class SoftKMeans:
         """Move each center to the mean of the rows by responsibility (lecture, "Refitting").
 
         A cluster whose responsibilities are all zero is placed at the row farthest from its center.
+
+        Raises
+        ------
+        DataError
+            If the free energy is beyond float64.
         """
+        if not np.isfinite(statistics.objective):
+            raise DataError(
+                f"beta is {params.beta:g}, and beta times the divergence of a row from its centers is beyond float64; "
+                "lower model.beta, or rescale the data"
+            )
         weight = statistics.weight
         if geometry.straight(self.divergence):
             # About the old centers, which keeps the digits of clusters far from the origin.

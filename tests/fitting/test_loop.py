@@ -18,7 +18,7 @@ from clustering.data.source import open_source
 from clustering.execution.engine import connect
 from clustering.execution.passes import Passed, Reading, rounds
 from clustering.fitting.labelling import LabelStatistics, label, label_type
-from clustering.fitting.loop import Candidate, PassRecord, Rule, State, Stop, advance, halted, iterate
+from clustering.fitting.loop import Candidate, PassRecord, Rule, State, Stop, _remaining, advance, halted, iterate
 from clustering.models.kmeans import KMeans, KMeansParams
 
 seeds = st.integers(0, 2**32 - 1)
@@ -408,3 +408,9 @@ def test_blocks_without_rows_change_nothing(blobs: np.ndarray) -> None:
         total = KMeans(k).statistics(params, none) + KMeans(k).statistics(params, rows)
         again = KMeans(k).statistics(params, rows).sums
         assert all(total.sums[name].tobytes() == again[name].tobytes() for name in again)
+
+
+def test_falls_equal_but_for_rounding_tell_nothing_about_the_end() -> None:
+    objectives = (4.0, 2.0, -(2.0**-52), -2.0)
+    state = State((Candidate(None, tuple((after, after) for after in objectives)),), 4)
+    assert _remaining(state, Passed((), Reading(), 1.0), Rule()) is None

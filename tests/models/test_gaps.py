@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from brute import KINDS, blobs, divergences, holes, means, random_params, relative
+from brute import KINDS, blobs, divergences, holes, means, of_kind, random_params, relative
 
 import clustering as c
 from clustering.data.rows import in_memory_rows
@@ -108,9 +108,18 @@ def test_the_start_from_labels_takes_missing_features_at_the_class_mean(kind: An
     observed = means("squared_euclidean", gappy, shares)
     assert relative(fit.centers, observed) < 1e-12
     np.testing.assert_allclose(fit.weights, shares.mean(axis=0), rtol=1e-13)
-    if kind == "diagonal":
-        spread = np.nanvar(gappy, axis=0)
-        for i in range(3):
-            squares = (gappy[labels == i] - observed[i]) ** 2
-            expected = np.where(np.isnan(squares), spread, squares).mean(axis=0)
-            np.testing.assert_allclose(fit.covariances[i], expected, rtol=1e-12)
+    if kind == "identity":
+        return
+    # What is missing is expected at the mean, with the variance of all rows.
+    away = gappy - observed[labels]
+    lacking = np.isnan(away)[:, :, None] * np.diag(np.nanvar(gappy, axis=0))
+    away = np.where(np.isnan(away), 0.0, away)
+    each = np.array([(away[:, :, None] * away[:, None] + lacking)[labels == i].mean(axis=0) for i in range(3)])
+    assert relative(fit.covariances, of_kind(kind, each, shares.sum(axis=0), 0.0)) < 1e-12
+
+
+def test_a_row_that_has_no_feature_takes_no_part() -> None:
+    values = np.array([[1.0, np.nan], [np.nan, np.nan], [2.0, 3.0], [9.0, 9.0], [np.nan, 8.0]])
+    for model in (c.KMeans(2), c.SoftKMeans(2), c.GaussianMixture(2, "full", regularization=1e-2)):
+        fit = c.fit(values, model, missing="marginalize")
+        assert fit.predict(values, missing="marginalize").tolist() in ([1, -1, 1, 0, 0], [0, -1, 0, 1, 1])
