@@ -33,7 +33,7 @@ def told_in_turn(fit: c.Fit) -> np.ndarray:
 
 @every
 @given(seed=seeds, n=st.integers(20, 120), d=st.integers(1, 4), k=st.integers(1, 4), weighted=st.booleans())
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_no_value_told_is_worse_than_the_one_before(
     name: str, seed: int, n: int, d: int, k: int, weighted: bool
 ) -> None:
@@ -88,7 +88,7 @@ SHAPES = ("plain", "duplicates", "constant column", "all equal", "one far row", 
     seed=seeds, n=st.integers(1, 30), d=st.integers(1, 4), k=st.integers(1, 5), shape=st.sampled_from(SHAPES),
     exponent=st.just(0) | st.integers(-165, 155), weighted=st.booleans(),
 )  # fmt: skip
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_numbers_are_finite_or_the_error_says_why(
     name: str, regularization: float, seed: int, n: int, d: int, k: int, shape: str, exponent: int, weighted: bool
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from brute import KINDS, blobs, holes, random_params
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clustering.data.rows import Rows, in_memory_rows
@@ -65,6 +65,7 @@ def assert_close(a: Any, b: Any, rtol: float) -> None:
 
 
 @every
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), cuts=st.lists(st.integers(0, 60), min_size=2, max_size=4))
 def test_statistics_add_up(name: str, seed: int, cuts: list[int]) -> None:
     values, weights = rows_of(name, 60, seed)
@@ -86,6 +87,7 @@ def test_many_rows_add_up_as_few_do(name: str) -> None:
 
 
 @every
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_weight_two_equals_a_row_twice_and_weight_zero_an_absent_one(name: str, seed: int) -> None:
     values, weights = rows_of(name, 40, seed)
