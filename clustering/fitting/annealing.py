@@ -9,19 +9,21 @@ equal is the maximum likelihood of the mixture that soft k-means is; it is taken
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.data.rows import in_memory_rows
+from clustering.data.rows import Rows, in_memory_rows
 from clustering.errors import DataError
 from clustering.fitting.loop import Candidate, Rule, State
 from clustering.fitting.seeding import filled
 from clustering.models import divergences as geometry
 from clustering.models.divergences import TINY
+from clustering.models.kmeans import KMeansParams
 from clustering.models.soft_kmeans import SoftKMeans, SoftKMeansParams
 from clustering.models.survey import Sample, Survey
 
@@ -49,6 +51,8 @@ class Annealed(NamedTuple):
     """β at each split, with the number of distinct centers after it."""
     critical: float
     """β_c, where the first split is possible."""
+    given: bool = False
+    """Whether a start by hard clusters ended lower at the same β, and was taken."""
 
     @property
     def note(self) -> str:
@@ -57,16 +61,21 @@ class Annealed(NamedTuple):
         return (
             f"beta set to {self.params.beta:.6g} by annealing; first critical value {self.critical:.4g}; "
             f"splits at beta (centers): {told or 'none'}"
+            + ("; hard clusters were the better start there" if self.given else "")
         )
 
 
-def anneal(model: SoftKMeans, found: Survey, settle: Callable[[State, Sample, Rule], State]) -> Annealed:
+def anneal(
+    model: SoftKMeans, found: Survey, settle: Callable[[State, Sample, Rule], State], hard: Sequence[KMeansParams]
+) -> Annealed:
     """Raise β from below its first critical value until all centers have split and β fits what is found.
 
     Parameters
     ----------
     settle
         Runs the loop on a sample.
+    hard
+        Other starts: where one of them has the lower free energy at the β found, it is taken, and β by the same rule.
 
     Raises
     ------
@@ -87,7 +96,7 @@ def anneal(model: SoftKMeans, found: Survey, settle: Callable[[State, Sample, Ru
         raise DataError("all rows are equal and beta is 'auto': nothing tells what it should be; give beta a number")
     k, d = model.k, len(middle)
     generator = np.random.Generator(np.random.PCG64(0))
-    critical = 1.0 / (2.0 * largest)
+    critical = 1.0 / (2.0 * geometry.CURVATURE[model.divergence] * largest)
     beta, count, splits = 0.9 * critical, 1, []
     centers = np.repeat(middle[None], k, axis=0)
     for _ in range(MOST_LEVELS):
@@ -103,11 +112,13 @@ def anneal(model: SoftKMeans, found: Survey, settle: Callable[[State, Sample, Ru
         if distinct > count:
             splits.append((beta, distinct))
             count = distinct
-        statistics = model.statistics(params, rows)
-        seen = statistics.observed.sum() if statistics.observed.size else d * statistics.weight.sum()
-        likeliest = float(seen) / (2.0 * max(statistics.energy, TINY))
+        likeliest = _likeliest(model, params, rows)
         if count == k and likeliest <= beta * (1 + SETTLED):
-            return Annealed(params, tuple(splits), critical)
+            starts = (params, *(model.softened(start, beta) for start in hard))
+            best = settle(State(tuple(Candidate(start) for start in starts)), sample, _RULE)
+            if best.candidates[0] is best.best:
+                return Annealed(params, tuple(splits), critical)
+            return Annealed(_refined(model, best.best.params, sample, rows, settle), tuple(splits), critical, True)
         beta = likeliest if count == k and likeliest < beta * STEP else beta * STEP
     if count == k:
         raise DataError(
@@ -118,6 +129,27 @@ def anneal(model: SoftKMeans, found: Survey, settle: Callable[[State, Sample, Ru
         f"beta is 'auto', and after {MOST_LEVELS} steps {count} of {k} centers are distinct; lower k, or give beta a "
         "number"
     )
+
+
+def _likeliest(model: SoftKMeans, params: SoftKMeansParams, rows: Rows) -> float:
+    """Find the β at which each observed feature would vary by as much as is found."""
+    statistics = model.statistics(params, rows)
+    d = params.centers.shape[1]
+    seen = statistics.observed.sum() if statistics.observed.size else d * statistics.weight.sum()
+    return float(seen) / (2.0 * max(statistics.energy, TINY))
+
+
+def _refined(
+    model: SoftKMeans, params: SoftKMeansParams, sample: Sample, rows: Rows,
+    settle: Callable[[State, Sample, Rule], State],
+) -> SoftKMeansParams:  # fmt: skip
+    """Repeat the rule for β until it changes no more."""
+    for _ in range(MOST_LEVELS):
+        beta = _likeliest(model, params, rows)
+        if abs(beta - params.beta) <= SETTLED * params.beta:
+            break
+        params = settle(State((Candidate(replace(params, beta=beta)),)), sample, _RULE).best.params
+    return params
 
 
 def _distinct(centers: Array, apart: float) -> int:

@@ -122,7 +122,7 @@ def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
     params: list[Any] = list(hard)
     if isinstance(model, SoftKMeans):
         if model.beta == "auto":
-            annealed = anneal(model, found, partial(_settle, model, rounds.engine))
+            annealed = anneal(model, found, partial(_settle, model, rounds.engine), hard)
             params, notes = [annealed.params], (annealed.note,)
         else:
             params = [model.softened(start, float(model.beta)) for start in hard]

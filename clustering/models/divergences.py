@@ -33,6 +33,11 @@ from clustering.models.names import DIVERGENCES, Divergence
 Array = NDArray[np.float64]
 Fill = Callable[[Array, Array, Array], None]
 
+CURVATURE: dict[Divergence, float] = {
+    "squared_euclidean": 1.0, "mahalanobis": 1.0, "cosine": 0.5, "kullback_leibler": 2.0, "itakura_saito": 0.5,
+}  # fmt: skip
+"""Divergence of close rows, per unit of their squared distance where `embedded` places them."""
+
 TINY = float(np.finfo(float).tiny)
 """A center's zero counts as this in logarithms, so that no divergence is infinite."""
 

@@ -28,7 +28,7 @@ def annealed(values: np.ndarray, model: Any, **options: Any) -> Annealed:
     source = c.open_source(values, **options)
     with connect("synchronous") as engine, rounds(source, source.plan(), engine, memory=2**28) as inside:
         found, _ = survey(inside, model, Options(), 2**28)
-        return anneal(model, found, partial(_settle, model, engine))
+        return anneal(model, found, partial(_settle, model, engine), ())
 
 
 def likeliest(values: np.ndarray, centers: np.ndarray, beta: float, weights: np.ndarray | None = None) -> float:
@@ -134,3 +134,14 @@ def test_other_divergences_are_annealed_too(name: Any) -> None:
     assert len(np.unique(fit.predict(values))) == 3
     told = fit.history.ravel()
     assert (np.diff(told) <= 1e-12 * np.abs(told).max()).all()
+
+
+def test_a_better_start_at_the_beta_found_is_taken_with_its_own_beta() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.uniform(-6, 6, (8, 8))[rng.integers(0, 8, 3000)] + rng.standard_normal((3000, 8))
+    fit = c.fit(values, c.SoftKMeans(8, "auto"))
+    # Hard clusters and the β of the truth, 1/2, as a start.
+    other = c.fit(values, c.SoftKMeans(8, fit.params.beta))
+    assert fit.objective <= other.objective * (1 + 1e-6)
+    energy = np.sum(fit.responsibilities(values) * ((values[:, None] - fit.centers) ** 2).sum(axis=2))
+    assert fit.params.beta == pytest.approx(8 * 3000 / (2 * energy), rel=1e-2)
