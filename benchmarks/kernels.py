@@ -1,85 +1,126 @@
-"""Rows per second of one assignment-and-sum pass, beside scikit-learn's Lloyd step, on one thread.
+"""Rows per second of one pass, beside scikit-learn's, on one thread, for every model and shape.
 
-Ours adds up in float64, takes the objective and the farthest rows, and labels as float64 does whatever the rows' type;
-scikit-learn's adds up in the rows' own type and takes neither. Alternating runs, median of the ratios.
+k-means: one assignment-and-sum pass beside scikit-learn's Lloyd step. Ours adds up in float64, takes the objective and
+the farthest rows, and labels as float64 does whatever the rows' type; scikit-learn's adds up in the rows' own type and
+takes neither. Mixtures: one expectation-and-sum pass beside one E and M step of scikit-learn's. Ours works in float64
+whatever the rows' type; scikit-learn's in the rows' own. Alternating runs, median of the ratios.
 
-    python -m benchmarks.kernels
+    python -m benchmarks.kernels [MODEL …]
 """
 
 from __future__ import annotations
 
 import statistics
+import sys
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from sklearn.cluster._k_means_lloyd import lloyd_iter_chunked_dense
+from sklearn.mixture import GaussianMixture as Reference
+from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky
 from threadpoolctl import threadpool_limits
 
 from clustering.data.rows import in_memory_rows
 from clustering.models.kmeans import KMeans, KMeansParams
+from clustering.models.mixture import GaussianMixture
+from clustering.models.mixture_params import MixtureParams
 
 RESULTS = Path(__file__).parent / "results"
 FEATURES, CLUSTERS = (2, 3, 8, 16, 32, 64, 256), (2, 8, 16, 64, 256)
-RUNS = 5
+KINDS = {"full": "full", "tied": "tied", "diagonal": "diag", "spherical": "spherical"}
+"""Our names of the covariances, and theirs."""
+Pass = Callable[[], None]
 
 
-def ours(values: np.ndarray, centers: np.ndarray) -> float:
-    rows = in_memory_rows(values)
-    params = KMeansParams(np.zeros(values.shape[1]), centers)
-    started = time.perf_counter()
-    KMeans(len(centers)).statistics(params, rows)
-    return time.perf_counter() - started
-
-
-def theirs(values: np.ndarray, centers: np.ndarray) -> float:
-    n, k = len(values), len(centers)
+def kmeans_passes(values: np.ndarray, k: int) -> tuple[Pass, Pass]:
+    """Make one pass of each."""
+    n, d = values.shape
+    centers = values[:k].astype(np.float64)
+    rows, params, model = in_memory_rows(values), KMeansParams(np.zeros(d), centers), KMeans(k)
     own = centers.astype(values.dtype)
     buffers = (np.zeros_like(own), np.zeros(k, values.dtype), np.zeros(n, np.int32), np.zeros(k, values.dtype))
     weights = np.ones(n, values.dtype)
-    started = time.perf_counter()
-    lloyd_iter_chunked_dense(values, weights, own, *buffers, 1)
-    return time.perf_counter() - started
+    return (
+        lambda: model.statistics(params, rows) and None,
+        lambda: lloyd_iter_chunked_dense(values, weights, own, *buffers, 1),
+    )
 
 
-def measure(dtype: str, d: int, k: int) -> tuple[float, float, float]:
+def mixture_passes(kind: str, values: np.ndarray, k: int) -> tuple[Pass, Pass]:
+    """Make one pass of each, from the same params."""
+    d = values.shape[1]
+    centers, weights = 0.3 * values[:k].astype(np.float64), np.full(k, 1.0 / k)
+    covariances = {
+        "full": np.repeat(np.eye(d)[None], k, axis=0), "tied": np.eye(d), "diagonal": np.ones((k, d)),
+        "spherical": np.ones(k),
+    }[kind]  # fmt: skip
+    rows, model = in_memory_rows(values), GaussianMixture(k, kind)
+    params = MixtureParams(np.zeros(d), centers, weights, covariances, np.ones(d), kind)
+    theirs = Reference(k, covariance_type=KINDS[kind])
+
+    def reference() -> None:
+        theirs.weights_, theirs.means_ = weights, centers.astype(values.dtype)
+        theirs.precisions_cholesky_ = cholesky
+        _, logs = theirs._e_step(values)
+        theirs._m_step(values, logs)
+
+    cholesky = _compute_precision_cholesky(covariances, KINDS[kind]).astype(values.dtype)
+    return lambda: model.statistics(params, rows) and None, reference
+
+
+def measure(model: str, dtype: str, d: int, k: int) -> tuple[float, float, float]:
     """Return millions of rows per second, ours and theirs, and the median of the paired ratios."""
     rng = np.random.default_rng(d * 1000 + k)
-    n = int(np.clip(3e8 / (k * d), 20_000, 500_000))
+    work = k * d * (d if model == "full" else 1 if model == "kmeans" else 4)
+    n = int(np.clip(3e8 / work, 20_000 if model == "kmeans" else 2_000, 500_000))
     values = rng.standard_normal((n, d)).astype(dtype)
-    centers = values[:k].astype(np.float64)
-    ours(values, centers)
-    theirs(values, centers)
-    pairs = [(ours(values, centers), theirs(values, centers)) for _ in range(RUNS)]
+    ours, theirs = kmeans_passes(values, k) if model == "kmeans" else mixture_passes(model, values, k)
+    seconds(ours)
+    seconds(theirs)
+    pairs = [(seconds(ours), seconds(theirs)) for _ in range(5 if model == "kmeans" else 3)]
     ratio = statistics.median(b / a for a, b in pairs)
     return n / min(a for a, _ in pairs) / 1e6, n / min(b for _, b in pairs) / 1e6, ratio
 
 
+def seconds(run: Pass) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
 def main() -> None:
+    warnings.simplefilter("ignore")
     RESULTS.mkdir(parents=True, exist_ok=True)
-    lines = ["| rows | d | k | ours, M rows/s | scikit-learn, M rows/s | ratio |", "|---|---|---|---|---|---|"]
-    ratios = {dtype: np.zeros((len(FEATURES), len(CLUSTERS))) for dtype in ("float64", "float32")}
+    models = sys.argv[1:] or ["kmeans", *KINDS]
+    lines = [
+        "| model | rows | d | k | ours, M rows/s | scikit-learn, M rows/s | ratio |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    ratios = {(m, dtype): np.zeros((len(FEATURES), len(CLUSTERS))) for m in models for dtype in ("float64", "float32")}
     with threadpool_limits(1):
-        for dtype, table in ratios.items():
+        for (model, dtype), table in ratios.items():
             for i, d in enumerate(FEATURES):
                 for j, k in enumerate(CLUSTERS):
-                    a, b, table[i, j] = measure(dtype, d, k)
-                    lines.append(f"| {dtype} | {d} | {k} | {a:.2f} | {b:.2f} | {table[i, j]:.2f} |")
+                    a, b, table[i, j] = measure(model, dtype, d, k)
+                    lines.append(f"| {model} | {dtype} | {d} | {k} | {a:.3g} | {b:.3g} | {table[i, j]:.2f} |")
                     print(lines[-1], flush=True)
     (RESULTS / "kernels.md").write_text("\n".join(lines) + "\n")
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    for axes, (dtype, table) in zip(figure.subplots(1, 2), ratios.items(), strict=True):
-        image = axes.imshow(np.log2(table), cmap="RdBu", vmin=-2, vmax=2)
-        axes.set_title(f"{dtype} rows: speed over scikit-learn's")
+    figure = Figure(figsize=(9, 3.4 * len(models)), layout="constrained")
+    for axes, ((model, dtype), table) in zip(figure.subplots(len(models), 2).flat, ratios.items(), strict=True):
+        image = axes.imshow(np.log2(table), cmap="RdBu", vmin=-3, vmax=3)
+        axes.set_title(f"{model}, {dtype} rows: speed over scikit-learn's")
         axes.set_xticks(range(len(CLUSTERS)), CLUSTERS)
         axes.set_yticks(range(len(FEATURES)), FEATURES)
         axes.set_xlabel("clusters")
         axes.set_ylabel("features")
         for i, j in np.ndindex(table.shape):
             axes.text(j, i, f"{table[i, j]:.2f}", ha="center", va="center", fontsize=8)
-    figure.colorbar(image, label="log2 of the ratio")
-    figure.savefig(RESULTS / "kernels.png", dpi=120)
+    figure.colorbar(image, ax=figure.axes, label="log2 of the ratio")
+    figure.savefig(RESULTS / "kernels.png", dpi=110)
     print(f"written to {RESULTS}")
 
 

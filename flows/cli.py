@@ -231,7 +231,7 @@ def report(run: str, *, json_: AsJson = False) -> None:
     run
         Output folder of a finished run.
     """
-    from flows.job import redo_report
+    from flows.report import redo_report
 
     path = redo_report(run)
     _say(f"report: {path}")

@@ -13,13 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-import xarray as xr
-import yaml
-
 from clustering.api import check_features
 from clustering.data.plan import Plan
 from clustering.data.source import Source, open_source
-from clustering.errors import DataError, OutputError, SourceError
+from clustering.errors import DataError, OutputError
 from clustering.execution.engine import Engine, connect
 from clustering.execution.passes import Rounds, rounds
 from clustering.fitting import start as starting
@@ -28,10 +25,11 @@ from clustering.fitting.labelling import LabelStatistics, Wanted, Write, label, 
 from clustering.fitting.loop import Rule, Stop, iterate
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import Checkpoint, Identity
-from clustering.storage.labels import NAME, create_labels
+from clustering.storage.labels import create_labels
 from clustering.storage.model import load_model, save_model
-from clustering.storage.output import Output, new_run, write_bytes, write_json
+from clustering.storage.output import Output, new_run, write_json
 from flows.config import JobConfig
+from flows.report import write_report
 from flows.watch import Watch
 
 T = TypeVar("T")
@@ -313,19 +311,13 @@ def publish(job: Job, engine: Engine, labelled: Labelled, watch: Watch) -> dict[
     record = _record(job, engine, labelled)
     pictures: list[Any] = []
     if job.config.output.report:
-        # Drawing needs matplotlib, which a job without a report never loads.
-        from clustering.report.page import render
-
         try:
-            pictures, colours = draw_pictures(labelled.fitted, labelled.folder, job.source)
-            page = render(labelled.fitted, record, pictures, colours, config_text(job.config))
+            pictures = write_report(labelled.fitted, record, labelled.folder, job.source, job.config)
         except Exception as error:
             # The model and the labels are worth more than their pictures, which can be drawn again from the files.
             fault = " ".join(f"{type(error).__name__}: {error}".split())
             record["warnings"].append(f"no report could be drawn ({fault}); 'clustering report' tries again")
             watch.warn(record["warnings"][-1])
-        else:
-            write_bytes(labelled.folder / "report.html", page.encode())
     seconds = {**labelled.seconds, "report": time.perf_counter() - began}
     record["seconds"] = _rounded(seconds)
     write_json(labelled.folder / "run.json", record)
@@ -370,65 +362,3 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
         "warnings": list(result.notes),
         "config": json.loads(job.config.model_dump_json(exclude={"source": {"storage_options"}})),
     }
-
-
-def draw_pictures(result: Fitted, folder: Path, source: Source | None) -> tuple[list[Any], Any]:
-    """Draw the report's pictures from the files of a run.
-
-    Parameters
-    ----------
-    folder
-        Where ``labels.zarr`` is, if labels were written.
-    source
-        For a picture of the data beside the labels; None where it is gone.
-    """
-    from clustering.report import page, samples
-
-    labels = preview = sample = None
-    if (folder / "labels.zarr").is_dir():
-        with xr.open_dataset(str(folder / "labels.zarr"), engine="zarr", consolidated=False, chunks=None) as stored:
-            if NAME in stored:
-                labels = page.shown(stored[NAME]).load()
-        if labels is not None and source is not None and page.may_be_photograph(source):
-            preview = source.preview(page.SHOWN)
-    if source is not None and samples.may_be_sampled(result):
-        sample = samples.sample(source, result)
-    return page.draw(result, labels, preview, sample)
-
-
-def config_text(config: JobConfig) -> str:
-    """Write a config as YAML, without defaults and without storage options."""
-    content = config.model_dump(mode="json", exclude_defaults=True, exclude={"source": {"storage_options"}})
-    return yaml.safe_dump(content, sort_keys=False)
-
-
-def redo_report(store: str) -> Path:
-    """Make the report of a finished run anew from its files.
-
-    Returns
-    -------
-    Path
-        Of the report.
-
-    Raises
-    ------
-    OutputError
-        If there is no finished run.
-    """
-    from clustering.report.page import render
-
-    output = Output(store)
-    record = output.read_json("run.json")
-    config = JobConfig.model_validate(record["config"])
-    folder = output.path / "current"
-    result, _ = load_model(folder)
-    try:
-        source = open_source(**config.source.model_dump(exclude={"store"}), data=config.source.store)
-    except SourceError:
-        source = None
-    with output.locked():
-        pictures, colours = draw_pictures(result, folder, source)
-        page = render(result, record, pictures, colours, config_text(config))
-        write_bytes(folder / "report.html", page.encode())
-        output.link()
-    return output.path / "report.html"

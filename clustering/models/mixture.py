@@ -45,7 +45,8 @@ class GaussianMixture:
         ``identity`` (Σ = I, as in the lecture), ``spherical`` (σ²I), ``diagonal``, ``tied`` (one matrix for all
         components), or ``full``.
     regularization
-        Added to every variance, in units of the mean variance of the features. 0 fits by maximum likelihood alone.
+        Added to every variance, in units of the mean variance of the features: bring features of very different units
+        to one scale first, or lower it. 0 fits by maximum likelihood alone.
 
     Raises
     ------

@@ -14,7 +14,8 @@ import xarray as xr
 import clustering
 from clustering.errors import DataError, OutputError
 from flows.config import JobConfig, check_config
-from flows.job import redo_report, run_fit, run_predict
+from flows.job import run_fit, run_predict
+from flows.report import redo_report
 
 SECRET = "hunter2-do-not-tell"
 

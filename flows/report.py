@@ -1,0 +1,89 @@
+"""The report of a run, from its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+import yaml
+
+from clustering.data.source import Source, open_source
+from clustering.errors import SourceError
+from clustering.fitting.fitted import Fitted
+from clustering.storage.labels import NAME
+from clustering.storage.model import load_model
+from clustering.storage.output import Output, write_bytes
+from flows.config import JobConfig
+
+
+def write_report(
+    result: Fitted, record: Mapping[str, Any], folder: Path, source: Source | None, config: JobConfig
+) -> list[Any]:
+    """Draw the report of a run into its folder, and give its pictures."""
+    # Drawing needs matplotlib, which a job without a report never loads.
+    from clustering.report.page import render
+
+    pictures, colours = draw_pictures(result, folder, source)
+    page = render(result, record, pictures, colours, config_text(config))
+    write_bytes(folder / "report.html", page.encode())
+    return pictures
+
+
+def draw_pictures(result: Fitted, folder: Path, source: Source | None) -> tuple[list[Any], Any]:
+    """Draw the report's pictures from the files of a run.
+
+    Parameters
+    ----------
+    folder
+        Where ``labels.zarr`` is, if labels were written.
+    source
+        For a picture of the data beside the labels; None where it is gone.
+    """
+    from clustering.report import page, samples
+
+    labels = preview = sample = None
+    if (folder / "labels.zarr").is_dir():
+        with xr.open_dataset(str(folder / "labels.zarr"), engine="zarr", consolidated=False, chunks=None) as stored:
+            if NAME in stored:
+                labels = page.shown(stored[NAME]).load()
+        if labels is not None and source is not None and page.may_be_photograph(source):
+            preview = source.preview(page.SHOWN)
+    if source is not None and samples.may_be_sampled(result):
+        sample = samples.sample(source, result)
+    return page.draw(result, labels, preview, sample)
+
+
+def config_text(config: JobConfig) -> str:
+    """Write a config as YAML, without defaults and without storage options."""
+    content = config.model_dump(mode="json", exclude_defaults=True, exclude={"source": {"storage_options"}})
+    return yaml.safe_dump(content, sort_keys=False)
+
+
+def redo_report(store: str) -> Path:
+    """Make the report of a finished run anew from its files.
+
+    Returns
+    -------
+    Path
+        Of the report.
+
+    Raises
+    ------
+    OutputError
+        If there is no finished run.
+    """
+    output = Output(store)
+    record = output.read_json("run.json")
+    config = JobConfig.model_validate(record["config"])
+    folder = output.path / "current"
+    result, _ = load_model(folder)
+    try:
+        source = open_source(**config.source.model_dump(exclude={"store"}), data=config.source.store)
+    except SourceError:
+        source = None
+    with output.locked():
+        write_report(result, record, folder, source, config)
+        output.link()
+    return output.path / "report.html"
