@@ -299,6 +299,7 @@ def _override(content: dict[str, Any], override: str) -> None:
 
 _ALLOWED = {
     "compute.cluster": "allowed: threads, synchronous, local, {address: tcp://host:port}",
+    "model.beta": "allowed: auto, or a number greater than 0",
     "compute.block": "allowed: auto, or a size such as 64MiB",
 }
 """What to say of keys that take one of several forms."""

@@ -93,7 +93,7 @@ def _block(source: Source, plan: Plan, residency: Residency, candidates: tuple[S
             feature = source.features[error.column]
             where = f"variable {feature.variable!r} ({feature}), {where}"
         raise DataError(
-            f"{error.reason}: {where}; mask such rows with source.mask, or choose another model.divergence"
+            f"{error.what} in {where}: {error.why}; mask such rows with source.mask, or choose another model.divergence"
         ) from None
 
 

@@ -248,7 +248,7 @@ def _given(model: Any, found: Survey, init: Any) -> KMeansParams:
     try:
         geometry.check_domain(divergence, centers)
     except geometry.DomainError as error:
-        raise ConfigError(f"init: {error.reason}") from None
+        raise ConfigError(f"init holds {error}") from None
     shifted = centers - nowhere.shift
     return replace(nowhere, centers=geometry.refitted(divergence, np.ones(model.k), shifted, shifted))
 

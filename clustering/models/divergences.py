@@ -43,14 +43,14 @@ TINY = float(np.finfo(float).tiny)
 
 
 class DomainError(DataError):
-    """A value that a divergence is not defined for; whoever knows the block and the variable completes it."""
+    """A value that a divergence is not defined for; whoever knows the block and the variable says where it is."""
 
-    def __init__(self, reason: str, row: int, column: int | None) -> None:
-        super().__init__(reason)
-        self.reason, self.row, self.column = reason, row, column
+    def __init__(self, what: str, why: str, column: int | None) -> None:
+        super().__init__(f"{what}: {why}")
+        self.what, self.why, self.column = what, why, column
 
     def __reduce__(self) -> Any:
-        return DomainError, (self.reason, self.row, self.column)
+        return DomainError, (self.what, self.why, self.column)
 
 
 def check_divergence(divergence: Any) -> None:
@@ -72,15 +72,14 @@ def check_domain(divergence: Divergence, values: NDArray[Any]) -> None:
     if divergence == "cosine":
         whole = values.any(axis=1)
         if not whole.all():
-            raise DomainError("a row of zeros has no direction, which the cosine compares", int(np.argmin(whole)), None)
+            raise DomainError("a row of zeros", "it has no direction, which is what the cosine compares", None)
         return
     positive = divergence == "itakura_saito"
     least = values.min()
     if least < 0 or (positive and least <= 0):
         row, column = np.unravel_index(int(np.argmax(values <= 0 if positive else values < 0)), values.shape)
         need = "above zero" if positive else "of zero or more"
-        reason = f"{values[row, column]} is no value that {divergence} is defined for; it compares numbers {need}"
-        raise DomainError(reason, int(row), int(column))
+        raise DomainError(f"value {values[row, column]:.6g}", f"{divergence} compares numbers {need}", int(column))
 
 
 def origin(divergence: Divergence, mean: Array) -> Array:

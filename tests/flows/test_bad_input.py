@@ -66,6 +66,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Place:
             "infinite": (dims, infinite),
             "gone": (dims, np.full(values.shape, np.nan)),
             "constant": (dims, np.ones(values.shape)),
+            "positive": (dims, np.abs(values) + 0.1),
+            "zeroed": (dims, np.where(np.arange(10) == 3, 0.0, np.abs(values) + 0.1)),
+            "known": (dims, (np.abs(values) * 2).astype(int)),
+            "unknown": (dims, np.full(values.shape, -1)),
             "vast": (dims, values * 1e200),
             "sea": (("lat", "lon"), np.ones((9, 10), bool)),
             "land": (("lat", "lon"), np.zeros((9, 10), bool)),
@@ -129,7 +133,7 @@ CASES = {
     "variable named twice": Case(["'t'"], change={"source/variables": ["t", "t"]}),
     "variable that is no number": Case(["'complex'"], change={"source/variables": ["complex"]}),
     "no variables": Case(["no variables named"], change={"source/variables": []}),
-    "several variables and none named": Case(["12 variables"], change={"source/variables": None}),
+    "several variables and none named": Case(["16 variables"], change={"source/variables": None}),
     "unknown sample dimension": Case(
         ["'latt'", "did you mean 'lat'?"], change={"source/sample_dims": ["time", "latt", "lon"]}
     ),
@@ -151,6 +155,80 @@ CASES = {
         ["'time'", "holds nothing"], change={"source/isel": {"time": {"start": 4, "stop": 4}}}
     ),
     "dimension selected twice": Case(["'time'"], change={"source/isel": {"time": 1}, "source/select": {"time": 1}}),
+    # The model.
+    "unknown kind": Case(["model.kind", "'em'", "gaussian_mixture"], change={"model/kind": "em"}),
+    "unknown covariance": Case(
+        ["model.covariance", "'diag'", "diagonal"],
+        change={"model/kind": "gaussian_mixture", "model/covariance": "diag"},
+    ),
+    "unknown divergence": Case(["model.divergence", "'l1'", "cosine"], change={"model/divergence": "l1"}),
+    "key of another kind": Case(
+        ["model.beta is no key of kmeans", "soft_kmeans"], change={"model/kind": "kmeans", "model/beta": 2.0}
+    ),
+    "beta of 0": Case(["model.beta", "0", "greater than 0"], change={"model/kind": "soft_kmeans", "model/beta": 0}),
+    "beta below 0": Case(
+        ["model.beta", "-1", "greater than 0"], change={"model/kind": "soft_kmeans", "model/beta": -1.5}
+    ),
+    "infinite beta": Case(["model.beta", "inf"], change={"model/kind": "soft_kmeans", "model/beta": float("inf")}),
+    "word for beta": Case(["model.beta", "'high'", "auto"], change={"model/kind": "soft_kmeans", "model/beta": "high"}),
+    "regularization below 0": Case(
+        ["model.regularization", "-1"], change={"model/kind": "gaussian_mixture", "model/regularization": -1}
+    ),
+    "negative value under Kullback-Leibler": Case(
+        ["kullback_leibler", "zero or more", "in variable", "block ", "source.mask"],
+        1,
+        change={"model/divergence": "kullback_leibler"},
+    ),
+    "zero under Itakura-Saito": Case(
+        ["itakura_saito", "above zero", "variable 'zeroed'", "block 0 ["],
+        1,
+        change={"model/divergence": "itakura_saito", "source/variables": ["positive", "zeroed"]},
+    ),
+    "row of zeros under cosine": Case(
+        ["row of zeros", "cosine", "block 0 ["],
+        1,
+        change={"model/divergence": "cosine", "source/variables": ["zeroed"]},
+    ),
+    "singular covariance": Case(
+        ["singular", "constant", "model.regularization", "0"],
+        1,
+        change={
+            "model/kind": "gaussian_mixture",
+            "model/regularization": 0,
+            "source/variables": ["t", "constant"],
+        },
+    ),
+    "constant feature under mahalanobis": Case(
+        ["singular", "mahalanobis", "constant"],
+        1,
+        change={"model/divergence": "mahalanobis", "source/variables": ["t", "constant"]},
+    ),
+    "equal rows and beta auto": Case(
+        ["k is 3", "1 distinct row"],
+        1,
+        change={"model/kind": "soft_kmeans", "model/beta": "auto", "source/variables": ["constant"]},
+    ),
+    "gaps under another divergence": Case(
+        ["marginalize", "cosine", "squared_euclidean"],
+        change={"model/divergence": "cosine", "source/missing": "marginalize"},
+    ),
+    "feature that nobody observed": Case(
+        ["'gone'", "missing in every row"],
+        1,
+        change={"source/variables": ["t", "gone"], "source/missing": "marginalize"},
+    ),
+    "start from labels that are not named": Case(["'labels'", "source.labels"], change={"fit/init": "labels"}),
+    "labels that are not there": Case(["'knwon'", "did you mean 'known'?"], change={"source/labels": "knwon"}),
+    "label beyond k": Case(["label", "k is 3", "0 … 2"], 1, change={"source/labels": "known", "fit/init": "labels"}),
+    "labels of nobody": Case(
+        ["no row", "label 0", "0 … 2"], 1, change={"source/labels": "unknown", "fit/init": "labels"}
+    ),
+    "responsibilities of hard clusters": Case(
+        ["output.responsibilities", "kmeans", "soft_kmeans"], change={"output/responsibilities": "all"}
+    ),
+    "density of hard clusters": Case(["log_density", "gaussian_mixture"], change={"output/log_density": True}),
+    "unknown degree": Case(["output.responsibilities", "'some'", "top"], change={"output/responsibilities": "some"}),
+    "no largest": Case(["output.top", "0"], change={"output/top": 0}),
     # The values.
     "k above the distinct rows": Case(
         ["k is 9", "1 distinct row"], 1, {"source/variables": ["constant"], "model/k": 9}
