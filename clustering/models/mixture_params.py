@@ -58,11 +58,6 @@ class MixtureParams:
         """Factors of the inverse covariances."""
         return kinds.factors(self.kind, self.covariances)
 
-    @cached_property
-    def sharpness(self) -> float:
-        """Bound on the greatest inverse variance."""
-        return kinds.sharpness(self.kind, self.factors)
-
     @property
     def log_weights(self) -> Array:
         """Logarithms of the mixing weights ``(k,)``, finite."""

@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 import zarr
 
+import clustering as c
 from clustering.data.source import Source, open_source
 from clustering.execution.engine import Engine, connect
 from clustering.execution.passes import rounds
@@ -149,3 +150,22 @@ def test_where_rows_are_kept_leaves_the_bits_alone(
     with connect("threads", 2) as engine:
         scratch = tmp_path / "scratch" if in_files else None
         assert outcome(source, engine, tmp_path, memory=memory, scratch=scratch) == reference
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        c.GaussianMixture(4, "full"), c.GaussianMixture(4, "tied"), c.GaussianMixture(9, "diagonal"),
+        c.SoftKMeans(9, beta=0.05), c.KMeans(4, "cosine"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_model_has_the_same_bits_on_threads_and_in_worker_processes(model: Any, source: Source) -> None:
+    def parts(**options: Any) -> list[bytes]:
+        fit = c.fit(source, model, block_bytes=80_000, sample_rows=500, max_iterations=4, restarts=2, **options)
+        arrays = [fit.params.centers, fit.history, fit.fitted.weights, fit.fitted.covariances]
+        return [np.asarray(array).tobytes() for array in arrays if array is not None]
+
+    expected = parts(cluster="synchronous")
+    assert parts(cluster="threads", workers=3) == expected
+    assert parts(cluster="local", workers=2) == expected
