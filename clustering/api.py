@@ -321,7 +321,9 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
             if on_pass is not None:
                 on_pass(record)
         reads = reading.blocks / len(plan)
-        found = fitted(model, state, source.features, Summary.of(begun.survey), reads, reading.bytes, begun.notes)
+        found = fitted(
+            model, state, source.features, Summary.of(begun.survey), reads, reading.bytes, begun.remarks, begun.warnings
+        )
         if found.stop is not Stop.CONVERGED or model.kind != KMeans.kind:
             # Only at a fixed point of k-means has the last pass told all there is to know at the final params.
             last = label(inside, model, found.params, nowhere)

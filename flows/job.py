@@ -196,9 +196,13 @@ def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
         f"{config.restarts} starts on {'all' if survey.sample.complete else 'a sample of'} "
         f"{len(survey.sample.weights):,} rows in {seconds - started.seconds:.1f} s"
     )
-    for note in started.notes:
-        watch.say(note)
-    begun = Checkpoint(new_run(), started.state, Summary.of(survey), reading, {"sample": seconds}, started.notes)
+    for remark in started.remarks:
+        watch.say(remark)
+    for warning in started.warnings:
+        watch.warn(warning)
+    begun = Checkpoint(
+        new_run(), started.state, Summary.of(survey), reading, {"sample": seconds}, started.remarks, started.warnings
+    )
     checkpoints.clear(job.output.checkpoints)
     checkpoints.save(job.output.checkpoints, begun, job.identity)
     return begun
@@ -236,7 +240,16 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
     """Label every row with the final params, and keep the model beside the labels."""
     began = time.perf_counter()
     reads = ended.reading.blocks / len(job.plan)
-    result = fitted(job.model, ended.state, job.source.features, ended.summary, reads, ended.reading.bytes, ended.notes)
+    result = fitted(
+        job.model,
+        ended.state,
+        job.source.features,
+        ended.summary,
+        reads,
+        ended.reading.bytes,
+        ended.remarks,
+        ended.warnings,
+    )
     folder = job.output.stage(ended.run)
     if job.wanted.labels or job.wanted.soft or result.stop is not Stop.CONVERGED or job.model.kind != "kmeans":
         # At a fixed point of k-means the last pass has told all there is to know already.
@@ -348,6 +361,7 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
         "n_sampled": result.summary.sampled,
         "objective": result.objective,
         **({} if result.criteria is None else {"criteria": result.criteria}),
+        **({"beta": result.params.beta} if result.model.kind == "soft_kmeans" else {}),
         "iterations": result.iterations,
         "converged": result.converged,
         "stop_reason": str(result.stop),
@@ -360,5 +374,6 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
         "source_fingerprint": job.identity.source,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "warnings": list(result.notes),
+        "remarks": list(result.remarks),
         "config": json.loads(job.config.model_dump_json(exclude={"source": {"storage_options"}})),
     }

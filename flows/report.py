@@ -44,15 +44,17 @@ def draw_pictures(result: Fitted, folder: Path, source: Source | None) -> tuple[
     from clustering.report import page, samples
 
     labels = preview = sample = None
+    degrees: dict[str, xr.DataArray] = {}
     if (folder / "labels.zarr").is_dir():
         with xr.open_dataset(str(folder / "labels.zarr"), engine="zarr", consolidated=False, chunks=None) as stored:
             if NAME in stored:
                 labels = page.shown(stored[NAME]).load()
+            degrees = {name: page.shown(stored[name]).load() for name in page.DEGREES if name in stored}
         if labels is not None and source is not None and page.may_be_photograph(source):
             preview = source.preview(page.SHOWN)
     if source is not None and samples.may_be_sampled(result):
         sample = samples.sample(source, result)
-    return page.draw(result, labels, preview, sample)
+    return page.draw(result, labels, preview, sample, degrees)
 
 
 def config_text(config: JobConfig) -> str:

@@ -52,6 +52,8 @@ def summary_lines(record: Mapping[str, Any]) -> Iterator[str]:
     reads = f"{record['reads']} full read{'s' * (record['reads'] != 1)} of the source"
     yield f"passes     {record['iterations']}, {state}; {reads}"
     yield f"time       {duration(record['seconds']['total'])}, peak memory {size(record['peak_rss_bytes'])}"
+    for remark in record["remarks"]:
+        yield f"note       {remark}"
     for warning in record["warnings"]:
         yield f"warning    {warning}"
     folder = Path(record["config"]["output"]["store"])

@@ -24,6 +24,7 @@ from clustering.fitting.seeding import filled
 from clustering.models import divergences as geometry
 from clustering.models.divergences import TINY
 from clustering.models.kmeans import KMeansParams
+from clustering.models.names import Divergence
 from clustering.models.soft_kmeans import SoftKMeans, SoftKMeansParams
 from clustering.models.survey import Sample, Survey
 
@@ -61,8 +62,25 @@ class Annealed(NamedTuple):
         return (
             f"beta set to {self.params.beta:.6g} by annealing; first critical value {self.critical:.4g}; "
             f"splits at beta (centers): {told or 'none'}"
-            + ("; hard clusters were the better start there" if self.given else "")
+            + (
+                "; a start from hard clusters ended lower at that beta, and was refined by the same rule"
+                if self.given
+                else ""
+            )
         )
+
+
+def critical_value(divergence: Divergence, covariance: Array) -> float:
+    """Find β_c, below which all centers of soft k-means are one.
+
+    Parameters
+    ----------
+    covariance
+        Of the rows where `divergences.embedded` places them ``(d, d)``, or its diagonal ``(d,)``.
+    """
+    full = np.diag(covariance) if covariance.ndim == 1 else covariance
+    largest = float(np.linalg.eigvalsh(full)[-1])
+    return 1.0 / (2.0 * geometry.CURVATURE[divergence] * largest) if largest > 0 else np.inf
 
 
 def anneal(
@@ -91,12 +109,11 @@ def anneal(
     weights = sample.represented / sample.represented.sum()
     middle = weights @ placed
     covariance = (placed - middle).T @ (weights[:, None] * (placed - middle))
-    largest = float(np.linalg.eigvalsh(covariance)[-1])
-    if not largest > 0:
+    critical = critical_value(model.divergence, covariance)
+    if not critical < np.inf:
         raise DataError("all rows are equal and beta is 'auto': nothing tells what it should be; give beta a number")
     k, d = model.k, len(middle)
     generator = np.random.Generator(np.random.PCG64(0))
-    critical = 1.0 / (2.0 * geometry.CURVATURE[model.divergence] * largest)
     beta, count, splits = 0.9 * critical, 1, []
     centers = np.repeat(middle[None], k, axis=0)
     for _ in range(MOST_LEVELS):

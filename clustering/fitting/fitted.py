@@ -71,6 +71,9 @@ class Fitted:
     bytes_read: int
     """Decoded bytes read from the source."""
     notes: tuple[str, ...] = ()
+    """What a user should be warned of."""
+    remarks: tuple[str, ...] = ()
+    """What was chosen on the way, such as β."""
     criteria: dict[str, float] | None = None
     """Information criteria of a mixture, as `information` makes them; None for other models."""
     track: Mapping[str, Array] = field(default_factory=dict)
@@ -147,13 +150,14 @@ def fitted(
     summary: Summary,
     reads: float,
     bytes_read: int,
-    notes: tuple[str, ...] = (),
+    remarks: tuple[str, ...] = (),
+    warnings: tuple[str, ...] = (),
 ) -> Fitted:
     """Take the best candidate of a finished loop."""
     best = state.best
     assert best.stop is not None
-    notes = (*notes, *best.notes)
-    if best.stop in (Stop.MAX_ITERATIONS, Stop.MAX_SECONDS):
+    notes = (*warnings, *best.notes)
+    if best.stop in (Stop.MAX_ITERATIONS, Stop.MAX_SECONDS) and best.history:
         notes += (f"stopped by {best.stop} after {len(best.history)} passes before the stopping test was met",)
     weight = np.full(model.k, np.nan) if best.sums is None else best.sums["weight"]
     total = float(weight.sum())
@@ -161,6 +165,6 @@ def fitted(
     names = best.track[0] if best.track else ()
     return Fitted(
         model, best.params, features, summary, model.reported(best.objective, total), history, len(best.history),
-        best.stop, weight / total, reads, bytes_read, notes,
+        best.stop, weight / total, reads, bytes_read, notes, remarks,
         track={name: np.array([measures[name] for measures in best.track]) for name in names},
     )  # fmt: skip

@@ -17,7 +17,7 @@ from clustering.data.source import Source, open_source
 from clustering.errors import ConfigError, DataError
 from clustering.execution.engine import Engine, connect
 from clustering.execution.passes import Passed, Reading, Rounds, rounds
-from clustering.fitting.annealing import anneal
+from clustering.fitting.annealing import anneal, critical_value
 from clustering.fitting.loop import Candidate, Rule, State, halted, iterate
 from clustering.fitting.seeding import Init, as_centers, filled, generators, seed_centers
 from clustering.models import divergences as geometry
@@ -84,7 +84,9 @@ class Begun:
     """Read so far: pass 0, and what a start from full data takes."""
     seconds: float
     """Of that, the passes over the full data took this wall time, in seconds."""
-    notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What was chosen on the way."""
+    warnings: tuple[str, ...] = ()
 
 
 def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
@@ -110,7 +112,8 @@ def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
     _check_combination(rounds.source, model, options)
     found, passed = survey(rounds, model, options, memory)
     reading, seconds = passed.reading, passed.seconds
-    notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     if _known(options):
         known = rounds.run([partial(model.starter.known_statistics, _nowhere(model, found))])
         hard = [_class_means(model, _nowhere(model, found), known.statistics[0])]
@@ -123,9 +126,10 @@ def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
     if isinstance(model, SoftKMeans):
         if model.beta == "auto":
             annealed = anneal(model, found, partial(_settle, model, rounds.engine), hard)
-            params, notes = [annealed.params], (annealed.note,)
+            params, remarks = [annealed.params], (annealed.note,)
         else:
             params = [model.softened(start, float(model.beta)) for start in hard]
+            warnings = _dull(model, found)
             if isinstance(options.init, str) and not _known(options):
                 params = [c.params for c in _on_sample(model, params, found, options, rounds.engine)]
     elif isinstance(model, GaussianMixture):
@@ -143,11 +147,24 @@ def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
             params = [model.first_params(found, start, statistics) for start, statistics in pairs]
             reading, seconds = reading + firsts.reading, seconds + firsts.seconds
     state = State(tuple(Candidate(start) for start in params), seconds=time.perf_counter() - began)
-    return Begun(found, halted(state, options.rule), reading, seconds, notes)
+    return Begun(found, halted(state, options.rule), reading, seconds, remarks, warnings)
 
 
 def _known(options: Options) -> bool:
     return isinstance(options.init, str) and options.init == "labels"
+
+
+def _dull(model: SoftKMeans, found: Survey) -> tuple[str, ...]:
+    """Warn of a β at which no center can differ from another."""
+    if model.k == 1 or model.divergence != "squared_euclidean":
+        return ()
+    critical = critical_value(model.divergence, found.covariance)
+    if float(model.beta) >= critical:
+        return ()
+    return (
+        f"beta is {model.beta:g}, below the critical value {critical:.4g} of these data: all centers become one; "
+        "raise beta, or set it to auto",
+    )
 
 
 def _check_combination(source: Source, model: Any, options: Options) -> None:

@@ -185,7 +185,7 @@ class KMeans:
     symbol: ClassVar = "J"
 
     def __post_init__(self) -> None:
-        check_k(self.k)
+        object.__setattr__(self, "k", check_k(self.k))
         geometry.check_divergence(self.divergence)
 
     @property
@@ -351,10 +351,11 @@ def known_labels(rows: Rows, k: int) -> NDArray[np.int32]:
     return labels
 
 
-def check_k(k: Any) -> None:
-    """Refuse what is no number of clusters."""
+def check_k(k: Any) -> int:
+    """Refuse what is no number of clusters; give it as a plain one."""
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ConfigError(f"k is {k!r}; the number of clusters is a whole number of 1 or more")
+    return int(k)
 
 
 def distinct_rows(distant: Distant) -> Iterator[int]:

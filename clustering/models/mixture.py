@@ -62,12 +62,13 @@ class GaussianMixture:
     symbol: ClassVar = "log L"
 
     def __post_init__(self) -> None:
-        check_k(self.k)
+        object.__setattr__(self, "k", check_k(self.k))
         if self.covariance not in COVARIANCES:
             raise ConfigError(f"covariance is {self.covariance!r}; {nearest(str(self.covariance), COVARIANCES)}")
-        number = isinstance(self.regularization, (int, float)) and not isinstance(self.regularization, bool)
+        number = isinstance(self.regularization, (int, float, np.number)) and not isinstance(self.regularization, bool)
         if not number or not 0 <= self.regularization < np.inf:
             raise ConfigError(f"regularization is {self.regularization!r}; a number of 0 or more is needed")
+        object.__setattr__(self, "regularization", float(self.regularization))
 
     @property
     def starter(self) -> KMeans:

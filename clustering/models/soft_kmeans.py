@@ -106,11 +106,13 @@ class SoftKMeans:
     symbol: ClassVar = "F"
 
     def __post_init__(self) -> None:
-        check_k(self.k)
+        object.__setattr__(self, "k", check_k(self.k))
         geometry.check_divergence(self.divergence)
         number = isinstance(self.beta, (int, float, np.number)) and not isinstance(self.beta, bool)
         if self.beta != "auto" and not (number and 0 < float(self.beta) < np.inf):
             raise ConfigError(f"beta is {self.beta!r}; a number above 0 is needed, or auto")
+        if number:
+            object.__setattr__(self, "beta", float(self.beta))
 
     @property
     def starter(self) -> KMeans:

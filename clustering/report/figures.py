@@ -144,6 +144,25 @@ def label_map(labels: xr.DataArray, colours: NDArray[np.float64]) -> bytes:
     return png(figure)
 
 
+def quantity_map(values: xr.DataArray, label: str) -> bytes:
+    """Draw numbers over two sample dimensions; masked cells in grey."""
+    y, x = (str(d) for d in values.dims)
+    ratio = values.sizes[y] / max(1, values.sizes[x])
+    figure = Figure(figsize=(7.2, float(np.clip(7.2 * ratio, 1.8, 8.0))), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_facecolor(MASKED)
+    found = values.values[np.isfinite(values.values)].astype(np.float64)
+    # A few extreme rows must not take all the colours.
+    low, high = np.quantile(found, (0.01, 0.99)) if found.size else (0.0, 1.0)
+    mesh = axes.pcolormesh(_axis(values, x), _axis(values, y), values.values, cmap="viridis", vmin=low, vmax=high)
+    if y not in values.coords:
+        axes.invert_yaxis()
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    figure.colorbar(mesh, ax=axes, label=label, shrink=0.85, extend="both")
+    return png(figure)
+
+
 def centers(fitted: Fitted, colours: NDArray[np.float64]) -> bytes:
     """Draw the centers: profiles along one numeric feature dimension, otherwise a heat map of standard scores."""
     values = fitted.centers

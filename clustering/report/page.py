@@ -24,6 +24,14 @@ Colours = NDArray[np.float64]
 
 SHOWN = 1000
 """Places along a side of a picture at most."""
+DEGREES = {
+    "responsibility": ("Responsibility", "Of the own cluster: 1 where a row is sure of it, 1/k where it is torn."),
+    "log_density": ("Log density", "Of each row under the model: low where rows like it are rare."),
+    "outlier_score": (
+        "Outlier score", "-log10 of the share of rows expected farther from their component: 3 is one in a thousand.",
+    ),
+}  # fmt: skip
+"""Titles and captions of what may be told of each row."""
 LISTED = 64
 """Clusters listed in the table at most."""
 DRAWN = 32
@@ -47,7 +55,11 @@ class Figure:
 
 
 def draw(
-    fitted: Fitted, labels: xr.DataArray | None, preview: xr.Dataset | None, sample: Sample | None = None
+    fitted: Fitted,
+    labels: xr.DataArray | None,
+    preview: xr.Dataset | None,
+    sample: Sample | None = None,
+    degrees: Mapping[str, xr.DataArray] | None = None,
 ) -> tuple[list[Figure], Colours]:
     """Draw the figures of a run.
 
@@ -59,6 +71,8 @@ def draw(
         The source on the same thinned grid; None where it is not at hand.
     sample
         Rows to draw in a plane, from `clustering.report.samples.sample`.
+    degrees
+        What else was told of each row, cut down by `shown`, by name.
 
     Returns
     -------
@@ -88,6 +102,10 @@ def draw(
         places = ", ".join(f"{d} {value}" for d, value in labels.attrs.get("shown_at", {}).items())
         caption = (f"At {places}. " if places else "") + _label_caption(labels)
         found.append(Figure("Labels", caption, figures.label_map(labels, colours)))
+    for name, array in (degrees or {}).items():
+        if array.ndim == 2:
+            title, caption = DEGREES[name]
+            found.append(Figure(title, caption, figures.quantity_map(array, title.lower())))
     if sample is not None:
         told = samples.caption(sample, fitted.model.kind == "gaussian_mixture")
         found.insert(0, Figure("Samples", told, samples.draw(sample, fitted, colours), wide=True))

@@ -54,8 +54,10 @@ class Checkpoint:
     """Read from the source so far."""
     seconds: Mapping[str, float]
     """Wall time by stage so far, in seconds."""
-    notes: tuple[str, ...] = ()
-    """What a user should know about the start."""
+    remarks: tuple[str, ...] = ()
+    """What was chosen for the start."""
+    warnings: tuple[str, ...] = ()
+    """What a user should be warned of about it."""
 
 
 def save(folder: Path, checkpoint: Checkpoint, identity: Identity) -> None:
@@ -82,7 +84,8 @@ def save(folder: Path, checkpoint: Checkpoint, identity: Identity) -> None:
         "summary": summary,
         "reading": asdict(checkpoint.reading),
         "seconds": dict(checkpoint.seconds),
-        "notes": checkpoint.notes,
+        "remarks": checkpoint.remarks,
+        "warnings": checkpoint.warnings,
     }
     buffer = io.BytesIO()
     np.savez(buffer, meta=np.frombuffer(json.dumps(meta, default=str).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
@@ -191,7 +194,8 @@ def _restored(model: Model, meta: dict[str, Any], arrays: dict[str, NDArray[Any]
         Summary(**{**meta["summary"], **summary}),
         Reading(**meta["reading"]),
         meta["seconds"],
-        tuple(meta["notes"]),
+        tuple(meta["remarks"]),
+        tuple(meta["warnings"]),
     )
 
 

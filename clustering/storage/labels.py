@@ -73,6 +73,9 @@ def create_labels(
             # Every chunk is written, so that a chunk that is missing is known to be lost.
             config={"write_empty_chunks": True},
         )
+    for name, length in dict.fromkeys(dim for array in arrays for dim in array.extra):
+        numbers = np.arange(length) + (name == "rank")
+        group.create_array(name, data=numbers, dimension_names=(name,))
     return LabelWriter(str(path))
 
 

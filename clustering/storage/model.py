@@ -51,6 +51,7 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
         "n_sampled": summary.sampled,
         "total_weight": summary.weight,
         "notes": list(fitted.notes),
+        "remarks": list(fitted.remarks),
         **({} if fitted.criteria is None else {"criteria": fitted.criteria}),
     }
     return xr.Dataset(
@@ -115,6 +116,7 @@ def from_dataset(dataset: xr.Dataset) -> Fitted:
         reads=a["reads"],
         bytes_read=a["bytes_read"],
         notes=tuple(a["notes"]),
+        remarks=tuple(a["remarks"]),
         criteria=a.get("criteria"),
         track=_group(array, "track_"),
     )  # fmt: skip

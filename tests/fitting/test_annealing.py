@@ -73,7 +73,7 @@ def test_separate_blobs_get_the_beta_of_their_variance_and_their_means() -> None
     hard = c.fit(values, c.KMeans(k))
     order = np.argsort(fit.centers[:, 0]), np.argsort(hard.centers[:, 0])
     np.testing.assert_allclose(fit.centers[order[0]], hard.centers[order[1]], atol=0.02)
-    assert fit.fitted.notes[0].startswith(f"beta set to {fit.params.beta:.6g} by annealing; first critical value ")
+    assert fit.fitted.remarks[0].startswith(f"beta set to {fit.params.beta:.6g} by annealing; first critical value ")
 
 
 def test_one_center_gets_the_beta_of_all_rows() -> None:
