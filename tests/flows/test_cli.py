@@ -189,14 +189,14 @@ def test_the_lectures_mixture_is_drawn_found_again_and_reported(
     assert (record["kind"], record["k"], record["n_rows"], record["converged"]) == ("gaussian_mixture", 3, 500, True)
     with (
         xr.open_zarr("demo/lecture.zarr", consolidated=False, chunks=None) as drawn,
-        xr.open_zarr("runs/lecture/labels.zarr", consolidated=False, chunks=None) as found,
+        xr.open_zarr("demo/lecture/labels.zarr", consolidated=False, chunks=None) as found,
     ):
         assert adjusted_rand_score(drawn["labels"].values, found["labels"].values) > 0.6
-    page = Path("runs/lecture/report.html").read_text()
+    page = Path("demo/lecture/report.html").read_text()
     assert "<h2>Samples</h2>" in page
     assert "samples from p(x | z)" in page
-    assert run(["report", "runs/lecture"]) == 0
-    assert without_times(Path("runs/lecture/report.html")).count("<h2>Samples</h2>") == 1
+    assert run(["report", "demo/lecture"]) == 0
+    assert without_times(Path("demo/lecture/report.html")).count("<h2>Samples</h2>") == 1
 
 
 def test_without_prefect_nothing_of_it_is_imported_and_no_server_starts(config: Path, tmp_path: Path) -> None:
