@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 TILE_BYTES, TILE_ROWS = 32 * 1024, (16, 128)
 """Size of the float64 rows worked on together, and the least and greatest number of them."""
-FEW_PRODUCTS, FEW_CENTERS = 256, 4
+FEW_PRODUCTS, FEW_CENTERS = 256, 8
 """Up to this k·d, where d is below 16, or this k, distances cost less than scores and their settlement."""
 COPIED_SUMS = 1024
 """Up to this many sums are kept four times over."""
