@@ -130,22 +130,36 @@ def _by_distance(tile, m, d, centers):  # type: ignore[no-untyped-def]
     """Label rows of sixteen features and more by the distances to all centers, eight rows at once."""
     w = tile.rows.shape[1]
     long = d - d % 16
+    zero = splat(0.0)
     for r in range(0, m, WIDE):
         i = r * w
         least = splat(np.inf)
         label = splat(0.0)
         for k in range(centers.shape[0]):
             c = k * w
-            total = folded_together(
-                _squares(tile.rows, i, centers, c, long),
-                _squares(tile.rows, i + w, centers, c, long),
-                _squares(tile.rows, i + 2 * w, centers, c, long),
-                _squares(tile.rows, i + 3 * w, centers, c, long),
-                _squares(tile.rows, i + 4 * w, centers, c, long),
-                _squares(tile.rows, i + 5 * w, centers, c, long),
-                _squares(tile.rows, i + 6 * w, centers, c, long),
-                _squares(tile.rows, i + 7 * w, centers, c, long),
-            )
+            a0, a1, a2, a3, a4, a5, a6, a7 = zero, zero, zero, zero, zero, zero, zero, zero
+            b0, b1, b2, b3, b4, b5, b6, b7 = zero, zero, zero, zero, zero, zero, zero, zero
+            for j in range(0, long, 16):
+                # The center is loaded once for the eight rows.
+                left, right = load(centers, c + j), load(centers, c + j + 8)
+                at = i + j
+                t, u = load(tile.rows, at) - left, load(tile.rows, at + 8) - right
+                a0, b0 = a0 + t * t, b0 + u * u
+                t, u = load(tile.rows, at + w) - left, load(tile.rows, at + w + 8) - right
+                a1, b1 = a1 + t * t, b1 + u * u
+                t, u = load(tile.rows, at + 2 * w) - left, load(tile.rows, at + 2 * w + 8) - right
+                a2, b2 = a2 + t * t, b2 + u * u
+                t, u = load(tile.rows, at + 3 * w) - left, load(tile.rows, at + 3 * w + 8) - right
+                a3, b3 = a3 + t * t, b3 + u * u
+                t, u = load(tile.rows, at + 4 * w) - left, load(tile.rows, at + 4 * w + 8) - right
+                a4, b4 = a4 + t * t, b4 + u * u
+                t, u = load(tile.rows, at + 5 * w) - left, load(tile.rows, at + 5 * w + 8) - right
+                a5, b5 = a5 + t * t, b5 + u * u
+                t, u = load(tile.rows, at + 6 * w) - left, load(tile.rows, at + 6 * w + 8) - right
+                a6, b6 = a6 + t * t, b6 + u * u
+                t, u = load(tile.rows, at + 7 * w) - left, load(tile.rows, at + 7 * w + 8) - right
+                a7, b7 = a7 + t * t, b7 + u * u
+            total = folded_together(a0 + b0, a1 + b1, a2 + b2, a3 + b3, a4 + b4, a5 + b5, a6 + b6, a7 + b7)
             for j in range(long, d):
                 t = strided(tile.rows, i + j, w) - repeated(centers, c + j)
                 total = total + t * t
