@@ -162,6 +162,17 @@ class Fit:
         wanted = Wanted(labels=False, precision="float64", log_density=True)
         return self._label(data, options, wanted)[0]["log_density"]
 
+    def outlier_score(self, data: Any, **options: Any) -> Any:
+        """−log₁₀ of the share of rows expected farther from their component: float64 in the shape of the samples.
+
+        Raises
+        ------
+        ConfigError
+            If the model describes no density.
+        """
+        wanted = Wanted(labels=False, precision="float64", outlier_score=True)
+        return self._label(data, options, wanted)[0]["outlier_score"]
+
     def score(self, data: Any, **options: Any) -> float:
         """Objective of data under this model; see `objective`."""
         sums = self._label(data, options, Wanted())[1]

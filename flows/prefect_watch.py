@@ -111,8 +111,9 @@ def _page(record: Mapping[str, Any], pictures: Sequence[Figure]) -> str:
     }
     lines = [f"# {record['k']} clusters of {record['n_rows']:,} rows", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in facts.items()]
-    if record["warnings"]:
-        lines += ["", "## Worth knowing", "", *(f"- {warning}" for warning in record["warnings"])]
+    worth = [*record["warnings"], *record["remarks"]]
+    if worth:
+        lines += ["", "## Worth knowing", "", *(f"- {line}" for line in worth)]
     for figure in pictures:
         lines += ["", f"## {figure.title}", "", f"![{figure.title}]({figure.uri})", "", figure.caption]
     return "\n".join(lines)

@@ -79,6 +79,7 @@ def test_everything_told_of_a_row_equals_a_direct_evaluation(model: Any, rows: n
     far = 2 * (np.diagonal(centers)[shares.argmax(axis=1)] - own)
     expected = -stats.chi2.logsf(far, 2) / np.log(10)
     np.testing.assert_allclose(told["outlier_score"], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(fit.outlier_score(rows), expected, rtol=1e-8, atol=1e-10)
 
 
 def test_the_few_largest_are_told_with_their_clusters(rows: np.ndarray, tmp_path: Any) -> None:
