@@ -148,8 +148,7 @@ class Fit:
         ConfigError
             If assignments are hard.
         """
-        wanted = Wanted(labels=False, responsibilities="all", precision="float64")
-        return self._label(data, options, wanted)[0]["responsibilities"]
+        return self._told("responsibilities", data, options, responsibilities="all")
 
     def log_density(self, data: Any, **options: Any) -> Any:
         """Log density of the rows of data under the model, in memory: float64 in the shape of the samples.
@@ -159,8 +158,7 @@ class Fit:
         ConfigError
             If the model describes no density.
         """
-        wanted = Wanted(labels=False, precision="float64", log_density=True)
-        return self._label(data, options, wanted)[0]["log_density"]
+        return self._told("log_density", data, options, log_density=True)
 
     def outlier_score(self, data: Any, **options: Any) -> Any:
         """−log₁₀ of the share of rows expected farther from their component: float64 in the shape of the samples.
@@ -170,8 +168,7 @@ class Fit:
         ConfigError
             If the model describes no density.
         """
-        wanted = Wanted(labels=False, precision="float64", outlier_score=True)
-        return self._label(data, options, wanted)[0]["outlier_score"]
+        return self._told("outlier_score", data, options, outlier_score=True)
 
     def score(self, data: Any, **options: Any) -> float:
         """Objective of data under this model; see `objective`."""
@@ -214,6 +211,10 @@ class Fit:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a Zarr group; `load_fit` reads it back to the last bit."""
         save_model(self.fitted, os.fspath(path), {"labelled": self.labelled})
+
+    def _told(self, name: str, data: Any, options: dict[str, Any], **wanted: Any) -> Any:
+        """Tell one thing of each row, in double precision."""
+        return self._label(data, options, Wanted(labels=False, precision="float64", **wanted))[0][name]
 
     def _label(self, data: Any, options: dict[str, Any], wanted: Wanted) -> tuple[dict[str, Any], LabelStatistics]:
         _known(options, (*_SOURCE, "workers", "memory", "block_bytes"))

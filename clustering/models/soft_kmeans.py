@@ -119,10 +119,6 @@ class SoftKMeans:
         """The hard model whose clusters it starts from."""
         return KMeans(self.k, self.divergence)
 
-    def free_parameters(self, d: int) -> int:
-        """Count the free parameters for d features."""
-        return self.k * d
-
     def softened(self, params: KMeansParams, beta: float) -> SoftKMeansParams:
         """Start from hard clusters."""
         return SoftKMeansParams(params.shift, params.centers, beta, params.matrix)
@@ -200,7 +196,7 @@ class SoftKMeans:
 
     def describes_density(self) -> bool:
         """Whether rows have a density under the model."""
-        return self.divergence in ("squared_euclidean", "mahalanobis")
+        return geometry.straight(self.divergence)
 
     def log_density(self, params: SoftKMeansParams, density: Array, observed: Array) -> Array:
         """Log density of rows ``(m,)``, of which so many features are observed, as of the mixture that this is."""
