@@ -120,7 +120,7 @@ def _layout(source: Source, name: str) -> VariableLayout:
 
 def _advice(source: Source, plan: Plan, threads: int, memory: int, share: float, resident: float) -> Any:
     yield from source.cautions
-    chunk_bytes = math.prod(source.chunks) * plan.row_bytes
+    chunk_bytes = math.prod(axis.longest(1) for axis in source.axes) * plan.row_bytes
     if plan.block_bytes > memory // 2:
         yield (
             f"one chunk of samples with all its features takes {plan.block_bytes / MIB:,.0f} MiB decoded, over half of "
@@ -134,7 +134,7 @@ def _advice(source: Source, plan: Plan, threads: int, memory: int, share: float,
         )
     if len(plan) < threads and plan.cells * plan.row_bytes > 64 * MIB:
         yield f"{len(plan)} block(s) keep {threads} threads waiting: store smaller chunks along the sample dimensions"
-    if any(source.offset):
+    if any(axis.start for axis in source.axes):
         yield (
             "the selection starts inside a chunk: the labelling pass reads the source once more and decodes chunks at "
             "block edges twice; select along chunk edges to avoid it"

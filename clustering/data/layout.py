@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
 
-from clustering.data.opening import BARE, bare_dataset
-from clustering.data.plan import MIB
+from clustering.data.opening import BARE, Opened, bare_dataset
+from clustering.data.plan import MIB, Axis
 from clustering.data.selection import Positions
+from clustering.data.stored import Place
 from clustering.errors import SourceError, nearest
 
 LARGEST_SHARD = 256 * MIB
 """Shards up to this size, in bytes, are read whole; of larger ones, their inner chunks are the unit."""
 
 
-def in_memory(data: Any) -> xr.Dataset:
+def in_memory(data: Any) -> Opened:
     """Wrap an xarray object, a zarr array, a dask array or an ndarray ``(n, d)`` as a dataset."""
     if isinstance(data, xr.Dataset):
-        return data
+        return Opened(data, None)
     if isinstance(data, xr.DataArray):
-        return data.to_dataset(name=data.name or BARE)
+        return Opened(data.to_dataset(name=data.name or BARE), None)
     if isinstance(data, zarr.Array):
-        return bare_dataset(data)
+        return Opened(bare_dataset(data), data)
     if isinstance(data, np.ndarray) or hasattr(data, "__dask_graph__"):
         if data.ndim != 2:
             raise SourceError(
                 f"the array has {data.ndim} dimensions, shape {tuple(data.shape)}; "
                 "give rows and features, (n, d), or an xarray object that names its dimensions"
             )
-        return xr.Dataset({BARE: (("row", "feature"), data)})
+        return Opened(xr.Dataset({BARE: (("row", "feature"), data)}), None)
     raise SourceError(
         f"cannot cluster a {type(data).__name__}; "
         "allowed: path or URL of a Zarr store, xarray object, zarr array, dask array, ndarray (n, d)"
@@ -135,7 +136,7 @@ def check_companion(dataset: xr.Dataset, where: str, name: str | None, sample: t
         raise SourceError(f"'{where}' variable {name!r} has type {dataset[name].dtype}; a number or boolean is needed")
 
 
-def read_units(dataset: xr.Dataset, variables: tuple[str, ...], sample: tuple[str, ...]) -> dict[str, int]:
+def read_units(dataset: xr.Dataset, variables: Sequence[str], sample: tuple[str, ...]) -> dict[str, int]:
     """Length along each sample dimension of what is read at once: the chunk, or the shard where it is small enough.
 
     Where variables are stored in different chunks, the least common multiple, or the largest where that is too large.
@@ -161,18 +162,22 @@ def _stored_chunks(variable: xr.Variable) -> tuple[int, ...]:
     return (1,) * variable.ndim
 
 
-def cut_units(
-    dataset: xr.Dataset, units: dict[str, int], places: Positions, sample: tuple[str, ...]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Units and the offset into the first one, along each sample dimension, after a selection."""
-    lengths, offsets = [], []
-    for d in sample:
-        place = places.get(d)
+def axes(
+    dataset: xr.Dataset, units: Mapping[str, int], places: Mapping[str, Place], sample: tuple[str, ...]
+) -> tuple[Axis, ...]:
+    """Describe the sample dimensions, with what is selected of them."""
+    return tuple(Axis.of(places.get(d, range(dataset.sizes[d])), units[d]) for d in sample)
+
+
+def selected(dataset: xr.Dataset, places: Positions) -> dict[str, Place]:
+    """Positions that a selection leaves along each dimension of the unselected data."""
+    found: dict[str, Place] = {str(d): range(n) for d, n in dataset.sizes.items()}
+    for d, place in places.items():
+        whole = range(dataset.sizes[d])
         if isinstance(place, slice):
-            start, _, step = place.indices(dataset.sizes[d])
-            lengths.append(max(1, units[d] // step))
-            offsets.append(start % units[d] if step == 1 else 0)
+            found[str(d)] = whole[place]
+        elif isinstance(place, int):
+            found[str(d)] = range(whole[place], whole[place] + 1)
         else:
-            lengths.append(units[d])
-            offsets.append(0)
-    return tuple(lengths), tuple(offsets)
+            found[str(d)] = np.asarray(whole)[np.asarray(place)]
+    return found

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import xarray as xr
 import zarr
@@ -21,8 +17,23 @@ from clustering.errors import SourceError, nearest
 BARE = "values"
 """Name given to the variable of a bare array."""
 _LISTED_DEPTH = 3
-LISTED = 100_000
-"""Files of a variable that enter its fingerprint at most, so that a store of very many chunks still opens fast."""
+
+
+class Opened(NamedTuple):
+    """What a store holds, decoded by xarray and as it is."""
+
+    dataset: xr.Dataset
+    node: Any
+    """The Zarr group, or the bare array; None for data that are in no store."""
+    ours: bool = False
+    """Whether it was opened here, and nobody else holds it."""
+
+    def array(self, name: str) -> zarr.Array[Any] | None:
+        """Find the stored array behind a variable; None where there is none."""
+        if isinstance(self.node, zarr.Array):
+            return self.node if name == BARE else None
+        found = None if self.node is None else self.node.get(name)
+        return found if isinstance(found, zarr.Array) else None
 
 
 class _BareArray(BackendArray):
@@ -61,7 +72,7 @@ def bare_dataset(array: zarr.Array[Any]) -> xr.Dataset:
     return decoded
 
 
-def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]) -> xr.Dataset:
+def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]) -> Opened:
     """Open a Zarr group, or a bare array, without reading any data but the index coordinates.
 
     Raises
@@ -74,10 +85,11 @@ def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]
     try:
         node = zarr.open(store, path=group or "", mode="r", storage_options=options)
         if isinstance(node, zarr.Array):
-            return bare_dataset(node)
-        return xr.open_dataset(
+            return Opened(bare_dataset(node), node, ours=True)
+        dataset = xr.open_dataset(
             store, engine="zarr", group=group, chunks=None, cache=False, consolidated=False, storage_options=options
         )
+        return Opened(dataset, node, ours=True)
     except (FileNotFoundError, KeyError) as error:
         if group is not None and _is_group(store, options):
             members = zarr.open_group(store, mode="r", storage_options=options).members(max_depth=_LISTED_DEPTH)
@@ -97,30 +109,3 @@ def _is_group(store: str, options: dict[str, Any] | None) -> bool:
     except (OSError, KeyError, ValueError):
         return False
     return True
-
-
-def store_fingerprint(store: str, group: str | None, names: Iterable[str], options: Mapping[str, Any]) -> str:
-    """Digest what identifies stored variables: metadata and, on a local disk, names, sizes and times of files.
-
-    Returns
-    -------
-    str
-        Hexadecimal SHA-256.
-    """
-    node = zarr.open(store, path=group or "", mode="r", storage_options=dict(options) or None)
-    digest = hashlib.sha256()
-    root = Path(store.removeprefix("file://"), (group or "").strip("/"))
-    for name in [""] if isinstance(node, zarr.Array) else sorted(names):
-        array = node if isinstance(node, zarr.Array) else node[name]
-        digest.update(json.dumps([name, array.metadata.to_dict()], default=str, sort_keys=True).encode())
-        for entry in islice(_files(root / name), LISTED):
-            digest.update(repr(entry).encode())
-    return digest.hexdigest()
-
-
-def _files(folder: Path) -> Iterator[tuple[str, int, int]]:
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            status = os.stat(os.path.join(root, name))
-            yield os.path.relpath(os.path.join(root, name), folder), status.st_size, status.st_mtime_ns

@@ -7,8 +7,13 @@ number of chunks, and every block is computed from its index when it is asked fo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 MIB = 1024 * 1024
 BESIDE = 48
@@ -37,28 +42,89 @@ class Block(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A grid of blocks over the sample dimensions.
+class Axis:
+    """One sample dimension: in what lengths its selected positions are stored.
 
-    Along each dimension, the first edge is at `first` and the others follow every `step`.
+    Chunk edges lie at the multiples of `unit` of the positions ``start, start + step, …`` in the source; or, where
+    `groups` is given, at these places among the selected ones.
     """
 
-    shape: tuple[int, ...]
-    """Length of each sample dimension."""
-    first: tuple[int, ...]
-    """Length of the first block; shorter than `step` where a selection starts inside a chunk."""
-    step: tuple[int, ...]
-    """Length of the other blocks."""
+    length: int
+    """Selected positions."""
+    unit: int = 1
+    """Length of the chunk, or the shard, that is read at once; in positions of the source."""
+    start: int = 0
+    """Where the selection starts inside its first chunk."""
+    step: int = 1
+    groups: tuple[int, ...] = ()
+    """For a list of positions: where a run of positions of one chunk starts, 0 first."""
+
+    @classmethod
+    def of(cls, place: range | NDArray[np.int64], unit: int) -> Axis:
+        """Describe a selection of positions by the chunks that hold them."""
+        if isinstance(place, range):
+            step = place.step
+            # No block may be empty.
+            unit *= -(-step // unit)
+            start = place.start % unit
+            if unit % step == 0:
+                # Every chunk gives equally many positions: the same edges with a step of 1.
+                start, unit, step = start // step, unit // step, 1
+            return cls(len(place), unit, start, step)
+        chunk = place // unit
+        return cls(len(place), unit, groups=(0, *(np.flatnonzero(np.diff(chunk)) + 1).tolist()))
+
+    @property
+    def count(self) -> int:
+        """Runs of positions that lie in one chunk each."""
+        if self.groups:
+            return len(self.groups)
+        return (self.start + (self.length - 1) * self.step) // self.unit + 1
+
+    @property
+    def regular(self) -> Axis:
+        """The same length in chunks of equal length, counted from its first position."""
+        return Axis(self.length, self.longest(1)) if self.groups or self.step > 1 else Axis(self.length, self.unit)
+
+    def longest(self, joined: int) -> int:
+        """Positions in so many neighbouring chunks at most."""
+        if self.groups:
+            edges = (*self.groups[::joined], self.length)
+            return max(b - a for a, b in pairwise(edges))
+        return min(self.length, -(-self.unit * joined // self.step))
+
+    def edge(self, number: int, joined: int) -> int:
+        """Start of the block of this number among the selected positions, with so many chunks in each."""
+        if self.groups:
+            return self.groups[number * joined] if number * joined < len(self.groups) else self.length
+        return min(self.length, max(0, -((self.start - number * joined * self.unit) // self.step)))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid of blocks over the sample dimensions."""
+
+    axes: tuple[Axis, ...]
+    """The sample dimensions."""
+    joined: tuple[int, ...]
+    """Chunks that a block holds along each of them."""
     row_bytes: int
     """Size of one decoded row, in bytes."""
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each sample dimension."""
+        return tuple(axis.length for axis in self.axes)
+
+    @property
+    def longest(self) -> tuple[int, ...]:
+        """Length of the longest block along each sample dimension."""
+        return tuple(axis.longest(joined) for axis, joined in zip(self.axes, self.joined, strict=True))
+
+    @property
     def grid(self) -> tuple[int, ...]:
         """Number of blocks along each sample dimension."""
-        return tuple(
-            1 + max(0, -(-(length - first) // step))
-            for length, first, step in zip(self.shape, self.first, self.step, strict=True)
-        )
+        return tuple(-(-axis.count // joined) for axis, joined in zip(self.axes, self.joined, strict=True))
 
     def __len__(self) -> int:
         return math.prod(self.grid)
@@ -71,8 +137,7 @@ class Plan:
     @property
     def block_bytes(self) -> int:
         """Size of the largest decoded block, in bytes."""
-        longest = (min(n, max(first, step)) for n, first, step in zip(self.shape, self.first, self.step, strict=True))
-        return math.prod(longest) * self.row_bytes
+        return math.prod(self.longest) * self.row_bytes
 
     def block(self, index: int) -> Block:
         """Compute the block of this index; blocks are counted in C order of the grid."""
@@ -81,20 +146,17 @@ class Plan:
             index, i = divmod(index, size)
             place.append(i)
         start, stop, flat = [], [], 0
-        edges = zip(reversed(place), self.grid, self.shape, self.first, self.step, strict=True)
-        for i, size, length, first, step in edges:
+        for i, size, axis, joined in zip(reversed(place), self.grid, self.axes, self.joined, strict=True):
             flat = flat * size + i
-            start.append(0 if i == 0 else first + (i - 1) * step)
-            stop.append(min(length, first + i * step))
+            start.append(axis.edge(i, joined))
+            stop.append(axis.edge(i + 1, joined))
         return Block(flat, tuple(start), tuple(stop))
 
 
 def plan_blocks(
-    shape: tuple[int, ...],
-    chunks: tuple[int, ...],
+    axes: Sequence[Axis],
     *,
     row_bytes: int,
-    offset: tuple[int, ...] | None = None,
     block_bytes: int | None = None,
     memory: int = 2048 * MIB,
 ) -> Plan:
@@ -105,13 +167,10 @@ def plan_blocks(
 
     Parameters
     ----------
-    shape, chunks
-        Length and chunk length (the shard's, where there are shards) of each sample dimension; 1 where the data are
-        not chunked.
+    axes
+        The sample dimensions.
     row_bytes
         Size of one decoded row, in bytes.
-    offset
-        Where the selection starts inside its first chunk, for each dimension.
     block_bytes
         Wanted size of a decoded block, in bytes. Default: a 64th of the data, at least 256 KiB, at most a 32nd of
         `memory` and 256 MiB.
@@ -123,21 +182,17 @@ def plan_blocks(
     Plan
         At least one chunk per block, however large that chunk is.
     """
-    offset = offset or (0,) * len(shape)
     if block_bytes is None:
-        total = math.prod(shape) * row_bytes
+        total = math.prod(axis.length for axis in axes) * row_bytes
         ceiling = max(MIB, min(256 * MIB, memory // 32))
         # A pass holds some numbers for each row beside its features, which count where rows are narrow.
         narrow = row_bytes / max(row_bytes, BESIDE)
         block_bytes = max(1, int(min(ceiling, max(256 * 1024, total // 64)) * narrow))
-    step = [min(c, n) if o == 0 else c for c, n, o in zip(chunks, shape, offset, strict=True)]
-    spare = max(1, block_bytes // max(1, math.prod(step) * row_bytes))
-    for axis in reversed(range(len(shape))):
-        count = -(-(shape[axis] + offset[axis]) // step[axis])
-        if spare < count:
-            step[axis] *= spare
+    plan = Plan(tuple(axes), (1,) * len(axes), row_bytes)
+    for i in reversed(range(len(axes))):
+        spare = max(1, block_bytes // max(1, plan.block_bytes))
+        joined = min(spare, axes[i].count)
+        plan = replace(plan, joined=(*plan.joined[:i], joined, *plan.joined[i + 1 :]))
+        if joined < axes[i].count:
             break
-        step[axis] *= count
-        spare //= count
-    first = tuple(min(n, s - o % s) for n, s, o in zip(shape, step, offset, strict=True))
-    return Plan(tuple(shape), first, tuple(step), row_bytes)
+    return plan

@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.data.decoding import Columns
+
 Missing = Literal["drop", "error", "marginalize"]
 """What is done with a row that lacks features."""
 MISSING: tuple[Missing, ...] = get_args(Missing)
@@ -19,7 +21,7 @@ class Rows:
     """The rows of one block that take part, in C order of the sample grid."""
 
     values: NDArray[Any]
-    """Features ``(n, d)`` in their own precision; finite, but for NaN in rows with gaps."""
+    """Features ``(n, d)`` in their own precision; finite, but for NaN in rows with gaps. As stored, if packed."""
     weights: NDArray[np.float64]
     """Weights ``(n,)``, zero or more; a stride of zero where all are 1."""
     kept: NDArray[np.int64] | None = None
@@ -34,6 +36,10 @@ class Rows:
     """Rows ``(n,)`` with missing features, which are NaN in them; None where there are none."""
     labels: NDArray[np.int32] | None = None
     """Clusters known beforehand ``(n,)``, −1 where unknown; None where nobody asked."""
+    packing: Columns | None = None
+    """How the values are decoded; None where they are."""
+    bad: tuple[str, ...] = ()
+    """Chunks of the block that do not decode, by name."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -44,6 +50,12 @@ class Rows:
         weights = self.weights.nbytes if any(self.weights.strides) else 0
         others = (self.kept, self.gaps, self.labels)
         return self.values.nbytes + weights + sum(0 if other is None else other.nbytes for other in others)
+
+    def decoded(self) -> Rows:
+        """Give the rows with the values that they mean."""
+        if self.packing is None:
+            return self
+        return replace(self, values=self.packing.decode(self.values), packing=None)
 
     def positions(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
         """Flat positions ``(t,)`` on the whole sample grid of these rows ``(t,)``."""

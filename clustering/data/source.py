@@ -5,25 +5,31 @@ from __future__ import annotations
 import hashlib
 import math
 import pickle
-import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from clustering.data import layout, opening, selection
-from clustering.data.plan import MIB, Block, Plan, plan_blocks
-from clustering.data.rows import MISSING, Missing, Rows, unit_weights
+from clustering.data.chunks import MISSING_CHUNKS, MissingChunks, snapshot, store_variables
+from clustering.data.decoding import Columns, packing
+from clustering.data.listing import Listing, differences
+from clustering.data.plan import MIB, Axis, Block, Plan, plan_blocks
+from clustering.data.reading import COSINE, loaded, read_rows
+from clustering.data.rows import MISSING, Missing, Rows
+from clustering.data.stored import ON_BAD_CHUNK, OnBadChunk, Stored
 from clustering.errors import ConfigError, DataError
 
-_COSINE = re.compile(r"cos\((\w+)\)")
 _WEIGHTS, _MASK, _LABELS = "_weights", "_mask", "_labels"
+SMALL_COMPANION = 64 * MIB
+"""Masks, weights and labels up to this size, in bytes, are read once in each process."""
+_lock = RLock()
 
 
 @dataclass(frozen=True)
@@ -56,22 +62,26 @@ class Source:
     """Variable over sample dimensions, or ``cos(name)`` of a coordinate in degrees."""
     missing: Missing
     """What a NaN in a row means: drop the row, an error, or a feature that is integrated out."""
-    chunks: tuple[int, ...]
-    """Length of the unit that is read at once (chunk or shard), for each sample dimension."""
-    offset: tuple[int, ...]
-    """Where the selection starts inside its first unit, for each sample dimension."""
+    axes: tuple[Axis, ...]
+    """The sample dimensions: what is selected of each, and in what lengths it is read at once."""
     labelled: bool
     """False for a bare ndarray: results are ndarrays too."""
     recipe: Mapping[str, Any] | None = field(repr=False)
     """Arguments that open the same source in another process; None for data held in memory."""
     labels: str | None = None
     """Variable of clusters known beforehand, over sample dimensions; anything but 0, 1, … is unknown."""
+    stored: Mapping[str, Stored] = field(default_factory=dict, repr=False)
+    """Variables that are read from their store as they are, by name."""
+    listings: Mapping[str, Listing] = field(default_factory=dict, repr=False)
+    """What the store held when the source was opened, for each variable and its companions."""
+    cautions: tuple[str, ...] = ()
+    """What may not be meant by whoever wrote the data, in words for a user."""
     opening: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
     """Name of this opening: a process opens it once, and a store that has changed since is opened anew."""
 
     def __reduce__(self) -> Any:
         if self.recipe is not None:
-            return _reopen, (pickle.dumps(self.recipe), self.opening)
+            return _reopen, (pickle.dumps(self.recipe), self.opening, _Listings(self.listings))
         return Source, tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
     @property
@@ -82,7 +92,7 @@ class Source:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the decoded rows."""
-        kinds = [self.dataset[v].dtype for v in self.variables]
+        kinds = [self.stored[v].decoding.dtype if v in self.stored else self.dataset[v].dtype for v in self.variables]
         return np.dtype(np.uint8) if all(k.kind == "b" for k in kinds) else np.result_type(*kinds)
 
     @property
@@ -101,10 +111,11 @@ class Source:
     @property
     def n_features(self) -> int:
         """Number of columns of the rows."""
-        return sum(
-            math.prod(self.dataset.sizes[d] for d in self.feature_dims if d in self.dataset[v].dims)
-            for v in self.variables
-        )
+        return sum(map(self._count, self.variables))
+
+    def _count(self, name: str) -> int:
+        """Features of a variable."""
+        return math.prod(self.dataset.sizes[d] for d in self.feature_dims if d in self.dataset[name].dims)
 
     @property
     def row_bytes(self) -> int:
@@ -124,35 +135,43 @@ class Source:
             True: block edges lie on chunk edges of the source, so that no chunk is decoded twice. False: they lie on
             multiples of the chunk length counted from the start of the selection, as the chunks of the labels do.
         """
-        return plan_blocks(
-            self.shape,
-            self.chunks,
-            row_bytes=self.row_bytes,
-            offset=self.offset if whole_chunks else None,
-            block_bytes=block_bytes,
-            memory=memory,
-        )
+        axes = self.axes if whole_chunks else tuple(axis.regular for axis in self.axes)
+        return plan_blocks(axes, row_bytes=self.row_bytes, block_bytes=block_bytes, memory=memory)
+
+    @cached_property
+    def packing(self) -> Columns | None:
+        """How rows stay as they are stored until they are used; None where that saves no memory."""
+        if self.missing == "marginalize" or not all(name in self.stored for name in self.variables):
+            return None
+        counts = [self._count(name) for name in self.variables]
+        pairs = [(n, self.stored[name].decoding) for n, name in zip(counts, self.variables, strict=True)]
+        return packing(pairs, self.dtype)
+
+    def companion(self, name: str) -> xr.Variable:
+        """Give a mask, weights or labels: read once where small, lazily otherwise."""
+        with _lock:
+            held: dict[str, xr.Variable] = self.__dict__.setdefault("_companions", {})
+            if name not in held:
+                variable = self.dataset[name].variable
+                small = variable.nbytes <= SMALL_COMPANION
+                held[name] = xr.Variable(variable.dims, loaded(variable)) if small else variable
+            return held[name]
 
     @property
-    def cautions(self) -> tuple[str, ...]:
-        """What may not be meant by whoever wrote the data, in words for a user."""
-        return tuple(
-            f"zeros of variable {name!r} count as missing, as 0 is its fill value; if they are numbers, "
-            "store the array with fill_value null"
-            for name in self.variables
-            if self.dataset[name].encoding.get("_FillValue") == 0
-            and np.dtype(self.dataset[name].encoding.get("dtype", "f8")).kind in "iu"
-        )
+    def companions(self) -> tuple[str, ...]:
+        """Variables that tell something of the samples: mask, weights and labels."""
+        cosine = COSINE.fullmatch(self.weights or "")
+        found = (self.mask, cosine[1] if cosine else self.weights, self.labels)
+        return tuple(dict.fromkeys(name for name in found if name is not None))
 
     def fingerprint(self) -> str:
         """Digest the identity of the source: metadata and file listing of a store, values of data held in memory."""
-        cosine = _COSINE.fullmatch(self.weights or "")
-        companions = (self.mask, cosine[1] if cosine else self.weights, self.labels)
+        digest = hashlib.sha256()
         if self.recipe is not None:
-            names = {*self.variables, *(name for name in companions if name is not None)}
-            options = self.recipe["storage_options"] or {}
-            return opening.store_fingerprint(self.recipe["data"], self.recipe["group"], names, options)
-        digest = hashlib.sha256(repr((self.variables, self.sample_dims, self.shape, str(self.dtype))).encode())
+            for name, listing in sorted(self.listings.items()):
+                digest.update(name.encode() + listing.digest)
+            return digest.hexdigest()
+        digest.update(repr((self.variables, self.sample_dims, self.shape, str(self.dtype))).encode())
         plan = self.plan()
         for index in range(len(plan)):
             rows = self.read(plan.block(index))
@@ -160,125 +179,47 @@ class Source:
                 digest.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
 
-    def read(self, block: Block) -> Rows:
-        """Read and decode one block.
+    def check_unchanged(self) -> None:
+        """Refuse to go on where the store is no longer what it was when the source was opened.
 
         Raises
         ------
         DataError
-            For a NaN where `missing` is ``error``, an infinity, or a weight that is negative or not finite. The
-            message names the variable and the block.
+            Saying what has changed.
         """
-        values = self._values(block)
-        n = len(values)
-        weights = self._weights(block)
-        keep = None if self.mask is None else _truth(self._on_grid(self.dataset[self.mask], block))
-        gaps = None
-        if self.dtype.kind == "f":
-            finite = _finite_rows(values)
-            if not finite.all():
-                used = np.ones(n, bool) if keep is None else keep
-                self._refuse(values, used & ~finite, block)
-                if self.missing == "marginalize":
-                    # A row with nothing observed tells nothing.
-                    gaps = ~finite
-                    finite = finite | (~np.isnan(values)).any(axis=1)
-                keep = used & finite
-        if weights is not None:
-            used_weights = weights if keep is None else weights[keep]
-            if not (np.isfinite(used_weights).all() and (used_weights >= 0).all()):
+        if self.recipe is None or not self.listings:
+            return
+        now = snapshot(opening.open_store(
+            self.recipe["data"], self.recipe["group"], self.recipe["storage_options"] or {}
+        ), self.listings)  # fmt: skip
+        for name, before in self.listings.items():
+            changed = differences(before, now.get(name), name)
+            if changed:
                 raise DataError(
-                    f"weights {self.weights!r} are negative or not finite in block {block}; "
-                    "a weight is a number of zero or more; mask these rows or correct the variable"
+                    f"the source changed during the run: {changed}; what was read is of no one state: run again"
                 )
-        labels = None if self.labels is None else self._known(block)
-        kept = None if keep is None or keep.all() else np.flatnonzero(keep)
-        if kept is not None:
-            values, weights = values[kept], None if weights is None else weights[kept]
-            gaps, labels = None if gaps is None else gaps[kept], None if labels is None else labels[kept]
-        if weights is None:
-            weights = unit_weights(len(values))
-        gaps = gaps if gaps is not None and gaps.any() else None
-        return Rows(values, weights, kept, block.start, block.shape, self.shape, gaps, labels)
+
+    def read(self, block: Block, *, packed: bool = False) -> Rows:
+        """Read and decode one block.
+
+        Parameters
+        ----------
+        packed
+            Leave values as they are stored, where that takes less room; see `Rows.decoded`.
+
+        Raises
+        ------
+        DataError
+            For a missing value where `missing` is ``error``, an infinity, a chunk that does not decode, or a weight
+            that is negative or not finite. The message names the variable and the block.
+        """
+        rows = read_rows(self, block)
+        return rows if packed else rows.decoded()
 
     def preview(self, most: int = 1000) -> xr.Dataset:
         """Thin the sample grid to at most `most` cells a side and read it, for a picture."""
         steps = {d: slice(None, None, max(1, -(-self.dataset.sizes[d] // most))) for d in self.sample_dims}
         return self.dataset[list(self.variables)].isel(steps).load()
-
-    def _values(self, block: Block) -> NDArray[Any]:
-        region = dict(zip(self.sample_dims, block.slices, strict=True))
-        columns = []
-        for name in self.variables:
-            array = self.dataset[name].variable.isel(region)
-            order = (*self.sample_dims, *(d for d in self.feature_dims if d in array.dims))
-            columns.append(_loaded(array.transpose(*order)).reshape(math.prod(block.shape), -1))
-        if len(columns) == 1:
-            return np.ascontiguousarray(columns[0], self.dtype)
-        return np.concatenate(columns, axis=1, dtype=self.dtype, casting="unsafe")
-
-    def _weights(self, block: Block) -> NDArray[np.float64] | None:
-        if self.weights is None:
-            return None
-        cosine = _COSINE.fullmatch(self.weights)
-        if cosine:
-            degrees = self._on_grid(self.dataset[cosine[1]], block).astype(np.float64)
-            # At the poles the cosine of the rounded angle may fall a hair below zero.
-            return np.clip(np.cos(np.deg2rad(degrees)), 0.0, None)
-        return self._on_grid(self.dataset[self.weights], block).astype(np.float64)
-
-    def _known(self, block: Block) -> NDArray[np.int32]:
-        """Clusters known beforehand ``(n,)``, −1 where unknown."""
-        found = self._on_grid(self.dataset[str(self.labels)], block)
-        with np.errstate(invalid="ignore"):
-            known = (found >= 0) & (found == np.floor(found)) & (found <= np.iinfo(np.int32).max)
-        return np.where(known, found, -1).astype(np.int32)
-
-    def _on_grid(self, array: xr.DataArray, block: Block) -> NDArray[Any]:
-        region = {d: s for d, s in zip(self.sample_dims, block.slices, strict=True) if d in array.dims}
-        part = array.variable.isel(region)
-        values = _loaded(part.transpose(*region))
-        lengths = [n if d in region else 1 for d, n in zip(self.sample_dims, block.shape, strict=True)]
-        return np.broadcast_to(values.reshape(lengths), block.shape).reshape(-1)
-
-    def _refuse(self, values: NDArray[Any], bad: NDArray[np.bool_], block: Block) -> None:
-        """Raise for infinities, and for NaN where rows with missing features are an error."""
-        suspects = values[bad]
-        infinite = np.isinf(suspects)
-        if infinite.any():
-            column = self.features[int(np.argmax(infinite.any(axis=0)))]
-            raise DataError(
-                f"infinite value in variable {column.variable!r} ({column}), block {block}; "
-                "infinities cannot be clustered; mask them with source.mask or replace them"
-            )
-        if self.missing == "error" and len(suspects):
-            column = self.features[int(np.argmax(np.isnan(suspects).any(axis=0)))]
-            raise DataError(
-                f"missing value in variable {column.variable!r} ({column}), block {block}; "
-                "set source.missing to 'drop' to leave such rows out"
-            )
-
-
-def _truth(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Read a mask, where decoding may have turned zeros that equal the fill value into NaN."""
-    used: NDArray[np.bool_] = ((values == values) & (values != 0)).astype(bool)
-    return used
-
-
-def _loaded(variable: xr.Variable) -> NDArray[Any]:
-    """Read a variable; a dask array on this thread, as this is a task already."""
-    data = variable.data
-    return np.asarray(data.compute(scheduler="synchronous") if variable.chunks is not None else data)
-
-
-def _finite_rows(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Tell rows ``(n, d)`` without NaN or infinity, ``(n,)``."""
-    # A NaN or infinity survives the sum; only the rows that it marks are looked at one by one.
-    with np.errstate(over="ignore", invalid="ignore"):
-        finite: NDArray[np.bool_] = np.isfinite(values.sum(axis=1, dtype=np.promote_types(values.dtype, np.float32)))
-    suspects = np.flatnonzero(~finite)
-    finite[suspects] = np.isfinite(values[suspects]).all(axis=1)
-    return finite
 
 
 def _plain(value: Any) -> Any:
@@ -301,7 +242,12 @@ def open_source(
     weights: Any = None,
     labels: Any = None,
     missing: Missing | None = None,
+    missing_chunks: MissingChunks | None = None,
+    on_bad_chunk: OnBadChunk | None = None,
+    nodata: float | Mapping[str, float] | None = None,
+    decode: str | Mapping[str, str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    _listings: _Listings | None = None,
 ) -> Source:
     """Say what to cluster. Only metadata and coordinates are read.
 
@@ -332,6 +278,16 @@ def open_source(
     missing
         ``drop``, the default, leaves out rows with a NaN in any feature; ``error`` refuses them; ``marginalize`` keeps
         what was observed of them.
+    missing_chunks
+        What a chunk means that was never written: ``error``; ``mask``, its cells take no part; ``fill``, its cells hold
+        the fill value. Default: ``mask`` where the fill value counts as missing, an error where it would count as data.
+    on_bad_chunk
+        What is done with a chunk that does not decode: ``error``, the default, or ``mask``, its cells take no part.
+    nodata
+        Stored number that means a missing value, beside what the attributes say; or one for each variable named.
+    decode
+        Named decoder of stored whole numbers, or one for each variable named: ``signed_square``,
+        ``(v / 127.5)² sign(v)``.
     storage_options
         As fsspec takes them. Credentials belong in the environment.
 
@@ -340,12 +296,17 @@ def open_source(
     SourceError
         If the store, group, a variable, dimension, mask or weights is not there or does not fit.
     """
-    if missing is not None and missing not in MISSING:
-        raise ConfigError(f"missing is {missing!r}; allowed: {', '.join(MISSING)}")
+    for key, chosen, allowed in (
+        ("missing", missing, MISSING), ("missing_chunks", missing_chunks, MISSING_CHUNKS),
+        ("on_bad_chunk", on_bad_chunk, ON_BAD_CHUNK),
+    ):  # fmt: skip
+        if chosen is not None and chosen not in allowed:
+            raise ConfigError(f"{key} is {chosen!r}; allowed: {', '.join(allowed)}")
     options: dict[str, Any] = {
         "group": group, "variables": variables, "sample_dims": sample_dims, "feature_dims": feature_dims,
         "select": select, "isel": isel, "missing": missing, "mask": mask, "weights": weights,
-        "labels": labels,        "storage_options": storage_options,
+        "labels": labels, "missing_chunks": missing_chunks, "on_bad_chunk": on_bad_chunk, "nodata": nodata,
+        "decode": decode, "storage_options": storage_options,
     }  # fmt: skip
     if isinstance(data, Source):
         given = [name for name, value in options.items() if value is not None]
@@ -359,32 +320,55 @@ def open_source(
         # Another process may stand in another folder.
         data = data if "://" in data else str(Path(data).absolute())
         recipe = {**options, "data": data}
-        dataset = opening.open_store(data, group, storage_options or {})
+        opened = opening.open_store(data, group, storage_options or {})
     else:
-        dataset = layout.in_memory(data)
+        opened = layout.in_memory(data)
+    dataset = opened.dataset
     names = layout.choose_variables(dataset, variables)
-    places = selection.positions(dataset, select or {}, isel or {})
-    single = {str(d) for d, place in places.items() if isinstance(place, int)}
+    chosen_places = selection.positions(dataset, select or {}, isel or {})
+    places = layout.selected(dataset, chosen_places)
+    single = {str(d) for d, place in chosen_places.items() if isinstance(place, int)}
     samples, features = layout.choose_dimensions(dataset, names, sample_dims, feature_dims, single)
-    chunks, offset = layout.cut_units(dataset, layout.read_units(dataset, names, samples), places, samples)
-    cut = dataset.isel(places)
+    cut = dataset.isel(chosen_places)
     if mask is not None and not isinstance(mask, str):
         cut, mask, recipe = layout.attach(cut, _MASK, mask, samples), _MASK, None
     if weights is not None and not isinstance(weights, str):
         cut, weights, recipe = layout.attach(cut, _WEIGHTS, weights, samples), _WEIGHTS, None
     if labels is not None and not isinstance(labels, str):
         cut, labels, recipe = layout.attach(cut, _LABELS, labels, samples), _LABELS, None
-    cosine = _COSINE.fullmatch(weights or "")
-    layout.check_companion(cut, "mask", mask, samples)
-    layout.check_companion(cut, "weights", cosine[1] if cosine else weights, samples)
-    layout.check_companion(cut, "labels", labels, samples)
+    cosine = COSINE.fullmatch(weights or "")
+    companions = {"mask": mask, "weights": cosine[1] if cosine else weights, "labels": labels}
+    for where, name in companions.items():
+        layout.check_companion(cut, where, name, samples)
+    large = [
+        name for name in companions.values()
+        if name in dataset.variables and cut[name].nbytes > SMALL_COMPANION
+    ]  # fmt: skip
+    axes = layout.axes(dataset, layout.read_units(dataset, (*names, *large), samples), places, samples)
+    listings = snapshot(opened, (*names, *filter(None, companions.values()))) if _listings is None else _listings.known
+    stored, cautions = store_variables(
+        opened, names, places, listings, missing or "drop", missing_chunks, on_bad_chunk or "error", nodata, decode
+    )
     return Source(
-        cut, names, samples, features, mask, weights, missing or "drop", chunks, offset,
-        not isinstance(data, np.ndarray), recipe, labels,
+        cut, names, samples, features, mask, weights, missing or "drop", axes,
+        not isinstance(data, np.ndarray), recipe, labels, stored, listings, cautions,
     )  # fmt: skip
 
 
+@dataclass(frozen=True, eq=False)
+class _Listings:
+    """Listings under a name, so that a cache tells openings by their names alone."""
+
+    known: Mapping[str, Listing]
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Listings)
+
+
 @lru_cache(maxsize=16)
-def _reopen(recipe: bytes, _: str) -> Source:
+def _reopen(recipe: bytes, _: str, listings: _Listings) -> Source:
     """Open a source in another process, once per process."""
-    return open_source(**pickle.loads(recipe))
+    return open_source(**pickle.loads(recipe), _listings=listings)

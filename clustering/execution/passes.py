@@ -84,7 +84,8 @@ class Rounds:
 
 
 def _block(source: Source, plan: Plan, residency: Residency, candidates: tuple[Statistics, ...], index: int) -> _Sums:
-    rows, size = rows_of(source, plan, index, residency)
+    held, size = rows_of(source, plan, index, residency)
+    rows = held.decoded()
     try:
         return _Sums(tuple(statistics(rows) for statistics in candidates), Reading(int(size > 0), size))
     except DomainError as error:

@@ -126,7 +126,7 @@ def rows_of(source: Source, plan: Plan, index: int, residency: Residency) -> tup
     if rows is not None:
         return rows, 0
     block = plan.block(index)
-    rows = source.read(block)
+    rows = source.read(block, packed=True)
     shelf.offer(index, rows)
     return rows, int(np.prod(block.shape)) * plan.row_bytes
 

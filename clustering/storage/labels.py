@@ -55,9 +55,9 @@ def create_labels(
             kept = ("units", "calendar", "dtype") if plain[name].dtype.kind in "mM" else ()
             plain[name].encoding = {key: value for key, value in plain[name].encoding.items() if key in kept}
         plain.to_zarr(str(path), mode="w", consolidated=False, zarr_format=3)
-    chunks = tuple(min(c, n) for c, n in zip(source.chunks, source.shape, strict=True))
+    chunks = tuple(axis.regular.longest(1) for axis in source.axes)
     if math.prod(chunks) < SMALL_CHUNK:
-        chunks = tuple(min(c, n) for c, n in zip(plan.step, source.shape, strict=True))
+        chunks = plan.longest
     group = zarr.open_group(str(path), mode="r+")
     for array in arrays:
         lengths = tuple(length for _, length in array.extra)

@@ -104,7 +104,7 @@ def test_each_thread_takes_memory_for_its_blocks() -> None:
 def tall(path: Path, chunks: tuple[int, int]) -> Source:
     """An array of 70 MiB without a chunk on disk, so that it takes no time."""
     zarr.create_array(path / "tall", shape=(17_920, 512), chunks=chunks, dtype="f8", fill_value=0)
-    return open_source(path / "tall")
+    return open_source(path / "tall", missing_chunks="fill")
 
 
 SMALL = "small: reading spends its time"

@@ -8,13 +8,14 @@ import pickle
 import time
 import tracemalloc
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clustering.data.plan import BESIDE, MIB, Block, Plan, plan_blocks
+from clustering.data.plan import BESIDE, MIB, Axis, Block, Plan, plan_blocks
 from clustering.data.source import open_source
 
 
@@ -27,9 +28,9 @@ class Grid:
     block_bytes: int
 
     def plan(self) -> Plan:
-        return plan_blocks(
-            self.shape, self.chunks, row_bytes=self.row_bytes, offset=self.offset, block_bytes=self.block_bytes
-        )
+        offset = self.offset or (0,) * len(self.shape)
+        axes = [Axis(*axis) for axis in zip(self.shape, self.chunks, offset, strict=True)]
+        return plan_blocks(axes, row_bytes=self.row_bytes, block_bytes=self.block_bytes)
 
 
 @st.composite
@@ -96,9 +97,32 @@ def test_a_block_with_one_more_chunk_would_be_larger_than_wanted(grid: Grid) -> 
     plan = grid.plan()
     cut = [axis for axis, count in enumerate(plan.grid) if count > 1]
     if cut:
-        longer = list(plan.step)
+        longer = list(plan.longest)
         longer[cut[-1]] += min(grid.chunks[cut[-1]], grid.shape[cut[-1]])
         assert math.prod(longer) * grid.row_bytes > grid.block_bytes
+
+
+@st.composite
+def places(draw: st.DrawFn) -> range | np.ndarray:
+    """Selected positions along a dimension: a slice with a step, or a list in any order."""
+    if draw(st.booleans()):
+        start, length, step = draw(st.integers(0, 30)), draw(st.integers(1, 40)), draw(st.integers(1, 9))
+        return range(start, start + length, step)
+    return np.array(draw(st.lists(st.integers(0, 60), min_size=1, max_size=20)))
+
+
+@given(places(), st.integers(1, 8), st.integers(1, 6))
+def test_blocks_of_selected_positions_hold_all_neighbours_of_a_chunk(place: Any, chunk: int, wanted: int) -> None:
+    plan = plan_blocks([Axis.of(place, chunk)], row_bytes=1, block_bytes=wanted)
+    found = blocks(plan)
+    assert [i for b in found for i in range(b.start[0], b.stop[0])] == list(range(len(place)))
+    assert plan.block_bytes == max(b.shape[0] for b in found) if not isinstance(place, range) else True
+    chunks = np.asarray(place) // chunk
+    for block in found:
+        assert block.shape[0] > 0
+        start, stop = block.start[0], block.stop[0]
+        assert start == 0 or chunks[start - 1] != chunks[start]
+        assert stop == len(place) or chunks[stop - 1] != chunks[stop]
 
 
 @given(grids())
@@ -118,12 +142,12 @@ def test_cells_are_counted_over_the_blocks(grid: Grid) -> None:
     ],
 )
 def test_default_block_size_follows_data_and_memory(n: int, memory: int, expected: int) -> None:
-    assert plan_blocks((n,), (1,), row_bytes=1024, memory=memory).block_bytes == expected
+    assert plan_blocks([Axis(n)], row_bytes=1024, memory=memory).block_bytes == expected
 
 
 @pytest.mark.parametrize("row_bytes", [1, 4, 47, 48, 49, 1000])
 def test_default_blocks_leave_room_for_the_numbers_beside_narrow_rows(row_bytes: int) -> None:
-    plan = plan_blocks((1 << 33,), (1,), row_bytes=row_bytes, memory=2048 * MIB)
+    plan = plan_blocks([Axis(1 << 33)], row_bytes=row_bytes, memory=2048 * MIB)
     rows = plan.block_bytes // row_bytes
     assert 63 * MIB < rows * max(row_bytes, BESIDE) <= 64 * MIB
 
@@ -132,7 +156,7 @@ def test_default_blocks_leave_room_for_the_numbers_beside_narrow_rows(row_bytes:
 def test_a_plan_over_1e8_chunks_is_cheap(block_bytes: int | None) -> None:
     tracemalloc.start()
     started = time.perf_counter()
-    plan = plan_blocks((10_000, 10_000, 1_000), (10, 10, 10), row_bytes=400, block_bytes=block_bytes)
+    plan = plan_blocks([Axis(10_000, 10), Axis(10_000, 10), Axis(1_000, 10)], row_bytes=400, block_bytes=block_bytes)
     for index in range(0, len(plan), max(1, len(plan) // 1000)):
         assert plan.block(index).number == index
     seconds = time.perf_counter() - started
@@ -154,11 +178,11 @@ def test_a_plan_does_not_depend_on_the_machine(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_plans_and_blocks_are_small_names() -> None:
-    plan = plan_blocks((10_000, 10_000), (7, 9), row_bytes=4)
+    plan = plan_blocks([Axis(10_000, 7), Axis(10_000, 9)], row_bytes=4)
     assert pickle.loads(pickle.dumps(plan)) == plan
     assert len(pickle.dumps(plan)) < 1000
     assert hash(plan.block(3)) == hash(pickle.loads(pickle.dumps(plan.block(3))))
 
 
 def test_a_block_is_called_by_its_number_and_region() -> None:
-    assert str(plan_blocks((6, 5), (2, 3), row_bytes=1, block_bytes=1).block(3)) == "3 [2:4, 3:5]"
+    assert str(plan_blocks([Axis(6, 2), Axis(5, 3)], row_bytes=1, block_bytes=1).block(3)) == "3 [2:4, 3:5]"

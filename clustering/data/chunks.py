@@ -1,0 +1,140 @@
+"""What is known of the chunks of a source before it is read: which are there, and what stands for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+import zarr
+
+from clustering.data.decoding import DECODERS, Decoding, decoding_of, valid_range, with_wishes
+from clustering.data.listing import Absent, Listing, listed, unit_of
+from clustering.data.opening import Opened
+from clustering.data.pipeline import accelerated
+from clustering.data.rows import Missing
+from clustering.data.stored import OnBadChunk, Place, Stored
+from clustering.errors import ConfigError, DataError, SourceError, nearest
+
+MissingChunks = Literal["error", "mask", "fill"]
+"""What a chunk means that was never written."""
+MISSING_CHUNKS: tuple[MissingChunks, ...] = get_args(MissingChunks)
+
+
+def snapshot(opened: Opened, names: Iterable[str]) -> dict[str, Listing]:
+    """List the keys of those of some variables that are stored."""
+    arrays = {name: opened.array(name) for name in names}
+    return {name: listed(array) for name, array in arrays.items() if array is not None}
+
+
+def store_variables(
+    opened: Opened,
+    names: Sequence[str],
+    places: Mapping[str, Place],
+    listings: Mapping[str, Listing],
+    missing: Missing,
+    missing_chunks: MissingChunks | None,
+    on_bad_chunk: OnBadChunk,
+    nodata: Any,
+    decode: Any,
+) -> tuple[dict[str, Stored], tuple[str, ...]]:
+    """Say how variables are read from their store, and what a user should know.
+
+    Parameters
+    ----------
+    places
+        What is selected along each dimension.
+    missing, missing_chunks, on_bad_chunk, nodata, decode
+        As for `open_source`.
+
+    Raises
+    ------
+    ConfigError, SourceError
+        For a wish that fits no variable.
+    DataError
+        For chunks that were never written, where that is an error.
+    """
+    numbers, decoders = _by_name("nodata", nodata, names), _by_name("decode", decode, names)
+    for name, decoder in decoders.items():
+        if decoder not in DECODERS:
+            raise ConfigError(f"decode is {decoder!r} for variable {name!r}; allowed: {', '.join(DECODERS)}")
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, (int, float, np.number)):
+            raise ConfigError(f"nodata is {number!r} for variable {name!r}; a number is needed")
+    found, cautions = {}, []
+    for name in names:
+        array, variable = opened.array(name), opened.dataset[name].variable
+        valid = valid_range(variable.attrs)
+        decoding = None if array is None else decoding_of(variable, array.dtype, valid)
+        if array is None or decoding is None:
+            for key, wishes in (("nodata", numbers), ("decode", decoders)):
+                if name in wishes:
+                    raise SourceError(
+                        f"{key} is given for variable {name!r}, which is no stored array of plain numbers; "
+                        "it applies to such arrays alone: leave it out"
+                    )
+            continue
+        decoding = with_wishes(decoding, name, numbers.get(name), decoders.get(name))
+        if missing == "marginalize" and decoding.dtype.kind in "iu":
+            # A missing feature is a NaN in its row.
+            decoding = replace(decoding, dtype=np.result_type(decoding.dtype, np.float32))
+        if variable.encoding.get("_FillValue") == 0 and decoding.stored.kind in "iu":
+            cautions.append(
+                f"zeros of variable {name!r} count as missing, as 0 is its fill value; if they are numbers, "
+                "store the array with fill_value null"
+            )
+        dims = tuple(map(str, variable.dims))
+        own = {d: places[d] for d in dims}
+        absent, caution = _never_written(name, array, listings[name], own, decoding, missing_chunks)
+        cautions += caution
+        found[name] = Stored(
+            name, accelerated(array) if opened.ours else array, dims, own, decoding, absent, on_bad_chunk
+        )
+    return found, tuple(cautions)
+
+
+def _never_written(
+    name: str,
+    array: zarr.Array[Any],
+    listing: Listing,
+    places: Mapping[str, Place],
+    decoding: Decoding,
+    policy: MissingChunks | None,
+) -> tuple[Absent | None, list[str]]:
+    if policy == "fill":
+        return None, []
+    if not listing.complete:
+        if policy is None:
+            return None, []
+        raise SourceError(
+            f"missing_chunks is {policy!r} and the store of variable {name!r} cannot list its keys, so that chunks "
+            "that were never written cannot be told; set source.missing_chunks to fill, or copy the store"
+        )
+    absent = Absent(unit_of(array), listing.grid, listing.chunks)
+    chunks = [np.unique(np.asarray(p, np.int64) // u) for p, u in zip(places.values(), absent.unit, strict=True)]
+    count = absent.count(chunks)
+    if not count:
+        return None, []
+    what = f"{count:,} of {np.prod([len(c) for c in chunks]):,} chunks of variable {name!r} were never written"
+    fill = np.asarray(array.fill_value if array.fill_value is not None else 0, array.dtype).reshape(1, 1)
+    means_missing = bool(fill.dtype.kind == "f" and np.isnan(fill).any()) or decoding.absent(fill) is not None
+    if policy == "error" or (policy is None and not means_missing):
+        key = array.metadata.encode_chunk_key(absent.first(chunks))
+        raise DataError(
+            f"{what}, {key!r} among them, and would read as {fill.item()}; set source.missing_chunks to mask to leave "
+            "their cells out, or to fill if they hold that value"
+        )
+    return absent, [f"{what}; their cells are masked"]
+
+
+def _by_name(key: str, wish: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Spread what is wished for all variables, or check what is wished for some."""
+    if wish is None:
+        return {}
+    if not isinstance(wish, Mapping):
+        return dict.fromkeys(names, wish)
+    for name in wish:
+        if name not in names:
+            raise ConfigError(f"{key} names the variable {name!r}, which is not clustered; {nearest(str(name), names)}")
+    return dict(wish)

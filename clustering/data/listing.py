@@ -1,0 +1,152 @@
+"""Which chunks of an array are in its store, told by the names of the keys, and whether they have changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.storage import LocalStore
+
+_NUMBERS = re.compile(r"(?:c[/.])?(\d+(?:[/.]\d+)*)|c")
+
+
+class Listing(NamedTuple):
+    """The keys of an array at one time."""
+
+    metadata: str
+    """JSON of the array's metadata."""
+    grid: tuple[int, ...]
+    """Number of chunks along each dimension; of shards where there are shards."""
+    chunks: NDArray[np.int64]
+    """Flat numbers ``(t,)`` on the grid of the chunks that are there, ascending."""
+    versions: NDArray[np.uint64]
+    """What changes when a chunk is written anew ``(t,)``: digests of size and time, or of the store's own tag."""
+    complete: bool = True
+    """False where the store cannot list: nothing is known of the chunks."""
+
+    @property
+    def digest(self) -> bytes:
+        """Digest of all of it."""
+        found = hashlib.sha256(self.metadata.encode())
+        found.update(np.ascontiguousarray(self.chunks).tobytes())
+        found.update(np.ascontiguousarray(self.versions).tobytes())
+        return found.digest()
+
+
+def unit_of(array: zarr.Array[Any]) -> tuple[int, ...]:
+    """Lengths of what one key holds: the shard, or the chunk where there are no shards."""
+    return tuple(array.shards or array.chunks)
+
+
+def listed(array: zarr.Array[Any]) -> Listing:
+    """List the keys of an array."""
+    grid = tuple(-(-n // c) for n, c in zip(array.shape, unit_of(array), strict=True))
+    metadata = json.dumps(array.metadata.to_dict(), default=str, sort_keys=True)
+    found, versions = [], []
+    entries = _entries(array)
+    if entries is None:
+        return Listing(metadata, grid, np.empty(0, np.int64), np.empty(0, np.uint64), complete=False)
+    for key, version in entries:
+        numbers = _NUMBERS.fullmatch(key)
+        if numbers is None:
+            continue
+        place = tuple(map(int, re.split("[/.]", numbers[1]))) if numbers[1] else (0,) * len(grid)
+        if len(place) == max(1, len(grid)) and all(i < n for i, n in zip(place, grid, strict=False)):
+            found.append(int(np.ravel_multi_index(place, grid)) if grid else 0)
+            versions.append(int.from_bytes(hashlib.blake2b(version, digest_size=8).digest(), "little"))
+    chunks = np.array(found, np.int64)
+    order = np.argsort(chunks, kind="stable")
+    return Listing(metadata, grid, chunks[order], np.array(versions, np.uint64)[order])
+
+
+def _entries(array: zarr.Array[Any]) -> Iterator[tuple[str, bytes]] | None:
+    """Give keys below the array with what tells their version."""
+    store, path = array.store_path.store, array.store_path.path
+    if isinstance(store, LocalStore):
+        return _files(os.path.join(store.root, path))
+    return None
+
+
+def _files(folder: str) -> Iterator[tuple[str, bytes]]:
+    pending = [(folder, "")]
+    while pending:
+        place, prefix = pending.pop()
+        try:
+            entries = list(os.scandir(place))
+        except FileNotFoundError:
+            continue
+        for entry in entries:
+            if entry.is_dir():
+                pending.append((entry.path, f"{prefix}{entry.name}/"))
+            else:
+                status = entry.stat()
+                yield prefix + entry.name, f"{status.st_size} {status.st_mtime_ns}".encode()
+
+
+@dataclass(frozen=True, eq=False)
+class Absent:
+    """The chunks of an array that were never written."""
+
+    unit: tuple[int, ...]
+    """Lengths of a chunk."""
+    grid: tuple[int, ...]
+    """Number of chunks along each dimension."""
+    present: NDArray[np.int64]
+    """Flat numbers of the chunks that are there, ascending."""
+
+    def among(self, chunks: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
+        """Tell which chunks ``(t_0, t_1, …)`` are not there, of those with these numbers along each dimension."""
+        flat = np.ravel_multi_index(np.ix_(*chunks), self.grid)
+        if not len(self.present):
+            return np.ones(flat.shape, bool)
+        at = np.searchsorted(self.present, flat)
+        at[at == len(self.present)] = 0
+        return np.asarray(self.present[at] != flat)
+
+    def count(self, chunks: Sequence[NDArray[np.int64]]) -> int:
+        """Count the chunks that are not there, of those with these numbers along each dimension."""
+        inside = np.ones(len(self.present), bool)
+        for place, wanted, length in zip(np.unravel_index(self.present, self.grid), chunks, self.grid, strict=True):
+            asked = np.zeros(length, bool)
+            asked[wanted] = True
+            inside &= asked[place]
+        return math.prod(map(len, chunks)) - int(inside.sum())
+
+    def first(self, chunks: Sequence[NDArray[np.int64]]) -> tuple[int, ...]:
+        """Find one of them."""
+        if len(chunks) > 1:
+            for number in chunks[0]:
+                rest = (np.array([number]), *chunks[1:])
+                if self.count(rest):
+                    break
+            chunks = rest
+        place = np.argwhere(self.among(chunks))[0]
+        return tuple(int(c[i]) for c, i in zip(chunks, place, strict=True))
+
+
+def differences(before: Listing, after: Listing | None, name: str) -> str | None:
+    """Say how an array has changed, in words; None where it has not."""
+    if after is None or after.metadata != before.metadata:
+        return f"the metadata of variable {name!r}"
+    both, old, new = np.intersect1d(before.chunks, after.chunks, assume_unique=True, return_indices=True)
+    kinds = {
+        "was removed": np.setdiff1d(before.chunks, after.chunks, assume_unique=True),
+        "was added": np.setdiff1d(after.chunks, before.chunks, assume_unique=True),
+        "was written anew": both[before.versions[old] != after.versions[new]],
+    }
+    for what, chunks in kinds.items():
+        if len(chunks):
+            place = ", ".join(str(i) for i in np.unravel_index(int(chunks[0]), before.grid or (1,)))
+            others = sum(map(len, kinds.values())) - 1
+            more = f", and {others} other{'s' * (others > 1)} changed" if others else ""
+            return f"chunk ({place}) of variable {name!r} {what}{more}"
+    return None

@@ -1,0 +1,197 @@
+"""From a block to rows: variables gathered side by side, masked rows left out."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from clustering.data.plan import Block
+from clustering.data.rows import Rows, unit_weights
+from clustering.errors import DataError
+
+if TYPE_CHECKING:
+    from clustering.data.source import Source
+
+COSINE = re.compile(r"cos\((\w+)\)")
+
+
+def read_rows(source: Source, block: Block) -> Rows:
+    """Read one block; values stay packed where all variables are.
+
+    Raises
+    ------
+    DataError
+        For a missing value where that is an error, an infinity, a chunk that does not decode, or a weight that is
+        negative or not finite. The message names the variable and the block.
+    """
+    values, missing, lost, bad = _values(source, block)
+    n = len(values)
+    keep = None if source.mask is None else _truth(_on_grid(source, source.mask, block))
+    if lost is not None:
+        keep = ~lost if keep is None else keep & ~lost
+    gaps = None
+    if missing is not None or source.dtype.kind == "f":
+        whole = finite_rows(values) if values.dtype.kind == "f" else np.ones(n, bool)
+        whole = whole if missing is None else whole & ~missing
+        if not whole.all():
+            used = np.ones(n, bool) if keep is None else keep
+            _refuse(source, values, used & ~whole, block)
+            if source.missing == "marginalize":
+                # A row with nothing observed tells nothing.
+                gaps = ~whole
+                whole = whole | (~np.isnan(values)).any(axis=1)
+            keep = used & whole
+    weights = _weights(source, block)
+    if weights is not None:
+        used_weights = weights if keep is None else weights[keep]
+        if not (np.isfinite(used_weights).all() and (used_weights >= 0).all()):
+            raise DataError(
+                f"weights {source.weights!r} are negative or not finite in block {block}; "
+                "a weight is a number of zero or more; mask these rows or correct the variable"
+            )
+    labels = None if source.labels is None else _known(source, block)
+    kept = None if keep is None or keep.all() else np.flatnonzero(keep)
+    if kept is not None:
+        values, weights = values[kept], None if weights is None else weights[kept]
+        gaps, labels = None if gaps is None else gaps[kept], None if labels is None else labels[kept]
+    if weights is None:
+        weights = unit_weights(len(values))
+    gaps = gaps if gaps is not None and gaps.any() else None
+    return Rows(
+        values, weights, kept, block.start, block.shape, source.shape, gaps, labels, source.packing, bad
+    )  # fmt: skip
+
+
+_Values = tuple[NDArray[Any], NDArray[np.bool_] | None, NDArray[np.bool_] | None, tuple[str, ...]]
+
+
+def _values(source: Source, block: Block) -> _Values:
+    """Give values ``(n, d)``, rows ``(n,)`` with something missing, rows whose chunks are lost, and these chunks."""
+    region = dict(zip(source.sample_dims, block.slices, strict=True))
+    cells = math.prod(block.shape)
+    packing = source.packing
+    out: NDArray[Any] | None = None
+    missing = lost = None
+    bad: tuple[str, ...] = ()
+    column = 0
+    for name in source.variables:
+        dims = [d for d in source.feature_dims if d in source.dataset[name].dims]
+        stored = source.stored.get(name)
+        absent = None
+        if stored is None:
+            values = loaded(source.dataset[name].variable.isel(region).transpose(*source.sample_dims, *dims))
+            values = values.reshape(cells, -1)
+        else:
+            values, gone, spoilt = stored.read(region, (*source.sample_dims, *dims))
+            bad += spoilt
+            if gone is not None and source.missing != "marginalize":
+                rows = np.asarray(gone.any(axis=1))
+                lost = rows if lost is None else lost | rows
+            absent = stored.decoding.absent(values)
+            if gone is not None:
+                absent = gone if absent is None else absent | gone
+            if values.dtype.kind == "f" and absent is not None:
+                values, absent = np.where(absent, values.dtype.type(np.nan), values), None
+            if packing is None:
+                values, absent = _decoded(stored.decoding, values, absent, source)
+        if absent is not None:
+            rows = np.asarray(absent.any(axis=1))
+            missing = rows if missing is None else missing | rows
+        if len(source.variables) == 1:
+            return np.ascontiguousarray(values, None if packing else source.dtype), missing, lost, bad
+        if out is None:
+            out = np.empty((cells, source.n_features), packing.stored if packing else source.dtype)
+        out[:, column : column + values.shape[1]] = values
+        column += values.shape[1]
+    assert out is not None
+    return out, missing, lost, bad
+
+
+def _decoded(
+    decoding: Any, values: NDArray[Any], absent: NDArray[np.bool_] | None, source: Source
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    if not decoding.plain or decoding.dtype != values.dtype:
+        out = np.empty(values.shape, decoding.dtype)
+        decoding.decode(values, out)
+        values = out
+    if absent is not None and source.dtype.kind == "f":
+        values = np.array(values, source.dtype)
+        values[absent] = np.nan
+        absent = None
+    return values, absent
+
+
+def _weights(source: Source, block: Block) -> NDArray[np.float64] | None:
+    if source.weights is None:
+        return None
+    cosine = COSINE.fullmatch(source.weights)
+    if cosine:
+        degrees = _on_grid(source, cosine[1], block).astype(np.float64)
+        # At the poles the cosine of the rounded angle may fall a hair below zero.
+        return np.clip(np.cos(np.deg2rad(degrees)), 0.0, None)
+    return _on_grid(source, source.weights, block).astype(np.float64)
+
+
+def _known(source: Source, block: Block) -> NDArray[np.int32]:
+    """Clusters known beforehand ``(n,)``, −1 where unknown."""
+    found = _on_grid(source, str(source.labels), block)
+    with np.errstate(invalid="ignore"):
+        known = (found >= 0) & (found == np.floor(found)) & (found <= np.iinfo(np.int32).max)
+    return np.where(known, found, -1).astype(np.int32)
+
+
+def _on_grid(source: Source, name: str, block: Block) -> NDArray[Any]:
+    """Read a companion variable on the cells of a block ``(cells,)``."""
+    variable = source.companion(name)
+    region = {d: s for d, s in zip(source.sample_dims, block.slices, strict=True) if d in variable.dims}
+    values = loaded(variable.isel(region).transpose(*region))
+    lengths = [n if d in region else 1 for d, n in zip(source.sample_dims, block.shape, strict=True)]
+    return np.broadcast_to(values.reshape(lengths), block.shape).reshape(-1)
+
+
+def _refuse(source: Source, values: NDArray[Any], bad: NDArray[np.bool_], block: Block) -> None:
+    """Raise for infinities, and for missing values where they are an error."""
+    if values.dtype.kind == "f":
+        infinite = np.isinf(values[bad])
+        if infinite.any():
+            column = source.features[int(np.argmax(infinite.any(axis=0)))]
+            raise DataError(
+                f"infinite value in variable {column.variable!r} ({column}), block {block}; "
+                "infinities cannot be clustered; mask them with source.mask or replace them"
+            )
+    if source.missing == "error" and bad.any():
+        where = f"variables {', '.join(source.variables)}"
+        nan = np.isnan(values[bad]).any(axis=0) if values.dtype.kind == "f" else np.zeros(1, bool)
+        if nan.any():
+            column = source.features[int(np.argmax(nan))]
+            where = f"variable {column.variable!r} ({column})"
+        elif len(source.variables) == 1:
+            where = f"variable {source.variables[0]!r}"
+        raise DataError(f"missing value in {where}, block {block}; set source.missing to 'drop' to leave such rows out")
+
+
+def _truth(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Read a mask, where decoding may have turned zeros that equal the fill value into NaN."""
+    used: NDArray[np.bool_] = ((values == values) & (values != 0)).astype(bool)
+    return used
+
+
+def loaded(variable: xr.Variable) -> NDArray[Any]:
+    """Read a variable; a dask array on this thread, as this is a task already."""
+    data = variable.data
+    return np.asarray(data.compute(scheduler="synchronous") if variable.chunks is not None else data)
+
+
+def finite_rows(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell rows ``(n, d)`` without NaN or infinity, ``(n,)``."""
+    # A NaN or infinity survives the sum; only the rows that it marks are looked at one by one.
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite: NDArray[np.bool_] = np.isfinite(values.sum(axis=1, dtype=np.promote_types(values.dtype, np.float32)))
+    suspects = np.flatnonzero(~finite)
+    finite[suspects] = np.isfinite(values[suspects]).all(axis=1)
+    return finite

@@ -1,0 +1,140 @@
+"""One variable as it lies in its store, read region by region."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from clustering.data.decoding import Decoding
+from clustering.data.listing import Absent, unit_of
+from clustering.errors import ClusteringError, DataError
+
+Place = range | NDArray[np.int64]
+"""Selected positions along a dimension."""
+OnBadChunk = Literal["error", "mask"]
+"""What is done with a chunk that does not decode."""
+ON_BAD_CHUNK: tuple[OnBadChunk, ...] = get_args(OnBadChunk)
+
+
+class Part(NamedTuple):
+    """A region of a variable, cells by features."""
+
+    values: NDArray[Any]
+    """As stored ``(cells, f)``."""
+    lost: NDArray[np.bool_] | None
+    """Where a chunk is not there or does not decode ``(cells, f)``; None where all are."""
+    bad: tuple[str, ...]
+    """Chunks that do not decode, by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A variable in its store, with what is selected of it."""
+
+    name: str
+    array: zarr.Array[Any]
+    dims: tuple[str, ...]
+    """Names of the array's dimensions."""
+    places: Mapping[str, Place]
+    """What is selected along each of them."""
+    decoding: Decoding
+    absent: Absent | None = None
+    """Chunks that are not read, as they were never written; None where the fill value stands for them."""
+    on_bad_chunk: OnBadChunk = "error"
+
+    def read(self, region: Mapping[str, slice], order: Sequence[str]) -> Part:
+        """Read a region.
+
+        Parameters
+        ----------
+        region
+            Among the selected positions, for some dimensions.
+        order
+            Dimensions, those of the cells first and then those of the features; each of the other dimensions has one
+            position. The lengths of the dimensions in `region` make the cells.
+
+        Raises
+        ------
+        DataError
+            For a chunk that does not decode, where that is an error.
+        """
+        places = [self.places[d][region[d]] if d in region else self.places[d] for d in self.dims]
+        lost = None if self.absent is None else self._never_written(self.absent, places)
+        bad: tuple[str, ...] = ()
+        if lost is not None and lost.all():
+            values = np.zeros(tuple(map(len, places)), self.array.dtype)
+        else:
+            try:
+                values = fetched(self.array, places)
+            except ClusteringError:
+                raise
+            except Exception:
+                values, spoilt, bad = self._chunk_by_chunk(places)
+                lost = spoilt if lost is None else lost | spoilt
+        cells = int(np.prod([len(places[self.dims.index(d)]) for d in region]))
+        axes = [self.dims.index(d) for d in order] + [i for i, d in enumerate(self.dims) if d not in order]
+
+        def arranged(array: NDArray[Any]) -> NDArray[Any]:
+            return array.transpose(axes).reshape(cells, -1)
+
+        return Part(arranged(values), None if lost is None else arranged(lost), bad)
+
+    def _never_written(self, absent: Absent, places: list[Place]) -> NDArray[np.bool_] | None:
+        chunks, own = _chunks_of(places, absent.unit)
+        gone = absent.among(chunks)
+        return gone[np.ix_(*own)] if gone.any() else None
+
+    def _chunk_by_chunk(self, places: list[Place]) -> tuple[NDArray[Any], NDArray[np.bool_], tuple[str, ...]]:
+        """Read what can be read of a region in which something cannot."""
+        shape = tuple(map(len, places))
+        values, spoilt, bad = np.zeros(shape, self.array.dtype), np.zeros(shape, bool), []
+        chunks, own = _chunks_of(places, unit_of(self.array))
+        for numbers in itertools.product(*(range(len(c)) for c in chunks)):
+            within = [np.flatnonzero(o == number) for o, number in zip(own, numbers, strict=True)]
+            part = [np.asarray(place)[w] for place, w in zip(places, within, strict=True)]
+            try:
+                values[np.ix_(*within)] = fetched(self.array, part)
+            except ClusteringError:
+                raise
+            except Exception as error:
+                key = tuple(int(c[number]) for c, number in zip(chunks, numbers, strict=True))
+                name = f"{self.name}/{self.array.metadata.encode_chunk_key(key)}"
+                if self.on_bad_chunk == "error":
+                    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+                    raise DataError(
+                        f"chunk {name.removeprefix(self.name + '/')!r} of variable {self.name!r} does not decode "
+                        f"({reason}); write it anew, or set source.on_bad_chunk to mask"
+                    ) from error
+                spoilt[np.ix_(*within)] = True
+                bad.append(name)
+        return values, spoilt, tuple(bad)
+
+
+def fetched(array: zarr.Array[Any], places: Sequence[Place]) -> NDArray[Any]:
+    """Read positions of an array, each chunk once."""
+    runs = [_as_slice(place) for place in places]
+    if all(isinstance(run, slice) for run in runs):
+        return np.asarray(array[tuple(runs)])
+    return np.asarray(array.oindex[tuple(runs)])
+
+
+def _as_slice(place: Place) -> slice | NDArray[np.int64]:
+    if isinstance(place, range):
+        return slice(place.start, place.stop, place.step)
+    if len(place) and place[-1] - place[0] == len(place) - 1 and (np.diff(place) == 1).all():
+        return slice(int(place[0]), int(place[-1]) + 1)
+    return place
+
+
+def _chunks_of(
+    places: Sequence[Place], unit: tuple[int, ...]
+) -> tuple[tuple[NDArray[np.int64], ...], tuple[NDArray[np.intp], ...]]:
+    """Chunks that hold some positions along each dimension, and for each position the number of its own."""
+    pairs = [np.unique(np.asarray(p, np.int64) // u, return_inverse=True) for p, u in zip(places, unit, strict=True)]
+    return tuple(chunks for chunks, _ in pairs), tuple(own for _, own in pairs)
