@@ -43,6 +43,11 @@ _SOURCE = (
     "weights",
     "labels",
     "missing",
+    "missing_chunks",
+    "on_bad_chunk",
+    "max_bad_fraction",
+    "nodata",
+    "decode",
     "storage_options",
 )
 _COMPUTE = ("cluster", "workers", "memory", "scratch", "block_bytes")
@@ -288,7 +293,8 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
         Called with a `PassRecord` after each pass.
     **options
         Source options as for `open_source`: ``group``, ``variables``, ``sample_dims``, ``feature_dims``, ``select``,
-        ``isel``, ``mask``, ``weights``, ``labels``, ``missing``, ``storage_options``.
+        ``isel``, ``mask``, ``weights``, ``labels``, ``missing``, ``missing_chunks``, ``on_bad_chunk``,
+        ``max_bad_fraction``, ``nodata``, ``decode``, ``storage_options``.
         Fit options: ``seed`` (0), ``restarts`` (10), ``finalists`` (1), ``sample_rows`` (200000), ``init``
         (``"kmeans++"``, ``"random"``, ``"labels"``, centers ``(k, d)``, or for a mixture a dict of ``centers``,
         ``weights`` and ``covariances``), ``max_iterations`` (300), ``tolerance`` (0 for k-means: until no assignment
@@ -334,12 +340,21 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
                 on_pass(record)
         reads = reading.blocks / len(plan)
         found = fitted(
-            model, state, source.features, Summary.of(begun.survey), reads, reading.bytes, begun.remarks, begun.warnings
+            model,
+            state,
+            source.features,
+            Summary.of(begun.survey),
+            reads,
+            reading.bytes,
+            begun.remarks,
+            begun.warnings,
+            reading.bad,
         )
         if found.stop is not Stop.CONVERGED or model.kind != KMeans.kind:
             # Only at a fixed point of k-means has the last pass told all there is to know at the final params.
             last = label(inside, model, found.params, nowhere)
             found = found.measured(last, len(plan))
+        source.check_unchanged()
     return Fit(found, source.labelled)
 
 

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from clustering.data.rows import Missing
+from clustering.data.policies import MAX_BAD_FRACTION, Decoder, Missing, MissingChunks, OnBadChunk
 from clustering.errors import ConfigError, nearest
 from clustering.models.names import Covariance, Divergence
 
@@ -86,6 +86,17 @@ class SourceConfig(_Section):
     """Variable of clusters known beforehand, for fit.init: labels; anything but 0, 1, … is unknown."""
     missing: Missing = "drop"
     """A row with any missing feature is left out (drop), is an error, or counts with what it has (marginalize)."""
+    missing_chunks: MissingChunks | None = None
+    """A chunk that was never written is an error, masked, or holds its fill value. Default: masked where the fill value
+    means missing, an error where it would count as data."""
+    on_bad_chunk: OnBadChunk = "error"
+    """A chunk that does not decode is an error, or masked."""
+    max_bad_fraction: Number = Field(MAX_BAD_FRACTION, ge=0, le=1)
+    """Share of the chunks that may be masked so; more fails the run."""
+    nodata: Number | dict[str, Number] | None = None
+    """Stored number that means missing, beside what the attributes say; or one for each variable named."""
+    decode: Decoder | dict[str, Decoder] | None = None
+    """Named decoder of stored whole numbers, or one for each variable named: signed_square, (v / 127.5)^2 sign(v)."""
 
 
 _KEYS = {

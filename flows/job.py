@@ -249,6 +249,7 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
         ended.reading.bytes,
         ended.remarks,
         ended.warnings,
+        ended.reading.bad,
     )
     folder = job.output.stage(ended.run)
     if job.wanted.labels or job.wanted.soft or result.stop is not Stop.CONVERGED or job.model.kind != "kmeans":
@@ -321,7 +322,13 @@ def _provenance(job: Job, run: str) -> dict[str, Any]:
 def publish(job: Job, engine: Engine, labelled: Labelled, watch: Watch) -> dict[str, Any]:
     """Write the report and ``run.json``, and switch the output to this run."""
     began = time.perf_counter()
+    job.source.check_unchanged()
     record = _record(job, engine, labelled)
+    bad = record["bad_chunks"]
+    if bad:
+        more = f" and {len(bad) - 3:,} more" * (len(bad) > 3)
+        record["warnings"].append(f"{len(bad):,} chunks do not decode and are masked: {', '.join(bad[:3])}{more}")
+        watch.warn(record["warnings"][-1])
     pictures: list[Any] = []
     if job.config.output.report:
         try:
@@ -373,7 +380,8 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
         "config_sha256": job.identity.config_sha256,
         "source_fingerprint": job.identity.source,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
-        "warnings": list(result.notes),
+        "bad_chunks": list(result.bad_chunks),
+        "warnings": [*job.source.cautions, *result.notes],
         "remarks": list(result.remarks),
         "config": json.loads(job.config.model_dump_json(exclude={"source": {"storage_options"}})),
     }

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import zarr
 
-from clustering.data.decoding import DECODERS, Decoding, decoding_of, valid_range, with_wishes
+from clustering.data.decoding import Decoding, decoding_of, valid_range, with_wishes
 from clustering.data.listing import Absent, Listing, listed, unit_of
 from clustering.data.opening import Opened
 from clustering.data.pipeline import accelerated
-from clustering.data.rows import Missing
-from clustering.data.stored import OnBadChunk, Place, Stored
+from clustering.data.policies import DECODERS, Missing, MissingChunks, OnBadChunk
+from clustering.data.stored import Place, Stored
 from clustering.errors import ConfigError, DataError, SourceError, nearest
-
-MissingChunks = Literal["error", "mask", "fill"]
-"""What a chunk means that was never written."""
-MISSING_CHUNKS: tuple[MissingChunks, ...] = get_args(MissingChunks)
 
 
 def snapshot(opened: Opened, names: Iterable[str]) -> dict[str, Listing]:

@@ -6,17 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import accumulate
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from clustering.data.policies import DECODERS, Decoder
 from clustering.errors import SourceError
 
-Decoder = Literal["signed_square"]
-"""Codes of numbers that no scale and offset describe."""
-DECODERS: tuple[Decoder, ...] = get_args(Decoder)
 _PIECE = 65_536
 _UNDERSTOOD = {"_FillValue", "missing_value", "scale_factor", "add_offset"}
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.decoding import Columns
-
-Missing = Literal["drop", "error", "marginalize"]
-"""What is done with a row that lacks features."""
-MISSING: tuple[Missing, ...] = get_args(Missing)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,13 +17,22 @@ import numpy as np
 import xarray as xr
 
 from clustering.data import layout, opening, selection
-from clustering.data.chunks import MISSING_CHUNKS, MissingChunks, snapshot, store_variables
+from clustering.data.chunks import snapshot, store_variables
 from clustering.data.decoding import Columns, packing
 from clustering.data.listing import Listing, differences
 from clustering.data.plan import MIB, Axis, Block, Plan, plan_blocks
+from clustering.data.policies import (
+    MAX_BAD_FRACTION,
+    MISSING,
+    MISSING_CHUNKS,
+    ON_BAD_CHUNK,
+    Missing,
+    MissingChunks,
+    OnBadChunk,
+)
 from clustering.data.reading import COSINE, loaded, read_rows
-from clustering.data.rows import MISSING, Missing, Rows
-from clustering.data.stored import ON_BAD_CHUNK, OnBadChunk, Stored
+from clustering.data.rows import Rows
+from clustering.data.stored import Stored
 from clustering.errors import ConfigError, DataError
 
 _WEIGHTS, _MASK, _LABELS = "_weights", "_mask", "_labels"
@@ -76,6 +85,8 @@ class Source:
     """What the store held when the source was opened, for each variable and its companions."""
     cautions: tuple[str, ...] = ()
     """What may not be meant by whoever wrote the data, in words for a user."""
+    max_bad_fraction: float = 1.0
+    """Share of the chunks that may fail to decode, where they are masked."""
     opening: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
     """Name of this opening: a process opens it once, and a store that has changed since is opened anew."""
 
@@ -179,6 +190,21 @@ class Source:
                 digest.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
 
+    def check_bad(self, bad: Sequence[str]) -> None:
+        """Refuse data of which too much does not decode.
+
+        Raises
+        ------
+        DataError
+            If more than `max_bad_fraction` of the chunks, given by name, are bad.
+        """
+        total = sum(stored.count for stored in self.stored.values()) if bad else 0
+        if len(bad) > self.max_bad_fraction * total:
+            raise DataError(
+                f"{len(bad):,} of {total:,} chunks do not decode, {bad[0]!r} among them, more than max_bad_fraction "
+                f"{self.max_bad_fraction:g} allows; write them anew, or raise source.max_bad_fraction"
+            )
+
     def check_unchanged(self) -> None:
         """Refuse to go on where the store is no longer what it was when the source was opened.
 
@@ -229,6 +255,10 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
 def open_source(
     data: Any,
     *,
@@ -244,6 +274,7 @@ def open_source(
     missing: Missing | None = None,
     missing_chunks: MissingChunks | None = None,
     on_bad_chunk: OnBadChunk | None = None,
+    max_bad_fraction: float | None = None,
     nodata: float | Mapping[str, float] | None = None,
     decode: str | Mapping[str, str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -283,6 +314,8 @@ def open_source(
         the fill value. Default: ``mask`` where the fill value counts as missing, an error where it would count as data.
     on_bad_chunk
         What is done with a chunk that does not decode: ``error``, the default, or ``mask``, its cells take no part.
+    max_bad_fraction
+        Share of the chunks that may be masked so, 0.25 by default; more is an error.
     nodata
         Stored number that means a missing value, beside what the attributes say; or one for each variable named.
     decode
@@ -305,9 +338,11 @@ def open_source(
     options: dict[str, Any] = {
         "group": group, "variables": variables, "sample_dims": sample_dims, "feature_dims": feature_dims,
         "select": select, "isel": isel, "missing": missing, "mask": mask, "weights": weights,
-        "labels": labels, "missing_chunks": missing_chunks, "on_bad_chunk": on_bad_chunk, "nodata": nodata,
-        "decode": decode, "storage_options": storage_options,
+        "labels": labels, "missing_chunks": missing_chunks, "on_bad_chunk": on_bad_chunk,
+        "max_bad_fraction": max_bad_fraction, "nodata": nodata, "decode": decode, "storage_options": storage_options,
     }  # fmt: skip
+    if max_bad_fraction is not None and not (_is_number(max_bad_fraction) and 0 <= max_bad_fraction <= 1):
+        raise ConfigError(f"max_bad_fraction is {max_bad_fraction!r}; a number from 0 to 1 is needed")
     if isinstance(data, Source):
         given = [name for name, value in options.items() if value is not None]
         if given:
@@ -352,6 +387,7 @@ def open_source(
     return Source(
         cut, names, samples, features, mask, weights, missing or "drop", axes,
         not isinstance(data, np.ndarray), recipe, labels, stored, listings, cautions,
+        MAX_BAD_FRACTION if max_bad_fraction is None else float(max_bad_fraction),
     )  # fmt: skip
 
 

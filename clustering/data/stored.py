@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -13,13 +14,11 @@ from numpy.typing import NDArray
 
 from clustering.data.decoding import Decoding
 from clustering.data.listing import Absent, unit_of
+from clustering.data.policies import OnBadChunk
 from clustering.errors import ClusteringError, DataError
 
 Place = range | NDArray[np.int64]
 """Selected positions along a dimension."""
-OnBadChunk = Literal["error", "mask"]
-"""What is done with a chunk that does not decode."""
-ON_BAD_CHUNK: tuple[OnBadChunk, ...] = get_args(OnBadChunk)
 
 
 class Part(NamedTuple):
@@ -84,6 +83,12 @@ class Stored:
             return array.transpose(axes).reshape(cells, -1)
 
         return Part(arranged(values), None if lost is None else arranged(lost), bad)
+
+    @property
+    def count(self) -> int:
+        """Chunks that hold what is selected."""
+        chunks, _ = _chunks_of([self.places[d] for d in self.dims], unit_of(self.array))
+        return math.prod(map(len, chunks))
 
     def _never_written(self, absent: Absent, places: list[Place]) -> NDArray[np.bool_] | None:
         chunks, own = _chunks_of(places, absent.unit)

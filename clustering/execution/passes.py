@@ -33,9 +33,12 @@ class Reading:
     """Blocks read from the source."""
     bytes: int = 0
     """Decoded size of what was read, in bytes."""
+    bad: tuple[str, ...] = ()
+    """Chunks that do not decode, by name, in order."""
 
     def __add__(self, other: Reading) -> Reading:
-        return Reading(self.blocks + other.blocks, self.bytes + other.bytes)
+        bad = tuple(sorted({*self.bad, *other.bad})) if other.bad else self.bad
+        return Reading(self.blocks + other.blocks, self.bytes + other.bytes, bad)
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Rounds:
         started = time.perf_counter()
         work = partial(_block, self.source, self.plan, self.residency, tuple(candidates))
         sums = map_reduce(work, len(self.plan), self.engine)
+        self.source.check_bad(sums.reading.bad)
         return Passed(sums.statistics, sums.reading, time.perf_counter() - started)
 
 
@@ -87,7 +91,7 @@ def _block(source: Source, plan: Plan, residency: Residency, candidates: tuple[S
     held, size = rows_of(source, plan, index, residency)
     rows = held.decoded()
     try:
-        return _Sums(tuple(statistics(rows) for statistics in candidates), Reading(int(size > 0), size))
+        return _Sums(tuple(statistics(rows) for statistics in candidates), Reading(int(size > 0), size, rows.bad))
     except DomainError as error:
         where = f"block {plan.block(index)}"
         if error.column is not None:

@@ -78,6 +78,8 @@ class Fitted:
     """Information criteria of a mixture, as `information` makes them; None for other models."""
     track: Mapping[str, Array] = field(default_factory=dict)
     """What was measured of each cluster in each pass ``(passes, k)``."""
+    bad_chunks: tuple[str, ...] = ()
+    """Chunks of the source that do not decode and are masked, by name."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "params", read_only(self.params))
@@ -117,6 +119,7 @@ class Fitted:
             shares=sums.weight / (sums.weight.sum() or 1.0),
             reads=self.reads + passed.reading.blocks / blocks,
             bytes_read=self.bytes_read + passed.reading.bytes,
+            bad_chunks=tuple(sorted({*self.bad_chunks, *passed.reading.bad})),
             criteria=information(self.model, len(self.features), sums),
         )
 
@@ -152,6 +155,7 @@ def fitted(
     bytes_read: int,
     remarks: tuple[str, ...] = (),
     warnings: tuple[str, ...] = (),
+    bad_chunks: tuple[str, ...] = (),
 ) -> Fitted:
     """Take the best candidate of a finished loop."""
     best = state.best
@@ -166,5 +170,5 @@ def fitted(
     return Fitted(
         model, best.params, features, summary, model.reported(best.objective, total), history, len(best.history),
         best.stop, weight / total, reads, bytes_read, notes, remarks,
-        track={name: np.array([measures[name] for measures in best.track]) for name in names},
+        track={name: np.array([measures[name] for measures in best.track]) for name in names}, bad_chunks=bad_chunks,
     )  # fmt: skip

@@ -192,7 +192,7 @@ def _restored(model: Model, meta: dict[str, Any], arrays: dict[str, NDArray[Any]
         meta["run"],
         State(tuple(candidates), meta["iteration"], meta["state_seconds"]),
         Summary(**{**meta["summary"], **summary}),
-        Reading(**meta["reading"]),
+        Reading(**{**meta["reading"], "bad": tuple(meta["reading"]["bad"])}),
         meta["seconds"],
         tuple(meta["remarks"]),
         tuple(meta["warnings"]),
