@@ -40,8 +40,14 @@ def in_memory(data: Any) -> xr.Dataset:
     )
 
 
-def choose_variables(dataset: xr.Dataset, wanted: Sequence[str] | None) -> tuple[str, ...]:
+def _listed(names: str | Sequence[str] | None) -> Sequence[str] | None:
+    """Take a name by itself for a list of one."""
+    return [names] if isinstance(names, str) else names
+
+
+def choose_variables(dataset: xr.Dataset, wanted: str | Sequence[str] | None) -> tuple[str, ...]:
     """Check the variables named, or find the only one."""
+    wanted = _listed(wanted)
     present = [str(v) for v in dataset.data_vars]
     if wanted is None:
         if len(present) != 1:
@@ -64,11 +70,12 @@ def choose_variables(dataset: xr.Dataset, wanted: Sequence[str] | None) -> tuple
 def choose_dimensions(
     dataset: xr.Dataset,
     variables: tuple[str, ...],
-    sample: Sequence[str] | None,
-    feature: Sequence[str] | None,
+    sample: str | Sequence[str] | None,
+    feature: str | Sequence[str] | None,
     single: set[str],
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Split the dimensions of the variables into sample and feature dimensions, without the `single` places chosen."""
+    sample, feature = _listed(sample), _listed(feature)
     present = list(dict.fromkeys(str(d) for v in variables for d in dataset[v].dims))
     for where, named in (("sample_dims", sample), ("feature_dims", feature)):
         for d in named or ():

@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from clustering.data import layout, opening, selection
+from clustering.data import coordinates, layout, opening, selection
 from clustering.data.plan import MIB, Block, Plan, plan_blocks
 from clustering.data.rows import MISSING, Missing, Rows, unit_weights
 from clustering.errors import ConfigError, DataError
@@ -292,11 +292,12 @@ def open_source(
     data: Any,
     *,
     group: str | None = None,
-    variables: Sequence[str] | None = None,
-    sample_dims: Sequence[str] | None = None,
-    feature_dims: Sequence[str] | None = None,
+    variables: str | Sequence[str] | None = None,
+    sample_dims: str | Sequence[str] | None = None,
+    feature_dims: str | Sequence[str] | None = None,
     select: Mapping[str, Any] | None = None,
     isel: Mapping[str, Any] | None = None,
+    bbox: Sequence[float] | None = None,
     mask: Any = None,
     weights: Any = None,
     labels: Any = None,
@@ -322,6 +323,8 @@ def open_source(
         sample dimensions.
     select, isel
         Selection by label or by position: ``{dim: {start, stop, step}}``, a list, or one value.
+    bbox
+        ``[west, south, east, north]``, both ends included; from west eastward, so it may cross any meridian.
     mask
         Boolean variable, true = use; or an array in the shape of the samples.
     weights
@@ -345,7 +348,7 @@ def open_source(
     options: dict[str, Any] = {
         "group": group, "variables": variables, "sample_dims": sample_dims, "feature_dims": feature_dims,
         "select": select, "isel": isel, "missing": missing, "mask": mask, "weights": weights,
-        "labels": labels,        "storage_options": storage_options,
+        "labels": labels, "storage_options": storage_options, "bbox": bbox,
     }  # fmt: skip
     if isinstance(data, Source):
         given = [name for name, value in options.items() if value is not None]
@@ -363,7 +366,8 @@ def open_source(
     else:
         dataset = layout.in_memory(data)
     names = layout.choose_variables(dataset, variables)
-    places = selection.positions(dataset, select or {}, isel or {})
+    boxed = {} if bbox is None else coordinates.box(dataset, names, bbox)
+    places = selection.positions(dataset, select or {}, isel or {}, boxed)
     single = {str(d) for d, place in places.items() if isinstance(place, int)}
     samples, features = layout.choose_dimensions(dataset, names, sample_dims, feature_dims, single)
     chunks, offset = layout.cut_units(dataset, layout.read_units(dataset, names, samples), places, samples)
