@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from clustering.data.names import unknown_dimension, with_names
 from clustering.data.opening import BARE, bare_dataset
 from clustering.data.plan import MIB
 from clustering.data.selection import Positions
@@ -26,7 +27,7 @@ def in_memory(data: Any) -> xr.Dataset:
     if isinstance(data, xr.DataArray):
         return data.to_dataset(name=data.name or BARE)
     if isinstance(data, zarr.Array):
-        return bare_dataset(data)
+        return with_names(bare_dataset(data), data)
     if isinstance(data, np.ndarray) or hasattr(data, "__dask_graph__"):
         if data.ndim != 2:
             raise SourceError(
@@ -80,7 +81,7 @@ def choose_dimensions(
     for where, named in (("sample_dims", sample), ("feature_dims", feature)):
         for d in named or ():
             if d not in present:
-                raise SourceError(f"unknown dimension {d!r} in '{where}'; {nearest(d, present)}")
+                raise unknown_dimension(d, where, present)
         if len(set(named or ())) != len(named or ()):
             raise SourceError(f"a dimension is named twice in '{where}': {list(named or ())}; name each once")
     if sample is None and feature is None:

@@ -16,6 +16,7 @@ from xarray.backends import BackendArray
 from xarray.backends.zarr import FillValueCoder
 from xarray.core import indexing
 
+from clustering.data.names import refuse_empty, refuse_image, refuse_unnamed, with_names
 from clustering.errors import SourceError, nearest
 
 BARE = "values"
@@ -74,10 +75,18 @@ def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]
     try:
         node = zarr.open(store, path=group or "", mode="r", storage_options=options)
         if isinstance(node, zarr.Array):
-            return bare_dataset(node)
-        return xr.open_dataset(
-            store, engine="zarr", group=group, chunks=None, cache=False, consolidated=False, storage_options=options
-        )
+            return with_names(bare_dataset(node), node)
+        refuse_image(node, where)
+        try:
+            opened = xr.open_dataset(
+                store, engine="zarr", group=group, chunks=None, cache=False, consolidated=False, storage_options=options
+            )
+        except KeyError:
+            refuse_unnamed(node, where)
+            raise
+        if not opened.data_vars:
+            refuse_empty(node, where)
+        return opened
     except (FileNotFoundError, KeyError) as error:
         if group is not None and _is_group(store, options):
             members = zarr.open_group(store, mode="r", storage_options=options).members(max_depth=_LISTED_DEPTH)
@@ -109,11 +118,15 @@ def store_fingerprint(store: str, group: str | None, names: Iterable[str], optio
     """
     node = zarr.open(store, path=group or "", mode="r", storage_options=dict(options) or None)
     digest = hashlib.sha256()
-    root = Path(store.removeprefix("file://"), (group or "").strip("/"))
-    for name in [""] if isinstance(node, zarr.Array) else sorted(names):
-        array = node if isinstance(node, zarr.Array) else node[name]
-        digest.update(json.dumps([name, array.metadata.to_dict()], default=str, sort_keys=True).encode())
-        for entry in islice(_files(root / name), LISTED):
+    root = Path(store.removeprefix("file://"))
+    bare = isinstance(node, zarr.Array)
+    for name in sorted({"" if bare and "/" not in name else name for name in names}):
+        # A name with a slash counts from the root of the store.
+        path = name.strip("/") if "/" in name else "/".join(filter(None, ((group or "").strip("/"), name)))
+        # Opened by itself, as metadata consolidated in the group may be older.
+        part = zarr.open(store, path=path, mode="r", storage_options=dict(options) or None)
+        digest.update(json.dumps([name, part.metadata.to_dict()], default=str, sort_keys=True).encode())
+        for entry in islice(_files(root / path), LISTED):
             digest.update(repr(entry).encode())
     return digest.hexdigest()
 

@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.data.coordinates import TURN, is_longitude, slack, turned, window
+from clustering.data.names import unknown_dimension
 from clustering.errors import SourceError, nearest
 
 Positions = dict[Hashable, int | slice | list[int]]
@@ -71,7 +72,7 @@ def positions(
 
 def _known(dataset: xr.Dataset, key: str, where: str) -> None:
     if key not in dataset.sizes:
-        raise SourceError(f"unknown dimension {key!r} in '{where}'; {nearest(key, map(str, dataset.sizes))}")
+        raise unknown_dimension(key, where, dataset.sizes)
 
 
 def _slice(value: Mapping[str, Any] | slice, key: str) -> slice:

@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from clustering.data import coordinates, layout, opening, selection
+from clustering.data import companions, coordinates, layout, opening, selection
 from clustering.data.plan import MIB, Block, Plan, plan_blocks
 from clustering.data.rows import MISSING, Missing, Rows, unit_weights
 from clustering.errors import ConfigError, DataError
@@ -326,7 +326,8 @@ def open_source(
     bbox
         ``[west, south, east, north]``, both ends included; from west eastward, so it may cross any meridian.
     mask
-        Boolean variable, true = use; or an array in the shape of the samples.
+        Boolean variable, true = use; or an array in the shape of the samples. A name with a slash, here and below,
+        counts from the root of the store: ``labels/tissue/0``.
     weights
         Variable, or ``cos(lat)``; or an array in the shape of the samples.
     labels
@@ -371,7 +372,8 @@ def open_source(
     single = {str(d) for d, place in places.items() if isinstance(place, int)}
     samples, features = layout.choose_dimensions(dataset, names, sample_dims, feature_dims, single)
     chunks, offset = layout.cut_units(dataset, layout.read_units(dataset, names, samples), places, samples)
-    cut = dataset.isel(places)
+    beside = {"mask": mask, "weights": weights, "labels": labels}
+    cut = companions.join(dataset, recipe, beside, names[0], samples).isel(places)
     if mask is not None and not isinstance(mask, str):
         cut, mask, recipe = layout.attach(cut, _MASK, mask, samples), _MASK, None
     if weights is not None and not isinstance(weights, str):
