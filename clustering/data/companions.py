@@ -55,9 +55,10 @@ def _fitting(dataset: xr.Dataset, where: str, name: str, recipe: Mapping[str, An
     try:
         opened = open_store(store, path, options)
     except SourceError as error:
-        raise SourceError(f"'{where}' {name!r} counts from the root of the store: {error}") from error
+        root = "" if recipe["group"] else "; where this store lies in a larger one, name that, and the data by group"
+        raise SourceError(f"'{where}' {name!r} counts from the root of the store: {error}{root}") from error
     if len(opened.data_vars) != 1:
-        inside = [f"{name.rstrip('/')}/{v}" for v in opened.data_vars]
+        inside = sorted(f"{name.rstrip('/')}/{v}" for v in opened.data_vars)
         raise SourceError(f"'{where}' {name!r} is a group of {len(inside)} variables; name one; {nearest('', inside)}")
     (array,) = opened.data_vars.values()
     unnamed = numbered(array.dims)

@@ -41,14 +41,14 @@ def in_memory(data: Any) -> xr.Dataset:
     )
 
 
-def _listed(names: str | Sequence[str] | None) -> Sequence[str] | None:
+def listed(names: str | Sequence[str] | None) -> Sequence[str] | None:
     """Take a name by itself for a list of one."""
     return [names] if isinstance(names, str) else names
 
 
 def choose_variables(dataset: xr.Dataset, wanted: str | Sequence[str] | None) -> tuple[str, ...]:
     """Check the variables named, or find the only one."""
-    wanted = _listed(wanted)
+    wanted = listed(wanted)
     present = [str(v) for v in dataset.data_vars]
     if wanted is None:
         if len(present) != 1:
@@ -76,7 +76,7 @@ def choose_dimensions(
     single: set[str],
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Split the dimensions of the variables into sample and feature dimensions, without the `single` places chosen."""
-    sample, feature = _listed(sample), _listed(feature)
+    sample, feature = listed(sample), listed(feature)
     present = list(dict.fromkeys(str(d) for v in variables for d in dataset[v].dims))
     for where, named in (("sample_dims", sample), ("feature_dims", feature)):
         for d in named or ():
@@ -85,7 +85,8 @@ def choose_dimensions(
         if len(set(named or ())) != len(named or ()):
             raise SourceError(f"a dimension is named twice in '{where}': {list(named or ())}; name each once")
     if sample is None and feature is None:
-        sample, feature = present[:1], present[1:]
+        left = [d for d in present if d not in single]
+        sample, feature = left[:1], left[1:]
     elif sample is None:
         sample = [d for d in present if d not in (feature or ())]
     elif feature is None:

@@ -31,7 +31,8 @@ def positions(
         For each dimension a label, a list of labels, or ``{start, stop, step}`` with both ends included. Labels of a
         slice may be given in either order, whichever way the coordinate runs, but for longitudes: these lead from the
         start eastward to the stop, and any turn of 360 degrees names them. A number within rounding of a label means
-        it. Dates may be strings, or parts of dates, which stand for all they hold.
+        it. Dates may be strings, or parts of dates, which stand for all they hold. One label that stands for one place
+        drops its dimension.
     isel
         For each dimension a position, a list of positions, or ``{start, stop, step}`` with the stop excluded.
     box
@@ -117,10 +118,9 @@ def _labels(dataset: xr.Dataset, key: str, value: Any) -> int | slice | list[int
             raise SourceError(
                 f"label {one!r} is not on dimension {key!r}; {_closest(axis, one)}{_extent(dataset, key)}"
             ) from error
-        if isinstance(place, int) and not several:
-            return place
-        found += [place] if isinstance(place, int) else place
-    return _run(found)
+        found += place
+    # One label that stands for one place picks it, whether it is a month of monthly data or a moment.
+    return found[0] if not several and len(found) == 1 else _run(found)
 
 
 _MISSING = (KeyError, TypeError, ValueError, pd.errors.InvalidIndexError)
@@ -181,8 +181,8 @@ def _snapped(axis: _Axis, end: Any) -> Any:
     return axis.index[closest] if distances[closest] <= axis.near else end
 
 
-def _find(axis: _Axis, value: Any) -> int | list[int]:
-    """Find the place of one label, or the places where it stands for several."""
+def _find(axis: _Axis, value: Any) -> list[int]:
+    """Find the place of a label, or the places where it stands for several."""
     label = _label(axis.index, value)
     try:
         place = axis.index.get_loc(label)
@@ -198,7 +198,7 @@ def _find(axis: _Axis, value: Any) -> int | list[int]:
     elif isinstance(place, np.ndarray):
         found = [int(p) for p in (np.flatnonzero(place) if place.dtype == bool else place)]
     else:
-        return int(place)
+        found = [int(place)]
     if not found:
         raise KeyError(value)
     return found
@@ -225,9 +225,8 @@ def _closest(axis: _Axis, value: Any) -> str:
     """Say which label is closest to one that is not there."""
     if _numeric(axis.index) and isinstance(value, (int, float, np.number)) and np.isfinite(value):
         return f"the nearest is {axis.index[int(np.argmin(axis.distances(value)))]}; "
-    if isinstance(value, str) and isinstance(axis.index[0], str):
-        close = nearest(value, axis.index[:_LISTED])
-        return f"{close}; "
+    if isinstance(value, str) and len(axis.index) and isinstance(axis.index[0], str):
+        return f"{nearest(value, axis.index[:_LISTED])}; "
     return ""
 
 

@@ -282,10 +282,10 @@ def _finite_rows(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _plain(value: Any) -> Any:
-    """Turn a numpy scalar into what JSON can hold."""
-    if isinstance(value, (np.datetime64, np.timedelta64)):
-        return str(value)
-    return value.item() if isinstance(value, np.generic) else value
+    """Turn a label into what JSON can hold; dates of any calendar become text."""
+    if isinstance(value, np.generic) and value.dtype.kind not in "mM":
+        value = value.item()
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def open_source(

@@ -105,9 +105,7 @@ def test_a_mask_on_other_coordinates_is_refused(tmp_path: Path) -> None:
     for name, mask in masks.items():
         mask.load().to_dataset().to_zarr(path, group=name, consolidated=False, zarr_format=3)
     options: dict[str, Any] = {"group": "bands/r10m", "feature_dims": []}
-    with pytest.raises(
-        SourceError, match=r"'turned/good' lies on other labels of 'y' than the data, from 7\.0 to 0\.0"
-    ):
+    with pytest.raises(SourceError, match=r"'turned/good' lies on other labels of 'y' .*, from 7\.0 to 0\.0"):
         open_source(path, **options, mask="turned/good")
     with pytest.raises(SourceError, match="'weights' 'shifted/good' lies on other labels of 'x'"):
         open_source(path, **options, weights="shifted/good")
@@ -133,6 +131,12 @@ def test_what_does_not_fit_is_refused(
     message = str(caught.value)
     assert "\n" not in message
     assert [f for f in fragments if f not in message] == []
+
+
+def test_a_level_opened_as_its_own_store_has_no_room_for_others(tmp_path: Path) -> None:
+    path = image(tmp_path / "i.zarr", 3)
+    with pytest.raises(SourceError, match="lies in a larger one, name that, and the data by group"):
+        open_source(path / "0", feature_dims="c", mask="labels/tissue/0")
 
 
 def test_a_group_of_several_variables_is_answered_with_their_names(tmp_path: Path) -> None:

@@ -362,6 +362,29 @@ def test_a_span_of_dates_takes_its_ends_whole(
     assert list(range(1200))[found] == expected[::step]
 
 
+@pytest.mark.parametrize("calendar", CALENDARS)
+def test_one_label_that_stands_for_one_place_drops_its_dimension(calendar: str) -> None:
+    time = xr.date_range("2019-01-01", periods=24, freq="MS", calendar=calendar, use_cftime=calendar != "standard")
+    dataset = xr.Dataset({"t": (("time", "x"), np.zeros((24, 3)))}, coords={"time": time})
+    assert positions(dataset, {"time": "2019-11"}, {}) == {"time": 10}
+    assert positions(dataset, {"time": ["2019-11"]}, {}) == {"time": slice(10, 11)}
+    assert open_source(dataset, select={"time": "2019-11"}).sample_dims == ("x",)
+    assert open_source(dataset, select={"time": ["2019-11"]}, sample_dims="x").feature_dims == ("time",)
+
+
+@pytest.mark.parametrize("calendar", CALENDARS)
+def test_a_model_of_dates_is_kept_for_any_calendar(tmp_path: Path, calendar: str, rng: np.random.Generator) -> None:
+    time = xr.date_range("2019-01-01", periods=60, calendar=calendar, use_cftime=calendar != "standard")
+    dataset = xr.Dataset({"t": (("time", "x"), rng.random((60, 9)))}, coords={"time": time})
+    dataset.to_zarr(tmp_path / "in", consolidated=False, zarr_format=3)
+    options: dict[str, Any] = {"sample_dims": "x", "select": {"time": "2019-02"}}
+    fit = clustering.fit(tmp_path / "in", clustering.KMeans(k=2), **options)
+    fit.save(tmp_path / "model")
+    again = clustering.load_fit(tmp_path / "model")
+    assert str(again.fitted.features[0]).startswith("t[time=2019-02-01")
+    assert again.predict(tmp_path / "in", **options).identical(fit.predict(tmp_path / "in", **options))
+
+
 @pytest.mark.parametrize("value", ["2019-13", "2050", "2019-02-30", "soon", ["2019-01-01", "2050"]])
 def test_a_date_that_is_not_there_is_refused_for_any_calendar(value: Any) -> None:
     time = xr.date_range("2019-01-01", periods=800, calendar="noleap", use_cftime=True)
