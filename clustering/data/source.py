@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from clustering.data import companions, coordinates, layout, opening, selection
+from clustering.data import coordinates, elsewhere, layout, opening, selection
 from clustering.data.plan import MIB, Block, Plan, plan_blocks
 from clustering.data.rows import MISSING, Missing, Rows, unit_weights
 from clustering.errors import ConfigError, DataError
@@ -373,7 +373,7 @@ def open_source(
     samples, features = layout.choose_dimensions(dataset, names, sample_dims, feature_dims, single)
     chunks, offset = layout.cut_units(dataset, layout.read_units(dataset, names, samples), places, samples)
     beside = {"mask": mask, "weights": weights, "labels": labels}
-    cut = companions.join(dataset, recipe, beside, names[0], samples).isel(places)
+    cut = elsewhere.join(dataset, recipe, beside, names[0], samples).isel(places)
     if mask is not None and not isinstance(mask, str):
         cut, mask, recipe = layout.attach(cut, _MASK, mask, samples), _MASK, None
     if weights is not None and not isinstance(weights, str):
