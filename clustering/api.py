@@ -39,6 +39,7 @@ _SOURCE = (
     "feature_dims",
     "select",
     "isel",
+    "bbox",
     "mask",
     "weights",
     "labels",
@@ -293,7 +294,7 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
         Called with a `PassRecord` after each pass.
     **options
         Source options as for `open_source`: ``group``, ``variables``, ``sample_dims``, ``feature_dims``, ``select``,
-        ``isel``, ``mask``, ``weights``, ``labels``, ``missing``, ``missing_chunks``, ``on_bad_chunk``,
+        ``isel``, ``bbox``, ``mask``, ``weights``, ``labels``, ``missing``, ``missing_chunks``, ``on_bad_chunk``,
         ``max_bad_fraction``, ``nodata``, ``decode``, ``storage_options``.
         Fit options: ``seed`` (0), ``restarts`` (10), ``finalists`` (1), ``sample_rows`` (200000), ``init``
         (``"kmeans++"``, ``"random"``, ``"labels"``, centers ``(k, d)``, or for a mixture a dict of ``centers``,

@@ -59,6 +59,10 @@ Whole = Annotated[int, BeforeValidator(_no_truth)]
 Number = Annotated[float, BeforeValidator(_no_truth)]
 
 
+Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+"""Names, or one by itself."""
+
+
 class SourceConfig(_Section):
     """What to cluster."""
 
@@ -68,16 +72,18 @@ class SourceConfig(_Section):
     """As fsspec takes them. Credentials come from the environment."""
     group: str | None = None
     """Group inside the store."""
-    variables: list[str] | None = None
+    variables: Names | None = None
     """Variables of the group; leave out for a bare array or a group with one variable."""
-    sample_dims: list[str] | None = None
+    sample_dims: Names | None = None
     """Dimensions that number the samples. Default: all that are not feature dimensions, or the first."""
-    feature_dims: list[str] | None = None
+    feature_dims: Names | None = None
     """Dimensions along which a sample's features lie; empty: each variable is one feature."""
     select: dict[str, Any] = Field(default_factory=dict)
     """Selection by label: {dim: {start, stop, step}}, a list, or one label."""
     isel: dict[str, Any] = Field(default_factory=dict)
     """Selection by position."""
+    bbox: Annotated[list[Number], Field(min_length=4, max_length=4)] | None = None
+    """Box on the map, [west, south, east, north]; from west eastward, so it may cross any meridian."""
     mask: str | None = None
     """Boolean variable over sample dimensions: true = use."""
     weights: str | None = None
@@ -311,6 +317,7 @@ def _override(content: dict[str, Any], override: str) -> None:
 _ALLOWED = {
     "compute.cluster": "allowed: threads, synchronous, local, {address: tcp://host:port}",
     "model.beta": "allowed: auto, or a number greater than 0",
+    "source.bbox": "allowed: four numbers, [west, south, east, north]",
     "compute.block": "allowed: auto, or a size such as 64MiB",
 }
 """What to say of keys that take one of several forms."""

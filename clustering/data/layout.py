@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from clustering.data.names import unknown_dimension, with_names
 from clustering.data.opening import BARE, Opened, bare_dataset
 from clustering.data.plan import MIB, Axis
 from clustering.data.selection import Positions
@@ -27,7 +28,7 @@ def in_memory(data: Any) -> Opened:
     if isinstance(data, xr.DataArray):
         return Opened(data.to_dataset(name=data.name or BARE), None)
     if isinstance(data, zarr.Array):
-        return Opened(bare_dataset(data), data)
+        return Opened(with_names(bare_dataset(data), data), data)
     if isinstance(data, np.ndarray) or hasattr(data, "__dask_graph__"):
         if data.ndim != 2:
             raise SourceError(
@@ -41,8 +42,14 @@ def in_memory(data: Any) -> Opened:
     )
 
 
-def choose_variables(dataset: xr.Dataset, wanted: Sequence[str] | None) -> tuple[str, ...]:
+def listed(names: str | Sequence[str] | None) -> Sequence[str] | None:
+    """Take a name by itself for a list of one."""
+    return [names] if isinstance(names, str) else names
+
+
+def choose_variables(dataset: xr.Dataset, wanted: str | Sequence[str] | None) -> tuple[str, ...]:
     """Check the variables named, or find the only one."""
+    wanted = listed(wanted)
     present = [str(v) for v in dataset.data_vars]
     if wanted is None:
         if len(present) != 1:
@@ -65,20 +72,22 @@ def choose_variables(dataset: xr.Dataset, wanted: Sequence[str] | None) -> tuple
 def choose_dimensions(
     dataset: xr.Dataset,
     variables: tuple[str, ...],
-    sample: Sequence[str] | None,
-    feature: Sequence[str] | None,
+    sample: str | Sequence[str] | None,
+    feature: str | Sequence[str] | None,
     single: set[str],
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Split the dimensions of the variables into sample and feature dimensions, without the `single` places chosen."""
+    sample, feature = listed(sample), listed(feature)
     present = list(dict.fromkeys(str(d) for v in variables for d in dataset[v].dims))
     for where, named in (("sample_dims", sample), ("feature_dims", feature)):
         for d in named or ():
             if d not in present:
-                raise SourceError(f"unknown dimension {d!r} in '{where}'; {nearest(d, present)}")
+                raise unknown_dimension(d, where, present)
         if len(set(named or ())) != len(named or ()):
             raise SourceError(f"a dimension is named twice in '{where}': {list(named or ())}; name each once")
     if sample is None and feature is None:
-        sample, feature = present[:1], present[1:]
+        left = [d for d in present if d not in single]
+        sample, feature = left[:1], left[1:]
     elif sample is None:
         sample = [d for d in present if d not in (feature or ())]
     elif feature is None:

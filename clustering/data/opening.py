@@ -12,6 +12,7 @@ from xarray.backends import BackendArray
 from xarray.backends.zarr import FillValueCoder
 from xarray.core import indexing
 
+from clustering.data.names import refuse_empty, refuse_image, refuse_unnamed, with_names
 from clustering.errors import SourceError, nearest
 
 BARE = "values"
@@ -29,11 +30,18 @@ class Opened(NamedTuple):
     """Whether it was opened here, and nobody else holds it."""
 
     def array(self, name: str) -> zarr.Array[Any] | None:
-        """Find the stored array behind a variable; None where there is none."""
+        """Find the stored array behind a variable; None where there is none.
+
+        A name with a slash counts from the root of the store.
+        """
+        if self.node is not None and "/" in name:
+            return _only_array(zarr.open(self.node.store_path.store, path=name.strip("/"), mode="r"))
         if isinstance(self.node, zarr.Array):
             return self.node if name == BARE else None
-        found = None if self.node is None else self.node.get(name)
-        return found if isinstance(found, zarr.Array) else None
+        if self.node is None or not isinstance(self.node.get(name), zarr.Array):
+            return None
+        # Opened by itself, as metadata consolidated in the group may be older.
+        return zarr.open_array(self.node.store_path.store, path=f"{self.node.path}/{name}".strip("/"), mode="r")
 
 
 class _BareArray(BackendArray):
@@ -72,6 +80,14 @@ def bare_dataset(array: zarr.Array[Any]) -> xr.Dataset:
     return decoded
 
 
+def _only_array(node: zarr.Array[Any] | zarr.Group) -> zarr.Array[Any] | None:
+    """Find the array that a path leads to: itself, or the one of a group that is no coordinate."""
+    if isinstance(node, zarr.Array):
+        return node
+    arrays = dict(node.arrays())
+    return next((a for name, a in arrays.items() if list(bare_dataset(a)[BARE].dims) != [name]), None)
+
+
 def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]) -> Opened:
     """Open a Zarr group, or a bare array, without reading any data but the index coordinates.
 
@@ -85,10 +101,17 @@ def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]
     try:
         node = zarr.open(store, path=group or "", mode="r", storage_options=options)
         if isinstance(node, zarr.Array):
-            return Opened(bare_dataset(node), node, ours=True)
-        dataset = xr.open_dataset(
-            store, engine="zarr", group=group, chunks=None, cache=False, consolidated=False, storage_options=options
-        )
+            return Opened(with_names(bare_dataset(node), node), node, ours=True)
+        refuse_image(node, where)
+        try:
+            dataset = xr.open_dataset(
+                store, engine="zarr", group=group, chunks=None, cache=False, consolidated=False, storage_options=options
+            )
+        except KeyError:
+            refuse_unnamed(node, where)
+            raise
+        if not dataset.data_vars:
+            refuse_empty(node, where)
         return Opened(dataset, node, ours=True)
     except (FileNotFoundError, KeyError) as error:
         if group is not None and _is_group(store, options):

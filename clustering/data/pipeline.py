@@ -30,7 +30,10 @@ def accelerated(array: zarr.Array[Any]) -> zarr.Array[Any]:
     with zarr.config.set({"threading.max_workers": 1}), warnings.catch_warnings():
         # A store or a codec that it does not know is left to zarr's own pipeline, see `is_accelerated`.
         warnings.simplefilter("ignore", UserWarning)
-        pipeline = kind.from_array_metadata_and_store(array.metadata, array.store_path.store)
+        try:
+            pipeline = kind.from_array_metadata_and_store(array.metadata, array.store_path.store)
+        except NotImplementedError:
+            return array
     if pipeline.impl is None:
         return array
     twin: AsyncArray[Any] = AsyncArray(array.metadata, array.store_path)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
+from clustering.data.coordinates import TURN, is_longitude, slack, turned, window
+from clustering.data.names import unknown_dimension
 from clustering.errors import SourceError, nearest
 
 Positions = dict[Hashable, int | slice | list[int]]
 
 
-def positions(dataset: xr.Dataset, select: Mapping[str, Any], isel: Mapping[str, Any]) -> Positions:
+def positions(
+    dataset: xr.Dataset, select: Mapping[str, Any], isel: Mapping[str, Any], box: Mapping[str, Any] | None = None
+) -> Positions:
     """Turn `select` (by label) and `isel` (by position) into one selection by position.
 
     Parameters
@@ -24,16 +29,30 @@ def positions(dataset: xr.Dataset, select: Mapping[str, Any], isel: Mapping[str,
         The opened, unselected data.
     select
         For each dimension a label, a list of labels, or ``{start, stop, step}`` with both ends included. Labels of a
-        slice may be given in either order, whichever way the coordinate runs; dates may be strings.
+        slice may be given in either order, whichever way the coordinate runs, but for longitudes: these lead from the
+        start eastward to the stop, and any turn of 360 degrees names them. A number within rounding of a label means
+        it. Dates may be strings, or parts of dates, which stand for all they hold. One label that stands for one place
+        drops its dimension.
     isel
         For each dimension a position, a list of positions, or ``{start, stop, step}`` with the stop excluded.
+    box
+        Further selection by label, made of a box on the map.
+
+    Returns
+    -------
+    dict
+        Of each dimension its position, or a slice where the positions follow each other, else a list.
 
     Raises
     ------
     SourceError
         For an unknown dimension or label, a dimension without coordinate, or a selection that holds nothing.
     """
-    chosen: Positions = {key: _labels(dataset, key, value) for key, value in select.items()}
+    for key in box or {}:
+        if key in select or key in isel:
+            where = "select" if key in select else "isel"
+            raise SourceError(f"dimension {key!r} is in both 'bbox' and '{where}'; keep one of them")
+    chosen: Positions = {key: _labels(dataset, key, value) for key, value in {**select, **(box or {})}.items()}
     for key, value in isel.items():
         if key in chosen:
             raise SourceError(f"dimension {key!r} is in both 'select' and 'isel'; keep one of them")
@@ -54,7 +73,7 @@ def positions(dataset: xr.Dataset, select: Mapping[str, Any], isel: Mapping[str,
 
 def _known(dataset: xr.Dataset, key: str, where: str) -> None:
     if key not in dataset.sizes:
-        raise SourceError(f"unknown dimension {key!r} in '{where}'; {nearest(key, map(str, dataset.sizes))}")
+        raise unknown_dimension(key, where, dataset.sizes)
 
 
 def _slice(value: Mapping[str, Any] | slice, key: str) -> slice:
@@ -79,45 +98,149 @@ def _labels(dataset: xr.Dataset, key: str, value: Any) -> int | slice | list[int
     index = dataset.indexes.get(key)
     if index is None:
         raise SourceError(f"dimension {key!r} has no coordinate to select by; use 'isel' with positions")
+    axis = _Axis(index, _cyclic(dataset, key, index), slack(index.to_numpy()) if _numeric(index) else 0.0)
     if isinstance(value, (Mapping, slice)):
-        value = _slice(value, key)
+        ends = _slice(value, key)
+        try:
+            return _between(axis, ends)
+        except _MISSING as error:
+            known = axis.index.is_monotonic_increasing or axis.index.is_monotonic_decreasing
+            remedy = "" if known else "; its labels are not sorted: give a list of them, or use 'isel'"
+            raise SourceError(
+                f"label {[ends.start, ends.stop]!r} is not on dimension {key!r}; {_extent(dataset, key)}{remedy}"
+            ) from error
+    several = isinstance(value, (list, tuple, np.ndarray))
+    found: list[int] = []
+    for one in value if several else [value]:
+        try:
+            place = _find(axis, one)
+        except _MISSING as error:
+            raise SourceError(
+                f"label {one!r} is not on dimension {key!r}; {_closest(axis, one)}{_extent(dataset, key)}"
+            ) from error
+        found += place
+    # One label that stands for one place picks it, whether it is a month of monthly data or a moment.
+    return found[0] if not several and len(found) == 1 else _run(found)
+
+
+_MISSING = (KeyError, TypeError, ValueError, pd.errors.InvalidIndexError)
+
+
+class _Axis(NamedTuple):
+    """The labels of a dimension."""
+
+    index: pd.Index
+    cyclic: bool
+    """Longitudes, which begin anew after a turn."""
+    near: float
+    """Distance up to which a number means a label."""
+
+    def distances(self, label: Any) -> NDArray[np.float64]:
+        """How far each label is from a number."""
+        differences = self.index.to_numpy().astype(np.float64) - float(label)
+        return np.abs(turned(differences) if self.cyclic else differences)
+
+
+def _numeric(index: pd.Index) -> bool:
+    return isinstance(index.dtype, np.dtype) and index.dtype.kind in "iuf" and len(index) > 0
+
+
+def _cyclic(dataset: xr.Dataset, key: str, index: pd.Index) -> bool:
+    """Tell longitudes within one turn; others are numbers like any."""
+    if not _numeric(index) or not is_longitude(dataset[key], key):
+        return False
+    return float(index.max()) - float(index.min()) <= TURN * (1 + 1e-6)
+
+
+def _between(axis: _Axis, ends: slice) -> slice | list[int]:
+    """Find the places between two labels, both included."""
+    index, step = axis.index, ends.step
+    first, last = (_label(index, end) for end in (ends.start, ends.stop))
+    if axis.cyclic:
+        return _run(window(index.to_numpy().astype(np.float64), first, last, axis.near)[::step].tolist())
+    # What runs downwards is looked at from its end: a part of a date means other ends there.
+    falls = index.is_monotonic_decreasing and len(index) > 1
+    rising = index[::-1] if falls else index
+    if _numeric(index):
+        first, last = (_snapped(axis, end) for end in (first, last))
+    start, stop, _ = rising.slice_indexer(first, last).indices(len(index))
+    # Labels may be given in either order; a slice that holds nothing is looked for the other way round.
+    if start >= stop and first is not None and last is not None:
+        start, stop, _ = rising.slice_indexer(last, first).indices(len(index))
+    if falls:
+        start, stop = len(index) - stop, len(index) - start
+    return slice(int(start), int(stop), None if step is None else int(step))
+
+
+def _snapped(axis: _Axis, end: Any) -> Any:
+    """Bring an end that is off a label by rounding to it."""
+    if end is None:
+        return None
+    distances = axis.distances(end)
+    closest = int(np.argmin(distances))
+    return axis.index[closest] if distances[closest] <= axis.near else end
+
+
+def _find(axis: _Axis, value: Any) -> list[int]:
+    """Find the place of a label, or the places where it stands for several."""
+    label = _label(axis.index, value)
     try:
-        place = _find(index, value)
-    except (KeyError, TypeError, ValueError, pd.errors.InvalidIndexError) as error:
-        wanted = [value.start, value.stop] if isinstance(value, slice) else value
-        raise SourceError(f"label {wanted!r} is not on dimension {key!r}; {_extent(dataset, key)}") from error
-    if isinstance(place, np.ndarray):
-        return [int(p) for p in (np.flatnonzero(place) if place.dtype == bool else place)]
-    return place if isinstance(place, slice) else int(place)
-
-
-def _find(index: pd.Index, value: Any) -> Any:
-    """Find the place of one label, the places of several, or the slice between two, both included."""
-    if isinstance(value, slice):
-        ends = [_label(index, end) for end in (value.start, value.stop)]
-        if index.is_monotonic_decreasing and len(index) > 1:
-            ends.reverse()
-        found = index.slice_indexer(*ends, value.step)
-        # Labels may be given in either order; a slice that holds nothing is looked for the other way round.
-        if None not in ends and len(range(*found.indices(len(index)))) == 0:
-            found = index.slice_indexer(*reversed(ends), value.step)
-        return found
-    if isinstance(value, (list, tuple, np.ndarray)):
-        places = index.get_indexer(pd.Index([_label(index, v) for v in value]).astype(index.dtype))
-        if (places < 0).any():
-            raise KeyError(value)
-        return places
-    return index.get_loc(_label(index, value))
+        place = axis.index.get_loc(label)
+    except KeyError:
+        if not _numeric(axis.index):
+            raise
+        distances = axis.distances(label)
+        place = int(np.argmin(distances))
+        if not distances[place] <= axis.near:
+            raise
+    if isinstance(place, slice):
+        found = list(range(*place.indices(len(axis.index))))
+    elif isinstance(place, np.ndarray):
+        found = [int(p) for p in (np.flatnonzero(place) if place.dtype == bool else place)]
+    else:
+        found = [int(place)]
+    if not found:
+        raise KeyError(value)
+    return found
 
 
 def _label(index: pd.Index, value: Any) -> Any:
-    """Read a label as the index has them: YAML makes dates of what looks like one."""
-    if isinstance(index, pd.DatetimeIndex) and isinstance(value, datetime.date):
-        # A date names a whole day, as its text does; a time of day names itself.
-        return pd.Timestamp(value) if isinstance(value, datetime.datetime) else value.isoformat()
-    if value is not None and pd.api.types.is_numeric_dtype(index) and not isinstance(value, (int, float, np.number)):
+    """Read a label as the index has them: YAML makes dates of what looks like one, and numbers of years."""
+    if isinstance(index, (pd.DatetimeIndex, xr.CFTimeIndex)):
+        if _is_whole(value) and 1000 <= value <= 9999:
+            return str(value)
+        if isinstance(value, (datetime.date, np.datetime64)):
+            # A date names a whole day, as its text does; a time of day names itself.
+            if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
+                return value.isoformat()
+            moment = pd.Timestamp(value)
+            return moment if isinstance(index, pd.DatetimeIndex) else moment.isoformat()
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if value is not None and pd.api.types.is_numeric_dtype(index) and not number:
         raise TypeError(value)
     return value
+
+
+def _closest(axis: _Axis, value: Any) -> str:
+    """Say which label is closest to one that is not there."""
+    if _numeric(axis.index) and isinstance(value, (int, float, np.number)) and np.isfinite(value):
+        return f"the nearest is {axis.index[int(np.argmin(axis.distances(value)))]}; "
+    if isinstance(value, str) and len(axis.index) and isinstance(axis.index[0], str):
+        return f"{nearest(value, axis.index[:_LISTED])}; "
+    return ""
+
+
+_LISTED = 50
+"""Text labels that a message lists at most."""
+
+
+def _run(places: list[int]) -> slice | list[int]:
+    """Turn places that follow each other at equal steps into a slice, which is read without a list."""
+    steps = set(np.diff(places).tolist())
+    if not places or len(steps) > 1 or min(steps, default=1) < 1:
+        return places
+    step = min(steps, default=1)
+    return slice(places[0], places[-1] + 1, None if step == 1 else step)
 
 
 def _places(dataset: xr.Dataset, key: str, value: Any) -> int | slice | list[int]:
@@ -134,7 +257,7 @@ def _places(dataset: xr.Dataset, key: str, value: Any) -> int | slice | list[int
     for place in places:
         if not _is_whole(place) or not -length <= place < length:
             raise SourceError(f"position {place!r} is not on dimension {key!r} of length {length}")
-    return [int(p) for p in places] if several else int(value)
+    return _run([int(p) % length for p in places]) if several else int(value)
 
 
 def _extent(dataset: xr.Dataset, key: str) -> str:

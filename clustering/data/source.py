@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from clustering.data import layout, opening, selection
+from clustering.data import coordinates, elsewhere, layout, opening, selection
 from clustering.data.chunks import snapshot, store_variables
 from clustering.data.decoding import Columns, packing
 from clustering.data.listing import Listing, differences
@@ -249,10 +249,10 @@ class Source:
 
 
 def _plain(value: Any) -> Any:
-    """Turn a numpy scalar into what JSON can hold."""
-    if isinstance(value, (np.datetime64, np.timedelta64)):
-        return str(value)
-    return value.item() if isinstance(value, np.generic) else value
+    """Turn a label into what JSON can hold; dates of any calendar become text."""
+    if isinstance(value, np.generic) and value.dtype.kind not in "mM":
+        value = value.item()
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def _is_number(value: Any) -> bool:
@@ -263,11 +263,12 @@ def open_source(
     data: Any,
     *,
     group: str | None = None,
-    variables: Sequence[str] | None = None,
-    sample_dims: Sequence[str] | None = None,
-    feature_dims: Sequence[str] | None = None,
+    variables: str | Sequence[str] | None = None,
+    sample_dims: str | Sequence[str] | None = None,
+    feature_dims: str | Sequence[str] | None = None,
     select: Mapping[str, Any] | None = None,
     isel: Mapping[str, Any] | None = None,
+    bbox: Sequence[float] | None = None,
     mask: Any = None,
     weights: Any = None,
     labels: Any = None,
@@ -299,8 +300,11 @@ def open_source(
         sample dimensions.
     select, isel
         Selection by label or by position: ``{dim: {start, stop, step}}``, a list, or one value.
+    bbox
+        ``[west, south, east, north]``, both ends included; from west eastward, so it may cross any meridian.
     mask
-        Boolean variable, true = use; or an array in the shape of the samples.
+        Boolean variable, true = use; or an array in the shape of the samples. A name with a slash, here and below,
+        counts from the root of the store: ``labels/tissue/0``.
     weights
         Variable, or ``cos(lat)``; or an array in the shape of the samples.
     labels
@@ -340,6 +344,7 @@ def open_source(
         "select": select, "isel": isel, "missing": missing, "mask": mask, "weights": weights,
         "labels": labels, "missing_chunks": missing_chunks, "on_bad_chunk": on_bad_chunk,
         "max_bad_fraction": max_bad_fraction, "nodata": nodata, "decode": decode, "storage_options": storage_options,
+        "bbox": bbox,
     }  # fmt: skip
     if max_bad_fraction is not None and not (_is_number(max_bad_fraction) and 0 <= max_bad_fraction <= 1):
         raise ConfigError(f"max_bad_fraction is {max_bad_fraction!r}; a number from 0 to 1 is needed")
@@ -360,10 +365,13 @@ def open_source(
         opened = layout.in_memory(data)
     dataset = opened.dataset
     names = layout.choose_variables(dataset, variables)
-    chosen_places = selection.positions(dataset, select or {}, isel or {})
+    boxed = {} if bbox is None else coordinates.box(opened.dataset, names, bbox)
+    chosen_places = selection.positions(dataset, select or {}, isel or {}, boxed)
     places = layout.selected(dataset, chosen_places)
     single = {str(d) for d, place in chosen_places.items() if isinstance(place, int)}
     samples, features = layout.choose_dimensions(dataset, names, sample_dims, feature_dims, single)
+    beside = {"mask": mask, "weights": weights, "labels": labels}
+    dataset = elsewhere.join(dataset, recipe, beside, names[0], samples)
     cut = dataset.isel(chosen_places)
     if mask is not None and not isinstance(mask, str):
         cut, mask, recipe = layout.attach(cut, _MASK, mask, samples), _MASK, None

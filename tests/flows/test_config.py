@@ -87,7 +87,10 @@ WRONG = {
     "yes for a seed": ("fit/seed", False, "fit.seed is False; "),
     "null": ("model/k", None, "model.k is None; "),
     "number for a word": ("source/store", 5, "source.store is 5; "),
-    "word for a list": ("source/variables", "t", "source.variables is 't'; "),
+    "number for a list": ("source/variables", 5, "source.variables is 5; "),
+    "word for a box": ("source/bbox", "t", "source.bbox is 't'; allowed: four numbers, [west, south, east, north]"),
+    "three numbers for a box": ("source/bbox", [1, 2, 3], "source.bbox is [1, 2, 3]; allowed: four numbers"),
+    "yes in a box": ("source/bbox", [1, 2, 3, True], "source.bbox.3 is True; a number"),
     "number in a list": ("source/variables", [1], "source.variables.0 is 1; "),
     "word for a mapping": ("source/select", "t", "source.select is 't'; "),
     "word for yes": ("output/labels", "maybe", "output.labels is 'maybe'; "),
@@ -99,6 +102,11 @@ WRONG = {
 @pytest.mark.parametrize(("key", "value", "start"), WRONG.values(), ids=WRONG)
 def test_a_value_of_the_wrong_type_is_named(key: str, value: Any, start: str) -> None:
     assert refusal(changed(key, value)).startswith(start)
+
+
+@pytest.mark.parametrize("key", ["variables", "sample_dims", "feature_dims"])
+def test_a_name_by_itself_is_a_list_of_one(key: str) -> None:
+    assert getattr(check_config(changed(f"source/{key}", "temperature")).source, key) == ["temperature"]
 
 
 BOUNDS = {
