@@ -171,7 +171,7 @@ class Fit:
         return self._told("outlier_score", data, options, outlier_score=True)
 
     def distance(self, data: Any, **options: Any) -> Any:
-        """Distance of the rows of data from the center of their cluster, in memory: float64 in the shape of the samples.
+        """Distance of the rows of data from their own center, in memory: float64 in the shape of the samples.
 
         For squared_euclidean and mahalanobis the root of the divergence, for other divergences the divergence itself;
         of a mixture the Mahalanobis distance under the component's covariance. NaN where masked.

@@ -99,6 +99,13 @@ def _is_group(store: str, options: dict[str, Any] | None) -> bool:
     return True
 
 
+def array_metadata(store: str, group: str | None, names: Iterable[str], options: Mapping[str, Any]) -> list[Any]:
+    """Give the metadata of stored variables as JSON has them."""
+    node = zarr.open(store, path=group or "", mode="r", storage_options=dict(options) or None)
+    arrays = [node] if isinstance(node, zarr.Array) else [node[name] for name in names]
+    return [array.metadata.to_dict() for array in arrays]
+
+
 def store_fingerprint(store: str, group: str | None, names: Iterable[str], options: Mapping[str, Any]) -> str:
     """Digest what identifies stored variables: metadata and, on a local disk, names, sizes and times of files.
 

@@ -13,7 +13,7 @@ from scipy import special
 
 from clustering.data.rows import Rows, unit_weights
 from clustering.errors import ConfigError
-from clustering.execution.passes import Passed, Rounds
+from clustering.execution.passes import Passed, Records, Rounds
 from clustering.models.distances import Away
 from clustering.models.soft import Shared
 
@@ -140,7 +140,7 @@ def variables(wanted: Wanted, k: int, model: Any = None) -> list[Variable]:
     if wanted.outlier_score:
         about = {"long_name": "-log10 of the expected share of rows farther from their component"}
         found.append(Variable("outlier_score", single, np.nan, (), about))
-    units = {} if model is None or "units" not in model.measure else {"units": model.measure["units"]}
+    units = {} if model is None else {name: text for name, text in model.measure.items() if name == "units"}
     measure = "distance" if model is None else model.measure["long_name"]
     if wanted.distance:
         about = {"long_name": f"{measure} from the own center", **units}
@@ -197,7 +197,14 @@ def label_attributes(k: int) -> dict[str, Any]:
     }
 
 
-def label(rounds: Rounds, model: Any, params: Any, write: Write, wanted: Wanted | None = None) -> Passed:
+def label(
+    rounds: Rounds,
+    model: Any,
+    params: Any,
+    write: Write,
+    wanted: Wanted | None = None,
+    records: Records | None = None,
+) -> Passed:
     """Label every row, hand what is wanted of each block to `write`, and add up.
 
     Parameters
@@ -207,13 +214,15 @@ def label(rounds: Rounds, model: Any, params: Any, write: Write, wanted: Wanted 
         other processes.
     wanted
         What is told of each row; labels alone where None.
+    records
+        Of blocks that were labelled before: nothing is written of them again.
 
     Returns
     -------
     Passed
         With one `LabelStatistics`.
     """
-    return rounds.run([partial(_label_block, model, params, write, wanted or Wanted())])
+    return rounds.run([partial(_label_block, model, params, write, wanted or Wanted())], records)
 
 
 def _label_block(model: Any, params: Any, write: Write, wanted: Wanted, rows: Rows) -> LabelStatistics:

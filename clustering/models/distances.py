@@ -87,7 +87,7 @@ def from_centers(divergence: Divergence, shift: Array, centers: Array, matrix: A
 
 
 def _kullback_leibler(x: Array, c: Array) -> Array:
-    """x log(x / c) − x + c, with u = (c − x) / x: x (u − log(1 + u)), which keeps its digits where x is near c."""
+    """Take x log(x / c) − x + c as x (u − log(1 + u)), u = (c − x) / x: that keeps its digits where x is near c."""
     known = np.where(x > 0.0, x, 1.0)
     u = (c - known) / known
     far = np.log(c) - np.log(known)
@@ -97,7 +97,7 @@ def _kullback_leibler(x: Array, c: Array) -> Array:
 
 
 def _itakura_saito(x: Array, c: Array) -> Array:
-    """x / c − log(x / c) − 1, with v = (x − c) / c: v − log(1 + v)."""
+    """Take x / c − log(x / c) − 1 as v − log(1 + v), v = (x − c) / c."""
     v = (x - c) / c
     far = np.log(x) - np.log(c)
     with np.errstate(divide="ignore"):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -108,7 +109,12 @@ def create_labels(
         group.attrs["coordinates"] = " ".join(left)
     elif "coordinates" in group.attrs:
         del group.attrs["coordinates"]
-    return LabelWriter(str(path), tuple(array.name for array in arrays))
+    return writer_of(path, k, wanted or Wanted())
+
+
+def writer_of(path: str | Path, k: int, wanted: Wanted) -> LabelWriter:
+    """Give what writes regions of labels, and what else is wanted, that are there already."""
+    return LabelWriter(str(path), tuple(array.name for array in variables(wanted, k)))
 
 
 @dataclass(frozen=True)
@@ -116,13 +122,15 @@ class LabelWriter:
     """Writes regions of labels and what else is told; picklable."""
 
     path: str
-    names: tuple[str, ...] = (NAME,)
+    names: tuple[str, ...]
     """Of the arrays."""
+    opening: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
+    """Name of this writer: a process opens the arrays once for it, and anew for others that are made in their place."""
 
     def __call__(self, region: tuple[slice, ...], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Write what is known of a region of the sample grid."""
         for name, array in arrays.items():
-            _open(self.path, name)[region] = array
+            self._array(name)[region] = array
 
     def tidy(self) -> None:
         """Remove files that a killed writer had not put in their places."""
@@ -132,14 +140,14 @@ class LabelWriter:
 
     def complete(self) -> bool:
         """Tell whether as many files are there as all chunks, or shards, make."""
-        return all(_count(Path(self.path, name, "c")) == math.prod(_files(self.path, name)) for name in self.names)
+        return all(_count(Path(self.path, name, "c")) == math.prod(self._files(name)) for name in self.names)
 
     def holds(self, region: tuple[slice, ...]) -> bool:
         """Tell whether all files of a region of the sample grid are there."""
         for name in self.names:
-            array = _open(self.path, name)
+            array = self._array(name)
             lengths = array.shards or array.chunks
-            grid = _files(self.path, name)
+            grid = self._files(name)
             places = [range(part.start // n, -(-part.stop // n)) for part, n in zip(region, lengths, strict=False)]
             places += [range(count) for count in grid[len(region) :]]
             root = f"{self.path}/{name}/c/"
@@ -147,11 +155,13 @@ class LabelWriter:
                 return False
         return True
 
+    def _array(self, name: str) -> zarr.Array[Any]:
+        return _open(self.path, name, self.opening)
 
-def _files(path: str, name: str) -> tuple[int, ...]:
-    """Count files along each dimension of an array."""
-    array = _open(path, name)
-    return tuple(-(-n // c) for n, c in zip(array.shape, array.shards or array.chunks, strict=True))
+    def _files(self, name: str) -> tuple[int, ...]:
+        """Count files along each dimension of an array."""
+        array = self._array(name)
+        return tuple(-(-n // c) for n, c in zip(array.shape, array.shards or array.chunks, strict=True))
 
 
 def _written(file: str) -> bool:
@@ -163,8 +173,8 @@ def _written(file: str) -> bool:
 
 
 def _count(folder: Path) -> int:
-    """Count the files below a folder that have something in them."""
-    return sum(1 for file in _walk(folder) if file.stat().st_size > 0)
+    """Count the chunks below a folder that have something in them."""
+    return sum(1 for file in _walk(folder) if file.name.isdecimal() and file.stat().st_size > 0)
 
 
 def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -181,7 +191,7 @@ def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 @lru_cache(maxsize=64)
-def _open(path: str, name: str) -> zarr.Array[Any]:
+def _open(path: str, name: str, _: str) -> zarr.Array[Any]:
     # Opening does not take this setting from its arguments, although it has one for it.
     return zarr.open_array(f"{path}/{name}", mode="r+").with_config({"write_empty_chunks": True})
 
