@@ -150,10 +150,10 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
     _refuse_finished(job)
     for caution in source.cautions:
         watch.warn(caution)
-    for remark in remarks:
-        watch.say(remark)
     shape = " × ".join(f"{d} {n:,}" for d, n in zip(source.sample_dims, source.shape, strict=True))
     watch.say(f"source {config.source.store}: {shape}; {source.n_features:,} features; {len(plan):,} blocks")
+    for remark in remarks:
+        watch.say(remark)
     return job
 
 
@@ -162,8 +162,7 @@ def _integrity(source: Source) -> tuple[str, ...]:
     if source.recipe is None:
         return ()
     place = source.recipe["data"], source.recipe["group"], source.variables, source.recipe["storage_options"] or {}
-    remark = unchecked(array_metadata(*place))
-    return () if remark is None else (remark,)
+    return tuple(filter(None, [unchecked(array_metadata(*place))]))
 
 
 def _refuse_finished(job: Job) -> None:
@@ -264,15 +263,9 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
     began = time.perf_counter()
     reads = ended.reading.blocks / len(job.plan)
     result = fitted(
-        job.model,
-        ended.state,
-        job.source.features,
-        ended.summary,
-        reads,
-        ended.reading.bytes,
-        ended.remarks,
+        job.model, ended.state, job.source.features, ended.summary, reads, ended.reading.bytes, ended.remarks,
         ended.warnings,
-    )
+    )  # fmt: skip
     folder = job.output.stage(ended.run, RESUMABLE if job.wanted.anything else ())
     if job.wanted.anything or result.stop is not Stop.CONVERGED or job.model.kind != "kmeans":
         # At a fixed point of k-means the last pass has told all there is to know already.
