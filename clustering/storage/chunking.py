@@ -55,16 +55,21 @@ def inner_chunks(source: Source) -> tuple[tuple[int, ...], bool]:
 
 
 def chunking(
-    inner: tuple[int, ...], sharded: bool, plan: Plan, extra: tuple[int, ...] = (), item_bytes: int = 1
+    shape: tuple[int, ...],
+    whole: tuple[int, ...],
+    inner: tuple[int, ...],
+    sharded: bool,
+    extra: tuple[int, ...] = (),
+    item_bytes: int = 1,
 ) -> Chunking:
     """Choose chunks and shards.
 
     Parameters
     ----------
+    shape, whole
+        Lengths of the sample dimensions, and the `units` of the label pass.
     inner, sharded
         See `inner_chunks`.
-    plan
-        Blocks of the label pass.
     extra
         Lengths of the dimensions beyond those of the samples, which come last.
     item_bytes
@@ -76,10 +81,9 @@ def chunking(
         Chunks as long as the source's, where they are not tiny and divide the blocks. In shards of whole blocks where
         the source has shards, or where chunks would be very many files.
     """
-    whole = units(plan)
     # A chunk that reaches over the end of its dimension divides it as well.
-    divides = all(u % c == 0 or u == n for c, u, n in zip(inner, whole, plan.shape, strict=True))
-    chunks = tuple(min(c, n) for c, n in zip(inner, plan.shape, strict=True))
+    divides = all(u % c == 0 or u == n for c, u, n in zip(inner, whole, shape, strict=True))
+    chunks = tuple(min(c, n) for c, n in zip(inner, shape, strict=True))
     if not divides or math.prod(chunks) < SMALL_CHUNK:
         chunks = whole
     room = max(1, LARGE_CHUNK // (math.prod(chunks) * item_bytes))
@@ -88,6 +92,6 @@ def chunking(
         beyond.append(min(length, room))
         room = max(1, room // length)
     lengths = (*chunks, *reversed(beyond))
-    files = math.prod(-(-n // c) for n, c in zip((*plan.shape, *extra), lengths, strict=True))
+    files = math.prod(-(-n // c) for n, c in zip((*shape, *extra), lengths, strict=True))
     shards = tuple(-(-u // c) * c for u, c in zip((*whole, *extra), lengths, strict=True))
     return Chunking(lengths, shards if shards != lengths and (sharded or files > MANY_FILES) else None)

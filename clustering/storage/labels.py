@@ -23,7 +23,7 @@ from clustering.data.plan import Plan
 from clustering.data.source import Source
 from clustering.errors import OutputError
 from clustering.fitting.labelling import Wanted, variables
-from clustering.storage.chunking import chunking, inner_chunks
+from clustering.storage.chunking import chunking, inner_chunks, units
 from clustering.storage.frame import frame, references
 
 NAME = "labels"
@@ -80,11 +80,11 @@ def create_labels(
         warnings.filterwarnings("ignore", "Variable .* has datetime type and a bounds variable")
         carried.to_zarr(str(path), mode="w", consolidated=False, zarr_format=3)
     group = zarr.open_group(str(path), mode="r+")
-    inner, sharded = inner_chunks(source)
+    whole, (inner, sharded) = units(plan), inner_chunks(source)
     pointed: set[str] = set()
     for array in arrays:
         lengths, dims = tuple(n for _, n in array.extra), tuple(d for d, _ in array.extra)
-        layout = chunking(inner, sharded, plan, lengths, array.dtype.itemsize)
+        layout = chunking(source.shape, whole, inner, sharded, lengths, array.dtype.itemsize)
         about = references(source, carried, (*source.sample_dims, *dims))
         pointed.update(about.get("coordinates", "").split())
         group.create_array(

@@ -31,7 +31,7 @@ def plans(draw: st.DrawFn) -> tuple[Plan, tuple[int, ...]]:
 @given(plans(), st.booleans(), st.lists(st.integers(1, 40), max_size=2))
 def test_every_file_is_of_one_block(case: Any, sharded: bool, extra: list[int]) -> None:
     plan, inner = case
-    chunks, shards = chunking(inner, sharded, plan, tuple(extra), 4)
+    chunks, shards = chunking(plan.shape, units(plan), inner, sharded, tuple(extra), 4)
     files = shards or chunks
     samples = len(plan.shape)
     for i in {0, len(plan) // 2, len(plan) - 1}:
@@ -55,15 +55,15 @@ def test_very_many_chunks_lie_in_shards() -> None:
     shape, inner = (10_000, 4096, 4096), (1, 64, 64)
     plan = Plan(shape, (1, 4096, 4096), (1, 4096, 4096), 8)
     assert math.prod(-(-n // c) for n, c in zip(shape, inner, strict=True)) > MANY_FILES
-    assert chunking(inner, False, plan) == (inner, (1, 4096, 4096))
+    assert chunking(shape, units(plan), inner, False) == (inner, (1, 4096, 4096))
     few = Plan((10, 4096, 4096), (1, 4096, 4096), (1, 4096, 4096), 8)
-    assert chunking(inner, False, few) == (inner, None)
+    assert chunking(few.shape, units(few), inner, False) == (inner, None)
 
 
 def test_large_chunks_are_cut_beyond_the_samples() -> None:
     plan = Plan((2**21,), (2**20,), (2**20,), 8)
-    assert chunking((2**20,), False, plan, (100,), 4) == ((2**20, LARGE_CHUNK // 2**22), None)
-    assert chunking((2**20,), False, plan, (10,), 4) == ((2**20, 10), None)
+    assert chunking(plan.shape, plan.step, (2**20,), False, (100,), 4) == ((2**20, LARGE_CHUNK // 2**22), None)
+    assert chunking(plan.shape, plan.step, (2**20,), False, (10,), 4) == ((2**20, 10), None)
 
 
 def sharded_store(path: Path, n: int = 40_000) -> Path:
