@@ -332,7 +332,7 @@ def many_blocks(store: Path, out: Path) -> dict[str, Any]:
 def test_a_run_killed_while_labelling_goes_on_block_by_block(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store, blocks = tmp_path / "many.zarr", 200
+    store, blocks = tmp_path / "many.zarr", 300
     data = xr.Dataset({"x": (("row", "feature"), np.random.default_rng(3).random((250 * blocks, 2)))})
     data.to_zarr(store, consolidated=False, zarr_format=3, encoding={"x": {"chunks": (250, 2)}})
     calm, out = tmp_path / "calm", tmp_path / "out"
