@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import iris_sample_data
 import numpy as np
 import pytest
 import xarray as xr
@@ -179,3 +180,30 @@ def test_projections_of_an_array_go_to_its_labels(tmp_path: Path) -> None:
     found = labelled(open_source(tmp_path / "in.zarr", sample_dims=["y", "x"]), tmp_path / "labels.zarr")
     assert found["labels"].attrs["proj:code"] == "EPSG:4326"
     assert "valid_range" not in found["labels"].attrs
+
+
+REAL = {
+    "rotated_pole": "air_pressure_at_sea_level",
+    "orca2_votemper": "votemper",
+    "ostia_monthly": "surface_temperature",
+    "hybrid_height": "air_potential_temperature",
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_fields_lend_their_labels_all_that_places_them(name: str, tmp_path: Path) -> None:
+    folder = Path(iris_sample_data.__file__).parent / "sample_data"
+    with xr.open_dataset(folder / f"{name}.nc") as opened, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stored(opened, tmp_path / "in.zarr")
+    source = open_source(tmp_path / "in.zarr", variables=[REAL[name]], feature_dims=[])
+    found = labelled(source, tmp_path / "labels.zarr")
+    with xr.open_zarr(tmp_path / "in.zarr", consolidated=False, chunks=None) as data:
+        field = data[REAL[name]]
+        assert set(found["labels"].coords) == set(field.coords)
+        for carried in {*found.variables} - {"labels"}:
+            xr.testing.assert_identical(found[carried].variable, data[carried].variable.load())
+        bounds = {c.attrs.get("bounds", c.encoding.get("bounds")) for c in field.coords.values()} - {None}
+        assert bounds <= {*found.data_vars}
+        assert found["labels"].attrs.get("grid_mapping") == field.attrs.get("grid_mapping")
+        assert found.attrs == {**data.attrs, "run": "a1"}
