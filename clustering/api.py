@@ -176,6 +176,26 @@ class Fit:
         """
         return self._told("outlier_score", data, options, outlier_score=True)
 
+    def distance(self, data: Any, **options: Any) -> Any:
+        """Distance of the rows of data from their own center, in memory: float64 in the shape of the samples.
+
+        For squared_euclidean and mahalanobis the root of the divergence, for other divergences the divergence itself;
+        of a mixture the Mahalanobis distance under the component's covariance. NaN where masked.
+        """
+        return self._told("distance", data, options, distance=True)
+
+    def distances(self, data: Any, **options: Any) -> Any:
+        """Distances of the rows of data from every center, as `distance` tells them: float64, the samples and ``k``."""
+        return self._told("distances", data, options, distances=True)
+
+    def margin(self, data: Any, **options: Any) -> Any:
+        """How clear the labels of data are, in memory: float64 in the shape of the samples, NaN where masked.
+
+        Of k-means by how much the nearest other center is farther than the own one (infinite where k is 1), of soft
+        models by how much the largest responsibility exceeds the second, 0 to 1 (1 where k is 1).
+        """
+        return self._told("margin", data, options, margin=True)
+
     def score(self, data: Any, **options: Any) -> float:
         """Objective of data under this model; see `objective`."""
         sums = self._label(data, options, Wanted())[1]
@@ -229,7 +249,7 @@ class Fit:
         check_features(source, self.fitted)
         memory = options.get("memory", MEMORY)
         plan = source.plan(block_bytes=options.get("block_bytes"), memory=memory)
-        results = in_memory(source, self.model.k, wanted)
+        results = in_memory(source, self.model.k, wanted, self.model)
         # Results are gathered in this process, so its threads make them.
         with (
             connect("threads", options.get("workers")) as engine,

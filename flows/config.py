@@ -213,6 +213,12 @@ class OutputConfig(_Section):
     """Write the log density of each row under the model."""
     outlier_score: bool = False
     """Write -log10 of the expected share of rows that are farther from their component."""
+    distance: bool = False
+    """Write the distance of each row from its center."""
+    margin: bool = False
+    """Write how clear each label is: how much farther the next center is, or how much smaller its responsibility."""
+    distances: bool = False
+    """Write the distance of each row from every center."""
     report: bool = True
     """Write report.html."""
     overwrite: bool = False

@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clustering.api import check_features
+from clustering.data.codecs import unchecked
 from clustering.data.plan import Plan
 from clustering.data.source import Source, open_source
 from clustering.errors import DataError, OutputError
@@ -21,11 +22,13 @@ from clustering.execution.engine import Engine, connect
 from clustering.execution.passes import Rounds, rounds
 from clustering.fitting import start as starting
 from clustering.fitting.fitted import Fitted, Summary, fitted
-from clustering.fitting.labelling import LabelStatistics, Wanted, Write, label, nowhere
+from clustering.fitting.labelling import LabelStatistics, Wanted, label, nowhere
 from clustering.fitting.loop import Rule, Stop, iterate
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import Checkpoint, Identity
-from clustering.storage.labels import create_labels
+from clustering.storage.label_pass import RESUMABLE, write_labels
+from clustering.storage.labels import check_names
+from clustering.storage.ledger import FOLDER, Ledger
 from clustering.storage.model import load_model, save_model
 from clustering.storage.output import Output, new_run, write_json
 from flows.config import JobConfig
@@ -60,6 +63,13 @@ class Job:
     """The model to label with; None for a fit."""
     wanted: Wanted
     """What is told of each row."""
+    remarks: tuple[str, ...] = ()
+    """What a user should know of the config and the source."""
+
+    @property
+    def unfinished(self) -> str | None:
+        """Name of the run that may go on in this output."""
+        return checkpoints.unfinished(self.output.checkpoints, self.output.finished)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +97,7 @@ def run_fit(config: JobConfig, watch: Watch, step: Step[Any] = call) -> dict[str
         The content of ``run.json``.
     """
     job: Job = step("open", partial(open_job, config, watch))
-    with job.output.locked(), _working(job) as work:
+    with job.output.locked(lambda: job.unfinished), _working(job) as work:
         _refuse_finished(job)
         begun: Checkpoint = step("sample", partial(begin, job, work, watch))
         ended: Checkpoint = step("fit", partial(fit, job, work, begun, watch))
@@ -106,7 +116,7 @@ def run_predict(model: str, config: JobConfig, watch: Watch, step: Step[Any] = c
     """
     known, _ = load_model(model)
     job: Job = step("open", partial(open_job, config, watch, known))
-    with job.output.locked(), _working(job) as work:
+    with job.output.locked(lambda: job.unfinished), _working(job) as work:
         _refuse_finished(job)
         labelled: Labelled = step("label", partial(label_with, job, work, known, watch))
         record: dict[str, Any] = step("report", partial(publish, job, work.engine, labelled, watch))
@@ -129,24 +139,33 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
     fitted_model = config.model.build() if model is None else model.model
     tolerance = fitted_model.tolerance if config.fit.tolerance is None else config.fit.tolerance
     rule = Rule(tolerance, config.fit.max_iterations, config.fit.max_seconds)
-    out = config.output
-    wanted = Wanted(out.labels, out.responsibilities, out.top, out.precision, out.log_density, out.outlier_score)
+    wanted = Wanted(**config.output.model_dump(exclude={"store", "report", "overwrite"}))
     wanted.check(fitted_model)
+    check_names(source, fitted_model.k, wanted)
     identity = Identity(config.identity, source.fingerprint())
     plan = source.plan(block_bytes=config.block_bytes, memory=config.memory_bytes)
-    job = Job(config, source, plan, output, identity, rule, fitted_model, model, wanted)
+    remarks = (*wanted.remarks(fitted_model.k), *_integrity(source))
+    job = Job(config, source, plan, output, identity, rule, fitted_model, model, wanted, remarks)
     _refuse_finished(job)
     for caution in source.cautions:
         watch.warn(caution)
     shape = " × ".join(f"{d} {n:,}" for d, n in zip(source.sample_dims, source.shape, strict=True))
     watch.say(f"source {config.source.store}: {shape}; {source.n_features:,} features; {len(plan):,} blocks")
+    for remark in remarks:
+        watch.say(remark)
     return job
+
+
+def _integrity(source: Source) -> tuple[str, ...]:
+    """Remark on a stored source without checksums."""
+    arrays = [stored.array.metadata.to_dict() for stored in source.stored.values()]
+    return tuple(filter(None, [unchecked(arrays)]))
 
 
 def _refuse_finished(job: Job) -> None:
     """Keep a finished output, unless it may be replaced or the run that goes on was meant to replace it."""
     output = job.output
-    if job.known is not None and checkpoints.unfinished(output.checkpoints, output.finished):
+    if job.known is not None and job.unfinished:
         raise OutputError(
             f"output.store {job.config.output.store!r} holds an unfinished fit; finish it, or name another folder"
         )
@@ -241,18 +260,12 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
     began = time.perf_counter()
     reads = ended.reading.blocks / len(job.plan)
     result = fitted(
-        job.model,
-        ended.state,
-        job.source.features,
-        ended.summary,
-        reads,
-        ended.reading.bytes,
-        ended.remarks,
+        job.model, ended.state, job.source.features, ended.summary, reads, ended.reading.bytes, ended.remarks,
         ended.warnings,
         ended.reading.bad,
-    )
-    folder = job.output.stage(ended.run)
-    if job.wanted.labels or job.wanted.soft or result.stop is not Stop.CONVERGED or job.model.kind != "kmeans":
+    )  # fmt: skip
+    folder = job.output.stage(ended.run, RESUMABLE if job.wanted.anything else ())
+    if job.wanted.anything or result.stop is not Stop.CONVERGED or job.model.kind != "kmeans":
         # At a fixed point of k-means the last pass has told all there is to know already.
         _, result = _labels(job, work, result, folder, watch)
     save_model(result, folder / "model.zarr", _provenance(job, ended.run))
@@ -284,17 +297,17 @@ def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
 
 def _labels(job: Job, work: Rounds, known: Fitted, folder: Path, watch: Watch) -> tuple[LabelStatistics, Fitted]:
     plan = job.source.plan(block_bytes=job.config.block_bytes, memory=job.config.memory_bytes, whole_chunks=False)
-    write: Write = nowhere
-    wanted = job.wanted
-    if wanted.labels or wanted.soft:
-        about = _provenance(job, folder.name)
-        write = create_labels(folder / "labels.zarr", job.source, plan, known.model.k, about, wanted)
-    if plan == job.plan:
-        passed = label(work, known.model, known.params, write, wanted)
-    else:
-        # The selection starts inside a chunk: blocks that match the chunks of the labels are others than the fit's.
-        with rounds(job.source, plan, work.engine, memory=job.config.memory_bytes, keep=False) as others:
-            passed = label(others, known.model, known.params, write, wanted)
+    # Where the selection starts inside a chunk, blocks that match the chunks of the labels are others than the fit's.
+    others = partial(rounds, job.source, plan, work.engine, memory=job.config.memory_bytes, keep=False)
+    with nullcontext(work) if plan == job.plan else others() as inside:
+        if job.wanted.anything:
+            about = _provenance(job, folder.name)
+            passed = write_labels(
+                inside, known.model, known.params, folder, about, job.wanted,
+                lambda finished: watch.say(f"{finished:,} of {len(plan):,} blocks are labelled already"),
+            )  # fmt: skip
+        else:
+            passed = label(inside, known.model, known.params, nowhere, job.wanted)
     sums: LabelStatistics = passed.statistics[0]
     if not sums.rows.any():
         raise DataError(
@@ -341,6 +354,7 @@ def publish(job: Job, engine: Engine, labelled: Labelled, watch: Watch) -> dict[
     seconds = {**labelled.seconds, "report": time.perf_counter() - began}
     record["seconds"] = _rounded(seconds)
     write_json(labelled.folder / "run.json", record)
+    Ledger(str(labelled.folder / FOLDER)).remove()
     job.output.publish(labelled.run)
     if job.known is not None:
         # What an earlier fit left here no longer belongs to what is published.
@@ -382,6 +396,6 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "bad_chunks": list(result.bad_chunks),
         "warnings": [*job.source.cautions, *result.notes],
-        "remarks": list(result.remarks),
+        "remarks": [*job.remarks, *result.remarks],
         "config": json.loads(job.config.model_dump_json(exclude={"source": {"storage_options"}})),
     }

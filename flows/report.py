@@ -12,6 +12,7 @@ import yaml
 from clustering.data.source import Source, open_source
 from clustering.errors import SourceError
 from clustering.fitting.fitted import Fitted
+from clustering.storage import checkpoints
 from clustering.storage.labels import NAME
 from clustering.storage.model import load_model
 from clustering.storage.output import Output, write_bytes
@@ -85,7 +86,7 @@ def redo_report(store: str) -> Path:
         source = open_source(**config.source.model_dump(exclude={"store"}), data=config.source.store)
     except SourceError:
         source = None
-    with output.locked():
+    with output.locked(lambda: checkpoints.unfinished(output.checkpoints, output.finished)):
         write_report(result, record, folder, source, config)
         output.link()
     return output.path / "report.html"

@@ -101,6 +101,11 @@ class Source:
         return tuple(self.dataset.sizes[d] for d in self.sample_dims)
 
     @property
+    def chunks(self) -> tuple[int, ...]:
+        """Length of what is read at once along each sample dimension, among the selected positions."""
+        return tuple(axis.regular.longest(1) for axis in self.axes)
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the decoded rows."""
         kinds = [self.stored[v].decoding.dtype if v in self.stored else self.dataset[v].dtype for v in self.variables]

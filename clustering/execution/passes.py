@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from clustering.data.plan import Plan
 from clustering.data.rows import Rows
@@ -23,6 +23,16 @@ MEMORY_SHARE = 2
 """One part in this many of a worker's memory is for keeping decoded rows; the rest is for blocks at work."""
 
 Statistics = Callable[[Rows], Any]
+
+
+class Records(Protocol):
+    """What outlives a pass that is killed: the statistics of its finished blocks, of each candidate; picklable."""
+
+    def find(self, index: int) -> tuple[Any, ...] | None:
+        """Give what was kept of a block; None where nothing was."""
+
+    def keep(self, index: int, statistics: tuple[Any, ...]) -> None:
+        """Keep the statistics of a block; called when all else that is made of it is in its place."""
 
 
 @dataclass(frozen=True)
@@ -72,26 +82,38 @@ class Rounds:
     engine: Engine
     residency: Residency
 
-    def run(self, candidates: Sequence[Statistics]) -> Passed:
+    def run(self, candidates: Sequence[Statistics], records: Records | None = None) -> Passed:
         """Read each block once and add up the statistics of all candidates.
 
         Parameters
         ----------
         candidates
             For each candidate, what makes its statistics from the rows of a block; picklable.
+        records
+            Of blocks that an earlier attempt at this pass has finished: they are not read again.
         """
         started = time.perf_counter()
-        work = partial(_block, self.source, self.plan, self.residency, tuple(candidates))
+        work = partial(_block, self.source, self.plan, self.residency, tuple(candidates), records)
         sums = map_reduce(work, len(self.plan), self.engine)
         self.source.check_bad(sums.reading.bad)
         return Passed(sums.statistics, sums.reading, time.perf_counter() - started)
 
 
-def _block(source: Source, plan: Plan, residency: Residency, candidates: tuple[Statistics, ...], index: int) -> _Sums:
+def _block(
+    source: Source,
+    plan: Plan,
+    residency: Residency,
+    candidates: tuple[Statistics, ...],
+    records: Records | None,
+    index: int,
+) -> _Sums:
+    if records is not None and (known := records.find(index)) is not None:
+        return _Sums(known, Reading())
     held, size = rows_of(source, plan, index, residency)
     rows = held.decoded()
     try:
-        return _Sums(tuple(statistics(rows) for statistics in candidates), Reading(int(size > 0), size, rows.bad))
+        statistics = tuple(candidate(rows) for candidate in candidates)
+        made = _Sums(statistics, Reading(int(size > 0), size, rows.bad))
     except DomainError as error:
         where = f"block {plan.block(index)}"
         if error.column is not None:
@@ -100,6 +122,9 @@ def _block(source: Source, plan: Plan, residency: Residency, candidates: tuple[S
         raise DataError(
             f"{error.what} in {where}: {error.why}; mask such rows with source.mask, or choose another model.divergence"
         ) from None
+    if records is not None:
+        records.keep(index, made.statistics)
+    return made
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from scipy import special
 
 from clustering.data.rows import Rows, unit_weights
 from clustering.errors import ConfigError
-from clustering.execution.passes import Passed, Rounds
+from clustering.execution.passes import Passed, Records, Rounds
+from clustering.models.distances import Away
 from clustering.models.soft import Shared
 
 Array = NDArray[np.float64]
@@ -43,6 +44,14 @@ class Wanted:
     log_density: bool = False
     outlier_score: bool = False
     """−log₁₀ of the share of its component's rows that are farther out, were it a Gaussian."""
+    distance: bool = False
+    """To the own center: of squared_euclidean and mahalanobis the root of the divergence, of other divergences the
+    divergence itself; of a mixture the Mahalanobis distance under the component's covariance."""
+    margin: bool = False
+    """Hard assignments: by how much the nearest other center is farther than the own one; infinite where there is no
+    other. Soft ones: by how much the largest responsibility exceeds the second; 1 where there is no second."""
+    distances: bool = False
+    """To every center."""
 
     def __post_init__(self) -> None:
         if self.responsibilities not in ("none", "max", "top", "all"):
@@ -53,9 +62,16 @@ class Wanted:
             raise ConfigError(f"precision is {self.precision!r}; allowed: float16, uint8")
 
     @property
-    def soft(self) -> bool:
-        """Whether more than labels is wanted."""
-        return self.responsibilities != "none" or self.log_density or self.outlier_score
+    def anything(self) -> bool:
+        """Whether anything is wanted at all."""
+        asked = (self.labels, self.log_density, self.outlier_score, self.distance, self.margin, self.distances)
+        return any(asked) or self.responsibilities != "none"
+
+    def remarks(self, k: int) -> tuple[str, ...]:
+        """Say what of a wish k clusters cannot fulfil, in words for a user."""
+        if self.responsibilities != "top" or self.top <= k:
+            return ()
+        return (f"output.top is {self.top} and k is {k}: the responsibilities of all {k} clusters are told",)
 
     def check(self, model: Any) -> None:
         """Refuse what a model does not tell.
@@ -65,13 +81,13 @@ class Wanted:
         ConfigError
             Naming what is wanted and which models tell it.
         """
-        if self.responsibilities != "none" and not hasattr(model, "shared"):
+        if self.responsibilities != "none" and not is_soft(model):
             raise ConfigError(
                 f"responsibilities is {self.responsibilities!r} and the model is {model.kind}, whose rows belong to "
                 "one cluster each; set output.responsibilities to none, or fit soft_kmeans or gaussian_mixture"
             )
         for name in ("log_density", "outlier_score"):
-            if getattr(self, name) and not (hasattr(model, "shared") and model.describes_density()):
+            if getattr(self, name) and not (is_soft(model) and model.describes_density()):
                 raise ConfigError(
                     f"{name} is wanted, and {model} describes no density; fit a gaussian_mixture, or soft_kmeans with "
                     "the squared_euclidean or mahalanobis divergence"
@@ -90,8 +106,14 @@ class Variable(NamedTuple):
     attributes: Mapping[str, Any] = {}
 
 
-def variables(wanted: Wanted, k: int) -> list[Variable]:
-    """List the arrays of the output."""
+def variables(wanted: Wanted, k: int, model: Any = None) -> list[Variable]:
+    """List the arrays of the output.
+
+    Parameters
+    ----------
+    model
+        Its words for distances go into the attributes; None where nobody reads them.
+    """
     found = []
     if wanted.labels:
         found.append(Variable("labels", label_type(k), -1, (), label_attributes(k)))
@@ -118,7 +140,25 @@ def variables(wanted: Wanted, k: int) -> list[Variable]:
     if wanted.outlier_score:
         about = {"long_name": "-log10 of the expected share of rows farther from their component"}
         found.append(Variable("outlier_score", single, np.nan, (), about))
+    units = {} if model is None else {name: text for name, text in model.measure.items() if name == "units"}
+    measure = "distance" if model is None else model.measure["long_name"]
+    if wanted.distance:
+        about = {"long_name": f"{measure} from the own center", **units}
+        found.append(Variable("distance", single, np.nan, (), about))
+    if wanted.margin:
+        about = {"long_name": f"{measure}: from the nearest other center less that from the own", **units}
+        if is_soft(model):
+            about = {"long_name": "largest responsibility less the second largest", "units": "1"}
+        found.append(Variable("margin", single, np.nan, (), about))
+    if wanted.distances:
+        about = {"long_name": f"{measure} from each center", **units}
+        found.append(Variable("distances", single, np.nan, (("cluster", k),), about))
     return found
+
+
+def is_soft(model: Any) -> bool:
+    """Tell a model whose rows belong to several clusters."""
+    return hasattr(model, "shared")
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +197,14 @@ def label_attributes(k: int) -> dict[str, Any]:
     }
 
 
-def label(rounds: Rounds, model: Any, params: Any, write: Write, wanted: Wanted | None = None) -> Passed:
+def label(
+    rounds: Rounds,
+    model: Any,
+    params: Any,
+    write: Write,
+    wanted: Wanted | None = None,
+    records: Records | None = None,
+) -> Passed:
     """Label every row, hand what is wanted of each block to `write`, and add up.
 
     Parameters
@@ -167,30 +214,35 @@ def label(rounds: Rounds, model: Any, params: Any, write: Write, wanted: Wanted 
         other processes.
     wanted
         What is told of each row; labels alone where None.
+    records
+        Of blocks that were labelled before: nothing is written of them again.
 
     Returns
     -------
     Passed
         With one `LabelStatistics`.
     """
-    return rounds.run([partial(_label_block, model, params, write, wanted or Wanted())])
+    return rounds.run([partial(_label_block, model, params, write, wanted or Wanted())], records)
 
 
 def _label_block(model: Any, params: Any, write: Write, wanted: Wanted, rows: Rows) -> LabelStatistics:
     k = params.k
     degrees = _Degrees(model, params, rows, wanted)
-    found = model.assign(params, rows, degrees.see) if wanted.soft else model.assign(params, rows)
+    found = model.assign(params, rows, degrees.see) if degrees.soft else model.assign(params, rows)
     weightless = rows.weights == 0.0
-    if wanted.responsibilities != "none" and weightless.any():
+    if degrees.shares and weightless.any():
         # Their shares are 0, but they have responsibilities like other rows.
         some = rows.some(weightless)
         places = np.flatnonzero(weightless)
         for part in model.shared(params, replace(some, weights=unit_weights(len(places)))):
             degrees.see(part._replace(places=places[part.places]))
+    if degrees.metric:
+        for away in model.distances(params, rows):
+            degrees.measure(away, found.labels[away.places])
     arrays = {"labels": found.labels, **degrees.arrays}
     region = tuple(slice(a, a + n) for a, n in zip(rows.start, rows.shape, strict=True))
     spread = {}
-    for variable in variables(wanted, k):
+    for variable in variables(wanted, k, model):
         cells = rows.spread(arrays[variable.name].astype(variable.dtype, copy=False), variable.fill)
         spread[variable.name] = cells.reshape(*rows.shape, *(length for _, length in variable.extra))
     write(region, spread)
@@ -199,22 +251,34 @@ def _label_block(model: Any, params: Any, write: Write, wanted: Wanted, rows: Ro
 
 
 class _Degrees:
-    """Gathers what soft models tell of the rows of a block."""
+    """Gathers what is told of the rows of a block beside their labels."""
 
     def __init__(self, model: Any, params: Any, rows: Rows, wanted: Wanted) -> None:
         self.model, self.params, self.rows, self.wanted = model, params, rows, wanted
         self.arrays: dict[str, NDArray[Any]] = {
             v.name: np.empty((len(rows), *(n for _, n in v.extra)), v.dtype)
-            for v in variables(wanted, params.k)
+            for v in variables(wanted, params.k, model)
             if v.name != "labels"
         }
+        soft_margin = wanted.margin and is_soft(model)
+        self.shares = wanted.responsibilities != "none" or soft_margin
+        """Whether responsibilities are told."""
+        self.soft = self.shares or wanted.log_density or wanted.outlier_score
+        """Whether anything is told that soft assignment gives."""
+        self.metric = wanted.distance or wanted.distances or (wanted.margin and not soft_margin)
+        """Whether anything is told that distances give."""
 
     def see(self, part: Shared) -> None:
         """Take what is wanted of a part."""
         arrays, places = self.arrays, part.places
         columns = np.arange(part.shares.shape[1])
-        if self.wanted.responsibilities != "none":
+        if self.shares:
             shares = part.responsibilities
+            if self.wanted.margin:
+                first, second = shares[part.labels, columns], np.zeros(len(columns))
+                if len(shares) > 1:
+                    second = np.partition(shares, -2, axis=0)[-2]
+                arrays["margin"][places] = first - second
             match self.wanted.responsibilities:
                 case "max":
                     arrays["responsibility"][places] = self._packed(shares[part.labels, columns])
@@ -233,6 +297,22 @@ class _Degrees:
         if self.wanted.outlier_score:
             far = self.model.mahalanobis(self.params, part.least)
             arrays["outlier_score"][places] = outlier_score(far, observed)
+
+    def measure(self, away: Away, labels: NDArray[np.int32]) -> None:
+        """Take what is wanted of the distances of some rows with these labels ``(m,)``."""
+        arrays, columns = self.arrays, np.arange(len(labels))
+        own = away.distances[labels, columns]
+        # What is beyond float32 is told as infinite.
+        with np.errstate(over="ignore"):
+            if self.wanted.distance:
+                arrays["distance"][away.places] = own
+            if self.wanted.distances:
+                arrays["distances"][away.places] = away.distances.T
+            if self.wanted.margin and not self.shares:
+                others = away.distances.copy()
+                others[labels, columns] = np.inf
+                # Of near ties, the label may be that of either.
+                arrays["margin"][away.places] = np.maximum(others.min(axis=0) - own, 0.0)
 
     def _packed(self, shares: Array) -> NDArray[Any]:
         return np.rint(shares * LEVELS) if self.wanted.precision == "uint8" else shares

@@ -122,11 +122,16 @@ def _turned(
 def _full(centers: Array, factor: Array, columns: Array, _: Array, out: Array) -> None:
     if len(columns) <= FEW_FEATURES:
         soft_kernels.factored_squares(columns, centers, factor, out)
-        return
+    else:
+        factored(factor, centers, columns, out)
+
+
+def factored(factors: Array, centers: Array, columns: Array, out: Array) -> None:
+    """Fill `out` ``(k, m)`` with ‖A (x − c)‖², A the lower triangular factor ``(d, d)`` of all, or one of each."""
     away, made = aligned_empty(columns.shape), aligned_empty(columns.shape)
     for i, center in enumerate(centers):
         np.subtract(columns, center[:, None], out=away)
-        _multiply(factor[i], away, made)
+        _multiply(factors if factors.ndim == 2 else factors[i], away, made)
         np.einsum("dm,dm->m", made, made, out=out[i])
 
 

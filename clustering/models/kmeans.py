@@ -14,6 +14,7 @@ from clustering.errors import ConfigError, DataError
 from clustering.models import divergences as geometry
 from clustering.models import gap_kernels, kernels
 from clustering.models.columns import columns_of
+from clustering.models.distances import MEASURES, Away, from_centers
 from clustering.models.divergence_kernels import least_of
 from clustering.models.lloyd import lloyd
 from clustering.models.model import TRACKED, Assignment
@@ -323,6 +324,15 @@ class KMeans:
             weights = rows.weights[part.start : part.stop]
             objective += kernels.add_up(part.rows, weights, part.labels, part.distances, weight, first)
         return Assignment(labels, distances, weight, objective)
+
+    @property
+    def measure(self) -> Mapping[str, str]:
+        """What its distances are, as CF attributes."""
+        return MEASURES[self.divergence]
+
+    def distances(self, params: KMeansParams, rows: Rows) -> Iterator[Away]:
+        """Tell how far rows are from every center, a sub-block at a time."""
+        return from_centers(self.divergence, params.shift, params.centers, params.matrix, rows)
 
     def reported(self, objective: Any, weight: float) -> Any:
         """J is told as it is."""

@@ -15,8 +15,10 @@ from clustering.errors import ConfigError, DataError, nearest
 from clustering.models import complete, gap_kernels, gaps
 from clustering.models import covariances as kinds
 from clustering.models.columns import columns_of
+from clustering.models.distances import Away
 from clustering.models.divergences import TINY
 from clustering.models.kmeans import KMeans, KMeansParams, check_k, distinct_rows, known_labels
+from clustering.models.mixture_distances import MEASURE, from_components
 from clustering.models.mixture_params import MixtureParams, MixtureUpdate
 from clustering.models.model import Assignment
 from clustering.models.names import COVARIANCES, Covariance
@@ -194,6 +196,15 @@ class GaussianMixture:
             yield from placed(
                 (part for part, *_ in self._gappy(params, rows.some(rows.gaps))), rows.gaps, with_gaps=True
             )
+
+    @property
+    def measure(self) -> Mapping[str, str]:
+        """What its distances are, as CF attributes."""
+        return MEASURE
+
+    def distances(self, params: MixtureParams, rows: Rows) -> Iterator[Away]:
+        """Tell how far rows are from every component, under its covariance, a sub-block at a time."""
+        return from_components(self.covariance, params, rows)
 
     def reported(self, objective: Any, weight: float) -> Any:
         """Tell the mean log-likelihood per unit weight."""

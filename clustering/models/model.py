@@ -7,7 +7,7 @@ log-likelihood), and `Model.reported` turns it into what is told.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -108,6 +108,13 @@ class Model(Protocol):
 
     def assign(self, params: Any, rows: Rows) -> Assignment:
         """Label the rows of a block."""
+
+    @property
+    def measure(self) -> Mapping[str, str]:
+        """What its distances are, as CF attributes."""
+
+    def distances(self, params: Any, rows: Rows) -> Iterator[Any]:
+        """Tell how far rows are from every center: `clustering.models.distances.Away`, a sub-block at a time."""
 
     def reported(self, objective: Any, weight: float) -> Any:
         """Turn the objective of rows of this total weight into what is told."""

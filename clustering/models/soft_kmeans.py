@@ -14,6 +14,7 @@ from clustering.errors import ConfigError, DataError
 from clustering.models import divergences as geometry
 from clustering.models import gap_kernels, gaps, products
 from clustering.models.columns import columns_of
+from clustering.models.distances import MEASURES, Away, from_centers
 from clustering.models.kmeans import KMeans, KMeansParams, check_k, distinct_rows
 from clustering.models.model import TRACKED, Assignment
 from clustering.models.names import Divergence
@@ -229,6 +230,15 @@ class SoftKMeans:
         geometry.check_domain(self.divergence, rows.values)
         fill = geometry.squares(self.divergence, params.matrix, params.centers, 2.0 * params.beta)
         return shared(rows, params.shift, params.k, fill, np.full(params.k, params.beta), np.zeros(params.k))
+
+    @property
+    def measure(self) -> Mapping[str, str]:
+        """What its distances are, as CF attributes."""
+        return MEASURES[self.divergence]
+
+    def distances(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Away]:
+        """Tell how far rows are from every center, a sub-block at a time."""
+        return from_centers(self.divergence, params.shift, params.centers, params.matrix, rows)
 
     def reported(self, objective: Any, weight: float) -> Any:
         """Tell the free energy as it is."""

@@ -101,10 +101,10 @@ def clear(folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def unfinished(folder: Path, finished: str | None) -> bool:
-    """Tell whether a run that is not published left checkpoints."""
+def unfinished(folder: Path, finished: str | None) -> str | None:
+    """Name the run that is not published and left checkpoints; None where there is none."""
     loaded = next((found for file in reversed(_files(folder)) if (found := _load(file)) is not None), None)
-    return loaded is not None and loaded[0]["run"] != finished
+    return None if loaded is None or loaded[0]["run"] == finished else str(loaded[0]["run"])
 
 
 def latest(folder: Path, model: Model, identity: Identity, finished: str | None) -> Checkpoint | None:

@@ -1,12 +1,15 @@
-"""Labels and what else is told of each row, on disk: arrays on the sample grid, with the source's coordinates."""
+"""Labels and what else is told of each row, on disk: arrays on the sample grid, with what says where samples are."""
 
 from __future__ import annotations
 
 import math
+import os
+import uuid
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,65 +21,100 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from clustering.data.plan import Plan
 from clustering.data.source import Source
+from clustering.errors import OutputError
 from clustering.fitting.labelling import Wanted, variables
+from clustering.storage.chunking import chunking, inner_chunks, units
+from clustering.storage.frame import frame, references
 
 NAME = "labels"
-SMALL_CHUNK = 4096
-"""Chunks of fewer labels than this are joined to the size of a block."""
+
+
+def check_names(source: Source, k: int, wanted: Wanted) -> None:
+    """Refuse a source whose sample dimensions are called like those of a result.
+
+    Raises
+    ------
+    OutputError
+        Naming the dimension and the wish.
+    """
+    for array in variables(wanted, k):
+        for name, _ in array.extra:
+            if name in source.sample_dims:
+                raise OutputError(
+                    f"a sample dimension is called {name!r}, and so is one of output variable {array.name!r}; "
+                    "rename it in the source, or do not ask for that variable"
+                )
 
 
 def create_labels(
-    path: str | Path, source: Source, plan: Plan, k: int, attributes: Mapping[str, Any], wanted: Wanted | None = None
+    path: str | Path,
+    source: Source,
+    plan: Plan,
+    k: int,
+    attributes: Mapping[str, Any],
+    wanted: Wanted | None = None,
+    model: Any = None,
 ) -> LabelWriter:
     """Create the labels of a source and what else is wanted, all masked, and what writes regions of them.
 
-    Chunk edges lie on those of the source, and each chunk belongs to one block of the plan, so that no two tasks ever
-    write the same chunk. Every chunk is checksummed.
+    Chunk edges lie on those of the source, and each chunk, or shard, belongs to one block of the plan, so that no two
+    tasks ever write the same file. Every chunk is checksummed.
 
     Parameters
     ----------
     plan
         Blocks counted from the start of the selection, see `Source.plan`.
     attributes
-        JSON attributes of the group.
+        JSON attributes of the group; before those of the source.
+    model
+        What tells; None where only labels are wanted.
     """
-    arrays = variables(wanted or Wanted(), k)
-    taken = {array.name for array in arrays}
-    coordinates = source.dataset.drop_vars(list(source.dataset.data_vars))
-    # A coordinate that has the name of a result gives way to it.
-    samples = set(source.sample_dims)
-    keep = [name for name, c in coordinates.coords.items() if set(c.dims) <= samples and name not in taken]
+    arrays = variables(wanted or Wanted(), k, model)
+    own = dict.fromkeys(dim for array in arrays for dim in array.extra)
+    # What has the name of a result gives way to it.
+    carried = frame(source, {*(array.name for array in arrays), *(name for name, _ in own)})
+    carried.attrs = {**carried.attrs, **attributes}
     with warnings.catch_warnings():
         # String coordinates have no final Zarr v3 specification yet; the source's own are copied all the same.
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
-        plain = xr.Dataset(coords={name: coordinates[name].variable.copy() for name in keep}, attrs=dict(attributes))
-        for name in plain.variables:
-            # Times keep their units; numbers were decoded, and are kept as such.
-            kept = ("units", "calendar", "dtype") if plain[name].dtype.kind in "mM" else ()
-            plain[name].encoding = {key: value for key, value in plain[name].encoding.items() if key in kept}
-        plain.to_zarr(str(path), mode="w", consolidated=False, zarr_format=3)
-    chunks = tuple(axis.regular.longest(1) for axis in source.axes)
-    if math.prod(chunks) < SMALL_CHUNK:
-        chunks = plan.longest
+        warnings.filterwarnings("ignore", "Variable .* has datetime type and a bounds variable")
+        carried.to_zarr(str(path), mode="w", consolidated=False, zarr_format=3)
     group = zarr.open_group(str(path), mode="r+")
+    whole, (inner, sharded) = units(plan), inner_chunks(source)
+    pointed: set[str] = set()
     for array in arrays:
-        lengths = tuple(length for _, length in array.extra)
+        lengths, dims = tuple(n for _, n in array.extra), tuple(d for d, _ in array.extra)
+        layout = chunking(source.shape, whole, inner, sharded, lengths, array.dtype.itemsize)
+        about = references(source, carried, (*source.sample_dims, *dims))
+        pointed.update(about.get("coordinates", "").split())
         group.create_array(
             array.name,
             shape=(*source.shape, *lengths),
-            chunks=(*chunks, *lengths),
+            chunks=layout.chunks,
+            shards=layout.shards,
             dtype=array.dtype,
             fill_value=array.fill,
-            dimension_names=(*source.sample_dims, *(d for d, _ in array.extra)),
-            attributes=dict(array.attributes),
+            dimension_names=(*source.sample_dims, *dims),
+            attributes={**about, **array.attributes},
             compressors=[ZstdCodec(level=3), Crc32cCodec()],
             # Every chunk is written, so that a chunk that is missing is known to be lost.
             config={"write_empty_chunks": True},
         )
-    for name, length in dict.fromkeys(dim for array in arrays for dim in array.extra):
+    for name, length in own:
         numbers = np.arange(length) + (name == "rank")
         group.create_array(name, data=numbers, dimension_names=(name,))
-    return LabelWriter(str(path))
+    # xarray names coordinates that no variable leads to in the group; now variables do.
+    left = [name for name in str(group.attrs.get("coordinates", "")).split() if name not in pointed]
+    if left:
+        group.attrs["coordinates"] = " ".join(left)
+    elif "coordinates" in group.attrs:
+        del group.attrs["coordinates"]
+    return writer_of(path, k, wanted or Wanted())
+
+
+def writer_of(path: str | Path, k: int, wanted: Wanted) -> LabelWriter:
+    """Give what writes regions of labels, and what else is wanted, that are there already."""
+    return LabelWriter(str(path), tuple(array.name for array in variables(wanted, k)))
 
 
 @dataclass(frozen=True)
@@ -84,26 +122,92 @@ class LabelWriter:
     """Writes regions of labels and what else is told; picklable."""
 
     path: str
+    names: tuple[str, ...]
+    """Of the arrays."""
+    opening: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
+    """Name of this writer: a process opens the arrays once for it, and anew for others that are made in their place."""
 
     def __call__(self, region: tuple[slice, ...], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Write what is known of a region of the sample grid."""
         for name, array in arrays.items():
-            _open(self.path, name)[region] = array
+            self._array(name)[region] = array
+
+    def tidy(self) -> None:
+        """Remove files that a killed writer had not put in their places."""
+        for name in self.names:
+            for file in Path(self.path, name).rglob("*.partial"):
+                file.unlink(missing_ok=True)
+
+    def complete(self) -> bool:
+        """Tell whether as many files are there as all chunks, or shards, make."""
+        return all(_count(Path(self.path, name, "c")) == math.prod(self._files(name)) for name in self.names)
+
+    def holds(self, region: tuple[slice, ...]) -> bool:
+        """Tell whether all files of a region of the sample grid are there."""
+        for name in self.names:
+            array = self._array(name)
+            lengths = array.shards or array.chunks
+            grid = self._files(name)
+            places = [range(part.start // n, -(-part.stop // n)) for part, n in zip(region, lengths, strict=False)]
+            places += [range(count) for count in grid[len(region) :]]
+            root = f"{self.path}/{name}/c/"
+            if not all(_written(root + "/".join(map(str, place))) for place in product(*places)):
+                return False
+        return True
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        return _open(self.path, name, self.opening)
+
+    def _files(self, name: str) -> tuple[int, ...]:
+        """Count files along each dimension of an array."""
+        array = self._array(name)
+        return tuple(-(-n // c) for n, c in zip(array.shape, array.shards or array.chunks, strict=True))
 
 
-@lru_cache(maxsize=16)
-def _open(path: str, name: str) -> zarr.Array[Any]:
+def _written(file: str) -> bool:
+    """Tell a file with something in it: a machine that lost its power leaves empty ones."""
+    try:
+        return os.stat(file).st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _count(folder: Path) -> int:
+    """Count the chunks below a folder that have something in them."""
+    return sum(1 for file in _walk(folder) if file.name.isdecimal() and file.stat().st_size > 0)
+
+
+def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        entries = os.scandir(folder)
+    except FileNotFoundError:
+        return
+    with entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _walk(Path(entry.path))
+            else:
+                yield entry
+
+
+@lru_cache(maxsize=64)
+def _open(path: str, name: str, _: str) -> zarr.Array[Any]:
     # Opening does not take this setting from its arguments, although it has one for it.
     return zarr.open_array(f"{path}/{name}", mode="r+").with_config({"write_empty_chunks": True})
 
 
-def in_memory(source: Source, k: int, wanted: Wanted) -> dict[str, xr.DataArray]:
+def in_memory(source: Source, k: int, wanted: Wanted, model: Any = None) -> dict[str, xr.DataArray]:
     """Make the results of a source in memory, all masked, with coordinates."""
-    coordinates = {name: c for name, c in source.dataset.coords.items() if set(c.dims) <= set(source.sample_dims)}
+    arrays = variables(wanted, k, model)
+    carried = frame(source, {name for array in arrays for name, _ in array.extra})
+    # A data array holds coordinates alone: the grid mapping becomes one.
+    scalars = {name: v for name, v in carried.data_vars.items() if not v.dims}
+    coordinates = {n: c for n, c in {**carried.coords, **scalars}.items() if set(c.dims) <= set(source.sample_dims)}
     made = {}
-    for array in variables(wanted, k):
+    for array in arrays:
         values = np.full((*source.shape, *(n for _, n in array.extra)), array.fill, array.dtype)
         dims = (*source.sample_dims, *(d for d, _ in array.extra))
-        known = {name: c for name, c in coordinates.items() if name not in dict(array.extra)}
-        made[array.name] = xr.DataArray(values, known, dims, array.name, dict(array.attributes))
+        about = references(source, carried, dims)
+        about.pop("coordinates", None)
+        made[array.name] = xr.DataArray(values, coordinates, dims, array.name, {**about, **array.attributes})
     return made

@@ -6,7 +6,7 @@
       current -> versions/<run>      the switch: one symbolic link, replaced atomically
       previous -> versions/<run>     the version before, for those who were reading it
       model.zarr -> current/model.zarr    (likewise labels.zarr, report.html, run.json)
-      versions/<run>/                everything a run made
+      versions/<run>/                everything a run made; of an unfinished run, the blocks that it has labelled
       checkpoints/                   of the run under way, or the last one
 """
 
@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,10 +79,15 @@ class Output:
                 )
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, unfinished: Callable[[], str | None] = lambda: None) -> Iterator[None]:
         """Keep other runs off this output; a lock ends with its process, however that ends.
 
-        Folders that were made here and stay empty are removed again.
+        Folders that were made here and stay empty are removed again, and so is what was staged and not published.
+
+        Parameters
+        ----------
+        unfinished
+            Names the run, asked in the end, that may go on later: what it staged stays.
 
         Raises
         ------
@@ -112,18 +117,18 @@ class Output:
                     self.link()
                 yield
             finally:
-                self._drop_unpublished()
+                self._drop_unpublished(unfinished())
                 if {entry.name for entry in self.path.iterdir()} == {_LOCK}:
                     (self.path / _LOCK).unlink()
         finally:
             os.close(handle)
             _remove_empty(made)
 
-    def _drop_unpublished(self) -> None:
-        """Remove what was staged and not published; an unfinished run makes it again."""
+    def _drop_unpublished(self, unfinished: str | None = None) -> None:
+        """Remove what was staged and not published, but for what an unfinished run goes on from."""
         folder = self.path / _VERSIONS
         if folder.is_dir():
-            kept = {self._version(_CURRENT), self._version(_PREVIOUS)}
+            kept = {self._version(_CURRENT), self._version(_PREVIOUS), unfinished}
             for version in folder.iterdir():
                 if version.name not in kept:
                     shutil.rmtree(version, ignore_errors=True)
@@ -138,11 +143,19 @@ class Output:
         except OSError:
             return None
 
-    def stage(self, run: str) -> Path:
-        """Make an empty folder for what a run makes."""
+    def stage(self, run: str, keep: Collection[str] = ()) -> Path:
+        """Make a folder for what a run makes, empty but for the names to keep of an earlier attempt of it."""
         folder = self.staging(run)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for entry in folder.iterdir():
+            if entry.name in keep:
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
         return folder
 
     def publish(self, run: str) -> None:

@@ -56,7 +56,7 @@ def written(fit: c.Fit, data: Any, wanted: Wanted, path: Any, **options: Any) ->
     source = open_source(data, **options)
     plan = source.plan(block_bytes=1000)
     with connect("threads", 2) as engine, rounds(source, plan, engine, memory=2**26, keep=False) as inside:
-        write = create_labels(path, source, plan, fit.model.k, {}, wanted)
+        write = create_labels(path, source, plan, fit.model.k, {}, wanted, fit.model)
         label(inside, fit.model, fit.params, write, wanted)
     return xr.open_dataset(path, engine="zarr", consolidated=False, chunks=None)
 
@@ -132,6 +132,75 @@ def test_rows_with_gaps_are_told_of_by_what_they_have(rows: np.ndarray) -> None:
     np.testing.assert_allclose(density[::3], np.logaddexp.reduce(alone, axis=0), rtol=1e-10)
 
 
+METRICS = {**MODELS, "hard": c.KMeans(3), "hard cosine": c.KMeans(3, "cosine")}
+
+
+@pytest.mark.parametrize("model", METRICS.values(), ids=METRICS)
+@pytest.mark.parametrize("weightless", [False, True])
+def test_distances_and_margins_belong_to_the_labels(
+    model: Any, weightless: bool, rows: np.ndarray, tmp_path: Any
+) -> None:
+    fit = c.fit(rows, model)
+    mask = np.arange(500) % 7 != 3
+    options: dict[str, Any] = {"mask": mask}
+    if weightless:
+        options["weights"] = np.where(np.arange(500) % 5, 1.0, 0.0)
+    told = written(fit, rows, Wanted(distance=True, margin=True, distances=True), tmp_path / "all", **options)
+    every = fit.distances(rows)
+    assert every.shape == (500, 3)
+    assert every.dtype == np.float64
+    labels = fit.predict(rows)
+    np.testing.assert_array_equal(fit.distance(rows), every[np.arange(500), labels])
+    if hasattr(model, "shared"):
+        shares = np.sort(fit.responsibilities(rows), axis=1)
+        margin = shares[:, -1] - shares[:, -2]
+    else:
+        order = np.sort(every, axis=1)
+        np.testing.assert_array_equal(order[:, 0], fit.distance(rows))
+        margin = order[:, 1] - order[:, 0]
+    np.testing.assert_allclose(fit.margin(rows), margin, rtol=1e-12, atol=1e-15)
+    for name, expected in (("distance", fit.distance(rows)), ("margin", margin), ("distances", every)):
+        assert told[name].dtype == np.float32
+        np.testing.assert_array_equal(told[name].values[mask], expected.astype(np.float32)[mask])
+        assert np.isnan(told[name].values[~mask]).all()
+        assert told[name].attrs["long_name"]
+    assert told["distances"].dims == ("row", "cluster")
+    assert told["cluster"].values.tolist() == [0, 1, 2]
+
+
+def test_attributes_say_what_the_numbers_are(rows: np.ndarray, tmp_path: Any) -> None:
+    def about(model: Any) -> dict[str, dict[str, Any]]:
+        fit = c.fit(rows, model)
+        told = written(fit, rows, Wanted(distance=True, margin=True), tmp_path / model.kind)
+        return {name: told[name].attrs for name in ("distance", "margin")}
+
+    assert about(c.KMeans(2)) == {
+        "distance": {"long_name": "Euclidean distance from the own center"},
+        "margin": {"long_name": "Euclidean distance: from the nearest other center less that from the own"},
+    }
+    assert about(c.GaussianMixture(2)) == {
+        "distance": {
+            "long_name": "Mahalanobis distance under the component's covariance from the own center", "units": "1",
+        },
+        "margin": {"long_name": "largest responsibility less the second largest", "units": "1"},
+    }  # fmt: skip
+
+
+def test_a_single_cluster_is_all_the_margin_there_is(rows: np.ndarray) -> None:
+    assert (c.fit(rows, c.KMeans(1)).margin(rows) == np.inf).all()
+    np.testing.assert_allclose(c.fit(rows, c.GaussianMixture(1)).margin(rows), 1.0)
+
+
+def test_distances_of_labelled_data_are_labelled(rows: np.ndarray) -> None:
+    data = xr.DataArray(rows.reshape(20, 25, 2), dims=("lat", "lon", "feature"), coords={"lat": np.arange(20.0)})
+    options: dict[str, Any] = {"sample_dims": ["lat", "lon"], "feature_dims": ["feature"]}
+    fit = c.fit(data, c.KMeans(3), **options)
+    found = fit.distances(data, **options)
+    assert found.dims == ("lat", "lon", "cluster")
+    xr.testing.assert_equal(found["lat"], data["lat"])
+    assert fit.margin(data, **options).min() >= 0
+
+
 @pytest.mark.parametrize("freedom", [1, 2, 7, 40])
 def test_outlier_scores_stay_right_where_the_tail_underflows(freedom: int) -> None:
     squared = np.array([0.0, 1.0, 10.0, 100.0, 1000.0, 1330.0, 1400.0, 5000.0, 1e6])
@@ -169,6 +238,11 @@ def test_what_a_model_does_not_tell_is_refused(rows: np.ndarray) -> None:
 
 
 def test_no_more_than_k_are_the_largest() -> None:
+    assert Wanted(responsibilities="top", top=9).remarks(4) == (
+        "output.top is 9 and k is 4: the responsibilities of all 4 clusters are told",
+    )
+    assert Wanted(responsibilities="top", top=4).remarks(4) == ()
+    assert Wanted(top=9).remarks(4) == ()
     assert {v.name: v.extra for v in variables(Wanted(responsibilities="top", top=9), 4)}["top_clusters"] == (
         ("rank", 4),
     )

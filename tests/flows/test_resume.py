@@ -320,6 +320,91 @@ def test_a_run_killed_after_labelling_makes_the_labels_again(
     assert results(out) == results(calm_command)
 
 
+def many_blocks(store: Path, out: Path) -> dict[str, Any]:
+    """A job whose label pass takes a while: many blocks, with distances."""
+    job = content(store, out, model={"k": 20}, fit={"max_iterations": 1, "sample_rows": 200})
+    job["source"] = {"store": str(store), "sample_dims": ["row"]}
+    job["compute"] = {"workers": 2, "block": "4000B"}
+    job["output"] |= {"distances": True, "margin": True}
+    return job
+
+
+def test_a_run_killed_while_labelling_goes_on_block_by_block(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, blocks = tmp_path / "many.zarr", 300
+    data = xr.Dataset({"x": (("row", "feature"), np.random.default_rng(3).random((250 * blocks, 2)))})
+    data.to_zarr(store, consolidated=False, zarr_format=3, encoding={"x": {"chunks": (250, 2)}})
+    calm, out = tmp_path / "calm", tmp_path / "out"
+    for where in (calm, out):
+        (tmp_path / f"{where.name}.yaml").write_text(yaml.safe_dump(many_blocks(store, where)))
+    assert run(["fit", str(tmp_path / "calm.yaml"), "--no-prefect"]) == 0
+    command = ["fit", str(tmp_path / "out.yaml"), "--no-prefect"]
+    with subprocess.Popen([*CLUSTERING, *command], stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and len(list(out.glob("versions/*/ledger/block-*"))) < 10:
+            pass
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    (ledger,) = out.glob("versions/*/ledger")
+    finished = len(list(ledger.glob("block-*")))
+    assert 10 <= finished < blocks
+    capsys.readouterr()
+    assert run(command) == 0
+    assert f"{finished} of {blocks} blocks are labelled already" in capsys.readouterr().err
+    record, before = (json.loads((where / "run.json").read_text()) for where in (out, calm))
+    # Pass 0 and the fit were read before the kill, and nothing of the finished blocks was after it.
+    assert before["reads"] == 1
+    assert record["reads"] == round(1 + (blocks - finished) / blocks, 6)
+    assert record["bytes_read"] == before["bytes_read"] + (blocks - finished) * 4000
+    assert record["objective"] == before["objective"]
+    assert results(out) == results(calm)
+    assert not list(out.glob("versions/*/ledger"))
+    assert not list(out.rglob("*.partial"))
+
+
+def test_another_wish_for_the_output_labels_anew(store: Path, calm: Path, tmp_path: Path) -> None:
+    def crash(name: str, work: Callable[[], Any]) -> Any:
+        result = work()
+        if name == "label":
+            raise Crash
+        return result
+
+    with pytest.raises(Crash):
+        run_fit(few_passes(store, tmp_path / "out", output={"distance": True}), Notes(), crash)
+    (staged,) = (tmp_path / "out" / "versions").iterdir()
+    assert (staged / "ledger").is_dir()
+    watch = Notes()
+    record = run_fit(few_passes(store, tmp_path / "out"), watch)
+    assert record["run"] == staged.name
+    assert not any("labelled already" in line for line in watch.said)
+    assert results(tmp_path / "out") == results(calm)
+    # And nothing at all is written where nothing is wanted any more.
+    with pytest.raises(Crash):
+        run_fit(few_passes(store, tmp_path / "none"), Notes(), crash)
+    run_fit(few_passes(store, tmp_path / "none", output={"labels": False}), Notes())
+    assert sorted(p.name for p in (tmp_path / "none" / "current").iterdir()) == ["model.zarr", "run.json"]
+
+
+def test_a_refused_prediction_leaves_the_labelled_blocks_of_an_unfinished_fit(
+    store: Path, calm: Path, tmp_path: Path
+) -> None:
+    def crash(name: str, work: Callable[[], Any]) -> Any:
+        result = work()
+        if name == "label":
+            raise Crash
+        return result
+
+    job, watch = few_passes(store, tmp_path / "out"), Notes()
+    with pytest.raises(Crash):
+        run_fit(job, Notes(), crash)
+    before = snapshot(tmp_path / "out")
+    with pytest.raises(OutputError, match="holds an unfinished fit"):
+        run_predict(str(calm), job, Notes())
+    assert snapshot(tmp_path / "out") == before
+    run_fit(job, watch)
+    assert any("12 of 12 blocks are labelled already" in line for line in watch.said)
+
+
 def test_a_prediction_is_not_written_over_an_unfinished_fit(store: Path, calm: Path, tmp_path: Path) -> None:
     job = few_passes(store, tmp_path / "out")
     with pytest.raises(Crash):

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from clustering.data.plan import Plan
 from clustering.data.source import Source, open_source
 from clustering.fitting.labelling import Wanted
-from clustering.storage.labels import SMALL_CHUNK, create_labels, in_memory
+from clustering.storage.chunking import SMALL_CHUNK
+from clustering.storage.labels import create_labels, in_memory
 
 MEMORY = 64 * 2**20
 DIMS = ("time", "lat", "lon")

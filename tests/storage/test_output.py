@@ -234,6 +234,19 @@ def test_staging_begins_empty(tmp_path: Path) -> None:
         output.publish("run")
 
 
+def test_what_an_unfinished_run_staged_stays_until_another_is_published(tmp_path: Path) -> None:
+    output = Output(tmp_path / "out")
+    for run in ("first", "other"):
+        with suppress(ArithmeticError), output.locked(lambda: "first"):
+            make_version(output, run)
+            raise ArithmeticError
+    assert [path.name for path in (output.path / "versions").iterdir()] == ["first"]
+    folder = output.stage("first", ["model.zarr", "never made"])
+    assert [path.name for path in folder.iterdir()] == ["model.zarr"]
+    publish(output, "second")
+    assert [path.name for path in (output.path / "versions").iterdir()] == ["second"]
+
+
 def test_runs_have_different_names() -> None:
     assert len({new_run() for _ in range(100)}) == 100
 

@@ -1,0 +1,106 @@
+"""How far rows are from every center: what is told of them, not what decides.
+
+All is added up from differences of a row and a center in float64, a cache-sized sub-block at a time, so that the
+distance of a row next to its center keeps its digits too. A missing feature takes no part, as in the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.data.rows import Rows
+from clustering.errors import ConfigError
+from clustering.models import covariances as kinds
+from clustering.models import divergences as geometry
+from clustering.models import gap_kernels
+from clustering.models.columns import columns_of
+from clustering.models.names import Divergence
+
+Array = NDArray[np.float64]
+
+MEASURES: Mapping[Divergence, Mapping[str, str]] = {
+    "squared_euclidean": {"long_name": "Euclidean distance"},
+    "mahalanobis": {"long_name": "Mahalanobis distance under the covariance of all rows", "units": "1"},
+    "cosine": {"long_name": "1 - cosine of the angle", "units": "1"},
+    "kullback_leibler": {"long_name": "Kullback-Leibler divergence sum(x log(x / c) - x + c)"},
+    "itakura_saito": {"long_name": "Itakura-Saito divergence sum(x / c - log(x / c) - 1)", "units": "1"},
+}
+"""What the distance of each divergence is: the root of the squared ones, the divergence itself of the others."""
+
+
+class Away(NamedTuple):
+    """Some rows with their distances."""
+
+    places: NDArray[np.intp] | slice
+    """Of the rows in their block."""
+    distances: Array
+    """From each center ``(k, m)``."""
+
+
+def from_centers(divergence: Divergence, shift: Array, centers: Array, matrix: Array, rows: Rows) -> Iterator[Away]:
+    """Tell how far rows are from the centers of k-means or soft k-means.
+
+    Parameters
+    ----------
+    shift, centers, matrix
+        As the params have them: ``(d,)``, ``(k, d)`` less the shift, and M of the Mahalanobis distance.
+
+    Raises
+    ------
+    DomainError
+        For a value that the divergence is not defined for.
+    ConfigError
+        For missing features and another divergence than squared_euclidean.
+    """
+    if rows.gaps is not None and divergence != "squared_euclidean":
+        raise ConfigError(
+            f"missing is 'marginalize' and divergence is {divergence!r}; only squared_euclidean leaves out "
+            "single features; set source.missing to 'drop'"
+        )
+    k, d = centers.shape
+    geometry.check_domain(divergence, rows.values)
+    lengths = geometry.lengths(divergence, rows.values)
+    ones, none = np.ones((k, d)), np.zeros((k, d))
+    for start, stop, columns in columns_of(rows, shift, k):
+        out, offsets = np.empty((k, stop - start)), np.empty((k, stop - start))
+        match divergence:
+            case "squared_euclidean":
+                gap_kernels.squares(columns, centers, ones, none, out, offsets)
+                np.sqrt(out, out=out)
+            case "mahalanobis":
+                kinds.factored(matrix, centers, columns, out)
+                np.sqrt(out, out=out)
+            case "cosine":
+                gap_kernels.squares(columns / lengths[start:stop], centers, ones, none, out, offsets)
+                out *= 0.5
+            case "kullback_leibler":
+                for total, center in zip(out, np.maximum(centers, geometry.TINY), strict=True):
+                    total[:] = _kullback_leibler(columns, center[:, None]).sum(axis=0)
+            case "itakura_saito":
+                for total, center in zip(out, np.maximum(centers, geometry.TINY), strict=True):
+                    total[:] = _itakura_saito(columns, center[:, None]).sum(axis=0)
+        yield Away(slice(start, stop), out)
+
+
+def _kullback_leibler(x: Array, c: Array) -> Array:
+    """Take x log(x / c) − x + c as x (u − log(1 + u)), u = (c − x) / x: that keeps its digits where x is near c."""
+    known = np.where(x > 0.0, x, 1.0)
+    u = (c - known) / known
+    far = np.log(c) - np.log(known)
+    with np.errstate(divide="ignore"):
+        logs = np.where(u < -0.5, far, np.log1p(u))
+    return np.where(x > 0.0, np.maximum(known * (u - logs), 0.0), c)
+
+
+def _itakura_saito(x: Array, c: Array) -> Array:
+    """Take x / c − log(x / c) − 1 as v − log(1 + v), v = (x − c) / c."""
+    v = (x - c) / c
+    far = np.log(x) - np.log(c)
+    with np.errstate(divide="ignore"):
+        logs = np.where(np.abs(v) > 0.5, far, np.log1p(v))
+    found: Array = np.maximum(v - logs, 0.0)
+    return found

@@ -1,0 +1,97 @@
+"""Chunks and shards of what is told of samples: integers only, no I/O.
+
+Each chunk, or shard, lies in one block of the label pass, so that whoever works on the block writes it whole, and no
+two tasks ever write the same file.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from clustering.data.plan import MIB, Plan
+from clustering.data.source import Source
+
+SMALL_CHUNK = 4096
+"""Chunks of fewer cells than this are joined to the size of a block."""
+LARGE_CHUNK = 64 * MIB
+"""Chunks of more bytes than this are cut along the dimensions beyond those of the samples."""
+MANY_FILES = 100_000
+"""Arrays of more chunks than this are written in shards."""
+
+
+class Chunking(NamedTuple):
+    """How an array is stored."""
+
+    chunks: tuple[int, ...]
+    """Length of what is decoded at once, along each dimension."""
+    shards: tuple[int, ...] | None
+    """Length of what is one file; None where that is the chunk."""
+
+
+def units(plan: Plan) -> tuple[int, ...]:
+    """Find the largest lengths, along each sample dimension, whose multiples all edges of blocks are.
+
+    Where a dimension has one block, that is its whole length.
+    """
+    found = []
+    for axis, count in enumerate(plan.grid):
+        # Blocks are counted in C order: this many lie between neighbours along the axis.
+        stride = math.prod(plan.grid[axis + 1 :])
+        edges = (plan.block(i * stride).start[axis] for i in range(count))
+        found.append(math.gcd(*edges) or plan.shape[axis])
+    return tuple(found)
+
+
+def inner_chunks(source: Source) -> tuple[tuple[int, ...], bool]:
+    """Tell in what lengths the source is decoded along its sample dimensions, and whether these lie in shards."""
+    for name in source.variables:
+        variable = source.dataset[name].variable
+        chunks = variable.encoding.get("chunks")
+        if variable.encoding.get("shards") and isinstance(chunks, tuple) and len(chunks) == variable.ndim:
+            lengths = dict(zip(variable.dims, chunks, strict=True))
+            return tuple(min(lengths[d], unit) for d, unit in zip(source.sample_dims, source.chunks, strict=True)), True
+    return source.chunks, False
+
+
+def chunking(
+    shape: tuple[int, ...],
+    whole: tuple[int, ...],
+    inner: tuple[int, ...],
+    sharded: bool,
+    extra: tuple[int, ...] = (),
+    item_bytes: int = 1,
+) -> Chunking:
+    """Choose chunks and shards.
+
+    Parameters
+    ----------
+    shape, whole
+        Lengths of the sample dimensions, and the `units` of the label pass.
+    inner, sharded
+        See `inner_chunks`.
+    extra
+        Lengths of the dimensions beyond those of the samples, which come last.
+    item_bytes
+        Size of a cell, in bytes.
+
+    Returns
+    -------
+    Chunking
+        Chunks as long as the source's, where they are not tiny and divide the blocks. In shards of whole blocks where
+        the source has shards, or where chunks would be very many files.
+    """
+    # A chunk that reaches over the end of its dimension divides it as well.
+    divides = all(u % c == 0 or u == n for c, u, n in zip(inner, whole, shape, strict=True))
+    chunks = tuple(min(c, n) for c, n in zip(inner, shape, strict=True))
+    if not divides or math.prod(chunks) < SMALL_CHUNK:
+        chunks = whole
+    room = max(1, LARGE_CHUNK // (math.prod(chunks) * item_bytes))
+    beyond = []
+    for length in reversed(extra):
+        beyond.append(min(length, room))
+        room = max(1, room // length)
+    lengths = (*chunks, *reversed(beyond))
+    files = math.prod(-(-n // c) for n, c in zip((*shape, *extra), lengths, strict=True))
+    shards = tuple(-(-u // c) * c for u, c in zip((*whole, *extra), lengths, strict=True))
+    return Chunking(lengths, shards if shards != lengths and (sharded or files > MANY_FILES) else None)

@@ -1,0 +1,140 @@
+"""What says where samples are: coordinates, their bounds, grid mappings, and what the group tells of itself.
+
+Names are those of the CF conventions (sections 5 to 7) and of GeoZarr's ``proj:`` and ``spatial:`` attributes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from clustering.data.source import Source
+
+FOREIGN = (
+    "multiscales", "omero", "ome", "plate", "well", "image-label", "labels", "bioformats2raw.layout",
+    "_ARRAY_DIMENSIONS", "coordinates",
+)  # fmt: skip
+"""Attributes of a group that describe its own arrays, which are not among the results."""
+PLACED = ("spatial:transform", "spatial:bbox", "spatial:shape", "GeoTransform")
+"""Attributes that place the whole grid, and say the wrong thing of a part of it."""
+_BOUNDS = ("bounds", "climatology")
+
+
+def frame(source: Source, taken: Collection[str]) -> xr.Dataset:
+    """Give what is written beside the results: as coordinates what are coordinates in the source, and attributes.
+
+    Parameters
+    ----------
+    taken
+        Names of results and of their own dimensions: what is called so in the source gives way.
+    """
+    data, samples = source.dataset, set(source.sample_dims)
+    kept = [str(name) for name, c in data.coords.items() if set(c.dims) <= samples and name not in taken]
+    for name in tuple(kept):
+        kept += [n for n in _bounds(data, name) if n not in kept and not {n, *map(str, data[n].dims)} & {*taken}]
+    kept += [name for name in _mapping_names(source) if name not in kept and name not in taken]
+    moved = _is_part(source)
+    made: dict[str, xr.Variable] = {}
+    for name in kept:
+        variable = data[name].variable.copy(deep=False)
+        # Times keep their units; numbers were decoded, and are kept as such.
+        timed = variable.dtype.kind in "mM" or "calendar" in variable.encoding
+        encoding = variable.encoding
+        attributes = {key: value for key, value in variable.attrs.items() if not (moved and key in PLACED)}
+        for key in _BOUNDS:
+            attributes.pop(key, None)
+            if _told(variable, key) in kept:
+                attributes[key] = _told(variable, key)
+        variable.attrs = attributes
+        variable.encoding = {k: v for k, v in encoding.items() if timed and k in ("units", "calendar", "dtype")}
+        if name not in data.coords:
+            # What goes with the samples goes with their results, not with these.
+            variable.encoding["coordinates"] = None
+        made[name] = variable
+    coordinates = {name: variable for name, variable in made.items() if name in data.coords}
+    others = {name: variable for name, variable in made.items() if name not in coordinates}
+    return xr.Dataset(others, coordinates, _attributes(data.attrs, moved))
+
+
+def references(source: Source, carried: xr.Dataset, dims: tuple[str, ...]) -> dict[str, Any]:
+    """Give the attributes that lead from a result on these dimensions to what `frame` carries."""
+    found: dict[str, Any] = {}
+    auxiliary = [
+        str(name)
+        for name, c in carried.coords.items()
+        if name not in carried.dims and set(c.dims) <= set(dims) and " " not in str(name)
+    ]
+    if auxiliary:
+        found["coordinates"] = " ".join(auxiliary)
+    mapping = _mapping(source)
+    if mapping and all(name in carried.variables for name in _names_of(mapping)):
+        found["grid_mapping"] = mapping
+    about = _attributes(source.dataset[source.variables[0]].attrs, _is_part(source))
+    return found | {key: value for key, value in about.items() if key.startswith(("proj:", "spatial:"))}
+
+
+def _told(variable: xr.Variable, key: str) -> Any:
+    """Read an attribute that xarray may have moved to the encoding."""
+    return variable.attrs.get(key, variable.encoding.get(key))
+
+
+def _bounds(data: xr.Dataset, name: str) -> Iterator[str]:
+    """Name the variables that bound the cells of a coordinate."""
+    for key in _BOUNDS:
+        bounds = _told(data[name].variable, key)
+        if bounds in data.variables and set(data[name].dims) < set(data[bounds].dims):
+            yield str(bounds)
+
+
+def _mapping(source: Source) -> str | None:
+    """Find the grid mapping of the variables; without one, the only scalar that describes one."""
+    for name in source.variables:
+        mapping = _told(source.dataset[name].variable, "grid_mapping")
+        if mapping:
+            return str(mapping)
+    described = [
+        str(name)
+        for name, variable in source.dataset.variables.items()
+        if not variable.dims and {"grid_mapping_name", "crs_wkt"} & {*variable.attrs}
+    ]
+    return described[0] if len(described) == 1 else None
+
+
+def _names_of(mapping: str) -> list[str]:
+    """Take the names out of ``crs`` or ``crs: x y other: lat lon``."""
+    words = mapping.split()
+    return [word[:-1] for word in words if word.endswith(":")] or words
+
+
+def _mapping_names(source: Source) -> list[str]:
+    mapping = _mapping(source)
+    variables = source.dataset.variables
+    return [n for n in _names_of(mapping or "") if n in variables and not variables[n].dims]
+
+
+def _is_part(source: Source) -> bool:
+    """Tell whether a selection took a part of the grid that the source's transforms describe."""
+    recipe = source.recipe or {}
+    selected = {*(recipe.get("select") or {}), *(recipe.get("isel") or {})}
+    variable = source.dataset[source.variables[0]]
+    placed = variable.attrs.get("spatial:dimensions") or source.dataset.attrs.get("spatial:dimensions")
+    return bool(selected & {*(placed or [d for d in variable.dims if d in source.sample_dims][-2:])})
+
+
+def _attributes(attributes: Mapping[Any, Any], moved: bool) -> dict[str, Any]:
+    """Keep the attributes that results may carry too and that JSON can hold."""
+    found = {}
+    for key, value in attributes.items():
+        if key in FOREIGN or (moved and key in PLACED):
+            continue
+        plain = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+        try:
+            json.dumps(plain)
+        except (TypeError, ValueError):
+            continue
+        found[str(key)] = plain
+    return found

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from sklearn.cluster import KMeans as Peer
+
+import clustering as c
+from clustering.data.rows import Rows, in_memory_rows
+from clustering.errors import ConfigError
+from clustering.models import covariances as kinds
+from clustering.models.divergences import DomainError
+from clustering.models.kmeans import KMeansParams
+from tests import brute
+
+
+def distances(model: Any, params: Any, rows: Rows) -> np.ndarray:
+    """Distances of all rows ``(n, k)``."""
+    found = np.full((len(rows), params.k), np.nan)
+    for away in model.distances(params, rows):
+        assert np.isnan(found[away.places]).all()
+        found[away.places] = away.distances.T
+    assert not np.isnan(found).any()
+    return found
+
+
+def params_of(centers: np.ndarray, matrix: np.ndarray | None = None, shift: float = 0.0) -> KMeansParams:
+    d = centers.shape[1]
+    return KMeansParams(np.full(d, shift), centers - shift, matrix=np.zeros((0, 0)) if matrix is None else matrix)
+
+
+@pytest.mark.parametrize("d", [1, 3, 40])
+def test_squared_euclidean_gives_the_euclidean_distance(d: int) -> None:
+    values = brute.blobs(0, 3000, d, 5)
+    peer = Peer(5, n_init=1, random_state=0).fit(values)
+    found = distances(c.KMeans(5), params_of(peer.cluster_centers_, shift=0.5), in_memory_rows(values))
+    np.testing.assert_allclose(found, peer.transform(values), rtol=1e-9, atol=1e-7)
+    np.testing.assert_allclose(found, cdist(values, peer.cluster_centers_), rtol=1e-12, atol=1e-14)
+
+
+def test_float32_rows_far_from_zero_keep_their_digits() -> None:
+    values = (1e5 + brute.blobs(1, 500, 2, 3)).astype(np.float32)
+    centers = values[:3].astype(np.float64) + 1e-6
+    found = distances(c.KMeans(3), params_of(centers, shift=1e5), in_memory_rows(values))
+    np.testing.assert_allclose(found, cdist(values.astype(np.float64), centers), rtol=1e-4, atol=0)
+    assert (np.diagonal(found[:3]) > 0).all()
+
+
+@pytest.mark.parametrize("d", [2, 30])
+def test_mahalanobis_is_under_the_covariance_of_all_rows(d: int) -> None:
+    values = brute.blobs(2, 800, d, 4) @ np.random.default_rng(0).standard_normal((d, d))
+    fit = c.fit(values, c.KMeans(4, "mahalanobis"), seed=1)
+    inverse = np.linalg.inv(np.cov(values.T, bias=True).reshape(d, d))
+    expected = cdist(values, fit.centers, "mahalanobis", VI=inverse)
+    np.testing.assert_allclose(fit.distances(values), expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["cosine", "kullback_leibler", "itakura_saito"])
+@pytest.mark.parametrize("make", [c.KMeans, lambda k, name: c.SoftKMeans(k, 2.0, name)], ids=["hard", "soft"])
+def test_other_divergences_are_told_as_they_are(name: Any, make: Any) -> None:
+    values = np.abs(brute.blobs(3, 700, 5, 3)) + 0.01
+    if name == "kullback_leibler":
+        values[::7, 2] = 0.0
+    fit = c.fit(values, make(3, name))
+    expected = brute.divergences(name, values, fit.centers)
+    np.testing.assert_allclose(fit.distances(values), expected, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["cosine", "kullback_leibler", "itakura_saito"])
+def test_a_row_next_to_its_center_keeps_its_digits(name: Any) -> None:
+    center = np.array([[0.5, 0.5, 0.5, 0.5]])
+    step = np.array([[1.0, -1.0, 1.0, -1.0]]) * 2.0**-21
+    found = distances(c.KMeans(1, name), params_of(center), in_memory_rows(center + step))
+    # All are φ″/2 times the squared step there, with φ″ = 1, 1/c and 1/c².
+    expected = {"cosine": 0.5, "kullback_leibler": 1.0, "itakura_saito": 2.0}[name] * float(np.sum(step**2))
+    np.testing.assert_allclose(found, [[expected]], rtol=1e-5)
+
+
+def test_an_empty_count_of_a_center_is_far_but_finite() -> None:
+    found = distances(c.KMeans(2, "kullback_leibler"), params_of(np.array([[0.0, 1.0], [1.0, 1.0]])),
+                      in_memory_rows(np.array([[1.0, 1.0], [0.0, 1.0]])))  # fmt: skip
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found[:, 1], [0.0, 1.0])
+    np.testing.assert_allclose(found[1, 0], 0.0, atol=1e-300)
+    assert found[0, 0] > 700
+
+
+@pytest.mark.parametrize("kind", brute.KINDS)
+@pytest.mark.parametrize("d", [3, 30])
+def test_components_are_as_far_as_their_covariances_say(kind: Any, d: int) -> None:
+    params = brute.random_params(4, kind, 4, d)
+    values = brute.blobs(5, 600, d, 4)
+    found = distances(c.GaussianMixture(4, kind), params, in_memory_rows(values))
+    for i in range(4):
+        inverse = np.linalg.inv(kinds.as_full(kind, params.covariances, i, d))
+        expected = cdist(values, (params.shift + params.centers)[i : i + 1], "mahalanobis", VI=inverse)
+        np.testing.assert_allclose(found[:, i], expected[:, 0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", brute.KINDS)
+def test_of_rows_with_gaps_what_was_observed_counts(kind: Any) -> None:
+    params = brute.random_params(6, kind, 3, 4)
+    values = brute.holes(7, brute.blobs(8, 400, 4, 3), 0.15)
+    found = distances(c.GaussianMixture(3, kind), params, in_memory_rows(values, gaps=True))
+    for r, row in enumerate(values):
+        o = np.flatnonzero(~np.isnan(row))
+        for i in range(3):
+            away = row[o] - (params.shift + params.centers[i])[o]
+            covariance = kinds.as_full(kind, params.covariances, i, 4)[np.ix_(o, o)]
+            assert found[r, i] == pytest.approx(np.sqrt(away @ np.linalg.solve(covariance, away)), rel=1e-9)
+
+
+def test_of_rows_with_gaps_the_distance_is_over_what_was_observed() -> None:
+    values = brute.holes(9, brute.blobs(10, 1500, 3, 3), 0.2)
+    centers = brute.blobs(11, 3, 3, 3)
+    found = distances(c.KMeans(3), params_of(centers), in_memory_rows(values, gaps=True))
+    np.testing.assert_allclose(found**2, brute.divergences("squared_euclidean", values, centers), rtol=1e-12)
+
+
+def test_what_has_no_distance_is_refused() -> None:
+    with pytest.raises(DomainError, match="itakura_saito compares numbers above zero"):
+        distances(c.KMeans(1, "itakura_saito"), params_of(np.ones((1, 2))), in_memory_rows(np.zeros((1, 2))))
+    holed = in_memory_rows(np.array([[1.0, np.nan]]), gaps=True)
+    with pytest.raises(ConfigError, match="only squared_euclidean leaves out single features"):
+        distances(c.KMeans(1, "cosine"), params_of(np.ones((1, 2))), holed)

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import clustering as c
+from clustering.data.source import Source, open_source
+from clustering.errors import OutputError
+from clustering.execution.engine import connect
+from clustering.execution.passes import Passed, Rounds, rounds
+from clustering.fitting.labelling import LabelStatistics, Wanted
+from clustering.storage import label_pass
+from clustering.storage.label_pass import LABELS, write_labels
+from clustering.storage.ledger import FOLDER, Ledger
+
+MIXTURE = c.GaussianMixture(3, "diagonal")
+WANTED = Wanted(responsibilities="max", margin=True)
+BLOCKS = 12
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    values = np.random.default_rng(0).standard_normal((6000, 2)) * [1.0, 3.0]
+    path = tmp_path_factory.mktemp("store") / "rows.zarr"
+    data = xr.Dataset({"x": (("row", "feature"), values)})
+    data.to_zarr(path, consolidated=False, zarr_format=3, encoding={"x": {"chunks": (500, 2)}})
+    return path
+
+
+@pytest.fixture(scope="module")
+def fit(store: Path) -> c.Fit:
+    return c.fit(store, MIXTURE, sample_dims=["row"], max_iterations=3)
+
+
+@contextmanager
+def at_work(store: Path, cluster: Any = "threads") -> Iterator[Rounds]:
+    source: Source = open_source(store, sample_dims=["row"])
+    plan = source.plan(block_bytes=8000, whole_chunks=False)
+    assert len(plan) == BLOCKS
+    with connect(cluster, 2) as engine, rounds(source, plan, engine, memory=2**26, keep=False) as inside:
+        yield inside
+
+
+def attempt(store: Path, fit: c.Fit, folder: Path, wanted: Wanted = WANTED, **options: Any) -> Passed:
+    with at_work(store, **options) as inside:
+        return write_labels(inside, fit.model, fit.params, folder, {"run": "a1"}, wanted)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted((folder / LABELS).rglob("*")) if f.is_file()}
+
+
+def bits(passed: Passed) -> bytes:
+    sums: LabelStatistics = passed.statistics[0]
+    return pickle.dumps((sums.objective, sums.weight.tobytes(), sums.rows.tobytes(), sums.entropy))
+
+
+@pytest.fixture(scope="module")
+def calm(store: Path, fit: c.Fit, tmp_path_factory: pytest.TempPathFactory) -> tuple[Passed, dict[str, bytes]]:
+    folder = tmp_path_factory.mktemp("calm")
+    passed = attempt(store, fit, folder)
+    assert passed.reading.blocks == BLOCKS
+    assert len(Ledger(str(folder / FOLDER))) == BLOCKS
+    return passed, content(folder)
+
+
+class Stop(BaseException):
+    pass
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, records: int) -> None:
+    """End the process, as far as a process can survive it, before a further record is written."""
+    keep = Ledger.keep
+
+    def limited(self: Ledger, index: int, statistics: Any) -> None:
+        if len(self) >= records:
+            raise Stop
+        keep(self, index, statistics)
+
+    monkeypatch.setattr(Ledger, "keep", limited)
+
+
+@pytest.mark.parametrize("cluster", ["synchronous", "local"])
+def test_finished_blocks_are_neither_read_nor_made_again(
+    cluster: str, store: Path, fit: c.Fit, calm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        stop_after(patched, 5)
+        with pytest.raises(Stop):
+            attempt(store, fit, tmp_path, cluster="synchronous")
+    ledger = Ledger(str(tmp_path / FOLDER))
+    assert len(ledger) == 5
+    touched = {f: os.stat(tmp_path / f).st_mtime_ns for f in content(tmp_path)}
+    told: list[int] = []
+    with at_work(store, cluster) as inside:
+        again = write_labels(inside, fit.model, fit.params, tmp_path, {"run": "a1"}, WANTED, told.append)
+    assert told == [5]
+    assert again.reading.blocks == BLOCKS - 5
+    assert again.reading.bytes == (BLOCKS - 5) * 8000
+    passed, files = calm
+    assert bits(again) == bits(passed)
+    assert content(tmp_path) == files
+    # The block that had no record yet was written all the same; the five before were left alone.
+    same = [f for f, time in touched.items() if os.stat(tmp_path / f).st_mtime_ns == time]
+    assert sum("/c/" in f for f in same) == 5 * 3
+    # A third attempt finds all of it.
+    third = attempt(store, fit, tmp_path)
+    assert third.reading.blocks == 0
+    assert bits(third) == bits(passed)
+
+
+def test_what_is_lost_is_made_again(store: Path, fit: c.Fit, calm: Any, tmp_path: Path) -> None:
+    attempt(store, fit, tmp_path)
+    ledger = Ledger(str(tmp_path / FOLDER))
+    (tmp_path / LABELS / "labels" / "c" / "3").unlink()
+    (tmp_path / LABELS / "responsibility" / "c" / "3").unlink()
+    (tmp_path / LABELS / "margin" / "c" / "7").write_bytes(b"")
+    (tmp_path / LABELS / "margin" / "c" / "8.0123.partial").write_bytes(b"half")
+    ledger.drop(9)
+    damaged = ledger._file(10)
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    again = attempt(store, fit, tmp_path)
+    assert again.reading.blocks == 4
+    passed, files = calm
+    assert bits(again) == bits(passed)
+    assert content(tmp_path) == files
+
+
+@pytest.mark.parametrize("other", ["variables", "params", "header"])
+def test_another_wish_starts_anew(other: str, store: Path, fit: c.Fit, tmp_path: Path) -> None:
+    attempt(store, fit, tmp_path)
+    wanted = WANTED
+    match other:
+        case "variables":
+            wanted = Wanted(distance=True)
+        case "params":
+            fit = c.fit(store, MIXTURE, sample_dims=["row"], max_iterations=4)
+        case "header":
+            (tmp_path / FOLDER / "wish.json").write_text("nonsense")
+    assert attempt(store, fit, tmp_path, wanted).reading.blocks == BLOCKS
+    with xr.open_zarr(tmp_path / LABELS, consolidated=False, chunks=None) as found:
+        expected = {"labels", "distance"} if other == "variables" else {"labels", "responsibility", "margin"}
+        assert set(found.data_vars) == expected
+        np.testing.assert_array_equal(found["labels"], fit.predict(store, sample_dims=["row"]))
+
+
+def test_files_that_vanish_again_and_again_end_in_one_line(
+    store: Path, fit: c.Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = Ledger.keep
+
+    def vanish(self: Ledger, index: int, statistics: Any) -> None:
+        if index == 2:
+            (tmp_path / LABELS / "labels" / "c" / "2").unlink()
+        keep(self, index, statistics)
+
+    monkeypatch.setattr(label_pass.Ledger, "keep", vanish)
+    with pytest.raises(OutputError, match="are missing although they were written twice") as caught:
+        attempt(store, fit, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path / LABELS) in str(caught.value)
