@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -15,8 +13,12 @@ import zarr
 from xarray.backends import BackendArray
 from xarray.backends.zarr import FillValueCoder
 from xarray.core import indexing
+from zarr.abc.store import Store
 
-from clustering.errors import SourceError, nearest
+from clustering.data.faults import Unlisted, told
+from clustering.data.stores import connect, entries, listable, shown
+from clustering.data.unlisted import unlisted_dataset
+from clustering.errors import ClusteringError, SourceError, nearest
 
 BARE = "values"
 """Name given to the variable of a bare array."""
@@ -61,66 +63,81 @@ def bare_dataset(array: zarr.Array[Any]) -> xr.Dataset:
     return decoded
 
 
-def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]) -> xr.Dataset:
+def open_store(
+    store: str, group: str | None, storage_options: Mapping[str, Any], names: Iterable[str] = ()
+) -> xr.Dataset:
     """Open a Zarr group, or a bare array, without reading any data but the index coordinates.
+
+    Parameters
+    ----------
+    names
+        Variables that will be asked for: a store that cannot list its keys has no other way to tell what it holds.
 
     Raises
     ------
     SourceError
         If there is no Zarr store, or no such group in it.
+    StoreError
+        If the store cannot be reached or refuses.
     """
-    where = store if group is None else f"{store} (group {group!r})"
-    options = dict(storage_options) or None
+    url = shown(store)
+    where = url if group is None else f"{url} (group {group!r})"
+    opened: Store | None = None
     try:
-        node = zarr.open(store, path=group or "", mode="r", storage_options=options)
-        if isinstance(node, zarr.Array):
-            return bare_dataset(node)
-        return xr.open_dataset(
-            store, engine="zarr", group=group, chunks=None, cache=False, consolidated=False, storage_options=options
-        )
+        with told(url, (FileNotFoundError, NotImplementedError)):
+            opened = connect(store, storage_options)
+            node = zarr.open(opened, path=group or "", mode="r")
+            if isinstance(node, zarr.Array):
+                return bare_dataset(node)
+            if not listable(opened):
+                return unlisted_dataset(opened, node, names, url)
+            return xr.open_dataset(
+                opened, engine="zarr", group=group, chunks=None, cache=False, consolidated=False  # type: ignore[arg-type]
+            )
+    except ClusteringError:
+        raise
     except (FileNotFoundError, KeyError) as error:
-        if group is not None and _is_group(store, options):
-            members = zarr.open_group(store, mode="r", storage_options=options).members(max_depth=_LISTED_DEPTH)
-            children = [key for key, _ in members]
-            raise SourceError(f"no group {group!r} in {store}; {nearest(group, children)}") from error
-        if "://" not in store and not Path(store).exists():
-            raise SourceError(f"no store at {store!r}; check source.store (a path or a URL of a Zarr store)") from error
-        raise SourceError(f"{where!r} holds no Zarr array or group; name one, or convert it with 'ingest'") from error
+        if opened is not None and group is not None and (children := _children(opened)) is not None:
+            raise SourceError(f"no group {group!r} in {url}; {nearest(group, children)}") from error
+        refused = "; it answers 403 for what is not there, so check the credentials too" if _unlisted(opened) else ""
+        raise SourceError(
+            f"{where!r} holds no Zarr array or group; name one, or convert it with 'ingest'{refused}"
+        ) from error
     except (OSError, ValueError, TypeError, ImportError) as error:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise SourceError(f"cannot open {where!r}: {reason}; check the path, the group and the credentials") from error
 
 
-def _is_group(store: str, options: dict[str, Any] | None) -> bool:
+def _unlisted(store: Store | None) -> bool:
+    return isinstance(store, Unlisted)
+
+
+def _children(store: Store) -> list[str] | None:
+    """Name what the root group of a store holds; None where there is no root group."""
     try:
-        zarr.open_group(store, mode="r", storage_options=options)
+        root = zarr.open_group(store, mode="r")
+        return [key for key, _ in root.members(max_depth=_LISTED_DEPTH)] if listable(store) else []
     except (OSError, KeyError, ValueError):
-        return False
-    return True
+        return None
 
 
 def store_fingerprint(store: str, group: str | None, names: Iterable[str], options: Mapping[str, Any]) -> str:
-    """Digest what identifies stored variables: metadata and, on a local disk, names, sizes and times of files.
+    """Digest what identifies stored variables: metadata, and keys, sizes and versions of what is stored.
+
+    Of a store that cannot list its keys, the metadata alone.
 
     Returns
     -------
     str
         Hexadecimal SHA-256.
     """
-    node = zarr.open(store, path=group or "", mode="r", storage_options=dict(options) or None)
     digest = hashlib.sha256()
-    root = Path(store.removeprefix("file://"), (group or "").strip("/"))
-    for name in [""] if isinstance(node, zarr.Array) else sorted(names):
-        array = node if isinstance(node, zarr.Array) else node[name]
-        digest.update(json.dumps([name, array.metadata.to_dict()], default=str, sort_keys=True).encode())
-        for entry in islice(_files(root / name), LISTED):
-            digest.update(repr(entry).encode())
+    with told(shown(store)):
+        opened = connect(store, options)
+        node = zarr.open(opened, path=group or "", mode="r")
+        for name in [""] if isinstance(node, zarr.Array) else sorted(names):
+            array = node if isinstance(node, zarr.Array) else node[name]
+            digest.update(json.dumps([name, array.metadata.to_dict()], default=str, sort_keys=True).encode())
+            for entry in islice(entries(opened, array.path) or (), LISTED):
+                digest.update(repr((entry.key.removeprefix(array.path), entry.size, entry.version)).encode())
     return digest.hexdigest()
-
-
-def _files(folder: Path) -> Iterator[tuple[str, int, int]]:
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            status = os.stat(os.path.join(root, name))
-            yield os.path.relpath(os.path.join(root, name), folder), status.st_size, status.st_mtime_ns

@@ -18,8 +18,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.data import layout, opening, selection
+from clustering.data.faults import told
 from clustering.data.plan import MIB, Block, Plan, plan_blocks
 from clustering.data.rows import MISSING, Missing, Rows, unit_weights
+from clustering.data.stores import shown
 from clustering.errors import ConfigError, DataError
 
 _COSINE = re.compile(r"cos\((\w+)\)")
@@ -204,7 +206,8 @@ class Source:
     def preview(self, most: int = 1000) -> xr.Dataset:
         """Thin the sample grid to at most `most` cells a side and read it, for a picture."""
         steps = {d: slice(None, None, max(1, -(-self.dataset.sizes[d] // most))) for d in self.sample_dims}
-        return self.dataset[list(self.variables)].isel(steps).load()
+        with told(self._place):
+            return self.dataset[list(self.variables)].isel(steps).load()
 
     def _values(self, block: Block) -> NDArray[Any]:
         region = dict(zip(self.sample_dims, block.slices, strict=True))
@@ -212,7 +215,7 @@ class Source:
         for name in self.variables:
             array = self.dataset[name].variable.isel(region)
             order = (*self.sample_dims, *(d for d in self.feature_dims if d in array.dims))
-            columns.append(_loaded(array.transpose(*order)).reshape(math.prod(block.shape), -1))
+            columns.append(self._loaded(array.transpose(*order)).reshape(math.prod(block.shape), -1))
         if len(columns) == 1:
             return np.ascontiguousarray(columns[0], self.dtype)
         return np.concatenate(columns, axis=1, dtype=self.dtype, casting="unsafe")
@@ -237,9 +240,19 @@ class Source:
     def _on_grid(self, array: xr.DataArray, block: Block) -> NDArray[Any]:
         region = {d: s for d, s in zip(self.sample_dims, block.slices, strict=True) if d in array.dims}
         part = array.variable.isel(region)
-        values = _loaded(part.transpose(*region))
+        values = self._loaded(part.transpose(*region))
         lengths = [n if d in region else 1 for d, n in zip(self.sample_dims, block.shape, strict=True)]
         return np.broadcast_to(values.reshape(lengths), block.shape).reshape(-1)
+
+    def _loaded(self, variable: xr.Variable) -> NDArray[Any]:
+        """Read a variable; a dask array on this thread, as this is a task already."""
+        with told(self._place):
+            data = variable.data
+            return np.asarray(data.compute(scheduler="synchronous") if variable.chunks is not None else data)
+
+    @property
+    def _place(self) -> str:
+        return "the data" if self.recipe is None else shown(self.recipe["data"])
 
     def _refuse(self, values: NDArray[Any], bad: NDArray[np.bool_], block: Block) -> None:
         """Raise for infinities, and for NaN where rows with missing features are an error."""
@@ -263,12 +276,6 @@ def _truth(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Read a mask, where decoding may have turned zeros that equal the fill value into NaN."""
     used: NDArray[np.bool_] = ((values == values) & (values != 0)).astype(bool)
     return used
-
-
-def _loaded(variable: xr.Variable) -> NDArray[Any]:
-    """Read a variable; a dask array on this thread, as this is a task already."""
-    data = variable.data
-    return np.asarray(data.compute(scheduler="synchronous") if variable.chunks is not None else data)
 
 
 def _finite_rows(values: NDArray[Any]) -> NDArray[np.bool_]:
@@ -333,7 +340,7 @@ def open_source(
         ``drop``, the default, leaves out rows with a NaN in any feature; ``error`` refuses them; ``marginalize`` keeps
         what was observed of them.
     storage_options
-        As fsspec takes them. Credentials belong in the environment.
+        As fsspec takes them. Credentials belong in the environment; those given here stay in memory.
 
     Raises
     ------
@@ -359,7 +366,10 @@ def open_source(
         # Another process may stand in another folder.
         data = data if "://" in data else str(Path(data).absolute())
         recipe = {**options, "data": data}
-        dataset = opening.open_store(data, group, storage_options or {})
+        cosine = _COSINE.fullmatch(weights) if isinstance(weights, str) else None
+        beside = (mask, cosine[1] if cosine else weights, labels)
+        named = [*(variables or ()), *(name for name in beside if isinstance(name, str))]
+        dataset = opening.open_store(data, group, storage_options or {}, named)
     else:
         dataset = layout.in_memory(data)
     names = layout.choose_variables(dataset, variables)
