@@ -89,7 +89,7 @@ def open_bucket(url: str, options: Mapping[str, Any], where: str) -> Store:
         ) from error
 
 
-def s3_config(options: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any] | None:
+def s3_config(options: Mapping[str, Any], environment: Mapping[str, str]) -> Any:
     """Say options of s3fs in the words of obstore.
 
     Returns
@@ -123,7 +123,7 @@ def s3_config(options: Mapping[str, Any], environment: Mapping[str, str]) -> dic
     return config
 
 
-def gcs_config(options: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any] | None:
+def gcs_config(options: Mapping[str, Any], environment: Mapping[str, str]) -> Any:
     """Say options of gcsfs in the words of obstore.
 
     Returns
@@ -154,11 +154,11 @@ def http_headers(options: Mapping[str, Any]) -> dict[str, str] | None:
     return dict(flat.pop("headers", None) or {}) if not flat.keys() - {"headers"} else None
 
 
-def _s3(url: str, config: dict[str, Any], where: str) -> Store:
+def _s3(url: str, config: Any, where: str) -> Store:
     from obstore.store import S3Store
 
     place = urlsplit(url)
-    provider = None
+    provider: Any = None
     if not config.get("skip_signature") and "access_key_id" not in config:
         if not (os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY")):
             provider = aws_credentials
@@ -202,7 +202,7 @@ def aws_credentials() -> dict[str, Any]:
     }
 
 
-def _gcs(url: str, config: dict[str, Any]) -> Store:
+def _gcs(url: str, config: Any) -> Store:
     from obstore.store import GCSStore
 
     place = urlsplit(url)
@@ -238,7 +238,8 @@ def _fsspec(url: str, options: Mapping[str, Any], where: str) -> Store:
         # A listing that was made before may miss what has been written since.
         given.setdefault("use_listings_cache", False)
     if "::" not in url and protocol in ("s3", "s3a"):
-        # One place tries again, not three inside each other.
+        # One place tries again, not three inside each other; and a size is not asked for before every read.
+        given.setdefault("max_concurrency", 1)
         config = dict(given.get("config_kwargs") or {})
         given["config_kwargs"] = {"retries": {"total_max_attempts": 1}, **config}
     try:

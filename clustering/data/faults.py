@@ -7,7 +7,7 @@ import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
@@ -37,6 +37,16 @@ _WORDS = {
     500: "internal error",
     503: "slow down",
 }
+_UNKNOWN, _ELSEWHERE = "no credentials were found", "the bucket is in another region"
+_REMEDIES = {
+    301: "set AWS_REGION to the region of the bucket",
+    400: "check the credentials and the region",
+    401: "check the credentials",
+    403: "check the credentials and what they may read",
+    404: "check the URL",
+    _UNKNOWN: "set them in the environment, or storage_options {anon: true} for a public store",
+    _ELSEWHERE: "set AWS_REGION to its region",
+}
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -50,8 +60,10 @@ def status(error: BaseException) -> int | None:
     for link in _chain(error):
         answer = getattr(link, "response", None)
         code = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(answer, dict) else None
-        for found in (code, getattr(link, "status", None), getattr(link, "code", None)):
-            if str(found).isdigit() and 100 <= int(str(found)) < 600:
+        # Of aiohttp and of gcsfs; other errors have attributes of these names that mean something else.
+        held = {"ClientResponseError": "status", "HttpError": "code"}.get(type(link).__name__)
+        for found in (code, getattr(link, held, None) if held else None):
+            if str(found).isdigit():
                 return int(str(found))
         told = _STATUS.search(str(link))
         if told:
@@ -107,28 +119,22 @@ def sentence(error: BaseException, where: str, key: str | None = None) -> str:
     key = key.partition("?")[0] if key else None
     number, word = status(error), code(error)
     if number is None:
-        names = [type(link).__name__ for link in _chain(error)]
-        local = isinstance(error, OSError) and error.strerror and type(error).__module__ == "builtins"
-        fault = str(error.strerror).lower() if local and isinstance(error, OSError) else "no answer"
-        if any("Credentials" in name for name in names):
-            fault = "no credentials were found"
+        names = " ".join(type(link).__name__ for link in _chain(error))
+        fault = "no answer"
+        if isinstance(error, OSError) and error.strerror and "://" not in where:
+            fault = error.strerror.lower()
+        elif "Credentials" in names:
+            fault = _UNKNOWN
         elif "redirect" in str(error):
-            fault = "the bucket is in another region"
-        elif any("Timeout" in name for name in names) or "timed out" in str(error):
+            fault = _ELSEWHERE
+        elif "Timeout" in names or "timed out" in str(error):
             fault = "no answer in time"
     else:
-        fault = " ".join(str(part) for part in (number, word or _WORDS.get(number, "")) if part)
-    remedy = {
-        301: "set AWS_REGION to the region of the bucket",
-        400: "check the credentials and the region",
-        401: "check the credentials",
-        403: "check the credentials and what they may read",
-        404: "check the URL",
-    }.get(number or 0, "check the network and the endpoint, and run the job again")
-    if fault == "the bucket is in another region":
-        remedy = "set AWS_REGION to its region"
-    elif fault == "no credentials were found":
-        remedy = "set them in the environment, or storage_options {anon: true} for a public store"
+        word = _WORDS.get(number, "") if word in ("", str(number)) else word
+        fault = f"{number} {word}".rstrip()
+    remedy = _REMEDIES.get(number or fault, "check the network and the endpoint, and run the job again")
+    if "://" not in where:
+        remedy = "check the disk and what may be read there"
     return f"cannot read {where}{f', key {key!r}' if key else ''}: {fault}; {remedy}"
 
 
@@ -198,7 +204,7 @@ class Retried(WrapperStore[Store]):
                 if tried < TRIES and _passing(error):
                     # Jitter keeps many workers from asking again in step.
                     await asyncio.sleep(random.random() * min(LONGEST_WAIT, FIRST_WAIT * 2**tried))
-                elif _of_a_store(error) and not forbidden(error):
+                elif _of_a_store(error):
                     raise StoreError(sentence(error, self.where, key)) from None
                 else:
                     raise

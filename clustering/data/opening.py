@@ -15,8 +15,9 @@ from xarray.backends.zarr import FillValueCoder
 from xarray.core import indexing
 from zarr.abc.store import Store
 
+from clustering.data.addresses import shown
 from clustering.data.faults import Unlisted, told
-from clustering.data.stores import connect, entries, listable, shown
+from clustering.data.stores import connect, entries, listable
 from clustering.data.unlisted import unlisted_dataset
 from clustering.errors import ClusteringError, SourceError, nearest
 
@@ -82,7 +83,7 @@ def open_store(
     """
     url = shown(store)
     where = url if group is None else f"{url} (group {group!r})"
-    opened: Store | None = None
+    opened: Any = None
     try:
         with told(url, (FileNotFoundError, NotImplementedError)):
             opened = connect(store, storage_options)
@@ -91,25 +92,21 @@ def open_store(
                 return bare_dataset(node)
             if not listable(opened):
                 return unlisted_dataset(opened, node, names, url)
-            return xr.open_dataset(
-                opened, engine="zarr", group=group, chunks=None, cache=False, consolidated=False  # type: ignore[arg-type]
-            )
+            return xr.open_dataset(opened, engine="zarr", group=group, chunks=None, cache=False, consolidated=False)
     except ClusteringError:
         raise
     except (FileNotFoundError, KeyError) as error:
         if opened is not None and group is not None and (children := _children(opened)) is not None:
             raise SourceError(f"no group {group!r} in {url}; {nearest(group, children)}") from error
-        refused = "; it answers 403 for what is not there, so check the credentials too" if _unlisted(opened) else ""
+        refused = ""
+        if isinstance(opened, Unlisted):
+            refused = "; it answers 403 for what is not there, so check the credentials too"
         raise SourceError(
             f"{where!r} holds no Zarr array or group; name one, or convert it with 'ingest'{refused}"
         ) from error
     except (OSError, ValueError, TypeError, ImportError) as error:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise SourceError(f"cannot open {where!r}: {reason}; check the path, the group and the credentials") from error
-
-
-def _unlisted(store: Store | None) -> bool:
-    return isinstance(store, Unlisted)
 
 
 def _children(store: Store) -> list[str] | None:

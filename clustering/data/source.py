@@ -18,10 +18,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.data import layout, opening, selection
+from clustering.data.addresses import shown
 from clustering.data.faults import told
 from clustering.data.plan import MIB, Block, Plan, plan_blocks
 from clustering.data.rows import MISSING, Missing, Rows, unit_weights
-from clustering.data.stores import shown
 from clustering.errors import ConfigError, DataError
 
 _COSINE = re.compile(r"cos\((\w+)\)")

@@ -12,20 +12,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, WrapperStore, ZipStore
 
+from clustering.data.addresses import BUCKETS, check_url, local_path, shown
 from clustering.data.buckets import open_bucket
 from clustering.data.faults import Unlisted, code, forbidden, told
 from clustering.errors import ConfigError, SourceError
 
+__all__ = ["Entry", "connect", "entries", "listable", "shown"]
+
 _SETTINGS = ("AWS_", "GOOGLE_", "STORAGE_", "AZURE_")
 """Starts of the environment variables that say where and as whom to connect."""
-_BUCKETS = ("s3", "s3a", "gs", "gcs", "http", "https")
 _LOCK = threading.Lock()
 
 
@@ -39,56 +41,6 @@ class Entry:
     """In bytes."""
     version: str | int | None
     """Changes with the content: modification time in nanoseconds of a file, ETag of an object, CRC of a zip member."""
-
-
-def shown(url: str) -> str:
-    """Name a store where people read it: the URL without user, password and query."""
-    if "://" not in url:
-        return url
-    return "::".join(_bare(part) for part in url.split("::"))
-
-
-def _bare(url: str) -> str:
-    protocol, sign, rest = url.partition("://")
-    if not sign:
-        return url
-    host, slash, path = rest.partition("/")
-    path = (slash + path).partition("?")[0]
-    return f"{protocol}://{host.partition('?')[0].rpartition('@')[2]}{path}"
-
-
-def check_url(url: str) -> None:
-    """Refuse a URL that holds a secret.
-
-    Raises
-    ------
-    ConfigError
-        For a URL with a password or a query; the message shows neither.
-    """
-    for part in url.split("::") if "://" in url else ():
-        protocol, sign, rest = part.partition("://")
-        if not sign:
-            continue
-        user, at, _ = rest.partition("/")[0].rpartition("@")
-        if at and (":" in user or protocol in _BUCKETS):
-            raise ConfigError(
-                f"source.store {shown(url)!r} was given with a user or a password; leave them out of the URL, "
-                "and give credentials by the environment or by a Prefect Secret block in source.credentials"
-            )
-        if "?" in rest and protocol != "file":
-            raise ConfigError(
-                f"source.store {shown(url)!r} was given with a query, which may hold a secret and is no part of a "
-                "store's address; leave out what begins with '?'"
-            )
-
-
-def local_path(url: str) -> Path | None:
-    """Tell the path of a store on this machine; None for a remote one."""
-    if "://" not in url:
-        return Path(url)
-    if not url.startswith("file://"):
-        return None
-    return Path(unquote(urlsplit(url).path) if "%" in url else url.removeprefix("file://"))
 
 
 def connect(url: str, options: Mapping[str, Any] | None = None) -> Store:
@@ -129,9 +81,7 @@ def connect(url: str, options: Mapping[str, Any] | None = None) -> Store:
         try:
             status = path.stat()
         except (OSError, ValueError) as error:
-            raise SourceError(
-                f"no store at {url!r}; check source.store (a path or a URL of a Zarr store)"
-            ) from error
+            raise SourceError(f"no store at {url!r}; check source.store (a path or a URL of a Zarr store)") from error
         # An archive that has been written anew is another one.
         settings = (status.st_size, status.st_mtime_ns) if path.is_file() else None
     with _LOCK:
@@ -155,7 +105,7 @@ def _connected(pickled: bytes) -> Store:
 
 def _tried(store: Store, url: str) -> Store:
     """Ask for a key that is not there: the answer tells a missing bucket, and what 403 means here."""
-    if "::" in url or url.partition("://")[0] not in _BUCKETS:
+    if "::" in url or url.partition("://")[0] not in BUCKETS:
         return store
     key = f"no-such-key-{uuid.uuid4().hex}"
     try:
@@ -267,6 +217,8 @@ def _found(store: Any, prefix: str) -> Iterator[Entry]:
     root = store.path.rstrip("/")
     under = f"{root}/{prefix}" if prefix else root
     for path, about in sorted(sync(store.fs._find(under, detail=True)).items()):
+        if not path.startswith(f"{under}/"):
+            continue
         version = next((about[name] for name in ("ETag", "etag", "md5Hash", "mtime") if about.get(name)), None)
         yield Entry(path.removeprefix(root).lstrip("/"), int(about.get("size") or 0), version)
 
