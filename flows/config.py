@@ -340,7 +340,8 @@ def _sentence(error: ValidationError, content: Any) -> str:
             if remedy.startswith(f"{key}."):
                 return remedy
             # What stands there may be a secret.
-            hidden = {"storage_options", "credentials"} & set(place) or isinstance(first["input"], dict)
+            kept = {"storage_options", "credentials"} & set(place)
+            hidden = kept or (place[0] == "source" and isinstance(first["input"], dict))
             value = "not what is needed" if hidden else repr(first["input"])
             return f"{key} is {value}; {remedy}"
 

@@ -220,3 +220,21 @@ def web(folder: Path) -> Iterator[str]:
     """Address of a web server of a folder."""
     with _serving(partial(_Quiet, directory=str(folder))) as address:
         yield address
+
+
+@contextmanager
+def answering(status: int, headers: dict[str, str]) -> Iterator[str]:
+    """Address of a server that says the same to everything."""
+
+    class Same(_Quiet):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": "0"}.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+    with _serving(Same) as address:
+        yield address

@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, ObjectStore
@@ -167,9 +169,10 @@ def _s3(url: str, config: Any, where: str) -> Store:
                     f"no credentials for {where}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, "
                     "or storage_options {anon: true} for a public bucket"
                 )
-        region = _session().get_config_variable("region")
-        if region and "region" not in config and not os.environ.get("AWS_REGION"):
-            config["region"] = region
+    if "endpoint" not in config and "region" not in config:
+        # What the environment names is the region of the user's machines, and public buckets lie anywhere.
+        region = bucket_region(place.netloc)
+        config = {**config, **({"region": region} if region else {})}
     client = _client(str(config.get("endpoint", "")))
     return ObjectStore(
         S3Store(
@@ -182,6 +185,19 @@ def _s3(url: str, config: Any, where: str) -> Store:
         ),
         read_only=True,
     )
+
+
+def bucket_region(bucket: str, service: str = "https://s3.amazonaws.com") -> str | None:
+    """Ask S3 where a bucket lies: it answers to everybody, even when it refuses. None where there is no answer."""
+    try:
+        with urlopen(Request(f"{service}/{bucket}", method="HEAD"), timeout=5) as answer:
+            found = answer.headers
+    except HTTPError as error:
+        with error:
+            found = error.headers
+    except OSError:
+        return None
+    return found.get("x-amz-bucket-region")
 
 
 @lru_cache(maxsize=1)

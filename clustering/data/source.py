@@ -206,8 +206,7 @@ class Source:
     def preview(self, most: int = 1000) -> xr.Dataset:
         """Thin the sample grid to at most `most` cells a side and read it, for a picture."""
         steps = {d: slice(None, None, max(1, -(-self.dataset.sizes[d] // most))) for d in self.sample_dims}
-        with told(self._place):
-            return self.dataset[list(self.variables)].isel(steps).load()
+        return self.dataset[list(self.variables)].isel(steps).load()
 
     def _values(self, block: Block) -> NDArray[Any]:
         region = dict(zip(self.sample_dims, block.slices, strict=True))
@@ -246,13 +245,9 @@ class Source:
 
     def _loaded(self, variable: xr.Variable) -> NDArray[Any]:
         """Read a variable; a dask array on this thread, as this is a task already."""
-        with told(self._place):
+        with told(shown((self.recipe or {"data": "the data"})["data"])):
             data = variable.data
             return np.asarray(data.compute(scheduler="synchronous") if variable.chunks is not None else data)
-
-    @property
-    def _place(self) -> str:
-        return "the data" if self.recipe is None else shown(self.recipe["data"])
 
     def _refuse(self, values: NDArray[Any], bad: NDArray[np.bool_], block: Block) -> None:
         """Raise for infinities, and for NaN where rows with missing features are an error."""
@@ -366,10 +361,15 @@ def open_source(
         # Another process may stand in another folder.
         data = data if "://" in data else str(Path(data).absolute())
         recipe = {**options, "data": data}
-        cosine = _COSINE.fullmatch(weights) if isinstance(weights, str) else None
-        beside = (mask, cosine[1] if cosine else weights, labels)
-        named = [*(variables or ()), *(name for name in beside if isinstance(name, str))]
-        dataset = opening.open_store(data, group, storage_options or {}, named)
+        given = [
+            *(variables or ()),
+            mask,
+            weights,
+            labels,
+            *_COSINE.findall(weights if isinstance(weights, str) else ""),
+        ]
+        names = [name for name in given if isinstance(name, str)]
+        dataset = opening.open_store(data, group, storage_options or {}, names)
     else:
         dataset = layout.in_memory(data)
     names = layout.choose_variables(dataset, variables)

@@ -17,7 +17,7 @@ import pytest
 import s3fs
 import xarray as xr
 import zarr
-from s3 import Bucket, Plan, proxy, web
+from s3 import Bucket, Plan, answering, proxy, web
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
@@ -175,6 +175,20 @@ def test_profiles_are_read_by_way_of_botocore(
     assert isinstance(store, ObjectStore)
     assert get(store, "t/zarr.json") is not None
     buckets._session.cache_clear()
+
+
+@pytest.mark.parametrize("answer", [200, 301, 403])
+def test_the_region_of_a_bucket_is_asked_of_the_service(answer: int) -> None:
+    with answering(answer, {"x-amz-bucket-region": "eu-north-1"}) as address:
+        assert buckets.bucket_region("somewhere", address) == "eu-north-1"
+    with answering(answer, {}) as address:
+        assert buckets.bucket_region("somewhere", address) is None
+    assert buckets.bucket_region("somewhere", "http://127.0.0.1:1") is None
+
+
+def test_a_bucket_in_another_region_is_told(bucket: Bucket) -> None:
+    with answering(301, {}) as address, pytest.raises(StoreError, match=r"another region; set AWS_REGION"):
+        open_source(bucket.url, storage_options={"endpoint_url": address})
 
 
 def test_a_bucket_without_credentials_is_told(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:

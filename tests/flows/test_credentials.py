@@ -7,15 +7,12 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from prefect.blocks.system import Secret
-from prefect.settings import PREFECT_API_URL
-from prefect.testing.utilities import prefect_test_harness
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from s3 import Bucket, Plan, proxy
 
 import clustering as c
@@ -102,62 +99,10 @@ def test_a_url_is_shown_in_what_is_left(bucket: Bucket, field_store: Path) -> No
 # A Prefect block
 
 
-@pytest.fixture(scope="module")
-def api() -> Iterator[str]:
-    with prefect_test_harness(server_startup_timeout=120):
-        Secret(value={"key": "test", "secret": SECRET}).save("reader")
-        Secret(value=json.dumps({"key": "test", "secret": SECRET, "token": SECRET})).save("as-text")
-        Secret(value="no JSON").save("word")
-        yield str(PREFECT_API_URL.value())
-
-
-prefect_api = [
-    pytest.mark.prefect,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-class TestBlock:
-    pytestmark = prefect_api
-
-    def test_it_gives_storage_options(self, api: str) -> None:
-        assert load_credentials("secret/reader") == {"key": "test", "secret": SECRET}
-        assert load_credentials("secret/as-text")["token"] == SECRET
-
-    def test_what_is_wrong_with_it_is_told_in_one_line(self, api: str) -> None:
-        for name, said in (("secret/nobody", "there is no Prefect block"), ("secret/word", "holds no JSON object")):
-            with pytest.raises(ConfigError, match=said) as caught:
-                load_credentials(name)
-            assert "\n" not in str(caught.value)
-
-    def test_a_flow_reads_with_it_and_leaves_nothing_of_it(
-        self, api: str, bucket: Bucket, field_store: Path, tmp_path: Path
-    ) -> None:
-        content = job(bucket.upload(field_store), tmp_path / "out", credentials="secret/reader")
-        content["output"]["report"] = True
-        config = tmp_path / "job.yaml"
-        config.write_text(yaml.safe_dump(content))
-        environment = {name: value for name, value in os.environ.items() if "ACCESS_KEY" not in name}
-        done = subprocess.run(
-            [sys.executable, "-c", "from flows.cli import main; main()", "fit", str(config), "--prefect", "--json"],
-            env={**environment, "PREFECT_API_URL": api},
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        record = json.loads(done.stdout.splitlines()[-1])
-        assert record["config"]["source"]["credentials"] == "secret/reader"
-        assert SECRET not in done.stdout + done.stderr
-        assert secrets_in(tmp_path / "out") == []
-
-
-def test_without_an_api_the_block_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"no Prefect API is configured; set PREFECT_API_URL") as caught:
-        load_credentials("secret/reader")
+def test_without_an_api_the_block_is_refused_in_one_line() -> None:
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        with pytest.raises(ConfigError, match=r"no Prefect API is configured; set PREFECT_API_URL") as caught:
+            load_credentials("secret/reader")
     assert "\n" not in str(caught.value)
 
 
