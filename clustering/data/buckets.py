@@ -161,14 +161,14 @@ def _s3(url: str, config: Any, where: str) -> Store:
 
     place = urlsplit(url)
     provider: Any = None
-    if not config.get("skip_signature") and "access_key_id" not in config:
-        if not (os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY")):
-            provider = aws_credentials
-            if _session().get_credentials() is None:
-                raise SourceError(
-                    f"no credentials for {where}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, "
-                    "or storage_options {anon: true} for a public bucket"
-                )
+    known = config.get("skip_signature") or "access_key_id" in config
+    if not known and not (os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY")):
+        provider = aws_credentials
+        if _session().get_credentials() is None:
+            raise SourceError(
+                f"no credentials for {where}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, "
+                "or storage_options {anon: true} for a public bucket"
+            )
     if "endpoint" not in config and "region" not in config:
         # What the environment names is the region of the user's machines, and public buckets lie anywhere.
         region = bucket_region(place.netloc)
@@ -191,13 +191,14 @@ def bucket_region(bucket: str, service: str = "https://s3.amazonaws.com") -> str
     """Ask S3 where a bucket lies: it answers to everybody, even when it refuses. None where there is no answer."""
     try:
         with urlopen(Request(f"{service}/{bucket}", method="HEAD"), timeout=5) as answer:
-            found = answer.headers
+            found: Any = answer.headers
     except HTTPError as error:
         with error:
             found = error.headers
     except OSError:
         return None
-    return found.get("x-amz-bucket-region")
+    region: str | None = found.get("x-amz-bucket-region")
+    return region
 
 
 @lru_cache(maxsize=1)

@@ -65,14 +65,15 @@ def bare_dataset(array: zarr.Array[Any]) -> xr.Dataset:
 
 
 def open_store(
-    store: str, group: str | None, storage_options: Mapping[str, Any], names: Iterable[str] = ()
+    store: str, group: str | None, storage_options: Mapping[str, Any], names: Iterable[Any] = ()
 ) -> xr.Dataset:
     """Open a Zarr group, or a bare array, without reading any data but the index coordinates.
 
     Parameters
     ----------
     names
-        Variables that will be asked for: a store that cannot list its keys has no other way to tell what it holds.
+        Variables that will be asked for, and what stands for one: a store that cannot list its keys has no other way to
+        tell what it holds.
 
     Raises
     ------

@@ -361,15 +361,7 @@ def open_source(
         # Another process may stand in another folder.
         data = data if "://" in data else str(Path(data).absolute())
         recipe = {**options, "data": data}
-        given = [
-            *(variables or ()),
-            mask,
-            weights,
-            labels,
-            *_COSINE.findall(weights if isinstance(weights, str) else ""),
-        ]
-        names = [name for name in given if isinstance(name, str)]
-        dataset = opening.open_store(data, group, storage_options or {}, names)
+        dataset = opening.open_store(data, group, storage_options or {}, [*(variables or ()), mask, weights, labels])
     else:
         dataset = layout.in_memory(data)
     names = layout.choose_variables(dataset, variables)

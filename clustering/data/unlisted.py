@@ -15,7 +15,7 @@ from zarr.core.group import ConsolidatedMetadata
 from clustering.errors import SourceError
 
 
-def unlisted_dataset(store: Store, node: zarr.Group, names: Iterable[str], where: str) -> xr.Dataset:
+def unlisted_dataset(store: Store, node: zarr.Group, names: Iterable[Any], where: str) -> xr.Dataset:
     """Open a group whose members the store cannot list.
 
     Parameters
@@ -23,7 +23,8 @@ def unlisted_dataset(store: Store, node: zarr.Group, names: Iterable[str], where
     node
         The group.
     names
-        Variables to open where there is no consolidated metadata; those that are not there are left out.
+        Variables to open where there is no consolidated metadata, ``cos(name)`` too; what is no name of a variable that
+        is there is left out.
     where
         URL of the store, fit to be shown.
 
@@ -54,10 +55,10 @@ def _consolidated(store: Store, node: zarr.Group) -> zarr.Group | None:
     return None
 
 
-def _named(node: zarr.Group, names: Iterable[str]) -> zarr.Group | None:
+def _named(node: zarr.Group, names: Iterable[Any]) -> zarr.Group | None:
     """Make a group hold the variables named, with their coordinates, as if its metadata were consolidated."""
     metadata: dict[str, Any] = {}
-    for name in names:
+    for name in (name.removeprefix("cos(").removesuffix(")") for name in names if isinstance(name, str)):
         array = _array(node, name)
         if array is None:
             continue
