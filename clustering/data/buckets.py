@@ -79,6 +79,11 @@ def open_bucket(url: str, options: Mapping[str, Any], where: str) -> Store:
                 headers = http_headers(options)
                 return _fsspec(url, options, where) if headers is None else _http(url, headers)
         return _fsspec(url, options, where)
+    except ValueError as error:
+        reason = str(error).splitlines()[0] if str(error) else "a value does not fit"
+        raise SourceError(
+            f"cannot open {where!r}: {reason}; name a path, or a URL of s3://, gs://, https:// or what fsspec speaks"
+        ) from None
     except ImportError as error:
         if protocol not in _PACKAGES:
             raise MissingDependencyError(

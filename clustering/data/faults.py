@@ -26,6 +26,8 @@ Request = tuple[str, ByteRequest | None]
 _MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _REMOTE = ("obstore", "botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "requests", "urllib3", "fsspec")
 """Packages whose errors tell of a store."""
+_PLAIN = ("builtins", "asyncio", "socket", "ssl", "http", "urllib")
+"""Where the errors of files and connections come from in Python itself."""
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _KEY = re.compile(r"for path (\S+): |Object at location (\S+) not found|Error performing \w+ \w+://[^/\s]+/(\S+) in ")
@@ -92,7 +94,8 @@ def forbidden(error: BaseException) -> bool:
 
 def _of_a_store(error: BaseException) -> bool:
     origin = type(error).__module__.split(".")[0]
-    return isinstance(error, (OSError, asyncio.TimeoutError)) or origin in _REMOTE
+    # A decoder may raise an OSError of its own, as gzip does.
+    return origin in _REMOTE or (isinstance(error, (OSError, asyncio.TimeoutError)) and origin in _PLAIN)
 
 
 def _passing(error: BaseException) -> bool:

@@ -93,7 +93,7 @@ def _connected(pickled: bytes) -> Store:
     url, options, _ = pickle.loads(pickled)
     path = local_path(url)
     if path is None:
-        with told(shown(url), (ValueError, FileNotFoundError, NotImplementedError)):
+        with told(shown(url), (FileNotFoundError, NotImplementedError)):
             return _tried(open_bucket(url, options, shown(url)), url)
     if path.suffix != ".zip" or path.is_dir():
         return LocalStore(path, read_only=True)

@@ -173,7 +173,7 @@ def test_profiles_are_read_by_way_of_botocore(
     buckets._session.cache_clear()
     store = connect(bucket.upload(local))
     assert isinstance(store, ObjectStore)
-    assert get(store, "t/zarr.json") is not None
+    assert get(pickle.loads(pickle.dumps(store)), "t/zarr.json") == get(store, "t/zarr.json") is not None
     buckets._session.cache_clear()
 
 
@@ -486,6 +486,15 @@ def test_credentials_that_are_not_known_are_told(bucket: Bucket, local: Path, op
         open_source(url, storage_options={**options, "endpoint_url": address})
     assert re.search(r"403 InvalidAccessKeyId; check the credentials", str(caught.value))
     assert "<" not in str(caught.value)
+
+
+def test_a_chunk_that_cannot_be_decoded_is_no_fault_of_the_store(tmp_path: Path) -> None:
+    codec = zarr.codecs.GzipCodec()
+    zarr.create_array(tmp_path / "a", data=CUBE[0], chunks=(3, 4), compressors=[codec])
+    (tmp_path / "a" / "c" / "0" / "0").write_bytes(b"not what gzip writes")
+    with pytest.raises(OSError, match=r"gzip") as caught:
+        rows(open_source(tmp_path / "a"))
+    assert not isinstance(caught.value, StoreError)
 
 
 def test_a_local_file_that_cannot_be_read_is_told(local: Path) -> None:
