@@ -130,6 +130,8 @@ class Plan:
 
 class _Forwarding(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Otherwise each answer waits for the acknowledgement of its headers.
+    disable_nagle_algorithm = True
 
     def __init__(self, target: str, plan: Plan, *args: Any) -> None:
         self.target, self.plan = target, plan
