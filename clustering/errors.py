@@ -5,6 +5,7 @@
     ClusteringError
     ├── ConfigError              a parameter is wrong: name, value, what is allowed
     ├── SourceError              the store, group, variable or dimension is not there
+    ├── StoreError               a store refuses or fails to answer, after all tries
     ├── DataError                the values cannot be clustered as asked
     ├── OutputError              the output cannot be written, or would overwrite something
     ├── CheckpointError          an unfinished run belongs to another config or another source
@@ -30,6 +31,10 @@ class ConfigError(ClusteringError, ValueError):
 
 class SourceError(ClusteringError, LookupError):
     """The store, group, variable or dimension named is not there."""
+
+
+class StoreError(ClusteringError, OSError):
+    """A store cannot be reached, refuses, or fails to answer, after all tries."""
 
 
 class DataError(ClusteringError, ValueError):

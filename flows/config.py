@@ -18,13 +18,15 @@ from pydantic import (
     model_validator,
 )
 
+from clustering.data.addresses import check_url
 from clustering.data.policies import MAX_BAD_FRACTION, Decoder, Missing, MissingChunks, OnBadChunk
 from clustering.errors import ConfigError, nearest
 from clustering.models.names import Covariance, Divergence
+from flows.credentials import BLOCK, refusal
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
 
 
 def _size(value: Any) -> Any:
@@ -69,7 +71,9 @@ class SourceConfig(_Section):
     store: str
     """Path or URL of a Zarr store, version 2 or 3."""
     storage_options: dict[str, Any] = Field(default_factory=dict)
-    """As fsspec takes them. Credentials come from the environment."""
+    """As fsspec takes them, without secrets: credentials come from the environment, or from a Prefect block."""
+    credentials: str | None = None
+    """Prefect Secret block that holds more storage options as a JSON object: secret/<name of the block>."""
     group: str | None = None
     """Group inside the store."""
     variables: Names | None = None
@@ -103,6 +107,19 @@ class SourceConfig(_Section):
     """Stored number that means missing, beside what the attributes say; or one for each variable named."""
     decode: Decoder | dict[str, Decoder] | None = None
     """Named decoder of stored whole numbers, or one for each variable named: signed_square, (v / 127.5)^2 sign(v)."""
+
+    @model_validator(mode="after")
+    def _no_secrets_in_a_config(self) -> Self:
+        try:
+            check_url(self.store)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        refused = refusal(self.store, self.storage_options)
+        if refused is not None:
+            raise ValueError(refused)
+        if self.credentials is not None and not BLOCK.fullmatch(self.credentials):
+            raise ValueError("source.credentials names no Prefect block; allowed: secret/<name of the block>")
+        return self
 
 
 _KEYS = {
@@ -238,7 +255,7 @@ class JobConfig(_Section):
     def identity(self) -> dict[str, Any]:
         """The keys that decide the result to the last bit."""
         return {
-            "source": self.source.model_dump(mode="json", exclude={"storage_options"}),
+            "source": self.source.model_dump(mode="json", exclude={"storage_options", "credentials"}),
             "model": self.model.model_dump(mode="json"),
             "fit": self.fit.model_dump(mode="json"),
             "compute": {"memory": in_bytes(self.compute.memory), "block": self.block_bytes},
@@ -313,11 +330,11 @@ def _override(content: dict[str, Any], override: str) -> None:
             place[section] = {}
         place = place[section]
         if not isinstance(place, dict):
-            raise ConfigError(f"--set {override!r}: {section!r} is a value, not a section")
+            raise ConfigError(f"--set {key}: {section!r} is a value, not a section")
     try:
         place[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not YAML") from error
+        raise ConfigError(f"--set {key}: the value is not YAML") from error
 
 
 _ALLOWED = {
@@ -347,7 +364,9 @@ def _sentence(error: ValidationError, content: Any) -> str:
             if remedy.startswith(f"{key}."):
                 return remedy
             # What stands there may be a secret.
-            value = "not what is needed" if "storage_options" in place else repr(first["input"])
+            kept = {"storage_options", "credentials"} & set(place)
+            hidden = kept or (place[0] == "source" and isinstance(first["input"], dict))
+            value = "not what is needed" if hidden else repr(first["input"])
             return f"{key} is {value}; {remedy}"
 
 

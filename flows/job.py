@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clustering.api import check_features
+from clustering.data.addresses import shown
 from clustering.data.codecs import unchecked
 from clustering.data.plan import Plan
-from clustering.data.source import Source, open_source
+from clustering.data.source import Source
 from clustering.errors import DataError, OutputError
 from clustering.execution.engine import Engine, connect
 from clustering.execution.passes import Rounds, rounds
@@ -32,6 +33,7 @@ from clustering.storage.ledger import FOLDER, Ledger
 from clustering.storage.model import load_model, save_model
 from clustering.storage.output import Output, new_run, write_json
 from flows.config import JobConfig
+from flows.credentials import open_configured
 from flows.report import write_report
 from flows.watch import Watch
 
@@ -133,7 +135,7 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
     """
     output = Output(config.output.store)
     output.check()
-    source = open_source(**config.source.model_dump(exclude={"store"}), data=config.source.store)
+    source = open_configured(config.source)
     if model is not None:
         check_features(source, model)
     fitted_model = config.model.build() if model is None else model.model
@@ -150,7 +152,7 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
     for caution in source.cautions:
         watch.warn(caution)
     shape = " × ".join(f"{d} {n:,}" for d, n in zip(source.sample_dims, source.shape, strict=True))
-    watch.say(f"source {config.source.store}: {shape}; {source.n_features:,} features; {len(plan):,} blocks")
+    watch.say(f"source {shown(config.source.store)}: {shape}; {source.n_features:,} features; {len(plan):,} blocks")
     for remark in remarks:
         watch.say(remark)
     return job
@@ -324,7 +326,7 @@ def _labels(job: Job, work: Rounds, known: Fitted, folder: Path, watch: Watch) -
 
 def _provenance(job: Job, run: str) -> dict[str, Any]:
     return {
-        "source": job.config.source.store,
+        "source": shown(job.config.source.store),
         "run": run,
         "config_sha256": job.identity.config_sha256,
         "source_fingerprint": job.identity.source,
@@ -375,7 +377,7 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
         "run": labelled.run,
         "kind": result.model.kind,
         "k": int(result.model.k),
-        "source": job.config.source.store,
+        "source": shown(job.config.source.store),
         "n_rows": labelled.rows,
         "n_features": job.source.n_features,
         "n_masked": labelled.masked,

@@ -9,14 +9,15 @@ from typing import Any
 import xarray as xr
 import yaml
 
-from clustering.data.source import Source, open_source
-from clustering.errors import SourceError
+from clustering.data.source import Source
+from clustering.errors import ClusteringError
 from clustering.fitting.fitted import Fitted
 from clustering.storage import checkpoints
 from clustering.storage.labels import NAME
 from clustering.storage.model import load_model
 from clustering.storage.output import Output, write_bytes
 from flows.config import JobConfig
+from flows.credentials import open_configured
 
 
 def write_report(
@@ -83,8 +84,8 @@ def redo_report(store: str) -> Path:
     folder = output.path / "current"
     result, _ = load_model(folder)
     try:
-        source = open_source(**config.source.model_dump(exclude={"store"}), data=config.source.store)
-    except SourceError:
+        source = open_configured(config.source)
+    except ClusteringError:
         source = None
     with output.locked(lambda: checkpoints.unfinished(output.checkpoints, output.finished)):
         write_report(result, record, folder, source, config)

@@ -10,6 +10,7 @@ import numpy as np
 import zarr
 
 from clustering.data.decoding import Decoding, decoding_of, valid_range, with_wishes
+from clustering.data.faults import told
 from clustering.data.listing import Absent, Listing, listed, unit_of
 from clustering.data.opening import Opened
 from clustering.data.pipeline import accelerated
@@ -20,8 +21,9 @@ from clustering.errors import ConfigError, DataError, SourceError, nearest
 
 def snapshot(opened: Opened, names: Iterable[str]) -> dict[str, Listing]:
     """List the keys of those of some variables that are stored."""
-    arrays = {name: opened.array(name) for name in names}
-    return {name: listed(array) for name, array in arrays.items() if array is not None}
+    with told(opened.url or "the data"):
+        arrays = {name: opened.array(name) for name in names}
+        return {name: listed(array) for name, array in arrays.items() if array is not None}
 
 
 def store_variables(
@@ -84,9 +86,8 @@ def store_variables(
         own = {d: places[d] for d in dims}
         absent, caution = _never_written(name, array, listings[name], own, decoding, missing_chunks)
         cautions += caution
-        found[name] = Stored(
-            name, accelerated(array) if opened.ours else array, dims, own, decoding, absent, on_bad_chunk
-        )
+        fast = array if opened.url is None else accelerated(array)
+        found[name] = Stored(name, array, fast, dims, own, decoding, absent, on_bad_chunk, opened.url or "the data")
     return found, tuple(cautions)
 
 

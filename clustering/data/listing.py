@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.storage import LocalStore
+
+from clustering.data import stores
 
 _NUMBERS = re.compile(r"(?:c[/.])?(\d+(?:[/.]\d+)*)|c")
 
@@ -52,11 +52,13 @@ def listed(array: zarr.Array[Any]) -> Listing:
     grid = tuple(-(-n // c) for n, c in zip(array.shape, unit_of(array), strict=True))
     metadata = json.dumps(array.metadata.to_dict(), default=str, sort_keys=True)
     found, versions = [], []
-    entries = _entries(array)
+    path = array.path
+    entries = stores.entries(array.store_path.store, path)
     if entries is None:
         return Listing(metadata, grid, np.empty(0, np.int64), np.empty(0, np.uint64), complete=False)
-    for key, version in entries:
-        numbers = _NUMBERS.fullmatch(key)
+    for entry in entries:
+        version = f"{entry.size} {entry.version}".encode()
+        numbers = _NUMBERS.fullmatch(entry.key.removeprefix(path).lstrip("/"))
         if numbers is None:
             continue
         place = tuple(map(int, re.split("[/.]", numbers[1]))) if numbers[1] else (0,) * len(grid)
@@ -66,30 +68,6 @@ def listed(array: zarr.Array[Any]) -> Listing:
     chunks = np.array(found, np.int64)
     order = np.argsort(chunks, kind="stable")
     return Listing(metadata, grid, chunks[order], np.array(versions, np.uint64)[order])
-
-
-def _entries(array: zarr.Array[Any]) -> Iterator[tuple[str, bytes]] | None:
-    """Give keys below the array with what tells their version."""
-    store, path = array.store_path.store, array.store_path.path
-    if isinstance(store, LocalStore):
-        return _files(os.path.join(store.root, path))
-    return None
-
-
-def _files(folder: str) -> Iterator[tuple[str, bytes]]:
-    pending = [(folder, "")]
-    while pending:
-        place, prefix = pending.pop()
-        try:
-            entries = list(os.scandir(place))
-        except FileNotFoundError:
-            continue
-        for entry in entries:
-            if entry.is_dir():
-                pending.append((entry.path, f"{prefix}{entry.name}/"))
-            else:
-                status = entry.stat()
-                yield prefix + entry.name, f"{status.st_size} {status.st_mtime_ns}".encode()
 
 
 @dataclass(frozen=True, eq=False)

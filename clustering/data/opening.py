@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import xarray as xr
@@ -11,9 +10,14 @@ import zarr
 from xarray.backends import BackendArray
 from xarray.backends.zarr import FillValueCoder
 from xarray.core import indexing
+from zarr.abc.store import Store
 
+from clustering.data.addresses import shown
+from clustering.data.faults import Unlisted, told
 from clustering.data.names import refuse_empty, refuse_image, refuse_unnamed, with_names
-from clustering.errors import SourceError, nearest
+from clustering.data.stores import connect, listable
+from clustering.data.unlisted import unlisted_dataset
+from clustering.errors import ClusteringError, SourceError, nearest
 
 BARE = "values"
 """Name given to the variable of a bare array."""
@@ -26,8 +30,8 @@ class Opened(NamedTuple):
     dataset: xr.Dataset
     node: Any
     """The Zarr group, or the bare array; None for data that are in no store."""
-    ours: bool = False
-    """Whether it was opened here, and nobody else holds it."""
+    url: str | None = None
+    """Where it was opened, fit to be shown; None for an array that somebody else holds."""
 
     def array(self, name: str) -> zarr.Array[Any] | None:
         """Find the stored array behind a variable; None where there is none.
@@ -88,47 +92,64 @@ def _only_array(node: zarr.Array[Any] | zarr.Group) -> zarr.Array[Any] | None:
     return next((a for name, a in arrays.items() if list(bare_dataset(a)[BARE].dims) != [name]), None)
 
 
-def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]) -> Opened:
+def open_store(store: str, group: str | None, storage_options: Mapping[str, Any], names: Iterable[Any] = ()) -> Opened:
     """Open a Zarr group, or a bare array, without reading any data but the index coordinates.
+
+    Parameters
+    ----------
+    names
+        Variables that will be asked for, and what stands for one: a store that cannot list its keys has no other way to
+        tell what it holds.
 
     Raises
     ------
     SourceError
         If there is no Zarr store, or no such group in it.
+    StoreError
+        If the store cannot be reached or refuses.
     """
-    where = store if group is None else f"{store} (group {group!r})"
-    options = dict(storage_options) or None
+    url = shown(store)
+    where = url if group is None else f"{url} (group {group!r})"
+    opened: Any = None
     try:
-        node = zarr.open(store, path=group or "", mode="r", storage_options=options)
-        if isinstance(node, zarr.Array):
-            return Opened(with_names(bare_dataset(node), node), node, ours=True)
-        refuse_image(node, where)
-        try:
-            dataset = xr.open_dataset(
-                store, engine="zarr", group=group, chunks=None, cache=False, consolidated=False, storage_options=options
-            )
-        except KeyError:
-            refuse_unnamed(node, where)
-            raise
-        if not dataset.data_vars:
-            refuse_empty(node, where)
-        return Opened(dataset, node, ours=True)
+        with told(url, (FileNotFoundError, NotImplementedError)):
+            opened = connect(store, storage_options)
+            node = zarr.open(opened, path=group or "", mode="r")
+            if isinstance(node, zarr.Array):
+                return Opened(with_names(bare_dataset(node), node), node, url)
+            if not listable(opened):
+                return Opened(unlisted_dataset(opened, node, names, url), node, url)
+            refuse_image(node, where)
+            try:
+                dataset = xr.open_dataset(
+                    opened, engine="zarr", group=group, chunks=None, cache=False, consolidated=False
+                )
+            except KeyError:
+                refuse_unnamed(node, where)
+                raise
+            if not dataset.data_vars:
+                refuse_empty(node, where)
+            return Opened(dataset, node, url)
+    except ClusteringError:
+        raise
     except (FileNotFoundError, KeyError) as error:
-        if group is not None and _is_group(store, options):
-            members = zarr.open_group(store, mode="r", storage_options=options).members(max_depth=_LISTED_DEPTH)
-            children = [key for key, _ in members]
-            raise SourceError(f"no group {group!r} in {store}; {nearest(group, children)}") from error
-        if "://" not in store and not Path(store).exists():
-            raise SourceError(f"no store at {store!r}; check source.store (a path or a URL of a Zarr store)") from error
-        raise SourceError(f"{where!r} holds no Zarr array or group; name one, or convert it with 'ingest'") from error
+        if opened is not None and group is not None and (children := _children(opened)) is not None:
+            raise SourceError(f"no group {group!r} in {url}; {nearest(group, children)}") from error
+        refused = ""
+        if isinstance(opened, Unlisted):
+            refused = "; it answers 403 for what is not there, so check the credentials too"
+        raise SourceError(
+            f"{where!r} holds no Zarr array or group; name one, or convert it with 'ingest'{refused}"
+        ) from error
     except (OSError, ValueError, TypeError, ImportError) as error:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise SourceError(f"cannot open {where!r}: {reason}; check the path, the group and the credentials") from error
 
 
-def _is_group(store: str, options: dict[str, Any] | None) -> bool:
+def _children(store: Store) -> list[str] | None:
+    """Name what the root group of a store holds; None where there is no root group."""
     try:
-        zarr.open_group(store, mode="r", storage_options=options)
+        root = zarr.open_group(store, mode="r")
+        return [key for key, _ in root.members(max_depth=_LISTED_DEPTH)] if listable(store) else []
     except (OSError, KeyError, ValueError):
-        return False
-    return True
+        return None

@@ -10,6 +10,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from clustering.data.addresses import shown
+from clustering.data.faults import told
 from clustering.data.plan import Block
 from clustering.data.rows import Rows, unit_weights
 from clustering.errors import DataError
@@ -84,7 +86,7 @@ def _values(source: Source, block: Block) -> _Values:
         stored = source.stored.get(name)
         absent = None
         if stored is None:
-            values = loaded(source.dataset[name].variable.isel(region).transpose(*source.sample_dims, *dims))
+            values = loaded(source, source.dataset[name].variable.isel(region).transpose(*source.sample_dims, *dims))
             values = values.reshape(cells, -1)
         else:
             values, gone, spoilt = stored.read(region, (*source.sample_dims, *dims))
@@ -149,7 +151,7 @@ def _on_grid(source: Source, name: str, block: Block) -> NDArray[Any]:
     """Read a companion variable on the cells of a block ``(cells,)``."""
     variable = source.companion(name)
     region = {d: s for d, s in zip(source.sample_dims, block.slices, strict=True) if d in variable.dims}
-    values = loaded(variable.isel(region).transpose(*region))
+    values = loaded(source, variable.isel(region).transpose(*region))
     lengths = [n if d in region else 1 for d, n in zip(source.sample_dims, block.shape, strict=True)]
     return np.broadcast_to(values.reshape(lengths), block.shape).reshape(-1)
 
@@ -181,10 +183,11 @@ def _truth(values: NDArray[Any]) -> NDArray[np.bool_]:
     return used
 
 
-def loaded(variable: xr.Variable) -> NDArray[Any]:
+def loaded(source: Source, variable: xr.Variable) -> NDArray[Any]:
     """Read a variable; a dask array on this thread, as this is a task already."""
-    data = variable.data
-    return np.asarray(data.compute(scheduler="synchronous") if variable.chunks is not None else data)
+    with told(shown((source.recipe or {"data": "the data"})["data"])):
+        data = variable.data
+        return np.asarray(data.compute(scheduler="synchronous") if variable.chunks is not None else data)
 
 
 def finite_rows(values: NDArray[Any]) -> NDArray[np.bool_]:

@@ -170,7 +170,7 @@ class Source:
             if name not in held:
                 variable = self.dataset[name].variable
                 small = variable.nbytes <= SMALL_COMPANION
-                held[name] = xr.Variable(variable.dims, loaded(variable)) if small else variable
+                held[name] = xr.Variable(variable.dims, loaded(self, variable)) if small else variable
             return held[name]
 
     @property
@@ -331,7 +331,7 @@ def open_source(
         Named decoder of stored whole numbers, or one for each variable named: ``signed_square``,
         ``(v / 127.5)² sign(v)``.
     storage_options
-        As fsspec takes them. Credentials belong in the environment.
+        As fsspec takes them. Credentials belong in the environment; those given here stay in memory.
 
     Raises
     ------
@@ -365,7 +365,9 @@ def open_source(
         # Another process may stand in another folder.
         data = data if "://" in data else str(Path(data).absolute())
         recipe = {**options, "data": data}
-        opened = opening.open_store(data, group, storage_options or {})
+        asked = [*(layout.listed(variables) or ()), mask, weights, labels]
+        inside = [name for name in asked if isinstance(name, str) and "/" not in name]
+        opened = opening.open_store(data, group, storage_options or {}, inside)
     else:
         opened = layout.in_memory(data)
     dataset = opened.dataset

@@ -294,7 +294,8 @@ SAME = {
     "address": ("compute/cluster", {"address": "tcp://x:1"}),
     "scratch": ("compute/scratch", "/fast"),
     "output": ("output", {"store": "elsewhere", "labels": False, "report": False, "overwrite": True}),
-    "credentials": ("source/storage_options", {"key": "secret"}),
+    "storage options": ("source/storage_options", {"anon": True}),
+    "credentials": ("source/credentials", "secret/reader"),
     "memory in other words": ("compute/memory", "2048MiB"),
     "defaults in words": ("model", {"kind": "kmeans", "k": 8}),
 }
@@ -321,7 +322,7 @@ def test_what_changes_the_result_changes_the_identity(key: str, value: Any) -> N
 
 
 def test_the_identity_is_json_whatever_is_selected_and_holds_no_credentials() -> None:
-    source = {"store": "a", "select": {"time": datetime.date(2001, 2, 3)}, "storage_options": {"key": "hidden"}}
+    source = {"store": "a", "select": {"time": datetime.date(2001, 2, 3)}, "storage_options": {"profile": "hidden"}}
     text = json.dumps(check_config({**LEAST, "source": source}).identity, allow_nan=False)
     assert "2001-02-03" in text
     assert "hidden" not in text
@@ -342,3 +343,79 @@ def test_whatever_is_written_is_taken_or_refused_in_one_line(value: Any, key: st
     except ConfigError as error:
         said = str(error)
     assert len(said.splitlines()) == 1
+
+
+# Secrets
+
+
+HIDDEN = "hunter2-do-not-tell"
+SECRETS: dict[str, tuple[dict[str, Any], str]] = {
+    "key": ({"key": HIDDEN}, "key"),
+    "secret": ({"secret": HIDDEN}, "secret"),
+    "token": ({"token": HIDDEN}, "token"),
+    "token as a dict": ({"token": {"private_key": HIDDEN}}, "token.private_key"),
+    "password": ({"anon": False, "password": HIDDEN}, "password"),
+    "account key": ({"account_key": HIDDEN}, "account_key"),
+    "shared access": ({"sas_token": HIDDEN}, "sas_token"),
+    "boto": ({"client_kwargs": {"aws_secret_access_key": HIDDEN}}, "client_kwargs.aws_secret_access_key"),
+    "key id": ({"client_kwargs": {"aws_access_key_id": HIDDEN}}, "client_kwargs.aws_access_key_id"),
+    "session": ({"client_kwargs": {"aws_session_token": HIDDEN}}, "client_kwargs.aws_session_token"),
+    "camel case": ({"secretAccessKey": HIDDEN}, "secretAccessKey"),
+    "header": ({"headers": {"Authorization": f"Bearer {HIDDEN}"}}, "headers.Authorization"),
+    "header of a key": ({"client_kwargs": {"headers": {"X-Api-Key": HIDDEN}}}, "client_kwargs.headers.X-Api-Key"),
+    "in a list": ({"chain": [{"secret": HIDDEN}]}, "chain.secret"),
+    "in a URL": ({"endpoint_url": f"https://me:{HIDDEN}@host"}, "endpoint_url"),
+}
+
+
+@pytest.mark.parametrize(("options", "name"), SECRETS.values(), ids=SECRETS)
+def test_a_secret_among_the_storage_options_is_refused_without_showing_it(options: dict[str, Any], name: str) -> None:
+    text = refusal({**LEAST, "source": {"store": "s3://b/a", "storage_options": options}})
+    assert text.startswith(f"source.storage_options.{name} holds a secret")
+    assert "AWS_SECRET_ACCESS_KEY" in text
+    assert "source.credentials" in text
+    assert HIDDEN not in text
+
+
+HARMLESS: dict[str, dict[str, Any]] = {
+    "anon": {"anon": True, "key": None, "secret": None},
+    "token of a public bucket": {"token": "anon"},
+    "token of the machine": {"token": "cloud"},
+    "endpoint": {"endpoint_url": "http://127.0.0.1:9000", "client_kwargs": {"region_name": "eu"}},
+    "others": {"profile": "me", "requester_pays": True, "config_kwargs": {"s3": {"addressing_style": "path"}}},
+    "a file": {"client_kwargs": {"web_identity_token_file": "/run/token"}, "default_block_size": 5},
+}
+
+
+@pytest.mark.parametrize("options", HARMLESS.values(), ids=HARMLESS)
+def test_storage_options_that_are_no_secrets_are_taken(options: dict[str, Any]) -> None:
+    source = {"store": "s3://b/a", "storage_options": options}
+    assert check_config({**LEAST, "source": source}).source.storage_options == options
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"store": f"https://me:{HIDDEN}@host/a.zarr"},
+        {"store": f"https://host/a.zarr?signature={HIDDEN}"},
+        {"store": "a", "storage_options": HIDDEN},
+        {"store": {"url": "s3://b", "secret": HIDDEN}},
+        {"store": "a", "credentials": HIDDEN},
+        {"store": "a", "credentials": {"secret": HIDDEN}},
+    ],
+    ids=["password", "query", "options", "store", "credentials", "credentials as a dict"],
+)
+def test_a_secret_in_another_place_is_refused_without_showing_it(source: dict[str, Any]) -> None:
+    text = refusal({**LEAST, "source": source})
+    assert text.startswith("source.")
+    assert HIDDEN not in text
+    with pytest.raises(ValueError, match="JobConfig") as caught:
+        JobConfig.model_validate({**LEAST, "source": source})
+    assert HIDDEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["source.storage_options.secret={}[", "source.store.secret={}"])
+def test_an_override_with_a_secret_is_refused_without_showing_it(override: str, least: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(least, [override.format(HIDDEN)])
+    assert HIDDEN not in str(caught.value)

@@ -18,8 +18,6 @@ from flows.config import JobConfig, check_config
 from flows.job import run_fit, run_predict
 from flows.report import redo_report
 
-SECRET = "hunter2-do-not-tell"
-
 
 class Notes:
     """Keeps what a job says."""
@@ -227,28 +225,6 @@ def test_a_limit_on_the_passes_is_told(config: Make) -> None:
     record = run_fit(config(**sections), Notes())
     assert (record["converged"], record["stop_reason"], record["iterations"]) == (False, "max_iterations", 1)
     assert "max_iterations" in record["warnings"][0]
-
-
-def test_storage_options_are_nowhere_in_the_output(config: Make, field_store: Path, tmp_path: Path) -> None:
-    store = f"file://{field_store}"
-    options = {"store": store, "storage_options": {"auto_mkdir": False, "token": SECRET}}
-    watch = Notes()
-    record = run_fit(config(source=options, output={"report": True}), watch)
-    run_predict(str(tmp_path / "out"), config("new", source=options, output={"report": True}), watch)
-    files = [file for out in ("out", "new") for file in (tmp_path / out).rglob("*") if file.is_file()]
-    assert len(files) > 20
-    assert not [file for file in files if SECRET.encode() in file.read_bytes()]
-    assert SECRET not in json.dumps([record, watch.said, watch.warned])
-    assert record["n_rows"] > 0
-
-
-def test_storage_options_are_not_part_of_the_identity(config: Make, field_store: Path) -> None:
-    store = f"file://{field_store}"
-    records = [
-        run_fit(config(name, source={"store": store, "storage_options": {"token": name}}), Notes())
-        for name in ("one", "two")
-    ]
-    assert records[0]["config_sha256"] == records[1]["config_sha256"]
 
 
 def test_a_finished_output_is_refused_and_replaced_only_on_demand(config: Make, tmp_path: Path) -> None:

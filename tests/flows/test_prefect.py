@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -24,9 +25,11 @@ from prefect.client.schemas.filters import (
 )
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
+from s3 import Bucket
 
-from clustering.errors import SourceError
+from clustering.errors import ConfigError, SourceError
 from flows.config import JobConfig, check_config
+from flows.credentials import load_credentials
 from flows.fit import fit
 from flows.job import run_fit
 from flows.predict import predict
@@ -39,6 +42,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+
+SECRET = "hunter2-do-not-tell"
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +182,46 @@ def test_form_shows_every_field_with_its_description() -> None:
     for name in sections - {"JobConfig"}:
         for key, field in schema["definitions"][name]["properties"].items():
             assert field.get("description"), f"{name}.{key} has no description"
+
+
+@pytest.fixture(scope="module")
+def blocks(api: str) -> None:
+    Secret(value={"key": "test", "secret": SECRET}).save("reader")
+    Secret(value=json.dumps({"token": SECRET})).save("as-text")
+    Secret(value="no JSON").save("word")
+
+
+def test_a_block_gives_storage_options(blocks: None) -> None:
+    assert load_credentials("secret/reader") == {"key": "test", "secret": SECRET}
+    assert load_credentials("secret/as-text") == {"token": SECRET}
+
+
+@pytest.mark.parametrize(("name", "said"), [("nobody", "there is no Prefect block"), ("word", "holds no JSON object")])
+def test_a_block_that_is_wrong_is_told_in_one_line(blocks: None, name: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_credentials(f"secret/{name}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_flow_reads_with_a_block_and_leaves_nothing_of_it(
+    api: str, blocks: None, bucket: Bucket, field_store: Path, tmp_path: Path
+) -> None:
+    plain = config_for(field_store, tmp_path / "out").model_dump(mode="json")
+    plain["source"] |= {"store": bucket.upload(field_store), "credentials": "secret/reader"}
+    config = tmp_path / "job.yaml"
+    config.write_text(json.dumps(plain))
+    done = subprocess.run(
+        [sys.executable, "-c", "from flows.cli import main; main()", "fit", str(config), "--json"],
+        env={**{n: v for n, v in os.environ.items() if "ACCESS_KEY" not in n}, "PREFECT_API_URL": api},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["config"]["source"]["credentials"] == "secret/reader"
+    assert SECRET not in done.stdout + done.stderr
+    files = [path for path in tmp_path.joinpath("out").rglob("*") if path.is_file()]
+    assert len(files) > 10
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []

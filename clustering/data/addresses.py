@@ -1,0 +1,61 @@
+"""Paths and URLs of stores: what may stand in one, and how it is named where people read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from clustering.errors import ConfigError
+
+BUCKETS = ("s3", "s3a", "gs", "gcs", "http", "https")
+"""Protocols of object stores and of the web."""
+
+
+def shown(url: str) -> str:
+    """Name a store where people read it: the URL without user, password and query."""
+    if "://" not in url:
+        return url
+    return "::".join(_bare(part) for part in url.split("::"))
+
+
+def _bare(url: str) -> str:
+    protocol, sign, rest = url.partition("://")
+    if not sign:
+        return url
+    host, slash, path = rest.partition("/")
+    path = (slash + path).partition("?")[0]
+    return f"{protocol}://{host.partition('?')[0].rpartition('@')[2]}{path}"
+
+
+def check_url(url: str) -> None:
+    """Refuse a URL that holds a secret.
+
+    Raises
+    ------
+    ConfigError
+        For a URL with a password or a query; the message shows neither.
+    """
+    for part in url.split("::") if "://" in url else ():
+        protocol, sign, rest = part.partition("://")
+        if not sign:
+            continue
+        user, at, _ = rest.partition("/")[0].rpartition("@")
+        if at and (":" in user or protocol in BUCKETS):
+            raise ConfigError(
+                f"source.store {shown(url)!r} was given with a user or a password; leave them out of the URL, "
+                "and give credentials by the environment or by a Prefect Secret block in source.credentials"
+            )
+        if "?" in rest and protocol != "file":
+            raise ConfigError(
+                f"source.store {shown(url)!r} was given with a query, which may hold a secret and is no part of a "
+                "store's address; leave out what begins with '?'"
+            )
+
+
+def local_path(url: str) -> Path | None:
+    """Tell the path of a store on this machine; None for a remote one."""
+    if "://" not in url:
+        return Path(url)
+    if not url.startswith("file://"):
+        return None
+    return Path(unquote(urlsplit(url).path) if "%" in url else url.removeprefix("file://"))

@@ -1,0 +1,272 @@
+"""Stores of s3://, gs:// and https://: obstore where it can express the options given, fsspec elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+from zarr.abc.store import Store
+from zarr.storage import FsspecStore, ObjectStore
+
+from clustering.data.faults import FIRST_WAIT, LONGEST_WAIT, TRIES, Retried
+from clustering.errors import ConfigError, MissingDependencyError, SourceError
+
+TIMEOUT = timedelta(minutes=2)
+"""Time for one request, its body included."""
+_PATIENCE = timedelta(minutes=3)
+"""Time after which nothing is tried again; signatures of S3 are good for five minutes."""
+_FRESH = timedelta(minutes=5)
+"""How long credentials are used before botocore, which renews them, is asked again."""
+
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
+
+_S3_NAMES = {
+    "anon": "skip_signature",
+    "skip_signature": "skip_signature",
+    "endpoint_url": "endpoint",
+    "endpoint": "endpoint",
+    "region_name": "region",
+    "region": "region",
+    "key": "access_key_id",
+    "access_key_id": "access_key_id",
+    "aws_access_key_id": "access_key_id",
+    "secret": "secret_access_key",
+    "secret_access_key": "secret_access_key",
+    "aws_secret_access_key": "secret_access_key",
+    "token": "session_token",
+    "session_token": "session_token",
+    "aws_session_token": "session_token",
+    "requester_pays": "request_payer",
+    "virtual_hosted_style_request": "virtual_hosted_style_request",
+}
+"""Options of s3fs, boto and obstore, and what obstore calls them."""
+_STATIC = ("access_key_id", "secret_access_key", "session_token")
+
+
+def open_bucket(url: str, options: Mapping[str, Any], where: str) -> Store:
+    """Open a remote store for reading. Nothing is asked of it yet.
+
+    Parameters
+    ----------
+    where
+        The URL, fit to be shown.
+
+    Raises
+    ------
+    MissingDependencyError
+        If a package of the extra ``cloud`` is needed and not installed.
+    SourceError
+        If there are no credentials.
+    """
+    protocol = url.partition("://")[0]
+    try:
+        match protocol:
+            case "s3" | "s3a":
+                config = s3_config(options, os.environ)
+                return _fsspec(url, options, where) if config is None else _s3(url, config, where)
+            case "gs" | "gcs":
+                config = gcs_config(options, os.environ)
+                return _fsspec(url, options, where) if config is None else _gcs(url, config)
+            case "http" | "https":
+                headers = http_headers(options)
+                return _fsspec(url, options, where) if headers is None else _http(url, headers)
+        return _fsspec(url, options, where)
+    except ValueError as error:
+        reason = str(error).splitlines()[0] if str(error) else "a value does not fit"
+        raise SourceError(
+            f"cannot open {where!r}: {reason}; name a path, or a URL of s3://, gs://, https:// or what fsspec speaks"
+        ) from None
+    except ImportError as error:
+        if protocol not in _PACKAGES:
+            raise MissingDependencyError(
+                f"reading {protocol}:// needs a package that fsspec does not find; "
+                "see the list of implementations of fsspec, and install the one of this protocol"
+            ) from error
+        raise MissingDependencyError(
+            f"reading {protocol}:// needs the packages 'obstore' and {_PACKAGES[protocol]!r}; "
+            "pip install 'zarr-clustering[cloud]'"
+        ) from error
+
+
+def s3_config(options: Mapping[str, Any], environment: Mapping[str, str]) -> Any:
+    """Say options of s3fs in the words of obstore.
+
+    Returns
+    -------
+    dict or None
+        Config of ``obstore.store.S3Store``; None where an option has no word there.
+    """
+    flat = {name: value for name, value in options.items() if name not in ("client_kwargs", "config_kwargs")}
+    flat |= options.get("client_kwargs") or {}
+    config: dict[str, Any] = {}
+    style = dict(options.get("config_kwargs") or {})
+    addressing = dict(style.pop("s3", None) or {})
+    virtual = addressing.pop("addressing_style", None)
+    if style or addressing or virtual not in (None, "auto", "path", "virtual"):
+        return None
+    if virtual == "virtual":
+        config["virtual_hosted_style_request"] = True
+    for name, value in flat.items():
+        if name not in _S3_NAMES:
+            return None
+        if value is not None:
+            config[_S3_NAMES[name]] = value
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if environment.get(name):
+            config.setdefault("endpoint", environment[name])
+    if not config.get("request_payer", True):
+        del config["request_payer"]
+    if config.get("skip_signature"):
+        return {name: value for name, value in config.items() if name not in _STATIC}
+    config.pop("skip_signature", None)
+    return config
+
+
+def gcs_config(options: Mapping[str, Any], environment: Mapping[str, str]) -> Any:
+    """Say options of gcsfs in the words of obstore.
+
+    Returns
+    -------
+    dict or None
+        Config of ``obstore.store.GCSStore``; None where an option has no word there, or where no credentials lie in
+        a file that obstore reads: gcsfs knows more places.
+    """
+    others = {name: v for name, v in options.items() if v is not None and name not in ("token", "project")}
+    token = options.get("token")
+    if others or token not in (None, "anon", "google_default") or environment.get("STORAGE_EMULATOR_HOST"):
+        return None
+    if token == "anon":
+        return {"skip_signature": True}
+    home = Path(environment.get("HOME", "~")).expanduser()
+    usual = home / ".config" / "gcloud" / "application_default_credentials.json"
+    try:
+        content = json.loads(Path(environment.get("GOOGLE_APPLICATION_CREDENTIALS", usual)).read_text())
+    except (OSError, ValueError):
+        return None
+    return {} if content.get("type") in ("service_account", "authorized_user") else None
+
+
+def http_headers(options: Mapping[str, Any]) -> dict[str, str] | None:
+    """Headers to send with every request; None for options that only fsspec takes."""
+    flat = {name: value for name, value in options.items() if name != "client_kwargs"}
+    flat |= options.get("client_kwargs") or {}
+    return dict(flat.pop("headers", None) or {}) if not flat.keys() - {"headers"} else None
+
+
+def _s3(url: str, config: Any, where: str) -> Store:
+    from obstore.store import S3Store
+
+    place = urlsplit(url)
+    provider: Any = None
+    known = config.get("skip_signature") or "access_key_id" in config
+    if not known and not (os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY")):
+        provider = aws_credentials
+        if _session().get_credentials() is None:
+            raise SourceError(
+                f"no credentials for {where}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, "
+                "or storage_options {anon: true} for a public bucket"
+            )
+    if "endpoint" not in config and "region" not in config:
+        # What the environment names is the region of the user's machines, and public buckets lie anywhere.
+        region = bucket_region(place.netloc)
+        config = {**config, **({"region": region} if region else {})}
+    client = _client(str(config.get("endpoint", "")))
+    return ObjectStore(
+        S3Store(
+            place.netloc,
+            prefix=place.path.strip("/") or None,
+            config=config,
+            client_options=client,
+            retry_config=_retry(),
+            credential_provider=provider,
+        ),
+        read_only=True,
+    )
+
+
+def bucket_region(bucket: str, service: str = "https://s3.amazonaws.com") -> str | None:
+    """Ask S3 where a bucket lies: it answers to everybody, even when it refuses. None where there is no answer."""
+    try:
+        with urlopen(Request(f"{service}/{bucket}", method="HEAD"), timeout=5) as answer:
+            found: Any = answer.headers
+    except HTTPError as error:
+        with error:
+            found = error.headers
+    except OSError:
+        return None
+    region: str | None = found.get("x-amz-bucket-region")
+    return region
+
+
+@lru_cache(maxsize=1)
+def _session() -> Any:
+    from botocore.session import get_session
+
+    return get_session()
+
+
+def aws_credentials() -> dict[str, Any]:
+    """Ask botocore for credentials: profiles, sign-ons, and the roles of machines and containers."""
+    found = _session().get_credentials().get_frozen_credentials()
+    return {
+        "access_key_id": found.access_key,
+        "secret_access_key": found.secret_key,
+        "token": found.token,
+        "expires_at": datetime.now(UTC) + _FRESH,
+    }
+
+
+def _gcs(url: str, config: Any) -> Store:
+    from obstore.store import GCSStore
+
+    place = urlsplit(url)
+    prefix = place.path.strip("/") or None
+    store = GCSStore(place.netloc, prefix=prefix, config=config, client_options=_client(""), retry_config=_retry())
+    return ObjectStore(store, read_only=True)
+
+
+def _http(url: str, headers: dict[str, str]) -> Store:
+    from obstore.store import HTTPStore
+
+    client = _client(url)
+    if headers:
+        client["default_headers"] = headers
+    return ObjectStore(
+        HTTPStore.from_url(url.rstrip("/"), client_options=client, retry_config=_retry()), read_only=True
+    )
+
+
+def _client(endpoint: str) -> Any:
+    return {"timeout": TIMEOUT, **({"allow_http": True} if endpoint.startswith("http://") else {})}
+
+
+def _retry() -> Any:
+    waits = {"init_backoff": timedelta(seconds=FIRST_WAIT), "max_backoff": timedelta(seconds=LONGEST_WAIT), "base": 2}
+    return {"max_retries": TRIES, "backoff": waits, "retry_timeout": _PATIENCE}
+
+
+def _fsspec(url: str, options: Mapping[str, Any], where: str) -> Store:
+    given = dict(options)
+    protocol = url.partition("://")[0]
+    if "::" not in url and protocol in ("s3", "s3a", "gs", "gcs"):
+        # A listing that was made before may miss what has been written since.
+        given.setdefault("use_listings_cache", False)
+    if "::" not in url and protocol in ("s3", "s3a"):
+        # One place tries again, not three inside each other; and a size is not asked for before every read.
+        given.setdefault("max_concurrency", 1)
+        config = dict(given.get("config_kwargs") or {})
+        given["config_kwargs"] = {"retries": {"total_max_attempts": 1}, **config}
+    try:
+        return Retried(FsspecStore.from_url(url, storage_options=given, read_only=True), where)
+    except TypeError as error:
+        raise ConfigError(
+            f"source.storage_options do not fit {protocol}://, which does not know one of {', '.join(sorted(options))}"
+        ) from error

@@ -1,0 +1,230 @@
+"""Where data come from: the store behind a path or a URL, what it lists, and how it is named where people read it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import uuid
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore, LocalStore, ObjectStore, WrapperStore, ZipStore
+
+from clustering.data.addresses import BUCKETS, check_url, local_path, shown
+from clustering.data.buckets import open_bucket
+from clustering.data.faults import Unlisted, code, forbidden, told
+from clustering.errors import ConfigError, SourceError
+
+__all__ = ["Entry", "connect", "entries", "listable", "shown"]
+
+_SETTINGS = ("AWS_", "GOOGLE_", "STORAGE_", "AZURE_")
+"""Starts of the environment variables that say where and as whom to connect."""
+_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored object."""
+
+    key: str
+    """From the root of the store."""
+    size: int
+    """In bytes."""
+    version: str | int | None
+    """Changes with the content: modification time in nanoseconds of a file, ETag of an object, CRC of a zip member."""
+
+
+def connect(url: str, options: Mapping[str, Any] | None = None) -> Store:
+    """Open a store for reading, once per process.
+
+    Parameters
+    ----------
+    url
+        Local folder or ``.zip`` file, as a path or ``file://``; or ``s3://``, ``gs://``, ``https://``, or whatever
+        else fsspec speaks.
+    options
+        As fsspec takes them; none for a local store.
+
+    Returns
+    -------
+    zarr.abc.store.Store
+        Read-only and picklable. A store of obstore is bare, so that its chunks may be decoded outside Python; but
+        where 403 is what the store answers for a key that is not there, it is wrapped to say so.
+
+    Raises
+    ------
+    ConfigError
+        For a URL with a password, or options that do not fit.
+    SourceError
+        If there is no such folder or bucket, or there are no credentials.
+    StoreError
+        If the store cannot be reached or refuses.
+    MissingDependencyError
+        If a package is not installed.
+    """
+    check_url(url)
+    path = local_path(url)
+    if path is None:
+        settings: Any = sorted(item for item in os.environ.items() if item[0].startswith(_SETTINGS))
+    else:
+        if options:
+            raise ConfigError(f"source.storage_options are given for the local store {url!r}; leave them out")
+        try:
+            status = path.stat()
+        except (OSError, ValueError) as error:
+            raise SourceError(f"no store at {url!r}; check source.store (a path or a URL of a Zarr store)") from error
+        # An archive that has been written anew is another one.
+        settings = (status.st_size, status.st_mtime_ns) if path.is_file() else None
+    with _LOCK:
+        return _connected(pickle.dumps((url, dict(options or {}), settings)))
+
+
+@lru_cache(maxsize=16)
+def _connected(pickled: bytes) -> Store:
+    url, options, _ = pickle.loads(pickled)
+    path = local_path(url)
+    if path is None:
+        with told(shown(url), (FileNotFoundError, NotImplementedError)):
+            return _tried(open_bucket(url, options, shown(url)), url)
+    if path.suffix != ".zip" or path.is_dir():
+        return LocalStore(path, read_only=True)
+    try:
+        return sync(ZipStore.open(path, mode="r"))
+    except zipfile.BadZipFile as error:
+        raise SourceError(f"{url!r} is no zip archive; name a Zarr store, in a folder or a zip archive") from error
+
+
+def _tried(store: Store, url: str) -> Store:
+    """Ask for a key that is not there: the answer tells a missing bucket, and what 403 means here."""
+    if "::" in url or url.partition("://")[0] not in BUCKETS:
+        return store
+    key = f"no-such-key-{uuid.uuid4().hex}"
+    try:
+        if isinstance(store, ObjectStore):
+            import obstore
+
+            obstore.get(store.store, key)
+        else:
+            inner = _inner(store)
+            assert isinstance(inner, FsspecStore)
+            # Zarr's own reading hides which of key and bucket is missing.
+            sync(inner.fs._cat_file(f"{inner.path}/{key}"))
+    except FileNotFoundError as error:
+        if code(error) == "NoSuchBucket" or "bucket does not exist" in str(error):
+            raise SourceError(
+                f"there is no bucket {urlsplit(url).netloc!r} for {shown(url)}; "
+                "check its name, the endpoint and the region"
+            ) from None
+    except Exception as error:
+        if forbidden(error):
+            return Unlisted(store)
+        if isinstance(store, ObjectStore):
+            raise
+        # What may pass is tried again, and what remains is told.
+        sync(store.get(key, default_buffer_prototype()))
+    return store
+
+
+def _inner(store: Store) -> Store:
+    while isinstance(store, WrapperStore):
+        store = store._store
+    return store
+
+
+def listable(store: Store) -> bool:
+    """Tell whether a store can say which keys it holds; one behind https cannot."""
+    inner = _inner(store)
+    if isinstance(inner, ObjectStore):
+        return store.supports_listing and type(inner.store).__name__ != "HTTPStore"
+    if isinstance(inner, FsspecStore):
+        protocols = inner.fs.protocol
+        web = {"http", "https"} & set((protocols,) if isinstance(protocols, str) else protocols)
+        return store.supports_listing and not web
+    return store.supports_listing
+
+
+def entries(store: Store, prefix: str = "") -> Iterator[Entry] | None:
+    """List what is stored under a prefix, sorted by key, as it is asked for.
+
+    Parameters
+    ----------
+    prefix
+        Key of a group or array; empty for the whole store.
+
+    Returns
+    -------
+    iterator of Entry, or None
+        None for a store that cannot list.
+    """
+    if not listable(store):
+        return None
+    prefix = prefix.strip("/")
+    inner = _inner(store)
+    match inner:
+        case LocalStore():
+            return _files(inner.root / prefix, prefix)
+        case ZipStore():
+            return _members(inner.path, prefix)
+        case ObjectStore():
+            return _objects(inner, prefix)
+        case FsspecStore():
+            return _found(inner, prefix)
+    return (Entry(key, sync(inner.getsize(key)), None) for key in sorted(_keys(inner, prefix)))
+
+
+def _files(folder: Path | str, prefix: str) -> Iterator[Entry]:
+    try:
+        with os.scandir(folder) as found:
+            # As the keys are sorted: a folder's name counts with the slash behind it.
+            children = sorted((f"{child.name}/" if child.is_dir() else child.name, child) for child in found)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    start = f"{prefix}/" if prefix else ""
+    for name, child in children:
+        if name.endswith("/"):
+            yield from _files(child.path, start + child.name)
+        else:
+            status = child.stat()
+            yield Entry(start + name, status.st_size, status.st_mtime_ns)
+
+
+def _members(path: Path, prefix: str) -> Iterator[Entry]:
+    start = f"{prefix}/" if prefix else ""
+    with zipfile.ZipFile(path) as archive:
+        infos = {i.filename: i for i in archive.infolist() if i.filename.startswith(start) and not i.is_dir()}
+    for name in sorted(infos):
+        yield Entry(name, infos[name].file_size, infos[name].CRC)
+
+
+def _objects(store: Any, prefix: str) -> Iterator[Entry]:
+    import obstore
+
+    for page in obstore.list(store.store, prefix or None):
+        for found in page:
+            yield Entry(found["path"], found["size"], found["e_tag"])
+
+
+def _found(store: Any, prefix: str) -> Iterator[Entry]:
+    root = store.path.rstrip("/")
+    under = f"{root}/{prefix}" if prefix else root
+    for path, about in sorted(sync(store.fs._find(under, detail=True)).items()):
+        if not path.startswith(f"{under}/"):
+            continue
+        version = next((about[name] for name in ("ETag", "etag", "md5Hash", "mtime") if about.get(name)), None)
+        yield Entry(path.removeprefix(root).lstrip("/"), int(about.get("size") or 0), version)
+
+
+def _keys(store: Store, prefix: str) -> list[str]:
+    async def collect() -> list[str]:
+        return [key async for key in store.list_prefix(f"{prefix}/" if prefix else "")]
+
+    return sync(collect())

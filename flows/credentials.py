@@ -1,0 +1,145 @@
+"""Credentials of a source: never in a config, from the environment or from a Prefect block at run time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from clustering.errors import ConfigError, MissingDependencyError
+from flows import orchestration
+
+if TYPE_CHECKING:
+    from clustering.data.source import Source
+    from flows.config import SourceConfig
+
+_SECRET = re.compile(
+    r"(?:^|_)(?:key|sas|auth|pass|pwd|authorization|cookies?|credentials?|connection_string|connection|signature)$"
+    r"|(?:apikey|accesskey|secretkey|password|passwd|passphrase|secret|token)$"
+)
+_HARMLESS = (None, "", False, True, "anon", "cloud", "google_default")
+_PASSWORD = re.compile(r"://[^/\s]*:[^/\s]*@")
+_ENVIRONMENT = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "s3a": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "gcs": "GOOGLE_APPLICATION_CREDENTIALS",
+}
+BLOCK = re.compile(r"secret/[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+"""How a Prefect block of credentials is named."""
+
+
+def secret_option(options: Any, path: tuple[str, ...] = ()) -> str | None:
+    """Find the first storage option that holds a secret.
+
+    Returns
+    -------
+    str or None
+        Its dotted name, such as ``client_kwargs.aws_secret_access_key``.
+    """
+    if isinstance(options, Mapping):
+        for name, value in options.items():
+            found = secret_option(value, (*path, str(name)))
+            if found is not None:
+                return found
+    elif isinstance(options, Sequence) and not isinstance(options, (str, bytes)):
+        for value in options:
+            found = secret_option(value, path)
+            if found is not None:
+                return found
+    elif options not in _HARMLESS:
+        # camelCase and Header-Names are told alike; an identifier of a key goes with the key.
+        plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", path[-1] if path else "").lower().replace("-", "_")
+        if _SECRET.search(plain.removesuffix("_id")) or _PASSWORD.search(str(options)):
+            return ".".join(" ".join(name.split()) for name in path)
+    return None
+
+
+def refusal(store: str, options: Mapping[str, Any]) -> str | None:
+    """Say why the storage options of a config are refused, without what they hold; None where they are not."""
+    name = secret_option(options)
+    if name is None:
+        return None
+    variables = _ENVIRONMENT.get(store.partition("://")[0])
+    remedy = f"set {variables} in the environment" if variables else "give it by the environment"
+    return (
+        f"source.storage_options.{name} holds a secret, which a config must not; {remedy}, "
+        "or name a Prefect Secret block in source.credentials"
+    )
+
+
+def open_configured(source: SourceConfig) -> Source:
+    """Open the source of a config, with the credentials that it names.
+
+    Raises
+    ------
+    ClusteringError
+        For anything that is not there or does not fit.
+    """
+    from clustering.data.source import open_source
+
+    content = source.model_dump(exclude={"store", "credentials"})
+    if source.credentials is not None:
+        content["storage_options"] = merged(source.storage_options, load_credentials(source.credentials))
+    return open_source(**content, data=source.store)
+
+
+def merged(options: Mapping[str, Any], secret: Mapping[str, Any]) -> dict[str, Any]:
+    """Add secret options to those of a config, dicts inside each other too."""
+    both = {**options, **secret}
+    for name in options.keys() & secret.keys():
+        if isinstance(options[name], Mapping) and isinstance(secret[name], Mapping):
+            both[name] = merged(options[name], secret[name])
+    return both
+
+
+def load_credentials(name: str) -> dict[str, Any]:
+    """Load storage options from a Prefect ``Secret`` block.
+
+    Parameters
+    ----------
+    name
+        ``secret/<name of the block>``; its value is a JSON object of storage options.
+
+    Raises
+    ------
+    MissingDependencyError
+        If Prefect is not installed.
+    ConfigError
+        If no Prefect API is configured, the block is not there, or it holds something else.
+    """
+    orchestration.prepare()
+    try:
+        from prefect.blocks.system import Secret
+        from prefect.context import FlowRunContext
+        from prefect.settings import PREFECT_API_URL
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"source.credentials {name!r} needs the package 'prefect'; pip install 'zarr-clustering[prefect]', "
+            "or give credentials by the environment"
+        ) from error
+    if not PREFECT_API_URL.value() and FlowRunContext.get() is None:
+        raise ConfigError(
+            f"source.credentials names the Prefect block {name!r}, and no Prefect API is configured; "
+            "set PREFECT_API_URL, or give credentials by the environment"
+        )
+    block = name.removeprefix("secret/")
+    try:
+        loaded: Any = Secret.load(block, _sync=True)  # type: ignore[call-arg]
+        options = loaded.get()
+    except ValueError as error:
+        raise ConfigError(
+            f"source.credentials: there is no Prefect block {name!r}; make it with "
+            f"Secret(value={{...}}).save({block!r}), or name another"
+        ) from error
+    except Exception as error:
+        raise ConfigError(
+            f"source.credentials: the Prefect API did not give the block {name!r} ({type(error).__name__}); "
+            "check PREFECT_API_URL and that the server runs"
+        ) from None
+    if not isinstance(options, dict):
+        raise ConfigError(
+            f"source.credentials: the Prefect block {name!r} holds no JSON object; "
+            'give it storage options, such as {"key": ..., "secret": ...}'
+        )
+    return options
