@@ -34,6 +34,8 @@ class Rows:
     """Rows ``(n,)`` with missing features, which are NaN in them; None where there are none."""
     labels: NDArray[np.int32] | None = None
     """Clusters known beforehand ``(n,)``, −1 where unknown; None where nobody asked."""
+    prepared: bool = False
+    """Whether the values are those of a `Preparation`, and no longer as decoded."""
 
     def __len__(self) -> int:
         return len(self.values)
