@@ -297,13 +297,13 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
         Fit options: ``seed`` (0), ``restarts`` (10), ``finalists`` (1), ``sample_rows`` (200000), ``init``
         (``"kmeans++"``, ``"random"``, ``"labels"``, centers ``(k, d)``, or for a mixture a dict of ``centers``,
         ``weights`` and ``covariances``), ``max_iterations`` (300), ``tolerance`` (0 for k-means: until no assignment
-        changes; 1e-6 for the other models), ``max_seconds``, ``fraction`` (1.0: share of the rows, drawn at random, that
-        the fit goes over; the objective is told over all).
-        Preprocess options: ``standardize`` (False, ``"per_feature"``, ``"per_variable"``), ``unit_norm``, ``pca`` (number
-        of components, or the share of the variance to exceed), ``pca_per_variable``, ``whiten``, ``feature_weights``
-        (a variable along feature dimensions, ``cos(lat)``, ``sqrt(cos(lat))``, or an array ``(d,)``). They are fitted in
-        the first pass, stored in the model, and applied to whatever it labels; the objective and distances are those of
-        prepared rows, and centers come back in the data's units.
+        changes; 1e-6 for the other models), ``max_seconds``, ``fraction`` (1.0: share of the rows, drawn at random,
+        that the fit goes over; the objective is told over all).
+        Preprocess options: ``standardize`` (False, ``"per_feature"``, ``"per_variable"``), ``unit_norm``, ``pca``
+        (number of components, or the share of the variance to exceed), ``pca_per_variable``, ``whiten``,
+        ``feature_weights`` (a variable along feature dimensions, ``cos(lat)``, ``sqrt(cos(lat))``, or an array
+        ``(d,)``). They are fitted in the first pass, stored in the model, and applied to whatever it labels; the
+        objective and distances are those of prepared rows, and centers come back in the data's units.
         Compute options: ``cluster`` (``"threads"``, ``"synchronous"``, ``"local"``, ``{"address": …}`` or a
         `distributed.Client`), ``workers``, ``memory`` (bytes per worker), ``scratch`` (folder), ``block_bytes``.
 
@@ -329,16 +329,12 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
         raise ConfigError(f"cannot fit {model!r}; give a model such as KMeans(k=8)")
     source = open_source(data, **_pick(options, _SOURCE))
     rule = Rule(**{"tolerance": model.tolerance, **_pick(options, _RULE)})
-    how = starting.Options(
-        **_pick(options, _OPTIONS), rule=rule, preprocess=Preprocess(**_pick(options, _PREPROCESS))
-    )
+    how = starting.Options(**_pick(options, _OPTIONS), rule=rule, preprocess=Preprocess(**_pick(options, _PREPROCESS)))
     memory = options.get("memory", MEMORY)
     plan = source.plan(block_bytes=options.get("block_bytes"), memory=memory)
     with (
         connect(options.get("cluster", "threads"), options.get("workers"), memory) as engine,
-        rounds(
-            source, plan, engine, memory=memory, scratch=options.get("scratch"), fraction=how.drawn
-        ) as inside,
+        rounds(source, plan, engine, memory=memory, scratch=options.get("scratch"), fraction=how.drawn) as inside,
     ):
         begun = starting.begin(inside, model, how, memory)
         state, reading = begun.state, begun.reading

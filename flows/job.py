@@ -16,13 +16,14 @@ from typing import Any, TypeVar
 from clustering.api import check_features
 from clustering.data.plan import Plan
 from clustering.data.source import Source, open_source
-from clustering.errors import DataError, OutputError
+from clustering.errors import ConfigError, DataError, OutputError
 from clustering.execution.engine import Engine, connect
 from clustering.execution.passes import Rounds, rounds
 from clustering.fitting import start as starting
 from clustering.fitting.fitted import Fitted, Summary, fitted
 from clustering.fitting.labelling import LabelStatistics, Wanted, Write, label, nowhere
 from clustering.fitting.loop import Rule, Stop, iterate
+from clustering.fitting.preprocessing import Preprocess
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import Checkpoint, Identity
 from clustering.storage.labels import create_labels
@@ -53,7 +54,7 @@ class Job:
     plan: Plan
     output: Output
     identity: Identity
-    rule: Rule
+    options: starting.Options
     model: Any
     """What is fitted."""
     known: Fitted | None
@@ -126,21 +127,38 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
     source = open_source(**config.source.model_dump(exclude={"store"}), data=config.source.store)
     if model is not None:
         check_features(source, model)
+        _check_preprocess(config, model)
     fitted_model = config.model.build() if model is None else model.model
     tolerance = fitted_model.tolerance if config.fit.tolerance is None else config.fit.tolerance
     rule = Rule(tolerance, config.fit.max_iterations, config.fit.max_seconds)
+    keys = ("seed", "restarts", "finalists", "sample_rows", "init", "fraction")
+    wish = Preprocess(**config.preprocess.model_dump())
+    options = starting.Options(**{key: getattr(config.fit, key) for key in keys}, rule=rule, preprocess=wish)
+    if model is None:
+        starting.check_combination(source, fitted_model, options)
     out = config.output
     wanted = Wanted(out.labels, out.responsibilities, out.top, out.precision, out.log_density, out.outlier_score)
     wanted.check(fitted_model)
     identity = Identity(config.identity, source.fingerprint())
     plan = source.plan(block_bytes=config.block_bytes, memory=config.memory_bytes)
-    job = Job(config, source, plan, output, identity, rule, fitted_model, model, wanted)
+    job = Job(config, source, plan, output, identity, options, fitted_model, model, wanted)
     _refuse_finished(job)
     for caution in source.cautions:
         watch.warn(caution)
     shape = " × ".join(f"{d} {n:,}" for d, n in zip(source.sample_dims, source.shape, strict=True))
     watch.say(f"source {config.source.store}: {shape}; {source.n_features:,} features; {len(plan):,} blocks")
     return job
+
+
+def _check_preprocess(config: JobConfig, model: Fitted) -> None:
+    """Refuse another preprocessing than the model's own, which is applied whether the config names it or not."""
+    own = {} if model.preparation is None else model.preparation.wish
+    for key, value in config.preprocess.model_dump(exclude_defaults=True).items():
+        if value != own.get(key):
+            raise ConfigError(
+                f"preprocess.{key} is {value!r}, and the model was fitted with {own.get(key)!r}; leave 'preprocess' "
+                "out, as the model's own is applied, or fit a new model"
+            )
 
 
 def _refuse_finished(job: Job) -> None:
@@ -170,6 +188,8 @@ def _working(job: Job) -> Iterator[Rounds]:
             memory=job.config.memory_bytes,
             scratch=compute.scratch,
             keep=job.known is None,
+            fraction=job.options.drawn if job.known is None else None,
+            preparation=None if job.known is None else job.known.preparation,
         ) as inside,
     ):
         yield inside
@@ -183,13 +203,11 @@ def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
         return found
     began = time.perf_counter()
     config = job.config.fit
-    options = starting.Options(
-        config.seed, config.restarts, config.finalists, config.sample_rows, config.init, job.rule
-    )
-    started = starting.begin(work, job.model, options, job.config.memory_bytes)
+    started = starting.begin(work, job.model, job.options, job.config.memory_bytes)
     survey, reading, seconds = started.survey, started.reading, time.perf_counter() - began
+    left = f"{survey.masked:,} cells " + ("masked" if job.options.drawn is None else "masked or not drawn")
     watch.say(
-        f"pass 0: {survey.count:,} rows, {survey.masked:,} cells masked; {reading.bytes / 1e6:,.1f} MB read at "
+        f"pass 0: {survey.count:,} rows, {left}; {reading.bytes / 1e6:,.1f} MB read at "
         f"{reading.bytes / 1e6 / started.seconds:,.0f} MB/s"
     )
     watch.say(
@@ -201,8 +219,9 @@ def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
     for warning in started.warnings:
         watch.warn(warning)
     begun = Checkpoint(
-        new_run(), started.state, Summary.of(survey), reading, {"sample": seconds}, started.remarks, started.warnings
-    )
+        new_run(), started.state, Summary.of(survey), reading, {"sample": seconds}, started.remarks, started.warnings,
+        started.preparation,
+    )  # fmt: skip
     checkpoints.clear(job.output.checkpoints)
     checkpoints.save(job.output.checkpoints, begun, job.identity)
     return begun
@@ -210,12 +229,13 @@ def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
 
 def fit(job: Job, work: Rounds, begun: Checkpoint, watch: Watch) -> Checkpoint:
     """Pass over the data until the loop stops, with a checkpoint after every pass."""
-    now = begun
-    for state, record in iterate(job.model, begun.state, work.run, job.rule):
+    now, rule = begun, job.options.rule
+    work = replace(work, preparation=begun.preparation)
+    for state, record in iterate(job.model, begun.state, work.run, rule):
         seconds = {**now.seconds, "fit": now.seconds.get("fit", 0.0) + record.seconds}
         now = replace(now, state=state, reading=now.reading + record.reading, seconds=seconds)
         checkpoints.save(job.output.checkpoints, now, job.identity)
-        watch.passed(record, job.rule, now.reading.blocks / len(job.plan))
+        watch.passed(record, rule, now.reading.blocks / len(job.plan))
         for note in record.notes:
             watch.warn(note)
     best = now.state.best
@@ -249,11 +269,15 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
         ended.reading.bytes,
         ended.remarks,
         ended.warnings,
+        ended.preparation,
     )
     folder = job.output.stage(ended.run)
-    if job.wanted.labels or job.wanted.soft or result.stop is not Stop.CONVERGED or job.model.kind != "kmeans":
-        # At a fixed point of k-means the last pass has told all there is to know already.
-        _, result = _labels(job, work, result, folder, watch)
+    wanted = job.wanted.labels or job.wanted.soft
+    drawn = job.options.drawn is not None
+    if wanted or drawn or result.stop is not Stop.CONVERGED or job.model.kind != "kmeans":
+        # At a fixed point of k-means the last pass has told all there is to know already, if it was over all rows.
+        sums, result = _labels(job, work, result, folder, watch)
+        result = result.extended(sums) if drawn else result
     save_model(result, folder / "model.zarr", _provenance(job, ended.run))
     seconds = {**ended.seconds, "label": time.perf_counter() - began}
     return Labelled(
@@ -262,8 +286,8 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
         folder,
         seconds,
         job.config.output.labels,
-        ended.summary.count,
-        ended.summary.cells - ended.summary.count,
+        result.summary.count,
+        result.summary.cells - result.summary.count,
     )
 
 
@@ -288,11 +312,14 @@ def _labels(job: Job, work: Rounds, known: Fitted, folder: Path, watch: Watch) -
     if wanted.labels or wanted.soft:
         about = _provenance(job, folder.name)
         write = create_labels(folder / "labels.zarr", job.source, plan, known.model.k, about, wanted)
-    if plan == job.plan:
-        passed = label(work, known.model, known.params, write, wanted)
+    if plan == job.plan and work.fraction is None:
+        passed = label(replace(work, preparation=known.preparation), known.model, known.params, write, wanted)
     else:
         # The selection starts inside a chunk: blocks that match the chunks of the labels are others than the fit's.
-        with rounds(job.source, plan, work.engine, memory=job.config.memory_bytes, keep=False) as others:
+        # Or the fit went over a part of the rows, and kept no others.
+        with rounds(
+            job.source, plan, work.engine, memory=job.config.memory_bytes, keep=False, preparation=known.preparation
+        ) as others:
             passed = label(others, known.model, known.params, write, wanted)
     sums: LabelStatistics = passed.statistics[0]
     if not sums.rows.any():
@@ -358,8 +385,10 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
         "n_rows": labelled.rows,
         "n_features": job.source.n_features,
         "n_masked": labelled.masked,
+        **({} if result.summary.drawn is None else {"n_fitted": result.summary.drawn}),
         "n_sampled": result.summary.sampled,
         "objective": result.objective,
+        **({} if result.preparation is None else {"preprocess": result.preparation.told}),
         **({} if result.criteria is None else {"criteria": result.criteria}),
         **({"beta": result.params.beta} if result.model.kind == "soft_kmeans" else {}),
         "iterations": result.iterations,

@@ -52,6 +52,11 @@ class Preparation:
         return self.matrix.ndim == 1
 
     @property
+    def told(self) -> dict[str, Any]:
+        """What is worth telling, as JSON."""
+        return {"words": self.words, **self.facts}
+
+    @property
     def rescales(self) -> bool:
         """Whether each component is one feature in other units, and no feature is lost."""
         return self.diagonal and bool((self.matrix > 0.0).all())

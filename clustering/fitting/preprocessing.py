@@ -291,7 +291,7 @@ def _weights(wish: Preprocess, source: Source) -> Array:
 def _standards(
     wish: Preprocess, found: Survey, source: Source, groups: Mapping[str, slice], weights: Array
 ) -> tuple[Array, Array]:
-    """What is taken off each feature, and the factor that follows."""
+    """Find what is taken off each feature ``(d,)``, and the factor that follows ``(d,)``."""
     mean, variance = found.mean, found.variance
     if wish.standardize == "per_variable":
         mean, variance = mean.copy(), variance.copy()

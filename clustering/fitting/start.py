@@ -27,6 +27,7 @@ from clustering.models import covariances as kinds
 from clustering.models import divergences as geometry
 from clustering.models.kmeans import KMeans, KMeansParams, KMeansStatistics
 from clustering.models.mixture import GaussianMixture
+from clustering.models.names import Divergence
 from clustering.models.soft_kmeans import SoftKMeans
 from clustering.models.survey import Sample, Survey, SurveyModel, priority_floor
 
@@ -128,7 +129,7 @@ def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
         If no row takes part, all weights are zero, or k is above the number of distinct rows.
     """
     began = time.perf_counter()
-    _check_combination(rounds.source, model, options)
+    check_combination(rounds.source, model, options)
     surveyed, passed = survey(rounds, model, options, memory)
     reading, seconds = passed.reading, passed.seconds
     remarks: tuple[str, ...] = ()
@@ -188,8 +189,14 @@ def _dull(model: SoftKMeans, found: Survey) -> tuple[str, ...]:
     )
 
 
-def _check_combination(source: Source, model: Any, options: Options) -> None:
-    """Refuse what cannot go together."""
+def check_combination(source: Source, model: Any, options: Options) -> None:
+    """Refuse what cannot go together, before anything is read.
+
+    Raises
+    ------
+    ConfigError
+        Naming both.
+    """
     if source.missing == "marginalize" and getattr(model, "divergence", "squared_euclidean") != "squared_euclidean":
         raise ConfigError(
             f"missing is 'marginalize' and divergence is {model.divergence!r}; only squared_euclidean leaves out "
@@ -217,7 +224,7 @@ def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[S
     even = rounds.source.weights is None and rounds.source.mask is None
     floor = priority_floor(int(rounds.plan.cells * options.fraction), m) if even else 0.0
     # Before the mean is taken off, nothing tells whether a divergence is defined.
-    divergence = "squared_euclidean" if wish.centres else model.starter.divergence
+    divergence: Divergence = "squared_euclidean" if wish.centres else model.starter.divergence
     how = SurveyModel(options.seed, m, k, floor, divergence, rounds.source.missing == "marginalize", wish.rotates)
     if wish.rotates:
         check_scatter_fits(d, rounds.plan, rounds.engine, memory)
@@ -314,7 +321,7 @@ def _given_covariances(model: GaussianMixture, init: Mapping[str, Any], preparat
     kind, given = model.covariance, init.get("covariances")
     if preparation is None or not preparation.rescales or kind not in kinds.SCALABLE:
         return given
-    fits = np.shape(given) == kinds.shape(kind, model.k, preparation.p)
+    fits = given is not None and np.shape(given) == kinds.shape(kind, model.k, preparation.p)
     return kinds.scaled(kind, np.asarray(given, np.float64), preparation.matrix) if fits else given
 
 

@@ -281,7 +281,7 @@ def as_full(kind: Covariance, covariances: Array, cluster: int, d: int) -> Array
 
 
 def scaled(kind: Covariance, covariances: Array, factors: Array) -> Array:
-    """Covariances of a kind that leaves features apart or whole, once each feature is multiplied by a factor ``(d,)``."""
+    """Covariances of one of the `SCALABLE` kinds, once features are multiplied by factors ``(d,)``."""
     return covariances * (factors * factors if kind == "diagonal" else np.outer(factors, factors))
 
 

@@ -68,9 +68,11 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
             "shares": ("cluster", fitted.shares),
             "weights": ("cluster", fitted.weights),
             "history": (("pass", "step"), fitted.history, {"steps": ["assignment", "update"]}),
-            **({} if preparation is None else {"centers_prepared": (("cluster", "component"), fitted.centers_prepared)}),
+            **(
+                {} if preparation is None else {"centers_prepared": (("cluster", "component"), fitted.centers_prepared)}
+            ),
             **{f"params_{name}": (_along(params.dims[name], inner), array) for name, array in stored(params).items()},
-            **({} if preparation is None else _arrays(preparation)),
+            **({} if preparation is None else _arrays(preparation, fitted.centers_prepared)),
             **{f"track_{name}": (("pass", "cluster"), array) for name, array in fitted.track.items()},
             "mean": ("feature", summary.mean),
             "variance": ("feature", summary.variance),
@@ -93,10 +95,11 @@ def _along(dims: tuple[str, ...], names: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(names.get(d, d) for d in dims)
 
 
-def _arrays(preparation: Preparation) -> dict[str, Any]:
-    """Describe the map of a preparation."""
+def _arrays(preparation: Preparation, centers: Any) -> dict[str, Any]:
+    """Describe the map of a preparation, and the centers ``(k, p)`` where it leads to."""
     along = ("feature",) if preparation.diagonal else ("feature", "component")
     found: dict[str, Any] = {
+        "centers_prepared": (("cluster", "component"), centers),
         "preparation_offset": ("feature", preparation.offset),
         "preparation_matrix": (along, preparation.matrix),
         "preparation_inverse": (along[::-1], preparation.inverse),
