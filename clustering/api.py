@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clustering.data.opening import BARE
 from clustering.data.plan import MIB
+from clustering.data.preparation import room
 from clustering.data.source import Source, open_source
 from clustering.errors import ConfigError, DataError, nearest
 from clustering.execution.engine import connect
@@ -227,7 +228,8 @@ class Fit:
         source = open_source(data, **_pick(options, _SOURCE))
         check_features(source, self.fitted)
         memory = options.get("memory", MEMORY)
-        plan = source.plan(block_bytes=options.get("block_bytes"), memory=memory)
+        within = room(source, memory, self.fitted.preparation is not None)
+        plan = source.plan(block_bytes=options.get("block_bytes"), memory=within)
         results = in_memory(source, self.model.k, wanted)
         # Results are gathered in this process, so its threads make them.
         with (
@@ -331,7 +333,8 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
     rule = Rule(**{"tolerance": model.tolerance, **_pick(options, _RULE)})
     how = starting.Options(**_pick(options, _OPTIONS), rule=rule, preprocess=Preprocess(**_pick(options, _PREPROCESS)))
     memory = options.get("memory", MEMORY)
-    plan = source.plan(block_bytes=options.get("block_bytes"), memory=memory)
+    within = room(source, memory, bool(how.preprocess.asked))
+    plan = source.plan(block_bytes=options.get("block_bytes"), memory=within)
     with (
         connect(options.get("cluster", "threads"), options.get("workers"), memory) as engine,
         rounds(source, plan, engine, memory=memory, scratch=options.get("scratch"), fraction=how.drawn) as inside,

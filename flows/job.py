@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from clustering.api import check_features
 from clustering.data.plan import Plan
+from clustering.data.preparation import room
 from clustering.data.source import Source, open_source
 from clustering.errors import ConfigError, DataError, OutputError
 from clustering.execution.engine import Engine, connect
@@ -140,7 +141,8 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
     wanted = Wanted(out.labels, out.responsibilities, out.top, out.precision, out.log_density, out.outlier_score)
     wanted.check(fitted_model)
     identity = Identity(config.identity, source.fingerprint())
-    plan = source.plan(block_bytes=config.block_bytes, memory=config.memory_bytes)
+    within = room(source, config.memory_bytes, bool(wish.asked) if model is None else model.preparation is not None)
+    plan = source.plan(block_bytes=config.block_bytes, memory=within)
     job = Job(config, source, plan, output, identity, options, fitted_model, model, wanted)
     _refuse_finished(job)
     for caution in source.cautions:
@@ -306,7 +308,8 @@ def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
 
 
 def _labels(job: Job, work: Rounds, known: Fitted, folder: Path, watch: Watch) -> tuple[LabelStatistics, Fitted]:
-    plan = job.source.plan(block_bytes=job.config.block_bytes, memory=job.config.memory_bytes, whole_chunks=False)
+    within = room(job.source, job.config.memory_bytes, known.preparation is not None)
+    plan = job.source.plan(block_bytes=job.config.block_bytes, memory=within, whole_chunks=False)
     write: Write = nowhere
     wanted = job.wanted
     if wanted.labels or wanted.soft:

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from clustering.errors import ConfigError, SourceError, nearest
-from clustering.fitting.fitted import Fitted
-from clustering.models import covariances as kinds
-from clustering.models.sampling import Generative, generative, given, whole
+from clustering.models.sampling import Generative, before, generative, given, whole
 from clustering.storage.model import load_model
 
 KEYS = ("weights", "means", "centers", "covariances", "covariance", "rows", "seed")
@@ -43,7 +40,7 @@ def load_parameters(path: str) -> Parameters:
     """
     if Path(path).is_dir():
         fitted, _ = load_model(path)
-        return Parameters(_in_data_units(path, fitted))
+        return Parameters(before(fitted.preparation, generative(fitted.model, fitted.params)))
     try:
         content = yaml.safe_load(Path(path).read_text())
     except OSError as error:
@@ -61,22 +58,6 @@ def load_parameters(path: str) -> Parameters:
         return _checked(content)
     except ConfigError as error:
         raise ConfigError(f"the parameters {path!r}: {error}") from error
-
-
-def _in_data_units(path: str, fitted: Fitted) -> Generative:
-    """Tell how rows come about, before they are prepared."""
-    found, preparation = generative(fitted.model, fitted.params), fitted.preparation
-    if preparation is None:
-        return found
-    if preparation.unit_norm or not preparation.rescales:
-        raise ConfigError(
-            f"the model {path!r} is one of prepared rows ({preparation.words}), from which no rows of all features "
-            "follow; name a model without unit_norm, pca, whiten, and feature weights of 0"
-        )
-    full = np.array([kinds.as_full(found.kind, found.covariances, i, found.d) for i in range(found.k)])
-    return Generative(
-        found.weights, preparation.back(found.means), kinds.scaled("full", full, preparation.inverse), "full"
-    )
 
 
 def _checked(content: dict[Any, Any]) -> Parameters:

@@ -16,6 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from clustering.data.rows import Rows
+from clustering.data.source import Source
 
 Array = NDArray[np.float64]
 
@@ -124,6 +125,11 @@ class Preparation:
 def only_unit_norm(d: int) -> Preparation:
     """Make what brings rows to length 1 and does nothing else."""
     return Preparation(True, np.zeros(d), np.ones(d), np.ones(d))
+
+
+def room(source: Source, memory: int, prepared: bool) -> int:
+    """Take off a memory budget, in bytes, what blocks grow by when they are turned to double precision."""
+    return memory * source.row_bytes // max(source.row_bytes, 8 * source.n_features) if prepared else memory
 
 
 def _map(values: Array, offset: Array, matrix: Array, made: Array) -> None:
