@@ -42,7 +42,9 @@ def parts(found: c.Fit, rows: np.ndarray) -> list[bytes]:
     """Give everything that a fit tells, as bytes."""
     p = found.fitted.preparation
     arrays = [p.offset, p.matrix, p.inverse] if p is not None else []
-    return [np.asarray(a).tobytes() for a in (found.centers, found.history, found.predict(rows), found.weights, *arrays)]
+    return [
+        np.asarray(a).tobytes() for a in (found.centers, found.history, found.predict(rows), found.weights, *arrays)
+    ]
 
 
 @pytest.mark.parametrize("block_bytes", BLOCKS)
@@ -83,9 +85,7 @@ def test_a_pipeline_of_both_gives_the_same_clusters(block_bytes: int | None, row
     transformed = pipeline.fit_transform(rows)
     start = rows[:K]
     theirs = TheirKMeans(K, init=pipeline.transform(start), n_init=1, tol=0, algorithm="lloyd").fit(transformed)
-    found = c.fit(
-        rows, c.KMeans(K), init=start, standardize="per_feature", pca=3, whiten=True, block_bytes=block_bytes
-    )
+    found = c.fit(rows, c.KMeans(K), init=start, standardize="per_feature", pca=3, whiten=True, block_bytes=block_bytes)
     np.testing.assert_allclose(prepared(found, rows), transformed, rtol=1e-8, atol=1e-8)
     np.testing.assert_array_equal(found.predict(rows), theirs.labels_)
     np.testing.assert_allclose(found.objective, theirs.inertia_, rtol=1e-9)
@@ -145,7 +145,10 @@ def test_processes_give_the_same_bits(rows: np.ndarray) -> None:
 def test_whole_weights_are_rows_repeated(rows: np.ndarray, rng: np.random.Generator) -> None:
     times = rng.integers(0, 4, len(rows))
     options: dict[str, Any] = {"standardize": "per_feature", "pca": 4, "init": rows[:K]}
-    weighted, repeated = fit(rows, weights=times.astype(float), **options), fit(np.repeat(rows, times, axis=0), **options)
+    weighted, repeated = (
+        fit(rows, weights=times.astype(float), **options),
+        fit(np.repeat(rows, times, axis=0), **options),
+    )
     np.testing.assert_allclose(prepared(weighted, rows), prepared(repeated, rows), rtol=1e-7, atol=1e-8)
     np.testing.assert_allclose(weighted.objective, repeated.objective, rtol=1e-9)
     np.testing.assert_allclose(weighted.centers, repeated.centers, rtol=1e-8, atol=1e-8)
@@ -214,15 +217,14 @@ def test_a_mixture_of_components_of_each_variable(ocean: xr.Dataset) -> None:
 def test_covariances_of_standardized_rows_come_back_and_are_a_start(covariance: Any, rows: np.ndarray) -> None:
     model = c.GaussianMixture(2, covariance, regularization=0)
     found = fit(rows, model, standardize="per_feature", max_iterations=200, tolerance=1e-10)
-    plain = fit(rows, model, init={n: getattr(found, n) for n in ("weights", "centers", "covariances")}, tolerance=1e-10)
+    plain = fit(
+        rows, model, init={n: getattr(found, n) for n in ("weights", "centers", "covariances")}, tolerance=1e-10
+    )
     # A mixture by maximum likelihood does not care for units: the start is a fixed point in the data's own.
     assert plain.iterations <= 3
     np.testing.assert_allclose(found.covariances, plain.covariances, rtol=1e-4)
     np.testing.assert_allclose(found.centers, plain.centers, rtol=1e-4)
-    again = fit(
-        rows, model, standardize="per_feature", tolerance=1e-10,
-        init={n: getattr(found, n) for n in ("weights", "centers", "covariances")},
-    )  # fmt: skip
+    again = fit(rows, model, standardize="per_feature", init=start, tolerance=1e-10)
     assert again.iterations <= 3
     np.testing.assert_allclose(again.covariances, found.covariances, rtol=1e-6)
 
