@@ -46,6 +46,8 @@ class Preparation:
     """Both for people."""
     explained: Array = field(default_factory=lambda: np.zeros(0))
     """Share of each principal component in the variance ``(p,)``; empty without principal components."""
+    once: bool = False
+    """Whether this is for pass 0 alone, so that rows are not kept as it makes them."""
 
     @property
     def diagonal(self) -> bool:
@@ -93,9 +95,9 @@ class Preparation:
         length = max(TILE, PIECE_BYTES // (8 * d) // TILE * TILE)
         for start in range(0, n, length):
             part = slice(start, min(n, start + length))
-            piece = np.ascontiguousarray(values[part], np.float64)
+            piece = values[part]
             if self.unit_norm:
-                piece = piece.copy() if np.shares_memory(piece, values) else piece
+                piece = piece.astype(np.float64, order="C")
                 _to_unit_norm(piece, whole[part])
             _map(piece, self.offset, self.matrix, made[part])
         return made, whole
@@ -103,7 +105,7 @@ class Preparation:
     def forward(self, centers: Array) -> Array:
         """Take centers ``(k, d)`` in the data's units to where prepared rows are ``(k, p)``; their length stays."""
         made = np.empty((len(centers), self.p))
-        _map(np.ascontiguousarray(centers, np.float64), self.offset, self.matrix, made)
+        _map(centers, self.offset, self.matrix, made)
         return made
 
     def back(self, centers: Array) -> Array:
@@ -112,7 +114,7 @@ class Preparation:
         What the map loses comes back as the mean: features of weight 0, and directions without a component.
         """
         made = np.empty((len(centers), len(self.offset)))
-        _map(np.ascontiguousarray(centers, np.float64), np.zeros(self.p), self.inverse, made)
+        _map(centers, np.zeros(self.p), self.inverse, made)
         return made + self.offset
 
     def covariance_back(self, covariance: Array) -> Array:
@@ -123,8 +125,8 @@ class Preparation:
 
 
 def only_unit_norm(d: int) -> Preparation:
-    """Make what brings rows to length 1 and does nothing else."""
-    return Preparation(True, np.zeros(d), np.ones(d), np.ones(d))
+    """Make what brings rows to length 1 for pass 0, which the rest of a preparation follows from."""
+    return Preparation(True, np.zeros(d), np.ones(d), np.ones(d), once=True)
 
 
 def room(source: Source, memory: int, prepared: bool) -> int:
@@ -132,13 +134,13 @@ def room(source: Source, memory: int, prepared: bool) -> int:
     return memory * source.row_bytes // max(source.row_bytes, 8 * source.n_features) if prepared else memory
 
 
-def _map(values: Array, offset: Array, matrix: Array, made: Array) -> None:
+def _map(values: NDArray[Any], offset: Array, matrix: Array, made: Array) -> None:
     """Fill `made` ``(n, p)``."""
     if matrix.ndim == 1:
         np.subtract(values, offset, out=made)
         made *= matrix
     else:
-        _turn(values - offset, np.ascontiguousarray(matrix), made)
+        _turn(np.subtract(values, offset, order="C"), np.ascontiguousarray(matrix), made)
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})

@@ -103,10 +103,10 @@ def _used_rows(
 ) -> tuple[Rows, int]:
     """Find the rows of a block as they are kept, and turn them into rows as they are used.
 
-    Kept is whichever is smaller: the rows as decoded, or the prepared ones.
+    Kept is whichever is smaller: the rows as decoded, or the prepared ones, which spare the way to them.
     """
-    smaller = preparation is not None and preparation.row_bytes < source.row_bytes
-    rows, size = rows_of(source, plan, index, residency, fraction, keep=not smaller)
+    instead = preparation is not None and not preparation.once and preparation.row_bytes <= source.row_bytes
+    rows, size = rows_of(source, plan, index, residency, fraction, keep=not instead)
     if preparation is None or rows.prepared:
         return rows, size
     used = preparation.apply(rows)
@@ -115,7 +115,7 @@ def _used_rows(
             f"a row of zeros in block {plan.block(index)} has no direction, and preprocess.unit_norm asks for one; "
             "set source.missing to 'drop' to leave such rows out"
         )
-    if smaller:
+    if instead:
         keep_instead(residency, index, used)
     return used, size
 

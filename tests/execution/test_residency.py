@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clustering.data.plan import Plan
-from clustering.data.preparation import Preparation
+from clustering.data.preparation import Preparation, only_unit_norm
 from clustering.data.rows import Rows
 from clustering.data.source import Source, open_source
 from clustering.errors import ClusteringError, DataError
@@ -251,12 +251,27 @@ def test_smaller_rows_take_the_place_of_what_is_kept(values: np.ndarray, tmp_pat
             assert all(passed.statistics[0] == pytest.approx(first.statistics[0].sum()) for passed in sums)
 
 
-def test_rows_that_do_not_shrink_are_kept_as_decoded(values: np.ndarray) -> None:
-    preparation = Preparation(False, np.zeros(3), np.full(3, 2.0), np.full(3, 0.5))
-    with passes(values, budget(BLOCKS)) as inside:
+def test_rows_that_would_grow_are_kept_as_decoded(values: np.ndarray) -> None:
+    preparation = Preparation(False, np.zeros(6), np.full(6, 2.0), np.full(6, 0.5))
+    single = np.concatenate([values, -values], axis=1).astype(np.float32)
+    with passes(single, budget(BLOCKS)) as inside:
         first = inside.run([total]).statistics[0]
-        assert np.array_equal(replace(inside, preparation=preparation).run([total]).statistics[0], 2.0 * first)
+        after = replace(inside, preparation=preparation).run([total])
+        assert after.reading.blocks == 0
+        assert np.array_equal(after.statistics[0], 2.0 * first)
         assert np.array_equal(inside.run([total]).statistics[0], first)
+
+
+def test_rows_of_pass_0_are_not_kept_as_it_uses_them(values: np.ndarray) -> None:
+    preparation = Preparation(True, np.zeros(3), np.full(3, 2.0), np.full(3, 0.5))
+    with passes(values, budget(BLOCKS)) as inside:
+        replace(inside, preparation=only_unit_norm(3)).run([total])
+        both = replace(inside, preparation=preparation)
+        expected = 2.0 * (values / np.linalg.norm(values, axis=1)[:, None]).sum(axis=0)
+        for _ in range(2):
+            passed = both.run([total])
+            assert passed.reading.blocks == 0
+            np.testing.assert_allclose(passed.statistics[0], expected)
 
 
 def test_only_the_rows_of_a_fraction_are_kept(values: np.ndarray) -> None:

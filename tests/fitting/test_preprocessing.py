@@ -217,9 +217,8 @@ def test_a_mixture_of_components_of_each_variable(ocean: xr.Dataset) -> None:
 def test_covariances_of_standardized_rows_come_back_and_are_a_start(covariance: Any, rows: np.ndarray) -> None:
     model = c.GaussianMixture(2, covariance, regularization=0)
     found = fit(rows, model, standardize="per_feature", max_iterations=200, tolerance=1e-10)
-    plain = fit(
-        rows, model, init={n: getattr(found, n) for n in ("weights", "centers", "covariances")}, tolerance=1e-10
-    )
+    start = {name: getattr(found, name) for name in ("weights", "centers", "covariances")}
+    plain = fit(rows, model, init=start, tolerance=1e-10)
     # A mixture by maximum likelihood does not care for units: the start is a fixed point in the data's own.
     assert plain.iterations <= 3
     np.testing.assert_allclose(found.covariances, plain.covariances, rtol=1e-4)
@@ -258,9 +257,9 @@ def test_gaps_stay_gaps(rows: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def test_more_features_than_a_covariance_is_kept_for_have_components_too(rng: np.random.Generator) -> None:
-    wide = (rng.standard_normal((400, 3)) * [9.0, 5.0, 3.0]) @ rng.standard_normal((3, 1100))
+    wide = (rng.standard_normal((100, 3)) * [9.0, 5.0, 3.0]) @ rng.standard_normal((3, 1030))
     wide += rng.standard_normal(wide.shape)
-    found = fit(wide.astype(np.float32), pca=2, block_bytes=400_000)
+    found = fit(wide.astype(np.float32), pca=2, block_bytes=200_000)
     theirs = PCA(2, svd_solver="full").fit(wide.astype(np.float32).astype(np.float64))
     np.testing.assert_allclose(prepared(found, wide.astype(np.float32)), theirs.transform(wide), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found.fitted.preparation.explained, theirs.explained_variance_ratio_, rtol=1e-6)
