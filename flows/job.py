@@ -24,7 +24,7 @@ from clustering.fitting import start as starting
 from clustering.fitting.fitted import Fitted, Summary, fitted
 from clustering.fitting.labelling import LabelStatistics, Wanted, Write, label, nowhere
 from clustering.fitting.loop import Rule, Stop, iterate
-from clustering.fitting.preprocessing import Preprocess
+from clustering.fitting.preprocessing import Preprocess, fingerprint
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import Checkpoint, Identity
 from clustering.storage.labels import create_labels
@@ -140,7 +140,7 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
     out = config.output
     wanted = Wanted(out.labels, out.responsibilities, out.top, out.precision, out.log_density, out.outlier_score)
     wanted.check(fitted_model)
-    identity = Identity(config.identity, source.fingerprint())
+    identity = Identity(config.identity, fingerprint(wish, source) if model is None else source.fingerprint())
     within = room(source, config.memory_bytes, bool(wish.asked) if model is None else model.preparation is not None)
     plan = source.plan(block_bytes=config.block_bytes, memory=within)
     job = Job(config, source, plan, output, identity, options, fitted_model, model, wanted)

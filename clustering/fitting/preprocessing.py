@@ -5,6 +5,7 @@ The order is: rows to length 1, standardising, feature weights, principal compon
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -163,6 +164,14 @@ def check_scatter_fits(d: int, plan: Plan, engine: Engine, memory: int) -> None:
         )
 
 
+def fingerprint(wish: Preprocess, source: Source) -> str:
+    """Digest the identity of a source, and of the feature weights that are read from it."""
+    found = source.fingerprint()
+    if wish.feature_weights is None:
+        return found
+    return hashlib.sha256(found.encode() + _weights(wish, source).tobytes()).hexdigest()
+
+
 def prepare(wish: Preprocess, found: Survey, source: Source) -> Preparation | None:
     """Fit what is asked for to the moments of pass 0, made of rows of length 1 where that is asked for.
 
@@ -201,30 +210,31 @@ def prepare(wish: Preprocess, found: Survey, source: Source) -> Preparation | No
     if not wish.rotates:
         return Preparation(wish.unit_norm, offset, scale, back, wish.asked, facts, "; ".join(words))
     covariance = found.covariance * np.outer(scale, scale)
-    names = list(groups) if wish.pca_per_variable else [None]
-    parts = [groups[name] if name is not None else slice(0, d) for name in names]
-    bases = [_components(wish, covariance[p, p], found, n) for p, n in zip(parts, names, strict=True)]
-    matrix = scipy.linalg.block_diag(*(vectors for _, vectors in bases)) * scale[:, None]
-    inverse = scipy.linalg.block_diag(*(vectors.T for _, vectors in bases)) * back
-    values = np.concatenate([found for found, _ in bases])
-    total = float(np.trace(covariance))
-    explained = values / total
+    parts = groups if wish.pca_per_variable else {None: slice(0, d)}
+    bases = {name: _components(wish, covariance[part, part], found, name) for name, part in parts.items()}
+    values = np.concatenate([variances for variances, _ in bases.values()])
+    loadings = scipy.linalg.block_diag(*(vectors for _, vectors in bases.values()))
+    roots = np.ones(len(values))
     if wish.whiten:
-        n = found.weighty
-        roots = np.sqrt(values * (n / max(1, n - 1)))
-        matrix, inverse = matrix / roots, inverse * roots[:, None]
-    kept = float(explained.sum())
-    each = " of each variable" if wish.pca_per_variable else ""
-    words.append(f"PCA{each}: {len(values)} of {d} components, {100 * kept:.4g} % of variance")
-    facts |= {"n_components": len(values), "explained_variance": kept}
+        roots = np.sqrt(values * (found.weighty / max(1, found.weighty - 1)))
+    explained = values / float(np.trace(covariance))
+    share = float(explained.sum())
+    facts = {"n_components": len(values), "explained_variance": share}
     if wish.pca_per_variable:
-        facts["components"] = {str(name): len(found) for name, (found, _) in zip(names, bases, strict=True)}
-    if wish.whiten:
-        words.append("whitened")
+        facts["components"] = {name: len(variances) for name, (variances, _) in bases.items()}
+    each = " of each variable" if wish.pca_per_variable else ""
+    words.append(f"PCA{each}: {len(values)} of {d} components, {100 * share:.4g} % of variance")
+    words += ["whitened"] * wish.whiten
     return Preparation(
-        wish.unit_norm, found.mean, np.ascontiguousarray(matrix), np.ascontiguousarray(inverse), wish.asked,
-        facts, "; ".join(words), explained,
-    )  # fmt: skip
+        wish.unit_norm,
+        found.mean,
+        np.ascontiguousarray(loadings * scale[:, None] / roots),
+        np.ascontiguousarray(loadings.T * back * roots[:, None]),
+        wish.asked,
+        facts,
+        "; ".join(words),
+        explained,
+    )
 
 
 def prepared(found: Survey, preparation: Preparation, divergence: Divergence) -> Survey:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from test_job import Notes
 from test_resume import Crash, results
 from test_resume import Notes as Crashing
 
 import clustering
-from clustering.errors import ConfigError
+from clustering.errors import CheckpointError, ConfigError
 from clustering.models.sampling import generative
 from clustering.storage.model import load_model
 from flows.config import JobConfig, check_config
@@ -113,6 +114,17 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(fraction: float, store: Pa
     before = json.loads((tmp_path / "calm" / "run.json").read_text())
     for key in ("objective", "n_rows", "n_masked", "remarks", "preprocess"):
         assert record[key] == before[key]
+
+
+def test_an_unfinished_run_with_other_feature_weights_is_not_continued(store: Path, tmp_path: Path) -> None:
+    shutil.copytree(store, tmp_path / "store")
+    config = job(tmp_path / "store", tmp_path / "out")
+    with pytest.raises(Crash):
+        run_fit(config, Crashing(2))
+    weights = zarr.open_array(tmp_path / "store" / "thickness", mode="r+")
+    weights[0] = 5.0
+    with pytest.raises(CheckpointError, match="another source"):
+        run_fit(config, Notes())
 
 
 def test_the_preprocessing_decides_the_result(store: Path, tmp_path: Path) -> None:
