@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clustering.data.opening import BARE
 from clustering.data.plan import MIB
+from clustering.data.preparation import room
 from clustering.data.source import Source, open_source
 from clustering.errors import ConfigError, DataError, nearest
 from clustering.execution.engine import connect
@@ -23,6 +24,7 @@ from clustering.fitting import start as starting
 from clustering.fitting.fitted import Fitted, Summary, fitted
 from clustering.fitting.labelling import LabelStatistics, Wanted, label, label_attributes, label_type, nowhere
 from clustering.fitting.loop import PassRecord, Rule, Stop, iterate
+from clustering.fitting.preprocessing import Preprocess
 from clustering.models.kinds import MODELS
 from clustering.models.kmeans import KMeans
 from clustering.models.sampling import generative, whole
@@ -53,7 +55,8 @@ _SOURCE = (
 )
 _COMPUTE = ("cluster", "workers", "memory", "scratch", "block_bytes")
 _RULE = ("tolerance", "max_iterations", "max_seconds")
-_OPTIONS = ("seed", "restarts", "finalists", "sample_rows", "init")
+_OPTIONS = ("seed", "restarts", "finalists", "sample_rows", "init", "fraction")
+_PREPROCESS = ("standardize", "unit_norm", "pca", "pca_per_variable", "whiten", "feature_weights")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +89,10 @@ class Fit:
 
     @property
     def covariances(self) -> Any:
-        """Covariances in the data's own units; None where the model has none.
+        """Covariances in the data's own units, or of the prepared rows; None where the model has none.
 
-        Spherical ``(k,)``, diagonal ``(k, d)``, tied ``(d, d)``, full ``(k, d, d)``.
+        They are those of the prepared rows after principal components, whitening or feature weights of 0, and for
+        spherical ones after any preprocessing. ``(k,)``, diagonal ``(k, d)``, tied ``(d, d)``, full ``(k, d, d)``.
         """
         if self.fitted.covariances is None:
             return None
@@ -224,6 +228,8 @@ class Fit:
         """
         n, seed = whole("n", n, 1), whole("seed", seed, 0)
         ((rows, components),) = generative(self.model, self.params).draw(n, seed, n)
+        if self.fitted.preparation is not None:
+            rows = self.fitted.preparation.back(rows)
         labels = components.astype(label_type(self.model.k))
         if not self.labelled:
             return rows, labels
@@ -248,12 +254,13 @@ class Fit:
         source = open_source(data, **_pick(options, _SOURCE))
         check_features(source, self.fitted)
         memory = options.get("memory", MEMORY)
-        plan = source.plan(block_bytes=options.get("block_bytes"), memory=memory)
+        within = room(source, memory, self.fitted.preparation is not None)
+        plan = source.plan(block_bytes=options.get("block_bytes"), memory=within)
         results = in_memory(source, self.model.k, wanted, self.model)
         # Results are gathered in this process, so its threads make them.
         with (
             connect("threads", options.get("workers")) as engine,
-            rounds(source, plan, engine, memory=memory, keep=False) as inside,
+            rounds(source, plan, engine, memory=memory, keep=False, preparation=self.fitted.preparation) as inside,
         ):
             passed = label(inside, self.model, self.params, partial(_put, results), wanted)
         found = {name: array if source.labelled else array.values for name, array in results.items()}
@@ -319,7 +326,13 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
         Fit options: ``seed`` (0), ``restarts`` (10), ``finalists`` (1), ``sample_rows`` (200000), ``init``
         (``"kmeans++"``, ``"random"``, ``"labels"``, centers ``(k, d)``, or for a mixture a dict of ``centers``,
         ``weights`` and ``covariances``), ``max_iterations`` (300), ``tolerance`` (0 for k-means: until no assignment
-        changes; 1e-6 for the other models), ``max_seconds``.
+        changes; 1e-6 for the other models), ``max_seconds``, ``fraction`` (1.0: share of the rows, drawn at random,
+        that the fit goes over; the objective is told over all).
+        Preprocess options: ``standardize`` (False, ``"per_feature"``, ``"per_variable"``), ``unit_norm``, ``pca``
+        (number of components, or the share of the variance to exceed), ``pca_per_variable``, ``whiten``,
+        ``feature_weights`` (a variable along feature dimensions, ``cos(lat)``, ``sqrt(cos(lat))``, or an array
+        ``(d,)``). They are fitted in the first pass, stored in the model, and applied to whatever it labels; the
+        objective and distances are those of prepared rows, and centers come back in the data's units.
         Compute options: ``cluster`` (``"threads"``, ``"synchronous"``, ``"local"``, ``{"address": …}`` or a
         `distributed.Client`), ``workers``, ``memory`` (bytes per worker), ``scratch`` (folder), ``block_bytes``.
 
@@ -340,20 +353,22 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
     >>> c.fit(rows, c.KMeans(k=2)).objective
     1.0
     """
-    _known(options, (*_SOURCE, *_COMPUTE, *_OPTIONS, *_RULE))
+    _known(options, (*_SOURCE, *_COMPUTE, *_OPTIONS, *_RULE, *_PREPROCESS))
     if type(model) not in MODELS.values():
         raise ConfigError(f"cannot fit {model!r}; give a model such as KMeans(k=8)")
     source = open_source(data, **_pick(options, _SOURCE))
     rule = Rule(**{"tolerance": model.tolerance, **_pick(options, _RULE)})
-    how = starting.Options(**_pick(options, _OPTIONS), rule=rule)
+    how = starting.Options(**_pick(options, _OPTIONS), rule=rule, preprocess=Preprocess(**_pick(options, _PREPROCESS)))
     memory = options.get("memory", MEMORY)
-    plan = source.plan(block_bytes=options.get("block_bytes"), memory=memory)
+    within = room(source, memory, bool(how.preprocess.asked))
+    plan = source.plan(block_bytes=options.get("block_bytes"), memory=within)
     with (
         connect(options.get("cluster", "threads"), options.get("workers"), memory) as engine,
-        rounds(source, plan, engine, memory=memory, scratch=options.get("scratch")) as inside,
+        rounds(source, plan, engine, memory=memory, scratch=options.get("scratch"), fraction=how.drawn) as inside,
     ):
         begun = starting.begin(inside, model, how, memory)
         state, reading = begun.state, begun.reading
+        inside = replace(inside, preparation=begun.preparation)
         for after, record in iterate(model, state, inside.run, how.rule):
             state = after
             reading += record.reading
@@ -361,20 +376,16 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
                 on_pass(record)
         reads = reading.blocks / len(plan)
         found = fitted(
-            model,
-            state,
-            source.features,
-            Summary.of(begun.survey),
-            reads,
-            reading.bytes,
-            begun.remarks,
-            begun.warnings,
-            reading.bad,
-        )
-        if found.stop is not Stop.CONVERGED or model.kind != KMeans.kind:
+            model, state, source.features, Summary.of(begun.survey), reads, reading.bytes, begun.remarks,
+            begun.warnings, reading.bad, begun.preparation,
+        )  # fmt: skip
+        if how.drawn is not None:
+            with rounds(source, plan, engine, memory=memory, keep=False, preparation=begun.preparation) as everywhere:
+                last = label(everywhere, model, found.params, nowhere)
+            found = found.measured(last, len(plan)).extended(last.statistics[0])
+        elif found.stop is not Stop.CONVERGED or model.kind != KMeans.kind:
             # Only at a fixed point of k-means has the last pass told all there is to know at the final params.
-            last = label(inside, model, found.params, nowhere)
-            found = found.measured(last, len(plan))
+            found = found.measured(label(inside, model, found.params, nowhere), len(plan))
         source.check_unchanged()
     return Fit(found, source.labelled)
 

@@ -145,14 +145,16 @@ def inspect(config: str, *, set_: Overrides = None, json_: AsJson = False) -> No
     from dataclasses import asdict
 
     from clustering.data.inspection import inspect_source
+    from clustering.data.preparation import room
     from clustering.execution.engine import default_workers
-    from flows.config import load_config
+    from flows.config import PreprocessConfig, load_config
     from flows.credentials import open_configured
     from flows.tables import inspection_lines
 
     job = load_config(config, set_ or ())
     source = open_configured(job.source)
-    plan = source.plan(block_bytes=job.block_bytes, memory=job.memory_bytes)
+    within = room(source, job.memory_bytes, job.preprocess != PreprocessConfig())
+    plan = source.plan(block_bytes=job.block_bytes, memory=within)
     found = inspect_source(source, plan, threads=job.compute.workers or default_workers(), memory=job.memory_bytes)
     for line in inspection_lines(found):
         _say(line)

@@ -65,6 +65,16 @@ Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance
 """Names, or one by itself."""
 
 
+def _components(value: Any) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is None or (number and (value >= 1 if isinstance(value, int) else 0.0 < value < 1.0)):
+        return value
+    raise ValueError(
+        "a whole number of components of 1 or more, a share of the variance between 0 and 1 (both excluded), or null "
+        "is needed"
+    )
+
+
 class SourceConfig(_Section):
     """What to cluster."""
 
@@ -163,6 +173,29 @@ class ModelConfig(_Section):
         return MODELS[self.kind](**given)
 
 
+class PreprocessConfig(_Section):
+    """What is done to rows first, in this order: unit_norm, standardize, feature_weights, pca, whiten."""
+
+    standardize: Literal[False, "per_feature", "per_variable"] = False
+    """Mean 0 and variance 1 of each feature, or of all values of a variable together."""
+    unit_norm: bool = False
+    """Divide each row by its Euclidean norm; rows of zeros are left out."""
+    pca: Annotated[int | float | None, BeforeValidator(_components)] = None
+    """Principal components: how many, or what share of the variance they have to exceed, such as 0.999."""
+    pca_per_variable: bool = False
+    """Principal components of each variable on its own."""
+    whiten: bool = False
+    """Divide components by their standard deviation."""
+    feature_weights: str | None = None
+    """Multiplies features: a variable along feature dimensions, cos(lat) or sqrt(cos(lat))."""
+
+    @model_validator(mode="after")
+    def _per_variable_needs_components(self) -> Self:
+        if self.pca_per_variable and self.pca is None and not self.whiten:
+            raise ValueError("preprocess.pca_per_variable is true and preprocess.pca is null; give preprocess.pca")
+        return self
+
+
 class FitConfig(_Section):
     """How to fit."""
 
@@ -183,6 +216,8 @@ class FitConfig(_Section):
     for kmeans, 1e-6 for the others."""
     max_seconds: Number | None = Field(None, gt=0)
     """Stop after this wall time, in seconds, with a valid model."""
+    fraction: Number = Field(1.0, gt=0, le=1)
+    """Share of the rows, drawn at random, that the fit goes over; labels and the objective are of all rows."""
 
     @model_validator(mode="after")
     def _finalists_are_restarts(self) -> Self:
@@ -246,6 +281,7 @@ class JobConfig(_Section):
     """A clustering job."""
 
     source: SourceConfig
+    preprocess: PreprocessConfig = Field(default_factory=lambda: PreprocessConfig())
     model: ModelConfig = Field(default_factory=lambda: ModelConfig())
     fit: FitConfig = Field(default_factory=lambda: FitConfig())
     compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig())
@@ -256,6 +292,7 @@ class JobConfig(_Section):
         """The keys that decide the result to the last bit."""
         return {
             "source": self.source.model_dump(mode="json", exclude={"storage_options", "credentials"}),
+            "preprocess": self.preprocess.model_dump(mode="json"),
             "model": self.model.model_dump(mode="json"),
             "fit": self.fit.model_dump(mode="json"),
             "compute": {"memory": in_bytes(self.compute.memory), "block": self.block_bytes},
@@ -341,6 +378,7 @@ _ALLOWED = {
     "compute.cluster": "allowed: threads, synchronous, local, {address: tcp://host:port}",
     "model.beta": "allowed: auto, or a number greater than 0",
     "source.bbox": "allowed: four numbers, [west, south, east, north]",
+    "preprocess.standardize": "allowed: false, per_feature, per_variable",
     "compute.block": "allowed: auto, or a size such as 64MiB",
 }
 """What to say of keys that take one of several forms."""

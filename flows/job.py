@@ -17,14 +17,16 @@ from clustering.api import check_features
 from clustering.data.addresses import shown
 from clustering.data.codecs import unchecked
 from clustering.data.plan import Plan
+from clustering.data.preparation import room
 from clustering.data.source import Source
-from clustering.errors import DataError, OutputError
+from clustering.errors import ConfigError, DataError, OutputError
 from clustering.execution.engine import Engine, connect
 from clustering.execution.passes import Rounds, rounds
 from clustering.fitting import start as starting
 from clustering.fitting.fitted import Fitted, Summary, fitted
 from clustering.fitting.labelling import LabelStatistics, Wanted, label, nowhere
 from clustering.fitting.loop import Rule, Stop, iterate
+from clustering.fitting.preprocessing import Preprocess, fingerprint
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import Checkpoint, Identity
 from clustering.storage.label_pass import RESUMABLE, write_labels
@@ -58,7 +60,7 @@ class Job:
     plan: Plan
     output: Output
     identity: Identity
-    rule: Rule
+    options: starting.Options
     model: Any
     """What is fitted."""
     known: Fitted | None
@@ -138,16 +140,23 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
     source = open_configured(config.source)
     if model is not None:
         check_features(source, model)
+        _check_preprocess(config, model)
     fitted_model = config.model.build() if model is None else model.model
     tolerance = fitted_model.tolerance if config.fit.tolerance is None else config.fit.tolerance
     rule = Rule(tolerance, config.fit.max_iterations, config.fit.max_seconds)
+    keys = ("seed", "restarts", "finalists", "sample_rows", "init", "fraction")
+    wish = Preprocess(**config.preprocess.model_dump())
+    options = starting.Options(**{key: getattr(config.fit, key) for key in keys}, rule=rule, preprocess=wish)
+    if model is None:
+        starting.check_combination(source, fitted_model, options)
     wanted = Wanted(**config.output.model_dump(exclude={"store", "report", "overwrite"}))
     wanted.check(fitted_model)
     check_names(source, fitted_model.k, wanted)
-    identity = Identity(config.identity, source.fingerprint())
-    plan = source.plan(block_bytes=config.block_bytes, memory=config.memory_bytes)
+    identity = Identity(config.identity, fingerprint(wish, source) if model is None else source.fingerprint())
+    within = room(source, config.memory_bytes, bool(wish.asked) if model is None else model.preparation is not None)
+    plan = source.plan(block_bytes=config.block_bytes, memory=within)
     remarks = (*wanted.remarks(fitted_model.k), *_integrity(source))
-    job = Job(config, source, plan, output, identity, rule, fitted_model, model, wanted, remarks)
+    job = Job(config, source, plan, output, identity, options, fitted_model, model, wanted, remarks)
     _refuse_finished(job)
     for caution in source.cautions:
         watch.warn(caution)
@@ -162,6 +171,17 @@ def _integrity(source: Source) -> tuple[str, ...]:
     """Remark on a stored source without checksums."""
     arrays = [stored.array.metadata.to_dict() for stored in source.stored.values()]
     return tuple(filter(None, [unchecked(arrays)]))
+
+
+def _check_preprocess(config: JobConfig, model: Fitted) -> None:
+    """Refuse another preprocessing than the model's own, which is applied whether the config names it or not."""
+    own = {} if model.preparation is None else model.preparation.wish
+    for key, value in config.preprocess.model_dump(exclude_defaults=True).items():
+        if value != own.get(key):
+            raise ConfigError(
+                f"preprocess.{key} is {value!r}, and the model was fitted with {own.get(key)!r}; leave 'preprocess' "
+                "out, as the model's own is applied, or fit a new model"
+            )
 
 
 def _refuse_finished(job: Job) -> None:
@@ -191,6 +211,8 @@ def _working(job: Job) -> Iterator[Rounds]:
             memory=job.config.memory_bytes,
             scratch=compute.scratch,
             keep=job.known is None,
+            fraction=job.options.drawn if job.known is None else None,
+            preparation=None if job.known is None else job.known.preparation,
         ) as inside,
     ):
         yield inside
@@ -204,13 +226,11 @@ def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
         return found
     began = time.perf_counter()
     config = job.config.fit
-    options = starting.Options(
-        config.seed, config.restarts, config.finalists, config.sample_rows, config.init, job.rule
-    )
-    started = starting.begin(work, job.model, options, job.config.memory_bytes)
+    started = starting.begin(work, job.model, job.options, job.config.memory_bytes)
     survey, reading, seconds = started.survey, started.reading, time.perf_counter() - began
+    left = f"{survey.masked:,} cells " + ("masked" if job.options.drawn is None else "masked or not drawn")
     watch.say(
-        f"pass 0: {survey.count:,} rows, {survey.masked:,} cells masked; {reading.bytes / 1e6:,.1f} MB read at "
+        f"pass 0: {survey.count:,} rows, {left}; {reading.bytes / 1e6:,.1f} MB read at "
         f"{reading.bytes / 1e6 / started.seconds:,.0f} MB/s"
     )
     watch.say(
@@ -222,8 +242,9 @@ def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
     for warning in started.warnings:
         watch.warn(warning)
     begun = Checkpoint(
-        new_run(), started.state, Summary.of(survey), reading, {"sample": seconds}, started.remarks, started.warnings
-    )
+        new_run(), started.state, Summary.of(survey), reading, {"sample": seconds}, started.remarks, started.warnings,
+        started.preparation,
+    )  # fmt: skip
     checkpoints.clear(job.output.checkpoints)
     checkpoints.save(job.output.checkpoints, begun, job.identity)
     return begun
@@ -231,12 +252,13 @@ def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
 
 def fit(job: Job, work: Rounds, begun: Checkpoint, watch: Watch) -> Checkpoint:
     """Pass over the data until the loop stops, with a checkpoint after every pass."""
-    now = begun
-    for state, record in iterate(job.model, begun.state, work.run, job.rule):
+    now, rule = begun, job.options.rule
+    work = replace(work, preparation=begun.preparation)
+    for state, record in iterate(job.model, begun.state, work.run, rule):
         seconds = {**now.seconds, "fit": now.seconds.get("fit", 0.0) + record.seconds}
         now = replace(now, state=state, reading=now.reading + record.reading, seconds=seconds)
         checkpoints.save(job.output.checkpoints, now, job.identity)
-        watch.passed(record, job.rule, now.reading.blocks / len(job.plan))
+        watch.passed(record, rule, now.reading.blocks / len(job.plan))
         for note in record.notes:
             watch.warn(note)
     best = now.state.best
@@ -264,12 +286,14 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
     result = fitted(
         job.model, ended.state, job.source.features, ended.summary, reads, ended.reading.bytes, ended.remarks,
         ended.warnings,
-        ended.reading.bad,
+        ended.reading.bad, ended.preparation,
     )  # fmt: skip
     folder = job.output.stage(ended.run, RESUMABLE if job.wanted.anything else ())
-    if job.wanted.anything or result.stop is not Stop.CONVERGED or job.model.kind != "kmeans":
-        # At a fixed point of k-means the last pass has told all there is to know already.
-        _, result = _labels(job, work, result, folder, watch)
+    drawn = job.options.drawn is not None
+    if job.wanted.anything or drawn or result.stop is not Stop.CONVERGED or job.model.kind != "kmeans":
+        # At a fixed point of k-means the last pass has told all there is to know already, if it was over all rows.
+        sums, result = _labels(job, work, result, folder, watch)
+        result = result.extended(sums) if drawn else result
     save_model(result, folder / "model.zarr", _provenance(job, ended.run))
     seconds = {**ended.seconds, "label": time.perf_counter() - began}
     return Labelled(
@@ -278,8 +302,8 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
         folder,
         seconds,
         job.config.output.labels,
-        ended.summary.count,
-        ended.summary.cells - ended.summary.count,
+        result.summary.count,
+        result.summary.cells - result.summary.count,
     )
 
 
@@ -298,10 +322,14 @@ def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
 
 
 def _labels(job: Job, work: Rounds, known: Fitted, folder: Path, watch: Watch) -> tuple[LabelStatistics, Fitted]:
-    plan = job.source.plan(block_bytes=job.config.block_bytes, memory=job.config.memory_bytes, whole_chunks=False)
-    # Where the selection starts inside a chunk, blocks that match the chunks of the labels are others than the fit's.
-    others = partial(rounds, job.source, plan, work.engine, memory=job.config.memory_bytes, keep=False)
-    with nullcontext(work) if plan == job.plan else others() as inside:
+    memory, preparation = job.config.memory_bytes, known.preparation
+    within = room(job.source, memory, preparation is not None)
+    plan = job.source.plan(block_bytes=job.config.block_bytes, memory=within, whole_chunks=False)
+    # Where the selection starts inside a chunk, blocks that match the chunks of the labels are others than the fit's;
+    # and a fit over a part of the rows kept no others.
+    others = partial(rounds, job.source, plan, work.engine, memory=memory, keep=False, preparation=preparation)
+    same = plan == job.plan and work.fraction is None
+    with nullcontext(replace(work, preparation=preparation)) if same else others() as inside:
         if job.wanted.anything:
             about = _provenance(job, folder.name)
             passed = write_labels(
@@ -381,8 +409,10 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
         "n_rows": labelled.rows,
         "n_features": job.source.n_features,
         "n_masked": labelled.masked,
+        **({} if result.summary.drawn is None else {"n_fitted": result.summary.drawn}),
         "n_sampled": result.summary.sampled,
         "objective": result.objective,
+        **({} if result.preparation is None else {"preprocess": result.preparation.told}),
         **({} if result.criteria is None else {"criteria": result.criteria}),
         **({"beta": result.params.beta} if result.model.kind == "soft_kmeans" else {}),
         "iterations": result.iterations,

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from clustering.errors import ConfigError, SourceError, nearest
-from clustering.models.sampling import Generative, generative, given, whole
+from clustering.models.sampling import Generative, before, generative, given, whole
 from clustering.storage.model import load_model
 
 KEYS = ("weights", "means", "centers", "covariances", "covariance", "rows", "seed")
@@ -40,7 +40,7 @@ def load_parameters(path: str) -> Parameters:
     """
     if Path(path).is_dir():
         fitted, _ = load_model(path)
-        return Parameters(generative(fitted.model, fitted.params))
+        return Parameters(before(fitted.preparation, generative(fitted.model, fitted.params)))
     try:
         content = yaml.safe_load(Path(path).read_text())
     except OSError as error:

@@ -36,6 +36,8 @@ class Rows:
     """How the values are decoded; None where they are."""
     bad: tuple[str, ...] = ()
     """Chunks of the block that do not decode, by name."""
+    prepared: bool = False
+    """Whether the values are those of a `Preparation`, and no longer as decoded."""
 
     def __len__(self) -> int:
         return len(self.values)

@@ -138,6 +138,11 @@ class Source:
         """Size of one decoded row, in bytes."""
         return self.n_features * self.dtype.itemsize
 
+    @property
+    def kept_row_bytes(self) -> int:
+        """Size of one row as it is kept between passes, in bytes."""
+        return self.n_features * (self.packing.stored if self.packing else self.dtype).itemsize
+
     def plan(self, *, block_bytes: int | None = None, memory: int = 2048 * MIB, whole_chunks: bool = True) -> Plan:
         """Cut the sample grid into blocks.
 

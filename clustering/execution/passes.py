@@ -11,12 +11,14 @@ from functools import partial
 from typing import Any, Protocol
 
 from clustering.data.plan import Plan
+from clustering.data.preparation import Preparation
 from clustering.data.rows import Rows
 from clustering.data.source import Source
 from clustering.errors import DataError
 from clustering.execution.engine import Engine
+from clustering.execution.fraction import Fraction
 from clustering.execution.map_reduce import map_reduce
-from clustering.execution.residency import Residency, release, rows_of
+from clustering.execution.residency import Residency, keep_instead, release, rows_of
 from clustering.models.divergences import DomainError
 
 MEMORY_SHARE = 2
@@ -81,6 +83,10 @@ class Rounds:
     plan: Plan
     engine: Engine
     residency: Residency
+    fraction: Fraction | None = None
+    """Which rows take part; None: all."""
+    preparation: Preparation | None = None
+    """What rows go through before they are used; None: they are used as decoded."""
 
     def run(self, candidates: Sequence[Statistics], records: Records | None = None) -> Passed:
         """Read each block once and add up the statistics of all candidates.
@@ -93,24 +99,55 @@ class Rounds:
             Of blocks that an earlier attempt at this pass has finished: they are not read again.
         """
         started = time.perf_counter()
-        work = partial(_block, self.source, self.plan, self.residency, tuple(candidates), records)
+        find = partial(
+            _used_rows, self.source, self.plan, self.residency, fraction=self.fraction, preparation=self.preparation
+        )
+        work = partial(_block, self.source, self.plan, find, tuple(candidates), records)
         sums = map_reduce(work, len(self.plan), self.engine)
         self.source.check_bad(sums.reading.bad)
         return Passed(sums.statistics, sums.reading, time.perf_counter() - started)
 
 
-def _block(
+def _used_rows(
     source: Source,
     plan: Plan,
     residency: Residency,
+    index: int,
+    *,
+    fraction: Fraction | None,
+    preparation: Preparation | None,
+) -> tuple[Rows, int]:
+    """Find the rows of a block as they are kept, and turn them into rows as they are used.
+
+    Kept is whichever is smaller: the rows as they are stored, or the prepared ones, which spare the way to them.
+    """
+    instead = preparation is not None and not preparation.once and preparation.row_bytes <= source.kept_row_bytes
+    held, size = rows_of(source, plan, index, residency, fraction, keep=not instead)
+    rows = held.decoded()
+    if preparation is None or rows.prepared:
+        return rows, size
+    used = preparation.apply(rows)
+    if len(used) < len(rows) and source.missing == "error":
+        raise DataError(
+            f"a row of zeros in block {plan.block(index)} has no direction, and preprocess.unit_norm asks for one; "
+            "set source.missing to 'drop' to leave such rows out"
+        )
+    if instead:
+        keep_instead(residency, index, used)
+    return used, size
+
+
+def _block(
+    source: Source,
+    plan: Plan,
+    find: Callable[[int], tuple[Rows, int]],
     candidates: tuple[Statistics, ...],
     records: Records | None,
     index: int,
 ) -> _Sums:
     if records is not None and (known := records.find(index)) is not None:
         return _Sums(known, Reading())
-    held, size = rows_of(source, plan, index, residency)
-    rows = held.decoded()
+    rows, size = find(index)
     try:
         statistics = tuple(candidate(rows) for candidate in candidates)
         made = _Sums(statistics, Reading(int(size > 0), size, rows.bad))
@@ -129,7 +166,15 @@ def _block(
 
 @contextmanager
 def rounds(
-    source: Source, plan: Plan, engine: Engine, *, memory: int, scratch: str | None = None, keep: bool = True
+    source: Source,
+    plan: Plan,
+    engine: Engine,
+    *,
+    memory: int,
+    scratch: str | None = None,
+    keep: bool = True,
+    fraction: Fraction | None = None,
+    preparation: Preparation | None = None,
 ) -> Iterator[Rounds]:
     """Keep decoded rows at hand for the passes inside the context.
 
@@ -141,6 +186,10 @@ def rounds(
         Folder for more of them, on a local disk of each worker.
     keep
         False for a single pass, which needs no row a second time.
+    fraction
+        Which rows take part; None: all.
+    preparation
+        What rows go through before they are used; None: they are used as decoded.
 
     Raises
     ------
@@ -154,6 +203,6 @@ def rounds(
         )
     residency = Residency(uuid.uuid4().hex, memory // MEMORY_SHARE if keep else 0, scratch if keep else None)
     try:
-        yield Rounds(source, plan, engine, residency)
+        yield Rounds(source, plan, engine, residency, fraction, preparation)
     finally:
         engine.release(release, residency.session)

@@ -19,6 +19,7 @@ from clustering.data.plan import Plan
 from clustering.data.rows import Rows
 from clustering.data.source import Source
 from clustering.errors import ExecutionError, OutputError
+from clustering.execution.fraction import Fraction
 
 SCRATCH_SHARE = 0.8
 """Share of the free scratch space that may be used."""
@@ -59,6 +60,13 @@ class _Shelf:
     def find(self, index: int) -> Rows | None:
         rows = self.kept.get(index)
         return self.filed.get(index) if rows is None else rows
+
+    def drop(self, index: int) -> None:
+        with self.lock:
+            if index in self.kept:
+                self.memory += self.kept.pop(index).nbytes
+            elif index in self.filed:
+                self.space += self.filed.pop(index).nbytes
 
     def offer(self, index: int, rows: Rows) -> None:
         size = rows.nbytes
@@ -101,8 +109,23 @@ _closed: set[str] = set()
 _lock = Lock()
 
 
-def rows_of(source: Source, plan: Plan, index: int, residency: Residency) -> tuple[Rows, int]:
+def rows_of(
+    source: Source,
+    plan: Plan,
+    index: int,
+    residency: Residency,
+    fraction: Fraction | None = None,
+    *,
+    keep: bool = True,
+) -> tuple[Rows, int]:
     """Find the rows of a block, or read them.
+
+    Parameters
+    ----------
+    fraction
+        Which rows take part; others are not kept either. None: all.
+    keep
+        False where something smaller will be kept in their place; see `keep_instead`.
 
     Returns
     -------
@@ -116,19 +139,34 @@ def rows_of(source: Source, plan: Plan, index: int, residency: Residency) -> tup
     ExecutionError
         If the run has ended meanwhile, in an error for example: a task that is still under way stops here.
     """
+    shelf = _shelf(residency)
+    rows = shelf.find(index)
+    if rows is not None:
+        return rows, 0
+    block = plan.block(index)
+    rows = source.read(block, packed=True)
+    if fraction is not None:
+        rows = fraction.of(rows)
+    if keep:
+        shelf.offer(index, rows)
+    return rows, int(np.prod(block.shape)) * plan.row_bytes
+
+
+def keep_instead(residency: Residency, index: int, rows: Rows) -> None:
+    """Keep these rows of a block in the place of those that are kept, if there is room."""
+    shelf = _shelf(residency)
+    shelf.drop(index)
+    shelf.offer(index, rows)
+
+
+def _shelf(residency: Residency) -> _Shelf:
     with _lock:
         if residency.session in _closed:
             raise ExecutionError("the passes that this task belongs to have ended")
         shelf = _shelves.get(residency.session)
         if shelf is None:
             shelf = _shelves[residency.session] = _Shelf(residency)
-    rows = shelf.find(index)
-    if rows is not None:
-        return rows, 0
-    block = plan.block(index)
-    rows = source.read(block, packed=True)
-    shelf.offer(index, rows)
-    return rows, int(np.prod(block.shape)) * plan.row_bytes
+        return shelf
 
 
 def release(session: str) -> None:

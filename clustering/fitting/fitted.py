@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.data.preparation import Preparation
 from clustering.data.source import Feature
 from clustering.execution.passes import Passed
 from clustering.fitting.labelling import LabelStatistics
 from clustering.fitting.loop import State, Stop
+from clustering.models import covariances as kinds
 from clustering.models.mixture import GaussianMixture
 from clustering.models.model import read_only
 from clustering.models.survey import Survey
@@ -29,7 +31,7 @@ class Summary:
     count: int
     """Rows that take part."""
     weight: float
-    """Σ w."""
+    """Σ w of them."""
     mean: Array
     """Weighted mean of each feature ``(d,)``."""
     variance: Array
@@ -40,6 +42,8 @@ class Summary:
     """``(d,)``."""
     sampled: int
     """Rows in the sample that seeding and restarts worked on."""
+    drawn: int | None = None
+    """Rows that the fit went over, where a part was drawn; the moments are theirs. None: all."""
 
     @classmethod
     def of(cls, survey: Survey) -> Summary:
@@ -80,6 +84,8 @@ class Fitted:
     """What was measured of each cluster in each pass ``(passes, k)``."""
     bad_chunks: tuple[str, ...] = ()
     """Chunks of the source that do not decode and are masked, by name."""
+    preparation: Preparation | None = None
+    """What rows go through first; params, distances and the objective are those of prepared rows."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "params", read_only(self.params))
@@ -100,13 +106,32 @@ class Fitted:
 
     @property
     def covariances(self) -> Array | None:
-        """Covariances, in the shape of their kind; None where the model has none."""
+        """Covariances, in the shape of their kind; None where the model has none.
+
+        In the data's own units, or those of the prepared rows where `covariances_prepared`.
+        """
         found: Array | None = getattr(self.params, "covariances", None)
-        return found if found is not None and found.size else None
+        if found is None or not found.size:
+            return None
+        if self.preparation is None or self.covariances_prepared:
+            return found
+        return _read_only(kinds.scaled(self.model.covariance, found, self.preparation.inverse))
+
+    @property
+    def covariances_prepared(self) -> bool:
+        """Whether `covariances` are those of prepared rows: where features are mixed, or the kind has one width."""
+        kind = getattr(self.model, "covariance", None)
+        return self.preparation is not None and not (self.preparation.rescales and kind in kinds.SCALABLE)
 
     @property
     def centers(self) -> Array:
         """Centers ``(k, d)`` in the data's own units."""
+        prepared = self.centers_prepared
+        return prepared if self.preparation is None else _read_only(self.preparation.back(prepared))
+
+    @property
+    def centers_prepared(self) -> Array:
+        """Centers ``(k, p)`` where the prepared rows are."""
         with np.errstate(over="ignore"):
             return _read_only(self.params.shift + self.params.centers)
 
@@ -120,8 +145,15 @@ class Fitted:
             reads=self.reads + passed.reading.blocks / blocks,
             bytes_read=self.bytes_read + passed.reading.bytes,
             bad_chunks=tuple(sorted({*self.bad_chunks, *passed.reading.bad})),
-            criteria=information(self.model, len(self.features), sums),
+            criteria=information(self.model, self.params.centers.shape[1], sums),
         )
+
+    def extended(self, sums: LabelStatistics) -> Fitted:
+        """Say that the fit went over a part of the rows that were labelled."""
+        rows, drawn = int(sums.rows.sum()), self.summary.count
+        told = f"fitted on {drawn:,} of {rows:,} rows ({100 * drawn / max(1, rows):.3g} %)"
+        summary = replace(self.summary, count=rows, weight=float(sums.weight.sum()), drawn=drawn)
+        return replace(self, summary=summary, remarks=(told, *self.remarks))
 
 
 def information(model: Any, d: int, sums: LabelStatistics) -> dict[str, float] | None:
@@ -156,6 +188,7 @@ def fitted(
     remarks: tuple[str, ...] = (),
     warnings: tuple[str, ...] = (),
     bad_chunks: tuple[str, ...] = (),
+    preparation: Preparation | None = None,
 ) -> Fitted:
     """Take the best candidate of a finished loop."""
     best = state.best
@@ -170,5 +203,6 @@ def fitted(
     return Fitted(
         model, best.params, features, summary, model.reported(best.objective, total), history, len(best.history),
         best.stop, weight / total, reads, bytes_read, notes, remarks,
-        track={name: np.array([measures[name] for measures in best.track]) for name in names}, bad_chunks=bad_chunks,
+        track={name: np.array([measures[name] for measures in best.track]) for name in names},
+        bad_chunks=bad_chunks, preparation=preparation,
     )  # fmt: skip

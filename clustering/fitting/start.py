@@ -13,16 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.plan import MIB
+from clustering.data.preparation import Preparation, only_unit_norm
 from clustering.data.source import Source, open_source
 from clustering.errors import ConfigError, DataError
 from clustering.execution.engine import Engine, connect
+from clustering.execution.fraction import Fraction
 from clustering.execution.passes import Passed, Reading, Rounds, rounds
 from clustering.fitting.annealing import anneal, critical_value
 from clustering.fitting.loop import Candidate, Rule, State, halted, iterate
+from clustering.fitting.preprocessing import Preprocess, check_scatter_fits, prepare, prepared
 from clustering.fitting.seeding import Init, as_centers, filled, generators, seed_centers
+from clustering.models import covariances as kinds
 from clustering.models import divergences as geometry
 from clustering.models.kmeans import KMeans, KMeansParams, KMeansStatistics
 from clustering.models.mixture import GaussianMixture
+from clustering.models.names import Divergence
 from clustering.models.soft_kmeans import SoftKMeans
 from clustering.models.survey import Sample, Survey, SurveyModel, priority_floor
 
@@ -54,8 +59,12 @@ class Options:
     sample_rows: int = 200_000
     init: Init | Literal["labels"] | NDArray[Any] | Mapping[str, Any] = "kmeans++"
     """``kmeans++``, ``random``, or ``labels``: the clusters known for some rows. Or, which no restart competes with,
-    centers ``(k, d)`` in the data's units, or ``{centers, weights, covariances}`` of a mixture."""
+    centers ``(k, d)`` in the data's units, or ``{centers, weights, covariances}`` of a mixture, as a fit gives them."""
     rule: Rule = field(default_factory=Rule)
+    fraction: float = 1.0
+    """Share of the rows, drawn at random, that pass 0 and the passes go over; labels are for all."""
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    """What is done to rows first."""
 
     def __post_init__(self) -> None:
         for name, least in (("restarts", 1), ("finalists", 1), ("sample_rows", 1), ("seed", 0)):
@@ -72,6 +81,14 @@ class Options:
             raise ConfigError(
                 f"init is {self.init!r}; allowed: kmeans++, random, labels, or an array of centers (k, d)"
             )
+        number = isinstance(self.fraction, (int, float, np.number)) and not isinstance(self.fraction, bool)
+        if not number or not 0.0 < self.fraction <= 1.0:
+            raise ConfigError(f"fraction is {self.fraction!r}; a number above 0 and up to 1 is needed")
+
+    @property
+    def drawn(self) -> Fraction | None:
+        """Which rows take part in the fit; None: all."""
+        return None if self.fraction == 1.0 else Fraction(float(self.fraction), int(self.seed))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +96,7 @@ class Begun:
     """What is known before the first pass."""
 
     survey: Survey
+    """Of the rows in the data's units."""
     state: State
     reading: Reading
     """Read so far: pass 0, and what a start from full data takes."""
@@ -87,6 +105,8 @@ class Begun:
     remarks: tuple[str, ...] = ()
     """What was chosen on the way."""
     warnings: tuple[str, ...] = ()
+    preparation: Preparation | None = None
+    """What the passes have to put rows through; None: they take them as decoded."""
 
 
 def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
@@ -109,10 +129,15 @@ def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
         If no row takes part, all weights are zero, or k is above the number of distinct rows.
     """
     began = time.perf_counter()
-    _check_combination(rounds.source, model, options)
-    found, passed = survey(rounds, model, options, memory)
+    check_combination(rounds.source, model, options)
+    surveyed, passed = survey(rounds, model, options, memory)
     reading, seconds = passed.reading, passed.seconds
     remarks: tuple[str, ...] = ()
+    found, preparation = surveyed, prepare(options.preprocess, surveyed, rounds.source)
+    if preparation is not None:
+        found = prepared(surveyed, preparation, model.starter.divergence)
+        rounds = replace(rounds, preparation=preparation)
+        remarks = (f"preprocessing: {preparation.words}",)
     warnings: tuple[str, ...] = ()
     if _known(options):
         known = rounds.run([partial(model.starter.known_statistics, _nowhere(model, found))])
@@ -121,12 +146,12 @@ def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
     elif isinstance(options.init, str):
         hard = _polished(model.starter, found, options, rounds.engine)
     else:
-        hard = [_given(model, found, options.init)]
+        hard = [_given(model, found, options.init, preparation)]
     params: list[Any] = list(hard)
     if isinstance(model, SoftKMeans):
         if model.beta == "auto":
             annealed = anneal(model, found, partial(_settle, model, rounds.engine), hard)
-            params, remarks = [annealed.params], (annealed.note,)
+            params, remarks = [annealed.params], (*remarks, annealed.note)
         else:
             params = [model.softened(start, float(model.beta)) for start in hard]
             warnings = _dull(model, found)
@@ -134,11 +159,8 @@ def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
                 params = [c.params for c in _on_sample(model, params, found, options, rounds.engine)]
     elif isinstance(model, GaussianMixture):
         if isinstance(options.init, Mapping):
-            params = [
-                model.given(
-                    found, options.init["weights"], found.mean + hard[0].centers, options.init.get("covariances")
-                )
-            ]
+            covariances = _given_covariances(model, options.init, preparation)
+            params = [model.given(found, options.init["weights"], found.mean + hard[0].centers, covariances)]
         else:
             firsts = rounds.run(
                 [partial(model.first_statistics, start, found.variance, _known(options)) for start in hard]
@@ -147,7 +169,7 @@ def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
             params = [model.first_params(found, start, statistics) for start, statistics in pairs]
             reading, seconds = reading + firsts.reading, seconds + firsts.seconds
     state = State(tuple(Candidate(start) for start in params), seconds=time.perf_counter() - began)
-    return Begun(found, halted(state, options.rule), reading, seconds, remarks, warnings)
+    return Begun(surveyed, halted(state, options.rule), reading, seconds, remarks, warnings, preparation)
 
 
 def _known(options: Options) -> bool:
@@ -167,13 +189,20 @@ def _dull(model: SoftKMeans, found: Survey) -> tuple[str, ...]:
     )
 
 
-def _check_combination(source: Source, model: Any, options: Options) -> None:
-    """Refuse what cannot go together."""
+def check_combination(source: Source, model: Any, options: Options) -> None:
+    """Refuse what cannot go together, before anything is read.
+
+    Raises
+    ------
+    ConfigError
+        Naming both.
+    """
     if source.missing == "marginalize" and getattr(model, "divergence", "squared_euclidean") != "squared_euclidean":
         raise ConfigError(
             f"missing is 'marginalize' and divergence is {model.divergence!r}; only squared_euclidean leaves out "
             "single features; set source.missing to 'drop'"
         )
+    options.preprocess.check(source, model.starter.divergence)
     if _known(options) and source.labels is None:
         raise ConfigError("init is 'labels' and no labels are named; set source.labels to a variable of known clusters")
     if isinstance(options.init, Mapping):
@@ -187,12 +216,20 @@ def _check_combination(source: Source, model: Any, options: Options) -> None:
 
 def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[Survey, Passed]:
     """Make pass 0 and check that k clusters can be found."""
-    k = model.k
-    fitting = max(k, memory // _SAMPLE_SHARE // max(1, rounds.source.row_bytes))
+    k, d, wish = model.k, rounds.source.n_features, options.preprocess
+    # Prepared rows of the sample are in double precision.
+    row_bytes = max(rounds.source.row_bytes, 8 * d if wish.asked else 1)
+    fitting = max(k, memory // _SAMPLE_SHARE // row_bytes)
     m = min(options.sample_rows, fitting)
     even = rounds.source.weights is None and rounds.source.mask is None
-    floor = priority_floor(rounds.plan.cells, m) if even else 0.0
-    how = SurveyModel(options.seed, m, k, floor, model.starter.divergence, rounds.source.missing == "marginalize")
+    floor = priority_floor(int(rounds.plan.cells * options.fraction), m) if even else 0.0
+    # Before the mean is taken off, nothing tells whether a divergence is defined.
+    divergence: Divergence = "squared_euclidean" if wish.centres else model.starter.divergence
+    how = SurveyModel(options.seed, m, k, floor, divergence, rounds.source.missing == "marginalize", wish.rotates)
+    if wish.rotates:
+        check_scatter_fits(d, rounds.plan, rounds.engine, memory)
+    if wish.unit_norm:
+        rounds = replace(rounds, preparation=only_unit_norm(d))
     passed = rounds.run([how.statistics])
     found: Survey = passed.statistics[0]
     if floor and len(found.sample.weights) < min(m, found.count):
@@ -200,6 +237,11 @@ def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[S
         again = rounds.run([replace(how, floor=0.0).statistics])
         found = again.statistics[0]
         passed = Passed((found,), passed.reading + again.reading, passed.seconds + again.seconds)
+    if found.count == 0 and options.drawn is not None:
+        raise DataError(
+            f"fraction is {options.fraction:g}, and none of the rows of {found.cells} cells was drawn; "
+            "raise fit.fraction, or check source.mask and the fill values"
+        )
     if found.count == 0:
         raise DataError(
             f"no row takes part: all {found.cells} cells are masked or have missing features; "
@@ -225,6 +267,7 @@ def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[S
     if distinct < k:
         raise DataError(
             f"k is {k} and the data have {distinct} distinct row{'s' * (distinct != 1)} of positive weight; lower k"
+            + (", or raise fit.fraction" if options.drawn is not None else "")
         )
     return found, passed
 
@@ -258,9 +301,12 @@ def _class_means(model: Any, nowhere: KMeansParams, known: KMeansStatistics) -> 
     return replace(nowhere, centers=centers)
 
 
-def _given(model: Any, found: Survey, init: Any) -> KMeansParams:
+def _given(model: Any, found: Survey, init: Any, preparation: Preparation | None) -> KMeansParams:
     nowhere = _nowhere(model, found)
-    centers = as_centers(init["centers"] if isinstance(init, Mapping) else init, model.k, len(nowhere.shift))
+    d = len(nowhere.shift) if preparation is None else len(preparation.offset)
+    centers = as_centers(init["centers"] if isinstance(init, Mapping) else init, model.k, d)
+    if preparation is not None:
+        centers = preparation.forward(centers)
     divergence = model.starter.divergence
     try:
         geometry.check_domain(divergence, centers)
@@ -268,6 +314,15 @@ def _given(model: Any, found: Survey, init: Any) -> KMeansParams:
         raise ConfigError(f"init holds {error}") from None
     shifted = centers - nowhere.shift
     return replace(nowhere, centers=geometry.refitted(divergence, np.ones(model.k), shifted, shifted))
+
+
+def _given_covariances(model: GaussianMixture, init: Mapping[str, Any], preparation: Preparation | None) -> Any:
+    """Take starting covariances to where the prepared rows are, if they are in the data's units."""
+    kind, given = model.covariance, init.get("covariances")
+    if preparation is None or not preparation.rescales or kind not in kinds.SCALABLE:
+        return given
+    fits = given is not None and np.shape(given) == kinds.shape(kind, model.k, preparation.p)
+    return kinds.scaled(kind, np.asarray(given, np.float64), preparation.matrix) if fits else given
 
 
 def _polished(starter: KMeans, found: Survey, options: Options, engine: Engine) -> list[KMeansParams]:

@@ -23,6 +23,8 @@ FEW_FEATURES = 24
 """Up to this d full covariances are worked on by our own loops, beyond it by BLAS."""
 STRIP = 64
 """Rows of a triangular matrix that are multiplied at once."""
+SCALABLE = ("diagonal", "tied", "full")
+"""Kinds that stay what they are when features change their units."""
 NEAR = 1e4
 """Squared distance of centers from the origin, in units of the width, up to which differences of moments keep all but
 four digits."""
@@ -281,6 +283,11 @@ def as_full(kind: Covariance, covariances: Array, cluster: int, d: int) -> Array
         case "full":
             whole: Array = covariances[cluster]
             return whole
+
+
+def scaled(kind: Covariance, covariances: Array, factors: Array) -> Array:
+    """Covariances of one of the `SCALABLE` kinds, once features are multiplied by factors ``(d,)``."""
+    return covariances * (factors * factors if kind == "diagonal" else np.outer(factors, factors))
 
 
 def conditions(kind: Covariance, covariances: Array, k: int) -> Array:

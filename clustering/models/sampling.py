@@ -11,7 +11,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from clustering.data.preparation import Preparation
 from clustering.errors import ConfigError, nearest
+from clustering.models import covariances as kinds
 from clustering.models.kernels import FAST
 from clustering.models.mixture import GaussianMixture
 from clustering.models.names import COVARIANCES, Covariance
@@ -202,6 +204,26 @@ def generative(model: Any, params: Any) -> Generative:
         f"{told} does not describe how rows come about, so none can be drawn; only gaussian_mixture and soft_kmeans "
         f"with divergence {' or '.join(DESCRIBED)} do: fit one of these"
     )
+
+
+def before(preparation: Preparation | None, found: Generative) -> Generative:
+    """Tell how rows come about before they are prepared, of a mixture of prepared rows.
+
+    Raises
+    ------
+    ConfigError
+        If decoded rows do not follow from prepared ones.
+    """
+    if preparation is None:
+        return found
+    if preparation.unit_norm or not preparation.rescales:
+        raise ConfigError(
+            f"the model is one of prepared rows ({preparation.words}), and rows of all features do not follow from "
+            "them; name a model fitted without unit_norm, pca, whiten, and feature weights of 0"
+        )
+    full = np.array([kinds.as_full(found.kind, found.covariances, i, found.d) for i in range(found.k)])
+    covariances = kinds.scaled("full", full, preparation.inverse)
+    return Generative(found.weights, preparation.back(found.means), covariances, "full")
 
 
 def given(weights: Any, means: Any, covariances: Any = None, kind: Any = None) -> Generative:

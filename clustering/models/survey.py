@@ -114,7 +114,7 @@ class Survey:
     mean: Array
     """Weighted mean ``(d,)``."""
     scatter: Array
-    """Σ w (x − mean)(x − mean)ᵀ ``(d, d)``; its diagonal ``(d,)`` where d is above 1024."""
+    """Σ w (x − mean)(x − mean)ᵀ ``(d, d)``; its diagonal ``(d,)`` where d is above 1024 and nobody asked for more."""
     least: Array
     """Minimum of each feature ``(d,)``."""
     greatest: Array
@@ -127,6 +127,8 @@ class Survey:
     """Distinct rows that are kept at most."""
     observed: Array | None = None
     """Σ w of the rows that have each feature ``(d,)``; None where all have all. The scatter is its diagonal then."""
+    weighty: int = 0
+    """Rows of positive weight."""
 
     def __add__(self, other: Survey) -> Survey:
         observed = None
@@ -153,6 +155,7 @@ class Survey:
             self.sample_rows,
             self.distinct_rows,
             observed,
+            self.weighty + other.weighty,
         )
 
     @property
@@ -183,7 +186,11 @@ def _merge(a: _Moments, b: _Moments) -> _Moments:
     step = b[1] - a[1]
     factor = a[0] * b[0] / weight
     outer = np.outer(step, step) if a[2].ndim == 2 else step * step
-    return weight, a[1] + step * (b[0] / weight), a[2] + b[2] + factor * outer
+    # In place: these are the largest arrays of a pass.
+    outer *= factor
+    scatter = a[2] + b[2]
+    scatter += outer
+    return weight, a[1] + step * (b[0] / weight), scatter
 
 
 def _merge_each(a: tuple[Array, Array, Array], b: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -220,13 +227,15 @@ class SurveyModel:
     """What rows are compared by: values that it is not defined for are refused."""
     gaps: bool = False
     """Whether rows may lack features."""
+    whole: bool = False
+    """Whether the scatter is full however many features there are."""
 
     def statistics(self, rows: Rows) -> Survey:
         """Survey the rows of one block."""
         check_domain(self.divergence, rows.values)
         n, d = rows.values.shape
         origin = np.zeros(d) if n == 0 else rows.values[0].astype(np.float64)
-        wide = d > WIDEST_COVARIANCE
+        wide = d > WIDEST_COVARIANCE and not self.whole
         moments: _Moments = (0.0, origin, np.zeros(d) if wide else np.zeros((d, d)))
         least, greatest = np.full(d, np.inf), np.full(d, -np.inf)
         digests = np.empty(n, np.uint64)
@@ -246,6 +255,7 @@ class SurveyModel:
         return Survey(
             int(np.prod(rows.shape)), n, weight, mean, scatter, least, greatest,
             self._sample(rows), self._distinct(rows, digests), self.sample_rows, self.distinct_rows, observed,
+            len(_weighty(rows)),
         )  # fmt: skip
 
     def _sample(self, rows: Rows) -> Sample:

@@ -112,7 +112,12 @@ def draw(
     if len(fitted.history):
         words = WORDS[fitted.model.kind]
         curve = figures.cost_curve(fitted.history, words)
-        found.append(Figure(words.title, curve_caption(words, fitted.history), curve))
+        told = curve_caption(words, fitted.history)
+        if fitted.preparation is not None:
+            told += " In the units of the prepared rows."
+        if fitted.summary.drawn is not None:
+            told += " Over the rows that were drawn for the fit."
+        found.append(Figure(words.title, told, curve))
     if photograph is None and len(fitted.features) > 1:
         found.append(
             Figure("Centers", "In the data's own units or as standard scores.", figures.centers(fitted, colours))
@@ -200,6 +205,9 @@ def _photograph(
     """Find the pixels ``(y, x, 3)`` and the code book ``(k, 3)`` where the source is a colour image of 8 bits."""
     variables = list(preview.data_vars)
     if labels.ndim != 2 or len(fitted.features) != 3 or len(variables) != 1:
+        return None
+    if fitted.preparation is not None and fitted.preparation.unit_norm:
+        # Centers are of pixels of length 1, which are no colours.
         return None
     array = preview[variables[0]]
     if array.dtype != np.uint8 or array.ndim != 3:

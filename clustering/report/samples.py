@@ -12,6 +12,7 @@ from matplotlib.patches import Ellipse
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from clustering.data.preparation import only_unit_norm
 from clustering.data.rows import Rows, unit_weights
 from clustering.data.source import Source
 from clustering.fitting.fitted import Fitted
@@ -59,6 +60,9 @@ def sample(source: Source, fitted: Fitted) -> Sample | None:
         chosen[np.unique(np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(np.int64))] = True
         # Half a row has no place in a plane.
         part = rows.some(chosen if rows.gaps is None else chosen & ~rows.gaps)
+        if fitted.preparation is not None and fitted.preparation.unit_norm:
+            # A row without direction has no cluster, and the others are drawn where they are of length 1.
+            part = only_unit_norm(part.values.shape[1]).apply(part)
         if len(part):
             found.append((part, _shares(fitted, part)))
     if not found:
@@ -76,6 +80,8 @@ def _labels(rows: Rows) -> NDArray[np.int32]:
 def _shares(fitted: Fitted, rows: Rows) -> Array:
     """Responsibilities ``(n, k)``."""
     found = np.empty((len(rows), fitted.model.k))
+    if fitted.preparation is not None:
+        rows = fitted.preparation.apply(rows)
     # A row of weight 0 has responsibilities all the same.
     for part in fitted.model.shared(fitted.params, replace(rows, weights=unit_weights(len(rows)))):
         found[part.places] = (part.shares / part.shares.sum(axis=0)).T
@@ -102,7 +108,10 @@ def draw(sample: Sample, fitted: Fitted, colours: Array) -> bytes:
     _scatter(panels[-1], sample.rows, np.clip(sample.shares @ colours, 0.0, 1.0))
     if fitted.model.kind == "gaussian_mixture":
         for cluster in range(fitted.model.k):
-            covariance = kinds.as_full(fitted.model.covariance, fitted.params.covariances, cluster, 2)
+            width = fitted.params.centers.shape[1]
+            covariance = kinds.as_full(fitted.model.covariance, fitted.params.covariances, cluster, width)
+            if fitted.preparation is not None:
+                covariance = fitted.preparation.covariance_back(covariance)
             _ellipses(panels[-1], fitted.centers[cluster], covariance, colours[cluster])
     panels[-1].plot(*fitted.centers.T, "x", color="#111827", markersize=6, markeredgewidth=1.6)
     for axes, name in zip(panels, names, strict=True):

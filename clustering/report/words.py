@@ -69,11 +69,13 @@ def curve_caption(words: Words, history: NDArray[np.float64]) -> str:
 def tiles(fitted: Fitted, objective: float) -> Sequence[tuple[float, str]]:
     """Give the numbers that a report shows first, with their names."""
     weight = fitted.summary.weight
+    of = "" if fitted.preparation is None else " of prepared rows"
     match fitted.model.kind:
         case "gaussian_mixture":
-            return (objective, "log-likelihood per unit weight"), (objective * weight, "log-likelihood log L")
+            mean, whole = f"log-likelihood{of} per unit weight", f"log-likelihood log L{of}"
+            return (objective, mean), (objective * weight, whole)
         case "soft_kmeans":
-            stiffness = f"free energy F at β = {fitted.params.beta:.6g}"
+            stiffness = f"free energy F{of} at β = {fitted.params.beta:.6g}"
             return (objective, stiffness), (objective / weight, "F per unit weight")
         case _:
-            return (objective, "objective J"), (objective / weight, "J per unit weight")
+            return (objective, f"objective J{of}"), (objective / weight, "J per unit weight")

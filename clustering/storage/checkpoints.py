@@ -15,16 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.data.preparation import Preparation
 from clustering.errors import CheckpointError
 from clustering.execution.passes import Reading
 from clustering.fitting.fitted import Summary
 from clustering.fitting.loop import Candidate, State, Stop
 from clustering.models.model import Model, stored
+from clustering.storage.model import about_preparation, restored_preparation
 from clustering.storage.output import write_bytes
 
 FORMAT = 1
 KEPT = 2
 """Checkpoints kept: the last, and the one before in case that one is damaged."""
+_PREPARATION = ("offset", "matrix", "inverse", "explained")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Checkpoint:
     """What was chosen for the start."""
     warnings: tuple[str, ...] = ()
     """What a user should be warned of about it."""
+    preparation: Preparation | None = None
+    """What the passes put rows through."""
 
 
 def save(folder: Path, checkpoint: Checkpoint, identity: Identity) -> None:
@@ -72,6 +77,9 @@ def save(folder: Path, checkpoint: Checkpoint, identity: Identity) -> None:
     summary = asdict(checkpoint.summary)
     for name in [name for name, value in summary.items() if isinstance(value, np.ndarray)]:
         arrays[f"summary.{name}"] = summary.pop(name)
+    preparation = checkpoint.preparation
+    if preparation is not None:
+        arrays |= {f"preparation.{name}": getattr(preparation, name) for name in _PREPARATION}
     meta = {
         "format": FORMAT,
         "arrays": sorted(arrays),
@@ -86,6 +94,7 @@ def save(folder: Path, checkpoint: Checkpoint, identity: Identity) -> None:
         "seconds": dict(checkpoint.seconds),
         "remarks": checkpoint.remarks,
         "warnings": checkpoint.warnings,
+        "preparation": None if preparation is None else about_preparation(preparation),
     }
     buffer = io.BytesIO()
     np.savez(buffer, meta=np.frombuffer(json.dumps(meta, default=str).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
@@ -196,6 +205,7 @@ def _restored(model: Model, meta: dict[str, Any], arrays: dict[str, NDArray[Any]
         meta["seconds"],
         tuple(meta["remarks"]),
         tuple(meta["warnings"]),
+        restored_preparation(meta.get("preparation"), _group(arrays, "preparation.")),
     )
 
 

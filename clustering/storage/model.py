@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from clustering.data.preparation import Preparation
 from clustering.data.source import Feature
 from clustering.errors import SourceError
 from clustering.fitting.fitted import Fitted, Summary
@@ -31,10 +32,14 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
         ``centers (cluster, feature)`` in the data's own units, ``weights (cluster)``, ``covariances`` where the kind
         has them, ``history (pass, step)``, the exact params (``params_…``), what was measured of each cluster in each
         pass (``track_…``) and what pass 0 found out about each feature. Labels of the feature dimensions are
-        coordinates of ``feature``.
+        coordinates of ``feature``. Of a model of prepared rows also ``centers_prepared (cluster, component)`` and the
+        map (``preparation_…``); the params are along ``component`` then, and so are covariances that the data's units
+        have no numbers for.
     """
-    summary, params = fitted.summary, fitted.params
+    summary, params, preparation = fitted.summary, fitted.params, fitted.preparation
     covariances = fitted.covariances
+    own = _COMPONENTS if fitted.covariances_prepared else {}
+    inner = {} if preparation is None else _COMPONENTS
     attributes = {
         "format": FORMAT,
         "kind": fitted.model.kind,
@@ -49,19 +54,25 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
         "n_cells": summary.cells,
         "n_rows": summary.count,
         "n_sampled": summary.sampled,
+        **({} if summary.drawn is None else {"n_fitted": summary.drawn}),
         "total_weight": summary.weight,
         "notes": list(fitted.notes),
         "remarks": list(fitted.remarks),
         **({} if fitted.criteria is None else {"criteria": fitted.criteria}),
+        **({} if preparation is None else {"preparation": about_preparation(preparation)}),
     }
     return xr.Dataset(
         {
             "centers": (("cluster", "feature"), fitted.centers),
-            **({} if covariances is None else {"covariances": (params.dims["covariances"], covariances)}),
+            **({} if covariances is None else {"covariances": (_along(params.dims["covariances"], own), covariances)}),
             "shares": ("cluster", fitted.shares),
             "weights": ("cluster", fitted.weights),
             "history": (("pass", "step"), fitted.history, {"steps": ["assignment", "update"]}),
-            **{f"params_{name}": (params.dims[name], array) for name, array in stored(params).items()},
+            **(
+                {} if preparation is None else {"centers_prepared": (("cluster", "component"), fitted.centers_prepared)}
+            ),
+            **{f"params_{name}": (_along(params.dims[name], inner), array) for name, array in stored(params).items()},
+            **({} if preparation is None else _arrays(preparation, fitted.centers_prepared)),
             **{f"track_{name}": (("pass", "cluster"), array) for name, array in fitted.track.items()},
             "mean": ("feature", summary.mean),
             "variance": ("feature", summary.variance),
@@ -73,10 +84,44 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
     )
 
 
+_COMPONENTS = {"feature": "component", "feature_too": "component_too"}
 _TAKEN = (
     "centers", "weights", "shares", "covariances", "history", "mean", "variance", "minimum", "maximum", "cluster",
-    "feature", "feature_too", "pass", "step",
+    "feature", "feature_too", "pass", "step", "centers_prepared", "component", "component_too",
 )  # fmt: skip
+
+
+def _along(dims: tuple[str, ...], names: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(names.get(d, d) for d in dims)
+
+
+def _arrays(preparation: Preparation, centers: Any) -> dict[str, Any]:
+    """Describe the map of a preparation, and the centers ``(k, p)`` where it leads to."""
+    along = ("feature",) if preparation.diagonal else ("feature", "component")
+    found: dict[str, Any] = {
+        "centers_prepared": (("cluster", "component"), centers),
+        "preparation_offset": ("feature", preparation.offset),
+        "preparation_matrix": (along, preparation.matrix),
+        "preparation_inverse": (along[::-1], preparation.inverse),
+    }
+    if preparation.explained.size:
+        found["preparation_explained"] = ("component", preparation.explained)
+    return found
+
+
+def about_preparation(preparation: Preparation) -> dict[str, Any]:
+    """Give what is told of a preparation beside its arrays, as JSON."""
+    return {
+        "unit_norm": preparation.unit_norm,
+        "wish": dict(preparation.wish),
+        "facts": dict(preparation.facts),
+        "words": preparation.words,
+    }
+
+
+def restored_preparation(about: Mapping[str, Any] | None, arrays: Mapping[str, Any]) -> Preparation | None:
+    """Rebuild a preparation from what is told of it and its arrays, by name."""
+    return None if about is None else Preparation(**about, **arrays)
 
 
 def feature_coordinates(features: tuple[Feature, ...], taken: tuple[str, ...] = _TAKEN) -> dict[str, Any]:
@@ -106,7 +151,7 @@ def from_dataset(dataset: xr.Dataset) -> Fitted:
         features=tuple(Feature(f[0], tuple((d, v) for d, v in f[1:])) for f in a["features"]),
         summary=Summary(
             a["n_cells"], a["n_rows"], a["total_weight"], array["mean"], array["variance"], array["minimum"],
-            array["maximum"], a["n_sampled"],
+            array["maximum"], a["n_sampled"], a.get("n_fitted"),
         ),
         objective=float(a["objective"]),
         history=array["history"],
@@ -119,6 +164,7 @@ def from_dataset(dataset: xr.Dataset) -> Fitted:
         remarks=tuple(a["remarks"]),
         criteria=a.get("criteria"),
         track=_group(array, "track_"),
+        preparation=restored_preparation(a.get("preparation"), _group(array, "preparation_")),
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 
 from clustering.data.plan import Plan
+from clustering.data.preparation import Preparation, only_unit_norm
 from clustering.data.rows import Rows
 from clustering.data.source import Source, open_source
 from clustering.errors import ClusteringError, DataError
 from clustering.execution.engine import connect
+from clustering.execution.fraction import Fraction
 from clustering.execution.passes import Rounds, rounds
 from clustering.execution.residency import Residency, release, rows_of
 
@@ -233,3 +236,48 @@ def test_a_block_of_over_half_the_memory_is_refused(values: np.ndarray) -> None:
             rounds(source, plan, engine, memory=2 * plan.block_bytes - 1),
         ):
             pass
+
+
+def test_smaller_rows_take_the_place_of_what_is_kept(values: np.ndarray, tmp_path: Path) -> None:
+    preparation = Preparation(False, np.zeros(3), np.ones((3, 1)), np.ones((1, 3)))
+    for scratch in (None, tmp_path):
+        with passes(values, budget(4 + 1e-9), scratch) as inside:
+            first = inside.run([total])
+            after = replace(inside, preparation=preparation)
+            sums = [after.run([total]) for _ in range(3)]
+            # Of one component of three features, four blocks' room holds all twelve.
+            reads_after = [passed.reading.blocks for passed in sums]
+            assert reads_after == ([BLOCKS - 4, 0, 0] if scratch is None else [0, 0, 0])
+            assert all(passed.statistics[0] == pytest.approx(first.statistics[0].sum()) for passed in sums)
+
+
+def test_rows_that_would_grow_are_kept_as_decoded(values: np.ndarray) -> None:
+    preparation = Preparation(False, np.zeros(6), np.full(6, 2.0), np.full(6, 0.5))
+    single = np.concatenate([values, -values], axis=1).astype(np.float32)
+    with passes(single, budget(BLOCKS)) as inside:
+        first = inside.run([total]).statistics[0]
+        after = replace(inside, preparation=preparation).run([total])
+        assert after.reading.blocks == 0
+        assert np.array_equal(after.statistics[0], 2.0 * first)
+        assert np.array_equal(inside.run([total]).statistics[0], first)
+
+
+def test_rows_of_pass_0_are_not_kept_as_it_uses_them(values: np.ndarray) -> None:
+    preparation = Preparation(True, np.zeros(3), np.full(3, 2.0), np.full(3, 0.5))
+    with passes(values, budget(BLOCKS)) as inside:
+        replace(inside, preparation=only_unit_norm(3)).run([total])
+        both = replace(inside, preparation=preparation)
+        expected = 2.0 * (values / np.linalg.norm(values, axis=1)[:, None]).sum(axis=0)
+        for _ in range(2):
+            passed = both.run([total])
+            assert passed.reading.blocks == 0
+            np.testing.assert_allclose(passed.statistics[0], expected)
+
+
+def test_only_the_rows_of_a_fraction_are_kept(values: np.ndarray) -> None:
+    with passes(values, budget(4)) as inside:
+        some = replace(inside, fraction=Fraction(0.25, 3))
+        first = some.run([total])
+        # Room for four blocks, each with an index of its rows, is room for the quarter of twelve.
+        assert [some.run([total]).reading.blocks for _ in range(2)] == [0, 0]
+        assert np.array_equal(some.run([total]).statistics[0], first.statistics[0])

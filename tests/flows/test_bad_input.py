@@ -229,6 +229,46 @@ CASES = {
     "density of hard clusters": Case(["log_density", "gaussian_mixture"], change={"output/log_density": True}),
     "unknown degree": Case(["output.responsibilities", "'some'", "top"], change={"output/responsibilities": "some"}),
     "no largest": Case(["output.top", "0"], change={"output/top": 0}),
+    # The preprocessing.
+    "unknown standard": Case(
+        ["preprocess.standardize is 'per_row'", "false, per_feature, per_variable"],
+        change={"preprocess/standardize": "per_row"},
+    ),
+    "no components": Case(["preprocess.pca is 0", "1 or more"], change={"preprocess/pca": 0}),
+    "all of the variance": Case(["preprocess.pca is 1.0", "between 0 and 1"], change={"preprocess/pca": 1.0}),
+    "word for components": Case(["preprocess.pca is 'many'", "null"], change={"preprocess/pca": "many"}),
+    "components of each variable and none wanted": Case(
+        ["preprocess.pca_per_variable", "give preprocess.pca"], change={"preprocess/pca_per_variable": True}
+    ),
+    "more components than features": Case(["pca is 9", "2 features", "2 or fewer"], 1, {"preprocess/pca": 9}),
+    "constant feature to standardize": Case(
+        ["'constant'", "is constant", "preprocess.standardize"],
+        1,
+        {"preprocess/standardize": "per_feature", "source/variables": ["t", "constant"]},
+    ),
+    "unknown feature weights": Case(
+        ["'latt'", "did you mean 'lat'?"], change={"preprocess/feature_weights": "cos(latt)"}
+    ),
+    "feature weights along samples": Case(
+        ["'cos(lat)'", "lie along lat", "source.weights"], change={"preprocess/feature_weights": "cos(lat)"}
+    ),
+    "components of rows with gaps": Case(
+        ["marginalize", "pca is 1", "source.missing"],
+        change={"preprocess/pca": 1, "source/missing": "marginalize"},
+    ),
+    "row of zeros to bring to length 1": Case(
+        ["row of zeros", "block 0 [", "unit_norm", "source.missing"],
+        1,
+        {"preprocess/unit_norm": True, "source/variables": ["zeroed"], "source/missing": "error"},
+    ),
+    "fraction of nothing": Case(["fit.fraction is 0", "greater than 0"], change={"fit/fraction": 0}),
+    "fraction that draws no row": Case(["fraction is 1e-09", "none of the rows"], 1, {"fit/fraction": 1e-9}),
+    "prediction with another preprocessing": Case(
+        ["preprocess.standardize is 'per_feature'", "fitted with None", "fit a new model"],
+        2,
+        {"preprocess/standardize": "per_feature"},
+        predict("finished"),
+    ),
     # The values.
     "k above the distinct rows": Case(
         ["k is 9", "1 distinct row"], 1, {"source/variables": ["constant"], "model/k": 9}

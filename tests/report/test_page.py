@@ -295,3 +295,13 @@ def test_numbers_for_people_keep_their_size(value: float) -> None:
 )
 def test_numbers_for_people_read_well(value: Any, text: str) -> None:
     assert number(value) == text
+
+
+def test_pixels_of_length_one_are_no_colours() -> None:
+    pixels = xr.DataArray(RNG.integers(1, 255, (20, 30, 3), dtype=np.uint8), dims=("y", "x", "band"), name="rgb")
+    where: dict[str, Any] = {"sample_dims": ["y", "x"], "feature_dims": ["band"]}
+    for wish, expected in (({}, True), ({"standardize": "per_feature"}, True), ({"unit_norm": True}, False)):
+        fit = clustering.fit(pixels, clustering.KMeans(3), **where, **wish)
+        labels = fit.predict(pixels, **where)
+        pictures, _ = draw(fit.fitted, labels, pixels.to_dataset())
+        assert ("Before" in [picture.title for picture in pictures]) == expected

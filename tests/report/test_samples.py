@@ -194,3 +194,17 @@ def test_importing_the_library_loads_no_matplotlib() -> None:
     look = "import clustering, sys; clustering.fit; clustering.GaussianMixture; sys.exit('matplotlib' in sys.modules)"
     root = Path(clustering.__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", look], check=False, cwd=root).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "wish", [{"standardize": "per_feature"}, {"pca": 1}, {"unit_norm": True}, {"pca": 2, "whiten": True}], ids=str
+)
+def test_prepared_rows_are_drawn_where_centers_come_back_to(wish: dict[str, Any]) -> None:
+    source = clustering.open_source(data(), variables=["rows"], sample_dims=["row"])
+    fit = clustering.fit(source, clustering.GaussianMixture(3), **wish)
+    sample = samples.sample(source, fit.fitted)
+    assert sample is not None
+    assert np.allclose(np.linalg.norm(sample.rows, axis=1), 1.0) == ("unit_norm" in wish)
+    expected = fit.responsibilities(data(), variables=["rows"], sample_dims=["row"]).values
+    np.testing.assert_allclose(sample.shares, expected, atol=1e-9)
+    assert samples.draw(sample, fit.fitted, figures.palette(3)).startswith(b"\x89PNG")

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from clustering.data.preparation import Preparation
 from clustering.errors import CheckpointError
 from clustering.execution.passes import Reading
 from clustering.fitting.fitted import Summary
@@ -230,3 +231,21 @@ def test_nothing_in_a_checkpoint_is_pickled(two_saved: Path) -> None:
     for file in two_saved.iterdir():
         with np.load(file, allow_pickle=False) as stored:
             assert all(stored[name].dtype.kind in "fu" for name in stored.files)
+
+
+@pytest.mark.parametrize("components", [None, 2], ids=["diagonal", "components"])
+def test_the_preparation_comes_back_to_the_last_bit(components: int | None, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    matrix = rng.random(3 if components is None else (3, components))
+    wish, facts = {"standardize": "per_feature", "pca": components}, {"n_components": components or 3}
+    explained = np.zeros(0) if components is None else rng.random(components)
+    before = Preparation(True, rng.random(3), matrix, rng.random(matrix.shape[::-1]), wish, facts, "words", explained)
+    checkpoints.save(tmp_path, replace(one(4), preparation=before), IDENTITY)
+    read = checkpoints.latest(tmp_path, KMeans(1), IDENTITY, None)
+    assert read is not None
+    after = read.preparation
+    assert after is not None
+    for name in ("offset", "matrix", "inverse", "explained"):
+        assert same_bits(getattr(after, name), getattr(before, name))
+    for name in ("unit_norm", "wish", "facts", "words"):
+        assert getattr(after, name) == getattr(before, name)

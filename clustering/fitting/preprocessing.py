@@ -1,0 +1,353 @@
+"""What is done to rows before they are clustered, fitted out of core: everything follows from pass 0.
+
+The order is: rows to length 1, standardising, feature weights, principal components, whitening.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from clustering.data.feature_weights import check_feature_weights, feature_weights
+from clustering.data.plan import Plan
+from clustering.data.preparation import Preparation
+from clustering.data.source import Source
+from clustering.errors import ConfigError, DataError, nearest
+from clustering.execution.engine import Engine
+from clustering.execution.map_reduce import TASKS_PER_THREAD
+from clustering.models import divergences as geometry
+from clustering.models.names import Divergence
+from clustering.models.survey import WIDEST_COVARIANCE, Distinct, Survey
+
+Array = NDArray[np.float64]
+
+STANDARDS = ("per_feature", "per_variable")
+_NODES_AT_WORK = 4
+"""Scatter matrices that one task holds beyond those of its run: of the block, a sub-block, their sum and its step."""
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocess:
+    """What is asked for; see the keys of `preprocess` in the config.
+
+    Raises
+    ------
+    ConfigError
+        For a value outside its range, or keys that do not go together.
+    """
+
+    standardize: Literal[False, "per_feature", "per_variable"] = False
+    """Mean 0 and variance 1 of each feature, or of all values of a variable together."""
+    unit_norm: bool = False
+    """Divide each row by its Euclidean norm."""
+    pca: int | float | None = None
+    """Principal components: how many, or what share of the variance they have to exceed."""
+    pca_per_variable: bool = False
+    """Of each variable on its own."""
+    whiten: bool = False
+    """Divide components by their standard deviation."""
+    feature_weights: str | NDArray[Any] | None = None
+    """A name that `clustering.data.feature_weights` reads, or an array ``(d,)``: multiplies the features."""
+
+    def __post_init__(self) -> None:
+        if self.standardize is not False and self.standardize not in STANDARDS:
+            allowed = nearest(str(self.standardize), STANDARDS)
+            raise ConfigError(f"standardize is {self.standardize!r}; {allowed}, or false")
+        for name in ("unit_norm", "pca_per_variable", "whiten"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; true or false is needed")
+            object.__setattr__(self, name, bool(getattr(self, name)))
+        check_components(self.pca)
+        if isinstance(self.pca, np.number):
+            object.__setattr__(self, "pca", self.pca.item())
+        if self.pca_per_variable and not self.rotates:
+            raise ConfigError(
+                "pca_per_variable is true and pca is null; set pca to a number of components or a share of the variance"
+            )
+
+    @property
+    def rotates(self) -> bool:
+        """Whether features are mixed, for which the full covariance is needed."""
+        return self.pca is not None or self.whiten
+
+    @property
+    def centres(self) -> bool:
+        """Whether a mean is taken off."""
+        return self.rotates or self.standardize is not False
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The keys that are set, as JSON."""
+        found = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not f.default}
+        if isinstance(found.get("feature_weights"), str) or "feature_weights" not in found:
+            return found
+        return {**found, "feature_weights": "array"}
+
+    def check(self, source: Source, divergence: Divergence) -> None:
+        """Refuse what does not go together.
+
+        Raises
+        ------
+        ConfigError
+            Naming both.
+        """
+        if source.missing == "marginalize":
+            for name, wanted in (("unit_norm", self.unit_norm), ("pca", self.pca is not None), ("whiten", self.whiten)):
+                if wanted:
+                    raise ConfigError(
+                        f"missing is 'marginalize' and {name} is {getattr(self, name)!r}, which needs all features of "
+                        "a row; set source.missing to 'drop'"
+                    )
+        if self.centres and divergence in ("kullback_leibler", "itakura_saito"):
+            name = "standardize" if self.standardize else "pca" if self.pca is not None else "whiten"
+            raise ConfigError(
+                f"{name} is {getattr(self, name)!r} and divergence is {divergence!r}, which compares numbers above "
+                "zero, not differences from a mean; leave it out, or choose another model.divergence"
+            )
+
+
+def check_components(pca: Any) -> None:
+    """Refuse what is neither a number of components nor a share.
+
+    Raises
+    ------
+    ConfigError
+        Saying what is allowed.
+    """
+    if pca is None:
+        return
+    number = isinstance(pca, (int, float, np.number)) and not isinstance(pca, bool)
+    whole = number and isinstance(pca, (int, np.integer))
+    if not number or not (pca >= 1 if whole else 0.0 < pca < 1.0):
+        raise ConfigError(
+            f"pca is {pca!r}; a whole number of components of 1 or more, a share of the variance between 0 and 1 "
+            "(both excluded), or null is needed"
+        )
+
+
+def check_scatter_fits(d: int, plan: Plan, engine: Engine, memory: int) -> None:
+    """Refuse more features than the sums of squares and products of pass 0 have room for.
+
+    A task of a pass holds one ``(d, d)`` node for each level of its run, and some at work; the nodes of finished tasks
+    wait beside them for their neighbours.
+
+    Parameters
+    ----------
+    memory
+        Memory budget of a worker, in bytes; half of it is for decoded rows.
+
+    Raises
+    ------
+    DataError
+        Telling what is needed.
+    """
+    if d <= WIDEST_COVARIANCE:
+        return
+    threads = -(-engine.threads // engine.workers)
+    tasks = min(len(plan), TASKS_PER_THREAD * engine.threads)
+    levels = math.ceil(math.log2(-(-len(plan) // tasks))) + 1
+    nodes = threads * (levels + _NODES_AT_WORK) + -(-tasks // engine.workers)
+    needed = nodes * 8 * d * d
+    if needed > memory // 2:
+        raise DataError(
+            f"principal components of {d} features take {needed / 2**20:,.0f} MiB for sums of products in pass 0, and "
+            f"half of compute.memory is {memory / 2**21:,.0f} MiB; raise compute.memory, lower compute.workers, or "
+            "select fewer features"
+        )
+
+
+def fingerprint(wish: Preprocess, source: Source) -> str:
+    """Digest the identity of a source, and of the feature weights that are read from it."""
+    found = source.fingerprint()
+    if wish.feature_weights is None:
+        return found
+    return hashlib.sha256(found.encode() + _weights(wish, source).tobytes()).hexdigest()
+
+
+def prepare(wish: Preprocess, found: Survey, source: Source) -> Preparation | None:
+    """Fit what is asked for to the moments of pass 0, made of rows of length 1 where that is asked for.
+
+    Standardising is that of scikit-learn's ``StandardScaler``: the weight is the divisor of a variance. Principal
+    components are those of its ``PCA``: eigenvectors of the covariance, the largest loading of each positive; a share
+    f takes the fewest components that hold more than f of the variance. Whitening divides by the square root of
+    scatter / W · n / (n − 1), with n the rows of positive weight.
+
+    Returns
+    -------
+    Preparation or None
+        None where nothing is asked for.
+
+    Raises
+    ------
+    DataError
+        For features that are constant, or fewer components than asked for.
+    """
+    if not wish.asked:
+        return None
+    d, groups, words = source.n_features, _groups(source), []
+    offset, scale = np.zeros(d), np.ones(d)
+    if wish.unit_norm:
+        words.append("rows to unit norm")
+    weights = _weights(wish, source)
+    if wish.standardize:
+        offset, scale = _standards(wish, found, source, groups, weights)
+        words.append(f"standardize {wish.standardize.replace('_', ' ')}")
+    if wish.feature_weights is not None:
+        scale = scale * weights
+        named = wish.feature_weights if isinstance(wish.feature_weights, str) else "an array"
+        words.append(f"feature weights {named}")
+    offset = np.where(scale > 0.0, offset, found.mean)
+    back = np.where(scale > 0.0, 1.0 / np.where(scale > 0.0, scale, 1.0), 0.0)
+    facts: dict[str, Any] = {"n_components": d}
+    if not wish.rotates:
+        return Preparation(wish.unit_norm, offset, scale, back, wish.asked, facts, "; ".join(words))
+    covariance = found.covariance * np.outer(scale, scale)
+    parts = groups if wish.pca_per_variable else {None: slice(0, d)}
+    bases = {name: _components(wish, covariance[part, part], found, name) for name, part in parts.items()}
+    values = np.concatenate([variances for variances, _ in bases.values()])
+    loadings = scipy.linalg.block_diag(*(vectors for _, vectors in bases.values()))
+    roots = np.ones(len(values))
+    if wish.whiten:
+        roots = np.sqrt(values * (found.weighty / max(1, found.weighty - 1)))
+    explained = values / float(np.trace(covariance))
+    share = float(explained.sum())
+    facts = {"n_components": len(values), "explained_variance": share}
+    if wish.pca_per_variable:
+        facts["components"] = {name: len(variances) for name, (variances, _) in bases.items()}
+    each = " of each variable" if wish.pca_per_variable else ""
+    words.append(f"PCA{each}: {len(values)} of {d} components, {100 * share:.4g} % of variance")
+    words += ["whitened"] * wish.whiten
+    return Preparation(
+        wish.unit_norm,
+        found.mean,
+        np.ascontiguousarray(loadings * scale[:, None] / roots),
+        np.ascontiguousarray(loadings.T * back * roots[:, None]),
+        wish.asked,
+        facts,
+        "; ".join(words),
+        explained,
+    )
+
+
+def prepared(found: Survey, preparation: Preparation, divergence: Divergence) -> Survey:
+    """Say what pass 0 would have told about the prepared rows.
+
+    Minimum and maximum of components that mix features are bounds.
+
+    Raises
+    ------
+    DataError
+        If the divergence is not defined for a prepared row of the sample.
+    """
+    matrix = preparation.matrix
+    values, _ = preparation.applied(found.sample.values)
+    try:
+        geometry.check_domain(divergence, values)
+    except geometry.DomainError as error:
+        raise DataError(
+            f"{error.what} after preprocessing: {error.why}; change preprocess, or choose another model.divergence"
+        ) from None
+    low, high = found.least - preparation.offset, found.greatest - preparation.offset
+    if preparation.diagonal:
+        low, high = low * matrix, high * matrix
+        scatter = found.scatter * (np.outer(matrix, matrix) if found.scatter.ndim == 2 else matrix * matrix)
+    else:
+        up, down = np.maximum(matrix, 0.0), np.minimum(matrix, 0.0)
+        low, high = low @ up + high @ down, high @ up + low @ down
+        with threadpool_limits(limits=1, user_api="blas"):
+            scatter = matrix.T @ found.scatter @ matrix
+        scatter = 0.5 * (scatter + scatter.T)
+    return replace(
+        found,
+        mean=preparation.forward(found.mean[None])[0],
+        scatter=scatter,
+        least=low,
+        greatest=high,
+        sample=found.sample._replace(values=values),
+        distinct=Distinct(found.distinct.digests, preparation.applied(found.distinct.values)[0]),
+    )
+
+
+def _groups(source: Source) -> dict[str, slice]:
+    """Columns of each variable."""
+    names = [feature.variable for feature in source.features]
+    return {name: slice(names.index(name), names.index(name) + names.count(name)) for name in dict.fromkeys(names)}
+
+
+def _weights(wish: Preprocess, source: Source) -> Array:
+    d = source.n_features
+    if wish.feature_weights is None:
+        return np.ones(d)
+    if isinstance(wish.feature_weights, str):
+        return feature_weights(source, wish.feature_weights)
+    try:
+        given = np.asarray(wish.feature_weights, np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(f"feature_weights are no array of numbers; give {d} numbers, or a name") from None
+    if given.shape != (d,):
+        raise ConfigError(f"feature_weights have shape {given.shape}, and there are {d} features; give shape ({d},)")
+    check_feature_weights(given)
+    return given
+
+
+def _standards(
+    wish: Preprocess, found: Survey, source: Source, groups: Mapping[str, slice], weights: Array
+) -> tuple[Array, Array]:
+    """Find what is taken off each feature ``(d,)``, and the factor that follows ``(d,)``."""
+    mean, variance = found.mean, found.variance
+    if wish.standardize == "per_variable":
+        mean, variance = mean.copy(), variance.copy()
+        for part in groups.values():
+            # Law of total variance, each feature counting the same.
+            middle = float(found.mean[part].mean())
+            variance[part] = float((found.variance[part] + (found.mean[part] - middle) ** 2).mean())
+            mean[part] = middle
+    constant = np.flatnonzero((variance == 0.0) & (weights > 0.0))
+    if len(constant):
+        feature = source.features[constant[0]]
+        what = f"feature {feature} of variable" if wish.standardize == "per_feature" else "variable"
+        raise DataError(
+            f"{what} {feature.variable!r} is constant, and preprocess.standardize divides by its standard deviation; "
+            "leave it out with source.select or source.variables, or set preprocess.standardize to false"
+        )
+    return mean, 1.0 / np.sqrt(np.where(variance > 0.0, variance, 1.0))
+
+
+def _components(wish: Preprocess, covariance: Array, found: Survey, name: str | None) -> tuple[Array, Array]:
+    """Variances ``(p,)`` of the principal components, largest first, and their loadings ``(d, p)``."""
+    d, where = len(covariance), "" if name is None else f" of variable {name!r}"
+    most = min(found.weighty, d)
+    whole = isinstance(wish.pca, int)
+    if whole and wish.pca > most:  # type: ignore[operator]
+        what = f"features{where}" if most == d else "rows of positive weight"
+        raise DataError(f"pca is {wish.pca}, and there are {most} {what}; set preprocess.pca to {most} or fewer")
+    # One thread, as the number of threads changes the order of sums.
+    with threadpool_limits(limits=1, user_api="blas"):
+        values, vectors = scipy.linalg.eigh(covariance, driver="evd", check_finite=False)
+    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+    if not values[0] > 0.0:
+        raise DataError(f"the features{where} do not vary, so that there are no principal components; leave them out")
+    p = most
+    if whole:
+        p = int(wish.pca)  # type: ignore[arg-type]
+    elif wish.pca is not None:
+        shares = np.cumsum(values / values.sum())
+        p = min(most, int(np.searchsorted(shares, wish.pca, side="right")) + 1)
+    values, vectors = values[:p], vectors[:, :p]
+    if wish.whiten:
+        rank = int((values > 16 * d * np.finfo(float).eps * values[0]).sum())
+        if rank < p:
+            raise DataError(
+                f"whiten divides by standard deviations, and {rank} of {p} components{where} vary; "
+                f"set preprocess.pca to {rank} or fewer"
+            )
+    largest = vectors[np.argmax(np.abs(vectors), axis=0), np.arange(p)]
+    return values, vectors * np.where(largest < 0.0, -1.0, 1.0)
