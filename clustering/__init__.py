@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clustering.api import Fit, fit, load_fit
-    from clustering.data.source import Source, open_source
+    from clustering.data.access import open_source
+    from clustering.data.source import Source
     from clustering.errors import ClusteringError
     from clustering.models.kmeans import KMeans
     from clustering.models.mixture import GaussianMixture
@@ -27,7 +28,7 @@ _HOMES = {
     "Source": "clustering.data.source",
     "fit": "clustering.api",
     "load_fit": "clustering.api",
-    "open_source": "clustering.data.source",
+    "open_source": "clustering.data.access",
 }
 
 __all__ = [

@@ -147,8 +147,9 @@ def inspect(config: str, *, set_: Overrides = None, json_: AsJson = False) -> No
     from clustering.data.inspection import inspect_source
     from clustering.data.preparation import room
     from clustering.execution.engine import default_workers
-    from flows.config import PreprocessConfig, load_config
+    from flows.config import PreprocessConfig
     from flows.credentials import open_configured
+    from flows.loading import load_config
     from flows.tables import inspection_lines
 
     job = load_config(config, set_ or ())
@@ -175,7 +176,7 @@ def fit(config: str, *, set_: Overrides = None, prefect: Orchestrated = None, js
     config
         YAML file of the job.
     """
-    from flows.config import load_config
+    from flows.loading import load_config
 
     job = load_config(config, set_ or ())
     if _orchestrated(prefect):
@@ -206,7 +207,7 @@ def predict(
     config
         YAML file with the source to label and the output.
     """
-    from flows.config import load_config
+    from flows.loading import load_config
 
     job = load_config(config, set_ or ())
     if _orchestrated(prefect):

@@ -76,7 +76,7 @@ def open_configured(source: SourceConfig) -> Source:
     ClusteringError
         For anything that is not there or does not fit.
     """
-    from clustering.data.source import open_source
+    from clustering.data.access import open_source
 
     content = source.model_dump(exclude={"store", "credentials"})
     if source.credentials is not None:

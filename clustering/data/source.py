@@ -4,38 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import math
-import pickle
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 from threading import RLock
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from clustering.data import coordinates, elsewhere, layout, opening, selection
-from clustering.data.chunks import snapshot, store_variables
+from clustering.data import opening
+from clustering.data.chunks import snapshot
 from clustering.data.decoding import Columns, packing
 from clustering.data.listing import Listing, differences
 from clustering.data.plan import MIB, Axis, Block, Plan, plan_blocks
-from clustering.data.policies import (
-    MAX_BAD_FRACTION,
-    MISSING,
-    MISSING_CHUNKS,
-    ON_BAD_CHUNK,
-    Missing,
-    MissingChunks,
-    OnBadChunk,
-)
+from clustering.data.policies import Missing
 from clustering.data.reading import COSINE, loaded, read_rows
 from clustering.data.rows import Rows
 from clustering.data.stored import Stored
-from clustering.errors import ConfigError, DataError
+from clustering.errors import DataError
 
-_WEIGHTS, _MASK, _LABELS = "_weights", "_mask", "_labels"
 SMALL_COMPANION = 64 * MIB
 """Masks, weights and labels up to this size, in bytes, are read once in each process."""
 _lock = RLock()
@@ -87,12 +76,14 @@ class Source:
     """What may not be meant by whoever wrote the data, in words for a user."""
     max_bad_fraction: float = 1.0
     """Share of the chunks that may fail to decode, where they are masked."""
+    reopen: Callable[..., Source] | None = field(default=None, repr=False)
+    """Opens the same source in another process, once: from the recipe, the name of the opening, and the listings."""
     opening: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
     """Name of this opening: a process opens it once, and a store that has changed since is opened anew."""
 
     def __reduce__(self) -> Any:
         if self.recipe is not None:
-            return _reopen, (pickle.dumps(self.recipe), self.opening, _Listings(self.listings))
+            return self.reopen, (self.recipe, self.opening, self.listings)
         return Source, tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
     @property
@@ -263,168 +254,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic) and value.dtype.kind not in "mM":
         value = value.item()
     return value if isinstance(value, (bool, int, float, str)) else str(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-
-
-def open_source(
-    data: Any,
-    *,
-    group: str | None = None,
-    variables: str | Sequence[str] | None = None,
-    sample_dims: str | Sequence[str] | None = None,
-    feature_dims: str | Sequence[str] | None = None,
-    select: Mapping[str, Any] | None = None,
-    isel: Mapping[str, Any] | None = None,
-    bbox: Sequence[float] | None = None,
-    mask: Any = None,
-    weights: Any = None,
-    labels: Any = None,
-    missing: Missing | None = None,
-    missing_chunks: MissingChunks | None = None,
-    on_bad_chunk: OnBadChunk | None = None,
-    max_bad_fraction: float | None = None,
-    nodata: float | Mapping[str, float] | None = None,
-    decode: str | Mapping[str, str] | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-    _listings: _Listings | None = None,
-) -> Source:
-    """Say what to cluster. Only metadata and coordinates are read.
-
-    Parameters
-    ----------
-    data
-        Path or URL of a Zarr store; or an xarray Dataset or DataArray, a zarr array, a dask array, or an ndarray
-        ``(n, d)``.
-    group
-        Group inside the store.
-    variables
-        Variables of the group, concatenated along the features. May be left out where there is one only.
-    sample_dims
-        Dimensions that number the samples. Default: all that are not feature dimensions; the first if those are not
-        named either.
-    feature_dims
-        Dimensions along which a sample's features lie. Empty: each variable is one feature. Default: all that are not
-        sample dimensions.
-    select, isel
-        Selection by label or by position: ``{dim: {start, stop, step}}``, a list, or one value.
-    bbox
-        ``[west, south, east, north]``, both ends included; from west eastward, so it may cross any meridian.
-    mask
-        Boolean variable, true = use; or an array in the shape of the samples. A name with a slash, here and below,
-        counts from the root of the store: ``labels/tissue/0``.
-    weights
-        Variable, or ``cos(lat)``; or an array in the shape of the samples.
-    labels
-        Clusters known beforehand, for ``init="labels"``: a variable, or an array in the shape of the samples. Anything
-        but 0, 1, … is unknown.
-    missing
-        ``drop``, the default, leaves out rows with a NaN in any feature; ``error`` refuses them; ``marginalize`` keeps
-        what was observed of them.
-    missing_chunks
-        What a chunk means that was never written: ``error``; ``mask``, its cells take no part; ``fill``, its cells hold
-        the fill value. Default: ``mask`` where the fill value counts as missing, an error where it would count as data.
-    on_bad_chunk
-        What is done with a chunk that does not decode: ``error``, the default, or ``mask``, its cells take no part.
-    max_bad_fraction
-        Share of the chunks that may be masked so, 0.25 by default; more is an error.
-    nodata
-        Stored number that means a missing value, beside what the attributes say; or one for each variable named.
-    decode
-        Named decoder of stored whole numbers, or one for each variable named: ``signed_square``,
-        ``(v / 127.5)² sign(v)``.
-    storage_options
-        As fsspec takes them. Credentials belong in the environment; those given here stay in memory.
-
-    Raises
-    ------
-    SourceError
-        If the store, group, a variable, dimension, mask or weights is not there or does not fit.
-    """
-    for key, chosen, allowed in (
-        ("missing", missing, MISSING), ("missing_chunks", missing_chunks, MISSING_CHUNKS),
-        ("on_bad_chunk", on_bad_chunk, ON_BAD_CHUNK),
-    ):  # fmt: skip
-        if chosen is not None and chosen not in allowed:
-            raise ConfigError(f"{key} is {chosen!r}; allowed: {', '.join(allowed)}")
-    options: dict[str, Any] = {
-        "group": group, "variables": variables, "sample_dims": sample_dims, "feature_dims": feature_dims,
-        "select": select, "isel": isel, "missing": missing, "mask": mask, "weights": weights,
-        "labels": labels, "missing_chunks": missing_chunks, "on_bad_chunk": on_bad_chunk,
-        "max_bad_fraction": max_bad_fraction, "nodata": nodata, "decode": decode, "storage_options": storage_options,
-        "bbox": bbox,
-    }  # fmt: skip
-    if max_bad_fraction is not None and not (_is_number(max_bad_fraction) and 0 <= max_bad_fraction <= 1):
-        raise ConfigError(f"max_bad_fraction is {max_bad_fraction!r}; a number from 0 to 1 is needed")
-    if isinstance(data, Source):
-        given = [name for name, value in options.items() if value is not None]
-        if given:
-            raise ConfigError(f"option {given[0]!r} cannot change a Source; give it when the source is opened")
-        return data
-    if hasattr(data, "__fspath__"):
-        data = data.__fspath__()
-    recipe: dict[str, Any] | None = None
-    if isinstance(data, str):
-        # Another process may stand in another folder.
-        data = data if "://" in data else str(Path(data).absolute())
-        recipe = {**options, "data": data}
-        asked = [*(layout.listed(variables) or ()), mask, weights, labels]
-        inside = [name for name in asked if isinstance(name, str) and "/" not in name]
-        opened = opening.open_store(data, group, storage_options or {}, inside)
-    else:
-        opened = layout.in_memory(data)
-    dataset = opened.dataset
-    names = layout.choose_variables(dataset, variables)
-    boxed = {} if bbox is None else coordinates.box(opened.dataset, names, bbox)
-    chosen_places = selection.positions(dataset, select or {}, isel or {}, boxed)
-    places = layout.selected(dataset, chosen_places)
-    single = {str(d) for d, place in chosen_places.items() if isinstance(place, int)}
-    samples, features = layout.choose_dimensions(dataset, names, sample_dims, feature_dims, single)
-    beside = {"mask": mask, "weights": weights, "labels": labels}
-    dataset = elsewhere.join(dataset, recipe, beside, names[0], samples)
-    cut = dataset.isel(chosen_places)
-    if mask is not None and not isinstance(mask, str):
-        cut, mask, recipe = layout.attach(cut, _MASK, mask, samples), _MASK, None
-    if weights is not None and not isinstance(weights, str):
-        cut, weights, recipe = layout.attach(cut, _WEIGHTS, weights, samples), _WEIGHTS, None
-    if labels is not None and not isinstance(labels, str):
-        cut, labels, recipe = layout.attach(cut, _LABELS, labels, samples), _LABELS, None
-    cosine = COSINE.fullmatch(weights or "")
-    companions = {"mask": mask, "weights": cosine[1] if cosine else weights, "labels": labels}
-    for where, name in companions.items():
-        layout.check_companion(cut, where, name, samples)
-    large = [
-        name for name in companions.values()
-        if name in dataset.variables and cut[name].nbytes > SMALL_COMPANION
-    ]  # fmt: skip
-    axes = layout.axes(dataset, layout.read_units(dataset, (*names, *large), samples), places, samples)
-    listings = snapshot(opened, (*names, *filter(None, companions.values()))) if _listings is None else _listings.known
-    stored, cautions = store_variables(
-        opened, names, places, listings, missing or "drop", missing_chunks, on_bad_chunk or "error", nodata, decode
-    )
-    return Source(
-        cut, names, samples, features, mask, weights, missing or "drop", axes,
-        not isinstance(data, np.ndarray), recipe, labels, stored, listings, cautions,
-        MAX_BAD_FRACTION if max_bad_fraction is None else float(max_bad_fraction),
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class _Listings:
-    """Listings under a name, so that a cache tells openings by their names alone."""
-
-    known: Mapping[str, Listing]
-
-    def __hash__(self) -> int:
-        return 0
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Listings)
-
-
-@lru_cache(maxsize=16)
-def _reopen(recipe: bytes, _: str, listings: _Listings) -> Source:
-    """Open a source in another process, once per process."""
-    return open_source(**pickle.loads(recipe), _listings=listings)

@@ -12,9 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.data.access import open_source
 from clustering.data.plan import MIB
 from clustering.data.preparation import Preparation, only_unit_norm
-from clustering.data.source import Source, open_source
+from clustering.data.source import Source
 from clustering.errors import ConfigError, DataError
 from clustering.execution.engine import Engine, connect
 from clustering.execution.fraction import Fraction

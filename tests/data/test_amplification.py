@@ -12,8 +12,8 @@ import zarr
 from zarr.storage import LocalStore
 
 from clustering.data import pipeline
+from clustering.data.access import open_source
 from clustering.data.amplification import reads_of
-from clustering.data.source import open_source
 
 SELECTIONS: dict[str, dict[str, Any]] = {
     "all": {},

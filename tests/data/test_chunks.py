@@ -16,7 +16,8 @@ from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
 import clustering as c
 from clustering.data import pipeline
-from clustering.data.source import Source, open_source
+from clustering.data.access import open_source
+from clustering.data.source import Source
 from clustering.errors import DataError, SourceError
 
 RNG = np.random.default_rng(5)

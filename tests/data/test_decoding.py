@@ -12,7 +12,8 @@ import xarray as xr
 import zarr
 
 import clustering as c
-from clustering.data.source import Source, open_source
+from clustering.data.access import open_source
+from clustering.data.source import Source
 from clustering.errors import ConfigError, DataError, SourceError
 
 RNG = np.random.default_rng(11)

@@ -15,7 +15,8 @@ import zarr
 from images import PIXELS, TISSUE, formats, image, tree
 
 import clustering
-from clustering.data.source import Source, open_source
+from clustering.data.access import open_source
+from clustering.data.source import Source
 from clustering.errors import SourceError
 
 IMAGE: dict[str, Any] = {"group": "0", "sample_dims": ["y", "x"], "feature_dims": "c"}

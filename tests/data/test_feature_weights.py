@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from clustering.data.access import open_source
 from clustering.data.feature_weights import feature_weights
-from clustering.data.source import Source, open_source
+from clustering.data.source import Source
 from clustering.errors import ClusteringError
 
 

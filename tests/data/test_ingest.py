@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from clustering.data.access import open_source
 from clustering.data.ingest import CHUNK_BYTES, LEAST_CHUNK_BYTES, choose_chunks, ingest
-from clustering.data.source import open_source
 from clustering.errors import ClusteringError, DataError, OutputError, SourceError
 
 RNG = np.random.default_rng(4)

@@ -12,9 +12,10 @@ import pytest
 import xarray as xr
 import zarr
 
+from clustering.data.access import open_source
 from clustering.data.inspection import Inspection, inspect_source
 from clustering.data.plan import MIB
-from clustering.data.source import Source, open_source
+from clustering.data.source import Source
 
 
 def inspect(

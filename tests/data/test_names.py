@@ -14,7 +14,7 @@ import zarr
 from images import CHANNELS, PIXELS, formats, image, tree
 
 import clustering
-from clustering.data.source import open_source
+from clustering.data.access import open_source
 from clustering.errors import SourceError
 
 

@@ -16,7 +16,8 @@ import zarr
 from zarr.storage import LocalStore
 
 from clustering.data import pipeline
-from clustering.data.source import Source, open_source
+from clustering.data.access import open_source
+from clustering.data.source import Source
 from clustering.errors import SourceError
 
 CUBE = np.random.default_rng(11).standard_normal((12, 9, 10)).astype("f4")

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clustering.data.access import open_source
 from clustering.data.plan import BESIDE, MIB, Axis, Block, Plan, plan_blocks
-from clustering.data.source import open_source
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import normalize
 
+from clustering.data.access import open_source
 from clustering.data.preparation import Preparation, only_unit_norm, room
 from clustering.data.rows import in_memory_rows
-from clustering.data.source import open_source
 
 
 def turning(rng: np.random.Generator, d: int, p: int) -> Preparation:

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clustering
+from clustering.data.access import open_source
 from clustering.data.selection import positions
-from clustering.data.source import Source, open_source
+from clustering.data.source import Source
 from clustering.errors import SourceError
 
 DAYS = np.arange("2001-01-01", "2001-03-01", dtype="datetime64[D]").astype("datetime64[ns]")

@@ -17,8 +17,9 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clustering.data.access import open_source
 from clustering.data.plan import Plan
-from clustering.data.source import Source, open_source
+from clustering.data.source import Source
 from clustering.errors import ClusteringError, ConfigError, DataError, SourceError
 
 SIZES = {"time": 6, "lat": 5, "depth": 4, "band": 3}

@@ -24,8 +24,8 @@ from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
 import clustering as c
 from clustering.data import buckets, faults
+from clustering.data.access import open_source
 from clustering.data.faults import Retried, Unlisted
-from clustering.data.source import open_source
 from clustering.data.stores import Entry, connect, entries, listable, shown
 from clustering.errors import ConfigError, DataError, MissingDependencyError, SourceError, StoreError
 

@@ -14,7 +14,8 @@ import xarray as xr
 import zarr
 
 import clustering as c
-from clustering.data.source import Source, open_source
+from clustering.data.access import open_source
+from clustering.data.source import Source
 from clustering.execution.engine import Engine, connect
 from clustering.execution.passes import rounds
 from clustering.fitting import start as starting

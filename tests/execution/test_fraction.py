@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from clustering.data.source import open_source
+from clustering.data.access import open_source
 from clustering.execution.fraction import Fraction
 from clustering.models import kernels
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clustering.data.access import open_source
 from clustering.data.plan import Plan
 from clustering.data.preparation import Preparation, only_unit_norm
 from clustering.data.rows import Rows
-from clustering.data.source import Source, open_source
+from clustering.data.source import Source
 from clustering.errors import ClusteringError, DataError
 from clustering.execution.engine import connect
 from clustering.execution.fraction import Fraction

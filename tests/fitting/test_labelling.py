@@ -8,7 +8,7 @@ import xarray as xr
 from scipy import stats
 
 import clustering as c
-from clustering.data.source import open_source
+from clustering.data.access import open_source
 from clustering.errors import ConfigError
 from clustering.execution.engine import connect
 from clustering.execution.passes import rounds

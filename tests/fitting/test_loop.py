@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clustering as c
+from clustering.data.access import open_source
 from clustering.data.rows import Rows, in_memory_rows
-from clustering.data.source import open_source
 from clustering.execution.engine import connect
 from clustering.execution.passes import Passed, Reading, rounds
 from clustering.fitting.labelling import LabelStatistics, label, label_type

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clustering.errors import ConfigError
-from flows.config import JobConfig, check_config, in_bytes, load_config
+from flows.config import JobConfig, in_bytes
+from flows.loading import check_config, load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 LEAST: dict[str, Any] = {"source": {"store": "in.zarr"}, "output": {"store": "out"}}

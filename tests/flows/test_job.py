@@ -14,8 +14,9 @@ from zarr.codecs import ZstdCodec
 
 import clustering
 from clustering.errors import DataError, OutputError
-from flows.config import JobConfig, check_config
+from flows.config import JobConfig
 from flows.job import run_fit, run_predict
+from flows.loading import check_config
 from flows.report import redo_report
 
 

@@ -28,10 +28,11 @@ from prefect.testing.utilities import prefect_test_harness
 from s3 import Bucket
 
 from clustering.errors import ConfigError, SourceError
-from flows.config import JobConfig, check_config
+from flows.config import JobConfig
 from flows.credentials import load_credentials
 from flows.fit import fit
 from flows.job import run_fit
+from flows.loading import check_config
 from flows.predict import predict
 from flows.terminal import terminal_watch
 

@@ -19,8 +19,9 @@ import clustering
 from clustering.errors import CheckpointError, ConfigError
 from clustering.models.sampling import generative
 from clustering.storage.model import load_model
-from flows.config import JobConfig, check_config
+from flows.config import JobConfig
 from flows.job import run_fit, run_predict
+from flows.loading import check_config
 from flows.parameters import load_parameters
 from flows.report import redo_report
 

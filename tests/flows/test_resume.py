@@ -17,13 +17,14 @@ import yaml
 
 from clustering.errors import CheckpointError, OutputError
 from flows.cli import run
-from flows.config import JobConfig, check_config
+from flows.config import JobConfig
 from flows.job import run_fit, run_predict
+from flows.loading import check_config
 
 CLUSTERING = [sys.executable, "-c", "from flows.cli import main; main()"]
 STEP_THEN_DIE = """
 import os, signal, sys
-from flows.config import load_config
+from flows.loading import load_config
 from flows.job import run_fit, run_predict
 from flows.terminal import terminal_watch
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clustering as c
+from clustering.data.access import open_source
 from clustering.data.plan import Axis, Plan
-from clustering.data.source import open_source
 from clustering.fitting.labelling import Wanted
 from clustering.storage.chunking import LARGE_CHUNK, MANY_FILES, SMALL_CHUNK, chunking, inner_chunks, units
 from clustering.storage.labels import LabelWriter, create_labels

@@ -11,7 +11,8 @@ import xarray as xr
 import zarr
 
 import clustering as c
-from clustering.data.source import Source, open_source
+from clustering.data.access import open_source
+from clustering.data.source import Source
 from clustering.fitting.labelling import Wanted
 from clustering.storage.labels import create_labels
 

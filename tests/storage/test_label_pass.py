@@ -12,7 +12,8 @@ import pytest
 import xarray as xr
 
 import clustering as c
-from clustering.data.source import Source, open_source
+from clustering.data.access import open_source
+from clustering.data.source import Source
 from clustering.errors import OutputError
 from clustering.execution.engine import connect
 from clustering.execution.passes import Passed, Rounds, rounds

@@ -13,8 +13,9 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clustering.data.access import open_source
 from clustering.data.plan import Plan
-from clustering.data.source import Source, open_source
+from clustering.data.source import Source
 from clustering.fitting.labelling import Wanted
 from clustering.storage.chunking import SMALL_CHUNK
 from clustering.storage.labels import create_labels, in_memory

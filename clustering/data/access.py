@@ -1,0 +1,204 @@
+"""Saying what to cluster: a path, a URL or data at hand, opened as a source."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clustering.data import coordinates, elsewhere, layout, opening, selection
+from clustering.data.chunks import snapshot, store_variables
+from clustering.data.listing import Listing
+from clustering.data.policies import (
+    MAX_BAD_FRACTION,
+    MISSING,
+    MISSING_CHUNKS,
+    ON_BAD_CHUNK,
+    Missing,
+    MissingChunks,
+    OnBadChunk,
+)
+from clustering.data.reading import COSINE
+from clustering.data.source import SMALL_COMPANION, Source
+from clustering.errors import ConfigError
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def open_source(
+    data: Any,
+    *,
+    group: str | None = None,
+    variables: str | Sequence[str] | None = None,
+    sample_dims: str | Sequence[str] | None = None,
+    feature_dims: str | Sequence[str] | None = None,
+    select: Mapping[str, Any] | None = None,
+    isel: Mapping[str, Any] | None = None,
+    bbox: Sequence[float] | None = None,
+    mask: Any = None,
+    weights: Any = None,
+    labels: Any = None,
+    missing: Missing | None = None,
+    missing_chunks: MissingChunks | None = None,
+    on_bad_chunk: OnBadChunk | None = None,
+    max_bad_fraction: float | None = None,
+    nodata: float | Mapping[str, float] | None = None,
+    decode: str | Mapping[str, str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Source:
+    """Say what to cluster. Only metadata and coordinates are read.
+
+    Parameters
+    ----------
+    data
+        Path or URL of a Zarr store; or an xarray Dataset or DataArray, a zarr array, a dask array, or an ndarray
+        ``(n, d)``.
+    group
+        Group inside the store.
+    variables
+        Variables of the group, concatenated along the features. May be left out where there is one only.
+    sample_dims
+        Dimensions that number the samples. Default: all that are not feature dimensions; the first if those are not
+        named either.
+    feature_dims
+        Dimensions along which a sample's features lie. Empty: each variable is one feature. Default: all that are not
+        sample dimensions.
+    select, isel
+        Selection by label or by position: ``{dim: {start, stop, step}}``, a list, or one value.
+    bbox
+        ``[west, south, east, north]``, both ends included; from west eastward, so it may cross any meridian.
+    mask
+        Boolean variable, true = use; or an array in the shape of the samples. A name with a slash, here and below,
+        counts from the root of the store: ``labels/tissue/0``.
+    weights
+        Variable, or ``cos(lat)``; or an array in the shape of the samples.
+    labels
+        Clusters known beforehand, for ``init="labels"``: a variable, or an array in the shape of the samples. Anything
+        but 0, 1, … is unknown.
+    missing
+        ``drop``, the default, leaves out rows with a NaN in any feature; ``error`` refuses them; ``marginalize`` keeps
+        what was observed of them.
+    missing_chunks
+        What a chunk means that was never written: ``error``; ``mask``, its cells take no part; ``fill``, its cells hold
+        the fill value. Default: ``mask`` where the fill value counts as missing, an error where it would count as data.
+    on_bad_chunk
+        What is done with a chunk that does not decode: ``error``, the default, or ``mask``, its cells take no part.
+    max_bad_fraction
+        Share of the chunks that may be masked so, 0.25 by default; more is an error.
+    nodata
+        Stored number that means a missing value, beside what the attributes say; or one for each variable named.
+    decode
+        Named decoder of stored whole numbers, or one for each variable named: ``signed_square``,
+        ``(v / 127.5)² sign(v)``.
+    storage_options
+        As fsspec takes them. Credentials belong in the environment; those given here stay in memory.
+
+    Raises
+    ------
+    SourceError
+        If the store, group, a variable, dimension, mask or weights is not there or does not fit.
+    """
+    for key, chosen, allowed in (
+        ("missing", missing, MISSING), ("missing_chunks", missing_chunks, MISSING_CHUNKS),
+        ("on_bad_chunk", on_bad_chunk, ON_BAD_CHUNK),
+    ):  # fmt: skip
+        if chosen is not None and chosen not in allowed:
+            raise ConfigError(f"{key} is {chosen!r}; allowed: {', '.join(allowed)}")
+    options: dict[str, Any] = {
+        "group": group, "variables": variables, "sample_dims": sample_dims, "feature_dims": feature_dims,
+        "select": select, "isel": isel, "missing": missing, "mask": mask, "weights": weights,
+        "labels": labels, "missing_chunks": missing_chunks, "on_bad_chunk": on_bad_chunk,
+        "max_bad_fraction": max_bad_fraction, "nodata": nodata, "decode": decode, "storage_options": storage_options,
+        "bbox": bbox,
+    }  # fmt: skip
+    if max_bad_fraction is not None and not (_is_number(max_bad_fraction) and 0 <= max_bad_fraction <= 1):
+        raise ConfigError(f"max_bad_fraction is {max_bad_fraction!r}; a number from 0 to 1 is needed")
+    if isinstance(data, Source):
+        given = [name for name, value in options.items() if value is not None]
+        if given:
+            raise ConfigError(f"option {given[0]!r} cannot change a Source; give it when the source is opened")
+        return data
+    if hasattr(data, "__fspath__"):
+        data = data.__fspath__()
+    if isinstance(data, str) and "://" not in data:
+        # Another process may stand in another folder.
+        data = str(Path(data).absolute())
+    return _source(data, options, None)
+
+
+def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listing] | None) -> Source:
+    """Open data; `listings` where they are known already."""
+    mask, weights, labels, missing = (options[key] for key in ("mask", "weights", "labels", "missing"))
+    recipe: dict[str, Any] | None = None
+    if isinstance(data, str):
+        recipe = {**options, "data": data}
+        asked = [*(layout.listed(options["variables"]) or ()), mask, weights, labels]
+        inside = [name for name in asked if isinstance(name, str) and "/" not in name]
+        opened = opening.open_store(data, options["group"], options["storage_options"] or {}, inside)
+    else:
+        opened = layout.in_memory(data)
+    dataset = opened.dataset
+    names = layout.choose_variables(dataset, options["variables"])
+    boxed = {} if options["bbox"] is None else coordinates.box(dataset, names, options["bbox"])
+    chosen = selection.positions(dataset, options["select"] or {}, options["isel"] or {}, boxed)
+    places = layout.selected(dataset, chosen)
+    single = {str(d) for d, place in chosen.items() if isinstance(place, int)}
+    samples, features = layout.choose_dimensions(
+        dataset, names, options["sample_dims"], options["feature_dims"], single
+    )
+    beside = {"mask": mask, "weights": weights, "labels": labels}
+    dataset = elsewhere.join(dataset, recipe, beside, names[0], samples)
+    cut = dataset.isel(chosen)
+    for where, array in beside.items():
+        if array is not None and not isinstance(array, str):
+            cut, beside[where], recipe = layout.attach(cut, f"_{where}", array, samples), f"_{where}", None
+    mask, weights, labels = (beside[key] for key in ("mask", "weights", "labels"))
+    cosine = COSINE.fullmatch(weights or "")
+    companions = {**beside, "weights": cosine[1] if cosine else weights}
+    for where, name in companions.items():
+        layout.check_companion(cut, where, name, samples)
+    large = [name for name in companions.values() if name in dataset.variables and cut[name].nbytes > SMALL_COMPANION]
+    axes = layout.axes(dataset, layout.read_units(dataset, (*names, *large), samples), places, samples)
+    if listings is None:
+        listings = snapshot(opened, (*names, *filter(None, companions.values())))
+    stored, cautions = store_variables(
+        opened, names, places, listings, missing or "drop", options["missing_chunks"],
+        options["on_bad_chunk"] or "error", options["nodata"], options["decode"],
+    )  # fmt: skip
+    worst = options["max_bad_fraction"]
+    return Source(
+        cut, names, samples, features, mask, weights, missing or "drop", axes, not isinstance(data, np.ndarray),
+        recipe, labels, stored, listings, cautions, MAX_BAD_FRACTION if worst is None else float(worst),
+        None if recipe is None else _reopened,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """Listings that a cache passes over: an opening is told by its name alone."""
+
+    listings: Mapping[str, Listing]
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Known)
+
+
+def _reopened(recipe: Mapping[str, Any], opening: str, listings: Mapping[str, Listing]) -> Source:
+    """Open a source in another process, once per process."""
+    return _once(pickle.dumps(recipe), opening, _Known(listings))
+
+
+@lru_cache(maxsize=16)
+def _once(recipe: bytes, _: str, known: _Known) -> Source:
+    options = pickle.loads(recipe)
+    return _source(options.pop("data"), options, known.listings)

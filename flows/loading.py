@@ -1,0 +1,138 @@
+"""Reading a config, and saying what is wrong with it in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from clustering.errors import ConfigError, nearest
+from flows.config import JobConfig
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
+    """Read and check a config.
+
+    Parameters
+    ----------
+    path
+        A YAML file.
+    overrides
+        ``key.path=value``, the value as YAML.
+
+    Raises
+    ------
+    ConfigError
+        For a file that cannot be read, YAML that does not parse, an unknown key, or a value that is not allowed: one
+        line with the remedy.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read the config {str(path)!r}: {error.strerror}; name a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise ConfigError(
+            f"{str(path)!r} is not YAML{where}: {' '.join(str(getattr(error, 'problem', None) or error).split())}"
+        ) from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"the config {str(path)!r} holds no keys; {nearest('', JobConfig.model_fields)}")
+    for override in overrides:
+        _override(content, override)
+    return check_config(content)
+
+
+def check_config(content: dict[str, Any]) -> JobConfig:
+    """Check a config given as nested dicts; see `load_config`."""
+    try:
+        return JobConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, content)) from None
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign or not all(key.split(".")):
+        raise ConfigError(f"--set takes key.path=value; got {override!r}, an example is --set model.k=8")
+    *sections, last = key.split(".")
+    place: Any = content
+    for section in sections:
+        if place.get(section) is None:
+            place[section] = {}
+        place = place[section]
+        if not isinstance(place, dict):
+            raise ConfigError(f"--set {key}: {section!r} is a value, not a section")
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {key}: the value is not YAML") from error
+
+
+_ALLOWED = {
+    "compute.cluster": "allowed: threads, synchronous, local, {address: tcp://host:port}",
+    "model.beta": "allowed: auto, or a number greater than 0",
+    "source.bbox": "allowed: four numbers, [west, south, east, north]",
+    "preprocess.standardize": "allowed: false, per_feature, per_variable",
+    "compute.block": "allowed: auto, or a size such as 64MiB",
+}
+"""What to say of keys that take one of several forms."""
+
+
+def _sentence(error: ValidationError, content: Any) -> str:
+    """Say the first fault of a config in one line."""
+    first = error.errors(include_url=False)[0]
+    place = _place(first["loc"], content, first["type"] in ("missing", "extra_forbidden"))
+    key = ".".join(place)
+    match first["type"]:
+        case "extra_forbidden":
+            return f"unknown key {key!r}; {nearest(place[-1], _fields_at(place[:-1]))}"
+        case "missing":
+            return f"key {key!r} is missing; add it to the config"
+        case _:
+            expected = first.get("ctx", {}).get("expected")
+            remedy = f"allowed: {expected}" if expected else first["msg"].removeprefix("Value error, ")
+            remedy = _ALLOWED.get(key, remedy[0].lower() + remedy[1:])
+            # A rule over several keys names them itself.
+            if remedy.startswith(f"{key}."):
+                return remedy
+            # What stands there may be a secret.
+            kept = {"storage_options", "credentials"} & set(place)
+            hidden = kept or (place[0] == "source" and isinstance(first["input"], dict))
+            value = "not what is needed" if hidden else repr(first["input"])
+            return f"{key} is {value}; {remedy}"
+
+
+def _place(loc: tuple[int | str, ...], content: Any, absent: bool) -> list[str]:
+    """Keep the keys of a config from the place of an error, and leave out the members of unions.
+
+    Where the fault is a key, `absent` tells that the last part is one all the same.
+    """
+    place: list[str] = []
+    for number, part in enumerate(loc):
+        present = (isinstance(content, dict) and part in content) or (
+            isinstance(content, list) and isinstance(part, int)
+        )
+        if present:
+            content = content[part]
+        if present or (absent and number == len(loc) - 1):
+            place.append(" ".join(str(part).split()))
+    return place
+
+
+def _fields_at(place: list[str]) -> list[str]:
+    model: type[BaseModel] = JobConfig
+    for part in place:
+        field = model.model_fields.get(part)
+        if field is None:
+            break
+        inner = field.annotation
+        candidates = [inner, *getattr(inner, "__args__", ())]
+        found = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if found is None:
+            break
+        model = found
+    return list(model.model_fields)

@@ -1,0 +1,123 @@
+"""A job, opened: what its config names is there and fits, and nothing is written yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from clustering.data.addresses import shown
+from clustering.data.codecs import unchecked
+from clustering.data.plan import Plan
+from clustering.data.preparation import room
+from clustering.data.source import Source
+from clustering.errors import ConfigError, OutputError
+from clustering.fitting import start as starting
+from clustering.fitting.features import check_features
+from clustering.fitting.fitted import Fitted
+from clustering.fitting.labelling import Wanted
+from clustering.fitting.loop import Rule
+from clustering.fitting.preprocessing import Preprocess, fingerprint
+from clustering.storage import checkpoints
+from clustering.storage.checkpoints import Identity
+from clustering.storage.labels import check_names
+from clustering.storage.output import Output
+from flows.config import JobConfig
+from flows.credentials import open_configured
+from flows.watch import Watch
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A checked config with what it names, opened."""
+
+    config: JobConfig
+    source: Source
+    plan: Plan
+    output: Output
+    identity: Identity
+    options: starting.Options
+    model: Any
+    """What is fitted."""
+    known: Fitted | None
+    """The model to label with; None for a fit."""
+    wanted: Wanted
+    """What is told of each row."""
+    remarks: tuple[str, ...] = ()
+    """What a user should know of the config and the source."""
+
+    @property
+    def unfinished(self) -> str | None:
+        """Name of the run that may go on in this output."""
+        return checkpoints.unfinished(self.output.checkpoints, self.output.finished)
+
+
+def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Job:
+    """Open the source and check the output; nothing is written and no data are read.
+
+    Raises
+    ------
+    ClusteringError
+        For anything the config names that is not there or does not fit.
+    """
+    output = Output(config.output.store)
+    output.check()
+    source = open_configured(config.source)
+    if model is not None:
+        check_features(source, model)
+        _check_preprocess(config, model)
+    fitted_model = config.model.build() if model is None else model.model
+    tolerance = fitted_model.tolerance if config.fit.tolerance is None else config.fit.tolerance
+    rule = Rule(tolerance, config.fit.max_iterations, config.fit.max_seconds)
+    keys = ("seed", "restarts", "finalists", "sample_rows", "init", "fraction")
+    wish = Preprocess(**config.preprocess.model_dump())
+    options = starting.Options(**{key: getattr(config.fit, key) for key in keys}, rule=rule, preprocess=wish)
+    if model is None:
+        starting.check_combination(source, fitted_model, options)
+    wanted = Wanted(**config.output.model_dump(exclude={"store", "report", "overwrite"}))
+    wanted.check(fitted_model)
+    check_names(source, fitted_model.k, wanted)
+    identity = Identity(config.identity, fingerprint(wish, source) if model is None else source.fingerprint())
+    within = room(source, config.memory_bytes, bool(wish.asked) if model is None else model.preparation is not None)
+    plan = source.plan(block_bytes=config.block_bytes, memory=within)
+    remarks = (*wanted.remarks(fitted_model.k), *_integrity(source))
+    job = Job(config, source, plan, output, identity, options, fitted_model, model, wanted, remarks)
+    refuse_finished(job)
+    for caution in source.cautions:
+        watch.warn(caution)
+    shape = " × ".join(f"{d} {n:,}" for d, n in zip(source.sample_dims, source.shape, strict=True))
+    watch.say(f"source {shown(config.source.store)}: {shape}; {source.n_features:,} features; {len(plan):,} blocks")
+    for remark in remarks:
+        watch.say(remark)
+    return job
+
+
+def _integrity(source: Source) -> tuple[str, ...]:
+    """Remark on a stored source without checksums."""
+    arrays = [stored.array.metadata.to_dict() for stored in source.stored.values()]
+    return tuple(filter(None, [unchecked(arrays)]))
+
+
+def _check_preprocess(config: JobConfig, model: Fitted) -> None:
+    """Refuse another preprocessing than the model's own, which is applied whether the config names it or not."""
+    own = {} if model.preparation is None else model.preparation.wish
+    for key, value in config.preprocess.model_dump(exclude_defaults=True).items():
+        if value != own.get(key):
+            raise ConfigError(
+                f"preprocess.{key} is {value!r}, and the model was fitted with {own.get(key)!r}; leave 'preprocess' "
+                "out, as the model's own is applied, or fit a new model"
+            )
+
+
+def refuse_finished(job: Job) -> None:
+    """Keep a finished output, unless it may be replaced or the run that goes on was meant to replace it."""
+    output = job.output
+    if job.known is not None and job.unfinished:
+        raise OutputError(
+            f"output.store {job.config.output.store!r} holds an unfinished fit; finish it, or name another folder"
+        )
+    unfinished = job.known is None and checkpoints.latest(output.checkpoints, job.model, job.identity, output.finished)
+    if output.finished and not unfinished and not job.config.output.overwrite:
+        raise OutputError(
+            f"output.store {job.config.output.store!r} holds a finished run; "
+            "set output.overwrite to true to replace it, or name another folder"
+        )

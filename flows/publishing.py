@@ -1,0 +1,121 @@
+"""What a finished run tells: `run.json`, the report, and the switch of the output to it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from clustering.data.addresses import shown
+from clustering.execution.engine import Engine
+from clustering.fitting.fitted import Fitted
+from clustering.storage import checkpoints
+from clustering.storage.ledger import FOLDER, Ledger
+from clustering.storage.output import write_json
+from flows.opened import Job
+from flows.report import write_report
+from flows.watch import Watch
+
+_PACKAGES = ("zarr-clustering", "numpy", "numba", "zarr", "xarray", "dask")
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """What is known once every row is labelled."""
+
+    run: str
+    fitted: Fitted
+    folder: Path
+    """Staging folder of the run."""
+    seconds: dict[str, float]
+    labels: bool
+    """Whether labels were written."""
+    rows: int
+    masked: int
+    """Cells of the source without a row."""
+
+
+def provenance(job: Job, run: str) -> dict[str, Any]:
+    """Say where a model and its labels come from."""
+    return {
+        "source": shown(job.config.source.store),
+        "run": run,
+        "config_sha256": job.identity.config_sha256,
+        "source_fingerprint": job.identity.source,
+        "version": version("zarr-clustering"),
+    }
+
+
+def publish(job: Job, engine: Engine, labelled: Labelled, watch: Watch) -> dict[str, Any]:
+    """Write the report and ``run.json``, and switch the output to this run."""
+    began = time.perf_counter()
+    job.source.check_unchanged()
+    record = _record(job, engine, labelled)
+    bad = record["bad_chunks"]
+    if bad:
+        more = f" and {len(bad) - 3:,} more" * (len(bad) > 3)
+        record["warnings"].append(f"{len(bad):,} chunks do not decode and are masked: {', '.join(bad[:3])}{more}")
+        watch.warn(record["warnings"][-1])
+    pictures: list[Any] = []
+    if job.config.output.report:
+        try:
+            pictures = write_report(labelled.fitted, record, labelled.folder, job.source, job.config)
+        except Exception as error:
+            # The model and the labels are worth more than their pictures, which can be drawn again from the files.
+            fault = " ".join(f"{type(error).__name__}: {error}".split())
+            record["warnings"].append(f"no report could be drawn ({fault}); 'clustering report' tries again")
+            watch.warn(record["warnings"][-1])
+    seconds = {**labelled.seconds, "report": time.perf_counter() - began}
+    record["seconds"] = _rounded(seconds)
+    write_json(labelled.folder / "run.json", record)
+    Ledger(str(labelled.folder / FOLDER)).remove()
+    job.output.publish(labelled.run)
+    if job.known is not None:
+        # What an earlier fit left here no longer belongs to what is published.
+        checkpoints.clear(job.output.checkpoints)
+    watch.finished(record, pictures)
+    return record
+
+
+def _rounded(seconds: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in {**seconds, "total": sum(seconds.values())}.items()}
+
+
+def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
+    result = labelled.fitted
+    reads = round(result.reads, 6)
+    return {
+        "status": "finished",
+        "run": labelled.run,
+        "kind": result.model.kind,
+        "k": int(result.model.k),
+        "source": shown(job.config.source.store),
+        "n_rows": labelled.rows,
+        "n_features": job.source.n_features,
+        "n_masked": labelled.masked,
+        **({} if result.summary.drawn is None else {"n_fitted": result.summary.drawn}),
+        "n_sampled": result.summary.sampled,
+        "objective": result.objective,
+        **({} if result.preparation is None else {"preprocess": result.preparation.told}),
+        **({} if result.criteria is None else {"criteria": result.criteria}),
+        **({"beta": result.params.beta} if result.model.kind == "soft_kmeans" else {}),
+        "iterations": result.iterations,
+        "converged": result.converged,
+        "stop_reason": str(result.stop),
+        "reads": int(reads) if reads == int(reads) else reads,
+        "bytes_read": result.bytes_read,
+        "seconds": _rounded(labelled.seconds),
+        "peak_rss_bytes": engine.peak_rss(),
+        "seed": job.config.fit.seed,
+        "config_sha256": job.identity.config_sha256,
+        "source_fingerprint": job.identity.source,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "bad_chunks": list(result.bad_chunks),
+        "warnings": [*job.source.cautions, *result.notes],
+        "remarks": [*job.remarks, *result.remarks],
+        "config": json.loads(job.config.model_dump_json(exclude={"source": {"storage_options"}})),
+    }
