@@ -116,6 +116,6 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "bad_chunks": list(result.bad_chunks),
         "warnings": [*job.source.cautions, *result.notes],
-        "remarks": [*job.remarks, *result.remarks],
+        "remarks": [*result.remarks, *job.remarks],
         "config": json.loads(job.config.model_dump_json(exclude={"source": {"storage_options"}})),
     }

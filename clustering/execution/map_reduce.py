@@ -29,13 +29,13 @@ class Additive(Protocol):
 S = TypeVar("S", bound=Additive)
 
 
-def map_reduce(function: Callable[[int], S], n_blocks: int, engine: Engine) -> S:
-    """Add up ``function(index)`` over all blocks, in the order of the tree.
+def map_reduce(leaves: Callable[[range], Iterator[S]], n_blocks: int, engine: Engine) -> S:
+    """Add up the statistics of all blocks, in the order of the tree.
 
     Parameters
     ----------
-    function
-        Statistics of the block of this index; picklable where the engine has other processes.
+    leaves
+        Makes the statistics of a run of blocks, one after the other; picklable where the engine has other processes.
     n_blocks
         Number of blocks, 1 or more.
     engine
@@ -51,10 +51,10 @@ def map_reduce(function: Callable[[int], S], n_blocks: int, engine: Engine) -> S
         level += 1
     # A cluster remembers keys: no two passes may share any.
     name = f"pass-{next(_passes)}-{engine.session}"
-    graph: dict[Any, Any] = {f"function-{name}": _Constant(function)}
+    graph: dict[Any, Any] = {f"leaves-{name}": _Constant(leaves)}
     runs = -(-n_blocks >> level)
     for i in range(runs):
-        graph[(name, 0, i)] = (_run, f"function-{name}", i << level, min(n_blocks, (i + 1) << level))
+        graph[(name, 0, i)] = (_run, f"leaves-{name}", i << level, min(n_blocks, (i + 1) << level))
     height = 0
     while runs > 1:
         height += 1
@@ -67,14 +67,14 @@ def map_reduce(function: Callable[[int], S], n_blocks: int, engine: Engine) -> S
 
 
 class _Constant:
-    """Holds the function of a pass, so that Dask neither looks inside nor calls it while it builds the graph."""
+    """Holds the work of a pass, so that Dask neither looks inside nor calls it while it builds the graph."""
 
-    def __init__(self, function: Callable[[int], Any]) -> None:
-        self.function = function
+    def __init__(self, leaves: Callable[[range], Iterator[Any]]) -> None:
+        self.leaves = leaves
 
 
 def _run(constant: _Constant, start: int, stop: int) -> Any:
-    return fold(constant.function(index) for index in range(start, stop))
+    return fold(constant.leaves(range(start, stop)))
 
 
 def fold(leaves: Iterator[S]) -> S:

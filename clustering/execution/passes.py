@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 from clustering.data.plan import Plan
@@ -15,10 +14,11 @@ from clustering.data.preparation import Preparation
 from clustering.data.rows import Rows
 from clustering.data.source import Source
 from clustering.errors import DataError
+from clustering.execution.ahead import read_ahead
 from clustering.execution.engine import Engine
 from clustering.execution.fraction import Fraction
 from clustering.execution.map_reduce import map_reduce
-from clustering.execution.residency import Residency, keep_instead, release, rows_of
+from clustering.execution.residency import Residency, at_hand, keep_instead, release, rows_of
 from clustering.models.divergences import DomainError
 
 MEMORY_SHARE = 2
@@ -99,69 +99,79 @@ class Rounds:
             Of blocks that an earlier attempt at this pass has finished: they are not read again.
         """
         started = time.perf_counter()
-        find = partial(
-            _used_rows, self.source, self.plan, self.residency, fraction=self.fraction, preparation=self.preparation
+        work = _Work(
+            self.source, self.plan, self.residency, tuple(candidates), records, self.fraction, self.preparation
         )
-        work = partial(_block, self.source, self.plan, find, tuple(candidates), records)
         sums = map_reduce(work, len(self.plan), self.engine)
         self.source.check_bad(sums.reading.bad)
         return Passed(sums.statistics, sums.reading, time.perf_counter() - started)
 
 
-def _used_rows(
-    source: Source,
-    plan: Plan,
-    residency: Residency,
-    index: int,
-    *,
-    fraction: Fraction | None,
-    preparation: Preparation | None,
-) -> tuple[Rows, int]:
-    """Find the rows of a block as they are kept, and turn them into rows as they are used.
+@dataclass(frozen=True)
+class _Work:
+    """What is done with the blocks of a pass; picklable."""
 
-    Kept is whichever is smaller: the rows as they are stored, or the prepared ones, which spare the way to them.
-    """
-    instead = preparation is not None and not preparation.once and preparation.row_bytes <= source.kept_row_bytes
-    held, size = rows_of(source, plan, index, residency, fraction, keep=not instead)
-    rows = held.decoded()
-    if preparation is None or rows.prepared:
-        return rows, size
-    used = preparation.apply(rows)
-    if len(used) < len(rows) and source.missing == "error":
-        raise DataError(
-            f"a row of zeros in block {plan.block(index)} has no direction, and preprocess.unit_norm asks for one; "
-            "set source.missing to 'drop' to leave such rows out"
-        )
-    if instead:
-        keep_instead(residency, index, used)
-    return used, size
+    source: Source
+    plan: Plan
+    residency: Residency
+    candidates: tuple[Statistics, ...]
+    records: Records | None
+    fraction: Fraction | None
+    preparation: Preparation | None
 
+    def __call__(self, run: range) -> Iterator[_Sums]:
+        """Make the statistics of some blocks, one after the other."""
+        for index, found in zip(run, read_ahead(self._find, run, self._is_far), strict=True):
+            yield found if isinstance(found, _Sums) else self._sums(index, *found)
 
-def _block(
-    source: Source,
-    plan: Plan,
-    find: Callable[[int], tuple[Rows, int]],
-    candidates: tuple[Statistics, ...],
-    records: Records | None,
-    index: int,
-) -> _Sums:
-    if records is not None and (known := records.find(index)) is not None:
-        return _Sums(known, Reading())
-    rows, size = find(index)
-    try:
-        statistics = tuple(candidate(rows) for candidate in candidates)
-        made = _Sums(statistics, Reading(int(size > 0), size, rows.bad))
-    except DomainError as error:
-        where = f"block {plan.block(index)}"
-        if error.column is not None:
-            feature = source.features[error.column]
-            where = f"variable {feature.variable!r} ({feature}), {where}"
-        raise DataError(
-            f"{error.what} in {where}: {error.why}; mask such rows with source.mask, or choose another model.divergence"
-        ) from None
-    if records is not None:
-        records.keep(index, made.statistics)
-    return made
+    def _is_far(self, index: int) -> bool:
+        return not at_hand(self.residency, index)
+
+    def _find(self, index: int) -> _Sums | tuple[Rows, int]:
+        """Find the rows of a block as they are kept; or what an earlier attempt made of them."""
+        if self.records is not None and (known := self.records.find(index)) is not None:
+            return _Sums(known, Reading())
+        return rows_of(self.source, self.plan, index, self.residency, self.fraction, keep=not self._keeps_prepared)
+
+    @property
+    def _keeps_prepared(self) -> bool:
+        """Whether prepared rows are kept, which spares the way to them: where they take no more room."""
+        preparation = self.preparation
+        if preparation is None or preparation.once:
+            return False
+        return preparation.row_bytes <= self.source.kept_row_bytes
+
+    def _used(self, index: int, kept: Rows) -> Rows:
+        """Turn the rows of a block as they are kept into rows as they are used."""
+        rows = kept.decoded()
+        if self.preparation is None or rows.prepared:
+            return rows
+        used = self.preparation.apply(rows)
+        if len(used) < len(rows) and self.source.missing == "error":
+            raise DataError(
+                f"a row of zeros in block {self.plan.block(index)} has no direction, and preprocess.unit_norm asks for "
+                "one; set source.missing to 'drop' to leave such rows out"
+            )
+        if self._keeps_prepared:
+            keep_instead(self.residency, index, used)
+        return used
+
+    def _sums(self, index: int, kept: Rows, size: int) -> _Sums:
+        rows = self._used(index, kept)
+        try:
+            statistics = tuple(candidate(rows) for candidate in self.candidates)
+        except DomainError as error:
+            where = f"block {self.plan.block(index)}"
+            if error.column is not None:
+                feature = self.source.features[error.column]
+                where = f"variable {feature.variable!r} ({feature}), {where}"
+            raise DataError(
+                f"{error.what} in {where}: {error.why}; mask such rows with source.mask, or choose another "
+                "model.divergence"
+            ) from None
+        if self.records is not None:
+            self.records.keep(index, statistics)
+        return _Sums(statistics, Reading(int(size > 0), size, rows.bad))
 
 
 @contextmanager

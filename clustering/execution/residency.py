@@ -152,6 +152,11 @@ def rows_of(
     return rows, int(np.prod(block.shape)) * plan.row_bytes
 
 
+def at_hand(residency: Residency, index: int) -> bool:
+    """Tell whether the rows of a block are kept in this process."""
+    return _shelf(residency).find(index) is not None
+
+
 def keep_instead(residency: Residency, index: int, rows: Rows) -> None:
     """Keep these rows of a block in the place of those that are kept, if there is room."""
     shelf = _shelf(residency)

@@ -67,10 +67,14 @@ def in_any_order(seed: int) -> Callable[..., Any]:
     return get
 
 
+def leaves_of(run: range) -> Iterator[Trace]:
+    return map(leaf, run)
+
+
 @given(BLOCKS, THREADS)
 def test_additions_follow_the_canonical_tree_whatever_the_number_of_threads(n_blocks: int, threads: int) -> None:
     engine = Engine("test", dask.local.get_sync, threads)
-    assert map_reduce(leaf, n_blocks, engine).text == canonical_tree(n_blocks)
+    assert map_reduce(leaves_of, n_blocks, engine).text == canonical_tree(n_blocks)
 
 
 @given(BLOCKS, THREADS, st.integers(0, 2**32))
@@ -78,13 +82,13 @@ def test_additions_follow_the_canonical_tree_in_whatever_order_tasks_finish(
     n_blocks: int, threads: int, seed: int
 ) -> None:
     engine = Engine("test", in_any_order(seed), threads)
-    assert map_reduce(leaf, n_blocks, engine).text == canonical_tree(n_blocks)
+    assert map_reduce(leaves_of, n_blocks, engine).text == canonical_tree(n_blocks)
 
 
 @pytest.mark.parametrize("workers", [1, 3, 8], ids="{} threads".format)
 def test_additions_follow_the_canonical_tree_on_real_threads(workers: int) -> None:
     with connect("threads", workers) as engine:
-        assert map_reduce(leaf, 61, engine).text == canonical_tree(61)
+        assert map_reduce(leaves_of, 61, engine).text == canonical_tree(61)
 
 
 @given(BLOCKS)
@@ -129,7 +133,7 @@ def test_a_pass_has_at_most_a_few_tasks_per_thread_and_each_block_is_in_one(n_bl
         blocks.append(index)
         return 1
 
-    assert map_reduce(number, n_blocks, Engine("test", get, threads)) == n_blocks
+    assert map_reduce(lambda run: map(number, run), n_blocks, Engine("test", get, threads)) == n_blocks
     assert len(tasks) <= TASKS_PER_THREAD * threads
     # As many as that allows, to keep every thread at work.
     assert len(tasks) == n_blocks or 2 * len(tasks) > TASKS_PER_THREAD * threads
@@ -145,7 +149,7 @@ def test_passes_share_no_keys() -> None:
 
     engine = Engine("test", get, 2)
     for _ in range(3):
-        map_reduce(leaf, 9, engine)
+        map_reduce(leaves_of, 9, engine)
     assert len(set.union(*seen)) == sum(map(len, seen))
 
 
@@ -157,4 +161,4 @@ def test_an_error_in_a_block_comes_through_as_it_is(cluster: str) -> None:
         return leaf(index)
 
     with connect(cluster) as engine, pytest.raises(ArithmeticError, match="block 5"):
-        map_reduce(refuse, 9, engine)
+        map_reduce(lambda run: map(refuse, run), 9, engine)

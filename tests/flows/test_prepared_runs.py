@@ -76,7 +76,7 @@ def test_a_run_tells_what_was_done_to_its_rows(store: Path, tmp_path: Path) -> N
     assert (told["n_components"] < 8, 0.9 < told["explained_variance"] < 1.0) == (True, True)
     words = "standardize per variable; feature weights thickness; PCA: "
     assert told["words"].startswith(words)
-    assert record["remarks"] == [f"preprocessing: {told['words']}"]
+    assert record["remarks"][0] == f"preprocessing: {told['words']}"
     assert any(told["words"] in line for line in watch.said)
     page = (out / "report.html").read_text()
     assert told["words"] in page

@@ -1,0 +1,35 @@
+"""Reading ahead: the next block is read while one is worked on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import zip_longest
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def read_ahead(read: Callable[[int], T], indices: Iterable[int], takes_time: Callable[[int], bool]) -> Iterator[T]:
+    """Read one after the other, each while whoever asks still works on the one before.
+
+    Parameters
+    ----------
+    read
+        Reads the block of this index.
+    takes_time
+        Whether that is worth a thread; it is not where the block is at hand.
+    """
+    with ExitStack() as stack:
+        thread: ThreadPoolExecutor | None = None
+        coming: Future[T] | None = None
+        order = list(indices)
+        for index, following in zip_longest(order, order[1:]):
+            now = read(index) if coming is None else coming.result()
+            coming = None
+            if following is not None and takes_time(following):
+                if thread is None:
+                    thread = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="clustering-read"))
+                coming = thread.submit(read, following)
+            yield now
