@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from clustering.data import gather_kernels
 from clustering.data.addresses import shown
 from clustering.data.faults import told
 from clustering.data.plan import Block
@@ -192,9 +193,9 @@ def loaded(source: Source, variable: xr.Variable) -> NDArray[Any]:
 
 def finite_rows(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Tell rows ``(n, d)`` without NaN or infinity, ``(n,)``."""
-    # A NaN or infinity survives the sum; only the rows that it marks are looked at one by one.
-    with np.errstate(over="ignore", invalid="ignore"):
-        finite: NDArray[np.bool_] = np.isfinite(values.sum(axis=1, dtype=np.promote_types(values.dtype, np.float32)))
-    suspects = np.flatnonzero(~finite)
-    finite[suspects] = np.isfinite(values[suspects]).all(axis=1)
-    return finite
+    if values.dtype.itemsize < 4:
+        # No compiler here knows half precision.
+        return np.asarray(np.isfinite(values).all(axis=1))
+    found = np.empty(len(values), bool)
+    gather_kernels.finite(values, found)
+    return found

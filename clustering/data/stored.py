@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clustering.data.decoding import Decoding
 from clustering.data.faults import told
+from clustering.data.gathering import gathered
 from clustering.data.listing import Absent, unit_of
 from clustering.data.policies import OnBadChunk
 from clustering.errors import ClusteringError, DataError
@@ -84,13 +85,9 @@ class Stored:
             except Exception:
                 values, spoilt, bad = self._chunk_by_chunk(places)
                 lost = spoilt if lost is None else lost | spoilt
-        cells = int(np.prod([len(places[self.dims.index(d)]) for d in region]))
-        axes = [self.dims.index(d) for d in order] + [i for i, d in enumerate(self.dims) if d not in order]
-
-        def arranged(array: NDArray[Any]) -> NDArray[Any]:
-            return array.transpose(axes).reshape(cells, -1)
-
-        return Part(arranged(values), None if lost is None else arranged(lost), bad)
+        axes = [self.dims.index(d) for d in order]
+        cells, features = axes[: len(region)], axes[len(region) :]
+        return Part(gathered(values, cells, features), None if lost is None else gathered(lost, cells, features), bad)
 
     @property
     def count(self) -> int:

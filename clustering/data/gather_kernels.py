@@ -1,0 +1,100 @@
+"""Compiled loops that turn stored arrays into rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+_FAST: dict[str, Any] = {"nogil": True, "cache": True}
+
+
+@njit(fastmath={"reassoc", "nsz"}, **_FAST)
+def finite(values, found):  # type: ignore[no-untyped-def]
+    """Tell rows ``(n, d)`` without NaN or infinity in `found` ``(n,)``, and whether all are."""
+    zero = values.dtype.type(0)
+    every = True
+    for i in range(values.shape[0]):
+        # Zero times a number is zero; a NaN or an infinity leaves a NaN.
+        rest = zero
+        for j in range(values.shape[1]):
+            rest += values[i, j] * zero
+        found[i] = rest == rest
+        every &= found[i]
+    return every
+
+
+@njit(inline="always", **_FAST)
+def _swap(a, b, bits, mask):  # type: ignore[no-untyped-def]
+    """Exchange the high parts of the lanes of one word with the low parts of another's."""
+    t = ((a >> bits) ^ b) & mask
+    return a ^ (t << bits), b ^ t
+
+
+_LINE = 8
+"""Words of a line of the cache; all of it is used before the next, as lines of many features may shut others out."""
+_32, _16, _8 = np.uint64(32), np.uint64(16), np.uint64(8)
+_HALVES = np.uint64(0x00000000FFFFFFFF)
+_QUARTERS = np.uint64(0x0000FFFF0000FFFF)
+_BYTES = np.uint64(0x00FF00FF00FF00FF)
+
+
+@njit(**_FAST)
+def gather_bytes(words, out):  # type: ignore[no-untyped-def]
+    """Gather features of one byte, eight by eight.
+
+    Words ``(a, f, b / 8)`` of eight cells each become words ``(a, b, f / 8)`` of eight features each: the transpose of
+    a square of bytes in three rounds of exchanges (Warren, Hacker's Delight, 2nd ed., section 7-3).
+    """
+    for k in range(words.shape[0]):
+        for line in range(0, words.shape[2], _LINE):
+            stop = min(words.shape[2], line + _LINE)
+            for j in range(words.shape[1] // 8):
+                for i in range(line, stop):
+                    r0, r1, r2, r3 = (
+                        words[k, 8 * j, i],
+                        words[k, 8 * j + 1, i],
+                        words[k, 8 * j + 2, i],
+                        words[k, 8 * j + 3, i],
+                    )
+                    r4, r5 = words[k, 8 * j + 4, i], words[k, 8 * j + 5, i]
+                    r6, r7 = words[k, 8 * j + 6, i], words[k, 8 * j + 7, i]
+                    r0, r4 = _swap(r0, r4, _32, _HALVES)
+                    r1, r5 = _swap(r1, r5, _32, _HALVES)
+                    r2, r6 = _swap(r2, r6, _32, _HALVES)
+                    r3, r7 = _swap(r3, r7, _32, _HALVES)
+                    r0, r2 = _swap(r0, r2, _16, _QUARTERS)
+                    r1, r3 = _swap(r1, r3, _16, _QUARTERS)
+                    r4, r6 = _swap(r4, r6, _16, _QUARTERS)
+                    r5, r7 = _swap(r5, r7, _16, _QUARTERS)
+                    r0, r1 = _swap(r0, r1, _8, _BYTES)
+                    r2, r3 = _swap(r2, r3, _8, _BYTES)
+                    r4, r5 = _swap(r4, r5, _8, _BYTES)
+                    r6, r7 = _swap(r6, r7, _8, _BYTES)
+                    out[k, 8 * i, j], out[k, 8 * i + 1, j] = r0, r1
+                    out[k, 8 * i + 2, j], out[k, 8 * i + 3, j] = r2, r3
+                    out[k, 8 * i + 4, j], out[k, 8 * i + 5, j] = r4, r5
+                    out[k, 8 * i + 6, j], out[k, 8 * i + 7, j] = r6, r7
+
+
+@njit(**_FAST)
+def gather_pairs(words, out):  # type: ignore[no-untyped-def]
+    """Gather features of two bytes, four by four; see `gather_bytes`. Words ``(a, f, b / 4)`` to ``(a, b, f / 4)``."""
+    for k in range(words.shape[0]):
+        for line in range(0, words.shape[2], _LINE):
+            stop = min(words.shape[2], line + _LINE)
+            for j in range(words.shape[1] // 4):
+                for i in range(line, stop):
+                    r0, r1, r2, r3 = (
+                        words[k, 4 * j, i],
+                        words[k, 4 * j + 1, i],
+                        words[k, 4 * j + 2, i],
+                        words[k, 4 * j + 3, i],
+                    )
+                    r0, r2 = _swap(r0, r2, _32, _HALVES)
+                    r1, r3 = _swap(r1, r3, _32, _HALVES)
+                    r0, r1 = _swap(r0, r1, _16, _QUARTERS)
+                    r2, r3 = _swap(r2, r3, _16, _QUARTERS)
+                    out[k, 4 * i, j], out[k, 4 * i + 1, j] = r0, r1
+                    out[k, 4 * i + 2, j], out[k, 4 * i + 3, j] = r2, r3
