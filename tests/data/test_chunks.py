@@ -137,6 +137,17 @@ def test_absent_chunks_are_not_asked_for_and_leading_ones_make_no_cluster(
     assert {key: n for key, n in requests.items() if key.startswith("c/")} == {f"c/{i}/0": 1 for i in range(30, 40)}
 
 
+def test_absent_chunks_are_not_asked_for_among_others_of_a_block(tmp_path: Path, requests: Counter[str]) -> None:
+    path = without(store(tmp_path / "s", np.nan), [key for key, _ in GONE])
+    source = opened(path)
+    requests.clear()
+    assert kept(source, block_bytes=10_000).sum() == 20 * 6 - 2 * 15
+    everything = {f"t/c/{i}/{j}/{k}" for i in range(4) for j in range(2) for k in range(2)}
+    assert {key: n for key, n in requests.items() if key.startswith("t/c/")} == dict.fromkeys(
+        everything - {f"t/{key}" for key, _ in GONE}, 1
+    )
+
+
 # Not decodable
 
 
