@@ -288,6 +288,14 @@ class JobConfig(_Section):
     compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig())
     output: OutputConfig
 
+    @model_validator(mode="before")
+    @classmethod
+    def _sections_may_be_empty(cls, content: Any) -> Any:
+        """Read a section whose keys are all commented out as one without keys."""
+        if not isinstance(content, dict):
+            return content
+        return {key: {} if value is None and key in cls.model_fields else value for key, value in content.items()}
+
     @property
     def identity(self) -> dict[str, Any]:
         """The keys that decide the result to the last bit."""
