@@ -1,7 +1,7 @@
 """Stores of three users with clusters planted in them: satellite embeddings, a tissue image, a table of embeddings.
 
-Each is written piece by piece, so that the large sizes take no more memory than the small ones, and every piece is drawn
-by itself: the same size gives the same store.
+Each is written piece by piece, so that the large sizes take little memory, and every piece is drawn by itself: the same
+size gives the same store.
 
     python -m benchmarks.stories_more satellite demo/satellite.zarr --size ci
 """
@@ -142,15 +142,13 @@ def tissue(
     mask = masks.create_group("tissue")
     _describe(mask, zarr_format, "yx", levels, **{"image-label": {}})
     planted = root.create_array("planted/0", shape=(side, side), dtype="i1", chunks=(chunk, chunk), fill_value=-1)
+    nested: dict[str, Any] = {"chunk_key_encoding": {"name": "v2", "separator": "/"}} if zarr_format == 2 else {}
     images, tissues = [], []
     for level in range(levels):
         n = side >> level
-        images.append(root.create_array(
-            str(level), shape=(channels, n, n), dtype="u2", chunks=(1, min(chunk, n), min(chunk, n)), **_separator(zarr_format)
-        ))  # fmt: skip
-        tissues.append(mask.create_array(
-            str(level), shape=(n, n), dtype="u1", chunks=(min(chunk, n),) * 2, **_separator(zarr_format)
-        ))  # fmt: skip
+        own = (min(chunk, n),) * 2
+        images.append(root.create_array(str(level), shape=(channels, n, n), dtype="u2", chunks=(1, *own), **nested))
+        tissues.append(mask.create_array(str(level), shape=(n, n), dtype="u1", chunks=own, **nested))
     for y in range(0, side, chunk):
         for x in range(0, side, chunk):
             own = np.random.default_rng([23, y, x])
@@ -168,18 +166,18 @@ def tissue(
     return Path(dest)
 
 
-def _separator(zarr_format: int) -> dict[str, Any]:
-    return {"chunk_key_encoding": {"name": "v2", "separator": "/"}} if zarr_format == 2 else {}
-
-
 def _describe(group: zarr.Group, zarr_format: int, axes: str, levels: int, **more: Any) -> None:
+    levels_told = [
+        {
+            "path": str(i),
+            "coordinateTransformations": [{"type": "scale", "scale": [2.0 ** (i * (a != "c")) for a in axes]}],
+        }
+        for i in range(levels)
+    ]
     scales = {
         "axes": [{"name": a, "type": "channel" if a == "c" else "space"} for a in axes],
-        "datasets": [
-            {"path": str(i), "coordinateTransformations": [{"type": "scale", "scale": [1.0 if a == "c" else 2.0**i for a in axes]}]}
-            for i in range(levels)
-        ],
-    }  # fmt: skip
+        "datasets": levels_told,
+    }
     _put(group, zarr_format, {"multiscales": [scales if zarr_format == 3 else {"version": "0.4", **scales}], **more})
 
 

@@ -169,8 +169,8 @@ def refuse_uneven(group: zarr.Group, where: str) -> None:
             known, other = seen.setdefault(d, (length, array.path))
             if length != known:
                 raise SourceError(
-                    f"dimension {d!r} is {known} long in {other!r} and {length} in {array.path!r} of {where!r}; name one "
-                    "array as the group, or rename the dimension of the other in the store"
+                    f"dimension {d!r} is {known} long in {other!r} and {length} in {array.path!r} of {where!r}; name "
+                    "one array as the group, or rename the dimension of the other in the store"
                 )
 
 

@@ -15,7 +15,7 @@ from clustering.data.listing import Absent, place_of
 
 
 class _Known(WrapperStore[Store]):
-    """Answers for the absent chunks of one array by itself: each request that is spared is a way to a bucket and back."""
+    """Answers for the absent chunks of one array by itself: a request that is spared is a way to a bucket and back."""
 
     def __init__(self, store: Store, path: str, absent: Absent) -> None:
         super().__init__(store)

@@ -162,7 +162,8 @@ CASES = {
     ),
     # Selections and names.
     "selection of nothing": Case(
-        ["'lat'", "holds nothing", "80.0 to -80.0", "widen"], SourceError, {"select": {"lat": {"start": 81, "stop": 89}}}
+        ["'lat'", "holds nothing", "80.0 to -80.0", "widen"], SourceError,
+        {"select": {"lat": {"start": 81, "stop": 89}}},
     ),
     "box of nothing": Case(["holds nothing", "widen"], SourceError, {"bbox": [1, 1, 2, 2]}),
     "box upside down": Case(["south 50", "swap"], SourceError, {"bbox": [0, 50, 10, -50]}),
@@ -171,7 +172,9 @@ CASES = {
     "unknown group": Case(["'unevn'", "did you mean 'uneven'"], SourceError, {"group": "unevn"}),
     "store that is a file": Case(["{folder}/file", "ingest"], SourceError, store("file")),
     # Wishes that do not fit the data.
-    "decoder of floats": Case(["signed_square", "'t'", "float64", "leave it out"], SourceError, {"decode": "signed_square"}),
+    "decoder of floats": Case(
+        ["signed_square", "'t'", "float64", "leave it out"], SourceError, {"decode": "signed_square"}
+    ),
     "number of another variable": Case(["nodata", "'z'", "t, q"], ConfigError, {"nodata": {"z": 1}}),
 }  # fmt: skip
 
@@ -265,7 +268,8 @@ OPTIONS = {
         "missing", "missing_chunks", "on_bad_chunk", "max_bad_fraction", "nodata", "decode", "storage_options",
     ),
     "fit": (
-        "seed", "restarts", "finalists", "sample_rows", "init", "max_iterations", "tolerance", "max_seconds", "fraction",
+        "seed", "restarts", "finalists", "sample_rows", "init", "max_iterations", "tolerance", "max_seconds",
+        "fraction",
     ),
     "preprocess": ("standardize", "unit_norm", "pca", "pca_per_variable", "whiten", "feature_weights"),
     "compute": ("cluster", "workers", "memory", "scratch", "block_bytes"),
