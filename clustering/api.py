@@ -377,6 +377,13 @@ def _known(options: dict[str, Any], names: tuple[str, ...]) -> None:
     for name in options:
         if name not in names:
             raise ConfigError(f"unknown option {name!r}; {nearest(name, names)}")
+    for name in ("memory", "block_bytes"):
+        size = options.get(name, 1)
+        number = isinstance(size, (int, float, np.number)) and not isinstance(size, bool)
+        if not (number and size >= 1) and not (size is None and name == "block_bytes"):
+            raise ConfigError(f"{name} is {size!r}; a number of bytes of 1 or more is needed")
+    if not isinstance(scratch := options.get("scratch"), (str, os.PathLike, type(None))):
+        raise ConfigError(f"scratch is {scratch!r}; the path of a folder is needed")
 
 
 def _pick(options: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

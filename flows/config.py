@@ -62,6 +62,10 @@ Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance
 """Names, or one by itself."""
 
 
+Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+"""A name; YAML reads the numbers that levels of images are called by as such."""
+
+
 def _components(value: Any) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if value is None or (number and (value >= 1 if isinstance(value, int) else 0.0 < value < 1.0)):
@@ -81,7 +85,7 @@ class SourceConfig(_Section):
     """As fsspec takes them, without secrets: credentials come from the environment, or from a Prefect block."""
     credentials: str | None = None
     """Prefect Secret block that holds more storage options as a JSON object: secret/<name of the block>."""
-    group: str | None = None
+    group: Name | None = None
     """Group inside the store."""
     variables: Names | None = None
     """Variables of the group; leave out for a bare array or a group with one variable."""
@@ -283,6 +287,14 @@ class JobConfig(_Section):
     fit: FitConfig = Field(default_factory=lambda: FitConfig())
     compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig())
     output: OutputConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sections_may_be_empty(cls, content: Any) -> Any:
+        """Read a section whose keys are all commented out as one without keys."""
+        if not isinstance(content, dict):
+            return content
+        return {key: {} if value is None and key in cls.model_fields else value for key, value in content.items()}
 
     @property
     def identity(self) -> dict[str, Any]:

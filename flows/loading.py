@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from clustering.data.policies import DECODERS
 from clustering.errors import ConfigError, nearest
 from flows.config import JobConfig
 
@@ -78,8 +79,16 @@ _ALLOWED = {
     "source.bbox": "allowed: four numbers, [west, south, east, north]",
     "preprocess.standardize": "allowed: false, per_feature, per_variable",
     "compute.block": "allowed: auto, or a size such as 64MiB",
+    "source.nodata": "allowed: a number, or {variable: number}",
+    "source.decode": f"allowed: {', '.join(DECODERS)}, or {{variable: decoder}}",
 }
 """What to say of keys that take one of several forms."""
+_NEEDED = {
+    "string_type": "text is needed; put numbers that are names in quotes",
+    "list_type": "a name or a list of names is needed",
+    "dict_type": "names and values are needed: {name: value}",
+}
+"""What to say of wrong types, by pydantic's name for them."""
 
 
 def _sentence(error: ValidationError, content: Any) -> str:
@@ -95,7 +104,10 @@ def _sentence(error: ValidationError, content: Any) -> str:
         case _:
             expected = first.get("ctx", {}).get("expected")
             remedy = f"allowed: {expected}" if expected else first["msg"].removeprefix("Value error, ")
-            remedy = _ALLOWED.get(key, remedy[0].lower() + remedy[1:])
+            remedy = _NEEDED.get(first["type"], remedy[0].lower() + remedy[1:])
+            if first["type"] == "model_type":
+                remedy = f"it is a section; allowed keys: {', '.join(_fields_at(place))}"
+            remedy = _ALLOWED.get(key, remedy)
             # A rule over several keys names them itself.
             if remedy.startswith(f"{key}."):
                 return remedy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -120,6 +120,7 @@ def open_source(
     }  # fmt: skip
     if max_bad_fraction is not None and not (_is_number(max_bad_fraction) and 0 <= max_bad_fraction <= 1):
         raise ConfigError(f"max_bad_fraction is {max_bad_fraction!r}; a number from 0 to 1 is needed")
+    _check_forms(options)
     if isinstance(data, Source):
         given = [name for name, value in options.items() if value is not None]
         if given:
@@ -131,6 +132,22 @@ def open_source(
         # Another process may stand in another folder.
         data = str(Path(data).absolute())
     return _source(data, options, None)
+
+
+def _check_forms(options: Mapping[str, Any]) -> None:
+    """Refuse what is no name, no names, or no selection, before anything is opened."""
+    for key in ("variables", "sample_dims", "feature_dims"):
+        names = options[key]
+        several = isinstance(names, Collection) and all(isinstance(name, str) for name in names)
+        if names is not None and not several:
+            raise ConfigError(f"{key} is {names!r}; a name or a list of names is needed")
+    for key in ("select", "isel", "storage_options"):
+        if not isinstance(options[key], (Mapping, type(None))):
+            # What stands there may be a secret.
+            value = "not what is needed" if key == "storage_options" else repr(options[key])
+            raise ConfigError(f"{key} is {value}; names and values are needed: {{name: value}}")
+    if not isinstance(options["group"], (str, type(None))):
+        raise ConfigError(f"group is {options['group']!r}; the path of a group is needed, such as '0'")
 
 
 def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listing] | None) -> Source:

@@ -15,6 +15,7 @@ from clustering.data.listing import Absent, Listing, listed, unit_of
 from clustering.data.opening import Opened
 from clustering.data.pipeline import accelerated
 from clustering.data.policies import DECODERS, Missing, MissingChunks, OnBadChunk
+from clustering.data.present import without_absent
 from clustering.data.stored import Place, Stored
 from clustering.errors import ConfigError, DataError, SourceError, nearest
 
@@ -87,6 +88,10 @@ def store_variables(
         absent, caution = _never_written(name, array, listings[name], own, decoding, missing_chunks)
         cautions += caution
         fast = array if opened.url is None else accelerated(array)
+        if absent is not None:
+            # What decodes in Rust asks the disk, where that costs nothing.
+            spared = without_absent(array, absent)
+            fast, array = spared if fast is array else fast, spared
         found[name] = Stored(name, array, fast, dims, own, decoding, absent, on_bad_chunk, opened.url or "the data")
     return found, tuple(cautions)
 

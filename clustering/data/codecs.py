@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 CHECKSUMS = frozenset({"crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3"})
@@ -19,10 +19,12 @@ def checksummed(metadata: Mapping[str, Any]) -> bool:
     metadata
         Of a Zarr array, as JSON has it: of version 2 (``filters``, ``compressor``) or 3 (``codecs``, also in shards).
     """
-    if metadata.get("zarr_format") == 2:
-        found = [*(metadata.get("filters") or ()), metadata.get("compressor") or {}]
-        return any(_checks(str(codec.get("id", "")), codec) for codec in found)
-    return _any_checks(metadata.get("codecs") or ())
+    return any(_checks(name, options) for name, options in _codecs(metadata))
+
+
+def separately_checksummed(metadata: Mapping[str, Any]) -> bool:
+    """Tell whether a codec of its own keeps the checksums of chunks, which not every reader of a part looks at."""
+    return any(name in CHECKSUMS for name, _ in _codecs(metadata))
 
 
 def unchecked(arrays: Iterable[Mapping[str, Any]]) -> str | None:
@@ -33,15 +35,18 @@ def unchecked(arrays: Iterable[Mapping[str, Any]]) -> str | None:
     return "the source has no checksums: a flipped bit in a chunk would go unnoticed"
 
 
-def _any_checks(codecs: Sequence[Any]) -> bool:
-    for codec in codecs:
+def _codecs(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Name the codecs of chunks, with their options."""
+    if metadata.get("zarr_format") == 2:
+        for codec in (*(metadata.get("filters") or ()), metadata.get("compressor") or {}):
+            yield str(codec.get("id", "")), codec
+        return
+    for codec in metadata.get("codecs") or ():
         name, options = (codec, {}) if isinstance(codec, str) else (codec["name"], codec.get("configuration") or {})
+        yield name.removeprefix("numcodecs."), options
         # What checks the index of a shard says nothing of its chunks.
-        if name == "sharding_indexed" and _any_checks(options.get("codecs") or ()):
-            return True
-        if _checks(name.removeprefix("numcodecs."), options):
-            return True
-    return False
+        if name == "sharding_indexed":
+            yield from _codecs(options)
 
 
 def _checks(name: str, options: Mapping[str, Any]) -> bool:

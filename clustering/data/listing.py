@@ -47,6 +47,16 @@ def unit_of(array: zarr.Array[Any]) -> tuple[int, ...]:
     return tuple(array.shards or array.chunks)
 
 
+def place_of(key: str, path: str, grid: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Read the place of a chunk on the grid from its key; None for any other key."""
+    numbers = _NUMBERS.fullmatch(key.removeprefix(path).lstrip("/"))
+    if numbers is None:
+        return None
+    place = tuple(map(int, re.split("[/.]", numbers[1]))) if numbers[1] else (0,) * len(grid)
+    inside = len(place) == max(1, len(grid)) and all(i < n for i, n in zip(place, grid, strict=False))
+    return place if inside else None
+
+
 def listed(array: zarr.Array[Any]) -> Listing:
     """List the keys of an array."""
     grid = tuple(-(-n // c) for n, c in zip(array.shape, unit_of(array), strict=True))
@@ -58,11 +68,8 @@ def listed(array: zarr.Array[Any]) -> Listing:
         return Listing(metadata, grid, np.empty(0, np.int64), np.empty(0, np.uint64), complete=False)
     for entry in entries:
         version = f"{entry.size} {entry.version}".encode()
-        numbers = _NUMBERS.fullmatch(entry.key.removeprefix(path).lstrip("/"))
-        if numbers is None:
-            continue
-        place = tuple(map(int, re.split("[/.]", numbers[1]))) if numbers[1] else (0,) * len(grid)
-        if len(place) == max(1, len(grid)) and all(i < n for i, n in zip(place, grid, strict=False)):
+        place = place_of(entry.key, path, grid)
+        if place is not None:
             found.append(int(np.ravel_multi_index(place, grid)) if grid else 0)
             versions.append(int.from_bytes(hashlib.blake2b(version, digest_size=8).digest(), "little"))
     chunks = np.array(found, np.int64)

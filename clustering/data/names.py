@@ -155,6 +155,25 @@ def refuse_unnamed(group: zarr.Group, where: str) -> None:
         )
 
 
+def refuse_uneven(group: zarr.Group, where: str) -> None:
+    """Refuse a group whose arrays give a dimension different lengths, which make no one dataset.
+
+    Raises
+    ------
+    SourceError
+        Naming the dimension and two of the arrays.
+    """
+    seen: dict[str, tuple[int, str]] = {}
+    for _, array in sorted(group.arrays()):
+        for d, length in zip(_names(array), array.shape, strict=False):
+            known, other = seen.setdefault(d, (length, array.path))
+            if length != known:
+                raise SourceError(
+                    f"dimension {d!r} is {known} long in {other!r} and {length} in {array.path!r} of {where!r}; name "
+                    "one array as the group, or rename the dimension of the other in the store"
+                )
+
+
 def refuse_empty(group: zarr.Group, where: str) -> None:
     """Refuse a group that holds no variables of its own.
 
@@ -179,7 +198,11 @@ def _listing(paths: list[str]) -> str:
 
 
 def _has_names(array: zarr.Array[Any]) -> bool:
+    return len(_names(array)) == array.ndim
+
+
+def _names(array: zarr.Array[Any]) -> list[str]:
+    """Names of dimensions as stored."""
     if array.metadata.zarr_format == 2:
-        return "_ARRAY_DIMENSIONS" in array.attrs
-    names = array.metadata.dimension_names
-    return array.ndim == 0 or (names is not None and None not in names)
+        return [str(d) for d in array.attrs.get("_ARRAY_DIMENSIONS") or ()]  # type: ignore[union-attr]
+    return [d for d in array.metadata.dimension_names or () if d is not None]

@@ -14,7 +14,7 @@ from zarr.abc.store import Store
 
 from clustering.data.addresses import shown
 from clustering.data.faults import Unlisted, told
-from clustering.data.names import refuse_empty, refuse_image, refuse_unnamed, with_names
+from clustering.data.names import refuse_empty, refuse_image, refuse_uneven, refuse_unnamed, with_names
 from clustering.data.stores import connect, listable
 from clustering.data.unlisted import unlisted_dataset
 from clustering.errors import ClusteringError, SourceError, nearest
@@ -126,6 +126,9 @@ def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]
                 )
             except KeyError:
                 refuse_unnamed(node, where)
+                raise
+            except ValueError:
+                refuse_uneven(node, where)
                 raise
             if not dataset.data_vars:
                 refuse_empty(node, where)

@@ -17,10 +17,11 @@ def potentials_after(columns, points, closest, weights, potentials):  # type: ig
     """
     d, n = columns.shape
     distance = np.empty(TILE)
-    for t in range(points.shape[0]):
-        total = 0.0
-        for start in range(0, n, TILE):
-            m = min(TILE, n - start)
+    potentials[:] = 0.0
+    # All trials while a tile is in the cache: with many rows the memory bounds the speed.
+    for start in range(0, n, TILE):
+        m = min(TILE, n - start)
+        for t in range(points.shape[0]):
             distance[:m] = 0.0
             for j in range(d):
                 p = points[t, j]
@@ -30,8 +31,7 @@ def potentials_after(columns, points, closest, weights, potentials):  # type: ig
             part = 0.0
             for r in range(m):
                 part += weights[start + r] * min(closest[start + r], distance[r])
-            total += part
-        potentials[t] = total
+            potentials[t] += part
 
 
 @njit(**FAST)

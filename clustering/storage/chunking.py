@@ -45,11 +45,9 @@ def units(plan: Plan) -> tuple[int, ...]:
 
 def inner_chunks(source: Source) -> tuple[tuple[int, ...], bool]:
     """Tell in what lengths the source is decoded along its sample dimensions, and whether these lie in shards."""
-    for name in source.variables:
-        variable = source.dataset[name].variable
-        chunks = variable.encoding.get("chunks")
-        if variable.encoding.get("shards") and isinstance(chunks, tuple) and len(chunks) == variable.ndim:
-            lengths = dict(zip(variable.dims, chunks, strict=True))
+    for stored in source.stored.values():
+        if stored.array.shards:
+            lengths = dict(zip(stored.dims, stored.array.chunks, strict=True))
             return tuple(min(lengths[d], unit) for d, unit in zip(source.sample_dims, source.chunks, strict=True)), True
     return source.chunks, False
 

@@ -119,6 +119,8 @@ def _mapping_names(source: Source) -> list[str]:
 def _is_part(source: Source) -> bool:
     """Tell whether a selection took a part of the grid that the source's transforms describe."""
     recipe = source.recipe or {}
+    if recipe.get("bbox") is not None:
+        return True
     selected = {*(recipe.get("select") or {}), *(recipe.get("isel") or {})}
     variable = source.dataset[source.variables[0]]
     placed = variable.attrs.get("spatial:dimensions") or source.dataset.attrs.get("spatial:dimensions")

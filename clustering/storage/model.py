@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+import zarr
 
 from clustering.data.preparation import Preparation
 from clustering.data.source import Feature
@@ -125,7 +127,7 @@ def restored_preparation(about: Mapping[str, Any] | None, arrays: Mapping[str, A
 
 
 def feature_coordinates(features: tuple[Feature, ...], taken: tuple[str, ...] = _TAKEN) -> dict[str, Any]:
-    """Give numeric labels of the feature dimensions; others are found in the attribute ``features`` alone.
+    """Give labels of the feature dimensions, numbers or text; others are found in the attribute ``features`` alone.
 
     Parameters
     ----------
@@ -135,8 +137,9 @@ def feature_coordinates(features: tuple[Feature, ...], taken: tuple[str, ...] = 
     found: dict[str, Any] = {}
     for d in dict.fromkeys(d for feature in features for d, _ in feature.at):
         labels = [dict(feature.at).get(d, np.nan) for feature in features]
-        if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in labels):
-            found[f"feature_{d}" if d in taken else d] = ("feature", np.asarray(labels))
+        number = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in labels)
+        if number or all(isinstance(v, str) for v in labels):
+            found[f"feature_{d}" if d in taken else d] = ("feature", np.asarray(labels, None if number else object))
     return found
 
 
@@ -181,7 +184,10 @@ def save_model(fitted: Fitted, path: str | Path, attributes: Mapping[str, Any] |
         More JSON attributes, such as where the model comes from.
     """
     dataset = to_dataset(fitted).assign_attrs(json.loads(json.dumps(dict(attributes or {}))))
-    dataset.to_zarr(str(path), mode="w", consolidated=False, zarr_format=3)
+    with warnings.catch_warnings():
+        # Text, such as names of channels, has no final Zarr v3 specification yet.
+        warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
+        dataset.to_zarr(str(path), mode="w", consolidated=False, zarr_format=3)
 
 
 def load_model(path: str | Path) -> tuple[Fitted, dict[str, Any]]:

@@ -7,11 +7,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numcodecs
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
 import clustering as c
@@ -137,6 +138,17 @@ def test_absent_chunks_are_not_asked_for_and_leading_ones_make_no_cluster(
     assert {key: n for key, n in requests.items() if key.startswith("c/")} == {f"c/{i}/0": 1 for i in range(30, 40)}
 
 
+def test_absent_chunks_are_not_asked_for_among_others_of_a_block(tmp_path: Path, requests: Counter[str]) -> None:
+    path = without(store(tmp_path / "s", np.nan), [key for key, _ in GONE])
+    source = opened(path)
+    requests.clear()
+    assert kept(source, block_bytes=10_000).sum() == 20 * 6 - 2 * 15
+    everything = {f"t/c/{i}/{j}/{k}" for i in range(4) for j in range(2) for k in range(2)}
+    assert {key: n for key, n in requests.items() if key.startswith("t/c/")} == dict.fromkeys(
+        everything - {f"t/{key}" for key, _ in GONE}, 1
+    )
+
+
 # Not decodable
 
 
@@ -185,6 +197,44 @@ def test_a_chunk_that_does_not_decode_is_named_or_masked(tmp_path: Path, how: st
     expected[10:15, 3:6] = False
     for block_bytes in (200, 10_000):
         assert np.array_equal(kept(opened(path, on_bad_chunk="mask"), block_bytes), expected)
+
+
+CHECKED: dict[str, tuple[int, dict[str, Any]]] = {
+    "crc32c": (3, {"compressors": [ZstdCodec(), Crc32cCodec()]}),
+    "crc32c-in-shards": (3, {"compressors": [Crc32cCodec()], "shards": (16, 4)}),
+    "zstd": (3, {"compressors": [ZstdCodec(checksum=True)]}),
+    "gzip": (3, {"compressors": [GzipCodec()]}),
+    "gzip-in-shards": (3, {"compressors": [GzipCodec()], "shards": (16, 4)}),
+    "zlib-of-version-2": (2, {"compressors": numcodecs.Zlib()}),
+    "fletcher32-of-version-2": (2, {"compressors": None, "filters": [numcodecs.Fletcher32()]}),
+}
+
+
+@pytest.mark.usefixtures("codecs")
+@pytest.mark.parametrize("selection", [{}, {"y": {"stop": 17}}], ids=["edge", "part"])
+@pytest.mark.parametrize(("zarr_format", "options"), CHECKED.values(), ids=CHECKED.keys())
+def test_a_flipped_bit_is_noticed_wherever_a_chunk_is_checked(
+    tmp_path: Path, zarr_format: Any, options: Any, selection: Any
+) -> None:
+    names = {"dimension_names": ("y", "f")} if zarr_format == 3 else {"attributes": {"_ARRAY_DIMENSIONS": ["y", "f"]}}
+    values = RNG.standard_normal((21, 4))
+    zarr.create_group(tmp_path / "s", zarr_format=zarr_format).create_array(
+        "t", data=values, chunks=(8, 4), **{**names, **options}
+    )
+    # The chunk of rows 16 … 23, of which the array has five and the selection one.
+    (last,) = (tmp_path / "s" / "t").rglob("2.0" if zarr_format == 2 else f"c/{1 if 'shards' in options else 2}/0")
+    whole = last.read_bytes()
+    for place in range(2, len(whole), max(1, len(whole) // 16)):
+        last.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        source = open_source(tmp_path / "s", sample_dims=["y"], isel=selection)
+        try:
+            read = np.concatenate([source.read(source.plan().block(i)).values for i in range(len(source.plan()))])
+        except DataError as error:
+            assert "does not decode" in str(error)  # noqa: PT017
+        else:
+            # Not every bit is of the data: some say when the file was made.
+            assert np.array_equal(read, values[: len(read)])
+            assert "gzip" in str(options).lower()
 
 
 def test_bad_chunks_are_counted_and_listed(tmp_path: Path) -> None:

@@ -119,6 +119,15 @@ def test_labels_of_shards_lie_in_shards_of_whole_blocks(tmp_path: Path) -> None:
     assert (np.asarray(stored[...]) == -1).all()
 
 
+def test_shards_are_known_where_one_place_of_a_dimension_is_taken(tmp_path: Path) -> None:
+    zarr.create_group(tmp_path / "in.zarr").create_array(
+        "x", shape=(2, 40_000, 3), dtype="f4", chunks=(1, 5000, 3), shards=(1, 10_000, 3), fill_value=0,
+        dimension_names=("time", "row", "feature"),
+    )  # fmt: skip
+    source = open_source(tmp_path / "in.zarr", sample_dims=["row"], isel={"time": 1}, missing_chunks="fill")
+    assert inner_chunks(source) == ((5000,), True)
+
+
 @pytest.mark.parametrize("isel", [{}, {"row": {"start": 1234, "stop": 38_011}}, {"row": {"step": 3}}], ids=str)
 def test_shards_hold_what_was_written(isel: Any, tmp_path: Path) -> None:
     store = sharded_store(tmp_path / "in.zarr")

@@ -168,9 +168,10 @@ def test_attributes_that_describe_the_sources_own_arrays_stay_behind(tmp_path: P
     assert found["run"] == "a1"
     assert found["spatial:transform"] == attributes["spatial:transform"]
     # The transform of the whole says the wrong thing of a part.
-    part = labelled(open_source(path, **options, isel={"x": {"start": 2}}), tmp_path / "part.zarr")
-    assert set(part.attrs) == (kept | {"Conventions"}) - {"spatial:transform"}
-    assert set(part["spatial_ref"].attrs) == {"crs_wkt", "grid_mapping_name"}
+    for wish in ({"isel": {"x": {"start": 2}}}, {"select": {"y": [40.0]}}, {"bbox": [10.0, 10.0, 30.0, 40.0]}):
+        part = labelled(open_source(path, **options, **wish), tmp_path / f"{[*wish]}.zarr")
+        assert set(part.attrs) == (kept | {"Conventions"}) - {"spatial:transform"}
+        assert set(part["spatial_ref"].attrs) == {"crs_wkt", "grid_mapping_name"}
 
 
 def test_projections_of_an_array_go_to_its_labels(tmp_path: Path) -> None:

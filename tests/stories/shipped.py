@@ -1,0 +1,92 @@
+"""Runs configs as they are shipped, with other places and sizes, and tells what is asked of stores on the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from zarr.storage import LocalStore
+
+from clustering.data import pipeline
+from clustering.execution.engine import Engine
+from flows.config import JobConfig
+from flows.loading import load_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def shipped(name: str, store: Path, out: Path, *overrides: str) -> JobConfig:
+    """A config of the product, on another store."""
+    places = (f"source.store={store}", f"output.store={out}", "output.report=false")
+    return load_config(CONFIGS / f"{name}.yaml", [*places, *overrides])
+
+
+class Quiet:
+    """Hears what a job says."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+    warn = say
+
+    def passed(self, record: Any, rule: Any, reads: float) -> None:
+        pass
+
+    def finished(self, record: Mapping[str, Any], pictures: Sequence[Any]) -> None:
+        pass
+
+
+@dataclass
+class Requests:
+    """What a job asks of stores on disk, by the step of the job."""
+
+    step: str = "before"
+    got: dict[str, Counter[tuple[str, str]]] = field(default_factory=dict)
+    """Key and range of bytes, with how often."""
+    put: Counter[str] = field(default_factory=Counter)
+    """Keys written."""
+    graphs: list[int] = field(default_factory=list)
+    """Tasks of each Dask graph."""
+
+    def __call__(self, name: str, work: Callable[[], Any]) -> Any:
+        """Run a step of a job."""
+        self.step = name
+        return work()
+
+    def asked(self, step: str, part: str) -> Counter[tuple[str, str]]:
+        """Requests of a step for keys that contain this."""
+        return Counter({key: n for key, n in self.got.get(step, {}).items() if part in key[0]})
+
+
+@contextmanager
+def listening() -> Iterator[Requests]:
+    """Count requests; what decodes in Rust asks the disk itself, so it is left out."""
+    heard = Requests()
+    get, put, compute = LocalStore.get, LocalStore.set, Engine.compute
+
+    async def count_get(self: LocalStore, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+        heard.got.setdefault(heard.step, Counter())[f"{self.root}/{key}", repr(byte_range)] += 1
+        return await get(self, key, prototype, byte_range)
+
+    async def count_put(self: LocalStore, key: str, value: Any) -> None:
+        heard.put[f"{self.root}/{key}"] += 1
+        await put(self, key, value)
+
+    def count_tasks(self: Engine, graph: Any, key: Any) -> Any:
+        heard.graphs.append(len(graph))
+        return compute(self, graph, key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "rust", lambda: None)
+        patch.setattr(LocalStore, "get", count_get)
+        patch.setattr(LocalStore, "set", count_put)
+        patch.setattr(Engine, "compute", count_tasks)
+        yield heard
