@@ -171,7 +171,9 @@ def quantity_map(values: xr.DataArray, label: str) -> bytes:
         axes.invert_yaxis()
     axes.set_xlabel(named(values, x))
     axes.set_ylabel(named(values, y))
-    figure.colorbar(mesh, ax=axes, label=label, shrink=0.85, extend="both")
+    # One value alone would get a scale of made-up neighbours.
+    only = {"ticks": [low]} if low == high else {"extend": "both"}
+    figure.colorbar(mesh, ax=axes, label=label, shrink=0.85, **only)
     return png(figure)
 
 

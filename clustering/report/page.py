@@ -232,10 +232,8 @@ def _photograph(
 
 
 def _label_caption(labels: xr.DataArray) -> str:
-    masked = float((labels.values < 0).mean())
-    return "Cluster of each sample." + (
-        f" {100 * masked:.1f} % of the cells shown are masked (grey)." if masked else ""
-    )
+    masked, grey = float((labels.values < 0).mean()), " (grey)" * (labels.ndim == 2)
+    return "Cluster of each sample." + (f" {100 * masked:.1f} % of the cells shown are masked{grey}." if masked else "")
 
 
 def shown(labels: xr.DataArray) -> xr.DataArray:
