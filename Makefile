@@ -10,11 +10,12 @@ LOCK := --universal --python-version 3.11 --fork-strategy fewest --generate-hash
 # The demo keeps to its own folder: Prefect's database would go to the home folder otherwise.
 demo: export PREFECT_HOME := $(CURDIR)/demo/prefect
 
-.PHONY: demo test test-lowest lint bench lock clean
+.PHONY: demo fields test test-lowest lint bench lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    cluster a photograph's pixels under Prefect, and write a report"
+	@echo "make fields  cluster a climate field: places by their series, and years by their maps"
 	@echo "make test    run the tests"
 	@echo "make lint    formatting, lint rules, types"
 	@echo "make bench   benchmarks, into benchmarks/results"
@@ -35,6 +36,12 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)
 	$(BIN)/clustering ingest "$$($(BIN)/python -c 'from importlib.resources import files; print(files("sklearn.datasets.images") / "china.jpg")')" demo/china.zarr --overwrite
 	$(BIN)/clustering fit configs/quickstart.yaml --prefect --set output.overwrite=true
+
+# Real fields: the air temperature of a climate model over North America, from the package iris-sample-data.
+fields: $(READY)
+	$(BIN)/clustering ingest "$$($(BIN)/python -c 'import iris_sample_data; print(iris_sample_data.path)')/E1_north_america.nc" demo/north-america.zarr --overwrite
+	$(BIN)/clustering fit configs/climate-zones.yaml --no-prefect --set output.overwrite=true
+	$(BIN)/clustering fit configs/temperature-regimes.yaml --no-prefect --set output.overwrite=true
 
 # --- checks ----------------------------------------------------------------------------------------------------------
 

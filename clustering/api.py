@@ -21,6 +21,7 @@ from clustering.execution.engine import connect
 from clustering.execution.passes import rounds
 from clustering.fitting import start as starting
 from clustering.fitting.features import check_features
+from clustering.fitting.fields import fields
 from clustering.fitting.fitted import Fitted, Summary, fitted
 from clustering.fitting.labelling import LabelStatistics, Wanted, label, label_attributes, label_type, nowhere
 from clustering.fitting.loop import PassRecord, Rule, Stop, iterate
@@ -81,6 +82,11 @@ class Fit:
     def centers(self) -> Any:
         """Centers ``(k, d)`` in the data's own units."""
         return to_dataset(self.fitted)["centers"] if self.labelled else self.fitted.centers
+
+    @property
+    def fields(self) -> xr.Dataset:
+        """Centers of each variable ``(cluster, *feature_dims)``, in its units: profiles, series or maps."""
+        return xr.Dataset(fields(self.fitted))
 
     @property
     def weights(self) -> Any:
@@ -233,7 +239,7 @@ class Fit:
         labels = components.astype(label_type(self.model.k))
         if not self.labelled:
             return rows, labels
-        coordinates = feature_coordinates(self.fitted.features, ("sample", "rows", "labels"))
+        coordinates = feature_coordinates(self.fitted, ("sample", "rows", "labels"))
         names = [str(feature) for feature in self.fitted.features]
         return xr.Dataset(
             {"rows": (("sample", "feature"), rows), "labels": ("sample", labels, label_attributes(self.model.k))},
@@ -348,7 +354,7 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
         reads = reading.blocks / len(plan)
         found = fitted(
             model, state, source.features, Summary.of(begun.survey), reads, reading.bytes, begun.remarks,
-            begun.warnings, reading.bad, begun.preparation,
+            begun.warnings, reading.bad, begun.preparation, source.about,
         )  # fmt: skip
         if how.drawn is not None:
             with rounds(source, plan, engine, memory=memory, keep=False, preparation=begun.preparation) as everywhere:

@@ -94,7 +94,7 @@ class SourceConfig(_Section):
     feature_dims: Names | None = None
     """Dimensions along which a sample's features lie; empty: each variable is one feature."""
     select: dict[str, Any] = Field(default_factory=dict)
-    """Selection by label: {dim: {start, stop, step}}, a list, or one label."""
+    """Selection by label: {dim: {start, stop, step}}, a list, or one label; of dates also {months: [12, 1, 2]}."""
     isel: dict[str, Any] = Field(default_factory=dict)
     """Selection by position."""
     bbox: Annotated[list[Number], Field(min_length=4, max_length=4)] | None = None

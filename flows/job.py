@@ -160,7 +160,7 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
     result = fitted(
         job.model, ended.state, job.source.features, ended.summary, reads, ended.reading.bytes, ended.remarks,
         ended.warnings,
-        ended.reading.bad, ended.preparation,
+        ended.reading.bad, ended.preparation, job.source.about,
     )  # fmt: skip
     folder = job.output.stage(ended.run, RESUMABLE if job.wanted.anything else ())
     drawn = job.options.drawn is not None

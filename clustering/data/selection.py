@@ -31,8 +31,9 @@ def positions(
         For each dimension a label, a list of labels, or ``{start, stop, step}`` with both ends included. Labels of a
         slice may be given in either order, whichever way the coordinate runs, but for longitudes: these lead from the
         start eastward to the stop, and any turn of 360 degrees names them. A number within rounding of a label means
-        it. Dates may be strings, or parts of dates, which stand for all they hold. One label that stands for one place
-        drops its dimension.
+        it. Dates may be strings, or parts of dates, which stand for all they hold; ``{months: [12, 1, 2]}``, beside
+        start, stop and step or alone, takes those of these months. One label that stands for one place drops its
+        dimension.
     isel
         For each dimension a position, a list of positions, or ``{start, stop, step}`` with the stop excluded.
     box
@@ -81,7 +82,8 @@ def _slice(value: Mapping[str, Any] | slice, key: str) -> slice:
         unknown = set(value) - {"start", "stop", "step"}
         if unknown:
             raise SourceError(
-                f"unknown key {min(unknown)!r} in the selection along {key!r}; allowed: start, stop, step"
+                f"unknown key {min(unknown)!r} in the selection along {key!r}; allowed: start, stop, step, "
+                "and of dates by label months"
             )
         value = slice(value.get("start"), value.get("stop"), value.get("step"))
     if value.step is not None and (not _is_whole(value.step) or value.step < 1):
@@ -99,6 +101,9 @@ def _labels(dataset: xr.Dataset, key: str, value: Any) -> int | slice | list[int
     if index is None:
         raise SourceError(f"dimension {key!r} has no coordinate to select by; use 'isel' with positions")
     axis = _Axis(index, _cyclic(dataset, key, index), slack(index.to_numpy()) if _numeric(index) else 0.0)
+    if isinstance(value, Mapping) and "months" in value:
+        rest = {name: end for name, end in value.items() if name != "months"}
+        return _in_months(index, key, _labels(dataset, key, rest), value["months"])
     if isinstance(value, (Mapping, slice)):
         ends = _slice(value, key)
         try:
@@ -139,6 +144,17 @@ class _Axis(NamedTuple):
         """How far each label is from a number."""
         differences = self.index.to_numpy().astype(np.float64) - float(label)
         return np.abs(turned(differences) if self.cyclic else differences)
+
+
+def _in_months(index: pd.Index, key: str, places: Any, months: Any) -> slice | list[int]:
+    """Keep those of some places, as `_labels` gives them for a slice, that are in months of the year."""
+    if not isinstance(index, (pd.DatetimeIndex, xr.CFTimeIndex)):
+        raise SourceError(f"'months' is given for dimension {key!r}, whose labels are no dates; use start and stop")
+    wanted = months if isinstance(months, (list, tuple)) else [months]
+    if not wanted or not all(_is_whole(month) and 1 <= month <= 12 for month in wanted):
+        raise SourceError(f"months along {key!r} are {months!r}; whole numbers from 1 to 12 are needed")
+    chosen = np.arange(len(index))[places]
+    return _run(chosen[np.isin(np.asarray(index.month)[chosen], wanted)].tolist())
 
 
 def _numeric(index: pd.Index) -> bool:

@@ -27,6 +27,11 @@ from clustering.errors import DataError
 
 SMALL_COMPANION = 64 * MIB
 """Masks, weights and labels up to this size, in bytes, are read once in each process."""
+About = Mapping[str, Mapping[str, str]]
+"""What a source tells of its variables and feature dimensions, by name: units, names, a calendar."""
+DATES = "numpy"
+"""Calendar of dates that numpy has a type for."""
+_TOLD = ("units", "long_name", "standard_name", "positive", "axis")
 _lock = RLock()
 
 
@@ -114,6 +119,21 @@ class Source:
                 at = tuple((d, _plain(values[i])) for d, values, i in zip(dims, labels, place, strict=True))
                 found.append(Feature(name, at))
         return tuple(found)
+
+    @property
+    def about(self) -> About:
+        """What is told of the variables and the feature dimensions; nothing of those that tell nothing."""
+        found: dict[str, dict[str, str]] = {}
+        for name in (*self.variables, *(d for d in self.feature_dims if d in self.dataset.coords)):
+            variable = self.dataset[name].variable
+            told = {key: str(variable.attrs[key]) for key in _TOLD if key in variable.attrs}
+            if name not in self.variables and variable.size:
+                first = variable.values.flat[0]
+                calendar = DATES if variable.dtype.kind == "M" else getattr(first, "calendar", None)
+                told |= {"calendar": calendar} if calendar else {}
+            if told:
+                found[name] = told
+        return found
 
     @property
     def n_features(self) -> int:

@@ -79,7 +79,7 @@ class Stored:
             try:
                 # What decodes faster calls every fault one of the disk; zarr's own decoding tells them apart below.
                 with nullcontext() if self.fast is not self.array else told(self.where):
-                    values = fetched(self.fast, places)
+                    values = fetched(self.fast, places) if lost is None else _there(self.fast, places, lost)
             except ClusteringError:
                 raise
             except Exception:
@@ -133,6 +133,15 @@ def fetched(array: zarr.Array[Any], places: Sequence[Place]) -> NDArray[Any]:
     if all(isinstance(run, slice) for run in runs):
         return np.asarray(array[tuple(runs)])
     return np.asarray(array.oindex[tuple(runs)])
+
+
+def _there(array: zarr.Array[Any], places: Sequence[Place], lost: NDArray[np.bool_]) -> NDArray[Any]:
+    """Read positions of an array, but for those along a dimension where all is lost: zeros stand there."""
+    axes = range(lost.ndim)
+    there = [np.flatnonzero(~lost.all(axis=tuple(other for other in axes if other != axis))) for axis in axes]
+    values = np.zeros(lost.shape, array.dtype)
+    values[np.ix_(*there)] = fetched(array, [np.asarray(p, np.int64)[t] for p, t in zip(places, there, strict=True)])
+    return values
 
 
 def _as_slice(place: Place) -> slice | NDArray[np.int64]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.preparation import Preparation
-from clustering.data.source import Feature
+from clustering.data.source import About, Feature
 from clustering.execution.passes import Passed
 from clustering.fitting.labelling import LabelStatistics
 from clustering.fitting.loop import State, Stop
@@ -86,6 +86,8 @@ class Fitted:
     """Chunks of the source that do not decode and are masked, by name."""
     preparation: Preparation | None = None
     """What rows go through first; params, distances and the objective are those of prepared rows."""
+    about: About = field(default_factory=dict)
+    """Units and names of the variables and the feature dimensions, as `Source.about` tells them."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "params", read_only(self.params))
@@ -189,6 +191,7 @@ def fitted(
     warnings: tuple[str, ...] = (),
     bad_chunks: tuple[str, ...] = (),
     preparation: Preparation | None = None,
+    about: About | None = None,
 ) -> Fitted:
     """Take the best candidate of a finished loop."""
     best = state.best
@@ -204,5 +207,5 @@ def fitted(
         model, best.params, features, summary, model.reported(best.objective, total), history, len(best.history),
         best.stop, weight / total, reads, bytes_read, notes, remarks,
         track={name: np.array([measures[name] for measures in best.track]) for name in names},
-        bad_chunks=bad_chunks, preparation=preparation,
+        bad_chunks=bad_chunks, preparation=preparation, about=about or {},
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,15 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from clustering.data.coordinates import TURN, is_longitude, turned
 from clustering.fitting.fitted import Fitted
 from clustering.report.words import Words
 
 ASSIGNMENT, UPDATE = "#2563eb", "#dc2626"
 """Blue after the assignment step, red after the refitting step, as in the lecture."""
 MASKED = "#e5e7eb"
+FLAT = 1e-5
+"""Share of the objective that a cost curve spans at least."""
 _DPI = 110
 
 
@@ -45,6 +49,11 @@ def cost_curve(history: NDArray[np.float64], words: Words) -> bytes:
     axes.plot(steps[1::2], history[:, 1], "o", color=UPDATE, markersize=size, label=f"after {words.update}")
     axes.set_xlabel("pass")
     axes.set_ylabel(words.axis)
+    low, high, scale = history.min(), history.max(), float(np.abs(history).max())
+    if high - low < FLAT * scale:
+        # What changed is rounding, or hardly more: the axis does not blow it up.
+        axes.set_ylim(low - FLAT * scale, high + FLAT * scale)
+        axes.ticklabel_format(axis="y", useOffset=False)
     if passes <= 40:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     else:
@@ -117,12 +126,15 @@ def label_map(labels: xr.DataArray, colours: NDArray[np.float64]) -> bytes:
     k = len(colours)
     cmap = ListedColormap([MASKED, *colours])
     if labels.ndim == 1:
-        figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+        figure = Figure(figsize=(7.2, float(np.clip(1.4 + 0.3 * k, 2.6, 6.0))), layout="constrained")
         axes = figure.add_subplot()
-        used = labels.values >= 0
-        places = _axis(labels, str(labels.dims[0]))
-        axes.scatter(places[used], labels.values[used], c=colours[labels.values[used]], s=4, linewidths=0)
-        axes.set_xlabel(str(labels.dims[0]))
+        along = places(labels, str(labels.dims[0]))
+        width = float(np.clip(500 / max(1, len(along)), 0.8, 4.0))
+        for cluster, colour in enumerate(colours):
+            own = along[labels.values == cluster]
+            axes.vlines(own, cluster - 0.4, cluster + 0.4, color=colour, linewidth=width)
+        axes.set_ylim(-0.6, k - 0.4)
+        axes.set_xlabel(named(labels, str(labels.dims[0])))
         axes.set_ylabel("cluster")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
@@ -133,11 +145,11 @@ def label_map(labels: xr.DataArray, colours: NDArray[np.float64]) -> bytes:
     figure = Figure(figsize=(7.2, float(np.clip(7.2 * ratio, 1.8, 8.0))), layout="constrained")
     axes = figure.add_subplot()
     # Rows of an image run downwards; a coordinate runs upwards, whichever way it is stored.
-    mesh = axes.pcolormesh(_axis(labels, x), _axis(labels, y), labels.values, cmap=cmap, vmin=-1.5, vmax=k - 0.5)
+    mesh = axes.pcolormesh(places(labels, x), places(labels, y), labels.values, cmap=cmap, vmin=-1.5, vmax=k - 0.5)
     if y not in labels.coords:
         axes.invert_yaxis()
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    axes.set_xlabel(named(labels, x))
+    axes.set_ylabel(named(labels, y))
     bar = figure.colorbar(mesh, ax=axes, label="cluster (-1: masked)", shrink=0.85)
     if k <= 12:
         bar.set_ticks(list(range(-1, k)))
@@ -154,64 +166,70 @@ def quantity_map(values: xr.DataArray, label: str) -> bytes:
     found = values.values[np.isfinite(values.values)].astype(np.float64)
     # A few extreme rows must not take all the colours.
     low, high = np.quantile(found, (0.01, 0.99)) if found.size else (0.0, 1.0)
-    mesh = axes.pcolormesh(_axis(values, x), _axis(values, y), values.values, cmap="viridis", vmin=low, vmax=high)
+    mesh = axes.pcolormesh(places(values, x), places(values, y), values.values, cmap="viridis", vmin=low, vmax=high)
     if y not in values.coords:
         axes.invert_yaxis()
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    figure.colorbar(mesh, ax=axes, label=label, shrink=0.85, extend="both")
+    axes.set_xlabel(named(values, x))
+    axes.set_ylabel(named(values, y))
+    # One value alone would get a scale of made-up neighbours.
+    only = {"ticks": [low]} if low == high else {"extend": "both"}
+    figure.colorbar(mesh, ax=axes, label=label, shrink=0.85, **only)
     return png(figure)
 
 
-def centers(fitted: Fitted, colours: NDArray[np.float64]) -> bytes:
-    """Draw the centers: profiles along one numeric feature dimension, otherwise a heat map of standard scores."""
-    values = fitted.centers
-    features = fitted.features
-    names = list(dict.fromkeys(f.variable for f in features))
-    dims = list(dict.fromkeys(d for f in features for d, _ in f.at))
-    numeric = len(dims) == 1 and all(isinstance(v, (int, float)) for f in features for _, v in f.at)
-    if numeric and len(features) >= 4 * len(names) and len(names) <= 4:
-        figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-        for panel, (axes, name) in enumerate(zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True)):
-            columns = [i for i, f in enumerate(features) if f.variable == name]
-            places = [features[i].at[0][1] for i in columns]
-            for cluster, colour in enumerate(colours):
-                axes.plot(places, values[cluster, columns], color=colour, label=str(cluster), linewidth=1.4)
-            axes.set_xlabel(dims[0])
-            axes.set_ylabel(name)
-            axes.grid(alpha=0.25)
-            axes.spines[["top", "right"]].set_visible(False)
-            if panel == 0 and fitted.model.k <= 12:
-                axes.legend(frameon=False, title="cluster", fontsize="small", ncols=2)
-        return png(figure)
-    spread = np.sqrt(np.where(fitted.summary.variance > 0, fitted.summary.variance, 1.0))
-    scores = (values - fitted.summary.mean) / spread
-    k, d = scores.shape
-    figure = Figure(figsize=(7.2, float(np.clip(0.24 * k + 1.2, 2.2, 9.0))), layout="constrained")
-    axes = figure.add_subplot()
-    limit = max(1e-12, float(np.abs(scores).max()))
-    image = axes.imshow(scores, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-    axes.set_ylabel("cluster")
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    if d <= 24:
-        axes.set_xticks(
-            range(d), [str(f) for f in features], rotation=45 if d > 4 else 0, ha="right" if d > 4 else "center"
-        )
-    else:
-        axes.set_xlabel("feature")
-    figure.colorbar(image, ax=axes, label="standard score")
-    return png(figure)
+def places(array: xr.DataArray, dim: str) -> NDArray[Any]:
+    """Places along a dimension: its coordinate if that runs one way without gaps, otherwise positions.
+
+    Longitudes are brought to one turn, and dates of other calendars to the same part of the same year.
+    """
+    positions = np.arange(array.sizes[dim])
+    if dim not in array.coords:
+        return positions
+    values = np.asarray(array[dim].values)
+    if values.dtype.kind == "O":
+        values = _dates(values)
+    if values.dtype.kind not in "iufM":
+        return positions
+    if values.dtype.kind != "M" and is_longitude(array[dim], dim) and np.isfinite(values).all():
+        values = _one_turn(values.astype(np.float64))
+    steps = np.diff(values.astype(np.float64)) if values.dtype.kind != "M" else np.diff(values).astype(np.float64)
+    gaps = np.isnat(values) if values.dtype.kind == "M" else ~np.isfinite(values)
+    return positions if gaps.any() or not ((steps > 0).all() or (steps < 0).all()) else values
 
 
-def _axis(array: xr.DataArray, dim: str) -> NDArray[Any]:
-    """Places along a dimension: its coordinate if that runs one way without gaps, otherwise positions."""
-    if dim in array.coords and array[dim].dtype.kind in "iufM":
-        values = np.asarray(array[dim].values)
-        steps = np.diff(values.astype(np.float64)) if values.dtype.kind != "M" else np.diff(values).astype(np.float64)
-        gaps = np.isnat(values) if values.dtype.kind == "M" else ~np.isfinite(values)
-        if not gaps.any() and ((steps > 0).all() or (steps < 0).all()):
+def _one_turn(longitudes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Let longitudes ``(n,)`` that begin anew on the way go on, with their middle in -180 … 180."""
+    line = np.unwrap(longitudes, period=TURN)
+    if np.array_equal(line, longitudes):
+        return longitudes
+    middle = (line[0] + line[-1]) / 2 if line.size else 0.0
+    return np.asarray(line + (float(turned(np.asarray(middle))) - middle))
+
+
+def _dates(values: NDArray[Any]) -> NDArray[Any]:
+    """Turn dates of any calendar ``(n,)`` into numpy's, which can be drawn; leave alone what are none."""
+    if not all(hasattr(value, "calendar") for value in values):
+        return values
+    found = np.empty(len(values), "datetime64[s]")
+    for place, value in enumerate(values):
+        begin = value.replace(month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
+        if not 1 <= value.year <= 9998:
             return values
-    return np.arange(array.sizes[dim])
+        passed = (value - begin) / (begin.replace(year=value.year + 1) - begin)
+        first, second = (np.datetime64(f"{year:04d}-01-01", "s") for year in (value.year, value.year + 1))
+        found[place] = first + np.timedelta64(round(passed * int((second - first).astype(np.int64))), "s")
+    return found
+
+
+def named(array: xr.DataArray, dim: str) -> str:
+    """Name a dimension with the units of its coordinate."""
+    return dim if dim not in array.coords else with_units(dim, array[dim].attrs)
+
+
+def with_units(name: str, attributes: Mapping[Any, Any]) -> str:
+    """Name a variable with its units."""
+    units = str(attributes.get("units", ""))
+    return f"{name} ({units})" if units not in ("", "1") else name
 
 
 def png(figure: Figure) -> bytes:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from clustering.data.source import Source
 from clustering.fitting.fitted import Fitted
-from clustering.report import figures, samples
+from clustering.report import centers, figures, samples
 from clustering.report.samples import Sample
 from clustering.report.words import WORDS, curve_caption, tiles
 
@@ -34,6 +34,8 @@ DEGREES = {
 """Titles and captions of what may be told of each row."""
 LISTED = 64
 """Clusters listed in the table at most."""
+COLUMNS = 12
+"""Features with a column of their own in the table at most."""
 DRAWN = 32
 """Clusters with a line of their own in a figure at most."""
 
@@ -119,9 +121,7 @@ def draw(
             told += " Over the rows that were drawn for the fit."
         found.append(Figure(words.title, told, curve))
     if photograph is None and len(fitted.features) > 1:
-        found.append(
-            Figure("Centers", "In the data's own units or as standard scores.", figures.centers(fitted, colours))
-        )
+        found += [Figure(one.title, one.caption, one.png, one.wide) for one in centers.draw(fitted, colours)]
     if np.isfinite(fitted.shares).all():
         found.append(Figure("Sizes", "Share of each cluster in the total weight.", figures.sizes(fitted, colours)))
     passes = fitted.track.get("sizes")
@@ -152,13 +152,12 @@ def render(fitted: Fitted, run: Mapping[str, Any], pictures: Sequence[Figure], c
     )
     environment.filters["number"] = number
     order = np.argsort(-fitted.shares, kind="stable")[:LISTED]
-    features = [str(f) for f in fitted.features[:12]]
-    facts = _facts(fitted)
+    facts, columns = _facts(fitted), _columns(fitted)
     clusters = [
         {
             "name": int(c),
             "share": float(fitted.shares[c]),
-            "center": [float(v) for v in fitted.centers[c, :12]],
+            "center": [float(values[c]) for values in columns.values()],
             "colour": to_hex(colours[c]),
             "facts": [float(values[c]) for values in facts.values()],
         }
@@ -170,7 +169,8 @@ def render(fitted: Fitted, run: Mapping[str, Any], pictures: Sequence[Figure], c
         tiles=tiles(fitted, run["objective"]),
         clusters=clusters,
         facts=list(facts),
-        features=features,
+        columns=list(columns),
+        more=len({f.variable for f in fitted.features}) > len(columns),
         config=config,
     )
 
@@ -184,6 +184,21 @@ def _facts(fitted: Fitted) -> dict[str, NDArray[np.float64]]:
     if conditions is not None and len(conditions):
         found["condition of Σ"] = conditions[-1]
     return found
+
+
+def _columns(fitted: Fitted) -> dict[str, NDArray[np.float64]]:
+    """Numbers of each center ``(k,)``, by the heads of their columns: its features, or of many the mean."""
+    found = fitted.centers
+    units = {name: figures.with_units("", told) for name, told in fitted.about.items()}
+    if len(fitted.features) <= COLUMNS:
+        return {str(f) + units.get(f.variable, ""): found[:, i] for i, f in enumerate(fitted.features)}
+    places: dict[str, list[int]] = {}
+    for place, feature in enumerate(fitted.features):
+        places.setdefault(feature.variable, []).append(place)
+    return {
+        f"{name}{units.get(name, '')}" + f", mean of {len(own):,}" * (len(own) > 1): found[:, own].mean(axis=1)
+        for name, own in list(places.items())[:COLUMNS]
+    }
 
 
 def number(value: Any) -> str:
@@ -217,10 +232,8 @@ def _photograph(
 
 
 def _label_caption(labels: xr.DataArray) -> str:
-    masked = float((labels.values < 0).mean())
-    return "Cluster of each sample." + (
-        f" {100 * masked:.1f} % of the cells shown are masked (grey)." if masked else ""
-    )
+    masked, grey = float((labels.values < 0).mean()), " (grey)" * (labels.ndim == 2)
+    return "Cluster of each sample." + (f" {100 * masked:.1f} % of the cells shown are masked{grey}." if masked else "")
 
 
 def shown(labels: xr.DataArray) -> xr.DataArray:

@@ -16,6 +16,7 @@ import zarr
 from clustering.data.preparation import Preparation
 from clustering.data.source import Feature
 from clustering.errors import SourceError
+from clustering.fitting.fields import described, places_of
 from clustering.fitting.fitted import Fitted, Summary
 from clustering.fitting.loop import Stop
 from clustering.models.kinds import MODELS
@@ -33,20 +34,22 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
     xarray.Dataset
         ``centers (cluster, feature)`` in the data's own units, ``weights (cluster)``, ``covariances`` where the kind
         has them, ``history (pass, step)``, the exact params (``params_…``), what was measured of each cluster in each
-        pass (``track_…``) and what pass 0 found out about each feature. Labels of the feature dimensions are
-        coordinates of ``feature``. Of a model of prepared rows also ``centers_prepared (cluster, component)`` and the
-        map (``preparation_…``); the params are along ``component`` then, and so are covariances that the data's units
-        have no numbers for.
+        pass (``track_…``) and what pass 0 found out about each feature. Numbers and dates that label the feature
+        dimensions are coordinates of ``feature``, and so is ``variable`` where there are several. Of a model of
+        prepared rows also ``centers_prepared (cluster, component)`` and the map (``preparation_…``); the params are
+        along ``component`` then, and so are covariances that the data's units have no numbers for.
     """
     summary, params, preparation = fitted.summary, fitted.params, fitted.preparation
     covariances = fitted.covariances
     own = _COMPONENTS if fitted.covariances_prepared else {}
     inner = {} if preparation is None else _COMPONENTS
+    units = _common(fitted)
     attributes = {
         "format": FORMAT,
         "kind": fitted.model.kind,
         "k": int(fitted.model.k),
         "model": {name: value for name, value in asdict(fitted.model).items() if value is not None},
+        **({"about": {name: dict(told) for name, told in fitted.about.items()}} if fitted.about else {}),
         "features": [[f.variable, *([d, v] for d, v in f.at)] for f in fitted.features],
         "objective": fitted.objective,
         "iterations": fitted.iterations,
@@ -65,7 +68,7 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
     }
     return xr.Dataset(
         {
-            "centers": (("cluster", "feature"), fitted.centers),
+            "centers": (("cluster", "feature"), fitted.centers, units),
             **({} if covariances is None else {"covariances": (_along(params.dims["covariances"], own), covariances)}),
             "shares": ("cluster", fitted.shares),
             "weights": ("cluster", fitted.weights),
@@ -76,12 +79,12 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
             **{f"params_{name}": (_along(params.dims[name], inner), array) for name, array in stored(params).items()},
             **({} if preparation is None else _arrays(preparation, fitted.centers_prepared)),
             **{f"track_{name}": (("pass", "cluster"), array) for name, array in fitted.track.items()},
-            "mean": ("feature", summary.mean),
+            "mean": ("feature", summary.mean, units),
             "variance": ("feature", summary.variance),
-            "minimum": ("feature", summary.least),
-            "maximum": ("feature", summary.greatest),
+            "minimum": ("feature", summary.least, units),
+            "maximum": ("feature", summary.greatest, units),
         },
-        coords={"cluster": np.arange(fitted.model.k), **feature_coordinates(fitted.features)},
+        coords={"cluster": np.arange(fitted.model.k), **feature_coordinates(fitted)},
         attrs=attributes,
     )
 
@@ -89,7 +92,7 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
 _COMPONENTS = {"feature": "component", "feature_too": "component_too"}
 _TAKEN = (
     "centers", "weights", "shares", "covariances", "history", "mean", "variance", "minimum", "maximum", "cluster",
-    "feature", "feature_too", "pass", "step", "centers_prepared", "component", "component_too",
+    "feature", "feature_too", "pass", "step", "centers_prepared", "component", "component_too", "variable",
 )  # fmt: skip
 
 
@@ -126,8 +129,8 @@ def restored_preparation(about: Mapping[str, Any] | None, arrays: Mapping[str, A
     return None if about is None else Preparation(**about, **arrays)
 
 
-def feature_coordinates(features: tuple[Feature, ...], taken: tuple[str, ...] = _TAKEN) -> dict[str, Any]:
-    """Give labels of the feature dimensions, numbers or text; others are found in the attribute ``features`` alone.
+def feature_coordinates(fitted: Fitted, taken: tuple[str, ...] = _TAKEN) -> dict[str, Any]:
+    """Give what labels the features: numbers, dates or text; others are found in the attribute ``features`` alone.
 
     Parameters
     ----------
@@ -135,12 +138,26 @@ def feature_coordinates(features: tuple[Feature, ...], taken: tuple[str, ...] = 
         Names that stand for something else already.
     """
     found: dict[str, Any] = {}
+    features, about = fitted.features, fitted.about
     for d in dict.fromkeys(d for feature in features for d, _ in feature.at):
-        labels = [dict(feature.at).get(d, np.nan) for feature in features]
-        number = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in labels)
-        if number or all(isinstance(v, str) for v in labels):
-            found[f"feature_{d}" if d in taken else d] = ("feature", np.asarray(labels, None if number else object))
+        own = [dict(feature.at).get(d, np.nan) for feature in features]
+        labels = places_of(own, about.get(d, {}))
+        if labels is None and all(isinstance(label, str) for label in own):
+            labels = np.asarray(own, object)
+        if labels is not None:
+            found[f"feature_{d}" if d in taken else d] = ("feature", labels, described(about, d))
+    names = list(dict.fromkeys(feature.variable for feature in features))
+    if len(names) > 1 and "variable" not in found:
+        flags = {"flag_values": list(range(len(names))), "flag_meanings": " ".join(names)}
+        found["variable"] = ("feature", np.array([names.index(f.variable) for f in features], np.int32), flags)
     return found
+
+
+def _common(fitted: Fitted) -> dict[str, str]:
+    """Give the attributes that all variables share: those of the only one, or the units that all have."""
+    told = [described(fitted.about, name) for name in dict.fromkeys(f.variable for f in fitted.features)]
+    shared = {key: value for key, value in told[0].items() if all(one.get(key) == value for one in told)}
+    return {key: shared[key] for key in ("units", "long_name", "standard_name") if key in shared}
 
 
 def from_dataset(dataset: xr.Dataset) -> Fitted:
@@ -168,6 +185,7 @@ def from_dataset(dataset: xr.Dataset) -> Fitted:
         criteria=a.get("criteria"),
         track=_group(array, "track_"),
         preparation=restored_preparation(a.get("preparation"), _group(array, "preparation_")),
+        about=a.get("about", {}),
     )  # fmt: skip
 
 

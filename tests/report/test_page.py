@@ -242,9 +242,11 @@ def test_a_single_feature_and_many_features_are_drawn() -> None:
     wide = xr.Dataset({"x": (("row", "depth"), RNG.standard_normal((30, 40)))})
     page, pictures, _ = make(wide)
     assert "Centers" in titles(pictures)
-    assert "x[depth=11]" in page.text
-    assert "x[depth=12]" not in page.text
-    assert "…" in page.text
+    assert "x, mean of 40" in page.text
+    assert "x[depth=" not in page.text
+    assert "…" not in page.text
+    page, _, _ = make(field(6, 7, names=tuple("abcdefghijklmn")))
+    assert (page.text.count("…"), "l" in page.text, "m\n" in page.text) == (1, True, False)
 
 
 def test_masked_cells_are_counted_in_the_caption() -> None:

@@ -1,0 +1,184 @@
+"""Figures of the centers: maps, profiles and series in the data's own units, otherwise a heat map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from clustering.fitting.fields import fields
+from clustering.fitting.fitted import Fitted
+from clustering.report.figures import MASKED, named, places, png, with_units
+
+Colours = NDArray[np.float64]
+
+MAPS = 12
+"""Clusters with a map of their own at most: the largest."""
+PANELS = 4
+"""Variables drawn as profiles or maps at most, and maps side by side."""
+LEAST = 4
+"""Places that a profile has at least."""
+FAINT = 0.5
+"""Share of the range of the maps below which their departures from the mean are drawn too."""
+PRESSURE = ("pa", "hpa", "mbar", "millibar", "bar", "dbar", "decibar")
+"""Units that make a vertical coordinate (CF conventions, section 4.3.1), in lower case."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure of the centers."""
+
+    title: str
+    caption: str
+    png: bytes
+    wide: bool = False
+
+
+def draw(fitted: Fitted, colours: Colours) -> list[Drawn]:
+    """Draw the centers in what suits their features: maps over two feature dimensions, lines over one.
+
+    Parameters
+    ----------
+    colours
+        Of the clusters ``(k, 3)``, in 0 … 1.
+    """
+    laid = fields(fitted)
+    if len(laid) <= PANELS:
+        if all(field.ndim == 3 and min(field.shape[1:]) > 1 for field in laid.values()):
+            return [drawn for name, field in laid.items() for drawn in _maps(fitted, name, field, colours)]
+        if all(_is_line(field) for field in laid.values()):
+            return [Drawn("Centers", "In the data's own units.", _lines(laid, colours))]
+    return [Drawn("Centers", "As standard scores: the distance from the mean in standard deviations.", _scores(fitted))]
+
+
+def _is_line(field: xr.DataArray) -> bool:
+    if field.ndim != 2 or field.shape[1] < LEAST:
+        return False
+    dim = str(field.dims[1])
+    # Names along a dimension are in no order that a line would follow.
+    return dim in field.coords and field[dim].dtype.kind in "iufMO"
+
+
+def _maps(fitted: Fitted, name: str, field: xr.DataArray, colours: Colours) -> list[Drawn]:
+    """Draw a map of each cluster; and of what sets it apart from the mean, where the maps are much alike."""
+    k = len(field)
+    shown = np.sort(np.argsort(-fitted.shares, kind="stable")[:MAPS])
+    mean = _mean(fitted, name, field)
+    told = f"Of the {len(shown)} largest of {k} clusters. " if k > len(shown) else ""
+    title = with_units(name, field.attrs)
+    found = [Drawn(f"Centers: {title}", told + "In the data's own units.", _panels(field[shown], shown, colours), True)]
+    apart = field - mean
+    if float(np.abs(apart).max()) < FAINT * float(field.max() - field.min()):
+        apart = apart.assign_attrs(field.attrs)
+        picture = _panels(apart[shown], shown, colours, around_zero=True)
+        found.append(Drawn(f"Departures: {title}", told + "Centers less the mean of all rows.", picture, True))
+    return found
+
+
+def _mean(fitted: Fitted, name: str, field: xr.DataArray) -> NDArray[np.float64]:
+    """Mean of all rows, on the grid of a field."""
+    columns = [i for i, feature in enumerate(fitted.features) if feature.variable == name]
+    return np.asarray(fitted.summary.mean[columns].reshape(field.shape[1:]))
+
+
+def _panels(field: xr.DataArray, clusters: NDArray[np.intp], colours: Colours, around_zero: bool = False) -> bytes:
+    """Draw maps side by side, in one scale of colours; one around zero where they reach about as far to both sides."""
+    low, high = float(field.min()), float(field.max())
+    if around_zero or (low < 0 < high and min(-low, high) > FAINT * max(-low, high)):
+        high = max(-low, high, 1e-300)
+        low, cmap = -high, "RdBu_r"
+    else:
+        cmap = "viridis"
+    y, x = (str(d) for d in field.dims[1:])
+    columns = min(PANELS, len(clusters))
+    rows = -(-len(clusters) // columns)
+    height = float(np.clip(11.0 / columns * field.sizes[y] / field.sizes[x], 1.2, 4.5))
+    figure = Figure(figsize=(2.4 + 11.0 * max(columns, 2) / PANELS, 0.6 + rows * (height + 0.35)), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    across, up = places(field, x), places(field, y)
+    mesh: Any = None
+    for place, axes in enumerate(panels.flat):
+        if place >= len(clusters):
+            axes.set_axis_off()
+            continue
+        mesh = axes.pcolormesh(across, up, field.values[place], cmap=cmap, vmin=low, vmax=high)
+        axes.set_facecolor(MASKED)
+        axes.set_title(f"cluster {clusters[place]}", fontsize="medium", color=0.8 * colours[clusters[place]])
+    # All panels share their axes; rows without a coordinate run downwards, as those of an image.
+    if y not in field.coords or _falls(field[y].attrs, y):
+        panels[0, 0].invert_yaxis()
+    for axes in panels[-1]:
+        axes.set_xlabel(named(field, x))
+    for axes in panels[:, 0]:
+        axes.set_ylabel(named(field, y))
+    figure.colorbar(mesh, ax=panels, label=with_units("departure" if around_zero else "center", field.attrs))
+    return png(figure)
+
+
+def _lines(laid: Mapping[str, xr.DataArray], colours: Colours) -> bytes:
+    """Draw profiles: upright over a vertical coordinate, otherwise as series."""
+    upright = {name: _is_vertical(field) for name, field in laid.items()}
+    figure = Figure(figsize=(7.2, 4.4 if any(upright.values()) else 3.4), layout="constrained")
+    panels = figure.subplots(1, len(laid), squeeze=False)[0]
+    for axes, (name, field) in zip(panels, laid.items(), strict=True):
+        dim = str(field.dims[1])
+        along = places(field, dim)
+        for cluster, colour in enumerate(colours):
+            line = (field.values[cluster], along) if upright[name] else (along, field.values[cluster])
+            axes.plot(*line, color=colour, label=str(cluster), linewidth=1.4)
+        _label(axes, (with_units(name, field.attrs), named(field, dim)), upright[name])
+        if upright[name] and _falls(field[dim].attrs, dim):
+            axes.invert_yaxis()
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    if len(colours) <= MAPS:
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside right upper", frameon=False, title="cluster", fontsize="small")
+    return png(figure)
+
+
+def _label(axes: Axes, names: tuple[str, str], upright: bool) -> None:
+    across, up = names if upright else names[::-1]
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+
+
+def _is_vertical(field: xr.DataArray) -> bool:
+    dim = str(field.dims[1])
+    told = field[dim].attrs
+    return bool(told.get("positive")) or told.get("axis") == "Z" or _falls(told, dim)
+
+
+def _falls(told: Mapping[Any, Any], name: str) -> bool:
+    """Tell a coordinate that counts downwards: depths, and pressures."""
+    if told.get("positive"):
+        return str(told["positive"]).lower() == "down"
+    return name.lower() in ("depth", "deptht") or str(told.get("units", "")).lower() in PRESSURE
+
+
+def _scores(fitted: Fitted) -> bytes:
+    """Draw a heat map of standard scores."""
+    spread = np.sqrt(np.where(fitted.summary.variance > 0, fitted.summary.variance, 1.0))
+    scores = (fitted.centers - fitted.summary.mean) / spread
+    k, d = scores.shape
+    figure = Figure(figsize=(7.2, float(np.clip(0.24 * k + 1.2, 2.2, 9.0))), layout="constrained")
+    axes = figure.add_subplot()
+    limit = max(1e-12, float(np.abs(scores).max()))
+    image = axes.imshow(scores, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    axes.set_ylabel("cluster")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    if d <= 24:
+        axes.set_xticks(
+            range(d), [str(f) for f in fitted.features], rotation=45 if d > 4 else 0, ha="right" if d > 4 else "center"
+        )
+    else:
+        axes.set_xlabel("feature")
+    figure.colorbar(image, ax=axes, label="standard score")
+    return png(figure)
