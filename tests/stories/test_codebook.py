@@ -33,18 +33,18 @@ from flows.job import run_fit
 from flows.loading import load_config
 from flows.terminal import terminal_watch
 
-seen, block = 0, passes._block
+seen, sums = 0, passes._Work._sums
 
-def count(source, plan, *more):
+def count(work, *block):
     global seen
     # The sample has passes of its own, over fewer blocks and no store.
-    if source.recipe is not None:
+    if work.source.recipe is not None:
         seen += 1
         if seen > int(sys.argv[2]):
             os.kill(os.getpid(), signal.SIGKILL)
-    return block(source, plan, *more)
+    return sums(work, *block)
 
-passes._block = count
+passes._Work._sums = count
 with terminal_watch(sys.stderr) as watch:
     run_fit(load_config(sys.argv[1]), watch)
 """
