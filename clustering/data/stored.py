@@ -138,6 +138,15 @@ def fetched(array: zarr.Array[Any], places: Sequence[Place]) -> NDArray[Any]:
     return np.asarray(array.oindex[tuple(runs)])
 
 
+def chunk_numbers(place: Place, unit: int) -> NDArray[np.int64]:
+    """Numbers, ascending, of the chunks of this length that hold positions along a dimension."""
+    if isinstance(place, range):
+        if place.step >= unit:
+            return np.arange(place.start, place.stop, place.step, np.int64) // unit
+        return np.arange(place[0] // unit, place[-1] // unit + 1, dtype=np.int64)
+    return np.unique(place // unit)
+
+
 def _as_slice(place: Place) -> slice | NDArray[np.int64]:
     if isinstance(place, range):
         return slice(place.start, place.stop, place.step)
