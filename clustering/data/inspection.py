@@ -139,7 +139,7 @@ def _stored_layout(source: Source, stored: Stored, reads: Reads, label_reads: Re
     absent = size = None
     if listing is not None and listing.complete:
         absent = Absent(units, listing.grid, listing.chunks).count(chunks)
-        each = listing.bytes / max(1, len(listing.chunks))
+        each = listing.size / max(1, len(listing.chunks))
         # Of a shard, only the chunks inside that hold something of the selection are fetched.
         covered = [np.minimum((c + 1) * u, n) - c * u for c, u, n in zip(chunks, units, array.shape, strict=True)]
         ratios = (surplus[d] * len(stored.places[d]) / c.sum() for d, c in zip(stored.dims, covered, strict=True))

@@ -141,10 +141,11 @@ def fetched(array: zarr.Array[Any], places: Sequence[Place]) -> NDArray[Any]:
 def chunk_numbers(place: Place, unit: int) -> NDArray[np.int64]:
     """Numbers, ascending, of the chunks of this length that hold positions along a dimension."""
     if isinstance(place, range):
-        if place.step >= unit:
-            return np.arange(place.start, place.stop, place.step, np.int64) // unit
-        return np.arange(place[0] // unit, place[-1] // unit + 1, dtype=np.int64)
-    return np.unique(place // unit)
+        if place.step < unit:
+            return np.arange(place[0] // unit, place[-1] // unit + 1)
+        place = np.asarray(place, np.int64)
+    found: NDArray[np.int64] = np.unique(place // unit)
+    return found
 
 
 def _as_slice(place: Place) -> slice | NDArray[np.int64]:

@@ -212,7 +212,7 @@ def _beside_numpy(source: Source) -> int:
     for name, stored in source.stored.items():
         if stored.fast is not stored.array:
             listing = source.listings.get(name)
-            size = 0 if listing is None else listing.bytes // max(1, len(listing.chunks))
+            size = 0 if listing is None else listing.size // max(1, len(listing.chunks))
             found.append(math.prod(stored.array.chunks) * stored.array.dtype.itemsize + size)
     return max(found)
 

@@ -25,10 +25,10 @@ from clustering.models.survey import SurveyModel
 
 READ_SECONDS = 1.0
 """How long blocks are read, in seconds; the one under way is finished."""
-LARGEST = 16 * MIB
+LARGEST = 32 * MIB
 """Decoded size of a block that is probed, unless a chunk is larger; in bytes."""
-PART = 8 * MIB
-"""Decoded size of the rows that are computed on, in bytes."""
+PART = 32 * MIB
+"""Decoded size of the rows that a thread computes on, in bytes: more than caches hold."""
 PRODUCTS = 4e9
 """About how many products are made of them."""
 BLOCKS_PER_THREAD = 4
@@ -175,12 +175,12 @@ def _computed(parts: Sequence[Source], model: Any, options: Options, wanted: Wan
         surveys = [partial(one.run, [look.statistics]) for one in inside]
         passes = [partial(one.run, [partial(model.statistics, params)]) for one in prepared]
         labels = [partial(label, one, model, params, nowhere, wanted) for one in prepared]
-        stages = [_stage(runs, inside[0].plan.cells) for runs in (surveys, passes, labels)]
+        survey, iteration, labelling = (_stage(runs, inside[0].plan.cells) for runs in (surveys, passes, labels))
         instead = None
         if begun.preparation is not None and begun.preparation.row_bytes <= parts[0].kept_row_bytes:
             instead = kept - parts[0].kept_row_bytes + begun.preparation.row_bytes
         components = None if begun.preparation is None else begun.preparation.p
-    return Computed(*stages, components, instead)
+    return Computed(survey, iteration, labelling, components, instead)
 
 
 @contextmanager
