@@ -132,15 +132,20 @@ def _time_lines(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterat
         return
     yield f"pass 0     about {duration(expected['first_seconds'])}, and the starts on a sample of the rows beside"
     now, kept, again = (duration(expected[key]) for key in ("pass_seconds", "kept_seconds", "reread_seconds"))
+    most = expected["most_passes"]
     each = f"about {now} each"
     if expected["reread_share"]:
-        read = "" if found["stored_bytes"] is None else f" of {size(found['stored_bytes'])}"
-        each += f", with {100 * expected['reread_share']:.0f} %{read} read again ({kept} if none were, {again} if all)"
-    most = expected["most_passes"]
-    total = duration(most * expected["pass_seconds"])
-    yield f"passes     {each}; {most:,} at most, {total}; compiling is not in it"
-    whole = not found["same_blocks"]
-    yield f"labels     about {duration(expected['label_seconds'])}" + (", the source read once more" if whole else "")
+        each += f" ({kept} if all rows were at hand, {again} if none were)"
+    yield f"passes     {each}; {most:,} at most, {duration(most * expected['pass_seconds'])}; compiling is not in it"
+    yield f"labels     about {duration(expected['label_seconds'])}"
+    first, label, share = expected["first_reads"], expected["label_reads"], expected["reread_share"]
+    reads = f"{first:.3g} for pass 0, {share:.2g} for each pass, {label:.2g} for the labels"
+    if found["stored_bytes"] is not None:
+        stored = found["stored_bytes"]
+        reads += f": {size((first + label) * stored)} from the store"
+        if share:
+            reads += f" and {size(share * stored)} a pass, {size((first + label + most * share) * stored)} at most"
+    yield f"reads      {reads}"
 
 
 def _along(dims: Mapping[str, int]) -> str:

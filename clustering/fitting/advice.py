@@ -73,7 +73,7 @@ def _reads(variable: VariableLayout) -> Iterator[str]:
     if variable.reads > 1:
         yield (
             f"each chunk of {name} is read {variable.reads:.2f} times in a pass, as blocks end inside chunks: "
-            "its chunks differ from those of the other variables; rechunk it like them, or raise compute.memory"
+            "store all variables in the same chunks, select positions in order, or raise compute.memory"
         )
     if variable.label_reads > 1:
         yield (

@@ -78,7 +78,8 @@ class Forecast:
     read_seconds: float
     """One read of the whole source."""
     first_seconds: float | None
-    """Pass 0; the starts that compete on the row sample are not in it."""
+    """Pass 0, and what else goes over all rows before the loop; the starts that compete on the row sample are not in
+    it."""
     kept_seconds: float | None
     """A pass, were all rows at hand."""
     reread_seconds: float | None
@@ -88,6 +89,10 @@ class Forecast:
     most_passes: int
     """Passes at most; how many it takes to converge is not known."""
     label_seconds: float | None
+    first_reads: float
+    """Reads of the source before the loop."""
+    label_reads: float
+    """Reads of the source for the labels."""
     failure: str = ""
     """Why nothing could be computed, in words."""
 
@@ -134,12 +139,17 @@ def forecast(
     needed = _memory(source, plan, seen, options, workers, int(kept), reread, memory, libraries)
     hands = min(workers.processes * workers.threads, len(plan))
     read = seen.read_seconds * found.cells / hands
-    survey = again = first = full = label = None
+    missed = reread
+    if not found.same_blocks or options.fraction < 1.0:
+        # Other blocks than those that are kept.
+        missed = (found.label_stored_bytes or 1) / (found.stored_bytes or found.label_stored_bytes or 1)
+    begin = again = first = full = label = None
+    before = 1.0
     if computed is not None:
-        survey = read + computed.survey.seconds * drawn / hands
         first = computed.iteration.seconds * drawn / hands
         again, full = first + reread * read, first + read
-        missed = reread if found.same_blocks and options.fraction == 1.0 else 1.0
+        begin = read + computed.survey.seconds * drawn / hands + computed.start_passes * again
+        before += computed.start_passes * reread
         label = computed.label.seconds * rows / hands + missed * read
     return Forecast(
         probed_blocks=seen.blocks,
@@ -152,12 +162,14 @@ def forecast(
         memory=needed,
         memory_bytes=needed.total,
         read_seconds=read,
-        first_seconds=survey,
+        first_seconds=begin,
         kept_seconds=first,
         reread_seconds=full,
         pass_seconds=again,
         most_passes=options.rule.max_iterations,
         label_seconds=label,
+        first_reads=before,
+        label_reads=missed,
         failure=seen.failure,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -21,7 +21,8 @@ from clustering.execution.engine import connect
 from clustering.execution.passes import Rounds, rounds
 from clustering.fitting.labelling import LabelStatistics, Wanted, label, nowhere
 from clustering.fitting.start import Begun, Options, begin
-from clustering.models.survey import SurveyModel
+from clustering.models.mixture import GaussianMixture
+from clustering.models.survey import WIDEST_COVARIANCE, SurveyModel
 
 READ_SECONDS = 1.0
 """How long blocks are read, in seconds; the one under way is finished."""
@@ -58,6 +59,8 @@ class Computed:
     """Features of prepared rows; None where nothing is prepared."""
     kept_row_bytes: float | None
     """Size of a row as it is kept, if prepared rows are kept; in bytes."""
+    start_passes: int = 0
+    """Passes over all rows between pass 0 and the loop."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,8 @@ def probe(source: Source, plan: Plan, model: Any, options: Options, wanted: Want
     computed, failure = None, "all cells that were probed are masked"
     if rows:
         fullest = [block for block, *_ in sorted(found, key=lambda f: -f[1])]
-        products = PRODUCTS / (_products(model) * source.n_features)
-        parts = [part_of(source, fullest[i % len(fullest)], int(products)) for i in range(threads)]
+        most = int(PRODUCTS / _products(model, source.n_features))
+        parts = [part_of(source, fullest[i % len(fullest)], most) for i in range(threads)]
         try:
             computed = _computed(parts, model, options, wanted, kept)
         except DataError as error:
@@ -180,7 +183,9 @@ def _computed(parts: Sequence[Source], model: Any, options: Options, wanted: Wan
         if begun.preparation is not None and begun.preparation.row_bytes <= parts[0].kept_row_bytes:
             instead = kept - parts[0].kept_row_bytes + begun.preparation.row_bytes
         components = None if begun.preparation is None else begun.preparation.p
-    return Computed(survey, iteration, labelling, components, instead)
+        known = isinstance(options.init, str) and options.init == "labels"
+        first = isinstance(model, GaussianMixture) and not isinstance(options.init, Mapping)
+    return Computed(survey, iteration, labelling, components, instead, int(known) + int(first))
 
 
 @contextmanager
@@ -191,9 +196,9 @@ def _at_hand(part: Source, engine: Any) -> Iterator[Rounds]:
 
 
 def _stage(runs: Sequence[Callable[[], Any]], cells: int) -> Stage:
-    """Carry out a pass on each part: once to have all at hand, then once more for the memory, then all for the time."""
-    for run in runs:
-        run()
+    """Carry out a pass on each part: to have all compiled and at hand, then for the memory, then for the time."""
+    runs[0]()
+    _together(runs)
     with _traced() as peak:
         made = runs[0]()
         work = peak()
@@ -211,16 +216,16 @@ def _timed(run: Callable[[], Any], times: list[tuple[float, int]]) -> None:
     times.append((time.perf_counter() - began, rows))
 
 
-def _together(functions: Sequence[Callable[[], None]]) -> None:
+def _together(functions: Sequence[Callable[[], Any]]) -> None:
     with ThreadPoolExecutor(len(functions)) as pool:
         for done in [pool.submit(function) for function in functions]:
             done.result()
 
 
-def _products(model: Any) -> float:
-    """Products for each feature of a row, about."""
-    shape = getattr(model, "covariance", getattr(model, "divergence", ""))
-    return float(model.k * (32 if shape in ("full", "tied", "mahalanobis") else 1))
+def _products(model: Any, d: int) -> int:
+    """Products for each row, about: of the model, or of the covariance in pass 0."""
+    matrices = getattr(model, "covariance", "") in ("full", "tied")
+    return max(d * int(model.k) * (d if matrices else 1), d * d if d <= WIDEST_COVARIANCE else d)
 
 
 def held(statistics: Any) -> int:

@@ -31,9 +31,9 @@ def small(path: Path, chunks: tuple[int, int] = (8, 4), **options: Any) -> Sourc
 
 
 def two_chunkings(path: Path) -> Source:
-    values = np.random.default_rng(0).standard_normal((12, 2))
+    values = np.random.default_rng(0).standard_normal((34, 2))
     dataset = xr.Dataset(dict.fromkeys(("a", "b"), (("x", "y"), values)))
-    encoding = {"a": {"chunks": (4, 2)}, "b": {"chunks": (6, 2)}}
+    encoding = {"a": {"chunks": (5, 2)}, "b": {"chunks": (17, 2)}}
     dataset.to_zarr(path / "s", zarr_format=3, consolidated=False, encoding=encoding)
     return open_source(path / "s", variables=["a", "b"])
 
