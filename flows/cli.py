@@ -142,7 +142,7 @@ def inspect(config: str, *, set_: Overrides = None, json_: AsJson = False) -> No
     config
         YAML file of the job.
     """
-    from flows.inspection import inspect_job, inspection_lines
+    from flows.inspect import inspect_job, inspection_lines
     from flows.loading import load_config
 
     found = inspect_job(load_config(config, set_ or ()))

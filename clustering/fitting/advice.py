@@ -51,7 +51,7 @@ def advise(
         yield from _surplus(variable, expected)
         if variable.not_rust is not None and large:
             yield f"variable {variable.name!r} is decoded by zarr, not in Rust: {variable.not_rust}"
-    if not found.same_blocks and all(v.label_reads <= 1 for v in found.variables):
+    if not found.same_blocks and all(v.label_reads <= v.reads for v in found.variables):
         yield (
             "the selection starts inside a chunk: the labelling pass has other blocks than the passes, and reads the "
             "source once more; select along chunk edges to avoid it"
@@ -75,7 +75,7 @@ def _reads(variable: VariableLayout) -> Iterator[str]:
             f"each chunk of {name} is read {variable.reads:.2f} times in a pass, as blocks end inside chunks: "
             "store all variables in the same chunks, select positions in order, or raise compute.memory"
         )
-    if variable.label_reads > 1:
+    if variable.label_reads > variable.reads:
         yield (
             f"each chunk of {name} is read {variable.label_reads:.2f} times in the labelling pass, as the selection "
             "starts inside a chunk: select along chunk edges, or raise compute.memory for larger blocks"
