@@ -26,6 +26,8 @@ from clustering.models.survey import WIDEST_COVARIANCE, SurveyModel
 
 READ_SECONDS = 1.0
 """How long blocks are read, in seconds; the one under way is finished."""
+STAGE_SECONDS = 0.3
+"""How long each kind of pass is carried out: a shorter burst would not feel what else the machine does; in seconds."""
 LARGEST = 32 * MIB
 """Decoded size of a block that is probed, unless a chunk is larger; in bytes."""
 PART = 32 * MIB
@@ -210,10 +212,12 @@ def _stage(runs: Sequence[Callable[[], Any]], cells: int) -> Stage:
 
 
 def _timed(run: Callable[[], Any], times: list[tuple[float, int]]) -> None:
-    began = time.perf_counter()
-    (made,) = run().statistics
-    rows = int(made.rows.sum()) if isinstance(made, LabelStatistics) else made.count
-    times.append((time.perf_counter() - began, rows))
+    rows, began, seconds = 0, time.perf_counter(), 0.0
+    while seconds < STAGE_SECONDS:
+        (made,) = run().statistics
+        rows += int(made.rows.sum()) if isinstance(made, LabelStatistics) else made.count
+        seconds = time.perf_counter() - began
+    times.append((seconds, rows))
 
 
 def _together(functions: Sequence[Callable[[], Any]]) -> None:
