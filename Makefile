@@ -67,6 +67,7 @@ test-lowest:
 bench: $(READY)
 	$(BIN)/python -m benchmarks.kernels
 	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.inspect
 
 # --- upkeep ----------------------------------------------------------------------------------------------------------
 

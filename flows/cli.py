@@ -142,25 +142,14 @@ def inspect(config: str, *, set_: Overrides = None, json_: AsJson = False) -> No
     config
         YAML file of the job.
     """
-    from dataclasses import asdict
-
-    from clustering.data.inspection import inspect_source
-    from clustering.data.preparation import room
-    from clustering.execution.engine import default_workers
-    from flows.config import PreprocessConfig
-    from flows.credentials import open_configured
+    from flows.inspect import inspect_job, inspection_lines
     from flows.loading import load_config
-    from flows.tables import inspection_lines
 
-    job = load_config(config, set_ or ())
-    source = open_configured(job.source)
-    within = room(source, job.memory_bytes, job.preprocess != PreprocessConfig())
-    plan = source.plan(block_bytes=job.block_bytes, memory=within)
-    found = inspect_source(source, plan, threads=job.compute.workers or default_workers(), memory=job.memory_bytes)
+    found = inspect_job(load_config(config, set_ or ()))
     for line in inspection_lines(found):
         _say(line)
     if json_:
-        print(json.dumps(asdict(found)))
+        print(json.dumps(found))
 
 
 @app.command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from clustering.data.addresses import shown
@@ -10,7 +11,7 @@ from clustering.data.codecs import unchecked
 from clustering.data.plan import Plan
 from clustering.data.preparation import room
 from clustering.data.source import Source
-from clustering.errors import ConfigError, OutputError
+from clustering.errors import ClusteringError, ConfigError, OutputError
 from clustering.fitting import start as starting
 from clustering.fitting.features import check_features
 from clustering.fitting.fitted import Fitted
@@ -59,8 +60,27 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
     ClusteringError
         For anything the config names that is not there or does not fit.
     """
-    output = Output(config.output.store)
-    output.check()
+    Output(config.output.store).check()
+    job = described(config, model)
+    refuse_finished(job)
+    source = job.source
+    for caution in source.cautions:
+        watch.warn(caution)
+    shape = " × ".join(f"{d} {n:,}" for d, n in zip(source.sample_dims, source.shape, strict=True))
+    watch.say(f"source {shown(config.source.store)}: {shape}; {source.n_features:,} features; {len(job.plan):,} blocks")
+    for remark in job.remarks:
+        watch.say(remark)
+    return job
+
+
+def described(config: JobConfig, model: Fitted | None = None) -> Job:
+    """Open the source and check what the config wishes, whatever stands in the output.
+
+    Raises
+    ------
+    ClusteringError
+        For anything the config names that is not there or does not fit.
+    """
     source = open_configured(config.source)
     if model is not None:
         check_features(source, model)
@@ -80,15 +100,19 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
     within = room(source, config.memory_bytes, bool(wish.asked) if model is None else model.preparation is not None)
     plan = source.plan(block_bytes=config.block_bytes, memory=within)
     remarks = (*wanted.remarks(fitted_model.k), *_integrity(source))
-    job = Job(config, source, plan, output, identity, options, fitted_model, model, wanted, remarks)
-    refuse_finished(job)
-    for caution in source.cautions:
-        watch.warn(caution)
-    shape = " × ".join(f"{d} {n:,}" for d, n in zip(source.sample_dims, source.shape, strict=True))
-    watch.say(f"source {shown(config.source.store)}: {shape}; {source.n_features:,} features; {len(plan):,} blocks")
-    for remark in remarks:
-        watch.say(remark)
-    return job
+    output = Output(config.output.store)
+    return Job(config, source, plan, output, identity, options, fitted_model, model, wanted, remarks)
+
+
+def faults(job: Job) -> tuple[str, ...]:
+    """Say why the job would stop as soon as it is run, as things stand in its output."""
+    found = []
+    for check in (job.output.check, partial(refuse_finished, job)):
+        try:
+            check()
+        except ClusteringError as error:
+            found.append(str(error))
+    return tuple(found)
 
 
 def _integrity(source: Source) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from clustering.data.inspection import Inspection
 from flows.watch import duration
 
 
@@ -17,30 +16,6 @@ def size(n: float) -> str:
             return f"{n:,.0f} {unit}" if unit == "B" else f"{n:,.1f} {unit}"
         n /= 1024
     return f"{n:,.1f} TiB"
-
-
-def _times(lengths: Any) -> str:
-    return " × ".join(f"{n:,}" for n in lengths) or "1"
-
-
-def inspection_lines(found: Inspection) -> Iterator[str]:
-    """Lay out an inspection."""
-    for v in found.variables:
-        dims = ", ".join(f"{d} {n:,}" for d, n in zip(v.dims, v.shape, strict=True))
-        stored = f"chunks {_times(v.chunks)}" if v.chunks else "in memory"
-        if v.shards:
-            stored += f", shards {_times(v.shards)}"
-        yield f"variable   {v.name} ({dims}) {v.dtype}, {stored}"
-    yield f"samples    {', '.join(f'{d} {n:,}' for d, n in found.sample_dims.items())}: {found.cells:,} cells"
-    along = ", ".join(f"{d} {n:,}" for d, n in found.feature_dims.items()) or "one per variable"
-    yield f"features   {found.n_features:,} ({along}), {size(found.row_bytes)} a row"
-    yield f"masked     about {100 * found.masked_share:.1f} % (of {found.probed_blocks} blocks read for a probe)"
-    yield f"blocks     {found.n_blocks:,} of {_times(found.block_shape)}, {size(found.block_bytes)} decoded"
-    yield f"one read   {size(found.pass_bytes)} decoded, about {duration(found.seconds_per_read)}"
-    yield f"in memory  {100 * found.resident_share:.0f} % of the rows stay between passes"
-    yield f"memory     about {size(found.memory_bytes)} a worker"
-    for advice in found.advice:
-        yield f"advice     {advice}"
 
 
 def summary_lines(record: Mapping[str, Any]) -> Iterator[str]:

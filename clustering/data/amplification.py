@@ -10,7 +10,7 @@ import numpy as np
 from clustering.data.listing import unit_of
 from clustering.data.plan import Axis, Plan
 from clustering.data.source import Source
-from clustering.data.stored import Place
+from clustering.data.stored import Place, Stored
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,19 @@ class Reads:
         return self.reads / self.chunks
 
 
-def reads_of(source: Source, plan: Plan) -> tuple[Reads, ...]:
-    """Count the chunks that a pass reads of each stored variable. Arithmetic on the plan: no I/O."""
+def reads_of(source: Source, plan: Plan, *, inner: bool = False) -> tuple[Reads, ...]:
+    """Count the chunks that a pass reads of each stored variable. Arithmetic on the plan: no I/O.
+
+    Parameters
+    ----------
+    inner
+        Where there are shards, count the chunks inside them, which are what is fetched and decoded, not the shards.
+    """
     found = []
     for name, stored in source.stored.items():
         reads = chunks = 1
-        for dim, unit in zip(stored.dims, unit_of(stored.array), strict=True):
+        units = stored.array.chunks if inner else unit_of(stored.array)
+        for dim, unit in zip(stored.dims, units, strict=True):
             place = stored.places[dim]
             reads_here = chunks_here = _distinct(place, unit)
             if dim in source.sample_dims:
@@ -43,6 +50,18 @@ def reads_of(source: Source, plan: Plan) -> tuple[Reads, ...]:
             reads, chunks = reads * reads_here, chunks * chunks_here
         found.append(Reads(name, chunks, reads))
     return tuple(found)
+
+
+def surplus_of(stored: Stored) -> dict[str, float]:
+    """Tell, for each dimension, how many values its chunks hold for each one that is selected, 1 or more."""
+    found = {}
+    for dim, unit, length in zip(stored.dims, stored.array.chunks, stored.array.shape, strict=True):
+        place = stored.places[dim]
+        held = _distinct(place, unit) * unit
+        last = place[-1] // unit
+        held -= max(0, int(last + 1) * unit - length)
+        found[dim] = held / len(place)
+    return found
 
 
 def _distinct(place: Place, unit: int) -> int:

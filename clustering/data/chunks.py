@@ -16,7 +16,7 @@ from clustering.data.opening import Opened
 from clustering.data.pipeline import accelerated
 from clustering.data.policies import DECODERS, Missing, MissingChunks, OnBadChunk
 from clustering.data.present import without_absent
-from clustering.data.stored import Place, Stored
+from clustering.data.stored import Place, Stored, chunk_numbers
 from clustering.errors import ConfigError, DataError, SourceError, nearest
 
 
@@ -114,7 +114,7 @@ def _never_written(
             "that were never written cannot be told; set source.missing_chunks to fill, or copy the store"
         )
     absent = Absent(unit_of(array), listing.grid, listing.chunks)
-    chunks = [np.unique(np.asarray(p, np.int64) // u) for p, u in zip(places.values(), absent.unit, strict=True)]
+    chunks = [chunk_numbers(place, unit) for place, unit in zip(places.values(), absent.unit, strict=True)]
     count = absent.count(chunks)
     if not count:
         return None, []

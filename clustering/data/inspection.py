@@ -1,38 +1,66 @@
-"""What a job would do, told before anything is spent."""
+"""What is known of a source and of the passes over it before anything is read: layout, bytes and reads, exactly."""
 
 from __future__ import annotations
 
 import math
-import resource
-import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clustering.data.plan import MIB, Plan
-from clustering.data.source import Source
+import numpy as np
+import zarr
 
-PROBE_SECONDS = 2.0
-"""How long blocks are read for the estimates, in seconds."""
-PROBES = 8
-_IN_FLIGHT = 4
-"""Copies of a block at work in a thread at most: encoded, decoded, gathered, with masked rows dropped."""
+from clustering.data.amplification import Reads, reads_of, surplus_of
+from clustering.data.codecs import checksummed
+from clustering.data.listing import Absent, unit_of
+from clustering.data.pipeline import is_accelerated, rust
+from clustering.data.plan import Plan
+from clustering.data.source import Source
+from clustering.data.stored import Stored, chunk_numbers
 
 
 @dataclass(frozen=True)
 class VariableLayout:
-    """How one variable is stored."""
+    """How one variable is stored, and what of it a pass reads."""
 
     name: str
     dims: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
+    """As decoded."""
+    stored_dtype: str
+    """As stored."""
     chunks: tuple[int, ...] | None
     shards: tuple[int, ...] | None
+    codecs: tuple[str, ...] = ()
+    decoder: str = "none"
+    """What decodes chunks: ``zarrs`` (in Rust), ``zarr``, ``xarray``; ``none`` for data held in memory."""
+    not_rust: str | None = None
+    """Why chunks are not decoded in Rust although `zarrs` is installed, in words; None where they are."""
+    checksums: bool | None = None
+    """Whether every chunk has one; None for data held in memory."""
+    read_chunks: int | None = None
+    """Chunks, or shards, that hold what is selected."""
+    absent_chunks: int | None = None
+    """How many of them were never written; None where the store cannot list."""
+    stored_bytes: int | None = None
+    """Size as stored of the chunks that one pass reads, in bytes; in proportion where a part is selected."""
+    surplus: Mapping[str, float] | None = None
+    """For each dimension how many values are decoded for each one that is selected."""
+    reads: float = 1.0
+    """How often a pass reads each chunk, on average."""
+    label_reads: float = 1.0
+    """How often the labelling pass does."""
+
+    @property
+    def surplus_factor(self) -> float:
+        """Values decoded for each one that is selected."""
+        return math.prod((self.surplus or {}).values())
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """Layout, plan and estimates."""
+    """Layout, plan and bytes."""
 
     variables: tuple[VariableLayout, ...]
     sample_dims: dict[str, int]
@@ -42,107 +70,138 @@ class Inspection:
     n_features: int
     row_bytes: int
     """Decoded size of a row, in bytes."""
+    kept_row_bytes: int
+    """Size of a row as it is kept between passes where it is not prepared, in bytes."""
     pass_bytes: int
     """Decoded size of all rows, in bytes: what one read of the source makes."""
+    stored_bytes: int | None
+    """Size as stored of what one read takes from the store, in bytes; None where that is not known."""
+    label_stored_bytes: int | None
+    """The same of the labelling pass."""
     n_blocks: int
     block_shape: tuple[int, ...]
     block_bytes: int
-    probed_blocks: int
-    masked_share: float
-    """Share of masked cells in the blocks probed."""
-    seconds_per_read: float
-    """Estimated time of one read of the source on all threads, in seconds."""
-    resident_share: float
-    """Share of the decoded rows that stays in memory between passes."""
-    memory_bytes: int
-    """Estimated memory of a worker, the libraries themselves included, in bytes."""
-    advice: tuple[str, ...]
+    """Decoded size of the largest block, in bytes."""
+    label_blocks: int
+    """Blocks of the labelling pass."""
+    same_blocks: bool
+    """Whether the labelling pass has the same blocks as the others, so that rows that are kept serve it too."""
 
 
-def inspect_source(source: Source, plan: Plan, *, threads: int, memory: int) -> Inspection:
-    """Look at a source and estimate what its passes cost. Reads a few blocks spread over the plan.
+def inspect_source(source: Source, plan: Plan, label_plan: Plan | None = None) -> Inspection:
+    """Say what passes over a source read. Arithmetic on metadata and listings: no values are read.
 
     Parameters
     ----------
-    threads
-        Blocks read at once.
-    memory
-        Memory budget of a worker, in bytes.
+    plan
+        Of the passes.
+    label_plan
+        Of the labelling pass; that of the passes where None.
     """
-    n = len(plan)
-    cells = kept = used = 0
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    started = time.perf_counter()
-    # Ends and middle first, so that even one or two probes see different parts of the grid.
-    order = dict.fromkeys(int(n * f) for f in (0.5, 0.0, 0.999, 0.25, 0.75, 0.125, 0.625, 0.875))
-    read_bytes = 0
-    for index in list(order)[:PROBES]:
-        block = plan.block(min(index, n - 1))
-        rows = source.read(block)
-        cells += math.prod(block.shape)
-        read_bytes += math.prod(block.shape) * plan.row_bytes
-        kept += len(rows)
-        used += 1
-        if time.perf_counter() - started > PROBE_SECONDS:
-            break
-    seconds = time.perf_counter() - started
-    pass_bytes = plan.cells * plan.row_bytes
-    share = 1 - kept / cells
-    resident = min(1.0, (memory // 2) / max(1, int(pass_bytes * (1 - share))))
-    needed = base + int(min(memory // 2, pass_bytes * (1 - share))) + _IN_FLIGHT * threads * plan.block_bytes
+    label_plan = plan if label_plan is None else label_plan
+    reads = {found.variable: found for found in reads_of(source, plan, inner=True)}
+    label_reads = {found.variable: found for found in reads_of(source, label_plan, inner=True)}
+    variables = tuple(
+        _stored_layout(source, stored, reads[name], label_reads[name])
+        if (stored := source.stored.get(name)) is not None
+        else _other_layout(source, name)
+        for name in source.variables
+    )
+    sizes = [v.stored_bytes for v in variables]
+    known = [size for size in sizes if size is not None]
+    whole = len(known) == len(sizes)
+    label_bytes = sum(round((v.stored_bytes or 0) / v.reads * v.label_reads) for v in variables)
     return Inspection(
-        variables=tuple(_layout(source, name) for name in source.variables),
+        variables=variables,
         sample_dims=dict(zip(source.sample_dims, source.shape, strict=True)),
         feature_dims={d: source.dataset.sizes[d] for d in source.feature_dims},
         cells=plan.cells,
         n_features=source.n_features,
         row_bytes=plan.row_bytes,
-        pass_bytes=pass_bytes,
-        n_blocks=n,
-        block_shape=plan.block(0).shape,
+        kept_row_bytes=source.kept_row_bytes,
+        pass_bytes=plan.cells * plan.row_bytes,
+        stored_bytes=sum(known) if whole else None,
+        label_stored_bytes=label_bytes if whole else None,
+        n_blocks=len(plan),
+        block_shape=plan.longest,
         block_bytes=plan.block_bytes,
-        probed_blocks=used,
-        masked_share=share,
-        seconds_per_read=seconds * pass_bytes / max(1, read_bytes) / min(threads, n),
-        resident_share=resident,
-        memory_bytes=needed,
-        advice=tuple(_advice(source, plan, threads, memory, share, resident)),
+        label_blocks=len(label_plan),
+        same_blocks=label_plan == plan,
     )
 
 
-def _layout(source: Source, name: str) -> VariableLayout:
+def _stored_layout(source: Source, stored: Stored, reads: Reads, label_reads: Reads) -> VariableLayout:
+    array, listing = stored.array, source.listings.get(stored.name)
+    units = unit_of(array)
+    surplus = surplus_of(stored)
+    chunks = [chunk_numbers(stored.places[d], u) for d, u in zip(stored.dims, units, strict=True)]
+    count = math.prod(map(len, chunks))
+    absent = size = None
+    if listing is not None and listing.complete:
+        absent = Absent(units, listing.grid, listing.chunks).count(chunks)
+        each = listing.size / max(1, len(listing.chunks))
+        # Of a shard, only the chunks inside that hold something of the selection are fetched.
+        covered = [np.minimum((c + 1) * u, n) - c * u for c, u, n in zip(chunks, units, array.shape, strict=True)]
+        ratios = (surplus[d] * len(stored.places[d]) / c.sum() for d, c in zip(stored.dims, covered, strict=True))
+        size = round((count - absent) * each * math.prod(ratios) * reads.amplification)
+    metadata = array.metadata.to_dict()
+    fast = is_accelerated(stored.fast)
+    return VariableLayout(
+        name=stored.name,
+        dims=stored.dims,
+        shape=tuple(len(stored.places[d]) for d in stored.dims),
+        dtype=str(stored.decoding.dtype),
+        stored_dtype=str(stored.decoding.stored),
+        chunks=tuple(array.chunks),
+        shards=None if array.shards is None else tuple(array.shards),
+        codecs=_codecs(metadata),
+        decoder="zarrs" if fast else "zarr",
+        not_rust=None if fast or rust() is None else _why_not(array),
+        checksums=checksummed(metadata),
+        read_chunks=count,
+        absent_chunks=absent,
+        stored_bytes=size,
+        surplus=surplus,
+        reads=reads.amplification,
+        label_reads=label_reads.amplification,
+    )
+
+
+def _other_layout(source: Source, name: str) -> VariableLayout:
+    """Of a variable that xarray decodes, or that is held in memory."""
     variable = source.dataset[name].variable
     chunks, shards = variable.encoding.get("chunks"), variable.encoding.get("shards")
     return VariableLayout(
-        name, tuple(map(str, variable.dims)), variable.shape, str(variable.dtype), chunks or None, shards or None
+        name,
+        tuple(map(str, variable.dims)),
+        variable.shape,
+        str(variable.dtype),
+        str(variable.encoding.get("dtype", variable.dtype)),
+        chunks or None,
+        shards or None,
+        decoder="xarray" if chunks else "none",
     )
 
 
-def _advice(source: Source, plan: Plan, threads: int, memory: int, share: float, resident: float) -> Any:
-    yield from source.cautions
-    chunk_bytes = math.prod(axis.longest(1) for axis in source.axes) * plan.row_bytes
-    if plan.block_bytes > memory // 2:
-        yield (
-            f"one chunk of samples with all its features takes {plan.block_bytes / MIB:,.0f} MiB decoded, over half of "
-            "compute.memory: raise compute.memory, or store smaller chunks along the sample dimensions"
-        )
-    stored = any(source.dataset[name].variable.encoding.get("chunks") for name in source.variables)
-    if stored and chunk_bytes < 64 * 1024 and plan.cells * plan.row_bytes > 64 * MIB:
-        yield (
-            f"chunks of {chunk_bytes / 1024:,.0f} KiB are small: reading spends its time on opening them; "
-            "store chunks of 1 to 64 MiB, or use shards"
-        )
-    if len(plan) < threads and plan.cells * plan.row_bytes > 64 * MIB:
-        yield f"{len(plan)} block(s) keep {threads} threads waiting: store smaller chunks along the sample dimensions"
-    if any(axis.start for axis in source.axes):
-        yield (
-            "the selection starts inside a chunk: the labelling pass reads the source once more and decodes chunks at "
-            "block edges twice; select along chunk edges to avoid it"
-        )
-    if resident < 1:
-        yield (
-            f"{int(100 * resident)} % of the decoded rows stay in memory; the others are read again in every pass: "
-            "raise compute.memory, or set compute.scratch to a folder on a local disk"
-        )
-    if share == 1:
-        yield "every cell probed is masked: check source.mask, source.select and the fill values"
+def _why_not(array: zarr.Array[Any]) -> str:
+    store = type(array.store_path.store).__name__
+    return "one of its codecs is not known there" if store == "LocalStore" else f"data in a {store} read faster so"
+
+
+def _codecs(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the codecs, in the order of writing; those inside shards where there are shards."""
+    if metadata.get("zarr_format") == 2:
+        found = [*(metadata.get("filters") or ()), metadata.get("compressor")]
+        return tuple(str(codec["id"]) for codec in found if codec)
+    return tuple(_named(metadata.get("codecs") or ()))
+
+
+def _named(codecs: Sequence[Any]) -> list[str]:
+    names: list[str] = []
+    for codec in codecs:
+        name, options = (codec, {}) if isinstance(codec, str) else (codec["name"], codec.get("configuration") or {})
+        if name == "sharding_indexed":
+            names += _named(options.get("codecs") or ())
+        elif name != "bytes":
+            names.append(name.removeprefix("numcodecs."))
+    return names

@@ -32,6 +32,8 @@ class Listing(NamedTuple):
     """What changes when a chunk is written anew ``(t,)``: digests of size and time, or of the store's own tag."""
     complete: bool = True
     """False where the store cannot list: nothing is known of the chunks."""
+    size: int = 0
+    """Size of all chunks that are there, as stored, in bytes."""
 
     @property
     def digest(self) -> bytes:
@@ -61,7 +63,7 @@ def listed(array: zarr.Array[Any]) -> Listing:
     """List the keys of an array."""
     grid = tuple(-(-n // c) for n, c in zip(array.shape, unit_of(array), strict=True))
     metadata = json.dumps(array.metadata.to_dict(), default=str, sort_keys=True)
-    found, versions = [], []
+    found, versions, total = [], [], 0
     path = array.path
     entries = stores.entries(array.store_path.store, path)
     if entries is None:
@@ -72,9 +74,10 @@ def listed(array: zarr.Array[Any]) -> Listing:
         if place is not None:
             found.append(int(np.ravel_multi_index(place, grid)) if grid else 0)
             versions.append(int.from_bytes(hashlib.blake2b(version, digest_size=8).digest(), "little"))
+            total += entry.size
     chunks = np.array(found, np.int64)
     order = np.argsort(chunks, kind="stable")
-    return Listing(metadata, grid, chunks[order], np.array(versions, np.uint64)[order])
+    return Listing(metadata, grid, chunks[order], np.array(versions, np.uint64)[order], size=total)
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,7 +79,7 @@ class Stored:
             try:
                 # What decodes faster calls every fault one of the disk; zarr's own decoding tells them apart below.
                 with nullcontext() if self.fast is not self.array else told(self.where):
-                    values = fetched(self.fast, places) if lost is None else _there(self.fast, places, lost)
+                    values = fetched(self.fast, places)
             except ClusteringError:
                 raise
             except Exception:
@@ -135,13 +135,14 @@ def fetched(array: zarr.Array[Any], places: Sequence[Place]) -> NDArray[Any]:
     return np.asarray(array.oindex[tuple(runs)])
 
 
-def _there(array: zarr.Array[Any], places: Sequence[Place], lost: NDArray[np.bool_]) -> NDArray[Any]:
-    """Read positions of an array, but for those along a dimension where all is lost: zeros stand there."""
-    axes = range(lost.ndim)
-    there = [np.flatnonzero(~lost.all(axis=tuple(other for other in axes if other != axis))) for axis in axes]
-    values = np.zeros(lost.shape, array.dtype)
-    values[np.ix_(*there)] = fetched(array, [np.asarray(p, np.int64)[t] for p, t in zip(places, there, strict=True)])
-    return values
+def chunk_numbers(place: Place, unit: int) -> NDArray[np.int64]:
+    """Numbers, ascending, of the chunks of this length that hold positions along a dimension."""
+    if isinstance(place, range):
+        if place.step < unit:
+            return np.arange(place[0] // unit, place[-1] // unit + 1)
+        place = np.asarray(place, np.int64)
+    found: NDArray[np.int64] = np.unique(place // unit)
+    return found
 
 
 def _as_slice(place: Place) -> slice | NDArray[np.int64]:

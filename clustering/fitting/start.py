@@ -215,13 +215,17 @@ def check_combination(source: Source, model: Any, options: Options) -> None:
             )
 
 
+def sample_limit(source: Source, options: Options, memory: int) -> int:
+    """Rows of the sample at most, for a budget of a worker in bytes."""
+    # Prepared rows of the sample are in double precision.
+    row_bytes = max(source.row_bytes, 8 * source.n_features if options.preprocess.asked else 1)
+    return min(options.sample_rows, memory // _SAMPLE_SHARE // row_bytes)
+
+
 def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[Survey, Passed]:
     """Make pass 0 and check that k clusters can be found."""
     k, d, wish = model.k, rounds.source.n_features, options.preprocess
-    # Prepared rows of the sample are in double precision.
-    row_bytes = max(rounds.source.row_bytes, 8 * d if wish.asked else 1)
-    fitting = max(k, memory // _SAMPLE_SHARE // row_bytes)
-    m = min(options.sample_rows, fitting)
+    m = min(options.sample_rows, max(k, sample_limit(rounds.source, options, memory)))
     even = rounds.source.weights is None and rounds.source.mask is None
     floor = priority_floor(int(rounds.plan.cells * options.fraction), m) if even else 0.0
     # Before the mean is taken off, nothing tells whether a divergence is defined.

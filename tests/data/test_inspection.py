@@ -1,9 +1,8 @@
-"""Inspection tells the truth about the source and the plan, and advises where it should."""
+"""Inspection tells the truth about the source and the plan: layout, bytes and reads, to the last one."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,164 +10,192 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
+from clustering.data import pipeline
 from clustering.data.access import open_source
-from clustering.data.inspection import Inspection, inspect_source
+from clustering.data.inspection import Inspection, VariableLayout, inspect_source
 from clustering.data.plan import MIB
 from clustering.data.source import Source
 
 
-def inspect(
-    source: Source, *, memory: int = 2048 * MIB, threads: int = 1, block_bytes: int | None = None
-) -> Inspection:
-    plan = source.plan(block_bytes=block_bytes, memory=memory)
-    return inspect_source(source, plan, threads=threads, memory=memory)
+def inspect(source: Source, **options: Any) -> Inspection:
+    return inspect_source(source, source.plan(**options), source.plan(**options, whole_chunks=False))
+
+
+def stored_size(path: Path) -> int:
+    """Bytes of all chunks under a folder."""
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file() and not p.name.startswith(("zarr.json", ".z")))
+
+
+def grid(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], **options: Any) -> Path:
+    """An array of random numbers, all chunks alike in size as nothing compresses them."""
+    array = zarr.create_array(path, shape=shape, chunks=chunks, dtype="f4", compressors=None, **options)
+    array[...] = np.random.default_rng(0).standard_normal(shape, np.float32)
+    return path
 
 
 def test_numbers_are_those_of_the_source_and_the_plan(field_store: Path) -> None:
     source = open_source(field_store, variables=["t", "q"], feature_dims=["lon"], isel={"time": {"start": 5}})
     plan = source.plan(block_bytes=1)
-    found = inspect_source(source, plan, threads=2, memory=MIB)
+    found = inspect_source(source, plan)
     assert (found.sample_dims, found.feature_dims) == ({"time": 7, "lat": 9}, {"lon": 10})
     assert (found.cells, found.n_features) == (63, 20)
-    assert (found.row_bytes, found.pass_bytes) == (80, 63 * 80)
+    assert (found.row_bytes, found.kept_row_bytes, found.pass_bytes) == (80, 80, 63 * 80)
     assert (found.n_blocks, found.block_shape, found.block_bytes) == (len(plan), (5, 4), 5 * 4 * 80)
     assert found.n_blocks == 2 * 3
+    assert found.same_blocks
+
+
+def test_nothing_is_read(field_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_source(field_store, variables=["t", "q"])
+    monkeypatch.delattr(Source, "read")
+    assert inspect(source).n_features == 180
 
 
 def test_the_layout_of_each_variable_is_told(tmp_path: Path) -> None:
-    dataset = xr.Dataset({n: (("row", "feature"), np.zeros((8, 6), "f4")) for n in ("plain", "sharded")})
+    dataset = xr.Dataset({n: (("row", "feature"), np.zeros((8, 6), "f4") + 1) for n in ("plain", "sharded")})
     encoding = {"plain": {"chunks": (4, 6)}, "sharded": {"chunks": (2, 3), "shards": (4, 6)}}
     dataset.to_zarr(tmp_path / "s", consolidated=False, zarr_format=3, encoding=encoding)
     found = inspect(open_source(tmp_path / "s", variables=["sharded", "plain"])).variables
-    assert [(v.name, v.dims, v.shape, v.dtype, v.chunks, v.shards) for v in found] == [
-        ("sharded", ("row", "feature"), (8, 6), "float32", (2, 3), (4, 6)),
-        ("plain", ("row", "feature"), (8, 6), "float32", (4, 6), None),
+    assert [(v.name, v.dims, v.shape, v.dtype, v.chunks, v.shards, v.read_chunks) for v in found] == [
+        ("sharded", ("row", "feature"), (8, 6), "float32", (2, 3), (4, 6), 2),
+        ("plain", ("row", "feature"), (8, 6), "float32", (4, 6), None, 2),
     ]
+    assert [v.stored_bytes for v in found] == [stored_size(tmp_path / "s" / n) for n in ("sharded", "plain")]
 
 
-def masked_rows(share: float, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
-    return np.ones((n, 2)), np.random.default_rng(3).random(n) >= share
-
-
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0], ids=["none", "some", "all"])
-@pytest.mark.parametrize("n_blocks", [1, 2, 3, 4, 5])
-def test_the_masked_share_is_exact_when_every_block_is_probed(share: float, n_blocks: int) -> None:
-    values, use = masked_rows(share)
-    found = inspect(open_source(values, mask=use), block_bytes=math.ceil(400 / n_blocks) * 16)
-    assert (found.probed_blocks, found.n_blocks) == (n_blocks, n_blocks)
-    assert found.masked_share == 1 - use.mean()
-
-
-def test_gaps_count_as_masked() -> None:
-    values, use = masked_rows(0.25)
-    values[~use, 1] = np.nan
-    assert inspect(open_source(values)).masked_share == 1 - use.mean()
-
-
-@pytest.mark.parametrize("n_blocks", [6, 7, 8, 9, 50, 400])
-def test_few_blocks_are_probed_each_once_and_the_ends_among_them(
-    monkeypatch: pytest.MonkeyPatch, n_blocks: int
-) -> None:
-    read: list[int] = []
-    original = Source.read
-    monkeypatch.setattr(Source, "read", lambda self, block: read.append(block.number) or original(self, block))
-    found = inspect(open_source(np.zeros((n_blocks, 2))), block_bytes=16)
-    assert found.n_blocks == n_blocks
-    assert found.probed_blocks == len(read) == len(set(read)) <= 8
-    assert {0, n_blocks // 2, n_blocks - 1} <= set(read)
-
-
-@pytest.mark.parametrize(
-    ("memory", "share", "expected"),
-    [
-        pytest.param(6400, 0.0, 0.5, id="half-of-memory-holds-half-the-rows"),
-        pytest.param(12800, 0.0, 1.0, id="all-rows-fit"),
-        pytest.param(2048 * MIB, 0.0, 1.0, id="never-more-than-all"),
-        pytest.param(3200, 0.5, 0.5, id="masked-rows-take-no-memory"),
-    ],
-)
-def test_half_of_the_memory_holds_rows(memory: int, share: float, expected: float) -> None:
-    use = np.arange(400) % 2 >= 2 * share
-    source = open_source(np.zeros((400, 2)), mask=use)
-    found = inspect(source, memory=memory, block_bytes=400 * 4)
-    assert found.resident_share == pytest.approx(expected)
-    assert found.memory_bytes >= expected * 6400 * (1 - share) + found.block_bytes
-
-
-def test_each_thread_takes_memory_for_its_blocks() -> None:
-    source = open_source(np.zeros((400_000, 2)))
-    one, four = (inspect(source, threads=n, block_bytes=MIB) for n in (1, 4))
-    assert four.memory_bytes - one.memory_bytes >= 3 * one.block_bytes
-
-
-def tall(path: Path, chunks: tuple[int, int]) -> Source:
-    """An array of 70 MiB without a chunk on disk, so that it takes no time."""
-    zarr.create_array(path / "tall", shape=(17_920, 512), chunks=chunks, dtype="f8", fill_value=0)
-    return open_source(path / "tall", missing_chunks="fill")
-
-
-SMALL = "small: reading spends its time"
-WAITING = "threads waiting"
-UNALIGNED = "starts inside a chunk"
-MASKED = "every cell probed is masked"
-HUGE = "over half of compute.memory"
-RESIDENT = "of the decoded rows stay in memory"
-ADVICE: dict[str, tuple[Callable[[Path], Source], dict[str, Any], list[str]]] = {
-    "nothing-to-say": (lambda p: tall(p, (1024, 512)), {}, []),
-    "small-chunks": (lambda p: tall(p, (8, 512)), {}, [SMALL]),
-    "one-row-per-chunk": (lambda p: tall(p, (1, 512)), {}, [SMALL]),
-    "small-data-in-small-chunks": (
-        lambda _: open_source(zarr.create_array({}, data=np.ones((40, 4)), chunks=(2, 4))),
-        {},
-        [],
-    ),
-    "fewer-blocks-than-threads": (lambda p: tall(p, (17_920, 512)), {"threads": 2}, [WAITING]),
-    "as-many-blocks-as-threads": (lambda p: tall(p, (8960, 512)), {"threads": 2}, []),
-    "block-too-large": (lambda p: tall(p, (17_920, 512)), {"memory": 128 * MIB}, [HUGE, RESIDENT]),
-    "block-just-fits": (lambda p: tall(p, (17_920, 512)), {"memory": 140 * MIB}, []),
-    "not-resident": (lambda p: tall(p, (1024, 512)), {"memory": 100 * MIB}, [RESIDENT]),
-    "selection-inside-a-chunk": (
-        lambda _: open_source(
-            zarr.create_array({}, data=np.ones((40, 4)), chunks=(8, 4)), isel={"dim_0": {"start": 3}}
-        ),
-        {},
-        [UNALIGNED],
-    ),
-    "selection-at-a-chunk-edge": (
-        lambda _: open_source(
-            zarr.create_array({}, data=np.ones((40, 4)), chunks=(8, 4)), isel={"dim_0": {"start": 8}}
-        ),
-        {},
-        [],
-    ),
-    "all-masked": (lambda _: open_source(np.ones((40, 2)), mask=np.zeros(40, bool)), {}, [MASKED]),
+CODECS: dict[str, tuple[list[Any] | None, tuple[str, ...], bool]] = {
+    "none": (None, (), False),
+    "zstd": ([ZstdCodec()], ("zstd",), False),
+    "checked-zstd": ([ZstdCodec(checksum=True)], ("zstd",), True),
+    "blosc-and-crc": ([BloscCodec(), Crc32cCodec()], ("blosc", "crc32c"), True),
+    "gzip": ([GzipCodec()], ("gzip",), True),
 }
 
 
-@pytest.mark.parametrize(("make", "options", "expected"), ADVICE.values(), ids=ADVICE.keys())
-def test_advice_is_given_where_it_is_due(
-    tmp_path: Path, make: Callable[[Path], Source], options: dict[str, Any], expected: list[str]
+@pytest.mark.parametrize("shards", [None, (8, 4)], ids=["chunks", "shards"])
+@pytest.mark.parametrize(("codecs", "names", "checked"), CODECS.values(), ids=CODECS.keys())
+def test_codecs_and_checksums_are_told(
+    tmp_path: Path, codecs: Any, names: tuple[str, ...], checked: bool, shards: Any
 ) -> None:
-    advice = inspect(make(tmp_path), **options).advice
-    every = (SMALL, WAITING, UNALIGNED, MASKED, HUGE, RESIDENT)
-    assert [next((known for known in every if known in line), line) for line in advice] == expected
+    array = zarr.create_array(
+        tmp_path / "a", shape=(16, 4), chunks=(4, 4), shards=shards, dtype="f4", compressors=codecs
+    )
+    array[...] = 1.5
+    (v,) = inspect(open_source(tmp_path / "a")).variables
+    assert (v.codecs, v.checksums) == (names, checked)
 
 
-def test_the_share_that_stays_in_memory_is_not_rounded_up_to_all() -> None:
-    source = open_source(np.zeros((400, 2)))
-    (line,) = inspect(source, memory=12_790, block_bytes=400).advice
-    assert "100 %" not in line
+def test_codecs_of_the_second_version_are_told(tmp_path: Path) -> None:
+    dataset = xr.Dataset({"a": (("x", "y"), np.ones((4, 2)))})
+    dataset.to_zarr(tmp_path / "s", zarr_format=2, consolidated=False)
+    (v,) = inspect(open_source(tmp_path / "s")).variables
+    assert (v.codecs, v.decoder) == (("blosc",), "zarrs" if pipeline.rust() else "zarr")
 
 
-@pytest.mark.parametrize(("dtype", "cautioned"), [("i4", True), ("f4", False)], ids=["whole-numbers", "fractions"])
-def test_whole_numbers_whose_zeros_count_as_missing_are_pointed_out(
-    tmp_path: Path, dtype: str, cautioned: bool
+def test_types_are_told_as_stored_and_as_decoded(tmp_path: Path) -> None:
+    dataset = xr.Dataset({"t": (("x", "y"), np.linspace(0, 1, 12).reshape(4, 3).astype("f4"))})
+    packed = {"t": {"dtype": "i2", "scale_factor": np.float32(0.001), "_FillValue": -1}}
+    dataset.to_zarr(tmp_path / "s", zarr_format=3, consolidated=False, encoding=packed)
+    found = inspect(open_source(tmp_path / "s"))
+    assert (found.variables[0].stored_dtype, found.variables[0].dtype) == ("int16", "float64")
+    assert (found.row_bytes, found.kept_row_bytes) == (24, 6)
+
+
+def test_who_decodes_is_told(tmp_path: Path, field_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decoders(source: Source) -> list[tuple[str, bool]]:
+        return [(v.decoder, v.not_rust is not None) for v in inspect(source).variables]
+
+    assert decoders(open_source(np.ones((4, 2)))) == [("none", False)]
+    rust = pipeline.rust() is not None
+    assert decoders(open_source(field_store, variables=["t"])) == [("zarrs" if rust else "zarr", False)]
+    # Of an array that somebody else holds, nothing is known of its store.
+    assert decoders(open_source(zarr.open_array(field_store, path="t"))) == [("zarr", rust)]
+    monkeypatch.setattr(pipeline, "rust", lambda: None)
+    monkeypatch.setattr("clustering.data.inspection.rust", lambda: None)
+    assert decoders(open_source(field_store, variables=["t"])) == [("zarr", False)]
+
+
+def test_stored_bytes_are_those_of_the_files(tmp_path: Path) -> None:
+    path = grid(tmp_path / "a", (40, 6), (8, 6))
+    whole = inspect(open_source(path))
+    assert whole.stored_bytes == whole.label_stored_bytes == stored_size(path) == 40 * 6 * 4
+    # Two of the five chunks hold what is selected.
+    part = inspect(open_source(path, isel={"dim_0": {"start": 12, "stop": 20}}))
+    assert part.stored_bytes == 2 * 8 * 6 * 4
+
+
+def test_of_a_shard_only_what_is_selected_counts(tmp_path: Path) -> None:
+    path = grid(tmp_path / "a", (64, 8), (8, 2), shards=(32, 8))
+    size = stored_size(path)
+    found = inspect(open_source(path, isel={"dim_1": [0, 1]}))
+    assert found.variables[0].read_chunks == 2
+    # One chunk of four along the features, whole.
+    assert found.stored_bytes == pytest.approx(size / 4, abs=1)
+    assert found.variables[0].surplus_factor == 1
+
+
+@pytest.mark.parametrize("fill", [np.nan, 0.0], ids=["masked", "filled"])
+def test_chunks_that_were_never_written_are_counted(tmp_path: Path, fill: float) -> None:
+    array = zarr.create_array(tmp_path / "a", shape=(40, 6), chunks=(8, 3), dtype="f4", fill_value=fill)
+    array[8:24] = 1.0
+    array[32:, :3] = 1.0
+    policy = {} if np.isnan(fill) else {"missing_chunks": "fill"}
+    (v,) = inspect(open_source(tmp_path / "a", **policy)).variables
+    assert (v.read_chunks, v.absent_chunks) == (10, 5)
+    (v,) = inspect(open_source(tmp_path / "a", isel={"dim_0": {"start": 9}}, **policy)).variables
+    assert (v.read_chunks, v.absent_chunks) == (8, 3)
+
+
+SURPLUS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
+    "everything": ({}, {"x": 1.0, "depth": 1.0}),
+    "one-of-37-levels": ({"isel": {"depth": 4}}, {"x": 1.0, "depth": 37.0}),
+    "a-list-of-levels": ({"isel": {"depth": [0, 36]}}, {"x": 1.0, "depth": 18.5}),
+    "inside-a-chunk": ({"isel": {"x": {"start": 4, "stop": 12}}}, {"x": 2.0, "depth": 1.0}),
+    "the-short-last-chunk": ({"isel": {"x": {"start": 16}}}, {"x": 1.0, "depth": 1.0}),
+    "every-second": ({"isel": {"x": {"step": 2}}}, {"x": 2.0, "depth": 1.0}),
+    "one-of-each-chunk": ({"isel": {"x": {"step": 8}}}, {"x": 20 / 3, "depth": 1.0}),
+}
+
+
+@pytest.mark.parametrize(("options", "expected"), SURPLUS.values(), ids=SURPLUS.keys())
+def test_values_that_are_decoded_for_nothing_are_counted(
+    tmp_path: Path, options: dict[str, Any], expected: dict[str, float]
 ) -> None:
-    group = zarr.open_group(tmp_path / "g", mode="w", zarr_format=2)
-    array = group.create_array("counts", shape=(4, 2), chunks=(2, 2), dtype=dtype, fill_value=0)
-    array.attrs["_ARRAY_DIMENSIONS"] = ["row", "feature"]
-    array[:] = np.arange(8).reshape(4, 2)
-    found = inspect(open_source(tmp_path / "g"))
-    assert found.masked_share == 0.25
-    assert any("'counts'" in line and "fill_value null" in line for line in found.advice) is cautioned
+    path = grid(tmp_path / "a", (20, 37), (8, 37), dimension_names=("x", "depth"))
+    (v,) = inspect(open_source(path, sample_dims=["x"], **options)).variables
+    assert v.surplus == pytest.approx(expected)
+    assert v.surplus_factor == pytest.approx(math.prod(expected.values()))
+
+
+def test_reads_of_the_labelling_pass_are_counted(tmp_path: Path) -> None:
+    path = grid(tmp_path / "a", (40, 6), (8, 6))
+    source = open_source(path, isel={"dim_0": {"start": 4}})
+    found = inspect(source, block_bytes=8 * 6 * 4)
+    (v,) = found.variables
+    # Five chunks; blocks 4–12, 12–20, … of the labels end inside them.
+    assert (v.reads, v.label_reads, found.same_blocks) == (1.0, 9 / 5, False)
+    assert (found.stored_bytes, found.label_stored_bytes) == (5 * 192, 9 * 192)
+    assert (found.n_blocks, found.label_blocks) == (5, 5)
+
+
+def test_variables_in_other_chunks_are_read_more_than_once(tmp_path: Path) -> None:
+    dataset = xr.Dataset({n: (("x", "y"), np.ones((34, 2), "f4")) for n in ("a", "b")})
+    encoding = {"a": {"chunks": (5, 2)}, "b": {"chunks": (17, 2)}}
+    dataset.to_zarr(tmp_path / "s", zarr_format=3, consolidated=False, encoding=encoding)
+    source = open_source(tmp_path / "s", variables=["a", "b"])
+    # Blocks 0–17 and 17–34: of the seven chunks of five rows, the fourth lies in both.
+    assert {v.name: v.reads for v in inspect(source, block_bytes=1).variables} == {"a": 8 / 7, "b": 1.0}
+
+
+def test_data_in_memory_have_no_chunks() -> None:
+    found = inspect(open_source(np.ones((8, 3))))
+    assert found.variables == (VariableLayout("values", ("row", "feature"), (8, 3), "float64", "float64", None, None),)
+    assert (found.stored_bytes, found.pass_bytes) == (None, 8 * 3 * 8)
+
+
+def test_a_large_grid_takes_no_memory_of_its_own(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "a", shape=(10**12, 4), chunks=(10**6, 4), dtype="f4", fill_value=np.nan)
+    found = inspect(open_source(tmp_path / "a"), memory=64 * MIB)
+    assert (found.variables[0].absent_chunks, found.stored_bytes) == (10**6, 0)

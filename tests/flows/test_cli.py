@@ -158,11 +158,11 @@ def test_inspecting_tells_the_layout_and_writes_nothing(
     *lines, last = out.splitlines()
     assert err == ""
     assert lines[0] == "variable   t (time 12, lat 9, lon 10) float32, chunks 5 × 4 × 10"
-    assert any(line.startswith("samples    time 12, lat 9, lon 10: 1,080 cells") for line in lines)
+    assert "samples    time 12, lat 9, lon 10: 1,080 cells" in lines
     found = json.loads(last)
     assert found["sample_dims"] == {"time": 12, "lat": 9, "lon": 10}
     assert (found["cells"], found["n_features"], found["row_bytes"]) == (1080, 2, 8)
-    assert found["resident_share"] == 1
+    assert found["forecast"]["kept_share"] == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -1,0 +1,94 @@
+"""What to change before a job is run, in words for a user."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from clustering.data.inspection import Inspection, VariableLayout
+from clustering.data.plan import MIB, Plan
+from clustering.data.source import Source
+from clustering.execution.passes import MEMORY_SHARE
+from clustering.fitting.forecast import Forecast, Workers
+
+SMALL_CHUNK = 64 * 1024
+"""Decoded size below which opening chunks costs more than reading them, in bytes."""
+SURPLUS = 1.5
+"""From this many values decoded for each one that is used on, there is something to gain."""
+_WORTH = 64 * MIB
+"""Decoded size of a source below which none of that matters, in bytes."""
+
+
+def advise(
+    source: Source, plan: Plan, found: Inspection, expected: Forecast, workers: Workers, *, memory: int
+) -> Iterator[str]:
+    """Give advice, each only where it is due.
+
+    Parameters
+    ----------
+    memory
+        Budget of a worker, in bytes.
+    """
+    yield from source.cautions
+    large = found.pass_bytes > _WORTH
+    if plan.block_bytes > memory // MEMORY_SHARE:
+        yield (
+            f"one chunk of samples with all its features takes {plan.block_bytes / MIB:,.0f} MiB decoded, over half of "
+            "compute.memory, so that the job would stop at once: raise compute.memory, or store smaller chunks along "
+            "the sample dimensions"
+        )
+    chunk_bytes = math.prod(axis.longest(1) for axis in source.axes) * plan.row_bytes
+    if any(v.chunks for v in found.variables) and chunk_bytes < SMALL_CHUNK and large:
+        yield (
+            f"chunks of {chunk_bytes / 1024:,.0f} KiB are small: reading spends its time on opening them; "
+            "store chunks of 1 to 64 MiB, or use shards"
+        )
+    hands = workers.processes * workers.threads
+    if len(plan) < hands and large:
+        yield f"{len(plan)} block(s) keep {hands} threads waiting: store smaller chunks along the sample dimensions"
+    for variable in found.variables:
+        yield from _reads(variable)
+        yield from _surplus(variable, expected)
+        if variable.not_rust is not None and large:
+            yield f"variable {variable.name!r} is decoded by zarr, not in Rust: {variable.not_rust}"
+    if not found.same_blocks and all(v.label_reads <= v.reads for v in found.variables):
+        yield (
+            "the selection starts inside a chunk: the labelling pass has other blocks than the passes, and reads the "
+            "source once more; select along chunk edges to avoid it"
+        )
+    if expected.reread_share:
+        share = math.floor(100 * (1 - expected.reread_share))
+        more = "" if expected.scratch_bytes is None else " (compute.scratch has too little room)"
+        yield (
+            f"{share} % of the rows stay at hand between passes; the others are read again in every pass{more}: "
+            + ("raise compute.memory, or set compute.scratch to a folder on a local disk"
+               if expected.scratch_bytes is None else "raise compute.memory, or name a larger disk")
+        )  # fmt: skip
+    if expected.masked_share == 1:
+        yield "every cell probed is masked: check source.mask, source.select and the fill values"
+
+
+def _reads(variable: VariableLayout) -> Iterator[str]:
+    name = repr(variable.name)
+    if variable.reads > 1:
+        yield (
+            f"each chunk of {name} is read {variable.reads:.2f} times in a pass, as blocks end inside chunks: "
+            "store all variables in the same chunks, select positions in order, or raise compute.memory"
+        )
+    if variable.label_reads > variable.reads:
+        yield (
+            f"each chunk of {name} is read {variable.label_reads:.2f} times in the labelling pass, as the selection "
+            "starts inside a chunk: select along chunk edges, or raise compute.memory for larger blocks"
+        )
+
+
+def _surplus(variable: VariableLayout, expected: Forecast) -> Iterator[str]:
+    if variable.surplus_factor < SURPLUS or variable.surplus is None:
+        return
+    dim, most = max(variable.surplus.items(), key=lambda item: item[1])
+    often = "each pass reads" if expected.reread_share else "the first pass reads"
+    remedy = "" if not expected.reread_share or expected.scratch_bytes is not None else ", or set compute.scratch"
+    yield (
+        f"chunks of {variable.name!r} hold {variable.surplus_factor:,.1f} times the values that are selected "
+        f"({most:,.1f} times along {dim}), which {often} all the same: store shorter chunks along {dim}{remedy}"
+    )

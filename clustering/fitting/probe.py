@@ -1,0 +1,257 @@
+"""A short look at how long a job's work takes here, and how much memory a block of it needs."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from clustering.data.plan import MIB, Axis, Block, Plan
+from clustering.data.source import Source
+from clustering.errors import DataError
+from clustering.execution.engine import connect
+from clustering.execution.passes import Rounds, rounds
+from clustering.fitting.labelling import LabelStatistics, Wanted, label, nowhere
+from clustering.fitting.start import Begun, Options, begin
+from clustering.models.mixture import GaussianMixture
+from clustering.models.survey import WIDEST_COVARIANCE, SurveyModel
+
+READ_SECONDS = 1.0
+"""How long blocks are read, in seconds; the one under way is finished."""
+STAGE_SECONDS = 0.3
+"""How long each kind of pass is carried out: a shorter burst would not feel what else the machine does; in seconds."""
+LARGEST = 32 * MIB
+"""Decoded size of a block that is probed, unless a chunk is larger; in bytes."""
+PART = 32 * MIB
+"""Decoded size of the rows that a thread computes on, in bytes: more than caches hold."""
+PRODUCTS = 4e9
+"""About how many products are made of them."""
+BLOCKS_PER_THREAD = 4
+START_ROWS = 5_000
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One kind of pass, as a probe saw it."""
+
+    seconds: float
+    """On one thread while all are at work, for each row, rows being at hand; in seconds."""
+    work: float
+    """Memory that a thread takes for it beside the rows that are kept, for each cell; in bytes."""
+    node: int
+    """Size of the statistics, the row sample left out, in bytes."""
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a probe saw of the work on rows."""
+
+    survey: Stage
+    iteration: Stage
+    label: Stage
+    n_components: int | None
+    """Features of prepared rows; None where nothing is prepared."""
+    kept_row_bytes: float | None
+    """Size of a row as it is kept, if prepared rows are kept; in bytes."""
+    start_passes: int = 0
+    """Passes over all rows between pass 0 and the loop."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a probe saw."""
+
+    blocks: int
+    cells: int
+    rows: int
+    read_seconds: float
+    """On one thread while all are at work, for each cell; in seconds."""
+    read_work: float
+    """Memory that a thread takes while it reads, the rows that it makes among it, for each cell; in bytes."""
+    kept_row_bytes: float
+    """Size of a row as it is read, in bytes."""
+    computed: Computed | None
+    """None where nothing could be computed on the rows."""
+    failure: str = ""
+    """Why not, in words."""
+
+
+def probe(source: Source, plan: Plan, model: Any, options: Options, wanted: Wanted, *, threads: int) -> Probe:
+    """Read some blocks on all threads at once, and carry out each kind of pass on some of their rows.
+
+    Compiling is not in the times. Takes about three seconds, more where a single chunk takes longer.
+
+    Parameters
+    ----------
+    plan
+        Of the passes.
+    model, options, wanted
+        What is fitted, how, and what is told of each row.
+    threads
+        Blocks at work at once in a worker.
+    """
+    small = source.plan(block_bytes=min(plan.block_bytes, LARGEST))
+    blocks = [small.block(i) for i in spread_out(len(small), BLOCKS_PER_THREAD * max(2, threads))]
+    # Whatever is done once in a process is not in the times.
+    with _traced() as peak:
+        first = source.read(blocks[0], packed=True)
+        read_work = peak() / max(1, int(np.prod(blocks[0].shape)))
+    found: list[tuple[Block, int, int, float]] = []
+    left, lock, started = iter(blocks), Lock(), time.perf_counter()
+    del first
+
+    def reading() -> None:
+        while not found or time.perf_counter() - started < READ_SECONDS:
+            with lock:
+                block = next(left, None)
+            if block is None:
+                return
+            began = time.perf_counter()
+            rows = source.read(block, packed=True)
+            found.append((block, len(rows), rows.nbytes, time.perf_counter() - began))
+
+    _together([reading] * min(threads, len(blocks)))
+    cells = sum(int(np.prod(block.shape)) for block, *_ in found)
+    rows = sum(n for _, n, _, _ in found)
+    kept = sum(size for *_, size, _ in found) / max(1, rows)
+    seconds = sum(seconds for *_, seconds in found) / cells
+    computed, failure = None, "all cells that were probed are masked"
+    if rows:
+        fullest = [block for block, *_ in sorted(found, key=lambda f: -f[1])]
+        most = int(PRODUCTS / _products(model, source.n_features))
+        parts = [part_of(source, fullest[i % len(fullest)], most) for i in range(threads)]
+        try:
+            computed = _computed(parts, model, options, wanted, kept)
+        except DataError as error:
+            failure = str(error)
+    return Probe(len(found), cells, rows, seconds, read_work, kept, computed, failure)
+
+
+def spread_out(n: int, most: int) -> list[int]:
+    """Choose numbers below `n`: the middle, both ends, and then between them, so that even a few are far apart."""
+    order = dict.fromkeys([n // 2, 0, n - 1])
+    step = 4
+    while len(order) < min(n, most):
+        order |= dict.fromkeys(n * odd // step for odd in range(1, step, 2))
+        step *= 2
+    return list(order)[:most]
+
+
+def part_of(source: Source, block: Block, most_rows: int) -> Source:
+    """Make a source of the first cells of a block, `PART` bytes of rows at most."""
+    cells = max(1, min(PART // source.row_bytes, max(2048, most_rows)))
+    lengths = []
+    for length in reversed(block.shape):
+        lengths.append(min(length, cells))
+        cells = max(1, cells // length)
+    region = {
+        d: slice(start, start + n)
+        for d, start, n in zip(source.sample_dims, block.start, reversed(lengths), strict=True)
+    }
+    stored = {
+        name: replace(s, places={d: p[region[d]] if d in region else p for d, p in s.places.items()})
+        for name, s in source.stored.items()
+    }
+    axes = tuple(Axis(n, n) for n in reversed(lengths))
+    return replace(source, dataset=source.dataset.isel(region), axes=axes, stored=stored, recipe=None, listings={})
+
+
+def _computed(parts: Sequence[Source], model: Any, options: Options, wanted: Wanted, kept: float) -> Computed:
+    if hasattr(model, "beta"):
+        # The stiffness changes nothing of the work.
+        model = replace(model, beta=1.0)
+    how = replace(options, init="kmeans++", restarts=1, finalists=1, sample_rows=START_ROWS, fraction=1.0)
+    look = SurveyModel(how.seed, START_ROWS, model.k, whole=how.preprocess.rotates)
+    with ExitStack() as stack:
+        engine = stack.enter_context(connect("synchronous"))
+        stack.enter_context(engine.libraries.limit(limits=1, user_api="blas"))
+        inside = [stack.enter_context(_at_hand(part, engine)) for part in parts]
+        begun: Begun = begin(inside[0], model, how, 16 * LARGEST)
+        params = begun.state.best.params
+        prepared = [replace(one, preparation=begun.preparation) for one in inside]
+        surveys = [partial(one.run, [look.statistics]) for one in inside]
+        passes = [partial(one.run, [partial(model.statistics, params)]) for one in prepared]
+        labels = [partial(label, one, model, params, nowhere, wanted) for one in prepared]
+        survey, iteration, labelling = (_stage(runs, inside[0].plan.cells) for runs in (surveys, passes, labels))
+        instead = None
+        if begun.preparation is not None and begun.preparation.row_bytes <= parts[0].kept_row_bytes:
+            instead = kept - parts[0].kept_row_bytes + begun.preparation.row_bytes
+        components = None if begun.preparation is None else begun.preparation.p
+        known = isinstance(options.init, str) and options.init == "labels"
+        first = isinstance(model, GaussianMixture) and not isinstance(options.init, Mapping)
+    return Computed(survey, iteration, labelling, components, instead, int(known) + int(first))
+
+
+@contextmanager
+def _at_hand(part: Source, engine: Any) -> Iterator[Rounds]:
+    plan = part.plan(block_bytes=1 << 62)
+    with rounds(part, plan, engine, memory=64 * (plan.block_bytes + MIB)) as inside:
+        yield inside
+
+
+def _stage(runs: Sequence[Callable[[], Any]], cells: int) -> Stage:
+    """Carry out a pass on each part: to have all compiled and at hand, then for the memory, then for the time."""
+    runs[0]()
+    _together(runs)
+    with _traced() as peak:
+        made = runs[0]()
+        work = peak()
+    node = held(made.statistics[0])
+    times: list[tuple[float, int]] = []
+    _together([partial(_timed, run, times) for run in runs])
+    rows = sum(n for _, n in times)
+    return Stage(sum(seconds for seconds, _ in times) / max(1, rows), max(0.0, work - node) / cells, node)
+
+
+def _timed(run: Callable[[], Any], times: list[tuple[float, int]]) -> None:
+    rows, began, seconds = 0, time.perf_counter(), 0.0
+    while seconds < STAGE_SECONDS:
+        (made,) = run().statistics
+        rows += int(made.rows.sum()) if isinstance(made, LabelStatistics) else made.count
+        seconds = time.perf_counter() - began
+    times.append((seconds, rows))
+
+
+def _together(functions: Sequence[Callable[[], Any]]) -> None:
+    with ThreadPoolExecutor(len(functions)) as pool:
+        for done in [pool.submit(function) for function in functions]:
+            done.result()
+
+
+def _products(model: Any, d: int) -> int:
+    """Products for each row, about: of the model, or of the covariance in pass 0."""
+    matrices = getattr(model, "covariance", "") in ("full", "tied")
+    return max(d * int(model.k) * (d if matrices else 1), d * d if d <= WIDEST_COVARIANCE else d)
+
+
+def held(statistics: Any) -> int:
+    """Size of all arrays of some statistics but those of a row sample, in bytes."""
+    if isinstance(statistics, np.ndarray):
+        return statistics.nbytes
+    if is_dataclass(statistics):
+        names = (f.name for f in fields(statistics) if f.name not in ("sample", "distinct"))
+        return sum(held(getattr(statistics, name)) for name in names)
+    return sum(map(held, statistics)) if isinstance(statistics, tuple) else 0
+
+
+@contextmanager
+def _traced() -> Iterator[Callable[[], int]]:
+    """Give what tells the most memory that was allocated at once since the context was entered, in bytes."""
+    running = tracemalloc.is_tracing()
+    if not running:
+        tracemalloc.start()
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    try:
+        yield lambda: tracemalloc.get_traced_memory()[1] - before
+    finally:
+        if not running:
+            tracemalloc.stop()

@@ -1,0 +1,156 @@
+"""What a job would read, keep and take, and how it is told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from clustering.data.inspection import inspect_source
+from clustering.data.preparation import room
+from clustering.execution.engine import default_workers
+from clustering.fitting.advice import advise
+from clustering.fitting.forecast import Workers, forecast, resident
+from clustering.fitting.probe import probe
+from flows.config import JobConfig
+from flows.opened import described, faults
+from flows.tables import size
+from flows.watch import duration
+
+
+def inspect_job(config: JobConfig) -> dict[str, Any]:
+    """Look at a job before it is run: exact facts, estimates from a short probe, and advice. Nothing is written.
+
+    Returns
+    -------
+    dict
+        As JSON: what `Inspection` holds, ``forecast`` with what `Forecast` holds, ``advice``, ``remarks``, and
+        ``faults``, for which the job would stop at once.
+
+    Raises
+    ------
+    ClusteringError
+        For anything the config names that is not there or does not fit.
+    """
+    job = described(config)
+    libraries = resident()
+    source, memory, compute = job.source, config.memory_bytes, config.compute
+    within = room(source, memory, bool(job.options.preprocess.asked))
+    label_plan = source.plan(block_bytes=config.block_bytes, memory=within, whole_chunks=False)
+    found = inspect_source(source, job.plan, label_plan)
+    chosen = compute.workers or default_workers()
+    workers = {"threads": Workers(1, chosen), "synchronous": Workers(1, 1)}.get(
+        str(compute.cluster), Workers(chosen, 1)
+    )
+    hands = min(workers.processes * workers.threads, default_workers())
+    seen = probe(source, job.plan, job.model, job.options, job.wanted, threads=hands)
+    expected = forecast(
+        source, job.plan, found, seen, job.options, workers, memory=memory, scratch=compute.scratch, libraries=libraries
+    )
+    advice = tuple(advise(source, job.plan, found, expected, workers, memory=memory))
+    return {
+        **asdict(found),
+        "model": str(job.model),
+        "workers": asdict(workers),
+        "memory": memory,
+        "forecast": {**asdict(expected), "reread_share": expected.reread_share},
+        "remarks": job.remarks,
+        "faults": faults(job),
+        "advice": advice,
+    }
+
+
+def inspection_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """Lay out an inspection, as `inspect_job` makes it."""
+    expected, workers = found["forecast"], found["workers"]
+    for variable in found["variables"]:
+        yield from _variable_lines(variable)
+    yield f"samples    {_along(found['sample_dims'])}: {found['cells']:,} cells"
+    masked = f"{100 * expected['masked_share']:.1f} % (of {expected['probed_blocks']} blocks read for a probe)"
+    yield f"masked     about {masked}"
+    prepared = "" if expected["n_components"] is None else f"; {expected['n_components']:,} once prepared"
+    features = _along(found["feature_dims"]) or "one per variable"
+    yield f"features   {found['n_features']:,} ({features}), {size(found['row_bytes'])} a row{prepared}"
+    blocks = f"{found['n_blocks']:,} of {_times(found['block_shape'])}, {size(found['block_bytes'])} decoded"
+    yield f"blocks     {blocks}"
+    stored = "" if found["stored_bytes"] is None else f", {size(found['stored_bytes'])} as stored"
+    yield f"one read   {size(found['pass_bytes'])} decoded{stored}, about {duration(expected['read_seconds'])}"
+    kept = f"{size(expected['rows_bytes'])} of rows; {100 * expected['kept_share']:.0f} % stay in memory"
+    if expected["scratch_bytes"] is not None:
+        kept += f", {100 * expected['scratch_share']:.0f} % on scratch ({size(expected['scratch_bytes'])} there)"
+    yield f"kept       {kept}"
+    parts = expected["memory"]
+    each = ", ".join(f"{name} {size(parts[key])}" for key, name in _PARTS.items() if parts[key])
+    who = "process" if workers["processes"] == 1 else "worker"
+    yield f"memory     about {size(expected['memory_bytes'])} a {who}: {each}"
+    yield from _time_lines(found, expected)
+    for remark in found["remarks"]:
+        yield f"note       {remark}"
+    for fault in found["faults"]:
+        yield f"fault      {fault}"
+    for advice in found["advice"]:
+        yield f"advice     {advice}"
+
+
+_PARTS = {
+    "libraries": "libraries",
+    "kept": "kept rows",
+    "at_work": "blocks at work",
+    "statistics": "statistics",
+    "sample": "row sample",
+}
+
+
+def _variable_lines(v: Mapping[str, Any]) -> Iterator[str]:
+    dims = ", ".join(f"{d} {n:,}" for d, n in zip(v["dims"], v["shape"], strict=True))
+    types = v["dtype"] if v["dtype"] == v["stored_dtype"] else f"{v['stored_dtype']} decoded to {v['dtype']}"
+    if not v["chunks"]:
+        yield f"variable   {v['name']} ({dims}) {types}, in memory"
+        return
+    layout = f"chunks {_times(v['chunks'])}"
+    if v["shards"]:
+        layout += f", shards {_times(v['shards'])}"
+    yield f"variable   {v['name']} ({dims}) {types}, {layout}"
+    codecs = ", ".join(v["codecs"]) or "none"
+    known = "" if v["checksums"] is None else ", checksums" if v["checksums"] else ", no checksums"
+    where = {"zarrs": "in Rust by zarrs", "zarr": "by zarr", "xarray": "by xarray"}[v["decoder"]]
+    yield f"           codecs {codecs}{known}; decoded {where}"
+    if v["read_chunks"] is not None:
+        absent = v["absent_chunks"]
+        gone = "" if not absent else f", {absent:,} of them never written"
+        stored = "" if v["stored_bytes"] is None else f", {size(v['stored_bytes'])} in a read"
+        unit = "shards" if v["shards"] else "chunks"
+        surplus = math.prod(v["surplus"].values())
+        more = "" if surplus < 1.005 else f", holding {surplus:,.2f} times what is selected"
+        yield f"           {v['read_chunks']:,} {unit} to read{gone}{stored}{more}"
+
+
+def _time_lines(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
+    if expected["pass_seconds"] is None:
+        yield f"time       not known: {expected['failure']}"
+        return
+    yield f"pass 0     about {duration(expected['first_seconds'])}, and the starts on a sample of the rows beside"
+    now, kept, again = (duration(expected[key]) for key in ("pass_seconds", "kept_seconds", "reread_seconds"))
+    most = expected["most_passes"]
+    each = f"about {now} each"
+    if expected["reread_share"]:
+        each += f" ({kept} if all rows were at hand, {again} if none were)"
+    yield f"passes     {each}; {most:,} at most, {duration(most * expected['pass_seconds'])}; compiling is not in it"
+    yield f"labels     about {duration(expected['label_seconds'])}"
+    first, label, share = expected["first_reads"], expected["label_reads"], expected["reread_share"]
+    reads = f"{first:.3g} for pass 0, {share:.2g} for each pass, {label:.2g} for the labels"
+    if found["stored_bytes"] is not None:
+        stored = found["stored_bytes"]
+        reads += f": {size((first + label) * stored)} from the store"
+        if share:
+            reads += f" and {size(share * stored)} a pass, {size((first + label + most * share) * stored)} at most"
+    yield f"reads      {reads}"
+
+
+def _along(dims: Mapping[str, int]) -> str:
+    return ", ".join(f"{d} {n:,}" for d, n in dims.items())
+
+
+def _times(lengths: Any) -> str:
+    return " × ".join(f"{n:,}" for n in lengths) or "1"

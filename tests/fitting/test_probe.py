@@ -1,0 +1,145 @@
+"""A probe sees true shares and sizes; its times are nobody's business here."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from outlook import outlook
+
+from clustering.data.access import open_source
+from clustering.data.source import Source
+from clustering.fitting.preprocessing import Preprocess
+from clustering.fitting.probe import held, part_of, spread_out
+from clustering.fitting.start import Options
+from clustering.models.kmeans import KMeans
+from clustering.models.mixture import GaussianMixture
+from clustering.models.soft_kmeans import SoftKMeans
+
+
+def masked_rows(share: float, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(3)
+    return rng.standard_normal((n, 2)), rng.random(n) >= share
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0], ids=["none", "some", "all"])
+@pytest.mark.parametrize("n_blocks", [1, 2, 5])
+def test_the_masked_share_is_exact_when_every_block_is_probed(share: float, n_blocks: int) -> None:
+    values, use = masked_rows(share)
+    found = outlook(open_source(values, mask=use), block_bytes=math.ceil(400 / n_blocks) * 16)
+    assert (found.seen.blocks, found.found.n_blocks) == (n_blocks, n_blocks)
+    assert found.expected.masked_share == pytest.approx(1 - use.mean())
+    assert (found.seen.computed is None) == (share == 1.0)
+
+
+def test_gaps_count_as_masked() -> None:
+    values, use = masked_rows(0.25)
+    values[~use, 1] = np.nan
+    assert outlook(open_source(values)).expected.masked_share == pytest.approx(1 - use.mean())
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 8, 9, 50, 10**9])
+@pytest.mark.parametrize("most", [3, 8, 33])
+def test_few_numbers_are_spread_out_with_the_ends_among_them(n: int, most: int) -> None:
+    found = spread_out(n, most)
+    assert len(found) == len(set(found)) == min(n, most)
+    assert {0, n // 2, n - 1} <= set(found)
+    assert max(found) < n
+    assert min(found) >= 0
+
+
+def test_blocks_are_probed_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_source(np.random.default_rng(0).standard_normal((50, 2)))
+    read: list[tuple[int, ...]] = []
+    original = Source.read
+
+    def reading(self: Source, block: Any, **options: Any) -> Any:
+        if self is source:
+            read.append(block.start)
+        return original(self, block, **options)
+
+    monkeypatch.setattr(Source, "read", reading)
+    found = outlook(source, block_bytes=16 * 5, threads=2)
+    # The first one warms up.
+    assert read.count(read[0]) == 2
+    assert sorted(set(read)) == sorted(set(read[1:]))
+    assert found.seen.blocks == len(set(read)) == 8
+
+
+def test_a_part_of_a_source_holds_the_first_rows_of_a_block(field_store: Path) -> None:
+    options: dict[str, Any] = {
+        "variables": ["q", "t"], "sample_dims": ["time", "lat", "lon"], "mask": "sea", "weights": "cos(lat)",
+        "isel": {"time": {"start": 1, "step": 2}, "lon": [1, 2, 5, 7]},
+    }  # fmt: skip
+    source = open_source(field_store, **options)
+    plan = source.plan(block_bytes=1)
+    block = plan.block(len(plan) - 1)
+    part = part_of(source, block, 2048)
+    (only,) = [part.plan().block(i) for i in range(len(part.plan()))]
+    whole, rows = source.read(block), part.read(only)
+    assert np.array_equal(whole.values, rows.values)
+    assert np.array_equal(whole.weights, rows.weights)
+    tall = open_source(np.arange(10_000.0).reshape(5000, 2))
+    part = part_of(tall, tall.plan(block_bytes=10**9).block(0), 100)
+    assert part.shape == (2048,)
+
+
+MODELS = {
+    "kmeans": KMeans(3),
+    "cosine": KMeans(3, divergence="cosine"),
+    "soft": SoftKMeans(3, beta="auto"),
+    "mixture": GaussianMixture(3),
+    "diagonal": GaussianMixture(3, covariance="diagonal"),
+}
+WISHES: dict[str, tuple[dict[str, Any], int | None]] = {
+    "as-it-is": ({}, None),
+    "standardized": ({"standardize": "per_feature"}, 6),
+    "components": ({"pca": 2, "whiten": True}, 2),
+    "directions": ({"unit_norm": True}, 6),
+}
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+def test_every_model_can_be_probed(model: Any) -> None:
+    values = np.random.default_rng(0).standard_normal((3000, 6))
+    found = outlook(open_source(values), model, threads=2)
+    assert found.seen.computed is not None, found.seen.failure
+    assert found.expected.pass_seconds is not None
+    assert found.expected.pass_seconds > 0
+
+
+@pytest.mark.parametrize(("wish", "components"), WISHES.values(), ids=WISHES.keys())
+def test_the_features_after_preprocessing_are_told(wish: dict[str, Any], components: int | None) -> None:
+    values = np.random.default_rng(0).standard_normal((3000, 6)).astype("f4")
+    found = outlook(open_source(values), options=Options(preprocess=Preprocess(**wish)))
+    assert found.expected.n_components == components
+    # Two components in double precision take less than six features in single precision.
+    kept = 16 if components == 2 else 24
+    assert found.expected.rows_bytes == 3000 * kept
+
+
+def test_what_cannot_be_computed_on_is_told_and_not_raised() -> None:
+    found = outlook(open_source(np.ones((100, 2))), KMeans(3))
+    assert found.seen.computed is None
+    assert "distinct row" in found.expected.failure
+    assert (found.expected.pass_seconds, found.expected.label_seconds) == (None, None)
+    assert found.expected.read_seconds > 0
+
+
+def test_nothing_is_left_traced() -> None:
+    outlook(open_source(np.random.default_rng(0).standard_normal((100, 2))))
+    assert not tracemalloc.is_tracing()
+
+
+def test_statistics_are_weighed_without_their_sample() -> None:
+    found = outlook(open_source(np.random.default_rng(0).standard_normal((500, 4))), GaussianMixture(3))
+    computed = found.seen.computed
+    assert computed is not None
+    # Mean, scatter and both ends of four features.
+    assert computed.survey.node == 8 * (4 + 16 + 4 + 4)
+    assert computed.iteration.node > 8 * 3 * (1 + 4 + 16)
+    assert held((np.zeros(3), (np.zeros(2), 5, "x"))) == 40

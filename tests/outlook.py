@@ -1,0 +1,43 @@
+"""All that is foretold of a job, for tests."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from clustering.data.inspection import Inspection, inspect_source
+from clustering.data.plan import MIB, Plan
+from clustering.data.source import Source
+from clustering.fitting.advice import advise
+from clustering.fitting.forecast import Forecast, Workers, forecast
+from clustering.fitting.labelling import Wanted
+from clustering.fitting.probe import Probe, probe
+from clustering.fitting.start import Options
+from clustering.models.kmeans import KMeans
+
+
+class Outlook(NamedTuple):
+    plan: Plan
+    found: Inspection
+    seen: Probe
+    expected: Forecast
+    advice: list[str]
+
+
+def outlook(
+    source: Source,
+    model: Any = None,
+    *,
+    memory: int = 2048 * MIB,
+    threads: int = 1,
+    processes: int = 1,
+    block_bytes: int | None = None,
+    scratch: str | None = None,
+    options: Options | None = None,
+) -> Outlook:
+    model, options, workers = model or KMeans(2), options or Options(), Workers(processes, threads)
+    plan = source.plan(block_bytes=block_bytes, memory=memory)
+    label_plan = source.plan(block_bytes=block_bytes, memory=memory, whole_chunks=False)
+    found = inspect_source(source, plan, label_plan)
+    seen = probe(source, plan, model, options, Wanted(), threads=threads)
+    expected = forecast(source, plan, found, seen, options, workers, memory=memory, scratch=scratch)
+    return Outlook(plan, found, seen, expected, list(advise(source, plan, found, expected, workers, memory=memory)))
