@@ -209,8 +209,8 @@ def weather(destination: str | Path, size: str = "ci") -> None:
         rng = np.random.default_rng([2, day])
         # Waves that travel on a day each, and what is different from cell to cell.
         noise = sum(
-            size * np.cos(m * x + n * y + turn)
-            for m, n, size, turn in zip(
+            height * np.cos(m * x + n * y + turn)
+            for m, n, height, turn in zip(
                 (1, 2, 4, 5), (3, 5, 2, 7), 12.0 * rng.standard_normal(4), rng.uniform(0, 2 * np.pi, 4), strict=True
             )
         )

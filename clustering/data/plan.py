@@ -71,8 +71,12 @@ class Axis:
                 # Every chunk gives equally many positions: the same edges with a step of 1.
                 start, unit, step = start // step, unit // step, 1
             return cls(len(place), unit, start, step)
-        chunk = place // unit
-        return cls(len(place), unit, groups=(0, *(np.flatnonzero(np.diff(chunk)) + 1).tolist()))
+        starts = [0, *(np.flatnonzero(np.diff(place // unit)) + 1).tolist()]
+        lengths = np.diff([*starts, len(place)])
+        if (lengths[:-1] == lengths[0]).all() and lengths[-1] <= lengths[0]:
+            # As of every chunk the same number is chosen, days that are a chunk each for one.
+            return cls(len(place), int(lengths[0]))
+        return cls(len(place), unit, groups=tuple(starts))
 
     @property
     def count(self) -> int:

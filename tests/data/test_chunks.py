@@ -149,6 +149,23 @@ def test_absent_chunks_are_not_asked_for_among_others_of_a_block(tmp_path: Path,
     )
 
 
+@pytest.mark.parametrize("sharded", [False, True], ids=["chunks", "shards"])
+def test_absent_chunks_are_not_asked_for_beside_others(tmp_path: Path, requests: Counter[str], sharded: bool) -> None:
+    array = zarr.create_array(
+        tmp_path / "a", shape=(12, 8), chunks=(1, 2), shards=(2, 4) if sharded else None, dtype="f4", fill_value=np.nan
+    )
+    array[2:4], array[8:] = VALUES.reshape(-1, 8)[:2], VALUES.reshape(-1, 8)[2:6]
+    source = open_source(tmp_path / "a", isel={"dim_0": {"step": 1}, "dim_1": [0, 1, 3, 6]})
+    requests.clear()
+    rows = source.read(source.plan(block_bytes=10**6).block(0))
+    assert rows.positions(np.arange(len(rows))).tolist() == [2, 3, 8, 9, 10, 11]
+    assert np.array_equal(rows.values, VALUES.reshape(-1, 8)[:6, [0, 1, 3, 6]].astype(np.float32))
+    wanted = {(i, j) for i in (2, 3, 8, 9, 10, 11) for j in (0, 2, 6)}
+    lengths = (2, 4) if sharded else (1, 2)
+    keys = {f"c/{i // lengths[0]}/{j // lengths[1]}" for i, j in wanted}
+    assert {key for key in requests if key.startswith("c/")} == keys
+
+
 # Not decodable
 
 

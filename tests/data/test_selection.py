@@ -401,6 +401,43 @@ def test_a_span_of_unsorted_labels_needs_a_list() -> None:
     assert positions(dataset, {"up": [4, 0]}, {}) == {"up": [2, 0]}
 
 
+@pytest.mark.parametrize("calendar", ["standard", "360_day"])
+@pytest.mark.parametrize(
+    ("value", "months"),
+    [
+        ({"months": [12, 1, 2]}, {12, 1, 2}),
+        ({"months": 7}, {7}),
+        ({"months": [1, 2, 3], "start": "2001-02", "stop": "2003-01"}, {1, 2, 3}),
+    ],
+    ids=["winter", "july", "within"],
+)
+def test_months_of_any_calendar_are_selected(value: dict[str, Any], months: set[int], calendar: str) -> None:
+    days = xr.date_range("2000-11-15", periods=1000, freq="D", calendar=calendar, use_cftime=calendar != "standard")
+    dataset = xr.Dataset({"t": ("time", np.arange(1000.0))}, {"time": days})
+    found = dataset.isel(positions(dataset, {"time": value}, {}))
+    rest = {key: end for key, end in value.items() if key != "months"}
+    span = dataset.sel(time=slice(rest.get("start"), rest.get("stop")))
+    expected = span.isel(time=np.flatnonzero(np.isin(span["time"].dt.month, list(months))))
+    assert expected.sizes["time"] > 0
+    xr.testing.assert_identical(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("select", "said"),
+    [
+        ({"time": {"months": [0, 1]}}, "months along 'time' are [0, 1]; whole numbers from 1 to 12 are needed"),
+        ({"time": {"months": []}}, "whole numbers from 1 to 12"),
+        ({"time": {"months": "winter"}}, "whole numbers from 1 to 12"),
+        ({"time": {"months": [7]}}, "the selection along 'time' holds nothing"),
+        ({"lat": {"months": [7]}}, "'months' is given for dimension 'lat', whose labels are no dates"),
+        ({"time": {"months": [1], "begin": 3}}, "unknown key 'begin'"),
+    ],
+)
+def test_months_that_do_not_fit_are_refused(select: dict[str, Any], said: str) -> None:
+    with pytest.raises(SourceError, match=re.escape(said)):
+        chosen(select)
+
+
 # Boxes
 
 

@@ -72,6 +72,8 @@ def test_days_that_were_never_written_make_no_cluster_and_are_not_asked_for(
     np.testing.assert_array_equal(labels["labels"].values == -1, ~written)
     assert np.isnan(labels["distances"].values[~written]).all()
     assert np.bincount(labels["labels"].values[written]).min() > 50
+    # One read serves the fit and the labels.
+    assert json.loads((place[1] / "run.json").read_text())["reads"] == 1
     days = {int(key.split("/")[2]) for key in place[2] if key.startswith("z500/c/")}
     with xr.open_zarr(place[0], consolidated=False, chunks=None) as found:
         wanted = np.isin(found["time"].dt.month, WINTER) & (found["truth"].values >= 0)
