@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import pytest
+
 from clustering.data.inspection import Inspection, inspect_source
 from clustering.data.plan import MIB, Plan
 from clustering.data.source import Source
+from clustering.fitting import probe as probing
 from clustering.fitting.advice import advise
 from clustering.fitting.forecast import Forecast, Workers, forecast
 from clustering.fitting.labelling import Wanted
 from clustering.fitting.probe import Probe, probe
 from clustering.fitting.start import Options
 from clustering.models.kmeans import KMeans
+
+
+@pytest.fixture(autouse=True)
+def short_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where times do not matter, each kind of pass is carried out once."""
+    monkeypatch.setattr(probing, "STAGE_SECONDS", 0.0)
 
 
 class Outlook(NamedTuple):

@@ -212,11 +212,13 @@ def _stage(runs: Sequence[Callable[[], Any]], cells: int) -> Stage:
 
 
 def _timed(run: Callable[[], Any], times: list[tuple[float, int]]) -> None:
-    rows, began, seconds = 0, time.perf_counter(), 0.0
-    while seconds < STAGE_SECONDS:
+    rows, began = 0, time.perf_counter()
+    while True:
         (made,) = run().statistics
         rows += int(made.rows.sum()) if isinstance(made, LabelStatistics) else made.count
         seconds = time.perf_counter() - began
+        if seconds >= STAGE_SECONDS:
+            break
     times.append((seconds, rows))
 
 

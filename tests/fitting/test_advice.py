@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from outlook import outlook
+from outlook import outlook, short_probes  # noqa: F401
 
 from clustering.data import pipeline
 from clustering.data.access import open_source

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from outlook import outlook
+from outlook import outlook, short_probes  # noqa: F401
 
 from clustering.data.access import open_source
 from clustering.data.plan import MIB

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from outlook import outlook
+from outlook import outlook, short_probes  # noqa: F401
 
 from clustering.data.access import open_source
 from clustering.data.source import Source

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from outlook import short_probes  # noqa: F401
 
 from clustering.data import pipeline
 from flows.cli import run
