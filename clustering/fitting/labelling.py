@@ -237,8 +237,9 @@ def _label_block(model: Any, params: Any, write: Write, wanted: Wanted, rows: Ro
         for part in model.shared(params, replace(some, weights=unit_weights(len(places)))):
             degrees.see(part._replace(places=places[part.places]))
     if degrees.metric:
-        for away in model.distances(params, rows):
-            degrees.measure(away, found.labels[away.places])
+        for away in model.distances(params, rows, found.labels if degrees.own else None):
+            labels = found.labels[away.places]
+            degrees.measure(away, np.zeros_like(labels) if degrees.own else labels)
     arrays = {"labels": found.labels, **degrees.arrays}
     region = tuple(slice(a, a + n) for a, n in zip(rows.start, rows.shape, strict=True))
     spread = {}
@@ -267,6 +268,8 @@ class _Degrees:
         """Whether anything is told that soft assignment gives."""
         self.metric = wanted.distance or wanted.distances or (wanted.margin and not soft_margin)
         """Whether anything is told that distances give."""
+        self.own = wanted.distance and not wanted.distances and (soft_margin or not wanted.margin)
+        """Whether of all distances those from the own centers are enough."""
 
     def see(self, part: Shared) -> None:
         """Take what is wanted of a part."""
@@ -299,7 +302,7 @@ class _Degrees:
             arrays["outlier_score"][places] = outlier_score(far, observed)
 
     def measure(self, away: Away, labels: NDArray[np.int32]) -> None:
-        """Take what is wanted of the distances of some rows with these labels ``(m,)``."""
+        """Take what is wanted of the distances of some rows; their own are at these places ``(m,)`` among them."""
         arrays, columns = self.arrays, np.arange(len(labels))
         own = away.distances[labels, columns]
         # What is beyond float32 is told as infinite.

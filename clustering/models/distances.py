@@ -38,16 +38,25 @@ class Away(NamedTuple):
     places: NDArray[np.intp] | slice
     """Of the rows in their block."""
     distances: Array
-    """From each center ``(k, m)``."""
+    """From each center ``(k, m)``; from the own one alone ``(1, m)``."""
 
 
-def from_centers(divergence: Divergence, shift: Array, centers: Array, matrix: Array, rows: Rows) -> Iterator[Away]:
+def from_centers(
+    divergence: Divergence,
+    shift: Array,
+    centers: Array,
+    matrix: Array,
+    rows: Rows,
+    own: NDArray[np.int32] | None = None,
+) -> Iterator[Away]:
     """Tell how far rows are from the centers of k-means or soft k-means.
 
     Parameters
     ----------
     shift, centers, matrix
         As the params have them: ``(d,)``, ``(k, d)`` less the shift, and M of the Mahalanobis distance.
+    own
+        The one center ``(n,)`` that each row is measured from, which spares the others; None: all.
 
     Raises
     ------
@@ -64,25 +73,30 @@ def from_centers(divergence: Divergence, shift: Array, centers: Array, matrix: A
     k, d = centers.shape
     geometry.check_domain(divergence, rows.values)
     lengths = geometry.lengths(divergence, rows.values)
-    ones, none = np.ones((k, d)), np.zeros((k, d))
+    # From its own center a row is as far as their difference is from the origin.
+    against = centers if own is None else np.zeros((1, d))
+    ones, none = np.ones_like(against), np.zeros_like(against)
     for start, stop, columns in columns_of(rows, shift, k):
-        out, offsets = np.empty((k, stop - start)), np.empty((k, stop - start))
+        out, offsets = np.empty((len(against), stop - start)), np.empty((len(against), stop - start))
+        near = np.zeros((d, 1)) if own is None else centers[own[start:stop]].T
+        opposite = np.maximum(centers[:, :, None] if own is None else near[None], geometry.TINY)
         match divergence:
             case "squared_euclidean":
-                gap_kernels.squares(columns, centers, ones, none, out, offsets)
+                gap_kernels.squares(np.subtract(columns, near, order="C"), against, ones, none, out, offsets)
                 np.sqrt(out, out=out)
             case "mahalanobis":
-                kinds.factored(matrix, centers, columns, out)
+                kinds.factored(matrix, against, np.subtract(columns, near, order="C"), out)
                 np.sqrt(out, out=out)
             case "cosine":
-                gap_kernels.squares(columns / lengths[start:stop], centers, ones, none, out, offsets)
+                columns /= lengths[start:stop]
+                gap_kernels.squares(np.subtract(columns, near, order="C"), against, ones, none, out, offsets)
                 out *= 0.5
             case "kullback_leibler":
-                for total, center in zip(out, np.maximum(centers, geometry.TINY), strict=True):
-                    total[:] = _kullback_leibler(columns, center[:, None]).sum(axis=0)
+                for total, center in zip(out, opposite, strict=True):
+                    total[:] = _kullback_leibler(columns, center).sum(axis=0)
             case "itakura_saito":
-                for total, center in zip(out, np.maximum(centers, geometry.TINY), strict=True):
-                    total[:] = _itakura_saito(columns, center[:, None]).sum(axis=0)
+                for total, center in zip(out, opposite, strict=True):
+                    total[:] = _itakura_saito(columns, center).sum(axis=0)
         yield Away(slice(start, stop), out)
 
 

@@ -330,9 +330,9 @@ class KMeans:
         """What its distances are, as CF attributes."""
         return MEASURES[self.divergence]
 
-    def distances(self, params: KMeansParams, rows: Rows) -> Iterator[Away]:
-        """Tell how far rows are from every center, a sub-block at a time."""
-        return from_centers(self.divergence, params.shift, params.centers, params.matrix, rows)
+    def distances(self, params: KMeansParams, rows: Rows, own: NDArray[np.int32] | None = None) -> Iterator[Away]:
+        """Tell how far rows are from every center, or from their `own` ``(n,)``, a sub-block at a time."""
+        return from_centers(self.divergence, params.shift, params.centers, params.matrix, rows, own)
 
     def reported(self, objective: Any, weight: float) -> Any:
         """J is told as it is."""

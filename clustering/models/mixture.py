@@ -202,9 +202,12 @@ class GaussianMixture:
         """What its distances are, as CF attributes."""
         return MEASURE
 
-    def distances(self, params: MixtureParams, rows: Rows) -> Iterator[Away]:
-        """Tell how far rows are from every component, under its covariance, a sub-block at a time."""
-        return from_components(self.covariance, params, rows)
+    def distances(self, params: MixtureParams, rows: Rows, own: NDArray[np.int32] | None = None) -> Iterator[Away]:
+        """Tell how far rows are from every component, or their `own` ``(n,)``, under its covariance."""
+        for away in from_components(self.covariance, params, rows):
+            if own is not None:
+                away = away._replace(distances=np.take_along_axis(away.distances, own[None, away.places], axis=0))
+            yield away
 
     def reported(self, objective: Any, weight: float) -> Any:
         """Tell the mean log-likelihood per unit weight."""

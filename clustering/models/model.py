@@ -113,8 +113,11 @@ class Model(Protocol):
     def measure(self) -> Mapping[str, str]:
         """What its distances are, as CF attributes."""
 
-    def distances(self, params: Any, rows: Rows) -> Iterator[Any]:
-        """Tell how far rows are from every center: `clustering.models.distances.Away`, a sub-block at a time."""
+    def distances(self, params: Any, rows: Rows, own: NDArray[np.int32] | None = None) -> Iterator[Any]:
+        """Tell how far rows are from every center, or from their `own` ``(n,)``, as `clustering.models.distances.Away`.
+
+        A sub-block at a time.
+        """
 
     def reported(self, objective: Any, weight: float) -> Any:
         """Turn the objective of rows of this total weight into what is told."""

@@ -236,9 +236,9 @@ class SoftKMeans:
         """What its distances are, as CF attributes."""
         return MEASURES[self.divergence]
 
-    def distances(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Away]:
-        """Tell how far rows are from every center, a sub-block at a time."""
-        return from_centers(self.divergence, params.shift, params.centers, params.matrix, rows)
+    def distances(self, params: SoftKMeansParams, rows: Rows, own: NDArray[np.int32] | None = None) -> Iterator[Away]:
+        """Tell how far rows are from every center, or from their `own` ``(n,)``, a sub-block at a time."""
+        return from_centers(self.divergence, params.shift, params.centers, params.matrix, rows, own)
 
     def reported(self, objective: Any, weight: float) -> Any:
         """Tell the free energy as it is."""

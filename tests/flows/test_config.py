@@ -100,7 +100,7 @@ WRONG = {
     "number in a list": ("source/variables", [1], "source.variables.0 is 1; "),
     "word for a mapping": ("source/select", "t", "source.select is 't'; "),
     "word for yes": ("output/labels", "maybe", "output.labels is 'maybe'; "),
-    "null for a section": ("source", None, "source is None; "),
+    "null for a section": ("source", None, "key 'source.store' is missing"),
     "list for a section": ("model", [], "model is []; "),
 }
 
@@ -113,6 +113,17 @@ def test_a_value_of_the_wrong_type_is_named(key: str, value: Any, start: str) ->
 @pytest.mark.parametrize("key", ["variables", "sample_dims", "feature_dims"])
 def test_a_name_by_itself_is_a_list_of_one(key: str) -> None:
     assert getattr(check_config(changed(f"source/{key}", "temperature")).source, key) == ["temperature"]
+
+
+def test_a_group_may_be_called_by_a_number() -> None:
+    assert check_config(changed("source/group", 0)).source.group == "0"
+
+
+@pytest.mark.parametrize("section", ["preprocess", "model", "fit", "compute"])
+def test_a_section_whose_keys_are_commented_out_has_the_defaults(section: str) -> None:
+    assert getattr(check_config({**changed("model/k", 8), section: None}), section) == getattr(
+        check_config(changed("model/k", 8)), section
+    )
 
 
 BOUNDS = {

@@ -125,3 +125,27 @@ def test_what_has_no_distance_is_refused() -> None:
     holed = in_memory_rows(np.array([[1.0, np.nan]]), gaps=True)
     with pytest.raises(ConfigError, match="only squared_euclidean leaves out single features"):
         distances(c.KMeans(1, "cosine"), params_of(np.ones((1, 2))), holed)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(c.KMeans(4, name) for name in ("squared_euclidean", "mahalanobis", "cosine", "kullback_leibler")),
+        c.KMeans(4, "itakura_saito"), c.SoftKMeans(4, beta=0.1), c.GaussianMixture(4, "diagonal"), c.GaussianMixture(4),
+    ],
+    ids=lambda model: f"{model.kind}-{getattr(model, 'divergence', None) or model.covariance}",
+)  # fmt: skip
+@pytest.mark.parametrize("d", [2, 40])
+def test_the_distance_from_one_center_alone_is_the_one_among_all(model: Any, d: int) -> None:
+    values = 0.1 + np.abs(brute.blobs(3, 3000, d, 4))
+    params = c.fit(values, model, seed=1, max_iterations=3).params
+    rows = in_memory_rows(values)
+    own = np.random.default_rng(0).integers(0, 4, len(values)).astype(np.int32)
+    found = np.full(len(values), np.nan)
+    for away in model.distances(params, rows, own):
+        assert away.distances.shape[0] == 1
+        found[away.places] = away.distances[0]
+    expected = distances(model, params, rows)[np.arange(len(values)), own]
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+    if getattr(model, "divergence", None) == "squared_euclidean":
+        assert np.array_equal(found, expected)

@@ -124,6 +124,18 @@ def test_the_model_opens_in_xarray_in_the_datas_own_units(tmp_path: Path) -> Non
         assert opened["history"].dims == ("pass", "step")
 
 
+def test_names_along_a_feature_dimension_are_its_labels_on_disk_too(tmp_path: Path, rng: np.random.Generator) -> None:
+    data = xr.DataArray(
+        rng.normal(size=(20, 3)), dims=("pixel", "channel"), coords={"channel": ["DAPI", "CD3", "CD8 é"]}, name="image"
+    )
+    fit = clustering.fit(data, clustering.KMeans(2), sample_dims=["pixel"])
+    fit.save(tmp_path / "model.zarr")
+    with xr.open_dataset(str(tmp_path / "model.zarr"), engine="zarr", consolidated=False) as read:
+        for centers in (fit.centers, read["centers"]):
+            assert centers["channel"].values.tolist() == ["DAPI", "CD3", "CD8 é"]
+            assert centers.dims == ("cluster", "feature")
+
+
 def test_attributes_are_kept_as_plain_json(tmp_path: Path) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
