@@ -18,6 +18,7 @@ from clustering.fitting.labelling import Wanted
 from clustering.fitting.loop import Rule
 from clustering.fitting.preprocessing import Preprocess, fingerprint
 from clustering.storage import checkpoints
+from clustering.storage.bucket_output import BucketOutput, open_output
 from clustering.storage.checkpoints import Identity
 from clustering.storage.labels import check_names
 from clustering.storage.output import Output
@@ -33,7 +34,7 @@ class Job:
     config: JobConfig
     source: Source
     plan: Plan
-    output: Output
+    output: Output | BucketOutput
     identity: Identity
     options: starting.Options
     model: Any
@@ -59,7 +60,7 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
     ClusteringError
         For anything the config names that is not there or does not fit.
     """
-    output = Output(config.output.store)
+    output = open_output(config.output.store, config.output.storage_options)
     output.check()
     source = open_configured(config.source)
     if model is not None:
@@ -73,7 +74,7 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
     options = starting.Options(**{key: getattr(config.fit, key) for key in keys}, rule=rule, preprocess=wish)
     if model is None:
         starting.check_combination(source, fitted_model, options)
-    wanted = Wanted(**config.output.model_dump(exclude={"store", "report", "overwrite"}))
+    wanted = Wanted(**config.output.model_dump(exclude={"store", "storage_options", "report", "overwrite"}))
     wanted.check(fitted_model)
     check_names(source, fitted_model.k, wanted)
     identity = Identity(config.identity, fingerprint(wish, source) if model is None else source.fingerprint())

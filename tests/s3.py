@@ -18,7 +18,9 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
+import obstore
 import pytest
+from obstore.store import S3Store
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -86,6 +88,12 @@ class Bucket:
                 self.ask("PUT", f"/{folder.name}/{path.relative_to(folder).as_posix()}", path.read_bytes())
         return f"{self.url}/{folder.name}"
 
+    def content(self, prefix: str = "") -> dict[str, bytes]:
+        """What is under a prefix, by key from there."""
+        store = S3Store(self.name, prefix=prefix or None, endpoint=self.server, client_options={"allow_http": True})
+        keys = sorted(found["path"] for page in obstore.list(store) for found in page)
+        return {key: bytes(obstore.get(store, key).bytes()) for key in keys}
+
 
 _NUMBERS = iter(range(10**6))
 
@@ -143,7 +151,18 @@ class _Forwarding(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.do_GET()
 
+    def do_PUT(self) -> None:
+        self.do_GET()
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def do_DELETE(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
+        # What is sent is taken, whatever becomes of it.
+        self.sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path, _, query = self.path.partition("?")
         listing = "list-type" in query
         with self.plan.lock:
@@ -168,7 +187,7 @@ class _Forwarding(BaseHTTPRequestHandler):
         connection = http.client.HTTPConnection(self.target)
         with closing(connection):
             kept = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
-            connection.request(self.command, self.path, headers=kept)
+            connection.request(self.command, self.path, self.sent, kept)
             answer = connection.getresponse()
             body = answer.read()
             dropped = ("transfer-encoding", "connection", "server", "date")
