@@ -130,6 +130,8 @@ class Plan:
     """Fault for a key that was asked for so many times before; None for none."""
     hides_missing: bool = False
     """Answer 403 for keys that are not there, and for listings, as a bucket does whose keys may be read alone."""
+    unheard: tuple[str, ...] = ()
+    """Headers that do not come through, in lower case."""
     made: Counter[str] = field(default_factory=Counter)
     """Faults that were made."""
     asked: Counter[str] = field(default_factory=Counter)
@@ -186,12 +188,13 @@ class _Forwarding(BaseHTTPRequestHandler):
     def _forwarded(self) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection(self.target)
         with closing(connection):
-            kept = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
+            dropped = ("host", "connection", *self.plan.unheard)
+            kept = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
             connection.request(self.command, self.path, self.sent, kept)
             answer = connection.getresponse()
             body = answer.read()
-            dropped = ("transfer-encoding", "connection", "server", "date")
-            return answer.status, {n: v for n, v in answer.getheaders() if n.lower() not in dropped}, body
+            own = ("transfer-encoding", "connection", "server", "date")
+            return answer.status, {n: v for n, v in answer.getheaders() if n.lower() not in own}, body
 
     def _fault(self, fault: str) -> None:
         with self.plan.lock:

@@ -58,6 +58,7 @@ class Lease:
         for _ in range(_TRIES):
             with suppress(AlreadyExistsError, PreconditionError):
                 self._put("create")
+                self._try_conditions()
                 return
             held = self._held()
             if held is None:
@@ -75,6 +76,7 @@ class Lease:
                 )
             with suppress(AlreadyExistsError, PreconditionError):
                 self._put(held.version)
+                self._try_conditions()
                 return
         raise OutputError(
             f"other runs want to write to {self.owner!r} as well; run again, or name another output.store"
@@ -115,13 +117,28 @@ class Lease:
             if held is not None and held.about.get("token") == self._token:
                 self.place.unlink(missing_ok=True)
 
+    def _try_conditions(self) -> None:
+        """Refuse a store that writes whatever is there already: it cannot keep two runs apart."""
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        others = {"e_tag": '"0"', "version": "1"}
+        for mode in ("create", {name: others[name] for name in self._version}):
+            try:
+                self._put(mode)
+            except (AlreadyExistsError, PreconditionError):
+                continue
+            raise OutputError(
+                f"the store of {self.owner!r} ignores conditions of writes (If-None-Match, If-Match), so that two runs "
+                "could not be kept apart; name a folder, or a bucket of a store that heeds them"
+            )
+
     def _put(self, mode: Any) -> None:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         about = {
             "token": self._token, "host": socket.gethostname(), "pid": os.getpid(), "machine": _machine(),
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "time": datetime.now(UTC).isoformat(),
         }  # fmt: skip
         with told(self.place.root, (AlreadyExistsError, PreconditionError), "write to"):
             made = obstore.put(self.place.store, self.place.key, json.dumps(about).encode(), mode=mode)
@@ -187,9 +204,9 @@ def leased(place: BucketPlace, owner: str) -> Iterator[Lease]:
         If the bucket refuses.
     """
     lease = Lease(place, owner)
-    lease.take()
-    threading.Thread(target=lease.keep, name="clustering-lease", daemon=True).start()
     try:
+        lease.take()
+        threading.Thread(target=lease.keep, name="clustering-lease", daemon=True).start()
         yield lease
     finally:
         lease.release()

@@ -35,7 +35,10 @@ class Output:
     def __init__(self, store: str | os.PathLike[str]) -> None:
         text = os.fspath(store)
         if "://" in text:
-            raise OutputError(f"output.store is {text!r}; this output is in a local folder: name a folder")
+            raise OutputError(
+                f"output.store is {text!r}, and results are written to a folder or a bucket; "
+                "name a folder, or a URL of s3:// or gs://"
+            )
         # Workers may stand in other folders.
         self.path = Path(text).absolute()
 

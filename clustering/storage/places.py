@@ -15,7 +15,8 @@ from typing import Any
 from zarr.storage import ObjectStore
 
 from clustering.data.addresses import check_url, local_path, shown
-from clustering.data.faults import Unlisted, told
+from clustering.data.buckets import gcs_config, s3_config
+from clustering.data.faults import told
 from clustering.data.stores import connect
 from clustering.errors import ConfigError, StoreError
 
@@ -102,18 +103,19 @@ def writable(url: str, options: Mapping[str, Any]) -> Any:
     ClusteringError
         If there is no such bucket, its keys cannot be listed, or only fsspec knows how to reach it.
     """
+    google = url.startswith("g")
+    if (gcs_config if google else s3_config)(options, os.environ) is None:
+        remedy = "leave storage_options other than endpoint_url, region_name and anon out"
+        if google:
+            remedy = "set GOOGLE_APPLICATION_CREDENTIALS to a file of credentials, and leave storage_options out"
+        raise ConfigError(f"results cannot be written to {shown(url)} in the way it is given; {remedy}")
     store = connect(url, options)
-    if isinstance(store, Unlisted):
-        raise StoreError(
-            f"the keys of {shown(url)} may not be listed, and results are kept only where they may be; "
-            "check the credentials and what they allow"
-        )
     if isinstance(store, ObjectStore):
         return store.with_read_only(False)
-    remedy = "leave storage_options other than endpoint_url, region_name and anon out"
-    if url.startswith("g"):
-        remedy = "set GOOGLE_APPLICATION_CREDENTIALS to a file of credentials, without a token in storage_options"
-    raise ConfigError(f"results cannot be written to {shown(url)} in the way it is given; {remedy}")
+    raise StoreError(
+        f"the keys of {shown(url)} may not be listed, and results are kept only where they may be; "
+        "check the credentials and what they allow"
+    )
 
 
 def in_bucket(store: str) -> bool:
