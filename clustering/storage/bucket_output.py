@@ -180,9 +180,10 @@ class BucketOutput:
         try:
             return json.loads((self.path / name).read_bytes())
         except (FileNotFoundError, ValueError) as error:
-            raise OutputError(
-                f"no finished run at {str(self.path)!r}; name the output.store of a finished run"
-            ) from error
+            remedy = "name the output.store of a finished run"
+            if self._switching() is not None:
+                remedy = "one was killed while it was published, and the next 'fit' or 'predict' there ends that"
+            raise OutputError(f"no finished run at {str(self.path)!r}; {remedy}") from error
 
     def _switching(self) -> str | None:
         """Name the version that a switch was made to and is not yet under its names, as nothing is."""

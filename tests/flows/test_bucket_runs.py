@@ -186,22 +186,6 @@ def test_the_other_commands_and_python_take_urls(
     assert "no finished run at" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("crashes", [[2, 4]], ids=lambda c: "after " + ", ".join(map(str, c)))
-def test_an_interrupted_run_goes_on_from_its_checkpoints(
-    crashes: list[int], store: Path, calm: dict[str, Any], bucket: Bucket
-) -> None:
-    config = job(store, f"{bucket.url}/out")
-    for crash in crashes:
-        with pytest.raises(Crash):
-            run_fit(config, Notes(crash))
-    assert "run.json" not in bucket.content("out")
-    watch = Notes()
-    record = run_fit(config, watch)
-    assert any(f"continuing unfinished run {record['run']} after pass {crashes[-1]}" in line for line in watch.said)
-    assert watch.iterations == list(range(crashes[-1] + 1, 5))
-    assert published(bucket) == calm
-
-
 def test_an_unfinished_run_is_neither_replaced_nor_mixed_up(
     store: Path, calm: dict[str, Any], known: Path, bucket: Bucket
 ) -> None:
@@ -260,6 +244,8 @@ def test_a_killed_run_loses_nothing(
         assert not {"run.json", "labels.zarr/zarr.json", "model.zarr/zarr.json"} & left.keys()
         with pytest.raises(SourceError, match="no model"):
             c.load_fit(out)
+        assert run(["report", out]) == 1
+        assert "the next 'fit' or 'predict' there ends that" in capsys.readouterr().err
     else:
         assert before.items() <= left.items()
     # Its lock is of a process that is known to be gone.
@@ -267,7 +253,7 @@ def test_a_killed_run_loses_nothing(
         path.write_text(yaml.safe_dump(content(store, out)))
     assert run(command) == (1 if at == "switch" else 0)
     said = {
-        "passes": "continuing unfinished run",
+        "passes": "after pass 2",
         "labels": f"3 of {BLOCKS} blocks are labelled already",
         "switch": "holds a finished run",
     }
