@@ -18,9 +18,9 @@ from clustering.data.addresses import check_url, local_path, shown
 from clustering.data.buckets import gcs_config, s3_config
 from clustering.data.faults import told
 from clustering.data.stores import connect
-from clustering.errors import ConfigError, StoreError
+from clustering.errors import ConfigError, MissingDependencyError, StoreError
 
-BUCKETS = ("s3", "s3a", "gs", "gcs")
+PROTOCOLS = ("s3", "s3a", "gs", "gcs")
 """Protocols that results are written by."""
 
 
@@ -62,33 +62,37 @@ class BucketPlace:
 
     def read_bytes(self) -> bytes:
         """Give the content of an object; `FileNotFoundError` where there is none."""
-        import obstore
-
         with told(self.root, (FileNotFoundError,)):
-            return bytes(obstore.get(self.store, self.key).bytes())
+            return bytes(_client().get(self.store, self.key).bytes())
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Remove an object; some buckets do not tell that there is none."""
-        import obstore
-
         try:
             with told(self.root, (FileNotFoundError,), "write to"):
-                obstore.delete(self.store, self.key)
+                _client().delete(self.store, self.key)
         except FileNotFoundError:
             if not missing_ok:
                 raise
 
     def objects(self) -> list[tuple[str, int]]:
         """List what is below: keys from the root, in order, and sizes in bytes."""
-        import obstore
-
         with told(self.root):
-            pages = obstore.list(self.store, self.key or None)
+            pages = _client().list(self.store, self.key or None)
             return sorted((found["path"], found["size"]) for page in pages for found in page)
 
 
 Place = Path | BucketPlace
 """A folder or a file, here or in a bucket: `/`, `name`, `is_file`, `read_bytes`, `unlink` work for both."""
+
+
+def _client() -> Any:
+    try:
+        import obstore
+    except ImportError as error:
+        raise MissingDependencyError(
+            "keeping results in a bucket needs the package 'obstore'; pip install 'zarr-clustering[cloud]'"
+        ) from error
+    return obstore
 
 
 def writable(url: str, options: Mapping[str, Any]) -> Any:
@@ -120,7 +124,7 @@ def writable(url: str, options: Mapping[str, Any]) -> Any:
 
 def in_bucket(store: str) -> bool:
     """Tell the URL of a bucket from other places."""
-    return store.partition("://")[0] in BUCKETS and "://" in store and "::" not in store
+    return store.partition("://")[0] in PROTOCOLS and "://" in store and "::" not in store
 
 
 def place_at(store: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> Place:
@@ -164,10 +168,8 @@ def write_json(place: Place, content: Mapping[str, Any]) -> None:
 def write_bytes(place: Place, content: bytes) -> None:
     """Write a file, all of it or nothing."""
     if isinstance(place, BucketPlace):
-        import obstore
-
         with writing(place):
-            obstore.put(place.store, place.key, content, use_multipart=False)
+            _client().put(place.store, place.key, content, use_multipart=False)
         return
     part = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
     try:
@@ -190,10 +192,8 @@ def make_folder(place: Place) -> None:
 def children(place: Place) -> list[Place]:
     """List what is directly in a place, by name; nothing where there is no such place."""
     if isinstance(place, BucketPlace):
-        import obstore
-
         with told(place.root):
-            found = obstore.list_with_delimiter(place.store, place.key or None)
+            found = _client().list_with_delimiter(place.store, place.key or None)
         keys = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
         return [replace(place, key=key) for key in sorted(key.rstrip("/") for key in keys)]
     try:
@@ -205,26 +205,23 @@ def children(place: Place) -> list[Place]:
 def remove(place: Place) -> None:
     """Remove a file or a folder with all that is in it; nothing where there is none."""
     if isinstance(place, BucketPlace):
-        import obstore
-
-        keys = [key for key, _ in place.objects()]
-        if not keys:
-            return place.unlink(missing_ok=True)
-        with writing(place):
-            return obstore.delete(place.store, keys)
-    if place.is_dir() and not place.is_symlink():
-        return shutil.rmtree(place, ignore_errors=True)
-    return place.unlink(missing_ok=True)
+        if keys := [key for key, _ in place.objects()]:
+            with writing(place):
+                _client().delete(place.store, keys)
+        else:
+            place.unlink(missing_ok=True)
+    elif place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def size(place: Place) -> int | None:
     """Size of a file in bytes; None where there is none."""
     try:
         if isinstance(place, BucketPlace):
-            import obstore
-
             with told(place.root, (FileNotFoundError,)):
-                return int(obstore.head(place.store, place.key)["size"])
+                return int(_client().head(place.store, place.key)["size"])
         return place.stat().st_size
     except FileNotFoundError:
         return None

@@ -264,6 +264,19 @@ def test_a_killed_run_loses_nothing(
     assert record["reads"] == (round(1 + (BLOCKS - 3) / BLOCKS, 6) if at == "labels" else record["reads"])
 
 
+def test_objects_that_are_lost_are_made_again(store: Path, calm: dict[str, Any], bucket: Bucket) -> None:
+    config = job(store, f"{bucket.url}/out")
+    with pytest.raises(Crash):
+        run_fit(config, Notes(), ending_after("label"))
+    (lost,) = (key for key in bucket.content() if key.endswith("labels.zarr/margin/c/3"))
+    bucket.ask("DELETE", f"/{lost}")
+    watch = Notes()
+    record = run_fit(config, watch)
+    assert f"{BLOCKS} of {BLOCKS} blocks are labelled already" in watch.said
+    assert record["reads"] == round(1 + 1 / BLOCKS, 6)
+    assert published(bucket) == calm
+
+
 def test_overwriting_leaves_nothing_of_what_was_there(store: Path, calm: dict[str, Any], bucket: Bucket) -> None:
     out = f"{bucket.url}/out"
     first = run_fit(job(store, out, output={"distances": True}), Notes())

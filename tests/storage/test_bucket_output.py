@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from s3 import Bucket, Plan, proxy
 
-from clustering.errors import ConfigError, OutputError, StoreError
+from clustering.errors import ConfigError, MissingDependencyError, OutputError, StoreError
 from clustering.storage import lease
 from clustering.storage.bucket_output import BucketOutput, open_output
+from clustering.storage.model import load_model
 from clustering.storage.output import PARTS, Output
 from clustering.storage.places import BucketPlace, children, remove, size, sizes, write_bytes, write_json
 
@@ -282,6 +283,14 @@ def test_google_without_a_file_of_credentials_is_refused_at_once(monkeypatch: py
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere.json")
     with pytest.raises(ConfigError, match=r"gs://bucket/out .*GOOGLE_APPLICATION_CREDENTIALS to a file"):
         open_output("gs://bucket/out").check()
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'zarr-clustering\[cloud\]'"):
+        open_output("s3://bucket/out").check()
+    with pytest.raises(MissingDependencyError, match=r"zarr-clustering\[cloud\]"):
+        load_model("s3://bucket/out")
 
 
 def test_a_folder_is_an_output_of_its_own_kind(tmp_path: Path) -> None:
