@@ -7,16 +7,22 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from zlib import crc32
 
 import numpy as np
 import pytest
 import xarray as xr
 import yaml
+from gcs import google
+from obstore.store import GCSStore
 from s3 import Bucket, Plan, proxy
+from zarr.storage import ObjectStore
 
 import clustering as c
+from clustering.data import buckets
 from clustering.errors import CheckpointError, ConfigError, OutputError, SourceError, StoreError
+from clustering.storage.bucket_output import open_output
 from flows.cli import run
 from flows.config import JobConfig
 from flows.job import run_fit, run_predict
@@ -316,6 +322,36 @@ def test_a_store_that_refuses_to_be_written_is_told_in_one_line(store: Path, kno
         with pytest.raises(StoreError, match=rf"cannot write to {out}, key .*labels/c/3.*403.*credentials"):
             run_predict(str(known), config, Notes())
     assert bucket.content() == {}
+
+
+def test_google_holds_what_a_folder_would(
+    store: Path, calm: dict[str, Any], bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "credentials.json"
+
+    def at_hand(url: str, _: Any) -> Any:
+        # Where a server is comes from a file of credentials only if the file is named as an option.
+        place = urlsplit(url)
+        options: Any = {"allow_http": True}
+        config: Any = {"service_account": str(file)}
+        made = GCSStore(place.netloc, prefix=place.path.strip("/") or None, config=config, client_options=options)
+        return ObjectStore(made, read_only=True)
+
+    monkeypatch.setattr(buckets, "_gcs", at_hand)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+    out = f"gs://{bucket.name}/out"
+    with google(bucket.server, file):
+        with pytest.raises(Crash):
+            run_fit(job(store, out), Notes(2))
+        watch = Notes()
+        run_fit(job(store, out), watch)
+        assert watch.iterations == [3, 4]
+        assert published(bucket) == calm
+        run_fit(job(store, out, output={"overwrite": True}), Notes())
+        assert c.load_fit(out).model.k == 8
+        with open_output(out).locked(), pytest.raises(OutputError, match="another run is writing"):
+            run_fit(job(store, out, output={"overwrite": True}), Notes())
+    assert published(bucket) == calm
 
 
 SECRET = "planted-secret-0123456789"
