@@ -347,7 +347,6 @@ def test_google_holds_what_a_folder_would(
         run_fit(job(store, out), watch)
         assert watch.iterations == [3, 4]
         assert published(bucket) == calm
-        run_fit(job(store, out, output={"overwrite": True}), Notes())
         assert c.load_fit(out).model.k == 8
         with open_output(out).locked(), pytest.raises(OutputError, match="another run is writing"):
             run_fit(job(store, out, output={"overwrite": True}), Notes())
