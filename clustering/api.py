@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -247,7 +246,7 @@ class Fit:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model as a Zarr group; `load_fit` reads it back to the last bit."""
+        """Write the model as a Zarr group, in a folder or a bucket; `load_fit` reads it back to the last bit."""
         save_model(self.fitted, os.fspath(path), {"labelled": self.labelled})
 
     def _told(self, name: str, data: Any, options: dict[str, Any], **wanted: Any) -> Any:
@@ -368,14 +367,14 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
 
 
 def load_fit(path: str | os.PathLike[str]) -> Fit:
-    """Read a model that `Fit.save` or a run wrote: a ``model.zarr``, or the output folder of a run.
+    """Read a model that `Fit.save` or a run wrote: a ``model.zarr``, or the output of a run, here or in a bucket.
 
     Raises
     ------
     SourceError
         If there is no model there.
     """
-    found, attributes = load_model(Path(path))
+    found, attributes = load_model(os.fspath(path))
     return Fit(found, bool(attributes.get("labelled", True)))
 
 

@@ -192,7 +192,7 @@ def predict(
     Parameters
     ----------
     model
-        A model.zarr, or the output folder of a finished run.
+        A model.zarr, or the output of a finished run: a folder, or a URL of a bucket.
     config
         YAML file with the source to label and the output.
     """
@@ -221,7 +221,7 @@ def report(run: str, *, json_: AsJson = False) -> None:
     Parameters
     ----------
     run
-        Output folder of a finished run.
+        Output of a finished run: a folder, or a URL of a bucket.
     """
     from flows.report import redo_report
 

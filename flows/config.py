@@ -253,7 +253,9 @@ class OutputConfig(_Section):
     """Where the results go."""
 
     store: str
-    """Path of the output folder."""
+    """Path of the output folder, or URL of a bucket (s3://, gs://)."""
+    storage_options: dict[str, Any] = Field(default_factory=dict)
+    """Of a bucket, as fsspec takes them, without secrets: credentials come from the environment, on the workers too."""
     labels: bool = True
     """Write labels on the sample grid."""
     responsibilities: Literal["none", "max", "top", "all"] = "none"
@@ -276,6 +278,17 @@ class OutputConfig(_Section):
     """Write report.html."""
     overwrite: bool = False
     """Replace a finished output. An unfinished run of the same config is always continued."""
+
+    @model_validator(mode="after")
+    def _no_secrets_in_a_config(self) -> Self:
+        try:
+            check_url(self.store, "output.store")
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        refused = refusal(self.store, self.storage_options, "output")
+        if refused is not None:
+            raise ValueError(refused)
+        return self
 
 
 class JobConfig(_Section):

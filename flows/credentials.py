@@ -55,17 +55,15 @@ def secret_option(options: Any, path: tuple[str, ...] = ()) -> str | None:
     return None
 
 
-def refusal(store: str, options: Mapping[str, Any]) -> str | None:
+def refusal(store: str, options: Mapping[str, Any], section: str = "source") -> str | None:
     """Say why the storage options of a config are refused, without what they hold; None where they are not."""
     name = secret_option(options)
     if name is None:
         return None
     variables = _ENVIRONMENT.get(store.partition("://")[0])
     remedy = f"set {variables} in the environment" if variables else "give it by the environment"
-    return (
-        f"source.storage_options.{name} holds a secret, which a config must not; {remedy}, "
-        "or name a Prefect Secret block in source.credentials"
-    )
+    block = ", or name a Prefect Secret block in source.credentials" if section == "source" else ""
+    return f"{section}.storage_options.{name} holds a secret, which a config must not; {remedy}{block}"
 
 
 def open_configured(source: SourceConfig) -> Source:

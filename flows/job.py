@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from clustering.data.preparation import room
@@ -23,6 +22,7 @@ from clustering.storage.checkpoints import Checkpoint
 from clustering.storage.label_pass import RESUMABLE, write_labels
 from clustering.storage.model import load_model, save_model
 from clustering.storage.output import new_run
+from clustering.storage.places import Place
 from flows.config import JobConfig
 from flows.opened import Job, open_job, refuse_finished
 from flows.publishing import Labelled, provenance, publish
@@ -62,7 +62,7 @@ def run_predict(model: str, config: JobConfig, watch: Watch, step: Step[Any] = c
     Parameters
     ----------
     model
-        Path of a ``model.zarr``, or of the output of a run.
+        Path or URL of a ``model.zarr``, or of the output of a run.
     """
     known, _ = load_model(model)
     job: Job = step("open", partial(open_job, config, watch, known))
@@ -195,7 +195,7 @@ def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
     return Labelled(run, result, folder, {"label": time.perf_counter() - began}, True, rows, job.plan.cells - rows)
 
 
-def _labels(job: Job, work: Rounds, known: Fitted, folder: Path, watch: Watch) -> tuple[LabelStatistics, Fitted]:
+def _labels(job: Job, work: Rounds, known: Fitted, folder: Place, watch: Watch) -> tuple[LabelStatistics, Fitted]:
     memory, preparation = job.config.memory_bytes, known.preparation
     within = room(job.source, memory, preparation is not None)
     plan = job.source.plan(block_bytes=job.config.block_bytes, memory=within, whole_chunks=False)

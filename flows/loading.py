@@ -113,7 +113,7 @@ def _sentence(error: ValidationError, content: Any) -> str:
                 return remedy
             # What stands there may be a secret.
             kept = {"storage_options", "credentials"} & set(place)
-            hidden = kept or (place[0] == "source" and isinstance(first["input"], dict))
+            hidden = kept or (place[0] in ("source", "output") and isinstance(first["input"], dict))
             value = "not what is needed" if hidden else repr(first["input"])
             return f"{key} is {value}; {remedy}"
 

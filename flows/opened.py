@@ -19,6 +19,7 @@ from clustering.fitting.labelling import Wanted
 from clustering.fitting.loop import Rule
 from clustering.fitting.preprocessing import Preprocess, fingerprint
 from clustering.storage import checkpoints
+from clustering.storage.bucket_output import BucketOutput, open_output
 from clustering.storage.checkpoints import Identity
 from clustering.storage.labels import check_names
 from clustering.storage.output import Output
@@ -34,7 +35,7 @@ class Job:
     config: JobConfig
     source: Source
     plan: Plan
-    output: Output
+    output: Output | BucketOutput
     identity: Identity
     options: starting.Options
     model: Any
@@ -60,7 +61,7 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
     ClusteringError
         For anything the config names that is not there or does not fit.
     """
-    Output(config.output.store).check()
+    open_output(config.output.store, config.output.storage_options).check()
     job = described(config, model)
     refuse_finished(job)
     source = job.source
@@ -93,14 +94,14 @@ def described(config: JobConfig, model: Fitted | None = None) -> Job:
     options = starting.Options(**{key: getattr(config.fit, key) for key in keys}, rule=rule, preprocess=wish)
     if model is None:
         starting.check_combination(source, fitted_model, options)
-    wanted = Wanted(**config.output.model_dump(exclude={"store", "report", "overwrite"}))
+    wanted = Wanted(**config.output.model_dump(exclude={"store", "storage_options", "report", "overwrite"}))
     wanted.check(fitted_model)
     check_names(source, fitted_model.k, wanted)
     identity = Identity(config.identity, fingerprint(wish, source) if model is None else source.fingerprint())
     within = room(source, config.memory_bytes, bool(wish.asked) if model is None else model.preparation is not None)
     plan = source.plan(block_bytes=config.block_bytes, memory=within)
     remarks = (*wanted.remarks(fitted_model.k), *_integrity(source))
-    output = Output(config.output.store)
+    output = open_output(config.output.store, config.output.storage_options)
     return Job(config, source, plan, output, identity, options, fitted_model, model, wanted, remarks)
 
 

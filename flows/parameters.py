@@ -11,6 +11,7 @@ import yaml
 from clustering.errors import ConfigError, SourceError, nearest
 from clustering.models.sampling import Generative, before, generative, given, whole
 from clustering.storage.model import load_model
+from clustering.storage.places import in_bucket
 
 KEYS = ("weights", "means", "centers", "covariances", "covariance", "rows", "seed")
 
@@ -38,7 +39,7 @@ def load_parameters(path: str) -> Parameters:
     ConfigError, SourceError
         If there is no such file, or what it holds is no mixture.
     """
-    if Path(path).is_dir():
+    if in_bucket(path) or Path(path).is_dir():
         fitted, _ = load_model(path)
         return Parameters(before(fitted.preparation, generative(fitted.model, fitted.params)))
     try:

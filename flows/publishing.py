@@ -7,7 +7,6 @@ import platform
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from clustering.data.addresses import shown
@@ -15,9 +14,9 @@ from clustering.execution.engine import Engine
 from clustering.fitting.fitted import Fitted
 from clustering.storage import checkpoints
 from clustering.storage.ledger import FOLDER, Ledger
-from clustering.storage.output import write_json
+from clustering.storage.places import Place, write_json
 from flows.opened import Job
-from flows.report import write_report
+from flows.report import OPTIONS, write_report
 from flows.watch import Watch
 
 _PACKAGES = ("zarr-clustering", "numpy", "numba", "zarr", "xarray", "dask")
@@ -29,7 +28,7 @@ class Labelled:
 
     run: str
     fitted: Fitted
-    folder: Path
+    folder: Place
     """Staging folder of the run."""
     seconds: dict[str, float]
     labels: bool
@@ -72,11 +71,11 @@ def publish(job: Job, engine: Engine, labelled: Labelled, watch: Watch) -> dict[
     seconds = {**labelled.seconds, "report": time.perf_counter() - began}
     record["seconds"] = _rounded(seconds)
     write_json(labelled.folder / "run.json", record)
-    Ledger(str(labelled.folder / FOLDER)).remove()
-    job.output.publish(labelled.run)
+    Ledger(labelled.folder / FOLDER).remove()
     if job.known is not None:
-        # What an earlier fit left here no longer belongs to what is published.
+        # What an earlier fit left here, which is finished, no longer belongs to what is published.
         checkpoints.clear(job.output.checkpoints)
+    job.output.publish(labelled.run)
     watch.finished(record, pictures)
     return record
 
@@ -117,5 +116,5 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
         "bad_chunks": list(result.bad_chunks),
         "warnings": [*job.source.cautions, *result.notes],
         "remarks": [*result.remarks, *job.remarks],
-        "config": json.loads(job.config.model_dump_json(exclude={"source": {"storage_options"}})),
+        "config": json.loads(job.config.model_dump_json(exclude=OPTIONS)),
     }

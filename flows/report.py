@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -13,15 +12,19 @@ from clustering.data.source import Source
 from clustering.errors import ClusteringError
 from clustering.fitting.fitted import Fitted
 from clustering.storage import checkpoints
+from clustering.storage.bucket_output import open_output
 from clustering.storage.labels import NAME
 from clustering.storage.model import load_model
-from clustering.storage.output import Output, write_bytes
+from clustering.storage.places import Place, reading, write_bytes, zarr_store
 from flows.config import JobConfig
 from flows.credentials import open_configured
 
+OPTIONS: Any = {"source": {"storage_options"}, "output": {"storage_options"}}
+"""Keys of a config that a run does not repeat."""
+
 
 def write_report(
-    result: Fitted, record: Mapping[str, Any], folder: Path, source: Source | None, config: JobConfig
+    result: Fitted, record: Mapping[str, Any], folder: Place, source: Source | None, config: JobConfig
 ) -> list[Any]:
     """Draw the report of a run into its folder, and give its pictures."""
     # Drawing needs matplotlib, which a job without a report never loads.
@@ -33,7 +36,7 @@ def write_report(
     return pictures
 
 
-def draw_pictures(result: Fitted, folder: Path, source: Source | None) -> tuple[list[Any], Any]:
+def draw_pictures(result: Fitted, folder: Place, source: Source | None) -> tuple[list[Any], Any]:
     """Draw the report's pictures from the files of a run.
 
     Parameters
@@ -47,8 +50,12 @@ def draw_pictures(result: Fitted, folder: Path, source: Source | None) -> tuple[
 
     labels = preview = sample = None
     degrees: dict[str, xr.DataArray] = {}
-    if (folder / "labels.zarr").is_dir():
-        with xr.open_dataset(str(folder / "labels.zarr"), engine="zarr", consolidated=False, chunks=None) as stored:
+    place = folder / "labels.zarr"
+    if (place / "zarr.json").is_file():
+        with (
+            reading(place),
+            xr.open_dataset(zarr_store(place), engine="zarr", consolidated=False, chunks=None) as stored,
+        ):
             if NAME in stored:
                 labels = page.shown(stored[NAME]).load()
             degrees = {name: page.shown(stored[name]).load() for name in page.DEGREES if name in stored}
@@ -61,16 +68,16 @@ def draw_pictures(result: Fitted, folder: Path, source: Source | None) -> tuple[
 
 def config_text(config: JobConfig) -> str:
     """Write a config as YAML, without defaults and without storage options."""
-    content = config.model_dump(mode="json", exclude_defaults=True, exclude={"source": {"storage_options"}})
+    content = config.model_dump(mode="json", exclude_defaults=True, exclude=OPTIONS)
     return yaml.safe_dump(content, sort_keys=False)
 
 
-def redo_report(store: str) -> Path:
+def redo_report(store: str) -> Place:
     """Make the report of a finished run anew from its files.
 
     Returns
     -------
-    Path
+    Path or BucketPlace
         Of the report.
 
     Raises
@@ -78,10 +85,10 @@ def redo_report(store: str) -> Path:
     OutputError
         If there is no finished run.
     """
-    output = Output(store)
+    output = open_output(store)
     record = output.read_json("run.json")
     config = JobConfig.model_validate(record["config"])
-    folder = output.path / "current"
+    folder = output.published
     result, _ = load_model(folder)
     try:
         source = open_configured(config.source)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
+from clustering.storage.places import place_at
 from flows.watch import duration
 
 
@@ -31,7 +31,7 @@ def summary_lines(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"note       {remark}"
     for warning in record["warnings"]:
         yield f"warning    {warning}"
-    folder = Path(record["config"]["output"]["store"])
+    folder = place_at(record["config"]["output"]["store"])
     yield f"output     {folder}"
     if record["config"]["output"]["report"]:
         yield f"report     {folder / 'report.html'}"

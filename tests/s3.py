@@ -18,7 +18,9 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
+import obstore
 import pytest
+from obstore.store import S3Store
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -86,6 +88,12 @@ class Bucket:
                 self.ask("PUT", f"/{folder.name}/{path.relative_to(folder).as_posix()}", path.read_bytes())
         return f"{self.url}/{folder.name}"
 
+    def content(self, prefix: str = "") -> dict[str, bytes]:
+        """What is under a prefix, by key from there."""
+        store = S3Store(self.name, prefix=prefix or None, endpoint=self.server, client_options={"allow_http": True})
+        keys = sorted(found["path"] for page in obstore.list(store) for found in page)
+        return {key: bytes(obstore.get(store, key).bytes()) for key in keys}
+
 
 _NUMBERS = iter(range(10**6))
 
@@ -122,6 +130,8 @@ class Plan:
     """Fault for a key that was asked for so many times before; None for none."""
     hides_missing: bool = False
     """Answer 403 for keys that are not there, and for listings, as a bucket does whose keys may be read alone."""
+    unheard: tuple[str, ...] = ()
+    """Headers that do not come through, in lower case."""
     made: Counter[str] = field(default_factory=Counter)
     """Faults that were made."""
     asked: Counter[str] = field(default_factory=Counter)
@@ -143,7 +153,18 @@ class _Forwarding(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.do_GET()
 
+    def do_PUT(self) -> None:
+        self.do_GET()
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def do_DELETE(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
+        # What is sent is taken, whatever becomes of it.
+        self.sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path, _, query = self.path.partition("?")
         listing = "list-type" in query
         with self.plan.lock:
@@ -167,12 +188,13 @@ class _Forwarding(BaseHTTPRequestHandler):
     def _forwarded(self) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection(self.target)
         with closing(connection):
-            kept = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
-            connection.request(self.command, self.path, headers=kept)
+            dropped = ("host", "connection", *self.plan.unheard)
+            kept = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
+            connection.request(self.command, self.path, self.sent, kept)
             answer = connection.getresponse()
             body = answer.read()
-            dropped = ("transfer-encoding", "connection", "server", "date")
-            return answer.status, {n: v for n, v in answer.getheaders() if n.lower() not in dropped}, body
+            own = ("transfer-encoding", "connection", "server", "date")
+            return answer.status, {n: v for n, v in answer.getheaders() if n.lower() not in own}, body
 
     def _fault(self, fault: str) -> None:
         with self.plan.lock:

@@ -9,6 +9,8 @@ from clustering.errors import ConfigError
 
 BUCKETS = ("s3", "s3a", "gs", "gcs", "http", "https")
 """Protocols of object stores and of the web."""
+BY_BLOCK = " or by a Prefect Secret block in source.credentials"
+"""Where else the credentials of a source come from."""
 
 
 def shown(url: str) -> str:
@@ -27,8 +29,13 @@ def _bare(url: str) -> str:
     return f"{protocol}://{host.partition('?')[0].rpartition('@')[2]}{path}"
 
 
-def check_url(url: str) -> None:
+def check_url(url: str, key: str = "source.store") -> None:
     """Refuse a URL that holds a secret.
+
+    Parameters
+    ----------
+    key
+        Of the config, that holds the URL.
 
     Raises
     ------
@@ -42,12 +49,12 @@ def check_url(url: str) -> None:
         user, at, _ = rest.partition("/")[0].rpartition("@")
         if at and (":" in user or protocol in BUCKETS):
             raise ConfigError(
-                f"source.store {shown(url)!r} was given with a user or a password; leave them out of the URL, "
-                "and give credentials by the environment or by a Prefect Secret block in source.credentials"
+                f"{key} {shown(url)!r} was given with a user or a password; leave them out of the URL, "
+                f"and give credentials by the environment{BY_BLOCK if key == 'source.store' else ''}"
             )
         if "?" in rest and protocol != "file":
             raise ConfigError(
-                f"source.store {shown(url)!r} was given with a query, which may hold a secret and is no part of a "
+                f"{key} {shown(url)!r} was given with a query, which may hold a secret and is no part of a "
                 "store's address; leave out what begins with '?'"
             )
 

@@ -44,7 +44,7 @@ _REMEDIES = {
     301: "set AWS_REGION to the region of the bucket",
     400: "check the credentials and the region",
     401: "check the credentials",
-    403: "check the credentials and what they may read",
+    403: "check the credentials and what they allow",
     404: "check the URL",
     _UNKNOWN: "set them in the environment, or storage_options {anon: true} for a public store",
     _ELSEWHERE: "set AWS_REGION to its region",
@@ -106,7 +106,7 @@ def _passing(error: BaseException) -> bool:
     return _of_a_store(error) and "Credentials" not in type(error).__name__
 
 
-def sentence(error: BaseException, where: str, key: str | None = None) -> str:
+def sentence(error: BaseException, where: str, key: str | None = None, doing: str = "read") -> str:
     """Say in one line what a store answered: nothing of the answer itself, which may tell credentials.
 
     Parameters
@@ -115,6 +115,8 @@ def sentence(error: BaseException, where: str, key: str | None = None) -> str:
         URL of the store, fit to be shown.
     key
         Key that was asked for; found in the error where None.
+    doing
+        What failed: ``read``, or ``write to``.
     """
     if key is None:
         match = _KEY.search(str(error))
@@ -138,11 +140,11 @@ def sentence(error: BaseException, where: str, key: str | None = None) -> str:
     remedy = _REMEDIES.get(number or fault, "check the network and the endpoint, and run the job again")
     if "://" not in where:
         remedy = "check the disk and what may be read there"
-    return f"cannot read {where}{f', key {key!r}' if key else ''}: {fault}; {remedy}"
+    return f"cannot {doing} {where}{f', key {key!r}' if key else ''}: {fault}; {remedy}"
 
 
 @contextmanager
-def told(where: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+def told(where: str, but: tuple[type[Exception], ...] = (), doing: str = "read") -> Iterator[None]:
     """Turn what a store answers into one line.
 
     Parameters
@@ -151,6 +153,8 @@ def told(where: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
         URL of the store, fit to be shown.
     but
         Errors that pass as they are.
+    doing
+        See `sentence`.
 
     Raises
     ------
@@ -165,7 +169,7 @@ def told(where: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
         if isinstance(error, but) or not _of_a_store(error):
             raise
         # The answer itself, which a chained error would show, may tell the credentials.
-        raise StoreError(sentence(error, where)) from None
+        raise StoreError(sentence(error, where, doing=doing)) from None
 
 
 class Retried(WrapperStore[Store]):

@@ -9,7 +9,6 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from clustering.fitting.fitted import Summary
 from clustering.fitting.loop import Candidate, State, Stop
 from clustering.models.model import Model, stored
 from clustering.storage.model import about_preparation, restored_preparation
-from clustering.storage.output import write_bytes
+from clustering.storage.places import Place, children, make_folder, write_bytes
 
 FORMAT = 1
 KEPT = 2
@@ -65,7 +64,7 @@ class Checkpoint:
     """What the passes put rows through."""
 
 
-def save(folder: Path, checkpoint: Checkpoint, identity: Identity) -> None:
+def save(folder: Place, checkpoint: Checkpoint, identity: Identity) -> None:
     """Write a checkpoint, all of it or nothing, and drop the oldest."""
     arrays: dict[str, NDArray[Any]] = {}
     about = []
@@ -98,25 +97,25 @@ def save(folder: Path, checkpoint: Checkpoint, identity: Identity) -> None:
     }
     buffer = io.BytesIO()
     np.savez(buffer, meta=np.frombuffer(json.dumps(meta, default=str).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_bytes(folder / f"pass-{checkpoint.state.iteration:05d}.npz", buffer.getvalue())
-    for old in (*_files(folder)[:-KEPT], *folder.glob(".pass-*")):
+    for old in (*_files(folder)[:-KEPT], *_files(folder, ".pass-")):
         old.unlink(missing_ok=True)
 
 
-def clear(folder: Path) -> None:
+def clear(folder: Place) -> None:
     """Remove all checkpoints of a folder."""
-    for file in (*_files(folder), *folder.glob(".pass-*")):
+    for file in (*_files(folder), *_files(folder, ".pass-")):
         file.unlink(missing_ok=True)
 
 
-def unfinished(folder: Path, finished: str | None) -> str | None:
+def unfinished(folder: Place, finished: str | None) -> str | None:
     """Name the run that is not published and left checkpoints; None where there is none."""
     loaded = next((found for file in reversed(_files(folder)) if (found := _load(file)) is not None), None)
     return None if loaded is None or loaded[0]["run"] == finished else str(loaded[0]["run"])
 
 
-def latest(folder: Path, model: Model, identity: Identity, finished: str | None) -> Checkpoint | None:
+def latest(folder: Place, model: Model, identity: Identity, finished: str | None) -> Checkpoint | None:
     """Find where an unfinished run of this identity stopped.
 
     Parameters
@@ -144,10 +143,10 @@ def latest(folder: Path, model: Model, identity: Identity, finished: str | None)
     return None
 
 
-def _load(file: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
+def _load(file: Place) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
     """Read a checkpoint; None if it is damaged. The zip format checks the bytes of its members, but not their names."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(io.BytesIO(file.read_bytes())) as archive:
             arrays = {}
             for member in archive.namelist():
                 arrays[member.removesuffix(".npy")] = np.load(io.BytesIO(archive.read(member)), allow_pickle=False)
@@ -157,11 +156,13 @@ def _load(file: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
         return None
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("pass-*.npz"), key=lambda file: (len(file.name), file.name))
+def _files(folder: Place, start: str = "pass-") -> list[Place]:
+    """List checkpoints, the oldest first; or, of a folder, what was left while they were written."""
+    found = (file for file in children(folder) if file.name.startswith(start))
+    return sorted(found, key=lambda file: (len(file.name), file.name))
 
 
-def _same(folder: Path, meta: dict[str, Any], identity: Identity) -> None:
+def _same(folder: Place, meta: dict[str, Any], identity: Identity) -> None:
     remedy = f"finish that run with its own config, remove {str(folder)!r} to give it up, or name another output.store"
     if meta.get("format") != FORMAT:
         raise CheckpointError(f"the unfinished run in {str(folder)!r} was made by another version; {remedy}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from clustering.fitting.labelling import Wanted, label
 from clustering.models.model import stored
 from clustering.storage.labels import LabelWriter, create_labels, writer_of
 from clustering.storage.ledger import FOLDER, Ledger
+from clustering.storage.places import Place, writing
 
 LABELS = "labels.zarr"
 RESUMABLE = (LABELS, FOLDER)
@@ -27,7 +27,7 @@ def write_labels(
     rounds: Rounds,
     model: Any,
     params: Any,
-    folder: Path,
+    folder: Place,
     attributes: Mapping[str, Any],
     wanted: Wanted,
     on_resume: Callable[[int], None] | None = None,
@@ -57,19 +57,20 @@ def write_labels(
         If files are missing in the end, although they were written twice.
     """
     source, plan = rounds.source, rounds.plan
-    path, ledger = folder / LABELS, Ledger(str(folder / FOLDER))
+    path, ledger = folder / LABELS, Ledger(folder / FOLDER)
     wish = {
         "attributes": dict(attributes), "wanted": asdict(wanted), "model": repr(model), "params": _digest(params),
         "plan": repr(plan),
     }  # fmt: skip
-    if ledger.continues(wish) and path.is_dir():
+    if ledger.continues(wish) and (path / "zarr.json").is_file():
         writer = writer_of(path, model.k, wanted)
         writer.tidy()
         if on_resume is not None and len(ledger):
             on_resume(len(ledger))
     else:
         ledger.remove()
-        writer = create_labels(path, source, plan, model.k, attributes, wanted, model)
+        with writing(path):
+            writer = create_labels(path, source, plan, model.k, attributes, wanted, model)
         ledger.begin(wish)
     passed = label(rounds, model, params, writer, wanted, ledger)
     if not _whole(writer, ledger, plan):
@@ -81,7 +82,7 @@ def write_labels(
         if not _whole(writer, ledger, plan):
             raise OutputError(
                 f"files of {str(path)!r} are missing although they were written twice; "
-                "keep other programs off the output folder, and check its disk"
+                "keep other programs off the output, and check its disk"
             )
     return passed
 

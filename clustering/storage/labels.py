@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
@@ -25,6 +24,7 @@ from clustering.errors import OutputError
 from clustering.fitting.labelling import Wanted, variables
 from clustering.storage.chunking import chunking, inner_chunks, units
 from clustering.storage.frame import frame, references
+from clustering.storage.places import Place, size, sizes, writing, zarr_store
 
 NAME = "labels"
 
@@ -47,7 +47,7 @@ def check_names(source: Source, k: int, wanted: Wanted) -> None:
 
 
 def create_labels(
-    path: str | Path,
+    path: Place,
     source: Source,
     plan: Plan,
     k: int,
@@ -78,8 +78,8 @@ def create_labels(
         # String coordinates have no final Zarr v3 specification yet; the source's own are copied all the same.
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
         warnings.filterwarnings("ignore", "Variable .* has datetime type and a bounds variable")
-        carried.to_zarr(str(path), mode="w", consolidated=False, zarr_format=3)
-    group = zarr.open_group(str(path), mode="r+")
+        carried.to_zarr(zarr_store(path), mode="w", consolidated=False, zarr_format=3)
+    group = zarr.open_group(zarr_store(path), mode="r+")
     whole, (inner, sharded) = units(plan), inner_chunks(source)
     pointed: set[str] = set()
     for array in arrays:
@@ -112,16 +112,16 @@ def create_labels(
     return writer_of(path, k, wanted or Wanted())
 
 
-def writer_of(path: str | Path, k: int, wanted: Wanted) -> LabelWriter:
+def writer_of(path: Place, k: int, wanted: Wanted) -> LabelWriter:
     """Give what writes regions of labels, and what else is wanted, that are there already."""
-    return LabelWriter(str(path), tuple(array.name for array in variables(wanted, k)))
+    return LabelWriter(path, tuple(array.name for array in variables(wanted, k)))
 
 
 @dataclass(frozen=True)
 class LabelWriter:
     """Writes regions of labels and what else is told; picklable."""
 
-    path: str
+    path: Place
     names: tuple[str, ...]
     """Of the arrays."""
     opening: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
@@ -129,18 +129,20 @@ class LabelWriter:
 
     def __call__(self, region: tuple[slice, ...], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Write what is known of a region of the sample grid."""
-        for name, array in arrays.items():
-            self._array(name)[region] = array
+        with writing(self.path):
+            for name, array in arrays.items():
+                self._array(name)[region] = array
 
     def tidy(self) -> None:
-        """Remove files that a killed writer had not put in their places."""
-        for name in self.names:
-            for file in Path(self.path, name).rglob("*.partial"):
-                file.unlink(missing_ok=True)
+        """Remove files that a killed writer had not put in their places; in a bucket there are none."""
+        if isinstance(self.path, Path):
+            for name in self.names:
+                for file in (self.path / name).rglob("*.partial"):
+                    file.unlink(missing_ok=True)
 
     def complete(self) -> bool:
         """Tell whether as many files are there as all chunks, or shards, make."""
-        return all(_count(Path(self.path, name, "c")) == math.prod(self._files(name)) for name in self.names)
+        return all(_count(self.path / name / "c") == math.prod(self._files(name)) for name in self.names)
 
     def holds(self, region: tuple[slice, ...]) -> bool:
         """Tell whether all files of a region of the sample grid are there."""
@@ -150,8 +152,9 @@ class LabelWriter:
             grid = self._files(name)
             places = [range(part.start // n, -(-part.stop // n)) for part, n in zip(region, lengths, strict=False)]
             places += [range(count) for count in grid[len(region) :]]
-            root = f"{self.path}/{name}/c/"
-            if not all(_written(root + "/".join(map(str, place))) for place in product(*places)):
+            folder = self.path / name / "c"
+            # A machine that lost its power leaves empty files.
+            if not all(size(folder / "/".join(map(str, place))) for place in product(*places)):
                 return False
         return True
 
@@ -164,36 +167,15 @@ class LabelWriter:
         return tuple(-(-n // c) for n, c in zip(array.shape, array.shards or array.chunks, strict=True))
 
 
-def _written(file: str) -> bool:
-    """Tell a file with something in it: a machine that lost its power leaves empty ones."""
-    try:
-        return os.stat(file).st_size > 0
-    except FileNotFoundError:
-        return False
-
-
-def _count(folder: Path) -> int:
+def _count(folder: Place) -> int:
     """Count the chunks below a folder that have something in them."""
-    return sum(1 for file in _walk(folder) if file.name.isdecimal() and file.stat().st_size > 0)
-
-
-def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
-    try:
-        entries = os.scandir(folder)
-    except FileNotFoundError:
-        return
-    with entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from _walk(Path(entry.path))
-            else:
-                yield entry
+    return sum(1 for name, length in sizes(folder) if name.isdecimal() and length > 0)
 
 
 @lru_cache(maxsize=64)
-def _open(path: str, name: str, _: str) -> zarr.Array[Any]:
+def _open(path: Place, name: str, _: str) -> zarr.Array[Any]:
     # Opening does not take this setting from its arguments, although it has one for it.
-    return zarr.open_array(f"{path}/{name}", mode="r+").with_config({"write_empty_chunks": True})
+    return zarr.open_array(zarr_store(path), path=name, mode="r+").with_config({"write_empty_chunks": True})
 
 
 def in_memory(source: Source, k: int, wanted: Wanted, model: Any = None) -> dict[str, xr.DataArray]:

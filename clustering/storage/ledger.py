@@ -14,17 +14,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clustering.fitting.labelling import LabelStatistics
-from clustering.storage.output import write_bytes, write_json
+from clustering.storage.places import Place, children, make_folder, remove, write_bytes, write_json
 
 FOLDER = "ledger"
 _WISH = "wish.json"
@@ -34,7 +32,7 @@ _WISH = "wish.json"
 class Ledger:
     """Records of finished blocks in a folder; picklable."""
 
-    path: str
+    path: Place
 
     def find(self, index: int) -> tuple[LabelStatistics] | None:
         """Give the statistics of a finished block, to the last bit; None where it is not finished."""
@@ -68,28 +66,28 @@ class Ledger:
         self._file(index).unlink(missing_ok=True)
 
     def __len__(self) -> int:
-        return sum(1 for file in Path(self.path).iterdir() if file.name.startswith("block-"))
+        return sum(1 for file in children(self.path) if file.name.startswith("block-"))
 
     def begin(self, wish: Mapping[str, Any]) -> None:
         """Start without records."""
         self.remove()
-        Path(self.path).mkdir(parents=True)
-        write_json(Path(self.path, _WISH), {"sha256": _digest(wish)})
+        make_folder(self.path)
+        write_json(self.path / _WISH, {"sha256": _digest(wish)})
 
     def continues(self, wish: Mapping[str, Any]) -> bool:
         """Tell whether its records are of this wish."""
         try:
-            found = json.loads(Path(self.path, _WISH).read_text())
+            found = json.loads((self.path / _WISH).read_bytes())
         except (OSError, ValueError):
             return False
         return bool(found == {"sha256": _digest(wish)})
 
     def remove(self) -> None:
         """Remove all of it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove(self.path)
 
-    def _file(self, index: int) -> Path:
-        return Path(self.path, f"block-{index:08d}")
+    def _file(self, index: int) -> Place:
+        return self.path / f"block-{index:08d}"
 
 
 def _digest(wish: Mapping[str, Any]) -> str:

@@ -6,7 +6,6 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,13 @@ import zarr
 
 from clustering.data.preparation import Preparation
 from clustering.data.source import Feature
-from clustering.errors import SourceError
+from clustering.errors import SourceError, StoreError
 from clustering.fitting.fields import described, places_of
 from clustering.fitting.fitted import Fitted, Summary
 from clustering.fitting.loop import Stop
 from clustering.models.kinds import MODELS
 from clustering.models.model import stored
+from clustering.storage.places import Place, place_at, reading, writing, zarr_store
 
 FORMAT = 1
 """Version of the layout."""
@@ -193,23 +193,26 @@ def _group(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def save_model(fitted: Fitted, path: str | Path, attributes: Mapping[str, Any] | None = None) -> None:
+def save_model(fitted: Fitted, path: str | Place, attributes: Mapping[str, Any] | None = None) -> None:
     """Write the model as a Zarr group, replacing one that is there.
 
     Parameters
     ----------
+    path
+        A folder, or the URL of a bucket.
     attributes
         More JSON attributes, such as where the model comes from.
     """
+    place = place_at(path) if isinstance(path, str) else path
     dataset = to_dataset(fitted).assign_attrs(json.loads(json.dumps(dict(attributes or {}))))
-    with warnings.catch_warnings():
+    with writing(place), warnings.catch_warnings():
         # Text, such as names of channels, has no final Zarr v3 specification yet.
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
-        dataset.to_zarr(str(path), mode="w", consolidated=False, zarr_format=3)
+        dataset.to_zarr(zarr_store(place), mode="w", consolidated=False, zarr_format=3)
 
 
-def load_model(path: str | Path) -> tuple[Fitted, dict[str, Any]]:
-    """Read a model: the path of a ``model.zarr``, or of a run's output that holds one.
+def load_model(path: str | Place) -> tuple[Fitted, dict[str, Any]]:
+    """Read a model: the path or URL of a ``model.zarr``, or of a run's output that holds one.
 
     Returns
     -------
@@ -222,11 +225,15 @@ def load_model(path: str | Path) -> tuple[Fitted, dict[str, Any]]:
     SourceError
         If there is no model there.
     """
-    found = next((p for p in (Path(path) / "model.zarr", Path(path)) if (p / "zarr.json").is_file()), None)
+    place = place_at(path) if isinstance(path, str) else path
+    found = next((p for p in (place / "model.zarr", place) if (p / "zarr.json").is_file()), None)
     if found is None:
-        raise SourceError(f"no model at {str(path)!r}; name a model.zarr, or the output of a finished run")
+        raise SourceError(f"no model at {str(place)!r}; name a model.zarr, or the output of a finished run")
     try:
-        dataset = xr.open_dataset(str(found), engine="zarr", consolidated=False, chunks=None)
+        with reading(found):
+            dataset = xr.open_dataset(zarr_store(found), engine="zarr", consolidated=False, chunks=None)
+    except StoreError:
+        raise
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise SourceError(f"{str(found)!r} is not a model ({reason}); name a model.zarr written by 'fit'") from error
@@ -236,5 +243,5 @@ def load_model(path: str | Path) -> tuple[Fitted, dict[str, Any]]:
         raise SourceError(
             f"the model at {str(found)!r} has format {dataset.attrs['format']}; this version reads format {FORMAT}"
         )
-    with dataset:
+    with dataset, reading(found):
         return from_dataset(dataset), dict(dataset.attrs)

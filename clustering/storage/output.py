@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,10 @@ class Output:
     def __init__(self, store: str | os.PathLike[str]) -> None:
         text = os.fspath(store)
         if "://" in text:
-            raise OutputError(f"output.store is {text!r}; results are written to a local path: name a folder")
+            raise OutputError(
+                f"output.store is {text!r}, and results are written to a folder or a bucket; "
+                "name a folder, or a URL of s3:// or gs://"
+            )
         # Workers may stand in other folders.
         self.path = Path(text).absolute()
 
@@ -43,6 +46,11 @@ class Output:
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / _CHECKPOINTS
+
+    @property
+    def published(self) -> Path:
+        """Folder of what is published."""
+        return self.path / _CURRENT
 
     @property
     def finished(self) -> str | None:
@@ -201,25 +209,6 @@ class Output:
 def new_run() -> str:
     """Name a run."""
     return uuid.uuid4().hex[:12]
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON, all of it or nothing."""
-    write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file, all of it or nothing."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _is_half_made(entry: Path) -> bool:

@@ -290,7 +290,8 @@ CASES = {
     "output below a file": Case(["{folder}/file/out"], 1, {"output/store": "{folder}/file/out"}),
     "output with other things": Case(["'thesis.txt'", "{folder}/theirs"], 1, {"output/store": "{folder}/theirs"}),
     "finished output": Case(["{folder}/finished", "output.overwrite"], 1, {"output/store": "{folder}/finished"}),
-    "output at a URL": Case(["s3://bucket/out"], 1, {"output/store": "s3://bucket/out"}),
+    "output on the web": Case(["https://host/out", "a folder"], 1, {"output/store": "https://host/out"}),
+    "output in a bucket of nobody": Case(["s3://bucket/out", "credentials"], 2, {"output/store": "s3://bucket/out"}),
     "scratch below a file": Case(["scratch", "{folder}/file"], change={"compute/scratch": "{folder}/file/x"}, code=1),
     # The config.
     "k below one": Case(["model.k is 0"], change={"model/k": 0}),

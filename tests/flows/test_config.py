@@ -59,7 +59,7 @@ UNKNOWN = {
         "did you mean 'model'? allowed: source, preprocess, model, fit, compute, output",
     ),
     "key": ("model/kk", 3, "'model.kk'", "did you mean 'k'? allowed: kind, k"),
-    "key like no other": ("output/zzz", 3, "'output.zzz'", "allowed: store, labels, responsibilities, top, precision"),
+    "key like no other": ("output/zzz", 3, "'output.zzz'", "allowed: store, storage_options, labels"),
     "hyphen for underscore": ("source/feature-dims", [], "'source.feature-dims'", "did you mean 'feature_dims'?"),
     "section with a hyphen": ("out-put", {}, "'out-put'", "did you mean 'output'?"),
     "words": ("fit/max iterations", 5, "'fit.max iterations'", "did you mean 'max_iterations'?"),

@@ -69,7 +69,7 @@ def calm(store: Path, fit: c.Fit, tmp_path_factory: pytest.TempPathFactory) -> t
     folder = tmp_path_factory.mktemp("calm")
     passed = attempt(store, fit, folder)
     assert passed.reading.blocks == BLOCKS
-    assert len(Ledger(str(folder / FOLDER))) == BLOCKS
+    assert len(Ledger(folder / FOLDER)) == BLOCKS
     return passed, content(folder)
 
 
@@ -97,7 +97,7 @@ def test_finished_blocks_are_neither_read_nor_made_again(
         stop_after(patched, 5)
         with pytest.raises(Stop):
             attempt(store, fit, tmp_path, cluster="synchronous")
-    ledger = Ledger(str(tmp_path / FOLDER))
+    ledger = Ledger(tmp_path / FOLDER)
     assert len(ledger) == 5
     touched = {f: os.stat(tmp_path / f).st_mtime_ns for f in content(tmp_path)}
     told: list[int] = []
@@ -120,7 +120,7 @@ def test_finished_blocks_are_neither_read_nor_made_again(
 
 def test_what_is_lost_is_made_again(store: Path, fit: c.Fit, calm: Any, tmp_path: Path) -> None:
     attempt(store, fit, tmp_path)
-    ledger = Ledger(str(tmp_path / FOLDER))
+    ledger = Ledger(tmp_path / FOLDER)
     (tmp_path / LABELS / "labels" / "c" / "3").unlink()
     (tmp_path / LABELS / "responsibility" / "c" / "3").unlink()
     (tmp_path / LABELS / "margin" / "c" / "7").write_bytes(b"")

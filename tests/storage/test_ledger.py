@@ -25,7 +25,7 @@ def same(a: LabelStatistics, b: LabelStatistics) -> bool:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    made = Ledger(str(tmp_path / "ledger"))
+    made = Ledger(tmp_path / "ledger")
     made.begin({"k": 3})
     return made
 

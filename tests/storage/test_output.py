@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from clustering.errors import OutputError
-from clustering.storage.output import PARTS, Output, new_run, write_bytes, write_json
+from clustering.storage.output import PARTS, Output, new_run
+from clustering.storage.places import write_bytes, write_json
 
 HOLD = """
 import sys

@@ -1,0 +1,244 @@
+"""Places for what a run makes: folders and files of this machine, and their likes in a bucket."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from zarr.storage import ObjectStore
+
+from clustering.data.addresses import check_url, local_path, shown
+from clustering.data.buckets import gcs_config, s3_config
+from clustering.data.faults import told
+from clustering.data.stores import connect
+from clustering.errors import ConfigError, MissingDependencyError, StoreError
+
+PROTOCOLS = ("s3", "s3a", "gs", "gcs")
+"""Protocols that results are written by."""
+
+
+@dataclass(frozen=True)
+class BucketPlace:
+    """A prefix of a bucket, or an object; picklable. Credentials are found in the environment of whoever uses it."""
+
+    url: str
+    """Of what all places of one output are in."""
+    options: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Storage options, without secrets."""
+    key: str = ""
+    """From there."""
+
+    def __str__(self) -> str:
+        return f"{self.root}/{self.key}".rstrip("/")
+
+    def __truediv__(self, name: str, /) -> BucketPlace:
+        return replace(self, key=f"{self.key}/{name}".lstrip("/"))
+
+    @property
+    def name(self) -> str:
+        """Last part of the key."""
+        return self.key.rpartition("/")[2]
+
+    @property
+    def root(self) -> str:
+        """The URL, fit to be shown."""
+        return shown(self.url)
+
+    @property
+    def store(self) -> Any:
+        """Store of obstore that keys are counted in; opened once per process."""
+        return writable(self.url, self.options).store
+
+    def is_file(self) -> bool:
+        """Tell whether there is an object."""
+        return size(self) is not None
+
+    def read_bytes(self) -> bytes:
+        """Give the content of an object; `FileNotFoundError` where there is none."""
+        with told(self.root, (FileNotFoundError,)):
+            return bytes(_client().get(self.store, self.key).bytes())
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove an object; some buckets do not tell that there is none."""
+        try:
+            with told(self.root, (FileNotFoundError,), "write to"):
+                _client().delete(self.store, self.key)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def objects(self) -> list[tuple[str, int]]:
+        """List what is below: keys from the root, in order, and sizes in bytes."""
+        with told(self.root):
+            pages = _client().list(self.store, self.key or None)
+            return sorted((found["path"], found["size"]) for page in pages for found in page)
+
+
+Place = Path | BucketPlace
+"""A folder or a file, here or in a bucket: `/`, `name`, `is_file`, `read_bytes`, `unlink` work for both."""
+
+
+def _client() -> Any:
+    try:
+        import obstore
+    except ImportError as error:
+        raise MissingDependencyError(
+            "keeping results in a bucket needs the package 'obstore'; pip install 'zarr-clustering[cloud]'"
+        ) from error
+    return obstore
+
+
+def writable(url: str, options: Mapping[str, Any]) -> Any:
+    """Open a bucket for writing.
+
+    Returns
+    -------
+    zarr.storage.ObjectStore
+
+    Raises
+    ------
+    ClusteringError
+        If there is no such bucket, its keys cannot be listed, or only fsspec knows how to reach it.
+    """
+    google = url.startswith("g")
+    if (gcs_config if google else s3_config)(options, os.environ) is None:
+        remedy = "leave storage_options other than endpoint_url, region_name and anon out"
+        if google:
+            remedy = "set GOOGLE_APPLICATION_CREDENTIALS to a file of credentials, and leave storage_options out"
+        raise ConfigError(f"results cannot be written to {shown(url)} in the way it is given; {remedy}")
+    store = connect(url, options)
+    if isinstance(store, ObjectStore):
+        return store.with_read_only(False)
+    raise StoreError(
+        f"the keys of {shown(url)} may not be listed, and results are kept only where they may be; "
+        "check the credentials and what they allow"
+    )
+
+
+def in_bucket(store: str) -> bool:
+    """Tell the URL of a bucket from other places."""
+    return store.partition("://")[0] in PROTOCOLS and "://" in store and "::" not in store
+
+
+def place_at(store: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> Place:
+    """Find the place of a path or a URL.
+
+    Raises
+    ------
+    ConfigError
+        For a URL with a password, or one that is neither local nor of a bucket.
+    """
+    text = os.fspath(store)
+    if in_bucket(text):
+        check_url(text, "the URL")
+        return BucketPlace(text.rstrip("/"), dict(options or {}))
+    path = local_path(text)
+    if path is None:
+        raise ConfigError(f"results are not kept at {shown(text)!r}; name a folder, or a URL of s3:// or gs://")
+    return path
+
+
+def writing(place: Place) -> AbstractContextManager[None]:
+    """Turn what a bucket answers to writing into one line."""
+    return told(place.root, doing="write to") if isinstance(place, BucketPlace) else nullcontext()
+
+
+def reading(place: Place) -> AbstractContextManager[None]:
+    """Turn what a bucket answers to reading into one line."""
+    return told(place.root) if isinstance(place, BucketPlace) else nullcontext()
+
+
+def zarr_store(place: Place) -> Any:
+    """Give what Zarr and xarray open for a group that has its root in a place, to read and to write."""
+    return writable(str(place), place.options) if isinstance(place, BucketPlace) else str(place)
+
+
+def write_json(place: Place, content: Mapping[str, Any]) -> None:
+    """Write JSON, all of it or nothing."""
+    write_bytes(place, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_bytes(place: Place, content: bytes) -> None:
+    """Write a file, all of it or nothing."""
+    if isinstance(place, BucketPlace):
+        with writing(place):
+            _client().put(place.store, place.key, content, use_multipart=False)
+        return
+    part = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(place)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def make_folder(place: Place) -> None:
+    """Make a folder and those above it; a bucket needs none."""
+    if isinstance(place, Path):
+        place.mkdir(parents=True, exist_ok=True)
+
+
+def children(place: Place) -> list[Place]:
+    """List what is directly in a place, by name; nothing where there is no such place."""
+    if isinstance(place, BucketPlace):
+        with told(place.root):
+            found = _client().list_with_delimiter(place.store, place.key or None)
+        keys = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
+        return [replace(place, key=key) for key in sorted(key.rstrip("/") for key in keys)]
+    try:
+        return list[Place](sorted(place.iterdir()))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def remove(place: Place) -> None:
+    """Remove a file or a folder with all that is in it; nothing where there is none."""
+    if isinstance(place, BucketPlace):
+        if keys := [key for key, _ in place.objects()]:
+            with writing(place):
+                _client().delete(place.store, keys)
+        else:
+            place.unlink(missing_ok=True)
+    elif place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)
+
+
+def size(place: Place) -> int | None:
+    """Size of a file in bytes; None where there is none."""
+    try:
+        if isinstance(place, BucketPlace):
+            with told(place.root, (FileNotFoundError,)):
+                return int(_client().head(place.store, place.key)["size"])
+        return place.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def sizes(place: Place) -> Iterator[tuple[str, int]]:
+    """List the files below a folder: last part of the name, and size in bytes."""
+    if isinstance(place, BucketPlace):
+        yield from ((key.rpartition("/")[2], length) for key, length in place.objects())
+        return
+    try:
+        entries = os.scandir(place)
+    except FileNotFoundError:
+        return
+    with entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from sizes(Path(entry.path))
+            else:
+                yield entry.name, entry.stat().st_size
