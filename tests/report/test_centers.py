@@ -129,3 +129,27 @@ def test_a_curve_that_hardly_moves_is_not_blown_up(drawings: list[Figure]) -> No
     figures.cost_curve(np.array([[1e6, 1e6 - 1e-7], [1e6 - 1e-7, 1e6]]), WORDS["kmeans"])
     low, high = drawings[0].axes[0].get_ylim()
     assert high - low > 10
+
+
+def test_label_maps_have_north_above_and_name_their_units(drawings: list[Figure]) -> None:
+    lat = ("lat", [60.0, 50.0, 40.0], {"units": "degrees_north"})
+    labels = xr.DataArray(np.arange(6).reshape(3, 2) % 3, {"lat": lat, "lon": [1.0, 2.0]}, ("lat", "lon"))
+    figures.label_map(labels, figures.palette(3))
+    axes = drawings[0].axes[0]
+    assert not axes.yaxis_inverted()
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("lat (degrees_north)", "lon")
+
+
+def test_every_label_of_a_series_is_a_line_at_its_date(drawings: list[Figure]) -> None:
+    dates = xr.date_range("2001-01-01", periods=6)
+    labels = xr.DataArray(np.array([0, 1, -1, 2, 2, 0]), {"time": dates}, "time")
+    figures.label_map(labels, figures.palette(3))
+    axes = drawings[0].axes[0]
+    assert [len(lines.get_segments()) for lines in axes.collections] == [2, 1, 2]
+    low, high = axes.get_ylim()
+    assert low < -0.4 < 2.4 < high
+
+
+def test_a_quantity_of_one_value_has_a_scale_of_one(drawings: list[Figure]) -> None:
+    figures.quantity_map(xr.DataArray(np.ones((3, 4)), dims=("y", "x")), "responsibility")
+    assert drawings[0].axes[1].get_yticks().tolist() == [1.0]
