@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import zarr
+from zarr.codecs import ZstdCodec
 
 from clustering.data.plan import MIB
 from clustering.data.readers import Piece, read_arrays, read_grid, read_image, read_table
@@ -212,6 +213,8 @@ def write_piece(
         dimension_names=piece.dims,
         attributes=piece.attributes,
         fill_value=0 if fill is None or isinstance(fill, str) else fill,
+        # A checksum inside the compressed data, which every reader compares.
+        compressors=ZstdCodec(level=0, checksum=True),
         config={"write_empty_chunks": True},
     )
     start = 0

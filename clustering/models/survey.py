@@ -47,14 +47,9 @@ class Sample(NamedTuple):
 
     def highest(self, m: int) -> Sample:
         """Keep the `m` highest priorities, lower positions first among equals: a sample again."""
-        n = len(self.priorities)
-        if n <= m:
+        if len(self.priorities) <= m:
             return self
-        least = np.partition(self.priorities, n - m)[n - m]
-        kept = self.priorities > least
-        equal = np.flatnonzero(self.priorities == least)
-        kept[equal[: m - int(kept.sum())]] = True
-        out = float(self.priorities[~kept].max())
+        kept, out = _highest(self.priorities, m)
         return Sample(
             self.priorities[kept],
             self.positions[kept],
@@ -67,14 +62,21 @@ class Sample(NamedTuple):
         """Keep the `m` highest priorities of both."""
         positions = np.concatenate([self.positions, other.positions])
         order = np.argsort(positions, kind="stable")
-        both = Sample(
-            np.concatenate([self.priorities, other.priorities])[order],
-            positions[order],
-            np.concatenate([self.weights, other.weights])[order],
-            np.concatenate([self.values, other.values])[order],
-            max(self.threshold, other.threshold),
+        priorities = np.concatenate([self.priorities, other.priorities])[order]
+        kept, out = _highest(priorities, m)
+        chosen = order[kept]
+        # Rows are copied once, and only those that stay.
+        values = np.empty((len(chosen), self.values.shape[1]), self.values.dtype)
+        mine = chosen < len(self.positions)
+        values[mine] = self.values[chosen[mine]]
+        values[~mine] = other.values[chosen[~mine] - len(self.positions)]
+        return Sample(
+            priorities[kept],
+            positions[chosen],
+            np.concatenate([self.weights, other.weights])[chosen],
+            values,
+            max(self.threshold, other.threshold, out),
         )
-        return both.highest(m)
 
     @property
     def represented(self) -> Array:
@@ -85,6 +87,18 @@ class Sample(NamedTuple):
     def complete(self) -> bool:
         """Whether no row of positive weight was left out."""
         return self.threshold == 0.0
+
+
+def _highest(priorities: Array, m: int) -> tuple[NDArray[np.bool_], float]:
+    """Choose the `m` highest priorities, the first among equals, and tell the highest left out, 0 if none is."""
+    n = len(priorities)
+    if n <= m:
+        return np.ones(n, bool), 0.0
+    least = np.partition(priorities, n - m)[n - m]
+    kept = priorities > least
+    equal = np.flatnonzero(priorities == least)
+    kept[equal[: m - int(kept.sum())]] = True
+    return kept, float(priorities[~kept].max())
 
 
 class Distinct(NamedTuple):
