@@ -294,6 +294,8 @@ class KMeans:
             if observed.size:
                 observed[donor] -= w
                 observed[cluster] = w
+        # Rounding may take more off than there was.
+        objective = max(0.0, objective)
         centers = geometry.refitted(self.divergence, observed if observed.size else weight, first, placed)
         for cluster in reseeded:
             centers[cluster] = placed[cluster]
