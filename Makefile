@@ -68,6 +68,8 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.kernels
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.inspect
+	$(BIN)/python -m benchmarks.read
+	$(BIN)/python -m benchmarks.read --gigabytes 0.4 --s3
 
 # --- upkeep ----------------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from shipped import Quiet, shipped
 from sklearn.metrics import adjusted_rand_score
 
 import clustering as c
-from benchmarks.stories_more import codebook
+from benchmarks.embeddings import codebook
 from flows.cli import run
 from flows.job import run_fit
 

@@ -14,7 +14,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture as Reference
 
 import clustering as c
-from benchmarks import stories
+from benchmarks import fields
 from flows.cli import run
 
 CONFIG = Path(__file__).parents[2] / "configs" / "ocean-profiles.yaml"
@@ -33,7 +33,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Pa
     for name, by_depth in LAYOUTS.items():
         folder = tmp_path_factory.mktemp(name)
         store, out = folder / "ocean.zarr", folder / "out"
-        stories.ocean(store, by_depth=by_depth)
+        fields.ocean(store, by_depth=by_depth)
         settings = [f"--set=source.store={store}", f"--set=output.store={out}"]
         assert run(["fit", str(CONFIG), "--no-prefect", *settings]) == 0
         found[name] = (store, out)
@@ -99,7 +99,7 @@ def test_mean_profiles_come_back_in_their_units(
     np.add.at(table, (truth[whole], labels[whole]), 1)
     own = linear_sum_assignment(-table)[1]
     upper = data["depth"].sel(depth=slice(0, 800))
-    for name, planted in stories.profiles(upper.values).items():
+    for name, planted in fields.profiles(upper.values).items():
         assert found[name].attrs["units"] == data[name].attrs["units"]
         xr.testing.assert_identical(found["depth"].variable, upper.variable)
         spread = planted.std()

@@ -14,7 +14,7 @@ from shipped import Quiet, Requests, listening, shipped
 from sklearn.metrics import adjusted_rand_score
 
 import clustering as c
-from benchmarks.stories_more import satellite
+from benchmarks.embeddings import satellite
 from flows.credentials import open_configured
 from flows.job import run_fit
 

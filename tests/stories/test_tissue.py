@@ -14,7 +14,7 @@ from shipped import Quiet, listening, shipped
 from sklearn.metrics import adjusted_rand_score
 
 import clustering as c
-from benchmarks.stories_more import CHANNELS, tissue
+from benchmarks.embeddings import CHANNELS, tissue
 from flows.job import run_fit
 
 SIDE, CHUNK = 512, 128

@@ -15,7 +15,7 @@ from sklearn.metrics import adjusted_rand_score
 from zarr.storage import LocalStore
 
 import clustering as c
-from benchmarks import stories
+from benchmarks import fields
 from clustering.data import pipeline
 from flows.cli import run
 
@@ -32,7 +32,7 @@ def fit(store: Path, out: Path, *more: str) -> int:
 def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Counter[str]]:
     """Store and output of a run, and how often each of its keys was asked for."""
     folder = tmp_path_factory.mktemp("weather")
-    stories.weather(folder / "weather.zarr")
+    fields.weather(folder / "weather.zarr")
     keys: Counter[str] = Counter()
     original = LocalStore.get
 
@@ -94,7 +94,7 @@ def test_regimes_are_the_planted_ones_in_metres(
     # Eastward across Greenwich, and southward as the data are.
     np.testing.assert_array_equal(maps["lon"], data["lon"])
     np.testing.assert_array_equal(maps["lat"], data["lat"])
-    planted = stories.patterns(data["lat"].values, data["lon"].values)
+    planted = fields.patterns(data["lat"].values, data["lon"].values)
     for regime in range(4):
         center = maps.values[own[regime]]
         assert np.corrcoef(center.ravel(), planted[regime].ravel())[0, 1] > 0.99

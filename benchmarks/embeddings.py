@@ -2,13 +2,10 @@
 
 Each is written piece by piece, so that the large sizes take little memory, and every piece is drawn by itself: the same
 size gives the same store.
-
-    python -m benchmarks.stories_more satellite demo/satellite.zarr --size ci
 """
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -216,19 +213,3 @@ def codebook(
             emb[start:stop] = centers[label] + NOISE * own.standard_normal((stop - start, dim), dtype=np.float32)
             planted[start:stop] = label
     return Path(dest)
-
-
-STORIES: dict[str, Callable[..., Path]] = {"satellite": satellite, "tissue": tissue, "codebook": codebook}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("story", choices=STORIES)
-    parser.add_argument("dest")
-    parser.add_argument("--size", choices=SIZES, default="ci")
-    options = parser.parse_args()
-    print(STORIES[options.story](options.dest, options.size))
-
-
-if __name__ == "__main__":
-    main()
