@@ -18,10 +18,10 @@ from clustering.execution.residency import SCRATCH_SHARE
 from clustering.fitting.probe import Probe, Stage
 from clustering.fitting.start import Options, sample_limit
 
-_MERGE = 6
-"""Copies of a full row sample while two become one: both, side by side, and side by side in order."""
-_TRAVELLING = 9
-"""The same of all that pass 0 sends at most: three rows for each one of the sample, three times over."""
+_MERGE = 4
+"""Copies of a full row sample while two become one: both, what stays of them, and its parts on their way there."""
+_TRAVELLING = 6
+"""The same of all that pass 0 sends at most: three rows for each one of the sample, and as many on their way."""
 
 
 @dataclass(frozen=True)
