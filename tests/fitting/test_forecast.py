@@ -84,8 +84,8 @@ def test_memory_is_the_sum_of_its_parts_and_each_thread_takes_some() -> None:
     assert one.total == one.libraries + one.kept + one.at_work + one.statistics + one.sample
     assert one.kept == four.kept == 6_400_000
     assert four.at_work >= 3 * one.at_work > 0
-    # Two samples that become one: six copies of 200,000 rows with their places, weights and priorities.
-    assert one.sample == 6 * 200_000 * (16 + 24)
+    # Two samples that become one: four copies of 200,000 rows with their places, weights and priorities.
+    assert one.sample == 4 * 200_000 * (16 + 24)
 
 
 def test_memory_counts_libraries() -> None:
