@@ -92,6 +92,11 @@ def _only_array(node: zarr.Array[Any] | zarr.Group) -> zarr.Array[Any] | None:
     return next((a for name, a in arrays.items() if list(bare_dataset(a)[BARE].dims) != [name]), None)
 
 
+def open_node(store: str, group: str | None, storage_options: Mapping[str, Any]) -> zarr.Array[Any] | zarr.Group:
+    """Open a Zarr group or array as it is, and read no more than its own metadata."""
+    return zarr.open(connect(store, storage_options), path=group or "", mode="r")
+
+
 def open_store(store: str, group: str | None, storage_options: Mapping[str, Any], names: Iterable[Any] = ()) -> Opened:
     """Open a Zarr group, or a bare array, without reading any data but the index coordinates.
 

@@ -15,15 +15,17 @@ import numpy as np
 import xarray as xr
 
 from clustering.data import opening
+from clustering.data.addresses import shown
 from clustering.data.chunks import snapshot
 from clustering.data.decoding import Columns, packing
+from clustering.data.faults import told
 from clustering.data.listing import Listing, differences
 from clustering.data.plan import MIB, Axis, Block, Plan, plan_blocks
 from clustering.data.policies import Missing
 from clustering.data.reading import COSINE, loaded, read_rows
 from clustering.data.rows import Rows
 from clustering.data.stored import Stored
-from clustering.errors import DataError
+from clustering.errors import DataError, SourceError
 
 SMALL_COMPANION = 64 * MIB
 """Masks, weights and labels up to this size, in bytes, are read once in each process."""
@@ -236,9 +238,15 @@ class Source:
         """
         if self.recipe is None or not self.listings:
             return
-        now = snapshot(opening.open_store(
-            self.recipe["data"], self.recipe["group"], self.recipe["storage_options"] or {}
-        ), self.listings)  # fmt: skip
+        data, group, options = (self.recipe[key] for key in ("data", "group", "storage_options"))
+        try:
+            with told(shown(data), (FileNotFoundError,)):
+                node = opening.open_node(data, group, options or {})
+        except (FileNotFoundError, SourceError) as error:
+            raise DataError(
+                f"the source changed during the run: there is nothing at {shown(data)} any more; run again"
+            ) from error
+        now = snapshot(opening.Opened(self.dataset, node, shown(data)), self.listings)
         for name, before in self.listings.items():
             changed = differences(before, now.get(name), name)
             if changed:

@@ -281,6 +281,8 @@ CHANGES = {
     "removed": (lambda path: (path / "t" / "c/3/1/0").unlink(), "chunk (3, 1, 0) of variable 't' was removed"),
     "metadata": (lambda path: zarr.open_array(path / "t").attrs.update(units="K"), "the metadata of variable 't'"),
     "all": (lambda path: shutil.rmtree(path / "t" / "c"), "chunk (0, 0, 0) of variable 't' was removed, and 15 other"),
+    "the-variable": (lambda path: shutil.rmtree(path / "t"), "the metadata of variable 't'"),
+    "the-store": (shutil.rmtree, "there is nothing at "),
 }
 
 

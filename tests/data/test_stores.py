@@ -318,6 +318,8 @@ def test_a_web_server_gives_the_rows_of_its_folder(tmp_path: Path, zarr_format: 
         assert set(source.dataset.coords) == {"time", "lat", "lon"}
         assert rows(open_source(f"{address}/a.zarr/t")) == rows(open_source(path / "t"))
         assert source.fingerprint() == open_source(f"{address}/a.zarr", **USES).fingerprint()
+        found = c.fit(f"{address}/a.zarr", c.KMeans(2), **USES)
+        assert found.objective == c.fit(path, c.KMeans(2), **USES).objective
         store = connect(f"{address}/a.zarr")
         assert not listable(store)
         assert entries(store) is None
