@@ -22,14 +22,11 @@ from clustering.data.policies import (
     Missing,
     MissingChunks,
     OnBadChunk,
+    is_number,
 )
 from clustering.data.reading import COSINE
 from clustering.data.source import SMALL_COMPANION, Source
 from clustering.errors import ConfigError
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 def open_source(
@@ -118,7 +115,7 @@ def open_source(
         "max_bad_fraction": max_bad_fraction, "nodata": nodata, "decode": decode, "storage_options": storage_options,
         "bbox": bbox,
     }  # fmt: skip
-    if max_bad_fraction is not None and not (_is_number(max_bad_fraction) and 0 <= max_bad_fraction <= 1):
+    if max_bad_fraction is not None and not (is_number(max_bad_fraction) and 0 <= max_bad_fraction <= 1):
         raise ConfigError(f"max_bad_fraction is {max_bad_fraction!r}; a number from 0 to 1 is needed")
     _check_forms(options)
     if isinstance(data, Source):

@@ -14,7 +14,7 @@ from clustering.data.faults import told
 from clustering.data.listing import Absent, Listing, listed, unit_of
 from clustering.data.opening import Opened
 from clustering.data.pipeline import accelerated
-from clustering.data.policies import DECODERS, Missing, MissingChunks, OnBadChunk
+from clustering.data.policies import DECODERS, Missing, MissingChunks, OnBadChunk, is_number
 from clustering.data.present import without_absent
 from clustering.data.stored import Place, Stored, chunk_numbers
 from clustering.errors import ConfigError, DataError, SourceError, nearest
@@ -59,7 +59,7 @@ def store_variables(
         if decoder not in DECODERS:
             raise ConfigError(f"decode is {decoder!r} for variable {name!r}; allowed: {', '.join(DECODERS)}")
     for name, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, (int, float, np.number)):
+        if not is_number(number):
             raise ConfigError(f"nodata is {number!r} for variable {name!r}; a number is needed")
     found, cautions = {}, []
     for name in names:

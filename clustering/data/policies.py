@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from numbers import Real
+from typing import Any, Literal, get_args
 
 Missing = Literal["drop", "error", "marginalize"]
 """What is done with a row that lacks features."""
@@ -21,3 +22,8 @@ MAX_BAD_FRACTION = 0.25
 Decoder = Literal["signed_square"]
 """Codes of numbers that no scale and offset describe."""
 DECODERS: tuple[Decoder, ...] = get_args(Decoder)
+
+
+def is_number(value: Any) -> bool:
+    """Tell a number from what Python and YAML take for one: truth values."""
+    return isinstance(value, Real) and not isinstance(value, bool)

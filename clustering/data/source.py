@@ -22,7 +22,7 @@ from clustering.data.faults import told
 from clustering.data.listing import Listing, differences
 from clustering.data.plan import MIB, Axis, Block, Plan, plan_blocks
 from clustering.data.policies import Missing
-from clustering.data.reading import COSINE, loaded, read_rows
+from clustering.data.reading import loaded, read_rows
 from clustering.data.rows import Rows
 from clustering.data.stored import Stored
 from clustering.errors import DataError, SourceError
@@ -190,13 +190,6 @@ class Source:
                 small = variable.nbytes <= SMALL_COMPANION
                 held[name] = xr.Variable(variable.dims, loaded(self, variable)) if small else variable
             return held[name]
-
-    @property
-    def companions(self) -> tuple[str, ...]:
-        """Variables that tell something of the samples: mask, weights and labels."""
-        cosine = COSINE.fullmatch(self.weights or "")
-        found = (self.mask, cosine[1] if cosine else self.weights, self.labels)
-        return tuple(dict.fromkeys(name for name in found if name is not None))
 
     def fingerprint(self) -> str:
         """Digest the identity of the source: metadata and file listing of a store, values of data held in memory."""

@@ -92,8 +92,8 @@ class Stored:
     @property
     def count(self) -> int:
         """Chunks that hold what is selected."""
-        chunks, _ = _chunks_of([self.places[d] for d in self.dims], unit_of(self.array))
-        return math.prod(map(len, chunks))
+        units = zip(self.dims, unit_of(self.array), strict=True)
+        return math.prod(len(chunk_numbers(self.places[d], unit)) for d, unit in units)
 
     def _never_written(self, absent: Absent, places: list[Place]) -> NDArray[np.bool_] | None:
         chunks, own = _chunks_of(places, absent.unit)

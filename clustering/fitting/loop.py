@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from clustering.data.policies import is_number
 from clustering.errors import ConfigError
 from clustering.execution.passes import Passed, Reading
 from clustering.models.model import Model, Statistics, Update
@@ -46,17 +47,13 @@ class Rule:
     """Wall time of the whole fit, in seconds; the pass under way is finished."""
 
     def __post_init__(self) -> None:
-        if not _is_number(self.tolerance) or not self.tolerance >= 0:
+        if not is_number(self.tolerance) or not self.tolerance >= 0:
             raise ConfigError(f"tolerance is {self.tolerance!r}; 0 or more is needed")
         whole = isinstance(self.max_iterations, (int, np.integer)) and not isinstance(self.max_iterations, bool)
         if not whole or self.max_iterations < 0:
             raise ConfigError(f"max_iterations is {self.max_iterations!r}; a whole number of 0 or more is needed")
-        if self.max_seconds is not None and not (_is_number(self.max_seconds) and self.max_seconds > 0):
+        if self.max_seconds is not None and not (is_number(self.max_seconds) and self.max_seconds > 0):
             raise ConfigError(f"max_seconds is {self.max_seconds!r}; more than 0 is needed, or null for no limit")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
-from zarr.storage import LocalStore, MemoryStore, WrapperStore
+from zarr.storage import MemoryStore, WrapperStore
 
 import clustering as c
 from clustering.data import pipeline
@@ -310,21 +310,6 @@ def test_a_chunk_added_during_the_run_is_told(tmp_path: Path) -> None:
 
 
 # Reads
-
-
-@pytest.fixture
-def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Keys asked of any store on disk, with how often; what decodes in Rust asks the disk itself."""
-    monkeypatch.setattr(pipeline, "rust", lambda: None)
-    keys: Counter[str] = Counter()
-    original = LocalStore.get
-
-    async def get(self: LocalStore, key: str, *args: Any, **kwargs: Any) -> Any:
-        keys[key] += 1
-        return await original(self, key, *args, **kwargs)
-
-    monkeypatch.setattr(LocalStore, "get", get)
-    return keys
 
 
 SELECTIONS: dict[str, dict[str, Any]] = {

@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from zarr.storage import LocalStore
 
-from clustering.data import pipeline
 from clustering.data.access import open_source
 from clustering.data.source import Source
 from clustering.errors import SourceError
@@ -99,26 +97,11 @@ def test_a_group_inside_a_store_is_opened(tmp_path: Path) -> None:
 # What is read
 
 
-@pytest.fixture
-def fetched(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Keys asked of any store on disk, with how often; what decodes in Rust asks the disk itself."""
-    monkeypatch.setattr(pipeline, "rust", lambda: None)
-    keys: Counter[str] = Counter()
-    original = LocalStore.get
-
-    async def get(self: LocalStore, key: str, *args: Any, **kwargs: Any) -> Any:
-        keys[key] += 1
-        return await original(self, key, *args, **kwargs)
-
-    monkeypatch.setattr(LocalStore, "get", get)
-    return keys
-
-
 def chunks(keys: Counter[str], variable: str) -> dict[str, int]:
     return {key: n for key, n in keys.items() if key.startswith(f"{variable}/c/")}
 
 
-def test_opening_planning_and_pickling_read_no_values(field_store: Path, fetched: Counter[str]) -> None:
+def test_opening_planning_and_pickling_read_no_values(field_store: Path, requests: Counter[str]) -> None:
     source = open_source(
         field_store,
         variables=["t", "q"],
@@ -129,8 +112,8 @@ def test_opening_planning_and_pickling_read_no_values(field_store: Path, fetched
     source.plan()
     source.fingerprint()
     assert (source.shape, source.n_features) == ((10, 7), 20)
-    assert fetched["t/zarr.json"] > 0
-    assert chunks(fetched, "t") | chunks(fetched, "q") | chunks(fetched, "sea") == {}
+    assert requests["t/zarr.json"] > 0
+    assert chunks(requests, "t") | chunks(requests, "q") | chunks(requests, "sea") == {}
 
 
 TOUCHED: dict[str, tuple[dict[str, Any], set[str]]] = {
@@ -146,42 +129,42 @@ TOUCHED: dict[str, tuple[dict[str, Any], set[str]]] = {
 @pytest.mark.parametrize("block_bytes", [1, 700, None], ids=["one-chunk", "a-few-chunks", "chosen"])
 @pytest.mark.parametrize(("isel", "expected"), TOUCHED.values(), ids=TOUCHED.keys())
 def test_a_pass_reads_each_chunk_of_the_selection_once(
-    field_store: Path, fetched: Counter[str], isel: dict[str, Any], expected: set[str], block_bytes: int | None
+    field_store: Path, requests: Counter[str], isel: dict[str, Any], expected: set[str], block_bytes: int | None
 ) -> None:
     rows(open_source(field_store, variables=["t"], feature_dims=["lon"], isel=isel), block_bytes=block_bytes)
-    assert chunks(fetched, "t") == dict.fromkeys(expected, 1)
+    assert chunks(requests, "t") == dict.fromkeys(expected, 1)
 
 
-def test_a_pass_reads_each_shard_once(tmp_path: Path, fetched: Counter[str]) -> None:
+def test_a_pass_reads_each_shard_once(tmp_path: Path, requests: Counter[str]) -> None:
     array = zarr.create_array(tmp_path / "s" / "t", data=CUBE[:, :8], chunks=(2, 2, 5), shards=(4, 4, 10))
-    fetched.clear()
+    requests.clear()
     source = open_source(tmp_path / "s" / "t", sample_dims=["dim_0", "dim_1"])
     assert np.array_equal(rows(source, block_bytes=1), CUBE[:, :8].reshape(-1, 10))
     assert tuple(axis.unit for axis in source.axes) == array.shards[:2]
     expected = {f"c/{i}/{j}/0" for i in range(3) for j in range(2)}
-    assert {k: n for k, n in fetched.items() if k.startswith("c/")} == dict.fromkeys(expected, 1)
+    assert {k: n for k, n in requests.items() if k.startswith("c/")} == dict.fromkeys(expected, 1)
 
 
-def test_a_chunked_feature_axis_is_read_once_for_all_its_features(tmp_path: Path, fetched: Counter[str]) -> None:
+def test_a_chunked_feature_axis_is_read_once_for_all_its_features(tmp_path: Path, requests: Counter[str]) -> None:
     zarr.create_array(tmp_path / "a", data=CUBE[0], chunks=(4, 3))
-    fetched.clear()
+    requests.clear()
     rows(open_source(tmp_path / "a"), block_bytes=1)
-    assert {k: n for k, n in fetched.items() if k.startswith("c/")} == {
+    assert {k: n for k, n in requests.items() if k.startswith("c/")} == {
         f"c/{i}/{j}": 1 for i in range(3) for j in range(4)
     }
 
 
 def test_units_of_variables_chunked_differently_hold_whole_chunks_of_both(
-    tmp_path: Path, fetched: Counter[str]
+    tmp_path: Path, requests: Counter[str]
 ) -> None:
     dataset = xr.Dataset(dict.fromkeys("ab", (("row", "feature"), CUBE[:, :, 0])))
     encoding = {"a": {"chunks": (2, 9)}, "b": {"chunks": (3, 9)}}
     dataset.to_zarr(tmp_path / "s", consolidated=False, zarr_format=3, encoding=encoding)
-    fetched.clear()
+    requests.clear()
     source = open_source(tmp_path / "s", variables=["a", "b"])
     rows(source, block_bytes=1)
     assert source.axes[0].unit == 6
-    assert set((chunks(fetched, "a") | chunks(fetched, "b")).values()) == {1}
+    assert set((chunks(requests, "a") | chunks(requests, "b")).values()) == {1}
 
 
 # Fingerprint

@@ -4,7 +4,7 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,35 +27,10 @@ from flows.cli import run
 from flows.config import JobConfig
 from flows.job import run_fit, run_predict
 from flows.loading import check_config
+from tests.flows.notes import Crash, Notes
 
 BLOCKS = 6
 PARTS = ("labels.zarr", "model.zarr", "report.html", "run.json")
-
-
-class Crash(BaseException):
-    """The end of a process, as far as a process can survive it."""
-
-
-class Notes:
-    """Keeps what a job says, and ends it after some passes."""
-
-    def __init__(self, crash_after: int | None = None) -> None:
-        self.said: list[str] = []
-        self.iterations: list[int] = []
-        self.crash_after = crash_after
-
-    def say(self, line: str) -> None:
-        self.said.append(line)
-
-    warn = say
-
-    def passed(self, record: Any, rule: Any, reads: float) -> None:
-        self.iterations.append(record.iteration)
-        if record.iteration == self.crash_after:
-            raise Crash
-
-    def finished(self, record: Mapping[str, Any], pictures: Sequence[Any]) -> None:
-        pass
 
 
 def ending_after(name: str) -> Callable[[str, Callable[[], Any]], Any]:

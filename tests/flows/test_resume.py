@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from flows.cli import run
 from flows.config import JobConfig
 from flows.job import run_fit, run_predict
 from flows.loading import check_config
+from tests.flows.notes import Crash, Notes
 
 CLUSTERING = [sys.executable, "-c", "from flows.cli import main; main()"]
 STEP_THEN_DIE = """
@@ -37,32 +38,6 @@ def step(name, work):
 with terminal_watch(sys.stderr) as watch:
     run_fit(load_config(sys.argv[1]), watch, step)
 """
-
-
-class Crash(BaseException):
-    """The end of a process, as far as a process can survive it."""
-
-
-class Notes:
-    """Keeps what a job says, and ends it after some passes."""
-
-    def __init__(self, crash_after: int | None = None) -> None:
-        self.said: list[str] = []
-        self.iterations: list[int] = []
-        self.crash_after = crash_after
-
-    def say(self, line: str) -> None:
-        self.said.append(line)
-
-    warn = say
-
-    def passed(self, record: Any, rule: Any, reads: float) -> None:
-        self.iterations.append(record.iteration)
-        if record.iteration == self.crash_after:
-            raise Crash
-
-    def finished(self, record: Mapping[str, Any], pictures: Sequence[Any]) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,32 @@
+"""Who watches a job in tests: keeps what is said, and ends the job as a crash would."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class Crash(BaseException):
+    """The end of a process, as far as a process can survive it."""
+
+
+class Notes:
+    """Keeps what a job says, and ends it after some passes."""
+
+    def __init__(self, crash_after: int | None = None) -> None:
+        self.said: list[str] = []
+        self.iterations: list[int] = []
+        self.crash_after = crash_after
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+    warn = say
+
+    def passed(self, record: Any, rule: Any, reads: float) -> None:
+        self.iterations.append(record.iteration)
+        if record.iteration == self.crash_after:
+            raise Crash
+
+    def finished(self, record: Mapping[str, Any], pictures: Sequence[Any]) -> None:
+        pass
