@@ -6,12 +6,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError
 
 from clustering import __version__
 from clustering.errors import ClusteringError, ConfigError, MissingDependencyError, SourceError
+from flows.arguments import AsJson, Orchestrated, Overrides
 
 if TYPE_CHECKING:
     from clustering.data.ingest import Ingested
@@ -24,24 +25,6 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-
-Overrides = Annotated[
-    list[str] | None,
-    Parameter(
-        name="--set", consume_multiple=False, help="Change a key of the config, such as model.k=8. May be repeated."
-    ),
-]
-AsJson = Annotated[
-    bool, Parameter(name="--json", negative=(), help="Print the summary as JSON, on the last line of the output.")
-]
-Orchestrated = Annotated[
-    bool | None,
-    Parameter(
-        name="--prefect",
-        negative="--no-prefect",
-        help="Run as a Prefect flow. Default: where a Prefect API is configured.",
-    ),
-]
 
 
 @app.command

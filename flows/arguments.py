@@ -1,0 +1,25 @@
+"""Arguments that several commands take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+Overrides = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--set", consume_multiple=False, help="Change a key of the config, such as model.k=8. May be repeated."
+    ),
+]
+AsJson = Annotated[
+    bool, Parameter(name="--json", negative=(), help="Print the summary as JSON, on the last line of the output.")
+]
+Orchestrated = Annotated[
+    bool | None,
+    Parameter(
+        name="--prefect",
+        negative="--no-prefect",
+        help="Run as a Prefect flow. Default: where a Prefect API is configured.",
+    ),
+]
