@@ -208,8 +208,12 @@ class FitConfig(_Section):
     """Best starts carried to the full data; each block is read once whatever their number."""
     sample_rows: Whole = Field(200_000, ge=1)
     """Rows of the sample drawn in the first read."""
-    init: Literal["kmeans++", "random", "labels"] = "kmeans++"
-    """How starts are chosen; labels: from the rows whose clusters source.labels tells."""
+    init: Literal["kmeans++", "random", "labels", "model"] = "kmeans++"
+    """How starts are chosen; labels: from the rows whose clusters source.labels tells; model: from the current model of
+    the output, and from kmeans++ where there is none yet."""
+    refresh: Literal["full", "new-only", "none"] = "full"
+    """With init: model, what follows from data that are new: an update, and passes over all rows until nothing changes
+    (full); the update alone, so that nothing else is read for the fit (new-only); or no update, labels only (none)."""
     max_iterations: Whole = Field(300, ge=0)
     """Passes over the full data at most."""
     tolerance: Number | None = Field(None, ge=0)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from clustering.data.preparation import room
-from clustering.errors import DataError
+from clustering.errors import CheckpointError, DataError
 from clustering.execution.engine import connect
 from clustering.execution.passes import Rounds, rounds
 from clustering.fitting import start as starting
@@ -24,7 +24,8 @@ from clustering.storage.model import load_model, save_model
 from clustering.storage.output import new_run
 from clustering.storage.places import Place
 from flows.config import JobConfig
-from flows.opened import Job, open_job, refuse_finished
+from flows.following import go_on, keeps_statistics
+from flows.opened import Job, open_job, refuse_finished, unfinished_run
 from flows.publishing import Labelled, provenance, publish
 from flows.watch import Watch
 
@@ -93,11 +94,30 @@ def _working(job: Job) -> Iterator[Rounds]:
 
 
 def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
-    """Find where to go on, or make pass 0 and choose starts."""
-    found = checkpoints.latest(job.output.checkpoints, job.model, job.identity, job.output.finished)
+    """Find where to go on, or begin."""
+    found = _resumed(job, watch)
     if found is not None:
         watch.say(f"continuing unfinished run {found.run} after pass {found.state.iteration}")
         return found
+    begun = from_nothing(job, work, watch) if job.start is None else go_on(job, work, watch)
+    checkpoints.clear(job.output.checkpoints)
+    checkpoints.save(job.output.checkpoints, begun, job.identity)
+    return begun
+
+
+def _resumed(job: Job, watch: Watch) -> Checkpoint | None:
+    try:
+        return unfinished_run(job)
+    except CheckpointError as error:
+        if job.config.fit.init != "model":
+            raise
+        # Nobody looks after a run every night; and what it would have gone on from is no longer what there is.
+        watch.warn(f"{str(error).partition(';')[0]}: it is given up, and this run begins anew")
+        return None
+
+
+def from_nothing(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
+    """Make pass 0 and choose starts."""
     began = time.perf_counter()
     config = job.config.fit
     started = starting.begin(work, job.model, job.options, job.config.memory_bytes)
@@ -115,13 +135,10 @@ def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
         watch.say(remark)
     for warning in started.warnings:
         watch.warn(warning)
-    begun = Checkpoint(
+    return Checkpoint(
         new_run(), started.state, Summary.of(survey), reading, {"sample": seconds}, started.remarks, started.warnings,
         started.preparation,
     )  # fmt: skip
-    checkpoints.clear(job.output.checkpoints)
-    checkpoints.save(job.output.checkpoints, begun, job.identity)
-    return begun
 
 
 def fit(job: Job, work: Rounds, begun: Checkpoint, watch: Watch) -> Checkpoint:
@@ -148,6 +165,7 @@ def _told(model: Any, objective: float, weight: float) -> str:
 _REASONS = {
     Stop.CONVERGED: "converged (nothing changes any more)",
     Stop.TOLERANCE: "converged (within the tolerance)",
+    Stop.REFRESH: "stopped as fit.refresh asks",
     Stop.MAX_ITERATIONS: "stopped by max_iterations",
     Stop.MAX_SECONDS: "stopped by max_seconds",
 }
@@ -164,10 +182,14 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
     )  # fmt: skip
     folder = job.output.stage(ended.run, RESUMABLE if job.wanted.anything else ())
     drawn = job.options.drawn is not None
-    if job.wanted.anything or drawn or result.stop is not Stop.CONVERGED or job.model.kind != "kmeans":
+    asked = job.wanted.anything or drawn or job.start is not None
+    if asked or result.stop is not Stop.CONVERGED or job.model.kind != "kmeans":
         # At a fixed point of k-means the last pass has told all there is to know already, if it was over all rows.
         sums, result = _labels(job, work, result, folder, watch)
-        result = result.extended(sums) if drawn else result
+        if drawn:
+            result = result.extended(sums)
+        elif job.start is not None:
+            result = result.over(sums, job.plan.cells)
     save_model(result, folder / "model.zarr", provenance(job, ended.run))
     seconds = {**ended.seconds, "label": time.perf_counter() - began}
     return Labelled(
@@ -188,17 +210,18 @@ def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
     folder = job.output.stage(run)
     fresh = replace(model, reads=0.0, bytes_read=0, notes=())
     sums, result = _labels(job, work, fresh, folder, watch)
-    rows = int(sums.rows.sum())
-    about = replace(result.summary, cells=job.plan.cells, count=rows, weight=float(sums.weight.sum()))
-    result = replace(result, summary=about)
+    result = result.over(sums, job.plan.cells)
     save_model(result, folder / "model.zarr", provenance(job, run))
+    rows = result.summary.count
     return Labelled(run, result, folder, {"label": time.perf_counter() - began}, True, rows, job.plan.cells - rows)
 
 
 def _labels(job: Job, work: Rounds, known: Fitted, folder: Place, watch: Watch) -> tuple[LabelStatistics, Fitted]:
     memory, preparation = job.config.memory_bytes, known.preparation
     within = room(job.source, memory, preparation is not None)
-    plan = job.source.plan(block_bytes=job.config.block_bytes, memory=within, whole_chunks=False)
+    plan = job.plan
+    if job.identities is None:
+        plan = job.source.plan(block_bytes=job.config.block_bytes, memory=within, whole_chunks=False)
     # Where the selection starts inside a chunk, blocks that match the chunks of the labels are others than the fit's;
     # and a fit over a part of the rows kept no others.
     others = partial(rounds, job.source, plan, work.engine, memory=memory, keep=False, preparation=preparation)
@@ -207,8 +230,10 @@ def _labels(job: Job, work: Rounds, known: Fitted, folder: Place, watch: Watch) 
         if job.wanted.anything:
             about = provenance(job, folder.name)
             passed = write_labels(
-                inside, known.model, known.params, folder, about, job.wanted,
+                inside, known, folder, about, job.wanted,
                 lambda finished: watch.say(f"{finished:,} of {len(plan):,} blocks are labelled already"),
+                identities=job.identities, statistics=keeps_statistics(job, known.params),
+                before=None if job.before is None else job.before.labels(job.source),
             )  # fmt: skip
         else:
             passed = label(inside, known.model, known.params, nowhere, job.wanted)

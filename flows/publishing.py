@@ -15,6 +15,7 @@ from clustering.fitting.fitted import Fitted
 from clustering.storage import checkpoints
 from clustering.storage.ledger import FOLDER, Ledger
 from clustering.storage.places import Place, write_json
+from flows.following import told
 from flows.opened import Job
 from flows.report import OPTIONS, write_report
 from flows.watch import Watch
@@ -71,7 +72,8 @@ def publish(job: Job, engine: Engine, labelled: Labelled, watch: Watch) -> dict[
     seconds = {**labelled.seconds, "report": time.perf_counter() - began}
     record["seconds"] = _rounded(seconds)
     write_json(labelled.folder / "run.json", record)
-    Ledger(labelled.folder / FOLDER).remove()
+    if job.identities is None:
+        Ledger(labelled.folder / FOLDER).remove()
     if job.known is not None:
         # What an earlier fit left here, which is finished, no longer belongs to what is published.
         checkpoints.clear(job.output.checkpoints)
@@ -89,6 +91,7 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
     reads = round(result.reads, 6)
     return {
         "status": "finished",
+        "task": "fit" if job.known is None else "predict",
         "run": labelled.run,
         "kind": result.model.kind,
         "k": int(result.model.k),
@@ -102,6 +105,7 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
         **({} if result.preparation is None else {"preprocess": result.preparation.told}),
         **({} if result.criteria is None else {"criteria": result.criteria}),
         **({"beta": result.params.beta} if result.model.kind == "soft_kmeans" else {}),
+        **({} if job.before is None else {"followed": told(job)}),
         "iterations": result.iterations,
         "converged": result.converged,
         "stop_reason": str(result.stop),

@@ -150,6 +150,11 @@ class Fitted:
             criteria=information(self.model, self.params.centers.shape[1], sums),
         )
 
+    def over(self, sums: LabelStatistics, cells: int) -> Fitted:
+        """Say which rows were labelled, where they are others than those of the fit."""
+        rows, weight = int(sums.rows.sum()), float(sums.weight.sum())
+        return replace(self, summary=replace(self.summary, cells=cells, count=rows, weight=weight))
+
     def extended(self, sums: LabelStatistics) -> Fitted:
         """Say that the fit went over a part of the rows that were labelled."""
         rows, drawn = int(sums.rows.sum()), self.summary.count

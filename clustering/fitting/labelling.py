@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -13,7 +13,7 @@ from scipy import special
 
 from clustering.data.rows import Rows, unit_weights
 from clustering.errors import ConfigError
-from clustering.execution.passes import Passed, Records, Rounds
+from clustering.execution.passes import Passed, Records, Rounds, Statistics
 from clustering.models.distances import Away
 from clustering.models.soft import Shared
 
@@ -204,6 +204,7 @@ def label(
     write: Write,
     wanted: Wanted | None = None,
     records: Records | None = None,
+    beside: Sequence[Statistics] = (),
 ) -> Passed:
     """Label every row, hand what is wanted of each block to `write`, and add up.
 
@@ -216,13 +217,15 @@ def label(
         What is told of each row; labels alone where None.
     records
         Of blocks that were labelled before: nothing is written of them again.
+    beside
+        What else makes statistics of the same rows, on the same read.
 
     Returns
     -------
     Passed
-        With one `LabelStatistics`.
+        With one `LabelStatistics`, and the statistics of `beside`.
     """
-    return rounds.run([partial(_label_block, model, params, write, wanted or Wanted())], records)
+    return rounds.run([partial(_label_block, model, params, write, wanted or Wanted()), *beside], records)
 
 
 def _label_block(model: Any, params: Any, write: Write, wanted: Wanted, rows: Rows) -> LabelStatistics:

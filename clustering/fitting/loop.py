@@ -25,6 +25,8 @@ class Stop(StrEnum):
     """No assignment changes: the statistics are those of the pass before, to the last bit."""
     TOLERANCE = "tolerance"
     """The objective changed by no more than the tolerance, relative to its scale."""
+    REFRESH = "refresh"
+    """No further pass over the rows was asked for after what is new."""
     MAX_ITERATIONS = "max_iterations"
     MAX_SECONDS = "max_seconds"
 

@@ -1,21 +1,25 @@
-"""The label pass onto disk: it goes on where it was killed, and ends when every block is there."""
+"""The label pass onto disk: it goes on where it was killed, takes over what is as it was, and ends when all is in."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from clustering.data.identity import Identities
 from clustering.data.plan import Plan
 from clustering.errors import OutputError
 from clustering.execution.passes import Passed, Rounds
-from clustering.fitting.labelling import Wanted, label
+from clustering.fitting.fitted import Fitted
+from clustering.fitting.labelling import LabelStatistics, Wanted, label
 from clustering.models.model import stored
+from clustering.storage.earlier import Earlier
 from clustering.storage.labels import LabelWriter, create_labels, writer_of
-from clustering.storage.ledger import FOLDER, Ledger
+from clustering.storage.ledger import FOLDER, OF_LABELS, OF_MODEL, Ledger, digest
 from clustering.storage.places import Place, writing
 
 LABELS = "labels.zarr"
@@ -23,45 +27,101 @@ RESUMABLE = (LABELS, FOLDER)
 """What of a staging folder a label pass goes on from."""
 
 
+class Before(NamedTuple):
+    """An earlier version, of which blocks that are as they were are taken over."""
+
+    ledger: Ledger
+    labels: Earlier
+    told: str
+    """What its labels are, as `telling` says."""
+
+
+@dataclass(frozen=True)
+class _TakingOver:
+    """Records of a pass that looks into the version before for what it has not done itself."""
+
+    own: Ledger
+    before: Before
+    writer: LabelWriter
+    plan: Plan
+
+    def find(self, index: int) -> tuple[Any, ...] | None:
+        """Give what is known of a block; what only the version before knows becomes this one's."""
+        known = self.own.find(index)
+        if known is None and (known := self.before.ledger.find(index)) is not None:
+            region = self.plan.block(index).slices
+            self.writer(region, {name: self.before.labels.read(name, region) for name in self.writer.names})
+            self.own.keep(index, known)
+        return known
+
+    def keep(self, index: int, statistics: tuple[Any, ...]) -> None:
+        """Record that a block is finished."""
+        self.own.keep(index, statistics)
+
+
+def telling(fitted: Fitted, wanted: Wanted) -> str:
+    """Digest what a label pass tells of a row, whichever run it belongs to."""
+    preparation = fitted.preparation
+    arrays = {} if preparation is None else {n: getattr(preparation, n) for n in ("offset", "matrix")}
+    unit_norm = preparation is not None and preparation.unit_norm
+    return digest(
+        {
+            "model": repr(fitted.model), "params": _digest({**stored(fitted.params), **arrays}), "unit_norm": unit_norm,
+            "wanted": asdict(wanted),
+        }
+    )  # fmt: skip
+
+
 def write_labels(
     rounds: Rounds,
-    model: Any,
-    params: Any,
+    fitted: Fitted,
     folder: Place,
     attributes: Mapping[str, Any],
     wanted: Wanted,
     on_resume: Callable[[int], None] | None = None,
+    *,
+    identities: Identities | None = None,
+    statistics: bool = False,
+    before: Before | None = None,
 ) -> Passed:
     """Label every row, and write what is wanted of it to ``labels.zarr`` of a staging folder.
 
-    What an earlier attempt at the same wish finished in this folder is neither read nor made again. Its statistics are
-    added in their places of the tree, so that the outcome has the same bits.
+    What an earlier attempt at the same wish finished in this folder is neither read nor made again, and nor is what a
+    version before tells of the same rows. Their statistics are added in their places of the tree, so that the outcome
+    has the same bits.
 
     Parameters
     ----------
     rounds
         With the plan of the label pass.
+    fitted
+        The model, at the params to label with.
     attributes
         JSON attributes of ``labels.zarr``; they name the run, the config and the source.
     on_resume
         Called with the number of blocks that are there already, if any are.
+    identities
+        Of the blocks of the plan: the ledger can be gone on from by later runs then.
+    statistics
+        Whether the ledger keeps the statistics of the model too, from which a later fit goes on.
+    before
+        The version before.
 
     Returns
     -------
     Passed
-        With one `LabelStatistics` of all rows; the reading is that of this attempt.
+        With one `LabelStatistics` of all rows, and the model's statistics if they are kept; the reading is that of this
+        attempt.
 
     Raises
     ------
     OutputError
         If files are missing in the end, although they were written twice.
     """
-    source, plan = rounds.source, rounds.plan
-    path, ledger = folder / LABELS, Ledger(folder / FOLDER)
-    wish = {
-        "attributes": dict(attributes), "wanted": asdict(wanted), "model": repr(model), "params": _digest(params),
-        "plan": repr(plan),
-    }  # fmt: skip
+    source, plan, model, params = rounds.source, rounds.plan, fitted.model, fitted.params
+    kinds = {OF_LABELS: LabelStatistics, **({OF_MODEL: model.statistics_type} if statistics else {})}
+    path, ledger, told = folder / LABELS, Ledger(folder / FOLDER, identities, kinds), telling(fitted, wanted)
+    wish = {"attributes": dict(attributes), "told": told, "plan": repr(plan), "kinds": list(kinds)}
     if ledger.continues(wish) and (path / "zarr.json").is_file():
         writer = writer_of(path, model.k, wanted)
         writer.tidy()
@@ -71,13 +131,17 @@ def write_labels(
         ledger.remove()
         with writing(path):
             writer = create_labels(path, source, plan, model.k, attributes, wanted, model)
-        ledger.begin(wish)
-    passed = label(rounds, model, params, writer, wanted, ledger)
+        ledger.begin(wish, {"told": told, "joined": plan.joined, "statistics": statistics})
+    records: Any = ledger
+    if before is not None and before.told == told:
+        records = _TakingOver(ledger, before._replace(ledger=replace(before.ledger, kinds=kinds)), writer, plan)
+    beside = [partial(model.statistics, params)] if statistics else []
+    passed = label(rounds, model, params, writer, wanted, records, beside)
     if not _whole(writer, ledger, plan):
         for index in range(len(plan)):
             if not writer.holds(plan.block(index).slices):
                 ledger.drop(index)
-        again = label(rounds, model, params, writer, wanted, ledger)
+        again = label(rounds, model, params, writer, wanted, ledger, beside)
         passed = replace(again, reading=passed.reading + again.reading, seconds=passed.seconds + again.seconds)
         if not _whole(writer, ledger, plan):
             raise OutputError(
@@ -92,9 +156,9 @@ def _whole(writer: LabelWriter, ledger: Ledger, plan: Plan) -> bool:
     return len(ledger) == len(plan) and writer.complete()
 
 
-def _digest(params: Any) -> str:
-    digest = hashlib.sha256()
-    for name, array in sorted(stored(params).items()):
-        digest.update(repr((name, array.dtype.str, array.shape)).encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+def _digest(arrays: Mapping[str, Any]) -> str:
+    found = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        found.update(repr((name, array.dtype.str, array.shape)).encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
