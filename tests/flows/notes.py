@@ -16,6 +16,7 @@ class Notes:
     def __init__(self, crash_after: int | None = None) -> None:
         self.said: list[str] = []
         self.iterations: list[int] = []
+        self.reads: list[float] = []
         self.crash_after = crash_after
 
     def say(self, line: str) -> None:
@@ -25,6 +26,7 @@ class Notes:
 
     def passed(self, record: Any, rule: Any, reads: float) -> None:
         self.iterations.append(record.iteration)
+        self.reads.append(reads)
         if record.iteration == self.crash_after:
             raise Crash
 
