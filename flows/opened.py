@@ -18,7 +18,7 @@ from clustering.fitting.fitted import Fitted
 from clustering.fitting.labelling import Wanted
 from clustering.fitting.loop import Rule
 from clustering.fitting.preprocessing import Preprocess, fingerprint
-from clustering.storage import checkpoints
+from clustering.storage import checkpoints, versions
 from clustering.storage.bucket_output import BucketOutput, open_output
 from clustering.storage.checkpoints import Identity
 from clustering.storage.labels import check_names
@@ -50,7 +50,7 @@ class Job:
     @property
     def unfinished(self) -> str | None:
         """Name of the run that may go on in this output."""
-        return checkpoints.unfinished(self.output.checkpoints, self.output.finished)
+        return versions.unfinished(self.output)
 
 
 def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Job:
@@ -94,7 +94,8 @@ def described(config: JobConfig, model: Fitted | None = None) -> Job:
     options = starting.Options(**{key: getattr(config.fit, key) for key in keys}, rule=rule, preprocess=wish)
     if model is None:
         starting.check_combination(source, fitted_model, options)
-    wanted = Wanted(**config.output.model_dump(exclude={"store", "storage_options", "report", "overwrite"}))
+    others = {"store", "storage_options", "report", "overwrite", "publish", "gate", "keep"}
+    wanted = Wanted(**config.output.model_dump(exclude=others))
     wanted.check(fitted_model)
     check_names(source, fitted_model.k, wanted)
     identity = Identity(config.identity, fingerprint(wish, source) if model is None else source.fingerprint())
@@ -144,5 +145,5 @@ def refuse_finished(job: Job) -> None:
     if output.finished and not unfinished and not job.config.output.overwrite:
         raise OutputError(
             f"output.store {job.config.output.store!r} holds a finished run; "
-            "set output.overwrite to true to replace it, or name another folder"
+            "set output.overwrite to true to make another version there, or name another folder"
         )

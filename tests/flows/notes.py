@@ -16,6 +16,7 @@ class Notes:
     def __init__(self, crash_after: int | None = None) -> None:
         self.said: list[str] = []
         self.iterations: list[int] = []
+        self.events: list[tuple[str, dict[str, Any]]] = []
         self.crash_after = crash_after
 
     def say(self, line: str) -> None:
@@ -30,3 +31,6 @@ class Notes:
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Any]) -> None:
         pass
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        self.events.append((name, dict(payload)))
