@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError
 
 from clustering import __version__
 from clustering.errors import ClusteringError, ConfigError, MissingDependencyError, SourceError
+from flows import models
 from flows.arguments import AsJson, Orchestrated, Overrides
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
+app.command(models.app)
 
 
 @app.command

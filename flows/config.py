@@ -253,6 +253,20 @@ class ComputeConfig(_Section):
     """Wanted size of a decoded block."""
 
 
+class GateConfig(_Section):
+    """How far a new version may be from the current one and still become it by itself, with output.publish: gate."""
+
+    objective: Number | None = Field(0.01, ge=0)
+    """By which share of itself the objective on held-out rows may be worse than the current version's on the same rows;
+    0.01 is one percent; null: not checked."""
+    sizes: Number | None = Field(0.1, ge=0, le=1)
+    """By how much a cluster's share of the total weight may change; 0.1 is from 20 % to 30 %; null: not checked."""
+    churn: Number | None = Field(0.2, ge=0, le=1)
+    """Which share of the total weight may change its cluster; null: not checked."""
+    clusters: Whole | None = Field(None, ge=0)
+    """How many clusters may be new or lost; null: not checked."""
+
+
 class OutputConfig(_Section):
     """Where the results go."""
 
@@ -281,7 +295,15 @@ class OutputConfig(_Section):
     report: bool = True
     """Write report.html."""
     overwrite: bool = False
-    """Replace a finished output. An unfinished run of the same config is always continued."""
+    """Run where a finished version is, and make another. An unfinished run of the same config is always continued."""
+    publish: Literal["always", "gate", "manual"] = "always"
+    """When a new version becomes the current one: as soon as it is finished (always), if it is within the limits of
+    gate, or when a person says so (manual), by clustering models promote. The first one always does."""
+    gate: GateConfig = Field(default_factory=lambda: GateConfig())
+    """Limits of publish: gate."""
+    keep: Whole | None = Field(5, ge=1)
+    """Latest versions that stay when a run is finished; the current one and the one before it stay in any case.
+    null: all."""
 
     @model_validator(mode="after")
     def _no_secrets_in_a_config(self) -> Self:

@@ -20,7 +20,7 @@ from clustering.fitting.fitted import Fitted
 from clustering.fitting.labelling import Wanted
 from clustering.fitting.loop import Rule
 from clustering.fitting.preprocessing import Preprocess, fingerprint
-from clustering.storage import checkpoints
+from clustering.storage import checkpoints, versions
 from clustering.storage.bucket_output import BucketOutput, open_output
 from clustering.storage.checkpoints import Checkpoint, Identity
 from clustering.storage.labels import check_names
@@ -61,7 +61,7 @@ class Job:
     @property
     def unfinished(self) -> str | None:
         """Name of the run that may go on in this output."""
-        return checkpoints.unfinished(self.output.checkpoints, self.output.finished)
+        return versions.unfinished(self.output)
 
 
 def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Job:
@@ -108,7 +108,8 @@ def described(config: JobConfig, model: Fitted | None = None) -> Job:
     options = starting.Options(**asked, rule=rule, preprocess=wish)
     if model is None:
         starting.check_combination(source, fitted_model, options)
-    wanted = Wanted(**config.output.model_dump(exclude={"store", "storage_options", "report", "overwrite"}))
+    others = {"store", "storage_options", "report", "overwrite", "publish", "gate", "keep"}
+    wanted = Wanted(**config.output.model_dump(exclude=others))
     wanted.check(fitted_model)
     check_names(source, fitted_model.k, wanted)
     output = open_output(config.output.store, config.output.storage_options)
@@ -188,7 +189,7 @@ def refuse_finished(job: Job) -> None:
     if output.finished and not unfinished and not job.config.output.overwrite:
         raise OutputError(
             f"output.store {job.config.output.store!r} holds a finished run; "
-            "set output.overwrite to true to replace it, or name another folder"
+            "set output.overwrite to true to make another version there, or name another folder"
         )
 
 

@@ -16,6 +16,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
 
 from clustering.errors import ClusteringError
 from clustering.fitting.loop import PassRecord, Rule
@@ -94,6 +95,11 @@ class PrefectWatch:
             ]
             create_table_artifact(rows, key="fit-passes", description="Passes over the data")
         create_markdown_artifact(_page(record, pictures), key="fit-report", description="Key figures of the run")
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        """Emit an event, which automations may wait for."""
+        resource = {"prefect.resource.id": f"clustering.output.{payload['store']}"}
+        emit_event(f"clustering.{name}", resource=resource, payload=dict(payload))
 
 
 def _page(record: Mapping[str, Any], pictures: Sequence[Figure]) -> str:

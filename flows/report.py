@@ -11,7 +11,7 @@ import yaml
 from clustering.data.source import Source
 from clustering.errors import ClusteringError
 from clustering.fitting.fitted import Fitted
-from clustering.storage import checkpoints
+from clustering.storage import versions
 from clustering.storage.bucket_output import open_output
 from clustering.storage.labels import NAME
 from clustering.storage.model import load_model
@@ -86,15 +86,14 @@ def redo_report(store: str) -> Place:
         If there is no finished run.
     """
     output = open_output(store)
-    record = output.read_json("run.json")
-    config = JobConfig.model_validate(record["config"])
-    folder = output.published
-    result, _ = load_model(folder)
+    config = JobConfig.model_validate(output.read_json("run.json")["config"])
     try:
         source = open_configured(config.source)
     except ClusteringError:
         source = None
-    with output.locked(lambda: checkpoints.unfinished(output.checkpoints, output.finished)):
-        write_report(result, record, folder, source, config)
+    with versions.locked(output):
+        folder = output.published
+        result, _ = load_model(folder)
+        write_report(result, output.read_json("run.json"), folder, source, config)
         output.link()
     return output.path / "report.html"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from clustering.storage.layout import VERSIONS
 from clustering.storage.places import place_at
 from flows.watch import duration
 
@@ -32,6 +33,8 @@ def summary_lines(record: Mapping[str, Any]) -> Iterator[str]:
     for warning in record["warnings"]:
         yield f"warning    {warning}"
     folder = place_at(record["config"]["output"]["store"])
+    if record["status"] != "finished":
+        folder = folder / VERSIONS / record["run"]
     yield f"output     {folder}"
     if record["config"]["output"]["report"]:
         yield f"report     {folder / 'report.html'}"

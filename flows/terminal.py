@@ -34,6 +34,9 @@ class _Lines:
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
         """Say nothing: the command prints the results."""
 
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        """Say nothing: the command prints the results."""
+
 
 class _Bar:
     """Draws a progress bar under the lines."""
@@ -59,6 +62,9 @@ class _Bar:
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
         self.progress.update(self.task, completed=1.0, description="finished", left="")
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        """Say nothing: the command prints the results."""
 
 
 @contextmanager

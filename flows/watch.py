@@ -26,6 +26,9 @@ class Watch(Protocol):
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
         """Take the content of ``run.json`` and the report's pictures."""
 
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        """Take what others may wait for, such as ``model.held``; the payload is JSON and names the ``store``."""
+
 
 def pass_line(record: PassRecord, reads: float) -> str:
     """Write a pass as one line."""

@@ -142,7 +142,7 @@ class Lease:
         }  # fmt: skip
         with told(self.place.root, (AlreadyExistsError, PreconditionError), "write to"):
             made = obstore.put(self.place.store, self.place.key, json.dumps(about).encode(), mode=mode)
-        self._version = _version(made)
+        self._version = version_of(made)
 
     def _held(self) -> _Held | None:
         import obstore
@@ -158,10 +158,11 @@ class Lease:
         except ValueError:
             about = {}
         age = (datetime.now(UTC) - found.meta["last_modified"]).total_seconds()
-        return _Held(about if isinstance(about, dict) else {}, _version(found.meta), age)
+        return _Held(about if isinstance(about, dict) else {}, version_of(found.meta), age)
 
 
-def _version(meta: Any) -> dict[str, str]:
+def version_of(meta: Any) -> dict[str, str]:
+    """Tell by what the store tells an object from what is put in its place; from its metadata."""
     return {name: meta[name] for name in ("e_tag", "version") if meta.get(name)}
 
 

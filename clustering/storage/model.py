@@ -20,6 +20,7 @@ from clustering.fitting.fitted import Fitted, Summary
 from clustering.fitting.loop import Stop
 from clustering.models.kinds import MODELS
 from clustering.models.model import stored
+from clustering.storage.layout import resolved
 from clustering.storage.places import Place, place_at, reading, writing, zarr_store
 
 FORMAT = 1
@@ -214,6 +215,8 @@ def save_model(fitted: Fitted, path: str | Place, attributes: Mapping[str, Any] 
 def load_model(path: str | Place) -> tuple[Fitted, dict[str, Any]]:
     """Read a model: the path or URL of a ``model.zarr``, or of a run's output that holds one.
 
+    Of an output, the version is read that is current when reading begins.
+
     Returns
     -------
     Fitted
@@ -226,7 +229,14 @@ def load_model(path: str | Place) -> tuple[Fitted, dict[str, Any]]:
         If there is no model there.
     """
     place = place_at(path) if isinstance(path, str) else path
-    found = next((p for p in (place / "model.zarr", place) if (p / "zarr.json").is_file()), None)
+    with open_model(place) as dataset, reading(place):
+        return from_dataset(dataset), dict(dataset.attrs)
+
+
+def open_model(place: Place) -> xr.Dataset:
+    """Open what `to_dataset` described; see `load_model`."""
+    inside = resolved(place)
+    found = next((p for p in (inside / "model.zarr", inside) if (p / "zarr.json").is_file()), None)
     if found is None:
         raise SourceError(f"no model at {str(place)!r}; name a model.zarr, or the output of a finished run")
     try:
@@ -243,5 +253,4 @@ def load_model(path: str | Place) -> tuple[Fitted, dict[str, Any]]:
         raise SourceError(
             f"the model at {str(found)!r} has format {dataset.attrs['format']}; this version reads format {FORMAT}"
         )
-    with dataset, reading(found):
-        return from_dataset(dataset), dict(dataset.attrs)
+    return dataset

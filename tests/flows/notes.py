@@ -17,6 +17,7 @@ class Notes:
         self.said: list[str] = []
         self.iterations: list[int] = []
         self.reads: list[float] = []
+        self.events: list[tuple[str, dict[str, Any]]] = []
         self.crash_after = crash_after
 
     def say(self, line: str) -> None:
@@ -32,3 +33,6 @@ class Notes:
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Any]) -> None:
         pass
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        self.events.append((name, dict(payload)))

@@ -27,6 +27,7 @@ class Notes:
         self.said: list[str] = []
         self.warned: list[str] = []
         self.passes: list[Any] = []
+        self.events: list[Any] = []
         self.record: Mapping[str, Any] | None = None
         self.pictures: Sequence[Any] = ()
 
@@ -41,6 +42,9 @@ class Notes:
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Any]) -> None:
         self.record, self.pictures = record, pictures
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        self.events.append((name, payload))
 
 
 Make = Callable[..., JobConfig]

@@ -16,8 +16,9 @@ from s3 import Bucket, Plan, proxy
 from clustering.errors import ConfigError, MissingDependencyError, OutputError, StoreError
 from clustering.storage import lease
 from clustering.storage.bucket_output import BucketOutput, open_output
+from clustering.storage.layout import PARTS
 from clustering.storage.model import load_model
-from clustering.storage.output import PARTS, Output
+from clustering.storage.output import Output
 from clustering.storage.places import BucketPlace, children, remove, size, sizes, write_bytes, write_json
 
 HOLD = """
@@ -60,7 +61,7 @@ def seen(bucket: Bucket) -> set[tuple[str, str]]:
 def publish(output: BucketOutput, run: str, chunks: int = 3) -> None:
     with output.locked():
         make_version(output, run, chunks)
-        output.publish(run)
+        output.switch(run)
 
 
 def test_a_published_run_is_found_under_plain_names_and_nothing_else_is_left(bucket: Bucket) -> None:
@@ -71,7 +72,7 @@ def test_a_published_run_is_found_under_plain_names_and_nothing_else_is_left(buc
         assert seen(bucket) == set()
         with pytest.raises(OutputError, match="no finished run at 's3://bucket-"):
             output.read_json("run.json")
-        output.publish("first")
+        output.switch("first")
     assert output.finished == "first"
     assert output.read_json("run.json") == {"run": "first"}
     publish(output, "second")
@@ -116,7 +117,7 @@ def test_wherever_a_switch_is_cut_short_the_next_run_brings_it_to_its_end(
                 # One after the other, so that each place to stop comes once.
                 patched.setattr(BucketOutput, "_each", one_by_one)
                 try:
-                    output.publish("new")
+                    output.switch("new")
                 except Crash:
                     ended = False
                 else:
@@ -218,7 +219,7 @@ def test_a_run_that_was_taken_over_publishes_nothing_and_removes_nothing(bucket:
         make_version(output, "second")
         content = lock_of_another_machine(bucket)
         with pytest.raises(OutputError, match=r"another run has taken over .* gave no sign"):
-            output.publish("second")
+            output.switch("second")
     assert seen(bucket) == whole("first")
     # The lock is not its to take away, and what is staged may be the other's.
     assert bucket.content("deep/out")[".lock"] == content

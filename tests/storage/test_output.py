@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from clustering.errors import OutputError
-from clustering.storage.output import PARTS, Output, new_run
+from clustering.storage.layout import PARTS
+from clustering.storage.output import Output, new_run
 from clustering.storage.places import write_bytes, write_json
 
 HOLD = """
@@ -55,7 +56,7 @@ def make_version(output: Output, run: str) -> None:
 def publish(output: Output, run: str) -> None:
     with output.locked():
         make_version(output, run)
-        output.publish(run)
+        output.switch(run)
 
 
 def test_a_published_run_is_found_under_plain_names(tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ def test_a_refused_run_leaves_the_other_at_work(tmp_path: Path) -> None:
         make_version(output, "first")
         with pytest.raises(OutputError, match="another run is writing"), Output(output.path).locked():
             pass
-        output.publish("first")
+        output.switch("first")
     assert output.read_json("run.json") == {"run": "first"}
 
 
@@ -232,7 +233,7 @@ def test_staging_begins_empty(tmp_path: Path) -> None:
     with output.locked():
         (output.stage("run") / "half-written").write_text("")
         assert list(output.stage("run").iterdir()) == []
-        output.publish("run")
+        output.switch("run")
 
 
 def test_what_an_unfinished_run_staged_stays_until_another_is_published(tmp_path: Path) -> None:

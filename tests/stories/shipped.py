@@ -43,6 +43,9 @@ class Quiet:
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Any]) -> None:
         pass
 
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        pass
+
 
 @dataclass
 class Requests:
