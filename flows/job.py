@@ -14,15 +14,19 @@ from clustering.errors import DataError
 from clustering.execution.engine import connect
 from clustering.execution.passes import Rounds, rounds
 from clustering.fitting import start as starting
+from clustering.fitting.clusters import Clusters
 from clustering.fitting.fitted import Fitted, Summary, fitted
 from clustering.fitting.labelling import LabelStatistics, label, nowhere
 from clustering.fitting.loop import Stop, iterate
+from clustering.fitting.matching import identified
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import Checkpoint
 from clustering.storage.label_pass import RESUMABLE, write_labels
 from clustering.storage.model import load_model, save_model
+from clustering.storage.names import called
 from clustering.storage.output import new_run
 from clustering.storage.places import Place
+from flows.before import Before, version_before, wanted_after
 from flows.config import JobConfig
 from flows.opened import Job, open_job, refuse_finished
 from flows.publishing import Labelled, provenance, publish
@@ -162,11 +166,15 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
         ended.warnings,
         ended.reading.bad, ended.preparation, job.source.about,
     )  # fmt: skip
+    before = version_before(job)
+    result = result if before is None else identified(result, before.fitted)
+    for remark in result.remarks[len(ended.remarks) :]:
+        watch.say(remark)
     folder = job.output.stage(ended.run, RESUMABLE if job.wanted.anything else ())
-    drawn = job.options.drawn is not None
+    drawn, sums = job.options.drawn is not None, None
     if job.wanted.anything or drawn or result.stop is not Stop.CONVERGED or job.model.kind != "kmeans":
         # At a fixed point of k-means the last pass has told all there is to know already, if it was over all rows.
-        sums, result = _labels(job, work, result, folder, watch)
+        sums, result = _labels(job, work, result, folder, watch, before)
         result = result.extended(sums) if drawn else result
     save_model(result, folder / "model.zarr", provenance(job, ended.run))
     seconds = {**ended.seconds, "label": time.perf_counter() - began}
@@ -178,6 +186,7 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
         job.config.output.labels,
         result.summary.count,
         result.summary.cells - result.summary.count,
+        None if before is None else before.compare(result, sums),
     )
 
 
@@ -186,16 +195,20 @@ def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
     began = time.perf_counter()
     run = new_run()
     folder = job.output.stage(run)
-    fresh = replace(model, reads=0.0, bytes_read=0, notes=())
-    sums, result = _labels(job, work, fresh, folder, watch)
+    fresh, before = replace(model, reads=0.0, bytes_read=0, notes=()), version_before(job)
+    sums, result = _labels(job, work, fresh, folder, watch, before)
     rows = int(sums.rows.sum())
     about = replace(result.summary, cells=job.plan.cells, count=rows, weight=float(sums.weight.sum()))
     result = replace(result, summary=about)
     save_model(result, folder / "model.zarr", provenance(job, run))
-    return Labelled(run, result, folder, {"label": time.perf_counter() - began}, True, rows, job.plan.cells - rows)
+    seconds = {"label": time.perf_counter() - began}
+    compared = None if before is None else before.compare(result, sums)
+    return Labelled(run, result, folder, seconds, True, rows, job.plan.cells - rows, compared)
 
 
-def _labels(job: Job, work: Rounds, known: Fitted, folder: Place, watch: Watch) -> tuple[LabelStatistics, Fitted]:
+def _labels(
+    job: Job, work: Rounds, known: Fitted, folder: Place, watch: Watch, before: Before | None
+) -> tuple[LabelStatistics, Fitted]:
     memory, preparation = job.config.memory_bytes, known.preparation
     within = room(job.source, memory, preparation is not None)
     plan = job.source.plan(block_bytes=job.config.block_bytes, memory=within, whole_chunks=False)
@@ -203,15 +216,18 @@ def _labels(job: Job, work: Rounds, known: Fitted, folder: Place, watch: Watch) 
     # and a fit over a part of the rows kept no others.
     others = partial(rounds, job.source, plan, work.engine, memory=memory, keep=False, preparation=preparation)
     same = plan == job.plan and work.fraction is None
+    earlier = None if before is None else before.labels
     with nullcontext(replace(work, preparation=preparation)) if same else others() as inside:
         if job.wanted.anything:
-            about = provenance(job, folder.name)
+            about, wanted = provenance(job, folder.name), wanted_after(job, before)
             passed = write_labels(
-                inside, known.model, known.params, folder, about, job.wanted,
+                inside, known.model, known.params, folder, about, wanted,
                 lambda finished: watch.say(f"{finished:,} of {len(plan):,} blocks are labelled already"),
+                called(job.output.path, known.ids), earlier,
             )  # fmt: skip
         else:
-            passed = label(inside, known.model, known.params, nowhere, job.wanted)
+            clusters = Clusters(known.ids)
+            passed = label(inside, known.model, known.params, nowhere, clusters=clusters, before=earlier)
     sums: LabelStatistics = passed.statistics[0]
     if not sums.rows.any():
         raise DataError(

@@ -13,6 +13,7 @@ from clustering.data.preparation import room
 from clustering.data.source import Source
 from clustering.errors import ClusteringError, ConfigError, OutputError
 from clustering.fitting import start as starting
+from clustering.fitting.clusters import numbered
 from clustering.fitting.features import check_features
 from clustering.fitting.fitted import Fitted
 from clustering.fitting.labelling import Wanted
@@ -94,9 +95,10 @@ def described(config: JobConfig, model: Fitted | None = None) -> Job:
     options = starting.Options(**{key: getattr(config.fit, key) for key in keys}, rule=rule, preprocess=wish)
     if model is None:
         starting.check_combination(source, fitted_model, options)
-    wanted = Wanted(**config.output.model_dump(exclude={"store", "storage_options", "report", "overwrite"}))
+    others = {"store", "storage_options", "report", "overwrite", "changed"}
+    wanted = Wanted(**config.output.model_dump(exclude=others))
     wanted.check(fitted_model)
-    check_names(source, fitted_model.k, wanted)
+    check_names(source, numbered(fitted_model.k), wanted)
     identity = Identity(config.identity, fingerprint(wish, source) if model is None else source.fingerprint())
     within = room(source, config.memory_bytes, bool(wish.asked) if model is None else model.preparation is not None)
     plan = source.plan(block_bytes=config.block_bytes, memory=within)

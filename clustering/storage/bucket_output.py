@@ -25,7 +25,7 @@ from typing import Any
 from clustering.data.addresses import check_url
 from clustering.errors import ClusteringError, ConfigError, OutputError
 from clustering.storage.lease import Lease, leased
-from clustering.storage.output import PARTS, Output
+from clustering.storage.output import NAMES, PARTS, Output
 from clustering.storage.places import BucketPlace, children, in_bucket, remove, writing
 
 RECORD = "run.json"
@@ -95,7 +95,7 @@ class BucketOutput:
         ClusteringError
             If there is no such bucket, it may not be listed, or the prefix holds something else.
         """
-        ours = {_VERSIONS, _CHECKPOINTS, _LOCK, *PARTS}
+        ours = {_VERSIONS, _CHECKPOINTS, _LOCK, NAMES, *PARTS}
         foreign = [place.name for place in children(self.path) if place.name not in ours]
         if foreign:
             raise OutputError(

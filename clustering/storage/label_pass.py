@@ -12,8 +12,10 @@ import numpy as np
 from clustering.data.plan import Plan
 from clustering.errors import OutputError
 from clustering.execution.passes import Passed, Rounds
+from clustering.fitting.clusters import Clusters, numbered
 from clustering.fitting.labelling import Wanted, label
 from clustering.models.model import stored
+from clustering.storage.earlier import Earlier
 from clustering.storage.labels import LabelWriter, create_labels, writer_of
 from clustering.storage.ledger import FOLDER, Ledger
 from clustering.storage.places import Place, writing
@@ -31,6 +33,8 @@ def write_labels(
     attributes: Mapping[str, Any],
     wanted: Wanted,
     on_resume: Callable[[int], None] | None = None,
+    clusters: Clusters | None = None,
+    before: Earlier | None = None,
 ) -> Passed:
     """Label every row, and write what is wanted of it to ``labels.zarr`` of a staging folder.
 
@@ -45,6 +49,10 @@ def write_labels(
         JSON attributes of ``labels.zarr``; they name the run, the config and the source.
     on_resume
         Called with the number of blocks that are there already, if any are.
+    clusters
+        Whose ids are told; 0 … k − 1 where None.
+    before
+        Labels that these are compared with; None where there are none.
 
     Returns
     -------
@@ -58,26 +66,27 @@ def write_labels(
     """
     source, plan = rounds.source, rounds.plan
     path, ledger = folder / LABELS, Ledger(folder / FOLDER)
+    clusters = clusters or numbered(model.k)
     wish = {
         "attributes": dict(attributes), "wanted": asdict(wanted), "model": repr(model), "params": _digest(params),
-        "plan": repr(plan),
+        "plan": repr(plan), "clusters": clusters.attributes, "before": None if before is None else before.identity,
     }  # fmt: skip
     if ledger.continues(wish) and (path / "zarr.json").is_file():
-        writer = writer_of(path, model.k, wanted)
+        writer = writer_of(path, clusters, wanted)
         writer.tidy()
         if on_resume is not None and len(ledger):
             on_resume(len(ledger))
     else:
         ledger.remove()
         with writing(path):
-            writer = create_labels(path, source, plan, model.k, attributes, wanted, model)
+            writer = create_labels(path, source, plan, clusters, attributes, wanted, model)
         ledger.begin(wish)
-    passed = label(rounds, model, params, writer, wanted, ledger)
+    passed = label(rounds, model, params, writer, wanted, ledger, clusters, before)
     if not _whole(writer, ledger, plan):
         for index in range(len(plan)):
             if not writer.holds(plan.block(index).slices):
                 ledger.drop(index)
-        again = label(rounds, model, params, writer, wanted, ledger)
+        again = label(rounds, model, params, writer, wanted, ledger, clusters, before)
         passed = replace(again, reading=passed.reading + again.reading, seconds=passed.seconds + again.seconds)
         if not _whole(writer, ledger, plan):
             raise OutputError(

@@ -48,8 +48,9 @@ class Ledger:
                 if int(arrays["index"]) != index:
                     return None
                 sums = LabelStatistics(
-                    float(arrays["objective"]), arrays["weight"], arrays["rows"], float(arrays["entropy"])
-                )
+                    float(arrays["objective"]), arrays["weight"], arrays["rows"], float(arrays["entropy"]),
+                    arrays["moves"], arrays["moved"],
+                )  # fmt: skip
         except (ValueError, KeyError, OSError, zipfile.BadZipFile):
             return None
         return (sums,)

@@ -26,6 +26,8 @@ from clustering.errors import OutputError
 
 PARTS = ("model.zarr", "labels.zarr", "report.html", "run.json")
 """What a finished run leaves, by the names they are found under."""
+NAMES = "names.json"
+"""What people call the clusters, whatever version is current."""
 _CURRENT, _PREVIOUS, _VERSIONS, _CHECKPOINTS, _LOCK = "current", "previous", "versions", "checkpoints", ".lock"
 
 
@@ -79,7 +81,7 @@ class Output:
         if not writable:
             raise OutputError(f"cannot write to output.store {str(self.path)!r}: {above} is not a writable folder")
         if self.path.is_dir():
-            ours = {_CURRENT, _PREVIOUS, _VERSIONS, _CHECKPOINTS, _LOCK, *PARTS}
+            ours = {_CURRENT, _PREVIOUS, _VERSIONS, _CHECKPOINTS, _LOCK, NAMES, *PARTS}
             foreign = sorted(e.name for e in self.path.iterdir() if e.name not in ours and not _is_half_made(e))
             if foreign:
                 raise OutputError(
@@ -213,7 +215,7 @@ def new_run() -> str:
 
 def _is_half_made(entry: Path) -> bool:
     """Tell a link or file that a killed run had not yet put in its place."""
-    return any(entry.name.startswith(f".{name}.") for name in (_CURRENT, _PREVIOUS, *PARTS))
+    return any(entry.name.startswith(f".{name}.") for name in (_CURRENT, _PREVIOUS, NAMES, *PARTS))
 
 
 def _replace_link(link: Path, target: str) -> None:
