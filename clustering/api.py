@@ -19,10 +19,11 @@ from clustering.errors import ConfigError, nearest
 from clustering.execution.engine import connect
 from clustering.execution.passes import rounds
 from clustering.fitting import start as starting
+from clustering.fitting.clusters import Clusters
 from clustering.fitting.features import check_features
 from clustering.fitting.fields import fields
 from clustering.fitting.fitted import Fitted, Summary, fitted
-from clustering.fitting.labelling import LabelStatistics, Wanted, label, label_attributes, label_type, nowhere
+from clustering.fitting.labelling import LabelStatistics, Wanted, label, nowhere
 from clustering.fitting.loop import PassRecord, Rule, Stop, iterate
 from clustering.fitting.preprocessing import Preprocess
 from clustering.models.kinds import MODELS
@@ -76,6 +77,11 @@ class Fit:
     def params(self) -> Any:
         """Its params as the loop left them."""
         return self.fitted.params
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """What labels call the clusters ``(k,)``, in the order of the centers: 0 … k − 1, or as earlier runs did."""
+        return self.fitted.ids
 
     @property
     def centers(self) -> Any:
@@ -223,7 +229,7 @@ class Fit:
         Returns
         -------
         tuple of ndarray, or xarray.Dataset
-            Rows ``(n, d)`` in the data's own units, and the components ``(n,)`` that they were drawn from; of a
+            Rows ``(n, d)`` in the data's own units, and the ids ``(n,)`` of the components they were drawn from; of a
             labelled fit, the variables ``rows (sample, feature)`` and ``labels (sample)``.
 
         Raises
@@ -235,13 +241,14 @@ class Fit:
         ((rows, components),) = generative(self.model, self.params).draw(n, seed, n)
         if self.fitted.preparation is not None:
             rows = self.fitted.preparation.back(rows)
-        labels = components.astype(label_type(self.model.k))
+        clusters = Clusters(self.ids)
+        labels = self.ids[components].astype(clusters.dtype)
         if not self.labelled:
             return rows, labels
         coordinates = feature_coordinates(self.fitted, ("sample", "rows", "labels"))
         names = [str(feature) for feature in self.fitted.features]
         return xr.Dataset(
-            {"rows": (("sample", "feature"), rows), "labels": ("sample", labels, label_attributes(self.model.k))},
+            {"rows": (("sample", "feature"), rows), "labels": ("sample", labels, clusters.attributes)},
             {"feature": names, **coordinates},
         )
 
@@ -261,13 +268,14 @@ class Fit:
         memory = options.get("memory", MEMORY)
         within = room(source, memory, self.fitted.preparation is not None)
         plan = source.plan(block_bytes=options.get("block_bytes"), memory=within)
-        results = in_memory(source, self.model.k, wanted, self.model)
+        clusters = Clusters(self.ids)
+        results = in_memory(source, clusters, wanted, self.model)
         # Results are gathered in this process, so its threads make them.
         with (
             connect("threads", options.get("workers")) as engine,
             rounds(source, plan, engine, memory=memory, keep=False, preparation=self.fitted.preparation) as inside,
         ):
-            passed = label(inside, self.model, self.params, partial(_put, results), wanted)
+            passed = label(inside, self.model, self.params, partial(_put, results), wanted, clusters=clusters)
         found = {name: array if source.labelled else array.values for name, array in results.items()}
         return found, passed.statistics[0]
 

@@ -292,6 +292,8 @@ class OutputConfig(_Section):
     """Write how clear each label is: how much farther the next center is, or how much smaller its responsibility."""
     distances: bool = False
     """Write the distance of each row from every center."""
+    changed: bool = True
+    """Write beside the labels whether each is another than in the version before, where there is one."""
     report: bool = True
     """Write report.html."""
     overwrite: bool = False

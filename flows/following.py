@@ -1,23 +1,18 @@
-"""What a run finds of the version before it, and what is no longer as that knew it."""
+"""A run that follows another: the update that its model asks for, and what was new, in words."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from clustering.data.identity import Identities, extent
-from clustering.data.source import Source
+from clustering.data.identity import extent
 from clustering.execution.passes import Reading, Rounds
 from clustering.fitting.following import follow, statistics_bytes
 from clustering.storage.checkpoints import Checkpoint
-from clustering.storage.earlier import earlier_labels
-from clustering.storage.label_pass import LABELS, Before
-from clustering.storage.ledger import FOLDER, OF_MODEL, Changes, Ledger
+from clustering.storage.ledger import Ledger
 from clustering.storage.output import new_run
-from clustering.storage.places import Place
 from flows.watch import Watch
 
 if TYPE_CHECKING:
@@ -28,48 +23,11 @@ STATISTICS_SHARE = 0.1
 LITTLE = 64 * 2**20
 
 
-@dataclass(frozen=True, eq=False)
-class Predecessor:
-    """The version that is current when a run begins."""
-
-    run: str
-    folder: Place
-    identities: Identities | None
-    """Of the blocks of today; None where the store does not tell when its chunks change."""
-
-    @cached_property
-    def about(self) -> Mapping[str, Any]:
-        """What its ledger tells of itself; nothing where it left none."""
-        return Ledger(self.folder / FOLDER).about
-
-    @cached_property
-    def changes(self) -> Changes | None:
-        """What is no longer as it knew it; None where nothing is known of its blocks."""
-        return None if self.identities is None or not self.about else self.ledger.changes()
-
-    @property
-    def ledger(self) -> Ledger:
-        """Its records, for the blocks of today."""
-        return Ledger(self.folder / FOLDER, self.identities)
-
-    def statistics(self, model: Any) -> Ledger | None:
-        """Give the statistics that it kept of the blocks; None where it kept none."""
-        if self.changes is None or not self.about.get("statistics"):
-            return None
-        return replace(self.ledger, kinds={OF_MODEL: model.statistics_type})
-
-    def labels(self, source: Source) -> Before | None:
-        """Give what it told of the rows; None where that is not known block by block."""
-        found = None if self.changes is None else earlier_labels(self.folder / LABELS, source)
-        return None if found is None else Before(self.ledger, found, str(self.about.get("told")))
-
-
 def go_on(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
     """Take the current model through the update that the rows of today ask for."""
-    start, before = job.start, job.before
-    assert start is not None
+    before = job.before
     assert before is not None
-    began = time.perf_counter()
+    began, start = time.perf_counter(), before.fitted
     watch.say(f"following run {before.run}: {in_words(job)}")
     rule, records = job.options.rule, before.statistics(start.model)
     inside = replace(work, preparation=start.preparation)
@@ -101,10 +59,10 @@ class _Known:
 def told(job: Job) -> dict[str, Any] | None:
     """Say what was new, for ``run.json``; None for a run that follows none."""
     before = job.before
-    if before is None:
+    if before is None or not job.follows:
         return None
     about: dict[str, Any] = {"run": before.run}
-    if job.start is not None:
+    if job.known is None:
         about["refresh"] = job.config.fit.refresh
     changes = before.changes
     if changes is None:
@@ -142,7 +100,7 @@ def described(followed: Mapping[str, Any]) -> str:
 
 def keeps_statistics(job: Job, params: Any) -> bool:
     """Tell whether a run keeps the statistics of its blocks, which the next one goes on from."""
-    if job.config.fit.init != "model" or job.known is not None or job.identities is None or job.options.drawn:
+    if job.known is not None or job.identities is None or job.options.drawn:
         return False
     return statistics_bytes(params) * len(job.plan) <= max(
         LITTLE, int(STATISTICS_SHARE * job.plan.cells * job.plan.row_bytes)

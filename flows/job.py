@@ -14,13 +14,16 @@ from clustering.errors import CheckpointError, DataError
 from clustering.execution.engine import connect
 from clustering.execution.passes import Rounds, rounds
 from clustering.fitting import start as starting
+from clustering.fitting.clusters import Clusters
 from clustering.fitting.fitted import Fitted, Summary, fitted
 from clustering.fitting.labelling import LabelStatistics, label, nowhere
 from clustering.fitting.loop import Stop, iterate
+from clustering.fitting.matching import identified
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import Checkpoint
 from clustering.storage.label_pass import RESUMABLE, write_labels
 from clustering.storage.model import load_model, save_model
+from clustering.storage.names import called
 from clustering.storage.output import new_run
 from clustering.storage.places import Place
 from flows.config import JobConfig
@@ -99,7 +102,7 @@ def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
     if found is not None:
         watch.say(f"continuing unfinished run {found.run} after pass {found.state.iteration}")
         return found
-    begun = from_nothing(job, work, watch) if job.start is None else go_on(job, work, watch)
+    begun = from_nothing(job, work, watch) if job.before is None or not job.follows else go_on(job, work, watch)
     checkpoints.clear(job.output.checkpoints)
     checkpoints.save(job.output.checkpoints, begun, job.identity)
     return begun
@@ -109,7 +112,7 @@ def _resumed(job: Job, watch: Watch) -> Checkpoint | None:
     try:
         return unfinished_run(job)
     except CheckpointError as error:
-        if job.config.fit.init != "model":
+        if not job.follows:
             raise
         # Nobody looks after a run every night; and what it would have gone on from is no longer what there is.
         watch.warn(f"{str(error).partition(';')[0]}: it is given up, and this run begins anew")
@@ -180,15 +183,19 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
         ended.warnings,
         ended.reading.bad, ended.preparation, job.source.about,
     )  # fmt: skip
+    before = job.before
+    result = result if before is None else identified(result, before.fitted)
+    for remark in result.remarks[len(ended.remarks) :]:
+        watch.say(remark)
     folder = job.output.stage(ended.run, RESUMABLE if job.wanted.anything else ())
-    drawn = job.options.drawn is not None
-    asked = job.wanted.anything or drawn or job.start is not None
+    drawn, sums = job.options.drawn is not None, None
+    asked = job.wanted.anything or drawn or job.follows
     if asked or result.stop is not Stop.CONVERGED or job.model.kind != "kmeans":
         # At a fixed point of k-means the last pass has told all there is to know already, if it was over all rows.
         sums, result = _labels(job, work, result, folder, watch)
         if drawn:
             result = result.extended(sums)
-        elif job.start is not None:
+        elif job.follows:
             result = result.over(sums, job.plan.cells)
     save_model(result, folder / "model.zarr", provenance(job, ended.run))
     seconds = {**ended.seconds, "label": time.perf_counter() - began}
@@ -200,6 +207,7 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
         job.config.output.labels,
         result.summary.count,
         result.summary.cells - result.summary.count,
+        None if before is None else before.compare(result, sums),
     )
 
 
@@ -212,8 +220,9 @@ def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
     sums, result = _labels(job, work, fresh, folder, watch)
     result = result.over(sums, job.plan.cells)
     save_model(result, folder / "model.zarr", provenance(job, run))
-    rows = result.summary.count
-    return Labelled(run, result, folder, {"label": time.perf_counter() - began}, True, rows, job.plan.cells - rows)
+    rows, seconds = result.summary.count, {"label": time.perf_counter() - began}
+    compared = None if job.before is None else job.before.compare(result, sums)
+    return Labelled(run, result, folder, seconds, True, rows, job.plan.cells - rows, compared)
 
 
 def _labels(job: Job, work: Rounds, known: Fitted, folder: Place, watch: Watch) -> tuple[LabelStatistics, Fitted]:
@@ -226,17 +235,23 @@ def _labels(job: Job, work: Rounds, known: Fitted, folder: Place, watch: Watch) 
     # and a fit over a part of the rows kept no others.
     others = partial(rounds, job.source, plan, work.engine, memory=memory, keep=False, preparation=preparation)
     same = plan == job.plan and work.fraction is None
+    before = job.before
+    earlier = None if before is None else before.labels
+    # Whether labels changed is told where there were any.
+    told = job.config.output.labels and job.config.output.changed and earlier is not None
+    wanted = replace(job.wanted, changed=told)
     with nullcontext(replace(work, preparation=preparation)) if same else others() as inside:
         if job.wanted.anything:
             about = provenance(job, folder.name)
             passed = write_labels(
-                inside, known, folder, about, job.wanted,
+                inside, known, folder, about, wanted,
                 lambda finished: watch.say(f"{finished:,} of {len(plan):,} blocks are labelled already"),
-                identities=job.identities, statistics=keeps_statistics(job, known.params),
-                before=None if job.before is None else job.before.labels(job.source),
+                called(job.output.path, known.ids), earlier, identities=job.identities,
+                statistics=keeps_statistics(job, known.params), kept=None if before is None else before.kept,
             )  # fmt: skip
         else:
-            passed = label(inside, known.model, known.params, nowhere, job.wanted)
+            clusters = Clusters(known.ids)
+            passed = label(inside, known.model, known.params, nowhere, clusters=clusters, before=earlier)
     sums: LabelStatistics = passed.statistics[0]
     if not sums.rows.any():
         raise DataError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from clustering.data.source import Source
 from clustering.errors import ClusteringError, ConfigError, OutputError
 from clustering.execution.passes import MEMORY_SHARE
 from clustering.fitting import start as starting
+from clustering.fitting.clusters import numbered
 from clustering.fitting.features import check_features
 from clustering.fitting.fitted import Fitted
 from clustering.fitting.labelling import Wanted
@@ -24,12 +25,11 @@ from clustering.storage import checkpoints, versions
 from clustering.storage.bucket_output import BucketOutput, open_output
 from clustering.storage.checkpoints import Checkpoint, Identity
 from clustering.storage.labels import check_names
-from clustering.storage.model import load_model
+from clustering.storage.ledger import FOLDER, Ledger
 from clustering.storage.output import Output
-from clustering.storage.places import Place
+from flows.before import Before
 from flows.config import JobConfig
 from flows.credentials import open_configured
-from flows.following import Predecessor
 from flows.watch import Watch
 
 
@@ -53,10 +53,13 @@ class Job:
     """What a user should know of the config and the source."""
     identities: Identities | None = None
     """Of the blocks, where the ledger of the label pass is to be gone on from."""
-    before: Predecessor | None = None
-    """The version that this run follows."""
-    start: Fitted | None = None
-    """The model that a fit goes on from."""
+    before: Before | None = None
+    """The version that is current; None in a new output."""
+
+    @property
+    def follows(self) -> bool:
+        """Whether it adds to the versions that are there by what is new: a fit from the current model, a prediction."""
+        return self.known is not None or self.config.fit.init == "model"
 
     @property
     def unfinished(self) -> str | None:
@@ -108,41 +111,39 @@ def described(config: JobConfig, model: Fitted | None = None) -> Job:
     options = starting.Options(**asked, rule=rule, preprocess=wish)
     if model is None:
         starting.check_combination(source, fitted_model, options)
-    others = {"store", "storage_options", "report", "overwrite", "publish", "gate", "keep"}
+    others = {"store", "storage_options", "report", "overwrite", "changed", "publish", "gate", "keep"}
     wanted = Wanted(**config.output.model_dump(exclude=others))
     wanted.check(fitted_model)
-    check_names(source, fitted_model.k, wanted)
+    check_names(source, numbered(fitted_model.k), wanted)
     output = open_output(config.output.store, config.output.storage_options)
-    follows = config.fit.init == "model" or model is not None
-    run = output.finished if follows else None
-    start = None if run is None or model is not None else _current(config, output.published, source, fitted_model)
-    content = config.identity if start is None else {**config.identity, "follows": run}
+    run, follows = output.finished, config.fit.init == "model" or model is not None
+    content = config.identity
+    if run is not None and model is None and follows:
+        _check_current(config, Before(run, output.published, source).fitted, source, fitted_model)
+        content = {**content, "follows": run}
     identity = Identity(content, fingerprint(wish, source) if model is None else source.fingerprint())
     within = room(source, config.memory_bytes, bool(wish.asked) if model is None else model.preparation is not None)
     # What a ledger knows are blocks of the label pass, so that runs that follow one another have no others.
     plan = source.plan(block_bytes=config.block_bytes, memory=within, whole_chunks=not follows)
-    before = None if run is None else Predecessor(run, output.published, None)
-    if before is not None and config.block_bytes is None:
-        plan = plan_like(plan, before.about.get("joined", ()), within // MEMORY_SHARE)
+    if run is not None and follows and config.block_bytes is None:
+        plan = plan_like(plan, Ledger(output.published / FOLDER).about.get("joined", ()), within // MEMORY_SHARE)
     identities = Identities.of(source, plan) if follows else None
-    before = None if before is None else replace(before, identities=identities)
+    before = None if run is None else Before(run, output.published, source, identities)
     remarks = (*wanted.remarks(fitted_model.k), *_integrity(source))
     return Job(
-        config, source, plan, output, identity, options, fitted_model, model, wanted, remarks, identities, before, start
+        config, source, plan, output, identity, options, fitted_model, model, wanted, remarks, identities, before
     )  # fmt: skip
 
 
-def _current(config: JobConfig, place: Place, source: Source, model: Any) -> Fitted:
-    """Load the current model of an output, for a fit that goes on from it."""
-    found, _ = load_model(place)
-    if found.model != model:
+def _check_current(config: JobConfig, current: Fitted, source: Source, model: Any) -> None:
+    """Refuse to go on from the current model of an output where the config asks for another."""
+    if current.model != model:
         raise ConfigError(
-            f"fit.init is 'model' and the current model of {str(place)!r} is {found.model}, and the config asks for "
-            f"{model}; set fit.init to 'kmeans++' to begin anew, or name another output.store"
+            f"fit.init is 'model' and the current model of output.store {config.output.store!r} is {current.model}, "
+            f"and the config asks for {model}; set fit.init to 'kmeans++' to begin anew, or name another output.store"
         )
-    check_features(source, found)
-    _check_preprocess(config, found)
-    return found
+    check_features(source, current)
+    _check_preprocess(config, current)
 
 
 def faults(job: Job) -> tuple[str, ...]:
@@ -180,7 +181,11 @@ def refuse_finished(job: Job) -> None:
         raise OutputError(
             f"output.store {job.config.output.store!r} holds an unfinished fit; finish it, or name another folder"
         )
-    if job.config.fit.init == "model" and job.known is None:
+    if job.follows and (None if job.before is None else job.before.run) != output.finished:
+        raise OutputError(
+            f"another run was published in output.store {job.config.output.store!r} while this one began; run again"
+        )
+    if job.follows and job.known is None:
         # It adds a version to those that are there.
         return
     if job.known is not None and output.finished and output.read_json("run.json").get("task") == "predict":

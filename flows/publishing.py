@@ -17,6 +17,7 @@ from clustering.execution.engine import Engine
 from clustering.fitting.fitted import Fitted
 from clustering.storage import checkpoints, versions
 from clustering.storage.ledger import FOLDER, Ledger
+from clustering.storage.names import called
 from clustering.storage.places import Place, write_json
 from flows.following import told
 from flows.gate import unchecked, verdict
@@ -41,6 +42,8 @@ class Labelled:
     rows: int
     masked: int
     """Cells of the source without a row."""
+    comparison: dict[str, Any] | None = None
+    """What it changes, see `clustering.fitting.comparison`; None where nothing was there before."""
 
 
 def provenance(job: Job, run: str) -> dict[str, Any]:
@@ -68,7 +71,8 @@ def publish(job: Job, engine: Engine, labelled: Labelled, watch: Watch) -> dict[
     pictures: list[Any] = []
     if job.config.output.report:
         try:
-            pictures = write_report(labelled.fitted, record, labelled.folder, job.source, job.config)
+            clusters = called(job.output.path, labelled.fitted.ids)
+            pictures = write_report(labelled.fitted, record, labelled.folder, job.source, job.config, clusters)
         except Exception as error:
             # The model and the labels are worth more than their pictures, which can be drawn again from the files.
             fault = " ".join(f"{type(error).__name__}: {error}".split())
@@ -152,6 +156,7 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
 def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
     result = labelled.fitted
     reads = round(result.reads, 6)
+    names = {str(i): name for i, name in called(job.output.path, result.ids).names.items()}
     return {
         "status": "finished",
         "task": "fit" if job.known is None else "predict",
@@ -168,7 +173,9 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
         **({} if result.preparation is None else {"preprocess": result.preparation.told}),
         **({} if result.criteria is None else {"criteria": result.criteria}),
         **({"beta": result.params.beta} if result.model.kind == "soft_kmeans" else {}),
-        **({} if job.before is None else {"followed": told(job)}),
+        **({} if (followed := told(job)) is None else {"followed": followed}),
+        **({"names": names} if names else {}),
+        "comparison": labelled.comparison,
         "iterations": result.iterations,
         "converged": result.converged,
         "stop_reason": str(result.stop),
@@ -180,7 +187,6 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
         "config_sha256": job.identity.config_sha256,
         "source_fingerprint": job.identity.source,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
-        "comparison": None,
         "bad_chunks": list(result.bad_chunks),
         "warnings": [*job.source.cautions, *result.notes],
         "remarks": [*result.remarks, *job.remarks],

@@ -88,8 +88,15 @@ class Fitted:
     """What rows go through first; params, distances and the objective are those of prepared rows."""
     about: About = field(default_factory=dict)
     """Units and names of the variables and the feature dimensions, as `Source.about` tells them."""
+    ids: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """What labels call the clusters ``(k,)``, ascending; 0 … k − 1 where none are given."""
+    largest_id: int = -1
+    """The largest id that ever stood for a cluster in this line of models: others begin above it."""
 
     def __post_init__(self) -> None:
+        ids = _read_only(np.asarray(self.ids if len(self.ids) else np.arange(self.model.k), np.int64))
+        object.__setattr__(self, "ids", ids)
+        object.__setattr__(self, "largest_id", max(self.largest_id, int(ids.max())))
         object.__setattr__(self, "params", read_only(self.params))
         object.__setattr__(self, "track", {name: _read_only(array) for name, array in self.track.items()})
         for name in ("history", "shares"):
@@ -179,7 +186,7 @@ def information(model: Any, d: int, sums: LabelStatistics) -> dict[str, float] |
     }  # fmt: skip
 
 
-def _read_only(array: Array) -> Array:
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     view = array.view()
     view.flags.writeable = False
     return view

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -30,8 +31,16 @@ class Earlier:
     """For each sample dimension of the new grid, where its positions lie."""
     order: tuple[int, ...]
     """For each of them, which dimension of the earlier grid it is."""
+    run: str = ""
+    """Name of the run that told them."""
     opening: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
     """Name of this reader: a process opens the arrays once for it."""
+
+    @property
+    def identity(self) -> list[Any]:
+        """What it reads, as JSON."""
+        along = [a if isinstance(a, int) else hashlib.sha256(a.tobytes()).hexdigest() for a in self.along]
+        return [str(self.path), self.run, along, list(self.order)]
 
     def read(self, name: str, region: tuple[slice, ...]) -> NDArray[Any]:
         """Read what was told of a region of the new grid, as it is stored.
@@ -107,7 +116,8 @@ def earlier_labels(path: Place, source: Source) -> Earlier | None:
             return None
         dims, indexes = [str(d) for d in found[NAME].dims], found.indexes
         along = tuple(_along(indexes.get(d), source.dataset.indexes.get(d)) for d in source.sample_dims)
-    return Earlier(path, along, tuple(dims.index(d) for d in source.sample_dims))
+        run = str(found.attrs.get("run", ""))
+    return Earlier(path, along, tuple(dims.index(d) for d in source.sample_dims), run)
 
 
 def _along(before: pd.Index | None, now: pd.Index | None) -> Along:

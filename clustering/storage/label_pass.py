@@ -14,11 +14,13 @@ from clustering.data.identity import Identities
 from clustering.data.plan import Plan
 from clustering.errors import OutputError
 from clustering.execution.passes import Passed, Rounds
+from clustering.fitting.clusters import Clusters
 from clustering.fitting.fitted import Fitted
 from clustering.fitting.labelling import LabelStatistics, Wanted, label
 from clustering.models.model import stored
 from clustering.storage.earlier import Earlier
-from clustering.storage.labels import LabelWriter, create_labels, writer_of
+from clustering.storage.labels import CHANGED, LabelWriter, create_labels, writer_of
+from clustering.storage.labels import NAME as LABELS_NAME
 from clustering.storage.ledger import FOLDER, OF_LABELS, OF_MODEL, Ledger, digest
 from clustering.storage.places import Place, writing
 
@@ -27,11 +29,11 @@ RESUMABLE = (LABELS, FOLDER)
 """What of a staging folder a label pass goes on from."""
 
 
-class Before(NamedTuple):
-    """An earlier version, of which blocks that are as they were are taken over."""
+class Kept(NamedTuple):
+    """What an earlier version knows of its blocks, by what they hold."""
 
     ledger: Ledger
-    labels: Earlier
+    """With the identities of today's blocks."""
     told: str
     """What its labels are, as `telling` says."""
 
@@ -41,16 +43,22 @@ class _TakingOver:
     """Records of a pass that looks into the version before for what it has not done itself."""
 
     own: Ledger
-    before: Before
+    kept: Ledger
+    before: Earlier
     writer: LabelWriter
     plan: Plan
 
     def find(self, index: int) -> tuple[Any, ...] | None:
         """Give what is known of a block; what only the version before knows becomes this one's."""
         known = self.own.find(index)
-        if known is None and (known := self.before.ledger.find(index)) is not None:
+        if known is None and (known := self.kept.find(index)) is not None:
+            sums: LabelStatistics = known[0]
+            known = (sums.stayed(), *known[1:])
             region = self.plan.block(index).slices
-            self.writer(region, {name: self.before.labels.read(name, region) for name in self.writer.names})
+            arrays = {name: self.before.read(name, region) for name in self.writer.names if name != CHANGED}
+            if CHANGED in self.writer.names:
+                arrays[CHANGED] = np.where(arrays[LABELS_NAME] < 0, np.int8(-1), np.int8(0))
+            self.writer(region, arrays)
             self.own.keep(index, known)
         return known
 
@@ -67,7 +75,7 @@ def telling(fitted: Fitted, wanted: Wanted) -> str:
     return digest(
         {
             "model": repr(fitted.model), "params": _digest({**stored(fitted.params), **arrays}), "unit_norm": unit_norm,
-            "wanted": asdict(wanted),
+            "ids": fitted.ids.tolist(), "wanted": asdict(replace(wanted, changed=False)),
         }
     )  # fmt: skip
 
@@ -79,10 +87,12 @@ def write_labels(
     attributes: Mapping[str, Any],
     wanted: Wanted,
     on_resume: Callable[[int], None] | None = None,
+    clusters: Clusters | None = None,
+    before: Earlier | None = None,
     *,
     identities: Identities | None = None,
     statistics: bool = False,
-    before: Before | None = None,
+    kept: Kept | None = None,
 ) -> Passed:
     """Label every row, and write what is wanted of it to ``labels.zarr`` of a staging folder.
 
@@ -100,12 +110,16 @@ def write_labels(
         JSON attributes of ``labels.zarr``; they name the run, the config and the source.
     on_resume
         Called with the number of blocks that are there already, if any are.
+    clusters
+        Whose ids are told; those of the model where None.
+    before
+        Labels that these are compared with; None where there are none.
     identities
         Of the blocks of the plan: the ledger can be gone on from by later runs then.
     statistics
         Whether the ledger keeps the statistics of the model too, from which a later fit goes on.
-    before
-        The version before.
+    kept
+        What of `before` may be taken over.
 
     Returns
     -------
@@ -119,29 +133,33 @@ def write_labels(
         If files are missing in the end, although they were written twice.
     """
     source, plan, model, params = rounds.source, rounds.plan, fitted.model, fitted.params
+    clusters = clusters or Clusters(fitted.ids)
     kinds = {OF_LABELS: LabelStatistics, **({OF_MODEL: model.statistics_type} if statistics else {})}
     path, ledger, told = folder / LABELS, Ledger(folder / FOLDER, identities, kinds), telling(fitted, wanted)
-    wish = {"attributes": dict(attributes), "told": told, "plan": repr(plan), "kinds": list(kinds)}
+    wish = {
+        "attributes": dict(attributes), "told": told, "changed": wanted.changed, "plan": repr(plan),
+        "kinds": list(kinds), "clusters": clusters.attributes, "before": None if before is None else before.identity,
+    }  # fmt: skip
     if ledger.continues(wish) and (path / "zarr.json").is_file():
-        writer = writer_of(path, model.k, wanted)
+        writer = writer_of(path, clusters, wanted)
         writer.tidy()
         if on_resume is not None and len(ledger):
             on_resume(len(ledger))
     else:
         ledger.remove()
         with writing(path):
-            writer = create_labels(path, source, plan, model.k, attributes, wanted, model)
+            writer = create_labels(path, source, plan, clusters, attributes, wanted, model)
         ledger.begin(wish, {"told": told, "joined": plan.joined, "statistics": statistics})
     records: Any = ledger
-    if before is not None and before.told == told:
-        records = _TakingOver(ledger, before._replace(ledger=replace(before.ledger, kinds=kinds)), writer, plan)
+    if before is not None and kept is not None and kept.told == told:
+        records = _TakingOver(ledger, replace(kept.ledger, kinds=kinds), before, writer, plan)
     beside = [partial(model.statistics, params)] if statistics else []
-    passed = label(rounds, model, params, writer, wanted, records, beside)
+    passed = label(rounds, model, params, writer, wanted, records, clusters, before, beside)
     if not _whole(writer, ledger, plan):
         for index in range(len(plan)):
             if not writer.holds(plan.block(index).slices):
                 ledger.drop(index)
-        again = label(rounds, model, params, writer, wanted, ledger, beside)
+        again = label(rounds, model, params, writer, wanted, ledger, clusters, before, beside)
         passed = replace(again, reading=passed.reading + again.reading, seconds=passed.seconds + again.seconds)
         if not _whole(writer, ledger, plan):
             raise OutputError(

@@ -49,6 +49,7 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
         "format": FORMAT,
         "kind": fitted.model.kind,
         "k": int(fitted.model.k),
+        "largest_id": fitted.largest_id,
         "model": {name: value for name, value in asdict(fitted.model).items() if value is not None},
         **({"about": {name: dict(told) for name, told in fitted.about.items()}} if fitted.about else {}),
         "features": [[f.variable, *([d, v] for d, v in f.at)] for f in fitted.features],
@@ -85,7 +86,7 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
             "minimum": ("feature", summary.least, units),
             "maximum": ("feature", summary.greatest, units),
         },
-        coords={"cluster": np.arange(fitted.model.k), **feature_coordinates(fitted)},
+        coords={"cluster": fitted.ids, **feature_coordinates(fitted)},
         attrs=attributes,
     )
 
@@ -187,6 +188,8 @@ def from_dataset(dataset: xr.Dataset) -> Fitted:
         track=_group(array, "track_"),
         preparation=restored_preparation(a.get("preparation"), _group(array, "preparation_")),
         about=a.get("about", {}),
+        ids=np.asarray(dataset["cluster"].values),
+        largest_id=a.get("largest_id", -1),
     )  # fmt: skip
 
 
