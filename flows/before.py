@@ -10,9 +10,11 @@ from typing import Any
 from clustering.data.identity import Identities
 from clustering.data.source import Source
 from clustering.errors import ClusteringError, OutputError
+from clustering.execution.held_out import HeldOut
 from clustering.fitting.comparison import comparison
 from clustering.fitting.fitted import Fitted
 from clustering.fitting.labelling import LabelStatistics
+from clustering.fitting.scoring import Scores
 from clustering.storage.earlier import Earlier, earlier_labels
 from clustering.storage.label_pass import LABELS, Kept
 from clustering.storage.ledger import FOLDER, OF_MODEL, Changes, Ledger
@@ -78,15 +80,17 @@ class Before:
     def _ledger(self) -> Ledger:
         return Ledger(self.folder / FOLDER, self.identities)
 
-    def statistics(self, model: Any) -> Ledger | None:
-        """Give the statistics of the model that it kept of its blocks; None where it kept none."""
-        if self.changes is None or not self.about.get("statistics"):
+    def statistics(self, model: Any, held_out: HeldOut | None) -> Ledger | None:
+        """Give the statistics of the model that it kept of its blocks; None where it kept none, or of other rows."""
+        every = None if held_out is None else held_out.every
+        if self.changes is None or not self.about.get("statistics") or self.about.get("held_out") != every:
             return None
         return replace(self._ledger, kinds={OF_MODEL: model.statistics_type})
 
-    def compare(self, fitted: Fitted, sums: LabelStatistics | None) -> dict[str, Any]:
+    def compare(self, fitted: Fitted, sums: LabelStatistics | None, scores: Scores | None) -> dict[str, Any]:
         """Tell what a new version changes, see `clustering.fitting.comparison`."""
-        return comparison(self.run, self.fitted, fitted, sums)
+        held_out = None if scores is None else scores.told(fitted.model)
+        return {**comparison(self.run, self.fitted, fitted, sums), "held_out": held_out}
 
     def _unreadable(self, error: Exception) -> OutputError:
         return OutputError(

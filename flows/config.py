@@ -223,6 +223,9 @@ class FitConfig(_Section):
     """Stop after this wall time, in seconds, with a valid model."""
     fraction: Number = Field(1.0, gt=0, le=1)
     """Share of the rows, drawn at random, that the fit goes over; labels and the objective are of all rows."""
+    held_out: Number | None = Field(None, ge=0, le=0.5)
+    """Share of the blocks that the fit never sees, on which a new version is scored against the current one. Default:
+    0.1 with output.publish: gate, 0 otherwise."""
 
     @model_validator(mode="after")
     def _finalists_are_restarts(self) -> Self:
@@ -344,9 +347,16 @@ class JobConfig(_Section):
             "source": self.source.model_dump(mode="json", exclude={"storage_options", "credentials"}),
             "preprocess": self.preprocess.model_dump(mode="json"),
             "model": self.model.model_dump(mode="json"),
-            "fit": self.fit.model_dump(mode="json"),
+            "fit": {**self.fit.model_dump(mode="json"), "held_out": self.held_out},
             "compute": {"memory": in_bytes(self.compute.memory), "block": self.block_bytes},
         }
+
+    @property
+    def held_out(self) -> float:
+        """Share of the blocks that the fit never sees."""
+        if self.fit.held_out is not None:
+            return self.fit.held_out
+        return 0.1 if self.output.publish == "gate" else 0.0
 
     @property
     def memory_bytes(self) -> int:

@@ -29,7 +29,7 @@ def go_on(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
     assert before is not None
     began, start = time.perf_counter(), before.fitted
     watch.say(f"following run {before.run}: {in_words(job)}")
-    rule, records = job.options.rule, before.statistics(start.model)
+    rule, records = job.options.rule, before.statistics(start.model, job.held_out)
     inside = replace(work, preparation=start.preparation)
     unchanged = before.changes is not None and before.changes.none
     state, record = follow(inside, start, rule, job.config.fit.refresh, _Known(records), unchanged)
@@ -39,7 +39,8 @@ def go_on(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
         for note in record.notes:
             watch.warn(note)
     seconds = {"update": time.perf_counter() - began}
-    return Checkpoint(new_run(), state, start.summary, reading, seconds, start.remarks, preparation=start.preparation)
+    remarks = () if start.preparation is None else (f"preprocessing: {start.preparation.words}",)
+    return Checkpoint(new_run(), state, start.summary, reading, seconds, remarks, preparation=start.preparation)
 
 
 @dataclass(frozen=True)

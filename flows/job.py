@@ -19,6 +19,7 @@ from clustering.fitting.fitted import Fitted, Summary, fitted
 from clustering.fitting.labelling import LabelStatistics, label, nowhere
 from clustering.fitting.loop import Stop, iterate
 from clustering.fitting.matching import identified
+from clustering.fitting.scoring import Scores, Scoring
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import Checkpoint
 from clustering.storage.label_pass import RESUMABLE, write_labels
@@ -93,7 +94,7 @@ def _working(job: Job) -> Iterator[Rounds]:
             preparation=None if job.known is None else job.known.preparation,
         ) as inside,
     ):
-        yield inside
+        yield replace(inside, held_out=job.held_out)
 
 
 def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
@@ -188,12 +189,14 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
     for remark in result.remarks[len(ended.remarks) :]:
         watch.say(remark)
     folder = job.output.stage(ended.run, RESUMABLE if job.wanted.anything else ())
-    drawn, sums = job.options.drawn is not None, None
-    asked = job.wanted.anything or drawn or job.follows
+    part, sums, scores = job.options.drawn is not None or job.held_out is not None, None, None
+    asked = job.wanted.anything or part or job.follows
     if asked or result.stop is not Stop.CONVERGED or job.model.kind != "kmeans":
         # At a fixed point of k-means the last pass has told all there is to know already, if it was over all rows.
-        sums, result = _labels(job, work, result, folder, watch)
-        if drawn:
+        sums, scores, result = _labels(job, work, result, folder, watch)
+        if scores is not None:
+            result = result.over(sums, job.plan.cells, held_out=scores.rows)
+        elif part:
             result = result.extended(sums)
         elif job.follows:
             result = result.over(sums, job.plan.cells)
@@ -207,7 +210,7 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
         job.config.output.labels,
         result.summary.count,
         result.summary.cells - result.summary.count,
-        None if before is None else before.compare(result, sums),
+        None if before is None else before.compare(result, sums, scores),
     )
 
 
@@ -217,15 +220,17 @@ def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
     run = new_run()
     folder = job.output.stage(run)
     fresh = replace(model, reads=0.0, bytes_read=0, notes=())
-    sums, result = _labels(job, work, fresh, folder, watch)
+    sums, _, result = _labels(job, work, fresh, folder, watch)
     result = result.over(sums, job.plan.cells)
     save_model(result, folder / "model.zarr", provenance(job, run))
     rows, seconds = result.summary.count, {"label": time.perf_counter() - began}
-    compared = None if job.before is None else job.before.compare(result, sums)
+    compared = None if job.before is None else job.before.compare(result, sums, None)
     return Labelled(run, result, folder, seconds, True, rows, job.plan.cells - rows, compared)
 
 
-def _labels(job: Job, work: Rounds, known: Fitted, folder: Place, watch: Watch) -> tuple[LabelStatistics, Fitted]:
+def _labels(
+    job: Job, work: Rounds, known: Fitted, folder: Place, watch: Watch
+) -> tuple[LabelStatistics, Scores | None, Fitted]:
     memory, preparation = job.config.memory_bytes, known.preparation
     within = room(job.source, memory, preparation is not None)
     plan = job.plan
@@ -240,18 +245,23 @@ def _labels(job: Job, work: Rounds, known: Fitted, folder: Place, watch: Watch) 
     # Whether labels changed is told where there were any.
     told = job.config.output.labels and job.config.output.changed and earlier is not None
     wanted = replace(job.wanted, changed=told)
-    with nullcontext(replace(work, preparation=preparation)) if same else others() as inside:
+    scoring = None
+    if job.held_out is not None:
+        scoring = Scoring.of(job.held_out, known, None if before is None else before.fitted)
+    with nullcontext(replace(work, preparation=preparation, held_out=None)) if same else others() as inside:
         if job.wanted.anything:
             about = provenance(job, folder.name)
             passed = write_labels(
                 inside, known, folder, about, wanted,
                 lambda finished: watch.say(f"{finished:,} of {len(plan):,} blocks are labelled already"),
                 called(job.output.path, known.ids), earlier, identities=job.identities,
-                statistics=keeps_statistics(job, known.params), kept=None if before is None else before.kept,
+                statistics=keeps_statistics(job, known.params),
+                held_out=job.held_out, scoring=scoring, kept=None if before is None else before.kept,
             )  # fmt: skip
         else:
             clusters = Clusters(known.ids)
-            passed = label(inside, known.model, known.params, nowhere, clusters=clusters, before=earlier)
+            beside = () if scoring is None else (scoring,)
+            passed = label(inside, known.model, known.params, nowhere, None, None, clusters, earlier, beside)
     sums: LabelStatistics = passed.statistics[0]
     if not sums.rows.any():
         raise DataError(
@@ -263,4 +273,4 @@ def _labels(job: Job, work: Rounds, known: Fitted, folder: Place, watch: Watch) 
     watch.say(
         f"labelled {int(sums.rows.sum()):,} rows in {passed.seconds:.1f} s{_told(known.model, sums.objective, weight)}"
     )
-    return sums, result
+    return sums, None if scoring is None else passed.statistics[1], result

@@ -13,6 +13,7 @@ from clustering.data.plan import Plan, plan_like
 from clustering.data.preparation import room
 from clustering.data.source import Source
 from clustering.errors import ClusteringError, ConfigError, OutputError
+from clustering.execution.held_out import HeldOut
 from clustering.execution.passes import MEMORY_SHARE
 from clustering.fitting import start as starting
 from clustering.fitting.clusters import numbered
@@ -55,6 +56,12 @@ class Job:
     """Of the blocks, where the ledger of the label pass is to be gone on from."""
     before: Before | None = None
     """The version that is current; None in a new output."""
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """Blocks that the fit never sees."""
+        share = self.config.held_out if self.known is None else 0.0
+        return HeldOut(self.plan, round(1 / share)) if share else None
 
     @property
     def follows(self) -> bool:
@@ -123,8 +130,8 @@ def described(config: JobConfig, model: Fitted | None = None) -> Job:
         content = {**content, "follows": run}
     identity = Identity(content, fingerprint(wish, source) if model is None else source.fingerprint())
     within = room(source, config.memory_bytes, bool(wish.asked) if model is None else model.preparation is not None)
-    # What a ledger knows are blocks of the label pass, so that runs that follow one another have no others.
-    plan = source.plan(block_bytes=config.block_bytes, memory=within, whole_chunks=not follows)
+    # What a ledger knows and what is scored are blocks of the label pass, so that such a fit has no others.
+    plan = source.plan(block_bytes=config.block_bytes, memory=within, whole_chunks=not (follows or config.held_out))
     if run is not None and follows and config.block_bytes is None:
         plan = plan_like(plan, Ledger(output.published / FOLDER).about.get("joined", ()), within // MEMORY_SHARE)
     identities = Identities.of(source, plan) if follows else None

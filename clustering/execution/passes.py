@@ -17,6 +17,7 @@ from clustering.errors import DataError
 from clustering.execution.ahead import read_ahead
 from clustering.execution.engine import Engine
 from clustering.execution.fraction import Fraction
+from clustering.execution.held_out import HeldOut, no_rows
 from clustering.execution.map_reduce import map_reduce
 from clustering.execution.residency import Residency, at_hand, keep_instead, release, rows_of
 from clustering.models.divergences import DomainError
@@ -87,6 +88,8 @@ class Rounds:
     """Which rows take part; None: all."""
     preparation: Preparation | None = None
     """What rows go through before they are used; None: they are used as decoded."""
+    held_out: HeldOut | None = None
+    """Blocks of which no row takes part, and which are not read; None: there are none."""
 
     def run(self, candidates: Sequence[Statistics], records: Records | None = None) -> Passed:
         """Read each block once and add up the statistics of all candidates.
@@ -100,8 +103,9 @@ class Rounds:
         """
         started = time.perf_counter()
         work = _Work(
-            self.source, self.plan, self.residency, tuple(candidates), records, self.fraction, self.preparation
-        )
+            self.source, self.plan, self.residency, tuple(candidates), records, self.fraction, self.preparation,
+            self.held_out,
+        )  # fmt: skip
         sums = map_reduce(work, len(self.plan), self.engine)
         self.source.check_bad(sums.reading.bad)
         return Passed(sums.statistics, sums.reading, time.perf_counter() - started)
@@ -118,6 +122,7 @@ class _Work:
     records: Records | None
     fraction: Fraction | None
     preparation: Preparation | None
+    held_out: HeldOut | None
 
     def __call__(self, run: range) -> Iterator[_Sums]:
         """Make the statistics of some blocks, one after the other."""
@@ -131,6 +136,9 @@ class _Work:
         """Find the rows of a block as they are kept; or what an earlier attempt made of them."""
         if self.records is not None and (known := self.records.find(index)) is not None:
             return _Sums(known, Reading())
+        block = self.plan.block(index)
+        if self.held_out is not None and self.held_out.holds(block.start):
+            return no_rows(self.source, block), 0
         return rows_of(self.source, self.plan, index, self.residency, self.fraction, keep=not self._keeps_prepared)
 
     @property

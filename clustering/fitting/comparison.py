@@ -26,7 +26,7 @@ def comparison(run: str, before: Fitted, now: Fitted, sums: LabelStatistics | No
         ``with``: the run; ``churn``: of the weight that had a label and has one now, the share whose label is another,
         None where nothing had one; ``churn_by_cluster``: the same of what was in each cluster; ``sizes``: share of
         each cluster in the total weight before and now; ``largest_size_change`` of these; ``new_clusters`` and
-        ``lost_clusters``; ``held_out``: None.
+        ``lost_clusters``.
     """
     sizes: dict[int, list[float]] = {int(i): [0.0, 0.0] for i in np.union1d(before.ids, now.ids)}
     for place, one in enumerate((before, now)):
@@ -41,7 +41,6 @@ def comparison(run: str, before: Fitted, now: Fitted, sums: LabelStatistics | No
         "largest_size_change": max(abs(after - earlier) for earlier, after in sizes.values()),
         "new_clusters": np.setdiff1d(now.ids, before.ids).tolist(),
         "lost_clusters": np.setdiff1d(before.ids, now.ids).tolist(),
-        "held_out": None,
     }
 
 

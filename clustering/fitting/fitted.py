@@ -157,10 +157,19 @@ class Fitted:
             criteria=information(self.model, self.params.centers.shape[1], sums),
         )
 
-    def over(self, sums: LabelStatistics, cells: int) -> Fitted:
-        """Say which rows were labelled, where they are others than those of the fit."""
+    def over(self, sums: LabelStatistics, cells: int, *, held_out: int = 0) -> Fitted:
+        """Say which rows were labelled, where they are others than those of the fit.
+
+        Parameters
+        ----------
+        held_out
+            How many of them the fit did not see.
+        """
         rows, weight = int(sums.rows.sum()), float(sums.weight.sum())
-        return replace(self, summary=replace(self.summary, cells=cells, count=rows, weight=weight))
+        drawn = rows - held_out if held_out else None
+        told = (f"fitted on {drawn:,} of {rows:,} rows, the others being held out to score it on",) if held_out else ()
+        summary = replace(self.summary, cells=cells, count=rows, weight=weight, drawn=drawn)
+        return replace(self, summary=summary, remarks=(*told, *self.remarks))
 
     def extended(self, sums: LabelStatistics) -> Fitted:
         """Say that the fit went over a part of the rows that were labelled."""

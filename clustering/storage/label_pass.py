@@ -12,16 +12,19 @@ import numpy as np
 
 from clustering.data.identity import Identities
 from clustering.data.plan import Plan
+from clustering.data.rows import Rows
 from clustering.errors import OutputError
+from clustering.execution.held_out import HeldOut
 from clustering.execution.passes import Passed, Rounds
 from clustering.fitting.clusters import Clusters
 from clustering.fitting.fitted import Fitted
 from clustering.fitting.labelling import LabelStatistics, Wanted, label
+from clustering.fitting.scoring import Scores, Scoring
 from clustering.models.model import stored
 from clustering.storage.earlier import Earlier
 from clustering.storage.labels import CHANGED, LabelWriter, create_labels, writer_of
 from clustering.storage.labels import NAME as LABELS_NAME
-from clustering.storage.ledger import FOLDER, OF_LABELS, OF_MODEL, Ledger, digest
+from clustering.storage.ledger import FOLDER, OF_LABELS, OF_MODEL, OF_SCORES, Ledger, digest
 from clustering.storage.places import Place, writing
 
 LABELS = "labels.zarr"
@@ -52,8 +55,7 @@ class _TakingOver:
         """Give what is known of a block; what only the version before knows becomes this one's."""
         known = self.own.find(index)
         if known is None and (known := self.kept.find(index)) is not None:
-            sums: LabelStatistics = known[0]
-            known = (sums.stayed(), *known[1:])
+            known = tuple(made.stayed() if hasattr(made, "stayed") else made for made in known)
             region = self.plan.block(index).slices
             arrays = {name: self.before.read(name, region) for name in self.writer.names if name != CHANGED}
             if CHANGED in self.writer.names:
@@ -92,6 +94,8 @@ def write_labels(
     *,
     identities: Identities | None = None,
     statistics: bool = False,
+    held_out: HeldOut | None = None,
+    scoring: Scoring | None = None,
     kept: Kept | None = None,
 ) -> Passed:
     """Label every row, and write what is wanted of it to ``labels.zarr`` of a staging folder.
@@ -118,14 +122,18 @@ def write_labels(
         Of the blocks of the plan: the ledger can be gone on from by later runs then.
     statistics
         Whether the ledger keeps the statistics of the model too, from which a later fit goes on.
+    held_out
+        Blocks whose rows are not among those statistics.
+    scoring
+        Compares the version with the one before on the rows of some blocks.
     kept
         What of `before` may be taken over.
 
     Returns
     -------
     Passed
-        With one `LabelStatistics` of all rows, and the model's statistics if they are kept; the reading is that of this
-        attempt.
+        With one `LabelStatistics` of all rows, then the `Scores` where there is `scoring`, then the model's statistics
+        where they are kept; the reading is that of this attempt.
 
     Raises
     ------
@@ -134,11 +142,20 @@ def write_labels(
     """
     source, plan, model, params = rounds.source, rounds.plan, fitted.model, fitted.params
     clusters = clusters or Clusters(fitted.ids)
-    kinds = {OF_LABELS: LabelStatistics, **({OF_MODEL: model.statistics_type} if statistics else {})}
+    kinds: dict[str, type] = {OF_LABELS: LabelStatistics}
+    beside: list[Any] = []
+    if scoring is not None:
+        kinds[OF_SCORES] = Scores
+        beside.append(scoring)
+    if statistics:
+        kinds[OF_MODEL] = model.statistics_type
+        beside.append(partial(_seen, model, params, held_out))
     path, ledger, told = folder / LABELS, Ledger(folder / FOLDER, identities, kinds), telling(fitted, wanted)
+    every = None if held_out is None else held_out.every
     wish = {
         "attributes": dict(attributes), "told": told, "changed": wanted.changed, "plan": repr(plan),
-        "kinds": list(kinds), "clusters": clusters.attributes, "before": None if before is None else before.identity,
+        "kinds": list(kinds), "held_out": every, "clusters": clusters.attributes,
+        "before": None if before is None else before.identity,
     }  # fmt: skip
     if ledger.continues(wish) and (path / "zarr.json").is_file():
         writer = writer_of(path, clusters, wanted)
@@ -149,11 +166,10 @@ def write_labels(
         ledger.remove()
         with writing(path):
             writer = create_labels(path, source, plan, clusters, attributes, wanted, model)
-        ledger.begin(wish, {"told": told, "joined": plan.joined, "statistics": statistics})
+        ledger.begin(wish, {"told": told, "joined": plan.joined, "statistics": statistics, "held_out": every})
     records: Any = ledger
     if before is not None and kept is not None and kept.told == told:
         records = _TakingOver(ledger, replace(kept.ledger, kinds=kinds), before, writer, plan)
-    beside = [partial(model.statistics, params)] if statistics else []
     passed = label(rounds, model, params, writer, wanted, records, clusters, before, beside)
     if not _whole(writer, ledger, plan):
         for index in range(len(plan)):
@@ -167,6 +183,13 @@ def write_labels(
                 "keep other programs off the output, and check its disk"
             )
     return passed
+
+
+def _seen(model: Any, params: Any, held_out: HeldOut | None, rows: Rows) -> Any:
+    """Make the statistics of the rows that a fit sees."""
+    if held_out is not None and held_out.holds(rows.start):
+        rows = rows.some(np.zeros(len(rows), bool))
+    return model.statistics(params, rows)
 
 
 def _whole(writer: LabelWriter, ledger: Ledger, plan: Plan) -> bool:

@@ -30,8 +30,8 @@ from clustering.storage.records import packed, unpacked
 
 FOLDER = "ledger"
 _WISH = "wish.json"
-OF_LABELS, OF_MODEL = "labels", "model"
-"""Names of the statistics that a record may hold: of the label pass, and of the model at its params."""
+OF_LABELS, OF_SCORES, OF_MODEL = "labels", "scores", "model"
+"""Names of the statistics that a record may hold: of the label pass, of held-out rows, of the model at its params."""
 
 
 @dataclass(frozen=True)

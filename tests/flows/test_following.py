@@ -331,6 +331,55 @@ def test_large_statistics_are_not_kept(tmp_path: Path, monkeypatch: pytest.Monke
     assert following.statistics_bytes(c.load_fit(out / "model.zarr").params) > 4 * 3 * 8
 
 
+# Held-out blocks
+
+GATE: dict[str, Any] = {"output": {"publish": "gate"}}
+
+
+def test_held_out_blocks_are_never_seen_by_a_fit_and_score_it(tmp_path: Path) -> None:
+    store, out = make(tmp_path / "store.zarr"), tmp_path / "out"
+    first = run_fit(job(store, out, "full", **GATE), Notes())
+    held = np.arange(DAYS) % 10 == 5
+    assert (first["comparison"], first["n_fitted"]) == (None, PLACES * int((~held).sum()))
+    before = c.load_fit(out / "model.zarr")
+    # Rows that no fit may see leave the model as it is, to the last bit.
+    other, again = tmp_path / "other.zarr", tmp_path / "again"
+    shutil.copytree(store, other)
+    zarr.open_group(other)["x"][5] = 1000.0
+    run_fit(job(other, again, "full", **GATE), Notes())
+    np.testing.assert_array_equal(read(again)["params_centers"], read(out)["params_centers"])
+    grow(store, 5)
+    record = run_fit(job(store, out, "full", **GATE), Notes())
+    after = c.load_fit(out / "model.zarr")
+    rows = {"variables": ["x"], "sample_dims": ["day", "place"], "weights": "w"}
+    shown = {**rows, "isel": {"day": np.flatnonzero(np.arange(DAYS + 5) % 10 == 5).tolist()}}
+    scored = record["comparison"]["held_out"]
+    assert scored["rows"] == 5 * PLACES
+    assert scored["objective"] == pytest.approx(after.score(store, **shown), rel=1e-12)
+    assert scored["objective_before"] == pytest.approx(before.score(store, **shown), rel=1e-12)
+    assert record["gate"]["unchecked"] == []
+    unchanged = run_fit(job(store, out, "full", **GATE), Notes())["comparison"]["held_out"]
+    assert unchanged["objective"] == unchanged["objective_before"] == scored["objective"]
+
+
+def test_a_model_that_does_worse_on_them_is_held_and_the_next_run_goes_on_from_the_current_one(tmp_path: Path) -> None:
+    store, out = make(tmp_path / "store.zarr"), tmp_path / "out"
+    first = run_fit(job(store, out, "full", **GATE), Notes())
+    group = zarr.open_group(store)
+    for day in range(20, 30):
+        if day % 10 != 5:
+            group["x"][day] = 40.0 + days(1, 500 + day)[0]
+    watch = Notes()
+    record = run_fit(job(store, out, "full", **GATE), watch)
+    assert record["status"] == "held"
+    assert any("held-out rows is worse" in reason for reason in record["gate"]["reasons"])
+    assert [name for name, _ in watch.events][-1] == "model.held"
+    assert json.loads((out / "run.json").read_text())["run"] == first["run"]
+    again = run_fit(job(store, out, "full", **GATE), Notes())
+    assert again["followed"]["run"] == first["run"]
+    assert again["status"] == "held"
+
+
 # Predictions
 
 
