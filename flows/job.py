@@ -71,7 +71,7 @@ def run_predict(model: str, config: JobConfig, watch: Watch, step: Step[Any] = c
     """
     known, _ = load_model(model)
     job: Job = step("open", partial(open_job, config, watch, known))
-    with job.output.locked(lambda: job.unfinished), _working(job) as work:
+    with job.output.locked(lambda: job.begun), _working(job) as work:
         refuse_finished(job)
         labelled: Labelled = step("label", partial(label_with, job, work, known, watch))
         record: dict[str, Any] = step("report", partial(publish, job, work.engine, labelled, watch))
@@ -217,8 +217,8 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
 def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
     """Label every row with a model that was fitted before."""
     began = time.perf_counter()
-    run = new_run()
-    folder = job.output.stage(run)
+    run = job.begun or new_run()
+    folder = job.output.stage(run, RESUMABLE)
     fresh = replace(model, reads=0.0, bytes_read=0, notes=())
     sums, _, result = _labels(job, work, fresh, folder, watch)
     result = result.over(sums, job.plan.cells)

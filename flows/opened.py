@@ -58,6 +58,13 @@ class Job:
     """The version that is current; None in a new output."""
 
     @property
+    def begun(self) -> str | None:
+        """Name of the run of this kind that was begun here and may go on: one with checkpoints, or a prediction."""
+        if self.known is None or self.unfinished is not None:
+            return self.unfinished
+        return next(iter(versions.staged(self.output)), None)
+
+    @property
     def held_out(self) -> HeldOut | None:
         """Blocks that the fit never sees."""
         share = self.config.held_out if self.known is None else 0.0

@@ -61,6 +61,11 @@ def locked(output: Outputs) -> AbstractContextManager[None]:
     return output.locked(partial(unfinished, output))
 
 
+def staged(output: Outputs) -> list[str]:
+    """Name what was begun and is not finished, in the order of the names: versions without a record."""
+    return [v.name for v in children(output.path / VERSIONS) if layout.record_of(v) is None]
+
+
 def listed(output: Outputs) -> tuple[Version, ...]:
     """List the versions, the latest first.
 
