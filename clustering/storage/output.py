@@ -131,7 +131,7 @@ class Output:
         """Remove what did not become a version, but for what an unfinished run goes on from."""
         layout.drop_unfinished(self.path, {self.finished, unfinished})
         _remove_empty([self.path / VERSIONS])
-        for entry in self.path.iterdir():
+        for entry in (*self.path.iterdir(), *self.path.glob(f"{VERSIONS}/*/.*")):
             if _is_half_made(entry):
                 entry.unlink()
 
