@@ -244,6 +244,6 @@ def test_no_more_than_k_are_the_largest() -> None:
     )
     assert Wanted(responsibilities="top", top=4).remarks(4) == ()
     assert Wanted(top=9).remarks(4) == ()
-    assert {v.name: v.extra for v in variables(Wanted(responsibilities="top", top=9), 4)}["top_clusters"] == (
+    assert {v.name: v.extra for v in variables(Wanted(responsibilities="top", top=9), numbered(4))}["top_clusters"] == (
         ("rank", 4),
     )

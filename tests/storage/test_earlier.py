@@ -12,6 +12,7 @@ import zarr
 
 from clustering.data.access import open_source
 from clustering.data.source import Source
+from clustering.fitting.clusters import numbered
 from clustering.fitting.labelling import Wanted
 from clustering.storage.earlier import Earlier, earlier_labels
 from clustering.storage.labels import create_labels
@@ -39,7 +40,9 @@ def told(path: Path, data: xr.DataArray, seed: int = 0) -> xr.DataArray:
     labels = np.random.default_rng(seed).integers(-1, 5, data.shape).astype(np.int8)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
-        write = create_labels(path, source, source.plan(whole_chunks=False), 5, {}, Wanted(responsibilities="top"))
+        write = create_labels(
+            path, source, source.plan(whole_chunks=False), numbered(5), {}, Wanted(responsibilities="top")
+        )
     everything = tuple(slice(0, n) for n in data.shape)
     top = np.stack([labels, labels * 10, labels * 20], -1)
     write(everything, {"labels": labels, "top_clusters": top, "top_responsibilities": top.astype(np.float16)})
@@ -143,5 +146,5 @@ def test_other_dimensions_or_no_labels_are_nothing_to_compare_with(tmp_path: Pat
     assert earlier_labels(tmp_path / "nothing.zarr", source_of(field())) is None
     source = source_of(field())
     plan = source.plan(whole_chunks=False)
-    create_labels(tmp_path / "bare.zarr", source, plan, 5, {}, Wanted(labels=False, margin=True))
+    create_labels(tmp_path / "bare.zarr", source, plan, numbered(5), {}, Wanted(labels=False, margin=True))
     assert earlier_labels(tmp_path / "bare.zarr", source) is None
