@@ -54,7 +54,7 @@ _SOURCE = (
     "decode",
     "storage_options",
 )
-_COMPUTE = ("cluster", "workers", "memory", "scratch", "block_bytes")
+_COMPUTE = ("cluster", "workers", "memory", "scratch", "block_bytes", "wait_seconds")
 _RULE = ("tolerance", "max_iterations", "max_seconds")
 _OPTIONS = ("seed", "restarts", "finalists", "sample_rows", "init", "fraction")
 _PREPROCESS = ("standardize", "unit_norm", "pca", "pca_per_variable", "whiten", "feature_weights")
@@ -317,8 +317,9 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
         ``feature_weights`` (a variable along feature dimensions, ``cos(lat)``, ``sqrt(cos(lat))``, or an array
         ``(d,)``). They are fitted in the first pass, stored in the model, and applied to whatever it labels; the
         objective and distances are those of prepared rows, and centers come back in the data's units.
-        Compute options: ``cluster`` (``"threads"``, ``"synchronous"``, ``"local"``, ``{"address": …}`` or a
-        `distributed.Client`), ``workers``, ``memory`` (bytes per worker), ``scratch`` (folder), ``block_bytes``.
+        Compute options: ``cluster`` (``"threads"``, ``"synchronous"``, ``"local"``, a mapping such as
+        ``{"address": …}`` or ``{"slurm": {…}}``, or a `distributed.Client`), ``workers``, ``wait_seconds``,
+        ``memory`` (bytes per worker), ``scratch`` (folder), ``block_bytes``.
 
     Returns
     -------
@@ -346,8 +347,9 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
     memory = options.get("memory", MEMORY)
     within = room(source, memory, bool(how.preprocess.asked))
     plan = source.plan(block_bytes=options.get("block_bytes"), memory=within)
+    cluster, wait_seconds = options.get("cluster", "threads"), options.get("wait_seconds")
     with (
-        connect(options.get("cluster", "threads"), options.get("workers"), memory) as engine,
+        connect(cluster, options.get("workers"), memory, wait_seconds) as engine,
         rounds(source, plan, engine, memory=memory, scratch=options.get("scratch"), fraction=how.drawn) as inside,
     ):
         begun = starting.begin(inside, model, how, memory)

@@ -4,58 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ByteSize,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from clustering.data.addresses import absolute, check_url
 from clustering.data.policies import MAX_BAD_FRACTION, Decoder, Missing, MissingChunks, OnBadChunk
 from clustering.errors import ConfigError
 from clustering.models.names import Covariance, Divergence
+from flows.clusters import ClusterConfig
 from flows.credentials import BLOCK, refusal
+from flows.values import Number, Size, Whole, in_bytes
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
-
-
-def _size(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise ValueError("a size such as 2GiB or 500MB is needed")
-    try:
-        size = TypeAdapter(ByteSize).validate_python(value)
-    except ValidationError:
-        size = ByteSize(0)
-    if size < 1:
-        raise ValueError("a size such as 2GiB or 500MB is needed")
-    return str(value)
-
-
-Size = Annotated[str, BeforeValidator(_size)]
-"""Bytes, such as ``2GiB`` or ``500MB``."""
-
-
-def in_bytes(size: str) -> int:
-    """Read a size in bytes."""
-    return int(TypeAdapter(ByteSize).validate_python(size))
-
-
-def _no_truth(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("a number is needed")
-    return value
-
-
-Whole = Annotated[int, BeforeValidator(_no_truth)]
-"""A whole number; YAML reads yes and no as truth values, which are none."""
-Number = Annotated[float, BeforeValidator(_no_truth)]
 
 
 Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
@@ -234,20 +195,18 @@ class FitConfig(_Section):
         return self
 
 
-class AddressConfig(_Section):
-    """A running Dask scheduler."""
-
-    address: str
-    """Such as tcp://scheduler:8786."""
-
-
 class ComputeConfig(_Section):
     """Where the passes run. None of it changes the result but `memory` and `block`, which cut the blocks."""
 
-    cluster: Literal["threads", "synchronous", "local"] | AddressConfig = "threads"
-    """Threads of this process, worker processes on this machine (local), or {address: tcp://host:port}."""
+    cluster: ClusterConfig = "threads"
+    """Threads of this process, worker processes on this machine (local), or a mapping that names another cluster:
+    address, slurm, kubernetes, gateway or class."""
     workers: Whole | None = Field(None, ge=1)
-    """Threads or worker processes; of an address, workers to wait for. Default: the number of processors."""
+    """Threads or worker processes; of an address, workers to wait for. Default: the number of processors; on other
+    machines the least."""
+    wait_seconds: Number | None = Field(None, gt=0)
+    """How long to wait for workers, at the start and when all are gone. Default: 30 for an address and on this machine,
+    1800 for workers that others start."""
     memory: Size = "2GiB"
     """Memory budget of each worker; half of it keeps decoded rows between passes."""
     scratch: str | None = None
@@ -374,4 +333,4 @@ class JobConfig(_Section):
     def cluster(self) -> Any:
         """The cluster as `clustering.execution.engine.connect` takes it."""
         chosen = self.compute.cluster
-        return chosen if isinstance(chosen, str) else {"address": chosen.address}
+        return chosen if isinstance(chosen, str) else chosen.model_dump(exclude_defaults=True)

@@ -82,7 +82,7 @@ def run_predict(model: str, config: JobConfig, watch: Watch, step: Step[Any] = c
 def _working(job: Job) -> Iterator[Rounds]:
     compute = job.config.compute
     with (
-        connect(job.config.cluster, compute.workers, job.config.memory_bytes) as engine,
+        connect(job.config.cluster, compute.workers, job.config.memory_bytes, compute.wait_seconds) as engine,
         rounds(
             job.source,
             job.plan,
