@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from flows import naming
 from flows.arguments import AsJson
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ app = App(
 
 Store = Annotated[str, Parameter(name="OUT", help="Output of finished runs: a folder, or a URL of a bucket.")]
 _RUN = "a run, the beginning of its name, or the words current and previous"
+
+
+app.command(naming.name)
 
 
 @app.command(name="list")
