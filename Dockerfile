@@ -1,0 +1,29 @@
+# One image for everything of ours: Prefect's server and worker, Dask, and the command line. It works on any Debian with
+# Python 3.11 to 3.13, so a base of one's own will do: docker build --build-arg BASE_IMAGE=…
+ARG BASE_IMAGE=python:3.12.12-slim-bookworm
+
+FROM ${BASE_IMAGE} AS python
+RUN python3 -m ensurepip --version > /dev/null 2>&1 \
+    || (apt-get update && apt-get install --yes --no-install-recommends python3-venv && rm -rf /var/lib/apt/lists/*)
+
+FROM python AS build
+RUN python3 -m venv /opt/clustering
+ENV PATH=/opt/clustering/bin:$PATH
+WORKDIR /build
+COPY requirements.lock .
+RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY clustering clustering
+COPY flows flows
+# The lock holds what development needs as well; the heaviest of it stays behind.
+RUN pip install --no-cache-dir --no-deps --no-build-isolation . \
+    && pip uninstall --yes mypy playwright ruff uv
+
+FROM python
+RUN useradd --system --uid 1000 --create-home --home-dir /work clustering
+COPY --from=build /opt/clustering /opt/clustering
+ENV PATH=/opt/clustering/bin:$PATH PYTHONUNBUFFERED=1 DO_NOT_TRACK=1
+WORKDIR /work
+COPY configs configs
+USER clustering
+CMD ["clustering", "--help"]
