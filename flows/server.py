@@ -1,0 +1,306 @@
+"""What a Prefect server is asked to keep: work pools, deployments, and the rule that ends runs of dead machines."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+import httpx
+from prefect.automations import AutomationCore
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
+from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound, TerminationSignal
+from prefect.runner import Runner
+from prefect.schedules import Cron, Interval, Schedule
+from prefect.settings import PREFECT_API_URL
+from prefect.types import BANNED_CHARACTERS
+from prefect.types.entrypoint import EntrypointType
+from prefect.workers.base import BaseWorker
+
+from clustering import __version__
+from clustering.data.addresses import shown
+from clustering.errors import ConfigError, ExecutionError, nearest
+from flows.config import JobConfig
+from flows.fit import fit
+from flows.predict import predict
+
+Collision = Literal["cancel-new", "enqueue"]
+"""What becomes of a run whose time comes while another run of its deployment is under way."""
+
+HEARTBEAT = 30
+"""Seconds between two signs of life of a run; Prefect allows no fewer."""
+TAG = "clustering"
+"""Deployments made here bear it, and so do their runs."""
+AUTOMATION = "clustering-crash-silent-runs"
+GRACE_SECONDS = 600
+"""How long a worker may take to start a run before its place is free again, in seconds: the pull of a large image."""
+_STRATEGIES = {"cancel-new": ConcurrencyLimitStrategy.CANCEL_NEW, "enqueue": ConcurrencyLimitStrategy.ENQUEUE}
+_FREQUENCY = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
+_CHECK = "check PREFECT_API_URL, such as http://127.0.0.1:4200/api"
+_ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut", "Suspended", "AwaitingRetry")
+"""States after which no sign of life is due."""
+
+
+def make_pool(name: str, *, kind: str = "process") -> None:
+    """Make a work pool, if it is not there.
+
+    Parameters
+    ----------
+    kind
+        Type of its workers: process, or what an installed package of Prefect adds (docker, kubernetes).
+
+    Raises
+    ------
+    ConfigError
+        If a pool of that name has workers of another type, or no installed package knows the type.
+    """
+    worker = BaseWorker.get_worker_class_from_type(kind)
+    if worker is None:
+        kinds = BaseWorker.get_all_available_worker_types()
+        raise ConfigError(f"work pools of type {kind!r} are not known here; {nearest(kind, sorted(kinds))}")
+    with _server() as client:
+        try:
+            found = client.read_work_pool(name)
+        except ObjectNotFound:
+            # A pool without a template takes no settings of deployments before its first worker has started.
+            template = worker.get_default_base_job_template()
+            client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=template))
+            return
+    if found.type != kind:
+        raise ConfigError(f"the work pool {name!r} is of type {found.type!r}, not {kind!r}; name another pool")
+
+
+def make_zombie_automation(*, heartbeat: int = HEARTBEAT) -> None:
+    """Have the server end runs that give no sign of life any more, as a machine that died leaves them.
+
+    Such a run would stay Running for ever. The rule is for runs of deployments made here alone: other runs of the same
+    server may give signs of life less often, and would be ended although they are well.
+
+    Parameters
+    ----------
+    heartbeat
+        Seconds between two signs of life of a run; it is ended after three times as many without one.
+    """
+    wanted = AutomationCore(
+        name=AUTOMATION,
+        description="A run without a sign of life is Crashed, so that the next one may go on from its checkpoint.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{state}" for state in _ENDS)},
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            match_related=ResourceSpecification({"prefect.resource.id": [f"prefect.tag.{TAG}"]}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=3 * heartbeat),
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"no sign of life for {3 * heartbeat} s")],
+    )
+    with _server() as client:
+        found = client.read_automations_by_name(AUTOMATION)
+        if not found:
+            client.create_automation(wanted)
+        elif _told(found[0]) != _told(wanted):
+            client.update_automation(found[0].id, wanted)
+
+
+def _told(automation: AutomationCore) -> dict[str, Any]:
+    """Keep what an automation says, without the identifiers that the server gives to its parts."""
+    return automation.model_dump(include={"description", "enabled", "trigger", "actions"}, exclude={"trigger": {"id"}})
+
+
+def deploy(
+    config: JobConfig,
+    *,
+    name: str,
+    pool: str,
+    cron: str | None = None,
+    interval: timedelta | None = None,
+    timezone: str = "UTC",
+    collision: Collision = "cancel-new",
+    paused: bool = False,
+    model: str | None = None,
+) -> str:
+    """Deploy a job to a work pool, in place of what was deployed under the same name.
+
+    Parameters
+    ----------
+    config
+        The job, with paths as its workers know them.
+    name
+        Of the deployment.
+    pool
+        Work pool whose workers run it.
+    cron, interval
+        When it runs; neither: only when it is asked to. An interval is counted from the midnight that began 2020.
+    timezone
+        IANA time zone of the schedule.
+    collision
+        What becomes of a run whose time comes while another is under way.
+    paused
+        Whether the schedule waits to be resumed.
+    model
+        A model, or the output of a run, to label with; None to fit.
+
+    Returns
+    -------
+    str
+        Full name, as Prefect's commands take it: ``fit/<name>`` or ``predict/<name>``.
+
+    Raises
+    ------
+    ConfigError
+        For a schedule that is none, a pool that is not there, an API that is not configured or refuses the password.
+    ExecutionError
+        If the server does not answer or refuses the deployment.
+    """
+    deployment = _deployment(config, name, cron, interval, timezone, collision, paused, model)
+    with _server() as client:
+        _check_pool(client, pool)
+        make_zombie_automation()
+        deployment.work_pool_name = pool
+        deployment.job_variables = {"env": {_FREQUENCY: str(HEARTBEAT)}}
+        deployment.apply()
+    return deployment.full_name
+
+
+def serve(
+    config: JobConfig,
+    *,
+    name: str,
+    cron: str | None = None,
+    interval: timedelta | None = None,
+    timezone: str = "UTC",
+    collision: Collision = "cancel-new",
+    paused: bool = False,
+    model: str | None = None,
+    ready: Callable[[str], None],
+) -> None:
+    """Deploy a job and run it from this process, without a work pool, until it is stopped.
+
+    The schedule is paused when this process ends in order; a run that is under way then ends with it. Parameters and
+    errors are those of `deploy`.
+
+    Parameters
+    ----------
+    ready
+        Told the full name of the deployment once it is registered.
+    """
+    deployment = _deployment(config, name, cron, interval, timezone, collision, paused, model)
+    with _server():
+        make_zombie_automation()
+        # Named, if as none: a deployment that had a pool leaves it.
+        deployment.work_pool_name = None
+        runner = Runner(name=name, heartbeat_seconds=HEARTBEAT)
+        runner.add_deployment(deployment)
+    ready(deployment.full_name)
+    with suppress(KeyboardInterrupt, TerminationSignal):
+        asyncio.run(runner.start())
+
+
+def _deployment(
+    config: JobConfig,
+    name: str,
+    cron: str | None,
+    interval: timedelta | None,
+    timezone: str,
+    collision: Collision,
+    paused: bool,
+    model: str | None,
+) -> RunnerDeployment:
+    if not name or any(sign in name for sign in BANNED_CHARACTERS):
+        raise ConfigError(
+            f"the name of the deployment is {name!r}; give --name, without any of {' '.join(BANNED_CHARACTERS)}"
+        )
+    schedule = _schedule(cron, interval, timezone)
+    flow = fit if model is None else predict
+    parameters: dict[str, Any] = {} if model is None else {"model": model}
+    # The module of the flow is what a worker imports, wherever the package is installed: no code travels.
+    found = flow.to_deployment(
+        name,
+        schedule=schedule,
+        parameters={**parameters, "config": config.model_dump(mode="json")},
+        concurrency_limit=ConcurrencyLimitConfig(
+            limit=1, collision_strategy=_STRATEGIES[collision], grace_period_seconds=GRACE_SECONDS
+        ),
+        paused=paused,
+        tags=[TAG],
+        version=__version__,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    assert isinstance(found, RunnerDeployment)
+    return found
+
+
+def _schedule(cron: str | None, interval: timedelta | None, timezone: str) -> Schedule | None:
+    if cron is not None and interval is not None:
+        raise ConfigError("cron and interval are both given, and a deployment has one schedule; leave one of them out")
+    if timezone not in available_timezones():
+        close = difflib.get_close_matches(timezone, available_timezones(), n=1)
+        raise ConfigError(
+            f"the time zone {timezone!r} is not known; {f'did you mean {close[0]!r}? ' if close else ''}"
+            "names are those of the IANA database, such as Europe/Berlin or UTC"
+        )
+    if interval is not None:
+        if interval < timedelta(seconds=1):
+            raise ConfigError(f"the interval is {interval.total_seconds():g} s; it has to be 1 s or more")
+        return Interval(interval, anchor_date=datetime(2020, 1, 1, tzinfo=ZoneInfo(timezone)), timezone=timezone)
+    if cron is None:
+        return None
+    try:
+        return Cron(cron, timezone=timezone)
+    except ValueError:
+        raise ConfigError(
+            f"cron is {cron!r}; it has to be five fields (minute, hour, day of the month, month, day of the week), "
+            "such as '0 3 * * *' for every day at 3"
+        ) from None
+
+
+def _check_pool(client: SyncPrefectClient, pool: str) -> None:
+    try:
+        client.read_work_pool(pool)
+    except ObjectNotFound:
+        pools = sorted(found.name for found in client.read_work_pools() if found.type != "prefect-agent")
+        raise ConfigError(
+            f"there is no work pool {pool!r}; {nearest(pool, pools)}; "
+            f"make it with: prefect work-pool create {pool!r} --type process"
+        ) from None
+
+
+@contextmanager
+def _server() -> Iterator[SyncPrefectClient]:
+    """Connect to the Prefect API that is configured, and say what goes wrong there in one line."""
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise ConfigError(
+            "no Prefect API is configured, and a schedule needs one that stays; start one with 'prefect server start', "
+            "and set PREFECT_API_URL, such as http://127.0.0.1:4200/api"
+        )
+    at = f"the Prefect API at {shown(url)}"
+    try:
+        with get_client(sync_client=True) as client:
+            yield client
+    except DeploymentApplyError as error:
+        raise ExecutionError(f"{at} refuses the deployment: {error}") from error
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        if status in (401, 403):
+            raise ConfigError(
+                f"{at} refuses who asks ({status}); set PREFECT_API_AUTH_STRING to the user:password of the server"
+            ) from error
+        raise ExecutionError(f"{at} answers {status} {error.response.reason_phrase}; {_CHECK}") from error
+    except httpx.TransportError as error:
+        raise ExecutionError(f"{at} does not answer ({error}); see that the server runs, and {_CHECK}") from error
+    except json.JSONDecodeError as error:
+        raise ExecutionError(f"{at} does not answer as one; {_CHECK}") from error
