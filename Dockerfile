@@ -10,14 +10,12 @@ FROM python AS build
 RUN python3 -m venv /opt/clustering
 ENV PATH=/opt/clustering/bin:$PATH
 WORKDIR /build
-COPY requirements.lock .
-RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock
+COPY requirements.image.lock .
+RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements.image.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY clustering clustering
 COPY flows flows
-# The lock holds what development needs as well; the heaviest of it stays behind.
-RUN pip install --no-cache-dir --no-deps --no-build-isolation . \
-    && pip uninstall --yes mypy playwright ruff uv
+RUN pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM python
 RUN useradd --system --uid 1000 --create-home --home-dir /work clustering

@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# uv's options for both lock files: exact versions and hashes for every supported Python, no addresses.
+# uv's options for all lock files: exact versions and hashes for every supported Python, no addresses.
 LOCK := --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url \
-	--no-emit-find-links --no-annotate --no-header --no-strip-extras --all-extras --quiet
+	--no-emit-find-links --no-annotate --no-header --no-strip-extras --quiet
 
 # The demo keeps to its own folder: Prefect's database would go to the home folder otherwise.
 demo: export PREFECT_HOME := $(CURDIR)/demo/prefect
@@ -74,8 +74,9 @@ bench: $(READY)
 # --- upkeep ----------------------------------------------------------------------------------------------------------
 
 lock: $(READY)
-	$(BIN)/uv pip compile pyproject.toml $(LOCK) --upgrade -o requirements.lock
-	$(BIN)/uv pip compile pyproject.toml $(LOCK) --resolution lowest-direct --upgrade -o requirements.lowest.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) --all-extras --upgrade -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) --all-extras --resolution lowest-direct --upgrade -o requirements.lowest.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra stack --constraint requirements.lock --upgrade -o requirements.image.lock
 
 clean:
 	rm -rf $(VENV) .venv-lowest demo benchmarks/results .pytest_cache .mypy_cache .ruff_cache .hypothesis

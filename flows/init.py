@@ -5,12 +5,13 @@ The service ``init`` of docker-compose.yml runs this whenever the stack starts; 
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Iterable
+from importlib.resources import files
 from pathlib import Path
 
+import fsspec
 from cyclopts import App
 
 from clustering.data.addresses import shown
@@ -57,10 +58,9 @@ def init(config: str, *, cron: str, timezone: str = "UTC", name: str = "nightly"
         _say(f"data {source}: {'uploaded' if upload_sample(source) else 'there'}")
     prepare()
     # Prefect reads its settings when it is imported.
-    from flows.server import deploy, make_pool, make_zombie_automation
+    from flows.server import deploy, make_pool
 
     make_pool(pool)
-    make_zombie_automation()
     _say(f"deployed {deploy(job, name=name, pool=pool, cron=cron, timezone=timezone)}: {cron} {timezone}, on {pool}")
 
 
@@ -86,16 +86,14 @@ def make_bucket(name: str) -> bool:
         If the store does not answer, or refuses.
     """
     try:
-        from s3fs import S3FileSystem
+        with told(f"s3://{name}", (FileExistsError, ImportError), "make"):
+            fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
+    except FileExistsError:
+        return False
     except ImportError as error:
         raise MissingDependencyError(
             "making a bucket needs the package 's3fs'; pip install 'zarr-clustering[cloud]'"
         ) from error
-    with told(f"s3://{name}", (FileExistsError,), "make"):
-        try:
-            S3FileSystem().mkdir(name)
-        except FileExistsError:
-            return False
     return True
 
 
@@ -104,7 +102,7 @@ def upload_sample(place: BucketPlace) -> bool:
     if (place / "zarr.json").is_file():
         return False
     try:
-        import iris_sample_data
+        field = files("iris_sample_data") / "sample_data" / FIELD
     except ImportError as error:
         raise MissingDependencyError(
             f"there are no data at {place}, and the package that has them is not installed; "
@@ -112,7 +110,7 @@ def upload_sample(place: BucketPlace) -> bool:
         ) from error
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "sample.zarr"
-        ingest(Path(iris_sample_data.path) / FIELD, store)
+        ingest(str(field), store)
         for path in _root_last(store):
             write_bytes(place / path.relative_to(store).as_posix(), path.read_bytes())
     return True
@@ -120,8 +118,8 @@ def upload_sample(place: BucketPlace) -> bool:
 
 def _root_last(store: Path) -> Iterable[Path]:
     """Give the files of a store in an order in which an upload that is cut short leaves no store at all."""
-    files = (path for path in store.rglob("*") if path.is_file())
-    return sorted(files, key=lambda path: (path == store / "zarr.json", path))
+    found = (path for path in store.rglob("*") if path.is_file())
+    return sorted(found, key=lambda path: (path == store / "zarr.json", path))
 
 
 def _say(line: str) -> None:

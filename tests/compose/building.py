@@ -1,4 +1,4 @@
-"""Images without a registry: a Debian from the machine's own mirror, ours on top of it, and stand-ins for the others."""
+"""Images without a registry: a Debian from the machine's mirror, ours on top of it, and stand-ins for the others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 from engine import ROOT, docker
@@ -32,7 +33,7 @@ def build_all(name: str, scratch: Path) -> dict[str, str]:
     folder = Path(__file__).parent / "standins"
     for target in ("postgres", "redis", "store"):
         image = images[f"{target.upper()}_IMAGE"] = f"{name}/{target}:stand-in"
-        _build(image, str(folder / "Dockerfile"), folder, target, BASE_IMAGE=base, OWN_IMAGE=own)
+        _build(image, str(folder / "Dockerfile"), folder, target, BASE_IMAGE=base, OWN_IMAGE=own, MOTO=version("moto"))
     return images
 
 

@@ -42,11 +42,9 @@ def _compose() -> list[str]:
 
 
 def _said(command: list[str], stdin: Any = None, timeout: float = 600) -> str:
-    done = subprocess.run(
-        command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout, check=False,
-        cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
+    done = subprocess.run(command, stdin=stdin, capture_output=True, text=True, timeout=timeout, check=False, cwd=ROOT)
+    said = f"{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
+    assert done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{said}"
     return done.stdout
 
 
