@@ -18,9 +18,11 @@ COPY flows flows
 RUN pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM python
-RUN useradd --system --uid 1000 --create-home --home-dir /work clustering
+RUN useradd --system --uid 1000 --create-home --home-dir /work clustering \
+    && install --directory --owner clustering /work/kernels
 COPY --from=build /opt/clustering /opt/clustering
-ENV PATH=/opt/clustering/bin:$PATH PYTHONUNBUFFERED=1 DO_NOT_TRACK=1
+# Compiled kernels are kept in one place, which containers may share.
+ENV PATH=/opt/clustering/bin:$PATH PYTHONUNBUFFERED=1 DO_NOT_TRACK=1 NUMBA_CACHE_DIR=/work/kernels
 WORKDIR /work
 COPY configs configs
 USER clustering

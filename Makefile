@@ -10,13 +10,14 @@ LOCK := --universal --python-version 3.11 --fork-strategy fewest --generate-hash
 # The demo keeps to its own folder: Prefect's database would go to the home folder otherwise.
 demo: export PREFECT_HOME := $(CURDIR)/demo/prefect
 
-.PHONY: demo fields test test-lowest lint bench lock clean
+.PHONY: demo fields test test-lowest compose-test lint bench lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    cluster a photograph's pixels under Prefect, and write a report"
 	@echo "make fields  cluster a climate field: places by their series, and years by their maps"
 	@echo "make test    run the tests"
+	@echo "make compose-test  bring up the stack of docker-compose.yml and try it, with a Docker engine; as root"
 	@echo "make lint    formatting, lint rules, types"
 	@echo "make bench   benchmarks, into benchmarks/results"
 	@echo "make lock    remake the lock files"
@@ -63,6 +64,10 @@ test-lowest:
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lowest.lock
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+# The stack of docker-compose.yml, from images that are made for it and removed: needs a Docker engine, debootstrap and root.
+compose-test: $(READY)
+	$(BIN)/python -m pytest -m compose tests/compose $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.kernels

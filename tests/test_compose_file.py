@@ -114,7 +114,7 @@ def test_what_is_ours_is_one_image_with_no_more_rights_than_it_needs() -> None:
 def test_what_lasts_is_in_named_volumes() -> None:
     mounted = {mount.split(":")[0] for content in SERVICES.values() for mount in content.get("volumes", ())}
 
-    assert mounted == set(STACK["volumes"]) == {"postgres", "redis", "store"}
+    assert mounted == set(STACK["volumes"]) == {"postgres", "redis", "store", "kernels"}
 
 
 def test_a_run_gives_signs_of_life_as_often_as_the_rule_expects() -> None:
