@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -23,3 +23,6 @@ Orchestrated = Annotated[
         help="Run as a Prefect flow. Default: where a Prefect API is configured.",
     ),
 ]
+
+Collision = Literal["cancel-new", "enqueue"]
+"""What becomes of a run whose time comes while another run of its deployment is under way."""

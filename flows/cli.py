@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError
 
 from clustering import __version__
 from clustering.errors import ClusteringError, ConfigError, MissingDependencyError, SourceError
-from flows.arguments import AsJson, Orchestrated, Overrides
+from flows.arguments import AsJson, Collision, Orchestrated, Overrides
 
 if TYPE_CHECKING:
     from clustering.data.ingest import Ingested
@@ -214,18 +214,86 @@ def report(run: str, *, json_: AsJson = False) -> None:
         print(json.dumps({"report": str(path)}))
 
 
+@app.command
+def deploy(
+    config: str,
+    *,
+    cron: str | None = None,
+    interval: str | None = None,
+    timezone: str = "UTC",
+    name: str | None = None,
+    pool: str | None = None,
+    serve: bool = False,
+    model: str | None = None,
+    collision: Collision = "cancel-new",
+    paused: bool = False,
+    set_: Overrides = None,
+    json_: AsJson = False,
+) -> None:
+    """Run a job on a schedule, or when Prefect's page is asked to.
+
+    Paths of this machine are deployed as they are seen from this folder. Deploying again under the same name replaces
+    what was deployed.
+
+    Example: clustering deploy job.yaml --pool local --cron "0 3 * * *" --timezone Europe/Berlin
+
+    Example: clustering deploy job.yaml --serve --interval 1h
+
+    Parameters
+    ----------
+    config
+        YAML file of the job.
+    cron
+        When to run: minute, hour, day of the month, month, day of the week.
+    interval
+        Or how often: seconds, or a number with s, m, h or d, counted from the midnight that began 2020.
+    timezone
+        IANA time zone of the schedule.
+    name
+        Name of the deployment. Default: that of the config file, without its ending.
+    pool
+        Prefect work pool whose workers run the job.
+    serve
+        Run the job from this process, without a pool or a worker, until it is stopped.
+    model
+        Label with this model instead of fitting one: a model.zarr, or the output of a run, whose current one is used.
+    collision
+        What becomes of a run whose time comes while another one is under way: it is cancelled, or waits.
+    paused
+        Do not start the schedule yet.
+    """
+    from flows.deploy import deploy_job, deployed_lines
+    from flows.loading import load_config
+
+    def tell(made: dict[str, Any]) -> None:
+        for line in deployed_lines(made):
+            _say(line)
+        if json_:
+            print(json.dumps(made))
+        # What is served goes on for days.
+        sys.stdout.flush()
+
+    deploy_job(
+        load_config(config, set_ or ()),
+        name=Path(config).stem if name is None else name,
+        cron=cron,
+        interval=interval,
+        timezone=timezone,
+        pool=pool,
+        serve=serve,
+        model=model,
+        collision=collision,
+        paused=paused,
+        tell=tell,
+    )
+
+
 def _orchestrated(chosen: bool | None) -> bool:
     from flows import orchestration
 
     if not (orchestration.api_configured() if chosen is None else chosen):
         return False
-    orchestration.prepare()
-    try:
-        import prefect  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            "running as a flow needs the package 'prefect'; pip install 'zarr-clustering[prefect]', or use --no-prefect"
-        ) from error
+    orchestration.require("running as a flow", ", or use --no-prefect")
     return True
 
 

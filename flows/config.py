@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from clustering.data.addresses import check_url
+from clustering.data.addresses import absolute, check_url
 from clustering.data.policies import MAX_BAD_FRACTION, Decoder, Missing, MissingChunks, OnBadChunk
 from clustering.errors import ConfigError
 from clustering.models.names import Covariance, Divergence
@@ -312,8 +312,10 @@ class JobConfig(_Section):
     @property
     def identity(self) -> dict[str, Any]:
         """The keys that decide the result to the last bit."""
+        source = self.source.model_dump(mode="json", exclude={"storage_options", "credentials"})
         return {
-            "source": self.source.model_dump(mode="json", exclude={"storage_options", "credentials"}),
+            # A run that was begun by hand may be finished by one that a schedule starts in another folder.
+            "source": {**source, "store": absolute(self.source.store)},
             "preprocess": self.preprocess.model_dump(mode="json"),
             "model": self.model.model_dump(mode="json"),
             "fit": self.fit.model_dump(mode="json"),

@@ -6,6 +6,8 @@ import os
 import tomllib
 from pathlib import Path
 
+from clustering.errors import MissingDependencyError
+
 DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
     # The embedded API needs 10 to 20 seconds on a busy machine, and Prefect gives it 20.
@@ -36,3 +38,27 @@ def prepare() -> None:
     """Settle the environment before Prefect is imported."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+
+
+def require(what: str, otherwise: str = "") -> None:
+    """Settle the environment and import Prefect.
+
+    Parameters
+    ----------
+    what
+        Needs it.
+    otherwise
+        What else would do.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it is not installed.
+    """
+    prepare()
+    try:
+        import prefect  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{what} needs the package 'prefect'; pip install 'zarr-clustering[prefect]'{otherwise}"
+        ) from error

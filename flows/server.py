@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
 import httpx
@@ -31,12 +31,10 @@ from prefect.workers.base import BaseWorker
 from clustering import __version__
 from clustering.data.addresses import shown
 from clustering.errors import ConfigError, ExecutionError, nearest
+from flows.arguments import Collision
 from flows.config import JobConfig
 from flows.fit import fit
 from flows.predict import predict
-
-Collision = Literal["cancel-new", "enqueue"]
-"""What becomes of a run whose time comes while another run of its deployment is under way."""
 
 HEARTBEAT = 30
 """Seconds between two signs of life of a run; Prefect allows no fewer."""

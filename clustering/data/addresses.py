@@ -66,3 +66,8 @@ def local_path(url: str) -> Path | None:
     if not url.startswith("file://"):
         return None
     return Path(unquote(urlsplit(url).path) if "%" in url else url.removeprefix("file://"))
+
+
+def absolute(url: str) -> str:
+    """Name a store so that it is found from any folder: a path on this machine from the root, a URL as it is."""
+    return str(Path(url).absolute()) if "://" not in url else url

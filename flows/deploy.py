@@ -1,0 +1,162 @@
+"""Deploying a job: its paths are settled, and what can be seen of it here is checked, before a server is asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+
+from clustering.data.addresses import absolute, local_path
+from clustering.errors import ConfigError
+from flows import orchestration
+from flows.arguments import Collision
+from flows.config import JobConfig
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_REPEATABLE: tuple[str, ...] = ("model",)
+"""Starts that go on from a finished output: a run may follow another in the same place."""
+
+
+def deploy_job(
+    config: JobConfig,
+    *,
+    name: str,
+    cron: str | None,
+    interval: str | None,
+    timezone: str,
+    pool: str | None,
+    serve: bool,
+    model: str | None,
+    collision: Collision,
+    paused: bool,
+    tell: Callable[[dict[str, Any]], None],
+) -> None:
+    """Deploy a job to a work pool; or serve it from this process, and come back when that is stopped.
+
+    Parameters
+    ----------
+    config
+        The job, with paths as they are seen from the working directory.
+    interval
+        As `seconds` reads it.
+    serve
+        Whether this process runs the job, without a pool.
+    model
+        Path or URL of a model, or of the output of a run, to label with; None to fit.
+    tell
+        Told what was deployed, once it is: before its first run, where it is served.
+
+    Raises
+    ------
+    ClusteringError
+        For a job that cannot run, a schedule that is none, a server or a pool that is not there.
+    """
+    if serve == (pool is not None):
+        given = "both given" if serve else "both missing"
+        raise ConfigError(
+            f"--pool and --serve are {given}; name a work pool with --pool, or run the job here by --serve"
+        )
+    orchestration.require("a deployment")
+    period = None if interval is None else seconds(interval)
+    placed, known = settled(config), None if model is None else absolute(model)
+    cautions = [*unseen(config, model)] or [*obstacles(placed, known)]
+    if cron is not None or period is not None:
+        cautions += repeated(placed, known)
+
+    # Prefect takes seconds to load, and a mistake in the job is told before.
+    from flows import server
+
+    wish: dict[str, Any] = {"cron": cron, "timezone": timezone, "collision": collision, "paused": paused}
+
+    def told(full_name: str) -> None:
+        tell({"deployment": full_name, "pool": pool, **wish, "interval": period, "warnings": cautions})
+
+    asked = {"name": name, "model": known, **wish, "interval": None if period is None else timedelta(seconds=period)}
+    if pool is None:
+        server.serve(placed, ready=told, **asked)
+    else:
+        told(server.deploy(placed, pool=pool, **asked))
+
+
+def deployed_lines(made: Mapping[str, Any]) -> Iterator[str]:
+    """Lay out what `deploy_job` tells."""
+    pool = made["pool"]
+    yield f"deployed   {made['deployment']}, {'served by this process' if pool is None else f'to work pool {pool}'}"
+    when = made["cron"] if made["interval"] is None else f"every {made['interval']:,} s"
+    zone, paused = made["timezone"], ", paused" if made["paused"] else ""
+    yield f"schedule   {'none' if when is None else f'{when}, {zone}{paused}'}"
+    late = {"cancel-new": "is cancelled", "enqueue": "waits"}[made["collision"]]
+    yield f"overlap    a run that is due while another one is under way {late}"
+    yield f"run now    prefect deployment run {made['deployment']!r}"
+    if pool is not None:
+        yield f"worker     prefect worker start --pool {pool!r}"
+    for caution in made["warnings"]:
+        yield f"warning    {caution}"
+
+
+def seconds(interval: str) -> int:
+    """Read an interval, such as ``90``, ``90s``, ``30m``, ``1h`` or ``1d``, in seconds.
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    """
+    found = re.fullmatch(r"(\d+)\s*([smhd]?)", interval.strip())
+    if found is None or int(found[1]) == 0:
+        raise ConfigError(
+            f"--interval is {interval!r}; it has to be 1 or more seconds, or a number with s, m, h or d: 30m"
+        )
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def settled(config: JobConfig) -> JobConfig:
+    """Lead paths of this machine from its root: runs start in folders of their own."""
+    compute, output = config.compute, config.output
+    scratch = None if compute.scratch is None else absolute(compute.scratch)
+    sections = {
+        "source": config.source.model_copy(update={"store": absolute(config.source.store)}),
+        "compute": compute.model_copy(update={"scratch": scratch}),
+        "output": output.model_copy(update={"store": absolute(output.store)}),
+    }
+    return config.model_copy(update=sections)
+
+
+def unseen(config: JobConfig, model: str | None) -> Iterator[str]:
+    """Say what is not on this machine and may be on those of the workers: what the config names from the root."""
+    for key, store in (("source.store", config.source.store), ("--model", model)):
+        path = None if store is None else local_path(store)
+        if path is not None and path.is_absolute() and not path.exists():
+            yield f"{key} {store!r} is not on this machine, so the job was not checked; its workers have to find it"
+
+
+def obstacles(config: JobConfig, model: str | None) -> tuple[str, ...]:
+    """Open a job whose places are all on this machine, and say why it would not run as things stand in its output.
+
+    Buckets are not asked: credentials may be with the workers alone.
+
+    Raises
+    ------
+    ClusteringError
+        For anything the config names that is not there or does not fit.
+    """
+    places = (config.source.store, config.output.store, *(() if model is None else (model,)))
+    if any(local_path(place) is None for place in places):
+        return ()
+    # These come with compiled kernels, which a mistake in the command need not wait for.
+    from clustering.storage.model import load_model
+    from flows.opened import described, faults
+
+    known = None if model is None else load_model(model)[0]
+    # What a finished output means for a schedule is said of all its runs at once.
+    replacing = config.output.model_copy(update={"overwrite": True})
+    return faults(described(config.model_copy(update={"output": replacing}), known))
+
+
+def repeated(config: JobConfig, model: str | None) -> Iterator[str]:
+    """Say why a second run in the same output would fail."""
+    if config.output.overwrite or (model is None and config.fit.init in _REPEATABLE):
+        return
+    other = ", or fit.init to 'model' to go on from it" if model is None else ""
+    yield f"a run fails where another has finished; set output.overwrite to true to replace what it left{other}"
