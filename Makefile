@@ -3,14 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# uv's options for both lock files: exact versions and hashes for every supported Python, no addresses.
+# uv's options for all lock files: exact versions and hashes for every supported Python, no addresses.
 LOCK := --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url \
-	--no-emit-find-links --no-annotate --no-header --no-strip-extras --all-extras --quiet
+	--no-emit-find-links --no-annotate --no-header --no-strip-extras --quiet
 
 # The demo keeps to its own folder: Prefect's database would go to the home folder otherwise.
 demo: export PREFECT_HOME := $(CURDIR)/demo/prefect
 
-.PHONY: demo fields test chaos-test test-lowest lint bench lock clean
+.PHONY: demo fields test chaos-test compose-test test-lowest lint bench lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make fields  cluster a climate field: places by their series, and years by their maps"
 	@echo "make test    run the tests"
 	@echo "make chaos-test  kill a worker, and wait for the server to notice"
+	@echo "make compose-test  bring up the stack of docker-compose.yml and try it, with a Docker engine; as root"
 	@echo "make lint    formatting, lint rules, types"
 	@echo "make bench   benchmarks, into benchmarks/results"
 	@echo "make lock    remake the lock files"
@@ -69,6 +70,10 @@ test-lowest:
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+# The stack of docker-compose.yml, from images that are made for it and removed: needs a Docker engine, debootstrap and root.
+compose-test: $(READY)
+	$(BIN)/python -m pytest -m compose tests/compose $(ARGS)
+
 bench: $(READY)
 	$(BIN)/python -m benchmarks.kernels
 	$(BIN)/python -m benchmarks.peers
@@ -79,8 +84,9 @@ bench: $(READY)
 # --- upkeep ----------------------------------------------------------------------------------------------------------
 
 lock: $(READY)
-	$(BIN)/uv pip compile pyproject.toml $(LOCK) --upgrade -o requirements.lock
-	$(BIN)/uv pip compile pyproject.toml $(LOCK) --resolution lowest-direct --upgrade -o requirements.lowest.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) --all-extras --upgrade -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) --all-extras --resolution lowest-direct --upgrade -o requirements.lowest.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra stack --constraint requirements.lock --upgrade -o requirements.image.lock
 
 clean:
 	rm -rf $(VENV) .venv-lowest demo benchmarks/results .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -329,11 +329,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(run(tokens))
 
 
-def run(tokens: list[str]) -> int:
+def run(tokens: list[str], commands: App = app) -> int:
     """Run a command and return its exit code."""
     debug = "--debug" in tokens
     try:
-        app([token for token in tokens if token != "--debug"], exit_on_error=False, print_error=False)
+        commands([token for token in tokens if token != "--debug"], exit_on_error=False, print_error=False)
     except CycloptsError as error:
         return _fail(" ".join(str(error).split()).rstrip(".") + "; see clustering --help", 2)
     except (ConfigError, SourceError, MissingDependencyError) as error:

@@ -22,9 +22,9 @@ from clustering.data.faults import told
 from clustering.errors import ClusteringError, OutputError
 from clustering.storage.places import BucketPlace
 
-LEASE = 600.0
+LEASE = 120.0
 """Age at which a lock is void, in seconds, by the time that the store gave it."""
-RENEWED = 60.0
+RENEWED = 20.0
 """Seconds between renewals."""
 _TRIES = 5
 

@@ -1,0 +1,65 @@
+"""Health checks of the containers: ``python -m flows.health URL``, or ``schedules``. Needs nothing but Python."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+from collections.abc import Mapping
+from http.client import HTTPException
+from typing import Any
+from urllib.request import Request, urlopen
+
+TIMEOUT = 5.0
+"""Seconds that an answer may take."""
+_COMING = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+
+
+def check_answer(url: str) -> None:
+    """Ask for a page; `OSError` unless it answers well."""
+    with urlopen(url, timeout=TIMEOUT) as answer:
+        answer.read()
+
+
+def check_schedules(environment: Mapping[str, str]) -> None:
+    """See that Prefect's scheduler works: it may stop without a word, and no run is scheduled any more.
+
+    Raises
+    ------
+    OSError
+        If a deployment has a schedule and there is no run to come, or the API does not answer.
+    """
+    waiting = [found["name"] for found in _ask(environment, "deployments/filter", {}) if _is_due(found)]
+    if waiting and not _ask(environment, "flow_runs/count", _COMING):
+        raise OSError(f"no run is scheduled for {', '.join(waiting)}; restart the background services")
+
+
+def _is_due(deployment: Mapping[str, Any]) -> bool:
+    return not deployment["paused"] and any(schedule["active"] for schedule in deployment["schedules"])
+
+
+def _ask(environment: Mapping[str, str], path: str, body: Mapping[str, Any]) -> Any:
+    headers = {"Content-Type": "application/json"}
+    if user := environment.get("PREFECT_API_AUTH_STRING"):
+        headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
+    asked = Request(f"{environment['PREFECT_API_URL']}/{path}", json.dumps(body).encode(), headers)
+    with urlopen(asked, timeout=TIMEOUT) as answer:
+        return json.load(answer)
+
+
+def main(what: str, environment: Mapping[str, str]) -> int:
+    """Check, say what is wrong, and give the exit code: 0 where all is well."""
+    try:
+        if what == "schedules":
+            check_schedules(environment)
+        else:
+            check_answer(what)
+    except (OSError, HTTPException, ValueError) as error:
+        print(f"unhealthy: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], os.environ))

@@ -1,0 +1,130 @@
+"""Make a new stack ready for its first job: a bucket, data, a work pool, and the nightly deployment.
+
+The service ``init`` of docker-compose.yml runs this whenever the stack starts; what is there stays as it is.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+
+import fsspec
+from cyclopts import App
+
+from clustering.data.addresses import shown
+from clustering.data.faults import told
+from clustering.data.ingest import ingest
+from clustering.errors import ConfigError, MissingDependencyError
+from clustering.storage.places import BucketPlace, place_at, write_bytes
+from flows.cli import run
+from flows.loading import load_config
+from flows.orchestration import prepare
+
+SAMPLE = "north-america.zarr"
+"""A source of this name is filled with the first data of a stack, so that there is something to cluster."""
+FIELD = "E1_north_america.nc"
+"""These data, in the package iris-sample-data: air temperature of a climate model, 1860 to 2099."""
+
+app = App(
+    name="init", help="Make a stack ready for its first job.", help_format="plaintext", result_action="return_value"
+)
+
+
+@app.default
+def init(config: str, *, cron: str, timezone: str = "UTC", name: str = "nightly", pool: str = "clustering") -> None:
+    """Make the buckets of a job, its first data, and its deployment, where they are missing.
+
+    Parameters
+    ----------
+    config
+        YAML file of the job; its source and its output are in buckets of S3.
+    cron
+        When it runs: minute, hour, day of the month, month, day of the week.
+    timezone
+        IANA time zone of the schedule.
+    name
+        Of the deployment.
+    pool
+        Work pool, of the kind whose workers start processes.
+    """
+    job = load_config(config)
+    source, output = (_place(key, getattr(job, key).store) for key in ("source", "output"))
+    for bucket in dict.fromkeys((bucket_of(source), bucket_of(output))):
+        _say(f"bucket {bucket}: {'made' if make_bucket(bucket) else 'there'}")
+    if source.root.endswith(f"/{SAMPLE}"):
+        _say(f"data {source}: {'uploaded' if upload_sample(source) else 'there'}")
+    prepare()
+    # Prefect reads its settings when it is imported.
+    from flows.server import deploy, make_pool
+
+    make_pool(pool)
+    _say(f"deployed {deploy(job, name=name, pool=pool, cron=cron, timezone=timezone)}: {cron} {timezone}, on {pool}")
+
+
+def _place(key: str, store: str) -> BucketPlace:
+    if not store.startswith("s3://"):
+        raise ConfigError(f"{key}.store is {shown(store)!r}; a stack keeps it in its object store: name an s3:// URL")
+    place = place_at(store)
+    assert isinstance(place, BucketPlace)
+    return place
+
+
+def bucket_of(place: BucketPlace) -> str:
+    """Name the bucket of a place in S3."""
+    return place.root.removeprefix("s3://").partition("/")[0]
+
+
+def make_bucket(name: str) -> bool:
+    """Make a bucket, and tell whether it was missing.
+
+    Raises
+    ------
+    StoreError
+        If the store does not answer, or refuses.
+    """
+    try:
+        with told(f"s3://{name}", (FileExistsError, ImportError), "make"):
+            fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
+    except FileExistsError:
+        return False
+    except ImportError as error:
+        raise MissingDependencyError(
+            "making a bucket needs the package 's3fs'; pip install 'zarr-clustering[cloud]'"
+        ) from error
+    return True
+
+
+def upload_sample(place: BucketPlace) -> bool:
+    """Put the first data into a bucket, and tell whether they were missing."""
+    if (place / "zarr.json").is_file():
+        return False
+    try:
+        field = files("iris_sample_data") / "sample_data" / FIELD
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"there are no data at {place}, and the package that has them is not installed; "
+            "pip install iris-sample-data, or name another source.store"
+        ) from error
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "sample.zarr"
+        ingest(str(field), store)
+        for path in _root_last(store):
+            write_bytes(place / path.relative_to(store).as_posix(), path.read_bytes())
+    return True
+
+
+def _root_last(store: Path) -> Iterable[Path]:
+    """Give the files of a store in an order in which an upload that is cut short leaves no store at all."""
+    found = (path for path in store.rglob("*") if path.is_file())
+    return sorted(found, key=lambda path: (path == store / "zarr.json", path))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:], app))

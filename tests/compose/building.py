@@ -1,0 +1,96 @@
+"""Images without a registry: a Debian from the machine's mirror, ours on top of it, and stand-ins for the others."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from engine import ROOT, docker
+
+LABEL = "zarr-clustering.test"
+"""Every image made here bears it, with the name of the trial: all that is built on a base inherits its label."""
+_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+_PIP = ("index-url", "extra-index-url", "trusted-host", "timeout", "default-timeout")
+
+
+def build_all(name: str, scratch: Path) -> dict[str, str]:
+    """Build the images of a trial.
+
+    Returns
+    -------
+    dict
+        Image by its name in the settings of the stack.
+    """
+    base, own = f"{name}/debian:base", f"{name}/own:built"
+    _make_base(base, name, scratch / "root")
+    _build(own, "Dockerfile", ROOT, BASE_IMAGE=base)
+    images = {"BASE_IMAGE": base, "CLUSTERING_IMAGE": own}
+    folder = Path(__file__).parent / "standins"
+    for target in ("postgres", "redis", "store"):
+        image = images[f"{target.upper()}_IMAGE"] = f"{name}/{target}:stand-in"
+        _build(image, str(folder / "Dockerfile"), folder, target, BASE_IMAGE=base, OWN_IMAGE=own, MOTO=version("moto"))
+    return images
+
+
+def remove_all(name: str) -> None:
+    """Remove all images of a trial, and the layers that were built on the way."""
+    docker("image", "prune", "--all", "--force", "--filter", f"label={LABEL}={name}")
+
+
+def _build(image: str, file: str, context: Path, target: str | None = None, **arguments: str) -> None:
+    stage = [] if target is None else ["--target", target]
+    given = [part for key, value in arguments.items() for part in ("--build-arg", f"{key}={value}")]
+    docker("build", "--network", "host", "--tag", image, "--file", file, *stage, *given, str(context), timeout=1500)
+
+
+def _make_base(image: str, name: str, root: Path) -> None:
+    """Make a Debian that finds packages where this machine does."""
+    mirror, release = _mirror()
+    subprocess.run(
+        ["debootstrap", "--variant=minbase", release, str(root), mirror],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        timeout=600,
+    )
+    settings = dict(_pip_settings())
+    if "cert" in settings:
+        bundle = root / _BUNDLE.lstrip("/")
+        bundle.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(settings["cert"], bundle)
+        settings["cert"] = _BUNDLE
+    lines = [f"{key} = {value}" for key, value in settings.items()]
+    (root / "etc/pip.conf").write_text("\n".join(["[global]", *lines, ""]))
+    with subprocess.Popen(["tar", "--create", "--directory", str(root), "."], stdout=subprocess.PIPE) as packed:
+        docker("import", "--change", f"LABEL {LABEL}={name}", "-", image, stdin=packed.stdout)
+    assert packed.returncode == 0
+    shutil.rmtree(root)
+
+
+def _mirror() -> tuple[str, str]:
+    """Tell where this machine's Debian packages come from, and of which release."""
+    form = "$(REPO_URI) $(CODENAME)"
+    said = subprocess.run(
+        ["apt-get", "indextargets", "--format", form, "Created-By: Packages", "Component: main", "Origin: Debian"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    mirror, release = next(line.split() for line in said.stdout.splitlines() if "-" not in line.split()[1])
+    return mirror, release
+
+
+def _pip_settings() -> Iterator[tuple[str, str]]:
+    """List what this machine's pip is told, but for what lies on its disks."""
+    listed = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
+    ).stdout
+    for line in listed.splitlines():
+        name, _, told = line.partition("=")
+        key, values = name.rpartition(".")[2], ast.literal_eval(told).split()
+        if key == "cert":
+            yield key, values[0]
+        elif key in _PIP and (kept := [value for value in values if not value.startswith("file:")]):
+            yield key, " ".join(kept)
