@@ -38,6 +38,8 @@ class Engine:
     """Processes that hold blocks in memory."""
     client: Any = None
     """The `distributed.Client`, if there is one."""
+    dashboard: str | None = None
+    """URL of Dask's dashboard, where there is one."""
     session: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     libraries: ThreadpoolController = field(default_factory=ThreadpoolController, repr=False)
     """The BLAS libraries of this process; finding them takes longer than a small pass."""
@@ -137,7 +139,7 @@ def connect(cluster: Any = "threads", workers: int | None = None, memory: int | 
 def _on(client: Any, name: str) -> Engine:
     info = client.scheduler_info(n_workers=-1)["workers"].values()
     threads = sum(worker["nthreads"] for worker in info)
-    return Engine(name, client.get, max(1, threads), max(1, len(info)), client)
+    return Engine(name, client.get, max(1, threads), max(1, len(info)), client, client.dashboard_link)
 
 
 def _distributed() -> Any:
