@@ -165,7 +165,7 @@ def fit(config: str, *, set_: Overrides = None, prefect: Orchestrated = None, js
             from flows.terminal import terminal_watch
 
             with terminal_watch(sys.stderr) as watch:
-                record = run_fit(job, watch)
+                record = run_fit(job, watch, watch.step)
         _finish(record, json_)
 
 
@@ -197,7 +197,7 @@ def predict(
             from flows.terminal import terminal_watch
 
             with terminal_watch(sys.stderr) as watch:
-                record = run_predict(model, job, watch)
+                record = run_predict(model, job, watch, watch.step)
         _finish(record, json_)
 
 

@@ -52,7 +52,7 @@ def run_fit(config: JobConfig, watch: Watch, step: Step[Any] = call) -> dict[str
         The content of ``run.json``.
     """
     job: Job = step("open", partial(open_job, config, watch))
-    with job.output.locked(lambda: job.unfinished), _working(job) as work:
+    with job.output.locked(lambda: job.unfinished), _working(job, watch) as work:
         refuse_finished(job)
         begun: Checkpoint = step("sample", partial(begin, job, work, watch))
         ended: Checkpoint = step("fit", partial(fit, job, work, begun, watch))
@@ -71,7 +71,7 @@ def run_predict(model: str, config: JobConfig, watch: Watch, step: Step[Any] = c
     """
     known, _ = load_model(model)
     job: Job = step("open", partial(open_job, config, watch, known))
-    with job.output.locked(lambda: job.begun), _working(job) as work:
+    with job.output.locked(lambda: job.begun), _working(job, watch) as work:
         refuse_finished(job)
         labelled: Labelled = step("label", partial(label_with, job, work, known, watch))
         record: dict[str, Any] = step("report", partial(publish, job, work.engine, labelled, watch))
@@ -79,10 +79,11 @@ def run_predict(model: str, config: JobConfig, watch: Watch, step: Step[Any] = c
 
 
 @contextmanager
-def _working(job: Job) -> Iterator[Rounds]:
+def _working(job: Job, watch: Watch) -> Iterator[Rounds]:
     compute = job.config.compute
     with (
         connect(job.config.cluster, compute.workers, job.config.memory_bytes, compute.wait_seconds) as engine,
+        watch.working(engine),
         rounds(
             job.source,
             job.plan,

@@ -19,6 +19,7 @@ from clustering.execution.engine import Engine
 from clustering.execution.fraction import Fraction
 from clustering.execution.held_out import HeldOut, no_rows
 from clustering.execution.map_reduce import map_reduce
+from clustering.execution.progress import Telling, telling
 from clustering.execution.residency import Residency, at_hand, keep_instead, release, rows_of
 from clustering.models.divergences import DomainError
 
@@ -60,6 +61,10 @@ class _Sums:
 
     statistics: tuple[Any, ...]
     reading: Reading
+
+    @property
+    def read(self) -> int:
+        return self.reading.bytes
 
     def __add__(self, other: _Sums) -> _Sums:
         merged = tuple(a + b for a, b in zip(self.statistics, other.statistics, strict=True))
@@ -104,7 +109,7 @@ class Rounds:
         started = time.perf_counter()
         work = _Work(
             self.source, self.plan, self.residency, tuple(candidates), records, self.fraction, self.preparation,
-            self.held_out,
+            self.held_out, telling(self.engine, len(self.plan)),
         )  # fmt: skip
         sums = map_reduce(work, len(self.plan), self.engine)
         self.source.check_bad(sums.reading.bad)
@@ -123,9 +128,13 @@ class _Work:
     fraction: Fraction | None
     preparation: Preparation | None
     held_out: HeldOut | None
+    telling: Telling | None
 
     def __call__(self, run: range) -> Iterator[_Sums]:
         """Make the statistics of some blocks, one after the other."""
+        return self._made(run) if self.telling is None else self.telling.of_blocks(self._made(run))
+
+    def _made(self, run: range) -> Iterator[_Sums]:
         for index, found in zip(run, read_ahead(self._find, run, self._is_far), strict=True):
             yield found if isinstance(found, _Sums) else self._sums(index, *found)
 

@@ -7,6 +7,7 @@ where its process is known to be gone; a holder that was out of touch for so lon
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -21,6 +22,8 @@ from typing import Any
 from clustering.data.faults import told
 from clustering.errors import ClusteringError, OutputError
 from clustering.storage.places import BucketPlace
+
+logger = logging.getLogger(__name__)
 
 LEASE = 120.0
 """Age at which a lock is void, in seconds, by the time that the store gave it."""
@@ -105,9 +108,11 @@ class Lease:
     def keep(self) -> None:
         """Renew until it is let go of."""
         while not self._ended.wait(RENEWED):
-            # What is lost is told when it matters, and what fails for the moment is tried again in time.
-            with suppress(ClusteringError):
+            try:
                 self.renew()
+            except ClusteringError as error:
+                # What is lost ends the run when it matters, and what fails for the moment is tried again in time.
+                logger.warning("the lock was not renewed: %s", error)
 
     def release(self) -> None:
         """Let go of it."""

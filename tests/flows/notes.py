@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 
@@ -17,13 +18,22 @@ class Notes:
         self.said: list[str] = []
         self.iterations: list[int] = []
         self.reads: list[float] = []
-        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.crash_after = crash_after
 
     def say(self, line: str) -> None:
         self.said.append(line)
 
     warn = say
+
+    def step(self, name: str, work: Any) -> Any:
+        return work()
+
+    def working(self, engine: Any) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        self.events.append((name, payload))
 
     def passed(self, record: Any, rule: Any, reads: float) -> None:
         self.iterations.append(record.iteration)
@@ -33,6 +43,3 @@ class Notes:
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Any]) -> None:
         pass
-
-    def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        self.events.append((name, dict(payload)))

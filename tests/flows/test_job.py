@@ -4,6 +4,7 @@ import datetime
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,20 @@ class Notes:
     def warn(self, line: str) -> None:
         self.warned.append(line)
 
+    def step(self, name: str, work: Callable[[], Any]) -> Any:
+        return work()
+
+    def working(self, engine: Any) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        pass
+
     def passed(self, record: Any, rule: Any, reads: float) -> None:
         self.passes.append((record, reads))
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Any]) -> None:
         self.record, self.pictures = record, pictures
-
-    def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        self.events.append((name, payload))
 
 
 Make = Callable[..., JobConfig]

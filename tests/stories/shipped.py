@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,19 @@ class Quiet:
 
     warn = say
 
+    def step(self, name: str, work: Callable[[], Any]) -> Any:
+        return work()
+
+    def working(self, engine: Any) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        pass
+
     def passed(self, record: Any, rule: Any, reads: float) -> None:
         pass
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Any]) -> None:
-        pass
-
-    def event(self, name: str, payload: Mapping[str, Any]) -> None:
         pass
 
 
