@@ -155,7 +155,9 @@ def test_the_other_commands_and_python_take_urls(
     assert run(["report", out, "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"report": f"{out}/report.html"}
     after = bucket.content("out")
-    assert {key for key in after if after[key] != before.get(key)} <= {"report.html"}
+    version = f"versions/{json.loads(before['run.json'])['run']}"
+    assert {key for key in after if after[key] != before.get(key)} <= {"report.html", f"{version}/report.html"}
+    assert after["report.html"] == after[f"{version}/report.html"]
     path.write_text(yaml.safe_dump(content(store, f"{bucket.url}/other")))
     assert run(["predict", out, str(path), "--no-prefect"]) == 0
     labels = {key: value for key, value in before.items() if key.startswith("labels.zarr/labels/c/")}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+import yaml
 from s3 import Bucket
 
 from clustering.storage import checkpoints, versions
 from clustering.storage.bucket_output import open_output
 from clustering.storage.places import write_json
 from flows.cli import run
+from flows.config import GateConfig
 from flows.job import run_fit
 from flows.loading import check_config
 from flows.models import _shown, _told
@@ -308,3 +311,22 @@ def test_while_a_run_is_writing_nothing_is_switched(out: Path, capsys: pytest.Ca
             assert run(["models", *tokens]) == 1
             assert f"another run is writing to {str(out)!r}" in capsys.readouterr().err
     assert (out / "current").readlink().name == "b1"
+
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+
+
+def test_the_guide_names_every_verb_and_every_limit_with_its_default() -> None:
+    assert set(re.findall(r"`clustering models (\w+) ", GUIDE)) == set(VERBS)
+    (text,) = re.findall(r"```yaml\n(.*?)```", GUIDE, flags=re.S)
+    config = check_config({"source": {"store": "a.zarr"}, **yaml.safe_load(text)})
+    assert config.output.gate == GateConfig()
+    limits = dict(re.findall(r"^\| `(\w+)` \| .* \| (\S+) \|$", GUIDE, flags=re.M))
+    assert limits == {
+        name: "null" if limit is None else str(limit) for name, limit in GateConfig().model_dump().items()
+    }
+
+
+def test_the_sub_commands_are_part_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    assert "│ models " in capsys.readouterr().out
