@@ -56,11 +56,13 @@ class Clusters:
     @property
     def meanings(self) -> list[str]:
         """Names of the clusters as CF flag meanings, all different."""
-        found: list[str] = []
-        for i in self.ids:
-            meant = meaning(int(i), self.names.get(int(i)))
-            found.append(f"{meant}_{i}" if meant in found else meant)
-        return found
+        found: dict[str, int] = {}
+        for i in self.ids.tolist():
+            meant = meaning(i, self.names.get(i))
+            while meant in found:
+                meant = f"{meant}_{i}"
+            found[meant] = i
+        return list(found)
 
     @property
     def attributes(self) -> dict[str, Any]:

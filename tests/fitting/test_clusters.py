@@ -44,6 +44,11 @@ def test_meanings_are_words_of_their_own_whatever_people_call_clusters(names: di
     assert all(re.fullmatch(r"[\w.+@-]+", word) for word in words)
 
 
+def test_names_that_are_alike_stay_apart() -> None:
+    clusters = Clusters(np.arange(4), {0: "a", 1: "a 3", 2: "cluster 3", 3: "a"})
+    assert clusters.meanings == ["a", "a_3", "cluster_3", "a_3_3"]
+
+
 def test_a_name_of_signs_alone_leaves_the_cluster_its_own() -> None:
     assert meaning(3, "!? ") == "cluster_3"
     assert meaning(3, None) == "cluster_3"
