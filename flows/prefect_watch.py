@@ -21,9 +21,9 @@ from clustering.fitting.loop import PassRecord, Rule
 from clustering.storage.places import place_at
 from flows.course import Course
 from flows.live import card, page
+from flows.outcome import page_of, table_of
 from flows.prefect_live import Live, View
-from flows.tables import size
-from flows.watch import duration, pass_line, relayed
+from flows.watch import pass_line, relayed
 
 if TYPE_CHECKING:
     from clustering.report.page import Figure
@@ -32,7 +32,6 @@ T = TypeVar("T")
 
 MEMORY_SECONDS = 10.0
 """Least time between two questions for the memory of the workers, in seconds."""
-PASSES_LISTED = 500
 
 
 def as_task(name: str, step: Callable[[], T]) -> T:
@@ -125,9 +124,9 @@ class PrefectWatch:
     def _keep(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
         records = self.course.standing.records
         if records:
-            create_table_artifact(_passes(records), key="fit-passes", description="Passes over the data")
+            create_table_artifact(table_of(records), key="fit-passes", description="Passes over the data")
         create_markdown_artifact(
-            _page(record, pictures), key="fit-report", description=f"Key figures of run {record['run']}"
+            page_of(record, pictures), key="fit-report", description=f"Key figures of run {record['run']}"
         )
         if record["config"]["output"]["report"]:
             path = place_at(record["config"]["output"]["store"]) / "report.html"
@@ -135,75 +134,6 @@ class PrefectWatch:
                 path.absolute().as_uri() if isinstance(path, Path) else str(path), str(path), key="fit-link",
                 description=f"Report of run {record['run']}: `{path}`",
             )  # fmt: skip
-
-
-def _passes(records: Sequence[PassRecord]) -> list[dict[str, Any]]:
-    return [
-        {
-            "pass": r.iteration,
-            "objective": float(r.objective),
-            "change": None if r.change is None else float(r.change),
-            "candidates": r.active,
-            "rows": int(r.rows),
-            "seconds": round(r.seconds, 3),
-            "rows per second": round(r.rows * r.active / r.seconds) if r.seconds else None,
-            "bytes read": int(r.reading.bytes),
-        }
-        for r in records[-PASSES_LISTED:]
-    ]
-
-
-def _page(record: Mapping[str, Any], pictures: Sequence[Figure]) -> str:
-    state = "converged" if record["converged"] else "not converged"
-    facts = {
-        "run": f"`{record['run']}`",
-        "rows": f"{record['n_rows']:,} ({record['n_masked']:,} cells masked)",
-        "features": f"{record['n_features']:,}",
-        "clusters": f"{record['k']}",
-        "objective": f"{record['objective']:.10g}",
-        "passes": f"{record['iterations']} ({state}: {record['stop_reason']})",
-        "full reads of the source": f"{record['reads']}, {size(record['bytes_read'])}",
-        "wall time": duration(record["seconds"]["total"]),
-        "peak memory": size(record["peak_rss_bytes"]),
-        "output": f"`{record['config']['output']['store']}`",
-        **_since(record),
-    }
-    lines = [f"# {record['k']} clusters of {record['n_rows']:,} rows", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in facts.items()]
-    worth = [*record["warnings"], *record["remarks"]]
-    if worth:
-        lines += ["", "## Worth knowing", "", *(f"- {line}" for line in worth)]
-    for figure in pictures:
-        lines += ["", f"## {figure.title}", "", f"![{figure.title}]({figure.uri})", "", figure.caption]
-    return "\n".join(lines)
-
-
-def _since(record: Mapping[str, Any]) -> dict[str, str]:
-    """Say what was new, and what that changed."""
-    facts = {}
-    followed, comparison = record.get("followed"), record.get("comparison")
-    if followed:
-        facts["follows run"] = f"`{followed['run']}`"
-        if "blocks" in followed:
-            parts = [f"{followed[key]:,} {key}" for key in ("new", "changed", "gone") if followed[key]]
-            where = "; ".join(f"{d} {first} … {last}" for d, (first, last) in followed["where"].items())
-            facts["what was new"] = ", ".join(parts or ["nothing"]) + f" of {followed['blocks']:,} blocks"
-            facts["what was new"] += f": {where}" if where else ""
-    if comparison:
-        facts["compared with run"] = f"`{comparison['with']}`"
-        if comparison["churn"] is not None:
-            facts["changed their label"] = f"{100 * comparison['churn']:.3g} % of the weight"
-        facts["largest change of a size"] = f"{100 * comparison['largest_size_change']:.3g} %"
-        for name in ("new", "lost"):
-            found = comparison[f"{name}_clusters"]
-            if found:
-                facts[f"{name} clusters"] = ", ".join(map(str, found))
-        held = comparison.get("held_out")
-        if held:
-            facts["held out"] = (
-                f"{held['objective']:.6g} on {held['rows']:,} rows, {held['objective_before']:.6g} before"
-            )
-    return facts
 
 
 class _Plain(logging.Filter):
