@@ -28,7 +28,8 @@ def go_on(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
     before = job.before
     assert before is not None
     began, start = time.perf_counter(), before.fitted
-    watch.say(f"following run {before.run}: {in_words(job)}")
+    news = told(job)
+    watch.say(f"following run {before.run}: {'' if news is None else news['told']}")
     rule, records = job.options.rule, before.statistics(start.model, job.held_out)
     inside = replace(work, preparation=start.preparation)
     unchanged = before.changes is not None and before.changes.none
@@ -67,10 +68,9 @@ def told(job: Job) -> dict[str, Any] | None:
         about["refresh"] = job.config.fit.refresh
     changes = before.changes
     if changes is None:
-        return about
+        return {**about, "told": "nothing is known of its blocks, so all rows count as new"}
     fresh = (*changes.new, *changes.changed)
-    return {
-        **about,
+    about |= {
         "blocks": changes.blocks,
         "new": len(changes.new),
         "changed": len(changes.changed),
@@ -78,19 +78,10 @@ def told(job: Job) -> dict[str, Any] | None:
         "gone": changes.gone,
         "where": extent(job.source, [job.plan.block(i) for i in fresh]),
     }
+    return {**about, "told": _in_words(about)}
 
 
-def in_words(job: Job) -> str:
-    """Say what was new in a line."""
-    found = told(job)
-    assert found is not None
-    return described(found)
-
-
-def described(followed: Mapping[str, Any]) -> str:
-    """Say in a line what ``followed`` of a ``run.json`` tells."""
-    if "blocks" not in followed:
-        return "nothing is known of its blocks, so all rows count as new"
+def _in_words(followed: Mapping[str, Any]) -> str:
     if followed["new"] == followed["changed"] == followed["gone"] == 0:
         return f"nothing is new in {followed['blocks']:,} block{'s' * (followed['blocks'] != 1)}"
     parts = [f"{followed[key]:,} {key}" for key in ("new", "changed") if followed[key]]

@@ -64,11 +64,7 @@ def _since(record: Mapping[str, Any]) -> dict[str, str]:
     followed, comparison = record.get("followed"), record.get("comparison")
     if followed:
         facts["follows run"] = f"`{followed['run']}`"
-        if "blocks" in followed:
-            parts = [f"{followed[key]:,} {key}" for key in ("new", "changed", "gone") if followed[key]]
-            where = "; ".join(f"{d} {first} … {last}" for d, (first, last) in followed["where"].items())
-            facts["what was new"] = ", ".join(parts or ["nothing"]) + f" of {followed['blocks']:,} blocks"
-            facts["what was new"] += f": {where}" if where else ""
+        facts["what was new"] = followed["told"]
     if comparison:
         facts["compared with run"] = f"`{comparison['with']}`"
         if comparison["churn"] is not None:

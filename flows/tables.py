@@ -45,6 +45,8 @@ def summary_lines(record: Mapping[str, Any]) -> Iterator[str]:
     if record.get("names"):
         yield f"names      {'; '.join(f'{i} {name}' for i, name in record['names'].items())}"
     yield f"objective  {record['objective']:.12g}"
+    if record.get("followed"):
+        yield f"new        {record['followed']['told']}, since run {record['followed']['run']}"
     if record.get("comparison"):
         yield f"changed    {change_line(record['comparison'])}"
     reads = f"{record['reads']} full read{'s' * (record['reads'] != 1)} of the source"

@@ -115,7 +115,7 @@ def test_an_unchanged_store_costs_no_read(tmp_path: Path) -> None:
     assert (record["reads"], record["bytes_read"], record["iterations"]) == (0, 0, 0)
     assert record["followed"] == {
         "run": first["run"], "refresh": "full", "blocks": DAYS, "new": 0, "changed": 0, "unchanged": DAYS, "gone": 0,
-        "where": {},
+        "where": {}, "told": f"nothing is new in {DAYS} blocks",
     }  # fmt: skip
     assert record["objective"] == pytest.approx(first["objective"], rel=1e-12)
     after = bits(out)
