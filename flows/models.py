@@ -220,9 +220,10 @@ def _shown(told: Mapping[str, Any]) -> Iterator[str]:
     from flows.tables import size
 
     yield f"run        {told['run']}{', current' if told['current'] else ''}"
-    yield f"status     {told['status']}, finished {_when(told['finished_at'])} UTC, {size(told['bytes'])}"
-    if told["promoted_at"]:
-        yield f"promoted   {_when(told['promoted_at'])} UTC"
+    yield f"status     {told['status']}, {size(told['bytes'])}"
+    for word, key in (("finished", "finished_at"), ("promoted", "promoted_at")):
+        if told[key]:
+            yield f"{word:<10} {_when(told[key])} UTC"
     yield f"model      {told['kind']}, {told['k']} clusters of {told['n_rows']:,} rows, {told['iterations']} passes"
     yield f"objective  {told['objective']:.12g}"
     comparison = told["comparison"]
@@ -235,7 +236,7 @@ def _shown(told: Mapping[str, Any]) -> Iterator[str]:
         for one in told["clusters"]
     ]
     yield ""
-    yield from _aligned(("cluster", "share", "name"), [(n, f"{s:>8}", name) for n, s, name in rows], left=3)
+    yield from _aligned(("cluster", "   share", "name"), [(n, f"{s:>8}", name) for n, s, name in rows], left=3)
 
 
 def _news(comparison: Mapping[str, Any]) -> Iterator[str]:

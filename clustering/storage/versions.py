@@ -136,7 +136,9 @@ def promote(output: Outputs, run: str) -> dict[str, Any]:
     """
     record, current = layout.record_of(output.staging(run)), output.finished
     if record is None:
-        raise OutputError(f"run {run!r} in {str(output.path)!r} is not finished")
+        raise OutputError(
+            f"run {run!r} in {str(output.path)!r} is not finished; 'clustering models list' tells which are"
+        )
     if run == current:
         return record
     before = [] if current is None else [current, *_told_before(output)]

@@ -136,8 +136,9 @@ def test_a_version_is_shown_with_its_clusters_and_their_names(
     }  # fmt: skip
     lines = said(["show", str(copy)], capsys)
     assert lines[0] == f"run        {output.finished}, current"
-    assert lines[3] == f"model      kmeans, 2 clusters of 120 rows, {record['iterations']} passes"
-    assert lines[4] == f"objective  {record['objective']:.12g}"
+    assert lines[1].startswith("status     finished, ")
+    assert lines[4] == f"model      kmeans, 2 clusters of 120 rows, {record['iterations']} passes"
+    assert lines[5] == f"objective  {record['objective']:.12g}"
     assert lines[-1].split(maxsplit=3) == ["1", f"{100 * found['clusters'][1]['share']:.2f}", "%", "deep convection"]
     earlier = told(["show", str(copy), "previous"], capsys)
     assert (earlier["run"], earlier["current"], len(earlier["clusters"])) == (record["before"][0], False, 3)
