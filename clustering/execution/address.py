@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clustering.errors import ConfigError, ExecutionError
-from clustering.execution.clusters import ANSWER_SECONDS, Cluster, Demand, distributed, one_line
+from clustering.execution.clusters import ANSWER_SECONDS, Cluster, Demand, client_of, distributed, one_line
 
 _LOOK_SECONDS = 0.2
 """How often to look for a file that is not there yet, in seconds."""
@@ -57,7 +57,7 @@ def reach(
     try:
         if "://" not in where:
             raise ValueError("no protocol")
-        client = d.Client(where, timeout=limit, set_as_default=False, security=security)
+        client = client_of(where, timeout=limit, security=security)
     except ssl.SSLError as error:
         raise ConfigError(
             f"the files of TLS for {where!r} do not fit together ({one_line(error)}); {_FILES}"
@@ -112,7 +112,7 @@ def _unreachable(address: str, error: Exception, limit: float) -> str:
     while (before := faults[-1].__cause__ or faults[-1].__context__) is not None:
         faults.append(before)
     refused = next((fault for fault in faults if isinstance(fault, ssl.SSLError)), None)
-    if refused is not None:
+    if refused is not None and refused.reason != "WRONG_VERSION_NUMBER":
         return (
             f"the scheduler at {address!r} and this process do not accept each other's certificates "
             f"({one_line(refused)}); {_FILES}"

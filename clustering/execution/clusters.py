@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -82,6 +84,8 @@ class Cluster:
     """Asks whoever starts the workers."""
     remedy: str = "start workers, lower compute.workers, or raise compute.wait_seconds"
     """What to do when workers do not come."""
+    dashboard: str | None = None
+    """URL of its dashboard, where the client does not know it."""
 
 
 def default_workers() -> int:
@@ -108,7 +112,7 @@ def needed(module: str, kind: str, extra: str) -> Any:
         If it is not installed.
     """
     try:
-        return import_module(module)
+        return _imported(module)
     except ImportError as error:
         package = module.partition(".")[0].replace("_", "-")
         raise MissingDependencyError(
@@ -116,9 +120,27 @@ def needed(module: str, kind: str, extra: str) -> Any:
         ) from error
 
 
+def _imported(module: str) -> Any:
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        return import_module(module)
+    finally:
+        # dask_jobqueue takes the interrupt from the keyboard for itself when it is imported.
+        if signal.getsignal(signal.SIGINT) is not handler:
+            signal.signal(signal.SIGINT, handler)
+
+
 def distributed() -> Any:
     """Import `distributed`."""
     return needed("distributed", "a Dask cluster", "distributed")
+
+
+def client_of(place: Any, **options: Any) -> Any:
+    """Connect to a cluster, or an address; versions that differ are an error later, not a table on the terminal."""
+    d = distributed()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", d.versions.VersionMismatchWarning)
+        return d.Client(place, set_as_default=False, **options)
 
 
 def checked(options: Any, start: Callable[..., Any], kind: str) -> Mapping[str, Any]:
@@ -162,7 +184,7 @@ def local(demand: Demand) -> Iterator[Cluster]:
             dashboard_address="127.0.0.1:0",
             silence_logs=50,
         ) as cluster,
-        d.Client(cluster, set_as_default=False) as client,
+        client_of(cluster) as client,
     ):
         yield Cluster("local", client, n, demand.wait_seconds or ANSWER_SECONDS)
 
@@ -187,7 +209,7 @@ def of_class(demand: Demand, *, path: str, options: Mapping[str, Any]) -> Iterat
     ExecutionError
         If it does not start, or is nothing that a client takes.
     """
-    d, made = distributed(), _class(path)
+    made = _class(path)
     _check_arguments(made, path, options)
     with dask.config.set(SETTINGS), ExitStack() as stack:
         try:
@@ -196,7 +218,7 @@ def of_class(demand: Demand, *, path: str, options: Mapping[str, Any]) -> Iterat
                 stack.enter_context(cluster if hasattr(cluster, "__exit__") else closing(cluster))
             if demand.workers is not None and hasattr(cluster, "scale"):
                 cluster.scale(demand.workers)
-            client = stack.enter_context(d.Client(cluster, set_as_default=False))
+            client = stack.enter_context(client_of(cluster))
         except Exception as error:
             raise ExecutionError(f"the cluster {path} does not start: {one_line(error)}; check its options") from error
         yield Cluster(path, client, demand.workers or 1, demand.wait_seconds or QUEUE_SECONDS)
@@ -205,7 +227,7 @@ def of_class(demand: Demand, *, path: str, options: Mapping[str, Any]) -> Iterat
 def _class(path: str) -> Any:
     module, dot, name = path.rpartition(".")
     try:
-        return getattr(import_module(module), name)
+        return getattr(_imported(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         remedy = "install its package, or check the spelling" if dot else "give the full name, such as package.Class"
         raise ConfigError(f"cluster.class {path!r} cannot be imported ({one_line(error)}); {remedy}") from error

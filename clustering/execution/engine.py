@@ -172,10 +172,9 @@ def _ready(cluster: Cluster) -> Iterator[Engine]:
     wait_for_workers(cluster)
     check_likeness(client, cluster.name)
     with one_blas_thread(client):
-        threads = client.nthreads()
-        dashboard = None
+        threads, dashboard = client.nthreads(), cluster.dashboard
         with suppress(KeyError):
-            dashboard = client.dashboard_link or None
+            dashboard = dashboard or client.dashboard_link or None
         yield Engine(
             cluster.name, get_from(cluster), max(1, sum(threads.values())), max(1, len(threads)), client, dashboard
         )

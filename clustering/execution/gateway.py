@@ -10,7 +10,15 @@ from functools import partial
 from typing import Any
 
 from clustering.errors import ConfigError, ExecutionError, nearest
-from clustering.execution.clusters import QUEUE_SECONDS, Cluster, Demand, Word, needed, one_line
+from clustering.execution.clusters import ANSWER_SECONDS, QUEUE_SECONDS, Cluster, Demand, Word, client_of, needed, one_line
+    ANSWER_SECONDS,
+    QUEUE_SECONDS,
+    Cluster,
+    Demand,
+    Word,
+    needed,
+    one_line,
+)
 
 _LOOK_SECONDS = 0.5
 """How often to look whether a cluster has started, in seconds."""
@@ -54,17 +62,18 @@ def gateway(
     n, limit = demand.workers or 1, demand.wait_seconds or QUEUE_SECONDS
     with ExitStack() as stack:
         try:
-            door = stack.enter_context(g.Gateway(address, proxy_address, auth=auth))
+            # It closes itself when nobody holds it any more; closing it before makes it complain then.
+            door = g.Gateway(address, proxy_address, auth=auth)
             chosen = _chosen(door.cluster_options(), options or {})
             name = door.submit(chosen)
             stack.callback(_stop, door, name)
-            _wait_for_start(door, name, limit)
-            cluster = stack.enter_context(door.connect(name, shutdown_on_close=True))
+            started = _started(door, name, limit)
             with warnings.catch_warnings():
                 # It warns that it allows fewer workers, for which one would wait in vain.
-                warnings.simplefilter("error")
-                cluster.scale(n)
-            client = stack.enter_context(cluster.get_client(set_as_default=False))
+                warnings.simplefilter("error", g.client.GatewayWarning)
+                door.scale_cluster(name, n)
+            client = client_of(started.scheduler_address, security=started.security, timeout=ANSWER_SECONDS)
+            stack.enter_context(client)
         except (ConfigError, ExecutionError):
             raise
         except Exception as error:
@@ -72,7 +81,9 @@ def gateway(
                 f"the gateway {address or 'of the settings'} does not give a cluster: {one_line(error)}; check "
                 "compute.cluster.gateway, compute.workers, and in the environment who you are"
             ) from error
-        yield Cluster(f"{name} of the gateway", client, n, limit, partial(ask, door, name))
+        yield Cluster(
+            f"{name} of the gateway", client, n, limit, partial(ask, door, name), dashboard=started.dashboard_link
+        )
 
 
 def _chosen(offered: Any, options: Mapping[str, Any]) -> Any:
@@ -86,15 +97,17 @@ def _chosen(offered: Any, options: Mapping[str, Any]) -> Any:
     return offered
 
 
-def _wait_for_start(door: Any, name: str, limit: float) -> None:
+def _started(door: Any, name: str, limit: float) -> Any:
+    """Wait until a cluster runs, and give the gateway's report of it."""
     until = time.monotonic() + limit
-    while (status := door.get_cluster(name).status.name) != "RUNNING":
-        if status != "PENDING" or time.monotonic() > until:
+    while (report := door.get_cluster(name)).status.name != "RUNNING":
+        if report.status.name != "PENDING" or time.monotonic() > until:
             raise ExecutionError(
-                f"the gateway's cluster {name} is {status} after {limit + time.monotonic() - until:.0f} s; see the "
-                "gateway's log, or raise compute.wait_seconds"
+                f"the gateway's cluster {name} is {report.status.name} after "
+                f"{limit + time.monotonic() - until:.0f} s; see the gateway's log, or raise compute.wait_seconds"
             )
         time.sleep(_LOOK_SECONDS)
+    return report
 
 
 def ask(door: Any, name: str) -> Word:

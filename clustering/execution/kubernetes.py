@@ -22,7 +22,7 @@ from clustering.execution.clusters import (
     Cluster,
     Demand,
     Word,
-    distributed,
+    client_of,
     environment,
     needed,
     one_line,
@@ -81,7 +81,7 @@ def kubernetes(
     MissingDependencyError
         If dask-kubernetes is not installed.
     """
-    d, n, limit = distributed(), demand.workers or 1, demand.wait_seconds or QUEUE_SECONDS
+    n, limit = demand.workers or 1, demand.wait_seconds or QUEUE_SECONDS
     operator = needed("dask_kubernetes.operator", "cluster.kubernetes", "kubernetes")
     kr8s = import_module("kr8s")
     name = f"clustering-{uuid.uuid4().hex[:8]}"
@@ -99,7 +99,7 @@ def kubernetes(
             # Connecting has no limit of its own.
             connect = partial(operator.KubeCluster.from_name, name, namespace=api.namespace, quiet=True)
             cluster = stack.enter_context(within(limit, connect))
-            client = stack.enter_context(d.Client(cluster, set_as_default=False))
+            client = stack.enter_context(client_of(cluster))
         except ClusteringError:
             raise
         except Exception as error:

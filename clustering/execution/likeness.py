@@ -67,9 +67,11 @@ class OneBlasThread(WorkerPlugin):
 
     def setup(self, worker: Any) -> None:
         self.limits = threadpool_limits(1, user_api="blas")
+        self.limits.__enter__()
 
     def teardown(self, worker: Any) -> None:
-        self.limits.restore_original_limits()
+        # Leaving also gives up the right to set limits, which one thread of a process has.
+        self.limits.__exit__(None, None, None)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from clustering.execution.clusters import (
     Cluster,
     Demand,
     Word,
+    client_of,
     distributed,
     environment,
     needed,
@@ -44,11 +44,7 @@ _SQUEUE_SECONDS = 30.0
 
 def jobqueue() -> Any:
     """Import `dask_jobqueue`."""
-    handler = signal.getsignal(signal.SIGINT)
-    module = needed("dask_jobqueue", "cluster.slurm", "slurm")
-    # It takes the interrupt from the keyboard for itself when it is imported.
-    signal.signal(signal.SIGINT, handler)
-    return module
+    return needed("dask_jobqueue", "cluster.slurm", "slurm")
 
 
 @contextmanager
@@ -109,7 +105,7 @@ def slurm(
     MissingDependencyError
         If dask-jobqueue is not installed.
     """
-    d, jobs = distributed(), -(-(demand.workers or processes) // processes)
+    jobs = -(-(demand.workers or processes) // processes)
     lifetime, stagger = lifetime_of(walltime)
     room = memory or format_bytes(processes * worker_memory(demand.memory)).replace(" ", "")
     made = jobqueue().SLURMCluster
@@ -142,7 +138,7 @@ def slurm(
             cluster.sync(_submitted, cluster)
         except Exception as error:
             raise ExecutionError(f"SLURM does not take the jobs: {_refusal(error)}") from error
-        client = stack.enter_context(d.Client(cluster, set_as_default=False))
+        client = stack.enter_context(client_of(cluster))
         ids = [job.job_id for job in cluster.workers.values()]
         yield Cluster(
             "of SLURM",

@@ -14,7 +14,7 @@ import dask
 
 from clustering.errors import ConfigError
 from clustering.execution.address import address_in
-from clustering.execution.clusters import ANSWER_SECONDS, SETTINGS, Cluster, Demand, distributed, worker_memory
+from clustering.execution.clusters import ANSWER_SECONDS, SETTINGS, Cluster, Demand, client_of, worker_memory
 from clustering.execution.slurm import jobqueue
 
 _LEAST = 3
@@ -62,7 +62,7 @@ def in_allocation(cluster: Any, memory: int | None = None) -> Iterator[None]:
         # The others would wait for this task until the allocation ends.
         with suppress(Exception):
             address = address_in(str(_scheduler_file()), ANSWER_SECONDS)
-            with distributed().Client(address, timeout=ANSWER_SECONDS, set_as_default=False) as client:
+            with client_of(address, timeout=ANSWER_SECONDS) as client:
                 client.shutdown()
         _scheduler_file().unlink(missing_ok=True)
         raise
@@ -79,14 +79,14 @@ def slurm_runner(demand: Demand) -> Iterator[Cluster]:
     ExecutionError
         If the scheduler does not start.
     """
-    d, limit = distributed(), demand.wait_seconds or ANSWER_SECONDS
+    limit = demand.wait_seconds or ANSWER_SECONDS
     tasks = _number("SLURM_NTASKS")
     with in_allocation({"slurm": {"runner": True}}, demand.memory), dask.config.set(SETTINGS), ExitStack() as stack:
         stack.callback(_scheduler_file().unlink, missing_ok=True)
         # The runner itself would wait for ever.
         address_in(str(_scheduler_file()), limit)
         runner = stack.enter_context(_runner(demand.memory))
-        client = stack.enter_context(d.Client(runner, timeout=limit, set_as_default=False))
+        client = stack.enter_context(client_of(runner, timeout=limit))
         yield Cluster(f"of the allocation {_number('SLURM_JOB_ID')}", client, tasks - 2, limit)
 
 
