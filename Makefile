@@ -10,13 +10,15 @@ LOCK := --universal --python-version 3.11 --fork-strategy fewest --generate-hash
 # The demo keeps to its own folder: Prefect's database would go to the home folder otherwise.
 demo: export PREFECT_HOME := $(CURDIR)/demo/prefect
 
-.PHONY: demo fields test test-lowest lint bench lock clean
+.PHONY: demo fields test test-lowest browser-test screenshots lint bench lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    cluster a photograph's pixels under Prefect, and write a report"
 	@echo "make fields  cluster a climate field: places by their series, and years by their maps"
 	@echo "make test    run the tests"
+	@echo "make browser-test  look at Prefect's UI with Chromium, while a run goes on and when it is done"
+	@echo "make screenshots   do so, and renew the pictures of docs/dashboard.md"
 	@echo "make lint    formatting, lint rules, types"
 	@echo "make bench   benchmarks, into benchmarks/results"
 	@echo "make lock    remake the lock files"
@@ -47,6 +49,13 @@ fields: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
+
+# Chromium comes from the system: apt-get install chromium.
+browser-test: $(READY)
+	$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
+
+screenshots: export SCREENSHOTS := docs
+screenshots: browser-test
 
 lint: $(READY)
 	$(BIN)/ruff format --check --quiet .
