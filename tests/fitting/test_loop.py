@@ -309,6 +309,9 @@ def test_records_tell_what_the_passes_did(problem: Problem) -> None:
         else:
             expected = (history[i][1] - history[i - 1][1]) / history[i][1]
             assert record.change == pytest.approx(expected, rel=1e-9, abs=1e-300)
+        sums = state.best.sums
+        assert sums is not None
+        np.testing.assert_array_equal(record.sizes, sums["weight"] / sums["weight"].sum())
     assert steps[-1][1].remaining_seconds == 0
     assert tuple(note for _, record in steps for note in record.notes) == steps[-1][0].best.notes
 

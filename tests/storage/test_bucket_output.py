@@ -224,6 +224,18 @@ def test_a_lock_is_renewed_while_it_is_held(bucket: Bucket, monkeypatch: pytest.
     assert bucket.content() == {}
 
 
+def test_a_lock_that_cannot_be_renewed_is_logged(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lease, "RENEWED", 0.01)
+    output = at(bucket)
+    with output.locked():
+        lock_of_another_machine(bucket)
+        while not caplog.records:
+            pass
+    assert caplog.records[0].getMessage().startswith("the lock was not renewed: another run has taken over")
+
+
 def test_a_run_that_was_taken_over_publishes_nothing_and_removes_nothing(bucket: Bucket) -> None:
     output = at(bucket)
     publish(output, "first")
