@@ -111,8 +111,6 @@ class _Timed:
 
     def finished(self, record: Any, pictures: Any) -> None: ...
 
-    def event(self, name: str, payload: Any) -> None: ...
-
 
 def child(path: str) -> None:
     from flows.job import run_fit
