@@ -36,8 +36,8 @@ MEMORY = 2048 * MIB
 """Default memory budget of a worker, in bytes."""
 
 _SOURCE = (
-    "group", "variables", "sample_dims", "feature_dims", "select", "isel", "bbox", "mask", "weights", "labels", "missing",
-    "missing_chunks", "on_bad_chunk", "max_bad_fraction", "nodata", "decode", "storage_options",
+    "group", "variables", "sample_dims", "feature_dims", "select", "isel", "bbox", "mask", "weights", "labels",
+    "missing", "missing_chunks", "on_bad_chunk", "max_bad_fraction", "nodata", "decode", "storage_options",
 )  # fmt: skip
 _COMPUTE = ("cluster", "workers", "memory", "scratch", "block_bytes", "wait_seconds")
 _RULE = ("tolerance", "max_iterations", "max_seconds")
