@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from clustering.errors import ConfigError, ExecutionError, nearest
-from clustering.execution.clusters import ANSWER_SECONDS, QUEUE_SECONDS, Cluster, Demand, Word, client_of, needed, one_line
+from clustering.execution.clusters import (
     ANSWER_SECONDS,
     QUEUE_SECONDS,
     Cluster,
