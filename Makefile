@@ -10,13 +10,14 @@ LOCK := --universal --python-version 3.11 --fork-strategy fewest --generate-hash
 # The demo keeps to its own folder: Prefect's database would go to the home folder otherwise.
 demo: export PREFECT_HOME := $(CURDIR)/demo/prefect
 
-.PHONY: demo fields test test-lowest compose-test lint bench lock clean
+.PHONY: demo fields test chaos-test compose-test test-lowest lint bench lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    cluster a photograph's pixels under Prefect, and write a report"
 	@echo "make fields  cluster a climate field: places by their series, and years by their maps"
 	@echo "make test    run the tests"
+	@echo "make chaos-test  kill a worker, and wait for the server to notice"
 	@echo "make compose-test  bring up the stack of docker-compose.yml and try it, with a Docker engine; as root"
 	@echo "make lint    formatting, lint rules, types"
 	@echo "make bench   benchmarks, into benchmarks/results"
@@ -48,6 +49,10 @@ fields: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
+
+# What happens when a machine dies: the server notices after 90 s.
+chaos-test: $(READY)
+	$(BIN)/python -m pytest -m chaos $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check --quiet .

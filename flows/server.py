@@ -22,6 +22,7 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.runner import Runner
+from prefect.runner.storage import LocalStorage
 from prefect.schedules import Cron, Interval, Schedule
 from prefect.settings import PREFECT_API_URL
 from prefect.types import BANNED_CHARACTERS
@@ -169,6 +170,8 @@ def deploy(
         make_zombie_automation()
         deployment.work_pool_name = pool
         deployment.job_variables = {"env": {_FREQUENCY: str(HEARTBEAT)}}
+        # Without a folder to start in, a run first copies all that is in its worker's, be it the data.
+        deployment.storage = LocalStorage("/")
         deployment.apply()
     return deployment.full_name
 

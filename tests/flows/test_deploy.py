@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from notes import Crash, Notes
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from clustering.errors import ConfigError, SourceError
+from flows.cli import run
+from flows.config import JobConfig
+from flows.deploy import deployed_lines, obstacles, repeated, seconds, settled, unseen
+from flows.job import run_fit
+from flows.loading import check_config
+
+# Nothing listens there: what is answered before anyone is asked is answered all the same.
+DEAD = "http://127.0.0.1:9/api"
+
+
+@pytest.fixture
+def content(field_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A job with paths as people write them."""
+    monkeypatch.chdir(tmp_path)
+    return {
+        "source": {"store": field_store.name, "variables": ["t"], "sample_dims": ["time", "lat"]},
+        "model": {"k": 3},
+        "output": {"store": "out", "report": False},
+    }
+
+
+@pytest.fixture
+def job(content: dict[str, Any]) -> str:
+    Path("job.yaml").write_text(yaml.safe_dump(content))
+    return "job.yaml"
+
+
+def changed(content: dict[str, Any], **sections: dict[str, Any]) -> JobConfig:
+    return check_config(content | {name: content.get(name, {}) | keys for name, keys in sections.items()})
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"), [("90", 90), ("90s", 90), ("30m", 1800), ("1h", 3600), ("2 d", 172_800), (" 5 ", 5)]
+)
+def test_intervals_are_read_in_seconds(interval: str, expected: int) -> None:
+    assert seconds(interval) == expected
+
+
+@pytest.mark.parametrize("interval", ["0", "0m", "-5", "", "h", "1.5h", "1h30m", "soon", "1w"])
+def test_what_is_no_interval_is_refused(interval: str) -> None:
+    with pytest.raises(ConfigError, match="it has to be 1 or more seconds"):
+        seconds(interval)
+
+
+def test_paths_of_this_machine_are_led_from_its_root(content: dict[str, Any], tmp_path: Path) -> None:
+    placed = settled(changed(content, compute={"scratch": "scratch"}))
+    assert placed.source.store == str(tmp_path / "field.zarr")
+    assert placed.output.store == str(tmp_path / "out")
+    assert placed.compute.scratch == str(tmp_path / "scratch")
+    assert settled(placed) == placed
+
+
+def test_urls_stay_as_they_are(content: dict[str, Any]) -> None:
+    config = changed(content, source={"store": "s3://data/x.zarr"}, output={"store": "gs://runs/x"})
+    assert settled(config) == config
+
+
+def test_a_path_from_here_and_one_from_the_root_are_one_job(content: dict[str, Any]) -> None:
+    config = check_config(content)
+    assert config.identity == settled(config).identity
+
+
+@pytest.mark.parametrize(
+    ("store", "model", "said"),
+    [
+        ("field.zarr", None, []),
+        ("nowhere.zarr", None, []),
+        ("s3://data/nowhere.zarr", "s3://runs/nowhere", []),
+        ("/nowhere.zarr", None, ["source.store '/nowhere.zarr' is not on this machine"]),
+        ("file:///nowhere.zarr", None, ["source.store 'file:///nowhere.zarr' is not on this machine"]),
+        ("field.zarr", "/nowhere", ["--model '/nowhere' is not on this machine"]),
+    ],
+)
+def test_what_only_workers_may_have_is_named(
+    store: str, model: str | None, said: list[str], content: dict[str, Any]
+) -> None:
+    found = [*unseen(changed(content, source={"store": store}), model)]
+    assert len(found) == len(said)
+    assert all(line.startswith(start) for line, start in zip(found, said, strict=True))
+
+
+def test_what_is_here_is_checked(content: dict[str, Any]) -> None:
+    assert obstacles(check_config(content), None) == ()
+    with pytest.raises(SourceError, match="unknown variable 'x'"):
+        obstacles(changed(content, source={"variables": ["x"]}), None)
+    with pytest.raises(SourceError, match="no model at"):
+        obstacles(check_config(content), "nowhere")
+    # Credentials may be with the workers alone.
+    assert obstacles(changed(content, source={"store": "s3://nobody/nothing.zarr"}), None) == ()
+
+
+def test_what_is_in_the_way_is_told(content: dict[str, Any]) -> None:
+    Path("out").mkdir()
+    Path("out", "notes.txt").write_text("mine")
+    (said,) = obstacles(check_config(content), None)
+    assert "holds 'notes.txt', which is not from a run" in said
+
+
+def test_an_unfinished_run_of_another_config_is_told(content: dict[str, Any], job: str) -> None:
+    with pytest.raises(Crash):
+        run_fit(check_config(content), Notes(crash_after=1))
+    assert obstacles(check_config(content), None) == ()
+    (said,) = obstacles(changed(content, model={"k": 5}), None)
+    assert "an unfinished run has another config: model.k was 3 and is 5" in said
+
+
+def test_a_schedule_wants_an_output_that_may_be_replaced(content: dict[str, Any]) -> None:
+    (fitted,) = repeated(check_config(content), None)
+    assert "set output.overwrite to true" in fitted
+    assert "fit.init to 'model'" in fitted
+    (predicted,) = repeated(check_config(content), "runs/model")
+    assert "set output.overwrite to true" in predicted
+    assert "fit.init" not in predicted
+    assert [*repeated(changed(content, output={"overwrite": True}), None)] == []
+
+
+SCHEDULES = {
+    "a cron of four fields": (["--cron", "0 3 * *"], "cron is '0 3 * *'; it has to be five fields"),
+    "a cron of words": (["--cron", "every night"], "cron is 'every night'; it has to be five fields"),
+    "an hour that is none": (["--cron", "0 25 * * *"], "cron is '0 25 * * *'; it has to be five fields"),
+    "two schedules": (["--cron", "0 3 * * *", "--interval", "1h"], "cron and interval are both given"),
+    "no interval": (["--interval", "0"], "--interval is '0'; it has to be 1 or more seconds"),
+    "no time zone": (["--cron", "0 3 * * *", "--timezone", "Europe/Berln"], "did you mean 'Europe/Berlin'?"),
+    "no name": (["--name", ""], "the name of the deployment is ''"),
+    "a name of two": (["--name", "a/b"], "the name of the deployment is 'a/b'"),
+    "no collision": (["--collision", "wait"], 'Invalid value "wait" for --collision'),
+    "a pool and none": (["--serve"], "--pool and --serve are both given"),
+    "no variable": (["--set", "source.variables=[x]"], "unknown variable 'x'; allowed:"),
+    "no key": (["--set", "model.kk=3"], "unknown key 'model.kk'; did you mean 'k'?"),
+    "no store": (["--set", "source.store=nowhere.zarr"], "no store at"),
+    "no model": (["--model", "nowhere"], "no model at"),
+}
+
+
+@pytest.mark.parametrize(("given", "said"), SCHEDULES.values(), ids=SCHEDULES)
+def test_a_mistake_is_told_before_a_server_is_asked(
+    given: list[str], said: str, job: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with temporary_settings({PREFECT_API_URL: DEAD}):
+        assert run(["deploy", job, "--pool", "local", *given]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_a_pool_or_serving_is_needed(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["deploy", job]) == 2
+    assert "--pool and --serve are both missing; name a work pool with --pool" in capsys.readouterr().err
+
+
+ADDRESSES = {
+    "none": (None, 2, "no Prefect API is configured, and a schedule needs one that stays"),
+    "nobody there": (DEAD, 1, f"the Prefect API at {DEAD} does not answer ("),
+    "no protocol": ("127.0.0.1:9/api", 1, "the Prefect API at 127.0.0.1:9/api does not answer ("),
+}
+
+
+@pytest.mark.parametrize(("address", "code", "said"), ADDRESSES.values(), ids=ADDRESSES)
+@pytest.mark.parametrize("where", [["--pool", "local"], ["--serve"]], ids=["pool", "serve"])
+def test_a_server_that_is_not_there_is_told_in_one_line(
+    where: list[str], address: str | None, code: int, said: str, job: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with temporary_settings({PREFECT_API_URL: address}):
+        assert run(["deploy", job, *where]) == code
+    out, err = capsys.readouterr()
+    assert said in err
+    assert "PREFECT_API_URL" in err
+    assert err.count("\n") == 1
+    assert out == ""
+
+
+def test_a_password_in_the_address_is_not_shown(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with temporary_settings({PREFECT_API_URL: "http://me:hunter2@127.0.0.1:9/api"}):
+        assert run(["deploy", job, "--pool", "local"]) == 1
+    err = capsys.readouterr().err
+    assert "the Prefect API at http://127.0.0.1:9/api does not answer" in err
+    assert "hunter2" not in err
+
+
+def test_without_prefect_what_to_install_is_told(job: str) -> None:
+    command = "import sys; sys.modules['prefect'] = None; from flows.cli import main; main(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", command, "deploy", job, "--pool", "local"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "clustering: a deployment needs the package 'prefect'; pip install 'zarr-clustering[prefect]'\n"
+    )
+
+
+def test_what_was_deployed_is_laid_out() -> None:
+    made = {
+        "deployment": "fit/night", "pool": "local", "cron": "0 3 * * *", "interval": None, "timezone": "Europe/Berlin",
+        "collision": "cancel-new", "paused": True, "warnings": ["mind the gap"],
+    }  # fmt: skip
+    assert [*deployed_lines(made)] == [
+        "deployed   fit/night, to work pool local",
+        "schedule   0 3 * * *, Europe/Berlin, paused",
+        "overlap    a run that is due while another one is under way is cancelled",
+        "run now    prefect deployment run 'fit/night'",
+        "worker     prefect worker start --pool 'local'",
+        "warning    mind the gap",
+    ]
+    served = made | {"pool": None, "cron": None, "interval": 3600, "collision": "enqueue", "warnings": []}
+    assert [*deployed_lines(served)] == [
+        "deployed   fit/night, served by this process",
+        "schedule   every 3,600 s, Europe/Berlin, paused",
+        "overlap    a run that is due while another one is under way waits",
+        "run now    prefect deployment run 'fit/night'",
+    ]
+    assert [*deployed_lines(served | {"interval": None})][1] == "schedule   none"
