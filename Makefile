@@ -10,7 +10,7 @@ LOCK := --universal --python-version 3.11 --fork-strategy fewest --generate-hash
 # The demo keeps to its own folder: Prefect's database would go to the home folder otherwise.
 demo: export PREFECT_HOME := $(CURDIR)/demo/prefect
 
-.PHONY: demo fields test chaos-test compose-test test-lowest lint bench lock clean
+.PHONY: demo fields test browser-test screenshots chaos-test compose-test slurm-test test-lowest lint bench lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,8 @@ help:
 	@echo "make test    run the tests"
 	@echo "make chaos-test  kill a worker, and wait for the server to notice"
 	@echo "make compose-test  bring up the stack of docker-compose.yml and try it, with a Docker engine; as root"
+	@echo "make browser-test  look at Prefect's UI with Chromium, while a run goes on and when it is done"
+	@echo "make screenshots   do so, and renew the pictures of docs/dashboard.md"
 	@echo "make lint    formatting, lint rules, types"
 	@echo "make bench   benchmarks, into benchmarks/results"
 	@echo "make lock    remake the lock files"
@@ -53,6 +55,13 @@ test: $(READY)
 # What happens when a machine dies: the server notices after 90 s.
 chaos-test: $(READY)
 	$(BIN)/python -m pytest -m chaos $(ARGS)
+
+# Chromium comes from the system: apt-get install chromium.
+browser-test: $(READY)
+	$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
+
+screenshots: export SCREENSHOTS := docs
+screenshots: browser-test
 
 lint: $(READY)
 	$(BIN)/ruff format --check --quiet .

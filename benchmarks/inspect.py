@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,14 @@ class _Timed:
     def say(self, line: str) -> None: ...
 
     def warn(self, line: str) -> None: ...
+
+    def step(self, name: str, work: Any) -> Any:
+        return work()
+
+    def working(self, engine: Any) -> Any:
+        return nullcontext()
+
+    def event(self, name: str, payload: Any) -> None: ...
 
     def passed(self, record: Any, rule: Any, reads: float) -> None:
         self.passes.append(record.seconds)

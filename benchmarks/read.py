@@ -33,7 +33,8 @@ from clustering.data.pipeline import accelerated
 from clustering.data.rows import Rows
 from clustering.data.source import Source
 from clustering.data.stores import connect as connect_store
-from clustering.execution.engine import connect, default_workers
+from clustering.execution.clusters import default_workers
+from clustering.execution.engine import connect
 from clustering.execution.passes import rounds
 
 RESULTS = Path(__file__).parent / "results"

@@ -5,6 +5,7 @@ The names below are loaded when they are first used, so that ``import clustering
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from clustering.models.soft_kmeans import SoftKMeans
 
 __version__ = "0.1.0"
+
+# Whoever uses the library decides where its log goes.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     "ClusteringError": "clustering.errors",

@@ -19,10 +19,11 @@ from clustering.errors import ConfigError, nearest
 from clustering.execution.engine import connect
 from clustering.execution.passes import rounds
 from clustering.fitting import start as starting
+from clustering.fitting.clusters import Clusters
 from clustering.fitting.features import check_features
 from clustering.fitting.fields import fields
 from clustering.fitting.fitted import Fitted, Summary, fitted
-from clustering.fitting.labelling import LabelStatistics, Wanted, label, label_attributes, label_type, nowhere
+from clustering.fitting.labelling import LabelStatistics, Wanted, label, nowhere
 from clustering.fitting.loop import PassRecord, Rule, Stop, iterate
 from clustering.fitting.preprocessing import Preprocess
 from clustering.models.kinds import MODELS
@@ -35,25 +36,10 @@ MEMORY = 2048 * MIB
 """Default memory budget of a worker, in bytes."""
 
 _SOURCE = (
-    "group",
-    "variables",
-    "sample_dims",
-    "feature_dims",
-    "select",
-    "isel",
-    "bbox",
-    "mask",
-    "weights",
-    "labels",
-    "missing",
-    "missing_chunks",
-    "on_bad_chunk",
-    "max_bad_fraction",
-    "nodata",
-    "decode",
-    "storage_options",
-)
-_COMPUTE = ("cluster", "workers", "memory", "scratch", "block_bytes")
+    "group", "variables", "sample_dims", "feature_dims", "select", "isel", "bbox", "mask", "weights", "labels",
+    "missing", "missing_chunks", "on_bad_chunk", "max_bad_fraction", "nodata", "decode", "storage_options",
+)  # fmt: skip
+_COMPUTE = ("cluster", "workers", "memory", "scratch", "block_bytes", "wait_seconds")
 _RULE = ("tolerance", "max_iterations", "max_seconds")
 _OPTIONS = ("seed", "restarts", "finalists", "sample_rows", "init", "fraction")
 _PREPROCESS = ("standardize", "unit_norm", "pca", "pca_per_variable", "whiten", "feature_weights")
@@ -76,6 +62,11 @@ class Fit:
     def params(self) -> Any:
         """Its params as the loop left them."""
         return self.fitted.params
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """What labels call the clusters ``(k,)``, in the order of the centers: 0 … k − 1, or as earlier runs did."""
+        return self.fitted.ids
 
     @property
     def centers(self) -> Any:
@@ -223,7 +214,7 @@ class Fit:
         Returns
         -------
         tuple of ndarray, or xarray.Dataset
-            Rows ``(n, d)`` in the data's own units, and the components ``(n,)`` that they were drawn from; of a
+            Rows ``(n, d)`` in the data's own units, and the ids ``(n,)`` of the components they were drawn from; of a
             labelled fit, the variables ``rows (sample, feature)`` and ``labels (sample)``.
 
         Raises
@@ -235,13 +226,14 @@ class Fit:
         ((rows, components),) = generative(self.model, self.params).draw(n, seed, n)
         if self.fitted.preparation is not None:
             rows = self.fitted.preparation.back(rows)
-        labels = components.astype(label_type(self.model.k))
+        clusters = Clusters(self.ids)
+        labels = self.ids[components].astype(clusters.dtype)
         if not self.labelled:
             return rows, labels
         coordinates = feature_coordinates(self.fitted, ("sample", "rows", "labels"))
         names = [str(feature) for feature in self.fitted.features]
         return xr.Dataset(
-            {"rows": (("sample", "feature"), rows), "labels": ("sample", labels, label_attributes(self.model.k))},
+            {"rows": (("sample", "feature"), rows), "labels": ("sample", labels, clusters.attributes)},
             {"feature": names, **coordinates},
         )
 
@@ -261,13 +253,14 @@ class Fit:
         memory = options.get("memory", MEMORY)
         within = room(source, memory, self.fitted.preparation is not None)
         plan = source.plan(block_bytes=options.get("block_bytes"), memory=within)
-        results = in_memory(source, self.model.k, wanted, self.model)
+        clusters = Clusters(self.ids)
+        results = in_memory(source, clusters, wanted, self.model)
         # Results are gathered in this process, so its threads make them.
         with (
             connect("threads", options.get("workers")) as engine,
             rounds(source, plan, engine, memory=memory, keep=False, preparation=self.fitted.preparation) as inside,
         ):
-            passed = label(inside, self.model, self.params, partial(_put, results), wanted)
+            passed = label(inside, self.model, self.params, partial(_put, results), wanted, clusters=clusters)
         found = {name: array if source.labelled else array.values for name, array in results.items()}
         return found, passed.statistics[0]
 
@@ -309,8 +302,9 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
         ``feature_weights`` (a variable along feature dimensions, ``cos(lat)``, ``sqrt(cos(lat))``, or an array
         ``(d,)``). They are fitted in the first pass, stored in the model, and applied to whatever it labels; the
         objective and distances are those of prepared rows, and centers come back in the data's units.
-        Compute options: ``cluster`` (``"threads"``, ``"synchronous"``, ``"local"``, ``{"address": …}`` or a
-        `distributed.Client`), ``workers``, ``memory`` (bytes per worker), ``scratch`` (folder), ``block_bytes``.
+        Compute options: ``cluster`` (``"threads"``, ``"synchronous"``, ``"local"``, a mapping such as
+        ``{"address": …}`` or ``{"slurm": {…}}``, or a `distributed.Client`), ``workers``, ``wait_seconds``,
+        ``memory`` (bytes per worker), ``scratch`` (folder), ``block_bytes``.
 
     Returns
     -------
@@ -338,8 +332,9 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
     memory = options.get("memory", MEMORY)
     within = room(source, memory, bool(how.preprocess.asked))
     plan = source.plan(block_bytes=options.get("block_bytes"), memory=within)
+    cluster, wait_seconds = options.get("cluster", "threads"), options.get("wait_seconds")
     with (
-        connect(options.get("cluster", "threads"), options.get("workers"), memory) as engine,
+        connect(cluster, options.get("workers"), memory, wait_seconds) as engine,
         rounds(source, plan, engine, memory=memory, scratch=options.get("scratch"), fraction=how.drawn) as inside,
     ):
         begun = starting.begin(inside, model, how, memory)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,12 @@ from cyclopts import App, CycloptsError
 
 from clustering import __version__
 from clustering.errors import ClusteringError, ConfigError, MissingDependencyError, SourceError
+from flows import models
 from flows.arguments import AsJson, Collision, Orchestrated, Overrides
 
 if TYPE_CHECKING:
     from clustering.data.ingest import Ingested
+    from flows.config import JobConfig
 
 app = App(
     name="clustering",
@@ -25,6 +28,7 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
+app.command(models.app)
 
 
 @app.command
@@ -151,17 +155,18 @@ def fit(config: str, *, set_: Overrides = None, prefect: Orchestrated = None, js
     from flows.loading import load_config
 
     job = load_config(config, set_ or ())
-    if _orchestrated(prefect):
-        from flows.fit import fit as flow
+    with _its_part_in(job):
+        if _orchestrated(prefect):
+            from flows.fit import fit as flow
 
-        record = flow(job)
-    else:
-        from flows.job import run_fit
-        from flows.terminal import terminal_watch
+            record = flow(job)
+        else:
+            from flows.job import run_fit
+            from flows.terminal import terminal_watch
 
-        with terminal_watch(sys.stderr) as watch:
-            record = run_fit(job, watch)
-    _finish(record, json_)
+            with terminal_watch(sys.stderr) as watch:
+                record = run_fit(job, watch, watch.step)
+        _finish(record, json_)
 
 
 @app.command
@@ -182,17 +187,18 @@ def predict(
     from flows.loading import load_config
 
     job = load_config(config, set_ or ())
-    if _orchestrated(prefect):
-        from flows.predict import predict as flow
+    with _its_part_in(job):
+        if _orchestrated(prefect):
+            from flows.predict import predict as flow
 
-        record = flow(model, job)
-    else:
-        from flows.job import run_predict
-        from flows.terminal import terminal_watch
+            record = flow(model, job)
+        else:
+            from flows.job import run_predict
+            from flows.terminal import terminal_watch
 
-        with terminal_watch(sys.stderr) as watch:
-            record = run_predict(model, job, watch)
-    _finish(record, json_)
+            with terminal_watch(sys.stderr) as watch:
+                record = run_predict(model, job, watch, watch.step)
+        _finish(record, json_)
 
 
 @app.command
@@ -286,6 +292,13 @@ def deploy(
         paused=paused,
         tell=tell,
     )
+
+
+def _its_part_in(job: JobConfig) -> AbstractContextManager[None]:
+    """Of an allocation that srun starts this command in several times, only one process does the job."""
+    from clustering.execution.slurm_runner import in_allocation
+
+    return in_allocation(job.cluster, job.memory_bytes)
 
 
 def _orchestrated(chosen: bool | None) -> bool:

@@ -4,58 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ByteSize,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from clustering.data.addresses import absolute, check_url
 from clustering.data.policies import MAX_BAD_FRACTION, Decoder, Missing, MissingChunks, OnBadChunk
 from clustering.errors import ConfigError
 from clustering.models.names import Covariance, Divergence
+from flows.clusters import ClusterConfig
 from flows.credentials import BLOCK, refusal
+from flows.values import Number, Size, Whole, in_bytes
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
-
-
-def _size(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise ValueError("a size such as 2GiB or 500MB is needed")
-    try:
-        size = TypeAdapter(ByteSize).validate_python(value)
-    except ValidationError:
-        size = ByteSize(0)
-    if size < 1:
-        raise ValueError("a size such as 2GiB or 500MB is needed")
-    return str(value)
-
-
-Size = Annotated[str, BeforeValidator(_size)]
-"""Bytes, such as ``2GiB`` or ``500MB``."""
-
-
-def in_bytes(size: str) -> int:
-    """Read a size in bytes."""
-    return int(TypeAdapter(ByteSize).validate_python(size))
-
-
-def _no_truth(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("a number is needed")
-    return value
-
-
-Whole = Annotated[int, BeforeValidator(_no_truth)]
-"""A whole number; YAML reads yes and no as truth values, which are none."""
-Number = Annotated[float, BeforeValidator(_no_truth)]
 
 
 Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
@@ -208,8 +169,12 @@ class FitConfig(_Section):
     """Best starts carried to the full data; each block is read once whatever their number."""
     sample_rows: Whole = Field(200_000, ge=1)
     """Rows of the sample drawn in the first read."""
-    init: Literal["kmeans++", "random", "labels"] = "kmeans++"
-    """How starts are chosen; labels: from the rows whose clusters source.labels tells."""
+    init: Literal["kmeans++", "random", "labels", "model"] = "kmeans++"
+    """How starts are chosen; labels: from the rows whose clusters source.labels tells; model: from the current model of
+    the output, and from kmeans++ where there is none yet."""
+    refresh: Literal["full", "new-only", "none"] = "full"
+    """With init: model, what follows from data that are new: an update, and passes over all rows until nothing changes
+    (full); the update alone, so that nothing else is read for the fit (new-only); or no update, labels only (none)."""
     max_iterations: Whole = Field(300, ge=0)
     """Passes over the full data at most."""
     tolerance: Number | None = Field(None, ge=0)
@@ -219,6 +184,9 @@ class FitConfig(_Section):
     """Stop after this wall time, in seconds, with a valid model."""
     fraction: Number = Field(1.0, gt=0, le=1)
     """Share of the rows, drawn at random, that the fit goes over; labels and the objective are of all rows."""
+    held_out: Number | None = Field(None, ge=0, le=0.5)
+    """Share of the blocks that the fit never sees, on which a new version is scored against the current one. Default:
+    0.1 with output.publish: gate, 0 otherwise."""
 
     @model_validator(mode="after")
     def _finalists_are_restarts(self) -> Self:
@@ -227,26 +195,38 @@ class FitConfig(_Section):
         return self
 
 
-class AddressConfig(_Section):
-    """A running Dask scheduler."""
-
-    address: str
-    """Such as tcp://scheduler:8786."""
-
-
 class ComputeConfig(_Section):
     """Where the passes run. None of it changes the result but `memory` and `block`, which cut the blocks."""
 
-    cluster: Literal["threads", "synchronous", "local"] | AddressConfig = "threads"
-    """Threads of this process, worker processes on this machine (local), or {address: tcp://host:port}."""
+    cluster: ClusterConfig = "threads"
+    """Threads of this process, worker processes on this machine (local), or a mapping that names another cluster:
+    address, slurm, kubernetes, gateway or class."""
     workers: Whole | None = Field(None, ge=1)
-    """Threads or worker processes; of an address, workers to wait for. Default: the number of processors."""
+    """Threads or worker processes; of an address, workers to wait for. Default: the number of processors; on other
+    machines the least."""
+    wait_seconds: Number | None = Field(None, gt=0)
+    """How long to wait for workers, at the start and when all are gone. Default: 30 for an address and on this machine,
+    1800 for workers that others start."""
     memory: Size = "2GiB"
     """Memory budget of each worker; half of it keeps decoded rows between passes."""
     scratch: str | None = None
     """Folder on a local disk for decoded rows beyond the memory budget."""
     block: Literal["auto"] | Size = "auto"
     """Wanted size of a decoded block."""
+
+
+class GateConfig(_Section):
+    """How far a new version may be from the current one and still become it by itself, with output.publish: gate."""
+
+    objective: Number | None = Field(0.01, ge=0)
+    """By which share of itself the objective on held-out rows may be worse than the current version's on the same rows;
+    0.01 is one percent; null: not checked."""
+    sizes: Number | None = Field(0.1, ge=0, le=1)
+    """By how much a cluster's share of the total weight may change; 0.1 is from 20 % to 30 %; null: not checked."""
+    churn: Number | None = Field(0.2, ge=0, le=1)
+    """Which share of the total weight may change its cluster; null: not checked."""
+    clusters: Whole | None = Field(None, ge=0)
+    """How many clusters may be new or lost; null: not checked."""
 
 
 class OutputConfig(_Section):
@@ -274,10 +254,20 @@ class OutputConfig(_Section):
     """Write how clear each label is: how much farther the next center is, or how much smaller its responsibility."""
     distances: bool = False
     """Write the distance of each row from every center."""
+    changed: bool = True
+    """Write beside the labels whether each is another than in the version before, where there is one."""
     report: bool = True
     """Write report.html."""
     overwrite: bool = False
-    """Replace a finished output. An unfinished run of the same config is always continued."""
+    """Run where a finished version is, and make another. An unfinished run of the same config is always continued."""
+    publish: Literal["always", "gate", "manual"] = "always"
+    """When a new version becomes the current one: as soon as it is finished (always), if it is within the limits of
+    gate, or when a person says so (manual), by clustering models promote. The first one always does."""
+    gate: GateConfig = Field(default_factory=lambda: GateConfig())
+    """Limits of publish: gate."""
+    keep: Whole | None = Field(5, ge=1)
+    """Latest versions that stay when a run is finished; the current one and the one before it stay in any case.
+    null: all."""
 
     @model_validator(mode="after")
     def _no_secrets_in_a_config(self) -> Self:
@@ -318,9 +308,16 @@ class JobConfig(_Section):
             "source": {**source, "store": absolute(self.source.store)},
             "preprocess": self.preprocess.model_dump(mode="json"),
             "model": self.model.model_dump(mode="json"),
-            "fit": self.fit.model_dump(mode="json"),
+            "fit": {**self.fit.model_dump(mode="json"), "held_out": self.held_out},
             "compute": {"memory": in_bytes(self.compute.memory), "block": self.block_bytes},
         }
+
+    @property
+    def held_out(self) -> float:
+        """Share of the blocks that the fit never sees."""
+        if self.fit.held_out is not None:
+            return self.fit.held_out
+        return 0.1 if self.output.publish == "gate" else 0.0
 
     @property
     def memory_bytes(self) -> int:
@@ -336,4 +333,4 @@ class JobConfig(_Section):
     def cluster(self) -> Any:
         """The cluster as `clustering.execution.engine.connect` takes it."""
         chosen = self.compute.cluster
-        return chosen if isinstance(chosen, str) else {"address": chosen.address}
+        return chosen if isinstance(chosen, str) else chosen.model_dump(exclude_defaults=True)

@@ -6,9 +6,10 @@ from typing import Any
 
 from prefect import flow
 
+from clustering.data.addresses import shown
 from flows.config import JobConfig
 from flows.job import run_fit
-from flows.prefect_watch import PrefectWatch, as_task, say_mistakes_plainly
+from flows.prefect_watch import PrefectWatch, say_mistakes_plainly
 
 
 @flow(name="fit", description="Cluster a Zarr source and write the model, labels and a report.")
@@ -26,4 +27,5 @@ def fit(config: JobConfig) -> dict[str, Any]:
         The content of ``run.json``.
     """
     say_mistakes_plainly()
-    return run_fit(config, PrefectWatch(), as_task)
+    watch = PrefectWatch(shown(config.output.store))
+    return run_fit(config, watch, watch.step)

@@ -9,10 +9,11 @@ from typing import Any
 
 from clustering.data.inspection import inspect_source
 from clustering.data.preparation import room
-from clustering.execution.engine import default_workers
+from clustering.execution.clusters import default_workers
 from clustering.fitting.advice import advise
 from clustering.fitting.forecast import Workers, forecast, resident
 from clustering.fitting.probe import probe
+from flows.clusters import KubernetesCluster, SlurmCluster
 from flows.config import JobConfig
 from flows.opened import described, faults
 from flows.tables import size
@@ -39,10 +40,7 @@ def inspect_job(config: JobConfig) -> dict[str, Any]:
     within = room(source, memory, bool(job.options.preprocess.asked))
     label_plan = source.plan(block_bytes=config.block_bytes, memory=within, whole_chunks=False)
     found = inspect_source(source, job.plan, label_plan)
-    chosen = compute.workers or default_workers()
-    workers = {"threads": Workers(1, chosen), "synchronous": Workers(1, 1)}.get(
-        str(compute.cluster), Workers(chosen, 1)
-    )
+    workers = workers_of(compute.cluster, compute.workers)
     hands = min(workers.processes * workers.threads, default_workers())
     seen = probe(source, job.plan, job.model, job.options, job.wanted, threads=hands)
     expected = forecast(
@@ -59,6 +57,28 @@ def inspect_job(config: JobConfig) -> dict[str, Any]:
         "faults": faults(job),
         "advice": advice,
     }
+
+
+def workers_of(cluster: Any, workers: int | None) -> Workers:
+    """Tell how many processes a cluster will have, of how many threads.
+
+    What is decided elsewhere is taken to be 1: the threads of workers that somebody else starts, and their number where
+    the config does not say how many to wait for.
+    """
+    match cluster:
+        case "synchronous":
+            return Workers(1, 1)
+        case "threads":
+            return Workers(1, workers or default_workers())
+        case "local":
+            return Workers(workers or default_workers(), 1)
+        case SlurmCluster(slurm=jobs) if not jobs.runner:
+            number = -(-(workers or 1) // jobs.processes)
+            return Workers(number * jobs.processes, max(1, jobs.cores // jobs.processes))
+        case KubernetesCluster(kubernetes=pods):
+            return Workers(workers or 1, pods.threads)
+        case _:
+            return Workers(workers or 1, 1)
 
 
 def inspection_lines(found: Mapping[str, Any]) -> Iterator[str]:

@@ -10,21 +10,26 @@ from functools import partial
 from typing import Any, TypeVar
 
 from clustering.data.preparation import room
-from clustering.errors import DataError
+from clustering.errors import CheckpointError, DataError
 from clustering.execution.engine import connect
 from clustering.execution.passes import Rounds, rounds
 from clustering.fitting import start as starting
+from clustering.fitting.clusters import Clusters
 from clustering.fitting.fitted import Fitted, Summary, fitted
 from clustering.fitting.labelling import LabelStatistics, label, nowhere
 from clustering.fitting.loop import Stop, iterate
+from clustering.fitting.matching import identified
+from clustering.fitting.scoring import Scores, Scoring
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import Checkpoint
 from clustering.storage.label_pass import RESUMABLE, write_labels
 from clustering.storage.model import load_model, save_model
+from clustering.storage.names import called
 from clustering.storage.output import new_run
 from clustering.storage.places import Place
 from flows.config import JobConfig
-from flows.opened import Job, open_job, refuse_finished
+from flows.following import go_on, keeps_statistics
+from flows.opened import Job, open_job, refuse_finished, unfinished_run
 from flows.publishing import Labelled, provenance, publish
 from flows.watch import Watch
 
@@ -47,7 +52,7 @@ def run_fit(config: JobConfig, watch: Watch, step: Step[Any] = call) -> dict[str
         The content of ``run.json``.
     """
     job: Job = step("open", partial(open_job, config, watch))
-    with job.output.locked(lambda: job.unfinished), _working(job) as work:
+    with job.output.locked(lambda: job.unfinished), _working(job, watch) as work:
         refuse_finished(job)
         begun: Checkpoint = step("sample", partial(begin, job, work, watch))
         ended: Checkpoint = step("fit", partial(fit, job, work, begun, watch))
@@ -66,7 +71,7 @@ def run_predict(model: str, config: JobConfig, watch: Watch, step: Step[Any] = c
     """
     known, _ = load_model(model)
     job: Job = step("open", partial(open_job, config, watch, known))
-    with job.output.locked(lambda: job.unfinished), _working(job) as work:
+    with job.output.locked(lambda: job.begun), _working(job, watch) as work:
         refuse_finished(job)
         labelled: Labelled = step("label", partial(label_with, job, work, known, watch))
         record: dict[str, Any] = step("report", partial(publish, job, work.engine, labelled, watch))
@@ -74,10 +79,11 @@ def run_predict(model: str, config: JobConfig, watch: Watch, step: Step[Any] = c
 
 
 @contextmanager
-def _working(job: Job) -> Iterator[Rounds]:
+def _working(job: Job, watch: Watch) -> Iterator[Rounds]:
     compute = job.config.compute
     with (
-        connect(job.config.cluster, compute.workers, job.config.memory_bytes) as engine,
+        connect(job.config.cluster, compute.workers, job.config.memory_bytes, compute.wait_seconds) as engine,
+        watch.working(engine),
         rounds(
             job.source,
             job.plan,
@@ -89,15 +95,34 @@ def _working(job: Job) -> Iterator[Rounds]:
             preparation=None if job.known is None else job.known.preparation,
         ) as inside,
     ):
-        yield inside
+        yield replace(inside, held_out=job.held_out)
 
 
 def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
-    """Find where to go on, or make pass 0 and choose starts."""
-    found = checkpoints.latest(job.output.checkpoints, job.model, job.identity, job.output.finished)
+    """Find where to go on, or begin."""
+    found = _resumed(job, watch)
     if found is not None:
         watch.say(f"continuing unfinished run {found.run} after pass {found.state.iteration}")
         return found
+    begun = from_nothing(job, work, watch) if job.before is None or not job.follows else go_on(job, work, watch)
+    checkpoints.clear(job.output.checkpoints)
+    checkpoints.save(job.output.checkpoints, begun, job.identity)
+    return begun
+
+
+def _resumed(job: Job, watch: Watch) -> Checkpoint | None:
+    try:
+        return unfinished_run(job)
+    except CheckpointError as error:
+        if not job.follows:
+            raise
+        # Nobody looks after a run every night; and what it would have gone on from is no longer what there is.
+        watch.warn(f"{str(error).partition(';')[0]}: it is given up, and this run begins anew")
+        return None
+
+
+def from_nothing(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
+    """Make pass 0 and choose starts."""
     began = time.perf_counter()
     config = job.config.fit
     started = starting.begin(work, job.model, job.options, job.config.memory_bytes)
@@ -115,13 +140,10 @@ def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
         watch.say(remark)
     for warning in started.warnings:
         watch.warn(warning)
-    begun = Checkpoint(
+    return Checkpoint(
         new_run(), started.state, Summary.of(survey), reading, {"sample": seconds}, started.remarks, started.warnings,
         started.preparation,
     )  # fmt: skip
-    checkpoints.clear(job.output.checkpoints)
-    checkpoints.save(job.output.checkpoints, begun, job.identity)
-    return begun
 
 
 def fit(job: Job, work: Rounds, begun: Checkpoint, watch: Watch) -> Checkpoint:
@@ -148,6 +170,7 @@ def _told(model: Any, objective: float, weight: float) -> str:
 _REASONS = {
     Stop.CONVERGED: "converged (nothing changes any more)",
     Stop.TOLERANCE: "converged (within the tolerance)",
+    Stop.REFRESH: "stopped as fit.refresh asks",
     Stop.MAX_ITERATIONS: "stopped by max_iterations",
     Stop.MAX_SECONDS: "stopped by max_seconds",
 }
@@ -162,12 +185,22 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
         ended.warnings,
         ended.reading.bad, ended.preparation, job.source.about,
     )  # fmt: skip
+    before = job.before
+    result = result if before is None else identified(result, before.fitted)
+    for remark in result.remarks[len(ended.remarks) :]:
+        watch.say(remark)
     folder = job.output.stage(ended.run, RESUMABLE if job.wanted.anything else ())
-    drawn = job.options.drawn is not None
-    if job.wanted.anything or drawn or result.stop is not Stop.CONVERGED or job.model.kind != "kmeans":
+    part, sums, scores = job.options.drawn is not None or job.held_out is not None, None, None
+    asked = job.wanted.anything or part or job.follows
+    if asked or result.stop is not Stop.CONVERGED or job.model.kind != "kmeans":
         # At a fixed point of k-means the last pass has told all there is to know already, if it was over all rows.
-        sums, result = _labels(job, work, result, folder, watch)
-        result = result.extended(sums) if drawn else result
+        sums, scores, result = _labels(job, work, result, folder, watch)
+        if scores is not None:
+            result = result.over(sums, job.plan.cells, held_out=scores.rows)
+        elif part:
+            result = result.extended(sums)
+        elif job.follows:
+            result = result.over(sums, job.plan.cells)
     save_model(result, folder / "model.zarr", provenance(job, ended.run))
     seconds = {**ended.seconds, "label": time.perf_counter() - began}
     return Labelled(
@@ -178,40 +211,58 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
         job.config.output.labels,
         result.summary.count,
         result.summary.cells - result.summary.count,
+        None if before is None else before.compare(result, sums, scores),
     )
 
 
 def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
     """Label every row with a model that was fitted before."""
     began = time.perf_counter()
-    run = new_run()
-    folder = job.output.stage(run)
+    run = job.begun or new_run()
+    folder = job.output.stage(run, RESUMABLE)
     fresh = replace(model, reads=0.0, bytes_read=0, notes=())
-    sums, result = _labels(job, work, fresh, folder, watch)
-    rows = int(sums.rows.sum())
-    about = replace(result.summary, cells=job.plan.cells, count=rows, weight=float(sums.weight.sum()))
-    result = replace(result, summary=about)
+    sums, _, result = _labels(job, work, fresh, folder, watch)
+    result = result.over(sums, job.plan.cells)
     save_model(result, folder / "model.zarr", provenance(job, run))
-    return Labelled(run, result, folder, {"label": time.perf_counter() - began}, True, rows, job.plan.cells - rows)
+    rows, seconds = result.summary.count, {"label": time.perf_counter() - began}
+    compared = None if job.before is None else job.before.compare(result, sums, None)
+    return Labelled(run, result, folder, seconds, True, rows, job.plan.cells - rows, compared)
 
 
-def _labels(job: Job, work: Rounds, known: Fitted, folder: Place, watch: Watch) -> tuple[LabelStatistics, Fitted]:
+def _labels(
+    job: Job, work: Rounds, known: Fitted, folder: Place, watch: Watch
+) -> tuple[LabelStatistics, Scores | None, Fitted]:
     memory, preparation = job.config.memory_bytes, known.preparation
     within = room(job.source, memory, preparation is not None)
-    plan = job.source.plan(block_bytes=job.config.block_bytes, memory=within, whole_chunks=False)
+    plan = job.plan
+    if job.identities is None:
+        plan = job.source.plan(block_bytes=job.config.block_bytes, memory=within, whole_chunks=False)
     # Where the selection starts inside a chunk, blocks that match the chunks of the labels are others than the fit's;
     # and a fit over a part of the rows kept no others.
     others = partial(rounds, job.source, plan, work.engine, memory=memory, keep=False, preparation=preparation)
     same = plan == job.plan and work.fraction is None
-    with nullcontext(replace(work, preparation=preparation)) if same else others() as inside:
+    before = job.before
+    earlier = None if before is None else before.labels
+    # Whether labels changed is told where there were any.
+    told = job.config.output.labels and job.config.output.changed and earlier is not None
+    wanted = replace(job.wanted, changed=told)
+    scoring = None
+    if job.held_out is not None:
+        scoring = Scoring.of(job.held_out, known, None if before is None else before.fitted)
+    with nullcontext(replace(work, preparation=preparation, held_out=None)) if same else others() as inside:
         if job.wanted.anything:
             about = provenance(job, folder.name)
             passed = write_labels(
-                inside, known.model, known.params, folder, about, job.wanted,
+                inside, known, folder, about, wanted,
                 lambda finished: watch.say(f"{finished:,} of {len(plan):,} blocks are labelled already"),
+                called(job.output.path, known.ids), earlier, identities=job.identities,
+                statistics=keeps_statistics(job, known.params),
+                held_out=job.held_out, scoring=scoring, kept=None if before is None else before.kept,
             )  # fmt: skip
         else:
-            passed = label(inside, known.model, known.params, nowhere, job.wanted)
+            clusters = Clusters(known.ids)
+            beside = () if scoring is None else (scoring,)
+            passed = label(inside, known.model, known.params, nowhere, None, None, clusters, earlier, beside)
     sums: LabelStatistics = passed.statistics[0]
     if not sums.rows.any():
         raise DataError(
@@ -223,4 +274,4 @@ def _labels(job: Job, work: Rounds, known: Fitted, folder: Place, watch: Watch) 
     watch.say(
         f"labelled {int(sums.rows.sum()):,} rows in {passed.seconds:.1f} s{_told(known.model, sums.objective, weight)}"
     )
-    return sums, result
+    return sums, None if scoring is None else passed.statistics[1], result

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from clustering.data.policies import DECODERS
 from clustering.errors import ConfigError, nearest
+from flows.clusters import KINDS
 from flows.config import JobConfig
 
 
@@ -74,7 +75,10 @@ def _override(content: dict[str, Any], override: str) -> None:
 
 
 _ALLOWED = {
-    "compute.cluster": "allowed: threads, synchronous, local, {address: tcp://host:port}",
+    "compute.cluster": (
+        "allowed: threads, synchronous, local, {address: tcp://host:port}, {scheduler_file: path}, {slurm: {…}}, "
+        "{kubernetes: {image: …}}, {gateway: {address: …}}, {class: package.Class, options: {…}}"
+    ),
     "model.beta": "allowed: auto, or a number greater than 0",
     "source.bbox": "allowed: four numbers, [west, south, east, north]",
     "preprocess.standardize": "allowed: false, per_feature, per_variable",
@@ -98,21 +102,26 @@ def _sentence(error: ValidationError, content: Any) -> str:
     key = ".".join(place)
     match first["type"]:
         case "extra_forbidden":
-            return f"unknown key {key!r}; {nearest(place[-1], _fields_at(place[:-1]))}"
+            return f"unknown key {key!r}; {nearest(place[-1], _fields_at(place[:-1], content))}"
         case "missing":
             return f"key {key!r} is missing; add it to the config"
+        case "union_tag_not_found" if isinstance(first["input"], dict) and first["input"]:
+            name = str(next(iter(first["input"])))
+            return f"unknown key {f'{key}.{name}'!r}; {nearest(name, KINDS)}"
         case _:
             expected = first.get("ctx", {}).get("expected")
             remedy = f"allowed: {expected}" if expected else first["msg"].removeprefix("Value error, ")
             remedy = _NEEDED.get(first["type"], remedy[0].lower() + remedy[1:])
             if first["type"] == "model_type":
-                remedy = f"it is a section; allowed keys: {', '.join(_fields_at(place))}"
-            remedy = _ALLOWED.get(key, remedy)
+                remedy = f"it is a section; allowed keys: {', '.join(_fields_at(place, content))}"
             # A rule over several keys names them itself.
             if remedy.startswith(f"{key}."):
                 return remedy
+            remedy = _ALLOWED.get(key, remedy)
             # What stands there may be a secret.
-            kept = {"storage_options", "credentials"} & set(place)
+            kept = {"storage_options", "credentials", "options", "env", "pod"} & set(
+                place
+            ) or "holds a secret" in remedy
             hidden = kept or (place[0] in ("source", "output") and isinstance(first["input"], dict))
             value = "not what is needed" if hidden else repr(first["input"])
             return f"{key} is {value}; {remedy}"
@@ -135,16 +144,24 @@ def _place(loc: tuple[int | str, ...], content: Any, absent: bool) -> list[str]:
     return place
 
 
-def _fields_at(place: list[str]) -> list[str]:
+def _fields_at(place: list[str], content: Any) -> list[str]:
+    """Name the keys of a section; of several that may stand there, of the one whose keys are there."""
     model: type[BaseModel] = JobConfig
     for part in place:
-        field = model.model_fields.get(part)
-        if field is None:
+        content = content.get(part) if isinstance(content, dict) else None
+        field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
+        sections = [] if field is None else _sections_in(field.annotation)
+        if not sections:
             break
-        inner = field.annotation
-        candidates = [inner, *getattr(inner, "__args__", ())]
-        found = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-        if found is None:
-            break
-        model = found
-    return list(model.model_fields)
+        model = max(sections, key=lambda section: len(set(_names(section)) & set(content or ())))
+    return _names(model)
+
+
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for inner in get_args(annotation) for section in _sections_in(inner)]
+
+
+def _names(section: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in section.model_fields.items()]

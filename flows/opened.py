@@ -8,21 +8,27 @@ from typing import Any
 
 from clustering.data.addresses import shown
 from clustering.data.codecs import unchecked
-from clustering.data.plan import Plan
+from clustering.data.identity import Identities
+from clustering.data.plan import Plan, plan_like
 from clustering.data.preparation import room
 from clustering.data.source import Source
 from clustering.errors import ClusteringError, ConfigError, OutputError
+from clustering.execution.held_out import HeldOut
+from clustering.execution.passes import MEMORY_SHARE
 from clustering.fitting import start as starting
+from clustering.fitting.clusters import numbered
 from clustering.fitting.features import check_features
 from clustering.fitting.fitted import Fitted
 from clustering.fitting.labelling import Wanted
 from clustering.fitting.loop import Rule
 from clustering.fitting.preprocessing import Preprocess, fingerprint
-from clustering.storage import checkpoints
+from clustering.storage import checkpoints, versions
 from clustering.storage.bucket_output import BucketOutput, open_output
-from clustering.storage.checkpoints import Identity
+from clustering.storage.checkpoints import Checkpoint, Identity
 from clustering.storage.labels import check_names
+from clustering.storage.ledger import FOLDER, Ledger
 from clustering.storage.output import Output
+from flows.before import Before
 from flows.config import JobConfig
 from flows.credentials import open_configured
 from flows.watch import Watch
@@ -46,11 +52,33 @@ class Job:
     """What is told of each row."""
     remarks: tuple[str, ...] = ()
     """What a user should know of the config and the source."""
+    identities: Identities | None = None
+    """Of the blocks, where the ledger of the label pass is to be gone on from."""
+    before: Before | None = None
+    """The version that is current; None in a new output."""
+
+    @property
+    def begun(self) -> str | None:
+        """Name of the run of this kind that was begun here and may go on: one with checkpoints, or a prediction."""
+        if self.known is None or self.unfinished is not None:
+            return self.unfinished
+        return next(iter(versions.staged(self.output)), None)
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """Blocks that the fit never sees."""
+        share = self.config.held_out if self.known is None else 0.0
+        return HeldOut(self.plan, round(1 / share)) if share else None
+
+    @property
+    def follows(self) -> bool:
+        """Whether it adds to the versions that are there by what is new: a fit from the current model, a prediction."""
+        return self.known is not None or self.config.fit.init == "model"
 
     @property
     def unfinished(self) -> str | None:
         """Name of the run that may go on in this output."""
-        return checkpoints.unfinished(self.output.checkpoints, self.output.finished)
+        return versions.unfinished(self.output)
 
 
 def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Job:
@@ -91,18 +119,45 @@ def described(config: JobConfig, model: Fitted | None = None) -> Job:
     rule = Rule(tolerance, config.fit.max_iterations, config.fit.max_seconds)
     keys = ("seed", "restarts", "finalists", "sample_rows", "init", "fraction")
     wish = Preprocess(**config.preprocess.model_dump())
-    options = starting.Options(**{key: getattr(config.fit, key) for key in keys}, rule=rule, preprocess=wish)
+    asked = {key: getattr(config.fit, key) for key in keys}
+    # Where there is no model to go on from yet.
+    asked["init"] = "kmeans++" if asked["init"] == "model" else asked["init"]
+    options = starting.Options(**asked, rule=rule, preprocess=wish)
     if model is None:
         starting.check_combination(source, fitted_model, options)
-    wanted = Wanted(**config.output.model_dump(exclude={"store", "storage_options", "report", "overwrite"}))
+    others = {"store", "storage_options", "report", "overwrite", "changed", "publish", "gate", "keep"}
+    wanted = Wanted(**config.output.model_dump(exclude=others))
     wanted.check(fitted_model)
-    check_names(source, fitted_model.k, wanted)
-    identity = Identity(config.identity, fingerprint(wish, source) if model is None else source.fingerprint())
-    within = room(source, config.memory_bytes, bool(wish.asked) if model is None else model.preparation is not None)
-    plan = source.plan(block_bytes=config.block_bytes, memory=within)
-    remarks = (*wanted.remarks(fitted_model.k), *_integrity(source))
+    check_names(source, numbered(fitted_model.k), wanted)
     output = open_output(config.output.store, config.output.storage_options)
-    return Job(config, source, plan, output, identity, options, fitted_model, model, wanted, remarks)
+    run, follows = output.finished, config.fit.init == "model" or model is not None
+    content = config.identity
+    if run is not None and model is None and follows:
+        _check_current(config, Before(run, output.published, source).fitted, source, fitted_model)
+        content = {**content, "follows": run}
+    identity = Identity(content, fingerprint(wish, source) if model is None else source.fingerprint())
+    within = room(source, config.memory_bytes, bool(wish.asked) if model is None else model.preparation is not None)
+    # What a ledger knows and what is scored are blocks of the label pass, so that such a fit has no others.
+    plan = source.plan(block_bytes=config.block_bytes, memory=within, whole_chunks=not (follows or config.held_out))
+    if run is not None and follows and config.block_bytes is None:
+        plan = plan_like(plan, Ledger(output.published / FOLDER).about.get("joined", ()), within // MEMORY_SHARE)
+    identities = Identities.of(source, plan) if follows else None
+    before = None if run is None else Before(run, output.published, source, identities)
+    remarks = (*wanted.remarks(fitted_model.k), *_integrity(source))
+    return Job(
+        config, source, plan, output, identity, options, fitted_model, model, wanted, remarks, identities, before
+    )  # fmt: skip
+
+
+def _check_current(config: JobConfig, current: Fitted, source: Source, model: Any) -> None:
+    """Refuse to go on from the current model of an output where the config asks for another."""
+    if current.model != model:
+        raise ConfigError(
+            f"fit.init is 'model' and the current model of output.store {config.output.store!r} is {current.model}, "
+            f"and the config asks for {model}; set fit.init to 'kmeans++' to begin anew, or name another output.store"
+        )
+    check_features(source, current)
+    _check_preprocess(config, current)
 
 
 def faults(job: Job) -> tuple[str, ...]:
@@ -140,9 +195,29 @@ def refuse_finished(job: Job) -> None:
         raise OutputError(
             f"output.store {job.config.output.store!r} holds an unfinished fit; finish it, or name another folder"
         )
-    unfinished = job.known is None and checkpoints.latest(output.checkpoints, job.model, job.identity, output.finished)
+    if job.follows and (None if job.before is None else job.before.run) != output.finished:
+        raise OutputError(
+            f"another run was published in output.store {job.config.output.store!r} while this one began; run again"
+        )
+    if job.follows and job.known is None:
+        # It adds a version to those that are there.
+        return
+    if job.known is not None and output.finished and output.read_json("run.json").get("task") == "predict":
+        return
+    unfinished = job.known is None and unfinished_run(job)
     if output.finished and not unfinished and not job.config.output.overwrite:
         raise OutputError(
             f"output.store {job.config.output.store!r} holds a finished run; "
-            "set output.overwrite to true to replace it, or name another folder"
+            "set output.overwrite to true to make another version there, or name another folder"
         )
+
+
+def unfinished_run(job: Job) -> Checkpoint | None:
+    """Find where an unfinished run of this job stopped.
+
+    Raises
+    ------
+    CheckpointError
+        If the unfinished run has another config or another source; the message names what differs.
+    """
+    return checkpoints.latest(job.output.checkpoints, job.model, job.identity, job.output.finished)

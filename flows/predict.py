@@ -6,9 +6,10 @@ from typing import Any
 
 from prefect import flow
 
+from clustering.data.addresses import shown
 from flows.config import JobConfig
 from flows.job import run_predict
-from flows.prefect_watch import PrefectWatch, as_task, say_mistakes_plainly
+from flows.prefect_watch import PrefectWatch, say_mistakes_plainly
 
 
 @flow(name="predict", description="Label a Zarr source with a fitted model.")
@@ -28,4 +29,5 @@ def predict(model: str, config: JobConfig) -> dict[str, Any]:
         The content of ``run.json``.
     """
     say_mistakes_plainly()
-    return run_predict(model, config, PrefectWatch(), as_task)
+    watch = PrefectWatch(shown(config.output.store))
+    return run_predict(model, config, watch, watch.step)

@@ -1,34 +1,37 @@
-"""Watching a job in Prefect: log lines, a progress artifact while it runs, figures when it is done."""
+"""Watching a job in Prefect: log lines, a page that lives while it runs, tables and figures when it is done."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from uuid import UUID
 
 from prefect import get_run_logger, task
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
 
 from clustering.errors import ClusteringError
+from clustering.execution.engine import Engine
+from clustering.execution.progress import listening
 from clustering.fitting.loop import PassRecord, Rule
-from flows.watch import done_share, duration, pass_line
+from clustering.storage.places import place_at
+from flows.course import Course
+from flows.live import card, page
+from flows.outcome import page_of, table_of
+from flows.prefect_live import Live, View
+from flows.watch import pass_line, relayed
 
 if TYPE_CHECKING:
     from clustering.report.page import Figure
 
 T = TypeVar("T")
 
-UPDATE_SECONDS = 2.0
-"""Least time between two updates of the progress artifact, in seconds."""
-PASSES_LISTED = 500
+MEMORY_SECONDS = 10.0
+"""Least time between two questions for the memory of the workers, in seconds."""
 
 
 def as_task(name: str, step: Callable[[], T]) -> T:
@@ -41,12 +44,20 @@ def as_task(name: str, step: Callable[[], T]) -> T:
 
 
 class PrefectWatch:
-    """Sends what a job says to Prefect."""
+    """Sends what a job says to Prefect.
 
-    def __init__(self) -> None:
-        self.records: list[PassRecord] = []
-        self.artifact: UUID | None = None
-        self.updated = 0.0
+    Parameters
+    ----------
+    store
+        Output of the job, fit to be shown: it names what events are about.
+    """
+
+    def __init__(self, store: str) -> None:
+        self.store = store
+        self.course = Course()
+        self.warnings: list[str] = []
+        # Of the flow run; in a task, whose lines belong to the run as well, there is another.
+        self.logger = get_run_logger()
 
     def say(self, line: str) -> None:
         """Log a line."""
@@ -54,69 +65,75 @@ class PrefectWatch:
 
     def warn(self, line: str) -> None:
         """Log a warning."""
+        self.warnings.append(line)
         get_run_logger().warning(line)
 
+    def step(self, name: str, work: Callable[[], T]) -> T:
+        """Run a step as a task."""
+        self.course.enter(name)
+        return as_task(name, work)
+
+    @contextmanager
+    def working(self, engine: Engine) -> Iterator[None]:
+        """Show what goes on inside passes, and what workers log."""
+        memory, asked = 0, 0.0
+
+        def look() -> View:
+            nonlocal memory, asked
+            if time.monotonic() - asked > MEMORY_SECONDS:
+                memory, asked = engine.peak_rss(), time.monotonic()
+            now = self.course.standing
+            processes = engine.workers + 1 if engine.client is not None else 1
+            told = page(now, self.warnings, memory, processes, engine.dashboard)
+            return View(now.share, "\n\n".join(now.lines), card(now), told)
+
+        live = Live(look, self.logger.info, self.logger.warning)
+        with relayed(engine, self.logger.info, self._relayed), listening(engine, self.course.heard):
+            if engine.dashboard:
+                self.say(f"Dask's dashboard: {engine.dashboard}")
+            live.start()
+            try:
+                yield
+            finally:
+                self.course.leave()
+                live.stop()
+
+    def _relayed(self, line: str) -> None:
+        self.warnings.append(line)
+        self.logger.warning(line)
+
     def passed(self, record: PassRecord, rule: Rule, reads: float) -> None:
-        """Log a pass, and move the progress artifact along."""
-        self.records.append(record)
+        """Log a pass."""
+        self.course.passed(record, rule, reads)
         self.say(pass_line(record, reads))
-        now = time.monotonic()
-        if self.artifact is not None and now - self.updated < UPDATE_SECONDS:
-            return
-        self.updated = now
-        percent = 100.0 * done_share(record, rule)
-        left = "" if not record.remaining_seconds else f", about {duration(record.remaining_seconds)} to go"
-        about = f"pass {record.iteration}, {record.symbol} {record.objective:.6g}, reads {reads:g}{left}"
-        if self.artifact is None:
-            artifact = create_progress_artifact(percent, key="fit-progress", description=about)
-            assert isinstance(artifact, UUID)
-            self.artifact = artifact
-        else:
-            update_progress_artifact(self.artifact, percent, description=about)
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        """Emit an event about the output."""
+        resource = {"prefect.resource.id": f"clustering.output.{self.store}", "prefect.resource.name": self.store}
+        emit_event(f"clustering.{name}", resource, payload=dict(payload))
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
-        """Keep the passes as a table, and the key figures with the report's pictures as a page."""
-        if self.artifact is not None:
-            update_progress_artifact(self.artifact, 100.0, description=str(record["stop_reason"]))
-        if self.records:
-            rows = [
-                {
-                    "pass": r.iteration,
-                    "objective": float(r.objective),
-                    "change": None if r.change is None else float(r.change),
-                    "candidates": r.active,
-                    "rows": int(r.rows),
-                    "seconds": round(r.seconds, 3),
-                    "rows per second": round(r.rows * r.active / r.seconds) if r.seconds else None,
-                    "bytes read": int(r.reading.bytes),
-                }
-                for r in self.records[-PASSES_LISTED:]
-            ]
-            create_table_artifact(rows, key="fit-passes", description="Passes over the data")
-        create_markdown_artifact(_page(record, pictures), key="fit-report", description="Key figures of the run")
+        """Keep the passes as a table, the key figures with the report's pictures as a page, and where the report is."""
+        self.course.enter("finished")
+        try:
+            self._keep(record, pictures)
+        except Exception as error:
+            # What was published is worth more than what is told of it here, and tells the same.
+            self._relayed(f"Prefect's API does not take what was found ({type(error).__name__}); see the output")
 
-
-def _page(record: Mapping[str, Any], pictures: Sequence[Figure]) -> str:
-    state = "converged" if record["converged"] else "not converged"
-    facts = {
-        "rows": f"{record['n_rows']:,} ({record['n_masked']:,} cells masked)",
-        "features": f"{record['n_features']:,}",
-        "clusters": f"{record['k']}",
-        "objective": f"{record['objective']:.10g}",
-        "passes": f"{record['iterations']} ({state}: {record['stop_reason']})",
-        "full reads of the source": f"{record['reads']}",
-        "wall time": duration(record["seconds"]["total"]),
-        "peak memory": f"{record['peak_rss_bytes'] / 2**20:,.0f} MiB",
-        "output": f"`{record['config']['output']['store']}`",
-    }
-    lines = [f"# {record['k']} clusters of {record['n_rows']:,} rows", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in facts.items()]
-    worth = [*record["warnings"], *record["remarks"]]
-    if worth:
-        lines += ["", "## Worth knowing", "", *(f"- {line}" for line in worth)]
-    for figure in pictures:
-        lines += ["", f"## {figure.title}", "", f"![{figure.title}]({figure.uri})", "", figure.caption]
-    return "\n".join(lines)
+    def _keep(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
+        records = self.course.standing.records
+        if records:
+            create_table_artifact(table_of(records), key="fit-passes", description="Passes over the data")
+        create_markdown_artifact(
+            page_of(record, pictures), key="fit-report", description=f"Key figures of run {record['run']}"
+        )
+        if record["config"]["output"]["report"]:
+            path = place_at(record["config"]["output"]["store"]) / "report.html"
+            create_link_artifact(
+                path.absolute().as_uri() if isinstance(path, Path) else str(path), str(path), key="fit-link",
+                description=f"Report of run {record['run']}: `{path}`",
+            )  # fmt: skip
 
 
 class _Plain(logging.Filter):

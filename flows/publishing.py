@@ -1,20 +1,26 @@
-"""What a finished run tells: `run.json`, the report, and the switch of the output to it."""
+"""What a finished run tells: `run.json` and the report; and whether the output is switched to it."""
 
 from __future__ import annotations
 
 import json
 import platform
+import shlex
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from clustering.data.addresses import shown
+from clustering.errors import ClusteringError
 from clustering.execution.engine import Engine
 from clustering.fitting.fitted import Fitted
-from clustering.storage import checkpoints
+from clustering.storage import checkpoints, versions
 from clustering.storage.ledger import FOLDER, Ledger
+from clustering.storage.names import called
 from clustering.storage.places import Place, write_json
+from flows.following import told
+from flows.gate import unchecked, verdict
 from flows.opened import Job
 from flows.report import OPTIONS, write_report
 from flows.watch import Watch
@@ -36,6 +42,8 @@ class Labelled:
     rows: int
     masked: int
     """Cells of the source without a row."""
+    comparison: dict[str, Any] | None = None
+    """What it changes, see `clustering.fitting.comparison`; None where nothing was there before."""
 
 
 def provenance(job: Job, run: str) -> dict[str, Any]:
@@ -50,7 +58,7 @@ def provenance(job: Job, run: str) -> dict[str, Any]:
 
 
 def publish(job: Job, engine: Engine, labelled: Labelled, watch: Watch) -> dict[str, Any]:
-    """Write the report and ``run.json``, and switch the output to this run."""
+    """Write the report and ``run.json``, and switch the output to this run, if ``output.publish`` allows it."""
     began = time.perf_counter()
     job.source.check_unchanged()
     record = _record(job, engine, labelled)
@@ -59,10 +67,12 @@ def publish(job: Job, engine: Engine, labelled: Labelled, watch: Watch) -> dict[
         more = f" and {len(bad) - 3:,} more" * (len(bad) > 3)
         record["warnings"].append(f"{len(bad):,} chunks do not decode and are masked: {', '.join(bad[:3])}{more}")
         watch.warn(record["warnings"][-1])
+    record |= _judged(job, record, watch)
     pictures: list[Any] = []
     if job.config.output.report:
         try:
-            pictures = write_report(labelled.fitted, record, labelled.folder, job.source, job.config)
+            clusters = called(job.output.path, labelled.fitted.ids)
+            pictures = write_report(labelled.fitted, record, labelled.folder, job.source, job.config, clusters)
         except Exception as error:
             # The model and the labels are worth more than their pictures, which can be drawn again from the files.
             fault = " ".join(f"{type(error).__name__}: {error}".split())
@@ -70,13 +80,72 @@ def publish(job: Job, engine: Engine, labelled: Labelled, watch: Watch) -> dict[
             watch.warn(record["warnings"][-1])
     seconds = {**labelled.seconds, "report": time.perf_counter() - began}
     record["seconds"] = _rounded(seconds)
+    record["finished_at"] = versions.now()
     write_json(labelled.folder / "run.json", record)
-    Ledger(labelled.folder / FOLDER).remove()
-    if job.known is not None:
-        # What an earlier fit left here, which is finished, no longer belongs to what is published.
-        checkpoints.clear(job.output.checkpoints)
-    job.output.publish(labelled.run)
+    if job.identities is None:
+        Ledger(labelled.folder / FOLDER).remove()
+    record = _settled(job, record, watch)
     watch.finished(record, pictures)
+    return record
+
+
+def _judged(job: Job, record: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
+    """Decide whether a version becomes the current one: its status, what the gate found, and the words for it."""
+    output, current = job.config.output, job.output.finished
+    warnings, remarks = list(record["warnings"]), list(record["remarks"])
+    judged: dict[str, Any] = {"gate": None, "warnings": warnings, "remarks": remarks}
+    if current is None or output.publish == "always":
+        return judged
+    remedy = f"'{promotion(output.store, record['run'])}' makes it the current version"
+    if output.publish == "manual":
+        remarks.append(f"it waits for a person, and {current} stays the current version: {remedy}")
+        watch.say(remarks[-1])
+        return {**judged, "status": "waiting"}
+    given = record["comparison"], output.gate, record["kind"]
+    reasons, left = verdict(*given), unchecked(*given)
+    judged["gate"] = {"reasons": reasons, "unchecked": left, "limits": output.gate.model_dump()}
+    if reasons:
+        warnings.append(
+            f"held back, and {current} stays the current version: {'; '.join(reasons)}; {remedy} all the same"
+        )
+        watch.warn(warnings[-1])
+        return {**judged, "status": "held"}
+    if left:
+        remarks.append(f"not measured, and so not checked: {', '.join(f'output.gate.{name}' for name in left)}")
+        watch.say(remarks[-1])
+    return judged
+
+
+def promotion(store: str, run: str) -> str:
+    """Write the command that makes a version the current one."""
+    return f"clustering models promote {shlex.quote(store)} {run}"
+
+
+def _settled(job: Job, record: dict[str, Any], watch: Watch) -> dict[str, Any]:
+    """Switch the output to a version, or leave it beside the current one; remove the oldest, and say so."""
+    output, config, before = job.output, job.config.output, job.output.finished
+    if record["status"] == "finished":
+        record = versions.promote(output, record["run"])
+    elif job.known is None:
+        # With its checkpoints, it would be taken for an unfinished run.
+        checkpoints.clear(output.checkpoints)
+    if config.keep is not None:
+        try:
+            versions.prune(output, config.keep, {record["run"]})
+        except ClusteringError as error:
+            # What was made is worth more than the room that old versions take.
+            watch.warn(f"old versions could not be removed ({error}); 'clustering models prune' tries again")
+    held = record["status"] != "finished"
+    told = {
+        "store": shown(config.store),
+        "run": record["run"],
+        "current": before if held else record["run"],
+        "before": before,
+        **{name: record[name] for name in ("kind", "k", "n_rows", "objective")},
+        "reasons": (record["gate"] or {}).get("reasons", []),
+        "remedy": promotion(config.store, record["run"]) if held else None,
+    }
+    watch.event(f"model.{record['status'] if held else 'published'}", told)
     return record
 
 
@@ -87,8 +156,10 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
 def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
     result = labelled.fitted
     reads = round(result.reads, 6)
+    names = {str(i): name for i, name in called(job.output.path, result.ids).names.items()}
     return {
         "status": "finished",
+        "task": "fit" if job.known is None else "predict",
         "run": labelled.run,
         "kind": result.model.kind,
         "k": int(result.model.k),
@@ -102,6 +173,9 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
         **({} if result.preparation is None else {"preprocess": result.preparation.told}),
         **({} if result.criteria is None else {"criteria": result.criteria}),
         **({"beta": result.params.beta} if result.model.kind == "soft_kmeans" else {}),
+        **({} if (followed := told(job)) is None else {"followed": followed}),
+        **({"names": names} if names else {}),
+        "comparison": labelled.comparison,
         "iterations": result.iterations,
         "converged": result.converged,
         "stop_reason": str(result.stop),

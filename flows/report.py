@@ -10,11 +10,14 @@ import yaml
 
 from clustering.data.source import Source
 from clustering.errors import ClusteringError
+from clustering.fitting.clusters import Clusters
 from clustering.fitting.fitted import Fitted
-from clustering.storage import checkpoints
-from clustering.storage.bucket_output import open_output
-from clustering.storage.labels import NAME
+from clustering.storage import versions
+from clustering.storage.bucket_output import BucketOutput, open_output
+from clustering.storage.labels import CHANGED, NAME
 from clustering.storage.model import load_model
+from clustering.storage.names import called
+from clustering.storage.output import Output
 from clustering.storage.places import Place, reading, write_bytes, zarr_store
 from flows.config import JobConfig
 from flows.credentials import open_configured
@@ -24,19 +27,24 @@ OPTIONS: Any = {"source": {"storage_options"}, "output": {"storage_options"}}
 
 
 def write_report(
-    result: Fitted, record: Mapping[str, Any], folder: Place, source: Source | None, config: JobConfig
+    result: Fitted,
+    record: Mapping[str, Any],
+    folder: Place,
+    source: Source | None,
+    config: JobConfig,
+    clusters: Clusters,
 ) -> list[Any]:
     """Draw the report of a run into its folder, and give its pictures."""
     # Drawing needs matplotlib, which a job without a report never loads.
     from clustering.report.page import render
 
-    pictures, colours = draw_pictures(result, folder, source)
-    page = render(result, record, pictures, colours, config_text(config))
+    pictures, colours = draw_pictures(result, folder, source, clusters)
+    page = render(result, record, pictures, colours, config_text(config), clusters)
     write_bytes(folder / "report.html", page.encode())
     return pictures
 
 
-def draw_pictures(result: Fitted, folder: Place, source: Source | None) -> tuple[list[Any], Any]:
+def draw_pictures(result: Fitted, folder: Place, source: Source | None, clusters: Clusters) -> tuple[list[Any], Any]:
     """Draw the report's pictures from the files of a run.
 
     Parameters
@@ -45,10 +53,12 @@ def draw_pictures(result: Fitted, folder: Place, source: Source | None) -> tuple
         Where ``labels.zarr`` is, if labels were written.
     source
         For a picture of the data beside the labels; None where it is gone.
+    clusters
+        What they are called.
     """
     from clustering.report import page, samples
 
-    labels = preview = sample = None
+    labels = preview = sample = changed = None
     degrees: dict[str, xr.DataArray] = {}
     place = folder / "labels.zarr"
     if (place / "zarr.json").is_file():
@@ -58,12 +68,14 @@ def draw_pictures(result: Fitted, folder: Place, source: Source | None) -> tuple
         ):
             if NAME in stored:
                 labels = page.shown(stored[NAME]).load()
+            if CHANGED in stored:
+                changed = page.shown(stored[CHANGED]).load()
             degrees = {name: page.shown(stored[name]).load() for name in page.DEGREES if name in stored}
         if labels is not None and source is not None and page.may_be_photograph(source):
             preview = source.preview(page.SHOWN)
     if source is not None and samples.may_be_sampled(result):
         sample = samples.sample(source, result)
-    return page.draw(result, labels, preview, sample, degrees)
+    return page.draw(result, labels, preview, sample, degrees, clusters, changed)
 
 
 def config_text(config: JobConfig) -> str:
@@ -86,15 +98,20 @@ def redo_report(store: str) -> Place:
         If there is no finished run.
     """
     output = open_output(store)
-    record = output.read_json("run.json")
+    output.read_json("run.json")
+    with versions.locked(output):
+        redraw(output)
+    return output.path / "report.html"
+
+
+def redraw(output: Output | BucketOutput) -> None:
+    """Write the report of the current version anew; whoever calls keeps other runs off the output."""
+    record, folder = output.read_json("run.json"), output.published
     config = JobConfig.model_validate(record["config"])
-    folder = output.published
     result, _ = load_model(folder)
     try:
         source = open_configured(config.source)
     except ClusteringError:
         source = None
-    with output.locked(lambda: checkpoints.unfinished(output.checkpoints, output.finished)):
-        write_report(result, record, folder, source, config)
-        output.link()
-    return output.path / "report.html"
+    write_report(result, record, folder, source, config, called(output.path, result.ids))
+    output.link()

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from clustering.storage.layout import VERSIONS
 from clustering.storage.places import place_at
 from flows.watch import duration
+
+LISTED = 12
+"""Clusters told in a line at most."""
 
 
 def size(n: float) -> str:
@@ -18,12 +22,33 @@ def size(n: float) -> str:
     return f"{n:,.1f} TiB"
 
 
+def change_line(comparison: Mapping[str, Any]) -> str:
+    """Say in one line what a run changed."""
+    churn, told = comparison["churn"], []
+    if churn is not None:
+        told.append(f"{100 * churn:.3g} % of the weight has another label than in run {comparison['with']}")
+    else:
+        told.append(f"compared with run {comparison['with']}")
+    told.append(f"sizes differ by {100 * comparison['largest_size_change']:.3g} % at most")
+    for word, clusters in (("new", comparison["new_clusters"]), ("lost", comparison["lost_clusters"])):
+        if clusters:
+            more = f" and {len(clusters) - LISTED:,} more" * (len(clusters) > LISTED)
+            told.append(f"{word}: {', '.join(map(str, clusters[:LISTED]))}{more}")
+    return "; ".join(told)
+
+
 def summary_lines(record: Mapping[str, Any]) -> Iterator[str]:
     """Lay out the outcome of a run."""
     state = "converged" if record["converged"] else f"stopped by {record['stop_reason']}"
     masked = f", {record['n_masked']:,} cells masked" if record["n_masked"] else ""
     yield f"clusters   {record['k']} of {record['n_rows']:,} rows × {record['n_features']:,} features{masked}"
+    if record.get("names"):
+        yield f"names      {'; '.join(f'{i} {name}' for i, name in record['names'].items())}"
     yield f"objective  {record['objective']:.12g}"
+    if record.get("followed"):
+        yield f"new        {record['followed']['told']}, since run {record['followed']['run']}"
+    if record.get("comparison"):
+        yield f"changed    {change_line(record['comparison'])}"
     reads = f"{record['reads']} full read{'s' * (record['reads'] != 1)} of the source"
     yield f"passes     {record['iterations']}, {state}; {reads}"
     yield f"time       {duration(record['seconds']['total'])}, peak memory {size(record['peak_rss_bytes'])}"
@@ -32,6 +57,8 @@ def summary_lines(record: Mapping[str, Any]) -> Iterator[str]:
     for warning in record["warnings"]:
         yield f"warning    {warning}"
     folder = place_at(record["config"]["output"]["store"])
+    if record["status"] != "finished":
+        folder = folder / VERSIONS / record["run"]
     yield f"output     {folder}"
     if record["config"]["output"]["report"]:
         yield f"report     {folder / 'report.html'}"

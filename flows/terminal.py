@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from clustering.execution.engine import Engine
+from clustering.execution.progress import Progress as Blocks
+from clustering.execution.progress import listening
 from clustering.fitting.loop import PassRecord, Rule
-from flows.watch import Watch, done_share, duration, pass_line
+from flows.course import Course
+from flows.watch import Watch, pass_line, relayed
 
 if TYPE_CHECKING:
     from clustering.report.page import Figure
@@ -28,8 +32,17 @@ class _Lines:
     def warn(self, line: str) -> None:
         self.say(f"warning: {line}")
 
+    def step(self, name: str, work: Callable[[], Any]) -> Any:
+        return work()
+
+    def working(self, engine: Engine) -> AbstractContextManager[None]:
+        return relayed(engine, self.say, self.warn)
+
     def passed(self, record: PassRecord, rule: Rule, reads: float) -> None:
         self.say(pass_line(record, reads))
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        """Say nothing: the command prints what came of it."""
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
         """Say nothing: the command prints the results."""
@@ -40,7 +53,8 @@ class _Bar:
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self.task = progress.add_task("starting", total=1.0, left="")
+        self.task = progress.add_task("starting", total=1.0)
+        self.course = Course()
 
     def say(self, line: str) -> None:
         self.progress.console.print(line, highlight=False, markup=False)
@@ -48,17 +62,34 @@ class _Bar:
     def warn(self, line: str) -> None:
         self.progress.console.print(f"warning: {line}", style="yellow", highlight=False, markup=False)
 
+    def step(self, name: str, work: Callable[[], Any]) -> Any:
+        self.course.enter(name)
+        self._draw()
+        return work()
+
+    @contextmanager
+    def working(self, engine: Engine) -> Iterator[None]:
+        with relayed(engine, self.say, self.warn), listening(engine, self._heard):
+            yield
+
+    def _heard(self, blocks: Blocks) -> None:
+        self.course.heard(blocks)
+        self._draw()
+
     def passed(self, record: PassRecord, rule: Rule, reads: float) -> None:
-        left = "" if not record.remaining_seconds else f"about {duration(record.remaining_seconds)} to go"
-        self.progress.update(
-            self.task,
-            completed=done_share(record, rule),
-            description=f"pass {record.iteration}  {record.symbol} {record.objective:.6g}  reads {reads:g}",
-            left=left,
-        )
+        self.course.passed(record, rule, reads)
+        self._draw()
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        """Draw nothing: the command prints what came of it."""
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
-        self.progress.update(self.task, completed=1.0, description="finished", left="")
+        self.course.enter("finished")
+        self._draw()
+
+    def _draw(self) -> None:
+        now = self.course.standing
+        self.progress.update(self.task, completed=now.share, description=" · ".join(now.lines))
 
 
 @contextmanager
@@ -67,6 +98,6 @@ def terminal_watch(stream: TextIO) -> Iterator[Watch]:
     if not stream.isatty():
         yield _Lines(stream)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
+    columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=Console(file=stream), transient=True) as progress:
         yield _Bar(progress)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from clustering.execution.engine import Engine
 from clustering.fitting.loop import PassRecord, Rule
 
 if TYPE_CHECKING:
     from clustering.report.page import Figure
+
+LIBRARY = "clustering"
+"""Logger of the library, above all of its loggers."""
+MOST_LINES = 100
+"""Lines of the library's loggers that are passed on at most."""
 
 
 class Watch(Protocol):
@@ -20,8 +28,17 @@ class Watch(Protocol):
     def warn(self, line: str) -> None:
         """Take something that a user should know."""
 
+    def step(self, name: str, work: Callable[[], Any]) -> Any:
+        """Run a step of the job, and give what it gives."""
+
+    def working(self, engine: Engine) -> AbstractContextManager[None]:
+        """Watch what goes on inside passes as long as the context is open."""
+
     def passed(self, record: PassRecord, rule: Rule, reads: float) -> None:
         """Take the record of a pass, and the full reads of the source so far."""
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        """Take something that other programs may want to act on."""
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
         """Take the content of ``run.json`` and the report's pictures."""
@@ -40,16 +57,51 @@ def pass_line(record: PassRecord, reads: float) -> str:
     return line
 
 
-def done_share(record: PassRecord, rule: Rule) -> float:
-    """Estimate the share of the fit that is done, in 0 … 1."""
-    if record.remaining_seconds is None:
-        return record.iteration / rule.max_iterations
-    left = record.remaining_seconds / record.seconds if record.seconds else 0.0
-    return record.iteration / (record.iteration + left)
-
-
 def duration(seconds: float) -> str:
     """Write a time for people."""
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class _Relay(logging.Handler):
+    """Passes each different line on once: what is wrong with a block is met again in every pass."""
+
+    def __init__(self, say: Callable[[str], None], warn: Callable[[str], None]) -> None:
+        super().__init__()
+        self.tell = {False: say, True: warn}
+        self.told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = record.getMessage()
+        if line in self.told or len(self.told) > MOST_LINES:
+            return
+        self.told.add(line)
+        if len(self.told) > MOST_LINES:
+            line = f"more than {MOST_LINES} such lines; further ones are left out"
+        self.tell[record.levelno >= logging.WARNING](line)
+
+
+@contextmanager
+def relayed(engine: Engine, say: Callable[[str], None], warn: Callable[[str], None]) -> Iterator[None]:
+    """Pass on what the library logs, in this process and on the workers of a cluster.
+
+    Parameters
+    ----------
+    say, warn
+        Called from the threads and for the processes in which something is logged.
+    """
+    logger, relay = logging.getLogger(LIBRARY), _Relay(say, warn)
+    handlers, propagate = logger.handlers, logger.propagate
+    # Handlers above, and those that Prefect hangs here when it is told to, would say the same again.
+    logger.handlers, logger.propagate = [relay], False
+    try:
+        if engine.client is not None:
+            engine.client.forward_logging(LIBRARY)
+        yield
+    finally:
+        if engine.client is not None:
+            # A cluster that is gone logs nothing more, and must not hide how the work ended.
+            with suppress(Exception):
+                engine.client.unforward_logging(LIBRARY)
+        logger.handlers, logger.propagate = handlers, propagate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -19,6 +20,10 @@ TRIES = 8
 """How often a request is tried again, whatever speaks to the store: about 15 seconds of a store that fails always."""
 FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
 """Seconds before the second try, at most; they double with every try up to the longest."""
+PATIENT = 4
+"""Tries after which it is worth telling."""
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Request = tuple[str, ByteRequest | None]
@@ -122,25 +127,26 @@ def sentence(error: BaseException, where: str, key: str | None = None, doing: st
         match = _KEY.search(str(error))
         key = next((part for part in match.groups() if part), None) if match else None
     key = key.partition("?")[0] if key else None
-    number, word = status(error), code(error)
-    if number is None:
-        names = " ".join(type(link).__name__ for link in _chain(error))
-        fault = "no answer"
-        if isinstance(error, OSError) and error.strerror and "://" not in where:
-            fault = error.strerror.lower()
-        elif "Credentials" in names:
-            fault = _UNKNOWN
-        elif "redirect" in str(error):
-            fault = _ELSEWHERE
-        elif "Timeout" in names or "timed out" in str(error):
-            fault = "no answer in time"
-    else:
-        word = _WORDS.get(number, "") if word in ("", str(number)) else word
-        fault = f"{number} {word}".rstrip()
-    remedy = _REMEDIES.get(number or fault, "check the network and the endpoint, and run the job again")
+    fault = _fault(error, where)
+    remedy = _REMEDIES.get(status(error) or fault, "check the network and the endpoint, and run the job again")
     if "://" not in where:
         remedy = "check the disk and what may be read there"
     return f"cannot {doing} {where}{f', key {key!r}' if key else ''}: {fault}; {remedy}"
+
+
+def _fault(error: BaseException, where: str) -> str:
+    number, word = status(error), code(error)
+    if number is not None:
+        word = _WORDS.get(number, "") if word in ("", str(number)) else word
+        return f"{number} {word}".rstrip()
+    names = " ".join(type(link).__name__ for link in _chain(error))
+    if isinstance(error, OSError) and error.strerror and "://" not in where:
+        return error.strerror.lower()
+    if "Credentials" in names:
+        return _UNKNOWN
+    if "redirect" in str(error):
+        return _ELSEWHERE
+    return "no answer in time" if "Timeout" in names or "timed out" in str(error) else "no answer"
 
 
 @contextmanager
@@ -209,6 +215,9 @@ class Retried(WrapperStore[Store]):
                 raise
             except Exception as error:
                 if tried < TRIES and _passing(error):
+                    if tried + 1 == PATIENT:
+                        fault = _fault(error, self.where)
+                        logger.warning("%s, key %r: %s, %d times so far; trying on", self.where, key, fault, PATIENT)
                     # Jitter keeps many workers from asking again in step.
                     await asyncio.sleep(random.random() * min(LONGEST_WAIT, FIRST_WAIT * 2**tried))
                 elif _of_a_store(error):

@@ -157,6 +157,22 @@ class Plan:
         return Block(flat, tuple(start), tuple(stop))
 
 
+def plan_like(plan: Plan, joined: Sequence[int], most_bytes: int) -> Plan:
+    """Cut the same axes into blocks of as many chunks as another plan had, so that blocks stay what they are.
+
+    Parameters
+    ----------
+    joined
+        Chunks that a block of the other plan holds along each axis.
+    most_bytes
+        Largest decoded block, in bytes; where it would be larger, the plan is left as it is.
+    """
+    if len(joined) != len(plan.axes):
+        return plan
+    alike = replace(plan, joined=tuple(min(n, axis.count) for n, axis in zip(joined, plan.axes, strict=True)))
+    return alike if alike.block_bytes <= most_bytes else plan
+
+
 def plan_blocks(
     axes: Sequence[Axis],
     *,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -19,6 +20,8 @@ from clustering.data.gathering import gathered
 from clustering.data.listing import Absent, unit_of
 from clustering.data.policies import OnBadChunk
 from clustering.errors import ClusteringError, DataError
+
+logger = logging.getLogger(__name__)
 
 Place = range | NDArray[np.int64]
 """Selected positions along a dimension."""
@@ -122,6 +125,7 @@ class Stored:
                         f"chunk {name.removeprefix(self.name + '/')!r} of variable {self.name!r} does not decode "
                         f"({reason}); write it anew, or set source.on_bad_chunk to mask"
                     ) from error
+                logger.warning("chunk %r does not decode and is masked", name)
                 spoilt[np.ix_(*within)] = True
                 bad.append(name)
         return values, spoilt, tuple(bad)

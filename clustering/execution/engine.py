@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import dask
 import dask.local
 import dask.threaded
 from threadpoolctl import ThreadpoolController
 
-from clustering.errors import ClusteringError, ConfigError, ExecutionError, MissingDependencyError
+from clustering.errors import ClusteringError, ConfigError, ExecutionError
+from clustering.execution import clusters
+from clustering.execution.address import reach
+from clustering.execution.clusters import Cluster, Demand, checked, default_workers
+from clustering.execution.gateway import gateway
+from clustering.execution.kubernetes import kubernetes
+from clustering.execution.slurm import slurm
+from clustering.execution.slurm_runner import slurm_runner
+from clustering.execution.watching import get_from, wait_for_workers
 
-CONNECT_SECONDS = 30.0
-"""How long to wait for a scheduler or its first worker, in seconds."""
-_LIBRARIES = 512 * 1024 * 1024
-"""Memory that a worker takes before it holds any data, with room to spare, in bytes."""
+ALLOWED = (
+    "synchronous, threads, local, {address: tcp://host:port}, {scheduler_file: path}, {slurm: {…}}, "
+    "{kubernetes: {…}}, {gateway: {…}}, {class: package.Class, options: {…}}"
+)
+"""What a cluster may be."""
+_ADDRESS = frozenset({"address", "scheduler_file", "ca_file", "cert_file", "key_file"})
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class Engine:
     """A Dask `get` and what it runs on."""
 
     name: str
-    """``synchronous``, ``threads``, ``local`` or the address."""
+    """``synchronous``, ``threads``, or what the cluster is called."""
     get: Callable[..., Any]
     threads: int
     """Tasks that run at once."""
@@ -38,6 +46,8 @@ class Engine:
     """Processes that hold blocks in memory."""
     client: Any = None
     """The `distributed.Client`, if there is one."""
+    dashboard: str | None = None
+    """URL of Dask's dashboard, where there is one."""
     session: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     libraries: ThreadpoolController = field(default_factory=ThreadpoolController, repr=False)
     """The BLAS libraries of this process; finding them takes longer than a small pass."""
@@ -85,34 +95,34 @@ def _peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def default_workers() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextmanager
-def connect(cluster: Any = "threads", workers: int | None = None, memory: int | None = None) -> Iterator[Engine]:
+def connect(
+    cluster: Any = "threads", workers: int | None = None, memory: int | None = None, wait_seconds: float | None = None
+) -> Iterator[Engine]:
     """Start or reach what the config names, and let go of it afterwards.
 
     Parameters
     ----------
     cluster
-        ``synchronous``, ``threads``, ``local`` (worker processes on this machine), ``{"address": "tcp://…"}``, or a
-        `distributed.Client`, which is left open.
+        ``synchronous``, ``threads``, ``local`` (worker processes on this machine), a mapping as ``compute.cluster`` of
+        a config has it, such as ``{"address": "tcp://…"}`` or ``{"slurm": {…}}``, or a `distributed.Client`, which is
+        left open.
     workers
-        Threads, or worker processes of a local cluster. Default: the number of processors. For an address, the number
-        of workers to wait for.
+        Threads, or worker processes. Default: the number of processors, or of other machines' clusters the least.
     memory
-        Memory limit of each process of a local cluster, in bytes.
+        Memory budget of each worker, in bytes; what is started has room for what comes beside it.
+    wait_seconds
+        How long to wait for workers, at the start and when all are gone. Default: 30 for what runs already, 1800 for
+        what has to be started elsewhere.
 
     Raises
     ------
     ConfigError
         For an unknown cluster or fewer than 1 worker.
     ExecutionError
-        If the scheduler or its workers do not answer.
+        If the scheduler or its workers do not answer, or are of other versions.
     MissingDependencyError
-        If `distributed` is needed and not installed.
+        If a package is needed and not installed.
     """
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise ConfigError(f"workers is {workers!r}; a whole number of 1 or more is needed")
@@ -122,77 +132,49 @@ def connect(cluster: Any = "threads", workers: int | None = None, memory: int | 
         n = workers or default_workers()
         with ThreadPoolExecutor(n, thread_name_prefix="clustering") as pool:
             yield Engine("threads", partial(dask.threaded.get, pool=pool, num_workers=n), n)
-    elif cluster == "local":
-        with _local(workers or default_workers(), memory) as client:
-            yield _on(client, "local")
-    elif isinstance(cluster, Mapping) and set(cluster) == {"address"}:
-        with _reach(str(cluster["address"]), workers or 1) as client:
-            yield _on(client, str(cluster["address"]))
-    elif hasattr(cluster, "scheduler_info"):
-        yield _on(cluster, "client")
     else:
-        raise ConfigError(f"cluster is {cluster!r}; allowed: synchronous, threads, local, {{address: tcp://host:port}}")
+        with _started(cluster, Demand(workers, memory, wait_seconds)) as started, _ready(started) as engine:
+            yield engine
 
 
-def _on(client: Any, name: str) -> Engine:
-    info = client.scheduler_info(n_workers=-1)["workers"].values()
-    threads = sum(worker["nthreads"] for worker in info)
-    return Engine(name, client.get, max(1, threads), max(1, len(info)), client)
-
-
-def _distributed() -> Any:
-    try:
-        import distributed
-    except ImportError as error:
-        raise MissingDependencyError(
-            "a Dask cluster needs the package 'distributed'; pip install 'zarr-clustering[distributed]'"
-        ) from error
-    return distributed
-
-
-@contextmanager
-def _local(workers: int, memory: int | None) -> Iterator[Any]:
-    distributed = _distributed()
-    # One process per worker with one thread each; no data live in worker memory, so spilling would only hide a leak.
-    settings = {
-        "distributed.worker.memory.target": False,
-        "distributed.worker.memory.spill": False,
-        "distributed.worker.profile.enabled": False,
-    }
-    with (
-        dask.config.set(settings),
-        distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=None if memory is None else 2 * memory + _LIBRARIES,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=50,
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
+def _started(cluster: Any, demand: Demand) -> AbstractContextManager[Cluster]:
+    """Find what starts or reaches a cluster."""
+    if hasattr(cluster, "scheduler_info"):
+        wait = demand.wait_seconds or clusters.ANSWER_SECONDS
+        return nullcontext(Cluster("of the client", cluster, demand.workers or 1, wait))
+    match cluster:
+        case "local":
+            return clusters.local(demand)
+        case {"class": path, **rest} if set(rest) <= {"options"}:
+            options: Any = rest.get("options") or {}
+            return clusters.of_class(demand, path=str(path), options=options)
+        case {"address": _} | {"scheduler_file": _} if set(cluster) <= _ADDRESS:
+            return reach(demand, **cluster)
+        case {"slurm": {"runner": True, **more}} if len(cluster) == 1 and not more:
+            return slurm_runner(demand)
+        case {"slurm": options} if len(cluster) == 1:
+            return slurm(demand, **checked(options, slurm, "slurm"))
+        case {"kubernetes": options} if len(cluster) == 1:
+            return kubernetes(demand, **checked(options, kubernetes, "kubernetes"))
+        case {"gateway": options} if len(cluster) == 1:
+            return gateway(demand, **checked(options, gateway, "gateway"))
+        case _:
+            raise ConfigError(f"cluster is {cluster!r}; allowed: {ALLOWED}")
 
 
 @contextmanager
-def _reach(address: str, workers: int) -> Iterator[Any]:
-    distributed = _distributed()
-    try:
-        if "://" not in address:
-            raise ValueError("no protocol")
-        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, TypeError, ValueError) as error:
-        raise ExecutionError(
-            f"no Dask scheduler answers at {address!r} within {CONNECT_SECONDS:.0f} s; "
-            "check compute.cluster.address, or use 'threads' or 'local'"
-        ) from error
-    with client:
-        try:
-            client.wait_for_workers(workers, timeout=CONNECT_SECONDS)
-        except TimeoutError as error:
-            present = len(client.scheduler_info(n_workers=-1)["workers"])
-            raise ExecutionError(
-                f"the scheduler at {address!r} has {present} of {workers} workers after {CONNECT_SECONDS:.0f} s; "
-                "start workers, or lower compute.workers"
-            ) from error
-        yield client
+def _ready(cluster: Cluster) -> Iterator[Engine]:
+    """Wait for the workers, look whether they are fit for the work, and hand them over."""
+    # It needs `distributed`, which is there by now.
+    from clustering.execution.likeness import check_likeness, one_blas_thread
+
+    client = cluster.client
+    wait_for_workers(cluster)
+    check_likeness(client, cluster.name)
+    with one_blas_thread(client):
+        threads, dashboard = client.nthreads(), cluster.dashboard
+        with suppress(KeyError):
+            dashboard = dashboard or client.dashboard_link or None
+        yield Engine(
+            cluster.name, get_from(cluster), max(1, sum(threads.values())), max(1, len(threads)), client, dashboard
+        )

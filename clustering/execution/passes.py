@@ -17,7 +17,9 @@ from clustering.errors import DataError
 from clustering.execution.ahead import read_ahead
 from clustering.execution.engine import Engine
 from clustering.execution.fraction import Fraction
+from clustering.execution.held_out import HeldOut, no_rows
 from clustering.execution.map_reduce import map_reduce
+from clustering.execution.progress import Telling, telling
 from clustering.execution.residency import Residency, at_hand, keep_instead, release, rows_of
 from clustering.models.divergences import DomainError
 
@@ -60,6 +62,10 @@ class _Sums:
     statistics: tuple[Any, ...]
     reading: Reading
 
+    @property
+    def read(self) -> int:
+        return self.reading.bytes
+
     def __add__(self, other: _Sums) -> _Sums:
         merged = tuple(a + b for a, b in zip(self.statistics, other.statistics, strict=True))
         return _Sums(merged, self.reading + other.reading)
@@ -87,6 +93,8 @@ class Rounds:
     """Which rows take part; None: all."""
     preparation: Preparation | None = None
     """What rows go through before they are used; None: they are used as decoded."""
+    held_out: HeldOut | None = None
+    """Blocks of which no row takes part, and which are not read; None: there are none."""
 
     def run(self, candidates: Sequence[Statistics], records: Records | None = None) -> Passed:
         """Read each block once and add up the statistics of all candidates.
@@ -100,8 +108,9 @@ class Rounds:
         """
         started = time.perf_counter()
         work = _Work(
-            self.source, self.plan, self.residency, tuple(candidates), records, self.fraction, self.preparation
-        )
+            self.source, self.plan, self.residency, tuple(candidates), records, self.fraction, self.preparation,
+            self.held_out, telling(self.engine, len(self.plan)),
+        )  # fmt: skip
         sums = map_reduce(work, len(self.plan), self.engine)
         self.source.check_bad(sums.reading.bad)
         return Passed(sums.statistics, sums.reading, time.perf_counter() - started)
@@ -118,9 +127,14 @@ class _Work:
     records: Records | None
     fraction: Fraction | None
     preparation: Preparation | None
+    held_out: HeldOut | None
+    telling: Telling | None
 
     def __call__(self, run: range) -> Iterator[_Sums]:
         """Make the statistics of some blocks, one after the other."""
+        return self._made(run) if self.telling is None else self.telling.of_blocks(self._made(run))
+
+    def _made(self, run: range) -> Iterator[_Sums]:
         for index, found in zip(run, read_ahead(self._find, run, self._is_far), strict=True):
             yield found if isinstance(found, _Sums) else self._sums(index, *found)
 
@@ -131,6 +145,9 @@ class _Work:
         """Find the rows of a block as they are kept; or what an earlier attempt made of them."""
         if self.records is not None and (known := self.records.find(index)) is not None:
             return _Sums(known, Reading())
+        block = self.plan.block(index)
+        if self.held_out is not None and self.held_out.holds(block.start):
+            return no_rows(self.source, block), 0
         return rows_of(self.source, self.plan, index, self.residency, self.fraction, keep=not self._keeps_prepared)
 
     @property

@@ -5,6 +5,7 @@ Every process keeps its own shelf. A block that is on no shelf is read and decod
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from clustering.data.rows import Rows
 from clustering.data.source import Source
 from clustering.errors import ExecutionError, OutputError
 from clustering.execution.fraction import Fraction
+
+logger = logging.getLogger(__name__)
 
 SCRATCH_SHARE = 0.8
 """Share of the free scratch space that may be used."""
@@ -87,8 +90,9 @@ class _Shelf:
                 weights=self._map(rows.weights) if any(rows.weights.strides) else rows.weights,
                 kept=None if rows.kept is None else self._map(rows.kept),
             )
-        except OSError:
-            # The disk has less room than it said: from now on blocks are read again instead.
+        except OSError as error:
+            # The disk has less room than it said.
+            logger.warning("scratch %r: %s; further blocks are read again in every pass", self.scratch, error.strerror)
             self.space = 0
             return
         with self.lock:

@@ -45,7 +45,7 @@ def fields(fitted: Fitted) -> dict[str, xr.DataArray]:
             if (given := _coordinate(one, fitted.about.get(d, {}))) is not None
         }
         found[_free(name)] = xr.DataArray(
-            values, {"cluster": np.arange(len(values)), **coordinates}, ("cluster", *dims),
+            values, {"cluster": fitted.ids, **coordinates}, ("cluster", *dims),
             attrs=described(fitted.about, name),
         )  # fmt: skip
     return found

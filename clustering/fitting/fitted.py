@@ -88,8 +88,15 @@ class Fitted:
     """What rows go through first; params, distances and the objective are those of prepared rows."""
     about: About = field(default_factory=dict)
     """Units and names of the variables and the feature dimensions, as `Source.about` tells them."""
+    ids: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """What labels call the clusters ``(k,)``, ascending; 0 … k − 1 where none are given."""
+    largest_id: int = -1
+    """The largest id that ever stood for a cluster in this line of models: others begin above it."""
 
     def __post_init__(self) -> None:
+        ids = _read_only(np.asarray(self.ids if len(self.ids) else np.arange(self.model.k), np.int64))
+        object.__setattr__(self, "ids", ids)
+        object.__setattr__(self, "largest_id", max(self.largest_id, int(ids.max())))
         object.__setattr__(self, "params", read_only(self.params))
         object.__setattr__(self, "track", {name: _read_only(array) for name, array in self.track.items()})
         for name in ("history", "shares"):
@@ -150,6 +157,20 @@ class Fitted:
             criteria=information(self.model, self.params.centers.shape[1], sums),
         )
 
+    def over(self, sums: LabelStatistics, cells: int, *, held_out: int = 0) -> Fitted:
+        """Say which rows were labelled, where they are others than those of the fit.
+
+        Parameters
+        ----------
+        held_out
+            How many of them the fit did not see.
+        """
+        rows, weight = int(sums.rows.sum()), float(sums.weight.sum())
+        drawn = rows - held_out if held_out else None
+        told = (f"fitted on {drawn:,} of {rows:,} rows, the others being held out to score it on",) if held_out else ()
+        summary = replace(self.summary, cells=cells, count=rows, weight=weight, drawn=drawn)
+        return replace(self, summary=summary, remarks=(*told, *self.remarks))
+
     def extended(self, sums: LabelStatistics) -> Fitted:
         """Say that the fit went over a part of the rows that were labelled."""
         rows, drawn = int(sums.rows.sum()), self.summary.count
@@ -174,7 +195,7 @@ def information(model: Any, d: int, sums: LabelStatistics) -> dict[str, float] |
     }  # fmt: skip
 
 
-def _read_only(array: Array) -> Array:
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     view = array.view()
     view.flags.writeable = False
     return view

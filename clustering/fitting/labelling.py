@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,9 @@ from scipy import special
 
 from clustering.data.rows import Rows, unit_weights
 from clustering.errors import ConfigError
-from clustering.execution.passes import Passed, Records, Rounds
+from clustering.execution.passes import Passed, Records, Rounds, Statistics
+from clustering.fitting.clusters import Clusters, numbered
+from clustering.fitting.moves import joined, moves_of, resting
 from clustering.models.distances import Away
 from clustering.models.soft import Shared
 
@@ -21,8 +23,22 @@ Array = NDArray[np.float64]
 Write = Callable[[tuple[slice, ...], Mapping[str, NDArray[Any]]], None]
 """Puts what is known of a region of the sample grid where it belongs, by name."""
 
+
+class Before(Protocol):
+    """What was told of the samples before, on their grid of now; picklable."""
+
+    def read(self, name: str, region: tuple[slice, ...]) -> NDArray[Any]:
+        """Read a variable over a region of the sample grid, −1 where there was no label."""
+
+
 LEVELS = 254
 """Steps of a responsibility stored in a byte; 255 is for masked cells."""
+CHANGED: Mapping[str, Any] = {
+    "long_name": "whether the cluster of a sample is another than before; -1 where masked, or without a label before",
+    "flag_values": [0, 1],
+    "flag_meanings": "same changed",
+}
+"""CF attributes of what tells whether labels changed."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,8 @@ class Wanted:
     other. Soft ones: by how much the largest responsibility exceeds the second; 1 where there is no second."""
     distances: bool = False
     """To every center."""
+    changed: bool = False
+    """Whether the label is another than before; needs labels of before."""
 
     def __post_init__(self) -> None:
         if self.responsibilities not in ("none", "max", "top", "all"):
@@ -106,17 +124,21 @@ class Variable(NamedTuple):
     attributes: Mapping[str, Any] = {}
 
 
-def variables(wanted: Wanted, k: int, model: Any = None) -> list[Variable]:
+def variables(wanted: Wanted, clusters: Clusters, model: Any = None) -> list[Variable]:
     """List the arrays of the output.
 
     Parameters
     ----------
+    clusters
+        Whose ids are told.
     model
         Its words for distances go into the attributes; None where nobody reads them.
     """
-    found = []
+    found, k = [], clusters.k
     if wanted.labels:
-        found.append(Variable("labels", label_type(k), -1, (), label_attributes(k)))
+        found.append(Variable("labels", clusters.dtype, -1, (), clusters.attributes))
+    if wanted.changed:
+        found.append(Variable("changed", np.dtype(np.int8), -1, (), CHANGED))
     packed = wanted.precision == "uint8"
     dtype, fill = np.dtype(wanted.precision), 255 if packed else np.nan
     scale = {"scale_factor": 1.0 / LEVELS, "_FillValue": 255} if packed else {}
@@ -128,7 +150,7 @@ def variables(wanted: Wanted, k: int, model: Any = None) -> list[Variable]:
         case "top":
             extra = (("rank", top),)
             about = {"long_name": "clusters by responsibility, largest first; -1 where masked"}
-            found.append(Variable("top_clusters", label_type(k), -1, extra, about))
+            found.append(Variable("top_clusters", clusters.dtype, -1, extra, about))
             about = {"long_name": "responsibilities of top_clusters", **scale}
             found.append(Variable("top_responsibilities", dtype, fill, extra, about))
         case "all":
@@ -173,6 +195,10 @@ class LabelStatistics:
     """Rows labelled with each cluster ``(k,)``."""
     entropy: float = 0.0
     """−Σ w r log r."""
+    moves: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    """Labels before, −1 for none, and now ``(t, 2)`` of rows of some weight: each pair once, in order."""
+    moved: Array = field(default_factory=lambda: np.zeros(0))
+    """Σ w of the rows of each pair ``(t,)``."""
 
     def __add__(self, other: LabelStatistics) -> LabelStatistics:
         return LabelStatistics(
@@ -180,21 +206,13 @@ class LabelStatistics:
             self.weight + other.weight,
             self.rows + other.rows,
             self.entropy + other.entropy,
+            *joined((self.moves, self.moved), (other.moves, other.moved)),
         )
 
-
-def label_type(k: int) -> np.dtype[Any]:
-    """Find the smallest signed integer type for labels 0 … k − 1 and −1 where masked."""
-    return next(np.dtype(t) for t in ("i1", "i2", "i4", "i8") if k - 1 <= np.iinfo(t).max)
-
-
-def label_attributes(k: int) -> dict[str, Any]:
-    """CF attributes of labels 0 … k − 1."""
-    return {
-        "long_name": "cluster of each sample; -1 where masked",
-        "flag_values": list(range(k)),
-        "flag_meanings": " ".join(f"cluster_{i}" for i in range(k)),
-    }
+    def stayed(self) -> LabelStatistics:
+        """Tell the same rows once more: they come from where they are now."""
+        moves, moved = resting((self.moves, self.moved))
+        return replace(self, moves=moves, moved=moved)
 
 
 def label(
@@ -204,6 +222,9 @@ def label(
     write: Write,
     wanted: Wanted | None = None,
     records: Records | None = None,
+    clusters: Clusters | None = None,
+    before: Before | None = None,
+    beside: Sequence[Statistics] = (),
 ) -> Passed:
     """Label every row, hand what is wanted of each block to `write`, and add up.
 
@@ -216,18 +237,27 @@ def label(
         What is told of each row; labels alone where None.
     records
         Of blocks that were labelled before: nothing is written of them again.
+    clusters
+        Whose ids are told; 0 … k − 1 where None.
+    before
+        Labels that these are compared with; None where there are none.
+    beside
+        What else makes statistics of the same rows, on the same read.
 
     Returns
     -------
     Passed
-        With one `LabelStatistics`.
+        With one `LabelStatistics`, and the statistics of `beside`.
     """
-    return rounds.run([partial(_label_block, model, params, write, wanted or Wanted())], records)
+    clusters = clusters or numbered(params.k)
+    work = partial(_label_block, model, params, write, wanted or Wanted(), clusters, before)
+    return rounds.run([work, *beside], records)
 
 
-def _label_block(model: Any, params: Any, write: Write, wanted: Wanted, rows: Rows) -> LabelStatistics:
-    k = params.k
-    degrees = _Degrees(model, params, rows, wanted)
+def _label_block(
+    model: Any, params: Any, write: Write, wanted: Wanted, clusters: Clusters, before: Before | None, rows: Rows
+) -> LabelStatistics:
+    degrees = _Degrees(model, params, rows, wanted, clusters)
     found = model.assign(params, rows, degrees.see) if degrees.soft else model.assign(params, rows)
     weightless = rows.weights == 0.0
     if degrees.shares and weightless.any():
@@ -240,26 +270,32 @@ def _label_block(model: Any, params: Any, write: Write, wanted: Wanted, rows: Ro
         for away in model.distances(params, rows, found.labels if degrees.own else None):
             labels = found.labels[away.places]
             degrees.measure(away, np.zeros_like(labels) if degrees.own else labels)
-    arrays = {"labels": found.labels, **degrees.arrays}
+    arrays = {"labels": clusters.ids.astype(clusters.dtype)[found.labels], **degrees.arrays}
     region = tuple(slice(a, a + n) for a, n in zip(rows.start, rows.shape, strict=True))
+    earlier = np.full(len(rows), -1, np.int64)
+    if before is not None:
+        cells = before.read("labels", region).reshape(-1).astype(np.int64)
+        earlier = cells if rows.kept is None else cells[rows.kept]
+        arrays["changed"] = np.where(earlier < 0, -1, earlier != arrays["labels"])
+    moves = moves_of(earlier, arrays["labels"], rows.weights)
     spread = {}
-    for variable in variables(wanted, k, model):
+    for variable in variables(wanted, clusters, model):
         cells = rows.spread(arrays[variable.name].astype(variable.dtype, copy=False), variable.fill)
         spread[variable.name] = cells.reshape(*rows.shape, *(length for _, length in variable.extra))
     write(region, spread)
-    counts = np.bincount(found.labels, minlength=k).astype(np.int64)
-    return LabelStatistics(found.objective, found.weight, counts, found.entropy)
+    counts = np.bincount(found.labels, minlength=clusters.k).astype(np.int64)
+    return LabelStatistics(found.objective, found.weight, counts, found.entropy, *moves)
 
 
 class _Degrees:
     """Gathers what is told of the rows of a block beside their labels."""
 
-    def __init__(self, model: Any, params: Any, rows: Rows, wanted: Wanted) -> None:
-        self.model, self.params, self.rows, self.wanted = model, params, rows, wanted
+    def __init__(self, model: Any, params: Any, rows: Rows, wanted: Wanted, clusters: Clusters) -> None:
+        self.model, self.params, self.rows, self.wanted, self.ids = model, params, rows, wanted, clusters.ids
         self.arrays: dict[str, NDArray[Any]] = {
             v.name: np.empty((len(rows), *(n for _, n in v.extra)), v.dtype)
-            for v in variables(wanted, params.k, model)
-            if v.name != "labels"
+            for v in variables(wanted, clusters, model)
+            if v.name not in ("labels", "changed")
         }
         soft_margin = wanted.margin and is_soft(model)
         self.shares = wanted.responsibilities != "none" or soft_margin
@@ -290,7 +326,7 @@ class _Degrees:
                 case "top":
                     count = arrays["top_clusters"].shape[1]
                     order = np.argsort(-shares, axis=0, kind="stable")[:count]
-                    arrays["top_clusters"][places] = order.T
+                    arrays["top_clusters"][places] = self.ids[order.T]
                     arrays["top_responsibilities"][places] = self._packed(np.take_along_axis(shares, order, axis=0).T)
         observed = np.full(len(columns), float(self.rows.values.shape[1]))
         if self.rows.gaps is not None:

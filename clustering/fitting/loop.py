@@ -15,7 +15,7 @@ import numpy as np
 from clustering.data.policies import is_number
 from clustering.errors import ConfigError
 from clustering.execution.passes import Passed, Reading
-from clustering.models.model import Model, Statistics, Update
+from clustering.models.model import TRACKED, Model, Statistics, Update
 
 
 class Stop(StrEnum):
@@ -25,6 +25,8 @@ class Stop(StrEnum):
     """No assignment changes: the statistics are those of the pass before, to the last bit."""
     TOLERANCE = "tolerance"
     """The objective changed by no more than the tolerance, relative to its scale."""
+    REFRESH = "refresh"
+    """No further pass over the rows was asked for after what is new."""
     MAX_ITERATIONS = "max_iterations"
     MAX_SECONDS = "max_seconds"
 
@@ -121,6 +123,8 @@ class PassRecord:
     """Estimated wall time to convergence, in seconds; None where nothing can be said yet."""
     notes: tuple[str, ...] = ()
     """New ones since the pass before."""
+    sizes: tuple[float, ...] = ()
+    """Share of each cluster of the best candidate in the total weight, by responsibilities; empty where k is large."""
 
 
 def advance(model: Model, candidate: Candidate, statistics: Statistics, rule: Rule) -> Candidate:
@@ -193,10 +197,12 @@ def _record(model: Model, before: State, after: State, active: int, passed: Pass
     if len(best.history) > 1 and best.scale:
         fall = (best.history[-2][1] - best.objective) / best.scale
         change = math.copysign(fall, model.reported(-fall, 1.0))
-    weight = 0.0 if best.sums is None else float(best.sums["weight"].sum())
+    weights = np.zeros(0) if best.sums is None else best.sums["weight"]
+    weight = float(weights.sum())
+    sizes = tuple((weights / weight).tolist()) if weight > 0 and len(weights) <= TRACKED else ()
     return PassRecord(
         after.iteration, model.symbol, model.reported(best.objective, weight), change, active,
-        passed.statistics[0].count, passed.seconds, passed.reading, _remaining(after, passed, rule), notes,
+        passed.statistics[0].count, passed.seconds, passed.reading, _remaining(after, passed, rule), notes, sizes,
     )  # fmt: skip
 
 

@@ -227,7 +227,8 @@ def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[S
     k, d, wish = model.k, rounds.source.n_features, options.preprocess
     m = min(options.sample_rows, max(k, sample_limit(rounds.source, options, memory)))
     even = rounds.source.weights is None and rounds.source.mask is None
-    floor = priority_floor(int(rounds.plan.cells * options.fraction), m) if even else 0.0
+    share = options.fraction * (1.0 if rounds.held_out is None else 1.0 - 1.0 / rounds.held_out.every)
+    floor = priority_floor(int(rounds.plan.cells * share), m) if even else 0.0
     # Before the mean is taken off, nothing tells whether a divergence is defined.
     divergence: Divergence = "squared_euclidean" if wish.centres else model.starter.divergence
     how = SurveyModel(options.seed, m, k, floor, divergence, rounds.source.missing == "marginalize", wish.rotates)

@@ -51,6 +51,14 @@ class KMeansParams:
         return len(self.centers)
 
 
+class Placing(NamedTuple):
+    """Where a block lies on the sample grid."""
+
+    start: tuple[int, ...]
+    grid: tuple[int, ...]
+    """Length of each sample dimension."""
+
+
 class Distant(NamedTuple):
     """Rows far from their centers, farthest first, lower position first among equals."""
 
@@ -64,6 +72,13 @@ class Distant(NamedTuple):
     """Weights ``(t,)``."""
     rows: Array
     """Rows less the shift ``(t, d)``."""
+
+    def moved(self, before: Placing, now: Placing) -> Distant:
+        """Tell the same rows in a block that lies elsewhere on another sample grid."""
+        places = np.unravel_index(self.positions, before.grid)
+        moved = [p - old + new for p, old, new in zip(places, before.start, now.start, strict=True)]
+        flat = np.ravel_multi_index(moved, now.grid) if len(self.positions) else self.positions
+        return self._replace(positions=np.asarray(flat, np.int64))
 
     def joined(self, other: Distant, most: int) -> Distant:
         """Keep the farthest of both."""
@@ -182,6 +197,7 @@ class KMeans:
     k: int
     divergence: Divergence = "squared_euclidean"
     kind: ClassVar = "kmeans"
+    statistics_type: ClassVar = KMeansStatistics
     tolerance: ClassVar = 0.0
     symbol: ClassVar = "J"
 

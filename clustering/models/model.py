@@ -95,6 +95,8 @@ class Model(Protocol):
         """Number of clusters."""
 
     kind: ClassVar[str]
+    statistics_type: ClassVar[type]
+    """Class of its statistics: arrays and numbers, so that they can be kept."""
     tolerance: ClassVar[float]
     """Relative change of the objective at which a fit stops, where the user names none."""
     symbol: ClassVar[str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,12 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from clustering.fitting.clusters import Clusters
 from clustering.fitting.fields import fields
 from clustering.fitting.fitted import Fitted
-from clustering.report.figures import MASKED, named, places, png, with_units
+from clustering.report.figures import MASKED, named, places, png, tick, with_units
 
 Colours = NDArray[np.float64]
 
@@ -41,21 +41,24 @@ class Drawn:
     wide: bool = False
 
 
-def draw(fitted: Fitted, colours: Colours) -> list[Drawn]:
+def draw(fitted: Fitted, colours: Colours, clusters: Clusters | None = None) -> list[Drawn]:
     """Draw the centers in what suits their features: maps over two feature dimensions, lines over one.
 
     Parameters
     ----------
     colours
         Of the clusters ``(k, 3)``, in 0 … 1.
+    clusters
+        What they are called; by their ids where None.
     """
-    laid = fields(fitted)
+    laid, clusters = fields(fitted), clusters or Clusters(fitted.ids)
     if len(laid) <= PANELS:
         if all(field.ndim == 3 and min(field.shape[1:]) > 1 for field in laid.values()):
-            return [drawn for name, field in laid.items() for drawn in _maps(fitted, name, field, colours)]
+            return [drawn for name, field in laid.items() for drawn in _maps(fitted, name, field, colours, clusters)]
         if all(_is_line(field) for field in laid.values()):
-            return [Drawn("Centers", "In the data's own units.", _lines(laid, colours))]
-    return [Drawn("Centers", "As standard scores: the distance from the mean in standard deviations.", _scores(fitted))]
+            return [Drawn("Centers", "In the data's own units.", _lines(laid, colours, clusters))]
+    told = "As standard scores: the distance from the mean in standard deviations."
+    return [Drawn("Centers", told, _scores(fitted, clusters))]
 
 
 def _is_line(field: xr.DataArray) -> bool:
@@ -66,18 +69,20 @@ def _is_line(field: xr.DataArray) -> bool:
     return dim in field.coords and field[dim].dtype.kind in "iufMO"
 
 
-def _maps(fitted: Fitted, name: str, field: xr.DataArray, colours: Colours) -> list[Drawn]:
+def _maps(fitted: Fitted, name: str, field: xr.DataArray, colours: Colours, clusters: Clusters) -> list[Drawn]:
     """Draw a map of each cluster; and of what sets it apart from the mean, where the maps are much alike."""
     k = len(field)
     shown = np.sort(np.argsort(-fitted.shares, kind="stable")[:MAPS])
     mean = _mean(fitted, name, field)
     told = f"Of the {len(shown)} largest of {k} clusters. " if k > len(shown) else ""
     title = with_units(name, field.attrs)
-    found = [Drawn(f"Centers: {title}", told + "In the data's own units.", _panels(field[shown], shown, colours), True)]
+    heads = [clusters.names.get(int(i), f"cluster {i}") for i in clusters.ids[shown]]
+    picture = _panels(field[shown], heads, colours[shown])
+    found = [Drawn(f"Centers: {title}", told + "In the data's own units.", picture, True)]
     apart = field - mean
     if float(np.abs(apart).max()) < FAINT * float(field.max() - field.min()):
         apart = apart.assign_attrs(field.attrs)
-        picture = _panels(apart[shown], shown, colours, around_zero=True)
+        picture = _panels(apart[shown], heads, colours[shown], around_zero=True)
         found.append(Drawn(f"Departures: {title}", told + "Centers less the mean of all rows.", picture, True))
     return found
 
@@ -88,7 +93,7 @@ def _mean(fitted: Fitted, name: str, field: xr.DataArray) -> NDArray[np.float64]
     return np.asarray(fitted.summary.mean[columns].reshape(field.shape[1:]))
 
 
-def _panels(field: xr.DataArray, clusters: NDArray[np.intp], colours: Colours, around_zero: bool = False) -> bytes:
+def _panels(field: xr.DataArray, heads: Sequence[str], colours: Colours, around_zero: bool = False) -> bytes:
     """Draw maps side by side, in one scale of colours; one around zero where they reach about as far to both sides."""
     low, high = float(field.min()), float(field.max())
     if around_zero or (low < 0 < high and min(-low, high) > FAINT * max(-low, high)):
@@ -97,20 +102,20 @@ def _panels(field: xr.DataArray, clusters: NDArray[np.intp], colours: Colours, a
     else:
         cmap = "viridis"
     y, x = (str(d) for d in field.dims[1:])
-    columns = min(PANELS, len(clusters))
-    rows = -(-len(clusters) // columns)
+    columns = min(PANELS, len(heads))
+    rows = -(-len(heads) // columns)
     height = float(np.clip(11.0 / columns * field.sizes[y] / field.sizes[x], 1.2, 4.5))
     figure = Figure(figsize=(2.4 + 11.0 * max(columns, 2) / PANELS, 0.6 + rows * (height + 0.35)), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     across, up = places(field, x), places(field, y)
     mesh: Any = None
     for place, axes in enumerate(panels.flat):
-        if place >= len(clusters):
+        if place >= len(heads):
             axes.set_axis_off()
             continue
         mesh = axes.pcolormesh(across, up, field.values[place], cmap=cmap, vmin=low, vmax=high)
         axes.set_facecolor(MASKED)
-        axes.set_title(f"cluster {clusters[place]}", fontsize="medium", color=0.8 * colours[clusters[place]])
+        axes.set_title(heads[place], fontsize="medium", color=0.8 * colours[place])
     # All panels share their axes; rows without a coordinate run downwards, as those of an image.
     if y not in field.coords or _falls(field[y].attrs, y):
         panels[0, 0].invert_yaxis()
@@ -122,7 +127,7 @@ def _panels(field: xr.DataArray, clusters: NDArray[np.intp], colours: Colours, a
     return png(figure)
 
 
-def _lines(laid: Mapping[str, xr.DataArray], colours: Colours) -> bytes:
+def _lines(laid: Mapping[str, xr.DataArray], colours: Colours, clusters: Clusters) -> bytes:
     """Draw profiles: upright over a vertical coordinate, otherwise as series."""
     upright = {name: _is_vertical(field) for name, field in laid.items()}
     figure = Figure(figsize=(7.2, 4.4 if any(upright.values()) else 3.4), layout="constrained")
@@ -132,7 +137,7 @@ def _lines(laid: Mapping[str, xr.DataArray], colours: Colours) -> bytes:
         along = places(field, dim)
         for cluster, colour in enumerate(colours):
             line = (field.values[cluster], along) if upright[name] else (along, field.values[cluster])
-            axes.plot(*line, color=colour, label=str(cluster), linewidth=1.4)
+            axes.plot(*line, color=colour, label=clusters.words[cluster], linewidth=1.4)
         _label(axes, (with_units(name, field.attrs), named(field, dim)), upright[name])
         if upright[name] and _falls(field[dim].attrs, dim):
             axes.invert_yaxis()
@@ -163,7 +168,7 @@ def _falls(told: Mapping[Any, Any], name: str) -> bool:
     return name.lower() in ("depth", "deptht") or str(told.get("units", "")).lower() in PRESSURE
 
 
-def _scores(fitted: Fitted) -> bytes:
+def _scores(fitted: Fitted, clusters: Clusters) -> bytes:
     """Draw a heat map of standard scores."""
     spread = np.sqrt(np.where(fitted.summary.variance > 0, fitted.summary.variance, 1.0))
     scores = (fitted.centers - fitted.summary.mean) / spread
@@ -173,7 +178,7 @@ def _scores(fitted: Fitted) -> bytes:
     limit = max(1e-12, float(np.abs(scores).max()))
     image = axes.imshow(scores, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
     axes.set_ylabel("cluster")
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    tick(axes.yaxis, clusters)
     if d <= 24:
         axes.set_xticks(
             range(d), [str(f) for f in fitted.features], rotation=45 if d > 4 else 0, ha="right" if d > 4 else "center"

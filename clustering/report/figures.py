@@ -9,22 +9,26 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib import colormaps
-from matplotlib.colors import ListedColormap
+from matplotlib.axis import Axis, XAxis
+from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from clustering.data.coordinates import TURN, is_longitude, turned
+from clustering.fitting.clusters import Clusters, numbered
 from clustering.fitting.fitted import Fitted
 from clustering.report.words import Words
 
 ASSIGNMENT, UPDATE = "#2563eb", "#dc2626"
 """Blue after the assignment step, red after the refitting step, as in the lecture."""
 MASKED = "#e5e7eb"
+SAME_CHANGED = ("#bfdbfe", "#b91c1c")
 FLAT = 1e-5
 """Share of the objective that a cost curve spans at least."""
+TICKS = 32
+"""Clusters with a tick of their own along an axis at most."""
 _DPI = 110
 
 
@@ -65,17 +69,16 @@ def cost_curve(history: NDArray[np.float64], words: Words) -> bytes:
 
 
 def palette(k: int) -> NDArray[np.float64]:
-    """Colours of k clusters ``(k, 3)``, in 0 … 1."""
-    if k <= 10:
-        colours = colormaps["tab10"](np.arange(k))
-    elif k <= 20:
-        colours = colormaps["tab20"](np.arange(k))
-    else:
-        colours = colormaps["turbo"](np.linspace(0.03, 0.97, k))
-    return np.asarray(colours)[:, :3]
+    """Colours of the clusters 0 … k − 1 ``(k, 3)``, in 0 … 1."""
+    return colours_of(numbered(k))
 
 
-def sizes(fitted: Fitted, colours: NDArray[np.float64]) -> bytes:
+def colours_of(clusters: Clusters) -> NDArray[np.float64]:
+    """Colours of clusters ``(k, 3)``, in 0 … 1."""
+    return np.array([to_rgb(colour) for colour in clusters.hexes])
+
+
+def sizes(fitted: Fitted, colours: NDArray[np.float64], clusters: Clusters | None = None) -> bytes:
     """Draw the share of each cluster in the total weight."""
     k = fitted.model.k
     figure = Figure(figsize=(7.2, 2.8), layout="constrained")
@@ -83,20 +86,32 @@ def sizes(fitted: Fitted, colours: NDArray[np.float64]) -> bytes:
     axes.bar(np.arange(k), 100 * fitted.shares, color=colours, edgecolor="0.25", linewidth=0.6)
     axes.set_xlabel("cluster")
     axes.set_ylabel("share of weight, %")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    tick(axes.xaxis, clusters or Clusters(fitted.ids))
     axes.grid(axis="y", alpha=0.25)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     return png(figure)
 
 
-def sizes_by_pass(track: NDArray[np.float64], colours: NDArray[np.float64]) -> bytes:
+def tick(axis: Axis, clusters: Clusters) -> None:
+    """Call the places 0 … k − 1 along an axis what the clusters are called there."""
+    if clusters.k <= TICKS:
+        axis.set_ticks(range(clusters.k), clusters.words)
+        if isinstance(axis, XAxis) and clusters.names:
+            axis.set_tick_params(rotation=30)
+        return
+    axis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_major_formatter(lambda place, _: clusters.words[int(place)] if 0 <= place < clusters.k else "")
+
+
+def sizes_by_pass(track: NDArray[np.float64], colours: NDArray[np.float64], clusters: Clusters | None = None) -> bytes:
     """Draw the effective size of each cluster in every pass ``(passes, k)``."""
     figure = Figure(figsize=(7.2, 2.8), layout="constrained")
     axes = figure.add_subplot()
     passes = np.arange(1, len(track) + 1)
+    words = (clusters or numbered(len(colours))).words
     for cluster, colour in enumerate(colours):
-        axes.plot(passes, track[:, cluster], color=colour, linewidth=1.4, label=str(cluster))
+        axes.plot(passes, track[:, cluster], color=colour, linewidth=1.4, label=words[cluster])
     if len(track) > 40:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
@@ -121,9 +136,11 @@ def picture(pixels: NDArray[Any]) -> bytes:
     return png(figure)
 
 
-def label_map(labels: xr.DataArray, colours: NDArray[np.float64]) -> bytes:
+def label_map(labels: xr.DataArray, colours: NDArray[np.float64], clusters: Clusters | None = None) -> bytes:
     """Draw labels over one or two sample dimensions; masked cells in grey."""
     k = len(colours)
+    clusters = clusters or numbered(k)
+    labels = labels.copy(data=clusters.places(labels.values))
     cmap = ListedColormap([MASKED, *colours])
     if labels.ndim == 1:
         figure = Figure(figsize=(7.2, float(np.clip(1.4 + 0.3 * k, 2.6, 6.0))), layout="constrained")
@@ -136,24 +153,41 @@ def label_map(labels: xr.DataArray, colours: NDArray[np.float64]) -> bytes:
         axes.set_ylim(-0.6, k - 0.4)
         axes.set_xlabel(named(labels, str(labels.dims[0])))
         axes.set_ylabel("cluster")
-        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        tick(axes.yaxis, clusters)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         return png(figure)
-    y, x = (str(d) for d in labels.dims)
-    ratio = labels.sizes[y] / max(1, labels.sizes[x])
+    figure, mesh = _flags(labels, cmap, (-1.5, k - 0.5))
+    bar = figure.colorbar(mesh, ax=figure.axes, label="cluster (-1: masked)", shrink=0.85)
+    if k <= 12:
+        bar.set_ticks(list(range(-1, k)), labels=["-1", *clusters.words])
+    else:
+        tick(bar.ax.yaxis, clusters)
+    return png(figure)
+
+
+def change_map(changed: xr.DataArray) -> bytes:
+    """Draw which cells have another label than before, over two sample dimensions."""
+    figure, mesh = _flags(changed, ListedColormap([MASKED, *SAME_CHANGED]), (-1.5, 1.5))
+    bar = figure.colorbar(mesh, ax=figure.axes, shrink=0.85)
+    bar.set_ticks([-1, 0, 1], labels=["no label before or now", "same", "changed"])
+    return png(figure)
+
+
+def _flags(values: xr.DataArray, cmap: ListedColormap, limits: tuple[float, float]) -> tuple[Figure, Any]:
+    """Draw whole numbers over two sample dimensions, each in a colour of its own."""
+    y, x = (str(d) for d in values.dims)
+    ratio = values.sizes[y] / max(1, values.sizes[x])
     figure = Figure(figsize=(7.2, float(np.clip(7.2 * ratio, 1.8, 8.0))), layout="constrained")
     axes = figure.add_subplot()
+    low, high = limits
     # Rows of an image run downwards; a coordinate runs upwards, whichever way it is stored.
-    mesh = axes.pcolormesh(places(labels, x), places(labels, y), labels.values, cmap=cmap, vmin=-1.5, vmax=k - 0.5)
-    if y not in labels.coords:
+    mesh = axes.pcolormesh(places(values, x), places(values, y), values.values, cmap=cmap, vmin=low, vmax=high)
+    if y not in values.coords:
         axes.invert_yaxis()
-    axes.set_xlabel(named(labels, x))
-    axes.set_ylabel(named(labels, y))
-    bar = figure.colorbar(mesh, ax=axes, label="cluster (-1: masked)", shrink=0.85)
-    if k <= 12:
-        bar.set_ticks(list(range(-1, k)))
-    return png(figure)
+    axes.set_xlabel(named(values, x))
+    axes.set_ylabel(named(values, y))
+    return figure, mesh
 
 
 def quantity_map(values: xr.DataArray, label: str) -> bytes:

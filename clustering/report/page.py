@@ -15,6 +15,7 @@ from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
 from clustering.data.source import Source
+from clustering.fitting.clusters import Clusters
 from clustering.fitting.fitted import Fitted
 from clustering.report import centers, figures, samples
 from clustering.report.samples import Sample
@@ -49,6 +50,8 @@ class Figure:
     png: bytes
     wide: bool = False
     """Whether it takes the whole width of the page."""
+    of_changes: bool = False
+    """Whether it belongs to what changed since the version before."""
 
     @property
     def uri(self) -> str:
@@ -62,6 +65,8 @@ def draw(
     preview: xr.Dataset | None,
     sample: Sample | None = None,
     degrees: Mapping[str, xr.DataArray] | None = None,
+    clusters: Clusters | None = None,
+    changed: xr.DataArray | None = None,
 ) -> tuple[list[Figure], Colours]:
     """Draw the figures of a run.
 
@@ -75,6 +80,10 @@ def draw(
         Rows to draw in a plane, from `clustering.report.samples.sample`.
     degrees
         What else was told of each row, cut down by `shown`, by name.
+    clusters
+        What the clusters are called; by their ids where None.
+    changed
+        Which labels changed, cut down by `shown`; None where there were none before.
 
     Returns
     -------
@@ -85,11 +94,12 @@ def draw(
     k = fitted.model.k
     found: list[Figure] = []
     photograph = None if labels is None or preview is None else _photograph(fitted, labels, preview)
-    colours = figures.palette(k)
+    clusters = clusters or Clusters(fitted.ids)
+    colours = figures.colours_of(clusters)
     if photograph is not None and labels is not None:
         before, book = photograph
         colours = book / 255.0
-        after = np.where((labels.values >= 0)[..., None], book[labels.values], 229).astype(np.uint8)
+        after = np.where((labels.values >= 0)[..., None], book[clusters.places(labels.values)], 229).astype(np.uint8)
         found.append(Figure("Before", "The image as it is in the source.", figures.picture(before)))
         rate = f"{np.log2(k):.3g} bits a pixel" if k > 1 else "one colour"
         found.append(
@@ -101,9 +111,8 @@ def draw(
         )
     elif labels is not None and not (sample is not None and labels.ndim == 1 and labels.dims[0] not in labels.coords):
         # A list in no order of its own tells nothing that the rows in their plane do not tell better.
-        places = ", ".join(f"{d} {value}" for d, value in labels.attrs.get("shown_at", {}).items())
-        caption = (f"At {places}. " if places else "") + _label_caption(labels)
-        found.append(Figure("Labels", caption, figures.label_map(labels, colours)))
+        caption = _place(labels) + _label_caption(labels)
+        found.append(Figure("Labels", caption, figures.label_map(labels, colours, clusters)))
     for name, array in (degrees or {}).items():
         if array.ndim == 2:
             title, caption = DEGREES[name]
@@ -121,17 +130,28 @@ def draw(
             told += " Over the rows that were drawn for the fit."
         found.append(Figure(words.title, told, curve))
     if photograph is None and len(fitted.features) > 1:
-        found += [Figure(one.title, one.caption, one.png, one.wide) for one in centers.draw(fitted, colours)]
+        found += [Figure(one.title, one.caption, one.png, one.wide) for one in centers.draw(fitted, colours, clusters)]
     if np.isfinite(fitted.shares).all():
-        found.append(Figure("Sizes", "Share of each cluster in the total weight.", figures.sizes(fitted, colours)))
+        picture = figures.sizes(fitted, colours, clusters)
+        found.append(Figure("Sizes", "Share of each cluster in the total weight.", picture))
     passes = fitted.track.get("sizes")
     if fitted.model.kind != "kmeans" and passes is not None and len(passes) > 1 and k <= DRAWN:
         told = "Weight that each cluster is responsible for, after every pass."
-        found.append(Figure("Effective sizes by pass", told, figures.sizes_by_pass(passes, colours)))
+        found.append(Figure("Effective sizes by pass", told, figures.sizes_by_pass(passes, colours, clusters)))
+    if changed is not None and changed.ndim == 2:
+        told = _place(changed) + "Cells whose label is another than in the version before."
+        found.append(Figure("Changed cells", told, figures.change_map(changed), of_changes=True))
     return found, colours
 
 
-def render(fitted: Fitted, run: Mapping[str, Any], pictures: Sequence[Figure], colours: Colours, config: str) -> str:
+def render(
+    fitted: Fitted,
+    run: Mapping[str, Any],
+    pictures: Sequence[Figure],
+    colours: Colours,
+    config: str,
+    clusters: Clusters | None = None,
+) -> str:
     """Fill in the page.
 
     Parameters
@@ -142,7 +162,10 @@ def render(fitted: Fitted, run: Mapping[str, Any], pictures: Sequence[Figure], c
         From `draw`.
     config
         The config as YAML.
+    clusters
+        What the clusters are called; by their ids where None.
     """
+    known = clusters or Clusters(fitted.ids)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("clustering.report", "."),
         autoescape=True,
@@ -153,9 +176,10 @@ def render(fitted: Fitted, run: Mapping[str, Any], pictures: Sequence[Figure], c
     environment.filters["number"] = number
     order = np.argsort(-fitted.shares, kind="stable")[:LISTED]
     facts, columns = _facts(fitted), _columns(fitted)
-    clusters = [
+    listed = [
         {
-            "name": int(c),
+            "id": int(known.ids[c]),
+            "name": known.names.get(int(known.ids[c])),
             "share": float(fitted.shares[c]),
             "center": [float(values[c]) for values in columns.values()],
             "colour": to_hex(colours[c]),
@@ -167,12 +191,26 @@ def render(fitted: Fitted, run: Mapping[str, Any], pictures: Sequence[Figure], c
         run=run,
         figures=pictures,
         tiles=tiles(fitted, run["objective"]),
-        clusters=clusters,
+        clusters=listed,
+        comparison=_comparison(run, known),
         facts=list(facts),
         columns=list(columns),
         more=len({f.variable for f in fitted.features}) > len(columns),
         config=config,
     )
+
+
+def _comparison(run: Mapping[str, Any], clusters: Clusters) -> dict[str, Any] | None:
+    """Lay out what changed since the version before; None where there was none."""
+    told = run.get("comparison")
+    if told is None:
+        return None
+    rows = [
+        {"id": i, "name": clusters.names.get(int(i)), "sizes": sizes, "churn": told["churn_by_cluster"].get(i)}
+        for i, sizes in told["sizes"].items()
+    ]
+    rows.sort(key=lambda row: -max(row["sizes"]))
+    return {**told, "rows": rows[:LISTED]}
 
 
 def _facts(fitted: Fitted) -> dict[str, NDArray[np.float64]]:
@@ -229,6 +267,12 @@ def _photograph(
         return None
     pixels = array.transpose(*labels.dims, ...).values
     return pixels, np.clip(np.rint(fitted.centers), 0, 255).astype(np.uint8)
+
+
+def _place(shown: xr.DataArray) -> str:
+    """Say where in the other dimensions a picture is."""
+    places = ", ".join(f"{d} {value}" for d, value in shown.attrs.get("shown_at", {}).items())
+    return f"At {places}. " if places else ""
 
 
 def _label_caption(labels: xr.DataArray) -> str:

@@ -1,16 +1,8 @@
-"""An output in a bucket: staged versions, checkpoints, a lock, and a switch that is told by `run.json`.
+"""An output in a bucket: versions side by side, one switch, checkpoints, a lock. See `clustering.storage.layout`.
 
-::
-
-    bucket/prefix/
-      model.zarr  labels.zarr  report.html  run.json     what is published
-      versions/<run>/                what a run makes until it is published; of an unfinished run, what it has labelled
-      checkpoints/                   of the run under way, or the last one
-      .lock                          of the run under way
-
-A bucket can neither rename nor link. To publish is to copy objects inside the bucket: `run.json` goes first and comes
-last, and so does the `zarr.json` of each group. Whatever ends it in between leaves the version whole, and whoever takes
-the lock next brings the switch to its end.
+The switch is the object `current`, put in one conditional write. A bucket has no links, so the version is then copied
+to the plain names, for readers who know no versions: `run.json` goes first and comes last, and so does the `zarr.json`
+of each group. Whoever takes the lock next brings copying that was cut short to its end.
 """
 
 from __future__ import annotations
@@ -23,15 +15,16 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from clustering.data.addresses import check_url
+from clustering.data.faults import told
 from clustering.errors import ClusteringError, ConfigError, OutputError
-from clustering.storage.lease import Lease, leased
-from clustering.storage.output import PARTS, Output
-from clustering.storage.places import BucketPlace, children, in_bucket, remove, writing
+from clustering.storage import layout
+from clustering.storage.layout import CHECKPOINTS, CURRENT, LOCK, OURS, PARTS, RECORD, REPORT, VERSIONS
+from clustering.storage.lease import Lease, leased, version_of
+from clustering.storage.output import Output
+from clustering.storage.places import BucketPlace, children, in_bucket, writing
 
-RECORD = "run.json"
 _HEADS = ("labels.zarr/zarr.json", "model.zarr/zarr.json")
 """Without these, there is no group to open."""
-_VERSIONS, _CHECKPOINTS, _LOCK = "versions", "checkpoints", ".lock"
 _COPIES = 16
 """Objects that are copied at once."""
 
@@ -68,24 +61,26 @@ class BucketOutput:
     @property
     def checkpoints(self) -> BucketPlace:
         """Prefix of the checkpoints."""
-        return self.path / _CHECKPOINTS
-
-    @property
-    def published(self) -> BucketPlace:
-        """Prefix of what is published."""
-        return self.path
+        return self.path / CHECKPOINTS
 
     @property
     def finished(self) -> str | None:
-        """Name of the published run, if there is one; there is none in the middle of a switch."""
-        try:
-            return str(json.loads((self.path / RECORD).read_bytes())["run"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None
+        """Name of the current version, if there is one."""
+        return layout.current(self.path) or self._unversioned()
+
+    @property
+    def published(self) -> BucketPlace:
+        """Prefix of the current version; `OutputError` where there is none."""
+        run = layout.current(self.path)
+        if run is not None:
+            return self.staging(run)
+        if self._unversioned() is None:
+            raise layout.nothing_finished(self.path)
+        return self.path
 
     def staging(self, run: str) -> BucketPlace:
-        """Prefix of what a run makes, out of sight until it is published."""
-        return self.path / _VERSIONS / run
+        """Prefix of what a run makes, out of sight until it is switched to."""
+        return self.path / VERSIONS / run
 
     def check(self) -> None:
         """Refuse a place where no run can write, without writing.
@@ -95,8 +90,7 @@ class BucketOutput:
         ClusteringError
             If there is no such bucket, it may not be listed, or the prefix holds something else.
         """
-        ours = {_VERSIONS, _CHECKPOINTS, _LOCK, *PARTS}
-        foreign = [place.name for place in children(self.path) if place.name not in ours]
+        foreign = [place.name for place in children(self.path) if place.name not in OURS]
         if foreign:
             raise OutputError(
                 f"output.store {str(self.path)!r} holds {foreign[0]!r}, which is not from a run; name a new prefix"
@@ -106,7 +100,7 @@ class BucketOutput:
     def locked(self, unfinished: Callable[[], str | None] = lambda: None) -> Iterator[None]:
         """Keep other runs off this output, see `clustering.storage.lease`; and end a switch that was cut short.
 
-        What was staged and not published is removed again.
+        What was staged and not finished is removed again.
 
         Parameters
         ----------
@@ -120,94 +114,130 @@ class BucketOutput:
         StoreError
             If the bucket refuses.
         """
-        with leased(self.path / _LOCK, str(self.path)) as lease:
+        with leased(self.path / LOCK, str(self.path)) as lease:
             self._lease = lease
             try:
-                begun = self._switching()
-                if begun is not None:
-                    self.publish(begun)
+                self._settle()
                 yield
             finally:
                 self._lease = None
                 # What cannot be removed now, the next run removes; and nothing is another run's to remove.
                 with suppress(ClusteringError):
                     lease.renew()
-                    self._drop_versions({unfinished(), self._switching()})
+                    layout.drop_unfinished(self.path, {self.finished, unfinished()})
 
     def stage(self, run: str, keep: Collection[str] = ()) -> BucketPlace:
         """Clear the prefix of what a run makes, but for the names to keep of an earlier attempt of it."""
         folder = self.staging(run)
-        for place in children(folder):
-            if place.name not in keep:
-                remove(place)
+        layout.stage(folder, keep)
         return folder
 
-    def publish(self, run: str) -> None:
-        """Switch the output to a staged run, and drop its version and all others.
+    def switch(self, run: str) -> None:
+        """Make a version the current one, in one step, and copy it to the plain names.
 
         Raises
         ------
         OutputError
             If another run has taken over meanwhile; nothing is changed then.
         """
-        if self._lease is not None:
-            self._lease.renew()
-        staged = self._parts(self.staging(run))
-        published = self._parts(self.path)
-        # From here on nobody takes the old version for whole, nor the new one before its time.
-        for head in (RECORD, *_HEADS):
-            if head in published:
-                (self.path / head).unlink(missing_ok=True)
-        late = {RECORD, *_HEADS}
-        self._each(lambda name: self._copy(run, name), staged - late)
-        self._each(lambda name: (self.path / name).unlink(missing_ok=True), published - staged - late)
-        for head in (*_HEADS, RECORD):
-            if head in staged:
-                self._copy(run, head)
-        self._drop_versions(set())
+        self._point(run)
+        self._refresh(run)
 
     def link(self) -> None:
-        """Do nothing: in a bucket, what is published lies under its names."""
+        """Copy the report of the current version, which may have been made anew, to its plain name."""
+        if (self.published / REPORT).is_file():
+            self._copy(self.published / REPORT, self.path / REPORT)
 
-    def read_json(self, name: str) -> Any:
-        """Read a published JSON file.
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON file of the current version.
 
         Raises
         ------
         OutputError
             If there is no finished run here.
         """
+        content = layout.json_of(self.published / name)
+        if content is None:
+            raise layout.nothing_finished(self.path)
+        return content
+
+    def _point(self, run: str) -> None:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        place = self.path / CURRENT
+        mode: Any = "create"
+        with suppress(FileNotFoundError), told(place.root, (FileNotFoundError,)):
+            mode = version_of(obstore.head(place.store, place.key))
+        # In this order, whoever takes the lock and switches from now on is noticed by what stands there.
+        if self._lease is not None:
+            self._lease.renew()
         try:
-            return json.loads((self.path / name).read_bytes())
-        except (FileNotFoundError, ValueError) as error:
-            remedy = "name the output.store of a finished run"
-            if self._switching() is not None:
-                remedy = "one was killed while it was published, and the next 'fit' or 'predict' there ends that"
-            raise OutputError(f"no finished run at {str(self.path)!r}; {remedy}") from error
+            with told(place.root, (AlreadyExistsError, PreconditionError), "write to"):
+                obstore.put(place.store, place.key, json.dumps({"run": run}).encode(), mode=mode)
+        except (AlreadyExistsError, PreconditionError) as error:
+            # Where the answer to a first try was lost, the second finds what the first has made.
+            if layout.current(self.path) != run:
+                raise OutputError(
+                    f"another run has switched {str(self.path)!r} meanwhile, and this one gave no sign for too long; "
+                    f"'clustering models list {self.path}' tells what is there"
+                ) from error
 
-    def _switching(self) -> str | None:
-        """Name the version that a switch was made to and is not yet under its names, as nothing is."""
-        if (self.path / RECORD).is_file():
-            return None
-        return next((v.name for v in children(self.path / _VERSIONS) if (v / RECORD).is_file()), None)
+    def _settle(self) -> None:
+        """End a switch that was cut short, and make what is from before there were versions the first of them."""
+        run = layout.current(self.path)
+        if run is None:
+            run = self._adopted()
+            if run is None:
+                return
+            self._point(run)
+        record = layout.record_of(self.staging(run))
+        if record is not None and record != layout.record_of(self.path):
+            self._refresh(run)
 
-    def _drop_versions(self, kept: set[str | None]) -> None:
-        for version in children(self.path / _VERSIONS):
-            if version.name not in kept:
-                remove(version)
+    def _refresh(self, run: str) -> None:
+        """Copy a version to the plain names."""
+        version = self.staging(run)
+        wanted, there = self._parts(version), self._parts(self.path)
+        late = {RECORD, *_HEADS}
+        # From here on nobody takes the old version for whole, nor the new one before its time.
+        for head in (RECORD, *_HEADS):
+            if head in there:
+                (self.path / head).unlink(missing_ok=True)
+        self._each(lambda name: self._copy(version / name, self.path / name), wanted - late)
+        self._each(lambda name: (self.path / name).unlink(missing_ok=True), there - wanted - late)
+        for head in (*_HEADS, RECORD):
+            if head in wanted:
+                self._copy(version / head, self.path / head)
+
+    def _unversioned(self) -> str | None:
+        """Name the run under the plain names of an output from before there were versions."""
+        found = (layout.record_of(self.path) or {}).get("run")
+        return None if found is None else str(found)
+
+    def _adopted(self) -> str | None:
+        """Make a version of an output from before there were any; or find the one that it was being switched to."""
+        run = self._unversioned()
+        if run is None:
+            versions = children(self.path / VERSIONS)
+            return next((version.name for version in versions if (version / RECORD).is_file()), None)
+        version = self.staging(run)
+        self._each(lambda name: self._copy(self.path / name, version / name), self._parts(self.path) - {RECORD})
+        self._copy(self.path / RECORD, version / RECORD)
+        return run
 
     def _parts(self, folder: BucketPlace) -> set[str]:
-        """List the objects of what a run leaves, from the folder."""
+        """List the objects of a version that have plain names, from the folder."""
         start = f"{folder.key}/".lstrip("/")
         groups = {part for part in PARTS if part.endswith(".zarr")}
         single = {place.name for place in children(folder)} & set(PARTS) - groups
         return single | {key.removeprefix(start) for part in groups for key, _ in (folder / part).objects()}
 
-    def _copy(self, run: str, name: str) -> None:
+    def _copy(self, source: BucketPlace, target: BucketPlace) -> None:
         import obstore
 
         with writing(self.path):
-            obstore.copy(self.path.store, (self.staging(run) / name).key, (self.path / name).key)
+            obstore.copy(self.path.store, source.key, target.key)
 
     def _each(self, act: Callable[[str], None], names: Collection[str]) -> None:
         with ThreadPoolExecutor(_COPIES, thread_name_prefix="clustering-publish") as pool:

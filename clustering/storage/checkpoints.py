@@ -7,7 +7,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -167,7 +167,7 @@ def _same(folder: Place, meta: dict[str, Any], identity: Identity) -> None:
     if meta.get("format") != FORMAT:
         raise CheckpointError(f"the unfinished run in {str(folder)!r} was made by another version; {remedy}")
     now = json.loads(json.dumps(identity.config, default=str))
-    differing = list(_differences(meta["config"], now))
+    differing = [f"{key} was {was!r} and is {is_!r}" for key, was, is_ in differences(meta["config"], now)]
     if differing:
         raise CheckpointError(f"an unfinished run has another config: {'; '.join(differing[:3])}; {remedy}")
     if meta["source"] != identity.source:
@@ -177,12 +177,13 @@ def _same(folder: Place, meta: dict[str, Any], identity: Identity) -> None:
         )
 
 
-def _differences(then: Any, now: Any, key: str = "") -> Any:
+def differences(then: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Find where two configs differ, as JSON: the key, what it was and what it is."""
     if isinstance(then, dict) and isinstance(now, dict):
         for name in sorted({*then, *now}):
-            yield from _differences(then.get(name), now.get(name), f"{key}.{name}".strip("."))
+            yield from differences(then.get(name), now.get(name), f"{key}.{name}".strip("."))
     elif then != now:
-        yield f"{key} was {then!r} and is {now!r}"
+        yield key, then, now
 
 
 def _stacked(track: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:

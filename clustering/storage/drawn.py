@@ -15,7 +15,7 @@ from clustering.data.ingest import Ingested, check_target, local_path, staged, w
 from clustering.data.plan import MIB
 from clustering.data.readers import Piece
 from clustering.errors import ConfigError
-from clustering.fitting.labelling import label_attributes, label_type
+from clustering.fitting.clusters import numbered
 from clustering.models.sampling import Generative, whole
 
 LARGEST_CHUNK = 1024 * MIB
@@ -71,7 +71,8 @@ def write_drawn(
             )
     target = local_path(destination)
     check_target(target, overwrite)
-    kind = label_type(mixture.k)
+    clusters = numbered(mixture.k)
+    kind = clusters.dtype
 
     def values(length: int) -> Iterator[NDArray[Any]]:
         return (part for part, _ in mixture.draw(rows, seed, length))
@@ -79,7 +80,7 @@ def write_drawn(
     def labels(length: int) -> Iterator[NDArray[Any]]:
         return (part.astype(kind) for part in mixture.draw_labels(rows, seed, length))
 
-    flags = {**label_attributes(mixture.k), "long_name": "component that each row was drawn from"}
+    flags = {**clusters.attributes, "long_name": "component that each row was drawn from"}
     float64 = np.dtype(np.float64)
     pieces = [
         (Piece("rows", ("row", "feature"), (rows, mixture.d), float64, values, {}), along and (along, mixture.d)),

@@ -21,15 +21,16 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from clustering.data.plan import Plan
 from clustering.data.source import Source
 from clustering.errors import OutputError
+from clustering.fitting.clusters import Clusters
 from clustering.fitting.labelling import Wanted, variables
 from clustering.storage.chunking import chunking, inner_chunks, units
 from clustering.storage.frame import frame, references
 from clustering.storage.places import Place, size, sizes, writing, zarr_store
 
-NAME = "labels"
+NAME, CHANGED = "labels", "changed"
 
 
-def check_names(source: Source, k: int, wanted: Wanted) -> None:
+def check_names(source: Source, clusters: Clusters, wanted: Wanted) -> None:
     """Refuse a source whose sample dimensions are called like those of a result.
 
     Raises
@@ -37,7 +38,7 @@ def check_names(source: Source, k: int, wanted: Wanted) -> None:
     OutputError
         Naming the dimension and the wish.
     """
-    for array in variables(wanted, k):
+    for array in variables(wanted, clusters):
         for name, _ in array.extra:
             if name in source.sample_dims:
                 raise OutputError(
@@ -50,7 +51,7 @@ def create_labels(
     path: Place,
     source: Source,
     plan: Plan,
-    k: int,
+    clusters: Clusters,
     attributes: Mapping[str, Any],
     wanted: Wanted | None = None,
     model: Any = None,
@@ -64,12 +65,14 @@ def create_labels(
     ----------
     plan
         Blocks counted from the start of the selection, see `Source.plan`.
+    clusters
+        Whose ids are told.
     attributes
         JSON attributes of the group; before those of the source.
     model
         What tells; None where only labels are wanted.
     """
-    arrays = variables(wanted or Wanted(), k, model)
+    arrays = variables(wanted or Wanted(), clusters, model)
     own = dict.fromkeys(dim for array in arrays for dim in array.extra)
     # What has the name of a result gives way to it.
     carried = frame(source, {*(array.name for array in arrays), *(name for name, _ in own)})
@@ -101,7 +104,7 @@ def create_labels(
             config={"write_empty_chunks": True},
         )
     for name, length in own:
-        numbers = np.arange(length) + (name == "rank")
+        numbers = clusters.ids if name == "cluster" else np.arange(1, length + 1)
         group.create_array(name, data=numbers, dimension_names=(name,))
     # xarray names coordinates that no variable leads to in the group; now variables do.
     left = [name for name in str(group.attrs.get("coordinates", "")).split() if name not in pointed]
@@ -109,12 +112,12 @@ def create_labels(
         group.attrs["coordinates"] = " ".join(left)
     elif "coordinates" in group.attrs:
         del group.attrs["coordinates"]
-    return writer_of(path, k, wanted or Wanted())
+    return writer_of(path, clusters, wanted or Wanted())
 
 
-def writer_of(path: Place, k: int, wanted: Wanted) -> LabelWriter:
+def writer_of(path: Place, clusters: Clusters, wanted: Wanted) -> LabelWriter:
     """Give what writes regions of labels, and what else is wanted, that are there already."""
-    return LabelWriter(path, tuple(array.name for array in variables(wanted, k)))
+    return LabelWriter(path, tuple(array.name for array in variables(wanted, clusters)))
 
 
 @dataclass(frozen=True)
@@ -178,9 +181,9 @@ def _open(path: Place, name: str, _: str) -> zarr.Array[Any]:
     return zarr.open_array(zarr_store(path), path=name, mode="r+").with_config({"write_empty_chunks": True})
 
 
-def in_memory(source: Source, k: int, wanted: Wanted, model: Any = None) -> dict[str, xr.DataArray]:
+def in_memory(source: Source, clusters: Clusters, wanted: Wanted, model: Any = None) -> dict[str, xr.DataArray]:
     """Make the results of a source in memory, all masked, with coordinates."""
-    arrays = variables(wanted, k, model)
+    arrays = variables(wanted, clusters, model)
     carried = frame(source, {name for array in arrays for name, _ in array.extra})
     # A data array holds coordinates alone: the grid mapping becomes one.
     scalars = {name: v for name, v in carried.data_vars.items() if not v.dims}
@@ -191,5 +194,6 @@ def in_memory(source: Source, k: int, wanted: Wanted, model: Any = None) -> dict
         dims = (*source.sample_dims, *(d for d, _ in array.extra))
         about = references(source, carried, dims)
         about.pop("coordinates", None)
-        made[array.name] = xr.DataArray(values, coordinates, dims, array.name, {**about, **array.attributes})
+        own = {"cluster": clusters.ids} if "cluster" in dims[len(source.shape) :] else {}
+        made[array.name] = xr.DataArray(values, {**coordinates, **own}, dims, array.name, {**about, **array.attributes})
     return made

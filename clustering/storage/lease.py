@@ -7,6 +7,7 @@ where its process is known to be gone; a holder that was out of touch for so lon
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -21,6 +22,8 @@ from typing import Any
 from clustering.data.faults import told
 from clustering.errors import ClusteringError, OutputError
 from clustering.storage.places import BucketPlace
+
+logger = logging.getLogger(__name__)
 
 LEASE = 120.0
 """Age at which a lock is void, in seconds, by the time that the store gave it."""
@@ -105,9 +108,11 @@ class Lease:
     def keep(self) -> None:
         """Renew until it is let go of."""
         while not self._ended.wait(RENEWED):
-            # What is lost is told when it matters, and what fails for the moment is tried again in time.
-            with suppress(ClusteringError):
+            try:
                 self.renew()
+            except ClusteringError as error:
+                # What is lost ends the run when it matters, and what fails for the moment is tried again in time.
+                logger.warning("the lock was not renewed: %s", error)
 
     def release(self) -> None:
         """Let go of it."""
@@ -142,7 +147,7 @@ class Lease:
         }  # fmt: skip
         with told(self.place.root, (AlreadyExistsError, PreconditionError), "write to"):
             made = obstore.put(self.place.store, self.place.key, json.dumps(about).encode(), mode=mode)
-        self._version = _version(made)
+        self._version = version_of(made)
 
     def _held(self) -> _Held | None:
         import obstore
@@ -158,10 +163,11 @@ class Lease:
         except ValueError:
             about = {}
         age = (datetime.now(UTC) - found.meta["last_modified"]).total_seconds()
-        return _Held(about if isinstance(about, dict) else {}, _version(found.meta), age)
+        return _Held(about if isinstance(about, dict) else {}, version_of(found.meta), age)
 
 
-def _version(meta: Any) -> dict[str, str]:
+def version_of(meta: Any) -> dict[str, str]:
+    """Tell by what the store tells an object from what is put in its place; from its metadata."""
     return {name: meta[name] for name in ("e_tag", "version") if meta.get(name)}
 
 

@@ -1,31 +1,37 @@
-"""The ledger of a label pass: one small record for every finished block, so that a killed pass goes on from there.
+"""The ledger of a label pass: one small record for every finished block.
 
 ::
 
     ledger/
-      wish.json          digest of what is written; another wish begins a new ledger
-      block-00000012     SHA-256 of the rest, then an npz of the block's statistics, nothing pickled
+      wish.json              digests of what is written; another wish begins a new ledger
+      <start>-<content>      SHA-256 of the rest, then an npz of the block's statistics, nothing pickled
 
-A record is written once the arrays of its block are, in one step. A damaged one counts as none.
+A killed pass goes on from its records. Where the store tells when its chunks change, records are called by what their
+blocks hold, and a ledger that stays with its version is where the next run goes on from: what is as it was is neither
+read nor made again. Where it does not, they are called by number (``block-00000012``). A record is written once the
+arrays of its block are, in one step. A damaged one counts as none.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from clustering.data.identity import Identities
 from clustering.fitting.labelling import LabelStatistics
+from clustering.models.kmeans import Placing
 from clustering.storage.places import Place, children, make_folder, remove, write_bytes, write_json
+from clustering.storage.records import packed, unpacked
 
 FOLDER = "ledger"
 _WISH = "wish.json"
+OF_LABELS, OF_SCORES, OF_MODEL = "labels", "scores", "model"
+"""Names of the statistics that a record may hold: of the label pass, of held-out rows, of the model at its params."""
 
 
 @dataclass(frozen=True)
@@ -33,62 +39,127 @@ class Ledger:
     """Records of finished blocks in a folder; picklable."""
 
     path: Place
+    identities: Identities | None = None
+    """What records are called by; None: by the number of their block."""
+    kinds: Mapping[str, type] = field(default_factory=lambda: {OF_LABELS: LabelStatistics})
+    """Classes of the statistics of a record, by name."""
 
-    def find(self, index: int) -> tuple[LabelStatistics] | None:
+    def find(self, index: int) -> tuple[Any, ...] | None:
         """Give the statistics of a finished block, to the last bit; None where it is not finished."""
+        file = self._file(index)
         try:
-            content = self._file(index).read_bytes()
+            content = file.read_bytes()
         except FileNotFoundError:
             return None
-        digest, record = content[:32], content[32:]
-        if hashlib.sha256(record).digest() != digest:
+        record = unpacked(content, self.kinds)
+        if record is None or record[1]["name"].tobytes() != file.name.encode():
             return None
-        try:
-            with np.load(io.BytesIO(record), allow_pickle=False) as arrays:
-                if int(arrays["index"]) != index:
-                    return None
-                sums = LabelStatistics(
-                    float(arrays["objective"]), arrays["weight"], arrays["rows"], float(arrays["entropy"])
-                )
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile):
-            return None
-        return (sums,)
+        found, more = record
+        if self.identities is None:
+            return found
+        before = Placing(tuple(more["start"].tolist()), tuple(more["grid"].tolist()))
+        now = self._placing(index)
+        return found if before == now else tuple(_moved(statistics, before, now) for statistics in found)
 
-    def keep(self, index: int, statistics: tuple[LabelStatistics]) -> None:
+    def keep(self, index: int, statistics: tuple[Any, ...]) -> None:
         """Record that a block is finished, all of it or nothing."""
-        buffer = io.BytesIO()
-        np.savez(buffer, index=index, **asdict(statistics[0]))
-        record = buffer.getvalue()
-        write_bytes(self._file(index), hashlib.sha256(record).digest() + record)
+        file, place = self._file(index), None if self.identities is None else self._placing(index)
+        where = {} if place is None else {"start": np.array(place.start), "grid": np.array(place.grid)}
+        by_name = dict(zip(self.kinds, statistics, strict=True))
+        write_bytes(file, packed(by_name, name=np.frombuffer(file.name.encode(), np.uint8), **where))
 
     def drop(self, index: int) -> None:
         """Take a record back."""
         self._file(index).unlink(missing_ok=True)
 
     def __len__(self) -> int:
-        return sum(1 for file in children(self.path) if file.name.startswith("block-"))
+        return sum(1 for file in children(self.path) if _is_record(file.name))
 
-    def begin(self, wish: Mapping[str, Any]) -> None:
-        """Start without records."""
+    def begin(self, wish: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
+        """Start without records.
+
+        Parameters
+        ----------
+        about
+            What is told of it to later runs, as JSON.
+        """
         self.remove()
         make_folder(self.path)
-        write_json(self.path / _WISH, {"sha256": _digest(wish)})
+        write_json(self.path / _WISH, {"sha256": digest(wish), **(about or {})})
 
     def continues(self, wish: Mapping[str, Any]) -> bool:
         """Tell whether its records are of this wish."""
+        return self.about.get("sha256") == digest(wish)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What `begin` was told; nothing where there is no ledger."""
         try:
             found = json.loads((self.path / _WISH).read_bytes())
         except (OSError, ValueError):
-            return False
-        return bool(found == {"sha256": _digest(wish)})
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def changes(self) -> Changes:
+        """Compare its records with the blocks of the plan that it has identities of."""
+        assert self.identities is not None
+        known = dict(file.name.split("-") for file in children(self.path) if _is_record(file.name))
+        new, changed, starts = [], [], set()
+        for index, (start, content) in enumerate(self.identities):
+            starts.add(start)
+            if start not in known:
+                new.append(index)
+            elif known[start] != content:
+                changed.append(index)
+        return Changes(len(self.identities.plan), tuple(new), tuple(changed), len(set(known) - starts))
 
     def remove(self) -> None:
         """Remove all of it."""
         remove(self.path)
 
     def _file(self, index: int) -> Place:
-        return self.path / f"block-{index:08d}"
+        return self.path / (f"block-{index:08d}" if self.identities is None else "-".join(self.identities[index]))
+
+    def _placing(self, index: int) -> Placing:
+        assert self.identities is not None
+        plan = self.identities.plan
+        return Placing(plan.block(index).start, plan.shape)
 
 
-def _digest(wish: Mapping[str, Any]) -> str:
+class Changes(NamedTuple):
+    """What of a store is no longer as a ledger knows it."""
+
+    blocks: int
+    """Blocks of the plan."""
+    new: tuple[int, ...]
+    """Blocks where there was none."""
+    changed: tuple[int, ...]
+    """Blocks of which something was written anew, or that have grown."""
+    gone: int
+    """Blocks that are there no more."""
+
+    @property
+    def unchanged(self) -> int:
+        """Blocks that are as they were."""
+        return self.blocks - len(self.new) - len(self.changed)
+
+    @property
+    def none(self) -> bool:
+        """Whether all is as it was."""
+        return not (self.new or self.changed or self.gone)
+
+
+def _is_record(name: str) -> bool:
+    return "-" in name and not name.startswith(".")
+
+
+def _moved(statistics: Any, before: Placing, now: Placing) -> Any:
+    """Tell where rows are that the statistics of a block name."""
+    if not hasattr(statistics, "distant"):
+        return statistics
+    return replace(statistics, distant=statistics.distant.moved(before, now))
+
+
+def digest(wish: Mapping[str, Any]) -> str:
+    """Digest what JSON can hold."""
     return hashlib.sha256(json.dumps(wish, sort_keys=True).encode()).hexdigest()

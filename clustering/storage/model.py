@@ -20,6 +20,7 @@ from clustering.fitting.fitted import Fitted, Summary
 from clustering.fitting.loop import Stop
 from clustering.models.kinds import MODELS
 from clustering.models.model import stored
+from clustering.storage.layout import resolved
 from clustering.storage.places import Place, place_at, reading, writing, zarr_store
 
 FORMAT = 1
@@ -48,6 +49,7 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
         "format": FORMAT,
         "kind": fitted.model.kind,
         "k": int(fitted.model.k),
+        "largest_id": fitted.largest_id,
         "model": {name: value for name, value in asdict(fitted.model).items() if value is not None},
         **({"about": {name: dict(told) for name, told in fitted.about.items()}} if fitted.about else {}),
         "features": [[f.variable, *([d, v] for d, v in f.at)] for f in fitted.features],
@@ -84,7 +86,7 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
             "minimum": ("feature", summary.least, units),
             "maximum": ("feature", summary.greatest, units),
         },
-        coords={"cluster": np.arange(fitted.model.k), **feature_coordinates(fitted)},
+        coords={"cluster": fitted.ids, **feature_coordinates(fitted)},
         attrs=attributes,
     )
 
@@ -186,6 +188,8 @@ def from_dataset(dataset: xr.Dataset) -> Fitted:
         track=_group(array, "track_"),
         preparation=restored_preparation(a.get("preparation"), _group(array, "preparation_")),
         about=a.get("about", {}),
+        ids=np.asarray(dataset["cluster"].values),
+        largest_id=a.get("largest_id", -1),
     )  # fmt: skip
 
 
@@ -214,6 +218,8 @@ def save_model(fitted: Fitted, path: str | Place, attributes: Mapping[str, Any] 
 def load_model(path: str | Place) -> tuple[Fitted, dict[str, Any]]:
     """Read a model: the path or URL of a ``model.zarr``, or of a run's output that holds one.
 
+    Of an output, the version is read that is current when reading begins.
+
     Returns
     -------
     Fitted
@@ -226,7 +232,14 @@ def load_model(path: str | Place) -> tuple[Fitted, dict[str, Any]]:
         If there is no model there.
     """
     place = place_at(path) if isinstance(path, str) else path
-    found = next((p for p in (place / "model.zarr", place) if (p / "zarr.json").is_file()), None)
+    with open_model(place) as dataset, reading(place):
+        return from_dataset(dataset), dict(dataset.attrs)
+
+
+def open_model(place: Place) -> xr.Dataset:
+    """Open what `to_dataset` described; see `load_model`."""
+    inside = resolved(place)
+    found = next((p for p in (inside / "model.zarr", inside) if (p / "zarr.json").is_file()), None)
     if found is None:
         raise SourceError(f"no model at {str(place)!r}; name a model.zarr, or the output of a finished run")
     try:
@@ -243,5 +256,4 @@ def load_model(path: str | Place) -> tuple[Fitted, dict[str, Any]]:
         raise SourceError(
             f"the model at {str(found)!r} has format {dataset.attrs['format']}; this version reads format {FORMAT}"
         )
-    with dataset, reading(found):
-        return from_dataset(dataset), dict(dataset.attrs)
+    return dataset

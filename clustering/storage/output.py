@@ -1,21 +1,12 @@
-"""The output folder: staged versions, one switch, checkpoints, a lock.
+"""The output folder: versions side by side, one switch, checkpoints, a lock. See `clustering.storage.layout`.
 
-::
-
-    output/
-      current -> versions/<run>      the switch: one symbolic link, replaced atomically
-      previous -> versions/<run>     the version before, for those who were reading it
-      model.zarr -> current/model.zarr    (likewise labels.zarr, report.html, run.json)
-      versions/<run>/                everything a run made; of an unfinished run, the blocks that it has labelled
-      checkpoints/                   of the run under way, or the last one
+The switch is one symbolic link, replaced atomically, and the plain names lead through it.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -23,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from clustering.errors import OutputError
+from clustering.storage import layout
+from clustering.storage.layout import CHECKPOINTS, CURRENT, LOCK, NAMES, OURS, PARTS, VERSIONS
 
-PARTS = ("model.zarr", "labels.zarr", "report.html", "run.json")
-"""What a finished run leaves, by the names they are found under."""
-_CURRENT, _PREVIOUS, _VERSIONS, _CHECKPOINTS, _LOCK = "current", "previous", "versions", "checkpoints", ".lock"
+_PREVIOUS = "previous"
+"""A link to the version before, which outputs had that kept two versions alone."""
 
 
 class Output:
@@ -45,21 +37,24 @@ class Output:
     @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
-        return self.path / _CHECKPOINTS
-
-    @property
-    def published(self) -> Path:
-        """Folder of what is published."""
-        return self.path / _CURRENT
+        return self.path / CHECKPOINTS
 
     @property
     def finished(self) -> str | None:
-        """Name of the published run, if there is one."""
-        return self._version(_CURRENT)
+        """Name of the current version, if there is one."""
+        return layout.current(self.path)
+
+    @property
+    def published(self) -> Path:
+        """Folder of the current version; `OutputError` where there is none."""
+        run = self.finished
+        if run is None:
+            raise layout.nothing_finished(self.path)
+        return self.staging(run)
 
     def staging(self, run: str) -> Path:
-        """Folder of what a run makes, out of sight until it is published."""
-        return self.path / _VERSIONS / run
+        """Folder of what a run makes, out of sight until it is switched to."""
+        return self.path / VERSIONS / run
 
     def check(self) -> None:
         """Refuse a place where nothing can be written, without writing.
@@ -79,7 +74,7 @@ class Output:
         if not writable:
             raise OutputError(f"cannot write to output.store {str(self.path)!r}: {above} is not a writable folder")
         if self.path.is_dir():
-            ours = {_CURRENT, _PREVIOUS, _VERSIONS, _CHECKPOINTS, _LOCK, *PARTS}
+            ours = {*OURS, _PREVIOUS}
             foreign = sorted(e.name for e in self.path.iterdir() if e.name not in ours and not _is_half_made(e))
             if foreign:
                 raise OutputError(
@@ -90,7 +85,7 @@ class Output:
     def locked(self, unfinished: Callable[[], str | None] = lambda: None) -> Iterator[None]:
         """Keep other runs off this output; a lock ends with its process, however that ends.
 
-        Folders that were made here and stay empty are removed again, and so is what was staged and not published.
+        Folders that were made here and stay empty are removed again, and so is what was staged and not finished.
 
         Parameters
         ----------
@@ -109,7 +104,7 @@ class Output:
                 made.append(above)
                 above = above.parent
             self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             _remove_empty(made)
             raise OutputError(f"cannot write to output.store {str(self.path)!r}: {error.strerror}") from error
@@ -125,85 +120,59 @@ class Output:
                     self.link()
                 yield
             finally:
-                self._drop_unpublished(unfinished())
-                if {entry.name for entry in self.path.iterdir()} == {_LOCK}:
-                    (self.path / _LOCK).unlink()
+                self._tidy(unfinished())
+                if {entry.name for entry in self.path.iterdir()} == {LOCK}:
+                    (self.path / LOCK).unlink()
         finally:
             os.close(handle)
             _remove_empty(made)
 
-    def _drop_unpublished(self, unfinished: str | None = None) -> None:
-        """Remove what was staged and not published, but for what an unfinished run goes on from."""
-        folder = self.path / _VERSIONS
-        if folder.is_dir():
-            kept = {self._version(_CURRENT), self._version(_PREVIOUS), unfinished}
-            for version in folder.iterdir():
-                if version.name not in kept:
-                    shutil.rmtree(version, ignore_errors=True)
-            _remove_empty([folder])
-        for entry in self.path.iterdir():
+    def _tidy(self, unfinished: str | None) -> None:
+        """Remove what did not become a version, but for what an unfinished run goes on from."""
+        layout.drop_unfinished(self.path, {self.finished, unfinished})
+        _remove_empty([self.path / VERSIONS])
+        for entry in (*self.path.iterdir(), *self.path.glob(f"{VERSIONS}/*/.*")):
             if _is_half_made(entry):
                 entry.unlink()
-
-    def _version(self, link: str) -> str | None:
-        try:
-            return (self.path / link).readlink().name
-        except OSError:
-            return None
 
     def stage(self, run: str, keep: Collection[str] = ()) -> Path:
         """Make a folder for what a run makes, empty but for the names to keep of an earlier attempt of it."""
         folder = self.staging(run)
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        for entry in folder.iterdir():
-            if entry.name in keep:
-                continue
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+        layout.stage(folder, keep)
         return folder
 
-    def publish(self, run: str) -> None:
-        """Switch the output to a staged run, in one step, and drop the others."""
-        before = self.finished
+    def switch(self, run: str) -> None:
+        """Make a version the current one, in one step."""
         for part in PARTS:
             # The names are there before the switch, so that the switch is all it takes.
             if (self.staging(run) / part).exists() and not (self.path / part).is_symlink():
-                _replace_link(self.path / part, f"{_CURRENT}/{part}")
-        _replace_link(self.path / _CURRENT, f"{_VERSIONS}/{run}")
+                _replace_link(self.path / part, f"{CURRENT}/{part}")
+        _replace_link(self.path / CURRENT, f"{VERSIONS}/{run}")
         self.link()
-        if before is not None and before != run:
-            # It stays until the next switch: someone may be reading it.
-            _replace_link(self.path / _PREVIOUS, f"{_VERSIONS}/{before}")
-        self._drop_unpublished()
 
     def link(self) -> None:
         """Let the output's names lead to what the current version holds."""
         for part in PARTS:
             link = self.path / part
-            if (self.path / _CURRENT / part).exists() != link.is_symlink():
+            if (self.path / CURRENT / part).exists() != link.is_symlink():
                 if link.is_symlink():
                     link.unlink()
                 else:
-                    _replace_link(link, f"{_CURRENT}/{part}")
+                    _replace_link(link, f"{CURRENT}/{part}")
+        (self.path / _PREVIOUS).unlink(missing_ok=True)
 
-    def read_json(self, name: str) -> Any:
-        """Read a published JSON file.
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON file of the current version.
 
         Raises
         ------
         OutputError
             If there is no finished run here.
         """
-        try:
-            return json.loads((self.path / _CURRENT / name).read_text())
-        except (OSError, ValueError) as error:
-            raise OutputError(
-                f"no finished run at {str(self.path)!r}; name the output.store of a finished run"
-            ) from error
+        content = layout.json_of(self.published / name)
+        if content is None:
+            raise layout.nothing_finished(self.path)
+        return content
 
 
 def new_run() -> str:
@@ -213,7 +182,7 @@ def new_run() -> str:
 
 def _is_half_made(entry: Path) -> bool:
     """Tell a link or file that a killed run had not yet put in its place."""
-    return any(entry.name.startswith(f".{name}.") for name in (_CURRENT, _PREVIOUS, *PARTS))
+    return any(entry.name.startswith(f".{name}.") for name in (CURRENT, _PREVIOUS, NAMES, *PARTS))
 
 
 def _replace_link(link: Path, target: str) -> None:

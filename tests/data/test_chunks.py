@@ -254,13 +254,18 @@ def test_a_flipped_bit_is_noticed_wherever_a_chunk_is_checked(
             assert "gzip" in str(options).lower()
 
 
-def test_bad_chunks_are_counted_and_listed(tmp_path: Path) -> None:
+def test_bad_chunks_are_counted_listed_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = store(tmp_path / "s", 0)
     for key in ("c/0/0/1", "c/2/1/0"):
         spoil(path / "t" / key, "rubbish")
     found = c.fit(opened(path, on_bad_chunk="mask"), c.KMeans(2), block_bytes=300)
     assert found.fitted.bad_chunks == ("t/c/0/0/1", "t/c/2/1/0")
     assert found.fitted.summary.count == 90
+    told = {(record.name, record.levelname, record.getMessage()) for record in caplog.records}
+    assert told == {
+        ("clustering.data.stored", "WARNING", f"chunk 't/{key}' does not decode and is masked")
+        for key in ("c/0/0/1", "c/2/1/0")
+    }
     with pytest.raises(DataError) as caught:
         c.fit(opened(path, on_bad_chunk="mask", max_bad_fraction=0.1), c.KMeans(2), block_bytes=300)
     assert str(caught.value) == (

@@ -418,6 +418,25 @@ def test_a_passing_fault_leaves_the_rows_alone(
     assert all(plan.asked[key] >= 2 for key in chunks)
 
 
+@pytest.mark.parametrize(("faults_of_a_key", "told"), [(faults.PATIENT - 1, 0), (faults.PATIENT, 1)], ids=str)
+def test_a_fault_that_lasts_a_while_is_logged_once(
+    bucket: Bucket,
+    local: Path,
+    faults_of_a_key: int,
+    told: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(faults, "TRIES", 8)
+    url = bucket.upload(local)
+    plan = Plan(lambda key, asked: "503" if key.endswith("t/c/1/1/0") and asked < faults_of_a_key else None)
+    with proxy(bucket.server, plan) as address:
+        found = rows(open_source(url, **USES, storage_options={**S3FS, "endpoint_url": address}))
+    assert found == rows(open_source(local, **USES))
+    lines = [record.getMessage() for record in caplog.records if record.name == "clustering.data.faults"]
+    assert lines == [f"{url}, key 't/c/1/1/0': 503 SlowDown, {faults.PATIENT} times so far; trying on"] * told
+
+
 @routes
 @pytest.mark.parametrize(("fault", "said"), [("503", "503"), ("cut", "no answer"), ("403", "403")])
 def test_a_lasting_fault_is_told_in_one_line(

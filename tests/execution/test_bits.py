@@ -19,6 +19,7 @@ from clustering.data.source import Source
 from clustering.execution.engine import Engine, connect
 from clustering.execution.passes import rounds
 from clustering.fitting import start as starting
+from clustering.fitting.clusters import numbered
 from clustering.fitting.labelling import label
 from clustering.fitting.loop import Rule, iterate
 from clustering.models.kmeans import KMeans
@@ -65,7 +66,7 @@ def outcome(source: Source, engine: Engine, folder: Path, *, memory: int = MEMOR
         survey, state = begun.survey, begun.state
         for after, _ in iterate(MODEL, state, inside.run, OPTIONS.rule):
             state = after
-        write = create_labels(folder / "labels.zarr", source, plan, MODEL.k, {})
+        write = create_labels(folder / "labels.zarr", source, plan, numbered(MODEL.k), {})
         sums = label(inside, MODEL, state.best.params, write).statistics[0]
     assert len(state.best.history) > 4
     return {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -225,6 +226,20 @@ def test_a_scratch_folder_that_cannot_be_made_is_named(
     (tmp_path / "file").write_text("")
     with pytest.raises(ClusteringError, match="scratch"), passes(values, budget(1), place(tmp_path)) as inside:
         inside.run([total])
+
+
+def test_a_scratch_disk_that_takes_less_than_it_said_is_logged(
+    values: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with passes(values, budget(2), tmp_path) as inside:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (BLOCK * ROW_BYTES - 1, limits[1]))
+        try:
+            assert reads(inside, 3) == [BLOCKS, BLOCKS - 2, BLOCKS - 2]
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (line,) = {record.getMessage() for record in caplog.records}
+    assert line == f"scratch '{tmp_path}': File too large; further blocks are read again in every pass"
 
 
 def test_a_block_of_over_half_the_memory_is_refused(values: np.ndarray) -> None:

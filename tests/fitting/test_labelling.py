@@ -12,6 +12,7 @@ from clustering.data.access import open_source
 from clustering.errors import ConfigError
 from clustering.execution.engine import connect
 from clustering.execution.passes import rounds
+from clustering.fitting.clusters import numbered
 from clustering.fitting.labelling import LEVELS, Wanted, label, outlier_score, variables
 from clustering.storage.labels import create_labels
 
@@ -56,7 +57,7 @@ def written(fit: c.Fit, data: Any, wanted: Wanted, path: Any, **options: Any) ->
     source = open_source(data, **options)
     plan = source.plan(block_bytes=1000)
     with connect("threads", 2) as engine, rounds(source, plan, engine, memory=2**26, keep=False) as inside:
-        write = create_labels(path, source, plan, fit.model.k, {}, wanted, fit.model)
+        write = create_labels(path, source, plan, numbered(fit.model.k), {}, wanted, fit.model)
         label(inside, fit.model, fit.params, write, wanted)
     return xr.open_dataset(path, engine="zarr", consolidated=False, chunks=None)
 
@@ -243,6 +244,6 @@ def test_no_more_than_k_are_the_largest() -> None:
     )
     assert Wanted(responsibilities="top", top=4).remarks(4) == ()
     assert Wanted(top=9).remarks(4) == ()
-    assert {v.name: v.extra for v in variables(Wanted(responsibilities="top", top=9), 4)}["top_clusters"] == (
+    assert {v.name: v.extra for v in variables(Wanted(responsibilities="top", top=9), numbered(4))}["top_clusters"] == (
         ("rank", 4),
     )

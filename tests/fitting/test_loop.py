@@ -17,7 +17,7 @@ from clustering.data.access import open_source
 from clustering.data.rows import Rows, in_memory_rows
 from clustering.execution.engine import connect
 from clustering.execution.passes import Passed, Reading, rounds
-from clustering.fitting.labelling import LabelStatistics, label, label_type
+from clustering.fitting.labelling import LabelStatistics, label
 from clustering.fitting.loop import Candidate, PassRecord, Rule, State, Stop, _remaining, advance, halted, iterate
 from clustering.models.kmeans import KMeans, KMeansParams
 
@@ -309,6 +309,9 @@ def test_records_tell_what_the_passes_did(problem: Problem) -> None:
         else:
             expected = (history[i][1] - history[i - 1][1]) / history[i][1]
             assert record.change == pytest.approx(expected, rel=1e-9, abs=1e-300)
+        sums = state.best.sums
+        assert sums is not None
+        np.testing.assert_array_equal(record.sizes, sums["weight"] / sums["weight"].sum())
     assert steps[-1][1].remaining_seconds == 0
     assert tuple(note for _, record in steps for note in record.notes) == steps[-1][0].best.notes
 
@@ -380,15 +383,6 @@ def test_labelling_writes_every_cell_once_and_sums_the_rows_that_take_part(
     np.testing.assert_array_equal(sums.rows, np.bincount(labels[mask], minlength=3))
     np.testing.assert_array_equal(sums.weight, np.bincount(labels[mask], weights[mask], 3))
     assert sums.objective == pytest.approx(weights[mask] @ distances.min(axis=1)[mask], rel=1e-13)
-
-
-@pytest.mark.parametrize(
-    ("k", "kind"),
-    [(1, "i1"), (128, "i1"), (129, "i2"), (32768, "i2"), (32769, "i4")],
-    ids=lambda value: str(value),
-)
-def test_labels_take_the_smallest_signed_integer(k: int, kind: str) -> None:
-    assert label_type(k) == np.dtype(kind)
 
 
 def test_rows_of_weight_zero_get_a_label_and_move_nothing(blobs: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 
@@ -16,6 +17,8 @@ class Notes:
     def __init__(self, crash_after: int | None = None) -> None:
         self.said: list[str] = []
         self.iterations: list[int] = []
+        self.reads: list[float] = []
+        self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.crash_after = crash_after
 
     def say(self, line: str) -> None:
@@ -23,8 +26,18 @@ class Notes:
 
     warn = say
 
+    def step(self, name: str, work: Any) -> Any:
+        return work()
+
+    def working(self, engine: Any) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        self.events.append((name, payload))
+
     def passed(self, record: Any, rule: Any, reads: float) -> None:
         self.iterations.append(record.iteration)
+        self.reads.append(reads)
         if record.iteration == self.crash_after:
             raise Crash
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import re
 import subprocess
@@ -17,12 +18,13 @@ import yaml
 from sklearn.metrics import adjusted_rand_score
 
 import clustering
+from clustering.execution.engine import connect
 from clustering.execution.passes import Reading
 from clustering.fitting.loop import PassRecord, Rule
 from flows.cli import main, run
 from flows.tables import size
 from flows.terminal import terminal_watch
-from flows.watch import done_share, duration, pass_line
+from flows.watch import duration, pass_line
 
 COMMANDS = ["ingest", "inspect", "fit", "predict", "report"]
 
@@ -243,10 +245,14 @@ def a_pass(iteration: int = 3, **changes: Any) -> PassRecord:
 
 def test_on_a_terminal_a_bar_is_drawn_and_lines_stay() -> None:
     leader, follower = os.openpty()
-    with os.fdopen(follower, "w") as stream, terminal_watch(stream) as watch:
+    with os.fdopen(follower, "w") as stream, terminal_watch(stream) as watch, connect("synchronous") as engine:
         watch.say("source [bold]in.zarr[/bold]: 80 rows")
+        assert watch.step("sample", lambda: "begun") == "begun"
+        with watch.working(engine):
+            logging.getLogger("clustering.data").warning("chunk [c/0/0] does not decode")
         watch.warn("an empty cluster")
         watch.passed(a_pass(), Rule(), 1.0)
+        watch.event("published", {})
         watch.finished({}, [])
     shown = ""
     # A terminal whose other end is closed ends with an error.
@@ -256,19 +262,25 @@ def test_on_a_terminal_a_bar_is_drawn_and_lines_stay() -> None:
     os.close(leader)
     assert "source [bold]in.zarr[/bold]: 80 rows" in shown
     assert "warning: an empty cluster" in shown
+    assert "warning: chunk [c/0/0] does not decode" in shown
+    assert "100 % done" in shown
     assert "\x1b[" in shown
 
 
 def test_elsewhere_lines_are_written_as_they_come() -> None:
     stream = io.StringIO()
-    with terminal_watch(stream) as watch:
+    with terminal_watch(stream) as watch, connect("synchronous") as engine:
         watch.say("source in.zarr")
         watch.warn("an empty cluster")
+        assert watch.step("fit", lambda: "fitted") == "fitted"
         watch.passed(a_pass(), Rule(), 1.25)
+        with watch.working(engine):
+            logging.getLogger("clustering.data").warning("chunk %r does not decode", "t/c/0/0")
+        watch.event("published", {})
         watch.finished({}, [])
     lines = stream.getvalue().splitlines()
     assert lines[:2] == ["source in.zarr", "warning: an empty cluster"]
-    assert lines[2:] == [pass_line(a_pass(), 1.25)]
+    assert lines[2:] == [pass_line(a_pass(), 1.25), "warning: chunk 't/c/0/0' does not decode"]
 
 
 def test_the_line_of_a_pass_says_what_was_done() -> None:
@@ -280,12 +292,6 @@ def test_the_line_of_a_pass_says_what_was_done() -> None:
     assert "change" not in first
     assert "nothing read" in first
     assert "to go" not in first
-
-
-@pytest.mark.parametrize("left", [None, 0.0, 1.0, 1e9], ids=str)
-@pytest.mark.parametrize("seconds", [0.0, 2.0], ids=str)
-def test_the_share_that_is_done_is_a_share(left: float | None, seconds: float) -> None:
-    assert 0 <= done_share(a_pass(300, remaining_seconds=left, seconds=seconds), Rule()) <= 1
 
 
 @pytest.mark.parametrize(

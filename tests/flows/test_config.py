@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clustering.errors import ConfigError
-from flows.config import JobConfig, in_bytes
+from flows.config import JobConfig
 from flows.loading import check_config, load_config
+from flows.values import in_bytes
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 LEAST: dict[str, Any] = {"source": {"store": "in.zarr"}, "output": {"store": "out"}}
@@ -160,9 +161,6 @@ CHOICES = {
     "missing": ("source/missing", "mask", ["drop", "error"]),
     "cluster": ("compute/cluster", "thread", ["threads", "local", "{address: tcp://host:port}"]),
     "cluster none": ("compute/cluster", None, ["threads", "local", "{address: tcp://host:port}"]),
-    "cluster key": ("compute/cluster", {"adress": "tcp://x:1"}, ["{address: tcp://host:port}"]),
-    "cluster with more": ("compute/cluster", {"address": "tcp://x:1", "n": 2}, ["{address: tcp://host:port}"]),
-    "cluster number": ("compute/cluster", {"address": 8786}, ["{address: tcp://host:port}"]),
     "block": ("compute/block", "large", ["auto", "64MiB"]),
 }
 
@@ -197,15 +195,6 @@ def test_a_size_that_is_none_is_named_with_what_is_needed(key: str, value: Any) 
 def test_sizes_are_read_in_bytes(value: Any, size: int) -> None:
     config = check_config({**LEAST, "compute": {"memory": value, "block": value}})
     assert config.memory_bytes == config.block_bytes == in_bytes(config.compute.memory) == size
-
-
-@pytest.mark.parametrize(
-    ("given", "cluster"),
-    [("local", "local"), ({"address": "tcp://x:1"}, {"address": "tcp://x:1"})],
-    ids=["word", "address"],
-)
-def test_a_cluster_is_passed_on_as_connect_takes_it(given: Any, cluster: Any) -> None:
-    assert check_config(changed("compute/cluster", given)).cluster == cluster
 
 
 @pytest.mark.parametrize("text", ["1e-6", "1.0e-6", "0.000001"])

@@ -4,6 +4,7 @@ import datetime
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class Notes:
         self.said: list[str] = []
         self.warned: list[str] = []
         self.passes: list[Any] = []
+        self.events: list[Any] = []
         self.record: Mapping[str, Any] | None = None
         self.pictures: Sequence[Any] = ()
 
@@ -35,6 +37,15 @@ class Notes:
 
     def warn(self, line: str) -> None:
         self.warned.append(line)
+
+    def step(self, name: str, work: Callable[[], Any]) -> Any:
+        return work()
+
+    def working(self, engine: Any) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        pass
 
     def passed(self, record: Any, rule: Any, reads: float) -> None:
         self.passes.append((record, reads))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
+from prefect import flow
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -26,6 +29,7 @@ from prefect.client.schemas.filters import (
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 from s3 import Bucket
+from zarr.codecs import ZstdCodec
 
 from clustering.errors import ConfigError, SourceError
 from flows.config import JobConfig
@@ -34,6 +38,7 @@ from flows.fit import fit
 from flows.job import run_fit
 from flows.loading import check_config
 from flows.predict import predict
+from flows.prefect_watch import PrefectWatch
 from flows.terminal import terminal_watch
 
 pytestmark = [
@@ -109,12 +114,19 @@ def test_flow_leaves_tasks_logs_and_artifacts(api: str, field_store: Path, tmp_p
     assert {"open", "sample", "fit", "label", "report"} == {task.name for task in tasks}
     assert record["iterations"] == sum(line.startswith("pass ") and "J " in line for line in logs)
     by_key = {artifact.key: artifact for artifact in artifacts}
-    assert {"fit-progress", "fit-passes", "fit-report"} == set(by_key)
+    assert {"fit-live", "fit-progress", "fit-passes", "fit-report", "fit-link"} == set(by_key)
+    assert len(artifacts) == len(by_key), "an artifact is updated in place"
     assert float(by_key["fit-progress"].data) == 100.0
+    assert by_key["fit-live"].description.startswith("finished\n\nJ ")
+    assert "| 100 % done | finished |" in by_key["fit-live"].data
+    link = tmp_path / "out" / "report.html"
+    assert by_key["fit-link"].data == f"[{link}]({link.as_uri()})"
+    assert record["run"] in by_key["fit-link"].description
     passes = json.loads(by_key["fit-passes"].data)
     assert [row["pass"] for row in passes] == list(range(1, record["iterations"] + 1))
     page = by_key["fit-report"].data
     assert f"{record['n_rows']:,} rows" in page
+    assert f"| run | `{record['run']}` |" in page
     assert "data:image/png;base64," in page
 
 
@@ -144,6 +156,59 @@ def test_mistake_fails_the_flow_in_one_line(api: str, tmp_path: Path) -> None:
     assert any("no store at" in line for line in logs)
     assert not any("Traceback" in line for line in logs)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def spoilt(tmp_path: Path) -> Path:
+    """A store of which two chunks do not decode, each in several blocks."""
+    path = tmp_path / "spoilt.zarr"
+    values = np.random.default_rng(1).standard_normal((64, 2)).astype(np.float32)
+    zarr.create_array(str(path), data=values, chunks=(8, 2), compressors=[ZstdCodec(checksum=True)])
+    for chunk in ("1", "5"):
+        (path / "c" / chunk / "0").write_bytes(b"not what it was")
+    return path
+
+
+@pytest.mark.parametrize("cluster", ["threads", "local"])
+def test_what_workers_log_is_in_the_log_of_the_run_once(api: str, cluster: str, spoilt: Path, tmp_path: Path) -> None:
+    config = check_config(
+        {
+            "source": {"store": str(spoilt), "on_bad_chunk": "mask"},
+            "model": {"k": 2},
+            "compute": {"cluster": cluster, "workers": 2, "block": "64B"},
+            "output": {"store": str(tmp_path / "out")},
+        }
+    )
+    state = fit(config, return_state=True)
+    expected = [f"chunk 'values/c/{i}/0' does not decode and is masked" for i in (1, 5)]
+
+    artifacts, _, logs = eventually(
+        lambda: run_records(state.state_details.flow_run_id), lambda found: {*expected} <= {*found[2]}
+    )
+
+    assert state.result()["n_masked"] == 16
+    assert sorted(line for line in logs if line.endswith("and is masked")) == expected
+    (page,) = [artifact.data for artifact in artifacts if artifact.key == "fit-live"]
+    assert all(f"- {line}" in page for line in expected)
+    assert logging.getLogger("clustering").propagate
+
+
+def test_events_tell_what_became_of_an_output(api: str) -> None:
+    @flow
+    def telling() -> None:
+        PrefectWatch("s3://bucket/out").event("published", {"run": "r1"})
+
+    telling()
+
+    async def ask() -> list[Any]:
+        async with get_client() as client:
+            answer = await client._client.post("/events/filter", json={})
+            return [e for e in answer.json()["events"] if e["event"] == "clustering.published"]
+
+    (event,) = eventually(lambda: asyncio.run(ask()), lambda found: found)
+    assert event["resource"]["prefect.resource.id"] == "clustering.output.s3://bucket/out"
+    assert event["payload"] == {"run": "r1"}
+    assert any(one["prefect.resource.role"] == "flow-run" for one in event["related"])
 
 
 def test_predict_flow_labels_with_a_model(api: str, field_store: Path, tmp_path: Path) -> None:

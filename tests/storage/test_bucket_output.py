@@ -16,8 +16,9 @@ from s3 import Bucket, Plan, proxy
 from clustering.errors import ConfigError, MissingDependencyError, OutputError, StoreError
 from clustering.storage import lease
 from clustering.storage.bucket_output import BucketOutput, open_output
+from clustering.storage.layout import PARTS
 from clustering.storage.model import load_model
-from clustering.storage.output import PARTS, Output
+from clustering.storage.output import Output
 from clustering.storage.places import BucketPlace, children, remove, size, sizes, write_bytes, write_json
 
 HOLD = """
@@ -60,10 +61,10 @@ def seen(bucket: Bucket) -> set[tuple[str, str]]:
 def publish(output: BucketOutput, run: str, chunks: int = 3) -> None:
     with output.locked():
         make_version(output, run, chunks)
-        output.publish(run)
+        output.switch(run)
 
 
-def test_a_published_run_is_found_under_plain_names_and_nothing_else_is_left(bucket: Bucket) -> None:
+def test_a_published_run_is_found_under_plain_names_and_stays_as_a_version(bucket: Bucket) -> None:
     output = at(bucket)
     with output.locked():
         make_version(output, "first", 5)
@@ -71,12 +72,16 @@ def test_a_published_run_is_found_under_plain_names_and_nothing_else_is_left(buc
         assert seen(bucket) == set()
         with pytest.raises(OutputError, match="no finished run at 's3://bucket-"):
             output.read_json("run.json")
-        output.publish("first")
+        output.switch("first")
     assert output.finished == "first"
     assert output.read_json("run.json") == {"run": "first"}
     publish(output, "second")
     assert seen(bucket) == whole("second")
-    assert len(bucket.content()) == len(whole("second"))
+    assert json.loads(bucket.content("deep/out")["current"]) == {"run": "second"}
+    assert bucket.content("deep/out/versions").keys() == {
+        f"{run}/{key}" for run, chunks in (("first", 5), ("second", 3)) for key, _ in whole(run, chunks)
+    }
+    assert len(bucket.content()) == 1 + 2 * len(whole("second")) + len(whole("first", 5))
 
 
 class Crash(BaseException):
@@ -91,10 +96,13 @@ def one_by_one(_: BucketOutput, act: Callable[[str], None], names: Collection[st
 def test_wherever_a_switch_is_cut_short_the_next_run_brings_it_to_its_end(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every request that changes something is the last one once."""
+    """Every request that changes a plain name is the last one once."""
     output, old, new = at(bucket), whole("old", 2), whole("new", 1)
     steps, left = [], [0]
     unlink, copy = BucketPlace.unlink, BucketOutput._copy
+    publish(output, "old", 2)
+    with output.locked():
+        make_version(output, "new", 1)
 
     def counted(act: Callable[..., Any]) -> Callable[..., Any]:
         def limited(*given: Any, **named: Any) -> Any:
@@ -106,17 +114,17 @@ def test_wherever_a_switch_is_cut_short_the_next_run_brings_it_to_its_end(
         return limited
 
     while True:
-        publish(output, "old", 2)
+        with output.locked():
+            output.switch("old")
         left[0] = len(steps)
         with monkeypatch.context() as patched:
-            with output.locked(lambda: None):
-                make_version(output, "new", 1)
+            with output.locked():
                 patched.setattr(BucketPlace, "unlink", counted(unlink))
                 patched.setattr(BucketOutput, "_copy", counted(copy))
                 # One after the other, so that each place to stop comes once.
                 patched.setattr(BucketOutput, "_each", one_by_one)
                 try:
-                    output.publish("new")
+                    output.switch("new")
                 except Crash:
                     ended = False
                 else:
@@ -127,22 +135,24 @@ def test_wherever_a_switch_is_cut_short_the_next_run_brings_it_to_its_end(
             break
         steps.append(found)
         runs = {run for _, run in found}
+        # The switch came first.
+        assert output.finished == "new"
+        assert output.read_json("run.json") == {"run": "new"}
         if ("run.json", "old") in found:
             assert found == old
         elif ("run.json", "new") in found:
             assert found == new
         else:
             assert runs <= {"old", "new"}
-            assert output.finished is None
             # A group that can be opened is whole.
             for part in ("model.zarr", "labels.zarr"):
                 if any(key == f"{part}/zarr.json" for key, _ in found):
                     mine = {item for item in found if item[0].startswith(part)}
                     assert mine in ({i for i in v if i[0].startswith(part)} for v in (old, new))
-            with output.locked():
-                assert output.finished == "new"
-            assert seen(bucket) == new
-        assert not [key for key in bucket.content("deep/out") if key.startswith("versions/")]
+        with output.locked():
+            pass
+        assert seen(bucket) == new
+        assert len(bucket.content("deep/out/versions")) == len(old) + len(new)
     assert found == new
     assert len(steps) == 10
 
@@ -153,12 +163,15 @@ def test_what_a_run_staged_that_failed_is_dropped_but_for_what_may_go_on(bucket:
     before = bucket.content()
     with suppress(Crash), output.locked():
         make_version(output, "second")
+        # It comes last, and makes a version of what was staged.
+        (output.staging("second") / "run.json").unlink()
         raise Crash
     assert bucket.content() == before
     with suppress(Crash), output.locked(lambda: "third"):
         make_version(output, "third")
+        (output.staging("third") / "run.json").unlink()
         raise Crash
-    assert [place.name for place in children(output.path / "versions")] == ["third"]
+    assert [place.name for place in children(output.path / "versions")] == ["first", "third"]
     folder = output.stage("third", ["labels.zarr", "never made"])
     assert [place.name for place in children(folder)] == ["labels.zarr"]
     assert before.items() <= bucket.content().items()
@@ -211,6 +224,18 @@ def test_a_lock_is_renewed_while_it_is_held(bucket: Bucket, monkeypatch: pytest.
     assert bucket.content() == {}
 
 
+def test_a_lock_that_cannot_be_renewed_is_logged(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lease, "RENEWED", 0.01)
+    output = at(bucket)
+    with output.locked():
+        lock_of_another_machine(bucket)
+        while not caplog.records:
+            pass
+    assert caplog.records[0].getMessage().startswith("the lock was not renewed: another run has taken over")
+
+
 def test_a_run_that_was_taken_over_publishes_nothing_and_removes_nothing(bucket: Bucket) -> None:
     output = at(bucket)
     publish(output, "first")
@@ -218,11 +243,11 @@ def test_a_run_that_was_taken_over_publishes_nothing_and_removes_nothing(bucket:
         make_version(output, "second")
         content = lock_of_another_machine(bucket)
         with pytest.raises(OutputError, match=r"another run has taken over .* gave no sign"):
-            output.publish("second")
+            output.switch("second")
     assert seen(bucket) == whole("first")
     # The lock is not its to take away, and what is staged may be the other's.
     assert bucket.content("deep/out")[".lock"] == content
-    assert [place.name for place in children(output.path / "versions")] == ["second"]
+    assert [place.name for place in children(output.path / "versions")] == ["first", "second"]
 
 
 def test_answers_that_get_lost_do_not_cost_the_lock(bucket: Bucket) -> None:

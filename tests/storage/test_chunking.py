@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import clustering as c
 from clustering.data.access import open_source
 from clustering.data.plan import Axis, Plan
+from clustering.fitting.clusters import numbered
 from clustering.fitting.labelling import Wanted
 from clustering.storage.chunking import LARGE_CHUNK, MANY_FILES, SMALL_CHUNK, chunking, inner_chunks, units
 from clustering.storage.labels import LabelWriter, create_labels
@@ -81,7 +82,7 @@ def sharded_store(path: Path, n: int = 40_000) -> Path:
 def written(path: Path, store: Path, wanted: Wanted, block_bytes: int, **options: Any) -> tuple[LabelWriter, Any]:
     source = open_source(store, sample_dims=["row"], **options)
     plan = source.plan(block_bytes=block_bytes, whole_chunks=False)
-    write = create_labels(path, source, plan, 3, {}, wanted, c.KMeans(3))
+    write = create_labels(path, source, plan, numbered(3), {}, wanted, c.KMeans(3))
     return write, plan
 
 

@@ -13,6 +13,7 @@ import zarr
 import clustering as c
 from clustering.data.access import open_source
 from clustering.data.source import Source
+from clustering.fitting.clusters import numbered
 from clustering.fitting.labelling import Wanted
 from clustering.storage.labels import create_labels
 
@@ -71,7 +72,7 @@ def ocean() -> xr.Dataset:
 
 def labelled(source: Source, path: Path, wanted: Wanted | None = None) -> xr.Dataset:
     model = c.KMeans(3)
-    create_labels(path, source, source.plan(whole_chunks=False), 3, {"run": "a1"}, wanted, model)
+    create_labels(path, source, source.plan(whole_chunks=False), numbered(3), {"run": "a1"}, wanted, model)
     with xr.open_zarr(path, consolidated=False, chunks=None) as opened:
         return opened.load()
 

@@ -52,7 +52,7 @@ def at_work(store: Path, cluster: Any = "threads") -> Iterator[Rounds]:
 
 def attempt(store: Path, fit: c.Fit, folder: Path, wanted: Wanted = WANTED, **options: Any) -> Passed:
     with at_work(store, **options) as inside:
-        return write_labels(inside, fit.model, fit.params, folder, {"run": "a1"}, wanted)
+        return write_labels(inside, fit.fitted, folder, {"run": "a1"}, wanted)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -102,7 +102,7 @@ def test_finished_blocks_are_neither_read_nor_made_again(
     touched = {f: os.stat(tmp_path / f).st_mtime_ns for f in content(tmp_path)}
     told: list[int] = []
     with at_work(store, cluster) as inside:
-        again = write_labels(inside, fit.model, fit.params, tmp_path, {"run": "a1"}, WANTED, told.append)
+        again = write_labels(inside, fit.fitted, tmp_path, {"run": "a1"}, WANTED, told.append)
     assert told == [5]
     assert again.reading.blocks == BLOCKS - 5
     assert again.reading.bytes == (BLOCKS - 5) * 8000

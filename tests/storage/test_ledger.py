@@ -14,13 +14,18 @@ def sums(seed: int = 0, k: int = 3) -> LabelStatistics:
     rng = np.random.default_rng(seed)
     weight = rng.random(k)
     weight[0] = np.nextafter(0.1, 1.0)
-    return LabelStatistics(float(rng.standard_normal()) / 3, weight, rng.integers(0, 2**40, k), float(rng.random()))
+    rows, entropy = rng.integers(0, 2**40, k), float(rng.random())
+    moves = np.unique(rng.integers(-1, 4, (5, 2)), axis=0)
+    return LabelStatistics(float(rng.standard_normal()) / 3, weight, rows, entropy, moves, rng.random(len(moves)))
+
+
+def bits(a: LabelStatistics) -> tuple[object, ...]:
+    arrays = (a.weight, a.rows, a.moves, a.moved)
+    return (a.objective, a.entropy, *((array.tobytes(), array.dtype, array.shape) for array in arrays))
 
 
 def same(a: LabelStatistics, b: LabelStatistics) -> bool:
-    return (a.objective, a.entropy, a.weight.tobytes(), a.rows.tobytes(), a.rows.dtype) == (
-        b.objective, b.entropy, b.weight.tobytes(), b.rows.tobytes(), b.rows.dtype
-    )  # fmt: skip
+    return bits(a) == bits(b)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,15 @@ class Quiet:
         self.said.append(line)
 
     warn = say
+
+    def step(self, name: str, work: Callable[[], Any]) -> Any:
+        return work()
+
+    def working(self, engine: Any) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        pass
 
     def passed(self, record: Any, rule: Any, reads: float) -> None:
         pass

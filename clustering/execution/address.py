@@ -1,0 +1,123 @@
+"""Reaching a Dask scheduler that runs already, with or without TLS."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from clustering.errors import ConfigError, ExecutionError
+from clustering.execution.clusters import ANSWER_SECONDS, Cluster, Demand, client_of, distributed, one_line
+
+_LOOK_SECONDS = 0.2
+"""How often to look for a file that is not there yet, in seconds."""
+
+
+@contextmanager
+def reach(
+    demand: Demand,
+    *,
+    address: str | None = None,
+    scheduler_file: str | None = None,
+    ca_file: str | None = None,
+    cert_file: str | None = None,
+    key_file: str | None = None,
+) -> Iterator[Cluster]:
+    """Connect to a scheduler, and leave it running afterwards.
+
+    Parameters
+    ----------
+    demand
+        Its workers are waited for. Default: 1.
+    address
+        Such as ``tcp://scheduler:8786`` or ``tls://scheduler:8786``.
+    scheduler_file
+        Or the file that the scheduler wrote with ``--scheduler-file``.
+    ca_file, cert_file, key_file
+        PEM files of ``tls://``: of the authority that signed the scheduler's certificate, and this process's own
+        certificate with its key. What is left out comes from Dask's settings.
+
+    Raises
+    ------
+    ConfigError
+        If the address is missing, or the files of TLS are.
+    ExecutionError
+        If the scheduler does not answer, or does not take the certificate.
+    """
+    d, limit = distributed(), demand.wait_seconds or ANSWER_SECONDS
+    if (address is None) == (scheduler_file is None):
+        raise ConfigError("a cluster has either an address or a scheduler_file; give one of them")
+    where = address_in(scheduler_file, limit) if scheduler_file is not None else str(address)
+    files = {"ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
+    security = _security(d, where, files)
+    try:
+        if "://" not in where:
+            raise ValueError("no protocol")
+        client = client_of(where, timeout=limit, security=security)
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"the files of TLS for {where!r} do not fit together ({one_line(error)}); {_FILES}"
+        ) from error
+    except (OSError, TypeError, ValueError, RuntimeError) as error:
+        raise ExecutionError(_unreachable(where, error, limit)) from error
+    with client:
+        yield Cluster(f"at {where}", client, demand.workers or 1, limit)
+
+
+_FILES = "check ca_file, cert_file and key_file of compute.cluster"
+
+
+def address_in(path: str, limit: float) -> str:
+    """Wait for the file of a scheduler up to so many seconds, and read its address."""
+    until = time.monotonic() + limit
+    while not Path(path).exists():
+        if time.monotonic() > until:
+            raise ExecutionError(
+                f"the scheduler file {path!r} is not there after {limit:.0f} s; start the scheduler with "
+                "--scheduler-file, on a folder that this machine sees, or raise compute.wait_seconds"
+            )
+        time.sleep(_LOOK_SECONDS)
+    try:
+        return str(json.loads(Path(path).read_text())["address"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"the scheduler file {path!r} holds no address ({one_line(error)}); name a file that "
+            "'dask scheduler --scheduler-file' wrote"
+        ) from error
+
+
+def _security(d: Any, address: str, files: dict[str, str | None]) -> Any:
+    given = {name: path for name, path in files.items() if path is not None}
+    if not address.startswith("tls://"):
+        if given:
+            raise ConfigError(f"{', '.join(given)} are of TLS, and the address is {address!r}; use tls://")
+        return None
+    for name, path in given.items():
+        if not Path(path).is_file():
+            raise ConfigError(f"{name} is {path!r}, and there is no such file; {_FILES}")
+    names = {"ca_file": "tls_ca_file", "cert_file": "tls_client_cert", "key_file": "tls_client_key"}
+    security = d.Security(require_encryption=True, **{names[name]: path for name, path in given.items()})
+    absent = [name for name, attribute in names.items() if getattr(security, attribute) is None]
+    if absent:
+        raise ConfigError(f"the address is {address!r} and {', '.join(absent)} are missing; {_FILES}")
+    return security
+
+
+def _unreachable(address: str, error: Exception, limit: float) -> str:
+    faults: list[BaseException] = [error]
+    while (before := faults[-1].__cause__ or faults[-1].__context__) is not None:
+        faults.append(before)
+    refused = next((fault for fault in faults if isinstance(fault, ssl.SSLError)), None)
+    if refused is not None and refused.reason != "WRONG_VERSION_NUMBER":
+        return (
+            f"the scheduler at {address!r} and this process do not accept each other's certificates "
+            f"({one_line(refused)}); {_FILES}"
+        )
+    return (
+        f"no Dask scheduler answers at {address!r} within {limit:.0f} s ({one_line(error)}); check that it runs and "
+        "whether it is tcp:// or tls://, or use 'threads' or 'local'"
+    )

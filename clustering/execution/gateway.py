@@ -1,0 +1,126 @@
+"""Clusters that a Dask Gateway starts."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from typing import Any
+
+from clustering.errors import ConfigError, ExecutionError, nearest
+from clustering.execution.clusters import (
+    ANSWER_SECONDS,
+    QUEUE_SECONDS,
+    Cluster,
+    Demand,
+    Word,
+    client_of,
+    needed,
+    one_line,
+)
+
+_LOOK_SECONDS = 0.5
+"""How often to look whether a cluster has started, in seconds."""
+
+
+@contextmanager
+def gateway(
+    demand: Demand,
+    *,
+    address: str | None = None,
+    proxy_address: str | None = None,
+    auth: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Iterator[Cluster]:
+    """Have a gateway start a cluster, and stop it afterwards.
+
+    Parameters
+    ----------
+    demand
+        Its workers are what the cluster is scaled to. Default: 1.
+    address
+        URL of the gateway. Default: from Dask's settings.
+    proxy_address
+        Address of its proxy for schedulers, where that is another.
+    auth
+        ``basic``, ``kerberos``, ``jupyterhub`` or the full name of a class. What it needs comes from Dask's settings
+        and the environment: ``DASK_GATEWAY__AUTH__KWARGS__PASSWORD``, ``JUPYTERHUB_API_TOKEN``.
+    options
+        Of the cluster, as the gateway offers them.
+
+    Raises
+    ------
+    ConfigError
+        If the gateway offers no such option.
+    ExecutionError
+        If it does not answer, refuses, or does not start the cluster.
+    MissingDependencyError
+        If dask-gateway is not installed.
+    """
+    g = needed("dask_gateway", "cluster.gateway", "gateway")
+    n, limit = demand.workers or 1, demand.wait_seconds or QUEUE_SECONDS
+    with ExitStack() as stack:
+        try:
+            # It closes itself when nobody holds it any more; closing it before makes it complain then.
+            door = g.Gateway(address, proxy_address, auth=auth)
+            chosen = _chosen(door.cluster_options(), options or {})
+            name = door.submit(chosen)
+            stack.callback(_stop, door, name)
+            started = _started(door, name, limit)
+            with warnings.catch_warnings():
+                # It warns that it allows fewer workers, for which one would wait in vain.
+                warnings.simplefilter("error", g.client.GatewayWarning)
+                door.scale_cluster(name, n)
+            client = client_of(started.scheduler_address, security=started.security, timeout=ANSWER_SECONDS)
+            stack.enter_context(client)
+        except (ConfigError, ExecutionError):
+            raise
+        except Exception as error:
+            raise ExecutionError(
+                f"the gateway {address or 'of the settings'} does not give a cluster: {one_line(error)}; check "
+                "compute.cluster.gateway, compute.workers, and in the environment who you are"
+            ) from error
+        yield Cluster(
+            f"{name} of the gateway", client, n, limit, partial(ask, door, name), dashboard=started.dashboard_link
+        )
+
+
+def _chosen(offered: Any, options: Mapping[str, Any]) -> Any:
+    for name, value in options.items():
+        if name not in offered:
+            raise ConfigError(f"cluster.gateway.options: the gateway offers no {name!r}; {nearest(name, offered)}")
+        try:
+            offered[name] = value
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"cluster.gateway.options: {name} is {value!r}; {one_line(error)}") from error
+    return offered
+
+
+def _started(door: Any, name: str, limit: float) -> Any:
+    """Wait until a cluster runs, and give the gateway's report of it."""
+    until = time.monotonic() + limit
+    while (report := door.get_cluster(name)).status.name != "RUNNING":
+        if report.status.name != "PENDING" or time.monotonic() > until:
+            raise ExecutionError(
+                f"the gateway's cluster {name} is {report.status.name} after "
+                f"{limit + time.monotonic() - until:.0f} s; see the gateway's log, or raise compute.wait_seconds"
+            )
+        time.sleep(_LOOK_SECONDS)
+    return report
+
+
+def ask(door: Any, name: str) -> Word:
+    """Ask the gateway about a cluster."""
+    try:
+        status = door.get_cluster(name).status.name
+    except Exception as error:
+        return Word(f"the gateway does not answer: {one_line(error)}")
+    return Word(f"the gateway says that it is {status}", None if status in ("PENDING", "RUNNING") else 0)
+
+
+def _stop(door: Any, name: str) -> None:
+    # What is stopped already has nothing to stop.
+    with suppress(Exception):
+        door.stop_cluster(name)

@@ -1,0 +1,274 @@
+"""Workers in jobs of SLURM: submitted, waited for, and cancelled afterwards."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dask
+from dask.utils import format_bytes
+
+from clustering.errors import ConfigError, ExecutionError
+from clustering.execution.clusters import (
+    QUEUE_SECONDS,
+    SETTINGS,
+    Cluster,
+    Demand,
+    Word,
+    client_of,
+    distributed,
+    environment,
+    needed,
+    one_line,
+    worker_memory,
+)
+
+WALLTIME = "01:00:00"
+"""Time limit of a job where none is given."""
+_RESERVE_SECONDS = 300.0
+"""How long before the end of its job a worker leaves, at most, in seconds."""
+_ENDED = re.compile(
+    "BOOT_FAIL|CANCELLED|COMPLETED|COMPLETING|DEADLINE|FAILED|NODE_FAIL|OUT_OF_MEMORY|PREEMPTED|REVOKED|TIMEOUT"
+)
+"""States of jobs that give no workers any more."""
+_WALLTIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<clock>\d+(?::\d+){0,2})")
+_SQUEUE_SECONDS = 30.0
+
+
+def jobqueue() -> Any:
+    """Import `dask_jobqueue`."""
+    return needed("dask_jobqueue", "cluster.slurm", "slurm")
+
+
+@contextmanager
+def slurm(
+    demand: Demand,
+    *,
+    cores: int = 1,
+    processes: int = 1,
+    memory: str | None = None,
+    queue: str | None = None,
+    account: str | None = None,
+    walltime: str = WALLTIME,
+    interface: str | None = None,
+    directives: Sequence[str] = (),
+    prologue: Sequence[str] = (),
+    python: str | None = None,
+    logs: str | None = None,
+    death_timeout: float = 60.0,
+    tls: bool = False,
+) -> Iterator[Cluster]:
+    """Submit jobs with workers, from a scheduler in this process.
+
+    Parameters
+    ----------
+    demand
+        Its workers are worker processes, rounded up to whole jobs. Default: one job.
+    cores
+        Processors of a job, spread over its processes as threads.
+    processes
+        Worker processes of a job.
+    memory
+        Memory of a job, such as ``8GiB``. Default: room for the budget of its workers.
+    queue, account
+        Partition and account of the jobs. Default: those of the user.
+    walltime
+        Time limit of a job; its workers leave a little earlier, so that none is cut off.
+    interface
+        Network interface of scheduler and workers, such as ``ib0``.
+    directives
+        More options of sbatch, such as ``--constraint=haswell``.
+    prologue
+        Shell lines that a job runs first, such as ``module load python``.
+    python
+        Interpreter of the workers. Default: the one of this process.
+    logs
+        Folder for the output of the jobs. Default: the working directory.
+    death_timeout
+        Seconds after which a worker without a scheduler ends.
+    tls
+        Encrypt what workers are told, with certificates made for this run.
+
+    Raises
+    ------
+    ConfigError
+        If the walltime is none.
+    ExecutionError
+        If SLURM does not take the jobs.
+    MissingDependencyError
+        If dask-jobqueue is not installed.
+    """
+    jobs = -(-(demand.workers or processes) // processes)
+    lifetime, stagger = lifetime_of(walltime)
+    room = memory or format_bytes(processes * worker_memory(demand.memory)).replace(" ", "")
+    made = jobqueue().SLURMCluster
+    with dask.config.set(SETTINGS), ExitStack() as stack:
+        try:
+            cluster = made(
+                cores=cores,
+                processes=processes,
+                memory=room,
+                queue=queue,
+                account=account,
+                walltime=walltime,
+                interface=interface,
+                job_extra_directives=list(directives),
+                job_script_prologue=[*exports(), *prologue],
+                worker_extra_args=["--lifetime", f"{lifetime}s", "--lifetime-stagger", f"{stagger}s"],
+                python=python,
+                log_directory=logs,
+                death_timeout=death_timeout,
+                job_name="clustering",
+                security=True if tls else None,
+                shared_temp_directory=(logs or str(Path.cwd())) if tls else None,
+                scheduler_options={"dashboard_address": ":0"},
+                silence_logs=50,
+            )
+            stack.callback(cluster.close)
+            # Scaling would submit in the background, where errors are lost.
+            for _ in range(jobs):
+                cluster.worker_spec.update(cluster.new_worker_spec())
+            cluster.sync(_submitted, cluster)
+        except Exception as error:
+            raise ExecutionError(f"SLURM does not take the jobs: {_refusal(error)}") from error
+        client = stack.enter_context(client_of(cluster))
+        ids = [job.job_id for job in cluster.workers.values()]
+        yield Cluster(
+            "of SLURM",
+            client,
+            jobs * processes,
+            demand.wait_seconds or QUEUE_SECONDS,
+            partial(ask, ids, processes),
+            _REMEDY,
+        )
+
+
+_REMEDY = "see the jobs' output, change compute.cluster.slurm, lower compute.workers, or raise compute.wait_seconds"
+
+
+def exports() -> list[str]:
+    """Write Dask's settings as shell lines."""
+    return [f"export {name}='{value}'" for name, value in environment().items()]
+
+
+def lifetime_of(walltime: str) -> tuple[int, int]:
+    """Choose how long a worker lives, and by how much that varies, so that it leaves before its job ends.
+
+    Parameters
+    ----------
+    walltime
+        As sbatch takes it: ``minutes``, ``minutes:seconds``, ``hours:minutes:seconds``, ``days-hours``,
+        ``days-hours:minutes`` or ``days-hours:minutes:seconds``.
+
+    Returns
+    -------
+    int
+        Seconds of a worker's life.
+    int
+        Seconds of variation to either side.
+    """
+    found = _WALLTIME.fullmatch(walltime)
+    if found is None:
+        raise ConfigError(f"cluster.slurm: walltime is {walltime!r}; allowed: such as 01:30:00, 90 (minutes), 2-12")
+    clock = [int(part) for part in found["clock"].split(":")]
+    units = (3600, 60, 1) if found["days"] or len(clock) == 3 else (60, 1)
+    seconds = int(found["days"] or 0) * 86400 + sum(n * unit for n, unit in zip(clock, units, strict=False))
+    if seconds < 60:
+        raise ConfigError(
+            f"cluster.slurm: walltime is {walltime!r}, {seconds} s; a minute is the least that SLURM counts"
+        )
+    reserve = min(_RESERVE_SECONDS, seconds / 12)
+    return int(seconds - reserve), int(reserve * 0.8)
+
+
+async def _submitted(cluster: Any) -> None:
+    """Wait until all jobs are submitted."""
+    try:
+        await cluster
+    except Exception:
+        for job in cluster.workers.values():
+            if job.job_id is None:
+                # Closing would miss it among those that it has closed.
+                job.status = distributed().Status.failed
+        raise
+
+
+def _refusal(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError) and error.filename == "sbatch":
+        return "there is no sbatch on this machine; run where SLURM's commands are"
+    said = re.findall(r"^sbatch: error: (.+)$", str(error), re.MULTILINE)
+    what = "; ".join(line.strip().rstrip(".") for line in said) or one_line(error)
+    return f"{what}; change compute.cluster.slurm"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as squeue tells of it."""
+
+    id: str
+    state: str
+    reason: str
+    output: str
+    """File of its standard error."""
+
+
+def ask(ids: Sequence[str], processes: int) -> Word:
+    """Ask the queue about jobs."""
+    command = ["squeue", "--noheader", "--states=all", f"--jobs={','.join(ids)}"]
+    columns = "JobID:|,State:|,Reason:|,STDERR:|"
+    try:
+        found = subprocess.run(
+            [*command, f"--Format={columns}"], capture_output=True, text=True, timeout=_SQUEUE_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Word(f"squeue does not answer: {one_line(error)}")
+    if found.returncode and "Invalid job id" not in found.stderr:
+        return Word(f"squeue does not answer: {' '.join(found.stderr.split())}")
+    known = [Job(*line.split("|")[:4]) for line in found.stdout.splitlines() if line.count("|") == 4]
+    return say(known, ids, processes)
+
+
+def say(known: Iterable[Job], ids: Sequence[str], processes: int) -> Word:
+    """Put what squeue tells of jobs into one clause.
+
+    Parameters
+    ----------
+    known
+        The jobs that it knows; those that ended some minutes ago it has forgotten.
+    ids
+        All jobs.
+    processes
+        Workers of a job.
+    """
+    alike: dict[str, list[str]] = defaultdict(list)
+    jobs = {job.id: job for job in known}
+    for id_ in ids:
+        job = jobs.get(id_)
+        alike["gone from the queue" if job is None else f"{job.state} ({job.reason})"].append(id_)
+    said = [f"{'job' if len(group) == 1 else 'jobs'} {_listed(group)} {state}" for state, group in alike.items()]
+    ended = [job for job in jobs.values() if _ENDED.fullmatch(job.state)]
+    last = next((line for line in map(_last_line, ended) if line), None)
+    if last is not None:
+        said.append(f"the last line of one: {last}")
+    return Word(", ".join(said), (len(jobs) - len(ended)) * processes)
+
+
+def _listed(ids: Sequence[str], most: int = 5) -> str:
+    return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")
+
+
+def _last_line(job: Job) -> str:
+    # With %J for the job, as dask-jobqueue names the files.
+    path = Path(job.output.replace("%J", job.id).replace("%j", job.id))
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((" ".join(line.split()) for line in reversed(lines) if line.strip()), "")

@@ -1,0 +1,140 @@
+"""One allocation of SLURM for everything: task 0 of srun is the scheduler, task 1 the job, the others are workers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import dask
+
+from clustering.errors import ConfigError
+from clustering.execution.address import address_in
+from clustering.execution.clusters import ANSWER_SECONDS, SETTINGS, Cluster, Demand, client_of, worker_memory
+from clustering.execution.slurm import jobqueue
+
+_LEAST = 3
+"""Tasks of the smallest allocation: scheduler, job and a worker."""
+
+
+def is_runner(cluster: Any) -> bool:
+    """Tell whether a cluster is the allocation that this process runs in."""
+    match cluster:
+        case {"slurm": {"runner": True}}:
+            return True
+        case _:
+            return False
+
+
+@contextmanager
+def in_allocation(cluster: Any, memory: int | None = None) -> Iterator[None]:
+    """Take the part of this process in an allocation, before anything is done that only one process should do.
+
+    The scheduler and the workers do not come back from here; nothing happens where the cluster is another.
+
+    Parameters
+    ----------
+    cluster
+        As `clustering.execution.engine.connect` takes it.
+    memory
+        Memory budget of a worker, in bytes.
+
+    Raises
+    ------
+    ConfigError
+        If this process is no task of srun, or there are fewer than 3.
+    SystemExit
+        In the scheduler and in the workers, when the job has ended.
+    """
+    if not is_runner(cluster):
+        yield
+        return
+    if _task() != 1:
+        _runner(memory)
+        raise SystemExit(0)
+    try:
+        yield
+    except BaseException:
+        # The others would wait for this task until the allocation ends.
+        with suppress(Exception):
+            address = address_in(str(_scheduler_file()), ANSWER_SECONDS)
+            with client_of(address, timeout=ANSWER_SECONDS) as client:
+                client.shutdown()
+        _scheduler_file().unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def slurm_runner(demand: Demand) -> Iterator[Cluster]:
+    """Work with the workers of the allocation; in tasks that are no job, be one of them and do not come back.
+
+    Raises
+    ------
+    ConfigError
+        If this process is no task of srun, or there are fewer than 3.
+    ExecutionError
+        If the scheduler does not start.
+    """
+    limit = demand.wait_seconds or ANSWER_SECONDS
+    tasks = _number("SLURM_NTASKS")
+    with in_allocation({"slurm": {"runner": True}}, demand.memory), dask.config.set(SETTINGS), ExitStack() as stack:
+        stack.callback(_scheduler_file().unlink, missing_ok=True)
+        # The runner itself would wait for ever.
+        address_in(str(_scheduler_file()), limit)
+        runner = stack.enter_context(_runner(demand.memory))
+        client = stack.enter_context(client_of(runner, timeout=limit))
+        yield Cluster(f"of the allocation {_number('SLURM_JOB_ID')}", client, tasks - 2, limit)
+
+
+def _runner(memory: int | None) -> Any:
+    """Make the runner of dask-jobqueue, which ends in the scheduler and in the workers when they are told to."""
+    made = jobqueue().slurm.SLURMRunner
+    if _task() != 1:
+        # It ends itself by an interrupt, and what it logs would stand among the lines of the job.
+        signal.signal(signal.SIGINT, _leave)
+        logging.getLogger("distributed").setLevel(logging.WARNING)
+    with dask.config.set(SETTINGS):
+        return made(
+            scheduler_file=str(_scheduler_file()),
+            scheduler_options={"dashboard_address": ":0"},
+            worker_options={
+                "nthreads": int(os.environ.get("SLURM_CPUS_PER_TASK", "1")),
+                "memory_limit": "auto" if memory is None else worker_memory(memory),
+                "death_timeout": ANSWER_SECONDS,
+            },
+        )
+
+
+def _leave(*_: Any) -> None:
+    raise SystemExit(0)
+
+
+def _scheduler_file() -> Path:
+    """Name the file that tells the tasks where the scheduler is; each start of each step has its own."""
+    parts = [os.environ.get(name, "0") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")]
+    return Path.cwd() / f"scheduler-{'-'.join(parts)}.json"
+
+
+def _task() -> int:
+    """Give the number of this task, in an allocation that is large enough."""
+    tasks = _number("SLURM_NTASKS")
+    if tasks < _LEAST:
+        raise ConfigError(
+            f"cluster.slurm.runner: the allocation has {tasks} tasks and needs {_LEAST} or more (scheduler, job, "
+            "workers); raise --ntasks of srun"
+        )
+    return _number("SLURM_PROCID")
+
+
+def _number(name: str) -> int:
+    value = os.environ.get(name, "")
+    if not value.isdecimal() or "SLURM_PROCID" not in os.environ:
+        raise ConfigError(
+            f"cluster.slurm.runner is true and {name} is not in the environment; start it inside an allocation, with "
+            "srun --ntasks=4 clustering fit …"
+        )
+    return int(value)

@@ -1,0 +1,56 @@
+"""What a run changed: sizes, and how much of the weight has another label than in the version before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from clustering.fitting.fitted import Fitted
+from clustering.fitting.labelling import LabelStatistics
+
+
+def comparison(run: str, before: Fitted, now: Fitted, sums: LabelStatistics | None) -> dict[str, Any]:
+    """Compare a version with the one before, as JSON.
+
+    Parameters
+    ----------
+    run
+        Name of the run that made the version before.
+    sums
+        Of the label pass; None where there was none.
+
+    Returns
+    -------
+    dict
+        ``with``: the run; ``churn``: of the weight that had a label and has one now, the share whose label is another,
+        None where nothing had one; ``churn_by_cluster``: the same of what was in each cluster; ``sizes``: share of
+        each cluster in the total weight before and now; ``largest_size_change`` of these; ``new_clusters`` and
+        ``lost_clusters``.
+    """
+    sizes: dict[int, list[float]] = {int(i): [0.0, 0.0] for i in np.union1d(before.ids, now.ids)}
+    for place, one in enumerate((before, now)):
+        for i, share in zip(one.ids, one.shares, strict=True):
+            sizes[int(i)][place] = float(share)
+    churn, by_cluster = (None, {}) if sums is None else _churn(sums)
+    return {
+        "with": run,
+        "churn": churn,
+        "churn_by_cluster": by_cluster,
+        "sizes": {str(i): pair for i, pair in sizes.items()},
+        "largest_size_change": max(abs(after - earlier) for earlier, after in sizes.values()),
+        "new_clusters": np.setdiff1d(now.ids, before.ids).tolist(),
+        "lost_clusters": np.setdiff1d(before.ids, now.ids).tolist(),
+    }
+
+
+def _churn(sums: LabelStatistics) -> tuple[float | None, dict[str, float]]:
+    had = sums.moves[:, 0] >= 0
+    (before, now), weight = sums.moves[had].T, sums.moved[had]
+    if not len(weight):
+        return None, {}
+    left = np.where(before != now, weight, 0.0)
+    clusters, places = np.unique(before, return_inverse=True)
+    shares = np.bincount(places, left) / np.bincount(places, weight)
+    by_cluster = {str(i): float(share) for i, share in zip(clusters, shares, strict=True)}
+    return float(left.sum() / weight.sum()), by_cluster

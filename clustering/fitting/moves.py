@@ -1,0 +1,45 @@
+"""Where rows went: the weight of each pair of a label before and a label now, as pairs that occur."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Moves = tuple[NDArray[np.int64], Array]
+"""Pairs ``(t, 2)``, each once and in order, and their weights ``(t,)``, above zero."""
+
+
+def moves_of(before: NDArray[np.int64], now: NDArray[np.int64], weights: Array) -> Moves:
+    """Add up the weights of rows by their labels before, −1 for none, and now ``(n,)``, in the order of the rows."""
+    if not len(before):
+        return np.zeros((0, 2), np.int64), np.zeros(0)
+    width = int(now.max()) + 1
+    codes = (before + 1) * width + now
+    kinds = (int(before.max()) + 2) * width
+    if kinds <= 4 * len(codes):
+        present = np.arange(kinds)
+        total = np.bincount(codes, weights, kinds)
+    else:
+        # Of very many clusters, few pairs occur.
+        present, places = np.unique(codes, return_inverse=True)
+        total = np.bincount(places, weights, len(present))
+    some = np.flatnonzero(total)
+    return np.stack([present[some] // width - 1, present[some] % width], axis=1), np.asarray(total[some], np.float64)
+
+
+def joined(one: Moves, other: Moves) -> Moves:
+    """Add up the weights of the rows of both, to the same bits as a table of all pairs would."""
+    if not len(other[1]):
+        return one
+    pairs, places = np.unique(np.concatenate([one[0], other[0]]), axis=0, return_inverse=True)
+    total = np.bincount(places.reshape(-1), np.concatenate([one[1], other[1]]), len(pairs))
+    return pairs, np.asarray(total, np.float64)
+
+
+def resting(moves: Moves) -> Moves:
+    """Tell the rows of these pairs as rows that stay where they are now."""
+    pairs, weights = moves
+    now, places = np.unique(pairs[:, 1], return_inverse=True)
+    total = np.bincount(places, weights, len(now)) if len(now) else np.zeros(0)
+    return np.stack([now, now], axis=1), np.asarray(total, np.float64)

@@ -1,0 +1,80 @@
+"""What a version holds of each cluster, and what differs between two versions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.storage import checkpoints
+from clustering.storage.model import open_model
+from clustering.storage.places import reading
+from clustering.storage.versions import Version
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """The clusters of a version."""
+
+    ids: tuple[int, ...]
+    shares: NDArray[np.float64]
+    """Of each in the total weight ``(k,)``; not a number where rows were not counted."""
+    centers: NDArray[np.float64]
+    """In the data's own units ``(k, d)``."""
+    features: tuple[Any, ...]
+
+
+def clusters_of(version: Version) -> Clusters:
+    """Read the clusters of a version from its model."""
+    with reading(version.place), open_model(version.place) as model:
+        return Clusters(
+            tuple(int(number) for number in model["cluster"].values),
+            np.asarray(model["shares"].values, np.float64),
+            np.asarray(model["centers"].values, np.float64),
+            tuple(repr(feature) for feature in model.attrs["features"]),
+        )
+
+
+def shares(clusters: Clusters) -> dict[str, float | None]:
+    """Give the share of each cluster in the total weight, by id; None where rows were not counted."""
+    told = zip(clusters.ids, clusters.shares, strict=True)
+    return {str(number): None if math.isnan(share) else float(share) for number, share in told}
+
+
+def differences(a: Version, b: Version) -> dict[str, Any]:
+    """Compare two versions, as JSON: pairs are of the first and the second.
+
+    Returns
+    -------
+    dict
+        ``runs``, ``kind``, ``k``, ``rows`` and ``objective`` as pairs; ``sizes``, pairs of shares by cluster, None for
+        one that is not there; ``centers``, the Euclidean distance between a cluster's centers in the data's own units,
+        None where one is not there, or the features are others; ``config``, pairs by the key that differs;
+        ``source_changed``, whether the fingerprints of the sources differ.
+    """
+    one, other = clusters_of(a), clusters_of(b)
+    ids = sorted({*one.ids, *other.ids})
+    before, after = shares(one), shares(other)
+    return {
+        "runs": [a.run, b.run],
+        **{name: [a.record.get(key), b.record.get(key)] for name, key in _FACTS.items()},
+        "sizes": {str(number): [before.get(str(number)), after.get(str(number))] for number in ids},
+        "centers": {str(number): _distance(one, other, number) for number in ids},
+        "config": {
+            key: [was, now] for key, was, now in checkpoints.differences(a.record.get("config"), b.record.get("config"))
+        },
+        "source_changed": a.record.get("source_fingerprint") != b.record.get("source_fingerprint"),
+    }
+
+
+_FACTS = {"kind": "kind", "k": "k", "rows": "n_rows", "objective": "objective"}
+
+
+def _distance(one: Clusters, other: Clusters, number: int) -> float | None:
+    if one.features != other.features or number not in one.ids or number not in other.ids:
+        return None
+    step = one.centers[one.ids.index(number)] - other.centers[other.ids.index(number)]
+    return float(np.linalg.norm(step))

@@ -1,0 +1,83 @@
+"""Statistics as files: frozen values of arrays and numbers, nested ones too, to the last bit and without pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def packed(statistics: Mapping[str, Any], **more: Any) -> bytes:
+    """Write statistics as SHA-256 of the rest, then an npz of their arrays.
+
+    Parameters
+    ----------
+    statistics
+        Dataclasses or named tuples of arrays, numbers, and their likes, by name.
+    more
+        Arrays to keep beside them.
+    """
+    arrays = {name: np.asarray(value) for name, value in more.items()}
+    for name, value in statistics.items():
+        arrays |= _flat(value, name)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    record = buffer.getvalue()
+    return hashlib.sha256(record).digest() + record
+
+
+def unpacked(content: bytes, kinds: Mapping[str, type]) -> tuple[tuple[Any, ...], dict[str, NDArray[Any]]] | None:
+    """Read what `packed` wrote; None where it is damaged, or lacks some of it.
+
+    Parameters
+    ----------
+    kinds
+        Classes of the statistics that are wanted, by name.
+
+    Returns
+    -------
+    tuple
+        The statistics, in the order of `kinds`.
+    dict
+        What was kept beside them.
+    """
+    digest, record = content[:32], content[32:]
+    if hashlib.sha256(record).digest() != digest:
+        return None
+    try:
+        with np.load(io.BytesIO(record), allow_pickle=False) as archive:
+            arrays = dict(archive)
+        found = tuple(_nested(kind, arrays, name) for name, kind in kinds.items())
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile):
+        return None
+    return found, {name: array for name, array in arrays.items() if "." not in name}
+
+
+def _names(kind: type) -> Sequence[str]:
+    return [f.name for f in fields(kind)] if is_dataclass(kind) else getattr(kind, "_fields", ())
+
+
+def _flat(value: Any, prefix: str) -> dict[str, NDArray[Any]]:
+    found: dict[str, NDArray[Any]] = {}
+    for name in _names(type(value)):
+        inner = getattr(value, name)
+        found |= _flat(inner, f"{prefix}.{name}") if _names(type(inner)) else {f"{prefix}.{name}": np.asarray(inner)}
+    return found
+
+
+def _nested(kind: type, arrays: Mapping[str, NDArray[Any]], prefix: str) -> Any:
+    hints, made = get_type_hints(kind), {}
+    for name in _names(kind):
+        if _names(hints[name]):
+            made[name] = _nested(hints[name], arrays, f"{prefix}.{name}")
+            continue
+        array = arrays[f"{prefix}.{name}"]
+        # Numbers come back as numbers, and arrays without dimensions are not among the statistics.
+        made[name] = array.item() if array.ndim == 0 else array
+    return kind(**made)

@@ -1,0 +1,230 @@
+"""The versions of an output: which there are, which is current, and how one is made current, taken back or removed.
+
+What changes an output is called by whoever holds its lock, see `locked`. ``run.json`` of a version tells
+``promoted_at``, when it was last made current, and ``before``, which versions were current before it, the latest first;
+it is written before the switch, so that the current version's is right wherever a switch is cut short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from clustering.errors import ConfigError, OutputError, nearest
+from clustering.storage import checkpoints, layout
+from clustering.storage.bucket_output import BucketOutput
+from clustering.storage.layout import RECORD, VERSIONS
+from clustering.storage.output import Output
+from clustering.storage.places import Place, children, sizes, write_json
+
+Outputs = Output | BucketOutput
+SWITCHES = 100
+"""How many switches a version remembers."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A finished run of an output."""
+
+    run: str
+    place: Place
+    record: Mapping[str, Any]
+    """The content of its ``run.json``."""
+
+    @property
+    def finished_at(self) -> str:
+        """When it was finished, in ISO 8601; empty of versions that do not tell."""
+        return str(self.record.get("finished_at") or "")
+
+    @property
+    def bytes(self) -> int:
+        """What it takes on disk, in bytes."""
+        return sum(length for _, length in sizes(self.place))
+
+
+def now() -> str:
+    """Tell the time, in UTC to the second, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def unfinished(output: Outputs) -> str | None:
+    """Name the run that may go on in an output."""
+    return checkpoints.unfinished(output.checkpoints, output.finished)
+
+
+def locked(output: Outputs) -> AbstractContextManager[None]:
+    """Keep other runs off an output while its versions are changed; what an unfinished run staged stays."""
+    return output.locked(partial(unfinished, output))
+
+
+def staged(output: Outputs) -> list[str]:
+    """Name what was begun and is not finished, in the order of the names: versions without a record."""
+    return [v.name for v in children(output.path / VERSIONS) if layout.record_of(v) is None]
+
+
+def listed(output: Outputs) -> tuple[Version, ...]:
+    """List the versions, the latest first.
+
+    Raises
+    ------
+    OutputError
+        If there is none.
+    """
+    left, current = unfinished(output), output.finished
+    places = {place.name: place for place in children(output.path / VERSIONS)}
+    if current is not None:
+        places[current] = output.published
+    found = [
+        Version(run, place, record)
+        for run, place in places.items()
+        if run != left and (record := layout.record_of(place)) is not None
+    ]
+    if not found:
+        raise layout.nothing_finished(output.path)
+    return tuple(sorted(found, key=lambda version: (version.finished_at, version.run), reverse=True))
+
+
+def find(output: Outputs, word: str) -> Version:
+    """Find a version by its run, the beginning of it, or the words ``current`` and ``previous``.
+
+    ``previous`` is what `rollback` leads to.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such version, or there are several.
+    OutputError
+        If there is no version at all, the run is unfinished, or nothing was current before.
+    """
+    found = listed(output)
+    if word == "previous":
+        return _before(output, found)[0]
+    if word == "current":
+        word = str(output.finished)
+    matching = [v for v in found if v.run == word] or [v for v in found if word and v.run.startswith(word)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise ConfigError(
+            f"run {word!r} is the beginning of {len(matching)} names: {', '.join(v.run for v in matching)}; "
+            "give more of the name"
+        )
+    left = unfinished(output)
+    if left is not None and word and left.startswith(word):
+        raise OutputError(
+            f"run {left!r} in {str(output.path)!r} is not finished; finish it by its own command, then try again"
+        )
+    raise ConfigError(f"there is no run {word!r} in {str(output.path)!r}; {nearest(word, [v.run for v in found])}")
+
+
+def promote(output: Outputs, run: str) -> dict[str, Any]:
+    """Make a version the current one, in one step; nothing happens where it is.
+
+    Returns
+    -------
+    dict
+        The content of its ``run.json``, whose ``status`` is ``finished`` now.
+
+    Raises
+    ------
+    OutputError
+        If there is no such version, or another run has taken over the output meanwhile.
+    """
+    record, current = layout.record_of(output.staging(run)), output.finished
+    if record is None:
+        raise OutputError(
+            f"run {run!r} in {str(output.path)!r} is not finished; 'clustering models list' tells which are"
+        )
+    if run == current:
+        return record
+    before = [] if current is None else [current, *_told_before(output)]
+    return _switch(output, run, record, before[:SWITCHES])
+
+
+def rollback(output: Outputs) -> Version:
+    """Make the version current again that was before the current one; called again, the one before that.
+
+    Versions that were removed meanwhile are passed over.
+
+    Raises
+    ------
+    OutputError
+        If no version that is left was current before.
+    """
+    target, before = _before(output, listed(output))
+    record = _switch(output, target.run, target.record, before)
+    return Version(target.run, target.place, record)
+
+
+def surplus(output: Outputs, keep: int, spared: Collection[str] = ()) -> tuple[Version, ...]:
+    """Find the versions to remove so that the latest ones are left, the current one, and the one to roll back to.
+
+    Parameters
+    ----------
+    keep
+        How many of the latest stay.
+    spared
+        Runs that stay as well.
+
+    Raises
+    ------
+    ConfigError
+        If none are to be kept.
+    """
+    if keep < 1:
+        raise ConfigError(f"keep is {keep}; give 1 or more: the current version and the one before it stay in any case")
+    found = listed(output)
+    stay = {*spared, output.finished, *(version.run for version in found[:keep])}
+    back = _earlier(found, _told_before(output), output.finished)
+    if back is not None:
+        stay.add(back[0].run)
+    return tuple(version for version in found if version.run not in stay)
+
+
+def prune(output: Outputs, keep: int, spared: Collection[str] = ()) -> tuple[Version, ...]:
+    """Remove old versions, and give them; see `surplus`. Unfinished runs are left alone."""
+    gone = surplus(output, keep, spared)
+    for version in gone:
+        layout.drop(version.place)
+    return gone
+
+
+def _switch(output: Outputs, run: str, record: Mapping[str, Any], before: Sequence[str]) -> dict[str, Any]:
+    if unfinished(output) is None:
+        # Those of the current version, once it is current no more, would be taken for an unfinished run's.
+        checkpoints.clear(output.checkpoints)
+    made = {**record, "status": "finished", "promoted_at": now(), "before": list(before)}
+    write_json(output.staging(run) / RECORD, made)
+    output.switch(run)
+    return made
+
+
+def _told_before(output: Outputs) -> list[str]:
+    """List what was current before the current version, the latest first."""
+    if output.finished is None:
+        return []
+    return list((layout.record_of(output.published) or {}).get("before") or [])
+
+
+def _before(output: Outputs, found: Sequence[Version]) -> tuple[Version, list[str]]:
+    """Find the version to roll back to, and what was current before it."""
+    back = _earlier(found, _told_before(output), output.finished)
+    if back is None:
+        raise OutputError(
+            f"there is nothing to roll back to in {str(output.path)!r}: no version that is left was current before "
+            f"{output.finished}; 'clustering models promote' makes any version current: "
+            f"{', '.join(version.run for version in found)}"
+        )
+    return back
+
+
+def _earlier(found: Sequence[Version], before: Sequence[str], current: str | None) -> tuple[Version, list[str]] | None:
+    by_run = {version.run: version for version in found}
+    for place, run in enumerate(before):
+        if run in by_run and run != current:
+            return by_run[run], list(before[place + 1 :])
+    return None

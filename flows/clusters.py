@@ -1,0 +1,199 @@
+"""The clusters that a config may name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from flows.credentials import secret_option
+from flows.values import Number, Size, Whole
+
+
+class _Cluster(BaseModel):
+    # Prefect hands a config on as JSON, under the names that a config has.
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+        serialize_by_alias=True,
+    )
+
+
+def _without_secrets(options: Any) -> Any:
+    name = secret_option(options if isinstance(options, dict) else {"address": options})
+    if name is not None:
+        raise ValueError(f"its {name} holds a secret, which a config must not; give it by the environment")
+    return options
+
+
+Options = Annotated[dict[str, Any], AfterValidator(_without_secrets)]
+"""Names and values, none of them secret."""
+Address = Annotated[str, AfterValidator(_without_secrets)]
+"""An address without a password."""
+Text = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value)]
+"""Text; of a number, how it is written."""
+
+
+class AddressCluster(_Cluster):
+    """A Dask scheduler that runs already."""
+
+    address: Address | None = None
+    """Such as tcp://scheduler:8786, or tls://scheduler:8786."""
+    scheduler_file: str | None = None
+    """Or the file that the scheduler wrote with --scheduler-file."""
+    ca_file: str | None = None
+    """Of tls://: PEM file of the authority that signed the certificates."""
+    cert_file: str | None = None
+    """Of tls://: PEM file of this job's certificate."""
+    key_file: str | None = None
+    """Of tls://: PEM file of the certificate's key."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.address is None) == (self.scheduler_file is None):
+            raise ValueError(
+                "compute.cluster.address and compute.cluster.scheduler_file: one of them is needed, and not both"
+            )
+        return self
+
+
+class SlurmOptions(_Cluster):
+    """Jobs of SLURM with workers; or the allocation that this process runs in."""
+
+    runner: bool = False
+    """Use the allocation that srun runs this command in, instead of jobs; no other key goes with it."""
+    cores: Whole = Field(1, ge=1)
+    """Processors of a job, spread over its processes as threads."""
+    processes: Whole = Field(1, ge=1)
+    """Worker processes of a job."""
+    memory: Size | None = None
+    """Memory of a job. Default: room for the memory budgets of its workers."""
+    queue: str | None = None
+    """Partition of the jobs."""
+    account: str | None = None
+    """Account that the jobs are charged to."""
+    walltime: str = "01:00:00"
+    """Time limit of a job, as sbatch takes it; its workers leave up to 5 minutes earlier."""
+    interface: str | None = None
+    """Network interface of scheduler and workers, such as ib0."""
+    directives: list[str] = Field(default_factory=list)
+    """More options of sbatch, such as --constraint=haswell."""
+    prologue: list[str] = Field(default_factory=list)
+    """Shell lines that a job runs before its workers, such as module load python."""
+    python: str | None = None
+    """Interpreter of the workers. Default: the one of this process."""
+    logs: str | None = None
+    """Folder for the output of the jobs. Default: the working directory."""
+    death_timeout: Number = Field(60.0, gt=0)
+    """Seconds after which a worker without a scheduler ends."""
+    tls: bool = False
+    """Encrypt what scheduler and workers tell each other, with certificates made for the run."""
+
+    @model_validator(mode="after")
+    def _a_runner_takes_its_allocation(self) -> Self:
+        others = [name for name, value in self.model_dump(exclude_defaults=True).items() if name != "runner"]
+        if self.runner and others:
+            raise ValueError(
+                f"compute.cluster.slurm.runner is true beside {', '.join(others)}, keys of jobs that it does not "
+                "submit; leave them out, and give srun what it needs"
+            )
+        return self
+
+
+class SlurmCluster(_Cluster):
+    """Workers of a SLURM."""
+
+    slurm: Annotated[SlurmOptions, BeforeValidator(lambda value: {} if value is None else value)]
+    """How its jobs are."""
+
+
+class KubernetesOptions(_Cluster):
+    """Pods that the Dask operator starts."""
+
+    image: str
+    """Container image of scheduler and workers, with this package in this version."""
+    namespace: str | None = None
+    """Where the pods run. Default: the current namespace."""
+    threads: Whole = Field(1, ge=1)
+    """Threads of a worker."""
+    resources: dict[str, dict[str, Text]] | None = None
+    """Requests and limits of a worker. Default: its threads, and room for its memory budget."""
+    env: Annotated[dict[str, Text], AfterValidator(_without_secrets)] = Field(default_factory=dict)
+    """Environment variables of the pods, none of them secret."""
+    secrets: list[str] = Field(default_factory=list)
+    """Names of Kubernetes secrets whose keys become environment variables of the workers."""
+    pod: Options = Field(default_factory=dict)
+    """More of the pods' specification, as Kubernetes spells it, such as serviceAccountName or nodeSelector."""
+    service: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    """Type of the scheduler's service; ClusterIP is forwarded to this machine where it is outside."""
+    idle_timeout: Whole = Field(600, ge=0)
+    """Seconds after which the operator deletes a cluster that nobody uses any more."""
+
+
+class KubernetesCluster(_Cluster):
+    """Workers of a Kubernetes."""
+
+    kubernetes: KubernetesOptions
+    """How its pods are."""
+
+
+class GatewayOptions(_Cluster):
+    """A cluster that a Dask Gateway starts."""
+
+    address: Address | None = None
+    """URL of the gateway. Default: from Dask's settings."""
+    proxy_address: Address | None = None
+    """Address of its proxy for schedulers, where that is another."""
+    auth: str | None = None
+    """basic, kerberos, jupyterhub or the full name of a class; what it needs comes from the environment."""
+    options: Options = Field(default_factory=dict)
+    """Of the cluster, as the gateway offers them."""
+
+
+class GatewayCluster(_Cluster):
+    """Workers of a Dask Gateway."""
+
+    gateway: GatewayOptions
+    """Which gateway, and what is asked of it."""
+
+
+class ClassCluster(_Cluster):
+    """Any class that a distributed.Client takes."""
+
+    class_: str = Field(alias="class")
+    """Full name of the class, such as dask_jobqueue.PBSCluster."""
+    options: Options = Field(default_factory=dict)
+    """Its keyword arguments."""
+
+
+KINDS = {
+    "address": "an address",
+    "scheduler_file": "an address",
+    "slurm": "SLURM",
+    "kubernetes": "Kubernetes",
+    "gateway": "a gateway",
+    "class": "any class",
+}
+"""The keys that name a cluster, and what it is then."""
+
+
+def _kind(cluster: Any) -> str | None:
+    """Tell which kind of cluster a value is meant to be, by its keys."""
+    if isinstance(cluster, str):
+        return "a name"
+    keys = cluster.model_dump() if isinstance(cluster, BaseModel) else cluster if isinstance(cluster, dict) else {}
+    return next((kind for key, kind in KINDS.items() if key in keys), None)
+
+
+ClusterConfig = Annotated[
+    Annotated[Literal["threads", "synchronous", "local"], Tag("a name")]
+    | Annotated[AddressCluster, Tag("an address")]
+    | Annotated[SlurmCluster, Tag("SLURM")]
+    | Annotated[KubernetesCluster, Tag("Kubernetes")]
+    | Annotated[GatewayCluster, Tag("a gateway")]
+    | Annotated[ClassCluster, Tag("any class")],
+    Discriminator(_kind),
+]
+"""Where the passes run."""

@@ -1,0 +1,91 @@
+"""The gate: whether a new version may become the current one without a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from clustering.report.words import WORDS
+from flows.config import GateConfig
+
+
+def verdict(comparison: Mapping[str, Any] | None, limits: GateConfig, kind: str) -> list[str]:
+    """Say why a new version may not become the current one; nothing where it may.
+
+    A limit is kept where what it is about is no larger. What could not be measured is left out, see `unchecked`; but a
+    version of which nothing could be measured is held.
+
+    Parameters
+    ----------
+    comparison
+        Of the new version with the current one, from ``run.json``; None where they could not be compared.
+    limits
+        null: not checked.
+    kind
+        Of the model, which tells which way its objective is better.
+    """
+    set_ = {name: limit for name, limit in limits.model_dump().items() if limit is not None}
+    found = _measured(comparison or {}, kind)
+    if set_ and all(found[name] is None for name in set_):
+        return ["nothing of it could be compared with the current version, so that no limit of output.gate is checked"]
+    # What is not a number keeps no limit.
+    beyond = [name for name, limit in set_.items() if found[name] is not None and not found[name] <= limit]
+    return [_sentence(name, found[name], limits, comparison or {}) for name in beyond]
+
+
+def unchecked(comparison: Mapping[str, Any] | None, limits: GateConfig, kind: str) -> list[str]:
+    """Name the limits that are set and about something that was not measured."""
+    found = _measured(comparison or {}, kind)
+    return [name for name, limit in limits.model_dump().items() if limit is not None and found[name] is None]
+
+
+def _measured(comparison: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Give what each limit is about; None where it was not measured."""
+    held_out = comparison.get("held_out")
+    moved = [comparison.get("new_clusters"), comparison.get("lost_clusters")]
+    return {
+        "objective": None if held_out is None else _worsening(held_out, WORDS[kind].rises),
+        "churn": comparison.get("churn"),
+        "sizes": comparison.get("largest_size_change"),
+        "clusters": None if None in moved else sum(len(ids or ()) for ids in moved),
+    }
+
+
+def _worsening(held_out: Mapping[str, Any], rises: bool) -> float:
+    """Tell by which share of itself the objective on the same rows is worse than before; below 0 where it is better."""
+    after, before = float(held_out["objective"]), float(held_out["objective_before"])
+    worse = before - after if rises else after - before
+    if worse == 0:
+        return 0.0
+    return worse / abs(before) if before else worse * float("inf")
+
+
+def _sentence(name: str, value: float, limits: GateConfig, comparison: Mapping[str, Any]) -> str:
+    limit = f"above output.gate.{name}, {getattr(limits, name):g}"
+    match name:
+        case "objective":
+            told = comparison["held_out"]
+            return (
+                f"the objective on {told['rows']:,} held-out rows is worse by {_percent(value)} "
+                f"({told['objective']:.6g}, and {told['objective_before']:.6g} by the current version), {limit}"
+            )
+        case "churn":
+            return f"{_percent(value)} of the weight changed its cluster, {limit}"
+        case "sizes":
+            return f"the share of a cluster changed by {100 * value:.3g} points{_largest(comparison)}, {limit}"
+        case _:
+            new, lost = (", ".join(map(str, comparison[key])) or "none" for key in ("new_clusters", "lost_clusters"))
+            return f"clusters came or went (new: {new}; lost: {lost}), {limit}"
+
+
+def _largest(comparison: Mapping[str, Any]) -> str:
+    """Name the cluster whose share changed most."""
+    sizes: Mapping[str, Any] = comparison.get("sizes") or {}
+    if not sizes:
+        return ""
+    number, (before, after) = max(sizes.items(), key=lambda item: abs(item[1][1] - item[1][0]))
+    return f" (cluster {number}: from {_percent(before)} to {_percent(after)})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

@@ -1,0 +1,290 @@
+"""The commands that look after the versions of an output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from flows import naming
+from flows.arguments import AsJson
+
+if TYPE_CHECKING:
+    from clustering.storage.versions import Version
+
+app = App(
+    name="models",
+    help="List, compare, promote, take back and remove the versions of an output.",
+    help_format="plaintext",
+)
+
+Store = Annotated[str, Parameter(name="OUT", help="Output of finished runs: a folder, or a URL of a bucket.")]
+_RUN = "a run, the beginning of its name, or the words current and previous"
+
+
+app.command(naming.name)
+
+
+@app.command(name="list")
+def list_(out: Store, /, *, json_: AsJson = False) -> None:
+    """List the versions of an output, the latest first; a star marks the current one.
+
+    Example: clustering models list runs/photo
+    """
+    from clustering.storage import versions
+    from clustering.storage.bucket_output import open_output
+
+    output = open_output(out)
+    told = [_told(version, output.finished) for version in versions.listed(output)]
+    _print(_table(told))
+    if json_:
+        print(json.dumps(told))
+
+
+@app.command
+def show(
+    out: Store,
+    run: Annotated[str, Parameter(name="RUN", help=f"Which version: {_RUN}.")] = "current",
+    /,
+    *,
+    json_: AsJson = False,
+) -> None:
+    """Tell what a version is, what was new about it, and its clusters.
+
+    Example: clustering models show runs/photo 3f2a
+    """
+    from clustering.storage import versions
+    from clustering.storage.bucket_output import open_output
+    from clustering.storage.differences import clusters_of, shares
+    from clustering.storage.layout import NAMES, json_of
+
+    output = open_output(out)
+    version = versions.find(output, run)
+    names: dict[str, Any] = json_of(output.path / NAMES) or {}
+    clusters = [
+        {"cluster": int(number), "share": share, **names.get(number, {})}
+        for number, share in shares(clusters_of(version)).items()
+    ]
+    told = {**_told(version, output.finished), "clusters": clusters}
+    told |= {key: version.record.get(key) for key in ("promoted_at", "comparison", "gate", "warnings", "remarks")}
+    _print(_shown(told))
+    if json_:
+        print(json.dumps(told))
+
+
+@app.command
+def diff(
+    out: Store,
+    a: Annotated[str, Parameter(name="A", help=f"A version: {_RUN}.")],
+    b: Annotated[str, Parameter(name="B", help="Another version.")],
+    /,
+    *,
+    json_: AsJson = False,
+) -> None:
+    """Tell what differs between two versions, from the first to the second.
+
+    Example: clustering models diff runs/photo previous current
+    """
+    from clustering.storage import versions
+    from clustering.storage.bucket_output import open_output
+    from clustering.storage.differences import differences
+
+    output = open_output(out)
+    told = differences(versions.find(output, a), versions.find(output, b))
+    _print(_compared(told))
+    if json_:
+        print(json.dumps(told))
+
+
+@app.command
+def promote(
+    out: Store,
+    run: Annotated[str, Parameter(name="RUN", help=f"Which version: {_RUN}.")],
+    /,
+    *,
+    json_: AsJson = False,
+) -> None:
+    """Make a version the current one, whatever held it.
+
+    Example: clustering models promote runs/photo 3f2a
+    """
+    from clustering.storage import versions
+    from clustering.storage.bucket_output import open_output
+
+    output = open_output(out)
+    # Before the lock, which would make a folder of a name that was mistyped.
+    versions.find(output, run)
+    with versions.locked(output):
+        before, version = output.finished, versions.find(output, run)
+        versions.promote(output, version.run)
+    _print_switch(before, version.run, json_)
+
+
+@app.command
+def rollback(out: Store, /, *, json_: AsJson = False) -> None:
+    """Make the version current again that was before the current one; once more, the one before that.
+
+    Example: clustering models rollback runs/photo
+    """
+    from clustering.storage import versions
+    from clustering.storage.bucket_output import open_output
+
+    output = open_output(out)
+    versions.find(output, "previous")
+    with versions.locked(output):
+        before, version = output.finished, versions.rollback(output)
+    _print_switch(before, version.run, json_)
+
+
+@app.command
+def prune(
+    out: Store,
+    /,
+    *,
+    keep: Annotated[int, Parameter(help="How many of the latest versions stay.")],
+    json_: AsJson = False,
+) -> None:
+    """Remove old versions. The current one, the one before it and unfinished runs stay in any case.
+
+    Example: clustering models prune runs/photo --keep 3
+    """
+    from clustering.storage import versions
+    from clustering.storage.bucket_output import open_output
+    from flows.tables import size
+
+    output = open_output(out)
+    versions.surplus(output, keep)
+    with versions.locked(output):
+        freed = sum(version.bytes for version in versions.surplus(output, keep))
+        removed = [version.run for version in versions.prune(output, keep)]
+        kept = [version.run for version in versions.listed(output)]
+    print(f"removed {', '.join(removed)}: {size(freed)}" if removed else "nothing to remove")
+    print(f"kept {', '.join(kept)}")
+    if json_:
+        print(json.dumps({"removed": removed, "kept": kept, "bytes": freed}))
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+def _print_switch(before: str | None, run: str, as_json: bool) -> None:
+    print(f"{run} is current already" if before == run else f"{run} is current; before, it was {before}")
+    if as_json:
+        print(json.dumps({"current": run, "before": before}))
+
+
+def _told(version: Version, current: str | None) -> dict[str, Any]:
+    record = version.record
+    return {
+        "run": version.run,
+        "current": version.run == current,
+        "finished_at": version.finished_at or None,
+        **{key: record.get(key) for key in ("status", "kind", "k", "n_rows", "objective", "iterations")},
+        "bytes": version.bytes,
+    }
+
+
+def _table(told: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    from flows.tables import size
+
+    heads = ("  run", "finished (UTC)", "status", "kind", "k", "rows", "objective", "passes", "size")
+    rows = [
+        (
+            f"{'*' if one['current'] else ' '} {one['run']}", _when(one["finished_at"]), str(one["status"]),
+            str(one["kind"]), str(one["k"]), f"{one['n_rows']:,}", f"{one['objective']:.8g}", str(one["iterations"]),
+            size(one["bytes"]),
+        )
+        for one in told
+    ]  # fmt: skip
+    return _aligned(heads, rows, left=4)
+
+
+def _when(moment: str | None) -> str:
+    """Write a time of a record without its zone, which is UTC."""
+    return "–" if moment is None else moment[:19].replace("T", " ")
+
+
+def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> Iterator[str]:
+    """Lay out a table, its first columns to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    for row in (heads, *rows):
+        cells = (f"{c:<{w}}" if i < left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        yield "  ".join(cells).rstrip()
+
+
+def _shown(told: Mapping[str, Any]) -> Iterator[str]:
+    from flows.tables import size
+
+    yield f"run        {told['run']}{', current' if told['current'] else ''}"
+    yield f"status     {told['status']}, {size(told['bytes'])}"
+    for word, key in (("finished", "finished_at"), ("promoted", "promoted_at")):
+        if told[key]:
+            yield f"{word:<10} {_when(told[key])} UTC"
+    yield f"model      {told['kind']}, {told['k']} clusters of {told['n_rows']:,} rows, {told['iterations']} passes"
+    yield f"objective  {told['objective']:.12g}"
+    comparison = told["comparison"]
+    if comparison:
+        yield from _news(comparison)
+    for line in (*(told["remarks"] or ()), *(told["warnings"] or ())):
+        yield f"note       {line}"
+    rows = [
+        (str(one["cluster"]), "–" if one["share"] is None else f"{100 * one['share']:.2f} %", str(one.get("name", "")))
+        for one in told["clusters"]
+    ]
+    yield ""
+    yield from _aligned(("cluster", "   share", "name"), [(n, f"{s:>8}", name) for n, s, name in rows], left=3)
+
+
+def _news(comparison: Mapping[str, Any]) -> Iterator[str]:
+    """Lay out what was new about a version."""
+    parts = [
+        None if comparison.get("churn") is None else f"{100 * comparison['churn']:.3g} % of the weight changed cluster",
+        f"largest change of a share {100 * comparison['largest_size_change']:.3g} points",
+        *(f"{word} {', '.join(map(str, comparison[key]))}" for word, key in _MOVED if comparison.get(key)),
+    ]
+    yield f"compared   with {comparison['with']}: {'; '.join(filter(None, parts))}"
+    held_out = comparison.get("held_out")
+    if held_out:
+        yield (
+            f"held out   {held_out['rows']:,} rows: objective {held_out['objective']:.8g}, "
+            f"before {held_out['objective_before']:.8g}"
+        )
+
+
+_MOVED = (("new", "new_clusters"), ("lost", "lost_clusters"))
+
+
+def _compared(told: Mapping[str, Any]) -> Iterator[str]:
+    a, b = told["runs"]
+    yield f"{a} → {b}"
+    for name in ("kind", "k", "rows", "objective"):
+        was, now = told[name]
+        yield f"{name:<10} {_number(was)}" + ("" if was == now else f" → {_number(now)}")
+    yield f"source     {'another state' if told['source_changed'] else 'the same'}"
+    for key, (was, now) in told["config"].items():
+        yield f"config     {key}: {json.dumps(was)} → {json.dumps(now)}"
+    rows = [
+        (
+            number,
+            _percent(was),
+            _percent(now),
+            "–" if told["centers"][number] is None else f"{told['centers'][number]:.6g}",
+        )
+        for number, (was, now) in told["sizes"].items()
+    ]
+    yield ""
+    yield from _aligned(("cluster", "share before", "after", "center moved"), rows, left=1)
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f} %"

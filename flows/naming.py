@@ -1,0 +1,99 @@
+"""Names and colours that people give to the clusters of an output."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from clustering.errors import ConfigError
+
+LISTED = 64
+"""Ids told in a line at most."""
+COLOUR = re.compile("#[0-9a-fA-F]{6}")
+
+
+def name(
+    run: str,
+    cluster: int,
+    name: str,
+    *,
+    colour: Annotated[str | None, Parameter(help="Such as '#1f77b4'. Default: the one it has.")] = None,
+) -> None:
+    """Give a cluster a name, and a colour, that labels and reports tell from now on.
+
+    Example: clustering models name runs/ocean 3 "deep convection" --colour '#1f77b4'
+
+    Parameters
+    ----------
+    run
+        Output of a finished run: a folder, or a URL of a bucket.
+    cluster
+        Its id, as the labels tell it.
+    name
+        Its name, for people; in the attributes of the labels, words are joined by underscores.
+    """
+    print(name_cluster(run, cluster, name, colour))
+
+
+def name_cluster(run: str, cluster: int, name: str, colour: str | None = None) -> str:
+    """Give a cluster a name, and a colour, in `names.json`, the labels and the report of what is published.
+
+    Runs that are published later find both by the id.
+
+    Parameters
+    ----------
+    run
+        Output of a finished run.
+    cluster
+        Its id.
+    colour
+        ``#rrggbb``; None keeps the one it has.
+
+    Returns
+    -------
+    str
+        What was done, in one line.
+
+    Raises
+    ------
+    ConfigError
+        For an id that the model has not, a colour that is none, or a name that is empty or another cluster's.
+    OutputError
+        If there is no finished run, or another one is writing there.
+    """
+    # Saying what is wrong with a command line must not wait for all this.
+    from clustering.fitting.clusters import meaning
+    from clustering.storage import checkpoints
+    from clustering.storage.bucket_output import open_output
+    from clustering.storage.label_pass import LABELS
+    from clustering.storage.model import load_model
+    from clustering.storage.names import called, read_names, rename_labels, write_names
+    from flows.report import redraw
+
+    name = " ".join(name.split())
+    if not name:
+        raise ConfigError(f"the name of cluster {cluster} is empty; give it one, such as 'deep convection'")
+    if colour is not None and not COLOUR.fullmatch(colour):
+        raise ConfigError(f"colour is {colour!r}; six hexadecimal digits are needed, such as '#1f77b4'")
+    output = open_output(run)
+    output.read_json("run.json")
+    with output.locked(lambda: checkpoints.unfinished(output.checkpoints, output.finished)):
+        ids = load_model(output.published)[0].ids
+        if cluster not in ids:
+            more = f" and {len(ids) - LISTED:,} more" * (len(ids) > LISTED)
+            known = ", ".join(map(str, ids[:LISTED])) + more
+            raise ConfigError(f"{run!r} has no cluster {cluster}; its clusters are {known}")
+        before = called(output.path, ids)
+        for other, word in zip(ids.tolist(), before.meanings, strict=True):
+            if other != cluster and meaning(cluster, name) == word:
+                raise ConfigError(f"{name!r} is the name of cluster {other} already; choose another")
+        names = read_names(output.path)
+        kept = names.get(str(cluster), {}).get("colour")
+        names[str(cluster)] = {"name": name, "colour": kept if colour is None else colour.lower()}
+        write_names(output.path, names)
+        rename_labels(output.published / LABELS, called(output.path, ids))
+        if (output.published / "report.html").is_file():
+            redraw(output)
+    return f"cluster {cluster} of {run} is {name!r}"

@@ -1,0 +1,82 @@
+"""The pages that show a finished job: the table of its passes, and its key figures, for Prefect's UI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from clustering.fitting.loop import PassRecord
+from flows.tables import size
+from flows.watch import duration
+
+if TYPE_CHECKING:
+    from clustering.report.page import Figure
+
+PASSES_LISTED = 500
+
+
+def table_of(records: Sequence[PassRecord]) -> list[dict[str, Any]]:
+    """List the passes, a row each, the last ones where they are very many."""
+    return [
+        {
+            "pass": r.iteration,
+            "objective": float(r.objective),
+            "change": None if r.change is None else float(r.change),
+            "candidates": r.active,
+            "rows": int(r.rows),
+            "seconds": round(r.seconds, 3),
+            "rows per second": round(r.rows * r.active / r.seconds) if r.seconds else None,
+            "bytes read": int(r.reading.bytes),
+        }
+        for r in records[-PASSES_LISTED:]
+    ]
+
+
+def page_of(record: Mapping[str, Any], pictures: Sequence[Figure]) -> str:
+    """Write the key figures of a run, what was new, and the pictures of its report."""
+    state = "converged" if record["converged"] else "not converged"
+    facts = {
+        "run": f"`{record['run']}`",
+        "rows": f"{record['n_rows']:,} ({record['n_masked']:,} cells masked)",
+        "features": f"{record['n_features']:,}",
+        "clusters": f"{record['k']}",
+        "objective": f"{record['objective']:.10g}",
+        "passes": f"{record['iterations']} ({state}: {record['stop_reason']})",
+        "full reads of the source": f"{record['reads']}, {size(record['bytes_read'])}",
+        "wall time": duration(record["seconds"]["total"]),
+        "peak memory": size(record["peak_rss_bytes"]),
+        "output": f"`{record['config']['output']['store']}`",
+        **_since(record),
+    }
+    lines = [f"# {record['k']} clusters of {record['n_rows']:,} rows", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in facts.items()]
+    worth = [*record["warnings"], *record["remarks"]]
+    if worth:
+        lines += ["", "## Worth knowing", "", *(f"- {line}" for line in worth)]
+    for figure in pictures:
+        lines += ["", f"## {figure.title}", "", f"![{figure.title}]({figure.uri})", "", figure.caption]
+    return "\n".join(lines)
+
+
+def _since(record: Mapping[str, Any]) -> dict[str, str]:
+    """Say what was new, and what that changed."""
+    facts = {}
+    followed, comparison = record.get("followed"), record.get("comparison")
+    if followed:
+        facts["follows run"] = f"`{followed['run']}`"
+        facts["what was new"] = followed["told"]
+    if comparison:
+        facts["compared with run"] = f"`{comparison['with']}`"
+        if comparison["churn"] is not None:
+            facts["changed their label"] = f"{100 * comparison['churn']:.3g} % of the weight"
+        facts["largest change of a size"] = f"{100 * comparison['largest_size_change']:.3g} %"
+        for name in ("new", "lost"):
+            found = comparison[f"{name}_clusters"]
+            if found:
+                facts[f"{name} clusters"] = ", ".join(map(str, found))
+        held = comparison.get("held_out")
+        if held:
+            facts["held out"] = (
+                f"{held['objective']:.6g} on {held['rows']:,} rows, {held['objective_before']:.6g} before"
+            )
+    return facts

@@ -1,0 +1,94 @@
+"""What Prefect's UI shows of a job while it runs, kept up to date beside it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextvars import copy_context
+from dataclasses import dataclass
+from uuid import UUID
+
+from prefect import get_client
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact
+from prefect.client.schemas.actions import ArtifactUpdate
+
+UPDATE_SECONDS, UPDATE_SHARE, LONGEST_SECONDS = 2.0, 0.01, 30.0
+"""Time between two updates: this share of the time since the job began, within these limits, in seconds."""
+PATIENCE = 15.0
+"""How long a job waits for its last update, in seconds."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What is to be seen."""
+
+    share: float
+    """Of the job that is done, in 0 … 1."""
+    line: str
+    """Where the job stands, in Markdown."""
+    card: str
+    """Markdown for the page of the run."""
+    page: str
+    """Markdown for the page of the artifact."""
+
+
+class Live:
+    """Updates two artifacts in place, from a thread of its own: no pass waits for Prefect's API, or fails with it."""
+
+    def __init__(self, look: Callable[[], View], say: Callable[[str], None], warn: Callable[[str], None]) -> None:
+        self._look, self._say, self._warn = look, say, warn
+        self._artifacts: dict[str, UUID] = {}
+        self._began = time.monotonic()
+        self._gone: float | None = None
+        self._ended = threading.Event()
+        # Artifacts find the run that they belong to in the context, which threads do not inherit.
+        run = copy_context().run
+        self._thread = threading.Thread(target=run, args=(self._keep,), name="clustering-dashboard", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Show how things ended, without waiting long for an API that does not answer."""
+        self._ended.set()
+        self._thread.join(PATIENCE)
+
+    def _keep(self) -> None:
+        last = False
+        while True:
+            view = self._look()
+            try:
+                self._update(view)
+            except Exception as error:
+                self._missed(error)
+            else:
+                self._reached()
+            if last:
+                return
+            share = UPDATE_SHARE * (time.monotonic() - self._began)
+            last = self._ended.wait(min(max(UPDATE_SECONDS, share), LONGEST_SECONDS))
+
+    def _update(self, view: View) -> None:
+        percent = 100.0 * view.share
+        if not self._artifacts:
+            found = {
+                "page": create_markdown_artifact(view.page, "fit-live", view.card),
+                "progress": create_progress_artifact(percent, "fit-progress", view.line),
+            }
+            self._artifacts = {name: UUID(str(artifact)) for name, artifact in found.items()}
+            return
+        client = get_client(sync_client=True)
+        client.update_artifact(self._artifacts["page"], ArtifactUpdate(data=view.page, description=view.card))
+        client.update_artifact(self._artifacts["progress"], ArtifactUpdate(data=percent, description=view.line))
+
+    def _missed(self, error: Exception) -> None:
+        if self._gone is None:
+            self._gone = time.monotonic()
+            self._warn(f"Prefect's API does not answer ({type(error).__name__}); the job goes on without its dashboard")
+
+    def _reached(self) -> None:
+        if self._gone is not None:
+            self._say(f"Prefect's API answers again, after {time.monotonic() - self._gone:.0f} s")
+            self._gone = None

@@ -1,0 +1,150 @@
+"""Prefect's UI while a run goes on and when it is done, looked at with Chromium as a person would."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from seasons import write_seasons
+from server import ROOT, Server, eventually, running
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+WIDTH, HEIGHT = 1280, 1240
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium; apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(tmp_path_factory.mktemp("prefect")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        with playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS) as browser:
+            yield browser
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page that reaches this machine only, as in a closed network."""
+    with browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light") as context:
+        context.set_default_timeout(60_000)
+        context.route(lambda url: urlsplit(url).scheme != "file" and urlsplit(url).hostname != "127.0.0.1", _refuse)
+        yield context.new_page()
+
+
+def _refuse(route: Any) -> None:
+    route.abort()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where screenshots go: to the documents only where that is asked for."""
+    asked = os.environ.get("SCREENSHOTS")
+    return ROOT / asked if asked else tmp_path_factory.mktemp("screenshots")
+
+
+def take(page: Page, path: Path) -> None:
+    """Take a screenshot, small enough for a document."""
+    page.screenshot(path=path)
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    assert path.stat().st_size < 300_000
+
+
+def drawn(page: Page, title: str) -> None:
+    """Wait for a picture inside the page to be decoded."""
+    picture = page.get_by_role("img", name=title).last
+    expect(picture).to_be_visible()
+    assert picture.evaluate("picture => picture.naturalWidth") > 100
+
+
+def test_a_run_can_be_followed_and_its_outcome_read(server: Server, page: Page, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "climate"
+    write_seasons(tmp_path / "t2m.zarr")
+    config = {
+        "source": {
+            "store": str(tmp_path / "t2m.zarr"), "variables": ["t2m"], "sample_dims": ["lat", "lon"],
+            "feature_dims": ["month"], "weights": "cos(lat)",
+        },
+        "model": {"kind": "kmeans", "k": 12},
+        # A poor start, so that there are many passes to look at.
+        "fit": {"init": "random", "restarts": 1, "sample_rows": 500},
+        "compute": {"cluster": "local", "workers": 2, "memory": "1GiB"},
+        "output": {"store": str(out)},
+    }  # fmt: skip
+    job = tmp_path / "climate.yaml"
+    job.write_text(yaml.safe_dump(config))
+    fit = server.run("-c", "from flows.cli import main; main()", "fit", str(job), "--prefect", log="fit.log")
+    log = server.home / "fit.log"
+    (found,) = eventually(lambda: server.ask("/flow_runs/filter", {}))
+    run, name = found["id"], found["name"]
+    assert eventually(lambda: "pass  25" in log.read_text() or fit.poll() is not None), log.read_text()
+    assert fit.poll() is None, log.read_text()
+
+    # The page of the run: how far it is, without a click more than the tab.
+    page.goto(f"{server.ui}/v2/runs/flow-run/{run}?tab=Artifacts")
+    expect(page.get_by_text(name).first).to_be_visible()
+    expect(page.get_by_text("Running").first).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^\d+ passes")).first).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^(about|at most) .* to go$")).first).to_be_visible()
+    drawn(page, "objective by pass")
+    page.screenshot(path=pictures.parent / "run.png")
+
+    # What goes on inside.
+    page.get_by_text("fit-live", exact=True).click()
+    for told in ("objective J", "rows", "read", "peak memory"):
+        expect(page.get_by_role("cell", name=told, exact=True)).to_be_visible()
+    expect(page.get_by_text("the fullest of 3 processes")).to_be_visible()
+    assert page.get_by_role("link", name="dashboard of the workers").get_attribute("href") in log.read_text()
+    for title in ("progress", "objective by pass", "effective sizes"):
+        drawn(page, title)
+    take(page, pictures / "dashboard-running.png")
+    assert fit.poll() is None, "the run was over before it could be looked at"
+
+    page.goto(f"{server.ui}/v2/runs/flow-run/{run}?tab=Logs")
+    expect(page.get_by_text("pass 0: 1,036,800 rows")).to_be_visible()
+
+    # The outcome.
+    assert fit.wait(900) == 0, log.read_text()
+    page.goto(f"{server.ui}/v2/runs/flow-run/{run}?tab=Artifacts")
+    expect(page.get_by_text("Completed").first).to_be_visible()
+    expect(page.get_by_text("100 % done").first).to_be_visible()
+    expect(page.get_by_text(str(out / "report.html"))).to_be_visible()
+    page.get_by_text("fit-report", exact=True).click()
+    expect(page.get_by_role("heading", name="12 clusters of 1,036,800 rows")).to_be_visible()
+    expect(page.get_by_text((out / "current").resolve().name).first).to_be_visible()
+    drawn(page, "Labels")
+    take(page, pictures / "dashboard-finished.png")
+
+    page.goto(f"{server.ui}/v2/artifacts/artifact/{server.artifacts(run)['fit-passes']['id']}")
+    expect(page.get_by_role("columnheader", name="objective").or_(page.get_by_text("objective")).first).to_be_visible()
+
+    # The older of Prefect's two UIs.
+    page.goto(f"{server.ui}/artifacts/artifact/{server.artifacts(run)['fit-live']['id']}")
+    expect(page.get_by_role("cell", name="objective J", exact=True)).to_be_visible()
+    drawn(page, "effective sizes")
+
+    page.goto((out / "report.html").as_uri())
+    expect(page.get_by_role("img").first).to_be_visible()
+    assert "12" in page.title()

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clustering.data.access import open_source
+from clustering.execution import progress as module
+from clustering.execution.engine import connect
+from clustering.execution.passes import rounds
+from clustering.execution.progress import Progress, Telling, listening, telling
+
+USES = {"variables": ["t"], "sample_dims": ["time", "lat", "lon"]}
+
+
+@dataclass(frozen=True)
+class Block:
+    read: int
+
+
+@dataclass(frozen=True)
+class Count:
+    n: int
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.n + other.n)
+
+
+def rows(block: Any) -> Count:
+    return Count(len(block))
+
+
+@pytest.mark.parametrize("cluster", ["synchronous", "threads", "local"])
+def test_every_block_is_told_of(cluster: str, field_store: Path) -> None:
+    source = open_source(field_store, **USES)
+    plan = source.plan(block_bytes=1000, memory=10**9)
+    heard: list[Progress] = []
+    with (
+        connect(cluster, 2) as engine,
+        listening(engine, heard.append),
+        rounds(source, plan, engine, memory=10**9) as work,
+    ):
+        for _ in range(2):
+            assert work.run([rows]).statistics == (Count(12 * 9 * 10),)
+        if engine.client is not None:
+            # What is told comes by the way of the scheduler; what the client asks there comes after it.
+            _settle(engine, heard, 2 * len(plan))
+    assert len(plan) > 4
+    first, second = sorted({one.number for one in heard})
+    assert second > first
+    for number in (first, second):
+        assert sum(one.blocks for one in heard if one.number == number) == len(plan)
+    assert {one.of for one in heard} == {len(plan)}
+    assert sum(one.bytes for one in heard if one.number == first) == plan.cells * plan.row_bytes
+
+
+def _settle(engine: Any, heard: list[Progress], blocks: int) -> None:
+    for _ in range(1000):
+        if sum(one.blocks for one in heard) >= blocks:
+            return
+        engine.client.run_on_scheduler(lambda: None)
+
+
+def test_where_nobody_listens_nothing_is_told() -> None:
+    with connect("synchronous") as engine:
+        assert telling(engine, 3) is None
+        with listening(engine, print):
+            assert telling(engine, 3) is not None
+        assert telling(engine, 3) is None
+
+
+def test_long_tasks_tell_as_they_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([0.0, 0.4, 1.2, 1.2, 1.5, 2.5, 2.5, 2.6])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(moments))
+    heard: list[Progress] = []
+    with connect("synchronous") as engine, listening(engine, heard.append):
+        made = Telling(engine.session, 5, 9, False).of_blocks(Block(10) for _ in range(5))
+        assert [one.read for one in made] == [10] * 5
+    assert heard == [Progress(5, 2, 9, 20), Progress(5, 2, 9, 20), Progress(5, 1, 9, 10)]
+
+
+def blocks() -> Iterator[Block]:
+    yield Block(1)
+    raise RuntimeError("a block that cannot be read")
+
+
+def test_what_fails_fails_as_it_is() -> None:
+    with connect("synchronous") as engine, listening(engine, print):
+        with pytest.raises(RuntimeError, match="cannot be read"):
+            list(Telling(engine.session, 1, 2, False).of_blocks(blocks()))

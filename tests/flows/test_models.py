@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+from s3 import Bucket
+
+from clustering.storage import checkpoints, versions
+from clustering.storage.bucket_output import open_output
+from clustering.storage.places import write_json
+from flows.cli import run
+from flows.config import GateConfig
+from flows.job import run_fit
+from flows.loading import check_config
+from flows.models import _shown, _told
+from tests.flows.notes import Notes
+from tests.storage.outputs import add, publish
+from tests.storage.test_checkpoints import IDENTITY, one
+
+VERBS = {
+    "list": "OUT",
+    "show": "OUT [ARGS]",
+    "diff": "OUT A B",
+    "promote": "OUT RUN",
+    "rollback": "OUT",
+    "prune": "OUT",
+}
+FACTS = {"kind": "kmeans", "k": 2, "n_rows": 6000, "objective": 1.5, "iterations": 4}
+
+
+def said(tokens: list[str], capsys: pytest.CaptureFixture[str], code: int = 0) -> list[str]:
+    """Lines that a command prints."""
+    assert run(["models", *tokens]) == code
+    told = capsys.readouterr()
+    assert told.err == ""
+    return told.out.splitlines()
+
+
+def told(tokens: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
+    """What a command tells as JSON, on its last line."""
+    return json.loads(said([*tokens, "--json"], capsys)[-1])
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output of two fits: of three clusters, and then of two of a source that has changed."""
+    folder = tmp_path_factory.mktemp("fitted")
+    rows = np.repeat([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]], 40, axis=0) + np.tile([[-1.0], [1.0]], (60, 2))
+    for k, shift in ((3, 0.0), (2, 1.0)):
+        data = xr.Dataset({"x": (("row", "feature"), rows + shift)})
+        data.to_zarr(folder / "rows.zarr", mode="w", consolidated=False, zarr_format=3)
+        content = {
+            "source": {"store": str(folder / "rows.zarr"), "sample_dims": ["row"]},
+            "model": {"k": k},
+            "output": {"store": str(folder / "out"), "overwrite": True, "report": False},
+        }
+        run_fit(check_config(content), Notes())
+    return folder / "out"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """An output of small versions a1, a2, b1, in turn."""
+    output = open_output(tmp_path / "out")
+    for day, name in enumerate(("a1", "a2", "b1"), 1):
+        publish(output, name, day)
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "\n".join(said([verb, "--help"], capsys))
+    assert f"Example: clustering models {verb} runs/photo" in text
+    assert text.splitlines()[0].endswith(VERBS[verb])
+    assert "--json" in text
+    assert "URL of a bucket" in text
+
+
+@pytest.mark.parametrize("tokens", [["--help"], []], ids=["help", "nothing"])
+def test_the_overview_lists_every_verb(tokens: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    lines = said(tokens, capsys)
+    assert lines[0] == "Usage: clustering models COMMAND"
+    assert all(any(line.startswith(f"│ {verb} ") for line in lines) for verb in VERBS)
+
+
+def test_versions_are_listed_with_what_they_are(fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = told(["list", str(fitted)], capsys)
+    records = [version.record for version in versions.listed(open_output(fitted))]
+    keys = ("run", "finished_at", "status", "kind", "k", "n_rows", "objective", "iterations")
+    assert [{key: one[key] for key in keys} for one in listed] == [{key: r[key] for key in keys} for r in records]
+    assert sorted(one["k"] for one in listed if one["current"]) == [2]
+    for one_of in listed:
+        folder = fitted / "versions" / one_of["run"]
+        assert one_of["bytes"] == sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def test_the_table_marks_the_current_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = open_output(tmp_path / "out")
+    with output.locked():
+        add(output, "a1", 1, **FACTS)
+        versions.promote(output, "a1")
+        add(output, "b2", 2, **{**FACTS, "k": 16, "status": "held"})
+    lines = said(["list", str(tmp_path / "out")], capsys)
+    sizes = [f"{version.bytes:,} B" for version in versions.listed(output)]
+    assert lines == [
+        "  run  finished (UTC)       status    kind     k   rows  objective  passes   size",
+        f"  b2   2026-01-02 00:00:00  held      kmeans  16  6,000        1.5       4  {sizes[0]}",
+        f"* a1   2026-01-01 00:00:00  finished  kmeans   2  6,000        1.5       4  {sizes[1]}",
+    ]
+
+
+def test_a_version_is_shown_with_its_clusters_and_their_names(
+    fitted: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    copy = tmp_path / "out"
+    shutil.copytree(fitted, copy, symlinks=True)
+    write_json(copy / "names.json", {"1": {"name": "deep convection", "colour": "#1f77b4"}})
+    found = told(["show", str(copy)], capsys)
+    output = open_output(copy)
+    record = output.read_json("run.json")
+    assert (found["run"], found["current"], found["promoted_at"]) == (output.finished, True, record["promoted_at"])
+    assert {key: found[key] for key in ("comparison", "gate", "warnings", "remarks")} == {
+        key: record[key] for key in ("comparison", "gate", "warnings", "remarks")
+    }
+    assert [c["cluster"] for c in found["clusters"]] == [0, 1]
+    assert sorted(c["share"] for c in found["clusters"]) == pytest.approx([1 / 3, 2 / 3])
+    assert found["clusters"][1] | {"share": 0} == {
+        "cluster": 1, "share": 0, "name": "deep convection", "colour": "#1f77b4"
+    }  # fmt: skip
+    lines = said(["show", str(copy)], capsys)
+    assert lines[0] == f"run        {output.finished}, current"
+    assert lines[1].startswith("status     finished, ")
+    assert lines[4] == f"model      kmeans, 2 clusters of 120 rows, {record['iterations']} passes"
+    assert lines[5] == f"objective  {record['objective']:.12g}"
+    assert lines[-1].split(maxsplit=3) == ["1", f"{100 * found['clusters'][1]['share']:.2f}", "%", "deep convection"]
+    earlier = told(["show", str(copy), "previous"], capsys)
+    assert (earlier["run"], earlier["current"], len(earlier["clusters"])) == (record["before"][0], False, 3)
+
+
+def test_what_was_new_about_a_version_is_shown(tmp_path: Path) -> None:
+    output = open_output(tmp_path / "out")
+    comparison = {
+        "with": "a1", "churn": 0.125, "largest_size_change": 0.05, "new_clusters": [4], "lost_clusters": [],
+        "held_out": {"rows": 1000, "objective": 2.5, "objective_before": 2.0},
+    }  # fmt: skip
+    with output.locked():
+        add(output, "b2", 2, **{**FACTS, "status": "held"}, comparison=comparison)
+    (version,) = versions.listed(output)
+    content = _told(version, None)
+    keys = ("promoted_at", "comparison", "warnings", "remarks")
+    lines = list(_shown({**content, **{key: version.record.get(key) for key in keys}, "clusters": []}))
+    assert (
+        "compared   with a1: 12.5 % of the weight changed cluster; largest change of a share 5 points; new 4" in lines
+    )
+    assert "held out   1,000 rows: objective 2.5, before 2" in lines
+
+
+def test_two_versions_are_compared(fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(["diff", str(fitted), "previous", "current"], capsys)
+    old, new = (versions.find(open_output(fitted), word) for word in ("previous", "current"))
+    centers = [
+        xr.open_dataset(str(version.place / "model.zarr"), engine="zarr", consolidated=False, chunks=None)["centers"]
+        for version in (old, new)
+    ]
+    moved = [float(np.linalg.norm(centers[0][c].values - centers[1][c].values)) for c in range(2)]
+    assert found["runs"] == [old.run, new.run]
+    assert (found["k"], found["kind"], found["rows"]) == ([3, 2], ["kmeans", "kmeans"], [120, 120])
+    assert found["objective"] == [old.record["objective"], new.record["objective"]]
+    assert {key: value for key, value in found["centers"].items() if value is not None} == pytest.approx(
+        {"0": moved[0], "1": moved[1]}
+    )
+    assert (found["centers"]["2"], found["sizes"]["2"]) == (None, [pytest.approx(1 / 3), None])
+    assert found["config"] == {"model.k": [3, 2]}
+    assert found["source_changed"] is True
+    same = told(["diff", str(fitted), "current", new.run], capsys)
+    assert (same["config"], same["source_changed"], set(same["centers"].values())) == ({}, False, {0.0})
+    lines = said(["diff", str(fitted), "previous", "current"], capsys)
+    assert lines[0] == f"{old.run} → {new.run}"
+    assert "kind       kmeans" in lines
+    assert "k          3 → 2" in lines
+    assert "source     another state" in lines
+    assert "config     model.k: 3 → 2" in lines
+    assert lines[-1].split() == ["2", "33.33", "%", "–", "–"]
+
+
+def test_versions_of_other_features_have_no_distances(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "out"
+    shutil.copytree(fitted, copy, symlinks=True)
+    attributes = copy / "current" / "model.zarr" / "zarr.json"
+    content = json.loads(attributes.read_text())
+    content["attributes"]["features"][0][0] = "y"
+    attributes.write_text(json.dumps(content))
+    assert set(told(["diff", str(copy), "previous", "current"], capsys)["centers"].values()) == {None}
+
+
+def test_promoting_and_rolling_back(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(["promote", str(out), "a1"], capsys) == ["a1 is current; before, it was b1"]
+    assert (out / "current").readlink().name == "a1"
+    assert said(["promote", str(out), "a1"], capsys) == ["a1 is current already"]
+    assert told(["rollback", str(out)], capsys) == {"current": "b1", "before": "a1"}
+    assert said(["rollback", str(out)], capsys) == ["a2 is current; before, it was b1"]
+    assert told(["promote", str(out), "b"], capsys) == {"current": "b1", "before": "a2"}
+    assert said(["promote", str(out), "previous"], capsys) == ["a2 is current; before, it was b1"]
+
+
+def test_pruning(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (old,) = (version for version in versions.listed(open_output(out)) if version.run == "a1")
+    freed = old.bytes
+    assert told(["prune", str(out), "--keep", "2"], capsys) == {
+        "removed": ["a1"], "kept": ["b1", "a2"], "bytes": freed
+    }  # fmt: skip
+    assert said(["prune", str(out), "--keep", "1"], capsys) == ["nothing to remove", "kept b1, a2"]
+
+
+def test_the_commands_take_urls_of_buckets(bucket: Bucket, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"{bucket.url}/out"
+    output = open_output(url)
+    for day, name in enumerate(("a1", "a2"), 1):
+        publish(output, name, day)
+    assert said(["promote", url, "a1"], capsys) == ["a1 is current; before, it was a2"]
+    assert json.loads(bucket.content("out")["run.json"])["run"] == "a1"
+    assert said(["rollback", url], capsys) == ["a2 is current; before, it was a1"]
+    assert said(["prune", url, "--keep", "1"], capsys) == ["nothing to remove", "kept a2, a1"]
+
+
+MISTAKES: dict[str, tuple[list[str], int, str]] = {
+    "no such run": (["promote", "OUT", "c9"], 2, "there is no run 'c9' in 'OUT'; allowed: b1, a2, a1"),
+    "ambiguous": (
+        ["diff", "OUT", "a", "b"], 2, "run 'a' is the beginning of 2 names: a2, a1; give more of the name"
+    ),
+    "unfinished": (
+        ["promote", "OUT", "later"],
+        1,
+        "run 'later' in 'OUT' is not finished; finish it by its own command, then try again",
+    ),
+    "none kept": (
+        ["prune", "OUT", "--keep", "0"],
+        2,
+        "keep is 0; give 1 or more: the current version and the one before it stay in any case",
+    ),
+    "no number": (
+        ["prune", "OUT", "--keep", "few"], 2, 'Invalid value for --keep: unable to convert "few" into int; '
+        "see clustering --help"
+    ),
+    "keep is not given": (
+        ["prune", "OUT"], 2, 'Command "models prune" parameter --keep requires an argument; see clustering --help'
+    ),
+    "no output": (["list", "OUT/x"], 1, "no finished run at 'OUT/x'; name the output.store of a finished run"),
+    "promoting in no output": (
+        ["promote", "OUT/x", "a1"], 1, "no finished run at 'OUT/x'; name the output.store of a finished run"
+    ),
+    "rolling back in no output": (
+        ["rollback", "OUT/x"], 1, "no finished run at 'OUT/x'; name the output.store of a finished run"
+    ),
+    "a file": (
+        ["list", "OUT/run.json"], 1, "no finished run at 'OUT/run.json'; name the output.store of a finished run"
+    ),
+    "the web": (
+        ["list", "https://example.org/out"], 1,
+        "output.store is 'https://example.org/out', and results are written to a folder or a bucket; "
+        "name a folder, or a URL of s3:// or gs://",
+    ),
+    "a verb": (["prom"], 2, 'Unknown command "prom". Did you mean "promote"? Available commands: list, show, diff, '
+               "promote, rollback, prune; see clustering --help"),
+    "too much": (["rollback", "OUT", "a1"], 2, 'Unused Tokens: [\'a1\']; see clustering --help'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("tokens", "code", "line"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_told_in_one_line_and_changes_nothing(
+    tokens: list[str], code: int, line: str, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = open_output(out)
+    with output.locked(lambda: "later"):
+        checkpoints.save(output.checkpoints, one(3, "later"), IDENTITY)
+        add(output, "later", 9)
+    before = sorted((p.relative_to(out), p.read_bytes() if p.is_file() else None) for p in out.rglob("*"))
+    assert run(["models", *(token.replace("OUT", str(out)) for token in tokens)]) == code
+    found = capsys.readouterr()
+    assert found.err.splitlines() == [f"clustering: {line.replace('OUT', str(out))}"]
+    assert found.out == ""
+    assert sorted((p.relative_to(out), p.read_bytes() if p.is_file() else None) for p in out.rglob("*")) == before
+
+
+def test_there_may_be_nothing_to_roll_back_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    output = open_output(out)
+    publish(output, "a1", 1)
+    with output.locked():
+        add(output, "b1", 2)
+    for tokens in (["rollback", str(out)], ["show", str(out), "previous"], ["promote", str(out), "previous"]):
+        assert run(["models", *tokens]) == 1
+        assert capsys.readouterr().err == (
+            f"clustering: there is nothing to roll back to in {str(out)!r}: "
+            "no version that is left was current before a1; "
+            "'clustering models promote' makes any version current: b1, a1\n"
+        )
+
+
+def test_while_a_run_is_writing_nothing_is_switched(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_output(out).locked():
+        for tokens in (["promote", str(out), "a1"], ["rollback", str(out)], ["prune", str(out), "--keep", "1"]):
+            assert run(["models", *tokens]) == 1
+            assert f"another run is writing to {str(out)!r}" in capsys.readouterr().err
+    assert (out / "current").readlink().name == "b1"
+
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+
+
+def test_the_guide_names_every_verb_and_every_limit_with_its_default() -> None:
+    assert set(re.findall(r"`clustering models (\w+) ", GUIDE)) == set(VERBS)
+    (text,) = re.findall(r"```yaml\n(.*?)```", GUIDE, flags=re.S)
+    config = check_config({"source": {"store": "a.zarr"}, **yaml.safe_load(text)})
+    assert config.output.gate == GateConfig()
+    limits = dict(re.findall(r"^\| `(\w+)` \| .* \| (\S+) \|$", GUIDE, flags=re.M))
+    assert limits == {
+        name: "null" if limit is None else str(limit) for name, limit in GateConfig().model_dump().items()
+    }
+
+
+def test_the_sub_commands_are_part_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    assert "│ models " in capsys.readouterr().out

@@ -1,0 +1,167 @@
+"""Runs that are cancelled, and runs that lose Prefect's API, with a real server and real processes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import xarray as xr
+import zarr
+from notes import Notes
+from server import Server, eventually, running
+
+from flows.config import JobConfig
+from flows.job import run_fit
+from flows.loading import check_config
+
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(900)]
+
+PASSES = 120
+ENDED = ("Completed", "Failed", "Crashed", "Cancelled")
+SERVE = """
+from prefect import serve
+from prefect.types.entrypoint import EntrypointType
+from flows.fit import fit
+serve(fit.to_deployment("nightly", entrypoint_type=EntrypointType.MODULE_PATH), pause_on_shutdown=False)
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(tmp_path_factory.mktemp("prefect")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows in no clusters, over which a mixture may pass for ever."""
+    path = tmp_path_factory.mktemp("data") / "rows.zarr"
+    rows = np.random.default_rng(3).random((60_000, 8), np.float32)
+    zarr.create_array(str(path), data=rows, chunks=(5_000, 8))
+    return path
+
+
+def job(store: Path, out: Path, **compute: Any) -> JobConfig:
+    return check_config(
+        {
+            "source": {"store": str(store)},
+            "model": {"kind": "gaussian_mixture", "k": 24, "covariance": "full"},
+            "fit": {"restarts": 1, "sample_rows": 2000, "tolerance": 0, "max_iterations": PASSES},
+            "compute": compute,
+            "output": {"store": str(out), "report": False},
+        }
+    )
+
+
+def result(out: Path) -> tuple[bytes, ...]:
+    """Bits of a model and its labels."""
+    model = xr.open_dataset(str(out / "model.zarr"), engine="zarr", consolidated=False, chunks=None)
+    labels = xr.open_dataset(str(out / "labels.zarr"), engine="zarr", consolidated=False, chunks=None)
+    names = ("params_centers", "params_covariances", "history")
+    return (*(model[name].values.tobytes() for name in names), labels["labels"].values.tobytes())
+
+
+@pytest.fixture(scope="module")
+def calm(store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, ...]:
+    """What a run that nothing befalls comes to."""
+    out = tmp_path_factory.mktemp("calm") / "out"
+    run_fit(job(store, out), Notes())
+    return result(out)
+
+
+def passes_told(lines: list[str]) -> list[int]:
+    return [int(line.split()[1]) for line in lines if line.startswith("pass ") and "log L" in line]
+
+
+def _says(process: psutil.Process, word: str) -> bool:
+    try:
+        return word in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+@pytest.fixture
+def deployment(server: Server) -> str:
+    server.run("-c", SERVE, log="runner.log")
+    found = eventually(lambda: server.ask("/deployments/filter", {}))
+    assert found, (server.home / "runner.log").read_text()
+    return str(found[0]["id"])
+
+
+def start(server: Server, deployment: str, config: JobConfig) -> str:
+    asked = {"parameters": {"config": config.model_dump(mode="json")}, "state": {"type": "SCHEDULED"}}
+    return str(server.ask(f"/deployments/{deployment}/create_flow_run", asked)["id"])
+
+
+def state(server: Server, run: str) -> str:
+    return str(server.ask(f"/flow_runs/{run}")["state"]["name"])
+
+
+def test_a_run_that_is_cancelled_goes_on_to_the_same_bits(
+    server: Server, deployment: str, store: Path, calm: tuple[bytes, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    config = job(store, out, cluster="local", workers=2)
+    before = {p.pid for p in psutil.process_iter()}
+    run = start(server, deployment, config)
+    eventually(lambda: len(passes_told(server.logs(run))) > 2 or state(server, run) in ENDED)
+    told = passes_told(server.logs(run))
+    assert 2 < len(told) < PASSES / 2, server.logs(run)
+    workers = [p for p in psutil.process_iter() if p.pid not in before and _says(p, "spawn_main")]
+    assert len(workers) >= 2
+
+    server.ask(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    assert eventually(lambda: state(server, run), lambda name: name in ENDED) == "Cancelled"
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
+    assert not (out / "run.json").exists()
+    assert not any("Traceback" in line for line in server.logs(run))
+    page = server.artifacts(run)["fit-live"]
+    assert "the same job goes on from there" in page["description"]
+
+    again = start(server, deployment, config)
+    assert eventually(lambda: state(server, again), lambda name: name in ENDED) == "Completed"
+    lines = eventually(lambda: server.logs(again), lambda lines: any("labelled" in line for line in lines))
+    (line,) = [line for line in lines if line.startswith("continuing unfinished run")]
+    done = int(line.rpartition(" ")[2])
+    assert 2 < done < PASSES
+    assert passes_told(lines) == list(range(done + 1, PASSES + 1))
+    assert result(out) == calm
+
+
+def test_a_run_goes_on_while_the_api_is_gone(
+    server: Server, store: Path, calm: tuple[bytes, ...], tmp_path: Path
+) -> None:
+    out, config = tmp_path / "out", tmp_path / "job.json"
+    config.write_text(job(store, out).model_dump_json())
+    log = server.home / "fit.log"
+    fit = server.run(
+        "-c", "from flows.cli import main; main()", "fit", str(config), "--prefect", "--json", log=log.name
+    )
+
+    def said() -> list[str]:
+        return log.read_text().splitlines()
+
+    def passes() -> int:
+        return sum("log L" in line and "pass " in line for line in said())
+
+    assert eventually(passes, lambda n: n > 2) > 2, said()
+    server.kill()
+    gone = passes()
+    assert eventually(lambda: any("API does not answer" in line for line in said())), said()
+    assert eventually(passes, lambda n: n > gone + 5) > gone + 5
+    assert fit.poll() is None
+    server.start()
+    assert fit.wait(600) == 0, said()
+    assert sum("API does not answer" in line for line in said()) == 1
+    assert json.loads(said()[-1])["status"] == "finished"
+    assert result(out) == calm
+    run = max(server.ask("/flow_runs/filter", {}), key=lambda one: one["created"])
+    assert run["state_name"] == "Completed"
+    artifacts = server.artifacts(run["id"])
+    assert float(artifacts["fit-progress"]["data"]) == 100.0
+    assert "fit-report" in artifacts

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from clustering.execution.engine import Engine, connect
+from flows.watch import LIBRARY, MOST_LINES, relayed
+
+LOGGER = logging.getLogger("clustering.data.stored")
+
+
+@contextmanager
+def hearing(engine: Engine) -> Iterator[list[tuple[str, str]]]:
+    heard: list[tuple[str, str]] = []
+    with relayed(engine, lambda line: heard.append(("say", line)), lambda line: heard.append(("warn", line))):
+        yield heard
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with connect("threads", 2) as engine:
+        yield engine
+
+
+def test_what_the_library_logs_is_passed_on_from_any_thread(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    with hearing(engine) as heard:
+        LOGGER.warning("chunk %r is bad", "c/0")
+        thread = threading.Thread(target=LOGGER.error, args=("worse",))
+        thread.start()
+        thread.join()
+    assert heard == [("warn", "chunk 'c/0' is bad"), ("warn", "worse")]
+    assert caplog.records == [], "what is passed on is said nowhere else"
+
+
+def test_each_line_is_passed_on_once(engine: Engine) -> None:
+    with hearing(engine) as heard:
+        for line in ("a", "b", "a"):
+            LOGGER.warning(line)
+    assert heard == [("warn", "a"), ("warn", "b")]
+
+
+def test_a_flood_is_cut_off_and_that_is_told(engine: Engine) -> None:
+    with hearing(engine) as heard:
+        for i in range(3 * MOST_LINES):
+            LOGGER.warning("chunk %d is bad", i)
+    assert [line for _, line in heard] == [
+        *(f"chunk {i} is bad" for i in range(MOST_LINES)),
+        f"more than {MOST_LINES} such lines; further ones are left out",
+    ]
+
+
+def test_details_are_passed_on_where_they_are_asked_for(engine: Engine) -> None:
+    with hearing(engine) as heard:
+        LOGGER.info("nobody asked")
+        LOGGER.setLevel(logging.INFO)
+        try:
+            LOGGER.info("somebody did")
+        finally:
+            LOGGER.setLevel(logging.NOTSET)
+    assert heard == [("say", "somebody did")]
+
+
+def test_loggers_are_left_as_they_were(engine: Engine) -> None:
+    logger = logging.getLogger(LIBRARY)
+    handlers = logger.handlers
+    with suppress(RuntimeError), hearing(engine):
+        raise RuntimeError("a pass that fails")
+    assert (logger.handlers, logger.propagate) == (handlers, True)
+
+
+def test_what_workers_log_comes_from_every_worker() -> None:
+    with connect("local", 2) as engine, hearing(engine) as heard:
+        engine.client.run(_warn)
+        while len(heard) < 2:
+            pass
+        engine.client.run(_warn)
+        engine.client.run_on_scheduler(lambda: None)
+    assert len(heard) == len(set(heard)) == 2
+
+
+def _warn() -> None:
+    import os
+
+    logging.getLogger("clustering.somewhere").warning("from process %d", os.getpid())

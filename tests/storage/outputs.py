@@ -1,0 +1,137 @@
+"""Outputs of both kinds with small versions in them, for tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clustering.storage import layout, versions
+from clustering.storage.bucket_output import open_output
+from clustering.storage.layout import PARTS
+from clustering.storage.places import BucketPlace, Place, children, make_folder, write_bytes, write_json
+from clustering.storage.versions import Outputs
+
+
+class Crash(BaseException):
+    """The end of a process, as far as a process can survive it."""
+
+
+def output_at(kind: str, request: pytest.FixtureRequest, name: str = "out") -> Outputs:
+    """An output in a new folder, or in a new bucket."""
+    if kind == "folder":
+        return open_output(request.getfixturevalue("tmp_path") / name)
+    return open_output(f"{request.getfixturevalue('bucket').url}/{name}")
+
+
+def content_of(run: str) -> dict[str, bytes]:
+    """What a version holds beside its ``run.json``, by key."""
+    group = json.dumps({"attributes": {"run": run}}).encode()
+    parts = {f"{part}/zarr.json": group for part in ("labels.zarr", "model.zarr")}
+    return {**parts, "labels.zarr/c/0": run.encode(), "report.html": run.encode(), "ledger/block-0": run.encode()}
+
+
+def write_parts(place: Place, run: str) -> None:
+    for key, content in content_of(run).items():
+        *folders, name = key.split("/")
+        inside = place
+        for folder in folders:
+            inside = inside / folder
+        make_folder(inside)
+        write_bytes(inside / name, content)
+
+
+def add(output: Outputs, run: str, day: int, **told: Any) -> None:
+    """Finish a run beside the current version."""
+    folder = output.stage(run)
+    write_parts(folder, run)
+    write_json(folder / "run.json", {"run": run, "status": "finished", "finished_at": at(day), **told})
+
+
+def at(day: int) -> str:
+    return f"2026-01-{day:02d}T00:00:00+00:00"
+
+
+def publish(output: Outputs, run: str, day: int) -> None:
+    with versions.locked(output):
+        add(output, run, day)
+        versions.promote(output, run)
+
+
+def files_of(place: Place) -> dict[str, bytes]:
+    """All that is below a place, by key from there."""
+    if isinstance(place, BucketPlace):
+        start = f"{place.key}/".lstrip("/")
+        root = BucketPlace(place.url, place.options)
+        return {key.removeprefix(start): (root / key).read_bytes() for key, _ in place.objects()}
+    return {p.relative_to(place).as_posix(): p.read_bytes() for p in place.rglob("*") if p.is_file()}
+
+
+def is_whole(place: Place, run: str) -> bool:
+    """Whether a version is all there, and of one run; a file that is not yet in its place does not count."""
+    found = {key: content for key, content in files_of(place).items() if not key.startswith(".")}
+    record = found.pop("run.json", b"{}")
+    return json.loads(record).get("run") == run and found == content_of(run)
+
+
+def plain(output: Outputs) -> dict[str, bytes]:
+    """What is under the plain names, by key."""
+    names = [place for place in children(output.path) if place.name in PARTS]
+    found = {}
+    for place in names:
+        if isinstance(place, BucketPlace):
+            found |= {key: content for key, content in files_of(output.path).items() if key.split("/")[0] == place.name}
+        elif place.is_file():
+            found[place.name] = place.read_bytes()
+        else:
+            found |= {f"{place.name}/{key}": content for key, content in files_of(place.resolve()).items()}
+    return found
+
+
+def plainly(output: Outputs, run: str) -> bool:
+    """Whether a version, and nothing else, is under the plain names."""
+    held = {key: content for key, content in files_of(output.staging(run)).items() if key.split("/")[0] in PARTS}
+    return plain(output) == held and bool(held)
+
+
+CHANGES = {"os": ("unlink", "rmdir", "replace", "symlink", "mkdir"), "obstore": ("put", "copy", "delete")}
+"""What changes a folder, and a bucket."""
+
+
+@contextmanager
+def crashing_after(changes: int, output: Outputs, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """End the process at a change of the output, as far as possible; gives one number, of changes that were made."""
+    made = [0]
+
+    def counted(act: Callable[..., Any]) -> Callable[..., Any]:
+        def limited(*given: Any, **named: Any) -> Any:
+            if made[0] >= changes:
+                raise Crash
+            made[0] += 1
+            return act(*given, **named)
+
+        return limited
+
+    def one_by_one(_: Any, act: Callable[[str], None], names: Any) -> None:
+        for name in sorted(names):
+            act(name)
+
+    with monkeypatch.context() as patched:
+        module = "obstore" if isinstance(output.path, BucketPlace) else "os"
+        owner = __import__(module)
+        for name in CHANGES[module]:
+            patched.setattr(owner, name, counted(getattr(owner, name)))
+        patched.setattr("clustering.storage.bucket_output.BucketOutput._each", one_by_one)
+        yield made
+    if isinstance(output.path, BucketPlace):
+        # Its lock would be void as soon as its process were gone.
+        (output.path / layout.LOCK).unlink(missing_ok=True)
+
+
+def folder_of(output: Outputs) -> Path:
+    assert isinstance(output.path, Path)
+    return output.path

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import clustering as c
+from clustering.data.rows import in_memory_rows
+from clustering.models.kmeans import Distant, KMeansStatistics, Placing
+from clustering.storage.records import packed, unpacked
+
+MODELS: list[Any] = [c.KMeans(3), c.SoftKMeans(3), c.GaussianMixture(3, "tied"), c.GaussianMixture(3)]
+
+
+def flat(value: Any) -> list[Any]:
+    names = getattr(value, "_fields", None) or getattr(value, "__dataclass_fields__", None)
+    if names is None:
+        return [(type(value), np.asarray(value).dtype, np.shape(value), np.asarray(value).tobytes())]
+    return [part for name in names for part in flat(getattr(value, name))]
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_statistics_of_every_model_come_back_to_the_last_bit(model: Any, gaps: bool, rng: np.random.Generator) -> None:
+    values = rng.standard_normal((50, 2))
+    fit = c.fit(values, model)
+    if gaps:
+        values[::7, 0] = np.nan
+    statistics = model.statistics(fit.params, in_memory_rows(values, gaps=gaps))
+    found = unpacked(packed({"model": statistics}, name=np.arange(3)), {"model": model.statistics_type})
+    assert found is not None
+    (again,), more = found
+    assert type(again) is type(statistics)
+    assert flat(again) == flat(statistics)
+    assert more["name"].tolist() == [0, 1, 2]
+    # And they add up as they did.
+    assert flat(again + again) == flat(statistics + statistics)
+
+
+def test_what_is_damaged_or_lacks_something_is_none(rng: np.random.Generator) -> None:
+    content = packed({"model": KMeansStatistics.zero(2, 3)})
+    assert unpacked(content, {"other": KMeansStatistics}) is None
+    assert unpacked(content[:-1], {"model": KMeansStatistics}) is None
+    for place in rng.integers(0, len(content), 50):
+        broken = bytearray(content)
+        broken[place] ^= 4
+        assert unpacked(bytes(broken), {"model": KMeansStatistics}) is None
+
+
+@given(
+    st.tuples(st.integers(0, 5), st.integers(0, 5)), st.tuples(st.integers(0, 5), st.integers(0, 5)), st.integers(0, 20)
+)
+def test_far_rows_are_told_in_the_grid_that_the_block_lies_in_now(
+    old: tuple[int, int], new: tuple[int, int], seed: int
+) -> None:
+    """A block of 3 × 4 cells, in grids of 8 × 9 and 9 × 11."""
+    cells = np.random.default_rng(seed).integers(0, (3, 4), (6, 2))
+    before, now = Placing(old, (8, 9)), Placing(new, (9, 11))
+    far = Distant(
+        np.arange(6.0), np.ravel_multi_index((cells + old).T, before.grid), np.zeros(6, np.int32), np.ones(6),
+        np.zeros((6, 1)),
+    )  # fmt: skip
+    moved = far.moved(before, now)
+    assert np.array_equal(moved.positions, np.ravel_multi_index((cells + new).T, now.grid))
+    assert moved.moved(now, before).positions.tolist() == far.positions.tolist()
