@@ -6,23 +6,26 @@ FROM ${BASE_IMAGE} AS python
 RUN python3 -m ensurepip --version > /dev/null 2>&1 \
     || (apt-get update && apt-get install --yes --no-install-recommends python3-venv && rm -rf /var/lib/apt/lists/*)
 
-FROM python AS build
+FROM python AS dependencies
 RUN python3 -m venv /opt/clustering
-ENV PATH=/opt/clustering/bin:$PATH
-WORKDIR /build
 COPY requirements.image.lock .
-RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements.image.lock
+RUN /opt/clustering/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.image.lock
+
+FROM dependencies AS wheel
+WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY clustering clustering
 COPY flows flows
-RUN pip install --no-cache-dir --no-deps --no-build-isolation .
+RUN /opt/clustering/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheel .
 
 FROM python
-RUN useradd --system --uid 1000 --create-home --home-dir /work clustering \
-    && install --directory --owner clustering /work/kernels
-COPY --from=build /opt/clustering /opt/clustering
+RUN useradd --uid 1000 --home-dir /work --no-create-home clustering \
+    && install --directory --owner clustering --group clustering /work /work/kernels
+COPY --from=dependencies /opt/clustering /opt/clustering
+COPY --from=wheel /wheel /wheel
 # Compiled kernels are kept in one place, which containers may share.
 ENV PATH=/opt/clustering/bin:$PATH PYTHONUNBUFFERED=1 DO_NOT_TRACK=1 NUMBA_CACHE_DIR=/work/kernels
+RUN pip install --no-cache-dir --no-deps /wheel/*
 WORKDIR /work
 COPY configs configs
 USER clustering

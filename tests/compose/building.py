@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from engine import ROOT, docker
+from engine import LONG, ROOT, docker
 
 LABEL = "zarr-clustering.test"
 """Every image made here bears it, with the name of the trial: all that is built on a base inherits its label."""
@@ -45,7 +45,7 @@ def remove_all(name: str) -> None:
 def _build(image: str, file: str, context: Path, target: str | None = None, **arguments: str) -> None:
     stage = [] if target is None else ["--target", target]
     given = [part for key, value in arguments.items() for part in ("--build-arg", f"{key}={value}")]
-    docker("build", "--network", "host", "--tag", image, "--file", file, *stage, *given, str(context), timeout=1500)
+    docker("build", "--network", "host", "--tag", image, "--file", file, *stage, *given, str(context))
 
 
 def _make_base(image: str, name: str, root: Path) -> None:
@@ -55,7 +55,7 @@ def _make_base(image: str, name: str, root: Path) -> None:
         ["debootstrap", "--variant=minbase", release, str(root), mirror],
         check=True,
         stdout=subprocess.DEVNULL,
-        timeout=600,
+        timeout=LONG,
     )
     settings = dict(_pip_settings())
     if "cert" in settings:

@@ -43,7 +43,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         ending.callback(made.compose, "down", "--volumes", "--remove-orphans", "--timeout", "5")
         made.compose("up", "--detach", "--no-build")
         for service in SERVICES:
-            eventually(f"{service} is healthy", lambda service=service: made.health(service) == {"healthy"}, 240)
+            eventually(f"{service} is healthy", lambda service=service: made.health(service) == {"healthy"})
         yield made
 
 

@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 import httpx
 
 ROOT = Path(__file__).parents[2]
+LONG = 1500.0
+"""Seconds that a command may take: a few minutes on an idle machine, many on a busy one."""
 T = TypeVar("T")
 
 
-def docker(*arguments: str, stdin: Any = None, timeout: float = 600) -> str:
+def docker(*arguments: str, stdin: Any = None, timeout: float = LONG) -> str:
     """Run a command of the engine, and give what it prints; an assertion tells what went wrong."""
     return _said(["docker", *arguments], stdin=stdin, timeout=timeout)
 
@@ -41,14 +43,14 @@ def _compose() -> list[str]:
     return ["docker", "compose"] if known else []
 
 
-def _said(command: list[str], stdin: Any = None, timeout: float = 600) -> str:
+def _said(command: list[str], stdin: Any = None, timeout: float = LONG) -> str:
     done = subprocess.run(command, stdin=stdin, capture_output=True, text=True, timeout=timeout, check=False, cwd=ROOT)
     said = f"{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
     assert done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{said}"
     return done.stdout
 
 
-def eventually(what: str, ask: Callable[[], T], within: float) -> T:
+def eventually(what: str, ask: Callable[[], T], within: float = LONG) -> T:
     """Ask until the answer is true, and give it."""
     until = time.monotonic() + within
     while True:
@@ -71,7 +73,7 @@ class Stack:
     ports: dict[str, int]
     """Of this machine, by their names in it."""
 
-    def compose(self, *arguments: str, timeout: float = 600) -> str:
+    def compose(self, *arguments: str, timeout: float = LONG) -> str:
         """Run a command of compose."""
         options = [
             "--project-name",
@@ -83,7 +85,7 @@ class Stack:
         ]
         return _said([*_compose(), *options, *arguments], timeout=timeout)
 
-    def cli(self, *arguments: str, timeout: float = 600) -> str:
+    def cli(self, *arguments: str, timeout: float = LONG) -> str:
         """Run a command in the service for it."""
         return self.compose("run", "--rm", "-T", "cli", *arguments, timeout=timeout)
 
