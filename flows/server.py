@@ -115,8 +115,8 @@ def make_zombie_automation(*, heartbeat: int = HEARTBEAT) -> None:
 
 
 def _told(automation: AutomationCore) -> dict[str, Any]:
-    """Keep what an automation says, without the identifiers that the server gives to its parts."""
-    return automation.model_dump(include={"description", "enabled", "trigger", "actions"}, exclude={"trigger": {"id"}})
+    """Keep what an automation says."""
+    return automation.model_dump(include={"description", "enabled", "trigger", "actions"})
 
 
 def deploy(

@@ -10,11 +10,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
+import psutil
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     DeploymentFilter,
@@ -24,6 +25,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.states import Cancelling
 
 T = TypeVar("T")
 
@@ -33,7 +35,7 @@ CLUSTERING = [sys.executable, "-c", "from flows.cli import main; main()"]
 
 
 def start(command: list[str], folder: Path, **environment: str) -> subprocess.Popen[str]:
-    """Start a process in a group of its own, with its output in a log.
+    """Start a process with its output in a log.
 
     Workers stop by an interrupt, which a suite started in the background hands on as ignored.
     """
@@ -47,27 +49,41 @@ def start(command: list[str], folder: Path, **environment: str) -> subprocess.Po
             stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 
 def end(process: subprocess.Popen[str], how: signal.Signals = signal.SIGTERM) -> int:
-    """Signal a process, and kill what is left of its group after a while."""
+    """Signal a process, and kill what it leaves after a while."""
+    started = _tree(process)
     process.send_signal(how)
     try:
         return process.wait(30)
     finally:
-        kill(process)
+        _kill(started)
+        process.wait()
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """Kill a process with all that it has started, as the loss of its machine would."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    """Kill a process with all that it has started, at once: as the loss of its machine would."""
+    _kill(_tree(process))
     process.wait()
+
+
+def _tree(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    try:
+        top = psutil.Process(process.pid)
+        return [top, *top.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    # Stopped first, so that none sees another die.
+    for how in (signal.SIGSTOP, signal.SIGKILL):
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(how)
 
 
 @contextmanager
@@ -118,6 +134,12 @@ def run_of(name: str) -> UUID:
     """Ask for a run of a deployment."""
     with get_client(sync_client=True) as client:
         return client.create_flow_run_from_deployment(deployment(name).id).id
+
+
+def cancel(flow_run: UUID) -> None:
+    """Cancel a run, as the dashboard does."""
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(flow_run, Cancelling())
 
 
 def runs(name: str) -> list[FlowRun]:

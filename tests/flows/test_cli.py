@@ -26,7 +26,7 @@ from flows.tables import size
 from flows.terminal import terminal_watch
 from flows.watch import duration, pass_line
 
-COMMANDS = ["ingest", "inspect", "fit", "predict", "report"]
+COMMANDS = ["ingest", "inspect", "fit", "predict", "report", "deploy"]
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_help_has_an_example_and_all_that_can_be_given(command: str, capsys: pyt
     out, err = capsys.readouterr()
     assert f"Example: clustering {command} " in out
     assert "--json" in out
-    assert ("--set" in out) == (command in ("inspect", "fit", "predict"))
+    assert ("--set" in out) == (command in ("inspect", "fit", "predict", "deploy"))
     assert ("--no-prefect" in out) == (command in ("fit", "predict"))
     assert err == ""
 

@@ -3,7 +3,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from flows.config import JobConfig
 from flows.deploy import deployed_lines, obstacles, repeated, seconds, settled, unseen
 from flows.job import run_fit
 from flows.loading import check_config
+from flows.server import deploy
 
 # Nothing listens there: what is answered before anyone is asked is answered all the same.
 DEAD = "http://127.0.0.1:9/api"
@@ -157,6 +161,11 @@ def test_a_mistake_is_told_before_a_server_is_asked(
     assert err.count("\n") == 1
 
 
+def test_a_period_of_no_time_is_refused(content: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"the interval is 0\.5 s; it has to be 1 s or more"):
+        deploy(check_config(content), name="often", pool="local", interval=timedelta(seconds=0.5))
+
+
 def test_a_pool_or_serving_is_needed(job: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["deploy", job]) == 2
     assert "--pool and --serve are both missing; name a work pool with --pool" in capsys.readouterr().err
@@ -181,6 +190,33 @@ def test_a_server_that_is_not_there_is_told_in_one_line(
     assert "PREFECT_API_URL" in err
     assert err.count("\n") == 1
     assert out == ""
+
+
+class _Page(BaseHTTPRequestHandler):
+    """Answers everything with a page, as a site or a proxy does."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>Welcome</html>")
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_a_site_that_is_no_api_is_told_in_one_line(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Page) as site:
+        Thread(target=site.serve_forever).start()
+        address = f"http://127.0.0.1:{site.server_port}/api"
+        with temporary_settings({PREFECT_API_URL: address}):
+            assert run(["deploy", job, "--pool", "local"]) == 1
+        site.shutdown()
+    assert capsys.readouterr().err.startswith(
+        f"clustering: the Prefect API at {address} does not answer as one; check PREFECT_API_URL"
+    )
 
 
 def test_a_password_in_the_address_is_not_shown(job: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ import stack
 import xarray as xr
 import yaml
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from stack import eventually
@@ -72,11 +73,12 @@ def job(field_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s
 def long_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> str:
     """A fit that makes passes until its time is up."""
     monkeypatch.chdir(tmp_path)
-    rows = xr.DataArray(rng.standard_normal((20_000, 4)), dims=("row", "feature"), name="rows")
+    # Passes of a good part of a second: a server is told of each.
+    rows = xr.DataArray(rng.standard_normal((300_000, 4), dtype=np.float32), dims=("row", "feature"), name="rows")
     rows.to_dataset().to_zarr("rows.zarr", consolidated=False, zarr_format=3)
     content = {
         "source": {"store": "rows.zarr"},
-        "model": {"kind": "gaussian_mixture", "k": 8},
+        "model": {"kind": "gaussian_mixture", "k": 16},
         "fit": {"tolerance": 0, "max_iterations": 10**9, "max_seconds": 20},
         "output": {"store": "out", "report": False},
     }
@@ -172,27 +174,41 @@ def test_a_pool_is_made_once(api: str) -> None:
         assert [pool.name for pool in client.read_work_pools()] == [POOL]
     with pytest.raises(ConfigError, match=r"'dokcer' are not known here; allowed: .*process"):
         server.make_pool("containers", kind="dokcer")
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="containers", type="docker"))
+        with pytest.raises(ConfigError, match="the work pool 'containers' is of type 'docker', not 'process'"):
+            server.make_pool("containers")
+        client.delete_work_pool("containers")
+
+
+def test_an_address_without_its_end_is_told_in_one_line(api: str, job: str, capsys: pytest.CaptureFixture[str]) -> None:
+    address = api.removesuffix("/api")
+    with temporary_settings({PREFECT_API_URL: address}):
+        assert run(["deploy", job, "--pool", POOL]) == 1
+    assert capsys.readouterr().err == (
+        f"clustering: the Prefect API at {address} answers 404 Not Found; "
+        "check PREFECT_API_URL, such as http://127.0.0.1:4200/api\n"
+    )
 
 
 def test_the_automation_is_made_once_and_follows_the_heartbeat(api: str) -> None:
-    def found() -> list[Any]:
+    def kept() -> Any:
         with get_client(sync_client=True) as client:
-            return client.read_automations_by_name(server.AUTOMATION)
+            found = client.request("POST", "/automations/filter", json={}).json()
+        (automation,) = [each for each in found if each["name"] == server.AUTOMATION]
+        return automation
 
     server.make_zombie_automation()
-    (first,) = found()
+    first = kept()
     server.make_zombie_automation()
-    (second,) = found()
-    # What is written anew has parts with other identifiers.
-    assert second.trigger.id == first.trigger.id
-    assert second.trigger.within == timedelta(seconds=90)
+    assert kept() == first
+    assert first["trigger"]["within"] == 90
     # Runs of others, which may give signs of life less often, are left alone.
-    assert second.trigger.match_related.root == {"prefect.resource.id": ["prefect.tag.clustering"]}
+    assert first["trigger"]["match_related"] == {"prefect.resource.id": ["prefect.tag.clustering"]}
     server.make_zombie_automation(heartbeat=60)
-    (third,) = found()
-    assert (third.id, third.trigger.within) == (first.id, timedelta(seconds=180))
+    assert (kept()["id"], kept()["trigger"]["within"]) == (first["id"], 180)
     server.make_zombie_automation()
-    assert found()[0].trigger.within == timedelta(seconds=90)
+    assert kept()["trigger"]["within"] == 90
 
 
 def test_a_scheduled_run_is_made_by_the_server_and_run_by_a_worker(api: str, worker: None, job: str) -> None:
@@ -341,19 +357,30 @@ def test_a_server_with_a_password_is_told_in_one_line(
 
 
 @pytest.mark.chaos
-def test_a_machine_that_dies_leaves_a_run_that_the_next_one_ends(api: str, long_job: str, tmp_path: Path) -> None:
-    server.make_pool("lost")
-    process = stack.start_worker("lost", api, tmp_path / "lost")
-    assert run(["deploy", long_job, "--pool", "lost", "--name", "night", "--set", "fit.max_seconds=60"]) == 0
-    first = stack.run_of("fit/night")
+@pytest.mark.parametrize(
+    ("fate", "ends"),
+    [("cancelled", "Cancelled"), ("stopped", "Crashed"), ("lost", "Crashed")],
+    ids=["cancelled", "stopped", "lost"],
+)
+def test_the_next_run_ends_what_one_has_left(fate: str, ends: str, api: str, long_job: str, tmp_path: Path) -> None:
+    server.make_pool(fate)
+    process = stack.start_worker(fate, api, tmp_path / "first")
+    assert run(["deploy", long_job, "--pool", fate, "--name", fate, "--set", "fit.max_seconds=60"]) == 0
+    first = stack.run_of(f"fit/{fate}")
     assert eventually(lambda: [*Path("out", "checkpoints").glob("pass-*.npz")], bool)
-    stack.kill(process)
-    assert stack.state(first) == "Running"
+    if fate == "cancelled":
+        stack.cancel(first)
+    elif fate == "stopped":
+        stack.end(process)
+    else:
+        stack.kill(process)
 
-    assert eventually(lambda: stack.state(first), lambda found: found != "Running") == "Crashed"
-    assert stack.message(first) == "no sign of life for 90 s"
-    process = stack.start_worker("lost", api, tmp_path / "found")
-    second = stack.run_of("fit/night")
+    # Of a worker that is gone, the server learns by the silence of its run alone.
+    assert eventually(lambda: stack.state(first), lambda found: found == ends) == ends
+    if ends == "Crashed":
+        assert stack.message(first) == "no sign of life for 90 s"
+        process = stack.start_worker(fate, api, tmp_path / "second")
+    second = stack.run_of(f"fit/{fate}")
     try:
         assert eventually(lambda: stack.state(second), lambda found: found == "Completed") == "Completed"
     finally:
