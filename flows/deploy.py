@@ -14,8 +14,6 @@ from flows.arguments import Collision
 from flows.config import JobConfig
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_REPEATABLE: tuple[str, ...] = ("model",)
-"""Starts that go on from a finished output: a run may follow another in the same place."""
 
 
 def deploy_job(
@@ -155,8 +153,11 @@ def obstacles(config: JobConfig, model: str | None) -> tuple[str, ...]:
 
 
 def repeated(config: JobConfig, model: str | None) -> Iterator[str]:
-    """Say why a second run in the same output would fail."""
-    if config.output.overwrite or (model is None and config.fit.init in _REPEATABLE):
+    """Say why a second run in the same output would fail; nothing where it would not."""
+    # A prediction adds to the predictions before it, as a fit from the current model adds to the fits.
+    if config.output.overwrite or model is not None or config.fit.init == "model":
         return
-    other = ", or fit.init to 'model' to go on from it" if model is None else ""
-    yield f"a run fails where another has finished; set output.overwrite to true to replace what it left{other}"
+    yield (
+        "a run fails where another has finished; set fit.init to 'model' to go on from it, or output.overwrite to true "
+        "to begin anew each time"
+    )
