@@ -63,8 +63,8 @@ def gateway(
     n, limit = demand.workers or 1, demand.wait_seconds or QUEUE_SECONDS
     with ExitStack() as stack:
         try:
-            # It closes itself when nobody holds it any more; closing it before makes it complain then.
             door = g.Gateway(address, proxy_address, auth=auth)
+            stack.callback(_close, door)
             chosen = _chosen(door.cluster_options(), options or {})
             name = door.submit(chosen)
             stack.callback(_stop, door, name)
@@ -118,6 +118,12 @@ def ask(door: Any, name: str) -> Word:
     except Exception as error:
         return Word(f"the gateway does not answer: {one_line(error)}")
     return Word(f"the gateway says that it is {status}", None if status in ("PENDING", "RUNNING") else 0)
+
+
+def _close(door: Any) -> None:
+    door.close()
+    # It closes itself again when it is collected: with a complaint, or waiting for ever on the thread of its own loop.
+    vars(door).pop("_loop_runner", None)
 
 
 def _stop(door: Any, name: str) -> None:
