@@ -10,13 +10,14 @@ LOCK := --universal --python-version 3.11 --fork-strategy fewest --generate-hash
 # The demo keeps to its own folder: Prefect's database would go to the home folder otherwise.
 demo: export PREFECT_HOME := $(CURDIR)/demo/prefect
 
-.PHONY: demo fields test test-lowest lint bench lock clean
+.PHONY: demo fields test test-lowest slurm-test lint bench lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    cluster a photograph's pixels under Prefect, and write a report"
 	@echo "make fields  cluster a climate field: places by their series, and years by their maps"
 	@echo "make test    run the tests"
+	@echo "make slurm-test  run jobs in a SLURM of this machine"
 	@echo "make lint    formatting, lint rules, types"
 	@echo "make bench   benchmarks, into benchmarks/results"
 	@echo "make lock    remake the lock files"
@@ -47,6 +48,10 @@ fields: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
+
+# Jobs of a real SLURM, which the suite starts on this machine: needs Debian's slurm-wlm and munge.
+slurm-test: $(READY)
+	$(BIN)/python -m pytest tests/slurm -m slurm $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check --quiet .
