@@ -21,6 +21,7 @@ help:
 	@echo "make compose-test  bring up the stack of docker-compose.yml and try it, with a Docker engine; as root"
 	@echo "make browser-test  look at Prefect's UI with Chromium, while a run goes on and when it is done"
 	@echo "make screenshots   do so, and renew the pictures of docs/dashboard.md"
+	@echo "make slurm-test  run jobs in a SLURM of this machine"
 	@echo "make lint    formatting, lint rules, types"
 	@echo "make bench   benchmarks, into benchmarks/results"
 	@echo "make lock    remake the lock files"
@@ -62,6 +63,10 @@ browser-test: $(READY)
 
 screenshots: export SCREENSHOTS := docs
 screenshots: browser-test
+
+# Jobs of a real SLURM, which the suite starts on this machine: needs Debian's slurm-wlm and munge.
+slurm-test: $(READY)
+	$(BIN)/python -m pytest tests/slurm -m slurm $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check --quiet .

@@ -87,7 +87,14 @@ def slurm_runner(demand: Demand) -> Iterator[Cluster]:
         address_in(str(_scheduler_file()), limit)
         runner = stack.enter_context(_runner(demand.memory))
         client = stack.enter_context(client_of(runner, timeout=limit))
+        stack.callback(_retire, client)
         yield Cluster(f"of the allocation {_number('SLURM_JOB_ID')}", client, tasks - 2, limit)
+
+
+def _retire(client: Any) -> None:
+    """Let the workers go before the scheduler, which they would miss aloud."""
+    with suppress(Exception):
+        client.retire_workers()
 
 
 def _runner(memory: int | None) -> Any:
