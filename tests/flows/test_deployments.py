@@ -239,13 +239,14 @@ def test_a_served_job_runs_on_its_schedule_until_it_is_stopped(api: str, job: st
         told = next(json.loads(line) for line in process.stdout if line.startswith("{"))
         done = eventually(lambda: completed("fit/served"), bool)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        said = "".join(process.communicate(timeout=60))
 
     assert told["deployment"] == "fit/served"
     assert (told["pool"], told["interval"], told["warnings"]) == (None, 10, [])
     assert done, said
     assert all(found.auto_scheduled for found in done)
     assert process.returncode == 0
+    assert "labelled 108 rows" in said
     assert "Traceback" not in said
     assert set(np.unique(labels())) == {0, 1, 2}
     # Nobody is there to run what would be due from now on.
