@@ -14,7 +14,6 @@ from clustering.errors import DataError
 from clustering.execution.engine import connect
 from clustering.execution.passes import Rounds, rounds
 from clustering.fitting import start as starting
-from clustering.fitting.clusters import Clusters
 from clustering.fitting.fitted import Fitted, Summary, fitted
 from clustering.fitting.labelling import LabelStatistics, label, nowhere
 from clustering.fitting.loop import Stop, iterate
@@ -226,8 +225,7 @@ def _labels(
                 called(job.output.path, known.ids), earlier,
             )  # fmt: skip
         else:
-            clusters = Clusters(known.ids)
-            passed = label(inside, known.model, known.params, nowhere, clusters=clusters, before=earlier)
+            passed = label(inside, known.model, known.params, nowhere, clusters=known.clusters, before=earlier)
     sums: LabelStatistics = passed.statistics[0]
     if not sums.rows.any():
         raise DataError(
