@@ -19,7 +19,6 @@ from clustering.errors import ConfigError, nearest
 from clustering.execution.engine import connect
 from clustering.execution.passes import rounds
 from clustering.fitting import start as starting
-from clustering.fitting.clusters import Clusters
 from clustering.fitting.features import check_features
 from clustering.fitting.fields import fields
 from clustering.fitting.fitted import Fitted, Summary, fitted
@@ -226,7 +225,7 @@ class Fit:
         ((rows, components),) = generative(self.model, self.params).draw(n, seed, n)
         if self.fitted.preparation is not None:
             rows = self.fitted.preparation.back(rows)
-        clusters = Clusters(self.ids)
+        clusters = self.fitted.clusters
         labels = self.ids[components].astype(clusters.dtype)
         if not self.labelled:
             return rows, labels
@@ -253,7 +252,7 @@ class Fit:
         memory = options.get("memory", MEMORY)
         within = room(source, memory, self.fitted.preparation is not None)
         plan = source.plan(block_bytes=options.get("block_bytes"), memory=within)
-        clusters = Clusters(self.ids)
+        clusters = self.fitted.clusters
         results = in_memory(source, clusters, wanted, self.model)
         # Results are gathered in this process, so its threads make them.
         with (

@@ -14,7 +14,6 @@ from clustering.errors import CheckpointError, DataError
 from clustering.execution.engine import connect
 from clustering.execution.passes import Rounds, rounds
 from clustering.fitting import start as starting
-from clustering.fitting.clusters import Clusters
 from clustering.fitting.fitted import Fitted, Summary, fitted
 from clustering.fitting.labelling import LabelStatistics, label, nowhere
 from clustering.fitting.loop import Stop, iterate
@@ -260,9 +259,8 @@ def _labels(
                 held_out=job.held_out, scoring=scoring, kept=None if before is None else before.kept,
             )  # fmt: skip
         else:
-            clusters = Clusters(known.ids)
             beside = () if scoring is None else (scoring,)
-            passed = label(inside, known.model, known.params, nowhere, None, None, clusters, earlier, beside)
+            passed = label(inside, known.model, known.params, nowhere, None, None, known.clusters, earlier, beside)
     sums: LabelStatistics = passed.statistics[0]
     if not sums.rows.any():
         raise DataError(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from clustering.data.preparation import Preparation
 from clustering.data.source import About, Feature
 from clustering.execution.passes import Passed
+from clustering.fitting.clusters import Clusters
 from clustering.fitting.labelling import LabelStatistics
 from clustering.fitting.loop import State, Stop
 from clustering.models import covariances as kinds
@@ -106,6 +107,11 @@ class Fitted:
     def converged(self) -> bool:
         """Whether the stopping test was met."""
         return self.stop in (Stop.CONVERGED, Stop.TOLERANCE)
+
+    @property
+    def clusters(self) -> Clusters:
+        """What its clusters are called, where people gave them no names."""
+        return Clusters(self.ids)
 
     @property
     def weights(self) -> Array:

@@ -51,7 +51,7 @@ def draw(fitted: Fitted, colours: Colours, clusters: Clusters | None = None) -> 
     clusters
         What they are called; by their ids where None.
     """
-    laid, clusters = fields(fitted), clusters or Clusters(fitted.ids)
+    laid, clusters = fields(fitted), clusters or fitted.clusters
     if len(laid) <= PANELS:
         if all(field.ndim == 3 and min(field.shape[1:]) > 1 for field in laid.values()):
             return [drawn for name, field in laid.items() for drawn in _maps(fitted, name, field, colours, clusters)]

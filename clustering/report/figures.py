@@ -86,7 +86,7 @@ def sizes(fitted: Fitted, colours: NDArray[np.float64], clusters: Clusters | Non
     axes.bar(np.arange(k), 100 * fitted.shares, color=colours, edgecolor="0.25", linewidth=0.6)
     axes.set_xlabel("cluster")
     axes.set_ylabel("share of weight, %")
-    tick(axes.xaxis, clusters or Clusters(fitted.ids))
+    tick(axes.xaxis, clusters or fitted.clusters)
     axes.grid(axis="y", alpha=0.25)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

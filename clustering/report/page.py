@@ -94,7 +94,7 @@ def draw(
     k = fitted.model.k
     found: list[Figure] = []
     photograph = None if labels is None or preview is None else _photograph(fitted, labels, preview)
-    clusters = clusters or Clusters(fitted.ids)
+    clusters = clusters or fitted.clusters
     colours = figures.colours_of(clusters)
     if photograph is not None and labels is not None:
         before, book = photograph
@@ -165,7 +165,7 @@ def render(
     clusters
         What the clusters are called; by their ids where None.
     """
-    known = clusters or Clusters(fitted.ids)
+    known = clusters or fitted.clusters
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("clustering.report", "."),
         autoescape=True,
@@ -210,7 +210,15 @@ def _comparison(run: Mapping[str, Any], clusters: Clusters) -> dict[str, Any] | 
         for i, sizes in told["sizes"].items()
     ]
     rows.sort(key=lambda row: -max(row["sizes"]))
-    return {**told, "rows": rows[:LISTED]}
+    sentences = [f"Compared with run {told['with']}."]
+    if told["churn"] is not None:
+        sentences.append(f"{100 * told['churn']:.2f} % of the weight that had a label has another now.")
+    for word in ("new", "lost"):
+        found = [str(i) for i in told[f"{word}_clusters"]]
+        if found:
+            more = f" and {len(found) - LISTED:,} more" * (len(found) > LISTED)
+            sentences.append(f"{word.capitalize()} clusters: {', '.join(found[:LISTED])}{more}.")
+    return {**told, "rows": rows[:LISTED], "sentences": " ".join(sentences)}
 
 
 def _facts(fitted: Fitted) -> dict[str, NDArray[np.float64]]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from cyclopts import App
 from s3 import Bucket
 
 import clustering as c
@@ -19,7 +20,7 @@ from flows.cli import run
 from flows.config import JobConfig
 from flows.job import run_fit, run_predict
 from flows.loading import check_config
-from flows.naming import name_cluster
+from flows.naming import name, name_cluster
 from flows.report import redo_report
 from flows.tables import summary_lines
 from tests.flows.notes import Crash, Notes
@@ -265,8 +266,8 @@ def test_a_killed_label_pass_goes_on_to_the_same_bits(
 @pytest.mark.parametrize("cluster", ["synchronous", "local"])
 def test_churn_has_the_same_bits_whatever_the_workers(cluster: str, config: Make, tmp_path: Path) -> None:
     found = []
-    for name, where in (("one", "threads"), ("other", cluster)):
-        output = {"store": str(tmp_path / name)}
+    for out, where in (("one", "threads"), ("other", cluster)):
+        output = {"store": str(tmp_path / out)}
         run_fit(config(output=output, model={"k": 3}), Notes())
         record = run_fit(config(output=output, model={"k": 6}, compute={"cluster": where, "workers": 3}), Notes())
         found.append(json.dumps({**record["comparison"], "with": None}))
@@ -300,6 +301,16 @@ def test_names_and_colours_follow_their_clusters(config: Make, tmp_path: Path) -
     record = run_fit(config(model={"kind": "gaussian_mixture"}), Notes())
     assert "names" not in record
     assert "flag_colors" not in told(out)["labels"].attrs
+
+
+def test_the_command_gives_names(config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "out")
+    run_fit(config(), Notes())
+    app = App(result_action="return_value")
+    app.command(name)
+    app(["name", out, "3", "deep convection", "--colour", "#1f77b4"], exit_on_error=False)
+    assert capsys.readouterr().out == f"cluster 3 of {out} is 'deep convection'\n"
+    assert told(out)["labels"].attrs["flag_meanings"].split()[3] == "deep_convection"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clustering
+from clustering.fitting.clusters import Clusters
 from clustering.report import figures
 from clustering.report.page import LISTED, Figure, draw, number, render, shown
 
@@ -307,3 +309,58 @@ def test_pixels_of_length_one_are_no_colours() -> None:
         labels = fit.predict(pixels, **where)
         pictures, _ = draw(fit.fitted, labels, pixels.to_dataset())
         assert ("Before" in [picture.title for picture in pictures]) == expected
+
+
+CHANGES = {
+    "with": "a1b2", "churn": 0.125, "churn_by_cluster": {"0": 0.25, "7": 1.0}, "largest_size_change": 0.3,
+    "sizes": {"0": [0.6, 0.5], "1": [0.0, 0.3], "2": [0.1, 0.2], "7": [0.3, 0.0]},
+    "new_clusters": [1, 2], "lost_clusters": [7], "held_out": None,
+}  # fmt: skip
+
+
+def test_what_changed_has_a_section_with_every_cluster_of_before_and_now() -> None:
+    page, _, _ = make(field(6, 8), comparison=CHANGES)
+    assert "What changed" in page.text
+    assert (
+        "Compared with run a1b2. 12.50 % of the weight that had a label has another now. New clusters: 1, 2. "
+        "Lost clusters: 7."
+    ) in page.text
+    start = page.cells.index("60.00 %") - 1
+    cells = [cell.split("\n")[0] for cell in page.cells[start : start + 16]]
+    rows = [cells[i : i + 4] for i in range(0, 16, 4)]
+    assert rows[0] == ["0", "60.00 %", "50.00 %", "25.00 %"]
+    assert {row[0]: row[3] for row in rows} == {"0": "25.00 %", "1": "–", "7": "100.00 %", "2": "–"}
+    assert "What changed" not in make(field(6, 8), comparison=None)[2]
+    silent, _, _ = make(field(6, 8), comparison={**CHANGES, "churn": None, "churn_by_cluster": {}})
+    assert "has another now" not in silent.text
+
+
+@pytest.mark.parametrize("lengths", [(5,), (6, 8), (3, 6, 8)], ids=["series", "map", "several maps"])
+def test_changed_cells_are_drawn_on_the_map(lengths: tuple[int, ...]) -> None:
+    data = field(*lengths)
+    options = {"variables": ["t", "q"], "sample_dims": list(map(str, data["t"].dims))}
+    fit = clustering.fit(data, clustering.KMeans(3), **options)
+    labels = fit.predict(data, **options)
+    changed = labels.copy(data=np.resize([-1, 0, 1], labels.shape).astype(np.int8))
+    pictures, _ = draw(fit.fitted, shown(labels), None, changed=shown(changed))
+    found = [picture for picture in pictures if picture.of_changes]
+    assert len(found) == (len(lengths) > 1)
+    if found:
+        wanted = {int(colour[1:], 16) for colour in (figures.MASKED, *figures.SAME_CHANGED)}
+        assert wanted <= colours_of(found[0].png)
+        assert found[0].caption.startswith("At time half-way. " if len(lengths) == 3 else "Cells")
+
+
+@pytest.mark.parametrize("k", [3, 40])
+def test_clusters_are_called_by_their_ids_and_names(k: int) -> None:
+    data = field(12, 15)
+    options = {"variables": ["t", "q"], "sample_dims": ["lat", "lon"]}
+    fit = clustering.fit(data, clustering.KMeans(k), restarts=1, **options)
+    fitted = replace(fit.fitted, ids=2 * np.arange(k) + 5)
+    clusters = Clusters(fitted.ids, {7: "warm <pool>"}, {7: "#123456"})
+    labels = clustering.Fit(fitted).predict(data, **options)
+    pictures, colours = draw(fitted, shown(labels), None, clusters=clusters)
+    assert 0x123456 in colours_of(pictures[0].png)
+    page = Page(render(fitted, run_of(fit), pictures, colours, "", clusters))
+    assert {"5", "7 warm <pool>", "9"} <= set(page.cells)
+    assert "background: #123456" in page.styles
