@@ -131,7 +131,7 @@ def slurm(
                 scheduler_options={"dashboard_address": ":0"},
                 silence_logs=50,
             )
-            stack.callback(cluster.close)
+            stack.callback(_close, cluster)
             # Scaling would submit in the background, where errors are lost.
             for _ in range(jobs):
                 cluster.worker_spec.update(cluster.new_worker_spec())
@@ -186,6 +186,16 @@ def lifetime_of(walltime: str) -> tuple[int, int]:
         )
     reserve = min(_RESERVE_SECONDS, seconds / 12)
     return int(seconds - reserve), int(reserve * 0.8)
+
+
+def _close(cluster: Any) -> None:
+    """Cancel the jobs, and remove the certificates that were made for them."""
+    try:
+        cluster.close()
+    finally:
+        for name in ("_job_ca_file", "_job_cert", "_job_key"):
+            if name in vars(cluster):
+                vars(cluster)[name].close()
 
 
 async def _submitted(cluster: Any) -> None:

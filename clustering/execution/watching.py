@@ -66,12 +66,17 @@ async def _result(cluster: Cluster, future: Any) -> Any:
             alone = now if alone is None else alone
             word = await asyncio.to_thread(cluster.ask)
             if word.most == 0 or now - alone >= cluster.wait_seconds:
+                # Cancelled, the result ends by itself; one that is only dropped would be missed aloud.
+                await cluster.client.cancel([future])
+                await asyncio.wait({result}, timeout=LOOK_SECONDS)
                 raise ExecutionError(
                     f"all workers of the cluster {cluster.name} are gone since {now - alone:.0f} s{_told(word)}; "
                     "run the same job again to go on from its last checkpoint"
                 )
         return await result
     finally:
+        if result.done() and not result.cancelled():
+            result.exception()
         result.cancel()
 
 
