@@ -14,7 +14,7 @@ from flows.watch import duration
 
 GUESSED_PASSES = 20
 """Passes that a fit is thought to take where nothing is known; or twice those that it has made."""
-DOUBT = 0.25
+DOUBT = 0.5
 """However soon a fit seems to end, this share of the passes made is thought to be ahead."""
 RECENT = 5
 """Passes that estimates are taken from: their median, as a single pass may have been disturbed."""

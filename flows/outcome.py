@@ -34,22 +34,21 @@ def table_of(records: Sequence[PassRecord]) -> list[dict[str, Any]]:
 
 def page_of(record: Mapping[str, Any], pictures: Sequence[Figure]) -> str:
     """Write the key figures of a run, what was new, and the pictures of its report."""
-    state = "converged" if record["converged"] else "not converged"
+    state = "converged" if record["converged"] else f"stopped by {record['stop_reason']}"
+    masked = f"; {record['n_masked']:,} cells masked" if record["n_masked"] else ""
+    reads = f"{record['reads']} full read{'s' * (record['reads'] != 1)} of the source, {size(record['bytes_read'])}"
     facts = {
         "run": f"`{record['run']}`",
-        "rows": f"{record['n_rows']:,} ({record['n_masked']:,} cells masked)",
-        "features": f"{record['n_features']:,}",
-        "clusters": f"{record['k']}",
+        "model": f"{record['kind']}, k = {record['k']}",
+        "rows": f"{record['n_rows']:,} of {record['n_features']:,} features{masked}",
         "objective": f"{record['objective']:.10g}",
-        "passes": f"{record['iterations']} ({state}: {record['stop_reason']})",
-        "full reads of the source": f"{record['reads']}, {size(record['bytes_read'])}",
-        "wall time": duration(record["seconds"]["total"]),
-        "peak memory": size(record["peak_rss_bytes"]),
+        "passes": f"{record['iterations']}, {state}; {reads}",
+        "time": f"{duration(record['seconds']['total'])}, peak memory {size(record['peak_rss_bytes'])}",
         "output": f"`{record['config']['output']['store']}`",
         **_since(record),
     }
-    lines = [f"# {record['k']} clusters of {record['n_rows']:,} rows", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in facts.items()]
+    first, *others = [f"| {name} | {value} |" for name, value in facts.items()]
+    lines = [f"# {record['k']} clusters of {record['n_rows']:,} rows", "", first, "|---|---|", *others]
     worth = [*record["warnings"], *record["remarks"]]
     if worth:
         lines += ["", "## Worth knowing", "", *(f"- {line}" for line in worth)]

@@ -91,17 +91,20 @@ def relayed(engine: Engine, say: Callable[[str], None], warn: Callable[[str], No
     say, warn
         Called from the threads and for the processes in which something is logged.
     """
-    logger, relay = logging.getLogger(LIBRARY), _Relay(say, warn)
+    logger, relay, client = logging.getLogger(LIBRARY), _Relay(say, warn), engine.client
+    workers = () if client is None else client.scheduler_info(n_workers=-1)["workers"]
+    # Workers in this process share its loggers: what they log is heard without being sent.
+    forwards = client is not None and not any(address.startswith("inproc:") for address in workers)
     handlers, propagate = logger.handlers, logger.propagate
     # Handlers above, and those that Prefect hangs here when it is told to, would say the same again.
     logger.handlers, logger.propagate = [relay], False
     try:
-        if engine.client is not None:
-            engine.client.forward_logging(LIBRARY)
+        if forwards:
+            client.forward_logging(LIBRARY)
         yield
     finally:
-        if engine.client is not None:
+        if forwards:
             # A cluster that is gone logs nothing more, and must not hide how the work ended.
             with suppress(Exception):
-                engine.client.unforward_logging(LIBRARY)
+                client.unforward_logging(LIBRARY)
         logger.handlers, logger.propagate = handlers, propagate

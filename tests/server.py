@@ -17,7 +17,7 @@ import httpx
 
 T = TypeVar("T")
 
-PATIENCE = 240.0
+PATIENCE = 600.0
 """Seconds after which what is waited for is taken not to come."""
 ROOT = Path(__file__).parents[1]
 
@@ -67,12 +67,12 @@ class Server:
         self.server.kill()
         self.server.wait()
 
-    def run(self, *arguments: str, log: str) -> subprocess.Popen[bytes]:
-        """Run Python beside it; what it says goes to a file in its home."""
+    def run(self, *arguments: str, log: str, where: Path = ROOT, **more: str) -> subprocess.Popen[bytes]:
+        """Run Python beside it, with more in its environment; what it says goes to a file in its home."""
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home / log).open("ab") as file:
             process = subprocess.Popen(
-                [sys.executable, *arguments], env=self.environment, cwd=ROOT, stdout=file, stderr=file,
+                [sys.executable, *arguments], env={**self.environment, **more}, cwd=where, stdout=file, stderr=file,
                 # Where tests run in the background, SIGINT is ignored, and Prefect's workers stop by nothing else.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
             )  # fmt: skip

@@ -10,9 +10,10 @@ from clustering.report.page import Figure
 from flows.outcome import PASSES_LISTED, page_of, table_of
 
 RECORD = {
-    "run": "r2", "k": 3, "n_rows": 10, "n_masked": 0, "n_features": 2, "objective": 1.5, "iterations": 4,
-    "converged": True, "stop_reason": "converged", "reads": 1, "bytes_read": 2048, "seconds": {"total": 3.0},
-    "peak_rss_bytes": 2**30, "warnings": ["take care"], "remarks": [], "config": {"output": {"store": "out"}},
+    "run": "r2", "kind": "kmeans", "k": 3, "n_rows": 1234, "n_masked": 0, "n_features": 2, "objective": 1.5,
+    "iterations": 4, "converged": True, "stop_reason": "converged", "reads": 1, "bytes_read": 2048,
+    "seconds": {"total": 3.0}, "peak_rss_bytes": 2**30, "warnings": ["take care"], "remarks": [],
+    "config": {"output": {"store": "out"}},
 }  # fmt: skip
 
 
@@ -40,6 +41,27 @@ def test_the_page_tells_what_was_new_and_what_that_changed() -> None:
     ):
         assert line in page
     assert "lost clusters" not in page
+
+
+def test_the_page_tells_the_key_figures() -> None:
+    told = {
+        "run": "`r2`",
+        "model": "kmeans, k = 3",
+        "rows": "1,234 of 2 features",
+        "objective": "1.5",
+        "passes": "4, converged; 1 full read of the source, 2.0 KiB",
+        "time": "3.0 s, peak memory 1.0 GiB",
+        "output": "`out`",
+    }
+    first, *others = [f"| {name} | {value} |" for name, value in told.items()]
+    lines = ["# 3 clusters of 1,234 rows", "", first, "|---|---|", *others]
+    assert page_of(RECORD, []).splitlines() == [*lines, "", "## Worth knowing", "", "- take care"]
+
+
+def test_the_page_tells_what_is_not_as_wished() -> None:
+    page = page_of({**RECORD, "converged": False, "stop_reason": "max_seconds", "reads": 2.5, "n_masked": 7}, [])
+    assert "| rows | 1,234 of 2 features; 7 cells masked |" in page
+    assert "| passes | 4, stopped by max_seconds; 2.5 full reads of the source, 2.0 KiB |" in page
 
 
 @pytest.mark.parametrize("more", [{}, {"followed": None, "comparison": None}], ids=["none", "null"])

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
+from distributed import Client
 
 from clustering.execution.engine import Engine, connect
 from flows.watch import LIBRARY, MOST_LINES, relayed
@@ -82,7 +84,14 @@ def test_what_workers_log_comes_from_every_worker() -> None:
     assert len(heard) == len(set(heard)) == 2
 
 
-def _warn() -> None:
-    import os
+def test_what_workers_in_this_process_log_is_heard_without_being_sent() -> None:
+    options = {"n_workers": 2, "processes": False, "dashboard_address": None, "set_as_default": False}
+    with Client(**options) as client, connect(client) as engine, hearing(engine) as heard:
+        client.run(_warn)
+        # A worker that sent records to its own logger would send them for ever.
+        assert len(logging.getLogger(LIBRARY).handlers) == 1
+    assert heard == [("warn", f"from process {os.getpid()}")]
 
+
+def _warn() -> None:
     logging.getLogger("clustering.somewhere").warning("from process %d", os.getpid())
