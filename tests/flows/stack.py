@@ -35,7 +35,7 @@ CLUSTERING = [sys.executable, "-c", "from flows.cli import main; main()"]
 
 
 def start(command: list[str], folder: Path, **environment: str) -> subprocess.Popen[str]:
-    """Start a process with its output in a log.
+    """Start a process in a session of its own, with its output in a log.
 
     Workers stop by an interrupt, which a suite started in the background hands on as ignored.
     """
@@ -49,6 +49,7 @@ def start(command: list[str], folder: Path, **environment: str) -> subprocess.Po
             stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
