@@ -14,7 +14,7 @@ from engine import LONG, ROOT, docker
 
 LABEL = "zarr-clustering.test"
 """Every image made here bears it, with the name of the trial: all that is built on a base inherits its label."""
-_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+_BUNDLE = "/etc/pip.crt"
 _PIP = ("index-url", "extra-index-url", "trusted-host", "timeout", "default-timeout")
 
 
@@ -45,7 +45,7 @@ def remove_all(name: str) -> None:
 def _build(image: str, file: str, context: Path, target: str | None = None, **arguments: str) -> None:
     stage = [] if target is None else ["--target", target]
     given = [part for key, value in arguments.items() for part in ("--build-arg", f"{key}={value}")]
-    docker("build", "--network", "host", "--tag", image, "--file", file, *stage, *given, str(context))
+    docker("build", "--force-rm", "--network", "host", "--tag", image, "--file", file, *stage, *given, str(context))
 
 
 def _make_base(image: str, name: str, root: Path) -> None:
@@ -59,9 +59,7 @@ def _make_base(image: str, name: str, root: Path) -> None:
     )
     settings = dict(_pip_settings())
     if "cert" in settings:
-        bundle = root / _BUNDLE.lstrip("/")
-        bundle.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(settings["cert"], bundle)
+        shutil.copyfile(settings["cert"], root / _BUNDLE.lstrip("/"))
         settings["cert"] = _BUNDLE
     lines = [f"{key} = {value}" for key, value in settings.items()]
     (root / "etc/pip.conf").write_text("\n".join(["[global]", *lines, ""]))
