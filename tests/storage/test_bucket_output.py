@@ -206,7 +206,7 @@ def lock_of_another_machine(bucket: Bucket) -> bytes:
 def test_a_lock_of_another_machine_holds_until_it_is_old(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     output = at(bucket)
     content = lock_of_another_machine(bucket)
-    with pytest.raises(OutputError, match=r"on elsewhere, its last sign \d+ s ago; .* 10 minutes is taken for dead"):
+    with pytest.raises(OutputError, match=r"on elsewhere, its last sign \d+ s ago; .* 2 minutes is taken for dead"):
         publish(output, "mine")
     assert bucket.content("deep/out") == {".lock": content}
     monkeypatch.setattr(lease, "LEASE", -5.0)
