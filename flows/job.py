@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from clustering.data.preparation import room
-from clustering.errors import CheckpointError, DataError
+from clustering.errors import CheckpointError, ClusteringError, DataError, ExecutionError
 from clustering.execution.engine import connect
 from clustering.execution.passes import Rounds, rounds
 from clustering.fitting import start as starting
@@ -25,7 +25,7 @@ from clustering.storage.label_pass import RESUMABLE, write_labels
 from clustering.storage.model import load_model, save_model
 from clustering.storage.names import called
 from clustering.storage.output import new_run
-from clustering.storage.places import Place
+from clustering.storage.places import Place, remove
 from flows.config import JobConfig
 from flows.following import go_on, keeps_statistics
 from flows.opened import Job, open_job, refuse_finished, unfinished_run
@@ -72,7 +72,13 @@ def run_predict(model: str, config: JobConfig, watch: Watch, step: Step[Any] = c
     job: Job = step("open", partial(open_job, config, watch, known))
     with job.output.locked(lambda: job.begun), _working(job, watch) as work:
         refuse_finished(job)
-        labelled: Labelled = step("label", partial(label_with, job, work, known, watch))
+        try:
+            labelled: Labelled = step("label", partial(label_with, job, work, known, watch))
+        except ClusteringError as error:
+            # What a mistake left would be made again by the same mistake; a cluster that is lost is none.
+            if job.begun is not None and not isinstance(error, ExecutionError):
+                remove(job.output.staging(job.begun))
+            raise
         record: dict[str, Any] = step("report", partial(publish, job, work.engine, labelled, watch))
     return record
 

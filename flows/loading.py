@@ -153,7 +153,8 @@ def _fields_at(place: list[str], content: Any) -> list[str]:
         sections = [] if field is None else _sections_in(field.annotation)
         if not sections:
             break
-        model = max(sections, key=lambda section: len(set(_names(section)) & set(content or ())))
+        given = set(content) if isinstance(content, dict) else set()
+        model = max(sections, key=lambda section, given=given: len(set(_names(section)) & given))  # type: ignore[misc]
     return _names(model)
 
 
