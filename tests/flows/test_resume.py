@@ -153,10 +153,12 @@ def test_a_damaged_checkpoint_costs_one_pass(store: Path, calm: Path, tmp_path: 
 
 
 def test_an_overwriting_run_that_was_interrupted_goes_on_and_the_old_output_stays_meanwhile(
-    store: Path, calm: Path, tmp_path: Path
+    store: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    old = run_fit(few_passes(store, out, model={"k": 3}), Notes())
+    # What was there before decides the ids, and with them the order of the clusters.
+    out, calm = tmp_path / "out", tmp_path / "calm"
+    old, _ = (run_fit(few_passes(store, place, model={"k": 3}), Notes()) for place in (out, calm))
+    run_fit(few_passes(store, calm, output={"overwrite": True}), Notes())
     job = few_passes(store, out, output={"overwrite": True})
     with pytest.raises(Crash):
         run_fit(job, Notes(4))
