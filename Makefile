@@ -53,7 +53,7 @@ fields: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
 
-# What happens when a machine dies: the server notices after 90 s.
+# What happens when a run is cancelled, the API goes or a machine dies: the server notices after 90 s.
 chaos-test: $(READY)
 	$(BIN)/python -m pytest -m chaos $(ARGS)
 
