@@ -93,7 +93,9 @@ def name_cluster(run: str, cluster: int, name: str, colour: str | None = None) -
         kept = names.get(str(cluster), {}).get("colour")
         names[str(cluster)] = {"name": name, "colour": kept if colour is None else colour.lower()}
         write_names(output.path, names)
-        rename_labels(output.published / LABELS, called(output.path, ids))
+        # In a bucket, the plain name holds a copy.
+        for place in (output.published, output.path):
+            rename_labels(place / LABELS, called(output.path, ids))
         if (output.published / "report.html").is_file():
             redraw(output)
     return f"cluster {cluster} of {run} is {name!r}"
