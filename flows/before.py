@@ -76,6 +76,11 @@ class Before:
         """What may be taken over of its labels, block by block; None where nothing is known of its blocks."""
         return None if self.changes is None else Kept(self._ledger, str(self.about.get("told")))
 
+    def repeated_by(self, folder: Place) -> bool:
+        """Whether what is in the folder of a new version tells the same of the same blocks."""
+        told = Ledger(folder / FOLDER).about.get("told")
+        return told is not None and told == self.about.get("told") and self.changes is not None and self.changes.none
+
     @property
     def _ledger(self) -> Ledger:
         return Ledger(self.folder / FOLDER, self.identities)

@@ -19,7 +19,7 @@ from clustering.fitting.labelling import LabelStatistics, label, nowhere
 from clustering.fitting.loop import Stop, iterate
 from clustering.fitting.matching import identified
 from clustering.fitting.scoring import Scores, Scoring
-from clustering.storage import checkpoints
+from clustering.storage import checkpoints, versions
 from clustering.storage.checkpoints import Checkpoint
 from clustering.storage.label_pass import RESUMABLE, write_labels
 from clustering.storage.model import load_model, save_model
@@ -191,7 +191,9 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
         ended.reading.bad, ended.preparation, job.source.about,
     )  # fmt: skip
     before = job.before
-    result = result if before is None else identified(result, before.fitted)
+    if before is not None:
+        given = max(before.fitted.largest_id, versions.largest_id(job.output))
+        result = identified(result, replace(before.fitted, largest_id=given))
     for remark in result.remarks[len(ended.remarks) :]:
         watch.say(remark)
     folder = job.output.stage(ended.run, RESUMABLE if job.wanted.anything else ())

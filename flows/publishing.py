@@ -96,6 +96,9 @@ def _judged(job: Job, record: Mapping[str, Any], watch: Watch) -> dict[str, Any]
     judged: dict[str, Any] = {"gate": None, "warnings": warnings, "remarks": remarks}
     if current is None or output.publish == "always":
         return judged
+    if output.publish == "manual" and record["repeats"] == current:
+        # There is nothing to decide.
+        return judged
     remedy = f"'{promotion(output.store, record['run'])}' makes it the current version"
     if output.publish == "manual":
         remarks.append(f"it waits for a person, and {current} stays the current version: {remedy}")
@@ -163,6 +166,7 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
         "run": labelled.run,
         "kind": result.model.kind,
         "k": int(result.model.k),
+        "largest_id": result.largest_id,
         "source": shown(job.config.source.store),
         "n_rows": labelled.rows,
         "n_features": job.source.n_features,
@@ -174,6 +178,7 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
         **({} if result.criteria is None else {"criteria": result.criteria}),
         **({"beta": result.params.beta} if result.model.kind == "soft_kmeans" else {}),
         **({} if (followed := told(job)) is None else {"followed": followed}),
+        "repeats": None if job.before is None or not job.before.repeated_by(labelled.folder) else job.before.run,
         **({"names": names} if names else {}),
         "comparison": labelled.comparison,
         "iterations": result.iterations,

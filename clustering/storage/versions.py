@@ -2,7 +2,8 @@
 
 What changes an output is called by whoever holds its lock, see `locked`. ``run.json`` of a version tells
 ``promoted_at``, when it was last made current, and ``before``, which versions were current before it, the latest first;
-it is written before the switch, so that the current version's is right wherever a switch is cut short.
+it is written before the switch, so that the current version's is right wherever a switch is cut short. ``repeats``
+names the version before where nothing was new: the newer one takes its place.
 """
 
 from __future__ import annotations
@@ -47,8 +48,11 @@ class Version:
 
 
 def now() -> str:
-    """Tell the time, in UTC to the second, as ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """Tell the time, in UTC to the millisecond, as ISO 8601.
+
+    Versions are listed by it, and small runs take less than a second.
+    """
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def unfinished(output: Outputs) -> str | None:
@@ -86,6 +90,11 @@ def listed(output: Outputs) -> tuple[Version, ...]:
     if not found:
         raise layout.nothing_finished(output.path)
     return tuple(sorted(found, key=lambda version: (version.finished_at, version.run), reverse=True))
+
+
+def largest_id(output: Outputs) -> int:
+    """Tell the largest id that a version of an output gave to a cluster, held ones among them; −1 where none tells."""
+    return max(int(version.record.get("largest_id", -1)) for version in listed(output))
 
 
 def find(output: Outputs, word: str) -> Version:
@@ -142,6 +151,9 @@ def promote(output: Outputs, run: str) -> dict[str, Any]:
     if run == current:
         return record
     before = [] if current is None else [current, *_told_before(output)]
+    if before and record.get("repeats") == current:
+        # To roll back to the same would change nothing.
+        del before[0]
     return _switch(output, run, record, before[:SWITCHES])
 
 
@@ -163,6 +175,9 @@ def rollback(output: Outputs) -> Version:
 def surplus(output: Outputs, keep: int, spared: Collection[str] = ()) -> tuple[Version, ...]:
     """Find the versions to remove so that the latest ones are left, the current one, and the one to roll back to.
 
+    A version that a newer one repeats is not counted. The one that the current version repeats stays a while, for those
+    who are reading it.
+
     Parameters
     ----------
     keep
@@ -178,7 +193,9 @@ def surplus(output: Outputs, keep: int, spared: Collection[str] = ()) -> tuple[V
     if keep < 1:
         raise ConfigError(f"keep is {keep}; give 1 or more: the current version and the one before it stay in any case")
     found = listed(output)
-    stay = {*spared, output.finished, *(version.run for version in found[:keep])}
+    repeats = {version.run: version.record.get("repeats") for version in found}
+    distinct = [run for run in repeats if run not in repeats.values()]
+    stay = {*spared, output.finished, repeats.get(str(output.finished)), *distinct[:keep]}
     back = _earlier(found, _told_before(output), output.finished)
     if back is not None:
         stay.add(back[0].run)

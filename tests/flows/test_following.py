@@ -16,6 +16,8 @@ import zarr
 import clustering as c
 from clustering.errors import ClusteringError
 from clustering.fitting import following
+from clustering.storage import versions
+from clustering.storage.bucket_output import open_output
 from clustering.storage.ledger import FOLDER, Ledger
 from flows.config import JobConfig
 from flows.job import run_fit, run_predict
@@ -124,6 +126,23 @@ def test_an_unchanged_store_costs_no_read(tmp_path: Path) -> None:
     assert all(after[name] == content for name, content in before.items() if name not in ("history", "track_sizes"))
     assert all(p.read_bytes() == content for p, content in kept.items())
     assert any("nothing is new" in line for line in watch.said)
+
+
+def test_quiet_nights_do_not_push_other_versions_out(tmp_path: Path) -> None:
+    store, out = make(tmp_path / "store.zarr"), tmp_path / "out"
+    keep: dict[str, Any] = {"output": {"keep": 2}}
+    first = run_fit(job(store, out, **keep), Notes())["run"]
+    change_a_chunk(store)
+    second = run_fit(job(store, out, **keep), Notes())["run"]
+    quiet = [run_fit(job(store, out, output={"keep": 2, "publish": "manual"}), Notes()) for _ in range(3)]
+    assert [record["status"] for record in quiet] == ["finished"] * 3
+    assert [record["repeats"] for record in quiet] == [second, *(record["run"] for record in quiet[:2])]
+    left = {version.run for version in versions.listed(open_output(str(out)))}
+    assert left == {first, quiet[1]["run"], quiet[2]["run"]}
+    # Who wants more told of each row gets a version of its own.
+    assert run_fit(job(store, out, output={"keep": 2, "distance": True}), Notes())["repeats"] is None
+    previous = versions.find(open_output(str(out)), "previous").run
+    assert previous == quiet[2]["run"]
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -199,6 +199,14 @@ def test_ids_and_not_places_are_told_everywhere(config: Make, store: Path, tmp_p
     compare(record, (1.0, {str(i): 1.0 for i in range(3, 7)}))
 
 
+def test_ids_of_a_version_that_is_held_are_not_given_again(config: Make, tmp_path: Path) -> None:
+    run_fit(config(model={"kind": "gaussian_mixture", "k": 2}), Notes())
+    held = run_fit(config(model={"k": 3}, output={"publish": "manual"}), Notes())
+    assert (held["status"], held["largest_id"]) == ("waiting", 4)
+    record = run_fit(config(model={"k": 3}, fit={"seed": 5}), Notes())
+    assert record["comparison"]["new_clusters"] == c.load_fit(tmp_path / "out").ids.tolist() == [5, 6, 7]
+
+
 def test_labelling_with_a_model_tells_its_ids(config: Make, store: Path, tmp_path: Path) -> None:
     run_fit(config(model={"k": 4}), Notes())
     run_fit(config(model={"kind": "soft_kmeans"}), Notes())

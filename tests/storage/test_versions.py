@@ -87,7 +87,7 @@ def test_promoting_makes_a_version_current_and_tells_when_and_after_which(output
     record = promote(output, "second")
     assert (output.finished, output.read_json("run.json")) == ("second", record)
     assert (record["status"], record["before"], record["gate"]) == ("finished", ["first"], {"reasons": ["churn"]})
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", record["promoted_at"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", record["promoted_at"])
     assert record["finished_at"] == at(2)
     assert plainly(output, "second")
     before = files_of(output.path)
@@ -162,6 +162,25 @@ def test_the_latest_stay_and_the_current_one_and_the_one_before_it(output: Outpu
         ):
             prune(output, keep)
     assert runs(output) == ["f", "b", "a"]
+
+
+def test_a_version_takes_the_place_of_the_one_that_it_repeats(output: Outputs) -> None:
+    for day, run in enumerate(("a", "b", "c"), 1):
+        publish(output, run, day)
+    for day, (run, same) in enumerate((("c2", "c"), ("c3", "c2"), ("c4", "c3")), 4):
+        with versions.locked(output):
+            add(output, run, day, repeats=same)
+            versions.promote(output, run)
+            versions.prune(output, 3)
+    # The one before stays for those who are reading it.
+    assert runs(output) == ["c4", "c3", "b", "a"]
+    assert rollback(output) == "b"
+    # Its like is not the current one, so it is a version as any other.
+    with versions.locked(output):
+        add(output, "c5", 7, repeats="c4")
+        versions.promote(output, "c5")
+    assert rollback(output) == "b"
+    assert prune(output, 3) == ["c4", "c3"]
 
 
 def save_checkpoint(output: Outputs, run: str) -> None:
