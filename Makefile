@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The suites run in two processes; another number: make test WORKERS='-n 4'.
+WORKERS ?= -n 2 --dist worksteal
 # uv's options for all lock files: exact versions and hashes for every supported Python, no addresses.
 LOCK := --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-annotate --no-header --no-strip-extras --quiet
@@ -10,13 +12,14 @@ LOCK := --universal --python-version 3.11 --fork-strategy fewest --generate-hash
 # The demo keeps to its own folder: Prefect's database would go to the home folder otherwise.
 demo: export PREFECT_HOME := $(CURDIR)/demo/prefect
 
-.PHONY: demo fields test browser-test screenshots chaos-test compose-test slurm-test test-lowest lint bench lock clean
+.PHONY: demo fields test slow-test browser-test screenshots chaos-test compose-test slurm-test test-lowest lint bench lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    cluster a photograph's pixels under Prefect, and write a report"
 	@echo "make fields  cluster a climate field: places by their series, and years by their maps"
 	@echo "make test    run the tests"
+	@echo "make slow-test  run the tests that need many processes: schedules, clusters of workers, killed runs"
 	@echo "make chaos-test  kill a worker, and wait for the server to notice"
 	@echo "make compose-test  bring up the stack of docker-compose.yml and try it, with a Docker engine; as root"
 	@echo "make browser-test  look at Prefect's UI with Chromium, while a run goes on and when it is done"
@@ -51,11 +54,15 @@ fields: $(READY)
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
+
+# What needs many processes: schedules, worker processes of every kind, runs that are killed.
+slow-test: $(READY)
+	$(BIN)/python -m pytest -m 'slow and not chaos' $(WORKERS) $(ARGS)
 
 # What happens when a run is cancelled, the API goes or a machine dies: the server notices after 90 s.
 chaos-test: $(READY)
-	$(BIN)/python -m pytest -m chaos $(ARGS)
+	$(BIN)/python -m pytest -m chaos $(WORKERS) $(ARGS)
 
 # Chromium comes from the system: apt-get install chromium.
 browser-test: $(READY)
@@ -76,7 +83,7 @@ lint: $(READY)
 # The suite with the oldest versions that pyproject.toml allows.
 test-lowest:
 	$(MAKE) .venv-lowest/.ready
-	.venv-lowest/bin/python -m pytest $(ARGS)
+	.venv-lowest/bin/python -m pytest $(WORKERS) $(ARGS)
 
 .venv-lowest/.ready: requirements.lowest.lock pyproject.toml
 	$(PYTHON) -m venv --clear .venv-lowest
@@ -94,6 +101,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.inspect
 	$(BIN)/python -m benchmarks.read
 	$(BIN)/python -m benchmarks.read --gigabytes 0.4 --s3
+	$(BIN)/python -m benchmarks.nightly
 
 # --- upkeep ----------------------------------------------------------------------------------------------------------
 

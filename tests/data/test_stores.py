@@ -341,7 +341,7 @@ def test_a_group_inside_a_consolidated_store_on_the_web_is_opened(tmp_path: Path
         assert rows(source) == rows(open_source(tmp_path / "a.zarr", group="inner", variables=["t"]))
 
 
-@pytest.mark.parametrize("cluster", ["threads", "local"])
+@pytest.mark.parametrize("cluster", ["threads", pytest.param("local", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_fit_gives_the_bits_of_the_local_copy(bucket: Bucket, local: Path, cluster: str) -> None:
     options: dict[str, Any] = {**USES, "workers": 2, "block_bytes": 1, "seed": 3}

@@ -104,10 +104,10 @@ def address() -> Iterator[Engine]:
         pytest.param(lambda: connect("threads", 1), id="1 thread"),
         pytest.param(lambda: connect("threads", 2), id="2 threads"),
         pytest.param(lambda: connect("threads", 4), id="4 threads"),
-        pytest.param(lambda: connect("local", 1), id="1 local worker"),
+        pytest.param(lambda: connect("local", 1), id="1 local worker", marks=pytest.mark.slow),
         pytest.param(lambda: connect("local", 2), id="2 local workers"),
-        pytest.param(lambda: connect("local", 4), id="4 local workers"),
-        pytest.param(address, id="scheduler at an address"),
+        pytest.param(lambda: connect("local", 4), id="4 local workers", marks=pytest.mark.slow),
+        pytest.param(address, id="scheduler at an address", marks=pytest.mark.slow),
     ],
 )
 def test_every_engine_gives_the_same_bits(
@@ -154,6 +154,7 @@ def test_where_rows_are_kept_leaves_the_bits_alone(
         assert outcome(source, engine, tmp_path, memory=memory, scratch=scratch) == reference
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [

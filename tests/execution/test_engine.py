@@ -138,6 +138,7 @@ def test_a_scheduler_without_enough_workers_is_named(present: int) -> None:
     assert address in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_goes_away_during_a_fit_is_an_execution_error(rows_store: Path) -> None:
     with distributed.LocalCluster(n_workers=1, **IN_PROCESS) as cluster:
         address = cluster.scheduler_address

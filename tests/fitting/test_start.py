@@ -57,6 +57,7 @@ print(hashlib.sha256(b"".join(np.ascontiguousarray(p).tobytes() for p in parts))
 """
 
 
+@pytest.mark.slow
 def test_the_bits_do_not_depend_on_the_blas_kernels() -> None:
     # OpenBLAS takes another path for each kind of processor, and adds up in another order.
     kinds = ("Haswell", "Sandybridge", "Nehalem")

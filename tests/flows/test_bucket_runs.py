@@ -220,6 +220,7 @@ main(sys.argv[2:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["passes", "labels", "switch"])
 def test_a_killed_run_loses_nothing(
     at: str,
@@ -299,6 +300,7 @@ def test_a_run_that_fails_leaves_the_finished_output(store: Path, bucket: Bucket
     assert {key.split("/")[:2][-1] for key in left.keys() - before.keys()} == {"versions"}
 
 
+@pytest.mark.slow
 def test_what_fails_for_the_moment_loses_nothing_of_worker_processes_either(
     store: Path, calm: dict[str, Any], bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

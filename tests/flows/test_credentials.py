@@ -42,7 +42,7 @@ def secrets_in(folder: Path) -> list[Path]:
     return [path for path in files if SECRET.encode() in path.read_bytes()]
 
 
-@pytest.mark.parametrize("cluster", ["threads", "local"])
+@pytest.mark.parametrize("cluster", ["threads", pytest.param("local", marks=pytest.mark.slow)])
 def test_secrets_of_the_environment_are_nowhere_in_a_run(
     bucket: Bucket, field_store: Path, tmp_path: Path, cluster: str
 ) -> None:

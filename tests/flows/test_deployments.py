@@ -26,6 +26,7 @@ from flows.loading import check_config, load_config
 
 pytestmark = [
     pytest.mark.prefect,
+    pytest.mark.slow,
     # A server, a worker and their runs are processes that take long to start on a busy machine.
     pytest.mark.timeout(600),
     # Raised inside Prefect and the libraries under it, where nothing here can prevent them.

@@ -16,6 +16,7 @@ from flows.loading import check_config
 
 pytestmark = [
     pytest.mark.prefect,
+    pytest.mark.slow,
     # Raised inside Prefect and the libraries under it, where nothing here can prevent them.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

@@ -193,7 +193,7 @@ def test_growth_inside_and_along_a_later_dimension_keeps_the_bits(tmp_path: Path
     assert bits(out) == bits(other)
 
 
-@pytest.mark.parametrize("cluster", ["synchronous", "local"])
+@pytest.mark.parametrize("cluster", ["synchronous", pytest.param("local", marks=pytest.mark.slow)])
 def test_bits_do_not_depend_on_who_carries_it_out(cluster: str, tmp_path: Path) -> None:
     outs = []
     for name, where in (("one", "threads"), ("two", cluster)):
@@ -266,6 +266,7 @@ def test_passes_go_on_until_nothing_changes(tmp_path: Path) -> None:
     assert long["iterations"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["open", "sample", "fit", "label"])
 def test_a_killed_run_goes_on_to_the_same_bits(step: str, tmp_path: Path) -> None:
     store, calm = make(tmp_path / "store.zarr"), tmp_path / "calm"

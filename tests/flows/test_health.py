@@ -14,6 +14,7 @@ from flows.health import main
 
 harness = [
     pytest.mark.prefect,
+    pytest.mark.slow,
     # Raised inside Prefect and the libraries under it, where nothing here can prevent them.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

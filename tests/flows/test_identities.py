@@ -271,7 +271,7 @@ def test_a_killed_label_pass_goes_on_to_the_same_bits(
     assert told(tmp_path / "out").identical(told(tmp_path / "calm").assign_attrs(told(tmp_path / "out").attrs))
 
 
-@pytest.mark.parametrize("cluster", ["synchronous", "local"])
+@pytest.mark.parametrize("cluster", ["synchronous", pytest.param("local", marks=pytest.mark.slow)])
 def test_churn_has_the_same_bits_whatever_the_workers(cluster: str, config: Make, tmp_path: Path) -> None:
     found = []
     for out, where in (("one", "threads"), ("other", cluster)):
@@ -355,6 +355,7 @@ def test_no_run_and_no_names_end_in_one_line(config: Make, tmp_path: Path) -> No
         name_cluster(str(tmp_path / "out"), 0, "x")
 
 
+@pytest.mark.slow
 def test_a_bucket_keeps_ids_names_and_churn_as_a_folder_does(
     config: Make, bucket: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

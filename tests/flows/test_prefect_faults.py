@@ -20,7 +20,7 @@ from flows.config import JobConfig
 from flows.job import run_fit
 from flows.loading import check_config
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.prefect, pytest.mark.chaos, pytest.mark.timeout(1800)]
 
 PASSES = 120
 ENDED = ("Completed", "Failed", "Crashed", "Cancelled")

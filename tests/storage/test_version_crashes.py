@@ -12,7 +12,7 @@ from clustering.storage.places import children, write_bytes
 from clustering.storage.versions import Outputs
 from tests.storage.outputs import Crash, add, crashing_after, files_of, is_whole, output_at, plainly, publish
 
-kinds = pytest.mark.parametrize("kind", ["folder", "bucket"])
+kinds = pytest.mark.parametrize("kind", ["folder", pytest.param("bucket", marks=pytest.mark.slow)])
 
 
 def settle(output: Outputs) -> None:

@@ -85,6 +85,7 @@ def test_rows_find_their_planted_centers(store: Path, calm: Path) -> None:
     assert record["objective"] == pytest.approx((np.asarray(distance, np.float64) ** 2).sum(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_killed_inside_and_between_passes_goes_on_to_the_same_bits(
     store: Path, calm: Path, tmp_path: Path
 ) -> None:
@@ -119,6 +120,7 @@ class Killer(Quiet):
             threading.Timer(record.seconds / 2, os.kill, (workers[0].pid, signal.SIGKILL)).start()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("watch", [Quiet(), Killer()], ids=["left alone", "one killed in a pass"])
 def test_two_worker_processes_come_to_the_same_bits(store: Path, calm: Path, tmp_path: Path, watch: Quiet) -> None:
     where = ("compute.cluster=local", "compute.workers=2")
