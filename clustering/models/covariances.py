@@ -153,7 +153,9 @@ def sharpness(kind: Covariance, factor: Array) -> float:
         case "spherical" | "diagonal":
             return float((factor * factor).max())
         case _:
-            return float(np.sum(factor * factor, axis=(-2, -1)).max())
+            # Beyond the largest number it is infinitely sharp.
+    with np.errstate(over="ignore"):
+        return float(np.sum(factor * factor, axis=(-2, -1)).max())
 
 
 def is_near(kind: Covariance, centers: Array, factor: Array) -> bool:
