@@ -147,15 +147,12 @@ def _multiply(lower: Array, columns: Array, made: Array) -> None:
 
 def sharpness(kind: Covariance, factor: Array) -> float:
     """Bound the greatest inverse variance in any direction."""
-    match kind:
-        case "identity":
-            return 1.0
-        case "spherical" | "diagonal":
-            return float((factor * factor).max())
-        case _:
-            # Beyond the largest number it is infinitely sharp.
+    if kind == "identity":
+        return 1.0
+    # Beyond the largest number it is infinitely sharp.
     with np.errstate(over="ignore"):
-        return float(np.sum(factor * factor, axis=(-2, -1)).max())
+        squares = factor * factor
+        return float((squares if kind in ("spherical", "diagonal") else np.sum(squares, axis=(-2, -1))).max())
 
 
 def is_near(kind: Covariance, centers: Array, factor: Array) -> bool:
