@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -104,6 +105,7 @@ def _runner(memory: int | None) -> Any:
         # It ends itself by an interrupt, and what it logs would stand among the lines of the job.
         signal.signal(signal.SIGINT, _leave)
         logging.getLogger("distributed").setLevel(logging.WARNING)
+        logging.getLogger("distributed.scheduler").addFilter(_is_news)
     with dask.config.set(SETTINGS):
         return made(
             scheduler_file=str(_scheduler_file()),
@@ -116,9 +118,12 @@ def _runner(memory: int | None) -> Any:
         )
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Tell whether a line is about more than what is cut short when the job has ended."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
 def _leave(*_: Any) -> None:
-    # What is cut short from here on is told as an error.
-    logging.disable()
     raise SystemExit(0)
 
 
