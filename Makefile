@@ -20,7 +20,7 @@ help:
 	@echo "make fields  cluster a climate field: places by their series, and years by their maps"
 	@echo "make test    run the tests"
 	@echo "make slow-test  run the tests that need many processes: schedules, clusters of workers, killed runs"
-	@echo "make chaos-test  kill a worker, and wait for the server to notice"
+	@echo "make chaos-test  kill workers and the server, and wait until it is noticed"
 	@echo "make compose-test  bring up the stack of docker-compose.yml and try it, with a Docker engine; as root"
 	@echo "make browser-test  look at Prefect's UI with Chromium, while a run goes on and when it is done"
 	@echo "make screenshots   do so, and renew the pictures of docs/dashboard.md"

@@ -23,7 +23,7 @@ import zarr
 RESULTS = Path(__file__).parent / "results"
 DAYS, CELLS, FEATURES = 200, 40_000, 16
 MODELS: dict[str, dict[str, Any]] = {
-    "k-means, k = 16": {"kind": "kmeans", "k": 16},
+    "k-means, k = 8": {"kind": "kmeans", "k": 8},
     "mixture, full, k = 8": {"kind": "gaussian_mixture", "k": 8},
 }
 MEMORY = {"all kept": "4GiB", "few kept": "256MiB"}
@@ -32,7 +32,7 @@ REFRESH = ("full", "new-only", "none")
 
 
 def day(number: int, cells: int) -> np.ndarray:
-    """Rows of overlapping groups, so that a fit takes many passes ``(cells, features)``."""
+    """Rows of eight overlapping groups, which a fit finds to its fixed point ``(cells, features)``."""
     rng = np.random.default_rng(number)
     centers = np.random.default_rng(10**6).standard_normal((8, FEATURES)) * 1.2
     return (centers[rng.integers(0, 8, cells)] + rng.standard_normal((cells, FEATURES))).astype("f4")

@@ -262,7 +262,8 @@ class OutputConfig(_Section):
     """Run where a finished version is, and make another. An unfinished run of the same config is always continued."""
     publish: Literal["always", "gate", "manual"] = "always"
     """When a new version becomes the current one: as soon as it is finished (always), if it is within the limits of
-    gate, or when a person says so (manual), by clustering models promote. The first one always does."""
+    gate, or when a person says so (manual), by clustering models promote. The first one always does, and one that
+    repeats the current one."""
     gate: GateConfig = Field(default_factory=lambda: GateConfig())
     """Limits of publish: gate."""
     keep: Whole | None = Field(5, ge=1)

@@ -96,11 +96,11 @@ def _judged(job: Job, record: Mapping[str, Any], watch: Watch) -> dict[str, Any]
     judged: dict[str, Any] = {"gate": None, "warnings": warnings, "remarks": remarks}
     if current is None or output.publish == "always":
         return judged
-    if output.publish == "manual" and record["repeats"] == current:
-        # There is nothing to decide.
-        return judged
     remedy = f"'{promotion(output.store, record['run'])}' makes it the current version"
     if output.publish == "manual":
+        if record["repeats"] == current:
+            # There is nothing to decide.
+            return judged
         remarks.append(f"it waits for a person, and {current} stays the current version: {remedy}")
         watch.say(remarks[-1])
         return {**judged, "status": "waiting"}
