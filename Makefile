@@ -9,6 +9,9 @@ WORKERS ?= -n 2 --dist worksteal
 LOCK := --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-annotate --no-header --no-strip-extras --quiet
 
+# Tests and jobs start processes by the hundred, of which each would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The demo keeps to its own folder: Prefect's database would go to the home folder otherwise.
 demo: export PREFECT_HOME := $(CURDIR)/demo/prefect
 
@@ -19,7 +22,7 @@ help:
 	@echo "make demo    cluster a photograph's pixels under Prefect, and write a report"
 	@echo "make fields  cluster a climate field: places by their series, and years by their maps"
 	@echo "make test    run the tests"
-	@echo "make slow-test  run the tests that need many processes: schedules, clusters of workers, killed runs"
+	@echo "make slow-test  run the tests that need many processes or buckets: schedules, clusters of workers, killed runs"
 	@echo "make chaos-test  kill workers and the server, and wait until it is noticed"
 	@echo "make compose-test  bring up the stack of docker-compose.yml and try it, with a Docker engine; as root"
 	@echo "make browser-test  look at Prefect's UI with Chromium, while a run goes on and when it is done"
@@ -32,11 +35,20 @@ help:
 
 # --- setup -----------------------------------------------------------------------------------------------------------
 
+# uv, at the version and hash of the lock file, takes seconds for what takes pip minutes. Where it finds no packages, by
+# a mirror that only pip is told of, pip does it.
+PIP := -m pip install --quiet --disable-pip-version-check --no-deps
+define install
+$(PYTHON) -m venv --clear $(1)
+sed -n '/^uv==/,/[^\\]$$/p' $(2) | $(1)/bin/python $(PIP) --require-hashes -r /dev/stdin
+$(1)/bin/uv pip install --quiet --compile-bytecode --python $(1) --no-deps --require-hashes -r $(2) \
+	|| $(1)/bin/python $(PIP) --require-hashes -r $(2)
+$(1)/bin/python $(PIP) --no-build-isolation -e .
+endef
+
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed; {sys.executable} is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12")'
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(call install,$(VENV),requirements.lock)
 	@touch $@
 
 # --- the main job ----------------------------------------------------------------------------------------------------
@@ -56,7 +68,7 @@ fields: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
-# What needs many processes: schedules, worker processes of every kind, runs that are killed.
+# What needs many processes or requests: schedules, worker processes of every kind, killed runs, versions in buckets.
 slow-test: $(READY)
 	$(BIN)/python -m pytest -m 'slow and not chaos' $(WORKERS) $(ARGS)
 
@@ -86,9 +98,7 @@ test-lowest:
 	.venv-lowest/bin/python -m pytest $(WORKERS) $(ARGS)
 
 .venv-lowest/.ready: requirements.lowest.lock pyproject.toml
-	$(PYTHON) -m venv --clear .venv-lowest
-	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lowest.lock
-	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(call install,.venv-lowest,requirements.lowest.lock)
 	@touch $@
 
 # The stack of docker-compose.yml, from images that are made for it and removed: needs a Docker engine, debootstrap and root.

@@ -22,6 +22,9 @@ os.environ.pop("PREFECT_API_URL", None)
 for _name in [name for name in os.environ if name.startswith(("AWS_", "GOOGLE_"))]:
     del os.environ[_name]
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+# Processes side by side take each other's time where every one of them has as many threads as there are processors.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -29,7 +32,9 @@ import xarray as xr  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from s3 import bucket, s3_server  # noqa: E402, F401
 
-settings.register_profile("suite", deadline=None, max_examples=50)
+# The suite tries the same examples each time; --hypothesis-profile=search looks for others.
+settings.register_profile("suite", deadline=None, max_examples=50, derandomize=True)
+settings.register_profile("search", deadline=None, max_examples=50)
 settings.load_profile("suite")
 
 

@@ -119,6 +119,7 @@ def test_a_chunk_of_the_fill_value_is_data(tmp_path: Path) -> None:
     assert source.read(source.plan().block(0)).positions(np.arange(4)).tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_what_was_never_written_is_known_in_other_processes(tmp_path: Path) -> None:
     path = without(store(tmp_path / "s", np.nan), [key for key, _ in GONE])
     labels = [c.fit(opened(path), c.KMeans(2), cluster=where, block_bytes=300).predict(opened(path)).values

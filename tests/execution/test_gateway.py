@@ -88,6 +88,7 @@ def refusal(options: dict[str, Any], kind: type[ClusteringError], workers: int |
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("known")
 def test_a_gateway_starts_a_cluster_and_stops_it(places: dict[str, str]) -> None:
     with connect({"gateway": {**places, "options": {"worker_cores": 2}}}, 1, None, 240) as engine:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import distributed
@@ -69,9 +71,18 @@ def blas_threads() -> set[int]:
     return {pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"}
 
 
-def test_workers_without_a_nanny_have_one_blas_thread_too_and_get_theirs_back() -> None:
-    before = blas_threads()
+def blas_threads_of_a_worker() -> list[set[int]]:
+    """Look before, while and after it is limited."""
     with distributed.LocalCluster(n_workers=1, **IN_PROCESS) as local, distributed.Client(local) as client:
+        found = [set.union(*client.run(blas_threads).values())]
         with one_blas_thread(client), one_blas_thread(client):
-            assert set.union(*client.run(blas_threads).values()) == {1}
-        assert set.union(*client.run(blas_threads).values()) == before
+            found.append(set.union(*client.run(blas_threads).values()))
+        return [*found, set.union(*client.run(blas_threads).values())]
+
+
+def test_workers_without_a_nanny_have_one_blas_thread_too_and_get_theirs_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    # In a process of its own, as this one may have a single thread anyway.
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(variable, "2")
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(blas_threads_of_a_worker).result() == [{2}, {1}, {2}]

@@ -33,7 +33,7 @@ def rows(block: Any) -> Count:
     return Count(len(block))
 
 
-@pytest.mark.parametrize("cluster", ["synchronous", "threads", "local"])
+@pytest.mark.parametrize("cluster", ["synchronous", "threads", pytest.param("local", marks=pytest.mark.slow)])
 def test_every_block_is_told_of(cluster: str, field_store: Path) -> None:
     source = open_source(field_store, **USES)
     plan = source.plan(block_bytes=1000, memory=10**9)

@@ -54,9 +54,11 @@ def test_no_value_told_is_worse_than_the_one_before(
     if any("anew" in note or "seeded" in note for note in fit.fitted.notes):
         return
     told = told_in_turn(fit)
-    # Rounding of a free energy counts against the divergences that it is made of.
+    # Rounding of a free energy counts against the divergences that it is made of, and that of a distance by a nearly
+    # singular covariance is as much larger as its condition.
     scale = np.abs(told).max() + (0.0 if name in KINDS else 1e-300)
-    assert (np.diff(told) <= 1e-11 * scale).all(), told
+    condition = np.linalg.cond(fit.fitted.params.covariances).max() if name in ("full", "tied") else 1.0
+    assert (np.diff(told) <= 1e-11 * scale + np.finfo(float).eps * condition).all(), told
     assert fit.objective == pytest.approx(fit.score(values, weights=weights), rel=1e-9)
 
 

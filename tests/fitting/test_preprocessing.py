@@ -143,6 +143,7 @@ def test_every_engine_gives_the_same_bits(name: str, rows: np.ndarray) -> None:
     assert all(other == calm for other in others)
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_bits(rows: np.ndarray) -> None:
     options: dict[str, Any] = {"block_bytes": 4_000, "init": rows[:K], **OPTIONS["components"]}
     processes = fit(rows, cluster="local", workers=2, memory=2**26, **options)

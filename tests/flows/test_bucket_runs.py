@@ -156,6 +156,7 @@ def test_a_bucket_holds_what_a_folder_would(
     assert bucket.content() == before
 
 
+@pytest.mark.slow
 def test_the_other_commands_and_python_take_urls(
     store: Path, bucket: Bucket, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -264,6 +265,7 @@ def test_a_killed_run_loses_nothing(
     assert record["reads"] == (round(1 + (BLOCKS - 3) / BLOCKS, 6) if at == "labels" else record["reads"])
 
 
+@pytest.mark.slow
 def test_objects_that_are_lost_are_made_again(store: Path, calm: dict[str, Any], bucket: Bucket) -> None:
     config = job(store, f"{bucket.url}/out")
     with pytest.raises(Crash):
@@ -288,6 +290,7 @@ def test_overwriting_leaves_nothing_of_what_was_there(store: Path, calm: dict[st
     assert not any("distances" in key for key in shown)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_leaves_the_finished_output(store: Path, bucket: Bucket) -> None:
     out = f"{bucket.url}/out"
     run_fit(job(store, out), Notes())
@@ -325,6 +328,7 @@ def test_a_store_that_refuses_to_be_written_is_told_in_one_line(store: Path, kno
     assert bucket.content() == {}
 
 
+@pytest.mark.slow
 def test_google_holds_what_a_folder_would(
     store: Path, calm: dict[str, Any], bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

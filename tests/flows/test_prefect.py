@@ -169,7 +169,7 @@ def spoilt(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("cluster", ["threads", "local"])
+@pytest.mark.parametrize("cluster", ["threads", pytest.param("local", marks=pytest.mark.slow)])
 def test_what_workers_log_is_in_the_log_of_the_run_once(api: str, cluster: str, spoilt: Path, tmp_path: Path) -> None:
     config = check_config(
         {
@@ -223,6 +223,7 @@ def test_predict_flow_labels_with_a_model(api: str, field_store: Path, tmp_path:
     np.testing.assert_array_equal(fitted.values, predicted.values)
 
 
+@pytest.mark.slow
 def test_command_uses_the_api_that_is_configured(api: str, field_store: Path, tmp_path: Path) -> None:
     config = tmp_path / "job.yaml"
     config.write_text(config_for(field_store, tmp_path / "out").model_dump_json())
@@ -269,6 +270,7 @@ def test_a_block_that_is_wrong_is_told_in_one_line(blocks: None, name: str, said
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_flow_reads_with_a_block_and_leaves_nothing_of_it(
     api: str, blocks: None, bucket: Bucket, field_store: Path, tmp_path: Path
 ) -> None:

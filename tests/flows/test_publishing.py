@@ -36,7 +36,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["folder", "bucket"])
+@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.slow)])
 def config(request: pytest.FixtureRequest, store: Path, tmp_path: Path) -> Make:
     """Makes configs of an output in a folder, or in a bucket, in which a finished version may be."""
     out = str(tmp_path / "out") if request.param == "folder" else f"{request.getfixturevalue('bucket').url}/out"
@@ -219,6 +219,7 @@ def test_a_run_killed_before_the_switch_goes_on_to_it(config: Make, monkeypatch:
     assert (output.finished, record["before"]) == (record["run"], [first["run"]])
 
 
+@pytest.mark.slow
 def test_a_version_is_worth_more_than_the_room_that_old_ones_take(bucket: Bucket, store: Path) -> None:
     content = {
         "source": {"store": str(store), "sample_dims": ["row"]},

@@ -228,6 +228,7 @@ def calm_command(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signalled", "code", "last"),
     [
@@ -307,6 +308,7 @@ def many_blocks(store: Path, out: Path) -> dict[str, Any]:
     return job
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_labelling_goes_on_block_by_block(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

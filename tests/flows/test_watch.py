@@ -74,6 +74,7 @@ def test_loggers_are_left_as_they_were(engine: Engine) -> None:
     assert (logger.handlers, logger.propagate) == (handlers, True)
 
 
+@pytest.mark.slow
 def test_what_workers_log_comes_from_every_worker() -> None:
     with connect("local", 2) as engine, hearing(engine) as heard:
         engine.client.run(_warn)

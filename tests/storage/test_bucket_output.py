@@ -93,6 +93,7 @@ def one_by_one(_: BucketOutput, act: Callable[[str], None], names: Collection[st
         act(name)
 
 
+@pytest.mark.slow
 def test_wherever_a_switch_is_cut_short_the_next_run_brings_it_to_its_end(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

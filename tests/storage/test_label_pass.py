@@ -89,7 +89,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, records: int) -> None:
     monkeypatch.setattr(Ledger, "keep", limited)
 
 
-@pytest.mark.parametrize("cluster", ["synchronous", "local"])
+@pytest.mark.parametrize("cluster", ["synchronous", pytest.param("local", marks=pytest.mark.slow)])
 def test_finished_blocks_are_neither_read_nor_made_again(
     cluster: str, store: Path, fit: c.Fit, calm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,7 @@ def test_removing_that_is_cut_short_anywhere_leaves_whole_versions_and_what_is_u
     assert changes > 4
 
 
+@pytest.mark.slow
 def test_taking_over_a_bucket_from_before_there_were_versions_may_be_cut_short_anywhere(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ from tests.storage.outputs import (
 )
 from tests.storage.test_checkpoints import IDENTITY, one
 
-kinds = pytest.fixture(params=["folder", "bucket"])
+kinds = pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.slow)])
 
 
 @kinds
