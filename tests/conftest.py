@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -36,6 +37,12 @@ from s3 import bucket, s3_server  # noqa: E402, F401
 settings.register_profile("suite", deadline=None, max_examples=50, derandomize=True)
 settings.register_profile("search", deadline=None, max_examples=50)
 settings.load_profile("suite")
+
+
+def pytest_collection_finish() -> None:
+    # What was imported and collected stays to the end; looking through it again and again takes a second each time.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

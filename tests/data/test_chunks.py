@@ -242,7 +242,7 @@ def test_a_flipped_bit_is_noticed_wherever_a_chunk_is_checked(
     # The chunk of rows 16 … 23, of which the array has five and the selection one.
     (last,) = (tmp_path / "s" / "t").rglob("2.0" if zarr_format == 2 else f"c/{1 if 'shards' in options else 2}/0")
     whole = last.read_bytes()
-    for place in range(2, len(whole), max(1, len(whole) // 16)):
+    for place in range(2, len(whole), max(1, len(whole) // 8)):
         last.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         source = open_source(tmp_path / "s", sample_dims=["y"], isel=selection)
         try:

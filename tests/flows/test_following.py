@@ -145,7 +145,9 @@ def test_quiet_nights_do_not_push_other_versions_out(tmp_path: Path) -> None:
     assert previous == quiet[2]["run"]
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model", [name if name in ("kmeans", "full") else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+)
 def test_the_update_after_growth_is_that_of_a_pass_over_all_rows(model: str, tmp_path: Path) -> None:
     store, out = make(tmp_path / "store.zarr"), tmp_path / "out"
     run_fit(job(store, out, model), Notes())

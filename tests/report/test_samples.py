@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,18 @@ def report(
     return Page(render(fit.fitted, run, pictures, colours, "model: {}")), pictures
 
 
+@cache
+def plain(name: str) -> tuple[Page, list[Figure]]:
+    return report(MODELS[name], data())
+
+
 def width(picture: Figure) -> int:
     return int(matplotlib.image.imread(io.BytesIO(picture.png)).shape[1])
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_rows_of_two_features_are_drawn_with_their_responsibilities(name: str) -> None:
-    _, pictures = report(MODELS[name], data())
+    _, pictures = plain(name)
     assert titles(pictures)[0] == "Samples"
     caption = pictures[0].caption
     assert "samples from p(x | z)" in caption
@@ -67,7 +73,7 @@ def test_rows_of_two_features_are_drawn_with_their_responsibilities(name: str) -
 
 
 def test_without_known_components_there_are_two_panels() -> None:
-    with_truth, without = (report(MODELS["full"], data(), labels)[1][0] for labels in ("z", None))
+    with_truth, without = plain("full")[1][0], report(MODELS["full"], data(), None)[1][0]
     assert width(with_truth) > 1.4 * width(without)
     assert "p(x | z)" not in without.caption
     unknown = data().assign(z=("row", np.full(300, -1)))
@@ -145,7 +151,7 @@ def test_a_source_without_rows_is_not_drawn() -> None:
 
 
 def test_a_mixture_is_reported_by_its_likelihood() -> None:
-    page, pictures = report(MODELS["full"], data())
+    page, pictures = plain("full")
     assert titles(pictures) == ["Samples", "Log-likelihood", "Centers", "Sizes", "Effective sizes by pass"]
     assert pictures[1].caption.endswith("It never falls.")
     for said in ("log-likelihood per unit weight", "mixing weight", "effective size", "condition of Σ"):
@@ -157,7 +163,7 @@ def test_a_mixture_is_reported_by_its_likelihood() -> None:
 
 
 def test_effective_sizes_add_up_to_the_weight() -> None:
-    page, _ = report(MODELS["full"], data())
+    page, _ = plain("full")
     rows = [i for i, cell in enumerate(page.cells) if cell.endswith(" %")]
     assert sum(float(page.cells[i + 1]) for i in rows) == pytest.approx(1.0, abs=1e-5)
     assert sum(float(page.cells[i + 2]) for i in rows) == pytest.approx(300.0, abs=1e-3)
@@ -165,7 +171,7 @@ def test_effective_sizes_add_up_to_the_weight() -> None:
 
 
 def test_soft_k_means_is_reported_by_its_free_energy() -> None:
-    page, pictures = report(MODELS["soft"], data())
+    page, pictures = plain("soft")
     assert titles(pictures) == ["Samples", "Free energy", "Centers", "Sizes", "Effective sizes by pass"]
     assert pictures[1].caption.endswith("It never rises.")
     assert "free energy F at β = 2" in page.text
