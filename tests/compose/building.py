@@ -63,8 +63,11 @@ def _make_base(image: str, name: str, root: Path) -> None:
         settings["cert"] = _BUNDLE
     lines = [f"{key} = {value}" for key, value in settings.items()]
     (root / "etc/pip.conf").write_text("\n".join(["[global]", *lines, ""]))
+    changes = ["--change", f"LABEL {LABEL}={name}"]
+    if "cert" in settings:
+        changes += ["--change", f"ENV SSL_CERT_FILE={_BUNDLE}"]
     with subprocess.Popen(["tar", "--create", "--directory", str(root), "."], stdout=subprocess.PIPE) as packed:
-        docker("import", "--change", f"LABEL {LABEL}={name}", "-", image, stdin=packed.stdout)
+        docker("import", *changes, "-", image, stdin=packed.stdout)
     assert packed.returncode == 0
     shutil.rmtree(root)
 

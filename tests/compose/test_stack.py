@@ -22,7 +22,7 @@ LONG = {
     "source.sample_dims": "[time, latitude, longitude]",
     "source.feature_dims": "[]",
     "model": "{kind: gaussian_mixture, k: 8}",
-    "fit": "{restarts: 2, sample_rows: 20000, tolerance: 0, max_iterations: 250}",
+    "fit": "{restarts: 2, sample_rows: 20000, tolerance: 0, max_iterations: 120}",
     "compute.block": "512KiB",
 }
 EMBEDDED = {"compute.cluster": "threads"}

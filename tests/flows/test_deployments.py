@@ -81,6 +81,8 @@ def long_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Gen
         "source": {"store": "rows.zarr"},
         "model": {"kind": "gaussian_mixture", "k": 16},
         "fit": {"tolerance": 0, "max_iterations": 10**9, "max_seconds": 20},
+        # The other processor is for the server.
+        "compute": {"workers": 1},
         "output": {"store": "out", "report": False},
     }
     Path("job.yaml").write_text(yaml.safe_dump(content))
@@ -367,7 +369,7 @@ def test_a_server_with_a_password_is_told_in_one_line(
 def test_the_next_run_ends_what_one_has_left(fate: str, ends: str, api: str, long_job: str, tmp_path: Path) -> None:
     server.make_pool(fate)
     process = stack.start_worker(fate, api, tmp_path / "first")
-    assert run(["deploy", long_job, "--pool", fate, "--name", fate, "--set", "fit.max_seconds=60"]) == 0
+    assert run(["deploy", long_job, "--pool", fate, "--name", fate, "--set", "fit.max_seconds=40"]) == 0
     first = stack.run_of(f"fit/{fate}")
     assert eventually(lambda: [*Path("out", "checkpoints").glob("pass-*.npz")], bool)
     if fate == "cancelled":
