@@ -123,7 +123,9 @@ def test_a_run_is_scheduled_and_run_by_itself(stack: Stack, embedded: dict[str, 
         return [run for run in stack.runs("nightly", "COMPLETED") if run["auto_scheduled"]]
 
     eventually("a scheduled run completes", done)
-    assert bits(stack, NIGHTLY) == embedded
+    # Where another has ended since, its labels tell beside which of them changed.
+    found = {key: content for key, content in bits(stack, NIGHTLY).items() if "/changed/" not in key}
+    assert found == embedded
     (nightly,) = stack.ask("deployments/filter")
     stack.ask(f"deployments/{nightly['id']}/pause_deployment")
 
