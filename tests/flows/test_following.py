@@ -201,11 +201,10 @@ def test_bits_do_not_depend_on_who_carries_it_out(cluster: str, tmp_path: Path) 
     for name, where in (("one", "threads"), ("two", cluster)):
         store, out = make(tmp_path / f"{name}.zarr"), tmp_path / name
         compute = {"cluster": where, "workers": 2 if where != "synchronous" else None}
-        few: dict[str, Any] = {"compute": compute, "fit": {"max_iterations": 8}}
-        run_fit(job(store, out, "full", **few), Notes())
+        run_fit(job(store, out, "full", compute=compute), Notes())
         grow(store, 2)
         zarr.open_group(store)["x"][5] = days(1, 55)[0]
-        record = run_fit(job(store, out, "full", **few), Notes())
+        record = run_fit(job(store, out, "full", compute=compute), Notes())
         assert (record["followed"]["new"], record["followed"]["changed"]) == (2, 1)
         outs.append(bits(out))
     assert outs[0] == outs[1]
