@@ -72,9 +72,9 @@ test: $(READY)
 slow-test: $(READY)
 	$(BIN)/python -m pytest -m 'slow and not chaos' $(WORKERS) $(ARGS)
 
-# What happens when a run is cancelled, the API goes or a machine dies: the server notices after 90 s.
+# What happens when a run is cancelled, the API goes or a machine dies: the server notices after 90 s. One server a file.
 chaos-test: $(READY)
-	$(BIN)/python -m pytest -m chaos $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -m chaos $(WORKERS) --dist loadfile $(ARGS)
 
 # Chromium comes from the system: apt-get install chromium.
 browser-test: $(READY)

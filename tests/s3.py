@@ -214,6 +214,14 @@ class _Forwarding(BaseHTTPRequestHandler):
 
 
 class _Quiet(SimpleHTTPRequestHandler):
+    def __init__(self, *args: Any, delay: float = 0.0, **options: Any) -> None:
+        self.delay = delay
+        super().__init__(*args, **options)
+
+    def do_GET(self) -> None:
+        time.sleep(self.delay)
+        super().do_GET()
+
     def log_message(self, *_: Any) -> None:
         pass
 
@@ -240,9 +248,9 @@ def proxy(server: str, plan: Plan) -> Iterator[str]:
 
 
 @contextmanager
-def web(folder: Path) -> Iterator[str]:
-    """Address of a web server of a folder."""
-    with _serving(partial(_Quiet, directory=str(folder))) as address:
+def web(folder: Path, delay: float = 0.0) -> Iterator[str]:
+    """Address of a web server of a folder, which takes its time in seconds to answer."""
+    with _serving(partial(_Quiet, directory=str(folder), delay=delay)) as address:
         yield address
 
 

@@ -26,7 +26,7 @@ def eventually(ask: Callable[[], T], good: Callable[[T], Any] = bool) -> T:
     """Ask until the answer is good; the last answer otherwise."""
     until = monotonic() + PATIENCE
     while not good(answer := ask()) and monotonic() < until:
-        sleep(0.2)
+        sleep(0.5)
     return answer
 
 

@@ -122,7 +122,7 @@ def eventually(ask: Callable[[], T], good: Callable[[T], Any], within: float = 2
     """Ask until the answer is good, or time is up."""
     until = time.monotonic() + within
     while not good(answer := ask()) and time.monotonic() < until:
-        time.sleep(0.2)
+        time.sleep(0.5)
     return answer
 
 

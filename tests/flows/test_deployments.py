@@ -17,6 +17,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from s3 import web
 from stack import eventually
 
 from clustering.errors import ConfigError
@@ -71,22 +72,22 @@ def job(field_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 @pytest.fixture
-def long_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> str:
-    """A fit that makes passes until its time is up."""
+def long_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> Iterator[str]:
+    """A fit that makes passes until its time is up, and waits for its store in most of it."""
     monkeypatch.chdir(tmp_path)
-    # Passes of a good part of a second: a server is told of each.
-    rows = xr.DataArray(rng.standard_normal((300_000, 4), dtype=np.float32), dims=("row", "feature"), name="rows")
-    rows.to_dataset().to_zarr("rows.zarr", consolidated=False, zarr_format=3)
-    content = {
-        "source": {"store": "rows.zarr"},
-        "model": {"kind": "gaussian_mixture", "k": 16},
-        "fit": {"tolerance": 0, "max_iterations": 10**9, "max_seconds": 20},
-        # The other processor is for the server.
-        "compute": {"workers": 1},
-        "output": {"store": "out", "report": False},
-    }
-    Path("job.yaml").write_text(yaml.safe_dump(content))
-    return "job.yaml"
+    rows = xr.DataArray(rng.standard_normal((10_000, 4), dtype=np.float32), dims=("row", "feature"), name="rows")
+    rows.to_dataset().to_zarr("rows.zarr", consolidated=False, zarr_format=3, encoding={"rows": {"chunks": (1_000, 4)}})
+    with web(tmp_path, delay=0.05) as address:
+        content = {
+            "source": {"store": f"{address}/rows.zarr", "variables": ["rows"]},
+            "model": {"kind": "gaussian_mixture", "k": 16},
+            "fit": {"tolerance": 0, "max_iterations": 10**9, "max_seconds": 20},
+            # No room for the rows: each pass reads them.
+            "compute": {"workers": 1, "memory": "100KB", "block": "16KB"},
+            "output": {"store": "out", "report": False},
+        }
+        Path("job.yaml").write_text(yaml.safe_dump(content))
+        yield "job.yaml"
 
 
 def record(folder: str = "out") -> Any:
