@@ -20,6 +20,8 @@ from clustering.execution.slurm import jobqueue
 
 _LEAST = 3
 """Tasks of the smallest allocation: scheduler, job and a worker."""
+SPEAKERS = ("distributed.scheduler", "distributed.worker", "tornado.application")
+"""Loggers that tell of what was cut short."""
 
 
 def is_runner(cluster: Any) -> bool:
@@ -64,6 +66,7 @@ def in_allocation(cluster: Any, memory: int | None = None) -> Iterator[None]:
         with suppress(Exception):
             address = address_in(str(_scheduler_file()), ANSWER_SECONDS)
             with client_of(address, timeout=ANSWER_SECONDS) as client:
+                _retire(client)
                 client.shutdown()
         _scheduler_file().unlink(missing_ok=True)
         raise
@@ -105,7 +108,8 @@ def _runner(memory: int | None) -> Any:
         # It ends itself by an interrupt, and what it logs would stand among the lines of the job.
         signal.signal(signal.SIGINT, _leave)
         logging.getLogger("distributed").setLevel(logging.WARNING)
-        logging.getLogger("distributed.scheduler").addFilter(_is_news)
+        for name in SPEAKERS:
+            logging.getLogger(name).addFilter(is_news)
     with dask.config.set(SETTINGS):
         return made(
             scheduler_file=str(_scheduler_file()),
@@ -118,9 +122,13 @@ def _runner(memory: int | None) -> Any:
         )
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Tell whether a line is about more than what is cut short when the job has ended."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+def is_news(record: logging.LogRecord) -> bool:
+    """Tell whether a line is about more than what is cut short when the job has ended: tasks, and signs of life.
+
+    A scheduler or a worker that is lost before that is told of by the job.
+    """
+    cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not cancelled and "heartbeat" not in record.getMessage()
 
 
 def _leave(*_: Any) -> None:
