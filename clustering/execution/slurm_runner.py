@@ -125,10 +125,11 @@ def _runner(memory: int | None) -> Any:
 def is_news(record: logging.LogRecord) -> bool:
     """Tell whether a line is about more than what is cut short when the job has ended: tasks, and signs of life.
 
-    A scheduler or a worker that is lost before that is told of by the job.
+    A scheduler that is lost before that is told of by the job.
     """
-    cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
-    return not cancelled and "heartbeat" not in record.getMessage()
+    error = record.exc_info[1] if record.exc_info else None
+    cancelled = isinstance(error, asyncio.CancelledError)
+    return not cancelled and (error is None or "heartbeat" not in record.getMessage())
 
 
 def _leave(*_: Any) -> None:

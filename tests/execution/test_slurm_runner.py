@@ -43,5 +43,5 @@ def test_what_a_worker_has_to_say_beside_is_news() -> None:
         return logging.LogRecord("distributed.worker", logging.ERROR, __file__, 1, said, None, about)
 
     assert is_news(line("Compute Failed", MemoryError()))
-    assert is_news(line("unmanaged memory use is high"))
+    assert is_news(line("Worker failed to heartbeat for 300s; attempting restart"))
     assert not is_news(line("Exception in a handler", asyncio.CancelledError()))

@@ -82,7 +82,7 @@ def long_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Gen
             "source": {"store": f"{address}/rows.zarr", "variables": ["rows"]},
             "model": {"kind": "gaussian_mixture", "k": 16},
             "fit": {"tolerance": 0, "max_iterations": 10**9, "max_seconds": 20},
-            # No room for the rows: each pass reads them.
+            # Room for a part of the rows: each pass reads the others.
             "compute": {"workers": 1, "memory": "100KB", "block": "16KB"},
             "output": {"store": "out", "report": False},
         }

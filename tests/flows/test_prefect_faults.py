@@ -61,7 +61,7 @@ def job(store: str | Path, out: Path, **compute: Any) -> JobConfig:
             "source": {"store": str(store)},
             "model": {"kind": "gaussian_mixture", "k": 24, "covariance": "full"},
             "fit": {"restarts": 1, "sample_rows": 2000, "tolerance": 0, "max_iterations": PASSES},
-            # No room for the rows: each pass reads them.
+            # Room for a part of the rows: each pass reads the others.
             "compute": {"memory": "400KB", "block": "32KB", **compute},
             "output": {"store": str(out), "report": False},
         }
