@@ -72,7 +72,7 @@ def test_no_parts_import_each_other() -> None:
 
 @modules
 def test_no_module_is_long(name: str) -> None:
-    assert len(MODULES[name].read_text().splitlines()) <= 400
+    assert len(MODULES[name].read_text().splitlines()) <= 500
 
 
 @modules
