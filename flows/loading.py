@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from clustering.data.policies import DECODERS
 from clustering.errors import ConfigError, nearest
 from flows.clusters import KINDS
 from flows.config import JobConfig
+from flows.documents import kind_of, parse_document, read_document
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
@@ -31,18 +31,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
         For a file that cannot be read, YAML that does not parse, an unknown key, or a value that is not allowed: one
         line with the remedy.
     """
+    what = f"the config {str(path)!r}"
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        content = read_document(path, what)
     except OSError as error:
-        raise ConfigError(f"cannot read the config {str(path)!r}: {error.strerror}; name a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(
-            f"{str(path)!r} is not YAML{where}: {' '.join(str(getattr(error, 'problem', None) or error).split())}"
-        ) from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"the config {str(path)!r} holds no keys; {nearest('', JobConfig.model_fields)}")
+        raise ConfigError(f"cannot read {what}: {error.strerror}; name a YAML file") from error
+    if not isinstance(content, dict) or not content:
+        raise ConfigError(f"{what} {kind_of(content or None)} and holds no keys; {nearest('', JobConfig.model_fields)}")
     for override in overrides:
         _override(content, override)
     return check_config(content)
@@ -69,9 +64,10 @@ def _override(content: dict[str, Any], override: str) -> None:
         if not isinstance(place, dict):
             raise ConfigError(f"--set {key}: {section!r} is a value, not a section")
     try:
-        place[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {key}: the value is not YAML") from error
+        place[last] = parse_document(text, f"--set {key}: the value")
+    except ConfigError:
+        # It may hold a secret, which the parser would show.
+        raise ConfigError(f"--set {key}: the value is not YAML, or has a key twice; correct it") from None
 
 
 _ALLOWED = {
@@ -88,7 +84,6 @@ _ALLOWED = {
 }
 """What to say of keys that take one of several forms."""
 _NEEDED = {
-    "string_type": "text is needed; put numbers that are names in quotes",
     "list_type": "a name or a list of names is needed",
     "dict_type": "names and values are needed: {name: value}",
 }
@@ -97,7 +92,8 @@ _NEEDED = {
 
 def _sentence(error: ValidationError, content: Any) -> str:
     """Say the first fault of a config in one line."""
-    first = error.errors(include_url=False)[0]
+    # A key that is missing may be there under a name that is not known.
+    first = min(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
     place = _place(first["loc"], content, first["type"] in ("missing", "extra_forbidden"))
     key = ".".join(place)
     match first["type"]:
@@ -112,6 +108,8 @@ def _sentence(error: ValidationError, content: Any) -> str:
             expected = first.get("ctx", {}).get("expected")
             remedy = f"allowed: {expected}" if expected else first["msg"].removeprefix("Value error, ")
             remedy = _NEEDED.get(first["type"], remedy[0].lower() + remedy[1:])
+            if first["type"] == "string_type":
+                remedy = _text_needed(first["input"])
             if first["type"] == "model_type":
                 remedy = f"it is a section; allowed keys: {', '.join(_fields_at(place, content))}"
             # A rule over several keys names them itself.
@@ -123,8 +121,32 @@ def _sentence(error: ValidationError, content: Any) -> str:
                 place
             ) or "holds a secret" in remedy
             hidden = kept or (place[0] in ("source", "output") and isinstance(first["input"], dict))
-            value = "not what is needed" if hidden else repr(first["input"])
+            value = "not what is needed" if hidden else _written(first["input"])
             return f"{key} is {value}; {remedy}"
+
+
+def _text_needed(value: Any) -> str:
+    """Say why what was written is no text, where it may have been meant as a name."""
+    match value:
+        case bool():
+            return "text is needed; put names such as on, off, yes and no in quotes, they are truth values without"
+        case None:
+            return "text is needed; put null in quotes where it is a name"
+        case int() | float():
+            return "text is needed; put numbers that are names in quotes"
+        case _:
+            return "text is needed"
+
+
+def _written(value: Any) -> str:
+    """Write a value as a config has it, cut to a length that fits a line."""
+    words = {None: "null", True: "true", False: "false"}
+    text = words[value] if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+_LONGEST = 120
+"""Characters of a wrong value that a message shows."""
 
 
 def _place(loc: tuple[int | str, ...], content: Any, absent: bool) -> list[str]:

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from clustering.errors import ConfigError, SourceError, nearest
 from clustering.models.sampling import Generative, before, generative, given, whole
 from clustering.storage.model import load_model
 from clustering.storage.places import in_bucket
+from flows.documents import kind_of, read_document
 
 KEYS = ("weights", "means", "centers", "covariances", "covariance", "rows", "seed")
 
@@ -42,23 +41,17 @@ def load_parameters(path: str) -> Parameters:
     if in_bucket(path) or Path(path).is_dir():
         fitted, _ = load_model(path)
         return Parameters(before(fitted.preparation, generative(fitted.model, fitted.params)))
+    what = f"the parameter file {path!r}"
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        content = read_document(path, what)
     except OSError as error:
-        raise SourceError(
-            f"cannot read the parameters {path!r}: {error.strerror}; name a YAML file, or a fitted model"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(getattr(error, "problem", None) or error).split())
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"the parameters {path!r} are not YAML{where}: {reason}; correct the file") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"the parameters {path!r} hold no keys; {nearest('', KEYS)}")
+        raise SourceError(f"cannot read {what}: {error.strerror}; name a YAML file, or a fitted model") from error
+    if not isinstance(content, dict) or not content:
+        raise ConfigError(f"{what} {kind_of(content or None)} and holds no keys; {nearest('', KEYS)}")
     try:
         return _checked(content)
     except ConfigError as error:
-        raise ConfigError(f"the parameters {path!r}: {error}") from error
+        raise ConfigError(f"{what}: {error}") from error
 
 
 def _checked(content: dict[Any, Any]) -> Parameters:

@@ -165,11 +165,11 @@ BAD: dict[str, tuple[Any, str]] = {
     "means missing": (without("means"), "keys 'means' and 'centers' are missing"),
     "means twice": (without(centers=[[0.0]]), "keys 'means' and 'centers' are both there"),
     "an unknown key": (without(weigths=1), "unknown key 'weigths'; did you mean 'weights'?"),
-    "a key that is no word": ({**PARAMETERS, 3: 1}, "unknown key 3"),
+    "a key that is no word": ({**PARAMETERS, 3: 1}, "unknown key '3'"),
     "a config": ({"source": {"store": "a"}}, "unknown key 'source'; allowed: weights, means"),
-    "a list": ([1, 2], "hold no keys; allowed: weights, means"),
-    "nothing": ("", "hold no keys"),
-    "no YAML": ("weights: [", "are not YAML, line "),
+    "a list": ([1, 2], "holds no keys; allowed: weights, means"),
+    "nothing": ("", "holds no keys"),
+    "no YAML": ("weights: [", "is not YAML, line "),
 }
 
 

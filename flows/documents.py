@@ -1,0 +1,224 @@
+"""One YAML document of plain values, read strictly: what may be meant in two ways is refused with its line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clustering.errors import ConfigError
+
+MOST_BYTES = 4 * 2**20
+"""Size of a file at most; a larger one is data."""
+MOST_VALUES = 500_000
+"""Values of a document at most, aliases written out: a few lines of aliases of aliases stand for billions."""
+MOST_LEVELS = 40
+"""Levels of a document at most."""
+
+_TAG = "tag:yaml.org,2002:"
+_KINDS = {"bool": "a truth value", "int": "a number", "float": "a number", "null": "nothing", "str": "text"}
+_PLAIN = frozenset(f"{_TAG}{name}" for name in (*_KINDS, "map", "seq"))
+
+
+class _Loader(yaml.SafeLoader):
+    """Tells numbers as YAML 1.2 does: 1e-6 is one, and neither 12:30 nor 010 is; dates stay text.
+
+    yes, no, on and off stay truth values as in YAML 1.1: configs have them.
+    """
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _name, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF", "yYnNtTfFoO"),
+    ("int", r"[-+]?(?:0|[1-9][0-9_]*)|[-+]?0(?:x[0-9a-fA-F_]+|o[0-7_]+|b[01_]+)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*(?=[eE]))(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    ("merge", "<<", "<"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+):
+    _Loader.add_implicit_resolver(f"{_TAG}{_name}", re.compile(f"(?:{_pattern})$"), list(_first))
+
+
+def read_document(path: str | Path, what: str) -> Any:
+    """Read a file of one YAML document.
+
+    Parameters
+    ----------
+    what
+        What the file is, for messages: ``the config 'job.yaml'``.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ConfigError
+        As `parse_document`; for a file that is too large, or not text in UTF-8.
+    """
+    with Path(path).open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ConfigError(f"{what} is larger than {MOST_BYTES:,} bytes, so it is no YAML file of a few keys")
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content[:100]:
+        kind = "UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "UTF-16, or no text at all"
+        raise ConfigError(f"{what} is not YAML in UTF-8: it looks like {kind}; save it as UTF-8")
+    try:
+        # An editor may have put a mark of the encoding in front.
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"{what} is not YAML in UTF-8, line {line}: byte 0x{content[error.start]:02x} is of another encoding, "
+            "such as latin-1; save it as UTF-8"
+        ) from None
+    return parse_document(text, what)
+
+
+def parse_document(text: str, what: str) -> Any:
+    """Parse one YAML document of plain values.
+
+    Returns
+    -------
+    Any
+        Dicts with text as keys, lists, text, numbers, truth values and None. Aliases are written out.
+
+    Raises
+    ------
+    ConfigError
+        For what is not YAML, a key given twice, a tag, several documents, or more than `MOST_VALUES` values: one line
+        with the line of the fault.
+    """
+    loader: Any = None
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        return None if node is None else _Values(loader, what).of(node)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{what} is not YAML{_line(error)}: {_fault(error)}") from None
+    except RecursionError:
+        raise ConfigError(f"{what} has too many levels; {MOST_LEVELS} are the most") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def kind_of(content: Any) -> str:
+    """Say what a document is, where a mapping of keys was wanted."""
+    match content:
+        case None:
+            return "is empty"
+        case list():
+            return "is a list"
+        case dict():
+            return "is a mapping"
+        case str():
+            return "is text"
+        case _:
+            return "is one value"
+
+
+def _line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return "" if mark is None else f", line {mark.line + 1}"
+
+
+def _fault(error: yaml.YAMLError) -> str:
+    """Say in plain words what the parser met."""
+    problem = " ".join(str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).split())
+    if "'\\t'" in problem:
+        return "a tab stands where YAML takes spaces only; replace it by spaces"
+    if "another document" in problem:
+        return "a second document begins there ('---'); keep one"
+    if "special characters" in problem:
+        return f"the character {getattr(error, 'character', 0)!r} is not allowed; remove it"
+    if "undefined alias" in problem:
+        return f"{problem}; put text that begins with * in quotes"
+    return problem
+
+
+class _Values:
+    """Makes the values of one document; counts them."""
+
+    def __init__(self, loader: Any, what: str) -> None:
+        self.loader, self.what, self.count = loader, what, 0
+
+    def of(self, node: yaml.Node, level: int = 0) -> Any:
+        self.count += 1
+        if self.count > MOST_VALUES:
+            raise ConfigError(f"{self.what} holds more than {MOST_VALUES:,} values, aliases written out; shorten it")
+        if level > MOST_LEVELS:
+            raise self._refused(
+                node, f"there are more than {MOST_LEVELS} levels, or a value that holds itself; write it out"
+            )
+        if node.tag not in _PLAIN:
+            tag = node.tag.replace(_TAG, "!!")
+            raise self._refused(node, f"the tag {tag!r} is not allowed; plain values are")
+        match node:
+            case yaml.MappingNode():
+                return self._mapping(node, level)
+            case yaml.SequenceNode():
+                return [self.of(item, level + 1) for item in node.value]
+            case _:
+                return self._scalar(node)
+
+    def _mapping(self, node: yaml.MappingNode, level: int) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        for key, value in self._entries(node):
+            if not isinstance(key, yaml.ScalarNode):
+                raise self._refused(key, "a list or a mapping stands as a key; names are text")
+            # What is written counts: 2010 and no are names here.
+            name = str(key.value)
+            if name in lines:
+                raise self._refused(
+                    key, f"the key {name!r} is given twice, first in line {lines[name]}; keep one of them"
+                )
+            lines[name] = key.start_mark.line + 1
+            values[name] = self.of(value, level + 1)
+        return {**self._merged(node, level), **values}
+
+    def _entries(self, node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, yaml.Node]]:
+        return ((key, value) for key, value in node.value if key.tag != f"{_TAG}merge")
+
+    def _merged(self, node: yaml.MappingNode, level: int) -> dict[str, Any]:
+        """Give what ``<<`` takes from other mappings; what is written beside it comes first."""
+        merged: dict[str, Any] = {}
+        for key, value in node.value:
+            if key.tag == f"{_TAG}merge":
+                taken = self.of(value, level + 1)
+                for one in reversed(taken if isinstance(taken, list) else [taken]):
+                    if not isinstance(one, dict):
+                        raise self._refused(value, "<< takes a mapping, such as *name of one")
+                    merged.update(one)
+        return merged
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        text = str(node.value)
+        try:
+            match node.tag.removeprefix(_TAG):
+                case "null":
+                    return None
+                case "bool":
+                    return {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}[
+                        text.lower()
+                    ]
+                case "int":
+                    return int(text.replace("_", ""), 0)
+                case "float":
+                    plain = text.replace("_", "").lower()
+                    return float(plain.replace(".inf", "inf").replace(".nan", "nan"))
+                case _:
+                    return text
+        except (ValueError, KeyError):
+            # It is so by a tag, or has more digits than any number that is used.
+            kind = _KINDS[node.tag.removeprefix(_TAG)]
+            raise self._refused(node, f"{text[:40]!r} is not {kind}; correct it") from None
+
+    def _refused(self, node: yaml.Node, fault: str) -> ConfigError:
+        return ConfigError(f"{self.what}, line {node.start_mark.line + 1}: {fault}")
