@@ -27,7 +27,7 @@ from clustering.fitting.loop import PassRecord, Rule, Stop, iterate
 from clustering.fitting.preprocessing import Preprocess
 from clustering.models.kinds import MODELS
 from clustering.models.kmeans import KMeans
-from clustering.models.sampling import generative, whole
+from clustering.models.sampling import check_invertible, generative, whole
 from clustering.storage.labels import in_memory
 from clustering.storage.model import feature_coordinates, load_model, save_model, to_dataset
 
@@ -219,8 +219,10 @@ class Fit:
         Raises
         ------
         ConfigError
-            For a model that does not describe how rows come about, such as k-means; or a number out of its range.
+            For a model that does not describe how rows come about, such as k-means; one of prepared rows that rows of
+            all features do not follow from, such as of fewer principal components; or a number out of its range.
         """
+        check_invertible(self.fitted.preparation)
         n, seed = whole("n", n, 1), whole("seed", seed, 0)
         ((rows, components),) = generative(self.model, self.params).draw(n, seed, n)
         if self.fitted.preparation is not None:

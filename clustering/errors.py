@@ -12,6 +12,9 @@
     ├── ExecutionError           the cluster cannot be reached or lost its work
     └── MissingDependencyError   an optional package is not installed
 
+ConfigError, SourceError and DataError are ValueErrors too, so that whoever catches those of wrong shapes and values, as
+other libraries raise them, catches ours.
+
 Each message says the fault, the offending name and value, what is allowed, and the remedy, on one line.
 """
 
@@ -29,7 +32,7 @@ class ConfigError(ClusteringError, ValueError):
     """A parameter has a value that is not allowed."""
 
 
-class SourceError(ClusteringError, LookupError):
+class SourceError(ClusteringError, LookupError, ValueError):
     """The store, group, variable or dimension named is not there."""
 
 

@@ -65,6 +65,13 @@ class Preparation:
         return self.diagonal and bool((self.matrix > 0.0).all())
 
     @property
+    def invertible(self) -> bool:
+        """Whether decoded rows follow from prepared ones: nothing is lost but rounding."""
+        if self.unit_norm or self.p < len(self.offset):
+            return False
+        return self.rescales if self.diagonal else bool(self.matrix.any(axis=1).all())
+
+    @property
     def p(self) -> int:
         """Number of components."""
         return int(self.matrix.shape[-1])

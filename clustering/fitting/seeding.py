@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from clustering.errors import ConfigError
 from clustering.models import seeding_kernels as kernels
+from clustering.models.parameters import numbers
 
 Array = NDArray[np.float64]
 Init = Literal["kmeans++", "random"]
@@ -124,14 +125,9 @@ def as_centers(init: Any, k: int, d: int) -> Array:
     ConfigError
         If their shape or values do not fit.
     """
-    try:
-        centers = np.asarray(init, np.float64)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"init is no array of numbers: {error}; centers have shape ({k}, {d})") from error
+    centers = numbers("starting centers", init)
     if centers.shape != (k, d):
         raise ConfigError(f"init has shape {centers.shape}; k = {k} centers of {d} features have shape ({k}, {d})")
-    if not np.isfinite(centers).all():
-        raise ConfigError("init holds a NaN or an infinity; starting centers must be finite")
     return centers
 
 

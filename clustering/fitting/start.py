@@ -29,6 +29,7 @@ from clustering.models import divergences as geometry
 from clustering.models.kmeans import KMeans, KMeansParams, KMeansStatistics
 from clustering.models.mixture import GaussianMixture
 from clustering.models.names import Divergence
+from clustering.models.parameters import starting
 from clustering.models.soft_kmeans import SoftKMeans
 from clustering.models.survey import Sample, Survey, SurveyModel, priority_floor
 
@@ -319,7 +320,7 @@ def _given(model: Any, found: Survey, init: Any, preparation: Preparation | None
     except geometry.DomainError as error:
         raise ConfigError(f"init holds {error}") from None
     shifted = centers - nowhere.shift
-    return replace(nowhere, centers=geometry.refitted(divergence, np.ones(model.k), shifted, shifted))
+    return replace(nowhere, centers=geometry.directions(shifted) if divergence == "cosine" else shifted)
 
 
 def _given_covariances(model: GaussianMixture, init: Mapping[str, Any], preparation: Preparation | None) -> Any:
@@ -327,8 +328,7 @@ def _given_covariances(model: GaussianMixture, init: Mapping[str, Any], preparat
     kind, given = model.covariance, init.get("covariances")
     if preparation is None or not preparation.rescales or kind not in kinds.SCALABLE:
         return given
-    fits = given is not None and np.shape(given) == kinds.shape(kind, model.k, preparation.p)
-    return kinds.scaled(kind, np.asarray(given, np.float64), preparation.matrix) if fits else given
+    return kinds.scaled(kind, starting(kind, model.k, preparation.p, given), preparation.matrix)
 
 
 def _polished(starter: KMeans, found: Survey, options: Options, engine: Engine) -> list[KMeansParams]:

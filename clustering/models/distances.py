@@ -72,7 +72,6 @@ def from_centers(
         )
     k, d = centers.shape
     geometry.check_domain(divergence, rows.values)
-    lengths = geometry.lengths(divergence, rows.values)
     # From its own center a row is as far as their difference is from the origin.
     against = centers if own is None else np.zeros((1, d))
     ones, none = np.ones_like(against), np.zeros_like(against)
@@ -88,8 +87,8 @@ def from_centers(
                 kinds.factored(matrix, against, np.subtract(columns, near, order="C"), out)
                 np.sqrt(out, out=out)
             case "cosine":
-                columns /= lengths[start:stop]
-                gap_kernels.squares(np.subtract(columns, near, order="C"), against, ones, none, out, offsets)
+                along = geometry.compared(divergence, columns)
+                gap_kernels.squares(np.subtract(along, near, order="C"), against, ones, none, out, offsets)
                 out *= 0.5
             case "kullback_leibler":
                 for total, center in zip(out, opposite, strict=True):

@@ -143,7 +143,7 @@ def embedded(divergence: Divergence, values: NDArray[Any], shift: Array, matrix:
         case "mahalanobis":
             rows = (rows - shift) @ matrix.T
         case "cosine":
-            rows = rows / _norms(rows)[:, None]
+            rows = directions(rows)
         case "kullback_leibler":
             rows = np.sqrt(rows)
         case "itakura_saito":
@@ -165,9 +165,22 @@ def released(divergence: Divergence, places: Array, matrix: Array) -> Array:
             return places
 
 
-def lengths(divergence: Divergence, values: NDArray[Any]) -> Array:
-    """Lengths of rows ``(n,)`` that the cosine divides by; 1 for other divergences."""
-    return _norms(values.astype(np.float64)) if divergence == "cosine" else np.ones(len(values))
+def directions(rows: Array) -> Array:
+    """Bring rows ``(n, d)``, none of zeros, to length 1, however long or short they are."""
+    largest = np.abs(rows).max(axis=1)
+    extreme = ~((largest > 1e-250) & (largest < 1e250))
+    if extreme.any():
+        # A power of two takes no digit, and numbers near the ends of float64 have no lengths in it.
+        rows = rows.copy()
+        rows[extreme] = np.ldexp(rows[extreme], -np.frexp(largest[extreme])[1][:, None])
+    return rows / _norms(rows)[:, None]
+
+
+def compared(divergence: Divergence, columns: Array) -> Array:
+    """Give columns ``(d, m)`` as a divergence compares them: of length 1 for the cosine."""
+    if divergence != "cosine":
+        return columns
+    return np.ascontiguousarray(directions(np.ascontiguousarray(columns.T)).T)
 
 
 def _norms(rows: Array) -> Array:
@@ -203,7 +216,7 @@ def assigned(
                         start + part.start, start + part.stop, rows[part.start : part.stop], part.labels, part.distances
                     )
             case "cosine":
-                rows /= _norms(rows)[:, None]
+                rows[:] = directions(rows)
                 for part in nearest_centers(rows, nowhere, centers):
                     part.distances[:] *= 0.5
                     yield Assigned(start + part.start, start + part.stop, part.rows, part.labels, part.distances)
@@ -254,7 +267,7 @@ def _mahalanobis(matrix: Array, centers: Array, columns: Array, _: Array, out: A
 
 
 def _cosine(centers: Array, columns: Array, _: Array, out: Array) -> None:
-    columns /= _norms(np.ascontiguousarray(columns.T))
+    columns[:] = compared("cosine", columns)
     soft_kernels.squares(columns, centers, out)
     out *= 0.5
 

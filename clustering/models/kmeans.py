@@ -267,12 +267,11 @@ class KMeans:
         labels = labels[labels >= 0]
         weight, first, observed = np.zeros(k), np.zeros((k, d)), np.zeros((k, d))
         geometry.check_domain(self.divergence, rows.values)
-        scale = geometry.lengths(self.divergence, rows.values)
         for start, stop, columns in columns_of(rows, params.shift, k):
             shares = np.zeros((k, stop - start))
             shares[labels[start:stop], np.arange(stop - start)] = rows.weights[start:stop]
             gap_kernels.moments(
-                columns / scale[start:stop], np.zeros((k, d)), np.ones((k, d)), shares, weight, first,
+                geometry.compared(self.divergence, columns), np.zeros((k, d)), np.ones((k, d)), shares, weight, first,
                 np.zeros((k, d)), observed,
             )  # fmt: skip
         return KMeansStatistics(weight, first, 0.0, len(rows), KMeansStatistics.zero(k, d).distant, observed)

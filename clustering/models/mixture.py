@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from clustering.data.rows import Rows
 from clustering.errors import ConfigError, DataError, nearest
-from clustering.models import complete, gap_kernels, gaps
+from clustering.models import complete, gap_kernels, gaps, parameters
 from clustering.models import covariances as kinds
 from clustering.models.columns import columns_of
 from clustering.models.distances import Away
@@ -91,23 +91,19 @@ class GaussianMixture:
             For shapes that do not fit, weights that are no shares, or a covariance that is not positive definite.
         """
         k, d = centers.shape
-        weights = np.asarray(weights, np.float64)
-        if weights.shape != (k,) or not (weights > 0).all() or not np.isclose(weights.sum(), 1.0, rtol=0, atol=1e-8):
-            raise ConfigError(f"starting weights are {weights!r}; {k} shares above 0 that add up to 1 are needed")
-        shape = kinds.shape(self.covariance, k, d)
-        matrices = np.zeros(0) if self.covariance == "identity" else np.asarray(covariances, np.float64)
-        if matrices.shape != shape:
+        given = parameters.numbers("starting weights", weights)
+        if given.shape != (k,):
+            raise ConfigError(f"starting weights have shape {given.shape}; k = {k} components have {k} weights")
+        shares = parameters.shares("starting weights", given)
+        if not (shares > 0.0).all():
+            raise ConfigError(f"starting weights are {parameters.short(given)}; give shares above 0")
+        matrices = parameters.starting(self.covariance, k, d, covariances)
+        params = MixtureParams(found.mean, centers - found.mean, shares, matrices, found.variance, self.covariance)
+        if not np.isfinite(params.constants).all():
             raise ConfigError(
-                f"starting covariances have shape {matrices.shape}; covariance {self.covariance!r} of k = {k} "
-                f"components of {d} features has shape {shape}"
+                f"starting covariances are {parameters.short(matrices)}, whose inverses are beyond float64; "
+                "rescale the data"
             )
-        params = MixtureParams(found.mean, centers - found.mean, weights, matrices, found.variance, self.covariance)
-        try:
-            finite = bool(np.isfinite(params.constants).all())
-        except np.linalg.LinAlgError:
-            finite = False
-        if not finite:
-            raise ConfigError("a starting covariance is not positive definite")
         return params
 
     def first_statistics(self, params: KMeansParams, variance: Array, known: bool, rows: Rows) -> Moments:

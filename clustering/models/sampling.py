@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from clustering.data.preparation import Preparation
 from clustering.errors import ConfigError, nearest
 from clustering.models import covariances as kinds
+from clustering.models import parameters
 from clustering.models.kernels import FAST
 from clustering.models.mixture import GaussianMixture
 from clustering.models.names import COVARIANCES, Covariance
@@ -49,28 +50,8 @@ class Generative:
     kind: Covariance
 
     def __post_init__(self) -> None:
-        weights = self.weights
-        if not (weights >= 0).all() or not np.isclose(weights.sum(), 1.0, rtol=0, atol=1e-8):
-            raise ConfigError(
-                f"weights are {_short(weights)}, which add up to {weights.sum():.12g}; "
-                "give a share of 0 or more for each component, adding up to 1"
-            )
-        if self.kind in ("tied", "full"):
-            matrices = self.covariances.reshape(-1, self.d, self.d)
-            for i, matrix in enumerate(matrices):
-                which = "the covariance" if self.kind == "tied" else f"the covariance of component {i}"
-                if not np.allclose(matrix, matrix.T, rtol=1e-8, atol=0):
-                    raise ConfigError(f"{which} is {_short(matrix)}, which is not symmetric; give Σ with Σᵀ = Σ")
-                try:
-                    np.linalg.cholesky(matrix)
-                except np.linalg.LinAlgError:
-                    raise ConfigError(
-                        f"{which} is {_short(matrix)}, which is not positive definite; give one with "
-                        "eigenvalues above 0"
-                    ) from None
-        elif not (self.covariances > 0).all():
-            least = float(self.covariances.min())
-            raise ConfigError(f"a variance is {least!r}, so no covariance is positive definite; give ones above 0")
+        object.__setattr__(self, "weights", parameters.shares("weights", self.weights))
+        object.__setattr__(self, "covariances", parameters.symmetric(self.kind, self.covariances))
 
     @property
     def k(self) -> int:
@@ -206,6 +187,22 @@ def generative(model: Any, params: Any) -> Generative:
     )
 
 
+def check_invertible(preparation: Preparation | None) -> None:
+    """Refuse a preparation that decoded rows do not follow from.
+
+    Raises
+    ------
+    ConfigError
+        Naming it.
+    """
+    if preparation is not None and not preparation.invertible:
+        raise ConfigError(
+            f"the model is one of prepared rows ({preparation.words}), and rows of all features do not follow from "
+            "them; name a model fitted without unit_norm, fewer principal components than features, and feature "
+            "weights of 0"
+        )
+
+
 def before(preparation: Preparation | None, found: Generative) -> Generative:
     """Tell how rows come about before they are prepared, of a mixture of prepared rows.
 
@@ -214,15 +211,11 @@ def before(preparation: Preparation | None, found: Generative) -> Generative:
     ConfigError
         If decoded rows do not follow from prepared ones.
     """
+    check_invertible(preparation)
     if preparation is None:
         return found
-    if preparation.unit_norm or not preparation.rescales:
-        raise ConfigError(
-            f"the model is one of prepared rows ({preparation.words}), and rows of all features do not follow from "
-            "them; name a model fitted without unit_norm, pca, whiten, and feature weights of 0"
-        )
-    full = np.array([kinds.as_full(found.kind, found.covariances, i, found.d) for i in range(found.k)])
-    covariances = kinds.scaled("full", full, preparation.inverse)
+    full = [kinds.as_full(found.kind, found.covariances, i, found.d) for i in range(found.k)]
+    covariances = np.array([preparation.covariance_back(covariance) for covariance in full])
     return Generative(found.weights, preparation.back(found.means), covariances, "full")
 
 
@@ -247,18 +240,18 @@ def given(weights: Any, means: Any, covariances: Any = None, kind: Any = None) -
         For numbers that are none, shapes that do not fit, weights that are no shares, or a covariance that is not
         positive definite.
     """
-    centers = _numbers("means", means)
+    centers = parameters.numbers("means", means)
     if centers.ndim != 2 or not centers.size:
         raise ConfigError(f"means have shape {centers.shape}; give a list of features for each component, (k, d)")
     k, d = centers.shape
-    shares = _numbers("weights", weights)
+    shares = parameters.numbers("weights", weights)
     if shares.shape != (k,):
         raise ConfigError(f"weights have shape {shares.shape}, and there are {k} means; give {k} weights")
     if kind is not None and kind not in COVARIANCES:
         raise ConfigError(f"covariance is {kind!r}; {nearest(str(kind), COVARIANCES)}")
     if covariances is None and kind in (None, "identity"):
         return Generative(shares, centers, np.zeros(0), "identity")
-    numbers = _numbers("covariances", 1.0 if covariances is None else covariances)
+    numbers = parameters.numbers("covariances", 1.0 if covariances is None else covariances)
     if numbers.ndim == 0:
         numbers = np.full(k, float(numbers))
     shapes = [("spherical", (k,)), ("diagonal", (k, d)), ("tied", (d, d)), ("full", (k, d, d))]
@@ -280,33 +273,10 @@ def _diagonals_or_matrix(numbers: Array) -> str:
     variances, matrix = bool((numbers > 0).all()), bool(np.array_equal(numbers, numbers.T))
     if variances and matrix:
         raise ConfigError(
-            f"covariances are {_short(numbers)}: one matrix, or the variances of {len(numbers)} components; "
+            f"covariances are {parameters.short(numbers)}: one matrix, or the variances of {len(numbers)} components; "
             "say which with covariance: tied or covariance: diagonal"
         )
     return "diagonal" if variances else "tied"
-
-
-def _numbers(name: str, value: Any) -> Array:
-    """Read nested lists of numbers."""
-    try:
-        if _truths(value):
-            raise ValueError("a truth value is no number")
-        found = np.asarray(value, np.float64)
-    except (TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0]
-        raise ConfigError(f"{name} are {_short(value)} ({reason}); give numbers, in lists of equal length") from error
-    if not np.isfinite(found).all():
-        raise ConfigError(f"{name} are {_short(value)}; give numbers that are finite")
-    return found
-
-
-def _truths(value: Any) -> bool:
-    return any(map(_truths, value)) if isinstance(value, (list, tuple)) else isinstance(value, (bool, np.bool_))
-
-
-def _short(value: Any) -> str:
-    text = " ".join(str(value.tolist() if isinstance(value, np.ndarray) else value).split())
-    return text if len(text) <= 100 else text[:99] + "…"
 
 
 def whole(name: str, value: Any, least: int) -> int:

@@ -237,7 +237,7 @@ def test_covariances_of_standardized_rows_come_back_and_are_a_start(covariance: 
 
 
 def test_drawn_rows_are_in_the_units_of_the_data(rows: np.ndarray) -> None:
-    found = fit(rows, c.GaussianMixture(3), standardize="per_feature", pca=6)
+    found = fit(rows, c.GaussianMixture(3), standardize="per_feature", pca=7)
     drawn, _ = found.sample(20_000, seed=1)
     np.testing.assert_allclose(drawn.mean(axis=0), rows.mean(axis=0), atol=0.1 * rows.std(axis=0).max())
     np.testing.assert_allclose(drawn.std(axis=0), rows.std(axis=0), rtol=0.1)

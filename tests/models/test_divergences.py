@@ -107,6 +107,37 @@ def test_the_cosine_does_not_depend_on_the_lengths_of_rows(rng: np.random.Genera
     np.testing.assert_allclose(other.objective, plain.objective, rtol=1e-11)
 
 
+LENGTHS = [5e-324, 1e-310, 1e-160, 1e-17, 1.0, 1e17, 1e160, 1e308]
+
+
+@pytest.mark.parametrize("length", LENGTHS, ids="{:g}".format)
+@pytest.mark.parametrize("model", [c.KMeans(3, "cosine"), c.SoftKMeans(3, 5.0, "cosine")], ids=["hard", "soft"])
+def test_starting_directions_may_have_any_length(model: Any, length: float) -> None:
+    values = rows_for("cosine", 6, 300, 3, 3)
+    # Multiples of the least number keep their directions.
+    init = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
+    plain = c.fit(values, model, init=init, max_iterations=0)
+    other = c.fit(values, model, init=init * length, max_iterations=0)
+    np.testing.assert_allclose(np.linalg.norm(other.centers, axis=1), 1.0, rtol=1e-14)
+    np.testing.assert_allclose(other.centers, init / np.linalg.norm(init, axis=1)[:, None], rtol=1e-14)
+    assert other.objective == pytest.approx(plain.objective, rel=1e-13)
+    with pytest.raises(c.ClusteringError, match="init holds a row of zeros"):
+        c.fit(values, model, init=init * [[1.0], [0.0], [1.0]])
+
+
+@pytest.mark.parametrize("length", LENGTHS, ids="{:g}".format)
+@pytest.mark.parametrize("model", [c.KMeans(3, "cosine"), c.SoftKMeans(3, 5.0, "cosine")], ids=["hard", "soft"])
+def test_rows_of_any_length_are_labelled_by_their_directions(model: Any, length: float) -> None:
+    fit = c.fit(rows_for("cosine", 6, 300, 3, 3), model)
+    rows = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
+    np.testing.assert_array_equal(fit.predict(rows * length), fit.predict(rows))
+    np.testing.assert_allclose(fit.distances(rows * length), fit.distances(rows), rtol=1e-12)
+    np.testing.assert_allclose(fit.margin(rows * length), fit.margin(rows), rtol=1e-11)
+    labels = np.array([0, 1, 2])
+    known = c.fit(rows * min(length, 1e150), c.KMeans(3, "cosine"), labels=labels, init="labels", max_iterations=0)
+    np.testing.assert_allclose(known.centers, rows / np.linalg.norm(rows, axis=1)[:, None], rtol=1e-14)
+
+
 BAD = {
     "kullback_leibler": (-0.5, r"-0\.5 in variable .*: kullback_leibler compares numbers of zero or more"),
     "itakura_saito": (0.0, r"value 0 in variable .*: itakura_saito compares numbers above zero"),

@@ -11,7 +11,7 @@ import xarray as xr
 import clustering
 from clustering.errors import ConfigError
 from clustering.models.names import COVARIANCES
-from clustering.models.sampling import BLOCK, Generative, generative, given
+from clustering.models.sampling import BLOCK, Generative, before, generative, given
 
 WEIGHTS = [0.2, 0.5, 0.3]
 MEANS = [[0.0, 100.0], [3.0, -1e4], [-50.0, 0.5]]
@@ -168,6 +168,48 @@ def test_other_models_do_not_describe_how_rows_come_about(pair: np.ndarray, mode
     with pytest.raises(ConfigError, match=r"only gaussian_mixture and soft_kmeans .* fit one of these") as caught:
         fit.sample(10)
     assert model.divergence in str(caught.value)
+
+
+LOSSY: dict[str, dict[str, Any]] = {
+    "unit norm": {"unit_norm": True},
+    "one component of two": {"pca": 1},
+    "a share of the variance": {"pca": 0.5},
+    "one component, whitened": {"pca": 1, "whiten": True},
+    "a feature of weight 0": {"feature_weights": np.array([1.0, 0.0])},
+    "that and components": {"feature_weights": np.array([1.0, 0.0]), "pca": 2},
+}
+
+
+@pytest.mark.parametrize("options", LOSSY.values(), ids=LOSSY)
+@pytest.mark.parametrize("model", [clustering.GaussianMixture(2), clustering.SoftKMeans(2)], ids=["mixture", "soft"])
+def test_rows_do_not_follow_from_prepared_rows_that_lost_something(pair: np.ndarray, options: Any, model: Any) -> None:
+    fit = clustering.fit(pair, model, **options)
+    with pytest.raises(
+        ConfigError, match=r"one of prepared rows \(.*\), and rows of all features do not follow"
+    ) as told:
+        fit.sample(10)
+    with pytest.raises(ConfigError) as also:
+        before(fit.fitted.preparation, generative(fit.model, fit.params))
+    assert str(told.value) == str(also.value)
+
+
+WHOLE: dict[str, dict[str, Any]] = {
+    "standardize": {"standardize": "per_feature"},
+    "feature weights": {"feature_weights": np.array([1.0, 0.25])},
+    "all components": {"pca": 2},
+    "all components, whitened": {"standardize": "per_variable", "whiten": True},
+}
+
+
+@pytest.mark.parametrize("options", WHOLE.values(), ids=WHOLE)
+def test_rows_follow_from_prepared_rows_that_lost_nothing(pair: np.ndarray, options: Any) -> None:
+    plain = clustering.fit(pair, clustering.GaussianMixture(2, regularization=0.0), tolerance=1e-12)
+    fit = clustering.fit(pair, clustering.GaussianMixture(2, regularization=0.0), tolerance=1e-12, **options)
+    described = before(fit.fitted.preparation, generative(fit.model, fit.params))
+    mine, theirs = np.argsort(described.means[:, 0]), np.argsort(plain.centers[:, 0])
+    assert np.allclose(described.means[mine], plain.centers[theirs], rtol=1e-5)
+    assert np.allclose(described.covariances[mine], plain.covariances[theirs], rtol=1e-4)
+    assert_moments(described, *fit.sample(200_000, seed=3))
 
 
 @pytest.mark.parametrize("n", [0, -3, 2.0, 1.5, True, "5", None], ids=repr)

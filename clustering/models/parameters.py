@@ -1,0 +1,130 @@
+"""Parameters of a mixture as people give them: read, and refused where they make none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.errors import ConfigError
+from clustering.models import covariances as kinds
+from clustering.models.names import Covariance
+
+Array = NDArray[np.float64]
+
+TINY = float(np.finfo(float).tiny)
+ROUNDING = 1e-6
+"""What a sum of shares may be off 1, and a correlation off its mirror image: numbers kept in float32 are."""
+
+
+def numbers(name: str, value: Any) -> Array:
+    """Read an array, or nested lists, of finite numbers; a masked one is none.
+
+    Raises
+    ------
+    ConfigError
+        For anything else.
+    """
+    try:
+        if _is_truth(value):
+            raise ValueError("a truth value is no number")
+        if np.iscomplexobj(value):
+            raise ValueError("a complex number has no order")
+        array = np.ma.filled(np.ma.asarray(value, np.float64), np.nan) if np.ma.isMaskedArray(value) else value
+        array = np.asarray(array, np.float64)
+    except (TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise ConfigError(f"{name} are {short(value)} ({reason}); give numbers, in lists of equal length") from error
+    if not np.isfinite(array).all():
+        raise ConfigError(f"{name} are {short(value)}; give numbers that are finite")
+    return array
+
+
+def _is_truth(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.dtype == bool
+    return any(map(_is_truth, value)) if isinstance(value, (list, tuple)) else isinstance(value, (bool, np.bool_))
+
+
+def short(value: Any) -> str:
+    """Write numbers on one line of at most 100 characters."""
+    text = " ".join(str(value.tolist() if isinstance(value, np.ndarray) else value).split())
+    return text if len(text) <= 100 else text[:99] + "…"
+
+
+def shares(name: str, weights: Array) -> Array:
+    """Bring weights ``(k,)`` that add up to 1, but for rounding, to a sum of 1.
+
+    Raises
+    ------
+    ConfigError
+        For a weight below 0, or another sum.
+    """
+    total = float(weights.sum())
+    if not (weights >= 0.0).all() or abs(total - 1.0) > ROUNDING:
+        raise ConfigError(
+            f"{name} are {short(weights)}, which add up to {total:.12g}; "
+            "give a share of 0 or more for each component, adding up to 1"
+        )
+    return weights / total
+
+
+def symmetric(kind: Covariance, covariances: Array, which: str = "covariance") -> Array:
+    """Check covariances in the shape of their kind, and give matrices equal to their transposes to the last bit.
+
+    Parameters
+    ----------
+    which
+        What they are called in errors.
+
+    Raises
+    ------
+    ConfigError
+        For a variance that is not above 0, in normal numbers; a matrix that is not symmetric, or not positive definite.
+    """
+    if kind not in ("tied", "full"):
+        # The inverse of a denormal number would be infinite.
+        if not (covariances >= TINY).all():
+            least = float(covariances.min())
+            raise ConfigError(f"a variance is {least!r}, so no {which} is positive definite; give ones above 0")
+        return covariances
+    made = np.empty_like(covariances)
+    matrices = covariances[None] if kind == "tied" else covariances
+    for i, (matrix, out) in enumerate(zip(matrices, made[None] if kind == "tied" else made, strict=True)):
+        name = f"the {which}" if kind == "tied" else f"the {which} of component {i}"
+        variances = np.diagonal(matrix)
+        # What rounding may do is measured in units of both variances, so that the scale of features does not matter.
+        roots = np.sqrt(np.abs(variances))
+        if not (np.abs(matrix - matrix.T) <= ROUNDING * np.outer(roots, roots)).all():
+            raise ConfigError(f"{name} is {short(matrix)}, which is not symmetric; give Σ with Σᵀ = Σ")
+        out[:] = 0.5 * (matrix + matrix.T)
+        try:
+            np.linalg.cholesky(out)
+        except np.linalg.LinAlgError:
+            raise ConfigError(
+                f"{name} is {short(matrix)}, which is not positive definite; give one with eigenvalues above 0"
+            ) from None
+    return made
+
+
+def starting(kind: Covariance, k: int, d: int, covariances: Any) -> Array:
+    """Read the covariances that a fit starts from, in the shape of their kind.
+
+    Raises
+    ------
+    ConfigError
+        For a shape that does not fit, or what is no covariance.
+    """
+    shape = kinds.shape(kind, k, d)
+    if kind == "identity":
+        return np.zeros(shape)
+    if covariances is None:
+        raise ConfigError(f"init has no covariances; covariance {kind!r} starts from ones of shape {shape}")
+    array = numbers("starting covariances", covariances)
+    if array.shape != shape:
+        raise ConfigError(
+            f"starting covariances have shape {array.shape}; covariance {kind!r} of k = {k} components of {d} features "
+            f"has shape {shape}"
+        )
+    return symmetric(kind, array, "starting covariance")
