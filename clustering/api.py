@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -129,9 +130,10 @@ class Fit:
         Parameters
         ----------
         data
-            As for `fit`, with the same features.
+            As for `fit`, with the same features: variables, dimensions, labels and units.
         options
-            Source options, ``workers``, ``memory`` and ``block_bytes``, as for `fit`.
+            Source options, ``workers``, ``memory`` and ``block_bytes``, as for `fit`. Variables and dimensions that are
+            not named are those of the fit.
 
         Returns
         -------
@@ -249,8 +251,9 @@ class Fit:
     def _label(self, data: Any, options: dict[str, Any], wanted: Wanted) -> tuple[dict[str, Any], LabelStatistics]:
         _known(options, (*_SOURCE, "workers", "memory", "block_bytes"))
         wanted.check(self.model)
-        source = open_source(data, **_pick(options, _SOURCE))
-        check_features(source, self.fitted)
+        source = open_source(data, **_pick(options, _SOURCE), like=self.fitted.layout)
+        for caution in check_features(source, self.fitted):
+            warnings.warn(caution, stacklevel=4)
         memory = options.get("memory", MEMORY)
         within = room(source, memory, self.fitted.preparation is not None)
         plan = source.plan(block_bytes=options.get("block_bytes"), memory=within)
@@ -350,6 +353,7 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
         found = fitted(
             model, state, source.features, Summary.of(begun.survey), reads, reading.bytes, begun.remarks,
             begun.warnings, reading.bad, begun.preparation, source.about,
+            (source.sample_dims, source.feature_dims),
         )  # fmt: skip
         if how.drawn is not None:
             with rounds(source, plan, engine, memory=memory, keep=False, preparation=begun.preparation) as everywhere:

@@ -10,6 +10,7 @@ from clustering.errors import ConfigError, MissingDependencyError
 from flows import orchestration
 
 if TYPE_CHECKING:
+    from clustering.data.layout import Layout
     from clustering.data.source import Source
     from flows.config import SourceConfig
 
@@ -66,8 +67,13 @@ def refusal(store: str, options: Mapping[str, Any], section: str = "source") -> 
     return f"{section}.storage_options.{name} holds a secret, which a config must not; {remedy}{block}"
 
 
-def open_configured(source: SourceConfig) -> Source:
+def open_configured(source: SourceConfig, like: Layout | None = None) -> Source:
     """Open the source of a config, with the credentials that it names.
+
+    Parameters
+    ----------
+    like
+        Variables and dimensions of a model, for those that the config does not name.
 
     Raises
     ------
@@ -79,7 +85,7 @@ def open_configured(source: SourceConfig) -> Source:
     content = source.model_dump(exclude={"store", "credentials"})
     if source.credentials is not None:
         content["storage_options"] = merged(source.storage_options, load_credentials(source.credentials))
-    return open_source(**content, data=source.store)
+    return open_source(**content, data=source.store, like=like)
 
 
 def merged(options: Mapping[str, Any], secret: Mapping[str, Any]) -> dict[str, Any]:

@@ -188,7 +188,7 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
     result = fitted(
         job.model, ended.state, job.source.features, ended.summary, reads, ended.reading.bytes, ended.remarks,
         ended.warnings,
-        ended.reading.bad, ended.preparation, job.source.about,
+        ended.reading.bad, ended.preparation, job.source.about, (job.source.sample_dims, job.source.feature_dims),
     )  # fmt: skip
     before = job.before
     if before is not None:

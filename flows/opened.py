@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -110,9 +110,9 @@ def described(config: JobConfig, model: Fitted | None = None) -> Job:
     ClusteringError
         For anything the config names that is not there or does not fit.
     """
-    source = open_configured(config.source)
+    source = open_configured(config.source, None if model is None else model.layout)
     if model is not None:
-        check_features(source, model)
+        source = replace(source, cautions=(*source.cautions, *check_features(source, model)))
         _check_preprocess(config, model)
     fitted_model = config.model.build() if model is None else model.model
     tolerance = fitted_model.tolerance if config.fit.tolerance is None else config.fit.tolerance

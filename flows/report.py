@@ -110,7 +110,7 @@ def redraw(output: Output | BucketOutput) -> None:
     config = JobConfig.model_validate(record["config"])
     result, _ = load_model(folder)
     try:
-        source = open_configured(config.source)
+        source = open_configured(config.source, result.layout)
     except ClusteringError:
         source = None
     write_report(result, record, folder, source, config, called(output.path, result.ids))

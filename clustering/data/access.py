@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
+import zarr
 
 from clustering.data import coordinates, elsewhere, layout, opening, selection
 from clustering.data.chunks import snapshot, store_variables
@@ -49,6 +51,7 @@ def open_source(
     nodata: float | Mapping[str, float] | None = None,
     decode: str | Mapping[str, str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    like: layout.Layout | None = None,
 ) -> Source:
     """Say what to cluster. Only metadata and coordinates are read.
 
@@ -96,6 +99,8 @@ def open_source(
         ``(v / 127.5)² sign(v)``.
     storage_options
         As fsspec takes them. Credentials belong in the environment; those given here stay in memory.
+    like
+        Variables and dimensions of a model, for what is not named here, where the data have them.
 
     Raises
     ------
@@ -128,6 +133,8 @@ def open_source(
     if isinstance(data, str) and "://" not in data:
         # Another process may stand in another folder.
         data = str(Path(data).absolute())
+    # Bare arrays name no dimensions.
+    options["like"] = like if isinstance(data, (str, xr.Dataset, xr.DataArray, zarr.Array)) else None
     return _source(data, options, None)
 
 
@@ -150,22 +157,27 @@ def _check_forms(options: Mapping[str, Any]) -> None:
 def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listing] | None) -> Source:
     """Open data; `listings` where they are known already."""
     mask, weights, labels, missing = (options[key] for key in ("mask", "weights", "labels", "missing"))
+    like: layout.Layout | None = options["like"]
     recipe: dict[str, Any] | None = None
     if isinstance(data, str):
         recipe = {**options, "data": data}
-        asked = [*(layout.listed(options["variables"]) or ()), mask, weights, labels]
+        named = layout.listed(options["variables"]) or (() if like is None else like.variables)
+        asked = [*named, mask, weights, labels]
         inside = [name for name in asked if isinstance(name, str) and "/" not in name]
         opened = opening.open_store(data, options["group"], options["storage_options"] or {}, inside)
     else:
         opened = layout.in_memory(data)
     dataset = opened.dataset
-    names = layout.choose_variables(dataset, options["variables"])
+    wanted = options["variables"]
+    if wanted is None and like is not None:
+        wanted = like.choose_variables(dataset)
+    names = layout.choose_variables(dataset, wanted)
     boxed = {} if options["bbox"] is None else coordinates.box(dataset, names, options["bbox"])
     chosen = selection.positions(dataset, options["select"] or {}, options["isel"] or {}, boxed)
     places = layout.selected(dataset, chosen)
     single = {str(d) for d, place in chosen.items() if isinstance(place, int)}
     samples, features = layout.choose_dimensions(
-        dataset, names, options["sample_dims"], options["feature_dims"], single
+        dataset, names, options["sample_dims"], options["feature_dims"], single, like
     )
     beside = {"mask": mask, "weights": weights, "labels": labels}
     dataset = elsewhere.join(dataset, recipe, beside, names[0], samples)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -19,6 +19,39 @@ from clustering.errors import SourceError, nearest
 
 LARGEST_SHARD = 256 * MIB
 """Shards up to this size, in bytes, are read whole; of larger ones, their inner chunks are the unit."""
+
+
+class Layout(NamedTuple):
+    """Which variables and dimensions a model was fitted on."""
+
+    variables: tuple[str, ...]
+    sample_dims: tuple[str, ...]
+    """Empty where they are not known: models of earlier versions remember none."""
+    feature_dims: tuple[str, ...]
+
+    def choose_variables(self, dataset: xr.Dataset) -> tuple[str, ...] | None:
+        """Give the variables, where the data have all of them."""
+        return self.variables if {*self.variables} <= {*map(str, dataset.data_vars)} else None
+
+    def choose_dimensions(
+        self, present: Sequence[str], sample: Sequence[str] | None
+    ) -> tuple[Sequence[str] | None, Sequence[str] | None]:
+        """Give sample and feature dimensions where no feature dimensions are named, and the data have all of them.
+
+        Parameters
+        ----------
+        present
+            Dimensions that the variables have.
+        sample
+            Sample dimensions that are named; None where none are.
+        """
+        if not self.sample_dims or not {*self.feature_dims} <= {*present}:
+            return sample, None
+        rest = [d for d in present if d not in self.feature_dims]
+        if sample is None:
+            # Data along other samples, such as stations and no grid, have the same features.
+            return self.sample_dims if {*self.sample_dims} == {*rest} else rest, self.feature_dims
+        return sample, self.feature_dims if {*sample} == {*rest} else None
 
 
 def in_memory(data: Any) -> Opened:
@@ -75,8 +108,12 @@ def choose_dimensions(
     sample: str | Sequence[str] | None,
     feature: str | Sequence[str] | None,
     single: set[str],
+    like: Layout | None = None,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Split the dimensions of the variables into sample and feature dimensions, without the `single` places chosen."""
+    """Split the dimensions of the variables into sample and feature dimensions, without the `single` places chosen.
+
+    Where no feature dimensions are named, they are split as in `like`, if the data have its dimensions.
+    """
     sample, feature = listed(sample), listed(feature)
     present = list(dict.fromkeys(str(d) for v in variables for d in dataset[v].dims))
     for where, named in (("sample_dims", sample), ("feature_dims", feature)):
@@ -85,6 +122,8 @@ def choose_dimensions(
                 raise unknown_dimension(d, where, present)
         if len(set(named or ())) != len(named or ()):
             raise SourceError(f"a dimension is named twice in '{where}': {list(named or ())}; name each once")
+    if like is not None and feature is None:
+        sample, feature = like.choose_dimensions([d for d in present if d not in single], sample)
     if sample is None and feature is None:
         left = [d for d in present if d not in single]
         sample, feature = left[:1], left[1:]

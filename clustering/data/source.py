@@ -124,7 +124,7 @@ class Source:
 
     @property
     def about(self) -> About:
-        """What is told of the variables and the feature dimensions; nothing of those that tell nothing."""
+        """What is told of the variables, where they tell anything, and of the feature dimensions that have labels."""
         found: dict[str, dict[str, str]] = {}
         for name in (*self.variables, *(d for d in self.feature_dims if d in self.dataset.coords)):
             variable = self.dataset[name].variable
@@ -133,7 +133,7 @@ class Source:
                 first = variable.values.flat[0]
                 calendar = DATES if variable.dtype.kind == "M" else getattr(first, "calendar", None)
                 told |= {"calendar": calendar} if calendar else {}
-            if told:
+            if told or name not in self.variables:
                 found[name] = told
         return found
 

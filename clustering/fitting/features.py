@@ -1,37 +1,233 @@
-"""Whether data have the features that a model was fitted on."""
+"""Whether data have the features that a model was fitted on: variables, dimensions, labels and units."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from clustering.data.names import numbered
 from clustering.data.opening import BARE
-from clustering.data.source import Source
+from clustering.data.source import About, Feature, Source
+from clustering.data.units import relation
 from clustering.errors import DataError
 from clustering.fitting.fitted import Fitted
 
+_DATE = re.compile(r"(-?\d+-\d\d-\d\d)(?:[T ](\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d+))?)?)?)?")
+_SPAN = re.compile(r"-?\d+ [a-z]+")
+_SINGLE = 2.0**-22
+"""Relative rounding of labels that are stored in single precision, twice."""
+_SHOWN = 6
+"""Labels that a message lists at most."""
 
-def check_features(source: Source, fitted: Fitted) -> None:
+
+def check_features(source: Source, fitted: Fitted) -> tuple[str, ...]:
     """Refuse data whose features are not those of the model.
+
+    Variables and dimensions are compared by their names and their order, labels by their values (numbers to within
+    rounding, dates whatever their precision), units by what they mean. A bare array names nothing, and may hold any.
+
+    Returns
+    -------
+    tuple of str
+        What could not be compared, in words for a user.
 
     Raises
     ------
     DataError
-        If their number, their variables or their order differ. A bare array names no variable, and may hold any.
+        If anything differs. The message says what, and the remedy.
     """
     if source.n_features != len(fitted.features):
         raise DataError(
             f"the data have {source.n_features} features and the model was fitted on {len(fitted.features)}; "
             "select the same variables and feature dimensions"
         )
-    theirs, ours = [str(f) for f in fitted.features], [str(f) for f in source.features]
-    variables = [dict.fromkeys(f.variable for f in features) for features in (fitted.features, source.features)]
-    known, given = ([name for name in names if name != BARE] for names in variables)
-    if known and given and set(known) != set(given):
+    ours, theirs = _by_variable(source.features), _by_variable(fitted.features)
+    _check_variables(list(ours), list(theirs))
+    if len(ours) != len(theirs):
+        # One of them is a bare array, whose features lie side by side.
+        return ()
+    cautions = list[str]()
+    untold: dict[str, list[str]] = {}
+    for (name, own), (their_name, their) in zip(ours.items(), theirs.items(), strict=True):
+        if len(own) != len(their):
+            raise DataError(
+                f"variable {name!r} has {len(own)} features and the model was fitted on {len(their)} of it; "
+                "select the same labels along its feature dimensions"
+            )
+        cautions += _check_labels(name, own, their, source.about, fitted.about)
+        given, known = source.about.get(name, {}), fitted.about.get(their_name, {})
+        cautions += _check_unit(f"variable {name!r}", given, known)
+        unit, wanted = given.get("units"), known.get("units")
+        if unit and wanted:
+            _refuse_convertible(name, unit, wanted)
+        elif (unit or wanted) and BARE not in (name, their_name):
+            untold.setdefault("the model remembers" if unit else "the data have", []).append(repr(name))
+    for d in dict.fromkeys(d for own in ours.values() for d, _ in own[0].at):
+        cautions += _check_unit(f"the coordinate {d!r}", source.about.get(d, {}), fitted.about.get(d, {}))
+    cautions += [
+        f"{who} no units of {', '.join(names)}: they are taken to be the same" for who, names in untold.items()
+    ]
+    return tuple(dict.fromkeys(cautions))
+
+
+def _by_variable(features: Sequence[Feature]) -> dict[str, list[Feature]]:
+    found: dict[str, list[Feature]] = {}
+    for feature in features:
+        found.setdefault(feature.variable, []).append(feature)
+    return found
+
+
+def _check_variables(ours: list[str], theirs: list[str]) -> None:
+    """Compare the names of variables, and their order."""
+    given, known = ([name for name in names if name != BARE] for names in (ours, theirs))
+    if not given or not known:
+        return
+    if set(known) != set(given):
         raise DataError(
             f"the data have the variables {', '.join(given)} and the model was fitted on {', '.join(known)}; "
             "name the same variables"
         )
-    if theirs != ours and sorted(theirs) == sorted(ours):
-        first = next(i for i, pair in enumerate(zip(theirs, ours, strict=True)) if pair[0] != pair[1])
+    if given != known:
         raise DataError(
-            f"the features {', '.join(ours[first : first + 3])} are in another order than the model's "
-            f"{', '.join(theirs[first : first + 3])}; name and select them as for the fit"
+            f"the features, of the variables {', '.join(given)}, are in another order than the model's "
+            f"{', '.join(known)}; name them as for the fit"
+        )
+
+
+def _check_labels(name: str, own: list[Feature], their: list[Feature], ours: About, theirs: About) -> Iterator[str]:
+    """Compare the dimensions of one variable's features, and the labels along them."""
+    dims, known = [d for d, _ in own[0].at], [d for d, _ in their[0].at]
+    if dims != known and not (_unnamed(name, dims) or _unnamed(their[0].variable, known)):
+        raise DataError(
+            f"the features of variable {name!r} lie along {', '.join(dims) or 'no dimension'}, and the model's along "
+            f"{', '.join(known) or 'none'}; name source.feature_dims as for the fit, or rename the dimensions"
+        )
+    if len(dims) != len(known):
+        return
+    for place, (d, their_d) in enumerate(zip(dims, known, strict=True)):
+        labels, wanted = [f.at[place][1] for f in own], [f.at[place][1] for f in their]
+        labelled, was_labelled = d in ours or not _counted(labels), their_d in theirs or not _counted(wanted)
+        if labelled and was_labelled:
+            _compare(d, labels, wanted, ours, theirs.get(their_d, {}).get("units"))
+            continue
+        if _ranks(labels) != _ranks(wanted):
+            raise DataError(
+                f"dimension {d!r} has length {len(set(labels))} and the model's {their_d!r} {len(set(wanted))}; "
+                "name and select source.feature_dims as for the fit"
+            )
+        if labelled != was_labelled and not (_unnamed(name, dims) or _unnamed(their[0].variable, known)):
+            who = "the data have no labels" if was_labelled else "the model remembers no labels"
+            yield f"{who} along {d!r}: the features are taken in their order"
+
+
+def _unnamed(variable: str, dims: list[str]) -> bool:
+    """Tell the dimensions of an array that names none."""
+    return bool(dims) and (numbered(dims) or (variable == BARE and dims == ["feature"]))
+
+
+def _counted(labels: Sequence[Any]) -> bool:
+    """Tell labels that may be mere positions."""
+    distinct = list(dict.fromkeys(labels))
+    return all(type(label) is int for label in distinct) and distinct == list(range(len(distinct)))
+
+
+def _ranks(labels: Sequence[Any]) -> list[int]:
+    order = {label: rank for rank, label in enumerate(dict.fromkeys(labels))}
+    return [order[label] for label in labels]
+
+
+def _compare(d: str, labels: Sequence[Any], wanted: Sequence[Any], about: About, unit: str | None) -> None:
+    """Compare labels along one dimension."""
+    own_unit = about.get(d, {}).get("units")
+    if all(_is_number(label) for label in (*labels, *wanted)):
+        own, their = np.asarray(labels, np.float64), np.asarray(wanted, np.float64)
+        if unit and own_unit:
+            to = relation(own_unit, unit)
+            own = own * to.factor + to.summand
+        with np.errstate(invalid="ignore"):
+            same = (np.abs(own - their) <= _near(their)) | (np.isnan(own) & np.isnan(their))
+    else:
+        same = np.array([_value(a) == _value(b) for a, b in zip(labels, wanted, strict=True)])
+    if same.all():
+        return
+    first = int(np.argmin(same))
+    given, known = list(dict.fromkeys(labels)), list(dict.fromkeys(wanted))
+    sides = (own_unit, unit) if own_unit != unit else (None, None)
+    told, remembered = (_shown(one, u) for one, u in zip((given, known), sides, strict=True))
+    if sorted(map(str, given)) == sorted(map(str, known)):
+        raise DataError(
+            f"the labels of {d!r}, {told}, are in another order than the model's, {remembered}; "
+            "select them as for the fit"
+        )
+    raise DataError(
+        f"the labels of {d!r} are {told}, and the model was fitted on {remembered} ({labels[first]} where it has "
+        f"{wanted[first]}); select the model's labels, or bring the data to them"
+    )
+
+
+def _is_number(label: Any) -> bool:
+    return isinstance(label, (int, float)) and not isinstance(label, bool)
+
+
+def _near(labels: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    """Give the difference up to which two labels are the same: rounding, and a millionth of the least spacing."""
+    numbers = np.unique(labels[np.isfinite(labels)])
+    largest = float(np.abs(numbers).max(initial=0.0))
+    gap = float(np.diff(numbers).min()) if numbers.size > 1 else largest
+    return min(max(1e-6 * gap, _SINGLE * largest), 0.25 * gap)
+
+
+def _value(label: Any) -> Any:
+    """Give what a label means: dates and spans of time are written in several precisions."""
+    if not isinstance(label, str):
+        return label
+    date = _DATE.fullmatch(label)
+    if date is not None:
+        day, hour, minute, second, fraction = date.groups()
+        return day, hour or "00", minute or "00", second or "00", (fraction or "").rstrip("0")
+    if _SPAN.fullmatch(label):
+        try:
+            return pd.Timedelta(label)
+        except ValueError:
+            return label
+    return label
+
+
+def _shown(labels: Sequence[Any], unit: str | None) -> str:
+    text = ", ".join(map(str, labels[:_SHOWN])) + (", …" if len(labels) > _SHOWN else "")
+    return f"{text} {unit}" if unit else text
+
+
+def _check_unit(what: str, given: Mapping[str, str], known: Mapping[str, str]) -> Iterator[str]:
+    """Refuse units that measure something else, and the other direction; say which units are not known here."""
+    unit, wanted = given.get("units"), known.get("units")
+    directions = given.get("positive", "").lower(), known.get("positive", "").lower()
+    if all(directions) and directions[0] != directions[1]:
+        raise DataError(
+            f"{what} counts {directions[0]} as positive and the model's counts {directions[1]}; "
+            "change its sign and its attribute 'positive'"
+        )
+    kind = relation(unit, wanted).kind if unit and wanted else "same"
+    if kind == "different":
+        raise DataError(
+            f"{what} is in {unit!r} and the model was fitted on {wanted!r}, which is of another kind; "
+            "name the variable that the model was fitted on, or correct its attribute 'units'"
+        )
+    if kind == "unknown":
+        yield f"{what} is in {unit!r} and the model was fitted on {wanted!r}: they are taken to be the same"
+
+
+def _refuse_convertible(name: str, unit: str, wanted: str) -> None:
+    """Refuse other units of the same kind, and say how to convert them."""
+    found = relation(unit, wanted)
+    if found.kind == "convertible":
+        factor = "" if found.factor == 1.0 else f" times {found.factor:.12g}"
+        summand = f" {'plus' if found.summand > 0 else 'minus'} {abs(found.summand):.12g}" if found.summand else ""
+        raise DataError(
+            f"variable {name!r} is in {unit!r} and the model was fitted on {wanted!r}; convert it (its value{factor}"
+            f"{summand}), and set its attribute 'units' to {wanted!r}"
         )

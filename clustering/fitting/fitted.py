@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.data.layout import Layout
 from clustering.data.preparation import Preparation
 from clustering.data.source import About, Feature
 from clustering.execution.passes import Passed
@@ -91,6 +92,9 @@ class Fitted:
     """Units and names of the variables and the feature dimensions, as `Source.about` tells them."""
     ids: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """What labels call the clusters ``(k,)``, ascending; 0 … k − 1 where none are given."""
+    sample_dims: tuple[str, ...] = ()
+    """Of the data it was fitted on; empty where an earlier version did not write them down."""
+    feature_dims: tuple[str, ...] = ()
     largest_id: int = -1
     """The largest id that ever stood for a cluster in this line of models: others begin above it."""
 
@@ -102,6 +106,12 @@ class Fitted:
         object.__setattr__(self, "track", {name: _read_only(array) for name, array in self.track.items()})
         for name in ("history", "shares"):
             object.__setattr__(self, name, _read_only(getattr(self, name)))
+
+    @property
+    def layout(self) -> Layout:
+        """The variables and dimensions it was fitted on."""
+        variables = dict.fromkeys(feature.variable for feature in self.features)
+        return Layout(tuple(variables), self.sample_dims, self.feature_dims)
 
     @property
     def converged(self) -> bool:
@@ -219,6 +229,7 @@ def fitted(
     bad_chunks: tuple[str, ...] = (),
     preparation: Preparation | None = None,
     about: About | None = None,
+    dims: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
 ) -> Fitted:
     """Take the best candidate of a finished loop."""
     best = state.best
@@ -235,4 +246,5 @@ def fitted(
         best.stop, weight / total, reads, bytes_read, notes, remarks,
         track={name: np.array([measures[name] for measures in best.track]) for name in names},
         bad_chunks=bad_chunks, preparation=preparation, about=about or {},
+        sample_dims=dims[0], feature_dims=dims[1],
     )  # fmt: skip

@@ -52,6 +52,11 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
         "largest_id": fitted.largest_id,
         "model": {name: value for name, value in asdict(fitted.model).items() if value is not None},
         **({"about": {name: dict(told) for name, told in fitted.about.items()}} if fitted.about else {}),
+        **(
+            {"sample_dims": list(fitted.sample_dims), "feature_dims": list(fitted.feature_dims)}
+            if fitted.sample_dims
+            else {}
+        ),
         "features": [[f.variable, *([d, v] for d, v in f.at)] for f in fitted.features],
         "objective": fitted.objective,
         "iterations": fitted.iterations,
@@ -188,6 +193,8 @@ def from_dataset(dataset: xr.Dataset) -> Fitted:
         track=_group(array, "track_"),
         preparation=restored_preparation(a.get("preparation"), _group(array, "preparation_")),
         about=a.get("about", {}),
+        sample_dims=tuple(a.get("sample_dims", ())),
+        feature_dims=tuple(a.get("feature_dims", ())),
         ids=np.asarray(dataset["cluster"].values),
         largest_id=a.get("largest_id", -1),
     )  # fmt: skip
