@@ -13,8 +13,10 @@ from cyclopts import App, CycloptsError
 
 from clustering import __version__
 from clustering.errors import ClusteringError, ConfigError, MissingDependencyError, SourceError
+from clustering.temporary import ensure_home
 from flows import models
 from flows.arguments import AsJson, Collision, Orchestrated, Overrides
+from flows.notices import notices
 
 if TYPE_CHECKING:
     from clustering.data.ingest import Ingested
@@ -333,7 +335,9 @@ def run(tokens: list[str], commands: App = app) -> int:
     """Run a command and return its exit code."""
     debug = "--debug" in tokens
     try:
-        commands([token for token in tokens if token != "--debug"], exit_on_error=False, print_error=False)
+        with notices():
+            ensure_home()
+            commands([token for token in tokens if token != "--debug"], exit_on_error=False, print_error=False)
     except CycloptsError as error:
         return _fail(" ".join(str(error).split()).rstrip(".") + "; see clustering --help", 2)
     except (ConfigError, SourceError, MissingDependencyError) as error:

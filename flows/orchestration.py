@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 from clustering.errors import MissingDependencyError
+from clustering.temporary import ensure, ensure_home, home_folder, is_writable
 
 DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
@@ -23,10 +24,12 @@ def api_configured() -> bool:
     """Tell whether a Prefect API is configured: by the environment, or by the active profile."""
     if "PREFECT_API_URL" in os.environ:
         return bool(os.environ["PREFECT_API_URL"])
-    home = Path(os.environ.get("PREFECT_HOME", Path.home() / ".prefect"))
-    path = Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml"))
+    home = _home()
+    path = os.environ.get("PREFECT_PROFILES_PATH") or (None if home is None else home / "profiles.toml")
+    if path is None:
+        return False
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(Path(path).read_text())
     except (OSError, ValueError):
         return False
     active = os.environ.get("PREFECT_PROFILE", content.get("active", ""))
@@ -34,10 +37,23 @@ def api_configured() -> bool:
     return bool(profile.get("PREFECT_API_URL"))
 
 
+def _home() -> Path | None:
+    """Find where Prefect keeps its profiles and its database; None where the user has no home folder."""
+    given = os.environ.get("PREFECT_HOME")
+    if given:
+        return Path(given)
+    home = home_folder()
+    return None if home is None else home / ".prefect"
+
+
 def prepare() -> None:
     """Settle the environment before Prefect is imported."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    ensure_home()
+    home = _home()
+    if home is None or not is_writable(home):
+        ensure("PREFECT_HOME", "prefect", f"Prefect cannot write {home or 'a folder of its own'}")
 
 
 def require(what: str, otherwise: str = "") -> None:

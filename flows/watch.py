@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from clustering.execution.engine import Engine
 from clustering.fitting.loop import PassRecord, Rule
+from flows.notices import LIBRARY, listening_to_library
 
 if TYPE_CHECKING:
     from clustering.report.page import Figure
 
-LIBRARY = "clustering"
-"""Logger of the library, above all of its loggers."""
 MOST_LINES = 100
 """Lines of the library's loggers that are passed on at most."""
 
@@ -91,20 +90,17 @@ def relayed(engine: Engine, say: Callable[[str], None], warn: Callable[[str], No
     say, warn
         Called from the threads and for the processes in which something is logged.
     """
-    logger, relay, client = logging.getLogger(LIBRARY), _Relay(say, warn), engine.client
+    client = engine.client
     workers = () if client is None else client.scheduler_info(n_workers=-1)["workers"]
     # Workers in this process share its loggers: what they log is heard without being sent.
     forwards = client is not None and not any(address.startswith("inproc:") for address in workers)
-    handlers, propagate = logger.handlers, logger.propagate
-    # Handlers above, and those that Prefect hangs here when it is told to, would say the same again.
-    logger.handlers, logger.propagate = [relay], False
-    try:
-        if forwards:
-            client.forward_logging(LIBRARY)
-        yield
-    finally:
-        if forwards:
-            # A cluster that is gone logs nothing more, and must not hide how the work ended.
-            with suppress(Exception):
-                client.unforward_logging(LIBRARY)
-        logger.handlers, logger.propagate = handlers, propagate
+    with listening_to_library([_Relay(say, warn)]):
+        try:
+            if forwards:
+                client.forward_logging(LIBRARY)
+            yield
+        finally:
+            if forwards:
+                # A cluster that is gone logs nothing more, and must not hide how the work ended.
+                with suppress(Exception):
+                    client.unforward_logging(LIBRARY)

@@ -18,6 +18,7 @@ from zarr.storage import FsspecStore, ObjectStore
 
 from clustering.data.faults import FIRST_WAIT, LONGEST_WAIT, TRIES, Retried
 from clustering.errors import ConfigError, MissingDependencyError, SourceError
+from clustering.temporary import home_folder
 
 TIMEOUT = timedelta(minutes=2)
 """Time for one request, its body included."""
@@ -145,7 +146,7 @@ def gcs_config(options: Mapping[str, Any], environment: Mapping[str, str]) -> An
         return None
     if token == "anon":
         return {"skip_signature": True}
-    home = Path(environment.get("HOME", "~")).expanduser()
+    home = Path(environment["HOME"]) if environment.get("HOME") else home_folder() or Path("/")
     usual = home / ".config" / "gcloud" / "application_default_credentials.json"
     try:
         content = json.loads(Path(environment.get("GOOGLE_APPLICATION_CREDENTIALS", usual)).read_text())

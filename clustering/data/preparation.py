@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from clustering.compiling import njit
 from clustering.data.rows import Rows
 from clustering.data.source import Source
 

@@ -15,6 +15,7 @@ from typing import Any
 import dask
 
 from clustering.errors import ConfigError, ExecutionError, MissingDependencyError, nearest
+from clustering.temporary import ensure_home
 
 ANSWER_SECONDS = 30.0
 """How long to wait for what runs already, or starts on this machine, in seconds."""
@@ -132,6 +133,8 @@ def _imported(module: str) -> Any:
 
 def distributed() -> Any:
     """Import `distributed`."""
+    # The dashboard's package asks for a home folder as it is imported.
+    ensure_home()
     return needed("distributed", "a Dask cluster", "distributed")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from clustering.compiling import njit
 from clustering.models.kernels import FAST
 from clustering.models.soft_kernels import FUSED
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from numba import njit
-
+from clustering.compiling import njit
 from clustering.models.kernels import FAST
 from clustering.models.soft_kernels import FUSED
 

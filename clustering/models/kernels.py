@@ -14,7 +14,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from clustering.compiling import njit
 
 TILE = 128
 """Rows scored together; a tile of ``(d, TILE)`` stays in the first-level cache for small d."""

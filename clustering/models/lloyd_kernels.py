@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from clustering.compiling import njit
 from clustering.models.kernels import FAST
 from clustering.models.lanes import (
     NARROW,

@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from clustering.compiling import njit
 from clustering.data.preparation import Preparation
 from clustering.errors import ConfigError, nearest
 from clustering.models import covariances as kinds

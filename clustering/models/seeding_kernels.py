@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from clustering.compiling import njit
 from clustering.models.kernels import FAST, TILE, distance_between
 
 

@@ -13,8 +13,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from clustering.compiling import njit
 from clustering.models.kernels import FAST
 
 SUMS: dict[str, Any] = {**FAST, "fastmath": {"reassoc", "nsz", "contract"}}

@@ -1,0 +1,127 @@
+"""Compiling kernels, and where what is compiled is kept: it takes half a minute, and runs start in a second with it.
+
+numba keeps it beside the sources or in the home folder, and refuses to work where neither can be written, as in
+containers with a read-only installation and a user without a home. Then it is kept in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+import numba
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserWideCacheLocator
+
+from clustering.temporary import home_folder, temporary_folder
+
+logger = logging.getLogger(__name__)
+
+_VARIABLE = "NUMBA_CACHE_DIR"
+
+
+def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function as `numba.njit` does; with ``cache=True``, also where no cache can be written."""
+    cached = options.pop("cache", False)
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        kernel = numba.njit(**options)(function)
+        # With NUMBA_DISABLE_JIT it is the function itself.
+        if cached and kernel is not function:
+            # It is compiled in each process where there is no place at all.
+            with suppress(RuntimeError):
+                kernel._cache = _Cache(function)
+        return kernel
+
+    return decorate
+
+
+class _Temporary(UserWideCacheLocator):
+    """Keeps what is compiled in a temporary folder of this user."""
+
+    def __init__(self, function: Callable[..., Any], path: str) -> None:
+        super().__init__(function, path)
+        self._cache_path = os.path.join(str(_last_resort()), self.get_suitable_cache_subpath(path))
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], path: str) -> Any:
+        return None if _last_resort() is None else super().from_function(function, path)
+
+
+class _AtHome(UserWideCacheLocator):
+    """Keeps what is compiled in the home folder, of users who have one: others would get a folder called ``~``."""
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], path: str) -> Any:
+        there = os.environ.get("XDG_CACHE_HOME") or home_folder()
+        return super().from_function(function, path) if there else None
+
+
+class _Places(CompileResultCacheImpl):
+    _locator_classes = [  # noqa: RUF012
+        *(_AtHome if kind is UserWideCacheLocator else kind for kind in CompileResultCacheImpl._locator_classes),
+        _Temporary,
+    ]
+
+
+class _Cache(FunctionCache):
+    """Costs nothing but time where files of it are broken, or cannot be written any more."""
+
+    _impl_class = _Places
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        kernel = None
+        try:
+            kernel = super().load_overload(signature, target)
+        except Exception as error:
+            # A file that was cut off by a full disk, or written by another version.
+            logger.info("compiled kernels in %s cannot be read (%s); they are made anew", self.cache_path, error)
+            with suppress(OSError):
+                self.flush()
+        if kernel is None:
+            _tell_of_compiling()
+        return kernel
+
+    def save_overload(self, signature: Any, kernel: Any) -> None:
+        try:
+            super().save_overload(signature, kernel)
+        except OSError as error:
+            self.disable()
+            _tell_of_loss(str(self.cache_path), error.strerror or "it cannot be written")
+
+
+@cache
+def _last_resort() -> str | None:
+    """Find a temporary folder for compiled kernels, and tell of it; None where there is none.
+
+    Processes that are started from here inherit it.
+    """
+    folder = temporary_folder("kernels")
+    if folder is None:
+        logger.warning(
+            "compiled kernels are not kept, and each process makes them anew, which takes about half a minute: no "
+            "folder for them can be written; set %s, or TMPDIR, to a folder that can be",
+            _VARIABLE,
+        )
+        return None
+    os.environ[_VARIABLE] = str(folder)
+    logger.warning(
+        "compiled kernels are kept in %s: neither the installation nor a cache in the home folder can be written; "
+        "set %s to a folder that stays",
+        folder,
+        _VARIABLE,
+    )
+    return str(folder)
+
+
+@cache
+def _tell_of_compiling() -> None:
+    logger.info("compiling kernels for this machine; the first run takes half a minute longer")
+
+
+@cache
+def _tell_of_loss(path: str, why: str) -> None:
+    logger.warning("compiled kernels are not kept in %s: %s", path, why)

@@ -1,0 +1,197 @@
+"""Kernels run wherever nothing can be written, and whatever became of what was kept of them."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clustering import compiling, temporary
+
+KERNELS = """
+from clustering.compiling import njit
+@njit(cache=True)
+def twice(x):
+    return 2 * x
+@njit(cache=True)
+def thrice(x):
+    return 3 * x
+"""
+NOBODY = 65531
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """No folder can be written but the temporary one, which is given."""
+    monkeypatch.setattr(compiling._Places, "_locator_classes", [compiling._Temporary])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    (tmp_path / "tmp").mkdir()
+    yield tmp_path / "tmp"
+    for kept in (temporary.temporary_folder, compiling._last_resort, compiling._tell_of_loss):
+        kept.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    for kept in (temporary.temporary_folder, compiling._last_resort, compiling._tell_of_loss):
+        kept.cache_clear()
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[[], Any]:
+    path = tmp_path / "kernels.py"
+    path.write_text(KERNELS)
+
+    def load() -> Any:
+        spec = importlib.util.spec_from_file_location("kernels", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def test_kernels_are_kept_in_a_temporary_folder_where_no_other_can_be_written(
+    nowhere: Path, load: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    module = load()
+    assert (module.twice(4), module.thrice(4)) == (8, 12)
+    folder = nowhere / f"clustering-kernels-{os.getuid()}"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert len(list(folder.rglob("*.nbi"))) == 2
+    (line,) = warned(caplog)
+    assert line.startswith(f"compiled kernels are kept in {folder}: neither the installation nor")
+    assert os.environ["NUMBA_CACHE_DIR"] == str(folder), "processes that are started from here inherit it"
+    again = load()
+    assert again.twice(5) == 10
+    assert sum(again.twice.stats.cache_hits.values()) == 1
+
+
+@pytest.mark.parametrize("where", ["nowhere", "current"])
+def test_kernels_run_where_no_folder_can_be_written_at_all(
+    where: str,
+    nowhere: Path,
+    load: Callable[[], Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(nowhere)
+    # Python's last resort is the current folder, which is the user's.
+    monkeypatch.setattr(tempfile, "tempdir", str(nowhere / "none" if where == "nowhere" else nowhere))
+    module = load()
+    assert (module.twice(4), module.thrice(4)) == (8, 12)
+    (line,) = warned(caplog)
+    assert "each process makes them anew" in line
+    assert "set NUMBA_CACHE_DIR, or TMPDIR" in line
+    assert list(nowhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["open", "link", "file"])
+def test_a_folder_that_others_may_write_is_not_trusted(kind: str, nowhere: Path, load: Callable[[], Any]) -> None:
+    theirs = nowhere / f"clustering-kernels-{os.getuid()}"
+    match kind:
+        case "open":
+            theirs.mkdir()
+            theirs.chmod(0o777)
+        case "link":
+            (nowhere / "elsewhere").mkdir(0o700)
+            theirs.symlink_to(nowhere / "elsewhere")
+        case "file":
+            theirs.write_text("theirs")
+    assert load().twice(4) == 8
+    own = Path(os.environ["NUMBA_CACHE_DIR"])
+    assert own.name.startswith(f"{theirs.name}-")
+    assert own.stat().st_mode & 0o777 == 0o700
+    assert not list(theirs.rglob("*.nbi"))
+
+
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+@pytest.mark.parametrize("left", [b"", b"\x80\x05garbage", None], ids=["empty", "garbage", "half"])
+def test_files_that_are_broken_are_made_anew(
+    ending: str, left: bytes | None, nowhere: Path, load: Callable[[], Any]
+) -> None:
+    assert load().twice(4) == 8
+    (path,) = nowhere.rglob(f"kernels.twice*.{ending}")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if left is None else left)
+    assert load().twice(4) == 8
+    again = load()
+    assert again.twice(4) == 8
+    assert sum(again.twice.stats.cache_hits.values()) == 1
+
+
+def test_a_disk_that_is_full_costs_time_and_no_run(
+    nowhere: Path, load: Callable[[], Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = load()
+
+    def full(_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(compiling._Temporary, "ensure_cache_path", full)
+    assert (module.twice(4), module.twice(0.5), module.thrice(4)) == (8, 1.0, 12)
+    assert warned(caplog)[1:] == [
+        f"compiled kernels are not kept in {module.twice._cache.cache_path}: No space left on device"
+    ]
+
+
+def test_a_user_without_a_home_gets_one(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HOME", "~")
+    assert temporary.home_folder() is None
+    temporary.ensure_home()
+    assert temporary.home_folder() == nowhere / f"clustering-home-{os.getuid()}"
+    temporary.ensure_home()
+    assert len(warned(caplog)) == 1
+
+
+def test_a_home_that_is_there_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    temporary.ensure_home()
+    assert os.environ["HOME"] == str(tmp_path)
+
+
+AS_NOBODY = [
+    "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
+    # May read all that is installed, as a user of a container may.
+    "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
+]  # fmt: skip
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs to be another user")
+
+
+@needs_root
+def test_an_arbitrary_user_of_a_read_only_installation_runs_kernels(tmp_path: Path) -> None:
+    for folder in tmp_path.parents[:2]:
+        folder.chmod(0o711)
+    tmp_path.chmod(0o777)
+    work = (
+        "import sys, clustering; assert not {'numba', 'distributed'} & set(sys.modules); "
+        "from clustering.data.gather_kernels import finite; import numpy as np; "
+        "found = np.empty(2, bool); assert not finite(np.array([[1.0], [np.nan]]), found); print(found)"
+    )
+    done = subprocess.run(
+        [*AS_NOBODY, "env", "-u", "HOME", f"TMPDIR={tmp_path}", sys.executable, "-c", work],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        env={k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[ True False]\n", "")
+    assert list((tmp_path / f"clustering-kernels-{NOBODY}").rglob("*.nbi"))
