@@ -12,7 +12,7 @@ from clustering.data.rows import Rows
 from clustering.models import covariances as kinds
 from clustering.models import gaps
 from clustering.models.assignment import nearest
-from clustering.models.columns import sub_block_length
+from clustering.models.columns import columns_of, sub_block_length
 from clustering.models.kmeans import KMeans, KMeansParams
 from clustering.models.names import Covariance
 from clustering.models.soft import Gathered, Moments, Shared
@@ -48,12 +48,11 @@ def moments_with_gaps(kind: Covariance, params: KMeansParams, variance: Array, k
     sums = kinds.Accumulator(kind, params.centers, None)
     labels = rows.labels if known else KMeans(k).assign(params, rows).labels
     assert labels is not None
-    for pattern in gaps.patterns(rows, params.shift, k):
-        m = len(pattern.places)
-        shares = np.zeros((k, m))
-        shares[labels[pattern.places], np.arange(m)] = rows.weights[pattern.places]
+    for start, stop, columns in columns_of(rows, params.shift, k):
+        shares = np.zeros((k, stop - start))
+        shares[labels[start:stop], np.arange(stop - start)] = rows.weights[start:stop]
         if kind in ("tied", "full"):
-            gaps.add_dependent(pattern, [gaps.uncorrelated(variance, pattern)] * k, shares, sums)
+            gaps.add_at_centers(columns, variance, shares, sums)
         else:
-            gaps.add_independent(pattern.columns, np.repeat(variance[None], k, axis=0), shares, sums)
+            gaps.add_independent(columns, np.repeat(variance[None], k, axis=0), shares, sums)
     return Moments(*sums.total(), 0.0, 0.0, len(rows), Gathered(rows, k).distant)

@@ -5,7 +5,8 @@ Rubin 2002, "Statistical Analysis with Missing Data", section 11.2; Ghahramani &
 responsibilities come from the density of the observed part, and the moments get the conditional means and covariances
 of the rest. Where features are independent within a component, that costs what complete rows cost. For tied and full
 covariances rows are grouped by which features they have: each pattern of a block costs k factorisations of at most
-d³/3 operations, and each row then what a complete row costs.
+d³/3 operations, and each row then what a complete row costs. Many patterns of few rows are worked on together, by
+compiled loops; few patterns of many rows and features one by one, by BLAS.
 
 k-means and soft k-means measure the distance over the observed features, and average each feature over the rows that
 have it.
@@ -32,30 +33,75 @@ Array = NDArray[np.float64]
 LOG_2PI = float(np.log(2 * np.pi))
 
 
-class Pattern(NamedTuple):
-    """Rows of a block that have the same features."""
+CONDITIONED_BYTES = 16 * 2**20
+"""Size of the factors of the patterns that are worked on together, in bytes."""
+MANY_ROWS = 16
+"""From so many rows of a pattern on, of more than a few features, BLAS is worth its calls."""
+
+
+class Patterns(NamedTuple):
+    """Rows of a block, those of the same features side by side."""
 
     places: NDArray[np.intp]
     """Of the rows ``(m,)``."""
     columns: Array
     """Rows less the shift, side by side ``(d, m)``, NaN where missing."""
-    observed: NDArray[np.intp]
-    missing: NDArray[np.intp]
+    bounds: NDArray[np.int64]
+    """Where the rows of each pattern begin, and the end ``(t + 1,)``."""
+    order: NDArray[np.int64]
+    """Features of each pattern ``(t, d)``, the observed ones first."""
+    known: NDArray[np.int64]
+    """Number of observed features of each pattern ``(t,)``."""
+
+    @property
+    def by_blas(self) -> bool:
+        """Whether this is one pattern of many rows and features."""
+        d, m = self.columns.shape
+        return len(self.known) == 1 and d > kinds.FEW_FEATURES and m >= MANY_ROWS
+
+    @property
+    def observed(self) -> NDArray[np.int64]:
+        """Observed features of the only pattern."""
+        return self.order[0, : self.known[0]]
+
+    @property
+    def missing(self) -> NDArray[np.int64]:
+        """Missing features of the only pattern."""
+        return self.order[0, self.known[0] :]
 
 
-def patterns(rows: Rows, shift: Array, k: int) -> Iterator[Pattern]:
-    """Group rows by the features that they have, and cut large groups."""
+def patterns(rows: Rows, shift: Array, k: int) -> Iterator[Patterns]:
+    """Group rows by the features that they have, and give some groups at a time."""
+    d = len(shift)
     seen = ~np.isnan(rows.values)
-    _, group = np.unique(np.packbits(seen, axis=1), axis=0, return_inverse=True)
-    order = np.argsort(group.reshape(-1), kind="stable")
-    bounds = np.flatnonzero(np.diff(group.reshape(-1)[order])) + 1
-    length = sub_block_length(len(shift), k)
-    for places in np.split(order, bounds):
-        have = seen[places[0]]
-        for start in range(0, len(places), length):
-            part = places[start : start + length]
-            columns = np.ascontiguousarray((rows.values[part].astype(np.float64) - shift).T)
-            yield Pattern(part, columns, np.flatnonzero(have), np.flatnonzero(~have))
+    bits = np.zeros((len(seen), -(-d // 64) * 8), np.uint8)
+    bits[:, : -(-d // 8)] = np.packbits(seen, axis=1)
+    words = bits.view(np.uint64)
+    # Rows of one word sort far faster than rows of several.
+    _, group = np.unique(words[:, 0] if d <= 64 else words, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    counts = np.bincount(group)
+    length = sub_block_length(d, k)
+    alone = counts >= MANY_ROWS if d > kinds.FEW_FEATURES else np.zeros(len(counts), bool)
+    order = np.argsort(group, kind="stable")
+    for each in np.split(order, np.cumsum(counts)[:-1]) if alone.any() else []:
+        if alone[group[each[0]]]:
+            for start in range(0, len(each), length):
+                yield _patterns(rows, shift, seen, group, each[start : start + length])
+    order = order[~alone[group[order]]]
+    length = max(1, min(length, CONDITIONED_BYTES // (8 * k * d * d)))
+    for start in range(0, len(order), length):
+        yield _patterns(rows, shift, seen, group, order[start : start + length])
+
+
+def _patterns(
+    rows: Rows, shift: Array, seen: NDArray[np.bool_], group: NDArray[np.intp], places: NDArray[np.intp]
+) -> Patterns:
+    columns = np.ascontiguousarray((rows.values[places].astype(np.float64) - shift).T)
+    bounds = np.concatenate([[0], np.flatnonzero(np.diff(group[places])) + 1, [len(places)]])
+    have = seen[places[bounds[:-1]]]
+    order = np.argsort(~have, axis=1, kind="stable")
+    return Patterns(places, columns, bounds, order, have.sum(axis=1))
 
 
 def soften(out: Array, offsets: Array, rates: Array, constants: Array, weights: Array, start: int) -> Shared:
@@ -109,8 +155,53 @@ class Conditional(NamedTuple):
     """Covariance of the missing features given the observed ones."""
 
 
-def conditional(covariance: Array, pattern: Pattern) -> Conditional:
-    """Condition a covariance ``(d, d)`` on the features of a pattern."""
+class Conditioned(NamedTuple):
+    """What the observed features of patterns tell about every component."""
+
+    squares: Array
+    """Squared Mahalanobis distances of what was observed ``(k, m)``."""
+    offsets: Array
+    """Log densities of the observed features at the centers ``(k, m)``."""
+    factors: Array
+    """As `gap_kernels.condition` makes them ``(t, c, d, d)``; none by BLAS."""
+    white: Array
+    """As `gap_kernels.pattern_squares` makes it ``(k, d, m)``; none by BLAS."""
+    components: tuple[Conditional, ...] = ()
+    """Of the only pattern, by BLAS."""
+
+
+def conditioned(kind: Covariance, centers: Array, covariances: Array, some: Patterns) -> Conditioned:
+    """Condition every component on what was observed of rows: covariances ``(d, d)`` or ``(k, d, d)``.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If a covariance is not positive definite.
+    """
+    (k, d), m, t = centers.shape, len(some.places), len(some.known)
+    squares, offsets = np.empty((k, m)), np.empty((k, m))
+    matrices = covariances[None] if kind == "tied" else covariances
+    if some.by_blas:
+        each = [_conditional(matrix, some) for matrix in matrices]
+        components = tuple(each * k if kind == "tied" else each)
+        for i, given in enumerate(components):
+            white = given.factor @ (some.columns[some.observed] - centers[i, some.observed][:, None])
+            np.einsum("dm,dm->m", white, white, out=squares[i])
+            offsets[i] = given.log_density
+        none = np.zeros((0, 0, 0))
+        return Conditioned(squares, offsets, none, none, components)
+    factors, logs, white = np.empty((t, len(matrices), d, d)), np.empty((t, len(matrices))), np.empty((k, d, m))
+    if not gap_kernels.condition(np.ascontiguousarray(matrices), some.order, some.known, factors, logs):
+        raise np.linalg.LinAlgError("a covariance is not positive definite")
+    logs -= 0.5 * LOG_2PI * some.known[:, None]
+    gap_kernels.pattern_squares(
+        some.columns, some.bounds, some.order, some.known, centers, factors, logs, white, squares, offsets
+    )
+    return Conditioned(squares, offsets, factors, white)
+
+
+def _conditional(covariance: Array, pattern: Patterns) -> Conditional:
+    """Condition a covariance ``(d, d)`` on the features of the only pattern."""
     o, m = pattern.observed, pattern.missing
     lower = np.linalg.cholesky(covariance[np.ix_(o, o)])
     factor = scipy.linalg.solve_triangular(lower, np.eye(len(o)), lower=True, check_finite=False)
@@ -120,35 +211,26 @@ def conditional(covariance: Array, pattern: Pattern) -> Conditional:
     return Conditional(factor, log_density, half.T @ factor, rest)
 
 
-def uncorrelated(variance: Array, pattern: Pattern) -> Conditional:
-    """Expect missing features at the center, with these variances ``(d,)``, whatever the observed ones are."""
-    o, m = len(pattern.observed), len(pattern.missing)
-    return Conditional(np.zeros((o, o)), 0.0, np.zeros((m, o)), np.diag(variance[pattern.missing]))
+def add_dependent(some: Patterns, given: Conditioned, shares: Array, sums: kinds.Accumulator) -> None:
+    """Add the moments of rows of patterns, with conditional means and covariances."""
+    if some.by_blas:
+        _add_by_blas(some, given.components, shares, sums)
+        return
+    weight, first, second = (np.zeros_like(total) for total in (sums.weight, sums.first, sums.second))
+    gap_kernels.pattern_moments(
+        some.columns, some.bounds, some.order, some.known, sums.centers, given.factors, given.white, shares, sums.near,
+        weight, first, second[None] if sums.kind == "tied" else second,
+    )  # fmt: skip
+    sums.weight += weight
+    sums.first += first
+    sums.second += second
 
 
-def dependent(
-    kind: Covariance, centers: Array, covariances: Array, pattern: Pattern
-) -> tuple[list[Conditional], Array, Array]:
-    """Condition every component on a pattern, and give squares and offsets ``(k, m)`` of its rows."""
-    k, d = centers.shape
-    shape = (k, len(pattern.places))
-    out, offsets = np.empty(shape), np.empty(shape)
-    found: list[Conditional] = []
-    for i in range(k):
-        if i and kind == "tied":
-            found.append(found[0])
-        else:
-            found.append(conditional(kinds.as_full(kind, covariances, i, d), pattern))
-        made = found[i].factor @ (pattern.columns[pattern.observed] - centers[i, pattern.observed][:, None])
-        np.einsum("dm,dm->m", made, made, out=out[i])
-        offsets[i] = found[i].log_density
-    return found, out, offsets
-
-
-def add_dependent(pattern: Pattern, found: list[Conditional], shares: Array, sums: kinds.Accumulator) -> None:
-    """Add the moments of a pattern's rows, with conditional means and covariances."""
+def _add_by_blas(
+    pattern: Patterns, components: tuple[Conditional, ...], shares: Array, sums: kinds.Accumulator
+) -> None:
     o, m = pattern.observed, pattern.missing
-    for i, given in enumerate(found):
+    for i, given in enumerate(components):
         share, center = shares[i], sums.centers[i]
         away = np.empty_like(pattern.columns)
         away[o] = pattern.columns[o] - center[o][:, None]
@@ -164,6 +246,24 @@ def add_dependent(pattern: Pattern, found: list[Conditional], shares: Array, sum
             sums.second += moment
         else:
             sums.second[i] += moment
+
+
+def add_at_centers(columns: Array, variance: Array, shares: Array, sums: kinds.Accumulator) -> None:
+    """Add the moments about the centers of columns ``(d, m)`` whose missing features are expected there.
+
+    Parameters
+    ----------
+    variance
+        Of each feature ``(d,)``: what is taken of a missing one.
+    """
+    seen = ~np.isnan(columns)
+    for i in np.flatnonzero(shares.any(axis=1)):
+        share = shares[i]
+        away = np.where(seen, columns - sums.centers[i][:, None], 0.0)
+        sums.weight[i] += float(share.sum())
+        sums.first[i] += away @ share
+        second = sums.second if sums.kind == "tied" else sums.second[i]
+        second += (away * share) @ away.T + np.diag(variance * (~seen @ share))
 
 
 def add_independent(columns: Array, variances: Array, shares: Array, sums: kinds.Accumulator) -> None:

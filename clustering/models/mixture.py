@@ -224,12 +224,12 @@ class GaussianMixture:
         half, logs = np.full(k, 0.5), params.log_weights
         whole = params.constants - logs
         if kind in ("tied", "full"):
-            for pattern in gaps.patterns(rows, params.shift, k):
-                found, out, offsets = gaps.dependent(kind, params.centers, params.covariances, pattern)
-                part = gaps.soften(out, offsets, half, logs, rows.weights[pattern.places], 0)
-                part = part._replace(places=pattern.places)
-                missing = gaps.expected_missing(pattern.columns, whole, offsets, part.shares)
-                yield part, partial(gaps.add_dependent, pattern, found, part.shares), missing
+            for some in gaps.patterns(rows, params.shift, k):
+                given = gaps.conditioned(kind, params.centers, params.covariances, some)
+                part = gaps.soften(given.squares, given.offsets, half, logs, rows.weights[some.places], 0)
+                part = part._replace(places=some.places)
+                missing = gaps.expected_missing(some.columns, whole, given.offsets, part.shares)
+                yield part, partial(gaps.add_dependent, some, given, part.shares), missing
             return
         variances, scales, densities = gaps.independent(kind, params.centers, params.factors)
         for start, stop, columns in columns_of(rows, params.shift, k):

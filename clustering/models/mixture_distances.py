@@ -37,6 +37,6 @@ def from_components(kind: Covariance, params: MixtureParams, rows: Rows) -> Iter
         yield Away(slice(start, stop) if whole is None else whole[start:stop], np.sqrt(out))
     if rows.gaps is not None:
         holed = np.flatnonzero(rows.gaps)
-        for pattern in gaps.patterns(rows.some(rows.gaps), params.shift, k):
-            _, out, _ = gaps.dependent(kind, params.centers, params.covariances, pattern)
-            yield Away(holed[pattern.places], np.sqrt(out))
+        for some in gaps.patterns(rows.some(rows.gaps), params.shift, k):
+            given = gaps.conditioned(kind, params.centers, params.covariances, some)
+            yield Away(holed[some.places], np.sqrt(given.squares))

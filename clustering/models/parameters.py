@@ -43,7 +43,7 @@ def numbers(name: str, value: Any) -> Array:
 
 def _is_truth(value: Any) -> bool:
     if isinstance(value, np.ndarray):
-        return value.dtype == bool
+        return bool(value.dtype == bool)
     return any(map(_is_truth, value)) if isinstance(value, (list, tuple)) else isinstance(value, (bool, np.bool_))
 
 

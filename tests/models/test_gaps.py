@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from brute import KINDS, blobs, divergences, holes, means, of_kind, random_params, relative
+from brute import KINDS, blobs, divergences, holes, means, mixture_pass, of_kind, random_params, relative
 
 import clustering as c
 from clustering.data.rows import in_memory_rows
+from clustering.models import gaps
 from clustering.models.kmeans import KMeans, KMeansParams
 from clustering.models.mixture import GaussianMixture
 
@@ -42,6 +43,59 @@ def test_a_pass_of_k_means_measures_what_was_observed(share: float, rng: np.rand
     assert relative(update.params.shift + update.params.centers, new) < 1e-13
     after = np.sum(shares * divergences("squared_euclidean", values, new))
     assert update.objective == pytest.approx(after, rel=1e-11)
+
+
+def cut_off(seed: int, n: int, d: int, k: int) -> np.ndarray:
+    """Rows that end early, at one of three places, but for some with holes of their own."""
+    values = blobs(seed, n, d, k)
+    ends = np.random.default_rng(seed).choice([d // 3, d // 2, d], n)
+    values[np.arange(d) >= ends[:, None]] = np.nan
+    values[::7] = holes(seed, blobs(seed, n, d, k), 0.4)[::7]
+    return values
+
+
+@pytest.mark.parametrize("d", [5, 30, 70], ids="d-{}".format)
+@pytest.mark.parametrize("kind", ["tied", "full"])
+def test_patterns_of_many_rows_and_of_few_are_those_of_plain_numpy(kind: Any, d: int) -> None:
+    values, weights = cut_off(2, 150, d, 2), np.random.default_rng(0).random(150)
+    params, model = random_params(3, kind, 2, d), GaussianMixture(2, kind, regularization=0.05)
+    rows = in_memory_rows(values, weights, gaps=True)
+    statistics = model.statistics(params, rows)
+    update, expected = model.update(params, statistics), mixture_pass(params, values, weights, floor=0.05)
+    assert statistics.objective == pytest.approx(-expected.likelihood, rel=1e-12)
+    assert relative(update.params.shift + update.params.centers, expected.centers) < 1e-11
+    assert relative(update.params.covariances, expected.covariances) < 1e-11
+    assert update.objective == pytest.approx(-expected.bound, rel=1e-10)
+    gappy = np.isnan(values).any(axis=1)
+    found = list(gaps.patterns(rows.some(gappy), params.shift, 2))
+    assert {some.by_blas for some in found} == ({False, True} if d > 24 else {False})
+    places = np.concatenate([some.places for some in found])
+    np.testing.assert_array_equal(np.sort(places), np.arange(gappy.sum()))
+
+
+@pytest.mark.parametrize("kind", ["tied", "full"])
+@pytest.mark.parametrize("name", ["MANY_ROWS", "CONDITIONED_BYTES"])
+def test_how_patterns_are_worked_on_together_changes_nothing(
+    kind: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = in_memory_rows(cut_off(2, 150, 30, 2), gaps=True)
+    params, model = random_params(3, kind, 2, 30), GaussianMixture(2, kind)
+    plain, assigned = model.statistics(params, rows), model.assign(params, rows)
+    monkeypatch.setattr(gaps, name, 1)
+    other, again = model.statistics(params, rows), model.assign(params, rows)
+    np.testing.assert_array_equal(again.labels, assigned.labels)
+    np.testing.assert_allclose(again.distances, assigned.distances, rtol=1e-12)
+    for key, total in plain.sums.items():
+        assert relative(other.sums[key], total) < 1e-12
+    assert other.objective == pytest.approx(plain.objective, rel=1e-13)
+
+
+def test_a_covariance_that_is_none_is_told(gappy: np.ndarray) -> None:
+    params = random_params(0, "full", 3, 4)
+    params.covariances[1, 0, 0] = -1.0
+    some = next(gaps.patterns(in_memory_rows(gappy, gaps=True), params.shift, 3))
+    with pytest.raises(np.linalg.LinAlgError):
+        gaps.conditioned("full", params.centers, params.covariances, some)
 
 
 @models
