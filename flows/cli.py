@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import App, CycloptsError
 
 from clustering import __version__
-from clustering.errors import ClusteringError, ConfigError, MissingDependencyError, SourceError
+from clustering.errors import ClusteringError, ConfigError, DataError, MissingDependencyError, SourceError
 from clustering.temporary import ensure_home
 from flows import models
 from flows.arguments import AsJson, Collision, Orchestrated, Overrides
@@ -79,7 +79,13 @@ def ingest(
                 raise ConfigError(
                     f"{name} is {value!r}, and the source is {src!r}; it belongs to 'ingest mixture DEST', leave it out"
                 )
-        done = convert(src, dest, overwrite=overwrite)
+        try:
+            done = convert(src, dest, overwrite=overwrite)
+        except DataError as error:
+            # The file is an argument: one that gives nothing is a wrong argument, no failed job.
+            raise SourceError(str(error)) from error
+    for line in done.warnings:
+        print(f"warning: {line}", file=sys.stderr)
     for name, (dims, shape, chunks, dtype) in done.variables.items():
         along = ", ".join(f"{d} {n:,}" for d, n in zip(dims, shape, strict=True))
         _say(f"{name} ({along}) {dtype}, chunks {' × '.join(map(str, chunks))}")
@@ -93,6 +99,7 @@ def ingest(
                         n: {"dims": v[0], "shape": v[1], "chunks": v[2], "dtype": v[3]}
                         for n, v in done.variables.items()
                     },
+                    "warnings": list(done.warnings),
                 }
             )
         )

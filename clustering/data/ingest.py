@@ -19,25 +19,20 @@ from pathlib import Path
 import zarr
 from zarr.codecs import ZstdCodec
 
+from clustering.data.kinds import find_reader
 from clustering.data.plan import MIB
-from clustering.data.readers import Piece, read_arrays, read_grid, read_image, read_table
+from clustering.data.readers import Contents, Piece
 from clustering.errors import (
     ClusteringError,
     ConfigError,
     DataError,
     OutputError,
     SourceError,
-    nearest,
 )
 
 CHUNK_BYTES = 4 * MIB
 """Wanted size of a chunk, in bytes; smaller data are cut into about eight chunks all the same."""
 LEAST_CHUNK_BYTES = 64 * 1024
-
-IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
-ARRAYS = (".npy", ".npz")
-TABLES = (".csv", ".parquet", ".pq")
-GRIDS = (".nc", ".nc4", ".cdf", ".h5", ".hdf5", ".he5")
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,9 @@ class Ingested:
 
     path: Path
     variables: dict[str, tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...], str]]
-    """Name → dimensions, shape, chunks, type."""
+    """Name → dimensions, shape, chunks, type. Names in a group of the file start with its path."""
+    warnings: tuple[str, ...] = ()
+    """A line for each thing in the file that was left out, or changed: its name, and why."""
 
 
 def ingest(source: str | Path, destination: str | Path, *, overwrite: bool = False) -> Ingested:
@@ -55,72 +52,88 @@ def ingest(source: str | Path, destination: str | Path, *, overwrite: bool = Fal
     Parameters
     ----------
     source
-        An image, ``.npy``, ``.npz``, ``.csv``, ``.parquet``, NetCDF or HDF5 file.
+        An image, ``.npy``, ``.npz``, ``.csv``, ``.parquet``, NetCDF or HDF5 file; a folder of parquet files.
     destination
         Folder of the Zarr group; it appears when all of it is written.
     overwrite
         Replace a store that is there.
+
+    Returns
+    -------
+    Ingested
+        What was written, and what was not.
 
     Raises
     ------
     SourceError
         If the file is not there, or of no known kind.
     DataError
-        If it cannot be read.
+        If it cannot be read, or nothing in it can be taken.
     OutputError
         If the destination exists or cannot be written.
     MissingDependencyError
         If the package that reads this kind of file is not installed.
     """
+    if "://" in str(source):
+        raise SourceError(f"cannot ingest {str(source)!r}: name a local path; download the file first")
     path, target = Path(source), local_path(destination)
-    if not path.is_file():
-        raise SourceError(f"no file at {str(path)!r}; check the path")
-    kind = path.suffix.lower()
-    readers = {IMAGES: read_image, ARRAYS: read_arrays, TABLES: read_table, GRIDS: read_grid}
-    reader = next((r for suffixes, r in readers.items() if kind in suffixes), None)
-    if reader is None:
-        raise SourceError(f"cannot ingest {path.name!r}: unknown kind {kind!r}; {nearest(kind, sum(readers, ()))}")
+    reader, notes = find_reader(path)
     check_target(target, overwrite)
     if target.absolute() == path.absolute():
         raise ConfigError("source and destination are the same; name another destination")
     with staged(target) as staging, ExitStack() as stack, _reading(path):
-        pieces, attributes, coordinates = reader(path, stack)
-        if not any(math.prod(piece.shape) for piece in pieces):
-            raise DataError(f"{str(path)!r} holds no numbers")
-        coordinates.assign_attrs(attributes).to_zarr(staging, mode="w", consolidated=False, zarr_format=3)
-        group = zarr.open_group(staging, mode="r+")
-        written = {piece.name: write_piece(group, piece) for piece in pieces}
-    return Ingested(target, written)
+        contents = reader(path, stack)
+        warnings = (*notes, *contents.warnings)
+        if not any(math.prod(piece.shape) for group in contents.groups.values() for piece in group.pieces):
+            raise DataError(f"{str(path)!r} holds nothing that can be taken{_first(warnings)}")
+        return Ingested(target, _write(staging, contents), warnings)
 
 
-_FAULTS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    KeyError,
-    TypeError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What readers raise for damaged files."""
+def _first(warnings: tuple[str, ...]) -> str:
+    """Say the first of the reasons, and how many more there are."""
+    more = f"; and {len(warnings) - 3} more" if len(warnings) > 3 else ""
+    return f": {'; '.join(warnings[:3])}{more}" if warnings else ": no numbers"
+
+
+def _write(
+    staging: Path, contents: Contents
+) -> dict[str, tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...], str]]:
+    """Write each group of a file as a group of the store, and tell of its variables what was written."""
+    written = {}
+    root = zarr.open_group(staging, mode="w", zarr_format=3)
+    for place, group in contents.groups.items():
+        group.texts.assign_attrs(group.attributes).to_zarr(
+            staging, group=place or None, mode="a", consolidated=False, zarr_format=3
+        )
+        store = root.require_group(place) if place else root
+        for piece in group.pieces:
+            told = write_piece(store, piece)
+            if not piece.coordinate:
+                written[f"{place}/{piece.name}".lstrip("/")] = told
+    return written
+
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Faults of the place that is written to."""
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Say of any fault of a file, found at its start or while it is streamed, which file it was."""
+    """Say of any fault of a file, found at its start or while it is streamed, which file it was.
+
+    Readers meet damage with errors of any kind. What OSError, RuntimeError and ValueError say is for people; others
+    tell of the reader.
+    """
     try:
         yield
     except ClusteringError:
         raise
-    except _FAULTS as error:
+    except Exception as error:
         elsewhere = isinstance(error, OSError) and error.filename is not None and Path(str(error.filename)) != path
         if elsewhere or getattr(error, "errno", None) in _FULL:
             raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = isinstance(error, (OSError, RuntimeError, ValueError, SyntaxError, zipfile.BadZipFile, zlib.error))
+        reason = str(error).splitlines()[0] if said and str(error) else "it is damaged, or of a kind not known here"
         raise DataError(f"cannot read {str(path)!r}: {reason}") from error
 
 
@@ -217,6 +230,9 @@ def write_piece(
         compressors=ZstdCodec(level=0, checksum=True),
         config={"write_empty_chunks": True},
     )
+    if not piece.shape:
+        array[...] = next(piece.slabs(1))
+        return piece.dims, piece.shape, chunks, str(piece.dtype)
     start = 0
     length = chunks[0] * max(1, CHUNK_BYTES // max(1, chunks[0] * math.prod(piece.shape[1:]) * piece.dtype.itemsize))
     for slab in piece.slabs(length):

@@ -493,7 +493,6 @@ BROKEN: dict[str, Callable[[Path], Path]] = {
     "csv-empty": lambda p: write(p / "a.csv", ""),
     "csv-header-only": lambda p: write(p / "a.csv", "x,y\n"),
     "csv-ragged": lambda p: write(p / "a.csv", "x,y\n1,2\n3\n"),
-    "csv-same-name-twice": lambda p: write(p / "a.csv", "x,x\n1,2\n"),
     "csv-of-words": lambda p: write(p / "a.csv", "x,y\na,b\n"),
     "parquet": lambda p: write(p / "a.parquet", b"garbage"),
     "parquet-cut-short": lambda p: shorten(save_frame(FRAME, p / "a.parquet")),
@@ -565,7 +564,19 @@ def test_a_file_of_unknown_kind_is_refused_with_the_kinds_allowed(
     assert not out.exists()
 
 
-@pytest.mark.parametrize("name", ["nothing.npy", "."], ids=["nothing", "folder"])
-def test_what_is_no_file_is_refused(tmp_path: Path, out: Path, name: str) -> None:
-    with pytest.raises(SourceError, match=r"no file at .*check the path"):
-        ingest(tmp_path / name, out)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        pytest.param("nothing.npy", r"no file at .*check the path", id="nothing"),
+        pytest.param("pictures", "a folder without a parquet file; name a file", id="folder"),
+        pytest.param("store.zarr", "a Zarr store already; name it as source.store", id="store"),
+        pytest.param("https://host/a.csv", "download the file first", id="url"),
+        pytest.param("s3://bucket/a.parquet", "download the file first", id="bucket"),
+    ],
+)
+def test_what_is_no_file_is_refused(tmp_path: Path, out: Path, name: str, said: str) -> None:
+    (tmp_path / "pictures").mkdir()
+    png(tmp_path / "pictures" / "a.png")
+    zarr.create_group(tmp_path / "store.zarr")
+    with pytest.raises(SourceError, match=said):
+        ingest(name if "://" in name else tmp_path / name, out)

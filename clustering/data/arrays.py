@@ -1,0 +1,95 @@
+"""Reading the arrays of numpy's files."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.data.readers import Contents, Group, Piece, share_dims, unfit, variable_name, whole
+
+_Slabs = Callable[[int], Iterator[NDArray[Any]]]
+
+
+def read_arrays(path: Path, stack: ExitStack) -> Contents:
+    """Read the numeric arrays of an npy or npz file; of an array of records, each field."""
+    pieces: list[Piece] = []
+    warnings: list[str] = []
+    lengths: dict[str, int] = {}
+
+    def take(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], slabs: _Slabs) -> None:
+        if dtype.names is not None:
+            for field in dtype.names:
+                kind = dtype[field]
+                take(f"{name}.{field}" if name else field, (*shape, *kind.shape), kind.base, _field(slabs, field))
+            return
+        name = name or "values"
+        if reason := unfit(shape, dtype):
+            warnings.append(f"array {name!r} is left out: {reason}")
+            return
+        variable = variable_name(name, {piece.name for piece in pieces})
+        pieces.append(Piece(variable, share_dims(_dims(shape), shape, variable, lengths), shape, dtype, slabs, {}))
+
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as start:
+            shape, _, dtype = _header(start)
+        take("", shape, dtype, lambda length: whole(np.load(path, mmap_mode="r", allow_pickle=False))(length))
+        return Contents({"": Group(pieces, {"title": path.name})}, warnings)
+    archive = stack.enter_context(zipfile.ZipFile(path))
+    for member in archive.namelist():
+        if not member.endswith(".npy"):
+            warnings.append(f"{member!r} is left out: it is no array of numpy")
+            continue
+        with archive.open(member) as file:
+            shape, fortran, dtype = _header(file)
+        name = member.removesuffix(".npy")
+        slabs = _loaded(path, name) if fortran and len(shape) > 1 else _member(archive, member, shape, dtype)
+        take(name, shape, dtype, slabs)
+    return Contents({"": Group(pieces, {"title": path.name})}, warnings)
+
+
+def _dims(shape: tuple[int, ...]) -> tuple[str, ...]:
+    return ("row", "feature")[: len(shape)] if len(shape) <= 2 else tuple(f"dim_{i}" for i in range(len(shape)))
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read shape, whether the first dimension varies fastest, and type."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    if version >= (3, 0) and dtype.names is not None:
+        # Names of fields are UTF-8 in this version; the reader takes them for Latin-1, as in the one before.
+        dtype.names = tuple(name.encode("latin-1").decode() for name in dtype.names or ())
+    return shape, fortran, dtype
+
+
+def _field(slabs: _Slabs, field: str) -> _Slabs:
+    return lambda length: (slab[field] for slab in slabs(length))
+
+
+def _loaded(path: Path, name: str) -> _Slabs:
+    """Read an array of an archive at once: the first dimension varies fastest, so a slab lies all over the file."""
+
+    def slabs(length: int) -> Iterator[NDArray[Any]]:
+        with np.load(path, allow_pickle=False) as archive:
+            yield from whole(archive[name])(length)
+
+    return slabs
+
+
+def _member(archive: zipfile.ZipFile, member: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Slabs:
+    def slabs(length: int) -> Iterator[NDArray[Any]]:
+        row = math.prod(shape[1:]) * dtype.itemsize
+        with archive.open(member) as file:
+            _header(file)
+            for start in range(0, shape[0], length):
+                n = min(length, shape[0] - start)
+                yield np.frombuffer(file.read(n * row), dtype).reshape(n, *shape[1:])
+
+    return slabs

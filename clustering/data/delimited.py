@@ -1,0 +1,312 @@
+"""Reading tables of text: each column of numbers, flags or dates becomes a variable along ``row``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.data.layouts import (
+    GROUPS,
+    MISSING,
+    NUMBER,
+    WITH_COMMA,
+    WITH_POINT,
+    Layout,
+    find_layout,
+    line_numbers,
+    opened,
+    uneven_line,
+)
+from clustering.data.readers import Contents, Group, Piece, lacking, variable_name
+from clustering.data.tables import EXACT, NO_DATE, even
+from clustering.errors import DataError
+
+_BLOCK = 1 << 20
+"""Characters read at once."""
+_NOTATIONS = ("int64", "uint64", "float64", "point", "comma", "bool", "date")
+"""Ways to write the values of a column, the strictest first. ``point`` and ``comma`` have thousands set apart."""
+_DATE = {"units": "microseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
+
+
+@dataclass
+class _Column:
+    """What one look at all rows tells of a column."""
+
+    notations: list[str] = field(default_factory=lambda: list(_NOTATIONS))
+    """Those in which every cell can be read."""
+    gaps: bool = False
+    cells: int = 0
+    """Cells with a value."""
+    numbers: int = 0
+    """Cells with a number, in any notation."""
+    bad: tuple[int, str] | None = None
+    """Row and text of the first cell that is no number."""
+    large: bool = False
+    """Whether it holds whole numbers that float64 does not."""
+
+
+def read_delimited(path: Path, _: ExitStack) -> Contents:
+    """Read a table of text, packed or not. Separator, encoding, header and decimal sign are found.
+
+    Raises
+    ------
+    MissingDependencyError
+        Without pyarrow.
+    DataError
+        If it is no table: empty, no text, or rows of different lengths.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.compute
+        import pyarrow.csv
+    except ImportError as error:
+        raise lacking("pyarrow", path) from error
+    layout, warnings = find_layout(path)
+    try:
+        columns, n = _survey(path, layout, pa)
+    except UnicodeDecodeError:
+        layout, warnings = find_layout(path, "latin-1")
+        warnings.append(f"{path.name!r} is no UTF-8; its text is read as Latin-1")
+        columns, n = _survey(path, layout, pa)
+    if not n:
+        raise DataError(f"{str(path)!r} holds no rows below its header")
+    chosen, reasons = _choose(columns)
+    lines = line_numbers(
+        path, layout, {column.bad[0] for i, column in enumerate(columns) if i in reasons and column.bad}
+    )
+    pieces: list[Piece] = []
+    for i, column in enumerate(columns):
+        name = layout.names[i] or f"column {i + 1}"
+        if i in reasons:
+            warnings.append(f"column {name!r} is left out: {reasons[i] or _bad_cell(column, lines)}")
+            continue
+        variable = variable_name(layout.names[i], {piece.name for piece in pieces})
+        if layout.names[i] and layout.names.index(layout.names[i]) != i:
+            warnings.append(f"column {i + 1} is named {name!r} as an earlier one is; it becomes {variable!r}")
+        notation = chosen[i]
+        dtype = np.dtype({"point": "f8", "comma": "f8", "date": "i8"}.get(notation, notation))
+        attributes: dict[str, Any] = {}
+        if notation == "date":
+            attributes = {**_DATE, "_FillValue": NO_DATE} if column.gaps else dict(_DATE)
+        elif column.gaps and dtype.kind != "f":
+            dtype = np.dtype("f8")
+        if column.large and dtype.kind == "f":
+            warnings.append(f"column {name!r} is rounded: it is kept as float64, which holds 15 to 17 digits")
+        slabs = _slabs(path, layout, i, notation, dtype, pa)
+        pieces.append(Piece(variable, ("row",), (n,), dtype, slabs, attributes))
+    return Contents({"": Group(pieces, {"title": path.name})}, warnings)
+
+
+class _Text:
+    """The rows of data of a file, as pyarrow reads them: UTF-8, without header and comments, one separator."""
+
+    def __init__(self, path: Path, layout: Layout) -> None:
+        self.file = opened(path, layout.encoding)
+        self.layout = layout
+        self.rest = b""
+        for _ in range(layout.first):
+            self.file.readline()
+
+    @property
+    def closed(self) -> bool:
+        return self.file.closed
+
+    def close(self) -> None:
+        self.file.close()
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    def read(self, size: int = -1) -> bytes:
+        parts = [self.rest]
+        held = len(self.rest)
+        while (size < 0 or held < size) and (block := self._block()):
+            parts.append(block)
+            held += len(block)
+        joined = b"".join(parts)
+        cut = len(joined) if size < 0 else size
+        self.rest = joined[cut:]
+        return joined[:cut]
+
+    def _block(self) -> bytes:
+        while text := self.file.read(_BLOCK):
+            # Whole lines, so that comments and runs of spaces are seen as such.
+            text += self.file.readline()
+            if self.layout.comments:
+                text = re.sub(r"^[ \t]*[#%].*\n?", "", text, flags=re.MULTILINE)
+            if not self.layout.separator:
+                text = re.sub(r"^[ \t]+|[ \t]+$", "", text, flags=re.MULTILINE)
+                text = re.sub(r"[ \t]+", "\t", text)
+            if text:
+                return text.encode()
+        return b""
+
+
+def _batches(path: Path, layout: Layout, wanted: Sequence[int], pa: Any) -> Iterator[Any]:
+    """Read columns as text."""
+    names = [str(i) for i in range(len(layout.names))]
+    text = _Text(path, layout)
+    try:
+        with pa.csv.open_csv(
+            text,
+            read_options=pa.csv.ReadOptions(column_names=names, block_size=8 * _BLOCK, use_threads=False),
+            parse_options=pa.csv.ParseOptions(delimiter=layout.separator or "\t", newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()),
+                include_columns=[str(i) for i in wanted],
+                strings_can_be_null=False,
+            ),
+        ) as reader:
+            yield from reader
+    except pa.ArrowInvalid as error:
+        if "Empty CSV file" in str(error):
+            return
+        if place := uneven_line(path, layout):
+            line, cells = place
+            separator = {"\t": "tabs", "": "spaces"}.get(layout.separator, repr(layout.separator))
+            raise DataError(
+                f"cannot read {str(path)!r}: line {line} has {cells} columns, and the table has {len(names)} "
+                f"(separated by {separator}); mend that line"
+            ) from error
+        raise
+    finally:
+        text.close()
+
+
+def _cells(values: Any, pa: Any) -> Any:
+    """Take off what surrounds the values of cells; a cell that means a missing value becomes a gap."""
+    compute = pa.compute
+    values = compute.utf8_trim_whitespace(values)
+    gaps = compute.is_in(values, value_set=pa.array(MISSING))
+    return compute.if_else(gaps, pa.scalar(None, pa.string()), values)
+
+
+def _survey(path: Path, layout: Layout, pa: Any) -> tuple[list[_Column], int]:
+    """Look at all rows once, and count them."""
+    columns = [_Column() for _ in layout.names]
+    n = 0
+    for batch in _batches(path, layout, range(len(columns)), pa):
+        for i, column in enumerate(columns):
+            _learn(column, _cells(batch.column(i), pa), n, pa)
+        n += batch.num_rows
+    return columns, n
+
+
+def _learn(column: _Column, values: Any, start: int, pa: Any) -> None:
+    """Add what a batch of cells tells of a column."""
+    compute = pa.compute
+    present = len(values) - values.null_count
+    column.gaps |= values.null_count > 0
+    column.cells += present
+    if not present:
+        return
+    whole = _converted(values, "int64", pa)
+    if whole is not None:
+        column.numbers += present
+        ends = compute.min_max(whole).as_py()
+        column.large |= ends["max"] > EXACT or ends["min"] < -EXACT
+        column.notations = [
+            notation
+            for notation in column.notations
+            if notation not in ("uint64", "bool", "date")
+            or (notation != "date" and _converted(values, notation, pa) is not None)
+        ]
+        return
+    column.notations = [
+        notation
+        for notation in column.notations
+        if notation != "int64" and _converted(values, notation, pa) is not None
+    ]
+    column.large |= bool(compute.any(compute.match_substring_regex(values, r"^[+-]?\d{16,}$")).as_py())
+    numbers = compute.fill_null(compute.match_substring_regex(values, NUMBER), True)
+    column.numbers += compute.sum(numbers).as_py() - values.null_count
+    if column.bad is None and (place := compute.index(numbers, False).as_py()) >= 0:
+        column.bad = start + place, values[place].as_py()
+
+
+def _converted(values: Any, notation: str, pa: Any) -> Any:
+    """Read cells in a notation; None where one of them is not written so."""
+    compute = pa.compute
+    try:
+        if notation == "date":
+            return values.cast(pa.timestamp("us"))
+        if notation == "bool":
+            return values.cast(pa.bool_())
+        if notation in ("point", "comma"):
+            pattern, between = (WITH_POINT, f"[,{GROUPS}]") if notation == "point" else (WITH_COMMA, f"[.{GROUPS}]")
+            if not compute.all(compute.match_substring_regex(values, pattern)).as_py():
+                return None
+            values = compute.replace_substring_regex(values, between, "")
+            values = compute.replace_substring(values, ",", ".")
+        values = compute.replace_substring_regex(values, r"^\+", "")
+        return values.cast(pa.float64() if notation in ("point", "comma") else pa.type_for_alias(notation))
+    except pa.ArrowInvalid:
+        return None
+
+
+def _choose(columns: Sequence[_Column]) -> tuple[dict[int, str], dict[int, str]]:
+    """Choose the notation of each column, and say why a column has none; an empty text where a cell is at fault.
+
+    What can be read in two ways is read as other columns of the file show: ``1.234`` is 1234 beside ``0,5``.
+    """
+    plain = [c.notations for c in columns if "int64" not in c.notations]
+    commas = any("comma" in kinds and not {"float64", "point"} & {*kinds} for kinds in plain)
+    points = any({"float64", "point"} & {*kinds} and "comma" not in kinds for kinds in plain)
+    chosen: dict[int, str] = {}
+    reasons: dict[int, str] = {}
+    for i, column in enumerate(columns):
+        kinds = column.notations
+        if not column.cells:
+            reasons[i] = "it holds no value"
+        elif not kinds:
+            mixed = "its cells are numbers in different notations, with a decimal point and with a comma"
+            reasons[i] = mixed if column.bad is None else ""
+        elif kinds[0] in ("float64", "point") and "comma" in kinds and (commas or kinds[0] == "point"):
+            if commas == points:
+                reasons[i] = "its numbers can be read in two ways, as 1,234 can mean 1234 or 1.234; write 1234 or 1.234"
+            else:
+                chosen[i] = "comma" if commas else kinds[0]
+        else:
+            chosen[i] = kinds[0]
+    return chosen, reasons
+
+
+def _bad_cell(column: _Column, lines: dict[int, int]) -> str:
+    """Name the first cell of a column that is no number."""
+    row, text = column.bad or (0, "")
+    where = f"line {lines.get(row, row)}"
+    text = repr(text if len(text) <= 40 else text[:39] + "…")
+    if 2 * column.numbers >= column.cells:
+        return (
+            f"{where} holds {text}, which is no number ({column.cells - column.numbers:,} of {column.cells:,} "
+            "cells are none); mend it, or empty it, which means a missing value"
+        )
+    return f"it holds text, such as {text} in {where}"
+
+
+def _slabs(
+    path: Path, layout: Layout, i: int, notation: str, dtype: np.dtype[Any], pa: Any
+) -> Callable[[int], Iterator[NDArray[Any]]]:
+    def parts() -> Iterator[NDArray[Any]]:
+        for batch in _batches(path, layout, [i], pa):
+            values = _converted(_cells(batch.column(0), pa), notation, pa)
+            if values is None:
+                raise DataError(f"cannot read {str(path)!r}: it changed while it was read")
+            if notation == "date":
+                values = values.cast(pa.int64()).fill_null(NO_DATE)
+            yield values.to_numpy(zero_copy_only=False).astype(dtype)
+
+    return lambda length: even(parts(), length)

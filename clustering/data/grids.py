@@ -1,0 +1,181 @@
+"""Reading NetCDF and HDF5 files as they are stored: packed numbers stay packed, times stay numbers with their unit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from xarray.backends.zarr import FillValueCoder
+
+from clustering.data.readers import Contents, Group, Piece, Stored, lacking, unfit, variable_name
+
+
+def read_grid(path: Path, stack: ExitStack) -> Contents:
+    """Read every group of a NetCDF or HDF5 file. What is no number or text is left out by name."""
+    with path.open("rb") as file:
+        hdf5 = file.read(3) != b"CDF"
+    if hdf5:
+        try:
+            from clustering.data.hdf5 import read_groups
+        except ImportError as error:
+            raise lacking("h5py", path) from error
+        groups, warnings = read_groups(path, stack)
+    else:
+        groups, warnings = {"": _netcdf3(path, stack)}, []
+    taken: dict[str, Group] = {}
+    for place, (arrays, attributes) in groups.items():
+        group = _group(place, arrays, attributes, warnings)
+        if group.pieces or group.texts.variables or not place:
+            taken[place] = group
+    return Contents(taken, warnings)
+
+
+def _netcdf3(path: Path, stack: ExitStack) -> tuple[dict[str, Stored], Mapping[str, Any]]:
+    dataset = stack.enter_context(
+        xr.open_dataset(path, engine="scipy", decode_cf=False, chunks=None, cache=False, create_default_indexes=False)
+    )
+
+    def reader(variable: xr.Variable) -> Callable[[int, int], NDArray[Any]]:
+        return lambda start, stop: np.asarray((variable[start:stop] if variable.ndim else variable).values)
+
+    arrays = {
+        str(name): Stored(tuple(map(str, v.dims)), v.shape, v.dtype, reader(v), v.attrs, text=v.dtype.kind in "SUO")
+        for name, v in dataset.variables.items()
+    }
+    return arrays, dataset.attrs
+
+
+def _group(place: str, arrays: dict[str, Stored], attributes: Mapping[str, Any], warnings: list[str]) -> Group:
+    """Take the arrays of a group."""
+    prefix = f"{place}/" if place else ""
+    pieces: list[Piece] = []
+    texts = xr.Dataset()
+    named = _coordinate_names(arrays, attributes)
+    for original, array in arrays.items():
+        about = f"variable {prefix + original!r}"
+        name = variable_name(original, {piece.name for piece in pieces}, reserved=())
+        reason = array.reason or (
+            _empty(array) if array.text else (array.shape and unfit(array.shape, array.dtype)) or ""
+        )
+        if array.text and not reason:
+            try:
+                texts[name] = _text(array, _attributes(array, about, warnings))
+                continue
+            except (ValueError, TypeError, LookupError):
+                reason = "its text cannot be read"
+        if not reason and array.dtype.kind not in "biuf":
+            reason = unfit((1,), array.dtype)
+        if reason:
+            warnings.append(f"{about} is left out: {reason}")
+            continue
+        kept = _attributes(array, about, warnings)
+        coordinate = not array.shape or original in array.dims or original in named
+        dtype = array.dtype.newbyteorder("=")
+        pieces.append(Piece(name, array.dims, array.shape, dtype, _slabs(array), kept, coordinate))
+    own = {k: _json(v) for k, v in attributes.items()}
+    return Group(pieces, _clean(own, f"group {place!r}" if place else "the file", warnings), texts)
+
+
+def _empty(array: Stored) -> str:
+    return "" if math.prod(array.shape) else f"it is empty, of shape {array.shape}"
+
+
+def _coordinate_names(arrays: Mapping[str, Stored], attributes: Mapping[str, Any]) -> set[str]:
+    """Find what the attributes ``coordinates`` name."""
+    values = (_json(a.get("coordinates", "")) for a in (attributes, *(array.attributes for array in arrays.values())))
+    return {name for value in values if isinstance(value, str) for name in value.split()}
+
+
+def _slabs(array: Stored) -> Callable[[int], Iterator[NDArray[Any]]]:
+    def slabs(length: int) -> Iterator[NDArray[Any]]:
+        if not array.shape:
+            yield array.read(0, 1)
+            return
+        for start in range(0, array.shape[0], length):
+            yield array.read(start, min(start + length, array.shape[0]))
+
+    return slabs
+
+
+def _text(array: Stored, attributes: dict[str, Any]) -> xr.Variable:
+    """Read text; the characters along the last dimension of an old file make one text."""
+    values = array.read(0, array.shape[0] if array.shape else 1)
+    dims = array.dims
+    if values.dtype == "S1" and values.ndim:
+        values = np.ascontiguousarray(values).view(f"S{values.shape[-1]}")[..., 0]
+        dims = dims[:-1]
+    encoding = str(attributes.pop("_Encoding", "utf-8"))
+    attributes.pop("_FillValue", None)
+
+    def decode(value: Any) -> str:
+        return value.decode(encoding, "replace").rstrip("\0") if isinstance(value, bytes) else str(value)
+
+    decoded = np.array([decode(value) for value in values.ravel().tolist()], dtype=object).reshape(values.shape)
+    return xr.Variable(dims, decoded, attributes)
+
+
+def _attributes(array: Stored, about: str, warnings: list[str]) -> dict[str, Any]:
+    """Take the attributes of a variable, the fill value in its type."""
+    kept = {k: _json(v) for k, v in array.attributes.items()}
+    listed = kept.get("coordinates", "")
+    if isinstance(listed, list) and all(isinstance(name, str) for name in listed):
+        kept["coordinates"] = " ".join(listed)
+    elif not isinstance(listed, str):
+        warnings.append(f"attribute 'coordinates' of {about} is left out: it is {listed!r}, and names nothing")
+        del kept["coordinates"]
+    if "_FillValue" in kept and not array.text:
+        stated = kept.pop("_FillValue")
+        fill = _fill(stated, array.dtype, str(kept.get("_Unsigned", "")).lower() == "true")
+        if fill is None:
+            warnings.append(
+                f"attribute '_FillValue' of {about} is left out: it is {stated!r}, "
+                f"which no number of type {array.dtype} can be"
+            )
+        else:
+            kept["_FillValue"] = FillValueCoder.encode(fill, array.dtype.newbyteorder("="))
+    return _clean(kept, about, warnings)
+
+
+def _fill(stated: Any, dtype: np.dtype[Any], unsigned: bool) -> Any:
+    """Turn a fill value of any type into a number of the type of its variable; None where there is none."""
+    if isinstance(stated, list):
+        stated = stated[0] if len(stated) == 1 else None
+    try:
+        number = float(stated) if isinstance(stated, str) else stated
+        if dtype.kind == "f":
+            return dtype.type(number).item()
+        whole = int(number)
+        if whole != number:
+            return None
+        if unsigned and dtype.kind == "i" and 0 <= whole < 1 << 8 * dtype.itemsize:
+            # The same bits, read as a signed number.
+            return np.array(whole, f"u{dtype.itemsize}").view(f"i{dtype.itemsize}").item()
+        return np.array(whole, dtype).item() if dtype.kind != "b" else bool(whole)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, list, tuple)) and np.ndim(value):
+        return [_json(v) for v in value]
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.dtype.names is None):
+        value = value.item()
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _clean(attributes: dict[str, Any], about: str, warnings: list[str]) -> dict[str, Any]:
+    """Leave out attributes that JSON cannot hold."""
+    for name in [name for name, value in attributes.items() if not _plain(value)]:
+        warnings.append(f"attribute {name!r} of {about} is left out: it is neither a number nor text")
+        del attributes[name]
+    return attributes
+
+
+def _plain(value: Any) -> bool:
+    return all(map(_plain, value)) if isinstance(value, list) else isinstance(value, (str, int, float, bool))

@@ -1,0 +1,242 @@
+"""Reading the tree of an HDF5 file: groups, arrays, the dimensions that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.data.readers import Stored
+
+_INTERNAL = frozenset(
+    (
+        "CLASS",
+        "DIMENSION_LABELS",
+        "DIMENSION_LIST",
+        "NAME",
+        "REFERENCE_LIST",
+        "_NCProperties",
+        "_Netcdf4Coordinates",
+        "_Netcdf4Dimid",
+        "_nc3_strict",
+    )
+)
+"""Attributes by which HDF5 files link their dimensions; without meaning elsewhere."""
+_NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
+_HIDDEN = "_nc4_non_coord_"
+"""How a NetCDF file starts the name of a variable that is called as a dimension it does not lie along."""
+Groups = dict[str, tuple[dict[str, Stored], Mapping[str, Any]]]
+
+
+@dataclass
+class _Tree:
+    """What is known of a file while its tree is gone through."""
+
+    warnings: list[str] = field(default_factory=list)
+    groups: Groups = field(default_factory=dict)
+    seen: set[Any] = field(default_factory=set)
+    dims: dict[int, str] = field(default_factory=dict)
+    """Names of dimensions by their number in a NetCDF file."""
+    unnamed: dict[tuple[str, int, int], str] = field(default_factory=dict)
+    """Dimensions without a name, by group, length, and how many of that length came before in the same array."""
+
+
+def read_groups(path: Path, stack: ExitStack) -> tuple[Groups, list[str]]:
+    """Read the arrays and the attributes of each group, and a line for each thing that is not taken.
+
+    Returns
+    -------
+    dict
+        Path of a group → its arrays by name, its attributes.
+    list
+        Lines.
+    """
+    file = stack.enter_context(h5py.File(path, "r"))
+    tree = _Tree()
+
+    def number(_: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and "_Netcdf4Dimid" in item.attrs and item.is_scale:
+            tree.dims[int(item.attrs["_Netcdf4Dimid"])] = _base(item.name)
+
+    file.visititems(number)
+    _enter(file, "", tree)
+    return tree.groups, tree.warnings
+
+
+def _enter(group: h5py.Group, place: str, tree: _Tree) -> None:
+    """Go through a group and the groups in it."""
+    arrays: dict[str, Stored] = {}
+    borrowed: dict[str, h5py.Dataset] = {}
+    tree.groups[place] = arrays, _attributes(group)
+    below: list[tuple[str, h5py.Group]] = []
+    for name in group:
+        where = f"{place}/{name}".lstrip("/")
+        link = group.get(name, getlink=True)
+        if isinstance(link, h5py.SoftLink):
+            tree.warnings.append(f"{where!r} is left out: it is a link to {link.path!r}")
+            continue
+        try:
+            item = group[name]
+        except (KeyError, OSError):
+            tree.warnings.append(f"{where!r} is left out: it is a link to what is not there")
+            continue
+        info = h5py.h5o.get_info(item.id)
+        if (info.fileno, info.addr) in tree.seen:
+            tree.warnings.append(f"{where!r} is left out: it is another name of {item.name!r}")
+            continue
+        tree.seen.add((info.fileno, info.addr))
+        if isinstance(item, h5py.Group):
+            below.append((where, item))
+        elif isinstance(item, h5py.Dataset) and not _only_a_dimension(item):
+            arrays.update(_arrays(name.removeprefix(_HIDDEN), item, place, tree, borrowed))
+    for name, scale in borrowed.items():
+        # A group may use the dimensions of the groups above; a Zarr group has to hold their coordinates itself.
+        if name not in arrays and not _only_a_dimension(scale):
+            arrays.update(_arrays(name, scale, place, tree, {}))
+    for where, item in below:
+        _enter(item, where, tree)
+
+
+def _arrays(
+    name: str, data: h5py.Dataset, place: str, tree: _Tree, borrowed: dict[str, h5py.Dataset]
+) -> dict[str, Stored]:
+    """Read what a dataset is; a table gives an array for each of its columns."""
+    nothing = Stored((), (), np.dtype("V1"), lambda *_: np.empty(0), {})
+    if data.shape is None:
+        return {name: replace(nothing, reason="it is empty")}
+    if filters := _filters_lacking(data):
+        return {name: replace(nothing, reason=f"it is compressed by what is not installed here: {filters}")}
+    dims, shape = _dims(data, place, tree, borrowed)
+    attributes = _attributes(data)
+    dtype = data.dtype
+    if h5py.check_string_dtype(dtype) is not None or dtype.kind == "S":
+        return {name: Stored(dims, shape, dtype, _reader(data, shape, attributes), attributes, text=True)}
+    if (codes := h5py.check_enum_dtype(dtype)) is not None and dtype.kind in "iu":
+        meanings = {"flag_values": list(codes.values()), "flag_meanings": " ".join(codes)}
+        attributes, dtype = {**meanings, **attributes}, np.dtype(dtype.str)
+    if reason := _reason(dtype):
+        return {name: replace(nothing, reason=reason)}
+    if dtype.names is None:
+        return {name: Stored(dims, shape, dtype, _reader(data, shape, attributes), attributes)}
+    columns: dict[str, Stored] = {}
+    for column in dtype.names:
+        kind = dtype[column]
+        inner = tuple(_unnamed(n, i, place, tree) for i, n in enumerate(kind.shape))
+        text = h5py.check_string_dtype(kind) is not None or kind.base.kind == "S"
+        columns[f"{name}.{column}"] = Stored(
+            (*dims, *inner),
+            (*shape, *kind.shape),
+            kind.base,
+            _reader(data.fields(column), shape, {}),
+            {},
+            reason="" if text else _reason(kind.base),
+            text=text,
+        )
+    return columns
+
+
+def _reason(dtype: np.dtype[Any]) -> str:
+    """Say why a type is not taken."""
+    if h5py.check_ref_dtype(dtype) is not None:
+        return "it holds references to other parts of the file"
+    if h5py.check_vlen_dtype(dtype) is not None:
+        return "it holds lists of different lengths"
+    return "it holds bytes without a meaning" if dtype.kind == "V" and dtype.names is None else ""
+
+
+def _filters_lacking(data: h5py.Dataset) -> str:
+    made = data.id.get_create_plist()
+    filters = [made.get_filter(i) for i in range(made.get_nfilters())]
+    return ", ".join(
+        f"filter {code} {name.decode(errors='replace')}".strip()
+        for code, _, _, name in filters
+        if not h5py.h5z.filter_avail(code)
+    )
+
+
+def _dims(
+    data: h5py.Dataset, place: str, tree: _Tree, borrowed: dict[str, h5py.Dataset]
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Name the dimensions of a dataset, and give its shape once arrays that share a growing dimension are even."""
+    shape = list(data.shape)
+    if data.is_scale and data.ndim == 1:
+        return (_base(data.name).removeprefix(_HIDDEN),), tuple(shape)
+    numbers = data.attrs.get("_Netcdf4Coordinates")
+    if data.is_scale and numbers is not None:
+        return tuple(tree.dims.get(int(i), f"dim_{i}") for i in numbers), tuple(shape)
+    names: list[str] = []
+    for axis, dimension in enumerate(data.dims):
+        before = list(data.shape[:axis]).count(data.shape[axis])
+        scales = _scales(dimension)
+        if not scales:
+            names.append(dimension.label or _unnamed(data.shape[axis], before, place, tree))
+            continue
+        scale = scales[0]
+        names.append(_base(scale.name))
+        if scale.ndim == 1 and data.maxshape[axis] is None:
+            shape[axis] = max(shape[axis], scale.shape[0])
+        if scale.parent != data.parent:
+            borrowed[names[-1]] = scale
+    if len(set(names)) < len(names):
+        # Zarr's readers want other names for the dimensions of one array.
+        names = [name if names.index(name) == i else f"{name}_{i}" for i, name in enumerate(names)]
+    return tuple(names), tuple(shape)
+
+
+def _scales(dimension: Any) -> list[h5py.Dataset]:
+    try:
+        return list(dimension.values())
+    except (RuntimeError, KeyError, ValueError, OSError):
+        return []
+
+
+def _unnamed(length: int, before: int, place: str, tree: _Tree) -> str:
+    return tree.unnamed.setdefault((place, length, before), f"phony_dim_{len(tree.unnamed)}")
+
+
+def _only_a_dimension(data: h5py.Dataset) -> bool:
+    name = data.attrs.get("NAME", b"") if data.is_scale else b""
+    return (name if isinstance(name, bytes) else str(name).encode()).startswith(_NO_VARIABLE)
+
+
+def _base(name: str) -> str:
+    return name.rsplit("/", 1)[-1]
+
+
+def _attributes(item: Any) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name in item.attrs:
+        if name in _INTERNAL:
+            continue
+        try:
+            value = item.attrs[name]
+            # NetCDF writes a number as a list of one.
+            kept[name] = value[0] if isinstance(value, np.ndarray) and value.shape == (1,) else value
+        except (OSError, TypeError, ValueError, RuntimeError):
+            # It is named later, as what JSON cannot hold.
+            kept[name] = None
+    return kept
+
+
+def _reader(data: Any, shape: tuple[int, ...], attributes: Mapping[str, Any]) -> Callable[[int, int], NDArray[Any]]:
+    def read(start: int, stop: int) -> NDArray[Any]:
+        if not shape:
+            return np.asarray(data[()])
+        values = np.asarray(data[start:stop])
+        wanted = (stop - start, *shape[1:])
+        inner = values.shape[len(wanted) :]
+        if values.shape[: len(wanted)] == wanted:
+            return values
+        # A growing dimension has grown through another array: what was never written is the fill value.
+        fill = attributes.get("_FillValue", getattr(data, "fillvalue", 0))
+        padded = np.full((*wanted, *inner), np.ravel(fill)[0], values.dtype)
+        padded[tuple(map(slice, values.shape))] = values
+        return padded
+
+    return read

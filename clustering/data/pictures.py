@@ -1,0 +1,196 @@
+"""Reading pictures: every page, in the numbers that the file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.data.readers import Contents, Group, Piece, lacking, whole
+from clustering.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from PIL.ImageFile import ImageFile
+
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000")
+"""Formats that are read. Others need programs beside this one, or run scripts."""
+_ANIMATIONS = ("GIF", "PNG", "WEBP")
+_COLOURS = {"P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB"}
+"""Modes whose numbers mean colours only through a palette, or were multiplied by alpha, and what they become."""
+_CLEAR = {"P": "RGBA", "L": "LA", "RGB": "RGBA"}
+"""Modes in which one colour can be named transparent, and what holds that as a channel."""
+_SWAPPED = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}
+"""Order of the two bytes of a 16-bit number, and the other order."""
+
+
+def read_image(path: Path, stack: ExitStack) -> Contents:
+    """Read a picture, upright: a row of channels for each pixel, of each page.
+
+    Channels are as stored, alpha and the four inks of print among them. A palette becomes the colours it stands for.
+
+    Raises
+    ------
+    MissingDependencyError
+        Without Pillow.
+    DataError
+        If the numbers of the picture cannot be had as they are stored.
+    """
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise lacking("pillow", path) from error
+    # The limit guards servers against strangers' files; this file is the user's own.
+    Image.MAX_IMAGE_PIXELS = None
+    Image.init()
+    try:
+        picture = stack.enter_context(Image.open(path, formats=FORMATS))
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"cannot read {str(path)!r}: it is damaged, or a picture of a kind that Pillow does not know, "
+            "such as a TIFF of many channels or of 64-bit numbers; convert it to .npy or NetCDF"
+        ) from error
+    warnings = _left_out(picture, path)
+    first = _pixels(picture, path, 0)
+    n = 1 if picture.format in ("JPEG", "MPO") else getattr(picture, "n_frames", 1)
+    mode = None
+    if picture.format == "MPO":
+        pages_there = getattr(picture, "n_frames", 1)
+        warnings.append(f"page 1 of {pages_there} is taken: the others of a JPEG show the same scene, often smaller")
+    if n > 1:
+        looks = [_look(picture, i) for i in range(n)]
+        if picture.format in _ANIMATIONS and len({look[1] for look in looks}) > 1:
+            mode = "RGBA" if any(look[1].endswith("A") for look in looks) else "RGB"
+            looks = [(look[0], mode, look[2]) for look in looks]
+        if other := next((i for i, look in enumerate(looks) if look != looks[0]), None):
+            (width, height), kind, _ = looks[other]
+            warnings.append(
+                f"page 1 of {n} is taken: page {other + 1} has another size or kind "
+                f"({width} × {height} {kind}, the first {looks[0][0][0]} × {looks[0][0][1]} {looks[0][1]})"
+            )
+            n, mode = 1, None
+    if n == 1:
+        piece = Piece("image", ("y", "x", "channel"), first.shape, first.dtype, whole(first), {})
+    else:
+        first = _pixels(picture, path, 0, mode)
+
+        def pages(length: int) -> Iterator[NDArray[Any]]:
+            for start in range(0, n, length):
+                yield np.stack([_pixels(picture, path, i, mode) for i in range(start, min(n, start + length))])
+
+        piece = Piece("image", ("page", "y", "x", "channel"), (n, *first.shape), first.dtype, pages, {})
+    return Contents({"": Group([piece], {"title": path.name})}, warnings)
+
+
+def _look(picture: ImageFile, page: int) -> tuple[tuple[int, int], str, str]:
+    """Tell the size of a page, the mode it is kept in, and the mode in the file."""
+    picture.seek(page)
+    raw = _raw(picture)
+    if picture.format == "GIF":
+        # Only a loaded frame tells whether anything of it is transparent.
+        picture.load()
+    return picture.size, _kept(picture), raw if picture.format == "TIFF" else ""
+
+
+def _kept(picture: Image.Image) -> str:
+    clear = "transparency" in picture.info and picture.mode in _CLEAR
+    return _CLEAR[picture.mode] if clear else _COLOURS.get(picture.mode, picture.mode)
+
+
+def _raw(picture: ImageFile) -> str:
+    """Name the layout of the numbers in the file, as Pillow calls it."""
+    arguments = picture.tile[0][3] if getattr(picture, "tile", None) else ""
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def _pixels(picture: ImageFile, path: Path, page: int, mode: str | None = None) -> NDArray[Any]:
+    """Read a page as ``(y, x, channel)``."""
+    from PIL import ImageOps
+
+    picture.seek(page)
+    raw = _raw(picture)
+    if ";16" in raw and picture.mode[0] not in "IF":
+        pixels = _sixteen(path, page, raw)
+    else:
+        stored = _stored_type(picture, path)
+        # Cameras store a turned picture as it fell on the sensor, with a note how to hold it.
+        upright = ImageOps.exif_transpose(picture)
+        wanted = mode or _kept(upright)
+        pixels = np.asarray(upright if upright.mode == wanted else upright.convert(wanted))
+        pixels = stored(pixels)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _sixteen(path: Path, page: int, raw: str) -> NDArray[np.uint16]:
+    """Read channels of 16 bits, of which Pillow gives the upper 8: both halves, each by a read of its own."""
+    from PIL import Image, ImageOps
+
+    kind, order = raw.split(";16")
+    if kind not in ("RGB", "RGBA", "RGBX", "CMYK", "LA") or order not in _SWAPPED:
+        raise DataError(
+            f"cannot read {str(path)!r}: Pillow gives only 8 of the 16 bits of this kind of picture ({raw}); "
+            "convert it to .npy or NetCDF"
+        )
+
+    def read(changed: str) -> NDArray[np.uint8]:
+        with Image.open(path, formats=FORMATS) as picture:
+            picture.seek(page)
+            picture.tile = [
+                tile._replace(args=(changed, *tile.args[1:]) if isinstance(tile.args, tuple) else changed)
+                for tile in picture.tile
+            ]
+            return np.asarray(ImageOps.exif_transpose(picture))
+
+    if kind == "LA":
+        # Two numbers of two bytes take the room of four of one byte.
+        return read("RGBA").view(">u2").astype(np.uint16)
+    return read(raw).astype(np.uint16) * 256 + read(f"{kind};16{_SWAPPED[order]}")
+
+
+def _stored_type(picture: ImageFile, path: Path) -> Any:
+    """Give the function from what Pillow gives to numbers of the type in the file."""
+    if picture.format == "TIFF":
+        tags = picture.tag_v2  # type: ignore[attr-defined]
+        bits, sign = tags.get(258, (1,))[0], tags.get(339, (1,))[0]
+        if (bits, sign) == (8, 2):
+            return lambda pixels: pixels.view(np.int8)
+        if (bits, sign) == (16, 2):
+            return lambda pixels: pixels.astype(np.int16)
+        if (bits, sign) == (32, 1) and picture.mode == "I":
+            return lambda pixels: pixels.view(np.uint32)
+    if picture.format == "JPEG2000":
+        bits = _jpeg2000_bits(path)
+        if bits > 8 and picture.mode != "I;16":
+            raise DataError(
+                f"cannot read {str(path)!r}: Pillow gives only 8 of its {bits} bits; convert it to 16-bit PNG or TIFF"
+            )
+        if 8 < bits < 16:
+            # Pillow stretches what has fewer bits over all 16.
+            return lambda pixels: pixels >> (16 - bits)
+    return lambda pixels: pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def _jpeg2000_bits(path: Path) -> int:
+    """Read the largest number of bits of a channel from the head of a JPEG 2000 stream (ISO 15444-1, A.5.1)."""
+    with path.open("rb") as file:
+        head = file.read(1 << 22)
+    place = head.find(b"\xff\x4f\xff\x51") + 4
+    n = int.from_bytes(head[place + 36 : place + 38])
+    return max(((bits & 127) + 1 for bits in head[place + 38 : place + 38 + 3 * n : 3]), default=8)
+
+
+def _left_out(picture: ImageFile, path: Path) -> list[str]:
+    """Say what Pillow passes over: channels of a TIFF, and a transparent colour of numbers of 16 bits."""
+    lines = []
+    if "transparency" in picture.info and (picture.mode not in _CLEAR or ";16" in _raw(picture)):
+        lines.append(f"the colour of {path.name!r} that is named transparent is left out: its pixels are as all others")
+    if picture.format == "TIFF":
+        n, held = picture.tag_v2.get(277, 1), len(picture.getbands())  # type: ignore[attr-defined]
+        if n > held and picture.mode != "P":
+            numbers = f"channel {n} is" if n == held + 1 else f"channels {held + 1} to {n} are"
+            lines.append(f"{numbers} left out: Pillow reads the first {held}; convert {path.name!r} to .npy or NetCDF")
+    return lines
