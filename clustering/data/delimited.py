@@ -22,6 +22,7 @@ from clustering.data.layouts import (
     find_layout,
     line_numbers,
     opened,
+    quotes_left_open,
     uneven_line,
 )
 from clustering.data.readers import Contents, Group, Piece, lacking, variable_name
@@ -50,6 +51,8 @@ class _Column:
     """Row and text of the first cell that is no number."""
     large: bool = False
     """Whether it holds whole numbers that float64 does not."""
+    ambiguous: bool = False
+    """Whether a cell means one number with a decimal point and another one with a decimal comma."""
 
 
 def read_delimited(path: Path, _: ExitStack) -> Contents:
@@ -78,6 +81,10 @@ def read_delimited(path: Path, _: ExitStack) -> Contents:
     if not n:
         raise DataError(f"{str(path)!r} holds no rows below its header")
     chosen, reasons = _choose(columns)
+    if quotes_left_open(path, layout):
+        warnings.append(
+            f"the quotation marks of {path.name!r} are odd in number: one of them may never be closed, and hide rows"
+        )
     lines = line_numbers(
         path, layout, {column.bad[0] for i, column in enumerate(columns) if i in reasons and column.bad}
     )
@@ -225,11 +232,10 @@ def _learn(column: _Column, values: Any, start: int, pa: Any) -> None:
             or (notation != "date" and _converted(values, notation, pa) is not None)
         ]
         return
-    column.notations = [
-        notation
-        for notation in column.notations
-        if notation != "int64" and _converted(values, notation, pa) is not None
-    ]
+    read = {kind: _converted(values, kind, pa) for kind in column.notations if kind != "int64"}
+    column.notations = [kind for kind, numbers in read.items() if numbers is not None]
+    if (comma := read.get("comma")) is not None:
+        column.ambiguous |= not comma.equals(read[column.notations[0]].cast(comma.type))
     column.large |= bool(compute.any(compute.match_substring_regex(values, r"^[+-]?\d{16,}$")).as_py())
     numbers = compute.fill_null(compute.match_substring_regex(values, NUMBER), True)
     column.numbers += compute.sum(numbers).as_py() - values.null_count
@@ -274,7 +280,7 @@ def _choose(columns: Sequence[_Column]) -> tuple[dict[int, str], dict[int, str]]
         elif not kinds:
             mixed = "its cells are numbers in different notations, with a decimal point and with a comma"
             reasons[i] = mixed if column.bad is None else ""
-        elif kinds[0] in ("float64", "point") and "comma" in kinds and (commas or kinds[0] == "point"):
+        elif column.ambiguous and "comma" in kinds and kinds[0] != "comma" and (commas or kinds[0] == "point"):
             if commas == points:
                 reasons[i] = "its numbers can be read in two ways, as 1,234 can mean 1234 or 1.234; write 1234 or 1.234"
             else:

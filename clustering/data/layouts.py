@@ -160,12 +160,14 @@ def find_layout(path: Path, encoding: str | None = None) -> tuple[Layout, list[s
         stated = _rows([comment.lstrip("#% \t")], separator) if comment else []
         if stated and len(stated[0]) == width and not any(map(_number, stated[0])):
             names = [name.strip() for name in stated[0]]
-            warnings.append(f"the columns are named by the comment above them: {', '.join(names[:4])} …")
+            warnings.append(
+                f"the columns are named by the comment above them: {', '.join(names[:4])}{' …' if width > 4 else ''}"
+            )
         else:
             names = [f"column_{i + 1}" for i in range(width)]
             warnings.append(
-                f"the file has no header: its first line is data, as it holds numbers, and the columns are named "
-                f"column_1 to column_{width}; write a line of names above it to have others"
+                "the file has no header: its first line is data, as it holds numbers, and the columns are named "
+                "column_1 and so on; write a line of names above it to have others"
             )
     return Layout(encoding, separator, tuple(names), first, comments), warnings
 
@@ -185,6 +187,15 @@ def uneven_line(path: Path, layout: Layout) -> tuple[int, int] | None:
     """Find the first line with another number of cells than the header, and that number; None where there is none."""
     width = len(layout.names)
     return next(((line, len(cells)) for line, cells in _numbered(path, layout) if len(cells) != width), None)
+
+
+def quotes_left_open(path: Path, layout: Layout) -> bool:
+    """Tell whether a file has an odd number of quotation marks."""
+    n = 0
+    with opened(path, layout.encoding) as file:
+        while text := file.read(1 << 20):
+            n += text.count('"')
+    return n % 2 == 1
 
 
 def _numbered(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
