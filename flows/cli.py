@@ -315,7 +315,7 @@ def _orchestrated(chosen: bool | None) -> bool:
 
     if not (orchestration.api_configured() if chosen is None else chosen):
         return False
-    orchestration.require("running as a flow", ", or use --no-prefect")
+    orchestration.ready("running as a flow", ", or use --no-prefect")
     return True
 
 

@@ -113,20 +113,23 @@ def load_credentials(name: str) -> dict[str, Any]:
         If no Prefect API is configured, the block is not there, or it holds something else.
     """
     orchestration.prepare()
+    otherwise = ", or give credentials by the environment"
     try:
         from prefect.blocks.system import Secret
         from prefect.context import FlowRunContext
         from prefect.settings import PREFECT_API_URL
     except ImportError as error:
         raise MissingDependencyError(
-            f"source.credentials {name!r} needs the package 'prefect'; pip install 'zarr-clustering[prefect]', "
-            "or give credentials by the environment"
+            f"source.credentials {name!r} needs the package 'prefect'; "
+            f"pip install 'zarr-clustering[prefect]'{otherwise}"
         ) from error
-    if not PREFECT_API_URL.value() and FlowRunContext.get() is None:
-        raise ConfigError(
-            f"source.credentials names the Prefect block {name!r}, and no Prefect API is configured; "
-            "set PREFECT_API_URL, or give credentials by the environment"
-        )
+    if FlowRunContext.get() is None:
+        if not PREFECT_API_URL.value() and not orchestration.api_configured():
+            raise ConfigError(
+                f"source.credentials names the Prefect block {name!r}, and no Prefect API is configured; "
+                f"set PREFECT_API_URL{otherwise}"
+            )
+        orchestration.ready("source.credentials", otherwise)
     block = name.removeprefix("secret/")
     try:
         loaded: Any = Secret.load(block, _sync=True)  # type: ignore[call-arg]
@@ -136,9 +139,9 @@ def load_credentials(name: str) -> dict[str, Any]:
             f"source.credentials: there is no Prefect block {name!r}; make it with "
             f"Secret(value={{...}}).save({block!r}), or name another"
         ) from error
-    except Exception as error:
+    except Exception:
         raise ConfigError(
-            f"source.credentials: the Prefect API did not give the block {name!r} ({type(error).__name__}); "
+            f"source.credentials: the Prefect API did not give the block {name!r}; "
             "check PREFECT_API_URL and that the server runs"
         ) from None
     if not isinstance(options, dict):

@@ -6,8 +6,11 @@ import os
 import tomllib
 from pathlib import Path
 
-from clustering.errors import MissingDependencyError
+from pydantic import ValidationError
+
+from clustering.errors import ConfigError, MissingDependencyError
 from clustering.temporary import ensure, ensure_home, home_folder, is_writable
+from flows.reaching import reach
 
 DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
@@ -22,19 +25,24 @@ DEFAULTS = {
 
 def api_configured() -> bool:
     """Tell whether a Prefect API is configured: by the environment, or by the active profile."""
+    return bool(api_url())
+
+
+def api_url() -> str:
+    """Find the URL of the Prefect API that is configured; empty where none is."""
     if "PREFECT_API_URL" in os.environ:
-        return bool(os.environ["PREFECT_API_URL"])
+        return os.environ["PREFECT_API_URL"]
     home = _home()
     path = os.environ.get("PREFECT_PROFILES_PATH") or (None if home is None else home / "profiles.toml")
     if path is None:
-        return False
+        return ""
     try:
         content = tomllib.loads(Path(path).read_text())
     except (OSError, ValueError):
-        return False
+        return ""
     active = os.environ.get("PREFECT_PROFILE", content.get("active", ""))
     profile = content.get("profiles", {}).get(active, {})
-    return bool(profile.get("PREFECT_API_URL"))
+    return str(profile.get("PREFECT_API_URL") or "")
 
 
 def _home() -> Path | None:
@@ -78,3 +86,34 @@ def require(what: str, otherwise: str = "") -> None:
         raise MissingDependencyError(
             f"{what} needs the package 'prefect'; pip install 'zarr-clustering[prefect]'{otherwise}"
         ) from error
+    except ValidationError as error:
+        # Prefect checks its settings as it is imported.
+        first = error.errors(include_url=False)[0]
+        name = "_".join(str(part) for part in ("PREFECT", *first["loc"])).upper()
+        raise ConfigError(
+            f"Prefect does not take its setting {name}: {first['msg'].lower()}; correct it in the environment or the "
+            f"profile{otherwise}"
+        ) from None
+
+
+def ready(what: str, otherwise: str = "") -> None:
+    """See in seconds that Prefect may be used, and that the API that is configured answers as one.
+
+    Parameters
+    ----------
+    what, otherwise
+        As `require` takes them.
+
+    Raises
+    ------
+    ClusteringError
+        If not, in one line.
+    """
+    url = api_url()
+    if url:
+        # Before Prefect is imported, which takes as long as people wait for an answer.
+        reach(url, otherwise)
+    require(what, otherwise)
+    from flows.prefect_api import check_api
+
+    check_api(otherwise)

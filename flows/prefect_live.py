@@ -86,7 +86,7 @@ class Live:
     def _missed(self, error: Exception) -> None:
         if self._gone is None:
             self._gone = time.monotonic()
-            self._warn(f"Prefect's API does not answer ({type(error).__name__}); the job goes on without its dashboard")
+            self._warn("Prefect's API does not answer; the job goes on without its dashboard")
 
     def _reached(self) -> None:
         if self._gone is not None:

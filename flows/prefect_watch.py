@@ -117,9 +117,9 @@ class PrefectWatch:
         self.course.enter("finished")
         try:
             self._keep(record, pictures)
-        except Exception as error:
+        except Exception:
             # What was published is worth more than what is told of it here, and tells the same.
-            self._relayed(f"Prefect's API does not take what was found ({type(error).__name__}); see the output")
+            self._relayed("Prefect's API does not take what was found; see the output")
 
     def _keep(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
         records = self.course.standing.records

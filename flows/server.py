@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
-import httpx
 from prefect.automations import AutomationCore
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
-from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
+from prefect.deployments.runner import RunnerDeployment
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
@@ -24,18 +22,18 @@ from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.runner import Runner
 from prefect.runner.storage import LocalStorage
 from prefect.schedules import Cron, Interval, Schedule
-from prefect.settings import PREFECT_API_URL
 from prefect.types import BANNED_CHARACTERS
 from prefect.types.entrypoint import EntrypointType
 from prefect.workers.base import BaseWorker
 
 from clustering import __version__
-from clustering.data.addresses import shown
-from clustering.errors import ConfigError, ExecutionError, nearest
+from clustering.errors import ConfigError, nearest
+from flows import orchestration
 from flows.arguments import Collision
 from flows.config import JobConfig
 from flows.fit import fit
 from flows.predict import predict
+from flows.prefect_api import connected
 
 HEARTBEAT = 30
 """Seconds between two signs of life of a run; Prefect allows no fewer."""
@@ -46,7 +44,6 @@ GRACE_SECONDS = 600
 """How long a worker may take to start a run before its place is free again, in seconds: the pull of a large image."""
 _STRATEGIES = {"cancel-new": ConcurrencyLimitStrategy.CANCEL_NEW, "enqueue": ConcurrencyLimitStrategy.ENQUEUE}
 _FREQUENCY = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
-_CHECK = "check PREFECT_API_URL, such as http://127.0.0.1:4200/api"
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut", "Suspended", "AwaitingRetry")
 """States after which no sign of life is due."""
 
@@ -68,7 +65,7 @@ def make_pool(name: str, *, kind: str = "process") -> None:
     if worker is None:
         kinds = BaseWorker.get_all_available_worker_types()
         raise ConfigError(f"work pools of type {kind!r} are not known here; {nearest(kind, sorted(kinds))}")
-    with _server() as client:
+    with connected() as client:
         try:
             found = client.read_work_pool(name)
         except ObjectNotFound:
@@ -106,7 +103,7 @@ def make_zombie_automation(*, heartbeat: int = HEARTBEAT) -> None:
         ),
         actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"no sign of life for {3 * heartbeat} s")],
     )
-    with _server() as client:
+    with connected() as client:
         found = client.read_automations_by_name(AUTOMATION)
         if not found:
             client.create_automation(wanted)
@@ -165,7 +162,8 @@ def deploy(
         If the server does not answer or refuses the deployment.
     """
     deployment = _deployment(config, name, cron, interval, timezone, collision, paused, model)
-    with _server() as client:
+    orchestration.ready("a deployment")
+    with connected() as client:
         _check_pool(client, pool)
         make_zombie_automation()
         deployment.work_pool_name = pool
@@ -199,7 +197,8 @@ def serve(
         Told the full name of the deployment once it is registered.
     """
     deployment = _deployment(config, name, cron, interval, timezone, collision, paused, model)
-    with _server():
+    orchestration.ready("a deployment")
+    with connected():
         make_zombie_automation()
         # Named, if as none: a deployment that had a pool leaves it.
         deployment.work_pool_name = None
@@ -277,31 +276,3 @@ def _check_pool(client: SyncPrefectClient, pool: str) -> None:
             f"there is no work pool {pool!r}; {nearest(pool, pools)}; "
             f"make it with: prefect work-pool create {pool!r} --type process"
         ) from None
-
-
-@contextmanager
-def _server() -> Iterator[SyncPrefectClient]:
-    """Connect to the Prefect API that is configured, and say what goes wrong there in one line."""
-    url = PREFECT_API_URL.value()
-    if not url:
-        raise ConfigError(
-            "no Prefect API is configured, and a schedule needs one that stays; start one with 'prefect server start', "
-            "and set PREFECT_API_URL, such as http://127.0.0.1:4200/api"
-        )
-    at = f"the Prefect API at {shown(url)}"
-    try:
-        with get_client(sync_client=True) as client:
-            yield client
-    except DeploymentApplyError as error:
-        raise ExecutionError(f"{at} refuses the deployment: {error}") from error
-    except httpx.HTTPStatusError as error:
-        status = error.response.status_code
-        if status in (401, 403):
-            raise ConfigError(
-                f"{at} refuses who asks ({status}); set PREFECT_API_AUTH_STRING to the user:password of the server"
-            ) from error
-        raise ExecutionError(f"{at} answers {status} {error.response.reason_phrase}; {_CHECK}") from error
-    except httpx.TransportError as error:
-        raise ExecutionError(f"{at} does not answer ({error}); see that the server runs, and {_CHECK}") from error
-    except json.JSONDecodeError as error:
-        raise ExecutionError(f"{at} does not answer as one; {_CHECK}") from error

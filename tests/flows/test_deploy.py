@@ -173,7 +173,7 @@ def test_a_pool_or_serving_is_needed(job: str, capsys: pytest.CaptureFixture[str
 ADDRESSES = {
     "none": (None, 2, "no Prefect API is configured, and a schedule needs one that stays"),
     "nobody there": (DEAD, 1, f"the Prefect API at {DEAD} does not answer ("),
-    "no protocol": ("127.0.0.1:9/api", 1, "the Prefect API at 127.0.0.1:9/api does not answer ("),
+    "no protocol": ("127.0.0.1:9/api", 2, "PREFECT_API_URL is '127.0.0.1:9/api'; it has to be a URL, such as http://"),
 }
 
 

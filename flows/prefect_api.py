@@ -1,0 +1,95 @@
+"""The Prefect API that is configured, and what goes wrong there in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.deployments.runner import DeploymentApplyError
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from pydantic import ValidationError
+
+from clustering.data.addresses import shown
+from clustering.errors import ConfigError, ExecutionError
+from flows.reaching import SECONDS, SUCH_AS, parts_of
+
+
+def check_api(otherwise: str = "") -> None:
+    """Ask the API that is configured whether it is one, and knows who asks; nothing where none is configured.
+
+    Raises
+    ------
+    ClusteringError
+        As `connected`; within `SECONDS`, and without another try.
+    """
+    if not PREFECT_API_URL.value():
+        return
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), connected(otherwise, timeout=SECONDS) as client:
+        try:
+            client.read_flows(limit=1)
+        except (ValidationError, TypeError) as error:
+            raise ExecutionError(_no_api(str(PREFECT_API_URL.value()), otherwise)) from error
+        try:
+            client.raise_for_api_version_mismatch()
+        except RuntimeError as error:
+            raise ExecutionError(
+                f"the Prefect API at {shown(str(PREFECT_API_URL.value()))} cannot be used: {error}"
+            ) from error
+
+
+@contextmanager
+def connected(otherwise: str = "", **options: Any) -> Iterator[SyncPrefectClient]:
+    """Connect to the API that is configured.
+
+    Parameters
+    ----------
+    otherwise
+        What else would do, for messages.
+    options
+        Of the HTTP client.
+
+    Raises
+    ------
+    ConfigError
+        If no API is configured, its URL is none, or it refuses who asks.
+    ExecutionError
+        If it does not answer, or answers otherwise than an API does.
+    """
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise ConfigError(
+            "no Prefect API is configured, and a schedule needs one that stays; start one with 'prefect server start', "
+            f"and set PREFECT_API_URL, {SUCH_AS}"
+        )
+    parts_of(url)
+    at = f"the Prefect API at {shown(url)}"
+    try:
+        with get_client(httpx_settings=options or None, sync_client=True) as client:
+            yield client
+    except DeploymentApplyError as error:
+        raise ExecutionError(f"{at} refuses the deployment: {error}") from error
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        if status in (401, 403):
+            raise ConfigError(
+                f"{at} refuses who asks ({status}); set PREFECT_API_AUTH_STRING to the user:password of the server, "
+                f"or PREFECT_API_KEY{otherwise}"
+            ) from error
+        raise ExecutionError(
+            f"{at} answers {status} {error.response.reason_phrase}; check PREFECT_API_URL, {SUCH_AS}{otherwise}"
+        ) from error
+    except httpx.TransportError as error:
+        fault = "no answer in time" if isinstance(error, httpx.TimeoutException) else str(error) or "no answer"
+        raise ExecutionError(
+            f"{at} does not answer ({fault}); see that the server runs, and check PREFECT_API_URL, {SUCH_AS}{otherwise}"
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError, httpx.DecodingError) as error:
+        raise ExecutionError(_no_api(url, otherwise)) from error
+
+
+def _no_api(url: str, otherwise: str) -> str:
+    return f"the Prefect API at {shown(url)} does not answer as one; check PREFECT_API_URL, {SUCH_AS}{otherwise}"
