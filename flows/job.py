@@ -253,7 +253,7 @@ def _labels(
     # Whether labels changed is told where there were any.
     told = job.config.output.labels and job.config.output.changed and earlier is not None
     wanted = replace(job.wanted, changed=told)
-    scoring = None
+    scoring, left_out = None, list[str]()
     if job.held_out is not None:
         scoring = Scoring.of(job.held_out, known, None if before is None else before.fitted)
     with nullcontext(replace(work, preparation=preparation, held_out=None)) if same else others() as inside:
@@ -265,6 +265,7 @@ def _labels(
                 called(job.output.path, known.ids), earlier, identities=job.identities,
                 statistics=keeps_statistics(job, known.params),
                 held_out=job.held_out, scoring=scoring, kept=None if before is None else before.kept,
+                on_caution=left_out.append,
             )  # fmt: skip
         else:
             beside = () if scoring is None else (scoring,)
@@ -275,7 +276,12 @@ def _labels(
             f"no row takes part: all {job.plan.cells} cells are masked or have missing features; "
             "check source.mask, source.select and the fill values"
         )
+    # What was known when the job was opened has been told then.
+    left_out = [caution for caution in left_out if caution not in job.source.cautions]
+    for caution in left_out:
+        watch.warn(caution)
     result = known.measured(passed, len(plan))
+    result = replace(result, notes=(*result.notes, *left_out))
     weight = float(sums.weight.sum())
     watch.say(
         f"labelled {int(sums.rows.sum()):,} rows in {passed.seconds:.1f} s{_told(known.model, sums.objective, weight)}"

@@ -25,8 +25,9 @@ from clustering.fitting.preprocessing import Preprocess, fingerprint
 from clustering.storage import checkpoints, versions
 from clustering.storage.bucket_output import BucketOutput, open_output
 from clustering.storage.checkpoints import Checkpoint, Identity
-from clustering.storage.labels import check_names
+from clustering.storage.labels import check_names, frame_cautions
 from clustering.storage.ledger import FOLDER, Ledger
+from clustering.storage.names import read_names
 from clustering.storage.output import Output
 from flows.before import Before
 from flows.config import JobConfig
@@ -92,6 +93,7 @@ def open_job(config: JobConfig, watch: Watch, model: Fitted | None = None) -> Jo
     open_output(config.output.store, config.output.storage_options).check()
     job = described(config, model)
     refuse_finished(job)
+    read_names(job.output.path)
     source = job.source
     for caution in source.cautions:
         watch.warn(caution)
@@ -129,6 +131,9 @@ def described(config: JobConfig, model: Fitted | None = None) -> Job:
     wanted = Wanted(**config.output.model_dump(exclude=others))
     wanted.check(fitted_model)
     check_names(source, numbered(fitted_model.k), wanted)
+    if wanted.anything:
+        left_out = frame_cautions(source, numbered(fitted_model.k), wanted, fitted_model)
+        source = replace(source, cautions=(*source.cautions, *left_out))
     output = open_output(config.output.store, config.output.storage_options)
     run, follows = output.finished, config.fit.init == "model" or model is not None
     content = config.identity
@@ -163,7 +168,7 @@ def _check_current(config: JobConfig, current: Fitted, source: Source, model: An
 def faults(job: Job) -> tuple[str, ...]:
     """Say why the job would stop as soon as it is run, as things stand in its output."""
     found = []
-    for check in (job.output.check, partial(refuse_finished, job)):
+    for check in (job.output.check, partial(refuse_finished, job), partial(read_names, job.output.path)):
         try:
             check()
         except ClusteringError as error:

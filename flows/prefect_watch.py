@@ -110,7 +110,10 @@ class PrefectWatch:
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
         """Emit an event about the output."""
         resource = {"prefect.resource.id": f"clustering.output.{self.store}", "prefect.resource.name": self.store}
-        emit_event(f"clustering.{name}", resource, payload=dict(payload))
+        try:
+            emit_event(f"clustering.{name}", resource, payload=dict(payload))
+        except Exception as error:
+            self._relayed(f"Prefect does not take the event {name!r} ({type(error).__name__}); see the output")
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
         """Keep the passes as a table, the key figures with the report's pictures as a page, and where the report is."""

@@ -135,7 +135,7 @@ def _settled(job: Job, record: dict[str, Any], watch: Watch) -> dict[str, Any]:
     if config.keep is not None:
         try:
             versions.prune(output, config.keep, {record["run"]})
-        except ClusteringError as error:
+        except (ClusteringError, OSError) as error:
             # What was made is worth more than the room that old versions take.
             watch.warn(f"old versions could not be removed ({error}); 'clustering models prune' tries again")
     held = record["status"] != "finished"

@@ -6,13 +6,21 @@ Names are those of the CF conventions (sections 5 to 7) and of GeoZarr's ``proj:
 from __future__ import annotations
 
 import json
+import uuid
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+import dask
+import dask.array
 import numpy as np
 import xarray as xr
+import zarr
 
+from clustering.data.encoding import dataset, part_length, reason_of, writable
 from clustering.data.source import Source
+from clustering.errors import SourceError
+from clustering.storage.places import Place, remove, zarr_store
 
 FOREIGN = (
     "multiscales", "omero", "ome", "plate", "well", "image-label", "labels", "bioformats2raw.layout",
@@ -57,7 +65,68 @@ def frame(source: Source, taken: Collection[str]) -> xr.Dataset:
         made[name] = variable
     coordinates = {name: variable for name, variable in made.items() if name in data.coords}
     others = {name: variable for name, variable in made.items() if name not in coordinates}
-    return xr.Dataset(others, coordinates, _attributes(data.attrs, moved))
+    return dataset(others, coordinates, _attributes(data.attrs, moved))
+
+
+def left_out(carried: xr.Dataset) -> tuple[str, ...]:
+    """Say in words for a user which variables of `frame` cannot be written."""
+    return tuple(_left_out(name, reason) for name, reason in writable(carried)[1].items())
+
+
+def write_frame(path: Place, carried: xr.Dataset) -> tuple[xr.Dataset, tuple[str, ...]]:
+    """Write what `frame` gives to a new group, all that can be written; large variables in parts.
+
+    Returns
+    -------
+    xarray.Dataset
+        What was written.
+    tuple of str
+        What is left out, in words for a user.
+    """
+    carried, reasons = writable(carried)
+    cautions = [_left_out(name, reason) for name, reason in reasons.items()]
+    large = [str(name) for name, v in carried.variables.items() if v.ndim and part_length(v) < v.shape[0]]
+    with warnings.catch_warnings():
+        # String coordinates have no final Zarr v3 specification yet; the source's own are copied all the same.
+        warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
+        warnings.filterwarnings("ignore", "Variable .* has datetime type and a bounds variable")
+        carried.drop_vars(large).to_zarr(zarr_store(path), mode="w", consolidated=False, zarr_format=3)
+        for name in large:
+            try:
+                _write_in_parts(path, name, carried[name].variable, name in carried.coords)
+            except (SourceError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+                remove(path / name)
+                carried = carried.drop_vars(name)
+                cautions.append(_left_out(name, reason_of(error)))
+    return carried, tuple(cautions)
+
+
+def _left_out(name: str, reason: str) -> str:
+    return f"coordinate {name!r} is left out of labels.zarr: {reason}"
+
+
+class _Parts:
+    """A variable that dask reads part by part."""
+
+    def __init__(self, variable: xr.Variable) -> None:
+        self.variable, self.shape, self.dtype, self.ndim = variable, variable.shape, variable.dtype, variable.ndim
+
+    def __getitem__(self, key: Any) -> np.ndarray[Any, Any]:
+        try:
+            return np.asarray(self.variable[key].values)
+        except Exception as error:
+            raise SourceError(f"it cannot be read ({reason_of(error)})") from error
+
+
+def _write_in_parts(path: Place, name: str, variable: xr.Variable, is_coordinate: bool) -> None:
+    """Add a variable to a group, and hold one part of it at a time."""
+    lengths = (part_length(variable), *variable.shape[1:])
+    make: Any = dask.array.from_array
+    parts = make(_Parts(variable), lengths, name=f"part-{uuid.uuid4().hex}", asarray=False, fancy=False)
+    lazily = xr.Variable(variable.dims, parts, variable.attrs, variable.encoding)
+    made = dataset(None, {name: lazily}) if is_coordinate else dataset({name: lazily})
+    with dask.config.set(scheduler="synchronous"):
+        made.to_zarr(zarr_store(path), mode="a", consolidated=False, zarr_format=3)
 
 
 def references(source: Source, carried: xr.Dataset, dims: tuple[str, ...]) -> dict[str, Any]:

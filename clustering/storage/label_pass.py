@@ -22,7 +22,7 @@ from clustering.fitting.labelling import LabelStatistics, Wanted, label
 from clustering.fitting.scoring import Scores, Scoring
 from clustering.models.model import stored
 from clustering.storage.earlier import Earlier
-from clustering.storage.labels import CHANGED, LabelWriter, create_labels, writer_of
+from clustering.storage.labels import CHANGED, LabelWriter, cautions_of, create_labels, writer_of
 from clustering.storage.labels import NAME as LABELS_NAME
 from clustering.storage.ledger import FOLDER, OF_LABELS, OF_MODEL, OF_SCORES, Ledger, digest
 from clustering.storage.places import Place, writing
@@ -97,6 +97,7 @@ def write_labels(
     held_out: HeldOut | None = None,
     scoring: Scoring | None = None,
     kept: Kept | None = None,
+    on_caution: Callable[[str], None] | None = None,
 ) -> Passed:
     """Label every row, and write what is wanted of it to ``labels.zarr`` of a staging folder.
 
@@ -128,6 +129,8 @@ def write_labels(
         Compares the version with the one before on the rows of some blocks.
     kept
         What of `before` may be taken over.
+    on_caution
+        Called with each line that says what of the source could not be written beside the labels.
 
     Returns
     -------
@@ -167,6 +170,9 @@ def write_labels(
         with writing(path):
             writer = create_labels(path, source, plan, clusters, attributes, wanted, model)
         ledger.begin(wish, {"told": told, "joined": plan.joined, "statistics": statistics, "held_out": every})
+    if on_caution is not None:
+        for caution in cautions_of(path):
+            on_caution(caution)
     records: Any = ledger
     if before is not None and kept is not None and kept.told == told:
         records = _TakingOver(ledger, replace(kept.ledger, kinds=kinds), before, writer, plan)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
@@ -22,12 +21,14 @@ from clustering.data.plan import Plan
 from clustering.data.source import Source
 from clustering.errors import OutputError
 from clustering.fitting.clusters import Clusters
-from clustering.fitting.labelling import Wanted, variables
+from clustering.fitting.labelling import Variable, Wanted, variables
 from clustering.storage.chunking import chunking, inner_chunks, units
-from clustering.storage.frame import frame, references
+from clustering.storage.frame import frame, left_out, references, write_frame
 from clustering.storage.places import Place, size, sizes, writing, zarr_store
 
 NAME, CHANGED = "labels", "changed"
+_CAUTIONS = "left_out"
+"""Attribute of the group that says which coordinates are not among its arrays, and why."""
 
 
 def check_names(source: Source, clusters: Clusters, wanted: Wanted) -> None:
@@ -47,6 +48,21 @@ def check_names(source: Source, clusters: Clusters, wanted: Wanted) -> None:
                 )
 
 
+def _taken(arrays: Sequence[Variable]) -> set[str]:
+    """Name the results and their own dimensions: what is called so in the source gives way."""
+    return {name for array in arrays for name in (array.name, *(d for d, _ in array.extra))}
+
+
+def frame_cautions(source: Source, clusters: Clusters, wanted: Wanted, model: Any = None) -> tuple[str, ...]:
+    """Tell which coordinates of a source cannot be written beside its labels; nothing is written."""
+    return left_out(frame(source, _taken(variables(wanted, clusters, model))))
+
+
+def cautions_of(path: Place) -> tuple[str, ...]:
+    """Tell what was left out when these labels were created."""
+    return tuple(zarr.open_group(zarr_store(path), mode="r").attrs.get(_CAUTIONS, ()))  # type: ignore[arg-type]
+
+
 def create_labels(
     path: Place,
     source: Source,
@@ -57,6 +73,8 @@ def create_labels(
     model: Any = None,
 ) -> LabelWriter:
     """Create the labels of a source and what else is wanted, all masked, and what writes regions of them.
+
+    Coordinates that cannot be written are left out, see `cautions_of`.
 
     Chunk edges lie on those of the source, and each chunk, or shard, belongs to one block of the plan, so that no two
     tasks ever write the same file. Every chunk is checksummed.
@@ -74,14 +92,8 @@ def create_labels(
     """
     arrays = variables(wanted or Wanted(), clusters, model)
     own = dict.fromkeys(dim for array in arrays for dim in array.extra)
-    # What has the name of a result gives way to it.
-    carried = frame(source, {*(array.name for array in arrays), *(name for name, _ in own)})
-    carried.attrs = {**carried.attrs, **attributes}
-    with warnings.catch_warnings():
-        # String coordinates have no final Zarr v3 specification yet; the source's own are copied all the same.
-        warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
-        warnings.filterwarnings("ignore", "Variable .* has datetime type and a bounds variable")
-        carried.to_zarr(zarr_store(path), mode="w", consolidated=False, zarr_format=3)
+    carried = frame(source, _taken(arrays))
+    carried, cautions = write_frame(path, carried.assign_attrs({**carried.attrs, **attributes}))
     group = zarr.open_group(zarr_store(path), mode="r+")
     whole, (inner, sharded) = units(plan), inner_chunks(source)
     pointed: set[str] = set()
@@ -106,12 +118,14 @@ def create_labels(
     for name, length in own:
         numbers = clusters.ids if name == "cluster" else np.arange(1, length + 1)
         group.create_array(name, data=numbers, dimension_names=(name,))
-    # xarray names coordinates that no variable leads to in the group; now variables do.
-    left = [name for name in str(group.attrs.get("coordinates", "")).split() if name not in pointed]
+    # The group names the coordinates that no variable leads to.
+    left = [n for n in map(str, carried.coords) if n not in carried.dims and n not in pointed and " " not in n]
     if left:
         group.attrs["coordinates"] = " ".join(left)
     elif "coordinates" in group.attrs:
         del group.attrs["coordinates"]
+    if cautions:
+        group.attrs[_CAUTIONS] = list(cautions)
     return writer_of(path, clusters, wanted or Wanted())
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from clustering.data.encoding import encodable
 from clustering.data.preparation import Preparation
 from clustering.data.source import Feature
 from clustering.errors import SourceError, StoreError
@@ -204,6 +205,17 @@ def _group(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
+def _openable(dataset: xr.Dataset) -> xr.Dataset:
+    """Leave out, or describe in another way, what xarray would not open again: labels and units are attributes too."""
+    for name, variable in dataset.variables.items():
+        if (name in dataset.coords and name != "cluster") or " since " in str(variable.attrs.get("units", "")):
+            try:
+                dataset = dataset.assign({name: encodable(str(name), variable)})
+            except SourceError:
+                dataset = dataset.drop_vars([name])
+    return dataset
+
+
 def save_model(fitted: Fitted, path: str | Place, attributes: Mapping[str, Any] | None = None) -> None:
     """Write the model as a Zarr group, replacing one that is there.
 
@@ -215,7 +227,7 @@ def save_model(fitted: Fitted, path: str | Place, attributes: Mapping[str, Any] 
         More JSON attributes, such as where the model comes from.
     """
     place = place_at(path) if isinstance(path, str) else path
-    dataset = to_dataset(fitted).assign_attrs(json.loads(json.dumps(dict(attributes or {}))))
+    dataset = _openable(to_dataset(fitted)).assign_attrs(json.loads(json.dumps(dict(attributes or {}))))
     with writing(place), warnings.catch_warnings():
         # Text, such as names of channels, has no final Zarr v3 specification yet.
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)

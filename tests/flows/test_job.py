@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from zarr.codecs import ZstdCodec
 
 import clustering
 from clustering.errors import DataError, OutputError
 from flows.config import JobConfig
+from flows.inspect import inspect_job
 from flows.job import run_fit, run_predict
 from flows.loading import check_config
 from flows.report import redo_report
@@ -297,6 +299,62 @@ def test_a_report_that_cannot_be_drawn_does_not_cost_the_result(
     assert (tmp_path / "out/labels.zarr").exists()
     assert not (tmp_path / "out/report.html").exists()
     assert redo_report(str(tmp_path / "out")).is_file()
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_coordinate_that_cannot_be_written_does_not_cost_the_result(
+    config: Make, field_store: Path, tmp_path: Path, when: str
+) -> None:
+    """It is left out with a warning, which comes before the first pass where it can; `inspect` says it too."""
+    chunk = field_store / "place/c/0/0"
+    group = zarr.open_group(field_store)
+    group.create_array("place", data=np.ones((9, 10)), dimension_names=["lat", "lon"])
+    for name in ("t", "q"):
+        group[name].attrs["coordinates"] = "place"
+    watch = Notes()
+
+    def step(name: str, work: Callable[[], Any]) -> Any:
+        if name == {"before": "open", "during": "label"}[when]:
+            chunk.write_bytes(b"nothing")
+        return work()
+
+    record = run_fit(config(output={"report": True}), watch, step)
+    fault = "coordinate 'place' is left out of labels.zarr: it cannot be read"
+    assert [line for line in record["warnings"] if line.startswith(fault)]
+    assert len([line for line in watch.warned if line.startswith(fault)]) == 1
+    with xr.open_zarr(tmp_path / "out/labels.zarr", consolidated=False, chunks=None) as opened:
+        assert set(opened["labels"].coords) == {"time", "lat", "lon"}
+    assert (tmp_path / "out/report.html").exists()
+    if when == "before":
+        assert [line for line in inspect_job(config())["advice"] if line.startswith(fault)]
+
+
+def test_names_that_cannot_be_read_stop_a_run_before_it_begins(config: Make, tmp_path: Path) -> None:
+    """Names of clusters are looked at before the first pass, and `inspect` says what is wrong with them."""
+    run_fit(config(), Notes())
+    (tmp_path / "out/names.json").write_text("[1]")
+    again = config(output={"overwrite": True})
+    assert any("does not hold names by id" in fault for fault in inspect_job(again)["faults"])
+    with pytest.raises(OutputError, match="does not hold names by id"):
+        run_fit(again, Notes())
+
+
+def test_predict_remembers_dimensions_and_says_what_it_could_not_compare(
+    config: Make, field_store: Path, tmp_path: Path
+) -> None:
+    """A config names no dimensions again; units that are gone are warned of, and other units refused."""
+    run_fit(config(), Notes())
+    expected = labels_of(tmp_path / "out")
+    unnamed: Any = {"sample_dims": None, "variables": None, "mask": "sea"}
+    run_predict(str(tmp_path / "out"), config("same", source=unnamed), Notes())
+    assert labels_of(tmp_path / "same").equals(expected)
+    array = zarr.open_group(field_store)["t"]
+    array.attrs["units"] = ""
+    record = run_predict(str(tmp_path / "out"), config("bare", source=unnamed), Notes())
+    assert "the data have no units of 't': they are taken to be the same" in record["warnings"]
+    array.attrs["units"] = "degC"
+    with pytest.raises(DataError, match=r"'degC'.*'K'.*plus 273.15"):
+        run_predict(str(tmp_path / "out"), config("other", source=unnamed), Notes())
 
 
 def test_predicting_equals_the_fits_own_prediction(config: Make, field_store: Path, tmp_path: Path) -> None:

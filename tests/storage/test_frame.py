@@ -15,7 +15,8 @@ from clustering.data.access import open_source
 from clustering.data.source import Source
 from clustering.fitting.clusters import numbered
 from clustering.fitting.labelling import Wanted
-from clustering.storage.labels import create_labels
+from clustering.storage.frame import _Parts
+from clustering.storage.labels import cautions_of, create_labels, frame_cautions
 
 WKT = 'PROJCRS["WGS 84 / UTM zone 32N"]'
 
@@ -210,3 +211,103 @@ def test_real_fields_lend_their_labels_all_that_places_them(name: str, tmp_path:
         assert bounds <= {*found.data_vars}
         assert found["labels"].attrs.get("grid_mapping") == field.attrs.get("grid_mapping")
         assert found.attrs == {**data.attrs, "run": "a1"}
+
+
+def odd(kind: str, path: Path) -> None:
+    """Store rows along a coordinate that cannot be written back as it is stored."""
+    native = kind.startswith(("M8", "m8"))
+    group = zarr.create_group(path, zarr_format=2 if native else 3)
+    rows = np.arange(40.0) % 2 * 40
+    labels: Any = np.arange(40).astype(kind) if native else np.arange(40.0)
+    dims: Any = {"attributes": {"_ARRAY_DIMENSIONS": ["when"]}} if native else {"dimension_names": ["when"]}
+    group.create_array("t", data=rows, **dims)
+    group.create_array("when", data=labels, **dims)
+    if not native:
+        units, calendar = kind.split(", ")
+        group["when"].attrs.update({"units": units, "calendar": calendar})
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "months since 1960-01-01, 360_day",
+        "common_years since 1960-01-01, noleap",
+        "M8[ns]",
+        "M8[D]",
+        "m8[s]",
+    ],
+)
+def test_dates_of_any_encoding_are_written_and_come_back(tmp_path: Path, kind: str) -> None:
+    """Where the encoding of the source cannot be written, xarray chooses another."""
+    odd(kind, tmp_path / "in.zarr")
+    source = open_source(tmp_path / "in.zarr", variables=["t"], sample_dims=["when"], feature_dims=[])
+    found = labelled(source, tmp_path / "labels.zarr")
+    assert found["when"].variable.equals(source.dataset["when"].variable)
+    assert cautions_of(tmp_path / "labels.zarr") == ()
+
+
+LEFT_OUT = {
+    "mixed": np.array(["a", 1, None, "b"], object),
+    "attribute": xr.Variable("row", np.arange(4.0), {"units": "days since nonsense"}),
+    "longdouble": np.zeros(4, np.longdouble),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_what_cannot_be_written_is_left_out_with_a_caution(tmp_path: Path, name: str) -> None:
+    """Labels are written all the same, open with xarray, and name what is not there; units stay under another name."""
+    value = LEFT_OUT[name]
+    variable = value if isinstance(value, xr.Variable) else xr.Variable("row", value)
+    rows = xr.DataArray(np.zeros((4, 2)), {name: variable, "fine": ("row", np.arange(4))}, ("row", "f"), "v")
+    source = open_source(rows, sample_dims="row")
+    found = labelled(source, tmp_path / "labels.zarr")
+    cautions = cautions_of(tmp_path / "labels.zarr")
+    assert frame_cautions(source, numbered(3), Wanted()) == cautions
+    assert list(found["fine"].values) == [0, 1, 2, 3]
+    if name == "attribute":
+        assert cautions == ()
+        assert found[name].attrs == {"undecoded_units": "days since nonsense"}
+    else:
+        assert name not in found.variables
+        assert cautions[0].startswith(f"coordinate {name!r} is left out of labels.zarr: it cannot be written")
+
+
+@pytest.mark.parametrize("dtype", ["f8", "i4", "M8[ns]", "S4"])
+def test_large_coordinates_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    """Each part is read by itself, and the whole comes back."""
+    monkeypatch.setattr("clustering.data.encoding.PART", 80)
+    values = (np.arange(100) * 3).astype(dtype)
+    data = xr.Dataset({"t": ("cell", np.arange(100.0))}, {"cell": ("cell", values), "beside": ("cell", values[::-1])})
+    source = open_source(stored(data, tmp_path / "in.zarr"), variables=["t"], sample_dims=["cell"], feature_dims=[])
+    longest = 0
+    read = _Parts.__getitem__
+
+    def watched(self: _Parts, key: Any) -> Any:
+        nonlocal longest
+        part = read(self, key)
+        longest = max(longest, part.nbytes)
+        return part
+
+    monkeypatch.setattr(_Parts, "__getitem__", watched)
+    found = labelled(source, tmp_path / "labels.zarr")
+    assert 0 < longest <= 80
+    for name in ("cell", "beside"):
+        assert np.array_equal(found[name].values, data[name].values)
+    assert set(found["labels"].coords) == {"cell", "beside"}
+
+
+@pytest.mark.parametrize("part", [80, 16 * 2**20])
+def test_a_coordinate_that_cannot_be_read_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    """A chunk that does not decode costs the coordinate, and nothing else, whether it is read whole or in parts."""
+    monkeypatch.setattr("clustering.data.encoding.PART", part)
+    data = xr.Dataset({"t": ("cell", np.arange(100.0))}, {"beside": ("cell", np.arange(100.0))})
+    path = stored(data, tmp_path / "in.zarr", encoding={"beside": {"chunks": (10,)}})
+    (path / "beside/c/7").write_bytes(b"nothing")
+    source = open_source(path, variables=["t"], sample_dims=["cell"], feature_dims=[])
+    found = labelled(source, tmp_path / "labels.zarr")
+    assert "beside" not in found.variables
+    assert "coordinates" not in zarr.open_group(tmp_path / "labels.zarr")["labels"].attrs
+    (caution,) = cautions_of(tmp_path / "labels.zarr")
+    assert "it cannot be read" in caution

@@ -1,0 +1,115 @@
+"""Decoded variables, written to Zarr again: with their own encoding where that works, plainly where it does not."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from clustering.errors import SourceError
+
+PART = 16 * 2**20
+"""Size of what is read at once of a variable that is larger, in bytes."""
+_STORED = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "dtype", "calendar", "coordinates")
+"""Attributes that say how numbers are stored, and that an encoding may also give."""
+
+
+def part_length(variable: xr.Variable) -> int:
+    """Count the positions along the first dimension that make a part."""
+    return max(1, PART * variable.shape[0] // max(1, variable.nbytes)) if variable.ndim else 1
+
+
+def encodable(name: str, variable: xr.Variable) -> xr.Variable:
+    """Give a variable in an encoding that is written to Zarr and comes back as it was.
+
+    A variable larger than a part is tried on its first part.
+
+    Raises
+    ------
+    SourceError
+        If there is no such encoding, or the variable cannot be read. The message is the reason.
+    """
+    try:
+        tried = variable[: part_length(variable)] if variable.ndim else variable
+        tried = xr.Variable(tried.dims, np.asarray(tried.values))
+    except Exception as error:
+        raise SourceError(f"it cannot be read ({reason_of(error)})") from error
+    reason = ""
+    for encoding, attributes in ((variable.encoding, variable.attrs), _plain(variable), ({}, _harmless(variable))):
+        try:
+            if _comes_back(name, _as(tried, encoding, attributes)):
+                return _as(variable, encoding, attributes)
+            reason = reason or "other values come back than are written"
+        except Exception as error:
+            reason = reason or reason_of(error)
+    raise SourceError(f"it cannot be written ({reason})")
+
+
+def writable(given: xr.Dataset) -> tuple[xr.Dataset, dict[str, str]]:
+    """Keep the variables that can be written, in encodings that come back, and say of the others why they cannot."""
+    kept: dict[str, xr.Variable] = {}
+    reasons = {}
+    for name, variable in given.variables.items():
+        try:
+            kept[str(name)] = encodable(str(name), variable)
+        except SourceError as error:
+            reasons[str(name)] = str(error)
+    variables = {name: variable for name, variable in kept.items() if name in given.data_vars}
+    coordinates = {name: variable for name, variable in kept.items() if name not in variables}
+    return dataset(variables, coordinates, given.attrs), reasons
+
+
+def reason_of(error: Exception) -> str:
+    """Say in one line what went wrong."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def _as(variable: xr.Variable, encoding: Mapping[Any, Any], attributes: Mapping[Any, Any]) -> xr.Variable:
+    other = variable.copy(deep=False)
+    other.attrs, other.encoding = dict(attributes), dict(encoding)
+    return other
+
+
+def _plain(variable: xr.Variable) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Leave the encoding to xarray; it counts times in units of its own."""
+    timed = variable.dtype.kind in "mM" or "calendar" in variable.encoding
+    dropped = (*_STORED, "units") if timed else _STORED
+    encoding = {key: value for key, value in variable.encoding.items() if key == "coordinates"}
+    return encoding, {str(key): value for key, value in variable.attrs.items() if key not in dropped}
+
+
+def _harmless(variable: xr.Variable) -> dict[str, Any]:
+    """Keep the attributes that JSON can hold; units of times that stayed numbers get a name that nobody decodes."""
+    found = {}
+    for key, value in _plain(variable)[1].items():
+        plain = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+        try:
+            json.dumps(plain)
+        except (TypeError, ValueError):
+            continue
+        found["undecoded_units" if key == "units" and " since " in str(plain) else key] = plain
+    return found
+
+
+def _comes_back(name: str, variable: xr.Variable) -> bool:
+    """Write a variable to memory, and tell whether xarray reads the same again."""
+    store: Any = zarr.storage.MemoryStore()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset(coordinates={name: variable}).to_zarr(store, consolidated=False, zarr_format=3)
+        back = xr.open_dataset(store, engine="zarr", consolidated=False, chunks=None, create_default_indexes=False)
+        return name in back.variables and bool(back[name].variable.equals(variable))  # type: ignore[no-untyped-call]
+
+
+def dataset(
+    variables: Mapping[str, xr.Variable] | None = None,
+    coordinates: Mapping[str, xr.Variable] | None = None,
+    attributes: Mapping[Any, Any] | None = None,
+) -> xr.Dataset:
+    """Make a dataset that reads nothing: labels of dimensions make no index, which would hold them in memory."""
+    return xr.Dataset(variables or {}, xr.Coordinates(coordinates or {}, indexes={}), attributes)
