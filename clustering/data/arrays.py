@@ -24,7 +24,7 @@ def read_arrays(path: Path, stack: ExitStack) -> Contents:
     lengths: dict[str, int] = {}
 
     def take(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], slabs: _Slabs) -> None:
-        if dtype.names is not None:
+        if dtype.names is not None and not dtype.hasobject:
             for field in dtype.names:
                 kind = dtype[field]
                 take(f"{name}.{field}" if name else field, (*shape, *kind.shape), kind.base, _field(slabs, field))

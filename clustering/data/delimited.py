@@ -118,8 +118,7 @@ class _Text:
         self.file = opened(path, layout.encoding)
         self.layout = layout
         self.rest = b""
-        for _ in range(layout.first):
-            self.file.readline()
+        self.skipped = layout.first
 
     @property
     def closed(self) -> bool:
@@ -149,6 +148,9 @@ class _Text:
         return joined[:cut]
 
     def _block(self) -> bytes:
+        while self.skipped:
+            self.file.readline()
+            self.skipped -= 1
         while text := self.file.read(_BLOCK):
             # Whole lines, so that comments and runs of spaces are seen as such.
             text += self.file.readline()
@@ -225,17 +227,14 @@ def _learn(column: _Column, values: Any, start: int, pa: Any) -> None:
         column.numbers += present
         ends = compute.min_max(whole).as_py()
         column.large |= ends["max"] > EXACT or ends["min"] < -EXACT
-        column.notations = [
-            notation
-            for notation in column.notations
-            if notation not in ("uint64", "bool", "date")
-            or (notation != "date" and _converted(values, notation, pa) is not None)
-        ]
+        negative = {"uint64", "bool"} if ends["min"] < 0 else set()
+        unfit = {"date", *negative, *(["bool"] if ends["max"] > 1 else [])}
+        column.notations = [kind for kind in column.notations if kind not in unfit]
         return
     read = {kind: _converted(values, kind, pa) for kind in column.notations if kind != "int64"}
     column.notations = [kind for kind, numbers in read.items() if numbers is not None]
     if (comma := read.get("comma")) is not None:
-        column.ambiguous |= not comma.equals(read[column.notations[0]].cast(comma.type))
+        column.ambiguous |= not comma.equals(read[column.notations[0]].cast(comma.type, safe=False))
     column.large |= bool(compute.any(compute.match_substring_regex(values, r"^[+-]?\d{16,}$")).as_py())
     numbers = compute.fill_null(compute.match_substring_regex(values, NUMBER), True)
     column.numbers += compute.sum(numbers).as_py() - values.null_count

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from xarray.backends.zarr import FillValueCoder
 
 from clustering.data.readers import Contents, Group, Piece, Stored, lacking, unfit, variable_name
+from clustering.errors import DataError
 
 
 def read_grid(path: Path, stack: ExitStack) -> Contents:
@@ -37,9 +38,13 @@ def read_grid(path: Path, stack: ExitStack) -> Contents:
 
 
 def _netcdf3(path: Path, stack: ExitStack) -> tuple[dict[str, Stored], Mapping[str, Any]]:
-    dataset = stack.enter_context(
-        xr.open_dataset(path, engine="scipy", decode_cf=False, chunks=None, cache=False, create_default_indexes=False)
-    )
+    try:
+        opened = xr.open_dataset(
+            path, engine="scipy", decode_cf=False, chunks=None, cache=False, create_default_indexes=False
+        )
+    except (ValueError, TypeError, LookupError) as error:
+        raise DataError(f"cannot read {str(path)!r}: the file is cut short, or damaged") from error
+    dataset = stack.enter_context(opened)
 
     def reader(variable: xr.Variable) -> Callable[[int, int], NDArray[Any]]:
         return lambda start, stop: np.asarray((variable[start:stop] if variable.ndim else variable).values)
@@ -74,6 +79,8 @@ def _group(place: str, arrays: dict[str, Stored], attributes: Mapping[str, Any],
         if reason:
             warnings.append(f"{about} is left out: {reason}")
             continue
+        if name != original:
+            warnings.append(f"{about} becomes {name!r}: Zarr keeps such names for itself")
         kept = _attributes(array, about, warnings)
         coordinate = not array.shape or original in array.dims or original in named
         dtype = array.dtype.newbyteorder("=")
@@ -146,6 +153,8 @@ def _fill(stated: Any, dtype: np.dtype[Any], unsigned: bool) -> Any:
     """Turn a fill value of any type into a number of the type of its variable; None where there is none."""
     if isinstance(stated, list):
         stated = stated[0] if len(stated) == 1 else None
+    if stated is None:
+        return None
     try:
         number = float(stated) if isinstance(stated, str) else stated
         if dtype.kind == "f":

@@ -65,6 +65,7 @@ def read_groups(path: Path, stack: ExitStack) -> tuple[Groups, list[str]]:
             tree.dims[int(item.attrs["_Netcdf4Dimid"])] = _base(item.name)
 
     file.visititems(number)
+    tree.seen.add(_place(file))
     _enter(file, "", tree)
     return tree.groups, tree.warnings
 
@@ -86,11 +87,10 @@ def _enter(group: h5py.Group, place: str, tree: _Tree) -> None:
         except (KeyError, OSError):
             tree.warnings.append(f"{where!r} is left out: it is a link to what is not there")
             continue
-        info = h5py.h5o.get_info(item.id)
-        if (info.fileno, info.addr) in tree.seen:
+        if _place(item) in tree.seen:
             tree.warnings.append(f"{where!r} is left out: it is another name of {item.name!r}")
             continue
-        tree.seen.add((info.fileno, info.addr))
+        tree.seen.add(_place(item))
         if isinstance(item, h5py.Group):
             below.append((where, item))
         elif isinstance(item, h5py.Dataset) and not _only_a_dimension(item):
@@ -101,6 +101,12 @@ def _enter(group: h5py.Group, place: str, tree: _Tree) -> None:
             arrays.update(_arrays(name, scale, place, tree, {}))
     for where, item in below:
         _enter(item, where, tree)
+
+
+def _place(item: Any) -> tuple[int, int]:
+    """Tell where an object lies: one object may have several names."""
+    info = h5py.h5o.get_info(item.id)
+    return info.fileno, info.addr
 
 
 def _arrays(

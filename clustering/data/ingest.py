@@ -9,6 +9,7 @@ import errno
 import math
 import shutil
 import uuid
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -83,16 +84,16 @@ def ingest(source: str | Path, destination: str | Path, *, overwrite: bool = Fal
         raise ConfigError("source and destination are the same; name another destination")
     with staged(target) as staging, ExitStack() as stack, _reading(path):
         contents = reader(path, stack)
-        warnings = (*notes, *contents.warnings)
+        lines = (*notes, *contents.warnings)
         if not any(math.prod(piece.shape) for group in contents.groups.values() for piece in group.pieces):
-            raise DataError(f"{str(path)!r} holds nothing that can be taken{_first(warnings)}")
-        return Ingested(target, _write(staging, contents), warnings)
+            raise DataError(f"{str(path)!r} holds nothing that can be taken{_first(lines)}")
+        return Ingested(target, _write(staging, contents), lines)
 
 
-def _first(warnings: tuple[str, ...]) -> str:
+def _first(lines: tuple[str, ...]) -> str:
     """Say the first of the reasons, and how many more there are."""
-    more = f"; and {len(warnings) - 3} more" if len(warnings) > 3 else ""
-    return f": {'; '.join(warnings[:3])}{more}" if warnings else ": no numbers"
+    more = f"; and {len(lines) - 3} more" if len(lines) > 3 else ""
+    return f": {'; '.join(lines[:3])}{more}" if lines else ": no numbers"
 
 
 def _write(
@@ -125,7 +126,10 @@ def _reading(path: Path) -> Iterator[None]:
     tell of the reader.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            # What Pillow has to say of a damaged file comes as its error, or is no fault.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            yield
     except ClusteringError:
         raise
     except Exception as error:

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import IO, Any, TextIO
 
@@ -174,13 +174,8 @@ def find_layout(path: Path, encoding: str | None = None) -> tuple[Layout, list[s
 
 def line_numbers(path: Path, layout: Layout, rows: set[int]) -> dict[int, int]:
     """Find the lines of a file, counted from 1, in which these rows of data stand."""
-    found: dict[int, int] = {}
-    for row, (line, _) in enumerate(_numbered(path, layout)):
-        if row in rows:
-            found[row] = line
-            if len(found) == len(rows):
-                break
-    return found
+    numbered = enumerate(islice(_numbered(path, layout), max(rows, default=-1) + 1))
+    return {row: line for row, (line, _) in numbered if row in rows}
 
 
 def uneven_line(path: Path, layout: Layout) -> tuple[int, int] | None:

@@ -48,7 +48,8 @@ def read_image(path: Path, stack: ExitStack) -> Contents:
     Image.MAX_IMAGE_PIXELS = None
     Image.init()
     try:
-        picture = stack.enter_context(Image.open(path, formats=FORMATS))
+        # Given a path, Pillow maps the file, and shifts the rows of some turned pictures.
+        picture = stack.enter_context(Image.open(stack.enter_context(path.open("rb")), formats=FORMATS))
     except UnidentifiedImageError as error:
         raise DataError(
             f"cannot read {str(path)!r}: it is damaged, or a picture of a kind that Pillow does not know, "
@@ -113,7 +114,9 @@ def _pixels(picture: ImageFile, path: Path, page: int, mode: str | None = None) 
 
     picture.seek(page)
     raw = _raw(picture)
-    if ";16" in raw and picture.mode[0] not in "IF":
+    tags = getattr(picture, "tag_v2", {})
+    bits = max(tags.get(258, (8,)))
+    if picture.mode[0] not in "IF" and (";16" in raw or bits > 8):
         pixels = _sixteen(path, page, raw)
     else:
         stored = _stored_type(picture, path)
@@ -129,7 +132,7 @@ def _sixteen(path: Path, page: int, raw: str) -> NDArray[np.uint16]:
     """Read channels of 16 bits, of which Pillow gives the upper 8: both halves, each by a read of its own."""
     from PIL import Image, ImageOps
 
-    kind, order = raw.split(";16")
+    kind, _, order = raw.partition(";16")
     if kind not in ("RGB", "RGBA", "RGBX", "CMYK", "LA") or order not in _SWAPPED:
         raise DataError(
             f"cannot read {str(path)!r}: Pillow gives only 8 of the 16 bits of this kind of picture ({raw}); "
@@ -137,7 +140,7 @@ def _sixteen(path: Path, page: int, raw: str) -> NDArray[np.uint16]:
         )
 
     def read(changed: str) -> NDArray[np.uint8]:
-        with Image.open(path, formats=FORMATS) as picture:
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as picture:
             picture.seek(page)
             picture.tile = [
                 tile._replace(args=(changed, *tile.args[1:]) if isinstance(tile.args, tuple) else changed)
@@ -186,6 +189,8 @@ def _jpeg2000_bits(path: Path) -> int:
 def _left_out(picture: ImageFile, path: Path) -> list[str]:
     """Say what Pillow passes over: channels of a TIFF, and a transparent colour of numbers of 16 bits."""
     lines = []
+    if picture.format == "GIF" and not path.read_bytes().rstrip(b"\0").endswith(b";"):
+        lines.append(f"{path.name!r} does not end as a GIF does: it may be cut short, and pages of it lost")
     if "transparency" in picture.info and (picture.mode not in _CLEAR or ";16" in _raw(picture)):
         lines.append(f"the colour of {path.name!r} that is named transparent is left out: its pixels are as all others")
     if picture.format == "TIFF":

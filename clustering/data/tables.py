@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.readers import Contents, Group, Piece, lacking, share_dims, variable_name
-from clustering.errors import SourceError
+from clustering.errors import DataError, SourceError
 
 BATCH_ROWS = 65_536
 EXACT = 1 << 53
@@ -52,6 +52,8 @@ def read_table(path: Path, _: ExitStack) -> Contents:
     ------
     MissingDependencyError
         Without pyarrow.
+    DataError
+        If it holds no rows.
     SourceError
         If the folder holds no parquet file.
     """
@@ -69,10 +71,12 @@ def read_table(path: Path, _: ExitStack) -> Contents:
     if path.is_dir():
         _compare(files, schema, columns, warnings, pa)
     n = _survey(files, schema.names, columns, pa)
+    if not n:
+        raise DataError(f"{str(path)!r} holds no rows")
     pieces: list[Piece] = []
     lengths: dict[str, int] = {}
     for name, column in zip(schema.names, columns, strict=True):
-        if not column.reason and n and column.empty:
+        if not column.reason and column.empty:
             column.reason = "it holds no value"
         if column.reason:
             warnings.append(f"column {name!r} is left out: {column.reason}")
@@ -107,9 +111,16 @@ def _files(folder: Path, warnings: list[str]) -> list[Path]:
     if not files:
         raise SourceError(f"{str(folder)!r} is a folder without a parquet file; name a file, or a folder of such files")
     if others:
-        warnings.append(f"{len(others)} files of the folder are left out: they are no parquet files, as {others[0]!r}")
-    parts = [part for part in files[0].relative_to(folder).parts[:-1] if "=" in part]
-    warnings.extend(f"column {part.split('=')[0]!r} is left out: it is in the names of folders alone" for part in parts)
+        warnings.append(
+            f"{others[0]!r} and other files are left out: they are no parquet files"
+            if others[1:]
+            else f"{others[0]!r} is left out: it is no parquet file"
+        )
+    parts = (part for path in files for part in path.relative_to(folder).parts[:-1] if "=" in part)
+    warnings.extend(
+        f"column {name!r} is left out: it is in the names of folders alone"
+        for name in dict.fromkeys(part.split("=")[0] for part in parts)
+    )
     return files
 
 
