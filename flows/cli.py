@@ -47,6 +47,8 @@ def ingest(
 ) -> None:
     """Convert a file to Zarr: an image, npy, npz, csv, parquet, NetCDF or HDF5; or draw rows from a mixture.
 
+    What is left out of a file is named on stderr, a line each, and under "warnings" of --json.
+
     Example: clustering ingest photo.jpg photo.zarr
 
     Example: clustering ingest mixture drawn.zarr --parameters configs/parameters/lecture-mixture.yaml --rows 1000000
@@ -54,7 +56,7 @@ def ingest(
     Parameters
     ----------
     src
-        File to convert; or the word mixture.
+        File to convert, or a folder of parquet files; or the word mixture.
     dest
         Folder of the Zarr group to write.
     parameters

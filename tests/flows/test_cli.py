@@ -179,6 +179,46 @@ def test_a_file_is_ingested_and_clustered(tmp_path: Path, capsys: pytest.Capture
     assert summary(capsys)["objective"] == 0
 
 
+def test_what_ingest_leaves_out_is_named_beside_the_summary_and_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("x,w,y\n1,red,-\n2,blue,3\n")
+    assert run(["ingest", str(tmp_path / "a.csv"), str(tmp_path / "a.zarr"), "--json"]) == 0
+    printed = capsys.readouterr()
+    lines = [line for line in printed.err.splitlines() if line.startswith("warning: ")]
+    assert [line.split("'")[1] for line in lines] == ["w", "y"]
+    told = json.loads(printed.out.splitlines()[-1])
+    assert ([f"warning: {line}" for line in told["warnings"]], list(told["variables"])) == (lines, ["x"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b"w\nred\n"),
+        ("a.csv", b""),
+        ("a.csv", b"x,y\n1,2\n3\n"),
+        ("a.npy", b"\x93NUMPY\x01\0"),
+        ("a.npz", b"PK\x03\x04"),
+        ("a.parquet", b"PAR1PAR1"),
+        ("a.nc", b"CDF\x01\0\0"),
+        ("a.h5", b"\x89HDF\r\n\x1a\n"),
+        ("a.png", b"\x89PNG\r\n\x1a\n"),
+        ("a.tif", b"II*\0\x08\0\0\0"),
+        ("a.gif", b"GIF89a"),
+        ("a.xyz", b"1"),
+    ],
+)
+def test_a_file_of_which_nothing_can_be_taken_ends_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert run(["ingest", str(tmp_path / name), str(tmp_path / "out.zarr")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert name in line
+    assert not re.search(r"\w+(Error|Exception)\b", line)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+
+
 def test_the_lectures_mixture_is_drawn_found_again_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
