@@ -21,7 +21,8 @@ Each message says the fault, the offending name and value, what is allowed, and 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class ClusteringError(Exception):
@@ -72,3 +73,28 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1)
     listing = "allowed: " + (", ".join(names) if names else "none")
     return f"did you mean {close[0]!r}? {listing}" if close else listing
+
+
+AT_WORK = "at work: "
+"""How notes of errors begin that tell which block or variable was at work."""
+
+
+@contextmanager
+def at_work(what: object) -> Iterator[None]:
+    """Note on an unforeseen error what was at work; errors of this library say it themselves.
+
+    The note goes with the error through processes, and Python shows it below the traceback.
+    """
+    try:
+        yield
+    except ClusteringError:
+        raise
+    except Exception as error:
+        error.add_note(f"{AT_WORK}{what}")
+        raise
+
+
+def reason(error: BaseException) -> str:
+    """Say in one line why something failed, in the words of whoever noticed it; without the name of the error."""
+    text = " ".join(str(error).split()).rstrip(".")
+    return text or "no reason is given"

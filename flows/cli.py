@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import signal
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cyclopts import App, CycloptsError
 
 from clustering import __version__
-from clustering.errors import ClusteringError, ConfigError, DataError, MissingDependencyError, SourceError
+from clustering.errors import ConfigError, DataError, SourceError
 from clustering.temporary import ensure_home
 from flows import models
 from flows.arguments import AsJson, Collision, Orchestrated, Overrides
+from flows.guard import outcome
 from flows.notices import notices
 
 if TYPE_CHECKING:
@@ -337,7 +341,27 @@ def _say(line: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 on success, 1 on a failed job, 2 on a bad config or argument."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(run(tokens))
+    # Whoever ends the command politely lets it clean up, as from the keyboard.
+    signal.signal(signal.SIGTERM, _interrupt)
+    if "--debug" not in tokens:
+        # What Python could not say anywhere else would be a traceback.
+        sys.unraisablehook = lambda _: None
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal may lack letters that names and tables have.
+            stream.reconfigure(errors="backslashreplace")
+    code = run(tokens)
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        code = 1 if isinstance(error, BrokenPipeError) else _fail(f"cannot print: {outcome(error)[1]}", 1)
+        # Python would try again as it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def run(tokens: list[str], commands: App = app) -> int:
@@ -349,26 +373,18 @@ def run(tokens: list[str], commands: App = app) -> int:
             commands([token for token in tokens if token != "--debug"], exit_on_error=False, print_error=False)
     except CycloptsError as error:
         return _fail(" ".join(str(error).split()).rstrip(".") + "; see clustering --help", 2)
-    except (ConfigError, SourceError, MissingDependencyError) as error:
-        return _failed(error, debug, 2)
-    except ClusteringError as error:
-        return _failed(error, debug, 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on from the last finished pass", 1)
     except BrokenPipeError:
         return 1
-    except Exception as error:
-        return _failed(error, debug, 1, f"{type(error).__name__}: ")
+    except (Exception, KeyboardInterrupt) as error:
+        if debug and not isinstance(error, KeyboardInterrupt):
+            raise
+        code, text = outcome(error)
+        return _fail(text, code)
     return 0
 
 
-def _failed(error: Exception, debug: bool, code: int, prefix: str = "") -> int:
-    if debug:
-        raise error
-    text = " ".join(str(error).split()) or type(error).__name__
-    return _fail(f"{prefix}{text}{'; --debug shows where' if prefix else ''}", code)
-
-
 def _fail(text: str, code: int) -> int:
-    print(f"clustering: {text}", file=sys.stderr)
+    # Nobody may listen any more.
+    with suppress(OSError, ValueError):
+        print(f"clustering: {text}", file=sys.stderr)
     return code

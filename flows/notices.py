@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from flows.guard import fault
 
 LIBRARY = "clustering"
 """Logger of the library, above all of its loggers."""
@@ -19,9 +23,26 @@ class _Lines(logging.Handler):
 
 @contextmanager
 def notices() -> Iterator[None]:
-    """Write what the library logs to stderr, as lines."""
-    with listening_to_library([_Lines()]):
-        yield
+    """Write what the library logs to stderr as lines, and what other packages warn of, once each."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        line = " ".join(str(message).split())
+        if line not in said:
+            said.add(line)
+            print(f"warning: {line}", file=sys.stderr, flush=True)
+
+    def ended(thread: threading.ExceptHookArgs) -> None:
+        if thread.exc_value is not None and not isinstance(thread.exc_value, SystemExit):
+            show(f"a thread beside the work ended early: {fault(thread.exc_value)}")
+
+    before = warnings.showwarning, threading.excepthook
+    warnings.showwarning, threading.excepthook = show, ended
+    try:
+        with listening_to_library([_Lines()]):
+            yield
+    finally:
+        warnings.showwarning, threading.excepthook = before
 
 
 @contextmanager

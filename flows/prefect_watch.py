@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from clustering.execution.progress import listening
 from clustering.fitting.loop import PassRecord, Rule
 from clustering.storage.places import place_at
 from flows.course import Course
+from flows.guard import outcome
 from flows.live import card, page
 from flows.outcome import page_of, table_of
 from flows.prefect_live import Live, View
@@ -139,18 +141,25 @@ class PrefectWatch:
             )  # fmt: skip
 
 
+_NAMED = re.compile(r"(encountered an exception:?) [\w.]+: ")
+"""Where Prefect's sentence of how a run ended names the type of an error."""
+
+
 class _Plain(logging.Filter):
-    """Says a user's own mistake in one line: a traceback through this code would tell nothing about it."""
+    """Says what went wrong in one line; with PREFECT_LOGGING_LEVEL at DEBUG, what is no mistake of a user in full."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, ClusteringError):
-            record.msg, record.args, record.exc_info = str(error), (), None
+        in_full = logging.getLogger(record.name).isEnabledFor(logging.DEBUG) and not isinstance(error, ClusteringError)
+        if isinstance(error, Exception) and not in_full:
+            record.msg, record.args, record.exc_info = outcome(error)[1], (), None
+        elif error is None:
+            record.msg, record.args = _NAMED.sub(r"\1 ", record.getMessage()), ()
         return True
 
 
 def say_mistakes_plainly() -> None:
-    """Leave tracebacks of this library's own errors out of Prefect's logs."""
+    """Leave tracebacks, and names of Python's errors, out of Prefect's logs."""
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logger = logging.getLogger(name)
         if not any(isinstance(f, _Plain) for f in logger.filters):

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 from clustering.data.addresses import shown
-from clustering.errors import ClusteringError
+from clustering.errors import ClusteringError, reason
 from clustering.execution.engine import Engine
 from clustering.fitting.fitted import Fitted
 from clustering.storage import checkpoints, versions
@@ -75,8 +75,7 @@ def publish(job: Job, engine: Engine, labelled: Labelled, watch: Watch) -> dict[
             pictures = write_report(labelled.fitted, record, labelled.folder, job.source, job.config, clusters)
         except Exception as error:
             # The model and the labels are worth more than their pictures, which can be drawn again from the files.
-            fault = " ".join(f"{type(error).__name__}: {error}".split())
-            record["warnings"].append(f"no report could be drawn ({fault}); 'clustering report' tries again")
+            record["warnings"].append(f"no report could be drawn ({reason(error)}); 'clustering report' tries again")
             watch.warn(record["warnings"][-1])
     seconds = {**labelled.seconds, "report": time.perf_counter() - began}
     record["seconds"] = _rounded(seconds)

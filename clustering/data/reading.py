@@ -15,7 +15,7 @@ from clustering.data.addresses import shown
 from clustering.data.faults import told
 from clustering.data.plan import Block
 from clustering.data.rows import Rows, unit_weights
-from clustering.errors import DataError
+from clustering.errors import DataError, at_work
 
 if TYPE_CHECKING:
     from clustering.data.source import Source
@@ -87,10 +87,14 @@ def _values(source: Source, block: Block) -> _Values:
         stored = source.stored.get(name)
         absent = None
         if stored is None:
-            values = loaded(source, source.dataset[name].variable.isel(region).transpose(*source.sample_dims, *dims))
+            with at_work(f"variable {name!r}"):
+                values = loaded(
+                    source, source.dataset[name].variable.isel(region).transpose(*source.sample_dims, *dims)
+                )
             values = values.reshape(cells, -1)
         else:
-            values, gone, spoilt = stored.read(region, (*source.sample_dims, *dims))
+            with at_work(f"variable {name!r}"):
+                values, gone, spoilt = stored.read(region, (*source.sample_dims, *dims))
             bad += spoilt
             if gone is not None and source.missing != "marginalize":
                 rows = np.asarray(gone.any(axis=1))

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clustering.errors import ConfigError, ExecutionError
-from clustering.execution.clusters import ANSWER_SECONDS, Cluster, Demand, client_of, distributed, one_line
+from clustering.errors import ConfigError, ExecutionError, reason
+from clustering.execution.clusters import ANSWER_SECONDS, Cluster, Demand, client_of, distributed
 
 _LOOK_SECONDS = 0.2
 """How often to look for a file that is not there yet, in seconds."""
@@ -59,9 +59,7 @@ def reach(
             raise ValueError("no protocol")
         client = client_of(where, timeout=limit, security=security)
     except ssl.SSLError as error:
-        raise ConfigError(
-            f"the files of TLS for {where!r} do not fit together ({one_line(error)}); {_FILES}"
-        ) from error
+        raise ConfigError(f"the files of TLS for {where!r} do not fit together ({reason(error)}); {_FILES}") from error
     except (OSError, TypeError, ValueError, RuntimeError) as error:
         raise ExecutionError(_unreachable(where, error, limit)) from error
     with client:
@@ -85,7 +83,7 @@ def address_in(path: str, limit: float) -> str:
         return str(json.loads(Path(path).read_text())["address"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"the scheduler file {path!r} holds no address ({one_line(error)}); name a file that "
+            f"the scheduler file {path!r} holds no address ({reason(error)}); name a file that "
             "'dask scheduler --scheduler-file' wrote"
         ) from error
 
@@ -115,9 +113,9 @@ def _unreachable(address: str, error: Exception, limit: float) -> str:
     if refused is not None and refused.reason != "WRONG_VERSION_NUMBER":
         return (
             f"the scheduler at {address!r} and this process do not accept each other's certificates "
-            f"({one_line(refused)}); {_FILES}"
+            f"({reason(refused)}); {_FILES}"
         )
     return (
-        f"no Dask scheduler answers at {address!r} within {limit:.0f} s ({one_line(error)}); check that it runs and "
+        f"no Dask scheduler answers at {address!r} within {limit:.0f} s ({reason(error)}); check that it runs and "
         "whether it is tcp:// or tls://, or use 'threads' or 'local'"
     )

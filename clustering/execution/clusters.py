@@ -14,7 +14,7 @@ from typing import Any
 
 import dask
 
-from clustering.errors import ConfigError, ExecutionError, MissingDependencyError, nearest
+from clustering.errors import ConfigError, ExecutionError, MissingDependencyError, nearest, reason
 from clustering.temporary import ensure_home
 
 ANSWER_SECONDS = 30.0
@@ -223,7 +223,7 @@ def of_class(demand: Demand, *, path: str, options: Mapping[str, Any]) -> Iterat
                 cluster.scale(demand.workers)
             client = stack.enter_context(client_of(cluster))
         except Exception as error:
-            raise ExecutionError(f"the cluster {path} does not start: {one_line(error)}; check its options") from error
+            raise ExecutionError(f"the cluster {path} does not start: {reason(error)}; check its options") from error
         yield Cluster(path, client, demand.workers or 1, demand.wait_seconds or QUEUE_SECONDS)
 
 
@@ -233,7 +233,7 @@ def _class(path: str) -> Any:
         return getattr(_imported(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         remedy = "install its package, or check the spelling" if dot else "give the full name, such as package.Class"
-        raise ConfigError(f"cluster.class {path!r} cannot be imported ({one_line(error)}); {remedy}") from error
+        raise ConfigError(f"cluster.class {path!r} cannot be imported ({reason(error)}); {remedy}") from error
 
 
 def _check_arguments(made: Any, path: str, options: Mapping[str, Any]) -> None:
@@ -248,10 +248,4 @@ def _check_arguments(made: Any, path: str, options: Mapping[str, Any]) -> None:
             if name not in taken.parameters:
                 hint = nearest(name, taken.parameters)
                 raise ConfigError(f"cluster.options: {path} takes no option {name!r}; {hint}") from error
-        raise ConfigError(f"cluster.options do not fit {path}: {one_line(error)}") from error
-
-
-def one_line(error: BaseException) -> str:
-    """Say an error in one line, with its kind where its text alone says little."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+        raise ConfigError(f"cluster.options do not fit {path}: {reason(error)}") from error

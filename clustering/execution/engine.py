@@ -15,7 +15,7 @@ import dask.local
 import dask.threaded
 from threadpoolctl import ThreadpoolController
 
-from clustering.errors import ClusteringError, ConfigError, ExecutionError
+from clustering.errors import ClusteringError, ConfigError, ExecutionError, reason
 from clustering.execution import clusters
 from clustering.execution.address import reach
 from clustering.execution.clusters import Cluster, Demand, checked, default_workers
@@ -69,7 +69,7 @@ class Engine:
             if self.client is None or not type(error).__module__.startswith("distributed"):
                 raise
             raise ExecutionError(
-                f"the cluster {self.name} lost the work ({type(error).__name__}: {str(error).splitlines()[0]}); "
+                f"the cluster {self.name} lost the work ({reason(error)}); "
                 "a worker that is out of memory is the usual cause: lower compute.memory or use larger workers"
             ) from error
 

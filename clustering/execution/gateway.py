@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from clustering.errors import ConfigError, ExecutionError, nearest
+from clustering.errors import ConfigError, ExecutionError, nearest, reason
 from clustering.execution.clusters import (
     ANSWER_SECONDS,
     QUEUE_SECONDS,
@@ -18,7 +18,6 @@ from clustering.execution.clusters import (
     Word,
     client_of,
     needed,
-    one_line,
 )
 
 _LOOK_SECONDS = 0.5
@@ -79,7 +78,7 @@ def gateway(
             raise
         except Exception as error:
             raise ExecutionError(
-                f"the gateway {address or 'of the settings'} does not give a cluster: {one_line(error)}; check "
+                f"the gateway {address or 'of the settings'} does not give a cluster: {reason(error)}; check "
                 "compute.cluster.gateway, compute.workers, and in the environment who you are"
             ) from error
         yield Cluster(
@@ -94,7 +93,7 @@ def _chosen(offered: Any, options: Mapping[str, Any]) -> Any:
         try:
             offered[name] = value
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"cluster.gateway.options: {name} is {value!r}; {one_line(error)}") from error
+            raise ConfigError(f"cluster.gateway.options: {name} is {value!r}; {reason(error)}") from error
     return offered
 
 
@@ -116,7 +115,7 @@ def ask(door: Any, name: str) -> Word:
     try:
         status = door.get_cluster(name).status.name
     except Exception as error:
-        return Word(f"the gateway does not answer: {one_line(error)}")
+        return Word(f"the gateway does not answer: {reason(error)}")
     return Word(f"the gateway says that it is {status}", None if status in ("PENDING", "RUNNING") else 0)
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import dask
 
-from clustering.errors import ClusteringError, ConfigError, ExecutionError
+from clustering.errors import ClusteringError, ConfigError, ExecutionError, reason
 from clustering.execution.clusters import (
     QUEUE_SECONDS,
     SETTINGS,
@@ -25,7 +25,6 @@ from clustering.execution.clusters import (
     client_of,
     environment,
     needed,
-    one_line,
     worker_memory,
 )
 
@@ -205,7 +204,7 @@ def ask(api: Any, name: str) -> Word:
         pods = [pod.raw for pod in api.get("pods", namespace=api.namespace, label_selector=f"{_LABEL}={name}")]
         events = [event.raw for event in api.get("events", namespace=api.namespace, field_selector="type=Warning")]
     except Exception as error:
-        return Word(f"Kubernetes does not answer: {one_line(error)}")
+        return Word(f"Kubernetes does not answer: {reason(error)}")
     return say(pods, [event for event in events if event["involvedObject"].get("name", "").startswith(name)])
 
 
@@ -249,7 +248,7 @@ def _refusal(error: Exception) -> str:
         return (
             "its scheduler is ready and cannot be reached from here; choose another compute.cluster.kubernetes.service"
         )
-    return f"{one_line(error)}; check the kubeconfig and compute.cluster.kubernetes"
+    return f"{reason(error)}; check the kubeconfig and compute.cluster.kubernetes"
 
 
 def _delete(made: Any) -> None:

@@ -14,7 +14,7 @@ import scipy.linalg  # noqa: F401
 from distributed import WorkerPlugin
 from threadpoolctl import threadpool_limits
 
-from clustering.errors import ExecutionError
+from clustering.errors import ExecutionError, reason
 
 _SCHEDULER = ("python", "dask", "distributed", "cloudpickle", "tornado")
 """What a scheduler needs in the same version."""
@@ -46,8 +46,8 @@ def check_likeness(client: Any, name: str) -> None:
     for address, outcome in client.run(import_module, "clustering.execution.passes", on_error="return").items():
         if isinstance(outcome, Exception):
             raise ExecutionError(
-                f"worker {address} of the cluster {name} cannot import clustering ({type(outcome).__name__}: "
-                f"{' '.join(str(outcome).split())}); install zarr-clustering on the workers"
+                f"worker {address} of the cluster {name} cannot import clustering ({reason(outcome)}); "
+                "install zarr-clustering on the workers"
             )
 
 

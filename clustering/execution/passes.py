@@ -13,7 +13,7 @@ from clustering.data.plan import Plan
 from clustering.data.preparation import Preparation
 from clustering.data.rows import Rows
 from clustering.data.source import Source
-from clustering.errors import DataError
+from clustering.errors import DataError, at_work
 from clustering.execution.ahead import read_ahead
 from clustering.execution.engine import Engine
 from clustering.execution.fraction import Fraction
@@ -136,7 +136,12 @@ class _Work:
 
     def _made(self, run: range) -> Iterator[_Sums]:
         for index, found in zip(run, read_ahead(self._find, run, self._is_far), strict=True):
-            yield found if isinstance(found, _Sums) else self._sums(index, *found)
+            if isinstance(found, _Sums):
+                yield found
+                continue
+            with at_work(f"block {self.plan.block(index)}"):
+                sums = self._sums(index, *found)
+            yield sums
 
     def _is_far(self, index: int) -> bool:
         return not at_hand(self.residency, index)
@@ -148,7 +153,8 @@ class _Work:
         block = self.plan.block(index)
         if self.held_out is not None and self.held_out.holds(block.start):
             return no_rows(self.source, block), 0
-        return rows_of(self.source, self.plan, index, self.residency, self.fraction, keep=not self._keeps_prepared)
+        with at_work(f"block {block}"):
+            return rows_of(self.source, self.plan, index, self.residency, self.fraction, keep=not self._keeps_prepared)
 
     @property
     def _keeps_prepared(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import dask
 from dask.utils import format_bytes
 
-from clustering.errors import ConfigError, ExecutionError
+from clustering.errors import ConfigError, ExecutionError, reason
 from clustering.execution.clusters import (
     QUEUE_SECONDS,
     SETTINGS,
@@ -26,7 +26,6 @@ from clustering.execution.clusters import (
     distributed,
     environment,
     needed,
-    one_line,
     worker_memory,
 )
 
@@ -214,7 +213,7 @@ def _refusal(error: Exception) -> str:
     if isinstance(error, FileNotFoundError) and error.filename == "sbatch":
         return "there is no sbatch on this machine; run where SLURM's commands are"
     said = re.findall(r"^sbatch: error: (.+)$", str(error), re.MULTILINE)
-    what = "; ".join(line.strip().rstrip(".") for line in said) or one_line(error)
+    what = "; ".join(line.strip().rstrip(".") for line in said) or reason(error)
     return f"{what}; change compute.cluster.slurm"
 
 
@@ -238,7 +237,7 @@ def ask(ids: Sequence[str], processes: int) -> Word:
             [*command, f"--Format={columns}"], capture_output=True, text=True, timeout=_SQUEUE_SECONDS
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Word(f"squeue does not answer: {one_line(error)}")
+        return Word(f"squeue does not answer: {reason(error)}")
     if found.returncode and "Invalid job id" not in found.stderr:
         return Word(f"squeue does not answer: {' '.join(found.stderr.split())}")
     known = [Job(*line.split("|")[:4]) for line in found.stdout.splitlines() if line.count("|") == 4]
