@@ -61,9 +61,10 @@ class SourceConfig(_Section):
     bbox: Annotated[list[Number], Field(min_length=4, max_length=4)] | None = None
     """Box on the map, [west, south, east, north]; from west eastward, so it may cross any meridian."""
     mask: str | None = None
-    """Boolean variable over sample dimensions: true = use."""
+    """Variable over sample dimensions, of true and false or 1 and 0: true = use; or one comparison of a variable, such
+    as landfrac > 0.5 or surface in [1, 2]."""
     weights: str | None = None
-    """Variable over sample dimensions, or cos(lat)."""
+    """Variable over sample dimensions, or cos(lat) of a latitude in degrees or radians."""
     labels: str | None = None
     """Variable of clusters known beforehand, for fit.init: labels; anything but 0, 1, … is unknown."""
     missing: Missing = "drop"

@@ -14,7 +14,10 @@ import xarray as xr
 import zarr
 
 from clustering.data import coordinates, elsewhere, layout, opening, selection
+from clustering.data.alignment import aligned
+from clustering.data.angles import check_angles
 from clustering.data.chunks import snapshot, store_variables
+from clustering.data.conditions import check_truth, mask_condition
 from clustering.data.listing import Listing
 from clustering.data.policies import (
     MAX_BAD_FRACTION,
@@ -75,13 +78,17 @@ def open_source(
     bbox
         ``[west, south, east, north]``, both ends included; from west eastward, so it may cross any meridian.
     mask
-        Boolean variable, true = use; or an array in the shape of the samples. A name with a slash, here and below,
-        counts from the root of the store: ``labels/tissue/0``.
+        Variable of true and false, or 1 and 0, true = use; or one comparison of a variable, ``landfrac > 0.5`` or
+        ``surface in [1, 2]``; or an array. What is missing is not used. A name with a slash, here and below, counts
+        from the root of the store: ``labels/tissue/0 == 3``.
     weights
-        Variable, or ``cos(lat)``; or an array in the shape of the samples.
+        Variable, or ``cos(lat)`` of a latitude in degrees or radians, as its units say; or an array.
     labels
-        Clusters known beforehand, for ``init="labels"``: a variable, or an array in the shape of the samples. Anything
-        but 0, 1, … is unknown.
+        Clusters known beforehand, for ``init="labels"``: a variable, or an array. Anything but 0, 1, … is unknown.
+
+        Arrays beside the data, here and above, are matched by dimension and label where they name them (xarray and
+        pandas objects), and lie in the shape of the selected samples where they do not. Masked cells are not used,
+        weigh 0 and are unknown.
     missing
         ``drop``, the default, leaves out rows with a NaN in any feature; ``error`` refuses them; ``marginalize`` keeps
         what was observed of them.
@@ -158,11 +165,12 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
     """Open data; `listings` where they are known already."""
     mask, weights, labels, missing = (options[key] for key in ("mask", "weights", "labels", "missing"))
     like: layout.Layout | None = options["like"]
+    compared = mask_condition(mask)
     recipe: dict[str, Any] | None = None
     if isinstance(data, str):
         recipe = {**options, "data": data}
         named = layout.listed(options["variables"]) or (() if like is None else like.variables)
-        asked = [*named, mask, weights, labels]
+        asked = [*named, None if compared is None else compared.variable, weights, labels]
         inside = [name for name in asked if isinstance(name, str) and "/" not in name]
         opened = opening.open_store(data, options["group"], options["storage_options"] or {}, inside)
     else:
@@ -179,17 +187,24 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
     samples, features = layout.choose_dimensions(
         dataset, names, options["sample_dims"], options["feature_dims"], single, like
     )
-    beside = {"mask": mask, "weights": weights, "labels": labels}
+    beside = {"mask": compared.variable if compared else mask, "weights": weights, "labels": labels}
     dataset = elsewhere.join(dataset, recipe, beside, names[0], samples)
     cut = dataset.isel(chosen)
+    bare = layout.is_bare(data)
     for where, array in beside.items():
         if array is not None and not isinstance(array, str):
-            cut, beside[where], recipe = layout.attach(cut, f"_{where}", array, samples), f"_{where}", None
-    mask, weights, labels = (beside[key] for key in ("mask", "weights", "labels"))
+            cut = cut.assign({f"_{where}": aligned(cut, where, array, samples, bare)})
+            beside[where], recipe = f"_{where}", None
+    weights, labels = beside["weights"], beside["labels"]
     cosine = COSINE.fullmatch(weights or "")
     companions = {**beside, "weights": cosine[1] if cosine else weights}
     for where, name in companions.items():
         layout.check_companion(cut, where, name, samples)
+    mask = mask if compared else beside["mask"]
+    if mask is not None and (compared is None or compared.comparison is None):
+        check_truth(cut, mask)
+    if cosine:
+        check_angles(dataset[cosine[1]].variable, cosine[1], weights)
     large = [name for name in companions.values() if name in dataset.variables and cut[name].nbytes > SMALL_COMPANION]
     axes = layout.axes(dataset, layout.read_units(dataset, (*names, *large), samples), places, samples)
     if listings is None:

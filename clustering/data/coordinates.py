@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from clustering.data.angles import DEGREES, EAST, NORTH, RADIANS, in_radian_range, turn, units_of
 from clustering.errors import SourceError
 
 Array = NDArray[np.float64]
 
 TURN = 360.0
 """Degrees after which longitudes begin anew."""
-_DEGREES = ("degrees", "degree", "deg")
 
 
 class _Axis(NamedTuple):
@@ -24,34 +25,59 @@ class _Axis(NamedTuple):
     word: str
     """Standard name, and found in long names."""
     units: tuple[str, ...]
-    """Units that only it has (CF conventions, sections 4.1 and 4.2), in lower case."""
+    """Units that only it has."""
     names: tuple[str, ...]
     letter: str
     """CF axis; in lower case, the name of the coordinate of a projection."""
+    radians: float
+    """Largest number in radians."""
 
 
 _EAST = _Axis(
     "longitude",
-    ("degrees_east", "degree_east", "degree_e", "degrees_e", "degreee", "degreese"),
+    EAST,
     ("lon", "longitude", "nav_lon", "lons"),
     "X",
+    2 * np.pi,
 )
 _NORTH = _Axis(
     "latitude",
-    ("degrees_north", "degree_north", "degree_n", "degrees_n", "degreen", "degreesn"),
+    NORTH,
     ("lat", "latitude", "nav_lat", "lats"),
     "Y",
+    np.pi / 2,
 )
 
 
+class Window(NamedTuple):
+    """What lies between two numbers along a dimension, both included, in the units of its labels."""
+
+    start: float
+    stop: float
+    whole: float | None
+    """A turn, of longitudes; None for numbers like any."""
+
+
 def is_longitude(coordinate: xr.DataArray | xr.Variable, name: Hashable) -> bool:
-    """Tell whether a coordinate counts degrees around the globe, or around a rotated one, by CF or by its name."""
+    """Tell whether a coordinate counts along the globe, or along a rotated one, by CF or by its name."""
     return _is(_EAST, coordinate, name) or _told(coordinate)["standard_name"] == "grid_longitude"
 
 
+def period(coordinate: xr.DataArray | xr.Variable, name: Hashable) -> float | None:
+    """Give after what a coordinate begins anew: a turn in its units, degrees where it has none; None if it never does.
+
+    Labels over more than one turn are numbers like any.
+    """
+    if not is_longitude(coordinate, name):
+        return None
+    units = units_of(coordinate)
+    return turn(units) if units else TURN
+
+
 def _told(coordinate: xr.DataArray | xr.Variable) -> dict[str, str]:
-    keys = ("standard_name", "units", "axis", "long_name")
-    return {key: str(coordinate.attrs.get(key, "")).strip().lower() for key in keys}
+    keys = ("standard_name", "axis", "long_name")
+    told = {key: str(coordinate.attrs.get(key, "")).strip().lower() for key in keys}
+    return {**told, "units": units_of(coordinate)}
 
 
 def _is(axis: _Axis, coordinate: xr.DataArray | xr.Variable, name: Hashable) -> bool:
@@ -62,9 +88,10 @@ def _is(axis: _Axis, coordinate: xr.DataArray | xr.Variable, name: Hashable) -> 
         return told["standard_name"] == axis.word
     if told["units"] in axis.units:
         return True
-    if told["units"] in _DEGREES and told["axis"] == axis.letter.lower():
+    if told["units"] in DEGREES and told["axis"] == axis.letter.lower():
         return True
-    return told["units"] in (*_DEGREES, "") and (axis.word in told["long_name"] or str(name).lower() in axis.names)
+    angles = (*DEGREES, *RADIANS, "")
+    return told["units"] in angles and (axis.word in told["long_name"] or str(name).lower() in axis.names)
 
 
 def _is_projected(axis: _Axis, coordinate: xr.DataArray | xr.Variable, name: Hashable) -> bool:
@@ -85,84 +112,106 @@ def slack(labels: NDArray[Any]) -> float:
     return min(max(1e-6 * gap, rounding), 0.25 * gap)
 
 
-def turned(differences: Array) -> Array:
-    """Bring differences of longitudes to −180 … 180."""
-    return (differences + TURN / 2) % TURN - TURN / 2
+def turned(differences: Array, whole: float = TURN) -> Array:
+    """Bring differences of longitudes to half a turn at most: to −180 … 180, in degrees."""
+    return (differences + whole / 2) % whole - whole / 2
 
 
-def window(labels: Array, start: float | None, stop: float | None, near: float) -> NDArray[np.intp]:
+def window(
+    labels: Array, start: float | None, stop: float | None, near: float, whole: float = TURN
+) -> NDArray[np.intp]:
     """Find the longitudes from `start` eastward to `stop`, both included, whatever turn either is given in.
 
     Parameters
     ----------
     labels
-        Longitudes ``(n,)`` in degrees, within one turn.
+        Longitudes ``(n,)`` within one turn, in any order.
     start, stop
-        In degrees; None: the end of the coordinate. From 20 to −10 leads nearly around the globe, as in the boxes of
-        GeoJSON (RFC 7946, section 5.2). A turn or more holds everything.
+        In their units; None: the end of the coordinate. From 20 to −10 degrees leads nearly around the globe, as in the
+        boxes of GeoJSON (RFC 7946, section 5.2). A turn or more holds everything.
     near
-        Distance in degrees up to which two longitudes are the same.
+        Distance up to which two longitudes are the same.
+    whole
+        A turn, in their units.
 
     Returns
     -------
     ndarray
-        Positions ``(m,)`` in the direction in which the labels are stored, in one piece on the globe. A meridian that
-        is stored at both ends of the turn is taken once, unless everything is.
+        Positions ``(m,)`` in the direction in which the labels are stored, in one piece on the globe; in order where
+        they run in no direction. A meridian that is stored at both ends of the turn is taken once, unless everything
+        is.
     """
     start, stop = (None if end is None or np.isinf(end) else end for end in (start, stop))
     everything = np.arange(len(labels))
-    steps = np.diff(labels)
-    line = labels if (steps > 0).all() or (steps < 0).all() else np.unwrap(labels, period=TURN)
+    line = labels
+    if not _runs(labels):
+        unrolled = np.unwrap(labels, period=whole)
+        line = unrolled if _runs(unrolled) else labels
     if start is None or stop is None:
-        middle = (line.min() + line.max()) / 2
+        middle = (np.nanmin(line) + np.nanmax(line)) / 2
         first, last = (
-            end if given is None else middle + float(turned(np.asarray(given - middle)))
+            end if given is None else middle + float(turned(np.asarray(given - middle), whole))
             for given, end in ((start, -np.inf), (stop, np.inf))
         )
         return everything[(line >= first - near) & (line <= last + near)]
-    if stop - start >= TURN - near:
+    if stop - start >= whole - near:
         return everything
-    width = (stop - start) % TURN
-    width = 0.0 if TURN - width <= near else width
-    offsets = (labels - start) % TURN
-    offsets[TURN - offsets <= near] = 0.0
+    width = (stop - start) % whole
+    width = 0.0 if whole - width <= near else width
+    offsets = (labels - start) % whole
+    offsets[whole - offsets <= near] = 0.0
     inside = np.flatnonzero(offsets <= width + near)
     inside = inside[np.argsort(offsets[inside], kind="stable")]
-    once = _once(labels[inside] - offsets[inside], offsets[inside], near)
+    inside = inside[_once(labels[inside] - offsets[inside], offsets[inside], near, whole)]
     steps = np.diff(line)
     if (steps > 0).all():
-        return inside[once]
-    return inside[once][::-1] if (steps < 0).all() else np.sort(inside[once])
+        return inside
+    return inside[::-1] if (steps < 0).all() else np.sort(inside)
 
 
-def _once(turns: Array, offsets: Array, near: float) -> NDArray[np.intp]:
-    """Keep one of each sorted offset ``(m,)``: the one in the turn that holds the most."""
-    _, turn, counts = np.unique(np.round(turns), return_inverse=True, return_counts=True)
-    group = np.cumsum(np.diff(offsets, prepend=-TURN) > near)
-    order = np.lexsort((-counts[turn], group))
+def _runs(labels: Array) -> bool:
+    """Tell labels that run in one direction."""
+    steps = np.diff(labels)
+    return bool((steps >= 0).all() or (steps <= 0).all())
+
+
+def _once(starts: Array, offsets: Array, near: float, whole: float) -> NDArray[np.intp]:
+    """Keep of labels at the same sorted offset ``(m,)`` those in one turn, the one that holds the most.
+
+    Parameters
+    ----------
+    starts
+        Where the turn of each label starts ``(m,)``.
+    """
+    _, turns, counts = np.unique(np.round(starts / whole, 6), return_inverse=True, return_counts=True)
+    group = np.cumsum(np.diff(offsets, prepend=-whole) > near) - 1
+    order = np.lexsort((-counts[turns], group))
     _, first = np.unique(group[order], return_index=True)
-    return order[first]
+    kept = turns[order[first]]
+    return np.flatnonzero(turns == kept[group]) if len(group) else group
 
 
-def box(dataset: xr.Dataset, variables: Sequence[str], bounds: Sequence[float]) -> dict[str, dict[str, float]]:
-    """Turn a box on the map into a selection by label.
+def box(dataset: xr.Dataset, variables: Sequence[str], bounds: Sequence[float]) -> dict[str, Window]:
+    """Turn a box on the map into a window along each of two dimensions.
 
     Parameters
     ----------
     variables
         Those whose dimensions are looked at.
     bounds
-        ``[west, south, east, north]``, in degrees; along coordinates of a projection, in their units.
+        ``[west, south, east, north]``, in degrees, also where the coordinates are in radians; along coordinates of a
+        projection, in their units.
 
     Returns
     -------
     dict
-        ``{dim: {"start": …, "stop": …}}`` of the two dimensions.
+        The windows by dimension, in the units of the coordinates.
 
     Raises
     ------
     SourceError
-        If these are not four numbers, their order is wrong, or no pair of one-dimensional coordinates is found.
+        If these are not four numbers, their order is wrong, or no pair of one-dimensional coordinates is found; or
+        their units are no angle.
     """
     numbers = list(bounds) if isinstance(bounds, (list, tuple, np.ndarray)) else []
     real = [isinstance(b, (int, float, np.number)) and not isinstance(b, bool) and np.isfinite(b) for b in numbers]
@@ -173,12 +222,48 @@ def box(dataset: xr.Dataset, variables: Sequence[str], bounds: Sequence[float]) 
         raise SourceError(f"bbox {numbers} has its south {south:g} above its north {north:g}; swap the two")
     dims = [str(d) for d in dict.fromkeys(d for name in variables for d in dataset[name].dims)]
     x, y = _along(dataset, dims, _EAST), _along(dataset, dims, _NORTH)
-    if not is_longitude(dataset[x], x) and west > east:
+    around = is_longitude(dataset[x], x)
+    if not around and west > east:
         raise SourceError(
             f"bbox {numbers} has its west {west:g} beyond its east {east:g}, and {x!r} counts no longitudes, "
             "which begin anew; swap the two"
         )
-    return {x: {"start": west, "stop": east}, y: {"start": south, "stop": north}}
+    radians = _in_radians(dataset, {n: axis for n, axis in ((x, _EAST), (y, _NORTH)) if _is(axis, dataset[n], n)})
+    whole = period(dataset[x], x)
+    if x in radians:
+        west, east, whole = math.radians(west), math.radians(east), 2 * math.pi
+    if y in radians:
+        south, north = math.radians(south), math.radians(north)
+    return {x: Window(west, east, whole), y: Window(south, north, None)}
+
+
+def _in_radians(dataset: xr.Dataset, axes: Mapping[str, _Axis]) -> set[str]:
+    """Tell which longitudes and latitudes are in radians; the others are in degrees.
+
+    Those without units are as the other is, or in degrees where one of them has numbers too large for radians.
+
+    Raises
+    ------
+    SourceError
+        For units that are no angle, and for numbers that may be either.
+    """
+    units = {name: units_of(dataset[name]) for name in axes}
+    for name, text in units.items():
+        if text and turn(text) is None:
+            raise SourceError(
+                f"bbox is in degrees, and {name!r} has the units {text!r}, which are neither degrees nor radians; "
+                "correct them, or use 'select' in the units of its labels"
+            )
+    silent = [name for name in axes if not units[name]]
+    given = {name for name in axes if units[name] in RADIANS}
+    if not silent or len(silent) < len(axes):
+        return set(axes) if given and silent else given
+    if all(in_radian_range(dataset[name].values, axes[name].radians) for name in silent):
+        raise SourceError(
+            f"bbox is in degrees, and {' and '.join(map(repr, silent))} without units may be in degrees or radians; "
+            "give the coordinates the attribute units (degrees_east and degrees_north, or radian)"
+        )
+    return set()
 
 
 def _along(dataset: xr.Dataset, dims: Sequence[str], axis: _Axis) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
-from clustering.data.coordinates import slack
+from clustering.data.alignment import same_order
 from clustering.data.names import numbered
 from clustering.data.opening import open_store
 from clustering.errors import SourceError, nearest
@@ -80,7 +79,7 @@ def _fitting(dataset: xr.Dataset, where: str, name: str, recipe: Mapping[str, An
             )
     theirs = _beside(store, path, options, opened)
     for d in array.dims:
-        if d in dataset.indexes and d in theirs and not _same(dataset.indexes[d], theirs[d]):
+        if d in dataset.indexes and d in theirs and not same_order(dataset.indexes[d], theirs[d]):
             raise SourceError(
                 f"'{where}' {name!r} lies on other labels of {d!r} than the data, from {theirs[d][0]} to "
                 f"{theirs[d][-1]}; bring it to the grid of the data first"
@@ -97,13 +96,3 @@ def _beside(store: str, path: str, options: Mapping[str, Any], opened: xr.Datase
     except SourceError:
         # Arrays beside it that make no one dataset, such as the levels of an image, tell no labels.
         return {}
-
-
-def _same(ours: pd.Index, theirs: pd.Index) -> bool:
-    if ours.equals(theirs):
-        return True
-    ours_values, theirs_values = ours.to_numpy(), theirs.to_numpy()
-    if {ours_values.dtype.kind, theirs_values.dtype.kind} - set("iuf"):
-        return False
-    near = max(slack(ours_values), slack(theirs_values))
-    return bool((np.abs(ours_values.astype(np.float64) - theirs_values.astype(np.float64)) <= near).all())

@@ -6,22 +6,28 @@ import math
 import re
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
+from clustering.data.alignment import by_name
+from clustering.data.angles import check_angles, cosine
 from clustering.data.source import Source
 from clustering.errors import DataError, SourceError, nearest
 
 _COSINE = re.compile(r"(sqrt\()?cos\((\w+)\)(?(1)\)|)")
+_LISTED = 5
+"""Names that a message lists at most."""
 
 
-def feature_weights(source: Source, name: str) -> NDArray[np.float64]:
+def feature_weights(source: Source, given: str | xr.DataArray) -> NDArray[np.float64]:
     """Read the weights of all features.
 
     Parameters
     ----------
-    name
-        Variable or coordinate along feature dimensions; or ``cos(lat)`` or ``sqrt(cos(lat))`` of a coordinate in
-        degrees.
+    given
+        Variable or coordinate along feature dimensions; or ``cos(lat)`` or ``sqrt(cos(lat))`` of a latitude in degrees
+        or radians, as its units say. Or an array along feature dimensions, matched by name and label; along
+        ``variable`` with names of variables, or along ``feature`` with names of features.
 
     Returns
     -------
@@ -31,31 +37,71 @@ def feature_weights(source: Source, name: str) -> NDArray[np.float64]:
     Raises
     ------
     SourceError
-        If there is no such variable, or it does not lie along the feature dimensions.
+        If there is no such variable, or it does not lie along the feature dimensions, or not on their labels.
     DataError
         For weights that are negative or not finite, or none above zero.
     """
-    cosine = _COSINE.fullmatch(name)
-    key = cosine[2] if cosine else name
+    if isinstance(given, xr.DataArray):
+        told = "feature_weights"
+        listing = _by_feature(source, given)
+        if listing is not None:
+            check_feature_weights(listing)
+            return listing
+        variable = by_name(source.dataset, told, given, source.feature_dims, "feature").variable
+    else:
+        told = f"feature_weights {given!r}"
+        variable = _variable(source, given, told)
+    if variable.dtype.kind not in "biuf":
+        raise SourceError(f"{told} are no numbers, but of type {variable.dtype}; name a variable of numbers")
+    values = np.asarray(variable.values, np.float64)
+    weights = _spread(source, values, tuple(map(str, variable.dims)), told)
+    check_feature_weights(weights, told)
+    return weights
+
+
+def _variable(source: Source, name: str, told: str) -> xr.Variable:
+    """Read the variable named, or the cosine of it."""
+    formula = _COSINE.fullmatch(name)
+    key = formula[2] if formula else name
     if key not in source.dataset.variables:
         known = [str(found) for found in source.dataset.variables]
-        raise SourceError(f"unknown variable {key!r} in feature_weights {name!r}; {nearest(key, known)}")
+        raise SourceError(f"unknown variable {key!r} in {told}; {nearest(key, known)}")
     variable = source.dataset[key].variable
     dims = tuple(str(d) for d in variable.dims)
     if not dims or not set(dims) <= set(source.feature_dims):
         along = ", ".join(source.feature_dims) or "none here"
         raise SourceError(
-            f"feature_weights {name!r} lie along {', '.join(dims) or 'no dimension'}, and features along {along}; "
+            f"{told} lie along {', '.join(dims) or 'no dimension'}, and features along {along}; "
             "name a variable along feature dimensions, or sample weights in source.weights"
         )
-    try:
-        values = np.asarray(variable.values, np.float64)
-    except (TypeError, ValueError):
-        raise SourceError(f"feature_weights {name!r} are no numbers; name a variable of numbers") from None
-    if cosine:
-        # At the poles the cosine of the rounded angle may fall a hair below zero.
-        values = np.clip(np.cos(np.deg2rad(values)), 0.0, None)
-        values = np.sqrt(values) if cosine[1] else values
+    if formula is None:
+        return variable
+    check_angles(variable, key, name)
+    cosines = cosine(variable.values, variable, key)
+    return xr.Variable(dims, np.sqrt(cosines) if formula[1] else cosines)
+
+
+def _by_feature(source: Source, given: xr.DataArray) -> NDArray[np.float64] | None:
+    """Match weights to the names of features or of variables; None for an array along other dimensions."""
+    kind = str(given.dims[0]) if given.ndim == 1 else ""
+    if kind not in ("feature", "variable") or kind in source.feature_dims or given.dtype.kind not in "biuf":
+        return None
+    if kind not in given.indexes:
+        return given.values.astype(np.float64) if kind == "feature" and len(given) == source.n_features else None
+    names = [feature.variable if kind == "variable" else str(feature) for feature in source.features]
+    labels = [str(label) for label in given[kind].values]
+    lacking = [name for name in names if labels.count(name) != 1]
+    spare = [label for label in labels if label not in names]
+    if lacking or spare:
+        raise SourceError(
+            f"feature_weights name the {kind}s {', '.join(labels[:_LISTED])}, and the data have "
+            f"{', '.join(dict.fromkeys(names[:_LISTED]))}; give each of them one weight"
+        )
+    return np.asarray(given.values, np.float64)[[labels.index(name) for name in names]]
+
+
+def _spread(source: Source, values: NDArray[np.float64], dims: tuple[str, ...], told: str) -> NDArray[np.float64]:
+    """Put weights along some feature dimensions on all features ``(d,)``."""
     found = []
     for each in source.variables:
         own = [d for d in source.feature_dims if d in source.dataset[each].dims]
@@ -65,18 +111,16 @@ def feature_weights(source: Source, name: str) -> NDArray[np.float64]:
             continue
         if not set(dims) <= set(own):
             raise SourceError(
-                f"feature_weights {name!r} lie along {', '.join(dims)}, and variable {each!r} along {', '.join(own)} "
+                f"{told} lie along {', '.join(dims)}, and variable {each!r} along {', '.join(own)} "
                 "only; name weights along dimensions that the variable has"
             )
         order = [dims.index(d) for d in own if d in dims]
         shape = [n if d in dims else 1 for d, n in zip(own, lengths, strict=True)]
         found.append(np.broadcast_to(values.transpose(order).reshape(shape), lengths).reshape(-1))
-    weights = np.concatenate(found)
-    check_feature_weights(weights, name)
-    return weights
+    return np.concatenate(found)
 
 
-def check_feature_weights(weights: NDArray[np.float64], name: str | None = None) -> None:
+def check_feature_weights(weights: NDArray[np.float64], told: str = "feature_weights") -> None:
     """Refuse weights ``(d,)`` that measure nothing.
 
     Raises
@@ -84,7 +128,6 @@ def check_feature_weights(weights: NDArray[np.float64], name: str | None = None)
     DataError
         For weights that are negative or not finite, or none above zero.
     """
-    told = "feature_weights" if name is None else f"feature_weights {name!r}"
     bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0.0)))
     if len(bad):
         raise DataError(f"{told} are {weights[bad[0]]:g} for feature {bad[0]}; a finite number of 0 or more is needed")

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.data.angles import RADIANS, units_of
+from clustering.data.conditions import mask_condition
 from clustering.data.listing import Listing
 from clustering.data.plan import Block, Plan
 from clustering.data.reading import COSINE
@@ -74,7 +76,8 @@ class Identities:
             variable = self.source.companion(name)
             values = np.asarray(variable[tuple(regions[str(d)] for d in variable.dims)].values)
             bytes_of = values.tobytes() if values.dtype.kind != "O" else repr(values.tolist()).encode()
-            content.update(f"{name} {values.dtype} ".encode() + bytes_of)
+            radians = "radians " if units_of(self.source.dataset[name]) in RADIANS else ""
+            content.update(f"{name} {values.dtype} {radians}".encode() + bytes_of)
         return Identity(start.hexdigest(), content.hexdigest())
 
     def __iter__(self) -> Iterator[Identity]:
@@ -88,7 +91,12 @@ class Identities:
     @cached_property
     def _companions(self) -> tuple[str, ...]:
         cosine = COSINE.fullmatch(self.source.weights or "")
-        names = (self.source.mask, cosine[1] if cosine else self.source.weights, self.source.labels)
+        mask = mask_condition(self.source.mask)
+        names = (
+            None if mask is None else mask.variable,
+            cosine[1] if cosine else self.source.weights,
+            self.source.labels,
+        )
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
     @cached_property

@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from clustering.data.names import unknown_dimension, with_names
+from clustering.data.alignment import is_dask, plain, plain_dataset
+from clustering.data.names import numbered, unknown_dimension, with_names
 from clustering.data.opening import BARE, Opened, bare_dataset
 from clustering.data.plan import MIB, Axis
 from clustering.data.selection import Positions
@@ -57,22 +58,32 @@ class Layout(NamedTuple):
 def in_memory(data: Any) -> Opened:
     """Wrap an xarray object, a zarr array, a dask array or an ndarray ``(n, d)`` as a dataset."""
     if isinstance(data, xr.Dataset):
-        return Opened(data, None)
+        return Opened(plain_dataset(data), None)
     if isinstance(data, xr.DataArray):
-        return Opened(data.to_dataset(name=data.name or BARE), None)
+        return Opened(plain_dataset(data.to_dataset(name=data.name or BARE)), None)
     if isinstance(data, zarr.Array):
         return Opened(with_names(bare_dataset(data), data), data)
-    if isinstance(data, np.ndarray) or hasattr(data, "__dask_graph__"):
+    if isinstance(data, np.ndarray) or is_dask(data):
         if data.ndim != 2:
             raise SourceError(
                 f"the array has {data.ndim} dimensions, shape {tuple(data.shape)}; "
                 "give rows and features, (n, d), or an xarray object that names its dimensions"
             )
-        return Opened(xr.Dataset({BARE: (("row", "feature"), data)}), None)
+        return Opened(xr.Dataset({BARE: (("row", "feature"), plain(data))}), None)
+    table = type(data).__name__ == "DataFrame"
+    remedy = "to_dask_array(lengths=True)" if hasattr(data, "__dask_graph__") else "to_numpy()"
     raise SourceError(
         f"cannot cluster a {type(data).__name__}; "
         "allowed: path or URL of a Zarr store, xarray object, zarr array, dask array, ndarray (n, d)"
+        + (f", such as its {remedy}" if table else "")
     )
+
+
+def is_bare(data: Any) -> bool:
+    """Tell data whose dimensions have no names."""
+    if isinstance(data, zarr.Array):
+        return numbered(with_names(bare_dataset(data), data)[BARE].dims)
+    return isinstance(data, np.ndarray) or is_dask(data)
 
 
 def listed(names: str | Sequence[str] | None) -> Sequence[str] | None:
@@ -159,17 +170,8 @@ def choose_dimensions(
     return tuple(sample), tuple(feature)
 
 
-def attach(dataset: xr.Dataset, name: str, values: Any, dims: tuple[str, ...]) -> xr.Dataset:
-    """Add a mask or weights given as an array in the shape of the samples."""
-    array = np.asarray(values)
-    shape = tuple(dataset.sizes[d] for d in dims)
-    if array.shape != shape:
-        raise SourceError(f"the {name.strip('_')} has shape {array.shape}; the samples have shape {shape}")
-    return dataset.assign({name: (dims, array)})
-
-
 def check_companion(dataset: xr.Dataset, where: str, name: str | None, sample: tuple[str, ...]) -> None:
-    """Check that a mask or weights variable exists and varies along sample dimensions only."""
+    """Check that a mask or weights variable exists, holds numbers, and varies along sample dimensions only."""
     if name is None:
         return
     if name not in dataset.variables:

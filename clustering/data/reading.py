@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from clustering.data import gather_kernels
 from clustering.data.addresses import shown
+from clustering.data.alignment import filled
+from clustering.data.angles import cosine
+from clustering.data.conditions import mask_condition
 from clustering.data.faults import told
 from clustering.data.plan import Block
 from clustering.data.rows import Rows, unit_weights
@@ -34,7 +37,8 @@ def read_rows(source: Source, block: Block) -> Rows:
     """
     values, missing, lost, bad = _values(source, block)
     n = len(values)
-    keep = None if source.mask is None else _truth(_on_grid(source, source.mask, block))
+    mask = mask_condition(source.mask)
+    keep = None if mask is None else mask.used(_on_grid(source, mask.variable, block))
     if lost is not None:
         keep = ~lost if keep is None else keep & ~lost
     gaps = None
@@ -136,11 +140,10 @@ def _decoded(
 def _weights(source: Source, block: Block) -> NDArray[np.float64] | None:
     if source.weights is None:
         return None
-    cosine = COSINE.fullmatch(source.weights)
-    if cosine:
-        degrees = _on_grid(source, cosine[1], block).astype(np.float64)
-        # At the poles the cosine of the rounded angle may fall a hair below zero.
-        return np.clip(np.cos(np.deg2rad(degrees)), 0.0, None)
+    formula = COSINE.fullmatch(source.weights)
+    if formula:
+        name = formula[1]
+        return cosine(_on_grid(source, name, block), source.dataset[name].variable, name)
     return _on_grid(source, source.weights, block).astype(np.float64)
 
 
@@ -182,17 +185,20 @@ def _refuse(source: Source, values: NDArray[Any], bad: NDArray[np.bool_], block:
         raise DataError(f"missing value in {where}, block {block}; set source.missing to 'drop' to leave such rows out")
 
 
-def _truth(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Read a mask, where decoding may have turned zeros that equal the fill value into NaN."""
-    used: NDArray[np.bool_] = ((values == values) & (values != 0)).astype(bool)
-    return used
-
-
 def loaded(source: Source, variable: xr.Variable) -> NDArray[Any]:
     """Read a variable; a dask array on this thread, as this is a task already."""
     with told(shown((source.recipe or {"data": "the data"})["data"])):
         data = variable.data
-        return np.asarray(data.compute(scheduler="synchronous") if variable.chunks is not None else data)
+        data = data.compute(scheduler="synchronous") if variable.chunks is not None else data
+        if np.ma.is_masked(data):
+            # A graph may make masked cells that its type does not tell of.
+            if data.dtype.kind not in "f":
+                raise DataError(
+                    f"a dask array of type {data.dtype} holds masked cells, and has no room for what is missing; "
+                    "turn it into floats: astype(float)"
+                )
+            return filled(data)
+        return np.asarray(data)
 
 
 def finite_rows(values: NDArray[Any]) -> NDArray[np.bool_]:

@@ -11,7 +11,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from clustering.data.coordinates import TURN, is_longitude, slack, turned, window
+from clustering.data.angles import in_radian_range, turn, units_of
+from clustering.data.coordinates import TURN, Window, is_longitude, period, slack, turned, window
 from clustering.data.names import unknown_dimension
 from clustering.errors import SourceError, nearest
 
@@ -19,7 +20,7 @@ Positions = dict[Hashable, int | slice | list[int]]
 
 
 def positions(
-    dataset: xr.Dataset, select: Mapping[str, Any], isel: Mapping[str, Any], box: Mapping[str, Any] | None = None
+    dataset: xr.Dataset, select: Mapping[str, Any], isel: Mapping[str, Any], box: Mapping[str, Window] | None = None
 ) -> Positions:
     """Turn `select` (by label) and `isel` (by position) into one selection by position.
 
@@ -29,15 +30,16 @@ def positions(
         The opened, unselected data.
     select
         For each dimension a label, a list of labels, or ``{start, stop, step}`` with both ends included. Labels of a
-        slice may be given in either order, whichever way the coordinate runs, but for longitudes: these lead from the
-        start eastward to the stop, and any turn of 360 degrees names them. A number within rounding of a label means
-        it. Dates may be strings, or parts of dates, which stand for all they hold; ``{months: [12, 1, 2]}``, beside
-        start, stop and step or alone, takes those of these months. One label that stands for one place drops its
+        slice may be given in either order, whichever way the coordinate runs; of numbers and dates that are not sorted
+        it takes all between its ends, where they stand. Longitudes lead from the start eastward to the stop, and any
+        turn names them; like all labels, they are in the units of the coordinate. A number within rounding of a label
+        means it. Dates may be strings, or parts of dates, which stand for all they hold; ``{months: [12, 1, 2]}``,
+        beside start, stop and step or alone, takes those of these months. One label that stands for one place drops its
         dimension.
     isel
         For each dimension a position, a list of positions, or ``{start, stop, step}`` with the stop excluded.
     box
-        Further selection by label, made of a box on the map.
+        Windows of a box on the map.
 
     Returns
     -------
@@ -100,19 +102,27 @@ def _labels(dataset: xr.Dataset, key: str, value: Any) -> int | slice | list[int
     index = dataset.indexes.get(key)
     if index is None:
         raise SourceError(f"dimension {key!r} has no coordinate to select by; use 'isel' with positions")
-    axis = _Axis(index, _cyclic(dataset, key, index), slack(index.to_numpy()) if _numeric(index) else 0.0)
+    whole = value.whole if isinstance(value, Window) else period(dataset[key], key)
+    axis = _Axis(index, _within_turn(index, whole), slack(index.to_numpy()) if _numeric(index) else 0.0)
+    if isinstance(value, Window):
+        return _between(axis, slice(value.start, value.stop))
     if isinstance(value, Mapping) and "months" in value:
         rest = {name: end for name, end in value.items() if name != "months"}
         return _in_months(index, key, _labels(dataset, key, rest), value["months"])
     if isinstance(value, (Mapping, slice)):
         ends = _slice(value, key)
+        if _numeric(index) and is_longitude(dataset[key], key):
+            _check_window(dataset[key], key, axis, ends)
+        if not (_sorted(index) or _numeric(index) or isinstance(index, _TIMES)):
+            raise SourceError(
+                f"the labels of {key!r} are words and not sorted, so that no span of them is clear; "
+                "give a list of them, or use 'isel' with positions"
+            )
         try:
             return _between(axis, ends)
         except _MISSING as error:
-            known = axis.index.is_monotonic_increasing or axis.index.is_monotonic_decreasing
-            remedy = "" if known else "; its labels are not sorted: give a list of them, or use 'isel'"
             raise SourceError(
-                f"label {[ends.start, ends.stop]!r} is not on dimension {key!r}; {_extent(dataset, key)}{remedy}"
+                f"label {[ends.start, ends.stop]!r} is not on dimension {key!r}; {_extent(dataset, key)}"
             ) from error
     several = isinstance(value, (list, tuple, np.ndarray))
     found: list[int] = []
@@ -128,6 +138,7 @@ def _labels(dataset: xr.Dataset, key: str, value: Any) -> int | slice | list[int
     return found[0] if not several and len(found) == 1 else _run(found)
 
 
+_TIMES = (pd.DatetimeIndex, pd.TimedeltaIndex, xr.CFTimeIndex)
 _MISSING = (KeyError, TypeError, ValueError, pd.errors.InvalidIndexError)
 
 
@@ -135,15 +146,16 @@ class _Axis(NamedTuple):
     """The labels of a dimension."""
 
     index: pd.Index
-    cyclic: bool
-    """Longitudes, which begin anew after a turn."""
+    whole: float | None
+    """A turn, of longitudes; None for others, which do not begin anew."""
     near: float
     """Distance up to which a number means a label."""
 
     def distances(self, label: Any) -> NDArray[np.float64]:
         """How far each label is from a number."""
         differences = self.index.to_numpy().astype(np.float64) - float(label)
-        return np.abs(turned(differences) if self.cyclic else differences)
+        distances = np.abs(differences if self.whole is None else turned(differences, self.whole))
+        return np.where(np.isnan(distances), np.inf, distances)
 
 
 def _in_months(index: pd.Index, key: str, places: Any, months: Any) -> slice | list[int]:
@@ -161,31 +173,81 @@ def _numeric(index: pd.Index) -> bool:
     return isinstance(index.dtype, np.dtype) and index.dtype.kind in "iuf" and len(index) > 0
 
 
-def _cyclic(dataset: xr.Dataset, key: str, index: pd.Index) -> bool:
-    """Tell longitudes within one turn; others are numbers like any."""
-    if not _numeric(index) or not is_longitude(dataset[key], key):
-        return False
-    return float(index.max()) - float(index.min()) <= TURN * (1 + 1e-6)
+def _within_turn(index: pd.Index, whole: float | None) -> float | None:
+    """Give a turn where the labels lie within one; others are numbers like any."""
+    if whole is None or not _numeric(index) or float(index.max()) - float(index.min()) > whole * (1 + 1e-6):
+        return None
+    return whole
+
+
+def _check_window(coordinate: xr.DataArray, key: str, axis: _Axis, ends: slice) -> None:
+    """Refuse a window of longitudes whose units leave open what it holds.
+
+    Raises
+    ------
+    SourceError
+        Saying how the window or the units want to be given.
+    """
+    units = units_of(coordinate)
+    labels, given = axis.index.to_numpy().astype(np.float64), [ends.start, ends.stop]
+    numbers = [float(end) for end in given if isinstance(end, (int, float, np.number))]
+    if units and turn(units) is None:
+        raise SourceError(
+            f"{key!r} is a longitude with the units {units!r}, which are neither degrees nor radians; correct them, "
+            "or use 'isel' with positions"
+        )
+    if axis.whole is None or not numbers:
+        return
+    most = axis.whole * (1 + 1e-6)
+    if axis.whole != TURN and max(*map(abs, numbers), numbers[-1] - numbers[0]) > most:
+        raise SourceError(
+            f"the window {given!r} along {key!r} is no window in radians, the units of its labels, which run from "
+            f"{labels.min():g} to {labels.max():g}; give it in radians, or a box in degrees by 'bbox'"
+        )
+    if not units and len(numbers) == 2 and in_radian_range(labels, 2 * np.pi):
+        in_degrees, in_radians = (
+            window(labels, numbers[0], numbers[1], axis.near, whole) for whole in (TURN, 2 * np.pi)
+        )
+        if not np.array_equal(in_degrees, in_radians):
+            raise SourceError(
+                f"{key!r} has no units, and the window {given!r} holds other labels in degrees than in radians; "
+                "give the coordinate the attribute units (degrees_east or radian), or use 'isel'"
+            )
+
+
+def _sorted(index: pd.Index) -> bool:
+    return bool(index.is_monotonic_increasing or index.is_monotonic_decreasing)
 
 
 def _between(axis: _Axis, ends: slice) -> slice | list[int]:
     """Find the places between two labels, both included."""
     index, step = axis.index, ends.step
     first, last = (_label(index, end) for end in (ends.start, ends.stop))
-    if axis.cyclic:
-        return _run(window(index.to_numpy().astype(np.float64), first, last, axis.near)[::step].tolist())
-    # What runs downwards is looked at from its end: a part of a date means other ends there.
-    falls = index.is_monotonic_decreasing and len(index) > 1
-    rising = index[::-1] if falls else index
+    if axis.whole is not None:
+        labels = index.to_numpy().astype(np.float64)
+        return _run(window(labels, first, last, axis.near, axis.whole)[::step].tolist())
     if _numeric(index):
         first, last = (_snapped(axis, end) for end in (first, last))
-    start, stop, _ = rising.slice_indexer(first, last).indices(len(index))
-    # Labels may be given in either order; a slice that holds nothing is looked for the other way round.
-    if start >= stop and first is not None and last is not None:
-        start, stop, _ = rising.slice_indexer(last, first).indices(len(index))
+    if not _sorted(index) and (first is not None or last is not None):
+        present = np.flatnonzero(~index.isna())
+        order = present[index[present].argsort()]
+        start, stop = _span(index[order], first, last)
+        return _run(np.sort(order[start:stop])[::step].tolist())
+    # What runs downwards is looked at from its end: a part of a date means other ends there.
+    falls = index.is_monotonic_decreasing and len(index) > 1
+    start, stop = _span(index[::-1] if falls else index, first, last)
     if falls:
         start, stop = len(index) - stop, len(index) - start
-    return slice(int(start), int(stop), None if step is None else int(step))
+    return slice(start, stop, None if step is None else int(step))
+
+
+def _span(rising: pd.Index, first: Any, last: Any) -> tuple[int, int]:
+    """Find where the labels between two begin and end among sorted ones."""
+    start, stop, _ = rising.slice_indexer(first, last).indices(len(rising))
+    # Labels may be given in either order; a slice that holds nothing is looked for the other way round.
+    if start >= stop and first is not None and last is not None:
+        start, stop, _ = rising.slice_indexer(last, first).indices(len(rising))
+    return int(start), int(stop)
 
 
 def _snapped(axis: _Axis, end: Any) -> Any:
@@ -206,9 +268,10 @@ def _find(axis: _Axis, value: Any) -> list[int]:
         if not _numeric(axis.index):
             raise
         distances = axis.distances(label)
-        place = int(np.argmin(distances))
-        if not distances[place] <= axis.near:
+        closest = int(np.argmin(distances))
+        if not distances[closest] <= axis.near:
             raise
+        place = axis.index == axis.index[closest]
     if isinstance(place, slice):
         found = list(range(*place.indices(len(axis.index))))
     elif isinstance(place, np.ndarray):

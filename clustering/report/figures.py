@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from clustering.data.coordinates import TURN, is_longitude, turned
+from clustering.data.coordinates import period, turned
 from clustering.fitting.clusters import Clusters, numbered
 from clustering.fitting.fitted import Fitted
 from clustering.report.words import Words
@@ -224,20 +224,21 @@ def places(array: xr.DataArray, dim: str) -> NDArray[Any]:
         values = _dates(values)
     if values.dtype.kind not in "iufM":
         return positions
-    if values.dtype.kind != "M" and is_longitude(array[dim], dim) and np.isfinite(values).all():
-        values = _one_turn(values.astype(np.float64))
+    whole = period(array[dim], dim)
+    if values.dtype.kind != "M" and whole is not None and np.isfinite(values).all():
+        values = _one_turn(values.astype(np.float64), whole)
     steps = np.diff(values.astype(np.float64)) if values.dtype.kind != "M" else np.diff(values).astype(np.float64)
     gaps = np.isnat(values) if values.dtype.kind == "M" else ~np.isfinite(values)
     return positions if gaps.any() or not ((steps > 0).all() or (steps < 0).all()) else values
 
 
-def _one_turn(longitudes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Let longitudes ``(n,)`` that begin anew on the way go on, with their middle in -180 … 180."""
-    line = np.unwrap(longitudes, period=TURN)
+def _one_turn(longitudes: NDArray[np.float64], whole: float) -> NDArray[np.float64]:
+    """Let longitudes ``(n,)`` that begin anew after a turn go on, with their middle half a turn from 0 at most."""
+    line = np.unwrap(longitudes, period=whole)
     if np.array_equal(line, longitudes):
         return longitudes
     middle = (line[0] + line[-1]) / 2 if line.size else 0.0
-    return np.asarray(line + (float(turned(np.asarray(middle))) - middle))
+    return np.asarray(line + (float(turned(np.asarray(middle), whole)) - middle))
 
 
 def _dates(values: NDArray[Any]) -> NDArray[Any]:

@@ -33,13 +33,13 @@ def read(source: Source) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
 @pytest.mark.parametrize("name", ["labels/tissue/0", "/labels/tissue/0"], ids=["relative", "absolute"])
 def test_the_tissue_of_an_image_masks_its_pixels(tmp_path: Path, zarr_format: Any, name: str) -> None:
     path = image(tmp_path / "i.zarr", zarr_format)
-    source = open_source(path, **IMAGE, mask=name, weights=name, labels=name)
+    source = open_source(path, **IMAGE, mask=f"{name} > 0", weights=name, labels=name)
     values, weights, labels = read(source)
     used = np.flatnonzero(blockwise(source, TISSUE))
     assert np.array_equal(values, np.stack([blockwise(source, plane) for plane in PIXELS], 1)[used])
     assert np.array_equal(weights, blockwise(source, TISSUE)[used])
     assert np.array_equal(labels, blockwise(source, TISSUE)[used])
-    assert (source.mask, len(used)) == (name, np.count_nonzero(TISSUE))
+    assert (source.mask, len(used)) == (f"{name} > 0", np.count_nonzero(TISSUE))
 
 
 def blockwise(source: Source, plane: np.ndarray) -> np.ndarray:
@@ -52,7 +52,7 @@ def blockwise(source: Source, plane: np.ndarray) -> np.ndarray:
 def test_the_selection_of_the_data_is_that_of_the_mask(tmp_path: Path, zarr_format: Any) -> None:
     path = image(tmp_path / "i.zarr", zarr_format)
     isel: dict[str, Any] = {"y": {"start": 3, "stop": 15, "step": 2}, "x": [9, 1, 1]}
-    source = open_source(path, **IMAGE, isel=isel, mask="labels/tissue/0", select={"c": "CD3"})
+    source = open_source(path, **IMAGE, isel=isel, mask="labels/tissue/0 > 0", select={"c": "CD3"})
     taken = np.ix_(range(3, 15, 2), [9, 1, 1])
     used = blockwise(source, TISSUE[taken] > 0)
     assert np.array_equal(read(source)[0][:, 0], blockwise(source, PIXELS[1][taken])[used])
@@ -65,9 +65,9 @@ def test_an_image_without_axes_takes_a_mask_of_its_shape(tmp_path: Path) -> None
     root.create_array("aside/turned", data=TISSUE.T)
     options: dict[str, Any] = {"group": "pixels", "feature_dims": "dim_0"}
     expected = PIXELS[:, TISSUE > 0].T
-    assert np.array_equal(read(open_source(tmp_path / "i", **options, mask="aside/mask"))[0], expected)
+    assert np.array_equal(read(open_source(tmp_path / "i", **options, mask="aside/mask > 0"))[0], expected)
     # Sample dimensions named in another order do not turn the mask.
-    turned = open_source(tmp_path / "i", **options, sample_dims=["dim_2", "dim_1"], mask="aside/mask")
+    turned = open_source(tmp_path / "i", **options, sample_dims=["dim_2", "dim_1"], mask="aside/mask > 0")
     assert np.array_equal(read(turned)[0], PIXELS[:, TISSUE > 0].T[np.argsort(np.nonzero(TISSUE)[1], kind="stable")])
     with pytest.raises(SourceError, match=r"names no dimensions and has shape \(12, 16\); .*dim_1, dim_2.*\(16, 12\)"):
         open_source(tmp_path / "i", **options, mask="aside/turned")
@@ -80,7 +80,7 @@ def test_dimensions_of_length_one_do_not_count(tmp_path: Path) -> None:
     root.create_array("named", data=TISSUE[None, :1], dimension_names=("c", "y", "x"))
     expected = PIXELS[:, 0, TISSUE[0] > 0].T
     for name in ("/unnamed", "/named"):
-        found = open_source(tmp_path / "i", group="pixels", feature_dims="c", mask=name)
+        found = open_source(tmp_path / "i", group="pixels", feature_dims="c", mask=f"{name} > 0")
         assert np.array_equal(read(found)[0], expected)
 
 
@@ -137,7 +137,7 @@ def test_what_does_not_fit_is_refused(
 def test_a_level_opened_as_its_own_store_has_no_room_for_others(tmp_path: Path) -> None:
     path = image(tmp_path / "i.zarr", 3)
     with pytest.raises(SourceError, match="lies in a larger one, name that, and the data by group"):
-        open_source(path / "0", feature_dims="c", mask="labels/tissue/0")
+        open_source(path / "0", feature_dims="c", mask="labels/tissue/0 > 0")
 
 
 def test_a_group_of_several_variables_is_answered_with_their_names(tmp_path: Path) -> None:
@@ -151,14 +151,16 @@ def test_a_group_of_several_variables_is_answered_with_their_names(tmp_path: Pat
 
 def test_a_variable_in_memory_may_have_a_slash_in_its_name() -> None:
     dataset = xr.Dataset({"t": (("y", "x"), np.ones((8, 6))), "a/b": (("y", "x"), TISSUE[:8, :6] > 0)})
-    assert len(read(open_source(dataset, variables="t", feature_dims=[], mask="a/b"))[0]) == (TISSUE[:8, :6] > 0).sum()
+    assert (
+        len(read(open_source(dataset, variables="t", feature_dims=[], mask="a/b > 0"))[0]) == (TISSUE[:8, :6] > 0).sum()
+    )
     with pytest.raises(SourceError, match="unknown variable 'a/c' in 'mask'"):
         open_source(dataset, variables="t", feature_dims=[], mask="a/c")
 
 
 @formats
 def test_another_process_opens_the_same_mask(tmp_path: Path, zarr_format: Any) -> None:
-    source = open_source(image(tmp_path / "i.zarr", zarr_format), **IMAGE, mask="labels/tissue/0")
+    source = open_source(image(tmp_path / "i.zarr", zarr_format), **IMAGE, mask="labels/tissue/0 > 0")
     (tmp_path / "source").write_bytes(pickle.dumps(source))
     code = (
         "import pickle, sys; s = pickle.loads(open(sys.argv[1], 'rb').read()); "
@@ -173,17 +175,17 @@ def test_another_process_opens_the_same_mask(tmp_path: Path, zarr_format: Any) -
 @formats
 def test_the_fingerprint_follows_the_mask_wherever_it_lies(tmp_path: Path, zarr_format: Any) -> None:
     path = image(tmp_path / "i.zarr", zarr_format)
-    masked = open_source(path, **IMAGE, mask="labels/tissue/0").fingerprint()
+    masked = open_source(path, **IMAGE, mask="labels/tissue/0 > 0").fingerprint()
     plain = open_source(path, **IMAGE).fingerprint()
     assert masked != plain
     zarr.open_array(path / "labels/tissue/0")[0, 0] = 7
     assert open_source(path, **IMAGE).fingerprint() == plain
-    assert open_source(path, **IMAGE, mask="labels/tissue/0").fingerprint() != masked
+    assert open_source(path, **IMAGE, mask="labels/tissue/0 > 0").fingerprint() != masked
 
 
 @formats
 def test_pixels_outside_the_tissue_have_no_label(tmp_path: Path, zarr_format: Any) -> None:
-    options = {**IMAGE, "mask": "labels/tissue/0"}
+    options = {**IMAGE, "mask": "labels/tissue/0 > 0"}
     path = image(tmp_path / "i.zarr", zarr_format)
     labels = clustering.fit(path, clustering.KMeans(k=2), **options).predict(path, **options)
     assert labels.dims == ("y", "x")

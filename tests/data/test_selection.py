@@ -394,13 +394,6 @@ def test_a_date_that_is_not_there_is_refused_for_any_calendar(value: Any) -> Non
     assert "\n" not in str(caught.value)
 
 
-def test_a_span_of_unsorted_labels_needs_a_list() -> None:
-    dataset = xr.Dataset(coords={"up": [0.0, 9.0, 4.0]})
-    with pytest.raises(SourceError, match="not sorted: give a list"):
-        positions(dataset, {"up": {"start": 1, "stop": 5}}, {})
-    assert positions(dataset, {"up": [4, 0]}, {}) == {"up": [2, 0]}
-
-
 @pytest.mark.parametrize("calendar", ["standard", "360_day"])
 @pytest.mark.parametrize(
     ("value", "months"),
