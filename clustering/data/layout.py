@@ -183,7 +183,8 @@ def check_companion(dataset: xr.Dataset, where: str, name: str | None, sample: t
             f"allowed: {', '.join(sample)}"
         )
     if dataset[name].dtype.kind not in ("biufO" if where == "mask" else "biuf"):
-        raise SourceError(f"'{where}' variable {name!r} has type {dataset[name].dtype}; a number or boolean is needed")
+        called = f"the {where}" if name == f"_{where}" else f"'{where}' variable {name!r}"
+        raise SourceError(f"{called} has type {dataset[name].dtype}; a number or boolean is needed")
 
 
 def read_units(dataset: xr.Dataset, variables: Sequence[str], sample: tuple[str, ...]) -> dict[str, int]:
