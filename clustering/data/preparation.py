@@ -24,6 +24,8 @@ PIECE_BYTES = 512 * 1024
 """Size of the float64 copy of the rows worked on at once, in bytes: about half a second-level cache."""
 TILE = 64
 """Rows that are turned together."""
+_SMALLER = 2.0**-600
+"""Rows times this stay in the range of float64 when they are prepared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +109,7 @@ class Preparation:
                 piece = piece.astype(np.float64, order="C")
                 _to_unit_norm(piece, whole[part])
             _map(piece, self.offset, self.matrix, made[part])
+            _bring_back(piece, self.offset, self.matrix, made[part])
         return made, whole
 
     def forward(self, centers: Array) -> Array:
@@ -143,11 +146,25 @@ def room(source: Source, memory: int, prepared: bool) -> int:
 
 def _map(values: NDArray[Any], offset: Array, matrix: Array, made: Array) -> None:
     """Fill `made` ``(n, p)``."""
-    if matrix.ndim == 1:
-        np.subtract(values, offset, out=made)
-        made *= matrix
-    else:
-        _turn(np.subtract(values, offset, order="C"), np.ascontiguousarray(matrix), made)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if matrix.ndim == 1:
+            np.subtract(values, offset, out=made)
+            made *= matrix
+        else:
+            _turn(np.subtract(values, offset, order="C"), np.ascontiguousarray(matrix), made)
+
+
+def _bring_back(values: NDArray[Any], offset: Array, matrix: Array, made: Array) -> None:
+    """Put prepared rows ``(n, p)`` that are beyond float64 at its end, in the same direction."""
+    if np.isfinite(made).all():
+        return
+    # What a row lacks is still missing where the map is diagonal.
+    lacking = np.isnan(values) if matrix.ndim == 1 else np.zeros(made.shape, bool)
+    beyond = np.flatnonzero(~(np.isfinite(made) | lacking).all(axis=1))
+    some = np.empty((len(beyond), made.shape[1]))
+    _map(values[beyond].astype(np.float64) * _SMALLER, offset * _SMALLER, matrix, some)
+    powers = np.frexp(np.abs(np.where(lacking[beyond], 0.0, some)).max(axis=1, initial=0.0))[1]
+    made[beyond] = np.ldexp(some, 1023 - powers[:, None])
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})

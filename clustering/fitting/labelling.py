@@ -254,6 +254,7 @@ def label(
     return rounds.run([work, *beside], records)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _label_block(
     model: Any, params: Any, write: Write, wanted: Wanted, clusters: Clusters, before: Before | None, rows: Rows
 ) -> LabelStatistics:
@@ -350,8 +351,10 @@ class _Degrees:
             if self.wanted.margin and not self.shares:
                 others = away.distances.copy()
                 others[labels, columns] = np.inf
-                # Of near ties, the label may be that of either.
-                arrays["margin"][away.places] = np.maximum(others.min(axis=0) - own, 0.0)
+                # Of near ties, the label may be that of either. Of centers infinitely far off, none is farther.
+                ties = np.isinf(own) & (len(others) > 1)
+                more = others.min(axis=0) - np.where(np.isinf(own), 0.0, own)
+                arrays["margin"][away.places] = np.where(ties, 0.0, np.maximum(more, 0.0))
 
     def _packed(self, shares: Array) -> NDArray[Any]:
         return np.rint(shares * LEVELS) if self.wanted.precision == "uint8" else shares
@@ -367,10 +370,11 @@ def outlier_score(squared: Array, observed: Array) -> Array:
     for i in range(1, 40):
         term = term * (a - i) / far
         series += term
+    far = np.minimum(far, np.finfo(float).max)
     asymptotic = (a - 1.0) * np.log(far) - far - special.gammaln(a) + np.log(np.maximum(series, 1e-300))
     with np.errstate(divide="ignore"):
         logs = np.where(tail > 1e-290, np.log(tail), asymptotic)
-    score: Array = np.abs(np.minimum(logs, 0.0)) / np.log(10.0)
+    score: Array = np.where(np.isinf(squared), np.inf, np.abs(np.minimum(logs, 0.0)) / np.log(10.0))
     return score
 
 

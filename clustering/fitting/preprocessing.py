@@ -210,7 +210,9 @@ def prepare(wish: Preprocess, found: Survey, source: Source) -> Preparation | No
     facts: dict[str, Any] = {"n_components": d}
     if not wish.rotates:
         return Preparation(wish.unit_norm, offset, scale, back, wish.asked, facts, "; ".join(words))
-    covariance = found.covariance * np.outer(scale, scale)
+    with np.errstate(over="ignore", invalid="ignore"):
+        covariance = found.covariance * np.outer(scale, scale)
+    _check_finite(covariance)
     parts = groups if wish.pca_per_variable else {None: slice(0, d)}
     bases = {name: _components(wish, covariance[part, part], found, name) for name, part in parts.items()}
     values = np.concatenate([variances for variances, _ in bases.values()])
@@ -258,14 +260,16 @@ def prepared(found: Survey, preparation: Preparation, divergence: Divergence) ->
         ) from None
     low, high = found.least - preparation.offset, found.greatest - preparation.offset
     if preparation.diagonal:
-        low, high = low * matrix, high * matrix
-        scatter = found.scatter * (np.outer(matrix, matrix) if found.scatter.ndim == 2 else matrix * matrix)
+        with np.errstate(over="ignore", invalid="ignore"):
+            low, high = low * matrix, high * matrix
+            scatter = found.scatter * (np.outer(matrix, matrix) if found.scatter.ndim == 2 else matrix * matrix)
     else:
         up, down = np.maximum(matrix, 0.0), np.minimum(matrix, 0.0)
         low, high = low @ up + high @ down, high @ up + low @ down
         with threadpool_limits(limits=1, user_api="blas"):
             scatter = matrix.T @ found.scatter @ matrix
         scatter = 0.5 * (scatter + scatter.T)
+    _check_finite(scatter)
     return replace(
         found,
         mean=preparation.forward(found.mean[None])[0],
@@ -275,6 +279,13 @@ def prepared(found: Survey, preparation: Preparation, divergence: Divergence) ->
         sample=found.sample._replace(values=values),
         distinct=Distinct(found.distinct.digests, preparation.applied(found.distinct.values)[0]),
     )
+
+
+def _check_finite(scatter: Array) -> None:
+    if not np.isfinite(scatter).all():
+        raise DataError(
+            "squares overflow float64 after preprocessing; lower preprocess.feature_weights, or rescale the data"
+        )
 
 
 def _groups(source: Source) -> dict[str, slice]:

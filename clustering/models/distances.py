@@ -7,6 +7,7 @@ distance of a row next to its center keeps its digits too. A missing feature tak
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from clustering.models import divergences as geometry
 from clustering.models import gap_kernels
 from clustering.models.columns import columns_of
 from clustering.models.names import Divergence
+from clustering.models.remote import roots
 
 Array = NDArray[np.float64]
 
@@ -74,22 +76,18 @@ def from_centers(
     geometry.check_domain(divergence, rows.values)
     # From its own center a row is as far as their difference is from the origin.
     against = centers if own is None else np.zeros((1, d))
-    ones, none = np.ones_like(against), np.zeros_like(against)
     for start, stop, columns in columns_of(rows, shift, k):
-        out, offsets = np.empty((len(against), stop - start)), np.empty((len(against), stop - start))
         near = np.zeros((d, 1)) if own is None else centers[own[start:stop]].T
         opposite = np.maximum(centers[:, :, None] if own is None else near[None], geometry.TINY)
+        out = np.empty((len(against), stop - start))
         match divergence:
             case "squared_euclidean":
-                gap_kernels.squares(np.subtract(columns, near, order="C"), against, ones, none, out, offsets)
-                np.sqrt(out, out=out)
+                out = roots(_squares, np.subtract(columns, near, order="C"), against)
             case "mahalanobis":
-                kinds.factored(matrix, against, np.subtract(columns, near, order="C"), out)
-                np.sqrt(out, out=out)
+                out = roots(partial(_turned, matrix), np.subtract(columns, near, order="C"), against)
             case "cosine":
                 along = geometry.compared(divergence, columns)
-                gap_kernels.squares(np.subtract(along, near, order="C"), against, ones, none, out, offsets)
-                out *= 0.5
+                out = 0.5 * _squares(np.subtract(along, near, order="C"), against)
             case "kullback_leibler":
                 for total, center in zip(out, opposite, strict=True):
                     total[:] = _kullback_leibler(columns, center).sum(axis=0)
@@ -97,6 +95,18 @@ def from_centers(
                 for total, center in zip(out, opposite, strict=True):
                     total[:] = _itakura_saito(columns, center).sum(axis=0)
         yield Away(slice(start, stop), out)
+
+
+def _squares(columns: Array, centers: Array) -> Array:
+    out, offsets = (np.empty((len(centers), columns.shape[1])) for _ in range(2))
+    gap_kernels.squares(columns, centers, np.ones_like(centers), np.zeros_like(centers), out, offsets)
+    return out
+
+
+def _turned(matrix: Array, columns: Array, centers: Array) -> Array:
+    out = np.empty((len(centers), columns.shape[1]))
+    kinds.factored(matrix, centers, columns, out)
+    return out
 
 
 def _kullback_leibler(x: Array, c: Array) -> Array:

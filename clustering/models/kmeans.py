@@ -19,6 +19,7 @@ from clustering.models.divergence_kernels import least_of
 from clustering.models.lloyd import lloyd
 from clustering.models.model import TRACKED, Assignment
 from clustering.models.names import Divergence
+from clustering.models.remote import by_divergence
 
 Array = NDArray[np.float64]
 
@@ -226,12 +227,21 @@ class KMeans:
             out, offsets, shares = (np.zeros((k, stop - start)) for _ in range(3))
             gap_kernels.squares(columns, params.centers, ones, none, out, offsets)
             least_of(out, labels[start:stop], distances[start:stop])
+            self._settle(params, columns, labels[start:stop], distances[start:stop])
             shares[labels[start:stop], np.arange(stop - start)] = rows.weights[start:stop]
             # About the origin, which the centers are here.
             gap_kernels.moments(columns, none, ones, shares, weight, first, np.zeros((k, d)), observed)
-            objective += float(rows.weights[start:stop] @ distances[start:stop])
+            objective += float(rows.weights[start:stop] @ weighty(rows.weights[start:stop], distances[start:stop]))
         distant = KMeansStatistics.zero(k, d).distant
         return KMeansStatistics(weight, first, objective, len(rows), distant, observed), labels, distances
+
+    def _settle(self, params: KMeansParams, columns: Array, labels: NDArray[np.int32], distances: Array) -> None:
+        """Label anew columns ``(d, m)`` less the shift whose divergences are all beyond float64."""
+        remote = np.flatnonzero(~np.isfinite(distances))
+        if len(remote):
+            some = np.ascontiguousarray(columns[:, remote])
+            labels[remote] = by_divergence(self.divergence, params.matrix, some, params.centers).labels
+            distances[remote] = np.inf
 
     def _complete(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
         most = min(params.k, FARTHEST)
@@ -336,10 +346,12 @@ class KMeans:
             return Assignment(labels, distances, whole.weight + found.weight, whole.objective + found.objective)
         weight, first, objective = np.zeros(params.k), np.zeros(params.centers.shape), 0.0
         for part in geometry.assigned(self.divergence, rows.values, params.shift, params.matrix, params.centers):
+            weights = rows.weights[part.start : part.stop]
+            self._settle(params, part.rows.T, part.labels, part.distances)
             labels[part.start : part.stop] = part.labels
             distances[part.start : part.stop] = part.distances
-            weights = rows.weights[part.start : part.stop]
-            objective += kernels.add_up(part.rows, weights, part.labels, part.distances, weight, first)
+            counted = weighty(weights, part.distances)
+            objective += kernels.add_up(part.rows, weights, part.labels, counted, weight, first)
         return Assignment(labels, distances, weight, objective)
 
     @property
@@ -359,6 +371,11 @@ class KMeans:
         """Make params of what was stored."""
         matrix = arrays.get("matrix", np.zeros((0, 0)))
         return KMeansParams(arrays["shift"], arrays["centers"], float(arrays["spread"]), matrix)
+
+
+def weighty(weights: Array, distances: Array) -> Array:
+    """Give distances ``(n,)`` to add up with weights: where a row weighs nothing, how far it is does not count."""
+    return distances if np.isfinite(distances).all() else np.where(weights > 0.0, distances, 0.0)
 
 
 def known_labels(rows: Rows, k: int) -> NDArray[np.int32]:

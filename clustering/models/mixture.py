@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,11 +19,11 @@ from clustering.models.columns import columns_of
 from clustering.models.distances import Away
 from clustering.models.divergences import TINY
 from clustering.models.kmeans import KMeans, KMeansParams, check_k, distinct_rows, known_labels
-from clustering.models.mixture_distances import MEASURE, from_components
+from clustering.models.mixture_distances import MEASURE, from_components, ranks_of_components
 from clustering.models.mixture_params import MixtureParams, MixtureUpdate
 from clustering.models.model import Assignment
 from clustering.models.names import COVARIANCES, Covariance
-from clustering.models.soft import Gathered, Moments, Shared, assignment, placed, shared
+from clustering.models.soft import Gathered, Moments, Shared, assignment, placed, settled, shared
 from clustering.models.survey import Survey
 
 Array = NDArray[np.float64]
@@ -188,11 +189,12 @@ class GaussianMixture:
     def shared(self, params: MixtureParams, rows: Rows) -> Iterator[Shared]:
         """Responsibilities of rows, a sub-block at a time; their density is that of the mixture."""
         full = rows if rows.gaps is None else rows.some(~rows.gaps)
-        yield from placed(self._complete(params, full), rows.gaps, with_gaps=False)
+        parts = placed(self._complete(params, full), rows.gaps, with_gaps=False)
         if rows.gaps is not None:
-            yield from placed(
-                (part for part, *_ in self._gappy(params, rows.some(rows.gaps))), rows.gaps, with_gaps=True
-            )
+            gappy = (part for part, *_ in self._gappy(params, rows.some(rows.gaps)))
+            parts = chain(parts, placed(gappy, rows.gaps, with_gaps=True))
+        rank = partial(ranks_of_components, self.covariance, params)
+        yield from settled(parts, rows, params.shift, rank)
 
     @property
     def measure(self) -> Mapping[str, str]:

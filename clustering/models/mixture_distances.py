@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
 
 from clustering.data.rows import Rows
 from clustering.models import covariances as kinds
@@ -13,6 +16,9 @@ from clustering.models.columns import columns_of
 from clustering.models.distances import Away
 from clustering.models.mixture_params import MixtureParams
 from clustering.models.names import Covariance
+from clustering.models.remote import Ranks, by_squares, roots
+
+Array = NDArray[np.float64]
 
 MEASURE: Mapping[str, str] = {"long_name": "Mahalanobis distance under the component's covariance", "units": "1"}
 
@@ -26,17 +32,61 @@ def from_components(kind: Covariance, params: MixtureParams, rows: Rows) -> Iter
     if kind in ("identity", "spherical", "diagonal"):
         _, scales, densities = gaps.independent(kind, params.centers, params.factors)
         for start, stop, columns in columns_of(rows, params.shift, k):
-            out, offsets = np.empty((k, stop - start)), np.empty((k, stop - start))
-            gap_kernels.squares(columns, params.centers, scales, densities, out, offsets)
-            yield Away(slice(start, stop), np.sqrt(out))
+            yield Away(slice(start, stop), roots(partial(_scaled, scales, densities), columns, params.centers))
         return
     whole = None if rows.gaps is None else np.flatnonzero(~rows.gaps)
     for start, stop, columns in columns_of(rows if rows.gaps is None else rows.some(~rows.gaps), params.shift, k):
-        out = np.empty((k, stop - start))
-        kinds.factored(params.factors, params.centers, columns, out)
-        yield Away(slice(start, stop) if whole is None else whole[start:stop], np.sqrt(out))
+        away = roots(partial(_factored, params.factors), columns, params.centers)
+        yield Away(slice(start, stop) if whole is None else whole[start:stop], away)
     if rows.gaps is not None:
         holed = np.flatnonzero(rows.gaps)
         for some in gaps.patterns(rows.some(rows.gaps), params.shift, k):
-            given = gaps.conditioned(kind, params.centers, params.covariances, some)
-            yield Away(holed[some.places], np.sqrt(given.squares))
+            squares = partial(_conditioned, kind, params.covariances, some)
+            yield Away(holed[some.places], roots(squares, some.columns, params.centers))
+
+
+def _scaled(scales: Array, densities: Array, columns: Array, centers: Array) -> Array:
+    out, offsets = (np.empty((len(centers), columns.shape[1])) for _ in range(2))
+    gap_kernels.squares(columns, centers, scales, densities, out, offsets)
+    return out
+
+
+def _factored(factors: Array, columns: Array, centers: Array) -> Array:
+    out = np.empty((len(centers), columns.shape[1]))
+    kinds.factored(factors, centers, columns, out)
+    return out
+
+
+def _conditioned(kind: Covariance, covariances: Array, some: gaps.Patterns, columns: Array, centers: Array) -> Array:
+    return gaps.conditioned(kind, centers, covariances, some._replace(columns=columns)).squares
+
+
+def ranks_of_components(kind: Covariance, params: MixtureParams, columns: Array) -> tuple[Ranks, Array]:
+    """Rank components for columns ``(d, m)`` beyond float64, with log π N as it is among equals ``(k, m)``.
+
+    Of columns with NaN, under the covariance of what was observed.
+    """
+    seen, centers = ~np.isnan(columns), params.centers
+    if kind in ("identity", "spherical", "diagonal"):
+        _, scales, densities = gaps.independent(kind, centers, params.factors)
+        each = np.sqrt(scales)
+        ranks = by_squares(columns, centers, lambda i, some: each[i][:, None] * some)
+        return ranks, params.log_weights[:, None] + densities @ seen - 0.5 * ranks.rest
+    rest, squares, logits = (np.empty((params.k, columns.shape[1])) for _ in range(3))
+    leading = np.empty(rest.shape, bool)
+    matrices = params.covariances[None] if kind == "tied" else params.covariances
+    for have in np.unique(seen, axis=1).T:
+        places, o = np.flatnonzero((seen == have[:, None]).all(axis=0)), np.flatnonzero(have)
+        lower: Array = np.linalg.cholesky(matrices[:, o[:, None], o]).astype(np.float64, copy=False)
+        ranks = by_squares(columns[np.ix_(o, places)], centers[:, o], partial(_solved, lower))
+        leading[:, places], rest[:, places], squares[:, places] = ranks
+        density = -np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1) - 0.5 * len(o) * gaps.LOG_2PI
+        logits[:, places] = (params.log_weights + density)[:, None] - 0.5 * ranks.rest
+    return Ranks(leading, rest, squares), logits
+
+
+def _solved(lower: Array, i: int, columns: Array) -> Array:
+    solved: Array = scipy.linalg.solve_triangular(
+        lower[i if len(lower) > 1 else 0], columns, lower=True, check_finite=False
+    )
+    return solved

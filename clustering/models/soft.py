@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from clustering.data.rows import Rows
 from clustering.models import kernels, soft_kernels
@@ -15,6 +16,7 @@ from clustering.models.assignment import aligned_empty, compiled_for
 from clustering.models.columns import sub_block_length
 from clustering.models.kmeans import FARTHEST, Distant, seen
 from clustering.models.model import Assignment
+from clustering.models.remote import Ranks
 
 Array = NDArray[np.float64]
 
@@ -45,6 +47,8 @@ class Shared(NamedTuple):
     """Squared norms of the columns ``(m,)``."""
     places: NDArray[np.intp] | slice = slice(0)
     """Of the rows in their block, where they are not ``start`` to ``stop``; see `placed`."""
+    remote: float = 0.0
+    """Σ w of rows whose divergences are all beyond float64; what they are does not count in the sums."""
 
     @property
     def responsibilities(self) -> Array:
@@ -90,6 +94,48 @@ def placed(parts: Iterable[Shared], gaps: NDArray[np.bool_] | None, *, with_gaps
         yield part._replace(places=inside if places is None else places[inside])
 
 
+def settled(
+    parts: Iterable[Shared],
+    rows: Rows,
+    shift: Array,
+    rank: Callable[[Array], tuple[Ranks, Array]],
+) -> Iterator[Shared]:
+    """Share rows, all of whose divergences are beyond float64, among the nearest clusters.
+
+    Parameters
+    ----------
+    parts
+        Some rows with their responsibilities, at their places in the block.
+    rank
+        Ranks clusters for columns ``(d, m)`` less the shift, and gives L ``(k, m)`` as it is among equals.
+    """
+    for part in parts:
+        remote = np.flatnonzero(~np.isfinite(part.density))
+        yield part if not len(remote) else _settled(part, remote, rows, shift, rank)
+
+
+def _settled(
+    part: Shared,
+    remote: NDArray[np.intp],
+    rows: Rows,
+    shift: Array,
+    rank: Callable[[Array], tuple[Ranks, Array]],
+) -> Shared:
+    places = np.arange(len(rows))[part.places]
+    columns = np.ascontiguousarray((rows.values[places[remote]].astype(np.float64) - shift).T)
+    (ranks, logits), weights = rank(columns), rows.weights[places]
+    responsibilities = special.softmax(np.where(ranks.leading, logits, -np.inf), axis=0)
+    labels = responsibilities.argmax(axis=0)
+    part.labels[remote], part.least[remote] = labels, ranks.squares[labels, np.arange(len(remote))]
+    part.density[remote], part.shares[:, remote] = -np.inf, responsibilities * weights[remote]
+    near = np.isfinite(part.density)
+    likelihood = float(weights[near] @ part.density[near])
+    entropy = float(special.entr(part.shares / np.where(weights > 0.0, weights, 1.0)).sum(axis=0) @ weights)
+    return part._replace(
+        likelihood=likelihood, energy=likelihood - entropy, remote=float(weights[remote].sum()),
+    )  # fmt: skip
+
+
 def assignment(parts: Iterable[Shared], n: int, k: int, see: Callable[[Shared], None] | None = None) -> Assignment:
     """Gather what is known of the n rows of a block; the objective is −Σ w log Σ exp L.
 
@@ -99,16 +145,18 @@ def assignment(parts: Iterable[Shared], n: int, k: int, see: Callable[[Shared], 
         Called with each part, whose arrays are reused afterwards.
     """
     labels, distances = np.empty(n, np.int32), np.empty(n)
-    weight, likelihood, energy = np.zeros(k), 0.0, 0.0
+    weight, likelihood, energy, remote = np.zeros(k), 0.0, 0.0, 0.0
     for part in parts:
         labels[part.places], distances[part.places] = part.labels, part.least
         weight += part.shares.sum(axis=1)
         likelihood += part.likelihood
         energy += part.energy
+        remote += part.remote
         if see is not None:
             see(part)
     # −Σ w r log r = Σ w (log Σ exp L − Σ r L), zero or more but for rounding.
-    return Assignment(labels, distances, weight, -likelihood, max(0.0, likelihood - energy))
+    objective = np.inf if remote > 0.0 else -likelihood
+    return Assignment(labels, distances, weight, objective, max(0.0, likelihood - energy))
 
 
 @dataclass(frozen=True, eq=False)

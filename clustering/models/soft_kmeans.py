@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +20,8 @@ from clustering.models.distances import MEASURES, Away, from_centers
 from clustering.models.kmeans import KMeans, KMeansParams, check_k, distinct_rows
 from clustering.models.model import TRACKED, Assignment
 from clustering.models.names import Divergence
-from clustering.models.soft import Gathered, Moments, Shared, assignment, placed, shared
+from clustering.models.remote import Ranks, by_divergence
+from clustering.models.soft import Gathered, Moments, Shared, assignment, placed, settled, shared
 
 Array = NDArray[np.float64]
 
@@ -213,9 +216,14 @@ class SoftKMeans:
     def shared(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Shared]:
         """Responsibilities of rows, a sub-block at a time."""
         complete = rows if rows.gaps is None else rows.some(~rows.gaps)
-        yield from placed(self._complete(params, complete), rows.gaps, with_gaps=False)
+        parts = placed(self._complete(params, complete), rows.gaps, with_gaps=False)
         if rows.gaps is not None:
-            yield from placed(self._gappy(params, rows.some(rows.gaps)), rows.gaps, with_gaps=True)
+            parts = chain(parts, placed(self._gappy(params, rows.some(rows.gaps)), rows.gaps, with_gaps=True))
+        yield from settled(parts, rows, params.shift, partial(self._ranked, params))
+
+    def _ranked(self, params: SoftKMeansParams, columns: Array) -> tuple[Ranks, Array]:
+        ranks = by_divergence(self.divergence, params.matrix, columns, params.centers)
+        return ranks, -params.beta * ranks.rest
 
     def _gappy(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Shared]:
         k, d = params.centers.shape

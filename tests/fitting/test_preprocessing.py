@@ -407,3 +407,11 @@ def test_a_fit_of_a_fraction_is_that_of_the_rows_drawn_and_told_of_all(rows: np.
     assert found.reads == 2
     assert fit(rows, fraction=0.25, seed=5, max_iterations=0).fitted.summary.drawn != drawn
     assert fit(rows, fraction=1.0).fitted.summary.drawn is None
+
+
+@pytest.mark.parametrize("options", [{}, {"pca": 2}, {"whiten": True}], ids=str)
+def test_feature_weights_beyond_float64_are_refused(options: dict[str, Any], rows: np.ndarray) -> None:
+    with pytest.raises(
+        c.ClusteringError, match=r"overflow float64 after preprocessing; lower preprocess\.feature_weights"
+    ):
+        fit(rows, feature_weights=np.full(7, 1e200), **options)
