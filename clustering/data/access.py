@@ -208,7 +208,9 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
     large = [name for name in companions.values() if name in dataset.variables and cut[name].nbytes > SMALL_COMPANION]
     axes = layout.axes(dataset, layout.read_units(dataset, (*names, *large), samples), places, samples)
     if listings is None:
-        listings = snapshot(opened, (*names, *filter(None, companions.values())))
+        # What selects and labels decides the result as much as the data do.
+        labelling = [d for d in (*samples, *features, *chosen) if d in dataset.coords]
+        listings = snapshot(opened, dict.fromkeys((*names, *filter(None, companions.values()), *map(str, labelling))))
     stored, cautions = store_variables(
         opened, names, places, listings, missing or "drop", options["missing_chunks"],
         options["on_bad_chunk"] or "error", options["nodata"], options["decode"],

@@ -192,13 +192,21 @@ class Source:
             return held[name]
 
     def fingerprint(self) -> str:
-        """Digest the identity of the source: metadata and file listing of a store, values of data held in memory."""
+        """Digest the identity of the source: metadata and file listing of a store, values of data held in memory.
+
+        Coordinates that select or label samples and features are part of it, and so are masks, weights and labels.
+        """
         digest = hashlib.sha256()
         if self.recipe is not None:
             for name, listing in sorted(self.listings.items()):
                 digest.update(name.encode() + listing.digest)
+            for name, stored in sorted(self.stored.items()):
+                for d, place in stored.places.items():
+                    digest.update(f"{name} {d} {place!r}".encode() if isinstance(place, range) else place.tobytes())
             return digest.hexdigest()
         digest.update(repr((self.variables, self.sample_dims, self.shape, str(self.dtype))).encode())
+        for d in (*self.sample_dims, *self.feature_dims):
+            digest.update(repr(self.dataset[d].values.tolist()).encode() if d in self.dataset.coords else b"")
         plan = self.plan()
         for index in range(len(plan)):
             rows = self.read(plan.block(index))

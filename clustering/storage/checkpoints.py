@@ -172,7 +172,8 @@ def _same(folder: Place, meta: dict[str, Any], identity: Identity) -> None:
         raise CheckpointError(f"an unfinished run has another config: {'; '.join(differing[:3])}; {remedy}")
     if meta["source"] != identity.source:
         raise CheckpointError(
-            f"an unfinished run read another source: its fingerprint was {meta['source'][:12]}, "
+            "an unfinished run read another source, or other coordinates that select or label it, or was begun by an "
+            f"earlier version: its fingerprint was {meta['source'][:12]}, "
             f"this one's is {identity.source[:12]}; {remedy}"
         )
 

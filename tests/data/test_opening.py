@@ -16,7 +16,7 @@ import zarr
 
 from clustering.data.access import open_source
 from clustering.data.source import Source
-from clustering.errors import SourceError
+from clustering.errors import DataError, SourceError
 
 CUBE = np.random.default_rng(11).standard_normal((12, 9, 10)).astype("f4")
 
@@ -187,6 +187,8 @@ CHANGES: dict[str, Callable[[Path], Any]] = {
     "chunking": lambda path: recut(zarr.open_group(path)),
     "mask": lambda path: zarr.open_array(path / "sea").__setitem__(0, False),
     "latitude-of-the-weights": lambda path: zarr.open_array(path / "lat").__setitem__(0, 70.0),
+    "labels-of-the-samples": lambda path: zarr.open_array(path / "lon").__setitem__(9, 359.0),
+    "labels-of-the-features": lambda path: zarr.open_array(path / "time").__setitem__(11, 12),
 }
 USES: dict[str, Any] = {"variables": ["t"], "sample_dims": ["lat", "lon"], "mask": "sea", "weights": "cos(lat)"}
 
@@ -196,6 +198,32 @@ def test_the_fingerprint_changes_with_what_is_clustered(field_store: Path, chang
     before = open_source(field_store, **USES).fingerprint()
     change(field_store)
     assert open_source(field_store, **USES).fingerprint() != before
+
+
+@pytest.mark.parametrize("how", [{"select": {"time": "2001-01-03"}}, {"bbox": [-180, -85, 170, 85]}])
+def test_the_fingerprint_changes_with_the_labels_that_select(field_store: Path, how: dict[str, Any]) -> None:
+    """The same selection by label may mean other places, whether its dimension stays or not."""
+    options: dict[str, Any] = {"variables": ["t"], "sample_dims": ["lat", "lon"], "feature_dims": []} | how
+    if "bbox" in how:
+        options["feature_dims"] = ["time"]
+    before = open_source(field_store, **options)
+    name = next(iter(how.get("select", {"lat": 0})))
+    labels = zarr.open_array(field_store / name)
+    labels[...] = labels[...][::-1]
+    with pytest.raises(DataError, match=f"variable '{name}' was written anew"):
+        before.check_unchanged()
+    assert open_source(field_store, **options).fingerprint() != before.fingerprint()
+
+
+def test_the_fingerprint_of_data_in_memory_follows_their_labels(field_store: Path) -> None:
+    """Rows that are called otherwise are other data."""
+    options: dict[str, Any] = {"variables": ["t"], "sample_dims": ["lat", "lon"]}
+    with xr.open_zarr(field_store, consolidated=False) as stored:
+        field = stored.load()
+    before = open_source(field, **options).fingerprint()
+    assert open_source(field, **options).fingerprint() == before
+    for other in (field.assign_coords(lat=field["lat"] + 1), field.assign_coords(time=field["time"].values[::-1])):
+        assert open_source(other, **options).fingerprint() != before
 
 
 @pytest.mark.parametrize("prefix", ["file://", ""], ids=["url", "path"])
