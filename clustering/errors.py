@@ -97,4 +97,25 @@ def at_work(what: object) -> Iterator[None]:
 def reason(error: BaseException) -> str:
     """Say in one line why something failed, in the words of whoever noticed it; without the name of the error."""
     text = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, KeyError) and not isinstance(error, ClusteringError):
+        return f"{text} is missing"
     return text or "no reason is given"
+
+
+@contextmanager
+def damaged(kind: type[ClusteringError], what: str, remedy: str) -> Iterator[None]:
+    """Take whatever is raised while something stored is read as damage to it: its values may be anything.
+
+    Parameters
+    ----------
+    kind
+        Raised instead.
+    what, remedy
+        Begin and end of the message.
+    """
+    try:
+        yield
+    except (ClusteringError, MemoryError, BrokenPipeError):
+        raise
+    except Exception as error:
+        raise kind(f"{what} cannot be read ({reason(error)}); {remedy}") from error

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 from cyclopts import App, Parameter
 
+from clustering.errors import OutputError, damaged
 from flows import naming
 from flows.arguments import AsJson
 
@@ -26,8 +28,23 @@ _RUN = "a run, the beginning of its name, or the words current and previous"
 
 app.command(naming.name)
 
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def _of_whole_records(command: Callable[Concatenate[str, P], T]) -> Callable[Concatenate[str, P], T]:
+    """Say of records that do not hold what a run writes that they are damaged."""
+
+    @wraps(command)
+    def checked(out: str, /, *args: P.args, **options: P.kwargs) -> T:
+        with damaged(OutputError, f"what the versions of {out!r} tell", "restore the run.json, or remove that version"):
+            return command(out, *args, **options)
+
+    return checked
+
 
 @app.command(name="list")
+@_of_whole_records
 def list_(out: Store, /, *, json_: AsJson = False) -> None:
     """List the versions of an output, the latest first; a star marks the current one.
 
@@ -44,6 +61,7 @@ def list_(out: Store, /, *, json_: AsJson = False) -> None:
 
 
 @app.command
+@_of_whole_records
 def show(
     out: Store,
     run: Annotated[str, Parameter(name="RUN", help=f"Which version: {_RUN}.")] = "current",
@@ -75,6 +93,7 @@ def show(
 
 
 @app.command
+@_of_whole_records
 def diff(
     out: Store,
     a: Annotated[str, Parameter(name="A", help=f"A version: {_RUN}.")],
@@ -99,6 +118,7 @@ def diff(
 
 
 @app.command
+@_of_whole_records
 def promote(
     out: Store,
     run: Annotated[str, Parameter(name="RUN", help=f"Which version: {_RUN}.")],
@@ -123,6 +143,7 @@ def promote(
 
 
 @app.command
+@_of_whole_records
 def rollback(out: Store, /, *, json_: AsJson = False) -> None:
     """Make the version current again that was before the current one; once more, the one before that.
 
@@ -139,6 +160,7 @@ def rollback(out: Store, /, *, json_: AsJson = False) -> None:
 
 
 @app.command
+@_of_whole_records
 def prune(
     out: Store,
     /,

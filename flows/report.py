@@ -9,7 +9,7 @@ import xarray as xr
 import yaml
 
 from clustering.data.source import Source
-from clustering.errors import ClusteringError
+from clustering.errors import ClusteringError, OutputError, damaged
 from clustering.fitting.clusters import Clusters
 from clustering.fitting.fitted import Fitted
 from clustering.storage import versions
@@ -63,6 +63,7 @@ def draw_pictures(result: Fitted, folder: Place, source: Source | None, clusters
     place = folder / "labels.zarr"
     if (place / "zarr.json").is_file():
         with (
+            damaged(OutputError, f"the labels at {str(place)!r}", "run the job again, or name another version"),
             reading(place),
             xr.open_dataset(zarr_store(place), engine="zarr", consolidated=False, chunks=None) as stored,
         ):
@@ -107,11 +108,13 @@ def redo_report(store: str) -> Place:
 def redraw(output: Output | BucketOutput) -> None:
     """Write the report of the current version anew; whoever calls keeps other runs off the output."""
     record, folder = output.read_json("run.json"), output.published
-    config = JobConfig.model_validate(record["config"])
+    with damaged(OutputError, f"the config in run.json of {str(output.path)!r}", "restore it, or name another run"):
+        config = JobConfig.model_validate(record["config"])
     result, _ = load_model(folder)
     try:
         source = open_configured(config.source, result.layout)
     except ClusteringError:
         source = None
-    write_report(result, record, folder, source, config, called(output.path, result.ids))
+    with damaged(OutputError, f"what run.json of {str(output.path)!r} tells", "restore it, or name another run"):
+        write_report(result, record, folder, source, config, called(output.path, result.ids))
     output.link()

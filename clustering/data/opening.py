@@ -17,7 +17,7 @@ from clustering.data.faults import Unlisted, told
 from clustering.data.names import refuse_empty, refuse_image, refuse_uneven, refuse_unnamed, with_names
 from clustering.data.stores import connect, listable
 from clustering.data.unlisted import unlisted_dataset
-from clustering.errors import ClusteringError, SourceError, nearest
+from clustering.errors import ClusteringError, SourceError, nearest, reason
 
 BARE = "values"
 """Name given to the variable of a bare array."""
@@ -149,9 +149,14 @@ def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]
         raise SourceError(
             f"{where!r} holds no Zarr array or group; name one, or convert it with 'ingest'{refused}"
         ) from error
-    except (OSError, ValueError, TypeError, ImportError) as error:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise SourceError(f"cannot open {where!r}: {reason}; check the path, the group and the credentials") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Metadata, and labels that do not decode, fail in every way.
+        raise SourceError(
+            f"cannot open {where!r}: {reason(error)}; check the path, the group and the credentials, and that what is "
+            "stored is whole"
+        ) from error
 
 
 def _children(store: Store) -> list[str] | None:

@@ -18,7 +18,7 @@ from clustering.data.conditions import mask_condition
 from clustering.data.faults import told
 from clustering.data.plan import Block
 from clustering.data.rows import Rows, unit_weights
-from clustering.errors import DataError, at_work
+from clustering.errors import DataError, at_work, damaged
 
 if TYPE_CHECKING:
     from clustering.data.source import Source
@@ -91,11 +91,8 @@ def _values(source: Source, block: Block) -> _Values:
         stored = source.stored.get(name)
         absent = None
         if stored is None:
-            with at_work(f"variable {name!r}"):
-                values = loaded(
-                    source, source.dataset[name].variable.isel(region).transpose(*source.sample_dims, *dims)
-                )
-            values = values.reshape(cells, -1)
+            variable = source.dataset[name].variable.isel(region).transpose(*source.sample_dims, *dims)
+            values = loaded(source, name, variable).reshape(cells, -1)
         else:
             with at_work(f"variable {name!r}"):
                 values, gone, spoilt = stored.read(region, (*source.sample_dims, *dims))
@@ -159,7 +156,7 @@ def _on_grid(source: Source, name: str, block: Block) -> NDArray[Any]:
     """Read a companion variable on the cells of a block ``(cells,)``."""
     variable = source.companion(name)
     region = {d: s for d, s in zip(source.sample_dims, block.slices, strict=True) if d in variable.dims}
-    values = loaded(source, variable.isel(region).transpose(*region))
+    values = loaded(source, name, variable.isel(region).transpose(*region))
     lengths = [n if d in region else 1 for d, n in zip(source.sample_dims, block.shape, strict=True)]
     return np.broadcast_to(values.reshape(lengths), block.shape).reshape(-1)
 
@@ -185,9 +182,18 @@ def _refuse(source: Source, values: NDArray[Any], bad: NDArray[np.bool_], block:
         raise DataError(f"missing value in {where}, block {block}; set source.missing to 'drop' to leave such rows out")
 
 
-def loaded(source: Source, variable: xr.Variable) -> NDArray[Any]:
-    """Read a variable; a dask array on this thread, as this is a task already."""
-    with told(shown((source.recipe or {"data": "the data"})["data"])):
+def loaded(source: Source, name: str, variable: xr.Variable) -> NDArray[Any]:
+    """Read a variable, or a part of it; a dask array on this thread, as this is a task already.
+
+    Raises
+    ------
+    DataError
+        If what is stored does not decode.
+    """
+    what = f"variable {name!r}"
+    # What a graph in memory raises is its maker's.
+    watched = at_work(what) if source.recipe is None else damaged(DataError, what, "write what is damaged anew")
+    with watched, told(shown((source.recipe or {"data": "the data"})["data"])):
         data = variable.data
         data = data.compute(scheduler="synchronous") if variable.chunks is not None else data
         if np.ma.is_masked(data):

@@ -188,7 +188,7 @@ class Source:
             if name not in held:
                 variable = self.dataset[name].variable
                 small = variable.nbytes <= SMALL_COMPANION
-                held[name] = xr.Variable(variable.dims, loaded(self, variable)) if small else variable
+                held[name] = xr.Variable(variable.dims, loaded(self, name, variable)) if small else variable
             return held[name]
 
     def fingerprint(self) -> str:

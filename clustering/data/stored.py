@@ -19,7 +19,7 @@ from clustering.data.faults import told
 from clustering.data.gathering import gathered
 from clustering.data.listing import Absent, unit_of
 from clustering.data.policies import OnBadChunk
-from clustering.errors import ClusteringError, DataError
+from clustering.errors import ClusteringError, DataError, reason
 
 logger = logging.getLogger(__name__)
 
@@ -120,10 +120,9 @@ class Stored:
                 key = tuple(int(c[number]) for c, number in zip(chunks, numbers, strict=True))
                 name = f"{self.name}/{self.array.metadata.encode_chunk_key(key)}"
                 if self.on_bad_chunk == "error":
-                    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
                     raise DataError(
                         f"chunk {name.removeprefix(self.name + '/')!r} of variable {self.name!r} does not decode "
-                        f"({reason}); write it anew, or set source.on_bad_chunk to mask"
+                        f"({reason(error)}); write it anew, or set source.on_bad_chunk to mask"
                     ) from error
                 logger.warning("chunk %r does not decode and is masked", name)
                 spoilt[np.ix_(*within)] = True

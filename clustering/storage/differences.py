@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.storage import checkpoints
-from clustering.storage.model import open_model
+from clustering.storage.model import open_model, whole
 from clustering.storage.places import reading
 from clustering.storage.versions import Version
 
@@ -29,7 +29,7 @@ class Clusters:
 
 def clusters_of(version: Version) -> Clusters:
     """Read the clusters of a version from its model."""
-    with reading(version.place), open_model(version.place) as model:
+    with reading(version.place), open_model(version.place) as model, whole(version.place):
         return Clusters(
             tuple(int(number) for number in model["cluster"].values),
             np.asarray(model["shares"].values, np.float64),

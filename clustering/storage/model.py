@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +16,7 @@ import zarr
 from clustering.data.encoding import encodable
 from clustering.data.preparation import Preparation
 from clustering.data.source import Feature
-from clustering.errors import SourceError, StoreError
+from clustering.errors import SourceError, StoreError, damaged, reason
 from clustering.fitting.fields import described, places_of
 from clustering.fitting.fitted import Fitted, Summary
 from clustering.fitting.loop import Stop
@@ -251,8 +252,13 @@ def load_model(path: str | Place) -> tuple[Fitted, dict[str, Any]]:
         If there is no model there.
     """
     place = place_at(path) if isinstance(path, str) else path
-    with open_model(place) as dataset, reading(place):
+    with open_model(place) as dataset, reading(place), whole(place):
         return from_dataset(dataset), dict(dataset.attrs)
+
+
+def whole(place: Place) -> AbstractContextManager[None]:
+    """Say of what cannot be read of a model that the model is damaged."""
+    return damaged(SourceError, f"the model at {str(place)!r}", "name another version, or fit it anew")
 
 
 def open_model(place: Place) -> xr.Dataset:
@@ -266,9 +272,10 @@ def open_model(place: Place) -> xr.Dataset:
             dataset = xr.open_dataset(zarr_store(found), engine="zarr", consolidated=False, chunks=None)
     except StoreError:
         raise
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise SourceError(f"{str(found)!r} is not a model ({reason}); name a model.zarr written by 'fit'") from error
+    except Exception as error:
+        raise SourceError(
+            f"{str(found)!r} is not a model ({reason(error)}); name a model.zarr written by 'fit'"
+        ) from error
     if "format" not in dataset.attrs or "centers" not in dataset:
         raise SourceError(f"the Zarr group at {str(found)!r} is not a model; name a model.zarr written by 'fit'")
     if dataset.attrs["format"] != FORMAT:
