@@ -15,7 +15,6 @@ import zarr
 
 from clustering.data import coordinates, elsewhere, layout, opening, selection
 from clustering.data.alignment import aligned
-from clustering.data.angles import check_angles
 from clustering.data.chunks import snapshot, store_variables
 from clustering.data.conditions import check_truth, mask_condition
 from clustering.data.listing import Listing
@@ -204,7 +203,7 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
     if mask is not None and (compared is None or compared.comparison is None):
         check_truth(cut, mask)
     if cosine:
-        check_angles(dataset[cosine[1]].variable, cosine[1], weights)
+        coordinates.check_latitude(dataset[cosine[1]].variable, cosine[1], weights)
     large = [name for name in companions.values() if name in dataset.variables and cut[name].nbytes > SMALL_COMPANION]
     axes = layout.axes(dataset, layout.read_units(dataset, (*names, *large), samples), places, samples)
     if listings is None:

@@ -106,7 +106,10 @@ def check_truth(dataset: xr.Dataset, name: str) -> None:
     variable = dataset[name].variable
     flags = next((key for key in _FLAGS if variable.attrs.get(key) is not None), None)
     if flags is not None and variable.dtype.kind != "b":
-        values = np.ravel(variable.attrs[flags])
+        values = np.ravel(variable.attrs[flags]).tolist()
+        if isinstance(values[0], str):
+            # Some write them as text: "0b, 1b".
+            values = re.findall(r"[+-]?\d+", values[0]) or [1]
         meanings = str(variable.attrs.get("flag_meanings", "")).split()
         words = [f"{v}: {word}" for v, word in zip(values[:_LISTED], meanings, strict=False)]
         means = f" ({', '.join(words)}{', …' if len(values) > _LISTED else ''})" if words else ""

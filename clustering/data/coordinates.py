@@ -10,13 +10,17 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from clustering.data.angles import DEGREES, EAST, NORTH, RADIANS, in_radian_range, turn, units_of
+from clustering.data.angles import DEGREES, EAST, NORTH, QUARTER, RADIANS, in_radian_range, turn, units_of
 from clustering.errors import SourceError
 
 Array = NDArray[np.float64]
 
 TURN = 360.0
 """Degrees after which longitudes begin anew."""
+_SMALL = 64 * 2**20
+"""Coordinates up to this size, in bytes, are looked at whole."""
+_THINNED = 16
+"""Places along each dimension at which larger ones are looked at."""
 
 
 class _Axis(NamedTuple):
@@ -101,6 +105,53 @@ def _is_projected(axis: _Axis, coordinate: xr.DataArray | xr.Variable, name: Has
     if told["standard_name"]:
         return told["standard_name"] in (f"projection_{axis.letter.lower()}_coordinate", f"grid_{axis.word}")
     return axis.letter.lower() in (told["axis"], str(name).lower())
+
+
+def check_latitude(coordinate: xr.Variable, name: str, formula: str) -> None:
+    """Refuse a coordinate whose cosine is not the area of a cell.
+
+    Parameters
+    ----------
+    coordinate
+        Whole, before the selection: where it has no units, its values are read, of a large one some, and tell degrees
+        by being too large for radians.
+    formula
+        In which it stands, for the message.
+
+    Raises
+    ------
+    SourceError
+        For units that are no angle, longitudes, coordinates of a projection, and numbers that may be either.
+    """
+    units, standard = units_of(coordinate), _told(coordinate)["standard_name"]
+    told = f"{formula}: {name!r}"
+    remedy = "name a latitude in degrees or radians, or a variable of cell areas"
+    if coordinate.dtype.kind not in "iuf":
+        raise SourceError(f"{told} has type {coordinate.dtype}; {remedy}")
+    if standard.startswith("projection_"):
+        raise SourceError(f"{told} is a {standard}, and no latitude; {remedy}")
+    if is_longitude(coordinate, name):
+        raise SourceError(f"{told} is a longitude, and areas go by the latitude; {remedy}")
+    if turn(units) is not None:
+        return
+    if units:
+        raise SourceError(
+            f"{told} has the units {coordinate.attrs.get('units', units)!r}, which are neither degrees nor radians; "
+            f"{remedy}"
+        )
+    if in_radian_range(_thinned(coordinate).values, QUARTER):
+        raise SourceError(
+            f"{told} has no units, and its values may be degrees or radians; give it the attribute units "
+            "(degrees_north or radian)"
+        )
+
+
+def _thinned(coordinate: xr.Variable) -> xr.Variable:
+    """Take some values of a large coordinate from all over it."""
+    if coordinate.nbytes <= _SMALL:
+        return coordinate
+    places = {d: np.unique(np.linspace(0, n - 1, _THINNED).astype(np.intp)) for d, n in coordinate.sizes.items()}
+    return coordinate.isel(places)
 
 
 def slack(labels: NDArray[Any]) -> float:

@@ -10,7 +10,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.data.alignment import by_name
-from clustering.data.angles import check_angles, cosine
+from clustering.data.angles import cosine
+from clustering.data.coordinates import check_latitude
 from clustering.data.source import Source
 from clustering.errors import DataError, SourceError, nearest
 
@@ -76,7 +77,7 @@ def _variable(source: Source, name: str, told: str) -> xr.Variable:
         )
     if formula is None:
         return variable
-    check_angles(variable, key, name)
+    check_latitude(variable, key, name)
     cosines = cosine(variable.values, variable, key)
     return xr.Variable(dims, np.sqrt(cosines) if formula[1] else cosines)
 

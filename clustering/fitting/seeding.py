@@ -6,6 +6,7 @@ import math
 from typing import Any, Literal
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.errors import ConfigError
@@ -120,11 +121,15 @@ def generators(seed: int, n: int) -> list[np.random.Generator]:
 def as_centers(init: Any, k: int, d: int) -> Array:
     """Check centers given by the user ``(k, d)``, in the data's units.
 
+    Those of a fit name their dimensions, ``cluster`` and ``feature``, which may come in either order.
+
     Raises
     ------
     ConfigError
         If their shape or values do not fit.
     """
+    if isinstance(init, xr.DataArray) and init.ndim == 2 and "feature" in init.dims:
+        init = init.transpose(..., "feature")
     centers = numbers("starting centers", init)
     if centers.shape != (k, d):
         raise ConfigError(f"init has shape {centers.shape}; k = {k} centers of {d} features have shape ({k}, {d})")

@@ -172,6 +172,7 @@ NO_LATITUDES: dict[str, tuple[xr.Dataset, str]] = {
     "radians-without-units": (cells(np.deg2rad(CELLS)), "no units, and its values may be degrees or radians"),
     "metres-without-units": (cells(CELLS * 111e3), "-9.435e.06 degrees, which is beyond the poles"),
     "degrees-called-radians": (cells(CELLS, units="radian"), "-85 radians, which is beyond the poles"),
+    "longitude-by-name": (cells(CELLS).rename(clat="lon"), "'lon' is a longitude"),
     "a-turn-of-degrees": (cells(CELLS + 90, units="degrees"), "holds 97.7273 degrees, which is beyond the poles"),
     "words": (cells(list("abcdefghijkl")), "clat"),
 }  # fmt: skip
@@ -181,9 +182,16 @@ NO_LATITUDES: dict[str, tuple[xr.Dataset, str]] = {
 def test_what_is_no_latitude_is_refused_with_the_remedy(dataset: xr.Dataset, said: str) -> None:
     for read in (weights, as_features):
         with pytest.raises(ClusteringError, match=said) as caught:
-            read(dataset, "cos(clat)")
+            read(dataset, "cos(lon)" if "lon" in dataset else "cos(clat)")
         assert "\n" not in str(caught.value)
         assert isinstance(caught.value, (SourceError, DataError))
+
+
+def test_a_large_latitude_without_units_is_judged_by_some_of_its_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clustering.data.coordinates._SMALL", 8)
+    assert np.allclose(weights(cells(CELLS)), AREAS)
+    with pytest.raises(SourceError, match="degrees or radians"):
+        weights(cells(np.deg2rad(CELLS)))
 
 
 def test_degrees_without_units_are_judged_before_the_selection() -> None:

@@ -145,6 +145,7 @@ NO_TRUTH: dict[str, tuple[xr.Dataset, str, str]] = {
         r"holds flags \(0: good, 1: fair, 4: bad\).*v == 0",
     ),
     "flag-masks": (data([0, 1, 0, 0, 1, 1], flag_masks=[1, 2]), "v", "holds flags, not.*v == 1"),
+    "flags-as-text": (data([0, 1, 0, 0, 1, 1], flag_values="0b, 1b", flag_meanings="a b"), "v", r"0: a, 1: b.*v == 0"),
     "one-flag": (data([0, 1, 0, 0, 1, 1], flag_values=1, flag_meanings="land"), "v", r"\(1: land\).*v == 1"),
 }
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -129,6 +130,14 @@ def test_streams_of_a_seed_differ_and_do_not_depend_on_their_number() -> None:
 
 def test_given_centers_become_float64(rng: np.random.Generator) -> None:
     assert as_centers([[1, 2], [3, 4]], 2, 2).dtype == np.float64
+
+
+def test_given_centers_lie_as_their_names_say() -> None:
+    centers = xr.DataArray(np.arange(4.0).reshape(2, 2), dims=("cluster", "feature"))
+    for way in (centers, centers.T, centers.values):
+        assert as_centers(way, 2, 2).tolist() == [[0, 1], [2, 3]]
+    fit = c.fit(np.arange(8.0).reshape(4, 2), c.KMeans(2), init=centers.T, max_iterations=0)
+    assert fit.centers.tolist() == [[0, 1], [2, 3]]
 
 
 NO_CENTERS = {

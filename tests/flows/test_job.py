@@ -15,7 +15,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 import clustering
-from clustering.errors import DataError, OutputError
+from clustering.errors import CheckpointError, DataError, OutputError
 from flows.config import JobConfig
 from flows.inspect import inspect_job
 from flows.job import run_fit, run_predict
@@ -327,6 +327,31 @@ def test_a_coordinate_that_cannot_be_written_does_not_cost_the_result(
     assert (tmp_path / "out/report.html").exists()
     if when == "before":
         assert [line for line in inspect_job(config())["advice"] if line.startswith(fault)]
+
+
+def test_a_mask_by_comparison_goes_through_fit_predict_and_going_on(
+    config: Make, field_store: Path, tmp_path: Path
+) -> None:
+    """The cells of a comparison are labelled by both, and another comparison is another run."""
+    with xr.open_zarr(field_store, consolidated=False, chunks=None) as data:
+        south = np.broadcast_to(
+            data["lat"].values[None, :, None] < -10, [data.sizes[d] for d in ("time", "lat", "lon")]
+        )
+    mask = {"mask": "lat < -10"}
+    run_fit(config(source=mask), Notes())
+    run_predict(str(tmp_path / "out"), config("new", source=mask), Notes())
+    for out in ("out", "new"):
+        assert np.array_equal(labels_of(tmp_path / out).values >= 0, south)
+    with pytest.raises(KeyboardInterrupt):
+        run_fit(config("third", source=mask), Notes(), interrupt)
+    with pytest.raises(CheckpointError, match=r"source\.mask"):
+        run_fit(config("third", source={"mask": "lat < 10"}), Notes())
+
+
+def interrupt(name: str, work: Callable[[], Any]) -> Any:
+    if name == "label":
+        raise KeyboardInterrupt
+    return work()
 
 
 def test_names_that_cannot_be_read_stop_a_run_before_it_begins(config: Make, tmp_path: Path) -> None:
