@@ -144,10 +144,10 @@ NO_CENTERS = {
     "one-center-too-few": (np.zeros((2, 2)), r"shape \(2, 2\).*\(3, 2\)"),
     "transposed": (np.zeros((2, 3)), r"shape \(2, 3\).*\(3, 2\)"),
     "flat": (np.zeros(6), r"shape \(6,\).*\(3, 2\)"),
-    "nan": (np.full((3, 2), np.nan), "NaN or an infinity"),
-    "infinity": (np.full((3, 2), -np.inf), "NaN or an infinity"),
-    "words": ([["a", "b"]] * 3, "init"),
-    "ragged": ([[1.0], [1.0, 2.0], [3.0]], "init"),
+    "nan": (np.full((3, 2), np.nan), "numbers that are finite"),
+    "infinity": (np.full((3, 2), -np.inf), "numbers that are finite"),
+    "words": ([["a", "b"]] * 3, "starting centers"),
+    "ragged": ([[1.0], [1.0, 2.0], [3.0]], "starting centers"),
 }
 
 
