@@ -24,6 +24,7 @@ from clustering.data.source import Source
 from clustering.errors import ConfigError, DataError, nearest
 from clustering.execution.engine import Engine
 from clustering.execution.map_reduce import TASKS_PER_THREAD
+from clustering.fitting.components import Spectrum, centred, of_covariance, of_rows, scatter_of
 from clustering.models import divergences as geometry
 from clustering.models.names import Divergence
 from clustering.models.survey import WIDEST_COVARIANCE, Distinct, Survey
@@ -134,8 +135,8 @@ def check_components(pca: Any) -> None:
         )
 
 
-def check_scatter_fits(d: int, plan: Plan, engine: Engine, memory: int) -> None:
-    """Refuse more features than the sums of squares and products of pass 0 have room for.
+def scatter_refusal(d: int, plan: Plan, engine: Engine, memory: int) -> str | None:
+    """Say why the sums of squares and products of so many features have no room in pass 0; None where they have.
 
     A task of a pass holds one ``(d, d)`` node for each level of its run, and some at work; the nodes of finished tasks
     wait beside them for their neighbours.
@@ -144,25 +145,21 @@ def check_scatter_fits(d: int, plan: Plan, engine: Engine, memory: int) -> None:
     ----------
     memory
         Memory budget of a worker, in bytes; half of it is for decoded rows.
-
-    Raises
-    ------
-    DataError
-        Telling what is needed.
     """
     if d <= WIDEST_COVARIANCE:
-        return
+        return None
     threads = -(-engine.threads // engine.workers)
     tasks = min(len(plan), TASKS_PER_THREAD * engine.threads)
     levels = math.ceil(math.log2(-(-len(plan) // tasks))) + 1
     nodes = threads * (levels + _NODES_AT_WORK) + -(-tasks // engine.workers)
     needed = nodes * 8 * d * d
-    if needed > memory // 2:
-        raise DataError(
-            f"principal components of {d} features take {needed / 2**20:,.0f} MiB for sums of products in pass 0, and "
-            f"half of compute.memory is {memory / 2**21:,.0f} MiB; raise compute.memory, lower compute.workers, or "
-            "select fewer features"
-        )
+    if needed <= memory // 2:
+        return None
+    return (
+        f"principal components of {d} features take {needed / 2**20:,.0f} MiB for sums of products in pass 0, and "
+        f"half of compute.memory is {memory / 2**21:,.0f} MiB; raise compute.memory, lower compute.workers, or "
+        "select fewer features, or fewer rows than features"
+    )
 
 
 def fingerprint(wish: Preprocess, source: Source) -> str:
@@ -210,17 +207,23 @@ def prepare(wish: Preprocess, found: Survey, source: Source) -> Preparation | No
     facts: dict[str, Any] = {"n_components": d}
     if not wish.rotates:
         return Preparation(wish.unit_norm, offset, scale, back, wish.asked, facts, "; ".join(words))
-    with np.errstate(over="ignore", invalid="ignore"):
-        covariance = found.covariance * np.outer(scale, scale)
-    _check_finite(covariance)
     parts = groups if wish.pca_per_variable else {None: slice(0, d)}
-    bases = {name: _components(wish, covariance[part, part], found, name) for name, part in parts.items()}
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows, total = centred(found, scale), found.variance * scale * scale
+        covariance = found.covariance * np.outer(scale, scale) if rows is None else total
+    _check_finite(covariance)
+    bases = {
+        name: _components(
+            wish, of_covariance(covariance[part, part]) if rows is None else of_rows(rows[:, part]), found, name
+        )
+        for name, part in parts.items()
+    }
     values = np.concatenate([variances for variances, _ in bases.values()])
     loadings = scipy.linalg.block_diag(*(vectors for _, vectors in bases.values()))
     roots = np.ones(len(values))
     if wish.whiten:
         roots = np.sqrt(values * (found.weighty / max(1, found.weighty - 1)))
-    explained = values / float(np.trace(covariance))
+    explained = values / float(np.trace(covariance) if rows is None else total.sum())
     share = float(explained.sum())
     facts = {"n_components": len(values), "explained_variance": share}
     if wish.pca_per_variable:
@@ -266,9 +269,12 @@ def prepared(found: Survey, preparation: Preparation, divergence: Divergence) ->
     else:
         up, down = np.maximum(matrix, 0.0), np.minimum(matrix, 0.0)
         low, high = low @ up + high @ down, high @ up + low @ down
-        with threadpool_limits(limits=1, user_api="blas"):
-            scatter = matrix.T @ found.scatter @ matrix
-        scatter = 0.5 * (scatter + scatter.T)
+        if found.scatter.ndim == 1:
+            scatter = scatter_of(values, found.sample.weights, preparation.forward(found.mean[None])[0])
+        else:
+            with threadpool_limits(limits=1, user_api="blas"):
+                scatter = matrix.T @ found.scatter @ matrix
+            scatter = 0.5 * (scatter + scatter.T)
     _check_finite(scatter)
     return replace(
         found,
@@ -336,18 +342,14 @@ def _standards(
     return mean, 1.0 / np.sqrt(np.where(variance > 0.0, variance, 1.0))
 
 
-def _components(wish: Preprocess, covariance: Array, found: Survey, name: str | None) -> tuple[Array, Array]:
-    """Variances ``(p,)`` of the principal components, largest first, and their loadings ``(d, p)``."""
-    d, where = len(covariance), "" if name is None else f" of variable {name!r}"
+def _components(wish: Preprocess, spectrum: Spectrum, found: Survey, name: str | None) -> tuple[Array, Array]:
+    """Variances ``(p,)`` of the principal components that are asked for, and their loadings ``(d, p)``."""
+    values, d, where = spectrum.values, len(spectrum.values), "" if name is None else f" of variable {name!r}"
     most = min(found.weighty, d)
     whole = isinstance(wish.pca, int)
     if whole and wish.pca > most:  # type: ignore[operator]
-        what = f"features{where}" if most == d else "rows of positive weight"
+        what = f"features{where}" if most < found.weighty else "rows of positive weight"
         raise DataError(f"pca is {wish.pca}, and there are {most} {what}; set preprocess.pca to {most} or fewer")
-    # One thread, as the number of threads changes the order of sums.
-    with threadpool_limits(limits=1, user_api="blas"):
-        values, vectors = scipy.linalg.eigh(covariance, driver="evd", check_finite=False)
-    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     if not values[0] > 0.0:
         raise DataError(f"the features{where} do not vary, so that there are no principal components; leave them out")
     p = most
@@ -356,13 +358,11 @@ def _components(wish: Preprocess, covariance: Array, found: Survey, name: str | 
     elif wish.pca is not None:
         shares = np.cumsum(values / values.sum())
         p = min(most, int(np.searchsorted(shares, wish.pca, side="right")) + 1)
-    values, vectors = values[:p], vectors[:, :p]
     if wish.whiten:
-        rank = int((values > 16 * d * np.finfo(float).eps * values[0]).sum())
+        rank = int((values[:p] > 16 * d * np.finfo(float).eps * values[0]).sum())
         if rank < p:
             raise DataError(
                 f"whiten divides by standard deviations, and {rank} of {p} components{where} vary; "
                 f"set preprocess.pca to {rank} or fewer"
             )
-    largest = vectors[np.argmax(np.abs(vectors), axis=0), np.arange(p)]
-    return values, vectors * np.where(largest < 0.0, -1.0, 1.0)
+    return values[:p], spectrum.loadings(p)

@@ -20,7 +20,8 @@ from clustering.errors import DataError
 from clustering.execution.engine import connect
 from clustering.execution.passes import Rounds, rounds
 from clustering.fitting.labelling import LabelStatistics, Wanted, label, nowhere
-from clustering.fitting.start import Begun, Options, begin
+from clustering.fitting.preprocessing import scatter_refusal
+from clustering.fitting.start import Begun, Options, begin, few_rows
 from clustering.models.mixture import GaussianMixture
 from clustering.models.survey import WIDEST_COVARIANCE, SurveyModel
 
@@ -129,7 +130,8 @@ def probe(source: Source, plan: Plan, model: Any, options: Options, wanted: Want
         most = int(PRODUCTS / _products(model, source.n_features))
         parts = [part_of(source, fullest[i % len(fullest)], most) for i in range(threads)]
         try:
-            computed = _computed(parts, model, options, wanted, kept)
+            few = few_rows(source, plan)
+            computed = _computed(parts, model, options, wanted, kept, few=few)
         except DataError as error:
             failure = str(error)
     return Probe(len(found), cells, rows, seconds, read_work, kept, computed, failure)
@@ -164,16 +166,22 @@ def part_of(source: Source, block: Block, most_rows: int) -> Source:
     return replace(source, dataset=source.dataset.isel(region), axes=axes, stored=stored, recipe=None, listings={})
 
 
-def _computed(parts: Sequence[Source], model: Any, options: Options, wanted: Wanted, kept: float) -> Computed:
+def _computed(
+    parts: Sequence[Source], model: Any, options: Options, wanted: Wanted, kept: float, *, few: bool
+) -> Computed:
     if hasattr(model, "beta"):
         # The stiffness changes nothing of the work.
         model = replace(model, beta=1.0)
     how = replace(options, init="kmeans++", restarts=1, finalists=1, sample_rows=START_ROWS, fraction=1.0)
-    look = SurveyModel(how.seed, START_ROWS, model.k, whole=how.preprocess.rotates)
+    whole = how.preprocess.rotates and not few
+    look = SurveyModel(how.seed, START_ROWS, model.k, whole=whole)
     with ExitStack() as stack:
         engine = stack.enter_context(connect("synchronous"))
         stack.enter_context(engine.libraries.limit(limits=1, user_api="blas"))
         inside = [stack.enter_context(_at_hand(part, engine)) for part in parts]
+        # The rows of a part may be few where those of the whole are many.
+        if whole and (refusal := scatter_refusal(parts[0].n_features, inside[0].plan, engine, 16 * LARGEST)):
+            raise DataError(refusal)
         begun: Begun = begin(inside[0], model, how, 16 * LARGEST)
         params = begun.state.best.params
         prepared = [replace(one, preparation=begun.preparation) for one in inside]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.access import open_source
-from clustering.data.plan import MIB
+from clustering.data.plan import MIB, Plan
 from clustering.data.preparation import Preparation, only_unit_norm
 from clustering.data.source import Source
 from clustering.errors import ConfigError, DataError
@@ -22,7 +22,7 @@ from clustering.execution.fraction import Fraction
 from clustering.execution.passes import Passed, Reading, Rounds, rounds
 from clustering.fitting.annealing import anneal, critical_value
 from clustering.fitting.loop import Candidate, Rule, State, halted, iterate
-from clustering.fitting.preprocessing import Preprocess, check_scatter_fits, prepare, prepared
+from clustering.fitting.preprocessing import Preprocess, prepare, prepared, scatter_refusal
 from clustering.fitting.seeding import Init, as_centers, filled, generators, seed_centers
 from clustering.models import covariances as kinds
 from clustering.models import divergences as geometry
@@ -31,7 +31,7 @@ from clustering.models.mixture import GaussianMixture
 from clustering.models.names import Divergence
 from clustering.models.parameters import starting
 from clustering.models.soft_kmeans import SoftKMeans
-from clustering.models.survey import Sample, Survey, SurveyModel, priority_floor
+from clustering.models.survey import WIDEST_COVARIANCE, Sample, Survey, SurveyModel, priority_floor
 
 Array = NDArray[np.float64]
 
@@ -223,6 +223,18 @@ def sample_limit(source: Source, options: Options, memory: int) -> int:
     return min(options.sample_rows, memory // _SAMPLE_SHARE // row_bytes)
 
 
+def few_rows(source: Source, plan: Plan, *, refused: bool = False) -> bool:
+    """Tell whether rows are so few, and features so many, that the full scatter of pass 0 would be the larger.
+
+    Parameters
+    ----------
+    refused
+        Whether the scatter has no room; then a mask is given the chance to leave few rows.
+    """
+    d = source.n_features
+    return d > WIDEST_COVARIANCE and (plan.cells < d or (refused and source.mask is not None))
+
+
 def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[Survey, Passed]:
     """Make pass 0 and check that k clusters can be found."""
     k, d, wish = model.k, rounds.source.n_features, options.preprocess
@@ -232,9 +244,13 @@ def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[S
     floor = priority_floor(int(rounds.plan.cells * share), m) if even else 0.0
     # Before the mean is taken off, nothing tells whether a divergence is defined.
     divergence: Divergence = "squared_euclidean" if wish.centres else model.starter.divergence
-    how = SurveyModel(options.seed, m, k, floor, divergence, rounds.source.missing == "marginalize", wish.rotates)
-    if wish.rotates:
-        check_scatter_fits(d, rounds.plan, rounds.engine, memory)
+    refusal = scatter_refusal(d, rounds.plan, rounds.engine, memory) if wish.rotates else None
+    # Principal components of few rows follow from the rows, where the sample has them all.
+    few = wish.rotates and few_rows(rounds.source, rounds.plan, refused=refusal is not None)
+    if refusal is not None and not few:
+        raise DataError(refusal)
+    gaps, whole = rounds.source.missing == "marginalize", wish.rotates and not few
+    how = SurveyModel(options.seed, m, k, floor, divergence, gaps, whole)
     if wish.unit_norm:
         rounds = replace(rounds, preparation=only_unit_norm(d))
     passed = rounds.run([how.statistics])
@@ -242,6 +258,12 @@ def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[S
     if floor and len(found.sample.weights) < min(m, found.count):
         # Most cells turned out to be missing: without a floor the sample gets its rows.
         again = rounds.run([replace(how, floor=0.0).statistics])
+        found = again.statistics[0]
+        passed = Passed((found,), passed.reading + again.reading, passed.seconds + again.seconds)
+    if few and found.weighty and not (found.sample.complete and found.weighty < d):
+        if refusal is not None:
+            raise DataError(refusal)
+        again = rounds.run([replace(how, floor=0.0, whole=True).statistics])
         found = again.statistics[0]
         passed = Passed((found,), passed.reading + again.reading, passed.seconds + again.seconds)
     if found.count == 0 and options.drawn is not None:
