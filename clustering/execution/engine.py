@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,8 @@ from clustering.execution.kubernetes import kubernetes
 from clustering.execution.slurm import slurm
 from clustering.execution.slurm_runner import slurm_runner
 from clustering.execution.watching import get_from, wait_for_workers
+
+logger = logging.getLogger(__name__)
 
 ALLOWED = (
     "synchronous, threads, local, {address: tcp://host:port}, {scheduler_file: path}, {slurm: {…}}, "
@@ -133,6 +136,9 @@ def connect(
         with ThreadPoolExecutor(n, thread_name_prefix="clustering") as pool:
             yield Engine("threads", partial(dask.threaded.get, pool=pool, num_workers=n), n)
     else:
+        kind = cluster if isinstance(cluster, str) else next(iter(cluster), "") if isinstance(cluster, Mapping) else ""
+        if kind:
+            logger.info("starting or reaching the Dask cluster (%s)", kind)
         with _started(cluster, Demand(workers, memory, wait_seconds)) as started, _ready(started) as engine:
             yield engine
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from clustering.errors import ExecutionError
 from clustering.execution.clusters import Cluster, Word
+
+logger = logging.getLogger(__name__)
 
 ASK_SECONDS = 5.0
 """How often to ask whoever starts the workers, while they are missing, in seconds."""
@@ -25,6 +28,12 @@ def wait_for_workers(cluster: Cluster) -> None:
         If they are not in time, or cannot come any more; with what whoever starts them says.
     """
     began = time.monotonic()
+    present = len(cluster.client.nthreads())
+    if present < cluster.workers:
+        logger.info(
+            "the cluster %s has %d of %d workers; waiting for the others, %.0f s at most",
+            cluster.name, present, cluster.workers, cluster.wait_seconds,
+        )  # fmt: skip
     while True:
         left = began + cluster.wait_seconds - time.monotonic()
         try:

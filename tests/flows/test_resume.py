@@ -234,8 +234,9 @@ def calm_command(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (signal.SIGKILL, -signal.SIGKILL, "pass"),
         (signal.SIGINT, 1, "clustering: interrupted; the same command goes on from the last finished pass"),
+        (signal.SIGTERM, 1, "clustering: interrupted; the same command goes on from the last finished pass"),
     ],
-    ids=["killed", "interrupted"],
+    ids=["killed", "interrupted", "ended"],
 )
 def test_the_command_goes_on_where_it_was_stopped(
     signalled: int,
