@@ -25,12 +25,14 @@ from clustering.data.layouts import (
     quotes_left_open,
     uneven_line,
 )
-from clustering.data.readers import Contents, Group, Piece, lacking, variable_name
+from clustering.data.readers import Contents, Group, Piece, lacking, variable_name, whole
 from clustering.data.tables import EXACT, NO_DATE, even
 from clustering.errors import DataError
 
 _BLOCK = 1 << 20
 """Characters read at once."""
+HELD_BYTES = 256 << 20
+"""Bytes of columns that are held at once, so that a file of many columns is not read once for each."""
 _NOTATIONS = ("int64", "uint64", "float64", "point", "comma", "bool", "date")
 """Ways to write the values of a column, the strictest first. ``point`` and ``comma`` have thousands set apart."""
 _DATE = {"units": "microseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
@@ -88,6 +90,7 @@ def read_delimited(path: Path, _: ExitStack) -> Contents:
     lines = line_numbers(
         path, layout, {column.bad[0] for i, column in enumerate(columns) if i in reasons and column.bad}
     )
+    values = _Values(path, layout, n, pa)
     pieces: list[Piece] = []
     for i, column in enumerate(columns):
         name = layout.names[i] or f"column {i + 1}"
@@ -106,8 +109,8 @@ def read_delimited(path: Path, _: ExitStack) -> Contents:
             dtype = np.dtype("f8")
         if column.large and dtype.kind == "f":
             warnings.append(f"column {name!r} is rounded: it is kept as float64, which holds 15 to 17 digits")
-        slabs = _slabs(path, layout, i, notation, dtype, pa)
-        pieces.append(Piece(variable, ("row",), (n,), dtype, slabs, attributes))
+        values.kinds[i] = notation, dtype
+        pieces.append(Piece(variable, ("row",), (n,), dtype, values.slabs(i), attributes))
     return Contents({"": Group(pieces, {"title": path.name})}, warnings)
 
 
@@ -222,20 +225,28 @@ def _learn(column: _Column, values: Any, start: int, pa: Any) -> None:
     column.cells += present
     if not present:
         return
-    whole = _converted(values, "int64", pa)
-    if whole is not None:
+    integers = _converted(values, "int64", pa)
+    if integers is not None:
         column.numbers += present
-        ends = compute.min_max(whole).as_py()
+        ends = compute.min_max(integers).as_py()
         column.large |= ends["max"] > EXACT or ends["min"] < -EXACT
         negative = {"uint64", "bool"} if ends["min"] < 0 else set()
         unfit = {"date", *negative, *(["bool"] if ends["max"] > 1 else [])}
         column.notations = [kind for kind in column.notations if kind not in unfit]
         return
-    read = {kind: _converted(values, kind, pa) for kind in column.notations if kind != "int64"}
+    read: dict[str, Any] = {}
+    for kind in column.notations:
+        # What is a plain number is one with thousands set apart, too.
+        plain = read.get("float64") if kind == "point" else None
+        read[kind] = _converted(values, kind, pa) if plain is None and kind != "int64" else plain
     column.notations = [kind for kind, numbers in read.items() if numbers is not None]
     if (comma := read.get("comma")) is not None:
         column.ambiguous |= not comma.equals(read[column.notations[0]].cast(comma.type, safe=False))
-    column.large |= bool(compute.any(compute.match_substring_regex(values, r"^[+-]?\d{16,}$")).as_py())
+    if (floats := read.get("float64")) is not None:
+        column.numbers += present
+        if max(map(abs, compute.min_max(floats).as_py().values())) > EXACT:
+            column.large |= bool(compute.any(compute.match_substring_regex(values, r"^[+-]?\d{16,}$")).as_py())
+        return
     numbers = compute.fill_null(compute.match_substring_regex(values, NUMBER), True)
     column.numbers += compute.sum(numbers).as_py() - values.null_count
     if column.bad is None and (place := compute.index(numbers, False).as_py()) >= 0:
@@ -302,16 +313,45 @@ def _bad_cell(column: _Column, lines: dict[int, int]) -> str:
     return f"it holds text, such as {text} in {where}"
 
 
-def _slabs(
-    path: Path, layout: Layout, i: int, notation: str, dtype: np.dtype[Any], pa: Any
-) -> Callable[[int], Iterator[NDArray[Any]]]:
-    def parts() -> Iterator[NDArray[Any]]:
-        for batch in _batches(path, layout, [i], pa):
-            values = _converted(_cells(batch.column(0), pa), notation, pa)
-            if values is None:
-                raise DataError(f"cannot read {str(path)!r}: it changed while it was read")
-            if notation == "date":
-                values = values.cast(pa.int64()).fill_null(NO_DATE)
-            yield values.to_numpy(zero_copy_only=False).astype(dtype)
+class _Values:
+    """The values of the columns that are taken. A pass over the file reads as many columns as may be held at once."""
 
-    return lambda length: even(parts(), length)
+    def __init__(self, path: Path, layout: Layout, n: int, pa: Any) -> None:
+        self.path = path
+        self.layout = layout
+        self.n = n
+        self.pa = pa
+        self.kinds: dict[int, tuple[str, np.dtype[Any]]] = {}
+        self.held: dict[int, NDArray[Any]] = {}
+
+    def slabs(self, i: int) -> Callable[[int], Iterator[NDArray[Any]]]:
+        """Give the slabs of a column."""
+        return lambda length: self._slabs(i, length)
+
+    def _slabs(self, i: int, length: int) -> Iterator[NDArray[Any]]:
+        together = HELD_BYTES // (8 * self.n)
+        if together < 2:
+            return even((parts[i] for parts in self._parts([i])), length)
+        if i not in self.held:
+            wanted = [j for j in sorted(self.kinds) if j >= i][:together]
+            self.held = {j: np.empty(self.n, self.kinds[j][1]) for j in wanted}
+            start = 0
+            for parts in self._parts(wanted):
+                for j, values in parts.items():
+                    self.held[j][start : start + len(values)] = values
+                start += len(parts[i])
+        return whole(self.held[i])(length)
+
+    def _parts(self, wanted: Sequence[int]) -> Iterator[dict[int, NDArray[Any]]]:
+        """Read columns, batch by batch."""
+        for batch in _batches(self.path, self.layout, wanted, self.pa):
+            yield {j: self._numbers(batch.column(place), *self.kinds[j]) for place, j in enumerate(wanted)}
+
+    def _numbers(self, column: Any, notation: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+        values = _converted(_cells(column, self.pa), notation, self.pa)
+        if values is None:
+            raise DataError(f"cannot read {str(self.path)!r}: it changed while it was read")
+        if notation == "date":
+            values = values.cast(self.pa.int64()).fill_null(NO_DATE)
+        numbers: NDArray[Any] = values.to_numpy(zero_copy_only=False)
+        return numbers.astype(dtype)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import math
+import re
 import shutil
 import uuid
 import warnings
@@ -137,7 +138,10 @@ def _reading(path: Path) -> Iterator[None]:
         if elsewhere or getattr(error, "errno", None) in _FULL:
             raise
         said = isinstance(error, (OSError, RuntimeError, ValueError, SyntaxError, zipfile.BadZipFile, zlib.error))
-        reason = str(error).splitlines()[0] if said and str(error) else "it is damaged, or of a kind not known here"
+        reason = str(error).splitlines()[0] if said and str(error) else ""
+        if not reason or re.search(r"\w(Error|Exception)\b", reason):
+            memory = isinstance(error, MemoryError)
+            reason = "it takes more memory than there is" if memory else "it is damaged, or of a kind not known here"
         raise DataError(f"cannot read {str(path)!r}: {reason}") from error
 
 

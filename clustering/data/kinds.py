@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from clustering.data.arrays import read_arrays
@@ -95,7 +95,8 @@ def _by_start(path: Path) -> Reader | None:
         return reader
     if head[:2] == b"BM" and len(head) > 14 and int.from_bytes(head[6:10]) == 0 and head[15:18] == b"\0\0\0":
         return read_image
-    if head[:4] == b"PK\x03\x04" and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+    if head[:4] == b"PK\x03\x04":
+        # A damaged archive is told of by the reader that its name asks for.
+        with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
             return read_arrays if any(name.endswith(".npy") for name in archive.namelist()) else None
     return None

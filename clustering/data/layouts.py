@@ -48,9 +48,9 @@ MISSING = (
 GROUPS = " '\u00a0\u202f\u2019"
 """What stands between thousands, beside the comma or the point."""
 PLAIN = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[iI][nN][fF]([iI][nN][iI][tT][yY])?)$"
-WITH_POINT = rf"^[+-]?\d{{1,3}}([,{GROUPS}]\d{{3}})*(\.\d*)?$"
+WITH_POINT = rf"{PLAIN}|^[+-]?\d{{1,3}}([,{GROUPS}]\d{{3}})+(\.\d*)?$"
 WITH_COMMA = rf"^[+-]?((\d{{1,3}}([.{GROUPS}]\d{{3}})+|\d+)(,\d*)?|,\d+)([eE][+-]?\d+)?$"
-NUMBER = f"{PLAIN}|{WITH_POINT}|{WITH_COMMA}"
+NUMBER = f"{WITH_POINT}|{WITH_COMMA}"
 """Any way to write a number."""
 _NUMBER = re.compile(NUMBER)
 _SEPARATORS = (",", "\t", ";", "|", "")

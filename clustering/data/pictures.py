@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from PIL.ImageFile import ImageFile
 
+GIB = 1 << 30
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000")
 """Formats that are read. Others need programs beside this one, or run scripts."""
 _ANIMATIONS = ("GIF", "PNG", "WEBP")
@@ -46,6 +49,8 @@ def read_image(path: Path, stack: ExitStack) -> Contents:
         raise lacking("pillow", path) from error
     # The limit guards servers against strangers' files; this file is the user's own.
     Image.MAX_IMAGE_PIXELS = None
+    # What it has to say of a damaged file comes as an error, or is no fault.
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     Image.init()
     try:
         # Given a path, Pillow maps the file, and shifts the rows of some turned pictures.
@@ -55,6 +60,7 @@ def read_image(path: Path, stack: ExitStack) -> Contents:
             f"cannot read {str(path)!r}: it is damaged, or a picture of a kind that Pillow does not know, "
             "such as a TIFF of many channels or of 64-bit numbers; convert it to .npy or NetCDF"
         ) from error
+    _check_size(picture, path)
     warnings = _left_out(picture, path)
     first = _pixels(picture, path, 0)
     n = 1 if picture.format in ("JPEG", "MPO") else getattr(picture, "n_frames", 1)
@@ -85,6 +91,18 @@ def read_image(path: Path, stack: ExitStack) -> Contents:
 
         piece = Piece("image", ("page", "y", "x", "channel"), (n, *first.shape), first.dtype, pages, {})
     return Contents({"": Group([piece], {"title": path.name})}, warnings)
+
+
+def _check_size(picture: ImageFile, path: Path) -> None:
+    """Refuse a picture that is larger than the memory of this machine, as a damaged one may say it is."""
+    width, height = picture.size
+    needed = 8 * width * height
+    held = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > held:
+        raise DataError(
+            f"cannot read {str(path)!r}: its {width:,} × {height:,} pixels take {needed / GIB:,.0f} GiB, "
+            f"and this machine has {held / GIB:,.0f} GiB; cut it into parts, or convert it to .npy or NetCDF"
+        )
 
 
 def _look(picture: ImageFile, page: int) -> tuple[tuple[int, int], str, str]:

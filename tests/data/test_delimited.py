@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from clustering.data import delimited
 from clustering.data.ingest import ingest
 from clustering.errors import DataError
 from tests.ingested import take
@@ -145,3 +146,16 @@ def test_a_notation_holds_for_all_batches(tmp_path: Path) -> None:
     assert taken.arrays["a"].shape == (n + 1,)
     assert taken.arrays["a"][[0, -1]].tolist() == [1.0, 1.5]
     assert taken.arrays["b"].dtype == "i8"
+
+
+@pytest.mark.parametrize("held", [0, 8 * 50 * 2, 1 << 20], ids=["none", "two-columns", "all"])
+def test_columns_are_the_same_however_many_are_held_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    monkeypatch.setattr(delimited, "HELD_BYTES", held)
+    values = np.random.default_rng(2).random((50, 5)).round(6)
+    lines = "".join(",".join([*map(str, row), "x"]) + "\n" for row in values)
+    (tmp_path / "t.csv").write_text("a,b,c,d,e,w\n" + lines)
+    arrays = take(tmp_path / "t.csv").arrays
+    assert list(arrays) == ["a", "b", "c", "d", "e"]
+    assert np.array_equal(np.column_stack(list(arrays.values())), values)
