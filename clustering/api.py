@@ -120,6 +120,11 @@ class Fit:
         return self.fitted.reads
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to know before the result is used, a line each: rows left out, clusters placed anew."""
+        return self.fitted.notes
+
+    @property
     def criteria(self) -> dict[str, float] | None:
         """AIC, BIC and ICL of a mixture, and what they are made of: lower is better. None for other models."""
         return self.fitted.criteria

@@ -281,6 +281,8 @@ def _labels(
     for caution in left_out:
         watch.warn(caution)
     result = known.measured(passed, len(plan))
+    for note in result.notes[len(known.notes) :]:
+        watch.warn(note)
     result = replace(result, notes=(*result.notes, *left_out))
     weight = float(sums.weight.sum())
     watch.say(

@@ -87,7 +87,7 @@ class Preparation:
         """Prepare the rows of a block; what a row lacks stays NaN where the map is diagonal."""
         values, whole = self.applied(rows.values)
         made = replace(rows, values=values, prepared=True)
-        return made if whole.all() else made.some(whole)
+        return made if whole.all() else replace(made.some(whole), undirected=int(np.sum(~whole)))
 
     def applied(self, values: NDArray[Any]) -> tuple[Array, NDArray[np.bool_]]:
         """Prepare values ``(n, d)``.

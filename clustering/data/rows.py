@@ -36,6 +36,8 @@ class Rows:
     """How the values are decoded; None where they are."""
     bad: tuple[str, ...] = ()
     """Chunks of the block that do not decode, by name."""
+    undirected: int = 0
+    """Rows of zeros in the block, which are left out where rows are brought to length 1."""
     prepared: bool = False
     """Whether the values are those of a `Preparation`, and no longer as decoded."""
 

@@ -16,6 +16,7 @@ from clustering.execution.passes import Passed
 from clustering.fitting.clusters import Clusters
 from clustering.fitting.labelling import LabelStatistics
 from clustering.fitting.loop import State, Stop
+from clustering.fitting.preprocessing import undirected_notes
 from clustering.models import covariances as kinds
 from clustering.models.mixture import GaussianMixture
 from clustering.models.model import read_only
@@ -171,6 +172,7 @@ class Fitted:
             bytes_read=self.bytes_read + passed.reading.bytes,
             bad_chunks=tuple(sorted({*self.bad_chunks, *passed.reading.bad})),
             criteria=information(self.model, self.params.centers.shape[1], sums),
+            notes=(*self.notes, *(n for n in undirected_notes(sums.undirected) if n not in self.notes)),
         )
 
     def over(self, sums: LabelStatistics, cells: int, *, held_out: int = 0) -> Fitted:

@@ -200,6 +200,9 @@ class LabelStatistics:
     moved: Array = field(default_factory=lambda: np.zeros(0))
     """Σ w of the rows of each pair ``(t,)``."""
 
+    undirected: int = 0
+    """Rows of zeros that were left out, because rows are brought to length 1."""
+
     def __add__(self, other: LabelStatistics) -> LabelStatistics:
         return LabelStatistics(
             self.objective + other.objective,
@@ -207,6 +210,7 @@ class LabelStatistics:
             self.rows + other.rows,
             self.entropy + other.entropy,
             *joined((self.moves, self.moved), (other.moves, other.moved)),
+            self.undirected + other.undirected,
         )
 
     def stayed(self) -> LabelStatistics:
@@ -285,7 +289,7 @@ def _label_block(
         spread[variable.name] = cells.reshape(*rows.shape, *(length for _, length in variable.extra))
     write(region, spread)
     counts = np.bincount(found.labels, minlength=clusters.k).astype(np.int64)
-    return LabelStatistics(found.objective, found.weight, counts, found.entropy, *moves)
+    return LabelStatistics(found.objective, found.weight, counts, found.entropy, *moves, rows.undirected)
 
 
 class _Degrees:

@@ -287,6 +287,19 @@ def prepared(found: Survey, preparation: Preparation, divergence: Divergence) ->
     )
 
 
+def undirected_notes(rows: int) -> tuple[str, ...]:
+    """Say how many rows of zeros are left out where rows are brought to length 1; nothing where there are none."""
+    if not rows:
+        return ()
+    what = (
+        "1 row of zeros has no direction and is" if rows == 1 else f"{rows:,} rows of zeros have no direction and are"
+    )
+    return (
+        f"{what} left out, as preprocess.unit_norm asks for one; labels there are -1: mask such rows with source.mask, "
+        "or set preprocess.unit_norm to false",
+    )
+
+
 def _check_finite(scatter: Array) -> None:
     if not np.isfinite(scatter).all():
         raise DataError(

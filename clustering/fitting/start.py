@@ -22,7 +22,7 @@ from clustering.execution.fraction import Fraction
 from clustering.execution.passes import Passed, Reading, Rounds, rounds
 from clustering.fitting.annealing import anneal, critical_value
 from clustering.fitting.loop import Candidate, Rule, State, halted, iterate
-from clustering.fitting.preprocessing import Preprocess, prepare, prepared, scatter_refusal
+from clustering.fitting.preprocessing import Preprocess, prepare, prepared, scatter_refusal, undirected_notes
 from clustering.fitting.seeding import Init, as_centers, filled, generators, seed_centers
 from clustering.models import covariances as kinds
 from clustering.models import divergences as geometry
@@ -140,7 +140,8 @@ def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
         found = prepared(surveyed, preparation, model.starter.divergence)
         rounds = replace(rounds, preparation=preparation)
         remarks = (f"preprocessing: {preparation.words}",)
-    warnings: tuple[str, ...] = ()
+    # Where a part of the rows is drawn, the labels tell how many of all are left out.
+    warnings = undirected_notes(surveyed.undirected if options.drawn is None else 0)
     if _known(options):
         known = rounds.run([partial(model.starter.known_statistics, _nowhere(model, found))])
         hard = [_class_means(model, _nowhere(model, found), known.statistics[0])]
@@ -156,7 +157,7 @@ def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
             params, remarks = [annealed.params], (*remarks, annealed.note)
         else:
             params = [model.softened(start, float(model.beta)) for start in hard]
-            warnings = _dull(model, found)
+            warnings = (*warnings, *_dull(model, found))
             if isinstance(options.init, str) and not _known(options):
                 params = [c.params for c in _on_sample(model, params, found, options, rounds.engine)]
     elif isinstance(model, GaussianMixture):
@@ -273,8 +274,9 @@ def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[S
         )
     if found.count == 0:
         raise DataError(
-            f"no row takes part: all {found.cells} cells are masked or have missing features; "
-            "check source.mask, source.select and the fill values"
+            f"no row takes part: all {found.cells} cells are masked or have missing features"
+            + (", or are rows of zeros, which preprocess.unit_norm leaves out" if found.undirected else "")
+            + "; check source.mask, source.select and the fill values"
         )
     if found.weight <= 0:
         raise DataError(f"the weights of all {found.count} rows are zero; check source.weights")

@@ -143,6 +143,8 @@ class Survey:
     """Σ w of the rows that have each feature ``(d,)``; None where all have all. The scatter is its diagonal then."""
     weighty: int = 0
     """Rows of positive weight."""
+    undirected: int = 0
+    """Rows of zeros that were left out, because rows are brought to length 1."""
 
     def __add__(self, other: Survey) -> Survey:
         observed = None
@@ -170,6 +172,7 @@ class Survey:
             self.distinct_rows,
             observed,
             self.weighty + other.weighty,
+            self.undirected + other.undirected,
         )
 
     @property
@@ -269,7 +272,7 @@ class SurveyModel:
         return Survey(
             int(np.prod(rows.shape)), n, weight, mean, scatter, least, greatest,
             self._sample(rows), self._distinct(rows, digests), self.sample_rows, self.distinct_rows, observed,
-            len(_weighty(rows)),
+            len(_weighty(rows)), rows.undirected,
         )  # fmt: skip
 
     def _sample(self, rows: Rows) -> Sample:

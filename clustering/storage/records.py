@@ -6,7 +6,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -63,6 +63,11 @@ def _names(kind: type) -> Sequence[str]:
     return [f.name for f in fields(kind)] if is_dataclass(kind) else getattr(kind, "_fields", ())
 
 
+def _defaults(kind: type) -> set[str]:
+    """Fields of plain numbers that have a default."""
+    return {f.name for f in fields(kind) if f.default is not MISSING} if is_dataclass(kind) else set()
+
+
 def _flat(value: Any, prefix: str) -> dict[str, NDArray[Any]]:
     found: dict[str, NDArray[Any]] = {}
     for name in _names(type(value)):
@@ -76,6 +81,9 @@ def _nested(kind: type, arrays: Mapping[str, NDArray[Any]], prefix: str) -> Any:
     for name in _names(kind):
         if _names(hints[name]):
             made[name] = _nested(hints[name], arrays, f"{prefix}.{name}")
+            continue
+        if f"{prefix}.{name}" not in arrays and name in _defaults(kind):
+            # What an earlier version did not tell has its default.
             continue
         array = arrays[f"{prefix}.{name}"]
         # Numbers come back as numbers, and arrays without dimensions are not among the statistics.

@@ -293,6 +293,30 @@ def test_rows_of_zeros_have_no_direction(rows: np.ndarray) -> None:
         fit(rows, unit_norm=True, missing="error")
 
 
+@pytest.mark.parametrize("zeros", [0, 1, 3])
+@pytest.mark.parametrize("model", [c.KMeans(2), c.SoftKMeans(2), c.GaussianMixture(2)], ids=lambda m: m.kind)
+@pytest.mark.parametrize("block_bytes", BLOCKS)
+def test_rows_of_zeros_are_counted_and_told(
+    zeros: int, model: Any, block_bytes: int | None, rows: np.ndarray, tmp_path: Path
+) -> None:
+    rows[100 : 100 + zeros] = 0.0
+    rows[400] = np.nan
+    for fraction in (1.0, 0.5):
+        found = fit(rows, model, unit_norm=True, block_bytes=block_bytes, fraction=fraction)
+        told = [line for line in found.warnings if "no direction" in line]
+        assert len(told) == (zeros > 0)
+        assert all(line.startswith(f"{zeros} row") and "preprocess.unit_norm" in line for line in told)
+        assert found.fitted.summary.count == len(rows) - zeros - 1
+    found.save(tmp_path / "m.zarr")
+    assert c.load_fit(tmp_path / "m.zarr").warnings == found.warnings
+    assert not [line for line in fit(rows, model, block_bytes=block_bytes).warnings if "no direction" in line]
+
+
+def test_rows_of_zeros_alone_are_named() -> None:
+    with pytest.raises(DataError, match=r"no row takes part.*rows of zeros, which preprocess\.unit_norm leaves out"):
+        fit(np.zeros((5, 2)), unit_norm=True)
+
+
 WISHES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unknown scale": ({"standardize": "per_featur"}, ["'per_featur'", "did you mean 'per_feature'?"]),
     "true scale": ({"standardize": True}, ["standardize is True", "per_variable"]),

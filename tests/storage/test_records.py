@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import io
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 import clustering as c
 from clustering.data.rows import in_memory_rows
+from clustering.fitting.labelling import LabelStatistics
 from clustering.models.kmeans import Distant, KMeansStatistics, Placing
 from clustering.storage.records import packed, unpacked
 
@@ -66,3 +69,15 @@ def test_far_rows_are_told_in_the_grid_that_the_block_lies_in_now(
     moved = far.moved(before, now)
     assert np.array_equal(moved.positions, np.ravel_multi_index((cells + new).T, now.grid))
     assert moved.moved(now, before).positions.tolist() == far.positions.tolist()
+
+
+def test_what_an_earlier_version_did_not_tell_has_its_default() -> None:
+    whole = LabelStatistics(1.5, np.array([1.0, 2.0]), np.array([3, 4]), 0.25, undirected=7)
+    with np.load(io.BytesIO(packed({"s": whole})[32:])) as archive:
+        arrays = {name: array for name, array in archive.items() if name != "s.undirected"}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    earlier = buffer.getvalue()
+    found = unpacked(hashlib.sha256(earlier).digest() + earlier, {"s": LabelStatistics})
+    assert found is not None
+    assert (found[0][0].objective, found[0][0].entropy, found[0][0].undirected) == (1.5, 0.25, 0)
