@@ -541,3 +541,21 @@ def test_a_dimension_called_like_that_of_a_result_is_refused_before_anything_is_
     with pytest.raises(OutputError, match="a sample dimension is called 'cluster', and so is one of output variable"):
         run_fit(config("other", source={**source, "weights": None}, output={"distances": True}), Notes())
     assert not (tmp_path / "other").exists()
+
+
+def test_rows_that_unit_norm_leaves_out_are_counted_in_every_record(config: Make, field_store: Path) -> None:
+    store = zarr.open_group(field_store, mode="r+")
+    store["sea"][:2, :2] = True
+    for name in ("t", "q"):
+        store[name][3, :2, :2] = 0.0
+    said = Notes()
+    fitted = run_fit(config(preprocess={"unit_norm": True}), said)
+    told = [line for line in fitted["warnings"] if "no direction" in line]
+    assert len(told) == 1
+    assert told[0].startswith("4 rows of zeros have no direction and are left out, as preprocess.unit_norm asks")
+    assert said.warned.count(told[0]) == 1
+    assert fitted["n_masked"] - 4 == 12 * (90 - int(store["sea"][:].sum()))
+    again = Notes()
+    predicted = run_predict(config().output.store, config("new"), again)
+    assert told[0] in predicted["warnings"]
+    assert again.warned.count(told[0]) == 1
