@@ -62,9 +62,9 @@ class Source:
     sample_dims: tuple[str, ...]
     feature_dims: tuple[str, ...]
     mask: str | None
-    """Boolean variable over sample dimensions; true = use."""
+    """Variable over sample dimensions, true = use, or one comparison of it; see `clustering.data.conditions`."""
     weights: str | None
-    """Variable over sample dimensions, or ``cos(name)`` of a coordinate in degrees."""
+    """Variable over sample dimensions, or ``cos(name)`` of a latitude."""
     missing: Missing
     """What a NaN in a row means: drop the row, an error, or a feature that is integrated out."""
     axes: tuple[Axis, ...]
