@@ -11,9 +11,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from xarray.backends.zarr import FillValueCoder
 
-from clustering.data.readers import Contents, Group, Piece, Stored, lacking, unfit, variable_name
+from clustering.data.readers import (
+    Contents,
+    Group,
+    Piece,
+    Stored,
+    fill_value,
+    lacking,
+    share_dims,
+    unfit,
+    variable_name,
+)
 from clustering.errors import DataError
 
 
@@ -62,6 +71,7 @@ def _group(place: str, arrays: dict[str, Stored], attributes: Mapping[str, Any],
     pieces: list[Piece] = []
     texts = xr.Dataset()
     named = _coordinate_names(arrays, attributes)
+    lengths = {name: array.shape[0] for name, array in arrays.items() if array.dims == (name,)}
     for original, array in arrays.items():
         about = f"variable {prefix + original!r}"
         name = variable_name(original, {piece.name for piece in pieces}, reserved=())
@@ -84,7 +94,8 @@ def _group(place: str, arrays: dict[str, Stored], attributes: Mapping[str, Any],
         kept = _attributes(array, about, warnings)
         coordinate = not array.shape or original in array.dims or original in named
         dtype = array.dtype.newbyteorder("=")
-        pieces.append(Piece(name, array.dims, array.shape, dtype, _slabs(array), kept, coordinate))
+        dims = share_dims(array.dims, array.shape, name, lengths)
+        pieces.append(Piece(name, dims, array.shape, dtype, _slabs(array), kept, coordinate))
     own = {k: _json(v) for k, v in attributes.items()}
     return Group(pieces, _clean(own, f"group {place!r}" if place else "the file", warnings), texts)
 
@@ -138,36 +149,15 @@ def _attributes(array: Stored, about: str, warnings: list[str]) -> dict[str, Any
         del kept["coordinates"]
     if "_FillValue" in kept and not array.text:
         stated = kept.pop("_FillValue")
-        fill = _fill(stated, array.dtype, str(kept.get("_Unsigned", "")).lower() == "true")
+        fill = fill_value(stated, array.dtype, str(kept.get("_Unsigned", "")).lower() == "true")
         if fill is None:
             warnings.append(
                 f"attribute '_FillValue' of {about} is left out: it is {stated!r}, "
                 f"which no number of type {array.dtype} can be"
             )
         else:
-            kept["_FillValue"] = FillValueCoder.encode(fill, array.dtype.newbyteorder("="))
+            kept["_FillValue"] = fill
     return _clean(kept, about, warnings)
-
-
-def _fill(stated: Any, dtype: np.dtype[Any], unsigned: bool) -> Any:
-    """Turn a fill value of any type into a number of the type of its variable; None where there is none."""
-    if isinstance(stated, list):
-        stated = stated[0] if len(stated) == 1 else None
-    if stated is None:
-        return None
-    try:
-        number = float(stated) if isinstance(stated, str) else stated
-        if dtype.kind == "f":
-            return dtype.type(number).item()
-        whole = int(number)
-        if whole != number:
-            return None
-        if unsigned and dtype.kind == "i" and 0 <= whole < 1 << 8 * dtype.itemsize:
-            # The same bits, read as a signed number.
-            return np.array(whole, f"u{dtype.itemsize}").view(f"i{dtype.itemsize}").item()
-        return np.array(whole, dtype).item() if dtype.kind != "b" else bool(whole)
-    except (TypeError, ValueError, OverflowError):
-        return None
 
 
 def _json(value: Any) -> Any:

@@ -79,7 +79,8 @@ def ingest(source: str | Path, destination: str | Path, *, overwrite: bool = Fal
     if "://" in str(source):
         raise SourceError(f"cannot ingest {str(source)!r}: name a local path; download the file first")
     path, target = Path(source), local_path(destination)
-    reader, notes = find_reader(path)
+    with _reading(path):
+        reader, notes = find_reader(path)
     check_target(target, overwrite)
     if target.absolute() == path.absolute():
         raise ConfigError("source and destination are the same; name another destination")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.data.readers import Contents, Group, Piece, lacking, whole
+from clustering.data.readers import Contents, Group, Piece, fill_value, lacking, whole
 from clustering.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ _COLOURS = {"P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB"}
 """Modes whose numbers mean colours only through a palette, or were multiplied by alpha, and what they become."""
 _CLEAR = {"P": "RGBA", "L": "LA", "RGB": "RGBA"}
 """Modes in which one colour can be named transparent, and what holds that as a channel."""
+_ON_THE_GROUND = (33550, 33922, 34264, 34735)
+"""Tags of a GeoTIFF: size of a pixel, tie points, transformation, coordinate system."""
+_NO_DATA = 42113
+"""Tag in which GDAL writes the number that means no data."""
+_NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
+"""Layouts of big-endian numbers, and of those in the order of this machine."""
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}
 """Order of the two bytes of a 16-bit number, and the other order."""
 
@@ -63,6 +69,7 @@ def read_image(path: Path, stack: ExitStack) -> Contents:
     _check_size(picture, path)
     warnings = _left_out(picture, path)
     first = _pixels(picture, path, 0)
+    attributes = _no_data(picture, first.dtype, warnings)
     n = 1 if picture.format in ("JPEG", "MPO") else getattr(picture, "n_frames", 1)
     mode = None
     if picture.format == "MPO":
@@ -81,7 +88,7 @@ def read_image(path: Path, stack: ExitStack) -> Contents:
             )
             n, mode = 1, None
     if n == 1:
-        piece = Piece("image", ("y", "x", "channel"), first.shape, first.dtype, whole(first), {})
+        piece = Piece("image", ("y", "x", "channel"), first.shape, first.dtype, whole(first), attributes)
     else:
         first = _pixels(picture, path, 0, mode)
 
@@ -89,7 +96,7 @@ def read_image(path: Path, stack: ExitStack) -> Contents:
             for start in range(0, n, length):
                 yield np.stack([_pixels(picture, path, i, mode) for i in range(start, min(n, start + length))])
 
-        piece = Piece("image", ("page", "y", "x", "channel"), (n, *first.shape), first.dtype, pages, {})
+        piece = Piece("image", ("page", "y", "x", "channel"), (n, *first.shape), first.dtype, pages, attributes)
     return Contents({"": Group([piece], {"title": path.name})}, warnings)
 
 
@@ -132,6 +139,9 @@ def _pixels(picture: ImageFile, path: Path, page: int, mode: str | None = None) 
 
     picture.seek(page)
     raw = _raw(picture)
+    if raw in _NATIVE and picture.tile[0].codec_name == "libtiff":
+        # It unpacks numbers into the order of this machine, whatever their order in the file; Pillow swaps them again.
+        picture.tile = [tile._replace(args=(_NATIVE[raw], *tile.args[1:])) for tile in picture.tile]  # type: ignore[index]
     tags = getattr(picture, "tag_v2", {})
     bits = max(tags.get(258, (8,)))
     if picture.mode[0] not in "IF" and (";16" in raw or bits > 8):
@@ -202,6 +212,20 @@ def _jpeg2000_bits(path: Path) -> int:
     place = head.find(b"\xff\x4f\xff\x51") + 4
     n = int.from_bytes(head[place + 36 : place + 38])
     return max(((bits & 127) + 1 for bits in head[place + 38 : place + 38 + 3 * n : 3]), default=8)
+
+
+def _no_data(picture: ImageFile, dtype: np.dtype[Any], warnings: list[str]) -> dict[str, Any]:
+    """Take the number that means no data in a GeoTIFF, and say that its place on the ground is left out."""
+    tags = getattr(picture, "tag_v2", {})
+    if any(tag in tags for tag in _ON_THE_GROUND):
+        warnings.append("the place of the pixels on the ground is left out: their coordinates are their numbers")
+    stated = str(tags.get(_NO_DATA, "")).strip("\0 ")
+    if not stated:
+        return {}
+    if (fill := fill_value(stated, dtype)) is None:
+        warnings.append(f"the number that means no data is left out: it is {stated!r}, and the pixels are {dtype}")
+        return {}
+    return {"_FillValue": fill}
 
 
 def _left_out(picture: ImageFile, path: Path) -> list[str]:

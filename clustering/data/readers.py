@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from xarray.backends.zarr import FillValueCoder
 
 from clustering.errors import MissingDependencyError
 
@@ -114,6 +115,27 @@ def variable_name(name: str, taken: set[str], reserved: tuple[str, ...] = ("row"
     while chosen in reserved or chosen in taken:
         chosen += "_"
     return chosen
+
+
+def fill_value(stated: Any, dtype: np.dtype[Any], unsigned: bool = False) -> Any:
+    """Write a fill value of any type as the attribute of a variable has it; None where none of its numbers is that."""
+    if isinstance(stated, list):
+        stated = stated[0] if len(stated) == 1 else None
+    if stated is None:
+        return None
+    try:
+        number = float(stated) if isinstance(stated, str) else stated
+        if dtype.kind == "f":
+            return FillValueCoder.encode(dtype.type(number).item(), dtype.newbyteorder("="))
+        whole = int(number)
+        if whole != number:
+            return None
+        if unsigned and dtype.kind == "i" and 0 <= whole < 1 << 8 * dtype.itemsize:
+            # The same bits, read as a signed number.
+            return np.array(whole, f"u{dtype.itemsize}").view(f"i{dtype.itemsize}").item()
+        return np.array(whole, dtype).item() if dtype.kind != "b" else bool(whole)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def lacking(package: str, path: Path) -> MissingDependencyError:

@@ -187,6 +187,27 @@ def test_an_array_that_is_shorter_than_its_growing_dimension_is_filled_up(tmp_pa
     assert taken.arrays["v"].tolist() == [[1] * 3] * 2 + [[-5] * 3] * 2
 
 
+def test_dimensions_of_one_name_and_two_lengths_are_kept_apart(tmp_path: Path) -> None:
+    def fill(file: Any) -> None:
+        for name, n in (("a", 4), ("b", 5)):
+            file[name] = np.arange(n)
+            file[name].dims[0].label = "place"
+
+    taken = take(hdf5(tmp_path / "a.h5", fill))
+    assert (taken.dims["a"], taken.dims["b"]) == (("place",), ("b_place",))
+    assert xr.open_zarr(tmp_path / "taken.zarr", consolidated=False).sizes["b_place"] == 5
+
+
+@pytest.mark.parametrize("engine", ["h5netcdf", "scipy"])
+def test_a_growing_dimension_without_places_is_named(tmp_path: Path, engine: Any) -> None:
+    variables = {"t": (("time", "lat"), np.ones((0, 4), "f4")), "h": ("lat", np.arange(4.0))}
+    xr.Dataset(variables, {"time": np.zeros(0)}).to_netcdf(tmp_path / "a.nc", engine=engine, unlimited_dims=["time"])
+    taken = take(tmp_path / "a.nc")
+    assert taken.arrays["h"].tolist() == [0, 1, 2, 3]
+    assert taken.said("'t'", "empty, of shape (0, 4)")
+    assert taken.said("'time'", "empty, of shape (0,)")
+
+
 def test_characters_of_a_netcdf_file_become_text(tmp_path: Path) -> None:
     with h5netcdf.File(tmp_path / "a.nc", "w") as file:
         file.dimensions = {"station": 2, "length": 3}

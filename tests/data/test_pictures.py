@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+import zarr
+from PIL import Image, TiffImagePlugin
 
 from clustering.data.ingest import ingest
 from clustering.errors import DataError
@@ -42,26 +43,30 @@ def tiff(path: Path, pixels: np.ndarray, color: int = 1, order: str = "<", **mor
     planar = more.pop("planar", False)
     data = np.ascontiguousarray(np.moveaxis(pixels, -1, 0) if planar else pixels)
     raw = data.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    packed = more.pop("packed", False)
+    raw = zlib.compress(raw) if packed else raw
     bits, kind = pixels.dtype.itemsize * 8, {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
     strips = n if planar else 1
     offsets, counts = [8 + i * (len(raw) // strips) for i in range(strips)], [len(raw) // strips] * strips
     tags: dict[int, Sequence[int]] = {
-        256: [x], 257: [y], 258: [bits] * n, 259: [1], 262: [color], 273: offsets, 277: [n], 278: [y], 279: counts,
-        284: [2 if planar else 1], 339: [kind] * n, **{tag: [value] for tag, value in more.pop("tags", {}).items()},
+        256: [x], 257: [y], 258: [bits] * n, 259: [8 if packed else 1], 262: [color], 273: offsets, 277: [n],
+        278: [y], 279: counts, 284: [2 if planar else 1], 339: [kind] * n,
+        **{tag: [value] for tag, value in more.pop("tags", {}).items()},
     }  # fmt: skip
     place = 8 + len(raw) + len(raw) % 2
     outside = place + 2 + 12 * len(tags) + 4
     entries, rest = b"", b""
     for tag, values in sorted(tags.items()):
-        packed = struct.pack(f"{order}{len(values)}I", *values)
-        inside = packed if len(values) == 1 else struct.pack(f"{order}I", outside + len(rest))
-        rest += b"" if len(values) == 1 else packed
+        listed = struct.pack(f"{order}{len(values)}I", *values)
+        inside = listed if len(values) == 1 else struct.pack(f"{order}I", outside + len(rest))
+        rest += b"" if len(values) == 1 else listed
         entries += struct.pack(f"{order}HHI", tag, 4, len(values)) + inside
     start = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, place)
     body = start + raw + b"\0" * (len(raw) % 2)
     path.write_bytes(body + struct.pack(f"{order}H", len(tags)) + entries + b"\0" * 4 + rest)
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
 @pytest.mark.parametrize("order", ["<", ">"], ids=["little-endian", "big-endian"])
 @pytest.mark.parametrize(
     ("kind", "n", "color"),
@@ -69,11 +74,11 @@ def tiff(path: Path, pixels: np.ndarray, color: int = 1, order: str = "<", **mor
      ("u2", 4, 2), ("u1", 4, 5), ("u2", 4, 5)],
 )  # fmt: skip
 def test_a_tiff_of_any_type_and_order_of_bytes_keeps_its_numbers(
-    tmp_path: Path, kind: str, n: int, color: int, order: str
+    tmp_path: Path, kind: str, n: int, color: int, order: str, packed: bool
 ) -> None:
     pixels = np.ascontiguousarray(WORDS).view("f4" if kind == "f4" else f"{kind[0]}{kind[1]}")
     pixels = np.nan_to_num(pixels.reshape(H, -1)[:, : W * n].reshape(H, W, n))
-    tiff(tmp_path / "a.tif", pixels, color, order)
+    tiff(tmp_path / "a.tif", pixels, color, order, packed=packed)
     taken = take(tmp_path / "a.tif")
     assert np.array_equal(taken.arrays["image"], pixels)
     assert (taken.arrays["image"].dtype, taken.warnings) == (pixels.dtype, [])
@@ -230,3 +235,17 @@ def test_a_picture_is_known_by_how_it_starts(tmp_path: Path, name: str) -> None:
     taken = take(tmp_path / name)
     assert np.array_equal(taken.arrays["image"], RGB)
     assert taken.said("a picture") == (name in ("a.csv", "a.nc"))
+
+
+@pytest.mark.parametrize(("stated", "kept"), [("-9999", -9999), ("-9999.0\0", -9999), ("nan", None), ("1e40", None)])
+def test_the_number_of_a_geotiff_that_means_no_data_becomes_the_fill_value(
+    tmp_path: Path, stated: str, kept: int | None
+) -> None:
+    more = TiffImagePlugin.ImageFileDirectory_v2()
+    more.tagtype[42113], more[42113] = 2, stated
+    more.tagtype[33550], more[33550] = 12, (10.0, 10.0, 0.0)
+    Image.fromarray(WORDS[..., 0].view("i2").astype("i4")).save(tmp_path / "a.tif", tiffinfo=more)
+    taken = take(tmp_path / "a.tif")
+    assert zarr.open_array(tmp_path / "taken.zarr" / "image", mode="r").attrs.get("_FillValue") == kept
+    assert taken.said("place of the pixels on the ground")
+    assert taken.said("no data is left out", repr(stated)) == (kept is None)
