@@ -18,13 +18,13 @@ from clustering.data.plan import MIB
 from clustering.data.preparation import room
 from clustering.errors import ConfigError, nearest
 from clustering.execution.engine import connect
-from clustering.execution.passes import rounds
+from clustering.execution.passes import Reading, rounds
 from clustering.fitting import start as starting
 from clustering.fitting.features import check_features
 from clustering.fitting.fields import fields
 from clustering.fitting.fitted import Fitted, Summary, fitted
 from clustering.fitting.labelling import LabelStatistics, Wanted, label, nowhere
-from clustering.fitting.loop import PassRecord, Rule, Stop, iterate
+from clustering.fitting.loop import PassRecord, Rule, Stop, iterate, judged
 from clustering.fitting.preprocessing import Preprocess
 from clustering.models.kinds import MODELS
 from clustering.models.kmeans import KMeans
@@ -354,11 +354,13 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
             reading += record.reading
             if on_pass is not None:
                 on_pass(record)
+        state, judgement = judged(model, state, inside.run)
+        reading += Reading() if judgement is None else judgement.reading
         reads = reading.blocks / len(plan)
         found = fitted(
             model, state, source.features, Summary.of(begun.survey), reads, reading.bytes, begun.remarks,
             begun.warnings, reading.bad, begun.preparation, source.about,
-            (source.sample_dims, source.feature_dims),
+            (source.sample_dims, source.feature_dims), drawn=how.draws,
         )  # fmt: skip
         if how.drawn is not None:
             with rounds(source, plan, engine, memory=memory, keep=False, preparation=begun.preparation) as everywhere:

@@ -46,7 +46,7 @@ def inspect_job(config: JobConfig) -> dict[str, Any]:
     expected = forecast(
         source, job.plan, found, seen, job.options, workers, memory=memory, scratch=compute.scratch, libraries=libraries
     )
-    advice = tuple(advise(source, job.plan, found, expected, workers, memory=memory))
+    advice = tuple(advise(source, job.plan, found, expected, workers, job.options, memory=memory))
     return {
         **asdict(found),
         "model": str(job.model),

@@ -16,7 +16,7 @@ from clustering.execution.passes import Rounds, rounds
 from clustering.fitting import start as starting
 from clustering.fitting.fitted import Fitted, Summary, fitted
 from clustering.fitting.labelling import LabelStatistics, label, nowhere
-from clustering.fitting.loop import Stop, iterate
+from clustering.fitting.loop import Stop, iterate, judged
 from clustering.fitting.matching import identified
 from clustering.fitting.scoring import Scores, Scoring
 from clustering.storage import checkpoints, versions
@@ -162,6 +162,11 @@ def fit(job: Job, work: Rounds, begun: Checkpoint, watch: Watch) -> Checkpoint:
         watch.passed(record, rule, now.reading.blocks / len(job.plan))
         for note in record.notes:
             watch.warn(note)
+    state, judgement = judged(job.model, now.state, work.run)
+    if state is not now.state:
+        reading = now.reading if judgement is None else now.reading + judgement.reading
+        now = replace(now, state=state, reading=reading)
+        checkpoints.save(job.output.checkpoints, now, job.identity)
     best = now.state.best
     told = "" if best.sums is None else _told(job.model, best.objective, float(best.sums["weight"].sum()))
     watch.say(f"{_REASONS[best.stop or Stop.CONVERGED]} after {len(best.history)} passes{told}")
@@ -185,10 +190,11 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
     """Label every row with the final params, and keep the model beside the labels."""
     began = time.perf_counter()
     reads = ended.reading.blocks / len(job.plan)
+    goes_on = job.before is not None and job.follows
     result = fitted(
         job.model, ended.state, job.source.features, ended.summary, reads, ended.reading.bytes, ended.remarks,
-        ended.warnings,
-        ended.reading.bad, ended.preparation, job.source.about, (job.source.sample_dims, job.source.feature_dims),
+        ended.warnings, ended.reading.bad, ended.preparation, job.source.about,
+        (job.source.sample_dims, job.source.feature_dims), drawn=job.options.draws and not goes_on,
     )  # fmt: skip
     before = job.before
     if before is not None:

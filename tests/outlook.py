@@ -49,4 +49,5 @@ def outlook(
     found = inspect_source(source, plan, label_plan)
     seen = probe(source, plan, model, options, Wanted(), threads=threads)
     expected = forecast(source, plan, found, seen, options, workers, memory=memory, scratch=scratch)
-    return Outlook(plan, found, seen, expected, list(advise(source, plan, found, expected, workers, memory=memory)))
+    advice = advise(source, plan, found, expected, workers, options, memory=memory)
+    return Outlook(plan, found, seen, expected, list(advice))

@@ -10,18 +10,20 @@ from clustering.data.plan import MIB, Plan
 from clustering.data.source import Source
 from clustering.execution.passes import MEMORY_SHARE
 from clustering.fitting.forecast import Forecast, Workers
+from clustering.fitting.start import SAMPLE_SHARE, Options, sample_limit, sampled_row_bytes
 
 SMALL_CHUNK = 64 * 1024
 """Decoded size below which opening chunks costs more than reading them, in bytes."""
 SURPLUS = 1.5
 """From this many values decoded for each one that is used on, there is something to gain."""
 _WORTH = 64 * MIB
-"""Decoded size of a source below which none of that matters, in bytes."""
+"""Decoded size of a source, or of a sample of it, below which none of that matters, in bytes."""
 
 
 def advise(
-    source: Source, plan: Plan, found: Inspection, expected: Forecast, workers: Workers, *, memory: int
-) -> Iterator[str]:
+    source: Source, plan: Plan, found: Inspection, expected: Forecast, workers: Workers, options: Options, *,
+    memory: int,
+) -> Iterator[str]:  # fmt: skip
     """Give advice, each only where it is due.
 
     Parameters
@@ -37,6 +39,7 @@ def advise(
             "compute.memory, so that the job would stop at once: raise compute.memory, or store smaller chunks along "
             "the sample dimensions"
         )
+    yield from _sample(source, plan, options, memory)
     chunk_bytes = math.prod(axis.longest(1) for axis in source.axes) * plan.row_bytes
     if any(v.chunks for v in found.variables) and chunk_bytes < SMALL_CHUNK and large:
         yield (
@@ -66,6 +69,16 @@ def advise(
         )  # fmt: skip
     if expected.masked_share == 1:
         yield "every cell probed is masked: check source.mask, source.select and the fill values"
+
+
+def _sample(source: Source, plan: Plan, options: Options, memory: int) -> Iterator[str]:
+    size, room = sampled_row_bytes(source, options), memory // SAMPLE_SHARE
+    rows = min(sample_limit(source, options), int(plan.cells * options.fraction))
+    if rows * size > max(room, _WORTH):
+        yield (
+            f"the sample of {rows:,} rows takes {rows * size / MIB:,.0f} MiB, over a sixteenth of compute.memory, and "
+            f"restarts work on copies of it: raise compute.memory, or set fit.sample_rows to {max(1, room // size):,}"
+        )
 
 
 def _reads(variable: VariableLayout) -> Iterator[str]:

@@ -100,7 +100,7 @@ def anneal(
     DataError
         If all rows are equal, or the centers do not split.
     """
-    shift = geometry.origin(model.divergence, found.mean)
+    shift = geometry.origin(model.divergence, found.origin)
     matrix = geometry.whitening(model.divergence, found.covariance)
     sample = found.sample.highest(max(ROWS, 200 * model.k))
     rows = in_memory_rows(sample.values, sample.represented, gaps=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,6 +24,11 @@ from clustering.models.model import read_only
 from clustering.models.survey import Survey
 
 Array = NDArray[np.float64]
+
+EQUAL = 1e-9
+"""Sizes and centers that differ by no more than this share are equal: rounding orders no clusters."""
+_NUMBERED = re.compile(r"\b(cluster|component) (\d+)\b")
+"""How notes name a cluster."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +181,19 @@ class Fitted:
             notes=(*self.notes, *(n for n in undirected_notes(sums.undirected) if n not in self.notes)),
         )
 
+    def in_order(self, order: NDArray[np.int64]) -> Fitted:
+        """Put the clusters in another order: `order` ``(k,)`` holds their places now. Ids stay with the places."""
+        params, numbers = self.params, np.argsort(order)
+        along = {name: dims.index("cluster") for name, dims in params.dims.items() if "cluster" in dims}
+        moved = {name: np.take(getattr(params, name), order, axis) for name, axis in along.items()}
+        return replace(
+            self,
+            params=replace(params, **moved),
+            shares=self.shares[order],
+            track={name: array[:, order] for name, array in self.track.items()},
+            notes=tuple(_NUMBERED.sub(lambda found: f"{found[1]} {numbers[int(found[2])]}", n) for n in self.notes),
+        )
+
     def over(self, sums: LabelStatistics, cells: int, *, held_out: int = 0) -> Fitted:
         """Say which rows were labelled, where they are others than those of the fit.
 
@@ -213,6 +232,31 @@ def information(model: Any, d: int, sums: LabelStatistics) -> dict[str, float] |
     }  # fmt: skip
 
 
+def by_size(fitted: Fitted) -> Fitted:
+    """Put the clusters in the order of their weights, largest first; equal ones in that of their centers.
+
+    The order that starts were drawn in tells nothing, and where several lead to one optimum, it is an accident which
+    of them got there first.
+    """
+    centers = fitted.centers
+    with np.errstate(over="ignore"):
+        apart = EQUAL * np.ptp(centers, axis=0) + 64 * np.spacing(np.abs(centers).max(axis=0))
+    weights = np.nan_to_num(fitted.weights)
+    keys = [(-weights, EQUAL * weights.max(initial=0.0)), *zip(centers.T, apart, strict=True)]
+    order: list[int] = []
+    groups = [(np.arange(len(weights)), 0)]
+    while groups:
+        members, key = groups.pop()
+        if len(members) == 1 or key == len(keys):
+            order.extend(members.tolist())
+            continue
+        values, tolerance = keys[key]
+        members = members[np.argsort(values[members], kind="stable")]
+        parts = np.split(members, np.flatnonzero(np.diff(values[members]) > tolerance) + 1)
+        groups.extend((part, key + 1) for part in reversed(parts))
+    return fitted.in_order(np.array(order))
+
+
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     view = array.view()
     view.flags.writeable = False
@@ -232,8 +276,16 @@ def fitted(
     preparation: Preparation | None = None,
     about: About | None = None,
     dims: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
+    *,
+    drawn: bool = False,
 ) -> Fitted:
-    """Take the best candidate of a finished loop."""
+    """Take the best candidate of a finished loop.
+
+    Parameters
+    ----------
+    drawn
+        Whether its start was drawn, so that the order of the clusters is ours: see `by_size`.
+    """
     best = state.best
     assert best.stop is not None
     notes = (*warnings, *best.notes)
@@ -243,10 +295,11 @@ def fitted(
     total = float(weight.sum())
     history = model.reported(np.array(best.history).reshape(-1, 2), total)
     names = best.track[0] if best.track else ()
-    return Fitted(
+    made = Fitted(
         model, best.params, features, summary, model.reported(best.objective, total), history, len(best.history),
         best.stop, weight / total, reads, bytes_read, notes, remarks,
         track={name: np.array([measures[name] for measures in best.track]) for name in names},
         bad_chunks=bad_chunks, preparation=preparation, about=about or {},
         sample_dims=dims[0], feature_dims=dims[1],
     )  # fmt: skip
+    return by_size(made) if drawn else made

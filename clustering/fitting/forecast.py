@@ -136,7 +136,7 @@ def forecast(
     space = None if scratch is None else int(_free(scratch) * SCRATCH_SHARE)
     scratch_share = 0.0 if space is None else min(1.0 - kept_share, _share(space / workers.processes, each))
     reread = max(0.0, 1.0 - kept_share - scratch_share)
-    needed = _memory(source, plan, seen, options, workers, int(kept), reread, memory, libraries)
+    needed = _memory(source, plan, seen, options, workers, int(kept), reread, libraries)
     hands = min(workers.processes * workers.threads, len(plan))
     read = seen.read_seconds * found.cells / hands
     missed = reread
@@ -186,7 +186,6 @@ def _memory(
     workers: Workers,
     kept: int,
     reread: float,
-    memory: int,
     libraries: int | None,
 ) -> Memory:
     cells = math.prod(plan.longest)
@@ -198,7 +197,7 @@ def _memory(
     tasks = min(len(plan), TASKS_PER_THREAD * workers.processes * workers.threads)
     levels = math.ceil(math.log2(-(-len(plan) // tasks))) + 1
     nodes = threads * levels + -(-tasks // workers.processes)
-    m = min(sample_limit(source, options, memory), int(plan.cells * options.fraction))
+    m = min(sample_limit(source, options), int(plan.cells * options.fraction))
     sample = m * (source.row_bytes + 24)
     # Rows of a block that are kept are counted there already.
     packed = seen.kept_row_bytes

@@ -17,6 +17,9 @@ from clustering.errors import ConfigError
 from clustering.execution.passes import Passed, Reading
 from clustering.models.model import TRACKED, Model, Statistics, Update
 
+SAME = 1e-9
+"""Objectives that differ by no more than this share of their scale are equal: rounding ranks no candidate."""
+
 
 class Stop(StrEnum):
     """Why a candidate is passed over no more."""
@@ -99,7 +102,19 @@ class State:
     @property
     def best(self) -> Candidate:
         """The candidate of least objective, the first among equals."""
-        return min(self.candidates, key=lambda candidate: candidate.objective)
+        return ranked(self.candidates)[0]
+
+
+def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Put candidates in the order of their objectives, the first among equals first; see `SAME`."""
+    rest, order = list(candidates), []
+    while rest:
+        least = min(rest, key=lambda candidate: candidate.objective)
+        scale = abs(least.objective) if math.isnan(least.scale) else least.scale
+        most = least.objective + (SAME * scale if math.isfinite(scale) else 0.0)
+        first = next(place for place, candidate in enumerate(rest) if candidate.objective <= most)
+        order.append(rest.pop(first))
+    return order
 
 
 @dataclass(frozen=True)
@@ -175,6 +190,35 @@ def iterate(
         before = state
         state = halted(State(tuple(candidates), state.iteration + 1, state.seconds + passed.seconds), rule)
         yield state, _record(model, before, state, len(active), passed, rule)
+
+
+def judged(model: Model, state: State, run_pass: Callable[[Sequence[Any]], Passed]) -> tuple[State, Passed | None]:
+    """Keep the best of several candidates that have stopped: by the objective at the params that they return.
+
+    What a candidate knows of it is a bound, from the pass before its last update, unless it has converged to the last
+    bit; and candidates stop at different distances from their fixed points.
+
+    Returns
+    -------
+    State
+        With one candidate.
+    Passed or None
+        The pass that it takes; None where nothing was open.
+    """
+    if len(state.candidates) == 1:
+        return state, None
+    passed = None
+    candidates = state.candidates
+    objectives = [candidate.objective for candidate in candidates]
+    if any(candidate.stop is not Stop.CONVERGED for candidate in candidates):
+        passed = run_pass([partial(model.statistics, candidate.params) for candidate in candidates])
+        objectives = [statistics.objective for statistics in passed.statistics]
+    seen = [
+        replace(candidate, history=((objective, objective),))
+        for candidate, objective in zip(candidates, objectives, strict=True)
+    ]
+    best = candidates[seen.index(ranked(seen)[0])]
+    return replace(state, candidates=(best,)), passed
 
 
 def halted(state: State, rule: Rule) -> State:

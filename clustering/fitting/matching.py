@@ -67,16 +67,8 @@ def renumbered(fitted: Fitted, first: int) -> Fitted:
 
 def ordered(fitted: Fitted, ids: Ids) -> Fitted:
     """Give the components their ids ``(k,)``, and put them in the order of these."""
-    order, params = np.argsort(ids), fitted.params
-    along = {name: dims.index("cluster") for name, dims in params.dims.items() if "cluster" in dims}
-    moved = {name: np.take(getattr(params, name), order, axis) for name, axis in along.items()}
-    return replace(
-        fitted,
-        params=replace(params, **moved),
-        shares=fitted.shares[order],
-        track={name: array[:, order] for name, array in fitted.track.items()},
-        ids=ids[order],
-    )
+    order = np.argsort(ids)
+    return replace(fitted.in_order(order), ids=ids[order])
 
 
 def match(new: Components, old: Components) -> Ids:

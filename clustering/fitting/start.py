@@ -21,7 +21,7 @@ from clustering.execution.engine import Engine, connect
 from clustering.execution.fraction import Fraction
 from clustering.execution.passes import Passed, Reading, Rounds, rounds
 from clustering.fitting.annealing import anneal, critical_value
-from clustering.fitting.loop import Candidate, Rule, State, halted, iterate
+from clustering.fitting.loop import Candidate, Rule, State, halted, iterate, ranked
 from clustering.fitting.preprocessing import Preprocess, prepare, prepared, scatter_refusal, undirected_notes
 from clustering.fitting.seeding import Init, as_centers, filled, generators, seed_centers
 from clustering.models import covariances as kinds
@@ -39,7 +39,12 @@ SCOUT_ROWS = 25_000
 """Rows of the nested sample on which restarts compete, or 200 per cluster where that is more."""
 SCOUT_TOLERANCE = 1e-4
 POLISH_PASSES = 300
-_SAMPLE_SHARE = 16
+SAMPLE_BYTES = 128 * MIB
+"""The row sample is no larger, whatever memory there is: memory decides nothing that a fit ends with."""
+SAMPLE_SHARE = 16
+"""Of a worker's memory, the sample takes one part in this many and leaves room for what is made of it."""
+LEAST_RANGE = 2.0**-460
+"""Where no feature has values farther apart, squares of smaller differences lose digits, or are zero."""
 _SLICE = 16_384
 
 
@@ -88,6 +93,11 @@ class Options:
             raise ConfigError(f"fraction is {self.fraction!r}; a number above 0 and up to 1 is needed")
 
     @property
+    def draws(self) -> bool:
+        """Whether starts are drawn, so that which cluster is which says nothing."""
+        return isinstance(self.init, str) and self.init != "labels"
+
+    @property
     def drawn(self) -> Fraction | None:
         """Which rows take part in the fit; None: all."""
         return None if self.fraction == 1.0 else Fraction(float(self.fraction), int(self.seed))
@@ -121,7 +131,7 @@ def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
     Parameters
     ----------
     memory
-        Memory budget of a worker, in bytes; a sixteenth bounds the row sample.
+        Memory budget of a worker, in bytes: what does not fit is refused. It changes nothing else.
 
     Raises
     ------
@@ -163,7 +173,7 @@ def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
     elif isinstance(model, GaussianMixture):
         if isinstance(options.init, Mapping):
             covariances = _given_covariances(model, options.init, preparation)
-            params = [model.given(found, options.init["weights"], found.mean + hard[0].centers, covariances)]
+            params = [model.given(found, options.init["weights"], hard[0].shift + hard[0].centers, covariances)]
         else:
             firsts = rounds.run(
                 [partial(model.first_statistics, start, found.variance, _known(options)) for start in hard]
@@ -217,11 +227,15 @@ def check_combination(source: Source, model: Any, options: Options) -> None:
             )
 
 
-def sample_limit(source: Source, options: Options, memory: int) -> int:
-    """Rows of the sample at most, for a budget of a worker in bytes."""
+def sample_limit(source: Source, options: Options) -> int:
+    """Rows of the sample at most: as many as are asked for, or as `SAMPLE_BYTES` hold."""
+    return min(options.sample_rows, SAMPLE_BYTES // sampled_row_bytes(source, options))
+
+
+def sampled_row_bytes(source: Source, options: Options) -> int:
+    """Size of a row of the sample, in bytes."""
     # Prepared rows of the sample are in double precision.
-    row_bytes = max(source.row_bytes, 8 * source.n_features if options.preprocess.asked else 1)
-    return min(options.sample_rows, memory // _SAMPLE_SHARE // row_bytes)
+    return max(source.row_bytes, 8 * source.n_features if options.preprocess.asked else 1)
 
 
 def few_rows(source: Source, plan: Plan, *, refused: bool = False) -> bool:
@@ -239,7 +253,7 @@ def few_rows(source: Source, plan: Plan, *, refused: bool = False) -> bool:
 def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[Survey, Passed]:
     """Make pass 0 and check that k clusters can be found."""
     k, d, wish = model.k, rounds.source.n_features, options.preprocess
-    m = min(options.sample_rows, max(k, sample_limit(rounds.source, options, memory)))
+    m = min(options.sample_rows, max(k, sample_limit(rounds.source, options)))
     even = rounds.source.weights is None and rounds.source.mask is None
     share = options.fraction * (1.0 if rounds.held_out is None else 1.0 - 1.0 / rounds.held_out.every)
     floor = priority_floor(int(rounds.plan.cells * share), m) if even else 0.0
@@ -294,6 +308,7 @@ def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[S
             f"the values reach {max(-found.least.min(), found.greatest.max()):.3g}, "
             "and their squares overflow float64; rescale the data"
         )
+    _check_range(found, model, options, rounds.source)
     distinct = len(found.distinct.digests)
     if distinct < k:
         raise DataError(
@@ -303,13 +318,32 @@ def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[S
     return found, passed
 
 
+def _check_range(found: Survey, model: Any, options: Options, source: Source) -> None:
+    """Refuse rows whose differences have squares below float64: all distances between them would be zero."""
+    apart = np.where(found.greatest > found.least, found.greatest - found.least, 0.0)
+    if options.preprocess.standardize == "per_feature":
+        # Each is divided by its own deviation.
+        low = np.flatnonzero((apart > 0.0) & (apart < LEAST_RANGE))
+        if len(low):
+            feature = source.features[low[0]]
+            raise DataError(
+                f"values of feature {feature} of variable {feature.variable!r} differ by {apart[low[0]]:.3g} at most, "
+                "and their squares underflow float64; rescale the data"
+            )
+    squared = geometry.straight(model.starter.divergence) or options.preprocess.asked
+    if squared and 0.0 < apart.max() < LEAST_RANGE:
+        raise DataError(
+            f"the values differ by {apart.max():.3g} at most, and their squares underflow float64; rescale the data"
+        )
+
+
 def _nowhere(model: Any, found: Survey) -> KMeansParams:
     """Make the params of hard clusters, all at the origin."""
     divergence = model.starter.divergence
-    shift = geometry.origin(divergence, found.mean)
+    shift = geometry.origin(divergence, found.origin)
     matrix = geometry.whitening(divergence, found.covariance)
     known = divergence == "squared_euclidean" and found.observed is None
-    spread = float(np.sum(found.variance) * found.weight) if known else np.inf
+    spread = float(np.sum(found.variance + (found.mean - shift) ** 2) * found.weight) if known else np.inf
     return KMeansParams(shift, np.zeros((model.k, len(shift))), spread, matrix)
 
 
@@ -384,8 +418,7 @@ def _polished(starter: KMeans, found: Survey, options: Options, engine: Engine) 
     seeded = [Candidate(replace(nowhere, centers=centers, spread=np.inf)) for centers in released]
     scouting = Rule(max(SCOUT_TOLERANCE, options.rule.tolerance), POLISH_PASSES)
     scouted = _settle(starter, engine, State(tuple(seeded)), scouts, scouting)
-    ranked = sorted(scouted.candidates, key=lambda candidate: candidate.objective)
-    best = [candidate.params for candidate in ranked[: options.finalists]]
+    best = [candidate.params for candidate in ranked(scouted.candidates)[: options.finalists]]
     rule = options.rule if options.rule.tolerance <= SCOUT_TOLERANCE else Rule(SCOUT_TOLERANCE)
     polished = _on_sample(starter, best, found, replace(options, rule=rule), engine)
     return [replace(candidate.params, spread=nowhere.spread) for candidate in polished]

@@ -8,7 +8,7 @@ import numpy as np
 
 from clustering.compiling import njit
 from clustering.models.kernels import FAST
-from clustering.models.soft_kernels import FUSED
+from clustering.models.soft_kernels import FUSED, TIE
 
 
 @njit(**FUSED)
@@ -57,13 +57,13 @@ def itakura_saito(columns, centers, out):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def least_of(out, labels, least):  # type: ignore[no-untyped-def]
-    """Find the cluster of least divergence in ``(k, m)``, the lowest among equals."""
+    """Find the cluster of least divergence in ``(k, m)``, the lowest among equals as `TIE` has it."""
     for r in range(out.shape[1]):
         labels[r] = 0
         least[r] = out[0, r]
     for k in range(1, out.shape[0]):
         row = out[k]
         for r in range(out.shape[1]):
-            lower = row[r] < least[r]
+            lower = row[r] < least[r] * (1.0 - TIE)
             labels[r] = k if lower else labels[r]
             least[r] = row[r] if lower else least[r]

@@ -82,9 +82,9 @@ def check_domain(divergence: Divergence, values: NDArray[Any]) -> None:
         raise DomainError(f"value {values[row, column]:.6g}", f"{divergence} compares numbers {need}", int(column))
 
 
-def origin(divergence: Divergence, mean: Array) -> Array:
-    """Choose the shift ``(d,)``: zero where a row's distance from zero matters."""
-    return mean if straight(divergence) else np.zeros_like(mean)
+def origin(divergence: Divergence, middle: Array) -> Array:
+    """Choose the shift ``(d,)``: the middle of the rows, or zero where a row's distance from zero matters."""
+    return middle if straight(divergence) else np.zeros_like(middle)
 
 
 def straight(divergence: Divergence) -> bool:

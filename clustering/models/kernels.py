@@ -1,10 +1,12 @@
 """The compiled inner loops of hard assignment.
 
 The label of a row is *defined* as the center with the least squared distance as `distance_between` computes it in
-float64, the lowest index among equals. Scores are first taken from the expansion ‖c‖² − 2 x·c, in float32 where the
-rows have no more precision; a score decides only where its margin exceeds the rounding bound, and every closer row is
-settled by the definition. Labels therefore depend on the row and the centers alone: not on the BLAS library, the
-alignment of buffers, or the way that rows are grouped into blocks.
+float64, the lowest index among equals. Distances are equal where the rounding of the centers can explain how they
+differ, see `least_clear`: centers are means, whose last bits depend on the order of the sums and so on the chunks, and
+a row halfway between two of them must not change sides for it. Scores are first taken from the expansion ‖c‖² − 2 x·c,
+in float32 where the rows have no more precision; a score decides only where its margin exceeds the rounding bound, and
+every closer row is settled by the definition. Labels therefore depend on the row and the centers alone: not on the BLAS
+library, the alignment of buffers, or the way that rows are grouped into blocks.
 
 All loops release the GIL, run on one thread, and are cached on disk after the first compilation.
 """
@@ -21,6 +23,12 @@ TILE = 128
 """Rows scored together; a tile of ``(d, TILE)`` stays in the first-level cache for small d."""
 
 FAST: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
+
+TIE, TIE_OF_CENTERS = 2.0**-40, 2.0**-48
+"""Rounding of a squared distance, relative to it; and of the place of a center, relative to how far out it is."""
+CLEAR, CLEAR_OF_CENTERS = 1.0 - 2.0**-39, 2.0**-55
+"""Where one distance is below another one times the first, less the second times the square of how far out any center
+is, it is clearly less: a bound that needs no root."""
 
 
 @njit(inline="always", **FAST)
@@ -66,6 +74,48 @@ def distance_between(row, center):  # type: ignore[no-untyped-def]
 
 
 @njit(**FAST)
+def reaches(centers):  # type: ignore[no-untyped-def]
+    """How far out centers ``(k, d)`` are ``(k,)``, no less than the middle one of them: what their rounding grows with.
+
+    A center at the origin is the mean of rows that are not.
+    """
+    k, d = centers.shape
+    out = np.zeros(k)
+    for i in range(k):
+        largest = 0.0
+        for j in range(d):
+            largest = max(largest, abs(centers[i, j]))
+        if largest > 0.0:
+            total = 0.0
+            for j in range(d):
+                total += (centers[i, j] / largest) ** 2
+            out[i] = largest * np.sqrt(total)
+    return np.maximum(out, np.sort(out)[k // 2])
+
+
+@njit(inline="always", **FAST)
+def least_clear(distance, reach):  # type: ignore[no-untyped-def]
+    """Below what another squared distance is clearly less, `reach` being how far out the two centers are together."""
+    if not distance < np.inf:
+        return np.inf
+    place = TIE_OF_CENTERS * reach
+    return distance - (TIE * distance + place * np.sqrt(distance) + place * place)
+
+
+@njit(**FAST)
+def nearest_of(row, centers, reach):  # type: ignore[no-untyped-def]
+    """Label a row ``(d,)`` by the definition; `reach` is that of `reaches`. Returns its distance too."""
+    least = distance_between(row, centers[0])
+    label = 0
+    for k in range(1, centers.shape[0]):
+        distance = distance_between(row, centers[k])
+        if distance < least and distance < least_clear(least, reach[label] + reach[k]):
+            least = distance
+            label = k
+    return label, least
+
+
+@njit(**FAST)
 def prepare(values, shift, rows, narrow, norm):  # type: ignore[no-untyped-def]
     """Take the shift ``(d,)`` off values ``(n, d)``: into float64 `rows`, a narrower copy, and squared norms ``(n,)``.
 
@@ -96,16 +146,9 @@ def _norms(rows, norm):  # type: ignore[no-untyped-def]
 @njit(**FAST)
 def nearest_direct(rows, centers, labels, distances):  # type: ignore[no-untyped-def]
     """Assign rows ``(n, d)`` to few centers ``(k, d)`` by the defining distances themselves."""
+    reach = reaches(centers)
     for r in range(rows.shape[0]):
-        least = distance_between(rows[r], centers[0])
-        label = 0
-        for k in range(1, centers.shape[0]):
-            distance = distance_between(rows[r], centers[k])
-            if distance < least:
-                least = distance
-                label = k
-        labels[r] = label
-        distances[r] = least
+        labels[r], distances[r] = nearest_of(rows[r], centers, reach)
 
 
 @njit(**FAST)
@@ -115,13 +158,17 @@ def nearest_narrow(rows, centers, labels, distances):  # type: ignore[no-untyped
     tile = np.zeros((d, TILE))
     total = np.empty(TILE)
     least = np.empty(TILE)
+    second = np.empty(TILE)
     label = np.empty(TILE, np.int64)
+    reach = reaches(centers)
+    slack = CLEAR_OF_CENTERS * reach.max() ** 2
     for start in range(0, n, TILE):
         m = min(TILE, n - start)
         for r in range(m):
             for j in range(d):
                 tile[j, r] = rows[start + r, j]
         least[:] = np.inf
+        second[:] = np.inf
         label[:] = 0
         for k in range(centers.shape[0]):
             c = centers[k, 0]
@@ -135,29 +182,26 @@ def nearest_narrow(rows, centers, labels, distances):  # type: ignore[no-untyped
                     total[r] += t * t
             for r in range(TILE):
                 lower = total[r] < least[r]
+                second[r] = min(second[r], max(total[r], least[r]))
                 label[r] = k if lower else label[r]
                 least[r] = total[r] if lower else least[r]
         for r in range(m):
             labels[start + r] = label[r]
             distances[start + r] = least[r]
+            if not least[r] < second[r] * CLEAR - slack:
+                labels[start + r], distances[start + r] = nearest_of(rows[start + r], centers, reach)
 
 
 @njit(**FAST)
 def _settle(rows, centers, best, second, norm, reach, relative, absolute, limit, labels, distances):  # type: ignore[no-untyped-def]
     """Redo rows whose margin is within the rounding bound, and take every row's distance to its center."""
+    beyond = reaches(centers)
     for r in range(rows.shape[0]):
         scale = np.sqrt(norm[r]) + reach
         bound = scale * scale
         # Beyond the limit a score may have overflowed, and no margin tells anything; NaN fails every comparison.
         if not (bound < limit and second[r] - best[r] > relative * bound + absolute):
-            least = np.inf
-            labels[r] = 0
-            for k in range(centers.shape[0]):
-                distance = distance_between(rows[r], centers[k])
-                if distance < least:
-                    least = distance
-                    labels[r] = k
-            distances[r] = least
+            labels[r], distances[r] = nearest_of(rows[r], centers, beyond)
         else:
             distances[r] = distance_between(rows[r], centers[labels[r]])
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.models import lloyd_kernels
+from clustering.models import kernels, lloyd_kernels
 from clustering.models.assignment import aligned_empty, compiled_for, rounding_bound
 from clustering.models.lanes import NARROW, WIDE
 
@@ -116,8 +116,8 @@ def lloyd(values: NDArray[Any], weights: Array, shift: Array, centers: Array, mo
     far = Far(np.zeros(most), np.zeros(most, np.int64), np.zeros(most, np.int32))
     weight, first = np.zeros(k), np.zeros((k, d))
     objective, count = lloyd_kernels.lloyd(
-        values, weights, _padded(shift, width), _padded(centers, width), way, tile, _scores(centers, t), sums, far,
-        weight, first,
+        values, weights, _padded(shift, width), _padded(centers, width), kernels.reaches(centers), way, tile,
+        _scores(centers, t), sums, far, weight, first,
     )  # fmt: skip
     far = Far(far.distances[:count], far.places[:count], far.labels[:count])
     return Pass(weight, first, objective, far, values[far.places].astype(np.float64) - shift)

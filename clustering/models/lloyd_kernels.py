@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from clustering.compiling import njit
-from clustering.models.kernels import FAST
+from clustering.models.kernels import CLEAR, CLEAR_OF_CENTERS, FAST, least_clear
 from clustering.models.lanes import (
     NARROW,
     WIDE,
@@ -65,18 +65,39 @@ def _tail(rows, i, centers, c, long, d, total):  # type: ignore[no-untyped-def]
 
 
 @njit(**BARE)
-def _nearest(rows, i, d, centers):  # type: ignore[no-untyped-def]
-    """Label the row at `i` by the definition."""
+def _nearest(rows, i, d, centers, reach):  # type: ignore[no-untyped-def]
+    """Label the row at `i` by the definition, as `kernels.nearest_of` does."""
     long = d - d % 16
-    least = np.inf
+    least = _tail(rows, i, centers, 0, long, d, folded(_squares(rows, i, centers, 0, long)))
     label = 0
-    for k in range(centers.shape[0]):
+    for k in range(1, centers.shape[0]):
         c = k * centers.shape[1]
         distance = _tail(rows, i, centers, c, long, d, folded(_squares(rows, i, centers, c, long)))
-        if distance < least:
+        if distance < least and distance < least_clear(least, reach[label] + reach[k]):
             least = distance
             label = k
-    return label
+    return label, least
+
+
+@njit(**BARE)
+def _slack(reach):  # type: ignore[no-untyped-def]
+    """Take the part of the tie that grows with how far out centers are, at most."""
+    most = 0.0
+    for k in range(reach.shape[0]):
+        most = max(most, reach[k])
+    return CLEAR_OF_CENTERS * most * most
+
+
+@njit(**BARE)
+def _settle(tile, r, least, second, d, centers, reach, slack):  # type: ignore[no-untyped-def]
+    """Label those of the eight rows from `r` on by the definition whose least distance is not clearly the least."""
+    near = lanes_up_to(second * splat(CLEAR) - least - slack, 0.0)
+    while near:
+        row = r + lowest_bit(near)
+        label, distance = _nearest(tile.rows, row * tile.rows.shape[1], d, centers, reach)
+        tile.labels[row] = label
+        tile.distances[row] = distance
+        near &= near - 1
 
 
 @njit(**BARE)
@@ -94,15 +115,18 @@ def _fill(values, start, m, shift, tile):  # type: ignore[no-untyped-def]
 
 
 @njit(**BARE)
-def _side_by_side(tile, m, d, centers):  # type: ignore[no-untyped-def]
+def _side_by_side(tile, m, d, centers, reach):  # type: ignore[no-untyped-def]
     """Label rows of less than sixteen features: sixteen rows at once, each added up in the order of the definition."""
     width = tile.rows.shape[1]
+    slack = splat(_slack(reach))
     for r in range(0, m, 2 * WIDE):
         for j in range(d):
             store(tile.turned, j * 16, strided(tile.rows, r * width + j, width))
             store(tile.turned, j * 16 + 8, strided(tile.rows, (r + 8) * width + j, width))
         least0 = splat(np.inf)
         least1 = splat(np.inf)
+        second0 = splat(np.inf)
+        second1 = splat(np.inf)
         label0 = splat(0.0)
         label1 = splat(0.0)
         for k in range(centers.shape[0]):
@@ -117,23 +141,31 @@ def _side_by_side(tile, m, d, centers):  # type: ignore[no-untyped-def]
             name = splat(np.float64(k))
             label0 = where_less(total0, least0, name, label0)
             label1 = where_less(total1, least1, name, label1)
+            greater0 = where_less(total0, least0, least0, total0)
+            greater1 = where_less(total1, least1, least1, total1)
             least0 = where_less(total0, least0, total0, least0)
             least1 = where_less(total1, least1, total1, least1)
+            second0 = where_less(greater0, second0, greater0, second0)
+            second1 = where_less(greater1, second1, greater1, second1)
         store(tile.labels, r, label0)
         store(tile.labels, r + 8, label1)
         store(tile.distances, r, least0)
         store(tile.distances, r + 8, least1)
+        _settle(tile, r, least0, second0, d, centers, reach, slack)
+        _settle(tile, r + 8, least1, second1, d, centers, reach, slack)
 
 
 @njit(**BARE)
-def _by_distance(tile, m, d, centers):  # type: ignore[no-untyped-def]
+def _by_distance(tile, m, d, centers, reach):  # type: ignore[no-untyped-def]
     """Label rows of sixteen features and more by the distances to all centers, eight rows at once."""
     w = tile.rows.shape[1]
+    slack = splat(_slack(reach))
     long = d - d % 16
     zero = splat(0.0)
     for r in range(0, m, WIDE):
         i = r * w
         least = splat(np.inf)
+        second = splat(np.inf)
         label = splat(0.0)
         for k in range(centers.shape[0]):
             c = k * w
@@ -164,9 +196,12 @@ def _by_distance(tile, m, d, centers):  # type: ignore[no-untyped-def]
                 t = strided(tile.rows, i + j, w) - repeated(centers, c + j)
                 total = total + t * t
             label = where_less(total, least, splat(np.float64(k)), label)
+            greater = where_less(total, least, least, total)
             least = where_less(total, least, total, least)
+            second = where_less(greater, second, greater, second)
         store(tile.labels, r, label)
         store(tile.distances, r, least)
+        _settle(tile, r, least, second, d, centers, reach, slack)
 
 
 @njit(**BARE)
@@ -261,7 +296,7 @@ def _score(m, d, scores):  # type: ignore[no-untyped-def]
 
 
 @njit(**BARE)
-def _by_score(tile, m, d, centers, scores):  # type: ignore[no-untyped-def]
+def _by_score(tile, m, d, centers, scores, reach):  # type: ignore[no-untyped-def]
     """Label rows by their scores, and by distances where another score is within the rounding bound of the least."""
     width = tile.rows.shape[1]
     factor = splat(scores.scale)
@@ -281,7 +316,8 @@ def _by_score(tile, m, d, centers, scores):  # type: ignore[no-untyped-def]
         if bound < scores.limit and alone:
             tile.labels[r] = element(scores.named, at + lowest_bit(near))
         else:
-            tile.labels[r] = _nearest(tile.rows, r * width, d, centers)
+            label, _ = _nearest(tile.rows, r * width, d, centers, reach)
+            tile.labels[r] = label
     _take_distances(tile, m, d, centers)
 
 
@@ -332,10 +368,11 @@ def _keep_far(start, m, weights, tile, far, count):  # type: ignore[no-untyped-d
 
 
 @njit(**BARE)
-def lloyd(values, weights, shift, centers, way, tile, scores, sums, far, weight, first):  # type: ignore[no-untyped-def]
+def lloyd(values, weights, shift, centers, reach, way, tile, scores, sums, far, weight, first):  # type: ignore[no-untyped-def]
     """Label rows ``(n, d)``, and add Σw ``(k,)`` and Σw·x ``(k, d)`` per label to `weight` and `first`.
 
-    `shift` and `centers` are as wide as the tile. Returns Σw·distance, and how many rows there are in `far`.
+    `shift` and `centers` are as wide as the tile, and `reach` ``(k,)`` is that of `kernels.reaches`. Returns
+    Σw·distance, and how many rows there are in `far`.
     """
     n, d = values.shape
     t = tile.rows.shape[0]
@@ -351,11 +388,11 @@ def lloyd(values, weights, shift, centers, way, tile, scores, sums, far, weight,
             m = min(t, end - start)
             _fill(values, start, m, shift, tile)
             if way == SIDE_BY_SIDE:
-                _side_by_side(tile, m, d, centers)
+                _side_by_side(tile, m, d, centers, reach)
             elif way == BY_DISTANCE:
-                _by_distance(tile, m, d, centers)
+                _by_distance(tile, m, d, centers, reach)
             else:
-                _by_score(tile, m, d, centers, scores)
+                _by_score(tile, m, d, centers, scores, reach)
             part += _add_up(values, start, m, weights, tile, sums)
             count = _keep_far(start, m, weights, tile, far, count)
         objective += part

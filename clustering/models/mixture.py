@@ -99,7 +99,8 @@ class GaussianMixture:
         if not (shares > 0.0).all():
             raise ConfigError(f"starting weights are {parameters.short(given)}; give shares above 0")
         matrices = parameters.starting(self.covariance, k, d, covariances)
-        params = MixtureParams(found.mean, centers - found.mean, shares, matrices, found.variance, self.covariance)
+        shift = found.origin
+        params = MixtureParams(shift, centers - shift, shares, matrices, found.variance, self.covariance)
         if not np.isfinite(params.constants).all():
             raise ConfigError(
                 f"starting covariances are {parameters.short(matrices)}, whose inverses are beyond float64; "

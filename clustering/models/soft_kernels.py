@@ -24,6 +24,8 @@ FUSED: dict[str, Any] = {**FAST, "fastmath": {"contract"}}
 _MAGIC = 1.5 * 2.0**52
 _LOG2E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10
+TIE = 2.0**-34
+"""Divergences and log densities that differ by no more than this share are equal: rounding decides no label."""
 LEAST_LOG = -708.0
 """Below it a responsibility is 0: denormal numbers would slow down everything after."""
 
@@ -188,7 +190,7 @@ def soften(squared, rates, constants, weights, shares, density, labels, least): 
 
     With L = constant − rate·square of each cluster, the softmax of L times the row's weight goes to `shares`
     ``(k, m)`` (which may be `squared` itself), log Σ exp L to `density` ``(m,)``, the cluster of largest L to `labels`
-    ``(m,)`` and its square to `least` ``(m,)``.
+    ``(m,)``, the lowest among equals as `TIE` has it, and its square to `least` ``(m,)``.
 
     Returns
     -------
@@ -199,6 +201,7 @@ def soften(squared, rates, constants, weights, shares, density, labels, least): 
     """
     k, m = squared.shape
     greatest = np.empty(m)
+    own = np.empty(m)
     total = np.zeros(m)
     expected = np.zeros(m)
     kept = np.empty(m)
@@ -207,13 +210,16 @@ def soften(squared, rates, constants, weights, shares, density, labels, least): 
     scale = whole.view(np.int64)
     for r in range(m):
         greatest[r] = constants[0] - rates[0] * squared[0, r]
+        own[r] = greatest[r]
         labels[r] = 0
         least[r] = squared[0, r]
     for i in range(1, k):
         for r in range(m):
             value = constants[i] - rates[i] * squared[i, r]
-            higher = value > greatest[r]
-            greatest[r] = value if higher else greatest[r]
+            greatest[r] = value if value > greatest[r] else greatest[r]
+            # Not finite, it is left at once.
+            higher = value > own[r] + TIE * min(1.0 + abs(own[r]), 1e300)
+            own[r] = value if higher else own[r]
             labels[r] = i if higher else labels[r]
             least[r] = squared[i, r] if higher else least[r]
     for i in range(k):

@@ -20,6 +20,8 @@ from clustering.models.names import Divergence
 
 Array = NDArray[np.float64]
 
+GOLDEN = (1.0 + 5.0**0.5) / 2.0
+"""The number that fractions of whole numbers are farthest from (Hurwitz 1891, doi:10.1007/BF01206656)."""
 WIDEST_COVARIANCE = 1024
 """Up to this d the covariance is full; beyond it only its diagonal is kept."""
 
@@ -185,6 +187,24 @@ class Survey:
         """Weighted variance of each feature ``(d,)``, the weight as divisor."""
         diagonal = np.diagonal(self.scatter) if self.scatter.ndim == 2 else self.scatter
         return diagonal / (self.weight if self.observed is None else self.observed)
+
+    @property
+    def origin(self) -> Array:
+        """The mean ``(d,)``, taken down to one of a few hundred steps per deviation: what is taken off rows.
+
+        The last bits of the mean depend on the order of the sums, and so on the chunks; these do not. Steps are powers
+        of two, so that rows on a coarse scale lose nothing. Between them they change at fractions that are the farthest
+        from all fractions of whole numbers, where means and variances of rows in steps would lie.
+        """
+        largest = np.maximum(np.abs(self.least), np.abs(self.greatest))
+        _, deviation = np.frexp(np.sqrt(self.variance * GOLDEN))
+        _, most = np.frexp(largest)
+        step = np.ldexp(1.0, np.maximum(np.maximum(deviation - 8, most - 40), -1000))
+        with np.errstate(over="ignore", invalid="ignore"):
+            rounded = np.floor(self.mean / step + (GOLDEN - 1.0)) * step
+        # A feature that does not vary has a mean without rounding.
+        kept = (self.least == self.greatest) | ~np.isfinite(rounded)
+        return np.where(kept, self.mean, rounded)
 
     @property
     def covariance(self) -> Array:

@@ -48,7 +48,8 @@ SLOW = "not in Rust"
 MASKED = "every cell probed is masked"
 HUGE = "over half of compute.memory"
 RESIDENT = "stay at hand between passes"
-EVERY = (SMALL, WAITING, READS, LABELS, OTHERS, SURPLUS, SLOW, MASKED, HUGE, RESIDENT)
+SAMPLE = "set fit.sample_rows to"
+EVERY = (SAMPLE, SMALL, WAITING, READS, LABELS, OTHERS, SURPLUS, SLOW, MASKED, HUGE, RESIDENT)
 
 ADVICE: dict[str, tuple[Callable[[Path], Source], dict[str, Any], list[str]]] = {
     "nothing-to-say": (lambda p: tall(p, (1024, 512)), {}, []),
@@ -56,9 +57,10 @@ ADVICE: dict[str, tuple[Callable[[Path], Source], dict[str, Any], list[str]]] = 
     "small-data-in-small-chunks": (lambda p: small(p, (2, 4)), {}, []),
     "fewer-blocks-than-threads": (lambda p: tall(p, (17_920, 512)), {"threads": 2}, [WAITING]),
     "as-many-blocks-as-threads": (lambda p: tall(p, (8960, 512)), {"threads": 2}, []),
-    "block-too-large": (lambda p: tall(p, (17_920, 512)), {"memory": 128 * MIB}, [HUGE, RESIDENT]),
-    "block-just-fits": (lambda p: tall(p, (17_920, 512)), {"memory": 140 * MIB}, []),
-    "not-resident": (lambda p: tall(p, (1024, 512)), {"memory": 100 * MIB}, [RESIDENT]),
+    "block-too-large": (lambda p: tall(p, (17_920, 512)), {"memory": 128 * MIB}, [HUGE, SAMPLE, RESIDENT]),
+    "block-just-fits": (lambda p: tall(p, (17_920, 512)), {"memory": 140 * MIB}, [SAMPLE]),
+    "sample-just-fits": (lambda p: tall(p, (17_920, 512)), {"memory": 16 * 70 * MIB}, []),
+    "not-resident": (lambda p: tall(p, (1024, 512)), {"memory": 100 * MIB}, [SAMPLE, RESIDENT]),
     "selection-inside-a-chunk": (lambda p: small(p, isel={"dim_0": {"start": 3}}), {"block_bytes": 256}, [LABELS]),
     "selection-inside-a-chunk-in-one-block": (lambda p: small(p, isel={"dim_0": {"start": 3}}), {}, [OTHERS]),
     "selection-at-a-chunk-edge": (lambda p: small(p, isel={"dim_0": {"start": 8}}), {}, []),

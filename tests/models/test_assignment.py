@@ -30,8 +30,22 @@ def assert_nearest(values: np.ndarray, centers: np.ndarray, shift: np.ndarray | 
     distances = np.stack([assign(values, center[None], shift).distances for center in centers], axis=1)
     np.testing.assert_allclose(distances, direct, rtol=(d + 4) * np.finfo(np.float64).eps, atol=0)
     found = assign(values, centers, shift)
-    np.testing.assert_array_equal(found.labels, distances.argmin(axis=1))
-    np.testing.assert_array_equal(found.distances, distances.min(axis=1))
+    labels = least_distances(distances, centers)
+    np.testing.assert_array_equal(found.labels, labels)
+    np.testing.assert_array_equal(found.distances, distances[np.arange(len(values)), labels])
+
+
+def least_distances(distances: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """A later center takes a row only where it is nearer by more than the rounding of both centers."""
+    lengths = np.array([np.hypot.reduce(center) for center in centers])
+    lengths = np.maximum(lengths, np.sort(lengths)[len(lengths) // 2])
+    places, labels = np.arange(len(distances)), np.zeros(len(distances), int)
+    for k in range(1, len(centers)):
+        least, place = distances[places, labels], 2.0**-48 * (lengths[labels] + lengths[k])
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            tie = 2.0**-40 * least + place * np.sqrt(least) + place**2
+            labels[distances[:, k] < np.where(np.isinf(least), least, least - tie)] = k
+    return labels
 
 
 def random_rows(rng: np.random.Generator, dtype: str, n: int, d: int) -> np.ndarray:
@@ -141,6 +155,28 @@ def test_a_tie_goes_to_the_lowest_index(dtype: str, d: int, k: int, rng: np.rand
     np.testing.assert_array_equal(
         assign(values, np.repeat(centers, 3, axis=0)).labels, 3 * assign(values, centers).labels
     )
+
+
+@paths
+@pytest.mark.parametrize("dtype", ["float64", "int16"])
+@pytest.mark.parametrize("far", [0.0, 1.0, 1e4], ids="shift-{:g}".format)
+def test_a_tie_that_rounding_breaks_goes_to_the_lowest_index(
+    dtype: str, far: float, d: int, k: int, rng: np.random.Generator
+) -> None:
+    # Rows in steps, halfway between each two centers; and centers as another order of the sums would leave them.
+    step = 1 if dtype == "int16" else 0.1
+    low, apart = rng.integers(-50, 50, (k, d)), 2 * rng.integers(0, 3, (k, d))
+    values = ((low + apart // 2) * step).astype(dtype)
+    first, second = low * float(step), (low + apart) * float(step)
+    centers = np.concatenate([first, second])
+    expected = assign(values, centers).labels
+    away = np.sort(((values[:, None] - centers[None]) ** 2).sum(axis=2), axis=1)
+    assert (away[:, 1] - away[:, 0] < 1e-9).all()
+    for _ in range(5):
+        noise = 1 + 8 * np.finfo(float).eps * rng.uniform(-1, 1, centers.shape)
+        shift = far * rng.standard_normal(d)
+        found = assign(values, (centers - shift) * noise, shift)
+        np.testing.assert_array_equal(found.labels, expected)
 
 
 @pytest.mark.parametrize("d", [3, 20, 40], ids=["own-products-narrow", "own-products", "blas-products"])
