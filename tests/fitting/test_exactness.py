@@ -242,8 +242,9 @@ def test_a_pass_reads_each_block_once_whatever_the_number_of_candidates(finalist
         block_bytes=8000, memory=2 * 3 * 8000, max_iterations=6, cluster="synchronous", on_pass=watch,
     )  # fmt: skip
     assert active[0] == finalists
-    # Pass 0, the passes, and the measurement at the final centers, as a limit stopped the fit.
-    assert max(store.fetched.values()) == 1 + len(per_pass) + 1
+    # Pass 0, the passes, the measurement of stopped finalists where there are several, and that at the final centers,
+    # as a limit stopped the fit.
+    assert max(store.fetched.values()) == 1 + len(per_pass) + (finalists > 1) + 1
     assert per_pass == [8 + 5 * passes for passes in range(1, len(per_pass) + 1)]
     assert reads == [5] * len(per_pass)
     assert fit.reads == sum(store.fetched.values()) / 8
