@@ -327,8 +327,8 @@ def _check_range(found: Survey, model: Any, options: Options, source: Source) ->
         if len(low):
             feature = source.features[low[0]]
             raise DataError(
-                f"feature {feature} of variable {feature.variable!r}: its values differ by {apart[low[0]]:.3g} at most, "
-                "and their squares underflow float64; rescale the data"
+                f"feature {feature} of variable {feature.variable!r}: its values differ by {apart[low[0]]:.3g} at "
+                "most, and their squares underflow float64; rescale the data"
             )
     squared = geometry.straight(model.starter.divergence) or options.preprocess.asked
     if squared and 0.0 < apart.max() < LEAST_RANGE:
