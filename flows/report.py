@@ -65,7 +65,9 @@ def draw_pictures(result: Fitted, folder: Place, source: Source | None, clusters
         with (
             damaged(OutputError, f"the labels at {str(place)!r}", "run the job again, or name another version"),
             reading(place),
-            xr.open_dataset(zarr_store(place), engine="zarr", consolidated=False, chunks=None) as stored,
+            xr.open_dataset(
+                zarr_store(place), engine="zarr", consolidated=False, chunks=None, create_default_indexes=False
+            ) as stored,
         ):
             if NAME in stored:
                 labels = page.shown(stored[NAME]).load()

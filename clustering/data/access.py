@@ -17,6 +17,7 @@ from clustering.data import coordinates, elsewhere, layout, opening, selection
 from clustering.data.alignment import aligned
 from clustering.data.chunks import snapshot, store_variables
 from clustering.data.conditions import check_truth, mask_condition
+from clustering.data.faults import told
 from clustering.data.listing import Listing
 from clustering.data.policies import (
     MAX_BAD_FRACTION,
@@ -179,6 +180,9 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
     if wanted is None and like is not None:
         wanted = like.choose_variables(dataset)
     names = layout.choose_variables(dataset, wanted)
+    beside = {"mask": compared.variable if compared else mask, "weights": weights, "labels": labels}
+    with told(opened.url or "the data"):
+        dataset = opening.with_indexes(dataset, _selected_by(dataset, names, options, beside.values()))
     boxed = {} if options["bbox"] is None else coordinates.box(dataset, names, options["bbox"])
     chosen = selection.positions(dataset, options["select"] or {}, options["isel"] or {}, boxed)
     places = layout.selected(dataset, chosen)
@@ -186,7 +190,6 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
     samples, features = layout.choose_dimensions(
         dataset, names, options["sample_dims"], options["feature_dims"], single, like
     )
-    beside = {"mask": compared.variable if compared else mask, "weights": weights, "labels": labels}
     dataset = elsewhere.join(dataset, recipe, beside, names[0], samples)
     cut = dataset.isel(chosen)
     bare = layout.is_bare(data)
@@ -220,6 +223,16 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
         recipe, labels, stored, listings, cautions, MAX_BAD_FRACTION if worst is None else float(worst),
         None if recipe is None else _reopened,
     )  # fmt: skip
+
+
+def _selected_by(
+    dataset: xr.Dataset, names: Sequence[str], options: Mapping[str, Any], beside: Collection[Any]
+) -> Collection[Any]:
+    """Name the dimensions whose labels are looked up: by a selection, or to find the places of arrays beside."""
+    matched = any(array is not None and (not isinstance(array, str) or "/" in array) for array in beside)
+    if matched or options["bbox"] is not None:
+        return [d for name in names for d in dataset[name].dims]
+    return [d for d in options["select"] or () if d in dataset.dims]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import xarray as xr
 
 from clustering.data.alignment import same_order
 from clustering.data.names import numbered
-from clustering.data.opening import open_store
+from clustering.data.opening import open_store, with_indexes
 from clustering.errors import SourceError, nearest
 
 
@@ -89,10 +89,11 @@ def _fitting(dataset: xr.Dataset, where: str, name: str, recipe: Mapping[str, An
 
 def _beside(store: str, path: str, options: Mapping[str, Any], opened: xr.Dataset) -> Mapping[Any, pd.Index]:
     """Labels of the dimensions of an array: its own, or those stored beside it."""
-    if opened.indexes:
-        return opened.indexes
+    if opened.indexes or opened.coords:
+        return with_indexes(opened, opened.dims).indexes
     try:
-        return open_store(store, path.rpartition("/")[0] or None, options).dataset.indexes
+        beside = open_store(store, path.rpartition("/")[0] or None, options).dataset
+        return with_indexes(beside, beside.dims).indexes
     except SourceError:
         # Arrays beside it that make no one dataset, such as the levels of an image, tell no labels.
         return {}

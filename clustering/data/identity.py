@@ -165,5 +165,5 @@ def extent(source: Source, blocks: Sequence[Block]) -> dict[str, list[Any]]:
 def _label(source: Source, d: str, place: int) -> Any:
     if d not in source.dataset.coords or source.dataset[d].ndim != 1:
         return place
-    value = source.dataset[d].values[place]
+    value = source.dataset[d].variable[place].values[()]
     return str(value)[:19] if not isinstance(value, np.number) else value.item()

@@ -15,13 +15,31 @@ from zarr.abc.store import Store
 from clustering.data.addresses import shown
 from clustering.data.faults import Unlisted, told
 from clustering.data.names import refuse_empty, refuse_image, refuse_uneven, refuse_unnamed, with_names
+from clustering.data.plan import MIB
 from clustering.data.stores import connect, listable
 from clustering.data.unlisted import unlisted_dataset
 from clustering.errors import ClusteringError, SourceError, nearest, reason
 
 BARE = "values"
 """Name given to the variable of a bare array."""
+SMALL_LABELS = 16 * MIB
+"""Labels of a dimension of up to this size, in bytes, are held in memory; larger ones where they are selected by."""
 _LISTED_DEPTH = 3
+
+
+def with_indexes(dataset: xr.Dataset, dims: Iterable[Any] | None = None) -> xr.Dataset:
+    """Index the labels of dimensions, which reads them and holds them in memory.
+
+    Parameters
+    ----------
+    dims
+        Those to index; None: all whose labels are small.
+    """
+    for d in map(str, dataset.dims if dims is None else dict.fromkeys(dims)):
+        labelled = d in dataset.coords and dataset[d].dims == (d,)
+        if labelled and d not in dataset.xindexes and (dims is not None or dataset[d].nbytes <= SMALL_LABELS):
+            dataset = dataset.set_xindex(d)
+    return dataset
 
 
 class Opened(NamedTuple):
@@ -123,12 +141,14 @@ def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]
             if isinstance(node, zarr.Array):
                 return Opened(with_names(bare_dataset(node), node), node, url)
             if not listable(opened):
-                return Opened(unlisted_dataset(opened, node, names, url), node, url)
+                return Opened(with_indexes(unlisted_dataset(opened, node, names, url)), node, url)
             refuse_image(node, where)
             try:
                 dataset = xr.open_dataset(
-                    opened, engine="zarr", group=group, chunks=None, cache=False, consolidated=False
-                )
+                    opened, engine="zarr", group=group, chunks=None, cache=False, consolidated=False,
+                    create_default_indexes=False,
+                )  # fmt: skip
+                dataset = with_indexes(dataset)
             except KeyError:
                 refuse_unnamed(node, where)
                 raise

@@ -41,7 +41,7 @@ def unlisted_dataset(store: Store, node: zarr.Group, names: Iterable[Any], where
         )
     # As xarray opens a group: the fill value of version 2 means missing.
     opened = ZarrStore(found, mode="r", use_zarr_fill_value_as_mask=node.metadata.zarr_format == 2)
-    return xr.open_dataset(opened, chunks=None, cache=False)
+    return xr.open_dataset(opened, chunks=None, cache=False, create_default_indexes=False)
 
 
 def _consolidated(store: Store, node: zarr.Group) -> zarr.Group | None:

@@ -110,14 +110,21 @@ def earlier_labels(path: Place, source: Source) -> Earlier | None:
         return None
     with (
         reading(path),
-        xr.open_dataset(zarr_store(path), engine="zarr", consolidated=False, chunks=None) as found,
+        xr.open_dataset(
+            zarr_store(path), engine="zarr", consolidated=False, chunks=None, create_default_indexes=False
+        ) as found,
     ):
         if NAME not in found or set(found[NAME].dims) != set(source.sample_dims):
             return None
-        dims, indexes = [str(d) for d in found[NAME].dims], found.indexes
-        along = tuple(_along(indexes.get(d), source.dataset.indexes.get(d)) for d in source.sample_dims)
+        dims = [str(d) for d in found[NAME].dims]
+        along = tuple(_along(_index(found, d), _index(source.dataset, d)) for d in source.sample_dims)
         run = str(found.attrs.get("run", ""))
     return Earlier(path, along, tuple(dims.index(d) for d in source.sample_dims), run)
+
+
+def _index(dataset: xr.Dataset, d: str) -> pd.Index | None:
+    """Give the labels of a dimension; None where it has none."""
+    return dataset[d].to_index() if d in dataset.coords and dataset[d].dims == (d,) else None
 
 
 def _along(before: pd.Index | None, now: pd.Index | None) -> Along:

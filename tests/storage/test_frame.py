@@ -246,6 +246,15 @@ def test_dates_of_any_encoding_are_written_and_come_back(tmp_path: Path, kind: s
     assert cautions_of(tmp_path / "labels.zarr") == ()
 
 
+@pytest.mark.parametrize("calendar", ["standard", "proleptic_gregorian", "julian", "noleap"])
+def test_dates_of_every_calendar_are_kept(tmp_path: Path, calendar: str) -> None:
+    """Dates of the usual calendars come back as those of numpy, which is no reason to leave them out."""
+    times = xr.date_range("2001-02-20", periods=4, calendar=calendar, use_cftime=True)
+    rows = xr.DataArray(np.zeros((4, 2)), {"time": times}, ("time", "f"), "v")
+    found = labelled(open_source(rows, sample_dims="time"), tmp_path / "labels.zarr")
+    assert [str(label)[:10] for label in found["time"].values] == [str(label)[:10] for label in times]
+
+
 LEFT_OUT = {
     "mixed": np.array(["a", 1, None, "b"], object),
     "attribute": xr.Variable("row", np.arange(4.0), {"units": "days since nonsense"}),
