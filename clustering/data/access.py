@@ -175,8 +175,9 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
         opened = opening.open_store(data, options["group"], options["storage_options"] or {}, inside)
     else:
         opened = layout.in_memory(data)
-    dataset = opened.dataset
     wanted = options["variables"]
+    opened = opened._replace(dataset=layout.as_variables(opened.dataset, wanted))
+    dataset = opened.dataset
     if wanted is None and like is not None:
         wanted = like.choose_variables(dataset)
     names = layout.choose_variables(dataset, wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,7 +23,9 @@ from clustering.errors import ConfigError, DataError, SourceError, nearest
 
 def snapshot(opened: Opened, names: Iterable[str]) -> dict[str, Listing]:
     """List the keys of those of some variables that are stored."""
-    with told(opened.url or "the data"):
+    with told(opened.url or "the data"), warnings.catch_warnings():
+        # Text, such as names of stations, has no final Zarr v3 specification yet.
+        warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
         arrays = {name: opened.array(name) for name in names}
         return {name: listed(array) for name, array in arrays.items() if array is not None}
 

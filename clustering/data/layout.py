@@ -91,6 +91,12 @@ def listed(names: str | Sequence[str] | None) -> Sequence[str] | None:
     return [names] if isinstance(names, str) else names
 
 
+def as_variables(dataset: xr.Dataset, wanted: str | Sequence[str] | None) -> xr.Dataset:
+    """Take coordinates that are asked for as variables for what they are: numbers in the shape of samples."""
+    asked = [name for name in listed(wanted) or () if name in dataset.coords and dataset[name].dims != (name,)]
+    return dataset.reset_coords(asked) if asked else dataset
+
+
 def choose_variables(dataset: xr.Dataset, wanted: str | Sequence[str] | None) -> tuple[str, ...]:
     """Check the variables named, or find the only one."""
     wanted = listed(wanted)
@@ -104,8 +110,19 @@ def choose_variables(dataset: xr.Dataset, wanted: str | Sequence[str] | None) ->
     if not wanted:
         raise SourceError(f"no variables named; {nearest('', present)}")
     for name in wanted:
+        if name in dataset.coords and dataset[name].dims == (name,):
+            raise SourceError(
+                f"{name!r} holds the labels of dimension {name!r}, which cannot be clustered under this name; "
+                f"store them under another; {nearest('', present)}"
+            )
         if name not in dataset.data_vars:
             raise SourceError(f"unknown variable {name!r}; {nearest(name, present)}")
+        twice = [str(d) for d in dataset[name].dims if dataset[name].dims.count(d) > 1]
+        if twice:
+            raise SourceError(
+                f"variable {name!r} has dimension {twice[0]!r} twice, so that its samples and features have one name; "
+                "rename one of the two in the store"
+            )
         if dataset[name].dtype.kind not in "biuf":
             raise SourceError(f"variable {name!r} has type {dataset[name].dtype}; only numbers can be clustered")
     if len(set(wanted)) != len(wanted):

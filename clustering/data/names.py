@@ -182,6 +182,11 @@ def refuse_empty(group: zarr.Group, where: str) -> None:
     SourceError
         Naming the nearest groups below that do.
     """
+    inside = sorted(name for name, array in group.arrays() if array.ndim > 1)
+    if inside:
+        raise SourceError(
+            f"{where!r} holds coordinates alone; name those to cluster in source.variables: {_listing(inside)}"
+        )
     found, level, looked = list[str](), [group], 0
     for _ in range(_DEPTH):
         level = [child for parent in level for _, child in parent.groups()][: _LOOKED - looked]

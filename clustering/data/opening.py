@@ -155,7 +155,7 @@ def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]
             except ValueError:
                 refuse_uneven(node, where)
                 raise
-            if not dataset.data_vars:
+            if not dataset.data_vars and not {*names} & {*dataset.variables}:
                 refuse_empty(node, where)
             return Opened(dataset, node, url)
     except ClusteringError:

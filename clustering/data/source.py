@@ -116,17 +116,21 @@ class Source:
         for name in self.variables:
             array = self.dataset[name]
             dims = [d for d in self.feature_dims if d in array.dims]
-            labels = [self.dataset[d].values if d in self.dataset.coords else range(array.sizes[d]) for d in dims]
+            labels = [self.dataset[d].values if self.has_labels(d) else range(array.sizes[d]) for d in dims]
             for place in np.ndindex(*(array.sizes[d] for d in dims)):
                 at = tuple((d, _plain(values[i])) for d, values, i in zip(dims, labels, place, strict=True))
                 found.append(Feature(name, at))
         return tuple(found)
 
+    def has_labels(self, d: str) -> bool:
+        """Tell whether a dimension has labels: an array may have its name and lie along others."""
+        return d in self.dataset.coords and self.dataset[d].dims == (d,)
+
     @property
     def about(self) -> About:
         """What is told of the variables, where they tell anything, and of the feature dimensions that have labels."""
         found: dict[str, dict[str, str]] = {}
-        for name in (*self.variables, *(d for d in self.feature_dims if d in self.dataset.coords)):
+        for name in (*self.variables, *filter(self.has_labels, self.feature_dims)):
             variable = self.dataset[name].variable
             told = {key: str(variable.attrs[key]) for key in _TOLD if key in variable.attrs}
             if name not in self.variables and variable.size:
@@ -206,7 +210,7 @@ class Source:
             return digest.hexdigest()
         digest.update(repr((self.variables, self.sample_dims, self.shape, str(self.dtype))).encode())
         for d in (*self.sample_dims, *self.feature_dims):
-            digest.update(repr(self.dataset[d].values.tolist()).encode() if d in self.dataset.coords else b"")
+            digest.update(repr(self.dataset[d].values.tolist()).encode() if self.has_labels(d) else b"")
         plan = self.plan()
         for index in range(len(plan)):
             rows = self.read(plan.block(index))

@@ -90,6 +90,7 @@ def write_frame(path: Place, carried: xr.Dataset) -> tuple[xr.Dataset, tuple[str
         # String coordinates have no final Zarr v3 specification yet; the source's own are copied all the same.
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
         warnings.filterwarnings("ignore", "Variable .* has datetime type and a bounds variable")
+        warnings.filterwarnings("ignore", "coordinate .* has a space in its name")
         carried.drop_vars(large).to_zarr(zarr_store(path), mode="w", consolidated=False, zarr_format=3)
         for name in large:
             try:

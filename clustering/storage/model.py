@@ -105,6 +105,10 @@ _TAKEN = (
 )  # fmt: skip
 
 
+_OWN = ("params_", "track_", "preparation_")
+"""How names of arrays begin that depend on the model."""
+
+
 def _along(dims: tuple[str, ...], names: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(names.get(d, d) for d in dims)
 
@@ -154,7 +158,7 @@ def feature_coordinates(fitted: Fitted, taken: tuple[str, ...] = _TAKEN) -> dict
         if labels is None and all(isinstance(label, str) for label in own):
             labels = np.asarray(own, object)
         if labels is not None:
-            found[f"feature_{d}" if d in taken else d] = ("feature", labels, described(about, d))
+            found[f"feature_{d}" if d in taken or d.startswith(_OWN) else d] = ("feature", labels, described(about, d))
     names = list(dict.fromkeys(feature.variable for feature in features))
     if len(names) > 1 and "variable" not in found:
         flags = {"flag_values": list(range(len(names))), "flag_meanings": " ".join(names)}
@@ -232,6 +236,7 @@ def save_model(fitted: Fitted, path: str | Place, attributes: Mapping[str, Any] 
     with writing(place), warnings.catch_warnings():
         # Text, such as names of channels, has no final Zarr v3 specification yet.
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
+        warnings.filterwarnings("ignore", "coordinate .* has a space in its name")
         dataset.to_zarr(zarr_store(place), mode="w", consolidated=False, zarr_format=3)
 
 
