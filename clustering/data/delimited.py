@@ -258,7 +258,10 @@ def _converted(values: Any, notation: str, pa: Any) -> Any:
     compute = pa.compute
     try:
         if notation == "date":
-            return values.cast(pa.timestamp("us"))
+            # A time with a zone is written with its distance from UTC.
+            zoned = compute.all(compute.match_substring_regex(values, r"\d(Z|[+-]\d\d(:?\d\d)?)$"))
+            clock = compute.all(compute.match_substring_regex(values, r"\d:\d\d"))
+            return values.cast(pa.timestamp("us", "UTC" if zoned.as_py() and clock.as_py() else None))
         if notation == "bool":
             return values.cast(pa.bool_())
         if notation in ("point", "comma"):

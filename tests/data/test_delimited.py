@@ -115,6 +115,13 @@ def test_dates_become_counts_with_a_unit(tmp_path: Path) -> None:
     assert [str(time)[:19] for time in found] == ["2001-01-01T00:00:00", "NaT", "2001-01-02T03:04:05"]
 
 
+def test_moments_with_a_zone_are_counted_in_utc(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("t,a\n2001-01-01T12:00:00Z,1\n2001-01-01T12:00:00+02:00,3\n")
+    ingest(tmp_path / "t.csv", tmp_path / "out.zarr")
+    found = xr.open_zarr(tmp_path / "out.zarr", consolidated=False, chunks=None)["t"].values
+    assert [str(time)[:13] for time in found] == ["2001-01-01T12", "2001-01-01T10"]
+
+
 REFUSED: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "a short line": ("x,y\n1,2\n3\n", ("line 3 has 1 columns", "has 2", "','")),
     "a long line": ("x\ty\n1\t2\n3\t4\t5\n", ("line 3 has 3 columns", "tabs")),
