@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 
 import clustering as c
 from clustering.errors import DataError
+from clustering.execution.passes import Passed, Reading
 from clustering.fitting import start
 from clustering.fitting.fitted import by_size
-from clustering.fitting.loop import Candidate, ranked
+from clustering.fitting.loop import Candidate, State, Stop, judged, ranked
 from clustering.models.survey import SurveyModel
 
 
@@ -121,6 +123,30 @@ def test_rounding_ranks_no_candidate() -> None:
 
     candidates = [candidate(x) for x in (3.0, 2.0 + 4e-16, 2.0, 1.0 + 1e-15, 1.0, 1.0 + 1e-6)]
     assert [candidates.index(x) for x in ranked(candidates)] == [3, 4, 5, 1, 2, 0]
+
+
+def test_the_best_of_stopped_finalists_is_so_at_the_params_that_it_returns() -> None:
+    def candidate(bound: float, objective: float, stop: Stop) -> Candidate:
+        return Candidate(objective, ((9.0, bound),), stop=stop, scale=1.0)
+
+    passes: list[int] = []
+
+    def run_pass(candidates: Sequence[Any]) -> Passed:
+        passes.append(len(candidates))
+        return Passed(tuple(SimpleNamespace(objective=made.args[0]) for made in candidates), Reading(), 0.0)
+
+    model: Any = c.KMeans(1)
+    # By the bounds of their last updates, the first would win.
+    open_ones = (candidate(2.0, 1.9, Stop.TOLERANCE), candidate(2.1, 1.5, Stop.MAX_ITERATIONS))
+    state, passed = judged(model, State(open_ones), run_pass)
+    assert state.candidates == open_ones[1:]
+    assert passed is not None
+    assert passes == [2]
+    # At fixed points nothing is open, and of equals the first goes on.
+    still = tuple(candidate(x, x, Stop.CONVERGED) for x in (3.0, 2.0 + 4e-16, 2.0))
+    assert judged(model, State(still), run_pass)[0].candidates == still[1:2]
+    assert judged(model, State(still[:1]), run_pass)[0].candidates == still[:1]
+    assert passes == [2]
 
 
 @pytest.mark.parametrize("n", [64, 100, 673, 1000])
