@@ -20,6 +20,8 @@ WRONG: dict[str, Any] = {
     "an unknown dimension": lambda: c.fit(ROWS, c.KMeans(2), sample_dims=["x"]),
     "too large k": lambda: c.fit(ROWS, c.KMeans(7)),
     "words": lambda: c.fit(np.array([["a"], ["b"]]), c.KMeans(2)),
+    "more than 64 bits": lambda: c.fit(ROWS.astype(np.longdouble), c.KMeans(2)),
+    "complex numbers": lambda: c.fit(ROWS * 1j, c.KMeans(2)),
     "a number": lambda: c.fit(3, c.KMeans(2)),
     "no rows": lambda: c.fit(np.zeros((0, 2)), c.KMeans(2)),
     "other features": lambda: c.fit(ROWS, c.KMeans(2)).predict(np.zeros((3, 3))),

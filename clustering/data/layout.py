@@ -125,6 +125,11 @@ def choose_variables(dataset: xr.Dataset, wanted: str | Sequence[str] | None) ->
             )
         if dataset[name].dtype.kind not in "biuf":
             raise SourceError(f"variable {name!r} has type {dataset[name].dtype}; only numbers can be clustered")
+        if dataset[name].dtype.itemsize > 8:
+            raise SourceError(
+                f"variable {name!r} has type {dataset[name].dtype}; numbers of up to 64 bits can be clustered: give it "
+                "as float64"
+            )
     if len(set(wanted)) != len(wanted):
         raise SourceError(f"a variable is named twice in {list(wanted)}; name each once")
     return tuple(wanted)

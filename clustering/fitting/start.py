@@ -378,6 +378,14 @@ def _given(model: Any, found: Survey, init: Any, preparation: Preparation | None
     except geometry.DomainError as error:
         raise ConfigError(f"init holds {error}") from None
     shifted = centers - nowhere.shift
+    with np.errstate(over="ignore"):
+        reach = np.square(shifted).sum(axis=1)
+    if geometry.straight(divergence) and not np.isfinite(reach).all():
+        far = int(np.argmin(np.isfinite(reach)))
+        raise ConfigError(
+            f"starting center {far} reaches {np.abs(centers[far]).max():.3g}, and the squares of distances overflow "
+            "float64; give centers among the data, or rescale both"
+        )
     return replace(nowhere, centers=geometry.directions(shifted) if divergence == "cosine" else shifted)
 
 

@@ -129,3 +129,14 @@ def test_a_start_from_weights_that_are_no_shares_shows_their_sum(weights: Any, s
 def test_a_start_from_what_are_no_centers_is_refused(init: Any, said: str, pair: np.ndarray) -> None:
     with pytest.raises(ValueError, match=said):
         c.fit(pair, c.KMeans(2), init=init)
+
+
+@pytest.mark.parametrize(
+    "model", [c.KMeans(2), c.KMeans(2, "mahalanobis"), c.SoftKMeans(2), c.GaussianMixture(2)], ids=str
+)
+def test_a_start_so_far_off_that_squares_overflow_is_refused(model: Any, pair: np.ndarray) -> None:
+    init: Any = CENTERS + np.array([[0.0, 0.0], [0.0, 1e200]])
+    if isinstance(model, c.GaussianMixture):
+        init = {"centers": init, "weights": [0.5, 0.5], "covariances": SIGMA}
+    with pytest.raises(ConfigError, match=r"starting center 1 reaches 1e\+200, and the squares .* overflow float64"):
+        c.fit(pair, model, init=init)
