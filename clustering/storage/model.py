@@ -198,7 +198,7 @@ def from_dataset(dataset: xr.Dataset) -> Fitted:
         criteria=a.get("criteria"),
         track=_group(array, "track_"),
         preparation=restored_preparation(a.get("preparation"), _group(array, "preparation_")),
-        about=a.get("about", {}),
+        about={str(name): dict(told) for name, told in a.get("about", {}).items()},
         sample_dims=tuple(a.get("sample_dims", ())),
         feature_dims=tuple(a.get("feature_dims", ())),
         ids=np.asarray(dataset["cluster"].values),
