@@ -23,6 +23,7 @@ from clustering.data.layouts import (
     line_numbers,
     opened,
     quotes_left_open,
+    tabbed,
     uneven_line,
 )
 from clustering.data.readers import Contents, Group, Piece, lacking, variable_name, whole
@@ -53,6 +54,8 @@ class _Column:
     """Row and text of the first cell that is no number."""
     large: bool = False
     """Whether it holds whole numbers that float64 does not."""
+    beyond: bool = False
+    """Whether it holds numbers so large that float64 has none."""
     ambiguous: bool = False
     """Whether a cell means one number with a decimal point and another one with a decimal comma."""
 
@@ -107,6 +110,8 @@ def read_delimited(path: Path, _: ExitStack) -> Contents:
             attributes = {**_DATE, "_FillValue": NO_DATE} if column.gaps else dict(_DATE)
         elif column.gaps and dtype.kind != "f":
             dtype = np.dtype("f8")
+        if column.beyond and dtype.kind == "f":
+            warnings.append(f"column {name!r} holds numbers larger than float64 has; they are kept as infinite")
         if column.large and dtype.kind == "f":
             warnings.append(f"column {name!r} is rounded: it is kept as float64, which holds 15 to 17 digits")
         values.kinds[i] = notation, dtype
@@ -160,8 +165,7 @@ class _Text:
             if self.layout.comments:
                 text = re.sub(r"^[ \t]*[#%].*\n?", "", text, flags=re.MULTILINE)
             if not self.layout.separator:
-                text = re.sub(r"^[ \t]+|[ \t]+$", "", text, flags=re.MULTILINE)
-                text = re.sub(r"[ \t]+", "\t", text)
+                text = tabbed(text)
             if text:
                 return text.encode()
         return b""
@@ -246,6 +250,8 @@ def _learn(column: _Column, values: Any, start: int, pa: Any) -> None:
         column.numbers += present
         if max(map(abs, compute.min_max(floats).as_py().values())) > EXACT:
             column.large |= bool(compute.any(compute.match_substring_regex(values, r"^[+-]?\d{16,}$")).as_py())
+            named = compute.match_substring(values, "inf", ignore_case=True)
+            column.beyond |= bool(compute.any(compute.and_not(compute.is_inf(floats), named)).as_py())
         return
     numbers = compute.fill_null(compute.match_substring_regex(values, NUMBER), True)
     column.numbers += compute.sum(numbers).as_py() - values.null_count

@@ -101,8 +101,16 @@ def without_comments(lines: Iterator[str], comments: bool) -> Iterator[str]:
 def records(lines: Iterator[str], separator: str) -> Iterator[list[str]]:
     """Cut lines into cells; lines without any are passed over."""
     if not separator:
-        return (line.split() for line in lines if line.strip())
-    return (record for record in csv.reader(lines, delimiter=separator) if record)
+        lines = map(tabbed, lines)
+    return (record for record in csv.reader(lines, delimiter=separator or "\t") if record)
+
+
+def tabbed(text: str) -> str:
+    """Make a tab of every run of spaces and tabs, but within quotation marks and around lines."""
+    text = re.sub(r"^[ \t]+|[ \t]+$", "", text, flags=re.MULTILINE)
+    if '"' in text:
+        return re.sub(r'("[^"\n]*")|[ \t]+', lambda part: part[1] or "\t", text)
+    return re.sub(r"[ \t]+", "\t", text)
 
 
 def find_layout(path: Path, encoding: str | None = None) -> tuple[Layout, list[str]]:
