@@ -167,6 +167,27 @@ def test_units_of_variables_chunked_differently_hold_whole_chunks_of_both(
     assert set((chunks(requests, "a") | chunks(requests, "b")).values()) == {1}
 
 
+# Labels
+
+
+@pytest.mark.parametrize(
+    ("options", "indexed"),
+    [({}, set()), ({"isel": {"lat": {"start": 2}}}, set()), ({"select": {"lat": {"start": 40, "stop": 0}}}, {"lat"})],
+)
+def test_large_labels_are_indexed_only_where_they_are_selected_by(
+    field_store: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], indexed: set[str]
+) -> None:
+    """An index holds all labels in memory; without one they come back all the same."""
+    uses: dict[str, Any] = {"variables": ["t"], "sample_dims": ["lat", "lon"]} | options
+    expected = open_source(field_store, **uses)
+    assert set(expected.dataset.indexes) == {"time", "lat", "lon"}
+    monkeypatch.setattr("clustering.data.opening.SMALL_LABELS", 8)
+    source = open_source(field_store, **uses)
+    assert set(source.dataset.indexes) == indexed
+    assert np.array_equal(source.dataset["lat"].values, expected.dataset["lat"].values)
+    assert np.array_equal(rows(source), rows(expected))
+
+
 # Fingerprint
 
 
