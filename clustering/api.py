@@ -245,9 +245,22 @@ class Fit:
             {"feature": names, **coordinates},
         )
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model as a Zarr group, in a folder or a bucket; `load_fit` reads it back to the last bit."""
-        save_model(self.fitted, os.fspath(path), {"labelled": self.labelled})
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the model as a Zarr group, in a folder or a bucket; `load_fit` reads it back to the last bit.
+
+        Parameters
+        ----------
+        path
+            A place of its own: new, an empty folder, or a model that was saved before.
+        overwrite
+            Replace a model that was saved there, in one step. Anything else that is there is never replaced.
+
+        Raises
+        ------
+        OutputError
+            If something is there that is not to be replaced, or nothing can be written.
+        """
+        save_model(self.fitted, os.fspath(path), {"labelled": self.labelled}, overwrite=overwrite)
 
     def _told(self, name: str, data: Any, options: dict[str, Any], **wanted: Any) -> Any:
         """Tell one thing of each row, in double precision."""

@@ -22,7 +22,7 @@ from clustering.fitting.scoring import Scores, Scoring
 from clustering.storage import checkpoints, versions
 from clustering.storage.checkpoints import Checkpoint
 from clustering.storage.label_pass import RESUMABLE, write_labels
-from clustering.storage.model import load_model, save_model
+from clustering.storage.model import load_model, write_model
 from clustering.storage.names import called
 from clustering.storage.output import new_run
 from clustering.storage.places import Place, remove
@@ -214,7 +214,7 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
             result = result.extended(sums)
         elif job.follows:
             result = result.over(sums, job.plan.cells)
-    save_model(result, folder / "model.zarr", provenance(job, ended.run))
+    write_model(result, folder / "model.zarr", provenance(job, ended.run))
     seconds = {**ended.seconds, "label": time.perf_counter() - began}
     return Labelled(
         ended.run,
@@ -236,7 +236,7 @@ def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
     fresh = replace(model, reads=0.0, bytes_read=0, notes=())
     sums, _, result = _labels(job, work, fresh, folder, watch)
     result = result.over(sums, job.plan.cells)
-    save_model(result, folder / "model.zarr", provenance(job, run))
+    write_model(result, folder / "model.zarr", provenance(job, run))
     rows, seconds = result.summary.count, {"label": time.perf_counter() - began}
     compared = None if job.before is None else job.before.compare(result, sums, None)
     return Labelled(run, result, folder, seconds, True, rows, job.plan.cells - rows, compared)

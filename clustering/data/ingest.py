@@ -8,8 +8,6 @@ from __future__ import annotations
 import errno
 import math
 import re
-import shutil
-import uuid
 import warnings
 import zipfile
 import zlib
@@ -22,11 +20,12 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from clustering.data.kinds import find_reader
+from clustering.data.ownership import INGESTED, check_place, check_target, mark_folder
 from clustering.data.plan import MIB
 from clustering.data.readers import Contents, Piece
+from clustering.data.replacing import staged
 from clustering.errors import (
     ClusteringError,
-    ConfigError,
     DataError,
     OutputError,
     SourceError,
@@ -58,7 +57,7 @@ def ingest(source: str | Path, destination: str | Path, *, overwrite: bool = Fal
     destination
         Folder of the Zarr group; it appears when all of it is written.
     overwrite
-        Replace a store that is there.
+        Replace a store that `ingest` wrote. Anything else that is there is never replaced.
 
     Returns
     -------
@@ -78,13 +77,10 @@ def ingest(source: str | Path, destination: str | Path, *, overwrite: bool = Fal
     """
     if "://" in str(source):
         raise SourceError(f"cannot ingest {str(source)!r}: name a local path; download the file first")
-    path, target = Path(source), local_path(destination)
+    path, target = Path(source), destination_of(destination)
     with _reading(path):
         reader, notes = find_reader(path)
-    check_target(target, overwrite)
-    if target.absolute() == path.absolute():
-        raise ConfigError("source and destination are the same; name another destination")
-    with staged(target) as staging, ExitStack() as stack, _reading(path):
+    with writing_to(target, overwrite) as staging, ExitStack() as stack, _reading(path):
         contents = reader(path, stack)
         lines = (*notes, *contents.warnings)
         if not any(math.prod(piece.shape) for group in contents.groups.values() for piece in group.pieces):
@@ -146,56 +142,35 @@ def _reading(path: Path) -> Iterator[None]:
         raise DataError(f"cannot read {str(path)!r}: {reason}") from error
 
 
-def _is_zarr(path: Path) -> bool:
-    return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
-
-
-def local_path(destination: str | Path) -> Path:
-    """Take a destination that is a path.
+def destination_of(destination: str | Path) -> Path:
+    """Take a destination that is a path, and a place of its own.
 
     Raises
     ------
     OutputError
-        For a URL.
+        For a URL, and for a place that is none of its own.
     """
     if "://" in str(destination):
         raise OutputError(f"cannot write to {str(destination)!r}: name a local path, and copy the store from there")
-    return Path(destination)
+    return check_place(str(destination))
 
 
-def check_target(target: Path, overwrite: bool) -> None:
-    """Refuse a destination that must not be replaced.
+@contextmanager
+def writing_to(target: Path, overwrite: bool) -> Iterator[Path]:
+    """Give a place to write a group to, and put it in the target's place when all went well.
 
     Raises
     ------
     OutputError
-        If there is something, and it is not to be replaced or is no Zarr store.
+        If there is something that is not to be replaced, or the disk refuses.
     """
-    if target.exists() and not overwrite:
-        raise OutputError(f"{str(target)!r} exists; name another destination, or use --overwrite")
-    if target.exists() and not _is_zarr(target):
-        raise OutputError(f"{str(target)!r} is not a Zarr store, so it is not replaced; name another destination")
 
+    def check() -> None:
+        check_target(target, INGESTED, overwrite, "--overwrite")
 
-@contextmanager
-def staged(target: Path) -> Iterator[Path]:
-    """Give a folder beside the target, and put it in the target's place when all went well."""
-    staging = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-    made = [p for p in (target.absolute().parent, *target.absolute().parent.parents) if not p.exists()]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with staged(target, check) as staging:
         yield staging
-        if target.exists():
-            shutil.rmtree(target)
-        staging.rename(target)
-    except BaseException as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        for folder in made:
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-        if isinstance(error, OSError) and not isinstance(error, ClusteringError):
-            raise OutputError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
-        raise
+        mark_folder(staging, INGESTED)
 
 
 def choose_chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

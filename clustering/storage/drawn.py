@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from clustering.data.ingest import Ingested, check_target, local_path, staged, write_piece
+from clustering.data.ingest import Ingested, destination_of, write_piece, writing_to
 from clustering.data.plan import MIB
 from clustering.data.readers import Piece
 from clustering.errors import ConfigError
@@ -48,7 +48,7 @@ def write_drawn(
     chunk_rows
         Rows of a chunk; chosen where None. It does not change the data.
     overwrite
-        Replace a store that is there.
+        Replace a store that was ingested or drawn. Anything else that is there is never replaced.
     attributes
         More JSON attributes of the group.
 
@@ -69,8 +69,7 @@ def write_drawn(
                 f"chunk_rows is {chunk_rows}, and a chunk of that is {along * mixture.d * 8 / MIB:,.0f} MiB; "
                 f"at most {most:,} rows of {mixture.d} features are allowed"
             )
-    target = local_path(destination)
-    check_target(target, overwrite)
+    target = destination_of(destination)
     clusters = numbered(mixture.k)
     kind = clusters.dtype
 
@@ -86,7 +85,7 @@ def write_drawn(
         (Piece("rows", ("row", "feature"), (rows, mixture.d), float64, values, {}), along and (along, mixture.d)),
         (Piece("labels", ("row",), (rows,), kind, labels, flags), along and (along,)),
     ]
-    with staged(target) as staging:
+    with writing_to(target, overwrite) as staging:
         told = {**_parameters(mixture), "seed": seed, **(attributes or {})}
         group = zarr.create_group(staging, zarr_format=3, attributes=told)
         written = {piece.name: write_piece(group, piece, chunks or None) for piece, chunks in pieces}

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.storage import MemoryStore
 
 from clustering.data.encoding import encodable
+from clustering.data.ownership import SAVED, check_place, check_target, mark_folder
 from clustering.data.preparation import Preparation
+from clustering.data.replacing import staged
 from clustering.data.source import Feature
 from clustering.errors import SourceError, StoreError, damaged, reason
 from clustering.fitting.fields import described, places_of
@@ -22,8 +27,9 @@ from clustering.fitting.fitted import Fitted, Summary
 from clustering.fitting.loop import Stop
 from clustering.models.kinds import MODELS
 from clustering.models.model import stored
+from clustering.storage.bucket_groups import put_group
 from clustering.storage.layout import resolved
-from clustering.storage.places import Place, place_at, reading, writing, zarr_store
+from clustering.storage.places import BucketPlace, Place, place_at, reading, writing, zarr_store
 
 FORMAT = 1
 """Version of the layout."""
@@ -221,8 +227,34 @@ def _openable(dataset: xr.Dataset) -> xr.Dataset:
     return dataset
 
 
-def save_model(fitted: Fitted, path: str | Place, attributes: Mapping[str, Any] | None = None) -> None:
-    """Write the model as a Zarr group, replacing one that is there.
+def write_model(fitted: Fitted, place: Place, attributes: Mapping[str, Any] | None = None) -> None:
+    """Write the model as a Zarr group to a place that is empty, such as one in the staging folder of a run.
+
+    Parameters
+    ----------
+    attributes
+        More JSON attributes, such as where the model comes from.
+    """
+    with writing(place):
+        _write(fitted, zarr_store(place), attributes)
+
+
+def _write(fitted: Fitted, store: Any, attributes: Mapping[str, Any] | None) -> None:
+    dataset = _openable(to_dataset(fitted)).assign_attrs(json.loads(json.dumps(dict(attributes or {}))))
+    with warnings.catch_warnings():
+        # Text, such as names of channels, has no final Zarr v3 specification yet.
+        warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
+        warnings.filterwarnings("ignore", "coordinate .* has a space in its name")
+        dataset.to_zarr(store, mode="w-", consolidated=False, zarr_format=3)
+
+
+def save_model(
+    fitted: Fitted, path: str | Path, attributes: Mapping[str, Any] | None = None, *, overwrite: bool = False
+) -> None:
+    """Write the model as a Zarr group of its own.
+
+    In a folder it appears, and takes the place of the one before, in one step. In a bucket, the ``zarr.json`` of the
+    group goes first and comes last, so that nobody opens half of it.
 
     Parameters
     ----------
@@ -230,14 +262,27 @@ def save_model(fitted: Fitted, path: str | Place, attributes: Mapping[str, Any] 
         A folder, or the URL of a bucket.
     attributes
         More JSON attributes, such as where the model comes from.
+    overwrite
+        Replace a model that was saved there. Anything else that is there is never replaced.
+
+    Raises
+    ------
+    OutputError
+        If something is there that is not to be replaced, or the disk refuses.
     """
-    place = place_at(path) if isinstance(path, str) else path
-    dataset = _openable(to_dataset(fitted)).assign_attrs(json.loads(json.dumps(dict(attributes or {}))))
-    with writing(place), warnings.catch_warnings():
-        # Text, such as names of channels, has no final Zarr v3 specification yet.
-        warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
-        warnings.filterwarnings("ignore", "coordinate .* has a space in its name")
-        dataset.to_zarr(zarr_store(place), mode="w", consolidated=False, zarr_format=3)
+    place = place_at(path)
+    if isinstance(place, BucketPlace):
+        content: dict[str, Any] = {}
+        _write(fitted, MemoryStore(content), attributes)
+        put_group(place, {key: value.to_bytes() for key, value in content.items()}, SAVED, overwrite, _REMEDY)
+        return
+    target = check_place(os.fspath(path) if place == Path(path) else str(place))
+    with staged(target, lambda: check_target(target, SAVED, overwrite, _REMEDY)) as staging:
+        _write(fitted, str(staging), attributes)
+        mark_folder(staging, SAVED)
+
+
+_REMEDY = "overwrite=True"
 
 
 def load_model(path: str | Place) -> tuple[Fitted, dict[str, Any]]:

@@ -15,11 +15,11 @@ from hypothesis.extra import numpy as hnp
 
 import clustering
 from clustering.data.source import Feature
-from clustering.errors import SourceError
+from clustering.errors import OutputError, SourceError
 from clustering.fitting.fitted import Fitted, Summary
 from clustering.fitting.loop import Stop
 from clustering.models.kmeans import KMeans, KMeansParams
-from clustering.storage.model import from_dataset, load_model, save_model, to_dataset
+from clustering.storage.model import from_dataset, load_model, save_model, to_dataset, write_model
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 COUNTS = st.integers(0, 2**53)
@@ -151,14 +151,16 @@ def test_attributes_are_kept_as_plain_json(tmp_path: Path) -> None:
 def test_saving_replaces_the_model_before(tmp_path: Path) -> None:
     save_model(a_model(*(Feature("t", (("depth", level),)) for level in (0.0, 5.0))), tmp_path / "model.zarr")
     written = a_model(Feature("q"))
-    save_model(written, tmp_path / "model.zarr")
+    with pytest.raises(OutputError, match="exists; name another destination, or use overwrite=True"):
+        save_model(written, tmp_path / "model.zarr")
+    save_model(written, tmp_path / "model.zarr", overwrite=True)
     assert_same(load_model(tmp_path / "model.zarr")[0], written)
     assert not (tmp_path / "model.zarr" / "depth").exists()
 
 
 def test_a_model_is_found_by_the_output_that_holds_it(tmp_path: Path) -> None:
     written = a_model(Feature("t"))
-    save_model(written, tmp_path / "model.zarr")
+    write_model(written, tmp_path / "model.zarr")
     assert_same(load_model(tmp_path)[0], written)
 
 
