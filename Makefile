@@ -54,12 +54,14 @@ $(READY): requirements.lock pyproject.toml
 # --- the main job ----------------------------------------------------------------------------------------------------
 
 demo: $(READY)
-	$(BIN)/clustering ingest "$$($(BIN)/python -c 'from importlib.resources import files; print(files("sklearn.datasets.images") / "china.jpg")')" demo/china.zarr --overwrite
+	rm -rf demo/china.zarr
+	$(BIN)/clustering ingest "$$($(BIN)/python -c 'from importlib.resources import files; print(files("sklearn.datasets.images") / "china.jpg")')" demo/china.zarr
 	$(BIN)/clustering fit configs/quickstart.yaml --prefect --set output.overwrite=true
 
 # Real fields: the air temperature of a climate model over North America, from the package iris-sample-data.
 fields: $(READY)
-	$(BIN)/clustering ingest "$$($(BIN)/python -c 'import iris_sample_data; print(iris_sample_data.path)')/E1_north_america.nc" demo/north-america.zarr --overwrite
+	rm -rf demo/north-america.zarr
+	$(BIN)/clustering ingest "$$($(BIN)/python -c 'import iris_sample_data; print(iris_sample_data.path)')/E1_north_america.nc" demo/north-america.zarr
 	$(BIN)/clustering fit configs/climate-zones.yaml --no-prefect --set output.overwrite=true
 	$(BIN)/clustering fit configs/temperature-regimes.yaml --no-prefect --set output.overwrite=true
 

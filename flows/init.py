@@ -17,7 +17,7 @@ from cyclopts import App
 from clustering.data.addresses import shown
 from clustering.data.faults import told
 from clustering.data.ingest import ingest
-from clustering.errors import ConfigError, MissingDependencyError
+from clustering.errors import ConfigError, MissingDependencyError, OutputError
 from clustering.storage.places import BucketPlace, place_at, write_bytes
 from flows.cli import run
 from flows.loading import load_config
@@ -98,7 +98,13 @@ def make_bucket(name: str) -> bool:
 
 
 def upload_sample(place: BucketPlace) -> bool:
-    """Put the first data into a bucket, and tell whether they were missing."""
+    """Put the first data into a bucket, and tell whether they were missing.
+
+    Raises
+    ------
+    OutputError
+        If the prefix holds something else.
+    """
     if (place / "zarr.json").is_file():
         return False
     try:
@@ -111,6 +117,11 @@ def upload_sample(place: BucketPlace) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "sample.zarr"
         ingest(str(field), store)
+        start, ours = f"{place.key}/".lstrip("/"), {path.relative_to(store).as_posix() for path in _root_last(store)}
+        # An upload that was cut short left some of the same keys.
+        foreign = [key for key, _ in place.objects() if key.removeprefix(start) not in ours]
+        if foreign:
+            raise OutputError(f"{place} holds {foreign[0]!r}, and no store; name another source.store")
         for path in _root_last(store):
             write_bytes(place / path.relative_to(store).as_posix(), path.read_bytes())
     return True

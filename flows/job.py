@@ -22,10 +22,11 @@ from clustering.fitting.scoring import Scores, Scoring
 from clustering.storage import checkpoints, versions
 from clustering.storage.checkpoints import Checkpoint
 from clustering.storage.label_pass import RESUMABLE, write_labels
+from clustering.storage.layout import drop
 from clustering.storage.model import load_model, write_model
 from clustering.storage.names import called
 from clustering.storage.output import new_run
-from clustering.storage.places import Place, remove
+from clustering.storage.places import Place
 from flows.config import JobConfig
 from flows.following import go_on, keeps_statistics
 from flows.opened import Job, open_job, refuse_finished, unfinished_run
@@ -77,7 +78,7 @@ def run_predict(model: str, config: JobConfig, watch: Watch, step: Step[Any] = c
         except ClusteringError as error:
             # What a mistake left would be made again by the same mistake; a cluster that is lost is none.
             if job.begun is not None and not isinstance(error, ExecutionError):
-                remove(job.output.staging(job.begun))
+                drop(job.output.staging(job.begun))
             raise
         record: dict[str, Any] = step("report", partial(publish, job, work.engine, labelled, watch))
     return record

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from clustering.data.addresses import shown
+from clustering.data.addresses import local_path, shown
 from clustering.data.codecs import unchecked
 from clustering.data.identity import Identities
 from clustering.data.plan import Plan, plan_like
@@ -113,6 +113,7 @@ def described(config: JobConfig, model: Fitted | None = None) -> Job:
         For anything the config names that is not there or does not fit.
     """
     source = open_configured(config.source, None if model is None else model.layout)
+    check_apart(config.source.store, config.output.store)
     if model is not None:
         source = replace(source, cautions=(*source.cautions, *check_features(source, model)))
         _check_preprocess(config, model)
@@ -152,6 +153,27 @@ def described(config: JobConfig, model: Fitted | None = None) -> Job:
     return Job(
         config, source, plan, output, identity, options, fitted_model, model, wanted, remarks, identities, before
     )  # fmt: skip
+
+
+def check_apart(source: str, output: str) -> None:
+    """Refuse a source inside the output, whose versions come and go, and an output inside the source.
+
+    Raises
+    ------
+    OutputError
+        Naming both.
+    """
+    paths = [local_path(store) for store in (source, output)]
+    one, other = (
+        store.rstrip("/") if path is None else str(path.resolve())
+        for store, path in zip((source, output), paths, strict=True)
+    )
+    for inner, outer in ((one, other), (other, one)):
+        if f"{inner}/".startswith(f"{outer}/"):
+            raise OutputError(
+                f"output.store {shown(output)!r} and source.store {shown(source)!r} are one inside the other; "
+                "name another output.store"
+            )
 
 
 def _check_current(config: JobConfig, current: Fitted, source: Source, model: Any) -> None:

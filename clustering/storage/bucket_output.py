@@ -16,11 +16,14 @@ from typing import Any
 
 from clustering.data.addresses import check_url
 from clustering.data.faults import told
+from clustering.data.ownership import OUTPUT_MARK
 from clustering.errors import ClusteringError, ConfigError, OutputError
 from clustering.storage import layout
-from clustering.storage.layout import CHECKPOINTS, CURRENT, LOCK, OURS, PARTS, RECORD, REPORT, VERSIONS
+from clustering.storage.bucket_groups import check_outside
+from clustering.storage.layout import CHECKPOINTS, CURRENT, LOCK, PARTS, RECORD, REPORT, VERSIONS
 from clustering.storage.lease import Lease, leased, version_of
 from clustering.storage.output import Output
+from clustering.storage.owning import check_owned, mark
 from clustering.storage.places import BucketPlace, children, in_bucket, writing
 
 _HEADS = ("labels.zarr/zarr.json", "model.zarr/zarr.json")
@@ -90,11 +93,8 @@ class BucketOutput:
         ClusteringError
             If there is no such bucket, it may not be listed, or the prefix holds something else.
         """
-        foreign = [place.name for place in children(self.path) if place.name not in OURS]
-        if foreign:
-            raise OutputError(
-                f"output.store {str(self.path)!r} holds {foreign[0]!r}, which is not from a run; name a new prefix"
-            )
+        check_outside(self.path)
+        check_owned(self.path)
 
     @contextmanager
     def locked(self, unfinished: Callable[[], str | None] = lambda: None) -> Iterator[None]:
@@ -110,13 +110,15 @@ class BucketOutput:
         Raises
         ------
         OutputError
-            If another run is writing.
+            If another run is writing, or the prefix holds something else.
         StoreError
             If the bucket refuses.
         """
+        check_owned(self.path)
         with leased(self.path / LOCK, str(self.path)) as lease:
             self._lease = lease
             try:
+                mark(self.path)
                 self._settle()
                 yield
             finally:
@@ -125,6 +127,8 @@ class BucketOutput:
                 with suppress(ClusteringError):
                     lease.renew()
                     layout.drop_unfinished(self.path, {self.finished, unfinished()})
+                    if {place.name for place in children(self.path)} <= {LOCK, OUTPUT_MARK}:
+                        (self.path / OUTPUT_MARK).unlink(missing_ok=True)
 
     def stage(self, run: str, keep: Collection[str] = ()) -> BucketPlace:
         """Clear the prefix of what a run makes, but for the names to keep of an earlier attempt of it."""
@@ -212,14 +216,13 @@ class BucketOutput:
 
     def _unversioned(self) -> str | None:
         """Name the run under the plain names of an output from before there were versions."""
-        found = (layout.record_of(self.path) or {}).get("run")
-        return None if found is None else str(found)
+        return layout.run_of(layout.record_of(self.path))
 
     def _adopted(self) -> str | None:
         """Make a version of an output from before there were any; or find the one that it was being switched to."""
         run = self._unversioned()
         if run is None:
-            versions = children(self.path / VERSIONS)
+            versions = layout.versions_of(self.path)
             return next((version.name for version in versions if (version / RECORD).is_file()), None)
         version = self.staging(run)
         self._each(lambda name: self._copy(self.path / name, version / name), self._parts(self.path) - {RECORD})
@@ -231,7 +234,8 @@ class BucketOutput:
         start = f"{folder.key}/".lstrip("/")
         groups = {part for part in PARTS if part.endswith(".zarr")}
         single = {place.name for place in children(folder)} & set(PARTS) - groups
-        return single | {key.removeprefix(start) for part in groups for key, _ in (folder / part).objects()}
+        below = {key.removeprefix(start) for part in groups for key, _ in (folder / part).objects()}
+        return single | set(filter(layout.is_written_by_runs, below))
 
     def _copy(self, source: BucketPlace, target: BucketPlace) -> None:
         import obstore

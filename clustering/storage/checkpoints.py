@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
-import zlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.data.ownership import RUN_NAME
 from clustering.data.preparation import Preparation
 from clustering.errors import CheckpointError
 from clustering.execution.passes import Reading
@@ -21,11 +21,16 @@ from clustering.fitting.fitted import Summary
 from clustering.fitting.loop import Candidate, State, Stop
 from clustering.models.model import Model, stored
 from clustering.storage.model import about_preparation, restored_preparation
+from clustering.storage.npz import arrays_of
 from clustering.storage.places import Place, children, make_folder, write_bytes
 
 FORMAT = 1
 KEPT = 2
 """Checkpoints kept: the last, and the one before in case that one is damaged."""
+NAMES = re.compile(r"pass-\d{5,}\.npz")
+"""Names of checkpoints."""
+HALF_MADE = re.compile(rf"\.{NAMES.pattern}\.[0-9a-f]{{8}}")
+"""Names of what a killed process had not put in its place."""
 _PREPARATION = ("offset", "matrix", "inverse", "explained")
 
 
@@ -99,13 +104,13 @@ def save(folder: Place, checkpoint: Checkpoint, identity: Identity) -> None:
     np.savez(buffer, meta=np.frombuffer(json.dumps(meta, default=str).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
     make_folder(folder)
     write_bytes(folder / f"pass-{checkpoint.state.iteration:05d}.npz", buffer.getvalue())
-    for old in (*_files(folder)[:-KEPT], *_files(folder, ".pass-")):
+    for old in (*_files(folder)[:-KEPT], *_files(folder, HALF_MADE)):
         old.unlink(missing_ok=True)
 
 
 def clear(folder: Place) -> None:
     """Remove all checkpoints of a folder."""
-    for file in (*_files(folder), *_files(folder, ".pass-")):
+    for file in (*_files(folder), *_files(folder, HALF_MADE)):
         file.unlink(missing_ok=True)
 
 
@@ -139,26 +144,28 @@ def latest(folder: Place, model: Model, identity: Identity, finished: str | None
         if meta["run"] == finished:
             return None
         _same(folder, meta, identity)
-        return _restored(model, meta, arrays)
+        try:
+            return _restored(model, meta, arrays)
+        except (KeyError, ValueError, TypeError, IndexError, AttributeError):
+            # Its bytes are whole, and what they say is not what `save` writes.
+            continue
     return None
 
 
 def _load(file: Place) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
     """Read a checkpoint; None if it is damaged. The zip format checks the bytes of its members, but not their names."""
     try:
-        with zipfile.ZipFile(io.BytesIO(file.read_bytes())) as archive:
-            arrays = {}
-            for member in archive.namelist():
-                arrays[member.removesuffix(".npy")] = np.load(io.BytesIO(archive.read(member)), allow_pickle=False)
+        arrays = arrays_of(file.read_bytes()) or {}
         meta = json.loads(arrays.pop("meta").tobytes())
-        return (meta, arrays) if meta["arrays"] == sorted(arrays) else None
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        named = meta["arrays"] == sorted(arrays) and RUN_NAME.fullmatch(meta["run"]) is not None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return (meta, arrays) if named else None
 
 
-def _files(folder: Place, start: str = "pass-") -> list[Place]:
+def _files(folder: Place, names: re.Pattern[str] = NAMES) -> list[Place]:
     """List checkpoints, the oldest first; or, of a folder, what was left while they were written."""
-    found = (file for file in children(folder) if file.name.startswith(start))
+    found = (file for file in children(folder) if names.fullmatch(file.name))
     return sorted(found, key=lambda file: (len(file.name), file.name))
 
 
@@ -167,13 +174,13 @@ def _same(folder: Place, meta: dict[str, Any], identity: Identity) -> None:
     if meta.get("format") != FORMAT:
         raise CheckpointError(f"the unfinished run in {str(folder)!r} was made by another version; {remedy}")
     now = json.loads(json.dumps(identity.config, default=str))
-    differing = [f"{key} was {was!r} and is {is_!r}" for key, was, is_ in differences(meta["config"], now)]
+    differing = [f"{key} was {was!r} and is {is_!r}" for key, was, is_ in differences(meta.get("config"), now)]
     if differing:
         raise CheckpointError(f"an unfinished run has another config: {'; '.join(differing[:3])}; {remedy}")
-    if meta["source"] != identity.source:
+    if meta.get("source") != identity.source:
         raise CheckpointError(
             "an unfinished run read another source, or other coordinates that select or label it, or was begun by an "
-            f"earlier version: its fingerprint was {meta['source'][:12]}, "
+            f"earlier version: its fingerprint was {str(meta.get('source'))[:12]}, "
             f"this one's is {identity.source[:12]}; {remedy}"
         )
 

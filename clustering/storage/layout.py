@@ -7,6 +7,7 @@
       versions/<run>/                everything a run made; it is finished once its run.json is there, which comes last
       model.zarr  labels.zarr  report.html  run.json      of the current version: links, or copies in a bucket
       names.json                     names of clusters
+      .output.json                   the mark: it says that runs write here
       checkpoints/                   of the run under way, or the last one
       .lock                          of the run under way
 
@@ -16,30 +17,64 @@ Whoever resolves `current` once reads one version, whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from clustering.data.ownership import OUTPUT_MARK, RUN_NAME, SWITCH
 from clustering.errors import OutputError
-from clustering.storage.places import BucketPlace, Place, children, make_folder, remove
+from clustering.storage.places import BucketPlace, Place, children, make_folder, remove_keys
 
 RECORD, REPORT = "run.json", "report.html"
 PARTS = ("model.zarr", "labels.zarr", REPORT, RECORD)
 """What of a finished run is found under plain names."""
 CURRENT, VERSIONS, CHECKPOINTS, NAMES, LOCK = "current", "versions", "checkpoints", "names.json", ".lock"
-OURS = frozenset({CURRENT, VERSIONS, CHECKPOINTS, NAMES, LOCK, *PARTS})
+PREVIOUS = "previous"
+"""A link to the version before, which outputs had that kept two versions alone."""
+LEDGER = "ledger"
+FOLDERS = ("model.zarr", "labels.zarr", LEDGER)
+"""Folders of a version."""
+OURS = frozenset({CURRENT, VERSIONS, CHECKPOINTS, NAMES, LOCK, OUTPUT_MARK, *PARTS})
 """All that an output holds."""
+HALF_MADE = re.compile(
+    rf"\.({'|'.join(map(re.escape, (CURRENT, PREVIOUS, NAMES, OUTPUT_MARK, *PARTS)))})\.[0-9a-f]{{8}}"
+)
+"""Names of what a killed run had not yet put in its place."""
+_LEDGER = r"wish\.json|block-\d{8,}|[0-9a-f]{16}-[0-9a-f]{24}"
+_VERSION_KEY = re.compile(
+    rf"run\.json|report\.html|ledger/({_LEDGER})|\.(run\.json|report\.html)\.[0-9a-f]{{8}}|"
+    rf"ledger/\.({_LEDGER})\.[0-9a-f]{{8}}|"
+    r"(model|labels)\.zarr/(.+/)?(zarr\.json|c(/\d+)*|[^/]+\.[0-9a-f]{32}\.partial)"
+)
+"""What a run writes into its version, by path from there."""
 
 
 def current(output: Place) -> str | None:
     """Name the version that an output's switch stands at; None where there is no switch."""
     if isinstance(output, BucketPlace):
-        run = (json_of(output / CURRENT) or {}).get("run")
-        return None if run is None else str(run)
+        return run_of(json_of(output / CURRENT))
     try:
-        return (output / CURRENT).readlink().name
+        switch = SWITCH.fullmatch((output / CURRENT).readlink().as_posix())
     except OSError:
         return None
+    return None if switch is None else switch[1]
+
+
+def run_of(content: Mapping[str, Any] | None) -> str | None:
+    """Take the name of a run out of what was read; None where it is none that a run has."""
+    run = (content or {}).get("run")
+    return run if isinstance(run, str) and RUN_NAME.fullmatch(run) else None
+
+
+def versions_of(output: Place) -> list[Place]:
+    """List the versions of an output, finished or not, by name."""
+    return [place for place in children(output / VERSIONS) if RUN_NAME.fullmatch(place.name)]
+
+
+def is_written_by_runs(key: str) -> bool:
+    """Tell what a run writes into its version, by its path from there, from what is somebody else's."""
+    return _VERSION_KEY.fullmatch(key) is not None
 
 
 def resolved(place: Place) -> Place:
@@ -54,7 +89,7 @@ def json_of(file: Place) -> dict[str, Any] | None:
     """Read a JSON object; None where there is none."""
     try:
         content = json.loads(file.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 
@@ -72,20 +107,18 @@ def nothing_finished(output: Place) -> OutputError:
 def stage(version: Place, keep: Collection[str]) -> None:
     """Make room for what a run makes, but for the names to keep of an earlier attempt of it."""
     (version / RECORD).unlink(missing_ok=True)
-    for place in children(version):
-        if place.name not in keep:
-            remove(place)
+    remove_keys(version, lambda key: is_written_by_runs(key) and key.partition("/")[0] not in keep)
     make_folder(version)
 
 
 def drop(version: Place) -> None:
-    """Remove a version; what is left of one when that is cut short is not finished."""
+    """Remove a version; what is left of one when that is cut short is not finished. What no run wrote stays."""
     (version / RECORD).unlink(missing_ok=True)
-    remove(version)
+    remove_keys(version, is_written_by_runs)
 
 
 def drop_unfinished(output: Place, kept: Collection[str | None]) -> None:
     """Remove what was staged and did not become a version, but for the names to keep."""
-    for version in children(output / VERSIONS):
+    for version in versions_of(output):
         if version.name not in kept and not (version / RECORD).is_file():
-            remove(version)
+            remove_keys(version, is_written_by_runs)

@@ -160,7 +160,7 @@ class Lease:
             return None
         try:
             about = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             about = {}
         age = (datetime.now(UTC) - found.meta["last_modified"]).total_seconds()
         return _Held(about if isinstance(about, dict) else {}, version_of(found.meta), age)

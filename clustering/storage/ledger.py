@@ -25,10 +25,11 @@ import numpy as np
 from clustering.data.identity import Identities
 from clustering.fitting.labelling import LabelStatistics
 from clustering.models.kmeans import Placing
-from clustering.storage.places import Place, children, make_folder, remove, write_bytes, write_json
+from clustering.storage.layout import LEDGER, is_written_by_runs
+from clustering.storage.places import Place, children, make_folder, remove_keys, write_bytes, write_json
 from clustering.storage.records import packed, unpacked
 
-FOLDER = "ledger"
+FOLDER = LEDGER
 _WISH = "wish.json"
 OF_LABELS, OF_SCORES, OF_MODEL = "labels", "scores", "model"
 """Names of the statistics that a record may hold: of the label pass, of held-out rows, of the model at its params."""
@@ -52,11 +53,13 @@ class Ledger:
         except FileNotFoundError:
             return None
         record = unpacked(content, self.kinds)
-        if record is None or record[1]["name"].tobytes() != file.name.encode():
+        if record is None or "name" not in record[1] or record[1]["name"].tobytes() != file.name.encode():
             return None
         found, more = record
         if self.identities is None:
             return found
+        if not {"start", "grid"} <= more.keys():
+            return None
         before = Placing(tuple(more["start"].tolist()), tuple(more["grid"].tolist()))
         now = self._placing(index)
         return found if before == now else tuple(_moved(statistics, before, now) for statistics in found)
@@ -96,7 +99,7 @@ class Ledger:
         """What `begin` was told; nothing where there is no ledger."""
         try:
             found = json.loads((self.path / _WISH).read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -115,7 +118,7 @@ class Ledger:
 
     def remove(self) -> None:
         """Remove all of it."""
-        remove(self.path)
+        remove_keys(self.path, lambda key: is_written_by_runs(f"{FOLDER}/{key}"))
 
     def _file(self, index: int) -> Place:
         return self.path / (f"block-{index:08d}" if self.identities is None else "-".join(self.identities[index]))
@@ -150,7 +153,7 @@ class Changes(NamedTuple):
 
 
 def _is_record(name: str) -> bool:
-    return "-" in name and not name.startswith(".")
+    return "-" in name and is_written_by_runs(f"{FOLDER}/{name}")
 
 
 def _moved(statistics: Any, before: Placing, now: Placing) -> Any:

@@ -34,11 +34,12 @@ def read_names(output: Place) -> dict[str, dict[str, Any]]:
     place = output / NAMES
     try:
         found = json.loads(place.read_bytes())
-        if not all(int(i) >= 0 and isinstance(given["name"], str) for i, given in found.items()):
-            raise ValueError
+        for i, given in found.items():
+            if not (i.isdecimal() and isinstance(given["name"], str) and isinstance(given.get("colour") or "", str)):
+                raise ValueError
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise OutputError(
             f"{str(place)!r} does not hold names by id, such as "
             '{"3": {"name": "deep convection", "colour": "#1f77b4"}}; correct it, or remove it'

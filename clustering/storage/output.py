@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from clustering.data.ownership import OUTPUT_MARK, check_outside, check_place, is_output
+from clustering.data.replacing import sync_folder, sync_tree
 from clustering.errors import OutputError
 from clustering.storage import layout
-from clustering.storage.layout import CHECKPOINTS, CURRENT, LOCK, NAMES, OURS, PARTS, VERSIONS
-
-_PREVIOUS = "previous"
-"""A link to the version before, which outputs had that kept two versions alone."""
+from clustering.storage.layout import CHECKPOINTS, CURRENT, LOCK, PARTS, PREVIOUS, VERSIONS
+from clustering.storage.owning import check_owned, is_half_made, mark
 
 
 class Output:
@@ -31,6 +31,7 @@ class Output:
                 f"output.store is {text!r}, and results are written to a folder or a bucket; "
                 "name a folder, or a URL of s3:// or gs://"
             )
+        self._named = text
         # Workers may stand in other folders.
         self.path = Path(text).absolute()
 
@@ -62,8 +63,12 @@ class Output:
         Raises
         ------
         OutputError
-            If the folder, or the nearest one above it, is no writable folder, or holds something else.
+            If the folder, or the nearest one above it, is no writable folder, holds something else, or is none of its
+            own: no name, the working or the home folder, a link, or inside a Zarr store or another output.
         """
+        if not (self._named and is_output(self.path)):
+            check_place(self._named)
+        check_outside(self.path)
         above = self.path.absolute()
         try:
             while not above.exists():
@@ -73,13 +78,7 @@ class Output:
             writable = False
         if not writable:
             raise OutputError(f"cannot write to output.store {str(self.path)!r}: {above} is not a writable folder")
-        if self.path.is_dir():
-            ours = {*OURS, _PREVIOUS}
-            foreign = sorted(e.name for e in self.path.iterdir() if e.name not in ours and not _is_half_made(e))
-            if foreign:
-                raise OutputError(
-                    f"output.store {str(self.path)!r} holds {foreign[0]!r}, which is not from a run; name a new folder"
-                )
+        check_owned(self.path)
 
     @contextmanager
     def locked(self, unfinished: Callable[[], str | None] = lambda: None) -> Iterator[None]:
@@ -95,8 +94,9 @@ class Output:
         Raises
         ------
         OutputError
-            If another run is writing, or the folder cannot be made.
+            If another run is writing, the folder cannot be made, or it is not for runs to write to, see `check`.
         """
+        self.check()
         made = []
         try:
             above = self.path.absolute()
@@ -104,7 +104,7 @@ class Output:
                 made.append(above)
                 above = above.parent
             self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             _remove_empty(made)
             raise OutputError(f"cannot write to output.store {str(self.path)!r}: {error.strerror}") from error
@@ -116,13 +116,15 @@ class Output:
                     f"another run is writing to {str(self.path)!r}; wait for it, or name another output.store"
                 ) from error
             try:
+                mark(self.path)
                 if self.finished:
                     self.link()
                 yield
             finally:
                 self._tidy(unfinished())
-                if {entry.name for entry in self.path.iterdir()} == {LOCK}:
-                    (self.path / LOCK).unlink()
+                if {entry.name for entry in self.path.iterdir()} <= {LOCK, OUTPUT_MARK}:
+                    for name in (OUTPUT_MARK, LOCK):
+                        (self.path / name).unlink(missing_ok=True)
         finally:
             os.close(handle)
             _remove_empty(made)
@@ -132,7 +134,7 @@ class Output:
         layout.drop_unfinished(self.path, {self.finished, unfinished})
         _remove_empty([self.path / VERSIONS])
         for entry in (*self.path.iterdir(), *self.path.glob(f"{VERSIONS}/*/.*")):
-            if _is_half_made(entry):
+            if is_half_made(entry):
                 entry.unlink()
 
     def stage(self, run: str, keep: Collection[str] = ()) -> Path:
@@ -142,13 +144,17 @@ class Output:
         return folder
 
     def switch(self, run: str) -> None:
-        """Make a version the current one, in one step."""
+        """Make a version the current one, in one step; all of it is on the disk before."""
+        sync_tree(self.staging(run))
+        sync_folder(self.path / VERSIONS)
+        sync_folder(self.path)
         for part in PARTS:
             # The names are there before the switch, so that the switch is all it takes.
             if (self.staging(run) / part).exists() and not (self.path / part).is_symlink():
                 _replace_link(self.path / part, f"{CURRENT}/{part}")
         _replace_link(self.path / CURRENT, f"{VERSIONS}/{run}")
         self.link()
+        sync_folder(self.path)
 
     def link(self) -> None:
         """Let the output's names lead to what the current version holds."""
@@ -159,7 +165,7 @@ class Output:
                     link.unlink()
                 else:
                     _replace_link(link, f"{CURRENT}/{part}")
-        (self.path / _PREVIOUS).unlink(missing_ok=True)
+        (self.path / PREVIOUS).unlink(missing_ok=True)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON file of the current version.
@@ -178,11 +184,6 @@ class Output:
 def new_run() -> str:
     """Name a run."""
     return uuid.uuid4().hex[:12]
-
-
-def _is_half_made(entry: Path) -> bool:
-    """Tell a link or file that a killed run had not yet put in its place."""
-    return any(entry.name.startswith(f".{name}.") for name in (CURRENT, _PREVIOUS, NAMES, *PARTS))
 
 
 def _replace_link(link: Path, target: str) -> None:

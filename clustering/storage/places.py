@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -202,18 +201,27 @@ def children(place: Place) -> list[Place]:
         return []
 
 
-def remove(place: Place) -> None:
-    """Remove a file or a folder with all that is in it; nothing where there is none."""
+def remove_keys(place: Place, chosen: Callable[[str], bool]) -> None:
+    """Remove what is chosen of the files below a folder, by their paths from there, and the folders left empty.
+
+    Links are neither followed nor removed.
+    """
     if isinstance(place, BucketPlace):
-        if keys := [key for key, _ in place.objects()]:
+        start = f"{place.key}/".lstrip("/")
+        if keys := [key for key, _ in place.objects() if chosen(key.removeprefix(start))]:
             with writing(place):
                 _client().delete(place.store, keys)
-        else:
-            place.unlink(missing_ok=True)
-    elif place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place, ignore_errors=True)
-    else:
-        place.unlink(missing_ok=True)
+        return
+    if place.is_symlink():
+        return
+    for path, _, names in os.walk(place, topdown=False):
+        inside = Path(path).relative_to(place)
+        for name in names:
+            if chosen((inside / name).as_posix()) and not (Path(path) / name).is_symlink():
+                with suppress(OSError):
+                    (Path(path) / name).unlink()
+        with suppress(OSError):
+            Path(path).rmdir()
 
 
 def size(place: Place) -> int | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
+
+from clustering.storage.npz import arrays_of
 
 
 def packed(statistics: Mapping[str, Any], **more: Any) -> bytes:
@@ -50,11 +51,12 @@ def unpacked(content: bytes, kinds: Mapping[str, type]) -> tuple[tuple[Any, ...]
     digest, record = content[:32], content[32:]
     if hashlib.sha256(record).digest() != digest:
         return None
+    arrays = arrays_of(record)
+    if arrays is None:
+        return None
     try:
-        with np.load(io.BytesIO(record), allow_pickle=False) as archive:
-            arrays = dict(archive)
         found = tuple(_nested(kind, arrays, name) for name, kind in kinds.items())
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile):
+    except (ValueError, KeyError):
         return None
     return found, {name: array for name, array in arrays.items() if "." not in name}
 

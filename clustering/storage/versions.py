@@ -18,9 +18,9 @@ from typing import Any
 from clustering.errors import ConfigError, OutputError, nearest
 from clustering.storage import checkpoints, layout
 from clustering.storage.bucket_output import BucketOutput
-from clustering.storage.layout import RECORD, VERSIONS
+from clustering.storage.layout import RECORD
 from clustering.storage.output import Output
-from clustering.storage.places import Place, children, sizes, write_json
+from clustering.storage.places import Place, sizes, write_json
 
 Outputs = Output | BucketOutput
 SWITCHES = 100
@@ -67,7 +67,7 @@ def locked(output: Outputs) -> AbstractContextManager[None]:
 
 def staged(output: Outputs) -> list[str]:
     """Name what was begun and is not finished, in the order of the names: versions without a record."""
-    return [v.name for v in children(output.path / VERSIONS) if layout.record_of(v) is None]
+    return [v.name for v in layout.versions_of(output.path) if layout.record_of(v) is None]
 
 
 def listed(output: Outputs) -> tuple[Version, ...]:
@@ -79,7 +79,7 @@ def listed(output: Outputs) -> tuple[Version, ...]:
         If there is none.
     """
     left, current = unfinished(output), output.finished
-    places = {place.name: place for place in children(output.path / VERSIONS)}
+    places = {place.name: place for place in layout.versions_of(output.path)}
     if current is not None:
         places[current] = output.published
     found = [
@@ -224,7 +224,8 @@ def _told_before(output: Outputs) -> list[str]:
     """List what was current before the current version, the latest first."""
     if output.finished is None:
         return []
-    return list((layout.record_of(output.published) or {}).get("before") or [])
+    before = (layout.record_of(output.published) or {}).get("before")
+    return [str(run) for run in before] if isinstance(before, list) else []
 
 
 def _before(output: Outputs, found: Sequence[Version]) -> tuple[Version, list[str]]:

@@ -21,7 +21,7 @@ from flows.job import run_fit
 from flows.loading import check_config
 from flows.models import _shown, _told
 from tests.flows.notes import Notes
-from tests.storage.outputs import add, publish
+from tests.storage.outputs import LATER, add, publish
 from tests.storage.test_checkpoints import IDENTITY, one
 
 VERBS = {
@@ -32,6 +32,7 @@ VERBS = {
     "rollback": "OUT",
     "prune": "OUT",
 }
+A1, A2, B1, B2 = (word.ljust(12, "0") for word in ("a1", "a2", "b1", "b2"))
 FACTS = {"kind": "kmeans", "k": 2, "n_rows": 6000, "objective": 1.5, "iterations": 4}
 
 
@@ -69,7 +70,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def out(tmp_path: Path) -> Path:
     """An output of small versions a1, a2, b1, in turn."""
     output = open_output(tmp_path / "out")
-    for day, name in enumerate(("a1", "a2", "b1"), 1):
+    for day, name in enumerate((A1, A2, B1), 1):
         publish(output, name, day)
     return tmp_path / "out"
 
@@ -104,15 +105,15 @@ def test_versions_are_listed_with_what_they_are(fitted: Path, capsys: pytest.Cap
 def test_the_table_marks_the_current_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = open_output(tmp_path / "out")
     with output.locked():
-        add(output, "a1", 1, **FACTS)
-        versions.promote(output, "a1")
-        add(output, "b2", 2, **{**FACTS, "k": 16, "status": "held"})
+        add(output, A1, 1, **FACTS)
+        versions.promote(output, A1)
+        add(output, B2, 2, **{**FACTS, "k": 16, "status": "held"})
     lines = said(["list", str(tmp_path / "out")], capsys)
     sizes = [f"{version.bytes:,} B" for version in versions.listed(output)]
     assert lines == [
-        "  run  finished (UTC)       status    kind     k   rows  objective  passes   size",
-        f"  b2   2026-01-02 00:00:00  held      kmeans  16  6,000        1.5       4  {sizes[0]}",
-        f"* a1   2026-01-01 00:00:00  finished  kmeans   2  6,000        1.5       4  {sizes[1]}",
+        "  run           finished (UTC)       status    kind     k   rows  objective  passes   size",
+        f"  {B2}  2026-01-02 00:00:00  held      kmeans  16  6,000        1.5       4  {sizes[0]}",
+        f"* {A1}  2026-01-01 00:00:00  finished  kmeans   2  6,000        1.5       4  {sizes[1]}",
     ]
 
 
@@ -147,17 +148,18 @@ def test_a_version_is_shown_with_its_clusters_and_their_names(
 def test_what_was_new_about_a_version_is_shown(tmp_path: Path) -> None:
     output = open_output(tmp_path / "out")
     comparison = {
-        "with": "a1", "churn": 0.125, "largest_size_change": 0.05, "new_clusters": [4], "lost_clusters": [],
+        "with": A1, "churn": 0.125, "largest_size_change": 0.05, "new_clusters": [4], "lost_clusters": [],
         "held_out": {"rows": 1000, "objective": 2.5, "objective_before": 2.0},
     }  # fmt: skip
     with output.locked():
-        add(output, "b2", 2, **{**FACTS, "status": "held"}, comparison=comparison)
+        add(output, B2, 2, **{**FACTS, "status": "held"}, comparison=comparison)
     (version,) = versions.listed(output)
     content = _told(version, None)
     keys = ("promoted_at", "comparison", "warnings", "remarks")
     lines = list(_shown({**content, **{key: version.record.get(key) for key in keys}, "clusters": []}))
     assert (
-        "compared   with a1: 12.5 % of the weight changed cluster; largest change of a share 5 points; new 4" in lines
+        f"compared   with {A1}: 12.5 % of the weight changed cluster; largest change of a share 5 points; new 4"
+        in lines
     )
     assert "held out   1,000 rows: objective 2.5, before 2" in lines
 
@@ -203,44 +205,44 @@ def test_versions_of_other_features_have_no_distances(
 
 
 def test_promoting_and_rolling_back(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(["promote", str(out), "a1"], capsys) == ["a1 is current; before, it was b1"]
-    assert (out / "current").readlink().name == "a1"
-    assert said(["promote", str(out), "a1"], capsys) == ["a1 is current already"]
-    assert told(["rollback", str(out)], capsys) == {"current": "b1", "before": "a1"}
-    assert said(["rollback", str(out)], capsys) == ["a2 is current; before, it was b1"]
-    assert told(["promote", str(out), "b"], capsys) == {"current": "b1", "before": "a2"}
-    assert said(["promote", str(out), "previous"], capsys) == ["a2 is current; before, it was b1"]
+    assert said(["promote", str(out), A1], capsys) == [f"{A1} is current; before, it was {B1}"]
+    assert (out / "current").readlink().name == A1
+    assert said(["promote", str(out), A1], capsys) == [f"{A1} is current already"]
+    assert told(["rollback", str(out)], capsys) == {"current": B1, "before": A1}
+    assert said(["rollback", str(out)], capsys) == [f"{A2} is current; before, it was {B1}"]
+    assert told(["promote", str(out), "b"], capsys) == {"current": B1, "before": A2}
+    assert said(["promote", str(out), "previous"], capsys) == [f"{A2} is current; before, it was {B1}"]
 
 
 def test_pruning(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (old,) = (version for version in versions.listed(open_output(out)) if version.run == "a1")
+    (old,) = (version for version in versions.listed(open_output(out)) if version.run == A1)
     freed = old.bytes
     assert told(["prune", str(out), "--keep", "2"], capsys) == {
-        "removed": ["a1"], "kept": ["b1", "a2"], "bytes": freed
+        "removed": [A1], "kept": [B1, A2], "bytes": freed
     }  # fmt: skip
-    assert said(["prune", str(out), "--keep", "1"], capsys) == ["nothing to remove", "kept b1, a2"]
+    assert said(["prune", str(out), "--keep", "1"], capsys) == ["nothing to remove", f"kept {B1}, {A2}"]
 
 
 def test_the_commands_take_urls_of_buckets(bucket: Bucket, capsys: pytest.CaptureFixture[str]) -> None:
     url = f"{bucket.url}/out"
     output = open_output(url)
-    for day, name in enumerate(("a1", "a2"), 1):
+    for day, name in enumerate((A1, A2), 1):
         publish(output, name, day)
-    assert said(["promote", url, "a1"], capsys) == ["a1 is current; before, it was a2"]
-    assert json.loads(bucket.content("out")["run.json"])["run"] == "a1"
-    assert said(["rollback", url], capsys) == ["a2 is current; before, it was a1"]
-    assert said(["prune", url, "--keep", "1"], capsys) == ["nothing to remove", "kept a2, a1"]
+    assert said(["promote", url, A1], capsys) == [f"{A1} is current; before, it was {A2}"]
+    assert json.loads(bucket.content("out")["run.json"])["run"] == A1
+    assert said(["rollback", url], capsys) == [f"{A2} is current; before, it was {A1}"]
+    assert said(["prune", url, "--keep", "1"], capsys) == ["nothing to remove", f"kept {A2}, {A1}"]
 
 
 MISTAKES: dict[str, tuple[list[str], int, str]] = {
-    "no such run": (["promote", "OUT", "c9"], 2, "there is no run 'c9' in 'OUT'; allowed: b1, a2, a1"),
+    "no such run": (["promote", "OUT", "c9"], 2, f"there is no run 'c9' in 'OUT'; allowed: {B1}, {A2}, {A1}"),
     "ambiguous": (
-        ["diff", "OUT", "a", "b"], 2, "run 'a' is the beginning of 2 names: a2, a1; give more of the name"
+        ["diff", "OUT", "a", "b"], 2, f"run 'a' is the beginning of 2 names: {A2}, {A1}; give more of the name"
     ),
     "unfinished": (
-        ["promote", "OUT", "later"],
+        ["promote", "OUT", LATER],
         1,
-        "run 'later' in 'OUT' is not finished; finish it by its own command, then try again",
+        f"run '{LATER}' in 'OUT' is not finished; finish it by its own command, then try again",
     ),
     "none kept": (
         ["prune", "OUT", "--keep", "0"],
@@ -256,7 +258,7 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     ),
     "no output": (["list", "OUT/x"], 1, "no finished run at 'OUT/x'; name the output.store of a finished run"),
     "promoting in no output": (
-        ["promote", "OUT/x", "a1"], 1, "no finished run at 'OUT/x'; name the output.store of a finished run"
+        ["promote", "OUT/x", A1], 1, "no finished run at 'OUT/x'; name the output.store of a finished run"
     ),
     "rolling back in no output": (
         ["rollback", "OUT/x"], 1, "no finished run at 'OUT/x'; name the output.store of a finished run"
@@ -280,9 +282,9 @@ def test_a_mistake_is_told_in_one_line_and_changes_nothing(
     tokens: list[str], code: int, line: str, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = open_output(out)
-    with output.locked(lambda: "later"):
-        checkpoints.save(output.checkpoints, one(3, "later"), IDENTITY)
-        add(output, "later", 9)
+    with output.locked(lambda: LATER):
+        checkpoints.save(output.checkpoints, one(3, LATER), IDENTITY)
+        add(output, LATER, 9)
     before = sorted((p.relative_to(out), p.read_bytes() if p.is_file() else None) for p in out.rglob("*"))
     assert run(["models", *(token.replace("OUT", str(out)) for token in tokens)]) == code
     found = capsys.readouterr()
@@ -294,24 +296,24 @@ def test_a_mistake_is_told_in_one_line_and_changes_nothing(
 def test_there_may_be_nothing_to_roll_back_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     output = open_output(out)
-    publish(output, "a1", 1)
+    publish(output, A1, 1)
     with output.locked():
-        add(output, "b1", 2)
+        add(output, B1, 2)
     for tokens in (["rollback", str(out)], ["show", str(out), "previous"], ["promote", str(out), "previous"]):
         assert run(["models", *tokens]) == 1
         assert capsys.readouterr().err == (
             f"clustering: there is nothing to roll back to in {str(out)!r}: "
-            "no version that is left was current before a1; "
-            "'clustering models promote' makes any version current: b1, a1\n"
+            f"no version that is left was current before {A1}; "
+            f"'clustering models promote' makes any version current: {B1}, {A1}\n"
         )
 
 
 def test_while_a_run_is_writing_nothing_is_switched(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with open_output(out).locked():
-        for tokens in (["promote", str(out), "a1"], ["rollback", str(out)], ["prune", str(out), "--keep", "1"]):
+        for tokens in (["promote", str(out), A1], ["rollback", str(out)], ["prune", str(out), "--keep", "1"]):
             assert run(["models", *tokens]) == 1
             assert f"another run is writing to {str(out)!r}" in capsys.readouterr().err
-    assert (out / "current").readlink().name == "b1"
+    assert (out / "current").readlink().name == B1
 
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "models.md").read_text()

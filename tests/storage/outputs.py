@@ -17,6 +17,17 @@ from clustering.storage.places import BucketPlace, Place, children, make_folder,
 from clustering.storage.versions import Outputs
 
 
+def named(word: str) -> str:
+    """The name of a run, in the order of the words."""
+    return word.encode().hex().ljust(12, "0")[:12]
+
+
+A, B, C, D, E, F = map(named, "abcdef")
+A1, A2, B1, B2, C2, C3, C4, C5 = map(named, ("a1", "a2", "b1", "b2", "c2", "c3", "c4", "c5"))
+FIRST, SECOND, THIRD, LATER = map(named, ("first", "second", "third", "later"))
+OLD, OLDER, NEW, MINE, OTHER, DONE = map(named, ("old", "older", "new", "mine", "other", "done"))
+
+
 class Crash(BaseException):
     """The end of a process, as far as a process can survive it."""
 
@@ -32,7 +43,12 @@ def content_of(run: str) -> dict[str, bytes]:
     """What a version holds beside its ``run.json``, by key."""
     group = json.dumps({"attributes": {"run": run}}).encode()
     parts = {f"{part}/zarr.json": group for part in ("labels.zarr", "model.zarr")}
-    return {**parts, "labels.zarr/c/0": run.encode(), "report.html": run.encode(), "ledger/block-0": run.encode()}
+    return {
+        **parts,
+        "labels.zarr/c/0": run.encode(),
+        "report.html": run.encode(),
+        "ledger/block-00000000": run.encode(),
+    }
 
 
 def write_parts(place: Place, run: str) -> None:

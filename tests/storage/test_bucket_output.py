@@ -19,7 +19,8 @@ from clustering.storage.bucket_output import BucketOutput, open_output
 from clustering.storage.layout import PARTS
 from clustering.storage.model import load_model
 from clustering.storage.output import Output
-from clustering.storage.places import BucketPlace, children, remove, size, sizes, write_bytes, write_json
+from clustering.storage.places import BucketPlace, children, remove_keys, size, sizes, write_bytes, write_json
+from tests.storage.outputs import FIRST, MINE, NEW, OLD, SECOND, THIRD
 
 HOLD = """
 import sys
@@ -67,21 +68,21 @@ def publish(output: BucketOutput, run: str, chunks: int = 3) -> None:
 def test_a_published_run_is_found_under_plain_names_and_stays_as_a_version(bucket: Bucket) -> None:
     output = at(bucket)
     with output.locked():
-        make_version(output, "first", 5)
+        make_version(output, FIRST, 5)
         assert output.finished is None
         assert seen(bucket) == set()
         with pytest.raises(OutputError, match="no finished run at 's3://bucket-"):
             output.read_json("run.json")
-        output.switch("first")
-    assert output.finished == "first"
-    assert output.read_json("run.json") == {"run": "first"}
-    publish(output, "second")
-    assert seen(bucket) == whole("second")
-    assert json.loads(bucket.content("deep/out")["current"]) == {"run": "second"}
+        output.switch(FIRST)
+    assert output.finished == FIRST
+    assert output.read_json("run.json") == {"run": FIRST}
+    publish(output, SECOND)
+    assert seen(bucket) == whole(SECOND)
+    assert json.loads(bucket.content("deep/out")["current"]) == {"run": SECOND}
     assert bucket.content("deep/out/versions").keys() == {
-        f"{run}/{key}" for run, chunks in (("first", 5), ("second", 3)) for key, _ in whole(run, chunks)
+        f"{run}/{key}" for run, chunks in ((FIRST, 5), (SECOND, 3)) for key, _ in whole(run, chunks)
     }
-    assert len(bucket.content()) == 1 + 2 * len(whole("second")) + len(whole("first", 5))
+    assert len(bucket.content()) == 2 + 2 * len(whole(SECOND)) + len(whole(FIRST, 5))
 
 
 class Crash(BaseException):
@@ -98,12 +99,12 @@ def test_wherever_a_switch_is_cut_short_the_next_run_brings_it_to_its_end(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every request that changes a plain name is the last one once."""
-    output, old, new = at(bucket), whole("old", 2), whole("new", 1)
+    output, old, new = at(bucket), whole(OLD, 2), whole(NEW, 1)
     steps, left = [], [0]
     unlink, copy = BucketPlace.unlink, BucketOutput._copy
-    publish(output, "old", 2)
+    publish(output, OLD, 2)
     with output.locked():
-        make_version(output, "new", 1)
+        make_version(output, NEW, 1)
 
     def counted(act: Callable[..., Any]) -> Callable[..., Any]:
         def limited(*given: Any, **named: Any) -> Any:
@@ -116,7 +117,7 @@ def test_wherever_a_switch_is_cut_short_the_next_run_brings_it_to_its_end(
 
     while True:
         with output.locked():
-            output.switch("old")
+            output.switch(OLD)
         left[0] = len(steps)
         with monkeypatch.context() as patched:
             with output.locked():
@@ -125,7 +126,7 @@ def test_wherever_a_switch_is_cut_short_the_next_run_brings_it_to_its_end(
                 # One after the other, so that each place to stop comes once.
                 patched.setattr(BucketOutput, "_each", one_by_one)
                 try:
-                    output.switch("new")
+                    output.switch(NEW)
                 except Crash:
                     ended = False
                 else:
@@ -137,14 +138,14 @@ def test_wherever_a_switch_is_cut_short_the_next_run_brings_it_to_its_end(
         steps.append(found)
         runs = {run for _, run in found}
         # The switch came first.
-        assert output.finished == "new"
-        assert output.read_json("run.json") == {"run": "new"}
-        if ("run.json", "old") in found:
+        assert output.finished == NEW
+        assert output.read_json("run.json") == {"run": NEW}
+        if ("run.json", OLD) in found:
             assert found == old
-        elif ("run.json", "new") in found:
+        elif ("run.json", NEW) in found:
             assert found == new
         else:
-            assert runs <= {"old", "new"}
+            assert runs <= {OLD, NEW}
             # A group that can be opened is whole.
             for part in ("model.zarr", "labels.zarr"):
                 if any(key == f"{part}/zarr.json" for key, _ in found):
@@ -160,20 +161,20 @@ def test_wherever_a_switch_is_cut_short_the_next_run_brings_it_to_its_end(
 
 def test_what_a_run_staged_that_failed_is_dropped_but_for_what_may_go_on(bucket: Bucket) -> None:
     output = at(bucket)
-    publish(output, "first")
+    publish(output, FIRST)
     before = bucket.content()
     with suppress(Crash), output.locked():
-        make_version(output, "second")
+        make_version(output, SECOND)
         # It comes last, and makes a version of what was staged.
-        (output.staging("second") / "run.json").unlink()
+        (output.staging(SECOND) / "run.json").unlink()
         raise Crash
     assert bucket.content() == before
-    with suppress(Crash), output.locked(lambda: "third"):
-        make_version(output, "third")
-        (output.staging("third") / "run.json").unlink()
+    with suppress(Crash), output.locked(lambda: THIRD):
+        make_version(output, THIRD)
+        (output.staging(THIRD) / "run.json").unlink()
         raise Crash
-    assert [place.name for place in children(output.path / "versions")] == ["first", "third"]
-    folder = output.stage("third", ["labels.zarr", "never made"])
+    assert [place.name for place in children(output.path / "versions")] == [FIRST, THIRD]
+    folder = output.stage(THIRD, ["labels.zarr", "never made"])
     assert [place.name for place in children(folder)] == ["labels.zarr"]
     assert before.items() <= bucket.content().items()
 
@@ -208,11 +209,11 @@ def test_a_lock_of_another_machine_holds_until_it_is_old(bucket: Bucket, monkeyp
     output = at(bucket)
     content = lock_of_another_machine(bucket)
     with pytest.raises(OutputError, match=r"on elsewhere, its last sign \d+ s ago; .* 2 minutes is taken for dead"):
-        publish(output, "mine")
+        publish(output, MINE)
     assert bucket.content("deep/out") == {".lock": content}
     monkeypatch.setattr(lease, "LEASE", -5.0)
-    publish(output, "mine")
-    assert seen(bucket) == whole("mine")
+    publish(output, MINE)
+    assert seen(bucket) == whole(MINE)
     assert ".lock" not in bucket.content("deep/out")
 
 
@@ -239,16 +240,16 @@ def test_a_lock_that_cannot_be_renewed_is_logged(
 
 def test_a_run_that_was_taken_over_publishes_nothing_and_removes_nothing(bucket: Bucket) -> None:
     output = at(bucket)
-    publish(output, "first")
+    publish(output, FIRST)
     with output.locked():
-        make_version(output, "second")
+        make_version(output, SECOND)
         content = lock_of_another_machine(bucket)
         with pytest.raises(OutputError, match=r"another run has taken over .* gave no sign"):
-            output.switch("second")
-    assert seen(bucket) == whole("first")
+            output.switch(SECOND)
+    assert seen(bucket) == whole(FIRST)
     # The lock is not its to take away, and what is staged may be the other's.
     assert bucket.content("deep/out")[".lock"] == content
-    assert [place.name for place in children(output.path / "versions")] == ["first", "second"]
+    assert [place.name for place in children(output.path / "versions")] == [FIRST, SECOND]
 
 
 def test_answers_that_get_lost_do_not_cost_the_lock(bucket: Bucket) -> None:
@@ -282,7 +283,7 @@ def test_a_process_of_this_machine_is_known_to_be_gone() -> None:
 def test_a_prefix_with_other_things_in_it_is_refused(bucket: Bucket) -> None:
     output = at(bucket)
     output.check()
-    publish(output, "first")
+    publish(output, FIRST)
     output.check()
     bucket.ask("PUT", "/deep/out/thesis/chapter-1.txt", b"precious")
     with pytest.raises(OutputError, match="holds 'thesis', which is not from a run; name a new prefix"):
@@ -343,8 +344,8 @@ def test_places_here_and_in_a_bucket_are_alike(bucket: Bucket, tmp_path: Path) -
         with pytest.raises(FileNotFoundError):
             (place / "b" / "3").read_bytes()
         (place / "b" / "3").unlink(missing_ok=True)
-        remove(place / "b")
+        remove_keys(place, lambda key: key == "b/c/1")
+        assert [child.name for child in children(place / "b")] == ["2"]
+        remove_keys(place / "b", lambda _: True)
+        remove_keys(place / "b", lambda _: True)
         assert [child.name for child in children(place)] == ["bb"]
-        remove(place / "bb")
-        remove(place / "bb")
-        assert children(place) == []

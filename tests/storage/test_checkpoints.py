@@ -19,6 +19,7 @@ from clustering.fitting.loop import Candidate, State, Stop
 from clustering.models.kmeans import KMeans, KMeansParams
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import KEPT, Checkpoint, Identity
+from tests.storage.outputs import A1, DONE, OTHER
 
 IDENTITY = Identity({"model": {"kind": "kmeans", "k": 3}, "fit": {"seed": 0, "init": "random"}}, "5" * 64)
 
@@ -51,10 +52,10 @@ def checkpoint_values(draw: st.DrawFn) -> Checkpoint:
     state = State(tuple(candidates), draw(st.integers(0, 99_999)), draw(st.floats(0, 1e6)))
     summary = Summary(draw(COUNTS), count, draw(FINITE), array(d), array(d), array(d), array(d), draw(COUNTS))
     seconds = draw(st.dictionaries(st.sampled_from(["sample", "fit"]), st.floats(0, 1e6)))
-    return Checkpoint(draw(st.uuids()).hex, state, summary, Reading(draw(COUNTS), draw(COUNTS)), seconds)
+    return Checkpoint(draw(st.uuids()).hex[:12], state, summary, Reading(draw(COUNTS), draw(COUNTS)), seconds)
 
 
-def one(iteration: int, run: str = "a1") -> Checkpoint:
+def one(iteration: int, run: str = A1) -> Checkpoint:
     rng = np.random.default_rng(iteration)
     params = KMeansParams(rng.random(2), rng.random((3, 2)))
     sums = {"weight": rng.random(3), "first": rng.random((3, 2))}
@@ -172,9 +173,9 @@ def test_only_the_last_checkpoints_stay(tmp_path: Path) -> None:
 
 
 def test_the_checkpoints_of_the_published_run_are_no_unfinished_run(tmp_path: Path) -> None:
-    checkpoints.save(tmp_path, one(4, run="done"), IDENTITY)
-    assert checkpoints.latest(tmp_path, KMeans(1), IDENTITY, "done") is None
-    assert checkpoints.latest(tmp_path, KMeans(1), IDENTITY, "other") is not None
+    checkpoints.save(tmp_path, one(4, run=DONE), IDENTITY)
+    assert checkpoints.latest(tmp_path, KMeans(1), IDENTITY, DONE) is None
+    assert checkpoints.latest(tmp_path, KMeans(1), IDENTITY, OTHER) is not None
 
 
 def test_clearing_removes_all(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from clustering.errors import OutputError
 from clustering.storage.layout import PARTS
 from clustering.storage.output import Output, new_run
 from clustering.storage.places import write_bytes, write_json
+from tests.storage.outputs import FIRST, OTHER, SECOND, THIRD, named
 
 HOLD = """
 import sys
@@ -61,17 +62,17 @@ def publish(output: Output, run: str) -> None:
 
 def test_a_published_run_is_found_under_plain_names(tmp_path: Path) -> None:
     output = Output(tmp_path / "out")
-    publish(output, "first")
-    assert output.finished == "first"
-    assert output.read_json("run.json") == {"run": "first"}
-    assert json.loads((tmp_path / "out" / "run.json").read_text()) == {"run": "first"}
+    publish(output, FIRST)
+    assert output.finished == FIRST
+    assert output.read_json("run.json") == {"run": FIRST}
+    assert json.loads((tmp_path / "out" / "run.json").read_text()) == {"run": FIRST}
     assert (tmp_path / "out" / "model.zarr" / "zarr.json").is_file()
 
 
 def test_nothing_is_seen_before_it_is_published(tmp_path: Path) -> None:
     output = Output(tmp_path / "out")
     with output.locked():
-        make_version(output, "first")
+        make_version(output, FIRST)
         assert output.finished is None
         assert not any((tmp_path / "out" / part).exists() for part in PARTS)
         with pytest.raises(OutputError, match="no finished run"):
@@ -80,7 +81,7 @@ def test_nothing_is_seen_before_it_is_published(tmp_path: Path) -> None:
 
 def test_a_reader_never_sees_a_missing_or_mixed_output(tmp_path: Path) -> None:
     output = Output(tmp_path / "out")
-    publish(output, "run-0")
+    publish(output, named("0"))
     seen = set()
     reader = subprocess.Popen(
         [sys.executable, "-c", LOOK, str(output.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -92,37 +93,37 @@ def test_a_reader_never_sees_a_missing_or_mixed_output(tmp_path: Path) -> None:
             # The reader looks on and on while one switch is made.
             reader.stdin.write("look\n")
             reader.stdin.flush()
-            publish(output, f"run-{i}")
+            publish(output, named(f"{i}"))
             found = json.loads(reader.stdout.readline())
             assert found["faults"] == []
             seen.update(found["seen"])
         reader.stdin.close()
-    assert seen <= {f"run-{i}" for i in range(51)}
+    assert seen <= {named(f"{i}") for i in range(51)}
     assert len(seen) > 1
 
 
 def test_what_a_reader_resolved_outlives_the_next_switch(tmp_path: Path) -> None:
     output = Output(tmp_path / "out")
-    publish(output, "first")
+    publish(output, FIRST)
     version = output.path / (output.path / "current").readlink()
-    publish(output, "second")
-    assert json.loads((version / "run.json").read_text()) == {"run": "first"}
+    publish(output, SECOND)
+    assert json.loads((version / "run.json").read_text()) == {"run": FIRST}
 
 
 def test_parts_that_a_run_did_not_make_leave_no_dangling_names(tmp_path: Path) -> None:
     output = Output(tmp_path / "out")
-    publish(output, "first")
+    publish(output, FIRST)
     assert not [path.name for path in output.path.iterdir() if not path.exists()]
 
 
 def test_what_was_staged_by_a_run_that_failed_is_dropped(tmp_path: Path) -> None:
     output = Output(tmp_path / "out")
-    publish(output, "first")
+    publish(output, FIRST)
     before = listing(tmp_path)
     with suppress(ArithmeticError), output.locked():
-        make_version(output, "second")
+        make_version(output, SECOND)
         # It comes last, and makes a version of what was staged.
-        (output.staging("second") / "run.json").unlink()
+        (output.staging(SECOND) / "run.json").unlink()
         raise ArithmeticError
     assert listing(tmp_path) == before
 
@@ -157,11 +158,11 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> 
 def test_a_refused_run_leaves_the_other_at_work(tmp_path: Path) -> None:
     output = Output(tmp_path / "out")
     with output.locked():
-        make_version(output, "first")
+        make_version(output, FIRST)
         with pytest.raises(OutputError, match="another run is writing"), Output(output.path).locked():
             pass
-        output.switch("first")
-    assert output.read_json("run.json") == {"run": "first"}
+        output.switch(FIRST)
+    assert output.read_json("run.json") == {"run": FIRST}
 
 
 @pytest.mark.parametrize(
@@ -206,42 +207,42 @@ def test_a_new_folder_is_fine_and_looking_does_not_make_it(made: bool, tmp_path:
 
 def test_an_output_of_a_run_is_not_foreign(tmp_path: Path) -> None:
     output = Output(tmp_path / "out")
-    publish(output, "first")
+    publish(output, FIRST)
     output.check()
 
 
 @pytest.mark.parametrize("part", ["current", *PARTS])
 def test_a_run_killed_in_the_middle_of_the_switch_does_not_bar_the_next(part: str, tmp_path: Path) -> None:
     output = Output(tmp_path / "out")
-    publish(output, "first")
+    publish(output, FIRST)
     # What is left between making a new link and putting it in the place of the old one.
-    (output.path / f".{part}.0123abcd").symlink_to("versions/second")
+    (output.path / f".{part}.0123abcd").symlink_to(f"versions/{SECOND}")
     output.check()
-    publish(output, "third")
-    assert output.finished == "third"
+    publish(output, THIRD)
+    assert output.finished == THIRD
     assert not (output.path / f".{part}.0123abcd").is_symlink()
 
 
 def test_staging_begins_empty(tmp_path: Path) -> None:
     output = Output(tmp_path / "out")
     with output.locked():
-        (output.stage("run") / "half-written").write_text("")
-        assert list(output.stage("run").iterdir()) == []
-        output.switch("run")
+        (output.stage(FIRST) / "report.html").write_text("")
+        assert list(output.stage(FIRST).iterdir()) == []
+        output.switch(FIRST)
 
 
 def test_what_an_unfinished_run_staged_stays_as_long_as_it_may_go_on(tmp_path: Path) -> None:
     output = Output(tmp_path / "out")
-    for run in ("first", "other"):
-        with suppress(ArithmeticError), output.locked(lambda: "first"):
+    for run in (FIRST, OTHER):
+        with suppress(ArithmeticError), output.locked(lambda: FIRST):
             make_version(output, run)
             (output.staging(run) / "run.json").unlink()
             raise ArithmeticError
-    assert [path.name for path in (output.path / "versions").iterdir()] == ["first"]
-    folder = output.stage("first", ["model.zarr", "never made"])
+    assert [path.name for path in (output.path / "versions").iterdir()] == [FIRST]
+    folder = output.stage(FIRST, ["model.zarr", "never made"])
     assert [path.name for path in folder.iterdir()] == ["model.zarr"]
-    publish(output, "second")
-    assert [path.name for path in (output.path / "versions").iterdir()] == ["second"]
+    publish(output, SECOND)
+    assert [path.name for path in (output.path / "versions").iterdir()] == [SECOND]
 
 
 def test_runs_have_different_names() -> None:
@@ -266,7 +267,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
 
 def test_names_lost_in_a_killed_switch_come_back_with_the_next_run(tmp_path: Path) -> None:
     output = Output(tmp_path / "out")
-    publish(output, "first")
+    publish(output, FIRST)
     (output.path / "run.json").unlink()
     with output.locked():
         pass

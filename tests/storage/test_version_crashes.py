@@ -10,7 +10,21 @@ from clustering.storage import versions
 from clustering.storage.layout import resolved
 from clustering.storage.places import children, write_bytes
 from clustering.storage.versions import Outputs
-from tests.storage.outputs import Crash, add, crashing_after, files_of, is_whole, output_at, plainly, publish
+from tests.storage.outputs import (
+    LATER,
+    OLD,
+    A,
+    B,
+    C,
+    Crash,
+    add,
+    crashing_after,
+    files_of,
+    is_whole,
+    output_at,
+    plainly,
+    publish,
+)
 
 kinds = pytest.mark.parametrize("kind", ["folder", pytest.param("bucket", marks=pytest.mark.slow)])
 
@@ -25,35 +39,35 @@ def test_a_promotion_that_is_cut_short_anywhere_leaves_one_version_current_and_w
     kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, seen = output_at(kind, request), []
-    publish(output, "a", 1)
-    publish(output, "b", 2)
+    publish(output, A, 1)
+    publish(output, B, 2)
     with versions.locked(output):
-        add(output, "c", 3, status="held")
+        add(output, C, 3, status="held")
     for changes in count():
         with crashing_after(changes, output, monkeypatch):
             try:
                 with versions.locked(output):
-                    versions.promote(output, "c")
+                    versions.promote(output, C)
                 ended = True
             except Crash:
                 ended = False
-        assert output.finished in ("b", "c")
+        assert output.finished in (B, C)
         assert is_whole(resolved(output.path), str(output.finished))
         seen.append(output.finished)
         settle(output)
         assert output.finished == seen[-1]
         assert plainly(output, seen[-1])
         assert not [key for version in versions.listed(output) for key in files_of(version.place) if key[0] == "."]
-        assert {version.run for version in versions.listed(output)} == {"a", "b", "c"}
+        assert {version.run for version in versions.listed(output)} == {A, B, C}
         assert all(is_whole(version.place, version.run) for version in versions.listed(output))
-        assert versions.find(output, "previous").run == {"b": "a", "c": "b"}[seen[-1]]
+        assert versions.find(output, "previous").run == {B: A, C: B}[seen[-1]]
         if ended:
             break
-        if seen[-1] == "c":
+        if seen[-1] == C:
             with versions.locked(output):
                 versions.rollback(output)
     assert seen == sorted(seen)
-    assert set(seen) == {"b", "c"}
+    assert set(seen) == {B, C}
     # The lock, the record and the switch are changes, and of a bucket the copies to the plain names.
     assert len(seen) > (4 if kind == "folder" else 12)
 
@@ -65,20 +79,20 @@ def test_a_first_version_that_is_cut_short_anywhere_is_there_or_not(
     for changes in count():
         output = output_at(kind, request, f"out-{changes}")
         with versions.locked(output):
-            add(output, "a", 1)
+            add(output, A, 1)
         with crashing_after(changes, output, monkeypatch):
             try:
                 with versions.locked(output):
-                    versions.promote(output, "a")
+                    versions.promote(output, A)
                 ended = True
             except Crash:
                 ended = False
-        assert is_whole(output.staging("a"), "a")
+        assert is_whole(output.staging(A), A)
         output.check()
         settle(output)
         with versions.locked(output):
-            versions.promote(output, "a")
-        assert plainly(output, "a")
+            versions.promote(output, A)
+        assert plainly(output, A)
         if ended:
             break
     assert changes > 4
@@ -90,14 +104,14 @@ def test_removing_that_is_cut_short_anywhere_leaves_whole_versions_and_what_is_u
 ) -> None:
     for changes in count():
         output = output_at(kind, request, f"out-{changes}")
-        for day, run in enumerate(("a", "b", "c"), 1):
+        for day, run in enumerate((A, B, C), 1):
             publish(output, run, day)
 
         def unfinished() -> str:
-            return "later"
+            return LATER
 
         with output.locked(unfinished):
-            write_bytes(output.stage("later") / "labels", b"half")
+            write_bytes(output.stage(LATER) / "report.html", b"half")
         with crashing_after(changes, output, monkeypatch):
             try:
                 with output.locked(unfinished):
@@ -106,14 +120,14 @@ def test_removing_that_is_cut_short_anywhere_leaves_whole_versions_and_what_is_u
             except Crash:
                 ended = False
         left = versions.listed(output)
-        assert {"b", "c"} <= {version.run for version in left} <= {"a", "b", "c"}
+        assert {B, C} <= {version.run for version in left} <= {A, B, C}
         assert all(is_whole(version.place, version.run) for version in left)
-        assert files_of(output.staging("later")) == {"labels": b"half"}
+        assert files_of(output.staging(LATER)) == {"report.html": b"half"}
         with output.locked(unfinished):
             versions.prune(output, 1)
-        assert [place.name for place in children(output.path / "versions")] == ["b", "c", "later"]
-        assert output.finished == "c"
-        assert plainly(output, "c")
+        assert [place.name for place in children(output.path / "versions")] == [B, C, LATER]
+        assert output.finished == C
+        assert plainly(output, C)
         if ended:
             break
     assert changes > 4
@@ -133,11 +147,11 @@ def test_taking_over_a_bucket_from_before_there_were_versions_may_be_cut_short_a
                 ended = True
             except Crash:
                 ended = False
-        assert output.finished == "old"
-        assert output.read_json("run.json")["run"] == "old"
+        assert output.finished == OLD
+        assert output.read_json("run.json")["run"] == OLD
         if ended:
             break
     assert changes > 6
-    assert plainly(output, "old")
+    assert plainly(output, OLD)
     held = {"model.zarr/zarr.json", "labels.zarr/zarr.json", "labels.zarr/c/0", "report.html", "run.json"}
-    assert files_of(output.staging("old")).keys() == held
+    assert files_of(output.staging(OLD)).keys() == held

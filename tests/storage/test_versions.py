@@ -18,7 +18,24 @@ from clustering.storage.output import Output
 from clustering.storage.places import BucketPlace, children, write_bytes, write_json
 from clustering.storage.versions import Outputs
 from tests.storage.outputs import (
+    C2,
+    C3,
+    C4,
+    C5,
+    FIRST,
+    LATER,
+    NEW,
+    OLD,
+    OLDER,
+    SECOND,
+    THIRD,
+    A,
+    B,
+    C,
     Crash,
+    D,
+    E,
+    F,
     add,
     at,
     files_of,
@@ -60,128 +77,129 @@ def prune(output: Outputs, keep: int, spared: tuple[str, ...] = ()) -> list[str]
 
 
 def test_every_finished_run_stays_whole_and_the_latest_comes_first(output: Outputs) -> None:
-    for day, run in ((3, "third"), (1, "first"), (2, "second")):
+    for day, run in ((3, THIRD), (1, FIRST), (2, SECOND)):
         publish(output, run, day)
-    assert runs(output) == ["third", "second", "first"]
+    assert runs(output) == [THIRD, SECOND, FIRST]
     assert all(is_whole(version.place, version.run) for version in versions.listed(output))
-    assert output.finished == "second"
-    assert is_whole(output.published, "second")
-    assert plainly(output, "second")
-    assert output.read_json("run.json")["run"] == "second"
+    assert output.finished == SECOND
+    assert is_whole(output.published, SECOND)
+    assert plainly(output, SECOND)
+    assert output.read_json("run.json")["run"] == SECOND
     latest = versions.listed(output)[0]
     assert latest.bytes == sum(len(content) for content in files_of(latest.place).values())
 
 
 def test_a_version_that_is_held_is_not_seen_under_the_plain_names(output: Outputs) -> None:
-    publish(output, "first", 1)
+    publish(output, FIRST, 1)
     before = plain(output)
     with versions.locked(output):
-        add(output, "second", 2, status="held")
-    assert (output.finished, runs(output)) == ("first", ["second", "first"])
+        add(output, SECOND, 2, status="held")
+    assert (output.finished, runs(output)) == (FIRST, [SECOND, FIRST])
     assert plain(output) == before
 
 
 def test_promoting_makes_a_version_current_and_tells_when_and_after_which(output: Outputs) -> None:
-    publish(output, "first", 1)
+    publish(output, FIRST, 1)
     with versions.locked(output):
-        add(output, "second", 2, status="held", gate={"reasons": ["churn"]})
-    record = promote(output, "second")
-    assert (output.finished, output.read_json("run.json")) == ("second", record)
-    assert (record["status"], record["before"], record["gate"]) == ("finished", ["first"], {"reasons": ["churn"]})
+        add(output, SECOND, 2, status="held", gate={"reasons": ["churn"]})
+    record = promote(output, SECOND)
+    assert (output.finished, output.read_json("run.json")) == (SECOND, record)
+    assert (record["status"], record["before"], record["gate"]) == ("finished", [FIRST], {"reasons": ["churn"]})
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", record["promoted_at"])
     assert record["finished_at"] == at(2)
-    assert plainly(output, "second")
+    assert plainly(output, SECOND)
     before = files_of(output.path)
-    assert promote(output, "second") == record
+    assert promote(output, SECOND) == record
     assert files_of(output.path) == before
-    with pytest.raises(OutputError, match=r"run 'third' in .* is not finished"):
-        promote(output, "third")
+    with pytest.raises(OutputError, match=rf"run '{THIRD}' in .* is not finished"):
+        promote(output, THIRD)
 
 
 def test_rolling_back_goes_back_one_version_at_a_time(output: Outputs) -> None:
-    for day, run in enumerate(("a", "b", "c"), 1):
+    for day, run in enumerate((A, B, C), 1):
         publish(output, run, day)
-    assert [rollback(output), output.finished, rollback(output), output.finished] == ["b", "b", "a", "a"]
-    assert plainly(output, "a")
+    assert [rollback(output), output.finished, rollback(output), output.finished] == [B, B, A, A]
+    assert plainly(output, A)
     with pytest.raises(
-        OutputError, match=r"nothing to roll back to in .*current before a; .* any version current: c, b"
+        OutputError, match=rf"nothing to roll back to in .*current before {A}; .* any version current: {C}, {B}"
     ):
         rollback(output)
-    assert output.finished == "a"
-    promote(output, "c")
-    assert rollback(output) == "a"
-    promote(output, "b")
-    promote(output, "c")
+    assert output.finished == A
+    promote(output, C)
+    assert rollback(output) == A
+    promote(output, B)
+    promote(output, C)
     # Each step of the way back, also where a version was current twice.
-    promote(output, "b")
-    assert [rollback(output) for _ in range(3)] == ["c", "b", "a"]
+    promote(output, B)
+    assert [rollback(output) for _ in range(3)] == [C, B, A]
 
 
 def test_rolling_back_passes_over_what_was_removed(output: Outputs) -> None:
-    for day, run in enumerate(("a", "b", "c"), 1):
+    for day, run in enumerate((A, B, C), 1):
         publish(output, run, day)
-    layout.drop(output.staging("b"))
-    assert versions.find(output, "previous").run == "a"
-    assert rollback(output) == "a"
+    layout.drop(output.staging(B))
+    assert versions.find(output, "previous").run == A
+    assert rollback(output) == A
 
 
 def test_a_version_remembers_so_many_switches(output: Outputs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "SWITCHES", 2)
-    for day, run in enumerate(("a", "b", "c", "d"), 1):
+    for day, run in enumerate((A, B, C, D), 1):
         publish(output, run, day)
-    assert output.read_json("run.json")["before"] == ["c", "b"]
+    assert output.read_json("run.json")["before"] == [C, B]
 
 
 def test_a_version_is_found_by_the_beginning_of_its_name_and_by_two_words(output: Outputs) -> None:
-    for day, run in enumerate(("abc", "abd", "xyz", "x"), 1):
+    one, two, three = "abc000000000", "abd000000000", "fff000000000"
+    for day, run in enumerate((one, two, three), 1):
         publish(output, run, day)
-    found = {word: versions.find(output, word).run for word in ("abc", "xy", "x", "current", "previous")}
-    assert found == {"abc": "abc", "xy": "xyz", "x": "x", "current": "x", "previous": "xyz"}
-    with pytest.raises(ConfigError, match="'ab' is the beginning of 2 names: abd, abc; give more of the name"):
+    found = {word: versions.find(output, word).run for word in (one, "ff", "abd", "current", "previous")}
+    assert found == {one: one, "ff": three, "abd": two, "current": three, "previous": two}
+    with pytest.raises(ConfigError, match=f"'ab' is the beginning of 2 names: {two}, {one}; give more of the name"):
         versions.find(output, "ab")
     for word in ("abe", ""):
-        with pytest.raises(ConfigError, match=f"there is no run '{word}' in .*allowed: x, xyz, abd, abc"):
+        with pytest.raises(ConfigError, match=f"there is no run '{word}' in .*allowed: {three}, {two}, {one}"):
             versions.find(output, word)
 
 
 def test_the_latest_stay_and_the_current_one_and_the_one_before_it(output: Outputs) -> None:
-    for day, run in enumerate(("a", "b", "c", "d", "e", "f"), 1):
+    for day, run in enumerate((A, B, C, D, E, F), 1):
         publish(output, run, day)
-    promote(output, "a")
-    promote(output, "b")
-    assert prune(output, 2) == ["d", "c"]
-    assert runs(output) == ["f", "e", "b", "a"]
+    promote(output, A)
+    promote(output, B)
+    assert prune(output, 2) == [D, C]
+    assert runs(output) == [F, E, B, A]
     assert prune(output, 2) == []
-    assert prune(output, 1, ("e",)) == []
-    assert prune(output, 1) == ["e"]
-    assert [place.name for place in children(output.path / "versions")] == ["a", "b", "f"]
-    assert plainly(output, "b")
-    assert rollback(output) == "a"
+    assert prune(output, 1, (E,)) == []
+    assert prune(output, 1) == [E]
+    assert [place.name for place in children(output.path / "versions")] == [A, B, F]
+    assert plainly(output, B)
+    assert rollback(output) == A
     for keep in (0, -1):
         with pytest.raises(
             ConfigError, match=f"keep is {keep}; give 1 or more: the current version and the one before"
         ):
             prune(output, keep)
-    assert runs(output) == ["f", "b", "a"]
+    assert runs(output) == [F, B, A]
 
 
 def test_a_version_takes_the_place_of_the_one_that_it_repeats(output: Outputs) -> None:
-    for day, run in enumerate(("a", "b", "c"), 1):
+    for day, run in enumerate((A, B, C), 1):
         publish(output, run, day)
-    for day, (run, same) in enumerate((("c2", "c"), ("c3", "c2"), ("c4", "c3")), 4):
+    for day, (run, same) in enumerate(((C2, C), (C3, C2), (C4, C3)), 4):
         with versions.locked(output):
             add(output, run, day, repeats=same)
             versions.promote(output, run)
             versions.prune(output, 3)
     # The one before stays for those who are reading it.
-    assert runs(output) == ["c4", "c3", "b", "a"]
-    assert rollback(output) == "b"
+    assert runs(output) == [C4, C3, B, A]
+    assert rollback(output) == B
     # Its like is not the current one, so it is a version as any other.
     with versions.locked(output):
-        add(output, "c5", 7, repeats="c4")
-        versions.promote(output, "c5")
-    assert rollback(output) == "b"
-    assert prune(output, 3) == ["c4", "c3"]
+        add(output, C5, 7, repeats=C4)
+        versions.promote(output, C5)
+    assert rollback(output) == B
+    assert prune(output, 3) == [C4, C3]
 
 
 def save_checkpoint(output: Outputs, run: str) -> None:
@@ -189,34 +207,34 @@ def save_checkpoint(output: Outputs, run: str) -> None:
 
 
 def test_an_unfinished_run_is_no_version_and_is_never_removed(output: Outputs) -> None:
-    for day, run in enumerate(("a", "b", "c"), 1):
+    for day, run in enumerate((A, B, C), 1):
         publish(output, run, day)
     with suppress(Crash), versions.locked(output):
-        save_checkpoint(output, "later")
+        save_checkpoint(output, LATER)
         # It was killed between its run.json and the switch.
-        add(output, "later", 1)
+        add(output, LATER, 1)
         raise Crash
-    before = files_of(output.staging("later"))
-    assert runs(output) == ["c", "b", "a"]
-    with pytest.raises(OutputError, match=r"run 'later' in .* is not finished; finish it by its own command"):
-        versions.find(output, "la")
-    assert prune(output, 1) == ["a"]
-    promote(output, "b")
-    assert rollback(output) == "c"
-    assert files_of(output.staging("later")) == before
-    assert versions.unfinished(output) == "later"
+    before = files_of(output.staging(LATER))
+    assert runs(output) == [C, B, A]
+    with pytest.raises(OutputError, match=rf"run '{LATER}' in .* is not finished; finish it by its own command"):
+        versions.find(output, LATER[:3])
+    assert prune(output, 1) == [A]
+    promote(output, B)
+    assert rollback(output) == C
+    assert files_of(output.staging(LATER)) == before
+    assert versions.unfinished(output) == LATER
 
 
 def test_the_current_version_is_not_taken_for_unfinished_once_it_is_current_no_more(output: Outputs) -> None:
-    publish(output, "a", 1)
+    publish(output, A, 1)
     with versions.locked(output):
-        save_checkpoint(output, "b")
-        add(output, "b", 2)
-        versions.promote(output, "b")
+        save_checkpoint(output, B)
+        add(output, B, 2)
+        versions.promote(output, B)
     assert [place.name for place in children(output.checkpoints)] == ["pass-00003.npz"]
-    assert rollback(output) == "a"
+    assert rollback(output) == A
     assert versions.unfinished(output) is None
-    assert runs(output) == ["b", "a"]
+    assert runs(output) == [B, A]
 
 
 def test_where_no_run_was_there_is_no_version_and_nothing_is_made(output: Outputs) -> None:
@@ -252,13 +270,13 @@ for times in sys.stdin:
 
 
 def test_a_reader_who_resolves_the_switch_once_sees_one_version_whole(output: Outputs) -> None:
-    for day, run in enumerate(("a", "b", "c"), 1):
+    for day, run in enumerate((A, B, C), 1):
         publish(output, run, day)
     switches = [
-        (partial(promote, output, "a"), "a"),
-        (partial(rollback, output), "c"),
-        (partial(promote, output, "b"), "b"),
-        (partial(rollback, output), "c"),
+        (partial(promote, output, A), A),
+        (partial(rollback, output), C),
+        (partial(promote, output, B), B),
+        (partial(rollback, output), C),
     ]
     with subprocess.Popen(
         [sys.executable, "-c", READ, str(output.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -284,31 +302,35 @@ def test_a_folder_from_before_versions_stayed_is_read_and_goes_on(
 ) -> None:
     output = output_at("folder", request)
     path = folder_of(output)
-    for run in ("old", "older"):
+    for run in (OLD, OLDER):
         (path / "versions" / run).mkdir(parents=True)
         write_parts(path / "versions" / run, run)
         write_json(path / "versions" / run / "run.json", {"run": run, "status": "finished"})
-    for name, target in (("current", "versions/old"), ("previous", "versions/older"), ("run.json", "current/run.json")):
+    for name, target in (
+        ("current", f"versions/{OLD}"),
+        ("previous", f"versions/{OLDER}"),
+        ("run.json", "current/run.json"),
+    ):
         (path / name).symlink_to(target)
     output.check()
-    assert (output.finished, output.read_json("run.json")["run"]) == ("old", "old")
-    assert sorted(runs(output)) == ["old", "older"]
-    publish(output, "new", 1)
-    assert runs(output)[0] == "new"
+    assert (output.finished, output.read_json("run.json")["run"]) == (OLD, OLD)
+    assert sorted(runs(output)) == [OLD, OLDER]
+    publish(output, NEW, 1)
+    assert runs(output)[0] == NEW
     assert not (path / "previous").is_symlink()
-    assert rollback(output) == "old"
+    assert rollback(output) == OLD
     with pytest.raises(OutputError, match=r"nothing to roll back to"):
         rollback(output)
-    assert promote(output, "older")["before"] == ["old"]
+    assert promote(output, OLDER)["before"] == [OLD]
 
 
-def old_bucket(bucket: Bucket, run: str = "old") -> BucketOutput:
+def old_bucket(bucket: Bucket, run: str = OLD) -> BucketOutput:
     """An output from before there were versions."""
     output = open_output(f"{bucket.url}/out")
     assert isinstance(output, BucketOutput)
     write_parts(output.path, run)
-    (output.path / "ledger" / "block-0").unlink()
-    write_json(output.path / "run.json", {"run": run, "status": "finished"})
+    (output.path / "ledger" / "block-00000000").unlink()
+    write_json(output.path / "run.json", {"run": run, "status": "finished", "config_sha256": "5" * 64})
     return output
 
 
@@ -316,36 +338,36 @@ def test_a_bucket_from_before_there_were_versions_is_read_and_goes_on(bucket: Bu
     output = old_bucket(bucket)
     before = plain(output)
     output.check()
-    assert (output.finished, output.published, runs(output)) == ("old", output.path, ["old"])
-    assert output.read_json("run.json")["run"] == "old"
+    assert (output.finished, output.published, runs(output)) == (OLD, output.path, [OLD])
+    assert output.read_json("run.json")["run"] == OLD
     with versions.locked(output):
-        assert output.published == output.staging("old")
+        assert output.published == output.staging(OLD)
         assert files_of(output.published) == before
         assert plain(output) == before
-    publish(output, "new", 1)
-    assert runs(output) == ["new", "old"]
-    assert rollback(output) == "old"
-    assert plainly(output, "old")
+    publish(output, NEW, 1)
+    assert runs(output) == [NEW, OLD]
+    assert rollback(output) == OLD
+    assert plainly(output, OLD)
 
 
 def test_a_switch_that_an_earlier_release_began_is_brought_to_its_end(bucket: Bucket) -> None:
     output = old_bucket(bucket)
-    add(output, "new", 1)
+    add(output, NEW, 1)
     (output.path / "run.json").unlink()
     (output.path / "model.zarr" / "zarr.json").unlink()
     write_bytes(output.path / "labels.zarr" / "c" / "7", b"old")
     assert output.finished is None
     with versions.locked(output):
         pass
-    assert output.finished == "new"
-    assert plainly(output, "new")
+    assert output.finished == NEW
+    assert plainly(output, NEW)
 
 
 def test_a_version_that_was_removed_by_hand_does_not_take_the_plain_names_with_it(bucket: Bucket) -> None:
     output = output_at_bucket(bucket)
-    publish(output, "a", 1)
+    publish(output, A, 1)
     before = plain(output)
-    layout.drop(output.staging("a"))
+    layout.drop(output.staging(A))
     with versions.locked(output):
         pass
     assert plain(output) == before
@@ -359,7 +381,7 @@ def output_at_bucket(bucket: Bucket) -> BucketOutput:
 
 def test_whoever_lost_the_lock_does_not_switch(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     output, other = output_at_bucket(bucket), output_at_bucket(bucket)
-    for day, run in enumerate(("a", "b", "c"), 1):
+    for day, run in enumerate((A, B, C), 1):
         publish(output, run, day)
     with output.locked():
         assert output._lease is not None
@@ -368,42 +390,42 @@ def test_whoever_lost_the_lock_does_not_switch(bucket: Bucket, monkeypatch: pyte
         def overtaken() -> None:
             # The other takes the lock and switches right after this one was found to be held.
             renew()
-            other._point("a")
+            other._point(A)
 
         with monkeypatch.context() as patched:
             patched.setattr(output._lease, "renew", overtaken)
             with pytest.raises(
                 OutputError, match=r"another run has switched .* meanwhile.*'clustering models list s3://"
             ):
-                output.switch("b")
-        assert output.finished == "a"
+                output.switch(B)
+        assert output.finished == A
         with monkeypatch.context() as patched:
             # The answer to a first try was lost, and the second finds what the first one made.
-            patched.setattr(output._lease, "renew", lambda: other._point("b"))
-            output.switch("b")
-    assert output.finished == "b"
-    assert plainly(output, "b")
+            patched.setattr(output._lease, "renew", lambda: other._point(B))
+            output.switch(B)
+    assert output.finished == B
+    assert plainly(output, B)
 
 
 def test_places_of_versions_are_of_the_kind_of_their_output(output: Outputs) -> None:
-    publish(output, "a", 1)
+    publish(output, A, 1)
     assert isinstance(versions.listed(output)[0].place, BucketPlace) == (not isinstance(output, Output))
     assert isinstance(output.published, BucketPlace) == (not isinstance(output, Output))
 
 
 def test_a_version_is_not_removed_half(output: Outputs, monkeypatch: pytest.MonkeyPatch) -> None:
     """What could not be removed is no version any more, and goes with the next lock."""
-    for day, run in enumerate(("a", "b", "c"), 1):
+    for day, run in enumerate((A, B, C), 1):
         publish(output, run, day)
 
-    def refused(_: Any) -> None:
+    def refused(*_: Any) -> None:
         raise OutputError("no")
 
     with monkeypatch.context() as patched:
-        patched.setattr(layout, "remove", refused)
+        patched.setattr(layout, "remove_keys", refused)
         with pytest.raises(ClusteringError), versions.locked(output):
             versions.prune(output, 1)
-    assert runs(output) == ["c", "b"]
+    assert runs(output) == [C, B]
     with versions.locked(output):
         pass
-    assert [place.name for place in children(output.path / "versions")] == ["b", "c"]
+    assert [place.name for place in children(output.path / "versions")] == [B, C]
