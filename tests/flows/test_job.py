@@ -280,7 +280,7 @@ def test_a_step_that_fails_publishes_nothing(at: str, config: Make, tmp_path: Pa
     else:
         # What is labelled already waits for the run to go on.
         staged = ["versions"] if at == "report" else []
-        assert sorted(path.name for path in out.iterdir()) == [".lock", "checkpoints", *staged]
+        assert sorted(path.name for path in out.iterdir()) == [".lock", ".output.json", "checkpoints", *staged]
 
 
 def test_a_report_that_cannot_be_drawn_does_not_cost_the_result(
