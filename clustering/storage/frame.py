@@ -20,7 +20,8 @@ import zarr
 from clustering.data.encoding import dataset, part_length, reason_of, writable
 from clustering.data.source import Source
 from clustering.errors import SourceError
-from clustering.storage.places import Place, remove, zarr_store
+from clustering.storage.layout import is_of_an_array
+from clustering.storage.places import Place, remove_keys, zarr_store
 
 FOREIGN = (
     "multiscales", "omero", "ome", "plate", "well", "image-label", "labels", "bioformats2raw.layout",
@@ -96,7 +97,7 @@ def write_frame(path: Place, carried: xr.Dataset) -> tuple[xr.Dataset, tuple[str
             try:
                 _write_in_parts(path, name, carried[name].variable, name in carried.coords)
             except (SourceError, ValueError, TypeError, LookupError, ArithmeticError) as error:
-                remove(path / name)
+                remove_keys(path / name, is_of_an_array)
                 carried = carried.drop_vars(name)
                 cautions.append(_left_out(name, reason_of(error)))
     return carried, tuple(cautions)

@@ -85,6 +85,11 @@ def resolved(place: Place) -> Place:
     return place.resolve() if isinstance(place, Path) else place
 
 
+def is_of_an_array(key: str) -> bool:
+    """Tell what Zarr writes for an array, by its path from there."""
+    return re.fullmatch(r"zarr\.json|c(/\d+)*|([^/]+/)*[^/]+\.[0-9a-f]{32}\.partial", key) is not None
+
+
 def json_of(file: Place) -> dict[str, Any] | None:
     """Read a JSON object; None where there is none."""
     try:

@@ -59,7 +59,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(world / "rows.npy", ROWS)
     for name in ("ingested.zarr", "grown.zarr", "noted.zarr"):
         ingest(world / "rows.npy", world / name)
-    xr.Dataset({"values": (("row", "feature"), ROWS)}).to_zarr(world / "grown.zarr", append_dim="row", consolidated=False)
+    xr.Dataset({"values": (("row", "feature"), ROWS)}).to_zarr(
+        world / "grown.zarr", append_dim="row", consolidated=False
+    )
     (world / "noted.zarr" / "notes.txt").write_text("mine")
     with xr.open_zarr(world / "ingested.zarr", consolidated=False) as dataset:
         dataset.to_zarr(world / "copied.zarr", consolidated=False)
