@@ -78,7 +78,13 @@ def staged(target: Path, check: Callable[[], None]) -> Iterator[Path]:
 def _signed(staging: Path, target: Path) -> Iterator[None]:
     staging.mkdir()
     try:
-        with (staging / _SIGN).open("x") as sign:
+        try:
+            sign = (staging / _SIGN).open("x")
+        except FileNotFoundError:
+            # Another writer of the same place took it for left behind.
+            staging.mkdir()
+            sign = (staging / _SIGN).open("x")
+        with sign:
             # Where a file system has no locks, what is left of a killed process stays.
             with suppress(OSError):
                 fcntl.flock(sign, fcntl.LOCK_EX)
@@ -87,7 +93,17 @@ def _signed(staging: Path, target: Path) -> Iterator[None]:
             yield
     finally:
         if os.path.lexists(target) or not (staging / _OLD).exists():
-            shutil.rmtree(staging, ignore_errors=True)
+            with suppress(OSError):
+                _remove(staging)
+
+
+def _remove(staging: Path) -> None:
+    """Remove a folder of ours; its sign goes last, so that what is left of it is known."""
+    for name in (_NEW, _OLD):
+        if (staging / name).exists():
+            shutil.rmtree(staging / name)
+    (staging / _SIGN).unlink()
+    staging.rmdir()
 
 
 def _sign_of(target: Path) -> dict[str, str]:
@@ -100,6 +116,10 @@ def _remove_left(target: Path) -> None:
     for staging in target.absolute().parent.iterdir():
         if not pattern.fullmatch(staging.name) or staging.is_symlink():
             continue
+        with suppress(OSError):
+            # One that is empty is of a writer who was killed at its first step, or its last.
+            staging.rmdir()
+            continue
         try:
             with (staging / _SIGN).open("r+") as sign:
                 fcntl.flock(sign, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,7 +127,7 @@ def _remove_left(target: Path) -> None:
                     continue
                 if (staging / _OLD).is_dir() and not os.path.lexists(target):
                     (staging / _OLD).rename(target)
-                shutil.rmtree(staging)
+                _remove(staging)
         except (OSError, ValueError):
             # Another writer is at work there, or it is not ours.
             continue

@@ -199,7 +199,9 @@ def _stacked(track: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
 
 
 def _restored(model: Model, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Checkpoint:
-    candidates = []
+    candidates, iteration = [], meta["iteration"]
+    if type(iteration) is not int or iteration < 0 or not meta["candidates"]:
+        raise ValueError("not a number of passes, or no candidates")
     for i, about in enumerate(meta["candidates"]):
         history = tuple((float(a), float(b)) for a, b in arrays[f"{i}.history"])
         stop = None if about["stop"] is None else Stop(about["stop"])
@@ -209,14 +211,20 @@ def _restored(model: Model, meta: dict[str, Any], arrays: dict[str, NDArray[Any]
     summary = _group(arrays, "summary.")
     return Checkpoint(
         meta["run"],
-        State(tuple(candidates), meta["iteration"], meta["state_seconds"]),
+        State(tuple(candidates), iteration, float(meta["state_seconds"])),
         Summary(**{**meta["summary"], **summary}),
         Reading(**{**meta["reading"], "bad": tuple(meta["reading"]["bad"])}),
         meta["seconds"],
-        tuple(meta["remarks"]),
-        tuple(meta["warnings"]),
+        _texts(meta["remarks"]),
+        _texts(meta["warnings"]),
         restored_preparation(meta.get("preparation"), _group(arrays, "preparation.")),
     )
+
+
+def _texts(found: Any) -> tuple[str, ...]:
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise ValueError("not a list of texts")
+    return tuple(found)
 
 
 def _group(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import fields, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from clustering.fitting.loop import Candidate, State, Stop
 from clustering.models.kmeans import KMeans, KMeansParams
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import KEPT, Checkpoint, Identity
+from clustering.storage.npz import arrays_of
 from tests.storage.outputs import A1, DONE, OTHER
 
 IDENTITY = Identity({"model": {"kind": "kmeans", "k": 3}, "fit": {"seed": 0, "init": "random"}}, "5" * 64)
@@ -250,3 +252,43 @@ def test_the_preparation_comes_back_to_the_last_bit(components: int | None, tmp_
         assert same_bits(getattr(after, name), getattr(before, name))
     for name in ("unit_norm", "wish", "facts", "words"):
         assert getattr(after, name) == getattr(before, name)
+
+
+NO_RUNS = ["", ".", "..", "../../thesis", "/home/me", "a1", "610000000000/..", "6100000000AB", None, 7, ["6"], {}]
+
+
+@pytest.mark.parametrize("run", NO_RUNS, ids=repr)
+def test_a_checkpoint_of_no_run_is_passed_over(run: Any, tmp_path: Path) -> None:
+    """Its name would lead out of the output."""
+    checkpoints.save(tmp_path, one(4), IDENTITY)
+    checkpoints.save(tmp_path, one(5, run), IDENTITY)
+    found = checkpoints.latest(tmp_path, KMeans(1), IDENTITY, None)
+    assert found is not None
+    assert (found.run, checkpoints.unfinished(tmp_path, None)) == (A1, A1)
+
+
+@pytest.mark.parametrize("key", ["arrays", "candidates", "summary", "reading", "iteration", "remarks", "state_seconds"])
+@pytest.mark.parametrize("value", [None, 7, "text", [], {"a": 1}], ids=repr)
+def test_a_checkpoint_that_says_something_else_is_passed_over(key: str, value: Any, tmp_path: Path) -> None:
+    checkpoints.save(tmp_path, one(4), IDENTITY)
+    checkpoints.save(tmp_path, one(5), IDENTITY)
+    newest = max(tmp_path.iterdir())
+    arrays = arrays_of(newest.read_bytes())
+    assert arrays is not None
+    meta = {**json.loads(arrays.pop("meta").tobytes()), key: value}
+    np.savez(newest, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+    found = checkpoints.latest(tmp_path, KMeans(1), IDENTITY, None)
+    assert found is not None
+    whole = {"iteration": value == 7, "state_seconds": value == 7, "remarks": value == []}
+    assert found.state.iteration == ((7 if key == "iteration" else 5) if whole.get(key) else 4)
+
+
+def test_only_files_of_our_names_are_read_and_removed(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path, one(4), IDENTITY)
+    theirs = ["pass-0005.npz", "pass-00009.npz.txt", "pass-thesis.npz", "passport", ".pass-00001.npz"]
+    for name in theirs:
+        (tmp_path / name).write_text("precious")
+    for iteration in (5, 6, 7):
+        checkpoints.save(tmp_path, one(iteration), IDENTITY)
+    checkpoints.clear(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(theirs)
