@@ -125,7 +125,7 @@ def known(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def published(bucket: Bucket, prefix: str = "out") -> dict[str, Any]:
     """What a run leaves in a bucket under the plain names, which is its version, and nothing else."""
     found = bucket.content(prefix)
-    assert {key.split("/")[0] for key in found} <= {*PARTS, "checkpoints", "current", "versions"}
+    assert {key.split("/")[0] for key in found} <= {*PARTS, ".output.json", "checkpoints", "current", "versions"}
     run = json.loads(found["run.json"])["run"]
     assert json.loads(found["current"]) == {"run": run}
     version = {key: value for key, value in found.items() if key.startswith(f"versions/{run}/")}
