@@ -157,7 +157,8 @@ def test_a_run_leaves_what_it_promises(config: Make, field_store: Path, tmp_path
     assert [p.title for p in watch.pictures] == ["Labels", "Cost curve", "Centers", "Sizes"]
     assert (out / "report.html").read_text().startswith("<!doctype html>")
     assert sorted(path.name for path in out.iterdir()) == [
-        ".lock", ".output.json", "checkpoints", "current", "labels.zarr", "model.zarr", "report.html", "run.json", "versions"
+        ".lock", ".output.json", "checkpoints", "current", "labels.zarr", "model.zarr", "report.html", "run.json",
+        "versions",
     ]  # fmt: skip
 
 
