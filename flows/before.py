@@ -9,7 +9,7 @@ from typing import Any
 
 from clustering.data.identity import Identities
 from clustering.data.source import Source
-from clustering.errors import ClusteringError, OutputError
+from clustering.errors import OutputError, reason
 from clustering.execution.held_out import HeldOut
 from clustering.fitting.comparison import comparison
 from clustering.fitting.fitted import Fitted
@@ -44,7 +44,9 @@ class Before:
         """
         try:
             return load_model(self.folder)[0]
-        except (ClusteringError, OSError, ValueError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:
             raise self._unreadable(error) from error
 
     @cached_property
@@ -58,7 +60,9 @@ class Before:
         """
         try:
             return earlier_labels(self.folder / LABELS, self.source)
-        except (ClusteringError, OSError, ValueError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:
             raise self._unreadable(error) from error
 
     @cached_property
@@ -99,6 +103,6 @@ class Before:
 
     def _unreadable(self, error: Exception) -> OutputError:
         return OutputError(
-            f"the version before, of run {self.run}, cannot be read, and labels keep its ids ({error}); restore "
-            f"{self.folder}, or name another output.store"
+            f"the version before, of run {self.run}, cannot be read, and labels keep its ids ({reason(error)}); "
+            f"restore {self.folder}, or name another output.store"
         )

@@ -15,6 +15,7 @@ import zarr
 from numpy.typing import NDArray
 
 from clustering.data.source import Source
+from clustering.errors import OutputError, damaged
 from clustering.storage.labels import NAME
 from clustering.storage.places import Place, reading, zarr_store
 
@@ -58,7 +59,8 @@ class Earlier:
             In the shape of the region, and what dimensions the variable has beyond the samples'; filled as where
             masked (−1 of labels) where the earlier grid has nothing.
         """
-        with reading(self.path):
+        remedy = "restore it, or name another output.store"
+        with reading(self.path), damaged(OutputError, f"{name!r} of the version before, {str(self.path)!r},", remedy):
             array = _open(self.path, name, self.opening)
             beyond = array.shape[len(self.order) :]
             lengths = tuple(part.stop - part.start for part in region)
