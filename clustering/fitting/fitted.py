@@ -178,7 +178,7 @@ class Fitted:
             bytes_read=self.bytes_read + passed.reading.bytes,
             bad_chunks=tuple(sorted({*self.bad_chunks, *passed.reading.bad})),
             criteria=information(self.model, self.params.centers.shape[1], sums),
-            notes=(*self.notes, *(n for n in undirected_notes(sums.undirected) if n not in self.notes)),
+            notes=(*self.notes, *(n for n in _notes(sums) if n not in self.notes)),
         )
 
     def in_order(self, order: NDArray[np.int64]) -> Fitted:
@@ -214,6 +214,17 @@ class Fitted:
         told = f"fitted on {drawn:,} of {rows:,} rows ({100 * drawn / max(1, rows):.3g} %)"
         summary = replace(self.summary, count=rows, weight=float(sums.weight.sum()), drawn=drawn)
         return replace(self, summary=summary, remarks=(told, *self.remarks))
+
+
+def _notes(sums: LabelStatistics) -> tuple[str, ...]:
+    """Say what a labelling pass met."""
+    if np.isfinite(sums.objective):
+        return undirected_notes(sums.undirected)
+    remote = (
+        "rows lie so far out that their squares are beyond float64: they have the label of the nearest center, and the "
+        "objective is infinite; mask such rows with source.mask, or rescale the data"
+    )
+    return (*undirected_notes(sums.undirected), remote)
 
 
 def information(model: Any, d: int, sums: LabelStatistics) -> dict[str, float] | None:

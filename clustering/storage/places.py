@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -160,8 +162,18 @@ def zarr_store(place: Place) -> Any:
 
 
 def write_json(place: Place, content: Mapping[str, Any]) -> None:
-    """Write JSON, all of it or nothing."""
-    write_bytes(place, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    """Write JSON, all of it or nothing; JSON has no infinite numbers, and the largest stand for them."""
+    write_bytes(place, (json.dumps(_bounded(content), indent=2, allow_nan=False) + "\n").encode())
+
+
+def _bounded(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {name: _bounded(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_bounded(value) for value in content]
+    if isinstance(content, float) and math.isinf(content):
+        return math.copysign(sys.float_info.max, content)
+    return content
 
 
 def write_bytes(place: Place, content: bytes) -> None:

@@ -560,3 +560,22 @@ def test_rows_that_unit_norm_leaves_out_are_counted_in_every_record(config: Make
     predicted = run_predict(config().output.store, config("new"), again)
     assert told[0] in predicted["warnings"]
     assert again.warned.count(told[0]) == 1
+
+
+def test_rows_beyond_float64_are_labelled_and_told_in_the_record(tmp_path: Path, rng: np.random.Generator) -> None:
+    rows = np.concatenate([rng.normal(0.0, 1.0, (40, 2)), rng.normal(6.0, 1.0, (40, 2))])
+    for name in ("near", "far"):
+        zarr.save_array(str(tmp_path / f"{name}.zarr"), rows)
+        rows[0] = [1e155, 1e155]
+
+    def made(name: str) -> JobConfig:
+        source, output = {"store": str(tmp_path / f"{name}.zarr")}, {"store": str(tmp_path / f"out-{name}")}
+        return check_config({"source": source, "model": {"k": 2}, "output": {**output, "report": False}})
+
+    run_fit(made("near"), Notes())
+    record = run_predict(str(tmp_path / "out-near"), made("far"), Notes())
+    assert [line for line in record["warnings"] if "beyond float64" in line]
+    told = json.loads((tmp_path / "out-far" / "run.json").read_text())
+    assert told["objective"] == np.finfo(float).max
+    labels = labels_of(tmp_path / "out-far").values
+    assert labels[0] == labels[-1]
