@@ -37,7 +37,8 @@ MEMORY = 2048 * MIB
 
 _SOURCE = (
     "group", "variables", "sample_dims", "feature_dims", "select", "isel", "bbox", "mask", "weights", "labels",
-    "missing", "missing_chunks", "on_bad_chunk", "max_bad_fraction", "nodata", "decode", "storage_options",
+    "missing", "missing_chunks", "on_bad_chunk", "max_bad_fraction", "nodata", "decode", "valid_range",
+    "storage_options",
 )  # fmt: skip
 _COMPUTE = ("cluster", "workers", "memory", "scratch", "block_bytes", "wait_seconds")
 _RULE = ("tolerance", "max_iterations", "max_seconds")
@@ -313,7 +314,7 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
     **options
         Source options as for `open_source`: ``group``, ``variables``, ``sample_dims``, ``feature_dims``, ``select``,
         ``isel``, ``bbox``, ``mask``, ``weights``, ``labels``, ``missing``, ``missing_chunks``, ``on_bad_chunk``,
-        ``max_bad_fraction``, ``nodata``, ``decode``, ``storage_options``.
+        ``max_bad_fraction``, ``nodata``, ``decode``, ``valid_range``, ``storage_options``.
         Fit options: ``seed`` (0), ``restarts`` (10), ``finalists`` (1), ``sample_rows`` (200000), ``init``
         (``"kmeans++"``, ``"random"``, ``"labels"``, centers ``(k, d)``, or for a mixture a dict of ``centers``,
         ``weights`` and ``covariances``), ``max_iterations`` (300), ``tolerance`` (0 for k-means: until no assignment

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from clustering.data.addresses import absolute, check_url
-from clustering.data.policies import MAX_BAD_FRACTION, Decoder, Missing, MissingChunks, OnBadChunk
+from clustering.data.policies import MAX_BAD_FRACTION, Decoder, Missing, MissingChunks, OnBadChunk, ValidRange
 from clustering.errors import ConfigError
 from clustering.models.names import Covariance, Divergence
 from flows.clusters import ClusterConfig
@@ -80,6 +80,9 @@ class SourceConfig(_Section):
     """Stored number that means missing, beside what the attributes say; or one for each variable named."""
     decode: Decoder | dict[str, Decoder] | None = None
     """Named decoder of stored whole numbers, or one for each variable named: signed_square, (v / 127.5)^2 sign(v)."""
+    valid_range: ValidRange = "cf"
+    """What valid_range, valid_min and valid_max of a variable do not allow is missing (cf), or they count for nothing
+    (ignore)."""
 
     @model_validator(mode="after")
     def _no_secrets_in_a_config(self) -> Self:
@@ -303,8 +306,10 @@ class JobConfig(_Section):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The keys that decide the result to the last bit."""
-        source = self.source.model_dump(mode="json", exclude={"storage_options", "credentials"})
+        """The keys that decide the result to the last bit; younger keys only where they are used, as runs that were
+        begun before there were such are gone on with."""
+        unsaid = {"valid_range"} if self.source.valid_range == "cf" else set()
+        source = self.source.model_dump(mode="json", exclude={"storage_options", "credentials", *unsaid})
         return {
             # A run that was begun by hand may be finished by one that a schedule starts in another folder.
             "source": {**source, "store": absolute(self.source.store)},

@@ -13,9 +13,9 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from clustering.data import coordinates, elsewhere, layout, opening, selection
+from clustering.data import at_hand, coordinates, elsewhere, layout, opening, selection
 from clustering.data.alignment import aligned
-from clustering.data.chunks import snapshot, store_variables
+from clustering.data.chunks import nodata_of, snapshot, store_variables
 from clustering.data.conditions import check_truth, mask_condition
 from clustering.data.faults import told
 from clustering.data.listing import Listing
@@ -24,9 +24,11 @@ from clustering.data.policies import (
     MISSING,
     MISSING_CHUNKS,
     ON_BAD_CHUNK,
+    VALID_RANGE,
     Missing,
     MissingChunks,
     OnBadChunk,
+    ValidRange,
     is_number,
 )
 from clustering.data.reading import COSINE
@@ -53,6 +55,7 @@ def open_source(
     max_bad_fraction: float | None = None,
     nodata: float | Mapping[str, float] | None = None,
     decode: str | Mapping[str, str] | None = None,
+    valid_range: ValidRange | None = None,
     storage_options: Mapping[str, Any] | None = None,
     like: layout.Layout | None = None,
 ) -> Source:
@@ -100,10 +103,14 @@ def open_source(
     max_bad_fraction
         Share of the chunks that may be masked so, 0.25 by default; more is an error.
     nodata
-        Stored number that means a missing value, beside what the attributes say; or one for each variable named.
+        Stored number that means a missing value, beside what the attributes say; or one for each variable named. Of
+        data in memory, a number among the values that are given.
     decode
         Named decoder of stored whole numbers, or one for each variable named: ``signed_square``,
         ``(v / 127.5)² sign(v)``.
+    valid_range
+        ``cf``, the default: what the attributes ``valid_range``, ``valid_min`` and ``valid_max`` do not allow is
+        missing, in the unit that the CF conventions say. ``ignore`` passes them over.
     storage_options
         As fsspec takes them. Credentials belong in the environment; those given here stay in memory.
     like
@@ -116,7 +123,7 @@ def open_source(
     """
     for key, chosen, allowed in (
         ("missing", missing, MISSING), ("missing_chunks", missing_chunks, MISSING_CHUNKS),
-        ("on_bad_chunk", on_bad_chunk, ON_BAD_CHUNK),
+        ("on_bad_chunk", on_bad_chunk, ON_BAD_CHUNK), ("valid_range", valid_range, VALID_RANGE),
     ):  # fmt: skip
         if chosen is not None and chosen not in allowed:
             raise ConfigError(f"{key} is {chosen!r}; allowed: {', '.join(allowed)}")
@@ -125,7 +132,7 @@ def open_source(
         "select": select, "isel": isel, "missing": missing, "mask": mask, "weights": weights,
         "labels": labels, "missing_chunks": missing_chunks, "on_bad_chunk": on_bad_chunk,
         "max_bad_fraction": max_bad_fraction, "nodata": nodata, "decode": decode, "storage_options": storage_options,
-        "bbox": bbox,
+        "bbox": bbox, "valid_range": valid_range,
     }  # fmt: skip
     if max_bad_fraction is not None and not (is_number(max_bad_fraction) and 0 <= max_bad_fraction <= 1):
         raise ConfigError(f"max_bad_fraction is {max_bad_fraction!r}; a number from 0 to 1 is needed")
@@ -181,6 +188,10 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
     if wanted is None and like is not None:
         wanted = like.choose_variables(dataset)
     names = layout.choose_variables(dataset, wanted)
+    numbers = nodata_of(options["nodata"], names)
+    valid_range: ValidRange = options["valid_range"] or "cf"
+    dataset, given, said = at_hand.prepared(opened, names, numbers, valid=valid_range == "cf")
+    opened.check_selected(options["select"] or {})
     beside = {"mask": compared.variable if compared else mask, "weights": weights, "labels": labels}
     with told(opened.url or "the data"):
         dataset = opening.with_indexes(dataset, _selected_by(dataset, names, options, beside.values()))
@@ -216,13 +227,16 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
         listings = snapshot(opened, dict.fromkeys((*names, *filter(None, companions.values()), *map(str, labelling))))
     stored, cautions = store_variables(
         opened, names, places, listings, missing or "drop", options["missing_chunks"],
-        options["on_bad_chunk"] or "error", options["nodata"], options["decode"],
+        options["on_bad_chunk"] or "error", numbers, options["decode"], valid_range,
     )  # fmt: skip
     worst = options["max_bad_fraction"]
+    used = (*names, *filter(None, companions.values()))
+    cautions = (*opened.cautions_of(used, alone=wanted is None), *said, *cautions)
     return Source(
         cut, names, samples, features, mask, weights, missing or "drop", axes, not isinstance(data, np.ndarray),
         recipe, labels, stored, listings, cautions, MAX_BAD_FRACTION if worst is None else float(worst),
         None if recipe is None else _reopened,
+        given={name: part.selected(chosen) for name, part in given.items()},
     )  # fmt: skip
 
 

@@ -8,16 +8,20 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import xarray as xr
 import zarr
 
-from clustering.data.decoding import Decoding, decoding_of, valid_range, with_wishes
+from clustering.data.attributes import PACKING, meant_type
+from clustering.data.decoding import Decoding, Rule, decoding_of, with_decoder, with_nodata
 from clustering.data.faults import told
+from clustering.data.grouped import own_attributes
 from clustering.data.listing import Absent, Listing, listed, unit_of
 from clustering.data.opening import Opened
 from clustering.data.pipeline import accelerated
-from clustering.data.policies import DECODERS, Missing, MissingChunks, OnBadChunk, is_number
+from clustering.data.policies import DECODERS, Missing, MissingChunks, OnBadChunk, ValidRange, is_number
 from clustering.data.present import without_absent
 from clustering.data.stored import Place, Stored, chunk_numbers
+from clustering.data.validity import valid_rules
 from clustering.errors import ConfigError, DataError, SourceError, nearest
 
 
@@ -38,8 +42,9 @@ def store_variables(
     missing: Missing,
     missing_chunks: MissingChunks | None,
     on_bad_chunk: OnBadChunk,
-    nodata: Any,
+    numbers: Mapping[str, float],
     decode: Any,
+    valid_range: ValidRange,
 ) -> tuple[dict[str, Stored], tuple[str, ...]]:
     """Say how variables are read from their store, and what a user should know.
 
@@ -47,8 +52,10 @@ def store_variables(
     ----------
     places
         What is selected along each dimension.
-    missing, missing_chunks, on_bad_chunk, nodata, decode
+    missing, missing_chunks, on_bad_chunk, decode, valid_range
         As for `open_source`.
+    numbers
+        For variables what number means missing, from `nodata_of`.
 
     Raises
     ------
@@ -57,27 +64,27 @@ def store_variables(
     DataError
         For chunks that were never written, where that is an error.
     """
-    numbers, decoders = _by_name("nodata", nodata, names), _by_name("decode", decode, names)
+    decoders = _by_name("decode", decode, names)
     for name, decoder in decoders.items():
         if decoder not in DECODERS:
             raise ConfigError(f"decode is {decoder!r} for variable {name!r}; allowed: {', '.join(DECODERS)}")
-    for name, number in numbers.items():
-        if not is_number(number):
-            raise ConfigError(f"nodata is {number!r} for variable {name!r}; a number is needed")
-    found, cautions = {}, []
+    found, cautions = dict[str, Stored](), list[str]()
     for name in names:
         array, variable = opened.array(name), opened.dataset[name].variable
-        valid = valid_range(variable.attrs)
-        decoding = None if array is None else decoding_of(variable, array.dtype, valid)
+        decoding = None if array is None else _decoding(name, array, variable, valid_range, cautions)
         if array is None or decoding is None:
-            for key, wishes in (("nodata", numbers), ("decode", decoders)):
+            for key, wishes in (("nodata", {} if array is None else numbers), ("decode", decoders)):
                 if name in wishes:
                     raise SourceError(
                         f"{key} is given for variable {name!r}, which is no stored array of plain numbers; "
                         "it applies to such arrays alone: leave it out"
                     )
             continue
-        decoding = with_wishes(decoding, name, numbers.get(name), decoders.get(name))
+        if name in numbers:
+            decoding, more = with_nodata(decoding, name, numbers[name])
+            cautions += more
+        if name in decoders:
+            decoding = with_decoder(decoding, name, decoders[name])
         if missing == "marginalize" and decoding.dtype.kind in "iu":
             # A missing feature is a NaN in its row.
             decoding = replace(decoding, dtype=np.result_type(decoding.dtype, np.float32))
@@ -97,6 +104,34 @@ def store_variables(
             fast, array = spared if fast is array else fast, spared
         found[name] = Stored(name, array, fast, dims, own, decoding, absent, on_bad_chunk, opened.url or "the data")
     return found, tuple(cautions)
+
+
+def nodata_of(nodata: Any, names: Sequence[str]) -> dict[str, float]:
+    """Tell what number means missing for each variable, of those that have one.
+
+    Raises
+    ------
+    ConfigError
+        For what is no number, or names no variable.
+    """
+    numbers = _by_name("nodata", nodata, names)
+    for name, number in numbers.items():
+        if not is_number(number):
+            raise ConfigError(f"nodata is {number!r} for variable {name!r}; a number is needed")
+    return numbers
+
+
+def _decoding(
+    name: str, array: zarr.Array[Any], variable: xr.Variable, valid_range: ValidRange, cautions: list[str]
+) -> Decoding | None:
+    attributes = own_attributes(array)
+    stored = meant_type(attributes, array.dtype)
+    scale, offset = (variable.encoding.get(key) for key in PACKING)
+    rules: tuple[Rule, ...] = ()
+    if valid_range == "cf" and stored.kind in "iuf":
+        rules, more = valid_rules(name, attributes, stored, scale, offset)
+        cautions += more
+    return decoding_of(variable, stored, rules)
 
 
 def _never_written(
@@ -123,6 +158,7 @@ def _never_written(
         return None, []
     what = f"{count:,} of {np.prod([len(c) for c in chunks]):,} chunks of variable {name!r} were never written"
     fill = np.asarray(array.fill_value if array.fill_value is not None else 0, array.dtype).reshape(1, 1)
+    fill = fill.view(decoding.stored)
     means_missing = bool(fill.dtype.kind == "f" and np.isnan(fill).any()) or decoding.absent(fill) is not None
     if policy == "error" or (policy is None and not means_missing):
         key = array.metadata.encode_chunk_key(absent.first(chunks))

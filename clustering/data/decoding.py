@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import accumulate
@@ -12,11 +12,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from clustering.data.attributes import FILLS, PACKING, held
 from clustering.data.policies import DECODERS, Decoder
 from clustering.errors import SourceError
 
 _PIECE = 65_536
-_UNDERSTOOD = {"_FillValue", "missing_value", "scale_factor", "add_offset"}
 
 
 def _signed_square(stored: NDArray[Any], out: NDArray[Any]) -> None:
@@ -29,17 +29,38 @@ _DECODE: Mapping[Decoder, Callable[[NDArray[Any], NDArray[Any]], None]] = {"sign
 
 
 @dataclass(frozen=True)
+class Rule:
+    """Which stored numbers are missing by one attribute, or by a wish of the user."""
+
+    name: str
+    """Of the attribute, or ``nodata``."""
+    numbers: tuple[int | float, ...] = ()
+    """These are missing."""
+    low: float = -np.inf
+    """What is below is missing."""
+    high: float = np.inf
+    """What is above is missing."""
+
+    def absent(self, values: NDArray[Any]) -> NDArray[np.bool_] | None:
+        """Tell missing values among stored ones, in their shape; None where none can be."""
+        found = [values == number for number in self.numbers if held(values.dtype, number) is not None]
+        if self.low > -np.inf:
+            found.append(values < self.low)
+        if self.high < np.inf:
+            found.append(values > self.high)
+        return reduce(np.logical_or, found) if found else None
+
+
+@dataclass(frozen=True)
 class Decoding:
     """What stored numbers of one variable mean: the steps of the CF conventions, in their order."""
 
     stored: np.dtype[Any]
-    """Type as stored."""
+    """Type as stored; where ``_Unsigned`` says so, the type of the other sign that the same bits are read as."""
     dtype: np.dtype[Any]
     """Type once decoded."""
-    missing: tuple[int | float, ...] = ()
-    """Stored numbers that mean a missing value."""
-    valid: tuple[float, float] = (-np.inf, np.inf)
-    """Stored numbers outside are missing."""
+    rules: tuple[Rule, ...] = ()
+    """What tells missing values."""
     scale: Any = None
     offset: Any = None
     decoder: Decoder | None = None
@@ -56,12 +77,7 @@ class Decoding:
 
     def absent(self, values: NDArray[Any]) -> NDArray[np.bool_] | None:
         """Tell missing values among stored ones, in their shape; None where none is."""
-        found = [values == number for number in self.missing if _holds(self.stored, number)]
-        low, high = self.valid
-        if low > -np.inf:
-            found.append(values < low)
-        if high < np.inf:
-            found.append(values > high)
+        found = [absent for rule in self.rules if (absent := rule.absent(values)) is not None]
         if not found:
             return None
         every = reduce(np.logical_or, found)
@@ -83,6 +99,18 @@ class Decoding:
                 part *= self.scale
             if self.offset is not None:
                 part += self.offset
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A variable held in memory as it was given, and what its numbers mean."""
+
+    variable: xr.Variable
+    decoding: Decoding
+
+    def selected(self, places: Mapping[Hashable, Any]) -> Given:
+        """Select positions along some dimensions."""
+        return replace(self, variable=self.variable.isel(places, missing_dims="ignore"))
 
 
 @dataclass(frozen=True)
@@ -122,68 +150,58 @@ def packing(decodings: Sequence[tuple[int, Decoding]], dtype: np.dtype[Any]) -> 
     return Columns(stored, dtype, tuple(zip(ends, (decoding for _, decoding in decodings), strict=True)))
 
 
-def _holds(dtype: np.dtype[Any], number: float) -> bool:
-    """Tell whether a type can hold a number, so that some stored value may equal it."""
-    if dtype.kind == "f":
-        return True
-    limits = np.iinfo(dtype) if dtype.kind in "iu" else None
-    return limits is not None and number == int(number) and limits.min <= number <= limits.max
-
-
-def decoding_of(variable: xr.Variable, stored: np.dtype[Any], valid: tuple[float, float]) -> Decoding | None:
+def decoding_of(variable: xr.Variable, stored: np.dtype[Any], valid: tuple[Rule, ...]) -> Decoding | None:
     """Read how xarray decodes a variable from what it keeps in the encoding.
 
     Parameters
     ----------
     variable
-        As decoded by xarray.
+        As decoded by xarray, from attributes that were repaired.
     stored
-        Type in the store.
+        Type that the stored bits are read as.
     valid
-        From `valid_range`.
+        From `clustering.data.validity.valid_rules`.
 
     Returns
     -------
     Decoding or None
-        None where only xarray itself can decode it, such as unsigned numbers in a signed type.
+        None where only xarray itself can decode it, such as truth values.
     """
     encoding = variable.encoding
-    if stored.kind not in "iuf" or variable.dtype.kind not in "iuf" or encoding.get("_Unsigned") is not None:
+    if stored.kind not in "iuf" or variable.dtype.kind not in "iuf":
         return None
-    missing = tuple(
-        number.item()
-        for key in ("_FillValue", "missing_value")
-        for number in np.ravel(encoding.get(key, ()))
-        if number == number
-    )
-    return Decoding(
-        stored, variable.dtype, tuple(dict.fromkeys(missing)), valid,
-        _scalar(encoding.get("scale_factor")), _scalar(encoding.get("add_offset")),
-    )  # fmt: skip
+    fills = []
+    for key in FILLS:
+        numbers = tuple(number.item() for number in np.ravel(encoding.get(key, ())) if number == number)
+        fills += [Rule(key, numbers)] if numbers else []
+    scale, offset = (_scalar(encoding.get(key)) for key in PACKING)
+    return Decoding(stored, variable.dtype, (*fills, *valid), scale, offset)
 
 
 def _scalar(value: Any) -> Any:
     return value if value is None or np.ndim(value) == 0 else np.asarray(value).item()
 
 
-def valid_range(attributes: Mapping[str, Any]) -> tuple[float, float]:
-    """Read ``valid_range``, ``valid_min`` and ``valid_max``, which are in stored numbers."""
-    low, high = attributes.get("valid_range", (-np.inf, np.inf))
-    return float(attributes.get("valid_min", low)), float(attributes.get("valid_max", high))
+def with_nodata(decoding: Decoding, name: str, number: float) -> tuple[Decoding, tuple[str, ...]]:
+    """Add a number that means missing; tell if none of the stored numbers can be it. NaN is missing anyhow."""
+    if number != number:
+        return decoding, ()
+    if held(decoding.stored, number) is None:
+        return decoding, (
+            f"nodata {number:g} can never be among the numbers of variable {name!r}, of type {decoding.stored}, so "
+            "that it masks nothing",
+        )
+    return replace(decoding, rules=(*decoding.rules, Rule("nodata", (number,)))), ()
 
 
-def with_wishes(decoding: Decoding, name: str, nodata: float | None, decoder: str | None) -> Decoding:
-    """Add what the user says about a variable to what its attributes say.
+def with_decoder(decoding: Decoding, name: str, decoder: str) -> Decoding:
+    """Decode the numbers of a variable by a decoder that the user names.
 
     Raises
     ------
     SourceError
-        For a decoder that does not fit the variable.
+        If it does not fit the variable.
     """
-    if nodata is not None:
-        decoding = replace(decoding, missing=(*decoding.missing, nodata))
-    if decoder is None:
-        return decoding
     if not decoding.plain or decoding.stored.kind not in "iu":
         raise SourceError(
             f"decode is {decoder!r} for variable {name!r}, which is stored as {decoding.stored} "

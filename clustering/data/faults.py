@@ -103,7 +103,7 @@ def _of_a_store(error: BaseException) -> bool:
     return origin in _REMOTE or (isinstance(error, (OSError, asyncio.TimeoutError)) and origin in _PLAIN)
 
 
-def _passing(error: BaseException) -> bool:
+def passing(error: BaseException) -> bool:
     """Tell whether an error may be gone at the next try: 5xx, 429, timeouts and cut connections."""
     found = status(error)
     if found is not None:
@@ -214,7 +214,7 @@ class Retried(WrapperStore[Store]):
             except _MISSING:
                 raise
             except Exception as error:
-                if tried < TRIES and _passing(error):
+                if tried < TRIES and passing(error):
                     if tried + 1 == PATIENT:
                         fault = _fault(error, self.where)
                         logger.warning("%s, key %r: %s, %d times so far; trying on", self.where, key, fault, PATIENT)

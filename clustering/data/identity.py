@@ -114,6 +114,9 @@ class Identities:
         """How all of it is stored and read."""
         recipe = self.source.recipe or {}
         told: list[object] = [(key, recipe.get(key)) for key in _READ]
+        if recipe.get("valid_range") == "ignore":
+            # Younger than the others: where it is not used, what was told before still is the same.
+            told.append(("valid_range", "ignore"))
         told += [self.source.variables, self.source.sample_dims, str(self.source.dtype)]
         for name in self._chunked:
             metadata = json.loads(self.source.listings[name].metadata)

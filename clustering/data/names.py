@@ -11,6 +11,7 @@ import xarray as xr
 import zarr
 from zarr.storage import LocalStore
 
+from clustering.data.members import members
 from clustering.errors import SourceError, nearest
 
 _NUMBERED = re.compile(r"dim_\d+")
@@ -139,39 +140,24 @@ def refuse_image(group: zarr.Group, where: str) -> None:
         raise SourceError(f"{where!r} is an OME-Zarr image of several resolutions; name one as its group: {levels}")
 
 
-def refuse_unnamed(group: zarr.Group, where: str) -> None:
+def refuse_unnamed(names: Iterable[str], group: zarr.Group, where: str) -> None:
     """Refuse a group whose arrays name no dimensions, as nothing tells which of them belong together.
 
-    Raises
-    ------
-    SourceError
-        Naming such arrays.
-    """
-    found = sorted(array.path for _, array in group.arrays() if not _has_names(array))
-    if found:
-        raise SourceError(
-            f"arrays of {where!r} name no dimensions; name one as its group: {_listing(found)}; or name them in the "
-            "store (dimension_names of version 3, _ARRAY_DIMENSIONS of version 2)"
-        )
-
-
-def refuse_uneven(group: zarr.Group, where: str) -> None:
-    """Refuse a group whose arrays give a dimension different lengths, which make no one dataset.
+    Parameters
+    ----------
+    names
+        Of such arrays.
 
     Raises
     ------
     SourceError
-        Naming the dimension and two of the arrays.
+        Naming them.
     """
-    seen: dict[str, tuple[int, str]] = {}
-    for _, array in sorted(group.arrays()):
-        for d, length in zip(_names(array), array.shape, strict=False):
-            known, other = seen.setdefault(d, (length, array.path))
-            if length != known:
-                raise SourceError(
-                    f"dimension {d!r} is {known} long in {other!r} and {length} in {array.path!r} of {where!r}; name "
-                    "one array as the group, or rename the dimension of the other in the store"
-                )
+    found = sorted(f"{group.path}/{name}".strip("/") for name in names)
+    raise SourceError(
+        f"arrays of {where!r} name no dimensions; name one as its group: {_listing(found)}; or name them in the "
+        "store (dimension_names of version 3, _ARRAY_DIMENSIONS of version 2)"
+    )
 
 
 def refuse_empty(group: zarr.Group, where: str) -> None:
@@ -189,9 +175,9 @@ def refuse_empty(group: zarr.Group, where: str) -> None:
         )
     found, level, looked = list[str](), [group], 0
     for _ in range(_DEPTH):
-        level = [child for parent in level for _, child in parent.groups()][: _LOOKED - looked]
+        level = [child for parent in level for child in members(parent).groups.values()][: _LOOKED - looked]
         looked += len(level)
-        found += sorted(child.path for child in level if next(iter(child.arrays()), None) is not None)
+        found += sorted(child.path for child in level if members(child).arrays)
         if len(found) > _LISTED:
             break
     remedy = f"name a group that does: {_listing(found)}" if found else "nor does any group in it"
@@ -200,14 +186,3 @@ def refuse_empty(group: zarr.Group, where: str) -> None:
 
 def _listing(paths: list[str]) -> str:
     return ", ".join(paths[:_LISTED]) + (", …" if len(paths) > _LISTED else "")
-
-
-def _has_names(array: zarr.Array[Any]) -> bool:
-    return len(_names(array)) == array.ndim
-
-
-def _names(array: zarr.Array[Any]) -> list[str]:
-    """Names of dimensions as stored."""
-    if array.metadata.zarr_format == 2:
-        return [str(d) for d in array.attrs.get("_ARRAY_DIMENSIONS") or ()]  # type: ignore[union-attr]
-    return [d for d in array.metadata.dimension_names or () if d is not None]

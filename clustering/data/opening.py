@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import xarray as xr
 import zarr
-from xarray.backends import BackendArray
-from xarray.backends.zarr import FillValueCoder
-from xarray.core import indexing
 from zarr.abc.store import Store
+from zarr.errors import NodeTypeValidationError
 
 from clustering.data.addresses import shown
 from clustering.data.faults import Unlisted, told
-from clustering.data.names import refuse_empty, refuse_image, refuse_uneven, refuse_unnamed, with_names
-from clustering.data.plan import MIB
+from clustering.data.grouped import UNEVEN, UNNAMED, Grouped, UnusableError, dataset_of, decoded, dimensions, undecoded
+from clustering.data.members import members
+from clustering.data.names import refuse_empty, refuse_image, refuse_unnamed, with_names
 from clustering.data.stores import connect, listable
-from clustering.data.unlisted import unlisted_dataset
+from clustering.data.unlisted import unlisted_members
 from clustering.errors import ClusteringError, SourceError, nearest, reason
 
 BARE = "values"
@@ -25,6 +24,8 @@ BARE = "values"
 SMALL_LABELS = 16 * MIB
 """Labels of a dimension of up to this size, in bytes, are held in memory; larger ones where they are selected by."""
 _LISTED_DEPTH = 3
+_NAMED = 5
+"""Arrays that cannot be used that a caution names at most."""
 
 
 def with_indexes(dataset: xr.Dataset, dims: Iterable[Any] | None = None) -> xr.Dataset:
@@ -50,6 +51,49 @@ class Opened(NamedTuple):
     """The Zarr group, or the bare array; None for data that are in no store."""
     url: str | None = None
     """Where it was opened, fit to be shown; None for an array that somebody else holds."""
+    unusable: Mapping[str, str] = {}
+    """Why other arrays of the group cannot be used, by name."""
+    cautions: Mapping[str, tuple[str, ...]] = {}
+    """What a user should know of variables, by name."""
+
+    def check_selected(self, select: Mapping[str, Any]) -> None:
+        """Refuse to select by the labels of a coordinate that cannot be used.
+
+        Raises
+        ------
+        SourceError
+            Naming it, and why.
+        """
+        for key in select:
+            if key in self.unusable and key in self.dataset.sizes:
+                raise SourceError(
+                    f"the coordinate {key!r} cannot be used: {self.unusable[key]}; select by position with 'isel'"
+                )
+
+    def cautions_of(self, names: Sequence[str], *, alone: bool) -> tuple[str, ...]:
+        """Tell what a user should know of variables and of the coordinates beside them, in words.
+
+        Parameters
+        ----------
+        names
+            Of the variables.
+        alone
+            Whether nobody named them, so that what cannot be used is told of the whole group.
+        """
+        own = [self.dataset[name] for name in names if name in self.dataset.variables]
+        dims = {str(d) for array in own for d in array.dims}
+        linked = {word for array in own for word in str(array.encoding.get("coordinates", "")).split()}
+        beside = [str(name) for name, c in self.dataset.coords.items() if {str(d) for d in c.dims} <= dims]
+        found = [caution for name in dict.fromkeys([*names, *beside]) for caution in self.cautions.get(name, ())]
+        lost = [name for name in sorted(self.unusable) if name in dims | linked]
+        found += [f"the coordinate {name!r} cannot be used, and labels go without it: {self.unusable[name]}"
+                  for name in lost]  # fmt: skip
+        others = [name for name in sorted(self.unusable) if name not in lost] if alone else []
+        if others:
+            more = f", and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+            told = "; ".join(f"{name!r}: {self.unusable[name]}" for name in others[:_NAMED])
+            found.append(f"{len(others)} other array{'s' * (len(others) > 1)} cannot be used ({told}{more})")
+        return tuple(found)
 
     def array(self, name: str) -> zarr.Array[Any] | None:
         """Find the stored array behind a variable; None where there is none.
@@ -57,62 +101,58 @@ class Opened(NamedTuple):
         A name with a slash counts from the root of the store.
         """
         if self.node is not None and "/" in name:
-            return _only_array(zarr.open(self.node.store_path.store, path=name.strip("/"), mode="r"))
+            return _only_array(_node(self.node.store_path.store, name.strip("/")))
         if isinstance(self.node, zarr.Array):
             return self.node if name == BARE else None
-        if self.node is None or not isinstance(self.node.get(name), zarr.Array):
+        if self.node is None:
             return None
-        # Opened by itself, as metadata consolidated in the group may be older.
-        return zarr.open_array(self.node.store_path.store, path=f"{self.node.path}/{name}".strip("/"), mode="r")
+        try:
+            return zarr.open_array(self.node.store_path.store, path=f"{self.node.path}/{name}".strip("/"), mode="r")
+        except (FileNotFoundError, NodeTypeValidationError):
+            return None
 
 
-class _BareArray(BackendArray):
-    """A Zarr array outside any group, indexed lazily by xarray."""
-
-    def __init__(self, array: zarr.Array[Any]) -> None:
-        self.array = array
-        self.shape = array.shape
-        self.dtype = array.dtype
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, lambda k: self.array.oindex[k]
-        )
-
-
-def bare_dataset(array: zarr.Array[Any]) -> xr.Dataset:
-    """Wrap a Zarr array opened by itself, decoded as xarray decodes it in its group.
+def bare(array: zarr.Array[Any]) -> Grouped:
+    """Wrap a Zarr array opened by itself, decoded as in its group.
 
     Dimensions without names are called ``dim_0``, ``dim_1`` and so on. The fill value of a version 2 array means
     missing only where xarray wrote the array: everyone else's zero is a number.
+
+    Raises
+    ------
+    SourceError
+        If its attributes do not say what its numbers mean.
     """
-    attributes: dict[str, Any] = dict(array.attrs)
-    dims = attributes.pop("_ARRAY_DIMENSIONS", None)
-    if array.metadata.zarr_format == 2:
-        if dims and array.fill_value is not None:
-            attributes["_FillValue"] = array.fill_value
-    else:
-        dims = array.metadata.dimension_names
-        if "_FillValue" in attributes:
-            attributes["_FillValue"] = FillValueCoder.decode(attributes["_FillValue"], array.dtype)
-    names = [name or f"dim_{i}" for i, name in enumerate(dims or [None] * array.ndim)]
-    variable = xr.Variable(names, indexing.LazilyIndexedArray(_BareArray(array)), attributes)
-    decoded = xr.decode_cf(xr.Dataset({BARE: variable}))
-    decoded[BARE].encoding.update(chunks=array.chunks, shards=array.shards)
-    return decoded
+    named = array.metadata.zarr_format == 2 and bool(dimensions(array))
+    try:
+        variable, cautions = undecoded(array, BARE, _numbered(array), masks_fill=named)
+    except UnusableError as error:
+        raise SourceError(f"the array {array.path or 'itself'!r} cannot be used: {error}") from error
+    made, more = decoded(BARE, variable, "numbers")
+    return Grouped(xr.Dataset({BARE: made}), {}, {BARE: (*cautions, *more)})
+
+
+def _numbered(array: zarr.Array[Any]) -> list[str]:
+    """Name the dimensions of an array, by their numbers where they have no names."""
+    names: Any = array.metadata.dimension_names if array.metadata.zarr_format == 3 else dimensions(array)
+    return [name or f"dim_{i}" for i, name in enumerate(names or [None] * array.ndim)]
 
 
 def _only_array(node: zarr.Array[Any] | zarr.Group) -> zarr.Array[Any] | None:
     """Find the array that a path leads to: itself, or the one of a group that is no coordinate."""
     if isinstance(node, zarr.Array):
         return node
-    arrays = dict(node.arrays())
-    return next((a for name, a in arrays.items() if list(bare_dataset(a)[BARE].dims) != [name]), None)
+    return next((a for name, a in members(node).arrays.items() if dimensions(a) != (name,)), None)
 
 
 def open_node(store: str, group: str | None, storage_options: Mapping[str, Any]) -> zarr.Array[Any] | zarr.Group:
     """Open a Zarr group or array as it is, and read no more than its own metadata."""
-    return zarr.open(connect(store, storage_options), path=group or "", mode="r")
+    return _node(connect(store, storage_options), group)
+
+
+def _node(store: Store, group: str | None) -> zarr.Array[Any] | zarr.Group:
+    # Consolidated metadata may be older than the arrays, and one odd entry would stand for all.
+    return zarr.open(store, path=group or "", mode="r", use_consolidated=False)
 
 
 def open_store(store: str, group: str | None, storage_options: Mapping[str, Any], names: Iterable[Any] = ()) -> Opened:
@@ -137,27 +177,19 @@ def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]
     try:
         with told(url, (FileNotFoundError, NotImplementedError)):
             opened = connect(store, storage_options)
-            node = zarr.open(opened, path=group or "", mode="r")
+            node = _node(opened, group)
             if isinstance(node, zarr.Array):
-                return Opened(with_names(bare_dataset(node), node), node, url)
+                alone = bare(node)
+                return Opened(with_names(alone.dataset, node), node, url, {}, alone.cautions)
             if not listable(opened):
-                return Opened(with_indexes(unlisted_dataset(opened, node, names, url)), node, url)
-            refuse_image(node, where)
-            try:
-                dataset = xr.open_dataset(
-                    opened, engine="zarr", group=group, chunks=None, cache=False, consolidated=False,
-                    create_default_indexes=False,
-                )  # fmt: skip
-                dataset = with_indexes(dataset)
-            except KeyError:
-                refuse_unnamed(node, where)
-                raise
-            except ValueError:
-                refuse_uneven(node, where)
-                raise
-            if not dataset.data_vars and not {*names} & {*dataset.variables}:
-                refuse_empty(node, where)
-            return Opened(dataset, node, url)
+                held = unlisted_members(opened, node, names, url)
+            else:
+                refuse_image(node, where)
+                held = members(node)
+            wanted = [n.removeprefix("cos(").removesuffix(")") for n in names if isinstance(n, str)]
+            found = dataset_of(held.arrays, node.attrs.asdict(), wanted, held.faults)
+            _check(found, wanted, node, where)
+            return Opened(found.dataset, node, url, found.unusable, found.cautions)
     except ClusteringError:
         raise
     except (FileNotFoundError, KeyError) as error:
@@ -179,10 +211,40 @@ def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]
         ) from error
 
 
+def _check(found: Grouped, wanted: Sequence[str], node: zarr.Group, where: str) -> None:
+    """Refuse a group that holds nothing to cluster, or in which a variable that is asked for cannot be used."""
+    unnamed = [name for name, why in found.unusable.items() if why == UNNAMED]
+    for name in wanted:
+        if name in found.unusable:
+            if name in unnamed:
+                refuse_unnamed(unnamed, node, where)
+            raise SourceError(f"variable {name!r} of {where!r} cannot be used: {found.unusable[name]}")
+    uneven = next((name for name, why in found.unusable.items() if why.startswith(UNEVEN)), None)
+    if uneven is not None and not wanted:
+        raise SourceError(
+            f"{uneven!r} and others of {where!r} make no one dataset: {found.unusable[uneven]}; name those to cluster "
+            "in source.variables, or one array as the group"
+        )
+    if found.dataset.data_vars:
+        return
+    if unnamed:
+        refuse_unnamed(unnamed, node, where)
+    if found.unusable and not found.dataset.variables:
+        name, why = next(iter(found.unusable.items()))
+        raise SourceError(f"no array of {where!r} can be used; {name!r}: {why}")
+    refuse_empty(node, where)
+
+
 def _children(store: Store) -> list[str] | None:
     """Name what the root group of a store holds; None where there is no root group."""
     try:
-        root = zarr.open_group(store, mode="r")
-        return [key for key, _ in root.members(max_depth=_LISTED_DEPTH)] if listable(store) else []
+        root = zarr.open_group(store, mode="r", use_consolidated=False)
     except (OSError, KeyError, ValueError):
         return None
+    found: list[str] = []
+    level = [root] if listable(store) else []
+    for _ in range(_LISTED_DEPTH + 1):
+        inside = [members(group) for group in level]
+        found += [node.path for held in inside for part in (held.arrays, held.groups) for node in part.values()]
+        level = [group for held in inside for group in held.groups.values()]
+    return found

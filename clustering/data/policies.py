@@ -19,6 +19,10 @@ ON_BAD_CHUNK: tuple[OnBadChunk, ...] = get_args(OnBadChunk)
 MAX_BAD_FRACTION = 0.25
 """Share of the chunks that may be masked so, where the user names none."""
 
+ValidRange = Literal["cf", "ignore"]
+"""Whether valid_range, valid_min and valid_max count, as the CF conventions say, or are passed over."""
+VALID_RANGE: tuple[ValidRange, ...] = get_args(ValidRange)
+
 Decoder = Literal["signed_square"]
 """Codes of numbers that no scale and offset describe."""
 DECODERS: tuple[Decoder, ...] = get_args(Decoder)

@@ -17,7 +17,7 @@ import xarray as xr
 from clustering.data import opening
 from clustering.data.addresses import shown
 from clustering.data.chunks import snapshot
-from clustering.data.decoding import Columns, packing
+from clustering.data.decoding import Columns, Given, packing
 from clustering.data.faults import told
 from clustering.data.listing import Listing, differences
 from clustering.data.plan import MIB, Axis, Block, Plan, plan_blocks
@@ -85,6 +85,8 @@ class Source:
     """Share of the chunks that may fail to decode, where they are masked."""
     reopen: Callable[..., Source] | None = field(default=None, repr=False)
     """Opens the same source in another process, once: from the recipe, the name of the opening, and the listings."""
+    given: Mapping[str, Given] = field(default_factory=dict, repr=False)
+    """Variables held in memory that are decoded here, as they were given, by name."""
     opening: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
     """Name of this opening: a process opens it once, and a store that has changed since is opened anew."""
 

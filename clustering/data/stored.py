@@ -31,7 +31,7 @@ class Part(NamedTuple):
     """A region of a variable, cells by features."""
 
     values: NDArray[Any]
-    """As stored ``(cells, f)``."""
+    """As stored ``(cells, f)``, in the type that the stored bits are read as."""
     lost: NDArray[np.bool_] | None
     """Where a chunk is not there or does not decode ``(cells, f)``; None where all are."""
     bad: tuple[str, ...]
@@ -90,6 +90,8 @@ class Stored:
                 lost = spoilt if lost is None else lost | spoilt
         axes = [self.dims.index(d) for d in order]
         cells, features = axes[: len(region)], axes[len(region) :]
+        if values.dtype != self.decoding.stored:
+            values = values.view(self.decoding.stored)
         return Part(gathered(values, cells, features), None if lost is None else gathered(lost, cells, features), bad)
 
     @property

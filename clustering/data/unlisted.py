@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
-import xarray as xr
 import zarr
-from xarray.backends import ZarrStore
 from zarr.abc.store import Store
-from zarr.core.group import ConsolidatedMetadata
 
+from clustering.data.attributes import repaired
+from clustering.data.grouped import dimensions
+from clustering.data.members import Members, consolidated, named
 from clustering.errors import SourceError
 
 
-def unlisted_dataset(store: Store, node: zarr.Group, names: Iterable[Any], where: str) -> xr.Dataset:
-    """Open a group whose members the store cannot list.
+def unlisted_members(store: Store, node: zarr.Group, names: Iterable[Any], where: str) -> Members:
+    """Open what a group holds whose members the store cannot list.
 
     Parameters
     ----------
@@ -33,55 +32,31 @@ def unlisted_dataset(store: Store, node: zarr.Group, names: Iterable[Any], where
     SourceError
         If neither consolidated metadata nor names tell what the group holds.
     """
-    found = _consolidated(store, node) or _named(node, names)
-    if found is None:
+    found = consolidated(store, node)
+    if found is None or not (found.arrays or found.faults):
+        found = _with_coordinates(node, names)
+    if not (found.arrays or found.faults):
         raise SourceError(
             f"{where} cannot list its keys and has no consolidated metadata; "
             "name the variables in source.variables, or consolidate the metadata of the store"
         )
-    # As xarray opens a group: the fill value of version 2 means missing.
-    opened = ZarrStore(found, mode="r", use_zarr_fill_value_as_mask=node.metadata.zarr_format == 2)
-    return xr.open_dataset(opened, chunks=None, cache=False, create_default_indexes=False)
+    return found
 
 
-def _consolidated(store: Store, node: zarr.Group) -> zarr.Group | None:
-    if node.metadata.consolidated_metadata is not None:
-        return node
-    if node.path:
-        root = zarr.open_group(store, mode="r")
-        if root.metadata.consolidated_metadata is not None:
-            inner = root[node.path]
-            return inner if isinstance(inner, zarr.Group) else None
-    return None
+def _with_coordinates(node: zarr.Group, names: Iterable[Any]) -> Members:
+    """Open the variables named, with their coordinates, and the bounds of these."""
+    wanted = [name.removeprefix("cos(").removesuffix(")") for name in names if isinstance(name, str)]
+    found = named(node, wanted)
+    for _ in range(2):
+        beside = [name for array_name, array in found.arrays.items() for name in _beside(array_name, array)]
+        new = named(node, [name for name in beside if name not in found.arrays and name not in found.faults])
+        # What cannot be opened and was not asked for is in nobody's way.
+        found = Members({**found.arrays, **new.arrays}, {}, {**found.faults, **new.faults})
+    return found
 
 
-def _named(node: zarr.Group, names: Iterable[Any]) -> zarr.Group | None:
-    """Make a group hold the variables named, with their coordinates, as if its metadata were consolidated."""
-    metadata: dict[str, Any] = {}
-    for name in (name.removeprefix("cos(").removesuffix(")") for name in names if isinstance(name, str)):
-        array = _array(node, name)
-        if array is None:
-            continue
-        metadata[name] = array.metadata
-        coordinates = str(array.attrs.get("coordinates", "")).split()
-        for coordinate in (*_dims(array), *coordinates):
-            beside = _array(node, coordinate)
-            if beside is not None:
-                metadata[coordinate] = beside.metadata
-    if not metadata:
-        return None
-    known = replace(node.metadata, consolidated_metadata=ConsolidatedMetadata(metadata=metadata))
-    return zarr.Group(replace(node._async_group, metadata=known))
-
-
-def _array(node: zarr.Group, name: str) -> zarr.Array[Any] | None:
-    try:
-        found = node[name]
-    except KeyError:
-        return None
-    return found if isinstance(found, zarr.Array) else None
-
-
-def _dims(array: zarr.Array[Any]) -> Iterable[str]:
-    names: Any = array.attrs.get("_ARRAY_DIMENSIONS") or getattr(array.metadata, "dimension_names", None) or ()
-    return [str(name) for name in names if name]
+def _beside(name: str, array: zarr.Array[Any]) -> list[str]:
+    """Name what belongs to an array: coordinates of its dimensions, and what its attributes name."""
+    attributes = repaired(name, dict(array.attrs), array.dtype).attributes
+    linked = " ".join(str(attributes.get(key, "")) for key in ("coordinates", "bounds", "climatology", "grid_mapping"))
+    return [*(dimensions(array) or ()), *(word.removesuffix(":") for word in linked.split())]

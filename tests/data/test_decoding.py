@@ -203,6 +203,6 @@ def test_wishes_that_do_not_fit_are_refused_on_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_wishes_about_stored_numbers_do_not_fit_data_in_memory() -> None:
-    with pytest.raises(SourceError, match="nodata is given for variable 'values', which is no stored array"):
-        open_source(np.zeros((4, 2)), nodata=0)
+def test_named_decoders_do_not_fit_data_in_memory() -> None:
+    with pytest.raises(SourceError, match="decode is given for variable 'values', which is no stored array"):
+        open_source(np.zeros((4, 2), "i1"), decode="signed_square")

@@ -267,7 +267,8 @@ def test_a_section_that_is_none_is_told_with_its_keys(
 OPTIONS = {
     "source": (
         "group", "variables", "sample_dims", "feature_dims", "select", "isel", "bbox", "mask", "weights", "labels",
-        "missing", "missing_chunks", "on_bad_chunk", "max_bad_fraction", "nodata", "decode", "storage_options",
+        "missing", "missing_chunks", "on_bad_chunk", "max_bad_fraction", "nodata", "decode", "valid_range",
+        "storage_options",
     ),
     "fit": (
         "seed", "restarts", "finalists", "sample_rows", "init", "max_iterations", "tolerance", "max_seconds",

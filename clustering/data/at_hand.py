@@ -1,0 +1,173 @@
+"""Variables that somebody else opened or made: what their attributes leave undecoded counts as it does in a store."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from xarray.coding.common import lazy_elemwise_func
+
+from clustering.data.attributes import PACKING, UNDECODED, meant_type, repaired
+from clustering.data.decoding import Decoding, Given, Rule, decoding_of, with_nodata
+from clustering.data.grouped import decoded
+from clustering.data.opening import Opened
+from clustering.data.validity import valid_rules
+from clustering.errors import SourceError
+
+
+def prepared(
+    opened: Opened, names: Sequence[str], numbers: Mapping[str, float], *, valid: bool
+) -> tuple[xr.Dataset, dict[str, Given], list[str]]:
+    """Give those of some variables that are in no store the values that they mean.
+
+    Parameters
+    ----------
+    numbers
+        For variables what number among their values means missing.
+    valid
+        Whether valid ranges count.
+
+    Returns
+    -------
+    xarray.Dataset
+        With all other variables as they are.
+    dict
+        The variables that were changed, as they were given.
+    list of str
+        What a user should know, in words.
+
+    Raises
+    ------
+    SourceError
+        For a packing that is no number.
+    """
+    dataset, given, cautions = opened.dataset, dict[str, Given](), list[str]()
+    for name in () if opened.node is not None else names:
+        variable = dataset[name].variable
+        made, decoding, said = meant(name, variable, numbers.get(name), valid=valid)
+        cautions += said
+        if decoding is not None:
+            given[name] = Given(variable, decoding)
+            dataset = dataset.assign({name: made})
+    return dataset, given, cautions
+
+
+def meant(
+    name: str, variable: xr.Variable, nodata: float | None, *, valid: bool
+) -> tuple[xr.Variable, Decoding | None, tuple[str, ...]]:
+    """Give a variable the values that it means.
+
+    Fill values, scale and offset that stand among the attributes were not decoded, or would be in the encoding: so
+    rasters come that were opened without masking. Valid ranges, which nobody decodes, count in the unit that they are
+    written in, or in that of the values, where the encoding tells the packing that is undone already.
+
+    Parameters
+    ----------
+    variable
+        Of numbers.
+    nodata
+        Number among the values that means missing.
+    valid
+        Whether valid ranges count.
+
+    Returns
+    -------
+    xarray.Variable
+        Decoded lazily; itself where there is nothing to decode.
+    Decoding or None
+        What turns the given values into it; None where there is nothing to decode.
+    tuple of str
+        What a user should know, in words.
+
+    Raises
+    ------
+    SourceError
+        For a packing that is no number.
+    """
+    if variable.dtype.kind not in "iuf":
+        return variable, None, ()
+    attributes: Mapping[Any, Any] = variable.attrs
+    found = repaired(name, attributes, variable.dtype)
+    if found.fault is not None:
+        raise SourceError(f"variable {name!r} cannot be used: {found.fault}")
+    packed = any(key in found.attributes for key in PACKING)
+    clean = dict(found.attributes)
+    if packed and clean.get("scale_factor", 1.0) == 1.0 and clean.get("add_offset", 0.0) == 0.0:
+        # Rasters are given these although nothing is packed.
+        clean = {key: value for key, value in clean.items() if key not in PACKING}
+    raw = xr.Variable(variable.dims, variable._data if found.dtype == variable.dtype else _seen(variable, found.dtype))
+    raw.attrs = {key: value for key, value in clean.items() if key in UNDECODED}
+    once, _ = decoded(name, raw, "numbers")
+    rules, cautions = _valid(name, variable, clean, found.dtype) if valid else ((), ())
+    decoding = decoding_of(once, found.dtype, rules)
+    assert decoding is not None
+    said = [*found.cautions, *cautions]
+    if nodata is not None:
+        decoding, more = with_nodata(decoding, name, nodata)
+        said += more
+    if packed and not decoding.plain:
+        keys = " and ".join(key for key in PACKING if key in clean)
+        said.append(f"variable {name!r} is given with {keys} among its attributes, and its values are unpacked by them")
+    if not decoding.rules and decoding.plain and decoding.dtype == variable.dtype:
+        return variable, None, tuple(said)
+    dtype = decoding.dtype
+    if decoding.rules and dtype.kind in "iu":
+        dtype = np.result_type(dtype, np.float32)
+    step = partial(_apply, decoding=decoding, dtype=dtype)
+    kept: dict[Hashable, Any] = {key: value for key, value in attributes.items() if key not in UNDECODED}
+    data = lazy_elemwise_func(variable._data, step, dtype)
+    return xr.Variable(variable.dims, data, kept, variable.encoding), decoding, tuple(said)
+
+
+def _seen(variable: xr.Variable, dtype: np.dtype[Any]) -> Any:
+    return lazy_elemwise_func(variable._data, partial(_view, dtype=dtype), dtype)
+
+
+def _view(values: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    return np.asarray(values).view(dtype)
+
+
+def _apply(values: Any, decoding: Decoding, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Decode values of any shape; what is missing becomes NaN."""
+    stored = _view(values, decoding.stored)
+    absent = decoding.absent(stored)
+    flat = stored.reshape(-1, 1)
+    out = np.empty(flat.shape, decoding.dtype)
+    decoding.decode(flat, out)
+    made = out.reshape(stored.shape).astype(dtype, copy=False)
+    if absent is not None:
+        made[absent] = np.nan
+    return made
+
+
+def _valid(
+    name: str, variable: xr.Variable, clean: Mapping[Any, Any], dtype: np.dtype[Any]
+) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
+    """Read the valid range in the numbers that are at hand."""
+    if any(key in clean for key in PACKING):
+        whole = {**variable.attrs, **clean}
+        return valid_rules(name, whole, dtype, clean.get("scale_factor"), clean.get("add_offset"))
+    told = repaired(name, {key: variable.encoding[key] for key in PACKING if key in variable.encoding}, dtype)
+    packing = told.attributes if told.fault is None else {}
+    packed_type = np.dtype(variable.encoding.get("dtype") or dtype)
+    if not packing or packed_type.kind not in "iuf":
+        return valid_rules(name, variable.attrs, dtype)
+    scale, offset = packing.get("scale_factor"), packing.get("add_offset")
+    sign = {"_Unsigned": variable.encoding["_Unsigned"]} if "_Unsigned" in variable.encoding else {}
+    packed_type = meant_type(sign, packed_type)
+    rules, cautions = valid_rules(name, {**variable.attrs, **sign}, packed_type, scale, offset)
+    # Bounds go the way that the values went, so that a value on a bound equals it.
+    unpack = Decoding(packed_type, dtype, (), scale, offset)
+    return tuple(Rule(rule.name, (), *_ends(rule, unpack)) for rule in rules), cautions
+
+
+def _ends(rule: Rule, unpack: Decoding) -> tuple[float, float]:
+    ends = np.array([[rule.low], [rule.high]], unpack.dtype)
+    with np.errstate(all="ignore"):
+        unpack.decode(ends, out := np.empty_like(ends))
+    low, high = sorted(out.ravel().tolist())
+    return low, high

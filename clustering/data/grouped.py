@@ -1,0 +1,276 @@
+"""From the arrays of a group to one dataset of what can be decoded, each variable by itself."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import xarray as xr
+import zarr
+from xarray.backends.zarr import ZarrArrayWrapper
+from xarray.coding.common import lazy_elemwise_func
+from xarray.core import indexing
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+from clustering.data.attributes import repaired
+from clustering.data.faults import passing
+from clustering.data.members import reason
+from clustering.errors import ClusteringError
+
+Times = Literal["numbers", "dates", "all"]
+"""What is read as times: nothing; dates; dates and spans of time, which are numbers but for coordinates."""
+DIMENSIONS = "_ARRAY_DIMENSIONS"
+UNNAMED = "it names no dimensions"
+UNEVEN = "its dimension"
+"""Starts of what is said of arrays that are left out."""
+
+
+class Grouped(NamedTuple):
+    """What a group holds."""
+
+    dataset: xr.Dataset
+    unusable: Mapping[str, str]
+    """Why other arrays are not in it."""
+    cautions: Mapping[str, tuple[str, ...]]
+    """What a user should know of the variables, in words."""
+
+
+class UnusableError(Exception):
+    """A variable that cannot be decoded; the message says why."""
+
+
+def undecoded(
+    array: zarr.Array[Any], name: str, dims: Collection[str], *, masks_fill: bool
+) -> tuple[xr.Variable, tuple[str, ...]]:
+    """Wrap a stored array as a variable whose attributes xarray decodes.
+
+    Parameters
+    ----------
+    dims
+        Names of its dimensions.
+    masks_fill
+        Whether the fill value of the array means missing, as it does in groups of format 2.
+
+    Returns
+    -------
+    xarray.Variable
+        Lazily indexed; ``_Unsigned`` is applied.
+    tuple of str
+        Cautions.
+
+    Raises
+    ------
+    UnusableError
+        If its packing is no number.
+    """
+    attributes, v3 = own_attributes(array), array.metadata.zarr_format == 3
+    if masks_fill and array.fill_value is not None:
+        told = attributes.get("_FillValue")
+        attributes["_FillValue"] = array.fill_value
+        if told is not None:
+            # What the attribute says is missing too.
+            both = [told, attributes.get("missing_value")]
+            attributes["missing_value"] = [part for value in both if value is not None for part in np.ravel(value)]
+    found = repaired(name, attributes, array.dtype, base64_fill=v3)
+    if found.fault is not None:
+        raise UnusableError(found.fault)
+    data: Any = indexing.LazilyIndexedArray(ZarrArrayWrapper(array))  # type: ignore[no-untyped-call]
+    if found.dtype != array.dtype:
+        data = lazy_elemwise_func(data, partial(np.ndarray.view, dtype=found.dtype), found.dtype)
+    encoding: dict[str, Any] = {"chunks": tuple(array.chunks), "shards": array.shards}
+    return xr.Variable(tuple(dims), data, found.attributes, encoding), found.cautions
+
+
+def own_attributes(array: zarr.Array[Any]) -> dict[str, Any]:
+    """Give the attributes of an array without those by which formats name dimensions."""
+    hidden = (DIMENSIONS,) if array.metadata.zarr_format == 2 else ()
+    attributes = dict(array.attrs)
+    return {
+        key: value
+        for key, value in attributes.items()
+        if key not in hidden and not (hidden and key.lower().startswith("_nc"))
+    }
+
+
+def dimensions(array: zarr.Array[Any]) -> tuple[str, ...] | None:
+    """Name the dimensions of an array as it is stored; None where they are not named."""
+    if array.metadata.zarr_format == 3:
+        names: Any = array.metadata.dimension_names
+    else:
+        names = array.attrs.get(DIMENSIONS)
+        if names is None and array.ndim:
+            names = _nczarr(array)
+    if names is None or isinstance(names, str) or not isinstance(names, Iterable):
+        return () if not array.ndim else None
+    names = tuple(names)
+    right = len(names) == array.ndim and all(isinstance(name, str) and name for name in names)
+    return names if right else None
+
+
+def _nczarr(array: zarr.Array[Any]) -> Any:
+    """Read the dimensions that NCZarr keeps in the metadata of format 2: paths from the root."""
+    buffer = sync(array.store_path.store.get(f"{array.path}/.zarray".strip("/"), default_buffer_prototype()))
+    try:
+        content = {} if buffer is None else json.loads(buffer.to_bytes())
+        return [str(path).rpartition("/")[2] for path in content["_NCZARR_ARRAY"]["dimrefs"]]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def dataset_of(
+    arrays: Mapping[str, zarr.Array[Any]],
+    attributes: Mapping[str, Any],
+    wanted: Collection[str],
+    faults: Mapping[str, str],
+) -> Grouped:
+    """Decode the arrays of a group, each by itself, into one dataset.
+
+    Parameters
+    ----------
+    attributes
+        Of the group.
+    wanted
+        Names of variables that decide the lengths of dimensions, and whose numbers are never read as times.
+    faults
+        Why other arrays cannot be opened.
+    """
+    unusable, cautions = dict(faults), dict[str, tuple[str, ...]]()
+    raw: dict[str, xr.Variable] = {}
+    for name, array in arrays.items():
+        dims = dimensions(array)
+        try:
+            if dims is None:
+                raise UnusableError(UNNAMED)
+            if len(set(dims)) < len(dims):
+                raise UnusableError(f"it names a dimension twice: {', '.join(dims)}")
+            raw[name], cautions[name] = undecoded(array, name, dims, masks_fill=array.metadata.zarr_format == 2)
+        except (UnusableError, NotImplementedError, ValueError, TypeError) as error:
+            unusable[name] = reason(error)
+    raw = _of_one_grid(raw, wanted, unusable)
+    _bounds_of_times(raw)
+    return _decoded(raw, attributes, wanted, unusable, cautions)
+
+
+def _of_one_grid(
+    raw: Mapping[str, xr.Variable], wanted: Collection[str], unusable: dict[str, str]
+) -> dict[str, xr.Variable]:
+    """Leave out variables that give a dimension another length than those before them."""
+    lengths: dict[str, tuple[int, str]] = {}
+    first = [name for name in wanted if name in raw]
+    first += [str(d) for name in first for d in raw[name].dims if d in raw]
+    kept = {}
+    for name in dict.fromkeys([*first, *sorted(raw)]):
+        sizes = {str(d): n for d, n in raw[name].sizes.items()}
+        other = next((d for d, n in sizes.items() if lengths.get(d, (n, ""))[0] != n), None)
+        if other is not None:
+            known, by = lengths[other]
+            unusable[name] = f"{UNEVEN} {other!r} is {sizes[other]} long, and {known} in {by!r}"
+            continue
+        for d, n in sizes.items():
+            lengths.setdefault(d, (n, name))
+        kept[name] = raw[name]
+    return kept
+
+
+def _bounds_of_times(raw: Mapping[str, xr.Variable]) -> None:
+    """Give the bounds of times the units of these (CF conventions, section 7.1)."""
+    for variable in raw.values():
+        bounds = raw.get(str(variable.attrs.get("bounds")))
+        if bounds is not None and "since" in str(variable.attrs.get("units")):
+            for key in ("units", "calendar"):
+                if key in variable.attrs:
+                    bounds.attrs.setdefault(key, variable.attrs[key])
+
+
+def _decoded(
+    raw: Mapping[str, xr.Variable],
+    attributes: Mapping[str, Any],
+    wanted: Collection[str],
+    unusable: dict[str, str],
+    cautions: dict[str, tuple[str, ...]],
+) -> Grouped:
+    own = {str(key): value for key, value in attributes.items() if not str(key).lower().startswith("_nc")}
+    coordinates = set[str]()
+    if isinstance(own.get("coordinates"), str):
+        coordinates |= {*own.pop("coordinates").split()}
+    for variable in raw.values():
+        coordinates |= {*variable.attrs.get("coordinates", "").split()}
+    made: dict[str, xr.Variable] = {}
+    for name, variable in raw.items():
+        of_place = name in variable.dims or name in coordinates
+        times: Times = "numbers" if name in wanted and name not in variable.dims else "all" if of_place else "dates"
+        try:
+            made[name], more = decoded(name, variable, times, stacks=_stacks(variable, raw))
+            cautions[name] += more
+        except ClusteringError:
+            raise
+        except Exception as error:
+            if passing(error):
+                raise
+            unusable[name] = reason(error)
+    for variable in made.values():
+        if "coordinates" in variable.attrs:
+            variable.encoding["coordinates"] = variable.attrs.pop("coordinates")
+    dataset = xr.Dataset(made, attrs=own).set_coords(sorted(coordinates & {*made}))
+    return Grouped(dataset, unusable, cautions)
+
+
+def decoded(
+    name: str, variable: xr.Variable, times: Times, *, stacks: bool = False
+) -> tuple[xr.Variable, tuple[str, ...]]:
+    """Decode one variable as xarray does; dates that it cannot decode stay numbers.
+
+    Parameters
+    ----------
+    times
+        What is read as times by its units.
+    stacks
+        Whether single characters along its last dimension make texts.
+
+    Returns
+    -------
+    xarray.Variable
+        In memory where it is the coordinate of its own dimension.
+    tuple of str
+        Cautions.
+    """
+    units = variable.attrs.get("units")
+    try:
+        made = _cf(name, variable, times, stacks)
+    except ClusteringError:
+        raise
+    except Exception as error:
+        if times == "numbers" or units is None or passing(error):
+            raise
+        made = _cf(name, variable, "numbers", stacks)
+        calendar = variable.attrs.get("calendar")
+        told = repr(units) + ("" if calendar is None else f" of the calendar {calendar!r}")
+        return made, (f"{told} of {name!r} cannot be decoded to dates, so that it stays numbers: select by these",)
+    if times == "numbers" and " since " in str(units):
+        return made, (f"variable {name!r} counts {units!r}, and is used as these numbers",)
+    return made, ()
+
+
+def _cf(name: str, variable: xr.Variable, times: Times, stacks: bool) -> xr.Variable:
+    spans = xr.coders.CFTimedeltaCoder(decode_via_units=times == "all")
+    with warnings.catch_warnings():
+        # Of what xarray warns of here, such as several fill values and dates before 1678, nothing is lost.
+        warnings.simplefilter("ignore")
+        made = xr.conventions.decode_cf_variable(
+            name, variable, decode_times=times != "numbers",
+            decode_timedelta=False if times == "numbers" else spans, stack_char_dim=stacks,
+        )  # fmt: skip
+        return made.to_index_variable() if made.dims == (name,) else made
+
+
+def _stacks(variable: xr.Variable, raw: Mapping[str, xr.Variable]) -> bool:
+    """Tell whether the last dimension counts characters only, as NetCDF keeps texts."""
+    if variable.dtype != "S1" or not variable.ndim or variable.dims[-1] in raw:
+        return False
+    users = [v for v in raw.values() if variable.dims[-1] in v.dims]
+    return all(v.dtype.kind == "S" and v.dims[-1] == variable.dims[-1] for v in users)

@@ -1,0 +1,145 @@
+"""What a group holds, each member opened by itself, so that one that cannot be opened is in nobody's way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import zarr
+from zarr.abc.store import Store
+from zarr.core.array import AsyncArray
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.group import AsyncGroup
+from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
+from zarr.core.sync import sync
+from zarr.storage import StorePath
+
+from clustering.data.faults import passing
+from clustering.errors import ClusteringError
+
+AT_ONCE = 32
+"""Members that are opened at the same time."""
+
+
+class Members(NamedTuple):
+    """Arrays and groups of a group, by name, sorted."""
+
+    arrays: Mapping[str, zarr.Array[Any]]
+    groups: Mapping[str, zarr.Group]
+    faults: Mapping[str, str]
+    """Why others cannot be opened."""
+
+
+def members(group: zarr.Group) -> Members:
+    """Open what a store lists in a group, whatever its consolidated metadata say.
+
+    Raises
+    ------
+    StoreError
+        If the store does not answer.
+    """
+
+    async def opened() -> dict[str, Any]:
+        inner = group._async_group
+        limit = asyncio.Semaphore(AT_ONCE)
+        names = sorted({name async for name in inner.store.list_dir(inner.path)})
+
+        async def one(name: str) -> Any:
+            async with limit:
+                return await inner.getitem(name)
+
+        found = await asyncio.gather(*map(one, names), return_exceptions=True)
+        return dict(zip(names, found, strict=True))
+
+    return _sorted_out(sync(opened()))
+
+
+def named(group: zarr.Group, names: Iterable[str]) -> Members:
+    """Open members by name, of a store that cannot list; what is not there is left out."""
+
+    async def opened() -> dict[str, Any]:
+        wanted = list(dict.fromkeys(names))
+        found = await asyncio.gather(*map(group._async_group.getitem, wanted), return_exceptions=True)
+        return dict(zip(wanted, found, strict=True))
+
+    return _sorted_out(sync(opened()))
+
+
+def consolidated(store: Store, group: zarr.Group) -> Members | None:
+    """Read the arrays of a group from metadata consolidated in it, or in the root of the store.
+
+    Returns
+    -------
+    Members
+        Without groups; None where no metadata are consolidated.
+    """
+    v3 = group.metadata.zarr_format == 3
+    for place in dict.fromkeys((group.path, "")):
+        found = _documents(store, place, v3)
+        if found is None:
+            continue
+        inside = group.path.removeprefix(place).strip("/")
+        start = f"{inside}/" if inside else ""
+        own = {
+            path.removeprefix(start): metadata
+            for path, metadata in found.items()
+            if path.startswith(start) and "/" not in path.removeprefix(start)
+        }
+        opened: dict[str, Any] = {}
+        for name, metadata in sorted(own.items()):
+            try:
+                read = ArrayV3Metadata.from_dict(metadata) if v3 else ArrayV2Metadata.from_dict(metadata)
+                path = f"{group.path}/{name}".strip("/")
+                opened[name] = AsyncArray(read, StorePath(store, path))
+            except Exception as error:
+                opened[name] = error
+        return _sorted_out(opened)
+    return None
+
+
+def _documents(store: Store, place: str, v3: bool) -> dict[str, dict[str, Any]] | None:
+    """Read the consolidated metadata of arrays, by path from the group that holds them."""
+    key = f"{place}/{'zarr.json' if v3 else '.zmetadata'}".strip("/")
+    buffer = sync(store.get(key, default_buffer_prototype()))
+    try:
+        content = {} if buffer is None else json.loads(buffer.to_bytes())
+        content = content.get("consolidated_metadata") or {} if v3 else content
+        documents = content.get("metadata")
+    except (ValueError, AttributeError):
+        return None
+    if not isinstance(documents, dict):
+        return None
+    if v3:
+        return {path: dict(about) for path, about in documents.items() if about.get("node_type") == "array"}
+    ends = "/.zarray"
+    return {
+        path.removesuffix(ends): {**about, "attributes": documents.get(path.removesuffix(ends) + "/.zattrs") or {}}
+        for path, about in documents.items()
+        if path.endswith(ends)
+    }
+
+
+def _sorted_out(found: Mapping[str, Any]) -> Members:
+    arrays, groups, faults = dict[str, zarr.Array[Any]](), dict[str, zarr.Group](), dict[str, str]()
+    for name, member in found.items():
+        if isinstance(member, AsyncArray):
+            arrays[name] = zarr.Array(member)
+        elif isinstance(member, AsyncGroup):
+            groups[name] = zarr.Group(member)
+        elif isinstance(member, ClusteringError) or (isinstance(member, Exception) and passing(member)):
+            # What the store does not answer now may be there the next time: the results must not depend on it.
+            raise member
+        elif not isinstance(member, Exception):
+            raise member
+        elif not (isinstance(member, KeyError) and isinstance(member.__cause__, FileNotFoundError)):
+            # Other objects and folders are no members.
+            faults[name] = reason(member)
+    return Members(arrays, groups, faults)
+
+
+def reason(error: BaseException) -> str:
+    """Say the fault of an error in one line."""
+    text = str(error).strip()
+    return " ".join(text.splitlines()[0].split()).rstrip(".:") if text else type(error).__name__
