@@ -306,8 +306,8 @@ class JobConfig(_Section):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The keys that decide the result to the last bit; younger keys only where they are used, as runs that were
-        begun before there were such are gone on with."""
+        """The keys that decide the result to the last bit."""
+        # A younger key counts only where it is used: runs that were begun before there was one are gone on with.
         unsaid = {"valid_range"} if self.source.valid_range == "cf" else set()
         source = self.source.model_dump(mode="json", exclude={"storage_options", "credentials", *unsaid})
         return {

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
+from clustering.data.causes import nothing_left, why_left_out
 from clustering.data.preparation import room
 from clustering.errors import CheckpointError, ClusteringError, DataError, ExecutionError
 from clustering.execution.engine import connect
@@ -239,6 +240,11 @@ def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
     result = result.over(sums, job.plan.cells)
     write_model(result, folder / "model.zarr", provenance(job, run))
     rows, seconds = result.summary.count, {"label": time.perf_counter() - began}
+    if rows * 2 < job.plan.cells:
+        causes = why_left_out(job.source, job.plan)
+        result = replace(result, notes=(*result.notes, *causes))
+        for cause in causes:
+            watch.warn(cause)
     compared = None if job.before is None else job.before.compare(result, sums, None)
     return Labelled(run, result, folder, seconds, True, rows, job.plan.cells - rows, compared)
 
@@ -279,10 +285,7 @@ def _labels(
             passed = label(inside, known.model, known.params, nowhere, None, None, known.clusters, earlier, beside)
     sums: LabelStatistics = passed.statistics[0]
     if not sums.rows.any():
-        raise DataError(
-            f"no row takes part: all {job.plan.cells} cells are masked or have missing features; "
-            "check source.mask, source.select and the fill values"
-        )
+        raise DataError(nothing_left(job.source, plan))
     # What was known when the job was opened has been told then.
     left_out = [caution for caution in left_out if caution not in job.source.cautions]
     for caution in left_out:

@@ -134,6 +134,13 @@ def _decoded(
     return values, absent
 
 
+def used_cells(source: Source, block: Block) -> NDArray[np.bool_]:
+    """Tell the cells of a block that the mask leaves ``(cells,)``."""
+    if source.mask is None:
+        return np.ones(math.prod(block.shape), bool)
+    return _truth(_on_grid(source, source.mask, block))
+
+
 def _weights(source: Source, block: Block) -> NDArray[np.float64] | None:
     if source.weights is None:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from clustering.data.causes import why_left_out
 from clustering.data.inspection import Inspection, VariableLayout
 from clustering.data.plan import MIB, Plan
 from clustering.data.source import Source
@@ -67,7 +68,9 @@ def advise(
             + ("raise compute.memory, or set compute.scratch to a folder on a local disk"
                if expected.scratch_bytes is None else "raise compute.memory, or name a larger disk")
         )  # fmt: skip
-    if expected.masked_share == 1:
+    causes = why_left_out(source, plan) if expected.masked_share > 0.5 else ()
+    yield from causes
+    if expected.masked_share == 1 and not causes:
         yield "every cell probed is masked: check source.mask, source.select and the fill values"
 
 

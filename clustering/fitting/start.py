@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.access import open_source
+from clustering.data.causes import nothing_left, why_left_out
 from clustering.data.plan import MIB, Plan
 from clustering.data.preparation import Preparation, only_unit_norm
 from clustering.data.source import Source
@@ -152,6 +153,8 @@ def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
         remarks = (f"preprocessing: {preparation.words}",)
     # Where a part of the rows is drawn, the labels tell how many of all are left out.
     warnings = undirected_notes(surveyed.undirected if options.drawn is None else 0)
+    most = surveyed.count * 2 < surveyed.cells * _drawn(rounds, options)
+    warnings = (*warnings, *(why_left_out(rounds.source, rounds.plan) if most else ()))
     if _known(options):
         known = rounds.run([partial(model.starter.known_statistics, _nowhere(model, found))])
         hard = [_class_means(model, _nowhere(model, found), known.statistics[0])]
@@ -183,6 +186,11 @@ def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
             reading, seconds = reading + firsts.reading, seconds + firsts.seconds
     state = State(tuple(Candidate(start) for start in params), seconds=time.perf_counter() - began)
     return Begun(surveyed, halted(state, options.rule), reading, seconds, remarks, warnings, preparation)
+
+
+def _drawn(rounds: Rounds, options: Options) -> float:
+    """Give the share of the cells that a fit goes over, where none is masked."""
+    return options.fraction * (1.0 if rounds.held_out is None else 1.0 - 1.0 / rounds.held_out.every)
 
 
 def _known(options: Options) -> bool:
@@ -255,8 +263,7 @@ def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[S
     k, d, wish = model.k, rounds.source.n_features, options.preprocess
     m = min(options.sample_rows, max(k, sample_limit(rounds.source, options)))
     even = rounds.source.weights is None and rounds.source.mask is None
-    share = options.fraction * (1.0 if rounds.held_out is None else 1.0 - 1.0 / rounds.held_out.every)
-    floor = priority_floor(int(rounds.plan.cells * share), m) if even else 0.0
+    floor = priority_floor(int(rounds.plan.cells * _drawn(rounds, options)), m) if even else 0.0
     # Before the mean is taken off, nothing tells whether a divergence is defined.
     divergence: Divergence = "squared_euclidean" if wish.centres else model.starter.divergence
     refusal = scatter_refusal(d, rounds.plan, rounds.engine, memory) if wish.rotates else None
@@ -287,11 +294,7 @@ def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[S
             "raise fit.fraction, or check source.mask and the fill values"
         )
     if found.count == 0:
-        raise DataError(
-            f"no row takes part: all {found.cells} cells are masked or have missing features"
-            + (", or are rows of zeros, which preprocess.unit_norm leaves out" if found.undirected else "")
-            + "; check source.mask, source.select and the fill values"
-        )
+        raise DataError(nothing_left(rounds.source, rounds.plan, zeros=bool(found.undirected)))
     if found.weight <= 0:
         raise DataError(f"the weights of all {found.count} rows are zero; check source.weights")
     if found.observed is not None and not (found.observed > 0.0).all():

@@ -1,0 +1,105 @@
+"""Why rows take no part: which attribute of which variable takes how many, counted in a few blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.data.decoding import Decoding, Rule
+from clustering.data.plan import Block, Plan
+from clustering.data.reading import loaded, used_cells
+from clustering.data.source import Source
+from clustering.data.validity import NAMES
+
+BLOCKS = 4
+"""Blocks that are looked at."""
+_SHARE = 0.1
+"""Share of the rows from which on a cause is told."""
+
+
+class Cause(NamedTuple):
+    """What one attribute of one variable takes, beside what the attributes before it take."""
+
+    variable: str
+    rule: Rule
+    values: int
+    rows: int
+
+
+def why_left_out(source: Source, plan: Plan) -> tuple[str, ...]:
+    """Say which attributes, and which wish for `nodata`, leave out many rows; in words for a user.
+
+    To be asked where most rows take no part: some blocks are read once more.
+    """
+    blocks = [plan.block(int(i)) for i in np.unique(np.linspace(0, len(plan) - 1, BLOCKS).astype(int))]
+    found: dict[tuple[str, str], Cause] = {}
+    used = 0
+    for block in blocks:
+        keep = used_cells(source, block)
+        used += int(keep.sum())
+        for cause in _causes(source, block, keep):
+            key = cause.variable, cause.rule.name
+            before = found.get(key, cause._replace(values=0, rows=0))
+            found[key] = before._replace(values=before.values + cause.values, rows=before.rows + cause.rows)
+    where = "" if len(blocks) == len(plan) else f" in {len(blocks)} of {len(plan):,} blocks"
+    return tuple(
+        f"{cause.rule.name} of variable {cause.variable!r} leaves out {cause.rows:,} of {used:,} rows{where} "
+        f"({cause.values:,} values{_told(cause.rule)}){_remedy(cause.rule)}"
+        for cause in sorted(found.values(), key=lambda cause: -cause.rows)
+        if cause.rows and cause.rows >= _SHARE * used
+    )
+
+
+def nothing_left(source: Source, plan: Plan) -> str:
+    """Say that no row takes part, and why; in words for a user."""
+    remedy = "; ".join(why_left_out(source, plan)) or "check source.mask, source.select and the fill values"
+    return f"no row takes part: all {plan.cells} cells are masked or have missing features; {remedy}"
+
+
+def _causes(source: Source, block: Block, keep: NDArray[np.bool_]) -> Iterator[Cause]:
+    region = dict(zip(source.sample_dims, block.slices, strict=True))
+    for name in source.variables:
+        decoding = _decoding(source, name)
+        if decoding is None or not decoding.rules:
+            continue
+        dims = [d for d in source.feature_dims if d in source.dataset[name].dims]
+        if name in source.stored:
+            values, lost, _ = source.stored[name].read(region, (*source.sample_dims, *dims))
+        else:
+            variable = source.given[name].variable
+            values = loaded(source, variable.isel(region).transpose(*source.sample_dims, *dims, ...))
+            values = np.ascontiguousarray(values).view(decoding.stored).reshape(math.prod(block.shape), -1)
+            lost = None
+        left = np.broadcast_to(keep[:, None], values.shape).copy()
+        if lost is not None:
+            left &= ~lost
+        for rule in decoding.rules:
+            absent = rule.absent(values)
+            if absent is None:
+                continue
+            taken = absent & left
+            left &= ~absent
+            yield Cause(name, rule, int(taken.sum()), int(taken.any(axis=1).sum()))
+
+
+def _decoding(source: Source, name: str) -> Decoding | None:
+    if name in source.stored:
+        return source.stored[name].decoding
+    return source.given[name].decoding if name in source.given else None
+
+
+def _told(rule: Rule) -> str:
+    if rule.numbers:
+        return f", {' or '.join(f'{number:g}' for number in rule.numbers[:3])} as stored"
+    ends = [f"below {rule.low:g}"] * (rule.low > -np.inf) + [f"above {rule.high:g}"] * (rule.high < np.inf)
+    return f", {' or '.join(ends)} as stored"
+
+
+def _remedy(rule: Rule) -> str:
+    if rule.name in NAMES:
+        return "; correct it where it is in another unit, or set source.valid_range to ignore"
+    return ""
