@@ -101,7 +101,7 @@ def meant(
         clean = {key: value for key, value in clean.items() if key not in PACKING}
     raw = xr.Variable(variable.dims, variable._data if found.dtype == variable.dtype else _seen(variable, found.dtype))
     raw.attrs = {key: value for key, value in clean.items() if key in UNDECODED}
-    once, _ = decoded(name, raw, "numbers")
+    once, _ = decoded(name, raw, dates=False)
     rules, cautions = _valid(name, variable, clean, found.dtype) if valid else ((), ())
     decoding = decoding_of(once, found.dtype, rules)
     assert decoding is not None
@@ -161,7 +161,7 @@ def _valid(
     packed_type = meant_type(sign, packed_type)
     rules, cautions = valid_rules(name, {**variable.attrs, **sign}, packed_type, scale, offset)
     # Bounds go the way that the values went, so that a value on a bound equals it.
-    unpack = Decoding(packed_type, dtype, (), scale, offset)
+    unpack = Decoding(packed_type, dtype if dtype.kind == "f" else np.dtype(np.float64), (), scale, offset)
     return tuple(Rule(rule.name, (), *_ends(rule, unpack)) for rule in rules), cautions
 
 

@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -22,8 +22,6 @@ from clustering.data.faults import passing
 from clustering.data.members import reason
 from clustering.errors import ClusteringError
 
-Times = Literal["numbers", "dates", "all"]
-"""What is read as times: nothing; dates; dates and spans of time, which are numbers but for coordinates."""
 DIMENSIONS = "_ARRAY_DIMENSIONS"
 UNNAMED = "it names no dimensions"
 UNEVEN = "its dimension"
@@ -198,14 +196,11 @@ def _decoded(
     coordinates = set[str]()
     if isinstance(own.get("coordinates"), str):
         coordinates |= {*own.pop("coordinates").split()}
-    for variable in raw.values():
-        coordinates |= {*variable.attrs.get("coordinates", "").split()}
     made: dict[str, xr.Variable] = {}
     for name, variable in raw.items():
-        of_place = name in variable.dims or name in coordinates
-        times: Times = "numbers" if name in wanted and name not in variable.dims else "all" if of_place else "dates"
+        dates = name not in wanted or name in variable.dims
         try:
-            made[name], more = decoded(name, variable, times, stacks=_stacks(variable, raw))
+            made[name], more = decoded(name, variable, dates=dates, stacks=_stacks(variable, raw))
             cautions[name] += more
         except ClusteringError:
             raise
@@ -216,19 +211,20 @@ def _decoded(
     for variable in made.values():
         if "coordinates" in variable.attrs:
             variable.encoding["coordinates"] = variable.attrs.pop("coordinates")
+            coordinates |= {*variable.encoding["coordinates"].split()}
     dataset = xr.Dataset(made, attrs=own).set_coords(sorted(coordinates & {*made}))
     return Grouped(dataset, unusable, cautions)
 
 
 def decoded(
-    name: str, variable: xr.Variable, times: Times, *, stacks: bool = False
+    name: str, variable: xr.Variable, *, dates: bool, stacks: bool = False
 ) -> tuple[xr.Variable, tuple[str, ...]]:
     """Decode one variable as xarray does; dates that it cannot decode stay numbers.
 
     Parameters
     ----------
-    times
-        What is read as times by its units.
+    dates
+        Whether units such as ``days since 2000-01-01`` make dates. Spans of time in ``days`` stay numbers.
     stacks
         Whether single characters along its last dimension make texts.
 
@@ -241,30 +237,29 @@ def decoded(
     """
     units = variable.attrs.get("units")
     try:
-        made = _cf(name, variable, times, stacks)
+        made = _cf(name, variable, dates, stacks)
     except ClusteringError:
         raise
     except Exception as error:
-        if times == "numbers" or units is None or passing(error):
+        if not dates or units is None or passing(error):
             raise
-        made = _cf(name, variable, "numbers", stacks)
+        made = _cf(name, variable, False, stacks)
         calendar = variable.attrs.get("calendar")
         told = repr(units) + ("" if calendar is None else f" of the calendar {calendar!r}")
         return made, (f"{told} of {name!r} cannot be decoded to dates, so that it stays numbers: select by these",)
-    if times == "numbers" and " since " in str(units):
+    if not dates and " since " in str(units):
         return made, (f"variable {name!r} counts {units!r}, and is used as these numbers",)
     return made, ()
 
 
-def _cf(name: str, variable: xr.Variable, times: Times, stacks: bool) -> xr.Variable:
-    spans = xr.coders.CFTimedeltaCoder(decode_via_units=times == "all")
+def _cf(name: str, variable: xr.Variable, dates: bool, stacks: bool) -> xr.Variable:
+    spans = xr.coders.CFTimedeltaCoder(decode_via_units=False) if dates else False
     with warnings.catch_warnings():
         # Of what xarray warns of here, such as several fill values and dates before 1678, nothing is lost.
         warnings.simplefilter("ignore")
         made = xr.conventions.decode_cf_variable(
-            name, variable, decode_times=times != "numbers",
-            decode_timedelta=False if times == "numbers" else spans, stack_char_dim=stacks,
-        )  # fmt: skip
+            name, variable, decode_times=dates, decode_timedelta=spans, stack_char_dim=stacks
+        )
         return made.to_index_variable() if made.dims == (name,) else made
 
 

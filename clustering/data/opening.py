@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import xarray as xr
 import zarr
 from zarr.abc.store import Store
+from zarr.core.sync import sync
 from zarr.errors import NodeTypeValidationError
 
 from clustering.data.addresses import shown
@@ -24,6 +25,8 @@ BARE = "values"
 SMALL_LABELS = 16 * MIB
 """Labels of a dimension of up to this size, in bytes, are held in memory; larger ones where they are selected by."""
 _LISTED_DEPTH = 3
+_LOOKED = 50
+"""Folders of what is no store that are looked into."""
 _NAMED = 5
 """Arrays that cannot be used that a caution names at most."""
 
@@ -128,7 +131,7 @@ def bare(array: zarr.Array[Any]) -> Grouped:
         variable, cautions = undecoded(array, BARE, _numbered(array), masks_fill=named)
     except UnusableError as error:
         raise SourceError(f"the array {array.path or 'itself'!r} cannot be used: {error}") from error
-    made, more = decoded(BARE, variable, "numbers")
+    made, more = decoded(BARE, variable, dates=False)
     return Grouped(xr.Dataset({BARE: made}), {}, {BARE: (*cautions, *more)})
 
 
@@ -198,6 +201,13 @@ def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]
         refused = ""
         if isinstance(opened, Unlisted):
             refused = "; it answers 403 for what is not there, so check the credentials too"
+        inside = [] if opened is None else _stores_in(opened)
+        if inside:
+            also = "" if group is None else f", and {group!r} from there"
+            raise SourceError(
+                f"{url!r} is no Zarr store itself and holds {'one' if len(inside) == 1 else 'several'} in the "
+                f"folder{'s' * (len(inside) > 1)} {', '.join(map(repr, inside))}; name it in source.group{also}"
+            ) from error
         raise SourceError(
             f"{where!r} holds no Zarr array or group; name one, or convert it with 'ingest'{refused}"
         ) from error
@@ -233,6 +243,24 @@ def _check(found: Grouped, wanted: Sequence[str], node: zarr.Group, where: str) 
         name, why = next(iter(found.unusable.items()))
         raise SourceError(f"no array of {where!r} can be used; {name!r}: {why}")
     refuse_empty(node, where)
+
+
+def _stores_in(store: Store) -> list[str]:
+    """Name folders at the root of what is no Zarr store that are some, as in an archive of a folder."""
+    if not listable(store):
+        return []
+
+    async def names() -> list[str]:
+        return sorted({name async for name in store.list_dir("")})[:_LOOKED]
+
+    found = []
+    for name in sync(names()):
+        try:
+            _node(store, name)
+        except (OSError, KeyError, ValueError):
+            continue
+        found.append(name)
+    return found
 
 
 def _children(store: Store) -> list[str] | None:

@@ -28,6 +28,8 @@ __all__ = ["Entry", "connect", "entries", "listable", "shown"]
 
 _SETTINGS = ("AWS_", "GOOGLE_", "STORAGE_", "AZURE_")
 """Starts of the environment variables that say where and as whom to connect."""
+_VERSIONS = ("ETag", "etag", "md5Hash", "CRC", "mtime")
+"""What file systems of fsspec call that which changes with the content."""
 _LOCK = threading.Lock()
 
 
@@ -214,13 +216,17 @@ def _objects(store: Any, prefix: str) -> Iterator[Entry]:
 
 
 def _found(store: Any, prefix: str) -> Iterator[Entry]:
-    root = store.path.rstrip("/")
-    under = f"{root}/{prefix}" if prefix else root
-    for path, about in sorted(sync(store.fs._find(under, detail=True)).items()):
-        if not path.startswith(f"{under}/"):
+    # Archives and references begin at an empty path, and some file systems name their paths with a slash before them.
+    root = store.path.strip("/")
+    under = "/".join(part for part in (root, prefix) if part)
+    asked = f"{store.path.rstrip('/')}/{prefix}".rstrip("/") if store.path.strip("/") else prefix
+    for path, about in sorted(sync(store.fs._find(asked, detail=True)).items()):
+        name = path.strip("/")
+        if under and not name.startswith(f"{under}/"):
             continue
-        version = next((about[name] for name in ("ETag", "etag", "md5Hash", "mtime") if about.get(name)), None)
-        yield Entry(path.removeprefix(root).lstrip("/"), int(about.get("size") or 0), version)
+        version = next((about[key] for key in _VERSIONS if about.get(key)), None)
+        key = name.removeprefix(root).lstrip("/") if root else name
+        yield Entry(key, int(about.get("size") or 0), version)
 
 
 def _keys(store: Store, prefix: str) -> list[str]:

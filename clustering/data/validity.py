@@ -89,9 +89,7 @@ def _range(value: Any) -> tuple[_Number, ...] | str:
     numbers = numbers_of(value)
     if numbers is None or len(numbers) != 2:
         return "no pair of numbers"
-    if any(n != n for n in numbers):
-        return "not a number"
-    return "empty, as its first number is above its second" if numbers[0] > numbers[1] else numbers
+    return "not a number" if any(n != n for n in numbers) else numbers
 
 
 def _bound(value: Any) -> tuple[_Number] | str:
