@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clustering.data.coordinates import period, slack
 from clustering.data.names import numbered
-from clustering.data.opening import BARE, bare_dataset
+from clustering.data.opening import BARE, decoded_array
 from clustering.errors import SourceError
 
 
@@ -173,7 +173,7 @@ def named(values: Any, where: str, only: str | None) -> xr.DataArray | None:
     if isinstance(values, xr.Variable):
         values = xr.DataArray(values)
     if isinstance(values, zarr.Array):
-        values = bare_dataset(values)[BARE]
+        values = decoded_array(values).dataset[BARE]
         return None if numbered(values.dims) else values
     if not isinstance(values, xr.DataArray):
         return None

@@ -39,7 +39,8 @@ def why_left_out(source: Source, plan: Plan) -> tuple[str, ...]:
     found: dict[tuple[str, str], Cause] = {}
     used = 0
     for block in blocks:
-        keep = used_cells(source, block)
+        mask = used_cells(source, block)
+        keep = np.ones(math.prod(block.shape), bool) if mask is None else mask
         used += int(keep.sum())
         for cause in _causes(source, block, keep):
             key = cause.variable, cause.rule.name

@@ -149,13 +149,13 @@ def dataset_of(
             raw[name], cautions[name] = undecoded(array, name, dims, masks_fill=array.metadata.zarr_format == 2)
         except (UnusableError, NotImplementedError, ValueError, TypeError) as error:
             unusable[name] = reason(error)
-    raw = _of_one_grid(raw, wanted, unusable)
+    raw = _of_one_grid(raw, wanted, {name: array.path for name, array in arrays.items()}, unusable)
     _bounds_of_times(raw)
     return _decoded(raw, attributes, wanted, unusable, cautions)
 
 
 def _of_one_grid(
-    raw: Mapping[str, xr.Variable], wanted: Collection[str], unusable: dict[str, str]
+    raw: Mapping[str, xr.Variable], wanted: Collection[str], paths: Mapping[str, str], unusable: dict[str, str]
 ) -> dict[str, xr.Variable]:
     """Leave out variables that give a dimension another length than those before them."""
     lengths: dict[str, tuple[int, str]] = {}
@@ -170,7 +170,7 @@ def _of_one_grid(
             unusable[name] = f"{UNEVEN} {other!r} is {sizes[other]} long, and {known} in {by!r}"
             continue
         for d, n in sizes.items():
-            lengths.setdefault(d, (n, name))
+            lengths.setdefault(d, (n, paths[name]))
         kept[name] = raw[name]
     return kept
 

@@ -12,7 +12,7 @@ import zarr
 
 from clustering.data.alignment import is_dask, plain, plain_dataset
 from clustering.data.names import numbered, unknown_dimension, with_names
-from clustering.data.opening import BARE, Opened, bare
+from clustering.data.opening import BARE, Opened, decoded_array
 from clustering.data.plan import MIB, Axis
 from clustering.data.selection import Positions
 from clustering.data.stored import Place
@@ -62,7 +62,7 @@ def in_memory(data: Any) -> Opened:
     if isinstance(data, xr.DataArray):
         return Opened(plain_dataset(data.to_dataset(name=data.name or BARE)), None)
     if isinstance(data, zarr.Array):
-        alone = bare(data)
+        alone = decoded_array(data)
         return Opened(with_names(alone.dataset, data), data, cautions=alone.cautions)
     if isinstance(data, np.ndarray) or is_dask(data):
         if data.ndim != 2:
@@ -83,7 +83,7 @@ def in_memory(data: Any) -> Opened:
 def is_bare(data: Any) -> bool:
     """Tell data whose dimensions have no names."""
     if isinstance(data, zarr.Array):
-        return numbered(with_names(bare_dataset(data), data)[BARE].dims)
+        return numbered(with_names(decoded_array(data).dataset, data)[BARE].dims)
     return isinstance(data, np.ndarray) or is_dask(data)
 
 

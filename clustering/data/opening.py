@@ -27,6 +27,7 @@ SMALL_LABELS = 16 * MIB
 _LISTED_DEPTH = 3
 _LOOKED = 50
 """Folders of what is no store that are looked into."""
+_UNEVEN_REMEDY = "; name one array as the group, or rename the dimension of the other in the store"
 _NAMED = 5
 """Arrays that cannot be used that a caution names at most."""
 
@@ -115,7 +116,7 @@ class Opened(NamedTuple):
             return None
 
 
-def bare(array: zarr.Array[Any]) -> Grouped:
+def decoded_array(array: zarr.Array[Any]) -> Grouped:
     """Wrap a Zarr array opened by itself, decoded as in its group.
 
     Dimensions without names are called ``dim_0``, ``dim_1`` and so on. The fill value of a version 2 array means
@@ -182,7 +183,7 @@ def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]
             opened = connect(store, storage_options)
             node = _node(opened, group)
             if isinstance(node, zarr.Array):
-                alone = bare(node)
+                alone = decoded_array(node)
                 return Opened(with_names(alone.dataset, node), node, url, {}, alone.cautions)
             if not listable(opened):
                 held = unlisted_members(opened, node, names, url)
@@ -228,12 +229,14 @@ def _check(found: Grouped, wanted: Sequence[str], node: zarr.Group, where: str) 
         if name in found.unusable:
             if name in unnamed:
                 refuse_unnamed(unnamed, node, where)
-            raise SourceError(f"variable {name!r} of {where!r} cannot be used: {found.unusable[name]}")
+            path, why = f"{node.path}/{name}".strip("/"), found.unusable[name]
+            remedy = _UNEVEN_REMEDY if why.startswith(UNEVEN) else ""
+            raise SourceError(f"variable {path!r} of {where!r} cannot be used: {why}{remedy}")
     uneven = next((name for name, why in found.unusable.items() if why.startswith(UNEVEN)), None)
     if uneven is not None and not wanted:
         raise SourceError(
             f"{uneven!r} and others of {where!r} make no one dataset: {found.unusable[uneven]}; name those to cluster "
-            "in source.variables, or one array as the group"
+            f"in source.variables{_UNEVEN_REMEDY.replace(';', ',', 1)}"
         )
     if found.dataset.data_vars:
         return

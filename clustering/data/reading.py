@@ -37,8 +37,7 @@ def read_rows(source: Source, block: Block) -> Rows:
     """
     values, missing, lost, bad = _values(source, block)
     n = len(values)
-    mask = mask_condition(source.mask)
-    keep = None if mask is None else mask.used(_on_grid(source, mask.variable, block))
+    keep = used_cells(source, block)
     if lost is not None:
         keep = ~lost if keep is None else keep & ~lost
     gaps = None
@@ -134,11 +133,10 @@ def _decoded(
     return values, absent
 
 
-def used_cells(source: Source, block: Block) -> NDArray[np.bool_]:
-    """Tell the cells of a block that the mask leaves ``(cells,)``."""
-    if source.mask is None:
-        return np.ones(math.prod(block.shape), bool)
-    return _truth(_on_grid(source, source.mask, block))
+def used_cells(source: Source, block: Block) -> NDArray[np.bool_] | None:
+    """Tell the cells of a block that the mask leaves ``(cells,)``; None where there is no mask."""
+    mask = mask_condition(source.mask)
+    return None if mask is None else mask.used(_on_grid(source, mask.variable, block))
 
 
 def _weights(source: Source, block: Block) -> NDArray[np.float64] | None:

@@ -153,7 +153,7 @@ def test_what_cannot_be_used_is_told_where_no_variable_is_named(tmp_path: Path, 
 
 
 def test_arrays_of_different_lengths_are_refused_where_no_variable_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"dimension 'cell' is 5 long, and 7 in 'other'; name those to cluster"):
+    with pytest.raises(SourceError, match=r"dimension 'cell' is 5 long, and 7 in 'other'; name those to cluster in "):
         open_source(ODD["another-length"](tmp_path / "s"), feature_dims=[])
 
 
