@@ -44,7 +44,9 @@ def members(group: zarr.Group) -> Members:
     async def opened() -> dict[str, Any]:
         inner = group._async_group
         limit = asyncio.Semaphore(AT_ONCE)
-        names = sorted({name async for name in inner.store.list_dir(inner.path)})
+        listed = [name async for name in inner.store.list_dir(inner.path)]
+        # Of an archive that begins at an empty path, names come with the path of the group before them.
+        names = sorted({name.rstrip("/").rpartition("/")[2] for name in listed} - {""})
 
         async def one(name: str) -> Any:
             async with limit:

@@ -163,7 +163,9 @@ def part_of(source: Source, block: Block, most_rows: int) -> Source:
         for name, s in source.stored.items()
     }
     axes = tuple(Axis(n, n) for n in reversed(lengths))
-    return replace(source, dataset=source.dataset.isel(region), axes=axes, stored=stored, recipe=None, listings={})
+    return replace(
+        source, dataset=source.dataset.isel(region), axes=axes, stored=stored, given={}, recipe=None, listings={}
+    )
 
 
 def _computed(

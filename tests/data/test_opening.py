@@ -309,10 +309,16 @@ def damage(path: Path) -> Path:
     return path
 
 
+def empty(path: Path) -> Path:
+    (path.parent / "empty").mkdir()
+    return path.parent / "empty"
+
+
 FAULTS: dict[str, tuple[Callable[[Path], Path], str | None, list[str]]] = {
     "no-store": (lambda p: p.with_name("no.zarr"), None, ["no store at", "no.zarr", "check source.store"]),
     "no-store-of-the-group": (lambda p: p.with_name("no.zarr"), "a", ["no store at", "no.zarr", "check source.store"]),
-    "a-folder": (lambda p: p.parent, None, ["holds no Zarr array or group", "'ingest'"]),
+    "a-folder-of-a-store": (lambda p: p.parent, None, ["holds one in the folder 'field.zarr'", "source.group"]),
+    "a-folder": (empty, None, ["holds no Zarr array or group", "'ingest'"]),
     "a-file": (lambda p: p / "zarr.json", None, ["holds no Zarr array or group", "'ingest'"]),
     "wrong-group": (lambda p: p, "dayly", ["no group 'dayly'", "did you mean 'daily'?", "allowed: "]),
     "wrong-inner-group": (lambda p: p, "daily/men", ["no group 'daily/men'", "did you mean 'daily/mean'?"]),

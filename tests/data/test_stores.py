@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
+import shutil
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -540,3 +543,48 @@ async def _many(store: Any, keys: list[str]) -> list[tuple[str, bytes | None]]:
     prototype = default_buffer_prototype()
     requests = [(key, prototype, None) for key in keys]
     return [(key, got and got.to_bytes()) async for key, got in store._get_many(requests)]
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3], ids=["v2", "v3"])
+@pytest.mark.parametrize("missing_chunks", [None, "mask"])
+def test_stores_whose_path_in_fsspec_is_empty_list_their_chunks(
+    tmp_path: Path, zarr_format: int, missing_chunks: Any
+) -> None:
+    path = write(tmp_path / "a.zarr", zarr_format)
+    files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+    documents = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
+    refs = {
+        str(file.relative_to(path)): file.read_text() if file.name in documents else [str(file), 0, file.stat().st_size]
+        for file in files
+    }
+    (tmp_path / "refs.json").write_text(json.dumps({"version": 1, "refs": refs}))
+    shutil.make_archive(str(tmp_path / "a"), "zip", root_dir=path)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for file in files:
+            archive.add(file, arcname=str(file.relative_to(path)))
+    shutil.make_archive(str(tmp_path / "inside"), "zip", root_dir=tmp_path, base_dir="a.zarr")
+    references = {"fo": str(tmp_path / "refs.json")}
+    truth = rows(open_source(path, **USES))
+    for url, options in (
+        ("reference://", references),
+        (f"zip://::file://{tmp_path}/a.zip", None),
+        (f"tar://::file://{tmp_path}/a.tar", None),
+        (f"zip://a.zarr::file://{tmp_path}/inside.zip", None),
+        (f"simplecache::file://{path}", None),
+    ):
+        source = open_source(url, storage_options=options, missing_chunks=missing_chunks, **USES)
+        assert rows(source) == truth
+        assert all(len(listing.chunks) for listing in source.listings.values())
+        assert source.cautions == ()
+
+
+@pytest.mark.parametrize("name", ["{}/inside.zip", "file://{}/inside.zip", "zip://::file://{}/inside.zip"])
+def test_an_archive_of_a_folder_names_the_group_that_opens_it(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "a.zarr")
+    shutil.make_archive(str(tmp_path / "inside"), "zip", root_dir=tmp_path, base_dir="a.zarr")
+    url = name.format(tmp_path)
+    with pytest.raises(SourceError, match=r"holds one in the folder 'a\.zarr'; name it in source\.group$"):
+        open_source(url, **USES)
+    with pytest.raises(SourceError, match=r"'a\.zarr'; name it in source\.group, and 'daily' from there"):
+        open_source(url, group="daily", **USES)
+    assert rows(open_source(url, group="a.zarr", **USES)) == rows(open_source(path, **USES))
