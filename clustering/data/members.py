@@ -17,6 +17,7 @@ from zarr.core.sync import sync
 from zarr.storage import StorePath
 
 from clustering.data.faults import passing
+from clustering.data.stores import names_in
 from clustering.errors import ClusteringError
 
 AT_ONCE = 32
@@ -44,9 +45,7 @@ def members(group: zarr.Group) -> Members:
     async def opened() -> dict[str, Any]:
         inner = group._async_group
         limit = asyncio.Semaphore(AT_ONCE)
-        listed = [name async for name in inner.store.list_dir(inner.path)]
-        # Of an archive that begins at an empty path, names come with the path of the group before them.
-        names = sorted({name.rstrip("/").rpartition("/")[2] for name in listed} - {""})
+        names = await names_in(inner.store, inner.path)
 
         async def one(name: str) -> Any:
             async with limit:

@@ -16,7 +16,7 @@ from clustering.data.faults import Unlisted, told
 from clustering.data.grouped import UNEVEN, UNNAMED, Grouped, UnusableError, dataset_of, decoded, dimensions, undecoded
 from clustering.data.members import members
 from clustering.data.names import refuse_empty, refuse_image, refuse_unnamed, with_names
-from clustering.data.stores import connect, listable
+from clustering.data.stores import connect, listable, names_in
 from clustering.data.unlisted import unlisted_members
 from clustering.errors import ClusteringError, SourceError, nearest, reason
 
@@ -253,11 +253,8 @@ def _stores_in(store: Store) -> list[str]:
     if not listable(store):
         return []
 
-    async def names() -> list[str]:
-        return sorted({name async for name in store.list_dir("")})[:_LOOKED]
-
     found = []
-    for name in sync(names()):
+    for name in sync(names_in(store, ""))[:_LOOKED]:
         try:
             _node(store, name)
         except (OSError, KeyError, ValueError):

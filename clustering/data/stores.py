@@ -24,7 +24,7 @@ from clustering.data.buckets import open_bucket
 from clustering.data.faults import Unlisted, code, forbidden, told
 from clustering.errors import ConfigError, SourceError
 
-__all__ = ["Entry", "connect", "entries", "listable", "shown"]
+__all__ = ["Entry", "connect", "entries", "listable", "names_in", "shown"]
 
 _SETTINGS = ("AWS_", "GOOGLE_", "STORAGE_", "AZURE_")
 """Starts of the environment variables that say where and as whom to connect."""
@@ -152,6 +152,20 @@ def listable(store: Store) -> bool:
         web = {"http", "https"} & set((protocols,) if isinstance(protocols, str) else protocols)
         return store.supports_listing and not web
     return store.supports_listing
+
+
+async def names_in(store: Store, path: str) -> list[str]:
+    """Name what lies directly under a path, sorted; of a store that can list."""
+    inner = _inner(store)
+    if isinstance(inner, FsspecStore) and not inner.path.strip("/"):
+        # Zarr asks with a slash before the path, which archives do not know.
+        try:
+            found = await inner.fs._ls(path, detail=False)
+        except FileNotFoundError:
+            return []
+    else:
+        found = [name async for name in store.list_dir(path)]
+    return sorted({name.rstrip("/").rpartition("/")[2] for name in found} - {""})
 
 
 def entries(store: Store, prefix: str = "") -> Iterator[Entry] | None:
