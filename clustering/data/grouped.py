@@ -19,8 +19,7 @@ from zarr.core.sync import sync
 
 from clustering.data.attributes import repaired
 from clustering.data.faults import passing
-from clustering.data.members import reason
-from clustering.errors import ClusteringError
+from clustering.errors import ClusteringError, reason
 
 DIMENSIONS = "_ARRAY_DIMENSIONS"
 UNNAMED = "it names no dimensions"

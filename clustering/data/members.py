@@ -18,7 +18,7 @@ from zarr.storage import StorePath
 
 from clustering.data.faults import passing
 from clustering.data.stores import names_in
-from clustering.errors import ClusteringError
+from clustering.errors import ClusteringError, reason
 
 AT_ONCE = 32
 """Members that are opened at the same time."""
@@ -138,9 +138,3 @@ def _sorted_out(found: Mapping[str, Any]) -> Members:
             # Other objects and folders are no members.
             faults[name] = reason(member)
     return Members(arrays, groups, faults)
-
-
-def reason(error: BaseException) -> str:
-    """Say the fault of an error in one line."""
-    text = str(error).strip()
-    return " ".join(text.splitlines()[0].split()).rstrip(".:") if text else type(error).__name__
