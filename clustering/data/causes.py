@@ -72,7 +72,7 @@ def _causes(source: Source, block: Block, keep: NDArray[np.bool_]) -> Iterator[C
             values, lost, _ = source.stored[name].read(region, (*source.sample_dims, *dims))
         else:
             variable = source.given[name].variable
-            values = loaded(source, variable.isel(region).transpose(*source.sample_dims, *dims, ...))
+            values = loaded(source, name, variable.isel(region).transpose(*source.sample_dims, *dims, ...))
             values = np.ascontiguousarray(values).view(decoding.stored).reshape(math.prod(block.shape), -1)
             lost = None
         left = np.broadcast_to(keep[:, None], values.shape).copy()

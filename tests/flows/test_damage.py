@@ -47,8 +47,7 @@ def record(**values: Any) -> Callable[[Path], None]:
 
 
 DAMAGE = {
-    "labels of rows": (chunk("s.zarr/row/c/0"), FIT, 2, "cannot open "),
-    "labels of features": (chunk("s.zarr/level/c/0"), ["inspect", "job.yaml"], 2, "cannot open "),
+    "labels that select": (chunk("s.zarr/row/c/0"), FIT, 2, "the coordinate 'row' cannot be used: "),
     "a mask": (chunk("s.zarr/sea/c/0"), FIT, 1, "variable 'sea' cannot be read ("),
     "a variable": (chunk("s.zarr/t/c/0/0/0"), FIT, 1, "chunk 'c/0/0/0' of variable 't' does not decode ("),
     "an array of a model": (version("model.zarr/variance", shutil.rmtree), PREDICT, 2, "the model at 'finished"),
