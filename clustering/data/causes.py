@@ -55,10 +55,17 @@ def why_left_out(source: Source, plan: Plan) -> tuple[str, ...]:
     )
 
 
-def nothing_left(source: Source, plan: Plan) -> str:
-    """Say that no row takes part, and why; in words for a user."""
+def nothing_left(source: Source, plan: Plan, *, zeros: bool = False) -> str:
+    """Say that no row takes part, and why; in words for a user.
+
+    Parameters
+    ----------
+    zeros
+        Whether rows of zeros were left out too, as they have no direction.
+    """
+    also = ", or are rows of zeros, which preprocess.unit_norm leaves out" if zeros else ""
     remedy = "; ".join(why_left_out(source, plan)) or "check source.mask, source.select and the fill values"
-    return f"no row takes part: all {plan.cells} cells are masked or have missing features; {remedy}"
+    return f"no row takes part: all {plan.cells} cells are masked or have missing features{also}; {remedy}"
 
 
 def _causes(source: Source, block: Block, keep: NDArray[np.bool_]) -> Iterator[Cause]:
