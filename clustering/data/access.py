@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from clustering.data import at_hand, coordinates, elsewhere, layout, opening, selection
+from clustering.data import at_hand, coordinates, elsewhere, grouped, layout, opening, selection
 from clustering.data.alignment import aligned
 from clustering.data.chunks import nodata_of, snapshot, store_variables
 from clustering.data.conditions import check_truth, mask_condition
@@ -194,7 +194,7 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
     opened.check_selected(options["select"] or {})
     beside = {"mask": compared.variable if compared else mask, "weights": weights, "labels": labels}
     with told(opened.url or "the data"):
-        dataset = opening.with_indexes(dataset, _selected_by(dataset, names, options, beside.values()))
+        dataset = grouped.with_indexes(dataset, _selected_by(dataset, names, options, beside.values()))
     boxed = {} if options["bbox"] is None else coordinates.box(dataset, names, options["bbox"])
     chosen = selection.positions(dataset, options["select"] or {}, options["isel"] or {}, boxed)
     places = layout.selected(dataset, chosen)

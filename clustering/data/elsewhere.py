@@ -9,8 +9,9 @@ import pandas as pd
 import xarray as xr
 
 from clustering.data.alignment import same_order
+from clustering.data.grouped import with_indexes
 from clustering.data.names import numbered
-from clustering.data.opening import open_store, with_indexes
+from clustering.data.opening import open_store
 from clustering.errors import SourceError, nearest
 
 

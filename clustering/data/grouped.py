@@ -19,12 +19,30 @@ from zarr.core.sync import sync
 
 from clustering.data.attributes import repaired
 from clustering.data.faults import passing
+from clustering.data.plan import MIB
 from clustering.errors import ClusteringError, reason
 
+SMALL_LABELS = 16 * MIB
+"""Labels of a dimension of up to this size, in bytes, are held in memory; larger ones where they are selected by."""
 DIMENSIONS = "_ARRAY_DIMENSIONS"
 UNNAMED = "it names no dimensions"
 UNEVEN = "its dimension"
 """Starts of what is said of arrays that are left out."""
+
+
+def with_indexes(dataset: xr.Dataset, dims: Iterable[Any] | None = None) -> xr.Dataset:
+    """Index the labels of dimensions, which reads them and holds them in memory.
+
+    Parameters
+    ----------
+    dims
+        Those to index; None: all whose labels are small.
+    """
+    for d in map(str, dataset.dims if dims is None else dict.fromkeys(dims)):
+        labelled = d in dataset.coords and dataset[d].dims == (d,)
+        if labelled and d not in dataset.xindexes and (dims is not None or dataset[d].nbytes <= SMALL_LABELS):
+            dataset = dataset.set_xindex(d)
+    return dataset
 
 
 class Grouped(NamedTuple):
@@ -143,8 +161,6 @@ def dataset_of(
         try:
             if dims is None:
                 raise UnusableError(UNNAMED)
-            if len(set(dims)) < len(dims):
-                raise UnusableError(f"it names a dimension twice: {', '.join(dims)}")
             raw[name], cautions[name] = undecoded(array, name, dims, masks_fill=array.metadata.zarr_format == 2)
         except (UnusableError, NotImplementedError, ValueError, TypeError) as error:
             unusable[name] = reason(error)
@@ -211,7 +227,10 @@ def _decoded(
         if "coordinates" in variable.attrs:
             variable.encoding["coordinates"] = variable.attrs.pop("coordinates")
             coordinates |= {*variable.encoding["coordinates"].split()}
-    dataset = xr.Dataset(made, attrs=own).set_coords(sorted(coordinates & {*made}))
+    coordinates = (coordinates | {str(d) for variable in made.values() for d in variable.dims}) & {*made}
+    beside = xr.Coordinates({name: made[name] for name in made if name in coordinates}, indexes={})
+    within = {name: variable for name, variable in made.items() if name not in coordinates}
+    dataset = with_indexes(xr.Dataset(within, beside, own))
     return Grouped(dataset, unusable, cautions)
 
 
@@ -259,7 +278,7 @@ def _cf(name: str, variable: xr.Variable, dates: bool, stacks: bool) -> xr.Varia
         made = xr.conventions.decode_cf_variable(
             name, variable, decode_times=dates, decode_timedelta=spans, stack_char_dim=stacks
         )
-        return made.to_index_variable() if made.dims == (name,) else made
+        return made.to_index_variable() if made.dims == (name,) and made.nbytes <= SMALL_LABELS else made
 
 
 def _stacks(variable: xr.Variable, raw: Mapping[str, xr.Variable]) -> bool:

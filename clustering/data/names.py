@@ -168,7 +168,7 @@ def refuse_empty(group: zarr.Group, where: str) -> None:
     SourceError
         Naming the nearest groups below that do.
     """
-    inside = sorted(name for name, array in group.arrays() if array.ndim > 1)
+    inside = sorted(name for name, array in members(group).arrays.items() if array.ndim > 1)
     if inside:
         raise SourceError(
             f"{where!r} holds coordinates alone; name those to cluster in source.variables: {_listing(inside)}"

@@ -13,7 +13,16 @@ from zarr.errors import NodeTypeValidationError
 
 from clustering.data.addresses import shown
 from clustering.data.faults import Unlisted, told
-from clustering.data.grouped import UNEVEN, UNNAMED, Grouped, UnusableError, dataset_of, decoded, dimensions, undecoded
+from clustering.data.grouped import (
+    UNEVEN,
+    UNNAMED,
+    Grouped,
+    UnusableError,
+    dataset_of,
+    decoded,
+    dimensions,
+    undecoded,
+)
 from clustering.data.members import members
 from clustering.data.names import refuse_empty, refuse_image, refuse_unnamed, with_names
 from clustering.data.stores import connect, listable, names_in
@@ -22,29 +31,12 @@ from clustering.errors import ClusteringError, SourceError, nearest, reason
 
 BARE = "values"
 """Name given to the variable of a bare array."""
-SMALL_LABELS = 16 * MIB
-"""Labels of a dimension of up to this size, in bytes, are held in memory; larger ones where they are selected by."""
 _LISTED_DEPTH = 3
 _LOOKED = 50
 """Folders of what is no store that are looked into."""
 _UNEVEN_REMEDY = "; name one array as the group, or rename the dimension of the other in the store"
 _NAMED = 5
 """Arrays that cannot be used that a caution names at most."""
-
-
-def with_indexes(dataset: xr.Dataset, dims: Iterable[Any] | None = None) -> xr.Dataset:
-    """Index the labels of dimensions, which reads them and holds them in memory.
-
-    Parameters
-    ----------
-    dims
-        Those to index; None: all whose labels are small.
-    """
-    for d in map(str, dataset.dims if dims is None else dict.fromkeys(dims)):
-        labelled = d in dataset.coords and dataset[d].dims == (d,)
-        if labelled and d not in dataset.xindexes and (dims is not None or dataset[d].nbytes <= SMALL_LABELS):
-            dataset = dataset.set_xindex(d)
-    return dataset
 
 
 class Opened(NamedTuple):
@@ -238,7 +230,7 @@ def _check(found: Grouped, wanted: Sequence[str], node: zarr.Group, where: str) 
             f"{uneven!r} and others of {where!r} make no one dataset: {found.unusable[uneven]}; name those to cluster "
             f"in source.variables{_UNEVEN_REMEDY.replace(';', ',', 1)}"
         )
-    if found.dataset.data_vars:
+    if found.dataset.data_vars or {*wanted} & {*found.dataset.variables}:
         return
     if unnamed:
         refuse_unnamed(unnamed, node, where)
