@@ -161,6 +161,12 @@ def dataset_of(
         try:
             if dims is None:
                 raise UnusableError(UNNAMED)
+            twice = next((d for d in dims if dims.count(d) > 1), None)
+            if twice is not None:
+                raise UnusableError(
+                    f"it has dimension {twice!r} twice, so that its samples and features have one name; rename one of "
+                    "the two in the store"
+                )
             raw[name], cautions[name] = undecoded(array, name, dims, masks_fill=array.metadata.zarr_format == 2)
         except (UnusableError, NotImplementedError, ValueError, TypeError) as error:
             unusable[name] = reason(error)
