@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, ObjectStore
 
@@ -254,6 +256,16 @@ def _retry() -> Any:
     return {"max_retries": TRIES, "backoff": waits, "retry_timeout": _PATIENCE}
 
 
+def _one_at_a_time(store: FsspecStore) -> FsspecStore:
+    """Read the members of an archive in turn where fsspec reads them all through one file, whose position is shared."""
+    files = store.fs
+    protocols = {files.protocol} if isinstance(files.protocol, str) else {*files.protocol}
+    if not isinstance(files, AsyncFileSystemWrapper) or not protocols & {"tar", "libarchive"}:
+        return store
+    files = AsyncFileSystemWrapper(files.sync_fs, asynchronous=True, semaphore=asyncio.Semaphore(1))
+    return FsspecStore(files, read_only=True, path=store.path)
+
+
 def _fsspec(url: str, options: Mapping[str, Any], where: str) -> Store:
     given = dict(options)
     protocol = url.partition("://")[0]
@@ -266,7 +278,7 @@ def _fsspec(url: str, options: Mapping[str, Any], where: str) -> Store:
         config = dict(given.get("config_kwargs") or {})
         given["config_kwargs"] = {"retries": {"total_max_attempts": 1}, **config}
     try:
-        return Retried(FsspecStore.from_url(url, storage_options=given, read_only=True), where)
+        return Retried(_one_at_a_time(FsspecStore.from_url(url, storage_options=given, read_only=True)), where)
     except TypeError as error:
         raise ConfigError(
             f"source.storage_options do not fit {protocol}://, which does not know one of {', '.join(sorted(options))}"

@@ -181,7 +181,7 @@ def test_large_labels_are_indexed_only_where_they_are_selected_by(
     uses: dict[str, Any] = {"variables": ["t"], "sample_dims": ["lat", "lon"]} | options
     expected = open_source(field_store, **uses)
     assert set(expected.dataset.indexes) == {"time", "lat", "lon"}
-    monkeypatch.setattr("clustering.data.opening.SMALL_LABELS", 8)
+    monkeypatch.setattr("clustering.data.grouped.SMALL_LABELS", 8)
     source = open_source(field_store, **uses)
     assert set(source.dataset.indexes) == indexed
     assert np.array_equal(source.dataset["lat"].values, expected.dataset["lat"].values)

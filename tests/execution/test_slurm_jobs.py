@@ -89,7 +89,7 @@ def test_jobs_that_the_queue_has_forgotten_give_no_workers() -> None:
 def test_a_queue_that_does_not_answer_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     word = ask(["7"], 1)
-    assert word.text.startswith("squeue does not answer: FileNotFoundError")
+    assert word.text == "squeue does not answer: [Errno 2] No such file or directory: 'squeue'"
     assert word.most is None
     squeue = tmp_path / "squeue"
     squeue.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2\nexit 1\n")

@@ -105,7 +105,7 @@ MISTAKES = {
     "beside a class": ({"class": "a.B", "option": {}}, "unknown key 'compute.cluster.option'; did you mean 'options'?"),
     "two kinds": ({"slurm": {}, "gateway": {}}, "unknown key 'compute.cluster.gateway'; allowed: slurm"),
     "key of slurm": ({"slurm": {"quue": "a"}}, "unknown key 'compute.cluster.slurm.quue'; did you mean 'queue'?"),
-    "key of kubernetes": ({"kubernetes": {"imgae": "a"}}, "'compute.cluster.kubernetes.image' is missing"),
+    "key of kubernetes": ({"kubernetes": {"imgae": "a"}}, "kubernetes.imgae'; did you mean 'image'?"),
     "key of a gateway": ({"gateway": {"adress": "a"}}, "'compute.cluster.gateway.adress'; did you mean 'address'?"),
     "number for text": ({"address": 8786}, "compute.cluster.address is 8786; text is needed"),
     "two places": ({"address": "tcp://x:1", "scheduler_file": "a"}, "one of them is needed, and not both"),

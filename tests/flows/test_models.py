@@ -130,7 +130,7 @@ def test_a_version_is_shown_with_its_clusters_and_their_names(
     assert {key: found[key] for key in ("comparison", "gate", "warnings", "remarks")} == {
         key: record[key] for key in ("comparison", "gate", "warnings", "remarks")
     }
-    assert [c["cluster"] for c in found["clusters"]] == [0, 2]
+    assert [c["cluster"] for c in found["clusters"]] == [1, 2]
     assert sorted(c["share"] for c in found["clusters"]) == pytest.approx([1 / 3, 2 / 3])
     assert found["clusters"][1] | {"share": 0} == {
         "cluster": 2, "share": 0, "name": "deep convection", "colour": "#1f77b4"
@@ -171,14 +171,14 @@ def test_two_versions_are_compared(fitted: Path, capsys: pytest.CaptureFixture[s
         xr.open_dataset(str(version.place / "model.zarr"), engine="zarr", consolidated=False, chunks=None)["centers"]
         for version in (old, new)
     ]
-    moved = [float(np.linalg.norm(centers[0].sel(cluster=i) - centers[1].sel(cluster=i))) for i in (0, 2)]
+    moved = [float(np.linalg.norm(centers[0].sel(cluster=i) - centers[1].sel(cluster=i))) for i in (1, 2)]
     assert found["runs"] == [old.run, new.run]
     assert (found["k"], found["kind"], found["rows"]) == ([3, 2], ["kmeans", "kmeans"], [120, 120])
     assert found["objective"] == [old.record["objective"], new.record["objective"]]
     assert {key: value for key, value in found["centers"].items() if value is not None} == pytest.approx(
-        {"0": moved[0], "2": moved[1]}
+        {"1": moved[0], "2": moved[1]}
     )
-    assert (found["centers"]["1"], found["sizes"]["1"]) == (None, [pytest.approx(1 / 3), None])
+    assert (found["centers"]["0"], found["sizes"]["0"]) == (None, [pytest.approx(1 / 3), None])
     assert found["config"] == {"model.k": [3, 2]}
     assert found["source_changed"] is True
     same = told(["diff", str(fitted), "current", new.run], capsys)

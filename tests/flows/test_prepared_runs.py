@@ -172,5 +172,5 @@ def test_rows_are_drawn_from_a_model_of_standardized_rows_in_the_units_of_the_da
     assert not np.allclose(generative(found.model, found.params).means, found.centers)
     shutil.rmtree(tmp_path / "out")
     run_fit(job(store, tmp_path / "out", model=model), Notes())
-    with pytest.raises(ConfigError, match=r"prepared rows .*whitened.*fitted without unit_norm, pca"):
+    with pytest.raises(ConfigError, match=r"prepared rows .*whitened.*fitted without unit_n"):
         load_parameters(str(tmp_path / "out"))

@@ -254,7 +254,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown limit": ({"gate": {"objectiv": 1}}, "unknown key 'output.gate.objectiv'; did you mean 'objective'"),
     "below zero": ({"gate": {"churn": -0.1}}, "output.gate.churn is -0.1; .*greater than or equal to 0"),
     "more than all": ({"gate": {"sizes": 20}}, "output.gate.sizes is 20; .*less than or equal to 1"),
-    "no number": ({"gate": {"objective": True}}, "output.gate.objective is True; a number is needed"),
+    "no number": ({"gate": {"objective": True}}, "output.gate.objective is true; a number is needed"),
     "no section": (
         {"gate": 0.1},
         "output.gate is 0.1; it is a section; allowed keys: objective, sizes, churn, clusters",
