@@ -158,7 +158,7 @@ def _compare(d: str, labels: Sequence[Any], wanted: Sequence[Any], about: About,
     given, known = list(dict.fromkeys(labels)), list(dict.fromkeys(wanted))
     sides = (own_unit, unit) if own_unit != unit else (None, None)
     told, remembered = (_shown(one, u) for one, u in zip((given, known), sides, strict=True))
-    if sorted(map(str, given)) == sorted(map(str, known)):
+    if sides == (None, None) and sorted(map(str, given)) == sorted(map(str, known)):
         raise DataError(
             f"the labels of {d!r}, {told}, are in another order than the model's, {remembered}; "
             "select them as for the fit"

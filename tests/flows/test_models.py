@@ -189,7 +189,7 @@ def test_two_versions_are_compared(fitted: Path, capsys: pytest.CaptureFixture[s
     assert "k          3 → 2" in lines
     assert "source     another state" in lines
     assert "config     model.k: 3 → 2" in lines
-    assert ["1", "33.33", "%", "–", "–"] in [line.split() for line in lines]
+    assert ["0", "33.33", "%", "–", "–"] in [line.split() for line in lines]
 
 
 def test_versions_of_other_features_have_no_distances(
