@@ -314,10 +314,12 @@ def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[S
     _check_range(found, model, options, rounds.source)
     distinct = len(found.distinct.digests)
     if distinct < k:
-        raise DataError(
-            f"k is {k} and the data have {distinct} distinct row{'s' * (distinct != 1)} of positive weight; lower k"
-            + (", or raise fit.fraction" if options.drawn is not None else "")
-        )
+        causes = why_left_out(rounds.source, rounds.plan) if found.count < found.cells else ()
+        raise DataError("; ".join((
+            f"k is {k} and the data have {distinct} distinct row{'s' * (distinct != 1)} of positive weight",
+            "lower k" + (", or raise fit.fraction" if options.drawn is not None else ""),
+            *causes,
+        )))  # fmt: skip
     return found, passed
 
 

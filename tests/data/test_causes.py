@@ -58,6 +58,9 @@ def test_what_takes_rows_is_counted(attributes: dict[str, Any], options: dict[st
     source = open_source(field(attributes), feature_dims=[], **options)
     (caution,) = why_left_out(source, source.plan())
     assert caution.startswith(said)
+    with pytest.raises(DataError, match="the data have 1 distinct row of positive weight; lower k; ") as caught:
+        c.fit(field(attributes), c.KMeans(2), feature_dims=[], **options)
+    assert caution in str(caught.value)
 
 
 def test_rows_that_the_mask_leaves_out_are_nobodys_fault(tmp_path: Path) -> None:
