@@ -351,6 +351,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             # A terminal may lack letters that names and tables have.
             stream.reconfigure(errors="backslashreplace")
     code = run(tokens)
+    # Nothing is left to clean up, and an interruption of what Python does at its end would be a traceback.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         sys.stdout.flush()
     except (OSError, ValueError) as error:
