@@ -271,7 +271,7 @@ class Fit:
         _known(options, (*_SOURCE, "workers", "memory", "block_bytes"))
         wanted.check(self.model)
         source = open_source(data, **_pick(options, _SOURCE), like=self.fitted.layout)
-        for caution in (*source.cautions, *check_features(source, self.fitted)):
+        for caution in check_features(source, self.fitted):
             warnings.warn(caution, stacklevel=4)
         memory = options.get("memory", MEMORY)
         within = room(source, memory, self.fitted.preparation is not None)
@@ -350,8 +350,6 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
     if type(model) not in MODELS.values():
         raise ConfigError(f"cannot fit {model!r}; give a model such as KMeans(k=8)")
     source = open_source(data, **_pick(options, _SOURCE))
-    for caution in source.cautions:
-        warnings.warn(caution, stacklevel=2)
     rule = Rule(**{"tolerance": model.tolerance, **_pick(options, _RULE)})
     how = starting.Options(**_pick(options, _OPTIONS), rule=rule, preprocess=Preprocess(**_pick(options, _PREPROCESS)))
     memory = options.get("memory", MEMORY)
