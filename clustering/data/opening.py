@@ -106,6 +106,10 @@ class Opened(NamedTuple):
             return zarr.open_array(self.node.store_path.store, path=f"{self.node.path}/{name}".strip("/"), mode="r")
         except (FileNotFoundError, NodeTypeValidationError):
             return None
+        except (ValueError, TypeError, KeyError) as error:
+            raise SourceError(
+                f"variable {name!r} of {self.url!r} cannot be used: {reason(error)}; write its metadata anew"
+            ) from error
 
 
 def decoded_array(array: zarr.Array[Any]) -> Grouped:

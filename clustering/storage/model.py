@@ -187,7 +187,7 @@ def from_dataset(dataset: xr.Dataset) -> Fitted:
     return Fitted(
         model=model,
         params=model.restored(_group(array, "params_")),
-        features=tuple(Feature(f[0], tuple((d, v) for d, v in f[1:])) for f in a["features"]),
+        features=tuple(map(_feature, a["features"])),
         summary=Summary(
             a["n_cells"], a["n_rows"], a["total_weight"], array["mean"], array["variance"], array["minimum"],
             array["maximum"], a["n_sampled"], a.get("n_fitted"),
@@ -210,6 +210,13 @@ def from_dataset(dataset: xr.Dataset) -> Fitted:
         ids=np.asarray(dataset["cluster"].values),
         largest_id=a.get("largest_id", -1),
     )  # fmt: skip
+
+
+def _feature(written: Any) -> Feature:
+    variable, at = written[0], tuple((d, label) for d, label in written[1:])
+    if not all(isinstance(name, str) for name in (variable, *(d for d, _ in at))):
+        raise ValueError(f"names of the feature {written!r} are no text")
+    return Feature(variable, at)
 
 
 def _group(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
