@@ -9,7 +9,7 @@ equal is the maximum likelihood of the mixture that soft k-means is; it is taken
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -19,14 +19,17 @@ from numpy.typing import NDArray
 
 from clustering.data.rows import Rows, in_memory_rows
 from clustering.errors import DataError
-from clustering.fitting.loop import Candidate, Rule, State
+from clustering.execution.engine import Engine
+from clustering.execution.passes import Rounds
+from clustering.fitting.loop import Rule
+from clustering.fitting.on_sample import passes_over, settle
 from clustering.fitting.seeding import filled
 from clustering.models import divergences as geometry
 from clustering.models.divergences import TINY
 from clustering.models.kmeans import KMeansParams
 from clustering.models.names import Divergence
 from clustering.models.soft_kmeans import SoftKMeans, SoftKMeansParams
-from clustering.models.survey import Sample, Survey
+from clustering.models.survey import Survey
 
 Array = NDArray[np.float64]
 
@@ -83,15 +86,13 @@ def critical_value(divergence: Divergence, covariance: Array) -> float:
     return 1.0 / (2.0 * geometry.CURVATURE[divergence] * largest) if largest > 0 else np.inf
 
 
-def anneal(
-    model: SoftKMeans, found: Survey, settle: Callable[[State, Sample, Rule], State], hard: Sequence[KMeansParams]
-) -> Annealed:
+def anneal(model: SoftKMeans, found: Survey, engine: Engine, hard: Sequence[KMeansParams]) -> Annealed:
     """Raise β from below its first critical value until all centers have split and β fits what is found.
 
     Parameters
     ----------
-    settle
-        Runs the loop on a sample.
+    engine
+        Runs the loop on the sample.
     hard
         Other starts: where one of them has the lower free energy at the β found, it is taken, and β by the same rule.
 
@@ -116,27 +117,28 @@ def anneal(
     generator = np.random.Generator(np.random.PCG64(0))
     beta, count, splits = 0.9 * critical, 1, []
     centers = np.repeat(middle[None], k, axis=0)
-    for _ in range(MOST_LEVELS):
-        size = np.minimum(np.sqrt(np.diagonal(covariance)), np.sqrt(0.5 / beta))
-        centers = centers + _NUDGE * size * generator.standard_normal((k, d))
-        released = geometry.released(model.divergence, centers, matrix)
-        start = SoftKMeansParams(
-            shift, geometry.refitted(model.divergence, np.ones(k), released, released), beta, matrix
-        )
-        params = settle(State((Candidate(start),)), sample, _RULE).best.params
-        centers = place(params.centers + shift)
-        distinct = _distinct(centers, _APART / beta)
-        if distinct > count:
-            splits.append((beta, distinct))
-            count = distinct
-        likeliest = _likeliest(model, params, rows)
-        if count == k and likeliest <= beta * (1 + SETTLED):
-            starts = (params, *(model.softened(start, beta) for start in hard))
-            best = settle(State(tuple(Candidate(start) for start in starts)), sample, _RULE)
-            if best.candidates[0] is best.best:
-                return Annealed(params, tuple(splits), critical)
-            return Annealed(_refined(model, best.best.params, sample, rows, settle), tuple(splits), critical, True)
-        beta = likeliest if count == k and likeliest < beta * STEP else beta * STEP
+    with passes_over(sample, engine) as passes:
+        for _ in range(MOST_LEVELS):
+            size = np.minimum(np.sqrt(np.diagonal(covariance)), np.sqrt(0.5 / beta))
+            centers = centers + _NUDGE * size * generator.standard_normal((k, d))
+            released = geometry.released(model.divergence, centers, matrix)
+            start = SoftKMeansParams(
+                shift, geometry.refitted(model.divergence, np.ones(k), released, released), beta, matrix
+            )
+            params = settle(model, passes, [start], _RULE).best.params
+            centers = place(params.centers + shift)
+            distinct = _distinct(centers, _APART / beta)
+            if distinct > count:
+                splits.append((beta, distinct))
+                count = distinct
+            likeliest = _likeliest(model, params, rows)
+            if count == k and likeliest <= beta * (1 + SETTLED):
+                starts = (params, *(model.softened(start, beta) for start in hard))
+                best = settle(model, passes, starts, _RULE)
+                if best.candidates[0] is best.best:
+                    return Annealed(params, tuple(splits), critical)
+                return Annealed(_refined(model, best.best.params, passes, rows), tuple(splits), critical, True)
+            beta = likeliest if count == k and likeliest < beta * STEP else beta * STEP
     if count == k:
         raise DataError(
             "beta is 'auto', and all rows lie at their centers, so that nothing limits it; lower k, or give "
@@ -156,16 +158,13 @@ def _likeliest(model: SoftKMeans, params: SoftKMeansParams, rows: Rows) -> float
     return float(seen) / (2.0 * max(statistics.energy, TINY))
 
 
-def _refined(
-    model: SoftKMeans, params: SoftKMeansParams, sample: Sample, rows: Rows,
-    settle: Callable[[State, Sample, Rule], State],
-) -> SoftKMeansParams:  # fmt: skip
+def _refined(model: SoftKMeans, params: SoftKMeansParams, passes: Rounds, rows: Rows) -> SoftKMeansParams:
     """Repeat the rule for β until it changes no more."""
     for _ in range(MOST_LEVELS):
         beta = _likeliest(model, params, rows)
         if abs(beta - params.beta) <= SETTLED * params.beta:
             break
-        params = settle(State((Candidate(replace(params, beta=beta)),)), sample, _RULE).best.params
+        params = settle(model, passes, [replace(params, beta=beta)], _RULE).best.params
     return params
 
 

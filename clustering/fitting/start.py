@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -12,23 +11,25 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.data.access import open_source
 from clustering.data.causes import nothing_left, why_left_out
 from clustering.data.plan import MIB, Plan
 from clustering.data.preparation import Preparation, only_unit_norm
 from clustering.data.source import Source
 from clustering.errors import ConfigError, DataError
-from clustering.execution.engine import Engine, connect
+from clustering.execution.engine import Engine
 from clustering.execution.fraction import Fraction
-from clustering.execution.passes import Passed, Reading, Rounds, rounds
+from clustering.execution.passes import Passed, Reading, Rounds
 from clustering.fitting.annealing import anneal, critical_value
-from clustering.fitting.loop import Candidate, Rule, State, halted, iterate, ranked
+from clustering.fitting.loop import Candidate, Rule, State, halted, ranked
+from clustering.fitting.mixture_starts import likeliest
+from clustering.fitting.on_sample import passes_over, settle
 from clustering.fitting.preprocessing import Preprocess, prepare, prepared, scatter_refusal, undirected_notes
 from clustering.fitting.seeding import Init, as_centers, filled, generators, seed_centers
 from clustering.models import covariances as kinds
 from clustering.models import divergences as geometry
 from clustering.models.kmeans import KMeans, KMeansParams, KMeansStatistics
 from clustering.models.mixture import GaussianMixture
+from clustering.models.mixture_params import MixtureParams
 from clustering.models.names import Divergence
 from clustering.models.parameters import starting
 from clustering.models.soft_kmeans import SoftKMeans
@@ -46,7 +47,6 @@ SAMPLE_SHARE = 16
 """Of a worker's memory, the sample takes one part in this many and leaves room for what is made of it."""
 LEAST_RANGE = 2.0**-460
 """Where no feature has values farther apart, squares of smaller differences lose digits, or are zero."""
-_SLICE = 16_384
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,8 @@ class Begun:
 def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
     """Make pass 0, and choose the candidates for the full data.
 
-    Restarts of hard clustering compete on a nested sample; the best are then run to convergence on the whole sample,
-    so that the full data are passed over a few times only. Mixtures start from the moments that these clusters have in
-    the full data, in one pass more.
+    Restarts of hard clustering compete by J on a nested sample, mixtures that start from their clusters by likelihood.
+    The best are then run on the whole sample, so that the full data are passed over a few times only.
 
     Parameters
     ----------
@@ -155,29 +154,27 @@ def begin(rounds: Rounds, model: Any, options: Options, memory: int) -> Begun:
     warnings = undirected_notes(surveyed.undirected if options.drawn is None else 0)
     most = surveyed.count * 2 < surveyed.cells * _drawn(rounds, options)
     warnings = (*warnings, *(why_left_out(rounds.source, rounds.plan) if most else ()))
-    if _known(options):
-        known = rounds.run([partial(model.starter.known_statistics, _nowhere(model, found))])
-        hard = [_class_means(model, _nowhere(model, found), known.statistics[0])]
-        reading, seconds = reading + known.reading, seconds + known.seconds
-    elif isinstance(options.init, str):
-        hard = _polished(model.starter, found, options, rounds.engine)
-    else:
-        hard = [_given(model, found, options.init, preparation)]
-    params: list[Any] = list(hard)
-    if isinstance(model, SoftKMeans):
-        if model.beta == "auto":
-            annealed = anneal(model, found, partial(_settle, model, rounds.engine), hard)
-            params, remarks = [annealed.params], (*remarks, annealed.note)
-        else:
-            params = [model.softened(start, float(model.beta)) for start in hard]
-            warnings = (*warnings, *_dull(model, found))
-            if isinstance(options.init, str) and not _known(options):
-                params = [c.params for c in _on_sample(model, params, found, options, rounds.engine)]
-    elif isinstance(model, GaussianMixture):
-        if isinstance(options.init, Mapping):
+    params: list[Any] = []
+    if isinstance(model, GaussianMixture) and options.draws:
+        params = _mixtures_on_sample(model, found, options, rounds.engine)
+    if not params:
+        hard, known = _hard_clusters(rounds, model, found, options, preparation)
+        if known is not None:
+            reading, seconds = reading + known.reading, seconds + known.seconds
+        params = list(hard)
+        if isinstance(model, SoftKMeans):
+            if model.beta == "auto":
+                annealed = anneal(model, found, rounds.engine, hard)
+                params, remarks = [annealed.params], (*remarks, annealed.note)
+            else:
+                params = [model.softened(start, float(model.beta)) for start in hard]
+                warnings = (*warnings, *_dull(model, found))
+                if options.draws:
+                    params = _converged(model, params, found.sample, options.rule.tolerance, rounds.engine)
+        elif isinstance(model, GaussianMixture) and isinstance(options.init, Mapping):
             covariances = _given_covariances(model, options.init, preparation)
             params = [model.given(found, options.init["weights"], hard[0].shift + hard[0].centers, covariances)]
-        else:
+        elif isinstance(model, GaussianMixture):
             firsts = rounds.run(
                 [partial(model.first_statistics, start, found.variance, _known(options)) for start in hard]
             )
@@ -402,59 +399,78 @@ def _given_covariances(model: GaussianMixture, init: Mapping[str, Any], preparat
     return kinds.scaled(kind, starting(kind, model.k, preparation.p, given), preparation.matrix)
 
 
-def _polished(starter: KMeans, found: Survey, options: Options, engine: Engine) -> list[KMeansParams]:
-    """Choose hard clusters on the sample."""
+def _hard_clusters(
+    rounds: Rounds, model: Any, found: Survey, options: Options, preparation: Preparation | None
+) -> tuple[list[KMeansParams], Passed | None]:
+    """Choose the hard clusters to start from, in the pass over the full data that labels take; None: in none."""
+    nowhere = _nowhere(model, found)
+    if _known(options):
+        known = rounds.run([partial(model.starter.known_statistics, nowhere)])
+        return [_class_means(model, nowhere, known.statistics[0])], known
+    if not options.draws:
+        return [_given(model, found, options.init, preparation)], None
+    starter, scouts = model.starter, _scouts(found, model.k)
+    scouted = _scouted(starter, found, scouts, options, max(SCOUT_TOLERANCE, options.rule.tolerance), rounds.engine)
+    best = [candidate.params for candidate in scouted[: options.finalists]]
+    polished = _converged(starter, best, found.sample, min(SCOUT_TOLERANCE, options.rule.tolerance), rounds.engine)
+    return [replace(params, spread=nowhere.spread) for params in polished], None
+
+
+def _mixtures_on_sample(model: GaussianMixture, found: Survey, options: Options, engine: Engine) -> list[MixtureParams]:
+    """Choose the mixtures to start from; none where all runs on the sample end in a singular covariance."""
+    scouts = _scouts(found, model.k)
+    hard = _scouted(model.starter, found, scouts, options, 0.0, engine)
+    tolerance = max(GaussianMixture.tolerance, options.rule.tolerance)
+    best = likeliest(model, found, hard, tolerance, options.finalists, engine)
+    if not best or found.sample.complete:
+        # Passes over all rows would be no longer, and are seen and kept.
+        return best
+    try:
+        return _converged(model, best, found.sample, max(SCOUT_TOLERANCE, options.rule.tolerance), engine)
+    except DataError:
+        return best
+
+
+def _scouts(found: Survey, k: int) -> Sample:
+    """Give the rows that restarts compete on."""
+    return found.sample.highest(max(SCOUT_ROWS, 200 * k))
+
+
+def _scouted(
+    starter: KMeans, found: Survey, scouts: Sample, options: Options, tolerance: float, engine: Engine
+) -> list[Candidate]:
+    """Seed every restart, and run Lloyd on the scouts; the least J comes first."""
     k, divergence = starter.k, starter.divergence
     nowhere = _nowhere(starter, found)
-    scouts = found.sample.highest(max(SCOUT_ROWS, 200 * k))
     place = partial(geometry.embedded, divergence, shift=nowhere.shift, matrix=nowhere.matrix)
     rows = place(filled(scouts.values, found.mean))
     spare = place(filled(found.distinct.values, found.mean))
     init: Init = "random" if options.init == "random" else "kmeans++"
     seed_one = partial(seed_centers, rows, scouts.represented, k, init, spare)
-    with _here(engine) as local:
+    with passes_over(scouts, engine) as passes:
         streams = generators(options.seed, options.restarts)
-        starts = local.compute(
+        starts = passes.engine.compute(
             {("seed", i): (partial(seed_one, s),) for i, s in enumerate(streams)},
             [("seed", i) for i in range(len(streams))],
         )
-    if any(len(centers) < k for centers in starts):
-        if divergence == "cosine":
+        if any(len(centers) < k for centers in starts):
+            if divergence == "cosine":
+                raise DataError(
+                    f"k is {k} and fewer rows differ in direction, and the cosine compares nothing else; lower k"
+                )
             raise DataError(
-                f"k is {k} and fewer rows differ in direction, and the cosine compares nothing else; lower k"
+                f"k is {k} and fewer rows differ once the mean is taken off, in float64: the values span too many "
+                "orders of magnitude; lower k, or rescale the data"
             )
-        raise DataError(
-            f"k is {k} and fewer rows differ once the mean is taken off, in float64: the values span too many orders "
-            "of magnitude; lower k, or rescale the data"
-        )
-    released = [geometry.released(divergence, centers, nowhere.matrix) for centers in starts]
-    seeded = [Candidate(replace(nowhere, centers=centers, spread=np.inf)) for centers in released]
-    scouting = Rule(max(SCOUT_TOLERANCE, options.rule.tolerance), POLISH_PASSES)
-    scouted = _settle(starter, engine, State(tuple(seeded)), scouts, scouting)
-    best = [candidate.params for candidate in ranked(scouted.candidates)[: options.finalists]]
-    rule = options.rule if options.rule.tolerance <= SCOUT_TOLERANCE else Rule(SCOUT_TOLERANCE)
-    polished = _on_sample(starter, best, found, replace(options, rule=rule), engine)
-    return [replace(candidate.params, spread=nowhere.spread) for candidate in polished]
+        released = [geometry.released(divergence, centers, nowhere.matrix) for centers in starts]
+        # No bound on J is known on the scouts alone.
+        seeded = [replace(nowhere, centers=centers, spread=np.inf) for centers in released]
+        scouted = settle(starter, passes, seeded, Rule(tolerance, POLISH_PASSES))
+    return ranked(scouted.candidates)
 
 
-def _on_sample(
-    model: Any, params: Sequence[Any], found: Survey, options: Options, engine: Engine
-) -> tuple[Candidate, ...]:
-    state = State(tuple(Candidate(start) for start in params))
-    rule = Rule(options.rule.tolerance, POLISH_PASSES)
-    return _settle(model, engine, state, found.sample, rule).candidates
-
-
-def _settle(model: Any, engine: Engine, state: State, sample: Sample, rule: Rule) -> State:
-    """Run the loop on a sample in memory."""
-    source = open_source(sample.values, weights=sample.represented, missing="marginalize")
-    plan = source.plan(block_bytes=_SLICE * source.row_bytes)
-    with _here(engine) as local, rounds(source, plan, local, memory=4 * sample.values.nbytes + 64 * MIB) as inside:
-        for after, _ in iterate(model, halted(state, rule), inside.run, rule):
-            state = after
-    return state
-
-
-def _here(engine: Engine) -> AbstractContextManager[Engine]:
-    """Stay in this process: sending a sample to a cluster would take longer than working on it."""
-    return nullcontext(engine) if engine.client is None else connect("threads")
+def _converged(model: Any, starts: Sequence[Any], sample: Sample, tolerance: float, engine: Engine) -> list[Any]:
+    """Run starts on the sample until they change by no more than the tolerance."""
+    with passes_over(sample, engine) as passes:
+        settled = settle(model, passes, starts, Rule(tolerance, POLISH_PASSES))
+    return [candidate.params for candidate in settled.candidates]

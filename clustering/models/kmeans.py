@@ -198,7 +198,7 @@ class KMeans:
     k: int
     divergence: Divergence = "squared_euclidean"
     kind: ClassVar = "kmeans"
-    statistics_type: ClassVar = KMeansStatistics
+    statistics_type: ClassVar[type] = KMeansStatistics
     tolerance: ClassVar = 0.0
     symbol: ClassVar = "J"
 

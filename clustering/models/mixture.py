@@ -61,7 +61,7 @@ class GaussianMixture:
     covariance: Covariance = "full"
     regularization: float = 1e-6
     kind: ClassVar = "gaussian_mixture"
-    statistics_type: ClassVar = Moments
+    statistics_type: ClassVar[type] = Moments
     tolerance: ClassVar = 1e-6
     symbol: ClassVar = "log L"
 

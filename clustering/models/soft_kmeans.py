@@ -106,7 +106,7 @@ class SoftKMeans:
     beta: float | Literal["auto"] = 1.0
     divergence: Divergence = "squared_euclidean"
     kind: ClassVar = "soft_kmeans"
-    statistics_type: ClassVar = Moments
+    statistics_type: ClassVar[type] = Moments
     tolerance: ClassVar = 1e-6
     symbol: ClassVar = "F"
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import clustering as c
 from clustering.execution.engine import connect
 from clustering.execution.passes import rounds
 from clustering.fitting.annealing import STEP, Annealed, anneal
-from clustering.fitting.start import Options, _settle, survey
+from clustering.fitting.start import Options, survey
 
 DATA = {
     "one blob, k 3": (blobs(0, 400, 2, 1), 3),
@@ -28,7 +27,7 @@ def annealed(values: np.ndarray, model: Any, **options: Any) -> Annealed:
     source = c.open_source(values, **options)
     with connect("synchronous") as engine, rounds(source, source.plan(), engine, memory=2**28) as inside:
         found, _ = survey(inside, model, Options(), 2**28)
-        return anneal(model, found, partial(_settle, model, engine), ())
+        return anneal(model, found, engine, ())
 
 
 def likeliest(values: np.ndarray, centers: np.ndarray, beta: float, weights: np.ndarray | None = None) -> float:

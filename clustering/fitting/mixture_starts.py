@@ -1,0 +1,65 @@
+"""Which start a mixture goes on from: EM from each on rows of the sample, ranked by likelihood.
+
+Hard clusters of the least J need not lead to the likeliest mixture, as J knows neither weights nor covariances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+
+from clustering.errors import DataError
+from clustering.execution.engine import Engine
+from clustering.fitting.loop import SAME, Candidate, Rule, ranked
+from clustering.fitting.on_sample import passes_over, settle
+from clustering.models.mixture import GaussianMixture
+from clustering.models.mixture_params import MixtureParams
+from clustering.models.survey import Survey
+
+ROWS = 10_000
+"""Rows that EM runs on."""
+ROWS_PER_CLUSTER = 200
+ROWS_PER_MEAN = 10
+"""Rows for each feature of each cluster: with fewer, covariances follow single rows, and the likelihood ranks those."""
+MOST_PASSES = 300
+
+
+def likeliest(
+    model: GaussianMixture, survey: Survey, hard: Sequence[Candidate], tolerance: float, most: int, engine: Engine
+) -> list[MixtureParams]:
+    """Run EM from each start on the same rows, and keep the likeliest.
+
+    Parameters
+    ----------
+    survey
+        Of all rows, with their sample.
+    hard
+        Clusters, by their J, whose moments are where EM starts. Of those of equal J one runs.
+    tolerance
+        Change of the log-likelihood per weight at which a run stops.
+    most
+        How many to keep.
+
+    Returns
+    -------
+    list of MixtureParams
+        The likeliest first. A run that ends in a singular covariance is left out, so there may be none.
+    """
+    k, d = hard[0].params.centers.shape
+    sample = survey.sample.highest(max(ROWS, ROWS_PER_CLUSTER * k, ROWS_PER_MEAN * k * d))
+    starts = [hard[0].params]
+    for before, candidate in pairwise(hard):
+        if candidate.objective - before.objective > SAME * candidate.objective:
+            starts.append(candidate.params)
+    runs: list[Candidate] = []
+    with passes_over(sample, engine) as passes:
+        moments = passes.run([partial(model.first_statistics, start, survey.variance, False) for start in starts])
+        for start, statistics in zip(starts, moments.statistics, strict=True):
+            # One by one: an error of one run leaves the others.
+            try:
+                first = model.first_params(survey, start, statistics)
+                runs += settle(model, passes, [first], Rule(tolerance, MOST_PASSES)).candidates
+            except DataError:
+                continue
+    return [candidate.params for candidate in ranked(runs)[:most]]

@@ -1,0 +1,42 @@
+"""The loop on a sample of rows in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from clustering.data.access import open_source
+from clustering.data.plan import MIB
+from clustering.execution.engine import Engine, connect
+from clustering.execution.passes import Rounds, rounds
+from clustering.fitting.loop import Candidate, Rule, State, halted, iterate
+from clustering.models.model import Model
+from clustering.models.survey import Sample
+
+_SLICE = 16_384
+"""Rows of a block."""
+
+
+@contextmanager
+def passes_over(sample: Sample, engine: Engine) -> Iterator[Rounds]:
+    """Make passes over the rows of a sample, each with the weight that it represents.
+
+    Parameters
+    ----------
+    engine
+        A cluster is passed by: sending it a sample would take longer than working on the sample here.
+    """
+    source = open_source(sample.values, weights=sample.represented, missing="marginalize")
+    plan = source.plan(block_bytes=_SLICE * source.row_bytes)
+    local = nullcontext(engine) if engine.client is None else connect("threads")
+    with local as here, rounds(source, plan, here, memory=4 * sample.values.nbytes + 64 * MIB) as inside:
+        yield inside
+
+
+def settle(model: Model, passes: Rounds, starts: Sequence[Any], rule: Rule) -> State:
+    """Run the loop until every start has stopped, side by side."""
+    state = State(tuple(map(Candidate, starts)))
+    for after, _ in iterate(model, halted(state, rule), passes.run, rule):
+        state = after
+    return state

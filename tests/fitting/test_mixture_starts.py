@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn import datasets
+
+import clustering as c
+from clustering.errors import DataError
+from clustering.fitting import mixture_starts
+from clustering.models.mixture import GaussianMixture
+
+
+def unequal(seed: int) -> np.ndarray:
+    """Rows of six components of unequal sizes and shapes ``(400, 4)``."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.multinomial(400, rng.dirichlet(np.ones(6)))
+    maps = rng.standard_normal((6, 4, 4)) * rng.uniform(0.2, 2.0, (6, 1, 1))
+    middles = 3 * rng.standard_normal((6, 4))
+    return np.concatenate([rng.standard_normal((m, 4)) @ a + b for m, a, b in zip(sizes, maps, middles, strict=True)])
+
+
+DATA = {
+    "iris": (datasets.load_iris().data, 3),
+    "wine": (datasets.load_wine().data, 3),
+    "unequal volumes": (unequal(2), 6),
+}
+
+
+@pytest.mark.parametrize(("values", "k"), DATA.values(), ids=DATA)
+@pytest.mark.parametrize("covariance", ["full", "diagonal", "spherical", "tied"])
+def test_more_restarts_give_no_less_likely_mixture(values: np.ndarray, k: int, covariance: Any) -> None:
+    fit = partial(c.fit, values, c.GaussianMixture(k, covariance))
+    logs = [fit(restarts=restarts).objective for restarts in (1, 3, 8)]
+    # Each run stops within the tolerance of its optimum.
+    assert logs[0] <= logs[1] + 1e-4 and logs[1] <= logs[2] + 1e-4
+
+
+def test_the_hard_clusters_of_least_j_need_not_win() -> None:
+    values, k = DATA["wine"]
+    hard = c.fit(values, c.KMeans(k), restarts=10)
+    from_hard = c.fit(values, c.GaussianMixture(k), labels=hard.predict(values), init="labels")
+    assert c.fit(values, c.GaussianMixture(k), restarts=10).objective > from_hard.objective + 0.05
+
+
+@pytest.mark.parametrize("rows", [100, 400])
+def test_a_run_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    values, settle = unequal(3)[:rows], mixture_starts.settle
+    calls: list[int] = []
+
+    def first_fails(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise DataError("the covariance of the data is singular")
+        return settle(*arguments)
+
+    monkeypatch.setattr(mixture_starts, "settle", first_fails)
+    assert np.isfinite(c.fit(values, c.GaussianMixture(6), restarts=5).objective)
+    assert len(calls) > 1
+
+
+def test_where_every_run_on_the_sample_fails_all_rows_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: Any) -> Any:
+        raise DataError("the covariance of the data is singular")
+
+    values = unequal(4)
+    usual = c.fit(values, c.GaussianMixture(2, "diagonal"))
+    monkeypatch.setattr(GaussianMixture, "first_params", _once_failing(GaussianMixture.first_params))
+    monkeypatch.setattr(mixture_starts, "settle", fails)
+    fit = c.fit(values, c.GaussianMixture(2, "diagonal"))
+    assert fit.objective == pytest.approx(usual.objective, abs=1e-3)
+
+
+def _once_failing(method: Any) -> Any:
+    calls: list[int] = []
+
+    def failing(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise DataError("the covariance of the data is singular")
+        return method(*arguments)
+
+    return failing
