@@ -35,7 +35,8 @@ def test_more_restarts_give_no_less_likely_mixture(values: np.ndarray, k: int, c
     fit = partial(c.fit, values, c.GaussianMixture(k, covariance))
     logs = [fit(restarts=restarts).objective for restarts in (1, 3, 8)]
     # Each run stops within the tolerance of its optimum.
-    assert logs[0] <= logs[1] + 1e-4 and logs[1] <= logs[2] + 1e-4
+    assert logs[0] <= logs[1] + 1e-4
+    assert logs[1] <= logs[2] + 1e-4
 
 
 def test_the_hard_clusters_of_least_j_need_not_win() -> None:
