@@ -321,7 +321,7 @@ def survey(rounds: Rounds, model: Any, options: Options, memory: int) -> tuple[S
 
 
 def _check_range(found: Survey, model: Any, options: Options, source: Source) -> None:
-    """Refuse rows whose differences have squares below float64: all distances between them would be zero."""
+    """Refuse rows of numbers so small that distances between them would be zero, or wrong."""
     apart = np.where(found.greatest > found.least, found.greatest - found.least, 0.0)
     if options.preprocess.standardize == "per_feature":
         # Each is divided by its own deviation.
@@ -336,6 +336,18 @@ def _check_range(found: Survey, model: Any, options: Options, source: Source) ->
     if squared and 0.0 < apart.max() < LEAST_RANGE:
         raise DataError(
             f"the values differ by {apart.max():.3g} at most, and their squares underflow float64; rescale the data"
+        )
+    _check_logarithms(found, model.starter.divergence)
+
+
+def _check_logarithms(found: Survey, divergence: str) -> None:
+    """Refuse numbers below the normal ones of float64, whose ratios the divergences of ratios cannot tell."""
+    # Shares of a row add up, so that its large features decide; every spectrum's feature counts by its own ratio.
+    small = {"kullback_leibler": found.greatest.max(), "itakura_saito": found.least.min()}.get(divergence, 0.0)
+    if 0.0 < small < geometry.TINY:
+        raise DataError(
+            f"the values go down to {small:.3g}, and {divergence} needs {geometry.TINY:.3g} or more in float64; "
+            "rescale the data"
         )
 
 

@@ -192,5 +192,29 @@ def test_small_and_large_numbers_are_clustered_as_others_are(scale: float) -> No
         assert narrow.predict((rows * 10).astype("f4")).tolist() == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize("scale", [1e-310, 1e-320], ids="{:g}".format)
+@pytest.mark.parametrize(
+    "model",
+    [c.KMeans(2, "kullback_leibler"), c.KMeans(2, "itakura_saito"), c.SoftKMeans(2, 1.0, "kullback_leibler")],
+    ids=lambda model: f"{model.kind}-{model.divergence}",
+)
+def test_ratios_of_numbers_that_are_no_normal_ones_are_refused(model: Any, scale: float) -> None:
+    rows = np.array([[1.0, 2.0], [1.1, 2.1], [9.0, 5.0], [9.1, 5.2]])
+    with pytest.raises(DataError, match=rf"go down to .*, and {model.divergence} needs 2\.23e-308 or more.*rescale"):
+        c.fit(rows * scale, model)
+    assert c.fit(rows * 1e-300, c.KMeans(2, model.divergence)).predict(rows * 1e-300).tolist() in (
+        [0, 0, 1, 1],
+        [1, 1, 0, 0],
+    )
+
+
+def test_one_small_number_decides_nothing_beside_large_ones() -> None:
+    """Shares of a row add up, so that small ones weigh little; the features of a spectrum each count by their ratio."""
+    rows = np.array([[1e-310, 2.0], [2e-310, 2.1], [1e-310, 5.0], [2e-310, 5.2]])
+    assert c.fit(rows, c.KMeans(2, "kullback_leibler")).objective > 0.0
+    with pytest.raises(DataError, match=r"go down to 1e-310, and itakura_saito needs"):
+        c.fit(rows, c.KMeans(2, "itakura_saito"))
+
+
 def test_equal_rows_are_no_underflow() -> None:
     assert c.fit(np.full((5, 2), 1e-200), c.KMeans(1)).objective == 0.0
