@@ -40,7 +40,7 @@ class _Tree:
 
     warnings: list[str] = field(default_factory=list)
     groups: Groups = field(default_factory=dict)
-    seen: set[Any] = field(default_factory=set)
+    seen: dict[Any, str] = field(default_factory=dict)
     dims: dict[int, str] = field(default_factory=dict)
     """Names of dimensions by their number in a NetCDF file."""
     unnamed: dict[tuple[str, int, int], str] = field(default_factory=dict)
@@ -65,7 +65,7 @@ def read_groups(path: Path, stack: ExitStack) -> tuple[Groups, list[str]]:
             tree.dims[int(item.attrs["_Netcdf4Dimid"])] = _base(item.name)
 
     file.visititems(number)
-    tree.seen.add(_place(file))
+    tree.seen[_place(file)] = "/"
     _enter(file, "", tree)
     return tree.groups, tree.warnings
 
@@ -87,10 +87,10 @@ def _enter(group: h5py.Group, place: str, tree: _Tree) -> None:
         except (KeyError, OSError):
             tree.warnings.append(f"{where!r} is left out: it is a link to what is not there")
             continue
-        if _place(item) in tree.seen:
-            tree.warnings.append(f"{where!r} is left out: it is another name of {item.name!r}")
+        first = tree.seen.setdefault(_place(item), f"/{where}")
+        if first != f"/{where}":
+            tree.warnings.append(f"{where!r} is left out: it is another name of {first!r}")
             continue
-        tree.seen.add(_place(item))
         if isinstance(item, h5py.Group):
             below.append((where, item))
         elif isinstance(item, h5py.Dataset) and not _only_a_dimension(item):

@@ -94,8 +94,8 @@ LEFT: dict[str, tuple[Callable[[Any], None], str]] = {
     "lists": (ragged, "lists of different lengths"),
     "a link within": (lambda file: file.update(odd=h5py.SoftLink("/x")), "link to '/x'"),
     "a link to nothing": (lambda file: file.update(odd=h5py.ExternalLink("no.h5", "/x")), "not there"),
-    "another name": (lambda file: file.update(odd=file["x"]), "another name of"),
-    "a circle": (lambda file: file.update(odd=file["/"]), "another name of"),
+    "another name": (lambda file: file.update(odd=file["x"]), "'x' is left out: it is another name of '/odd'"),
+    "a circle": (lambda file: file.update(odd=file["/"]), "another name of '/'"),
 }
 
 
