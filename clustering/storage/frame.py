@@ -74,6 +74,16 @@ def left_out(carried: xr.Dataset) -> tuple[str, ...]:
     return tuple(_left_out(name, reason) for name, reason in writable(carried)[1].items())
 
 
+def given_way(source: Source, taken: Collection[str]) -> tuple[str, ...]:
+    """Say in words for a user which coordinates of the samples are called like a result, which comes first."""
+    samples = set(source.sample_dims)
+    return tuple(
+        _left_out(str(name), "a result is called so; rename it in the source")
+        for name, coordinate in source.dataset.coords.items()
+        if name in taken and set(coordinate.dims) <= samples
+    )
+
+
 def write_frame(path: Place, carried: xr.Dataset) -> tuple[xr.Dataset, tuple[str, ...]]:
     """Write what `frame` gives to a new group, all that can be written; large variables in parts.
 

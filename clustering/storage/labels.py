@@ -23,7 +23,7 @@ from clustering.errors import OutputError
 from clustering.fitting.clusters import Clusters
 from clustering.fitting.labelling import Variable, Wanted, variables
 from clustering.storage.chunking import chunking, inner_chunks, units
-from clustering.storage.frame import frame, left_out, references, write_frame
+from clustering.storage.frame import frame, given_way, left_out, references, write_frame
 from clustering.storage.places import Place, size, sizes, writing, zarr_store
 
 NAME, CHANGED = "labels", "changed"
@@ -55,7 +55,8 @@ def _taken(arrays: Sequence[Variable]) -> set[str]:
 
 def frame_cautions(source: Source, clusters: Clusters, wanted: Wanted, model: Any = None) -> tuple[str, ...]:
     """Tell which coordinates of a source cannot be written beside its labels; nothing is written."""
-    return left_out(frame(source, _taken(variables(wanted, clusters, model))))
+    taken = _taken(variables(wanted, clusters, model))
+    return (*left_out(frame(source, taken)), *given_way(source, taken))
 
 
 def cautions_of(path: Place) -> tuple[str, ...]:
@@ -93,7 +94,8 @@ def create_labels(
     arrays = variables(wanted or Wanted(), clusters, model)
     own = dict.fromkeys(dim for array in arrays for dim in array.extra)
     carried = frame(source, _taken(arrays))
-    carried, cautions = write_frame(path, carried.assign_attrs({**carried.attrs, **attributes}))
+    carried, unwritten = write_frame(path, carried.assign_attrs({**carried.attrs, **attributes}))
+    cautions = (*unwritten, *given_way(source, _taken(arrays)))
     group = zarr.open_group(zarr_store(path), mode="r+")
     whole, (inner, sharded) = units(plan), inner_chunks(source)
     pointed: set[str] = set()
