@@ -86,9 +86,14 @@ def meant(
     Raises
     ------
     SourceError
-        For a packing that is no number.
+        For a packing that is no number, and a missing number of what holds none.
     """
     if variable.dtype.kind not in "iuf":
+        if nodata is not None:
+            raise SourceError(
+                f"nodata is given for variable {name!r} of type {variable.dtype}; it applies to numbers alone: leave "
+                "it out, or give the variable as numbers"
+            )
         return variable, None, ()
     attributes: Mapping[Any, Any] = variable.attrs
     found = repaired(name, attributes, variable.dtype)

@@ -16,7 +16,7 @@ import zarr
 import clustering as c
 from clustering.data.access import open_source
 from clustering.data.source import Source
-from clustering.errors import ConfigError
+from clustering.errors import ConfigError, SourceError
 
 BAND = np.where(np.arange(144).reshape(12, 12) % 2, 100, 50).astype("i2")
 BAND[:3] = -9999
@@ -164,3 +164,10 @@ def test_nodata_by_name_in_memory() -> None:
         open_source(data, nodata={"z": 1}, **options)
     with pytest.raises(ConfigError, match="nodata is 'none' for variable 'a'"):
         open_source(data, nodata="none", **options)
+
+
+@pytest.mark.parametrize("nodata", [0, 1, {"values": 0}], ids=str)
+def test_nodata_of_truth_values_is_refused(nodata: Any) -> None:
+    """A stored array of them is refused so too; in memory the number would count for nothing, without a word."""
+    with pytest.raises(SourceError, match=r"nodata is given for variable 'values' of type bool; it applies to numbers"):
+        open_source(np.array([[True], [False]]), nodata=nodata)
