@@ -61,6 +61,8 @@ def repaired(name: str, attributes: Mapping[str, Any], dtype: np.dtype[Any], *, 
     cautions += _texts(name, clean)
     fault = None
     if meant.kind in "iuf":
+        # It tells how texts are written; xarray would make texts of numbers.
+        clean.pop("_Encoding", None)
         cautions += _fills(name, clean, meant, base64_fill, wraps="_Unsigned" in attributes)
         fault = _packing(name, clean, cautions)
     else:

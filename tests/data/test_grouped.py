@@ -363,3 +363,10 @@ def test_dimensions_of_nczarr_are_read(tmp_path: Path) -> None:
     edit(path / "t" / ".zattrs", lambda d: d.clear())
     edit(path / "t" / ".zarray", lambda d: d.update(_NCZARR_ARRAY={"dimrefs": ["/group/cell"]}))
     assert open_source(path, feature_dims=[]).sample_dims == ("cell",)
+
+
+@formats
+def test_an_encoding_of_text_makes_no_text_of_numbers(tmp_path: Path, zarr_format: int) -> None:
+    assert (
+        rows(open_source(one(tmp_path / "a.zarr", {"_Encoding": "utf-8"}, zarr_format=zarr_format))) == VALUES.tolist()
+    )
