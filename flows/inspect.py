@@ -115,6 +115,7 @@ def inspection_lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 _PARTS = {
     "libraries": "libraries",
+    "labels": "labels",
     "kept": "kept rows",
     "at_work": "blocks at work",
     "statistics": "statistics",

@@ -17,6 +17,8 @@ Array = NDArray[np.float64]
 
 TURN = 360.0
 """Degrees after which longitudes begin anew."""
+PART = 2**18
+"""Labels that are looked at together, where there may be millions."""
 _SMALL = 64 * 2**20
 """Coordinates up to this size, in bytes, are looked at whole."""
 _THINNED = 16
@@ -156,11 +158,28 @@ def _thinned(coordinate: xr.Variable) -> xr.Variable:
 
 def slack(labels: NDArray[Any]) -> float:
     """Distance from a label up to which a number means it: rounding, and a millionth of the least spacing."""
-    numbers = np.unique(labels[np.isfinite(labels)].astype(np.float64))
-    largest = float(np.abs(numbers).max(initial=0.0))
-    gap = float(np.diff(numbers).min()) if numbers.size > 1 else largest or 1.0
+    largest, gap = _extremes(labels)
+    gap = gap or largest or 1.0
     rounding = 4.0 * float(np.spacing(labels.dtype.type(largest))) if labels.dtype.kind == "f" else 0.0
     return min(max(1e-6 * gap, rounding), 0.25 * gap)
+
+
+def _extremes(labels: NDArray[Any]) -> tuple[float, float]:
+    """Give the largest absolute value of the finite labels, and their least spacing; 0 where all are the same."""
+    gap, signs = math.inf, set[float]()
+    for start in range(0, len(labels) - 1, PART):
+        # Each part ends with the label that the next one begins with.
+        steps = np.diff(labels[start : start + PART + 1].astype(np.float64))
+        gap = min(gap, float(np.abs(steps[steps != 0.0]).min(initial=math.inf)))
+        signs |= {*np.unique(np.sign(steps)).tolist()}
+        if not (signs <= {0.0, 1.0} or signs <= {0.0, -1.0}):
+            break
+    else:
+        if len(labels) and np.isfinite(labels[[0, -1]]).all():
+            # Sorted labels are looked at part by part: there may be millions.
+            return max(abs(float(labels[0])), abs(float(labels[-1]))), gap if math.isfinite(gap) else 0.0
+    numbers = np.unique(labels[np.isfinite(labels)].astype(np.float64))
+    return float(np.abs(numbers).max(initial=0.0)), float(np.diff(numbers).min()) if numbers.size > 1 else 0.0
 
 
 def turned(differences: Array, whole: float = TURN) -> Array:

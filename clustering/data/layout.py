@@ -253,5 +253,5 @@ def selected(dataset: xr.Dataset, places: Positions) -> dict[str, Place]:
         elif isinstance(place, int):
             found[str(d)] = range(whole[place], whole[place] + 1)
         else:
-            found[str(d)] = np.asarray(whole)[np.asarray(place)]
+            found[str(d)] = np.asarray(place)
     return found

@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.data.angles import in_radian_range, turn, units_of
-from clustering.data.coordinates import TURN, Window, is_longitude, period, slack, turned, window
+from clustering.data.coordinates import PART, TURN, Window, is_longitude, period, slack, turned, window
 from clustering.data.names import unknown_dimension
 from clustering.errors import SourceError, nearest
 
@@ -151,11 +151,17 @@ class _Axis(NamedTuple):
     near: float
     """Distance up to which a number means a label."""
 
-    def distances(self, label: Any) -> NDArray[np.float64]:
-        """How far each label is from a number."""
-        differences = self.index.to_numpy().astype(np.float64) - float(label)
-        distances = np.abs(differences if self.whole is None else turned(differences, self.whole))
-        return np.where(np.isnan(distances), np.inf, distances)
+    def closest(self, label: Any) -> tuple[int, float]:
+        """Find the first place of the label that is nearest to a number, and how far it is from it."""
+        place, least = 0, np.inf
+        for start in range(0, len(self.index), PART):
+            differences = self.index[start : start + PART].to_numpy().astype(np.float64) - float(label)
+            distances = np.abs(differences if self.whole is None else turned(differences, self.whole))
+            distances[np.isnan(distances)] = np.inf
+            first = int(np.argmin(distances))
+            if distances[first] < least:
+                place, least = start + first, float(distances[first])
+        return place, least
 
 
 def _in_months(index: pd.Index, key: str, places: Any, months: Any) -> slice | list[int]:
@@ -166,7 +172,7 @@ def _in_months(index: pd.Index, key: str, places: Any, months: Any) -> slice | l
     if not wanted or not all(_is_whole(month) and 1 <= month <= 12 for month in wanted):
         raise SourceError(f"months along {key!r} are {months!r}; whole numbers from 1 to 12 are needed")
     chosen = np.arange(len(index))[places]
-    return _run(chosen[np.isin(np.asarray(index.month)[chosen], wanted)].tolist())
+    return _run(chosen[np.isin(np.asarray(index.month)[chosen], wanted)])
 
 
 def _numeric(index: pd.Index) -> bool:
@@ -225,14 +231,14 @@ def _between(axis: _Axis, ends: slice) -> slice | list[int]:
     first, last = (_label(index, end) for end in (ends.start, ends.stop))
     if axis.whole is not None:
         labels = index.to_numpy().astype(np.float64)
-        return _run(window(labels, first, last, axis.near, axis.whole)[::step].tolist())
+        return _run(window(labels, first, last, axis.near, axis.whole)[::step])
     if _numeric(index):
         first, last = (_snapped(axis, end) for end in (first, last))
     if not _sorted(index) and (first is not None or last is not None):
         present = np.flatnonzero(~index.isna())
         order = present[index[present].argsort()]
         start, stop = _span(index[order], first, last)
-        return _run(np.sort(order[start:stop])[::step].tolist())
+        return _run(np.sort(order[start:stop])[::step])
     # What runs downwards is looked at from its end: a part of a date means other ends there.
     falls = index.is_monotonic_decreasing and len(index) > 1
     start, stop = _span(index[::-1] if falls else index, first, last)
@@ -254,22 +260,22 @@ def _snapped(axis: _Axis, end: Any) -> Any:
     """Bring an end that is off a label by rounding to it."""
     if end is None:
         return None
-    distances = axis.distances(end)
-    closest = int(np.argmin(distances))
-    return axis.index[closest] if distances[closest] <= axis.near else end
+    place, distance = axis.closest(end)
+    return axis.index[place] if distance <= axis.near else end
 
 
 def _find(axis: _Axis, value: Any) -> list[int]:
     """Find the place of a label, or the places where it stands for several."""
     label = _label(axis.index, value)
+    # An index that is known to be sorted is searched; others make a table of all labels.
+    _sorted(axis.index)
     try:
         place = axis.index.get_loc(label)
     except KeyError:
         if not _numeric(axis.index):
             raise
-        distances = axis.distances(label)
-        closest = int(np.argmin(distances))
-        if not distances[closest] <= axis.near:
+        closest, distance = axis.closest(label)
+        if not distance <= axis.near:
             raise
         place = axis.index == axis.index[closest]
     if isinstance(place, slice):
@@ -303,7 +309,7 @@ def _label(index: pd.Index, value: Any) -> Any:
 def _closest(axis: _Axis, value: Any) -> str:
     """Say which label is closest to one that is not there."""
     if _numeric(axis.index) and isinstance(value, (int, float, np.number)) and np.isfinite(value):
-        return f"the nearest is {axis.index[int(np.argmin(axis.distances(value)))]}; "
+        return f"the nearest is {axis.index[axis.closest(value)[0]]}; "
     if isinstance(value, str) and len(axis.index) and isinstance(axis.index[0], str):
         return f"{nearest(value, axis.index[:_LISTED])}; "
     return ""
@@ -313,13 +319,15 @@ _LISTED = 50
 """Text labels that a message lists at most."""
 
 
-def _run(places: list[int]) -> slice | list[int]:
+def _run(places: NDArray[np.intp] | list[int]) -> slice | list[int]:
     """Turn places that follow each other at equal steps into a slice, which is read without a list."""
-    steps = set(np.diff(places).tolist())
-    if not places or len(steps) > 1 or min(steps, default=1) < 1:
-        return places
-    step = min(steps, default=1)
-    return slice(places[0], places[-1] + 1, None if step == 1 else step)
+    places = np.asarray(places, np.intp)
+    steps = np.diff(places)
+    step = int(steps[0]) if steps.size else 1
+    if not places.size or step < 1 or (steps != step).any():
+        listed: list[int] = places.tolist()
+        return listed
+    return slice(int(places[0]), int(places[-1]) + 1, None if step == 1 else step)
 
 
 def _places(dataset: xr.Dataset, key: str, value: Any) -> int | slice | list[int]:

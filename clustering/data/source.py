@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from threading import RLock
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from clustering.data import opening
@@ -19,6 +21,7 @@ from clustering.data.addresses import shown
 from clustering.data.chunks import snapshot
 from clustering.data.decoding import Columns, Given, packing
 from clustering.data.faults import told
+from clustering.data.grouped import SMALL_LABELS
 from clustering.data.listing import Listing, differences
 from clustering.data.plan import MIB, Axis, Block, Plan, plan_blocks
 from clustering.data.policies import Missing
@@ -123,6 +126,14 @@ class Source:
                 at = tuple((d, _plain(values[i])) for d, values, i in zip(dims, labels, place, strict=True))
                 found.append(Feature(name, at))
         return tuple(found)
+
+    @property
+    def held_labels(self) -> Mapping[str, int]:
+        """Memory of the labels that a selection holds and that are large, in bytes, by dimension; in every process."""
+        if self.recipe is None:
+            return {}
+        sizes = {str(d): _held_bytes(index) for d, index in self.dataset.indexes.items()}
+        return {d: size for d, size in sizes.items() if size > SMALL_LABELS}
 
     def has_labels(self, d: str) -> bool:
         """Tell whether a dimension has labels: an array may have its name and lie along others."""
@@ -282,6 +293,15 @@ class Source:
         """Thin the sample grid to at most `most` cells a side and read it, for a picture."""
         steps = {d: slice(None, None, max(1, -(-self.dataset.sizes[d] // most))) for d in self.sample_dims}
         return self.dataset[list(self.variables)].isel(steps).load()
+
+
+def _held_bytes(index: pd.Index) -> int:
+    """Memory that an index keeps from being freed, in bytes: a part of one keeps all of it."""
+    array = index.to_numpy()
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    objects = sys.getsizeof(array.flat[0]) * array.size if array.dtype.kind == "O" and array.size else 0
+    return int(array.nbytes + objects)
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from clustering.data.plan import Plan
+from clustering.data.plan import MIB, Plan
 from clustering.data.preparation import Preparation
 from clustering.data.rows import Rows
 from clustering.data.source import Source
@@ -197,6 +197,23 @@ class _Work:
         return _Sums(statistics, Reading(int(size > 0), size, rows.bad))
 
 
+def room_to_keep(source: Source, memory: int) -> int:
+    """Give what of a memory budget decoded rows may take between passes, in bytes."""
+    return max(0, memory // MEMORY_SHARE - sum(source.held_labels.values()))
+
+
+def labels_fault(source: Source, memory: int) -> str:
+    """Say that the labels which a selection holds do not fit a memory budget, in bytes; empty where they do."""
+    held = source.held_labels
+    size = sum(held.values())
+    if size <= memory // MEMORY_SHARE:
+        return ""
+    return (
+        f"the labels of {' and '.join(map(repr, held))}, which a selection by label holds in memory, take "
+        f"{size / MIB:,.0f} MiB, over half of compute.memory: raise compute.memory, or select by position with 'isel'"
+    )
+
+
 @contextmanager
 def rounds(
     source: Source,
@@ -227,14 +244,16 @@ def rounds(
     Raises
     ------
     DataError
-        If a single block does not fit the memory budget.
+        If a single block, or the labels that a selection holds, do not fit the memory budget.
     """
     if plan.block_bytes > memory // MEMORY_SHARE:
         raise DataError(
             f"one block of whole chunks takes {plan.block_bytes:,} bytes and compute.memory is {memory:,} bytes; "
             "raise compute.memory to twice the block at least, or store the data in smaller chunks"
         )
-    residency = Residency(uuid.uuid4().hex, memory // MEMORY_SHARE if keep else 0, scratch if keep else None)
+    if labels := labels_fault(source, memory):
+        raise DataError(labels)
+    residency = Residency(uuid.uuid4().hex, room_to_keep(source, memory) if keep else 0, scratch if keep else None)
     try:
         yield Rounds(source, plan, engine, residency, fraction, preparation)
     finally:

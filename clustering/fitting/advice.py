@@ -9,7 +9,7 @@ from clustering.data.causes import why_left_out
 from clustering.data.inspection import Inspection, VariableLayout
 from clustering.data.plan import MIB, Plan
 from clustering.data.source import Source
-from clustering.execution.passes import MEMORY_SHARE
+from clustering.execution.passes import MEMORY_SHARE, labels_fault
 from clustering.fitting.forecast import Forecast, Workers
 from clustering.fitting.start import SAMPLE_SHARE, Options, sample_limit, sampled_row_bytes
 
@@ -40,6 +40,8 @@ def advise(
             "compute.memory, so that the job would stop at once: raise compute.memory, or store smaller chunks along "
             "the sample dimensions"
         )
+    if labels := labels_fault(source, memory):
+        yield f"the job would stop at once: {labels}"
     yield from _sample(source, plan, options, memory)
     chunk_bytes = math.prod(axis.longest(1) for axis in source.axes) * plan.row_bytes
     if any(v.chunks for v in found.variables) and chunk_bytes < SMALL_CHUNK and large:

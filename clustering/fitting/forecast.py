@@ -13,7 +13,7 @@ from clustering.data.inspection import Inspection
 from clustering.data.plan import Plan
 from clustering.data.source import Source
 from clustering.execution.map_reduce import TASKS_PER_THREAD
-from clustering.execution.passes import MEMORY_SHARE
+from clustering.execution.passes import room_to_keep
 from clustering.execution.residency import SCRATCH_SHARE
 from clustering.fitting.probe import Probe, Stage
 from clustering.fitting.start import Options, sample_limit
@@ -40,6 +40,8 @@ class Memory:
 
     libraries: int
     """What the process takes before it reads."""
+    labels: int
+    """Large labels of dimensions that a selection looked up."""
     kept: int
     """Rows that stay between passes."""
     at_work: int
@@ -52,7 +54,7 @@ class Memory:
     @property
     def total(self) -> int:
         """All of it."""
-        return self.libraries + self.kept + self.at_work + self.statistics + self.sample
+        return self.libraries + self.labels + self.kept + self.at_work + self.statistics + self.sample
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def forecast(
     kept_row = seen.kept_row_bytes if computed is None or computed.kept_row_bytes is None else computed.kept_row_bytes
     rows_bytes = drawn * kept_row
     each = rows_bytes / workers.processes
-    kept = min(each, memory // MEMORY_SHARE)
+    kept = min(each, room_to_keep(source, memory))
     kept_share = _share(kept, each)
     space = None if scratch is None else int(_free(scratch) * SCRATCH_SHARE)
     scratch_share = 0.0 if space is None else min(1.0 - kept_share, _share(space / workers.processes, each))
@@ -190,10 +192,12 @@ def _memory(
 ) -> Memory:
     cells = math.prod(plan.longest)
     threads = min(workers.threads, len(plan))
-    base = resident() if libraries is None else libraries
+    labels = sum(source.held_labels.values())
+    # The process that is looked at holds them already.
+    base = max(0, (resident() if libraries is None else libraries) - labels)
     encoded = _beside_numpy(source)
     if seen.computed is None:
-        return Memory(base, kept, threads * int(seen.read_work * cells + encoded), 0, 0)
+        return Memory(base, labels, kept, threads * int(seen.read_work * cells + encoded), 0, 0)
     tasks = min(len(plan), TASKS_PER_THREAD * workers.processes * workers.threads)
     levels = math.ceil(math.log2(-(-len(plan) // tasks))) + 1
     nodes = threads * levels + -(-tasks // workers.processes)
@@ -209,10 +213,11 @@ def _memory(
 
     computed = seen.computed
     stages = (
-        Memory(base, kept, at_work(computed.survey, reading=1.0), nodes * computed.survey.node,
+        Memory(base, labels, kept, at_work(computed.survey, reading=1.0), nodes * computed.survey.node,
                min(_MERGE * threads, _TRAVELLING) * sample),
-        Memory(base, kept, at_work(computed.iteration, reading=reread), nodes * computed.iteration.node, sample),
-        Memory(base, kept, at_work(computed.label, reading=reread), nodes * computed.label.node, sample),
+        Memory(base, labels, kept, at_work(computed.iteration, reading=reread), nodes * computed.iteration.node,
+               sample),
+        Memory(base, labels, kept, at_work(computed.label, reading=reread), nodes * computed.label.node, sample),
     )  # fmt: skip
     return max(stages, key=lambda stage: stage.total)
 

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from clustering.data import coordinates, selection
+from clustering.data.coordinates import slack
 from clustering.data.selection import positions
 from clustering.errors import SourceError
 
@@ -100,3 +102,26 @@ def test_a_label_that_stands_several_times_is_taken_each_time_also_by_rounding()
     dataset = xr.Dataset(coords={"x": labels, "gaps": [np.nan, 1.0, 2.0, 3.0]})
     assert positions(dataset, {"x": 0.1}, {})["x"] == slice(0, 3, 2)
     assert positions(dataset, {"gaps": 2.9999999}, {})["gaps"] == 3
+
+
+@pytest.mark.parametrize("kind", ["rising", "falling", "shuffled", "twice", "gaps", "one", "same", "small-type"])
+def test_many_labels_are_looked_at_in_parts_with_the_same_outcome(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    numbers = np.cumsum(rng.integers(1, 9, 37)) / 4
+    labels = {
+        "rising": numbers, "falling": numbers[::-1], "shuffled": rng.permutation(numbers), "twice": numbers.repeat(2),
+        "gaps": np.where(np.arange(37) % 5 == 2, np.nan, numbers), "one": numbers[:1], "same": np.full(9, 2.5),
+        "small-type": numbers.astype("f4"),
+    }[kind]  # fmt: skip
+    dataset = xr.Dataset(coords={"x": labels})
+    wishes: list[Any] = [{"start": 9.1, "stop": 20.0}, {"start": None, "stop": numbers[12] + 1e-9}, labels[0] + 1e-9]
+    whole = [slack(labels), *(positions(dataset, {"x": wish}, {}) for wish in wishes[kind in ("one", "same") :])]
+    for module in (coordinates, selection):
+        monkeypatch.setattr(module, "PART", 4)
+    assert [
+        slack(labels),
+        *(positions(dataset, {"x": wish}, {}) for wish in wishes[kind in ("one", "same") :]),
+    ] == whole
+    finite = np.unique(labels[np.isfinite(labels)].astype("f8"))
+    gap = np.diff(finite).min() if finite.size > 1 else finite[0]
+    assert slack(labels) == min(max(1e-6 * gap, 4.0 * float(np.spacing(labels.dtype.type(finite[-1])))), gap / 4)

@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 
+from clustering.data import grouped
+from clustering.data import source as source_module
 from clustering.data.access import open_source
 from clustering.data.plan import Plan
 from clustering.data.preparation import Preparation, only_unit_norm
@@ -252,6 +255,35 @@ def test_a_block_of_over_half_the_memory_is_refused(values: np.ndarray) -> None:
             rounds(source, plan, engine, memory=2 * plan.block_bytes - 1),
         ):
             pass
+
+
+@pytest.mark.parametrize(
+    ("select", "held"),
+    [({"x": {"start": 3, "stop": 20}}, 40 * 8), ({"x": [3, 5, 6]}, 0), ({}, 0)],
+    ids=["span", "few", "none"],
+)
+def test_labels_that_a_selection_holds_count_against_the_memory(
+    select: dict[str, Any], held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (grouped, source_module):
+        monkeypatch.setattr(module, "SMALL_LABELS", 100)
+    stored = xr.Dataset({"t": ("x", np.arange(40.0)), "u": ("x", np.arange(40.0))}, {"x": np.arange(40.0)})
+    stored.to_zarr(tmp_path / "s.zarr", zarr_format=3, consolidated=False)
+    source = open_source(tmp_path / "s.zarr", select=select, variables=["t", "u"], sample_dims=["x"])
+    assert source.held_labels == ({"x": held} if held else {})
+    plan = source.plan()
+    assert plan.block_bytes <= 640
+    with connect("threads", 1) as engine:
+        with rounds(source, plan, engine, memory=2 * 640 + 2) as inside:
+            assert inside.residency.memory == 641 - held
+        if held:
+            with (
+                pytest.raises(DataError, match=r"labels of 'x', .* over half of compute\.memory: raise .*'isel'"),
+                rounds(source, plan, engine, memory=2 * held - 2),
+            ):
+                pass
+    with connect("threads", 1) as engine, rounds(source, plan, engine, memory=10**6, keep=False) as inside:
+        assert inside.residency.memory == 0
 
 
 def test_smaller_rows_take_the_place_of_what_is_kept(values: np.ndarray, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import xarray as xr
 import zarr
 from outlook import outlook, short_probes  # noqa: F401
 
-from clustering.data import pipeline
+from clustering.data import grouped, pipeline
+from clustering.data import source as source_module
 from clustering.data.access import open_source
 from clustering.data.plan import MIB
 from clustering.data.source import Source
@@ -125,3 +126,18 @@ def test_whole_numbers_whose_zeros_count_as_missing_are_pointed_out(
     found = outlook(open_source(tmp_path / "g"))
     assert found.expected.masked_share == 0.25
     assert any("'counts'" in line and "fill_value null" in line for line in found.advice) is cautioned
+
+
+def test_labels_that_take_too_much_memory_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (grouped, source_module):
+        monkeypatch.setattr(module, "SMALL_LABELS", 100)
+    labelled = xr.Dataset({"t": ("x", np.arange(400.0)), "u": ("x", np.ones(400))}, {"x": np.arange(400.0)})
+    labelled.to_zarr(tmp_path / "s.zarr", zarr_format=3, consolidated=False)
+    source = open_source(
+        tmp_path / "s.zarr", select={"x": {"start": 0, "stop": 50}}, variables=["t", "u"], sample_dims=["x"]
+    )
+    looked = outlook(source, memory=8_000)
+    assert looked.expected.memory.labels == 3_200
+    assert not [line for line in looked.advice if "labels of" in line]
+    (line,) = [line for line in outlook(source, memory=5_000).advice if "labels of" in line]
+    assert line.startswith("the job would stop at once: the labels of 'x', ")

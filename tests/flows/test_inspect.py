@@ -83,7 +83,7 @@ def test_json_has_every_part(job: Job, capsys: pytest.CaptureFixture[str]) -> No
     assert (variable["reads"], variable["label_reads"], variable["surplus"]["depth"]) == (1.0, 1.0, 1.0)
     assert (found["cells"], found["n_features"], found["row_bytes"], found["kept_row_bytes"]) == (160, 3, 24, 6)
     assert found["faults"] == []
-    assert set(found["forecast"]["memory"]) == {"libraries", "kept", "at_work", "statistics", "sample"}
+    assert set(found["forecast"]["memory"]) == {"libraries", "labels", "kept", "at_work", "statistics", "sample"}
     assert found["forecast"]["memory_bytes"] == sum(found["forecast"]["memory"].values())
 
 
