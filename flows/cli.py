@@ -151,7 +151,9 @@ def inspect(config: str, *, set_: Overrides = None, json_: AsJson = False) -> No
     for line in inspection_lines(found):
         _say(line)
     if json_:
-        print(json.dumps(found))
+        from clustering.storage.places import json_text
+
+        print(json_text(found))
 
 
 @app.command
@@ -326,12 +328,13 @@ def _orchestrated(chosen: bool | None) -> bool:
 
 
 def _finish(record: dict[str, Any], as_json: bool) -> None:
+    from clustering.storage.places import json_text
     from flows.tables import summary_lines
 
     for line in summary_lines(record):
         _say(line)
     if as_json:
-        print(json.dumps(record))
+        print(json_text(record))
 
 
 def _say(line: str) -> None:

@@ -12,7 +12,6 @@ from clustering.execution.passes import Reading, Rounds
 from clustering.fitting.following import follow, statistics_bytes
 from clustering.storage.checkpoints import Checkpoint
 from clustering.storage.ledger import Ledger
-from clustering.storage.output import new_run
 from flows.watch import Watch
 
 if TYPE_CHECKING:
@@ -23,8 +22,8 @@ STATISTICS_SHARE = 0.1
 LITTLE = 64 * 2**20
 
 
-def go_on(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
-    """Take the current model through the update that the rows of today ask for."""
+def go_on(job: Job, work: Rounds, run: str, watch: Watch) -> Checkpoint:
+    """Take the current model through the update that the rows of today ask for, as the beginning of a run."""
     before = job.before
     assert before is not None
     began, start = time.perf_counter(), before.fitted
@@ -41,7 +40,7 @@ def go_on(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
             watch.warn(note)
     seconds = {"update": time.perf_counter() - began}
     remarks = () if start.preparation is None else (f"preprocessing: {start.preparation.words}",)
-    return Checkpoint(new_run(), state, start.summary, reading, seconds, remarks, preparation=start.preparation)
+    return Checkpoint(run, state, start.summary, reading, seconds, remarks, preparation=start.preparation)
 
 
 @dataclass(frozen=True)

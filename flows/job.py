@@ -15,6 +15,7 @@ from clustering.errors import CheckpointError, ClusteringError, DataError, Execu
 from clustering.execution.engine import connect
 from clustering.execution.passes import Rounds, rounds
 from clustering.fitting import start as starting
+from clustering.fitting.clusters import numbered
 from clustering.fitting.fitted import Fitted, Summary, fitted
 from clustering.fitting.labelling import LabelStatistics, label, nowhere
 from clustering.fitting.loop import Stop, iterate, judged
@@ -22,12 +23,13 @@ from clustering.fitting.matching import identified
 from clustering.fitting.scoring import Scores, Scoring
 from clustering.storage import checkpoints, versions
 from clustering.storage.checkpoints import Checkpoint
-from clustering.storage.label_pass import RESUMABLE, write_labels
+from clustering.storage.label_pass import LABELS, RESUMABLE, write_labels
+from clustering.storage.labels import write_frame
 from clustering.storage.layout import drop
 from clustering.storage.model import load_model, write_model
 from clustering.storage.names import called
 from clustering.storage.output import new_run
-from clustering.storage.places import Place
+from clustering.storage.places import Place, writing
 from flows.config import JobConfig
 from flows.following import go_on, keeps_statistics
 from flows.opened import Job, open_job, refuse_finished, unfinished_run
@@ -111,10 +113,24 @@ def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
     if found is not None:
         watch.say(f"continuing unfinished run {found.run} after pass {found.state.iteration}")
         return found
-    begun = from_nothing(job, work, watch) if job.before is None or not job.follows else go_on(job, work, watch)
+    run = new_run()
+    _frame(job, run)
+    begun = go_on(job, work, run, watch) if job.has_model else from_nothing(job, work, run, watch)
     checkpoints.clear(job.output.checkpoints)
     checkpoints.save(job.output.checkpoints, begun, job.identity)
     return begun
+
+
+def _frame(job: Job, run: str) -> None:
+    """Write what says where samples are to where the labels of a run will be, so that it costs no passes if it fails.
+
+    A run that ends before its first checkpoint leaves none of it, and one that was killed leaves it to the next one.
+    """
+    if not job.told.anything:
+        return
+    path = job.output.stage(run) / LABELS
+    with writing(path):
+        write_frame(path, job.source, numbered(job.model.k), provenance(job, run), job.told, job.model)
 
 
 def _resumed(job: Job, watch: Watch) -> Checkpoint | None:
@@ -128,8 +144,8 @@ def _resumed(job: Job, watch: Watch) -> Checkpoint | None:
         return None
 
 
-def from_nothing(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
-    """Make pass 0 and choose starts."""
+def from_nothing(job: Job, work: Rounds, run: str, watch: Watch) -> Checkpoint:
+    """Make pass 0 and choose starts, as the beginning of a run."""
     began = time.perf_counter()
     config = job.config.fit
     started = starting.begin(work, job.model, job.options, job.config.memory_bytes)
@@ -148,7 +164,7 @@ def from_nothing(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
     for warning in started.warnings:
         watch.warn(warning)
     return Checkpoint(
-        new_run(), started.state, Summary.of(survey), reading, {"sample": seconds}, started.remarks, started.warnings,
+        run, started.state, Summary.of(survey), reading, {"sample": seconds}, started.remarks, started.warnings,
         started.preparation,
     )  # fmt: skip
 
@@ -192,11 +208,10 @@ def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Label
     """Label every row with the final params, and keep the model beside the labels."""
     began = time.perf_counter()
     reads = ended.reading.blocks / len(job.plan)
-    goes_on = job.before is not None and job.follows
     result = fitted(
         job.model, ended.state, job.source.features, ended.summary, reads, ended.reading.bytes, ended.remarks,
         ended.warnings, ended.reading.bad, ended.preparation, job.source.about,
-        (job.source.sample_dims, job.source.feature_dims), drawn=job.options.draws and not goes_on,
+        (job.source.sample_dims, job.source.feature_dims), drawn=job.options.draws and not job.has_model,
     )  # fmt: skip
     before = job.before
     if before is not None:
@@ -240,11 +255,6 @@ def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
     result = result.over(sums, job.plan.cells)
     write_model(result, folder / "model.zarr", provenance(job, run))
     rows, seconds = result.summary.count, {"label": time.perf_counter() - began}
-    if rows * 2 < job.plan.cells:
-        causes = why_left_out(job.source, job.plan)
-        result = replace(result, notes=(*result.notes, *causes))
-        for cause in causes:
-            watch.warn(cause)
     compared = None if job.before is None else job.before.compare(result, sums, None)
     return Labelled(run, result, folder, seconds, True, rows, job.plan.cells - rows, compared)
 
@@ -263,9 +273,6 @@ def _labels(
     same = plan == job.plan and work.fraction is None
     before = job.before
     earlier = None if before is None else before.labels
-    # Whether labels changed is told where there were any.
-    told = job.config.output.labels and job.config.output.changed and earlier is not None
-    wanted = replace(job.wanted, changed=told)
     scoring, left_out = None, list[str]()
     if job.held_out is not None:
         scoring = Scoring.of(job.held_out, known, None if before is None else before.fitted)
@@ -273,7 +280,7 @@ def _labels(
         if job.wanted.anything:
             about = provenance(job, folder.name)
             passed = write_labels(
-                inside, known, folder, about, wanted,
+                inside, known, folder, about, job.told,
                 lambda finished: watch.say(f"{finished:,} of {len(plan):,} blocks are labelled already"),
                 called(job.output.path, known.ids), earlier, identities=job.identities,
                 statistics=keeps_statistics(job, known.params),
@@ -288,6 +295,9 @@ def _labels(
         raise DataError(nothing_left(job.source, plan))
     # What was known when the job was opened has been told then.
     left_out = [caution for caution in left_out if caution not in job.source.cautions]
+    if job.has_model and int(sums.rows.sum()) * 2 < plan.cells:
+        # Pass 0 would have told.
+        left_out += why_left_out(job.source, plan)
     for caution in left_out:
         watch.warn(caution)
     result = known.measured(passed, len(plan))

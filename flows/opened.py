@@ -77,6 +77,18 @@ class Job:
         return self.known is not None or self.config.fit.init == "model"
 
     @property
+    def told(self) -> Wanted:
+        """What is written of each row: whether its label changed only where it had one."""
+        output = self.config.output
+        compared = output.labels and output.changed and self.before is not None and self.before.labels is not None
+        return replace(self.wanted, changed=compared)
+
+    @property
+    def has_model(self) -> bool:
+        """Whether a model is there to begin with: that of a prediction, or the current one. Then there is no pass 0."""
+        return self.known is not None or (self.follows and self.before is not None)
+
+    @property
     def unfinished(self) -> str | None:
         """Name of the run that may go on in this output."""
         return versions.unfinished(self.output)

@@ -84,7 +84,7 @@ def given_way(source: Source, taken: Collection[str]) -> tuple[str, ...]:
     )
 
 
-def write_frame(path: Place, carried: xr.Dataset) -> tuple[xr.Dataset, tuple[str, ...]]:
+def write_carried(path: Place, carried: xr.Dataset) -> tuple[xr.Dataset, tuple[str, ...]]:
     """Write what `frame` gives to a new group, all that can be written; large variables in parts.
 
     Returns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
@@ -23,12 +23,15 @@ from clustering.errors import OutputError
 from clustering.fitting.clusters import Clusters
 from clustering.fitting.labelling import Variable, Wanted, variables
 from clustering.storage.chunking import chunking, inner_chunks, units
-from clustering.storage.frame import frame, given_way, left_out, references, write_frame
+from clustering.storage.frame import frame, given_way, left_out, references, write_carried
+from clustering.storage.ledger import digest
 from clustering.storage.places import Place, size, sizes, writing, zarr_store
 
 NAME, CHANGED = "labels", "changed"
 _CAUTIONS = "left_out"
 """Attribute of the group that says which coordinates are not among its arrays, and why."""
+_FRAME = "frame"
+"""Attribute of a group that has a frame and no labels yet: a digest of what it is the frame of."""
 
 
 def check_names(source: Source, clusters: Clusters, wanted: Wanted) -> None:
@@ -64,6 +67,40 @@ def cautions_of(path: Place) -> tuple[str, ...]:
     return tuple(zarr.open_group(zarr_store(path), mode="r").attrs.get(_CAUTIONS, ()))  # type: ignore[arg-type]
 
 
+def write_frame(
+    path: Place,
+    source: Source,
+    clusters: Clusters,
+    attributes: Mapping[str, Any],
+    wanted: Wanted | None = None,
+    model: Any = None,
+) -> None:
+    """Begin the labels of a source with what says where its samples are, before anything is known of them.
+
+    Coordinates that cannot be written are left out, see `cautions_of`. The parameters are those of `create_labels`.
+    """
+    taken = _taken(variables(wanted or Wanted(), clusters, model))
+    carried = frame(source, taken)
+    _, unwritten = write_carried(path, carried.assign_attrs({**carried.attrs, **attributes}))
+    cautions = (*unwritten, *given_way(source, taken))
+    about: dict[str, Any] = {_CAUTIONS: list(cautions)} if cautions else {}
+    # What is there only now says that all before it is.
+    zarr.open_group(zarr_store(path), mode="r+").attrs.update({**about, _FRAME: _frame_of(taken, attributes)})
+
+
+def _frame_of(taken: Collection[str], attributes: Mapping[str, Any]) -> str:
+    return digest({"taken": sorted(taken), "attributes": dict(attributes)})
+
+
+def _framed(path: Place, frame_of: str) -> zarr.Group | None:
+    """Open labels that `write_frame` began for this very purpose; None where there are none."""
+    try:
+        group = zarr.open_group(zarr_store(path), mode="r+")
+    except (FileNotFoundError, KeyError, ValueError):
+        return None
+    return group if group.attrs.get(_FRAME) == frame_of else None
+
+
 def create_labels(
     path: Place,
     source: Source,
@@ -75,7 +112,7 @@ def create_labels(
 ) -> LabelWriter:
     """Create the labels of a source and what else is wanted, all masked, and what writes regions of them.
 
-    Coordinates that cannot be written are left out, see `cautions_of`.
+    What `write_frame` wrote with the same arguments is taken over; without, it is called.
 
     Chunk edges lie on those of the source, and each chunk, or shard, belongs to one block of the plan, so that no two
     tasks ever write the same file. Every chunk is checksummed.
@@ -93,10 +130,13 @@ def create_labels(
     """
     arrays = variables(wanted or Wanted(), clusters, model)
     own = dict.fromkeys(dim for array in arrays for dim in array.extra)
-    carried = frame(source, _taken(arrays))
-    carried, unwritten = write_frame(path, carried.assign_attrs({**carried.attrs, **attributes}))
-    cautions = (*unwritten, *given_way(source, _taken(arrays)))
-    group = zarr.open_group(zarr_store(path), mode="r+")
+    taken = _taken(arrays)
+    group = _framed(path, _frame_of(taken, attributes))
+    if group is None:
+        write_frame(path, source, clusters, attributes, wanted, model)
+        group = zarr.open_group(zarr_store(path), mode="r+")
+    carried, there = frame(source, taken), set(group.array_keys())
+    carried = carried.drop_vars([name for name in carried.variables if name not in there])
     whole, (inner, sharded) = units(plan), inner_chunks(source)
     pointed: set[str] = set()
     for array in arrays:
@@ -116,18 +156,18 @@ def create_labels(
             compressors=[ZstdCodec(level=3), Crc32cCodec()],
             # Every chunk is written, so that a chunk that is missing is known to be lost.
             config={"write_empty_chunks": True},
+            overwrite=True,
         )
     for name, length in own:
         numbers = clusters.ids if name == "cluster" else np.arange(1, length + 1)
-        group.create_array(name, data=numbers, dimension_names=(name,))
+        group.create_array(name, data=numbers, dimension_names=(name,), overwrite=True)
     # The group names the coordinates that no variable leads to.
     left = [n for n in map(str, carried.coords) if n not in carried.dims and n not in pointed and " " not in n]
     if left:
         group.attrs["coordinates"] = " ".join(left)
     elif "coordinates" in group.attrs:
         del group.attrs["coordinates"]
-    if cautions:
-        group.attrs[_CAUTIONS] = list(cautions)
+    del group.attrs[_FRAME]
     return writer_of(path, clusters, wanted or Wanted())
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from zarr.storage import ObjectStore
 
 from clustering.data.addresses import check_url, local_path, shown
@@ -162,15 +163,24 @@ def zarr_store(place: Place) -> Any:
 
 
 def write_json(place: Place, content: Mapping[str, Any]) -> None:
-    """Write JSON, all of it or nothing; JSON has no infinite numbers, and the largest stand for them."""
-    write_bytes(place, (json.dumps(_bounded(content), indent=2, allow_nan=False) + "\n").encode())
+    """Write JSON, all of it or nothing; see `json_text`."""
+    write_bytes(place, (json_text(content, indent=2) + "\n").encode())
 
 
-def _bounded(content: Any) -> Any:
+def json_text(content: Any, indent: int | None = None) -> str:
+    """Write JSON as every reader takes it: null stands for what is no number, and the largest number for infinity."""
+    return json.dumps(_plain(content), indent=indent, allow_nan=False)
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, (np.generic, np.ndarray)):
+        content = content.tolist()
     if isinstance(content, Mapping):
-        return {name: _bounded(value) for name, value in content.items()}
+        return {name: _plain(value) for name, value in content.items()}
     if isinstance(content, (list, tuple)):
-        return [_bounded(value) for value in content]
+        return [_plain(value) for value in content]
+    if isinstance(content, float) and math.isnan(content):
+        return None
     if isinstance(content, float) and math.isinf(content):
         return math.copysign(sys.float_info.max, content)
     return content

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,9 @@ from zarr.codecs import ZstdCodec
 
 import clustering
 from clustering.errors import CheckpointError, DataError, OutputError
+from clustering.fitting import start as starting
+from clustering.storage import labels as storage_labels
+from flows import job as flows_job
 from flows.config import JobConfig
 from flows.inspect import inspect_job
 from flows.job import run_fit, run_predict
@@ -279,9 +283,8 @@ def test_a_step_that_fails_publishes_nothing(at: str, config: Make, tmp_path: Pa
     if at in ("open", "sample"):
         assert not out.exists()
     else:
-        # What is labelled already waits for the run to go on.
-        staged = ["versions"] if at == "report" else []
-        assert sorted(path.name for path in out.iterdir()) == [".lock", ".output.json", "checkpoints", *staged]
+        # What is made already waits for the run to go on.
+        assert sorted(path.name for path in out.iterdir()) == [".lock", ".output.json", "checkpoints", "versions"]
 
 
 def test_a_report_that_cannot_be_drawn_does_not_cost_the_result(
@@ -302,6 +305,66 @@ def test_a_report_that_cannot_be_drawn_does_not_cost_the_result(
     assert redo_report(str(tmp_path / "out")).is_file()
 
 
+def test_what_places_the_samples_is_written_before_the_first_pass(
+    config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is not written again for the labels; whatever is wrong with it costs no pass."""
+    frames: list[Any] = []
+    surveyed: list[dict[str, Any]] = []
+    write, survey = storage_labels.write_frame, starting.begin
+
+    def counted(path: Path, *options: Any) -> None:
+        write(path, *options)
+        frames.append(path)
+
+    def looked(*options: Any) -> Any:
+        group = zarr.open_group(frames[0], mode="r")
+        surveyed.append({name: array[...] for name, array in group.arrays()})
+        return survey(*options)
+
+    for module in (flows_job, storage_labels):
+        monkeypatch.setattr(module, "write_frame", counted)
+    monkeypatch.setattr(starting, "begin", looked)
+    record = run_fit(config(), Notes())
+    assert [path.parent.name for path in frames] == [record["run"]]
+    (before,) = surveyed
+    assert set(before) == {"time", "lat", "lon"}
+    group = zarr.open_group(tmp_path / "out/labels.zarr", mode="r")
+    assert all(np.array_equal(group[name][...], values) for name, values in before.items())
+    assert "frame" not in group.attrs
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(flows_job, "write_frame", full)
+    watch = Notes()
+    with pytest.raises(OSError, match="No space"):
+        run_fit(config(output={"store": str(tmp_path / "other")}), watch)
+    assert len(surveyed) == 1
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_run_killed_in_its_passes_goes_on_with_what_places_the_samples(
+    config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run_fit(config(output={"store": str(tmp_path / "whole")}), Notes())
+    stopped = Notes()
+    monkeypatch.setattr(stopped, "passed", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run_fit(config(), stopped)
+    (version,) = (tmp_path / "out/versions").iterdir()
+    assert set(zarr.open_group(version / "labels.zarr", mode="r").array_keys()) == {"time", "lat", "lon"}
+
+    def again(*_: Any) -> None:
+        raise AssertionError("written twice")
+
+    monkeypatch.setattr(storage_labels, "write_frame", again)
+    record = run_fit(config(), Notes())
+    assert (record["run"], record["objective"]) == (version.name, whole["objective"])
+    one, other = (xr.open_zarr(tmp_path / name / "labels.zarr", consolidated=False) for name in ("out", "whole"))
+    assert one.drop_attrs(deep=False).identical(other.drop_attrs(deep=False))
+
+
 @pytest.mark.parametrize("when", ["before", "during"])
 def test_a_coordinate_that_cannot_be_written_does_not_cost_the_result(
     config: Make, field_store: Path, tmp_path: Path, when: str
@@ -315,7 +378,7 @@ def test_a_coordinate_that_cannot_be_written_does_not_cost_the_result(
     watch = Notes()
 
     def step(name: str, work: Callable[[], Any]) -> Any:
-        if name == {"before": "open", "during": "label"}[when]:
+        if name == {"before": "open", "during": "sample"}[when]:
             chunk.write_bytes(b"nothing")
         return work()
 

@@ -13,7 +13,9 @@ import zarr
 
 from flows.cli import run
 from flows.inspect import inspect_job
+from flows.job import run_fit, run_predict
 from flows.loading import check_config
+from tests.flows.notes import Notes
 
 SAID = "valid_max of variable 't' leaves out 32 of 40 rows (32 values, above 200 as stored)"
 
@@ -51,6 +53,17 @@ def test_a_key_passes_valid_ranges_over(content: dict[str, Any], tmp_path: Path)
     assert record["n_rows"] == 40
     assert record["config"]["source"]["valid_range"] == "ignore"
     assert not [warning for warning in record["warnings"] if "valid_" in warning]
+
+
+def test_every_later_night_tells_what_leaves_rows_out(content: dict[str, Any]) -> None:
+    config = check_config({**content, "fit": {"init": "model"}})
+    records = [run_fit(config, Notes()) for _ in range(2)]
+    assert "followed" not in records[0]
+    assert records[1]["followed"]["unchanged"] == 1
+    predicted = {**content, "output": {**content["output"], "store": f"{content['output']['store']}-too"}}
+    records.append(run_predict(content["output"]["store"], check_config(predicted), Notes()))
+    for record in records:
+        assert sum(warning.startswith(SAID) for warning in record["warnings"]) == 1
 
 
 def test_the_key_counts_in_the_identity_of_a_run_only_where_it_is_used(content: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from clustering.data.source import Source
 from clustering.fitting.clusters import numbered
 from clustering.fitting.labelling import Wanted
 from clustering.storage.frame import _Parts
-from clustering.storage.labels import cautions_of, create_labels, frame_cautions
+from clustering.storage.labels import cautions_of, create_labels, frame_cautions, write_frame
 
 WKT = 'PROJCRS["WGS 84 / UTM zone 32N"]'
 
@@ -320,3 +320,25 @@ def test_a_coordinate_that_cannot_be_read_is_left_out(
     assert "coordinates" not in zarr.open_group(tmp_path / "labels.zarr")["labels"].attrs
     (caution,) = cautions_of(tmp_path / "labels.zarr")
     assert "it cannot be read" in caution
+
+
+@pytest.mark.parametrize("other", ["nothing", "wish", "attributes", "half-made"])
+def test_labels_take_over_the_frame_that_was_begun_for_them_and_no_other(tmp_path: Path, other: str) -> None:
+    path, wanted = tmp_path / "labels.zarr", Wanted()
+    old = xr.DataArray(np.zeros((4, 2)), {"margin": ("row", [1, 2, 3, 4])}, ("row", "f"), "v")
+    now = old.assign_coords(margin=("row", [5, 6, 7, 8]))
+    before, after = (open_source(rows, sample_dims="row") for rows in (old, now))
+    write_frame(path, before, numbered(3), {"run": "a2" if other == "attributes" else "a1"}, wanted, c.KMeans(3))
+    if other == "half-made":
+        zarr.open_group(path).attrs.pop("frame")
+    if other == "wish":
+        wanted = Wanted(margin=True)
+    found = labelled(after, path, wanted)
+    assert set(found.data_vars) == ({"labels", "margin"} if other == "wish" else {"labels"})
+    assert (found["labels"] == -1).all()
+    assert "frame" not in found.attrs
+    assert found.attrs["run"] == "a1"
+    if other == "wish":
+        assert np.isnan(found["margin"]).all()
+    else:
+        assert found["margin"].values.tolist() == ([1, 2, 3, 4] if other == "nothing" else [5, 6, 7, 8])

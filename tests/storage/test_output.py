@@ -6,13 +6,15 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from clustering.errors import OutputError
 from clustering.storage.layout import PARTS
 from clustering.storage.output import Output, new_run
-from clustering.storage.places import write_bytes, write_json
+from clustering.storage.places import json_text, write_bytes, write_json
 from tests.storage.outputs import FIRST, OTHER, SECOND, THIRD, named
 
 HOLD = """
@@ -252,10 +254,34 @@ def test_runs_have_different_names() -> None:
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     write_json(path, {"objective": 1.5})
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(path, {"objective": float("nan")})
+    with pytest.raises(TypeError, match="JSON"):
+        write_json(path, {"objective": object()})
     assert json.loads(path.read_text()) == {"objective": 1.5}
     assert listing(tmp_path) == ["run.json"]
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (float("nan"), None),
+        (float("inf"), sys.float_info.max),
+        (float("-inf"), -sys.float_info.max),
+        (np.float32("nan"), None),
+        (np.float64("inf"), sys.float_info.max),
+        (np.int16(3), 3),
+        (np.array([1.0, np.nan]), [1.0, None]),
+        ({"a": [float("nan"), (1.5, float("inf"))]}, {"a": [None, [1.5, sys.float_info.max]]}),
+    ],
+    ids=str,
+)
+def test_json_has_something_for_every_number(value: Any, read: Any, tmp_path: Path) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    write_json(tmp_path / "run.json", {"criteria": value})
+    text = (tmp_path / "run.json").read_text()
+    assert json.loads(text, parse_constant=refuse) == {"criteria": read}
+    assert json.loads(json_text({"criteria": value})) == {"criteria": read}
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
