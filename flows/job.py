@@ -126,11 +126,11 @@ def _frame(job: Job, run: str) -> None:
 
     A run that ends before its first checkpoint leaves none of it, and one that was killed leaves it to the next one.
     """
-    if not job.told.anything:
+    if not job.row_variables.anything:
         return
     path = job.output.stage(run) / LABELS
     with writing(path):
-        write_frame(path, job.source, numbered(job.model.k), provenance(job, run), job.told, job.model)
+        write_frame(path, job.source, numbered(job.model.k), provenance(job, run), job.row_variables, job.model)
 
 
 def _resumed(job: Job, watch: Watch) -> Checkpoint | None:
@@ -280,7 +280,7 @@ def _labels(
         if job.wanted.anything:
             about = provenance(job, folder.name)
             passed = write_labels(
-                inside, known, folder, about, job.told,
+                inside, known, folder, about, job.row_variables,
                 lambda finished: watch.say(f"{finished:,} of {len(plan):,} blocks are labelled already"),
                 called(job.output.path, known.ids), earlier, identities=job.identities,
                 statistics=keeps_statistics(job, known.params),

@@ -77,7 +77,7 @@ class Job:
         return self.known is not None or self.config.fit.init == "model"
 
     @property
-    def told(self) -> Wanted:
+    def row_variables(self) -> Wanted:
         """What is written of each row: whether its label changed only where it had one."""
         output = self.config.output
         compared = output.labels and output.changed and self.before is not None and self.before.labels is not None

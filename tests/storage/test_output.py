@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -298,3 +299,34 @@ def test_names_lost_in_a_killed_switch_come_back_with_the_next_run(tmp_path: Pat
     with output.locked():
         pass
     assert output.read_json("run.json") == json.loads((output.path / "run.json").read_text())
+
+
+def test_all_of_a_version_is_on_the_disk_before_it_is_switched_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut shows the version before or this one, whole: files, their folders, and the names of both."""
+    events: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def noted(handle: int) -> None:
+        events.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        fsync(handle)
+
+    def replaced(self: Path, target: Path) -> Path:
+        events.append(f"> {target}")
+        return replace(self, target)
+
+    output = Output(tmp_path / "out")
+    publish(output, FIRST)
+    with output.locked():
+        make_version(output, SECOND)
+        monkeypatch.setattr(os, "fsync", noted)
+        monkeypatch.setattr(Path, "replace", replaced)
+        output.switch(SECOND)
+    version = output.path / "versions" / SECOND
+    switch = events.index(f"> {output.path / 'current'}")
+    every = [version, *version.rglob("*"), version.parent, output.path]
+    assert {str(path) for path in every} <= {*events[:switch]}
+    # The version has a name only once what is in it is there, and the switch itself is brought to the disk last.
+    assert events.index(str(version.parent)) > max(events.index(str(path)) for path in version.rglob("*"))
+    assert events[-1] == str(output.path)
