@@ -190,54 +190,70 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
     names = layout.choose_variables(dataset, wanted)
     numbers = nodata_of(options["nodata"], names)
     valid_range: ValidRange = options["valid_range"] or "cf"
-    dataset, given, said = at_hand.prepared(opened, names, numbers, valid=valid_range == "cf")
+    valid = valid_range == "cf"
+    dataset, given, said = at_hand.prepared(dataset, names if opened.node is None else (), numbers, valid=valid)
     opened.check_selected(options["select"] or {})
     beside = {"mask": compared.variable if compared else mask, "weights": weights, "labels": labels}
     with told(opened.url or "the data"):
         dataset = grouped.with_indexes(dataset, _selected_by(dataset, names, options, beside.values()))
-    boxed = {} if options["bbox"] is None else coordinates.box(dataset, names, options["bbox"])
+    boxed = {} if options["bbox"] is None else coordinates.box(dataset, names, options["bbox"], opened.unusable)
     chosen = selection.positions(dataset, options["select"] or {}, options["isel"] or {}, boxed)
     places = layout.selected(dataset, chosen)
     single = {str(d) for d, place in chosen.items() if isinstance(place, int)}
     samples, features = layout.choose_dimensions(
         dataset, names, options["sample_dims"], options["feature_dims"], single, like
     )
-    dataset = elsewhere.join(dataset, recipe, beside, names[0], samples)
+    dataset, matched = elsewhere.join(dataset, recipe, beside, names[0], samples)
+    # Numbers that dimensions count by are labels, and stay what they are.
+    counted = {*given, *dataset.sizes}
+    undecoded = [name for name in _companions(beside).values() if name in dataset.variables and name not in counted]
+    dataset, _, more = at_hand.prepared(dataset, dict.fromkeys(undecoded), {}, valid=valid)
+    said += more
     cut = dataset.isel(chosen)
     bare = layout.is_bare(data)
     for where, array in beside.items():
         if array is not None and not isinstance(array, str):
-            cut = cut.assign({f"_{where}": aligned(cut, where, array, samples, bare)})
+            decoded, cautions = at_hand.array_meant(where, array, valid=valid)
+            said += cautions
+            cut = cut.assign({f"_{where}": aligned(cut, where, decoded, samples, bare)})
             beside[where], recipe = f"_{where}", None
     weights, labels = beside["weights"], beside["labels"]
-    cosine = COSINE.fullmatch(weights or "")
-    companions = {**beside, "weights": cosine[1] if cosine else weights}
+    companions = _companions(beside)
     for where, name in companions.items():
         layout.check_companion(cut, where, name, samples)
     mask = mask if compared else beside["mask"]
     if mask is not None and (compared is None or compared.comparison is None):
         check_truth(cut, mask)
-    if cosine:
-        coordinates.check_latitude(dataset[cosine[1]].variable, cosine[1], weights)
+    if companions.get("weights") != weights:
+        coordinates.check_latitude(dataset[companions["weights"]].variable, companions["weights"], weights)
     large = [name for name in companions.values() if name in dataset.variables and cut[name].nbytes > SMALL_COMPANION]
     axes = layout.axes(dataset, layout.read_units(dataset, (*names, *large), samples), places, samples)
     if listings is None:
         # What selects and labels decides the result as much as the data do.
         labelling = [d for d in (*samples, *features, *chosen) if d in dataset.coords]
-        listings = snapshot(opened, dict.fromkeys((*names, *filter(None, companions.values()), *map(str, labelling))))
+        listings = snapshot(opened, dict.fromkeys((*names, *companions.values(), *map(str, labelling), *matched)))
     stored, cautions = store_variables(
         opened, names, places, listings, missing or "drop", options["missing_chunks"],
         options["on_bad_chunk"] or "error", numbers, options["decode"], valid_range,
     )  # fmt: skip
     worst = options["max_bad_fraction"]
-    used = (*names, *filter(None, companions.values()))
+    used = (*names, *companions.values())
     cautions = (*opened.cautions_of(used, alone=wanted is None), *said, *cautions)
     return Source(
         cut, names, samples, features, mask, weights, missing or "drop", axes, not isinstance(data, np.ndarray),
         recipe, labels, stored, listings, cautions, MAX_BAD_FRACTION if worst is None else float(worst),
         None if recipe is None else _reopened,
         given={name: part.selected(chosen) for name, part in given.items()},
+        unusable=opened.unusable,
+        valid_range=valid_range,
     )  # fmt: skip
+
+
+def _companions(beside: Mapping[str, Any]) -> dict[str, str]:
+    """Name the variables behind the mask, the weights and the labels, of those that are given by name."""
+    names = {where: name for where, name in beside.items() if isinstance(name, str)}
+    cosine = COSINE.fullmatch(names.get("weights", ""))
+    return {**names, "weights": cosine[1]} if cosine else names
 
 
 def _selected_by(

@@ -8,12 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-import zarr
 from numpy.typing import NDArray
 
 from clustering.data.coordinates import period, slack
-from clustering.data.names import numbered
-from clustering.data.opening import BARE, decoded_array
 from clustering.errors import SourceError
 
 
@@ -81,7 +78,7 @@ def aligned(data: xr.Dataset, where: str, values: Any, dims: Sequence[str], bare
     where
         What it is for.
     values
-        With names of dimensions (an xarray or pandas object, a zarr array that names them): they are matched by name,
+        With names of dimensions (an xarray or pandas object): they are matched by name,
         and by label where both have labels, in any order; it may have further labels, and lack dimensions. Without
         names (an ndarray, a list, a dask array): by position, in the shape of the samples. Masked cells of a mask are
         not used, of weights count 0, of labels are unknown.
@@ -141,10 +138,9 @@ def by_name(data: xr.Dataset, where: str, array: xr.DataArray, dims: Sequence[st
     if not array.dims:
         raise SourceError(f"'{where}' has no dimension of the {kind}s; give an array along {', '.join(dims) or 'one'}")
     for d in map(str, array.dims):
-        ours, theirs = data.indexes.get(d), array.indexes.get(d)
-        if ours is not None and theirs is not None:
-            if not same_order(ours, theirs):
-                array = array.isel({d: _on_labels(where, d, ours, theirs, _period(data, d))})
+        if d in data.indexes and d in array.indexes:
+            places = on_labels(f"'{where}'", data, d, array.indexes[d])
+            array = array if places is None else array.isel({d: places})
         elif array.sizes[d] != data.sizes[d]:
             raise SourceError(
                 f"'{where}' has length {array.sizes[d]} along {d!r}, and the selected {kind}s have {data.sizes[d]}; "
@@ -172,9 +168,6 @@ def named(values: Any, where: str, only: str | None) -> xr.DataArray | None:
         return _of_pandas(values, where, only)
     if isinstance(values, xr.Variable):
         values = xr.DataArray(values)
-    if isinstance(values, zarr.Array):
-        values = decoded_array(values).dataset[BARE]
-        return None if numbered(values.dims) else values
     if not isinstance(values, xr.DataArray):
         return None
     return plain_dataset(values.to_dataset(name=_ARRAY))[_ARRAY]
@@ -212,15 +205,29 @@ def _period(data: xr.Dataset, d: Any) -> float | None:
     return period(data[d], d) if d in data.coords else None
 
 
-def _on_labels(where: str, d: str, ours: pd.Index, theirs: pd.Index, whole: float | None) -> NDArray[np.intp]:
-    """Find the place of each of our labels among theirs."""
-    places = _places(ours, theirs, whole)
+def on_labels(called: str, data: xr.Dataset, d: str, theirs: pd.Index) -> NDArray[np.intp] | None:
+    """Find the place of each label of the data along a dimension among other labels; None where they are the same.
+
+    Parameters
+    ----------
+    called
+        How a message names what has these other labels.
+
+    Raises
+    ------
+    SourceError
+        For labels of the data that are not among them, or there several times.
+    """
+    ours = data.indexes[d]
+    if _same_order(ours, theirs):
+        return None
+    places = _places(ours, theirs, _period(data, d))
     for fault, words in ((_NONE, "no value"), (_SEVERAL, "several values")):
         at = np.flatnonzero(places == fault)
         if len(at):
             extent = f"its labels run from {theirs[0]} to {theirs[-1]}" if len(theirs) else "it has no labels"
             raise SourceError(
-                f"'{where}' has {words} for {len(at):,} of {len(ours):,} labels of {d!r}, {ours[at[0]]} among them; "
+                f"{called} has {words} for {len(at):,} of {len(ours):,} labels of {d!r}, {ours[at[0]]} among them; "
                 f"{extent}; bring it to the labels of the data, or give a plain array to take it by position"
             )
     return places
@@ -260,7 +267,7 @@ def _is_numeric(index: pd.Index) -> bool:
     return isinstance(index.dtype, np.dtype) and index.dtype.kind in "iuf"
 
 
-def same_order(ours: pd.Index, theirs: pd.Index) -> bool:
+def _same_order(ours: pd.Index, theirs: pd.Index) -> bool:
     """Tell whether labels are the same in the same order, up to rounding."""
     if ours.equals(theirs):
         return True

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 import xarray as xr
+import zarr
 from numpy.typing import NDArray
 from xarray.coding.common import lazy_elemwise_func
 
 from clustering.data.attributes import PACKING, UNDECODED, meant_type, repaired
 from clustering.data.decoding import Decoding, Given, Rule, decoding_of, with_nodata
 from clustering.data.grouped import decoded
-from clustering.data.opening import Opened
+from clustering.data.names import numbered
+from clustering.data.opening import BARE, decoded_array
 from clustering.data.validity import valid_rules
 from clustering.errors import SourceError
 
 
 def prepared(
-    opened: Opened, names: Sequence[str], numbers: Mapping[str, float], *, valid: bool
+    dataset: xr.Dataset, names: Iterable[str], numbers: Mapping[str, float], *, valid: bool
 ) -> tuple[xr.Dataset, dict[str, Given], list[str]]:
-    """Give those of some variables that are in no store the values that they mean.
+    """Give some variables of a dataset the values that they mean; see `meant`.
 
     Parameters
     ----------
     numbers
         For variables what number among their values means missing.
-    valid
-        Whether valid ranges count.
 
     Returns
     -------
@@ -38,15 +38,10 @@ def prepared(
     dict
         The variables that were changed, as they were given.
     list of str
-        What a user should know, in words.
-
-    Raises
-    ------
-    SourceError
-        For a packing that is no number.
+        Cautions.
     """
-    dataset, given, cautions = opened.dataset, dict[str, Given](), list[str]()
-    for name in () if opened.node is not None else names:
+    given, cautions = dict[str, Given](), list[str]()
+    for name in names:
         variable = dataset[name].variable
         made, decoding, said = meant(name, variable, numbers.get(name), valid=valid)
         cautions += said
@@ -54,6 +49,41 @@ def prepared(
             given[name] = Given(variable, decoding)
             dataset = dataset.assign({name: made})
     return dataset, given, cautions
+
+
+def array_meant(where: str, values: Any, *, valid: bool) -> tuple[Any, tuple[str, ...]]:
+    """Give an array beside the data, and the feature weights, the values that it means; see `meant`.
+
+    Parameters
+    ----------
+    where
+        What it is for.
+    values
+        What carries attributes is decoded, an xarray object or a zarr array; anything else is as it is.
+
+    Returns
+    -------
+    Any
+        A zarr array becomes an xarray object, or where it names no dimensions an ndarray.
+    tuple of str
+        Cautions.
+    """
+    cautions: tuple[str, ...] = ()
+    stored = isinstance(values, zarr.Array)
+    if stored:
+        alone = decoded_array(values)
+        values, cautions = alone.dataset[BARE], alone.cautions[BARE]
+    if not isinstance(values, (xr.DataArray, xr.Variable)):
+        return values, ()
+    array = values if isinstance(values, xr.DataArray) else xr.DataArray(values)
+    made, decoding, said = meant(where, array.variable, None, valid=valid)
+    if decoding is not None:
+        array = array.to_dataset(name=_ARRAY).assign({_ARRAY: made})[_ARRAY]
+    return array.values if stored and numbered(array.dims) else array, (*cautions, *said)
+
+
+_ARRAY = "_array"
+"""Name of an array while it is decoded."""
 
 
 def meant(

@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.data.angles import DEGREES, EAST, NORTH, QUARTER, RADIANS, in_radian_range, turn, units_of
+from clustering.data.attributes import PACKING, number_of
 from clustering.errors import SourceError
 
 Array = NDArray[np.float64]
@@ -125,6 +126,7 @@ def check_latitude(coordinate: xr.Variable, name: str, formula: str) -> None:
     SourceError
         For units that are no angle, longitudes, coordinates of a projection, and numbers that may be either.
     """
+    check_unpacked(coordinate, name)
     units, standard = units_of(coordinate), _told(coordinate)["standard_name"]
     told = f"{formula}: {name!r}"
     remedy = "name a latitude in degrees or radians, or a variable of cell areas"
@@ -146,6 +148,22 @@ def check_latitude(coordinate: xr.Variable, name: str, formula: str) -> None:
             f"{told} has no units, and its values may be degrees or radians; give it the attribute units "
             "(degrees_north or radian)"
         )
+
+
+def check_unpacked(coordinate: xr.Variable, name: str) -> None:
+    """Refuse the labels of a dataset in memory that are packed still, as they are in no unit.
+
+    Raises
+    ------
+    SourceError
+        Saying how they are unpacked.
+    """
+    for key, nothing in zip(PACKING, (1.0, 0.0), strict=True):
+        if key in coordinate.attrs and number_of(coordinate.attrs[key]) != nothing:
+            raise SourceError(
+                f"the coordinate {name!r} is packed: its attributes hold {key} {coordinate.attrs[key]}; unpack it with "
+                "xarray.decode_cf, or open the data with mask_and_scale=True"
+            )
 
 
 def _thinned(coordinate: xr.Variable) -> xr.Variable:
@@ -261,7 +279,9 @@ def _once(starts: Array, offsets: Array, near: float, whole: float) -> NDArray[n
     return np.flatnonzero(turns == kept[group]) if len(group) else group
 
 
-def box(dataset: xr.Dataset, variables: Sequence[str], bounds: Sequence[float]) -> dict[str, Window]:
+def box(
+    dataset: xr.Dataset, variables: Sequence[str], bounds: Sequence[float], unusable: Mapping[str, str] | None = None
+) -> dict[str, Window]:
     """Turn a box on the map into a window along each of two dimensions.
 
     Parameters
@@ -271,6 +291,8 @@ def box(dataset: xr.Dataset, variables: Sequence[str], bounds: Sequence[float]) 
     bounds
         ``[west, south, east, north]``, in degrees, also where the coordinates are in radians; along coordinates of a
         projection, in their units.
+    unusable
+        Why other coordinates cannot be used, by name.
 
     Returns
     -------
@@ -291,7 +313,9 @@ def box(dataset: xr.Dataset, variables: Sequence[str], bounds: Sequence[float]) 
     if south > north:
         raise SourceError(f"bbox {numbers} has its south {south:g} above its north {north:g}; swap the two")
     dims = [str(d) for d in dict.fromkeys(d for name in variables for d in dataset[name].dims)]
-    x, y = _along(dataset, dims, _EAST), _along(dataset, dims, _NORTH)
+    x, y = (_along(dataset, dims, axis, unusable or {}) for axis in (_EAST, _NORTH))
+    for name in (x, y):
+        check_unpacked(dataset[name].variable, name)
     around = is_longitude(dataset[x], x)
     if not around and west > east:
         raise SourceError(
@@ -336,7 +360,7 @@ def _in_radians(dataset: xr.Dataset, axes: Mapping[str, _Axis]) -> set[str]:
     return set()
 
 
-def _along(dataset: xr.Dataset, dims: Sequence[str], axis: _Axis) -> str:
+def _along(dataset: xr.Dataset, dims: Sequence[str], axis: _Axis, unusable: Mapping[str, str]) -> str:
     """Find the dimension of the variables that runs along an axis of the map."""
     indexed = [d for d in dims if d in dataset.indexes]
     found = [d for d in indexed if _is(axis, dataset[d], d)]
@@ -350,6 +374,12 @@ def _along(dataset: xr.Dataset, dims: Sequence[str], axis: _Axis) -> str:
         )
     found = found or [d for d in indexed if _is_projected(axis, dataset[d], d)]
     if not found:
+        for name, why in unusable.items():
+            if name in dims or name.lower() in axis.names:
+                raise SourceError(
+                    f"bbox finds no {axis.word}: the coordinate {name!r} cannot be used: {why}; choose by position "
+                    "with 'isel'"
+                )
         raise SourceError(
             f"bbox finds no {axis.word} among the coordinates {', '.join(indexed) or 'none'}; give the coordinate the "
             f"standard_name {axis.word}, or use 'select' or 'isel'"

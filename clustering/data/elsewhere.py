@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from clustering.data.alignment import same_order
+from clustering.data.alignment import on_labels
 from clustering.data.grouped import with_indexes
 from clustering.data.names import numbered
 from clustering.data.opening import open_store
@@ -21,7 +21,7 @@ def join(
     names: Mapping[str, Any],
     variable: str,
     sample: Sequence[str],
-) -> xr.Dataset:
+) -> tuple[xr.Dataset, list[str]]:
     """Add what is named by a path from the root of the store, such as ``labels/tissue/0``, under this name.
 
     Parameters
@@ -37,20 +37,32 @@ def join(
     sample
         Sample dimensions.
 
+    Returns
+    -------
+    xarray.Dataset
+        What stands on the labels of the data in another order is brought to theirs.
+    list of str
+        Paths of the labels by which that was done.
+
     Raises
     ------
     SourceError
         If nothing is there, or it does not fit the samples.
     """
     grid = [str(d) for d in dataset[variable].dims if d in sample]
+    labels = list[str]()
     for where, name in names.items():
         if recipe is not None and isinstance(name, str) and "/" in name and name not in dataset.variables:
-            dataset = dataset.assign({name: _fitting(dataset, where, name, recipe, grid)})
-    return dataset
+            array, matched = _fitting(dataset, where, name, recipe, grid)
+            dataset = dataset.assign({name: array})
+            labels += matched
+    return dataset, labels
 
 
-def _fitting(dataset: xr.Dataset, where: str, name: str, recipe: Mapping[str, Any], grid: list[str]) -> xr.Variable:
-    """Open an array and bring its dimensions to those of the samples."""
+def _fitting(
+    dataset: xr.Dataset, where: str, name: str, recipe: Mapping[str, Any], grid: list[str]
+) -> tuple[xr.Variable, list[str]]:
+    """Open an array and bring its dimensions to those of the samples; give the paths of the labels that it takes."""
     store, options, path = recipe["data"], recipe["storage_options"] or {}, name.strip("/")
     try:
         opened = open_store(store, path, options).dataset
@@ -71,30 +83,33 @@ def _fitting(dataset: xr.Dataset, where: str, name: str, recipe: Mapping[str, An
                 f"'{where}' {name!r} names no dimensions and has shape {array.shape}; the samples ({', '.join(long)}) "
                 f"have shape {expected} before the selection; name an array of that shape"
             )
-        return array.rename(dict(zip(array.dims, long, strict=True))).variable
+        return array.rename(dict(zip(array.dims, long, strict=True))).variable, []
+    indexes, group = _beside(store, path, options, opened)
+    matched = list[str]()
     for d, length in array.sizes.items():
-        if length != dataset.sizes.get(d, length):
+        if d in dataset.indexes and d in indexes:
+            places = on_labels(f"'{where}' {name!r}", dataset, str(d), indexes[d])
+            if places is not None:
+                array = array.isel({d: places})
+                matched.append(f"{group}/{d}")
+        elif length != dataset.sizes.get(d, length):
             raise SourceError(
                 f"'{where}' {name!r} has length {length} along {d!r}, and the data have {dataset.sizes[d]} before the "
                 "selection; name an array on the same grid"
             )
-    theirs = _beside(store, path, options, opened)
-    for d in array.dims:
-        if d in dataset.indexes and d in theirs and not same_order(dataset.indexes[d], theirs[d]):
-            raise SourceError(
-                f"'{where}' {name!r} lies on other labels of {d!r} than the data, from {theirs[d][0]} to "
-                f"{theirs[d][-1]}; bring it to the grid of the data first"
-            )
-    return array.variable
+    return array.variable, matched
 
 
-def _beside(store: str, path: str, options: Mapping[str, Any], opened: xr.Dataset) -> Mapping[Any, pd.Index]:
-    """Labels of the dimensions of an array: its own, or those stored beside it."""
+def _beside(
+    store: str, path: str, options: Mapping[str, Any], opened: xr.Dataset
+) -> tuple[Mapping[Any, pd.Index], str]:
+    """Give the labels of an array's dimensions, its own or those stored beside it, and the path of their group."""
     if opened.indexes or opened.coords:
-        return with_indexes(opened, opened.dims).indexes
+        return with_indexes(opened, opened.dims).indexes, path
+    group = path.rpartition("/")[0]
     try:
-        beside = open_store(store, path.rpartition("/")[0] or None, options).dataset
-        return with_indexes(beside, beside.dims).indexes
+        beside = open_store(store, group or None, options).dataset
+        return with_indexes(beside, beside.dims).indexes, group
     except SourceError:
         # Arrays beside it that make no one dataset, such as the levels of an image, tell no labels.
-        return {}
+        return {}, group

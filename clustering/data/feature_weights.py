@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from clustering.data.alignment import by_name
 from clustering.data.angles import cosine
+from clustering.data.at_hand import meant
 from clustering.data.coordinates import check_latitude
 from clustering.data.source import Source
 from clustering.errors import DataError, SourceError, nearest
@@ -64,6 +65,8 @@ def _variable(source: Source, name: str, told: str) -> xr.Variable:
     """Read the variable named, or the cosine of it."""
     formula = _COSINE.fullmatch(name)
     key = formula[2] if formula else name
+    if key in source.unusable:
+        raise SourceError(f"variable {key!r} in {told} cannot be used: {source.unusable[key]}")
     if key not in source.dataset.variables:
         known = [str(found) for found in source.dataset.variables]
         raise SourceError(f"unknown variable {key!r} in {told}; {nearest(key, known)}")
@@ -75,6 +78,8 @@ def _variable(source: Source, name: str, told: str) -> xr.Variable:
             f"{told} lie along {', '.join(dims) or 'no dimension'}, and features along {along}; "
             "name a variable along feature dimensions, or sample weights in source.weights"
         )
+    if key not in source.dataset.sizes:
+        variable, _, _ = meant(key, variable, None, valid=source.valid_range == "cf")
     if formula is None:
         return variable
     check_latitude(variable, key, name)

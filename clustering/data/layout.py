@@ -193,10 +193,8 @@ def choose_dimensions(
     return tuple(sample), tuple(feature)
 
 
-def check_companion(dataset: xr.Dataset, where: str, name: str | None, sample: tuple[str, ...]) -> None:
+def check_companion(dataset: xr.Dataset, where: str, name: str, sample: tuple[str, ...]) -> None:
     """Check that a mask or weights variable exists, holds numbers, and varies along sample dimensions only."""
-    if name is None:
-        return
     if name not in dataset.variables:
         raise SourceError(f"unknown variable {name!r} in '{where}'; {nearest(name, map(str, dataset.variables))}")
     spare = [str(d) for d in dataset[name].dims if d not in sample]

@@ -57,7 +57,7 @@ def read_rows(source: Source, block: Block) -> Rows:
         used_weights = weights if keep is None else weights[keep]
         if not (np.isfinite(used_weights).all() and (used_weights >= 0).all()):
             raise DataError(
-                f"weights {source.weights!r} are negative or not finite in block {block}; "
+                f"weights {source.weights!r} are missing, negative or not finite in block {block}; "
                 "a weight is a number of zero or more; mask these rows or correct the variable"
             )
     labels = None if source.labels is None else _known(source, block)

@@ -24,7 +24,7 @@ from clustering.data.faults import told
 from clustering.data.grouped import SMALL_LABELS
 from clustering.data.listing import Listing, differences
 from clustering.data.plan import MIB, Axis, Block, Plan, plan_blocks
-from clustering.data.policies import Missing
+from clustering.data.policies import Missing, ValidRange
 from clustering.data.reading import loaded, read_rows
 from clustering.data.rows import Rows
 from clustering.data.stored import Stored
@@ -90,6 +90,10 @@ class Source:
     """Opens the same source in another process, once: from the recipe, the name of the opening, and the listings."""
     given: Mapping[str, Given] = field(default_factory=dict, repr=False)
     """Variables held in memory that are decoded here, as they were given, by name."""
+    unusable: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Why other variables cannot be used, by name."""
+    valid_range: ValidRange = "cf"
+    """Whether valid ranges count."""
     opening: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
     """Name of this opening: a process opens it once, and a store that has changed since is opened anew."""
 

@@ -16,7 +16,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from clustering.data import alignment
+from clustering.data import alignment, at_hand
 from clustering.data.feature_weights import check_feature_weights, feature_weights
 from clustering.data.plan import Plan
 from clustering.data.preparation import Preparation
@@ -319,11 +319,12 @@ def _weights(wish: Preprocess, source: Source) -> Array:
         return np.ones(d)
     if isinstance(wish.feature_weights, str):
         return feature_weights(source, wish.feature_weights)
-    array = alignment.named(wish.feature_weights, "feature_weights", "feature")
+    values, _ = at_hand.array_meant("feature_weights", wish.feature_weights, valid=source.valid_range == "cf")
+    array = alignment.named(values, "feature_weights", "feature")
     if array is not None and not (array.ndim == 1 and not source.labelled):
         return feature_weights(source, array)
     try:
-        given = np.ma.filled(np.ma.asarray(wish.feature_weights if array is None else array.values, np.float64), np.nan)
+        given = np.ma.filled(np.ma.asarray(values if array is None else array.values, np.float64), np.nan)
     except (TypeError, ValueError):
         raise ConfigError(f"feature_weights are no array of numbers; give {d} numbers, or a name") from None
     if given.shape != (d,):

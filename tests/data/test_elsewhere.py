@@ -17,7 +17,7 @@ from images import PIXELS, TISSUE, formats, image, tree
 import clustering
 from clustering.data.access import open_source
 from clustering.data.source import Source
-from clustering.errors import SourceError
+from clustering.errors import DataError, SourceError
 
 IMAGE: dict[str, Any] = {"group": "0", "sample_dims": ["y", "x"], "feature_dims": "c"}
 
@@ -98,19 +98,67 @@ def test_a_mask_of_another_node_of_a_tree_is_that_of_the_node_itself(
     assert np.array_equal(read(open_source(path, **options, mask=name))[0], expected)
 
 
+TREE: dict[str, Any] = {"group": "bands/r10m", "feature_dims": []}
+
+
+def beside(path: Path, group: str, array: xr.DataArray, zarr_format: Any = 3) -> str:
+    """Write an array into a group of its own, and name it."""
+    array.load().to_dataset().to_zarr(path, group=group, consolidated=False, zarr_format=zarr_format)
+    return f"{group}/{array.name}"
+
+
+@formats
+@pytest.mark.parametrize("order", ["turned", "shuffled", "larger", "transposed"])
+def test_labels_in_another_order_are_matched(tmp_path: Path, zarr_format: Any, order: str) -> None:
+    path = tree(tmp_path / "t.zarr", zarr_format)
+    good = xr.open_zarr(path, group="quality", consolidated=False).good.load()
+    name = beside(path, "other", {
+        "turned": good[::-1, ::-1],
+        "shuffled": good[[3, 0, 7, 1, 2, 6, 5, 4]],
+        "larger": good.reindex(y=np.arange(-2.0, 11.0), fill_value=True)[::-1],
+        "transposed": good[::-1].T,
+    }[order], zarr_format)  # fmt: skip
+    for options in ({"mask": name}, {"mask": f"{name} > 0"}, {"mask": name, "isel": {"y": [5, 1, 2]}}):
+        own = {**options, "mask": options["mask"].replace("other", "quality")}
+        source = open_source(path, **TREE, **options)
+        expected = read(open_source(path, **TREE, **own))[0]
+        assert len(expected) > 0
+        assert np.array_equal(read(source)[0], expected)
+        assert np.array_equal(read(pickle.loads(pickle.dumps(source)))[0], expected)
+    weighed = open_source(path, **TREE, weights=name, labels=name)
+    assert np.array_equal(read(weighed)[1], good.values.ravel())
+    assert np.array_equal(read(weighed)[2], good.values.ravel())
+
+
+def test_labels_by_which_a_mask_was_matched_are_part_of_the_source(tmp_path: Path) -> None:
+    path = tree(tmp_path / "t.zarr")
+    good = xr.open_zarr(path, group="quality", consolidated=False).good
+    name = beside(path, "turned", good[::-1])
+    source = open_source(path, **TREE, mask=name)
+    before = source.fingerprint()
+    zarr.open_array(path / "turned" / "y", mode="r+")[:] = np.roll(good.y.values[::-1], 1)
+    assert open_source(path, **TREE, mask=name).fingerprint() != before
+    with pytest.raises(DataError, match="'turned/y'"):
+        source.check_unchanged()
+
+
 def test_a_mask_on_other_coordinates_is_refused(tmp_path: Path) -> None:
     path = tree(tmp_path / "t.zarr")
     good = xr.open_zarr(path, group="quality", consolidated=False).good
-    masks = {"turned": good[{"y": slice(None, None, -1)}], "shifted": good.assign_coords(x=good.x + 0.5)}
-    masks["close"] = good.assign_coords(x=(good.x + 1e-9).astype("f4"))
-    for name, mask in masks.items():
-        mask.load().to_dataset().to_zarr(path, group=name, consolidated=False, zarr_format=3)
-    options: dict[str, Any] = {"group": "bands/r10m", "feature_dims": []}
-    with pytest.raises(SourceError, match=r"'turned/good' lies on other labels of 'y' .*, from 7\.0 to 0\.0"):
-        open_source(path, **options, mask="turned/good")
-    with pytest.raises(SourceError, match="'weights' 'shifted/good' lies on other labels of 'x'"):
-        open_source(path, **options, weights="shifted/good")
-    assert open_source(path, **options, mask="close/good").mask == "close/good"
+    for group, array in {
+        "shifted": good.assign_coords(x=good.x + 0.5),
+        "part": good[2:],
+        "twice": good[[0, 1, 2, 3, 4, 5, 6, 7, 6]],
+        "close": good.assign_coords(x=(good.x + 1e-9).astype("f4")),
+    }.items():
+        beside(path, group, array)
+    with pytest.raises(SourceError, match="'weights' 'shifted/good' has no value for 6 of 6 labels of 'x'"):
+        open_source(path, **TREE, weights="shifted/good")
+    with pytest.raises(SourceError, match="'mask' 'part/good' has no value for 2 of 8 labels of 'y'"):
+        open_source(path, **TREE, mask="part/good")
+    with pytest.raises(SourceError, match="'mask' 'twice/good' has several values for 1 of 8 labels of 'y'"):
+        open_source(path, **TREE, mask="twice/good")
+    assert open_source(path, **TREE, mask="close/good").mask == "close/good"
 
 
 FAULTS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import pickle
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import zarr
 from s3 import web
 
 from clustering.data.access import open_source
+from clustering.data.feature_weights import feature_weights
 from clustering.data.source import Source
 from clustering.errors import SourceError
 
@@ -142,6 +144,32 @@ def test_a_variable_that_cannot_be_used_is_refused_by_name_where_it_is_asked_for
     if odd != "another-length":
         with pytest.raises(SourceError, match="variable 'other'"):
             open_source(path, variables="t", feature_dims=[], mask="other")
+
+
+@pytest.mark.parametrize("name", ["other", "cos(other)", "sqrt(cos(other))"])
+@pytest.mark.parametrize("odd", LOST)
+def test_feature_weights_that_cannot_be_used_are_refused_with_the_cause(tmp_path: Path, odd: str, name: str) -> None:
+    source = open_source(ODD[odd](tmp_path / "s"), variables="t", feature_dims=[])
+    with pytest.raises(SourceError) as caught:
+        feature_weights(source, name)
+    assert (
+        str(caught.value) == f"variable 'other' in feature_weights {name!r} cannot be used: {source.unusable['other']}"
+    )
+    again = pickle.loads(pickle.dumps(source))
+    assert again.unusable == source.unusable
+
+
+@pytest.mark.parametrize("how", ["type", "chunk"])
+def test_a_box_along_a_coordinate_that_cannot_be_used_is_refused_with_the_cause(tmp_path: Path, how: str) -> None:
+    field = (("lat", "lon"), np.arange(12.0).reshape(3, 4), {})
+    places = {d: ((d,), np.arange(n), {}) for d, n in (("lat", 3), ("lon", 4))}
+    path = group_of(tmp_path / "s", {"t": field, **places})
+    if how == "type":
+        edit(path / "lat" / "zarr.json", lambda d: d.update(data_type="bfloat16"))
+    else:
+        (path / "lat" / "c" / "0").write_bytes(b"no zstd")
+    with pytest.raises(SourceError, match=r"bbox finds no latitude: the coordinate 'lat' cannot be used: .*isel"):
+        open_source(path, variables="t", feature_dims=[], bbox=[0, 0, 2, 2])
 
 
 @pytest.mark.parametrize("odd", ["codec-v3", "type-v2", "scale"])
