@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from clustering.api import Fit, fit, load_fit
     from clustering.data.access import open_source
     from clustering.data.source import Source
-    from clustering.errors import ClusteringError
+    from clustering.errors import ClusteringError, ClusteringWarning
     from clustering.models.kmeans import KMeans
     from clustering.models.mixture import GaussianMixture
     from clustering.models.soft_kmeans import SoftKMeans
@@ -25,6 +25,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     "ClusteringError": "clustering.errors",
+    "ClusteringWarning": "clustering.errors",
     "Fit": "clustering.api",
     "GaussianMixture": "clustering.models.mixture",
     "KMeans": "clustering.models.kmeans",
@@ -36,7 +37,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "ClusteringError", "Fit", "GaussianMixture", "KMeans", "SoftKMeans", "Source", "fit", "load_fit", "open_source",
+    "ClusteringError", "ClusteringWarning", "Fit", "GaussianMixture", "KMeans", "SoftKMeans", "Source", "fit",
+    "load_fit", "open_source",
 ]  # fmt: skip
 
 

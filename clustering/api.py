@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from clustering.data.access import open_source
 from clustering.data.plan import MIB
 from clustering.data.preparation import room
-from clustering.errors import ConfigError, nearest
+from clustering.errors import ClusteringWarning, ConfigError, nearest
 from clustering.execution.engine import connect
 from clustering.execution.passes import Reading, rounds
 from clustering.fitting import start as starting
@@ -25,7 +27,7 @@ from clustering.fitting.fields import fields
 from clustering.fitting.fitted import Fitted, Summary, fitted
 from clustering.fitting.labelling import LabelStatistics, Wanted, label, nowhere
 from clustering.fitting.loop import PassRecord, Rule, Stop, iterate, judged
-from clustering.fitting.preprocessing import Preprocess
+from clustering.fitting.preprocessing import Preprocess, undirected_notes
 from clustering.models.kinds import MODELS
 from clustering.models.kmeans import KMeans
 from clustering.models.sampling import check_invertible, generative, whole
@@ -145,6 +147,12 @@ class Fit:
         -------
         ndarray or xarray.DataArray
             Labels in the shape of the samples, −1 where masked; labelled like the data.
+
+        Warns
+        -----
+        ClusteringWarning
+            As `fit` does of the data, and of what cannot be compared with the data of the fit, such as units that one
+            of them lacks. So do all methods that take data.
         """
         return self._label(data, options, Wanted())[0]["labels"]
 
@@ -271,8 +279,7 @@ class Fit:
         _known(options, (*_SOURCE, "workers", "memory", "block_bytes"))
         wanted.check(self.model)
         source = open_source(data, **_pick(options, _SOURCE), like=self.fitted.layout)
-        for caution in check_features(source, self.fitted):
-            warnings.warn(caution, stacklevel=4)
+        _show((*source.cautions, *check_features(source, self.fitted)))
         memory = options.get("memory", MEMORY)
         within = room(source, memory, self.fitted.preparation is not None)
         plan = source.plan(block_bytes=options.get("block_bytes"), memory=within)
@@ -284,6 +291,7 @@ class Fit:
             rounds(source, plan, engine, memory=memory, keep=False, preparation=self.fitted.preparation) as inside,
         ):
             passed = label(inside, self.model, self.params, partial(_put, results), wanted, clusters=clusters)
+        _show(undirected_notes(passed.statistics[0].undirected))
         found = {name: array if source.labelled else array.values for name, array in results.items()}
         return found, passed.statistics[0]
 
@@ -339,6 +347,13 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
     ConfigError, SourceError, DataError
         For parameters, places or values that do not fit; the message says the remedy.
 
+    Warns
+    -----
+    ClusteringWarning
+        Of what may not be meant: attributes that are passed over, chunks that were never written, times that are no
+        dates, what leaves most rows out. The same lines are in `Fit.warnings`, with what the fit itself came upon.
+        ``warnings.filterwarnings("ignore", category=clustering.ClusteringWarning)`` silences them.
+
     Examples
     --------
     >>> import numpy as np, clustering as c
@@ -350,6 +365,7 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
     if type(model) not in MODELS.values():
         raise ConfigError(f"cannot fit {model!r}; give a model such as KMeans(k=8)")
     source = open_source(data, **_pick(options, _SOURCE))
+    _show(source.cautions)
     rule = Rule(**{"tolerance": model.tolerance, **_pick(options, _RULE)})
     how = starting.Options(**_pick(options, _OPTIONS), rule=rule, preprocess=Preprocess(**_pick(options, _PREPROCESS)))
     memory = options.get("memory", MEMORY)
@@ -361,6 +377,7 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
         rounds(source, plan, engine, memory=memory, scratch=options.get("scratch"), fraction=how.drawn) as inside,
     ):
         begun = starting.begin(inside, model, how, memory)
+        _show(begun.warnings)
         state, reading = begun.state, begun.reading
         inside = replace(inside, preparation=begun.preparation)
         for after, record in iterate(model, state, inside.run, how.rule):
@@ -410,6 +427,17 @@ def _known(options: dict[str, Any], names: tuple[str, ...]) -> None:
             raise ConfigError(f"{name} is {size!r}; a number of bytes of 1 or more is needed")
     if not isinstance(scratch := options.get("scratch"), (str, os.PathLike, type(None))):
         raise ConfigError(f"scratch is {scratch!r}; the path of a folder is needed")
+
+
+def _show(cautions: Iterable[str]) -> None:
+    """Show what a user should know as warnings, at the line outside this package that asked for the work."""
+    inside = f"{Path(__file__).parent}{os.sep}"
+    frame, level = sys._getframe(1), 2
+    # From Python 3.12 on, `skip_file_prefixes` counts these.
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        frame, level = frame.f_back, level + 1
+    for caution in cautions:
+        warnings.warn(caution, ClusteringWarning, stacklevel=level)
 
 
 def _pick(options: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

@@ -15,6 +15,8 @@
 ConfigError, SourceError and DataError are ValueErrors too, so that whoever catches those of wrong shapes and values, as
 other libraries raise them, catches ours.
 
+ClusteringWarning is the category of every Python warning of this library.
+
 Each message says the fault, the offending name and value, what is allowed, and the remedy, on one line.
 """
 
@@ -59,6 +61,13 @@ class ExecutionError(ClusteringError, RuntimeError):
 
 class MissingDependencyError(ClusteringError, ImportError):
     """An optional package is needed and not installed."""
+
+
+class ClusteringWarning(UserWarning):
+    """What may not be meant by whoever wrote the data or asked for the fit.
+
+    ``warnings.filterwarnings("ignore", category=clustering.ClusteringWarning)`` silences them.
+    """
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

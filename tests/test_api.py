@@ -4,6 +4,7 @@ import dataclasses
 import doctest
 import subprocess
 import sys
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -398,3 +399,62 @@ def test_a_labelled_model_predicts_bare_rows(field: xr.Dataset) -> None:
 def test_predict_labels_a_single_row(blobs: np.ndarray) -> None:
     fit = c.fit(blobs, c.KMeans(4))
     np.testing.assert_array_equal([fit.predict(row[None])[0] for row in blobs[:20]], fit.predict(blobs)[:20])
+
+
+# Warnings
+
+
+def odd_field() -> xr.DataArray:
+    """Make data in memory of which a user should know one thing."""
+    values = np.random.default_rng(5).normal(size=(40, 3)) + 10.0 * (np.arange(40) % 2)[:, None]
+    return xr.DataArray(values, dims=("x", "band"), name="t", attrs={"valid_max": "high"})
+
+
+CALLS: dict[str, Any] = {
+    "fit": lambda _, data, options: c.fit(data, c.GaussianMixture(2), **options),
+    "fit-of-a-source": lambda _, data, options: c.fit(c.open_source(data, **options), c.KMeans(2)),
+    "predict": lambda fit, data, options: fit.predict(data, **options),
+    "score": lambda fit, data, options: fit.score(data, **options),
+    **{
+        name: lambda fit, data, options, name=name: getattr(fit, name)(data, **options)
+        for name in ("responsibilities", "log_density", "outlier_score", "distance", "distances", "margin")
+    },
+}
+
+
+@pytest.mark.parametrize("kind", ["DataArray", "store"])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_what_a_user_should_know_of_the_data_is_a_warning_at_the_line_of_the_user(
+    tmp_path: Path, call: Any, kind: str
+) -> None:
+    data = odd_field()
+    options = {"sample_dims": ["x"], "feature_dims": ["band"]}
+    fit = c.fit(data.drop_attrs(), c.GaussianMixture(2), **options)
+    if kind == "store":
+        data.to_dataset().to_zarr(tmp_path / "s.zarr", consolidated=False, zarr_format=3)
+    with pytest.warns(c.ClusteringWarning) as caught:
+        result = call(fit, data if kind == "DataArray" else tmp_path / "s.zarr", options)
+    assert [str(one.message) for one in caught] == [
+        "valid_max of variable 't' is 'high', no number, and is passed over"
+    ]
+    assert caught[0].filename == __file__
+    if isinstance(result, c.Fit):
+        assert str(caught[0].message) in result.warnings
+
+
+def test_warnings_of_this_library_are_silenced_by_their_category() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", category=c.ClusteringWarning)
+        fit = c.fit(odd_field(), c.KMeans(2), sample_dims=["x"])
+    assert [str(one.message) for one in caught] == []
+    assert "valid_max of variable 't' is 'high', no number, and is passed over" in fit.warnings
+
+
+def test_what_leaves_most_rows_out_is_a_warning() -> None:
+    data = odd_field().assign_attrs(valid_max=5.0)
+    data[:10] = 50.0
+    with pytest.warns(c.ClusteringWarning, match="valid_max of variable 't' leaves out 25 of 40 rows") as caught:
+        fit = c.fit(data, c.KMeans(2), sample_dims=["x"])
+    assert (len(caught), caught[0].filename) == (1, __file__)
+    assert fit.fitted.summary.count == 15

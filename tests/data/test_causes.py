@@ -71,7 +71,8 @@ def test_rows_that_the_mask_leaves_out_are_nobodys_fault(tmp_path: Path) -> None
 
 def test_a_fit_that_loses_most_rows_warns_and_one_that_does_not_is_silent() -> None:
     few = np.where(np.arange(40) % 8, 300, 280 + np.arange(40) / 100).astype("f4")
-    lost = c.fit(field({"valid_max": 290.0}, few), c.KMeans(2), feature_dims=[])
+    with pytest.warns(c.ClusteringWarning, match="leaves out 35 of 40 rows"):
+        lost = c.fit(field({"valid_max": 290.0}, few), c.KMeans(2), feature_dims=[])
     (note,) = (note for note in lost.fitted.notes if "valid_max" in note)
     assert "leaves out 35 of 40 rows" in note
     assert not c.fit(field({"valid_max": 310.0}, few), c.KMeans(2), feature_dims=[]).fitted.notes

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -149,6 +150,8 @@ def test_a_better_start_at_the_beta_found_is_taken_with_its_own_beta() -> None:
 def test_a_beta_at_which_all_centers_become_one_is_warned_of() -> None:
     values = np.random.default_rng(0).standard_normal((300, 2))
     critical = 1 / (2 * np.linalg.eigvalsh(np.cov(values.T, bias=True))[-1])
-    low = c.fit(values, c.SoftKMeans(3, 0.9 * critical))
-    assert low.fitted.notes[0].startswith(f"beta is {0.9 * critical:g}, below the critical value {critical:.4g}")
+    said = f"beta is {0.9 * critical:g}, below the critical value {critical:.4g}"
+    with pytest.warns(c.ClusteringWarning, match=re.escape(said)):
+        low = c.fit(values, c.SoftKMeans(3, 0.9 * critical))
+    assert low.fitted.notes[0].startswith(said)
     assert not any("critical" in note for note in c.fit(values, c.SoftKMeans(3, 1.1 * critical)).fitted.notes)

@@ -46,6 +46,7 @@ HARD: dict[str, tuple[Any, dict[str, Any]]] = {
 @pytest.mark.parametrize(
     ("dtype", "name"), [*(("float64", name) for name in HARD), ("float32", "weights"), ("int16", "weights")]
 )
+@pytest.mark.filterwarnings("ignore:beta is:clustering.ClusteringWarning")
 def test_centers_and_labels_do_not_depend_on_blocks(dtype: str, name: str) -> None:
     rows, (model, options) = in_steps(dtype, 3, lowest=1), HARD[name]
     first, *others = fits(rows, model, restarts=2, **options)

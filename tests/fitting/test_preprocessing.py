@@ -115,6 +115,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:beta is:clustering.ClusteringWarning")
 @pytest.mark.parametrize("model", [c.KMeans(K), c.SoftKMeans(3), c.GaussianMixture(2)], ids=lambda m: m.kind)
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_model_that_is_saved_and_loaded_tells_the_same(
@@ -285,14 +286,17 @@ def test_components_are_kept_in_memory_where_rows_do_not_fit(rng: np.random.Gene
 
 def test_rows_of_zeros_have_no_direction(rows: np.ndarray) -> None:
     rows[5] = rows[700] = 0.0
-    found = fit(rows, unit_norm=True, block_bytes=3_000)
-    labels = found.predict(rows)
+    with pytest.warns(c.ClusteringWarning, match="2 rows of zeros have no direction"):
+        found = fit(rows, unit_norm=True, block_bytes=3_000)
+    with pytest.warns(c.ClusteringWarning, match="2 rows of zeros have no direction"):
+        labels = found.predict(rows)
     assert np.flatnonzero(labels < 0).tolist() == [5, 700]
     assert found.fitted.summary.count == len(rows) - 2
     with pytest.raises(DataError, match=r"row of zeros in block 0 .*unit_norm.*source\.missing"):
         fit(rows, unit_norm=True, missing="error")
 
 
+@pytest.mark.filterwarnings("ignore::clustering.ClusteringWarning")
 @pytest.mark.parametrize("zeros", [0, 1, 3])
 @pytest.mark.parametrize("model", [c.KMeans(2), c.SoftKMeans(2), c.GaussianMixture(2)], ids=lambda m: m.kind)
 @pytest.mark.parametrize("block_bytes", BLOCKS)
