@@ -239,7 +239,7 @@ _NONE, _SEVERAL = -1, -2
 
 def _places(ours: pd.Index, theirs: pd.Index, whole: float | None) -> NDArray[np.intp]:
     """Find the place of each label among others; up to rounding, and up to whole turns, where they begin anew."""
-    if _is_numeric(ours) and _is_numeric(theirs):
+    if _is_numeric(ours) and _is_numeric(theirs) and not (whole is None and _are_whole(ours, theirs)):
         near = max(slack(ours.to_numpy()), slack(theirs.to_numpy()))
         a, b = (index.to_numpy().astype(np.float64) for index in (ours, theirs))
         places = _close(a, b, near)
@@ -263,6 +263,11 @@ def _close(ours: NDArray[np.float64], theirs: NDArray[np.float64], near: float) 
     return np.where(count == 1, np.append(order, -1)[first], np.where(count == 0, _NONE, _SEVERAL))
 
 
+def _are_whole(*indexes: pd.Index) -> bool:
+    """Tell whole numbers, which nothing rounds and floats may not hold."""
+    return all(isinstance(index.dtype, np.dtype) and index.dtype.kind in "iu" for index in indexes)
+
+
 def _is_numeric(index: pd.Index) -> bool:
     return isinstance(index.dtype, np.dtype) and index.dtype.kind in "iuf"
 
@@ -271,7 +276,7 @@ def _same_order(ours: pd.Index, theirs: pd.Index) -> bool:
     """Tell whether labels are the same in the same order, up to rounding."""
     if ours.equals(theirs):
         return True
-    if len(ours) != len(theirs) or not _is_numeric(ours) or not _is_numeric(theirs):
+    if len(ours) != len(theirs) or not _is_numeric(ours) or not _is_numeric(theirs) or _are_whole(ours, theirs):
         return False
     near = max(slack(ours.to_numpy()), slack(theirs.to_numpy()))
     return bool((np.abs(ours.to_numpy().astype(np.float64) - theirs.to_numpy().astype(np.float64)) <= near).all())

@@ -176,6 +176,9 @@ def _thinned(coordinate: xr.Variable) -> xr.Variable:
 
 def slack(labels: NDArray[Any]) -> float:
     """Distance from a label up to which a number means it: rounding, and a millionth of the least spacing."""
+    if labels.dtype.kind in "iu":
+        # Whole numbers stand one apart at least; beyond 2⁵³ they would fall together as floats.
+        return 1e-6
     largest, gap = _extremes(labels)
     gap = gap or largest or 1.0
     rounding = 4.0 * float(np.spacing(labels.dtype.type(largest))) if labels.dtype.kind == "f" else 0.0

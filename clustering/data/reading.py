@@ -152,6 +152,7 @@ def _weights(source: Source, block: Block) -> NDArray[np.float64] | None:
 def _known(source: Source, block: Block) -> NDArray[np.int32]:
     """Clusters known beforehand ``(n,)``, −1 where unknown."""
     found = _on_grid(source, str(source.labels), block)
+    found = found.astype(np.float64) if found.dtype.kind == "f" else found
     with np.errstate(invalid="ignore"):
         known = (found >= 0) & (found == np.floor(found)) & (found <= np.iinfo(np.int32).max)
     return np.where(known, found, -1).astype(np.int32)

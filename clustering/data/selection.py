@@ -151,6 +151,10 @@ class _Axis(NamedTuple):
     near: float
     """Distance up to which a number means a label."""
 
+    def exact(self, label: Any) -> bool:
+        """Tell a label that no rounding leads to: a whole number among whole numbers."""
+        return self.whole is None and self.index.dtype.kind in "iu" and _is_whole(label)
+
     def closest(self, label: Any) -> tuple[int, float]:
         """Find the first place of the label that is nearest to a number, and how far it is from it."""
         place, least = 0, np.inf
@@ -258,8 +262,8 @@ def _span(rising: pd.Index, first: Any, last: Any) -> tuple[int, int]:
 
 def _snapped(axis: _Axis, end: Any) -> Any:
     """Bring an end that is off a label by rounding to it."""
-    if end is None:
-        return None
+    if end is None or axis.exact(end):
+        return end
     place, distance = axis.closest(end)
     return axis.index[place] if distance <= axis.near else end
 
@@ -272,7 +276,7 @@ def _find(axis: _Axis, value: Any) -> list[int]:
     try:
         place = axis.index.get_loc(label)
     except KeyError:
-        if not _numeric(axis.index):
+        if not _numeric(axis.index) or axis.exact(label):
             raise
         closest, distance = axis.closest(label)
         if not distance <= axis.near:

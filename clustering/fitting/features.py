@@ -143,7 +143,11 @@ def _ranks(labels: Sequence[Any]) -> list[int]:
 def _compare(d: str, labels: Sequence[Any], wanted: Sequence[Any], about: About, unit: str | None) -> None:
     """Compare labels along one dimension."""
     own_unit = about.get(d, {}).get("units")
-    if all(_is_number(label) for label in (*labels, *wanted)):
+    everything = (*labels, *wanted)
+    if own_unit == unit and all(type(label) is int for label in everything):
+        # Floats would take the names of sensors in 64 bits for the same.
+        same = np.array([a == b for a, b in zip(labels, wanted, strict=True)])
+    elif all(_is_number(label) for label in everything):
         own, their = np.asarray(labels, np.float64), np.asarray(wanted, np.float64)
         if unit and own_unit:
             to = relation(own_unit, unit)

@@ -9,7 +9,7 @@ import json
 import uuid
 import warnings
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import dask
 import dask.array
@@ -31,6 +31,8 @@ FOREIGN = (
 PLACED = ("spatial:transform", "spatial:bbox", "spatial:shape", "GeoTransform")
 """Attributes that place the whole grid, and say the wrong thing of a part of it."""
 _BOUNDS = ("bounds", "climatology")
+_FAULTS = (SourceError, ValueError, TypeError, LookupError, ArithmeticError)
+"""What is raised for a variable that cannot be written; a disk that refuses raises something else."""
 
 
 def frame(source: Source, taken: Collection[str]) -> xr.Dataset:
@@ -102,11 +104,16 @@ def write_carried(path: Place, carried: xr.Dataset) -> tuple[xr.Dataset, tuple[s
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
         warnings.filterwarnings("ignore", "Variable .* has datetime type and a bounds variable")
         warnings.filterwarnings("ignore", "coordinate .* has a space in its name")
-        carried.drop_vars(large).to_zarr(zarr_store(path), mode="w", consolidated=False, zarr_format=3)
+        try:
+            _write(path, carried.drop_vars(large), "w")
+        except _FAULTS:
+            # Each was tried alone, and together they do not go.
+            large = [str(name) for name in carried.variables]
+            _write(path, carried.drop_vars(large), "w")
         for name in large:
             try:
                 _write_in_parts(path, name, carried[name].variable, name in carried.coords)
-            except (SourceError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+            except _FAULTS as error:
                 remove_keys(path / name, is_of_an_array)
                 carried = carried.drop_vars(name)
                 cautions.append(_left_out(name, reason_of(error)))
@@ -138,7 +145,11 @@ def _write_in_parts(path: Place, name: str, variable: xr.Variable, is_coordinate
     lazily = xr.Variable(variable.dims, parts, variable.attrs, variable.encoding)
     made = dataset(None, {name: lazily}) if is_coordinate else dataset({name: lazily})
     with dask.config.set(scheduler="synchronous"):
-        made.to_zarr(zarr_store(path), mode="a", consolidated=False, zarr_format=3)
+        _write(path, made, "a")
+
+
+def _write(path: Place, made: xr.Dataset, mode: Literal["w", "a"]) -> None:
+    made.to_zarr(zarr_store(path), mode=mode, consolidated=False, zarr_format=3)
 
 
 def references(source: Source, carried: xr.Dataset, dims: tuple[str, ...]) -> dict[str, Any]:

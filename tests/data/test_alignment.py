@@ -369,3 +369,17 @@ def test_feature_weights_that_do_not_fit_are_refused(weights: Any, said: str) ->
         matrix(MAPS, weights, sample_dims="time")
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, ClusteringError)
+
+
+def test_whole_numbers_that_floats_cannot_tell_apart_are_told_apart() -> None:
+    """Names of stations in 64 bits, say."""
+    first = 2**53
+    names = np.array([first + 3, first, first + 1, first + 2])
+    data = xr.DataArray(np.arange(4.0)[:, None], {"station": names}, ("station", "f"), name="v")
+    weights = xr.DataArray([0.0, 1.0, 2.0, 3.0], {"station": np.sort(names)}, ("station",))
+    source = open_source(data, sample_dims="station", weights=weights)
+    assert source.read(source.plan().block(0)).weights.tolist() == [3, 0, 1, 2]
+    chosen = open_source(data, sample_dims="station", select={"station": [first + 1, first + 2]})
+    assert chosen.read(chosen.plan().block(0)).values.ravel().tolist() == [2, 3]
+    with pytest.raises(SourceError, match="station"):
+        open_source(data, sample_dims="station", select={"station": [first + 4]})

@@ -192,3 +192,12 @@ def test_bare_arrays_name_nothing_and_may_hold_any(fit: c.Fit) -> None:
         assert np.array_equal(fit.predict(profiles().values), fit.predict(profiles()))
         plain = c.fit(profiles().values, c.KMeans(k=2), seed=0)
         assert np.array_equal(plain.predict(profiles(), sample_dims="n"), plain.predict(profiles().values))
+
+
+def test_names_of_sensors_in_64_bits_are_compared_to_the_last_digit() -> None:
+    names = 2**53 + np.arange(3)
+    rows = xr.DataArray(np.random.default_rng(0).normal(size=(20, 3)), {"sensor": names}, ("row", "sensor"), name="v")
+    fit = c.fit(rows, c.KMeans(2), sample_dims="row")
+    assert fit.predict(rows).shape == (20,)
+    with pytest.raises(ValueError, match="sensor"):
+        fit.predict(rows.assign_coords(sensor=names + 1))

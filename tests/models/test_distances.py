@@ -127,6 +127,7 @@ def test_what_has_no_distance_is_refused() -> None:
         distances(c.KMeans(1, "cosine"), params_of(np.ones((1, 2))), holed)
 
 
+@pytest.mark.filterwarnings("ignore:beta is:clustering.ClusteringWarning")
 @pytest.mark.parametrize(
     "model",
     [

@@ -157,6 +157,7 @@ def test_other_divergences_compare_what_differs(name: Any, make: Any) -> None:
     assert not np.isnan(fit.distances(remote)).any()
 
 
+@pytest.mark.filterwarnings("ignore:beta is:clustering.ClusteringWarning")
 @pytest.mark.parametrize(
     "options",
     [{"standardize": "per_feature"}, {"standardize": "per_variable", "pca": 2, "whiten": True}],

@@ -342,3 +342,25 @@ def test_labels_take_over_the_frame_that_was_begun_for_them_and_no_other(tmp_pat
         assert np.isnan(found["margin"]).all()
     else:
         assert found["margin"].values.tolist() == ([1, 2, 3, 4] if other == "nothing" else [5, 6, 7, 8])
+
+
+def test_coordinates_that_cannot_be_written_together_are_written_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fails then is left out, and the others stay."""
+    write = xr.Dataset.to_zarr
+
+    def choosy(self: xr.Dataset, *options: Any, **more: Any) -> Any:
+        if len(self.variables) > 1 or ("bad" in self.variables and more.get("mode") == "a"):
+            raise ValueError("not so")
+        return write(self, *options, **more)
+
+    beside = {"bad": ("row", [1.0, 2.0, 3.0, 4.0]), "good": ("row", [5, 6, 7, 8]), "place": "here"}
+    source = open_source(xr.DataArray(np.zeros((4, 2)), beside, ("row", "f"), "v"), sample_dims="row")
+    with monkeypatch.context() as patched:
+        patched.setattr(xr.Dataset, "to_zarr", choosy)
+        found = labelled(source, tmp_path / "labels.zarr")
+    assert set(found.coords) == {"good", "place"}
+    assert found["good"].values.tolist() == [5, 6, 7, 8]
+    assert found["place"].item() == "here"
+    assert cautions_of(tmp_path / "labels.zarr") == ("coordinate 'bad' is left out of labels.zarr: not so",)
