@@ -34,6 +34,8 @@ def read_arrays(path: Path, stack: ExitStack) -> Contents:
             warnings.append(f"array {name!r} is left out: {reason}")
             return
         variable = variable_name(name, {piece.name for piece in pieces})
+        if name and variable != name:
+            warnings.append(f"array {name!r} becomes variable {variable!r}")
         pieces.append(Piece(variable, share_dims(_dims(shape), shape, variable, lengths), shape, dtype, slabs, {}))
 
     if not zipfile.is_zipfile(path):

@@ -103,6 +103,8 @@ def read_delimited(path: Path, _: ExitStack) -> Contents:
         variable = variable_name(layout.names[i], {piece.name for piece in pieces})
         if layout.names[i] and layout.names.index(layout.names[i]) != i:
             warnings.append(f"column {i + 1} is named {name!r} as an earlier one is; it becomes {variable!r}")
+        elif layout.names[i] and variable != layout.names[i]:
+            warnings.append(f"column {name!r} becomes variable {variable!r}")
         notation = chosen[i]
         dtype = np.dtype({"point": "f8", "comma": "f8", "date": "i8"}.get(notation, notation))
         attributes: dict[str, Any] = {}

@@ -88,6 +88,8 @@ def read_table(path: Path, _: ExitStack) -> Contents:
             warnings.append(
                 f"column {column.place + 1} is named {name!r} as an earlier one is; it becomes {variable!r}"
             )
+        elif variable != name:
+            warnings.append(f"column {name!r} becomes variable {variable!r}")
         inner = () if column.length is None else (column.length,)
         dtype, attributes = _numpy_type(column, pa)
         dims = ("row", *share_dims(("feature",)[: len(inner)], inner, variable, lengths))

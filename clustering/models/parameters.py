@@ -118,6 +118,8 @@ def starting(kind: Covariance, k: int, d: int, covariances: Any) -> Array:
     """
     shape = kinds.shape(kind, k, d)
     if kind == "identity":
+        if covariances is not None and np.size(covariances):
+            raise ConfigError("init has covariances, and those of covariance 'identity' are fixed; leave them out")
         return np.zeros(shape)
     if covariances is None:
         raise ConfigError(f"init has no covariances; covariance {kind!r} starts from ones of shape {shape}")

@@ -75,6 +75,8 @@ TOLD: dict[str, tuple[str, Mapping[str, list[float]], tuple[str, ...]]] = {
     "too many digits": ("a,b\n,2\n9007199254740993,4\n", {"a": [np.nan, 2**53], "b": [2, 4]}, ("'a'", "rounded")),
     "numbers beyond float64": ("a,b\n1e400,2\ninf,4\n", {"a": [np.inf, np.inf], "b": [2, 4]}, ("'a'", "infinite")),
     "names given twice": ("x,x,y\n1,2,3\n", {"x": [1], "x_": [2], "y": [3]}, ("column 2", "'x'", "'x_'")),
+    "a name with a slash": ("a/b,y\n1,3\n", {"a_b": [1], "y": [3]}, ("'a/b' becomes variable 'a_b'",)),
+    "a name of a dimension": ("row,y\n1,3\n", {"row_": [1], "y": [3]}, ("'row' becomes variable 'row_'",)),
     "no header": ("0.5,1.25\n1.5,2.25\n", {"column_1": [0.5, 1.5], "column_2": [1.25, 2.25]}, ("no header",)),
     "no header, one word": ("5.1,3.5,a\n4.9,3.0,a\n", {"column_1": [5.1, 4.9], "column_2": [3.5, 3.0]}, ("no header",)),
     "a comment for a header": ("# x y\n1.5 2\n3.5 4\n", {"x": [1.5, 3.5], "y": [2, 4]}, ("comment", "x, y")),

@@ -140,3 +140,10 @@ def test_a_start_so_far_off_that_squares_overflow_is_refused(model: Any, pair: n
         init = {"centers": init, "weights": [0.5, 0.5], "covariances": SIGMA}
     with pytest.raises(ConfigError, match=r"starting center 1 reaches 1e\+200, and the squares .* overflow float64"):
         c.fit(pair, model, init=init)
+
+
+def test_covariances_of_fixed_ones_are_refused(pair: np.ndarray) -> None:
+    with pytest.raises(ConfigError, match="covariance 'identity' are fixed"):
+        begun(pair, [0.5, 0.5], SIGMA, "identity")
+    fit = c.fit(pair, c.GaussianMixture(2, "identity"))
+    assert begun(pair, fit.weights, fit.covariances, "identity").params.k == 2
