@@ -89,5 +89,5 @@ def test_memory_is_the_sum_of_its_parts_and_each_thread_takes_some() -> None:
 
 
 def test_memory_counts_libraries() -> None:
-    assert Memory(1, 2, 3, 4, 5).total == 15
+    assert Memory(1, 2, 3, 4, 5, 6).total == 21
     assert outlook(open_source(VALUES)).expected.memory.libraries > 50 * MIB

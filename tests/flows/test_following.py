@@ -233,6 +233,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], int]] = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:1 of 24 chunks:clustering.ClusteringWarning")
 @pytest.mark.parametrize(("change", "blocks"), CHANGES.values(), ids=CHANGES)
 def test_what_was_written_anew_is_read_again(change: Callable[[Path], None], blocks: int, tmp_path: Path) -> None:
     store, out = make(tmp_path / "store.zarr"), tmp_path / "out"
