@@ -143,7 +143,7 @@ def test_another_wish_starts_anew(other: str, store: Path, fit: c.Fit, tmp_path:
         case "variables":
             wanted = Wanted(distance=True)
         case "params":
-            fit = c.fit(store, MIXTURE, sample_dims=["row"], max_iterations=4)
+            fit = c.fit(store, MIXTURE, sample_dims=["row"], max_iterations=1)
         case "header":
             (tmp_path / FOLDER / "wish.json").write_text("nonsense")
     assert attempt(store, fit, tmp_path, wanted).reading.blocks == BLOCKS

@@ -71,7 +71,7 @@ def test_both_layouts_give_one_answer(places: dict[str, tuple[Path, Path]]) -> N
     records = [json.loads((out / "run.json").read_text()) for _, out in places.values()]
     assert records[0]["objective"] == pytest.approx(records[1]["objective"], rel=1e-9)
     assert records[0]["converged"]
-    assert records[0]["iterations"] > 3
+    assert records[0]["iterations"] > 1
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
