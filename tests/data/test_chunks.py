@@ -120,6 +120,7 @@ def test_a_chunk_of_the_fill_value_is_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*were never written:clustering.ClusteringWarning")
 def test_what_was_never_written_is_known_in_other_processes(tmp_path: Path) -> None:
     path = without(store(tmp_path / "s", np.nan), [key for key, _ in GONE])
     labels = [c.fit(opened(path), c.KMeans(2), cluster=where, block_bytes=300).predict(opened(path)).values

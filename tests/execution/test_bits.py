@@ -155,6 +155,7 @@ def test_where_rows_are_kept_leaves_the_bits_alone(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:beta is:clustering.ClusteringWarning")
 @pytest.mark.parametrize(
     "model",
     [
