@@ -5,6 +5,8 @@ Hard clusters of the least J need not lead to the likeliest mixture, as J knows 
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -22,11 +24,17 @@ ROWS = 10_000
 ROWS_PER_CLUSTER = 200
 ROWS_PER_MEAN = 10
 """Rows for each feature of each cluster: with fewer, covariances follow single rows, and the likelihood ranks those."""
-MOST_PASSES = 300
+MOST_PASSES = 100
 
 
 def likeliest(
-    model: GaussianMixture, survey: Survey, hard: Sequence[Candidate], tolerance: float, most: int, engine: Engine
+    model: GaussianMixture,
+    survey: Survey,
+    hard: Sequence[Candidate],
+    tolerance: float,
+    seconds: float,
+    most: int,
+    engine: Engine,
 ) -> list[MixtureParams]:
     """Run EM from each start on the same rows, and keep the likeliest.
 
@@ -38,6 +46,8 @@ def likeliest(
         Clusters, by their J, whose moments are where EM starts. Of those of equal J one runs.
     tolerance
         Change of the log-likelihood per weight at which a run stops.
+    seconds
+        Wall time for all runs, in seconds; the first one runs in any case.
     most
         How many to keep.
 
@@ -53,13 +63,18 @@ def likeliest(
         if candidate.objective - before.objective > SAME * candidate.objective:
             starts.append(candidate.params)
     runs: list[Candidate] = []
+    end = time.perf_counter() + seconds
     with passes_over(sample, engine) as passes:
         moments = passes.run([partial(model.first_statistics, start, survey.variance, False) for start in starts])
         for start, statistics in zip(starts, moments.statistics, strict=True):
+            left = end - time.perf_counter()
+            if runs and left <= 0:
+                break
             # One by one: an error of one run leaves the others.
             try:
                 first = model.first_params(survey, start, statistics)
-                runs += settle(model, passes, [first], Rule(tolerance, MOST_PASSES)).candidates
+                limit = max(left, 1e-3) if math.isfinite(seconds) else None
+                runs += settle(model, passes, [first], Rule(tolerance, MOST_PASSES, limit)).candidates
             except DataError:
                 continue
     return [candidate.params for candidate in ranked(runs)[:most]]

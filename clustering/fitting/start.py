@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,6 +42,8 @@ SCOUT_ROWS = 25_000
 """Rows of the nested sample on which restarts compete, or 200 per cluster where that is more."""
 SCOUT_TOLERANCE = 1e-4
 POLISH_PASSES = 300
+STARTS_SHARE = 0.5
+"""Of the seconds that a fit may take, those for restarts of a mixture."""
 SAMPLE_BYTES = 128 * MIB
 """The row sample is no larger, whatever memory there is: memory decides nothing that a fit ends with."""
 SAMPLE_SHARE = 16
@@ -433,7 +436,8 @@ def _mixtures_on_sample(model: GaussianMixture, found: Survey, options: Options,
     scouts = _scouts(found, model.k)
     hard = _scouted(model.starter, found, scouts, options, 0.0, engine)
     tolerance = max(GaussianMixture.tolerance, options.rule.tolerance)
-    best = likeliest(model, found, hard, tolerance, options.finalists, engine)
+    seconds = math.inf if options.rule.max_seconds is None else STARTS_SHARE * options.rule.max_seconds
+    best = likeliest(model, found, hard, tolerance, seconds, options.finalists, engine)
     if not best or found.sample.complete:
         # Passes over all rows would be no longer, and are seen and kept.
         return best

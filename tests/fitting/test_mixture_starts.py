@@ -84,3 +84,19 @@ def _once_failing(method: Any) -> Any:
         return method(*arguments)
 
     return failing
+
+
+def test_restarts_leave_time_for_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[Any] = []
+    settle = mixture_starts.settle
+
+    def counting(*arguments: Any) -> Any:
+        runs.append(arguments[-1].max_seconds)
+        return settle(*arguments)
+
+    monkeypatch.setattr(mixture_starts, "settle", counting)
+    c.fit(unequal(5), c.GaussianMixture(6), restarts=8, max_seconds=1e-6)
+    assert len(runs) == 1
+    c.fit(unequal(5), c.GaussianMixture(6), restarts=8, max_seconds=1e6)
+    assert len(runs) > 2
+    assert 0 < runs[-1] < 0.5e6

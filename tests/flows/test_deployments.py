@@ -81,7 +81,7 @@ def long_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Gen
         content = {
             "source": {"store": f"{address}/rows.zarr", "variables": ["rows"]},
             "model": {"kind": "gaussian_mixture", "k": 16},
-            "fit": {"tolerance": 0, "max_iterations": 10**9, "max_seconds": 20},
+            "fit": {"restarts": 1, "tolerance": 0, "max_iterations": 10**9, "max_seconds": 20},
             # Room for a part of the rows: each pass reads the others.
             "compute": {"workers": 1, "memory": "100KB", "block": "16KB"},
             "output": {"store": "out", "report": False},
