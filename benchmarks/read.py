@@ -33,9 +33,9 @@ from clustering.data.pipeline import accelerated
 from clustering.data.rows import Rows
 from clustering.data.source import Source
 from clustering.data.stores import connect as connect_store
-from clustering.execution.clusters import default_workers
+from clustering.execution.dask_clusters import available_processors
 from clustering.execution.engine import connect
-from clustering.execution.passes import rounds
+from clustering.execution.passes import pass_runner
 
 RESULTS = Path(__file__).parent / "results"
 MEMORY = 2 << 30
@@ -102,7 +102,7 @@ def a_pass(source: Source, threads: int) -> float:
     """Seconds of a pass that keeps nothing."""
     with (
         connect("threads", threads) as engine,
-        rounds(source, source.plan(memory=MEMORY), engine, memory=MEMORY, keep=False) as inside,
+        pass_runner(source, source.plan(memory=MEMORY), engine, memory=MEMORY, keep=False) as inside,
     ):
         passed = inside.run([count])
     assert passed.statistics[0].rows == np.prod(source.shape)
@@ -198,7 +198,7 @@ def measure(name: str, layout: Layout, threads: int, repeats: int, local: Path, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=2.0)
-    parser.add_argument("--threads", type=int, default=default_workers())
+    parser.add_argument("--threads", type=int, default=available_processors())
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--s3", action="store_true", help="a real S3 server on loopback instead of the local disk")
     chosen = parser.parse_args()

@@ -17,21 +17,21 @@ from numpy.typing import NDArray
 
 from clustering.data.access import open_source
 from clustering.data.plan import MIB
-from clustering.data.preparation import room
+from clustering.data.preparation import usable_memory
 from clustering.errors import ClusteringWarning, ConfigError, nearest
 from clustering.execution.engine import connect
-from clustering.execution.passes import Reading, rounds
-from clustering.fitting import start as starting
+from clustering.execution.passes import ReadStats, pass_runner
+from clustering.fitting import initialization as starting
+from clustering.fitting.center_fields import center_fields
 from clustering.fitting.features import check_features
-from clustering.fitting.fields import fields
-from clustering.fitting.fitted import Fitted, Summary, fitted
-from clustering.fitting.labelling import LabelStatistics, Wanted, label, nowhere
-from clustering.fitting.loop import PassRecord, Rule, Stop, iterate, judged
-from clustering.fitting.preprocessing import Preprocess, undirected_notes
-from clustering.models.kinds import MODELS
+from clustering.fitting.fitted_model import FittedModel, Summary, from_state
+from clustering.fitting.labelling import LabelOutputs, LabelStatistics, discard, label_blocks
+from clustering.fitting.loop import PassRecord, Stop, StoppingRule, choose_best, iterate
+from clustering.fitting.preprocessing import Preprocess, zero_row_notes
 from clustering.models.kmeans import KMeans
-from clustering.models.sampling import check_invertible, generative, whole
-from clustering.storage.labels import in_memory
+from clustering.models.registry import MODELS
+from clustering.models.sampling import check_invertible, check_whole_number, generative_mixture
+from clustering.storage.labels import results_in_memory
 from clustering.storage.model import feature_coordinates, load_model, save_model, to_dataset
 
 MEMORY = 2048 * MIB
@@ -52,7 +52,7 @@ _PREPROCESS = ("standardize", "unit_norm", "pca", "pca_per_variable", "whiten", 
 class Fit:
     """A fitted model. Immutable."""
 
-    fitted: Fitted
+    fitted: FittedModel
     labelled: bool = True
     """Whether results are xarray objects; False where the data were a bare ndarray."""
 
@@ -79,7 +79,7 @@ class Fit:
     @property
     def fields(self) -> xr.Dataset:
         """Centers of each variable ``(cluster, *feature_dims)``, in its units: profiles, series or maps."""
-        return xr.Dataset(fields(self.fitted))
+        return xr.Dataset(center_fields(self.fitted))
 
     @property
     def weights(self) -> Any:
@@ -154,7 +154,7 @@ class Fit:
             As `fit` does of the data, and of what cannot be compared with the data of the fit, such as units that one
             of them lacks. So do all methods that take data.
         """
-        return self._label(data, options, Wanted())[0]["labels"]
+        return self._label(data, options, LabelOutputs())[0]["labels"]
 
     def responsibilities(self, data: Any, **options: Any) -> Any:
         """Degrees to which the rows of data belong to each cluster, in memory.
@@ -169,7 +169,7 @@ class Fit:
         ConfigError
             If assignments are hard.
         """
-        return self._told("responsibilities", data, options, responsibilities="all")
+        return self._one_output("responsibilities", data, options, responsibilities="all")
 
     def log_density(self, data: Any, **options: Any) -> Any:
         """Log density of the rows of data under the model, in memory: float64 in the shape of the samples.
@@ -179,7 +179,7 @@ class Fit:
         ConfigError
             If the model describes no density.
         """
-        return self._told("log_density", data, options, log_density=True)
+        return self._one_output("log_density", data, options, log_density=True)
 
     def outlier_score(self, data: Any, **options: Any) -> Any:
         """−log₁₀ of the share of rows expected farther from their component: float64 in the shape of the samples.
@@ -189,7 +189,7 @@ class Fit:
         ConfigError
             If the model describes no density.
         """
-        return self._told("outlier_score", data, options, outlier_score=True)
+        return self._one_output("outlier_score", data, options, outlier_score=True)
 
     def distance(self, data: Any, **options: Any) -> Any:
         """Distance of the rows of data from their own center, in memory: float64 in the shape of the samples.
@@ -197,11 +197,11 @@ class Fit:
         For squared_euclidean and mahalanobis the root of the divergence, for other divergences the divergence itself;
         of a mixture the Mahalanobis distance under the component's covariance. NaN where masked.
         """
-        return self._told("distance", data, options, distance=True)
+        return self._one_output("distance", data, options, distance=True)
 
     def distances(self, data: Any, **options: Any) -> Any:
         """Distances of the rows of data from every center, as `distance` tells them: float64, the samples and ``k``."""
-        return self._told("distances", data, options, distances=True)
+        return self._one_output("distances", data, options, distances=True)
 
     def margin(self, data: Any, **options: Any) -> Any:
         """How clear the labels of data are, in memory: float64 in the shape of the samples, NaN where masked.
@@ -209,12 +209,12 @@ class Fit:
         Of k-means by how much the nearest other center is farther than the own one (infinite where k is 1), of soft
         models by how much the largest responsibility exceeds the second, 0 to 1 (1 where k is 1).
         """
-        return self._told("margin", data, options, margin=True)
+        return self._one_output("margin", data, options, margin=True)
 
     def score(self, data: Any, **options: Any) -> float:
         """Objective of data under this model; see `objective`."""
-        sums = self._label(data, options, Wanted())[1]
-        return float(self.model.reported(sums.objective, float(sums.weight.sum())))
+        sums = self._label(data, options, LabelOutputs())[1]
+        return float(self.model.to_user_objective(sums.objective, float(sums.weight.sum())))
 
     def sample(self, n: int, seed: int = 0) -> Any:
         """Draw new rows from the fitted model: a component first, then a row of its Gaussian.
@@ -239,10 +239,10 @@ class Fit:
             all features do not follow from, such as of fewer principal components; or a number out of its range.
         """
         check_invertible(self.fitted.preparation)
-        n, seed = whole("n", n, 1), whole("seed", seed, 0)
-        ((rows, components),) = generative(self.model, self.params).draw(n, seed, n)
+        n, seed = check_whole_number("n", n, 1), check_whole_number("seed", seed, 0)
+        ((rows, components),) = generative_mixture(self.model, self.params).draw(n, seed, n)
         if self.fitted.preparation is not None:
-            rows = self.fitted.preparation.back(rows)
+            rows = self.fitted.preparation.to_data_units(rows)
         clusters = self.fitted.clusters
         labels = self.ids[components].astype(clusters.dtype)
         if not self.labelled:
@@ -271,29 +271,31 @@ class Fit:
         """
         save_model(self.fitted, os.fspath(path), {"labelled": self.labelled}, overwrite=overwrite)
 
-    def _told(self, name: str, data: Any, options: dict[str, Any], **wanted: Any) -> Any:
+    def _one_output(self, name: str, data: Any, options: dict[str, Any], **wanted: Any) -> Any:
         """Tell one thing of each row, in double precision."""
-        return self._label(data, options, Wanted(labels=False, precision="float64", **wanted))[0][name]
+        return self._label(data, options, LabelOutputs(labels=False, precision="float64", **wanted))[0][name]
 
-    def _label(self, data: Any, options: dict[str, Any], wanted: Wanted) -> tuple[dict[str, Any], LabelStatistics]:
-        _known(options, (*_SOURCE, "workers", "memory", "block_bytes"))
-        wanted.check(self.model)
+    def _label(
+        self, data: Any, options: dict[str, Any], outputs: LabelOutputs
+    ) -> tuple[dict[str, Any], LabelStatistics]:
+        _check_options(options, (*_SOURCE, "workers", "memory", "block_bytes"))
+        outputs.check(self.model)
         source = open_source(data, **_pick(options, _SOURCE), like=self.fitted.layout)
         _show((*source.cautions, *check_features(source, self.fitted)))
         memory = options.get("memory", MEMORY)
-        within = room(source, memory, self.fitted.preparation is not None)
+        within = usable_memory(source, memory, self.fitted.preparation is not None)
         plan = source.plan(block_bytes=options.get("block_bytes"), memory=within)
         clusters = self.fitted.clusters
-        results = in_memory(source, clusters, wanted, self.model)
+        results = results_in_memory(source, clusters, outputs, self.model)
         # Results are gathered in this process, so its threads make them.
         with (
             connect("threads", options.get("workers")) as engine,
-            rounds(source, plan, engine, memory=memory, keep=False, preparation=self.fitted.preparation) as inside,
+            pass_runner(source, plan, engine, memory=memory, keep=False, preparation=self.fitted.preparation) as runner,
         ):
-            passed = label(inside, self.model, self.params, partial(_put, results), wanted, clusters=clusters)
-        _show(undirected_notes(passed.statistics[0].undirected))
-        found = {name: array if source.labelled else array.values for name, array in results.items()}
-        return found, passed.statistics[0]
+            result = label_blocks(runner, self.model, self.params, partial(_put, results), outputs, clusters=clusters)
+        _show(zero_row_notes(result.statistics[0].zero_rows))
+        labelled = {name: array if source.labelled else array.values for name, array in results.items()}
+        return labelled, result.statistics[0]
 
     def __repr__(self) -> str:
         state = "converged" if self.converged else f"stopped by {self.fitted.stop}"
@@ -361,47 +363,65 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
     >>> c.fit(rows, c.KMeans(k=2)).objective
     1.0
     """
-    _known(options, (*_SOURCE, *_COMPUTE, *_OPTIONS, *_RULE, *_PREPROCESS))
+    _check_options(options, (*_SOURCE, *_COMPUTE, *_OPTIONS, *_RULE, *_PREPROCESS))
     if type(model) not in MODELS.values():
         raise ConfigError(f"cannot fit {model!r}; give a model such as KMeans(k=8)")
     source = open_source(data, **_pick(options, _SOURCE))
     _show(source.cautions)
-    rule = Rule(**{"tolerance": model.tolerance, **_pick(options, _RULE)})
-    how = starting.Options(**_pick(options, _OPTIONS), rule=rule, preprocess=Preprocess(**_pick(options, _PREPROCESS)))
+    rule = StoppingRule(**{"tolerance": model.tolerance, **_pick(options, _RULE)})
+    fit_options = starting.Options(
+        **_pick(options, _OPTIONS), rule=rule, preprocess=Preprocess(**_pick(options, _PREPROCESS))
+    )
     memory = options.get("memory", MEMORY)
-    within = room(source, memory, bool(how.preprocess.asked))
+    within = usable_memory(source, memory, bool(fit_options.preprocess.requested))
     plan = source.plan(block_bytes=options.get("block_bytes"), memory=within)
     cluster, wait_seconds = options.get("cluster", "threads"), options.get("wait_seconds")
     with (
         connect(cluster, options.get("workers"), memory, wait_seconds) as engine,
-        rounds(source, plan, engine, memory=memory, scratch=options.get("scratch"), fraction=how.drawn) as inside,
+        pass_runner(
+            source, plan, engine, memory=memory, scratch=options.get("scratch"), fraction=fit_options.row_fraction
+        ) as runner,
     ):
-        begun = starting.begin(inside, model, how, memory)
-        _show(begun.warnings)
-        state, reading = begun.state, begun.reading
-        inside = replace(inside, preparation=begun.preparation)
-        for after, record in iterate(model, state, inside.run, how.rule):
+        initialization = starting.initialize(runner, model, fit_options, memory)
+        _show(initialization.warnings)
+        state, read_stats = initialization.state, initialization.read_stats
+        runner = replace(runner, preparation=initialization.preparation)
+        for after, record in iterate(model, state, runner.run, fit_options.rule):
             state = after
-            reading += record.reading
+            read_stats += record.read_stats
             if on_pass is not None:
                 on_pass(record)
-        state, judgement = judged(model, state, inside.run)
-        reading += Reading() if judgement is None else judgement.reading
-        reads = reading.blocks / len(plan)
-        found = fitted(
-            model, state, source.features, Summary.of(begun.survey), reads, reading.bytes, begun.remarks,
-            (*source.cautions, *begun.warnings), reading.bad, begun.preparation, source.about,
-            (source.sample_dims, source.feature_dims), drawn=how.draws,
-        )  # fmt: skip
-        if how.drawn is not None:
-            with rounds(source, plan, engine, memory=memory, keep=False, preparation=begun.preparation) as everywhere:
-                last = label(everywhere, model, found.params, nowhere)
-            found = found.measured(last, len(plan)).extended(last.statistics[0])
-        elif found.stop is not Stop.CONVERGED or model.kind != KMeans.kind:
+        state, judgement = choose_best(model, state, runner.run)
+        read_stats += ReadStats() if judgement is None else judgement.read_stats
+        reads = read_stats.blocks / len(plan)
+        fitted_model = from_state(
+            model,
+            state,
+            source.features,
+            Summary.from_survey(initialization.survey),
+            reads,
+            read_stats.bytes,
+            initialization.remarks,
+            (*source.cautions, *initialization.warnings),
+            read_stats.bad,
+            initialization.preparation,
+            source.about,
+            (source.sample_dims, source.feature_dims),
+            drawn=fit_options.draws_starts,
+        )
+        if fit_options.row_fraction is not None:
+            with pass_runner(
+                source, plan, engine, memory=memory, keep=False, preparation=initialization.preparation
+            ) as everywhere:
+                last = label_blocks(everywhere, model, fitted_model.params, discard)
+            fitted_model = fitted_model.with_measured(last, len(plan)).labelled_on_all(last.statistics[0])
+        elif fitted_model.stop is not Stop.CONVERGED or model.kind != KMeans.kind:
             # Only at a fixed point of k-means has the last pass told all there is to know at the final params.
-            found = found.measured(label(inside, model, found.params, nowhere), len(plan))
+            fitted_model = fitted_model.with_measured(
+                label_blocks(runner, model, fitted_model.params, discard), len(plan)
+            )
         source.check_unchanged()
-    return Fit(found, source.labelled)
+    return Fit(fitted_model, source.labelled)
 
 
 def load_fit(path: str | os.PathLike[str]) -> Fit:
@@ -412,11 +432,11 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
     SourceError
         If there is no model there.
     """
-    found, attributes = load_model(os.fspath(path))
-    return Fit(found, bool(attributes.get("labelled", True)))
+    fitted_model, attributes = load_model(os.fspath(path))
+    return Fit(fitted_model, bool(attributes.get("labelled", True)))
 
 
-def _known(options: dict[str, Any], names: tuple[str, ...]) -> None:
+def _check_options(options: dict[str, Any], names: tuple[str, ...]) -> None:
     for name in options:
         if name not in names:
             raise ConfigError(f"unknown option {name!r}; {nearest(name, names)}")

@@ -60,7 +60,7 @@ class _AtHome(UserWideCacheLocator):
         return super().from_function(function, path) if there else None
 
 
-class _Places(CompileResultCacheImpl):
+class _CacheLocations(CompileResultCacheImpl):
     _locator_classes = [  # noqa: RUF012
         *(_AtHome if kind is UserWideCacheLocator else kind for kind in CompileResultCacheImpl._locator_classes),
         _Temporary,
@@ -70,7 +70,7 @@ class _Places(CompileResultCacheImpl):
 class _Cache(FunctionCache):
     """Costs nothing but time where files of it are broken, or cannot be written any more."""
 
-    _impl_class = _Places
+    _impl_class = _CacheLocations
 
     def load_overload(self, signature: Any, target: Any) -> Any:
         kernel = None
@@ -82,7 +82,7 @@ class _Cache(FunctionCache):
             with suppress(OSError):
                 self.flush()
         if kernel is None:
-            _tell_of_compiling()
+            _log_compiling()
         return kernel
 
     def save_overload(self, signature: Any, kernel: Any) -> None:
@@ -90,7 +90,7 @@ class _Cache(FunctionCache):
             super().save_overload(signature, kernel)
         except OSError as error:
             self.disable()
-            _tell_of_loss(str(self.cache_path), error.strerror or "it cannot be written")
+            _log_cache_loss(str(self.cache_path), error.strerror or "it cannot be written")
 
 
 @cache
@@ -118,10 +118,10 @@ def _last_resort() -> str | None:
 
 
 @cache
-def _tell_of_compiling() -> None:
+def _log_compiling() -> None:
     logger.info("compiling kernels for this machine; the first run takes half a minute longer")
 
 
 @cache
-def _tell_of_loss(path: str, why: str) -> None:
+def _log_cache_loss(path: str, why: str) -> None:
     logger.warning("compiled kernels are not kept in %s: %s", path, why)

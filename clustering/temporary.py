@@ -68,5 +68,5 @@ def ensure(variable: str, purpose: str, why: str) -> None:
 
 def is_writable(folder: Path) -> bool:
     """Tell whether a folder can be written, or made."""
-    there = next(place for place in (folder, *folder.parents) if place.exists())
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)

@@ -19,8 +19,8 @@ from clustering.errors import ConfigError, DataError, SourceError
 from clustering.temporary import ensure_home
 from flows import models
 from flows.arguments import AsJson, Collision, Orchestrated, Overrides
-from flows.guard import outcome
-from flows.notices import notices
+from flows.exit_status import exit_status
+from flows.log_lines import notices
 
 if TYPE_CHECKING:
     from clustering.data.ingest import Ingested
@@ -119,17 +119,23 @@ def _draw(
             "the parameters of the mixture are missing; give --parameters FILE, "
             "a YAML file with weights, means and covariances, or a fitted model"
         )
-    from clustering.storage.drawn import write_drawn
+    from clustering.storage.synthetic_data import write_synthetic
     from flows.parameters import load_parameters
 
-    found = load_parameters(parameters)
-    wanted = found.rows if rows is None else rows
+    mixture_parameters = load_parameters(parameters)
+    wanted = mixture_parameters.rows if rows is None else rows
     if wanted is None:
         raise ConfigError(f"the number of rows is missing: {parameters!r} names none; give --rows")
-    chosen = seed if seed is not None else found.seed or 0
+    chosen = seed if seed is not None else mixture_parameters.seed or 0
     about = {"title": f"rows drawn from the mixture of {Path(parameters).name}"}
-    return write_drawn(
-        found.mixture, dest, rows=wanted, seed=chosen, chunk_rows=chunk_rows, overwrite=overwrite, attributes=about
+    return write_synthetic(
+        mixture_parameters.mixture,
+        dest,
+        rows=wanted,
+        seed=chosen,
+        chunk_rows=chunk_rows,
+        overwrite=overwrite,
+        attributes=about,
     )
 
 
@@ -147,13 +153,13 @@ def inspect(config: str, *, set_: Overrides = None, json_: AsJson = False) -> No
     from flows.inspect import inspect_job, inspection_lines
     from flows.loading import load_config
 
-    found = inspect_job(load_config(config, set_ or ()))
-    for line in inspection_lines(found):
+    inspection = inspect_job(load_config(config, set_ or ()))
+    for line in inspection_lines(inspection):
         _say(line)
     if json_:
-        from clustering.storage.places import json_text
+        from clustering.storage.paths import json_text
 
-        print(json_text(found))
+        print(json_text(inspection))
 
 
 @app.command
@@ -328,7 +334,7 @@ def _orchestrated(chosen: bool | None) -> bool:
 
 
 def _finish(record: dict[str, Any], as_json: bool) -> None:
-    from clustering.storage.places import json_text
+    from clustering.storage.paths import json_text
     from flows.tables import summary_lines
 
     for line in summary_lines(record):
@@ -359,7 +365,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         sys.stdout.flush()
     except (OSError, ValueError) as error:
-        code = 1 if isinstance(error, BrokenPipeError) else _fail(f"cannot print: {outcome(error)[1]}", 1)
+        code = 1 if isinstance(error, BrokenPipeError) else _fail(f"cannot print: {exit_status(error)[1]}", 1)
         # Python would try again as it ends, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(code)
@@ -383,7 +389,7 @@ def run(tokens: list[str], commands: App = app) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if debug and not isinstance(error, KeyboardInterrupt):
             raise
-        code, text = outcome(error)
+        code, text = exit_status(error)
         return _fail(text, code)
     return 0
 

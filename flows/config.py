@@ -9,8 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from clustering.data.addresses import absolute, check_url
 from clustering.data.policies import MAX_BAD_FRACTION, Decoder, Missing, MissingChunks, OnBadChunk, ValidRange
 from clustering.errors import ConfigError
-from clustering.models.names import Covariance, Divergence
-from flows.clusters import ClusterConfig
+from clustering.models.option_names import Covariance, Divergence
+from flows.cluster_config import ClusterConfig
 from flows.credentials import BLOCK, refusal
 from flows.values import Number, Size, Whole, in_bytes
 
@@ -133,7 +133,7 @@ class ModelConfig(_Section):
     def build(self) -> Any:
         """Make the model; keys that are not given have the model's own defaults."""
         # The models come with compiled kernels, which a mistake in a config need not wait for.
-        from clustering.models.kinds import MODELS
+        from clustering.models.registry import MODELS
 
         given = {name: getattr(self, name) for name in _KEYS[self.kind] if getattr(self, name) is not None}
         return MODELS[self.kind](**given)
@@ -305,7 +305,7 @@ class JobConfig(_Section):
         return {key: {} if value is None and key in cls.model_fields else value for key, value in content.items()}
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def result_keys(self) -> dict[str, Any]:
         """The keys that decide the result to the last bit."""
         # A younger key counts only where it is used: runs that were begun before there was one are gone on with.
         unsaid = {"valid_range"} if self.source.valid_range == "cf" else set()

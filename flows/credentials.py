@@ -10,7 +10,7 @@ from clustering.errors import ConfigError, MissingDependencyError
 from flows import orchestration
 
 if TYPE_CHECKING:
-    from clustering.data.layout import Layout
+    from clustering.data.layout import FeatureLayout
     from clustering.data.source import Source
     from flows.config import SourceConfig
 
@@ -40,14 +40,14 @@ def secret_option(options: Any, path: tuple[str, ...] = ()) -> str | None:
     """
     if isinstance(options, Mapping):
         for name, value in options.items():
-            found = secret_option(value, (*path, str(name)))
-            if found is not None:
-                return found
+            secret = secret_option(value, (*path, str(name)))
+            if secret is not None:
+                return secret
     elif isinstance(options, Sequence) and not isinstance(options, (str, bytes)):
         for value in options:
-            found = secret_option(value, path)
-            if found is not None:
-                return found
+            secret = secret_option(value, path)
+            if secret is not None:
+                return secret
     elif options not in _HARMLESS:
         # camelCase and Header-Names are told alike; an identifier of a key goes with the key.
         plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", path[-1] if path else "").lower().replace("-", "_")
@@ -67,7 +67,7 @@ def refusal(store: str, options: Mapping[str, Any], section: str = "source") -> 
     return f"{section}.storage_options.{name} holds a secret, which a config must not; {remedy}{block}"
 
 
-def open_configured(source: SourceConfig, like: Layout | None = None) -> Source:
+def open_configured(source: SourceConfig, like: FeatureLayout | None = None) -> Source:
     """Open the source of a config, with the credentials that it names.
 
     Parameters

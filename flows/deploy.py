@@ -57,24 +57,29 @@ def deploy_job(
         )
     orchestration.require("a deployment")
     period = None if interval is None else seconds(interval)
-    placed, known = settled(config), None if model is None else absolute(model)
-    cautions = [*unseen(config, model)] or [*obstacles(placed, known)]
+    settled_config, model_path = settled(config), None if model is None else absolute(model)
+    cautions = [*unseen(config, model)] or [*preflight_errors(settled_config, model_path)]
     if cron is not None or period is not None:
-        cautions += repeated(placed, known)
+        cautions += repeated(settled_config, model_path)
 
     # Prefect takes seconds to load, and a mistake in the job is told before.
     from flows import server
 
     wish: dict[str, Any] = {"cron": cron, "timezone": timezone, "collision": collision, "paused": paused}
 
-    def told(full_name: str) -> None:
+    def on_deployed(full_name: str) -> None:
         tell({"deployment": full_name, "pool": pool, **wish, "interval": period, "warnings": cautions})
 
-    asked = {"name": name, "model": known, **wish, "interval": None if period is None else timedelta(seconds=period)}
+    asked = {
+        "name": name,
+        "model": model_path,
+        **wish,
+        "interval": None if period is None else timedelta(seconds=period),
+    }
     if pool is None:
-        server.serve(placed, ready=told, **asked)
+        server.serve(settled_config, ready=on_deployed, **asked)
     else:
-        told(server.deploy(placed, pool=pool, **asked))
+        on_deployed(server.deploy(settled_config, pool=pool, **asked))
 
 
 def deployed_lines(made: Mapping[str, Any]) -> Iterator[str]:
@@ -101,12 +106,12 @@ def seconds(interval: str) -> int:
     ConfigError
         If it is none.
     """
-    found = re.fullmatch(r"(\d+)\s*([smhd]?)", interval.strip())
-    if found is None or int(found[1]) == 0:
+    match = re.fullmatch(r"(\d+)\s*([smhd]?)", interval.strip())
+    if match is None or int(match[1]) == 0:
         raise ConfigError(
             f"--interval is {interval!r}; it has to be 1 or more seconds, or a number with s, m, h or d: 30m"
         )
-    return int(found[1]) * _UNITS[found[2]]
+    return int(match[1]) * _UNITS[match[2]]
 
 
 def settled(config: JobConfig) -> JobConfig:
@@ -129,7 +134,7 @@ def unseen(config: JobConfig, model: str | None) -> Iterator[str]:
             yield f"{key} {store!r} is not on this machine, so the job was not checked; its workers have to find it"
 
 
-def obstacles(config: JobConfig, model: str | None) -> tuple[str, ...]:
+def preflight_errors(config: JobConfig, model: str | None) -> tuple[str, ...]:
     """Open a job whose places are all on this machine, and say why it would not run as things stand in its output.
 
     Buckets are not asked: credentials may be with the workers alone.
@@ -139,17 +144,17 @@ def obstacles(config: JobConfig, model: str | None) -> tuple[str, ...]:
     ClusteringError
         For anything the config names that is not there or does not fit.
     """
-    places = (config.source.store, config.output.store, *(() if model is None else (model,)))
-    if any(local_path(place) is None for place in places):
+    paths = (config.source.store, config.output.store, *(() if model is None else (model,)))
+    if any(local_path(path) is None for path in paths):
         return ()
     # These come with compiled kernels, which a mistake in the command need not wait for.
     from clustering.storage.model import load_model
-    from flows.opened import described, faults
+    from flows.prepared_job import preflight_errors, prepare_job
 
-    known = None if model is None else load_model(model)[0]
+    fitted = None if model is None else load_model(model)[0]
     # What a finished output means for a schedule is said of all its runs at once.
     replacing = config.output.model_copy(update={"overwrite": True})
-    return faults(described(config.model_copy(update={"output": replacing}), known))
+    return preflight_errors(prepare_job(config.model_copy(update={"output": replacing}), fitted))
 
 
 def repeated(config: JobConfig, model: str | None) -> Iterator[str]:

@@ -7,33 +7,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from clustering.data.identity import extent
-from clustering.execution.passes import Reading, Rounds
-from clustering.fitting.following import follow, statistics_bytes
+from clustering.data.block_fingerprints import extent
+from clustering.execution.passes import PassRunner, ReadStats
+from clustering.fitting.following import continue_fit, statistics_bytes
 from clustering.storage.checkpoints import Checkpoint
 from clustering.storage.ledger import Ledger
 from flows.watch import Watch
 
 if TYPE_CHECKING:
-    from flows.opened import Job
+    from flows.prepared_job import PreparedJob
 
 STATISTICS_SHARE = 0.1
 """Statistics of all blocks are kept where they take at most this share of a read as decoded, or little."""
 LITTLE = 64 * 2**20
 
 
-def go_on(job: Job, work: Rounds, run: str, watch: Watch) -> Checkpoint:
+def continue_from_current(job: PreparedJob, runner: PassRunner, run: str, watch: Watch) -> Checkpoint:
     """Take the current model through the update that the rows of today ask for, as the beginning of a run."""
-    before = job.before
-    assert before is not None
-    began, start = time.perf_counter(), before.fitted
-    news = told(job)
-    watch.say(f"following run {before.run}: {'' if news is None else news['told']}")
-    rule, records = job.options.rule, before.statistics(start.model, job.held_out)
-    inside = replace(work, preparation=start.preparation)
-    unchanged = before.changes is not None and before.changes.none
-    state, record = follow(inside, start, rule, job.config.fit.refresh, _Known(records), unchanged)
-    reading = Reading() if record is None else record.reading
+    previous = job.previous
+    assert previous is not None
+    began, start = time.perf_counter(), previous.fitted
+    news = update_summary(job)
+    watch.say(f"following run {previous.run}: {'' if news is None else news['told']}")
+    rule, records = job.options.rule, previous.statistics(start.model, job.held_out)
+    prepared_runner = replace(runner, preparation=start.preparation)
+    unchanged = previous.changes is not None and previous.changes.none
+    state, record = continue_fit(
+        prepared_runner, start, rule, job.config.fit.refresh, _UnchangedBlocks(records), unchanged
+    )
+    reading = ReadStats() if record is None else record.read_stats
     if record is not None:
         watch.passed(record, rule, reading.blocks / len(job.plan))
         for note in record.notes:
@@ -44,32 +46,32 @@ def go_on(job: Job, work: Rounds, run: str, watch: Watch) -> Checkpoint:
 
 
 @dataclass(frozen=True)
-class _Known:
+class _UnchangedBlocks:
     """Statistics of blocks that are as they were; those of others are not kept."""
 
     ledger: Ledger | None
 
-    def find(self, index: int) -> tuple[Any, ...] | None:
+    def load(self, index: int) -> tuple[Any, ...] | None:
         """Give the statistics of a block that is as it was."""
-        return None if self.ledger is None else self.ledger.find(index)
+        return None if self.ledger is None else self.ledger.load(index)
 
-    def keep(self, index: int, statistics: tuple[Any, ...]) -> None:
+    def save(self, index: int, statistics: tuple[Any, ...]) -> None:
         """Keep nothing: these params are on their way."""
 
 
-def told(job: Job) -> dict[str, Any] | None:
+def update_summary(job: PreparedJob) -> dict[str, Any] | None:
     """Say what was new, for ``run.json``; None for a run that follows none."""
-    before = job.before
-    if before is None or not job.follows:
+    previous = job.previous
+    if previous is None or not job.follows:
         return None
-    about: dict[str, Any] = {"run": before.run}
-    if job.known is None:
-        about["refresh"] = job.config.fit.refresh
-    changes = before.changes
+    summary: dict[str, Any] = {"run": previous.run}
+    if job.given_model is None:
+        summary["refresh"] = job.config.fit.refresh
+    changes = previous.changes
     if changes is None:
-        return {**about, "told": "nothing is known of its blocks, so all rows count as new"}
+        return {**summary, "told": "nothing is known of its blocks, so all rows count as new"}
     fresh = (*changes.new, *changes.changed)
-    about |= {
+    summary |= {
         "blocks": changes.blocks,
         "new": len(changes.new),
         "changed": len(changes.changed),
@@ -77,7 +79,7 @@ def told(job: Job) -> dict[str, Any] | None:
         "gone": changes.gone,
         "where": extent(job.source, [job.plan.block(i) for i in fresh]),
     }
-    return {**about, "told": _in_words(about)}
+    return {**summary, "told": _in_words(summary)}
 
 
 def _in_words(followed: Mapping[str, Any]) -> str:
@@ -89,9 +91,9 @@ def _in_words(followed: Mapping[str, Any]) -> str:
     return line + (f", {followed['gone']:,} gone" if followed["gone"] else "")
 
 
-def keeps_statistics(job: Job, params: Any) -> bool:
+def keeps_statistics(job: PreparedJob, params: Any) -> bool:
     """Tell whether a run keeps the statistics of its blocks, which the next one goes on from."""
-    if job.known is not None or job.identities is None or job.options.drawn:
+    if job.given_model is not None or job.block_fingerprints is None or job.options.row_fraction:
         return False
     return statistics_bytes(params) * len(job.plan) <= max(
         LITTLE, int(STATISTICS_SHARE * job.plan.cells * job.plan.row_bytes)

@@ -9,10 +9,11 @@ from clustering.report.words import WORDS
 from flows.config import GateConfig
 
 
-def verdict(comparison: Mapping[str, Any] | None, limits: GateConfig, kind: str) -> list[str]:
+def gate_failures(comparison: Mapping[str, Any] | None, limits: GateConfig, kind: str) -> list[str]:
     """Say why a new version may not become the current one; nothing where it may.
 
-    A limit is kept where what it is about is no larger. What could not be measured is left out, see `unchecked`; but a
+    A limit is kept where what it is about is no larger. What could not be measured is left out, see
+    `unmeasured_limits`; but a
     version of which nothing could be measured is held.
 
     Parameters
@@ -25,18 +26,18 @@ def verdict(comparison: Mapping[str, Any] | None, limits: GateConfig, kind: str)
         Of the model, which tells which way its objective is better.
     """
     set_ = {name: limit for name, limit in limits.model_dump().items() if limit is not None}
-    found = _measured(comparison or {}, kind)
-    if set_ and all(found[name] is None for name in set_):
+    measured = _measured(comparison or {}, kind)
+    if set_ and all(measured[name] is None for name in set_):
         return ["nothing of it could be compared with the current version, so that no limit of output.gate is checked"]
     # What is not a number keeps no limit.
-    beyond = [name for name, limit in set_.items() if found[name] is not None and not found[name] <= limit]
-    return [_sentence(name, found[name], limits, comparison or {}) for name in beyond]
+    beyond = [name for name, limit in set_.items() if measured[name] is not None and not measured[name] <= limit]
+    return [_sentence(name, measured[name], limits, comparison or {}) for name in beyond]
 
 
-def unchecked(comparison: Mapping[str, Any] | None, limits: GateConfig, kind: str) -> list[str]:
+def unmeasured_limits(comparison: Mapping[str, Any] | None, limits: GateConfig, kind: str) -> list[str]:
     """Name the limits that are set and about something that was not measured."""
-    found = _measured(comparison or {}, kind)
-    return [name for name, limit in limits.model_dump().items() if limit is not None and found[name] is None]
+    measured = _measured(comparison or {}, kind)
+    return [name for name, limit in limits.model_dump().items() if limit is not None and measured[name] is None]
 
 
 def _measured(comparison: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -64,10 +65,10 @@ def _sentence(name: str, value: float, limits: GateConfig, comparison: Mapping[s
     limit = f"above output.gate.{name}, {getattr(limits, name):g}"
     match name:
         case "objective":
-            told = comparison["held_out"]
+            held_out = comparison["held_out"]
             return (
-                f"the objective on {told['rows']:,} held-out rows is worse by {_percent(value)} "
-                f"({told['objective']:.6g}, and {told['objective_before']:.6g} by the current version), {limit}"
+                f"the objective on {held_out['rows']:,} held-out rows is worse by {_percent(value)} "
+                f"({held_out['objective']:.6g}, and {held_out['objective_before']:.6g} by the current version), {limit}"
             )
         case "churn":
             return f"{_percent(value)} of the weight changed its cluster, {limit}"

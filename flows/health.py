@@ -30,7 +30,7 @@ def check_schedules(environment: Mapping[str, str]) -> None:
     OSError
         If a deployment has a schedule and there is no run to come, or the API does not answer.
     """
-    waiting = [found["name"] for found in _ask(environment, "deployments/filter", {}) if _is_due(found)]
+    waiting = [deployment["name"] for deployment in _ask(environment, "deployments/filter", {}) if _is_due(deployment)]
     if waiting and not _ask(environment, "flow_runs/count", _COMING):
         raise OSError(f"no run is scheduled for {', '.join(waiting)}; restart the background services")
 

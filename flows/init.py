@@ -15,10 +15,10 @@ import fsspec
 from cyclopts import App
 
 from clustering.data.addresses import shown
-from clustering.data.faults import told
 from clustering.data.ingest import ingest
+from clustering.data.store_errors import translate_errors
 from clustering.errors import ConfigError, MissingDependencyError, OutputError
-from clustering.storage.places import BucketPlace, place_at, write_bytes
+from clustering.storage.paths import BucketPath, storage_path, write_bytes
 from flows.cli import run
 from flows.loading import load_config
 from flows.orchestration import prepare
@@ -51,7 +51,7 @@ def init(config: str, *, cron: str, timezone: str = "UTC", name: str = "nightly"
         Work pool, of the kind whose workers start processes.
     """
     job = load_config(config)
-    source, output = (_place(key, getattr(job, key).store) for key in ("source", "output"))
+    source, output = (_bucket_path(key, getattr(job, key).store) for key in ("source", "output"))
     for bucket in dict.fromkeys((bucket_of(source), bucket_of(output))):
         _say(f"bucket {bucket}: {'made' if make_bucket(bucket) else 'there'}")
     if source.root.endswith(f"/{SAMPLE}"):
@@ -64,17 +64,17 @@ def init(config: str, *, cron: str, timezone: str = "UTC", name: str = "nightly"
     _say(f"deployed {deploy(job, name=name, pool=pool, cron=cron, timezone=timezone)}: {cron} {timezone}, on {pool}")
 
 
-def _place(key: str, store: str) -> BucketPlace:
+def _bucket_path(key: str, store: str) -> BucketPath:
     if not store.startswith("s3://"):
         raise ConfigError(f"{key}.store is {shown(store)!r}; a stack keeps it in its object store: name an s3:// URL")
-    place = place_at(store)
-    assert isinstance(place, BucketPlace)
-    return place
+    path = storage_path(store)
+    assert isinstance(path, BucketPath)
+    return path
 
 
-def bucket_of(place: BucketPlace) -> str:
+def bucket_of(path: BucketPath) -> str:
     """Name the bucket of a place in S3."""
-    return place.root.removeprefix("s3://").partition("/")[0]
+    return path.root.removeprefix("s3://").partition("/")[0]
 
 
 def make_bucket(name: str) -> bool:
@@ -86,7 +86,7 @@ def make_bucket(name: str) -> bool:
         If the store does not answer, or refuses.
     """
     try:
-        with told(f"s3://{name}", (FileExistsError, ImportError), "make"):
+        with translate_errors(f"s3://{name}", (FileExistsError, ImportError), "make"):
             fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
     except FileExistsError:
         return False
@@ -97,7 +97,7 @@ def make_bucket(name: str) -> bool:
     return True
 
 
-def upload_sample(place: BucketPlace) -> bool:
+def upload_sample(prefix: BucketPath) -> bool:
     """Put the first data into a bucket, and tell whether they were missing.
 
     Raises
@@ -105,32 +105,32 @@ def upload_sample(place: BucketPlace) -> bool:
     OutputError
         If the prefix holds something else.
     """
-    if (place / "zarr.json").is_file():
+    if (prefix / "zarr.json").is_file():
         return False
     try:
         field = files("iris_sample_data") / "sample_data" / FIELD
     except ImportError as error:
         raise MissingDependencyError(
-            f"there are no data at {place}, and the package that has them is not installed; "
+            f"there are no data at {prefix}, and the package that has them is not installed; "
             "pip install iris-sample-data, or name another source.store"
         ) from error
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "sample.zarr"
         ingest(str(field), store)
-        start, ours = f"{place.key}/".lstrip("/"), {path.relative_to(store).as_posix() for path in _root_last(store)}
+        start, ours = f"{prefix.key}/".lstrip("/"), {path.relative_to(store).as_posix() for path in _root_last(store)}
         # An upload that was cut short left some of the same keys.
-        foreign = [key for key, _ in place.objects() if key.removeprefix(start) not in ours]
+        foreign = [key for key, _ in prefix.objects() if key.removeprefix(start) not in ours]
         if foreign:
-            raise OutputError(f"{place} holds {foreign[0]!r}, and no store; name another source.store")
+            raise OutputError(f"{prefix} holds {foreign[0]!r}, and no store; name another source.store")
         for path in _root_last(store):
-            write_bytes(place / path.relative_to(store).as_posix(), path.read_bytes())
+            write_bytes(prefix / path.relative_to(store).as_posix(), path.read_bytes())
     return True
 
 
 def _root_last(store: Path) -> Iterable[Path]:
     """Give the files of a store in an order in which an upload that is cut short leaves no store at all."""
-    found = (path for path in store.rglob("*") if path.is_file())
-    return sorted(found, key=lambda path: (path == store / "zarr.json", path))
+    files = (path for path in store.rglob("*") if path.is_file())
+    return sorted(files, key=lambda path: (path == store / "zarr.json", path))
 
 
 def _say(line: str) -> None:

@@ -8,14 +8,14 @@ from dataclasses import asdict
 from typing import Any
 
 from clustering.data.inspection import inspect_source
-from clustering.data.preparation import room
-from clustering.execution.clusters import default_workers
+from clustering.data.preparation import usable_memory
+from clustering.execution.dask_clusters import available_processors
 from clustering.fitting.advice import advise
-from clustering.fitting.forecast import Workers, forecast, resident
+from clustering.fitting.forecast import Workers, forecast, resident_memory
 from clustering.fitting.probe import probe
-from flows.clusters import KubernetesCluster, SlurmCluster
+from flows.cluster_config import KubernetesCluster, SlurmCluster
 from flows.config import JobConfig
-from flows.opened import described, faults
+from flows.prepared_job import preflight_errors, prepare_job
 from flows.tables import size
 from flows.watch import duration
 
@@ -34,27 +34,35 @@ def inspect_job(config: JobConfig) -> dict[str, Any]:
     ClusteringError
         For anything the config names that is not there or does not fit.
     """
-    job = described(config)
-    libraries = resident()
+    job = prepare_job(config)
+    libraries = resident_memory()
     source, memory, compute = job.source, config.memory_bytes, config.compute
-    within = room(source, memory, bool(job.options.preprocess.asked))
+    within = usable_memory(source, memory, bool(job.options.preprocess.requested))
     label_plan = source.plan(block_bytes=config.block_bytes, memory=within, whole_chunks=False)
-    found = inspect_source(source, job.plan, label_plan)
+    inspection = inspect_source(source, job.plan, label_plan)
     workers = workers_of(compute.cluster, compute.workers)
-    hands = min(workers.processes * workers.threads, default_workers())
-    seen = probe(source, job.plan, job.model, job.options, job.wanted, threads=hands)
+    hands = min(workers.processes * workers.threads, available_processors())
+    seen = probe(source, job.plan, job.model, job.options, job.label_outputs, threads=hands)
     expected = forecast(
-        source, job.plan, found, seen, job.options, workers, memory=memory, scratch=compute.scratch, libraries=libraries
+        source,
+        job.plan,
+        inspection,
+        seen,
+        job.options,
+        workers,
+        memory=memory,
+        scratch=compute.scratch,
+        libraries=libraries,
     )
-    advice = tuple(advise(source, job.plan, found, expected, workers, job.options, memory=memory))
+    advice = tuple(advise(source, job.plan, inspection, expected, workers, job.options, memory=memory))
     return {
-        **asdict(found),
+        **asdict(inspection),
         "model": str(job.model),
         "workers": asdict(workers),
         "memory": memory,
         "forecast": {**asdict(expected), "reread_share": expected.reread_share},
         "remarks": job.remarks,
-        "faults": faults(job),
+        "faults": preflight_errors(job),
         "advice": advice,
     }
 
@@ -69,9 +77,9 @@ def workers_of(cluster: Any, workers: int | None) -> Workers:
         case "synchronous":
             return Workers(1, 1)
         case "threads":
-            return Workers(1, workers or default_workers())
+            return Workers(1, workers or available_processors())
         case "local":
-            return Workers(workers or default_workers(), 1)
+            return Workers(workers or available_processors(), 1)
         case SlurmCluster(slurm=jobs) if not jobs.runner:
             number = -(-(workers or 1) // jobs.processes)
             return Workers(number * jobs.processes, max(1, jobs.cores // jobs.processes))
@@ -81,21 +89,23 @@ def workers_of(cluster: Any, workers: int | None) -> Workers:
             return Workers(workers or 1, 1)
 
 
-def inspection_lines(found: Mapping[str, Any]) -> Iterator[str]:
+def inspection_lines(inspection: Mapping[str, Any]) -> Iterator[str]:
     """Lay out an inspection, as `inspect_job` makes it."""
-    expected, workers = found["forecast"], found["workers"]
-    for variable in found["variables"]:
+    expected, workers = inspection["forecast"], inspection["workers"]
+    for variable in inspection["variables"]:
         yield from _variable_lines(variable)
-    yield f"samples    {_along(found['sample_dims'])}: {found['cells']:,} cells"
+    yield f"samples    {_along(inspection['sample_dims'])}: {inspection['cells']:,} cells"
     masked = f"{100 * expected['masked_share']:.1f} % (of {expected['probed_blocks']} blocks read for a probe)"
     yield f"masked     about {masked}"
     prepared = "" if expected["n_components"] is None else f"; {expected['n_components']:,} once prepared"
-    features = _along(found["feature_dims"]) or "one per variable"
-    yield f"features   {found['n_features']:,} ({features}), {size(found['row_bytes'])} a row{prepared}"
-    blocks = f"{found['n_blocks']:,} of {_times(found['block_shape'])}, {size(found['block_bytes'])} decoded"
+    features = _along(inspection["feature_dims"]) or "one per variable"
+    yield f"features   {inspection['n_features']:,} ({features}), {size(inspection['row_bytes'])} a row{prepared}"
+    blocks = (
+        f"{inspection['n_blocks']:,} of {_times(inspection['block_shape'])}, {size(inspection['block_bytes'])} decoded"
+    )
     yield f"blocks     {blocks}"
-    stored = "" if found["stored_bytes"] is None else f", {size(found['stored_bytes'])} as stored"
-    yield f"one read   {size(found['pass_bytes'])} decoded{stored}, about {duration(expected['read_seconds'])}"
+    stored = "" if inspection["stored_bytes"] is None else f", {size(inspection['stored_bytes'])} as stored"
+    yield f"one read   {size(inspection['pass_bytes'])} decoded{stored}, about {duration(expected['read_seconds'])}"
     kept = f"{size(expected['rows_bytes'])} of rows; {100 * expected['kept_share']:.0f} % stay in memory"
     if expected["scratch_bytes"] is not None:
         kept += f", {100 * expected['scratch_share']:.0f} % on scratch ({size(expected['scratch_bytes'])} there)"
@@ -104,12 +114,12 @@ def inspection_lines(found: Mapping[str, Any]) -> Iterator[str]:
     each = ", ".join(f"{name} {size(parts[key])}" for key, name in _PARTS.items() if parts[key])
     who = "process" if workers["processes"] == 1 else "worker"
     yield f"memory     about {size(expected['memory_bytes'])} a {who}: {each}"
-    yield from _time_lines(found, expected)
-    for remark in found["remarks"]:
+    yield from _time_lines(inspection, expected)
+    for remark in inspection["remarks"]:
         yield f"note       {remark}"
-    for fault in found["faults"]:
+    for fault in inspection["faults"]:
         yield f"fault      {fault}"
-    for advice in found["advice"]:
+    for advice in inspection["advice"]:
         yield f"advice     {advice}"
 
 
@@ -134,9 +144,9 @@ def _variable_lines(v: Mapping[str, Any]) -> Iterator[str]:
         layout += f", shards {_times(v['shards'])}"
     yield f"variable   {v['name']} ({dims}) {types}, {layout}"
     codecs = ", ".join(v["codecs"]) or "none"
-    known = "" if v["checksums"] is None else ", checksums" if v["checksums"] else ", no checksums"
+    checksum_text = "" if v["checksums"] is None else ", checksums" if v["checksums"] else ", no checksums"
     where = {"zarrs": "in Rust by zarrs", "zarr": "by zarr", "xarray": "by xarray"}[v["decoder"]]
-    yield f"           codecs {codecs}{known}; decoded {where}"
+    yield f"           codecs {codecs}{checksum_text}; decoded {where}"
     if v["read_chunks"] is not None:
         absent = v["absent_chunks"]
         gone = "" if not absent else f", {absent:,} of them never written"
@@ -147,7 +157,7 @@ def _variable_lines(v: Mapping[str, Any]) -> Iterator[str]:
         yield f"           {v['read_chunks']:,} {unit} to read{gone}{stored}{more}"
 
 
-def _time_lines(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
+def _time_lines(inspection: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
     if expected["pass_seconds"] is None:
         yield f"time       not known: {expected['failure']}"
         return
@@ -161,8 +171,8 @@ def _time_lines(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterat
     yield f"labels     about {duration(expected['label_seconds'])}"
     first, label, share = expected["first_reads"], expected["label_reads"], expected["reread_share"]
     reads = f"{first:.3g} for pass 0, {share:.2g} for each pass, {label:.2g} for the labels"
-    if found["stored_bytes"] is not None:
-        stored = found["stored_bytes"]
+    if inspection["stored_bytes"] is not None:
+        stored = inspection["stored_bytes"]
         reads += f": {size((first + label) * stored)} from the store"
         if share:
             reads += f" and {size(share * stored)} a pass, {size((first + label + most * share) * stored)} at most"

@@ -9,31 +9,31 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from clustering.data.causes import nothing_left, why_left_out
-from clustering.data.preparation import room
+from clustering.data.excluded_rows import explain_excluded_rows, explain_no_rows
+from clustering.data.preparation import usable_memory
 from clustering.errors import CheckpointError, ClusteringError, DataError, ExecutionError
 from clustering.execution.engine import connect
-from clustering.execution.passes import Rounds, rounds
-from clustering.fitting import start as starting
-from clustering.fitting.clusters import numbered
-from clustering.fitting.fitted import Fitted, Summary, fitted
-from clustering.fitting.labelling import LabelStatistics, label, nowhere
-from clustering.fitting.loop import Stop, iterate, judged
-from clustering.fitting.matching import identified
-from clustering.fitting.scoring import Scores, Scoring
+from clustering.execution.passes import PassRunner, pass_runner
+from clustering.fitting import initialization as starting
+from clustering.fitting.cluster_names import default_names
+from clustering.fitting.fitted_model import FittedModel, Summary, from_state
+from clustering.fitting.labelling import LabelStatistics, discard, label_blocks
+from clustering.fitting.loop import Stop, choose_best, iterate
+from clustering.fitting.matching import match_ids
+from clustering.fitting.scoring import HeldOutScorer, HeldOutScores
 from clustering.storage import checkpoints, versions
 from clustering.storage.checkpoints import Checkpoint
 from clustering.storage.label_pass import LABELS, RESUMABLE, write_labels
 from clustering.storage.labels import write_frame
-from clustering.storage.layout import drop
+from clustering.storage.layout import remove_version
 from clustering.storage.model import load_model, write_model
-from clustering.storage.names import called
+from clustering.storage.names_file import load_cluster_names
 from clustering.storage.output import new_run
-from clustering.storage.places import Place, writing
+from clustering.storage.paths import StoragePath, translating_write_errors
 from flows.config import JobConfig
-from flows.following import go_on, keeps_statistics
-from flows.opened import Job, open_job, refuse_finished, unfinished_run
-from flows.publishing import Labelled, provenance, publish
+from flows.following import continue_from_current, keeps_statistics
+from flows.prepared_job import PreparedJob, open_job, refuse_finished, unfinished_run
+from flows.publishing import LabelledRun, provenance, publish
 from flows.watch import Watch
 
 T = TypeVar("T")
@@ -54,13 +54,13 @@ def run_fit(config: JobConfig, watch: Watch, step: Step[Any] = call) -> dict[str
     dict
         The content of ``run.json``.
     """
-    job: Job = step("open", partial(open_job, config, watch))
-    with job.output.locked(lambda: job.unfinished), _working(job, watch) as work:
+    job: PreparedJob = step("open", partial(open_job, config, watch))
+    with job.output.locked(lambda: job.unfinished), _working(job, watch) as runner:
         refuse_finished(job)
-        begun: Checkpoint = step("sample", partial(begin, job, work, watch))
-        ended: Checkpoint = step("fit", partial(fit, job, work, begun, watch))
-        labelled: Labelled = step("label", partial(label_rows, job, work, ended, watch))
-        record: dict[str, Any] = step("report", partial(publish, job, work.engine, labelled, watch))
+        started: Checkpoint = step("sample", partial(start_or_resume, job, runner, watch))
+        ended: Checkpoint = step("fit", partial(fit, job, runner, started, watch))
+        labelled: LabelledRun = step("label", partial(label_rows, job, runner, ended, watch))
+        record: dict[str, Any] = step("report", partial(publish, job, runner.engine, labelled, watch))
     return record
 
 
@@ -72,56 +72,56 @@ def run_predict(model: str, config: JobConfig, watch: Watch, step: Step[Any] = c
     model
         Path or URL of a ``model.zarr``, or of the output of a run.
     """
-    known, _ = load_model(model)
-    job: Job = step("open", partial(open_job, config, watch, known))
-    with job.output.locked(lambda: job.begun), _working(job, watch) as work:
+    fitted, _ = load_model(model)
+    job: PreparedJob = step("open", partial(open_job, config, watch, fitted))
+    with job.output.locked(lambda: job.begun), _working(job, watch) as runner:
         refuse_finished(job)
         try:
-            labelled: Labelled = step("label", partial(label_with, job, work, known, watch))
+            labelled: LabelledRun = step("label", partial(label_with, job, runner, fitted, watch))
         except ClusteringError as error:
             # What a mistake left would be made again by the same mistake; a cluster that is lost is none.
             if job.begun is not None and not isinstance(error, ExecutionError):
-                drop(job.output.staging(job.begun))
+                remove_version(job.output.staging(job.begun))
             raise
-        record: dict[str, Any] = step("report", partial(publish, job, work.engine, labelled, watch))
+        record: dict[str, Any] = step("report", partial(publish, job, runner.engine, labelled, watch))
     return record
 
 
 @contextmanager
-def _working(job: Job, watch: Watch) -> Iterator[Rounds]:
+def _working(job: PreparedJob, watch: Watch) -> Iterator[PassRunner]:
     compute = job.config.compute
     with (
         connect(job.config.cluster, compute.workers, job.config.memory_bytes, compute.wait_seconds) as engine,
         watch.working(engine),
-        rounds(
+        pass_runner(
             job.source,
             job.plan,
             engine,
             memory=job.config.memory_bytes,
             scratch=compute.scratch,
-            keep=job.known is None,
-            fraction=job.options.drawn if job.known is None else None,
-            preparation=None if job.known is None else job.known.preparation,
-        ) as inside,
+            keep=job.given_model is None,
+            fraction=job.options.row_fraction if job.given_model is None else None,
+            preparation=None if job.given_model is None else job.given_model.preparation,
+        ) as runner,
     ):
-        yield replace(inside, held_out=job.held_out)
+        yield replace(runner, held_out=job.held_out)
 
 
-def begin(job: Job, work: Rounds, watch: Watch) -> Checkpoint:
+def start_or_resume(job: PreparedJob, runner: PassRunner, watch: Watch) -> Checkpoint:
     """Find where to go on, or begin."""
-    found = _resumed(job, watch)
-    if found is not None:
-        watch.say(f"continuing unfinished run {found.run} after pass {found.state.iteration}")
-        return found
+    checkpoint = _load_checkpoint(job, watch)
+    if checkpoint is not None:
+        watch.say(f"continuing unfinished run {checkpoint.run} after pass {checkpoint.state.iteration}")
+        return checkpoint
     run = new_run()
     _frame(job, run)
-    begun = go_on(job, work, run, watch) if job.has_model else from_nothing(job, work, run, watch)
+    begun = continue_from_current(job, runner, run, watch) if job.has_model else start_fresh(job, runner, run, watch)
     checkpoints.clear(job.output.checkpoints)
-    checkpoints.save(job.output.checkpoints, begun, job.identity)
+    checkpoints.save(job.output.checkpoints, begun, job.fingerprint)
     return begun
 
 
-def _frame(job: Job, run: str) -> None:
+def _frame(job: PreparedJob, run: str) -> None:
     """Write what says where samples are to where the labels of a run will be, so that it costs no passes if it fails.
 
     A run that ends before its first checkpoint leaves none of it, and one that was killed leaves it to the next one.
@@ -129,11 +129,11 @@ def _frame(job: Job, run: str) -> None:
     if not job.row_variables.anything:
         return
     path = job.output.stage(run) / LABELS
-    with writing(path):
-        write_frame(path, job.source, numbered(job.model.k), provenance(job, run), job.row_variables, job.model)
+    with translating_write_errors(path):
+        write_frame(path, job.source, default_names(job.model.k), provenance(job, run), job.row_variables, job.model)
 
 
-def _resumed(job: Job, watch: Watch) -> Checkpoint | None:
+def _load_checkpoint(job: PreparedJob, watch: Watch) -> Checkpoint | None:
     try:
         return unfinished_run(job)
     except CheckpointError as error:
@@ -144,13 +144,13 @@ def _resumed(job: Job, watch: Watch) -> Checkpoint | None:
         return None
 
 
-def from_nothing(job: Job, work: Rounds, run: str, watch: Watch) -> Checkpoint:
+def start_fresh(job: PreparedJob, runner: PassRunner, run: str, watch: Watch) -> Checkpoint:
     """Make pass 0 and choose starts, as the beginning of a run."""
-    began = time.perf_counter()
+    initialization = time.perf_counter()
     config = job.config.fit
-    started = starting.begin(work, job.model, job.options, job.config.memory_bytes)
-    survey, reading, seconds = started.survey, started.reading, time.perf_counter() - began
-    left = f"{survey.masked:,} cells " + ("masked" if job.options.drawn is None else "masked or not drawn")
+    started = starting.initialize(runner, job.model, job.options, job.config.memory_bytes)
+    survey, reading, seconds = started.survey, started.read_stats, time.perf_counter() - initialization
+    left = f"{survey.masked:,} cells " + ("masked" if job.options.row_fraction is None else "masked or not drawn")
     watch.say(
         f"pass 0: {survey.count:,} rows, {left}; {reading.bytes / 1e6:,.1f} MB read at "
         f"{reading.bytes / 1e6 / started.seconds:,.0f} MB/s"
@@ -164,35 +164,43 @@ def from_nothing(job: Job, work: Rounds, run: str, watch: Watch) -> Checkpoint:
     for warning in started.warnings:
         watch.warn(warning)
     return Checkpoint(
-        run, started.state, Summary.of(survey), reading, {"sample": seconds}, started.remarks, started.warnings,
+        run,
+        started.state,
+        Summary.from_survey(survey),
+        reading,
+        {"sample": seconds},
+        started.remarks,
+        started.warnings,
         started.preparation,
-    )  # fmt: skip
+    )
 
 
-def fit(job: Job, work: Rounds, begun: Checkpoint, watch: Watch) -> Checkpoint:
+def fit(job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, watch: Watch) -> Checkpoint:
     """Pass over the data until the loop stops, with a checkpoint after every pass."""
-    now, rule = begun, job.options.rule
-    work = replace(work, preparation=begun.preparation)
-    for state, record in iterate(job.model, begun.state, work.run, rule):
+    now, rule = checkpoint, job.options.rule
+    runner = replace(runner, preparation=checkpoint.preparation)
+    for state, record in iterate(job.model, checkpoint.state, runner.run, rule):
         seconds = {**now.seconds, "fit": now.seconds.get("fit", 0.0) + record.seconds}
-        now = replace(now, state=state, reading=now.reading + record.reading, seconds=seconds)
-        checkpoints.save(job.output.checkpoints, now, job.identity)
-        watch.passed(record, rule, now.reading.blocks / len(job.plan))
+        now = replace(now, state=state, read_stats=now.read_stats + record.read_stats, seconds=seconds)
+        checkpoints.save(job.output.checkpoints, now, job.fingerprint)
+        watch.passed(record, rule, now.read_stats.blocks / len(job.plan))
         for note in record.notes:
             watch.warn(note)
-    state, judgement = judged(job.model, now.state, work.run)
+    state, judgement = choose_best(job.model, now.state, runner.run)
     if state is not now.state:
-        reading = now.reading if judgement is None else now.reading + judgement.reading
-        now = replace(now, state=state, reading=reading)
-        checkpoints.save(job.output.checkpoints, now, job.identity)
+        reading = now.read_stats if judgement is None else now.read_stats + judgement.read_stats
+        now = replace(now, state=state, read_stats=reading)
+        checkpoints.save(job.output.checkpoints, now, job.fingerprint)
     best = now.state.best
-    told = "" if best.sums is None else _told(job.model, best.objective, float(best.sums["weight"].sum()))
-    watch.say(f"{_REASONS[best.stop or Stop.CONVERGED]} after {len(best.history)} passes{told}")
+    objective_text = (
+        "" if best.sums is None else _objective_text(job.model, best.objective, float(best.sums["weight"].sum()))
+    )
+    watch.say(f"{_REASONS[best.stop or Stop.CONVERGED]} after {len(best.history)} passes{objective_text}")
     return now
 
 
-def _told(model: Any, objective: float, weight: float) -> str:
-    return f", {model.symbol} {model.reported(objective, weight):.10g}"
+def _objective_text(model: Any, objective: float, weight: float) -> str:
+    return f", {model.symbol} {model.to_user_objective(objective, weight):.10g}"
 
 
 _REASONS = {
@@ -204,108 +212,137 @@ _REASONS = {
 }
 
 
-def label_rows(job: Job, work: Rounds, ended: Checkpoint, watch: Watch) -> Labelled:
+def label_rows(job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, watch: Watch) -> LabelledRun:
     """Label every row with the final params, and keep the model beside the labels."""
     began = time.perf_counter()
-    reads = ended.reading.blocks / len(job.plan)
-    result = fitted(
-        job.model, ended.state, job.source.features, ended.summary, reads, ended.reading.bytes, ended.remarks,
-        ended.warnings, ended.reading.bad, ended.preparation, job.source.about,
-        (job.source.sample_dims, job.source.feature_dims), drawn=job.options.draws and not job.has_model,
-    )  # fmt: skip
-    before = job.before
-    if before is not None:
-        given = max(before.fitted.largest_id, versions.largest_id(job.output))
-        result = identified(result, replace(before.fitted, largest_id=given))
-    for remark in result.remarks[len(ended.remarks) :]:
+    reads = checkpoint.read_stats.blocks / len(job.plan)
+    result = from_state(
+        job.model,
+        checkpoint.state,
+        job.source.features,
+        checkpoint.summary,
+        reads,
+        checkpoint.read_stats.bytes,
+        checkpoint.remarks,
+        checkpoint.warnings,
+        checkpoint.read_stats.bad,
+        checkpoint.preparation,
+        job.source.about,
+        (job.source.sample_dims, job.source.feature_dims),
+        drawn=job.options.draws_starts and not job.has_model,
+    )
+    previous = job.previous
+    if previous is not None:
+        given = max(previous.fitted.largest_id, versions.largest_id(job.output))
+        result = match_ids(result, replace(previous.fitted, largest_id=given))
+    for remark in result.remarks[len(checkpoint.remarks) :]:
         watch.say(remark)
-    folder = job.output.stage(ended.run, RESUMABLE if job.wanted.anything else ())
-    part, sums, scores = job.options.drawn is not None or job.held_out is not None, None, None
-    asked = job.wanted.anything or part or job.follows
+    folder = job.output.stage(checkpoint.run, RESUMABLE if job.label_outputs.anything else ())
+    part, sums, scores = job.options.row_fraction is not None or job.held_out is not None, None, None
+    asked = job.label_outputs.anything or part or job.follows
     if asked or result.stop is not Stop.CONVERGED or job.model.kind != "kmeans":
         # At a fixed point of k-means the last pass has told all there is to know already, if it was over all rows.
-        sums, scores, result = _labels(job, work, result, folder, watch)
+        sums, scores, result = _write_labels(job, runner, result, folder, watch)
         if scores is not None:
-            result = result.over(sums, job.plan.cells, held_out=scores.rows)
+            result = result.labelled_over(sums, job.plan.cells, held_out=scores.rows)
         elif part:
-            result = result.extended(sums)
+            result = result.labelled_on_all(sums)
         elif job.follows:
-            result = result.over(sums, job.plan.cells)
-    write_model(result, folder / "model.zarr", provenance(job, ended.run))
-    seconds = {**ended.seconds, "label": time.perf_counter() - began}
-    return Labelled(
-        ended.run,
+            result = result.labelled_over(sums, job.plan.cells)
+    write_model(result, folder / "model.zarr", provenance(job, checkpoint.run))
+    seconds = {**checkpoint.seconds, "label": time.perf_counter() - began}
+    return LabelledRun(
+        checkpoint.run,
         result,
         folder,
         seconds,
         job.config.output.labels,
         result.summary.count,
         result.summary.cells - result.summary.count,
-        None if before is None else before.compare(result, sums, scores),
+        None if previous is None else previous.compare(result, sums, scores),
     )
 
 
-def label_with(job: Job, work: Rounds, model: Fitted, watch: Watch) -> Labelled:
+def label_with(job: PreparedJob, runner: PassRunner, model: FittedModel, watch: Watch) -> LabelledRun:
     """Label every row with a model that was fitted before."""
     began = time.perf_counter()
     run = job.begun or new_run()
     folder = job.output.stage(run, RESUMABLE)
     fresh = replace(model, reads=0.0, bytes_read=0, notes=())
-    sums, _, result = _labels(job, work, fresh, folder, watch)
-    result = result.over(sums, job.plan.cells)
+    sums, _, result = _write_labels(job, runner, fresh, folder, watch)
+    result = result.labelled_over(sums, job.plan.cells)
     write_model(result, folder / "model.zarr", provenance(job, run))
     rows, seconds = result.summary.count, {"label": time.perf_counter() - began}
-    compared = None if job.before is None else job.before.compare(result, sums, None)
-    return Labelled(run, result, folder, seconds, True, rows, job.plan.cells - rows, compared)
+    compared = None if job.previous is None else job.previous.compare(result, sums, None)
+    return LabelledRun(run, result, folder, seconds, True, rows, job.plan.cells - rows, compared)
 
 
-def _labels(
-    job: Job, work: Rounds, known: Fitted, folder: Place, watch: Watch
-) -> tuple[LabelStatistics, Scores | None, Fitted]:
-    memory, preparation = job.config.memory_bytes, known.preparation
-    within = room(job.source, memory, preparation is not None)
+def _write_labels(
+    job: PreparedJob, runner: PassRunner, fitted_model: FittedModel, folder: StoragePath, watch: Watch
+) -> tuple[LabelStatistics, HeldOutScores | None, FittedModel]:
+    memory, preparation = job.config.memory_bytes, fitted_model.preparation
+    within = usable_memory(job.source, memory, preparation is not None)
     plan = job.plan
-    if job.identities is None:
+    if job.block_fingerprints is None:
         plan = job.source.plan(block_bytes=job.config.block_bytes, memory=within, whole_chunks=False)
     # Where the selection starts inside a chunk, blocks that match the chunks of the labels are others than the fit's;
     # and a fit over a part of the rows kept no others.
-    others = partial(rounds, job.source, plan, work.engine, memory=memory, keep=False, preparation=preparation)
-    same = plan == job.plan and work.fraction is None
-    before = job.before
-    earlier = None if before is None else before.labels
+    others = partial(pass_runner, job.source, plan, runner.engine, memory=memory, keep=False, preparation=preparation)
+    same = plan == job.plan and runner.fraction is None
+    previous = job.previous
+    previous_labels = None if previous is None else previous.labels
     scoring, left_out = None, list[str]()
     if job.held_out is not None:
-        scoring = Scoring.of(job.held_out, known, None if before is None else before.fitted)
-    with nullcontext(replace(work, preparation=preparation, held_out=None)) if same else others() as inside:
-        if job.wanted.anything:
+        scoring = HeldOutScorer.compare(job.held_out, fitted_model, None if previous is None else previous.fitted)
+    with nullcontext(replace(runner, preparation=preparation, held_out=None)) if same else others() as label_runner:
+        if job.label_outputs.anything:
             about = provenance(job, folder.name)
             passed = write_labels(
-                inside, known, folder, about, job.row_variables,
+                label_runner,
+                fitted_model,
+                folder,
+                about,
+                job.row_variables,
                 lambda finished: watch.say(f"{finished:,} of {len(plan):,} blocks are labelled already"),
-                called(job.output.path, known.ids), earlier, identities=job.identities,
-                statistics=keeps_statistics(job, known.params),
-                held_out=job.held_out, scoring=scoring, kept=None if before is None else before.kept,
+                load_cluster_names(job.output.path, fitted_model.ids),
+                previous_labels,
+                fingerprints=job.block_fingerprints,
+                statistics=keeps_statistics(job, fitted_model.params),
+                held_out=job.held_out,
+                scoring=scoring,
+                reusable=None if previous is None else previous.reusable_labels,
                 on_caution=left_out.append,
-            )  # fmt: skip
+            )
         else:
-            beside = () if scoring is None else (scoring,)
-            passed = label(inside, known.model, known.params, nowhere, None, None, known.clusters, earlier, beside)
+            also = () if scoring is None else (scoring,)
+            passed = label_blocks(
+                label_runner,
+                fitted_model.model,
+                fitted_model.params,
+                discard,
+                None,
+                None,
+                fitted_model.clusters,
+                previous_labels,
+                also,
+            )
     sums: LabelStatistics = passed.statistics[0]
     if not sums.rows.any():
-        raise DataError(nothing_left(job.source, plan))
+        raise DataError(explain_no_rows(job.source, plan))
     # What was known when the job was opened has been told then.
     left_out = [caution for caution in left_out if caution not in job.source.cautions]
     if job.has_model and int(sums.rows.sum()) * 2 < plan.cells:
         # Pass 0 would have told.
-        left_out += why_left_out(job.source, plan)
+        left_out += explain_excluded_rows(job.source, plan)
     for caution in left_out:
         watch.warn(caution)
-    result = known.measured(passed, len(plan))
-    for note in result.notes[len(known.notes) :]:
+    result = fitted_model.with_measured(passed, len(plan))
+    for note in result.notes[len(fitted_model.notes) :]:
         watch.warn(note)
     result = replace(result, notes=(*result.notes, *left_out))
     weight = float(sums.weight.sum())
     watch.say(
-        f"labelled {int(sums.rows.sum()):,} rows in {passed.seconds:.1f} s{_told(known.model, sums.objective, weight)}"
+        f"labelled {int(sums.rows.sum()):,} rows in {passed.seconds:.1f} s"
+        f"{_objective_text(fitted_model.model, sums.objective, weight)}"
     )
     return sums, None if scoring is None else passed.statistics[1], result

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from clustering.fitting.loop import PassRecord
-from flows.course import Standing
+from flows.progress_estimate import ProgressSnapshot
 from flows.tables import size
 from flows.watch import duration
 
@@ -21,7 +21,9 @@ POINTS = 300
 """Passes drawn at most."""
 
 
-def page(standing: Standing, warnings: Sequence[str], memory: int, processes: int, dashboard: str | None) -> str:
+def page(
+    standing: ProgressSnapshot, warnings: Sequence[str], memory: int, processes: int, dashboard: str | None
+) -> str:
     """Write the page.
 
     Parameters
@@ -53,10 +55,10 @@ def page(standing: Standing, warnings: Sequence[str], memory: int, processes: in
         lines += ["", "### Objective by pass", "", _image("objective by pass", curves(standing))]
         sizes = standing.records[-1].sizes
         if len(sizes) > 1:
-            told = (
+            sizes_text = (
                 f"of {len(sizes):,} clusters, from {100 * max(sizes):.3g} % to {100 * min(sizes):.3g} % of the weight"
             )
-            lines += ["", "### Effective sizes", "", told, "", _image("effective sizes", bars(sizes))]
+            lines += ["", "### Effective sizes", "", sizes_text, "", _image("effective sizes", bars(sizes))]
     if warnings:
         lines += ["", "### Warnings", "", *(f"- {line}" for line in warnings[-SHOWN_WARNINGS:])]
         if len(warnings) > SHOWN_WARNINGS:
@@ -64,7 +66,7 @@ def page(standing: Standing, warnings: Sequence[str], memory: int, processes: in
     return "\n".join(lines)
 
 
-def card(standing: Standing) -> str:
+def card(standing: ProgressSnapshot) -> str:
     """Write what stands on the run's own page: where the job is, in a line, and a drawing."""
     drawing = spark([r.objective for r in standing.records]) if len(standing.records) > 1 else bar(standing.share, 320)
     return "\n\n".join(standing.lines) + f"\n\n{_image('objective by pass', drawing)}"
@@ -98,7 +100,7 @@ def spark(values: Sequence[float]) -> str:
     return _svg(320, 64, _line(values, 2, 4, 316, 56))
 
 
-def curves(standing: Standing) -> str:
+def curves(standing: ProgressSnapshot) -> str:
     """Draw the objective of each pass, and how much it changed, on a scale of powers of ten."""
     records = standing.records
     objective = [(r.iteration, r.objective) for r in records]
@@ -155,9 +157,9 @@ def _line(
     count, span = len(values), (high - low) or 1.0
     every = max(1, math.ceil(count / POINTS))
     kept = [*range(0, count - 1, every), count - 1]
-    places = [(x + width * i / max(1, count - 1), y + height * (high - values[i]) / span) for i in kept]
-    end_x, end_y = places[-1]
-    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
+    points = [(x + width * i / max(1, count - 1), y + height * (high - values[i]) / span) for i in kept]
+    end_x, end_y = points[-1]
+    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
     return (
         f'<polyline points="{path}" fill="none" stroke="{BLUE}" stroke-width="2" stroke-linejoin="round"/>'
         f'<circle cx="{end_x:.1f}" cy="{end_y:.1f}" r="3.5" fill="{BLUE}"/>'

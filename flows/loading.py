@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from clustering.data.policies import DECODERS
 from clustering.errors import ConfigError, nearest
-from flows.clusters import KINDS
+from flows.cluster_config import KINDS
 from flows.config import JobConfig
 from flows.documents import kind_of, parse_document, read_document
 
@@ -56,15 +56,15 @@ def _override(content: dict[str, Any], override: str) -> None:
     if not sign or not all(key.split(".")):
         raise ConfigError(f"--set takes key.path=value; got {override!r}, an example is --set model.k=8")
     *sections, last = key.split(".")
-    place: Any = content
+    node: Any = content
     for section in sections:
-        if place.get(section) is None:
-            place[section] = {}
-        place = place[section]
-        if not isinstance(place, dict):
+        if node.get(section) is None:
+            node[section] = {}
+        node = node[section]
+        if not isinstance(node, dict):
             raise ConfigError(f"--set {key}: {section!r} is a value, not a section")
     try:
-        place[last] = parse_document(text, f"--set {key}: the value")
+        node[last] = parse_document(text, f"--set {key}: the value")
     except ConfigError:
         # It may hold a secret, which the parser would show.
         raise ConfigError(f"--set {key}: the value is not YAML, or has a key twice; correct it") from None
@@ -94,11 +94,11 @@ def _sentence(error: ValidationError, content: Any) -> str:
     """Say the first fault of a config in one line."""
     # A key that is missing may be there under a name that is not known.
     first = min(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
-    place = _place(first["loc"], content, first["type"] in ("missing", "extra_forbidden"))
-    key = ".".join(place)
+    keys = _key_path(first["loc"], content, first["type"] in ("missing", "extra_forbidden"))
+    key = ".".join(keys)
     match first["type"]:
         case "extra_forbidden":
-            return f"unknown key {key!r}; {nearest(place[-1], _fields_at(place[:-1], content))}"
+            return f"unknown key {key!r}; {nearest(keys[-1], _fields_at(keys[:-1], content))}"
         case "missing":
             return f"key {key!r} is missing; add it to the config"
         case "union_tag_not_found" if isinstance(first["input"], dict) and first["input"]:
@@ -111,16 +111,14 @@ def _sentence(error: ValidationError, content: Any) -> str:
             if first["type"] == "string_type":
                 remedy = _text_needed(first["input"])
             if first["type"] == "model_type":
-                remedy = f"it is a section; allowed keys: {', '.join(_fields_at(place, content))}"
+                remedy = f"it is a section; allowed keys: {', '.join(_fields_at(keys, content))}"
             # A rule over several keys names them itself.
             if remedy.startswith(f"{key}."):
                 return remedy
             remedy = _ALLOWED.get(key, remedy)
             # What stands there may be a secret.
-            kept = {"storage_options", "credentials", "options", "env", "pod"} & set(
-                place
-            ) or "holds a secret" in remedy
-            hidden = kept or (place[0] in ("source", "output") and isinstance(first["input"], dict))
+            kept = {"storage_options", "credentials", "options", "env", "pod"} & set(keys) or "holds a secret" in remedy
+            hidden = kept or (keys[0] in ("source", "output") and isinstance(first["input"], dict))
             value = "not what is needed" if hidden else _written(first["input"])
             return f"{key} is {value}; {remedy}"
 
@@ -149,12 +147,12 @@ _LONGEST = 120
 """Characters of a wrong value that a message shows."""
 
 
-def _place(loc: tuple[int | str, ...], content: Any, absent: bool) -> list[str]:
+def _key_path(loc: tuple[int | str, ...], content: Any, absent: bool) -> list[str]:
     """Keep the keys of a config from the place of an error, and leave out the members of unions.
 
     Where the fault is a key, `absent` tells that the last part is one all the same.
     """
-    place: list[str] = []
+    path: list[str] = []
     for number, part in enumerate(loc):
         present = (isinstance(content, dict) and part in content) or (
             isinstance(content, list) and isinstance(part, int)
@@ -162,14 +160,14 @@ def _place(loc: tuple[int | str, ...], content: Any, absent: bool) -> list[str]:
         if present:
             content = content[part]
         if present or (absent and number == len(loc) - 1):
-            place.append(" ".join(str(part).split()))
-    return place
+            path.append(" ".join(str(part).split()))
+    return path
 
 
-def _fields_at(place: list[str], content: Any) -> list[str]:
+def _fields_at(path: list[str], content: Any) -> list[str]:
     """Name the keys of a section; of several that may stand there, of the one whose keys are there."""
     model: type[BaseModel] = JobConfig
-    for part in place:
+    for part in path:
         content = content.get(part) if isinstance(content, dict) else None
         field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
         sections = [] if field is None else _sections_in(field.annotation)

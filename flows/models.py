@@ -54,10 +54,10 @@ def list_(out: Store, /, *, json_: AsJson = False) -> None:
     from clustering.storage.bucket_output import open_output
 
     output = open_output(out)
-    told = [_told(version, output.finished) for version in versions.listed(output)]
-    _print(_table(told))
+    rows = [_version_row(version, output.finished) for version in versions.list_versions(output)]
+    _print(_table(rows))
     if json_:
-        print(json.dumps(told))
+        print(json.dumps(rows))
 
 
 @app.command
@@ -76,20 +76,20 @@ def show(
     from clustering.storage import versions
     from clustering.storage.bucket_output import open_output
     from clustering.storage.differences import clusters_of, shares
-    from clustering.storage.layout import NAMES, json_of
+    from clustering.storage.layout import NAMES, read_json_object
 
     output = open_output(out)
-    version = versions.find(output, run)
-    names: dict[str, Any] = json_of(output.path / NAMES) or {}
+    version = versions.find_version(output, run)
+    names: dict[str, Any] = read_json_object(output.path / NAMES) or {}
     clusters = [
         {"cluster": int(number), "share": share, **names.get(number, {})}
         for number, share in shares(clusters_of(version)).items()
     ]
-    told = {**_told(version, output.finished), "clusters": clusters}
-    told |= {key: version.record.get(key) for key in ("promoted_at", "comparison", "gate", "warnings", "remarks")}
-    _print(_shown(told))
+    facts = {**_version_row(version, output.finished), "clusters": clusters}
+    facts |= {key: version.record.get(key) for key in ("promoted_at", "comparison", "gate", "warnings", "remarks")}
+    _print(_version_lines(facts))
     if json_:
-        print(json.dumps(told))
+        print(json.dumps(facts))
 
 
 @app.command
@@ -111,10 +111,10 @@ def diff(
     from clustering.storage.differences import differences
 
     output = open_output(out)
-    told = differences(versions.find(output, a), versions.find(output, b))
-    _print(_compared(told))
+    difference = differences(versions.find_version(output, a), versions.find_version(output, b))
+    _print(_difference_lines(difference))
     if json_:
-        print(json.dumps(told))
+        print(json.dumps(difference))
 
 
 @app.command
@@ -135,9 +135,9 @@ def promote(
 
     output = open_output(out)
     # Before the lock, which would make a folder of a name that was mistyped.
-    versions.find(output, run)
+    versions.find_version(output, run)
     with versions.locked(output):
-        before, version = output.finished, versions.find(output, run)
+        before, version = output.finished, versions.find_version(output, run)
         versions.promote(output, version.run)
     _print_switch(before, version.run, json_)
 
@@ -153,7 +153,7 @@ def rollback(out: Store, /, *, json_: AsJson = False) -> None:
     from clustering.storage.bucket_output import open_output
 
     output = open_output(out)
-    versions.find(output, "previous")
+    versions.find_version(output, "previous")
     with versions.locked(output):
         before, version = output.finished, versions.rollback(output)
     _print_switch(before, version.run, json_)
@@ -177,11 +177,11 @@ def prune(
     from flows.tables import size
 
     output = open_output(out)
-    versions.surplus(output, keep)
+    versions.removable_versions(output, keep)
     with versions.locked(output):
-        freed = sum(version.bytes for version in versions.surplus(output, keep))
+        freed = sum(version.bytes for version in versions.removable_versions(output, keep))
         removed = [version.run for version in versions.prune(output, keep)]
-        kept = [version.run for version in versions.listed(output)]
+        kept = [version.run for version in versions.list_versions(output)]
     print(f"removed {', '.join(removed)}: {size(freed)}" if removed else "nothing to remove")
     print(f"kept {', '.join(kept)}")
     if json_:
@@ -199,7 +199,7 @@ def _print_switch(before: str | None, run: str, as_json: bool) -> None:
         print(json.dumps({"current": run, "before": before}))
 
 
-def _told(version: Version, current: str | None) -> dict[str, Any]:
+def _version_row(version: Version, current: str | None) -> dict[str, Any]:
     record = version.record
     return {
         "run": version.run,
@@ -210,7 +210,7 @@ def _told(version: Version, current: str | None) -> dict[str, Any]:
     }
 
 
-def _table(told: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _table(version_rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     from flows.tables import size
 
     heads = ("  run", "finished (UTC)", "status", "kind", "k", "rows", "objective", "passes", "size")
@@ -220,7 +220,7 @@ def _table(told: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             str(one["kind"]), str(one["k"]), f"{one['n_rows']:,}", f"{one['objective']:.8g}", str(one["iterations"]),
             size(one["bytes"]),
         )
-        for one in told
+        for one in version_rows
     ]  # fmt: skip
     return _aligned(heads, rows, left=4)
 
@@ -238,24 +238,24 @@ def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> 
         yield "  ".join(cells).rstrip()
 
 
-def _shown(told: Mapping[str, Any]) -> Iterator[str]:
+def _version_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     from flows.tables import size
 
-    yield f"run        {told['run']}{', current' if told['current'] else ''}"
-    yield f"status     {told['status']}, {size(told['bytes'])}"
+    yield f"run        {facts['run']}{', current' if facts['current'] else ''}"
+    yield f"status     {facts['status']}, {size(facts['bytes'])}"
     for word, key in (("finished", "finished_at"), ("promoted", "promoted_at")):
-        if told[key]:
-            yield f"{word:<10} {_when(told[key])} UTC"
-    yield f"model      {told['kind']}, {told['k']} clusters of {told['n_rows']:,} rows, {told['iterations']} passes"
-    yield f"objective  {told['objective']:.12g}"
-    comparison = told["comparison"]
+        if facts[key]:
+            yield f"{word:<10} {_when(facts[key])} UTC"
+    yield f"model      {facts['kind']}, {facts['k']} clusters of {facts['n_rows']:,} rows, {facts['iterations']} passes"
+    yield f"objective  {facts['objective']:.12g}"
+    comparison = facts["comparison"]
     if comparison:
         yield from _news(comparison)
-    for line in (*(told["remarks"] or ()), *(told["warnings"] or ())):
+    for line in (*(facts["remarks"] or ()), *(facts["warnings"] or ())):
         yield f"note       {line}"
     rows = [
         (str(one["cluster"]), "–" if one["share"] is None else f"{100 * one['share']:.2f} %", str(one.get("name", "")))
-        for one in told["clusters"]
+        for one in facts["clusters"]
     ]
     yield ""
     yield from _aligned(("cluster", "   share", "name"), [(n, f"{s:>8}", name) for n, s, name in rows], left=3)
@@ -280,23 +280,23 @@ def _news(comparison: Mapping[str, Any]) -> Iterator[str]:
 _MOVED = (("new", "new_clusters"), ("lost", "lost_clusters"))
 
 
-def _compared(told: Mapping[str, Any]) -> Iterator[str]:
-    a, b = told["runs"]
+def _difference_lines(difference: Mapping[str, Any]) -> Iterator[str]:
+    a, b = difference["runs"]
     yield f"{a} → {b}"
     for name in ("kind", "k", "rows", "objective"):
-        was, now = told[name]
+        was, now = difference[name]
         yield f"{name:<10} {_number(was)}" + ("" if was == now else f" → {_number(now)}")
-    yield f"source     {'another state' if told['source_changed'] else 'the same'}"
-    for key, (was, now) in told["config"].items():
+    yield f"source     {'another state' if difference['source_changed'] else 'the same'}"
+    for key, (was, now) in difference["config"].items():
         yield f"config     {key}: {json.dumps(was)} → {json.dumps(now)}"
     rows = [
         (
             number,
             _percent(was),
             _percent(now),
-            "–" if told["centers"][number] is None else f"{told['centers'][number]:.6g}",
+            "–" if difference["centers"][number] is None else f"{difference['centers'][number]:.6g}",
         )
-        for number, (was, now) in told["sizes"].items()
+        for number, (was, now) in difference["sizes"].items()
     ]
     yield ""
     yield from _aligned(("cluster", "share before", "after", "center moved"), rows, left=1)

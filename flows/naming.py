@@ -64,12 +64,12 @@ def name_cluster(run: str, cluster: int, name: str, colour: str | None = None) -
         If there is no finished run, or another one is writing there.
     """
     # Saying what is wrong with a command line must not wait for all this.
-    from clustering.fitting.clusters import meaning
+    from clustering.fitting.cluster_names import meaning
     from clustering.storage import checkpoints
     from clustering.storage.bucket_output import open_output
     from clustering.storage.label_pass import LABELS
     from clustering.storage.model import load_model
-    from clustering.storage.names import called, read_names, rename_labels, write_names
+    from clustering.storage.names_file import load_cluster_names, read_names, rename_labels, write_names
     from flows.report import redraw
 
     name = " ".join(name.split())
@@ -83,9 +83,9 @@ def name_cluster(run: str, cluster: int, name: str, colour: str | None = None) -
         ids = load_model(output.published)[0].ids
         if cluster not in ids:
             more = f" and {len(ids) - LISTED:,} more" * (len(ids) > LISTED)
-            known = ", ".join(map(str, ids[:LISTED])) + more
-            raise ConfigError(f"{run!r} has no cluster {cluster}; its clusters are {known}")
-        before = called(output.path, ids)
+            ids_text = ", ".join(map(str, ids[:LISTED])) + more
+            raise ConfigError(f"{run!r} has no cluster {cluster}; its clusters are {ids_text}")
+        before = load_cluster_names(output.path, ids)
         for other, word in zip(ids.tolist(), before.meanings, strict=True):
             if other != cluster and meaning(cluster, name) == word:
                 raise ConfigError(f"{name!r} is the name of cluster {other} already; choose another")
@@ -94,8 +94,8 @@ def name_cluster(run: str, cluster: int, name: str, colour: str | None = None) -
         names[str(cluster)] = {"name": name, "colour": kept if colour is None else colour.lower()}
         write_names(output.path, names)
         # In a bucket, the plain name holds a copy.
-        for place in (output.published, output.path):
-            rename_labels(place / LABELS, called(output.path, ids))
+        for path in (output.published, output.path):
+            rename_labels(path / LABELS, load_cluster_names(output.path, ids))
         if (output.published / "report.html").is_file():
             redraw(output)
     return f"cluster {cluster} of {run} is {name!r}"

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from clustering.errors import ConfigError, MissingDependencyError
 from clustering.temporary import ensure, ensure_home, home_folder, is_writable
-from flows.reaching import reach
+from flows.api_check import check_reachable
 
 DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
@@ -112,7 +112,7 @@ def ready(what: str, otherwise: str = "") -> None:
     url = api_url()
     if url:
         # Before Prefect is imported, which takes as long as people wait for an answer.
-        reach(url, otherwise)
+        check_reachable(url, otherwise)
     require(what, otherwise)
     from flows.prefect_api import check_api
 

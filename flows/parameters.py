@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from clustering.errors import ConfigError, SourceError, nearest
-from clustering.models.sampling import Generative, before, generative, given, whole
+from clustering.models.sampling import (
+    GenerativeMixture,
+    check_whole_number,
+    generative_mixture,
+    mixture_from_user,
+    undo_preparation,
+)
 from clustering.storage.model import load_model
-from clustering.storage.places import in_bucket
+from clustering.storage.paths import in_bucket
 from flows.documents import kind_of, read_document
 
 KEYS = ("weights", "means", "centers", "covariances", "covariance", "rows", "seed")
@@ -19,7 +25,7 @@ KEYS = ("weights", "means", "centers", "covariances", "covariance", "rows", "see
 class Parameters:
     """A mixture, and how much of it is wanted."""
 
-    mixture: Generative
+    mixture: GenerativeMixture
     rows: int | None = None
     seed: int | None = None
 
@@ -30,7 +36,8 @@ def load_parameters(path: str) -> Parameters:
     Parameters
     ----------
     path
-        A YAML file with ``weights (k,)``, ``means (k, d)``, ``covariances`` as `clustering.models.sampling.given` takes
+        A YAML file with ``weights (k,)``, ``means (k, d)``, ``covariances`` as
+        `clustering.models.sampling.mixture_from_user` takes
         them, and perhaps ``rows`` and ``seed``; or a model.zarr, or the output folder of a run.
 
     Raises
@@ -40,7 +47,7 @@ def load_parameters(path: str) -> Parameters:
     """
     if in_bucket(path) or Path(path).is_dir():
         fitted, _ = load_model(path)
-        return Parameters(before(fitted.preparation, generative(fitted.model, fitted.params)))
+        return Parameters(undo_preparation(fitted.preparation, generative_mixture(fitted.model, fitted.params)))
     what = f"the parameter file {path!r}"
     try:
         content = read_document(path, what)
@@ -65,9 +72,9 @@ def _checked(content: dict[Any, Any]) -> Parameters:
         raise ConfigError("key 'weights' is missing; give the share of each component, adding up to 1")
     means = content.get("means", content.get("centers"))
     numbers = {
-        name: whole(name, content[name], least)
+        name: check_whole_number(name, content[name], least)
         for name, least in (("rows", 1), ("seed", 0))
         if content.get(name) is not None
     }
-    mixture = given(content["weights"], means, content.get("covariances"), content.get("covariance"))
+    mixture = mixture_from_user(content["weights"], means, content.get("covariances"), content.get("covariance"))
     return Parameters(mixture, **numbers)

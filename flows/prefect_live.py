@@ -33,7 +33,7 @@ class View:
     """Markdown for the page of the artifact."""
 
 
-class Live:
+class LivePage:
     """Updates two artifacts in place, from a thread of its own: no pass waits for Prefect's API, or fails with it."""
 
     def __init__(self, look: Callable[[], View], say: Callable[[str], None], warn: Callable[[str], None]) -> None:
@@ -73,11 +73,11 @@ class Live:
     def _update(self, view: View) -> None:
         percent = 100.0 * view.share
         if not self._artifacts:
-            found = {
+            artifacts = {
                 "page": create_markdown_artifact(view.page, "fit-live", view.card),
                 "progress": create_progress_artifact(percent, "fit-progress", view.line),
             }
-            self._artifacts = {name: UUID(str(artifact)) for name, artifact in found.items()}
+            self._artifacts = {name: UUID(str(artifact)) for name, artifact in artifacts.items()}
             return
         client = get_client(sync_client=True)
         client.update_artifact(self._artifacts["page"], ArtifactUpdate(data=view.page, description=view.card))

@@ -17,14 +17,14 @@ from prefect.events import emit_event
 
 from clustering.errors import ClusteringError
 from clustering.execution.engine import Engine
-from clustering.execution.progress import listening
-from clustering.fitting.loop import PassRecord, Rule
-from clustering.storage.places import place_at
-from flows.course import Course
-from flows.guard import outcome
+from clustering.execution.progress import listen_to_progress
+from clustering.fitting.loop import PassRecord, StoppingRule
+from clustering.storage.paths import storage_path
+from flows.exit_status import exit_status
 from flows.live import card, page
-from flows.outcome import page_of, table_of
-from flows.prefect_live import Live, View
+from flows.prefect_live import LivePage, View
+from flows.progress_estimate import ProgressEstimator
+from flows.result_pages import page_of, table_of
 from flows.watch import pass_line, relayed
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class PrefectWatch:
 
     def __init__(self, store: str) -> None:
         self.store = store
-        self.course = Course()
+        self.course = ProgressEstimator()
         self.warnings: list[str] = []
         # Of the flow run; in a task, whose lines belong to the run as well, there is another.
         self.logger = get_run_logger()
@@ -72,7 +72,7 @@ class PrefectWatch:
 
     def step(self, name: str, work: Callable[[], T]) -> T:
         """Run a step as a task."""
-        self.course.enter(name)
+        self.course.start_stage(name)
         return as_task(name, work)
 
     @contextmanager
@@ -84,29 +84,29 @@ class PrefectWatch:
             nonlocal memory, asked
             if time.monotonic() - asked > MEMORY_SECONDS:
                 memory, asked = engine.peak_rss(), time.monotonic()
-            now = self.course.standing
+            now = self.course.snapshot
             processes = engine.workers + 1 if engine.client is not None else 1
-            told = page(now, self.warnings, memory, processes, engine.dashboard)
-            return View(now.share, "\n\n".join(now.lines), card(now), told)
+            markdown = page(now, self.warnings, memory, processes, engine.dashboard)
+            return View(now.share, "\n\n".join(now.lines), card(now), markdown)
 
-        live = Live(look, self.logger.info, self.logger.warning)
-        with relayed(engine, self.logger.info, self._relayed), listening(engine, self.course.heard):
+        live = LivePage(look, self.logger.info, self.logger.warning)
+        with relayed(engine, self.logger.info, self._relayed), listen_to_progress(engine, self.course.on_blocks):
             if engine.dashboard:
                 self.say(f"Dask's dashboard: {engine.dashboard}")
             live.start()
             try:
                 yield
             finally:
-                self.course.leave()
+                self.course.finish()
                 live.stop()
 
     def _relayed(self, line: str) -> None:
         self.warnings.append(line)
         self.logger.warning(line)
 
-    def passed(self, record: PassRecord, rule: Rule, reads: float) -> None:
+    def passed(self, record: PassRecord, rule: StoppingRule, reads: float) -> None:
         """Log a pass."""
-        self.course.passed(record, rule, reads)
+        self.course.on_pass(record, rule, reads)
         self.say(pass_line(record, reads))
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
@@ -119,7 +119,7 @@ class PrefectWatch:
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
         """Keep the passes as a table, the key figures with the report's pictures as a page, and where the report is."""
-        self.course.enter("finished")
+        self.course.start_stage("finished")
         try:
             self._keep(record, pictures)
         except Exception:
@@ -127,14 +127,14 @@ class PrefectWatch:
             self._relayed("Prefect's API does not take what was found; see the output")
 
     def _keep(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
-        records = self.course.standing.records
+        records = self.course.snapshot.records
         if records:
             create_table_artifact(table_of(records), key="fit-passes", description="Passes over the data")
         create_markdown_artifact(
             page_of(record, pictures), key="fit-report", description=f"Key figures of run {record['run']}"
         )
         if record["config"]["output"]["report"]:
-            path = place_at(record["config"]["output"]["store"]) / "report.html"
+            path = storage_path(record["config"]["output"]["store"]) / "report.html"
             create_link_artifact(
                 path.absolute().as_uri() if isinstance(path, Path) else str(path), str(path), key="fit-link",
                 description=f"Report of run {record['run']}: `{path}`",
@@ -152,7 +152,7 @@ class _Plain(logging.Filter):
         error = record.exc_info[1] if record.exc_info else None
         in_full = logging.getLogger(record.name).isEnabledFor(logging.DEBUG) and not isinstance(error, ClusteringError)
         if isinstance(error, Exception) and not in_full:
-            record.msg, record.args, record.exc_info = outcome(error)[1], (), None
+            record.msg, record.args, record.exc_info = exit_status(error)[1], (), None
         elif error is None:
             record.msg, record.args = _NAMED.sub(r"\1 ", record.getMessage()), ()
         return True

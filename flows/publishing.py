@@ -14,14 +14,14 @@ from typing import Any
 from clustering.data.addresses import shown
 from clustering.errors import ClusteringError, reason
 from clustering.execution.engine import Engine
-from clustering.fitting.fitted import Fitted
+from clustering.fitting.fitted_model import FittedModel
 from clustering.storage import checkpoints, versions
 from clustering.storage.ledger import FOLDER, Ledger
-from clustering.storage.names import called
-from clustering.storage.places import Place, write_json
-from flows.following import told
-from flows.gate import unchecked, verdict
-from flows.opened import Job
+from clustering.storage.names_file import load_cluster_names
+from clustering.storage.paths import StoragePath, write_json
+from flows.following import update_summary
+from flows.gate import gate_failures, unmeasured_limits
+from flows.prepared_job import PreparedJob
 from flows.report import OPTIONS, write_report
 from flows.watch import Watch
 
@@ -29,12 +29,12 @@ _PACKAGES = ("zarr-clustering", "numpy", "numba", "zarr", "xarray", "dask")
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class LabelledRun:
     """What is known once every row is labelled."""
 
     run: str
-    fitted: Fitted
-    folder: Place
+    fitted: FittedModel
+    folder: StoragePath
     """Staging folder of the run."""
     seconds: dict[str, float]
     labels: bool
@@ -46,18 +46,18 @@ class Labelled:
     """What it changes, see `clustering.fitting.comparison`; None where nothing was there before."""
 
 
-def provenance(job: Job, run: str) -> dict[str, Any]:
+def provenance(job: PreparedJob, run: str) -> dict[str, Any]:
     """Say where a model and its labels come from."""
     return {
         "source": shown(job.config.source.store),
         "run": run,
-        "config_sha256": job.identity.config_sha256,
-        "source_fingerprint": job.identity.source,
+        "config_sha256": job.fingerprint.config_sha256,
+        "source_fingerprint": job.fingerprint.source,
         "version": version("zarr-clustering"),
     }
 
 
-def publish(job: Job, engine: Engine, labelled: Labelled, watch: Watch) -> dict[str, Any]:
+def publish(job: PreparedJob, engine: Engine, labelled: LabelledRun, watch: Watch) -> dict[str, Any]:
     """Write the report and ``run.json``, and switch the output to this run, if ``output.publish`` allows it."""
     began = time.perf_counter()
     job.source.check_unchanged()
@@ -67,11 +67,11 @@ def publish(job: Job, engine: Engine, labelled: Labelled, watch: Watch) -> dict[
         more = f" and {len(bad) - 3:,} more" * (len(bad) > 3)
         record["warnings"].append(f"{len(bad):,} chunks do not decode and are masked: {', '.join(bad[:3])}{more}")
         watch.warn(record["warnings"][-1])
-    record |= _judged(job, record, watch)
+    record |= _decide(job, record, watch)
     pictures: list[Any] = []
     if job.config.output.report:
         try:
-            clusters = called(job.output.path, labelled.fitted.ids)
+            clusters = load_cluster_names(job.output.path, labelled.fitted.ids)
             pictures = write_report(labelled.fitted, record, labelled.folder, job.source, job.config, clusters)
         except Exception as error:
             # The model and the labels are worth more than their pictures, which can be drawn again from the files.
@@ -81,14 +81,14 @@ def publish(job: Job, engine: Engine, labelled: Labelled, watch: Watch) -> dict[
     record["seconds"] = _rounded(seconds)
     record["finished_at"] = versions.now()
     write_json(labelled.folder / "run.json", record)
-    if job.identities is None:
+    if job.block_fingerprints is None:
         Ledger(labelled.folder / FOLDER).remove()
-    record = _settled(job, record, watch)
+    record = _switch_output(job, record, watch)
     watch.finished(record, pictures)
     return record
 
 
-def _judged(job: Job, record: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
+def _decide(job: PreparedJob, record: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
     """Decide whether a version becomes the current one: its status, what the gate found, and the words for it."""
     output, current = job.config.output, job.output.finished
     warnings, remarks = list(record["warnings"]), list(record["remarks"])
@@ -104,7 +104,7 @@ def _judged(job: Job, record: Mapping[str, Any], watch: Watch) -> dict[str, Any]
         watch.say(remarks[-1])
         return {**judged, "status": "waiting"}
     given = record["comparison"], output.gate, record["kind"]
-    reasons, left = verdict(*given), unchecked(*given)
+    reasons, left = gate_failures(*given), unmeasured_limits(*given)
     judged["gate"] = {"reasons": reasons, "unchecked": left, "limits": output.gate.model_dump()}
     if reasons:
         warnings.append(
@@ -123,12 +123,12 @@ def promotion(store: str, run: str) -> str:
     return f"clustering models promote {shlex.quote(store)} {run}"
 
 
-def _settled(job: Job, record: dict[str, Any], watch: Watch) -> dict[str, Any]:
+def _switch_output(job: PreparedJob, record: dict[str, Any], watch: Watch) -> dict[str, Any]:
     """Switch the output to a version, or leave it beside the current one; remove the oldest, and say so."""
     output, config, before = job.output, job.config.output, job.output.finished
     if record["status"] == "finished":
         record = versions.promote(output, record["run"])
-    elif job.known is None:
+    elif job.given_model is None:
         # With its checkpoints, it would be taken for an unfinished run.
         checkpoints.clear(output.checkpoints)
     if config.keep is not None:
@@ -138,7 +138,7 @@ def _settled(job: Job, record: dict[str, Any], watch: Watch) -> dict[str, Any]:
             # What was made is worth more than the room that old versions take.
             watch.warn(f"old versions could not be removed ({error}); 'clustering models prune' tries again")
     held = record["status"] != "finished"
-    told = {
+    event = {
         "store": shown(config.store),
         "run": record["run"],
         "current": before if held else record["run"],
@@ -147,7 +147,7 @@ def _settled(job: Job, record: dict[str, Any], watch: Watch) -> dict[str, Any]:
         "reasons": (record["gate"] or {}).get("reasons", []),
         "remedy": promotion(config.store, record["run"]) if held else None,
     }
-    watch.event(f"model.{record['status'] if held else 'published'}", told)
+    watch.event(f"model.{record['status'] if held else 'published'}", event)
     return record
 
 
@@ -155,13 +155,13 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in {**seconds, "total": sum(seconds.values())}.items()}
 
 
-def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
+def _record(job: PreparedJob, engine: Engine, labelled: LabelledRun) -> dict[str, Any]:
     result = labelled.fitted
     reads = round(result.reads, 6)
-    names = {str(i): name for i, name in called(job.output.path, result.ids).names.items()}
+    names = {str(i): name for i, name in load_cluster_names(job.output.path, result.ids).names.items()}
     return {
         "status": "finished",
-        "task": "fit" if job.known is None else "predict",
+        "task": "fit" if job.given_model is None else "predict",
         "run": labelled.run,
         "kind": result.model.kind,
         "k": int(result.model.k),
@@ -173,11 +173,13 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
         **({} if result.summary.drawn is None else {"n_fitted": result.summary.drawn}),
         "n_sampled": result.summary.sampled,
         "objective": result.objective,
-        **({} if result.preparation is None else {"preprocess": result.preparation.told}),
+        **({} if result.preparation is None else {"preprocess": result.preparation.summary}),
         **({} if result.criteria is None else {"criteria": result.criteria}),
         **({"beta": result.params.beta} if result.model.kind == "soft_kmeans" else {}),
-        **({} if (followed := told(job)) is None else {"followed": followed}),
-        "repeats": None if job.before is None or not job.before.repeated_by(labelled.folder) else job.before.run,
+        **({} if (followed := update_summary(job)) is None else {"followed": followed}),
+        "repeats": None
+        if job.previous is None or not job.previous.is_repeated_by(labelled.folder)
+        else job.previous.run,
         **({"names": names} if names else {}),
         "comparison": labelled.comparison,
         "iterations": result.iterations,
@@ -188,8 +190,8 @@ def _record(job: Job, engine: Engine, labelled: Labelled) -> dict[str, Any]:
         "seconds": _rounded(labelled.seconds),
         "peak_rss_bytes": engine.peak_rss(),
         "seed": job.config.fit.seed,
-        "config_sha256": job.identity.config_sha256,
-        "source_fingerprint": job.identity.source,
+        "config_sha256": job.fingerprint.config_sha256,
+        "source_fingerprint": job.fingerprint.source,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "bad_chunks": list(result.bad_chunks),
         "warnings": [*job.source.cautions, *result.notes],

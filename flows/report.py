@@ -10,15 +10,15 @@ import yaml
 
 from clustering.data.source import Source
 from clustering.errors import ClusteringError, OutputError, damaged
-from clustering.fitting.clusters import Clusters
-from clustering.fitting.fitted import Fitted
+from clustering.fitting.cluster_names import ClusterNames
+from clustering.fitting.fitted_model import FittedModel
 from clustering.storage import versions
 from clustering.storage.bucket_output import BucketOutput, open_output
 from clustering.storage.labels import CHANGED, NAME
 from clustering.storage.model import load_model
-from clustering.storage.names import called
+from clustering.storage.names_file import load_cluster_names
 from clustering.storage.output import Output
-from clustering.storage.places import Place, reading, write_bytes, zarr_store
+from clustering.storage.paths import StoragePath, translating_read_errors, write_bytes, zarr_store
 from flows.config import JobConfig
 from flows.credentials import open_configured
 
@@ -27,12 +27,12 @@ OPTIONS: Any = {"source": {"storage_options"}, "output": {"storage_options"}}
 
 
 def write_report(
-    result: Fitted,
+    result: FittedModel,
     record: Mapping[str, Any],
-    folder: Place,
+    folder: StoragePath,
     source: Source | None,
     config: JobConfig,
-    clusters: Clusters,
+    clusters: ClusterNames,
 ) -> list[Any]:
     """Draw the report of a run into its folder, and give its pictures."""
     # Drawing needs matplotlib, which a job without a report never loads.
@@ -44,7 +44,9 @@ def write_report(
     return pictures
 
 
-def draw_pictures(result: Fitted, folder: Place, source: Source | None, clusters: Clusters) -> tuple[list[Any], Any]:
+def draw_pictures(
+    result: FittedModel, folder: StoragePath, source: Source | None, clusters: ClusterNames
+) -> tuple[list[Any], Any]:
     """Draw the report's pictures from the files of a run.
 
     Parameters
@@ -60,24 +62,24 @@ def draw_pictures(result: Fitted, folder: Place, source: Source | None, clusters
 
     labels = preview = sample = changed = None
     degrees: dict[str, xr.DataArray] = {}
-    place = folder / "labels.zarr"
-    if (place / "zarr.json").is_file():
+    labels_path = folder / "labels.zarr"
+    if (labels_path / "zarr.json").is_file():
         with (
-            damaged(OutputError, f"the labels at {str(place)!r}", "run the job again, or name another version"),
-            reading(place),
+            damaged(OutputError, f"the labels at {str(labels_path)!r}", "run the job again, or name another version"),
+            translating_read_errors(labels_path),
             xr.open_dataset(
-                zarr_store(place), engine="zarr", consolidated=False, chunks=None, create_default_indexes=False
+                zarr_store(labels_path), engine="zarr", consolidated=False, chunks=None, create_default_indexes=False
             ) as stored,
         ):
             if NAME in stored:
-                labels = page.shown(stored[NAME]).load()
+                labels = page.drawn_part(stored[NAME]).load()
             if CHANGED in stored:
-                changed = page.shown(stored[CHANGED]).load()
-            degrees = {name: page.shown(stored[name]).load() for name in page.DEGREES if name in stored}
+                changed = page.drawn_part(stored[CHANGED]).load()
+            degrees = {name: page.drawn_part(stored[name]).load() for name in page.DEGREES if name in stored}
         if labels is not None and source is not None and page.may_be_photograph(source):
             preview = source.preview(page.SHOWN)
     if source is not None and samples.may_be_sampled(result):
-        sample = samples.sample(source, result)
+        sample = samples.sample_rows(source, result)
     return page.draw(result, labels, preview, sample, degrees, clusters, changed)
 
 
@@ -87,7 +89,7 @@ def config_text(config: JobConfig) -> str:
     return yaml.safe_dump(content, sort_keys=False)
 
 
-def redo_report(store: str) -> Place:
+def redo_report(store: str) -> StoragePath:
     """Make the report of a finished run anew from its files.
 
     Returns
@@ -118,5 +120,5 @@ def redraw(output: Output | BucketOutput) -> None:
     except ClusteringError:
         source = None
     with damaged(OutputError, f"what run.json of {str(output.path)!r} tells", "restore it, or name another run"):
-        write_report(result, record, folder, source, config, called(output.path, result.ids))
+        write_report(result, record, folder, source, config, load_cluster_names(output.path, result.ids))
     output.link()

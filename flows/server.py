@@ -67,14 +67,14 @@ def make_pool(name: str, *, kind: str = "process") -> None:
         raise ConfigError(f"work pools of type {kind!r} are not known here; {nearest(kind, sorted(kinds))}")
     with connected() as client:
         try:
-            found = client.read_work_pool(name)
+            pool = client.read_work_pool(name)
         except ObjectNotFound:
             # A pool without a template takes no settings of deployments before its first worker has started.
             template = worker.get_default_base_job_template()
             client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=template))
             return
-    if found.type != kind:
-        raise ConfigError(f"the work pool {name!r} is of type {found.type!r}, not {kind!r}; name another pool")
+    if pool.type != kind:
+        raise ConfigError(f"the work pool {name!r} is of type {pool.type!r}, not {kind!r}; name another pool")
 
 
 def make_zombie_automation(*, heartbeat: int = HEARTBEAT) -> None:
@@ -104,14 +104,14 @@ def make_zombie_automation(*, heartbeat: int = HEARTBEAT) -> None:
         actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"no sign of life for {3 * heartbeat} s")],
     )
     with connected() as client:
-        found = client.read_automations_by_name(AUTOMATION)
-        if not found:
+        automations = client.read_automations_by_name(AUTOMATION)
+        if not automations:
             client.create_automation(wanted)
-        elif _told(found[0]) != _told(wanted):
-            client.update_automation(found[0].id, wanted)
+        elif _automation_text(automations[0]) != _automation_text(wanted):
+            client.update_automation(automations[0].id, wanted)
 
 
-def _told(automation: AutomationCore) -> dict[str, Any]:
+def _automation_text(automation: AutomationCore) -> dict[str, Any]:
     """Keep what an automation says."""
     return automation.model_dump(include={"description", "enabled", "trigger", "actions"})
 
@@ -227,7 +227,7 @@ def _deployment(
     flow = fit if model is None else predict
     parameters: dict[str, Any] = {} if model is None else {"model": model}
     # The module of the flow is what a worker imports, wherever the package is installed: no code travels.
-    found = flow.to_deployment(
+    deployment = flow.to_deployment(
         name,
         schedule=schedule,
         parameters={**parameters, "config": config.model_dump(mode="json")},
@@ -239,8 +239,8 @@ def _deployment(
         version=__version__,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
-    assert isinstance(found, RunnerDeployment)
-    return found
+    assert isinstance(deployment, RunnerDeployment)
+    return deployment
 
 
 def _schedule(cron: str | None, interval: timedelta | None, timezone: str) -> Schedule | None:
@@ -271,7 +271,7 @@ def _check_pool(client: SyncPrefectClient, pool: str) -> None:
     try:
         client.read_work_pool(pool)
     except ObjectNotFound:
-        pools = sorted(found.name for found in client.read_work_pools() if found.type != "prefect-agent")
+        pools = sorted(work_pool.name for work_pool in client.read_work_pools() if work_pool.type != "prefect-agent")
         raise ConfigError(
             f"there is no work pool {pool!r}; {nearest(pool, pools)}; "
             f"make it with: prefect work-pool create {pool!r} --type process"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from clustering.storage.layout import VERSIONS
-from clustering.storage.places import place_at
+from clustering.storage.paths import storage_path
 from flows.watch import duration
 
 LISTED = 12
@@ -24,17 +24,17 @@ def size(n: float) -> str:
 
 def change_line(comparison: Mapping[str, Any]) -> str:
     """Say in one line what a run changed."""
-    churn, told = comparison["churn"], []
+    churn, parts = comparison["churn"], []
     if churn is not None:
-        told.append(f"{100 * churn:.3g} % of the weight has another label than in run {comparison['with']}")
+        parts.append(f"{100 * churn:.3g} % of the weight has another label than in run {comparison['with']}")
     else:
-        told.append(f"compared with run {comparison['with']}")
-    told.append(f"sizes differ by {100 * comparison['largest_size_change']:.3g} % at most")
+        parts.append(f"compared with run {comparison['with']}")
+    parts.append(f"sizes differ by {100 * comparison['largest_size_change']:.3g} % at most")
     for word, clusters in (("new", comparison["new_clusters"]), ("lost", comparison["lost_clusters"])):
         if clusters:
             more = f" and {len(clusters) - LISTED:,} more" * (len(clusters) > LISTED)
-            told.append(f"{word}: {', '.join(map(str, clusters[:LISTED]))}{more}")
-    return "; ".join(told)
+            parts.append(f"{word}: {', '.join(map(str, clusters[:LISTED]))}{more}")
+    return "; ".join(parts)
 
 
 def summary_lines(record: Mapping[str, Any]) -> Iterator[str]:
@@ -56,7 +56,7 @@ def summary_lines(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"note       {remark}"
     for warning in record["warnings"]:
         yield f"warning    {warning}"
-    folder = place_at(record["config"]["output"]["store"])
+    folder = storage_path(record["config"]["output"]["store"])
     if record["status"] != "finished":
         folder = folder / VERSIONS / record["run"]
     yield f"output     {folder}"

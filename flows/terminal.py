@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from clustering.execution.engine import Engine
-from clustering.execution.progress import Progress as Blocks
-from clustering.execution.progress import listening
-from clustering.fitting.loop import PassRecord, Rule
-from flows.course import Course
+from clustering.execution.progress import PassProgress as Blocks
+from clustering.execution.progress import listen_to_progress
+from clustering.fitting.loop import PassRecord, StoppingRule
+from flows.progress_estimate import ProgressEstimator
 from flows.watch import Watch, pass_line, relayed
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class _Lines:
     def working(self, engine: Engine) -> AbstractContextManager[None]:
         return relayed(engine, self.say, self.warn)
 
-    def passed(self, record: PassRecord, rule: Rule, reads: float) -> None:
+    def passed(self, record: PassRecord, rule: StoppingRule, reads: float) -> None:
         self.say(pass_line(record, reads))
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
@@ -54,7 +54,7 @@ class _Bar:
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self.task = progress.add_task("starting", total=1.0)
-        self.course = Course()
+        self.course = ProgressEstimator()
 
     def say(self, line: str) -> None:
         self.progress.console.print(line, highlight=False, markup=False)
@@ -63,32 +63,32 @@ class _Bar:
         self.progress.console.print(f"warning: {line}", style="yellow", highlight=False, markup=False)
 
     def step(self, name: str, work: Callable[[], Any]) -> Any:
-        self.course.enter(name)
+        self.course.start_stage(name)
         self._draw()
         return work()
 
     @contextmanager
     def working(self, engine: Engine) -> Iterator[None]:
-        with relayed(engine, self.say, self.warn), listening(engine, self._heard):
+        with relayed(engine, self.say, self.warn), listen_to_progress(engine, self._on_blocks):
             yield
 
-    def _heard(self, blocks: Blocks) -> None:
-        self.course.heard(blocks)
+    def _on_blocks(self, blocks: Blocks) -> None:
+        self.course.on_blocks(blocks)
         self._draw()
 
-    def passed(self, record: PassRecord, rule: Rule, reads: float) -> None:
-        self.course.passed(record, rule, reads)
+    def passed(self, record: PassRecord, rule: StoppingRule, reads: float) -> None:
+        self.course.on_pass(record, rule, reads)
         self._draw()
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
         """Draw nothing: the command prints what came of it."""
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
-        self.course.enter("finished")
+        self.course.start_stage("finished")
         self._draw()
 
     def _draw(self) -> None:
-        now = self.course.standing
+        now = self.course.snapshot
         self.progress.update(self.task, completed=now.share, description=" · ".join(now.lines))
 
 

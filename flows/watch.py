@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from clustering.execution.engine import Engine
-from clustering.fitting.loop import PassRecord, Rule
-from flows.notices import LIBRARY, listening_to_library
+from clustering.fitting.loop import PassRecord, StoppingRule
+from flows.log_lines import LIBRARY, listening_to_library
 
 if TYPE_CHECKING:
     from clustering.report.page import Figure
@@ -33,7 +33,7 @@ class Watch(Protocol):
     def working(self, engine: Engine) -> AbstractContextManager[None]:
         """Watch what goes on inside passes as long as the context is open."""
 
-    def passed(self, record: PassRecord, rule: Rule, reads: float) -> None:
+    def passed(self, record: PassRecord, rule: StoppingRule, reads: float) -> None:
         """Take the record of a pass, and the full reads of the source so far."""
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
@@ -48,7 +48,7 @@ def pass_line(record: PassRecord, reads: float) -> str:
     change = "" if record.change is None else f"  change {record.change + 0.0:+.2e}"
     rate = record.rows * record.active / record.seconds if record.seconds else 0.0
     several = f" × {record.active} candidates" if record.active > 1 else ""
-    read = f"{record.reading.bytes / 1e6:,.1f} MB read" if record.reading.bytes else "nothing read"
+    read = f"{record.read_stats.bytes / 1e6:,.1f} MB read" if record.read_stats.bytes else "nothing read"
     line = f"pass {record.iteration:>3}{several}  {record.symbol} {record.objective:.10g}{change}"
     line += f"  {rate / 1e6:.2f} M rows/s  {read}, reads {reads:g}"
     if record.remaining_seconds:
@@ -69,14 +69,14 @@ class _Relay(logging.Handler):
     def __init__(self, say: Callable[[str], None], warn: Callable[[str], None]) -> None:
         super().__init__()
         self.tell = {False: say, True: warn}
-        self.told: set[str] = set()
+        self.seen: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         line = record.getMessage()
-        if line in self.told or len(self.told) > MOST_LINES:
+        if line in self.seen or len(self.seen) > MOST_LINES:
             return
-        self.told.add(line)
-        if len(self.told) > MOST_LINES:
+        self.seen.add(line)
+        if len(self.seen) > MOST_LINES:
             line = f"more than {MOST_LINES} such lines; further ones are left out"
         self.tell[record.levelno >= logging.WARNING](line)
 

@@ -79,7 +79,7 @@ def of_kind(kind: str, each: np.ndarray, sizes: np.ndarray, floor: float) -> np.
 def mixture_pass(params: MixtureParams, values: np.ndarray, weights: np.ndarray, floor: float = 0.0) -> Passed:
     """One pass of expectation and maximisation, NaN being features that are missing at random."""
     kind, (k, d), n = params.kind, params.centers.shape, len(values)
-    means = params.shift + params.centers
+    means = params.origin + params.centers
     old = np.array([kinds.as_full(kind, params.covariances, i, d) for i in range(k)])
     shares, likelihood = np.zeros((n, k)), 0.0
     filled, rest = np.zeros((n, k, d)), np.zeros((n, k, d, d))

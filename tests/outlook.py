@@ -12,9 +12,9 @@ from clustering.data.source import Source
 from clustering.fitting import probe as probing
 from clustering.fitting.advice import advise
 from clustering.fitting.forecast import Forecast, Workers, forecast
-from clustering.fitting.labelling import Wanted
+from clustering.fitting.initialization import Options
+from clustering.fitting.labelling import LabelOutputs
 from clustering.fitting.probe import Probe, probe
-from clustering.fitting.start import Options
 from clustering.models.kmeans import KMeans
 
 
@@ -47,7 +47,7 @@ def outlook(
     plan = source.plan(block_bytes=block_bytes, memory=memory)
     label_plan = source.plan(block_bytes=block_bytes, memory=memory, whole_chunks=False)
     found = inspect_source(source, plan, label_plan)
-    seen = probe(source, plan, model, options, Wanted(), threads=threads)
+    seen = probe(source, plan, model, options, LabelOutputs(), threads=threads)
     expected = forecast(source, plan, found, seen, options, workers, memory=memory, scratch=scratch)
     advice = advise(source, plan, found, expected, workers, options, memory=memory)
     return Outlook(plan, found, seen, expected, list(advice))

@@ -174,7 +174,7 @@ def test_data_of_other_variables_are_refused(field: xr.Dataset) -> None:
 
 def assert_same_fit(a: c.Fit, b: c.Fit) -> None:
     for mine, others in (
-        (a.params.shift, b.params.shift), (a.params.centers, b.params.centers), (a.history, b.history),
+        (a.params.origin, b.params.origin), (a.params.centers, b.params.centers), (a.history, b.history),
         (a.fitted.shares, b.fitted.shares), (a.fitted.centers, b.fitted.centers),
     ):  # fmt: skip
         assert mine.tobytes() == others.tobytes()

@@ -32,18 +32,18 @@ NOBODY = 65531
 @pytest.fixture
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """No folder can be written but the temporary one, which is given."""
-    monkeypatch.setattr(compiling._Places, "_locator_classes", [compiling._Temporary])
+    monkeypatch.setattr(compiling._CacheLocations, "_locator_classes", [compiling._Temporary])
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     (tmp_path / "tmp").mkdir()
     yield tmp_path / "tmp"
-    for kept in (temporary.temporary_folder, compiling._last_resort, compiling._tell_of_loss):
+    for kept in (temporary.temporary_folder, compiling._last_resort, compiling._log_cache_loss):
         kept.cache_clear()
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
-    for kept in (temporary.temporary_folder, compiling._last_resort, compiling._tell_of_loss):
+    for kept in (temporary.temporary_folder, compiling._last_resort, compiling._log_cache_loss):
         kept.cache_clear()
 
 

@@ -13,11 +13,10 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from clustering.data import at_hand, coordinates, elsewhere, grouped, layout, opening, selection
-from clustering.data.alignment import aligned
+from clustering.data import companion_groups, coordinates, grouped, in_memory_variables, layout, opening, selection
+from clustering.data.alignment import align_companion
 from clustering.data.chunks import nodata_of, snapshot, store_variables
 from clustering.data.conditions import check_truth, mask_condition
-from clustering.data.faults import told
 from clustering.data.listing import Listing
 from clustering.data.policies import (
     MAX_BAD_FRACTION,
@@ -31,8 +30,9 @@ from clustering.data.policies import (
     ValidRange,
     is_number,
 )
-from clustering.data.reading import COSINE
+from clustering.data.reading import COSINE_WEIGHTS
 from clustering.data.source import SMALL_COMPANION, Source
+from clustering.data.store_errors import translate_errors
 from clustering.errors import ConfigError
 
 
@@ -57,7 +57,7 @@ def open_source(
     decode: str | Mapping[str, str] | None = None,
     valid_range: ValidRange | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    like: layout.Layout | None = None,
+    like: layout.FeatureLayout | None = None,
 ) -> Source:
     """Say what to cluster. Only metadata and coordinates are read.
 
@@ -171,17 +171,17 @@ def _check_forms(options: Mapping[str, Any]) -> None:
 def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listing] | None) -> Source:
     """Open data; `listings` where they are known already."""
     mask, weights, labels, missing = (options[key] for key in ("mask", "weights", "labels", "missing"))
-    like: layout.Layout | None = options["like"]
+    like: layout.FeatureLayout | None = options["like"]
     compared = mask_condition(mask)
     recipe: dict[str, Any] | None = None
     if isinstance(data, str):
         recipe = {**options, "data": data}
-        named = layout.listed(options["variables"]) or (() if like is None else like.variables)
+        named = layout.as_list(options["variables"]) or (() if like is None else like.variables)
         asked = [*named, None if compared is None else compared.variable, weights, labels]
         inside = [name for name in asked if isinstance(name, str) and "/" not in name]
         opened = opening.open_store(data, options["group"], options["storage_options"] or {}, inside)
     else:
-        opened = layout.in_memory(data)
+        opened = layout.wrap_in_memory(data)
     wanted = options["variables"]
     opened = opened._replace(dataset=layout.as_variables(opened.dataset, wanted))
     dataset = opened.dataset
@@ -191,49 +191,53 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
     numbers = nodata_of(options["nodata"], names)
     valid_range: ValidRange = options["valid_range"] or "cf"
     valid = valid_range == "cf"
-    dataset, given, said = at_hand.prepared(dataset, names if opened.node is None else (), numbers, valid=valid)
+    dataset, given, said = in_memory_variables.decode_in_memory(
+        dataset, names if opened.node is None else (), numbers, valid=valid
+    )
     opened.check_selected(options["select"] or {})
-    beside = {"mask": compared.variable if compared else mask, "weights": weights, "labels": labels}
-    with told(opened.url or "the data"):
-        dataset = grouped.with_indexes(dataset, _selected_by(dataset, names, options, beside.values()))
-    boxed = {} if options["bbox"] is None else coordinates.box(dataset, names, options["bbox"], opened.unusable)
-    chosen = selection.positions(dataset, options["select"] or {}, options["isel"] or {}, boxed)
-    places = layout.selected(dataset, chosen)
-    single = {str(d) for d, place in chosen.items() if isinstance(place, int)}
+    companion_values = {"mask": compared.variable if compared else mask, "weights": weights, "labels": labels}
+    with translate_errors(opened.url or "the data"):
+        dataset = grouped.with_indexes(dataset, _selected_dims(dataset, names, options, companion_values.values()))
+    windows = {} if options["bbox"] is None else coordinates.box(dataset, names, options["bbox"], opened.unusable)
+    selected = selection.positions(dataset, options["select"] or {}, options["isel"] or {}, windows)
+    indexers = layout.select_positions(dataset, selected)
+    single = {str(d) for d, position in selected.items() if isinstance(position, int)}
     samples, features = layout.choose_dimensions(
         dataset, names, options["sample_dims"], options["feature_dims"], single, like
     )
-    dataset, matched = elsewhere.join(dataset, recipe, beside, names[0], samples)
+    dataset, matched = companion_groups.join_companion(dataset, recipe, companion_values, names[0], samples)
     # Numbers that dimensions count by are labels, and stay what they are.
     counted = {*given, *dataset.sizes}
-    undecoded = [name for name in _companions(beside).values() if name in dataset.variables and name not in counted]
-    dataset, _, more = at_hand.prepared(dataset, dict.fromkeys(undecoded), {}, valid=valid)
+    undecoded = [
+        name for name in _companions(companion_values).values() if name in dataset.variables and name not in counted
+    ]
+    dataset, _, more = in_memory_variables.decode_in_memory(dataset, dict.fromkeys(undecoded), {}, valid=valid)
     said += more
-    cut = dataset.isel(chosen)
+    cut = dataset.isel(selected)
     bare = layout.is_bare(data)
-    for where, array in beside.items():
+    for where, array in companion_values.items():
         if array is not None and not isinstance(array, str):
-            decoded, cautions = at_hand.array_meant(where, array, valid=valid)
+            decoded, cautions = in_memory_variables.array_meant(where, array, valid=valid)
             said += cautions
-            cut = cut.assign({f"_{where}": aligned(cut, where, decoded, samples, bare)})
-            beside[where], recipe = f"_{where}", None
-    weights, labels = beside["weights"], beside["labels"]
-    companions = _companions(beside)
+            cut = cut.assign({f"_{where}": align_companion(cut, where, decoded, samples, bare)})
+            companion_values[where], recipe = f"_{where}", None
+    weights, labels = companion_values["weights"], companion_values["labels"]
+    companions = _companions(companion_values)
     for where, name in companions.items():
         layout.check_companion(cut, where, name, samples)
-    mask = mask if compared else beside["mask"]
+    mask = mask if compared else companion_values["mask"]
     if mask is not None and (compared is None or compared.comparison is None):
         check_truth(cut, mask)
     if companions.get("weights") != weights:
         coordinates.check_latitude(dataset[companions["weights"]].variable, companions["weights"], weights)
     large = [name for name in companions.values() if name in dataset.variables and cut[name].nbytes > SMALL_COMPANION]
-    axes = layout.axes(dataset, layout.read_units(dataset, (*names, *large), samples), places, samples)
+    axes = layout.axes(dataset, layout.read_units(dataset, (*names, *large), samples), indexers, samples)
     if listings is None:
         # What selects and labels decides the result as much as the data do.
-        labelling = [d for d in (*samples, *features, *chosen) if d in dataset.coords]
+        labelling = [d for d in (*samples, *features, *selected) if d in dataset.coords]
         listings = snapshot(opened, dict.fromkeys((*names, *companions.values(), *map(str, labelling), *matched)))
     stored, cautions = store_variables(
-        opened, names, places, listings, missing or "drop", options["missing_chunks"],
+        opened, names, indexers, listings, missing or "drop", options["missing_chunks"],
         options["on_bad_chunk"] or "error", numbers, options["decode"], valid_range,
     )  # fmt: skip
     worst = options["max_bad_fraction"]
@@ -242,8 +246,8 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
     return Source(
         cut, names, samples, features, mask, weights, missing or "drop", axes, not isinstance(data, np.ndarray),
         recipe, labels, stored, listings, cautions, MAX_BAD_FRACTION if worst is None else float(worst),
-        None if recipe is None else _reopened,
-        given={name: part.selected(chosen) for name, part in given.items()},
+        None if recipe is None else _reopen,
+        in_memory={name: part.select(selected) for name, part in given.items()},
         unusable=opened.unusable,
         valid_range=valid_range,
     )  # fmt: skip
@@ -252,22 +256,22 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
 def _companions(beside: Mapping[str, Any]) -> dict[str, str]:
     """Name the variables behind the mask, the weights and the labels, of those that are given by name."""
     names = {where: name for where, name in beside.items() if isinstance(name, str)}
-    cosine = COSINE.fullmatch(names.get("weights", ""))
+    cosine = COSINE_WEIGHTS.fullmatch(names.get("weights", ""))
     return {**names, "weights": cosine[1]} if cosine else names
 
 
-def _selected_by(
-    dataset: xr.Dataset, names: Sequence[str], options: Mapping[str, Any], beside: Collection[Any]
+def _selected_dims(
+    dataset: xr.Dataset, names: Sequence[str], options: Mapping[str, Any], companion_values: Collection[Any]
 ) -> Collection[Any]:
     """Name the dimensions whose labels are looked up: by a selection, or to find the places of arrays beside."""
-    matched = any(array is not None and (not isinstance(array, str) or "/" in array) for array in beside)
+    matched = any(array is not None and (not isinstance(array, str) or "/" in array) for array in companion_values)
     if matched or options["bbox"] is not None:
         return [d for name in names for d in dataset[name].dims]
     return [d for d in options["select"] or () if d in dataset.dims]
 
 
 @dataclass(frozen=True, eq=False)
-class _Known:
+class _UnhashedListings:
     """Listings that a cache passes over: an opening is told by its name alone."""
 
     listings: Mapping[str, Listing]
@@ -276,15 +280,15 @@ class _Known:
         return 0
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Known)
+        return isinstance(other, _UnhashedListings)
 
 
-def _reopened(recipe: Mapping[str, Any], opening: str, listings: Mapping[str, Listing]) -> Source:
+def _reopen(recipe: Mapping[str, Any], opening: str, listings: Mapping[str, Listing]) -> Source:
     """Open a source in another process, once per process."""
-    return _once(pickle.dumps(recipe), opening, _Known(listings))
+    return _once(pickle.dumps(recipe), opening, _UnhashedListings(listings))
 
 
 @lru_cache(maxsize=16)
-def _once(recipe: bytes, _: str, known: _Known) -> Source:
+def _once(recipe: bytes, _: str, listings: _UnhashedListings) -> Source:
     options = pickle.loads(recipe)
-    return _source(options.pop("data"), options, known.listings)
+    return _source(options.pop("data"), options, listings.listings)

@@ -23,13 +23,13 @@ def is_dask(data: Any) -> bool:
     return isinstance(data, dask.array.Array)
 
 
-def plain(data: Any, missing: float = np.nan) -> Any:
+def to_plain(data: Any, missing: float = np.nan) -> Any:
     """Give an array of known lengths and without masked cells, which become `missing`.
 
     Lengths that a dask array does not know, as after a selection by its values, are computed, which runs its graph.
     """
     if isinstance(data, np.ma.MaskedArray):
-        return filled(data, missing) if np.ma.is_masked(data) else np.asarray(data)
+        return fill_masked(data, missing) if np.ma.is_masked(data) else np.asarray(data)
     if not is_dask(data):
         return data
     if not all(length == length for length in data.shape):
@@ -38,11 +38,11 @@ def plain(data: Any, missing: float = np.nan) -> Any:
         data.compute_chunk_sizes()
     if isinstance(data._meta, np.ma.MaskedArray):
         dtype = _with_missing(data.dtype)
-        data = data.map_blocks(filled, missing, dtype=dtype, meta=np.empty((0,) * data.ndim, dtype))
+        data = data.map_blocks(fill_masked, missing, dtype=dtype, meta=np.empty((0,) * data.ndim, dtype))
     return data
 
 
-def filled(data: Any, missing: float = np.nan) -> NDArray[Any]:
+def fill_masked(data: Any, missing: float = np.nan) -> NDArray[Any]:
     """Turn masked cells into a number; whole numbers and truth values become floats."""
     return np.ma.filled(np.ma.asarray(data).astype(_with_missing(data.dtype)), missing)
 
@@ -52,10 +52,10 @@ def _with_missing(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.result_type(dtype, np.float32) if dtype.kind in "biu" else dtype
 
 
-def plain_dataset(dataset: xr.Dataset) -> xr.Dataset:
-    """Make the lazy variables of a dataset plain; see `plain`."""
+def to_plain_dataset(dataset: xr.Dataset) -> xr.Dataset:
+    """Make the lazy variables of a dataset plain; see `to_plain`."""
     lazy = {name: variable for name, variable in dataset.variables.items() if variable.chunks is not None}
-    arrays = {name: plain(variable.data) for name, variable in lazy.items()}
+    arrays = {name: to_plain(variable.data) for name, variable in lazy.items()}
     changed = {
         name: xr.Variable(variable.dims, arrays[name], variable.attrs, variable.encoding)
         for name, variable in lazy.items()
@@ -68,7 +68,7 @@ def plain_dataset(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.drop_vars(list(changed)).assign(within).assign_coords(beside)
 
 
-def aligned(data: xr.Dataset, where: str, values: Any, dims: Sequence[str], bare: bool) -> xr.Variable:
+def align_companion(data: xr.Dataset, where: str, values: Any, dims: Sequence[str], bare: bool) -> xr.Variable:
     """Bring a mask, weights or labels given as an array to the samples.
 
     Parameters
@@ -92,24 +92,24 @@ def aligned(data: xr.Dataset, where: str, values: Any, dims: Sequence[str], bare
     SourceError
         If names, labels or the shape do not fit.
     """
-    array = named(values, where, dims[0] if len(dims) == 1 else None)
+    array = as_named(values, where, dims[0] if len(dims) == 1 else None)
     if array is not None and bare and array.ndim == len(dims) == 1:
         # Rows without names and labels have but their position.
         values, array = array.variable.data, None
     if array is not None:
-        return by_name(data, where, array, dims, "sample").variable
+        return align_by_name(data, where, array, dims, "sample").variable
     try:
         given = values if isinstance(values, np.ndarray) or is_dask(values) else np.asarray(values)
     except ValueError:
         raise SourceError(f"'{where}' is a list of lists of several lengths; give an array") from None
-    given = plain(given, 0.0 if where == "weights" else np.nan)
+    given = to_plain(given, 0.0 if where == "weights" else np.nan)
     shape = tuple(data.sizes[d] for d in dims)
     if given.shape != shape:
         raise SourceError(f"the {where} has shape {given.shape}; the samples have shape {shape}")
     return xr.Variable(tuple(dims), given)
 
 
-def by_name(data: xr.Dataset, where: str, array: xr.DataArray, dims: Sequence[str], kind: str) -> xr.DataArray:
+def align_by_name(data: xr.Dataset, where: str, array: xr.DataArray, dims: Sequence[str], kind: str) -> xr.DataArray:
     """Bring an array that names its dimensions to the labels of the data along those of `dims` that it has.
 
     Parameters
@@ -125,16 +125,16 @@ def by_name(data: xr.Dataset, where: str, array: xr.DataArray, dims: Sequence[st
     for d in [d for d in array.dims if d not in dims]:
         if d in data.coords and data.coords[d].ndim == 0 and d in array.indexes:
             # One place of the data was selected along it.
-            place = _places(pd.Index([data.coords[d].values[()]]), array.indexes[d], _period(data, d))[0]
+            index = _label_index(pd.Index([data.coords[d].values[()]]), array.indexes[d], _period(data, d))[0]
         else:
-            place = 0 if d not in data.dims and array.sizes[d] == 1 else -1
-        if place < 0:
+            index = 0 if d not in data.dims and array.sizes[d] == 1 else -1
+        if index < 0:
             raise SourceError(
                 f"'{where}' lies along {', '.join(map(str, array.dims))}, and {str(d)!r} is no {kind} dimension; "
                 f"allowed: {', '.join(dims) or 'none'}; rename it, select one place along it, or give a plain array in "
                 f"the shape of the {kind}s"
             )
-        array = array.isel({d: int(place)})
+        array = array.isel({d: int(index)})
     if not array.dims:
         raise SourceError(f"'{where}' has no dimension of the {kind}s; give an array along {', '.join(dims) or 'one'}")
     for d in map(str, array.dims):
@@ -149,7 +149,7 @@ def by_name(data: xr.Dataset, where: str, array: xr.DataArray, dims: Sequence[st
     return array
 
 
-def named(values: Any, where: str, only: str | None) -> xr.DataArray | None:
+def as_named(values: Any, where: str, only: str | None) -> xr.DataArray | None:
     """Give an array with names of dimensions; None for one without.
 
     Parameters
@@ -170,7 +170,7 @@ def named(values: Any, where: str, only: str | None) -> xr.DataArray | None:
         values = xr.DataArray(values)
     if not isinstance(values, xr.DataArray):
         return None
-    return plain_dataset(values.to_dataset(name=_ARRAY))[_ARRAY]
+    return to_plain_dataset(values.to_dataset(name=_ARRAY))[_ARRAY]
 
 
 def _of_pandas(values: Any, where: str, only: str | None) -> xr.DataArray:
@@ -221,7 +221,7 @@ def on_labels(called: str, data: xr.Dataset, d: str, theirs: pd.Index) -> NDArra
     ours = data.indexes[d]
     if _same_order(ours, theirs):
         return None
-    places = _places(ours, theirs, _period(data, d))
+    places = _label_index(ours, theirs, _period(data, d))
     for fault, words in ((_NONE, "no value"), (_SEVERAL, "several values")):
         at = np.flatnonzero(places == fault)
         if len(at):
@@ -237,26 +237,26 @@ _NONE, _SEVERAL = -1, -2
 """Places of a label that is not there, and of one that is there several times."""
 
 
-def _places(ours: pd.Index, theirs: pd.Index, whole: float | None) -> NDArray[np.intp]:
+def _label_index(ours: pd.Index, theirs: pd.Index, whole: float | None) -> NDArray[np.intp]:
     """Find the place of each label among others; up to rounding, and up to whole turns, where they begin anew."""
     if _is_numeric(ours) and _is_numeric(theirs) and not (whole is None and _are_whole(ours, theirs)):
         near = max(slack(ours.to_numpy()), slack(theirs.to_numpy()))
         a, b = (index.to_numpy().astype(np.float64) for index in (ours, theirs))
-        places = _close(a, b, near)
-        if whole is not None and (places == _NONE).any():
-            places = _close((a + near) % whole, (b + near) % whole, near)
-        return places
+        positions = _nearest_index(a, b, near)
+        if whole is not None and (positions == _NONE).any():
+            positions = _nearest_index((a + near) % whole, (b + near) % whole, near)
+        return positions
     at = np.flatnonzero(~theirs.duplicated())
     try:
-        places = np.asarray(theirs[at].get_indexer(ours), np.intp)
+        positions = np.asarray(theirs[at].get_indexer(ours), np.intp)
     except (TypeError, ValueError):
         # Labels of another kind, such as dates of another calendar.
         return np.full(len(ours), _NONE, np.intp)
-    several = np.isin(places, np.flatnonzero(theirs.duplicated(keep=False)[at]))
-    return np.where(several, _SEVERAL, np.where(places < 0, _NONE, np.append(at, -1)[places]))
+    several = np.isin(positions, np.flatnonzero(theirs.duplicated(keep=False)[at]))
+    return np.where(several, _SEVERAL, np.where(positions < 0, _NONE, np.append(at, -1)[positions]))
 
 
-def _close(ours: NDArray[np.float64], theirs: NDArray[np.float64], near: float) -> NDArray[np.intp]:
+def _nearest_index(ours: NDArray[np.float64], theirs: NDArray[np.float64], near: float) -> NDArray[np.intp]:
     order = np.argsort(theirs, kind="stable")
     first = np.searchsorted(theirs[order], ours - near, "left")
     count = np.searchsorted(theirs[order], ours + near, "right") - first

@@ -21,7 +21,7 @@ DEGREES = (
 RADIANS = ("radian", "radians", "rad")
 QUARTER = np.pi / 2
 """A quarter of a turn, in radians: the latitude of a pole."""
-_HAIR = 1e-4
+_ROUNDING = 1e-4
 """Rounding of single precision at the poles, in radians or degrees, that is no fault."""
 
 
@@ -30,11 +30,11 @@ def units_of(coordinate: xr.DataArray | xr.Variable) -> str:
 
     xarray moves some of them to the encoding.
     """
-    found = coordinate.attrs.get("units", coordinate.encoding.get("units"))
-    return "" if found is None else "_".join(str(found).lower().split())
+    units = coordinate.attrs.get("units", coordinate.encoding.get("units"))
+    return "" if units is None else "_".join(str(units).lower().split())
 
 
-def turn(units: str) -> float | None:
+def full_turn(units: str) -> float | None:
     """Give the length of a full turn in these units; None where they are no angle, or unknown."""
     if units in RADIANS:
         return 2 * np.pi
@@ -43,7 +43,7 @@ def turn(units: str) -> float | None:
 
 def in_radian_range(values: NDArray[Any], largest: float) -> bool:
     """Tell numbers that may be radians, of which none is beyond the largest."""
-    return bool(np.nanmax(np.abs(np.asarray(values, np.float64)), initial=0.0) <= largest + _HAIR)
+    return bool(np.nanmax(np.abs(np.asarray(values, np.float64)), initial=0.0) <= largest + _ROUNDING)
 
 
 def cosine(values: NDArray[Any], coordinate: xr.Variable, name: str) -> NDArray[np.float64]:
@@ -56,7 +56,7 @@ def cosine(values: NDArray[Any], coordinate: xr.Variable, name: str) -> NDArray[
     """
     radians = units_of(coordinate) in RADIANS
     angles = np.asarray(values, np.float64) if radians else np.deg2rad(np.asarray(values, np.float64))
-    beyond = np.abs(angles) > QUARTER + _HAIR
+    beyond = np.abs(angles) > QUARTER + _ROUNDING
     if beyond.any():
         value = np.asarray(values)[beyond].flat[0]
         raise DataError(

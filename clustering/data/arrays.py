@@ -12,14 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.data.readers import Contents, Group, Piece, share_dims, unfit, variable_name, whole
+from clustering.data.readers import (
+    FileContents,
+    FileVariable,
+    VariableGroup,
+    in_slabs,
+    share_dims,
+    unsupported_reason,
+    variable_name,
+)
 
 _Slabs = Callable[[int], Iterator[NDArray[Any]]]
 
 
-def read_arrays(path: Path, stack: ExitStack) -> Contents:
+def read_arrays(path: Path, stack: ExitStack) -> FileContents:
     """Read the numeric arrays of an npy or npz file; of an array of records, each field."""
-    pieces: list[Piece] = []
+    pieces: list[FileVariable] = []
     warnings: list[str] = []
     lengths: dict[str, int] = {}
 
@@ -30,19 +38,21 @@ def read_arrays(path: Path, stack: ExitStack) -> Contents:
                 take(f"{name}.{field}" if name else field, (*shape, *kind.shape), kind.base, _field(slabs, field))
             return
         name = name or "values"
-        if reason := unfit(shape, dtype):
+        if reason := unsupported_reason(shape, dtype):
             warnings.append(f"array {name!r} is left out: {reason}")
             return
         variable = variable_name(name, {piece.name for piece in pieces})
         if name and variable != name:
             warnings.append(f"array {name!r} becomes variable {variable!r}")
-        pieces.append(Piece(variable, share_dims(_dims(shape), shape, variable, lengths), shape, dtype, slabs, {}))
+        pieces.append(
+            FileVariable(variable, share_dims(_dims(shape), shape, variable, lengths), shape, dtype, slabs, {})
+        )
 
     if not zipfile.is_zipfile(path):
         with path.open("rb") as start:
             shape, _, dtype = _header(start)
-        take("", shape, dtype, lambda length: whole(np.load(path, mmap_mode="r", allow_pickle=False))(length))
-        return Contents({"": Group(pieces, {"title": path.name})}, warnings)
+        take("", shape, dtype, lambda length: in_slabs(np.load(path, mmap_mode="r", allow_pickle=False))(length))
+        return FileContents({"": VariableGroup(pieces, {"title": path.name})}, warnings)
     archive = stack.enter_context(zipfile.ZipFile(path))
     for member in archive.namelist():
         if not member.endswith(".npy"):
@@ -53,7 +63,7 @@ def read_arrays(path: Path, stack: ExitStack) -> Contents:
         name = member.removesuffix(".npy")
         slabs = _loaded(path, name) if fortran and len(shape) > 1 else _member(archive, member, shape, dtype)
         take(name, shape, dtype, slabs)
-    return Contents({"": Group(pieces, {"title": path.name})}, warnings)
+    return FileContents({"": VariableGroup(pieces, {"title": path.name})}, warnings)
 
 
 def _dims(shape: tuple[int, ...]) -> tuple[str, ...]:
@@ -80,7 +90,7 @@ def _loaded(path: Path, name: str) -> _Slabs:
 
     def slabs(length: int) -> Iterator[NDArray[Any]]:
         with np.load(path, allow_pickle=False) as archive:
-            yield from whole(archive[name])(length)
+            yield from in_slabs(archive[name])(length)
 
     return slabs
 

@@ -29,7 +29,7 @@ _NOTHING = ("", "none", "null", "nan", "n/a", "na")
 """Words that stand for no number."""
 
 
-class Repaired(NamedTuple):
+class RepairedAttributes(NamedTuple):
     """Attributes of one variable that xarray takes."""
 
     attributes: dict[str, Any]
@@ -41,7 +41,9 @@ class Repaired(NamedTuple):
     """Why the values of the variable cannot be told, with the remedy; None where they can."""
 
 
-def repaired(name: str, attributes: Mapping[str, Any], dtype: np.dtype[Any], *, base64_fill: bool = False) -> Repaired:
+def repair_attributes(
+    name: str, attributes: Mapping[str, Any], dtype: np.dtype[Any], *, base64_fill: bool = False
+) -> RepairedAttributes:
     """Bring the attributes of a variable to the forms that xarray decodes.
 
     Parameters
@@ -67,7 +69,7 @@ def repaired(name: str, attributes: Mapping[str, Any], dtype: np.dtype[Any], *, 
         fault = _packing(name, clean, cautions)
     else:
         _other_fill(clean, meant, base64_fill)
-    return Repaired(clean, meant, tuple(cautions), fault)
+    return RepairedAttributes(clean, meant, tuple(cautions), fault)
 
 
 def number_of(value: Any) -> int | float | None:
@@ -105,7 +107,7 @@ def is_nothing(value: Any) -> bool:
     return isinstance(value, str) and value.strip().lower() in _NOTHING
 
 
-def held(dtype: np.dtype[Any], number: float) -> Any:
+def as_type(dtype: np.dtype[Any], number: float) -> Any:
     """Give a number in a type, as values of this type may equal it; None where none can."""
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
@@ -153,7 +155,7 @@ def _reinterpreted(name: str, unsigned: Any, dtype: np.dtype[Any]) -> tuple[np.d
         return dtype, []
     word = str(unsigned[0] if isinstance(unsigned, (list, tuple)) and len(unsigned) == 1 else unsigned).strip().lower()
     if word not in ("true", "1", "false", "0"):
-        return dtype, [passed_over(name, "_Unsigned", unsigned, "neither true nor false")]
+        return dtype, [ignored_attribute(name, "_Unsigned", unsigned, "neither true nor false")]
     kind = "u" if word in ("true", "1") else "i"
     return np.dtype(f"{kind}{dtype.itemsize}").newbyteorder(dtype.byteorder), []
 
@@ -176,7 +178,7 @@ def _texts(name: str, clean: dict[str, Any]) -> list[str]:
             del clean[key]
             if value is not None:
                 what = "no text" if key in ("units", "calendar") else "no name of a variable"
-                cautions.append(passed_over(name, key, value, what))
+                cautions.append(ignored_attribute(name, key, value, what))
     return cautions
 
 
@@ -190,14 +192,14 @@ def _fills(name: str, clean: dict[str, Any], dtype: np.dtype[Any], base64_fill: 
         eight = _eight_bytes(value) if base64_fill and key == "_FillValue" and dtype.kind == "f" else None
         numbers = (eight,) if eight is not None else () if is_nothing(value) else numbers_of(value)
         if numbers is None:
-            cautions.append(passed_over(name, key, value, "no number"))
+            cautions.append(ignored_attribute(name, key, value, "no number"))
             continue
         kept = []
         for number in numbers:
             if np.isnan(number):
                 # NaN is missing whatever is said of it.
                 continue
-            same = held(dtype, wrapped(dtype, number) if wraps else number)
+            same = as_type(dtype, wrapped(dtype, number) if wraps else number)
             if same is None:
                 cautions.append(
                     f"{key} {shown(number)} of variable {name!r} can never be among its numbers of type {dtype}, so "
@@ -236,7 +238,7 @@ def _packing(name: str, clean: dict[str, Any], cautions: list[str]) -> str | Non
         value = clean[key]
         if is_nothing(value) and not (isinstance(value, str) and value.strip().lower() == "nan"):
             del clean[key]
-            cautions.append(passed_over(name, key, value, "no number"))
+            cautions.append(ignored_attribute(name, key, value, "no number"))
             continue
         number = number_of(value)
         if number is None or not np.isfinite(number) or (key == "scale_factor" and number == 0):
@@ -262,7 +264,7 @@ def _eight_bytes(value: Any) -> float | None:
         return None
 
 
-def passed_over(name: str, key: str, value: Any, why: str) -> str:
+def ignored_attribute(name: str, key: str, value: Any, why: str) -> str:
     """Say, for a user, that an attribute counts for nothing."""
     return f"{key} of variable {name!r} is {shown(value)}, {why}, and is passed over"
 

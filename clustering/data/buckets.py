@@ -18,13 +18,13 @@ from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, ObjectStore
 
-from clustering.data.faults import FIRST_WAIT, LONGEST_WAIT, TRIES, Retried
+from clustering.data.store_errors import FIRST_WAIT, LONGEST_WAIT, TRIES, RetryingStore
 from clustering.errors import ConfigError, MissingDependencyError, SourceError
 from clustering.temporary import home_folder
 
 TIMEOUT = timedelta(minutes=2)
 """Time for one request, its body included."""
-_PATIENCE = timedelta(minutes=3)
+_RETRY_TIMEOUT = timedelta(minutes=3)
 """Time after which nothing is tried again; signatures of S3 are good for five minutes."""
 _FRESH = timedelta(minutes=5)
 """How long credentials are used before botocore, which renews them, is asked again."""
@@ -167,10 +167,10 @@ def http_headers(options: Mapping[str, Any]) -> dict[str, str] | None:
 def _s3(url: str, config: Any, where: str) -> Store:
     from obstore.store import S3Store
 
-    place = urlsplit(url)
+    url_parts = urlsplit(url)
     provider: Any = None
-    known = config.get("skip_signature") or "access_key_id" in config
-    if not known and not (os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY")):
+    has_credentials = config.get("skip_signature") or "access_key_id" in config
+    if not has_credentials and not (os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY")):
         provider = aws_credentials
         if _session().get_credentials() is None:
             raise SourceError(
@@ -179,13 +179,13 @@ def _s3(url: str, config: Any, where: str) -> Store:
             )
     if "endpoint" not in config and "region" not in config:
         # What the environment names is the region of the user's machines, and public buckets lie anywhere.
-        region = bucket_region(place.netloc)
+        region = bucket_region(url_parts.netloc)
         config = {**config, **({"region": region} if region else {})}
     client = _client(str(config.get("endpoint", "")))
     return ObjectStore(
         S3Store(
-            place.netloc,
-            prefix=place.path.strip("/") or None,
+            url_parts.netloc,
+            prefix=url_parts.path.strip("/") or None,
             config=config,
             client_options=client,
             retry_config=_retry(),
@@ -199,13 +199,13 @@ def bucket_region(bucket: str, service: str = "https://s3.amazonaws.com") -> str
     """Ask S3 where a bucket lies: it answers to everybody, even when it refuses. None where there is no answer."""
     try:
         with urlopen(Request(f"{service}/{bucket}", method="HEAD"), timeout=5) as answer:
-            found: Any = answer.headers
+            headers: Any = answer.headers
     except HTTPError as error:
         with error:
-            found = error.headers
+            headers = error.headers
     except OSError:
         return None
-    region: str | None = found.get("x-amz-bucket-region")
+    region: str | None = headers.get("x-amz-bucket-region")
     return region
 
 
@@ -218,11 +218,11 @@ def _session() -> Any:
 
 def aws_credentials() -> dict[str, Any]:
     """Ask botocore for credentials: profiles, sign-ons, and the roles of machines and containers."""
-    found = _session().get_credentials().get_frozen_credentials()
+    credentials = _session().get_credentials().get_frozen_credentials()
     return {
-        "access_key_id": found.access_key,
-        "secret_access_key": found.secret_key,
-        "token": found.token,
+        "access_key_id": credentials.access_key,
+        "secret_access_key": credentials.secret_key,
+        "token": credentials.token,
         "expires_at": datetime.now(UTC) + _FRESH,
     }
 
@@ -230,9 +230,9 @@ def aws_credentials() -> dict[str, Any]:
 def _gcs(url: str, config: Any) -> Store:
     from obstore.store import GCSStore
 
-    place = urlsplit(url)
-    prefix = place.path.strip("/") or None
-    store = GCSStore(place.netloc, prefix=prefix, config=config, client_options=_client(""), retry_config=_retry())
+    url_parts = urlsplit(url)
+    prefix = url_parts.path.strip("/") or None
+    store = GCSStore(url_parts.netloc, prefix=prefix, config=config, client_options=_client(""), retry_config=_retry())
     return ObjectStore(store, read_only=True)
 
 
@@ -253,7 +253,7 @@ def _client(endpoint: str) -> Any:
 
 def _retry() -> Any:
     waits = {"init_backoff": timedelta(seconds=FIRST_WAIT), "max_backoff": timedelta(seconds=LONGEST_WAIT), "base": 2}
-    return {"max_retries": TRIES, "backoff": waits, "retry_timeout": _PATIENCE}
+    return {"max_retries": TRIES, "backoff": waits, "retry_timeout": _RETRY_TIMEOUT}
 
 
 def _one_at_a_time(store: FsspecStore) -> FsspecStore:
@@ -278,7 +278,7 @@ def _fsspec(url: str, options: Mapping[str, Any], where: str) -> Store:
         config = dict(given.get("config_kwargs") or {})
         given["config_kwargs"] = {"retries": {"total_max_attempts": 1}, **config}
     try:
-        return Retried(_one_at_a_time(FsspecStore.from_url(url, storage_options=given, read_only=True)), where)
+        return RetryingStore(_one_at_a_time(FsspecStore.from_url(url, storage_options=given, read_only=True)), where)
     except TypeError as error:
         raise ConfigError(
             f"source.storage_options do not fit {protocol}://, which does not know one of {', '.join(sorted(options))}"

@@ -11,33 +11,33 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from clustering.data.absent_chunks import without_absent
 from clustering.data.attributes import PACKING, meant_type
-from clustering.data.decoding import Decoding, Rule, decoding_of, with_decoder, with_nodata
-from clustering.data.faults import told
+from clustering.data.decoding import Decoding, MissingRule, decoding_of, with_decoder, with_nodata
 from clustering.data.grouped import own_attributes
-from clustering.data.listing import Absent, Listing, listed, unit_of
-from clustering.data.opening import Opened
+from clustering.data.listing import AbsentChunks, Listing, key_shape, list_keys
+from clustering.data.opening import OpenedDataset
 from clustering.data.pipeline import accelerated
 from clustering.data.policies import DECODERS, Missing, MissingChunks, OnBadChunk, ValidRange, is_number
-from clustering.data.present import without_absent
-from clustering.data.stored import Place, Stored, chunk_numbers
+from clustering.data.store_errors import translate_errors
+from clustering.data.stored import DimIndexer, StoredVariable, chunk_numbers
 from clustering.data.validity import valid_rules
 from clustering.errors import ConfigError, DataError, SourceError, nearest
 
 
-def snapshot(opened: Opened, names: Iterable[str]) -> dict[str, Listing]:
+def snapshot(opened: OpenedDataset, names: Iterable[str]) -> dict[str, Listing]:
     """List the keys of those of some variables that are stored."""
-    with told(opened.url or "the data"), warnings.catch_warnings():
+    with translate_errors(opened.url or "the data"), warnings.catch_warnings():
         # Text, such as names of stations, has no final Zarr v3 specification yet.
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
         arrays = {name: opened.array(name) for name in names}
-        return {name: listed(array) for name, array in arrays.items() if array is not None}
+        return {name: list_keys(array) for name, array in arrays.items() if array is not None}
 
 
 def store_variables(
-    opened: Opened,
+    opened: OpenedDataset,
     names: Sequence[str],
-    places: Mapping[str, Place],
+    indexers: Mapping[str, DimIndexer],
     listings: Mapping[str, Listing],
     missing: Missing,
     missing_chunks: MissingChunks | None,
@@ -45,12 +45,12 @@ def store_variables(
     numbers: Mapping[str, float],
     decode: Any,
     valid_range: ValidRange,
-) -> tuple[dict[str, Stored], tuple[str, ...]]:
+) -> tuple[dict[str, StoredVariable], tuple[str, ...]]:
     """Say how variables are read from their store, and what a user should know.
 
     Parameters
     ----------
-    places
+    indexers
         What is selected along each dimension.
     missing, missing_chunks, on_bad_chunk, decode, valid_range
         As for `open_source`.
@@ -68,7 +68,7 @@ def store_variables(
     for name, decoder in decoders.items():
         if decoder not in DECODERS:
             raise ConfigError(f"decode is {decoder!r} for variable {name!r}; allowed: {', '.join(DECODERS)}")
-    found, cautions = dict[str, Stored](), list[str]()
+    variables, cautions = dict[str, StoredVariable](), list[str]()
     for name in names:
         array, variable = opened.array(name), opened.dataset[name].variable
         decoding = None if array is None else _decoding(name, array, variable, valid_range, cautions)
@@ -94,16 +94,18 @@ def store_variables(
                 "store the array with fill_value null"
             )
         dims = tuple(map(str, variable.dims))
-        own = {d: places[d] for d in dims}
-        absent, caution = _never_written(name, array, listings[name], own, decoding, missing_chunks)
+        own = {d: indexers[d] for d in dims}
+        absent, caution = _absent_chunks(name, array, listings[name], own, decoding, missing_chunks)
         cautions += caution
         fast = array if opened.url is None else accelerated(array)
         if absent is not None:
             # What decodes in Rust asks the disk, where that costs nothing.
             spared = without_absent(array, absent)
             fast, array = spared if fast is array else fast, spared
-        found[name] = Stored(name, array, fast, dims, own, decoding, absent, on_bad_chunk, opened.url or "the data")
-    return found, tuple(cautions)
+        variables[name] = StoredVariable(
+            name, array, fast, dims, own, decoding, absent, on_bad_chunk, opened.url or "the data"
+        )
+    return variables, tuple(cautions)
 
 
 def nodata_of(nodata: Any, names: Sequence[str]) -> dict[str, float]:
@@ -127,21 +129,21 @@ def _decoding(
     attributes = own_attributes(array)
     stored = meant_type(attributes, array.dtype)
     scale, offset = (variable.encoding.get(key) for key in PACKING)
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[MissingRule, ...] = ()
     if valid_range == "cf" and stored.kind in "iuf":
         rules, more = valid_rules(name, attributes, stored, scale, offset)
         cautions += more
     return decoding_of(variable, stored, rules)
 
 
-def _never_written(
+def _absent_chunks(
     name: str,
     array: zarr.Array[Any],
     listing: Listing,
-    places: Mapping[str, Place],
+    indexers: Mapping[str, DimIndexer],
     decoding: Decoding,
     policy: MissingChunks | None,
-) -> tuple[Absent | None, list[str]]:
+) -> tuple[AbsentChunks | None, list[str]]:
     if policy == "fill":
         return None, []
     if not listing.complete:
@@ -151,15 +153,15 @@ def _never_written(
             f"missing_chunks is {policy!r} and the store of variable {name!r} cannot list its keys, so that chunks "
             "that were never written cannot be told; set source.missing_chunks to fill, or copy the store"
         )
-    absent = Absent(unit_of(array), listing.grid, listing.chunks)
-    chunks = [chunk_numbers(place, unit) for place, unit in zip(places.values(), absent.unit, strict=True)]
+    absent = AbsentChunks(key_shape(array), listing.grid, listing.chunks)
+    chunks = [chunk_numbers(indexer, unit) for indexer, unit in zip(indexers.values(), absent.unit, strict=True)]
     count = absent.count(chunks)
     if not count:
         return None, []
     what = f"{count:,} of {np.prod([len(c) for c in chunks]):,} chunks of variable {name!r} were never written"
     fill = np.asarray(array.fill_value if array.fill_value is not None else 0, array.dtype).reshape(1, 1)
     fill = fill.view(decoding.stored)
-    means_missing = bool(fill.dtype.kind == "f" and np.isnan(fill).any()) or decoding.absent(fill) is not None
+    means_missing = bool(fill.dtype.kind == "f" and np.isnan(fill).any()) or decoding.is_missing(fill) is not None
     if policy == "error" or (policy is None and not means_missing):
         key = array.metadata.encode_chunk_key(absent.first(chunks))
         raise DataError(

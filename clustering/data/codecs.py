@@ -27,10 +27,10 @@ def separately_checksummed(metadata: Mapping[str, Any]) -> bool:
     return any(name in CHECKSUMS for name, _ in _codecs(metadata))
 
 
-def unchecked(arrays: Iterable[Mapping[str, Any]]) -> str | None:
+def checksum_remark(arrays: Iterable[Mapping[str, Any]]) -> str | None:
     """Say so, in words for a user, if none of the arrays has checksums; None otherwise, or without arrays."""
-    found = list(arrays)
-    if not found or any(checksummed(metadata) for metadata in found):
+    metadata_list = list(arrays)
+    if not metadata_list or any(checksummed(metadata) for metadata in metadata_list):
         return None
     return "the source has no checksums: a flipped bit in a chunk would go unnoticed"
 

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from clustering.data.angles import DEGREES, EAST, NORTH, QUARTER, RADIANS, in_radian_range, turn, units_of
+from clustering.data.angles import DEGREES, EAST, NORTH, QUARTER, RADIANS, full_turn, in_radian_range, units_of
 from clustering.data.attributes import PACKING, number_of
 from clustering.errors import SourceError
 
@@ -26,7 +26,7 @@ _THINNED = 16
 """Places along each dimension at which larger ones are looked at."""
 
 
-class _Axis(NamedTuple):
+class _MapAxis(NamedTuple):
     """What tells the coordinates of one direction on the map."""
 
     word: str
@@ -40,14 +40,14 @@ class _Axis(NamedTuple):
     """Largest number in radians."""
 
 
-_EAST = _Axis(
+_EAST = _MapAxis(
     "longitude",
     EAST,
     ("lon", "longitude", "nav_lon", "lons"),
     "X",
     2 * np.pi,
 )
-_NORTH = _Axis(
+_NORTH = _MapAxis(
     "latitude",
     NORTH,
     ("lat", "latitude", "nav_lat", "lats"),
@@ -67,7 +67,7 @@ class Window(NamedTuple):
 
 def is_longitude(coordinate: xr.DataArray | xr.Variable, name: Hashable) -> bool:
     """Tell whether a coordinate counts along the globe, or along a rotated one, by CF or by its name."""
-    return _is(_EAST, coordinate, name) or _told(coordinate)["standard_name"] == "grid_longitude"
+    return _is(_EAST, coordinate, name) or _cf_attributes(coordinate)["standard_name"] == "grid_longitude"
 
 
 def period(coordinate: xr.DataArray | xr.Variable, name: Hashable) -> float | None:
@@ -78,36 +78,36 @@ def period(coordinate: xr.DataArray | xr.Variable, name: Hashable) -> float | No
     if not is_longitude(coordinate, name):
         return None
     units = units_of(coordinate)
-    return turn(units) if units else TURN
+    return full_turn(units) if units else TURN
 
 
-def _told(coordinate: xr.DataArray | xr.Variable) -> dict[str, str]:
+def _cf_attributes(coordinate: xr.DataArray | xr.Variable) -> dict[str, str]:
     keys = ("standard_name", "axis", "long_name")
-    told = {key: str(coordinate.attrs.get(key, "")).strip().lower() for key in keys}
-    return {**told, "units": units_of(coordinate)}
+    attributes = {key: str(coordinate.attrs.get(key, "")).strip().lower() for key in keys}
+    return {**attributes, "units": units_of(coordinate)}
 
 
-def _is(axis: _Axis, coordinate: xr.DataArray | xr.Variable, name: Hashable) -> bool:
-    told = _told(coordinate)
+def _is(axis: _MapAxis, coordinate: xr.DataArray | xr.Variable, name: Hashable) -> bool:
+    attributes = _cf_attributes(coordinate)
     if coordinate.dtype.kind not in "iuf":
         return False
-    if told["standard_name"]:
-        return told["standard_name"] == axis.word
-    if told["units"] in axis.units:
+    if attributes["standard_name"]:
+        return attributes["standard_name"] == axis.word
+    if attributes["units"] in axis.units:
         return True
-    if told["units"] in DEGREES and told["axis"] == axis.letter.lower():
+    if attributes["units"] in DEGREES and attributes["axis"] == axis.letter.lower():
         return True
     angles = (*DEGREES, *RADIANS, "")
-    return told["units"] in angles and (axis.word in told["long_name"] or str(name).lower() in axis.names)
+    return attributes["units"] in angles and (axis.word in attributes["long_name"] or str(name).lower() in axis.names)
 
 
-def _is_projected(axis: _Axis, coordinate: xr.DataArray | xr.Variable, name: Hashable) -> bool:
-    told = _told(coordinate)
+def _is_projected(axis: _MapAxis, coordinate: xr.DataArray | xr.Variable, name: Hashable) -> bool:
+    attributes = _cf_attributes(coordinate)
     if coordinate.dtype.kind not in "iuf":
         return False
-    if told["standard_name"]:
-        return told["standard_name"] in (f"projection_{axis.letter.lower()}_coordinate", f"grid_{axis.word}")
-    return axis.letter.lower() in (told["axis"], str(name).lower())
+    if attributes["standard_name"]:
+        return attributes["standard_name"] in (f"projection_{axis.letter.lower()}_coordinate", f"grid_{axis.word}")
+    return axis.letter.lower() in (attributes["axis"], str(name).lower())
 
 
 def check_latitude(coordinate: xr.Variable, name: str, formula: str) -> None:
@@ -127,25 +127,25 @@ def check_latitude(coordinate: xr.Variable, name: str, formula: str) -> None:
         For units that are no angle, longitudes, coordinates of a projection, and numbers that may be either.
     """
     check_unpacked(coordinate, name)
-    units, standard = units_of(coordinate), _told(coordinate)["standard_name"]
-    told = f"{formula}: {name!r}"
+    units, standard = units_of(coordinate), _cf_attributes(coordinate)["standard_name"]
+    subject = f"{formula}: {name!r}"
     remedy = "name a latitude in degrees or radians, or a variable of cell areas"
     if coordinate.dtype.kind not in "iuf":
-        raise SourceError(f"{told} has type {coordinate.dtype}; {remedy}")
+        raise SourceError(f"{subject} has type {coordinate.dtype}; {remedy}")
     if standard.startswith("projection_"):
-        raise SourceError(f"{told} is a {standard}, and no latitude; {remedy}")
+        raise SourceError(f"{subject} is a {standard}, and no latitude; {remedy}")
     if is_longitude(coordinate, name):
-        raise SourceError(f"{told} is a longitude, and areas go by the latitude; {remedy}")
-    if turn(units) is not None:
+        raise SourceError(f"{subject} is a longitude, and areas go by the latitude; {remedy}")
+    if full_turn(units) is not None:
         return
     if units:
         raise SourceError(
-            f"{told} has the units {coordinate.attrs.get('units', units)!r}, which are neither degrees nor radians; "
+            f"{subject} has the units {coordinate.attrs.get('units', units)!r}, which are neither degrees nor radians; "
             f"{remedy}"
         )
     if in_radian_range(_thinned(coordinate).values, QUARTER):
         raise SourceError(
-            f"{told} has no units, and its values may be degrees or radians; give it the attribute units "
+            f"{subject} has no units, and its values may be degrees or radians; give it the attribute units "
             "(degrees_north or radian)"
         )
 
@@ -170,8 +170,8 @@ def _thinned(coordinate: xr.Variable) -> xr.Variable:
     """Take some values of a large coordinate from all over it."""
     if coordinate.nbytes <= _SMALL:
         return coordinate
-    places = {d: np.unique(np.linspace(0, n - 1, _THINNED).astype(np.intp)) for d, n in coordinate.sizes.items()}
-    return coordinate.isel(places)
+    indexers = {d: np.unique(np.linspace(0, n - 1, _THINNED).astype(np.intp)) for d, n in coordinate.sizes.items()}
+    return coordinate.isel(indexers)
 
 
 def slack(labels: NDArray[Any]) -> float:
@@ -203,12 +203,12 @@ def _extremes(labels: NDArray[Any]) -> tuple[float, float]:
     return float(np.abs(numbers).max(initial=0.0)), float(np.diff(numbers).min()) if numbers.size > 1 else 0.0
 
 
-def turned(differences: Array, whole: float = TURN) -> Array:
+def within_half_turn(differences: Array, whole: float = TURN) -> Array:
     """Bring differences of longitudes to half a turn at most: to −180 … 180, in degrees."""
     return (differences + whole / 2) % whole - whole / 2
 
 
-def window(
+def window_index(
     labels: Array, start: float | None, stop: float | None, near: float, whole: float = TURN
 ) -> NDArray[np.intp]:
     """Find the longitudes from `start` eastward to `stop`, both included, whatever turn either is given in.
@@ -241,7 +241,7 @@ def window(
     if start is None or stop is None:
         middle = (np.nanmin(line) + np.nanmax(line)) / 2
         first, last = (
-            end if given is None else middle + float(turned(np.asarray(given - middle), whole))
+            end if given is None else middle + float(within_half_turn(np.asarray(given - middle), whole))
             for given, end in ((start, -np.inf), (stop, np.inf))
         )
         return everything[(line >= first - near) & (line <= last + near)]
@@ -334,7 +334,7 @@ def box(
     return {x: Window(west, east, whole), y: Window(south, north, None)}
 
 
-def _in_radians(dataset: xr.Dataset, axes: Mapping[str, _Axis]) -> set[str]:
+def _in_radians(dataset: xr.Dataset, axes: Mapping[str, _MapAxis]) -> set[str]:
     """Tell which longitudes and latitudes are in radians; the others are in degrees.
 
     Those without units are as the other is, or in degrees where one of them has numbers too large for radians.
@@ -346,7 +346,7 @@ def _in_radians(dataset: xr.Dataset, axes: Mapping[str, _Axis]) -> set[str]:
     """
     units = {name: units_of(dataset[name]) for name in axes}
     for name, text in units.items():
-        if text and turn(text) is None:
+        if text and full_turn(text) is None:
             raise SourceError(
                 f"bbox is in degrees, and {name!r} has the units {text!r}, which are neither degrees nor radians; "
                 "correct them, or use 'select' in the units of its labels"
@@ -363,20 +363,20 @@ def _in_radians(dataset: xr.Dataset, axes: Mapping[str, _Axis]) -> set[str]:
     return set()
 
 
-def _along(dataset: xr.Dataset, dims: Sequence[str], axis: _Axis, unusable: Mapping[str, str]) -> str:
+def _along(dataset: xr.Dataset, dims: Sequence[str], axis: _MapAxis, unusable: Mapping[str, str]) -> str:
     """Find the dimension of the variables that runs along an axis of the map."""
     indexed = [d for d in dims if d in dataset.indexes]
-    found = [d for d in indexed if _is(axis, dataset[d], d)]
+    matching = [d for d in indexed if _is(axis, dataset[d], d)]
     bent = [str(n) for n, v in dataset.variables.items() if n not in dataset.sizes and _is(axis, v, n) and v.ndim > 0]
     bent = [name for name in bent if set(dataset[name].dims) <= set(dims)]
-    if not found and bent:
+    if not matching and bent:
         over = ", ".join(map(str, dataset[bent[0]].dims))
         raise SourceError(
             f"bbox needs a {axis.word} along a dimension of its own, and {bent[0]!r} runs over ({over}); "
             f"choose along {over} with 'isel', or by label with 'select'"
         )
-    found = found or [d for d in indexed if _is_projected(axis, dataset[d], d)]
-    if not found:
+    matching = matching or [d for d in indexed if _is_projected(axis, dataset[d], d)]
+    if not matching:
         for name, why in unusable.items():
             if name in dims or name.lower() in axis.names:
                 raise SourceError(
@@ -387,6 +387,6 @@ def _along(dataset: xr.Dataset, dims: Sequence[str], axis: _Axis, unusable: Mapp
             f"bbox finds no {axis.word} among the coordinates {', '.join(indexed) or 'none'}; give the coordinate the "
             f"standard_name {axis.word}, or use 'select' or 'isel'"
         )
-    if len(found) > 1:
-        raise SourceError(f"bbox finds several coordinates of {axis.word}: {', '.join(found)}; use 'select' instead")
-    return found[0]
+    if len(matching) > 1:
+        raise SourceError(f"bbox finds several coordinates of {axis.word}: {', '.join(matching)}; use 'select' instead")
+    return matching[0]

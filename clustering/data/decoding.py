@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from clustering.data.attributes import FILLS, PACKING, held
+from clustering.data.attributes import FILLS, PACKING, as_type
 from clustering.data.policies import DECODERS, Decoder
 from clustering.errors import SourceError
 
@@ -29,7 +29,7 @@ _DECODE: Mapping[Decoder, Callable[[NDArray[Any], NDArray[Any]], None]] = {"sign
 
 
 @dataclass(frozen=True)
-class Rule:
+class MissingRule:
     """Which stored numbers are missing by one attribute, or by a wish of the user."""
 
     name: str
@@ -41,14 +41,14 @@ class Rule:
     high: float = np.inf
     """What is above is missing."""
 
-    def absent(self, values: NDArray[Any]) -> NDArray[np.bool_] | None:
+    def is_missing(self, values: NDArray[Any]) -> NDArray[np.bool_] | None:
         """Tell missing values among stored ones, in their shape; None where none can be."""
-        found = [values == number for number in self.numbers if held(values.dtype, number) is not None]
+        matches = [values == number for number in self.numbers if as_type(values.dtype, number) is not None]
         if self.low > -np.inf:
-            found.append(values < self.low)
+            matches.append(values < self.low)
         if self.high < np.inf:
-            found.append(values > self.high)
-        return reduce(np.logical_or, found) if found else None
+            matches.append(values > self.high)
+        return reduce(np.logical_or, matches) if matches else None
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Decoding:
     """Type as stored; where ``_Unsigned`` says so, the type of the other sign that the same bits are read as."""
     dtype: np.dtype[Any]
     """Type once decoded."""
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[MissingRule, ...] = ()
     """What tells missing values."""
     scale: Any = None
     offset: Any = None
@@ -75,12 +75,12 @@ class Decoding:
         """Whether values take more room once decoded."""
         return self.stored.kind in "iu" and self.stored.itemsize < self.dtype.itemsize
 
-    def absent(self, values: NDArray[Any]) -> NDArray[np.bool_] | None:
+    def is_missing(self, values: NDArray[Any]) -> NDArray[np.bool_] | None:
         """Tell missing values among stored ones, in their shape; None where none is."""
-        found = [absent for rule in self.rules if (absent := rule.absent(values)) is not None]
-        if not found:
+        masks = [absent for rule in self.rules if (absent := rule.is_missing(values)) is not None]
+        if not masks:
             return None
-        every = reduce(np.logical_or, found)
+        every = reduce(np.logical_or, masks)
         return every if every.any() else None
 
     def decode(self, values: NDArray[Any], out: NDArray[Any]) -> None:
@@ -102,19 +102,19 @@ class Decoding:
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class InMemoryVariable:
     """A variable held in memory as it was given, and what its numbers mean."""
 
     variable: xr.Variable
     decoding: Decoding
 
-    def selected(self, places: Mapping[Hashable, Any]) -> Given:
+    def select(self, positions: Mapping[Hashable, Any]) -> InMemoryVariable:
         """Select positions along some dimensions."""
-        return replace(self, variable=self.variable.isel(places, missing_dims="ignore"))
+        return replace(self, variable=self.variable.isel(positions, missing_dims="ignore"))
 
 
 @dataclass(frozen=True)
-class Columns:
+class RowPacking:
     """How packed rows ``(n, d)`` of several variables are decoded."""
 
     stored: np.dtype[Any]
@@ -139,7 +139,7 @@ class Columns:
         return out
 
 
-def packing(decodings: Sequence[tuple[int, Decoding]], dtype: np.dtype[Any]) -> Columns | None:
+def find_packing(decodings: Sequence[tuple[int, Decoding]], dtype: np.dtype[Any]) -> RowPacking | None:
     """Find how the rows of variables with so many features each stay packed; None where that saves nothing."""
     if not decodings or not all(decoding.packed for _, decoding in decodings):
         return None
@@ -147,10 +147,10 @@ def packing(decodings: Sequence[tuple[int, Decoding]], dtype: np.dtype[Any]) -> 
     if stored.kind not in "iu" or stored.itemsize >= dtype.itemsize:
         return None
     ends = accumulate(n for n, _ in decodings)
-    return Columns(stored, dtype, tuple(zip(ends, (decoding for _, decoding in decodings), strict=True)))
+    return RowPacking(stored, dtype, tuple(zip(ends, (decoding for _, decoding in decodings), strict=True)))
 
 
-def decoding_of(variable: xr.Variable, stored: np.dtype[Any], valid: tuple[Rule, ...]) -> Decoding | None:
+def decoding_of(variable: xr.Variable, stored: np.dtype[Any], valid: tuple[MissingRule, ...]) -> Decoding | None:
     """Read how xarray decodes a variable from what it keeps in the encoding.
 
     Parameters
@@ -173,7 +173,7 @@ def decoding_of(variable: xr.Variable, stored: np.dtype[Any], valid: tuple[Rule,
     fills = []
     for key in FILLS:
         numbers = tuple(number.item() for number in np.ravel(encoding.get(key, ())) if number == number)
-        fills += [Rule(key, numbers)] if numbers else []
+        fills += [MissingRule(key, numbers)] if numbers else []
     scale, offset = (_scalar(encoding.get(key)) for key in PACKING)
     return Decoding(stored, variable.dtype, (*fills, *valid), scale, offset)
 
@@ -186,12 +186,12 @@ def with_nodata(decoding: Decoding, name: str, number: float) -> tuple[Decoding,
     """Add a number that means missing; tell if none of the stored numbers can be it. NaN is missing anyhow."""
     if number != number:
         return decoding, ()
-    if held(decoding.stored, number) is None:
+    if as_type(decoding.stored, number) is None:
         return decoding, (
             f"nodata {number:g} can never be among the numbers of variable {name!r}, of type {decoding.stored}, so "
             "that it masks nothing",
         )
-    return replace(decoding, rules=(*decoding.rules, Rule("nodata", (number,)))), ()
+    return replace(decoding, rules=(*decoding.rules, MissingRule("nodata", (number,)))), ()
 
 
 def with_decoder(decoding: Decoding, name: str, decoder: str) -> Decoding:
@@ -208,5 +208,5 @@ def with_decoder(decoding: Decoding, name: str, decoder: str) -> Decoding:
             f"{'with scale_factor or add_offset' if not decoding.plain else 'numbers'}; "
             "named decoders are for plain whole numbers: leave it out"
         )
-    known = next(known for known in DECODERS if known == decoder)
-    return replace(decoding, decoder=known, dtype=np.dtype(np.float64))
+    checked = next(checked for checked in DECODERS if checked == decoder)
+    return replace(decoding, decoder=checked, dtype=np.dtype(np.float64))

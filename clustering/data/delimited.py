@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.data.layouts import (
+from clustering.data.readers import FileContents, FileVariable, VariableGroup, in_slabs, missing_reader, variable_name
+from clustering.data.table_layout import (
     GROUPS,
     MISSING,
     NUMBER,
     WITH_COMMA,
     WITH_POINT,
-    Layout,
+    TableLayout,
     find_layout,
     line_numbers,
-    opened,
+    open_text,
     quotes_left_open,
     tabbed,
     uneven_line,
 )
-from clustering.data.readers import Contents, Group, Piece, lacking, variable_name, whole
 from clustering.data.tables import EXACT, NO_DATE, even
 from clustering.errors import DataError
 
@@ -45,7 +45,7 @@ class _Column:
 
     notations: list[str] = field(default_factory=lambda: list(_NOTATIONS))
     """Those in which every cell can be read."""
-    gaps: bool = False
+    has_missing: bool = False
     cells: int = 0
     """Cells with a value."""
     numbers: int = 0
@@ -60,7 +60,7 @@ class _Column:
     """Whether a cell means one number with a decimal point and another one with a decimal comma."""
 
 
-def read_delimited(path: Path, _: ExitStack) -> Contents:
+def read_delimited(path: Path, _: ExitStack) -> FileContents:
     """Read a table of text, packed or not. Separator, encoding, header and decimal sign are found.
 
     Raises
@@ -75,7 +75,7 @@ def read_delimited(path: Path, _: ExitStack) -> Contents:
         import pyarrow.compute
         import pyarrow.csv
     except ImportError as error:
-        raise lacking("pyarrow", path) from error
+        raise missing_reader("pyarrow", path) from error
     layout, warnings = find_layout(path)
     try:
         columns, n = _survey(path, layout, pa)
@@ -94,7 +94,7 @@ def read_delimited(path: Path, _: ExitStack) -> Contents:
         path, layout, {column.bad[0] for i, column in enumerate(columns) if i in reasons and column.bad}
     )
     values = _Values(path, layout, n, pa)
-    pieces: list[Piece] = []
+    pieces: list[FileVariable] = []
     for i, column in enumerate(columns):
         name = layout.names[i] or f"column {i + 1}"
         if i in reasons:
@@ -109,23 +109,23 @@ def read_delimited(path: Path, _: ExitStack) -> Contents:
         dtype = np.dtype({"point": "f8", "comma": "f8", "date": "i8"}.get(notation, notation))
         attributes: dict[str, Any] = {}
         if notation == "date":
-            attributes = {**_DATE, "_FillValue": NO_DATE} if column.gaps else dict(_DATE)
-        elif column.gaps and dtype.kind != "f":
+            attributes = {**_DATE, "_FillValue": NO_DATE} if column.has_missing else dict(_DATE)
+        elif column.has_missing and dtype.kind != "f":
             dtype = np.dtype("f8")
         if column.beyond and dtype.kind == "f":
             warnings.append(f"column {name!r} holds numbers larger than float64 has; they are kept as infinite")
         if column.large and dtype.kind == "f":
             warnings.append(f"column {name!r} is rounded: it is kept as float64, which holds 15 to 17 digits")
         values.kinds[i] = notation, dtype
-        pieces.append(Piece(variable, ("row",), (n,), dtype, values.slabs(i), attributes))
-    return Contents({"": Group(pieces, {"title": path.name})}, warnings)
+        pieces.append(FileVariable(variable, ("row",), (n,), dtype, values.slabs(i), attributes))
+    return FileContents({"": VariableGroup(pieces, {"title": path.name})}, warnings)
 
 
 class _Text:
     """The rows of data of a file, as pyarrow reads them: UTF-8, without header and comments, one separator."""
 
-    def __init__(self, path: Path, layout: Layout) -> None:
-        self.file = opened(path, layout.encoding)
+    def __init__(self, path: Path, layout: TableLayout) -> None:
+        self.file = open_text(path, layout.encoding)
         self.layout = layout
         self.rest = b""
         self.skipped = layout.first
@@ -173,7 +173,7 @@ class _Text:
         return b""
 
 
-def _batches(path: Path, layout: Layout, wanted: Sequence[int], pa: Any) -> Iterator[Any]:
+def _batches(path: Path, layout: TableLayout, wanted: Sequence[int], pa: Any) -> Iterator[Any]:
     """Read columns as text."""
     names = [str(i) for i in range(len(layout.names))]
     text = _Text(path, layout)
@@ -192,8 +192,8 @@ def _batches(path: Path, layout: Layout, wanted: Sequence[int], pa: Any) -> Iter
     except pa.ArrowInvalid as error:
         if "Empty CSV file" in str(error):
             return
-        if place := uneven_line(path, layout):
-            line, cells = place
+        if uneven := uneven_line(path, layout):
+            line, cells = uneven
             separator = {"\t": "tabs", "": "spaces"}.get(layout.separator, repr(layout.separator))
             raise DataError(
                 f"cannot read {str(path)!r}: line {line} has {cells} columns, and the table has {len(names)} "
@@ -208,11 +208,11 @@ def _cells(values: Any, pa: Any) -> Any:
     """Take off what surrounds the values of cells; a cell that means a missing value becomes a gap."""
     compute = pa.compute
     values = compute.utf8_trim_whitespace(values)
-    gaps = compute.is_in(values, value_set=pa.array(MISSING))
-    return compute.if_else(gaps, pa.scalar(None, pa.string()), values)
+    is_missing = compute.is_in(values, value_set=pa.array(MISSING))
+    return compute.if_else(is_missing, pa.scalar(None, pa.string()), values)
 
 
-def _survey(path: Path, layout: Layout, pa: Any) -> tuple[list[_Column], int]:
+def _survey(path: Path, layout: TableLayout, pa: Any) -> tuple[list[_Column], int]:
     """Look at all rows once, and count them."""
     columns = [_Column() for _ in layout.names]
     n = 0
@@ -227,7 +227,7 @@ def _learn(column: _Column, values: Any, start: int, pa: Any) -> None:
     """Add what a batch of cells tells of a column."""
     compute = pa.compute
     present = len(values) - values.null_count
-    column.gaps |= values.null_count > 0
+    column.has_missing |= values.null_count > 0
     column.cells += present
     if not present:
         return
@@ -257,8 +257,8 @@ def _learn(column: _Column, values: Any, start: int, pa: Any) -> None:
         return
     numbers = compute.fill_null(compute.match_substring_regex(values, NUMBER), True)
     column.numbers += compute.sum(numbers).as_py() - values.null_count
-    if column.bad is None and (place := compute.index(numbers, False).as_py()) >= 0:
-        column.bad = start + place, values[place].as_py()
+    if column.bad is None and (row := compute.index(numbers, False).as_py()) >= 0:
+        column.bad = start + row, values[row].as_py()
 
 
 def _converted(values: Any, notation: str, pa: Any) -> Any:
@@ -327,7 +327,7 @@ def _bad_cell(column: _Column, lines: dict[int, int]) -> str:
 class _Values:
     """The values of the columns that are taken. A pass over the file reads as many columns as may be held at once."""
 
-    def __init__(self, path: Path, layout: Layout, n: int, pa: Any) -> None:
+    def __init__(self, path: Path, layout: TableLayout, n: int, pa: Any) -> None:
         self.path = path
         self.layout = layout
         self.n = n
@@ -351,12 +351,12 @@ class _Values:
                 for j, values in parts.items():
                     self.held[j][start : start + len(values)] = values
                 start += len(parts[i])
-        return whole(self.held[i])(length)
+        return in_slabs(self.held[i])(length)
 
     def _parts(self, wanted: Sequence[int]) -> Iterator[dict[int, NDArray[Any]]]:
         """Read columns, batch by batch."""
         for batch in _batches(self.path, self.layout, wanted, self.pa):
-            yield {j: self._numbers(batch.column(place), *self.kinds[j]) for place, j in enumerate(wanted)}
+            yield {j: self._numbers(batch.column(column), *self.kinds[j]) for column, j in enumerate(wanted)}
 
     def _numbers(self, column: Any, notation: str, dtype: np.dtype[Any]) -> NDArray[Any]:
         values = _converted(_cells(column, self.pa), notation, self.pa)

@@ -43,9 +43,13 @@ def encodable(name: str, variable: xr.Variable) -> xr.Variable:
     except Exception as error:
         raise SourceError(f"it cannot be read ({reason_of(error)})") from error
     reason = ""
-    for encoding, attributes in ((variable.encoding, variable.attrs), _plain(variable), ({}, _harmless(variable))):
+    for encoding, attributes in (
+        (variable.encoding, variable.attrs),
+        _plain(variable),
+        ({}, _json_attributes(variable)),
+    ):
         try:
-            if _comes_back(name, _as(tried, encoding, attributes)):
+            if _round_trips(name, _as(tried, encoding, attributes)):
                 return _as(variable, encoding, attributes)
             reason = reason or "other values come back than are written"
         except Exception as error:
@@ -53,7 +57,7 @@ def encodable(name: str, variable: xr.Variable) -> xr.Variable:
     raise SourceError(f"it cannot be written ({reason})")
 
 
-def writable(given: xr.Dataset) -> tuple[xr.Dataset, dict[str, str]]:
+def split_writable(given: xr.Dataset) -> tuple[xr.Dataset, dict[str, str]]:
     """Keep the variables that can be written, in encodings that come back, and say of the others why they cannot."""
     kept: dict[str, xr.Variable] = {}
     reasons = {}
@@ -86,20 +90,20 @@ def _plain(variable: xr.Variable) -> tuple[dict[str, Any], dict[str, Any]]:
     return encoding, {str(key): value for key, value in variable.attrs.items() if key not in dropped}
 
 
-def _harmless(variable: xr.Variable) -> dict[str, Any]:
+def _json_attributes(variable: xr.Variable) -> dict[str, Any]:
     """Keep the attributes that JSON can hold; units of times that stayed numbers get a name that nobody decodes."""
-    found = {}
+    kept = {}
     for key, value in _plain(variable)[1].items():
         plain = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
         try:
             json.dumps(plain)
         except (TypeError, ValueError):
             continue
-        found["undecoded_units" if key == "units" and " since " in str(plain) else key] = plain
-    return found
+        kept["undecoded_units" if key == "units" and " since " in str(plain) else key] = plain
+    return kept
 
 
-def _comes_back(name: str, variable: xr.Variable) -> bool:
+def _round_trips(name: str, variable: xr.Variable) -> bool:
     """Write a variable to memory, and tell whether xarray reads the same again."""
     store: Any = zarr.storage.MemoryStore()
     with warnings.catch_warnings():

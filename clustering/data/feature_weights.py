@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from clustering.data.alignment import by_name
+from clustering.data.alignment import align_by_name
 from clustering.data.angles import cosine
-from clustering.data.at_hand import meant
 from clustering.data.coordinates import check_latitude
+from clustering.data.in_memory_variables import decode_values
 from clustering.data.source import Source
 from clustering.errors import DataError, SourceError, nearest
 
@@ -44,42 +44,42 @@ def feature_weights(source: Source, given: str | xr.DataArray) -> NDArray[np.flo
         For weights that are negative or not finite, or none above zero.
     """
     if isinstance(given, xr.DataArray):
-        told = "feature_weights"
+        subject = "feature_weights"
         listing = _by_feature(source, given)
         if listing is not None:
             check_feature_weights(listing)
             return listing
-        variable = by_name(source.dataset, told, given, source.feature_dims, "feature").variable
+        variable = align_by_name(source.dataset, subject, given, source.feature_dims, "feature").variable
     else:
-        told = f"feature_weights {given!r}"
-        variable = _variable(source, given, told)
+        subject = f"feature_weights {given!r}"
+        variable = _variable(source, given, subject)
     if variable.dtype.kind not in "biuf":
-        raise SourceError(f"{told} are no numbers, but of type {variable.dtype}; name a variable of numbers")
+        raise SourceError(f"{subject} are no numbers, but of type {variable.dtype}; name a variable of numbers")
     values = np.asarray(variable.values, np.float64)
-    weights = _spread(source, values, tuple(map(str, variable.dims)), told)
-    check_feature_weights(weights, told)
+    weights = _expand_to_features(source, values, tuple(map(str, variable.dims)), subject)
+    check_feature_weights(weights, subject)
     return weights
 
 
-def _variable(source: Source, name: str, told: str) -> xr.Variable:
+def _variable(source: Source, name: str, subject: str) -> xr.Variable:
     """Read the variable named, or the cosine of it."""
     formula = _COSINE.fullmatch(name)
     key = formula[2] if formula else name
     if key in source.unusable:
-        raise SourceError(f"variable {key!r} in {told} cannot be used: {source.unusable[key]}")
+        raise SourceError(f"variable {key!r} in {subject} cannot be used: {source.unusable[key]}")
     if key not in source.dataset.variables:
-        known = [str(found) for found in source.dataset.variables]
-        raise SourceError(f"unknown variable {key!r} in {told}; {nearest(key, known)}")
+        names = [str(variable_name) for variable_name in source.dataset.variables]
+        raise SourceError(f"unknown variable {key!r} in {subject}; {nearest(key, names)}")
     variable = source.dataset[key].variable
     dims = tuple(str(d) for d in variable.dims)
     if not dims or not set(dims) <= set(source.feature_dims):
         along = ", ".join(source.feature_dims) or "none here"
         raise SourceError(
-            f"{told} lie along {', '.join(dims) or 'no dimension'}, and features along {along}; "
+            f"{subject} lie along {', '.join(dims) or 'no dimension'}, and features along {along}; "
             "name a variable along feature dimensions, or sample weights in source.weights"
         )
     if key not in source.dataset.sizes:
-        variable, _, _ = meant(key, variable, None, valid=source.valid_range == "cf")
+        variable, _, _ = decode_values(key, variable, None, valid=source.valid_range == "cf")
     if formula is None:
         return variable
     check_latitude(variable, key, name)
@@ -106,27 +106,29 @@ def _by_feature(source: Source, given: xr.DataArray) -> NDArray[np.float64] | No
     return np.asarray(given.values, np.float64)[[labels.index(name) for name in names]]
 
 
-def _spread(source: Source, values: NDArray[np.float64], dims: tuple[str, ...], told: str) -> NDArray[np.float64]:
+def _expand_to_features(
+    source: Source, values: NDArray[np.float64], dims: tuple[str, ...], subject: str
+) -> NDArray[np.float64]:
     """Put weights along some feature dimensions on all features ``(d,)``."""
-    found = []
+    factors = []
     for each in source.variables:
         own = [d for d in source.feature_dims if d in source.dataset[each].dims]
         lengths = [source.dataset.sizes[d] for d in own]
         if not set(dims) & set(own):
-            found.append(np.ones(math.prod(lengths)))
+            factors.append(np.ones(math.prod(lengths)))
             continue
         if not set(dims) <= set(own):
             raise SourceError(
-                f"{told} lie along {', '.join(dims)}, and variable {each!r} along {', '.join(own)} "
+                f"{subject} lie along {', '.join(dims)}, and variable {each!r} along {', '.join(own)} "
                 "only; name weights along dimensions that the variable has"
             )
         order = [dims.index(d) for d in own if d in dims]
         shape = [n if d in dims else 1 for d, n in zip(own, lengths, strict=True)]
-        found.append(np.broadcast_to(values.transpose(order).reshape(shape), lengths).reshape(-1))
-    return np.concatenate(found)
+        factors.append(np.broadcast_to(values.transpose(order).reshape(shape), lengths).reshape(-1))
+    return np.concatenate(factors)
 
 
-def check_feature_weights(weights: NDArray[np.float64], told: str = "feature_weights") -> None:
+def check_feature_weights(weights: NDArray[np.float64], subject: str = "feature_weights") -> None:
     """Refuse weights ``(d,)`` that measure nothing.
 
     Raises
@@ -136,6 +138,8 @@ def check_feature_weights(weights: NDArray[np.float64], told: str = "feature_wei
     """
     bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0.0)))
     if len(bad):
-        raise DataError(f"{told} are {weights[bad[0]]:g} for feature {bad[0]}; a finite number of 0 or more is needed")
+        raise DataError(
+            f"{subject} are {weights[bad[0]]:g} for feature {bad[0]}; a finite number of 0 or more is needed"
+        )
     if not weights.any():
-        raise DataError(f"{told} are all 0, so that no feature counts; give one of them a weight above 0")
+        raise DataError(f"{subject} are all 0, so that no feature counts; give one of them a weight above 0")

@@ -12,8 +12,8 @@ _FAST: dict[str, Any] = {"nogil": True, "cache": True}
 
 
 @njit(fastmath={"reassoc", "nsz"}, **_FAST)
-def finite(values, found):  # type: ignore[no-untyped-def]
-    """Tell rows ``(n, d)`` without NaN or infinity in `found` ``(n,)``, and whether all are."""
+def finite(values, is_finite):  # type: ignore[no-untyped-def]
+    """Tell rows ``(n, d)`` without NaN or infinity in `is_finite` ``(n,)``, and whether all are."""
     zero = values.dtype.type(0)
     every = True
     for i in range(values.shape[0]):
@@ -21,8 +21,8 @@ def finite(values, found):  # type: ignore[no-untyped-def]
         rest = zero
         for j in range(values.shape[1]):
             rest += values[i, j] * zero
-        found[i] = rest == rest
-        every &= found[i]
+        is_finite[i] = rest == rest
+        every &= is_finite[i]
     return every
 
 

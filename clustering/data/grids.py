@@ -13,20 +13,20 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.data.readers import (
-    Contents,
-    Group,
-    Piece,
-    Stored,
+    FileArray,
+    FileContents,
+    FileVariable,
+    VariableGroup,
     fill_value,
-    lacking,
+    missing_reader,
     share_dims,
-    unfit,
+    unsupported_reason,
     variable_name,
 )
 from clustering.errors import DataError
 
 
-def read_grid(path: Path, stack: ExitStack) -> Contents:
+def read_grid(path: Path, stack: ExitStack) -> FileContents:
     """Read every group of a NetCDF or HDF5 file. What is no number or text is left out by name."""
     with path.open("rb") as file:
         hdf5 = file.read(3) != b"CDF"
@@ -34,19 +34,19 @@ def read_grid(path: Path, stack: ExitStack) -> Contents:
         try:
             from clustering.data.hdf5 import read_groups
         except ImportError as error:
-            raise lacking("h5py", path) from error
+            raise missing_reader("h5py", path) from error
         groups, warnings = read_groups(path, stack)
     else:
         groups, warnings = {"": _netcdf3(path, stack)}, []
-    taken: dict[str, Group] = {}
-    for place, (arrays, attributes) in groups.items():
-        group = _group(place, arrays, attributes, warnings)
-        if group.pieces or group.texts.variables or not place:
-            taken[place] = group
-    return Contents(taken, warnings)
+    taken: dict[str, VariableGroup] = {}
+    for group_path, (arrays, attributes) in groups.items():
+        group = _group(group_path, arrays, attributes, warnings)
+        if group.pieces or group.texts.variables or not group_path:
+            taken[group_path] = group
+    return FileContents(taken, warnings)
 
 
-def _netcdf3(path: Path, stack: ExitStack) -> tuple[dict[str, Stored], Mapping[str, Any]]:
+def _netcdf3(path: Path, stack: ExitStack) -> tuple[dict[str, FileArray], Mapping[str, Any]]:
     try:
         opened = xr.open_dataset(
             path, engine="scipy", decode_cf=False, chunks=None, cache=False, create_default_indexes=False
@@ -59,16 +59,18 @@ def _netcdf3(path: Path, stack: ExitStack) -> tuple[dict[str, Stored], Mapping[s
         return lambda start, stop: np.asarray((variable[start:stop] if variable.ndim else variable).values)
 
     arrays = {
-        str(name): Stored(tuple(map(str, v.dims)), v.shape, v.dtype, reader(v), v.attrs, text=v.dtype.kind in "SUO")
+        str(name): FileArray(tuple(map(str, v.dims)), v.shape, v.dtype, reader(v), v.attrs, text=v.dtype.kind in "SUO")
         for name, v in dataset.variables.items()
     }
     return arrays, dataset.attrs
 
 
-def _group(place: str, arrays: dict[str, Stored], attributes: Mapping[str, Any], warnings: list[str]) -> Group:
+def _group(
+    path: str, arrays: dict[str, FileArray], attributes: Mapping[str, Any], warnings: list[str]
+) -> VariableGroup:
     """Take the arrays of a group."""
-    prefix = f"{place}/" if place else ""
-    pieces: list[Piece] = []
+    prefix = f"{path}/" if path else ""
+    pieces: list[FileVariable] = []
     texts = xr.Dataset()
     named = _coordinate_names(arrays, attributes)
     lengths = {name: array.shape[0] for name, array in arrays.items() if array.dims == (name,)}
@@ -76,7 +78,7 @@ def _group(place: str, arrays: dict[str, Stored], attributes: Mapping[str, Any],
         about = f"variable {prefix + original!r}"
         name = variable_name(original, {piece.name for piece in pieces}, reserved=())
         reason = array.reason or (
-            _empty(array) if array.text else (array.shape and unfit(array.shape, array.dtype)) or ""
+            _empty(array) if array.text else (array.shape and unsupported_reason(array.shape, array.dtype)) or ""
         )
         if array.text and not reason:
             try:
@@ -85,7 +87,7 @@ def _group(place: str, arrays: dict[str, Stored], attributes: Mapping[str, Any],
             except (ValueError, TypeError, LookupError):
                 reason = "its text cannot be read"
         if not reason and array.dtype.kind not in "biuf":
-            reason = unfit((1,), array.dtype)
+            reason = unsupported_reason((1,), array.dtype)
         if reason:
             warnings.append(f"{about} is left out: {reason}")
             continue
@@ -95,22 +97,22 @@ def _group(place: str, arrays: dict[str, Stored], attributes: Mapping[str, Any],
         coordinate = not array.shape or original in array.dims or original in named
         dtype = array.dtype.newbyteorder("=")
         dims = share_dims(array.dims, array.shape, name, lengths)
-        pieces.append(Piece(name, dims, array.shape, dtype, _slabs(array), kept, coordinate))
+        pieces.append(FileVariable(name, dims, array.shape, dtype, _slabs(array), kept, coordinate))
     own = {k: _json(v) for k, v in attributes.items()}
-    return Group(pieces, _clean(own, f"group {place!r}" if place else "the file", warnings), texts)
+    return VariableGroup(pieces, _clean(own, f"group {path!r}" if path else "the file", warnings), texts)
 
 
-def _empty(array: Stored) -> str:
+def _empty(array: FileArray) -> str:
     return "" if math.prod(array.shape) else f"it is empty, of shape {array.shape}"
 
 
-def _coordinate_names(arrays: Mapping[str, Stored], attributes: Mapping[str, Any]) -> set[str]:
+def _coordinate_names(arrays: Mapping[str, FileArray], attributes: Mapping[str, Any]) -> set[str]:
     """Find what the attributes ``coordinates`` name."""
     values = (_json(a.get("coordinates", "")) for a in (attributes, *(array.attributes for array in arrays.values())))
     return {name for value in values if isinstance(value, str) for name in value.split()}
 
 
-def _slabs(array: Stored) -> Callable[[int], Iterator[NDArray[Any]]]:
+def _slabs(array: FileArray) -> Callable[[int], Iterator[NDArray[Any]]]:
     def slabs(length: int) -> Iterator[NDArray[Any]]:
         if not array.shape:
             yield array.read(0, 1)
@@ -121,7 +123,7 @@ def _slabs(array: Stored) -> Callable[[int], Iterator[NDArray[Any]]]:
     return slabs
 
 
-def _text(array: Stored, attributes: dict[str, Any]) -> xr.Variable:
+def _text(array: FileArray, attributes: dict[str, Any]) -> xr.Variable:
     """Read text; the characters along the last dimension of an old file make one text."""
     values = array.read(0, array.shape[0] if array.shape else 1)
     dims = array.dims
@@ -138,7 +140,7 @@ def _text(array: Stored, attributes: dict[str, Any]) -> xr.Variable:
     return xr.Variable(dims, decoded, attributes)
 
 
-def _attributes(array: Stored, about: str, warnings: list[str]) -> dict[str, Any]:
+def _attributes(array: FileArray, about: str, warnings: list[str]) -> dict[str, Any]:
     """Take the attributes of a variable, the fill value in its type."""
     kept = {k: _json(v) for k, v in array.attributes.items()}
     listed = kept.get("coordinates", "")

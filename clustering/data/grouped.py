@@ -17,9 +17,9 @@ from xarray.core import indexing
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from clustering.data.attributes import repaired
-from clustering.data.faults import passing
+from clustering.data.attributes import repair_attributes
 from clustering.data.plan import MIB
+from clustering.data.store_errors import is_transient
 from clustering.errors import ClusteringError, reason
 
 SMALL_LABELS = 16 * MIB
@@ -45,7 +45,7 @@ def with_indexes(dataset: xr.Dataset, dims: Iterable[Any] | None = None) -> xr.D
     return dataset
 
 
-class Grouped(NamedTuple):
+class DecodedGroup(NamedTuple):
     """What a group holds."""
 
     dataset: xr.Dataset
@@ -59,7 +59,7 @@ class UnusableError(Exception):
     """A variable that cannot be decoded; the message says why."""
 
 
-def undecoded(
+def as_variable(
     array: zarr.Array[Any], name: str, dims: Collection[str], *, masks_fill: bool
 ) -> tuple[xr.Variable, tuple[str, ...]]:
     """Wrap a stored array as a variable whose attributes xarray decodes.
@@ -85,20 +85,20 @@ def undecoded(
     """
     attributes, v3 = own_attributes(array), array.metadata.zarr_format == 3
     if masks_fill and array.fill_value is not None:
-        told = attributes.get("_FillValue")
+        fill_value = attributes.get("_FillValue")
         attributes["_FillValue"] = array.fill_value
-        if told is not None:
+        if fill_value is not None:
             # What the attribute says is missing too.
-            both = [told, attributes.get("missing_value")]
+            both = [fill_value, attributes.get("missing_value")]
             attributes["missing_value"] = [part for value in both if value is not None for part in np.ravel(value)]
-    found = repaired(name, attributes, array.dtype, base64_fill=v3)
-    if found.fault is not None:
-        raise UnusableError(found.fault)
+    fixed = repair_attributes(name, attributes, array.dtype, base64_fill=v3)
+    if fixed.fault is not None:
+        raise UnusableError(fixed.fault)
     data: Any = indexing.LazilyIndexedArray(ZarrArrayWrapper(array))  # type: ignore[no-untyped-call]
-    if found.dtype != array.dtype:
-        data = lazy_elemwise_func(data, partial(np.ndarray.view, dtype=found.dtype), found.dtype)
+    if fixed.dtype != array.dtype:
+        data = lazy_elemwise_func(data, partial(np.ndarray.view, dtype=fixed.dtype), fixed.dtype)
     encoding: dict[str, Any] = {"chunks": tuple(array.chunks), "shards": array.shards}
-    return xr.Variable(tuple(dims), data, found.attributes, encoding), found.cautions
+    return xr.Variable(tuple(dims), data, fixed.attributes, encoding), fixed.cautions
 
 
 def own_attributes(array: zarr.Array[Any]) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def dataset_of(
     attributes: Mapping[str, Any],
     wanted: Collection[str],
     faults: Mapping[str, str],
-) -> Grouped:
+) -> DecodedGroup:
     """Decode the arrays of a group, each by itself, into one dataset.
 
     Parameters
@@ -167,7 +167,7 @@ def dataset_of(
                     f"it has dimension {twice!r} twice, so that its samples and features have one name; rename one of "
                     "the two in the store"
                 )
-            raw[name], cautions[name] = undecoded(array, name, dims, masks_fill=array.metadata.zarr_format == 2)
+            raw[name], cautions[name] = as_variable(array, name, dims, masks_fill=array.metadata.zarr_format == 2)
         except (UnusableError, NotImplementedError, ValueError, TypeError) as error:
             unusable[name] = reason(error)
     raw = _of_one_grid(raw, wanted, {name: array.path for name, array in arrays.items()}, unusable)
@@ -187,8 +187,8 @@ def _of_one_grid(
         sizes = {str(d): n for d, n in raw[name].sizes.items()}
         other = next((d for d, n in sizes.items() if lengths.get(d, (n, ""))[0] != n), None)
         if other is not None:
-            known, by = lengths[other]
-            unusable[name] = f"{UNEVEN} {other!r} is {sizes[other]} long, and {known} in {by!r}"
+            length, by = lengths[other]
+            unusable[name] = f"{UNEVEN} {other!r} is {sizes[other]} long, and {length} in {by!r}"
             continue
         for d, n in sizes.items():
             lengths.setdefault(d, (n, paths[name]))
@@ -212,7 +212,7 @@ def _decoded(
     wanted: Collection[str],
     unusable: dict[str, str],
     cautions: dict[str, tuple[str, ...]],
-) -> Grouped:
+) -> DecodedGroup:
     own = {str(key): value for key, value in attributes.items() if not str(key).lower().startswith("_nc")}
     coordinates = set[str]()
     if isinstance(own.get("coordinates"), str):
@@ -221,12 +221,12 @@ def _decoded(
     for name, variable in raw.items():
         dates = name not in wanted or name in variable.dims
         try:
-            made[name], more = decoded(name, variable, dates=dates, stacks=_stacks(variable, raw))
+            made[name], more = decode_variable(name, variable, dates=dates, stacks=_stacks(variable, raw))
             cautions[name] += more
         except ClusteringError:
             raise
         except Exception as error:
-            if passing(error):
+            if is_transient(error):
                 raise
             unusable[name] = reason(error)
     for variable in made.values():
@@ -237,10 +237,10 @@ def _decoded(
     beside = xr.Coordinates({name: made[name] for name in made if name in coordinates}, indexes={})
     within = {name: variable for name, variable in made.items() if name not in coordinates}
     dataset = with_indexes(xr.Dataset(within, beside, own))
-    return Grouped(dataset, unusable, cautions)
+    return DecodedGroup(dataset, unusable, cautions)
 
 
-def decoded(
+def decode_variable(
     name: str, variable: xr.Variable, *, dates: bool, stacks: bool = False
 ) -> tuple[xr.Variable, tuple[str, ...]]:
     """Decode one variable as xarray does; dates that it cannot decode stay numbers.
@@ -265,12 +265,14 @@ def decoded(
     except ClusteringError:
         raise
     except Exception as error:
-        if not dates or units is None or passing(error):
+        if not dates or units is None or is_transient(error):
             raise
         made = _cf(name, variable, False, stacks)
         calendar = variable.attrs.get("calendar")
-        told = repr(units) + ("" if calendar is None else f" of the calendar {calendar!r}")
-        return made, (f"{told} of {name!r} cannot be decoded to dates, so that it stays numbers: select by these",)
+        units_text = repr(units) + ("" if calendar is None else f" of the calendar {calendar!r}")
+        return made, (
+            f"{units_text} of {name!r} cannot be decoded to dates, so that it stays numbers: select by these",
+        )
     if not dates and " since " in str(units):
         return made, (f"variable {name!r} counts {units!r}, and is used as these numbers",)
     return made, ()

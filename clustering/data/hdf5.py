@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.data.readers import Stored
+from clustering.data.readers import FileArray
 
 _INTERNAL = frozenset(
     (
@@ -31,7 +31,7 @@ _INTERNAL = frozenset(
 _NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 _HIDDEN = "_nc4_non_coord_"
 """How a NetCDF file starts the name of a variable that is called as a dimension it does not lie along."""
-Groups = dict[str, tuple[dict[str, Stored], Mapping[str, Any]]]
+Groups = dict[str, tuple[dict[str, FileArray], Mapping[str, Any]]]
 
 
 @dataclass
@@ -65,19 +65,19 @@ def read_groups(path: Path, stack: ExitStack) -> tuple[Groups, list[str]]:
             tree.dims[int(item.attrs["_Netcdf4Dimid"])] = _base(item.name)
 
     file.visititems(number)
-    tree.seen[_place(file)] = "/"
-    _enter(file, "", tree)
+    tree.seen[_object_id(file)] = "/"
+    _visit_group(file, "", tree)
     return tree.groups, tree.warnings
 
 
-def _enter(group: h5py.Group, place: str, tree: _Tree) -> None:
+def _visit_group(group: h5py.Group, path: str, tree: _Tree) -> None:
     """Go through a group and the groups in it."""
-    arrays: dict[str, Stored] = {}
+    arrays: dict[str, FileArray] = {}
     borrowed: dict[str, h5py.Dataset] = {}
-    tree.groups[place] = arrays, _attributes(group)
+    tree.groups[path] = arrays, _attributes(group)
     below: list[tuple[str, h5py.Group]] = []
     for name in group:
-        where = f"{place}/{name}".lstrip("/")
+        where = f"{path}/{name}".lstrip("/")
         link = group.get(name, getlink=True)
         if isinstance(link, h5py.SoftLink):
             tree.warnings.append(f"{where!r} is left out: it is a link to {link.path!r}")
@@ -87,55 +87,55 @@ def _enter(group: h5py.Group, place: str, tree: _Tree) -> None:
         except (KeyError, OSError):
             tree.warnings.append(f"{where!r} is left out: it is a link to what is not there")
             continue
-        first = tree.seen.setdefault(_place(item), f"/{where}")
+        first = tree.seen.setdefault(_object_id(item), f"/{where}")
         if first != f"/{where}":
             tree.warnings.append(f"{where!r} is left out: it is another name of {first!r}")
             continue
         if isinstance(item, h5py.Group):
             below.append((where, item))
         elif isinstance(item, h5py.Dataset) and not _only_a_dimension(item):
-            arrays.update(_arrays(name.removeprefix(_HIDDEN), item, place, tree, borrowed))
+            arrays.update(_arrays(name.removeprefix(_HIDDEN), item, path, tree, borrowed))
     for name, scale in borrowed.items():
         # A group may use the dimensions of the groups above; a Zarr group has to hold their coordinates itself.
         if name not in arrays and not _only_a_dimension(scale):
-            arrays.update(_arrays(name, scale, place, tree, {}))
+            arrays.update(_arrays(name, scale, path, tree, {}))
     for where, item in below:
-        _enter(item, where, tree)
+        _visit_group(item, where, tree)
 
 
-def _place(item: Any) -> tuple[int, int]:
+def _object_id(item: Any) -> tuple[int, int]:
     """Tell where an object lies: one object may have several names."""
     info = h5py.h5o.get_info(item.id)
     return info.fileno, info.addr
 
 
 def _arrays(
-    name: str, data: h5py.Dataset, place: str, tree: _Tree, borrowed: dict[str, h5py.Dataset]
-) -> dict[str, Stored]:
+    name: str, data: h5py.Dataset, path: str, tree: _Tree, borrowed: dict[str, h5py.Dataset]
+) -> dict[str, FileArray]:
     """Read what a dataset is; a table gives an array for each of its columns."""
-    nothing = Stored((), (), np.dtype("V1"), lambda *_: np.empty(0), {})
+    nothing = FileArray((), (), np.dtype("V1"), lambda *_: np.empty(0), {})
     if data.shape is None:
         return {name: replace(nothing, reason="it is empty")}
     if filters := _filters_lacking(data):
         return {name: replace(nothing, reason=f"it is compressed by what is not installed here: {filters}")}
-    dims, shape = _dims(data, place, tree, borrowed)
+    dims, shape = _dims(data, path, tree, borrowed)
     attributes = _attributes(data)
     dtype = data.dtype
     if h5py.check_string_dtype(dtype) is not None or dtype.kind == "S":
-        return {name: Stored(dims, shape, dtype, _reader(data, shape, attributes), attributes, text=True)}
+        return {name: FileArray(dims, shape, dtype, _reader(data, shape, attributes), attributes, text=True)}
     if (codes := h5py.check_enum_dtype(dtype)) is not None and dtype.kind in "iu":
         meanings = {"flag_values": list(codes.values()), "flag_meanings": " ".join(codes)}
         attributes, dtype = {**meanings, **attributes}, np.dtype(dtype.str)
     if reason := _reason(dtype):
         return {name: replace(nothing, reason=reason)}
     if dtype.names is None:
-        return {name: Stored(dims, shape, dtype, _reader(data, shape, attributes), attributes)}
-    columns: dict[str, Stored] = {}
+        return {name: FileArray(dims, shape, dtype, _reader(data, shape, attributes), attributes)}
+    columns: dict[str, FileArray] = {}
     for column in dtype.names:
         kind = dtype[column]
-        inner = tuple(_unnamed(n, i, place, tree) for i, n in enumerate(kind.shape))
+        inner = tuple(_unnamed(n, i, path, tree) for i, n in enumerate(kind.shape))
         text = h5py.check_string_dtype(kind) is not None or kind.base.kind == "S"
-        columns[f"{name}.{column}"] = Stored(
+        columns[f"{name}.{column}"] = FileArray(
             (*dims, *inner),
             (*shape, *kind.shape),
             kind.base,
@@ -167,7 +167,7 @@ def _filters_lacking(data: h5py.Dataset) -> str:
 
 
 def _dims(
-    data: h5py.Dataset, place: str, tree: _Tree, borrowed: dict[str, h5py.Dataset]
+    data: h5py.Dataset, path: str, tree: _Tree, borrowed: dict[str, h5py.Dataset]
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Name the dimensions of a dataset, and give its shape once arrays that share a growing dimension are even."""
     shape = list(data.shape)
@@ -181,7 +181,7 @@ def _dims(
         before = list(data.shape[:axis]).count(data.shape[axis])
         scales = _scales(dimension)
         if not scales:
-            names.append(dimension.label or _unnamed(data.shape[axis], before, place, tree))
+            names.append(dimension.label or _unnamed(data.shape[axis], before, path, tree))
             continue
         scale = scales[0]
         names.append(_base(scale.name))
@@ -202,8 +202,8 @@ def _scales(dimension: Any) -> list[h5py.Dataset]:
         return []
 
 
-def _unnamed(length: int, before: int, place: str, tree: _Tree) -> str:
-    return tree.unnamed.setdefault((place, length, before), f"phony_dim_{len(tree.unnamed)}")
+def _unnamed(length: int, before: int, path: str, tree: _Tree) -> str:
+    return tree.unnamed.setdefault((path, length, before), f"phony_dim_{len(tree.unnamed)}")
 
 
 def _only_a_dimension(data: h5py.Dataset) -> bool:

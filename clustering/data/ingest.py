@@ -19,10 +19,10 @@ from pathlib import Path
 import zarr
 from zarr.codecs import ZstdCodec
 
-from clustering.data.kinds import find_reader
+from clustering.data.file_kinds import find_reader
 from clustering.data.ownership import INGESTED, check_place, check_target, mark_folder
 from clustering.data.plan import MIB
-from clustering.data.readers import Contents, Piece
+from clustering.data.readers import FileContents, FileVariable
 from clustering.data.replacing import staged
 from clustering.errors import (
     ClusteringError,
@@ -95,20 +95,20 @@ def _first(lines: tuple[str, ...]) -> str:
 
 
 def _write(
-    staging: Path, contents: Contents
+    staging: Path, contents: FileContents
 ) -> dict[str, tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...], str]]:
     """Write each group of a file as a group of the store, and tell of its variables what was written."""
     written = {}
     root = zarr.open_group(staging, mode="w", zarr_format=3)
-    for place, group in contents.groups.items():
+    for path, group in contents.groups.items():
         group.texts.assign_attrs(group.attributes).to_zarr(
-            staging, group=place or None, mode="a", consolidated=False, zarr_format=3
+            staging, group=path or None, mode="a", consolidated=False, zarr_format=3
         )
-        store = root.require_group(place) if place else root
+        store = root.require_group(path) if path else root
         for piece in group.pieces:
-            told = write_piece(store, piece)
+            shapes = write_piece(store, piece)
             if not piece.coordinate:
-                written[f"{place}/{piece.name}".lstrip("/")] = told
+                written[f"{path}/{piece.name}".lstrip("/")] = shapes
     return written
 
 
@@ -191,7 +191,7 @@ def choose_chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 
 
 def write_piece(
-    group: zarr.Group, piece: Piece, chunks: tuple[int, ...] | None = None
+    group: zarr.Group, piece: FileVariable, chunks: tuple[int, ...] | None = None
 ) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...], str]:
     """Write a variable, whole chunks at a time.
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import zarr
 
-from clustering.data.amplification import Reads, reads_of, surplus_of
+from clustering.data.amplification import ChunkReads, count_chunk_reads, surplus_factors
 from clustering.data.codecs import checksummed
-from clustering.data.listing import Absent, unit_of
+from clustering.data.listing import AbsentChunks, key_shape
 from clustering.data.pipeline import is_accelerated, rust
 from clustering.data.plan import Plan
 from clustering.data.source import Source
-from clustering.data.stored import Stored, chunk_numbers
+from clustering.data.stored import StoredVariable, chunk_numbers
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,10 @@ def inspect_source(source: Source, plan: Plan, label_plan: Plan | None = None) -
         Of the labelling pass; that of the passes where None.
     """
     label_plan = plan if label_plan is None else label_plan
-    reads = {found.variable: found for found in reads_of(source, plan, inner=True)}
-    label_reads = {found.variable: found for found in reads_of(source, label_plan, inner=True)}
+    reads = {chunk_reads.variable: chunk_reads for chunk_reads in count_chunk_reads(source, plan, inner=True)}
+    label_reads = {
+        chunk_reads.variable: chunk_reads for chunk_reads in count_chunk_reads(source, label_plan, inner=True)
+    }
     variables = tuple(
         _stored_layout(source, stored, reads[name], label_reads[name])
         if (stored := source.stored.get(name)) is not None
@@ -108,8 +110,8 @@ def inspect_source(source: Source, plan: Plan, label_plan: Plan | None = None) -
         for name in source.variables
     )
     sizes = [v.stored_bytes for v in variables]
-    known = [size for size in sizes if size is not None]
-    whole = len(known) == len(sizes)
+    known_sizes = [size for size in sizes if size is not None]
+    whole = len(known_sizes) == len(sizes)
     label_bytes = sum(round((v.stored_bytes or 0) / v.reads * v.label_reads) for v in variables)
     return Inspection(
         variables=variables,
@@ -120,7 +122,7 @@ def inspect_source(source: Source, plan: Plan, label_plan: Plan | None = None) -
         row_bytes=plan.row_bytes,
         kept_row_bytes=source.kept_row_bytes,
         pass_bytes=plan.cells * plan.row_bytes,
-        stored_bytes=sum(known) if whole else None,
+        stored_bytes=sum(known_sizes) if whole else None,
         label_stored_bytes=label_bytes if whole else None,
         n_blocks=len(plan),
         block_shape=plan.longest,
@@ -130,26 +132,28 @@ def inspect_source(source: Source, plan: Plan, label_plan: Plan | None = None) -
     )
 
 
-def _stored_layout(source: Source, stored: Stored, reads: Reads, label_reads: Reads) -> VariableLayout:
+def _stored_layout(
+    source: Source, stored: StoredVariable, reads: ChunkReads, label_reads: ChunkReads
+) -> VariableLayout:
     array, listing = stored.array, source.listings.get(stored.name)
-    units = unit_of(array)
-    surplus = surplus_of(stored)
-    chunks = [chunk_numbers(stored.places[d], u) for d, u in zip(stored.dims, units, strict=True)]
+    units = key_shape(array)
+    surplus = surplus_factors(stored)
+    chunks = [chunk_numbers(stored.indexers[d], u) for d, u in zip(stored.dims, units, strict=True)]
     count = math.prod(map(len, chunks))
     absent = size = None
     if listing is not None and listing.complete:
-        absent = Absent(units, listing.grid, listing.chunks).count(chunks)
+        absent = AbsentChunks(units, listing.grid, listing.chunks).count(chunks)
         each = listing.size / max(1, len(listing.chunks))
         # Of a shard, only the chunks inside that hold something of the selection are fetched.
         covered = [np.minimum((c + 1) * u, n) - c * u for c, u, n in zip(chunks, units, array.shape, strict=True)]
-        ratios = (surplus[d] * len(stored.places[d]) / c.sum() for d, c in zip(stored.dims, covered, strict=True))
+        ratios = (surplus[d] * len(stored.indexers[d]) / c.sum() for d, c in zip(stored.dims, covered, strict=True))
         size = round((count - absent) * each * math.prod(ratios) * reads.amplification)
     metadata = array.metadata.to_dict()
     fast = is_accelerated(stored.fast)
     return VariableLayout(
         name=stored.name,
         dims=stored.dims,
-        shape=tuple(len(stored.places[d]) for d in stored.dims),
+        shape=tuple(len(stored.indexers[d]) for d in stored.dims),
         dtype=str(stored.decoding.dtype),
         stored_dtype=str(stored.decoding.stored),
         chunks=tuple(array.chunks),
@@ -191,8 +195,8 @@ def _why_not(array: zarr.Array[Any]) -> str:
 def _codecs(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the codecs, in the order of writing; those inside shards where there are shards."""
     if metadata.get("zarr_format") == 2:
-        found = [*(metadata.get("filters") or ()), metadata.get("compressor")]
-        return tuple(str(codec["id"]) for codec in found if codec)
+        codecs = [*(metadata.get("filters") or ()), metadata.get("compressor")]
+        return tuple(str(codec["id"]) for codec in codecs if codec)
     return tuple(_named(metadata.get("codecs") or ()))
 
 

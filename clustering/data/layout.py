@@ -10,19 +10,19 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from clustering.data.alignment import is_dask, plain, plain_dataset
-from clustering.data.names import numbered, unknown_dimension, with_names
-from clustering.data.opening import BARE, Opened, decoded_array
+from clustering.data.alignment import is_dask, to_plain, to_plain_dataset
+from clustering.data.dimension_names import numbered, unknown_dimension, with_names
+from clustering.data.opening import BARE, OpenedDataset, decoded_array
 from clustering.data.plan import MIB, Axis
 from clustering.data.selection import Positions
-from clustering.data.stored import Place
+from clustering.data.stored import DimIndexer
 from clustering.errors import SourceError, nearest
 
 LARGEST_SHARD = 256 * MIB
 """Shards up to this size, in bytes, are read whole; of larger ones, their inner chunks are the unit."""
 
 
-class Layout(NamedTuple):
+class FeatureLayout(NamedTuple):
     """Which variables and dimensions a model was fitted on."""
 
     variables: tuple[str, ...]
@@ -55,22 +55,22 @@ class Layout(NamedTuple):
         return sample, self.feature_dims if {*sample} == {*rest} else None
 
 
-def in_memory(data: Any) -> Opened:
+def wrap_in_memory(data: Any) -> OpenedDataset:
     """Wrap an xarray object, a zarr array, a dask array or an ndarray ``(n, d)`` as a dataset."""
     if isinstance(data, xr.Dataset):
-        return Opened(plain_dataset(data), None)
+        return OpenedDataset(to_plain_dataset(data), None)
     if isinstance(data, xr.DataArray):
-        return Opened(plain_dataset(data.to_dataset(name=data.name or BARE)), None)
+        return OpenedDataset(to_plain_dataset(data.to_dataset(name=data.name or BARE)), None)
     if isinstance(data, zarr.Array):
         alone = decoded_array(data)
-        return Opened(with_names(alone.dataset, data), data, cautions=alone.cautions)
+        return OpenedDataset(with_names(alone.dataset, data), data, cautions=alone.cautions)
     if isinstance(data, np.ndarray) or is_dask(data):
         if data.ndim != 2:
             raise SourceError(
                 f"the array has {data.ndim} dimensions, shape {tuple(data.shape)}; "
                 "give rows and features, (n, d), or an xarray object that names its dimensions"
             )
-        return Opened(xr.Dataset({BARE: (("row", "feature"), plain(data))}), None)
+        return OpenedDataset(xr.Dataset({BARE: (("row", "feature"), to_plain(data))}), None)
     table = type(data).__name__ == "DataFrame"
     remedy = "to_dask_array(lengths=True)" if hasattr(data, "__dask_graph__") else "to_numpy()"
     raise SourceError(
@@ -87,20 +87,20 @@ def is_bare(data: Any) -> bool:
     return isinstance(data, np.ndarray) or is_dask(data)
 
 
-def listed(names: str | Sequence[str] | None) -> Sequence[str] | None:
+def as_list(names: str | Sequence[str] | None) -> Sequence[str] | None:
     """Take a name by itself for a list of one."""
     return [names] if isinstance(names, str) else names
 
 
 def as_variables(dataset: xr.Dataset, wanted: str | Sequence[str] | None) -> xr.Dataset:
     """Take coordinates that are asked for as variables for what they are: numbers in the shape of samples."""
-    asked = [name for name in listed(wanted) or () if name in dataset.coords and dataset[name].dims != (name,)]
+    asked = [name for name in as_list(wanted) or () if name in dataset.coords and dataset[name].dims != (name,)]
     return dataset.reset_coords(asked) if asked else dataset
 
 
 def choose_variables(dataset: xr.Dataset, wanted: str | Sequence[str] | None) -> tuple[str, ...]:
     """Check the variables named, or find the only one."""
-    wanted = listed(wanted)
+    wanted = as_list(wanted)
     present = [str(v) for v in dataset.data_vars]
     if wanted is None:
         if len(present) != 1:
@@ -142,13 +142,13 @@ def choose_dimensions(
     sample: str | Sequence[str] | None,
     feature: str | Sequence[str] | None,
     single: set[str],
-    like: Layout | None = None,
+    like: FeatureLayout | None = None,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Split the dimensions of the variables into sample and feature dimensions, without the `single` places chosen.
 
     Where no feature dimensions are named, they are split as in `like`, if the data have its dimensions.
     """
-    sample, feature = listed(sample), listed(feature)
+    sample, feature = as_list(sample), as_list(feature)
     present = list(dict.fromkeys(str(d) for v in variables for d in dataset[v].dims))
     for where, named in (("sample_dims", sample), ("feature_dims", feature)):
         for d in named or ():
@@ -235,21 +235,21 @@ def _stored_chunks(variable: xr.Variable) -> tuple[int, ...]:
 
 
 def axes(
-    dataset: xr.Dataset, units: Mapping[str, int], places: Mapping[str, Place], sample: tuple[str, ...]
+    dataset: xr.Dataset, units: Mapping[str, int], indexers: Mapping[str, DimIndexer], sample: tuple[str, ...]
 ) -> tuple[Axis, ...]:
     """Describe the sample dimensions, with what is selected of them."""
-    return tuple(Axis.of(places.get(d, range(dataset.sizes[d])), units[d]) for d in sample)
+    return tuple(Axis.from_indexer(indexers.get(d, range(dataset.sizes[d])), units[d]) for d in sample)
 
 
-def selected(dataset: xr.Dataset, places: Positions) -> dict[str, Place]:
+def select_positions(dataset: xr.Dataset, positions: Positions) -> dict[str, DimIndexer]:
     """Positions that a selection leaves along each dimension of the unselected data."""
-    found: dict[str, Place] = {str(d): range(n) for d, n in dataset.sizes.items()}
-    for d, place in places.items():
+    indexers: dict[str, DimIndexer] = {str(d): range(n) for d, n in dataset.sizes.items()}
+    for d, position in positions.items():
         whole = range(dataset.sizes[d])
-        if isinstance(place, slice):
-            found[str(d)] = whole[place]
-        elif isinstance(place, int):
-            found[str(d)] = range(whole[place], whole[place] + 1)
+        if isinstance(position, slice):
+            indexers[str(d)] = whole[position]
+        elif isinstance(position, int):
+            indexers[str(d)] = range(whole[position], whole[position] + 1)
         else:
-            found[str(d)] = np.asarray(place)
-    return found
+            indexers[str(d)] = np.asarray(position)
+    return indexers

@@ -38,50 +38,50 @@ class Listing(NamedTuple):
     @property
     def digest(self) -> bytes:
         """Digest of all of it."""
-        found = hashlib.sha256(self.metadata.encode())
-        found.update(np.ascontiguousarray(self.chunks).tobytes())
-        found.update(np.ascontiguousarray(self.versions).tobytes())
-        return found.digest()
+        sha256 = hashlib.sha256(self.metadata.encode())
+        sha256.update(np.ascontiguousarray(self.chunks).tobytes())
+        sha256.update(np.ascontiguousarray(self.versions).tobytes())
+        return sha256.digest()
 
 
-def unit_of(array: zarr.Array[Any]) -> tuple[int, ...]:
+def key_shape(array: zarr.Array[Any]) -> tuple[int, ...]:
     """Lengths of what one key holds: the shard, or the chunk where there are no shards."""
     return tuple(array.shards or array.chunks)
 
 
-def place_of(key: str, path: str, grid: tuple[int, ...]) -> tuple[int, ...] | None:
+def chunk_index(key: str, path: str, grid: tuple[int, ...]) -> tuple[int, ...] | None:
     """Read the place of a chunk on the grid from its key; None for any other key."""
     numbers = _NUMBERS.fullmatch(key.removeprefix(path).lstrip("/"))
     if numbers is None:
         return None
-    place = tuple(map(int, re.split("[/.]", numbers[1]))) if numbers[1] else (0,) * len(grid)
-    inside = len(place) == max(1, len(grid)) and all(i < n for i, n in zip(place, grid, strict=False))
-    return place if inside else None
+    index = tuple(map(int, re.split("[/.]", numbers[1]))) if numbers[1] else (0,) * len(grid)
+    inside = len(index) == max(1, len(grid)) and all(i < n for i, n in zip(index, grid, strict=False))
+    return index if inside else None
 
 
-def listed(array: zarr.Array[Any]) -> Listing:
+def list_keys(array: zarr.Array[Any]) -> Listing:
     """List the keys of an array."""
-    grid = tuple(-(-n // c) for n, c in zip(array.shape, unit_of(array), strict=True))
+    grid = tuple(-(-n // c) for n, c in zip(array.shape, key_shape(array), strict=True))
     metadata = json.dumps(array.metadata.to_dict(), default=str, sort_keys=True)
-    found, versions, total = [], [], 0
+    indices, versions, total = [], [], 0
     path = array.path
     entries = stores.entries(array.store_path.store, path)
     if entries is None:
         return Listing(metadata, grid, np.empty(0, np.int64), np.empty(0, np.uint64), complete=False)
     for entry in entries:
         version = f"{entry.size} {entry.version}".encode()
-        place = place_of(entry.key, path, grid)
-        if place is not None:
-            found.append(int(np.ravel_multi_index(place, grid)) if grid else 0)
+        index = chunk_index(entry.key, path, grid)
+        if index is not None:
+            indices.append(int(np.ravel_multi_index(index, grid)) if grid else 0)
             versions.append(int.from_bytes(hashlib.blake2b(version, digest_size=8).digest(), "little"))
             total += entry.size
-    chunks = np.array(found, np.int64)
+    chunks = np.array(indices, np.int64)
     order = np.argsort(chunks, kind="stable")
     return Listing(metadata, grid, chunks[order], np.array(versions, np.uint64)[order], size=total)
 
 
 @dataclass(frozen=True, eq=False)
-class Absent:
+class AbsentChunks:
     """The chunks of an array that were never written."""
 
     unit: tuple[int, ...]
@@ -91,7 +91,7 @@ class Absent:
     present: NDArray[np.int64]
     """Flat numbers of the chunks that are there, ascending."""
 
-    def among(self, chunks: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
+    def mask(self, chunks: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
         """Tell which chunks ``(t_0, t_1, …)`` are not there, of those with these numbers along each dimension."""
         flat = np.ravel_multi_index(np.ix_(*chunks), self.grid)
         if not len(self.present):
@@ -103,10 +103,10 @@ class Absent:
     def count(self, chunks: Sequence[NDArray[np.int64]]) -> int:
         """Count the chunks that are not there, of those with these numbers along each dimension."""
         inside = np.ones(len(self.present), bool)
-        for place, wanted, length in zip(np.unravel_index(self.present, self.grid), chunks, self.grid, strict=True):
+        for index, wanted, length in zip(np.unravel_index(self.present, self.grid), chunks, self.grid, strict=True):
             asked = np.zeros(length, bool)
             asked[wanted] = True
-            inside &= asked[place]
+            inside &= asked[index]
         return math.prod(map(len, chunks)) - int(inside.sum())
 
     def first(self, chunks: Sequence[NDArray[np.int64]]) -> tuple[int, ...]:
@@ -117,11 +117,11 @@ class Absent:
                 if self.count(rest):
                     break
             chunks = rest
-        place = np.argwhere(self.among(chunks))[0]
-        return tuple(int(c[i]) for c, i in zip(chunks, place, strict=True))
+        index = np.argwhere(self.mask(chunks))[0]
+        return tuple(int(c[i]) for c, i in zip(chunks, index, strict=True))
 
 
-def differences(before: Listing, after: Listing | None, name: str) -> str | None:
+def describe_changes(before: Listing, after: Listing | None, name: str) -> str | None:
     """Say how an array has changed, in words; None where it has not."""
     if after is None or after.metadata != before.metadata:
         return f"the metadata of variable {name!r}"
@@ -133,8 +133,8 @@ def differences(before: Listing, after: Listing | None, name: str) -> str | None
     }
     for what, chunks in kinds.items():
         if len(chunks):
-            place = ", ".join(str(i) for i in np.unravel_index(int(chunks[0]), before.grid or (1,)))
+            index = ", ".join(str(i) for i in np.unravel_index(int(chunks[0]), before.grid or (1,)))
             others = sum(map(len, kinds.values())) - 1
             more = f", and {others} other{'s' * (others > 1)} changed" if others else ""
-            return f"chunk ({place}) of variable {name!r} {what}{more}"
+            return f"chunk ({index}) of variable {name!r} {what}{more}"
     return None

@@ -16,7 +16,7 @@ from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
 from zarr.core.sync import sync
 from zarr.storage import StorePath
 
-from clustering.data.faults import passing
+from clustering.data.store_errors import is_transient
 from clustering.data.stores import names_in
 from clustering.errors import ClusteringError, reason
 
@@ -33,7 +33,7 @@ class Members(NamedTuple):
     """Why others cannot be opened."""
 
 
-def members(group: zarr.Group) -> Members:
+def list_members(group: zarr.Group) -> Members:
     """Open what a store lists in a group, whatever its consolidated metadata say.
 
     Raises
@@ -51,24 +51,24 @@ def members(group: zarr.Group) -> Members:
             async with limit:
                 return await inner.getitem(name)
 
-        found = await asyncio.gather(*map(one, names), return_exceptions=True)
-        return dict(zip(names, found, strict=True))
+        opened_members = await asyncio.gather(*map(one, names), return_exceptions=True)
+        return dict(zip(names, opened_members, strict=True))
 
-    return _sorted_out(sync(opened()))
+    return _sort_members(sync(opened()))
 
 
-def named(group: zarr.Group, names: Iterable[str]) -> Members:
+def named_members(group: zarr.Group, names: Iterable[str]) -> Members:
     """Open members by name, of a store that cannot list; what is not there is left out."""
 
     async def opened() -> dict[str, Any]:
         wanted = list(dict.fromkeys(names))
-        found = await asyncio.gather(*map(group._async_group.getitem, wanted), return_exceptions=True)
-        return dict(zip(wanted, found, strict=True))
+        opened_members = await asyncio.gather(*map(group._async_group.getitem, wanted), return_exceptions=True)
+        return dict(zip(wanted, opened_members, strict=True))
 
-    return _sorted_out(sync(opened()))
+    return _sort_members(sync(opened()))
 
 
-def consolidated(store: Store, group: zarr.Group) -> Members | None:
+def consolidated_members(store: Store, group: zarr.Group) -> Members | None:
     """Read the arrays of a group from metadata consolidated in it, or in the root of the store.
 
     Returns
@@ -77,15 +77,15 @@ def consolidated(store: Store, group: zarr.Group) -> Members | None:
         Without groups; None where no metadata are consolidated.
     """
     v3 = group.metadata.zarr_format == 3
-    for place in dict.fromkeys((group.path, "")):
-        found = _documents(store, place, v3)
-        if found is None:
+    for parent_path in dict.fromkeys((group.path, "")):
+        documents = _documents(store, parent_path, v3)
+        if documents is None:
             continue
-        inside = group.path.removeprefix(place).strip("/")
+        inside = group.path.removeprefix(parent_path).strip("/")
         start = f"{inside}/" if inside else ""
         own = {
             path.removeprefix(start): metadata
-            for path, metadata in found.items()
+            for path, metadata in documents.items()
             if path.startswith(start) and "/" not in path.removeprefix(start)
         }
         opened: dict[str, Any] = {}
@@ -96,13 +96,13 @@ def consolidated(store: Store, group: zarr.Group) -> Members | None:
                 opened[name] = AsyncArray(read, StorePath(store, path))
             except Exception as error:
                 opened[name] = error
-        return _sorted_out(opened)
+        return _sort_members(opened)
     return None
 
 
-def _documents(store: Store, place: str, v3: bool) -> dict[str, dict[str, Any]] | None:
+def _documents(store: Store, parent: str, v3: bool) -> dict[str, dict[str, Any]] | None:
     """Read the consolidated metadata of arrays, by path from the group that holds them."""
-    key = f"{place}/{'zarr.json' if v3 else '.zmetadata'}".strip("/")
+    key = f"{parent}/{'zarr.json' if v3 else '.zmetadata'}".strip("/")
     buffer = sync(store.get(key, default_buffer_prototype()))
     try:
         content = {} if buffer is None else json.loads(buffer.to_bytes())
@@ -122,14 +122,14 @@ def _documents(store: Store, place: str, v3: bool) -> dict[str, dict[str, Any]] 
     }
 
 
-def _sorted_out(found: Mapping[str, Any]) -> Members:
+def _sort_members(opened: Mapping[str, Any]) -> Members:
     arrays, groups, faults = dict[str, zarr.Array[Any]](), dict[str, zarr.Group](), dict[str, str]()
-    for name, member in found.items():
+    for name, member in opened.items():
         if isinstance(member, AsyncArray):
             arrays[name] = zarr.Array(member)
         elif isinstance(member, AsyncGroup):
             groups[name] = zarr.Group(member)
-        elif isinstance(member, ClusteringError) or (isinstance(member, Exception) and passing(member)):
+        elif isinstance(member, ClusteringError) or (isinstance(member, Exception) and is_transient(member)):
             # What the store does not answer now may be there the next time: the results must not depend on it.
             raise member
         elif not isinstance(member, Exception):

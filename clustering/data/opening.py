@@ -12,21 +12,21 @@ from zarr.core.sync import sync
 from zarr.errors import NodeTypeValidationError
 
 from clustering.data.addresses import shown
-from clustering.data.faults import Unlisted, told
+from clustering.data.dimension_names import refuse_empty, refuse_image, refuse_unnamed, with_names
 from clustering.data.grouped import (
     UNEVEN,
     UNNAMED,
-    Grouped,
+    DecodedGroup,
     UnusableError,
+    as_variable,
     dataset_of,
-    decoded,
+    decode_variable,
     dimensions,
-    undecoded,
 )
-from clustering.data.members import members
-from clustering.data.names import refuse_empty, refuse_image, refuse_unnamed, with_names
+from clustering.data.members import list_members
+from clustering.data.store_errors import UnlistableStore, translate_errors
 from clustering.data.stores import connect, listable, names_in
-from clustering.data.unlisted import unlisted_members
+from clustering.data.unlistable_groups import unlisted_members
 from clustering.errors import ClusteringError, SourceError, nearest, reason
 
 BARE = "values"
@@ -39,7 +39,7 @@ _NAMED = 5
 """Arrays that cannot be used that a caution names at most."""
 
 
-class Opened(NamedTuple):
+class OpenedDataset(NamedTuple):
     """What a store holds, decoded by xarray and as it is."""
 
     dataset: xr.Dataset
@@ -80,16 +80,16 @@ class Opened(NamedTuple):
         dims = {str(d) for array in own for d in array.dims}
         linked = {word for array in own for word in str(array.encoding.get("coordinates", "")).split()}
         beside = [str(name) for name, c in self.dataset.coords.items() if {str(d) for d in c.dims} <= dims]
-        found = [caution for name in dict.fromkeys([*names, *beside]) for caution in self.cautions.get(name, ())]
+        cautions = [caution for name in dict.fromkeys([*names, *beside]) for caution in self.cautions.get(name, ())]
         lost = [name for name in sorted(self.unusable) if name in dims | linked]
-        found += [f"the coordinate {name!r} cannot be used, and labels go without it: {self.unusable[name]}"
+        cautions += [f"the coordinate {name!r} cannot be used, and labels go without it: {self.unusable[name]}"
                   for name in lost]  # fmt: skip
         others = [name for name in sorted(self.unusable) if name not in lost] if alone else []
         if others:
             more = f", and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-            told = "; ".join(f"{name!r}: {self.unusable[name]}" for name in others[:_NAMED])
-            found.append(f"{len(others)} other array{'s' * (len(others) > 1)} cannot be used ({told}{more})")
-        return tuple(found)
+            reasons = "; ".join(f"{name!r}: {self.unusable[name]}" for name in others[:_NAMED])
+            cautions.append(f"{len(others)} other array{'s' * (len(others) > 1)} cannot be used ({reasons}{more})")
+        return tuple(cautions)
 
     def array(self, name: str) -> zarr.Array[Any] | None:
         """Find the stored array behind a variable; None where there is none.
@@ -112,7 +112,7 @@ class Opened(NamedTuple):
             ) from error
 
 
-def decoded_array(array: zarr.Array[Any]) -> Grouped:
+def decoded_array(array: zarr.Array[Any]) -> DecodedGroup:
     """Wrap a Zarr array opened by itself, decoded as in its group.
 
     Dimensions without names are called ``dim_0``, ``dim_1`` and so on. The fill value of a version 2 array means
@@ -125,11 +125,11 @@ def decoded_array(array: zarr.Array[Any]) -> Grouped:
     """
     named = array.metadata.zarr_format == 2 and bool(dimensions(array))
     try:
-        variable, cautions = undecoded(array, BARE, _numbered(array), masks_fill=named)
+        variable, cautions = as_variable(array, BARE, _numbered(array), masks_fill=named)
     except UnusableError as error:
         raise SourceError(f"the array {array.path or 'itself'!r} cannot be used: {error}") from error
-    made, more = decoded(BARE, variable, dates=False)
-    return Grouped(xr.Dataset({BARE: made}), {}, {BARE: (*cautions, *more)})
+    made, more = decode_variable(BARE, variable, dates=False)
+    return DecodedGroup(xr.Dataset({BARE: made}), {}, {BARE: (*cautions, *more)})
 
 
 def _numbered(array: zarr.Array[Any]) -> list[str]:
@@ -142,7 +142,7 @@ def _only_array(node: zarr.Array[Any] | zarr.Group) -> zarr.Array[Any] | None:
     """Find the array that a path leads to: itself, or the one of a group that is no coordinate."""
     if isinstance(node, zarr.Array):
         return node
-    return next((a for name, a in members(node).arrays.items() if dimensions(a) != (name,)), None)
+    return next((a for name, a in list_members(node).arrays.items() if dimensions(a) != (name,)), None)
 
 
 def open_node(store: str, group: str | None, storage_options: Mapping[str, Any]) -> zarr.Array[Any] | zarr.Group:
@@ -155,7 +155,9 @@ def _node(store: Store, group: str | None) -> zarr.Array[Any] | zarr.Group:
     return zarr.open(store, path=group or "", mode="r", use_consolidated=False)
 
 
-def open_store(store: str, group: str | None, storage_options: Mapping[str, Any], names: Iterable[Any] = ()) -> Opened:
+def open_store(
+    store: str, group: str | None, storage_options: Mapping[str, Any], names: Iterable[Any] = ()
+) -> OpenedDataset:
     """Open a Zarr group, or a bare array, without reading any data but the index coordinates.
 
     Parameters
@@ -175,28 +177,28 @@ def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]
     where = url if group is None else f"{url} (group {group!r})"
     opened: Any = None
     try:
-        with told(url, (FileNotFoundError, NotImplementedError)):
+        with translate_errors(url, (FileNotFoundError, NotImplementedError)):
             opened = connect(store, storage_options)
             node = _node(opened, group)
             if isinstance(node, zarr.Array):
                 alone = decoded_array(node)
-                return Opened(with_names(alone.dataset, node), node, url, {}, alone.cautions)
+                return OpenedDataset(with_names(alone.dataset, node), node, url, {}, alone.cautions)
             if not listable(opened):
                 held = unlisted_members(opened, node, names, url)
             else:
                 refuse_image(node, where)
-                held = members(node)
+                held = list_members(node)
             wanted = [n.removeprefix("cos(").removesuffix(")") for n in names if isinstance(n, str)]
-            found = dataset_of(held.arrays, node.attrs.asdict(), wanted, held.faults)
-            _check(found, wanted, node, where)
-            return Opened(found.dataset, node, url, found.unusable, found.cautions)
+            grouped = dataset_of(held.arrays, node.attrs.asdict(), wanted, held.faults)
+            _check(grouped, wanted, node, where)
+            return OpenedDataset(grouped.dataset, node, url, grouped.unusable, grouped.cautions)
     except ClusteringError:
         raise
     except (FileNotFoundError, KeyError) as error:
         if opened is not None and group is not None and (children := _children(opened)) is not None:
             raise SourceError(f"no group {group!r} in {url}; {nearest(group, children)}") from error
         refused = ""
-        if isinstance(opened, Unlisted):
+        if isinstance(opened, UnlistableStore):
             refused = "; it answers 403 for what is not there, so check the credentials too"
         inside = [] if opened is None else _stores_in(opened)
         if inside:
@@ -218,28 +220,29 @@ def open_store(store: str, group: str | None, storage_options: Mapping[str, Any]
         ) from error
 
 
-def _check(found: Grouped, wanted: Sequence[str], node: zarr.Group, where: str) -> None:
+def _check(grouped: DecodedGroup, wanted: Sequence[str], node: zarr.Group, where: str) -> None:
     """Refuse a group that holds nothing to cluster, or in which a variable that is asked for cannot be used."""
-    unnamed = [name for name, why in found.unusable.items() if why == UNNAMED]
+    unnamed = [name for name, why in grouped.unusable.items() if why == UNNAMED]
     for name in wanted:
-        if name in found.unusable:
+        if name in grouped.unusable:
             if name in unnamed:
                 refuse_unnamed(unnamed, node, where)
-            path, why = f"{node.path}/{name}".strip("/"), found.unusable[name]
+            path, why = f"{node.path}/{name}".strip("/"), grouped.unusable[name]
             remedy = _UNEVEN_REMEDY if why.startswith(UNEVEN) else ""
             raise SourceError(f"variable {path!r} of {where!r} cannot be used: {why}{remedy}")
-    uneven = next((name for name, why in found.unusable.items() if why.startswith(UNEVEN)), None)
+    uneven = next((name for name, why in grouped.unusable.items() if why.startswith(UNEVEN)), None)
     if uneven is not None and not wanted:
         raise SourceError(
-            f"{uneven!r} and others of {where!r} make no one dataset: {found.unusable[uneven]}; name those to cluster "
+            f"{uneven!r} and others of {where!r} make no one dataset: {grouped.unusable[uneven]}; name those to "
+            "cluster "
             f"in source.variables{_UNEVEN_REMEDY.replace(';', ',', 1)}"
         )
-    if found.dataset.data_vars or {*wanted} & {*found.dataset.variables}:
+    if grouped.dataset.data_vars or {*wanted} & {*grouped.dataset.variables}:
         return
     if unnamed:
         refuse_unnamed(unnamed, node, where)
-    if found.unusable and not found.dataset.variables:
-        name, why = next(iter(found.unusable.items()))
+    if grouped.unusable and not grouped.dataset.variables:
+        name, why = next(iter(grouped.unusable.items()))
         raise SourceError(f"no array of {where!r} can be used; {name!r}: {why}")
     refuse_empty(node, where)
 
@@ -249,14 +252,14 @@ def _stores_in(store: Store) -> list[str]:
     if not listable(store):
         return []
 
-    found = []
+    names = []
     for name in sync(names_in(store, ""))[:_LOOKED]:
         try:
             _node(store, name)
         except (OSError, KeyError, ValueError):
             continue
-        found.append(name)
-    return found
+        names.append(name)
+    return names
 
 
 def _children(store: Store) -> list[str] | None:
@@ -265,10 +268,10 @@ def _children(store: Store) -> list[str] | None:
         root = zarr.open_group(store, mode="r", use_consolidated=False)
     except (OSError, KeyError, ValueError):
         return None
-    found: list[str] = []
+    names: list[str] = []
     level = [root] if listable(store) else []
     for _ in range(_LISTED_DEPTH + 1):
-        inside = [members(group) for group in level]
-        found += [node.path for held in inside for part in (held.arrays, held.groups) for node in part.values()]
+        inside = [list_members(group) for group in level]
+        names += [node.path for held in inside for part in (held.arrays, held.groups) for node in part.values()]
         level = [group for held in inside for group in held.groups.values()]
-    return found
+    return names

@@ -200,17 +200,17 @@ def group_fault(names: Collection[str], read: Callable[[str], bytes], writer: st
         Gives the content of one.
     """
     there = set(names)
-    foreign = stray(there)
+    foreign = foreign_key(there)
     if foreign is not None:
         return f"holds {foreign!r}"
     marks = {key: _json(read(key)) or {} for key in there if key.endswith(f"/{MARK}")}
     if marks:
-        if any(found.get("wrote") != writer for found in marks.values()):
+        if any(mark_content.get("wrote") != writer for mark_content in marks.values()):
             return "is a Zarr group of others"
-        if any(found.get("unfinished") for found in marks.values()):
+        if any(mark_content.get("unfinished") for mark_content in marks.values()):
             return None
         digest = _digest({key: read(key) for key in there if is_member(key)})
-        whole = [found.get("sha256") for found in marks.values()] == [digest]
+        whole = [mark_content.get("sha256") for mark_content in marks.values()] == [digest]
         return None if whole else "was changed after it was written"
     root = (_json(read("zarr.json")) if "zarr.json" in there else None) or {}
     if writer == SAVED and _is_unmarked_model(root.get("attributes"), there):
@@ -218,7 +218,7 @@ def group_fault(names: Collection[str], read: Callable[[str], bytes], writer: st
     return "is a Zarr store of others" if root else "is no Zarr store"
 
 
-def stray(names: Collection[str]) -> str | None:
+def foreign_key(names: Collection[str]) -> str | None:
     """Name the first key that no Zarr group of format 3 has; None where there is none."""
     there = set(names)
     for key in sorted(there):
@@ -254,17 +254,17 @@ def is_member(key: str) -> bool:
 
 def _json(content: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(content)
+        parsed = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return parsed if isinstance(parsed, dict) else None
 
 
 def _digest(metadata: Mapping[str, bytes]) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for key, content in sorted(metadata.items()):
-        found.update(f"{key} {len(content)} ".encode() + content)
-    return found.hexdigest()
+        digest.update(f"{key} {len(content)} ".encode() + content)
+    return digest.hexdigest()
 
 
 def _is_same(target: Path, folder: Callable[[], Path]) -> bool:

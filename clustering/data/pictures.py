@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.data.readers import Contents, Group, Piece, fill_value, lacking, whole
+from clustering.data.readers import FileContents, FileVariable, VariableGroup, fill_value, in_slabs, missing_reader
 from clustering.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _SWAPPED = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}
 """Order of the two bytes of a 16-bit number, and the other order."""
 
 
-def read_image(path: Path, stack: ExitStack) -> Contents:
+def read_image(path: Path, stack: ExitStack) -> FileContents:
     """Read a picture, upright: a row of channels for each pixel, of each page.
 
     Channels are as stored, alpha and the four inks of print among them. A palette becomes the colours it stands for.
@@ -52,7 +52,7 @@ def read_image(path: Path, stack: ExitStack) -> Contents:
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
-        raise lacking("pillow", path) from error
+        raise missing_reader("pillow", path) from error
     # The limit guards servers against strangers' files; this file is the user's own.
     Image.MAX_IMAGE_PIXELS = None
     # What it has to say of a damaged file comes as an error, or is no fault.
@@ -88,7 +88,7 @@ def read_image(path: Path, stack: ExitStack) -> Contents:
             )
             n, mode = 1, None
     if n == 1:
-        piece = Piece("image", ("y", "x", "channel"), first.shape, first.dtype, whole(first), attributes)
+        piece = FileVariable("image", ("y", "x", "channel"), first.shape, first.dtype, in_slabs(first), attributes)
     else:
         first = _pixels(picture, path, 0, mode)
 
@@ -96,8 +96,8 @@ def read_image(path: Path, stack: ExitStack) -> Contents:
             for start in range(0, n, length):
                 yield np.stack([_pixels(picture, path, i, mode) for i in range(start, min(n, start + length))])
 
-        piece = Piece("image", ("page", "y", "x", "channel"), (n, *first.shape), first.dtype, pages, attributes)
-    return Contents({"": Group([piece], {"title": path.name})}, warnings)
+        piece = FileVariable("image", ("page", "y", "x", "channel"), (n, *first.shape), first.dtype, pages, attributes)
+    return FileContents({"": VariableGroup([piece], {"title": path.name})}, warnings)
 
 
 def _check_size(picture: ImageFile, path: Path) -> None:
@@ -209,9 +209,9 @@ def _jpeg2000_bits(path: Path) -> int:
     """Read the largest number of bits of a channel from the head of a JPEG 2000 stream (ISO 15444-1, A.5.1)."""
     with path.open("rb") as file:
         head = file.read(1 << 22)
-    place = head.find(b"\xff\x4f\xff\x51") + 4
-    n = int.from_bytes(head[place + 36 : place + 38])
-    return max(((bits & 127) + 1 for bits in head[place + 38 : place + 38 + 3 * n : 3]), default=8)
+    offset = head.find(b"\xff\x4f\xff\x51") + 4
+    n = int.from_bytes(head[offset + 36 : offset + 38])
+    return max(((bits & 127) + 1 for bits in head[offset + 38 : offset + 38 + 3 * n : 3]), default=8)
 
 
 def _no_data(picture: ImageFile, dtype: np.dtype[Any], warnings: list[str]) -> dict[str, Any]:

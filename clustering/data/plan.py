@@ -60,23 +60,23 @@ class Axis:
     """For a list of positions: where a run of positions of one chunk starts, 0 first."""
 
     @classmethod
-    def of(cls, place: range | NDArray[np.int64], unit: int) -> Axis:
+    def from_indexer(cls, indexer: range | NDArray[np.int64], unit: int) -> Axis:
         """Describe a selection of positions by the chunks that hold them."""
-        if isinstance(place, range):
-            step = place.step
+        if isinstance(indexer, range):
+            step = indexer.step
             # No block may be empty.
             unit *= -(-step // unit)
-            start = place.start % unit
+            start = indexer.start % unit
             if unit % step == 0:
                 # Every chunk gives equally many positions: the same edges with a step of 1.
                 start, unit, step = start // step, unit // step, 1
-            return cls(len(place), unit, start, step)
-        starts = [0, *(np.flatnonzero(np.diff(place // unit)) + 1).tolist()]
-        lengths = np.diff([*starts, len(place)])
+            return cls(len(indexer), unit, start, step)
+        starts = [0, *(np.flatnonzero(np.diff(indexer // unit)) + 1).tolist()]
+        lengths = np.diff([*starts, len(indexer)])
         if (lengths[:-1] == lengths[0]).all() and lengths[-1] <= lengths[0]:
             # As of every chunk the same number is chosen, days that are a chunk each for one.
-            return cls(len(place), int(lengths[0]))
-        return cls(len(place), unit, groups=tuple(starts))
+            return cls(len(indexer), int(lengths[0]))
+        return cls(len(indexer), unit, groups=tuple(starts))
 
     @property
     def count(self) -> int:
@@ -145,12 +145,12 @@ class Plan:
 
     def block(self, index: int) -> Block:
         """Compute the block of this index; blocks are counted in C order of the grid."""
-        place = []
+        grid_index = []
         for size in reversed(self.grid):
             index, i = divmod(index, size)
-            place.append(i)
+            grid_index.append(i)
         start, stop, flat = [], [], 0
-        for i, size, axis, joined in zip(reversed(place), self.grid, self.axes, self.joined, strict=True):
+        for i, size, axis, joined in zip(reversed(grid_index), self.grid, self.axes, self.joined, strict=True):
             flat = flat * size + i
             start.append(axis.edge(i, joined))
             stop.append(axis.edge(i + 1, joined))

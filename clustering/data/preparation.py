@@ -57,7 +57,7 @@ class Preparation:
         return self.matrix.ndim == 1
 
     @property
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """What is worth telling, as JSON."""
         return {"words": self.words, **self.facts}
 
@@ -85,11 +85,11 @@ class Preparation:
 
     def apply(self, rows: Rows) -> Rows:
         """Prepare the rows of a block; what a row lacks stays NaN where the map is diagonal."""
-        values, whole = self.applied(rows.values)
+        values, whole = self.apply_to_values(rows.values)
         made = replace(rows, values=values, prepared=True)
-        return made if whole.all() else replace(made.some(whole), undirected=int(np.sum(~whole)))
+        return made if whole.all() else replace(made.select(whole), zero_rows=int(np.sum(~whole)))
 
-    def applied(self, values: NDArray[Any]) -> tuple[Array, NDArray[np.bool_]]:
+    def apply_to_values(self, values: NDArray[Any]) -> tuple[Array, NDArray[np.bool_]]:
         """Prepare values ``(n, d)``.
 
         Returns
@@ -109,16 +109,16 @@ class Preparation:
                 piece = piece.astype(np.float64, order="C")
                 _to_unit_norm(piece, whole[part])
             _map(piece, self.offset, self.matrix, made[part])
-            _bring_back(piece, self.offset, self.matrix, made[part])
+            _restore_overflowed(piece, self.offset, self.matrix, made[part])
         return made, whole
 
-    def forward(self, centers: Array) -> Array:
+    def to_prepared(self, centers: Array) -> Array:
         """Take centers ``(k, d)`` in the data's units to where prepared rows are ``(k, p)``; their length stays."""
         made = np.empty((len(centers), self.p))
         _map(centers, self.offset, self.matrix, made)
         return made
 
-    def back(self, centers: Array) -> Array:
+    def to_data_units(self, centers: Array) -> Array:
         """Take centers ``(k, p)`` back to the data's units ``(k, d)``, those of rows of length 1 with `unit_norm`.
 
         What the map loses comes back as the mean: features of weight 0, and directions without a component.
@@ -127,7 +127,7 @@ class Preparation:
         _map(centers, np.zeros(self.p), self.inverse, made)
         return made + self.offset
 
-    def covariance_back(self, covariance: Array) -> Array:
+    def covariance_to_data_units(self, covariance: Array) -> Array:
         """Take a covariance matrix ``(p, p)`` back to the data's units ``(d, d)``."""
         back = np.diag(self.inverse) if self.diagonal else self.inverse
         made: Array = back.T @ covariance @ back
@@ -139,7 +139,7 @@ def only_unit_norm(d: int) -> Preparation:
     return Preparation(True, np.zeros(d), np.ones(d), np.ones(d), once=True)
 
 
-def room(source: Source, memory: int, prepared: bool) -> int:
+def usable_memory(source: Source, memory: int, prepared: bool) -> int:
     """Take off a memory budget, in bytes, what blocks grow by when they are turned to double precision."""
     return memory * source.row_bytes // max(source.row_bytes, 8 * source.n_features) if prepared else memory
 
@@ -151,24 +151,24 @@ def _map(values: NDArray[Any], offset: Array, matrix: Array, made: Array) -> Non
             np.subtract(values, offset, out=made)
             made *= matrix
         else:
-            _turn(np.subtract(values, offset, order="C"), np.ascontiguousarray(matrix), made)
+            _multiply(np.subtract(values, offset, order="C"), np.ascontiguousarray(matrix), made)
 
 
-def _bring_back(values: NDArray[Any], offset: Array, matrix: Array, made: Array) -> None:
+def _restore_overflowed(values: NDArray[Any], offset: Array, matrix: Array, made: Array) -> None:
     """Put prepared rows ``(n, p)`` that are beyond float64 at its end, in the same direction."""
     if np.isfinite(made).all():
         return
     # What a row lacks is still missing where the map is diagonal.
     lacking = np.isnan(values) if matrix.ndim == 1 else np.zeros(made.shape, bool)
     beyond = np.flatnonzero(~(np.isfinite(made) | lacking).all(axis=1))
-    some = np.empty((len(beyond), made.shape[1]))
-    _map(values[beyond].astype(np.float64) * _SMALLER, offset * _SMALLER, matrix, some)
-    powers = np.frexp(np.abs(np.where(lacking[beyond], 0.0, some)).max(axis=1, initial=0.0))[1]
-    made[beyond] = np.ldexp(some, 1023 - powers[:, None])
+    restored = np.empty((len(beyond), made.shape[1]))
+    _map(values[beyond].astype(np.float64) * _SMALLER, offset * _SMALLER, matrix, restored)
+    powers = np.frexp(np.abs(np.where(lacking[beyond], 0.0, restored)).max(axis=1, initial=0.0))[1]
+    made[beyond] = np.ldexp(restored, 1023 - powers[:, None])
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-def _turn(values, matrix, made):  # type: ignore[no-untyped-def]
+def _multiply(values, matrix, made):  # type: ignore[no-untyped-def]
     """Multiply ``(n, d)`` and ``(d, p)``; a tile is always full, so that every row takes the same way."""
     n, d = values.shape
     columns, total = np.zeros((d, TILE)), np.empty(TILE)

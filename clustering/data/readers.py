@@ -1,6 +1,6 @@
 """What every reader of a file gives: the variables in it, slab by slab, and what it leaves out.
 
-A reader takes a path and an exit stack that closes what it opens, and returns `Contents`.
+A reader takes a path and an exit stack that closes what it opens, and returns `FileContents`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from clustering.errors import MissingDependencyError
 
 
 @dataclass(frozen=True)
-class Piece:
+class FileVariable:
     """A variable to write: what it looks like, and its values slab by slab along the first dimension."""
 
     name: str
@@ -35,17 +35,17 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Group:
+class VariableGroup:
     """Variables that lie together, with the attributes that they share."""
 
-    pieces: list[Piece]
+    pieces: list[FileVariable]
     attributes: dict[str, Any]
     texts: xr.Dataset = field(default_factory=xr.Dataset)
     """Variables of text, such as names of stations."""
 
 
 @dataclass(frozen=True)
-class Stored:
+class FileArray:
     """An array in a NetCDF or HDF5 file."""
 
     dims: tuple[str, ...]
@@ -60,21 +60,21 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Contents:
+class FileContents:
     """What a reader takes from a file."""
 
-    groups: Mapping[str, Group]
+    groups: Mapping[str, VariableGroup]
     """By their path in the file; the root is an empty path."""
     warnings: list[str]
     """A line for each thing that is left out or changed: its name, and why."""
 
 
-def whole(values: NDArray[Any]) -> Callable[[int], Iterator[NDArray[Any]]]:
+def in_slabs(values: NDArray[Any]) -> Callable[[int], Iterator[NDArray[Any]]]:
     """Give slabs of values that are there at once."""
     return lambda length: (values[i : i + length] for i in range(0, len(values), length))
 
 
-def unfit(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+def unsupported_reason(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
     """Say why an array is not taken; an empty text where it is."""
     kinds = {
         "c": "it holds complex numbers; save the real and the imaginary part, each as an array",
@@ -138,7 +138,7 @@ def fill_value(stated: Any, dtype: np.dtype[Any], unsigned: bool = False) -> Any
         return None
 
 
-def lacking(package: str, path: Path) -> MissingDependencyError:
+def missing_reader(package: str, path: Path) -> MissingDependencyError:
     """Say which package reads a file."""
     return MissingDependencyError(
         f"reading {path.name!r} needs the package {package!r}; pip install 'zarr-clustering[ingest]'"

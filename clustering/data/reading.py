@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from clustering.data import gather_kernels
 from clustering.data.addresses import shown
-from clustering.data.alignment import filled
+from clustering.data.alignment import fill_masked
 from clustering.data.angles import cosine
 from clustering.data.conditions import mask_condition
-from clustering.data.faults import told
 from clustering.data.plan import Block
 from clustering.data.rows import Rows, unit_weights
+from clustering.data.store_errors import translate_errors
 from clustering.errors import DataError, at_work, damaged
 
 if TYPE_CHECKING:
     from clustering.data.source import Source
 
-COSINE = re.compile(r"cos\((\w+)\)")
+COSINE_WEIGHTS = re.compile(r"cos\((\w+)\)")
 
 
 def read_rows(source: Source, block: Block) -> Rows:
@@ -40,19 +40,19 @@ def read_rows(source: Source, block: Block) -> Rows:
     keep = used_cells(source, block)
     if lost is not None:
         keep = ~lost if keep is None else keep & ~lost
-    gaps = None
+    has_missing = None
     if missing is not None or source.dtype.kind == "f":
         whole = finite_rows(values) if values.dtype.kind == "f" else np.ones(n, bool)
         whole = whole if missing is None else whole & ~missing
         if not whole.all():
             used = np.ones(n, bool) if keep is None else keep
-            _refuse(source, values, used & ~whole, block)
+            _check_missing(source, values, used & ~whole, block)
             if source.missing == "marginalize":
                 # A row with nothing observed tells nothing.
-                gaps = ~whole
+                has_missing = ~whole
                 whole = whole | (~np.isnan(values)).any(axis=1)
             keep = used & whole
-    weights = _weights(source, block)
+    weights = _row_weights(source, block)
     if weights is not None:
         used_weights = weights if keep is None else weights[keep]
         if not (np.isfinite(used_weights).all() and (used_weights >= 0).all()):
@@ -60,16 +60,19 @@ def read_rows(source: Source, block: Block) -> Rows:
                 f"weights {source.weights!r} are missing, negative or not finite in block {block}; "
                 "a weight is a number of zero or more; mask these rows or correct the variable"
             )
-    labels = None if source.labels is None else _known(source, block)
+    labels = None if source.labels is None else _known_labels(source, block)
     kept = None if keep is None or keep.all() else np.flatnonzero(keep)
     if kept is not None:
         values, weights = values[kept], None if weights is None else weights[kept]
-        gaps, labels = None if gaps is None else gaps[kept], None if labels is None else labels[kept]
+        has_missing, labels = (
+            None if has_missing is None else has_missing[kept],
+            None if labels is None else labels[kept],
+        )
     if weights is None:
         weights = unit_weights(len(values))
-    gaps = gaps if gaps is not None and gaps.any() else None
+    has_missing = has_missing if has_missing is not None and has_missing.any() else None
     return Rows(
-        values, weights, kept, block.start, block.shape, source.shape, gaps, labels, source.packing, bad
+        values, weights, kept, block.start, block.shape, source.shape, has_missing, labels, source.packing, bad
     )  # fmt: skip
 
 
@@ -91,15 +94,15 @@ def _values(source: Source, block: Block) -> _Values:
         absent = None
         if stored is None:
             variable = source.dataset[name].variable.isel(region).transpose(*source.sample_dims, *dims)
-            values = loaded(source, name, variable).reshape(cells, -1)
+            values = load_variable(source, name, variable).reshape(cells, -1)
         else:
             with at_work(f"variable {name!r}"):
-                values, gone, spoilt = stored.read(region, (*source.sample_dims, *dims))
-            bad += spoilt
+                values, gone, bad_chunks = stored.read(region, (*source.sample_dims, *dims))
+            bad += bad_chunks
             if gone is not None and source.missing != "marginalize":
                 rows = np.asarray(gone.any(axis=1))
                 lost = rows if lost is None else lost | rows
-            absent = stored.decoding.absent(values)
+            absent = stored.decoding.is_missing(values)
             if gone is not None:
                 absent = gone if absent is None else absent | gone
             if values.dtype.kind == "f" and absent is not None:
@@ -139,35 +142,35 @@ def used_cells(source: Source, block: Block) -> NDArray[np.bool_] | None:
     return None if mask is None else mask.used(_on_grid(source, mask.variable, block))
 
 
-def _weights(source: Source, block: Block) -> NDArray[np.float64] | None:
+def _row_weights(source: Source, block: Block) -> NDArray[np.float64] | None:
     if source.weights is None:
         return None
-    formula = COSINE.fullmatch(source.weights)
+    formula = COSINE_WEIGHTS.fullmatch(source.weights)
     if formula:
         name = formula[1]
         return cosine(_on_grid(source, name, block), source.dataset[name].variable, name)
     return _on_grid(source, source.weights, block).astype(np.float64)
 
 
-def _known(source: Source, block: Block) -> NDArray[np.int32]:
+def _known_labels(source: Source, block: Block) -> NDArray[np.int32]:
     """Clusters known beforehand ``(n,)``, −1 where unknown."""
-    found = _on_grid(source, str(source.labels), block)
-    found = found.astype(np.float64) if found.dtype.kind == "f" else found
+    values = _on_grid(source, str(source.labels), block)
+    values = values.astype(np.float64) if values.dtype.kind == "f" else values
     with np.errstate(invalid="ignore"):
-        known = (found >= 0) & (found == np.floor(found)) & (found <= np.iinfo(np.int32).max)
-    return np.where(known, found, -1).astype(np.int32)
+        valid = (values >= 0) & (values == np.floor(values)) & (values <= np.iinfo(np.int32).max)
+    return np.where(valid, values, -1).astype(np.int32)
 
 
 def _on_grid(source: Source, name: str, block: Block) -> NDArray[Any]:
     """Read a companion variable on the cells of a block ``(cells,)``."""
     variable = source.companion(name)
     region = {d: s for d, s in zip(source.sample_dims, block.slices, strict=True) if d in variable.dims}
-    values = loaded(source, name, variable.isel(region).transpose(*region))
+    values = load_variable(source, name, variable.isel(region).transpose(*region))
     lengths = [n if d in region else 1 for d, n in zip(source.sample_dims, block.shape, strict=True)]
     return np.broadcast_to(values.reshape(lengths), block.shape).reshape(-1)
 
 
-def _refuse(source: Source, values: NDArray[Any], bad: NDArray[np.bool_], block: Block) -> None:
+def _check_missing(source: Source, values: NDArray[Any], bad: NDArray[np.bool_], block: Block) -> None:
     """Raise for infinities, and for missing values where they are an error."""
     if values.dtype.kind == "f":
         infinite = np.isinf(values[bad])
@@ -188,7 +191,7 @@ def _refuse(source: Source, values: NDArray[Any], bad: NDArray[np.bool_], block:
         raise DataError(f"missing value in {where}, block {block}; set source.missing to 'drop' to leave such rows out")
 
 
-def loaded(source: Source, name: str, variable: xr.Variable) -> NDArray[Any]:
+def load_variable(source: Source, name: str, variable: xr.Variable) -> NDArray[Any]:
     """Read a variable, or a part of it; a dask array on this thread, as this is a task already.
 
     Raises
@@ -199,7 +202,7 @@ def loaded(source: Source, name: str, variable: xr.Variable) -> NDArray[Any]:
     what = f"variable {name!r}"
     # What a graph in memory raises is its maker's.
     watched = at_work(what) if source.recipe is None else damaged(DataError, what, "write what is damaged anew")
-    with watched, told(shown((source.recipe or {"data": "the data"})["data"])):
+    with watched, translate_errors(shown((source.recipe or {"data": "the data"})["data"])):
         data = variable.data
         data = data.compute(scheduler="synchronous") if variable.chunks is not None else data
         if np.ma.is_masked(data):
@@ -209,7 +212,7 @@ def loaded(source: Source, name: str, variable: xr.Variable) -> NDArray[Any]:
                     f"a dask array of type {data.dtype} holds masked cells, and has no room for what is missing; "
                     "turn it into floats: astype(float)"
                 )
-            return filled(data)
+            return fill_masked(data)
         return np.asarray(data)
 
 
@@ -218,6 +221,6 @@ def finite_rows(values: NDArray[Any]) -> NDArray[np.bool_]:
     if values.dtype.itemsize < 4:
         # No compiler here knows half precision.
         return np.asarray(np.isfinite(values).all(axis=1))
-    found = np.empty(len(values), bool)
-    gather_kernels.finite(values, found)
-    return found
+    finite = np.empty(len(values), bool)
+    gather_kernels.finite(values, finite)
+    return finite

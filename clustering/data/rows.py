@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.data.decoding import Columns
+from clustering.data.decoding import RowPacking
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +20,7 @@ class Rows:
     """Features ``(n, d)`` in their own precision; finite, but for NaN in rows with gaps. As stored, if packed."""
     weights: NDArray[np.float64]
     """Weights ``(n,)``, zero or more; a stride of zero where all are 1."""
-    kept: NDArray[np.int64] | None = None
+    cells: NDArray[np.int64] | None = None
     """Places ``(n,)`` of the rows within the block; None where no cell of the block is masked."""
     start: tuple[int, ...] = (0,)
     """Where the block starts on the sample grid."""
@@ -28,15 +28,15 @@ class Rows:
     """Length of the block along each sample dimension; its cells, masked ones included."""
     grid: tuple[int, ...] = (0,)
     """Length of each sample dimension."""
-    gaps: NDArray[np.bool_] | None = None
+    has_missing: NDArray[np.bool_] | None = None
     """Rows ``(n,)`` with missing features, which are NaN in them; None where there are none."""
     labels: NDArray[np.int32] | None = None
     """Clusters known beforehand ``(n,)``, −1 where unknown; None where nobody asked."""
-    packing: Columns | None = None
+    packing: RowPacking | None = None
     """How the values are decoded; None where they are."""
-    bad: tuple[str, ...] = ()
+    bad_chunks: tuple[str, ...] = ()
     """Chunks of the block that do not decode, by name."""
-    undirected: int = 0
+    zero_rows: int = 0
     """Rows of zeros in the block, which are left out where rows are brought to length 1."""
     prepared: bool = False
     """Whether the values are those of a `Preparation`, and no longer as decoded."""
@@ -48,7 +48,7 @@ class Rows:
     def nbytes(self) -> int:
         """Memory held, in bytes."""
         weights = self.weights.nbytes if any(self.weights.strides) else 0
-        others = (self.kept, self.gaps, self.labels)
+        others = (self.cells, self.has_missing, self.labels)
         return self.values.nbytes + weights + sum(0 if other is None else other.nbytes for other in others)
 
     def decoded(self) -> Rows:
@@ -59,37 +59,41 @@ class Rows:
 
     def positions(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
         """Flat positions ``(t,)`` on the whole sample grid of these rows ``(t,)``."""
-        cells = rows if self.kept is None else self.kept[rows]
-        flat = np.zeros(len(cells), np.int64)
-        for place, first, length in zip(np.unravel_index(cells, self.shape), self.start, self.grid, strict=True):
-            flat = flat * length + (place + first)
+        flat_cells = rows if self.cells is None else self.cells[rows]
+        flat = np.zeros(len(flat_cells), np.int64)
+        for index, first, length in zip(np.unravel_index(flat_cells, self.shape), self.start, self.grid, strict=True):
+            flat = flat * length + (index + first)
         return flat
 
-    def some(self, chosen: NDArray[np.bool_]) -> Rows:
+    def select(self, chosen: NDArray[np.bool_]) -> Rows:
         """Give the rows of a choice ``(n,)``, as rows of the same block."""
-        places = np.flatnonzero(chosen)
+        index = np.flatnonzero(chosen)
         return replace(
             self,
-            values=self.values[places],
-            weights=self.weights[places] if any(self.weights.strides) else unit_weights(len(places)),
-            kept=places if self.kept is None else self.kept[places],
-            gaps=None if self.gaps is None or not self.gaps[places].any() else self.gaps[places],
-            labels=None if self.labels is None else self.labels[places],
+            values=self.values[index],
+            weights=self.weights[index] if any(self.weights.strides) else unit_weights(len(index)),
+            cells=index if self.cells is None else self.cells[index],
+            has_missing=None
+            if self.has_missing is None or not self.has_missing[index].any()
+            else self.has_missing[index],
+            labels=None if self.labels is None else self.labels[index],
         )
 
-    def spread(self, per_row: NDArray[Any], fill: Any) -> NDArray[Any]:
+    def to_grid(self, per_row: NDArray[Any], fill: Any) -> NDArray[Any]:
         """Put what is known per row ``(n, …)`` back on the cells of the block ``(cells, …)``, `fill` where masked."""
-        if self.kept is None:
+        if self.cells is None:
             return per_row
         cells = np.full((math.prod(self.shape), *per_row.shape[1:]), fill, per_row.dtype)
-        cells[self.kept] = per_row
+        cells[self.cells] = per_row
         return cells
 
 
-def in_memory_rows(values: NDArray[Any], weights: NDArray[np.float64] | None = None, *, gaps: bool = False) -> Rows:
-    """Wrap an array ``(n, d)`` as one block; with `gaps`, NaN are missing features."""
+def in_memory_rows(
+    values: NDArray[Any], weights: NDArray[np.float64] | None = None, *, allow_missing: bool = False
+) -> Rows:
+    """Wrap an array ``(n, d)`` as one block; with `allow_missing`, NaN are missing features."""
     n = (len(values),)
-    missing = np.isnan(values).any(axis=1) if gaps and values.dtype.kind == "f" else np.zeros(0, bool)
+    missing = np.isnan(values).any(axis=1) if allow_missing and values.dtype.kind == "f" else np.zeros(0, bool)
     weights = unit_weights(len(values)) if weights is None else weights
     return Rows(values, weights, None, (0,), n, n, missing if missing.any() else None)
 

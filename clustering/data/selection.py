@@ -11,9 +11,9 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from clustering.data.angles import in_radian_range, turn, units_of
-from clustering.data.coordinates import PART, TURN, Window, is_longitude, period, slack, turned, window
-from clustering.data.names import unknown_dimension
+from clustering.data.angles import full_turn, in_radian_range, units_of
+from clustering.data.coordinates import PART, TURN, Window, is_longitude, period, slack, window_index, within_half_turn
+from clustering.data.dimension_names import unknown_dimension
 from clustering.errors import SourceError, nearest
 
 Positions = dict[Hashable, int | slice | list[int]]
@@ -55,11 +55,13 @@ def positions(
         if key in select or key in isel:
             where = "select" if key in select else "isel"
             raise SourceError(f"dimension {key!r} is in both 'bbox' and '{where}'; keep one of them")
-    chosen: Positions = {key: _labels(dataset, key, value) for key, value in {**select, **(box or {})}.items()}
+    chosen: Positions = {
+        key: _positions_of_labels(dataset, key, value) for key, value in {**select, **(box or {})}.items()
+    }
     for key, value in isel.items():
         if key in chosen:
             raise SourceError(f"dimension {key!r} is in both 'select' and 'isel'; keep one of them")
-        chosen[key] = _places(dataset, key, value)
+        chosen[key] = _positions_by_index(dataset, key, value)
     for dim, value in chosen.items():
         length = dataset.sizes[dim]
         empty = (
@@ -74,7 +76,7 @@ def positions(
     return chosen
 
 
-def _known(dataset: xr.Dataset, key: str, where: str) -> None:
+def _check_dimension(dataset: xr.Dataset, key: str, where: str) -> None:
     if key not in dataset.sizes:
         raise unknown_dimension(key, where, dataset.sizes)
 
@@ -97,18 +99,18 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def _labels(dataset: xr.Dataset, key: str, value: Any) -> int | slice | list[int]:
-    _known(dataset, key, "select")
+def _positions_of_labels(dataset: xr.Dataset, key: str, value: Any) -> int | slice | list[int]:
+    _check_dimension(dataset, key, "select")
     index = dataset.indexes.get(key)
     if index is None:
         raise SourceError(f"dimension {key!r} has no coordinate to select by; use 'isel' with positions")
     whole = value.whole if isinstance(value, Window) else period(dataset[key], key)
-    axis = _Axis(index, _within_turn(index, whole), slack(index.to_numpy()) if _numeric(index) else 0.0)
+    axis = _DimLabels(index, _within_turn(index, whole), slack(index.to_numpy()) if _numeric(index) else 0.0)
     if isinstance(value, Window):
-        return _between(axis, slice(value.start, value.stop))
+        return _positions_between(axis, slice(value.start, value.stop))
     if isinstance(value, Mapping) and "months" in value:
         rest = {name: end for name, end in value.items() if name != "months"}
-        return _in_months(index, key, _labels(dataset, key, rest), value["months"])
+        return _in_months(index, key, _positions_of_labels(dataset, key, rest), value["months"])
     if isinstance(value, (Mapping, slice)):
         ends = _slice(value, key)
         if _numeric(index) and is_longitude(dataset[key], key):
@@ -119,30 +121,30 @@ def _labels(dataset: xr.Dataset, key: str, value: Any) -> int | slice | list[int
                 "give a list of them, or use 'isel' with positions"
             )
         try:
-            return _between(axis, ends)
+            return _positions_between(axis, ends)
         except _MISSING as error:
             raise SourceError(
                 f"label {[ends.start, ends.stop]!r} is not on dimension {key!r}; {_extent(dataset, key)}"
             ) from error
     several = isinstance(value, (list, tuple, np.ndarray))
-    found: list[int] = []
+    indices: list[int] = []
     for one in value if several else [value]:
         try:
-            place = _find(axis, one)
+            matches = _positions_of_label(axis, one)
         except _MISSING as error:
             raise SourceError(
                 f"label {one!r} is not on dimension {key!r}; {_closest(axis, one)}{_extent(dataset, key)}"
             ) from error
-        found += place
+        indices += matches
     # One label that stands for one place picks it, whether it is a month of monthly data or a moment.
-    return found[0] if not several and len(found) == 1 else _run(found)
+    return indices[0] if not several and len(indices) == 1 else _as_slice(indices)
 
 
 _TIMES = (pd.DatetimeIndex, pd.TimedeltaIndex, xr.CFTimeIndex)
 _MISSING = (KeyError, TypeError, ValueError, pd.errors.InvalidIndexError)
 
 
-class _Axis(NamedTuple):
+class _DimLabels(NamedTuple):
     """The labels of a dimension."""
 
     index: pd.Index
@@ -160,7 +162,7 @@ class _Axis(NamedTuple):
         place, least = 0, np.inf
         for start in range(0, len(self.index), PART):
             differences = self.index[start : start + PART].to_numpy().astype(np.float64) - float(label)
-            distances = np.abs(differences if self.whole is None else turned(differences, self.whole))
+            distances = np.abs(differences if self.whole is None else within_half_turn(differences, self.whole))
             distances[np.isnan(distances)] = np.inf
             first = int(np.argmin(distances))
             if distances[first] < least:
@@ -168,15 +170,15 @@ class _Axis(NamedTuple):
         return place, least
 
 
-def _in_months(index: pd.Index, key: str, places: Any, months: Any) -> slice | list[int]:
-    """Keep those of some places, as `_labels` gives them for a slice, that are in months of the year."""
+def _in_months(index: pd.Index, key: str, indices: Any, months: Any) -> slice | list[int]:
+    """Keep those of some places, as `_positions_of_labels` gives them for a slice, that are in months of the year."""
     if not isinstance(index, (pd.DatetimeIndex, xr.CFTimeIndex)):
         raise SourceError(f"'months' is given for dimension {key!r}, whose labels are no dates; use start and stop")
     wanted = months if isinstance(months, (list, tuple)) else [months]
     if not wanted or not all(_is_whole(month) and 1 <= month <= 12 for month in wanted):
         raise SourceError(f"months along {key!r} are {months!r}; whole numbers from 1 to 12 are needed")
-    chosen = np.arange(len(index))[places]
-    return _run(chosen[np.isin(np.asarray(index.month)[chosen], wanted)])
+    chosen = np.arange(len(index))[indices]
+    return _as_slice(chosen[np.isin(np.asarray(index.month)[chosen], wanted)])
 
 
 def _numeric(index: pd.Index) -> bool:
@@ -190,7 +192,7 @@ def _within_turn(index: pd.Index, whole: float | None) -> float | None:
     return whole
 
 
-def _check_window(coordinate: xr.DataArray, key: str, axis: _Axis, ends: slice) -> None:
+def _check_window(coordinate: xr.DataArray, key: str, axis: _DimLabels, ends: slice) -> None:
     """Refuse a window of longitudes whose units leave open what it holds.
 
     Raises
@@ -201,7 +203,7 @@ def _check_window(coordinate: xr.DataArray, key: str, axis: _Axis, ends: slice) 
     units = units_of(coordinate)
     labels, given = axis.index.to_numpy().astype(np.float64), [ends.start, ends.stop]
     numbers = [float(end) for end in given if isinstance(end, (int, float, np.number))]
-    if units and turn(units) is None:
+    if units and full_turn(units) is None:
         raise SourceError(
             f"{key!r} is a longitude with the units {units!r}, which are neither degrees nor radians; correct them, "
             "or use 'isel' with positions"
@@ -216,7 +218,7 @@ def _check_window(coordinate: xr.DataArray, key: str, axis: _Axis, ends: slice) 
         )
     if not units and len(numbers) == 2 and in_radian_range(labels, 2 * np.pi):
         in_degrees, in_radians = (
-            window(labels, numbers[0], numbers[1], axis.near, whole) for whole in (TURN, 2 * np.pi)
+            window_index(labels, numbers[0], numbers[1], axis.near, whole) for whole in (TURN, 2 * np.pi)
         )
         if not np.array_equal(in_degrees, in_radians):
             raise SourceError(
@@ -229,20 +231,20 @@ def _sorted(index: pd.Index) -> bool:
     return bool(index.is_monotonic_increasing or index.is_monotonic_decreasing)
 
 
-def _between(axis: _Axis, ends: slice) -> slice | list[int]:
+def _positions_between(axis: _DimLabels, ends: slice) -> slice | list[int]:
     """Find the places between two labels, both included."""
     index, step = axis.index, ends.step
     first, last = (_label(index, end) for end in (ends.start, ends.stop))
     if axis.whole is not None:
         labels = index.to_numpy().astype(np.float64)
-        return _run(window(labels, first, last, axis.near, axis.whole)[::step])
+        return _as_slice(window_index(labels, first, last, axis.near, axis.whole)[::step])
     if _numeric(index):
         first, last = (_snapped(axis, end) for end in (first, last))
     if not _sorted(index) and (first is not None or last is not None):
         present = np.flatnonzero(~index.isna())
         order = present[index[present].argsort()]
         start, stop = _span(index[order], first, last)
-        return _run(np.sort(order[start:stop])[::step])
+        return _as_slice(np.sort(order[start:stop])[::step])
     # What runs downwards is looked at from its end: a part of a date means other ends there.
     falls = index.is_monotonic_decreasing and len(index) > 1
     start, stop = _span(index[::-1] if falls else index, first, last)
@@ -260,7 +262,7 @@ def _span(rising: pd.Index, first: Any, last: Any) -> tuple[int, int]:
     return int(start), int(stop)
 
 
-def _snapped(axis: _Axis, end: Any) -> Any:
+def _snapped(axis: _DimLabels, end: Any) -> Any:
     """Bring an end that is off a label by rounding to it."""
     if end is None or axis.exact(end):
         return end
@@ -268,29 +270,29 @@ def _snapped(axis: _Axis, end: Any) -> Any:
     return axis.index[place] if distance <= axis.near else end
 
 
-def _find(axis: _Axis, value: Any) -> list[int]:
+def _positions_of_label(axis: _DimLabels, value: Any) -> list[int]:
     """Find the place of a label, or the places where it stands for several."""
     label = _label(axis.index, value)
     # An index that is known to be sorted is searched; others make a table of all labels.
     _sorted(axis.index)
     try:
-        place = axis.index.get_loc(label)
+        location = axis.index.get_loc(label)
     except KeyError:
         if not _numeric(axis.index) or axis.exact(label):
             raise
         closest, distance = axis.closest(label)
         if not distance <= axis.near:
             raise
-        place = axis.index == axis.index[closest]
-    if isinstance(place, slice):
-        found = list(range(*place.indices(len(axis.index))))
-    elif isinstance(place, np.ndarray):
-        found = [int(p) for p in (np.flatnonzero(place) if place.dtype == bool else place)]
+        location = axis.index == axis.index[closest]
+    if isinstance(location, slice):
+        indices = list(range(*location.indices(len(axis.index))))
+    elif isinstance(location, np.ndarray):
+        indices = [int(p) for p in (np.flatnonzero(location) if location.dtype == bool else location)]
     else:
-        found = [int(place)]
-    if not found:
+        indices = [int(location)]
+    if not indices:
         raise KeyError(value)
-    return found
+    return indices
 
 
 def _label(index: pd.Index, value: Any) -> Any:
@@ -310,7 +312,7 @@ def _label(index: pd.Index, value: Any) -> Any:
     return value
 
 
-def _closest(axis: _Axis, value: Any) -> str:
+def _closest(axis: _DimLabels, value: Any) -> str:
     """Say which label is closest to one that is not there."""
     if _numeric(axis.index) and isinstance(value, (int, float, np.number)) and np.isfinite(value):
         return f"the nearest is {axis.index[axis.closest(value)[0]]}; "
@@ -323,19 +325,19 @@ _LISTED = 50
 """Text labels that a message lists at most."""
 
 
-def _run(places: NDArray[np.intp] | list[int]) -> slice | list[int]:
+def _as_slice(indices: NDArray[np.intp] | list[int]) -> slice | list[int]:
     """Turn places that follow each other at equal steps into a slice, which is read without a list."""
-    places = np.asarray(places, np.intp)
-    steps = np.diff(places)
+    indices = np.asarray(indices, np.intp)
+    steps = np.diff(indices)
     step = int(steps[0]) if steps.size else 1
-    if not places.size or step < 1 or (steps != step).any():
-        listed: list[int] = places.tolist()
+    if not indices.size or step < 1 or (steps != step).any():
+        listed: list[int] = indices.tolist()
         return listed
-    return slice(int(places[0]), int(places[-1]) + 1, None if step == 1 else step)
+    return slice(int(indices[0]), int(indices[-1]) + 1, None if step == 1 else step)
 
 
-def _places(dataset: xr.Dataset, key: str, value: Any) -> int | slice | list[int]:
-    _known(dataset, key, "isel")
+def _positions_by_index(dataset: xr.Dataset, key: str, value: Any) -> int | slice | list[int]:
+    _check_dimension(dataset, key, "isel")
     length = dataset.sizes[key]
     if isinstance(value, (Mapping, slice)):
         ends = _slice(value, key)
@@ -344,11 +346,11 @@ def _places(dataset: xr.Dataset, key: str, value: Any) -> int | slice | list[int
                 raise SourceError(f"positions along {key!r} are whole numbers; got {end!r}")
         return slice(*(None if part is None else int(part) for part in (ends.start, ends.stop, ends.step)))
     several = isinstance(value, (list, tuple, np.ndarray))
-    places = list(value) if several else [value]
-    for place in places:
-        if not _is_whole(place) or not -length <= place < length:
-            raise SourceError(f"position {place!r} is not on dimension {key!r} of length {length}")
-    return _run([int(p) % length for p in places]) if several else int(value)
+    indices = list(value) if several else [value]
+    for index in indices:
+        if not _is_whole(index) or not -length <= index < length:
+            raise SourceError(f"position {index!r} is not on dimension {key!r} of length {length}")
+    return _as_slice([int(p) % length for p in indices]) if several else int(value)
 
 
 def _extent(dataset: xr.Dataset, key: str) -> str:

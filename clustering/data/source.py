@@ -19,15 +19,15 @@ import xarray as xr
 from clustering.data import opening
 from clustering.data.addresses import shown
 from clustering.data.chunks import snapshot
-from clustering.data.decoding import Columns, Given, packing
-from clustering.data.faults import told
+from clustering.data.decoding import InMemoryVariable, RowPacking, find_packing
 from clustering.data.grouped import SMALL_LABELS
-from clustering.data.listing import Listing, differences
+from clustering.data.listing import Listing, describe_changes
 from clustering.data.plan import MIB, Axis, Block, Plan, plan_blocks
 from clustering.data.policies import Missing, ValidRange
-from clustering.data.reading import loaded, read_rows
+from clustering.data.reading import load_variable, read_rows
 from clustering.data.rows import Rows
-from clustering.data.stored import Stored
+from clustering.data.store_errors import translate_errors
+from clustering.data.stored import StoredVariable
 from clustering.errors import DataError, SourceError
 
 SMALL_COMPANION = 64 * MIB
@@ -36,7 +36,7 @@ About = Mapping[str, Mapping[str, str]]
 """What a source tells of its variables and feature dimensions, by name: units, names, a calendar."""
 DATES = "numpy"
 """Calendar of dates that numpy has a type for."""
-_TOLD = ("units", "long_name", "standard_name", "positive", "axis")
+_ATTRIBUTES = ("units", "long_name", "standard_name", "positive", "axis")
 _lock = RLock()
 
 
@@ -78,7 +78,7 @@ class Source:
     """Arguments that open the same source in another process; None for data held in memory."""
     labels: str | None = None
     """Variable of clusters known beforehand, over sample dimensions; anything but 0, 1, … is unknown."""
-    stored: Mapping[str, Stored] = field(default_factory=dict, repr=False)
+    stored: Mapping[str, StoredVariable] = field(default_factory=dict, repr=False)
     """Variables that are read from their store as they are, by name."""
     listings: Mapping[str, Listing] = field(default_factory=dict, repr=False)
     """What the store held when the source was opened, for each variable and its companions."""
@@ -88,7 +88,7 @@ class Source:
     """Share of the chunks that may fail to decode, where they are masked."""
     reopen: Callable[..., Source] | None = field(default=None, repr=False)
     """Opens the same source in another process, once: from the recipe, the name of the opening, and the listings."""
-    given: Mapping[str, Given] = field(default_factory=dict, repr=False)
+    in_memory: Mapping[str, InMemoryVariable] = field(default_factory=dict, repr=False)
     """Variables held in memory that are decoded here, as they were given, by name."""
     unusable: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Why other variables cannot be used, by name."""
@@ -121,15 +121,15 @@ class Source:
     @property
     def features(self) -> tuple[Feature, ...]:
         """The columns of the rows, in order."""
-        found: list[Feature] = []
+        columns: list[Feature] = []
         for name in self.variables:
             array = self.dataset[name]
             dims = [d for d in self.feature_dims if d in array.dims]
             labels = [self.dataset[d].values if self.has_labels(d) else range(array.sizes[d]) for d in dims]
-            for place in np.ndindex(*(array.sizes[d] for d in dims)):
-                at = tuple((d, _plain(values[i])) for d, values, i in zip(dims, labels, place, strict=True))
-                found.append(Feature(name, at))
-        return tuple(found)
+            for index in np.ndindex(*(array.sizes[d] for d in dims)):
+                at = tuple((d, _plain(values[i])) for d, values, i in zip(dims, labels, index, strict=True))
+                columns.append(Feature(name, at))
+        return tuple(columns)
 
     @property
     def held_labels(self) -> Mapping[str, int]:
@@ -146,17 +146,17 @@ class Source:
     @property
     def about(self) -> About:
         """What is told of the variables, where they tell anything, and of the feature dimensions that have labels."""
-        found: dict[str, dict[str, str]] = {}
+        attributes: dict[str, dict[str, str]] = {}
         for name in (*self.variables, *filter(self.has_labels, self.feature_dims)):
             variable = self.dataset[name].variable
-            told = {key: str(variable.attrs[key]) for key in _TOLD if key in variable.attrs}
+            own = {key: str(variable.attrs[key]) for key in _ATTRIBUTES if key in variable.attrs}
             if name not in self.variables and variable.size:
                 first = variable.values.flat[0]
                 calendar = DATES if variable.dtype.kind == "M" else getattr(first, "calendar", None)
-                told |= {"calendar": calendar} if calendar else {}
-            if told or name not in self.variables:
-                found[name] = told
-        return found
+                own |= {"calendar": calendar} if calendar else {}
+            if own or name not in self.variables:
+                attributes[name] = own
+        return attributes
 
     @property
     def n_features(self) -> int:
@@ -194,13 +194,13 @@ class Source:
         return plan_blocks(axes, row_bytes=self.row_bytes, block_bytes=block_bytes, memory=memory)
 
     @cached_property
-    def packing(self) -> Columns | None:
+    def packing(self) -> RowPacking | None:
         """How rows stay as they are stored until they are used; None where that saves no memory."""
         if self.missing == "marginalize" or not all(name in self.stored for name in self.variables):
             return None
         counts = [self._count(name) for name in self.variables]
         pairs = [(n, self.stored[name].decoding) for n, name in zip(counts, self.variables, strict=True)]
-        return packing(pairs, self.dtype)
+        return find_packing(pairs, self.dtype)
 
     def companion(self, name: str) -> xr.Variable:
         """Give a mask, weights or labels: read once where small, lazily otherwise."""
@@ -209,7 +209,7 @@ class Source:
             if name not in held:
                 variable = self.dataset[name].variable
                 small = variable.nbytes <= SMALL_COMPANION
-                held[name] = xr.Variable(variable.dims, loaded(self, name, variable)) if small else variable
+                held[name] = xr.Variable(variable.dims, load_variable(self, name, variable)) if small else variable
             return held[name]
 
     def fingerprint(self) -> str:
@@ -222,8 +222,10 @@ class Source:
             for name, listing in sorted(self.listings.items()):
                 digest.update(name.encode() + listing.digest)
             for name, stored in sorted(self.stored.items()):
-                for d, place in stored.places.items():
-                    digest.update(f"{name} {d} {place!r}".encode() if isinstance(place, range) else place.tobytes())
+                for d, indexer in stored.indexers.items():
+                    digest.update(
+                        f"{name} {d} {indexer!r}".encode() if isinstance(indexer, range) else indexer.tobytes()
+                    )
             return digest.hexdigest()
         digest.update(repr((self.variables, self.sample_dims, self.shape, str(self.dtype))).encode())
         for d in (*self.sample_dims, *self.feature_dims):
@@ -231,7 +233,7 @@ class Source:
         plan = self.plan()
         for index in range(len(plan)):
             rows = self.read(plan.block(index))
-            for part in (rows.values, rows.weights, rows.kept, rows.labels):
+            for part in (rows.values, rows.weights, rows.cells, rows.labels):
                 digest.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
 
@@ -262,15 +264,15 @@ class Source:
             return
         data, group, options = (self.recipe[key] for key in ("data", "group", "storage_options"))
         try:
-            with told(shown(data), (FileNotFoundError,)):
+            with translate_errors(shown(data), (FileNotFoundError,)):
                 node = opening.open_node(data, group, options or {})
         except (FileNotFoundError, SourceError) as error:
             raise DataError(
                 f"the source changed during the run: there is nothing at {shown(data)} any more; run again"
             ) from error
-        now = snapshot(opening.Opened(self.dataset, node, shown(data)), self.listings)
+        now = snapshot(opening.OpenedDataset(self.dataset, node, shown(data)), self.listings)
         for name, before in self.listings.items():
-            changed = differences(before, now.get(name), name)
+            changed = describe_changes(before, now.get(name), name)
             if changed:
                 raise DataError(
                     f"the source changed during the run: {changed}; what was read is of no one state: run again"

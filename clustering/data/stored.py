@@ -15,31 +15,31 @@ import zarr
 from numpy.typing import NDArray
 
 from clustering.data.decoding import Decoding
-from clustering.data.faults import told
 from clustering.data.gathering import gathered
-from clustering.data.listing import Absent, unit_of
+from clustering.data.listing import AbsentChunks, key_shape
 from clustering.data.policies import OnBadChunk
+from clustering.data.store_errors import translate_errors
 from clustering.errors import ClusteringError, DataError, reason
 
 logger = logging.getLogger(__name__)
 
-Place = range | NDArray[np.int64]
+DimIndexer = range | NDArray[np.int64]
 """Selected positions along a dimension."""
 
 
-class Part(NamedTuple):
+class RegionRead(NamedTuple):
     """A region of a variable, cells by features."""
 
     values: NDArray[Any]
     """As stored ``(cells, f)``, in the type that the stored bits are read as."""
     lost: NDArray[np.bool_] | None
     """Where a chunk is not there or does not decode ``(cells, f)``; None where all are."""
-    bad: tuple[str, ...]
+    bad_chunks: tuple[str, ...]
     """Chunks that do not decode, by name."""
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
+class StoredVariable:
     """A variable in its store, with what is selected of it."""
 
     name: str
@@ -48,16 +48,16 @@ class Stored:
     """The same array, decoded in another way where there is a faster one."""
     dims: tuple[str, ...]
     """Names of the array's dimensions."""
-    places: Mapping[str, Place]
+    indexers: Mapping[str, DimIndexer]
     """What is selected along each of them."""
     decoding: Decoding
-    absent: Absent | None = None
+    absent: AbsentChunks | None = None
     """Chunks that are not read, as they were never written; None where the fill value stands for them."""
     on_bad_chunk: OnBadChunk = "error"
     where: str = "the data"
     """Store, fit to be shown."""
 
-    def read(self, region: Mapping[str, slice], order: Sequence[str]) -> Part:
+    def read(self, region: Mapping[str, slice], order: Sequence[str]) -> RegionRead:
         """Read a region.
 
         Parameters
@@ -73,49 +73,51 @@ class Stored:
         DataError
             For a chunk that does not decode, where that is an error.
         """
-        places = [self.places[d][region[d]] if d in region else self.places[d] for d in self.dims]
-        lost = None if self.absent is None else self._never_written(self.absent, places)
+        indexers = [self.indexers[d][region[d]] if d in region else self.indexers[d] for d in self.dims]
+        lost = None if self.absent is None else self._absent_cells(self.absent, indexers)
         bad: tuple[str, ...] = ()
         if lost is not None and lost.all():
-            values = np.zeros(tuple(map(len, places)), self.array.dtype)
+            values = np.zeros(tuple(map(len, indexers)), self.array.dtype)
         else:
             try:
                 # What decodes faster calls every fault one of the disk; zarr's own decoding tells them apart below.
-                with nullcontext() if self.fast is not self.array else told(self.where):
-                    values = fetched(self.fast, places)
+                with nullcontext() if self.fast is not self.array else translate_errors(self.where):
+                    values = read_positions(self.fast, indexers)
             except ClusteringError:
                 raise
             except Exception:
-                values, spoilt, bad = self._chunk_by_chunk(places)
+                values, spoilt, bad = self._chunk_by_chunk(indexers)
                 lost = spoilt if lost is None else lost | spoilt
         axes = [self.dims.index(d) for d in order]
         cells, features = axes[: len(region)], axes[len(region) :]
         if values.dtype != self.decoding.stored:
             values = values.view(self.decoding.stored)
-        return Part(gathered(values, cells, features), None if lost is None else gathered(lost, cells, features), bad)
+        return RegionRead(
+            gathered(values, cells, features), None if lost is None else gathered(lost, cells, features), bad
+        )
 
     @property
     def count(self) -> int:
         """Chunks that hold what is selected."""
-        units = zip(self.dims, unit_of(self.array), strict=True)
-        return math.prod(len(chunk_numbers(self.places[d], unit)) for d, unit in units)
+        units = zip(self.dims, key_shape(self.array), strict=True)
+        return math.prod(len(chunk_numbers(self.indexers[d], unit)) for d, unit in units)
 
-    def _never_written(self, absent: Absent, places: list[Place]) -> NDArray[np.bool_] | None:
-        chunks, own = _chunks_of(places, absent.unit)
-        gone = absent.among(chunks)
-        return gone[np.ix_(*own)] if gone.any() else None
+    def _absent_cells(self, absent: AbsentChunks, indexers: list[DimIndexer]) -> NDArray[np.bool_] | None:
+        chunks, own = _chunks_of(indexers, absent.unit)
+        absent_cells = absent.mask(chunks)
+        return absent_cells[np.ix_(*own)] if absent_cells.any() else None
 
-    def _chunk_by_chunk(self, places: list[Place]) -> tuple[NDArray[Any], NDArray[np.bool_], tuple[str, ...]]:
+    def _chunk_by_chunk(self, indexers: list[DimIndexer]) -> tuple[NDArray[Any], NDArray[np.bool_], tuple[str, ...]]:
         """Read what can be read of a region in which something cannot."""
-        shape = tuple(map(len, places))
+        shape = tuple(map(len, indexers))
         values, spoilt, bad = np.zeros(shape, self.array.dtype), np.zeros(shape, bool), []
-        chunks, own = _chunks_of(places, unit_of(self.array))
+        chunks, own = _chunks_of(indexers, key_shape(self.array))
         for numbers in itertools.product(*(range(len(c)) for c in chunks)):
             within = [np.flatnonzero(o == number) for o, number in zip(own, numbers, strict=True)]
-            part = [np.asarray(place)[w] for place, w in zip(places, within, strict=True)]
+            part = [np.asarray(indexer)[w] for indexer, w in zip(indexers, within, strict=True)]
             try:
-                with told(self.where):
-                    values[np.ix_(*within)] = fetched(self.array, part)
+                with translate_errors(self.where):
+                    values[np.ix_(*within)] = read_positions(self.array, part)
             except ClusteringError:
                 raise
             except Exception as error:
@@ -132,35 +134,35 @@ class Stored:
         return values, spoilt, tuple(bad)
 
 
-def fetched(array: zarr.Array[Any], places: Sequence[Place]) -> NDArray[Any]:
+def read_positions(array: zarr.Array[Any], indexers: Sequence[DimIndexer]) -> NDArray[Any]:
     """Read positions of an array, each chunk once."""
-    runs = [_as_slice(place) for place in places]
+    runs = [_as_slice(indexer) for indexer in indexers]
     if all(isinstance(run, slice) for run in runs):
         return np.asarray(array[tuple(runs)])
     return np.asarray(array.oindex[tuple(runs)])
 
 
-def chunk_numbers(place: Place, unit: int) -> NDArray[np.int64]:
+def chunk_numbers(indexer: DimIndexer, unit: int) -> NDArray[np.int64]:
     """Numbers, ascending, of the chunks of this length that hold positions along a dimension."""
-    if isinstance(place, range):
-        if place.step < unit:
-            return np.arange(place[0] // unit, place[-1] // unit + 1)
-        place = np.asarray(place, np.int64)
-    found: NDArray[np.int64] = np.unique(place // unit)
-    return found
+    if isinstance(indexer, range):
+        if indexer.step < unit:
+            return np.arange(indexer[0] // unit, indexer[-1] // unit + 1)
+        indexer = np.asarray(indexer, np.int64)
+    numbers: NDArray[np.int64] = np.unique(indexer // unit)
+    return numbers
 
 
-def _as_slice(place: Place) -> slice | NDArray[np.int64]:
-    if isinstance(place, range):
-        return slice(place.start, place.stop, place.step)
-    if len(place) and place[-1] - place[0] == len(place) - 1 and (np.diff(place) == 1).all():
-        return slice(int(place[0]), int(place[-1]) + 1)
-    return place
+def _as_slice(indexer: DimIndexer) -> slice | NDArray[np.int64]:
+    if isinstance(indexer, range):
+        return slice(indexer.start, indexer.stop, indexer.step)
+    if len(indexer) and indexer[-1] - indexer[0] == len(indexer) - 1 and (np.diff(indexer) == 1).all():
+        return slice(int(indexer[0]), int(indexer[-1]) + 1)
+    return indexer
 
 
 def _chunks_of(
-    places: Sequence[Place], unit: tuple[int, ...]
+    indexers: Sequence[DimIndexer], unit: tuple[int, ...]
 ) -> tuple[tuple[NDArray[np.int64], ...], tuple[NDArray[np.intp], ...]]:
     """Chunks that hold some positions along each dimension, and for each position the number of its own."""
-    pairs = [np.unique(np.asarray(p, np.int64) // u, return_inverse=True) for p, u in zip(places, unit, strict=True)]
+    pairs = [np.unique(np.asarray(p, np.int64) // u, return_inverse=True) for p, u in zip(indexers, unit, strict=True)]
     return tuple(chunks for chunks, _ in pairs), tuple(own for _, own in pairs)

@@ -21,7 +21,7 @@ from zarr.storage import FsspecStore, LocalStore, ObjectStore, WrapperStore, Zip
 
 from clustering.data.addresses import BUCKETS, check_url, local_path, shown
 from clustering.data.buckets import open_bucket
-from clustering.data.faults import Unlisted, code, forbidden, told
+from clustering.data.store_errors import UnlistableStore, is_forbidden, s3_error_code, translate_errors
 from clustering.errors import ConfigError, SourceError
 
 __all__ = ["Entry", "connect", "entries", "listable", "names_in", "shown"]
@@ -95,8 +95,8 @@ def _connected(pickled: bytes) -> Store:
     url, options, _ = pickle.loads(pickled)
     path = local_path(url)
     if path is None:
-        with told(shown(url), (FileNotFoundError, NotImplementedError)):
-            return _tried(open_bucket(url, options, shown(url)), url)
+        with translate_errors(shown(url), (FileNotFoundError, NotImplementedError)):
+            return _probed(open_bucket(url, options, shown(url)), url)
     if path.suffix != ".zip" or path.is_dir():
         return LocalStore(path, read_only=True)
     try:
@@ -105,7 +105,7 @@ def _connected(pickled: bytes) -> Store:
         raise SourceError(f"{url!r} is no zip archive; name a Zarr store, in a folder or a zip archive") from error
 
 
-def _tried(store: Store, url: str) -> Store:
+def _probed(store: Store, url: str) -> Store:
     """Ask for a key that is not there: the answer tells a missing bucket, and what 403 means here."""
     if "::" in url or url.partition("://")[0] not in BUCKETS:
         return store
@@ -121,14 +121,14 @@ def _tried(store: Store, url: str) -> Store:
             # Zarr's own reading hides which of key and bucket is missing.
             sync(inner.fs._cat_file(f"{inner.path}/{key}"))
     except FileNotFoundError as error:
-        if code(error) == "NoSuchBucket" or "bucket does not exist" in str(error):
+        if s3_error_code(error) == "NoSuchBucket" or "bucket does not exist" in str(error):
             raise SourceError(
                 f"there is no bucket {urlsplit(url).netloc!r} for {shown(url)}; "
                 "check its name, the endpoint and the region"
             ) from None
     except Exception as error:
-        if forbidden(error):
-            return Unlisted(store)
+        if is_forbidden(error):
+            return UnlistableStore(store)
         if isinstance(store, ObjectStore):
             raise
         # What may pass is tried again, and what remains is told.
@@ -160,12 +160,12 @@ async def names_in(store: Store, path: str) -> list[str]:
     if isinstance(inner, FsspecStore) and not inner.path.strip("/"):
         # Zarr asks with a slash before the path, which archives do not know.
         try:
-            found = await inner.fs._ls(path, detail=False)
+            listing = await inner.fs._ls(path, detail=False)
         except FileNotFoundError:
             return []
     else:
-        found = [name async for name in store.list_dir(path)]
-    return sorted({name.rstrip("/").rpartition("/")[2] for name in found} - {""})
+        listing = [name async for name in store.list_dir(path)]
+    return sorted({name.rstrip("/").rpartition("/")[2] for name in listing} - {""})
 
 
 def entries(store: Store, prefix: str = "") -> Iterator[Entry] | None:
@@ -193,15 +193,15 @@ def entries(store: Store, prefix: str = "") -> Iterator[Entry] | None:
         case ObjectStore():
             return _objects(inner, prefix)
         case FsspecStore():
-            return _found(inner, prefix)
+            return _found_entries(inner, prefix)
     return (Entry(key, sync(inner.getsize(key)), None) for key in sorted(_keys(inner, prefix)))
 
 
 def _files(folder: Path | str, prefix: str) -> Iterator[Entry]:
     try:
-        with os.scandir(folder) as found:
+        with os.scandir(folder) as scan:
             # As the keys are sorted: a folder's name counts with the slash behind it.
-            children = sorted((f"{child.name}/" if child.is_dir() else child.name, child) for child in found)
+            children = sorted((f"{child.name}/" if child.is_dir() else child.name, child) for child in scan)
     except (FileNotFoundError, NotADirectoryError):
         return
     start = f"{prefix}/" if prefix else ""
@@ -225,11 +225,11 @@ def _objects(store: Any, prefix: str) -> Iterator[Entry]:
     import obstore
 
     for page in obstore.list(store.store, prefix or None):
-        for found in page:
-            yield Entry(found["path"], found["size"], found["e_tag"])
+        for meta in page:
+            yield Entry(meta["path"], meta["size"], meta["e_tag"])
 
 
-def _found(store: Any, prefix: str) -> Iterator[Entry]:
+def _found_entries(store: Any, prefix: str) -> Iterator[Entry]:
     # Archives and references begin at an empty path, and some file systems name their paths with a slash before them.
     root = store.path.strip("/")
     under = "/".join(part for part in (root, prefix) if part)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.data.readers import Contents, Group, Piece, lacking, share_dims, variable_name
+from clustering.data.readers import FileContents, FileVariable, VariableGroup, missing_reader, share_dims, variable_name
 from clustering.errors import DataError, SourceError
 
 BATCH_ROWS = 65_536
@@ -26,9 +26,9 @@ class _Column:
     """What one look at all rows tells of a column."""
 
     kind: Any
-    place: int
+    position: int
     """Position in the schema: names may come twice."""
-    gaps: bool = False
+    has_missing: bool = False
     empty: bool = True
     large: bool = False
     """Whether it holds whole numbers that float64 does not."""
@@ -42,10 +42,10 @@ class _Column:
     @property
     def rounded(self) -> bool:
         # Whole numbers become float64 beside a gap alone.
-        return self.inexact or (self.gaps and self.large)
+        return self.inexact or (self.has_missing and self.large)
 
 
-def read_table(path: Path, _: ExitStack) -> Contents:
+def read_table(path: Path, _: ExitStack) -> FileContents:
     """Read a parquet file, or the parquet files of a folder one after the other, in the order of their names.
 
     Raises
@@ -62,7 +62,7 @@ def read_table(path: Path, _: ExitStack) -> Contents:
         import pyarrow.compute
         import pyarrow.parquet
     except ImportError as error:
-        raise lacking("pyarrow", path) from error
+        raise missing_reader("pyarrow", path) from error
     warnings: list[str] = []
     files = _files(path, warnings) if path.is_dir() else [path]
     with pa.parquet.ParquetFile(files[0]) as file:
@@ -73,7 +73,7 @@ def read_table(path: Path, _: ExitStack) -> Contents:
     n = _survey(files, schema.names, columns, pa)
     if not n:
         raise DataError(f"{str(path)!r} holds no rows")
-    pieces: list[Piece] = []
+    pieces: list[FileVariable] = []
     lengths: dict[str, int] = {}
     for name, column in zip(schema.names, columns, strict=True):
         if not column.reason and column.empty:
@@ -84,18 +84,18 @@ def read_table(path: Path, _: ExitStack) -> Contents:
         if column.rounded:
             warnings.append(f"column {name!r} is rounded: it is kept as float64, which holds 15 to 17 digits")
         variable = variable_name(name, {piece.name for piece in pieces})
-        if schema.names.index(name) != column.place:
+        if schema.names.index(name) != column.position:
             warnings.append(
-                f"column {column.place + 1} is named {name!r} as an earlier one is; it becomes {variable!r}"
+                f"column {column.position + 1} is named {name!r} as an earlier one is; it becomes {variable!r}"
             )
         elif variable != name:
             warnings.append(f"column {name!r} becomes variable {variable!r}")
         inner = () if column.length is None else (column.length,)
         dtype, attributes = _numpy_type(column, pa)
         dims = ("row", *share_dims(("feature",)[: len(inner)], inner, variable, lengths))
-        slabs = _slabs(files, name, schema.names[: column.place].count(name), dtype, inner, pa)
-        pieces.append(Piece(variable, dims, (n, *inner), dtype, slabs, attributes))
-    return Contents({"": Group(pieces, {"title": path.name})}, warnings)
+        slabs = _slabs(files, name, schema.names[: column.position].count(name), dtype, inner, pa)
+        pieces.append(FileVariable(variable, dims, (n, *inner), dtype, slabs, attributes))
+    return FileContents({"": VariableGroup(pieces, {"title": path.name})}, warnings)
 
 
 def _files(folder: Path, warnings: list[str]) -> list[Path]:
@@ -136,7 +136,7 @@ def _compare(files: Sequence[Path], schema: Any, columns: list[_Column], warning
             same = schema.names.count(name)
             if len(kinds) != same:
                 column.reason = column.reason or f"{path.name!r} has no such column"
-            elif kinds[schema.names[: column.place].count(name)] != column.kind:
+            elif kinds[schema.names[: column.position].count(name)] != column.kind:
                 column.reason = column.reason or f"it has type {column.kind}, and in {path.name!r} {kinds[0]}"
         warnings.extend(
             f"column {name!r} of {path.name!r} is left out: {files[0].name!r} has no such column"
@@ -199,14 +199,16 @@ def _batches(files: Sequence[Path], columns: list[str] | None, pa: Any) -> Itera
 def _survey(files: Sequence[Path], names: list[str], columns: list[_Column], pa: Any) -> int:
     """Look at all rows once, and count them."""
     compute = pa.compute
-    wanted = sorted({names[column.place] for column in columns if not column.reason})
+    wanted = sorted({names[column.position] for column in columns if not column.reason})
     n = 0
     for path in files:
         with pa.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
                 for column in columns:
                     if not column.reason:
-                        values = _chosen(batch, names[column.place], names[: column.place].count(names[column.place]))
+                        values = _chosen(
+                            batch, names[column.position], names[: column.position].count(names[column.position])
+                        )
                         _learn(column, values, n, compute, pa)
                 n += batch.num_rows
             if not wanted:
@@ -232,9 +234,9 @@ def _learn(column: _Column, values: Any, start: int, compute: Any, pa: Any) -> N
                 f"its lists have different lengths: row {row} holds {other} numbers, another one {column.length}"
             )
             return
-        column.gaps |= values.null_count > 0
+        column.has_missing |= values.null_count > 0
         values = values.flatten()
-    column.gaps |= values.null_count > 0
+    column.has_missing |= values.null_count > 0
     column.empty &= values.null_count == len(values)
     if len(values) == values.null_count:
         return
@@ -266,7 +268,7 @@ def _numpy_type(column: _Column, pa: Any) -> tuple[np.dtype[Any], dict[str, Any]
     types = pa.types
     kind = _element(column.kind, pa) or column.kind
     kind = kind.value_type if types.is_dictionary(kind) else kind
-    fill = {"_FillValue": NO_DATE} if column.gaps else {}
+    fill = {"_FillValue": NO_DATE} if column.has_missing else {}
     if types.is_date(kind):
         return np.dtype(np.int64), {"units": "days since 1970-01-01", "calendar": "proleptic_gregorian", **fill}
     if types.is_timestamp(kind):
@@ -274,10 +276,10 @@ def _numpy_type(column: _Column, pa: Any) -> tuple[np.dtype[Any], dict[str, Any]
         unit = f"{_UNITS[kind.unit]} since 1970-01-01"
         return np.dtype(np.int64), {"units": unit, "calendar": "proleptic_gregorian", **zone, **fill}
     if types.is_time(kind) or types.is_duration(kind):
-        return np.dtype(np.float64 if column.gaps else np.int64), {"units": kind.unit}
+        return np.dtype(np.float64 if column.has_missing else np.int64), {"units": kind.unit}
     if types.is_decimal(kind):
         return np.dtype(np.float64), {}
-    if column.gaps and not types.is_floating(kind):
+    if column.has_missing and not types.is_floating(kind):
         return np.dtype(np.float64), {}
     return np.dtype(kind.to_pandas_dtype()), {}
 

@@ -129,9 +129,9 @@ def relation(given: str, wanted: str) -> Relation:
 
 def _parsed(text: str) -> _Unit | None:
     """Read a unit; None where a part of it is not known."""
-    text = _TEMPERATURES.sub(lambda found: f"deg{found[1][0].upper()}", _ANGLES.sub("degree", text))
+    text = _TEMPERATURES.sub(lambda match: f"deg{match[1][0].upper()}", _ANGLES.sub("degree", text))
     text = text.replace("°", "degree").replace("µ", "u").replace("μ", "u")
-    text = _RAISED.sub(lambda found: "^" + found[0].translate(_LOWERED), text)
+    text = _RAISED.sub(lambda match: "^" + match[0].translate(_LOWERED), text)
     text = re.sub(r"\bper\b", "/", text.replace("**", "^"))
     factors: list[tuple[_Unit, int]] = []
     # A dot between digits belongs to a number, any other multiplies.
@@ -142,14 +142,14 @@ def _parsed(text: str) -> _Unit | None:
                 # A stroke by itself stands before the next part.
                 factors.append((_ONE, 0))
             continue
-        found = _TERM.fullmatch(term)
-        unit = None if found is None else _factor(found)
-        if found is None or unit is None:
+        match = _TERM.fullmatch(term)
+        unit = None if match is None else _factor(match)
+        if match is None or unit is None:
             return None
         if factors and factors[-1][1] == 0:
             factors.pop()
             sign = -1
-        factors.append((unit, sign * int(found["power"] or 1)))
+        factors.append((unit, sign * int(match["power"] or 1)))
     if factors and factors[-1][1] == 0:
         return None
     if len(factors) == 1 and factors[0][1] == 1:

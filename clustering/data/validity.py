@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from clustering.data.attributes import is_nothing, number_of, numbers_of, passed_over, wrapped
-from clustering.data.decoding import Rule
+from clustering.data.attributes import ignored_attribute, is_nothing, number_of, numbers_of, wrapped
+from clustering.data.decoding import MissingRule
 
 NAMES = ("valid_range", "valid_min", "valid_max")
 _NEAR = 1e-6
@@ -19,7 +19,7 @@ _Number = int | float
 
 def valid_rules(
     name: str, attributes: Mapping[str, Any], stored: np.dtype[Any], scale: Any = None, offset: Any = None
-) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
+) -> tuple[tuple[MissingRule, ...], tuple[str, ...]]:
     """Read what stored numbers are valid.
 
     The attributes are in the unit that their type tells (CF conventions, sections 2.5.1 and 8.1; NetCDF User Guide,
@@ -61,7 +61,7 @@ def valid_rules(
         value = attributes[key]
         read = _range(value) if key == "valid_range" else _bound(value)
         if isinstance(read, str):
-            cautions.append(passed_over(name, key, value, read))
+            cautions.append(ignored_attribute(name, key, value, read))
         elif key == "valid_range":
             bounds[key] = read[0], read[1]
         else:
@@ -80,7 +80,7 @@ def valid_rules(
     if _unpacked(bounds.values(), stored, packed=scale is not None or offset is not None):
         bounds = {key: _packed(b, 1.0 if scale is None else float(scale), float(offset or 0.0))
                   for key, b in bounds.items()}  # fmt: skip
-    return tuple(Rule(key, (), float(b[0]), float(b[1])) for key, b in bounds.items()), tuple(cautions)
+    return tuple(MissingRule(key, (), float(b[0]), float(b[1])) for key, b in bounds.items()), tuple(cautions)
 
 
 def _range(value: Any) -> tuple[_Number, ...] | str:

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from clustering.errors import ConfigError, ExecutionError, reason
-from clustering.execution.clusters import ANSWER_SECONDS, Cluster, Demand, client_of, distributed
+from clustering.execution.dask_clusters import ANSWER_SECONDS, Cluster, ClusterRequest, connect_client, distributed
 
 _LOOK_SECONDS = 0.2
 """How often to look for a file that is not there yet, in seconds."""
 
 
 @contextmanager
-def reach(
-    demand: Demand,
+def connect_scheduler(
+    demand: ClusterRequest,
     *,
     address: str | None = None,
     scheduler_file: str | None = None,
@@ -51,13 +51,13 @@ def reach(
     d, limit = distributed(), demand.wait_seconds or ANSWER_SECONDS
     if (address is None) == (scheduler_file is None):
         raise ConfigError("a cluster has either an address or a scheduler_file; give one of them")
-    where = address_in(scheduler_file, limit) if scheduler_file is not None else str(address)
+    where = read_scheduler_file(scheduler_file, limit) if scheduler_file is not None else str(address)
     files = {"ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
     security = _security(d, where, files)
     try:
         if "://" not in where:
             raise ValueError("no protocol")
-        client = client_of(where, timeout=limit, security=security)
+        client = connect_client(where, timeout=limit, security=security)
     except ssl.SSLError as error:
         raise ConfigError(f"the files of TLS for {where!r} do not fit together ({reason(error)}); {_FILES}") from error
     except (OSError, TypeError, ValueError, RuntimeError) as error:
@@ -69,7 +69,7 @@ def reach(
 _FILES = "check ca_file, cert_file and key_file of compute.cluster"
 
 
-def address_in(path: str, limit: float) -> str:
+def read_scheduler_file(path: str, limit: float) -> str:
     """Wait for the file of a scheduler up to so many seconds, and read its address."""
     until = time.monotonic() + limit
     while not Path(path).exists():

@@ -17,14 +17,14 @@ import dask.threaded
 from threadpoolctl import ThreadpoolController
 
 from clustering.errors import ClusteringError, ConfigError, ExecutionError, reason
-from clustering.execution import clusters
-from clustering.execution.address import reach
-from clustering.execution.clusters import Cluster, Demand, checked, default_workers
+from clustering.execution import dask_clusters
+from clustering.execution.address import connect_scheduler
+from clustering.execution.dask_clusters import Cluster, ClusterRequest, available_processors, check_options
 from clustering.execution.gateway import gateway
 from clustering.execution.kubernetes import kubernetes
 from clustering.execution.slurm import slurm
 from clustering.execution.slurm_runner import slurm_runner
-from clustering.execution.watching import get_from, wait_for_workers
+from clustering.execution.waiting import get_from, wait_for_workers
 
 logger = logging.getLogger(__name__)
 
@@ -86,11 +86,11 @@ class Engine:
 
     def peak_rss(self) -> int:
         """Peak memory of this process or a worker, whichever used most, in bytes."""
-        found = [_peak_rss()]
+        peaks = [_peak_rss()]
         if self.client is not None:
             with suppress(Exception):
-                found += self.client.run(_peak_rss).values()
-        return max(found)
+                peaks += self.client.run(_peak_rss).values()
+        return max(peaks)
 
 
 def _peak_rss() -> int:
@@ -132,51 +132,54 @@ def connect(
     if cluster == "synchronous":
         yield Engine("synchronous", dask.local.get_sync, 1)
     elif cluster == "threads":
-        n = workers or default_workers()
+        n = workers or available_processors()
         with ThreadPoolExecutor(n, thread_name_prefix="clustering") as pool:
             yield Engine("threads", partial(dask.threaded.get, pool=pool, num_workers=n), n)
     else:
         kind = cluster if isinstance(cluster, str) else next(iter(cluster), "") if isinstance(cluster, Mapping) else ""
         if kind:
             logger.info("starting or reaching the Dask cluster (%s)", kind)
-        with _started(cluster, Demand(workers, memory, wait_seconds)) as started, _ready(started) as engine:
+        with (
+            _open_cluster(cluster, ClusterRequest(workers, memory, wait_seconds)) as started,
+            _ready_engine(started) as engine,
+        ):
             yield engine
 
 
-def _started(cluster: Any, demand: Demand) -> AbstractContextManager[Cluster]:
+def _open_cluster(cluster: Any, demand: ClusterRequest) -> AbstractContextManager[Cluster]:
     """Find what starts or reaches a cluster."""
     if hasattr(cluster, "scheduler_info"):
-        wait = demand.wait_seconds or clusters.ANSWER_SECONDS
+        wait = demand.wait_seconds or dask_clusters.ANSWER_SECONDS
         return nullcontext(Cluster("of the client", cluster, demand.workers or 1, wait))
     match cluster:
         case "local":
-            return clusters.local(demand)
+            return dask_clusters.local(demand)
         case {"class": path, **rest} if set(rest) <= {"options"}:
             options: Any = rest.get("options") or {}
-            return clusters.of_class(demand, path=str(path), options=options)
+            return dask_clusters.class_cluster(demand, path=str(path), options=options)
         case {"address": _} | {"scheduler_file": _} if set(cluster) <= _ADDRESS:
-            return reach(demand, **cluster)
+            return connect_scheduler(demand, **cluster)
         case {"slurm": {"runner": True, **more}} if len(cluster) == 1 and not more:
             return slurm_runner(demand)
         case {"slurm": options} if len(cluster) == 1:
-            return slurm(demand, **checked(options, slurm, "slurm"))
+            return slurm(demand, **check_options(options, slurm, "slurm"))
         case {"kubernetes": options} if len(cluster) == 1:
-            return kubernetes(demand, **checked(options, kubernetes, "kubernetes"))
+            return kubernetes(demand, **check_options(options, kubernetes, "kubernetes"))
         case {"gateway": options} if len(cluster) == 1:
-            return gateway(demand, **checked(options, gateway, "gateway"))
+            return gateway(demand, **check_options(options, gateway, "gateway"))
         case _:
             raise ConfigError(f"cluster is {cluster!r}; allowed: {ALLOWED}")
 
 
 @contextmanager
-def _ready(cluster: Cluster) -> Iterator[Engine]:
+def _ready_engine(cluster: Cluster) -> Iterator[Engine]:
     """Wait for the workers, look whether they are fit for the work, and hand them over."""
     # It needs `distributed`, which is there by now.
-    from clustering.execution.likeness import check_likeness, one_blas_thread
+    from clustering.execution.worker_environment import check_worker_versions, one_blas_thread
 
     client = cluster.client
     wait_for_workers(cluster)
-    check_likeness(client, cluster.name)
+    check_worker_versions(client, cluster.name)
     with one_blas_thread(client):
         threads, dashboard = client.nthreads(), cluster.dashboard
         with suppress(KeyError):

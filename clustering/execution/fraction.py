@@ -14,16 +14,16 @@ _STREAM = 0x2545F4914F6CDD1D
 
 
 @dataclass(frozen=True)
-class Fraction:
+class RowFraction:
     """Rows drawn with equal probability, each as a function of the seed and its place on the sample grid alone."""
 
     share: float
     """Probability of each row, in (0, 1)."""
     seed: int
 
-    def of(self, rows: Rows) -> Rows:
+    def select(self, rows: Rows) -> Rows:
         """Give the rows of a block that were drawn."""
         positions = rows.positions(np.arange(len(rows)))
         numbers = np.empty(len(rows))
         kernels.uniform(self.seed ^ _STREAM, positions, numbers)
-        return rows.some(numbers <= self.share)
+        return rows.select(numbers <= self.share)

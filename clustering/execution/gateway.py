@@ -10,14 +10,14 @@ from functools import partial
 from typing import Any
 
 from clustering.errors import ConfigError, ExecutionError, nearest, reason
-from clustering.execution.clusters import (
+from clustering.execution.dask_clusters import (
     ANSWER_SECONDS,
     QUEUE_SECONDS,
     Cluster,
-    Demand,
-    Word,
-    client_of,
-    needed,
+    ClusterRequest,
+    ClusterStatus,
+    connect_client,
+    import_optional,
 )
 
 _LOOK_SECONDS = 0.5
@@ -26,7 +26,7 @@ _LOOK_SECONDS = 0.5
 
 @contextmanager
 def gateway(
-    demand: Demand,
+    demand: ClusterRequest,
     *,
     address: str | None = None,
     proxy_address: str | None = None,
@@ -58,7 +58,7 @@ def gateway(
     MissingDependencyError
         If dask-gateway is not installed.
     """
-    g = needed("dask_gateway", "cluster.gateway", "gateway")
+    g = import_optional("dask_gateway", "cluster.gateway", "gateway")
     n, limit = demand.workers or 1, demand.wait_seconds or QUEUE_SECONDS
     with ExitStack() as stack:
         try:
@@ -72,7 +72,7 @@ def gateway(
                 # It warns that it allows fewer workers, for which one would wait in vain.
                 warnings.simplefilter("error", g.client.GatewayWarning)
                 door.scale_cluster(name, n)
-            client = client_of(started.scheduler_address, security=started.security, timeout=ANSWER_SECONDS)
+            client = connect_client(started.scheduler_address, security=started.security, timeout=ANSWER_SECONDS)
             stack.enter_context(client)
         except (ConfigError, ExecutionError):
             raise
@@ -82,7 +82,12 @@ def gateway(
                 "compute.cluster.gateway, compute.workers, and in the environment who you are"
             ) from error
         yield Cluster(
-            f"{name} of the gateway", client, n, limit, partial(ask, door, name), dashboard=started.dashboard_link
+            f"{name} of the gateway",
+            client,
+            n,
+            limit,
+            partial(gateway_status, door, name),
+            dashboard=started.dashboard_link,
         )
 
 
@@ -110,13 +115,13 @@ def _started(door: Any, name: str, limit: float) -> Any:
     return report
 
 
-def ask(door: Any, name: str) -> Word:
+def gateway_status(door: Any, name: str) -> ClusterStatus:
     """Ask the gateway about a cluster."""
     try:
         status = door.get_cluster(name).status.name
     except Exception as error:
-        return Word(f"the gateway does not answer: {reason(error)}")
-    return Word(f"the gateway says that it is {status}", None if status in ("PENDING", "RUNNING") else 0)
+        return ClusterStatus(f"the gateway does not answer: {reason(error)}")
+    return ClusterStatus(f"the gateway says that it is {status}", None if status in ("PENDING", "RUNNING") else 0)
 
 
 def _close(door: Any) -> None:

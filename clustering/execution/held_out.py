@@ -20,16 +20,16 @@ class HeldOut:
     every: int
     """One block in this many, 2 or more."""
 
-    def holds(self, start: tuple[int, ...]) -> bool:
+    def contains(self, start: tuple[int, ...]) -> bool:
         """Tell whether the block that starts here is held out."""
-        place = 0
+        index = 0
         for at, size, axis, joined in zip(start, self.plan.grid, self.plan.axes, self.plan.joined, strict=True):
             edges = range(size)
-            place += bisect_right(edges, at, key=lambda i, axis=axis, joined=joined: axis.edge(i, joined)) - 1  # type: ignore[misc]
-        return place % self.every == self.every // 2
+            index += bisect_right(edges, at, key=lambda i, axis=axis, joined=joined: axis.edge(i, joined)) - 1  # type: ignore[misc]
+        return index % self.every == self.every // 2
 
 
-def no_rows(source: Source, block: Block) -> Rows:
+def empty_rows(source: Source, block: Block) -> Rows:
     """Give a block none of whose rows take part, without reading it."""
     none = np.zeros(0, np.int64)
     labels = None if source.labels is None else np.zeros(0, np.int32)

@@ -16,15 +16,15 @@ from typing import Any, TypeVar
 import dask
 
 from clustering.errors import ClusteringError, ConfigError, ExecutionError, reason
-from clustering.execution.clusters import (
+from clustering.execution.dask_clusters import (
     QUEUE_SECONDS,
     SETTINGS,
     Cluster,
-    Demand,
-    Word,
-    client_of,
+    ClusterRequest,
+    ClusterStatus,
+    connect_client,
     environment,
-    needed,
+    import_optional,
     worker_memory,
 )
 
@@ -36,7 +36,7 @@ _LABEL = "dask.org/cluster-name"
 
 @contextmanager
 def kubernetes(
-    demand: Demand,
+    demand: ClusterRequest,
     *,
     image: str,
     namespace: str | None = None,
@@ -81,7 +81,7 @@ def kubernetes(
         If dask-kubernetes is not installed.
     """
     n, limit = demand.workers or 1, demand.wait_seconds or QUEUE_SECONDS
-    operator = needed("dask_kubernetes.operator", "cluster.kubernetes", "kubernetes")
+    operator = import_optional("dask_kubernetes.operator", "cluster.kubernetes", "kubernetes")
     kr8s = import_module("kr8s")
     name = f"clustering-{uuid.uuid4().hex[:8]}"
     wanted = manifest(
@@ -98,12 +98,12 @@ def kubernetes(
             # Connecting has no limit of its own.
             connect = partial(operator.KubeCluster.from_name, name, namespace=api.namespace, quiet=True)
             cluster = stack.enter_context(within(limit, connect))
-            client = stack.enter_context(client_of(cluster))
+            client = stack.enter_context(connect_client(cluster))
         except ClusteringError:
             raise
         except Exception as error:
             raise ExecutionError(f"Kubernetes does not give a cluster: {_refusal(error)}") from error
-        yield Cluster(f"{name} of Kubernetes", client, n, limit, partial(ask, api, name))
+        yield Cluster(f"{name} of Kubernetes", client, n, limit, partial(pod_status, api, name))
 
 
 def manifest(
@@ -193,22 +193,22 @@ def _wait_for_scheduler(api: Any, name: str, limit: float) -> None:
         if time.monotonic() > until:
             raise ExecutionError(
                 f"the scheduler of the cluster {name} of Kubernetes is not ready after {limit:.0f} s "
-                f"({ask(api, name).text}); see its pods, or raise compute.wait_seconds"
+                f"({pod_status(api, name).text}); see its pods, or raise compute.wait_seconds"
             )
         time.sleep(_LOOK_SECONDS)
 
 
-def ask(api: Any, name: str) -> Word:
+def pod_status(api: Any, name: str) -> ClusterStatus:
     """Ask Kubernetes about the pods of a cluster."""
     try:
         pods = [pod.raw for pod in api.get("pods", namespace=api.namespace, label_selector=f"{_LABEL}={name}")]
         events = [event.raw for event in api.get("events", namespace=api.namespace, field_selector="type=Warning")]
     except Exception as error:
-        return Word(f"Kubernetes does not answer: {reason(error)}")
-    return say(pods, [event for event in events if event["involvedObject"].get("name", "").startswith(name)])
+        return ClusterStatus(f"Kubernetes does not answer: {reason(error)}")
+    return describe_pods(pods, [event for event in events if event["involvedObject"].get("name", "").startswith(name)])
 
 
-def say(pods: Iterable[Mapping[str, Any]], warnings: Sequence[Mapping[str, Any]]) -> Word:
+def describe_pods(pods: Iterable[Mapping[str, Any]], warnings: Sequence[Mapping[str, Any]]) -> ClusterStatus:
     """Put what Kubernetes tells of pods into one clause, with the last of its warnings.
 
     Parameters
@@ -222,7 +222,7 @@ def say(pods: Iterable[Mapping[str, Any]], warnings: Sequence[Mapping[str, Any]]
     if warnings:
         last = max(warnings, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
         said.append(f"the last warning: {' '.join(str(last.get('message', '')).split())}")
-    return Word(", ".join(said))
+    return ClusterStatus(", ".join(said))
 
 
 def _state(status: Mapping[str, Any]) -> str:
@@ -236,8 +236,8 @@ def _state(status: Mapping[str, Any]) -> str:
     return str(status.get("phase", "Unknown"))
 
 
-def _because(told: Mapping[str, Any]) -> str:
-    return ": ".join(" ".join(str(told[key]).split()) for key in ("reason", "message") if told.get(key))
+def _because(state: Mapping[str, Any]) -> str:
+    return ": ".join(" ".join(str(state[key]).split()) for key in ("reason", "message") if state.get(key))
 
 
 def _refusal(error: Exception) -> str:

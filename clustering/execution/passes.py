@@ -14,13 +14,13 @@ from clustering.data.preparation import Preparation
 from clustering.data.rows import Rows
 from clustering.data.source import Source
 from clustering.errors import DataError, at_work
-from clustering.execution.ahead import read_ahead
+from clustering.execution.block_cache import BlockCache, get_or_read, is_cached, release, replace_cached
 from clustering.execution.engine import Engine
-from clustering.execution.fraction import Fraction
-from clustering.execution.held_out import HeldOut, no_rows
+from clustering.execution.fraction import RowFraction
+from clustering.execution.held_out import HeldOut, empty_rows
 from clustering.execution.map_reduce import map_reduce
-from clustering.execution.progress import Telling, telling
-from clustering.execution.residency import Residency, at_hand, keep_instead, release, rows_of
+from clustering.execution.prefetching import read_ahead
+from clustering.execution.progress import ProgressReporter, progress_reporter
 from clustering.models.divergences import DomainError
 
 MEMORY_SHARE = 2
@@ -29,18 +29,18 @@ MEMORY_SHARE = 2
 Statistics = Callable[[Rows], Any]
 
 
-class Records(Protocol):
+class BlockRecords(Protocol):
     """What outlives a pass that is killed: the statistics of its finished blocks, of each candidate; picklable."""
 
-    def find(self, index: int) -> tuple[Any, ...] | None:
+    def load(self, index: int) -> tuple[Any, ...] | None:
         """Give what was kept of a block; None where nothing was."""
 
-    def keep(self, index: int, statistics: tuple[Any, ...]) -> None:
+    def save(self, index: int, statistics: tuple[Any, ...]) -> None:
         """Keep the statistics of a block; called when all else that is made of it is in its place."""
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadStats:
     """What was read; ``a + b`` is what both read."""
 
     blocks: int = 0
@@ -50,53 +50,53 @@ class Reading:
     bad: tuple[str, ...] = ()
     """Chunks that do not decode, by name, in order."""
 
-    def __add__(self, other: Reading) -> Reading:
+    def __add__(self, other: ReadStats) -> ReadStats:
         bad = tuple(sorted({*self.bad, *other.bad})) if other.bad else self.bad
-        return Reading(self.blocks + other.blocks, self.bytes + other.bytes, bad)
+        return ReadStats(self.blocks + other.blocks, self.bytes + other.bytes, bad)
 
 
 @dataclass(frozen=True)
-class _Sums:
+class _PassSums:
     """Statistics of every candidate, with what was read for them."""
 
     statistics: tuple[Any, ...]
-    reading: Reading
+    read_stats: ReadStats
 
     @property
     def read(self) -> int:
-        return self.reading.bytes
+        return self.read_stats.bytes
 
-    def __add__(self, other: _Sums) -> _Sums:
+    def __add__(self, other: _PassSums) -> _PassSums:
         merged = tuple(a + b for a, b in zip(self.statistics, other.statistics, strict=True))
-        return _Sums(merged, self.reading + other.reading)
+        return _PassSums(merged, self.read_stats + other.read_stats)
 
 
 @dataclass(frozen=True)
-class Passed:
+class PassResult:
     """Outcome of a pass."""
 
     statistics: tuple[Any, ...]
     """Of each candidate."""
-    reading: Reading
+    read_stats: ReadStats
     seconds: float
 
 
 @dataclass(frozen=True)
-class Rounds:
+class PassRunner:
     """Everything that passes over the same rows have in common."""
 
     source: Source
     plan: Plan
     engine: Engine
-    residency: Residency
-    fraction: Fraction | None = None
+    cache: BlockCache
+    fraction: RowFraction | None = None
     """Which rows take part; None: all."""
     preparation: Preparation | None = None
     """What rows go through before they are used; None: they are used as decoded."""
     held_out: HeldOut | None = None
     """Blocks of which no row takes part, and which are not read; None: there are none."""
 
-    def run(self, candidates: Sequence[Statistics], records: Records | None = None) -> Passed:
+    def run(self, candidates: Sequence[Statistics], records: BlockRecords | None = None) -> PassResult:
         """Read each block once and add up the statistics of all candidates.
 
         Parameters
@@ -108,12 +108,12 @@ class Rounds:
         """
         started = time.perf_counter()
         work = _Work(
-            self.source, self.plan, self.residency, tuple(candidates), records, self.fraction, self.preparation,
-            self.held_out, telling(self.engine, len(self.plan)),
+            self.source, self.plan, self.cache, tuple(candidates), records, self.fraction, self.preparation,
+            self.held_out, progress_reporter(self.engine, len(self.plan)),
         )  # fmt: skip
         sums = map_reduce(work, len(self.plan), self.engine)
-        self.source.check_bad(sums.reading.bad)
-        return Passed(sums.statistics, sums.reading, time.perf_counter() - started)
+        self.source.check_bad(sums.read_stats.bad)
+        return PassResult(sums.statistics, sums.read_stats, time.perf_counter() - started)
 
 
 @dataclass(frozen=True)
@@ -122,39 +122,39 @@ class _Work:
 
     source: Source
     plan: Plan
-    residency: Residency
+    cache: BlockCache
     candidates: tuple[Statistics, ...]
-    records: Records | None
-    fraction: Fraction | None
+    records: BlockRecords | None
+    fraction: RowFraction | None
     preparation: Preparation | None
     held_out: HeldOut | None
-    telling: Telling | None
+    reporter: ProgressReporter | None
 
-    def __call__(self, run: range) -> Iterator[_Sums]:
+    def __call__(self, run: range) -> Iterator[_PassSums]:
         """Make the statistics of some blocks, one after the other."""
-        return self._made(run) if self.telling is None else self.telling.of_blocks(self._made(run))
+        return self._block_sums(run) if self.reporter is None else self.reporter.of_blocks(self._block_sums(run))
 
-    def _made(self, run: range) -> Iterator[_Sums]:
-        for index, found in zip(run, read_ahead(self._find, run, self._is_far), strict=True):
-            if isinstance(found, _Sums):
-                yield found
+    def _block_sums(self, run: range) -> Iterator[_PassSums]:
+        for index, prepared in zip(run, read_ahead(self._load_block, run, self._needs_reading), strict=True):
+            if isinstance(prepared, _PassSums):
+                yield prepared
                 continue
             with at_work(f"block {self.plan.block(index)}"):
-                sums = self._sums(index, *found)
+                sums = self._sums(index, *prepared)
             yield sums
 
-    def _is_far(self, index: int) -> bool:
-        return not at_hand(self.residency, index)
+    def _needs_reading(self, index: int) -> bool:
+        return not is_cached(self.cache, index)
 
-    def _find(self, index: int) -> _Sums | tuple[Rows, int]:
+    def _load_block(self, index: int) -> _PassSums | tuple[Rows, int]:
         """Find the rows of a block as they are kept; or what an earlier attempt made of them."""
-        if self.records is not None and (known := self.records.find(index)) is not None:
-            return _Sums(known, Reading())
+        if self.records is not None and (recorded := self.records.load(index)) is not None:
+            return _PassSums(recorded, ReadStats())
         block = self.plan.block(index)
-        if self.held_out is not None and self.held_out.holds(block.start):
-            return no_rows(self.source, block), 0
+        if self.held_out is not None and self.held_out.contains(block.start):
+            return empty_rows(self.source, block), 0
         with at_work(f"block {block}"):
-            return rows_of(self.source, self.plan, index, self.residency, self.fraction, keep=not self._keeps_prepared)
+            return get_or_read(self.source, self.plan, index, self.cache, self.fraction, keep=not self._keeps_prepared)
 
     @property
     def _keeps_prepared(self) -> bool:
@@ -164,23 +164,23 @@ class _Work:
             return False
         return preparation.row_bytes <= self.source.kept_row_bytes
 
-    def _used(self, index: int, kept: Rows) -> Rows:
+    def _prepare_rows(self, index: int, kept: Rows) -> Rows:
         """Turn the rows of a block as they are kept into rows as they are used."""
         rows = kept.decoded()
         if self.preparation is None or rows.prepared:
             return rows
-        used = self.preparation.apply(rows)
-        if len(used) < len(rows) and self.source.missing == "error":
+        prepared = self.preparation.apply(rows)
+        if len(prepared) < len(rows) and self.source.missing == "error":
             raise DataError(
                 f"a row of zeros in block {self.plan.block(index)} has no direction, and preprocess.unit_norm asks for "
                 "one; set source.missing to 'drop' to leave such rows out"
             )
         if self._keeps_prepared:
-            keep_instead(self.residency, index, used)
-        return used
+            replace_cached(self.cache, index, prepared)
+        return prepared
 
-    def _sums(self, index: int, kept: Rows, size: int) -> _Sums:
-        rows = self._used(index, kept)
+    def _sums(self, index: int, kept: Rows, size: int) -> _PassSums:
+        rows = self._prepare_rows(index, kept)
         try:
             statistics = tuple(candidate(rows) for candidate in self.candidates)
         except DomainError as error:
@@ -193,8 +193,8 @@ class _Work:
                 "model.divergence"
             ) from None
         if self.records is not None:
-            self.records.keep(index, statistics)
-        return _Sums(statistics, Reading(int(size > 0), size, rows.bad))
+            self.records.save(index, statistics)
+        return _PassSums(statistics, ReadStats(int(size > 0), size, rows.bad_chunks))
 
 
 def room_to_keep(source: Source, memory: int) -> int:
@@ -215,7 +215,7 @@ def labels_fault(source: Source, memory: int) -> str:
 
 
 @contextmanager
-def rounds(
+def pass_runner(
     source: Source,
     plan: Plan,
     engine: Engine,
@@ -223,9 +223,9 @@ def rounds(
     memory: int,
     scratch: str | None = None,
     keep: bool = True,
-    fraction: Fraction | None = None,
+    fraction: RowFraction | None = None,
     preparation: Preparation | None = None,
-) -> Iterator[Rounds]:
+) -> Iterator[PassRunner]:
     """Keep decoded rows at hand for the passes inside the context.
 
     Parameters
@@ -253,8 +253,8 @@ def rounds(
         )
     if labels := labels_fault(source, memory):
         raise DataError(labels)
-    residency = Residency(uuid.uuid4().hex, room_to_keep(source, memory) if keep else 0, scratch if keep else None)
+    cache = BlockCache(uuid.uuid4().hex, room_to_keep(source, memory) if keep else 0, scratch if keep else None)
     try:
-        yield Rounds(source, plan, engine, residency, fraction, preparation)
+        yield PassRunner(source, plan, engine, cache, fraction, preparation)
     finally:
-        engine.release(release, residency.session)
+        engine.release(release, cache.session)

@@ -16,7 +16,7 @@ EVERY = 1.0
 
 
 @dataclass(frozen=True)
-class Progress:
+class PassProgress:
     """Some blocks of a pass that are finished."""
 
     number: int
@@ -37,37 +37,37 @@ class Counted(Protocol):
 
 
 C = TypeVar("C", bound=Counted)
-Listener = Callable[[Progress], None]
+Listener = Callable[[PassProgress], None]
 
 _listeners: dict[str, Listener] = {}
 _numbers = count(1)
 
 
 @dataclass(frozen=True)
-class Telling:
+class ProgressReporter:
     """Tells of the blocks of one pass, from the tasks that work on them; picklable."""
 
     session: str
     number: int
-    of: int
+    n_blocks: int
     remote: bool
     """Whether tasks run on the workers of a cluster."""
 
     def of_blocks(self, made: Iterator[C]) -> Iterator[C]:
         """Pass on what is made of some blocks, and tell of each."""
         blocks = read = 0
-        told = time.monotonic()
+        last_time = time.monotonic()
         for one in made:
             blocks, read = blocks + 1, read + one.read
-            if time.monotonic() - told >= EVERY:
-                self._tell(blocks, read)
-                blocks, read, told = 0, 0, time.monotonic()
+            if time.monotonic() - last_time >= EVERY:
+                self._report(blocks, read)
+                blocks, read, last_time = 0, 0, time.monotonic()
             yield one
         if blocks:
-            self._tell(blocks, read)
+            self._report(blocks, read)
 
-    def _tell(self, blocks: int, read: int) -> None:
-        progress = Progress(self.number, blocks, self.of, read)
+    def _report(self, blocks: int, read: int) -> None:
+        progress = PassProgress(self.number, blocks, self.n_blocks, read)
         if self.remote:
             from distributed import get_worker
 
@@ -76,15 +76,15 @@ class Telling:
             _listeners[self.session](progress)
 
 
-def telling(engine: Engine, blocks: int) -> Telling | None:
+def progress_reporter(engine: Engine, blocks: int) -> ProgressReporter | None:
     """Make what tells of a new pass over so many blocks; None where nobody listens."""
     if engine.session not in _listeners:
         return None
-    return Telling(engine.session, next(_numbers), blocks, engine.client is not None)
+    return ProgressReporter(engine.session, next(_numbers), blocks, engine.client is not None)
 
 
 @contextmanager
-def listening(engine: Engine, listener: Listener) -> Iterator[None]:
+def listen_to_progress(engine: Engine, listener: Listener) -> Iterator[None]:
     """Hear of the passes of an engine.
 
     Parameters
@@ -94,7 +94,7 @@ def listening(engine: Engine, listener: Listener) -> Iterator[None]:
     """
 
     def hear(event: tuple[float, Any]) -> None:
-        listener(Progress(*event[1]))
+        listener(PassProgress(*event[1]))
 
     _listeners[engine.session] = listener
     try:

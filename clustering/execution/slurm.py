@@ -16,16 +16,16 @@ import dask
 from dask.utils import format_bytes
 
 from clustering.errors import ConfigError, ExecutionError, reason
-from clustering.execution.clusters import (
+from clustering.execution.dask_clusters import (
     QUEUE_SECONDS,
     SETTINGS,
     Cluster,
-    Demand,
-    Word,
-    client_of,
+    ClusterRequest,
+    ClusterStatus,
+    connect_client,
     distributed,
     environment,
-    needed,
+    import_optional,
     worker_memory,
 )
 
@@ -43,12 +43,12 @@ _SQUEUE_SECONDS = 30.0
 
 def jobqueue() -> Any:
     """Import `dask_jobqueue`."""
-    return needed("dask_jobqueue", "cluster.slurm", "slurm")
+    return import_optional("dask_jobqueue", "cluster.slurm", "slurm")
 
 
 @contextmanager
 def slurm(
-    demand: Demand,
+    demand: ClusterRequest,
     *,
     cores: int = 1,
     processes: int = 1,
@@ -137,14 +137,14 @@ def slurm(
             cluster.sync(_submitted, cluster)
         except Exception as error:
             raise ExecutionError(f"SLURM does not take the jobs: {_refusal(error)}") from error
-        client = stack.enter_context(client_of(cluster))
+        client = stack.enter_context(connect_client(cluster))
         ids = [job.job_id for job in cluster.workers.values()]
         yield Cluster(
             "of SLURM",
             client,
             jobs * processes,
             demand.wait_seconds or QUEUE_SECONDS,
-            partial(ask, ids, processes),
+            partial(job_status, ids, processes),
             _REMEDY,
         )
 
@@ -173,12 +173,12 @@ def lifetime_of(walltime: str) -> tuple[int, int]:
     int
         Seconds of variation to either side.
     """
-    found = _WALLTIME.fullmatch(walltime)
-    if found is None:
+    match = _WALLTIME.fullmatch(walltime)
+    if match is None:
         raise ConfigError(f"cluster.slurm: walltime is {walltime!r}; allowed: such as 01:30:00, 90 (minutes), 2-12")
-    clock = [int(part) for part in found["clock"].split(":")]
-    units = (3600, 60, 1) if found["days"] or len(clock) == 3 else (60, 1)
-    seconds = int(found["days"] or 0) * 86400 + sum(n * unit for n, unit in zip(clock, units, strict=False))
+    clock = [int(part) for part in match["clock"].split(":")]
+    units = (3600, 60, 1) if match["days"] or len(clock) == 3 else (60, 1)
+    seconds = int(match["days"] or 0) * 86400 + sum(n * unit for n, unit in zip(clock, units, strict=False))
     if seconds < 60:
         raise ConfigError(
             f"cluster.slurm: walltime is {walltime!r}, {seconds} s; a minute is the least that SLURM counts"
@@ -218,7 +218,7 @@ def _refusal(error: Exception) -> str:
 
 
 @dataclass(frozen=True)
-class Job:
+class SlurmJob:
     """A job as squeue tells of it."""
 
     id: str
@@ -228,28 +228,28 @@ class Job:
     """File of its standard error."""
 
 
-def ask(ids: Sequence[str], processes: int) -> Word:
+def job_status(ids: Sequence[str], processes: int) -> ClusterStatus:
     """Ask the queue about jobs."""
     command = ["squeue", "--noheader", "--states=all", f"--jobs={','.join(ids)}"]
     columns = "JobID:|,State:|,Reason:|,STDERR:|"
     try:
-        found = subprocess.run(
+        answer = subprocess.run(
             [*command, f"--Format={columns}"], capture_output=True, text=True, timeout=_SQUEUE_SECONDS
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Word(f"squeue does not answer: {reason(error)}")
-    if found.returncode and "Invalid job id" not in found.stderr:
-        return Word(f"squeue does not answer: {' '.join(found.stderr.split())}")
-    known = [Job(*line.split("|")[:4]) for line in found.stdout.splitlines() if line.count("|") == 4]
-    return say(known, ids, processes)
+        return ClusterStatus(f"squeue does not answer: {reason(error)}")
+    if answer.returncode and "Invalid job id" not in answer.stderr:
+        return ClusterStatus(f"squeue does not answer: {' '.join(answer.stderr.split())}")
+    jobs = [SlurmJob(*line.split("|")[:4]) for line in answer.stdout.splitlines() if line.count("|") == 4]
+    return describe_jobs(jobs, ids, processes)
 
 
-def say(known: Iterable[Job], ids: Sequence[str], processes: int) -> Word:
+def describe_jobs(listed: Iterable[SlurmJob], ids: Sequence[str], processes: int) -> ClusterStatus:
     """Put what squeue tells of jobs into one clause.
 
     Parameters
     ----------
-    known
+    listed
         The jobs that it knows; those that ended some minutes ago it has forgotten.
     ids
         All jobs.
@@ -257,7 +257,7 @@ def say(known: Iterable[Job], ids: Sequence[str], processes: int) -> Word:
         Workers of a job.
     """
     alike: dict[str, list[str]] = defaultdict(list)
-    jobs = {job.id: job for job in known}
+    jobs = {job.id: job for job in listed}
     for id_ in ids:
         job = jobs.get(id_)
         alike["gone from the queue" if job is None else f"{job.state} ({job.reason})"].append(id_)
@@ -266,14 +266,14 @@ def say(known: Iterable[Job], ids: Sequence[str], processes: int) -> Word:
     last = next((line for line in map(_last_line, ended) if line), None)
     if last is not None:
         said.append(f"the last line of one: {last}")
-    return Word(", ".join(said), (len(jobs) - len(ended)) * processes)
+    return ClusterStatus(", ".join(said), (len(jobs) - len(ended)) * processes)
 
 
 def _listed(ids: Sequence[str], most: int = 5) -> str:
     return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")
 
 
-def _last_line(job: Job) -> str:
+def _last_line(job: SlurmJob) -> str:
     # With %J for the job, as dask-jobqueue names the files.
     path = Path(job.output.replace("%J", job.id).replace("%j", job.id))
     try:

@@ -14,8 +14,15 @@ from typing import Any
 import dask
 
 from clustering.errors import ConfigError
-from clustering.execution.address import address_in
-from clustering.execution.clusters import ANSWER_SECONDS, SETTINGS, Cluster, Demand, client_of, worker_memory
+from clustering.execution.address import read_scheduler_file
+from clustering.execution.dask_clusters import (
+    ANSWER_SECONDS,
+    SETTINGS,
+    Cluster,
+    ClusterRequest,
+    connect_client,
+    worker_memory,
+)
 from clustering.execution.slurm import jobqueue
 
 _LEAST = 3
@@ -64,8 +71,8 @@ def in_allocation(cluster: Any, memory: int | None = None) -> Iterator[None]:
     except BaseException:
         # The others would wait for this task until the allocation ends.
         with suppress(Exception):
-            address = address_in(str(_scheduler_file()), ANSWER_SECONDS)
-            with client_of(address, timeout=ANSWER_SECONDS) as client:
+            address = read_scheduler_file(str(_scheduler_file()), ANSWER_SECONDS)
+            with connect_client(address, timeout=ANSWER_SECONDS) as client:
                 _retire(client)
                 client.shutdown()
         _scheduler_file().unlink(missing_ok=True)
@@ -73,7 +80,7 @@ def in_allocation(cluster: Any, memory: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def slurm_runner(demand: Demand) -> Iterator[Cluster]:
+def slurm_runner(demand: ClusterRequest) -> Iterator[Cluster]:
     """Work with the workers of the allocation; in tasks that are no job, be one of them and do not come back.
 
     Raises
@@ -88,9 +95,9 @@ def slurm_runner(demand: Demand) -> Iterator[Cluster]:
     with in_allocation({"slurm": {"runner": True}}, demand.memory), dask.config.set(SETTINGS), ExitStack() as stack:
         stack.callback(_scheduler_file().unlink, missing_ok=True)
         # The runner itself would wait for ever.
-        address_in(str(_scheduler_file()), limit)
+        read_scheduler_file(str(_scheduler_file()), limit)
         runner = stack.enter_context(_runner(demand.memory))
-        client = stack.enter_context(client_of(runner, timeout=limit))
+        client = stack.enter_context(connect_client(runner, timeout=limit))
         stack.callback(_retire, client)
         yield Cluster(f"of the allocation {_number('SLURM_JOB_ID')}", client, tasks - 2, limit)
 

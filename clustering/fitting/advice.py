@@ -5,24 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from clustering.data.causes import why_left_out
+from clustering.data.excluded_rows import explain_excluded_rows
 from clustering.data.inspection import Inspection, VariableLayout
 from clustering.data.plan import MIB, Plan
 from clustering.data.source import Source
 from clustering.execution.passes import MEMORY_SHARE, labels_fault
 from clustering.fitting.forecast import Forecast, Workers
-from clustering.fitting.start import SAMPLE_SHARE, Options, sample_limit, sampled_row_bytes
+from clustering.fitting.initialization import SAMPLE_SHARE, Options, sample_limit, sampled_row_bytes
 
 SMALL_CHUNK = 64 * 1024
 """Decoded size below which opening chunks costs more than reading them, in bytes."""
-SURPLUS = 1.5
+SURPLUS_FACTOR = 1.5
 """From this many values decoded for each one that is used on, there is something to gain."""
 _WORTH = 64 * MIB
 """Decoded size of a source, or of a sample of it, below which none of that matters, in bytes."""
 
 
 def advise(
-    source: Source, plan: Plan, found: Inspection, expected: Forecast, workers: Workers, options: Options, *,
+    source: Source, plan: Plan, inspection: Inspection, expected: Forecast, workers: Workers, options: Options, *,
     memory: int,
 ) -> Iterator[str]:  # fmt: skip
     """Give advice, each only where it is due.
@@ -33,7 +33,7 @@ def advise(
         Budget of a worker, in bytes.
     """
     yield from source.cautions
-    large = found.pass_bytes > _WORTH
+    large = inspection.pass_bytes > _WORTH
     if plan.block_bytes > memory // MEMORY_SHARE:
         yield (
             f"one chunk of samples with all its features takes {plan.block_bytes / MIB:,.0f} MiB decoded, over half of "
@@ -44,7 +44,7 @@ def advise(
         yield f"the job would stop at once: {labels}"
     yield from _sample(source, plan, options, memory)
     chunk_bytes = math.prod(axis.longest(1) for axis in source.axes) * plan.row_bytes
-    if any(v.chunks for v in found.variables) and chunk_bytes < SMALL_CHUNK and large:
+    if any(v.chunks for v in inspection.variables) and chunk_bytes < SMALL_CHUNK and large:
         yield (
             f"chunks of {chunk_bytes / 1024:,.0f} KiB are small: reading spends its time on opening them; "
             "store chunks of 1 to 64 MiB, or use shards"
@@ -52,12 +52,12 @@ def advise(
     hands = workers.processes * workers.threads
     if len(plan) < hands and large:
         yield f"{len(plan)} block(s) keep {hands} threads waiting: store smaller chunks along the sample dimensions"
-    for variable in found.variables:
+    for variable in inspection.variables:
         yield from _reads(variable)
         yield from _surplus(variable, expected)
         if variable.not_rust is not None and large:
             yield f"variable {variable.name!r} is decoded by zarr, not in Rust: {variable.not_rust}"
-    if not found.same_blocks and all(v.label_reads <= v.reads for v in found.variables):
+    if not inspection.same_blocks and all(v.label_reads <= v.reads for v in inspection.variables):
         yield (
             "the selection starts inside a chunk: the labelling pass has other blocks than the passes, and reads the "
             "source once more; select along chunk edges to avoid it"
@@ -70,7 +70,7 @@ def advise(
             + ("raise compute.memory, or set compute.scratch to a folder on a local disk"
                if expected.scratch_bytes is None else "raise compute.memory, or name a larger disk")
         )  # fmt: skip
-    causes = why_left_out(source, plan) if expected.masked_share > 0.5 else ()
+    causes = explain_excluded_rows(source, plan) if expected.masked_share > 0.5 else ()
     yield from causes
     if expected.masked_share == 1 and not causes:
         yield "every cell probed is masked: check source.mask, source.select and the fill values"
@@ -101,7 +101,7 @@ def _reads(variable: VariableLayout) -> Iterator[str]:
 
 
 def _surplus(variable: VariableLayout, expected: Forecast) -> Iterator[str]:
-    if variable.surplus_factor < SURPLUS or variable.surplus is None:
+    if variable.surplus_factor < SURPLUS_FACTOR or variable.surplus is None:
         return
     dim, most = max(variable.surplus.items(), key=lambda item: item[1])
     often = "each pass reads" if expected.reread_share else "the first pass reads"

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from clustering.data.rows import Rows, in_memory_rows
 from clustering.errors import DataError
 from clustering.execution.engine import Engine
-from clustering.execution.passes import Rounds
-from clustering.fitting.loop import Rule
-from clustering.fitting.on_sample import passes_over, settle
-from clustering.fitting.seeding import filled
+from clustering.execution.passes import PassRunner
+from clustering.fitting.loop import StoppingRule
+from clustering.fitting.on_sample import converge, sample_passes
+from clustering.fitting.seeding import fill_missing
 from clustering.models import divergences as geometry
 from clustering.models.divergences import TINY
 from clustering.models.kmeans import KMeansParams
-from clustering.models.names import Divergence
+from clustering.models.option_names import Divergence
 from clustering.models.soft_kmeans import SoftKMeans, SoftKMeansParams
 from clustering.models.survey import Survey
 
@@ -38,16 +38,16 @@ STEP = 1.15
 MOST_LEVELS = 400
 ROWS = 25_000
 """Rows of the sample that are annealed."""
-SETTLED = 1e-4
+BETA_TOLERANCE = 1e-4
 """Relative change of β at which it is found."""
-_RULE = Rule(1e-7, 200)
+_RULE = StoppingRule(1e-7, 200)
 _NUDGE = 1e-2
 """Centers are pushed apart by this share of 1/√(2β), the size that β assumes, so that those about to split can."""
 _APART = 1e-2
 """Centers nearer than this are one, in units of 1/β."""
 
 
-class Annealed(NamedTuple):
+class AnnealingResult(NamedTuple):
     """Where annealing ended."""
 
     params: SoftKMeansParams
@@ -61,10 +61,10 @@ class Annealed(NamedTuple):
     @property
     def note(self) -> str:
         """What a user should know."""
-        told = ", ".join(f"{beta:.4g} ({count})" for beta, count in self.splits)
+        splits_text = ", ".join(f"{beta:.4g} ({count})" for beta, count in self.splits)
         return (
             f"beta set to {self.params.beta:.6g} by annealing; first critical value {self.critical:.4g}; "
-            f"splits at beta (centers): {told or 'none'}"
+            f"splits at beta (centers): {splits_text or 'none'}"
             + (
                 "; a start from hard clusters ended lower at that beta, and was refined by the same rule"
                 if self.given
@@ -86,7 +86,7 @@ def critical_value(divergence: Divergence, covariance: Array) -> float:
     return 1.0 / (2.0 * geometry.CURVATURE[divergence] * largest) if largest > 0 else np.inf
 
 
-def anneal(model: SoftKMeans, found: Survey, engine: Engine, hard: Sequence[KMeansParams]) -> Annealed:
+def anneal(model: SoftKMeans, survey: Survey, engine: Engine, hard: Sequence[KMeansParams]) -> AnnealingResult:
     """Raise β from below its first critical value until all centers have split and β fits what is found.
 
     Parameters
@@ -101,15 +101,15 @@ def anneal(model: SoftKMeans, found: Survey, engine: Engine, hard: Sequence[KMea
     DataError
         If all rows are equal, or the centers do not split.
     """
-    shift = geometry.origin(model.divergence, found.origin)
-    matrix = geometry.whitening(model.divergence, found.covariance)
-    sample = found.sample.highest(max(ROWS, 200 * model.k))
-    rows = in_memory_rows(sample.values, sample.represented, gaps=True)
-    place = partial(geometry.embedded, model.divergence, shift=shift, matrix=matrix)
-    placed = place(filled(sample.values, found.mean))
+    origin = geometry.choose_origin(model.divergence, survey.origin)
+    matrix = geometry.whitening(model.divergence, survey.covariance)
+    sample = survey.sample.highest(max(ROWS, 200 * model.k))
+    rows = in_memory_rows(sample.values, sample.represented, allow_missing=True)
+    embed = partial(geometry.embed, model.divergence, origin=origin, matrix=matrix)
+    embedded_rows = embed(fill_missing(sample.values, survey.mean))
     weights = sample.represented / sample.represented.sum()
-    middle = weights @ placed
-    covariance = (placed - middle).T @ (weights[:, None] * (placed - middle))
+    middle = weights @ embedded_rows
+    covariance = (embedded_rows - middle).T @ (weights[:, None] * (embedded_rows - middle))
     critical = critical_value(model.divergence, covariance)
     if not critical < np.inf:
         raise DataError("all rows are equal and beta is 'auto': nothing tells what it should be; give beta a number")
@@ -117,27 +117,29 @@ def anneal(model: SoftKMeans, found: Survey, engine: Engine, hard: Sequence[KMea
     generator = np.random.Generator(np.random.PCG64(0))
     beta, count, splits = 0.9 * critical, 1, []
     centers = np.repeat(middle[None], k, axis=0)
-    with passes_over(sample, engine) as passes:
+    with sample_passes(sample, engine) as runner:
         for _ in range(MOST_LEVELS):
             size = np.minimum(np.sqrt(np.diagonal(covariance)), np.sqrt(0.5 / beta))
             centers = centers + _NUDGE * size * generator.standard_normal((k, d))
-            released = geometry.released(model.divergence, centers, matrix)
+            released = geometry.unembed(model.divergence, centers, matrix)
             start = SoftKMeansParams(
-                shift, geometry.refitted(model.divergence, np.ones(k), released, released), beta, matrix
+                origin, geometry.update_centers(model.divergence, np.ones(k), released, released), beta, matrix
             )
-            params = settle(model, passes, [start], _RULE).best.params
-            centers = place(params.centers + shift)
+            params = converge(model, runner, [start], _RULE).best.params
+            centers = embed(params.centers + origin)
             distinct = _distinct(centers, _APART / beta)
             if distinct > count:
                 splits.append((beta, distinct))
                 count = distinct
-            likeliest = _likeliest(model, params, rows)
-            if count == k and likeliest <= beta * (1 + SETTLED):
-                starts = (params, *(model.softened(start, beta) for start in hard))
-                best = settle(model, passes, starts, _RULE)
+            likeliest = _likeliest_beta(model, params, rows)
+            if count == k and likeliest <= beta * (1 + BETA_TOLERANCE):
+                starts = (params, *(model.from_hard_clusters(start, beta) for start in hard))
+                best = converge(model, runner, starts, _RULE)
                 if best.candidates[0] is best.best:
-                    return Annealed(params, tuple(splits), critical)
-                return Annealed(_refined(model, best.best.params, passes, rows), tuple(splits), critical, True)
+                    return AnnealingResult(params, tuple(splits), critical)
+                return AnnealingResult(
+                    _converge_beta(model, best.best.params, runner, rows), tuple(splits), critical, True
+                )
             beta = likeliest if count == k and likeliest < beta * STEP else beta * STEP
     if count == k:
         raise DataError(
@@ -150,21 +152,21 @@ def anneal(model: SoftKMeans, found: Survey, engine: Engine, hard: Sequence[KMea
     )
 
 
-def _likeliest(model: SoftKMeans, params: SoftKMeansParams, rows: Rows) -> float:
+def _likeliest_beta(model: SoftKMeans, params: SoftKMeansParams, rows: Rows) -> float:
     """Find the β at which each observed feature would vary by as much as is found."""
     statistics = model.statistics(params, rows)
     d = params.centers.shape[1]
     seen = statistics.observed.sum() if statistics.observed.size else d * statistics.weight.sum()
-    return float(seen) / (2.0 * max(statistics.energy, TINY))
+    return float(seen) / (2.0 * max(statistics.neg_expected_complete_log_likelihood, TINY))
 
 
-def _refined(model: SoftKMeans, params: SoftKMeansParams, passes: Rounds, rows: Rows) -> SoftKMeansParams:
+def _converge_beta(model: SoftKMeans, params: SoftKMeansParams, runner: PassRunner, rows: Rows) -> SoftKMeansParams:
     """Repeat the rule for β until it changes no more."""
     for _ in range(MOST_LEVELS):
-        beta = _likeliest(model, params, rows)
-        if abs(beta - params.beta) <= SETTLED * params.beta:
+        beta = _likeliest_beta(model, params, rows)
+        if abs(beta - params.beta) <= BETA_TOLERANCE * params.beta:
             break
-        params = settle(model, passes, [replace(params, beta=beta)], _RULE).best.params
+        params = converge(model, runner, [replace(params, beta=beta)], _RULE).best.params
     return params
 
 

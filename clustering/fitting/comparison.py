@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from clustering.fitting.fitted import Fitted
+from clustering.fitting.fitted_model import FittedModel
 from clustering.fitting.labelling import LabelStatistics
 
 
-def comparison(run: str, before: Fitted, now: Fitted, sums: LabelStatistics | None) -> dict[str, Any]:
+def comparison(run: str, previous: FittedModel, now: FittedModel, sums: LabelStatistics | None) -> dict[str, Any]:
     """Compare a version with the one before, as JSON.
 
     Parameters
@@ -28,29 +28,29 @@ def comparison(run: str, before: Fitted, now: Fitted, sums: LabelStatistics | No
         each cluster in the total weight before and now; ``largest_size_change`` of these; ``new_clusters`` and
         ``lost_clusters``.
     """
-    sizes: dict[int, list[float]] = {int(i): [0.0, 0.0] for i in np.union1d(before.ids, now.ids)}
-    for place, one in enumerate((before, now)):
+    sizes: dict[int, list[float]] = {int(i): [0.0, 0.0] for i in np.union1d(previous.ids, now.ids)}
+    for column, one in enumerate((previous, now)):
         for i, share in zip(one.ids, one.shares, strict=True):
-            sizes[int(i)][place] = float(share)
-    churn, by_cluster = (None, {}) if sums is None else _churn(sums)
+            sizes[int(i)][column] = float(share)
+    churn, by_cluster = (None, {}) if sums is None else _label_churn(sums)
     return {
         "with": run,
         "churn": churn,
         "churn_by_cluster": by_cluster,
         "sizes": {str(i): pair for i, pair in sizes.items()},
         "largest_size_change": max(abs(after - earlier) for earlier, after in sizes.values()),
-        "new_clusters": np.setdiff1d(now.ids, before.ids).tolist(),
-        "lost_clusters": np.setdiff1d(before.ids, now.ids).tolist(),
+        "new_clusters": np.setdiff1d(now.ids, previous.ids).tolist(),
+        "lost_clusters": np.setdiff1d(previous.ids, now.ids).tolist(),
     }
 
 
-def _churn(sums: LabelStatistics) -> tuple[float | None, dict[str, float]]:
+def _label_churn(sums: LabelStatistics) -> tuple[float | None, dict[str, float]]:
     had = sums.moves[:, 0] >= 0
     (before, now), weight = sums.moves[had].T, sums.moved[had]
     if not len(weight):
         return None, {}
     left = np.where(before != now, weight, 0.0)
-    clusters, places = np.unique(before, return_inverse=True)
-    shares = np.bincount(places, left) / np.bincount(places, weight)
+    clusters, index = np.unique(before, return_inverse=True)
+    shares = np.bincount(index, left) / np.bincount(index, weight)
     by_cluster = {str(i): float(share) for i, share in zip(clusters, shares, strict=True)}
     return float(left.sum() / weight.sum()), by_cluster

@@ -32,7 +32,7 @@ class Spectrum:
 def of_covariance(covariance: Array) -> Spectrum:
     """Take the principal components of a covariance ``(d, d)``."""
     values, vectors = _eigen(covariance)
-    return Spectrum(values, lambda p: _signed(vectors[:, :p]))
+    return Spectrum(values, lambda p: _fix_signs(vectors[:, :p]))
 
 
 def of_rows(rows: Array) -> Spectrum:
@@ -47,12 +47,12 @@ def of_rows(rows: Array) -> Spectrum:
     def loadings(p: int) -> Array:
         with threadpool_limits(limits=1, user_api="blas"):
             # Orthogonal but for rounding; where a component has no variance, any direction that is left will do.
-            return _signed(np.linalg.qr(rows.T @ vectors[:, :p])[0])
+            return _fix_signs(np.linalg.qr(rows.T @ vectors[:, :p])[0])
 
     return Spectrum(values, loadings)
 
 
-def centred(found: Survey, scale: Array) -> Array | None:
+def centred_rows(survey: Survey, scale: Array) -> Array | None:
     """Give the rows of a survey ``(n, d)`` as `of_rows` takes them, where it has them all and no full scatter.
 
     Parameters
@@ -60,18 +60,18 @@ def centred(found: Survey, scale: Array) -> Array | None:
     scale
         Multiplies the features ``(d,)``.
     """
-    if found.scatter.ndim == 2:
+    if survey.scatter.ndim == 2:
         return None
-    rows: Array = (found.sample.values - found.mean) * scale
-    rows *= np.sqrt(found.sample.weights / found.weight)[:, None]
+    rows: Array = (survey.sample.values - survey.mean) * scale
+    rows *= np.sqrt(survey.sample.weights / survey.weight)[:, None]
     return rows
 
 
 def scatter_of(values: Array, weights: Array, mean: Array) -> Array:
     """Σ w (x − mean)(x − mean)ᵀ ``(p, p)`` of rows ``(n, p)``."""
-    away = values - mean
+    centred = values - mean
     with threadpool_limits(limits=1, user_api="blas"):
-        scatter: Array = (away * weights[:, None]).T @ away
+        scatter: Array = (centred * weights[:, None]).T @ centred
     return 0.5 * (scatter + scatter.T)
 
 
@@ -81,7 +81,7 @@ def _eigen(matrix: Array) -> tuple[Array, Array]:
     return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
 
 
-def _signed(vectors: Array) -> Array:
+def _fix_signs(vectors: Array) -> Array:
     largest = vectors[np.argmax(np.abs(vectors), axis=0), np.arange(vectors.shape[1])]
     signed: Array = vectors * np.where(largest < 0.0, -1.0, 1.0)
     return signed

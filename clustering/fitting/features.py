@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clustering.data.names import numbered
+from clustering.data.dimension_names import numbered
 from clustering.data.opening import BARE
 from clustering.data.source import About, Feature, Source
 from clustering.data.units import relation
 from clustering.errors import DataError
-from clustering.fitting.fitted import Fitted
+from clustering.fitting.fitted_model import FittedModel
 
 _DATE = re.compile(r"(-?\d+-\d\d-\d\d)(?:[T ](\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d+))?)?)?)?")
 _SPAN = re.compile(r"-?\d+ [a-z]+")
@@ -24,7 +24,7 @@ _SHOWN = 6
 """Labels that a message lists at most."""
 
 
-def check_features(source: Source, fitted: Fitted) -> tuple[str, ...]:
+def check_features(source: Source, fitted: FittedModel) -> tuple[str, ...]:
     """Refuse data whose features are not those of the model.
 
     Variables and dimensions are compared by their names and their order, labels by their values (numbers to within
@@ -59,9 +59,9 @@ def check_features(source: Source, fitted: Fitted) -> tuple[str, ...]:
                 "select the same labels along its feature dimensions"
             )
         cautions += _check_labels(name, own, their, source.about, fitted.about)
-        given, known = source.about.get(name, {}), fitted.about.get(their_name, {})
-        cautions += _check_unit(f"variable {name!r}", given, known)
-        unit, wanted = given.get("units"), known.get("units")
+        own_about, model_about = source.about.get(name, {}), fitted.about.get(their_name, {})
+        cautions += _check_unit(f"variable {name!r}", own_about, model_about)
+        unit, wanted = own_about.get("units"), model_about.get("units")
         if unit and wanted:
             _refuse_convertible(name, unit, wanted)
         elif (unit or wanted) and BARE not in (name, their_name):
@@ -75,41 +75,42 @@ def check_features(source: Source, fitted: Fitted) -> tuple[str, ...]:
 
 
 def _by_variable(features: Sequence[Feature]) -> dict[str, list[Feature]]:
-    found: dict[str, list[Feature]] = {}
+    by_variable: dict[str, list[Feature]] = {}
     for feature in features:
-        found.setdefault(feature.variable, []).append(feature)
-    return found
+        by_variable.setdefault(feature.variable, []).append(feature)
+    return by_variable
 
 
 def _check_variables(ours: list[str], theirs: list[str]) -> None:
     """Compare the names of variables, and their order."""
-    given, known = ([name for name in names if name != BARE] for names in (ours, theirs))
-    if not given or not known:
+    data_names, model_names = ([name for name in names if name != BARE] for names in (ours, theirs))
+    if not data_names or not model_names:
         return
-    if set(known) != set(given):
+    if set(model_names) != set(data_names):
         raise DataError(
-            f"the data have the variables {', '.join(given)} and the model was fitted on {', '.join(known)}; "
+            f"the data have the variables {', '.join(data_names)} and the model was fitted on "
+            f"{', '.join(model_names)}; "
             "name the same variables"
         )
-    if given != known:
+    if data_names != model_names:
         raise DataError(
-            f"the features, of the variables {', '.join(given)}, are in another order than the model's "
-            f"{', '.join(known)}; name them as for the fit"
+            f"the features, of the variables {', '.join(data_names)}, are in another order than the model's "
+            f"{', '.join(model_names)}; name them as for the fit"
         )
 
 
 def _check_labels(name: str, own: list[Feature], their: list[Feature], ours: About, theirs: About) -> Iterator[str]:
     """Compare the dimensions of one variable's features, and the labels along them."""
-    dims, known = [d for d, _ in own[0].at], [d for d, _ in their[0].at]
-    if dims != known and not (_unnamed(name, dims) or _unnamed(their[0].variable, known)):
+    dims, model_dims = [d for d, _ in own[0].at], [d for d, _ in their[0].at]
+    if dims != model_dims and not (_unnamed(name, dims) or _unnamed(their[0].variable, model_dims)):
         raise DataError(
             f"the features of variable {name!r} lie along {', '.join(dims) or 'no dimension'}, and the model's along "
-            f"{', '.join(known) or 'none'}; name source.feature_dims as for the fit, or rename the dimensions"
+            f"{', '.join(model_dims) or 'none'}; name source.feature_dims as for the fit, or rename the dimensions"
         )
-    if len(dims) != len(known):
+    if len(dims) != len(model_dims):
         return
-    for place, (d, their_d) in enumerate(zip(dims, known, strict=True)):
-        labels, wanted = [f.at[place][1] for f in own], [f.at[place][1] for f in their]
+    for index, (d, their_d) in enumerate(zip(dims, model_dims, strict=True)):
+        labels, wanted = [f.at[index][1] for f in own], [f.at[index][1] for f in their]
         labelled, was_labelled = d in ours or not _counted(labels), their_d in theirs or not _counted(wanted)
         if labelled and was_labelled:
             _compare(d, labels, wanted, ours, theirs.get(their_d, {}).get("units"))
@@ -119,7 +120,7 @@ def _check_labels(name: str, own: list[Feature], their: list[Feature], ours: Abo
                 f"dimension {d!r} has length {len(set(labels))} and the model's {their_d!r} {len(set(wanted))}; "
                 "name and select source.feature_dims as for the fit"
             )
-        if labelled != was_labelled and not (_unnamed(name, dims) or _unnamed(their[0].variable, known)):
+        if labelled != was_labelled and not (_unnamed(name, dims) or _unnamed(their[0].variable, model_dims)):
             who = "the data have no labels" if was_labelled else "the model remembers no labels"
             yield f"{who} along {d!r}: the features are taken in their order"
 
@@ -159,16 +160,16 @@ def _compare(d: str, labels: Sequence[Any], wanted: Sequence[Any], about: About,
     if same.all():
         return
     first = int(np.argmin(same))
-    given, known = list(dict.fromkeys(labels)), list(dict.fromkeys(wanted))
+    data_labels, model_labels = list(dict.fromkeys(labels)), list(dict.fromkeys(wanted))
     sides = (own_unit, unit) if own_unit != unit else (None, None)
-    told, remembered = (_shown(one, u) for one, u in zip((given, known), sides, strict=True))
-    if sides == (None, None) and sorted(map(str, given)) == sorted(map(str, known)):
+    data_text, model_text = (_shown(one, u) for one, u in zip((data_labels, model_labels), sides, strict=True))
+    if sides == (None, None) and sorted(map(str, data_labels)) == sorted(map(str, model_labels)):
         raise DataError(
-            f"the labels of {d!r}, {told}, are in another order than the model's, {remembered}; "
+            f"the labels of {d!r}, {data_text}, are in another order than the model's, {model_text}; "
             "select them as for the fit"
         )
     raise DataError(
-        f"the labels of {d!r} are {told}, and the model was fitted on {remembered} ({labels[first]} where it has "
+        f"the labels of {d!r} are {data_text}, and the model was fitted on {model_text} ({labels[first]} where it has "
         f"{wanted[first]}); select the model's labels, or bring the data to them"
     )
 
@@ -206,10 +207,10 @@ def _shown(labels: Sequence[Any], unit: str | None) -> str:
     return f"{text} {unit}" if unit else text
 
 
-def _check_unit(what: str, given: Mapping[str, str], known: Mapping[str, str]) -> Iterator[str]:
+def _check_unit(what: str, data_about: Mapping[str, str], model_about: Mapping[str, str]) -> Iterator[str]:
     """Refuse units that measure something else, and the other direction; say which units are not known here."""
-    unit, wanted = given.get("units"), known.get("units")
-    directions = given.get("positive", "").lower(), known.get("positive", "").lower()
+    unit, wanted = data_about.get("units"), model_about.get("units")
+    directions = data_about.get("positive", "").lower(), model_about.get("positive", "").lower()
     if all(directions) and directions[0] != directions[1]:
         raise DataError(
             f"{what} counts {directions[0]} as positive and the model's counts {directions[1]}; "
@@ -227,10 +228,14 @@ def _check_unit(what: str, given: Mapping[str, str], known: Mapping[str, str]) -
 
 def _refuse_convertible(name: str, unit: str, wanted: str) -> None:
     """Refuse other units of the same kind, and say how to convert them."""
-    found = relation(unit, wanted)
-    if found.kind == "convertible":
-        factor = "" if found.factor == 1.0 else f" times {found.factor:.12g}"
-        summand = f" {'plus' if found.summand > 0 else 'minus'} {abs(found.summand):.12g}" if found.summand else ""
+    conversion = relation(unit, wanted)
+    if conversion.kind == "convertible":
+        factor = "" if conversion.factor == 1.0 else f" times {conversion.factor:.12g}"
+        summand = (
+            f" {'plus' if conversion.summand > 0 else 'minus'} {abs(conversion.summand):.12g}"
+            if conversion.summand
+            else ""
+        )
         raise DataError(
             f"variable {name!r} is in {unit!r} and the model was fitted on {wanted!r}; convert it (its value{factor}"
             f"{summand}), and set its attribute 'units' to {wanted!r}"

@@ -13,25 +13,30 @@ from typing import Any, Literal
 
 import numpy as np
 
-from clustering.execution.passes import Records, Rounds
-from clustering.fitting.fitted import Fitted
-from clustering.fitting.loop import Candidate, PassRecord, Rule, State, Stop, halted, iterate
+from clustering.execution.passes import BlockRecords, PassRunner
+from clustering.fitting.fitted_model import FittedModel
+from clustering.fitting.loop import Candidate, PassRecord, State, Stop, StoppingRule, apply_limits, iterate
 from clustering.models.kmeans import FARTHEST, KMeansParams
-from clustering.models.model import stored
+from clustering.models.model import params_to_arrays
 
 Refresh = Literal["full", "new-only", "none"]
 
 
-def follow(
-    rounds: Rounds, known: Fitted, rule: Rule, refresh: Refresh, records: Records | None, unchanged: bool
+def continue_fit(
+    runner: PassRunner,
+    previous: FittedModel,
+    rule: StoppingRule,
+    refresh: Refresh,
+    records: BlockRecords | None,
+    unchanged: bool,
 ) -> tuple[State, PassRecord | None]:
     """Take the params of an earlier fit through the update that the rows of today ask for.
 
     Parameters
     ----------
-    rounds
+    runner
         With the plan that the records were made with.
-    known
+    previous
         The earlier fit.
     rule
         When to stop.
@@ -49,38 +54,38 @@ def follow(
     PassRecord or None
         Of the update; None where none was called for.
     """
-    model, as_it_was = known.model, State((Candidate(known.params),))
+    model, as_it_was = previous.model, State((Candidate(previous.params),))
     if refresh == "none":
-        return _stopped(as_it_was, Stop.REFRESH), None
-    if unchanged and (known.converged or refresh == "new-only"):
-        return _stopped(as_it_was, known.stop), None
-    if halted(as_it_was, rule).done:
-        return halted(as_it_was, rule), None
-    start = State((Candidate(_unbounded(known.params)),))
-    state, record = next(iterate(model, start, partial(rounds.run, records=records), rule))
+        return _stop_all(as_it_was, Stop.REFRESH), None
+    if unchanged and (previous.converged or refresh == "new-only"):
+        return _stop_all(as_it_was, previous.stop), None
+    if apply_limits(as_it_was, rule).done:
+        return apply_limits(as_it_was, rule), None
+    start = State((Candidate(_without_total_scatter(previous.params)),))
+    state, record = next(iterate(model, start, partial(runner.run, records=records), rule))
     if _same(state.best.params, start.best.params):
         # What was new left every sum as it was: another pass would find the same.
-        return _stopped(state, Stop.CONVERGED), record
+        return _stop_all(state, Stop.CONVERGED), record
     if refresh == "new-only":
-        return _stopped(state, Stop.REFRESH), record
+        return _stop_all(state, Stop.REFRESH), record
     return state, record
 
 
 def statistics_bytes(params: Any) -> int:
     """Size of the statistics of a block, in bytes: sums as large as the params, and far rows."""
     k, d = params.centers.shape
-    return sum(int(array.nbytes) for array in stored(params).values()) + 8 * int(min(k, FARTHEST) * d)
+    return sum(int(array.nbytes) for array in params_to_arrays(params).values()) + 8 * int(min(k, FARTHEST) * d)
 
 
-def _unbounded(params: Any) -> Any:
+def _without_total_scatter(params: Any) -> Any:
     """Forget what was known of the scatter of all rows, as there may be more of them."""
-    return replace(params, spread=np.inf) if isinstance(params, KMeansParams) else params
+    return replace(params, total_scatter=np.inf) if isinstance(params, KMeansParams) else params
 
 
-def _stopped(state: State, stop: Stop) -> State:
+def _stop_all(state: State, stop: Stop) -> State:
     return replace(state, candidates=tuple(replace(candidate, stop=stop) for candidate in state.candidates))
 
 
 def _same(one: Any, other: Any) -> bool:
-    a, b = stored(one), stored(other)
+    a, b = params_to_arrays(one), params_to_arrays(other)
     return all(np.array_equal(a[name], b[name]) for name in a)

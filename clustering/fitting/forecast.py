@@ -12,11 +12,11 @@ from pathlib import Path
 from clustering.data.inspection import Inspection
 from clustering.data.plan import Plan
 from clustering.data.source import Source
+from clustering.execution.block_cache import SCRATCH_SHARE
 from clustering.execution.map_reduce import TASKS_PER_THREAD
 from clustering.execution.passes import room_to_keep
-from clustering.execution.residency import SCRATCH_SHARE
-from clustering.fitting.probe import Probe, Stage
-from clustering.fitting.start import Options, sample_limit
+from clustering.fitting.initialization import Options, sample_limit
+from clustering.fitting.probe import Probe, ProbedStage
 
 _MERGE = 4
 """Copies of a full row sample while two become one: both, what stays of them, and its parts on their way there."""
@@ -107,8 +107,8 @@ class Forecast:
 def forecast(
     source: Source,
     plan: Plan,
-    found: Inspection,
-    seen: Probe,
+    inspection: Inspection,
+    probed: Probe,
     options: Options,
     workers: Workers,
     *,
@@ -127,10 +127,10 @@ def forecast(
     libraries
         Memory of a process that has read nothing yet, in bytes; that of this process where None.
     """
-    computed, share = seen.computed, seen.rows / seen.cells
-    rows = found.cells * share
+    computed, share = probed.computed, probed.rows / probed.cells
+    rows = inspection.cells * share
     drawn = rows * options.fraction
-    kept_row = seen.kept_row_bytes if computed is None or computed.kept_row_bytes is None else computed.kept_row_bytes
+    kept_row = probed.kept_row_bytes if computed is None or computed.kept_row_bytes is None else computed.kept_row_bytes
     rows_bytes = drawn * kept_row
     each = rows_bytes / workers.processes
     kept = min(each, room_to_keep(source, memory))
@@ -138,13 +138,13 @@ def forecast(
     space = None if scratch is None else int(_free(scratch) * SCRATCH_SHARE)
     scratch_share = 0.0 if space is None else min(1.0 - kept_share, _share(space / workers.processes, each))
     reread = max(0.0, 1.0 - kept_share - scratch_share)
-    needed = _memory(source, plan, seen, options, workers, int(kept), reread, libraries)
+    needed = _memory(source, plan, probed, options, workers, int(kept), reread, libraries)
     hands = min(workers.processes * workers.threads, len(plan))
-    read = seen.read_seconds * found.cells / hands
+    read = probed.read_seconds * inspection.cells / hands
     missed = reread
-    if not found.same_blocks or options.fraction < 1.0:
+    if not inspection.same_blocks or options.fraction < 1.0:
         # Other blocks than those that are kept.
-        missed = (found.label_stored_bytes or 1) / (found.stored_bytes or found.label_stored_bytes or 1)
+        missed = (inspection.label_stored_bytes or 1) / (inspection.stored_bytes or inspection.label_stored_bytes or 1)
     begin = again = first = full = label = None
     before = 1.0
     if computed is not None:
@@ -154,7 +154,7 @@ def forecast(
         before += computed.start_passes * reread
         label = computed.label.seconds * rows / hands + missed * read
     return Forecast(
-        probed_blocks=seen.blocks,
+        probed_blocks=probed.blocks,
         masked_share=1.0 - share,
         n_components=None if computed is None else computed.n_components,
         rows_bytes=int(rows_bytes),
@@ -172,7 +172,7 @@ def forecast(
         label_seconds=label,
         first_reads=before,
         label_reads=missed,
-        failure=seen.failure,
+        failure=probed.failure,
     )
 
 
@@ -183,7 +183,7 @@ def _share(room: float, wanted: float) -> float:
 def _memory(
     source: Source,
     plan: Plan,
-    seen: Probe,
+    probed: Probe,
     options: Options,
     workers: Workers,
     kept: int,
@@ -194,24 +194,24 @@ def _memory(
     threads = min(workers.threads, len(plan))
     labels = sum(source.held_labels.values())
     # The process that is looked at holds them already.
-    base = max(0, (resident() if libraries is None else libraries) - labels)
-    encoded = _beside_numpy(source)
-    if seen.computed is None:
-        return Memory(base, labels, kept, threads * int(seen.read_work * cells + encoded), 0, 0)
+    base = max(0, (resident_memory() if libraries is None else libraries) - labels)
+    encoded = _decoding_memory(source)
+    if probed.computed is None:
+        return Memory(base, labels, kept, threads * int(probed.read_work * cells + encoded), 0, 0)
     tasks = min(len(plan), TASKS_PER_THREAD * workers.processes * workers.threads)
     levels = math.ceil(math.log2(-(-len(plan) // tasks))) + 1
     nodes = threads * levels + -(-tasks // workers.processes)
     m = min(sample_limit(source, options), int(plan.cells * options.fraction))
     sample = m * (source.row_bytes + 24)
     # Rows of a block that are kept are counted there already.
-    packed = seen.kept_row_bytes
+    packed = probed.kept_row_bytes
     ahead = packed if reread else 0.0
 
-    def at_work(stage: Stage, *, reading: float) -> int:
-        one = max(seen.read_work, packed + stage.work) if reading else stage.work
+    def at_work(stage: ProbedStage, *, reading: float) -> int:
+        one = max(probed.read_work, packed + stage.work) if reading else stage.work
         return threads * int(cells * (one + ahead) + (encoded if reading else 0))
 
-    computed = seen.computed
+    computed = probed.computed
     stages = (
         Memory(base, labels, kept, at_work(computed.survey, reading=1.0), nodes * computed.survey.node,
                min(_MERGE * threads, _TRAVELLING) * sample),
@@ -222,15 +222,15 @@ def _memory(
     return max(stages, key=lambda stage: stage.total)
 
 
-def _beside_numpy(source: Source) -> int:
+def _decoding_memory(source: Source) -> int:
     """Memory that decoding takes in a thread beyond what numpy knows of: a chunk, decoded and as stored; in bytes."""
-    found = [0]
+    sizes = [0]
     for name, stored in source.stored.items():
         if stored.fast is not stored.array:
             listing = source.listings.get(name)
             size = 0 if listing is None else listing.size // max(1, len(listing.chunks))
-            found.append(math.prod(stored.array.chunks) * stored.array.dtype.itemsize + size)
-    return max(found)
+            sizes.append(math.prod(stored.array.chunks) * stored.array.dtype.itemsize + size)
+    return max(sizes)
 
 
 def _free(scratch: str) -> int:
@@ -241,7 +241,7 @@ def _free(scratch: str) -> int:
     return shutil.disk_usage(above).free
 
 
-def resident() -> int:
+def resident_memory() -> int:
     """Memory of this process, in bytes; its peak where the system tells no other."""
     statm = Path("/proc/self/statm")
     if not statm.exists():

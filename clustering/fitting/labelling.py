@@ -13,18 +13,18 @@ from scipy import special
 
 from clustering.data.rows import Rows, unit_weights
 from clustering.errors import ConfigError
-from clustering.execution.passes import Passed, Records, Rounds, Statistics
-from clustering.fitting.clusters import Clusters, numbered
-from clustering.fitting.moves import joined, moves_of, resting
-from clustering.models.distances import Away
-from clustering.models.soft import Shared
+from clustering.execution.passes import BlockRecords, PassResult, PassRunner, Statistics
+from clustering.fitting.cluster_names import ClusterNames, default_names
+from clustering.fitting.label_transitions import add_transitions, as_unchanged, label_transitions
+from clustering.models.distances import RowDistances
+from clustering.models.soft import Responsibilities
 
 Array = NDArray[np.float64]
 Write = Callable[[tuple[slice, ...], Mapping[str, NDArray[Any]]], None]
 """Puts what is known of a region of the sample grid where it belongs, by name."""
 
 
-class Before(Protocol):
+class PreviousLabelReader(Protocol):
     """What was told of the samples before, on their grid of now; picklable."""
 
     def read(self, name: str, region: tuple[slice, ...]) -> NDArray[Any]:
@@ -42,7 +42,7 @@ CHANGED: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Wanted:
+class LabelOutputs:
     """What is told of each row.
 
     Raises
@@ -105,14 +105,14 @@ class Wanted:
                 "one cluster each; set output.responsibilities to none, or fit soft_kmeans or gaussian_mixture"
             )
         for name in ("log_density", "outlier_score"):
-            if getattr(self, name) and not (is_soft(model) and model.describes_density()):
+            if getattr(self, name) and not (is_soft(model) and model.has_density()):
                 raise ConfigError(
                     f"{name} is wanted, and {model} describes no density; fit a gaussian_mixture, or soft_kmeans with "
                     "the squared_euclidean or mahalanobis divergence"
                 )
 
 
-class Variable(NamedTuple):
+class OutputVariable(NamedTuple):
     """One array of the output."""
 
     name: str
@@ -124,7 +124,7 @@ class Variable(NamedTuple):
     attributes: Mapping[str, Any] = {}
 
 
-def variables(wanted: Wanted, clusters: Clusters, model: Any = None) -> list[Variable]:
+def output_variables(label_outputs: LabelOutputs, clusters: ClusterNames, model: Any = None) -> list[OutputVariable]:
     """List the arrays of the output.
 
     Parameters
@@ -134,53 +134,53 @@ def variables(wanted: Wanted, clusters: Clusters, model: Any = None) -> list[Var
     model
         Its words for distances go into the attributes; None where nobody reads them.
     """
-    found, k = [], clusters.k
-    if wanted.labels:
-        found.append(Variable("labels", clusters.dtype, -1, (), clusters.attributes))
-    if wanted.changed:
-        found.append(Variable("changed", np.dtype(np.int8), -1, (), CHANGED))
-    packed = wanted.precision == "uint8"
-    dtype, fill = np.dtype(wanted.precision), 255 if packed else np.nan
+    outputs, k = [], clusters.k
+    if label_outputs.labels:
+        outputs.append(OutputVariable("labels", clusters.dtype, -1, (), clusters.attributes))
+    if label_outputs.changed:
+        outputs.append(OutputVariable("changed", np.dtype(np.int8), -1, (), CHANGED))
+    packed = label_outputs.precision == "uint8"
+    dtype, fill = np.dtype(label_outputs.precision), 255 if packed else np.nan
     scale = {"scale_factor": 1.0 / LEVELS, "_FillValue": 255} if packed else {}
-    top = min(wanted.top, k)
-    match wanted.responsibilities:
+    top = min(label_outputs.top, k)
+    match label_outputs.responsibilities:
         case "max":
             about = {"long_name": "responsibility of the own cluster", **scale}
-            found.append(Variable("responsibility", dtype, fill, (), about))
+            outputs.append(OutputVariable("responsibility", dtype, fill, (), about))
         case "top":
             extra = (("rank", top),)
             about = {"long_name": "clusters by responsibility, largest first; -1 where masked"}
-            found.append(Variable("top_clusters", clusters.dtype, -1, extra, about))
+            outputs.append(OutputVariable("top_clusters", clusters.dtype, -1, extra, about))
             about = {"long_name": "responsibilities of top_clusters", **scale}
-            found.append(Variable("top_responsibilities", dtype, fill, extra, about))
+            outputs.append(OutputVariable("top_responsibilities", dtype, fill, extra, about))
         case "all":
             about = {"long_name": "responsibility of each cluster", **scale}
-            found.append(Variable("responsibilities", dtype, fill, (("cluster", k),), about))
-    single = np.dtype(np.float64 if wanted.precision == "float64" else np.float32)
-    if wanted.log_density:
-        found.append(Variable("log_density", single, np.nan, (), {"long_name": "log density under the model"}))
-    if wanted.outlier_score:
+            outputs.append(OutputVariable("responsibilities", dtype, fill, (("cluster", k),), about))
+    single = np.dtype(np.float64 if label_outputs.precision == "float64" else np.float32)
+    if label_outputs.log_density:
+        outputs.append(OutputVariable("log_density", single, np.nan, (), {"long_name": "log density under the model"}))
+    if label_outputs.outlier_score:
         about = {"long_name": "-log10 of the expected share of rows farther from their component"}
-        found.append(Variable("outlier_score", single, np.nan, (), about))
-    units = {} if model is None else {name: text for name, text in model.measure.items() if name == "units"}
-    measure = "distance" if model is None else model.measure["long_name"]
-    if wanted.distance:
+        outputs.append(OutputVariable("outlier_score", single, np.nan, (), about))
+    units = {} if model is None else {name: text for name, text in model.distance_attributes.items() if name == "units"}
+    measure = "distance" if model is None else model.distance_attributes["long_name"]
+    if label_outputs.distance:
         about = {"long_name": f"{measure} from the own center", **units}
-        found.append(Variable("distance", single, np.nan, (), about))
-    if wanted.margin:
+        outputs.append(OutputVariable("distance", single, np.nan, (), about))
+    if label_outputs.margin:
         about = {"long_name": f"{measure}: from the nearest other center less that from the own", **units}
         if is_soft(model):
             about = {"long_name": "largest responsibility less the second largest", "units": "1"}
-        found.append(Variable("margin", single, np.nan, (), about))
-    if wanted.distances:
+        outputs.append(OutputVariable("margin", single, np.nan, (), about))
+    if label_outputs.distances:
         about = {"long_name": f"{measure} from each center", **units}
-        found.append(Variable("distances", single, np.nan, (("cluster", k),), about))
-    return found
+        outputs.append(OutputVariable("distances", single, np.nan, (("cluster", k),), about))
+    return outputs
 
 
 def is_soft(model: Any) -> bool:
     """Tell a model whose rows belong to several clusters."""
-    return hasattr(model, "shared")
+    return hasattr(model, "e_step")
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +200,7 @@ class LabelStatistics:
     moved: Array = field(default_factory=lambda: np.zeros(0))
     """Σ w of the rows of each pair ``(t,)``."""
 
-    undirected: int = 0
+    zero_rows: int = 0
     """Rows of zeros that were left out, because rows are brought to length 1."""
 
     def __add__(self, other: LabelStatistics) -> LabelStatistics:
@@ -209,27 +209,27 @@ class LabelStatistics:
             self.weight + other.weight,
             self.rows + other.rows,
             self.entropy + other.entropy,
-            *joined((self.moves, self.moved), (other.moves, other.moved)),
-            self.undirected + other.undirected,
+            *add_transitions((self.moves, self.moved), (other.moves, other.moved)),
+            self.zero_rows + other.zero_rows,
         )
 
-    def stayed(self) -> LabelStatistics:
+    def as_unchanged(self) -> LabelStatistics:
         """Tell the same rows once more: they come from where they are now."""
-        moves, moved = resting((self.moves, self.moved))
+        moves, moved = as_unchanged((self.moves, self.moved))
         return replace(self, moves=moves, moved=moved)
 
 
-def label(
-    rounds: Rounds,
+def label_blocks(
+    runner: PassRunner,
     model: Any,
     params: Any,
     write: Write,
-    wanted: Wanted | None = None,
-    records: Records | None = None,
-    clusters: Clusters | None = None,
-    before: Before | None = None,
-    beside: Sequence[Statistics] = (),
-) -> Passed:
+    outputs: LabelOutputs | None = None,
+    records: BlockRecords | None = None,
+    clusters: ClusterNames | None = None,
+    previous: PreviousLabelReader | None = None,
+    also: Sequence[Statistics] = (),
+) -> PassResult:
     """Label every row, hand what is wanted of each block to `write`, and add up.
 
     Parameters
@@ -237,131 +237,141 @@ def label(
     write
         Called once per block with arrays in the block's shape, masked cells filled; picklable where the engine has
         other processes.
-    wanted
+    outputs
         What is told of each row; labels alone where None.
     records
         Of blocks that were labelled before: nothing is written of them again.
     clusters
         Whose ids are told; 0 … k − 1 where None.
-    before
+    previous
         Labels that these are compared with; None where there are none.
-    beside
+    also
         What else makes statistics of the same rows, on the same read.
 
     Returns
     -------
     Passed
-        With one `LabelStatistics`, and the statistics of `beside`.
+        With one `LabelStatistics`, and the statistics of `also`.
     """
-    clusters = clusters or numbered(params.k)
-    work = partial(_label_block, model, params, write, wanted or Wanted(), clusters, before)
-    return rounds.run([work, *beside], records)
+    clusters = clusters or default_names(params.k)
+    work = partial(_label_block, model, params, write, outputs or LabelOutputs(), clusters, previous)
+    return runner.run([work, *also], records)
 
 
 @np.errstate(over="ignore", invalid="ignore")
 def _label_block(
-    model: Any, params: Any, write: Write, wanted: Wanted, clusters: Clusters, before: Before | None, rows: Rows
+    model: Any,
+    params: Any,
+    write: Write,
+    outputs: LabelOutputs,
+    clusters: ClusterNames,
+    previous: PreviousLabelReader | None,
+    rows: Rows,
 ) -> LabelStatistics:
-    degrees = _Degrees(model, params, rows, wanted, clusters)
-    found = model.assign(params, rows, degrees.see) if degrees.soft else model.assign(params, rows)
+    collector = _OutputCollector(model, params, rows, outputs, clusters)
+    assignment = (
+        model.assign(params, rows, collector.add_responsibilities)
+        if collector.needs_e_step
+        else model.assign(params, rows)
+    )
     weightless = rows.weights == 0.0
-    if degrees.shares and weightless.any():
+    if collector.needs_responsibilities and weightless.any():
         # Their shares are 0, but they have responsibilities like other rows.
-        some = rows.some(weightless)
-        places = np.flatnonzero(weightless)
-        for part in model.shared(params, replace(some, weights=unit_weights(len(places)))):
-            degrees.see(part._replace(places=places[part.places]))
-    if degrees.metric:
-        for away in model.distances(params, rows, found.labels if degrees.own else None):
-            labels = found.labels[away.places]
-            degrees.measure(away, np.zeros_like(labels) if degrees.own else labels)
-    arrays = {"labels": clusters.ids.astype(clusters.dtype)[found.labels], **degrees.arrays}
+        unweighted = rows.select(weightless)
+        index = np.flatnonzero(weightless)
+        for part in model.e_step(params, replace(unweighted, weights=unit_weights(len(index)))):
+            collector.add_responsibilities(part._replace(row_index=index[part.row_index]))
+    if collector.needs_distances:
+        for row_distances in model.distances(params, rows, assignment.labels if collector.own_only else None):
+            labels = assignment.labels[row_distances.row_index]
+            collector.add_distances(row_distances, np.zeros_like(labels) if collector.own_only else labels)
+    arrays = {"labels": clusters.ids.astype(clusters.dtype)[assignment.labels], **collector.arrays}
     region = tuple(slice(a, a + n) for a, n in zip(rows.start, rows.shape, strict=True))
-    earlier = np.full(len(rows), -1, np.int64)
-    if before is not None:
-        cells = before.read("labels", region).reshape(-1).astype(np.int64)
-        earlier = cells if rows.kept is None else cells[rows.kept]
-        arrays["changed"] = np.where(earlier < 0, -1, earlier != arrays["labels"])
-    moves = moves_of(earlier, arrays["labels"], rows.weights)
-    spread = {}
-    for variable in variables(wanted, clusters, model):
-        cells = rows.spread(arrays[variable.name].astype(variable.dtype, copy=False), variable.fill)
-        spread[variable.name] = cells.reshape(*rows.shape, *(length for _, length in variable.extra))
-    write(region, spread)
-    counts = np.bincount(found.labels, minlength=clusters.k).astype(np.int64)
-    return LabelStatistics(found.objective, found.weight, counts, found.entropy, *moves, rows.undirected)
+    previous_labels = np.full(len(rows), -1, np.int64)
+    if previous is not None:
+        cells = previous.read("labels", region).reshape(-1).astype(np.int64)
+        previous_labels = cells if rows.cells is None else cells[rows.cells]
+        arrays["changed"] = np.where(previous_labels < 0, -1, previous_labels != arrays["labels"])
+    moves = label_transitions(previous_labels, arrays["labels"], rows.weights)
+    on_grid = {}
+    for variable in output_variables(outputs, clusters, model):
+        cells = rows.to_grid(arrays[variable.name].astype(variable.dtype, copy=False), variable.fill)
+        on_grid[variable.name] = cells.reshape(*rows.shape, *(length for _, length in variable.extra))
+    write(region, on_grid)
+    counts = np.bincount(assignment.labels, minlength=clusters.k).astype(np.int64)
+    return LabelStatistics(assignment.objective, assignment.weight, counts, assignment.entropy, *moves, rows.zero_rows)
 
 
-class _Degrees:
+class _OutputCollector:
     """Gathers what is told of the rows of a block beside their labels."""
 
-    def __init__(self, model: Any, params: Any, rows: Rows, wanted: Wanted, clusters: Clusters) -> None:
-        self.model, self.params, self.rows, self.wanted, self.ids = model, params, rows, wanted, clusters.ids
+    def __init__(self, model: Any, params: Any, rows: Rows, outputs: LabelOutputs, clusters: ClusterNames) -> None:
+        self.model, self.params, self.rows, self.outputs, self.ids = model, params, rows, outputs, clusters.ids
         self.arrays: dict[str, NDArray[Any]] = {
             v.name: np.empty((len(rows), *(n for _, n in v.extra)), v.dtype)
-            for v in variables(wanted, clusters, model)
+            for v in output_variables(outputs, clusters, model)
             if v.name not in ("labels", "changed")
         }
-        soft_margin = wanted.margin and is_soft(model)
-        self.shares = wanted.responsibilities != "none" or soft_margin
+        soft_margin = outputs.margin and is_soft(model)
+        self.needs_responsibilities = outputs.responsibilities != "none" or soft_margin
         """Whether responsibilities are told."""
-        self.soft = self.shares or wanted.log_density or wanted.outlier_score
+        self.needs_e_step = self.needs_responsibilities or outputs.log_density or outputs.outlier_score
         """Whether anything is told that soft assignment gives."""
-        self.metric = wanted.distance or wanted.distances or (wanted.margin and not soft_margin)
+        self.needs_distances = outputs.distance or outputs.distances or (outputs.margin and not soft_margin)
         """Whether anything is told that distances give."""
-        self.own = wanted.distance and not wanted.distances and (soft_margin or not wanted.margin)
+        self.own_only = outputs.distance and not outputs.distances and (soft_margin or not outputs.margin)
         """Whether of all distances those from the own centers are enough."""
 
-    def see(self, part: Shared) -> None:
+    def add_responsibilities(self, part: Responsibilities) -> None:
         """Take what is wanted of a part."""
-        arrays, places = self.arrays, part.places
-        columns = np.arange(part.shares.shape[1])
-        if self.shares:
-            shares = part.responsibilities
-            if self.wanted.margin:
-                first, second = shares[part.labels, columns], np.zeros(len(columns))
-                if len(shares) > 1:
-                    second = np.partition(shares, -2, axis=0)[-2]
-                arrays["margin"][places] = first - second
-            match self.wanted.responsibilities:
+        arrays, index = self.arrays, part.row_index
+        columns = np.arange(part.weighted_resp.shape[1])
+        if self.needs_responsibilities:
+            resp = part.responsibilities
+            if self.outputs.margin:
+                first, second = resp[part.labels, columns], np.zeros(len(columns))
+                if len(resp) > 1:
+                    second = np.partition(resp, -2, axis=0)[-2]
+                arrays["margin"][index] = first - second
+            match self.outputs.responsibilities:
                 case "max":
-                    arrays["responsibility"][places] = self._packed(shares[part.labels, columns])
+                    arrays["responsibility"][index] = self._packed(resp[part.labels, columns])
                 case "all":
-                    arrays["responsibilities"][places] = self._packed(shares.T)
+                    arrays["responsibilities"][index] = self._packed(resp.T)
                 case "top":
                     count = arrays["top_clusters"].shape[1]
-                    order = np.argsort(-shares, axis=0, kind="stable")[:count]
-                    arrays["top_clusters"][places] = self.ids[order.T]
-                    arrays["top_responsibilities"][places] = self._packed(np.take_along_axis(shares, order, axis=0).T)
+                    order = np.argsort(-resp, axis=0, kind="stable")[:count]
+                    arrays["top_clusters"][index] = self.ids[order.T]
+                    arrays["top_responsibilities"][index] = self._packed(np.take_along_axis(resp, order, axis=0).T)
         observed = np.full(len(columns), float(self.rows.values.shape[1]))
-        if self.rows.gaps is not None:
-            observed = (~np.isnan(self.rows.values[places])).sum(axis=1).astype(np.float64)
-        if self.wanted.log_density:
-            arrays["log_density"][places] = self.model.log_density(self.params, part.density, observed)
-        if self.wanted.outlier_score:
-            far = self.model.mahalanobis(self.params, part.least)
-            arrays["outlier_score"][places] = outlier_score(far, observed)
+        if self.rows.has_missing is not None:
+            observed = (~np.isnan(self.rows.values[index])).sum(axis=1).astype(np.float64)
+        if self.outputs.log_density:
+            arrays["log_density"][index] = self.model.log_density(self.params, part.log_prob_norm, observed)
+        if self.outputs.outlier_score:
+            squared = self.model.squared_mahalanobis(self.params, part.own_divergence)
+            arrays["outlier_score"][index] = outlier_score(squared, observed)
 
-    def measure(self, away: Away, labels: NDArray[np.int32]) -> None:
+    def add_distances(self, row_distances: RowDistances, labels: NDArray[np.int32]) -> None:
         """Take what is wanted of the distances of some rows; their own are at these places ``(m,)`` among them."""
         arrays, columns = self.arrays, np.arange(len(labels))
-        own = away.distances[labels, columns]
+        own = row_distances.distances[labels, columns]
         # What is beyond float32 is told as infinite.
         with np.errstate(over="ignore"):
-            if self.wanted.distance:
-                arrays["distance"][away.places] = own
-            if self.wanted.distances:
-                arrays["distances"][away.places] = away.distances.T
-            if self.wanted.margin and not self.shares:
-                others = away.distances.copy()
+            if self.outputs.distance:
+                arrays["distance"][row_distances.row_index] = own
+            if self.outputs.distances:
+                arrays["distances"][row_distances.row_index] = row_distances.distances.T
+            if self.outputs.margin and not self.needs_responsibilities:
+                others = row_distances.distances.copy()
                 others[labels, columns] = np.inf
                 # Of near ties, the label may be that of either. Of centers infinitely far off, none is farther.
                 ties = np.isinf(own) & (len(others) > 1)
                 more = others.min(axis=0) - np.where(np.isinf(own), 0.0, own)
-                arrays["margin"][away.places] = np.where(ties, 0.0, np.maximum(more, 0.0))
+                arrays["margin"][row_distances.row_index] = np.where(ties, 0.0, np.maximum(more, 0.0))
 
-    def _packed(self, shares: Array) -> NDArray[Any]:
-        return np.rint(shares * LEVELS) if self.wanted.precision == "uint8" else shares
+    def _packed(self, resp: Array) -> NDArray[Any]:
+        return np.rint(resp * LEVELS) if self.outputs.precision == "uint8" else resp
 
 
 def outlier_score(squared: Array, observed: Array) -> Array:
@@ -382,5 +392,5 @@ def outlier_score(squared: Array, observed: Array) -> Array:
     return score
 
 
-def nowhere(region: tuple[slice, ...], arrays: Mapping[str, NDArray[Any]]) -> None:
+def discard(region: tuple[slice, ...], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Take what nobody asked for."""

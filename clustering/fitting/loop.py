@@ -14,10 +14,10 @@ import numpy as np
 
 from clustering.data.policies import is_number
 from clustering.errors import ConfigError
-from clustering.execution.passes import Passed, Reading
-from clustering.models.model import TRACKED, Model, Statistics, Update
+from clustering.execution.passes import PassResult, ReadStats
+from clustering.models.model import TRACKED_CLUSTERS, Model, Statistics, Update
 
-SAME = 1e-9
+EQUAL_OBJECTIVES = 1e-9
 """Objectives that differ by no more than this share of their scale are equal: rounding ranks no candidate."""
 
 
@@ -35,7 +35,7 @@ class Stop(StrEnum):
 
 
 @dataclass(frozen=True)
-class Rule:
+class StoppingRule:
     """When to stop.
 
     Raises
@@ -102,17 +102,17 @@ class State:
     @property
     def best(self) -> Candidate:
         """The candidate of least objective, the first among equals."""
-        return ranked(self.candidates)[0]
+        return rank_candidates(self.candidates)[0]
 
 
-def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Put candidates in the order of their objectives, the first among equals first; see `SAME`."""
+def rank_candidates(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Put candidates in the order of their objectives, the first among equals first; see `EQUAL_OBJECTIVES`."""
     rest, order = list(candidates), []
     while rest:
         least = min(rest, key=lambda candidate: candidate.objective)
         scale = abs(least.objective) if math.isnan(least.scale) else least.scale
-        most = least.objective + (SAME * scale if math.isfinite(scale) else 0.0)
-        first = next(place for place, candidate in enumerate(rest) if candidate.objective <= most)
+        most = least.objective + (EQUAL_OBJECTIVES * scale if math.isfinite(scale) else 0.0)
+        first = next(rank for rank, candidate in enumerate(rest) if candidate.objective <= most)
         order.append(rest.pop(first))
     return order
 
@@ -133,7 +133,7 @@ class PassRecord:
     rows: int
     """Rows assigned, for each candidate."""
     seconds: float
-    reading: Reading
+    read_stats: ReadStats
     remaining_seconds: float | None
     """Estimated wall time to convergence, in seconds; None where nothing can be said yet."""
     notes: tuple[str, ...] = ()
@@ -142,7 +142,7 @@ class PassRecord:
     """Share of each cluster of the best candidate in the total weight, by responsibilities; empty where k is large."""
 
 
-def advance(model: Model, candidate: Candidate, statistics: Statistics, rule: Rule) -> Candidate:
+def advance(model: Model, candidate: Candidate, statistics: Statistics, rule: StoppingRule) -> Candidate:
     """Take one candidate from the statistics of its params to its next params. Pure."""
     before, sums = candidate.sums, statistics.sums
     update: Update = model.update(candidate.params, statistics)
@@ -163,8 +163,8 @@ def advance(model: Model, candidate: Candidate, statistics: Statistics, rule: Ru
 def iterate(
     model: Model,
     state: State,
-    run_pass: Callable[[Sequence[Any]], Passed],
-    rule: Rule,
+    run_pass: Callable[[Sequence[Any]], PassResult],
+    rule: StoppingRule,
 ) -> Iterator[tuple[State, PassRecord]]:
     """Pass over the rows until every candidate has stopped, yielding after each pass.
 
@@ -183,16 +183,18 @@ def iterate(
     """
     while not state.done:
         active = [i for i, candidate in enumerate(state.candidates) if not candidate.stop]
-        passed = run_pass([partial(model.statistics, state.candidates[i].params) for i in active])
+        result = run_pass([partial(model.statistics, state.candidates[i].params) for i in active])
         candidates = list(state.candidates)
-        for i, statistics in zip(active, passed.statistics, strict=True):
+        for i, statistics in zip(active, result.statistics, strict=True):
             candidates[i] = advance(model, candidates[i], statistics, rule)
         before = state
-        state = halted(State(tuple(candidates), state.iteration + 1, state.seconds + passed.seconds), rule)
-        yield state, _record(model, before, state, len(active), passed, rule)
+        state = apply_limits(State(tuple(candidates), state.iteration + 1, state.seconds + result.seconds), rule)
+        yield state, _record(model, before, state, len(active), result, rule)
 
 
-def judged(model: Model, state: State, run_pass: Callable[[Sequence[Any]], Passed]) -> tuple[State, Passed | None]:
+def choose_best(
+    model: Model, state: State, run_pass: Callable[[Sequence[Any]], PassResult]
+) -> tuple[State, PassResult | None]:
     """Keep the best of several candidates that have stopped: by the objective at the params that they return.
 
     What a candidate knows of it is a bound, from the pass before its last update, unless it has converged to the last
@@ -207,21 +209,21 @@ def judged(model: Model, state: State, run_pass: Callable[[Sequence[Any]], Passe
     """
     if len(state.candidates) == 1:
         return state, None
-    passed = None
+    result = None
     candidates = state.candidates
     objectives = [candidate.objective for candidate in candidates]
     if any(candidate.stop is not Stop.CONVERGED for candidate in candidates):
-        passed = run_pass([partial(model.statistics, candidate.params) for candidate in candidates])
-        objectives = [statistics.objective for statistics in passed.statistics]
+        result = run_pass([partial(model.statistics, candidate.params) for candidate in candidates])
+        objectives = [statistics.objective for statistics in result.statistics]
     seen = [
         replace(candidate, history=((objective, objective),))
         for candidate, objective in zip(candidates, objectives, strict=True)
     ]
-    best = candidates[seen.index(ranked(seen)[0])]
-    return replace(state, candidates=(best,)), passed
+    best = candidates[seen.index(rank_candidates(seen)[0])]
+    return replace(state, candidates=(best,)), result
 
 
-def halted(state: State, rule: Rule) -> State:
+def apply_limits(state: State, rule: StoppingRule) -> State:
     """Stop all candidates where the rule allows no further pass."""
     reason = None
     if state.iteration >= rule.max_iterations:
@@ -233,24 +235,26 @@ def halted(state: State, rule: Rule) -> State:
     return replace(state, candidates=tuple(c if c.stop else replace(c, stop=reason) for c in state.candidates))
 
 
-def _record(model: Model, before: State, after: State, active: int, passed: Passed, rule: Rule) -> PassRecord:
+def _record(
+    model: Model, before: State, after: State, active: int, result: PassResult, rule: StoppingRule
+) -> PassRecord:
     best = after.best
     pairs = zip(before.candidates, after.candidates, strict=True)
     notes = tuple(note for old, new in pairs for note in new.notes[len(old.notes) :])
     change = None
     if len(best.history) > 1 and best.scale:
         fall = (best.history[-2][1] - best.objective) / best.scale
-        change = math.copysign(fall, model.reported(-fall, 1.0))
+        change = math.copysign(fall, model.to_user_objective(-fall, 1.0))
     weights = np.zeros(0) if best.sums is None else best.sums["weight"]
     weight = float(weights.sum())
-    sizes = tuple((weights / weight).tolist()) if weight > 0 and len(weights) <= TRACKED else ()
+    sizes = tuple((weights / weight).tolist()) if weight > 0 and len(weights) <= TRACKED_CLUSTERS else ()
     return PassRecord(
-        after.iteration, model.symbol, model.reported(best.objective, weight), change, active,
-        passed.statistics[0].count, passed.seconds, passed.reading, _remaining(after, passed, rule), notes, sizes,
+        after.iteration, model.symbol, model.to_user_objective(best.objective, weight), change, active,
+        result.statistics[0].count, result.seconds, result.read_stats, _remaining(after, result, rule), notes, sizes,
     )  # fmt: skip
 
 
-def _remaining(state: State, passed: Passed, rule: Rule) -> float | None:
+def _remaining(state: State, result: PassResult, rule: StoppingRule) -> float | None:
     """Estimate the time to convergence: near a fixed point the objective falls by a constant factor per pass."""
     if state.done:
         return 0.0
@@ -263,7 +267,7 @@ def _remaining(state: State, passed: Passed, rule: Rule) -> float | None:
         return None
     last = max(rule.tolerance, 1e-9) * state.best.scale
     if not 0 < last < falls[-1]:
-        return passed.seconds
+        return result.seconds
     passes = math.ceil(max(1.0, math.log(last / falls[-1]) / math.log(rate)))
-    seconds = min(passes, rule.max_iterations - state.iteration) * passed.seconds
+    seconds = min(passes, rule.max_iterations - state.iteration) * result.seconds
     return seconds if rule.max_seconds is None else min(seconds, rule.max_seconds - state.seconds)

@@ -30,53 +30,53 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from clustering.fitting.comparable import Components, compared, incomparable
-from clustering.fitting.fitted import Fitted
+from clustering.fitting.component_space import ComparedComponents, compare_components, incomparable_reason
+from clustering.fitting.fitted_model import FittedModel
 
 Array = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
-ONE_PLACE = 1e-9
+SAME_POSITION = 1e-9
 """Two old components no farther from each other than this share of the farthest one's distance are at one place."""
 AT_ONCE = 4_000_000
 """Distances that are held at once, about."""
 
 
-def identified(fitted: Fitted, before: Fitted) -> Fitted:
+def match_ids(fitted: FittedModel, previous: FittedModel) -> FittedModel:
     """Give the components of a new model the ids of those before, and put them in the order of their ids.
 
     Components without a partner get ids above any that was ever given. All do where the models cannot be compared,
     and a remark says why.
     """
-    reason = incomparable(fitted, before)
+    reason = incomparable_reason(fitted, previous)
     if reason is not None:
-        remark = f"labels start anew at {before.largest_id + 1}: {reason}"
-        return renumbered(replace(fitted, remarks=(*fitted.remarks, remark)), before.largest_id + 1)
-    partners = match(*compared(fitted, before))
-    ids = before.ids[partners]
+        remark = f"labels start anew at {previous.largest_id + 1}: {reason}"
+        return renumber(replace(fitted, remarks=(*fitted.remarks, remark)), previous.largest_id + 1)
+    partners = match(*compare_components(fitted, previous))
+    ids = previous.ids[partners]
     new = np.flatnonzero(partners < 0)
     # The largest first, so that they do not depend on the order that the fit left them in.
-    ids[new[np.argsort(-fitted.shares[new], kind="stable")]] = before.largest_id + 1 + np.arange(len(new))
-    return ordered(replace(fitted, largest_id=before.largest_id), ids)
+    ids[new[np.argsort(-fitted.shares[new], kind="stable")]] = previous.largest_id + 1 + np.arange(len(new))
+    return reorder(replace(fitted, largest_id=previous.largest_id), ids)
 
 
-def renumbered(fitted: Fitted, first: int) -> Fitted:
+def renumber(fitted: FittedModel, first: int) -> FittedModel:
     """Give the components ids from `first` on."""
     return replace(fitted, ids=first + np.arange(fitted.model.k))
 
 
-def ordered(fitted: Fitted, ids: Ids) -> Fitted:
+def reorder(fitted: FittedModel, ids: Ids) -> FittedModel:
     """Give the components their ids ``(k,)``, and put them in the order of these."""
     order = np.argsort(ids)
-    return replace(fitted.in_order(order), ids=ids[order])
+    return replace(fitted.reordered(order), ids=ids[order])
 
 
-def match(new: Components, old: Components) -> Ids:
+def match(new: ComparedComponents, old: ComparedComponents) -> Ids:
     """Find the old component that each new one is ``(k,)``: its place, or −1 where it is none of them."""
     k, limits = len(new.centers), _limits(old)
-    found, parts = np.full(k, -1), []
+    partners, parts = np.full(k, -1), []
     for part in _parts(k, len(limits)):
-        apart = new.apart(old, part)
+        apart = new.distances(old, part)
         row, column = np.nonzero(apart < limits)
         parts.append((row + part.start, column, apart[row, column]))
     row, column, near = (np.concatenate(one) for one in zip(*parts, strict=True))
@@ -93,18 +93,18 @@ def match(new: Components, old: Components) -> Ids:
         table[i, j] = cost[own]
         pairs = linear_sum_assignment(table)
         accepted = table[pairs] < 1.0
-        found[left[pairs[0][accepted]]] = right[pairs[1][accepted]]
-    return found
+        partners[left[pairs[0][accepted]]] = right[pairs[1][accepted]]
+    return partners
 
 
-def _limits(old: Components) -> Array:
+def _limits(old: ComparedComponents) -> Array:
     """Half the distance from each old component to the nearest other one ``(k,)``; infinite where there is none."""
     k = len(old.centers)
     nearest = np.empty(k)
     for part in _parts(k, k):
-        apart = old.apart(old, part)
-        elsewhere = apart > ONE_PLACE * apart.max(axis=1, keepdims=True)
-        nearest[part] = np.where(elsewhere, apart, np.inf).min(axis=1)
+        apart = old.distances(old, part)
+        others = apart > SAME_POSITION * apart.max(axis=1, keepdims=True)
+        nearest[part] = np.where(others, apart, np.inf).min(axis=1)
     return nearest / 2.0
 
 

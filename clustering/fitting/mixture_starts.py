@@ -13,8 +13,8 @@ from itertools import pairwise
 
 from clustering.errors import DataError
 from clustering.execution.engine import Engine
-from clustering.fitting.loop import SAME, Candidate, Rule, ranked
-from clustering.fitting.on_sample import passes_over, settle
+from clustering.fitting.loop import EQUAL_OBJECTIVES, Candidate, StoppingRule, rank_candidates
+from clustering.fitting.on_sample import converge, sample_passes
 from clustering.models.mixture import GaussianMixture
 from clustering.models.mixture_params import MixtureParams
 from clustering.models.survey import Survey
@@ -60,21 +60,21 @@ def likeliest(
     sample = survey.sample.highest(max(ROWS, ROWS_PER_CLUSTER * k, ROWS_PER_MEAN * k * d))
     starts = [hard[0].params]
     for before, candidate in pairwise(hard):
-        if candidate.objective - before.objective > SAME * candidate.objective:
+        if candidate.objective - before.objective > EQUAL_OBJECTIVES * candidate.objective:
             starts.append(candidate.params)
     runs: list[Candidate] = []
     end = time.perf_counter() + seconds
-    with passes_over(sample, engine) as passes:
-        moments = passes.run([partial(model.first_statistics, start, survey.variance, False) for start in starts])
+    with sample_passes(sample, engine) as runner:
+        moments = runner.run([partial(model.initial_moments, start, survey.variance, False) for start in starts])
         for start, statistics in zip(starts, moments.statistics, strict=True):
             left = end - time.perf_counter()
             if runs and left <= 0:
                 break
             # One by one: an error of one run leaves the others.
             try:
-                first = model.first_params(survey, start, statistics)
+                first = model.initial_params(survey, start, statistics)
                 limit = max(left, 1e-3) if math.isfinite(seconds) else None
-                runs += settle(model, passes, [first], Rule(tolerance, MOST_PASSES, limit)).candidates
+                runs += converge(model, runner, [first], StoppingRule(tolerance, MOST_PASSES, limit)).candidates
             except DataError:
                 continue
-    return [candidate.params for candidate in ranked(runs)[:most]]
+    return [candidate.params for candidate in rank_candidates(runs)[:most]]

@@ -16,7 +16,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from clustering.data import alignment, at_hand
+from clustering.data import alignment, in_memory_variables
 from clustering.data.feature_weights import check_feature_weights, feature_weights
 from clustering.data.plan import Plan
 from clustering.data.preparation import Preparation
@@ -24,10 +24,10 @@ from clustering.data.source import Source
 from clustering.errors import ConfigError, DataError, nearest
 from clustering.execution.engine import Engine
 from clustering.execution.map_reduce import TASKS_PER_THREAD
-from clustering.fitting.components import Spectrum, centred, of_covariance, of_rows, scatter_of
+from clustering.fitting.components import Spectrum, centred_rows, of_covariance, of_rows, scatter_of
 from clustering.models import divergences as geometry
-from clustering.models.names import Divergence
-from clustering.models.survey import WIDEST_COVARIANCE, Distinct, Survey
+from clustering.models.option_names import Divergence
+from clustering.models.survey import WIDEST_COVARIANCE, DistinctRows, Survey
 
 Array = NDArray[np.float64]
 
@@ -70,28 +70,28 @@ class Preprocess:
         check_components(self.pca)
         if isinstance(self.pca, np.number):
             object.__setattr__(self, "pca", self.pca.item())
-        if self.pca_per_variable and not self.rotates:
+        if self.pca_per_variable and not self.needs_covariance:
             raise ConfigError(
                 "pca_per_variable is true and pca is null; set pca to a number of components or a share of the variance"
             )
 
     @property
-    def rotates(self) -> bool:
+    def needs_covariance(self) -> bool:
         """Whether features are mixed, for which the full covariance is needed."""
         return self.pca is not None or self.whiten
 
     @property
-    def centres(self) -> bool:
+    def removes_mean(self) -> bool:
         """Whether a mean is taken off."""
-        return self.rotates or self.standardize is not False
+        return self.needs_covariance or self.standardize is not False
 
     @property
-    def asked(self) -> dict[str, Any]:
+    def requested(self) -> dict[str, Any]:
         """The keys that are set, as JSON."""
-        found = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not f.default}
-        if isinstance(found.get("feature_weights"), str) or "feature_weights" not in found:
-            return found
-        return {**found, "feature_weights": "array"}
+        settings = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not f.default}
+        if isinstance(settings.get("feature_weights"), str) or "feature_weights" not in settings:
+            return settings
+        return {**settings, "feature_weights": "array"}
 
     def check(self, source: Source, divergence: Divergence) -> None:
         """Refuse what does not go together.
@@ -108,7 +108,7 @@ class Preprocess:
                         f"missing is 'marginalize' and {name} is {getattr(self, name)!r}, which needs all features of "
                         "a row; set source.missing to 'drop'"
                     )
-        if self.centres and divergence in ("kullback_leibler", "itakura_saito"):
+        if self.removes_mean and divergence in ("kullback_leibler", "itakura_saito"):
             name = "standardize" if self.standardize else "pca" if self.pca is not None else "whiten"
             raise ConfigError(
                 f"{name} is {getattr(self, name)!r} and divergence is {divergence!r}, which compares numbers above "
@@ -162,15 +162,15 @@ def scatter_refusal(d: int, plan: Plan, engine: Engine, memory: int) -> str | No
     )
 
 
-def fingerprint(wish: Preprocess, source: Source) -> str:
+def fingerprint(preprocess: Preprocess, source: Source) -> str:
     """Digest the identity of a source, and of the feature weights that are read from it."""
-    found = source.fingerprint()
-    if wish.feature_weights is None:
-        return found
-    return hashlib.sha256(found.encode() + _weights(wish, source).tobytes()).hexdigest()
+    digest = source.fingerprint()
+    if preprocess.feature_weights is None:
+        return digest
+    return hashlib.sha256(digest.encode() + _weights(preprocess, source).tobytes()).hexdigest()
 
 
-def prepare(wish: Preprocess, found: Survey, source: Source) -> Preparation | None:
+def fit_preparation(preprocess: Preprocess, survey: Survey, source: Source) -> Preparation | None:
     """Fit what is asked for to the moments of pass 0, made of rows of length 1 where that is asked for.
 
     Standardising is that of scikit-learn's ``StandardScaler``: the weight is the divisor of a variance. Principal
@@ -188,62 +188,62 @@ def prepare(wish: Preprocess, found: Survey, source: Source) -> Preparation | No
     DataError
         For features that are constant, or fewer components than asked for.
     """
-    if not wish.asked:
+    if not preprocess.requested:
         return None
     d, groups, words = source.n_features, _groups(source), []
     offset, scale = np.zeros(d), np.ones(d)
-    if wish.unit_norm:
+    if preprocess.unit_norm:
         words.append("rows to unit norm")
-    weights = _weights(wish, source)
-    if wish.standardize:
-        offset, scale = _standards(wish, found, source, groups, weights)
-        words.append(f"standardize {wish.standardize.replace('_', ' ')}")
-    if wish.feature_weights is not None:
+    weights = _weights(preprocess, source)
+    if preprocess.standardize:
+        offset, scale = _standards(preprocess, survey, source, groups, weights)
+        words.append(f"standardize {preprocess.standardize.replace('_', ' ')}")
+    if preprocess.feature_weights is not None:
         scale = scale * weights
-        named = wish.feature_weights if isinstance(wish.feature_weights, str) else "an array"
+        named = preprocess.feature_weights if isinstance(preprocess.feature_weights, str) else "an array"
         words.append(f"feature weights {named}")
-    offset = np.where(scale > 0.0, offset, found.mean)
+    offset = np.where(scale > 0.0, offset, survey.mean)
     back = np.where(scale > 0.0, 1.0 / np.where(scale > 0.0, scale, 1.0), 0.0)
     facts: dict[str, Any] = {"n_components": d}
-    if not wish.rotates:
-        return Preparation(wish.unit_norm, offset, scale, back, wish.asked, facts, "; ".join(words))
-    parts = groups if wish.pca_per_variable else {None: slice(0, d)}
+    if not preprocess.needs_covariance:
+        return Preparation(preprocess.unit_norm, offset, scale, back, preprocess.requested, facts, "; ".join(words))
+    parts = groups if preprocess.pca_per_variable else {None: slice(0, d)}
     with np.errstate(over="ignore", invalid="ignore"):
-        rows, total = centred(found, scale), found.variance * scale * scale
-        covariance = found.covariance * np.outer(scale, scale) if rows is None else total
+        rows, total = centred_rows(survey, scale), survey.variance * scale * scale
+        covariance = survey.covariance * np.outer(scale, scale) if rows is None else total
     _check_finite(covariance)
     bases = {
         name: _components(
-            wish, of_covariance(covariance[part, part]) if rows is None else of_rows(rows[:, part]), found, name
+            preprocess, of_covariance(covariance[part, part]) if rows is None else of_rows(rows[:, part]), survey, name
         )
         for name, part in parts.items()
     }
     values = np.concatenate([variances for variances, _ in bases.values()])
     loadings = scipy.linalg.block_diag(*(vectors for _, vectors in bases.values()))
     roots = np.ones(len(values))
-    if wish.whiten:
-        roots = np.sqrt(values * (found.weighty / max(1, found.weighty - 1)))
+    if preprocess.whiten:
+        roots = np.sqrt(values * (survey.n_positive / max(1, survey.n_positive - 1)))
     explained = values / float(np.trace(covariance) if rows is None else total.sum())
     share = float(explained.sum())
     facts = {"n_components": len(values), "explained_variance": share}
-    if wish.pca_per_variable:
+    if preprocess.pca_per_variable:
         facts["components"] = {name: len(variances) for name, (variances, _) in bases.items()}
-    each = " of each variable" if wish.pca_per_variable else ""
+    each = " of each variable" if preprocess.pca_per_variable else ""
     words.append(f"PCA{each}: {len(values)} of {d} components, {100 * share:.4g} % of variance")
-    words += ["whitened"] * wish.whiten
+    words += ["whitened"] * preprocess.whiten
     return Preparation(
-        wish.unit_norm,
-        found.mean,
+        preprocess.unit_norm,
+        survey.mean,
         np.ascontiguousarray(loadings * scale[:, None] / roots),
         np.ascontiguousarray(loadings.T * back * roots[:, None]),
-        wish.asked,
+        preprocess.requested,
         facts,
         "; ".join(words),
         explained,
     )
 
 
-def prepared(found: Survey, preparation: Preparation, divergence: Divergence) -> Survey:
+def prepare_survey(survey: Survey, preparation: Preparation, divergence: Divergence) -> Survey:
     """Say what pass 0 would have told about the prepared rows.
 
     Minimum and maximum of components that mix features are bounds.
@@ -254,40 +254,40 @@ def prepared(found: Survey, preparation: Preparation, divergence: Divergence) ->
         If the divergence is not defined for a prepared row of the sample.
     """
     matrix = preparation.matrix
-    values, _ = preparation.applied(found.sample.values)
+    values, _ = preparation.apply_to_values(survey.sample.values)
     try:
         geometry.check_domain(divergence, values)
     except geometry.DomainError as error:
         raise DataError(
             f"{error.what} after preprocessing: {error.why}; change preprocess, or choose another model.divergence"
         ) from None
-    low, high = found.least - preparation.offset, found.greatest - preparation.offset
+    low, high = survey.least - preparation.offset, survey.greatest - preparation.offset
     if preparation.diagonal:
         with np.errstate(over="ignore", invalid="ignore"):
             low, high = low * matrix, high * matrix
-            scatter = found.scatter * (np.outer(matrix, matrix) if found.scatter.ndim == 2 else matrix * matrix)
+            scatter = survey.scatter * (np.outer(matrix, matrix) if survey.scatter.ndim == 2 else matrix * matrix)
     else:
         up, down = np.maximum(matrix, 0.0), np.minimum(matrix, 0.0)
         low, high = low @ up + high @ down, high @ up + low @ down
-        if found.scatter.ndim == 1:
-            scatter = scatter_of(values, found.sample.weights, preparation.forward(found.mean[None])[0])
+        if survey.scatter.ndim == 1:
+            scatter = scatter_of(values, survey.sample.weights, preparation.to_prepared(survey.mean[None])[0])
         else:
             with threadpool_limits(limits=1, user_api="blas"):
-                scatter = matrix.T @ found.scatter @ matrix
+                scatter = matrix.T @ survey.scatter @ matrix
             scatter = 0.5 * (scatter + scatter.T)
     _check_finite(scatter)
     return replace(
-        found,
-        mean=preparation.forward(found.mean[None])[0],
+        survey,
+        mean=preparation.to_prepared(survey.mean[None])[0],
         scatter=scatter,
         least=low,
         greatest=high,
-        sample=found.sample._replace(values=values),
-        distinct=Distinct(found.distinct.digests, preparation.applied(found.distinct.values)[0]),
+        sample=survey.sample._replace(values=values),
+        distinct=DistinctRows(survey.distinct.digests, preparation.apply_to_values(survey.distinct.values)[0]),
     )
 
 
-def undirected_notes(rows: int) -> tuple[str, ...]:
+def zero_row_notes(rows: int) -> tuple[str, ...]:
     """Say how many rows of zeros are left out where rows are brought to length 1; nothing where there are none."""
     if not rows:
         return ()
@@ -313,14 +313,16 @@ def _groups(source: Source) -> dict[str, slice]:
     return {name: slice(names.index(name), names.index(name) + names.count(name)) for name in dict.fromkeys(names)}
 
 
-def _weights(wish: Preprocess, source: Source) -> Array:
+def _weights(preprocess: Preprocess, source: Source) -> Array:
     d = source.n_features
-    if wish.feature_weights is None:
+    if preprocess.feature_weights is None:
         return np.ones(d)
-    if isinstance(wish.feature_weights, str):
-        return feature_weights(source, wish.feature_weights)
-    values, _ = at_hand.array_meant("feature_weights", wish.feature_weights, valid=source.valid_range == "cf")
-    array = alignment.named(values, "feature_weights", "feature")
+    if isinstance(preprocess.feature_weights, str):
+        return feature_weights(source, preprocess.feature_weights)
+    values, _ = in_memory_variables.array_meant(
+        "feature_weights", preprocess.feature_weights, valid=source.valid_range == "cf"
+    )
+    array = alignment.as_named(values, "feature_weights", "feature")
     if array is not None and not (array.ndim == 1 and not source.labelled):
         return feature_weights(source, array)
     try:
@@ -334,21 +336,21 @@ def _weights(wish: Preprocess, source: Source) -> Array:
 
 
 def _standards(
-    wish: Preprocess, found: Survey, source: Source, groups: Mapping[str, slice], weights: Array
+    preprocess: Preprocess, survey: Survey, source: Source, groups: Mapping[str, slice], weights: Array
 ) -> tuple[Array, Array]:
     """Find what is taken off each feature ``(d,)``, and the factor that follows ``(d,)``."""
-    mean, variance = found.mean, found.variance
-    if wish.standardize == "per_variable":
+    mean, variance = survey.mean, survey.variance
+    if preprocess.standardize == "per_variable":
         mean, variance = mean.copy(), variance.copy()
         for part in groups.values():
             # Law of total variance, each feature counting the same.
-            middle = float(found.mean[part].mean())
-            variance[part] = float((found.variance[part] + (found.mean[part] - middle) ** 2).mean())
+            middle = float(survey.mean[part].mean())
+            variance[part] = float((survey.variance[part] + (survey.mean[part] - middle) ** 2).mean())
             mean[part] = middle
     constant = np.flatnonzero((variance == 0.0) & (weights > 0.0))
     if len(constant):
         feature = source.features[constant[0]]
-        what = f"feature {feature} of variable" if wish.standardize == "per_feature" else "variable"
+        what = f"feature {feature} of variable" if preprocess.standardize == "per_feature" else "variable"
         raise DataError(
             f"{what} {feature.variable!r} is constant, and preprocess.standardize divides by its standard deviation; "
             "leave it out with source.select or source.variables, or set preprocess.standardize to false"
@@ -356,23 +358,23 @@ def _standards(
     return mean, 1.0 / np.sqrt(np.where(variance > 0.0, variance, 1.0))
 
 
-def _components(wish: Preprocess, spectrum: Spectrum, found: Survey, name: str | None) -> tuple[Array, Array]:
+def _components(preprocess: Preprocess, spectrum: Spectrum, survey: Survey, name: str | None) -> tuple[Array, Array]:
     """Variances ``(p,)`` of the principal components that are asked for, and their loadings ``(d, p)``."""
     values, d, where = spectrum.values, len(spectrum.values), "" if name is None else f" of variable {name!r}"
-    most = min(found.weighty, d)
-    whole = isinstance(wish.pca, int)
-    if whole and wish.pca > most:  # type: ignore[operator]
-        what = f"features{where}" if most < found.weighty else "rows of positive weight"
-        raise DataError(f"pca is {wish.pca}, and there are {most} {what}; set preprocess.pca to {most} or fewer")
+    most = min(survey.n_positive, d)
+    whole = isinstance(preprocess.pca, int)
+    if whole and preprocess.pca > most:  # type: ignore[operator]
+        what = f"features{where}" if most < survey.n_positive else "rows of positive weight"
+        raise DataError(f"pca is {preprocess.pca}, and there are {most} {what}; set preprocess.pca to {most} or fewer")
     if not values[0] > 0.0:
         raise DataError(f"the features{where} do not vary, so that there are no principal components; leave them out")
     p = most
     if whole:
-        p = int(wish.pca)  # type: ignore[arg-type]
-    elif wish.pca is not None:
+        p = int(preprocess.pca)  # type: ignore[arg-type]
+    elif preprocess.pca is not None:
         shares = np.cumsum(values / values.sum())
-        p = min(most, int(np.searchsorted(shares, wish.pca, side="right")) + 1)
-    if wish.whiten:
+        p = min(most, int(np.searchsorted(shares, preprocess.pca, side="right")) + 1)
+    if preprocess.whiten:
         rank = int((values[:p] > 16 * d * np.finfo(float).eps * values[0]).sum())
         if rank < p:
             raise DataError(

@@ -18,10 +18,10 @@ from clustering.data.plan import MIB, Axis, Block, Plan
 from clustering.data.source import Source
 from clustering.errors import DataError
 from clustering.execution.engine import connect
-from clustering.execution.passes import Rounds, rounds
-from clustering.fitting.labelling import LabelStatistics, Wanted, label, nowhere
+from clustering.execution.passes import PassRunner, pass_runner
+from clustering.fitting.initialization import Initialization, Options, few_rows, initialize
+from clustering.fitting.labelling import LabelOutputs, LabelStatistics, discard, label_blocks
 from clustering.fitting.preprocessing import scatter_refusal
-from clustering.fitting.start import Begun, Options, begin, few_rows
 from clustering.models.mixture import GaussianMixture
 from clustering.models.survey import WIDEST_COVARIANCE, SurveyModel
 
@@ -40,7 +40,7 @@ START_ROWS = 5_000
 
 
 @dataclass(frozen=True)
-class Stage:
+class ProbedStage:
     """One kind of pass, as a probe saw it."""
 
     seconds: float
@@ -52,12 +52,12 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Computed:
+class ProbedWork:
     """What a probe saw of the work on rows."""
 
-    survey: Stage
-    iteration: Stage
-    label: Stage
+    survey: ProbedStage
+    iteration: ProbedStage
+    label: ProbedStage
     n_components: int | None
     """Features of prepared rows; None where nothing is prepared."""
     kept_row_bytes: float | None
@@ -79,13 +79,13 @@ class Probe:
     """Memory that a thread takes while it reads, the rows that it makes among it, for each cell; in bytes."""
     kept_row_bytes: float
     """Size of a row as it is read, in bytes."""
-    computed: Computed | None
+    computed: ProbedWork | None
     """None where nothing could be computed on the rows."""
     failure: str = ""
     """Why not, in words."""
 
 
-def probe(source: Source, plan: Plan, model: Any, options: Options, wanted: Wanted, *, threads: int) -> Probe:
+def probe(source: Source, plan: Plan, model: Any, options: Options, outputs: LabelOutputs, *, threads: int) -> Probe:
     """Read some blocks on all threads at once, and carry out each kind of pass on some of their rows.
 
     Compiling is not in the times. Takes about three seconds, more where a single chunk takes longer.
@@ -94,50 +94,50 @@ def probe(source: Source, plan: Plan, model: Any, options: Options, wanted: Want
     ----------
     plan
         Of the passes.
-    model, options, wanted
+    model, options, outputs
         What is fitted, how, and what is told of each row.
     threads
         Blocks at work at once in a worker.
     """
     small = source.plan(block_bytes=min(plan.block_bytes, LARGEST))
-    blocks = [small.block(i) for i in spread_out(len(small), BLOCKS_PER_THREAD * max(2, threads))]
+    blocks = [small.block(i) for i in spread_indices(len(small), BLOCKS_PER_THREAD * max(2, threads))]
     # Whatever is done once in a process is not in the times.
-    with _traced() as peak:
+    with _trace_peak() as peak:
         first = source.read(blocks[0], packed=True)
         read_work = peak() / max(1, int(np.prod(blocks[0].shape)))
-    found: list[tuple[Block, int, int, float]] = []
+    timings: list[tuple[Block, int, int, float]] = []
     left, lock, started = iter(blocks), Lock(), time.perf_counter()
     del first
 
     def reading() -> None:
-        while not found or time.perf_counter() - started < READ_SECONDS:
+        while not timings or time.perf_counter() - started < READ_SECONDS:
             with lock:
                 block = next(left, None)
             if block is None:
                 return
             began = time.perf_counter()
             rows = source.read(block, packed=True)
-            found.append((block, len(rows), rows.nbytes, time.perf_counter() - began))
+            timings.append((block, len(rows), rows.nbytes, time.perf_counter() - began))
 
-    _together([reading] * min(threads, len(blocks)))
-    cells = sum(int(np.prod(block.shape)) for block, *_ in found)
-    rows = sum(n for _, n, _, _ in found)
-    kept = sum(size for *_, size, _ in found) / max(1, rows)
-    seconds = sum(seconds for *_, seconds in found) / cells
+    _run_concurrently([reading] * min(threads, len(blocks)))
+    cells = sum(int(np.prod(block.shape)) for block, *_ in timings)
+    rows = sum(n for _, n, _, _ in timings)
+    kept = sum(size for *_, size, _ in timings) / max(1, rows)
+    seconds = sum(seconds for *_, seconds in timings) / cells
     computed, failure = None, "all cells that were probed are masked"
     if rows:
-        fullest = [block for block, *_ in sorted(found, key=lambda f: -f[1])]
+        fullest = [block for block, *_ in sorted(timings, key=lambda f: -f[1])]
         most = int(PRODUCTS / _products(model, source.n_features))
-        parts = [part_of(source, fullest[i % len(fullest)], most) for i in range(threads)]
+        parts = [partial_source(source, fullest[i % len(fullest)], most) for i in range(threads)]
         try:
             few = few_rows(source, plan)
-            computed = _computed(parts, model, options, wanted, kept, few=few)
+            computed = _probe_work(parts, model, options, outputs, kept, few=few)
         except DataError as error:
             failure = str(error)
-    return Probe(len(found), cells, rows, seconds, read_work, kept, computed, failure)
+    return Probe(len(timings), cells, rows, seconds, read_work, kept, computed, failure)
 
 
-def spread_out(n: int, most: int) -> list[int]:
+def spread_indices(n: int, most: int) -> list[int]:
     """Choose numbers below `n`: the middle, both ends, and then between them, so that even a few are far apart."""
     order = dict.fromkeys([n // 2, 0, n - 1])
     step = 4
@@ -147,7 +147,7 @@ def spread_out(n: int, most: int) -> list[int]:
     return list(order)[:most]
 
 
-def part_of(source: Source, block: Block, most_rows: int) -> Source:
+def partial_source(source: Source, block: Block, most_rows: int) -> Source:
     """Make a source of the first cells of a block, `PART` bytes of rows at most."""
     cells = max(1, min(PART // source.row_bytes, max(2048, most_rows)))
     lengths = []
@@ -159,69 +159,69 @@ def part_of(source: Source, block: Block, most_rows: int) -> Source:
         for d, start, n in zip(source.sample_dims, block.start, reversed(lengths), strict=True)
     }
     stored = {
-        name: replace(s, places={d: p[region[d]] if d in region else p for d, p in s.places.items()})
+        name: replace(s, indexers={d: p[region[d]] if d in region else p for d, p in s.indexers.items()})
         for name, s in source.stored.items()
     }
     axes = tuple(Axis(n, n) for n in reversed(lengths))
     return replace(
-        source, dataset=source.dataset.isel(region), axes=axes, stored=stored, given={}, recipe=None, listings={}
+        source, dataset=source.dataset.isel(region), axes=axes, stored=stored, in_memory={}, recipe=None, listings={}
     )
 
 
-def _computed(
-    parts: Sequence[Source], model: Any, options: Options, wanted: Wanted, kept: float, *, few: bool
-) -> Computed:
+def _probe_work(
+    parts: Sequence[Source], model: Any, options: Options, outputs: LabelOutputs, kept: float, *, few: bool
+) -> ProbedWork:
     if hasattr(model, "beta"):
         # The stiffness changes nothing of the work.
         model = replace(model, beta=1.0)
-    how = replace(options, init="kmeans++", restarts=1, finalists=1, sample_rows=START_ROWS, fraction=1.0)
-    whole = how.preprocess.rotates and not few
-    look = SurveyModel(how.seed, START_ROWS, model.k, whole=whole)
+    probe_options = replace(options, init="kmeans++", restarts=1, finalists=1, sample_rows=START_ROWS, fraction=1.0)
+    whole = probe_options.preprocess.needs_covariance and not few
+    look = SurveyModel(probe_options.seed, START_ROWS, model.k, full_scatter=whole)
     with ExitStack() as stack:
         engine = stack.enter_context(connect("synchronous"))
         stack.enter_context(engine.libraries.limit(limits=1, user_api="blas"))
-        inside = [stack.enter_context(_at_hand(part, engine)) for part in parts]
+        runners = [stack.enter_context(_cached_runner(part, engine)) for part in parts]
         # The rows of a part may be few where those of the whole are many.
-        if whole and (refusal := scatter_refusal(parts[0].n_features, inside[0].plan, engine, 16 * LARGEST)):
+        if whole and (refusal := scatter_refusal(parts[0].n_features, runners[0].plan, engine, 16 * LARGEST)):
             raise DataError(refusal)
-        begun: Begun = begin(inside[0], model, how, 16 * LARGEST)
+        begun: Initialization = initialize(runners[0], model, probe_options, 16 * LARGEST)
         params = begun.state.best.params
-        prepared = [replace(one, preparation=begun.preparation) for one in inside]
-        surveys = [partial(one.run, [look.statistics]) for one in inside]
+        prepared = [replace(one, preparation=begun.preparation) for one in runners]
+        surveys = [partial(one.run, [look.statistics]) for one in runners]
         passes = [partial(one.run, [partial(model.statistics, params)]) for one in prepared]
-        labels = [partial(label, one, model, params, nowhere, wanted) for one in prepared]
-        survey, iteration, labelling = (_stage(runs, inside[0].plan.cells) for runs in (surveys, passes, labels))
+        labels = [partial(label_blocks, one, model, params, discard, outputs) for one in prepared]
+        survey, iteration, labelling = (_stage(runs, runners[0].plan.cells) for runs in (surveys, passes, labels))
         instead = None
         if begun.preparation is not None and begun.preparation.row_bytes <= parts[0].kept_row_bytes:
             instead = kept - parts[0].kept_row_bytes + begun.preparation.row_bytes
         components = None if begun.preparation is None else begun.preparation.p
-        known = isinstance(options.init, str) and options.init == "labels"
+        uses_labels = isinstance(options.init, str) and options.init == "labels"
         first = isinstance(model, GaussianMixture) and not isinstance(options.init, Mapping)
-    return Computed(survey, iteration, labelling, components, instead, int(known) + int(first))
+    return ProbedWork(survey, iteration, labelling, components, instead, int(uses_labels) + int(first))
 
 
 @contextmanager
-def _at_hand(part: Source, engine: Any) -> Iterator[Rounds]:
+def _cached_runner(part: Source, engine: Any) -> Iterator[PassRunner]:
     plan = part.plan(block_bytes=1 << 62)
-    with rounds(part, plan, engine, memory=64 * (plan.block_bytes + MIB)) as inside:
-        yield inside
+    with pass_runner(part, plan, engine, memory=64 * (plan.block_bytes + MIB)) as runner:
+        yield runner
 
 
-def _stage(runs: Sequence[Callable[[], Any]], cells: int) -> Stage:
+def _stage(runs: Sequence[Callable[[], Any]], cells: int) -> ProbedStage:
     """Carry out a pass on each part: to have all compiled and at hand, then for the memory, then for the time."""
     runs[0]()
-    _together(runs)
-    with _traced() as peak:
+    _run_concurrently(runs)
+    with _trace_peak() as peak:
         made = runs[0]()
         work = peak()
-    node = held(made.statistics[0])
+    node = statistics_bytes(made.statistics[0])
     times: list[tuple[float, int]] = []
-    _together([partial(_timed, run, times) for run in runs])
+    _run_concurrently([partial(_run_timed, run, times) for run in runs])
     rows = sum(n for _, n in times)
-    return Stage(sum(seconds for seconds, _ in times) / max(1, rows), max(0.0, work - node) / cells, node)
+    return ProbedStage(sum(seconds for seconds, _ in times) / max(1, rows), max(0.0, work - node) / cells, node)
 
 
-def _timed(run: Callable[[], Any], times: list[tuple[float, int]]) -> None:
+def _run_timed(run: Callable[[], Any], times: list[tuple[float, int]]) -> None:
     rows, began = 0, time.perf_counter()
     while True:
         (made,) = run().statistics
@@ -232,7 +232,7 @@ def _timed(run: Callable[[], Any], times: list[tuple[float, int]]) -> None:
     times.append((seconds, rows))
 
 
-def _together(functions: Sequence[Callable[[], Any]]) -> None:
+def _run_concurrently(functions: Sequence[Callable[[], Any]]) -> None:
     with ThreadPoolExecutor(len(functions)) as pool:
         for done in [pool.submit(function) for function in functions]:
             done.result()
@@ -244,18 +244,18 @@ def _products(model: Any, d: int) -> int:
     return max(d * int(model.k) * (d if matrices else 1), d * d if d <= WIDEST_COVARIANCE else d)
 
 
-def held(statistics: Any) -> int:
+def statistics_bytes(statistics: Any) -> int:
     """Size of all arrays of some statistics but those of a row sample, in bytes."""
     if isinstance(statistics, np.ndarray):
         return statistics.nbytes
     if is_dataclass(statistics):
         names = (f.name for f in fields(statistics) if f.name not in ("sample", "distinct"))
-        return sum(held(getattr(statistics, name)) for name in names)
-    return sum(map(held, statistics)) if isinstance(statistics, tuple) else 0
+        return sum(statistics_bytes(getattr(statistics, name)) for name in names)
+    return sum(map(statistics_bytes, statistics)) if isinstance(statistics, tuple) else 0
 
 
 @contextmanager
-def _traced() -> Iterator[Callable[[], int]]:
+def _trace_peak() -> Iterator[Callable[[], int]]:
     """Give what tells the most memory that was allocated at once since the context was entered, in bytes."""
     running = tracemalloc.is_tracing()
     if not running:

@@ -7,13 +7,13 @@ from typing import Any
 
 from clustering.data.rows import Rows
 from clustering.execution.held_out import HeldOut
-from clustering.fitting.fitted import Fitted
+from clustering.fitting.fitted_model import FittedModel
 
 NAN = float("nan")
 
 
 @dataclass(frozen=True)
-class Scores:
+class HeldOutScores:
     """Sums over held-out rows; ``a + b`` are those of the rows of both."""
 
     rows: int = 0
@@ -24,52 +24,54 @@ class Scores:
     before: float = 0.0
     """The same at those of the version before; NaN where they cannot be compared."""
 
-    def __add__(self, other: Scores) -> Scores:
-        return Scores(
+    def __add__(self, other: HeldOutScores) -> HeldOutScores:
+        return HeldOutScores(
             self.rows + other.rows,
             self.weight + other.weight,
             self.objective + other.objective,
             self.before + other.before,
         )
 
-    def stayed(self) -> Scores:
+    def as_unchanged(self) -> HeldOutScores:
         """Tell the same rows once more, for a version with the same params as the one before."""
         return replace(self, before=self.objective)
 
-    def told(self, model: Any) -> dict[str, Any] | None:
+    def to_json(self, model: Any) -> dict[str, Any] | None:
         """Tell both objectives as the model does, as JSON; None where there is nothing to compare."""
         if not self.weight or self.before != self.before:
             return None
-        now, before = (float(model.reported(value, self.weight)) for value in (self.objective, self.before))
+        now, before = (float(model.to_user_objective(value, self.weight)) for value in (self.objective, self.before))
         return {"rows": self.rows, "objective": now, "objective_before": before}
 
 
 @dataclass(frozen=True, eq=False)
-class Scoring:
+class HeldOutScorer:
     """Makes the scores of a block; picklable."""
 
     held_out: HeldOut
     model: Any
     params: Any
-    before: Any
+    previous_params: Any
     """Params of the version before; None where its objective is another."""
 
     @classmethod
-    def of(cls, held_out: HeldOut, fitted: Fitted, before: Fitted | None) -> Scoring:
+    def compare(cls, held_out: HeldOut, fitted: FittedModel, previous: FittedModel | None) -> HeldOutScorer:
         """Compare two fits, where both have the same objective of the same prepared rows."""
-        comparable = before is not None and before.model == fitted.model and _alike(before, fitted)
-        return cls(held_out, fitted.model, fitted.params, before.params if before is not None and comparable else None)
+        comparable = previous is not None and previous.model == fitted.model and _same_preparation(previous, fitted)
+        return cls(
+            held_out, fitted.model, fitted.params, previous.params if previous is not None and comparable else None
+        )
 
-    def __call__(self, rows: Rows) -> Scores:
+    def __call__(self, rows: Rows) -> HeldOutScores:
         """Score the rows of a block, none where it is not held out."""
-        if not self.held_out.holds(rows.start):
-            return Scores(before=0.0 if self.before is not None else NAN)
+        if not self.held_out.contains(rows.start):
+            return HeldOutScores(before=0.0 if self.previous_params is not None else NAN)
         now = self.model.assign(self.params, rows).objective
-        before = NAN if self.before is None else float(self.model.assign(self.before, rows).objective)
-        return Scores(len(rows), float(rows.weights.sum()), float(now), before)
+        before = NAN if self.previous_params is None else float(self.model.assign(self.previous_params, rows).objective)
+        return HeldOutScores(len(rows), float(rows.weights.sum()), float(now), before)
 
 
-def _alike(one: Fitted, other: Fitted) -> bool:
+def _same_preparation(one: FittedModel, other: FittedModel) -> bool:
     """Tell whether rows are prepared in the same way for both."""
     a, b = one.preparation, other.preparation
     if a is None or b is None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from clustering.errors import ConfigError
 from clustering.models import seeding_kernels as kernels
-from clustering.models.parameters import numbers
+from clustering.models.parameters import read_array
 
 Array = NDArray[np.float64]
 Init = Literal["kmeans++", "random"]
@@ -45,10 +45,10 @@ def seed_centers(
     if init == "random":
         chosen = _random(rows, weights, k, generator)
     else:
-        chosen = _swapped(rows, weights, _greedy(rows, weights, k, generator), generator)
+        chosen = _local_search(rows, weights, _greedy(rows, weights, k, generator), generator)
     if len(chosen) < k:
-        known = {(row + 0.0).tobytes() for row in chosen}
-        more = [row for row in spare if (row + 0.0).tobytes() not in known]
+        chosen_keys = {(row + 0.0).tobytes() for row in chosen}
+        more = [row for row in spare if (row + 0.0).tobytes() not in chosen_keys]
         chosen = np.concatenate([chosen, np.reshape(more[: k - len(chosen)], (-1, rows.shape[1]))])
     return chosen
 
@@ -58,8 +58,8 @@ def _random(rows: Array, weights: Array, k: int, generator: np.random.Generator)
     # Clocks −log(u)/w ring in the order of a draw without replacement by weight (doi:10.1016/j.ipl.2005.11.003).
     order = np.argsort(generator.exponential(size=len(rows)) / weights, kind="stable")
     chosen: dict[bytes, Array] = {}
-    for place in order:
-        chosen.setdefault((rows[place] + 0.0).tobytes(), rows[place])
+    for index in order:
+        chosen.setdefault((rows[index] + 0.0).tobytes(), rows[index])
         if len(chosen) == k:
             break
     return np.array(list(chosen.values()))
@@ -78,38 +78,38 @@ def _greedy(rows: Array, weights: Array, k: int, generator: np.random.Generator)
         reach = np.cumsum(weights * closest)
         if not reach[-1] > 0:
             break
-        places = np.searchsorted(reach, generator.uniform(size=trials) * reach[-1], side="right")
+        index = np.searchsorted(reach, generator.uniform(size=trials) * reach[-1], side="right")
         # Rounding may carry a draw past the last row of positive distance.
-        places = np.minimum(places, np.searchsorted(reach, reach[-1], side="left"))
-        kernels.potentials_after(columns, rows[places], closest, weights, potentials)
-        best = int(places[np.argmin(potentials)])
+        index = np.minimum(index, np.searchsorted(reach, reach[-1], side="left"))
+        kernels.potentials_after(columns, rows[index], closest, weights, potentials)
+        best = int(index[np.argmin(potentials)])
         centers.append(rows[best])
         kernels.approach(columns, rows[best], closest)
     return np.array(centers)
 
 
-def _swapped(rows: Array, weights: Array, centers: Array, generator: np.random.Generator) -> Array:
+def _local_search(rows: Array, weights: Array, centers: Array, generator: np.random.Generator) -> Array:
     """Swap centers for rows drawn by w·D² where that helps (Lattanzi & Sohler 2019, PMLR 97:3662–3671)."""
     k, n = len(centers), len(rows)
     columns = np.ascontiguousarray(rows.T)
     owner, runner, first, second = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n), np.empty(n)
     kernels.two_nearest(rows, centers, owner, runner, first, second)
     potential = float(weights @ first)
-    potentials, away = np.empty(k), np.empty(n)
+    potentials, d_new = np.empty(k), np.empty(n)
     for _ in range(k if k > 1 else 0):
         reach = np.cumsum(weights * first)
         if not reach[-1] > 0:
             break
-        place = min(int(np.searchsorted(reach, generator.uniform() * reach[-1], side="right")), n - 1)
-        away[:] = np.inf
-        kernels.approach(columns, rows[place], away)
-        kernels.swap_potentials(away, owner, first, second, weights, potentials)
+        index = min(int(np.searchsorted(reach, generator.uniform() * reach[-1], side="right")), n - 1)
+        d_new[:] = np.inf
+        kernels.approach(columns, rows[index], d_new)
+        kernels.swap_potentials(d_new, owner, first, second, weights, potentials)
         out = int(np.argmin(potentials))
         if not potentials[out] < potential:
             continue
-        centers[out] = rows[place]
+        centers[out] = rows[index]
         potential = float(potentials[out])
-        kernels.after_swap(rows, centers, out, away, owner, runner, first, second)
+        kernels.after_swap(rows, centers, out, d_new, owner, runner, first, second)
     return centers
 
 
@@ -130,12 +130,12 @@ def as_centers(init: Any, k: int, d: int) -> Array:
     """
     if isinstance(init, xr.DataArray) and init.ndim == 2 and "feature" in init.dims:
         init = init.transpose(..., "feature")
-    centers = numbers("starting centers", init)
+    centers = read_array("starting centers", init)
     if centers.shape != (k, d):
         raise ConfigError(f"init has shape {centers.shape}; k = {k} centers of {d} features have shape ({k}, {d})")
     return centers
 
 
-def filled(values: NDArray[Any], mean: Array) -> NDArray[Any]:
+def fill_missing(values: NDArray[Any], mean: Array) -> NDArray[Any]:
     """Put the mean where a feature is missing."""
     return np.where(np.isnan(values), mean, values) if values.dtype.kind == "f" else values

@@ -23,7 +23,7 @@ _NONE = np.empty((0, 1))
 _EXACT_IN_FLOAT32 = {np.dtype(t) for t in ("f4", "f2", "i1", "u1", "i2", "u2")}
 
 
-class Assigned(NamedTuple):
+class AssignedRows(NamedTuple):
     """Some consecutive rows with their nearest centers."""
 
     start: int
@@ -36,14 +36,14 @@ class Assigned(NamedTuple):
     """Squared distance to it ``(m,)``."""
 
 
-def sub_blocks(values: NDArray[Any], shift: NDArray[np.float64]) -> Iterator[tuple[int, int, NDArray[np.float64]]]:
+def sub_blocks(values: NDArray[Any], origin: NDArray[np.float64]) -> Iterator[tuple[int, int, NDArray[np.float64]]]:
     """Yield ``(start, stop, rows)`` with the shift taken off in float64, in one aligned buffer that is reused."""
     n, d = values.shape
     length = sub_block_rows(d)
     buffer = aligned_empty((min(length, n), d))
     for start in range(0, n, length):
         stop = min(n, start + length)
-        kernels.prepare(compiled_for(values)[start:stop], shift, buffer[: stop - start], _NONE, _NONE[:, 0])
+        kernels.prepare(compiled_for(values)[start:stop], origin, buffer[: stop - start], _NONE, _NONE[:, 0])
         yield start, stop, buffer[: stop - start]
 
 
@@ -71,8 +71,8 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[An
     return aligned
 
 
-def nearest(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[np.float64]) -> Iterator[Assigned]:
-    """Assign rows ``(n, d)`` to the nearest of `centers` ``(k, d)``, both less the same `shift` ``(d,)``.
+def nearest(values: NDArray[Any], origin: NDArray[np.float64], centers: NDArray[np.float64]) -> Iterator[AssignedRows]:
+    """Assign rows ``(n, d)`` to the nearest of `centers` ``(k, d)``, both less the same `origin` ``(d,)``.
 
     Labels equal those of float64 distances whatever the precision of the rows: see `clustering.models.kernels`.
     """
@@ -83,15 +83,15 @@ def nearest(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[n
         direct = kernels.nearest_narrow if d < 16 else kernels.nearest_direct
         length = min(sub_block_rows(d), len(values))
         labels, distances = np.empty(length, np.int32), np.empty(length)
-        for start, stop, rows in sub_blocks(values, shift):
+        for start, stop, rows in sub_blocks(values, origin):
             m = stop - start
             direct(rows, centers, labels[:m], distances[:m])
-            yield Assigned(start, stop, rows, labels[:m], distances[:m])
+            yield AssignedRows(start, stop, rows, labels[:m], distances[:m])
     else:
-        yield from _scored(compiled_for(values), shift, centers)
+        yield from _scored(compiled_for(values), origin, centers)
 
 
-def _scored(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[np.float64]) -> Iterator[Assigned]:
+def _scored(values: NDArray[Any], origin: NDArray[np.float64], centers: NDArray[np.float64]) -> Iterator[AssignedRows]:
     """Assign rows by scores, and by distances where scores are too close to tell."""
     (n, d), k = values.shape, len(centers)
     kind = np.dtype(np.float32 if values.dtype in _EXACT_IN_FLOAT32 else np.float64)
@@ -112,19 +112,21 @@ def _scored(values: NDArray[Any], shift: NDArray[np.float64], centers: NDArray[n
     for start in range(0, n, length):
         stop = min(n, start + length)
         m = stop - start
-        rows, chosen, away = buffer[:m], labels[:m], distances[:m]
-        kernels.prepare(values[start:stop], shift, rows, narrow[:m], norm[:m])
+        rows, part_labels, part_distances = buffer[:m], labels[:m], distances[:m]
+        kernels.prepare(values[start:stop], origin, rows, narrow[:m], norm[:m])
         if by_blas:
             # A sub-block shorter than the buffer needs contiguous products of its own.
             made = products if m == length else aligned_empty((k, m), kind)
             with np.errstate(over="ignore", invalid="ignore"):
                 np.matmul(slopes, (narrow[:m] if len(narrow) else rows).T, out=made)
             kernels.nearest_scored(
-                rows, centers, made, offsets, norm[:m], reach, relative, absolute, limit, chosen, away
+                rows, centers, made, offsets, norm[:m], reach, relative, absolute, limit, part_labels, part_distances
             )
         else:
-            kernels.nearest_few(rows, centers, slopes, offsets, reach, relative, absolute, limit, chosen, away)
-        yield Assigned(start, stop, rows, chosen, away)
+            kernels.nearest_few(
+                rows, centers, slopes, offsets, reach, relative, absolute, limit, part_labels, part_distances
+            )
+        yield AssignedRows(start, stop, rows, part_labels, part_distances)
 
 
 def rounding_bound(d: int, kind: np.dtype[Any]) -> tuple[float, float]:

@@ -19,19 +19,19 @@ def bhattacharyya(centers: Array, shapes: Array, others: Array, other_shapes: Ar
         Variances ``(m, p)`` and ``(k, p)``, all above zero; or positive definite matrices ``(m, p, p)`` and
         ``(k, p, p)``.
     """
-    found = np.empty((len(centers), len(others)))
+    distances = np.empty((len(centers), len(others)))
     own, theirs = _log_determinants(shapes), _log_determinants(other_shapes)
     for i, (center, shape) in enumerate(zip(centers, shapes, strict=True)):
-        away, middle = others - center, 0.5 * (shape + other_shapes)
+        diff, middle = others - center, 0.5 * (shape + other_shapes)
         if shapes.ndim == 2:
-            apart = (away * away / middle).sum(axis=1)
+            apart = (diff * diff / middle).sum(axis=1)
         else:
-            apart = np.einsum("kp,kp->k", away, np.linalg.solve(middle, away[:, :, None])[:, :, 0])
-        found[i] = apart / 8.0 + 0.5 * _log_determinants(middle) - 0.25 * (own[i] + theirs)
+            apart = np.einsum("kp,kp->k", diff, np.linalg.solve(middle, diff[:, :, None])[:, :, 0])
+        distances[i] = apart / 8.0 + 0.5 * _log_determinants(middle) - 0.25 * (own[i] + theirs)
     # Of equal Gaussians, rounding leaves something on either side of zero.
-    return found.clip(0.0)
+    return distances.clip(0.0)
 
 
 def _log_determinants(shapes: Array) -> Array:
-    found = np.log(shapes).sum(axis=1) if shapes.ndim == 2 else np.linalg.slogdet(shapes).logabsdet
-    return np.asarray(found, np.float64)
+    logs = np.log(shapes).sum(axis=1) if shapes.ndim == 2 else np.linalg.slogdet(shapes).logabsdet
+    return np.asarray(logs, np.float64)

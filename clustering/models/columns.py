@@ -20,9 +20,9 @@ def sub_block_length(d: int, k: int) -> int:
     return int(np.clip(CACHED_BYTES // (8 * max(d, k)) // 64 * 64, 256, 1024))
 
 
-def columns_of(rows: Rows, shift: Array, k: int) -> Iterator[tuple[int, int, Array]]:
+def columns_of(rows: Rows, origin: Array, k: int) -> Iterator[tuple[int, int, Array]]:
     """Yield ``(start, stop, columns)`` of all rows less the shift; NaN stays NaN."""
-    length = sub_block_length(len(shift), k)
+    length = sub_block_length(len(origin), k)
     for start in range(0, len(rows), length):
         stop = min(len(rows), start + length)
-        yield start, stop, np.ascontiguousarray((rows.values[start:stop].astype(np.float64) - shift).T)
+        yield start, stop, np.ascontiguousarray((rows.values[start:stop].astype(np.float64) - origin).T)

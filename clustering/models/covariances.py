@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from clustering.models import products, soft_kernels
 from clustering.models.assignment import aligned_empty
-from clustering.models.names import Covariance
+from clustering.models.option_names import Covariance
 
 Array = NDArray[np.float64]
 Squares = Callable[[Array, Array, Array], None]
@@ -38,7 +38,7 @@ DIMS: dict[str, tuple[str, ...]] = {
 }
 
 
-def shape(kind: Covariance, k: int, d: int) -> tuple[int, ...]:
+def covariance_shape(kind: Covariance, k: int, d: int) -> tuple[int, ...]:
     """Give the shape of the covariances of a kind."""
     return {"identity": (0,), "spherical": (k,), "diagonal": (k, d), "tied": (d, d), "full": (k, d, d)}[kind]
 
@@ -88,22 +88,22 @@ def log_determinants(kind: Covariance, factor: Array, k: int, d: int) -> Array:
             return each
 
 
-def squares(kind: Covariance, centers: Array, factor: Array) -> Squares:
+def make_squared_mahalanobis(kind: Covariance, centers: Array, factor: Array) -> Squares:
     """Make what fills ``(k, m)`` with squared Mahalanobis distances of columns ``(d, m)`` from centers ``(k, d)``."""
     d = centers.shape[1]
     match kind:
         case "identity":
-            return products.Squares(centers, 1.0)
+            return products.SquaredDistances(centers, 1.0)
         case "spherical":
-            return partial(_spherical, products.Squares(centers, sharpness(kind, factor)), factor)
+            return partial(_spherical, products.SquaredDistances(centers, sharpness(kind, factor)), factor)
         case "diagonal":
-            return products.Squares(centers, sharpness(kind, factor), factor * factor)
+            return products.SquaredDistances(centers, sharpness(kind, factor), factor * factor)
         case "tied":
             # Centers go the same way as the rows, so that a row at its center is there afterwards too.
             turn = soft_kernels.multiply if d <= FEW_FEATURES else _multiply
             there = np.empty(centers.shape[::-1])
             turn(factor, np.ascontiguousarray(centers.T), there)
-            return partial(_turned, turn, factor, products.Squares(np.ascontiguousarray(there.T), 1.0))
+            return partial(_turned, turn, factor, products.SquaredDistances(np.ascontiguousarray(there.T), 1.0))
         case "full":
             return partial(_full, centers, factor)
 
@@ -130,10 +130,10 @@ def _full(centers: Array, factor: Array, columns: Array, _: Array, out: Array) -
 
 def factored(factors: Array, centers: Array, columns: Array, out: Array) -> None:
     """Fill `out` ``(k, m)`` with ‖A (x − c)‖², A the lower triangular factor ``(d, d)`` of all, or one of each."""
-    away, made = aligned_empty(columns.shape), aligned_empty(columns.shape)
+    diff, made = aligned_empty(columns.shape), aligned_empty(columns.shape)
     for i, center in enumerate(centers):
-        np.subtract(columns, center[:, None], out=away)
-        _multiply(factors if factors.ndim == 2 else factors[i], away, made)
+        np.subtract(columns, center[:, None], out=diff)
+        _multiply(factors if factors.ndim == 2 else factors[i], diff, made)
         np.einsum("dm,dm->m", made, made, out=out[i])
 
 
@@ -172,42 +172,42 @@ class Accumulator:
         k, d = centers.shape
         self.kind, self.centers = kind, centers
         scale = np.inf if factor is None else sharpness(kind, factor)
-        self.sums = products.Sums(centers, scale, squared=kind in ("spherical", "diagonal"))
+        self.sums = products.CenteredSums(centers, scale, squared=kind in ("spherical", "diagonal"))
         self.near = factor is not None and is_near(kind, centers, factor)
-        self.second = np.zeros(shape(kind, k, d))
+        self.second = np.zeros(covariance_shape(kind, k, d))
         self.overlap = np.zeros((k, k) if kind == "tied" and not self.near else (0, 0))
         self.weight, self.first = np.zeros(k), np.zeros((k, d))
 
-    def add(self, columns: Array, norms: Array, shares: Array, weights: Array) -> None:
+    def add(self, columns: Array, norms: Array, weighted_resp: Array, weights: Array) -> None:
         """Add columns ``(d, m)`` of squared norms ``(m,)``; the shares ``(k, m)`` add up to the weights ``(m,)``."""
         match self.kind:
             case "tied":
-                self.sums.add(columns, norms, shares)
-                away = columns
+                self.sums.add(columns, norms, weighted_resp)
+                diff = columns
                 if not self.near:
                     with np.errstate(divide="ignore"):
-                        part = shares * np.where(weights > 0.0, 1.0 / weights, 0.0)
-                    away = columns - np.matmul(self.centers.T, part)
-                    self.overlap += np.matmul(part, shares.T)
-                away = away * np.sqrt(weights)
-                self.second += np.matmul(away, away.T)
+                        part = weighted_resp * np.where(weights > 0.0, 1.0 / weights, 0.0)
+                    diff = columns - np.matmul(self.centers.T, part)
+                    self.overlap += np.matmul(part, weighted_resp.T)
+                diff = diff * np.sqrt(weights)
+                self.second += np.matmul(diff, diff.T)
             case "full" if len(columns) <= FEW_FEATURES:
                 weight, first, second = (np.zeros_like(total) for total in (self.weight, self.first, self.second))
-                soft_kernels.full_about(columns, self.centers, shares, weight, first, second)
+                soft_kernels.full_about(columns, self.centers, weighted_resp, weight, first, second)
                 self.weight += weight
                 self.first += first
                 self.second += second
             case "full":
-                weight, roots = shares.sum(axis=1), np.sqrt(shares)
-                away, moment = aligned_empty(columns.shape), aligned_empty(self.second.shape[1:])
+                weight, roots = weighted_resp.sum(axis=1), np.sqrt(weighted_resp)
+                diff, moment = aligned_empty(columns.shape), aligned_empty(self.second.shape[1:])
                 for i in np.flatnonzero(weight):
-                    np.subtract(columns, self.centers[i][:, None], out=away)
-                    self.first[i] += away @ shares[i]
-                    away *= roots[i]
-                    self.second[i] += np.matmul(away, away.T, out=moment)
+                    np.subtract(columns, self.centers[i][:, None], out=diff)
+                    self.first[i] += diff @ weighted_resp[i]
+                    diff *= roots[i]
+                    self.second[i] += np.matmul(diff, diff.T, out=moment)
                 self.weight += weight
             case _:
-                self.sums.add(columns, norms, shares)
+                self.sums.add(columns, norms, weighted_resp)
 
     def total(self) -> tuple[Array, Array, Array, Array]:
         """Give Σ s ``(k,)``, Σ s (x − c) ``(k, d)``, the second moments, and the overlap."""
@@ -220,7 +220,7 @@ class Accumulator:
         return self.weight + weight, self.first + first, second, self.overlap
 
 
-def refitted(
+def update_covariances(
     kind: Covariance, weight: Array, step: Array, second: Array, overlap: Array, centers: Array, floor: float
 ) -> Array:
     """Covariances about the new centers, from moments about the old ones.
@@ -244,11 +244,11 @@ def refitted(
             variance: Array = (second / weight - np.einsum("kd,kd->k", step, step)) / d
             return variance.clip(0.0) + floor
         case "diagonal":
-            spread: Array = second / weight[:, None] - step * step
-            return spread.clip(0.0) + floor
+            second_moment: Array = second / weight[:, None] - step * step
+            return second_moment.clip(0.0) + floor
         case "tied" if not overlap.size:
-            places = centers + step
-            total = second - places.T @ (weight[:, None] * places)
+            new_centers = centers + step
+            total = second - new_centers.T @ (weight[:, None] * new_centers)
             return _symmetric(total / weight.sum()) + floor * np.eye(d)
         case "tied":
             total = second.copy()
@@ -284,7 +284,7 @@ def as_full(kind: Covariance, covariances: Array, cluster: int, d: int) -> Array
             return whole
 
 
-def scaled(kind: Covariance, covariances: Array, factors: Array) -> Array:
+def scaled_covariances(kind: Covariance, covariances: Array, factors: Array) -> Array:
     """Covariances of one of the `SCALABLE` kinds, once features are multiplied by factors ``(d,)``."""
     return covariances * (factors * factors if kind == "diagonal" else np.outer(factors, factors))
 

@@ -17,10 +17,10 @@ from clustering.data.rows import Rows
 from clustering.errors import ConfigError
 from clustering.models import covariances as kinds
 from clustering.models import divergences as geometry
-from clustering.models import gap_kernels
+from clustering.models import missing_kernels
 from clustering.models.columns import columns_of
-from clustering.models.names import Divergence
-from clustering.models.remote import roots
+from clustering.models.option_names import Divergence
+from clustering.models.overflow import overflow_safe_roots
 
 Array = NDArray[np.float64]
 
@@ -34,10 +34,10 @@ MEASURES: Mapping[Divergence, Mapping[str, str]] = {
 """What the distance of each divergence is: the root of the squared ones, the divergence itself of the others."""
 
 
-class Away(NamedTuple):
+class RowDistances(NamedTuple):
     """Some rows with their distances."""
 
-    places: NDArray[np.intp] | slice
+    row_index: NDArray[np.intp] | slice
     """Of the rows in their block."""
     distances: Array
     """From each center ``(k, m)``; from the own one alone ``(1, m)``."""
@@ -45,17 +45,17 @@ class Away(NamedTuple):
 
 def from_centers(
     divergence: Divergence,
-    shift: Array,
+    origin: Array,
     centers: Array,
     matrix: Array,
     rows: Rows,
     own: NDArray[np.int32] | None = None,
-) -> Iterator[Away]:
+) -> Iterator[RowDistances]:
     """Tell how far rows are from the centers of k-means or soft k-means.
 
     Parameters
     ----------
-    shift, centers, matrix
+    origin, centers, matrix
         As the params have them: ``(d,)``, ``(k, d)`` less the shift, and M of the Mahalanobis distance.
     own
         The one center ``(n,)`` that each row is measured from, which spares the others; None: all.
@@ -67,7 +67,7 @@ def from_centers(
     ConfigError
         For missing features and another divergence than squared_euclidean.
     """
-    if rows.gaps is not None and divergence != "squared_euclidean":
+    if rows.has_missing is not None and divergence != "squared_euclidean":
         raise ConfigError(
             f"missing is 'marginalize' and divergence is {divergence!r}; only squared_euclidean leaves out "
             "single features; set source.missing to 'drop'"
@@ -76,17 +76,17 @@ def from_centers(
     geometry.check_domain(divergence, rows.values)
     # From its own center a row is as far as their difference is from the origin.
     against = centers if own is None else np.zeros((1, d))
-    for start, stop, columns in columns_of(rows, shift, k):
+    for start, stop, columns in columns_of(rows, origin, k):
         near = np.zeros((d, 1)) if own is None else centers[own[start:stop]].T
         opposite = np.maximum(centers[:, :, None] if own is None else near[None], geometry.TINY)
         out = np.empty((len(against), stop - start))
         match divergence:
             case "squared_euclidean":
-                out = roots(_squares, np.subtract(columns, near, order="C"), against)
+                out = overflow_safe_roots(_squares, np.subtract(columns, near, order="C"), against)
             case "mahalanobis":
-                out = roots(partial(_turned, matrix), np.subtract(columns, near, order="C"), against)
+                out = overflow_safe_roots(partial(_turned, matrix), np.subtract(columns, near, order="C"), against)
             case "cosine":
-                along = geometry.compared(divergence, columns)
+                along = geometry.normalized(divergence, columns)
                 out = 0.5 * _squares(np.subtract(along, near, order="C"), against)
             case "kullback_leibler":
                 for total, center in zip(out, opposite, strict=True):
@@ -94,12 +94,12 @@ def from_centers(
             case "itakura_saito":
                 for total, center in zip(out, opposite, strict=True):
                     total[:] = _itakura_saito(columns, center).sum(axis=0)
-        yield Away(slice(start, stop), out)
+        yield RowDistances(slice(start, stop), out)
 
 
 def _squares(columns: Array, centers: Array) -> Array:
     out, offsets = (np.empty((len(centers), columns.shape[1])) for _ in range(2))
-    gap_kernels.squares(columns, centers, np.ones_like(centers), np.zeros_like(centers), out, offsets)
+    missing_kernels.squares(columns, centers, np.ones_like(centers), np.zeros_like(centers), out, offsets)
     return out
 
 
@@ -111,12 +111,12 @@ def _turned(matrix: Array, columns: Array, centers: Array) -> Array:
 
 def _kullback_leibler(x: Array, c: Array) -> Array:
     """Take x log(x / c) − x + c as x (u − log(1 + u)), u = (c − x) / x: that keeps its digits where x is near c."""
-    known = np.where(x > 0.0, x, 1.0)
-    u = (c - known) / known
-    far = np.log(c) - np.log(known)
+    positive = np.where(x > 0.0, x, 1.0)
+    u = (c - positive) / positive
+    far = np.log(c) - np.log(positive)
     with np.errstate(divide="ignore"):
         logs = np.where(u < -0.5, far, np.log1p(u))
-    return np.where(x > 0.0, np.maximum(known * (u - logs), 0.0), c)
+    return np.where(x > 0.0, np.maximum(positive * (u - logs), 0.0), c)
 
 
 def _itakura_saito(x: Array, c: Array) -> Array:
@@ -125,5 +125,5 @@ def _itakura_saito(x: Array, c: Array) -> Array:
     far = np.log(x) - np.log(c)
     with np.errstate(divide="ignore"):
         logs = np.where(np.abs(v) > 0.5, far, np.log1p(v))
-    found: Array = np.maximum(v - logs, 0.0)
-    return found
+    divergence: Array = np.maximum(v - logs, 0.0)
+    return divergence

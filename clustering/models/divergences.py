@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from clustering.errors import ConfigError, DataError, nearest
 from clustering.models import divergence_kernels, products, soft_kernels
-from clustering.models.assignment import Assigned, sub_blocks
+from clustering.models.assignment import AssignedRows, sub_blocks
 from clustering.models.assignment import nearest as nearest_centers
-from clustering.models.names import DIVERGENCES, Divergence
+from clustering.models.option_names import DIVERGENCES, Divergence
 
 Array = NDArray[np.float64]
 Fill = Callable[[Array, Array, Array], None]
@@ -36,7 +36,7 @@ Fill = Callable[[Array, Array, Array], None]
 CURVATURE: dict[Divergence, float] = {
     "squared_euclidean": 1.0, "mahalanobis": 1.0, "cosine": 0.5, "kullback_leibler": 2.0, "itakura_saito": 0.5,
 }  # fmt: skip
-"""Divergence of close rows, per unit of their squared distance where `embedded` places them."""
+"""Divergence of close rows, per unit of their squared distance where `embed` places them."""
 
 TINY = float(np.finfo(float).tiny)
 """A center's zero counts as this in logarithms, so that no divergence is infinite."""
@@ -67,7 +67,7 @@ def check_domain(divergence: Divergence, values: NDArray[Any]) -> None:
     DomainError
         Naming the first of them.
     """
-    if not len(values) or straight(divergence):
+    if not len(values) or is_translation_invariant(divergence):
         return
     if divergence == "cosine":
         whole = values.any(axis=1)
@@ -82,22 +82,22 @@ def check_domain(divergence: Divergence, values: NDArray[Any]) -> None:
         raise DomainError(f"value {values[row, column]:.6g}", f"{divergence} compares numbers {need}", int(column))
 
 
-def origin(divergence: Divergence, middle: Array) -> Array:
+def choose_origin(divergence: Divergence, middle: Array) -> Array:
     """Choose the shift ``(d,)``: the middle of the rows, or zero where a row's distance from zero matters."""
-    return middle if straight(divergence) else np.zeros_like(middle)
+    return middle if is_translation_invariant(divergence) else np.zeros_like(middle)
 
 
-def straight(divergence: Divergence) -> bool:
+def is_translation_invariant(divergence: Divergence) -> bool:
     """Tell whether only differences of rows matter, so that sums may be taken about any point."""
     return divergence in ("squared_euclidean", "mahalanobis")
 
 
-def resolution(divergence: Divergence, matrix: Array, row: Array, center: Array) -> float:
+def rounding_error(divergence: Divergence, matrix: Array, row: Array, center: Array) -> float:
     """Divergence up to which a row ``(d,)`` is at a center, as rounding leaves it."""
     match divergence:
         case "mahalanobis":
-            away, there = matrix @ row, matrix @ center
-            return 1e-28 * float(away @ away + there @ there)
+            turned_row, turned_center = matrix @ row, matrix @ center
+            return 1e-28 * float(turned_row @ turned_row + turned_center @ turned_center)
         case "kullback_leibler":
             return 1e-14 * float(row.sum() + center.sum())
         case "itakura_saito":
@@ -134,16 +134,16 @@ def whitening(divergence: Divergence, covariance: Array) -> Array:
     return np.ascontiguousarray(matrix)
 
 
-def embedded(divergence: Divergence, values: NDArray[Any], shift: Array, matrix: Array) -> Array:
+def embed(divergence: Divergence, values: NDArray[Any], origin: Array, matrix: Array) -> Array:
     """Place rows ``(n, d)`` where squared Euclidean distance is near the divergence: that is where seeds are chosen."""
     rows: Array = values.astype(np.float64)
     match divergence:
         case "squared_euclidean":
-            rows = rows - shift
+            rows = rows - origin
         case "mahalanobis":
-            rows = (rows - shift) @ matrix.T
+            rows = (rows - origin) @ matrix.T
         case "cosine":
-            rows = directions(rows)
+            rows = unit_rows(rows)
         case "kullback_leibler":
             rows = np.sqrt(rows)
         case "itakura_saito":
@@ -151,21 +151,21 @@ def embedded(divergence: Divergence, values: NDArray[Any], shift: Array, matrix:
     return np.ascontiguousarray(rows)
 
 
-def released(divergence: Divergence, places: Array, matrix: Array) -> Array:
-    """Take places ``(k, d)`` of `embedded` back to centers less the shift."""
+def unembed(divergence: Divergence, points: Array, matrix: Array) -> Array:
+    """Take places ``(k, d)`` of `embed` back to centers less the shift."""
     match divergence:
         case "mahalanobis":
-            back: Array = np.asarray(np.linalg.solve(matrix, places.T).T, np.float64)
+            back: Array = np.asarray(np.linalg.solve(matrix, points.T).T, np.float64)
             return back
         case "kullback_leibler":
-            return places**2
+            return points**2
         case "itakura_saito":
-            return np.asarray(np.exp(places), np.float64)
+            return np.asarray(np.exp(points), np.float64)
         case _:
-            return places
+            return points
 
 
-def directions(rows: Array) -> Array:
+def unit_rows(rows: Array) -> Array:
     """Bring rows ``(n, d)``, none of zeros, to length 1, however long or short they are."""
     largest = np.abs(rows).max(axis=1)
     extreme = ~((largest > 1e-250) & (largest < 1e250))
@@ -176,11 +176,11 @@ def directions(rows: Array) -> Array:
     return rows / _norms(rows)[:, None]
 
 
-def compared(divergence: Divergence, columns: Array) -> Array:
+def normalized(divergence: Divergence, columns: Array) -> Array:
     """Give columns ``(d, m)`` as a divergence compares them: of length 1 for the cosine."""
     if divergence != "cosine":
         return columns
-    return np.ascontiguousarray(directions(np.ascontiguousarray(columns.T)).T)
+    return np.ascontiguousarray(unit_rows(np.ascontiguousarray(columns.T)).T)
 
 
 def _norms(rows: Array) -> Array:
@@ -189,9 +189,9 @@ def _norms(rows: Array) -> Array:
     return norms
 
 
-def assigned(
-    divergence: Divergence, values: NDArray[Any], shift: Array, matrix: Array, centers: Array
-) -> Iterator[Assigned]:
+def assign_rows(
+    divergence: Divergence, values: NDArray[Any], origin: Array, matrix: Array, centers: Array
+) -> Iterator[AssignedRows]:
     """Assign rows ``(n, d)`` to the centers of least divergence.
 
     The rows given are less the shift, and of length 1 for the cosine.
@@ -202,31 +202,31 @@ def assigned(
         For a value that the divergence is not defined for.
     """
     if divergence == "squared_euclidean":
-        yield from nearest_centers(values, shift, centers)
+        yield from nearest_centers(values, origin, centers)
         return
     check_domain(divergence, values)
-    nowhere = np.zeros(centers.shape[1])
+    zeros = np.zeros(centers.shape[1])
     if divergence == "mahalanobis":
         centers_there = _whitened(matrix, centers)
-    for start, _, rows in sub_blocks(values, shift):
+    for start, _, rows in sub_blocks(values, origin):
         match divergence:
             case "mahalanobis":
-                for part in nearest_centers(_whitened(matrix, rows), nowhere, centers_there):
-                    yield Assigned(
+                for part in nearest_centers(_whitened(matrix, rows), zeros, centers_there):
+                    yield AssignedRows(
                         start + part.start, start + part.stop, rows[part.start : part.stop], part.labels, part.distances
                     )
             case "cosine":
-                rows[:] = directions(rows)
-                for part in nearest_centers(rows, nowhere, centers):
+                rows[:] = unit_rows(rows)
+                for part in nearest_centers(rows, zeros, centers):
                     part.distances[:] *= 0.5
-                    yield Assigned(start + part.start, start + part.stop, part.rows, part.labels, part.distances)
+                    yield AssignedRows(start + part.start, start + part.stop, part.rows, part.labels, part.distances)
             case _:
                 columns = np.ascontiguousarray(rows.T)
                 out = np.empty((len(centers), len(rows)))
-                squares(divergence, matrix, centers)(columns, np.zeros(0), out)
+                make_divergences(divergence, matrix, centers)(columns, np.zeros(0), out)
                 labels, least = np.empty(len(rows), np.int32), np.empty(len(rows))
                 divergence_kernels.least_of(out, labels, least)
-                yield Assigned(start, start + len(rows), rows, labels, least)
+                yield AssignedRows(start, start + len(rows), rows, labels, least)
 
 
 def _whitened(matrix: Array, rows: Array) -> Array:
@@ -236,7 +236,7 @@ def _whitened(matrix: Array, rows: Array) -> Array:
     return np.ascontiguousarray(made.T)
 
 
-def squares(divergence: Divergence, matrix: Array, centers: Array, sharpness: float = np.inf) -> Fill:
+def make_divergences(divergence: Divergence, matrix: Array, centers: Array, sharpness: float = np.inf) -> Fill:
     """Make what fills ``(k, m)`` with the divergences of columns ``(d, m)`` from centers ``(k, d)``.
 
     For the cosine, columns are brought to length 1 on the way.
@@ -248,7 +248,7 @@ def squares(divergence: Divergence, matrix: Array, centers: Array, sharpness: fl
     """
     match divergence:
         case "squared_euclidean":
-            return products.Squares(centers, sharpness)
+            return products.SquaredDistances(centers, sharpness)
         case "mahalanobis":
             return partial(_mahalanobis, matrix, _whitened(matrix, centers))
         case "cosine":
@@ -267,7 +267,7 @@ def _mahalanobis(matrix: Array, centers: Array, columns: Array, _: Array, out: A
 
 
 def _cosine(centers: Array, columns: Array, _: Array, out: Array) -> None:
-    columns[:] = compared("cosine", columns)
+    columns[:] = normalized("cosine", columns)
     soft_kernels.squares(columns, centers, out)
     out *= 0.5
 
@@ -280,8 +280,10 @@ def _itakura_saito(centers: Array, columns: Array, _: Array, out: Array) -> None
     divergence_kernels.itakura_saito(columns, centers, out)
 
 
-def gained(divergence: Divergence, matrix: Array, weight: Array, total: Array, new: Array, old: Array) -> float:
-    """By how much Σ w D falls when centers move from `old` to `new` ``(k, d)``, both where `refitted` places them.
+def objective_decrease(
+    divergence: Divergence, matrix: Array, weight: Array, total: Array, new: Array, old: Array
+) -> float:
+    """Give the decrease of Σ w D when centers move from `old` to `new` ``(k, d)``, as `update_centers` gives them.
 
     Where `new` is the mean, Σ w D(x, old) = Σ w D(x, new) + W D(new, old).
 
@@ -312,7 +314,7 @@ def _between(divergence: Divergence, matrix: Array, new: Array, old: Array) -> A
     return total
 
 
-def refitted(divergence: Divergence, weight: Array, first: Array, before: Array) -> Array:
+def update_centers(divergence: Divergence, weight: Array, first: Array, before: Array) -> Array:
     """Centers of least divergence ``(k, d)``: the mean, brought to length 1 for the cosine.
 
     Parameters

@@ -98,8 +98,8 @@ def least_clear(distance, reach):  # type: ignore[no-untyped-def]
     """Below what another squared distance is clearly less, `reach` being how far out the two centers are together."""
     if not distance < np.inf:
         return np.inf
-    place = TIE_OF_CENTERS * reach
-    return distance - (TIE * distance + place * np.sqrt(distance) + place * place)
+    slack = TIE_OF_CENTERS * reach
+    return distance - (TIE * distance + slack * np.sqrt(distance) + slack * slack)
 
 
 @njit(**FAST)
@@ -116,7 +116,7 @@ def nearest_of(row, centers, reach):  # type: ignore[no-untyped-def]
 
 
 @njit(**FAST)
-def prepare(values, shift, rows, narrow, norm):  # type: ignore[no-untyped-def]
+def prepare(values, origin, rows, narrow, norm):  # type: ignore[no-untyped-def]
     """Take the shift ``(d,)`` off values ``(n, d)``: into float64 `rows`, a narrower copy, and squared norms ``(n,)``.
 
     `narrow` and `norm` may be empty, and are left alone then.
@@ -124,7 +124,7 @@ def prepare(values, shift, rows, narrow, norm):  # type: ignore[no-untyped-def]
     n, d = values.shape
     for r in range(n):
         for j in range(d):
-            rows[r, j] = np.float64(values[r, j]) - shift[j]
+            rows[r, j] = np.float64(values[r, j]) - origin[j]
     if narrow.shape[0]:
         for r in range(n):
             for j in range(d):
@@ -193,7 +193,7 @@ def nearest_narrow(rows, centers, labels, distances):  # type: ignore[no-untyped
 
 
 @njit(**FAST)
-def _settle(rows, centers, best, second, norm, reach, relative, absolute, limit, labels, distances):  # type: ignore[no-untyped-def]
+def _resolve_near_ties(rows, centers, best, second, norm, reach, relative, absolute, limit, labels, distances):  # type: ignore[no-untyped-def]
     """Redo rows whose margin is within the rounding bound, and take every row's distance to its center."""
     beyond = reaches(centers)
     for r in range(rows.shape[0]):
@@ -255,7 +255,7 @@ def nearest_few(rows, centers, slopes, offsets, reach, relative, absolute, limit
                 for r in range(TILE):
                     scores[r] += s0 * tile[paired, r]
             _compare(scores[:m], k, best, second, chosen)
-        _settle(
+        _resolve_near_ties(
             rows[start : start + m], centers, best, second, norm, reach, relative, absolute, limit,
             chosen, distances[start : start + m],
         )  # fmt: skip
@@ -272,7 +272,7 @@ def nearest_scored(rows, centers, products, offsets, norm, reach, relative, abso
         for r in range(n):
             scores[r] = products[k, r] + offsets[k]
         _compare(scores, k, best, second, labels)
-    _settle(rows, centers, best, second, norm, reach, relative, absolute, limit, labels, distances)
+    _resolve_near_ties(rows, centers, best, second, norm, reach, relative, absolute, limit, labels, distances)
 
 
 @njit(**FAST)
@@ -298,28 +298,28 @@ def add_up(rows, weights, labels, distances, weight, first):  # type: ignore[no-
 
 
 @njit(**FAST)
-def farthest(distances, weights, floor, most):  # type: ignore[no-untyped-def]
-    """Places of the `most` rows beyond `floor` of positive weight, farthest first, earlier rows first among equals."""
-    found = np.empty(most, np.int64)
-    reach = np.empty(most)
+def farthest_rows(distances, weights, floor, limit):  # type: ignore[no-untyped-def]
+    """Places of the `limit` rows beyond `floor` of positive weight, farthest first, earlier rows first among equals."""
+    index = np.empty(limit, np.int64)
+    reach = np.empty(limit)
     count = 0
     for r in range(distances.shape[0]):
         distance = distances[r]
         if distance > floor and weights[r] > 0.0:
-            if count < most:
+            if count < limit:
                 count += 1
-            elif distance <= reach[most - 1]:
+            elif distance <= reach[limit - 1]:
                 continue
             i = count - 1
             while i > 0 and reach[i - 1] < distance:
                 reach[i] = reach[i - 1]
-                found[i] = found[i - 1]
+                index[i] = index[i - 1]
                 i -= 1
             reach[i] = distance
-            found[i] = r
-            if count == most:
-                floor = reach[most - 1]
-    return found[:count]
+            index[i] = r
+            if count == limit:
+                floor = reach[limit - 1]
+    return index[:count]
 
 
 @njit(**FAST)

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from clustering.data.rows import Rows
 from clustering.errors import ConfigError, DataError
 from clustering.models import divergences as geometry
-from clustering.models import gap_kernels, kernels
+from clustering.models import kernels, missing_kernels
 from clustering.models.columns import columns_of
-from clustering.models.distances import MEASURES, Away, from_centers
+from clustering.models.distances import MEASURES, RowDistances, from_centers
 from clustering.models.divergence_kernels import least_of
 from clustering.models.lloyd import lloyd
-from clustering.models.model import TRACKED, Assignment
-from clustering.models.names import Divergence
-from clustering.models.remote import by_divergence
+from clustering.models.model import TRACKED_CLUSTERS, Assignment
+from clustering.models.option_names import Divergence
+from clustering.models.overflow import rank_by_divergence
 
 Array = NDArray[np.float64]
 
@@ -31,11 +31,11 @@ FARTHEST = 64
 class KMeansParams:
     """What a pass needs: where the clusters are."""
 
-    shift: Array
+    origin: Array
     """Origin ``(d,)`` in the data's units, fixed for a run; subtracting it first keeps the digits of far-off data."""
     centers: Array
     """Centers less the shift, ``(k, d)``."""
-    spread: float = np.inf
+    total_scatter: float = np.inf
     """Σ w ‖x − shift‖² of all rows, where it is known."""
     matrix: Array = field(default_factory=lambda: np.zeros((0, 0)))
     """M of the Mahalanobis distance ``(d, d)``; empty for other divergences."""
@@ -44,7 +44,7 @@ class KMeansParams:
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         """Fields that are stored, with the names of their dimensions."""
         matrix = ("feature", "feature_too")
-        return {"shift": ("feature",), "centers": ("cluster", "feature"), "spread": (), "matrix": matrix}
+        return {"origin": ("feature",), "centers": ("cluster", "feature"), "total_scatter": (), "matrix": matrix}
 
     @property
     def k(self) -> int:
@@ -52,7 +52,7 @@ class KMeansParams:
         return len(self.centers)
 
 
-class Placing(NamedTuple):
+class BlockPosition(NamedTuple):
     """Where a block lies on the sample grid."""
 
     start: tuple[int, ...]
@@ -60,7 +60,7 @@ class Placing(NamedTuple):
     """Length of each sample dimension."""
 
 
-class Distant(NamedTuple):
+class FarthestRows(NamedTuple):
     """Rows far from their centers, farthest first, lower position first among equals."""
 
     distances: Array
@@ -74,19 +74,19 @@ class Distant(NamedTuple):
     rows: Array
     """Rows less the shift ``(t, d)``."""
 
-    def moved(self, before: Placing, now: Placing) -> Distant:
+    def repositioned(self, before: BlockPosition, now: BlockPosition) -> FarthestRows:
         """Tell the same rows in a block that lies elsewhere on another sample grid."""
-        places = np.unravel_index(self.positions, before.grid)
-        moved = [p - old + new for p, old, new in zip(places, before.start, now.start, strict=True)]
+        index = np.unravel_index(self.positions, before.grid)
+        moved = [p - old + new for p, old, new in zip(index, before.start, now.start, strict=True)]
         flat = np.ravel_multi_index(moved, now.grid) if len(self.positions) else self.positions
         return self._replace(positions=np.asarray(flat, np.int64))
 
-    def joined(self, other: Distant, most: int) -> Distant:
+    def merged(self, other: FarthestRows, most: int) -> FarthestRows:
         """Keep the farthest of both."""
         distances = np.concatenate([self.distances, other.distances])
         positions = np.concatenate([self.positions, other.positions])
         first = np.lexsort((positions, -distances))[:most]
-        return Distant(
+        return FarthestRows(
             distances[first],
             positions[first],
             np.concatenate([self.labels, other.labels])[first],
@@ -107,7 +107,7 @@ class KMeansStatistics:
     """J of the assignment, Σ w ‖x − m‖², for the params that entered the pass."""
     count: int
     """Number of rows."""
-    distant: Distant
+    farthest: FarthestRows
     observed: Array = field(default_factory=lambda: np.zeros((0, 0)))
     """Σ w of the rows that have each feature ``(k, d)``; empty where all rows have all."""
 
@@ -117,16 +117,16 @@ class KMeansStatistics:
             self.first + other.first,
             self.objective + other.objective,
             self.count + other.count,
-            self.distant.joined(other.distant, min(len(self.weight), FARTHEST)),
-            seen(self.weight, self.observed, other.weight, other.observed),
+            self.farthest.merged(other.farthest, min(len(self.weight), FARTHEST)),
+            add_observed(self.weight, self.observed, other.weight, other.observed),
         )
 
     @classmethod
     def zero(cls, k: int, d: int) -> KMeansStatistics:
         """Return the statistics of no rows."""
         none = np.zeros(0)
-        distant = Distant(none, np.zeros(0, np.int64), np.zeros(0, np.int32), none, np.zeros((0, d)))
-        return cls(np.zeros(k), np.zeros((k, d)), 0.0, 0, distant)
+        farthest = FarthestRows(none, np.zeros(0, np.int64), np.zeros(0, np.int32), none, np.zeros((0, d)))
+        return cls(np.zeros(k), np.zeros((k, d)), 0.0, 0, farthest)
 
     @property
     def sums(self) -> Mapping[str, Array]:
@@ -134,7 +134,7 @@ class KMeansStatistics:
         return {"weight": self.weight, "first": self.first, "observed": self.observed}
 
 
-def seen(weight: Array, observed: Array, other_weight: Array, other_observed: Array) -> Array:
+def add_observed(weight: Array, observed: Array, other_weight: Array, other_observed: Array) -> Array:
     """Add up Σ w of the rows that have each feature; where that is empty, it is `weight` for each."""
     if not observed.size and not other_observed.size:
         return observed
@@ -143,7 +143,7 @@ def seen(weight: Array, observed: Array, other_weight: Array, other_observed: Ar
     )
 
 
-class Update(NamedTuple):
+class KMeansUpdate(NamedTuple):
     """Outcome of a refitting step."""
 
     params: KMeansParams
@@ -169,13 +169,13 @@ class Update(NamedTuple):
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know."""
-        places = {"re-seeded at the farthest row": self.reseeded, "left in place": self.empty}
-        return tuple(f"empty cluster {c} {words}" for words, clusters in places.items() for c in clusters)
+        actions = {"re-seeded at the farthest row": self.reseeded, "left in place": self.empty}
+        return tuple(f"empty cluster {c} {words}" for words, clusters in actions.items() for c in clusters)
 
     @property
     def measures(self) -> Mapping[str, Array]:
         """Sizes of the clusters."""
-        return {"sizes": self.sizes} if len(self.sizes) <= TRACKED else {}
+        return {"sizes": self.sizes} if len(self.sizes) <= TRACKED_CLUSTERS else {}
 
 
 @dataclass(frozen=True)
@@ -207,86 +207,99 @@ class KMeans:
         geometry.check_divergence(self.divergence)
 
     @property
-    def starter(self) -> KMeans:
+    def initial_model(self) -> KMeans:
         """The hard model it starts from: itself."""
         return self
 
     def statistics(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
         """Assign each row to its nearest center and add up (lecture, "Assignment step")."""
-        if rows.gaps is not None:
-            return self._complete(params, rows.some(~rows.gaps)) + self._gappy(params, rows.some(rows.gaps))[0]
-        return self._complete(params, rows)
+        if rows.has_missing is not None:
+            return (
+                self._complete_rows(params, rows.select(~rows.has_missing))
+                + self._rows_with_missing(params, rows.select(rows.has_missing))[0]
+            )
+        return self._complete_rows(params, rows)
 
-    def _gappy(self, params: KMeansParams, rows: Rows) -> tuple[KMeansStatistics, NDArray[np.int32], Array]:
+    def _rows_with_missing(self, params: KMeansParams, rows: Rows) -> tuple[KMeansStatistics, NDArray[np.int32], Array]:
         """Assign rows with gaps by the distance over what was observed of them."""
         k, d = params.centers.shape
         weight, first, observed, objective = np.zeros(k), np.zeros((k, d)), np.zeros((k, d)), 0.0
         labels, distances = np.empty(len(rows), np.int32), np.empty(len(rows))
         ones, none = np.ones((k, d)), np.zeros((k, d))
-        for start, stop, columns in columns_of(rows, params.shift, k):
-            out, offsets, shares = (np.zeros((k, stop - start)) for _ in range(3))
-            gap_kernels.squares(columns, params.centers, ones, none, out, offsets)
+        for start, stop, columns in columns_of(rows, params.origin, k):
+            out, offsets, membership = (np.zeros((k, stop - start)) for _ in range(3))
+            missing_kernels.squares(columns, params.centers, ones, none, out, offsets)
             least_of(out, labels[start:stop], distances[start:stop])
-            self._settle(params, columns, labels[start:stop], distances[start:stop])
-            shares[labels[start:stop], np.arange(stop - start)] = rows.weights[start:stop]
+            self._label_overflowed(params, columns, labels[start:stop], distances[start:stop])
+            membership[labels[start:stop], np.arange(stop - start)] = rows.weights[start:stop]
             # About the origin, which the centers are here.
-            gap_kernels.moments(columns, none, ones, shares, weight, first, np.zeros((k, d)), observed)
-            objective += float(rows.weights[start:stop] @ weighty(rows.weights[start:stop], distances[start:stop]))
-        distant = KMeansStatistics.zero(k, d).distant
-        return KMeansStatistics(weight, first, objective, len(rows), distant, observed), labels, distances
+            missing_kernels.moments(columns, none, ones, membership, weight, first, np.zeros((k, d)), observed)
+            objective += float(
+                rows.weights[start:stop] @ ignore_zero_weights(rows.weights[start:stop], distances[start:stop])
+            )
+        farthest = KMeansStatistics.zero(k, d).farthest
+        return KMeansStatistics(weight, first, objective, len(rows), farthest, observed), labels, distances
 
-    def _settle(self, params: KMeansParams, columns: Array, labels: NDArray[np.int32], distances: Array) -> None:
+    def _label_overflowed(
+        self, params: KMeansParams, columns: Array, labels: NDArray[np.int32], distances: Array
+    ) -> None:
         """Label anew columns ``(d, m)`` less the shift whose divergences are all beyond float64."""
-        remote = np.flatnonzero(~np.isfinite(distances))
-        if len(remote):
-            some = np.ascontiguousarray(columns[:, remote])
-            labels[remote] = by_divergence(self.divergence, params.matrix, some, params.centers).labels
-            distances[remote] = np.inf
+        overflowed = np.flatnonzero(~np.isfinite(distances))
+        if len(overflowed):
+            columns_left = np.ascontiguousarray(columns[:, overflowed])
+            labels[overflowed] = rank_by_divergence(self.divergence, params.matrix, columns_left, params.centers).labels
+            distances[overflowed] = np.inf
 
-    def _complete(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
-        most = min(params.k, FARTHEST)
+    def _complete_rows(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
+        limit = min(params.k, FARTHEST)
         if self.divergence == "squared_euclidean":
-            found = lloyd(rows.values, rows.weights, params.shift, params.centers, most)
-            distances, places, labels = found.far
-            distant = Distant(distances, rows.positions(places), labels, rows.weights[places], found.rows)
-            return KMeansStatistics(found.weight, found.first, found.objective, len(rows), distant)
+            sums = lloyd(rows.values, rows.weights, params.origin, params.centers, limit)
+            distances, index, labels = sums.far
+            farthest = FarthestRows(distances, rows.positions(index), labels, rows.weights[index], sums.rows)
+            return KMeansStatistics(sums.weight, sums.first, sums.objective, len(rows), farthest)
         k, d = params.centers.shape
         weight, first, objective = np.zeros(k), np.zeros((k, d)), 0.0
-        distant = KMeansStatistics.zero(k, d).distant
-        for part in geometry.assigned(self.divergence, rows.values, params.shift, params.matrix, params.centers):
+        farthest = KMeansStatistics.zero(k, d).farthest
+        for part in geometry.assign_rows(self.divergence, rows.values, params.origin, params.matrix, params.centers):
             weights = rows.weights[part.start : part.stop]
             objective += kernels.add_up(part.rows, weights, part.labels, part.distances, weight, first)
-            floor = float(distant.distances[-1]) if len(distant.distances) == most else 0.0
-            places = kernels.farthest(part.distances, weights, floor, most)
-            if len(places):
-                new = Distant(
-                    part.distances[places],
-                    rows.positions(places + part.start),
-                    part.labels[places],
-                    weights[places],
-                    part.rows[places],
+            floor = float(farthest.distances[-1]) if len(farthest.distances) == limit else 0.0
+            index = kernels.farthest_rows(part.distances, weights, floor, limit)
+            if len(index):
+                new = FarthestRows(
+                    part.distances[index],
+                    rows.positions(index + part.start),
+                    part.labels[index],
+                    weights[index],
+                    part.rows[index],
                 )
-                distant = distant.joined(new, most)
-        return KMeansStatistics(weight, first, objective, len(rows), distant)
+                farthest = farthest.merged(new, limit)
+        return KMeansStatistics(weight, first, objective, len(rows), farthest)
 
-    def known_statistics(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
+    def labelled_statistics(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
         """Add up the rows whose clusters are known beforehand (lecture, "Observation: class means")."""
         k, d = params.centers.shape
-        labels = known_labels(rows, k)
-        rows = rows.some(labels >= 0)
+        labels = row_labels(rows, k)
+        rows = rows.select(labels >= 0)
         labels = labels[labels >= 0]
         weight, first, observed = np.zeros(k), np.zeros((k, d)), np.zeros((k, d))
         geometry.check_domain(self.divergence, rows.values)
-        for start, stop, columns in columns_of(rows, params.shift, k):
-            shares = np.zeros((k, stop - start))
-            shares[labels[start:stop], np.arange(stop - start)] = rows.weights[start:stop]
-            gap_kernels.moments(
-                geometry.compared(self.divergence, columns), np.zeros((k, d)), np.ones((k, d)), shares, weight, first,
-                np.zeros((k, d)), observed,
-            )  # fmt: skip
-        return KMeansStatistics(weight, first, 0.0, len(rows), KMeansStatistics.zero(k, d).distant, observed)
+        for start, stop, columns in columns_of(rows, params.origin, k):
+            membership = np.zeros((k, stop - start))
+            membership[labels[start:stop], np.arange(stop - start)] = rows.weights[start:stop]
+            missing_kernels.moments(
+                geometry.normalized(self.divergence, columns),
+                np.zeros((k, d)),
+                np.ones((k, d)),
+                membership,
+                weight,
+                first,
+                np.zeros((k, d)),
+                observed,
+            )
+        return KMeansStatistics(weight, first, 0.0, len(rows), KMeansStatistics.zero(k, d).farthest, observed)
 
-    def update(self, params: KMeansParams, statistics: KMeansStatistics) -> Update:
+    def update(self, params: KMeansParams, statistics: KMeansStatistics) -> KMeansUpdate:
         """Move each center to the mean of its rows (lecture, "Refitting step").
 
         A cluster without rows is placed at the farthest row from its center, which leaves its former cluster; so J
@@ -298,14 +311,14 @@ class KMeans:
         vacant = [int(i) for i in np.flatnonzero(weight <= 0.0)]
         reseeded: list[int] = []
         placed = params.centers.copy()
-        for row in distinct_rows(statistics.distant):
+        for row in distinct_rows(statistics.farthest):
             if len(reseeded) == len(vacant):
                 break
-            donor, w = int(statistics.distant.labels[row]), float(statistics.distant.weights[row])
-            x = statistics.distant.rows[row]
+            donor, w = int(statistics.farthest.labels[row]), float(statistics.farthest.weights[row])
+            x = statistics.farthest.rows[row]
             # A row no farther than its center is rounded is where the center is.
-            near = geometry.resolution(self.divergence, params.matrix, x, placed[donor])
-            if statistics.distant.distances[row] <= near:
+            near = geometry.rounding_error(self.divergence, params.matrix, x, placed[donor])
+            if statistics.farthest.distances[row] <= near:
                 continue
             # What rounding leaves of a cluster's weight is no row.
             if weight[donor] - w <= 1e-12 * statistics.weight[donor]:
@@ -314,71 +327,79 @@ class KMeans:
             reseeded.append(cluster)
             weight[donor] -= w
             first[donor] -= w * x
-            objective -= w * float(statistics.distant.distances[row])
+            objective -= w * float(statistics.farthest.distances[row])
             weight[cluster], first[cluster], placed[cluster] = w, w * x, x
             if observed.size:
                 observed[donor] -= w
                 observed[cluster] = w
         # Rounding may take more off than there was.
         objective = max(0.0, objective)
-        centers = geometry.refitted(self.divergence, observed if observed.size else weight, first, placed)
+        centers = geometry.update_centers(self.divergence, observed if observed.size else weight, first, placed)
         for cluster in reseeded:
             centers[cluster] = placed[cluster]
         # Σ w‖x − m‖² = Σ w‖x − c‖² − W‖m − c‖², which loses digits where all rows are far from their centers; then
         # from the shift, Σ w‖x − s‖² − W‖m − s‖², which loses fewer.
-        base, origin = (objective, placed) if objective <= params.spread else (params.spread, np.zeros_like(placed))
-        gain = geometry.gained(self.divergence, params.matrix, weight, first, centers, origin)
+        base, reference = (
+            (objective, placed) if objective <= params.total_scatter else (params.total_scatter, np.zeros_like(placed))
+        )
+        gain = geometry.objective_decrease(self.divergence, params.matrix, weight, first, centers, reference)
         if observed.size:
-            gain = float(np.sum(observed * (centers - origin) ** 2))
+            gain = float(np.sum(observed * (centers - reference) ** 2))
         stuck = tuple(vacant[len(reseeded) :])
         moved = replace(params, centers=centers)
         # Rounded up by the error of the two, so that J as it is told never rises.
         after = max(0.0, base - gain) + 16 * np.finfo(float).eps * base
-        return Update(moved, after, tuple(reseeded), stuck, statistics.weight)
+        return KMeansUpdate(moved, after, tuple(reseeded), stuck, statistics.weight)
 
     def assign(self, params: KMeansParams, rows: Rows) -> Assignment:
         """Label rows with their nearest centers."""
         labels, distances = np.empty(len(rows), np.int32), np.empty(len(rows))
-        if rows.gaps is not None:
-            whole = self.assign(params, rows.some(~rows.gaps))
-            found, labels[rows.gaps], distances[rows.gaps] = self._gappy(params, rows.some(rows.gaps))
-            labels[~rows.gaps], distances[~rows.gaps] = whole.labels, whole.distances
-            return Assignment(labels, distances, whole.weight + found.weight, whole.objective + found.objective)
+        if rows.has_missing is not None:
+            complete = self.assign(params, rows.select(~rows.has_missing))
+            incomplete, labels[rows.has_missing], distances[rows.has_missing] = self._rows_with_missing(
+                params, rows.select(rows.has_missing)
+            )
+            labels[~rows.has_missing], distances[~rows.has_missing] = complete.labels, complete.distances
+            return Assignment(
+                labels, distances, complete.weight + incomplete.weight, complete.objective + incomplete.objective
+            )
         weight, first, objective = np.zeros(params.k), np.zeros(params.centers.shape), 0.0
-        for part in geometry.assigned(self.divergence, rows.values, params.shift, params.matrix, params.centers):
+        for part in geometry.assign_rows(self.divergence, rows.values, params.origin, params.matrix, params.centers):
             weights = rows.weights[part.start : part.stop]
-            self._settle(params, part.rows.T, part.labels, part.distances)
+            self._label_overflowed(params, part.rows.T, part.labels, part.distances)
             labels[part.start : part.stop] = part.labels
             distances[part.start : part.stop] = part.distances
-            counted = weighty(weights, part.distances)
+            counted = ignore_zero_weights(weights, part.distances)
             objective += kernels.add_up(part.rows, weights, part.labels, counted, weight, first)
         return Assignment(labels, distances, weight, objective)
 
     @property
-    def measure(self) -> Mapping[str, str]:
+    def distance_attributes(self) -> Mapping[str, str]:
         """What its distances are, as CF attributes."""
         return MEASURES[self.divergence]
 
-    def distances(self, params: KMeansParams, rows: Rows, own: NDArray[np.int32] | None = None) -> Iterator[Away]:
+    def distances(
+        self, params: KMeansParams, rows: Rows, own: NDArray[np.int32] | None = None
+    ) -> Iterator[RowDistances]:
         """Tell how far rows are from every center, or from their `own` ``(n,)``, a sub-block at a time."""
-        return from_centers(self.divergence, params.shift, params.centers, params.matrix, rows, own)
+        return from_centers(self.divergence, params.origin, params.centers, params.matrix, rows, own)
 
-    def reported(self, objective: Any, weight: float) -> Any:
+    def to_user_objective(self, objective: Any, weight: float) -> Any:
         """J is told as it is."""
         return objective
 
-    def restored(self, arrays: Mapping[str, Array]) -> KMeansParams:
+    def params_from_arrays(self, arrays: Mapping[str, Array]) -> KMeansParams:
         """Make params of what was stored."""
         matrix = arrays.get("matrix", np.zeros((0, 0)))
         return KMeansParams(arrays["shift"], arrays["centers"], float(arrays["spread"]), matrix)
 
 
-def weighty(weights: Array, distances: Array) -> Array:
+def ignore_zero_weights(weights: Array, distances: Array) -> Array:
     """Give distances ``(n,)`` to add up with weights: where a row weighs nothing, how far it is does not count."""
     return distances if np.isfinite(distances).all() else np.where(weights > 0.0, distances, 0.0)
 
 
-def known_labels(rows: Rows, k: int) -> NDArray[np.int32]:
+def row_labels(rows: Rows, k: int) -> NDArray[np.int32]:
     """Clusters known beforehand ``(n,)``, −1 where unknown.
 
     Raises
@@ -402,10 +423,10 @@ def check_k(k: Any) -> int:
     return int(k)
 
 
-def distinct_rows(distant: Distant) -> Iterator[int]:
+def distinct_rows(farthest: FarthestRows) -> Iterator[int]:
     """Places of rows that differ from all farther ones."""
     seen: set[bytes] = set()
-    for i, row in enumerate(distant.rows):
+    for i, row in enumerate(farthest.rows):
         key = (row + 0.0).tobytes()
         if key not in seen:
             seen.add(key)

@@ -43,25 +43,25 @@ def _vector_of(dtype: Any) -> Any:
     return DOUBLES if dtype == types.float64 else SINGLES
 
 
-def _place(context: Any, builder: Any, array_type: Any, array_and_at: Any, kind: Any = None) -> Any:
+def _pointer(context: Any, builder: Any, array_type: Any, array_and_at: Any, kind: Any = None) -> Any:
     """Pointer to element `at` of an array's memory, as the start of a vector of that kind if one is given."""
     array, at = array_and_at
-    place = builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
-    return place if kind is None else builder.bitcast(place, kind.as_pointer())
+    pointer = builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
+    return pointer if kind is None else builder.bitcast(pointer, kind.as_pointer())
 
 
-def _load(builder: Any, place: Any, kind: Any, dtype: Any) -> Any:
+def _load(builder: Any, pointer: Any, kind: Any, dtype: Any) -> Any:
     # A pointer of this version of the compiler may or may not know what it points to.
-    known = {} if hasattr(place.type, "pointee") and not place.type.is_opaque else {"typ": kind}
-    return builder.load(place, align=dtype.bitwidth // 8, **known)
+    options = {} if hasattr(pointer.type, "pointee") and not pointer.type.is_opaque else {"typ": kind}
+    return builder.load(pointer, align=dtype.bitwidth // 8, **options)
 
 
 def _constant(kind: Any, numbers: list[Any]) -> Any:
     return ir.Constant(ir.VectorType(kind, len(numbers)), [ir.Constant(kind, x) for x in numbers])
 
 
-def _shuffle(builder: Any, a: Any, b: Any, places: list[int]) -> Any:
-    return builder.shuffle_vector(a, b, _constant(ir.IntType(32), places))
+def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
+    return builder.shuffle_vector(a, b, _constant(ir.IntType(32), lanes))
 
 
 def _splat(builder: Any, number: Any, count: int) -> Any:
@@ -76,8 +76,8 @@ def load(typing_context, array, at):  # type: ignore[no-untyped-def]
     vector = _vector_of(array.dtype)
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        place = _place(context, builder, array, arguments, kind=context.get_value_type(vector))
-        return _load(builder, place, context.get_value_type(vector), array.dtype)
+        pointer = _pointer(context, builder, array, arguments, kind=context.get_value_type(vector))
+        return _load(builder, pointer, context.get_value_type(vector), array.dtype)
 
     return vector(array, types.intp), code
 
@@ -90,8 +90,8 @@ def store(typing_context, array, at, vector):  # type: ignore[no-untyped-def]
         lanes = arguments[2]
         if vector.dtype != array.dtype:
             lanes = builder.fptrunc(lanes, ir.VectorType(ir.FloatType(), vector.count))
-        place = _place(context, builder, array, arguments[:2], kind=lanes.type)
-        builder.store(lanes, place, align=array.dtype.bitwidth // 8)
+        pointer = _pointer(context, builder, array, arguments[:2], kind=lanes.type)
+        builder.store(lanes, pointer, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), code
@@ -114,7 +114,7 @@ def repeated(typing_context, array, at):  # type: ignore[no-untyped-def]
     vector = _vector_of(array.dtype)
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        number = builder.load(_place(context, builder, array, arguments))
+        number = builder.load(_pointer(context, builder, array, arguments))
         return _splat(builder, number, vector.count)
 
     return vector(array, types.intp), code
@@ -125,7 +125,7 @@ def element(typing_context, array, at):  # type: ignore[no-untyped-def]
     """One element."""
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.load(_place(context, builder, array, arguments))
+        return builder.load(_pointer(context, builder, array, arguments))
 
     return array.dtype(array, types.intp), code
 
@@ -139,7 +139,7 @@ def strided(typing_context, array, at, step):  # type: ignore[no-untyped-def]
         lanes = ir.Constant(context.get_value_type(vector), ir.Undefined)
         at = arguments[1]
         for i in range(vector.count):
-            number = builder.load(_place(context, builder, array, (arguments[0], at)))
+            number = builder.load(_pointer(context, builder, array, (arguments[0], at)))
             lanes = builder.insert_element(lanes, number, ir.Constant(ir.IntType(32), i))
             at = builder.add(at, arguments[2])
         return lanes
@@ -155,15 +155,15 @@ def widened(typing_context, array, at, count):  # type: ignore[no-untyped-def]
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         element = context.get_data_type(dtype)
         kind = ir.VectorType(element, WIDE)
-        place = _place(context, builder, array, arguments[:2], kind=kind)
+        pointer = _pointer(context, builder, array, arguments[:2], kind=kind)
         limit = _splat(builder, builder.trunc(arguments[2], ir.IntType(32)), WIDE)
         mask = builder.icmp_signed("<", _constant(ir.IntType(32), list(range(WIDE))), limit)
         name = f"llvm.masked.load.v{WIDE}{'i' if isinstance(element, ir.IntType) else 'f'}{dtype.bitwidth}.p0"
         function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-            builder.module, ir.FunctionType(kind, [place.type, ir.IntType(32), mask.type, kind]), name
+            builder.module, ir.FunctionType(kind, [pointer.type, ir.IntType(32), mask.type, kind]), name
         )
         align = ir.Constant(ir.IntType(32), dtype.bitwidth // 8)
-        return _to_doubles(builder, builder.call(function, [place, align, mask, ir.Constant(kind, None)]), dtype)
+        return _to_doubles(builder, builder.call(function, [pointer, align, mask, ir.Constant(kind, None)]), dtype)
 
     return DOUBLES(array, types.intp, types.intp), code
 
@@ -175,8 +175,8 @@ def wide(typing_context, array, at):  # type: ignore[no-untyped-def]
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         kind = ir.VectorType(context.get_data_type(dtype), WIDE)
-        place = _place(context, builder, array, arguments, kind=kind)
-        return _to_doubles(builder, _load(builder, place, kind, dtype), dtype)
+        pointer = _pointer(context, builder, array, arguments, kind=kind)
+        return _to_doubles(builder, _load(builder, pointer, kind, dtype), dtype)
 
     return DOUBLES(array, types.intp), code
 
@@ -311,12 +311,12 @@ def prefetch(typing_context, array, at):  # type: ignore[no-untyped-def]
     """Ask for the memory of an element, which may lie beyond the end."""
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        place = _place(context, builder, array, arguments)
+        pointer = _pointer(context, builder, array, arguments)
         word = ir.IntType(32)
         function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-            builder.module, ir.FunctionType(ir.VoidType(), [place.type, word, word, word]), "llvm.prefetch.p0"
+            builder.module, ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word]), "llvm.prefetch.p0"
         )
-        builder.call(function, [place, ir.Constant(word, 0), ir.Constant(word, 2), ir.Constant(word, 1)])
+        builder.call(function, [pointer, ir.Constant(word, 0), ir.Constant(word, 2), ir.Constant(word, 1)])
         return context.get_dummy_value()
 
     return types.void(array, types.intp), code

@@ -34,7 +34,7 @@ class Tile(NamedTuple):
     """Squared distances to them ``(t,)``."""
 
 
-class Scores(NamedTuple):
+class ScoreBuffers(NamedTuple):
     """What scores −2 x·c + ‖c‖² in float32 are made of; the scale, a power of two, keeps them in range."""
 
     scale: float
@@ -63,7 +63,7 @@ class Scores(NamedTuple):
     """Center that has the least ``(t, 16)``."""
 
 
-class Sums(NamedTuple):
+class SumBuffers(NamedTuple):
     """Sums of `lloyd_kernels.SUM_ROWS` rows; successive rows go to copies, so that none waits for the one before it."""
 
     weight: NDArray[np.float64]
@@ -72,18 +72,18 @@ class Sums(NamedTuple):
     """Σw·x ``(copies, k, width)``."""
 
 
-class Far(NamedTuple):
+class FarthestBuffer(NamedTuple):
     """The farthest rows so far, farthest first, earlier rows first among equals."""
 
     distances: NDArray[np.float64]
     """Squared distances ``(most,)``."""
-    places: NDArray[np.int64]
+    row_index: NDArray[np.int64]
     """Rows ``(most,)``."""
     labels: NDArray[np.int32]
     """Their clusters ``(most,)``."""
 
 
-class Pass(NamedTuple):
+class LloydSums(NamedTuple):
     """What a pass adds up and finds."""
 
     weight: Array
@@ -92,14 +92,14 @@ class Pass(NamedTuple):
     """Σw·x ``(k, d)``, of rows less the shift."""
     objective: float
     """Σw·distance."""
-    far: Far
+    far: FarthestBuffer
     """The farthest rows away from their centers that have a weight ``(t,)``."""
     rows: Array
     """Those rows less the shift ``(t, d)``."""
 
 
-def lloyd(values: NDArray[Any], weights: Array, shift: Array, centers: Array, most: int) -> Pass:
-    """Label rows ``(n, d)`` by `centers` ``(k, d)``, less the `shift` ``(d,)``, and keep the `most` farthest."""
+def lloyd(values: NDArray[Any], weights: Array, origin: Array, centers: Array, most: int) -> LloydSums:
+    """Label rows ``(n, d)`` by `centers` ``(k, d)``, less the `origin` ``(d,)``, and keep the `most` farthest."""
     values = compiled_for(values)
     k, d = centers.shape
     width = -(-d // WIDE) * WIDE
@@ -112,18 +112,18 @@ def lloyd(values: NDArray[Any], weights: Array, shift: Array, centers: Array, mo
         way = lloyd_kernels.BY_SCORE
     tile = Tile(_zeros((t, width)), _zeros((d, 16)), _zeros((t,)), _zeros((t,)))
     copies = 4 if k * width <= COPIED_SUMS else 1
-    sums = Sums(_zeros((copies, k)), _zeros((copies, k, width)))
-    far = Far(np.zeros(most), np.zeros(most, np.int64), np.zeros(most, np.int32))
+    sums = SumBuffers(_zeros((copies, k)), _zeros((copies, k, width)))
+    far = FarthestBuffer(np.zeros(most), np.zeros(most, np.int64), np.zeros(most, np.int32))
     weight, first = np.zeros(k), np.zeros((k, d))
     objective, count = lloyd_kernels.lloyd(
-        values, weights, _padded(shift, width), _padded(centers, width), kernels.reaches(centers), way, tile,
+        values, weights, _padded(origin, width), _padded(centers, width), kernels.reaches(centers), way, tile,
         _scores(centers, t), sums, far, weight, first,
     )  # fmt: skip
-    far = Far(far.distances[:count], far.places[:count], far.labels[:count])
-    return Pass(weight, first, objective, far, values[far.places].astype(np.float64) - shift)
+    far = FarthestBuffer(far.distances[:count], far.row_index[:count], far.labels[:count])
+    return LloydSums(weight, first, objective, far, values[far.row_index].astype(np.float64) - origin)
 
 
-def _scores(centers: Array, t: int) -> Scores:
+def _scores(centers: Array, t: int) -> ScoreBuffers:
     """Prepare to score tiles of `t` rows by centers ``(k, d)``."""
     k, d = centers.shape
     lanes = -(-k // NARROW) * NARROW
@@ -142,7 +142,7 @@ def _scores(centers: Array, t: int) -> Scores:
     square = scale * scale
     best, second, named = (_zeros((t, NARROW), np.float32) for _ in range(3))
     second[:], named[:] = np.inf, np.arange(NARROW)
-    return Scores(
+    return ScoreBuffers(
         scale=scale,
         slopes=slopes,
         offsets=offsets,

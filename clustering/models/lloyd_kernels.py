@@ -1,7 +1,7 @@
 """The compiled pass of k-means: label, add up and look for far rows, one tile of rows at a time.
 
 A tile is small enough that the rows are read from memory once. Labels and distances are those that `kernels` defines.
-The tuples that the kernels take, `Tile`, `Scores`, `Sums` and `Far`, are described in `lloyd`.
+The tuples that the kernels take, `Tile`, `Scores`, `Sums` and `FarthestBuffer`, are described in `lloyd`.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _slack(reach):  # type: ignore[no-untyped-def]
 
 
 @njit(**BARE)
-def _settle(tile, r, least, second, d, centers, reach, slack):  # type: ignore[no-untyped-def]
+def _resolve_near_ties(tile, r, least, second, d, centers, reach, slack):  # type: ignore[no-untyped-def]
     """Label those of the eight rows from `r` on by the definition whose least distance is not clearly the least."""
     near = lanes_up_to(second * splat(CLEAR) - least - slack, 0.0)
     while near:
@@ -101,7 +101,7 @@ def _settle(tile, r, least, second, d, centers, reach, slack):  # type: ignore[n
 
 
 @njit(**BARE)
-def _fill(values, start, m, shift, tile):  # type: ignore[no-untyped-def]
+def _fill(values, start, m, origin, tile):  # type: ignore[no-untyped-def]
     """Take the shift off rows from `start` on."""
     d = values.shape[1]
     width = tile.rows.shape[1]
@@ -109,9 +109,9 @@ def _fill(values, start, m, shift, tile):  # type: ignore[no-untyped-def]
     for r in range(m):
         i = (start + r) * d
         for j in range(0, long, WIDE):
-            store(tile.rows, r * width + j, wide(values, i + j) - load(shift, j))
+            store(tile.rows, r * width + j, wide(values, i + j) - load(origin, j))
         if long < d:
-            store(tile.rows, r * width + long, widened(values, i + long, d - long) - load(shift, long))
+            store(tile.rows, r * width + long, widened(values, i + long, d - long) - load(origin, long))
 
 
 @njit(**BARE)
@@ -151,8 +151,8 @@ def _side_by_side(tile, m, d, centers, reach):  # type: ignore[no-untyped-def]
         store(tile.labels, r + 8, label1)
         store(tile.distances, r, least0)
         store(tile.distances, r + 8, least1)
-        _settle(tile, r, least0, second0, d, centers, reach, slack)
-        _settle(tile, r + 8, least1, second1, d, centers, reach, slack)
+        _resolve_near_ties(tile, r, least0, second0, d, centers, reach, slack)
+        _resolve_near_ties(tile, r + 8, least1, second1, d, centers, reach, slack)
 
 
 @njit(**BARE)
@@ -201,7 +201,7 @@ def _by_distance(tile, m, d, centers, reach):  # type: ignore[no-untyped-def]
             second = where_less(greater, second, greater, second)
         store(tile.labels, r, label)
         store(tile.distances, r, least)
-        _settle(tile, r, least, second, d, centers, reach, slack)
+        _resolve_near_ties(tile, r, least, second, d, centers, reach, slack)
 
 
 @njit(**BARE)
@@ -356,11 +356,11 @@ def _keep_far(start, m, weights, tile, far, count):  # type: ignore[no-untyped-d
             i = count - 1
             while i > 0 and far.distances[i - 1] < distance:
                 far.distances[i] = far.distances[i - 1]
-                far.places[i] = far.places[i - 1]
+                far.row_index[i] = far.row_index[i - 1]
                 far.labels[i] = far.labels[i - 1]
                 i -= 1
             far.distances[i] = distance
-            far.places[i] = start + r
+            far.row_index[i] = start + r
             far.labels[i] = int(tile.labels[r])
             if count == most:
                 floor = far.distances[most - 1]
@@ -368,10 +368,10 @@ def _keep_far(start, m, weights, tile, far, count):  # type: ignore[no-untyped-d
 
 
 @njit(**BARE)
-def lloyd(values, weights, shift, centers, reach, way, tile, scores, sums, far, weight, first):  # type: ignore[no-untyped-def]
+def lloyd(values, weights, origin, centers, reach, way, tile, scores, sums, far, weight, first):  # type: ignore[no-untyped-def]
     """Label rows ``(n, d)``, and add Σw ``(k,)`` and Σw·x ``(k, d)`` per label to `weight` and `first`.
 
-    `shift` and `centers` are as wide as the tile, and `reach` ``(k,)`` is that of `kernels.reaches`. Returns
+    `origin` and `centers` are as wide as the tile, and `reach` ``(k,)`` is that of `kernels.reaches`. Returns
     Σw·distance, and how many rows there are in `far`.
     """
     n, d = values.shape
@@ -386,7 +386,7 @@ def lloyd(values, weights, shift, centers, reach, way, tile, scores, sums, far, 
         end = min(n, begin + SUM_ROWS)
         for start in range(begin, end, t):
             m = min(t, end - start)
-            _fill(values, start, m, shift, tile)
+            _fill(values, start, m, origin, tile)
             if way == SIDE_BY_SIDE:
                 _side_by_side(tile, m, d, centers, reach)
             elif way == BY_DISTANCE:

@@ -13,22 +13,30 @@ from numpy.typing import NDArray
 
 from clustering.data.rows import Rows
 from clustering.errors import ConfigError, DataError, nearest
-from clustering.models import complete, gap_kernels, gaps, parameters
 from clustering.models import covariances as kinds
+from clustering.models import hard_moments, missing_features, missing_kernels, parameters
 from clustering.models.columns import columns_of
-from clustering.models.distances import Away
+from clustering.models.distances import RowDistances
 from clustering.models.divergences import TINY
-from clustering.models.kmeans import KMeans, KMeansParams, check_k, distinct_rows, known_labels
+from clustering.models.kmeans import KMeans, KMeansParams, check_k, distinct_rows, row_labels
 from clustering.models.mixture_distances import MEASURE, from_components, ranks_of_components
 from clustering.models.mixture_params import MixtureParams, MixtureUpdate
 from clustering.models.model import Assignment
-from clustering.models.names import COVARIANCES, Covariance
-from clustering.models.soft import Gathered, Moments, Shared, assignment, placed, settled, shared
+from clustering.models.option_names import COVARIANCES, Covariance
+from clustering.models.soft import (
+    FarthestRowsTracker,
+    Moments,
+    Responsibilities,
+    e_step,
+    gather_assignment,
+    resolve_overflow,
+    with_row_index,
+)
 from clustering.models.survey import Survey
 
 Array = NDArray[np.float64]
 
-STARVED = 10 * np.finfo(float).eps
+EMPTY_SHARE = 10 * np.finfo(float).eps
 """A component with no more than this share of the weight has no rows."""
 LEAST_VARIANCE = 1e-20
 """A variance below this, relative to that of all rows, is a component that has collapsed."""
@@ -75,7 +83,7 @@ class GaussianMixture:
         object.__setattr__(self, "regularization", float(self.regularization))
 
     @property
-    def starter(self) -> KMeans:
+    def initial_model(self) -> KMeans:
         """The hard model whose clusters the components start from."""
         return KMeans(self.k)
 
@@ -83,7 +91,7 @@ class GaussianMixture:
         """Count the free parameters for d features."""
         return self.k - 1 + self.k * d + kinds.free_parameters(self.covariance, self.k, d)
 
-    def given(self, found: Survey, weights: Any, centers: Array, covariances: Any) -> MixtureParams:
+    def params_from_user(self, survey: Survey, weights: Any, centers: Array, covariances: Any) -> MixtureParams:
         """Make params of what a user gives, in the data's units.
 
         Raises
@@ -92,15 +100,15 @@ class GaussianMixture:
             For shapes that do not fit, weights that are no shares, or a covariance that is not positive definite.
         """
         k, d = centers.shape
-        given = parameters.numbers("starting weights", weights)
-        if given.shape != (k,):
-            raise ConfigError(f"starting weights have shape {given.shape}; k = {k} components have {k} weights")
-        shares = parameters.shares("starting weights", given)
+        read_weights = parameters.read_array("starting weights", weights)
+        if read_weights.shape != (k,):
+            raise ConfigError(f"starting weights have shape {read_weights.shape}; k = {k} components have {k} weights")
+        shares = parameters.normalized_weights("starting weights", read_weights)
         if not (shares > 0.0).all():
-            raise ConfigError(f"starting weights are {parameters.short(given)}; give shares above 0")
-        matrices = parameters.starting(self.covariance, k, d, covariances)
-        shift = found.origin
-        params = MixtureParams(shift, centers - shift, shares, matrices, found.variance, self.covariance)
+            raise ConfigError(f"starting weights are {parameters.short(read_weights)}; give shares above 0")
+        matrices = parameters.starting_covariances(self.covariance, k, d, covariances)
+        origin = survey.origin
+        params = MixtureParams(origin, centers - origin, shares, matrices, survey.variance, self.covariance)
         if not np.isfinite(params.constants).all():
             raise ConfigError(
                 f"starting covariances are {parameters.short(matrices)}, whose inverses are beyond float64; "
@@ -108,49 +116,51 @@ class GaussianMixture:
             )
         return params
 
-    def first_statistics(self, params: KMeansParams, variance: Array, known: bool, rows: Rows) -> Moments:
+    def initial_moments(self, params: KMeansParams, variance: Array, use_labels: bool, rows: Rows) -> Moments:
         """Moments of the rows of each cluster about its center.
 
         Parameters
         ----------
         variance
             Of each feature ``(d,)``: what is taken of a missing one.
-        known
+        use_labels
             Whether rows come with their clusters, and others take no part; otherwise those of the nearest centers.
         """
-        if known:
-            rows = rows.some(known_labels(rows, params.k) >= 0)
-        if rows.gaps is None:
-            return complete.moments(self.covariance, params, known, rows)
-        whole = complete.moments(self.covariance, params, known, rows.some(~rows.gaps))
-        return whole + complete.moments_with_gaps(self.covariance, params, variance, known, rows.some(rows.gaps))
+        if use_labels:
+            rows = rows.select(row_labels(rows, params.k) >= 0)
+        if rows.has_missing is None:
+            return hard_moments.moments(self.covariance, params, use_labels, rows)
+        whole = hard_moments.moments(self.covariance, params, use_labels, rows.select(~rows.has_missing))
+        return whole + hard_moments.moments_with_missing(
+            self.covariance, params, variance, use_labels, rows.select(rows.has_missing)
+        )
 
-    def first_params(self, found: Survey, params: KMeansParams, statistics: Moments) -> MixtureParams:
+    def initial_params(self, survey: Survey, params: KMeansParams, statistics: Moments) -> MixtureParams:
         """Fit components to hard clusters: the maximum likelihood of complete data (lecture, "Observation")."""
-        none = kinds.shape(self.covariance, *params.centers.shape)
+        none = kinds.covariance_shape(self.covariance, *params.centers.shape)
         before = MixtureParams(
-            params.shift, params.centers, np.full(params.k, 1.0 / params.k), np.zeros(none), found.variance,
+            params.origin, params.centers, np.full(params.k, 1.0 / params.k), np.zeros(none), survey.variance,
             self.covariance,
         )  # fmt: skip
-        return self._maximised(before, statistics)[0]
+        return self._m_step(before, statistics)[0]
 
     def statistics(self, params: MixtureParams, rows: Rows) -> Moments:
         """Take the expectation step (lecture, "E-step"), and add up the moments."""
         sums = kinds.Accumulator(self.covariance, params.centers, params.factors)
-        objective = energy = 0.0
-        full = rows if rows.gaps is None else rows.some(~rows.gaps)
-        gathered = Gathered(full, params.k)
-        for part in self._complete(params, full):
-            sums.add(part.columns, part.norms, part.shares, full.weights[part.start : part.stop])
-            objective -= part.likelihood
-            energy -= part.energy
-            gathered.take(part)
-        if rows.gaps is not None:
-            for part, add, missing in self._gappy(params, rows.some(rows.gaps)):
+        objective = neg_expected_complete_log_likelihood = 0.0
+        full = rows if rows.has_missing is None else rows.select(~rows.has_missing)
+        tracker = FarthestRowsTracker(full, params.k)
+        for part in self._complete_rows(params, full):
+            sums.add(part.columns, part.norms, part.weighted_resp, full.weights[part.start : part.stop])
+            objective -= part.log_likelihood
+            neg_expected_complete_log_likelihood -= part.expected_complete_log_likelihood
+            tracker.update(part)
+        if rows.has_missing is not None:
+            for part, add, missing in self._rows_with_missing(params, rows.select(rows.has_missing)):
                 add(sums)
-                objective -= part.likelihood
-                energy -= part.energy + missing
-        return Moments(*sums.total(), objective, energy, len(rows), gathered.distant)
+                objective -= part.log_likelihood
+                neg_expected_complete_log_likelihood -= part.expected_complete_log_likelihood + missing
+        return Moments(*sums.total(), objective, neg_expected_complete_log_likelihood, len(rows), tracker.farthest)
 
     def update(self, params: MixtureParams, statistics: Moments) -> MixtureUpdate:
         """Take the maximisation step (lecture, "M-step").
@@ -162,116 +172,141 @@ class GaussianMixture:
         DataError
             If even the pooled covariance is singular, or components collapse again and again.
         """
-        after, rescued = self._maximised(params, statistics)
-        expected = _expected(self, params, after, statistics)
+        after, rescued = self._m_step(params, statistics)
+        expected = _expected_complete_log_likelihood(self, params, after, statistics)
         # −log L at the old params is −(Σ s L + entropy); the same responsibilities keep their entropy, and what rows
         # lack the distribution that it had at the old params.
-        bound = statistics.objective if rescued else statistics.objective - statistics.energy - expected
+        bound = (
+            statistics.objective
+            if rescued
+            else statistics.objective - statistics.neg_expected_complete_log_likelihood - expected
+        )
         conditions = kinds.conditions(self.covariance, after.covariances, after.k)
         total = float(statistics.weight.sum())
         return MixtureUpdate(after, bound, total, statistics.weight, conditions, rescued)
 
-    def assign(self, params: MixtureParams, rows: Rows, see: Callable[[Shared], None] | None = None) -> Assignment:
+    def assign(
+        self, params: MixtureParams, rows: Rows, on_part: Callable[[Responsibilities], None] | None = None
+    ) -> Assignment:
         """Label rows with their likeliest components."""
-        return assignment(self.shared(params, rows), len(rows), params.k, see)
+        return gather_assignment(self.e_step(params, rows), len(rows), params.k, on_part)
 
-    def describes_density(self) -> bool:
+    def has_density(self) -> bool:
         """Whether rows have a density under the model."""
         return True
 
-    def log_density(self, params: MixtureParams, density: Array, observed: Array) -> Array:
+    def log_density(self, params: MixtureParams, log_prob_norm: Array, observed: Array) -> Array:
         """Log density of rows ``(m,)``, of which so many features are observed."""
-        return density
+        return log_prob_norm
 
-    def mahalanobis(self, params: MixtureParams, distances: Array) -> Array:
+    def squared_mahalanobis(self, params: MixtureParams, distances: Array) -> Array:
         """Squared Mahalanobis distances ``(m,)`` from the own component."""
         return distances
 
-    def shared(self, params: MixtureParams, rows: Rows) -> Iterator[Shared]:
+    def e_step(self, params: MixtureParams, rows: Rows) -> Iterator[Responsibilities]:
         """Responsibilities of rows, a sub-block at a time; their density is that of the mixture."""
-        full = rows if rows.gaps is None else rows.some(~rows.gaps)
-        parts = placed(self._complete(params, full), rows.gaps, with_gaps=False)
-        if rows.gaps is not None:
-            gappy = (part for part, *_ in self._gappy(params, rows.some(rows.gaps)))
-            parts = chain(parts, placed(gappy, rows.gaps, with_gaps=True))
+        full = rows if rows.has_missing is None else rows.select(~rows.has_missing)
+        parts = with_row_index(self._complete_rows(params, full), rows.has_missing, missing=False)
+        if rows.has_missing is not None:
+            incomplete = (part for part, *_ in self._rows_with_missing(params, rows.select(rows.has_missing)))
+            parts = chain(parts, with_row_index(incomplete, rows.has_missing, missing=True))
         rank = partial(ranks_of_components, self.covariance, params)
-        yield from settled(parts, rows, params.shift, rank)
+        yield from resolve_overflow(parts, rows, params.origin, rank)
 
     @property
-    def measure(self) -> Mapping[str, str]:
+    def distance_attributes(self) -> Mapping[str, str]:
         """What its distances are, as CF attributes."""
         return MEASURE
 
-    def distances(self, params: MixtureParams, rows: Rows, own: NDArray[np.int32] | None = None) -> Iterator[Away]:
+    def distances(
+        self, params: MixtureParams, rows: Rows, own: NDArray[np.int32] | None = None
+    ) -> Iterator[RowDistances]:
         """Tell how far rows are from every component, or their `own` ``(n,)``, under its covariance."""
-        for away in from_components(self.covariance, params, rows):
+        for row_distances in from_components(self.covariance, params, rows):
             if own is not None:
-                away = away._replace(distances=np.take_along_axis(away.distances, own[None, away.places], axis=0))
-            yield away
+                row_distances = row_distances._replace(
+                    distances=np.take_along_axis(row_distances.distances, own[None, row_distances.row_index], axis=0)
+                )
+            yield row_distances
 
-    def reported(self, objective: Any, weight: float) -> Any:
+    def to_user_objective(self, objective: Any, weight: float) -> Any:
         """Tell the mean log-likelihood per unit weight."""
         return -objective / weight
 
-    def restored(self, arrays: Mapping[str, Array]) -> MixtureParams:
+    def params_from_arrays(self, arrays: Mapping[str, Array]) -> MixtureParams:
         """Make params of what was stored."""
-        found = {name: arrays[name] for name in ("shift", "centers", "weights", "spread")}
-        matrices = arrays.get("covariances", np.zeros(0))
-        return MixtureParams(**found, covariances=matrices, kind=self.covariance, rescues=int(arrays["rescues"]))
+        return MixtureParams(
+            origin=arrays["shift"],
+            centers=arrays["centers"],
+            weights=arrays["weights"],
+            covariances=arrays.get("covariances", np.zeros(0)),
+            feature_variance=arrays["spread"],
+            kind=self.covariance,
+            rescues=int(arrays["rescues"]),
+        )
 
-    def _gappy(
+    def _rows_with_missing(
         self, params: MixtureParams, rows: Rows
-    ) -> Iterator[tuple[Shared, Callable[[kinds.Accumulator], None], float]]:
+    ) -> Iterator[tuple[Responsibilities, Callable[[kinds.Accumulator], None], float]]:
         """Responsibilities of rows with gaps, what adds their moments up, and Σ s E log N of what they lack."""
         kind, k = self.covariance, params.k
         half, logs = np.full(k, 0.5), params.log_weights
         whole = params.constants - logs
         if kind in ("tied", "full"):
-            for some in gaps.patterns(rows, params.shift, k):
-                given = gaps.conditioned(kind, params.centers, params.covariances, some)
-                part = gaps.soften(given.squares, given.offsets, half, logs, rows.weights[some.places], 0)
-                part = part._replace(places=some.places)
-                missing = gaps.expected_missing(some.columns, whole, given.offsets, part.shares)
-                yield part, partial(gaps.add_dependent, some, given, part.shares), missing
+            for group in missing_features.group_by_pattern(rows, params.origin, k):
+                given = missing_features.condition_components(kind, params.centers, params.covariances, group)
+                part = missing_features.softmax(
+                    given.squares, given.offsets, half, logs, rows.weights[group.row_index], 0
+                )
+                part = part._replace(row_index=group.row_index)
+                missing = missing_features.expected_missing(group.columns, whole, given.offsets, part.weighted_resp)
+                yield part, partial(missing_features.add_dependent, group, given, part.weighted_resp), missing
             return
-        variances, scales, densities = gaps.independent(kind, params.centers, params.factors)
-        for start, stop, columns in columns_of(rows, params.shift, k):
+        variances, scales, densities = missing_features.independent(kind, params.centers, params.factors)
+        for start, stop, columns in columns_of(rows, params.origin, k):
             out, offsets = np.empty((k, stop - start)), np.empty((k, stop - start))
-            gap_kernels.squares(columns, params.centers, scales, densities, out, offsets)
-            part = gaps.soften(out, offsets, half, logs, rows.weights[start:stop], start)
-            missing = gaps.expected_missing(columns, whole, offsets, part.shares)
-            yield part, partial(gaps.add_independent, columns, variances, part.shares), missing
+            missing_kernels.squares(columns, params.centers, scales, densities, out, offsets)
+            part = missing_features.softmax(out, offsets, half, logs, rows.weights[start:stop], start)
+            missing = missing_features.expected_missing(columns, whole, offsets, part.weighted_resp)
+            yield part, partial(missing_features.add_independent, columns, variances, part.weighted_resp), missing
 
-    def _complete(self, params: MixtureParams, rows: Rows) -> Iterator[Shared]:
-        squares = kinds.squares(self.covariance, params.centers, params.factors)
-        return shared(rows, params.shift, params.k, squares, np.full(params.k, 0.5), params.constants)
+    def _complete_rows(self, params: MixtureParams, rows: Rows) -> Iterator[Responsibilities]:
+        squares = kinds.make_squared_mahalanobis(self.covariance, params.centers, params.factors)
+        return e_step(rows, params.origin, params.k, squares, np.full(params.k, 0.5), params.constants)
 
-    def _maximised(self, params: MixtureParams, statistics: Moments) -> tuple[MixtureParams, tuple[str, ...]]:
+    def _m_step(self, params: MixtureParams, statistics: Moments) -> tuple[MixtureParams, tuple[str, ...]]:
         """Refit, and rescue what collapsed."""
         kind, k = self.covariance, params.k
-        floor = self.regularization * float(params.spread.mean())
+        floor = self.regularization * float(params.feature_variance.mean())
         weight, total = statistics.weight, float(statistics.weight.sum())
-        alive = weight > STARVED * total
+        alive = weight > EMPTY_SHARE * total
         safe = np.where(alive, weight, 1.0)
         step = np.where(alive[:, None], statistics.first / safe[:, None], 0.0)
         centers = params.centers + step
         shared_by = np.where(alive, weight, 0.0) if kind == "tied" else safe
-        made = kinds.refitted(kind, shared_by, step, statistics.second, statistics.overlap, params.centers, floor)
-        collapsed = [i for i in range(k) if not alive[i] or not _sound(kind, _own(kind, made, i), params.spread)]
+        made = kinds.update_covariances(
+            kind, shared_by, step, statistics.second, statistics.overlap, params.centers, floor
+        )
+        collapsed = [
+            i
+            for i in range(k)
+            if not alive[i]
+            or not _is_valid_covariance(kind, _component_covariance(kind, made, i), params.feature_variance)
+        ]
         weights = weight / total
         after = replace(params, centers=centers, weights=weights, covariances=made)
         if not collapsed:
             return after, ()
-        return self._rescued(after, statistics, collapsed, alive)
+        return self._reset_collapsed(after, statistics, collapsed, alive)
 
-    def _rescued(
+    def _reset_collapsed(
         self, params: MixtureParams, statistics: Moments, collapsed: list[int], alive: NDArray[np.bool_]
     ) -> tuple[MixtureParams, tuple[str, ...]]:
         kind, k = self.covariance, params.k
         healthy = [i for i in range(k) if i not in collapsed]
         weight = statistics.weight
         pooled = _pooled(kind, params, weight, healthy)
-        if not healthy or not _sound(kind, pooled, params.spread):
+        if not healthy or not _is_valid_covariance(kind, pooled, params.feature_variance):
             raise DataError(
                 "the covariance of the data is singular: features are constant, or depend on each other, or there are "
                 "too few rows; drop such features, lower k, choose another model.covariance, or raise "
@@ -282,18 +317,18 @@ class GaussianMixture:
                 f"components collapse onto single rows again and again ({params.rescues} placed anew); "
                 "lower k, or raise model.regularization"
             )
-        places = [
-            statistics.distant.rows[row]
-            for row in distinct_rows(statistics.distant)
-            if statistics.distant.distances[row] > 0.0
+        new_centers = [
+            statistics.farthest.rows[row]
+            for row in distinct_rows(statistics.farthest)
+            if statistics.farthest.distances[row] > 0.0
         ]
         centers, weights, made = params.centers.copy(), params.weights.copy(), params.covariances.copy()
         notes = []
         for number, i in enumerate(collapsed):
             why = "collapsed" if alive[i] else "lost all its rows"
             where = "left in place"
-            if number < len(places):
-                centers[i], where = places[number], "placed anew at the row farthest from its component"
+            if number < len(new_centers):
+                centers[i], where = new_centers[number], "placed anew at the row farthest from its component"
             weights[i] = 1.0 / k
             if kind in ("spherical", "diagonal", "full"):
                 made[i] = pooled
@@ -307,21 +342,21 @@ class GaussianMixture:
         return after, tuple(notes)
 
 
-def _own(kind: Covariance, covariances: Array, cluster: int) -> Array:
+def _component_covariance(kind: Covariance, covariances: Array, cluster: int) -> Array:
     """Covariance of one component."""
     own: Array = covariances if kind in ("identity", "tied") else covariances[cluster]
     return own
 
 
-def _sound(kind: Covariance, covariance: Array, spread: Array) -> bool:
+def _is_valid_covariance(kind: Covariance, covariance: Array, feature_variance: Array) -> bool:
     """Tell whether a component's covariance is one that a density can be made of."""
     if kind == "identity":
         return True
     if kind == "spherical":
-        return bool(covariance > max(LEAST_VARIANCE * float(np.mean(spread)), TINY))
+        return bool(covariance > max(LEAST_VARIANCE * float(np.mean(feature_variance)), TINY))
     variances = covariance if kind == "diagonal" else np.diagonal(covariance)
     # The inverse of a denormal number would be infinite.
-    if not (variances > np.maximum(LEAST_VARIANCE * spread, TINY)).all():
+    if not (variances > np.maximum(LEAST_VARIANCE * feature_variance, TINY)).all():
         return False
     if kind == "diagonal":
         return True
@@ -342,14 +377,19 @@ def _pooled(kind: Covariance, params: MixtureParams, weight: Array, healthy: lis
     return pooled
 
 
-def _expected(model: GaussianMixture, before: MixtureParams, after: MixtureParams, statistics: Moments) -> float:
+def _expected_complete_log_likelihood(
+    model: GaussianMixture, before: MixtureParams, after: MixtureParams, statistics: Moments
+) -> float:
     """Σ_k N_k (log π_k + E log N(x | k)) at refitted params, from the moments of the rows."""
     weight, (k, d) = statistics.weight, after.centers.shape
     if model.covariance == "identity":
         moved = np.sum((after.centers - before.centers) ** 2, axis=1)
-        return float(weight @ (after.constants - before.constants + 0.5 * moved)) - statistics.energy
+        return (
+            float(weight @ (after.constants - before.constants + 0.5 * moved))
+            - statistics.neg_expected_complete_log_likelihood
+        )
     # Covariances are those of the rows, and the floor on top, so that E ‖A(x − μ)‖² = d − floor · ‖A‖².
     parts = after.factors.reshape(1 if model.covariance == "tied" else k, -1)
-    floor = model.regularization * float(after.spread.mean())
+    floor = model.regularization * float(after.feature_variance.mean())
     lifted = np.sum((np.sqrt(floor) * parts) ** 2, axis=1) * (d if model.covariance == "spherical" else 1)
     return float(weight @ (after.constants - 0.5 * (d - lifted)))

@@ -11,43 +11,47 @@ from numpy.typing import NDArray
 
 from clustering.data.rows import Rows
 from clustering.models import covariances as kinds
-from clustering.models import gap_kernels, gaps
+from clustering.models import missing_features, missing_kernels
 from clustering.models.columns import columns_of
-from clustering.models.distances import Away
+from clustering.models.distances import RowDistances
 from clustering.models.mixture_params import MixtureParams
-from clustering.models.names import Covariance
-from clustering.models.remote import Ranks, by_squares, roots
+from clustering.models.option_names import Covariance
+from clustering.models.overflow import Ranks, overflow_safe_roots, rank_by_squares
 
 Array = NDArray[np.float64]
 
 MEASURE: Mapping[str, str] = {"long_name": "Mahalanobis distance under the component's covariance", "units": "1"}
 
 
-def from_components(kind: Covariance, params: MixtureParams, rows: Rows) -> Iterator[Away]:
+def from_components(kind: Covariance, params: MixtureParams, rows: Rows) -> Iterator[RowDistances]:
     """Tell how far rows are from the components of a mixture, under the covariance of each.
 
     Of rows with missing features, under the covariance of what was observed.
     """
     k = params.k
     if kind in ("identity", "spherical", "diagonal"):
-        _, scales, densities = gaps.independent(kind, params.centers, params.factors)
-        for start, stop, columns in columns_of(rows, params.shift, k):
-            yield Away(slice(start, stop), roots(partial(_scaled, scales, densities), columns, params.centers))
+        _, scales, densities = missing_features.independent(kind, params.centers, params.factors)
+        for start, stop, columns in columns_of(rows, params.origin, k):
+            yield RowDistances(
+                slice(start, stop), overflow_safe_roots(partial(_scaled, scales, densities), columns, params.centers)
+            )
         return
-    whole = None if rows.gaps is None else np.flatnonzero(~rows.gaps)
-    for start, stop, columns in columns_of(rows if rows.gaps is None else rows.some(~rows.gaps), params.shift, k):
-        away = roots(partial(_factored, params.factors), columns, params.centers)
-        yield Away(slice(start, stop) if whole is None else whole[start:stop], away)
-    if rows.gaps is not None:
-        holed = np.flatnonzero(rows.gaps)
-        for some in gaps.patterns(rows.some(rows.gaps), params.shift, k):
-            squares = partial(_conditioned, kind, params.covariances, some)
-            yield Away(holed[some.places], roots(squares, some.columns, params.centers))
+    whole = None if rows.has_missing is None else np.flatnonzero(~rows.has_missing)
+    for start, stop, columns in columns_of(
+        rows if rows.has_missing is None else rows.select(~rows.has_missing), params.origin, k
+    ):
+        mahalanobis = overflow_safe_roots(partial(_factored, params.factors), columns, params.centers)
+        yield RowDistances(slice(start, stop) if whole is None else whole[start:stop], mahalanobis)
+    if rows.has_missing is not None:
+        incomplete = np.flatnonzero(rows.has_missing)
+        for group in missing_features.group_by_pattern(rows.select(rows.has_missing), params.origin, k):
+            squares = partial(_conditioned, kind, params.covariances, group)
+            yield RowDistances(incomplete[group.row_index], overflow_safe_roots(squares, group.columns, params.centers))
 
 
 def _scaled(scales: Array, densities: Array, columns: Array, centers: Array) -> Array:
     out, offsets = (np.empty((len(centers), columns.shape[1])) for _ in range(2))
-    gap_kernels.squares(columns, centers, scales, densities, out, offsets)
+    missing_kernels.squares(columns, centers, scales, densities, out, offsets)
     return out
 
 
@@ -57,8 +61,10 @@ def _factored(factors: Array, columns: Array, centers: Array) -> Array:
     return out
 
 
-def _conditioned(kind: Covariance, covariances: Array, some: gaps.Patterns, columns: Array, centers: Array) -> Array:
-    return gaps.conditioned(kind, centers, covariances, some._replace(columns=columns)).squares
+def _conditioned(
+    kind: Covariance, covariances: Array, group: missing_features.MissingPatterns, columns: Array, centers: Array
+) -> Array:
+    return missing_features.condition_components(kind, centers, covariances, group._replace(columns=columns)).squares
 
 
 def ranks_of_components(kind: Covariance, params: MixtureParams, columns: Array) -> tuple[Ranks, Array]:
@@ -68,20 +74,22 @@ def ranks_of_components(kind: Covariance, params: MixtureParams, columns: Array)
     """
     seen, centers = ~np.isnan(columns), params.centers
     if kind in ("identity", "spherical", "diagonal"):
-        _, scales, densities = gaps.independent(kind, centers, params.factors)
+        _, scales, densities = missing_features.independent(kind, centers, params.factors)
         each = np.sqrt(scales)
-        ranks = by_squares(columns, centers, lambda i, some: each[i][:, None] * some)
-        return ranks, params.log_weights[:, None] + densities @ seen - 0.5 * ranks.rest
+        ranks = rank_by_squares(columns, centers, lambda i, values: each[i][:, None] * values)
+        return ranks, params.log_weights[:, None] + densities @ seen - 0.5 * ranks.remainder
     rest, squares, logits = (np.empty((params.k, columns.shape[1])) for _ in range(3))
     leading = np.empty(rest.shape, bool)
     matrices = params.covariances[None] if kind == "tied" else params.covariances
     for have in np.unique(seen, axis=1).T:
-        places, o = np.flatnonzero((seen == have[:, None]).all(axis=0)), np.flatnonzero(have)
+        row_index, o = np.flatnonzero((seen == have[:, None]).all(axis=0)), np.flatnonzero(have)
         lower: Array = np.linalg.cholesky(matrices[:, o[:, None], o]).astype(np.float64, copy=False)
-        ranks = by_squares(columns[np.ix_(o, places)], centers[:, o], partial(_solved, lower))
-        leading[:, places], rest[:, places], squares[:, places] = ranks
-        density = -np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1) - 0.5 * len(o) * gaps.LOG_2PI
-        logits[:, places] = (params.log_weights + density)[:, None] - 0.5 * ranks.rest
+        ranks = rank_by_squares(columns[np.ix_(o, row_index)], centers[:, o], partial(_solved, lower))
+        leading[:, row_index], rest[:, row_index], squares[:, row_index] = ranks
+        log_density = (
+            -np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1) - 0.5 * len(o) * missing_features.LOG_2PI
+        )
+        logits[:, row_index] = (params.log_weights + log_density)[:, None] - 0.5 * ranks.remainder
     return Ranks(leading, rest, squares), logits
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from clustering.models import covariances as kinds
 from clustering.models.divergences import TINY
-from clustering.models.model import TRACKED
-from clustering.models.names import Covariance
+from clustering.models.model import TRACKED_CLUSTERS
+from clustering.models.option_names import Covariance
 
 Array = NDArray[np.float64]
 
@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 class MixtureParams:
     """Where the components are."""
 
-    shift: Array
+    origin: Array
     """Origin ``(d,)`` in the data's units, fixed for a run."""
     centers: Array
     """Means less the shift ``(k, d)``."""
@@ -30,7 +30,7 @@ class MixtureParams:
     """Mixing weights ``(k,)``."""
     covariances: Array
     """As `clustering.models.covariances` says for the kind."""
-    spread: Array
+    feature_variance: Array
     """Variance of each feature over all rows ``(d,)``: the scale of the data."""
     kind: Covariance
     rescues: int = 0
@@ -40,11 +40,11 @@ class MixtureParams:
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         """Fields that are stored, with the names of their dimensions."""
         return {
-            "shift": ("feature",),
+            "origin": ("feature",),
             "centers": ("cluster", "feature"),
             "weights": ("cluster",),
             "covariances": kinds.DIMS[self.kind],
-            "spread": ("feature",),
+            "feature_variance": ("feature",),
             "rescues": (),
         }
 
@@ -102,4 +102,4 @@ class MixtureUpdate(NamedTuple):
     @property
     def measures(self) -> Mapping[str, Array]:
         """Effective sizes and condition numbers of the components."""
-        return {"sizes": self.sizes, "conditions": self.conditions} if len(self.sizes) <= TRACKED else {}
+        return {"sizes": self.sizes, "conditions": self.conditions} if len(self.sizes) <= TRACKED_CLUSTERS else {}

@@ -2,7 +2,7 @@
 
 A model is a frozen value that says what is fitted; its params are where a fit stands. All models are minimised: the
 objective inside a fit is the sum over rows that every pass lowers (J, the free energy, or the negative
-log-likelihood), and `Model.reported` turns it into what is told.
+log-likelihood), and `Model.to_user_objective` turns it into what is told.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from clustering.data.rows import Rows
 
 Array = NDArray[np.float64]
 
-TRACKED = 1024
+TRACKED_CLUSTERS = 1024
 """Up to this k numbers of each cluster are kept for every pass."""
+
+_ON_DISK = {"origin": "shift", "total_scatter": "spread", "feature_variance": "spread"}
+"""Names of arrays on disk that differ from the fields: every version opens the outputs of every other."""
 
 
 class Params(Protocol):
@@ -112,26 +115,31 @@ class Model(Protocol):
         """Label the rows of a block."""
 
     @property
-    def measure(self) -> Mapping[str, str]:
+    def distance_attributes(self) -> Mapping[str, str]:
         """What its distances are, as CF attributes."""
 
     def distances(self, params: Any, rows: Rows, own: NDArray[np.int32] | None = None) -> Iterator[Any]:
-        """Tell how far rows are from every center, or from their `own` ``(n,)``, as `clustering.models.distances.Away`.
+        """Tell how far rows are from every center, or from their `own` ``(n,)``, as `RowDistances`.
 
         A sub-block at a time.
         """
 
-    def reported(self, objective: Any, weight: float) -> Any:
+    def to_user_objective(self, objective: Any, weight: float) -> Any:
         """Turn the objective of rows of this total weight into what is told."""
 
-    def restored(self, arrays: Mapping[str, Array]) -> Any:
-        """Make params of what `stored` gave."""
+    def params_from_arrays(self, arrays: Mapping[str, Array]) -> Any:
+        """Make params of what `params_to_arrays` gave."""
 
 
-def stored(params: Any) -> dict[str, Array]:
+def params_to_arrays(params: Any) -> dict[str, Array]:
     """Give the arrays that params are rebuilt from."""
-    found = {name: np.asarray(getattr(params, name)) for name in params.dims}
-    return {name: array for name, array in found.items() if array.size}
+    arrays = {_ON_DISK.get(name, name): np.asarray(getattr(params, name)) for name in params.dims}
+    return {name: array for name, array in arrays.items() if array.size}
+
+
+def array_dims(params: Any) -> dict[str, tuple[str, ...]]:
+    """Give the names of the dimensions of the arrays of `params_to_arrays`."""
+    return {_ON_DISK.get(name, name): dims for name, dims in params.dims.items()}
 
 
 def read_only(params: Any) -> Any:

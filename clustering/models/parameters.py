@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from clustering.errors import ConfigError
 from clustering.models import covariances as kinds
-from clustering.models.names import Covariance
+from clustering.models.option_names import Covariance
 
 Array = NDArray[np.float64]
 
@@ -18,7 +18,7 @@ ROUNDING = 1e-6
 """What a sum of shares may be off 1, and a correlation off its mirror image: numbers kept in float32 are."""
 
 
-def numbers(name: str, value: Any) -> Array:
+def read_array(name: str, value: Any) -> Array:
     """Read an array, or nested lists, of finite numbers; a masked one is none.
 
     Raises
@@ -53,7 +53,7 @@ def short(value: Any) -> str:
     return text if len(text) <= 100 else text[:99] + "…"
 
 
-def shares(name: str, weights: Array) -> Array:
+def normalized_weights(name: str, weights: Array) -> Array:
     """Bring weights ``(k,)`` that add up to 1, but for rounding, to a sum of 1.
 
     Raises
@@ -108,7 +108,7 @@ def symmetric(kind: Covariance, covariances: Array, which: str = "covariance") -
     return made
 
 
-def starting(kind: Covariance, k: int, d: int, covariances: Any) -> Array:
+def starting_covariances(kind: Covariance, k: int, d: int, covariances: Any) -> Array:
     """Read the covariances that a fit starts from, in the shape of their kind.
 
     Raises
@@ -116,14 +116,14 @@ def starting(kind: Covariance, k: int, d: int, covariances: Any) -> Array:
     ConfigError
         For a shape that does not fit, or what is no covariance.
     """
-    shape = kinds.shape(kind, k, d)
+    shape = kinds.covariance_shape(kind, k, d)
     if kind == "identity":
         if covariances is not None and np.size(covariances):
             raise ConfigError("init has covariances, and those of covariance 'identity' are fixed; leave them out")
         return np.zeros(shape)
     if covariances is None:
         raise ConfigError(f"init has no covariances; covariance {kind!r} starts from ones of shape {shape}")
-    array = numbers("starting covariances", covariances)
+    array = read_array("starting covariances", covariances)
     if array.shape != shape:
         raise ConfigError(
             f"starting covariances have shape {array.shape}; covariance {kind!r} of k = {k} components of {d} features "

@@ -20,7 +20,7 @@ LOST = 1e-12
 """What rounding may take, in units of the squared width."""
 
 
-class Exact:
+class ProductsAllowed:
     """Tells where products are faster, and keep what counts."""
 
     def __init__(self, centers: Array, sharpness: float) -> None:
@@ -33,7 +33,7 @@ class Exact:
         return self.many and len(norms) > 0 and float(norms.max()) + self.farthest < self.limit
 
 
-class Squares:
+class SquaredDistances:
     """Squared distances from centers ``(k, d)``, each feature scaled by ``(k, d)`` where `scales` are given.
 
     Parameters
@@ -47,7 +47,7 @@ class Squares:
         scaled = centers if scales is None else scales * centers
         self.slopes = -2.0 * scaled
         self.norms = np.sum(scaled * centers, axis=1)[:, None]
-        self.exact = Exact(centers, sharpness)
+        self.exact = ProductsAllowed(centers, sharpness)
 
     def __call__(self, columns: Array, norms: Array, out: Array) -> None:
         """Fill `out` ``(k, m)`` for columns ``(d, m)`` of squared norms ``(m,)``."""
@@ -67,7 +67,7 @@ class Squares:
         np.maximum(out, 0.0, out=out)
 
 
-class Sums:
+class CenteredSums:
     """Σ s, Σ s (x − c), and Σ s (x − c)² where `squared`, about centers ``(k, d)``."""
 
     def __init__(self, centers: Array, sharpness: float, *, squared: bool) -> None:
@@ -79,25 +79,25 @@ class Sums:
         self.second = np.zeros_like(centers) if squared else none
         self.raw_weight, self.raw_first = np.zeros(k), np.zeros_like(centers)
         self.raw_second = np.zeros_like(centers) if squared else none
-        self.exact = Exact(centers, sharpness)
+        self.exact = ProductsAllowed(centers, sharpness)
 
-    def add(self, columns: Array, norms: Array, shares: Array) -> None:
+    def add(self, columns: Array, norms: Array, weighted_resp: Array) -> None:
         """Add columns ``(d, m)``, of squared norms ``(m,)``, with shares ``(k, m)``."""
         if self.exact(norms):
-            self.raw_weight += shares.sum(axis=1)
-            self.raw_first += np.matmul(shares, columns.T)
+            self.raw_weight += weighted_resp.sum(axis=1)
+            self.raw_first += np.matmul(weighted_resp, columns.T)
             if self.squared:
                 squared = np.multiply(columns, columns, out=aligned_empty(columns.shape))
-                self.raw_second += np.matmul(shares, squared.T)
+                self.raw_second += np.matmul(weighted_resp, squared.T)
             return
         # Two levels: the error grows with the rows of a sub-block, not with those of a block.
         weight, first = np.zeros_like(self.weight), np.zeros_like(self.first)
         if self.squared:
             second = np.zeros_like(self.second)
-            soft_kernels.diagonal_about(columns, self.centers, shares, weight, first, second)
+            soft_kernels.diagonal_about(columns, self.centers, weighted_resp, weight, first, second)
             self.second += second
         else:
-            soft_kernels.first_about(columns, self.centers, shares, weight, first)
+            soft_kernels.first_about(columns, self.centers, weighted_resp, weight, first)
         self.weight += weight
         self.first += first
 

@@ -17,7 +17,7 @@ from clustering.models import covariances as kinds
 from clustering.models import parameters
 from clustering.models.kernels import FAST
 from clustering.models.mixture import GaussianMixture
-from clustering.models.names import COVARIANCES, Covariance
+from clustering.models.option_names import COVARIANCES, Covariance
 from clustering.models.soft_kmeans import SoftKMeans
 
 Array = NDArray[np.float64]
@@ -30,7 +30,7 @@ DESCRIBED = ("squared_euclidean", "mahalanobis")
 
 
 @dataclass(frozen=True, eq=False)
-class Generative:
+class GenerativeMixture:
     """A component is chosen with probability π, and a row drawn from its Gaussian.
 
     Row i depends on the seed and on i alone: a longer draw begins with the rows of a shorter one.
@@ -50,7 +50,7 @@ class Generative:
     kind: Covariance
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "weights", parameters.shares("weights", self.weights))
+        object.__setattr__(self, "weights", parameters.normalized_weights("weights", self.weights))
         object.__setattr__(self, "covariances", parameters.symmetric(self.kind, self.covariances))
 
     @property
@@ -108,8 +108,8 @@ class Generative:
                 stream.standard_normal(out=rows[done : done + m])
                 labels[done : done + m] = chosen[within : within + m]
                 done += m
-            place = _turned if self.kind in ("tied", "full") else _scaled
-            place(rows, labels, self.means, self._factors)
+            transform = _turned if self.kind in ("tied", "full") else _scaled
+            transform(rows, labels, self.means, self._factors)
             yield rows, labels
 
     def draw_labels(self, n: int, seed: int, length: int) -> Iterator[Labels]:
@@ -158,7 +158,7 @@ def _turned(rows, labels, means, factors):  # type: ignore[no-untyped-def]
             rows[r, j] = means[k, j] + made[j]
 
 
-def generative(model: Any, params: Any) -> Generative:
+def generative_mixture(model: Any, params: Any) -> GenerativeMixture:
     """Tell how rows come about under a fitted model.
 
     Soft k-means with the squared Euclidean distance is a mixture of equal weights with Σ = I / (2β), and with the
@@ -171,18 +171,19 @@ def generative(model: Any, params: Any) -> Generative:
     """
     if isinstance(model, GaussianMixture):
         weights = params.weights / params.weights.sum()
-        return Generative(weights, params.shift + params.centers, params.covariances, model.covariance)
+        return GenerativeMixture(weights, params.origin + params.centers, params.covariances, model.covariance)
     if isinstance(model, SoftKMeans) and model.divergence in DESCRIBED:
         k, width = params.k, 1.0 / (2.0 * params.beta)
-        weights, means = np.full(k, 1.0 / k), params.shift + params.centers
+        weights, means = np.full(k, 1.0 / k), params.origin + params.centers
         if model.divergence == "squared_euclidean":
-            return Generative(weights, means, np.full(k, width), "spherical")
+            return GenerativeMixture(weights, means, np.full(k, width), "spherical")
         back = np.linalg.inv(params.matrix)
         covariance = width * (back @ back.T)
-        return Generative(weights, means, 0.5 * (covariance + covariance.T), "tied")
-    told = f"{model.kind} with divergence {model.divergence!r}"
+        return GenerativeMixture(weights, means, 0.5 * (covariance + covariance.T), "tied")
+    model_words = f"{model.kind} with divergence {model.divergence!r}"
     raise ConfigError(
-        f"{told} does not describe how rows come about, so none can be drawn; only gaussian_mixture and soft_kmeans "
+        f"{model_words} does not describe how rows come about, so none can be drawn; only gaussian_mixture and "
+        "soft_kmeans "
         f"with divergence {' or '.join(DESCRIBED)} do: fit one of these"
     )
 
@@ -203,7 +204,7 @@ def check_invertible(preparation: Preparation | None) -> None:
         )
 
 
-def before(preparation: Preparation | None, found: Generative) -> Generative:
+def undo_preparation(preparation: Preparation | None, mixture: GenerativeMixture) -> GenerativeMixture:
     """Tell how rows come about before they are prepared, of a mixture of prepared rows.
 
     Raises
@@ -213,13 +214,13 @@ def before(preparation: Preparation | None, found: Generative) -> Generative:
     """
     check_invertible(preparation)
     if preparation is None:
-        return found
-    full = [kinds.as_full(found.kind, found.covariances, i, found.d) for i in range(found.k)]
-    covariances = np.array([preparation.covariance_back(covariance) for covariance in full])
-    return Generative(found.weights, preparation.back(found.means), covariances, "full")
+        return mixture
+    full = [kinds.as_full(mixture.kind, mixture.covariances, i, mixture.d) for i in range(mixture.k)]
+    covariances = np.array([preparation.covariance_to_data_units(covariance) for covariance in full])
+    return GenerativeMixture(mixture.weights, preparation.to_data_units(mixture.means), covariances, "full")
 
 
-def given(weights: Any, means: Any, covariances: Any = None, kind: Any = None) -> Generative:
+def mixture_from_user(weights: Any, means: Any, covariances: Any = None, kind: Any = None) -> GenerativeMixture:
     """Take the parameters of a mixture as a user writes them.
 
     Parameters
@@ -240,18 +241,18 @@ def given(weights: Any, means: Any, covariances: Any = None, kind: Any = None) -
         For numbers that are none, shapes that do not fit, weights that are no shares, or a covariance that is not
         positive definite.
     """
-    centers = parameters.numbers("means", means)
+    centers = parameters.read_array("means", means)
     if centers.ndim != 2 or not centers.size:
         raise ConfigError(f"means have shape {centers.shape}; give a list of features for each component, (k, d)")
     k, d = centers.shape
-    shares = parameters.numbers("weights", weights)
+    shares = parameters.read_array("weights", weights)
     if shares.shape != (k,):
         raise ConfigError(f"weights have shape {shares.shape}, and there are {k} means; give {k} weights")
     if kind is not None and kind not in COVARIANCES:
         raise ConfigError(f"covariance is {kind!r}; {nearest(str(kind), COVARIANCES)}")
     if covariances is None and kind in (None, "identity"):
-        return Generative(shares, centers, np.zeros(0), "identity")
-    numbers = parameters.numbers("covariances", 1.0 if covariances is None else covariances)
+        return GenerativeMixture(shares, centers, np.zeros(0), "identity")
+    numbers = parameters.read_array("covariances", 1.0 if covariances is None else covariances)
     if numbers.ndim == 0:
         numbers = np.full(k, float(numbers))
     shapes = [("spherical", (k,)), ("diagonal", (k, d)), ("tied", (d, d)), ("full", (k, d, d))]
@@ -264,8 +265,8 @@ def given(weights: Any, means: Any, covariances: Any = None, kind: Any = None) -
         )
     if len(fitting) > 1:
         fitting = [_diagonals_or_matrix(numbers)]
-    found: Any = fitting[0]
-    return Generative(shares, centers, numbers, found)
+    covariance_kind: Any = fitting[0]
+    return GenerativeMixture(shares, centers, numbers, covariance_kind)
 
 
 def _diagonals_or_matrix(numbers: Array) -> str:
@@ -279,7 +280,7 @@ def _diagonals_or_matrix(numbers: Array) -> str:
     return "diagonal" if variances else "tied"
 
 
-def whole(name: str, value: Any, least: int) -> int:
+def check_whole_number(name: str, value: Any, least: int) -> int:
     """Check a whole number.
 
     Raises

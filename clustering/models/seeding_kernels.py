@@ -73,28 +73,28 @@ def two_nearest(rows, centers, owner, runner, first, second):  # type: ignore[no
 
 
 @njit(**FAST)
-def after_swap(rows, centers, new, away, owner, runner, first, second):  # type: ignore[no-untyped-def]
-    """Mend what `two_nearest` found after center `new` was replaced; `away` ``(n,)`` is the squared distance to it."""
+def after_swap(rows, centers, new, d_new, owner, runner, first, second):  # type: ignore[no-untyped-def]
+    """Mend what `two_nearest` found after center `new` was replaced; `d_new` ``(n,)`` is the squared distance to it."""
     for r in range(rows.shape[0]):
         if owner[r] == new or runner[r] == new:
             _rank(rows[r], centers, r, owner, runner, first, second)
-        elif away[r] < first[r]:
+        elif d_new[r] < first[r]:
             second[r], runner[r] = first[r], owner[r]
-            first[r], owner[r] = away[r], new
-        elif away[r] < second[r]:
-            second[r], runner[r] = away[r], new
+            first[r], owner[r] = d_new[r], new
+        elif d_new[r] < second[r]:
+            second[r], runner[r] = d_new[r], new
 
 
 @njit(**FAST)
-def swap_potentials(away, owner, first, second, weights, potentials):  # type: ignore[no-untyped-def]
+def swap_potentials(d_new, owner, first, second, weights, potentials):  # type: ignore[no-untyped-def]
     """Potential ``(k,)`` after a new center replaces each of the present ones.
 
-    `away` ``(n,)`` is the squared distance to the new center, `owner`, `first` and `second` describe the present ones.
+    `d_new` ``(n,)`` is the squared distance to the new center, `owner`, `first` and `second` describe the present ones.
     """
     kept = 0.0
     potentials[:] = 0.0
-    for r in range(away.shape[0]):
-        with_owner = weights[r] * min(away[r], first[r])
+    for r in range(d_new.shape[0]):
+        with_owner = weights[r] * min(d_new[r], first[r])
         kept += with_owner
-        potentials[owner[r]] += weights[r] * min(away[r], second[r]) - with_owner
+        potentials[owner[r]] += weights[r] * min(d_new[r], second[r]) - with_owner
     potentials += kept

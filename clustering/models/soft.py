@@ -14,9 +14,9 @@ from clustering.data.rows import Rows
 from clustering.models import kernels, soft_kernels
 from clustering.models.assignment import aligned_empty, compiled_for
 from clustering.models.columns import sub_block_length
-from clustering.models.kmeans import FARTHEST, Distant, seen
+from clustering.models.kmeans import FARTHEST, FarthestRows, add_observed
 from clustering.models.model import Assignment
-from clustering.models.remote import Ranks
+from clustering.models.overflow import Ranks
 
 Array = NDArray[np.float64]
 
@@ -24,46 +24,48 @@ Squares = Callable[[Array, Array, Array], None]
 """Fills ``(k, m)`` with the divergences of columns ``(d, m)``, of squared norms ``(m,)``, from every center."""
 
 
-class Shared(NamedTuple):
+class Responsibilities(NamedTuple):
     """Some consecutive rows with their responsibilities. All arrays are reused for the next ones."""
 
     start: int
     stop: int
     columns: Array
     """Rows less the shift, side by side ``(d, m)``."""
-    shares: Array
+    weighted_resp: Array
     """Responsibilities times weights ``(k, m)``."""
-    density: Array
+    log_prob_norm: Array
     """log Σ_k exp L_k ``(m,)``."""
     labels: NDArray[np.int32]
     """Cluster of the largest responsibility ``(m,)``."""
-    least: Array
+    own_divergence: Array
     """Divergence from its center ``(m,)``."""
-    likelihood: float
+    log_likelihood: float
     """Σ w log Σ_k exp L_k."""
-    energy: float
+    expected_complete_log_likelihood: float
     """Σ w r L."""
     norms: Array = np.zeros(0)
     """Squared norms of the columns ``(m,)``."""
-    places: NDArray[np.intp] | slice = slice(0)
-    """Of the rows in their block, where they are not ``start`` to ``stop``; see `placed`."""
-    remote: float = 0.0
+    row_index: NDArray[np.intp] | slice = slice(0)
+    """Of the rows in their block, where they are not ``start`` to ``stop``; see `with_row_index`."""
+    overflow_weight: float = 0.0
     """Σ w of rows whose divergences are all beyond float64; what they are does not count in the sums."""
 
     @property
     def responsibilities(self) -> Array:
         """Responsibilities ``(k, m)``; of rows of weight 0 they cannot be told, and are 0."""
-        total = self.shares.sum(axis=0)
-        found: Array = self.shares / np.where(total > 0.0, total, 1.0)
-        return found
+        total = self.weighted_resp.sum(axis=0)
+        resp: Array = self.weighted_resp / np.where(total > 0.0, total, 1.0)
+        return resp
 
 
-def shared(rows: Rows, shift: Array, k: int, squares: Squares, rates: Array, constants: Array) -> Iterator[Shared]:
+def e_step(
+    rows: Rows, origin: Array, k: int, squares: Squares, rates: Array, constants: Array
+) -> Iterator[Responsibilities]:
     """Share rows among k clusters by the softmax of L = constant − rate · divergence.
 
     Parameters
     ----------
-    shift
+    origin
         Taken off the rows in float64 first ``(d,)``.
     rates, constants
         ``(k,)``.
@@ -71,35 +73,60 @@ def shared(rows: Rows, shift: Array, k: int, squares: Squares, rates: Array, con
     n, d = rows.values.shape
     length = min(sub_block_length(d, k), n)
     values = compiled_for(rows.values)
-    columns_of, shares_of = aligned_empty((d * length,)), aligned_empty((k * length,))
-    norms_of, density, labels, least = np.empty(length), np.empty(length), np.empty(length, np.int32), np.empty(length)
+    columns_buffer, resp_buffer = aligned_empty((d * length,)), aligned_empty((k * length,))
+    norms_buffer, log_prob_norm, labels, own_divergence = (
+        np.empty(length),
+        np.empty(length),
+        np.empty(length, np.int32),
+        np.empty(length),
+    )
     for start in range(0, n, max(1, length)):
         stop = min(n, start + length)
         m = stop - start
-        columns, shares = columns_of[: d * m].reshape(d, m), shares_of[: k * m].reshape(k, m)
-        norms = norms_of[:m]
-        soft_kernels.turn(values[start:stop], shift, columns, norms)
-        squares(columns, norms, shares)
-        likelihood, energy = soft_kernels.soften(
-            shares, rates, constants, rows.weights[start:stop], shares, density[:m], labels[:m], least[:m]
+        columns, weighted_resp = columns_buffer[: d * m].reshape(d, m), resp_buffer[: k * m].reshape(k, m)
+        norms = norms_buffer[:m]
+        soft_kernels.center_columns(values[start:stop], origin, columns, norms)
+        squares(columns, norms, weighted_resp)
+        log_likelihood, expected_complete_log_likelihood = soft_kernels.softmax(
+            weighted_resp,
+            rates,
+            constants,
+            rows.weights[start:stop],
+            weighted_resp,
+            log_prob_norm[:m],
+            labels[:m],
+            own_divergence[:m],
         )
-        yield Shared(start, stop, columns, shares, density[:m], labels[:m], least[:m], likelihood, energy, norms)
+        yield Responsibilities(
+            start,
+            stop,
+            columns,
+            weighted_resp,
+            log_prob_norm[:m],
+            labels[:m],
+            own_divergence[:m],
+            log_likelihood,
+            expected_complete_log_likelihood,
+            norms,
+        )
 
 
-def placed(parts: Iterable[Shared], gaps: NDArray[np.bool_] | None, *, with_gaps: bool) -> Iterator[Shared]:
+def with_row_index(
+    parts: Iterable[Responsibilities], has_missing: NDArray[np.bool_] | None, *, missing: bool
+) -> Iterator[Responsibilities]:
     """Tell where rows are in their block, of which `parts` are those with gaps, or the others."""
-    places = None if gaps is None else np.flatnonzero(gaps if with_gaps else ~gaps)
+    index = None if has_missing is None else np.flatnonzero(has_missing if missing else ~has_missing)
     for part in parts:
-        inside = part.places if isinstance(part.places, np.ndarray) else slice(part.start, part.stop)
-        yield part._replace(places=inside if places is None else places[inside])
+        inside = part.row_index if isinstance(part.row_index, np.ndarray) else slice(part.start, part.stop)
+        yield part._replace(row_index=inside if index is None else index[inside])
 
 
-def settled(
-    parts: Iterable[Shared],
+def resolve_overflow(
+    parts: Iterable[Responsibilities],
     rows: Rows,
-    shift: Array,
+    origin: Array,
     rank: Callable[[Array], tuple[Ranks, Array]],
-) -> Iterator[Shared]:
+) -> Iterator[Responsibilities]:
     """Share rows, all of whose divergences are beyond float64, among the nearest clusters.
 
     Parameters
@@ -110,53 +137,57 @@ def settled(
         Ranks clusters for columns ``(d, m)`` less the shift, and gives L ``(k, m)`` as it is among equals.
     """
     for part in parts:
-        remote = np.flatnonzero(~np.isfinite(part.density))
-        yield part if not len(remote) else _settled(part, remote, rows, shift, rank)
+        remote = np.flatnonzero(~np.isfinite(part.log_prob_norm))
+        yield part if not len(remote) else _resolve_overflow(part, remote, rows, origin, rank)
 
 
-def _settled(
-    part: Shared,
-    remote: NDArray[np.intp],
+def _resolve_overflow(
+    part: Responsibilities,
+    overflowed: NDArray[np.intp],
     rows: Rows,
-    shift: Array,
+    origin: Array,
     rank: Callable[[Array], tuple[Ranks, Array]],
-) -> Shared:
-    places = np.arange(len(rows))[part.places]
-    columns = np.ascontiguousarray((rows.values[places[remote]].astype(np.float64) - shift).T)
-    (ranks, logits), weights = rank(columns), rows.weights[places]
+) -> Responsibilities:
+    row_index = np.arange(len(rows))[part.row_index]
+    columns = np.ascontiguousarray((rows.values[row_index[overflowed]].astype(np.float64) - origin).T)
+    (ranks, logits), weights = rank(columns), rows.weights[row_index]
     responsibilities = special.softmax(np.where(ranks.leading, logits, -np.inf), axis=0)
     labels = responsibilities.argmax(axis=0)
-    part.labels[remote], part.least[remote] = labels, ranks.squares[labels, np.arange(len(remote))]
-    part.density[remote], part.shares[:, remote] = -np.inf, responsibilities * weights[remote]
-    near = np.isfinite(part.density)
-    likelihood = float(weights[near] @ part.density[near])
-    entropy = float(special.entr(part.shares / np.where(weights > 0.0, weights, 1.0)).sum(axis=0) @ weights)
+    part.labels[overflowed], part.own_divergence[overflowed] = labels, ranks.squares[labels, np.arange(len(overflowed))]
+    part.log_prob_norm[overflowed], part.weighted_resp[:, overflowed] = -np.inf, responsibilities * weights[overflowed]
+    finite = np.isfinite(part.log_prob_norm)
+    log_likelihood = float(weights[finite] @ part.log_prob_norm[finite])
+    entropy = float(special.entr(part.weighted_resp / np.where(weights > 0.0, weights, 1.0)).sum(axis=0) @ weights)
     return part._replace(
-        likelihood=likelihood, energy=likelihood - entropy, remote=float(weights[remote].sum()),
-    )  # fmt: skip
+        log_likelihood=log_likelihood,
+        expected_complete_log_likelihood=log_likelihood - entropy,
+        overflow_weight=float(weights[overflowed].sum()),
+    )
 
 
-def assignment(parts: Iterable[Shared], n: int, k: int, see: Callable[[Shared], None] | None = None) -> Assignment:
+def gather_assignment(
+    parts: Iterable[Responsibilities], n: int, k: int, on_part: Callable[[Responsibilities], None] | None = None
+) -> Assignment:
     """Gather what is known of the n rows of a block; the objective is −Σ w log Σ exp L.
 
     Parameters
     ----------
-    see
+    on_part
         Called with each part, whose arrays are reused afterwards.
     """
     labels, distances = np.empty(n, np.int32), np.empty(n)
-    weight, likelihood, energy, remote = np.zeros(k), 0.0, 0.0, 0.0
+    weight, log_likelihood, expected_complete_log_likelihood, overflow_weight = np.zeros(k), 0.0, 0.0, 0.0
     for part in parts:
-        labels[part.places], distances[part.places] = part.labels, part.least
-        weight += part.shares.sum(axis=1)
-        likelihood += part.likelihood
-        energy += part.energy
-        remote += part.remote
-        if see is not None:
-            see(part)
+        labels[part.row_index], distances[part.row_index] = part.labels, part.own_divergence
+        weight += part.weighted_resp.sum(axis=1)
+        log_likelihood += part.log_likelihood
+        expected_complete_log_likelihood += part.expected_complete_log_likelihood
+        overflow_weight += part.overflow_weight
+        if on_part is not None:
+            on_part(part)
     # −Σ w r log r = Σ w (log Σ exp L − Σ r L), zero or more but for rounding.
-    objective = np.inf if remote > 0.0 else -likelihood
-    return Assignment(labels, distances, weight, objective, max(0.0, likelihood - energy))
+    objective = np.inf if overflow_weight > 0.0 else -log_likelihood
+    return Assignment(labels, distances, weight, objective, max(0.0, log_likelihood - expected_complete_log_likelihood))
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,10 +207,10 @@ class Moments:
     """Σ s_i s_j / w of each pair of clusters ``(k, k)``; empty where it is not asked for."""
     objective: float
     """−Σ w log Σ_k exp L_k."""
-    energy: float
+    neg_expected_complete_log_likelihood: float
     """−Σ s L; of rows with gaps in a mixture, L is what it is expected to be for the whole row."""
     count: int
-    distant: Distant
+    farthest: FarthestRows
     observed: Array = field(default_factory=lambda: np.zeros((0, 0)))
     """Σ s of the rows that have each feature ``(k, d)``; empty where all rows have all."""
 
@@ -190,10 +221,10 @@ class Moments:
             self.second + other.second,
             self.overlap + other.overlap,
             self.objective + other.objective,
-            self.energy + other.energy,
+            self.neg_expected_complete_log_likelihood + other.neg_expected_complete_log_likelihood,
             self.count + other.count,
-            self.distant.joined(other.distant, min(len(self.weight), FARTHEST)),
-            seen(self.weight, self.observed, other.weight, other.observed),
+            self.farthest.merged(other.farthest, min(len(self.weight), FARTHEST)),
+            add_observed(self.weight, self.observed, other.weight, other.observed),
         )
 
     @property
@@ -205,27 +236,27 @@ class Moments:
         }  # fmt: skip
 
 
-class Gathered:
+class FarthestRowsTracker:
     """Keeps the farthest rows of a block while it is worked through."""
 
     def __init__(self, rows: Rows, k: int) -> None:
-        self.rows, self.most = rows, min(k, FARTHEST)
+        self.rows, self.limit = rows, min(k, FARTHEST)
         none = np.zeros(0)
-        self.distant = Distant(
+        self.farthest = FarthestRows(
             none, np.zeros(0, np.int64), np.zeros(0, np.int32), none, np.zeros((0, rows.values.shape[1]))
         )
 
-    def take(self, part: Shared) -> None:
+    def update(self, part: Responsibilities) -> None:
         """Look at some more rows."""
         weights = self.rows.weights[part.start : part.stop]
-        floor = float(self.distant.distances[-1]) if len(self.distant.distances) == self.most else 0.0
-        places = kernels.farthest(part.least, weights, floor, self.most)
-        if len(places):
-            found: Any = Distant(
-                part.least[places],
-                self.rows.positions(places + part.start),
-                part.labels[places],
-                weights[places],
-                np.ascontiguousarray(part.columns[:, places].T),
+        floor = float(self.farthest.distances[-1]) if len(self.farthest.distances) == self.limit else 0.0
+        index = kernels.farthest_rows(part.own_divergence, weights, floor, self.limit)
+        if len(index):
+            new: Any = FarthestRows(
+                part.own_divergence[index],
+                self.rows.positions(index + part.start),
+                part.labels[index],
+                weights[index],
+                np.ascontiguousarray(part.columns[:, index].T),
             )
-            self.distant = self.distant.joined(found, self.most)
+            self.farthest = self.farthest.merged(new, self.limit)

@@ -31,7 +31,7 @@ LEAST_LOG = -708.0
 
 
 @njit(**FUSED)
-def turn(values, shift, columns, norms):  # type: ignore[no-untyped-def]
+def center_columns(values, origin, columns, norms):  # type: ignore[no-untyped-def]
     """Take the shift ``(d,)`` off values ``(m, d)`` in float64: into `columns` ``(d, m)``, with squared `norms`."""
     m, d = values.shape
     whole = m - m % 8
@@ -40,7 +40,7 @@ def turn(values, shift, columns, norms):  # type: ignore[no-untyped-def]
         v0, v1, v2, v3 = values[s], values[s + 1], values[s + 2], values[s + 3]
         v4, v5, v6, v7 = values[s + 4], values[s + 5], values[s + 6], values[s + 7]
         for j in range(d):
-            c, h = columns[j], shift[j]
+            c, h = columns[j], origin[j]
             c[s] = np.float64(v0[j]) - h
             c[s + 1] = np.float64(v1[j]) - h
             c[s + 2] = np.float64(v2[j]) - h
@@ -51,7 +51,7 @@ def turn(values, shift, columns, norms):  # type: ignore[no-untyped-def]
             c[s + 7] = np.float64(v7[j]) - h
     for r in range(whole, m):
         for j in range(d):
-            columns[j, r] = np.float64(values[r, j]) - shift[j]
+            columns[j, r] = np.float64(values[r, j]) - origin[j]
     norms[:] = 0.0
     for j in range(d):
         c = columns[j]
@@ -126,7 +126,7 @@ def scaled_squares(columns, centers, scales, out):  # type: ignore[no-untyped-de
 def factored_squares(columns, centers, factors, out):  # type: ignore[no-untyped-def]
     """Fill `out` ``(k, m)`` with ‖A (x − c)‖², with lower triangular factors ``(k, d, d)``; for few features."""
     d, m = columns.shape
-    away = np.empty((d, m))
+    diff = np.empty((d, m))
     made = np.empty(m)
     for k in range(centers.shape[0]):
         total = out[k]
@@ -134,15 +134,15 @@ def factored_squares(columns, centers, factors, out):  # type: ignore[no-untyped
         for j in range(d):
             c = centers[k, j]
             for r in range(m):
-                away[j, r] = columns[j, r] - c
+                diff[j, r] = columns[j, r] - c
         for i in range(d):
             a = factors[k, i, 0]
             for r in range(m):
-                made[r] = a * away[0, r]
+                made[r] = a * diff[0, r]
             for j in range(1, i + 1):
                 a = factors[k, i, j]
                 for r in range(m):
-                    made[r] += a * away[j, r]
+                    made[r] += a * diff[j, r]
             for r in range(m):
                 total[r] += made[r] * made[r]
 
@@ -185,12 +185,13 @@ def _exponential(x, whole, scale, made):  # type: ignore[no-untyped-def]
 
 
 @njit(**FUSED)
-def soften(squared, rates, constants, weights, shares, density, labels, least):  # type: ignore[no-untyped-def]
+def softmax(squared, rates, constants, weights, weighted_resp, log_prob_norm, labels, own_divergence):  # type: ignore[no-untyped-def]
     """Turn squares ``(k, m)`` into responsibilities, and add up.
 
-    With L = constant − rate·square of each cluster, the softmax of L times the row's weight goes to `shares`
-    ``(k, m)`` (which may be `squared` itself), log Σ exp L to `density` ``(m,)``, the cluster of largest L to `labels`
-    ``(m,)``, the lowest among equals as `TIE` has it, and its square to `least` ``(m,)``.
+    With L = constant − rate·square of each cluster, the softmax of L times the row's weight goes to `weighted_resp`
+    ``(k, m)`` (which may be `squared` itself), log Σ exp L to `log_prob_norm` ``(m,)``, the cluster of largest L to
+    `labels`
+    ``(m,)``, the lowest among equals as `TIE` has it, and its square to `own_divergence` ``(m,)``.
 
     Returns
     -------
@@ -212,7 +213,7 @@ def soften(squared, rates, constants, weights, shares, density, labels, least): 
         greatest[r] = constants[0] - rates[0] * squared[0, r]
         own[r] = greatest[r]
         labels[r] = 0
-        least[r] = squared[0, r]
+        own_divergence[r] = squared[0, r]
     for i in range(1, k):
         for r in range(m):
             value = constants[i] - rates[i] * squared[i, r]
@@ -221,29 +222,29 @@ def soften(squared, rates, constants, weights, shares, density, labels, least): 
             higher = value > own[r] + TIE * min(1.0 + abs(own[r]), 1e300)
             own[r] = value if higher else own[r]
             labels[r] = i if higher else labels[r]
-            least[r] = squared[i, r] if higher else least[r]
+            own_divergence[r] = squared[i, r] if higher else own_divergence[r]
     for i in range(k):
         for r in range(m):
             kept[r] = (constants[i] - rates[i] * squared[i, r]) - greatest[r]
         _exponential(kept, whole, scale, made)
-        row = shares[i]
+        row = weighted_resp[i]
         for r in range(m):
             row[r] = made[r]
         for r in range(m):
             total[r] += made[r]
             expected[r] += made[r] * kept[r]
-    likelihood = 0.0
-    energy = 0.0
+    log_likelihood = 0.0
+    expected_complete_log_likelihood = 0.0
     for r in range(m):
-        density[r] = greatest[r] + math.log(total[r])
-        likelihood += weights[r] * density[r]
-        energy += weights[r] * (greatest[r] + expected[r] / total[r])
+        log_prob_norm[r] = greatest[r] + math.log(total[r])
+        log_likelihood += weights[r] * log_prob_norm[r]
+        expected_complete_log_likelihood += weights[r] * (greatest[r] + expected[r] / total[r])
         total[r] = weights[r] / total[r]
     for i in range(k):
-        row = shares[i]
+        row = weighted_resp[i]
         for r in range(m):
             row[r] *= total[r]
-    return likelihood, energy
+    return log_likelihood, expected_complete_log_likelihood
 
 
 @njit(**SUMS)
@@ -255,11 +256,11 @@ def _total(row):  # type: ignore[no-untyped-def]
 
 
 @njit(**SUMS)
-def first_about(columns, centers, shares, weight, first):  # type: ignore[no-untyped-def]
+def first_about(columns, centers, weighted_resp, weight, first):  # type: ignore[no-untyped-def]
     """Add Σ s to `weight` ``(k,)`` and Σ s (x − c) to `first` ``(k, d)``, shares ``(k, m)``."""
     d, m = columns.shape
     for k in range(centers.shape[0]):
-        s = shares[k]
+        s = weighted_resp[k]
         share = _total(s)
         if share == 0.0:
             continue
@@ -274,11 +275,11 @@ def first_about(columns, centers, shares, weight, first):  # type: ignore[no-unt
 
 
 @njit(**SUMS)
-def diagonal_about(columns, centers, shares, weight, first, second):  # type: ignore[no-untyped-def]
+def diagonal_about(columns, centers, weighted_resp, weight, first, second):  # type: ignore[no-untyped-def]
     """Do as `first_about` does, and add Σ s (x − c)² to `second` ``(k, d)``."""
     d, m = columns.shape
     for k in range(centers.shape[0]):
-        s = shares[k]
+        s = weighted_resp[k]
         share = _total(s)
         if share == 0.0:
             continue
@@ -298,13 +299,13 @@ def diagonal_about(columns, centers, shares, weight, first, second):  # type: ig
 
 
 @njit(**SUMS)
-def full_about(columns, centers, shares, weight, first, second):  # type: ignore[no-untyped-def]
+def full_about(columns, centers, weighted_resp, weight, first, second):  # type: ignore[no-untyped-def]
     """Do as `first_about` does, and add Σ s (x − c)(x − c)ᵀ to `second` ``(k, d, d)``; for few features."""
     d, m = columns.shape
-    away = np.empty((d, m))
+    diff = np.empty((d, m))
     scaled = np.empty(m)
     for k in range(centers.shape[0]):
-        s = shares[k]
+        s = weighted_resp[k]
         share = _total(s)
         if share == 0.0:
             continue
@@ -312,16 +313,16 @@ def full_about(columns, centers, shares, weight, first, second):  # type: ignore
         for j in range(d):
             c = centers[k, j]
             for r in range(m):
-                away[j, r] = columns[j, r] - c
+                diff[j, r] = columns[j, r] - c
         for i in range(d):
-            x = away[i]
+            x = diff[i]
             a = 0.0
             for r in range(m):
                 scaled[r] = s[r] * x[r]
                 a += scaled[r]
             first[k, i] += a
             for j in range(i + 1):
-                y = away[j]
+                y = diff[j]
                 b = 0.0
                 for r in range(m):
                     b += scaled[r] * y[r]

@@ -14,14 +14,22 @@ from numpy.typing import NDArray
 from clustering.data.rows import Rows
 from clustering.errors import ConfigError, DataError
 from clustering.models import divergences as geometry
-from clustering.models import gap_kernels, gaps, products
+from clustering.models import missing_features, missing_kernels, products
 from clustering.models.columns import columns_of
-from clustering.models.distances import MEASURES, Away, from_centers
+from clustering.models.distances import MEASURES, RowDistances, from_centers
 from clustering.models.kmeans import KMeans, KMeansParams, check_k, distinct_rows
-from clustering.models.model import TRACKED, Assignment
-from clustering.models.names import Divergence
-from clustering.models.remote import Ranks, by_divergence
-from clustering.models.soft import Gathered, Moments, Shared, assignment, placed, settled, shared
+from clustering.models.model import TRACKED_CLUSTERS, Assignment
+from clustering.models.option_names import Divergence
+from clustering.models.overflow import Ranks, rank_by_divergence
+from clustering.models.soft import (
+    FarthestRowsTracker,
+    Moments,
+    Responsibilities,
+    e_step,
+    gather_assignment,
+    resolve_overflow,
+    with_row_index,
+)
 
 Array = NDArray[np.float64]
 
@@ -30,7 +38,7 @@ Array = NDArray[np.float64]
 class SoftKMeansParams:
     """Where the clusters are, and how sharply rows choose between them."""
 
-    shift: Array
+    origin: Array
     """Origin ``(d,)`` in the data's units, fixed for a run."""
     centers: Array
     """Centers less the shift ``(k, d)``."""
@@ -43,7 +51,7 @@ class SoftKMeansParams:
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         """Fields that are stored, with the names of their dimensions."""
         return {
-            "shift": ("feature",), "centers": ("cluster", "feature"), "beta": (), "matrix": ("feature", "feature_too"),
+            "origin": ("feature",), "centers": ("cluster", "feature"), "beta": (), "matrix": ("feature", "feature_too"),
         }  # fmt: skip
 
     @property
@@ -76,7 +84,7 @@ class SoftUpdate(NamedTuple):
     @property
     def measures(self) -> Mapping[str, Array]:
         """Effective sizes of the clusters."""
-        return {"sizes": self.sizes} if len(self.sizes) <= TRACKED else {}
+        return {"sizes": self.sizes} if len(self.sizes) <= TRACKED_CLUSTERS else {}
 
 
 @dataclass(frozen=True)
@@ -120,45 +128,52 @@ class SoftKMeans:
             object.__setattr__(self, "beta", float(self.beta))
 
     @property
-    def starter(self) -> KMeans:
+    def initial_model(self) -> KMeans:
         """The hard model whose clusters it starts from."""
         return KMeans(self.k, self.divergence)
 
-    def softened(self, params: KMeansParams, beta: float) -> SoftKMeansParams:
+    def from_hard_clusters(self, params: KMeansParams, beta: float) -> SoftKMeansParams:
         """Start from hard clusters."""
-        return SoftKMeansParams(params.shift, params.centers, beta, params.matrix)
+        return SoftKMeansParams(params.origin, params.centers, beta, params.matrix)
 
     def statistics(self, params: SoftKMeansParams, rows: Rows) -> Moments:
         """Share the rows out (lecture, "Assignment"), and add up."""
         k, d = params.centers.shape
-        likelihood = energy = 0.0
+        log_likelihood = expected_complete_log_likelihood = 0.0
         # Positive sums about zero keep the digits that sums about centers far above all rows would lose.
-        about = params.centers if geometry.straight(self.divergence) else np.zeros((k, d))
+        about = params.centers if geometry.is_translation_invariant(self.divergence) else np.zeros((k, d))
         sharpness = 2.0 * params.beta if self.divergence == "squared_euclidean" else np.inf
-        sums = products.Sums(about, sharpness, squared=False)
-        complete = rows if rows.gaps is None else rows.some(~rows.gaps)
-        gathered = Gathered(complete, k)
-        for part in self._complete(params, complete):
-            sums.add(part.columns, part.norms, part.shares)
-            likelihood += part.likelihood
-            energy += part.energy
-            gathered.take(part)
+        sums = products.CenteredSums(about, sharpness, squared=False)
+        complete = rows if rows.has_missing is None else rows.select(~rows.has_missing)
+        tracker = FarthestRowsTracker(complete, k)
+        for part in self._complete_rows(params, complete):
+            sums.add(part.columns, part.norms, part.weighted_resp)
+            log_likelihood += part.log_likelihood
+            expected_complete_log_likelihood += part.expected_complete_log_likelihood
+            tracker.update(part)
         weight, first, _ = sums.total()
         observed = np.zeros((0, 0))
-        if rows.gaps is not None:
+        if rows.has_missing is not None:
             observed = np.repeat(weight[:, None], d, axis=1)
             ones = np.ones((k, d))
-            for part in self._gappy(params, rows.some(rows.gaps)):
-                gap_kernels.moments(
-                    part.columns, params.centers, ones, part.shares, weight, first, np.zeros((k, d)), observed
+            for part in self._rows_with_missing(params, rows.select(rows.has_missing)):
+                missing_kernels.moments(
+                    part.columns, params.centers, ones, part.weighted_resp, weight, first, np.zeros((k, d)), observed
                 )
-                likelihood += part.likelihood
-                energy += part.energy
+                log_likelihood += part.log_likelihood
+                expected_complete_log_likelihood += part.expected_complete_log_likelihood
         none = np.zeros(0)
         return Moments(
-            weight, first, none, none, -likelihood / params.beta, -energy / params.beta, len(rows), gathered.distant,
+            weight,
+            first,
+            none,
+            none,
+            -log_likelihood / params.beta,
+            -expected_complete_log_likelihood / params.beta,
+            len(rows),
+            tracker.farthest,
             observed,
-        )  # fmt: skip
+        )
 
     def update(self, params: SoftKMeansParams, statistics: Moments) -> SoftUpdate:
         """Move each center to the mean of the rows by responsibility (lecture, "Refitting").
@@ -176,84 +191,97 @@ class SoftKMeans:
                 "lower model.beta, or rescale the data"
             )
         weight = statistics.weight
-        if geometry.straight(self.divergence):
+        if geometry.is_translation_invariant(self.divergence):
             # About the old centers, which keeps the digits of clusters far from the origin.
             weights = statistics.observed if statistics.observed.size else weight
-            step = geometry.refitted(self.divergence, weights, statistics.first, np.zeros_like(params.centers))
+            step = geometry.update_centers(self.divergence, weights, statistics.first, np.zeros_like(params.centers))
             centers = params.centers + step
         else:
-            centers = geometry.refitted(self.divergence, weight, statistics.first, params.centers)
-        gain = geometry.gained(self.divergence, params.matrix, weight, statistics.first, centers, params.centers)
+            centers = geometry.update_centers(self.divergence, weight, statistics.first, params.centers)
+        gain = geometry.objective_decrease(
+            self.divergence, params.matrix, weight, statistics.first, centers, params.centers
+        )
         if statistics.observed.size:
             gain = float(np.sum(statistics.observed * step**2))
         reseeded: list[int] = []
-        places = [statistics.distant.rows[row] for row in distinct_rows(statistics.distant)]
-        for cluster in np.flatnonzero(weight <= 0.0)[: len(places)]:
-            centers[cluster] = places[len(reseeded)]
+        new_centers = [statistics.farthest.rows[row] for row in distinct_rows(statistics.farthest)]
+        for cluster in np.flatnonzero(weight <= 0.0)[: len(new_centers)]:
+            centers[cluster] = new_centers[len(reseeded)]
             reseeded.append(int(cluster))
         after = replace(params, centers=centers)
-        return SoftUpdate(after, statistics.objective - gain, statistics.energy, weight, tuple(reseeded))
+        return SoftUpdate(
+            after, statistics.objective - gain, statistics.neg_expected_complete_log_likelihood, weight, tuple(reseeded)
+        )
 
-    def assign(self, params: SoftKMeansParams, rows: Rows, see: Callable[[Shared], None] | None = None) -> Assignment:
+    def assign(
+        self, params: SoftKMeansParams, rows: Rows, on_part: Callable[[Responsibilities], None] | None = None
+    ) -> Assignment:
         """Label rows with the clusters most responsible for them."""
-        found = assignment(self.shared(params, rows), len(rows), params.k, see)
-        return found._replace(objective=found.objective / params.beta)
+        assignment = gather_assignment(self.e_step(params, rows), len(rows), params.k, on_part)
+        return assignment._replace(objective=assignment.objective / params.beta)
 
-    def describes_density(self) -> bool:
+    def has_density(self) -> bool:
         """Whether rows have a density under the model."""
-        return geometry.straight(self.divergence)
+        return geometry.is_translation_invariant(self.divergence)
 
-    def log_density(self, params: SoftKMeansParams, density: Array, observed: Array) -> Array:
+    def log_density(self, params: SoftKMeansParams, log_prob_norm: Array, observed: Array) -> Array:
         """Log density of rows ``(m,)``, of which so many features are observed, as of the mixture that this is."""
         turned = float(np.log(np.diagonal(params.matrix)).sum()) if params.matrix.size else 0.0
-        found: Array = density - np.log(params.k) + 0.5 * observed * np.log(params.beta / np.pi) + turned
-        return found
+        log_densities: Array = log_prob_norm - np.log(params.k) + 0.5 * observed * np.log(params.beta / np.pi) + turned
+        return log_densities
 
-    def mahalanobis(self, params: SoftKMeansParams, distances: Array) -> Array:
+    def squared_mahalanobis(self, params: SoftKMeansParams, distances: Array) -> Array:
         """Squared Mahalanobis distances ``(m,)`` under Σ = I / (2β)."""
         return 2.0 * params.beta * distances
 
-    def shared(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Shared]:
+    def e_step(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Responsibilities]:
         """Responsibilities of rows, a sub-block at a time."""
-        complete = rows if rows.gaps is None else rows.some(~rows.gaps)
-        parts = placed(self._complete(params, complete), rows.gaps, with_gaps=False)
-        if rows.gaps is not None:
-            parts = chain(parts, placed(self._gappy(params, rows.some(rows.gaps)), rows.gaps, with_gaps=True))
-        yield from settled(parts, rows, params.shift, partial(self._ranked, params))
+        complete = rows if rows.has_missing is None else rows.select(~rows.has_missing)
+        parts = with_row_index(self._complete_rows(params, complete), rows.has_missing, missing=False)
+        if rows.has_missing is not None:
+            parts = chain(
+                parts,
+                with_row_index(
+                    self._rows_with_missing(params, rows.select(rows.has_missing)), rows.has_missing, missing=True
+                ),
+            )
+        yield from resolve_overflow(parts, rows, params.origin, partial(self._ranked, params))
 
     def _ranked(self, params: SoftKMeansParams, columns: Array) -> tuple[Ranks, Array]:
-        ranks = by_divergence(self.divergence, params.matrix, columns, params.centers)
-        return ranks, -params.beta * ranks.rest
+        ranks = rank_by_divergence(self.divergence, params.matrix, columns, params.centers)
+        return ranks, -params.beta * ranks.remainder
 
-    def _gappy(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Shared]:
+    def _rows_with_missing(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Responsibilities]:
         k, d = params.centers.shape
         ones, none = np.ones((k, d)), np.zeros((k, d))
-        for start, stop, columns in columns_of(rows, params.shift, k):
+        for start, stop, columns in columns_of(rows, params.origin, k):
             out, offsets = np.empty((k, stop - start)), np.empty((k, stop - start))
-            gap_kernels.squares(columns, params.centers, ones, none, out, offsets)
+            missing_kernels.squares(columns, params.centers, ones, none, out, offsets)
             weights = rows.weights[start:stop]
-            part = gaps.soften(out, offsets, np.full(k, params.beta), np.zeros(k), weights, start)
+            part = missing_features.softmax(out, offsets, np.full(k, params.beta), np.zeros(k), weights, start)
             yield part._replace(columns=columns)
 
-    def _complete(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Shared]:
+    def _complete_rows(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Responsibilities]:
         geometry.check_domain(self.divergence, rows.values)
-        fill = geometry.squares(self.divergence, params.matrix, params.centers, 2.0 * params.beta)
-        return shared(rows, params.shift, params.k, fill, np.full(params.k, params.beta), np.zeros(params.k))
+        fill = geometry.make_divergences(self.divergence, params.matrix, params.centers, 2.0 * params.beta)
+        return e_step(rows, params.origin, params.k, fill, np.full(params.k, params.beta), np.zeros(params.k))
 
     @property
-    def measure(self) -> Mapping[str, str]:
+    def distance_attributes(self) -> Mapping[str, str]:
         """What its distances are, as CF attributes."""
         return MEASURES[self.divergence]
 
-    def distances(self, params: SoftKMeansParams, rows: Rows, own: NDArray[np.int32] | None = None) -> Iterator[Away]:
+    def distances(
+        self, params: SoftKMeansParams, rows: Rows, own: NDArray[np.int32] | None = None
+    ) -> Iterator[RowDistances]:
         """Tell how far rows are from every center, or from their `own` ``(n,)``, a sub-block at a time."""
-        return from_centers(self.divergence, params.shift, params.centers, params.matrix, rows, own)
+        return from_centers(self.divergence, params.origin, params.centers, params.matrix, rows, own)
 
-    def reported(self, objective: Any, weight: float) -> Any:
+    def to_user_objective(self, objective: Any, weight: float) -> Any:
         """Tell the free energy as it is."""
         return objective
 
-    def restored(self, arrays: Mapping[str, Array]) -> SoftKMeansParams:
+    def params_from_arrays(self, arrays: Mapping[str, Array]) -> SoftKMeansParams:
         """Make params of what was stored."""
         matrix = arrays.get("matrix", np.zeros((0, 0)))
         return SoftKMeansParams(arrays["shift"], arrays["centers"], float(arrays["beta"]), matrix)

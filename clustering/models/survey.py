@@ -16,7 +16,7 @@ from clustering.data.rows import Rows
 from clustering.models import kernels
 from clustering.models.assignment import aligned_empty, sub_blocks
 from clustering.models.divergences import check_domain
-from clustering.models.names import Divergence
+from clustering.models.option_names import Divergence
 
 Array = NDArray[np.float64]
 
@@ -26,7 +26,7 @@ WIDEST_COVARIANCE = 1024
 """Up to this d the covariance is full; beyond it only its diagonal is kept."""
 
 
-class Sample(NamedTuple):
+class RowSample(NamedTuple):
     """Rows drawn by priority, lowest position first.
 
     A row of weight w gets the priority w / u with u uniform in (0, 1], a function of the seed and the row's position;
@@ -47,12 +47,12 @@ class Sample(NamedTuple):
     threshold: float = 0.0
     """τ: the highest priority left out, 0 if none was."""
 
-    def highest(self, m: int) -> Sample:
+    def highest(self, m: int) -> RowSample:
         """Keep the `m` highest priorities, lower positions first among equals: a sample again."""
         if len(self.priorities) <= m:
             return self
         kept, out = _highest(self.priorities, m)
-        return Sample(
+        return RowSample(
             self.priorities[kept],
             self.positions[kept],
             self.weights[kept],
@@ -60,7 +60,7 @@ class Sample(NamedTuple):
             max(self.threshold, out),
         )
 
-    def merged(self, other: Sample, m: int) -> Sample:
+    def merged(self, other: RowSample, m: int) -> RowSample:
         """Keep the `m` highest priorities of both."""
         positions = np.concatenate([self.positions, other.positions])
         order = np.argsort(positions, kind="stable")
@@ -72,7 +72,7 @@ class Sample(NamedTuple):
         mine = chosen < len(self.positions)
         values[mine] = self.values[chosen[mine]]
         values[~mine] = other.values[chosen[~mine] - len(self.positions)]
-        return Sample(
+        return RowSample(
             priorities[kept],
             positions[chosen],
             np.concatenate([self.weights, other.weights])[chosen],
@@ -103,7 +103,7 @@ def _highest(priorities: Array, m: int) -> tuple[NDArray[np.bool_], float]:
     return kept, float(priorities[~kept].max())
 
 
-class Distinct(NamedTuple):
+class DistinctRows(NamedTuple):
     """Distinct rows of positive weight, those of least digest (Bar-Yossef et al. 2002, doi:10.1007/3-540-45726-7_1)."""
 
     digests: NDArray[np.uint64]
@@ -111,10 +111,10 @@ class Distinct(NamedTuple):
     values: NDArray[Any]
     """``(t, d)``."""
 
-    def merged(self, other: Distinct, limit: int) -> Distinct:
+    def merged(self, other: DistinctRows, limit: int) -> DistinctRows:
         """Keep the least digests of both."""
-        digests, places = np.unique(np.concatenate([self.digests, other.digests]), return_index=True)
-        return Distinct(digests[:limit], np.concatenate([self.values, other.values])[places[:limit]])
+        digests, index = np.unique(np.concatenate([self.digests, other.digests]), return_index=True)
+        return DistinctRows(digests[:limit], np.concatenate([self.values, other.values])[index[:limit]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,17 +135,17 @@ class Survey:
     """Minimum of each feature ``(d,)``."""
     greatest: Array
     """Maximum of each feature ``(d,)``."""
-    sample: Sample
-    distinct: Distinct
+    sample: RowSample
+    distinct: DistinctRows
     sample_rows: int
     """Rows that the sample keeps at most."""
     distinct_rows: int
     """Distinct rows that are kept at most."""
     observed: Array | None = None
     """Σ w of the rows that have each feature ``(d,)``; None where all have all. The scatter is its diagonal then."""
-    weighty: int = 0
+    n_positive: int = 0
     """Rows of positive weight."""
-    undirected: int = 0
+    zero_rows: int = 0
     """Rows of zeros that were left out, because rows are brought to length 1."""
 
     def __add__(self, other: Survey) -> Survey:
@@ -173,8 +173,8 @@ class Survey:
             self.sample_rows,
             self.distinct_rows,
             observed,
-            self.weighty + other.weighty,
-            self.undirected + other.undirected,
+            self.n_positive + other.n_positive,
+            self.zero_rows + other.zero_rows,
         )
 
     @property
@@ -262,9 +262,9 @@ class SurveyModel:
     """Rows of lower priority are left out at once; see `priority_floor`."""
     divergence: Divergence = "squared_euclidean"
     """What rows are compared by: values that it is not defined for are refused."""
-    gaps: bool = False
+    allow_missing: bool = False
     """Whether rows may lack features."""
-    whole: bool = False
+    full_scatter: bool = False
     """Whether the scatter is full however many features there are."""
 
     def statistics(self, rows: Rows) -> Survey:
@@ -272,7 +272,7 @@ class SurveyModel:
         check_domain(self.divergence, rows.values)
         n, d = rows.values.shape
         origin = np.zeros(d) if n == 0 else rows.values[0].astype(np.float64)
-        wide = d > WIDEST_COVARIANCE and not self.whole
+        wide = d > WIDEST_COVARIANCE and not self.full_scatter
         moments: _Moments = (0.0, origin, np.zeros(d) if wide else np.zeros((d, d)))
         least, greatest = np.full(d, np.inf), np.full(d, -np.inf)
         digests = np.empty(n, np.uint64)
@@ -280,46 +280,46 @@ class SurveyModel:
             kernels.extremes(part, rows.weights[start:stop], least, greatest)
             kernels.hash_rows(part, digests[start:stop])
             # Squares that overflow are told of by whoever asks for the moments.
-            if self.gaps:
+            if self.allow_missing:
                 continue
             with np.errstate(over="ignore", invalid="ignore"):
                 moments = _merge(moments, _moments(part, rows.weights[start:stop], wide))
         weight, mean, scatter = moments
         observed = None
-        if self.gaps:
+        if self.allow_missing:
             weight = float(rows.weights.sum())
-            observed, mean, scatter = _moments_with_gaps(rows, d)
+            observed, mean, scatter = _moments_with_missing(rows, d)
         return Survey(
             int(np.prod(rows.shape)), n, weight, mean, scatter, least, greatest,
             self._sample(rows), self._distinct(rows, digests), self.sample_rows, self.distinct_rows, observed,
-            len(_weighty(rows)), rows.undirected,
+            len(_positive_rows(rows)), rows.zero_rows,
         )  # fmt: skip
 
-    def _sample(self, rows: Rows) -> Sample:
-        places = _weighty(rows)
-        positions, weights = rows.positions(places), rows.weights[places]
-        numbers = np.empty(len(places))
+    def _sample(self, rows: Rows) -> RowSample:
+        index = _positive_rows(rows)
+        positions, weights = rows.positions(index), rows.weights[index]
+        numbers = np.empty(len(index))
         kernels.uniform(self.seed, positions, numbers)
         priorities = weights / numbers
         high = priorities >= self.floor
         threshold = 0.0 if high.all() else self.floor
-        return Sample(priorities[high], positions[high], weights[high], rows.values[places[high]], threshold).highest(
+        return RowSample(priorities[high], positions[high], weights[high], rows.values[index[high]], threshold).highest(
             self.sample_rows
         )
 
-    def _distinct(self, rows: Rows, digests: NDArray[np.uint64]) -> Distinct:
-        candidates = _weighty(rows)
+    def _distinct(self, rows: Rows, digests: NDArray[np.uint64]) -> DistinctRows:
+        candidates = _positive_rows(rows)
         limit, few = self.distinct_rows, 16 * self.distinct_rows
         if len(candidates) > 4 * few:
             # Sorting a few of the least digests is enough, unless equal rows crowd out the others.
             low = candidates[np.argpartition(digests[candidates], few)[:few]]
             if len(np.unique(digests[low])) >= limit:
                 candidates = np.sort(low)
-        least, places = np.unique(digests[candidates], return_index=True)
-        return Distinct(least[:limit], rows.values[candidates[places[:limit]]])
+        least, index = np.unique(digests[candidates], return_index=True)
+        return DistinctRows(least[:limit], rows.values[candidates[index[:limit]]])
 
 
-def _weighty(rows: Rows) -> NDArray[np.intp]:
+def _positive_rows(rows: Rows) -> NDArray[np.intp]:
     """Places of the rows of positive weight."""
     return np.flatnonzero(rows.weights > 0) if any(rows.weights.strides) else np.arange(len(rows))
 
@@ -352,17 +352,17 @@ def _moments(part: Array, weights: Array, wide: bool) -> _Moments:
     return weight, origin + step, scatter
 
 
-def _moments_with_gaps(rows: Rows, d: int) -> tuple[Array, Array, Array]:
+def _moments_with_missing(rows: Rows, d: int) -> tuple[Array, Array, Array]:
     """Weight, mean and scatter of each feature ``(d,)`` over the rows that have it."""
     weight, mean, scatter = np.zeros(d), np.zeros(d), np.zeros(d)
     for start, stop, part in sub_blocks(rows.values, np.zeros(d)):
         seen = ~np.isnan(part)
         weights = np.where(seen, rows.weights[start:stop, None], 0.0)
-        some = weights.sum(axis=0)
+        observed = weights.sum(axis=0)
         origin = np.where(seen.any(axis=0), part[seen.argmax(axis=0), np.arange(d)], 0.0)
-        away = np.where(seen, part - origin, 0.0)
-        step = (weights * away).sum(axis=0) / np.where(some > 0.0, some, 1.0)
-        away = np.where(seen, away - step, 0.0)
-        more = (some, origin + step, (weights * away * away).sum(axis=0))
+        diff = np.where(seen, part - origin, 0.0)
+        step = (weights * diff).sum(axis=0) / np.where(observed > 0.0, observed, 1.0)
+        diff = np.where(seen, diff - step, 0.0)
+        more = (observed, origin + step, (weights * diff * diff).sum(axis=0))
         weight, mean, scatter = _merge_each((weight, mean, scatter), more)
     return weight, mean, scatter

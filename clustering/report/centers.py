@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from clustering.fitting.clusters import Clusters
-from clustering.fitting.fields import fields
-from clustering.fitting.fitted import Fitted
-from clustering.report.figures import MASKED, named, places, png, tick, with_units
+from clustering.fitting.center_fields import center_fields
+from clustering.fitting.cluster_names import ClusterNames
+from clustering.fitting.fitted_model import FittedModel
+from clustering.report.figures import MASKED, axis_positions, named, png, tick, with_units
 
 Colours = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ PRESSURE = ("pa", "hpa", "mbar", "millibar", "bar", "dbar", "decibar")
 
 
 @dataclass(frozen=True)
-class Drawn:
+class CenterFigure:
     """A figure of the centers."""
 
     title: str
@@ -41,7 +41,7 @@ class Drawn:
     wide: bool = False
 
 
-def draw(fitted: Fitted, colours: Colours, clusters: Clusters | None = None) -> list[Drawn]:
+def draw(fitted: FittedModel, colours: Colours, clusters: ClusterNames | None = None) -> list[CenterFigure]:
     """Draw the centers in what suits their features: maps over two feature dimensions, lines over one.
 
     Parameters
@@ -51,14 +51,16 @@ def draw(fitted: Fitted, colours: Colours, clusters: Clusters | None = None) -> 
     clusters
         What they are called; by their ids where None.
     """
-    laid, clusters = fields(fitted), clusters or fitted.clusters
+    laid, clusters = center_fields(fitted), clusters or fitted.clusters
     if len(laid) <= PANELS:
         if all(field.ndim == 3 and min(field.shape[1:]) > 1 for field in laid.values()):
-            return [drawn for name, field in laid.items() for drawn in _maps(fitted, name, field, colours, clusters)]
+            return [
+                figures for name, field in laid.items() for figures in _maps(fitted, name, field, colours, clusters)
+            ]
         if all(_is_line(field) for field in laid.values()):
-            return [Drawn("Centers", "In the data's own units.", _lines(laid, colours, clusters))]
-    told = "As standard scores: the distance from the mean in standard deviations."
-    return [Drawn("Centers", told, _scores(fitted, clusters))]
+            return [CenterFigure("Centers", "In the data's own units.", _lines(laid, colours, clusters))]
+    caption = "As standard scores: the distance from the mean in standard deviations."
+    return [CenterFigure("Centers", caption, _scores(fitted, clusters))]
 
 
 def _is_line(field: xr.DataArray) -> bool:
@@ -69,25 +71,29 @@ def _is_line(field: xr.DataArray) -> bool:
     return dim in field.coords and field[dim].dtype.kind in "iufMO"
 
 
-def _maps(fitted: Fitted, name: str, field: xr.DataArray, colours: Colours, clusters: Clusters) -> list[Drawn]:
+def _maps(
+    fitted: FittedModel, name: str, field: xr.DataArray, colours: Colours, clusters: ClusterNames
+) -> list[CenterFigure]:
     """Draw a map of each cluster; and of what sets it apart from the mean, where the maps are much alike."""
     k = len(field)
     shown = np.sort(np.argsort(-fitted.shares, kind="stable")[:MAPS])
     mean = _mean(fitted, name, field)
-    told = f"Of the {len(shown)} largest of {k} clusters. " if k > len(shown) else ""
+    caption = f"Of the {len(shown)} largest of {k} clusters. " if k > len(shown) else ""
     title = with_units(name, field.attrs)
     heads = [clusters.names.get(int(i), f"cluster {i}") for i in clusters.ids[shown]]
     picture = _panels(field[shown], heads, colours[shown])
-    found = [Drawn(f"Centers: {title}", told + "In the data's own units.", picture, True)]
+    figures = [CenterFigure(f"Centers: {title}", caption + "In the data's own units.", picture, True)]
     apart = field - mean
     if float(np.abs(apart).max()) < FAINT * float(field.max() - field.min()):
         apart = apart.assign_attrs(field.attrs)
         picture = _panels(apart[shown], heads, colours[shown], around_zero=True)
-        found.append(Drawn(f"Departures: {title}", told + "Centers less the mean of all rows.", picture, True))
-    return found
+        figures.append(
+            CenterFigure(f"Departures: {title}", caption + "Centers less the mean of all rows.", picture, True)
+        )
+    return figures
 
 
-def _mean(fitted: Fitted, name: str, field: xr.DataArray) -> NDArray[np.float64]:
+def _mean(fitted: FittedModel, name: str, field: xr.DataArray) -> NDArray[np.float64]:
     """Mean of all rows, on the grid of a field."""
     columns = [i for i, feature in enumerate(fitted.features) if feature.variable == name]
     return np.asarray(fitted.summary.mean[columns].reshape(field.shape[1:]))
@@ -107,17 +113,17 @@ def _panels(field: xr.DataArray, heads: Sequence[str], colours: Colours, around_
     height = float(np.clip(11.0 / columns * field.sizes[y] / field.sizes[x], 1.2, 4.5))
     figure = Figure(figsize=(2.4 + 11.0 * max(columns, 2) / PANELS, 0.6 + rows * (height + 0.35)), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    across, up = places(field, x), places(field, y)
+    across, up = axis_positions(field, x), axis_positions(field, y)
     mesh: Any = None
-    for place, axes in enumerate(panels.flat):
-        if place >= len(heads):
+    for panel, axes in enumerate(panels.flat):
+        if panel >= len(heads):
             axes.set_axis_off()
             continue
-        mesh = axes.pcolormesh(across, up, field.values[place], cmap=cmap, vmin=low, vmax=high)
+        mesh = axes.pcolormesh(across, up, field.values[panel], cmap=cmap, vmin=low, vmax=high)
         axes.set_facecolor(MASKED)
-        axes.set_title(heads[place], fontsize="medium", color=0.8 * colours[place])
+        axes.set_title(heads[panel], fontsize="medium", color=0.8 * colours[panel])
     # All panels share their axes; rows without a coordinate run downwards, as those of an image.
-    if y not in field.coords or _falls(field[y].attrs, y):
+    if y not in field.coords or _counts_down(field[y].attrs, y):
         panels[0, 0].invert_yaxis()
     for axes in panels[-1]:
         axes.set_xlabel(named(field, x))
@@ -127,19 +133,19 @@ def _panels(field: xr.DataArray, heads: Sequence[str], colours: Colours, around_
     return png(figure)
 
 
-def _lines(laid: Mapping[str, xr.DataArray], colours: Colours, clusters: Clusters) -> bytes:
+def _lines(laid: Mapping[str, xr.DataArray], colours: Colours, clusters: ClusterNames) -> bytes:
     """Draw profiles: upright over a vertical coordinate, otherwise as series."""
     upright = {name: _is_vertical(field) for name, field in laid.items()}
     figure = Figure(figsize=(7.2, 4.4 if any(upright.values()) else 3.4), layout="constrained")
     panels = figure.subplots(1, len(laid), squeeze=False)[0]
     for axes, (name, field) in zip(panels, laid.items(), strict=True):
         dim = str(field.dims[1])
-        along = places(field, dim)
+        along = axis_positions(field, dim)
         for cluster, colour in enumerate(colours):
             line = (field.values[cluster], along) if upright[name] else (along, field.values[cluster])
-            axes.plot(*line, color=colour, label=clusters.words[cluster], linewidth=1.4)
+            axes.plot(*line, color=colour, label=clusters.display_names[cluster], linewidth=1.4)
         _label(axes, (with_units(name, field.attrs), named(field, dim)), upright[name])
-        if upright[name] and _falls(field[dim].attrs, dim):
+        if upright[name] and _counts_down(field[dim].attrs, dim):
             axes.invert_yaxis()
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
@@ -157,21 +163,21 @@ def _label(axes: Axes, names: tuple[str, str], upright: bool) -> None:
 
 def _is_vertical(field: xr.DataArray) -> bool:
     dim = str(field.dims[1])
-    told = field[dim].attrs
-    return bool(told.get("positive")) or told.get("axis") == "Z" or _falls(told, dim)
+    attributes = field[dim].attrs
+    return bool(attributes.get("positive")) or attributes.get("axis") == "Z" or _counts_down(attributes, dim)
 
 
-def _falls(told: Mapping[Any, Any], name: str) -> bool:
+def _counts_down(attributes: Mapping[Any, Any], name: str) -> bool:
     """Tell a coordinate that counts downwards: depths, and pressures."""
-    if told.get("positive"):
-        return str(told["positive"]).lower() == "down"
-    return name.lower() in ("depth", "deptht") or str(told.get("units", "")).lower() in PRESSURE
+    if attributes.get("positive"):
+        return str(attributes["positive"]).lower() == "down"
+    return name.lower() in ("depth", "deptht") or str(attributes.get("units", "")).lower() in PRESSURE
 
 
-def _scores(fitted: Fitted, clusters: Clusters) -> bytes:
+def _scores(fitted: FittedModel, clusters: ClusterNames) -> bytes:
     """Draw a heat map of standard scores."""
-    spread = np.sqrt(np.where(fitted.summary.variance > 0, fitted.summary.variance, 1.0))
-    scores = (fitted.centers - fitted.summary.mean) / spread
+    deviations = np.sqrt(np.where(fitted.summary.variance > 0, fitted.summary.variance, 1.0))
+    scores = (fitted.centers - fitted.summary.mean) / deviations
     k, d = scores.shape
     figure = Figure(figsize=(7.2, float(np.clip(0.24 * k + 1.2, 2.2, 9.0))), layout="constrained")
     axes = figure.add_subplot()

@@ -16,9 +16,9 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from clustering.data.coordinates import period, turned
-from clustering.fitting.clusters import Clusters, numbered
-from clustering.fitting.fitted import Fitted
+from clustering.data.coordinates import period, within_half_turn
+from clustering.fitting.cluster_names import ClusterNames, default_names
+from clustering.fitting.fitted_model import FittedModel
 from clustering.report.words import Words
 
 ASSIGNMENT, UPDATE = "#2563eb", "#dc2626"
@@ -70,15 +70,15 @@ def cost_curve(history: NDArray[np.float64], words: Words) -> bytes:
 
 def palette(k: int) -> NDArray[np.float64]:
     """Colours of the clusters 0 … k − 1 ``(k, 3)``, in 0 … 1."""
-    return colours_of(numbered(k))
+    return colours_of(default_names(k))
 
 
-def colours_of(clusters: Clusters) -> NDArray[np.float64]:
+def colours_of(clusters: ClusterNames) -> NDArray[np.float64]:
     """Colours of clusters ``(k, 3)``, in 0 … 1."""
-    return np.array([to_rgb(colour) for colour in clusters.hexes])
+    return np.array([to_rgb(colour) for colour in clusters.hex_colours])
 
 
-def sizes(fitted: Fitted, colours: NDArray[np.float64], clusters: Clusters | None = None) -> bytes:
+def sizes(fitted: FittedModel, colours: NDArray[np.float64], clusters: ClusterNames | None = None) -> bytes:
     """Draw the share of each cluster in the total weight."""
     k = fitted.model.k
     figure = Figure(figsize=(7.2, 2.8), layout="constrained")
@@ -93,23 +93,27 @@ def sizes(fitted: Fitted, colours: NDArray[np.float64], clusters: Clusters | Non
     return png(figure)
 
 
-def tick(axis: Axis, clusters: Clusters) -> None:
+def tick(axis: Axis, clusters: ClusterNames) -> None:
     """Call the places 0 … k − 1 along an axis what the clusters are called there."""
     if clusters.k <= TICKS:
-        axis.set_ticks(range(clusters.k), clusters.words)
+        axis.set_ticks(range(clusters.k), clusters.display_names)
         if isinstance(axis, XAxis) and clusters.names:
             axis.set_tick_params(rotation=30)
         return
     axis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_major_formatter(lambda place, _: clusters.words[int(place)] if 0 <= place < clusters.k else "")
+    axis.set_major_formatter(
+        lambda position, _: clusters.display_names[int(position)] if 0 <= position < clusters.k else ""
+    )
 
 
-def sizes_by_pass(track: NDArray[np.float64], colours: NDArray[np.float64], clusters: Clusters | None = None) -> bytes:
+def sizes_by_pass(
+    track: NDArray[np.float64], colours: NDArray[np.float64], clusters: ClusterNames | None = None
+) -> bytes:
     """Draw the effective size of each cluster in every pass ``(passes, k)``."""
     figure = Figure(figsize=(7.2, 2.8), layout="constrained")
     axes = figure.add_subplot()
     passes = np.arange(1, len(track) + 1)
-    words = (clusters or numbered(len(colours))).words
+    words = (clusters or default_names(len(colours))).display_names
     for cluster, colour in enumerate(colours):
         axes.plot(passes, track[:, cluster], color=colour, linewidth=1.4, label=words[cluster])
     if len(track) > 40:
@@ -136,16 +140,16 @@ def picture(pixels: NDArray[Any]) -> bytes:
     return png(figure)
 
 
-def label_map(labels: xr.DataArray, colours: NDArray[np.float64], clusters: Clusters | None = None) -> bytes:
+def label_map(labels: xr.DataArray, colours: NDArray[np.float64], clusters: ClusterNames | None = None) -> bytes:
     """Draw labels over one or two sample dimensions; masked cells in grey."""
     k = len(colours)
-    clusters = clusters or numbered(k)
-    labels = labels.copy(data=clusters.places(labels.values))
+    clusters = clusters or default_names(k)
+    labels = labels.copy(data=clusters.positions(labels.values))
     cmap = ListedColormap([MASKED, *colours])
     if labels.ndim == 1:
         figure = Figure(figsize=(7.2, float(np.clip(1.4 + 0.3 * k, 2.6, 6.0))), layout="constrained")
         axes = figure.add_subplot()
-        along = places(labels, str(labels.dims[0]))
+        along = axis_positions(labels, str(labels.dims[0]))
         width = float(np.clip(500 / max(1, len(along)), 0.8, 4.0))
         for cluster, colour in enumerate(colours):
             own = along[labels.values == cluster]
@@ -160,7 +164,7 @@ def label_map(labels: xr.DataArray, colours: NDArray[np.float64], clusters: Clus
     figure, mesh = _flags(labels, cmap, (-1.5, k - 0.5))
     bar = figure.colorbar(mesh, ax=figure.axes, label="cluster (-1: masked)", shrink=0.85)
     if k <= 12:
-        bar.set_ticks(list(range(-1, k)), labels=["-1", *clusters.words])
+        bar.set_ticks(list(range(-1, k)), labels=["-1", *clusters.display_names])
     else:
         tick(bar.ax.yaxis, clusters)
     return png(figure)
@@ -182,7 +186,9 @@ def _flags(values: xr.DataArray, cmap: ListedColormap, limits: tuple[float, floa
     axes = figure.add_subplot()
     low, high = limits
     # Rows of an image run downwards; a coordinate runs upwards, whichever way it is stored.
-    mesh = axes.pcolormesh(places(values, x), places(values, y), values.values, cmap=cmap, vmin=low, vmax=high)
+    mesh = axes.pcolormesh(
+        axis_positions(values, x), axis_positions(values, y), values.values, cmap=cmap, vmin=low, vmax=high
+    )
     if y not in values.coords:
         axes.invert_yaxis()
     axes.set_xlabel(named(values, x))
@@ -197,10 +203,12 @@ def quantity_map(values: xr.DataArray, label: str) -> bytes:
     figure = Figure(figsize=(7.2, float(np.clip(7.2 * ratio, 1.8, 8.0))), layout="constrained")
     axes = figure.add_subplot()
     axes.set_facecolor(MASKED)
-    found = values.values[np.isfinite(values.values)].astype(np.float64)
+    finite = values.values[np.isfinite(values.values)].astype(np.float64)
     # A few extreme rows must not take all the colours.
-    low, high = np.quantile(found, (0.01, 0.99)) if found.size else (0.0, 1.0)
-    mesh = axes.pcolormesh(places(values, x), places(values, y), values.values, cmap="viridis", vmin=low, vmax=high)
+    low, high = np.quantile(finite, (0.01, 0.99)) if finite.size else (0.0, 1.0)
+    mesh = axes.pcolormesh(
+        axis_positions(values, x), axis_positions(values, y), values.values, cmap="viridis", vmin=low, vmax=high
+    )
     if y not in values.coords:
         axes.invert_yaxis()
     axes.set_xlabel(named(values, x))
@@ -211,7 +219,7 @@ def quantity_map(values: xr.DataArray, label: str) -> bytes:
     return png(figure)
 
 
-def places(array: xr.DataArray, dim: str) -> NDArray[Any]:
+def axis_positions(array: xr.DataArray, dim: str) -> NDArray[Any]:
     """Places along a dimension: its coordinate if that runs one way without gaps, otherwise positions.
 
     Longitudes are brought to one turn, and dates of other calendars to the same part of the same year.
@@ -228,8 +236,8 @@ def places(array: xr.DataArray, dim: str) -> NDArray[Any]:
     if values.dtype.kind != "M" and whole is not None and np.isfinite(values).all():
         values = _one_turn(values.astype(np.float64), whole)
     steps = np.diff(values.astype(np.float64)) if values.dtype.kind != "M" else np.diff(values).astype(np.float64)
-    gaps = np.isnat(values) if values.dtype.kind == "M" else ~np.isfinite(values)
-    return positions if gaps.any() or not ((steps > 0).all() or (steps < 0).all()) else values
+    has_gap = np.isnat(values) if values.dtype.kind == "M" else ~np.isfinite(values)
+    return positions if has_gap.any() or not ((steps > 0).all() or (steps < 0).all()) else values
 
 
 def _one_turn(longitudes: NDArray[np.float64], whole: float) -> NDArray[np.float64]:
@@ -238,22 +246,22 @@ def _one_turn(longitudes: NDArray[np.float64], whole: float) -> NDArray[np.float
     if np.array_equal(line, longitudes):
         return longitudes
     middle = (line[0] + line[-1]) / 2 if line.size else 0.0
-    return np.asarray(line + (float(turned(np.asarray(middle), whole)) - middle))
+    return np.asarray(line + (float(within_half_turn(np.asarray(middle), whole)) - middle))
 
 
 def _dates(values: NDArray[Any]) -> NDArray[Any]:
     """Turn dates of any calendar ``(n,)`` into numpy's, which can be drawn; leave alone what are none."""
     if not all(hasattr(value, "calendar") for value in values):
         return values
-    found = np.empty(len(values), "datetime64[s]")
-    for place, value in enumerate(values):
+    dates = np.empty(len(values), "datetime64[s]")
+    for i, value in enumerate(values):
         begin = value.replace(month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
         if not 1 <= value.year <= 9998:
             return values
         passed = (value - begin) / (begin.replace(year=value.year + 1) - begin)
         first, second = (np.datetime64(f"{year:04d}-01-01", "s") for year in (value.year, value.year + 1))
-        found[place] = first + np.timedelta64(round(passed * int((second - first).astype(np.int64))), "s")
-    return found
+        dates[i] = first + np.timedelta64(round(passed * int((second - first).astype(np.int64))), "s")
+    return dates
 
 
 def named(array: xr.DataArray, dim: str) -> str:

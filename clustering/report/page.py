@@ -15,10 +15,10 @@ from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
 from clustering.data.source import Source
-from clustering.fitting.clusters import Clusters
-from clustering.fitting.fitted import Fitted
+from clustering.fitting.cluster_names import ClusterNames
+from clustering.fitting.fitted_model import FittedModel
 from clustering.report import centers, figures, samples
-from clustering.report.samples import Sample
+from clustering.report.samples import PlottedRows
 from clustering.report.words import WORDS, curve_caption, tiles
 
 Colours = NDArray[np.float64]
@@ -60,12 +60,12 @@ class Figure:
 
 
 def draw(
-    fitted: Fitted,
+    fitted: FittedModel,
     labels: xr.DataArray | None,
     preview: xr.Dataset | None,
-    sample: Sample | None = None,
+    sample: PlottedRows | None = None,
     degrees: Mapping[str, xr.DataArray] | None = None,
-    clusters: Clusters | None = None,
+    clusters: ClusterNames | None = None,
     changed: xr.DataArray | None = None,
 ) -> tuple[list[Figure], Colours]:
     """Draw the figures of a run.
@@ -73,17 +73,17 @@ def draw(
     Parameters
     ----------
     labels
-        Labels, cut down by `shown`; None where none were written.
+        Labels, cut down by `drawn_part`; None where none were written.
     preview
         The source on the same thinned grid; None where it is not at hand.
     sample
-        Rows to draw in a plane, from `clustering.report.samples.sample`.
+        Rows to draw in a plane, from `clustering.report.samples.sample_rows`.
     degrees
-        What else was told of each row, cut down by `shown`, by name.
+        What else was told of each row, cut down by `drawn_part`, by name.
     clusters
         What the clusters are called; by their ids where None.
     changed
-        Which labels changed, cut down by `shown`; None where there were none before.
+        Which labels changed, cut down by `drawn_part`; None where there were none before.
 
     Returns
     -------
@@ -92,17 +92,17 @@ def draw(
         Colours of the clusters ``(k, 3)``, in 0 … 1.
     """
     k = fitted.model.k
-    found: list[Figure] = []
+    drawn_figures: list[Figure] = []
     photograph = None if labels is None or preview is None else _photograph(fitted, labels, preview)
     clusters = clusters or fitted.clusters
     colours = figures.colours_of(clusters)
     if photograph is not None and labels is not None:
         before, book = photograph
         colours = book / 255.0
-        after = np.where((labels.values >= 0)[..., None], book[clusters.places(labels.values)], 229).astype(np.uint8)
-        found.append(Figure("Before", "The image as it is in the source.", figures.picture(before)))
+        after = np.where((labels.values >= 0)[..., None], book[clusters.positions(labels.values)], 229).astype(np.uint8)
+        drawn_figures.append(Figure("Before", "The image as it is in the source.", figures.picture(before)))
         rate = f"{np.log2(k):.3g} bits a pixel" if k > 1 else "one colour"
-        found.append(
+        drawn_figures.append(
             Figure(
                 "After",
                 f"Every pixel replaced by the center of its cluster: {k} colours, {rate}.",
@@ -111,46 +111,50 @@ def draw(
         )
     elif labels is not None and not (sample is not None and labels.ndim == 1 and labels.dims[0] not in labels.coords):
         # A list in no order of its own tells nothing that the rows in their plane do not tell better.
-        caption = _place(labels) + _label_caption(labels)
-        found.append(Figure("Labels", caption, figures.label_map(labels, colours, clusters)))
+        caption = _position_text(labels) + _label_caption(labels)
+        drawn_figures.append(Figure("Labels", caption, figures.label_map(labels, colours, clusters)))
     for name, array in (degrees or {}).items():
         if array.ndim == 2:
             title, caption = DEGREES[name]
-            found.append(Figure(title, caption, figures.quantity_map(array, title.lower())))
+            drawn_figures.append(Figure(title, caption, figures.quantity_map(array, title.lower())))
     if sample is not None:
-        told = samples.caption(sample, fitted.model.kind == "gaussian_mixture")
-        found.insert(0, Figure("Samples", told, samples.draw(sample, fitted, colours), wide=True))
+        rows_caption = samples.caption(sample, fitted.model.kind == "gaussian_mixture")
+        drawn_figures.insert(0, Figure("Samples", rows_caption, samples.draw(sample, fitted, colours), wide=True))
     if len(fitted.history):
         words = WORDS[fitted.model.kind]
         curve = figures.cost_curve(fitted.history, words)
-        told = curve_caption(words, fitted.history)
+        rows_caption = curve_caption(words, fitted.history)
         if fitted.preparation is not None:
-            told += " In the units of the prepared rows."
+            rows_caption += " In the units of the prepared rows."
         if fitted.summary.drawn is not None:
-            told += " Over the rows that were drawn for the fit."
-        found.append(Figure(words.title, told, curve))
+            rows_caption += " Over the rows that were drawn for the fit."
+        drawn_figures.append(Figure(words.title, rows_caption, curve))
     if photograph is None and len(fitted.features) > 1:
-        found += [Figure(one.title, one.caption, one.png, one.wide) for one in centers.draw(fitted, colours, clusters)]
+        drawn_figures += [
+            Figure(one.title, one.caption, one.png, one.wide) for one in centers.draw(fitted, colours, clusters)
+        ]
     if np.isfinite(fitted.shares).all():
         picture = figures.sizes(fitted, colours, clusters)
-        found.append(Figure("Sizes", "Share of each cluster in the total weight.", picture))
+        drawn_figures.append(Figure("Sizes", "Share of each cluster in the total weight.", picture))
     passes = fitted.track.get("sizes")
     if fitted.model.kind != "kmeans" and passes is not None and len(passes) > 1 and k <= DRAWN:
-        told = "Weight that each cluster is responsible for, after every pass."
-        found.append(Figure("Effective sizes by pass", told, figures.sizes_by_pass(passes, colours, clusters)))
+        rows_caption = "Weight that each cluster is responsible for, after every pass."
+        drawn_figures.append(
+            Figure("Effective sizes by pass", rows_caption, figures.sizes_by_pass(passes, colours, clusters))
+        )
     if changed is not None and changed.ndim == 2:
-        told = _place(changed) + "Cells whose label is another than in the version before."
-        found.append(Figure("Changed cells", told, figures.change_map(changed), of_changes=True))
-    return found, colours
+        rows_caption = _position_text(changed) + "Cells whose label is another than in the version before."
+        drawn_figures.append(Figure("Changed cells", rows_caption, figures.change_map(changed), of_changes=True))
+    return drawn_figures, colours
 
 
 def render(
-    fitted: Fitted,
+    fitted: FittedModel,
     run: Mapping[str, Any],
     pictures: Sequence[Figure],
     colours: Colours,
     config: str,
-    clusters: Clusters | None = None,
+    clusters: ClusterNames | None = None,
 ) -> str:
     """Fill in the page.
 
@@ -165,7 +169,7 @@ def render(
     clusters
         What the clusters are called; by their ids where None.
     """
-    known = clusters or fitted.clusters
+    names = clusters or fitted.clusters
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("clustering.report", "."),
         autoescape=True,
@@ -178,8 +182,8 @@ def render(
     facts, columns = _facts(fitted), _columns(fitted)
     listed = [
         {
-            "id": int(known.ids[c]),
-            "name": known.names.get(int(known.ids[c])),
+            "id": int(names.ids[c]),
+            "name": names.names.get(int(names.ids[c])),
             "share": float(fitted.shares[c]),
             "center": [float(values[c]) for values in columns.values()],
             "colour": to_hex(colours[c]),
@@ -192,7 +196,7 @@ def render(
         figures=pictures,
         tiles=tiles(fitted, run["objective"]),
         clusters=listed,
-        comparison=_comparison(run, known),
+        comparison=_comparison(run, names),
         facts=list(facts),
         columns=list(columns),
         more=len({f.variable for f in fitted.features}) > len(columns),
@@ -200,50 +204,50 @@ def render(
     )
 
 
-def _comparison(run: Mapping[str, Any], clusters: Clusters) -> dict[str, Any] | None:
+def _comparison(run: Mapping[str, Any], clusters: ClusterNames) -> dict[str, Any] | None:
     """Lay out what changed since the version before; None where there was none."""
-    told = run.get("comparison")
-    if told is None:
+    comparison = run.get("comparison")
+    if comparison is None:
         return None
     rows = [
-        {"id": i, "name": clusters.names.get(int(i)), "sizes": sizes, "churn": told["churn_by_cluster"].get(i)}
-        for i, sizes in told["sizes"].items()
+        {"id": i, "name": clusters.names.get(int(i)), "sizes": sizes, "churn": comparison["churn_by_cluster"].get(i)}
+        for i, sizes in comparison["sizes"].items()
     ]
     rows.sort(key=lambda row: -max(row["sizes"]))
-    sentences = [f"Compared with run {told['with']}."]
-    if told["churn"] is not None:
-        sentences.append(f"{100 * told['churn']:.2f} % of the weight that had a label has another now.")
+    sentences = [f"Compared with run {comparison['with']}."]
+    if comparison["churn"] is not None:
+        sentences.append(f"{100 * comparison['churn']:.2f} % of the weight that had a label has another now.")
     for word in ("new", "lost"):
-        found = [str(i) for i in told[f"{word}_clusters"]]
-        if found:
-            more = f" and {len(found) - LISTED:,} more" * (len(found) > LISTED)
-            sentences.append(f"{word.capitalize()} clusters: {', '.join(found[:LISTED])}{more}.")
-    return {**told, "rows": rows[:LISTED], "sentences": " ".join(sentences)}
+        ids = [str(i) for i in comparison[f"{word}_clusters"]]
+        if ids:
+            more = f" and {len(ids) - LISTED:,} more" * (len(ids) > LISTED)
+            sentences.append(f"{word.capitalize()} clusters: {', '.join(ids[:LISTED])}{more}.")
+    return {**comparison, "rows": rows[:LISTED], "sentences": " ".join(sentences)}
 
 
-def _facts(fitted: Fitted) -> dict[str, NDArray[np.float64]]:
+def _facts(fitted: FittedModel) -> dict[str, NDArray[np.float64]]:
     """Numbers of each component of a mixture ``(k,)``, by the heads of their columns."""
     if fitted.model.kind != "gaussian_mixture":
         return {}
-    found = {"mixing weight": fitted.weights, "effective size": fitted.shares * fitted.summary.weight}
+    columns = {"mixing weight": fitted.weights, "effective size": fitted.shares * fitted.summary.weight}
     conditions = fitted.track.get("conditions")
     if conditions is not None and len(conditions):
-        found["condition of Σ"] = conditions[-1]
-    return found
+        columns["condition of Σ"] = conditions[-1]
+    return columns
 
 
-def _columns(fitted: Fitted) -> dict[str, NDArray[np.float64]]:
+def _columns(fitted: FittedModel) -> dict[str, NDArray[np.float64]]:
     """Numbers of each center ``(k,)``, by the heads of their columns: its features, or of many the mean."""
-    found = fitted.centers
-    units = {name: figures.with_units("", told) for name, told in fitted.about.items()}
+    columns = fitted.centers
+    units = {name: figures.with_units("", attributes) for name, attributes in fitted.about.items()}
     if len(fitted.features) <= COLUMNS:
-        return {str(f) + units.get(f.variable, ""): found[:, i] for i, f in enumerate(fitted.features)}
-    places: dict[str, list[int]] = {}
-    for place, feature in enumerate(fitted.features):
-        places.setdefault(feature.variable, []).append(place)
+        return {str(f) + units.get(f.variable, ""): columns[:, i] for i, f in enumerate(fitted.features)}
+    indices: dict[str, list[int]] = {}
+    for column, feature in enumerate(fitted.features):
+        indices.setdefault(feature.variable, []).append(column)
     return {
-        f"{name}{units.get(name, '')}" + f", mean of {len(own):,}" * (len(own) > 1): found[:, own].mean(axis=1)
-        for name, own in list(places.items())[:COLUMNS]
+        f"{name}{units.get(name, '')}" + f", mean of {len(own):,}" * (len(own) > 1): columns[:, own].mean(axis=1)
+        for name, own in list(indices.items())[:COLUMNS]
     }
 
 
@@ -261,7 +265,7 @@ def number(value: Any) -> str:
 
 
 def _photograph(
-    fitted: Fitted, labels: xr.DataArray, preview: xr.Dataset
+    fitted: FittedModel, labels: xr.DataArray, preview: xr.Dataset
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
     """Find the pixels ``(y, x, 3)`` and the code book ``(k, 3)`` where the source is a colour image of 8 bits."""
     variables = list(preview.data_vars)
@@ -277,10 +281,10 @@ def _photograph(
     return pixels, np.clip(np.rint(fitted.centers), 0, 255).astype(np.uint8)
 
 
-def _place(shown: xr.DataArray) -> str:
+def _position_text(shown: xr.DataArray) -> str:
     """Say where in the other dimensions a picture is."""
-    places = ", ".join(f"{d} {value}" for d, value in shown.attrs.get("shown_at", {}).items())
-    return f"At {places}. " if places else ""
+    positions = ", ".join(f"{d} {value}" for d, value in shown.attrs.get("shown_at", {}).items())
+    return f"At {positions}. " if positions else ""
 
 
 def _label_caption(labels: xr.DataArray) -> str:
@@ -288,7 +292,7 @@ def _label_caption(labels: xr.DataArray) -> str:
     return "Cluster of each sample." + (f" {100 * masked:.1f} % of the cells shown are masked{grey}." if masked else "")
 
 
-def shown(labels: xr.DataArray) -> xr.DataArray:
+def drawn_part(labels: xr.DataArray) -> xr.DataArray:
     """Choose what of the labels is drawn: the last two dimensions, thinned, in the middle of the others."""
     leading = labels.dims[:-2]
     cut = labels.isel({d: labels.sizes[d] // 2 for d in leading})

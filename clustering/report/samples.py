@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from clustering.data.preparation import only_unit_norm
 from clustering.data.rows import Rows, unit_weights
 from clustering.data.source import Source
-from clustering.fitting.fitted import Fitted
+from clustering.fitting.fitted_model import FittedModel
 from clustering.models import covariances as kinds
 from clustering.report.figures import palette, png
 
@@ -29,89 +29,93 @@ UNKNOWN = "#9ca3af"
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class PlottedRows:
     """Some rows of a source with two features."""
 
     rows: Array
     """``(n, 2)``."""
-    shares: Array
+    resp: Array
     """Responsibilities ``(n, k)``."""
-    known: NDArray[np.int32] | None
+    true_labels: NDArray[np.int32] | None
     """True components ``(n,)``, −1 where unknown; None where the source names none."""
     complete: bool
     """Whether these are all rows."""
 
 
-def may_be_sampled(fitted: Fitted) -> bool:
+def may_be_sampled(fitted: FittedModel) -> bool:
     """Tell a model whose rows can be drawn in a plane, coloured by responsibilities."""
-    return len(fitted.features) == 2 and hasattr(fitted.model, "shared")
+    return len(fitted.features) == 2 and hasattr(fitted.model, "e_step")
 
 
-def sample(source: Source, fitted: Fitted) -> Sample | None:
+def sample_rows(source: Source, fitted: FittedModel) -> PlottedRows | None:
     """Read some rows, spread over the source, and share them among the clusters; None where there is none."""
     plan = source.plan(block_bytes=SHOWN * source.row_bytes // PLACES)
     blocks = np.unique(np.linspace(0, len(plan) - 1, PLACES).astype(np.int64))
     each = -(-SHOWN // len(blocks))
-    found, read = [], 0
+    parts, read = [], 0
     for index in blocks:
         rows = source.read(plan.block(int(index)))
         read += len(rows)
         chosen = np.zeros(len(rows), bool)
         chosen[np.unique(np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(np.int64))] = True
         # Half a row has no place in a plane.
-        part = rows.some(chosen if rows.gaps is None else chosen & ~rows.gaps)
+        part = rows.select(chosen if rows.has_missing is None else chosen & ~rows.has_missing)
         if fitted.preparation is not None and fitted.preparation.unit_norm:
             # A row without direction has no cluster, and the others are drawn where they are of length 1.
             part = only_unit_norm(part.values.shape[1]).apply(part)
         if len(part):
-            found.append((part, _shares(fitted, part)))
-    if not found:
+            parts.append((part, _responsibilities(fitted, part)))
+    if not parts:
         return None
-    values = np.concatenate([part.values for part, _ in found]).astype(np.float64)
-    known = None if source.labels is None else np.concatenate([_labels(part) for part, _ in found])
+    values = np.concatenate([part.values for part, _ in parts]).astype(np.float64)
+    true_labels = None if source.labels is None else np.concatenate([_labels(part) for part, _ in parts])
     complete = len(blocks) == len(plan) and len(values) == read
-    return Sample(values, np.concatenate([shares for _, shares in found]), known, complete)
+    return PlottedRows(values, np.concatenate([shares for _, shares in parts]), true_labels, complete)
 
 
 def _labels(rows: Rows) -> NDArray[np.int32]:
     return np.full(len(rows), -1, np.int32) if rows.labels is None else rows.labels
 
 
-def _shares(fitted: Fitted, rows: Rows) -> Array:
+def _responsibilities(fitted: FittedModel, rows: Rows) -> Array:
     """Responsibilities ``(n, k)``."""
-    found = np.empty((len(rows), fitted.model.k))
+    resp = np.empty((len(rows), fitted.model.k))
     if fitted.preparation is not None:
         rows = fitted.preparation.apply(rows)
     # A row of weight 0 has responsibilities all the same.
-    for part in fitted.model.shared(fitted.params, replace(rows, weights=unit_weights(len(rows)))):
-        found[part.places] = (part.shares / part.shares.sum(axis=0)).T
-    return found
+    for part in fitted.model.e_step(fitted.params, replace(rows, weights=unit_weights(len(rows)))):
+        resp[part.row_index] = (part.weighted_resp / part.weighted_resp.sum(axis=0)).T
+    return resp
 
 
-def caption(sample: Sample, mixture: bool) -> str:
+def caption(sample: PlottedRows, mixture: bool) -> str:
     """Describe the figure."""
-    told = f"{len(sample.rows):,} rows" + ("" if sample.complete else " taken from all over the source")
-    told += ": coloured by the components that they came from, samples from p(x | z); " if _truth(sample) else ": "
-    told += "in one colour, samples from p(x); by responsibilities p(z | x), which mix the clusters' colours."
-    return told + (" Ellipses: 1 and 2 standard deviations of the fitted components." if mixture else "")
+    count_text = f"{len(sample.rows):,} rows" + ("" if sample.complete else " taken from all over the source")
+    count_text += (
+        ": coloured by the components that they came from, samples from p(x | z); "
+        if _has_true_labels(sample)
+        else ": "
+    )
+    count_text += "in one colour, samples from p(x); by responsibilities p(z | x), which mix the clusters' colours."
+    return count_text + (" Ellipses: 1 and 2 standard deviations of the fitted components." if mixture else "")
 
 
-def draw(sample: Sample, fitted: Fitted, colours: Array) -> bytes:
+def draw(sample: PlottedRows, fitted: FittedModel, colours: Array) -> bytes:
     """Draw two panels, or three where true components are known."""
-    truth = _truth(sample)
+    truth = _has_true_labels(sample)
     names = ["p(x | z): true components"] * truth + ["p(x): the rows", "p(z | x): responsibilities"]
     figure = Figure(figsize=(4.6 * len(names), 4.4), layout="constrained")
     panels = list(figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0])
-    if sample.known is not None and truth:
-        _scatter(panels[0], sample.rows, _true_colours(sample, sample.known, colours))
+    if sample.true_labels is not None and truth:
+        _scatter(panels[0], sample.rows, _true_colours(sample, sample.true_labels, colours))
     _scatter(panels[-2], sample.rows, "#6d28d9")
-    _scatter(panels[-1], sample.rows, np.clip(sample.shares @ colours, 0.0, 1.0))
+    _scatter(panels[-1], sample.rows, np.clip(sample.resp @ colours, 0.0, 1.0))
     if fitted.model.kind == "gaussian_mixture":
         for cluster in range(fitted.model.k):
             width = fitted.params.centers.shape[1]
             covariance = kinds.as_full(fitted.model.covariance, fitted.params.covariances, cluster, width)
             if fitted.preparation is not None:
-                covariance = fitted.preparation.covariance_back(covariance)
+                covariance = fitted.preparation.covariance_to_data_units(covariance)
             _ellipses(panels[-1], fitted.centers[cluster], covariance, colours[cluster])
     panels[-1].plot(*fitted.centers.T, "x", color="#111827", markersize=6, markeredgewidth=1.6)
     for axes, name in zip(panels, names, strict=True):
@@ -125,19 +129,19 @@ def draw(sample: Sample, fitted: Fitted, colours: Array) -> bytes:
     return png(figure)
 
 
-def _truth(sample: Sample) -> bool:
-    return sample.known is not None and bool((sample.known >= 0).any())
+def _has_true_labels(sample: PlottedRows) -> bool:
+    return sample.true_labels is not None and bool((sample.true_labels >= 0).any())
 
 
-def _true_colours(sample: Sample, known: NDArray[np.int32], colours: Array) -> Any:
+def _true_colours(sample: PlottedRows, true_labels: NDArray[np.int32], colours: Array) -> Any:
     """Colour true components like the clusters that hold most of their rows."""
-    components = np.unique(known[known >= 0])
-    overlap = np.array([sample.shares[known == component].sum(axis=0) for component in components])
+    components = np.unique(true_labels[true_labels >= 0])
+    overlap = np.array([sample.resp[true_labels == component].sum(axis=0) for component in components])
     pairs = dict(zip(*linear_sum_assignment(-overlap), strict=True))
     spare = iter(palette(len(colours) + len(components))[len(colours) :])
-    own = np.full((len(known), 3), int(UNKNOWN[1:3], 16) / 255)
-    for place, component in enumerate(components):
-        own[known == component] = colours[pairs[place]] if place in pairs else next(spare)
+    own = np.full((len(true_labels), 3), int(UNKNOWN[1:3], 16) / 255)
+    for i, component in enumerate(components):
+        own[true_labels == component] = colours[pairs[i]] if i in pairs else next(spare)
     return own
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.fitting.fitted import Fitted
+from clustering.fitting.fitted_model import FittedModel
 
 ROUNDING = 1e-9
 """A step the wrong way by no more than this share of the range is rounding."""
@@ -66,7 +66,7 @@ def curve_caption(words: Words, history: NDArray[np.float64]) -> str:
     return f"{words.caption} It never {'falls' if words.rises else 'rises'}."
 
 
-def tiles(fitted: Fitted, objective: float) -> Sequence[tuple[float, str]]:
+def tiles(fitted: FittedModel, objective: float) -> Sequence[tuple[float, str]]:
     """Give the numbers that a report shows first, with their names."""
     weight = fitted.summary.weight
     of = "" if fitted.preparation is None else " of prepared rows"

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from clustering.data.ownership import MARK, OUTPUT_MARK, group_fault, mark, refuse, unfinished_mark
 from clustering.errors import ClusteringError, OutputError
 from clustering.storage.layout import CURRENT
-from clustering.storage.places import BucketPlace, write_bytes
+from clustering.storage.paths import BucketPath, write_bytes
 
 _ROOT = "zarr.json"
 
 
-def put_group(place: BucketPlace, content: Mapping[str, bytes], writer: str, replace: bool, remedy: str) -> None:
+def put_group(path: BucketPath, content: Mapping[str, bytes], writer: str, replace: bool, remedy: str) -> None:
     """Write a group to a prefix, in the place of one that the same writer wrote.
 
     Parameters
@@ -33,32 +33,30 @@ def put_group(place: BucketPlace, content: Mapping[str, bytes], writer: str, rep
     StoreError
         If the bucket refuses.
     """
-    check_outside(place)
-    start = f"{place.key}/".lstrip("/")
-    there = {key.removeprefix(start) for key, _ in place.objects()}
+    check_outside(path)
+    start = f"{path.key}/".lstrip("/")
+    there = {key.removeprefix(start) for key, _ in path.objects()}
     if there:
         output = bool(there & {OUTPUT_MARK, CURRENT})
-        fault = (
-            "is the output of runs" if output else group_fault(there, lambda key: (place / key).read_bytes(), writer)
-        )
-        refuse(str(place), fault, writer, replace, remedy)
+        fault = "is the output of runs" if output else group_fault(there, lambda key: (path / key).read_bytes(), writer)
+        refuse(str(path), fault, writer, replace, remedy)
     key, made = mark(writer, content)
     marks = {name for name in there if name.endswith(f"/{MARK}")}
     for name in marks or {key}:
-        write_bytes(place / name, unfinished_mark(writer))
+        write_bytes(path / name, unfinished_mark(writer))
     if _ROOT in there:
-        (place / _ROOT).unlink(missing_ok=True)
+        (path / _ROOT).unlink(missing_ok=True)
     for name in sorted(there - marks - content.keys() - {key, _ROOT}):
-        (place / name).unlink(missing_ok=True)
+        (path / name).unlink(missing_ok=True)
     for name in sorted(content.keys() - {_ROOT}):
-        write_bytes(place / name, content[name])
-    write_bytes(place / key, made)
+        write_bytes(path / name, content[name])
+    write_bytes(path / key, made)
     for name in marks - {key}:
-        (place / name).unlink(missing_ok=True)
-    write_bytes(place / _ROOT, content[_ROOT])
+        (path / name).unlink(missing_ok=True)
+    write_bytes(path / _ROOT, content[_ROOT])
 
 
-def check_outside(place: BucketPlace) -> None:
+def check_outside(path: BucketPath) -> None:
     """Refuse a prefix inside a Zarr store or an output of runs.
 
     Raises
@@ -66,24 +64,24 @@ def check_outside(place: BucketPlace) -> None:
     OutputError
         Naming what it is inside of.
     """
-    for above in _above(place):
+    for above in _parents(path):
         for names, what in (((OUTPUT_MARK, CURRENT), "the output of runs"), ((_ROOT, ".zgroup"), "a Zarr store")):
             if any(_is_there(above / name) for name in names):
-                raise OutputError(f"{str(place)!r} is inside {str(above)!r}, {what}; name a prefix outside")
+                raise OutputError(f"{str(path)!r} is inside {str(above)!r}, {what}; name a prefix outside")
 
 
-def _is_there(place: BucketPlace) -> bool:
+def _is_there(path: BucketPath) -> bool:
     try:
-        return place.is_file()
+        return path.is_file()
     except ClusteringError:
         # Whoever may see the prefix alone is told of nothing above it.
         return False
 
 
-def _above(place: BucketPlace) -> Iterator[BucketPlace]:
+def _parents(path: BucketPath) -> Iterator[BucketPath]:
     """Give the prefixes above a place, from the bucket down."""
-    protocol, _, rest = str(place).partition("://")
+    protocol, _, rest = str(path).partition("://")
     bucket, *parts = rest.split("/")
-    root = BucketPlace(f"{protocol}://{bucket}", place.options)
+    root = BucketPath(f"{protocol}://{bucket}", path.options)
     for length in range(len(parts)):
-        yield BucketPlace(root.url, root.options, "/".join(parts[:length]))
+        yield BucketPath(root.url, root.options, "/".join(parts[:length]))

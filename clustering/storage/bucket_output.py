@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from clustering.data.addresses import check_url
-from clustering.data.faults import told
 from clustering.data.ownership import OUTPUT_MARK
+from clustering.data.store_errors import translate_errors
 from clustering.errors import ClusteringError, ConfigError, OutputError
 from clustering.storage import layout
 from clustering.storage.bucket_groups import check_outside
@@ -24,7 +24,7 @@ from clustering.storage.layout import CHECKPOINTS, CURRENT, LOCK, PARTS, RECORD,
 from clustering.storage.lease import Lease, leased, version_of
 from clustering.storage.output import Output
 from clustering.storage.owning import check_owned, mark
-from clustering.storage.places import BucketPlace, children, in_bucket, writing
+from clustering.storage.paths import BucketPath, children, in_bucket, translating_write_errors
 
 _HEADS = ("labels.zarr/zarr.json", "model.zarr/zarr.json")
 """Without these, there is no group to open."""
@@ -58,11 +58,11 @@ class BucketOutput:
 
     def __init__(self, store: str, options: Mapping[str, Any]) -> None:
         check_url(store, "output.store")
-        self.path = BucketPlace(store.rstrip("/"), dict(options))
+        self.path = BucketPath(store.rstrip("/"), dict(options))
         self._lease: Lease | None = None
 
     @property
-    def checkpoints(self) -> BucketPlace:
+    def checkpoints(self) -> BucketPath:
         """Prefix of the checkpoints."""
         return self.path / CHECKPOINTS
 
@@ -72,16 +72,16 @@ class BucketOutput:
         return layout.current(self.path) or self._unversioned()
 
     @property
-    def published(self) -> BucketPlace:
+    def published(self) -> BucketPath:
         """Prefix of the current version; `OutputError` where there is none."""
         run = layout.current(self.path)
         if run is not None:
             return self.staging(run)
         if self._unversioned() is None:
-            raise layout.nothing_finished(self.path)
+            raise layout.no_version_error(self.path)
         return self.path
 
-    def staging(self, run: str) -> BucketPlace:
+    def staging(self, run: str) -> BucketPath:
         """Prefix of what a run makes, out of sight until it is switched to."""
         return self.path / VERSIONS / run
 
@@ -126,11 +126,11 @@ class BucketOutput:
                 # What cannot be removed now, the next run removes; and nothing is another run's to remove.
                 with suppress(ClusteringError):
                     lease.renew()
-                    layout.drop_unfinished(self.path, {self.finished, unfinished()})
-                    if {place.name for place in children(self.path)} <= {LOCK, OUTPUT_MARK}:
+                    layout.remove_unfinished(self.path, {self.finished, unfinished()})
+                    if {path.name for path in children(self.path)} <= {LOCK, OUTPUT_MARK}:
                         (self.path / OUTPUT_MARK).unlink(missing_ok=True)
 
-    def stage(self, run: str, keep: Collection[str] = ()) -> BucketPlace:
+    def stage(self, run: str, keep: Collection[str] = ()) -> BucketPath:
         """Clear the prefix of what a run makes, but for the names to keep of an earlier attempt of it."""
         folder = self.staging(run)
         layout.stage(folder, keep)
@@ -160,25 +160,25 @@ class BucketOutput:
         OutputError
             If there is no finished run here.
         """
-        content = layout.json_of(self.published / name)
+        content = layout.read_json_object(self.published / name)
         if content is None:
-            raise layout.nothing_finished(self.path)
+            raise layout.no_version_error(self.path)
         return content
 
     def _point(self, run: str) -> None:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        place = self.path / CURRENT
+        path = self.path / CURRENT
         mode: Any = "create"
-        with suppress(FileNotFoundError), told(place.root, (FileNotFoundError,)):
-            mode = version_of(obstore.head(place.store, place.key))
+        with suppress(FileNotFoundError), translate_errors(path.root, (FileNotFoundError,)):
+            mode = version_of(obstore.head(path.store, path.key))
         # In this order, whoever takes the lock and switches from now on is noticed by what stands there.
         if self._lease is not None:
             self._lease.renew()
         try:
-            with told(place.root, (AlreadyExistsError, PreconditionError), "write to"):
-                obstore.put(place.store, place.key, json.dumps({"run": run}).encode(), mode=mode)
+            with translate_errors(path.root, (AlreadyExistsError, PreconditionError), "write to"):
+                obstore.put(path.store, path.key, json.dumps({"run": run}).encode(), mode=mode)
         except (AlreadyExistsError, PreconditionError) as error:
             # Where the answer to a first try was lost, the second finds what the first has made.
             if layout.current(self.path) != run:
@@ -195,8 +195,8 @@ class BucketOutput:
             if run is None:
                 return
             self._point(run)
-        record = layout.record_of(self.staging(run))
-        if record is not None and record != layout.record_of(self.path):
+        record = layout.read_record(self.staging(run))
+        if record is not None and record != layout.read_record(self.path):
             self._refresh(run)
 
     def _refresh(self, run: str) -> None:
@@ -216,7 +216,7 @@ class BucketOutput:
 
     def _unversioned(self) -> str | None:
         """Name the run under the plain names of an output from before there were versions."""
-        return layout.run_of(layout.record_of(self.path))
+        return layout.run_name(layout.read_record(self.path))
 
     def _adopted(self) -> str | None:
         """Make a version of an output from before there were any; or find the one that it was being switched to."""
@@ -229,18 +229,18 @@ class BucketOutput:
         self._copy(self.path / RECORD, version / RECORD)
         return run
 
-    def _parts(self, folder: BucketPlace) -> set[str]:
+    def _parts(self, folder: BucketPath) -> set[str]:
         """List the objects of a version that have plain names, from the folder."""
         start = f"{folder.key}/".lstrip("/")
         groups = {part for part in PARTS if part.endswith(".zarr")}
-        single = {place.name for place in children(folder)} & set(PARTS) - groups
+        single = {path.name for path in children(folder)} & set(PARTS) - groups
         below = {key.removeprefix(start) for part in groups for key, _ in (folder / part).objects()}
         return single | set(filter(layout.is_written_by_runs, below))
 
-    def _copy(self, source: BucketPlace, target: BucketPlace) -> None:
+    def _copy(self, source: BucketPath, target: BucketPath) -> None:
         import obstore
 
-        with writing(self.path):
+        with translating_write_errors(self.path):
             obstore.copy(self.path.store, source.key, target.key)
 
     def _each(self, act: Callable[[str], None], names: Collection[str]) -> None:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from clustering.data.ownership import RUN_NAME
 from clustering.data.preparation import Preparation
 from clustering.errors import CheckpointError
-from clustering.execution.passes import Reading
-from clustering.fitting.fitted import Summary
+from clustering.execution.passes import ReadStats
+from clustering.fitting.fitted_model import Summary
 from clustering.fitting.loop import Candidate, State, Stop
-from clustering.models.model import Model, stored
-from clustering.storage.model import about_preparation, restored_preparation
-from clustering.storage.npz import arrays_of
-from clustering.storage.places import Place, children, make_folder, write_bytes
+from clustering.models.model import Model, params_to_arrays
+from clustering.storage.model import preparation_from_arrays, preparation_to_json
+from clustering.storage.npz import read_arrays
+from clustering.storage.paths import StoragePath, children, make_folder, write_bytes
 
 FORMAT = 1
 KEPT = 2
@@ -35,7 +35,7 @@ _PREPARATION = ("offset", "matrix", "inverse", "explained")
 
 
 @dataclass(frozen=True)
-class Identity:
+class RunFingerprint:
     """What a run computes: the same identity gives the same bits."""
 
     config: Mapping[str, Any]
@@ -57,7 +57,7 @@ class Checkpoint:
     """Name of the run."""
     state: State
     summary: Summary
-    reading: Reading
+    read_stats: ReadStats
     """Read from the source so far."""
     seconds: Mapping[str, float]
     """Wall time by stage so far, in seconds."""
@@ -69,14 +69,18 @@ class Checkpoint:
     """What the passes put rows through."""
 
 
-def save(folder: Place, checkpoint: Checkpoint, identity: Identity) -> None:
+def save(folder: StoragePath, checkpoint: Checkpoint, fingerprint: RunFingerprint) -> None:
     """Write a checkpoint, all of it or nothing, and drop the oldest."""
     arrays: dict[str, NDArray[Any]] = {}
     about = []
     for i, candidate in enumerate(checkpoint.state.candidates):
         arrays[f"{i}.history"] = np.array(candidate.history).reshape(-1, 2)
-        groups = {"params": stored(candidate.params), "sums": candidate.sums or {}, "track": _stacked(candidate.track)}
-        arrays |= {f"{i}.{group}.{name}": array for group, found in groups.items() for name, array in found.items()}
+        groups = {
+            "params": params_to_arrays(candidate.params),
+            "sums": candidate.sums or {},
+            "track": _stacked(candidate.track),
+        }
+        arrays |= {f"{i}.{group}.{name}": array for group, named in groups.items() for name, array in named.items()}
         about.append({"stop": candidate.stop, "notes": candidate.notes})
     summary = asdict(checkpoint.summary)
     for name in [name for name, value in summary.items() if isinstance(value, np.ndarray)]:
@@ -88,17 +92,17 @@ def save(folder: Place, checkpoint: Checkpoint, identity: Identity) -> None:
         "format": FORMAT,
         "arrays": sorted(arrays),
         "run": checkpoint.run,
-        "config": identity.config,
-        "source": identity.source,
+        "config": fingerprint.config,
+        "source": fingerprint.source,
         "iteration": checkpoint.state.iteration,
         "state_seconds": checkpoint.state.seconds,
         "candidates": about,
         "summary": summary,
-        "reading": asdict(checkpoint.reading),
+        "reading": asdict(checkpoint.read_stats),
         "seconds": dict(checkpoint.seconds),
         "remarks": checkpoint.remarks,
         "warnings": checkpoint.warnings,
-        "preparation": None if preparation is None else about_preparation(preparation),
+        "preparation": None if preparation is None else preparation_to_json(preparation),
     }
     buffer = io.BytesIO()
     np.savez(buffer, meta=np.frombuffer(json.dumps(meta, default=str).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
@@ -108,19 +112,19 @@ def save(folder: Place, checkpoint: Checkpoint, identity: Identity) -> None:
         old.unlink(missing_ok=True)
 
 
-def clear(folder: Place) -> None:
+def clear(folder: StoragePath) -> None:
     """Remove all checkpoints of a folder."""
     for file in (*_files(folder), *_files(folder, HALF_MADE)):
         file.unlink(missing_ok=True)
 
 
-def unfinished(folder: Place, finished: str | None) -> str | None:
+def unfinished(folder: StoragePath, finished: str | None) -> str | None:
     """Name the run that is not published and left checkpoints; None where there is none."""
-    loaded = next((found for file in reversed(_files(folder)) if (found := _load(file)) is not None), None)
+    loaded = next((content for file in reversed(_files(folder)) if (content := _load(file)) is not None), None)
     return None if loaded is None or loaded[0]["run"] == finished else str(loaded[0]["run"])
 
 
-def latest(folder: Place, model: Model, identity: Identity, finished: str | None) -> Checkpoint | None:
+def latest(folder: StoragePath, model: Model, fingerprint: RunFingerprint, finished: str | None) -> Checkpoint | None:
     """Find where an unfinished run of this identity stopped.
 
     Parameters
@@ -143,19 +147,19 @@ def latest(folder: Place, model: Model, identity: Identity, finished: str | None
         meta, arrays = loaded
         if meta["run"] == finished:
             return None
-        _same(folder, meta, identity)
+        _check_fingerprint(folder, meta, fingerprint)
         try:
-            return _restored(model, meta, arrays)
+            return _checkpoint_from(model, meta, arrays)
         except (KeyError, ValueError, TypeError, IndexError, AttributeError):
             # Its bytes are whole, and what they say is not what `save` writes.
             continue
     return None
 
 
-def _load(file: Place) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
+def _load(file: StoragePath) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
     """Read a checkpoint; None if it is damaged. The zip format checks the bytes of its members, but not their names."""
     try:
-        arrays = arrays_of(file.read_bytes()) or {}
+        arrays = read_arrays(file.read_bytes()) or {}
         meta = json.loads(arrays.pop("meta").tobytes())
         named = meta["arrays"] == sorted(arrays) and RUN_NAME.fullmatch(meta["run"]) is not None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -163,25 +167,25 @@ def _load(file: Place) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
     return (meta, arrays) if named else None
 
 
-def _files(folder: Place, names: re.Pattern[str] = NAMES) -> list[Place]:
+def _files(folder: StoragePath, names: re.Pattern[str] = NAMES) -> list[StoragePath]:
     """List checkpoints, the oldest first; or, of a folder, what was left while they were written."""
-    found = (file for file in children(folder) if names.fullmatch(file.name))
-    return sorted(found, key=lambda file: (len(file.name), file.name))
+    files = (file for file in children(folder) if names.fullmatch(file.name))
+    return sorted(files, key=lambda file: (len(file.name), file.name))
 
 
-def _same(folder: Place, meta: dict[str, Any], identity: Identity) -> None:
+def _check_fingerprint(folder: StoragePath, meta: dict[str, Any], fingerprint: RunFingerprint) -> None:
     remedy = f"finish that run with its own config, remove {str(folder)!r} to give it up, or name another output.store"
     if meta.get("format") != FORMAT:
         raise CheckpointError(f"the unfinished run in {str(folder)!r} was made by another version; {remedy}")
-    now = json.loads(json.dumps(identity.config, default=str))
+    now = json.loads(json.dumps(fingerprint.config, default=str))
     differing = [f"{key} was {was!r} and is {is_!r}" for key, was, is_ in differences(meta.get("config"), now)]
     if differing:
         raise CheckpointError(f"an unfinished run has another config: {'; '.join(differing[:3])}; {remedy}")
-    if meta.get("source") != identity.source:
+    if meta.get("source") != fingerprint.source:
         raise CheckpointError(
             "an unfinished run read another source, or other coordinates that select or label it, or was begun by an "
             f"earlier version: its fingerprint was {str(meta.get('source'))[:12]}, "
-            f"this one's is {identity.source[:12]}; {remedy}"
+            f"this one's is {fingerprint.source[:12]}; {remedy}"
         )
 
 
@@ -198,7 +202,7 @@ def _stacked(track: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
     return {name: np.array([measures[name] for measures in track]) for name in (track[0] if track else ())}
 
 
-def _restored(model: Model, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Checkpoint:
+def _checkpoint_from(model: Model, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Checkpoint:
     candidates, iteration = [], meta["iteration"]
     if type(iteration) is not int or iteration < 0 or not meta["candidates"]:
         raise ValueError("not a number of passes, or no candidates")
@@ -207,24 +211,26 @@ def _restored(model: Model, meta: dict[str, Any], arrays: dict[str, NDArray[Any]
         stop = None if about["stop"] is None else Stop(about["stop"])
         params, sums, track = (_group(arrays, f"{i}.{group}.") for group in ("params", "sums", "track"))
         steps = tuple({name: array[step] for name, array in track.items()} for step in range(len(history)))
-        candidates.append(Candidate(model.restored(params), history, sums or None, steps, stop, tuple(about["notes"])))
+        candidates.append(
+            Candidate(model.params_from_arrays(params), history, sums or None, steps, stop, tuple(about["notes"]))
+        )
     summary = _group(arrays, "summary.")
     return Checkpoint(
         meta["run"],
         State(tuple(candidates), iteration, float(meta["state_seconds"])),
         Summary(**{**meta["summary"], **summary}),
-        Reading(**{**meta["reading"], "bad": tuple(meta["reading"]["bad"])}),
+        ReadStats(**{**meta["reading"], "bad": tuple(meta["reading"]["bad"])}),
         meta["seconds"],
         _texts(meta["remarks"]),
         _texts(meta["warnings"]),
-        restored_preparation(meta.get("preparation"), _group(arrays, "preparation.")),
+        preparation_from_arrays(meta.get("preparation"), _group(arrays, "preparation.")),
     )
 
 
-def _texts(found: Any) -> tuple[str, ...]:
-    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+def _texts(texts: Any) -> tuple[str, ...]:
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError("not a list of texts")
-    return tuple(found)
+    return tuple(texts)
 
 
 def _group(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

@@ -34,13 +34,13 @@ def units(plan: Plan) -> tuple[int, ...]:
 
     Where a dimension has one block, that is its whole length.
     """
-    found = []
+    lengths = []
     for axis, count in enumerate(plan.grid):
         # Blocks are counted in C order: this many lie between neighbours along the axis.
         stride = math.prod(plan.grid[axis + 1 :])
         edges = (plan.block(i * stride).start[axis] for i in range(count))
-        found.append(math.gcd(*edges) or plan.shape[axis])
-    return tuple(found)
+        lengths.append(math.gcd(*edges) or plan.shape[axis])
+    return tuple(lengths)
 
 
 def inner_chunks(source: Source) -> tuple[tuple[int, ...], bool]:

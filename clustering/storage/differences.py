@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.storage import checkpoints
-from clustering.storage.model import open_model, whole
-from clustering.storage.places import reading
+from clustering.storage.model import damage_as_error, open_model
+from clustering.storage.paths import translating_read_errors
 from clustering.storage.versions import Version
 
 
 @dataclass(frozen=True, eq=False)
-class Clusters:
+class VersionClusters:
     """The clusters of a version."""
 
     ids: tuple[int, ...]
@@ -27,10 +27,10 @@ class Clusters:
     features: tuple[Any, ...]
 
 
-def clusters_of(version: Version) -> Clusters:
+def clusters_of(version: Version) -> VersionClusters:
     """Read the clusters of a version from its model."""
-    with reading(version.place), open_model(version.place) as model, whole(version.place):
-        return Clusters(
+    with translating_read_errors(version.path), open_model(version.path) as model, damage_as_error(version.path):
+        return VersionClusters(
             tuple(int(number) for number in model["cluster"].values),
             np.asarray(model["shares"].values, np.float64),
             np.asarray(model["centers"].values, np.float64),
@@ -38,10 +38,10 @@ def clusters_of(version: Version) -> Clusters:
         )
 
 
-def shares(clusters: Clusters) -> dict[str, float | None]:
+def shares(clusters: VersionClusters) -> dict[str, float | None]:
     """Give the share of each cluster in the total weight, by id; None where rows were not counted."""
-    told = zip(clusters.ids, clusters.shares, strict=True)
-    return {str(number): None if math.isnan(share) else float(share) for number, share in told}
+    pairs = zip(clusters.ids, clusters.shares, strict=True)
+    return {str(number): None if math.isnan(share) else float(share) for number, share in pairs}
 
 
 def differences(a: Version, b: Version) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def differences(a: Version, b: Version) -> dict[str, Any]:
 _FACTS = {"kind": "kind", "k": "k", "rows": "n_rows", "objective": "objective"}
 
 
-def _distance(one: Clusters, other: Clusters, number: int) -> float | None:
+def _distance(one: VersionClusters, other: VersionClusters, number: int) -> float | None:
     if one.features != other.features or number not in one.ids or number not in other.ids:
         return None
     step = one.centers[one.ids.index(number)] - other.centers[other.ids.index(number)]

@@ -20,12 +20,12 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from clustering.data.plan import Plan
 from clustering.data.source import Source
 from clustering.errors import OutputError
-from clustering.fitting.clusters import Clusters
-from clustering.fitting.labelling import Variable, Wanted, variables
+from clustering.fitting.cluster_names import ClusterNames
+from clustering.fitting.labelling import LabelOutputs, OutputVariable, output_variables
 from clustering.storage.chunking import chunking, inner_chunks, units
-from clustering.storage.frame import frame, given_way, left_out, references, write_carried
 from clustering.storage.ledger import digest
-from clustering.storage.places import Place, size, sizes, writing, zarr_store
+from clustering.storage.paths import StoragePath, size, sizes, translating_write_errors, zarr_store
+from clustering.storage.sample_coordinates import coordinates_of, given_way, left_out, references, write_carried
 
 NAME, CHANGED = "labels", "changed"
 _CAUTIONS = "left_out"
@@ -34,7 +34,7 @@ _FRAME = "frame"
 """Attribute of a group that has a frame and no labels yet: a digest of what it is the frame of."""
 
 
-def check_names(source: Source, clusters: Clusters, wanted: Wanted) -> None:
+def check_names(source: Source, clusters: ClusterNames, outputs: LabelOutputs) -> None:
     """Refuse a source whose sample dimensions are called like those of a result.
 
     Raises
@@ -42,7 +42,7 @@ def check_names(source: Source, clusters: Clusters, wanted: Wanted) -> None:
     OutputError
         Naming the dimension and the wish.
     """
-    for array in variables(wanted, clusters):
+    for array in output_variables(outputs, clusters):
         for name, _ in array.extra:
             if name in source.sample_dims:
                 raise OutputError(
@@ -51,36 +51,38 @@ def check_names(source: Source, clusters: Clusters, wanted: Wanted) -> None:
                 )
 
 
-def _taken(arrays: Sequence[Variable]) -> set[str]:
+def _taken(arrays: Sequence[OutputVariable]) -> set[str]:
     """Name the results and their own dimensions: what is called so in the source gives way."""
     return {name for array in arrays for name in (array.name, *(d for d, _ in array.extra))}
 
 
-def frame_cautions(source: Source, clusters: Clusters, wanted: Wanted, model: Any = None) -> tuple[str, ...]:
+def coordinate_cautions(
+    source: Source, clusters: ClusterNames, outputs: LabelOutputs, model: Any = None
+) -> tuple[str, ...]:
     """Tell which coordinates of a source cannot be written beside its labels; nothing is written."""
-    taken = _taken(variables(wanted, clusters, model))
-    return (*left_out(frame(source, taken)), *given_way(source, taken))
+    taken = _taken(output_variables(outputs, clusters, model))
+    return (*left_out(coordinates_of(source, taken)), *given_way(source, taken))
 
 
-def cautions_of(path: Place) -> tuple[str, ...]:
+def cautions_of(path: StoragePath) -> tuple[str, ...]:
     """Tell what was left out when these labels were created."""
     return tuple(zarr.open_group(zarr_store(path), mode="r").attrs.get(_CAUTIONS, ()))  # type: ignore[arg-type]
 
 
 def write_frame(
-    path: Place,
+    path: StoragePath,
     source: Source,
-    clusters: Clusters,
+    clusters: ClusterNames,
     attributes: Mapping[str, Any],
-    wanted: Wanted | None = None,
+    wanted: LabelOutputs | None = None,
     model: Any = None,
 ) -> None:
     """Begin the labels of a source with what says where its samples are, before anything is known of them.
 
     Coordinates that cannot be written are left out, see `cautions_of`. The parameters are those of `create_labels`.
     """
-    taken = _taken(variables(wanted or Wanted(), clusters, model))
-    carried = frame(source, taken)
+    taken = _taken(output_variables(wanted or LabelOutputs(), clusters, model))
+    carried = coordinates_of(source, taken)
     _, unwritten = write_carried(path, carried.assign_attrs({**carried.attrs, **attributes}))
     cautions = (*unwritten, *given_way(source, taken))
     about: dict[str, Any] = {_CAUTIONS: list(cautions)} if cautions else {}
@@ -92,7 +94,7 @@ def _frame_of(taken: Collection[str], attributes: Mapping[str, Any]) -> str:
     return digest({"taken": sorted(taken), "attributes": dict(attributes)})
 
 
-def _framed(path: Place, frame_of: str) -> zarr.Group | None:
+def _framed(path: StoragePath, frame_of: str) -> zarr.Group | None:
     """Open labels that `write_frame` began for this very purpose; None where there are none."""
     try:
         group = zarr.open_group(zarr_store(path), mode="r+")
@@ -102,12 +104,12 @@ def _framed(path: Place, frame_of: str) -> zarr.Group | None:
 
 
 def create_labels(
-    path: Place,
+    path: StoragePath,
     source: Source,
     plan: Plan,
-    clusters: Clusters,
+    clusters: ClusterNames,
     attributes: Mapping[str, Any],
-    wanted: Wanted | None = None,
+    outputs: LabelOutputs | None = None,
     model: Any = None,
 ) -> LabelWriter:
     """Create the labels of a source and what else is wanted, all masked, and what writes regions of them.
@@ -128,14 +130,14 @@ def create_labels(
     model
         What tells; None where only labels are wanted.
     """
-    arrays = variables(wanted or Wanted(), clusters, model)
+    arrays = output_variables(outputs or LabelOutputs(), clusters, model)
     own = dict.fromkeys(dim for array in arrays for dim in array.extra)
     taken = _taken(arrays)
     group = _framed(path, _frame_of(taken, attributes))
     if group is None:
-        write_frame(path, source, clusters, attributes, wanted, model)
+        write_frame(path, source, clusters, attributes, outputs, model)
         group = zarr.open_group(zarr_store(path), mode="r+")
-    carried, there = frame(source, taken), set(group.array_keys())
+    carried, there = coordinates_of(source, taken), set(group.array_keys())
     carried = carried.drop_vars([name for name in carried.variables if name not in there])
     whole, (inner, sharded) = units(plan), inner_chunks(source)
     pointed: set[str] = set()
@@ -168,19 +170,19 @@ def create_labels(
     elif "coordinates" in group.attrs:
         del group.attrs["coordinates"]
     del group.attrs[_FRAME]
-    return writer_of(path, clusters, wanted or Wanted())
+    return open_writer(path, clusters, outputs or LabelOutputs())
 
 
-def writer_of(path: Place, clusters: Clusters, wanted: Wanted) -> LabelWriter:
+def open_writer(path: StoragePath, clusters: ClusterNames, outputs: LabelOutputs) -> LabelWriter:
     """Give what writes regions of labels, and what else is wanted, that are there already."""
-    return LabelWriter(path, tuple(array.name for array in variables(wanted, clusters)))
+    return LabelWriter(path, tuple(array.name for array in output_variables(outputs, clusters)))
 
 
 @dataclass(frozen=True)
 class LabelWriter:
     """Writes regions of labels and what else is told; picklable."""
 
-    path: Place
+    path: StoragePath
     names: tuple[str, ...]
     """Of the arrays."""
     opening: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
@@ -188,7 +190,7 @@ class LabelWriter:
 
     def __call__(self, region: tuple[slice, ...], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Write what is known of a region of the sample grid."""
-        with writing(self.path):
+        with translating_write_errors(self.path):
             for name, array in arrays.items():
                 self._array(name)[region] = array
 
@@ -209,11 +211,11 @@ class LabelWriter:
             array = self._array(name)
             lengths = array.shards or array.chunks
             grid = self._files(name)
-            places = [range(part.start // n, -(-part.stop // n)) for part, n in zip(region, lengths, strict=False)]
-            places += [range(count) for count in grid[len(region) :]]
+            ranges = [range(part.start // n, -(-part.stop // n)) for part, n in zip(region, lengths, strict=False)]
+            ranges += [range(count) for count in grid[len(region) :]]
             folder = self.path / name / "c"
             # A machine that lost its power leaves empty files.
-            if not all(size(folder / "/".join(map(str, place))) for place in product(*places)):
+            if not all(size(folder / "/".join(map(str, index))) for index in product(*ranges)):
                 return False
         return True
 
@@ -226,21 +228,23 @@ class LabelWriter:
         return tuple(-(-n // c) for n, c in zip(array.shape, array.shards or array.chunks, strict=True))
 
 
-def _count(folder: Place) -> int:
+def _count(folder: StoragePath) -> int:
     """Count the chunks below a folder that have something in them."""
     return sum(1 for name, length in sizes(folder) if name.isdecimal() and length > 0)
 
 
 @lru_cache(maxsize=64)
-def _open(path: Place, name: str, _: str) -> zarr.Array[Any]:
+def _open(path: StoragePath, name: str, _: str) -> zarr.Array[Any]:
     # Opening does not take this setting from its arguments, although it has one for it.
     return zarr.open_array(zarr_store(path), path=name, mode="r+").with_config({"write_empty_chunks": True})
 
 
-def in_memory(source: Source, clusters: Clusters, wanted: Wanted, model: Any = None) -> dict[str, xr.DataArray]:
+def results_in_memory(
+    source: Source, clusters: ClusterNames, outputs: LabelOutputs, model: Any = None
+) -> dict[str, xr.DataArray]:
     """Make the results of a source in memory, all masked, with coordinates."""
-    arrays = variables(wanted, clusters, model)
-    carried = frame(source, {name for array in arrays for name, _ in array.extra})
+    arrays = output_variables(outputs, clusters, model)
+    carried = coordinates_of(source, {name for array in arrays for name, _ in array.extra})
     # A data array holds coordinates alone: the grid mapping becomes one.
     scalars = {name: v for name, v in carried.data_vars.items() if not v.dims}
     coordinates = {n: c for n, c in {**carried.coords, **scalars}.items() if set(c.dims) <= set(source.sample_dims)}

@@ -24,7 +24,7 @@ from typing import Any
 
 from clustering.data.ownership import OUTPUT_MARK, RUN_NAME, SWITCH
 from clustering.errors import OutputError
-from clustering.storage.places import BucketPlace, Place, children, make_folder, remove_keys
+from clustering.storage.paths import BucketPath, StoragePath, children, make_folder, remove_keys
 
 RECORD, REPORT = "run.json", "report.html"
 PARTS = ("model.zarr", "labels.zarr", REPORT, RECORD)
@@ -35,9 +35,9 @@ PREVIOUS = "previous"
 LEDGER = "ledger"
 FOLDERS = ("model.zarr", "labels.zarr", LEDGER)
 """Folders of a version."""
-OURS = frozenset({CURRENT, VERSIONS, CHECKPOINTS, NAMES, LOCK, OUTPUT_MARK, *PARTS})
+WRITTEN_NAMES = frozenset({CURRENT, VERSIONS, CHECKPOINTS, NAMES, LOCK, OUTPUT_MARK, *PARTS})
 """All that an output holds."""
-HALF_MADE = re.compile(
+TEMPORARY = re.compile(
     rf"\.({'|'.join(map(re.escape, (CURRENT, PREVIOUS, NAMES, OUTPUT_MARK, *PARTS)))})\.[0-9a-f]{{8}}"
 )
 """Names of what a killed run had not yet put in its place."""
@@ -50,10 +50,10 @@ _VERSION_KEY = re.compile(
 """What a run writes into its version, by path from there."""
 
 
-def current(output: Place) -> str | None:
+def current(output: StoragePath) -> str | None:
     """Name the version that an output's switch stands at; None where there is no switch."""
-    if isinstance(output, BucketPlace):
-        return run_of(json_of(output / CURRENT))
+    if isinstance(output, BucketPath):
+        return run_name(read_json_object(output / CURRENT))
     try:
         switch = SWITCH.fullmatch((output / CURRENT).readlink().as_posix())
     except OSError:
@@ -61,15 +61,15 @@ def current(output: Place) -> str | None:
     return None if switch is None else switch[1]
 
 
-def run_of(content: Mapping[str, Any] | None) -> str | None:
+def run_name(content: Mapping[str, Any] | None) -> str | None:
     """Take the name of a run out of what was read; None where it is none that a run has."""
     run = (content or {}).get("run")
     return run if isinstance(run, str) and RUN_NAME.fullmatch(run) else None
 
 
-def versions_of(output: Place) -> list[Place]:
+def versions_of(output: StoragePath) -> list[StoragePath]:
     """List the versions of an output, finished or not, by name."""
-    return [place for place in children(output / VERSIONS) if RUN_NAME.fullmatch(place.name)]
+    return [path for path in children(output / VERSIONS) if RUN_NAME.fullmatch(path.name)]
 
 
 def is_written_by_runs(key: str) -> bool:
@@ -77,12 +77,12 @@ def is_written_by_runs(key: str) -> bool:
     return _VERSION_KEY.fullmatch(key) is not None
 
 
-def resolved(place: Place) -> Place:
+def current_version(path: StoragePath) -> StoragePath:
     """Follow the switch of an output, once; any other place is itself."""
-    run = current(place)
+    run = current(path)
     if run is not None:
-        return place / VERSIONS / run
-    return place.resolve() if isinstance(place, Path) else place
+        return path / VERSIONS / run
+    return path.resolve() if isinstance(path, Path) else path
 
 
 def is_of_an_array(key: str) -> bool:
@@ -90,7 +90,7 @@ def is_of_an_array(key: str) -> bool:
     return re.fullmatch(r"zarr\.json|c(/\d+)*|([^/]+/)*[^/]+\.[0-9a-f]{32}\.partial", key) is not None
 
 
-def json_of(file: Place) -> dict[str, Any] | None:
+def read_json_object(file: StoragePath) -> dict[str, Any] | None:
     """Read a JSON object; None where there is none."""
     try:
         content = json.loads(file.read_bytes())
@@ -99,30 +99,30 @@ def json_of(file: Place) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def record_of(version: Place) -> dict[str, Any] | None:
+def read_record(version: StoragePath) -> dict[str, Any] | None:
     """Read the ``run.json`` of a version; None where it is not finished."""
-    return json_of(version / RECORD)
+    return read_json_object(version / RECORD)
 
 
-def nothing_finished(output: Place) -> OutputError:
+def no_version_error(output: StoragePath) -> OutputError:
     """Say that an output holds no version."""
     return OutputError(f"no finished run at {str(output)!r}; name the output.store of a finished run")
 
 
-def stage(version: Place, keep: Collection[str]) -> None:
+def stage(version: StoragePath, keep: Collection[str]) -> None:
     """Make room for what a run makes, but for the names to keep of an earlier attempt of it."""
     (version / RECORD).unlink(missing_ok=True)
     remove_keys(version, lambda key: is_written_by_runs(key) and key.partition("/")[0] not in keep)
     make_folder(version)
 
 
-def drop(version: Place) -> None:
+def remove_version(version: StoragePath) -> None:
     """Remove a version; what is left of one when that is cut short is not finished. What no run wrote stays."""
     (version / RECORD).unlink(missing_ok=True)
     remove_keys(version, is_written_by_runs)
 
 
-def drop_unfinished(output: Place, kept: Collection[str | None]) -> None:
+def remove_unfinished(output: StoragePath, kept: Collection[str | None]) -> None:
     """Remove what was staged and did not become a version, but for the names to keep."""
     for version in versions_of(output):
         if version.name not in kept and not (version / RECORD).is_file():

@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from clustering.data.faults import told
+from clustering.data.store_errors import translate_errors
 from clustering.errors import ClusteringError, OutputError
-from clustering.storage.places import BucketPlace
+from clustering.storage.paths import BucketPath
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ class _Held:
 class Lease:
     """A lock that this process holds."""
 
-    def __init__(self, place: BucketPlace, owner: str) -> None:
-        self.place, self.owner = place, owner
+    def __init__(self, path: BucketPath, owner: str) -> None:
+        self.path, self.owner = path, owner
         self._token = uuid.uuid4().hex
         self._version: dict[str, str] = {}
         self._lost = False
@@ -120,7 +120,7 @@ class Lease:
         with self._one_at_a_time, suppress(ClusteringError):
             held = self._held()
             if held is not None and held.about.get("token") == self._token:
-                self.place.unlink(missing_ok=True)
+                self.path.unlink(missing_ok=True)
 
     def _try_conditions(self) -> None:
         """Refuse a store that writes whatever is there already: it cannot keep two runs apart."""
@@ -145,25 +145,25 @@ class Lease:
             "token": self._token, "host": socket.gethostname(), "pid": os.getpid(), "machine": _machine(),
             "time": datetime.now(UTC).isoformat(),
         }  # fmt: skip
-        with told(self.place.root, (AlreadyExistsError, PreconditionError), "write to"):
-            made = obstore.put(self.place.store, self.place.key, json.dumps(about).encode(), mode=mode)
+        with translate_errors(self.path.root, (AlreadyExistsError, PreconditionError), "write to"):
+            made = obstore.put(self.path.store, self.path.key, json.dumps(about).encode(), mode=mode)
         self._version = version_of(made)
 
     def _held(self) -> _Held | None:
         import obstore
 
         try:
-            with told(self.place.root, (FileNotFoundError,)):
-                found = obstore.get(self.place.store, self.place.key)
-                content = bytes(found.bytes())
+            with translate_errors(self.path.root, (FileNotFoundError,)):
+                result = obstore.get(self.path.store, self.path.key)
+                content = bytes(result.bytes())
         except FileNotFoundError:
             return None
         try:
             about = json.loads(content)
         except (ValueError, RecursionError):
             about = {}
-        age = (datetime.now(UTC) - found.meta["last_modified"]).total_seconds()
-        return _Held(about if isinstance(about, dict) else {}, version_of(found.meta), age)
+        age = (datetime.now(UTC) - result.meta["last_modified"]).total_seconds()
+        return _Held(about if isinstance(about, dict) else {}, version_of(result.meta), age)
 
 
 def version_of(meta: Any) -> dict[str, str]:
@@ -194,7 +194,7 @@ def _is_gone(about: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def leased(place: BucketPlace, owner: str) -> Iterator[Lease]:
+def leased(path: BucketPath, owner: str) -> Iterator[Lease]:
     """Hold a lock.
 
     Parameters
@@ -209,7 +209,7 @@ def leased(place: BucketPlace, owner: str) -> Iterator[Lease]:
     StoreError
         If the bucket refuses.
     """
-    lease = Lease(place, owner)
+    lease = Lease(path, owner)
     try:
         lease.take()
         threading.Thread(target=lease.keep, name="clustering-lease", daemon=True).start()

@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clustering.data.identity import Identities
+from clustering.data.block_fingerprints import BlockFingerprints
 from clustering.fitting.labelling import LabelStatistics
-from clustering.models.kmeans import Placing
+from clustering.models.kmeans import BlockPosition
 from clustering.storage.layout import LEDGER, is_written_by_runs
-from clustering.storage.places import Place, children, make_folder, remove_keys, write_bytes, write_json
-from clustering.storage.records import packed, unpacked
+from clustering.storage.paths import StoragePath, children, make_folder, remove_keys, write_bytes, write_json
+from clustering.storage.records import pack_statistics, unpack_statistics
 
 FOLDER = LEDGER
 _WISH = "wish.json"
@@ -39,37 +39,37 @@ OF_LABELS, OF_SCORES, OF_MODEL = "labels", "scores", "model"
 class Ledger:
     """Records of finished blocks in a folder; picklable."""
 
-    path: Place
-    identities: Identities | None = None
+    path: StoragePath
+    fingerprints: BlockFingerprints | None = None
     """What records are called by; None: by the number of their block."""
     kinds: Mapping[str, type] = field(default_factory=lambda: {OF_LABELS: LabelStatistics})
     """Classes of the statistics of a record, by name."""
 
-    def find(self, index: int) -> tuple[Any, ...] | None:
+    def load(self, index: int) -> tuple[Any, ...] | None:
         """Give the statistics of a finished block, to the last bit; None where it is not finished."""
         file = self._file(index)
         try:
             content = file.read_bytes()
         except FileNotFoundError:
             return None
-        record = unpacked(content, self.kinds)
+        record = unpack_statistics(content, self.kinds)
         if record is None or "name" not in record[1] or record[1]["name"].tobytes() != file.name.encode():
             return None
-        found, more = record
-        if self.identities is None:
-            return found
+        loaded, more = record
+        if self.fingerprints is None:
+            return loaded
         if not {"start", "grid"} <= more.keys():
             return None
-        before = Placing(tuple(more["start"].tolist()), tuple(more["grid"].tolist()))
-        now = self._placing(index)
-        return found if before == now else tuple(_moved(statistics, before, now) for statistics in found)
+        before = BlockPosition(tuple(more["start"].tolist()), tuple(more["grid"].tolist()))
+        now = self._position(index)
+        return loaded if before == now else tuple(_repositioned(statistics, before, now) for statistics in loaded)
 
-    def keep(self, index: int, statistics: tuple[Any, ...]) -> None:
+    def save(self, index: int, statistics: tuple[Any, ...]) -> None:
         """Record that a block is finished, all of it or nothing."""
-        file, place = self._file(index), None if self.identities is None else self._placing(index)
-        where = {} if place is None else {"start": np.array(place.start), "grid": np.array(place.grid)}
+        file, position = self._file(index), None if self.fingerprints is None else self._position(index)
+        where = {} if position is None else {"start": np.array(position.start), "grid": np.array(position.grid)}
         by_name = dict(zip(self.kinds, statistics, strict=True))
-        write_bytes(file, packed(by_name, name=np.frombuffer(file.name.encode(), np.uint8), **where))
+        write_bytes(file, pack_statistics(by_name, name=np.frombuffer(file.name.encode(), np.uint8), **where))
 
     def drop(self, index: int) -> None:
         """Take a record back."""
@@ -78,7 +78,7 @@ class Ledger:
     def __len__(self) -> int:
         return sum(1 for file in children(self.path) if _is_record(file.name))
 
-    def begin(self, wish: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
+    def begin(self, settings: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
         """Start without records.
 
         Parameters
@@ -88,45 +88,45 @@ class Ledger:
         """
         self.remove()
         make_folder(self.path)
-        write_json(self.path / _WISH, {"sha256": digest(wish), **(about or {})})
+        write_json(self.path / _WISH, {"sha256": digest(settings), **(about or {})})
 
-    def continues(self, wish: Mapping[str, Any]) -> bool:
+    def continues(self, settings: Mapping[str, Any]) -> bool:
         """Tell whether its records are of this wish."""
-        return self.about.get("sha256") == digest(wish)
+        return self.about.get("sha256") == digest(settings)
 
     @property
     def about(self) -> dict[str, Any]:
         """What `begin` was told; nothing where there is no ledger."""
         try:
-            found = json.loads((self.path / _WISH).read_bytes())
+            content = json.loads((self.path / _WISH).read_bytes())
         except (OSError, ValueError, RecursionError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return content if isinstance(content, dict) else {}
 
     def changes(self) -> Changes:
         """Compare its records with the blocks of the plan that it has identities of."""
-        assert self.identities is not None
-        known = dict(file.name.split("-") for file in children(self.path) if _is_record(file.name))
+        assert self.fingerprints is not None
+        recorded = dict(file.name.split("-") for file in children(self.path) if _is_record(file.name))
         new, changed, starts = [], [], set()
-        for index, (start, content) in enumerate(self.identities):
+        for index, (start, content) in enumerate(self.fingerprints):
             starts.add(start)
-            if start not in known:
+            if start not in recorded:
                 new.append(index)
-            elif known[start] != content:
+            elif recorded[start] != content:
                 changed.append(index)
-        return Changes(len(self.identities.plan), tuple(new), tuple(changed), len(set(known) - starts))
+        return Changes(len(self.fingerprints.plan), tuple(new), tuple(changed), len(set(recorded) - starts))
 
     def remove(self) -> None:
         """Remove all of it."""
         remove_keys(self.path, lambda key: is_written_by_runs(f"{FOLDER}/{key}"))
 
-    def _file(self, index: int) -> Place:
-        return self.path / (f"block-{index:08d}" if self.identities is None else "-".join(self.identities[index]))
+    def _file(self, index: int) -> StoragePath:
+        return self.path / (f"block-{index:08d}" if self.fingerprints is None else "-".join(self.fingerprints[index]))
 
-    def _placing(self, index: int) -> Placing:
-        assert self.identities is not None
-        plan = self.identities.plan
-        return Placing(plan.block(index).start, plan.shape)
+    def _position(self, index: int) -> BlockPosition:
+        assert self.fingerprints is not None
+        plan = self.fingerprints.plan
+        return BlockPosition(plan.block(index).start, plan.shape)
 
 
 class Changes(NamedTuple):
@@ -156,13 +156,13 @@ def _is_record(name: str) -> bool:
     return "-" in name and is_written_by_runs(f"{FOLDER}/{name}")
 
 
-def _moved(statistics: Any, before: Placing, now: Placing) -> Any:
+def _repositioned(statistics: Any, before: BlockPosition, now: BlockPosition) -> Any:
     """Tell where rows are that the statistics of a block name."""
-    if not hasattr(statistics, "distant"):
+    if not hasattr(statistics, "farthest"):
         return statistics
-    return replace(statistics, distant=statistics.distant.moved(before, now))
+    return replace(statistics, farthest=statistics.farthest.repositioned(before, now))
 
 
-def digest(wish: Mapping[str, Any]) -> str:
+def digest(settings: Mapping[str, Any]) -> str:
     """Digest what JSON can hold."""
-    return hashlib.sha256(json.dumps(wish, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

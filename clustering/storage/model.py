@@ -22,20 +22,27 @@ from clustering.data.preparation import Preparation
 from clustering.data.replacing import staged
 from clustering.data.source import Feature
 from clustering.errors import SourceError, StoreError, damaged, reason
-from clustering.fitting.fields import described, places_of
-from clustering.fitting.fitted import Fitted, Summary
+from clustering.fitting.center_fields import cf_attributes, coordinate_values
+from clustering.fitting.fitted_model import FittedModel, Summary
 from clustering.fitting.loop import Stop
-from clustering.models.kinds import MODELS
-from clustering.models.model import stored
+from clustering.models.model import array_dims, params_to_arrays
+from clustering.models.registry import MODELS
 from clustering.storage.bucket_groups import put_group
-from clustering.storage.layout import resolved
-from clustering.storage.places import BucketPlace, Place, place_at, reading, writing, zarr_store
+from clustering.storage.layout import current_version
+from clustering.storage.paths import (
+    BucketPath,
+    StoragePath,
+    storage_path,
+    translating_read_errors,
+    translating_write_errors,
+    zarr_store,
+)
 
 FORMAT = 1
 """Version of the layout."""
 
 
-def to_dataset(fitted: Fitted) -> xr.Dataset:
+def to_dataset(fitted: FittedModel) -> xr.Dataset:
     """Describe a fitted model as labelled arrays.
 
     Returns
@@ -52,14 +59,14 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
     covariances = fitted.covariances
     own = _COMPONENTS if fitted.covariances_prepared else {}
     inner = {} if preparation is None else _COMPONENTS
-    units = _common(fitted)
+    units = _common_attributes(fitted)
     attributes = {
         "format": FORMAT,
         "kind": fitted.model.kind,
         "k": int(fitted.model.k),
         "largest_id": fitted.largest_id,
         "model": {name: value for name, value in asdict(fitted.model).items() if value is not None},
-        **({"about": {name: dict(told) for name, told in fitted.about.items()}} if fitted.about else {}),
+        **({"about": {name: dict(own_about) for name, own_about in fitted.about.items()}} if fitted.about else {}),
         **(
             {"sample_dims": list(fitted.sample_dims), "feature_dims": list(fitted.feature_dims)}
             if fitted.sample_dims
@@ -79,7 +86,7 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
         "notes": list(fitted.notes),
         "remarks": list(fitted.remarks),
         **({} if fitted.criteria is None else {"criteria": fitted.criteria}),
-        **({} if preparation is None else {"preparation": about_preparation(preparation)}),
+        **({} if preparation is None else {"preparation": preparation_to_json(preparation)}),
     }
     return xr.Dataset(
         {
@@ -91,7 +98,10 @@ def to_dataset(fitted: Fitted) -> xr.Dataset:
             **(
                 {} if preparation is None else {"centers_prepared": (("cluster", "component"), fitted.centers_prepared)}
             ),
-            **{f"params_{name}": (_along(params.dims[name], inner), array) for name, array in stored(params).items()},
+            **{
+                f"params_{name}": (_along(array_dims(params)[name], inner), array)
+                for name, array in params_to_arrays(params).items()
+            },
             **({} if preparation is None else _arrays(preparation, fitted.centers_prepared)),
             **{f"track_{name}": (("pass", "cluster"), array) for name, array in fitted.track.items()},
             "mean": ("feature", summary.mean, units),
@@ -122,18 +132,18 @@ def _along(dims: tuple[str, ...], names: Mapping[str, str]) -> tuple[str, ...]:
 def _arrays(preparation: Preparation, centers: Any) -> dict[str, Any]:
     """Describe the map of a preparation, and the centers ``(k, p)`` where it leads to."""
     along = ("feature",) if preparation.diagonal else ("feature", "component")
-    found: dict[str, Any] = {
+    arrays: dict[str, Any] = {
         "centers_prepared": (("cluster", "component"), centers),
         "preparation_offset": ("feature", preparation.offset),
         "preparation_matrix": (along, preparation.matrix),
         "preparation_inverse": (along[::-1], preparation.inverse),
     }
     if preparation.explained.size:
-        found["preparation_explained"] = ("component", preparation.explained)
-    return found
+        arrays["preparation_explained"] = ("component", preparation.explained)
+    return arrays
 
 
-def about_preparation(preparation: Preparation) -> dict[str, Any]:
+def preparation_to_json(preparation: Preparation) -> dict[str, Any]:
     """Give what is told of a preparation beside its arrays, as JSON."""
     return {
         "unit_norm": preparation.unit_norm,
@@ -143,12 +153,12 @@ def about_preparation(preparation: Preparation) -> dict[str, Any]:
     }
 
 
-def restored_preparation(about: Mapping[str, Any] | None, arrays: Mapping[str, Any]) -> Preparation | None:
+def preparation_from_arrays(about: Mapping[str, Any] | None, arrays: Mapping[str, Any]) -> Preparation | None:
     """Rebuild a preparation from what is told of it and its arrays, by name."""
     return None if about is None else Preparation(**about, **arrays)
 
 
-def feature_coordinates(fitted: Fitted, taken: tuple[str, ...] = _TAKEN) -> dict[str, Any]:
+def feature_coordinates(fitted: FittedModel, taken: tuple[str, ...] = _TAKEN) -> dict[str, Any]:
     """Give what labels the features: numbers, dates or text; others are found in the attribute ``features`` alone.
 
     Parameters
@@ -156,37 +166,43 @@ def feature_coordinates(fitted: Fitted, taken: tuple[str, ...] = _TAKEN) -> dict
     taken
         Names that stand for something else already.
     """
-    found: dict[str, Any] = {}
+    coordinates: dict[str, Any] = {}
     features, about = fitted.features, fitted.about
     for d in dict.fromkeys(d for feature in features for d, _ in feature.at):
         own = [dict(feature.at).get(d, np.nan) for feature in features]
-        labels = places_of(own, about.get(d, {}))
+        labels = coordinate_values(own, about.get(d, {}))
         if labels is None and all(isinstance(label, str) for label in own):
             labels = np.asarray(own, object)
         if labels is not None:
-            found[f"feature_{d}" if d in taken or d.startswith(_OWN) else d] = ("feature", labels, described(about, d))
+            coordinates[f"feature_{d}" if d in taken or d.startswith(_OWN) else d] = (
+                "feature",
+                labels,
+                cf_attributes(about, d),
+            )
     names = list(dict.fromkeys(feature.variable for feature in features))
-    if len(names) > 1 and "variable" not in found:
+    if len(names) > 1 and "variable" not in coordinates:
         flags = {"flag_values": list(range(len(names))), "flag_meanings": " ".join(names)}
-        found["variable"] = ("feature", np.array([names.index(f.variable) for f in features], np.int32), flags)
-    return found
+        coordinates["variable"] = ("feature", np.array([names.index(f.variable) for f in features], np.int32), flags)
+    return coordinates
 
 
-def _common(fitted: Fitted) -> dict[str, str]:
+def _common_attributes(fitted: FittedModel) -> dict[str, str]:
     """Give the attributes that all variables share: those of the only one, or the units that all have."""
-    told = [described(fitted.about, name) for name in dict.fromkeys(f.variable for f in fitted.features)]
-    shared = {key: value for key, value in told[0].items() if all(one.get(key) == value for one in told)}
+    per_variable = [cf_attributes(fitted.about, name) for name in dict.fromkeys(f.variable for f in fitted.features)]
+    shared = {
+        key: value for key, value in per_variable[0].items() if all(one.get(key) == value for one in per_variable)
+    }
     return {key: shared[key] for key in ("units", "long_name", "standard_name") if key in shared}
 
 
-def from_dataset(dataset: xr.Dataset) -> Fitted:
+def from_dataset(dataset: xr.Dataset) -> FittedModel:
     """Rebuild what `to_dataset` described, to the last bit."""
     a = dataset.attrs
     array = {str(name): np.asarray(dataset[name].values) for name in dataset.data_vars}
     model = MODELS[a["kind"]](**a["model"])
-    return Fitted(
+    return FittedModel(
         model=model,
-        params=model.restored(_group(array, "params_")),
+        params=model.params_from_arrays(_group(array, "params_")),
         features=tuple(map(_feature, a["features"])),
         summary=Summary(
             a["n_cells"], a["n_rows"], a["total_weight"], array["mean"], array["variance"], array["minimum"],
@@ -203,8 +219,8 @@ def from_dataset(dataset: xr.Dataset) -> Fitted:
         remarks=tuple(a["remarks"]),
         criteria=a.get("criteria"),
         track=_group(array, "track_"),
-        preparation=restored_preparation(a.get("preparation"), _group(array, "preparation_")),
-        about={str(name): dict(told) for name, told in a.get("about", {}).items()},
+        preparation=preparation_from_arrays(a.get("preparation"), _group(array, "preparation_")),
+        about={str(name): dict(own_about) for name, own_about in a.get("about", {}).items()},
         sample_dims=tuple(a.get("sample_dims", ())),
         feature_dims=tuple(a.get("feature_dims", ())),
         ids=np.asarray(dataset["cluster"].values),
@@ -234,7 +250,7 @@ def _openable(dataset: xr.Dataset) -> xr.Dataset:
     return dataset
 
 
-def write_model(fitted: Fitted, place: Place, attributes: Mapping[str, Any] | None = None) -> None:
+def write_model(fitted: FittedModel, path: StoragePath, attributes: Mapping[str, Any] | None = None) -> None:
     """Write the model as a Zarr group to a place that is empty, such as one in the staging folder of a run.
 
     Parameters
@@ -242,11 +258,11 @@ def write_model(fitted: Fitted, place: Place, attributes: Mapping[str, Any] | No
     attributes
         More JSON attributes, such as where the model comes from.
     """
-    with writing(place):
-        _write(fitted, zarr_store(place), attributes)
+    with translating_write_errors(path):
+        _write(fitted, zarr_store(path), attributes)
 
 
-def _write(fitted: Fitted, store: Any, attributes: Mapping[str, Any] | None) -> None:
+def _write(fitted: FittedModel, store: Any, attributes: Mapping[str, Any] | None) -> None:
     dataset = _openable(to_dataset(fitted)).assign_attrs(json.loads(json.dumps(dict(attributes or {}))))
     with warnings.catch_warnings():
         # Text, such as names of channels, has no final Zarr v3 specification yet.
@@ -256,7 +272,7 @@ def _write(fitted: Fitted, store: Any, attributes: Mapping[str, Any] | None) -> 
 
 
 def save_model(
-    fitted: Fitted, path: str | Path, attributes: Mapping[str, Any] | None = None, *, overwrite: bool = False
+    fitted: FittedModel, path: str | Path, attributes: Mapping[str, Any] | None = None, *, overwrite: bool = False
 ) -> None:
     """Write the model as a Zarr group of its own.
 
@@ -277,13 +293,13 @@ def save_model(
     OutputError
         If something is there that is not to be replaced, or the disk refuses.
     """
-    place = place_at(path)
-    if isinstance(place, BucketPlace):
+    resolved_path = storage_path(path)
+    if isinstance(resolved_path, BucketPath):
         content: dict[str, Any] = {}
         _write(fitted, MemoryStore(content), attributes)
-        put_group(place, {key: value.to_bytes() for key, value in content.items()}, SAVED, overwrite, _REMEDY)
+        put_group(resolved_path, {key: value.to_bytes() for key, value in content.items()}, SAVED, overwrite, _REMEDY)
         return
-    target = check_place(os.fspath(path) if place == Path(path) else str(place))
+    target = check_place(os.fspath(path) if resolved_path == Path(path) else str(resolved_path))
     with staged(target, lambda: check_target(target, SAVED, overwrite, _REMEDY)) as staging:
         _write(fitted, str(staging), attributes)
         mark_folder(staging, SAVED)
@@ -292,7 +308,7 @@ def save_model(
 _REMEDY = "overwrite=True"
 
 
-def load_model(path: str | Place) -> tuple[Fitted, dict[str, Any]]:
+def load_model(path: str | StoragePath) -> tuple[FittedModel, dict[str, Any]]:
     """Read a model: the path or URL of a ``model.zarr``, or of a run's output that holds one.
 
     Of an output, the version is read that is current when reading begins.
@@ -308,35 +324,35 @@ def load_model(path: str | Place) -> tuple[Fitted, dict[str, Any]]:
     SourceError
         If there is no model there.
     """
-    place = place_at(path) if isinstance(path, str) else path
-    with open_model(place) as dataset, reading(place), whole(place):
+    resolved_path = storage_path(path) if isinstance(path, str) else path
+    with open_model(resolved_path) as dataset, translating_read_errors(resolved_path), damage_as_error(resolved_path):
         return from_dataset(dataset), dict(dataset.attrs)
 
 
-def whole(place: Place) -> AbstractContextManager[None]:
+def damage_as_error(path: StoragePath) -> AbstractContextManager[None]:
     """Say of what cannot be read of a model that the model is damaged."""
-    return damaged(SourceError, f"the model at {str(place)!r}", "name another version, or fit it anew")
+    return damaged(SourceError, f"the model at {str(path)!r}", "name another version, or fit it anew")
 
 
-def open_model(place: Place) -> xr.Dataset:
+def open_model(path: StoragePath) -> xr.Dataset:
     """Open what `to_dataset` described; see `load_model`."""
-    inside = resolved(place)
-    found = next((p for p in (inside / "model.zarr", inside) if (p / "zarr.json").is_file()), None)
-    if found is None:
-        raise SourceError(f"no model at {str(place)!r}; name a model.zarr, or the output of a finished run")
+    inside = current_version(path)
+    group = next((p for p in (inside / "model.zarr", inside) if (p / "zarr.json").is_file()), None)
+    if group is None:
+        raise SourceError(f"no model at {str(path)!r}; name a model.zarr, or the output of a finished run")
     try:
-        with reading(found):
-            dataset = xr.open_dataset(zarr_store(found), engine="zarr", consolidated=False, chunks=None)
+        with translating_read_errors(group):
+            dataset = xr.open_dataset(zarr_store(group), engine="zarr", consolidated=False, chunks=None)
     except StoreError:
         raise
     except Exception as error:
         raise SourceError(
-            f"{str(found)!r} is not a model ({reason(error)}); name a model.zarr written by 'fit'"
+            f"{str(group)!r} is not a model ({reason(error)}); name a model.zarr written by 'fit'"
         ) from error
     if "format" not in dataset.attrs or "centers" not in dataset:
-        raise SourceError(f"the Zarr group at {str(found)!r} is not a model; name a model.zarr written by 'fit'")
+        raise SourceError(f"the Zarr group at {str(group)!r} is not a model; name a model.zarr written by 'fit'")
     if dataset.attrs["format"] != FORMAT:
         raise SourceError(
-            f"the model at {str(found)!r} has format {dataset.attrs['format']}; this version reads format {FORMAT}"
+            f"the model at {str(group)!r} has format {dataset.attrs['format']}; this version reads format {FORMAT}"
         )
     return dataset

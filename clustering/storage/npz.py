@@ -20,7 +20,7 @@ _HEADER = re.compile(
 """What `numpy.savez` writes before the numbers of an array."""
 
 
-def arrays_of(content: bytes) -> dict[str, NDArray[Any]] | None:
+def read_arrays(content: bytes) -> dict[str, NDArray[Any]] | None:
     """Read the arrays of an npz file by name; None where it is damaged, or not as `numpy.savez` writes it.
 
     Members are stored as they are, so that all of them together are no larger than the file; and each array fills its
@@ -32,10 +32,10 @@ def arrays_of(content: bytes) -> dict[str, NDArray[Any]] | None:
             stored = all(m.compress_type == zipfile.ZIP_STORED and m.file_size == m.compress_size for m in members)
             if not stored or sum(m.file_size for m in members) > len(content):
                 return None
-            found = {m.filename.removesuffix(".npy"): _array(archive.read(m)) for m in members}
+            arrays = {m.filename.removesuffix(".npy"): _array(archive.read(m)) for m in members}
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, zipfile.BadZipFile, zlib.error):
         return None
-    return found if len(found) == len(members) else None
+    return arrays if len(arrays) == len(members) else None
 
 
 def _array(member: bytes) -> NDArray[Any]:

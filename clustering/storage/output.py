@@ -18,7 +18,7 @@ from clustering.data.replacing import sync_folder, sync_tree
 from clustering.errors import OutputError
 from clustering.storage import layout
 from clustering.storage.layout import CHECKPOINTS, CURRENT, LOCK, PARTS, PREVIOUS, VERSIONS
-from clustering.storage.owning import check_owned, is_half_made, mark
+from clustering.storage.owning import check_owned, is_temporary, mark
 
 
 class Output:
@@ -50,7 +50,7 @@ class Output:
         """Folder of the current version; `OutputError` where there is none."""
         run = self.finished
         if run is None:
-            raise layout.nothing_finished(self.path)
+            raise layout.no_version_error(self.path)
         return self.staging(run)
 
     def staging(self, run: str) -> Path:
@@ -131,10 +131,10 @@ class Output:
 
     def _tidy(self, unfinished: str | None) -> None:
         """Remove what did not become a version, but for what an unfinished run goes on from."""
-        layout.drop_unfinished(self.path, {self.finished, unfinished})
+        layout.remove_unfinished(self.path, {self.finished, unfinished})
         _remove_empty([self.path / VERSIONS])
         for entry in (*self.path.iterdir(), *self.path.glob(f"{VERSIONS}/*/.*")):
-            if is_half_made(entry):
+            if is_temporary(entry):
                 entry.unlink()
 
     def stage(self, run: str, keep: Collection[str] = ()) -> Path:
@@ -175,9 +175,9 @@ class Output:
         OutputError
             If there is no finished run here.
         """
-        content = layout.json_of(self.published / name)
+        content = layout.read_json_object(self.published / name)
         if content is None:
-            raise layout.nothing_finished(self.path)
+            raise layout.no_version_error(self.path)
         return content
 
 

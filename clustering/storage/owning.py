@@ -15,8 +15,19 @@ from typing import Any
 from clustering.data.ownership import OUTPUT_MARK, RUN_NAME, SWITCH
 from clustering.errors import ClusteringError, OutputError
 from clustering.storage import checkpoints, layout
-from clustering.storage.layout import CHECKPOINTS, CURRENT, LOCK, NAMES, OURS, PARTS, PREVIOUS, RECORD, REPORT, VERSIONS
-from clustering.storage.places import BucketPlace, Place, children, size, write_json
+from clustering.storage.layout import (
+    CHECKPOINTS,
+    CURRENT,
+    LOCK,
+    NAMES,
+    PARTS,
+    PREVIOUS,
+    RECORD,
+    REPORT,
+    VERSIONS,
+    WRITTEN_NAMES,
+)
+from clustering.storage.paths import BucketPath, StoragePath, children, size, write_json
 
 _MARK = {"wrote": "zarr-clustering", "format": 1}
 _LINKS = {
@@ -31,7 +42,7 @@ _OF_A_VERSION: dict[str, Callable[[Path], bool]] = {
 }
 
 
-def check_owned(output: Place) -> None:
+def check_owned(output: StoragePath) -> None:
     """Refuse a place that holds what no run wrote; nothing is written, and no link is followed.
 
     Raises
@@ -42,9 +53,9 @@ def check_owned(output: Place) -> None:
     there = children(output)
     if not there:
         return
-    kind = "prefix" if isinstance(output, BucketPlace) else "folder"
+    kind = "prefix" if isinstance(output, BucketPath) else "folder"
     try:
-        foreign = _foreign_in_bucket(output) if isinstance(output, BucketPlace) else _foreign(output)
+        foreign = _foreign_in_bucket(output) if isinstance(output, BucketPath) else _foreign(output)
     except OSError as error:
         if isinstance(error, ClusteringError):
             raise
@@ -60,23 +71,23 @@ def check_owned(output: Place) -> None:
         )
 
 
-def is_marked(output: Place) -> bool:
+def is_marked(output: StoragePath) -> bool:
     """Tell an output with a mark."""
-    return (layout.json_of(output / OUTPUT_MARK) or {}).get("wrote") == _MARK["wrote"]
+    return (layout.read_json_object(output / OUTPUT_MARK) or {}).get("wrote") == _MARK["wrote"]
 
 
-def mark(output: Place) -> None:
+def mark(output: StoragePath) -> None:
     """Leave the mark."""
     if not is_marked(output):
         write_json(output / OUTPUT_MARK, _MARK)
 
 
-def is_half_made(entry: Path) -> bool:
+def is_temporary(entry: Path) -> bool:
     """Tell a link or file that a killed run had not yet put in its place."""
-    return layout.HALF_MADE.fullmatch(entry.name) is not None and (entry.is_symlink() or not entry.is_dir())
+    return layout.TEMPORARY.fullmatch(entry.name) is not None and (entry.is_symlink() or not entry.is_dir())
 
 
-def _is_proven(output: Place) -> bool:
+def _is_proven(output: StoragePath) -> bool:
     run = layout.current(output)
     if is_marked(output) or (run is not None and _names_itself(output / VERSIONS / run)):
         return True
@@ -84,34 +95,34 @@ def _is_proven(output: Place) -> bool:
         return True
     if checkpoints.unfinished(output / CHECKPOINTS, None) is not None:
         return True
-    record: dict[str, Any] = layout.record_of(output) or {}
-    if isinstance(output, BucketPlace) and layout.run_of(record) and {"config_sha256", "status"} <= record.keys():
+    record: dict[str, Any] = layout.read_record(output) or {}
+    if isinstance(output, BucketPath) and layout.run_name(record) and {"config_sha256", "status"} <= record.keys():
         # From before there were versions.
         return True
     # A run has its lock, and has written nothing yet.
-    return all(place.name == LOCK and _is_lock(place) for place in children(output))
+    return all(path.name == LOCK and _is_lock(path) for path in children(output))
 
 
-def _is_lock(place: Place) -> bool:
-    return not size(place) or (isinstance(place, BucketPlace) and "token" in (layout.json_of(place) or {}))
+def _is_lock(path: StoragePath) -> bool:
+    return not size(path) or (isinstance(path, BucketPath) and "token" in (layout.read_json_object(path) or {}))
 
 
-def _names_itself(version: Place) -> bool:
-    return layout.run_of(layout.record_of(version)) == version.name
+def _names_itself(version: StoragePath) -> bool:
+    return layout.run_name(layout.read_record(version)) == version.name
 
 
-def _has_ledger(version: Place) -> bool:
-    return "sha256" in (layout.json_of(version / layout.LEDGER / "wish.json") or {})
+def _has_ledger(version: StoragePath) -> bool:
+    return "sha256" in (layout.read_json_object(version / layout.LEDGER / "wish.json") or {})
 
 
-def _foreign_in_bucket(output: BucketPlace) -> str | None:
-    for place in children(output):
-        if place.name not in OURS:
-            return place.name
+def _foreign_in_bucket(output: BucketPath) -> str | None:
+    for path in children(output):
+        if path.name not in WRITTEN_NAMES:
+            return path.name
     for folder, ours in ((VERSIONS, RUN_NAME), (CHECKPOINTS, checkpoints.NAMES)):
-        for place in children(output / folder):
-            if not ours.fullmatch(place.name):
-                return f"{folder}/{place.name}"
+        for path in children(output / folder):
+            if not ours.fullmatch(path.name):
+                return f"{folder}/{path.name}"
     return None
 
 
@@ -119,13 +130,13 @@ def _foreign(output: Path) -> str | None:
     """Name the first of what a folder holds that no run wrote."""
     for entry in _entries(output):
         name = entry.name
-        if is_half_made(entry):
+        if is_temporary(entry):
             continue
         if name in (VERSIONS, CHECKPOINTS) and _is(entry, Path.is_dir):
             inside = _foreign_version if name == VERSIONS else _foreign_checkpoint
-            found = next(filter(None, map(inside, _entries(entry))), None)
-            if found is not None:
-                return f"{name}/{found}"
+            inner = next(filter(None, map(inside, _entries(entry))), None)
+            if inner is not None:
+                return f"{name}/{inner}"
             continue
         if name in (OUTPUT_MARK, LOCK, NAMES) and _is(entry, Path.is_file):
             continue
@@ -139,7 +150,7 @@ def _foreign_version(version: Path) -> str | None:
     if not (RUN_NAME.fullmatch(version.name) and _is(version, Path.is_dir)):
         return version.name
     for entry in _entries(version):
-        if not (is_half_made(entry) or (entry.name in _OF_A_VERSION and _is(entry, _OF_A_VERSION[entry.name]))):
+        if not (is_temporary(entry) or (entry.name in _OF_A_VERSION and _is(entry, _OF_A_VERSION[entry.name]))):
             return f"{version.name}/{entry.name}"
     return None
 

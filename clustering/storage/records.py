@@ -11,10 +11,17 @@ from typing import Any, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.storage.npz import arrays_of
+from clustering.storage.npz import read_arrays
+
+_ON_DISK = {
+    "farthest": "distant",
+    "neg_expected_complete_log_likelihood": "energy",
+    "zero_rows": "undirected",
+}
+"""Names of statistics on disk that differ from the fields: ledgers of earlier versions still open."""
 
 
-def packed(statistics: Mapping[str, Any], **more: Any) -> bytes:
+def pack_statistics(statistics: Mapping[str, Any], **more: Any) -> bytes:
     """Write statistics as SHA-256 of the rest, then an npz of their arrays.
 
     Parameters
@@ -33,8 +40,10 @@ def packed(statistics: Mapping[str, Any], **more: Any) -> bytes:
     return hashlib.sha256(record).digest() + record
 
 
-def unpacked(content: bytes, kinds: Mapping[str, type]) -> tuple[tuple[Any, ...], dict[str, NDArray[Any]]] | None:
-    """Read what `packed` wrote; None where it is damaged, or lacks some of it.
+def unpack_statistics(
+    content: bytes, kinds: Mapping[str, type]
+) -> tuple[tuple[Any, ...], dict[str, NDArray[Any]]] | None:
+    """Read what `pack_statistics` wrote; None where it is damaged, or lacks some of it.
 
     Parameters
     ----------
@@ -51,14 +60,14 @@ def unpacked(content: bytes, kinds: Mapping[str, type]) -> tuple[tuple[Any, ...]
     digest, record = content[:32], content[32:]
     if hashlib.sha256(record).digest() != digest:
         return None
-    arrays = arrays_of(record)
+    arrays = read_arrays(record)
     if arrays is None:
         return None
     try:
-        found = tuple(_nested(kind, arrays, name) for name, kind in kinds.items())
+        statistics = tuple(_nested(kind, arrays, name) for name, kind in kinds.items())
     except (ValueError, KeyError):
         return None
-    return found, {name: array for name, array in arrays.items() if "." not in name}
+    return statistics, {name: array for name, array in arrays.items() if "." not in name}
 
 
 def _names(kind: type) -> Sequence[str]:
@@ -71,23 +80,24 @@ def _defaults(kind: type) -> set[str]:
 
 
 def _flat(value: Any, prefix: str) -> dict[str, NDArray[Any]]:
-    found: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for name in _names(type(value)):
-        inner = getattr(value, name)
-        found |= _flat(inner, f"{prefix}.{name}") if _names(type(inner)) else {f"{prefix}.{name}": np.asarray(inner)}
-    return found
+        inner, name = getattr(value, name), _ON_DISK.get(name, name)
+        arrays |= _flat(inner, f"{prefix}.{name}") if _names(type(inner)) else {f"{prefix}.{name}": np.asarray(inner)}
+    return arrays
 
 
 def _nested(kind: type, arrays: Mapping[str, NDArray[Any]], prefix: str) -> Any:
     hints, made = get_type_hints(kind), {}
     for name in _names(kind):
+        key = f"{prefix}.{_ON_DISK.get(name, name)}"
         if _names(hints[name]):
-            made[name] = _nested(hints[name], arrays, f"{prefix}.{name}")
+            made[name] = _nested(hints[name], arrays, key)
             continue
-        if f"{prefix}.{name}" not in arrays and name in _defaults(kind):
+        if key not in arrays and name in _defaults(kind):
             # What an earlier version did not tell has its default.
             continue
-        array = arrays[f"{prefix}.{name}"]
+        array = arrays[key]
         # Numbers come back as numbers, and arrays without dimensions are not among the statistics.
         made[name] = array.item() if array.ndim == 0 else array
     return kind(**made)

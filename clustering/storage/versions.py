@@ -20,7 +20,7 @@ from clustering.storage import checkpoints, layout
 from clustering.storage.bucket_output import BucketOutput
 from clustering.storage.layout import RECORD
 from clustering.storage.output import Output
-from clustering.storage.places import Place, sizes, write_json
+from clustering.storage.paths import StoragePath, sizes, write_json
 
 Outputs = Output | BucketOutput
 SWITCHES = 100
@@ -32,7 +32,7 @@ class Version:
     """A finished run of an output."""
 
     run: str
-    place: Place
+    path: StoragePath
     record: Mapping[str, Any]
     """The content of its ``run.json``."""
 
@@ -44,7 +44,7 @@ class Version:
     @property
     def bytes(self) -> int:
         """What it takes on disk, in bytes."""
-        return sum(length for _, length in sizes(self.place))
+        return sum(length for _, length in sizes(self.path))
 
 
 def now() -> str:
@@ -65,12 +65,12 @@ def locked(output: Outputs) -> AbstractContextManager[None]:
     return output.locked(partial(unfinished, output))
 
 
-def staged(output: Outputs) -> list[str]:
+def list_staged(output: Outputs) -> list[str]:
     """Name what was begun and is not finished, in the order of the names: versions without a record."""
-    return [v.name for v in layout.versions_of(output.path) if layout.record_of(v) is None]
+    return [v.name for v in layout.versions_of(output.path) if layout.read_record(v) is None]
 
 
-def listed(output: Outputs) -> tuple[Version, ...]:
+def list_versions(output: Outputs) -> tuple[Version, ...]:
     """List the versions, the latest first.
 
     Raises
@@ -79,25 +79,25 @@ def listed(output: Outputs) -> tuple[Version, ...]:
         If there is none.
     """
     left, current = unfinished(output), output.finished
-    places = {place.name: place for place in layout.versions_of(output.path)}
+    paths = {path.name: path for path in layout.versions_of(output.path)}
     if current is not None:
-        places[current] = output.published
-    found = [
-        Version(run, place, record)
-        for run, place in places.items()
-        if run != left and (record := layout.record_of(place)) is not None
+        paths[current] = output.published
+    versions = [
+        Version(run, path, record)
+        for run, path in paths.items()
+        if run != left and (record := layout.read_record(path)) is not None
     ]
-    if not found:
-        raise layout.nothing_finished(output.path)
-    return tuple(sorted(found, key=lambda version: (version.finished_at, version.run), reverse=True))
+    if not versions:
+        raise layout.no_version_error(output.path)
+    return tuple(sorted(versions, key=lambda version: (version.finished_at, version.run), reverse=True))
 
 
 def largest_id(output: Outputs) -> int:
     """Tell the largest id that a version of an output gave to a cluster, held ones among them; −1 where none tells."""
-    return max(int(version.record.get("largest_id", -1)) for version in listed(output))
+    return max(int(version.record.get("largest_id", -1)) for version in list_versions(output))
 
 
-def find(output: Outputs, word: str) -> Version:
+def find_version(output: Outputs, word: str) -> Version:
     """Find a version by its run, the beginning of it, or the words ``current`` and ``previous``.
 
     ``previous`` is what `rollback` leads to.
@@ -109,12 +109,12 @@ def find(output: Outputs, word: str) -> Version:
     OutputError
         If there is no version at all, the run is unfinished, or nothing was current before.
     """
-    found = listed(output)
+    versions = list_versions(output)
     if word == "previous":
-        return _before(output, found)[0]
+        return _rollback_target(output, versions)[0]
     if word == "current":
         word = str(output.finished)
-    matching = [v for v in found if v.run == word] or [v for v in found if word and v.run.startswith(word)]
+    matching = [v for v in versions if v.run == word] or [v for v in versions if word and v.run.startswith(word)]
     if len(matching) == 1:
         return matching[0]
     if matching:
@@ -127,7 +127,7 @@ def find(output: Outputs, word: str) -> Version:
         raise OutputError(
             f"run {left!r} in {str(output.path)!r} is not finished; finish it by its own command, then try again"
         )
-    raise ConfigError(f"there is no run {word!r} in {str(output.path)!r}; {nearest(word, [v.run for v in found])}")
+    raise ConfigError(f"there is no run {word!r} in {str(output.path)!r}; {nearest(word, [v.run for v in versions])}")
 
 
 def promote(output: Outputs, run: str) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def promote(output: Outputs, run: str) -> dict[str, Any]:
     OutputError
         If there is no such version, or another run has taken over the output meanwhile.
     """
-    record, current = layout.record_of(output.staging(run)), output.finished
+    record, current = layout.read_record(output.staging(run)), output.finished
     if record is None:
         raise OutputError(
             f"run {run!r} in {str(output.path)!r} is not finished; 'clustering models list' tells which are"
@@ -167,12 +167,12 @@ def rollback(output: Outputs) -> Version:
     OutputError
         If no version that is left was current before.
     """
-    target, before = _before(output, listed(output))
+    target, before = _rollback_target(output, list_versions(output))
     record = _switch(output, target.run, target.record, before)
-    return Version(target.run, target.place, record)
+    return Version(target.run, target.path, record)
 
 
-def surplus(output: Outputs, keep: int, spared: Collection[str] = ()) -> tuple[Version, ...]:
+def removable_versions(output: Outputs, keep: int, spared: Collection[str] = ()) -> tuple[Version, ...]:
     """Find the versions to remove so that the latest ones are left, the current one, and the one to roll back to.
 
     A version that a newer one repeats is not counted. The one that the current version repeats stays a while, for those
@@ -192,21 +192,21 @@ def surplus(output: Outputs, keep: int, spared: Collection[str] = ()) -> tuple[V
     """
     if keep < 1:
         raise ConfigError(f"keep is {keep}; give 1 or more: the current version and the one before it stay in any case")
-    found = listed(output)
-    repeats = {version.run: version.record.get("repeats") for version in found}
+    versions = list_versions(output)
+    repeats = {version.run: version.record.get("repeats") for version in versions}
     distinct = [run for run in repeats if run not in repeats.values()]
     stay = {*spared, output.finished, repeats.get(str(output.finished)), *distinct[:keep]}
-    back = _earlier(found, _told_before(output), output.finished)
+    back = _version_before(versions, _told_before(output), output.finished)
     if back is not None:
         stay.add(back[0].run)
-    return tuple(version for version in found if version.run not in stay)
+    return tuple(version for version in versions if version.run not in stay)
 
 
 def prune(output: Outputs, keep: int, spared: Collection[str] = ()) -> tuple[Version, ...]:
-    """Remove old versions, and give them; see `surplus`. Unfinished runs are left alone."""
-    gone = surplus(output, keep, spared)
+    """Remove old versions, and give them; see `removable_versions`. Unfinished runs are left alone."""
+    gone = removable_versions(output, keep, spared)
     for version in gone:
-        layout.drop(version.place)
+        layout.remove_version(version.path)
     return gone
 
 
@@ -224,25 +224,27 @@ def _told_before(output: Outputs) -> list[str]:
     """List what was current before the current version, the latest first."""
     if output.finished is None:
         return []
-    before = (layout.record_of(output.published) or {}).get("before")
+    before = (layout.read_record(output.published) or {}).get("before")
     return [str(run) for run in before] if isinstance(before, list) else []
 
 
-def _before(output: Outputs, found: Sequence[Version]) -> tuple[Version, list[str]]:
+def _rollback_target(output: Outputs, versions: Sequence[Version]) -> tuple[Version, list[str]]:
     """Find the version to roll back to, and what was current before it."""
-    back = _earlier(found, _told_before(output), output.finished)
+    back = _version_before(versions, _told_before(output), output.finished)
     if back is None:
         raise OutputError(
             f"there is nothing to roll back to in {str(output.path)!r}: no version that is left was current before "
             f"{output.finished}; 'clustering models promote' makes any version current: "
-            f"{', '.join(version.run for version in found)}"
+            f"{', '.join(version.run for version in versions)}"
         )
     return back
 
 
-def _earlier(found: Sequence[Version], before: Sequence[str], current: str | None) -> tuple[Version, list[str]] | None:
-    by_run = {version.run: version for version in found}
-    for place, run in enumerate(before):
+def _version_before(
+    versions: Sequence[Version], before: Sequence[str], current: str | None
+) -> tuple[Version, list[str]] | None:
+    by_run = {version.run: version for version in versions}
+    for position, run in enumerate(before):
         if run in by_run and run != current:
-            return by_run[run], list(before[place + 1 :])
+            return by_run[run], list(before[position + 1 :])
     return None

@@ -27,12 +27,12 @@ def on_grid(data: Any, **options: Any) -> dict[str, np.ndarray]:
     """Read which cells of the grid are used, with what weights and labels."""
     source = open_source(data, **{**OPTIONS, **options})
     rows = source.read(source.plan().block(0))
-    used = rows.spread(np.ones(len(rows), bool), False).reshape(source.shape)
+    used = rows.to_grid(np.ones(len(rows), bool), False).reshape(source.shape)
     labels = np.zeros(len(rows), "i4") if rows.labels is None else rows.labels
     return {
         "mask": used,
-        "weights": rows.spread(np.array(rows.weights), 0.0).reshape(source.shape),
-        "labels": rows.spread(np.array(labels), -1).reshape(source.shape),
+        "weights": rows.to_grid(np.array(rows.weights), 0.0).reshape(source.shape),
+        "labels": rows.to_grid(np.array(labels), -1).reshape(source.shape),
     }
 
 
@@ -233,8 +233,8 @@ def test_masked_cells_of_the_data_are_missing(wrap: Callable[[Any], Any], dtype:
     rows = np.ma.masked_array(np.where(np.arange(12).reshape(6, 2) == 5, 99, ROWS).astype(dtype), ROWS == 5)
     source = open_source(wrap(rows))
     read = source.read(source.plan().block(0))
-    assert read.kept is not None
-    assert read.kept.tolist() == [0, 1, 3, 4, 5]
+    assert read.cells is not None
+    assert read.cells.tolist() == [0, 1, 3, 4, 5]
     assert np.array_equal(read.values, ROWS[[0, 1, 3, 4, 5]])
     labels = c.fit(wrap(rows), c.KMeans(k=1), restarts=1).predict(wrap(rows))
     assert np.asarray(labels).tolist() == [0, 0, -1, 0, 0, 0]
@@ -251,7 +251,7 @@ def test_masked_cells_that_a_graph_does_not_tell_of_are_no_numbers() -> None:
             with pytest.raises(DataError, match=r"int32 holds masked cells.*astype\(float\)"):
                 source.read(source.plan().block(0))
         else:
-            found = source.read(source.plan().block(0)).kept
+            found = source.read(source.plan().block(0)).cells
             assert found is not None
             assert found.tolist() == kept
 

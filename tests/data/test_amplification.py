@@ -11,7 +11,7 @@ import pytest
 import zarr
 
 from clustering.data.access import open_source
-from clustering.data.amplification import reads_of
+from clustering.data.amplification import count_chunk_reads
 
 SELECTIONS: dict[str, dict[str, Any]] = {
     "all": {},
@@ -38,8 +38,8 @@ def test_reads_are_announced_exactly(
     requests.clear()
     for i in range(len(plan)):
         source.read(plan.block(i))
-    for told in reads_of(source, plan):
+    for told in count_chunk_reads(source, plan):
         read = {key: n for key, n in requests.items() if key.startswith(f"{told.variable}/c/")}
         assert (told.chunks, told.reads) == (len(read), sum(read.values()))
     if whole_chunks and isel.get("y") != [1, 9, 2, 8, 19]:
-        assert all(told.amplification == 1 for told in reads_of(source, plan) if told.variable == "a")
+        assert all(told.amplification == 1 for told in count_chunk_reads(source, plan) if told.variable == "a")

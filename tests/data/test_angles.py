@@ -12,8 +12,8 @@ import zarr
 
 import clustering as c
 from clustering.data.access import open_source
+from clustering.data.block_fingerprints import BlockFingerprints
 from clustering.data.feature_weights import feature_weights
-from clustering.data.identity import Identities
 from clustering.data.selection import positions
 from clustering.errors import ClusteringError, DataError, SourceError
 
@@ -206,7 +206,7 @@ def test_blocks_weighed_in_other_units_are_others(tmp_path: Path) -> None:
         source = open_source(
             tmp_path / "s", variables=["t"], sample_dims=["cell"], feature_dims=["time"], weights="cos(clat)"
         )
-        identities = Identities.of(source, source.plan())
+        identities = BlockFingerprints.for_plan(source, source.plan())
         assert identities is not None
         contents.append(identities[0].content)
     assert contents[0] == contents[1] != contents[2]

@@ -100,7 +100,7 @@ def test_a_fill_value_that_counts_as_data_needs_a_decision(tmp_path: Path) -> No
         opened(without(store(tmp_path / "nan", np.nan), ["c/0/0/0"]), missing_chunks="error")
     filled = opened(path, missing_chunks="fill")
     rows = filled.read(filled.plan(block_bytes=1).block(2))
-    assert rows.kept is None
+    assert rows.cells is None
     assert (rows.values[:, 2:] == 0).all()
 
 

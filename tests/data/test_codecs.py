@@ -9,7 +9,7 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
-from clustering.data.codecs import checksummed, unchecked
+from clustering.data.codecs import checksum_remark, checksummed
 
 V3: dict[str, tuple[dict[str, Any], bool]] = {
     "none": ({"compressors": None}, False),
@@ -60,7 +60,7 @@ def test_it_is_remarked_only_where_no_array_has_any(tmp_path: Path) -> None:
     make(path, 3, V3["zstd"][0], name="plain")
     make(path, 3, V3["crc32c"][0], name="checked")
     plain, checked = metadata_of(path / "plain"), metadata_of(path / "checked")
-    remark = unchecked([plain])
+    remark = checksum_remark([plain])
     assert remark == "the source has no checksums: a flipped bit in a chunk would go unnoticed"
-    assert unchecked([plain, checked]) is None
-    assert unchecked([]) is None
+    assert checksum_remark([plain, checked]) is None
+    assert checksum_remark([]) is None

@@ -12,8 +12,8 @@ import xarray as xr
 
 import clustering as c
 from clustering.data.access import open_source
+from clustering.data.block_fingerprints import BlockFingerprints
 from clustering.data.conditions import Condition, condition
-from clustering.data.identity import Identities
 from clustering.errors import ClusteringError, ConfigError, DataError, SourceError
 
 
@@ -106,7 +106,7 @@ def data(values: Any, **attributes: Any) -> xr.Dataset:
 def used(dataset: Any, mask: Any, **options: Any) -> list[bool]:
     source = open_source(dataset, variables=["t"], feature_dims=[], mask=mask, **options)
     rows = source.read(source.plan().block(0))
-    return [i in (range(N) if rows.kept is None else rows.kept.tolist()) for i in range(N)]
+    return [i in (range(N) if rows.cells is None else rows.cells.tolist()) for i in range(N)]
 
 
 TRUTH = [True, False, True, True, False, False]
@@ -216,7 +216,7 @@ def test_a_comparison_belongs_to_the_source_wherever_it_is_opened(store: Path) -
     ]
     contents = set()
     for each in (source, *others):
-        identities = Identities.of(each, each.plan())
+        identities = BlockFingerprints.for_plan(each, each.plan())
         assert identities is not None
         contents.add(identities[0].content)
     assert len(contents) == 4

@@ -151,7 +151,7 @@ def test_missing_whole_numbers_are_integrated_out_as_gaps(tmp_path: Path) -> Non
     rows = source.read(source.plan().block(0))
     truth = np.where(stored == -1, np.nan, stored)
     assert np.array_equal(rows.values, truth[[i for i in range(10) if i != 5]], equal_nan=True)
-    assert np.flatnonzero(rows.gaps).tolist() == [2]
+    assert np.flatnonzero(rows.has_missing).tolist() == [2]
 
 
 def test_signed_squares_of_embeddings(tmp_path: Path) -> None:

@@ -307,7 +307,7 @@ def test_a_grid_decodes_to_what_the_file_decodes_to(
     assert zarr.open_array(out / "t", mode="r").dtype == ("i2" if encoding else "f8")
     assert (written["q"][-1], zarr.open_array(out / "q", mode="r").dtype) == ("float32", "f4")
     source = open_source(out, variables=["t"], feature_dims=["lon"], weights="cos(lat)", mask=None)
-    assert np.flatnonzero(~np.isin(np.arange(24), source.read(source.plan().block(0)).kept)).tolist() == [1]
+    assert np.flatnonzero(~np.isin(np.arange(24), source.read(source.plan().block(0)).cells)).tolist() == [1]
 
 
 def test_text_coordinates_of_a_grid_survive(tmp_path: Path, out: Path) -> None:

@@ -16,8 +16,8 @@ import zarr
 import clustering
 from clustering.data.ingest import CHUNK_BYTES
 from clustering.errors import ConfigError
-from clustering.models.sampling import BLOCK, given
-from clustering.storage.drawn import LARGEST_CHUNK, write_drawn
+from clustering.models.sampling import BLOCK, mixture_from_user
+from clustering.storage.synthetic_data import LARGEST_CHUNK, write_synthetic
 from flows.cli import run
 
 PARAMETERS: dict[str, Any] = {
@@ -27,7 +27,7 @@ PARAMETERS: dict[str, Any] = {
     "rows": 700,
     "seed": 4,
 }
-MIXTURE = given(*(PARAMETERS[name] for name in ("weights", "means", "covariances")))
+MIXTURE = mixture_from_user(*(PARAMETERS[name] for name in ("weights", "means", "covariances")))
 
 
 def stored(path: Path) -> xr.Dataset:
@@ -83,7 +83,7 @@ def test_chunks_do_not_change_the_data(tmp_path: Path, chunk_rows: int) -> None:
 
 def test_chunks_across_the_blocks_of_the_draw_do_not_change_the_data(tmp_path: Path) -> None:
     for name, chunk_rows in (("a", None), ("b", 50_000)):
-        write_drawn(MIXTURE, tmp_path / name, rows=2 * BLOCK + 77, chunk_rows=chunk_rows)
+        write_synthetic(MIXTURE, tmp_path / name, rows=2 * BLOCK + 77, chunk_rows=chunk_rows)
     assert stored(tmp_path / "a").equals(stored(tmp_path / "b"))
 
 
@@ -96,11 +96,11 @@ def test_more_rows_begin_with_fewer_and_another_seed_gives_others(tmp_path: Path
 
 
 def test_rows_are_streamed(out: Path) -> None:
-    mixture = given([0.5, 0.5], np.zeros((2, 16)), 1.0)
+    mixture = mixture_from_user([0.5, 0.5], np.zeros((2, 16)), 1.0)
     n = 500_000
-    write_drawn(mixture, out, rows=10)
+    write_synthetic(mixture, out, rows=10)
     tracemalloc.start()
-    write_drawn(mixture, out, rows=n, overwrite=True)
+    write_synthetic(mixture, out, rows=n, overwrite=True)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 6 * CHUNK_BYTES < n * 16 * 8
@@ -231,7 +231,7 @@ def test_a_model_that_describes_no_rows_is_refused(
 def test_a_chunk_that_would_not_fit_memory_is_refused(out: Path) -> None:
     most = LARGEST_CHUNK // 16
     with pytest.raises(ConfigError, match=f"at most {most:,} rows of 2 features"):
-        write_drawn(MIXTURE, out, rows=10 * most, chunk_rows=most + 1)
+        write_synthetic(MIXTURE, out, rows=10 * most, chunk_rows=most + 1)
     assert not out.exists()
 
 
@@ -248,5 +248,5 @@ def test_a_draw_that_stops_halfway_leaves_nothing_behind(
 
     monkeypatch.setattr(zarr.Group, "create_array", create_array)
     with pytest.raises((KeyboardInterrupt, OSError)):
-        write_drawn(MIXTURE, tmp_path / "new" / "out.zarr", rows=700)
+        write_synthetic(MIXTURE, tmp_path / "new" / "out.zarr", rows=700)
     assert list(tmp_path.iterdir()) == []

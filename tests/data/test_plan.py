@@ -113,7 +113,7 @@ def places(draw: st.DrawFn) -> range | np.ndarray:
 
 @given(places(), st.integers(1, 8), st.integers(1, 6))
 def test_blocks_of_selected_positions_hold_all_neighbours_of_a_chunk(place: Any, chunk: int, wanted: int) -> None:
-    plan = plan_blocks([Axis.of(place, chunk)], row_bytes=1, block_bytes=wanted)
+    plan = plan_blocks([Axis.from_indexer(place, chunk)], row_bytes=1, block_bytes=wanted)
     found = blocks(plan)
     assert [i for b in found for i in range(b.start[0], b.stop[0])] == list(range(len(place)))
     assert plan.block_bytes == max(b.shape[0] for b in found) if not isinstance(place, range) else True

@@ -35,7 +35,7 @@ def on_grid(source: Source, plan: Plan | None = None) -> tuple[np.ndarray, np.nd
         rows = source.read(block)
         assert rows.values.dtype == source.dtype
         assert rows.weights.shape == (len(rows),)
-        cells = np.arange(np.prod(block.shape)) if rows.kept is None else rows.kept
+        cells = np.arange(np.prod(block.shape)) if rows.cells is None else rows.cells
         flat = np.ravel_multi_index(
             [p + a for p, a in zip(np.unravel_index(cells, block.shape), block.start, strict=True)], source.shape
         )

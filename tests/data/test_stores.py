@@ -26,9 +26,9 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
 import clustering as c
-from clustering.data import buckets, faults
+from clustering.data import buckets, store_errors
 from clustering.data.access import open_source
-from clustering.data.faults import Retried, Unlisted
+from clustering.data.store_errors import RetryingStore, UnlistableStore
 from clustering.data.stores import Entry, connect, entries, listable, shown
 from clustering.errors import ConfigError, DataError, MissingDependencyError, SourceError, StoreError
 
@@ -64,7 +64,7 @@ def local(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """What fails is tried again, but not for long."""
-    for module in (faults, buckets):
+    for module in (store_errors, buckets):
         monkeypatch.setattr(module, "TRIES", 2)
         monkeypatch.setattr(module, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
@@ -101,7 +101,7 @@ def test_a_local_store_is_named_by_path_or_url(local: Path, name: str) -> None:
 @routes
 def test_the_store_of_a_bucket_reads_alone_and_pickles(bucket: Bucket, local: Path, options: dict[str, Any]) -> None:
     store = connect(bucket.upload(local), options)
-    assert type(store) is (Retried if options else ObjectStore)
+    assert type(store) is (RetryingStore if options else ObjectStore)
     assert store.read_only
     assert connect(f"{bucket.url}/{local.name}", options) is store
     again = pickle.loads(pickle.dumps(store))
@@ -421,7 +421,11 @@ def test_a_passing_fault_leaves_the_rows_alone(
     assert all(plan.asked[key] >= 2 for key in chunks)
 
 
-@pytest.mark.parametrize(("faults_of_a_key", "told"), [(faults.PATIENT - 1, 0), (faults.PATIENT, 1)], ids=str)
+@pytest.mark.parametrize(
+    ("faults_of_a_key", "told"),
+    [(store_errors.ATTEMPTS_BEFORE_NOTICE - 1, 0), (store_errors.ATTEMPTS_BEFORE_NOTICE, 1)],
+    ids=str,
+)
 def test_a_fault_that_lasts_a_while_is_logged_once(
     bucket: Bucket,
     local: Path,
@@ -430,14 +434,18 @@ def test_a_fault_that_lasts_a_while_is_logged_once(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(faults, "TRIES", 8)
+    monkeypatch.setattr(store_errors, "TRIES", 8)
     url = bucket.upload(local)
     plan = Plan(lambda key, asked: "503" if key.endswith("t/c/1/1/0") and asked < faults_of_a_key else None)
     with proxy(bucket.server, plan) as address:
         found = rows(open_source(url, **USES, storage_options={**S3FS, "endpoint_url": address}))
     assert found == rows(open_source(local, **USES))
-    lines = [record.getMessage() for record in caplog.records if record.name == "clustering.data.faults"]
-    assert lines == [f"{url}, key 't/c/1/1/0': 503 SlowDown, {faults.PATIENT} times so far; trying on"] * told
+    lines = [record.getMessage() for record in caplog.records if record.name == "clustering.data.store_errors"]
+    assert (
+        lines
+        == [f"{url}, key 't/c/1/1/0': 503 SlowDown, {store_errors.ATTEMPTS_BEFORE_NOTICE} times so far; trying on"]
+        * told
+    )
 
 
 @routes
@@ -494,7 +502,7 @@ def test_where_403_means_missing_the_rows_are_the_same(
         given = {**options, "endpoint_url": address}
         source = open_source(url, **USES, storage_options=given)
         assert rows(source) == rows(open_source(path, **USES))
-        assert isinstance(connect(url, given), Unlisted)
+        assert isinstance(connect(url, given), UnlistableStore)
         assert entries(connect(url, given)) is None
         assert source.fingerprint()
         assert rows(open_source(f"{url}/q", storage_options=given)) == rows(open_source(path / "q"))
@@ -531,7 +539,7 @@ def test_a_local_file_that_cannot_be_read_is_told(local: Path) -> None:
 
 def test_stores_of_one_kind_stand_behind_the_wrapper(bucket: Bucket, local: Path) -> None:
     store = connect(bucket.upload(local), S3FS)
-    assert isinstance(store, Retried)
+    assert isinstance(store, RetryingStore)
     assert isinstance(store._store, FsspecStore)
     assert [got for _, got in sync(_many(store, ["t/zarr.json", "nothing"]))] == [
         (local / "t" / "zarr.json").read_bytes(),

@@ -17,17 +17,19 @@ import clustering as c
 from clustering.data.access import open_source
 from clustering.data.source import Source
 from clustering.execution.engine import Engine, connect
-from clustering.execution.passes import rounds
-from clustering.fitting import start as starting
-from clustering.fitting.clusters import numbered
-from clustering.fitting.labelling import label
-from clustering.fitting.loop import Rule, iterate
+from clustering.execution.passes import pass_runner
+from clustering.fitting import initialization as starting
+from clustering.fitting.cluster_names import default_names
+from clustering.fitting.labelling import label_blocks
+from clustering.fitting.loop import StoppingRule, iterate
 from clustering.models.kmeans import KMeans
 from clustering.storage.labels import create_labels
 
 MEMORY = 64 * 2**20
 MODEL = KMeans(5)
-OPTIONS = starting.Options(seed=3, restarts=3, finalists=2, sample_rows=150, init="random", rule=Rule(max_iterations=6))
+OPTIONS = starting.Options(
+    seed=3, restarts=3, finalists=2, sample_rows=150, init="random", rule=StoppingRule(max_iterations=6)
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +63,16 @@ def outcome(source: Source, engine: Engine, folder: Path, *, memory: int = MEMOR
     """Everything that a fit gives, as bytes."""
     plan = source.plan(block_bytes=80_000, memory=MEMORY)
     assert len(plan) > 16
-    with rounds(source, plan, engine, memory=memory, scratch=None if scratch is None else str(scratch)) as inside:
-        begun = starting.begin(inside, MODEL, OPTIONS, MEMORY)
+    with pass_runner(source, plan, engine, memory=memory, scratch=None if scratch is None else str(scratch)) as inside:
+        begun = starting.initialize(inside, MODEL, OPTIONS, MEMORY)
         survey, state = begun.survey, begun.state
         for after, _ in iterate(MODEL, state, inside.run, OPTIONS.rule):
             state = after
-        write = create_labels(folder / "labels.zarr", source, plan, numbered(MODEL.k), {})
-        sums = label(inside, MODEL, state.best.params, write).statistics[0]
+        write = create_labels(folder / "labels.zarr", source, plan, default_names(MODEL.k), {})
+        sums = label_blocks(inside, MODEL, state.best.params, write).statistics[0]
     assert len(state.best.history) > 4
     return {
-        "centers": [(c.params.shift + c.params.centers).tobytes() for c in state.candidates],
+        "centers": [(c.params.origin + c.params.centers).tobytes() for c in state.candidates],
         "history": [np.array(c.history).tobytes() for c in state.candidates],
         "objective": np.float64(sums.objective).tobytes(),
         "weight": sums.weight.tobytes(),

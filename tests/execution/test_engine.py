@@ -19,7 +19,7 @@ import xarray as xr
 
 import clustering
 from clustering.errors import ConfigError, DataError, ExecutionError, MissingDependencyError
-from clustering.execution.clusters import default_workers
+from clustering.execution.dask_clusters import available_processors
 from clustering.execution.engine import connect
 
 QUIET: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "silence_logs": 50}
@@ -77,8 +77,8 @@ def test_workers_must_be_a_whole_number_of_one_or_more(cluster: str, workers: An
 
 def test_threads_follow_the_processors_by_default() -> None:
     with connect() as engine:
-        assert (engine.name, engine.threads) == ("threads", default_workers())
-    assert default_workers() == len(os.sched_getaffinity(0))
+        assert (engine.name, engine.threads) == ("threads", available_processors())
+    assert available_processors() == len(os.sched_getaffinity(0))
 
 
 def test_threads_end_with_the_connection() -> None:

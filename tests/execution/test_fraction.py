@@ -5,18 +5,18 @@ import pytest
 import xarray as xr
 
 from clustering.data.access import open_source
-from clustering.execution.fraction import Fraction
+from clustering.execution.fraction import RowFraction
 from clustering.models import kernels
 
 GRID = (40, 25)
 
 
-def drawn(fraction: Fraction, block_bytes: int | None, mask: np.ndarray | None = None) -> list[int]:
+def drawn(fraction: RowFraction, block_bytes: int | None, mask: np.ndarray | None = None) -> list[int]:
     """Flat positions of the rows that take part."""
     field = xr.DataArray(np.arange(1000.0).reshape(GRID), dims=("y", "x"))
     source = open_source(field, sample_dims=["y", "x"], mask=mask)
     plan = source.plan(block_bytes=block_bytes)
-    found = [fraction.of(source.read(plan.block(index))) for index in range(len(plan))]
+    found = [fraction.select(source.read(plan.block(index))) for index in range(len(plan))]
     for rows in found:
         np.testing.assert_array_equal(rows.values[:, 0], rows.positions(np.arange(len(rows))))
     return sorted(int(value) for rows in found for value in rows.values[:, 0])
@@ -24,25 +24,25 @@ def drawn(fraction: Fraction, block_bytes: int | None, mask: np.ndarray | None =
 
 @pytest.mark.parametrize("share", [1e-9, 0.1, 0.5, 0.999])
 def test_the_same_rows_are_drawn_whatever_the_blocks(share: float) -> None:
-    whole = drawn(Fraction(share, 7), None)
-    assert all(drawn(Fraction(share, 7), size) == whole for size in (8, 100, 3000))
+    whole = drawn(RowFraction(share, 7), None)
+    assert all(drawn(RowFraction(share, 7), size) == whole for size in (8, 100, 3000))
     assert len(whole) == pytest.approx(1000 * share, abs=5 * np.sqrt(1000 * share * (1 - share)) + 1e-6)
 
 
 def test_a_mask_leaves_the_draw_of_the_others_as_it_is(rng: np.random.Generator) -> None:
     mask = rng.random(GRID) < 0.5
-    whole = drawn(Fraction(0.3, 1), 200)
-    assert drawn(Fraction(0.3, 1), 200, mask) == [place for place in whole if mask.ravel()[place]]
+    whole = drawn(RowFraction(0.3, 1), 200)
+    assert drawn(RowFraction(0.3, 1), 200, mask) == [place for place in whole if mask.ravel()[place]]
 
 
 def test_a_larger_fraction_holds_a_smaller_one_and_seeds_differ() -> None:
-    assert set(drawn(Fraction(0.2, 1), None)) < set(drawn(Fraction(0.4, 1), None))
-    assert drawn(Fraction(0.2, 1), None) != drawn(Fraction(0.2, 2), None)
+    assert set(drawn(RowFraction(0.2, 1), None)) < set(drawn(RowFraction(0.4, 1), None))
+    assert drawn(RowFraction(0.2, 1), None) != drawn(RowFraction(0.2, 2), None)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**63 - 1])
 def test_the_draw_has_nothing_to_do_with_the_priorities_of_the_sample(seed: int) -> None:
     numbers = np.empty(1000)
     kernels.uniform(seed, np.arange(1000), numbers)
-    chosen = np.isin(np.arange(1000), drawn(Fraction(0.5, seed), None))
+    chosen = np.isin(np.arange(1000), drawn(RowFraction(0.5, seed), None))
     assert abs(numbers[chosen].mean() - numbers[~chosen].mean()) < 0.1

@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from clustering.errors import ConfigError, ExecutionError
-from clustering.execution.clusters import Word, environment
+from clustering.execution.dask_clusters import ClusterStatus, environment
 from clustering.execution.engine import connect
-from clustering.execution.kubernetes import manifest, say, within
+from clustering.execution.kubernetes import describe_pods, manifest, within
 
 CHART = "operator/deployment/helm/dask-kubernetes-operator/crds/daskcluster.yaml"
 LEAST: dict[str, Any] = {
@@ -156,7 +156,7 @@ def test_pods_in_one_state_are_told_of_together() -> None:
         pod("Pending", condition=full),
         pod("Pending", condition=full),
     ]
-    assert say(pods, []) == Word(
+    assert describe_pods(pods, []) == ClusterStatus(
         '1 pod is Running, 1 pod is waiting (ImagePullBackOff: Back-off pulling image "a"), '
         "2 pods are Pending (Unschedulable: 0/3 nodes are available: 3 Insufficient cpu.)"
     )
@@ -168,7 +168,7 @@ def test_the_last_warning_is_told_of() -> None:
         {"lastTimestamp": None, "eventTime": "2026-01-01T00:00:01Z", "message": "older"},
     ]
     told = "there are no pods: does the Dask operator run, the last warning: exceeded quota: team"
-    assert say([], warnings) == Word(told)
+    assert describe_pods([], warnings) == ClusterStatus(told)
 
 
 def test_what_never_returns_is_given_up() -> None:

@@ -10,8 +10,8 @@ import pytest
 from clustering.data.access import open_source
 from clustering.execution import progress as module
 from clustering.execution.engine import connect
-from clustering.execution.passes import rounds
-from clustering.execution.progress import Progress, Telling, listening, telling
+from clustering.execution.passes import pass_runner
+from clustering.execution.progress import PassProgress, ProgressReporter, listen_to_progress, progress_reporter
 
 USES = {"variables": ["t"], "sample_dims": ["time", "lat", "lon"]}
 
@@ -37,11 +37,11 @@ def rows(block: Any) -> Count:
 def test_every_block_is_told_of(cluster: str, field_store: Path) -> None:
     source = open_source(field_store, **USES)
     plan = source.plan(block_bytes=1000, memory=10**9)
-    heard: list[Progress] = []
+    heard: list[PassProgress] = []
     with (
         connect(cluster, 2) as engine,
-        listening(engine, heard.append),
-        rounds(source, plan, engine, memory=10**9) as work,
+        listen_to_progress(engine, heard.append),
+        pass_runner(source, plan, engine, memory=10**9) as work,
     ):
         for _ in range(2):
             assert work.run([rows]).statistics == (Count(12 * 9 * 10),)
@@ -57,7 +57,7 @@ def test_every_block_is_told_of(cluster: str, field_store: Path) -> None:
     assert sum(one.bytes for one in heard if one.number == first) == plan.cells * plan.row_bytes
 
 
-def _settle(engine: Any, heard: list[Progress], blocks: int) -> None:
+def _settle(engine: Any, heard: list[PassProgress], blocks: int) -> None:
     for _ in range(1000):
         if sum(one.blocks for one in heard) >= blocks:
             return
@@ -66,20 +66,20 @@ def _settle(engine: Any, heard: list[Progress], blocks: int) -> None:
 
 def test_where_nobody_listens_nothing_is_told() -> None:
     with connect("synchronous") as engine:
-        assert telling(engine, 3) is None
-        with listening(engine, print):
-            assert telling(engine, 3) is not None
-        assert telling(engine, 3) is None
+        assert progress_reporter(engine, 3) is None
+        with listen_to_progress(engine, print):
+            assert progress_reporter(engine, 3) is not None
+        assert progress_reporter(engine, 3) is None
 
 
 def test_long_tasks_tell_as_they_go(monkeypatch: pytest.MonkeyPatch) -> None:
     moments = iter([0.0, 0.4, 1.2, 1.2, 1.5, 2.5, 2.5, 2.6])
     monkeypatch.setattr(module.time, "monotonic", lambda: next(moments))
-    heard: list[Progress] = []
-    with connect("synchronous") as engine, listening(engine, heard.append):
-        made = Telling(engine.session, 5, 9, False).of_blocks(Block(10) for _ in range(5))
+    heard: list[PassProgress] = []
+    with connect("synchronous") as engine, listen_to_progress(engine, heard.append):
+        made = ProgressReporter(engine.session, 5, 9, False).of_blocks(Block(10) for _ in range(5))
         assert [one.read for one in made] == [10] * 5
-    assert heard == [Progress(5, 2, 9, 20), Progress(5, 2, 9, 20), Progress(5, 1, 9, 10)]
+    assert heard == [PassProgress(5, 2, 9, 20), PassProgress(5, 2, 9, 20), PassProgress(5, 1, 9, 10)]
 
 
 def blocks() -> Iterator[Block]:
@@ -88,6 +88,6 @@ def blocks() -> Iterator[Block]:
 
 
 def test_what_fails_fails_as_it_is() -> None:
-    with connect("synchronous") as engine, listening(engine, print):
+    with connect("synchronous") as engine, listen_to_progress(engine, print):
         with pytest.raises(RuntimeError, match="cannot be read"):
-            list(Telling(engine.session, 1, 2, False).of_blocks(blocks()))
+            list(ProgressReporter(engine.session, 1, 2, False).of_blocks(blocks()))

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from clustering.errors import ConfigError, ExecutionError
-from clustering.execution.clusters import Word, environment
+from clustering.execution.dask_clusters import ClusterStatus, environment
 from clustering.execution.engine import connect
-from clustering.execution.slurm import Job, ask, exports, jobqueue, lifetime_of, say
+from clustering.execution.slurm import SlurmJob, describe_jobs, exports, job_status, jobqueue, lifetime_of
 
 
 @pytest.mark.parametrize(
@@ -57,25 +57,27 @@ def test_importing_jobqueue_leaves_the_keyboard_its_interrupt(monkeypatch: pytes
 
 def test_jobs_in_one_state_are_told_of_together() -> None:
     known = [
-        Job("7", "PENDING", "Resources", "/nowhere"),
-        Job("8", "RUNNING", "None", "/nowhere"),
-        Job("9", "PENDING", "Resources", "/nowhere"),
+        SlurmJob("7", "PENDING", "Resources", "/nowhere"),
+        SlurmJob("8", "RUNNING", "None", "/nowhere"),
+        SlurmJob("9", "PENDING", "Resources", "/nowhere"),
     ]
-    assert say(known, ["7", "8", "9"], 2) == Word("jobs 7, 9 PENDING (Resources), job 8 RUNNING (None)", 6)
+    assert describe_jobs(known, ["7", "8", "9"], 2) == ClusterStatus(
+        "jobs 7, 9 PENDING (Resources), job 8 RUNNING (None)", 6
+    )
 
 
 def test_many_jobs_are_not_listed_one_by_one() -> None:
     ids = [str(id_) for id_ in range(20, 40)]
-    known = [Job(id_, "PENDING", "Priority", "/nowhere") for id_ in ids]
-    assert say(known, ids, 1).text == "jobs 20, 21, 22, 23, 24 and 15 more PENDING (Priority)"
+    known = [SlurmJob(id_, "PENDING", "Priority", "/nowhere") for id_ in ids]
+    assert describe_jobs(known, ids, 1).text == "jobs 20, 21, 22, 23, 24 and 15 more PENDING (Priority)"
 
 
 @pytest.mark.parametrize("state", ["FAILED", "TIMEOUT", "CANCELLED", "OUT_OF_MEMORY", "NODE_FAIL", "COMPLETED"])
 def test_jobs_that_have_ended_give_no_workers(state: str, tmp_path: Path) -> None:
     log = tmp_path / "clustering-%J.err"
     (tmp_path / "clustering-7.err").write_text("loading\nModuleNotFoundError:  No module named 'spam'\n\n")
-    known = [Job("7", state, "NonZeroExitCode", str(log)), Job("8", "RUNNING", "None", "")]
-    assert say(known, ["7", "8"], 3) == Word(
+    known = [SlurmJob("7", state, "NonZeroExitCode", str(log)), SlurmJob("8", "RUNNING", "None", "")]
+    assert describe_jobs(known, ["7", "8"], 3) == ClusterStatus(
         f"job 7 {state} (NonZeroExitCode), job 8 RUNNING (None), "
         "the last line of one: ModuleNotFoundError: No module named 'spam'",
         3,
@@ -83,19 +85,19 @@ def test_jobs_that_have_ended_give_no_workers(state: str, tmp_path: Path) -> Non
 
 
 def test_jobs_that_the_queue_has_forgotten_give_no_workers() -> None:
-    assert say([], ["7", "8"], 3) == Word("jobs 7, 8 gone from the queue", 0)
+    assert describe_jobs([], ["7", "8"], 3) == ClusterStatus("jobs 7, 8 gone from the queue", 0)
 
 
 def test_a_queue_that_does_not_answer_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    word = ask(["7"], 1)
+    word = job_status(["7"], 1)
     assert word.text == "squeue does not answer: [Errno 2] No such file or directory: 'squeue'"
     assert word.most is None
     squeue = tmp_path / "squeue"
     squeue.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2\nexit 1\n")
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/bin{os.pathsep}/usr/bin")
-    assert ask(["7"], 1) == Word("squeue does not answer: slurm_load_jobs error: Unable to contact")
+    assert job_status(["7"], 1) == ClusterStatus("squeue does not answer: slurm_load_jobs error: Unable to contact")
 
 
 def test_a_machine_without_slurm_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,9 @@ from brute import blobs, divergences, holes, softmax
 
 import clustering as c
 from clustering.execution.engine import connect
-from clustering.execution.passes import rounds
-from clustering.fitting.annealing import STEP, Annealed, anneal
-from clustering.fitting.start import Options, survey
+from clustering.execution.passes import pass_runner
+from clustering.fitting.annealing import STEP, AnnealingResult, anneal
+from clustering.fitting.initialization import Options, run_survey
 
 DATA = {
     "one blob, k 3": (blobs(0, 400, 2, 1), 3),
@@ -24,10 +24,10 @@ DATA = {
 data = pytest.mark.parametrize(("values", "k"), DATA.values(), ids=DATA)
 
 
-def annealed(values: np.ndarray, model: Any, **options: Any) -> Annealed:
+def annealed(values: np.ndarray, model: Any, **options: Any) -> AnnealingResult:
     source = c.open_source(values, **options)
-    with connect("synchronous") as engine, rounds(source, source.plan(), engine, memory=2**28) as inside:
-        found, _ = survey(inside, model, Options(), 2**28)
+    with connect("synchronous") as engine, pass_runner(source, source.plan(), engine, memory=2**28) as inside:
+        found, _ = run_survey(inside, model, Options(), 2**28)
         return anneal(model, found, engine, ())
 
 
@@ -60,7 +60,7 @@ def test_the_critical_value_is_that_of_the_largest_eigenvalue(values: np.ndarray
 def test_beta_fits_what_is_found_or_is_where_the_last_center_split(values: np.ndarray, k: int) -> None:
     found = annealed(values, c.SoftKMeans(k, "auto"))
     beta = found.params.beta
-    rule = likeliest(values, found.params.shift + found.params.centers, beta)
+    rule = likeliest(values, found.params.origin + found.params.centers, beta)
     assert rule <= beta * (1 + 1e-3)
     if not found.splits or beta > found.splits[-1][0] * (1 + 1e-9):
         assert rule == pytest.approx(beta, rel=1e-3)

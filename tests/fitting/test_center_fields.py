@@ -11,8 +11,8 @@ import xarray as xr
 
 import clustering as c
 from clustering.data.source import Feature
-from clustering.fitting.fields import fields
-from clustering.fitting.fitted import Fitted
+from clustering.fitting.center_fields import center_fields
+from clustering.fitting.fitted_model import FittedModel
 
 RNG = np.random.default_rng(4)
 LAT = ("lat", [10.0, 0.0, -10.0], {"units": "degrees_north"})
@@ -103,7 +103,7 @@ def test_names_and_numbers_label_fields_too() -> None:
 def test_features_that_fill_no_grid_keep_their_order() -> None:
     twice = xr.Dataset({"x": (("sample", "depth"), blocks(3))}, {"depth": [1.0, 2.0, 1.0]})
     fit = model(twice)
-    (field,) = fields(fit.fitted).values()
+    (field,) = center_fields(fit.fitted).values()
     assert field.dims == ("cluster", "x_feature")
     np.testing.assert_array_equal(field, fit.centers)
 
@@ -112,5 +112,5 @@ def test_a_bare_array_has_fields_too() -> None:
     fit = c.fit(blocks(3), c.KMeans(2))
     (field,) = fit.fields.data_vars.values()
     np.testing.assert_array_equal(field, fit.centers)
-    assert isinstance(fit.fitted, Fitted)
+    assert isinstance(fit.fitted, FittedModel)
     assert all(isinstance(feature, Feature) for feature in fit.fitted.features)

@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 
 import clustering as c
 from clustering.errors import DataError
-from clustering.fitting import components, start
+from clustering.fitting import components, initialization
 from clustering.models import survey
 
 N, D = 25, 40
@@ -21,7 +21,7 @@ N, D = 25, 40
 def narrow(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Take 40 features for many."""
     monkeypatch.setattr(survey, "WIDEST_COVARIANCE", 16)
-    monkeypatch.setattr(start, "WIDEST_COVARIANCE", 16)
+    monkeypatch.setattr(initialization, "WIDEST_COVARIANCE", 16)
     return monkeypatch
 
 
@@ -62,7 +62,7 @@ def test_they_are_those_of_the_covariance(
     narrow.setattr("clustering.fitting.preprocessing.of_rows", lambda some: calls.append(len(some)) or plain(some))
     found = c.fit(rows, c.KMeans(2), **options)
     assert calls == [N - 1 - 2 * weighted]
-    narrow.setattr(start, "few_rows", lambda *_, **__: False)
+    narrow.setattr(initialization, "few_rows", lambda *_, **__: False)
     other = c.fit(rows, c.KMeans(2), **options)
     assert len(calls) == 1
     mine, theirs = found.fitted.preparation, other.fitted.preparation

@@ -234,7 +234,7 @@ def test_a_pass_reads_each_block_once_whatever_the_number_of_candidates(finalist
     def watch(record: Any) -> None:
         per_pass.append(sum(store.fetched.values()))
         active.append(record.active)
-        reads.append(record.reading.blocks)
+        reads.append(record.read_stats.blocks)
 
     # Room for three of the eight blocks; the others are read again in each pass.
     fit = c.fit(

@@ -11,9 +11,9 @@ from outlook import outlook, short_probes  # noqa: F401
 
 from clustering.data.access import open_source
 from clustering.data.plan import MIB
-from clustering.execution.residency import SCRATCH_SHARE
+from clustering.execution.block_cache import SCRATCH_SHARE
 from clustering.fitting.forecast import Memory
-from clustering.fitting.start import Options
+from clustering.fitting.initialization import Options
 
 VALUES = np.random.default_rng(0).standard_normal((400, 2))
 

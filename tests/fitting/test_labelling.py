@@ -11,9 +11,9 @@ import clustering as c
 from clustering.data.access import open_source
 from clustering.errors import ConfigError
 from clustering.execution.engine import connect
-from clustering.execution.passes import rounds
-from clustering.fitting.clusters import numbered
-from clustering.fitting.labelling import LEVELS, Wanted, label, outlier_score, variables
+from clustering.execution.passes import pass_runner
+from clustering.fitting.cluster_names import default_names
+from clustering.fitting.labelling import LEVELS, LabelOutputs, label_blocks, outlier_score, output_variables
 from clustering.storage.labels import create_labels
 
 MODELS = {
@@ -53,12 +53,12 @@ def log_densities(fit: c.Fit, rows: np.ndarray) -> np.ndarray:
     return np.array(found).T
 
 
-def written(fit: c.Fit, data: Any, wanted: Wanted, path: Any, **options: Any) -> xr.Dataset:
+def written(fit: c.Fit, data: Any, wanted: LabelOutputs, path: Any, **options: Any) -> xr.Dataset:
     source = open_source(data, **options)
     plan = source.plan(block_bytes=1000)
-    with connect("threads", 2) as engine, rounds(source, plan, engine, memory=2**26, keep=False) as inside:
-        write = create_labels(path, source, plan, numbered(fit.model.k), {}, wanted, fit.model)
-        label(inside, fit.model, fit.params, write, wanted)
+    with connect("threads", 2) as engine, pass_runner(source, plan, engine, memory=2**26, keep=False) as inside:
+        write = create_labels(path, source, plan, default_names(fit.model.k), {}, wanted, fit.model)
+        label_blocks(inside, fit.model, fit.params, write, wanted)
     return xr.open_dataset(path, engine="zarr", consolidated=False, chunks=None)
 
 
@@ -71,7 +71,9 @@ def test_everything_told_of_a_row_equals_a_direct_evaluation(model: Any, rows: n
     np.testing.assert_allclose(fit.responsibilities(rows), shares, atol=1e-12)
     np.testing.assert_allclose(fit.log_density(rows), density, rtol=1e-10)
     np.testing.assert_array_equal(fit.predict(rows), shares.argmax(axis=1))
-    told = written(fit, rows, Wanted(responsibilities="all", log_density=True, outlier_score=True), tmp_path / "all")
+    told = written(
+        fit, rows, LabelOutputs(responsibilities="all", log_density=True, outlier_score=True), tmp_path / "all"
+    )
     np.testing.assert_allclose(told["responsibilities"], shares, atol=1e-3)
     np.testing.assert_allclose(told["log_density"], density, rtol=1e-6)
     assert told["responsibilities"].dims == ("row", "cluster")
@@ -87,11 +89,11 @@ def test_the_few_largest_are_told_with_their_clusters(rows: np.ndarray, tmp_path
     fit = c.fit(rows, MODELS["full"])
     shares = fit.responsibilities(rows)
     order = np.argsort(-shares, axis=1, kind="stable")[:, :2]
-    told = written(fit, rows, Wanted(responsibilities="top", top=2, precision="uint8"), tmp_path / "top")
+    told = written(fit, rows, LabelOutputs(responsibilities="top", top=2, precision="uint8"), tmp_path / "top")
     np.testing.assert_array_equal(told["top_clusters"], order)
     expected = np.take_along_axis(shares, order, axis=1)
     np.testing.assert_allclose(told["top_responsibilities"], expected, atol=0.51 / LEVELS)
-    best = written(fit, rows, Wanted(responsibilities="max"), tmp_path / "max")
+    best = written(fit, rows, LabelOutputs(responsibilities="max"), tmp_path / "max")
     np.testing.assert_allclose(best["responsibility"], shares.max(axis=1), atol=1e-3)
     np.testing.assert_array_equal(best["labels"], order[:, 0])
 
@@ -100,7 +102,7 @@ def test_masked_cells_are_missing_in_everything_told(rows: np.ndarray, tmp_path:
     fit = c.fit(rows, MODELS["full"])
     mask = np.arange(500) % 7 != 3
     for precision in ("float16", "uint8"):
-        wanted = Wanted(responsibilities="all", precision=precision, log_density=True, outlier_score=True)
+        wanted = LabelOutputs(responsibilities="all", precision=precision, log_density=True, outlier_score=True)
         told = written(fit, rows, wanted, tmp_path / precision, mask=mask)
         assert (told["labels"].values[~mask] == -1).all()
         for name in ("responsibilities", "log_density", "outlier_score"):
@@ -146,13 +148,13 @@ def test_distances_and_margins_belong_to_the_labels(
     options: dict[str, Any] = {"mask": mask}
     if weightless:
         options["weights"] = np.where(np.arange(500) % 5, 1.0, 0.0)
-    told = written(fit, rows, Wanted(distance=True, margin=True, distances=True), tmp_path / "all", **options)
+    told = written(fit, rows, LabelOutputs(distance=True, margin=True, distances=True), tmp_path / "all", **options)
     every = fit.distances(rows)
     assert every.shape == (500, 3)
     assert every.dtype == np.float64
     labels = fit.predict(rows)
     np.testing.assert_array_equal(fit.distance(rows), every[np.arange(500), labels])
-    if hasattr(model, "shared"):
+    if hasattr(model, "e_step"):
         shares = np.sort(fit.responsibilities(rows), axis=1)
         margin = shares[:, -1] - shares[:, -2]
     else:
@@ -172,7 +174,7 @@ def test_distances_and_margins_belong_to_the_labels(
 def test_attributes_say_what_the_numbers_are(rows: np.ndarray, tmp_path: Any) -> None:
     def about(model: Any) -> dict[str, dict[str, Any]]:
         fit = c.fit(rows, model)
-        told = written(fit, rows, Wanted(distance=True, margin=True), tmp_path / model.kind)
+        told = written(fit, rows, LabelOutputs(distance=True, margin=True), tmp_path / model.kind)
         return {name: told[name].attrs for name in ("distance", "margin")}
 
     assert about(c.KMeans(2)) == {
@@ -227,7 +229,7 @@ def test_outlier_scores_stay_right_where_the_tail_underflows(freedom: int) -> No
 )
 def test_wishes_out_of_range_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        Wanted(**options)
+        LabelOutputs(**options)
 
 
 def test_what_a_model_does_not_tell_is_refused(rows: np.ndarray) -> None:
@@ -239,11 +241,11 @@ def test_what_a_model_does_not_tell_is_refused(rows: np.ndarray) -> None:
 
 
 def test_no_more_than_k_are_the_largest() -> None:
-    assert Wanted(responsibilities="top", top=9).remarks(4) == (
+    assert LabelOutputs(responsibilities="top", top=9).remarks(4) == (
         "output.top is 9 and k is 4: the responsibilities of all 4 clusters are told",
     )
-    assert Wanted(responsibilities="top", top=4).remarks(4) == ()
-    assert Wanted(top=9).remarks(4) == ()
-    assert {v.name: v.extra for v in variables(Wanted(responsibilities="top", top=9), numbered(4))}["top_clusters"] == (
-        ("rank", 4),
-    )
+    assert LabelOutputs(responsibilities="top", top=4).remarks(4) == ()
+    assert LabelOutputs(top=9).remarks(4) == ()
+    assert {v.name: v.extra for v in output_variables(LabelOutputs(responsibilities="top", top=9), default_names(4))}[
+        "top_clusters"
+    ] == (("rank", 4),)

@@ -16,9 +16,19 @@ import clustering as c
 from clustering.data.access import open_source
 from clustering.data.rows import Rows, in_memory_rows
 from clustering.execution.engine import connect
-from clustering.execution.passes import Passed, Reading, rounds
-from clustering.fitting.labelling import LabelStatistics, label
-from clustering.fitting.loop import Candidate, PassRecord, Rule, State, Stop, _remaining, advance, halted, iterate
+from clustering.execution.passes import PassResult, ReadStats, pass_runner
+from clustering.fitting.labelling import LabelStatistics, label_blocks
+from clustering.fitting.loop import (
+    Candidate,
+    PassRecord,
+    State,
+    Stop,
+    StoppingRule,
+    _remaining,
+    advance,
+    apply_limits,
+    iterate,
+)
 from clustering.models.kmeans import KMeans, KMeansParams
 
 seeds = st.integers(0, 2**32 - 1)
@@ -36,13 +46,15 @@ class Passes:
         self.rows = in_memory_rows(values, weights)
         self.made: list[int] = []
 
-    def __call__(self, candidates: Sequence[Any]) -> Passed:
+    def __call__(self, candidates: Sequence[Any]) -> PassResult:
         self.made.append(len(candidates))
-        return Passed(tuple(statistics(self.rows) for statistics in candidates), Reading(1, self.rows.nbytes), 1.0)
+        return PassResult(
+            tuple(statistics(self.rows) for statistics in candidates), ReadStats(1, self.rows.nbytes), 1.0
+        )
 
 
 def run(
-    values: np.ndarray, state: State, rule: Rule, weights: np.ndarray | None = None
+    values: np.ndarray, state: State, rule: StoppingRule, weights: np.ndarray | None = None
 ) -> list[tuple[State, PassRecord]]:
     return list(iterate(KMeans(state.candidates[0].params.k), state, Passes(values, weights), rule))
 
@@ -166,14 +178,14 @@ def test_a_fit_does_not_converge_while_a_cluster_is_empty() -> None:
 
 def test_a_cluster_that_must_stay_empty_does_not_keep_the_loop_going() -> None:
     # So it is on a sample with fewer distinct rows than clusters.
-    steps = run(np.zeros((5, 1)), state_of([[0.0], [7.0]]), Rule())
+    steps = run(np.zeros((5, 1)), state_of([[0.0], [7.0]]), StoppingRule())
     assert len(steps) <= 3
     np.testing.assert_array_equal(steps[-1][0].best.params.centers, [[0.0], [7.0]])
 
 
 def test_equal_rows_are_not_taken_for_far_ones_when_their_mean_is_rounded() -> None:
     # The mean of ten times 0.1 is not 0.1.
-    steps = run(np.full((10, 1), 0.1), state_of([[0.1], [7.0]]), Rule())
+    steps = run(np.full((10, 1), 0.1), state_of([[0.1], [7.0]]), StoppingRule())
     assert len(steps) <= 5
     np.testing.assert_allclose(steps[-1][0].best.params.centers, [[0.1], [7.0]], rtol=1e-14)
 
@@ -205,7 +217,7 @@ def test_a_fit_out_of_time_has_finite_centers(init: str, blobs: np.ndarray) -> N
 
 
 def test_time_is_up_after_the_pass_under_way(blobs: np.ndarray) -> None:
-    steps = run(blobs, state_of(blobs[:4]), Rule(max_seconds=2.5))
+    steps = run(blobs, state_of(blobs[:4]), StoppingRule(max_seconds=2.5))
     assert len(steps) == 3
     assert steps[-1][0].best.stop == Stop.MAX_SECONDS
     assert steps[-1][0].seconds == 3.0
@@ -213,7 +225,7 @@ def test_time_is_up_after_the_pass_under_way(blobs: np.ndarray) -> None:
 
 @given(problems, st.sampled_from([1e-1, 1e-3, 1e-6]))
 def test_tolerance_stops_at_the_first_change_within_it(problem: Problem, tolerance: float) -> None:
-    final = run(problem.values, state_of(problem.init), Rule(tolerance), problem.weights)[-1][0].best
+    final = run(problem.values, state_of(problem.init), StoppingRule(tolerance), problem.weights)[-1][0].best
     after = [objective for _, objective in final.history]
     reseeded = {int(note.split(":")[0].removeprefix("pass ")) for note in final.notes if "re-seeded" in note}
     small = [abs(a - b) <= tolerance * b for a, b in pairwise(after)]
@@ -242,14 +254,14 @@ WRONG_LIMITS = {
 def test_limits_outside_their_range_are_refused_by_name_and_value(limit: dict[str, Any]) -> None:
     name, value = next(iter(limit.items()))
     with pytest.raises(c.ClusteringError, match=name) as caught:
-        Rule(**limit)
+        StoppingRule(**limit)
     assert repr(value) in str(caught.value)
 
 
 def test_a_pass_serves_the_candidates_that_have_not_stopped(blobs: np.ndarray) -> None:
     passes = Passes(blobs)
     starts = [blobs[:4], blobs[4:8], c.fit(blobs, c.KMeans(4)).centers]
-    steps = list(iterate(KMeans(4), state_of(*starts), passes, Rule()))
+    steps = list(iterate(KMeans(4), state_of(*starts), passes, StoppingRule()))
     lengths = [len(candidate.history) for candidate in steps[-1][0].candidates]
     assert len(set(lengths)) > 1
     assert passes.made == [sum(length > i for length in lengths) for i in range(max(lengths))]
@@ -259,9 +271,9 @@ def test_a_pass_serves_the_candidates_that_have_not_stopped(blobs: np.ndarray) -
 @given(problems)
 def test_candidates_do_not_see_each_other(problem: Problem) -> None:
     starts = [problem.init, problem.init[::-1], problem.init + 0.25]
-    together = run(problem.values, state_of(*starts), Rule(), problem.weights)[-1][0]
+    together = run(problem.values, state_of(*starts), StoppingRule(), problem.weights)[-1][0]
     for start, candidate in zip(starts, together.candidates, strict=True):
-        alone = run(problem.values, state_of(start), Rule(), problem.weights)[-1][0].best
+        alone = run(problem.values, state_of(start), StoppingRule(), problem.weights)[-1][0].best
         assert candidate.history == alone.history
         assert (candidate.stop, candidate.notes) == (alone.stop, alone.notes)
         np.testing.assert_array_equal(candidate.params.centers, alone.params.centers)
@@ -271,8 +283,8 @@ def test_candidates_do_not_see_each_other(problem: Problem) -> None:
 
 @given(problems, st.integers(1, 4))
 def test_a_run_goes_on_from_any_state_as_if_never_stopped(problem: Problem, cut: int) -> None:
-    steps = run(problem.values, state_of(problem.init), Rule(), problem.weights)
-    resumed = run(problem.values, steps[min(cut, len(steps)) - 1][0], Rule(), problem.weights)
+    steps = run(problem.values, state_of(problem.init), StoppingRule(), problem.weights)
+    resumed = run(problem.values, steps[min(cut, len(steps)) - 1][0], StoppingRule(), problem.weights)
     final = (steps[:cut] + resumed)[-1][0]
     assert len(steps[:cut] + resumed) == len(steps)
     assert final.iteration == len(steps)
@@ -283,21 +295,24 @@ def test_a_run_goes_on_from_any_state_as_if_never_stopped(problem: Problem, cut:
 def test_halting_leaves_candidates_alone_that_have_stopped() -> None:
     state = state_of([[0.0]], [[1.0]])
     state = replace(state, candidates=(replace(state.candidates[0], stop=Stop.CONVERGED), state.candidates[1]))
-    assert [x.stop for x in halted(state, Rule(max_iterations=0)).candidates] == [Stop.CONVERGED, Stop.MAX_ITERATIONS]
-    assert halted(state, Rule()) is state
+    assert [x.stop for x in apply_limits(state, StoppingRule(max_iterations=0)).candidates] == [
+        Stop.CONVERGED,
+        Stop.MAX_ITERATIONS,
+    ]
+    assert apply_limits(state, StoppingRule()) is state
 
 
 def test_advancing_leaves_the_candidate_as_it_was(blobs: np.ndarray) -> None:
     candidate = state_of(blobs[:4]).best
     centers = candidate.params.centers.copy()
-    advance(KMeans(4), candidate, KMeans(4).statistics(candidate.params, in_memory_rows(blobs)), Rule())
+    advance(KMeans(4), candidate, KMeans(4).statistics(candidate.params, in_memory_rows(blobs)), StoppingRule())
     np.testing.assert_array_equal(candidate.params.centers, centers)
     assert candidate.history == ()
 
 
 @given(problems)
 def test_records_tell_what_the_passes_did(problem: Problem) -> None:
-    steps = run(problem.values, state_of(problem.init), Rule(), problem.weights)
+    steps = run(problem.values, state_of(problem.init), StoppingRule(), problem.weights)
     history = steps[-1][0].best.history
     for i, (state, record) in enumerate(steps):
         assert record.iteration == state.iteration == i + 1
@@ -318,18 +333,18 @@ def test_records_tell_what_the_passes_did(problem: Problem) -> None:
 
 def test_time_left_is_estimated_while_the_objective_falls(rng: np.random.Generator) -> None:
     values = rng.standard_normal((2000, 2))
-    steps = run(values, state_of(values[:12]), Rule())
+    steps = run(values, state_of(values[:12]), StoppingRule())
     estimates = [record.remaining_seconds for _, record in steps]
     assert estimates[:3] == [None, None, None]
     assert any(estimate for estimate in estimates)
-    limited = run(values, state_of(values[:12]), Rule(max_iterations=len(steps) - 1, max_seconds=len(steps)))
+    limited = run(values, state_of(values[:12]), StoppingRule(max_iterations=len(steps) - 1, max_seconds=len(steps)))
     for state, record in limited:
         assert record.remaining_seconds is None or record.remaining_seconds <= len(steps) - 1 - state.iteration
 
 
 def test_time_left_is_told_for_an_objective_that_has_come_to_zero() -> None:
     places = np.array([0.0, 1.0, 10.0, 1e2, 1e3, 1e4, 1e5])
-    steps = run(np.repeat(places, 10)[:, None], state_of(np.zeros((7, 1))), Rule())
+    steps = run(np.repeat(places, 10)[:, None], state_of(np.zeros((7, 1))), StoppingRule())
     assert steps[-1][1].objective == 0.0
     assert steps[-1][1].remaining_seconds == 0.0
 
@@ -374,9 +389,9 @@ def test_labelling_writes_every_cell_once_and_sums_the_rows_that_take_part(
 
     with (
         connect("synchronous") as engine,
-        rounds(source, source.plan(block_bytes=block_bytes), engine, memory=10**8) as inside,
+        pass_runner(source, source.plan(block_bytes=block_bytes), engine, memory=10**8) as inside,
     ):
-        sums = label(inside, KMeans(3), params, write).statistics[0]
+        sums = label_blocks(inside, KMeans(3), params, write).statistics[0]
     distances = ((values[:, None] - params.centers) ** 2).sum(axis=2)
     np.testing.assert_array_equal(written, 1)
     np.testing.assert_array_equal(labels, np.where(mask, distances.argmin(axis=1), -1))
@@ -407,4 +422,4 @@ def test_blocks_without_rows_change_nothing(blobs: np.ndarray) -> None:
 def test_falls_equal_but_for_rounding_tell_nothing_about_the_end() -> None:
     objectives = (4.0, 2.0, -(2.0**-52), -2.0)
     state = State((Candidate(None, tuple((after, after) for after in objectives)),), 4)
-    assert _remaining(state, Passed((), Reading(), 1.0), Rule()) is None
+    assert _remaining(state, PassResult((), ReadStats(), 1.0), StoppingRule()) is None

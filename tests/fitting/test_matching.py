@@ -11,9 +11,9 @@ from scipy.spatial.distance import cdist
 
 import clustering as c
 from clustering.fitting import matching
-from clustering.fitting.comparable import Components, compared
-from clustering.fitting.fitted import Fitted
-from clustering.fitting.matching import identified, match, ordered, renumbered
+from clustering.fitting.component_space import ComparedComponents, compare_components
+from clustering.fitting.fitted_model import FittedModel
+from clustering.fitting.matching import match, match_ids, renumber, reorder
 
 seeds = st.integers(0, 2**32 - 1)
 PLACES = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [12.0, 12.0]])
@@ -41,13 +41,13 @@ MODELS = {
 models = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 
 
-def shuffled(fitted: Fitted, seed: int) -> Fitted:
+def shuffled(fitted: FittedModel, seed: int) -> FittedModel:
     """The same model with its components in another order, as another start leaves them."""
     order = np.random.default_rng(seed).permutation(fitted.model.k)
-    return replace(ordered(fitted, order), ids=np.arange(fitted.model.k))
+    return replace(reorder(fitted, order), ids=np.arange(fitted.model.k))
 
 
-def equal(one: Fitted, other: Fitted) -> None:
+def equal(one: FittedModel, other: FittedModel) -> None:
     assert one.ids.tolist() == other.ids.tolist()
     for name in one.params.dims:
         assert np.asarray(getattr(one.params, name)).tobytes() == np.asarray(getattr(other.params, name)).tobytes()
@@ -59,10 +59,10 @@ def equal(one: Fitted, other: Fitted) -> None:
 
 @models
 def test_components_in_another_order_come_back_in_the_old_one(model: Any) -> None:
-    known = renumbered(c.fit(drawn(), model, max_iterations=5).fitted, 3)
+    known = renumber(c.fit(drawn(), model, max_iterations=5).fitted, 3)
     for seed in range(5):
         other = shuffled(known, seed)
-        back = identified(other, known)
+        back = match_ids(other, known)
         equal(back, known)
         assert back.largest_id == known.largest_id == known.ids.max()
         rows = drawn(50)
@@ -73,7 +73,7 @@ def test_components_in_another_order_come_back_in_the_old_one(model: Any) -> Non
 @pytest.mark.parametrize("name", ["kmeans", "mahalanobis", "spherical", "tied", "full"])
 def test_another_seed_on_other_rows_keeps_the_ids(name: str, preprocess: dict[str, Any]) -> None:
     one, other = (c.fit(drawn(600, seed=seed), MODELS[name], seed=seed, **preprocess).fitted for seed in (1, 2))
-    kept = identified(shuffled(other, 1), one)
+    kept = match_ids(shuffled(other, 1), one)
     assert kept.ids.tolist() == [0, 1, 2, 3]
     assert kept.remarks == other.remarks
     rows = drawn(200, seed=5)
@@ -84,7 +84,7 @@ def test_another_seed_on_other_rows_keeps_the_ids(name: str, preprocess: dict[st
 def test_every_divergence_keeps_the_ids(name: str) -> None:
     places = PLACES[[0, 1, 3][: MODELS[name].k]] if name == "cosine" else PLACES
     one, other = (c.fit(drawn(600, places, seed), MODELS[name], seed=seed).fitted for seed in (1, 2))
-    assert identified(shuffled(other, 1), one).ids.tolist() == one.ids.tolist()
+    assert match_ids(shuffled(other, 1), one).ids.tolist() == one.ids.tolist()
 
 
 def points(seed: int, k: int, d: int = 2) -> np.ndarray:
@@ -101,13 +101,13 @@ def test_small_moves_keep_every_component(seed: int, k: int, far: float) -> None
     direction = rng.standard_normal((k, 2))
     moved = old + far * limit[:, None] * direction / np.linalg.norm(direction, axis=1)[:, None]
     order = rng.permutation(k)
-    assert match(Components(moved[order]), Components(old)).tolist() == order.tolist()
+    assert match(ComparedComponents(moved[order]), ComparedComponents(old)).tolist() == order.tolist()
 
 
 @given(seeds, st.integers(1, 8), st.integers(1, 8))
 def test_who_is_matched_is_nearer_than_half_way_and_nearest(seed: int, k: int, other: int) -> None:
     new, old = points(seed, k), points(seed + 1, other)
-    found = match(Components(new), Components(old))
+    found = match(ComparedComponents(new), ComparedComponents(old))
     assert len(set(found[found >= 0])) == (found >= 0).sum()
     apart, among = cdist(new, old), cdist(old, old) + np.diag(np.full(other, np.inf))
     for i, j in enumerate(found):
@@ -126,12 +126,12 @@ def test_who_is_matched_is_nearer_than_half_way_and_nearest(seed: int, k: int, o
 @given(seeds, st.integers(1, 8))
 def test_neither_units_nor_places_matter(seed: int, k: int) -> None:
     new, old = points(seed, k), points(seed + 1, 5)
-    found = match(Components(new), Components(old)).tolist()
-    assert match(Components(1e-6 * new + 3e-6), Components(1e-6 * old + 3e-6)).tolist() == found
+    found = match(ComparedComponents(new), ComparedComponents(old)).tolist()
+    assert match(ComparedComponents(1e-6 * new + 3e-6), ComparedComponents(1e-6 * old + 3e-6)).tolist() == found
 
 
 def test_parts_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    new, old = Components(points(1, 60) + 0.1), Components(points(1, 60)[::-1])
+    new, old = ComparedComponents(points(1, 60) + 0.1), ComparedComponents(points(1, 60)[::-1])
     whole = match(new, old)
     assert (whole >= 0).sum() > 40
     monkeypatch.setattr(matching, "AT_ONCE", 130)
@@ -141,47 +141,52 @@ def test_parts_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_components_from_nowhere_drag_nobody_away() -> None:
     old, new = np.array([[0.0], [10.0]]), np.array([[10.0], [20.0]])
     # By the sum of squares alone, 0 → 10 and 10 → 20 would be the cheapest pairs.
-    assert match(Components(new), Components(old)).tolist() == [1, -1]
+    assert match(ComparedComponents(new), ComparedComponents(old)).tolist() == [1, -1]
 
 
 def test_one_component_is_always_found_again() -> None:
-    assert match(Components(np.array([[1e6, -3.0]])), Components(np.zeros((1, 2)))).tolist() == [0]
-    assert match(Components(np.array([[9.0], [5.0], [7.0]])), Components(np.zeros((1, 1)))).tolist() == [-1, 0, -1]
+    assert match(ComparedComponents(np.array([[1e6, -3.0]])), ComparedComponents(np.zeros((1, 2)))).tolist() == [0]
+    assert match(
+        ComparedComponents(np.array([[9.0], [5.0], [7.0]])), ComparedComponents(np.zeros((1, 1)))
+    ).tolist() == [-1, 0, -1]
 
 
 def test_components_at_one_place_are_found_again() -> None:
     old = np.array([[0.0], [0.0], [10.0]])
-    assert sorted(match(Components(old[::-1]), Components(old)).tolist()) == [0, 1, 2]
-    assert match(Components(old[::-1]), Components(old))[0] == 2
+    assert sorted(match(ComparedComponents(old[::-1]), ComparedComponents(old)).tolist()) == [0, 1, 2]
+    assert match(ComparedComponents(old[::-1]), ComparedComponents(old))[0] == 2
     # All in one place: whoever comes is one of them.
-    assert sorted(match(Components(np.full((2, 1), 3.0)), Components(np.zeros((2, 1)))).tolist()) == [0, 1]
+    assert sorted(match(ComparedComponents(np.full((2, 1), 3.0)), ComparedComponents(np.zeros((2, 1)))).tolist()) == [
+        0,
+        1,
+    ]
 
 
 def test_of_a_split_the_nearer_part_keeps_the_id() -> None:
     old = np.array([[0.0, 0.0], [10.0, 0.0]])
     new = np.array([[0.0, 2.0], [0.0, -1.5], [10.0, 0.0]])
-    assert match(Components(new), Components(old)).tolist() == [-1, 0, 1]
+    assert match(ComparedComponents(new), ComparedComponents(old)).tolist() == [-1, 0, 1]
 
 
 @pytest.mark.parametrize(("place", "expected"), [(4.9, 0), (5.0, -1), (5.1, 1)])
 def test_of_a_merge_the_nearer_one_goes_on(place: float, expected: int) -> None:
     old = np.array([[0.0], [10.0], [40.0]])
-    assert match(Components(np.array([[place], [40.0]])), Components(old)).tolist() == [expected, 2]
+    assert match(ComparedComponents(np.array([[place], [40.0]])), ComparedComponents(old)).tolist() == [expected, 2]
 
 
-def fit_of(places: np.ndarray, k: int, **options: Any) -> Fitted:
+def fit_of(places: np.ndarray, k: int, **options: Any) -> FittedModel:
     return c.fit(drawn(600, places), c.KMeans(k), **options).fitted
 
 
 def test_more_and_fewer_clusters_take_new_ids_and_never_old_ones() -> None:
     three, four = PLACES[:3], PLACES
     first = fit_of(three, 3)
-    second = identified(fit_of(four, 4), first)
+    second = match_ids(fit_of(four, 4), first)
     assert second.ids.tolist() == [0, 1, 2, 3]
     assert np.abs(second.centers[3] - [32.0, 32.0]).max() < 0.5
-    third = identified(fit_of(three, 3), second)
+    third = match_ids(fit_of(three, 3), second)
     assert (third.ids.tolist(), third.largest_id) == ([0, 1, 2], 3)
-    fourth = identified(fit_of(four, 4), third)
+    fourth = match_ids(fit_of(four, 4), third)
     assert (fourth.ids.tolist(), fourth.largest_id) == ([0, 1, 2, 4], 4)
     np.testing.assert_allclose(fourth.centers[:3], first.centers, atol=1.0)
 
@@ -190,7 +195,7 @@ def test_new_components_are_counted_by_their_size() -> None:
     first = fit_of(PLACES[:1], 1)
     fitted = fit_of(PLACES[[0, 1, 1, 1, 2, 2, 3]], 4)
     for seed in range(4):
-        found = identified(shuffled(fitted, seed), first)
+        found = match_ids(shuffled(fitted, seed), first)
         assert found.ids.tolist() == [0, 1, 2, 3]
         assert (np.diff(found.shares[1:]) < 0).all()
 
@@ -210,7 +215,7 @@ def test_components_with_one_mean_are_told_apart_by_shape(covariance: Any) -> No
     other = c.fit(rows[2000:], c.GaussianMixture(2, covariance), init=init).fitted
     assert np.abs(one.centers).max() < 0.5
     for seed in range(4):
-        kept = identified(shuffled(other, seed), one)
+        kept = match_ids(shuffled(other, seed), one)
         assert kept.ids.tolist() == [0, 1]
         assert (c.Fit(kept, False).predict(rows[:200]) == c.Fit(one, False).predict(rows[:200])).all()
 
@@ -225,9 +230,9 @@ def test_components_with_one_mean_are_told_apart_by_shape(covariance: Any) -> No
     ids=["kind", "features", "unit norm"],
 )
 def test_models_that_cannot_be_compared_start_anew_with_a_remark(other: Any, why: str) -> None:
-    known = renumbered(fit_of(PLACES, 4), 5)
+    known = renumber(fit_of(PLACES, 4), 5)
     fitted = other()
-    found = identified(fitted, known)
+    found = match_ids(fitted, known)
     assert found.ids.tolist() == list(range(9, 9 + fitted.model.k))
     assert found.remarks[-1] == f"labels start anew at 9: {why}"
     assert found.centers.tobytes() == fitted.centers.tobytes()
@@ -239,9 +244,9 @@ def test_a_model_of_fewer_directions_is_compared_in_its_own() -> None:
     for model in (c.KMeans(4), c.GaussianMixture(4)):
         wide, narrow = (c.fit(rows, model, pca=p).fitted for p in (3, 2))
         for one, other in ((wide, narrow), (narrow, wide)):
-            new, _ = compared(shuffled(one, 1), other)
+            new, _ = compare_components(shuffled(one, 1), other)
             assert new.centers.shape == (4, 2)
-            assert identified(shuffled(one, 1), other).ids.tolist() == [0, 1, 2, 3]
+            assert match_ids(shuffled(one, 1), other).ids.tolist() == [0, 1, 2, 3]
 
 
 def test_a_feature_of_weight_zero_tells_nothing() -> None:
@@ -252,4 +257,4 @@ def test_a_feature_of_weight_zero_tells_nothing() -> None:
             c.fit(part, c.GaussianMixture(4, covariance), standardize="per_feature", feature_weights=weights).fitted
             for part in (rows[:200], rows[200:])
         )
-        assert identified(shuffled(other, 2), one).ids.tolist() == [0, 1, 2, 3]
+        assert match_ids(shuffled(other, 2), one).ids.tolist() == [0, 1, 2, 3]

@@ -48,16 +48,16 @@ def test_the_hard_clusters_of_least_j_need_not_win() -> None:
 
 @pytest.mark.parametrize("rows", [100, 400])
 def test_a_run_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    values, settle = unequal(3)[:rows], mixture_starts.settle
+    values, converge = unequal(3)[:rows], mixture_starts.converge
     calls: list[int] = []
 
     def first_fails(*arguments: Any) -> Any:
         calls.append(1)
         if len(calls) == 1:
             raise DataError("the covariance of the data is singular")
-        return settle(*arguments)
+        return converge(*arguments)
 
-    monkeypatch.setattr(mixture_starts, "settle", first_fails)
+    monkeypatch.setattr(mixture_starts, "converge", first_fails)
     assert np.isfinite(c.fit(values, c.GaussianMixture(6), restarts=5).objective)
     assert len(calls) > 1
 
@@ -68,8 +68,8 @@ def test_where_every_run_on_the_sample_fails_all_rows_decide(monkeypatch: pytest
 
     values = unequal(4)
     usual = c.fit(values, c.GaussianMixture(2, "diagonal"))
-    monkeypatch.setattr(GaussianMixture, "first_params", _once_failing(GaussianMixture.first_params))
-    monkeypatch.setattr(mixture_starts, "settle", fails)
+    monkeypatch.setattr(GaussianMixture, "initial_params", _once_failing(GaussianMixture.initial_params))
+    monkeypatch.setattr(mixture_starts, "converge", fails)
     fit = c.fit(values, c.GaussianMixture(2, "diagonal"))
     assert fit.objective == pytest.approx(usual.objective, abs=1e-3)
 
@@ -88,13 +88,13 @@ def _once_failing(method: Any) -> Any:
 
 def test_restarts_leave_time_for_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[Any] = []
-    settle = mixture_starts.settle
+    converge = mixture_starts.converge
 
     def counting(*arguments: Any) -> Any:
         runs.append(arguments[-1].max_seconds)
-        return settle(*arguments)
+        return converge(*arguments)
 
-    monkeypatch.setattr(mixture_starts, "settle", counting)
+    monkeypatch.setattr(mixture_starts, "converge", counting)
     c.fit(unequal(5), c.GaussianMixture(6), restarts=8, max_seconds=1e-6)
     assert len(runs) == 1
     c.fit(unequal(5), c.GaussianMixture(6), restarts=8, max_seconds=1e6)

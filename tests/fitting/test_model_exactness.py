@@ -152,8 +152,8 @@ def test_soft_k_means_is_a_mixture_of_equal_weights(beta: float) -> None:
     even = {"centers": init, "weights": np.full(k, 1 / k), "covariances": np.full(k, 1 / (2 * beta))}
     mixture = c.fit(values, c.GaussianMixture(k, "spherical"), init=even, max_iterations=0)
     rows = in_memory_rows(values)
-    ours = [part.shares.copy() for part in soft.model.shared(soft.params, rows)]
-    theirs = [part.shares.copy() for part in mixture.model.shared(mixture.params, rows)]
+    ours = [part.weighted_resp.copy() for part in soft.model.e_step(soft.params, rows)]
+    theirs = [part.weighted_resp.copy() for part in mixture.model.e_step(mixture.params, rows)]
     np.testing.assert_allclose(np.hstack(ours), np.hstack(theirs), rtol=1e-10, atol=1e-300)
     # log L = −β F / n + what the equal weights and the normalisation add.
     constant = -np.log(k) + 2.5 * np.log(beta / np.pi)

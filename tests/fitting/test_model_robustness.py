@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import clustering as c
-from clustering.models.names import DIVERGENCES
+from clustering.models.option_names import DIVERGENCES
 
 # beta is 1 in some tests, at which all centers may become one, of which a user is warned.
 pytestmark = pytest.mark.filterwarnings("ignore:beta is:clustering.ClusteringWarning")

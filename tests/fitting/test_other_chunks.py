@@ -11,10 +11,10 @@ import pytest
 
 import clustering as c
 from clustering.errors import DataError
-from clustering.execution.passes import Passed, Reading
-from clustering.fitting import start
-from clustering.fitting.fitted import by_size
-from clustering.fitting.loop import Candidate, State, Stop, judged, ranked
+from clustering.execution.passes import PassResult, ReadStats
+from clustering.fitting import initialization
+from clustering.fitting.fitted_model import order_by_size
+from clustering.fitting.loop import Candidate, State, Stop, choose_best, rank_candidates
 from clustering.models.survey import SurveyModel
 
 
@@ -69,7 +69,7 @@ def test_rows_halfway_between_centers_do_not_change_sides(seed: int) -> None:
 
 @pytest.mark.parametrize("memory", [2**24, 2**26, 2**31], ids="{:,}".format)
 def test_memory_does_not_change_the_fit(memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start, "SAMPLE_BYTES", 2**21)
+    monkeypatch.setattr(initialization, "SAMPLE_BYTES", 2**21)
     rng = np.random.default_rng(1)
     rows = (rng.normal(size=(12, 300))[rng.integers(0, 12, 4000)] + 6 * rng.normal(size=(4000, 300))).astype("f4")
     fit = c.fit(rows, c.KMeans(12), memory=memory, block_bytes=2**20, restarts=2, max_iterations=3)
@@ -113,7 +113,9 @@ def test_clusters_of_one_size_come_in_the_order_of_their_centers(rng: np.random.
 def test_notes_name_clusters_by_their_places() -> None:
     rows = np.array([[0.0], [1.0], [1.0], [5.0], [5.0], [5.0]])
     fit = c.fit(rows, c.KMeans(3), init=np.array([[0.0], [1.0], [5.0]])).fitted
-    found = by_size(type(fit)(**{**vars(fit), "notes": ("pass 1: empty cluster 0 re-seeded at the farthest row",)}))
+    found = order_by_size(
+        type(fit)(**{**vars(fit), "notes": ("pass 1: empty cluster 0 re-seeded at the farthest row",)})
+    )
     np.testing.assert_array_equal(found.centers, [[5.0], [1.0], [0.0]])
     assert found.notes == ("pass 1: empty cluster 2 re-seeded at the farthest row",)
 
@@ -123,7 +125,7 @@ def test_rounding_ranks_no_candidate() -> None:
         return Candidate(objective, ((objective, objective),))
 
     candidates = [candidate(x) for x in (3.0, 2.0 + 4e-16, 2.0, 1.0 + 1e-15, 1.0, 1.0 + 1e-6)]
-    assert [candidates.index(x) for x in ranked(candidates)] == [3, 4, 5, 1, 2, 0]
+    assert [candidates.index(x) for x in rank_candidates(candidates)] == [3, 4, 5, 1, 2, 0]
 
 
 def test_the_best_of_stopped_finalists_is_so_at_the_params_that_it_returns() -> None:
@@ -132,21 +134,21 @@ def test_the_best_of_stopped_finalists_is_so_at_the_params_that_it_returns() -> 
 
     passes: list[int] = []
 
-    def run_pass(candidates: Sequence[Any]) -> Passed:
+    def run_pass(candidates: Sequence[Any]) -> PassResult:
         passes.append(len(candidates))
-        return Passed(tuple(SimpleNamespace(objective=made.args[0]) for made in candidates), Reading(), 0.0)
+        return PassResult(tuple(SimpleNamespace(objective=made.args[0]) for made in candidates), ReadStats(), 0.0)
 
     model: Any = c.KMeans(1)
     # By the bounds of their last updates, the first would win.
     open_ones = (candidate(2.0, 1.9, Stop.TOLERANCE), candidate(2.1, 1.5, Stop.MAX_ITERATIONS))
-    state, passed = judged(model, State(open_ones), run_pass)
+    state, passed = choose_best(model, State(open_ones), run_pass)
     assert state.candidates == open_ones[1:]
     assert passed is not None
     assert passes == [2]
     # At fixed points nothing is open, and of equals the first goes on.
     still = tuple(candidate(x, x, Stop.CONVERGED) for x in (3.0, 2.0 + 4e-16, 2.0))
-    assert judged(model, State(still), run_pass)[0].candidates == still[1:2]
-    assert judged(model, State(still[:1]), run_pass)[0].candidates == still[:1]
+    assert choose_best(model, State(still), run_pass)[0].candidates == still[1:2]
+    assert choose_best(model, State(still[:1]), run_pass)[0].candidates == still[:1]
     assert passes == [2]
 
 

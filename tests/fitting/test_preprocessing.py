@@ -34,7 +34,7 @@ def fit(rows: Any, model: Any = None, **options: Any) -> c.Fit:
 
 
 def prepared(found: c.Fit, rows: np.ndarray) -> np.ndarray:
-    values: np.ndarray = found.fitted.preparation.applied(rows)[0]
+    values: np.ndarray = found.fitted.preparation.apply_to_values(rows)[0]
     return values
 
 
@@ -127,7 +127,7 @@ def test_a_model_that_is_saved_and_loaded_tells_the_same(
     assert parts(again, rows) == parts(found, rows)
     assert again.score(rows) == found.score(rows)
     assert repr(again) == repr(found)
-    assert again.fitted.preparation.told == found.fitted.preparation.told
+    assert again.fitted.preparation.summary == found.fitted.preparation.summary
     np.testing.assert_array_equal(again.fitted.covariances, found.fitted.covariances)
     with xr.open_zarr(tmp_path / "model.zarr", consolidated=False) as stored:
         assert stored["centers"].dims == ("cluster", "feature")
@@ -402,9 +402,9 @@ def test_sums_of_products_that_do_not_fit_are_refused_before_they_are_made(rng: 
 
 
 def test_what_was_asked_is_told_as_json() -> None:
-    assert Preprocess().asked == {}
+    assert Preprocess().requested == {}
     wish = Preprocess(standardize="per_feature", pca=np.int64(3), feature_weights=np.ones(2))  # type: ignore[arg-type]
-    assert wish.asked == {"standardize": "per_feature", "pca": 3, "feature_weights": "array"}
+    assert wish.requested == {"standardize": "per_feature", "pca": 3, "feature_weights": "array"}
 
 
 @pytest.mark.parametrize("model", [c.KMeans(K), c.GaussianMixture(2)], ids=lambda m: m.kind)

@@ -13,9 +13,9 @@ from outlook import outlook, short_probes  # noqa: F401
 
 from clustering.data.access import open_source
 from clustering.data.source import Source
+from clustering.fitting.initialization import Options
 from clustering.fitting.preprocessing import Preprocess
-from clustering.fitting.probe import held, part_of, spread_out
-from clustering.fitting.start import Options
+from clustering.fitting.probe import partial_source, spread_indices, statistics_bytes
 from clustering.models.kmeans import KMeans
 from clustering.models.mixture import GaussianMixture
 from clustering.models.soft_kmeans import SoftKMeans
@@ -45,7 +45,7 @@ def test_gaps_count_as_masked() -> None:
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 8, 9, 50, 10**9])
 @pytest.mark.parametrize("most", [3, 8, 33])
 def test_few_numbers_are_spread_out_with_the_ends_among_them(n: int, most: int) -> None:
-    found = spread_out(n, most)
+    found = spread_indices(n, most)
     assert len(found) == len(set(found)) == min(n, most)
     assert {0, n // 2, n - 1} <= set(found)
     assert max(found) < n
@@ -78,13 +78,13 @@ def test_a_part_of_a_source_holds_the_first_rows_of_a_block(field_store: Path) -
     source = open_source(field_store, **options)
     plan = source.plan(block_bytes=1)
     block = plan.block(len(plan) - 1)
-    part = part_of(source, block, 2048)
+    part = partial_source(source, block, 2048)
     (only,) = [part.plan().block(i) for i in range(len(part.plan()))]
     whole, rows = source.read(block), part.read(only)
     assert np.array_equal(whole.values, rows.values)
     assert np.array_equal(whole.weights, rows.weights)
     tall = open_source(np.arange(10_000.0).reshape(5000, 2))
-    part = part_of(tall, tall.plan(block_bytes=10**9).block(0), 100)
+    part = partial_source(tall, tall.plan(block_bytes=10**9).block(0), 100)
     assert part.shape == (2048,)
 
 
@@ -142,4 +142,4 @@ def test_statistics_are_weighed_without_their_sample() -> None:
     # Mean, scatter and both ends of four features.
     assert computed.survey.node == 8 * (4 + 16 + 4 + 4)
     assert computed.iteration.node > 8 * 3 * (1 + 4 + 16)
-    assert held((np.zeros(3), (np.zeros(2), 5, "x"))) == 40
+    assert statistics_bytes((np.zeros(3), (np.zeros(2), 5, "x"))) == 40

@@ -19,8 +19,8 @@ from sklearn.metrics import adjusted_rand_score
 
 import clustering
 from clustering.execution.engine import connect
-from clustering.execution.passes import Reading
-from clustering.fitting.loop import PassRecord, Rule
+from clustering.execution.passes import ReadStats
+from clustering.fitting.loop import PassRecord, StoppingRule
 from flows.cli import main, run
 from flows.tables import size
 from flows.terminal import terminal_watch
@@ -277,7 +277,7 @@ def a_pass(iteration: int = 3, **changes: Any) -> PassRecord:
         "active": 1,
         "rows": 2_000_000,
         "seconds": 2.0,
-        "reading": Reading(4, 8_000_000),
+        "reading": ReadStats(4, 8_000_000),
         "remaining_seconds": 30.0,
     }
     return PassRecord(**{**known, **changes})
@@ -291,7 +291,7 @@ def test_on_a_terminal_a_bar_is_drawn_and_lines_stay() -> None:
         with watch.working(engine):
             logging.getLogger("clustering.data").warning("chunk [c/0/0] does not decode")
         watch.warn("an empty cluster")
-        watch.passed(a_pass(), Rule(), 1.0)
+        watch.passed(a_pass(), StoppingRule(), 1.0)
         watch.event("published", {})
         watch.finished({}, [])
     shown = ""
@@ -313,7 +313,7 @@ def test_elsewhere_lines_are_written_as_they_come() -> None:
         watch.say("source in.zarr")
         watch.warn("an empty cluster")
         assert watch.step("fit", lambda: "fitted") == "fitted"
-        watch.passed(a_pass(), Rule(), 1.25)
+        watch.passed(a_pass(), StoppingRule(), 1.25)
         with watch.working(engine):
             logging.getLogger("clustering.data").warning("chunk %r does not decode", "t/c/0/0")
         watch.event("published", {})
@@ -328,7 +328,7 @@ def test_the_line_of_a_pass_says_what_was_done() -> None:
     for said in ("pass   3", "2 candidates", "J 0.3", "change -1.00e-02", "2.00 M rows/s", "8.0 MB read", "reads 1.25"):
         assert said in line
     assert "about 30 s to go" in line
-    first = pass_line(a_pass(1, change=None, seconds=0.0, reading=Reading(), remaining_seconds=None), 1.0)
+    first = pass_line(a_pass(1, change=None, seconds=0.0, reading=ReadStats(), remaining_seconds=None), 1.0)
     assert "change" not in first
     assert "nothing read" in first
     assert "to go" not in first

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from clustering.errors import ConfigError
-from clustering.execution.address import reach
-from clustering.execution.clusters import default_workers
+from clustering.execution.address import connect_scheduler
+from clustering.execution.dask_clusters import available_processors
 from clustering.execution.gateway import gateway
 from clustering.execution.kubernetes import kubernetes
 from clustering.execution.slurm import slurm
-from flows.clusters import AddressCluster, GatewayOptions, KubernetesOptions, SlurmOptions
+from flows.cluster_config import AddressCluster, GatewayOptions, KubernetesOptions, SlurmOptions
 from flows.config import JobConfig
 from flows.inspect import workers_of
 from flows.loading import check_config
@@ -61,7 +61,7 @@ def test_a_config_goes_through_json_as_it_is(cluster: Any) -> None:
 
 
 def test_where_passes_run_does_not_change_what_a_run_is() -> None:
-    assert len({json.dumps(configured(cluster, workers=3, wait_seconds=5).identity) for cluster in FORMS}) == 1
+    assert len({json.dumps(configured(cluster, workers=3, wait_seconds=5).result_keys) for cluster in FORMS}) == 1
 
 
 def test_a_section_whose_keys_are_commented_out_has_the_defaults() -> None:
@@ -75,7 +75,12 @@ def test_numbers_of_kubernetes_may_be_written_as_numbers() -> None:
 
 @pytest.mark.parametrize(
     ("model", "start"),
-    [(SlurmOptions, slurm), (KubernetesOptions, kubernetes), (GatewayOptions, gateway), (AddressCluster, reach)],
+    [
+        (SlurmOptions, slurm),
+        (KubernetesOptions, kubernetes),
+        (GatewayOptions, gateway),
+        (AddressCluster, connect_scheduler),
+    ],
     ids=["slurm", "kubernetes", "gateway", "address"],
 )
 def test_a_config_has_the_keys_and_defaults_of_the_library(model: Any, start: Any) -> None:
@@ -156,7 +161,7 @@ def test_a_secret_is_refused_and_not_repeated(cluster: Any) -> None:
 @pytest.mark.parametrize(
     ("cluster", "workers", "processes", "threads"),
     [
-        ("threads", None, 1, default_workers()),
+        ("threads", None, 1, available_processors()),
         ("threads", 3, 1, 3),
         ("synchronous", 3, 1, 1),
         ("local", 3, 3, 1),

@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from clustering.errors import ConfigError, SourceError
 from flows.cli import run
 from flows.config import JobConfig
-from flows.deploy import deployed_lines, obstacles, repeated, seconds, settled, unseen
+from flows.deploy import deployed_lines, preflight_errors, repeated, seconds, settled, unseen
 from flows.job import run_fit
 from flows.loading import check_config
 from flows.server import deploy
@@ -75,7 +75,7 @@ def test_urls_stay_as_they_are(content: dict[str, Any]) -> None:
 
 def test_a_path_from_here_and_one_from_the_root_are_one_job(content: dict[str, Any]) -> None:
     config = check_config(content)
-    assert config.identity == settled(config).identity
+    assert config.result_keys == settled(config).result_keys
 
 
 @pytest.mark.parametrize(
@@ -98,27 +98,27 @@ def test_what_only_workers_may_have_is_named(
 
 
 def test_what_is_here_is_checked(content: dict[str, Any]) -> None:
-    assert obstacles(check_config(content), None) == ()
+    assert preflight_errors(check_config(content), None) == ()
     with pytest.raises(SourceError, match="unknown variable 'x'"):
-        obstacles(changed(content, source={"variables": ["x"]}), None)
+        preflight_errors(changed(content, source={"variables": ["x"]}), None)
     with pytest.raises(SourceError, match="no model at"):
-        obstacles(check_config(content), "nowhere")
+        preflight_errors(check_config(content), "nowhere")
     # Credentials may be with the workers alone.
-    assert obstacles(changed(content, source={"store": "s3://nobody/nothing.zarr"}), None) == ()
+    assert preflight_errors(changed(content, source={"store": "s3://nobody/nothing.zarr"}), None) == ()
 
 
 def test_what_is_in_the_way_is_told(content: dict[str, Any]) -> None:
     Path("out").mkdir()
     Path("out", "notes.txt").write_text("mine")
-    (said,) = obstacles(check_config(content), None)
+    (said,) = preflight_errors(check_config(content), None)
     assert "holds 'notes.txt', which is not from a run" in said
 
 
 def test_an_unfinished_run_of_another_config_is_told(content: dict[str, Any], job: str) -> None:
     with pytest.raises(Crash):
         run_fit(check_config(content), Notes(crash_after=1))
-    assert obstacles(check_config(content), None) == ()
-    (said,) = obstacles(changed(content, model={"k": 5}), None)
+    assert preflight_errors(check_config(content), None) == ()
+    (said,) = preflight_errors(changed(content, model={"k": 5}), None)
     assert "an unfinished run has another config: model.k was 3 and is 5" in said
 
 

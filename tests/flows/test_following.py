@@ -137,11 +137,11 @@ def test_quiet_nights_do_not_push_other_versions_out(tmp_path: Path) -> None:
     quiet = [run_fit(job(store, out, output={"keep": 2, "publish": "manual"}), Notes()) for _ in range(3)]
     assert [record["status"] for record in quiet] == ["finished"] * 3
     assert [record["repeats"] for record in quiet] == [second, *(record["run"] for record in quiet[:2])]
-    left = {version.run for version in versions.listed(open_output(str(out)))}
+    left = {version.run for version in versions.list_versions(open_output(str(out)))}
     assert left == {first, quiet[1]["run"], quiet[2]["run"]}
     # Who wants more told of each row gets a version of its own.
     assert run_fit(job(store, out, output={"keep": 2, "distance": True}), Notes())["repeats"] is None
-    previous = versions.find(open_output(str(out)), "previous").run
+    previous = versions.find_version(open_output(str(out)), "previous").run
     assert previous == quiet[2]["run"]
 
 
@@ -447,7 +447,7 @@ def test_a_prediction_that_was_stopped_goes_on_block_by_block(tmp_path: Path, mo
     store, fitted, out = make(tmp_path / "store.zarr"), tmp_path / "fitted", tmp_path / "out"
     run_fit(job(store, fitted, fit={"init": "kmeans++"}), Notes())
     config = job(store, out, compute={"cluster": "synchronous", "workers": None})
-    keep = Ledger.keep
+    keep = Ledger.save
 
     def stopping(self: Ledger, index: int, statistics: Any) -> None:
         if len(self) == 7:
@@ -455,7 +455,7 @@ def test_a_prediction_that_was_stopped_goes_on_block_by_block(tmp_path: Path, mo
         keep(self, index, statistics)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Ledger, "keep", stopping)
+        patched.setattr(Ledger, "save", stopping)
         with pytest.raises(Crash):
             run_predict(str(fitted), config, Notes())
     (begun,) = (out / "versions").iterdir()

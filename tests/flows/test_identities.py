@@ -15,7 +15,7 @@ from s3 import Bucket
 import clustering as c
 from clustering.errors import ConfigError, OutputError
 from clustering.storage.ledger import Ledger
-from clustering.storage.places import place_at, zarr_store
+from clustering.storage.paths import storage_path, zarr_store
 from flows.cli import run
 from flows.config import JobConfig
 from flows.job import run_fit, run_predict
@@ -77,7 +77,7 @@ def config(store: Path, tmp_path: Path) -> Make:
 
 def told(out: object) -> xr.Dataset:
     # Without a cache of listings, as fsspec has one.
-    with xr.open_zarr(zarr_store(place_at(f"{out}/labels.zarr")), consolidated=False, chunks=None) as opened:
+    with xr.open_zarr(zarr_store(storage_path(f"{out}/labels.zarr")), consolidated=False, chunks=None) as opened:
         return opened.load()
 
 
@@ -251,7 +251,7 @@ def test_a_killed_label_pass_goes_on_to_the_same_bits(
     for out in ("out", "calm"):
         run_fit(config(output={"store": str(tmp_path / out)}), Notes())
     calm = run_fit(config(output={"store": str(tmp_path / "calm")}, **later), Notes())
-    keep = Ledger.keep
+    keep = Ledger.save
 
     def limited(self: Ledger, index: int, statistics: Any) -> None:
         if len(self) == 2:
@@ -259,7 +259,7 @@ def test_a_killed_label_pass_goes_on_to_the_same_bits(
         keep(self, index, statistics)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "keep", limited)
+        patch.setattr(Ledger, "save", limited)
         with pytest.raises(Crash):
             run_fit(config(compute={"cluster": "synchronous"}, **later), Notes())
     watch = Notes()

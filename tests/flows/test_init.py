@@ -9,7 +9,7 @@ from s3 import Bucket, Plan, proxy
 
 import clustering as c
 from clustering.errors import ConfigError, StoreError
-from clustering.storage.places import BucketPlace
+from clustering.storage.paths import BucketPath
 from flows.cli import run
 from flows.init import app, bucket_of, make_bucket, upload_sample
 from flows.loading import load_config
@@ -24,7 +24,7 @@ def test_a_bucket_is_made_once(bucket: Bucket) -> None:
 
 
 def test_the_first_data_are_those_of_the_config(bucket: Bucket) -> None:
-    place = BucketPlace(f"{bucket.url}/data/north-america.zarr")
+    place = BucketPath(f"{bucket.url}/data/north-america.zarr")
     config = load_config(CONFIG).source
 
     assert bucket_of(place) == bucket.name
@@ -41,7 +41,7 @@ def test_the_first_data_are_those_of_the_config(bucket: Bucket) -> None:
 
 
 def test_data_that_are_there_stay(bucket: Bucket) -> None:
-    place = BucketPlace(f"{bucket.url}/data/north-america.zarr")
+    place = BucketPath(f"{bucket.url}/data/north-america.zarr")
     bucket.ask("PUT", "/data/north-america.zarr/zarr.json", b"mine")
 
     assert upload_sample(place) is False
@@ -49,7 +49,7 @@ def test_data_that_are_there_stay(bucket: Bucket) -> None:
 
 
 def test_an_upload_that_is_cut_short_is_done_again(bucket: Bucket) -> None:
-    place = BucketPlace(f"{bucket.url}/data/north-america.zarr")
+    place = BucketPath(f"{bucket.url}/data/north-america.zarr")
     upload_sample(place)
     whole = bucket.content()
     # What comes last is the root, and without it there is no store.

@@ -17,7 +17,7 @@ from zarr.codecs import ZstdCodec
 
 import clustering
 from clustering.errors import CheckpointError, DataError, OutputError
-from clustering.fitting import start as starting
+from clustering.fitting import initialization as starting
 from clustering.storage import labels as storage_labels
 from flows import job as flows_job
 from flows.config import JobConfig
@@ -179,7 +179,7 @@ def test_the_config_in_the_record_runs_the_same_job(config: Make, tmp_path: Path
     job = config(source={"isel": {"time": {"start": 1, "stop": 9}}})
     record = run_fit(job, Notes())
     again = JobConfig.model_validate(record["config"])
-    assert again.identity == job.identity
+    assert again.fingerprint == job.result_keys
     repeated = run_fit(again.model_copy(update={"output": config("again").output}), Notes())
     assert repeated["config_sha256"] == record["config_sha256"]
     assert repeated["objective"] == record["objective"]
@@ -311,7 +311,7 @@ def test_what_places_the_samples_is_written_before_the_first_pass(
     """And it is not written again for the labels; whatever is wrong with it costs no pass."""
     frames: list[Any] = []
     surveyed: list[dict[str, Any]] = []
-    write, survey = storage_labels.write_frame, starting.begin
+    write, survey = storage_labels.write_frame, starting.initialize
 
     def counted(path: Path, *options: Any) -> None:
         write(path, *options)
@@ -324,7 +324,7 @@ def test_what_places_the_samples_is_written_before_the_first_pass(
 
     for module in (flows_job, storage_labels):
         monkeypatch.setattr(module, "write_frame", counted)
-    monkeypatch.setattr(starting, "begin", looked)
+    monkeypatch.setattr(starting, "initialize", looked)
     record = run_fit(config(), Notes())
     assert [path.parent.name for path in frames] == [record["run"]]
     (before,) = surveyed

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from clustering.execution.passes import Reading
-from clustering.fitting.loop import PassRecord, Rule
-from flows.course import Standing
+from clustering.execution.passes import ReadStats
+from clustering.fitting.loop import PassRecord, StoppingRule
 from flows.live import BARS, POINTS, SHOWN_WARNINGS, bars, card, curves, page
+from flows.progress_estimate import ProgressSnapshot
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -20,13 +20,15 @@ def record(iteration: int, objective: float = 10.0, **changes: Any) -> PassRecor
     known = {"active": 1, "change": -0.5 / iteration if iteration > 1 else None, "sizes": (0.5, 0.3, 0.2)}
     return PassRecord(
         iteration=iteration, symbol="J", objective=objective, rows=2_000_000, seconds=2.0,
-        reading=Reading(4, 8_000_000), remaining_seconds=30.0, **{**known, **changes},
+        read_stats=ReadStats(4, 8_000_000), remaining_seconds=30.0, **{**known, **changes},
     )  # fmt: skip
 
 
-def standing(passes: int = 3, **changes: Any) -> Standing:
+def standing(passes: int = 3, **changes: Any) -> ProgressSnapshot:
     records = tuple(record(i, 100.0 / i) for i in range(1, passes + 1))
-    known = Standing("fit", 0.4, 95.0, 30.0, 0.25, 1.5, 3 * 2**30, 2**20, records, Rule(tolerance=1e-3), 1.5)
+    known = ProgressSnapshot(
+        "fit", 0.4, 95.0, 30.0, 0.25, 1.5, 3 * 2**30, 2**20, records, StoppingRule(tolerance=1e-3), 1.5
+    )
     return replace(known, **changes)
 
 
@@ -101,7 +103,7 @@ def test_the_curves_show_the_ends_and_the_tolerance() -> None:
 
 
 def test_without_a_tolerance_none_is_drawn() -> None:
-    assert "tolerance" not in curves(standing(4, rule=Rule()))
+    assert "tolerance" not in curves(standing(4, rule=StoppingRule()))
 
 
 FLAT = {
@@ -114,14 +116,14 @@ FLAT = {
 @pytest.mark.parametrize("objectives", FLAT.values(), ids=FLAT)
 def test_flat_curves_are_drawn_too(objectives: list[float]) -> None:
     records = tuple(record(i, value, change=0.0) for i, value in enumerate(objectives, 1))
-    drawing = ET.fromstring(curves(standing(records=records, rule=Rule())))
+    drawing = ET.fromstring(curves(standing(records=records, rule=StoppingRule())))
     (line,) = drawing.iter(f"{SVG}polyline")
     assert len(line.attrib["points"].split()) == len(objectives)
     assert "nan" not in line.attrib["points"]
 
 
 def test_a_long_history_is_thinned_and_keeps_its_ends() -> None:
-    drawing = ET.fromstring(curves(standing(10 * POINTS, rule=Rule())))
+    drawing = ET.fromstring(curves(standing(10 * POINTS, rule=StoppingRule())))
     points = next(iter(drawing.iter(f"{SVG}polyline"))).attrib["points"].split()
     assert POINTS <= len(points) <= POINTS + 1
     assert points[0].split(",")[1] == "28.0"

@@ -14,12 +14,12 @@ from s3 import Bucket
 
 from clustering.storage import checkpoints, versions
 from clustering.storage.bucket_output import open_output
-from clustering.storage.places import write_json
+from clustering.storage.paths import write_json
 from flows.cli import run
 from flows.config import GateConfig
 from flows.job import run_fit
 from flows.loading import check_config
-from flows.models import _shown, _told
+from flows.models import _version_lines, _version_row
 from tests.flows.notes import Notes
 from tests.storage.outputs import LATER, add, publish
 from tests.storage.test_checkpoints import IDENTITY, one
@@ -93,7 +93,7 @@ def test_the_overview_lists_every_verb(tokens: list[str], capsys: pytest.Capture
 
 def test_versions_are_listed_with_what_they_are(fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = told(["list", str(fitted)], capsys)
-    records = [version.record for version in versions.listed(open_output(fitted))]
+    records = [version.record for version in versions.list_versions(open_output(fitted))]
     keys = ("run", "finished_at", "status", "kind", "k", "n_rows", "objective", "iterations")
     assert [{key: one[key] for key in keys} for one in listed] == [{key: r[key] for key in keys} for r in records]
     assert sorted(one["k"] for one in listed if one["current"]) == [2]
@@ -109,7 +109,7 @@ def test_the_table_marks_the_current_version(tmp_path: Path, capsys: pytest.Capt
         versions.promote(output, A1)
         add(output, B2, 2, **{**FACTS, "k": 16, "status": "held"})
     lines = said(["list", str(tmp_path / "out")], capsys)
-    sizes = [f"{version.bytes:,} B" for version in versions.listed(output)]
+    sizes = [f"{version.bytes:,} B" for version in versions.list_versions(output)]
     assert lines == [
         "  run           finished (UTC)       status    kind     k   rows  objective  passes   size",
         f"  {B2}  2026-01-02 00:00:00  held      kmeans  16  6,000        1.5       4  {sizes[0]}",
@@ -153,10 +153,10 @@ def test_what_was_new_about_a_version_is_shown(tmp_path: Path) -> None:
     }  # fmt: skip
     with output.locked():
         add(output, B2, 2, **{**FACTS, "status": "held"}, comparison=comparison)
-    (version,) = versions.listed(output)
-    content = _told(version, None)
+    (version,) = versions.list_versions(output)
+    content = _version_row(version, None)
     keys = ("promoted_at", "comparison", "warnings", "remarks")
-    lines = list(_shown({**content, **{key: version.record.get(key) for key in keys}, "clusters": []}))
+    lines = list(_version_lines({**content, **{key: version.record.get(key) for key in keys}, "clusters": []}))
     assert (
         f"compared   with {A1}: 12.5 % of the weight changed cluster; largest change of a share 5 points; new 4"
         in lines
@@ -166,9 +166,9 @@ def test_what_was_new_about_a_version_is_shown(tmp_path: Path) -> None:
 
 def test_two_versions_are_compared(fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = told(["diff", str(fitted), "previous", "current"], capsys)
-    old, new = (versions.find(open_output(fitted), word) for word in ("previous", "current"))
+    old, new = (versions.find_version(open_output(fitted), word) for word in ("previous", "current"))
     centers = [
-        xr.open_dataset(str(version.place / "model.zarr"), engine="zarr", consolidated=False, chunks=None)["centers"]
+        xr.open_dataset(str(version.path / "model.zarr"), engine="zarr", consolidated=False, chunks=None)["centers"]
         for version in (old, new)
     ]
     moved = [float(np.linalg.norm(centers[0].sel(cluster=i) - centers[1].sel(cluster=i))) for i in (1, 2)]
@@ -215,7 +215,7 @@ def test_promoting_and_rolling_back(out: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_pruning(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (old,) = (version for version in versions.listed(open_output(out)) if version.run == A1)
+    (old,) = (version for version in versions.list_versions(open_output(out)) if version.run == A1)
     freed = old.bytes
     assert told(["prune", str(out), "--keep", "2"], capsys) == {
         "removed": [A1], "kept": [B1, A2], "bytes": freed

@@ -15,10 +15,10 @@ import zarr
 import clustering as c
 from clustering.data.ingest import ingest
 from clustering.errors import ClusteringError
-from clustering.models.sampling import generative
+from clustering.models.sampling import generative_mixture
 from clustering.storage import versions
 from clustering.storage.bucket_output import open_output
-from clustering.storage.drawn import write_drawn
+from clustering.storage.synthetic_data import write_synthetic
 from flows.job import run_fit, run_predict
 from flows.loading import check_config
 from flows.models import promote, prune, rollback
@@ -106,7 +106,7 @@ def snapshot(world: Path) -> dict[str, Any]:
 
 def mixture() -> Any:
     fit = c.fit(ROWS, c.GaussianMixture(2, covariance="spherical"))
-    return generative(fit.model, fit.params)
+    return generative_mixture(fit.model, fit.params)
 
 
 FIT = c.fit(ROWS, c.KMeans(2))
@@ -115,7 +115,7 @@ SOURCE = Path("outer/source.zarr")
 
 
 def last_run(place: str) -> str:
-    return versions.listed(open_output(place))[-1].run
+    return versions.list_versions(open_output(place))[-1].run
 
 
 WRITERS: dict[str, Callable[[str], Any]] = {
@@ -124,7 +124,7 @@ WRITERS: dict[str, Callable[[str], Any]] = {
     "loaded and saved over": lambda place: c.load_fit("saved.zarr").save(place, overwrite=True),
     "ingest": lambda place: ingest("rows.npy", place),
     "ingest over": lambda place: ingest("rows.npy", place, overwrite=True),
-    "draw over": lambda place: write_drawn(MIXTURE, place, rows=10, overwrite=True),
+    "draw over": lambda place: write_synthetic(MIXTURE, place, rows=10, overwrite=True),
     "fit": lambda place: run_fit(config(SOURCE, place), Notes()),
     "fit over": lambda place: run_fit(config(SOURCE, place, overwrite=True), Notes()),
     "predict over": lambda place: run_predict("saved.zarr", config(SOURCE, place, overwrite=True), Notes()),

@@ -78,7 +78,7 @@ def test_by_default_a_new_version_is_the_current_one(config: Make) -> None:
     assert (second["status"], second["before"], output.finished) == ("finished", [first["run"]], second["run"])
     assert second["finished_at"] <= second["promoted_at"]
     assert output.read_json("run.json") == second
-    assert {version.run for version in versions.listed(output)} == {first["run"], second["run"]}
+    assert {version.run for version in versions.list_versions(output)} == {first["run"], second["run"]}
     assert clustering.load_fit(job.output.store).objective == second["objective"]
     ((name, told),) = watch.events
     assert (name, told["run"], told["current"], told["before"]) == (
@@ -100,7 +100,7 @@ def test_the_gate_holds_what_is_beyond_a_limit_and_says_how_to_promote_it(
     assert output.finished == first["run"]
     assert output.read_json("run.json") == first
     place = output.staging(held["run"])
-    assert layout.record_of(place) == held
+    assert layout.read_record(place) == held
     assert held["status"] == "held"
     assert held["gate"] == {
         "reasons": [BEYOND], "unchecked": ["objective"],
@@ -150,13 +150,13 @@ def test_a_run_that_was_held_is_not_taken_for_unfinished(config: Make, monkeypat
     assert versions.unfinished(output) is None
     assert run_fit(job, again)["run"] != held["run"]
     assert not [line for line in again.said if "continuing" in line]
-    assert len(versions.listed(output)) == 3
+    assert len(versions.list_versions(output)) == 3
     with pytest.raises(OutputError, match=r"holds a finished run; set output\.overwrite to true to make another"):
         run_fit(config(publish="gate", overwrite=False), Notes())
     # Predictions are held in the same way, and leave the checkpoints of the current fit alone.
     predicted = run_predict(job.output.store, job, Notes())
     assert predicted["status"] == "held"
-    assert len(versions.listed(output)) == 4
+    assert len(versions.list_versions(output)) == 4
 
 
 def test_what_is_within_the_limits_is_published_with_what_was_not_checked(
@@ -191,13 +191,13 @@ def test_by_hand_every_version_but_the_first_waits_for_a_person(config: Make) ->
 def test_so_many_versions_stay_and_the_one_that_was_just_made(config: Make) -> None:
     made = [run_fit(config(keep=2), Notes())["run"] for _ in range(3)]
     output = open_output(config().output.store)
-    assert {version.run for version in versions.listed(output)} >= set(made[1:])
-    assert len(versions.listed(output)) == 2
+    assert {version.run for version in versions.list_versions(output)} >= set(made[1:])
+    assert len(versions.list_versions(output)) == 2
     waiting = [run_fit(config(keep=1, publish="manual"), Notes())["run"] for _ in range(2)]
     # The current one, the one before it, and the latest.
-    assert {version.run for version in versions.listed(output)} == {made[2], made[1], waiting[1]}
+    assert {version.run for version in versions.list_versions(output)} == {made[2], made[1], waiting[1]}
     run_fit(config(keep=None), Notes())
-    assert len(versions.listed(output)) == 4
+    assert len(versions.list_versions(output)) == 4
 
 
 def test_a_run_killed_before_the_switch_goes_on_to_it(config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +213,7 @@ def test_a_run_killed_before_the_switch_goes_on_to_it(config: Make, monkeypatch:
         with pytest.raises(Crash):
             run_fit(job, Notes())
     # What is written whole is no version yet, for it has not been decided on to the end.
-    assert [version.run for version in versions.listed(output)] == [first["run"]]
+    assert [version.run for version in versions.list_versions(output)] == [first["run"]]
     record = run_fit(job, watch)
     assert any(f"continuing unfinished run {record['run']}" in line for line in watch.said)
     assert (output.finished, record["before"]) == (record["run"], [first["run"]])
@@ -235,7 +235,7 @@ def test_a_version_is_worth_more_than_the_room_that_old_ones_take(bucket: Bucket
         raise StoreError("cannot write to s3://b: 403")
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(layout, "drop", refused)
+        patched.setattr(layout, "remove_version", refused)
         record = run_fit(job, watch)
     assert open_output(job.output.store).finished == record["run"]
     assert (

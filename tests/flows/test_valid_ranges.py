@@ -67,10 +67,10 @@ def test_every_later_night_tells_what_leaves_rows_out(content: dict[str, Any]) -
 
 
 def test_the_key_counts_in_the_identity_of_a_run_only_where_it_is_used(content: dict[str, Any]) -> None:
-    usual = check_config(content).identity
+    usual = check_config(content).result_keys
     assert "valid_range" not in usual["source"]
     content["source"]["valid_range"] = "ignore"
-    assert check_config(content).identity["source"]["valid_range"] == "ignore"
+    assert check_config(content).result_keys["source"]["valid_range"] == "ignore"
 
 
 @pytest.mark.parametrize("value", ["none", None, ["cf"]], ids=str)

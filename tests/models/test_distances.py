@@ -20,8 +20,8 @@ def distances(model: Any, params: Any, rows: Rows) -> np.ndarray:
     """Distances of all rows ``(n, k)``."""
     found = np.full((len(rows), params.k), np.nan)
     for away in model.distances(params, rows):
-        assert np.isnan(found[away.places]).all()
-        found[away.places] = away.distances.T
+        assert np.isnan(found[away.row_index]).all()
+        found[away.row_index] = away.distances.T
     assert not np.isnan(found).any()
     return found
 
@@ -95,7 +95,7 @@ def test_components_are_as_far_as_their_covariances_say(kind: Any, d: int) -> No
     found = distances(c.GaussianMixture(4, kind), params, in_memory_rows(values))
     for i in range(4):
         inverse = np.linalg.inv(kinds.as_full(kind, params.covariances, i, d))
-        expected = cdist(values, (params.shift + params.centers)[i : i + 1], "mahalanobis", VI=inverse)
+        expected = cdist(values, (params.origin + params.centers)[i : i + 1], "mahalanobis", VI=inverse)
         np.testing.assert_allclose(found[:, i], expected[:, 0], rtol=1e-9)
 
 
@@ -103,11 +103,11 @@ def test_components_are_as_far_as_their_covariances_say(kind: Any, d: int) -> No
 def test_of_rows_with_gaps_what_was_observed_counts(kind: Any) -> None:
     params = brute.random_params(6, kind, 3, 4)
     values = brute.holes(7, brute.blobs(8, 400, 4, 3), 0.15)
-    found = distances(c.GaussianMixture(3, kind), params, in_memory_rows(values, gaps=True))
+    found = distances(c.GaussianMixture(3, kind), params, in_memory_rows(values, allow_missing=True))
     for r, row in enumerate(values):
         o = np.flatnonzero(~np.isnan(row))
         for i in range(3):
-            away = row[o] - (params.shift + params.centers[i])[o]
+            away = row[o] - (params.origin + params.centers[i])[o]
             covariance = kinds.as_full(kind, params.covariances, i, 4)[np.ix_(o, o)]
             assert found[r, i] == pytest.approx(np.sqrt(away @ np.linalg.solve(covariance, away)), rel=1e-9)
 
@@ -115,14 +115,14 @@ def test_of_rows_with_gaps_what_was_observed_counts(kind: Any) -> None:
 def test_of_rows_with_gaps_the_distance_is_over_what_was_observed() -> None:
     values = brute.holes(9, brute.blobs(10, 1500, 3, 3), 0.2)
     centers = brute.blobs(11, 3, 3, 3)
-    found = distances(c.KMeans(3), params_of(centers), in_memory_rows(values, gaps=True))
+    found = distances(c.KMeans(3), params_of(centers), in_memory_rows(values, allow_missing=True))
     np.testing.assert_allclose(found**2, brute.divergences("squared_euclidean", values, centers), rtol=1e-12)
 
 
 def test_what_has_no_distance_is_refused() -> None:
     with pytest.raises(DomainError, match="itakura_saito compares numbers above zero"):
         distances(c.KMeans(1, "itakura_saito"), params_of(np.ones((1, 2))), in_memory_rows(np.zeros((1, 2))))
-    holed = in_memory_rows(np.array([[1.0, np.nan]]), gaps=True)
+    holed = in_memory_rows(np.array([[1.0, np.nan]]), allow_missing=True)
     with pytest.raises(ConfigError, match="only squared_euclidean leaves out single features"):
         distances(c.KMeans(1, "cosine"), params_of(np.ones((1, 2))), holed)
 
@@ -145,7 +145,7 @@ def test_the_distance_from_one_center_alone_is_the_one_among_all(model: Any, d: 
     found = np.full(len(values), np.nan)
     for away in model.distances(params, rows, own):
         assert away.distances.shape[0] == 1
-        found[away.places] = away.distances[0]
+        found[away.row_index] = away.distances[0]
     expected = distances(model, params, rows)[np.arange(len(values)), own]
     np.testing.assert_allclose(found, expected, rtol=1e-13)
     if getattr(model, "divergence", None) == "squared_euclidean":

@@ -12,7 +12,7 @@ import clustering as c
 from clustering.data.rows import in_memory_rows
 from clustering.models import divergences as geometry
 from clustering.models.kmeans import KMeans, KMeansParams
-from clustering.models.names import DIVERGENCES
+from clustering.models.option_names import DIVERGENCES
 
 every = pytest.mark.parametrize("name", DIVERGENCES)
 OTHERS = tuple(name for name in DIVERGENCES if name != "squared_euclidean")
@@ -41,7 +41,7 @@ def test_a_pass_is_that_of_plain_numpy(name: Any, d: int, k: int, rng: np.random
         weights = weights[: len(values)]
         n = len(values)
     matrix = geometry.whitening(name, whole_covariance(values, weights))
-    shift = geometry.origin(name, values.mean(axis=0))
+    shift = geometry.choose_origin(name, values.mean(axis=0))
     # Centers are means of a few rows, so that no zero is among them.
     centers = means(name, values[: 4 * k], np.repeat(np.eye(k), 4, axis=0) * rng.uniform(0.5, 1.5, (4 * k, 1)))
     params, model = KMeansParams(shift, centers - shift, matrix=matrix), KMeans(k, name)
@@ -60,7 +60,7 @@ def test_a_pass_is_that_of_plain_numpy(name: Any, d: int, k: int, rng: np.random
     shares = (found.labels[:, None] == np.arange(k)) * weights[:, None]
     if shares.any(axis=0).all():
         new = means(name, values, shares)
-        assert relative(update.params.shift + update.params.centers, new) < 1e-12
+        assert relative(update.params.origin + update.params.centers, new) < 1e-12
         after = np.sum(shares * divergences(name, values, new, matrix))
         assert update.objective == pytest.approx(after, rel=1e-10, abs=1e-12 * statistics.objective)
     if name == "cosine":

@@ -98,7 +98,7 @@ def test_farthest_rows_come_farthest_first_and_earlier_first_among_equals(
     weights = np.array([p[1] for p in pairs], np.float64)
     eligible = [i for i in range(len(pairs)) if distances[i] > floor and weights[i] > 0]
     expected = sorted(eligible, key=lambda i: (-distances[i], i))[:most]
-    assert kernels.farthest(distances, weights, float(floor), most).tolist() == expected
+    assert kernels.farthest_rows(distances, weights, float(floor), most).tolist() == expected
 
 
 @given(seeds, st.integers(0, 60), st.integers(1, 5), st.integers(1, 6))

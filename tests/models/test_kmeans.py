@@ -54,7 +54,7 @@ def assert_same_sums(a: KMeansStatistics, b: KMeansStatistics) -> None:
 def assert_same(a: KMeansStatistics, b: KMeansStatistics) -> None:
     assert_same_sums(a, b)
     assert a.count == b.count
-    for mine, others in zip(a.distant, b.distant, strict=True):
+    for mine, others in zip(a.farthest, b.farthest, strict=True):
         np.testing.assert_array_equal(mine, others)
 
 
@@ -65,7 +65,7 @@ def spread_sum(problem: Problem, values: np.ndarray, labels: np.ndarray, centers
 @given(problems)
 def test_statistics_are_the_sums_over_the_rows_of_each_cluster(problem: Problem) -> None:
     statistics = problem.statistics()
-    shifted = problem.values - problem.params.shift
+    shifted = problem.values - problem.params.origin
     labels = ((shifted[:, None] - problem.params.centers) ** 2).sum(axis=2).argmin(axis=1)
     shares = (labels[:, None] == np.arange(problem.model.k)) * problem.weights[:, None]
     np.testing.assert_array_equal(statistics.weight, shares.sum(axis=0))
@@ -76,7 +76,7 @@ def test_statistics_are_the_sums_over_the_rows_of_each_cluster(problem: Problem)
 
 @given(problems)
 def test_the_farthest_rows_are_kept_in_order(problem: Problem) -> None:
-    distant = problem.statistics().distant
+    distant = problem.statistics().farthest
     found = problem.model.assign(problem.params, problem.rows())
     eligible = np.flatnonzero((found.distances > 0) & (problem.weights > 0))
     places = sorted(eligible, key=lambda i: (-found.distances[i], i))[: problem.model.k]
@@ -84,7 +84,7 @@ def test_the_farthest_rows_are_kept_in_order(problem: Problem) -> None:
     np.testing.assert_array_equal(distant.distances, found.distances[places])
     np.testing.assert_array_equal(distant.labels, found.labels[places])
     np.testing.assert_array_equal(distant.weights, problem.weights[places])
-    np.testing.assert_array_equal(distant.rows, problem.values[places] - problem.params.shift)
+    np.testing.assert_array_equal(distant.rows, problem.values[places] - problem.params.origin)
 
 
 def test_far_rows_are_found_in_every_sub_block() -> None:
@@ -92,7 +92,7 @@ def test_far_rows_are_found_in_every_sub_block() -> None:
     values = np.zeros((600, 600))
     values[[5, 200, 201, 450, 599], 0] = [50.0, 3.0, 2.0, 4.0, 3.0]
     params = KMeansParams(np.zeros(600), np.pad([[0.0], [1e3], [2e3], [3e3]], ((0, 0), (0, 599))))
-    assert KMeans(4).statistics(params, in_memory_rows(values)).distant.positions.tolist() == [5, 450, 200, 599]
+    assert KMeans(4).statistics(params, in_memory_rows(values)).farthest.positions.tolist() == [5, 450, 200, 599]
 
 
 @given(problems)
@@ -135,7 +135,7 @@ def test_partitions_of_many_rows_agree_within_rounding(rng: np.random.Generator)
     np.testing.assert_allclose(total.weight, whole.weight, rtol=1e-13)
     np.testing.assert_allclose(total.first, whole.first, rtol=1e-12, atol=1e-12 * np.abs(whole.first).max())
     np.testing.assert_allclose(total.objective, whole.objective, rtol=1e-13)
-    for mine, others in zip(total.distant, whole.distant, strict=True):
+    for mine, others in zip(total.farthest, whole.farthest, strict=True):
         np.testing.assert_array_equal(mine, others)
 
 
@@ -161,9 +161,9 @@ def test_update_moves_filled_clusters_to_their_weighted_means(problem: Problem) 
     statistics = problem.statistics()
     update = problem.model.update(problem.params, statistics)
     labels = problem.model.assign(problem.params, problem.rows()).labels
-    shifted = problem.values - problem.params.shift
+    shifted = problem.values - problem.params.origin
     for cluster in update.reseeded:
-        places = statistics.distant.positions
+        places = statistics.farthest.positions
         labels[next(i for i in places if (shifted[i] == update.params.centers[cluster]).all())] = cluster
     for cluster in range(problem.model.k):
         members = (labels == cluster) & (problem.weights > 0)
@@ -243,7 +243,7 @@ def test_no_more_far_rows_are_kept_than_are_ever_needed(rng: np.random.Generator
     rows = in_memory_rows(rng.standard_normal((500, 2)))
     for k, kept in ((3, 3), (200, FARTHEST)):
         params = KMeansParams(np.zeros(2), rng.standard_normal((k, 2)))
-        assert len(KMeans(k).statistics(params, rows).distant.distances) == kept
+        assert len(KMeans(k).statistics(params, rows).farthest.distances) == kept
 
 
 @pytest.mark.parametrize("k", [0, -3, 2.0, True, "3", None], ids=repr)

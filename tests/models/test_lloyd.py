@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clustering.models import kernels
-from clustering.models.lloyd import Pass, lloyd
+from clustering.models.lloyd import LloydSums, lloyd
 
 DTYPES = ("float64", "float32", "float16", "uint8", "int16", "int64", "bool")
 # One feature to a tile's width and beyond, side by side, by distances and by scores of one chunk and several.
@@ -25,7 +25,7 @@ def defined(rows: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return labels, distances
 
 
-def everything(values: np.ndarray, weights: np.ndarray, shift: np.ndarray, centers: np.ndarray) -> Pass:
+def everything(values: np.ndarray, weights: np.ndarray, shift: np.ndarray, centers: np.ndarray) -> LloydSums:
     """All rows away from their centers are among the farthest."""
     return lloyd(values, weights, shift, centers, len(values) + 1)
 
@@ -36,7 +36,7 @@ def assert_defined(values: np.ndarray, shift: np.ndarray, centers: np.ndarray) -
     weights = np.linspace(0.5, 2, len(values))
     found = everything(values, weights, shift, centers)
     order = sorted(np.flatnonzero(distances > 0).tolist(), key=lambda r: (-distances[r], r))
-    np.testing.assert_array_equal(found.far.places, np.array(order, int))
+    np.testing.assert_array_equal(found.far.row_index, np.array(order, int))
     np.testing.assert_array_equal(found.far.distances, distances[order])
     np.testing.assert_array_equal(found.far.labels, labels[order])
     np.testing.assert_array_equal(found.rows, rows[order])

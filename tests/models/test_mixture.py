@@ -20,13 +20,13 @@ def test_a_pass_is_that_of_plain_numpy(kind: str, d: int, share: float, rng: np.
     values = holes(1, blobs(0, n, d, k), share)
     weights, params = rng.random(n) * 2, random_params(3, kind, k, d)
     model = GaussianMixture(k, kind, regularization=0.05)
-    statistics = model.statistics(params, in_memory_rows(values, weights, gaps=True))
+    statistics = model.statistics(params, in_memory_rows(values, weights, allow_missing=True))
     update = model.update(params, statistics)
     expected = mixture_pass(params, values, weights, floor=0.05)
-    assert statistics.objective == pytest.approx(-expected.likelihood, rel=1e-12)
-    np.testing.assert_allclose(statistics.weight, expected.shares.sum(axis=0), rtol=1e-11)
+    assert statistics.objective == pytest.approx(-expected.log_likelihood, rel=1e-12)
+    np.testing.assert_allclose(statistics.weight, expected.weighted_resp.sum(axis=0), rtol=1e-11)
     assert relative(update.params.weights, expected.weights) < 1e-12
-    assert relative(update.params.shift + update.params.centers, expected.centers) < 1e-11
+    assert relative(update.params.origin + update.params.centers, expected.centers) < 1e-11
     assert relative(update.params.covariances, expected.covariances) < 1e-11
     assert update.objective == pytest.approx(-expected.bound, rel=1e-10)
 
@@ -46,5 +46,5 @@ def test_a_component_that_lost_its_rows_gets_the_covariance_of_the_others(kind: 
     )
     expected = mixture_pass(alone, values, weights).covariances
     assert relative(update.params.covariances, expected if kind == "tied" else np.repeat(expected, 2, axis=0)) < 1e-12
-    squares = ((update.params.shift + update.params.centers[1] - values) ** 2).sum(axis=1)
+    squares = ((update.params.origin + update.params.centers[1] - values) ** 2).sum(axis=1)
     assert squares.min() < 1e-24

@@ -7,7 +7,7 @@ import pytest
 
 import clustering as c
 from clustering.errors import ConfigError
-from clustering.models.names import COVARIANCES
+from clustering.models.option_names import COVARIANCES
 
 CENTERS = np.array([[0.0, 0.0], [6.0, 6.0]])
 SIGMA = np.array([[[2.0, 0.5], [0.5, 1.0]], [[1.0, -0.2], [-0.2, 3.0]]])

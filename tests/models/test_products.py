@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clustering.models.products import MANY, Exact, Squares, Sums
+from clustering.models.products import MANY, CenteredSums, ProductsAllowed, SquaredDistances
 
 K, D, M = 32, 40, 200
 
@@ -26,9 +26,9 @@ def norms(columns: np.ndarray) -> np.ndarray:
 @offsets
 def test_products_are_taken_where_they_lose_nothing(offset: float, by_products: bool) -> None:
     columns, centers, _ = problem(offset)
-    assert Exact(centers, 1.0)(norms(columns)) is by_products
-    assert not Exact(centers, np.inf)(norms(columns))
-    assert not Exact(centers[: MANY // D - 1], 1.0)(norms(columns))
+    assert ProductsAllowed(centers, 1.0)(norms(columns)) is by_products
+    assert not ProductsAllowed(centers, np.inf)(norms(columns))
+    assert not ProductsAllowed(centers[: MANY // D - 1], 1.0)(norms(columns))
 
 
 @offsets
@@ -37,7 +37,7 @@ def test_squares_are_those_of_differences(offset: float, by_products: bool, scal
     columns, centers, shares = problem(offset)
     scales = 0.5 + shares[:, :D] if scaled else np.ones((K, D))
     out = np.empty((K, M))
-    Squares(centers, 1.5, scales if scaled else None)(columns, norms(columns), out)
+    SquaredDistances(centers, 1.5, scales if scaled else None)(columns, norms(columns), out)
     expected = np.einsum("kd,kdm->km", scales, (columns[None] - centers[:, :, None]) ** 2)
     np.testing.assert_allclose(out, expected, rtol=1e-12)
 
@@ -46,7 +46,7 @@ def test_squares_are_those_of_differences(offset: float, by_products: bool, scal
 @pytest.mark.parametrize("squared", [False, True], ids=["first", "second"])
 def test_sums_are_about_the_centers(offset: float, by_products: bool, squared: bool) -> None:
     columns, centers, shares = problem(offset)
-    sums = Sums(centers, 1.0, squared=squared)
+    sums = CenteredSums(centers, 1.0, squared=squared)
     for part in (slice(0, 70), slice(70, M)):
         some = np.ascontiguousarray(columns[:, part])
         sums.add(some, norms(some), np.ascontiguousarray(shares[:, part]))

@@ -10,8 +10,8 @@ import xarray as xr
 
 import clustering
 from clustering.errors import ConfigError
-from clustering.models.names import COVARIANCES
-from clustering.models.sampling import BLOCK, Generative, before, generative, given
+from clustering.models.option_names import COVARIANCES
+from clustering.models.sampling import BLOCK, GenerativeMixture, generative_mixture, mixture_from_user, undo_preparation
 
 WEIGHTS = [0.2, 0.5, 0.3]
 MEANS = [[0.0, 100.0], [3.0, -1e4], [-50.0, 0.5]]
@@ -25,7 +25,7 @@ GIVEN: dict[str, Any] = {
 }
 
 
-def matrices(found: Generative) -> np.ndarray:
+def matrices(found: GenerativeMixture) -> np.ndarray:
     """Covariances ``(k, d, d)``, written out for each kind."""
     k, d, c = found.k, found.d, found.covariances
     match found.kind:
@@ -41,12 +41,12 @@ def matrices(found: Generative) -> np.ndarray:
             return c
 
 
-def drawn(found: Generative, n: int, seed: int = 0, length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def drawn(found: GenerativeMixture, n: int, seed: int = 0, length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     parts = list(found.draw(n, seed, length or n))
     return np.concatenate([rows for rows, _ in parts]), np.concatenate([labels for _, labels in parts])
 
 
-def assert_moments(found: Generative, rows: np.ndarray, labels: np.ndarray, sigmas: float = 5.0) -> None:
+def assert_moments(found: GenerativeMixture, rows: np.ndarray, labels: np.ndarray, sigmas: float = 5.0) -> None:
     """Shares, means and covariances lie within so many standard errors of the parameters."""
     n = len(rows)
     shares = np.bincount(labels, minlength=found.k) / n
@@ -63,20 +63,20 @@ def assert_moments(found: Generative, rows: np.ndarray, labels: np.ndarray, sigm
 
 @pytest.mark.parametrize("kind", COVARIANCES)
 def test_a_large_draw_has_the_moments_of_the_parameters(kind: str) -> None:
-    found = given(WEIGHTS, MEANS, GIVEN[kind])
+    found = mixture_from_user(WEIGHTS, MEANS, GIVEN[kind])
     assert found.kind == kind
     assert_moments(found, *drawn(found, 300_000))
 
 
 def test_many_features_that_depend_on_each_other_are_drawn(rng: np.random.Generator) -> None:
     root = rng.standard_normal((12, 12))
-    found = given([0.4, 0.6], rng.standard_normal((2, 12)), np.array([root @ root.T, np.eye(12)]))
+    found = mixture_from_user([0.4, 0.6], rng.standard_normal((2, 12)), np.array([root @ root.T, np.eye(12)]))
     assert_moments(found, *drawn(found, 100_000))
 
 
 @pytest.mark.parametrize("kind", COVARIANCES)
 def test_a_longer_draw_begins_with_a_shorter_one_and_a_seed_gives_the_same_bits(kind: str) -> None:
-    found = given(WEIGHTS, MEANS, GIVEN[kind])
+    found = mixture_from_user(WEIGHTS, MEANS, GIVEN[kind])
     rows, labels = drawn(found, BLOCK + 1000)
     for n in (1, 1000, BLOCK - 1, BLOCK, BLOCK + 999):
         shorter, of = drawn(found, n)
@@ -86,7 +86,7 @@ def test_a_longer_draw_begins_with_a_shorter_one_and_a_seed_gives_the_same_bits(
 
 @pytest.mark.parametrize("length", [1000, BLOCK, 50_001, 3 * BLOCK])
 def test_what_is_in_memory_at_once_changes_nothing(length: int) -> None:
-    found = given(WEIGHTS, MEANS, GIVEN["full"])
+    found = mixture_from_user(WEIGHTS, MEANS, GIVEN["full"])
     rows, labels = drawn(found, 2 * BLOCK + 5)
     pieces = list(found.draw(2 * BLOCK + 5, 0, length))
     assert {len(part) for part, _ in pieces[:-1]} <= {length}
@@ -97,14 +97,14 @@ def test_what_is_in_memory_at_once_changes_nothing(length: int) -> None:
 
 
 def test_seeds_and_blocks_differ() -> None:
-    found = given(WEIGHTS, MEANS)
+    found = mixture_from_user(WEIGHTS, MEANS)
     rows, _ = drawn(found, 2 * BLOCK)
     assert not np.isin(rows[:BLOCK, 0], rows[BLOCK:, 0]).any()
     assert not np.isin(drawn(found, 100, seed=1)[0][:, 0], rows[:, 0]).any()
 
 
 def test_a_component_without_weight_is_never_drawn() -> None:
-    found = given([0.0, 1.0, 0.0], [[0.0], [1.0], [2.0]])
+    found = mixture_from_user([0.0, 1.0, 0.0], [[0.0], [1.0], [2.0]])
     assert np.unique(drawn(found, 3 * BLOCK)[1]).tolist() == [1]
 
 
@@ -120,7 +120,7 @@ def test_a_fitted_mixture_draws_rows_like_its_data(pair: np.ndarray, kind: Any) 
     rows, labels = fit.sample(200_000, seed=3)
     assert (type(rows), rows.shape, labels.shape) == (np.ndarray, (200_000, 2), (200_000,))
     assert labels.dtype.kind == "i"
-    described = generative(fit.model, fit.params)
+    described = generative_mixture(fit.model, fit.params)
     assert np.allclose(described.weights, fit.weights)
     assert np.allclose(described.means, fit.centers)
     assert_moments(described, rows, labels)
@@ -139,7 +139,7 @@ def test_a_mixture_fitted_to_its_own_sample_finds_its_parameters(pair: np.ndarra
 
 def test_soft_k_means_draws_equal_clusters_of_width_one_over_two_beta(pair: np.ndarray) -> None:
     fit = clustering.fit(pair, clustering.SoftKMeans(2, beta=0.125))
-    described = generative(fit.model, fit.params)
+    described = generative_mixture(fit.model, fit.params)
     assert (described.kind, described.weights.tolist()) == ("spherical", [0.5, 0.5])
     assert np.allclose(described.covariances, 4.0)
     assert_moments(described, *fit.sample(100_000))
@@ -147,7 +147,7 @@ def test_soft_k_means_draws_equal_clusters_of_width_one_over_two_beta(pair: np.n
 
 def test_soft_k_means_with_the_mahalanobis_distance_draws_in_its_metric(pair: np.ndarray) -> None:
     fit = clustering.fit(pair, clustering.SoftKMeans(2, beta=1.5, divergence="mahalanobis"))
-    described = generative(fit.model, fit.params)
+    described = generative_mixture(fit.model, fit.params)
     # MᵀM is the inverse of the covariance of all rows.
     assert np.allclose(described.covariances, np.cov(pair.T, ddof=0) / 3.0)
     assert_moments(described, *fit.sample(100_000))
@@ -189,7 +189,7 @@ def test_rows_do_not_follow_from_prepared_rows_that_lost_something(pair: np.ndar
     ) as told:
         fit.sample(10)
     with pytest.raises(ConfigError) as also:
-        before(fit.fitted.preparation, generative(fit.model, fit.params))
+        undo_preparation(fit.fitted.preparation, generative_mixture(fit.model, fit.params))
     assert str(told.value) == str(also.value)
 
 
@@ -205,7 +205,7 @@ WHOLE: dict[str, dict[str, Any]] = {
 def test_rows_follow_from_prepared_rows_that_lost_nothing(pair: np.ndarray, options: Any) -> None:
     plain = clustering.fit(pair, clustering.GaussianMixture(2, regularization=0.0), tolerance=1e-12)
     fit = clustering.fit(pair, clustering.GaussianMixture(2, regularization=0.0), tolerance=1e-12, **options)
-    described = before(fit.fitted.preparation, generative(fit.model, fit.params))
+    described = undo_preparation(fit.fitted.preparation, generative_mixture(fit.model, fit.params))
     mine, theirs = np.argsort(described.means[:, 0]), np.argsort(plain.centers[:, 0])
     assert np.allclose(described.means[mine], plain.centers[theirs], rtol=1e-5)
     assert np.allclose(described.covariances[mine], plain.covariances[theirs], rtol=1e-4)
@@ -285,7 +285,7 @@ BAD: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize(("parameters", "said"), BAD.values(), ids=BAD)
 def test_parameters_that_make_no_mixture_are_refused_in_one_line(parameters: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
-        given(*parameters)
+        mixture_from_user(*parameters)
     assert "\n" not in str(caught.value)
 
 
@@ -304,4 +304,4 @@ def test_parameters_that_make_no_mixture_are_refused_in_one_line(parameters: Any
     ids=str,
 )
 def test_the_shape_and_the_numbers_tell_the_kind(covariances: Any, kind: Any, found: str) -> None:
-    assert given([0.5, 0.5], [[0.0, 0.0], [1.0, 1.0]], covariances, kind).kind == found
+    assert mixture_from_user([0.5, 0.5], [[0.0, 0.0], [1.0, 1.0]], covariances, kind).kind == found

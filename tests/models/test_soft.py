@@ -60,7 +60,7 @@ def assert_close(a: Any, b: Any, rtol: float) -> None:
     for field, expected in b.sums.items():
         scale = np.abs(expected).max(initial=0.0)
         np.testing.assert_allclose(a.sums[field], expected, rtol=rtol, atol=rtol * scale, err_msg=field)
-    for mine, others in zip(a.distant, b.distant, strict=True):
+    for mine, others in zip(a.farthest, b.farthest, strict=True):
         np.testing.assert_allclose(mine, others, rtol=1e-11)
 
 
@@ -94,9 +94,9 @@ def test_weight_two_equals_a_row_twice_and_weight_zero_an_absent_one(name: str, 
     weights[::5] = 0.0
     model, params = problem(name)
     gaps = name in WITH_GAPS
-    doubled = model.statistics(params, in_memory_rows(values, 2 * weights, gaps=gaps))
+    doubled = model.statistics(params, in_memory_rows(values, 2 * weights, allow_missing=gaps))
     kept = np.repeat(np.flatnonzero(weights), 2)
-    twice = model.statistics(params, in_memory_rows(values[kept], weights[kept], gaps=gaps))
+    twice = model.statistics(params, in_memory_rows(values[kept], weights[kept], allow_missing=gaps))
     for field, expected in twice.sums.items():
         scale = np.abs(expected).max(initial=0.0)
         np.testing.assert_allclose(doubled.sums[field], expected, rtol=1e-12, atol=1e-12 * scale, err_msg=field)
@@ -111,4 +111,4 @@ def test_the_farthest_rows_are_kept(name: str) -> None:
     rows = in_memory_rows(values, weights)
     distances = np.where(weights > 0, model.assign(params, rows).distances, -1.0)
     farthest = np.argsort(-distances, kind="stable")[:K]
-    np.testing.assert_array_equal(model.statistics(params, rows).distant.positions, farthest)
+    np.testing.assert_array_equal(model.statistics(params, rows).farthest.positions, farthest)

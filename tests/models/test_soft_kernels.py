@@ -13,7 +13,7 @@ from clustering.models import soft_kernels
 def soften(squared: np.ndarray, rates: np.ndarray, constants: np.ndarray, weights: np.ndarray) -> Any:
     m = squared.shape[1]
     shares, density, labels, least = squared.copy(), np.empty(m), np.empty(m, np.int32), np.empty(m)
-    told = soft_kernels.soften(shares, rates, constants, weights, shares, density, labels, least)
+    told = soft_kernels.softmax(shares, rates, constants, weights, shares, density, labels, least)
     return shares, density, labels, least, *told
 
 

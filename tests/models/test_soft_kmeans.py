@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clustering.data.rows import in_memory_rows
-from clustering.models.names import DIVERGENCES
+from clustering.models.option_names import DIVERGENCES
 from clustering.models.soft_kmeans import SoftKMeans, SoftKMeansParams
 
 
@@ -40,17 +40,17 @@ def test_a_pass_is_that_of_plain_numpy(divergence: Any, share: float, rng: np.ra
     matrix, shift = matrix_for(divergence, d), np.zeros(d) + 0.25 * (divergence in ("squared_euclidean", "mahalanobis"))
     params = SoftKMeansParams(shift, centers - shift, beta, matrix)
     model = SoftKMeans(k, beta, divergence)
-    statistics = model.statistics(params, in_memory_rows(values, weights, gaps=True))
+    statistics = model.statistics(params, in_memory_rows(values, weights, allow_missing=True))
     update = model.update(params, statistics)
     energy, shares = free_energy(divergence, beta, values, weights, centers, matrix)
     new = means(divergence, values, shares)
     assert statistics.objective == pytest.approx(energy, rel=1e-12)
     np.testing.assert_allclose(statistics.weight, shares.sum(axis=0), rtol=1e-12)
-    assert relative(update.params.shift + update.params.centers, new) < 1e-12
+    assert relative(update.params.origin + update.params.centers, new) < 1e-12
     before, after = (divergences(divergence, values, where, matrix) for where in (centers, new))
     assert update.objective == pytest.approx(energy - np.sum(shares * (before - after)), rel=1e-11)
     assert update.scale == pytest.approx(np.sum(shares * before), rel=1e-11)
-    found = model.assign(params, in_memory_rows(values, weights, gaps=True))
+    found = model.assign(params, in_memory_rows(values, weights, allow_missing=True))
     np.testing.assert_array_equal(found.labels, shares.argmax(axis=1))
     np.testing.assert_allclose(found.distances, before[np.arange(150), found.labels], rtol=1e-10, atol=1e-13)
     each = shares[shares > 0] / np.broadcast_to(weights[:, None], shares.shape)[shares > 0]

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from clustering.data.rows import Rows, in_memory_rows
-from clustering.models.survey import WIDEST_COVARIANCE, Distinct, Sample, Survey, SurveyModel
+from clustering.models.survey import WIDEST_COVARIANCE, DistinctRows, RowSample, Survey, SurveyModel
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -49,7 +49,7 @@ side = st.integers(1, 9)
 problems = st.builds(Problem, seeds, side, side, st.integers(1, 3), st.integers(1, 90), st.integers(1, 12))
 
 
-def assert_same_arrays(a: Sample | Distinct, b: Sample | Distinct) -> None:
+def assert_same_arrays(a: RowSample | DistinctRows, b: RowSample | DistinctRows) -> None:
     for mine, others in zip(a, b, strict=True):
         np.testing.assert_array_equal(mine, others)
 

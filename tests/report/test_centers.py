@@ -24,7 +24,7 @@ def drawings(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return made
 
 
-def drawn(data: xr.Dataset, k: int = 3) -> list[centers.Drawn]:
+def drawn(data: xr.Dataset, k: int = 3) -> list[centers.CenterFigure]:
     fit = c.fit(data, c.KMeans(k), variables=list(data.data_vars), sample_dims=["sample"], restarts=1)
     return centers.draw(fit.fitted, figures.palette(k))
 
@@ -105,7 +105,7 @@ def test_bands_have_no_order_to_draw_a_line_along(drawings: list[Figure]) -> Non
 
 def test_dates_of_any_calendar_are_drawn_in_their_year() -> None:
     dates = xr.date_range("1860-02-30", periods=241, freq="MS", calendar="360_day", use_cftime=True)
-    places = figures.places(xr.DataArray(np.zeros(241), {"time": dates}, "time"), "time")
+    places = figures.axis_positions(xr.DataArray(np.zeros(241), {"time": dates}, "time"), "time")
     assert places.dtype.kind == "M"
     years = places.astype("datetime64[Y]").astype(int) + 1970
     assert years.tolist() == [date.year for date in dates]
@@ -120,7 +120,7 @@ def test_longitudes_that_begin_anew_go_on() -> None:
         ([10.0, 0, 350], [10.0, 0, -10]),
     ):
         array = xr.DataArray(np.zeros(len(given)), {"lon": given}, "lon")
-        assert figures.places(array, "lon").tolist() == expected
+        assert figures.axis_positions(array, "lon").tolist() == expected
 
 
 def test_a_curve_that_hardly_moves_is_not_blown_up(drawings: list[Figure]) -> None:

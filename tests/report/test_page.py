@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clustering
-from clustering.fitting.clusters import Clusters
+from clustering.fitting.cluster_names import ClusterNames
 from clustering.report import figures
-from clustering.report.page import LISTED, Figure, draw, number, render, shown
+from clustering.report.page import LISTED, Figure, draw, drawn_part, number, render
 
 RNG = np.random.default_rng(3)
 
@@ -84,7 +84,7 @@ def make(
     options = {"variables": list(data.data_vars), "sample_dims": samples}
     fit = clustering.fit(data, clustering.KMeans(k), sample_rows=100, **options)
     labels = fit.predict(data, **options) if with_labels else None
-    pictures, colours = draw(fit.fitted, None if labels is None else shown(labels), data if preview else None)
+    pictures, colours = draw(fit.fitted, None if labels is None else drawn_part(labels), data if preview else None)
     html = render(fit.fitted, run_of(fit, **run), pictures, colours, config)
     return Page(html), pictures, html
 
@@ -342,7 +342,7 @@ def test_changed_cells_are_drawn_on_the_map(lengths: tuple[int, ...]) -> None:
     fit = clustering.fit(data, clustering.KMeans(3), **options)
     labels = fit.predict(data, **options)
     changed = labels.copy(data=np.resize([-1, 0, 1], labels.shape).astype(np.int8))
-    pictures, _ = draw(fit.fitted, shown(labels), None, changed=shown(changed))
+    pictures, _ = draw(fit.fitted, drawn_part(labels), None, changed=drawn_part(changed))
     found = [picture for picture in pictures if picture.of_changes]
     assert len(found) == (len(lengths) > 1)
     if found:
@@ -357,9 +357,9 @@ def test_clusters_are_called_by_their_ids_and_names(k: int) -> None:
     options = {"variables": ["t", "q"], "sample_dims": ["lat", "lon"]}
     fit = clustering.fit(data, clustering.KMeans(k), restarts=1, **options)
     fitted = replace(fit.fitted, ids=2 * np.arange(k) + 5)
-    clusters = Clusters(fitted.ids, {7: "warm <pool>"}, {7: "#123456"})
+    clusters = ClusterNames(fitted.ids, {7: "warm <pool>"}, {7: "#123456"})
     labels = clustering.Fit(fitted).predict(data, **options)
-    pictures, colours = draw(fitted, shown(labels), None, clusters=clusters)
+    pictures, colours = draw(fitted, drawn_part(labels), None, clusters=clusters)
     assert 0x123456 in colours_of(pictures[0].png)
     page = Page(render(fitted, run_of(fit), pictures, colours, "", clusters))
     assert {"5", "7 warm <pool>", "9"} <= set(page.cells)

@@ -44,7 +44,7 @@ def report(
     source = clustering.open_source(found, labels=labels, **where)
     fit = clustering.fit(source, model)
     known = fit.predict(found, **where) if with_labels else None
-    sample = samples.sample(source, fit.fitted) if samples.may_be_sampled(fit.fitted) else None
+    sample = samples.sample_rows(source, fit.fitted) if samples.may_be_sampled(fit.fitted) else None
     pictures, colours = draw(fit.fitted, known, None, sample)
     run = run_of(fit, kind=model.kind)
     return Page(render(fit.fitted, run, pictures, colours, "model: {}")), pictures
@@ -94,13 +94,13 @@ def test_many_rows_are_thinned_and_it_is_said() -> None:
     found = data(50_000).chunk(row=500)
     source = clustering.open_source(found, variables=["rows"], sample_dims=["row"], labels="z")
     fit = clustering.fit(source, MODELS["full"])
-    sample = samples.sample(source, fit.fitted)
+    sample = samples.sample_rows(source, fit.fitted)
     assert sample is not None
     assert samples.SHOWN * 0.9 <= len(sample.rows) <= samples.SHOWN
     assert "2,000 rows taken from all over the source" in samples.caption(sample, mixture=True)
-    assert np.allclose(sample.shares.sum(axis=1), 1.0)
-    assert sample.known is not None
-    assert np.abs(sample.rows[sample.known == 2].mean(axis=0) - CENTERS[2]).max() < 0.5
+    assert np.allclose(sample.resp.sum(axis=1), 1.0)
+    assert sample.true_labels is not None
+    assert np.abs(sample.rows[sample.true_labels == 2].mean(axis=0) - CENTERS[2]).max() < 0.5
 
 
 def test_responsibilities_are_those_of_the_model_whatever_the_weights() -> None:
@@ -108,18 +108,18 @@ def test_responsibilities_are_those_of_the_model_whatever_the_weights() -> None:
     where: Any = {"variables": ["rows"], "sample_dims": ["row"], "weights": "w"}
     source = clustering.open_source(found, **where)
     fit = clustering.fit(source, clustering.SoftKMeans(3, beta=0.7))
-    sample = samples.sample(source, fit.fitted)
+    sample = samples.sample_rows(source, fit.fitted)
     assert sample is not None
     squares = ((sample.rows[:, None] - fit.fitted.centers) ** 2).sum(axis=2)
     wanted = np.exp(-0.7 * squares)
-    assert np.allclose(sample.shares, wanted / wanted.sum(axis=1, keepdims=True))
+    assert np.allclose(sample.resp, wanted / wanted.sum(axis=1, keepdims=True))
 
 
 def test_true_components_have_the_colours_of_the_clusters_that_found_them() -> None:
     shares = np.eye(3)[[2, 2, 0, 0, 1, 1]]
     known = np.array([0, 0, 1, 1, 2, -1], np.int32)
     colours = figures.palette(3)
-    own = samples._true_colours(samples.Sample(shares[:, :2], shares, known, True), known, colours)
+    own = samples._true_colours(samples.PlottedRows(shares[:, :2], shares, known, True), known, colours)
     assert np.array_equal(own[:5], colours[[2, 2, 0, 0, 1]])
     assert not (own[5] == colours).all(axis=1).any()
 
@@ -127,7 +127,7 @@ def test_true_components_have_the_colours_of_the_clusters_that_found_them() -> N
 def test_more_true_components_than_clusters_have_colours_of_their_own() -> None:
     shares = np.eye(2)[[0, 1, 0, 0]]
     known = np.array([0, 1, 2, 3], np.int32)
-    own = samples._true_colours(samples.Sample(shares, shares, known, True), known, figures.palette(2))
+    own = samples._true_colours(samples.PlottedRows(shares, shares, known, True), known, figures.palette(2))
     assert len(np.unique(own, axis=0)) == 4
 
 
@@ -147,7 +147,7 @@ def test_a_source_without_rows_is_not_drawn() -> None:
     found = data().assign(none=("row", np.zeros(300, bool)))
     fit = clustering.fit(found, MODELS["full"], variables=["rows"], sample_dims=["row"])
     source = clustering.open_source(found, variables=["rows"], sample_dims=["row"], mask="none")
-    assert samples.sample(source, fit.fitted) is None
+    assert samples.sample_rows(source, fit.fitted) is None
 
 
 def test_a_mixture_is_reported_by_its_likelihood() -> None:
@@ -208,9 +208,9 @@ def test_importing_the_library_loads_no_matplotlib() -> None:
 def test_prepared_rows_are_drawn_where_centers_come_back_to(wish: dict[str, Any]) -> None:
     source = clustering.open_source(data(), variables=["rows"], sample_dims=["row"])
     fit = clustering.fit(source, clustering.GaussianMixture(3), **wish)
-    sample = samples.sample(source, fit.fitted)
+    sample = samples.sample_rows(source, fit.fitted)
     assert sample is not None
     assert np.allclose(np.linalg.norm(sample.rows, axis=1), 1.0) == ("unit_norm" in wish)
     expected = fit.responsibilities(data(), variables=["rows"], sample_dims=["row"]).values
-    np.testing.assert_allclose(sample.shares, expected, atol=1e-9)
+    np.testing.assert_allclose(sample.resp, expected, atol=1e-9)
     assert samples.draw(sample, fit.fitted, figures.palette(3)).startswith(b"\x89PNG")

@@ -13,7 +13,7 @@ import pytest
 from clustering.storage import layout, versions
 from clustering.storage.bucket_output import open_output
 from clustering.storage.layout import PARTS
-from clustering.storage.places import BucketPlace, Place, children, make_folder, write_bytes, write_json
+from clustering.storage.paths import BucketPath, StoragePath, children, make_folder, write_bytes, write_json
 from clustering.storage.versions import Outputs
 
 
@@ -51,7 +51,7 @@ def content_of(run: str) -> dict[str, bytes]:
     }
 
 
-def write_parts(place: Place, run: str) -> None:
+def write_parts(place: StoragePath, run: str) -> None:
     for key, content in content_of(run).items():
         *folders, name = key.split("/")
         inside = place
@@ -78,16 +78,16 @@ def publish(output: Outputs, run: str, day: int) -> None:
         versions.promote(output, run)
 
 
-def files_of(place: Place) -> dict[str, bytes]:
+def files_of(place: StoragePath) -> dict[str, bytes]:
     """All that is below a place, by key from there."""
-    if isinstance(place, BucketPlace):
+    if isinstance(place, BucketPath):
         start = f"{place.key}/".lstrip("/")
-        root = BucketPlace(place.url, place.options)
+        root = BucketPath(place.url, place.options)
         return {key.removeprefix(start): (root / key).read_bytes() for key, _ in place.objects()}
     return {p.relative_to(place).as_posix(): p.read_bytes() for p in place.rglob("*") if p.is_file()}
 
 
-def is_whole(place: Place, run: str) -> bool:
+def is_whole(place: StoragePath, run: str) -> bool:
     """Whether a version is all there, and of one run; a file that is not yet in its place does not count."""
     found = {key: content for key, content in files_of(place).items() if not key.startswith(".")}
     record = found.pop("run.json", b"{}")
@@ -99,7 +99,7 @@ def plain(output: Outputs) -> dict[str, bytes]:
     names = [place for place in children(output.path) if place.name in PARTS]
     found = {}
     for place in names:
-        if isinstance(place, BucketPlace):
+        if isinstance(place, BucketPath):
             found |= {key: content for key, content in files_of(output.path).items() if key.split("/")[0] == place.name}
         elif place.is_file():
             found[place.name] = place.read_bytes()
@@ -137,13 +137,13 @@ def crashing_after(changes: int, output: Outputs, monkeypatch: pytest.MonkeyPatc
             act(name)
 
     with monkeypatch.context() as patched:
-        module = "obstore" if isinstance(output.path, BucketPlace) else "os"
+        module = "obstore" if isinstance(output.path, BucketPath) else "os"
         owner = __import__(module)
         for name in CHANGES[module]:
             patched.setattr(owner, name, counted(getattr(owner, name)))
         patched.setattr("clustering.storage.bucket_output.BucketOutput._each", one_by_one)
         yield made
-    if isinstance(output.path, BucketPlace):
+    if isinstance(output.path, BucketPath):
         # Its lock would be void as soon as its process were gone.
         (output.path / layout.LOCK).unlink(missing_ok=True)
 

@@ -11,7 +11,7 @@ import pytest
 import clustering as c
 from clustering.errors import OutputError, SourceError
 from clustering.storage import bucket_groups
-from clustering.storage.places import BucketPlace
+from clustering.storage.paths import BucketPath
 from tests.s3 import Bucket
 
 
@@ -97,7 +97,7 @@ def test_a_save_that_is_cut_short_anywhere_is_no_model_until_the_next_one(
 ) -> None:
     """Of the requests that change the bucket, so many are made."""
     url, left = f"{bucket.url}/model.zarr", [0]
-    write, unlink = bucket_groups.write_bytes, BucketPlace.unlink
+    write, unlink = bucket_groups.write_bytes, BucketPath.unlink
 
     def counted(act: Callable[..., Any]) -> Callable[..., Any]:
         def limited(*given: Any, **named: Any) -> Any:
@@ -116,7 +116,7 @@ def test_a_save_that_is_cut_short_anywhere_is_no_model_until_the_next_one(
         left[0] = step
         with monkeypatch.context() as patched:
             patched.setattr(bucket_groups, "write_bytes", counted(write))
-            patched.setattr(BucketPlace, "unlink", counted(unlink))
+            patched.setattr(BucketPath, "unlink", counted(unlink))
             try:
                 FIT.save(url, overwrite=True)
             except Crash:

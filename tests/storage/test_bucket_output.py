@@ -19,7 +19,7 @@ from clustering.storage.bucket_output import BucketOutput, open_output
 from clustering.storage.layout import PARTS
 from clustering.storage.model import load_model
 from clustering.storage.output import Output
-from clustering.storage.places import BucketPlace, children, remove_keys, size, sizes, write_bytes, write_json
+from clustering.storage.paths import BucketPath, children, remove_keys, size, sizes, write_bytes, write_json
 from tests.storage.outputs import FIRST, MINE, NEW, OLD, SECOND, THIRD
 
 HOLD = """
@@ -101,7 +101,7 @@ def test_wherever_a_switch_is_cut_short_the_next_run_brings_it_to_its_end(
     """Every request that changes a plain name is the last one once."""
     output, old, new = at(bucket), whole(OLD, 2), whole(NEW, 1)
     steps, left = [], [0]
-    unlink, copy = BucketPlace.unlink, BucketOutput._copy
+    unlink, copy = BucketPath.unlink, BucketOutput._copy
     publish(output, OLD, 2)
     with output.locked():
         make_version(output, NEW, 1)
@@ -121,7 +121,7 @@ def test_wherever_a_switch_is_cut_short_the_next_run_brings_it_to_its_end(
         left[0] = len(steps)
         with monkeypatch.context() as patched:
             with output.locked():
-                patched.setattr(BucketPlace, "unlink", counted(unlink))
+                patched.setattr(BucketPath, "unlink", counted(unlink))
                 patched.setattr(BucketOutput, "_copy", counted(copy))
                 # One after the other, so that each place to stop comes once.
                 patched.setattr(BucketOutput, "_each", one_by_one)
@@ -327,7 +327,7 @@ def test_a_folder_is_an_output_of_its_own_kind(tmp_path: Path) -> None:
 
 
 def test_places_here_and_in_a_bucket_are_alike(bucket: Bucket, tmp_path: Path) -> None:
-    for place in (tmp_path / "a", BucketPlace(f"{bucket.url}/a")):
+    for place in (tmp_path / "a", BucketPath(f"{bucket.url}/a")):
         assert children(place / "b") == []
         assert list(sizes(place / "b")) == []
         if isinstance(place, Path):

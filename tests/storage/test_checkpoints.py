@@ -14,16 +14,16 @@ from hypothesis.extra import numpy as hnp
 
 from clustering.data.preparation import Preparation
 from clustering.errors import CheckpointError
-from clustering.execution.passes import Reading
-from clustering.fitting.fitted import Summary
+from clustering.execution.passes import ReadStats
+from clustering.fitting.fitted_model import Summary
 from clustering.fitting.loop import Candidate, State, Stop
 from clustering.models.kmeans import KMeans, KMeansParams
 from clustering.storage import checkpoints
-from clustering.storage.checkpoints import KEPT, Checkpoint, Identity
-from clustering.storage.npz import arrays_of
+from clustering.storage.checkpoints import KEPT, Checkpoint, RunFingerprint
+from clustering.storage.npz import read_arrays
 from tests.storage.outputs import A1, DONE, OTHER
 
-IDENTITY = Identity({"model": {"kind": "kmeans", "k": 3}, "fit": {"seed": 0, "init": "random"}}, "5" * 64)
+IDENTITY = RunFingerprint({"model": {"kind": "kmeans", "k": 3}, "fit": {"seed": 0, "init": "random"}}, "5" * 64)
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 COUNTS = st.integers(0, 2**62)
@@ -54,7 +54,7 @@ def checkpoint_values(draw: st.DrawFn) -> Checkpoint:
     state = State(tuple(candidates), draw(st.integers(0, 99_999)), draw(st.floats(0, 1e6)))
     summary = Summary(draw(COUNTS), count, draw(FINITE), array(d), array(d), array(d), array(d), draw(COUNTS))
     seconds = draw(st.dictionaries(st.sampled_from(["sample", "fit"]), st.floats(0, 1e6)))
-    return Checkpoint(draw(st.uuids()).hex[:12], state, summary, Reading(draw(COUNTS), draw(COUNTS)), seconds)
+    return Checkpoint(draw(st.uuids()).hex[:12], state, summary, ReadStats(draw(COUNTS), draw(COUNTS)), seconds)
 
 
 def one(iteration: int, run: str = A1) -> Checkpoint:
@@ -64,7 +64,7 @@ def one(iteration: int, run: str = A1) -> Checkpoint:
     track = ({"sizes": rng.random(3)}, {"sizes": rng.random(3)})
     candidate = Candidate(params, ((3.0, 2.5), (2.0, 1.5)), sums, track)
     summary = Summary(10, 9, 9.0, rng.random(2), rng.random(2), rng.random(2), rng.random(2), 9)
-    return Checkpoint(run, State((candidate,), iteration, 0.25), summary, Reading(4, 5), {"sample": 0.5})
+    return Checkpoint(run, State((candidate,), iteration, 0.25), summary, ReadStats(4, 5), {"sample": 0.5})
 
 
 @given(checkpoint_values())
@@ -73,14 +73,14 @@ def test_a_checkpoint_comes_back_to_the_last_bit(written: Checkpoint) -> None:
         checkpoints.save(Path(folder), written, IDENTITY)
         read = checkpoints.latest(Path(folder), KMeans(1), IDENTITY, None)
     assert read is not None
-    assert (read.run, read.reading, read.seconds) == (written.run, written.reading, written.seconds)
+    assert (read.run, read.read_stats, read.seconds) == (written.run, written.read_stats, written.seconds)
     assert (read.state.iteration, read.state.seconds) == (written.state.iteration, written.state.seconds)
     for field in fields(Summary):
         assert same_bits(getattr(read.summary, field.name), getattr(written.summary, field.name))
     for after, before in zip(read.state.candidates, written.state.candidates, strict=True):
-        assert same_bits(after.params.shift, before.params.shift)
+        assert same_bits(after.params.origin, before.params.origin)
         assert same_bits(after.params.centers, before.params.centers)
-        assert same_bits(after.params.spread, before.params.spread)
+        assert same_bits(after.params.total_scatter, before.params.total_scatter)
         assert same_bits(np.array(after.history), np.array(before.history))
         assert (after.stop, after.notes) == (before.stop, before.notes)
         assert (after.sums is None) == (before.sums is None)
@@ -273,7 +273,7 @@ def test_a_checkpoint_that_says_something_else_is_passed_over(key: str, value: A
     checkpoints.save(tmp_path, one(4), IDENTITY)
     checkpoints.save(tmp_path, one(5), IDENTITY)
     newest = max(tmp_path.iterdir())
-    arrays = arrays_of(newest.read_bytes())
+    arrays = read_arrays(newest.read_bytes())
     assert arrays is not None
     meta = {**json.loads(arrays.pop("meta").tobytes()), key: value}
     np.savez(newest, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)  # type: ignore[arg-type]

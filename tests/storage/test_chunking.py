@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import clustering as c
 from clustering.data.access import open_source
 from clustering.data.plan import Axis, Plan
-from clustering.fitting.clusters import numbered
-from clustering.fitting.labelling import Wanted
+from clustering.fitting.cluster_names import default_names
+from clustering.fitting.labelling import LabelOutputs
 from clustering.storage.chunking import LARGE_CHUNK, MANY_FILES, SMALL_CHUNK, chunking, inner_chunks, units
 from clustering.storage.labels import LabelWriter, create_labels
 
@@ -79,10 +79,10 @@ def sharded_store(path: Path, n: int = 40_000) -> Path:
     return path
 
 
-def written(path: Path, store: Path, wanted: Wanted, block_bytes: int, **options: Any) -> tuple[LabelWriter, Any]:
+def written(path: Path, store: Path, wanted: LabelOutputs, block_bytes: int, **options: Any) -> tuple[LabelWriter, Any]:
     source = open_source(store, sample_dims=["row"], **options)
     plan = source.plan(block_bytes=block_bytes, whole_chunks=False)
-    write = create_labels(path, source, plan, numbered(3), {}, wanted, c.KMeans(3))
+    write = create_labels(path, source, plan, default_names(3), {}, wanted, c.KMeans(3))
     return write, plan
 
 
@@ -90,7 +90,7 @@ def test_labels_of_shards_lie_in_shards_of_whole_blocks(tmp_path: Path) -> None:
     store = sharded_store(tmp_path / "in.zarr")
     source = open_source(store, sample_dims=["row"])
     assert inner_chunks(source) == ((5000,), True)
-    write, plan = written(tmp_path / "labels.zarr", store, Wanted(distances=True), 8 * 20_000)
+    write, plan = written(tmp_path / "labels.zarr", store, LabelOutputs(distances=True), 8 * 20_000)
     assert len(plan) == 2
     group = zarr.open_group(tmp_path / "labels.zarr", mode="r")
     for name in ("labels", "distances"):
@@ -132,7 +132,7 @@ def test_shards_are_known_where_one_place_of_a_dimension_is_taken(tmp_path: Path
 @pytest.mark.parametrize("isel", [{}, {"row": {"start": 1234, "stop": 38_011}}, {"row": {"step": 3}}], ids=str)
 def test_shards_hold_what_was_written(isel: Any, tmp_path: Path) -> None:
     store = sharded_store(tmp_path / "in.zarr")
-    write, plan = written(tmp_path / "labels.zarr", store, Wanted(), 8 * 10_000, isel=isel)
+    write, plan = written(tmp_path / "labels.zarr", store, LabelOutputs(), 8 * 10_000, isel=isel)
     values = np.arange(plan.cells) % 3
     for i in range(len(plan)):
         part = plan.block(i).slices
@@ -144,7 +144,7 @@ def test_shards_hold_what_was_written(isel: Any, tmp_path: Path) -> None:
 
 def test_files_that_are_lost_or_empty_are_found(tmp_path: Path) -> None:
     store = sharded_store(tmp_path / "in.zarr")
-    write, plan = written(tmp_path / "labels.zarr", store, Wanted(), 8 * 10_000)
+    write, plan = written(tmp_path / "labels.zarr", store, LabelOutputs(), 8 * 10_000)
     for i in range(len(plan)):
         write(plan.block(i).slices, {"labels": np.zeros(plan.block(i).shape, np.int8)})
     folder = tmp_path / "labels.zarr" / "labels" / "c"

@@ -16,14 +16,14 @@ from clustering.data.access import open_source
 from clustering.data.source import Source
 from clustering.errors import OutputError
 from clustering.execution.engine import connect
-from clustering.execution.passes import Passed, Rounds, rounds
-from clustering.fitting.labelling import LabelStatistics, Wanted
+from clustering.execution.passes import PassResult, PassRunner, pass_runner
+from clustering.fitting.labelling import LabelOutputs, LabelStatistics
 from clustering.storage import label_pass
 from clustering.storage.label_pass import LABELS, write_labels
 from clustering.storage.ledger import FOLDER, Ledger
 
 MIXTURE = c.GaussianMixture(3, "diagonal")
-WANTED = Wanted(responsibilities="max", margin=True)
+WANTED = LabelOutputs(responsibilities="max", margin=True)
 BLOCKS = 12
 
 
@@ -42,15 +42,15 @@ def fit(store: Path) -> c.Fit:
 
 
 @contextmanager
-def at_work(store: Path, cluster: Any = "threads") -> Iterator[Rounds]:
+def at_work(store: Path, cluster: Any = "threads") -> Iterator[PassRunner]:
     source: Source = open_source(store, sample_dims=["row"])
     plan = source.plan(block_bytes=8000, whole_chunks=False)
     assert len(plan) == BLOCKS
-    with connect(cluster, 2) as engine, rounds(source, plan, engine, memory=2**26, keep=False) as inside:
+    with connect(cluster, 2) as engine, pass_runner(source, plan, engine, memory=2**26, keep=False) as inside:
         yield inside
 
 
-def attempt(store: Path, fit: c.Fit, folder: Path, wanted: Wanted = WANTED, **options: Any) -> Passed:
+def attempt(store: Path, fit: c.Fit, folder: Path, wanted: LabelOutputs = WANTED, **options: Any) -> PassResult:
     with at_work(store, **options) as inside:
         return write_labels(inside, fit.fitted, folder, {"run": "a1"}, wanted)
 
@@ -59,16 +59,16 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in sorted((folder / LABELS).rglob("*")) if f.is_file()}
 
 
-def bits(passed: Passed) -> bytes:
+def bits(passed: PassResult) -> bytes:
     sums: LabelStatistics = passed.statistics[0]
     return pickle.dumps((sums.objective, sums.weight.tobytes(), sums.rows.tobytes(), sums.entropy))
 
 
 @pytest.fixture(scope="module")
-def calm(store: Path, fit: c.Fit, tmp_path_factory: pytest.TempPathFactory) -> tuple[Passed, dict[str, bytes]]:
+def calm(store: Path, fit: c.Fit, tmp_path_factory: pytest.TempPathFactory) -> tuple[PassResult, dict[str, bytes]]:
     folder = tmp_path_factory.mktemp("calm")
     passed = attempt(store, fit, folder)
-    assert passed.reading.blocks == BLOCKS
+    assert passed.read_stats.blocks == BLOCKS
     assert len(Ledger(folder / FOLDER)) == BLOCKS
     return passed, content(folder)
 
@@ -79,14 +79,14 @@ class Stop(BaseException):
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, records: int) -> None:
     """End the process, as far as a process can survive it, before a further record is written."""
-    keep = Ledger.keep
+    keep = Ledger.save
 
     def limited(self: Ledger, index: int, statistics: Any) -> None:
         if len(self) >= records:
             raise Stop
         keep(self, index, statistics)
 
-    monkeypatch.setattr(Ledger, "keep", limited)
+    monkeypatch.setattr(Ledger, "save", limited)
 
 
 @pytest.mark.parametrize("cluster", ["synchronous", pytest.param("local", marks=pytest.mark.slow)])
@@ -104,8 +104,8 @@ def test_finished_blocks_are_neither_read_nor_made_again(
     with at_work(store, cluster) as inside:
         again = write_labels(inside, fit.fitted, tmp_path, {"run": "a1"}, WANTED, told.append)
     assert told == [5]
-    assert again.reading.blocks == BLOCKS - 5
-    assert again.reading.bytes == (BLOCKS - 5) * 8000
+    assert again.read_stats.blocks == BLOCKS - 5
+    assert again.read_stats.bytes == (BLOCKS - 5) * 8000
     passed, files = calm
     assert bits(again) == bits(passed)
     assert content(tmp_path) == files
@@ -114,7 +114,7 @@ def test_finished_blocks_are_neither_read_nor_made_again(
     assert sum("/c/" in f for f in same) == 5 * 3
     # A third attempt finds all of it.
     third = attempt(store, fit, tmp_path)
-    assert third.reading.blocks == 0
+    assert third.read_stats.blocks == 0
     assert bits(third) == bits(passed)
 
 
@@ -129,7 +129,7 @@ def test_what_is_lost_is_made_again(store: Path, fit: c.Fit, calm: Any, tmp_path
     damaged = ledger._file(10)
     damaged.write_bytes(damaged.read_bytes()[:-1])
     again = attempt(store, fit, tmp_path)
-    assert again.reading.blocks == 4
+    assert again.read_stats.blocks == 4
     passed, files = calm
     assert bits(again) == bits(passed)
     assert content(tmp_path) == files
@@ -141,12 +141,12 @@ def test_another_wish_starts_anew(other: str, store: Path, fit: c.Fit, tmp_path:
     wanted = WANTED
     match other:
         case "variables":
-            wanted = Wanted(distance=True)
+            wanted = LabelOutputs(distance=True)
         case "params":
             fit = c.fit(store, MIXTURE, sample_dims=["row"], max_iterations=1)
         case "header":
             (tmp_path / FOLDER / "wish.json").write_text("nonsense")
-    assert attempt(store, fit, tmp_path, wanted).reading.blocks == BLOCKS
+    assert attempt(store, fit, tmp_path, wanted).read_stats.blocks == BLOCKS
     with xr.open_zarr(tmp_path / LABELS, consolidated=False, chunks=None) as found:
         expected = {"labels", "distance"} if other == "variables" else {"labels", "responsibility", "margin"}
         assert set(found.data_vars) == expected
@@ -156,14 +156,14 @@ def test_another_wish_starts_anew(other: str, store: Path, fit: c.Fit, tmp_path:
 def test_files_that_vanish_again_and_again_end_in_one_line(
     store: Path, fit: c.Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep = Ledger.keep
+    keep = Ledger.save
 
     def vanish(self: Ledger, index: int, statistics: Any) -> None:
         if index == 2:
             (tmp_path / LABELS / "labels" / "c" / "2").unlink()
         keep(self, index, statistics)
 
-    monkeypatch.setattr(label_pass.Ledger, "keep", vanish)
+    monkeypatch.setattr(label_pass.Ledger, "save", vanish)
     with pytest.raises(OutputError, match="are missing although they were written twice") as caught:
         attempt(store, fit, tmp_path)
     assert "\n" not in str(caught.value)

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from clustering.data.access import open_source
 from clustering.data.plan import Plan
 from clustering.data.source import Source
-from clustering.fitting.clusters import numbered
-from clustering.fitting.labelling import Wanted
+from clustering.fitting.cluster_names import default_names
+from clustering.fitting.labelling import LabelOutputs
 from clustering.storage.chunking import SMALL_CHUNK
-from clustering.storage.labels import create_labels, in_memory
+from clustering.storage.labels import create_labels, results_in_memory
 
 MEMORY = 64 * 2**20
 DIMS = ("time", "lat", "lon")
@@ -32,7 +32,7 @@ def cut(source: Source, block_bytes: int | None = None) -> Plan:
 def write_all(source: Source, folder: Path, values: np.ndarray, block_bytes: int | None = None) -> zarr.Array[Any]:
     """Write labels as a run does: each block once, in the order of the plan."""
     plan = cut(source, block_bytes)
-    write = create_labels(folder / "labels.zarr", source, plan, numbered(200), {"run": "a1"})
+    write = create_labels(folder / "labels.zarr", source, plan, default_names(200), {"run": "a1"})
     for index in range(len(plan)):
         block = plan.block(index)
         write(block.slices, {"labels": values[block.slices]})
@@ -66,26 +66,26 @@ def field(field_store: Path) -> Source:
     ids=["one", "two", "last of int8", "first of int16", "last of int16", "first of int32"],
 )
 def test_labels_have_the_smallest_signed_type(k: int, dtype: str, field: Source, tmp_path: Path) -> None:
-    create_labels(tmp_path / "labels.zarr", field, cut(field), numbered(k), {})
+    create_labels(tmp_path / "labels.zarr", field, cut(field), default_names(k), {})
     assert zarr.open_array(tmp_path / "labels.zarr" / "labels", mode="r").dtype == dtype
-    assert in_memory(field, numbered(k), Wanted())["labels"].dtype == dtype
+    assert results_in_memory(field, default_names(k), LabelOutputs())["labels"].dtype == dtype
 
 
 def test_labels_begin_masked(field: Source, tmp_path: Path) -> None:
-    create_labels(tmp_path / "labels.zarr", field, cut(field), numbered(4), {})
+    create_labels(tmp_path / "labels.zarr", field, cut(field), default_names(4), {})
     assert (open_labels(tmp_path)["labels"] == -1).all()
-    assert (in_memory(field, numbered(4), Wanted())["labels"] == -1).all()
+    assert (results_in_memory(field, default_names(4), LabelOutputs())["labels"] == -1).all()
 
 
 def test_meanings_of_the_labels_follow_cf(field: Source, tmp_path: Path) -> None:
-    create_labels(tmp_path / "labels.zarr", field, cut(field), numbered(3), {"run": "a1"})
+    create_labels(tmp_path / "labels.zarr", field, cut(field), default_names(3), {"run": "a1"})
     opened = open_labels(tmp_path)
     attributes = opened["labels"].attrs
     assert attributes["flag_values"] == [0, 1, 2]
     assert attributes["flag_meanings"] == "cluster_0 cluster_1 cluster_2"
     assert opened.attrs == {"run": "a1"}
     assert zarr.open_array(tmp_path / "labels.zarr" / "labels", mode="r").fill_value == -1
-    assert in_memory(field, numbered(3), Wanted())["labels"].attrs == dict(attributes)
+    assert results_in_memory(field, default_names(3), LabelOutputs())["labels"].attrs == dict(attributes)
 
 
 def test_coordinates_are_those_of_the_source(field_store: Path, field: Source, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_no_two_blocks_share_a_chunk_of_the_labels(case: Any) -> None:
     source = open_source(in_chunks(shape, chunks), sample_dims=DIMS[: len(shape)], isel=isel)
     plan = cut(source, block_bytes)
     with tempfile.TemporaryDirectory() as folder:
-        create_labels(f"{folder}/labels.zarr", source, plan, numbered(3), {})
+        create_labels(f"{folder}/labels.zarr", source, plan, default_names(3), {})
         stored = zarr.open_array(f"{folder}/labels.zarr/labels", mode="r")
     assert stored.shape == source.shape
     for block in map(plan.block, range(len(plan))):
@@ -232,7 +232,7 @@ def test_unaligned_selections_are_written_in_the_right_places(case: Any) -> None
 
 
 def test_labels_in_memory_carry_the_coordinates(field_store: Path, field: Source) -> None:
-    labelled = in_memory(field, numbered(4), Wanted())["labels"]
+    labelled = results_in_memory(field, default_names(4), LabelOutputs())["labels"]
     labelled.values[2, 3, 4] = 1
     assert int(labelled.sel(time="2001-01-03")[3, 4]) == 1
     with xr.open_zarr(field_store, consolidated=False, chunks=None) as data:

@@ -37,52 +37,52 @@ def ledger(tmp_path: Path) -> Ledger:
 
 def test_statistics_come_back_to_the_last_bit(ledger: Ledger) -> None:
     for index in (0, 7, 123_456_789_012):
-        ledger.keep(index, (sums(index % 97),))
+        ledger.save(index, (sums(index % 97),))
     other = pickle.loads(pickle.dumps(ledger))
     for index in (0, 7, 123_456_789_012):
-        found = other.find(index)
+        found = other.load(index)
         assert found is not None
         assert same(found[0], sums(index % 97))
-    assert other.find(1) is None
+    assert other.load(1) is None
     assert len(other) == 3
     assert not list(Path(ledger.path).glob(".*"))
     other.drop(7)
     other.drop(7)
-    assert ledger.find(7) is None
+    assert ledger.load(7) is None
     assert len(ledger) == 2
 
 
 def test_numbers_that_are_not_finite_are_kept(ledger: Ledger) -> None:
     odd = LabelStatistics(float("inf"), np.array([np.nan, -0.0]), np.array([1, 2]), float("nan"))
-    ledger.keep(0, (odd,))
-    found = ledger.find(0)
+    ledger.save(0, (odd,))
+    found = ledger.load(0)
     assert found is not None
     assert found[0].weight.tobytes() == odd.weight.tobytes()
     assert (found[0].objective, str(found[0].entropy)) == (float("inf"), "nan")
 
 
 def test_a_damaged_record_counts_as_none(ledger: Ledger) -> None:
-    ledger.keep(4, (sums(),))
+    ledger.save(4, (sums(),))
     (file,) = Path(ledger.path).glob("block-*")
     whole = file.read_bytes()
     for place in range(len(whole)):
         broken = bytearray(whole)
         broken[place] ^= 1 << place % 8
         file.write_bytes(broken)
-        assert ledger.find(4) is None
+        assert ledger.load(4) is None
     for length in range(0, len(whole), 7):
         file.write_bytes(whole[:length])
-        assert ledger.find(4) is None
+        assert ledger.load(4) is None
     # A record in the place of another.
     file.rename(file.with_name("block-00000005"))
     file.with_name("block-00000005").write_bytes(whole)
-    assert ledger.find(5) is None
-    ledger.keep(4, (sums(),))
-    assert ledger.find(4) is not None
+    assert ledger.load(5) is None
+    ledger.save(4, (sums(),))
+    assert ledger.load(4) is not None
 
 
 def test_another_wish_does_not_continue(ledger: Ledger) -> None:
-    ledger.keep(0, (sums(),))
+    ledger.save(0, (sums(),))
     assert ledger.continues({"k": 3})
     assert not ledger.continues({"k": 4})
     ledger.begin({"k": 4})

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 import clustering
 from clustering.data.source import Feature
 from clustering.errors import OutputError, SourceError
-from clustering.fitting.fitted import Fitted, Summary
+from clustering.fitting.fitted_model import FittedModel, Summary
 from clustering.fitting.loop import Stop
 from clustering.models.kmeans import KMeans, KMeansParams
 from clustering.storage.model import from_dataset, load_model, save_model, to_dataset, write_model
@@ -36,20 +36,20 @@ def same_bits(a: Any, b: Any) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-def assert_same(read: Fitted, written: Fitted) -> None:
+def assert_same(read: FittedModel, written: FittedModel) -> None:
     assert (read.model, read.features, read.stop, read.notes) == (
         written.model, written.features, written.stop, written.notes
     )  # fmt: skip
     for name in ("objective", "iterations", "history", "shares", "centers", "reads", "bytes_read"):
         assert same_bits(getattr(read, name), getattr(written, name)), name
-    assert same_bits(read.params.shift, written.params.shift)
+    assert same_bits(read.params.origin, written.params.origin)
     assert same_bits(read.params.centers, written.params.centers)
     for field in fields(Summary):
         assert same_bits(getattr(read.summary, field.name), getattr(written.summary, field.name)), field.name
 
 
 @st.composite
-def fitted_values(draw: st.DrawFn) -> Fitted:
+def fitted_values(draw: st.DrawFn) -> FittedModel:
     k, d, passes = draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.integers(0, 3))
 
     def array(*shape: int) -> Any:
@@ -57,7 +57,7 @@ def fitted_values(draw: st.DrawFn) -> Fitted:
 
     dim = draw(NAMES.filter(lambda name: name not in OUR_NAMES))
     at = st.one_of(st.just(()), st.tuples(st.tuples(st.just(dim), LABELS)))
-    return Fitted(
+    return FittedModel(
         model=KMeans(k),
         params=KMeansParams(array(d), array(k, d)),
         features=tuple(Feature(draw(NAMES), draw(at)) for _ in range(d)),
@@ -73,10 +73,10 @@ def fitted_values(draw: st.DrawFn) -> Fitted:
     )
 
 
-def a_model(*features: Feature) -> Fitted:
+def a_model(*features: Feature) -> FittedModel:
     rng = np.random.default_rng(5)
     d = len(features)
-    return Fitted(
+    return FittedModel(
         KMeans(3),
         KMeansParams(rng.random(d), rng.random((3, d))),
         features,
@@ -93,13 +93,13 @@ def a_model(*features: Feature) -> Fitted:
 
 
 @given(fitted_values())
-def test_a_model_survives_its_description_to_the_last_bit(written: Fitted) -> None:
+def test_a_model_survives_its_description_to_the_last_bit(written: FittedModel) -> None:
     assert_same(from_dataset(to_dataset(written)), written)
 
 
 @settings(max_examples=15)
 @given(fitted_values())
-def test_a_model_comes_back_from_disk_to_the_last_bit(written: Fitted) -> None:
+def test_a_model_comes_back_from_disk_to_the_last_bit(written: FittedModel) -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_model(written, folder)
         assert_same(load_model(folder)[0], written)
@@ -117,7 +117,7 @@ def test_the_model_opens_in_xarray_in_the_datas_own_units(tmp_path: Path) -> Non
     save_model(written, tmp_path / "model.zarr")
     with xr.open_zarr(tmp_path / "model.zarr", consolidated=False) as opened:
         assert opened["centers"].dims == ("cluster", "feature")
-        assert same_bits(opened["centers"].values, written.params.shift + written.params.centers)
+        assert same_bits(opened["centers"].values, written.params.origin + written.params.centers)
         assert opened["depth"].values.tolist() == [0.0, 5.0, 10.0]
         assert opened["depth"].dims == ("feature",)
         assert opened["weights"].values.tolist() == [0.5, 0.25, 0.25]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clustering.storage.npz import arrays_of
+from clustering.storage.npz import read_arrays
 
 ARRAYS = {
     "meta": np.frombuffer(b"{}", np.uint8),
@@ -41,7 +41,7 @@ def npy(array: Any, **header: Any) -> bytes:
 
 
 def test_what_was_saved_comes_back() -> None:
-    found = arrays_of(saved(**ARRAYS))
+    found = read_arrays(saved(**ARRAYS))
     assert found is not None
     assert found.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
@@ -76,4 +76,4 @@ def overlapping() -> bytes:
     ],
 )
 def test_what_numpy_does_not_save_like_that_is_damaged(content: bytes) -> None:
-    assert arrays_of(content) is None
+    assert read_arrays(content) is None

@@ -12,9 +12,9 @@ import zarr
 
 import clustering as c
 from clustering.data.access import open_source
-from clustering.fitting.clusters import numbered
-from clustering.fitting.labelling import Wanted
-from clustering.storage.labels import cautions_of, create_labels, frame_cautions
+from clustering.fitting.cluster_names import default_names
+from clustering.fitting.labelling import LabelOutputs
+from clustering.storage.labels import cautions_of, coordinate_cautions, create_labels
 
 GROUPS = np.arange(8) % 2
 ROWS = GROUPS[:, None] * 9.0 + np.arange(3)
@@ -43,19 +43,21 @@ def test_any_name_may_stand_for_anything(what: str, name: str, tmp_path: Path) -
     (field,) = again.fields.data_vars.values()
     assert sorted(field.values[:, 0]) == [0.0, 9.0]
     source = open_source(array, sample_dims=array.dims[0])
-    create_labels(tmp_path / "labels.zarr", source, source.plan(whole_chunks=False), numbered(2), {})
+    create_labels(tmp_path / "labels.zarr", source, source.plan(whole_chunks=False), default_names(2), {})
     with xr.open_zarr(tmp_path / "labels.zarr", consolidated=False) as found:
         assert found["labels"].dims == array.dims[:1]
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("labels", Wanted()), ("distance", Wanted(distance=True))])
+@pytest.mark.parametrize(("name", "wanted"), [("labels", LabelOutputs()), ("distance", LabelOutputs(distance=True))])
 @pytest.mark.parametrize("along", ["its own dimension", "another one"])
-def test_a_coordinate_that_gives_way_to_a_result_is_told(along: str, name: str, wanted: Wanted, tmp_path: Path) -> None:
+def test_a_coordinate_that_gives_way_to_a_result_is_told(
+    along: str, name: str, wanted: LabelOutputs, tmp_path: Path
+) -> None:
     dim = name if along == "its own dimension" else "n"
     source = open_source(data(sample=dim).assign_coords({name: (dim, np.arange(8.0))}), sample_dims=dim)
     expected = (f"coordinate {name!r} is left out of labels.zarr: a result is called so; rename it in the source",)
-    assert frame_cautions(source, numbered(2), wanted, c.KMeans(2)) == expected
-    create_labels(tmp_path / "a", source, source.plan(whole_chunks=False), numbered(2), {}, wanted, c.KMeans(2))
+    assert coordinate_cautions(source, default_names(2), wanted, c.KMeans(2)) == expected
+    create_labels(tmp_path / "a", source, source.plan(whole_chunks=False), default_names(2), {}, wanted, c.KMeans(2))
     assert cautions_of(tmp_path / "a") == expected
 
 

@@ -15,7 +15,7 @@ import pytest
 from clustering.errors import OutputError
 from clustering.storage.layout import PARTS
 from clustering.storage.output import Output, new_run
-from clustering.storage.places import json_text, write_bytes, write_json
+from clustering.storage.paths import json_text, write_bytes, write_json
 from tests.storage.outputs import FIRST, OTHER, SECOND, THIRD, named
 
 HOLD = """

@@ -17,14 +17,14 @@ from clustering.storage.bucket_output import open_output
 from clustering.storage.layout import LOCK, OUTPUT_MARK
 from clustering.storage.output import Output
 from clustering.storage.owning import mark
-from clustering.storage.places import BucketPlace, Place, children, make_folder, write_bytes, write_json
+from clustering.storage.paths import BucketPath, StoragePath, children, make_folder, write_bytes, write_json
 from tests.storage.outputs import LATER, A, B, C, Crash, add, files_of, output_at, publish
 from tests.storage.test_checkpoints import IDENTITY, one
 
 kinds = pytest.mark.parametrize("kind", ["folder", "bucket"])
 
 
-def put(place: Place, key: str, content: bytes = b"precious") -> None:
+def put(place: StoragePath, key: str, content: bytes = b"precious") -> None:
     *folders, name = key.split("/")
     for folder in folders:
         place = place / folder
@@ -184,7 +184,7 @@ def test_a_switch_to_no_run_leads_nowhere(kind: str, told: Any, request: pytest.
     publish(output, A, 1)
     switch = output.path / "current"
     switch.unlink()
-    if isinstance(switch, BucketPlace):
+    if isinstance(switch, BucketPath):
         write_json(switch, {"run": told})
     else:
         switch.symlink_to(f"versions/{told or 'x'}")
@@ -194,7 +194,7 @@ def test_a_switch_to_no_run_leads_nowhere(kind: str, told: Any, request: pytest.
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff", b"[]", b"7", b"", b'{"a": ' + b"9" * 5000 + b"}"])
 def test_json_that_no_run_wrote_is_none(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_bytes(content)
-    assert layout.record_of(tmp_path) is None
+    assert layout.read_record(tmp_path) is None
 
 
 def test_a_copy_in_a_bucket_spares_what_is_not_ours(bucket: Bucket) -> None:

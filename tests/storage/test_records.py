@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import clustering as c
 from clustering.data.rows import in_memory_rows
 from clustering.fitting.labelling import LabelStatistics
-from clustering.models.kmeans import Distant, KMeansStatistics, Placing
-from clustering.storage.records import packed, unpacked
+from clustering.models.kmeans import BlockPosition, FarthestRows, KMeansStatistics
+from clustering.storage.records import pack_statistics, unpack_statistics
 
 MODELS: list[Any] = [c.KMeans(3), c.SoftKMeans(3), c.GaussianMixture(3, "tied"), c.GaussianMixture(3)]
 
@@ -32,8 +32,10 @@ def test_statistics_of_every_model_come_back_to_the_last_bit(model: Any, gaps: b
     fit = c.fit(values, model)
     if gaps:
         values[::7, 0] = np.nan
-    statistics = model.statistics(fit.params, in_memory_rows(values, gaps=gaps))
-    found = unpacked(packed({"model": statistics}, name=np.arange(3)), {"model": model.statistics_type})
+    statistics = model.statistics(fit.params, in_memory_rows(values, allow_missing=gaps))
+    found = unpack_statistics(
+        pack_statistics({"model": statistics}, name=np.arange(3)), {"model": model.statistics_type}
+    )
     assert found is not None
     (again,), more = found
     assert type(again) is type(statistics)
@@ -44,13 +46,13 @@ def test_statistics_of_every_model_come_back_to_the_last_bit(model: Any, gaps: b
 
 
 def test_what_is_damaged_or_lacks_something_is_none(rng: np.random.Generator) -> None:
-    content = packed({"model": KMeansStatistics.zero(2, 3)})
-    assert unpacked(content, {"other": KMeansStatistics}) is None
-    assert unpacked(content[:-1], {"model": KMeansStatistics}) is None
+    content = pack_statistics({"model": KMeansStatistics.zero(2, 3)})
+    assert unpack_statistics(content, {"other": KMeansStatistics}) is None
+    assert unpack_statistics(content[:-1], {"model": KMeansStatistics}) is None
     for place in rng.integers(0, len(content), 50):
         broken = bytearray(content)
         broken[place] ^= 4
-        assert unpacked(bytes(broken), {"model": KMeansStatistics}) is None
+        assert unpack_statistics(bytes(broken), {"model": KMeansStatistics}) is None
 
 
 @given(
@@ -61,23 +63,23 @@ def test_far_rows_are_told_in_the_grid_that_the_block_lies_in_now(
 ) -> None:
     """A block of 3 × 4 cells, in grids of 8 × 9 and 9 × 11."""
     cells = np.random.default_rng(seed).integers(0, (3, 4), (6, 2))
-    before, now = Placing(old, (8, 9)), Placing(new, (9, 11))
-    far = Distant(
+    before, now = BlockPosition(old, (8, 9)), BlockPosition(new, (9, 11))
+    far = FarthestRows(
         np.arange(6.0), np.ravel_multi_index((cells + old).T, before.grid), np.zeros(6, np.int32), np.ones(6),
         np.zeros((6, 1)),
     )  # fmt: skip
-    moved = far.moved(before, now)
+    moved = far.repositioned(before, now)
     assert np.array_equal(moved.positions, np.ravel_multi_index((cells + new).T, now.grid))
-    assert moved.moved(now, before).positions.tolist() == far.positions.tolist()
+    assert moved.repositioned(now, before).positions.tolist() == far.positions.tolist()
 
 
 def test_what_an_earlier_version_did_not_tell_has_its_default() -> None:
-    whole = LabelStatistics(1.5, np.array([1.0, 2.0]), np.array([3, 4]), 0.25, undirected=7)
-    with np.load(io.BytesIO(packed({"s": whole})[32:])) as archive:
+    whole = LabelStatistics(1.5, np.array([1.0, 2.0]), np.array([3, 4]), 0.25, zero_rows=7)
+    with np.load(io.BytesIO(pack_statistics({"s": whole})[32:])) as archive:
         arrays = {name: array for name, array in archive.items() if name != "s.undirected"}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     earlier = buffer.getvalue()
-    found = unpacked(hashlib.sha256(earlier).digest() + earlier, {"s": LabelStatistics})
+    found = unpack_statistics(hashlib.sha256(earlier).digest() + earlier, {"s": LabelStatistics})
     assert found is not None
-    assert (found[0][0].objective, found[0][0].entropy, found[0][0].undirected) == (1.5, 0.25, 0)
+    assert (found[0][0].objective, found[0][0].entropy, found[0][0].zero_rows) == (1.5, 0.25, 0)

@@ -7,8 +7,8 @@ from itertools import count
 import pytest
 
 from clustering.storage import versions
-from clustering.storage.layout import resolved
-from clustering.storage.places import children, write_bytes
+from clustering.storage.layout import current_version
+from clustering.storage.paths import children, write_bytes
 from clustering.storage.versions import Outputs
 from tests.storage.outputs import (
     LATER,
@@ -52,15 +52,17 @@ def test_a_promotion_that_is_cut_short_anywhere_leaves_one_version_current_and_w
             except Crash:
                 ended = False
         assert output.finished in (B, C)
-        assert is_whole(resolved(output.path), str(output.finished))
+        assert is_whole(current_version(output.path), str(output.finished))
         seen.append(output.finished)
         settle(output)
         assert output.finished == seen[-1]
         assert plainly(output, seen[-1])
-        assert not [key for version in versions.listed(output) for key in files_of(version.place) if key[0] == "."]
-        assert {version.run for version in versions.listed(output)} == {A, B, C}
-        assert all(is_whole(version.place, version.run) for version in versions.listed(output))
-        assert versions.find(output, "previous").run == {B: A, C: B}[seen[-1]]
+        assert not [
+            key for version in versions.list_versions(output) for key in files_of(version.path) if key[0] == "."
+        ]
+        assert {version.run for version in versions.list_versions(output)} == {A, B, C}
+        assert all(is_whole(version.path, version.run) for version in versions.list_versions(output))
+        assert versions.find_version(output, "previous").run == {B: A, C: B}[seen[-1]]
         if ended:
             break
         if seen[-1] == C:
@@ -119,9 +121,9 @@ def test_removing_that_is_cut_short_anywhere_leaves_whole_versions_and_what_is_u
                 ended = True
             except Crash:
                 ended = False
-        left = versions.listed(output)
+        left = versions.list_versions(output)
         assert {B, C} <= {version.run for version in left} <= {A, B, C}
-        assert all(is_whole(version.place, version.run) for version in left)
+        assert all(is_whole(version.path, version.run) for version in left)
         assert files_of(output.staging(LATER)) == {"report.html": b"half"}
         with output.locked(unfinished):
             versions.prune(output, 1)

@@ -15,7 +15,7 @@ from clustering.errors import ClusteringError, ConfigError, OutputError
 from clustering.storage import checkpoints, layout, versions
 from clustering.storage.bucket_output import BucketOutput, open_output
 from clustering.storage.output import Output
-from clustering.storage.places import BucketPlace, children, write_bytes, write_json
+from clustering.storage.paths import BucketPath, children, write_bytes, write_json
 from clustering.storage.versions import Outputs
 from tests.storage.outputs import (
     C2,
@@ -58,7 +58,7 @@ def output(request: pytest.FixtureRequest) -> Outputs:
 
 
 def runs(output: Outputs) -> list[str]:
-    return [version.run for version in versions.listed(output)]
+    return [version.run for version in versions.list_versions(output)]
 
 
 def promote(output: Outputs, run: str) -> dict[str, Any]:
@@ -80,13 +80,13 @@ def test_every_finished_run_stays_whole_and_the_latest_comes_first(output: Outpu
     for day, run in ((3, THIRD), (1, FIRST), (2, SECOND)):
         publish(output, run, day)
     assert runs(output) == [THIRD, SECOND, FIRST]
-    assert all(is_whole(version.place, version.run) for version in versions.listed(output))
+    assert all(is_whole(version.path, version.run) for version in versions.list_versions(output))
     assert output.finished == SECOND
     assert is_whole(output.published, SECOND)
     assert plainly(output, SECOND)
     assert output.read_json("run.json")["run"] == SECOND
-    latest = versions.listed(output)[0]
-    assert latest.bytes == sum(len(content) for content in files_of(latest.place).values())
+    latest = versions.list_versions(output)[0]
+    assert latest.bytes == sum(len(content) for content in files_of(latest.path).values())
 
 
 def test_a_version_that_is_held_is_not_seen_under_the_plain_names(output: Outputs) -> None:
@@ -137,8 +137,8 @@ def test_rolling_back_goes_back_one_version_at_a_time(output: Outputs) -> None:
 def test_rolling_back_passes_over_what_was_removed(output: Outputs) -> None:
     for day, run in enumerate((A, B, C), 1):
         publish(output, run, day)
-    layout.drop(output.staging(B))
-    assert versions.find(output, "previous").run == A
+    layout.remove_version(output.staging(B))
+    assert versions.find_version(output, "previous").run == A
     assert rollback(output) == A
 
 
@@ -153,13 +153,13 @@ def test_a_version_is_found_by_the_beginning_of_its_name_and_by_two_words(output
     one, two, three = "abc000000000", "abd000000000", "fff000000000"
     for day, run in enumerate((one, two, three), 1):
         publish(output, run, day)
-    found = {word: versions.find(output, word).run for word in (one, "ff", "abd", "current", "previous")}
+    found = {word: versions.find_version(output, word).run for word in (one, "ff", "abd", "current", "previous")}
     assert found == {one: one, "ff": three, "abd": two, "current": three, "previous": two}
     with pytest.raises(ConfigError, match=f"'ab' is the beginning of 2 names: {two}, {one}; give more of the name"):
-        versions.find(output, "ab")
+        versions.find_version(output, "ab")
     for word in ("abe", ""):
         with pytest.raises(ConfigError, match=f"there is no run '{word}' in .*allowed: {three}, {two}, {one}"):
-            versions.find(output, word)
+            versions.find_version(output, word)
 
 
 def test_the_latest_stay_and_the_current_one_and_the_one_before_it(output: Outputs) -> None:
@@ -217,7 +217,7 @@ def test_an_unfinished_run_is_no_version_and_is_never_removed(output: Outputs) -
     before = files_of(output.staging(LATER))
     assert runs(output) == [C, B, A]
     with pytest.raises(OutputError, match=rf"run '{LATER}' in .* is not finished; finish it by its own command"):
-        versions.find(output, LATER[:3])
+        versions.find_version(output, LATER[:3])
     assert prune(output, 1) == [A]
     promote(output, B)
     assert rollback(output) == C
@@ -239,7 +239,7 @@ def test_the_current_version_is_not_taken_for_unfinished_once_it_is_current_no_m
 
 def test_where_no_run_was_there_is_no_version_and_nothing_is_made(output: Outputs) -> None:
     with pytest.raises(OutputError, match=r"no finished run at .*; name the output\.store of a finished run"):
-        versions.find(output, "current")
+        versions.find_version(output, "current")
     assert not children(output.path)
 
 
@@ -247,7 +247,7 @@ READ = """
 import json, sys
 from pathlib import Path
 from clustering.storage.layout import resolved
-from clustering.storage.places import place_at
+from clustering.storage.paths import place_at
 
 out = place_at(sys.argv[1])
 print("ready", flush=True)
@@ -367,7 +367,7 @@ def test_a_version_that_was_removed_by_hand_does_not_take_the_plain_names_with_i
     output = output_at_bucket(bucket)
     publish(output, A, 1)
     before = plain(output)
-    layout.drop(output.staging(A))
+    layout.remove_version(output.staging(A))
     with versions.locked(output):
         pass
     assert plain(output) == before
@@ -409,8 +409,8 @@ def test_whoever_lost_the_lock_does_not_switch(bucket: Bucket, monkeypatch: pyte
 
 def test_places_of_versions_are_of_the_kind_of_their_output(output: Outputs) -> None:
     publish(output, A, 1)
-    assert isinstance(versions.listed(output)[0].place, BucketPlace) == (not isinstance(output, Output))
-    assert isinstance(output.published, BucketPlace) == (not isinstance(output, Output))
+    assert isinstance(versions.list_versions(output)[0].path, BucketPath) == (not isinstance(output, Output))
+    assert isinstance(output.published, BucketPath) == (not isinstance(output, Output))
 
 
 def test_a_version_is_not_removed_half(output: Outputs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,7 +125,7 @@ def test_unweighted_passes_are_those_of_scikit_learn(places: dict[str, tuple[Pat
     assert preparation is not None
     data = opened(store)[["temp", "salt"]].sel(depth=slice(0, 800))
     rows = np.concatenate([data[name].transpose(..., "depth").values.reshape(-1, 12) for name in data], axis=1)
-    rows, _ = preparation.applied(rows[np.isfinite(rows).all(axis=1)])
+    rows, _ = preparation.apply_to_values(rows[np.isfinite(rows).all(axis=1)])
     theirs = Reference(
         6, tol=0, reg_covar=0, max_iter=30, weights_init=begin.params.weights,
         means_init=begin.fitted.centers_prepared, precisions_init=np.linalg.inv(begin.params.covariances),

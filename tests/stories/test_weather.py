@@ -110,7 +110,7 @@ def test_distances_are_those_of_the_weighted_components(
     model = c.load_fit(place[1]).fitted
     assert model.preparation is not None
     days = data["z500"].values[written]
-    rows, _ = model.preparation.applied(days.reshape(len(days), -1))
+    rows, _ = model.preparation.apply_to_values(days.reshape(len(days), -1))
     expected = np.linalg.norm(rows[:, None] - model.centers_prepared, axis=2)
     np.testing.assert_allclose(labels["distances"].values[written], expected, rtol=1e-5)
     np.testing.assert_array_equal(labels["labels"].values[written], expected.argmin(axis=1))

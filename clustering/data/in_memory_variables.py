@@ -1,0 +1,208 @@
+"""Variables that somebody else opened or made: what their attributes leave undecoded counts as it does in a store."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from xarray.coding.common import lazy_elemwise_func
+
+from clustering.data.attributes import PACKING, UNDECODED, meant_type, repair_attributes
+from clustering.data.decoding import Decoding, InMemoryVariable, MissingRule, decoding_of, with_nodata
+from clustering.data.dimension_names import numbered
+from clustering.data.grouped import decode_variable
+from clustering.data.opening import BARE, decoded_array
+from clustering.data.validity import valid_rules
+from clustering.errors import SourceError
+
+
+def decode_in_memory(
+    dataset: xr.Dataset, names: Iterable[str], numbers: Mapping[str, float], *, valid: bool
+) -> tuple[xr.Dataset, dict[str, InMemoryVariable], list[str]]:
+    """Give some variables of a dataset the values that they mean; see `decode_values`.
+
+    Parameters
+    ----------
+    numbers
+        For variables what number among their values means missing.
+
+    Returns
+    -------
+    xarray.Dataset
+        With all other variables as they are.
+    dict
+        The variables that were changed, as they were given.
+    list of str
+        Cautions.
+    """
+    given, cautions = dict[str, InMemoryVariable](), list[str]()
+    for name in names:
+        variable = dataset[name].variable
+        made, decoding, said = decode_values(name, variable, numbers.get(name), valid=valid)
+        cautions += said
+        if decoding is not None:
+            given[name] = InMemoryVariable(variable, decoding)
+            dataset = dataset.assign({name: made})
+    return dataset, given, cautions
+
+
+def array_meant(where: str, values: Any, *, valid: bool) -> tuple[Any, tuple[str, ...]]:
+    """Give an array beside the data, and the feature weights, the values that it means; see `decode_values`.
+
+    Parameters
+    ----------
+    where
+        What it is for.
+    values
+        What carries attributes is decoded, an xarray object or a zarr array; anything else is as it is.
+
+    Returns
+    -------
+    Any
+        A zarr array becomes an xarray object, or where it names no dimensions an ndarray.
+    tuple of str
+        Cautions.
+    """
+    cautions: tuple[str, ...] = ()
+    stored = isinstance(values, zarr.Array)
+    if stored:
+        alone = decoded_array(values)
+        values, cautions = alone.dataset[BARE], alone.cautions[BARE]
+    if not isinstance(values, (xr.DataArray, xr.Variable)):
+        return values, ()
+    array = values if isinstance(values, xr.DataArray) else xr.DataArray(values)
+    made, decoding, said = decode_values(where, array.variable, None, valid=valid)
+    if decoding is not None:
+        array = array.to_dataset(name=_ARRAY).assign({_ARRAY: made})[_ARRAY]
+    return array.values if stored and numbered(array.dims) else array, (*cautions, *said)
+
+
+_ARRAY = "_array"
+"""Name of an array while it is decoded."""
+
+
+def decode_values(
+    name: str, variable: xr.Variable, nodata: float | None, *, valid: bool
+) -> tuple[xr.Variable, Decoding | None, tuple[str, ...]]:
+    """Give a variable the values that it means.
+
+    Fill values, scale and offset that stand among the attributes were not decoded, or would be in the encoding: so
+    rasters come that were opened without masking. Valid ranges, which nobody decodes, count in the unit that they are
+    written in, or in that of the values, where the encoding tells the packing that is undone already.
+
+    Parameters
+    ----------
+    variable
+        Of numbers.
+    nodata
+        Number among the values that means missing.
+    valid
+        Whether valid ranges count.
+
+    Returns
+    -------
+    xarray.Variable
+        Decoded lazily; itself where there is nothing to decode.
+    Decoding or None
+        What turns the given values into it; None where there is nothing to decode.
+    tuple of str
+        What a user should know, in words.
+
+    Raises
+    ------
+    SourceError
+        For a packing that is no number, and a missing number of what holds none.
+    """
+    if variable.dtype.kind not in "iuf":
+        if nodata is not None:
+            raise SourceError(
+                f"nodata is given for variable {name!r} of type {variable.dtype}; it applies to numbers alone: leave "
+                "it out, or give the variable as numbers"
+            )
+        return variable, None, ()
+    attributes: Mapping[Any, Any] = variable.attrs
+    fixed = repair_attributes(name, attributes, variable.dtype)
+    if fixed.fault is not None:
+        raise SourceError(f"variable {name!r} cannot be used: {fixed.fault}")
+    packed = any(key in fixed.attributes for key in PACKING)
+    clean = dict(fixed.attributes)
+    if packed and clean.get("scale_factor", 1.0) == 1.0 and clean.get("add_offset", 0.0) == 0.0:
+        # Rasters are given these although nothing is packed.
+        clean = {key: value for key, value in clean.items() if key not in PACKING}
+    raw = xr.Variable(variable.dims, variable._data if fixed.dtype == variable.dtype else _seen(variable, fixed.dtype))
+    raw.attrs = {key: value for key, value in clean.items() if key in UNDECODED}
+    once, _ = decode_variable(name, raw, dates=False)
+    rules, cautions = _valid(name, variable, clean, fixed.dtype) if valid else ((), ())
+    decoding = decoding_of(once, fixed.dtype, rules)
+    assert decoding is not None
+    said = [*fixed.cautions, *cautions]
+    if nodata is not None:
+        decoding, more = with_nodata(decoding, name, nodata)
+        said += more
+    if packed and not decoding.plain:
+        keys = " and ".join(key for key in PACKING if key in clean)
+        said.append(f"variable {name!r} is given with {keys} among its attributes, and its values are unpacked by them")
+    if not decoding.rules and decoding.plain and decoding.dtype == variable.dtype:
+        return variable, None, tuple(said)
+    dtype = decoding.dtype
+    if decoding.rules and dtype.kind in "iu":
+        dtype = np.result_type(dtype, np.float32)
+    step = partial(_apply, decoding=decoding, dtype=dtype)
+    kept: dict[Hashable, Any] = {key: value for key, value in attributes.items() if key not in UNDECODED}
+    data = lazy_elemwise_func(variable._data, step, dtype)
+    return xr.Variable(variable.dims, data, kept, variable.encoding), decoding, tuple(said)
+
+
+def _seen(variable: xr.Variable, dtype: np.dtype[Any]) -> Any:
+    return lazy_elemwise_func(variable._data, partial(_view, dtype=dtype), dtype)
+
+
+def _view(values: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    return np.asarray(values).view(dtype)
+
+
+def _apply(values: Any, decoding: Decoding, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Decode values of any shape; what is missing becomes NaN."""
+    stored = _view(values, decoding.stored)
+    absent = decoding.is_missing(stored)
+    flat = stored.reshape(-1, 1)
+    out = np.empty(flat.shape, decoding.dtype)
+    decoding.decode(flat, out)
+    made = out.reshape(stored.shape).astype(dtype, copy=False)
+    if absent is not None:
+        made[absent] = np.nan
+    return made
+
+
+def _valid(
+    name: str, variable: xr.Variable, clean: Mapping[Any, Any], dtype: np.dtype[Any]
+) -> tuple[tuple[MissingRule, ...], tuple[str, ...]]:
+    """Read the valid range in the numbers that are at hand."""
+    if any(key in clean for key in PACKING):
+        whole = {**variable.attrs, **clean}
+        return valid_rules(name, whole, dtype, clean.get("scale_factor"), clean.get("add_offset"))
+    fixed = repair_attributes(name, {key: variable.encoding[key] for key in PACKING if key in variable.encoding}, dtype)
+    packing = fixed.attributes if fixed.fault is None else {}
+    packed_type = np.dtype(variable.encoding.get("dtype") or dtype)
+    if not packing or packed_type.kind not in "iuf":
+        return valid_rules(name, variable.attrs, dtype)
+    scale, offset = packing.get("scale_factor"), packing.get("add_offset")
+    sign = {"_Unsigned": variable.encoding["_Unsigned"]} if "_Unsigned" in variable.encoding else {}
+    packed_type = meant_type(sign, packed_type)
+    rules, cautions = valid_rules(name, {**variable.attrs, **sign}, packed_type, scale, offset)
+    # Bounds go the way that the values went, so that a value on a bound equals it.
+    unpack = Decoding(packed_type, dtype if dtype.kind == "f" else np.dtype(np.float64), (), scale, offset)
+    return tuple(MissingRule(rule.name, (), *_ends(rule, unpack)) for rule in rules), cautions
+
+
+def _ends(rule: MissingRule, unpack: Decoding) -> tuple[float, float]:
+    ends = np.array([[rule.low], [rule.high]], unpack.dtype)
+    with np.errstate(all="ignore"):
+        unpack.decode(ends, out := np.empty_like(ends))
+    low, high = sorted(out.ravel().tolist())
+    return low, high

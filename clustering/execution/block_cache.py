@@ -1,0 +1,185 @@
+"""Which decoded blocks stay at hand between passes: in memory, then on local scratch, up to a budget each.
+
+Every process keeps its own shelf. A block that is on no shelf is read and decoded again.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.data.plan import Plan
+from clustering.data.rows import Rows
+from clustering.data.source import Source
+from clustering.errors import ExecutionError, OutputError
+from clustering.execution.fraction import RowFraction
+
+logger = logging.getLogger(__name__)
+
+SCRATCH_SHARE = 0.8
+"""Share of the free scratch space that may be used."""
+
+
+@dataclass(frozen=True)
+class BlockCache:
+    """What a run may keep, in each process."""
+
+    session: str
+    """Name of the run; two runs share nothing."""
+    memory: int
+    """Decoded rows kept in memory, in bytes."""
+    scratch: str | None = None
+    """Folder for decoded rows beyond that, on a local disk."""
+
+
+class _ProcessCache:
+    """The blocks of one run in this process."""
+
+    def __init__(self, limits: BlockCache) -> None:
+        self.lock = Lock()
+        self.memory_left = limits.memory
+        self.in_memory: dict[int, Rows] = {}
+        self.scratch = limits.scratch
+        self.scratch_left = 0
+        if self.scratch is not None:
+            try:
+                Path(self.scratch).mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=self.scratch):
+                    self.scratch_left = int(shutil.disk_usage(self.scratch).free * SCRATCH_SHARE)
+            except OSError as error:
+                raise OutputError(
+                    f"cannot write to the scratch folder {self.scratch!r}: {error.strerror}; name another folder"
+                ) from error
+        self.on_disk: dict[int, Rows] = {}
+
+    def get(self, index: int) -> Rows | None:
+        rows = self.in_memory.get(index)
+        return self.on_disk.get(index) if rows is None else rows
+
+    def drop(self, index: int) -> None:
+        with self.lock:
+            if index in self.in_memory:
+                self.memory_left += self.in_memory.pop(index).nbytes
+            elif index in self.on_disk:
+                self.scratch_left += self.on_disk.pop(index).nbytes
+
+    def put(self, index: int, rows: Rows) -> None:
+        size = rows.nbytes
+        with self.lock:
+            if index in self.in_memory or index in self.on_disk:
+                return
+            if size <= self.memory_left:
+                self.memory_left -= size
+                self.in_memory[index] = rows
+                return
+            if self.scratch is None or size > self.scratch_left:
+                return
+            self.scratch_left -= size
+        try:
+            mapped = replace(
+                rows,
+                values=self._map(rows.values),
+                weights=self._map(rows.weights) if any(rows.weights.strides) else rows.weights,
+                cells=None if rows.cells is None else self._map(rows.cells),
+            )
+        except OSError as error:
+            # The disk has less room than it said.
+            logger.warning("scratch %r: %s; further blocks are read again in every pass", self.scratch, error.strerror)
+            self.scratch_left = 0
+            return
+        with self.lock:
+            self.on_disk[index] = mapped
+
+    def _map(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Write an array as it is to a file without a name, which is gone with the process, and map it."""
+        if not array.size:
+            return array
+        with tempfile.TemporaryFile(dir=self.scratch) as file:
+            file.write(np.ascontiguousarray(array).view(np.uint8).data)
+            file.flush()
+            return np.memmap(file, array.dtype, "r", shape=array.shape)
+
+
+_caches: dict[str, _ProcessCache] = {}
+_closed: set[str] = set()
+_lock = Lock()
+
+
+def get_or_read(
+    source: Source,
+    plan: Plan,
+    index: int,
+    cache: BlockCache,
+    fraction: RowFraction | None = None,
+    *,
+    keep: bool = True,
+) -> tuple[Rows, int]:
+    """Find the rows of a block, or read them.
+
+    Parameters
+    ----------
+    fraction
+        Which rows take part; others are not kept either. None: all.
+    keep
+        False where something smaller will be kept in their place; see `replace_cached`.
+
+    Returns
+    -------
+    Rows
+        The rows of the block.
+    int
+        Bytes decoded from the source for it; 0 where the block was at hand.
+
+    Raises
+    ------
+    ExecutionError
+        If the run has ended meanwhile, in an error for example: a task that is still under way stops here.
+    """
+    local = _process_cache(cache)
+    rows = local.get(index)
+    if rows is not None:
+        return rows, 0
+    block = plan.block(index)
+    rows = source.read(block, packed=True)
+    if fraction is not None:
+        rows = fraction.select(rows)
+    if keep:
+        local.put(index, rows)
+    return rows, int(np.prod(block.shape)) * plan.row_bytes
+
+
+def is_cached(cache: BlockCache, index: int) -> bool:
+    """Tell whether the rows of a block are kept in this process."""
+    return _process_cache(cache).get(index) is not None
+
+
+def replace_cached(cache: BlockCache, index: int, rows: Rows) -> None:
+    """Keep these rows of a block in the place of those that are kept, if there is room."""
+    local = _process_cache(cache)
+    local.drop(index)
+    local.put(index, rows)
+
+
+def _process_cache(cache: BlockCache) -> _ProcessCache:
+    with _lock:
+        if cache.session in _closed:
+            raise ExecutionError("the passes that this task belongs to have ended")
+        local = _caches.get(cache.session)
+        if local is None:
+            local = _caches[cache.session] = _ProcessCache(cache)
+        return local
+
+
+def release(session: str) -> None:
+    """Drop what a run kept in this process."""
+    with _lock:
+        _closed.add(session)
+        _caches.pop(session, None)

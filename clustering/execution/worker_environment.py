@@ -1,0 +1,87 @@
+"""Whether workers are like this process: they have to compute the same bits."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from typing import Any
+
+# Those of BLAS that are limited below are those that are loaded.
+import numpy  # noqa: F401
+import scipy.linalg  # noqa: F401
+from distributed import WorkerPlugin
+from threadpoolctl import threadpool_limits
+
+from clustering.errors import ExecutionError, reason
+
+_SCHEDULER = ("python", "dask", "distributed", "cloudpickle", "tornado")
+"""What a scheduler needs in the same version."""
+_WORKER = (*_SCHEDULER, "zarr-clustering", "numpy", "numba", "scipy", "zarr")
+"""What workers need in the same version."""
+
+
+def check_worker_versions(client: Any, name: str) -> None:
+    """Compare the versions of the scheduler and the workers with those of this process.
+
+    Raises
+    ------
+    ExecutionError
+        Naming the first that differs, or a worker that cannot import this package.
+    """
+    versions = client.get_versions(packages=list(_WORKER[len(_SCHEDULER) :]))
+    ours = _versions(versions["client"])
+    members: list[tuple[str, Any, tuple[str, ...]]] = [("scheduler", versions["scheduler"], _SCHEDULER)]
+    members += [(f"worker {address}", about, _WORKER) for address, about in versions["workers"].items()]
+    for member, about, packages in members:
+        theirs = _versions(about)
+        for package in packages:
+            if theirs.get(package) != ours.get(package):
+                raise ExecutionError(
+                    f"the {member} of the cluster {name} has {package} {theirs.get(package) or '(not installed)'} and "
+                    f"this process {ours.get(package) or '(not installed)'}; install the same versions on all of them, "
+                    "from one image or requirements.lock"
+                )
+    for address, outcome in client.run(import_module, "clustering.execution.passes", on_error="return").items():
+        if isinstance(outcome, Exception):
+            raise ExecutionError(
+                f"worker {address} of the cluster {name} cannot import clustering ({reason(outcome)}); "
+                "install zarr-clustering on the workers"
+            )
+
+
+def _versions(about: Any) -> dict[str, str | None]:
+    packages = dict(about["packages"])
+    # Functions travel between releases of one minor version.
+    packages["python"] = ".".join(str(packages.get("python", "")).split(".")[:2])
+    return packages
+
+
+class OneBlasThread(WorkerPlugin):
+    """One BLAS thread per task, which sums depend on; also where no nanny sets it."""
+
+    def __init__(self) -> None:
+        # Several connections to one cluster each have theirs.
+        self.name = f"clustering-one-blas-thread-{uuid.uuid4().hex[:8]}"
+
+    def setup(self, worker: Any) -> None:
+        self.limits = threadpool_limits(1, user_api="blas")
+        self.limits.__enter__()
+
+    def teardown(self, worker: Any) -> None:
+        # Leaving also gives up the right to set limits, which one thread of a process has.
+        self.limits.__exit__(None, None, None)
+
+
+@contextmanager
+def one_blas_thread(client: Any) -> Iterator[None]:
+    """Limit BLAS to one thread in every worker, those too that come later; lifted afterwards."""
+    plugin = OneBlasThread()
+    client.register_plugin(plugin)
+    try:
+        yield
+    finally:
+        # A cluster that is gone has no limits either.
+        with suppress(Exception):
+            client.unregister_worker_plugin(plugin.name)

@@ -1,0 +1,79 @@
+"""Centers as fields: each variable on its own feature dimensions, with their coordinates and units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import cftime
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from clustering.data.source import DATES, About
+from clustering.fitting.fitted_model import FittedModel
+
+
+def center_fields(fitted: FittedModel) -> dict[str, xr.DataArray]:
+    """Lay the centers out as the source lays out its variables.
+
+    Returns
+    -------
+    dict
+        Of each variable its centers ``(cluster, *feature_dims)`` in the data's own units. Dates are dates again. A
+        variable whose features fill no grid lies along ``<variable>_feature``, and a variable or dimension that is
+        called ``cluster`` is called ``feature_cluster``.
+    """
+    columns: dict[str, list[int]] = {}
+    for column, feature in enumerate(fitted.features):
+        columns.setdefault(feature.variable, []).append(column)
+    arrays: dict[str, xr.DataArray] = {}
+    for name, indices in columns.items():
+        at = [fitted.features[i].at for i in indices]
+        labels = {d: list(dict.fromkeys(dict(pairs).get(d) for pairs in at)) for d, _ in at[0]}
+        values = fitted.centers[:, indices]
+        grid = [tuple(zip(labels, combined, strict=True)) for combined in product(*labels.values())]
+        if grid == at:
+            values = values.reshape(len(values), *map(len, labels.values()))
+            dims = tuple(_free(d) for d in labels)
+        else:
+            labels, dims = {}, (f"{name}_feature",)
+        coordinates = {
+            _free(d): (_free(d), given, cf_attributes(fitted.about, d))
+            for d, one in labels.items()
+            if (given := _coordinate(one, fitted.about.get(d, {}))) is not None
+        }
+        arrays[_free(name)] = xr.DataArray(
+            values, {"cluster": fitted.ids, **coordinates}, ("cluster", *dims),
+            attrs=cf_attributes(fitted.about, name),
+        )  # fmt: skip
+    return arrays
+
+
+def cf_attributes(about: About, name: str) -> dict[str, str]:
+    """Give the attributes of a variable or dimension; a calendar belongs to how dates are stored."""
+    return {key: value for key, value in about.get(name, {}).items() if key != "calendar"}
+
+
+def coordinate_values(labels: Sequence[Any], about: Mapping[str, str]) -> NDArray[Any] | None:
+    """Turn labels of a feature dimension into an array ``(m,)``: numbers, or dates where it has a calendar."""
+    if all(isinstance(label, (int, float)) and not isinstance(label, bool) for label in labels):
+        return np.asarray(labels)
+    if "calendar" not in about or not all(isinstance(label, str) for label in labels):
+        return None
+    try:
+        if about["calendar"] == DATES:
+            return np.array(labels, "datetime64[ns]")
+        return np.array([cftime.datetime.strptime(s, "%Y-%m-%d %H:%M:%S", calendar=about["calendar"]) for s in labels])
+    except ValueError:
+        return None
+
+
+def _coordinate(labels: Sequence[Any], about: Mapping[str, str]) -> NDArray[Any] | None:
+    values = coordinate_values(labels, about)
+    return np.asarray(labels) if values is None and all(isinstance(label, str) for label in labels) else values
+
+
+def _free(name: str) -> str:
+    return "feature_cluster" if name == "cluster" else name

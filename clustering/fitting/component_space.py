@@ -1,0 +1,128 @@
+"""Components of two models in one space, where they can be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+
+from clustering.data.preparation import Preparation
+from clustering.fitting.fitted_model import FittedModel
+from clustering.models import divergences as geometry
+from clustering.models.bhattacharyya import bhattacharyya
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ComparedComponents:
+    """Where the components of a model are."""
+
+    centers: Array
+    """``(k, p)``."""
+    shapes: Array | None = None
+    """Of a mixture, variances ``(k, p)`` or covariances ``(k, p, p)``; None: they have none."""
+
+    def distances(self, others: ComparedComponents, part: slice) -> Array:
+        """Distances of some of them from all others ``(m, k)``: Euclidean, or the root of Bhattacharyya's."""
+        if self.shapes is None or others.shapes is None:
+            return np.asarray(cdist(self.centers[part], others.centers), np.float64)
+        return np.sqrt(bhattacharyya(self.centers[part], self.shapes[part], others.centers, others.shapes))
+
+
+def incomparable_reason(fitted: FittedModel, previous: FittedModel) -> str | None:
+    """Say why components of a new model are none of the one before; None where they may be."""
+    kinds = previous.model.kind, fitted.model.kind
+    if kinds[0] != kinds[1]:
+        return f"the model was {kinds[0]} and is {kinds[1]}"
+    features = [list(map(str, one.features)) for one in (previous, fitted)]
+    if features[0] != features[1]:
+        return f"the {len(features[1])} features are others than the {len(features[0])} of before"
+    lengths = [one.preparation is not None and one.preparation.unit_norm for one in (previous, fitted)]
+    if lengths[0] != lengths[1]:
+        return f"preprocess.unit_norm was {str(lengths[0]).lower()} and is {str(lengths[1]).lower()}"
+    return None
+
+
+def compare_components(fitted: FittedModel, previous: FittedModel) -> tuple[ComparedComponents, ComparedComponents]:
+    """Put the components of a new model and of the one before into the space of the rows of the one before.
+
+    Both are there already where they share one preparation; otherwise those of the new model go through the data's
+    own units. Where the model before has directions that the new one lacks, the space is that of the new one.
+    """
+    both, owner = (fitted, previous), previous
+    turns: list[Array | None] = [None, None]
+    if not _is_same(fitted.preparation, previous.preparation):
+        if previous.params.centers.shape[1] > fitted.params.centers.shape[1]:
+            owner = fitted
+        turns = [None if one is owner else _turn(one, owner) for one in both]
+    centers = [_centers(one, owner, turn) for one, turn in zip(both, turns, strict=True)]
+    if fitted.model.kind != "gaussian_mixture":
+        return _embedded(centers[0], fitted, previous, owner), _embedded(centers[1], fitted, previous, owner)
+    shapes = [_shapes(one, turn) for one, turn in zip(both, turns, strict=True)]
+    if shapes[0].ndim != shapes[1].ndim:
+        shapes = [shape if shape.ndim == 3 else _matrices(shape) for shape in shapes]
+    # A feature of weight 0 has no width, and tells nothing.
+    widths = [s if s.ndim == 2 else np.diagonal(s, axis1=1, axis2=2) for s in shapes]
+    wide = (np.concatenate(widths) > 0.0).all(axis=0)
+    centers = [c[:, wide] for c in centers]
+    shapes = [s[:, wide] if s.ndim == 2 else s[:, wide][:, :, wide] for s in shapes]
+    return ComparedComponents(centers[0], shapes[0]), ComparedComponents(centers[1], shapes[1])
+
+
+def _is_same(one: Preparation | None, other: Preparation | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    names = ("offset", "matrix", "inverse")
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
+
+
+def _turn(fitted: FittedModel, owner: FittedModel) -> Array:
+    """Give what takes differences of a model's prepared rows to those of another's: factors ``(p,)``, or ``(p, q)``."""
+    there = np.ones(len(fitted.features)) if fitted.preparation is None else fitted.preparation.inverse
+    back = np.ones(len(fitted.features)) if owner.preparation is None else owner.preparation.matrix
+    if there.ndim == 1:
+        return np.asarray(there * back if back.ndim == 1 else there[:, None] * back)
+    return np.asarray(there * back if back.ndim == 1 else there @ back)
+
+
+def _centers(fitted: FittedModel, owner: FittedModel, turn: Array | None) -> Array:
+    if turn is None:
+        return fitted.centers_prepared
+    return fitted.centers if owner.preparation is None else owner.preparation.to_prepared(fitted.centers)
+
+
+def _embedded(centers: Array, fitted: FittedModel, previous: FittedModel, owner: FittedModel) -> ComparedComponents:
+    """Place centers where the Euclidean distance is near the root of the divergence, if both models have the same."""
+    divergence = fitted.model.divergence
+    if previous.model.divergence != divergence:
+        divergence = "squared_euclidean"
+    # Another preparation may take zeros a rounding below.
+    least = {"kullback_leibler": 0.0, "itakura_saito": geometry.TINY}.get(divergence, -np.inf)
+    points = geometry.embed(divergence, np.maximum(centers, least), owner.params.origin, owner.params.matrix)
+    return ComparedComponents(points)
+
+
+def _shapes(fitted: FittedModel, turn: Array | None) -> Array:
+    """Variances ``(k, q)`` or covariances ``(k, q, q)`` of a mixture, turned."""
+    k, p = fitted.params.centers.shape
+    covariances = fitted.params.covariances
+    match fitted.model.covariance:
+        case "identity":
+            covariances = np.ones((k, p))
+        case "spherical":
+            covariances = np.repeat(covariances[:, None], p, axis=1)
+        case "tied":
+            covariances = np.broadcast_to(covariances, (k, p, p))
+    if turn is None:
+        return np.asarray(covariances)
+    if turn.ndim == 1:
+        return np.asarray(covariances * (turn * turn if covariances.ndim == 2 else np.outer(turn, turn)))
+    whole = covariances if covariances.ndim == 3 else _matrices(covariances)
+    return np.asarray(turn.T @ whole @ turn)
+
+
+def _matrices(variances: Array) -> Array:
+    return variances[:, :, None] * np.eye(variances.shape[1])

@@ -1,0 +1,47 @@
+"""Where rows went: the weight of each pair of a label before and a label now, as pairs that occur."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+LabelTransitions = tuple[NDArray[np.int64], Array]
+"""Pairs ``(t, 2)``, each once and in order, and their weights ``(t,)``, above zero."""
+
+
+def label_transitions(before: NDArray[np.int64], now: NDArray[np.int64], weights: Array) -> LabelTransitions:
+    """Add up the weights of rows by their labels before, −1 for none, and now ``(n,)``, in the order of the rows."""
+    if not len(before):
+        return np.zeros((0, 2), np.int64), np.zeros(0)
+    width = int(now.max()) + 1
+    codes = (before + 1) * width + now
+    kinds = (int(before.max()) + 2) * width
+    if kinds <= 4 * len(codes):
+        present = np.arange(kinds)
+        total = np.bincount(codes, weights, kinds)
+    else:
+        # Of very many clusters, few pairs occur.
+        present, index = np.unique(codes, return_inverse=True)
+        total = np.bincount(index, weights, len(present))
+    present_codes = np.flatnonzero(total)
+    return np.stack([present[present_codes] // width - 1, present[present_codes] % width], axis=1), np.asarray(
+        total[present_codes], np.float64
+    )
+
+
+def add_transitions(one: LabelTransitions, other: LabelTransitions) -> LabelTransitions:
+    """Add up the weights of the rows of both, to the same bits as a table of all pairs would."""
+    if not len(other[1]):
+        return one
+    pairs, index = np.unique(np.concatenate([one[0], other[0]]), axis=0, return_inverse=True)
+    total = np.bincount(index.reshape(-1), np.concatenate([one[1], other[1]]), len(pairs))
+    return pairs, np.asarray(total, np.float64)
+
+
+def as_unchanged(moves: LabelTransitions) -> LabelTransitions:
+    """Tell the rows of these pairs as rows that stay where they are now."""
+    pairs, weights = moves
+    now, index = np.unique(pairs[:, 1], return_inverse=True)
+    total = np.bincount(index, weights, len(now)) if len(now) else np.zeros(0)
+    return np.stack([now, now], axis=1), np.asarray(total, np.float64)

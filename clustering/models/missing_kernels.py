@@ -1,0 +1,187 @@
+"""The compiled inner loops for rows with missing features, NaN in columns ``(d, m)``: these take no part."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from clustering.compiling import njit
+from clustering.models.kernels import FAST
+from clustering.models.soft_kernels import FUSED, SUMS
+
+
+@njit(**FUSED)
+def squares(columns, centers, scales, logs, out, offsets):  # type: ignore[no-untyped-def]
+    """Fill `out` ``(k, m)`` with Σ scale·(x − c)², and `offsets` ``(k, m)`` with Σ log, over the observed features.
+
+    `scales` and `logs` are ``(k, d)``.
+    """
+    d, m = columns.shape
+    for k in range(centers.shape[0]):
+        total, offset = out[k], offsets[k]
+        for r in range(m):
+            total[r] = 0.0
+            offset[r] = 0.0
+        for j in range(d):
+            c, p, log = centers[k, j], scales[k, j], logs[k, j]
+            x = columns[j]
+            for r in range(m):
+                t = x[r] - c
+                seen = t == t
+                total[r] += p * t * t if seen else 0.0
+                offset[r] += log if seen else 0.0
+
+
+@njit(**FAST)
+def moments(columns, centers, variances, weighted_resp, weight, first, second, observed):  # type: ignore[no-untyped-def]
+    """Add up the shares ``(k, m)`` of rows about the centers.
+
+    `weight` ``(k,)`` gets Σ s, `first` ``(k, d)`` Σ s (x − c) over what was observed, `second` ``(k, d)``
+    Σ s (x − c)² over what was observed and Σ s variance over what was not, `observed` ``(k, d)`` Σ s of what was.
+    """
+    d, m = columns.shape
+    for k in range(centers.shape[0]):
+        s = weighted_resp[k]
+        resp = 0.0
+        for r in range(m):
+            resp += s[r]
+        weight[k] += resp
+        for j in range(d):
+            c, v, x = centers[k, j], variances[k, j], columns[j]
+            a, b, seen = 0.0, 0.0, 0.0
+            for r in range(m):
+                t = x[r] - c
+                if t == t:
+                    a += s[r] * t
+                    b += s[r] * t * t
+                    seen += s[r]
+                else:
+                    b += s[r] * v
+            first[k, j] += a
+            second[k, j] += b
+            observed[k, j] += seen
+
+
+@njit(**SUMS)
+def condition(covariances, order, observed, factors, logs):  # type: ignore[no-untyped-def]
+    """Eliminate the observed features of each pattern from covariances ``(c, d, d)``.
+
+    With the features of a pattern in its `order` ``(t, d)``, of which so many are `observed` ``(t,)``, the lower
+    triangle of `factors` ``(t, c, d, d)`` gets the Cholesky factor L of the observed ones, beneath it the transpose of
+    H = L⁻¹ Σ_om, and beside that the covariance of the missing ones given the observed, Σ_mm − HᵀH. `logs` ``(t, c)``
+    gets −log |L|.
+
+    Returns
+    -------
+    bool
+        False if a covariance is not positive definite.
+    """
+    d = covariances.shape[1]
+    for g in range(order.shape[0]):
+        features, n_observed = order[g], observed[g]
+        for c in range(covariances.shape[0]):
+            f, covariance, log = factors[g, c], covariances[c], 0.0
+            for i in range(d):
+                row, source = f[i], covariance[features[i]]
+                for j in range(i + 1):
+                    above, length = f[j], min(j, n_observed)
+                    total = 0.0
+                    for e in range(length):
+                        total += row[e] * above[e]
+                    left = source[features[j]] - total
+                    if j >= n_observed:
+                        row[j] = left
+                    elif j < i:
+                        row[j] = left / above[j]
+                    else:
+                        if not left > 0.0:
+                            return False
+                        row[j] = math.sqrt(left)
+                        log -= math.log(row[j])
+            logs[g, c] = log
+    return True
+
+
+@njit(**FUSED)
+def pattern_squares(columns, bounds, order, observed, centers, factors, logs, white, out, offsets):  # type: ignore[no-untyped-def]
+    """Squared Mahalanobis distances ``(k, m)`` of what was observed of columns ``(d, m)`` that are grouped by pattern.
+
+    Columns `bounds[g]` to `bounds[g + 1]` have pattern g; `factors` and `logs` are those of `condition`, of every
+    component or of all together. `white` ``(k, d, m)`` gets L⁻¹ (x − c), `offsets` ``(k, m)`` the logs.
+    """
+    for g in range(order.shape[0]):
+        start, stop = bounds[g], bounds[g + 1]
+        for k in range(centers.shape[0]):
+            c = k if factors.shape[1] > 1 else 0
+            f, total, offset = factors[g, c], out[k], offsets[k]
+            for r in range(start, stop):
+                total[r] = 0.0
+                offset[r] = logs[g, c]
+            for i in range(observed[g]):
+                w, x, center, pivot = white[k, i], columns[order[g, i]], centers[k, order[g, i]], f[i, i]
+                for r in range(start, stop):
+                    w[r] = x[r] - center
+                for j in range(i):
+                    a, v = f[i, j], white[k, j]
+                    for r in range(start, stop):
+                        w[r] -= a * v[r]
+                for r in range(start, stop):
+                    w[r] /= pivot
+                    total[r] += w[r] * w[r]
+
+
+@njit(**SUMS)
+def pattern_moments(columns, bounds, order, observed, centers, factors, white, resp, near, weight, first, second):  # type: ignore[no-untyped-def]
+    """Add up the moments of columns as `pattern_squares` takes them, with conditional means and covariances.
+
+    `weight` ``(k,)`` gets Σ s, `first` ``(k, d)`` Σ s (x − c), and `second` Σ s (x − c)(x − c)ᵀ, or Σ s x xᵀ where
+    `near`: one of each component ``(k, d, d)``, or of all together ``(1, d, d)``.
+    """
+    d = columns.shape[0]
+    longest = 0
+    for g in range(order.shape[0]):
+        longest = max(longest, bounds[g + 1] - bounds[g])
+    diff, scaled = np.empty((d, longest)), np.empty(longest)
+    for g in range(order.shape[0]):
+        start, m, features, n_observed = bounds[g], bounds[g + 1] - bounds[g], order[g], observed[g]
+        for k in range(centers.shape[0]):
+            f = factors[g, k if factors.shape[1] > 1 else 0]
+            moment = second[k if second.shape[0] > 1 else 0]
+            s, total_resp = resp[k], 0.0
+            for r in range(m):
+                total_resp += s[start + r]
+            if total_resp == 0.0:
+                continue
+            weight[k] += total_resp
+            for i in range(d):
+                there, x, center = diff[i], columns[features[i]], centers[k, features[i]]
+                if i < n_observed:
+                    for r in range(m):
+                        there[r] = x[start + r] - center
+                else:
+                    for r in range(m):
+                        there[r] = 0.0
+                    for j in range(n_observed):
+                        a, w = f[i, j], white[k, j]
+                        for r in range(m):
+                            there[r] += a * w[start + r]
+                total = 0.0
+                for r in range(m):
+                    total += s[start + r] * there[r]
+                first[k, features[i]] += total
+                if near:
+                    for r in range(m):
+                        there[r] += center
+            for i in range(d):
+                x = diff[i]
+                for r in range(m):
+                    scaled[r] = s[start + r] * x[r]
+                for j in range(i + 1):
+                    y = diff[j]
+                    total = total_resp * f[i, j] if j >= n_observed else 0.0
+                    for r in range(m):
+                        total += scaled[r] * y[r]
+                    moment[features[i], features[j]] += total
+                    if j < i:
+                        moment[features[j], features[i]] += total

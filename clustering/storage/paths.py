@@ -1,0 +1,274 @@
+"""Places for what a run makes: folders and files of this machine, and their likes in a bucket."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from zarr.storage import ObjectStore
+
+from clustering.data.addresses import check_url, local_path, shown
+from clustering.data.buckets import gcs_config, s3_config
+from clustering.data.store_errors import translate_errors
+from clustering.data.stores import connect
+from clustering.errors import ConfigError, MissingDependencyError, StoreError
+
+PROTOCOLS = ("s3", "s3a", "gs", "gcs")
+"""Protocols that results are written by."""
+
+
+@dataclass(frozen=True)
+class BucketPath:
+    """A prefix of a bucket, or an object; picklable. Credentials are found in the environment of whoever uses it."""
+
+    url: str
+    """Of what all places of one output are in."""
+    options: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Storage options, without secrets."""
+    key: str = ""
+    """From there."""
+
+    def __str__(self) -> str:
+        return f"{self.root}/{self.key}".rstrip("/")
+
+    def __truediv__(self, name: str, /) -> BucketPath:
+        return replace(self, key=f"{self.key}/{name}".lstrip("/"))
+
+    @property
+    def name(self) -> str:
+        """Last part of the key."""
+        return self.key.rpartition("/")[2]
+
+    @property
+    def root(self) -> str:
+        """The URL, fit to be shown."""
+        return shown(self.url)
+
+    @property
+    def store(self) -> Any:
+        """Store of obstore that keys are counted in; opened once per process."""
+        return writable(self.url, self.options).store
+
+    def is_file(self) -> bool:
+        """Tell whether there is an object."""
+        return size(self) is not None
+
+    def read_bytes(self) -> bytes:
+        """Give the content of an object; `FileNotFoundError` where there is none."""
+        with translate_errors(self.root, (FileNotFoundError,)):
+            return bytes(_client().get(self.store, self.key).bytes())
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove an object; some buckets do not tell that there is none."""
+        try:
+            with translate_errors(self.root, (FileNotFoundError,), "write to"):
+                _client().delete(self.store, self.key)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def objects(self) -> list[tuple[str, int]]:
+        """List what is below: keys from the root, in order, and sizes in bytes."""
+        with translate_errors(self.root):
+            pages = _client().list(self.store, self.key or None)
+            return sorted((meta["path"], meta["size"]) for page in pages for meta in page)
+
+
+StoragePath = Path | BucketPath
+"""A folder or a file, here or in a bucket: `/`, `name`, `is_file`, `read_bytes`, `unlink` work for both."""
+
+
+def _client() -> Any:
+    try:
+        import obstore
+    except ImportError as error:
+        raise MissingDependencyError(
+            "keeping results in a bucket needs the package 'obstore'; pip install 'zarr-clustering[cloud]'"
+        ) from error
+    return obstore
+
+
+def writable(url: str, options: Mapping[str, Any]) -> Any:
+    """Open a bucket for writing.
+
+    Returns
+    -------
+    zarr.storage.ObjectStore
+
+    Raises
+    ------
+    ClusteringError
+        If there is no such bucket, its keys cannot be listed, or only fsspec knows how to reach it.
+    """
+    google = url.startswith("g")
+    if (gcs_config if google else s3_config)(options, os.environ) is None:
+        remedy = "leave storage_options other than endpoint_url, region_name and anon out"
+        if google:
+            remedy = "set GOOGLE_APPLICATION_CREDENTIALS to a file of credentials, and leave storage_options out"
+        raise ConfigError(f"results cannot be written to {shown(url)} in the way it is given; {remedy}")
+    store = connect(url, options)
+    if isinstance(store, ObjectStore):
+        return store.with_read_only(False)
+    raise StoreError(
+        f"the keys of {shown(url)} may not be listed, and results are kept only where they may be; "
+        "check the credentials and what they allow"
+    )
+
+
+def in_bucket(store: str) -> bool:
+    """Tell the URL of a bucket from other places."""
+    return store.partition("://")[0] in PROTOCOLS and "://" in store and "::" not in store
+
+
+def storage_path(store: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> StoragePath:
+    """Find the place of a path or a URL.
+
+    Raises
+    ------
+    ConfigError
+        For a URL with a password, or one that is neither local nor of a bucket.
+    """
+    text = os.fspath(store)
+    if in_bucket(text):
+        check_url(text, "the URL")
+        return BucketPath(text.rstrip("/"), dict(options or {}))
+    path = local_path(text)
+    if path is None:
+        raise ConfigError(f"results are not kept at {shown(text)!r}; name a folder, or a URL of s3:// or gs://")
+    return path
+
+
+def translating_write_errors(path: StoragePath) -> AbstractContextManager[None]:
+    """Turn what a bucket answers to writing into one line."""
+    return translate_errors(path.root, doing="write to") if isinstance(path, BucketPath) else nullcontext()
+
+
+def translating_read_errors(path: StoragePath) -> AbstractContextManager[None]:
+    """Turn what a bucket answers to reading into one line."""
+    return translate_errors(path.root) if isinstance(path, BucketPath) else nullcontext()
+
+
+def zarr_store(path: StoragePath) -> Any:
+    """Give what Zarr and xarray open for a group that has its root in a place, to read and to write."""
+    return writable(str(path), path.options) if isinstance(path, BucketPath) else str(path)
+
+
+def write_json(path: StoragePath, content: Mapping[str, Any]) -> None:
+    """Write JSON, all of it or nothing; see `json_text`."""
+    write_bytes(path, (json_text(content, indent=2) + "\n").encode())
+
+
+def json_text(content: Any, indent: int | None = None) -> str:
+    """Write JSON as every reader takes it: null stands for what is no number, and the largest number for infinity."""
+    return json.dumps(_plain(content), indent=indent, allow_nan=False)
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, (np.generic, np.ndarray)):
+        content = content.tolist()
+    if isinstance(content, Mapping):
+        return {name: _plain(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_plain(value) for value in content]
+    if isinstance(content, float) and math.isnan(content):
+        return None
+    if isinstance(content, float) and math.isinf(content):
+        return math.copysign(sys.float_info.max, content)
+    return content
+
+
+def write_bytes(path: StoragePath, content: bytes) -> None:
+    """Write a file, all of it or nothing."""
+    if isinstance(path, BucketPath):
+        with translating_write_errors(path):
+            _client().put(path.store, path.key, content, use_multipart=False)
+        return
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def make_folder(path: StoragePath) -> None:
+    """Make a folder and those above it; a bucket needs none."""
+    if isinstance(path, Path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def children(path: StoragePath) -> list[StoragePath]:
+    """List what is directly in a place, by name; nothing where there is no such place."""
+    if isinstance(path, BucketPath):
+        with translate_errors(path.root):
+            listing = _client().list_with_delimiter(path.store, path.key or None)
+        keys = [*listing["common_prefixes"], *(entry["path"] for entry in listing["objects"])]
+        return [replace(path, key=key) for key in sorted(key.rstrip("/") for key in keys)]
+    try:
+        return list[StoragePath](sorted(path.iterdir()))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def remove_keys(folder: StoragePath, chosen: Callable[[str], bool]) -> None:
+    """Remove what is chosen of the files below a folder, by their paths from there, and the folders left empty.
+
+    Links are neither followed nor removed.
+    """
+    if isinstance(folder, BucketPath):
+        start = f"{folder.key}/".lstrip("/")
+        if keys := [key for key, _ in folder.objects() if chosen(key.removeprefix(start))]:
+            with translating_write_errors(folder):
+                _client().delete(folder.store, keys)
+        return
+    if folder.is_symlink():
+        return
+    for path, _, names in os.walk(folder, topdown=False):
+        inside = Path(path).relative_to(folder)
+        for name in names:
+            if chosen((inside / name).as_posix()) and not (Path(path) / name).is_symlink():
+                with suppress(OSError):
+                    (Path(path) / name).unlink()
+        with suppress(OSError):
+            Path(path).rmdir()
+
+
+def size(path: StoragePath) -> int | None:
+    """Size of a file in bytes; None where there is none."""
+    try:
+        if isinstance(path, BucketPath):
+            with translate_errors(path.root, (FileNotFoundError,)):
+                return int(_client().head(path.store, path.key)["size"])
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def sizes(folder: StoragePath) -> Iterator[tuple[str, int]]:
+    """List the files below a folder: last part of the name, and size in bytes."""
+    if isinstance(folder, BucketPath):
+        yield from ((key.rpartition("/")[2], length) for key, length in folder.objects())
+        return
+    try:
+        entries = os.scandir(folder)
+    except FileNotFoundError:
+        return
+    with entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from sizes(Path(entry.path))
+            else:
+                yield entry.name, entry.stat().st_size

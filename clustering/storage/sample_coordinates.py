@@ -1,0 +1,234 @@
+"""What says where samples are: coordinates, their bounds, grid mappings, and what the group tells of itself.
+
+Names are those of the CF conventions (sections 5 to 7) and of GeoZarr's ``proj:`` and ``spatial:`` attributes.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Literal
+
+import dask
+import dask.array
+import numpy as np
+import xarray as xr
+import zarr
+
+from clustering.data.encoding import dataset, part_length, reason_of, split_writable
+from clustering.data.source import Source
+from clustering.errors import SourceError
+from clustering.storage.layout import is_of_an_array
+from clustering.storage.paths import StoragePath, remove_keys, zarr_store
+
+FOREIGN = (
+    "multiscales", "omero", "ome", "plate", "well", "image-label", "labels", "bioformats2raw.layout",
+    "_ARRAY_DIMENSIONS", "coordinates",
+)  # fmt: skip
+"""Attributes of a group that describe its own arrays, which are not among the results."""
+PLACED = ("spatial:transform", "spatial:bbox", "spatial:shape", "GeoTransform")
+"""Attributes that place the whole grid, and say the wrong thing of a part of it."""
+_BOUNDS = ("bounds", "climatology")
+_FAULTS = (SourceError, ValueError, TypeError, LookupError, ArithmeticError)
+"""What is raised for a variable that cannot be written; a disk that refuses raises something else."""
+
+
+def coordinates_of(source: Source, taken: Collection[str]) -> xr.Dataset:
+    """Give what is written beside the results: as coordinates what are coordinates in the source, and attributes.
+
+    Parameters
+    ----------
+    taken
+        Names of results and of their own dimensions: what is called so in the source gives way.
+    """
+    data, samples = source.dataset, set(source.sample_dims)
+    kept = [str(name) for name, c in data.coords.items() if set(c.dims) <= samples and name not in taken]
+    for name in tuple(kept):
+        kept += [n for n in _bounds(data, name) if n not in kept and not {n, *map(str, data[n].dims)} & {*taken}]
+    kept += [name for name in _mapping_names(source) if name not in kept and name not in taken]
+    moved = _is_part(source)
+    made: dict[str, xr.Variable] = {}
+    for name in kept:
+        variable = data[name].variable.copy(deep=False)
+        # Times keep their units; numbers were decoded, and are kept as such.
+        timed = variable.dtype.kind in "mM" or "calendar" in variable.encoding
+        encoding = variable.encoding
+        attributes = {key: value for key, value in variable.attrs.items() if not (moved and key in PLACED)}
+        for key in _BOUNDS:
+            attributes.pop(key, None)
+            if _attribute(variable, key) in kept:
+                attributes[key] = _attribute(variable, key)
+        variable.attrs = attributes
+        variable.encoding = {k: v for k, v in encoding.items() if timed and k in ("units", "calendar", "dtype")}
+        if name not in data.coords:
+            # What goes with the samples goes with their results, not with these.
+            variable.encoding["coordinates"] = None
+        made[name] = variable
+    coordinates = {name: variable for name, variable in made.items() if name in data.coords}
+    others = {name: variable for name, variable in made.items() if name not in coordinates}
+    return dataset(others, coordinates, _json_attributes(data.attrs, moved))
+
+
+def left_out(carried: xr.Dataset) -> tuple[str, ...]:
+    """Say in words for a user which variables of `coordinates_of` cannot be written."""
+    return tuple(_left_out(name, reason) for name, reason in split_writable(carried)[1].items())
+
+
+def given_way(source: Source, taken: Collection[str]) -> tuple[str, ...]:
+    """Say in words for a user which coordinates of the samples are called like a result, which comes first."""
+    samples = set(source.sample_dims)
+    return tuple(
+        _left_out(str(name), "a result is called so; rename it in the source")
+        for name, coordinate in source.dataset.coords.items()
+        if name in taken and set(coordinate.dims) <= samples
+    )
+
+
+def write_carried(path: StoragePath, carried: xr.Dataset) -> tuple[xr.Dataset, tuple[str, ...]]:
+    """Write what `coordinates_of` gives to a new group, all that can be written; large variables in parts.
+
+    Returns
+    -------
+    xarray.Dataset
+        What was written.
+    tuple of str
+        What is left out, in words for a user.
+    """
+    carried, reasons = split_writable(carried)
+    cautions = [_left_out(name, reason) for name, reason in reasons.items()]
+    large = [str(name) for name, v in carried.variables.items() if v.ndim and part_length(v) < v.shape[0]]
+    with warnings.catch_warnings():
+        # String coordinates have no final Zarr v3 specification yet; the source's own are copied all the same.
+        warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
+        warnings.filterwarnings("ignore", "Variable .* has datetime type and a bounds variable")
+        warnings.filterwarnings("ignore", "coordinate .* has a space in its name")
+        try:
+            _write(path, carried.drop_vars(large), "w")
+        except _FAULTS:
+            # Each was tried alone, and together they do not go.
+            large = [str(name) for name in carried.variables]
+            _write(path, carried.drop_vars(large), "w")
+        for name in large:
+            try:
+                _write_in_parts(path, name, carried[name].variable, name in carried.coords)
+            except _FAULTS as error:
+                remove_keys(path / name, is_of_an_array)
+                carried = carried.drop_vars(name)
+                cautions.append(_left_out(name, reason_of(error)))
+    return carried, tuple(cautions)
+
+
+def _left_out(name: str, reason: str) -> str:
+    return f"coordinate {name!r} is left out of labels.zarr: {reason}"
+
+
+class _Parts:
+    """A variable that dask reads part by part."""
+
+    def __init__(self, variable: xr.Variable) -> None:
+        self.variable, self.shape, self.dtype, self.ndim = variable, variable.shape, variable.dtype, variable.ndim
+
+    def __getitem__(self, key: Any) -> np.ndarray[Any, Any]:
+        try:
+            return np.asarray(self.variable[key].values)
+        except Exception as error:
+            raise SourceError(f"it cannot be read ({reason_of(error)})") from error
+
+
+def _write_in_parts(path: StoragePath, name: str, variable: xr.Variable, is_coordinate: bool) -> None:
+    """Add a variable to a group, and hold one part of it at a time."""
+    lengths = (part_length(variable), *variable.shape[1:])
+    make: Any = dask.array.from_array
+    parts = make(_Parts(variable), lengths, name=f"part-{uuid.uuid4().hex}", asarray=False, fancy=False)
+    lazily = xr.Variable(variable.dims, parts, variable.attrs, variable.encoding)
+    made = dataset(None, {name: lazily}) if is_coordinate else dataset({name: lazily})
+    with dask.config.set(scheduler="synchronous"):
+        _write(path, made, "a")
+
+
+def _write(path: StoragePath, made: xr.Dataset, mode: Literal["w", "a"]) -> None:
+    made.to_zarr(zarr_store(path), mode=mode, consolidated=False, zarr_format=3)
+
+
+def references(source: Source, carried: xr.Dataset, dims: tuple[str, ...]) -> dict[str, Any]:
+    """Give the attributes that lead from a result on these dimensions to what `coordinates_of` carries."""
+    attributes: dict[str, Any] = {}
+    auxiliary = [
+        str(name)
+        for name, c in carried.coords.items()
+        if name not in carried.dims and set(c.dims) <= set(dims) and " " not in str(name)
+    ]
+    if auxiliary:
+        attributes["coordinates"] = " ".join(auxiliary)
+    mapping = _mapping(source)
+    if mapping and all(name in carried.variables for name in _names_of(mapping)):
+        attributes["grid_mapping"] = mapping
+    about = _json_attributes(source.dataset[source.variables[0]].attrs, _is_part(source))
+    return attributes | {key: value for key, value in about.items() if key.startswith(("proj:", "spatial:"))}
+
+
+def _attribute(variable: xr.Variable, key: str) -> Any:
+    """Read an attribute that xarray may have moved to the encoding."""
+    return variable.attrs.get(key, variable.encoding.get(key))
+
+
+def _bounds(data: xr.Dataset, name: str) -> Iterator[str]:
+    """Name the variables that bound the cells of a coordinate."""
+    for key in _BOUNDS:
+        bounds = _attribute(data[name].variable, key)
+        if bounds in data.variables and set(data[name].dims) < set(data[bounds].dims):
+            yield str(bounds)
+
+
+def _mapping(source: Source) -> str | None:
+    """Find the grid mapping of the variables; without one, the only scalar that describes one."""
+    for name in source.variables:
+        mapping = _attribute(source.dataset[name].variable, "grid_mapping")
+        if mapping:
+            return str(mapping)
+    described = [
+        str(name)
+        for name, variable in source.dataset.variables.items()
+        if not variable.dims and {"grid_mapping_name", "crs_wkt"} & {*variable.attrs}
+    ]
+    return described[0] if len(described) == 1 else None
+
+
+def _names_of(mapping: str) -> list[str]:
+    """Take the names out of ``crs`` or ``crs: x y other: lat lon``."""
+    words = mapping.split()
+    return [word[:-1] for word in words if word.endswith(":")] or words
+
+
+def _mapping_names(source: Source) -> list[str]:
+    mapping = _mapping(source)
+    variables = source.dataset.variables
+    return [n for n in _names_of(mapping or "") if n in variables and not variables[n].dims]
+
+
+def _is_part(source: Source) -> bool:
+    """Tell whether a selection took a part of the grid that the source's transforms describe."""
+    recipe = source.recipe or {}
+    if recipe.get("bbox") is not None:
+        return True
+    selected = {*(recipe.get("select") or {}), *(recipe.get("isel") or {})}
+    variable = source.dataset[source.variables[0]]
+    placed = variable.attrs.get("spatial:dimensions") or source.dataset.attrs.get("spatial:dimensions")
+    return bool(selected & {*(placed or [d for d in variable.dims if d in source.sample_dims][-2:])})
+
+
+def _json_attributes(attributes: Mapping[Any, Any], moved: bool) -> dict[str, Any]:
+    """Keep the attributes that results may carry too and that JSON can hold."""
+    kept = {}
+    for key, value in attributes.items():
+        if key in FOREIGN or (moved and key in PLACED):
+            continue
+        plain = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+        try:
+            json.dumps(plain)
+        except (TypeError, ValueError):
+            continue
+        kept[str(key)] = plain
+    return kept

@@ -1,0 +1,102 @@
+"""Rows drawn from a mixture as a Zarr group of any size, with the components that they came from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from clustering.data.ingest import Ingested, destination_of, write_piece, writing_to
+from clustering.data.plan import MIB
+from clustering.data.readers import FileVariable
+from clustering.errors import ConfigError
+from clustering.fitting.cluster_names import default_names
+from clustering.models.sampling import GenerativeMixture, check_whole_number
+
+LARGEST_CHUNK = 1024 * MIB
+"""Bytes of a chunk at most: it is in memory as a whole."""
+TOLD = 100_000
+"""Numbers of a covariance that are kept as attributes at most; metadata are read whenever a store is opened."""
+
+
+def write_synthetic(
+    mixture: GenerativeMixture,
+    destination: str | Path,
+    *,
+    rows: int,
+    seed: int = 0,
+    chunk_rows: int | None = None,
+    overwrite: bool = False,
+    attributes: Mapping[str, Any] | None = None,
+) -> Ingested:
+    """Draw rows from a mixture and write them as they come, so that any number takes the same memory.
+
+    The group holds ``rows (row, feature)`` and ``labels (row)``, the component of each row; its attributes hold the
+    parameters and the seed.
+
+    Parameters
+    ----------
+    destination
+        Folder of the Zarr group; it appears when all of it is written.
+    rows
+        Number of rows.
+    chunk_rows
+        Rows of a chunk; chosen where None. It does not change the data.
+    overwrite
+        Replace a store that was ingested or drawn. Anything else that is there is never replaced.
+    attributes
+        More JSON attributes of the group.
+
+    Raises
+    ------
+    ConfigError
+        For a number out of its range.
+    OutputError
+        If the destination exists or cannot be written.
+    """
+    rows, seed = check_whole_number("rows", rows, 1), check_whole_number("seed", seed, 0)
+    along = None
+    if chunk_rows is not None:
+        along = min(rows, check_whole_number("chunk_rows", chunk_rows, 1))
+        if along * mixture.d * 8 > LARGEST_CHUNK:
+            most = max(1, LARGEST_CHUNK // (mixture.d * 8))
+            raise ConfigError(
+                f"chunk_rows is {chunk_rows}, and a chunk of that is {along * mixture.d * 8 / MIB:,.0f} MiB; "
+                f"at most {most:,} rows of {mixture.d} features are allowed"
+            )
+    target = destination_of(destination)
+    clusters = default_names(mixture.k)
+    kind = clusters.dtype
+
+    def values(length: int) -> Iterator[NDArray[Any]]:
+        return (part for part, _ in mixture.draw(rows, seed, length))
+
+    def labels(length: int) -> Iterator[NDArray[Any]]:
+        return (part.astype(kind) for part in mixture.draw_labels(rows, seed, length))
+
+    flags = {**clusters.attributes, "long_name": "component that each row was drawn from"}
+    float64 = np.dtype(np.float64)
+    pieces = [
+        (
+            FileVariable("rows", ("row", "feature"), (rows, mixture.d), float64, values, {}),
+            along and (along, mixture.d),
+        ),
+        (FileVariable("labels", ("row",), (rows,), kind, labels, flags), along and (along,)),
+    ]
+    with writing_to(target, overwrite) as staging:
+        facts = {**_parameters(mixture), "seed": seed, **(attributes or {})}
+        group = zarr.create_group(staging, zarr_format=3, attributes=facts)
+        written = {piece.name: write_piece(group, piece, chunks or None) for piece, chunks in pieces}
+    return Ingested(target, written)
+
+
+def _parameters(mixture: GenerativeMixture) -> dict[str, Any]:
+    arrays = {"weights": mixture.weights, "means": mixture.means}
+    if 0 < math.prod(mixture.covariances.shape) <= TOLD:
+        arrays["covariances"] = mixture.covariances
+    return {"covariance": mixture.kind, **{name: array.tolist() for name, array in arrays.items()}}

@@ -1,0 +1,101 @@
+"""The one guard of a command: whatever goes wrong ends in one line, and in an exit code that says whose fault it is."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+from clustering import __version__
+from clustering.errors import AT_WORK, ClusteringError, ConfigError, MissingDependencyError, SourceError
+
+_FAULTS: tuple[tuple[type[BaseException], str], ...] = (
+    (RecursionError, "too many levels"),
+    (NotImplementedError, "something that is not supported"),
+    (AssertionError, "something that has to hold does not"),
+    (LookupError, "something that is not there"),
+    (AttributeError, "something that is not there"),
+    (ImportError, "a package that cannot be imported"),
+    (ArithmeticError, "a fault of arithmetic"),
+    (UnicodeError, "text of another encoding"),
+    (ValueError, "a value that nobody expected"),
+    (TypeError, "a value of a kind that nobody expected"),
+    (TimeoutError, "no answer in time"),
+    (OSError, "a fault of a file or a connection"),
+)
+"""Types of faults in plain words, the first that fits."""
+_REMEDIES = {
+    errno.ENOSPC: "free space there, or name another place",
+    errno.EDQUOT: "free space there, or name another place",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or name another place",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs",
+    errno.EROFS: "name another place",
+    errno.EACCES: "change who may use it, or name another place",
+    errno.EPERM: "change who may use it, or name another place",
+    errno.ENAMETOOLONG: "shorten the name",
+    errno.EIO: "check the disk",
+    errno.ENOMEM: "lower compute.memory or compute.workers",
+}
+"""What to do about faults of the machine, which are none of ours."""
+
+
+def exit_status(error: BaseException) -> tuple[int, str]:
+    """Say what an error means to whoever ran the command.
+
+    Returns
+    -------
+    int
+        Exit code: 2 for a mistake in the config or an argument, 1 for a job that failed.
+    str
+        One line, without the name of any type of Python.
+    """
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, ClusteringError):
+        mistake = isinstance(error, (ConfigError, SourceError, MissingDependencyError))
+        return (2 if mistake else 1), reason_of(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 1, "interrupted; the same command goes on from the last finished pass"
+    at = _at_work(error)
+    where = f", at {at}" if at else ""
+    if isinstance(error, MemoryError):
+        return 1, f"memory ran out{where}; lower compute.memory or compute.workers, or use a larger machine"
+    if isinstance(error, OSError) and "temporary directory" in str(error):
+        return 1, "no temporary folder can be written; set TMPDIR to a folder that can be"
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
+        path_text = "" if error.filename is None else f"{str(error.filename)!r}: "
+        return 1, f"{path_text}{(error.strerror or 'it failed').lower()}{where}; {_REMEDIES[error.errno]}"
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return 1, f"no more threads can be started{where}; raise the limit (ulimit -u), or lower compute.workers"
+    return 1, (
+        f"internal error: {describe_fault(error)}{where}; this is a fault of zarr-clustering {__version__}: run the "
+        "command "
+        "again with --debug, and report what it shows to the project"
+    )
+
+
+def reason_of(error: ClusteringError) -> str:
+    """Give the message of an error of the library as one line."""
+    return " ".join(str(error).split()) or "the command failed, and no reason is given"
+
+
+def describe_fault(error: BaseException) -> str:
+    """Say in plain words what type of fault an error is."""
+    return next((words for kind, words in _FAULTS if isinstance(error, kind)), "a fault that nobody expected")
+
+
+def _at_work(error: BaseException) -> str:
+    """Find which block and variable were at work, the larger first."""
+    notes = [
+        note.removeprefix(AT_WORK)
+        for link in _chain(error)
+        for note in getattr(link, "__notes__", ())
+        if isinstance(note, str) and note.startswith(AT_WORK)
+    ]
+    return ", ".join(dict.fromkeys(" ".join(note.split()) for note in reversed(notes)))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,60 @@
+"""What the library logs while nobody else listens: one line each, beside what a command prints."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flows.exit_status import describe_fault
+
+LIBRARY = "clustering"
+"""Logger of the library, above all of its loggers."""
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        word = "warning" if record.levelno >= logging.WARNING else "note"
+        print(f"{word}: {' '.join(record.getMessage().split())}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def notices() -> Iterator[None]:
+    """Write what the library logs to stderr as lines, and what other packages warn of, once each."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        line = " ".join(str(message).split())
+        if line not in said:
+            said.add(line)
+            print(f"warning: {line}", file=sys.stderr, flush=True)
+
+    def ended(thread: threading.ExceptHookArgs) -> None:
+        if thread.exc_value is not None and not isinstance(thread.exc_value, SystemExit):
+            show(f"a thread beside the work ended early: {describe_fault(thread.exc_value)}")
+
+    before = warnings.showwarning, threading.excepthook
+    warnings.showwarning, threading.excepthook = show, ended
+    try:
+        with listening_to_library([_Lines()]):
+            yield
+    finally:
+        warnings.showwarning, threading.excepthook = before
+
+
+@contextmanager
+def listening_to_library(handlers: list[logging.Handler]) -> Iterator[None]:
+    """Have these handlers alone hear what the library logs, the notes of what it waits for too."""
+    logger = logging.getLogger(LIBRARY)
+    before = logger.handlers, logger.propagate, logger.level
+    # Handlers above, and those that Prefect hangs here when it is told to, would say the same again.
+    logger.handlers, logger.propagate = handlers, False
+    logger.setLevel(min(logger.level or logging.INFO, logging.INFO))
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = before[:2]
+        logger.setLevel(before[2])

@@ -1,0 +1,275 @@
+"""A job, opened: what its config names is there and fits, and nothing is written yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from clustering.data.addresses import local_path, shown
+from clustering.data.block_fingerprints import BlockFingerprints
+from clustering.data.codecs import checksum_remark
+from clustering.data.plan import Plan, plan_like
+from clustering.data.preparation import usable_memory
+from clustering.data.source import Source
+from clustering.errors import ClusteringError, ConfigError, OutputError
+from clustering.execution.held_out import HeldOut
+from clustering.execution.passes import MEMORY_SHARE
+from clustering.fitting import initialization as starting
+from clustering.fitting.cluster_names import default_names
+from clustering.fitting.features import check_features
+from clustering.fitting.fitted_model import FittedModel
+from clustering.fitting.labelling import LabelOutputs
+from clustering.fitting.loop import StoppingRule
+from clustering.fitting.preprocessing import Preprocess, fingerprint
+from clustering.storage import checkpoints, versions
+from clustering.storage.bucket_output import BucketOutput, open_output
+from clustering.storage.checkpoints import Checkpoint, RunFingerprint
+from clustering.storage.labels import check_names, coordinate_cautions
+from clustering.storage.ledger import FOLDER, Ledger
+from clustering.storage.names_file import read_names
+from clustering.storage.output import Output
+from flows.config import JobConfig
+from flows.credentials import open_configured
+from flows.previous_version import PreviousVersion
+from flows.watch import Watch
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedJob:
+    """A checked config with what it names, opened."""
+
+    config: JobConfig
+    source: Source
+    plan: Plan
+    output: Output | BucketOutput
+    fingerprint: RunFingerprint
+    options: starting.Options
+    model: Any
+    """What is fitted."""
+    given_model: FittedModel | None
+    """The model to label with; None for a fit."""
+    label_outputs: LabelOutputs
+    """What is told of each row."""
+    remarks: tuple[str, ...] = ()
+    """What a user should know of the config and the source."""
+    block_fingerprints: BlockFingerprints | None = None
+    """Of the blocks, where the ledger of the label pass is to be gone on from."""
+    previous: PreviousVersion | None = None
+    """The version that is current; None in a new output."""
+
+    @property
+    def begun(self) -> str | None:
+        """Name of the run of this kind that was begun here and may go on: one with checkpoints, or a prediction."""
+        if self.given_model is None or self.unfinished is not None:
+            return self.unfinished
+        return next(iter(versions.list_staged(self.output)), None)
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """Blocks that the fit never sees."""
+        share = self.config.held_out if self.given_model is None else 0.0
+        return HeldOut(self.plan, round(1 / share)) if share else None
+
+    @property
+    def follows(self) -> bool:
+        """Whether it adds to the versions that are there by what is new: a fit from the current model, a prediction."""
+        return self.given_model is not None or self.config.fit.init == "model"
+
+    @property
+    def row_variables(self) -> LabelOutputs:
+        """What is written of each row: whether its label changed only where it had one."""
+        output = self.config.output
+        compared = output.labels and output.changed and self.previous is not None and self.previous.labels is not None
+        return replace(self.label_outputs, changed=compared)
+
+    @property
+    def has_model(self) -> bool:
+        """Whether a model is there to begin with: that of a prediction, or the current one. Then there is no pass 0."""
+        return self.given_model is not None or (self.follows and self.previous is not None)
+
+    @property
+    def unfinished(self) -> str | None:
+        """Name of the run that may go on in this output."""
+        return versions.unfinished(self.output)
+
+
+def open_job(config: JobConfig, watch: Watch, model: FittedModel | None = None) -> PreparedJob:
+    """Open the source and check the output; nothing is written and no data are read.
+
+    Raises
+    ------
+    ClusteringError
+        For anything the config names that is not there or does not fit.
+    """
+    open_output(config.output.store, config.output.storage_options).check()
+    job = prepare_job(config, model)
+    refuse_finished(job)
+    read_names(job.output.path)
+    source = job.source
+    for caution in source.cautions:
+        watch.warn(caution)
+    shape = " × ".join(f"{d} {n:,}" for d, n in zip(source.sample_dims, source.shape, strict=True))
+    watch.say(f"source {shown(config.source.store)}: {shape}; {source.n_features:,} features; {len(job.plan):,} blocks")
+    for remark in job.remarks:
+        watch.say(remark)
+    return job
+
+
+def prepare_job(config: JobConfig, model: FittedModel | None = None) -> PreparedJob:
+    """Open the source and check what the config wishes, whatever stands in the output.
+
+    Raises
+    ------
+    ClusteringError
+        For anything the config names that is not there or does not fit.
+    """
+    source = open_configured(config.source, None if model is None else model.layout)
+    check_apart(config.source.store, config.output.store)
+    if model is not None:
+        source = replace(source, cautions=(*source.cautions, *check_features(source, model)))
+        _check_preprocess(config, model)
+    fitted_model = config.model.build() if model is None else model.model
+    tolerance = fitted_model.tolerance if config.fit.tolerance is None else config.fit.tolerance
+    rule = StoppingRule(tolerance, config.fit.max_iterations, config.fit.max_seconds)
+    keys = ("seed", "restarts", "finalists", "sample_rows", "init", "fraction")
+    wish = Preprocess(**config.preprocess.model_dump())
+    asked = {key: getattr(config.fit, key) for key in keys}
+    # Where there is no model to go on from yet.
+    asked["init"] = "kmeans++" if asked["init"] == "model" else asked["init"]
+    options = starting.Options(**asked, rule=rule, preprocess=wish)
+    if model is None:
+        starting.check_combination(source, fitted_model, options)
+    others = {"store", "storage_options", "report", "overwrite", "changed", "publish", "gate", "keep"}
+    label_outputs = LabelOutputs(**config.output.model_dump(exclude=others))
+    label_outputs.check(fitted_model)
+    check_names(source, default_names(fitted_model.k), label_outputs)
+    if label_outputs.anything:
+        left_out = coordinate_cautions(source, default_names(fitted_model.k), label_outputs, fitted_model)
+        source = replace(source, cautions=(*source.cautions, *left_out))
+    output = open_output(config.output.store, config.output.storage_options)
+    run, follows = output.finished, config.fit.init == "model" or model is not None
+    content = config.result_keys
+    if run is not None and model is None and follows:
+        _check_current(config, PreviousVersion(run, output.published, source).fitted, source, fitted_model)
+        content = {**content, "follows": run}
+    identity = RunFingerprint(content, fingerprint(wish, source) if model is None else source.fingerprint())
+    within = usable_memory(
+        source, config.memory_bytes, bool(wish.requested) if model is None else model.preparation is not None
+    )
+    # What a ledger knows and what is scored are blocks of the label pass, so that such a fit has no others.
+    plan = source.plan(block_bytes=config.block_bytes, memory=within, whole_chunks=not (follows or config.held_out))
+    if run is not None and follows and config.block_bytes is None:
+        plan = plan_like(plan, Ledger(output.published / FOLDER).about.get("joined", ()), within // MEMORY_SHARE)
+    block_fingerprints = BlockFingerprints.for_plan(source, plan) if follows else None
+    before = None if run is None else PreviousVersion(run, output.published, source, block_fingerprints)
+    remarks = (*label_outputs.remarks(fitted_model.k), *_integrity(source))
+    return PreparedJob(
+        config,
+        source,
+        plan,
+        output,
+        identity,
+        options,
+        fitted_model,
+        model,
+        label_outputs,
+        remarks,
+        block_fingerprints,
+        before,
+    )
+
+
+def check_apart(source: str, output: str) -> None:
+    """Refuse a source inside the output, whose versions come and go, and an output inside the source.
+
+    Raises
+    ------
+    OutputError
+        Naming both.
+    """
+    paths = [local_path(store) for store in (source, output)]
+    one, other = (
+        store.rstrip("/") if path is None else str(path.resolve())
+        for store, path in zip((source, output), paths, strict=True)
+    )
+    for inner, outer in ((one, other), (other, one)):
+        if f"{inner}/".startswith(f"{outer}/"):
+            raise OutputError(
+                f"output.store {shown(output)!r} and source.store {shown(source)!r} are one inside the other; "
+                "name another output.store"
+            )
+
+
+def _check_current(config: JobConfig, current: FittedModel, source: Source, model: Any) -> None:
+    """Refuse to go on from the current model of an output where the config asks for another."""
+    if current.model != model:
+        raise ConfigError(
+            f"fit.init is 'model' and the current model of output.store {config.output.store!r} is {current.model}, "
+            f"and the config asks for {model}; set fit.init to 'kmeans++' to begin anew, or name another output.store"
+        )
+    check_features(source, current)
+    _check_preprocess(config, current)
+
+
+def preflight_errors(job: PreparedJob) -> tuple[str, ...]:
+    """Say why the job would stop as soon as it is run, as things stand in its output."""
+    errors = []
+    for check in (job.output.check, partial(refuse_finished, job), partial(read_names, job.output.path)):
+        try:
+            check()
+        except ClusteringError as error:
+            errors.append(str(error))
+    return tuple(errors)
+
+
+def _integrity(source: Source) -> tuple[str, ...]:
+    """Remark on a stored source without checksums."""
+    arrays = [stored.array.metadata.to_dict() for stored in source.stored.values()]
+    return tuple(filter(None, [checksum_remark(arrays)]))
+
+
+def _check_preprocess(config: JobConfig, model: FittedModel) -> None:
+    """Refuse another preprocessing than the model's own, which is applied whether the config names it or not."""
+    own = {} if model.preparation is None else model.preparation.wish
+    for key, value in config.preprocess.model_dump(exclude_defaults=True).items():
+        if value != own.get(key):
+            raise ConfigError(
+                f"preprocess.{key} is {value!r}, and the model was fitted with {own.get(key)!r}; leave 'preprocess' "
+                "out, as the model's own is applied, or fit a new model"
+            )
+
+
+def refuse_finished(job: PreparedJob) -> None:
+    """Keep a finished output, unless it may be replaced or the run that goes on was meant to replace it."""
+    output = job.output
+    if job.given_model is not None and job.unfinished:
+        raise OutputError(
+            f"output.store {job.config.output.store!r} holds an unfinished fit; finish it, or name another folder"
+        )
+    if job.follows and (None if job.previous is None else job.previous.run) != output.finished:
+        raise OutputError(
+            f"another run was published in output.store {job.config.output.store!r} while this one began; run again"
+        )
+    if job.follows and job.given_model is None:
+        # It adds a version to those that are there.
+        return
+    if job.given_model is not None and output.finished and output.read_json("run.json").get("task") == "predict":
+        return
+    unfinished = job.given_model is None and unfinished_run(job)
+    if output.finished and not unfinished and not job.config.output.overwrite:
+        raise OutputError(
+            f"output.store {job.config.output.store!r} holds a finished run; "
+            "set output.overwrite to true to make another version there, or name another folder"
+        )
+
+
+def unfinished_run(job: PreparedJob) -> Checkpoint | None:
+    """Find where an unfinished run of this job stopped.
+
+    Raises
+    ------
+    CheckpointError
+        If the unfinished run has another config or another source; the message names what differs.
+    """
+    return checkpoints.latest(job.output.checkpoints, job.model, job.fingerprint, job.output.finished)

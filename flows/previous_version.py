@@ -1,0 +1,112 @@
+"""The version that is current when a run begins: its model, its labels, and what it knows of its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from clustering.data.block_fingerprints import BlockFingerprints
+from clustering.data.source import Source
+from clustering.errors import OutputError, reason
+from clustering.execution.held_out import HeldOut
+from clustering.fitting.comparison import comparison
+from clustering.fitting.fitted_model import FittedModel
+from clustering.fitting.labelling import LabelStatistics
+from clustering.fitting.scoring import HeldOutScores
+from clustering.storage.label_pass import LABELS, ReusableLabels
+from clustering.storage.ledger import FOLDER, OF_MODEL, Changes, Ledger
+from clustering.storage.model import load_model
+from clustering.storage.paths import StoragePath
+from clustering.storage.previous_labels import PreviousLabels, open_previous_labels
+
+
+@dataclass(frozen=True, eq=False)
+class PreviousVersion:
+    """A version that is there already; what is asked of it is read once."""
+
+    run: str
+    folder: StoragePath
+    source: Source
+    """The source of today."""
+    fingerprints: BlockFingerprints | None = None
+    """Of the blocks of today; None where the store does not tell when its chunks change, or nobody asks."""
+
+    @cached_property
+    def fitted(self) -> FittedModel:
+        """Its model.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be read.
+        """
+        try:
+            return load_model(self.folder)[0]
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise self._unreadable(error) from error
+
+    @cached_property
+    def labels(self) -> PreviousLabels | None:
+        """Its labels, on the grid of today; None where it has none on these sample dimensions.
+
+        Raises
+        ------
+        OutputError
+            If they cannot be read.
+        """
+        try:
+            return open_previous_labels(self.folder / LABELS, self.source)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise self._unreadable(error) from error
+
+    @cached_property
+    def about(self) -> Mapping[str, Any]:
+        """What its ledger tells of itself; nothing where it left none."""
+        return Ledger(self.folder / FOLDER).about
+
+    @cached_property
+    def changes(self) -> Changes | None:
+        """What is no longer as it knew it; None where nothing is known of its blocks."""
+        return None if self.fingerprints is None or not self.about else self._ledger.changes()
+
+    @property
+    def reusable_labels(self) -> ReusableLabels | None:
+        """What may be taken over of its labels, block by block; None where nothing is known of its blocks."""
+        return None if self.changes is None else ReusableLabels(self._ledger, str(self.about.get("told")))
+
+    def is_repeated_by(self, folder: StoragePath) -> bool:
+        """Whether what is in the folder of a new version tells the same of the same blocks."""
+        digest = Ledger(folder / FOLDER).about.get("told")
+        return (
+            digest is not None and digest == self.about.get("told") and self.changes is not None and self.changes.none
+        )
+
+    @property
+    def _ledger(self) -> Ledger:
+        return Ledger(self.folder / FOLDER, self.fingerprints)
+
+    def statistics(self, model: Any, held_out: HeldOut | None) -> Ledger | None:
+        """Give the statistics of the model that it kept of its blocks; None where it kept none, or of other rows."""
+        every = None if held_out is None else held_out.every
+        if self.changes is None or not self.about.get("statistics") or self.about.get("held_out") != every:
+            return None
+        return replace(self._ledger, kinds={OF_MODEL: model.statistics_type})
+
+    def compare(
+        self, fitted: FittedModel, sums: LabelStatistics | None, scores: HeldOutScores | None
+    ) -> dict[str, Any]:
+        """Tell what a new version changes, see `clustering.fitting.comparison`."""
+        held_out = None if scores is None else scores.to_json(fitted.model)
+        return {**comparison(self.run, self.fitted, fitted, sums), "held_out": held_out}
+
+    def _unreadable(self, error: Exception) -> OutputError:
+        return OutputError(
+            f"the version before, of run {self.run}, cannot be read, and labels keep its ids ({reason(error)}); "
+            f"restore {self.folder}, or name another output.store"
+        )

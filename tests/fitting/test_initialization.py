@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import clustering as c
+from clustering.execution.engine import connect
+from clustering.execution.passes import pass_runner
+from clustering.fitting.initialization import Options, run_survey
+from clustering.models.survey import Survey
+
+
+def surveyed(values: np.ndarray, k: int = 2, sample_rows: int = 100) -> tuple[Survey, int]:
+    source = c.open_source(values)
+    plan = source.plan(block_bytes=8000)
+    with connect("threads") as engine, pass_runner(source, plan, engine, memory=2**26) as inside:
+        found, passed = run_survey(inside, c.KMeans(k), Options(sample_rows=sample_rows), 2**26)
+    return found, passed.read_stats.blocks // len(plan)
+
+
+@pytest.mark.parametrize("rows", [5, 80, 3000], ids="{} rows with numbers".format)
+def test_the_sample_is_full_however_many_cells_are_missing(rows: int, rng: np.random.Generator) -> None:
+    values = np.full((20_000, 2), np.nan)
+    values[rng.choice(len(values), rows, replace=False)] = rng.standard_normal((rows, 2))
+    found, _ = surveyed(values)
+    assert found.count == rows
+    assert len(found.sample.weights) == min(rows, 100)
+    assert found.sample.complete == (rows <= 100)
+
+
+def test_one_read_is_enough_where_few_cells_are_missing(rng: np.random.Generator) -> None:
+    values = rng.standard_normal((20_000, 2))
+    values[::3] = np.nan
+    found, reads = surveyed(values)
+    assert len(found.sample.weights) == 100
+    assert reads == 1
+
+
+def test_a_few_rows_among_many_missing_cells_are_clustered(rng: np.random.Generator) -> None:
+    values = np.full((300_000, 1), np.nan)
+    values[[7, 1000, 250_000, 299_999], 0] = [1.0, 1.5, 9.0, 9.5]
+    fit = c.fit(values, c.KMeans(2), sample_rows=1000)
+    np.testing.assert_allclose(np.sort(fit.centers[:, 0]), [1.25, 9.25])
+
+
+FIT = """
+import hashlib, numpy as np, clustering as c
+rng = np.random.default_rng(3)
+rows, weights = rng.standard_normal((5000, 40)) + 1e4, rng.random(5000)
+fit = c.fit(rows, c.KMeans(20), weights=weights, sample_rows=500, block_bytes=200_000)
+parts = (fit.centers, fit.history, fit.predict(rows), fit.weights, np.array(fit.objective))
+print(hashlib.sha256(b"".join(np.ascontiguousarray(p).tobytes() for p in parts)).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_the_bits_do_not_depend_on_the_blas_kernels() -> None:
+    # OpenBLAS takes another path for each kind of processor, and adds up in another order.
+    kinds = ("Haswell", "Sandybridge", "Nehalem")
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", FIT],
+            env={**os.environ, "OPENBLAS_CORETYPE": kind},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for kind in kinds
+    }
+    assert len(digests) == 1
