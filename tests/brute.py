@@ -42,7 +42,7 @@ def random_params(seed: int, kind: Any, k: int, d: int, shift: float = 0.5) -> M
 
 
 class Passed(NamedTuple):
-    likelihood: float
+    log_likelihood: float
     shares: np.ndarray
     weights: np.ndarray
     centers: np.ndarray

@@ -241,7 +241,7 @@ def test_a_fit_cannot_be_changed(blobs: np.ndarray) -> None:
         fit.objective = 0.0  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", ["centers", "weights", "history", "params.centers", "params.shift"])
+@pytest.mark.parametrize("name", ["centers", "weights", "history", "params.centers", "params.origin"])
 def test_writing_to_what_a_fit_gave_does_not_change_the_fit(name: str, blobs: np.ndarray) -> None:
     def given(name: str) -> np.ndarray:
         found: Any = fit

@@ -277,7 +277,7 @@ def a_pass(iteration: int = 3, **changes: Any) -> PassRecord:
         "active": 1,
         "rows": 2_000_000,
         "seconds": 2.0,
-        "reading": ReadStats(4, 8_000_000),
+        "read_stats": ReadStats(4, 8_000_000),
         "remaining_seconds": 30.0,
     }
     return PassRecord(**{**known, **changes})

@@ -246,16 +246,16 @@ def test_where_no_run_was_there_is_no_version_and_nothing_is_made(output: Output
 READ = """
 import json, sys
 from pathlib import Path
-from clustering.storage.layout import resolved
-from clustering.storage.paths import place_at
+from clustering.storage.layout import current_version
+from clustering.storage.paths import storage_path
 
-out = place_at(sys.argv[1])
+out = storage_path(sys.argv[1])
 print("ready", flush=True)
 for times in sys.stdin:
     seen, faults = [], []
     for _ in range(int(times)):
         try:
-            version = resolved(out)
+            version = current_version(out)
             run = json.loads((version / "run.json").read_bytes())["run"]
             parts = [json.loads((version / part / "zarr.json").read_bytes())["attributes"]["run"]
                      for part in ("model.zarr", "labels.zarr")]
