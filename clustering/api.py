@@ -21,12 +21,13 @@ from clustering.data.preparation import usable_memory
 from clustering.errors import ClusteringWarning, ConfigError, nearest
 from clustering.execution.engine import connect
 from clustering.execution.passes import ReadStats, pass_runner
-from clustering.fitting import initialization as starting
 from clustering.fitting.center_fields import center_fields
 from clustering.fitting.features import check_features
 from clustering.fitting.fitted_model import FittedModel, Summary, from_state
+from clustering.fitting.initialization import initialize
 from clustering.fitting.labelling import LabelOutputs, LabelStatistics, discard, label_blocks
 from clustering.fitting.loop import PassRecord, Stop, StoppingRule, choose_best, iterate
+from clustering.fitting.options import Options
 from clustering.fitting.preprocessing import Preprocess, zero_row_notes
 from clustering.models.kmeans import KMeans
 from clustering.models.registry import MODELS
@@ -369,9 +370,7 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
     source = open_source(data, **_pick(options, _SOURCE))
     _show(source.cautions)
     rule = StoppingRule(**{"tolerance": model.tolerance, **_pick(options, _RULE)})
-    fit_options = starting.Options(
-        **_pick(options, _OPTIONS), rule=rule, preprocess=Preprocess(**_pick(options, _PREPROCESS))
-    )
+    fit_options = Options(**_pick(options, _OPTIONS), rule=rule, preprocess=Preprocess(**_pick(options, _PREPROCESS)))
     memory = options.get("memory", MEMORY)
     within = usable_memory(source, memory, bool(fit_options.preprocess.requested))
     plan = source.plan(block_bytes=options.get("block_bytes"), memory=within)
@@ -382,7 +381,7 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
             source, plan, engine, memory=memory, scratch=options.get("scratch"), fraction=fit_options.row_fraction
         ) as runner,
     ):
-        initialization = starting.initialize(runner, model, fit_options, memory)
+        initialization = initialize(runner, model, fit_options, memory)
         _show(initialization.warnings)
         state, read_stats = initialization.state, initialization.read_stats
         runner = replace(runner, preparation=initialization.preparation)

@@ -14,9 +14,9 @@ from clustering.data.preparation import usable_memory
 from clustering.errors import CheckpointError, ClusteringError, DataError, ExecutionError
 from clustering.execution.engine import connect
 from clustering.execution.passes import PassRunner, pass_runner
-from clustering.fitting import initialization as starting
 from clustering.fitting.cluster_names import default_names
 from clustering.fitting.fitted_model import FittedModel, Summary, from_state
+from clustering.fitting.initialization import initialize
 from clustering.fitting.labelling import LabelStatistics, discard, label_blocks
 from clustering.fitting.loop import Stop, choose_best, iterate
 from clustering.fitting.matching import match_ids
@@ -146,10 +146,10 @@ def _load_checkpoint(job: PreparedJob, watch: Watch) -> Checkpoint | None:
 
 def start_fresh(job: PreparedJob, runner: PassRunner, run: str, watch: Watch) -> Checkpoint:
     """Make pass 0 and choose starts, as the beginning of a run."""
-    initialization = time.perf_counter()
+    began = time.perf_counter()
     config = job.config.fit
-    started = starting.initialize(runner, job.model, job.options, job.config.memory_bytes)
-    survey, reading, seconds = started.survey, started.read_stats, time.perf_counter() - initialization
+    started = initialize(runner, job.model, job.options, job.config.memory_bytes)
+    survey, reading, seconds = started.survey, started.read_stats, time.perf_counter() - began
     left = f"{survey.masked:,} cells " + ("masked" if job.options.row_fraction is None else "masked or not drawn")
     watch.say(
         f"pass 0: {survey.count:,} rows, {left}; {reading.bytes / 1e6:,.1f} MB read at "

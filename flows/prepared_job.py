@@ -15,12 +15,12 @@ from clustering.data.source import Source
 from clustering.errors import ClusteringError, ConfigError, OutputError
 from clustering.execution.held_out import HeldOut
 from clustering.execution.passes import MEMORY_SHARE
-from clustering.fitting import initialization as starting
 from clustering.fitting.cluster_names import default_names
 from clustering.fitting.features import check_features
 from clustering.fitting.fitted_model import FittedModel
 from clustering.fitting.labelling import LabelOutputs
 from clustering.fitting.loop import StoppingRule
+from clustering.fitting.options import Options, check_combination
 from clustering.fitting.preprocessing import Preprocess, fingerprint
 from clustering.storage import checkpoints, versions
 from clustering.storage.bucket_output import BucketOutput, open_output
@@ -44,7 +44,7 @@ class PreparedJob:
     plan: Plan
     output: Output | BucketOutput
     fingerprint: RunFingerprint
-    options: starting.Options
+    options: Options
     model: Any
     """What is fitted."""
     given_model: FittedModel | None
@@ -137,9 +137,9 @@ def prepare_job(config: JobConfig, model: FittedModel | None = None) -> Prepared
     asked = {key: getattr(config.fit, key) for key in keys}
     # Where there is no model to go on from yet.
     asked["init"] = "kmeans++" if asked["init"] == "model" else asked["init"]
-    options = starting.Options(**asked, rule=rule, preprocess=wish)
+    options = Options(**asked, rule=rule, preprocess=wish)
     if model is None:
-        starting.check_combination(source, fitted_model, options)
+        check_combination(source, fitted_model, options)
     others = {"store", "storage_options", "report", "overwrite", "changed", "publish", "gate", "keep"}
     label_outputs = LabelOutputs(**config.output.model_dump(exclude=others))
     label_outputs.check(fitted_model)

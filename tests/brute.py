@@ -43,7 +43,7 @@ def random_params(seed: int, kind: Any, k: int, d: int, shift: float = 0.5) -> M
 
 class Passed(NamedTuple):
     log_likelihood: float
-    shares: np.ndarray
+    weighted_resp: np.ndarray
     weights: np.ndarray
     centers: np.ndarray
     covariances: np.ndarray

@@ -12,8 +12,8 @@ from clustering.data.source import Source
 from clustering.fitting import probe as probing
 from clustering.fitting.advice import advise
 from clustering.fitting.forecast import Forecast, Workers, forecast
-from clustering.fitting.initialization import Options
 from clustering.fitting.labelling import LabelOutputs
+from clustering.fitting.options import Options
 from clustering.fitting.probe import Probe, probe
 from clustering.models.kmeans import KMeans
 

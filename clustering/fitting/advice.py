@@ -11,7 +11,8 @@ from clustering.data.plan import MIB, Plan
 from clustering.data.source import Source
 from clustering.execution.passes import MEMORY_SHARE, labels_fault
 from clustering.fitting.forecast import Forecast, Workers
-from clustering.fitting.initialization import SAMPLE_SHARE, Options, sample_limit, sampled_row_bytes
+from clustering.fitting.options import Options
+from clustering.fitting.survey_pass import SAMPLE_SHARE, sample_limit, sampled_row_bytes
 
 SMALL_CHUNK = 64 * 1024
 """Decoded size below which opening chunks costs more than reading them, in bytes."""

@@ -15,8 +15,9 @@ from clustering.data.source import Source
 from clustering.execution.block_cache import SCRATCH_SHARE
 from clustering.execution.map_reduce import TASKS_PER_THREAD
 from clustering.execution.passes import room_to_keep
-from clustering.fitting.initialization import Options, sample_limit
+from clustering.fitting.options import Options
 from clustering.fitting.probe import Probe, ProbedStage
+from clustering.fitting.survey_pass import sample_limit
 
 _MERGE = 4
 """Copies of a full row sample while two become one: both, what stays of them, and its parts on their way there."""

@@ -19,9 +19,11 @@ from clustering.data.source import Source
 from clustering.errors import DataError
 from clustering.execution.engine import connect
 from clustering.execution.passes import PassRunner, pass_runner
-from clustering.fitting.initialization import Initialization, Options, few_rows, initialize
+from clustering.fitting.initialization import Initialization, initialize
 from clustering.fitting.labelling import LabelOutputs, LabelStatistics, discard, label_blocks
+from clustering.fitting.options import Options
 from clustering.fitting.preprocessing import scatter_refusal
+from clustering.fitting.survey_pass import few_rows
 from clustering.models.mixture import GaussianMixture
 from clustering.models.survey import WIDEST_COVARIANCE, SurveyModel
 

@@ -18,18 +18,17 @@ from clustering.data.access import open_source
 from clustering.data.source import Source
 from clustering.execution.engine import Engine, connect
 from clustering.execution.passes import pass_runner
-from clustering.fitting import initialization as starting
 from clustering.fitting.cluster_names import default_names
+from clustering.fitting.initialization import initialize
 from clustering.fitting.labelling import label_blocks
 from clustering.fitting.loop import StoppingRule, iterate
+from clustering.fitting.options import Options
 from clustering.models.kmeans import KMeans
 from clustering.storage.labels import create_labels
 
 MEMORY = 64 * 2**20
 MODEL = KMeans(5)
-OPTIONS = starting.Options(
-    seed=3, restarts=3, finalists=2, sample_rows=150, init="random", rule=StoppingRule(max_iterations=6)
-)
+OPTIONS = Options(seed=3, restarts=3, finalists=2, sample_rows=150, init="random", rule=StoppingRule(max_iterations=6))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +63,7 @@ def outcome(source: Source, engine: Engine, folder: Path, *, memory: int = MEMOR
     plan = source.plan(block_bytes=80_000, memory=MEMORY)
     assert len(plan) > 16
     with pass_runner(source, plan, engine, memory=memory, scratch=None if scratch is None else str(scratch)) as inside:
-        begun = starting.initialize(inside, MODEL, OPTIONS, MEMORY)
+        begun = initialize(inside, MODEL, OPTIONS, MEMORY)
         survey, state = begun.survey, begun.state
         for after, _ in iterate(MODEL, state, inside.run, OPTIONS.rule):
             state = after

@@ -11,7 +11,8 @@ import clustering as c
 from clustering.execution.engine import connect
 from clustering.execution.passes import pass_runner
 from clustering.fitting.annealing import STEP, AnnealingResult, anneal
-from clustering.fitting.initialization import Options, run_survey
+from clustering.fitting.options import Options
+from clustering.fitting.survey_pass import run_survey
 
 DATA = {
     "one blob, k 3": (blobs(0, 400, 2, 1), 3),

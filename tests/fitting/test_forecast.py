@@ -13,7 +13,7 @@ from clustering.data.access import open_source
 from clustering.data.plan import MIB
 from clustering.execution.block_cache import SCRATCH_SHARE
 from clustering.fitting.forecast import Memory
-from clustering.fitting.initialization import Options
+from clustering.fitting.options import Options
 
 VALUES = np.random.default_rng(0).standard_normal((400, 2))
 

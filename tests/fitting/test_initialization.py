@@ -10,7 +10,8 @@ import pytest
 import clustering as c
 from clustering.execution.engine import connect
 from clustering.execution.passes import pass_runner
-from clustering.fitting.initialization import Options, run_survey
+from clustering.fitting.options import Options
+from clustering.fitting.survey_pass import run_survey
 from clustering.models.survey import Survey
 
 

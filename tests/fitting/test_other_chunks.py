@@ -12,7 +12,7 @@ import pytest
 import clustering as c
 from clustering.errors import DataError
 from clustering.execution.passes import PassResult, ReadStats
-from clustering.fitting import initialization
+from clustering.fitting import survey_pass
 from clustering.fitting.fitted_model import order_by_size
 from clustering.fitting.loop import Candidate, State, Stop, choose_best, rank_candidates
 from clustering.models.survey import SurveyModel
@@ -69,7 +69,7 @@ def test_rows_halfway_between_centers_do_not_change_sides(seed: int) -> None:
 
 @pytest.mark.parametrize("memory", [2**24, 2**26, 2**31], ids="{:,}".format)
 def test_memory_does_not_change_the_fit(memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(initialization, "SAMPLE_BYTES", 2**21)
+    monkeypatch.setattr(survey_pass, "SAMPLE_BYTES", 2**21)
     rng = np.random.default_rng(1)
     rows = (rng.normal(size=(12, 300))[rng.integers(0, 12, 4000)] + 6 * rng.normal(size=(4000, 300))).astype("f4")
     fit = c.fit(rows, c.KMeans(12), memory=memory, block_bytes=2**20, restarts=2, max_iterations=3)

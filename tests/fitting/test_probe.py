@@ -13,7 +13,7 @@ from outlook import outlook, short_probes  # noqa: F401
 
 from clustering.data.access import open_source
 from clustering.data.source import Source
-from clustering.fitting.initialization import Options
+from clustering.fitting.options import Options
 from clustering.fitting.preprocessing import Preprocess
 from clustering.fitting.probe import partial_source, spread_indices, statistics_bytes
 from clustering.models.kmeans import KMeans

@@ -328,7 +328,7 @@ def test_the_line_of_a_pass_says_what_was_done() -> None:
     for said in ("pass   3", "2 candidates", "J 0.3", "change -1.00e-02", "2.00 M rows/s", "8.0 MB read", "reads 1.25"):
         assert said in line
     assert "about 30 s to go" in line
-    first = pass_line(a_pass(1, change=None, seconds=0.0, reading=ReadStats(), remaining_seconds=None), 1.0)
+    first = pass_line(a_pass(1, change=None, seconds=0.0, read_stats=ReadStats(), remaining_seconds=None), 1.0)
     assert "change" not in first
     assert "nothing read" in first
     assert "to go" not in first

@@ -17,7 +17,6 @@ from zarr.codecs import ZstdCodec
 
 import clustering
 from clustering.errors import CheckpointError, DataError, OutputError
-from clustering.fitting import initialization as starting
 from clustering.storage import labels as storage_labels
 from flows import job as flows_job
 from flows.config import JobConfig
@@ -311,7 +310,7 @@ def test_what_places_the_samples_is_written_before_the_first_pass(
     """And it is not written again for the labels; whatever is wrong with it costs no pass."""
     frames: list[Any] = []
     surveyed: list[dict[str, Any]] = []
-    write, survey = storage_labels.write_frame, starting.initialize
+    write, survey = storage_labels.write_frame, flows_job.initialize
 
     def counted(path: Path, *options: Any) -> None:
         write(path, *options)
@@ -324,7 +323,7 @@ def test_what_places_the_samples_is_written_before_the_first_pass(
 
     for module in (flows_job, storage_labels):
         monkeypatch.setattr(module, "write_frame", counted)
-    monkeypatch.setattr(starting, "initialize", looked)
+    monkeypatch.setattr(flows_job, "initialize", looked)
     record = run_fit(config(), Notes())
     assert [path.parent.name for path in frames] == [record["run"]]
     (before,) = surveyed

@@ -64,7 +64,9 @@ def test_the_page_tells_all_that_is_known() -> None:
 
 
 def test_before_the_first_pass_nothing_is_made_up() -> None:
-    before = standing(0, stage="sample", pass_share=None, seconds_left=None, pass_seconds_left=None, bytes_per_second=0.0)
+    before = standing(
+        0, stage="sample", pass_share=None, seconds_left=None, pass_seconds_left=None, bytes_per_second=0.0
+    )
     text = page(before, [], 0, 1, None)
     assert told(text) == {"40 % done": "pass 0", "time": "2 min", "read": "3.0 GiB"}
     assert len(drawings(text)) == 1

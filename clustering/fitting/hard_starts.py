@@ -1,0 +1,150 @@
+"""Hard clusters to start from: restarts that compete on the sample, labelled rows, or centers that a user gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.data.preparation import Preparation
+from clustering.errors import ConfigError, DataError
+from clustering.execution.engine import Engine
+from clustering.execution.passes import PassResult, PassRunner
+from clustering.fitting.loop import Candidate, StoppingRule, rank_candidates
+from clustering.fitting.on_sample import converge, sample_passes
+from clustering.fitting.options import Options
+from clustering.fitting.seeding import Init, as_centers, fill_missing, generators, seed_centers
+from clustering.models import divergences as geometry
+from clustering.models.kmeans import KMeans, KMeansParams, KMeansStatistics
+from clustering.models.survey import RowSample, Survey
+
+Array = NDArray[np.float64]
+
+RESTART_ROWS = 25_000
+"""Rows of the nested sample on which restarts compete, or 200 per cluster where that is more."""
+RESTART_TOLERANCE = 1e-4
+FINALIST_PASSES = 300
+
+
+def params_at_origin(model: Any, survey: Survey) -> KMeansParams:
+    """Make the params of hard clusters, all at the origin."""
+    divergence = model.initial_model.divergence
+    origin = geometry.choose_origin(divergence, survey.origin)
+    matrix = geometry.whitening(divergence, survey.covariance)
+    has_total_scatter = divergence == "squared_euclidean" and survey.observed is None
+    total_scatter = (
+        float(np.sum(survey.variance + (survey.mean - origin) ** 2) * survey.weight) if has_total_scatter else np.inf
+    )
+    return KMeansParams(origin, np.zeros((model.k, len(origin))), total_scatter, matrix)
+
+
+def hard_clusters(
+    runner: PassRunner, model: Any, survey: Survey, options: Options, preparation: Preparation | None
+) -> tuple[list[KMeansParams], PassResult | None]:
+    """Choose the hard clusters to start from, in the pass over the full data that labels take; None: in none."""
+    at_origin = params_at_origin(model, survey)
+    if options.uses_labels:
+        labelled = runner.run([partial(model.initial_model.labelled_statistics, at_origin)])
+        return [_class_means(model, at_origin, labelled.statistics[0])], labelled
+    if not options.draws_starts:
+        return [_user_centers(model, survey, options.init, preparation)], None
+    hard_model, restart_rows = model.initial_model, restart_sample(survey, model.k)
+    ranked_restarts = run_restarts(
+        hard_model, survey, restart_rows, options, max(RESTART_TOLERANCE, options.rule.tolerance), runner.engine
+    )
+    best = [candidate.params for candidate in ranked_restarts[: options.finalists]]
+    finalists = converged_on(
+        hard_model, best, survey.sample, min(RESTART_TOLERANCE, options.rule.tolerance), runner.engine
+    )
+    return [replace(params, total_scatter=at_origin.total_scatter) for params in finalists], None
+
+
+def restart_sample(survey: Survey, k: int) -> RowSample:
+    """Give the rows that restarts compete on."""
+    return survey.sample.highest(max(RESTART_ROWS, 200 * k))
+
+
+def run_restarts(
+    hard_model: KMeans, survey: Survey, restart_rows: RowSample, options: Options, tolerance: float, engine: Engine
+) -> list[Candidate]:
+    """Seed every restart, and run Lloyd's algorithm on the restart rows; the least J comes first."""
+    k, divergence = hard_model.k, hard_model.divergence
+    at_origin = params_at_origin(hard_model, survey)
+    embed = partial(geometry.embed, divergence, origin=at_origin.origin, matrix=at_origin.matrix)
+    rows = embed(fill_missing(restart_rows.values, survey.mean))
+    spare = embed(fill_missing(survey.distinct.values, survey.mean))
+    init: Init = "random" if options.init == "random" else "kmeans++"
+    seed_one = partial(seed_centers, rows, restart_rows.represented, k, init, spare)
+    with sample_passes(restart_rows, engine) as runner:
+        streams = generators(options.seed, options.restarts)
+        starts = runner.engine.compute(
+            {("seed", i): (partial(seed_one, s),) for i, s in enumerate(streams)},
+            [("seed", i) for i in range(len(streams))],
+        )
+        if any(len(centers) < k for centers in starts):
+            if divergence == "cosine":
+                raise DataError(
+                    f"k is {k} and fewer rows differ in direction, and the cosine compares nothing else; lower k"
+                )
+            raise DataError(
+                f"k is {k} and fewer rows differ once the mean is taken off, in float64: the values span too many "
+                "orders of magnitude; lower k, or rescale the data"
+            )
+        released = [geometry.unembed(divergence, centers, at_origin.matrix) for centers in starts]
+        # The total scatter is that of all rows, and bounds no J here.
+        seeded = [replace(at_origin, centers=centers, total_scatter=np.inf) for centers in released]
+        restarts = converge(hard_model, runner, seeded, StoppingRule(tolerance, FINALIST_PASSES))
+    return rank_candidates(restarts.candidates)
+
+
+def converged_on(model: Any, starts: Sequence[Any], sample: RowSample, tolerance: float, engine: Engine) -> list[Any]:
+    """Run starts on the sample until they change by no more than the tolerance."""
+    with sample_passes(sample, engine) as runner:
+        converged = converge(model, runner, starts, StoppingRule(tolerance, FINALIST_PASSES))
+    return [candidate.params for candidate in converged.candidates]
+
+
+def _class_means(model: Any, at_origin: KMeansParams, labelled: KMeansStatistics) -> KMeansParams:
+    empty = np.flatnonzero(labelled.weight <= 0.0)
+    if len(empty):
+        raise DataError(
+            f"no row of positive weight has label {empty[0]}; a start from labels needs all of 0 … {model.k - 1}; "
+            "lower model.k, or label a row of each cluster"
+        )
+    weight = labelled.observed if labelled.observed.size else labelled.weight
+    divergence = model.initial_model.divergence
+    centers = geometry.update_centers(divergence, weight, labelled.first, at_origin.centers)
+    lost = np.flatnonzero(~centers.any(axis=1)) if divergence == "cosine" else empty
+    if len(lost):
+        raise DataError(
+            f"the rows of label {lost[0]} point everywhere, so that their directions have no mean, which the cosine "
+            "needs; label other rows, or choose another model.divergence"
+        )
+    return replace(at_origin, centers=centers)
+
+
+def _user_centers(model: Any, survey: Survey, init: Any, preparation: Preparation | None) -> KMeansParams:
+    at_origin = params_at_origin(model, survey)
+    d = len(at_origin.origin) if preparation is None else len(preparation.offset)
+    centers = as_centers(init["centers"] if isinstance(init, Mapping) else init, model.k, d)
+    if preparation is not None:
+        centers = preparation.to_prepared(centers)
+    divergence = model.initial_model.divergence
+    try:
+        geometry.check_domain(divergence, centers)
+    except geometry.DomainError as error:
+        raise ConfigError(f"init holds {error}") from None
+    shifted = centers - at_origin.origin
+    with np.errstate(over="ignore"):
+        reach = np.square(shifted).sum(axis=1)
+    if geometry.is_translation_invariant(divergence) and not np.isfinite(reach).all():
+        far = int(np.argmin(np.isfinite(reach)))
+        raise ConfigError(
+            f"starting center {far} reaches {np.abs(centers[far]).max():.3g}, and the squares of distances overflow "
+            "float64; give centers among the data, or rescale both"
+        )
+    return replace(at_origin, centers=geometry.unit_rows(shifted) if divergence == "cosine" else shifted)

@@ -1,0 +1,107 @@
+"""How to fit, and what of it goes together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.data.source import Source
+from clustering.errors import ConfigError
+from clustering.execution.fraction import RowFraction
+from clustering.fitting.loop import StoppingRule
+from clustering.fitting.preprocessing import (
+    Preprocess,
+)
+from clustering.fitting.seeding import Init
+from clustering.models.mixture import GaussianMixture
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to fit; see the keys of `fit` in the config.
+
+    Raises
+    ------
+    ConfigError
+        For a value outside its range.
+    """
+
+    seed: int = 0
+    restarts: int = 10
+    """Starts that compete on the sample."""
+    finalists: int = 1
+    """Best of them carried to the full data."""
+    sample_rows: int = 200_000
+    init: Init | Literal["labels"] | NDArray[Any] | Mapping[str, Any] = "kmeans++"
+    """``kmeans++``, ``random``, or ``labels``: the clusters known for some rows. Or, which no restart competes with,
+    centers ``(k, d)`` in the data's units, or ``{centers, weights, covariances}`` of a mixture, as a fit gives them."""
+    rule: StoppingRule = field(default_factory=StoppingRule)
+    fraction: float = 1.0
+    """Share of the rows, drawn at random, that pass 0 and the passes go over; labels are for all."""
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    """What is done to rows first."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("restarts", 1), ("finalists", 1), ("sample_rows", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+                raise ConfigError(f"{name} is {value!r}; a whole number of {least} or more is needed")
+        if self.seed >= 2**63:
+            raise ConfigError(f"seed is {self.seed}; a whole number below 2**63 is needed")
+        if self.finalists > self.restarts:
+            raise ConfigError(
+                f"finalists is {self.finalists} and restarts is {self.restarts}; there cannot be more finalists"
+            )
+        if isinstance(self.init, str) and self.init not in ("kmeans++", "random", "labels"):
+            raise ConfigError(
+                f"init is {self.init!r}; allowed: kmeans++, random, labels, or an array of centers (k, d)"
+            )
+        number = isinstance(self.fraction, (int, float, np.number)) and not isinstance(self.fraction, bool)
+        if not number or not 0.0 < self.fraction <= 1.0:
+            raise ConfigError(f"fraction is {self.fraction!r}; a number above 0 and up to 1 is needed")
+
+    @property
+    def draws_starts(self) -> bool:
+        """Whether starts are drawn, so that which cluster is which says nothing."""
+        return isinstance(self.init, str) and self.init != "labels"
+
+    @property
+    def row_fraction(self) -> RowFraction | None:
+        """Which rows take part in the fit; None: all."""
+        return None if self.fraction == 1.0 else RowFraction(float(self.fraction), int(self.seed))
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether clusters start from the means of labelled rows."""
+        return isinstance(self.init, str) and self.init == "labels"
+
+
+def check_combination(source: Source, model: Any, options: Options) -> None:
+    """Refuse what cannot go together, before anything is read.
+
+    Raises
+    ------
+    ConfigError
+        Naming both.
+    """
+    if source.missing == "marginalize" and getattr(model, "divergence", "squared_euclidean") != "squared_euclidean":
+        raise ConfigError(
+            f"missing is 'marginalize' and divergence is {model.divergence!r}; only squared_euclidean leaves out "
+            "single features; set source.missing to 'drop'"
+        )
+    options.preprocess.check(source, model.initial_model.divergence)
+    if options.uses_labels and source.labels is None:
+        raise ConfigError("init is 'labels' and no labels are named; set source.labels to a variable of known clusters")
+    if isinstance(options.init, Mapping):
+        keys = {"centers", "weights", "covariances"}
+        if not isinstance(model, GaussianMixture) or not {"centers", "weights"} <= set(options.init) <= keys:
+            raise ConfigError(
+                f"init has the keys {', '.join(map(str, options.init))}; a mixture starts from centers, weights and "
+                "covariances, other models from an array of centers"
+            )

@@ -1,0 +1,156 @@
+"""Pass 0: the survey of the rows and their sample, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.data.excluded_rows import explain_excluded_rows, explain_no_rows
+from clustering.data.plan import MIB, Plan
+from clustering.data.preparation import only_unit_norm
+from clustering.data.source import Source
+from clustering.errors import DataError
+from clustering.execution.passes import PassResult, PassRunner
+from clustering.fitting.options import Options
+from clustering.fitting.preprocessing import (
+    scatter_refusal,
+)
+from clustering.models import divergences as geometry
+from clustering.models.option_names import Divergence
+from clustering.models.survey import WIDEST_COVARIANCE, Survey, SurveyModel, priority_floor
+
+Array = NDArray[np.float64]
+
+SAMPLE_BYTES = 128 * MIB
+"""The row sample is no larger, whatever memory there is: memory decides nothing that a fit ends with."""
+SAMPLE_SHARE = 16
+"""Of a worker's memory, the sample takes one part in this many and leaves room for what is made of it."""
+LEAST_RANGE = 2.0**-460
+"""Where no feature has values farther apart, squares of smaller differences lose digits, or are zero."""
+
+
+def sample_limit(source: Source, options: Options) -> int:
+    """Rows of the sample at most: as many as are asked for, or as `SAMPLE_BYTES` hold."""
+    return min(options.sample_rows, SAMPLE_BYTES // sampled_row_bytes(source, options))
+
+
+def sampled_row_bytes(source: Source, options: Options) -> int:
+    """Size of a row of the sample, in bytes."""
+    # Prepared rows of the sample are in double precision.
+    return max(source.row_bytes, 8 * source.n_features if options.preprocess.requested else 1)
+
+
+def few_rows(source: Source, plan: Plan, *, refused: bool = False) -> bool:
+    """Tell whether rows are so few, and features so many, that the full scatter of pass 0 would be the larger.
+
+    Parameters
+    ----------
+    refused
+        Whether the scatter has no room; then a mask is given the chance to leave few rows.
+    """
+    d = source.n_features
+    return d > WIDEST_COVARIANCE and (plan.cells < d or (refused and source.mask is not None))
+
+
+def fitted_share(runner: PassRunner, options: Options) -> float:
+    """Give the share of the cells that a fit goes over, where none is masked."""
+    return options.fraction * (1.0 if runner.held_out is None else 1.0 - 1.0 / runner.held_out.every)
+
+
+def run_survey(runner: PassRunner, model: Any, options: Options, memory: int) -> tuple[Survey, PassResult]:
+    """Make pass 0 and check that k clusters can be found."""
+    k, d, preprocess = model.k, runner.source.n_features, options.preprocess
+    m = min(options.sample_rows, max(k, sample_limit(runner.source, options)))
+    even = runner.source.weights is None and runner.source.mask is None
+    floor = priority_floor(int(runner.plan.cells * fitted_share(runner, options)), m) if even else 0.0
+    # Before the mean is taken off, nothing tells whether a divergence is defined.
+    divergence: Divergence = "squared_euclidean" if preprocess.removes_mean else model.initial_model.divergence
+    refusal = scatter_refusal(d, runner.plan, runner.engine, memory) if preprocess.needs_covariance else None
+    # Principal components of few rows follow from the rows, where the sample has them all.
+    few = preprocess.needs_covariance and few_rows(runner.source, runner.plan, refused=refusal is not None)
+    if refusal is not None and not few:
+        raise DataError(refusal)
+    allow_missing, full_scatter = runner.source.missing == "marginalize", preprocess.needs_covariance and not few
+    survey_model = SurveyModel(options.seed, m, k, floor, divergence, allow_missing, full_scatter)
+    if preprocess.unit_norm:
+        runner = replace(runner, preparation=only_unit_norm(d))
+    result = runner.run([survey_model.statistics])
+    survey: Survey = result.statistics[0]
+    if floor and len(survey.sample.weights) < min(m, survey.count):
+        # Most cells turned out to be missing: without a floor the sample gets its rows.
+        again = runner.run([replace(survey_model, floor=0.0).statistics])
+        survey = again.statistics[0]
+        result = PassResult((survey,), result.read_stats + again.read_stats, result.seconds + again.seconds)
+    if few and survey.n_positive and not (survey.sample.complete and survey.n_positive < d):
+        if refusal is not None:
+            raise DataError(refusal)
+        again = runner.run([replace(survey_model, floor=0.0, full_scatter=True).statistics])
+        survey = again.statistics[0]
+        result = PassResult((survey,), result.read_stats + again.read_stats, result.seconds + again.seconds)
+    if survey.count == 0 and options.row_fraction is not None:
+        raise DataError(
+            f"fraction is {options.fraction:g}, and none of the rows of {survey.cells} cells was drawn; "
+            "raise fit.fraction, or check source.mask and the fill values"
+        )
+    if survey.count == 0:
+        raise DataError(explain_no_rows(runner.source, runner.plan, zeros=bool(survey.zero_rows)))
+    if survey.weight <= 0:
+        raise DataError(f"the weights of all {survey.count} rows are zero; check source.weights")
+    if survey.observed is not None and not (survey.observed > 0.0).all():
+        feature = runner.source.features[int(np.argmin(survey.observed))]
+        raise DataError(
+            f"feature {feature} of variable {feature.variable!r} is missing in every row; leave it out with "
+            "source.select or source.variables"
+        )
+    with np.errstate(over="ignore"):
+        # The variance of rows of small weight may be beyond float64 where their scatter is not.
+        bounded = np.isfinite(survey.scatter).all() and np.isfinite(survey.variance.sum())
+    if not bounded:
+        raise DataError(
+            f"the values reach {max(-survey.least.min(), survey.greatest.max()):.3g}, "
+            "and their squares overflow float64; rescale the data"
+        )
+    _check_range(survey, model, options, runner.source)
+    distinct = len(survey.distinct.digests)
+    if distinct < k:
+        causes = explain_excluded_rows(runner.source, runner.plan) if survey.count < survey.cells else ()
+        raise DataError("; ".join((
+            f"k is {k} and the data have {distinct} distinct row{'s' * (distinct != 1)} of positive weight",
+            "lower k" + (", or raise fit.fraction" if options.row_fraction is not None else ""),
+            *causes,
+        )))  # fmt: skip
+    return survey, result
+
+
+def _check_range(survey: Survey, model: Any, options: Options, source: Source) -> None:
+    """Refuse rows of numbers so small that distances between them would be zero, or wrong."""
+    apart = np.where(survey.greatest > survey.least, survey.greatest - survey.least, 0.0)
+    if options.preprocess.standardize == "per_feature":
+        # Each is divided by its own deviation.
+        low = np.flatnonzero((apart > 0.0) & (apart < LEAST_RANGE))
+        if len(low):
+            feature = source.features[low[0]]
+            raise DataError(
+                f"feature {feature} of variable {feature.variable!r}: its values differ by {apart[low[0]]:.3g} at "
+                "most, and their squares underflow float64; rescale the data"
+            )
+    squared = geometry.is_translation_invariant(model.initial_model.divergence) or options.preprocess.requested
+    if squared and 0.0 < apart.max() < LEAST_RANGE:
+        raise DataError(
+            f"the values differ by {apart.max():.3g} at most, and their squares underflow float64; rescale the data"
+        )
+    _check_logarithms(survey, model.initial_model.divergence)
+
+
+def _check_logarithms(survey: Survey, divergence: str) -> None:
+    """Refuse numbers below the normal ones of float64, whose ratios the divergences of ratios cannot tell."""
+    # Shares of a row add up, so that its large features decide; every spectrum's feature counts by its own ratio.
+    small = {"kullback_leibler": survey.greatest.max(), "itakura_saito": survey.least.min()}.get(divergence, 0.0)
+    if 0.0 < small < geometry.TINY:
+        raise DataError(
+            f"the values go down to {small:.3g}, and {divergence} needs {geometry.TINY:.3g} or more in float64; "
+            "rescale the data"
+        )
