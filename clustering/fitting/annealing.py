@@ -79,7 +79,7 @@ def critical_value(divergence: Divergence, covariance: Array) -> float:
     Parameters
     ----------
     covariance
-        Of the rows where `divergences.embedded` places them ``(d, d)``, or its diagonal ``(d,)``.
+        Of the rows where `divergences.embed` places them ``(d, d)``, or its diagonal ``(d,)``.
     """
     full = np.diag(covariance) if covariance.ndim == 1 else covariance
     largest = float(np.linalg.eigvalsh(full)[-1])

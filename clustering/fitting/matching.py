@@ -3,7 +3,7 @@
 New components and old ones are paired by the Hungarian method (Kuhn 1955, doi:10.1002/nav.3800020109). Their cost is
 the square of a distance that belongs to the kind of model:
 
-- of kmeans and soft_kmeans, the Euclidean distance of the centers where `divergences.embedded` places them, which is
+- of kmeans and soft_kmeans, the Euclidean distance of the centers where `divergences.embed` places them, which is
   near the root of the divergence: Mahalanobis' distance, Hellinger's for kullback_leibler, that of the logarithms for
   itakura_saito, the chord for the cosine;
 - of gaussian_mixture, the root of Bhattacharyya's distance, which tells components with one mean apart by their shapes.

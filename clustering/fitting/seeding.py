@@ -25,7 +25,7 @@ def seed_centers(
     Parameters
     ----------
     rows
-        Sample ``(m, d)`` less the shift.
+        Sample ``(m, d)`` less the origin.
     weights
         Weight ``(m,)`` that each stands for, above zero.
     k
@@ -33,7 +33,7 @@ def seed_centers(
     init
         ``kmeans++``, greedy, or ``random``: rows drawn by weight.
     spare
-        Distinct rows of all the data ``(t, d)`` less the shift, for samples with fewer than k distinct rows.
+        Distinct rows of all the data ``(t, d)`` less the origin, for samples with fewer than k distinct rows.
     generator
         Source of the draws.
 

@@ -29,7 +29,7 @@ class AssignedRows(NamedTuple):
     start: int
     stop: int
     rows: NDArray[np.float64]
-    """Rows less the shift ``(m, d)``; the buffer is reused for the next ones."""
+    """Rows less the origin ``(m, d)``; the buffer is reused for the next ones."""
     labels: NDArray[np.int32]
     """Nearest center ``(m,)``."""
     distances: NDArray[np.float64]
@@ -37,7 +37,7 @@ class AssignedRows(NamedTuple):
 
 
 def sub_blocks(values: NDArray[Any], origin: NDArray[np.float64]) -> Iterator[tuple[int, int, NDArray[np.float64]]]:
-    """Yield ``(start, stop, rows)`` with the shift taken off in float64, in one aligned buffer that is reused."""
+    """Yield ``(start, stop, rows)`` with the origin taken off in float64, in one aligned buffer that is reused."""
     n, d = values.shape
     length = sub_block_rows(d)
     buffer = aligned_empty((min(length, n), d))

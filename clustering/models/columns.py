@@ -21,7 +21,7 @@ def sub_block_length(d: int, k: int) -> int:
 
 
 def columns_of(rows: Rows, origin: Array, k: int) -> Iterator[tuple[int, int, Array]]:
-    """Yield ``(start, stop, columns)`` of all rows less the shift; NaN stays NaN."""
+    """Yield ``(start, stop, columns)`` of all rows less the origin; NaN stays NaN."""
     length = sub_block_length(len(origin), k)
     for start in range(0, len(rows), length):
         stop = min(len(rows), start + length)

@@ -56,7 +56,7 @@ def from_centers(
     Parameters
     ----------
     origin, centers, matrix
-        As the params have them: ``(d,)``, ``(k, d)`` less the shift, and M of the Mahalanobis distance.
+        As the params have them: ``(d,)``, ``(k, d)`` less the origin, and M of the Mahalanobis distance.
     own
         The one center ``(n,)`` that each row is measured from, which spares the others; None: all.
 

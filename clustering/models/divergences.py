@@ -83,7 +83,7 @@ def check_domain(divergence: Divergence, values: NDArray[Any]) -> None:
 
 
 def choose_origin(divergence: Divergence, middle: Array) -> Array:
-    """Choose the shift ``(d,)``: the middle of the rows, or zero where a row's distance from zero matters."""
+    """Choose the origin ``(d,)``: the middle of the rows, or zero where a row's distance from zero matters."""
     return middle if is_translation_invariant(divergence) else np.zeros_like(middle)
 
 
@@ -152,7 +152,7 @@ def embed(divergence: Divergence, values: NDArray[Any], origin: Array, matrix: A
 
 
 def unembed(divergence: Divergence, points: Array, matrix: Array) -> Array:
-    """Take places ``(k, d)`` of `embed` back to centers less the shift."""
+    """Take places ``(k, d)`` of `embed` back to centers less the origin."""
     match divergence:
         case "mahalanobis":
             back: Array = np.asarray(np.linalg.solve(matrix, points.T).T, np.float64)
@@ -194,7 +194,7 @@ def assign_rows(
 ) -> Iterator[AssignedRows]:
     """Assign rows ``(n, d)`` to the centers of least divergence.
 
-    The rows given are less the shift, and of length 1 for the cosine.
+    The rows given are less the origin, and of length 1 for the cosine.
 
     Raises
     ------

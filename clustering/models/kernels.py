@@ -117,7 +117,7 @@ def nearest_of(row, centers, reach):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def prepare(values, origin, rows, narrow, norm):  # type: ignore[no-untyped-def]
-    """Take the shift ``(d,)`` off values ``(n, d)``: into float64 `rows`, a narrower copy, and squared norms ``(n,)``.
+    """Take the origin ``(d,)`` off values ``(n, d)``: into float64 `rows`, a narrower copy, and squared norms ``(n,)``.
 
     `narrow` and `norm` may be empty, and are left alone then.
     """

@@ -34,9 +34,9 @@ class KMeansParams:
     origin: Array
     """Origin ``(d,)`` in the data's units, fixed for a run; subtracting it first keeps the digits of far-off data."""
     centers: Array
-    """Centers less the shift, ``(k, d)``."""
+    """Centers less the origin, ``(k, d)``."""
     total_scatter: float = np.inf
-    """Σ w ‖x − shift‖² of all rows, where it is known."""
+    """Σ w ‖x − origin‖² of all rows, where it is known."""
     matrix: Array = field(default_factory=lambda: np.zeros((0, 0)))
     """M of the Mahalanobis distance ``(d, d)``; empty for other divergences."""
 
@@ -72,7 +72,7 @@ class FarthestRows(NamedTuple):
     weights: Array
     """Weights ``(t,)``."""
     rows: Array
-    """Rows less the shift ``(t, d)``."""
+    """Rows less the origin ``(t, d)``."""
 
     def repositioned(self, before: BlockPosition, now: BlockPosition) -> FarthestRows:
         """Tell the same rows in a block that lies elsewhere on another sample grid."""
@@ -102,7 +102,7 @@ class KMeansStatistics:
     weight: Array
     """Σ w of each cluster ``(k,)``."""
     first: Array
-    """Σ w (x − shift) of each cluster ``(k, d)``."""
+    """Σ w (x − origin) of each cluster ``(k, d)``."""
     objective: float
     """J of the assignment, Σ w ‖x − m‖², for the params that entered the pass."""
     count: int
@@ -243,7 +243,7 @@ class KMeans:
     def _label_overflowed(
         self, params: KMeansParams, columns: Array, labels: NDArray[np.int32], distances: Array
     ) -> None:
-        """Label anew columns ``(d, m)`` less the shift whose divergences are all beyond float64."""
+        """Label anew columns ``(d, m)`` less the origin whose divergences are all beyond float64."""
         overflowed = np.flatnonzero(~np.isfinite(distances))
         if len(overflowed):
             columns_left = np.ascontiguousarray(columns[:, overflowed])
@@ -338,7 +338,7 @@ class KMeans:
         for cluster in reseeded:
             centers[cluster] = placed[cluster]
         # Σ w‖x − m‖² = Σ w‖x − c‖² − W‖m − c‖², which loses digits where all rows are far from their centers; then
-        # from the shift, Σ w‖x − s‖² − W‖m − s‖², which loses fewer.
+        # from the origin, Σ w‖x − s‖² − W‖m − s‖², which loses fewer.
         base, reference = (
             (objective, placed) if objective <= params.total_scatter else (params.total_scatter, np.zeros_like(placed))
         )

@@ -25,7 +25,7 @@ class Tile(NamedTuple):
     """Some rows that are worked on together. What lies beyond the last row is of no effect."""
 
     rows: NDArray[np.float64]
-    """Rows less the shift ``(t, width)``, zero beyond the last feature."""
+    """Rows less the origin ``(t, width)``, zero beyond the last feature."""
     turned: NDArray[np.float64]
     """Sixteen rows feature by feature ``(d, 16)``."""
     labels: NDArray[np.float64]
@@ -89,13 +89,13 @@ class LloydSums(NamedTuple):
     weight: Array
     """Σw ``(k,)``."""
     first: Array
-    """Σw·x ``(k, d)``, of rows less the shift."""
+    """Σw·x ``(k, d)``, of rows less the origin."""
     objective: float
     """Σw·distance."""
     far: FarthestBuffer
     """The farthest rows away from their centers that have a weight ``(t,)``."""
     rows: Array
-    """Those rows less the shift ``(t, d)``."""
+    """Those rows less the origin ``(t, d)``."""
 
 
 def lloyd(values: NDArray[Any], weights: Array, origin: Array, centers: Array, most: int) -> LloydSums:

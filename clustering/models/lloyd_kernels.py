@@ -1,7 +1,7 @@
 """The compiled pass of k-means: label, add up and look for far rows, one tile of rows at a time.
 
 A tile is small enough that the rows are read from memory once. Labels and distances are those that `kernels` defines.
-The tuples that the kernels take, `Tile`, `Scores`, `Sums` and `FarthestBuffer`, are described in `lloyd`.
+The tuples that the kernels take, `Tile`, `ScoreBuffers`, `SumBuffers` and `FarthestBuffer`, are described in `lloyd`.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _resolve_near_ties(tile, r, least, second, d, centers, reach, slack):  # typ
 
 @njit(**BARE)
 def _fill(values, start, m, origin, tile):  # type: ignore[no-untyped-def]
-    """Take the shift off rows from `start` on."""
+    """Take the origin off rows from `start` on."""
     d = values.shape[1]
     width = tile.rows.shape[1]
     long = d - d % WIDE

@@ -45,7 +45,7 @@ class MissingPatterns(NamedTuple):
     row_index: NDArray[np.intp]
     """Of the rows ``(m,)``."""
     columns: Array
-    """Rows less the shift, side by side ``(d, m)``, NaN where missing."""
+    """Rows less the origin, side by side ``(d, m)``, NaN where missing."""
     bounds: NDArray[np.int64]
     """Where the rows of each pattern begin, and the end ``(t + 1,)``."""
     order: NDArray[np.int64]

@@ -25,7 +25,7 @@ class MixtureParams:
     origin: Array
     """Origin ``(d,)`` in the data's units, fixed for a run."""
     centers: Array
-    """Means less the shift ``(k, d)``."""
+    """Means less the origin ``(k, d)``."""
     weights: Array
     """Mixing weights ``(k,)``."""
     covariances: Array

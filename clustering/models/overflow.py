@@ -58,7 +58,7 @@ def _ranked(leading: NDArray[np.bool_], key: Array, powers: NDArray[np.intc], re
 def rank_by_squares(columns: Array, centers: Array, turn: Turn) -> Ranks:
     """Rank centers ``(k, d)`` by ‖A (x − c)‖² for columns ``(d, m)``, over the features that are not NaN."""
     seen = ~np.isnan(columns)
-    # At the very end of float64 the shift may have carried a row beyond it.
+    # At the very end of float64 the origin may have carried a row beyond it.
     rows = np.where(seen, np.nan_to_num(columns, nan=0.0), 0.0)
     powers = np.frexp(np.abs(rows).max(axis=0, initial=0.0))[1]
     first, key, rest = (np.empty((len(centers), columns.shape[1])) for _ in range(3))

@@ -30,7 +30,7 @@ class Responsibilities(NamedTuple):
     start: int
     stop: int
     columns: Array
-    """Rows less the shift, side by side ``(d, m)``."""
+    """Rows less the origin, side by side ``(d, m)``."""
     weighted_resp: Array
     """Responsibilities times weights ``(k, m)``."""
     log_prob_norm: Array
@@ -134,7 +134,7 @@ def resolve_overflow(
     parts
         Some rows with their responsibilities, at their places in the block.
     rank
-        Ranks clusters for columns ``(d, m)`` less the shift, and gives L ``(k, m)`` as it is among equals.
+        Ranks clusters for columns ``(d, m)`` less the origin, and gives L ``(k, m)`` as it is among equals.
     """
     for part in parts:
         remote = np.flatnonzero(~np.isfinite(part.log_prob_norm))

@@ -32,7 +32,7 @@ LEAST_LOG = -708.0
 
 @njit(**FUSED)
 def center_columns(values, origin, columns, norms):  # type: ignore[no-untyped-def]
-    """Take the shift ``(d,)`` off values ``(m, d)`` in float64: into `columns` ``(d, m)``, with squared `norms`."""
+    """Take the origin ``(d,)`` off values ``(m, d)`` in float64: into `columns` ``(d, m)``, with squared `norms`."""
     m, d = values.shape
     whole = m - m % 8
     for s in range(0, whole, 8):

@@ -41,7 +41,7 @@ class SoftKMeansParams:
     origin: Array
     """Origin ``(d,)`` in the data's units, fixed for a run."""
     centers: Array
-    """Centers less the shift ``(k, d)``."""
+    """Centers less the origin ``(k, d)``."""
     beta: float
     """Stiffness β, in one over the unit of the divergence."""
     matrix: Array = field(default_factory=lambda: np.zeros((0, 0)))
