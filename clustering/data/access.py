@@ -1,4 +1,4 @@
-"""Saying what to cluster: a path, a URL or data at hand, opened as a source."""
+"""Opening a path, a URL or data in memory as a source."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def open_source(
     storage_options: Mapping[str, Any] | None = None,
     like: layout.FeatureLayout | None = None,
 ) -> Source:
-    """Say what to cluster. Only metadata and coordinates are read.
+    """Open data as a source. Only metadata and coordinates are read.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def open_source(
         Variables of the group, concatenated along the features. May be left out where there is one only.
     sample_dims
         Dimensions that number the samples. Default: all that are not feature dimensions; the first if those are not
-        named either.
+        given either.
     feature_dims
         Dimensions along which a sample's features lie. Empty: each variable is one feature. Default: all that are not
         sample dimensions.
@@ -82,42 +82,46 @@ def open_source(
         ``[west, south, east, north]``, both ends included; from west eastward, so it may cross any meridian.
     mask
         Variable of true and false, or 1 and 0, true = use; or one comparison of a variable, ``landfrac > 0.5`` or
-        ``surface in [1, 2]``; or an array. What is missing is not used. A name with a slash, here and below, counts
-        from the root of the store: ``labels/tissue/0 == 3``.
+        ``surface in [1, 2]``; or an array. Cells where it is missing are not used. A name with a slash, here and
+        below, is a path from the root of the store: ``labels/tissue/0 == 3``.
     weights
         Variable, or ``cos(lat)`` of a latitude in degrees or radians, as its units say; or an array.
     labels
-        Clusters known beforehand, for ``init="labels"``: a variable, or an array. Anything but 0, 1, … is unknown.
+        Clusters to start from, for ``init="labels"``: a variable, or an array. Any number but 0, 1, … means that the
+        cluster is unknown.
 
-        Arrays beside the data, here and above, are matched by dimension and label where they name them (xarray and
-        pandas objects), and lie in the shape of the selected samples where they do not. Masked cells are not used,
-        weigh 0 and are unknown.
+        Arrays for the mask, weights and labels are matched by dimension and label where they have them (xarray and
+        pandas objects). Other arrays have the shape of the selected samples. Their masked cells are not used, weigh 0
+        and have an unknown cluster.
     missing
-        ``drop``, the default, leaves out rows with a NaN in any feature; ``error`` refuses them; ``marginalize`` keeps
-        what was observed of them.
+        ``drop``, the default, leaves out rows with a NaN in any feature; ``error`` refuses them; ``marginalize`` uses
+        their observed features.
     missing_chunks
-        What a chunk means that was never written: ``error``; ``mask``, its cells take no part; ``fill``, its cells hold
-        the fill value. Default: ``mask`` where the fill value counts as missing, an error where it would count as data.
+        Treatment of absent chunks: ``error``; ``mask``, their cells take no part; ``fill``, their cells hold the fill
+        value. Default: ``mask`` where the fill value counts as missing, an error where it would count as data.
     on_bad_chunk
-        What is done with a chunk that does not decode: ``error``, the default, or ``mask``, its cells take no part.
+        Treatment of bad chunks, which do not decode: ``error``, the default, or ``mask``, their cells take no part.
     max_bad_fraction
-        Share of the chunks that may be masked so, 0.25 by default; more is an error.
+        Largest share of bad chunks that may be masked, from 0 to 1, 0.25 by default; more is an error.
     nodata
-        Stored number that means a missing value, beside what the attributes say; or one for each variable named. Of
-        data in memory, a number among the values that are given.
+        Stored number that means a missing value, besides those that the attributes name; or a dict with one for each
+        variable. For data in memory, a number among the given values.
     decode
-        Named decoder of stored whole numbers, or one for each variable named: ``signed_square``,
+        Named decoder of stored whole numbers, or a dict with one for each variable: ``signed_square``,
         ``(v / 127.5)² sign(v)``.
     valid_range
-        ``cf``, the default: what the attributes ``valid_range``, ``valid_min`` and ``valid_max`` do not allow is
-        missing, in the unit that the CF conventions say. ``ignore`` passes them over.
+        ``cf``, the default: values outside the attributes ``valid_range``, ``valid_min`` and ``valid_max`` are missing,
+        in the unit that the CF conventions say. ``ignore`` does not use these attributes.
     storage_options
-        As fsspec takes them. Credentials belong in the environment; those given here stay in memory.
+        Options for fsspec. Credentials belong in the environment; those given here stay in memory.
     like
-        Variables and dimensions of a model, for what is not named here, where the data have them.
+        Feature layout of a model. It gives the variables and dimensions that are not given here, if the data have
+        them.
 
     Raises
     ------
+    ConfigError
+        If an option has a value or a form that is not allowed, or is given with data that are a `Source` already.
     SourceError
         If the store, group, a variable, dimension, mask or weights is not there or does not fit.
     """
@@ -145,15 +149,15 @@ def open_source(
     if hasattr(data, "__fspath__"):
         data = data.__fspath__()
     if isinstance(data, str) and "://" not in data:
-        # Another process may stand in another folder.
+        # A worker process may have another current folder.
         data = str(Path(data).absolute())
-    # Bare arrays name no dimensions.
+    # A bare array has no names to match with those of a model.
     options["like"] = like if isinstance(data, (str, xr.Dataset, xr.DataArray, zarr.Array)) else None
     return _source(data, options, None)
 
 
 def _check_forms(options: Mapping[str, Any]) -> None:
-    """Refuse what is no name, no names, or no selection, before anything is opened."""
+    """Refuse options of a wrong form before anything is opened."""
     for key in ("variables", "sample_dims", "feature_dims"):
         names = options[key]
         several = isinstance(names, Collection) and all(isinstance(name, str) for name in names)
@@ -161,7 +165,7 @@ def _check_forms(options: Mapping[str, Any]) -> None:
             raise ConfigError(f"{key} is {names!r}; a name or a list of names is needed")
     for key in ("select", "isel", "storage_options"):
         if not isinstance(options[key], (Mapping, type(None))):
-            # What stands there may be a secret.
+            # The value may be a secret, so the message does not show it.
             value = "not what is needed" if key == "storage_options" else repr(options[key])
             raise ConfigError(f"{key} is {value}; names and values are needed: {{name: value}}")
     if not isinstance(options["group"], (str, type(None))):
@@ -169,7 +173,7 @@ def _check_forms(options: Mapping[str, Any]) -> None:
 
 
 def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listing] | None) -> Source:
-    """Open data; `listings` where they are known already."""
+    """Open data; `listings` are None where the store is yet to be listed."""
     mask, weights, labels, missing = (options[key] for key in ("mask", "weights", "labels", "missing"))
     like: layout.FeatureLayout | None = options["like"]
     compared = mask_condition(mask)
@@ -188,6 +192,7 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
     if wanted is None and like is not None:
         wanted = like.choose_variables(dataset)
     names = layout.choose_variables(dataset, wanted)
+    # Stores decode while they are read; data in memory are decoded here, so that both go by the same rules.
     numbers = nodata_of(options["nodata"], names)
     valid_range: ValidRange = options["valid_range"] or "cf"
     valid = valid_range == "cf"
@@ -206,7 +211,7 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
         dataset, names, options["sample_dims"], options["feature_dims"], single, like
     )
     dataset, matched = companion_groups.join_companion(dataset, recipe, companion_values, names[0], samples)
-    # Numbers that dimensions count by are labels, and stay what they are.
+    # Coordinates of dimensions are labels and keep their numbers, and other variables were decoded above.
     counted = {*given, *dataset.sizes}
     undecoded = [
         name for name in _companions(companion_values).values() if name in dataset.variables and name not in counted
@@ -215,6 +220,7 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
     said += more
     cut = dataset.isel(selected)
     bare = layout.is_bare(data)
+    # Arrays join the dataset under names of their own. No recipe holds them, so workers get the source with its data.
     for where, array in companion_values.items():
         if array is not None and not isinstance(array, str):
             decoded, cautions = in_memory_variables.array_meant(where, array, valid=valid)
@@ -233,7 +239,7 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
     large = [name for name in companions.values() if name in dataset.variables and cut[name].nbytes > SMALL_COMPANION]
     axes = layout.axes(dataset, layout.read_units(dataset, (*names, *large), samples), indexers, samples)
     if listings is None:
-        # What selects and labels decides the result as much as the data do.
+        # Labels decide which data are selected, so a change of them counts as a change of the source.
         labelling = [d for d in (*samples, *features, *selected) if d in dataset.coords]
         listings = snapshot(opened, dict.fromkeys((*names, *companions.values(), *map(str, labelling), *matched)))
     stored, cautions = store_variables(
@@ -254,7 +260,7 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
 
 
 def _companions(beside: Mapping[str, Any]) -> dict[str, str]:
-    """Name the variables behind the mask, the weights and the labels, of those that are given by name."""
+    """Return the variables that mask, weights and labels name, by their use; arrays have none."""
     names = {where: name for where, name in beside.items() if isinstance(name, str)}
     cosine = COSINE_WEIGHTS.fullmatch(names.get("weights", ""))
     return {**names, "weights": cosine[1]} if cosine else names
@@ -263,7 +269,7 @@ def _companions(beside: Mapping[str, Any]) -> dict[str, str]:
 def _selected_dims(
     dataset: xr.Dataset, names: Sequence[str], options: Mapping[str, Any], companion_values: Collection[Any]
 ) -> Collection[Any]:
-    """Name the dimensions whose labels are looked up: by a selection, or to find the places of arrays beside."""
+    """Return the dimensions whose labels are needed, for the selection or to match companions."""
     matched = any(array is not None and (not isinstance(array, str) or "/" in array) for array in companion_values)
     if matched or options["bbox"] is not None:
         return [d for name in names for d in dataset[name].dims]
@@ -272,7 +278,7 @@ def _selected_dims(
 
 @dataclass(frozen=True, eq=False)
 class _UnhashedListings:
-    """Listings that a cache passes over: an opening is told by its name alone."""
+    """Listings that compare equal, so that the cache of `_once` goes by the recipe and the name of the opening."""
 
     listings: Mapping[str, Listing]
 

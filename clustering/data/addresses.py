@@ -1,4 +1,4 @@
-"""Paths and URLs of stores: what may stand in one, and how it is named where people read it."""
+"""Paths and URLs of stores: their check for secrets, and their form in messages."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from clustering.errors import ConfigError
 BUCKETS = ("s3", "s3a", "gs", "gcs", "http", "https")
 """Protocols of object stores and of the web."""
 BY_BLOCK = " or by a Prefect Secret block in source.credentials"
-"""Where else the credentials of a source come from."""
+"""Part of a message: another place for the credentials of a source."""
 
 
 def shown(url: str) -> str:
-    """Name a store where people read it: the URL without user, password and query."""
+    """Return a URL as messages show it: without user, password and query.
+
+    Parameters
+    ----------
+    url
+        Path or URL of a store; parts of a chained URL are joined by ``::``.
+    """
     if "://" not in url:
         return url
     return "::".join(_bare(part) for part in url.split("::"))
@@ -24,6 +30,7 @@ def _bare(url: str) -> str:
     protocol, sign, rest = url.partition("://")
     if not sign:
         return url
+    # A query may begin right after the host, and may itself hold "@".
     host, slash, path = rest.partition("/")
     path = (slash + path).partition("?")[0]
     return f"{protocol}://{host.partition('?')[0].rpartition('@')[2]}{path}"
@@ -34,8 +41,10 @@ def check_url(url: str, key: str = "source.store") -> None:
 
     Parameters
     ----------
+    url
+        Path or URL of a store, as the user wrote it.
     key
-        Of the config, that holds the URL.
+        Config key that holds the URL, for the message.
 
     Raises
     ------
@@ -46,6 +55,7 @@ def check_url(url: str, key: str = "source.store") -> None:
         protocol, sign, rest = part.partition("://")
         if not sign:
             continue
+        # Object stores take no user in a URL, so a text before "@" is a secret there even without a colon.
         user, at, _ = rest.partition("/")[0].rpartition("@")
         if at and (":" in user or protocol in BUCKETS):
             raise ConfigError(
@@ -60,7 +70,13 @@ def check_url(url: str, key: str = "source.store") -> None:
 
 
 def local_path(url: str) -> Path | None:
-    """Tell the path of a store on this machine; None for a remote one."""
+    """Return the path of a store on this machine; None for a remote one.
+
+    Parameters
+    ----------
+    url
+        Path, ``file://`` URL or other URL of a store.
+    """
     if "://" not in url:
         return Path(url)
     if not url.startswith("file://"):
@@ -69,5 +85,11 @@ def local_path(url: str) -> Path | None:
 
 
 def absolute(url: str) -> str:
-    """Name a store so that it is found from any folder: a path on this machine from the root, a URL as it is."""
+    """Return a path that is valid in any current folder.
+
+    Parameters
+    ----------
+    url
+        Path or URL of a store; a URL is returned as it is.
+    """
     return str(Path(url).absolute()) if "://" not in url else url

@@ -1,4 +1,4 @@
-"""Arrays that a user holds: masked cells are missing, lengths are known, and names and labels say what lies where."""
+"""Arrays from the user: unmasking them, computing unknown lengths, and matching them to the labels of the data."""
 
 from __future__ import annotations
 
@@ -15,25 +15,40 @@ from clustering.errors import SourceError
 
 
 def is_dask(data: Any) -> bool:
-    """Tell a dask array from other things that dask computes."""
+    """Return whether an object is a dask array.
+
+    Parameters
+    ----------
+    data
+        Any object; dask bags, data frames and delayed values are no arrays.
+    """
     if not hasattr(data, "__dask_graph__"):
         return False
+    # Importing dask takes long, and most arrays are none of its own.
     import dask.array
 
     return isinstance(data, dask.array.Array)
 
 
 def to_plain(data: Any, missing: float = np.nan) -> Any:
-    """Give an array of known lengths and without masked cells, which become `missing`.
+    """Return an array with known lengths and without masked cells.
 
-    Lengths that a dask array does not know, as after a selection by its values, are computed, which runs its graph.
+    Unknown lengths of a dask array, such as after a selection by its values, are computed. This runs its graph.
+
+    Parameters
+    ----------
+    data
+        A numpy array, masked array or dask array; anything else is returned as it is.
+    missing
+        Value of masked cells in the result.
     """
     if isinstance(data, np.ma.MaskedArray):
         return fill_masked(data, missing) if np.ma.is_masked(data) else np.asarray(data)
     if not is_dask(data):
         return data
+    # Unknown lengths are NaN.
     if not all(length == length for length in data.shape):
-        # Computing them changes the array.
+        # compute_chunk_sizes changes the array in place, and it belongs to the user.
         data = data.copy()
         data.compute_chunk_sizes()
     if isinstance(data._meta, np.ma.MaskedArray):
@@ -43,17 +58,36 @@ def to_plain(data: Any, missing: float = np.nan) -> Any:
 
 
 def fill_masked(data: Any, missing: float = np.nan) -> NDArray[Any]:
-    """Turn masked cells into a number; whole numbers and truth values become floats."""
+    """Replace masked cells by a number; whole numbers and truth values become floats.
+
+    Parameters
+    ----------
+    data
+        Masked or plain array of any shape.
+    missing
+        Value of masked cells in the result.
+
+    Returns
+    -------
+    ndarray
+        In the shape of `data`.
+    """
     return np.ma.filled(np.ma.asarray(data).astype(_with_missing(data.dtype)), missing)
 
 
 def _with_missing(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Give the type that holds the numbers of another and NaN."""
+    """Return the smallest type that holds the numbers of another and NaN."""
     return np.result_type(dtype, np.float32) if dtype.kind in "biu" else dtype
 
 
 def to_plain_dataset(dataset: xr.Dataset) -> xr.Dataset:
-    """Make the lazy variables of a dataset plain; see `to_plain`."""
+    """Apply `to_plain` to the lazy variables of a dataset.
+
+    Parameters
+    ----------
+    dataset
+        Returned as it is where no variable changes.
+    """
     lazy = {name: variable for name, variable in dataset.variables.items() if variable.chunks is not None}
     arrays = {name: to_plain(variable.data) for name, variable in lazy.items()}
     changed = {
@@ -63,6 +97,7 @@ def to_plain_dataset(dataset: xr.Dataset) -> xr.Dataset:
     }
     if not changed:
         return dataset
+    # Variables are dropped and added anew, as computed lengths may differ from those that the dataset holds.
     beside = {name: variable for name, variable in changed.items() if name in dataset.coords}
     within = {name: variable for name, variable in changed.items() if name not in beside}
     return dataset.drop_vars(list(changed)).assign(within).assign_coords(beside)
@@ -76,16 +111,20 @@ def align_companion(data: xr.Dataset, where: str, values: Any, dims: Sequence[st
     data
         The selected data.
     where
-        What it is for.
+        Use of the array, for messages: ``mask``, ``weights`` or ``labels``.
     values
-        With names of dimensions (an xarray or pandas object): they are matched by name,
-        and by label where both have labels, in any order; it may have further labels, and lack dimensions. Without
-        names (an ndarray, a list, a dask array): by position, in the shape of the samples. Masked cells of a mask are
-        not used, of weights count 0, of labels are unknown.
+        An xarray or pandas object is matched by the names of its dimensions, and by label where both have labels, in
+        any order; it may have further labels, and lack dimensions. An ndarray, a list or a dask array is taken by
+        position, in the shape of the samples. Masked cells are not used, weigh 0 or have an unknown cluster.
     dims
         Sample dimensions.
     bare
-        Whether the data name no dimensions; then the only dimension of an array is taken for the samples.
+        Whether the data name no dimensions; then the only dimension of an array is that of the samples.
+
+    Returns
+    -------
+    xarray.Variable
+        Along the sample dimensions, or some of them.
 
     Raises
     ------
@@ -94,7 +133,7 @@ def align_companion(data: xr.Dataset, where: str, values: Any, dims: Sequence[st
     """
     array = as_named(values, where, dims[0] if len(dims) == 1 else None)
     if array is not None and bare and array.ndim == len(dims) == 1:
-        # Rows without names and labels have but their position.
+        # The rows of bare data have no labels to match, so the array is taken by position.
         values, array = array.variable.data, None
     if array is not None:
         return align_by_name(data, where, array, dims, "sample").variable
@@ -110,12 +149,20 @@ def align_companion(data: xr.Dataset, where: str, values: Any, dims: Sequence[st
 
 
 def align_by_name(data: xr.Dataset, where: str, array: xr.DataArray, dims: Sequence[str], kind: str) -> xr.DataArray:
-    """Bring an array that names its dimensions to the labels of the data along those of `dims` that it has.
+    """Select from an array so that it has the labels of the data along each of its dimensions.
 
     Parameters
     ----------
+    data
+        The selected data.
+    where
+        Use of the array, for messages.
+    array
+        Named array; a dimension along which one place of the data was selected is dropped.
+    dims
+        Dimensions of the data that the array may have.
     kind
-        Which dimensions of the data these are: ``sample`` or ``feature``.
+        Kind of these dimensions, for messages: ``sample`` or ``feature``.
 
     Raises
     ------
@@ -124,7 +171,7 @@ def align_by_name(data: xr.Dataset, where: str, array: xr.DataArray, dims: Seque
     """
     for d in [d for d in array.dims if d not in dims]:
         if d in data.coords and data.coords[d].ndim == 0 and d in array.indexes:
-            # One place of the data was selected along it.
+            # The data were selected at one label of this dimension; take the same one of the array.
             index = _label_index(pd.Index([data.coords[d].values[()]]), array.indexes[d], _period(data, d))[0]
         else:
             index = 0 if d not in data.dims and array.sizes[d] == 1 else -1
@@ -150,12 +197,16 @@ def align_by_name(data: xr.Dataset, where: str, array: xr.DataArray, dims: Seque
 
 
 def as_named(values: Any, where: str, only: str | None) -> xr.DataArray | None:
-    """Give an array with names of dimensions; None for one without.
+    """Turn an xarray or pandas object into a named array; None for other objects.
 
     Parameters
     ----------
+    values
+        Object from the user.
+    where
+        Use of the array, for messages.
     only
-        What an index of pandas without a name counts, where that is clear.
+        Dimension of a pandas index without a name; None where several dimensions are possible.
 
     Raises
     ------
@@ -174,7 +225,7 @@ def as_named(values: Any, where: str, only: str | None) -> xr.DataArray | None:
 
 
 def _of_pandas(values: Any, where: str, only: str | None) -> xr.DataArray:
-    """Turn a pandas object into an array whose dimensions are named as its index is."""
+    """Turn a pandas object into an array whose dimensions have the names of its index."""
     axes = [values.index] if isinstance(values, pd.Series) else [values.index, values.columns]
     names = [name for axis in axes for name in axis.names]
     if names == [None] and only is not None:
@@ -186,7 +237,7 @@ def _of_pandas(values: Any, where: str, only: str | None) -> xr.DataArray:
         )
     numbers = values.to_numpy()
     if numbers.dtype.kind == "O":
-        # Types of pandas hold a missing value of their own.
+        # Types of pandas have a missing value of their own, pd.NA, which numpy does not know.
         numbers = np.where(pd.isna(numbers), np.nan, numbers)
         numbers = numbers.astype(np.float64) if all(np.isreal(one) for one in numbers.flat) else numbers
     if len(names) == len(axes):
@@ -197,26 +248,37 @@ def _of_pandas(values: Any, where: str, only: str | None) -> xr.DataArray:
 
 
 _ARRAY = "_array"
-"""Name of an array while it is looked at."""
+"""Name of an array inside a temporary dataset."""
 
 
 def _period(data: xr.Dataset, d: Any) -> float | None:
-    """Give after what the labels of a dimension begin anew."""
+    """Return the period of the labels of a dimension, such as 360 degrees; None where they have none."""
     return period(data[d], d) if d in data.coords else None
 
 
 def on_labels(called: str, data: xr.Dataset, d: str, theirs: pd.Index) -> NDArray[np.intp] | None:
-    """Find the place of each label of the data along a dimension among other labels; None where they are the same.
+    """Find the position of each label of the data along a dimension among other labels.
 
     Parameters
     ----------
     called
-        How a message names what has these other labels.
+        Name of the other array in messages.
+    data
+        Dataset with labels along `d`.
+    d
+        Dimension.
+    theirs
+        Labels of the other array.
+
+    Returns
+    -------
+    ndarray or None
+        Positions in `theirs` ``(n,)``, one for each label of the data; None where both are equal and in order.
 
     Raises
     ------
     SourceError
-        For labels of the data that are not among them, or there several times.
+        If a label of the data is not among `theirs`, or is there several times.
     """
     ours = data.indexes[d]
     if _same_order(ours, theirs):
@@ -234,29 +296,32 @@ def on_labels(called: str, data: xr.Dataset, d: str, theirs: pd.Index) -> NDArra
 
 
 _NONE, _SEVERAL = -1, -2
-"""Places of a label that is not there, and of one that is there several times."""
+"""Positions that stand for a label that is not there, and for one that is there several times."""
 
 
 def _label_index(ours: pd.Index, theirs: pd.Index, whole: float | None) -> NDArray[np.intp]:
-    """Find the place of each label among others; up to rounding, and up to whole turns, where they begin anew."""
+    """Find the position of each label among others, up to rounding, and for longitudes up to whole turns."""
     if _is_numeric(ours) and _is_numeric(theirs) and not (whole is None and _are_whole(ours, theirs)):
         near = max(slack(ours.to_numpy()), slack(theirs.to_numpy()))
         a, b = (index.to_numpy().astype(np.float64) for index in (ours, theirs))
         positions = _nearest_index(a, b, near)
         if whole is not None and (positions == _NONE).any():
+            # One side may count from −180 and the other from 0. `near` keeps 0 and a rounded 360 together.
             positions = _nearest_index((a + near) % whole, (b + near) % whole, near)
         return positions
+    # get_indexer refuses duplicates, so it gets the first of each label, and the others are marked afterwards.
     at = np.flatnonzero(~theirs.duplicated())
     try:
         positions = np.asarray(theirs[at].get_indexer(ours), np.intp)
     except (TypeError, ValueError):
-        # Labels of another kind, such as dates of another calendar.
+        # Labels that cannot be compared, such as dates of two calendars.
         return np.full(len(ours), _NONE, np.intp)
     several = np.isin(positions, np.flatnonzero(theirs.duplicated(keep=False)[at]))
     return np.where(several, _SEVERAL, np.where(positions < 0, _NONE, np.append(at, -1)[positions]))
 
 
 def _nearest_index(ours: NDArray[np.float64], theirs: NDArray[np.float64], near: float) -> NDArray[np.intp]:
+    """Find the one label within a distance of each label."""
     order = np.argsort(theirs, kind="stable")
     first = np.searchsorted(theirs[order], ours - near, "left")
     count = np.searchsorted(theirs[order], ours + near, "right") - first
@@ -264,7 +329,7 @@ def _nearest_index(ours: NDArray[np.float64], theirs: NDArray[np.float64], near:
 
 
 def _are_whole(*indexes: pd.Index) -> bool:
-    """Tell whole numbers, which nothing rounds and floats may not hold."""
+    """Return whether all labels are whole numbers. They need no tolerance, and float64 may not hold them."""
     return all(isinstance(index.dtype, np.dtype) and index.dtype.kind in "iu" for index in indexes)
 
 
@@ -273,7 +338,7 @@ def _is_numeric(index: pd.Index) -> bool:
 
 
 def _same_order(ours: pd.Index, theirs: pd.Index) -> bool:
-    """Tell whether labels are the same in the same order, up to rounding."""
+    """Return whether labels are the same in the same order, up to rounding."""
     if ours.equals(theirs):
         return True
     if len(ours) != len(theirs) or not _is_numeric(ours) or not _is_numeric(theirs) or _are_whole(ours, theirs):
