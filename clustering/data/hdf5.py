@@ -1,4 +1,4 @@
-"""Reading the tree of an HDF5 file: groups, arrays, the dimensions that they share."""
+"""Reading the tree of an HDF5 file: its groups, its arrays and the dimensions that they share."""
 
 from __future__ import annotations
 
@@ -27,39 +27,52 @@ _INTERNAL = frozenset(
         "_nc3_strict",
     )
 )
-"""Attributes by which HDF5 files link their dimensions; without meaning elsewhere."""
+"""Attributes by which HDF5 files link their dimensions. They mean nothing in a Zarr store and are dropped."""
 _NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
+"""Start of the NAME attribute of a dimension that has a length and no labels."""
 _HIDDEN = "_nc4_non_coord_"
-"""How a NetCDF file starts the name of a variable that is called as a dimension it does not lie along."""
+"""Prefix that NetCDF adds to a variable that has the name of a dimension and does not lie along it."""
 Groups = dict[str, tuple[dict[str, FileArray], Mapping[str, Any]]]
 
 
 @dataclass
 class _Tree:
-    """What is known of a file while its tree is gone through."""
+    """State of one walk through the tree of a file."""
 
     warnings: list[str] = field(default_factory=list)
+    """One line for each object that is left out, with the reason."""
     groups: Groups = field(default_factory=dict)
+    """Path of a group → its arrays by name, its attributes."""
     seen: dict[Any, str] = field(default_factory=dict)
+    """Path by which each object was first reached. HDF5 allows several paths to one object."""
     dims: dict[int, str] = field(default_factory=dict)
     """Names of dimensions by their number in a NetCDF file."""
     unnamed: dict[tuple[str, int, int], str] = field(default_factory=dict)
-    """Dimensions without a name, by group, length, and how many of that length came before in the same array."""
+    """Made-up names of unnamed dimensions, by group, length, and the number of earlier axes of that length in the
+    same array."""
 
 
 def read_groups(path: Path, stack: ExitStack) -> tuple[Groups, list[str]]:
-    """Read the arrays and the attributes of each group, and a line for each thing that is not taken.
+    """Read the arrays and the attributes of each group.
+
+    Parameters
+    ----------
+    path
+        An HDF5 file.
+    stack
+        Closes the file. Until then the arrays read from it.
 
     Returns
     -------
     dict
-        Path of a group → its arrays by name, its attributes.
+        Path of a group → its arrays by name, its attributes. The path of the root is empty.
     list
-        Lines.
+        One line for each object that is left out, with the reason.
     """
     file = stack.enter_context(h5py.File(path, "r"))
     tree = _Tree()
 
+    # Variables refer to dimensions by number, and a dimension may lie in another group: numbers are read first.
     def number(_: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and "_Netcdf4Dimid" in item.attrs and item.is_scale:
             tree.dims[int(item.attrs["_Netcdf4Dimid"])] = _base(item.name)
@@ -71,7 +84,7 @@ def read_groups(path: Path, stack: ExitStack) -> tuple[Groups, list[str]]:
 
 
 def _visit_group(group: h5py.Group, path: str, tree: _Tree) -> None:
-    """Go through a group and the groups in it."""
+    """Read a group and the groups inside it."""
     arrays: dict[str, FileArray] = {}
     borrowed: dict[str, h5py.Dataset] = {}
     tree.groups[path] = arrays, _attributes(group)
@@ -96,7 +109,8 @@ def _visit_group(group: h5py.Group, path: str, tree: _Tree) -> None:
         elif isinstance(item, h5py.Dataset) and not _only_a_dimension(item):
             arrays.update(_arrays(name.removeprefix(_HIDDEN), item, path, tree, borrowed))
     for name, scale in borrowed.items():
-        # A group may use the dimensions of the groups above; a Zarr group has to hold their coordinates itself.
+        # A NetCDF group may use dimensions of the groups above it. A Zarr group has to hold their coordinates itself,
+        # so the coordinates are copied into it.
         if name not in arrays and not _only_a_dimension(scale):
             arrays.update(_arrays(name, scale, path, tree, {}))
     for where, item in below:
@@ -104,7 +118,7 @@ def _visit_group(group: h5py.Group, path: str, tree: _Tree) -> None:
 
 
 def _object_id(item: Any) -> tuple[int, int]:
-    """Tell where an object lies: one object may have several names."""
+    """Identify an object by file and address, because one object may have several names."""
     info = h5py.h5o.get_info(item.id)
     return info.fileno, info.addr
 
@@ -112,7 +126,7 @@ def _object_id(item: Any) -> tuple[int, int]:
 def _arrays(
     name: str, data: h5py.Dataset, path: str, tree: _Tree, borrowed: dict[str, h5py.Dataset]
 ) -> dict[str, FileArray]:
-    """Read what a dataset is; a table gives an array for each of its columns."""
+    """Describe a dataset as arrays by name: one array, or one for each column of a table."""
     nothing = FileArray((), (), np.dtype("V1"), lambda *_: np.empty(0), {})
     if data.shape is None:
         return {name: replace(nothing, reason="it is empty")}
@@ -124,6 +138,7 @@ def _arrays(
     if h5py.check_string_dtype(dtype) is not None or dtype.kind == "S":
         return {name: FileArray(dims, shape, dtype, _reader(data, shape, attributes), attributes, text=True)}
     if (codes := h5py.check_enum_dtype(dtype)) is not None and dtype.kind in "iu":
+        # The CF conventions describe an enumeration by these two attributes.
         meanings = {"flag_values": list(codes.values()), "flag_meanings": " ".join(codes)}
         attributes, dtype = {**meanings, **attributes}, np.dtype(dtype.str)
     if reason := _reason(dtype):
@@ -148,7 +163,7 @@ def _arrays(
 
 
 def _reason(dtype: np.dtype[Any]) -> str:
-    """Say why a type is not taken."""
+    """Say why a type cannot be stored in Zarr; empty where it can."""
     if h5py.check_ref_dtype(dtype) is not None:
         return "it holds references to other parts of the file"
     if h5py.check_vlen_dtype(dtype) is not None:
@@ -157,6 +172,7 @@ def _reason(dtype: np.dtype[Any]) -> str:
 
 
 def _filters_lacking(data: h5py.Dataset) -> str:
+    """Name the compression filters of a dataset that are not installed."""
     made = data.id.get_create_plist()
     filters = [made.get_filter(i) for i in range(made.get_nfilters())]
     return ", ".join(
@@ -169,8 +185,12 @@ def _filters_lacking(data: h5py.Dataset) -> str:
 def _dims(
     data: h5py.Dataset, path: str, tree: _Tree, borrowed: dict[str, h5py.Dataset]
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Name the dimensions of a dataset, and give its shape once arrays that share a growing dimension are even."""
+    """Name the dimensions of a dataset, and give its shape.
+
+    An unlimited dimension grows with any array along it. Shorter arrays count as long as the dimension.
+    """
     shape = list(data.shape)
+    # A dimension scale with one axis lies along itself.
     if data.is_scale and data.ndim == 1:
         return (_base(data.name).removeprefix(_HIDDEN),), tuple(shape)
     numbers = data.attrs.get("_Netcdf4Coordinates")
@@ -184,18 +204,20 @@ def _dims(
             names.append(dimension.label or _unnamed(data.shape[axis], before, path, tree))
             continue
         scale = scales[0]
+        # HDF5 allows several scales on one axis; NetCDF writes one.
         names.append(_base(scale.name))
         if scale.ndim == 1 and data.maxshape[axis] is None:
             shape[axis] = max(shape[axis], scale.shape[0])
         if scale.parent != data.parent:
             borrowed[names[-1]] = scale
     if len(set(names)) < len(names):
-        # Zarr's readers want other names for the dimensions of one array.
+        # Readers of Zarr need different names for the dimensions of one array.
         names = [name if names.index(name) == i else f"{name}_{i}" for i, name in enumerate(names)]
     return tuple(names), tuple(shape)
 
 
 def _scales(dimension: Any) -> list[h5py.Dataset]:
+    """List the scales of an axis; none where the references to them are damaged."""
     try:
         return list(dimension.values())
     except (RuntimeError, KeyError, ValueError, OSError):
@@ -203,34 +225,40 @@ def _scales(dimension: Any) -> list[h5py.Dataset]:
 
 
 def _unnamed(length: int, before: int, path: str, tree: _Tree) -> str:
+    """Make up the name of an unnamed dimension, the same for equal lengths in a group, as the NetCDF library does."""
     return tree.unnamed.setdefault((path, length, before), f"phony_dim_{len(tree.unnamed)}")
 
 
 def _only_a_dimension(data: h5py.Dataset) -> bool:
+    """Whether a dataset stands for a dimension without labels."""
     name = data.attrs.get("NAME", b"") if data.is_scale else b""
     return (name if isinstance(name, bytes) else str(name).encode()).startswith(_NO_VARIABLE)
 
 
 def _base(name: str) -> str:
+    """Last part of a path."""
     return name.rsplit("/", 1)[-1]
 
 
 def _attributes(item: Any) -> dict[str, Any]:
+    """Read the attributes of an object, but for those that link dimensions."""
     kept: dict[str, Any] = {}
     for name in item.attrs:
         if name in _INTERNAL:
             continue
         try:
             value = item.attrs[name]
-            # NetCDF writes a number as a list of one.
+            # NetCDF writes a single number as an array of length 1.
             kept[name] = value[0] if isinstance(value, np.ndarray) and value.shape == (1,) else value
         except (OSError, TypeError, ValueError, RuntimeError):
-            # It is named later, as what JSON cannot hold.
+            # None stands for an attribute that cannot be stored. A later warning names it.
             kept[name] = None
     return kept
 
 
 def _reader(data: Any, shape: tuple[int, ...], attributes: Mapping[str, Any]) -> Callable[[int, int], NDArray[Any]]:
+    """Make a function that reads the slab from ``start`` to ``stop`` along the first axis."""
+
     def read(start: int, stop: int) -> NDArray[Any]:
         if not shape:
             return np.asarray(data[()])
@@ -239,7 +267,7 @@ def _reader(data: Any, shape: tuple[int, ...], attributes: Mapping[str, Any]) ->
         inner = values.shape[len(wanted) :]
         if values.shape[: len(wanted)] == wanted:
             return values
-        # A growing dimension has grown through another array: what was never written is the fill value.
+        # This array is shorter than an unlimited dimension that another array has grown. The rest is the fill value.
         fill = attributes.get("_FillValue", getattr(data, "fillvalue", 0))
         padded = np.full((*wanted, *inner), np.ravel(fill)[0], values.dtype)
         padded[tuple(map(slice, values.shape))] = values

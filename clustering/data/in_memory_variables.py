@@ -1,4 +1,4 @@
-"""Variables that somebody else opened or made: what their attributes leave undecoded counts as it does in a store."""
+"""Decoding of variables that the user opened or made, by the same CF attributes as variables in a store."""
 
 from __future__ import annotations
 
@@ -24,21 +24,27 @@ from clustering.errors import SourceError
 def decode_in_memory(
     dataset: xr.Dataset, names: Iterable[str], numbers: Mapping[str, float], *, valid: bool
 ) -> tuple[xr.Dataset, dict[str, InMemoryVariable], list[str]]:
-    """Give some variables of a dataset the values that they mean; see `decode_values`.
+    """Decode some variables of a dataset; see `decode_values`.
 
     Parameters
     ----------
+    dataset
+        Data that the user gave.
+    names
+        Variables to decode.
     numbers
-        For variables what number among their values means missing.
+        Name of a variable → the number among its values that means missing (the option ``nodata``).
+    valid
+        Whether values outside the valid range of the attributes are missing.
 
     Returns
     -------
     xarray.Dataset
-        With all other variables as they are.
+        The dataset with decoded variables. All other variables are unchanged.
     dict
-        The variables that were changed, as they were given.
+        The changed variables by name, as they were given, each with its decoding.
     list of str
-        Cautions.
+        Cautions for the user.
     """
     given, cautions = dict[str, InMemoryVariable](), list[str]()
     for name in names:
@@ -52,21 +58,23 @@ def decode_in_memory(
 
 
 def array_meant(where: str, values: Any, *, valid: bool) -> tuple[Any, tuple[str, ...]]:
-    """Give an array beside the data, and the feature weights, the values that it means; see `decode_values`.
+    """Decode a companion or the feature weights; see `decode_values`.
 
     Parameters
     ----------
     where
-        What it is for.
+        Option that the array was given for, such as ``mask``. Messages name it.
     values
-        What carries attributes is decoded, an xarray object or a zarr array; anything else is as it is.
+        An xarray object or a zarr array is decoded by its attributes. Anything else has none and stays unchanged.
+    valid
+        Whether values outside the valid range of the attributes are missing.
 
     Returns
     -------
     Any
-        A zarr array becomes an xarray object, or where it names no dimensions an ndarray.
+        The decoded values. A zarr array becomes an xarray object, or an ndarray where it names no dimensions.
     tuple of str
-        Cautions.
+        Cautions for the user.
     """
     cautions: tuple[str, ...] = ()
     stored = isinstance(values, zarr.Array)
@@ -89,34 +97,36 @@ _ARRAY = "_array"
 def decode_values(
     name: str, variable: xr.Variable, nodata: float | None, *, valid: bool
 ) -> tuple[xr.Variable, Decoding | None, tuple[str, ...]]:
-    """Give a variable the values that it means.
+    """Decode a variable by its attributes.
 
-    Fill values, scale and offset that stand among the attributes were not decoded, or would be in the encoding: so
-    rasters come that were opened without masking. Valid ranges, which nobody decodes, count in the unit that they are
-    written in, or in that of the values, where the encoding tells the packing that is undone already.
+    xarray moves the attributes that it decodes into the encoding. So a fill value, scale or offset among the attributes
+    was not decoded yet, as in a raster that was opened without masking. xarray never decodes a valid range. Where the
+    encoding shows that the values were unpacked already, the range is unpacked as well.
 
     Parameters
     ----------
+    name
+        Name of the variable, for messages.
     variable
-        Of numbers.
+        A variable of numbers. Other types are returned unchanged.
     nodata
-        Number among the values that means missing.
+        Number among the values that means missing; None where the user gave none.
     valid
-        Whether valid ranges count.
+        Whether values outside the valid range of the attributes are missing.
 
     Returns
     -------
     xarray.Variable
-        Decoded lazily; itself where there is nothing to decode.
+        Lazily decoded; the given variable where there is nothing to decode.
     Decoding or None
-        What turns the given values into it; None where there is nothing to decode.
+        The decoding from the given values; None where there is nothing to decode.
     tuple of str
-        What a user should know, in words.
+        Cautions for the user.
 
     Raises
     ------
     SourceError
-        For a packing that is no number, and a missing number of what holds none.
+        If scale or offset is no number, or `nodata` is given for a variable that is not numeric.
     """
     if variable.dtype.kind not in "iuf":
         if nodata is not None:
@@ -132,7 +142,7 @@ def decode_values(
     packed = any(key in fixed.attributes for key in PACKING)
     clean = dict(fixed.attributes)
     if packed and clean.get("scale_factor", 1.0) == 1.0 and clean.get("add_offset", 0.0) == 0.0:
-        # Rasters are given these although nothing is packed.
+        # Readers of rasters add scale 1 and offset 0 although nothing is packed.
         clean = {key: value for key, value in clean.items() if key not in PACKING}
     raw = xr.Variable(variable.dims, variable._data if fixed.dtype == variable.dtype else _seen(variable, fixed.dtype))
     raw.attrs = {key: value for key, value in clean.items() if key in UNDECODED}
@@ -151,6 +161,7 @@ def decode_values(
         return variable, None, tuple(said)
     dtype = decoding.dtype
     if decoding.rules and dtype.kind in "iu":
+        # Missing values become NaN, which integers cannot hold.
         dtype = np.result_type(dtype, np.float32)
     step = partial(_apply, decoding=decoding, dtype=dtype)
     kept: dict[Hashable, Any] = {key: value for key, value in attributes.items() if key not in UNDECODED}
@@ -159,6 +170,7 @@ def decode_values(
 
 
 def _seen(variable: xr.Variable, dtype: np.dtype[Any]) -> Any:
+    """View the data of a variable as another type, lazily: ``_Unsigned`` changes the type that bits stand for."""
     return lazy_elemwise_func(variable._data, partial(_view, dtype=dtype), dtype)
 
 
@@ -167,7 +179,7 @@ def _view(values: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _apply(values: Any, decoding: Decoding, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Decode values of any shape; what is missing becomes NaN."""
+    """Decode values of any shape. Missing values become NaN."""
     stored = _view(values, decoding.stored)
     absent = decoding.is_missing(stored)
     flat = stored.reshape(-1, 1)
@@ -182,8 +194,9 @@ def _apply(values: Any, decoding: Decoding, dtype: np.dtype[Any]) -> NDArray[Any
 def _valid(
     name: str, variable: xr.Variable, clean: Mapping[Any, Any], dtype: np.dtype[Any]
 ) -> tuple[tuple[MissingRule, ...], tuple[str, ...]]:
-    """Read the valid range in the numbers that are at hand."""
+    """Read the valid range, converted to the unit of the given values."""
     if any(key in clean for key in PACKING):
+        # Values are still packed, and so is the range.
         whole = {**variable.attrs, **clean}
         return valid_rules(name, whole, dtype, clean.get("scale_factor"), clean.get("add_offset"))
     fixed = repair_attributes(name, {key: variable.encoding[key] for key in PACKING if key in variable.encoding}, dtype)
@@ -195,12 +208,13 @@ def _valid(
     sign = {"_Unsigned": variable.encoding["_Unsigned"]} if "_Unsigned" in variable.encoding else {}
     packed_type = meant_type(sign, packed_type)
     rules, cautions = valid_rules(name, {**variable.attrs, **sign}, packed_type, scale, offset)
-    # Bounds go the way that the values went, so that a value on a bound equals it.
+    # Bounds are unpacked by the same arithmetic as the values, so that a value on a bound equals it exactly.
     unpack = Decoding(packed_type, dtype if dtype.kind == "f" else np.dtype(np.float64), (), scale, offset)
     return tuple(MissingRule(rule.name, (), *_ends(rule, unpack)) for rule in rules), cautions
 
 
 def _ends(rule: MissingRule, unpack: Decoding) -> tuple[float, float]:
+    """Unpack the bounds of a range. A negative scale swaps them."""
     ends = np.array([[rule.low], [rule.high]], unpack.dtype)
     with np.errstate(all="ignore"):
         unpack.decode(ends, out := np.empty_like(ends))

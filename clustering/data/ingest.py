@@ -32,19 +32,21 @@ from clustering.errors import (
 )
 
 CHUNK_BYTES = 4 * MIB
-"""Wanted size of a chunk, in bytes; smaller data are cut into about eight chunks all the same."""
+"""Wanted size of a chunk, in bytes. Smaller data are still cut into about eight chunks."""
 LEAST_CHUNK_BYTES = 64 * 1024
+"""Smallest wanted size of a chunk, in bytes. Very small data get fewer than eight chunks."""
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """What was written."""
+    """Result of `ingest`."""
 
     path: Path
+    """Folder of the new store."""
     variables: dict[str, tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...], str]]
     """Name → dimensions, shape, chunks, type. Names in a group of the file start with its path."""
     warnings: tuple[str, ...] = ()
-    """A line for each thing in the file that was left out, or changed: its name, and why."""
+    """One line for each part of the file that was left out or changed: its name and the reason."""
 
 
 def ingest(source: str | Path, destination: str | Path, *, overwrite: bool = False) -> Ingested:
@@ -55,21 +57,21 @@ def ingest(source: str | Path, destination: str | Path, *, overwrite: bool = Fal
     source
         An image, ``.npy``, ``.npz``, ``.csv``, ``.parquet``, NetCDF or HDF5 file; a folder of parquet files.
     destination
-        Folder of the Zarr group; it appears when all of it is written.
+        Local folder of the new Zarr group. It appears once all of it is written.
     overwrite
-        Replace a store that `ingest` wrote. Anything else that is there is never replaced.
+        Whether to replace a store that `ingest` wrote. Anything else at the destination is never replaced.
 
     Returns
     -------
     Ingested
-        What was written, and what was not.
+        The written variables, and warnings about parts that were left out.
 
     Raises
     ------
     SourceError
-        If the file is not there, or of no known kind.
+        If the file does not exist or its kind is unknown.
     DataError
-        If it cannot be read, or nothing in it can be taken.
+        If the file cannot be read or holds no numbers.
     OutputError
         If the destination exists or cannot be written.
     MissingDependencyError
@@ -89,7 +91,7 @@ def ingest(source: str | Path, destination: str | Path, *, overwrite: bool = Fal
 
 
 def _first(lines: tuple[str, ...]) -> str:
-    """Say the first of the reasons, and how many more there are."""
+    """Join the first three reasons, and count the rest."""
     more = f"; and {len(lines) - 3} more" if len(lines) > 3 else ""
     return f": {'; '.join(lines[:3])}{more}" if lines else ": no numbers"
 
@@ -97,7 +99,7 @@ def _first(lines: tuple[str, ...]) -> str:
 def _write(
     staging: Path, contents: FileContents
 ) -> dict[str, tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...], str]]:
-    """Write each group of a file as a group of the store, and tell of its variables what was written."""
+    """Write each group of a file as a group of the store; see `Ingested.variables` for the result."""
     written = {}
     root = zarr.open_group(staging, mode="w", zarr_format=3)
     for path, group in contents.groups.items():
@@ -113,19 +115,19 @@ def _write(
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-"""Faults of the place that is written to."""
+"""Errors of the destination: disk full, quota used up, file too big, read-only."""
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Say of any fault of a file, found at its start or while it is streamed, which file it was.
+    """Turn any error of reading a file into a DataError that names the file.
 
-    Readers meet damage with errors of any kind. What OSError, RuntimeError and ValueError say is for people; others
-    tell of the reader.
+    Readers raise errors of any kind on damaged files. The texts of the types listed below are fit for users. Texts of
+    other types describe the inside of the reader.
     """
     try:
         with warnings.catch_warnings():
-            # What Pillow has to say of a damaged file comes as its error, or is no fault.
+            # Pillow raises an error for real damage; its warnings add nothing.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             yield
     except ClusteringError:
@@ -143,12 +145,17 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def destination_of(destination: str | Path) -> Path:
-    """Take a destination that is a path, and a place of its own.
+    """Check that a destination is a local path that a new store may be written to.
+
+    Parameters
+    ----------
+    destination
+        Path of a folder, which may not exist yet.
 
     Raises
     ------
     OutputError
-        For a URL, and for a place that is none of its own.
+        For a URL, and for a place that `check_place` refuses.
     """
     if "://" in str(destination):
         raise OutputError(f"cannot write to {str(destination)!r}: name a local path, and copy the store from there")
@@ -157,12 +164,19 @@ def destination_of(destination: str | Path) -> Path:
 
 @contextmanager
 def writing_to(target: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a place to write a group to, and put it in the target's place when all went well.
+    """Give a staging folder to write a group to, and move it to the target once the body has ended without error.
+
+    Parameters
+    ----------
+    target
+        Final folder of the group.
+    overwrite
+        Whether a store that `ingest` wrote may be replaced.
 
     Raises
     ------
     OutputError
-        If there is something that is not to be replaced, or the disk refuses.
+        If the target exists and may not be replaced, or the disk refuses to write.
     """
 
     def check() -> None:
@@ -174,9 +188,17 @@ def writing_to(target: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def choose_chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Choose chunk lengths: slabs of the leading dimensions, about 4 MiB, and eight or so of smaller data.
+    """Choose chunk lengths: slabs of about 4 MiB, or about eight slabs where the data are smaller.
 
-    The last dimension, along which the features of an image or a table lie, is left whole if the others allow.
+    Leading dimensions are cut first. The last dimension usually holds the features of an image or a table, so it stays
+    whole where the others allow.
+
+    Parameters
+    ----------
+    shape
+        Lengths of the dimensions.
+    itemsize
+        Size of one value in bytes.
     """
     total = math.prod(shape) * itemsize
     wanted = min(CHUNK_BYTES, max(LEAST_CHUNK_BYTES, total // 8))
@@ -185,7 +207,7 @@ def choose_chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
         rest = math.prod(chunks[axis + 1 :]) * itemsize
         if chunks[axis] * rest <= wanted:
             break
-        # Cut down to 1 before the next dimension is touched: a slab is contiguous in the file.
+        # Cut this dimension down to 1 before the next one is cut, so that every chunk is contiguous in the file.
         chunks[axis] = max(1, wanted // rest)
     return tuple(chunks)
 
@@ -194,6 +216,15 @@ def write_piece(
     group: zarr.Group, piece: FileVariable, chunks: tuple[int, ...] | None = None
 ) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...], str]:
     """Write a variable, whole chunks at a time.
+
+    Parameters
+    ----------
+    group
+        Group that gets the new array.
+    piece
+        Variable of the file.
+    chunks
+        Chunk lengths; by `choose_chunks` where None.
 
     Returns
     -------
@@ -210,7 +241,7 @@ def write_piece(
         dimension_names=piece.dims,
         attributes=piece.attributes,
         fill_value=0 if fill is None or isinstance(fill, str) else fill,
-        # A checksum inside the compressed data, which every reader compares.
+        # Zstandard stores a checksum inside the compressed data, and every reader verifies it.
         compressors=ZstdCodec(level=0, checksum=True),
         config={"write_empty_chunks": True},
     )
@@ -218,6 +249,7 @@ def write_piece(
         array[...] = next(piece.slabs(1))
         return piece.dims, piece.shape, chunks, str(piece.dtype)
     start = 0
+    # A slab is a whole number of chunks, so that no chunk is written twice.
     length = chunks[0] * max(1, CHUNK_BYTES // max(1, chunks[0] * math.prod(piece.shape[1:]) * piece.dtype.itemsize))
     for slab in piece.slabs(length):
         array[start : start + len(slab)] = slab

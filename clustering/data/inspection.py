@@ -1,4 +1,4 @@
-"""What is known of a source and of the passes over it before anything is read: layout, bytes and reads, exactly."""
+"""Inspection of a source: its layout, and the bytes and reads of a pass, computed from metadata before any read."""
 
 from __future__ import annotations
 
@@ -21,82 +21,93 @@ from clustering.data.stored import StoredVariable, chunk_numbers
 
 @dataclass(frozen=True)
 class VariableLayout:
-    """How one variable is stored, and what of it a pass reads."""
+    """How one variable is stored, and how much of it a pass reads."""
 
     name: str
     dims: tuple[str, ...]
     shape: tuple[int, ...]
+    """Selected length of each dimension."""
     dtype: str
-    """As decoded."""
+    """Type of the decoded values."""
     stored_dtype: str
-    """As stored."""
+    """Type of the stored numbers."""
     chunks: tuple[int, ...] | None
+    """Lengths of a chunk; None for data held in memory."""
     shards: tuple[int, ...] | None
+    """Lengths of a shard; None where there are no shards."""
     codecs: tuple[str, ...] = ()
+    """Names of the codecs in the order of writing."""
     decoder: str = "none"
-    """What decodes chunks: ``zarrs`` (in Rust), ``zarr``, ``xarray``; ``none`` for data held in memory."""
+    """Decoder of the chunks: ``zarrs`` (in Rust), ``zarr`` or ``xarray``; ``none`` for data held in memory."""
     not_rust: str | None = None
     """Why chunks are not decoded in Rust although `zarrs` is installed, in words; None where they are."""
     checksums: bool | None = None
-    """Whether every chunk has one; None for data held in memory."""
+    """Whether every chunk has a checksum; None for data held in memory."""
     read_chunks: int | None = None
-    """Chunks, or shards, that hold what is selected."""
+    """Number of chunks (shards where there are shards) that hold selected values."""
     absent_chunks: int | None = None
-    """How many of them were never written; None where the store cannot list."""
+    """Number of those chunks that are absent; None where the store cannot list."""
     stored_bytes: int | None = None
-    """Size as stored of the chunks that one pass reads, in bytes; in proportion where a part is selected."""
+    """Stored size of the chunks that one pass reads, in bytes. Where only part of a shard is read, its size counts in
+    proportion."""
     surplus: Mapping[str, float] | None = None
-    """For each dimension how many values are decoded for each one that is selected."""
+    """Dimension → number of decoded values for each selected value."""
     reads: float = 1.0
     """How often a pass reads each chunk, on average."""
     label_reads: float = 1.0
-    """How often the labelling pass does."""
+    """How often the labelling pass reads each chunk, on average."""
 
     @property
     def surplus_factor(self) -> float:
-        """Values decoded for each one that is selected."""
+        """Number of decoded values for each selected value, over all dimensions."""
         return math.prod((self.surplus or {}).values())
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """Layout, plan and bytes."""
+    """Layout of a source, its plan, and the bytes of a pass."""
 
     variables: tuple[VariableLayout, ...]
     sample_dims: dict[str, int]
+    """Sample dimension → selected length."""
     feature_dims: dict[str, int]
+    """Feature dimension → selected length."""
     cells: int
-    """Cells of the sample grid: rows before masking."""
+    """Number of cells of the sample grid, which is the number of rows before masking."""
     n_features: int
     row_bytes: int
     """Decoded size of a row, in bytes."""
     kept_row_bytes: int
-    """Size of a row as it is kept between passes where it is not prepared, in bytes."""
+    """Size in bytes of a row in the block cache, where rows are not prepared."""
     pass_bytes: int
-    """Decoded size of all rows, in bytes: what one read of the source makes."""
+    """Decoded size of all rows of one pass, in bytes."""
     stored_bytes: int | None
-    """Size as stored of what one read takes from the store, in bytes; None where that is not known."""
+    """Stored size of everything that one pass reads, in bytes; None where it is unknown."""
     label_stored_bytes: int | None
-    """The same of the labelling pass."""
+    """Stored size of everything that the labelling pass reads, in bytes; None where it is unknown."""
     n_blocks: int
+    """Number of blocks of a pass."""
     block_shape: tuple[int, ...]
+    """Largest length of a block along each sample dimension."""
     block_bytes: int
     """Decoded size of the largest block, in bytes."""
     label_blocks: int
-    """Blocks of the labelling pass."""
+    """Number of blocks of the labelling pass."""
     same_blocks: bool
-    """Whether the labelling pass has the same blocks as the others, so that rows that are kept serve it too."""
+    """Whether the labelling pass has the same blocks as other passes, so that it can use the block cache."""
 
 
 def inspect_source(source: Source, plan: Plan, label_plan: Plan | None = None) -> Inspection:
-    """Say what passes over a source read. Arithmetic on metadata and listings: no values are read.
+    """Compute how much the passes over a source read, from metadata and listings alone.
 
     Parameters
     ----------
+    source
+        Data to cluster.
     plan
-        Of the passes.
+        Plan of the passes of a fit.
     label_plan
-        Of the labelling pass; that of the passes where None.
+        Plan of the labelling pass; the same as `plan` where None.
     """
     label_plan = plan if label_plan is None else label_plan
     reads = {chunk_reads.variable: chunk_reads for chunk_reads in count_chunk_reads(source, plan, inner=True)}
@@ -111,6 +122,7 @@ def inspect_source(source: Source, plan: Plan, label_plan: Plan | None = None) -
     )
     sizes = [v.stored_bytes for v in variables]
     known_sizes = [size for size in sizes if size is not None]
+    # A sum over some of the variables would look like the size of all.
     whole = len(known_sizes) == len(sizes)
     label_bytes = sum(round((v.stored_bytes or 0) / v.reads * v.label_reads) for v in variables)
     return Inspection(
@@ -135,6 +147,7 @@ def inspect_source(source: Source, plan: Plan, label_plan: Plan | None = None) -
 def _stored_layout(
     source: Source, stored: StoredVariable, reads: ChunkReads, label_reads: ChunkReads
 ) -> VariableLayout:
+    """Describe a variable whose chunks this library reads by itself."""
     array, listing = stored.array, source.listings.get(stored.name)
     units = key_shape(array)
     surplus = surplus_factors(stored)
@@ -144,7 +157,8 @@ def _stored_layout(
     if listing is not None and listing.complete:
         absent = AbsentChunks(units, listing.grid, listing.chunks).count(chunks)
         each = listing.size / max(1, len(listing.chunks))
-        # Of a shard, only the chunks inside that hold something of the selection are fetched.
+        # Only those inner chunks of a shard are fetched that hold selected values. So sizes count in proportion to
+        # the decoded part. The last chunk of a dimension may be cut short by the end of the array.
         covered = [np.minimum((c + 1) * u, n) - c * u for c, u, n in zip(chunks, units, array.shape, strict=True)]
         ratios = (surplus[d] * len(stored.indexers[d]) / c.sum() for d, c in zip(stored.dims, covered, strict=True))
         size = round((count - absent) * each * math.prod(ratios) * reads.amplification)
@@ -172,7 +186,7 @@ def _stored_layout(
 
 
 def _other_layout(source: Source, name: str) -> VariableLayout:
-    """Of a variable that xarray decodes, or that is held in memory."""
+    """Describe a variable that xarray decodes, or that is held in memory."""
     variable = source.dataset[name].variable
     chunks, shards = variable.encoding.get("chunks"), variable.encoding.get("shards")
     return VariableLayout(
@@ -188,12 +202,13 @@ def _other_layout(source: Source, name: str) -> VariableLayout:
 
 
 def _why_not(array: zarr.Array[Any]) -> str:
+    """Say why the chunks of an array are not decoded in Rust."""
     store = type(array.store_path.store).__name__
     return "one of its codecs is not known there" if store == "LocalStore" else f"data in a {store} read faster so"
 
 
 def _codecs(metadata: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the codecs, in the order of writing; those inside shards where there are shards."""
+    """Name the codecs in the order of writing; where there are shards, the codecs inside them."""
     if metadata.get("zarr_format") == 2:
         codecs = [*(metadata.get("filters") or ()), metadata.get("compressor")]
         return tuple(str(codec["id"]) for codec in codecs if codec)
@@ -201,6 +216,7 @@ def _codecs(metadata: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _named(codecs: Sequence[Any]) -> list[str]:
+    """Name codecs of format 3. The codec ``bytes`` is left out, since every array has it."""
     names: list[str] = []
     for codec in codecs:
         name, options = (codec, {}) if isinstance(codec, str) else (codec["name"], codec.get("configuration") or {})

@@ -1,4 +1,4 @@
-"""Which variables and dimensions make samples and features, and in what units they are stored."""
+"""Choice of the variables, sample dimensions and feature dimensions, and the units that data are read in."""
 
 from __future__ import annotations
 
@@ -19,44 +19,68 @@ from clustering.data.stored import DimIndexer
 from clustering.errors import SourceError, nearest
 
 LARGEST_SHARD = 256 * MIB
-"""Shards up to this size, in bytes, are read whole; of larger ones, their inner chunks are the unit."""
+"""Largest shard that is read whole, in bytes. Larger shards are read by their inner chunks."""
 
 
 class FeatureLayout(NamedTuple):
-    """Which variables and dimensions a model was fitted on."""
+    """The variables, sample dimensions and feature dimensions that a model was fitted on."""
 
     variables: tuple[str, ...]
     sample_dims: tuple[str, ...]
-    """Empty where they are not known: models of earlier versions remember none."""
+    """Empty in models of earlier versions, which did not store them."""
     feature_dims: tuple[str, ...]
 
     def choose_variables(self, dataset: xr.Dataset) -> tuple[str, ...] | None:
-        """Give the variables, where the data have all of them."""
+        """Give the variables of the model if the data have all of them, and None otherwise.
+
+        Parameters
+        ----------
+        dataset
+            New data, for which the user named no variables.
+        """
         return self.variables if {*self.variables} <= {*map(str, dataset.data_vars)} else None
 
     def choose_dimensions(
         self, present: Sequence[str], sample: Sequence[str] | None
     ) -> tuple[Sequence[str] | None, Sequence[str] | None]:
-        """Give sample and feature dimensions where no feature dimensions are named, and the data have all of them.
+        """Split the dimensions of new data as the model did, where the user named no feature dimensions.
 
         Parameters
         ----------
         present
-            Dimensions that the variables have.
+            Dimensions of the variables, without those selected at a single position.
         sample
-            Sample dimensions that are named; None where none are.
+            Sample dimensions that the user named; None where the user named none.
+
+        Returns
+        -------
+        sequence of str or None
+            Sample dimensions; None where they are still open.
+        sequence of str or None
+            Feature dimensions; None where the data or `sample` do not fit those of the model.
         """
         if not self.sample_dims or not {*self.feature_dims} <= {*present}:
             return sample, None
         rest = [d for d in present if d not in self.feature_dims]
         if sample is None:
-            # Data along other samples, such as stations and no grid, have the same features.
+            # Data on other sample dimensions, such as stations instead of a grid, have the same features.
             return self.sample_dims if {*self.sample_dims} == {*rest} else rest, self.feature_dims
         return sample, self.feature_dims if {*sample} == {*rest} else None
 
 
 def wrap_in_memory(data: Any) -> OpenedDataset:
-    """Wrap an xarray object, a zarr array, a dask array or an ndarray ``(n, d)`` as a dataset."""
+    """Wrap data that the user opened or made as a dataset.
+
+    Parameters
+    ----------
+    data
+        An xarray object, a zarr array, a dask array ``(n, d)`` or an ndarray ``(n, d)``.
+
+    Raises
+    ------
+    SourceError
+        For an array without two dimensions, and for data of any other type.
+    """
     if isinstance(data, xr.Dataset):
         return OpenedDataset(to_plain_dataset(data), None)
     if isinstance(data, xr.DataArray):
@@ -71,6 +95,7 @@ def wrap_in_memory(data: Any) -> OpenedDataset:
                 "give rows and features, (n, d), or an xarray object that names its dimensions"
             )
         return OpenedDataset(xr.Dataset({BARE: (("row", "feature"), to_plain(data))}), None)
+    # The message helps with data frames, which are not accepted.
     table = type(data).__name__ == "DataFrame"
     remedy = "to_dask_array(lengths=True)" if hasattr(data, "__dask_graph__") else "to_numpy()"
     raise SourceError(
@@ -81,25 +106,59 @@ def wrap_in_memory(data: Any) -> OpenedDataset:
 
 
 def is_bare(data: Any) -> bool:
-    """Tell data whose dimensions have no names."""
+    """Whether the dimensions of the data have no names.
+
+    Parameters
+    ----------
+    data
+        Data as the user gave them; see `wrap_in_memory`, or a path or URL.
+    """
     if isinstance(data, zarr.Array):
         return numbered(with_names(decoded_array(data).dataset, data)[BARE].dims)
     return isinstance(data, np.ndarray) or is_dask(data)
 
 
 def as_list(names: str | Sequence[str] | None) -> Sequence[str] | None:
-    """Take a name by itself for a list of one."""
+    """Turn a single name into a list of one.
+
+    Parameters
+    ----------
+    names
+        A name, several names, or None, which stays None.
+    """
     return [names] if isinstance(names, str) else names
 
 
 def as_variables(dataset: xr.Dataset, wanted: str | Sequence[str] | None) -> xr.Dataset:
-    """Take coordinates that are asked for as variables for what they are: numbers in the shape of samples."""
+    """Turn coordinates that the user named as variables into data variables.
+
+    Parameters
+    ----------
+    dataset
+        Opened data.
+    wanted
+        Variables that the user named; None where the user named none.
+    """
+    # The coordinate of a dimension holds its labels and has to stay; `choose_variables` refuses it.
     asked = [name for name in as_list(wanted) or () if name in dataset.coords and dataset[name].dims != (name,)]
     return dataset.reset_coords(asked) if asked else dataset
 
 
 def choose_variables(dataset: xr.Dataset, wanted: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Check the variables named, or find the only one."""
+    """Check the variables that the user named, or find the only variable.
+
+    Parameters
+    ----------
+    dataset
+        Opened data.
+    wanted
+        Variables that the user named; None where the user named none.
+
+    Raises
+    ------
+    SourceError
+        If a variable is unknown, is named twice or cannot be clustered, or if none is named and there is not just one.
+    """
     wanted = as_list(wanted)
     present = [str(v) for v in dataset.data_vars]
     if wanted is None:
@@ -144,9 +203,36 @@ def choose_dimensions(
     single: set[str],
     like: FeatureLayout | None = None,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Split the dimensions of the variables into sample and feature dimensions, without the `single` places chosen.
+    """Split the dimensions of the variables into sample and feature dimensions.
 
-    Where no feature dimensions are named, they are split as in `like`, if the data have its dimensions.
+    By default the first dimension is the sample dimension.
+
+    Parameters
+    ----------
+    dataset
+        Opened data.
+    variables
+        Variables to cluster.
+    sample
+        Sample dimensions that the user named; the remaining dimensions where None.
+    feature
+        Feature dimensions that the user named; the remaining dimensions where None.
+    single
+        Dimensions selected at a single position. They are neither sample nor feature dimensions.
+    like
+        Feature layout of a model. It decides where `feature` is None and the data have its feature dimensions.
+
+    Returns
+    -------
+    tuple of str
+        Sample dimensions.
+    tuple of str
+        Feature dimensions.
+
+    Raises
+    ------
+    SourceError
+        If a dimension is unknown, is named twice, is empty or has no role, or a variable lacks a sample dimension.
     """
     sample, feature = as_list(sample), as_list(feature)
     present = list(dict.fromkeys(str(d) for v in variables for d in dataset[v].dims))
@@ -194,7 +280,24 @@ def choose_dimensions(
 
 
 def check_companion(dataset: xr.Dataset, where: str, name: str, sample: tuple[str, ...]) -> None:
-    """Check that a mask or weights variable exists, holds numbers, and varies along sample dimensions only."""
+    """Check that a companion exists, holds numbers, and varies along sample dimensions only.
+
+    Parameters
+    ----------
+    dataset
+        Selected data with their companions.
+    where
+        Option that names the companion: ``mask``, ``weights`` or ``labels``.
+    name
+        Variable that holds the companion.
+    sample
+        Sample dimensions.
+
+    Raises
+    ------
+    SourceError
+        If a check fails.
+    """
     if name not in dataset.variables:
         raise SourceError(f"unknown variable {name!r} in '{where}'; {nearest(name, map(str, dataset.variables))}")
     spare = [str(d) for d in dataset[name].dims if d not in sample]
@@ -203,27 +306,46 @@ def check_companion(dataset: xr.Dataset, where: str, name: str, sample: tuple[st
             f"'{where}' variable {name!r} varies along {spare[0]!r}, which is not a sample dimension; "
             f"allowed: {', '.join(sample)}"
         )
+    # A boolean mask with missing values has object type. Values of objects are checked later.
     if dataset[name].dtype.kind not in ("biufO" if where == "mask" else "biuf"):
+        # An array that the user gave got the name of its option with an underscore; messages leave it out.
         called = f"the {where}" if name == f"_{where}" else f"'{where}' variable {name!r}"
         raise SourceError(f"{called} has type {dataset[name].dtype}; a number or boolean is needed")
 
 
 def read_units(dataset: xr.Dataset, variables: Sequence[str], sample: tuple[str, ...]) -> dict[str, int]:
-    """Length along each sample dimension of what is read at once: the chunk, or the shard where it is small enough.
+    """Find the smallest length to read at once along each sample dimension.
 
-    Where variables are stored in different chunks, the least common multiple, or the largest where that is too large.
+    It is the length of the chunk, or of the shard where shards are small enough. For variables with different chunks it
+    is the least common multiple, so that blocks cut no chunk; where that is too large, it is the largest length.
+
+    Parameters
+    ----------
+    dataset
+        Opened data, without selection.
+    variables
+        Variables that a pass reads.
+    sample
+        Sample dimensions.
+
+    Returns
+    -------
+    dict
+        Sample dimension → length, in positions.
     """
     units = dict.fromkeys(sample, 1)
     for name in variables:
         variable = dataset[name].variable
         for d, length in zip(variable.dims, _stored_chunks(variable), strict=True):
             if d in units:
+                # Lengths such as 7 and 8 would make blocks of 56; four times the larger one is the limit.
                 common = math.lcm(units[str(d)], length)
                 units[str(d)] = common if common <= 4 * max(units[str(d)], length) else max(units[str(d)], length)
     return units
 
 
 def _stored_chunks(variable: xr.Variable) -> tuple[int, ...]:
+    """Length along each dimension of the unit that is read whole; 1 for data in memory."""
     if variable.chunks is not None:
         return tuple(max(lengths) for lengths in variable.chunks)
     shards, chunks = variable.encoding.get("shards"), variable.encoding.get("chunks")
@@ -237,12 +359,37 @@ def _stored_chunks(variable: xr.Variable) -> tuple[int, ...]:
 def axes(
     dataset: xr.Dataset, units: Mapping[str, int], indexers: Mapping[str, DimIndexer], sample: tuple[str, ...]
 ) -> tuple[Axis, ...]:
-    """Describe the sample dimensions, with what is selected of them."""
+    """Describe the sample dimensions for a plan.
+
+    Parameters
+    ----------
+    dataset
+        Opened data, without selection.
+    units
+        Length to read at once along each sample dimension; see `read_units`.
+    indexers
+        Selected positions by dimension; all of them for a dimension that is not named.
+    sample
+        Sample dimensions.
+    """
     return tuple(Axis.from_indexer(indexers.get(d, range(dataset.sizes[d])), units[d]) for d in sample)
 
 
 def select_positions(dataset: xr.Dataset, positions: Positions) -> dict[str, DimIndexer]:
-    """Positions that a selection leaves along each dimension of the unselected data."""
+    """Find the selected positions along each dimension.
+
+    Parameters
+    ----------
+    dataset
+        Opened data, without selection.
+    positions
+        A slice, a single position or an array ``(t,)`` of positions for each dimension with a selection.
+
+    Returns
+    -------
+    dict
+        Indexers by dimension, of all dimensions of `dataset`.
+    """
     indexers: dict[str, DimIndexer] = {str(d): range(n) for d, n in dataset.sizes.items()}
     for d, position in positions.items():
         whole = range(dataset.sizes[d])

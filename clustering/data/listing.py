@@ -1,4 +1,4 @@
-"""Which chunks of an array are in its store, told by the names of the keys, and whether they have changed."""
+"""Listings: the chunks that an array has in its store, read from the names of its keys, and changes of them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from clustering.data import stores
 
 _NUMBERS = re.compile(r"(?:c[/.])?(\d+(?:[/.]\d+)*)|c")
+"""Keys of chunks, such as ``c/0/1`` or ``0.1``; ``c`` alone is the chunk of an array without dimensions."""
 
 
 class Listing(NamedTuple):
@@ -27,17 +28,17 @@ class Listing(NamedTuple):
     grid: tuple[int, ...]
     """Number of chunks along each dimension; of shards where there are shards."""
     chunks: NDArray[np.int64]
-    """Flat numbers ``(t,)`` on the grid of the chunks that are there, ascending."""
+    """Flat numbers ``(t,)`` on the grid of the present chunks, ascending."""
     versions: NDArray[np.uint64]
-    """What changes when a chunk is written anew ``(t,)``: digests of size and time, or of the store's own tag."""
+    """Digests ``(t,)`` that change when a chunk is written again: of its size and time, or of the tag of the store."""
     complete: bool = True
-    """False where the store cannot list: nothing is known of the chunks."""
+    """False where the store cannot list. Then nothing is known about the chunks."""
     size: int = 0
-    """Size of all chunks that are there, as stored, in bytes."""
+    """Stored size of all present chunks, in bytes."""
 
     @property
     def digest(self) -> bytes:
-        """Digest of all of it."""
+        """Digest of the metadata, the chunks and their versions."""
         sha256 = hashlib.sha256(self.metadata.encode())
         sha256.update(np.ascontiguousarray(self.chunks).tobytes())
         sha256.update(np.ascontiguousarray(self.versions).tobytes())
@@ -45,22 +46,50 @@ class Listing(NamedTuple):
 
 
 def key_shape(array: zarr.Array[Any]) -> tuple[int, ...]:
-    """Lengths of what one key holds: the shard, or the chunk where there are no shards."""
+    """Give the lengths of the shard, or of the chunk where there are no shards, which one key of the store holds.
+
+    Parameters
+    ----------
+    array
+        A stored array.
+    """
     return tuple(array.shards or array.chunks)
 
 
 def chunk_index(key: str, path: str, grid: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Read the place of a chunk on the grid from its key; None for any other key."""
+    """Read the index of a chunk from its key; None for any other key.
+
+    Parameters
+    ----------
+    key
+        Key in the store, counted from its root.
+    path
+        Path of the array in the store.
+    grid
+        Number of chunks along each dimension.
+    """
     numbers = _NUMBERS.fullmatch(key.removeprefix(path).lstrip("/"))
     if numbers is None:
         return None
     index = tuple(map(int, re.split("[/.]", numbers[1]))) if numbers[1] else (0,) * len(grid)
+    # Arrays that were made smaller may have kept chunks outside the grid. An array without dimensions has one chunk.
     inside = len(index) == max(1, len(grid)) and all(i < n for i, n in zip(index, grid, strict=False))
     return index if inside else None
 
 
 def list_keys(array: zarr.Array[Any]) -> Listing:
-    """List the keys of an array."""
+    """List the keys of an array.
+
+    Parameters
+    ----------
+    array
+        A stored array.
+
+    Returns
+    -------
+    Listing
+        Not complete where the store cannot list.
+    """
     grid = tuple(-(-n // c) for n, c in zip(array.shape, key_shape(array), strict=True))
     metadata = json.dumps(array.metadata.to_dict(), default=str, sort_keys=True)
     indices, versions, total = [], [], 0
@@ -89,19 +118,38 @@ class AbsentChunks:
     grid: tuple[int, ...]
     """Number of chunks along each dimension."""
     present: NDArray[np.int64]
-    """Flat numbers of the chunks that are there, ascending."""
+    """Flat numbers of the present chunks, ascending."""
 
     def mask(self, chunks: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
-        """Tell which chunks ``(t_0, t_1, …)`` are not there, of those with these numbers along each dimension."""
+        """Find which chunks of a selection are absent.
+
+        Parameters
+        ----------
+        chunks
+            Chunk numbers ``(t_0,)``, ``(t_1,)``, … along each dimension. The selection is their outer product.
+
+        Returns
+        -------
+        ndarray
+            True for absent chunks ``(t_0, t_1, …)``.
+        """
         flat = np.ravel_multi_index(np.ix_(*chunks), self.grid)
         if not len(self.present):
             return np.ones(flat.shape, bool)
         at = np.searchsorted(self.present, flat)
+        # Numbers beyond the last present chunk equal no chunk, so any valid position serves for them.
         at[at == len(self.present)] = 0
         return np.asarray(self.present[at] != flat)
 
     def count(self, chunks: Sequence[NDArray[np.int64]]) -> int:
-        """Count the chunks that are not there, of those with these numbers along each dimension."""
+        """Count the absent chunks of a selection.
+
+        Parameters
+        ----------
+        chunks
+            Chunk numbers ``(t_0,)``, ``(t_1,)``, … along each dimension.
+        """
+        # The loop runs over present chunks alone, since the outer product may be very large.
         inside = np.ones(len(self.present), bool)
         for index, wanted, length in zip(np.unravel_index(self.present, self.grid), chunks, self.grid, strict=True):
             asked = np.zeros(length, bool)
@@ -110,8 +158,15 @@ class AbsentChunks:
         return math.prod(map(len, chunks)) - int(inside.sum())
 
     def first(self, chunks: Sequence[NDArray[np.int64]]) -> tuple[int, ...]:
-        """Find one of them."""
+        """Find the first absent chunk of a selection that has one.
+
+        Parameters
+        ----------
+        chunks
+            Chunk numbers ``(t_0,)``, ``(t_1,)``, … along each dimension.
+        """
         if len(chunks) > 1:
+            # A mask of the whole selection may be too large for memory: it is made for one slab that has some.
             for number in chunks[0]:
                 rest = (np.array([number]), *chunks[1:])
                 if self.count(rest):
@@ -122,7 +177,17 @@ class AbsentChunks:
 
 
 def describe_changes(before: Listing, after: Listing | None, name: str) -> str | None:
-    """Say how an array has changed, in words; None where it has not."""
+    """Say how an array has changed, in words; None where it has not.
+
+    Parameters
+    ----------
+    before
+        Listing at an earlier time.
+    after
+        Listing now; None where the array is gone.
+    name
+        Name of the variable.
+    """
     if after is None or after.metadata != before.metadata:
         return f"the metadata of variable {name!r}"
     both, old, new = np.intersect1d(before.chunks, after.chunks, assume_unique=True, return_indices=True)

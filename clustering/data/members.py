@@ -1,4 +1,4 @@
-"""What a group holds, each member opened by itself, so that one that cannot be opened is in nobody's way."""
+"""Members of a Zarr group. Each is opened by itself, so that a damaged one does not keep others from being read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from clustering.data.stores import names_in
 from clustering.errors import ClusteringError, reason
 
 AT_ONCE = 32
-"""Members that are opened at the same time."""
+"""Number of members that are opened at the same time."""
 
 
 class Members(NamedTuple):
@@ -30,11 +30,16 @@ class Members(NamedTuple):
     arrays: Mapping[str, zarr.Array[Any]]
     groups: Mapping[str, zarr.Group]
     faults: Mapping[str, str]
-    """Why others cannot be opened."""
+    """Name of a member that cannot be opened → the reason."""
 
 
 def list_members(group: zarr.Group) -> Members:
-    """Open what a store lists in a group, whatever its consolidated metadata say.
+    """Open all members that the store lists in a group, whatever its consolidated metadata say.
+
+    Parameters
+    ----------
+    group
+        A group in a store that can list its keys.
 
     Raises
     ------
@@ -58,7 +63,20 @@ def list_members(group: zarr.Group) -> Members:
 
 
 def named_members(group: zarr.Group, names: Iterable[str]) -> Members:
-    """Open members by name, of a store that cannot list; what is not there is left out."""
+    """Open members by name, for a store that cannot list its keys.
+
+    Parameters
+    ----------
+    group
+        A group in the store.
+    names
+        Names to try, below the group. Names without a member are left out of the result.
+
+    Raises
+    ------
+    StoreError
+        If the store does not answer.
+    """
 
     async def opened() -> dict[str, Any]:
         wanted = list(dict.fromkeys(names))
@@ -71,16 +89,24 @@ def named_members(group: zarr.Group, names: Iterable[str]) -> Members:
 def consolidated_members(store: Store, group: zarr.Group) -> Members | None:
     """Read the arrays of a group from metadata consolidated in it, or in the root of the store.
 
+    Parameters
+    ----------
+    store
+        The store that holds the group.
+    group
+        A group whose members the store cannot list.
+
     Returns
     -------
     Members
-        Without groups; None where no metadata are consolidated.
+        Arrays only, no groups; None where there are no consolidated metadata.
     """
     v3 = group.metadata.zarr_format == 3
     for parent_path in dict.fromkeys((group.path, "")):
         documents = _documents(store, parent_path, v3)
         if documents is None:
             continue
+        # Keep direct members of the group. Consolidated metadata also describe those of groups below.
         inside = group.path.removeprefix(parent_path).strip("/")
         start = f"{inside}/" if inside else ""
         own = {
@@ -95,13 +121,14 @@ def consolidated_members(store: Store, group: zarr.Group) -> Members | None:
                 path = f"{group.path}/{name}".strip("/")
                 opened[name] = AsyncArray(read, StorePath(store, path))
             except Exception as error:
+                # One faulty entry must not hide the others. `_sort_members` keeps it as a fault.
                 opened[name] = error
         return _sort_members(opened)
     return None
 
 
 def _documents(store: Store, parent: str, v3: bool) -> dict[str, dict[str, Any]] | None:
-    """Read the consolidated metadata of arrays, by path from the group that holds them."""
+    """Read the metadata of arrays that are consolidated in a group, by path below that group; None where none are."""
     key = f"{parent}/{'zarr.json' if v3 else '.zmetadata'}".strip("/")
     buffer = sync(store.get(key, default_buffer_prototype()))
     try:
@@ -114,6 +141,7 @@ def _documents(store: Store, parent: str, v3: bool) -> dict[str, dict[str, Any]]
         return None
     if v3:
         return {path: dict(about) for path, about in documents.items() if about.get("node_type") == "array"}
+    # Format 2 keeps the attributes of an array in a document of their own.
     ends = "/.zarray"
     return {
         path.removesuffix(ends): {**about, "attributes": documents.get(path.removesuffix(ends) + "/.zattrs") or {}}
@@ -123,6 +151,7 @@ def _documents(store: Store, parent: str, v3: bool) -> dict[str, dict[str, Any]]
 
 
 def _sort_members(opened: Mapping[str, Any]) -> Members:
+    """Sort opened members, and errors of those that did not open, by kind."""
     arrays, groups, faults = dict[str, zarr.Array[Any]](), dict[str, zarr.Group](), dict[str, str]()
     for name, member in opened.items():
         if isinstance(member, AsyncArray):
@@ -130,11 +159,12 @@ def _sort_members(opened: Mapping[str, Any]) -> Members:
         elif isinstance(member, AsyncGroup):
             groups[name] = zarr.Group(member)
         elif isinstance(member, ClusteringError) or (isinstance(member, Exception) and is_transient(member)):
-            # What the store does not answer now may be there the next time: the results must not depend on it.
+            # The next attempt may succeed. If the member were left out, the result would depend on chance.
             raise member
         elif not isinstance(member, Exception):
+            # An interrupt, such as Ctrl-C.
             raise member
         elif not (isinstance(member, KeyError) and isinstance(member.__cause__, FileNotFoundError)):
-            # Other objects and folders are no members.
+            # This KeyError comes from files and folders without Zarr metadata, which are no members.
             faults[name] = reason(member)
     return Members(arrays, groups, faults)

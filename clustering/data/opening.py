@@ -1,4 +1,4 @@
-"""Opening a store, an array or an xarray object as one lazily indexed, decoded dataset."""
+"""Opening a store or an array as one decoded dataset that reads its values lazily."""
 
 from __future__ import annotations
 
@@ -32,33 +32,39 @@ from clustering.errors import ClusteringError, SourceError, nearest, reason
 BARE = "values"
 """Name given to the variable of a bare array."""
 _LISTED_DEPTH = 3
+"""Levels of groups below the root whose members a message suggests."""
 _LOOKED = 50
-"""Folders of what is no store that are looked into."""
+"""Largest number of subfolders that are searched for a store, where the folder itself is none."""
 _UNEVEN_REMEDY = "; name one array as the group, or rename the dimension of the other in the store"
 _NAMED = 5
-"""Arrays that cannot be used that a caution names at most."""
+"""Largest number of unusable arrays that a caution names."""
 
 
 class OpenedDataset(NamedTuple):
-    """What a store holds, decoded by xarray and as it is."""
+    """A dataset with decoded variables, and the stored group or array behind it."""
 
     dataset: xr.Dataset
     node: Any
-    """The Zarr group, or the bare array; None for data that are in no store."""
+    """The Zarr group, or the bare array; None for data in memory."""
     url: str | None = None
-    """Where it was opened, fit to be shown; None for an array that somebody else holds."""
+    """Path or URL without secrets, for messages; None for data that the user opened or made."""
     unusable: Mapping[str, str] = {}
-    """Why other arrays of the group cannot be used, by name."""
+    """Name of an array of the group that cannot be used → the reason."""
     cautions: Mapping[str, tuple[str, ...]] = {}
-    """What a user should know of variables, by name."""
+    """Name of a variable → cautions for the user."""
 
     def check_selected(self, select: Mapping[str, Any]) -> None:
         """Refuse to select by the labels of a coordinate that cannot be used.
 
+        Parameters
+        ----------
+        select
+            Selection by labels: dimension → labels.
+
         Raises
         ------
         SourceError
-            Naming it, and why.
+            Naming the coordinate and the reason.
         """
         for key in select:
             if key in self.unusable and key in self.dataset.sizes:
@@ -67,20 +73,22 @@ class OpenedDataset(NamedTuple):
                 )
 
     def cautions_of(self, names: Sequence[str], *, alone: bool) -> tuple[str, ...]:
-        """Tell what a user should know of variables and of the coordinates beside them, in words.
+        """Collect the cautions about variables and about the coordinates beside them.
 
         Parameters
         ----------
         names
-            Of the variables.
+            Variables to cluster, and companions.
         alone
-            Whether nobody named them, so that what cannot be used is told of the whole group.
+            Whether the user named no variables. Then the cautions list all unusable arrays of the group, since one of
+            them may be the wanted one.
         """
         own = [self.dataset[name] for name in names if name in self.dataset.variables]
         dims = {str(d) for array in own for d in array.dims}
         linked = {word for array in own for word in str(array.encoding.get("coordinates", "")).split()}
         beside = [str(name) for name, c in self.dataset.coords.items() if {str(d) for d in c.dims} <= dims]
         cautions = [caution for name in dict.fromkeys([*names, *beside]) for caution in self.cautions.get(name, ())]
+        # Unusable coordinates are no part of the dataset. Variables name them by their dimensions or by attributes.
         lost = [name for name in sorted(self.unusable) if name in dims | linked]
         cautions += [f"the coordinate {name!r} cannot be used, and labels go without it: {self.unusable[name]}"
                   for name in lost]  # fmt: skip
@@ -94,7 +102,15 @@ class OpenedDataset(NamedTuple):
     def array(self, name: str) -> zarr.Array[Any] | None:
         """Find the stored array behind a variable; None where there is none.
 
-        A name with a slash counts from the root of the store.
+        Parameters
+        ----------
+        name
+            Name of a variable in the group. A name with a slash is a path from the root of the store.
+
+        Raises
+        ------
+        SourceError
+            If the metadata of the array are damaged.
         """
         if self.node is not None and "/" in name:
             return _only_array(_node(self.node.store_path.store, name.strip("/")))
@@ -113,16 +129,22 @@ class OpenedDataset(NamedTuple):
 
 
 def decoded_array(array: zarr.Array[Any]) -> DecodedGroup:
-    """Wrap a Zarr array opened by itself, decoded as in its group.
+    """Wrap a single Zarr array as a dataset, decoded as in its group.
 
-    Dimensions without names are called ``dim_0``, ``dim_1`` and so on. The fill value of a version 2 array means
-    missing only where xarray wrote the array: everyone else's zero is a number.
+    Dimensions without names are called ``dim_0``, ``dim_1`` and so on. The fill value of a format 2 array means missing
+    only where xarray wrote the array. Other programs fill with 0, which is a number.
+
+    Parameters
+    ----------
+    array
+        The stored array.
 
     Raises
     ------
     SourceError
         If its attributes do not say what its numbers mean.
     """
+    # In format 2, only xarray (and programs that follow it) stores names of dimensions.
     named = array.metadata.zarr_format == 2 and bool(dimensions(array))
     try:
         variable, cautions = as_variable(array, BARE, _numbered(array), masks_fill=named)
@@ -133,45 +155,61 @@ def decoded_array(array: zarr.Array[Any]) -> DecodedGroup:
 
 
 def _numbered(array: zarr.Array[Any]) -> list[str]:
-    """Name the dimensions of an array, by their numbers where they have no names."""
+    """Name the dimensions of an array, by their axis numbers where they have no names."""
     names: Any = array.metadata.dimension_names if array.metadata.zarr_format == 3 else dimensions(array)
     return [name or f"dim_{i}" for i, name in enumerate(names or [None] * array.ndim)]
 
 
 def _only_array(node: zarr.Array[Any] | zarr.Group) -> zarr.Array[Any] | None:
-    """Find the array that a path leads to: itself, or the one of a group that is no coordinate."""
+    """Find the array behind a path: the node itself, or the first array of a group that is no coordinate."""
     if isinstance(node, zarr.Array):
         return node
     return next((a for name, a in list_members(node).arrays.items() if dimensions(a) != (name,)), None)
 
 
 def open_node(store: str, group: str | None, storage_options: Mapping[str, Any]) -> zarr.Array[Any] | zarr.Group:
-    """Open a Zarr group or array as it is, and read no more than its own metadata."""
+    """Open a Zarr group or array without decoding, and read only its own metadata.
+
+    Parameters
+    ----------
+    store
+        Path or URL of the store.
+    group
+        Path of a group or array in the store; the root where None.
+    storage_options
+        Options of the file system, such as credentials.
+    """
     return _node(connect(store, storage_options), group)
 
 
 def _node(store: Store, group: str | None) -> zarr.Array[Any] | zarr.Group:
-    # Consolidated metadata may be older than the arrays, and one odd entry would stand for all.
+    # Consolidated metadata may be older than the arrays, and one damaged entry in them would block the whole group.
     return zarr.open(store, path=group or "", mode="r", use_consolidated=False)
 
 
 def open_store(
     store: str, group: str | None, storage_options: Mapping[str, Any], names: Iterable[Any] = ()
 ) -> OpenedDataset:
-    """Open a Zarr group, or a bare array, without reading any data but the index coordinates.
+    """Open a Zarr group or a bare array. Of its data, only index coordinates are read.
 
     Parameters
     ----------
+    store
+        Path or URL of the store.
+    group
+        Path of a group or array in the store; the root where None.
+    storage_options
+        Options of the file system, such as credentials.
     names
-        Variables that will be asked for, and what stands for one: a store that cannot list its keys has no other way to
-        tell what it holds.
+        Variables and companions that the user named. A store that cannot list its keys is searched for these names
+        alone.
 
     Raises
     ------
     SourceError
-        If there is no Zarr store, or no such group in it.
+        If there is no Zarr store or no such group, or the group cannot be used.
     StoreError
-        If the store cannot be reached or refuses.
+        If the store cannot be reached or denies access.
     """
     url = shown(store)
     where = url if group is None else f"{url} (group {group!r})"
@@ -188,6 +226,7 @@ def open_store(
             else:
                 refuse_image(node, where)
                 held = list_members(node)
+            # Weights may be given as cos(latitude).
             wanted = [n.removeprefix("cos(").removesuffix(")") for n in names if isinstance(n, str)]
             grouped = dataset_of(held.arrays, node.attrs.asdict(), wanted, held.faults)
             _check(grouped, wanted, node, where)
@@ -213,7 +252,7 @@ def open_store(
     except MemoryError:
         raise
     except Exception as error:
-        # Metadata, and labels that do not decode, fail in every way.
+        # Damaged metadata, and coordinates that do not decode, raise errors of every type.
         raise SourceError(
             f"cannot open {where!r}: {reason(error)}; check the path, the group and the credentials, and that what is "
             "stored is whole"
@@ -221,7 +260,7 @@ def open_store(
 
 
 def _check(grouped: DecodedGroup, wanted: Sequence[str], node: zarr.Group, where: str) -> None:
-    """Refuse a group that holds nothing to cluster, or in which a variable that is asked for cannot be used."""
+    """Refuse a group that holds nothing to cluster, or in which a named variable cannot be used."""
     unnamed = [name for name, why in grouped.unusable.items() if why == UNNAMED]
     for name in wanted:
         if name in grouped.unusable:
@@ -248,7 +287,7 @@ def _check(grouped: DecodedGroup, wanted: Sequence[str], node: zarr.Group, where
 
 
 def _stores_in(store: Store) -> list[str]:
-    """Name folders at the root of what is no Zarr store that are some, as in an archive of a folder."""
+    """Name the Zarr stores in the top folders of a place that is no Zarr store itself, such as a zipped folder."""
     if not listable(store):
         return []
 
@@ -263,7 +302,7 @@ def _stores_in(store: Store) -> list[str]:
 
 
 def _children(store: Store) -> list[str] | None:
-    """Name what the root group of a store holds; None where there is no root group."""
+    """Name the arrays and groups of a store, a few levels deep; None where there is no root group."""
     try:
         root = zarr.open_group(store, mode="r", use_consolidated=False)
     except (OSError, KeyError, ValueError):

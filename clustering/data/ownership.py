@@ -1,10 +1,12 @@
-"""What of a disk or a bucket is ours: nothing is replaced or removed that this library did not write.
+"""Ownership of files and folders: this library replaces and removes only what it wrote itself.
 
-A Zarr group of ours has a small file, `MARK`, that names who wrote it, and has a digest of the metadata of all arrays.
-So a copy by other programs, and a group that somebody changed, or added arrays or rows to, are not taken for ours. The
-file lies in the folder of the first array: Zarr warns of strange files beside arrays, and not of those inside.
+A Zarr group that this library wrote holds a small file, `MARK`, with the name of the writer and a digest of the
+metadata of all arrays. So a group that another program copied or changed, or added arrays or rows to, is recognized and
+kept. The file lies in the folder of the first array, because Zarr warns of unknown files beside arrays, but not of
+those inside them.
 
-An output of runs has such a file in its root, see `OUTPUT_MARK`; one from before there was one is known by its switch.
+An output of runs holds such a file in its root, see `OUTPUT_MARK`. Outputs of earlier versions lack it and are
+recognized by the link to their current version.
 """
 
 from __future__ import annotations
@@ -20,27 +22,34 @@ from typing import Any
 from clustering.errors import OutputError
 
 MARK = ".zarr-clustering.json"
-"""File in the first array of a group that we wrote."""
+"""Name of the file, in the first array of a group, that says that this library wrote the group."""
 OUTPUT_MARK = ".output.json"
-"""File in an output of runs."""
+"""Name of the file, in the root of an output, that says that this library wrote the output."""
 INGESTED, SAVED = "ingest", "Fit.save"
-"""Who writes groups."""
+"""Writers of groups, as marks name them."""
 _WRITTEN = {INGESTED: "a Zarr store as 'ingest' wrote it", SAVED: "a model as 'save' wrote it"}
 RUN_NAME = re.compile(r"[0-9a-f]{12}")
-"""Names of runs: one name, and never a path."""
+"""Names of runs. They hold no separators, so a name never leads out of the output."""
 SWITCH = re.compile(rf"versions/({RUN_NAME.pattern})")
-"""What the switch of an output leads to."""
+"""Target of the link from an output to its current version."""
 _METADATA = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
+"""Files that make a folder a Zarr group or array, in formats 2 and 3."""
 _CHUNK = re.compile(r"(.+)/c(?:/\d+)*")
+"""Keys of chunks in format 3, such as ``temperature/c/0/1``."""
 
 
 def check_place(text: str) -> Path:
-    """Take a path that something of its own may be written to.
+    """Check that a new folder may be written at a path, and return the path.
+
+    Parameters
+    ----------
+    text
+        Local path, as the user gave it.
 
     Raises
     ------
     OutputError
-        For no name, the working folder, the home folder, the root, a link, and what lies inside a Zarr store or an
+        For an empty name, the working folder, the home folder, the root, a link, and a path inside a Zarr store or an
         output of runs.
     """
     target = Path(text)
@@ -56,12 +65,17 @@ def check_place(text: str) -> Path:
 
 
 def check_outside(target: Path) -> None:
-    """Refuse a place inside a Zarr store or an output of runs, by its own path and by where its folders lead.
+    """Refuse a path inside a Zarr store or an output of runs, both as written and with its links resolved.
+
+    Parameters
+    ----------
+    target
+        Path of a new folder.
 
     Raises
     ------
     OutputError
-        Naming what it is inside of.
+        Naming the store or the output that holds the path.
     """
     try:
         above = dict.fromkeys((*target.absolute().parents, *target.resolve().parents))
@@ -75,12 +89,24 @@ def check_outside(target: Path) -> None:
 
 
 def is_store(folder: Path) -> bool:
-    """Tell a Zarr group or array."""
+    """Whether a folder is a Zarr group or array.
+
+    Parameters
+    ----------
+    folder
+        Any path; it may not exist.
+    """
     return any(os.path.lexists(folder / name) for name in _METADATA)
 
 
 def is_output(folder: Path) -> bool:
-    """Tell an output of runs, by what its root says."""
+    """Whether a folder is an output of runs.
+
+    Parameters
+    ----------
+    folder
+        Any path; it may not exist.
+    """
     if (folder / OUTPUT_MARK).is_file():
         return True
     try:
@@ -90,21 +116,23 @@ def is_output(folder: Path) -> bool:
 
 
 def check_target(target: Path, writer: str, replace: bool, remedy: str) -> None:
-    """Refuse a folder that holds something, unless it is what the same writer wrote and is to be replaced.
+    """Refuse a target that is not empty, unless the same writer wrote it and it may be replaced.
 
     Parameters
     ----------
+    target
+        Folder of a new group; it may not exist.
     writer
         `INGESTED` or `SAVED`.
     replace
-        Whether what is there may be replaced.
+        Whether an earlier group of the same writer may be replaced.
     remedy
-        What allows it.
+        Option that allows replacing, for the message.
 
     Raises
     ------
     OutputError
-        Saying what is there.
+        If the target may not be replaced; the message says what it holds.
     """
     if not os.path.lexists(target):
         return
@@ -126,7 +154,26 @@ def check_target(target: Path, writer: str, replace: bool, remedy: str) -> None:
 
 
 def refuse(name: str, fault: str | None, writer: str, replace: bool, remedy: str) -> None:
-    """Refuse what has a fault, and what is not to be replaced; see `check_target`."""
+    """Raise if a target was not written by this writer, or may not be replaced; see `check_target`.
+
+    Parameters
+    ----------
+    name
+        Path or URL of the target, for the message.
+    fault
+        Why the target is not a group of this writer, see `group_fault`; None where it is.
+    writer
+        `INGESTED` or `SAVED`.
+    replace
+        Whether a group of this writer may be replaced.
+    remedy
+        Option that allows replacing, for the message.
+
+    Raises
+    ------
+    OutputError
+        If `fault` is set or `replace` is False.
+    """
     if fault is not None:
         raise OutputError(
             f"{name!r} {fault}: it is not {_WRITTEN[writer]}, so it is not replaced; name another destination, "
@@ -137,7 +184,13 @@ def refuse(name: str, fault: str | None, writer: str, replace: bool, remedy: str
 
 
 def is_empty(folder: Path) -> bool:
-    """Tell a folder, and no link to one, that nothing is in."""
+    """Whether a path is an empty folder. A link to an empty folder does not count.
+
+    Parameters
+    ----------
+    folder
+        Any path; it may not exist.
+    """
     if folder.is_symlink() or not folder.is_dir():
         return False
     with os.scandir(folder) as entries:
@@ -145,12 +198,23 @@ def is_empty(folder: Path) -> bool:
 
 
 def keys(folder: Path) -> Iterator[str]:
-    """List the files below a folder by their paths from there.
+    """List the files below a folder by their relative paths.
 
-    A link ends with ``@`` and is not followed; a folder without anything in it ends with ``/``.
+    A link ends with ``@`` and is not followed. An empty folder ends with ``/``.
+
+    Parameters
+    ----------
+    folder
+        An existing folder.
+
+    Raises
+    ------
+    OSError
+        If a folder cannot be listed.
     """
 
     def stop(error: OSError) -> None:
+        # os.walk would skip a folder that it cannot list, and the files in it would look absent.
         raise error
 
     for path, folders, files in os.walk(folder, onerror=stop):
@@ -165,12 +229,14 @@ def keys(folder: Path) -> Iterator[str]:
 
 
 def mark(writer: str, content: Mapping[str, bytes]) -> tuple[str, bytes]:
-    """Make the mark of a group: its key, and its content.
+    """Make the mark of a group: its key and its content.
 
     Parameters
     ----------
+    writer
+        `INGESTED` or `SAVED`.
     content
-        Of all keys; of others than the ``zarr.json`` of arrays it may be left out.
+        Key → content of all ``zarr.json`` below the root of the group. Other keys are ignored.
     """
     members = {key: each for key, each in content.items() if is_member(key)}
     first = min(key for key, each in members.items() if json.loads(each)["node_type"] == "array")
@@ -179,25 +245,41 @@ def mark(writer: str, content: Mapping[str, bytes]) -> tuple[str, bytes]:
 
 
 def unfinished_mark(writer: str) -> bytes:
-    """Make the mark of a group that is being written."""
+    """Make the content of the mark of a group that is still being written.
+
+    Parameters
+    ----------
+    writer
+        `INGESTED` or `SAVED`.
+    """
     return json.dumps({"wrote": writer, "unfinished": True}).encode()
 
 
 def mark_folder(folder: Path, writer: str) -> None:
-    """Mark a group on this machine, once all of it is written."""
+    """Write the mark into a finished group on this machine.
+
+    Parameters
+    ----------
+    folder
+        Folder of the group.
+    writer
+        `INGESTED` or `SAVED`.
+    """
     key, content = mark(writer, {key: (folder / key).read_bytes() for key in keys(folder) if is_member(key)})
     (folder / key).write_bytes(content)
 
 
 def group_fault(names: Collection[str], read: Callable[[str], bytes], writer: str) -> str | None:
-    """Say why a group is not what a writer wrote; None where it is.
+    """Say why a group is not as the writer left it; None where it is.
 
     Parameters
     ----------
     names
-        Keys of all that is there.
+        All keys below the group, as `keys` gives them.
     read
-        Gives the content of one.
+        Function from a key to its content.
+    writer
+        `INGESTED` or `SAVED`.
     """
     there = set(names)
     foreign = foreign_key(there)
@@ -208,6 +290,7 @@ def group_fault(names: Collection[str], read: Callable[[str], bytes], writer: st
         if any(mark_content.get("wrote") != writer for mark_content in marks.values()):
             return "is a Zarr group of others"
         if any(mark_content.get("unfinished") for mark_content in marks.values()):
+            # The rest of a killed run: it was ours, and is of no use to anyone.
             return None
         digest = _digest({key: read(key) for key in there if is_member(key)})
         whole = [mark_content.get("sha256") for mark_content in marks.values()] == [digest]
@@ -219,7 +302,13 @@ def group_fault(names: Collection[str], read: Callable[[str], bytes], writer: st
 
 
 def foreign_key(names: Collection[str]) -> str | None:
-    """Name the first key that no Zarr group of format 3 has; None where there is none."""
+    """Name the first key that does not belong to a Zarr group of format 3; None where all do.
+
+    Parameters
+    ----------
+    names
+        All keys below the group, as `keys` gives them.
+    """
     there = set(names)
     for key in sorted(there):
         chunk = _CHUNK.fullmatch(key)
@@ -232,10 +321,14 @@ _MODEL = re.compile(
     r"centers|centers_prepared|covariances|shares|weights|history|mean|variance|minimum|maximum|cluster|"
     r"(params|track|preparation)_\w+"
 )
+"""Names of the arrays in saved models of all versions."""
 
 
 def _is_unmarked_model(attributes: Any, there: Collection[str]) -> bool:
-    """Tell a model from before there were marks; beside its arrays it has labels of the features it names."""
+    """Whether a group is a model of an earlier version, which wrote no marks.
+
+    All its arrays must be those of models, or labels of the features that its attributes name.
+    """
     needed = ("format", "kind", "k", "model", "features", "stop_reason")
     try:
         dims = {d for feature in attributes["features"] for d, _ in feature[1:]}
@@ -248,11 +341,18 @@ def _is_unmarked_model(attributes: Any, there: Collection[str]) -> bool:
 
 
 def is_member(key: str) -> bool:
-    """Tell the metadata of an array, or a group, from those of the root and from chunks."""
+    """Whether a key holds the metadata of an array or group below the root.
+
+    Parameters
+    ----------
+    key
+        A key, counted from the root of a group.
+    """
     return key.endswith("/zarr.json")
 
 
 def _json(content: bytes) -> dict[str, Any] | None:
+    """Parse a JSON object; None for anything else."""
     try:
         parsed = json.loads(content)
     except (ValueError, RecursionError):
@@ -261,6 +361,7 @@ def _json(content: bytes) -> dict[str, Any] | None:
 
 
 def _digest(metadata: Mapping[str, bytes]) -> str:
+    """Digest keys and contents, whatever their order. The length keeps the parts apart."""
     digest = hashlib.sha256()
     for key, content in sorted(metadata.items()):
         digest.update(f"{key} {len(content)} ".encode() + content)
@@ -268,6 +369,7 @@ def _digest(metadata: Mapping[str, bytes]) -> str:
 
 
 def _is_same(target: Path, folder: Callable[[], Path]) -> bool:
+    """Whether a path is a given folder; False where either does not exist."""
     try:
         return target.samefile(folder())
     except (OSError, RuntimeError):
