@@ -115,7 +115,8 @@ def align_companion(data: xr.Dataset, where: str, values: Any, dims: Sequence[st
     values
         An xarray or pandas object is matched by the names of its dimensions, and by label where both have labels, in
         any order; it may have further labels, and lack dimensions. An ndarray, a list or a dask array is taken by
-        position, in the shape of the samples. Masked cells are not used, weigh 0 or have an unknown cluster.
+        position, in the shape of the samples. Its masked cells are not used, weigh 0 or have an unknown
+        cluster.
     dims
         Sample dimensions.
     bare

@@ -19,23 +19,27 @@ class ChunkReads:
 
     variable: str
     chunks: int
-    """Chunks that hold what is selected."""
+    """Chunks that hold selected values."""
     reads: int
-    """How many a pass over the plan reads."""
+    """Chunk reads of a pass over the plan; a chunk that two blocks share counts twice."""
 
     @property
     def amplification(self) -> float:
-        """Reads of a chunk, on average."""
+        """Average number of reads of a chunk, 1 or more."""
         return self.reads / self.chunks
 
 
 def count_chunk_reads(source: Source, plan: Plan, *, inner: bool = False) -> tuple[ChunkReads, ...]:
-    """Count the chunks that a pass reads of each stored variable. Arithmetic on the plan: no I/O.
+    """Count the chunks that a pass reads of each stored variable, from the plan alone, without I/O.
 
     Parameters
     ----------
+    source
+        Source whose stored variables are counted; data in memory have no chunks.
+    plan
+        Plan of the pass, made for this source.
     inner
-        Where there are shards, count the chunks inside them, which are what is fetched and decoded, not the shards.
+        Whether to count the chunks inside shards, which are fetched and decoded, instead of the shards.
     """
     counted = []
     for name, stored in source.stored.items():
@@ -43,6 +47,7 @@ def count_chunk_reads(source: Source, plan: Plan, *, inner: bool = False) -> tup
         units = stored.array.chunks if inner else key_shape(stored.array)
         for dim, unit in zip(stored.dims, units, strict=True):
             indexer = stored.indexers[dim]
+            # Blocks cut sample dimensions only. The chunks along a feature dimension are read once for each block.
             reads_here = chunks_here = _count_chunks(indexer, unit)
             if dim in source.sample_dims:
                 i = source.sample_dims.index(dim)
@@ -53,26 +58,38 @@ def count_chunk_reads(source: Source, plan: Plan, *, inner: bool = False) -> tup
 
 
 def surplus_factors(stored: StoredVariable) -> dict[str, float]:
-    """Tell, for each dimension, how many values its chunks hold for each one that is selected, 1 or more."""
+    """Return the number of stored values for each selected one along each dimension, 1 or more.
+
+    Parameters
+    ----------
+    stored
+        Stored variable; its inner chunks count, not its shards.
+
+    Returns
+    -------
+    dict
+        Factors by dimension.
+    """
     factors = {}
     for dim, unit, length in zip(stored.dims, stored.array.chunks, stored.array.shape, strict=True):
         indexer = stored.indexers[dim]
         held = _count_chunks(indexer, unit) * unit
         last = indexer[-1] // unit
+        # The last chunk of an array may reach beyond its end.
         held -= max(0, int(last + 1) * unit - length)
         factors[dim] = held / len(indexer)
     return factors
 
 
 def _count_chunks(indexer: DimIndexer, unit: int) -> int:
-    """Chunks that hold these positions."""
+    """Count the chunks that hold these positions."""
     if isinstance(indexer, range):
         return len(indexer) if indexer.step >= unit else (indexer[-1] // unit) - (indexer[0] // unit) + 1
     return len(np.unique(indexer // unit))
 
 
 def _count_reads(indexer: DimIndexer, unit: int, axis: Axis, joined: int, blocks: int) -> int:
-    """Chunks read along one dimension, block by block."""
+    """Add up the chunks that each block reads along one dimension."""
     edges = np.array([axis.edge(i, joined) for i in range(blocks + 1)], np.int64)
     if isinstance(indexer, range):
         if indexer.step >= unit:

@@ -1,4 +1,4 @@
-"""Coordinates in degrees and in radians: what their units say, and the cosine of latitudes."""
+"""Units of coordinates in degrees and in radians, and the cosine of latitudes."""
 
 from __future__ import annotations
 
@@ -22,32 +22,58 @@ RADIANS = ("radian", "radians", "rad")
 QUARTER = np.pi / 2
 """A quarter of a turn, in radians: the latitude of a pole."""
 _ROUNDING = 1e-4
-"""Rounding of single precision at the poles, in radians or degrees, that is no fault."""
+"""Tolerance for rounding to float32 at the poles, in radians or degrees."""
 
 
 def units_of(coordinate: xr.DataArray | xr.Variable) -> str:
-    """Read the units of a coordinate as ``degrees_north`` is written; empty where there are none.
+    """Return the units of a coordinate in lower case with underscores, such as ``degrees_north``; empty without units.
 
-    xarray moves some of them to the encoding.
+    Parameters
+    ----------
+    coordinate
+        Its units are among the attributes, or in the encoding, where xarray moves some of them.
     """
     units = coordinate.attrs.get("units", coordinate.encoding.get("units"))
     return "" if units is None else "_".join(str(units).lower().split())
 
 
 def full_turn(units: str) -> float | None:
-    """Give the length of a full turn in these units; None where they are no angle, or unknown."""
+    """Return the length of a full turn in these units; None where they are no angle, or unknown.
+
+    Parameters
+    ----------
+    units
+        From `units_of`.
+    """
     if units in RADIANS:
         return 2 * np.pi
     return 360.0 if units in (*EAST, *NORTH, *DEGREES) else None
 
 
 def in_radian_range(values: NDArray[Any], largest: float) -> bool:
-    """Tell numbers that may be radians, of which none is beyond the largest."""
+    """Return whether numbers may be radians, as their absolute values stay below a limit.
+
+    Parameters
+    ----------
+    values
+        Array of any shape; NaN are skipped.
+    largest
+        Largest angle in radians, such as π / 2 for latitudes.
+    """
     return bool(np.nanmax(np.abs(np.asarray(values, np.float64)), initial=0.0) <= largest + _ROUNDING)
 
 
 def cosine(values: NDArray[Any], coordinate: xr.Variable, name: str) -> NDArray[np.float64]:
-    """Give the cosine of latitudes in the units of their coordinate, in their shape.
+    """Return the cosine of latitudes, in their shape.
+
+    Parameters
+    ----------
+    values
+        Latitudes of any shape, in the units of `coordinate`.
+    coordinate
+        Coordinate whose units are read: radians, or else degrees.
+    name
+        Name of the coordinate in messages.
 
     Raises
     ------
@@ -63,5 +89,5 @@ def cosine(values: NDArray[Any], coordinate: xr.Variable, name: str) -> NDArray[
             f"{name!r} holds {value:g} {'radians' if radians else 'degrees'}, which is beyond the poles; "
             "name a latitude in degrees or radians, with units, or a variable of cell areas"
         )
-    # At the poles the cosine of the rounded angle may fall a hair below zero.
+    # At the poles the cosine of a rounded angle may be slightly negative, and weights may not.
     return np.asarray(np.maximum(np.cos(angles), 0.0))

@@ -1,4 +1,4 @@
-"""Reading the arrays of numpy's files."""
+"""Reading arrays of npy and npz files."""
 
 from __future__ import annotations
 
@@ -26,13 +26,22 @@ _Slabs = Callable[[int], Iterator[NDArray[Any]]]
 
 
 def read_arrays(path: Path, stack: ExitStack) -> FileContents:
-    """Read the numeric arrays of an npy or npz file; of an array of records, each field."""
+    """Read the numeric arrays of an npy or npz file; each field of a structured array becomes a variable.
+
+    Parameters
+    ----------
+    path
+        File to read. Objects in it are not unpickled.
+    stack
+        Keeps the file open until the values are read.
+    """
     pieces: list[FileVariable] = []
     warnings: list[str] = []
     lengths: dict[str, int] = {}
 
     def take(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], slabs: _Slabs) -> None:
         if dtype.names is not None and not dtype.hasobject:
+            # Fields may be structured themselves.
             for field in dtype.names:
                 kind = dtype[field]
                 take(f"{name}.{field}" if name else field, (*shape, *kind.shape), kind.base, _field(slabs, field))
@@ -61,6 +70,7 @@ def read_arrays(path: Path, stack: ExitStack) -> FileContents:
         with archive.open(member) as file:
             shape, fortran, dtype = _header(file)
         name = member.removesuffix(".npy")
+        # A member of an archive can only be read from its start, which gives slabs in C order alone.
         slabs = _loaded(path, name) if fortran and len(shape) > 1 else _member(archive, member, shape, dtype)
         take(name, shape, dtype, slabs)
     return FileContents({"": VariableGroup(pieces, {"title": path.name})}, warnings)
@@ -71,12 +81,12 @@ def _dims(shape: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read shape, whether the first dimension varies fastest, and type."""
+    """Read the shape, whether the order is that of Fortran, and the type."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)
     if version >= (3, 0) and dtype.names is not None:
-        # Names of fields are UTF-8 in this version; the reader takes them for Latin-1, as in the one before.
+        # Version 3 has field names in UTF-8, and the reader of version 2 decodes them as Latin-1.
         dtype.names = tuple(name.encode("latin-1").decode() for name in dtype.names or ())
     return shape, fortran, dtype
 
@@ -86,7 +96,7 @@ def _field(slabs: _Slabs, field: str) -> _Slabs:
 
 
 def _loaded(path: Path, name: str) -> _Slabs:
-    """Read an array of an archive at once: the first dimension varies fastest, so a slab lies all over the file."""
+    """Read an array in Fortran order at once, as each slab of it is spread over the whole file."""
 
     def slabs(length: int) -> Iterator[NDArray[Any]]:
         with np.load(path, allow_pickle=False) as archive:
@@ -96,6 +106,8 @@ def _loaded(path: Path, name: str) -> _Slabs:
 
 
 def _member(archive: zipfile.ZipFile, member: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Slabs:
+    """Read an array in C order slab by slab from an archive."""
+
     def slabs(length: int) -> Iterator[NDArray[Any]]:
         row = math.prod(shape[1:]) * dtype.itemsize
         with archive.open(member) as file:

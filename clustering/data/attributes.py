@@ -1,7 +1,7 @@
-"""Attributes of variables, brought to the forms that xarray decodes: what odd writers mean, where it is plain.
+"""Repair of attributes: they are brought to the forms that xarray decodes, where their meaning is plain.
 
-JSON has neither types nor NaN, and every library writes these attributes in its own way. Whatever opens a variable
-asks here first, so that the same attributes mean the same in every format, store, and object in memory.
+JSON has neither types nor NaN, and every library writes these attributes in its own way. Every variable is opened with
+the attributes from here, so that they mean the same in every format, store and object in memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 PACKING = ("scale_factor", "add_offset")
 FILLS = ("_FillValue", "missing_value")
 UNDECODED = (*PACKING, *FILLS, "_Unsigned")
-"""Attributes that are gone from a variable once it is decoded."""
+"""Attributes that decoding removes from a variable."""
 
 _LINKS = ("coordinates", "bounds", "climatology", "grid_mapping", "ancillary_variables", "cell_measures",
           "formula_terms")  # fmt: skip
@@ -26,7 +26,7 @@ _LINKS = ("coordinates", "bounds", "climatology", "grid_mapping", "ancillary_var
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)[fdbslu]*", re.IGNORECASE)
 """A number, with the suffix that CDL, the text form of NetCDF, gives some types."""
 _NOTHING = ("", "none", "null", "nan", "n/a", "na")
-"""Words that stand for no number."""
+"""Texts that mean that there is no number."""
 
 
 class RepairedAttributes(NamedTuple):
@@ -34,11 +34,11 @@ class RepairedAttributes(NamedTuple):
 
     attributes: dict[str, Any]
     dtype: np.dtype[Any]
-    """Type that the stored bits are read as: ``_Unsigned`` is applied and gone from the attributes."""
+    """Type that the stored bits are read as. ``_Unsigned`` is applied and removed from the attributes."""
     cautions: tuple[str, ...]
-    """What was read in another way than it is written, or passed over, in words for a user."""
+    """Messages to the user about attributes that are ignored or read in another way than they are written."""
     fault: str | None
-    """Why the values of the variable cannot be told, with the remedy; None where they can."""
+    """Message why the variable cannot be decoded, with the remedy; None where it can."""
 
 
 def repair_attributes(
@@ -49,11 +49,11 @@ def repair_attributes(
     Parameters
     ----------
     name
-        Of the variable, for the cautions.
+        Name of the variable, for the cautions.
     attributes
-        As stored.
+        Attributes as stored; they are not changed.
     dtype
-        Of the stored numbers.
+        Type of the stored numbers.
     base64_fill
         Whether the ``_FillValue`` of floats may be eight bytes in base64, as xarray writes it in format 3.
     """
@@ -63,7 +63,7 @@ def repair_attributes(
     cautions += _texts(name, clean)
     fault = None
     if meant.kind in "iuf":
-        # It tells how texts are written; xarray would make texts of numbers.
+        # "_Encoding" is the character set of texts; xarray would turn numbers that have it into texts.
         clean.pop("_Encoding", None)
         cautions += _fills(name, clean, meant, base64_fill, wraps="_Unsigned" in attributes)
         fault = _packing(name, clean, cautions)
@@ -73,7 +73,13 @@ def repair_attributes(
 
 
 def number_of(value: Any) -> int | float | None:
-    """Read a number, a list of one, or the text of a number; None where there is none. NaN is a number."""
+    """Read the number in an attribute; None where there is none. NaN is a number.
+
+    Parameters
+    ----------
+    value
+        A number, a text such as ``0.01f``, or a list or array that holds one of these. Truth values are no numbers.
+    """
     if isinstance(value, (list, tuple, np.ndarray)):
         flat = np.ravel(np.asarray(value, object)) if isinstance(value, np.ndarray) else value
         return number_of(flat[0]) if len(flat) == 1 else None
@@ -87,7 +93,13 @@ def number_of(value: Any) -> int | float | None:
 
 
 def numbers_of(value: Any) -> tuple[int | float, ...] | None:
-    """Read a list of numbers, or a text of numbers between commas, semicolons or spaces; None for anything else."""
+    """Read all numbers in an attribute; None where one of its parts is no number, or where it has none.
+
+    Parameters
+    ----------
+    value
+        A number, a list or array of them, or a text with commas, semicolons or spaces between the numbers.
+    """
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     if isinstance(value, str):
@@ -99,7 +111,13 @@ def numbers_of(value: Any) -> tuple[int | float, ...] | None:
 
 
 def is_nothing(value: Any) -> bool:
-    """Tell null, an empty text or list, and words that say none."""
+    """Return whether an attribute is null, empty, or a text that means none, such as ``n/a``.
+
+    Parameters
+    ----------
+    value
+        Value of the attribute. A float NaN is a number, while the text ``nan`` is nothing.
+    """
     if value is None:
         return True
     if isinstance(value, (list, tuple, np.ndarray)):
@@ -108,7 +126,15 @@ def is_nothing(value: Any) -> bool:
 
 
 def as_type(dtype: np.dtype[Any], number: float) -> Any:
-    """Give a number in a type, as values of this type may equal it; None where none can."""
+    """Cast a number to a type, so that values of this type can equal it; None where none can.
+
+    Parameters
+    ----------
+    dtype
+        Type of whole numbers or floats.
+    number
+        Number to cast. Floats are rounded, and whole numbers must be exact.
+    """
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             cast = dtype.type(number)
@@ -120,7 +146,15 @@ def as_type(dtype: np.dtype[Any], number: float) -> Any:
 
 
 def wrapped(dtype: np.dtype[Any], number: float) -> float:
-    """Read a whole number of the other signedness as one of the same bits: −1 is 255 of 8 bits, and 255 is −1."""
+    """Read a whole number of the other signedness by its bits: for 8 bits, −1 becomes 255, and 255 becomes −1.
+
+    Parameters
+    ----------
+    dtype
+        Type of the result; floats leave the number as it is.
+    number
+        Number to read. It is returned as it is where it fits the type already.
+    """
     if dtype.kind not in "iu":
         return number
     limits = np.iinfo(dtype)
@@ -134,7 +168,15 @@ def wrapped(dtype: np.dtype[Any], number: float) -> float:
 
 
 def meant_type(attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Tell the type that stored bits are read as: ``_Unsigned`` may change the sign."""
+    """Return the type that stored bits are read as, which ``_Unsigned`` may change.
+
+    Parameters
+    ----------
+    attributes
+        Attributes as stored.
+    dtype
+        Type of the stored numbers.
+    """
     return _reinterpreted("", attributes.get("_Unsigned"), dtype)[0]
 
 
@@ -145,13 +187,14 @@ def _from_text(text: str) -> int | float | None:
     match = _NUMBER.fullmatch(word)
     if match is None:
         return None
-    # A text without a point is of a whole number, as JSON tells them apart.
+    # A text without a point means a whole number, as in JSON. Suffixes f and d mean a float in CDL.
     return int(match[1]) if match[1].lstrip("+-").isdigit() and "f" not in word and "d" not in word else float(match[1])
 
 
 def _reinterpreted(name: str, unsigned: Any, dtype: np.dtype[Any]) -> tuple[np.dtype[Any], list[str]]:
+    """Return the type that ``_Unsigned`` asks for, with cautions."""
     if unsigned is None or dtype.kind not in "iu":
-        # What is no whole number has no sign to drop; xarray passes it over too.
+        # ``_Unsigned`` is for whole numbers only; xarray ignores it for others too.
         return dtype, []
     word = str(unsigned[0] if isinstance(unsigned, (list, tuple)) and len(unsigned) == 1 else unsigned).strip().lower()
     if word not in ("true", "1", "false", "0"):
@@ -161,7 +204,7 @@ def _reinterpreted(name: str, unsigned: Any, dtype: np.dtype[Any]) -> tuple[np.d
 
 
 def _texts(name: str, clean: dict[str, Any]) -> list[str]:
-    """Bring what xarray takes for text to text, in place."""
+    """Turn attributes that xarray takes as texts into texts, in place; remove those that are none."""
     cautions = []
     for key in (*_LINKS, "units", "calendar"):
         if key not in clean:
@@ -172,7 +215,7 @@ def _texts(name: str, clean: dict[str, Any]) -> list[str]:
         if isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value):
             clean[key] = " ".join(value)
         elif key == "units" and isinstance(value, (int, float, np.number)):
-            # The unit 1 means no dimension.
+            # Some writers store the unit 1, of dimensionless numbers, as a number.
             clean[key] = str(value)
         elif not isinstance(value, str):
             del clean[key]
@@ -197,8 +240,9 @@ def _fills(name: str, clean: dict[str, Any], dtype: np.dtype[Any], base64_fill: 
         kept = []
         for number in numbers:
             if np.isnan(number):
-                # NaN is missing whatever is said of it.
+                # NaN is missing anyhow.
                 continue
+            # A fill value may have the sign of the stored type, while the data are read with the other.
             same = as_type(dtype, wrapped(dtype, number) if wraps else number)
             if same is None:
                 cautions.append(
@@ -208,6 +252,7 @@ def _fills(name: str, clean: dict[str, Any], dtype: np.dtype[Any], base64_fill: 
             else:
                 kept.append(same)
         read[key] = kept
+    # xarray takes one number as _FillValue, and several as missing_value.
     fills, missing = read.get("_FillValue", []), read.get("missing_value", [])
     if fills:
         clean["_FillValue"] = fills[0]
@@ -218,7 +263,7 @@ def _fills(name: str, clean: dict[str, Any], dtype: np.dtype[Any], base64_fill: 
 
 
 def _other_fill(clean: dict[str, Any], dtype: np.dtype[Any], base64_fill: bool) -> None:
-    """Leave the fill value of texts, truth values and the like as it is, or leave it out, in place."""
+    """Remove fill values of texts and truth values that xarray cannot read, in place; decode the others."""
     for key in FILLS:
         if is_nothing(clean.get(key)) or isinstance(clean.get(key), (list, tuple, dict)):
             clean.pop(key, None)
@@ -231,7 +276,7 @@ def _other_fill(clean: dict[str, Any], dtype: np.dtype[Any], base64_fill: bool) 
 
 
 def _packing(name: str, clean: dict[str, Any], cautions: list[str]) -> str | None:
-    """Bring ``scale_factor`` and ``add_offset`` to floats, in place; say why not where they are no numbers."""
+    """Turn ``scale_factor`` and ``add_offset`` into floats, in place; return the fault where they are no numbers."""
     for key in PACKING:
         if key not in clean:
             continue
@@ -249,13 +294,13 @@ def _packing(name: str, clean: dict[str, Any], cautions: list[str]) -> str | Non
             )
         if isinstance(value, (str, bytes)):
             cautions.append(f"{key} of variable {name!r} is the text {shown(value)}, and is read as {number:g}")
-        # A type of its own tells what to decode to; a whole number would make xarray decode to whole numbers.
+        # xarray decodes to the type of this number, so that a whole number would round the values.
         clean[key] = value if isinstance(value, np.floating) else float(number)
     return None
 
 
 def _eight_bytes(value: Any) -> float | None:
-    """Read a float that xarray wrote into the metadata of format 3."""
+    """Read a float that xarray wrote as base64 into the metadata of format 3; None for other values."""
     if not isinstance(value, (str, bytes)) or len(value) != 12:
         return None
     try:
@@ -265,12 +310,30 @@ def _eight_bytes(value: Any) -> float | None:
 
 
 def ignored_attribute(name: str, key: str, value: Any, why: str) -> str:
-    """Say, for a user, that an attribute counts for nothing."""
+    """Return the caution that an attribute is ignored.
+
+    Parameters
+    ----------
+    name
+        Name of the variable.
+    key
+        Name of the attribute.
+    value
+        Its value.
+    why
+        Reason, such as ``no number``.
+    """
     return f"{key} of variable {name!r} is {shown(value)}, {why}, and is passed over"
 
 
 def shown(value: Any) -> str:
-    """Write the value of an attribute in a message, cut short where it is long."""
+    """Return the value of an attribute as text for a message, of 60 characters at most.
+
+    Parameters
+    ----------
+    value
+        Any value; numpy's are written as those of Python.
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, np.ndarray):

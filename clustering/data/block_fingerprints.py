@@ -1,7 +1,8 @@
-"""What a block holds, told without reading it: a digest of its chunks, by their names, sizes and times or tags.
+"""Block fingerprints, made without reading a block from the names, sizes and times or tags of its chunks.
 
-Two blocks with the same digest give the same rows: the same cells of the store, stored in the same way, in chunks
-that nobody has written anew. A digest knows places in the store, not in the selection: it outlives a store that grows.
+Two blocks with the same fingerprint give the same rows: they are the same cells of the store, stored in the same way,
+in chunks that were not written anew. Positions in it are those in the store, not in the selection, so that it stays the
+same when the store grows.
 """
 
 from __future__ import annotations
@@ -28,30 +29,38 @@ _MEANING = (
     "_FillValue", "missing_value", "scale_factor", "add_offset", "valid_min", "valid_max", "valid_range", "units",
     "calendar", "_Unsigned", "dtype",
 )  # fmt: skip
-"""Attributes that change what stored numbers mean; others, such as a history, may change with every append."""
+"""Attributes that change the meaning of stored numbers; others, such as a history, may change with every append."""
 _READ = ("variables", "feature_dims", "mask", "weights", "labels", "missing", "missing_chunks", "nodata", "decode")
-"""Keys of a recipe that decide what rows are made of a region."""
+"""Keys of a recipe that decide which rows a region gives."""
 
 
 class BlockFingerprint(NamedTuple):
     """Digests of a block, in hexadecimal."""
 
     start: str
-    """Of the place in the store where it starts."""
+    """Digest of the position in the store where the block starts."""
     content: str
-    """Of its cells, what is stored for them, and how it is read."""
+    """Digest of its cells, of their chunks, and of how they are read."""
 
 
 @dataclass(frozen=True, eq=False)
 class BlockFingerprints:
-    """Digests of the blocks of a plan; picklable."""
+    """Fingerprints of the blocks of a plan, made when they are asked for; picklable."""
 
     source: Source
     plan: Plan
 
     @classmethod
     def for_plan(cls, source: Source, plan: Plan) -> BlockFingerprints | None:
-        """Give what tells the blocks; None where the store does not tell when its chunks change."""
+        """Return the fingerprints of a plan; None where the store does not tell when its chunks change.
+
+        Parameters
+        ----------
+        source
+            Source with listings; data in memory have no fingerprints.
+        plan
+            Plan of its blocks.
+        """
         made = cls(source, plan)
         complete = set(source.variables) <= set(source.stored) and all(
             name in made._chunked for name in made._chunked_names
@@ -62,7 +71,7 @@ class BlockFingerprints:
         return BlockFingerprints, (self.source, self.plan)
 
     def __getitem__(self, index: int) -> BlockFingerprint:
-        """Tell the block of this index."""
+        """Return the fingerprint of the block of this index."""
         block = self.plan.block(index)
         regions = dict(zip(self.source.sample_dims, block.slices, strict=True))
         indexers = {d: indexer[regions[d]] if d in regions else indexer for d, indexer in self._indexers.items()}
@@ -75,9 +84,11 @@ class BlockFingerprints:
             chunks = [chunk_numbers(indexers[d], n) for d, n in zip(dims, unit, strict=True)]
             content.update(f"{name} ".encode() + _versions(listing, chunks).tobytes())
         for name in self._small_companions:
+            # A change in one place of a small companion must not mark all blocks that share its chunk as changed.
             variable = self.source.companion(name)
             values = np.asarray(variable[tuple(regions[str(d)] for d in variable.dims)].values)
             bytes_of = values.tobytes() if values.dtype.kind != "O" else repr(values.tolist()).encode()
+            # Cosine weights depend on the unit of the latitude, which its values alone do not show.
             radians = "radians " if units_of(self.source.dataset[name]) in RADIANS else ""
             content.update(f"{name} {values.dtype} {radians}".encode() + bytes_of)
         return BlockFingerprint(start.hexdigest(), content.hexdigest())
@@ -87,7 +98,7 @@ class BlockFingerprints:
 
     @cached_property
     def _indexers(self) -> Mapping[str, DimIndexer]:
-        """Selected positions in the store, by dimension."""
+        """Indexers of all stored variables by dimension; variables share them."""
         return {d: indexer for stored in self.source.stored.values() for d, indexer in stored.indexers.items()}
 
     @cached_property
@@ -103,33 +114,34 @@ class BlockFingerprints:
 
     @cached_property
     def _small_companions(self) -> tuple[str, ...]:
-        """Masks, weights and labels whose values are at hand, and tell more than their chunks."""
+        """Companions that are small enough to take part by their values instead of their chunks."""
         return tuple(name for name in self._companions if self.source.dataset[name].nbytes <= SMALL_COMPANION)
 
     @cached_property
     def _chunked_names(self) -> tuple[str, ...]:
-        """What is told by its chunks."""
+        """Names of the variables and companions that take part by their chunks."""
         return (*self.source.variables, *(name for name in self._companions if name not in self._small_companions))
 
     @cached_property
     def _reading_digest(self) -> bytes:
-        """How all of it is stored and read."""
+        """Digest of the options and metadata that decide how chunks become rows."""
         recipe = self.source.recipe or {}
         facts: list[object] = [(key, recipe.get(key)) for key in _READ]
         if recipe.get("valid_range") == "ignore":
-            # Younger than the others: where it is not used, what was told before still is the same.
+            # This option came later than the others. Without it, fingerprints of earlier versions stay valid.
             facts.append(("valid_range", "ignore"))
         facts += [self.source.variables, self.source.sample_dims, str(self.source.dtype)]
         for name in self._chunked:
             metadata = json.loads(self.source.listings[name].metadata)
             attributes = {key: value for key, value in metadata.pop("attributes", {}).items() if key in _MEANING}
+            # The shape changes when a store grows, and the rows of its old blocks do not.
             del metadata["shape"]
             facts.append((name, json.dumps([metadata, attributes], sort_keys=True)))
         return hashlib.sha256(repr(facts).encode()).digest()
 
     @cached_property
     def _chunked(self) -> Mapping[str, tuple[Listing, tuple[str, ...], tuple[int, ...]]]:
-        """For each array its listing, its dimensions, and the lengths of what one key holds along them."""
+        """Listing, dimensions and lengths of a stored object (chunk or shard) along them, by name of the array."""
         chunked = {}
         for name in self._chunked_names:
             listing, dims = self.source.listings.get(name), tuple(map(str, self.source.dataset[name].dims))
@@ -145,11 +157,12 @@ class BlockFingerprints:
 
 
 def _versions(listing: Listing, chunks: list[NDArray[np.int64]]) -> NDArray[np.uint64]:
-    """Versions of the chunks with these numbers along each dimension; 0 where one is not there."""
+    """Return the versions of the chunks with these numbers along each dimension; 0 for absent chunks."""
     flat = np.ravel_multi_index(np.ix_(*chunks), listing.grid).ravel()
     versions = np.zeros(len(flat), np.uint64)
     if len(listing.chunks):
         at = np.searchsorted(listing.chunks, flat)
+        # searchsorted gives the length for numbers beyond the last; any valid place will do, as it does not match.
         at[at == len(listing.chunks)] = 0
         there = listing.chunks[at] == flat
         versions[there] = listing.versions[at[there]]
@@ -157,7 +170,20 @@ def _versions(listing: Listing, chunks: list[NDArray[np.int64]]) -> NDArray[np.u
 
 
 def extent(source: Source, blocks: Sequence[Block]) -> dict[str, list[Any]]:
-    """Give the first and the last label of some blocks along each sample dimension that they do not fill."""
+    """Return the first and the last label of some blocks along each sample dimension.
+
+    Parameters
+    ----------
+    source
+        Source whose labels are read; a position stands for a missing label.
+    blocks
+        Blocks of its plan.
+
+    Returns
+    -------
+    dict
+        Pairs by dimension, without the dimensions that the blocks span from end to end.
+    """
     extents: dict[str, list[Any]] = {}
     for i, (d, length) in enumerate(zip(source.sample_dims, source.shape, strict=True)):
         edges = [(block.start[i], block.stop[i]) for block in blocks]
@@ -171,4 +197,5 @@ def _label(source: Source, d: str, index: int) -> Any:
     if d not in source.dataset.coords or source.dataset[d].ndim != 1:
         return index
     value = source.dataset[d].variable[index].values[()]
+    # Dates are cut to seconds: 2000-01-01T00:00:00.
     return str(value)[:19] if not isinstance(value, np.number) else value.item()

@@ -1,4 +1,4 @@
-"""Stores of s3://, gs:// and https://: obstore where it can express the options given, fsspec elsewhere."""
+"""Stores of s3://, gs:// and https://: opened by obstore where it has all given options, otherwise by fsspec."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from clustering.errors import ConfigError, MissingDependencyError, SourceError
 from clustering.temporary import home_folder
 
 TIMEOUT = timedelta(minutes=2)
-"""Time for one request, its body included."""
+"""Time limit of one request, its body included."""
 _RETRY_TIMEOUT = timedelta(minutes=3)
-"""Time after which nothing is tried again; signatures of S3 are good for five minutes."""
+"""Time after which a request is not tried again; signatures of S3 are valid for five minutes."""
 _FRESH = timedelta(minutes=5)
-"""How long credentials are used before botocore, which renews them, is asked again."""
+"""Time that credentials are used before botocore, which renews them, is asked again."""
 
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 
@@ -50,24 +50,30 @@ _S3_NAMES = {
     "requester_pays": "request_payer",
     "virtual_hosted_style_request": "virtual_hosted_style_request",
 }
-"""Options of s3fs, boto and obstore, and what obstore calls them."""
+"""Options of s3fs, boto and obstore, with the names that obstore has for them."""
 _STATIC = ("access_key_id", "secret_access_key", "session_token")
 
 
 def open_bucket(url: str, options: Mapping[str, Any], where: str) -> Store:
-    """Open a remote store for reading. Nothing is asked of it yet.
+    """Open a remote store for reading, without a request to it.
 
     Parameters
     ----------
+    url
+        URL of the store, without secrets.
+    options
+        Options for fsspec, as users know them.
     where
-        The URL, fit to be shown.
+        URL as messages show it.
 
     Raises
     ------
     MissingDependencyError
         If a package of the extra ``cloud`` is needed and not installed.
     SourceError
-        If there are no credentials.
+        If there are no credentials, or the URL or an option has no valid value.
+    ConfigError
+        If fsspec has no such option.
     """
     protocol = url.partition("://")[0]
     try:
@@ -100,12 +106,19 @@ def open_bucket(url: str, options: Mapping[str, Any], where: str) -> Store:
 
 
 def s3_config(options: Mapping[str, Any], environment: Mapping[str, str]) -> Any:
-    """Say options of s3fs in the words of obstore.
+    """Translate options of s3fs to those of obstore.
+
+    Parameters
+    ----------
+    options
+        Options for s3fs, with ``client_kwargs`` and ``config_kwargs`` for botocore.
+    environment
+        Environment variables; an endpoint is read from them.
 
     Returns
     -------
     dict or None
-        Config of ``obstore.store.S3Store``; None where an option has no word there.
+        Config of ``obstore.store.S3Store``; None where it lacks an option.
     """
     flat = {name: value for name, value in options.items() if name not in ("client_kwargs", "config_kwargs")}
     flat |= options.get("client_kwargs") or {}
@@ -113,6 +126,7 @@ def s3_config(options: Mapping[str, Any], environment: Mapping[str, str]) -> Any
     style = dict(options.get("config_kwargs") or {})
     addressing = dict(style.pop("s3", None) or {})
     virtual = addressing.pop("addressing_style", None)
+    # obstore has no other setting of botocore than this one.
     if style or addressing or virtual not in (None, "auto", "path", "virtual"):
         return None
     if virtual == "virtual":
@@ -128,19 +142,27 @@ def s3_config(options: Mapping[str, Any], environment: Mapping[str, str]) -> Any
     if not config.get("request_payer", True):
         del config["request_payer"]
     if config.get("skip_signature"):
+        # Requests to public buckets are not signed, so credentials are of no use.
         return {name: value for name, value in config.items() if name not in _STATIC}
     config.pop("skip_signature", None)
     return config
 
 
 def gcs_config(options: Mapping[str, Any], environment: Mapping[str, str]) -> Any:
-    """Say options of gcsfs in the words of obstore.
+    """Translate options of gcsfs to those of obstore.
+
+    Parameters
+    ----------
+    options
+        Options for gcsfs.
+    environment
+        Environment variables; the place of the credentials is read from them.
 
     Returns
     -------
     dict or None
-        Config of ``obstore.store.GCSStore``; None where an option has no word there, or where no credentials lie in
-        a file that obstore reads: gcsfs knows more places.
+        Config of ``obstore.store.GCSStore``; None where it lacks an option, or where there is no file of credentials
+        that obstore reads, as gcsfs looks in more places.
     """
     others = {name: v for name, v in options.items() if v is not None and name not in ("token", "project")}
     token = options.get("token")
@@ -158,7 +180,13 @@ def gcs_config(options: Mapping[str, Any], environment: Mapping[str, str]) -> An
 
 
 def http_headers(options: Mapping[str, Any]) -> dict[str, str] | None:
-    """Headers to send with every request; None for options that only fsspec takes."""
+    """Return the headers to send with every request; None for options that only fsspec takes.
+
+    Parameters
+    ----------
+    options
+        Options for the HTTP file system of fsspec; ``headers`` may also lie in ``client_kwargs``.
+    """
     flat = {name: value for name, value in options.items() if name != "client_kwargs"}
     flat |= options.get("client_kwargs") or {}
     return dict(flat.pop("headers", None) or {}) if not flat.keys() - {"headers"} else None
@@ -178,7 +206,7 @@ def _s3(url: str, config: Any, where: str) -> Store:
                 "or storage_options {anon: true} for a public bucket"
             )
     if "endpoint" not in config and "region" not in config:
-        # What the environment names is the region of the user's machines, and public buckets lie anywhere.
+        # The environment names the region of the user's machines, and a public bucket may lie in any other.
         region = bucket_region(url_parts.netloc)
         config = {**config, **({"region": region} if region else {})}
     client = _client(str(config.get("endpoint", "")))
@@ -196,11 +224,20 @@ def _s3(url: str, config: Any, where: str) -> Store:
 
 
 def bucket_region(bucket: str, service: str = "https://s3.amazonaws.com") -> str | None:
-    """Ask S3 where a bucket lies: it answers to everybody, even when it refuses. None where there is no answer."""
+    """Ask S3 for the region of a bucket; None where there is no answer.
+
+    Parameters
+    ----------
+    bucket
+        Name of the bucket.
+    service
+        URL of the S3 service.
+    """
     try:
         with urlopen(Request(f"{service}/{bucket}", method="HEAD"), timeout=5) as answer:
             headers: Any = answer.headers
     except HTTPError as error:
+        # S3 names the region even when it refuses access.
         with error:
             headers = error.headers
     except OSError:
@@ -211,13 +248,14 @@ def bucket_region(bucket: str, service: str = "https://s3.amazonaws.com") -> str
 
 @lru_cache(maxsize=1)
 def _session() -> Any:
+    """Return one botocore session for the process, which caches and renews credentials."""
     from botocore.session import get_session
 
     return get_session()
 
 
 def aws_credentials() -> dict[str, Any]:
-    """Ask botocore for credentials: profiles, sign-ons, and the roles of machines and containers."""
+    """Ask botocore for credentials from profiles, single sign-on, and the roles of machines and containers."""
     credentials = _session().get_credentials().get_frozen_credentials()
     return {
         "access_key_id": credentials.access_key,
@@ -257,7 +295,7 @@ def _retry() -> Any:
 
 
 def _one_at_a_time(store: FsspecStore) -> FsspecStore:
-    """Read the members of an archive in turn where fsspec reads them all through one file, whose position is shared."""
+    """Read the members of an archive in turn where fsspec reads all of them through one shared file position."""
     files = store.fs
     protocols = {files.protocol} if isinstance(files.protocol, str) else {*files.protocol}
     if not isinstance(files, AsyncFileSystemWrapper) or not protocols & {"tar", "libarchive"}:
@@ -270,10 +308,11 @@ def _fsspec(url: str, options: Mapping[str, Any], where: str) -> Store:
     given = dict(options)
     protocol = url.partition("://")[0]
     if "::" not in url and protocol in ("s3", "s3a", "gs", "gcs"):
-        # A listing that was made before may miss what has been written since.
+        # A cached listing may lack chunks that were written since.
         given.setdefault("use_listings_cache", False)
     if "::" not in url and protocol in ("s3", "s3a"):
-        # One place tries again, not three inside each other; and a size is not asked for before every read.
+        # RetryingStore alone tries again, instead of three layers inside each other. With a concurrency of 1, s3fs
+        # does not ask for the size before every read.
         given.setdefault("max_concurrency", 1)
         config = dict(given.get("config_kwargs") or {})
         given["config_kwargs"] = {"retries": {"total_max_attempts": 1}, **config}

@@ -1,4 +1,4 @@
-"""What is known of the chunks of a source before it is read: which are there, and what stands for the others."""
+"""Stored variables of a source: listings of their chunks, their decoding, and the treatment of absent chunks."""
 
 from __future__ import annotations
 
@@ -26,9 +26,22 @@ from clustering.errors import ConfigError, DataError, SourceError, nearest
 
 
 def snapshot(opened: OpenedDataset, names: Iterable[str]) -> dict[str, Listing]:
-    """List the keys of those of some variables that are stored."""
+    """List the keys of variables.
+
+    Parameters
+    ----------
+    opened
+        Opened group.
+    names
+        Names of variables; those that are no stored arrays are skipped.
+
+    Returns
+    -------
+    dict
+        Listings by variable.
+    """
     with translate_errors(opened.url or "the data"), warnings.catch_warnings():
-        # Text, such as names of stations, has no final Zarr v3 specification yet.
+        # Zarr warns of text, such as names of stations, as its specification is not final. It is only listed here.
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
         arrays = {name: opened.array(name) for name in names}
         return {name: list_keys(array) for name, array in arrays.items() if array is not None}
@@ -46,23 +59,36 @@ def store_variables(
     decode: Any,
     valid_range: ValidRange,
 ) -> tuple[dict[str, StoredVariable], tuple[str, ...]]:
-    """Say how variables are read from their store, and what a user should know.
+    """Make the stored variables, with cautions for the user.
 
     Parameters
     ----------
+    opened
+        Opened group.
+    names
+        Variables to cluster; those that xarray alone can decode are skipped.
     indexers
-        What is selected along each dimension.
+        Selected positions by dimension.
+    listings
+        Listings by variable, from `snapshot`.
     missing, missing_chunks, on_bad_chunk, decode, valid_range
         As for `open_source`.
     numbers
-        For variables what number means missing, from `nodata_of`.
+        Numbers that mean missing by variable, from `nodata_of`.
+
+    Returns
+    -------
+    dict
+        Stored variables by name.
+    tuple of str
+        Cautions.
 
     Raises
     ------
     ConfigError, SourceError
-        For a wish that fits no variable.
+        If an option does not fit a variable.
     DataError
-        For chunks that were never written, where that is an error.
+        If there are absent chunks, where these are an error.
     """
     decoders = _by_name("decode", decode, names)
     for name, decoder in decoders.items():
@@ -86,7 +112,7 @@ def store_variables(
         if name in decoders:
             decoding = with_decoder(decoding, name, decoders[name])
         if missing == "marginalize" and decoding.dtype.kind in "iu":
-            # A missing feature is a NaN in its row.
+            # Missing features are NaN in their row, which whole numbers cannot hold.
             decoding = replace(decoding, dtype=np.result_type(decoding.dtype, np.float32))
         if variable.encoding.get("_FillValue") == 0 and decoding.stored.kind in "iu":
             cautions.append(
@@ -99,7 +125,7 @@ def store_variables(
         cautions += caution
         fast = array if opened.url is None else accelerated(array)
         if absent is not None:
-            # What decodes in Rust asks the disk, where that costs nothing.
+            # The pipeline in Rust reads the disk by itself, where asking for an absent chunk costs nothing.
             spared = without_absent(array, absent)
             fast, array = spared if fast is array else fast, spared
         variables[name] = StoredVariable(
@@ -109,12 +135,19 @@ def store_variables(
 
 
 def nodata_of(nodata: Any, names: Sequence[str]) -> dict[str, float]:
-    """Tell what number means missing for each variable, of those that have one.
+    """Return the numbers that mean missing by variable.
+
+    Parameters
+    ----------
+    nodata
+        Option of `open_source`: None, one number for all variables, or a dict of numbers by variable.
+    names
+        Variables to cluster.
 
     Raises
     ------
     ConfigError
-        For what is no number, or names no variable.
+        If a value is no number, or a key is no variable.
     """
     numbers = _by_name("nodata", nodata, names)
     for name, number in numbers.items():
@@ -126,6 +159,7 @@ def nodata_of(nodata: Any, names: Sequence[str]) -> dict[str, float]:
 def _decoding(
     name: str, array: zarr.Array[Any], variable: xr.Variable, valid_range: ValidRange, cautions: list[str]
 ) -> Decoding | None:
+    """Return the decoding of a stored array, and add to the cautions; None where only xarray can decode it."""
     attributes = own_attributes(array)
     stored = meant_type(attributes, array.dtype)
     scale, offset = (variable.encoding.get(key) for key in PACKING)
@@ -144,6 +178,15 @@ def _absent_chunks(
     decoding: Decoding,
     policy: MissingChunks | None,
 ) -> tuple[AbsentChunks | None, list[str]]:
+    """Return the absent chunks to mask, with a caution; None where the fill value stands for them, or none is absent.
+
+    Raises
+    ------
+    SourceError
+        If the store cannot list, and the policy needs a listing.
+    DataError
+        If there are absent chunks, and their fill value would be read as data.
+    """
     if policy == "fill":
         return None, []
     if not listing.complete:
@@ -159,6 +202,7 @@ def _absent_chunks(
     if not count:
         return None, []
     what = f"{count:,} of {np.prod([len(c) for c in chunks]):,} chunks of variable {name!r} were never written"
+    # The fill value is tested as data are: reinterpreted by ``_Unsigned`` and compared by the missing rules.
     fill = np.asarray(array.fill_value if array.fill_value is not None else 0, array.dtype).reshape(1, 1)
     fill = fill.view(decoding.stored)
     means_missing = bool(fill.dtype.kind == "f" and np.isnan(fill).any()) or decoding.is_missing(fill) is not None
@@ -172,7 +216,7 @@ def _absent_chunks(
 
 
 def _by_name(key: str, wish: Any, names: Sequence[str]) -> dict[str, Any]:
-    """Spread what is wished for all variables, or check what is wished for some."""
+    """Return the values of an option by variable: one value for all, or the given dict, whose names are checked."""
     if wish is None:
         return {}
     if not isinstance(wish, Mapping):

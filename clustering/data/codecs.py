@@ -1,4 +1,4 @@
-"""What the codecs of stored arrays tell: whether a flipped bit would be noticed."""
+"""Checksums in the codecs of stored arrays, by which a flipped bit is noticed."""
 
 from __future__ import annotations
 
@@ -6,29 +6,42 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 CHECKSUMS = frozenset({"crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3"})
-"""Codecs whose purpose it is, by the names of Zarr version 2 and, less ``numcodecs.``, of version 3."""
+"""Codecs that only add a checksum, by their names in Zarr version 2, and in version 3 without ``numcodecs.``."""
 CHECKED = frozenset({"gzip", "zlib", "bz2"})
-"""Compressors whose format has a checksum that decoding compares."""
+"""Compressors whose format has a checksum, which decoding verifies."""
 
 
 def checksummed(metadata: Mapping[str, Any]) -> bool:
-    """Tell whether every chunk of an array carries a checksum of its data.
+    """Return whether every chunk of an array carries a checksum of its data.
 
     Parameters
     ----------
     metadata
-        Of a Zarr array, as JSON has it: of version 2 (``filters``, ``compressor``) or 3 (``codecs``, also in shards).
+        Metadata of a Zarr array as parsed JSON: of version 2 (``filters``, ``compressor``) or 3 (``codecs``, also
+        those in shards).
     """
     return any(_checks(name, options) for name, options in _codecs(metadata))
 
 
 def separately_checksummed(metadata: Mapping[str, Any]) -> bool:
-    """Tell whether a codec of its own keeps the checksums of chunks, which not every reader of a part looks at."""
+    """Return whether checksums of chunks come from a codec of their own, which some decoders of partial reads skip.
+
+    Parameters
+    ----------
+    metadata
+        Metadata of a Zarr array, as for `checksummed`.
+    """
     return any(name in CHECKSUMS for name, _ in _codecs(metadata))
 
 
 def checksum_remark(arrays: Iterable[Mapping[str, Any]]) -> str | None:
-    """Say so, in words for a user, if none of the arrays has checksums; None otherwise, or without arrays."""
+    """Return a message for the user if none of the arrays has checksums; None otherwise, or without arrays.
+
+    Parameters
+    ----------
+    arrays
+        Metadata of Zarr arrays, as for `checksummed`.
+    """
     metadata_list = list(arrays)
     if not metadata_list or any(checksummed(metadata) for metadata in metadata_list):
         return None
@@ -36,7 +49,7 @@ def checksum_remark(arrays: Iterable[Mapping[str, Any]]) -> str | None:
 
 
 def _codecs(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Name the codecs of chunks, with their options."""
+    """Yield the names of the codecs of chunks, with their options."""
     if metadata.get("zarr_format") == 2:
         for codec in (*(metadata.get("filters") or ()), metadata.get("compressor") or {}):
             yield str(codec.get("id", "")), codec
@@ -44,10 +57,11 @@ def _codecs(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
     for codec in metadata.get("codecs") or ():
         name, options = (codec, {}) if isinstance(codec, str) else (codec["name"], codec.get("configuration") or {})
         yield name.removeprefix("numcodecs."), options
-        # What checks the index of a shard says nothing of its chunks.
+        # Codecs of the index of a shard (index_codecs) do not check its chunks, so they are skipped.
         if name == "sharding_indexed":
             yield from _codecs(options)
 
 
 def _checks(name: str, options: Mapping[str, Any]) -> bool:
+    # The checksum of zstd is optional.
     return name in CHECKSUMS or name in CHECKED or (name == "zstd" and bool(options.get("checksum")))

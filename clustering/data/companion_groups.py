@@ -1,4 +1,4 @@
-"""Masks, weights and labels that lie in another group of the store than the data."""
+"""Companions (mask, weights and labels) from another group of the store than that of the data."""
 
 from __future__ import annotations
 
@@ -22,32 +22,33 @@ def join_companion(
     variable: str,
     sample: Sequence[str],
 ) -> tuple[xr.Dataset, list[str]]:
-    """Add what is named by a path from the root of the store, such as ``labels/tissue/0``, under this name.
+    """Add companions that are named by a path from the root of the store, such as ``labels/tissue/0``.
 
     Parameters
     ----------
     dataset
         The opened, unselected data.
     recipe
-        Where they were opened; None for data held in memory.
+        Arguments by which the data were opened; None for data held in memory, which have no other group.
     names
-        Names of the mask, weights and labels, by what they are for; a name without a slash belongs to the dataset.
+        Companions by their use (``mask``, ``weights``, ``labels``): names without a slash belong to the dataset, and
+        arrays are skipped.
     variable
-        Of the data: arrays without names of dimensions lie along its sample dimensions, as it stores them.
+        Variable of the data. Companions without names of dimensions lie along its sample dimensions, in its order.
     sample
         Sample dimensions.
 
     Returns
     -------
     xarray.Dataset
-        What stands on the labels of the data in another order is brought to theirs.
+        The data and the companions, which are named by their paths and put in the order of the labels of the data.
     list of str
-        Paths of the labels by which that was done.
+        Paths of the labels that decided this order.
 
     Raises
     ------
     SourceError
-        If nothing is there, or it does not fit the samples.
+        If there is no array at a path, or it does not fit the samples.
     """
     grid = [str(d) for d in dataset[variable].dims if d in sample]
     labels = list[str]()
@@ -62,7 +63,7 @@ def join_companion(
 def _read_companion(
     dataset: xr.Dataset, where: str, name: str, recipe: Mapping[str, Any], grid: list[str]
 ) -> tuple[xr.Variable, list[str]]:
-    """Open an array and bring its dimensions to those of the samples; give the paths of the labels that it takes."""
+    """Open an array on the grid of the samples; return it with the paths of the labels that were used for this."""
     store, options, path = recipe["data"], recipe["storage_options"] or {}, name.strip("/")
     try:
         opened = open_store(store, path, options).dataset
@@ -76,6 +77,7 @@ def _read_companion(
     unnamed = numbered(array.dims)
     array = array.squeeze([d for d, n in array.sizes.items() if n == 1 and d not in grid], drop=True)
     if unnamed:
+        # Images often have dimensions of length 1, which a mask of them may lack.
         long = [d for d in grid if dataset.sizes[d] > 1]
         expected = tuple(dataset.sizes[d] for d in long)
         if array.shape != expected:
@@ -103,7 +105,7 @@ def _read_companion(
 def _stored_labels(
     store: str, path: str, options: Mapping[str, Any], opened: xr.Dataset
 ) -> tuple[Mapping[Any, pd.Index], str]:
-    """Give the labels of an array's dimensions, its own or those stored beside it, and the path of their group."""
+    """Return the labels along the dimensions of an array, from it or from its group, and the path of that group."""
     if opened.indexes or opened.coords:
         return with_indexes(opened, opened.dims).indexes, path
     group = path.rpartition("/")[0]
@@ -111,5 +113,5 @@ def _stored_labels(
         beside = open_store(store, group or None, options).dataset
         return with_indexes(beside, beside.dims).indexes, group
     except SourceError:
-        # Arrays beside it that make no one dataset, such as the levels of an image, tell no labels.
+        # The arrays of the group may not fit into one dataset, as the levels of an image do not. Then there are none.
         return {}, group

@@ -1,4 +1,4 @@
-"""Which cells a mask uses: those where a variable is true, or where one comparison holds."""
+"""Masks: the cells where a variable is true, or where one comparison of it holds."""
 
 from __future__ import annotations
 
@@ -30,22 +30,26 @@ _LISTED = 5
 
 @dataclass(frozen=True)
 class Condition:
-    """What a cell has to meet to be used: a variable that is true, or one comparison of it."""
+    """Condition for the use of a cell: a variable is true, or one comparison of it holds."""
 
     variable: str
     comparison: str | None = None
-    """``<``, ``<=``, ``>``, ``>=``, ``==``, ``!=`` or ``in``; None: the variable is true or false itself."""
+    """``<``, ``<=``, ``>``, ``>=``, ``==``, ``!=`` or ``in``; None where the variable itself is true or false."""
     numbers: tuple[int | float, ...] = ()
-    """What it is compared with: one number, or any number of them for ``in``."""
+    """The number to compare with; for ``in`` one or more."""
 
     def used(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        """Tell which cells are used, in the shape of their values; a missing value is not.
+        """Return which cells are used, in the shape of the values.
+
+        Parameters
+        ----------
+        values
+            Decoded values of the variable, of any shape. Cells with a missing value are not used.
 
         Raises
         ------
         DataError
-            For a mask without comparison whose values are not true and false, or 1 and 0; and for values that are no
-            numbers.
+            If a mask without comparison has other values than true and false, or 1 and 0; or if values are no numbers.
         """
         if values.dtype.kind == "O":
             values = _numbers(values, self.variable)
@@ -53,6 +57,7 @@ class Condition:
             return self._true(values)
         compare = _COMPARISONS["==" if self.comparison == "in" else self.comparison]
         met = reduce(np.logical_or, [np.asarray(compare(values, number), bool) for number in self.numbers])
+        # NaN is unequal to every number, so that "!=" alone would use cells with missing values.
         return np.asarray(met & (values == values), bool)
 
     def _true(self, values: NDArray[Any]) -> NDArray[np.bool_]:
@@ -68,12 +73,17 @@ class Condition:
 
 @lru_cache(maxsize=64)
 def condition(mask: str) -> Condition:
-    """Read a mask: the name of a variable, or one comparison such as ``landfrac > 0.5`` or ``surface in [1, 2]``.
+    """Parse a mask.
+
+    Parameters
+    ----------
+    mask
+        Name of a variable, or one comparison of it such as ``landfrac > 0.5`` or ``surface in [1, 2]``.
 
     Raises
     ------
     ConfigError
-        For anything but one variable, one comparison, and one number, or for ``in`` one list of numbers.
+        For anything but one variable, or one comparison with a number, or ``in`` and a list of numbers.
     """
     if not _COMPARED.search(mask):
         return Condition(mask)
@@ -91,24 +101,37 @@ def condition(mask: str) -> Condition:
 
 
 def mask_condition(mask: Any) -> Condition | None:
-    """Read what is given as a mask; None for no mask, and for an array."""
+    """Parse the option mask of `open_source`; None where it is None or an array.
+
+    Parameters
+    ----------
+    mask
+        Text for `condition`, an array or None.
+    """
     return condition(mask) if isinstance(mask, str) else None
 
 
 def check_truth(dataset: xr.Dataset, name: str) -> None:
-    """Refuse a variable that cannot be true and false by itself, as its metadata say.
+    """Refuse a variable whose metadata say that it does not hold true and false.
+
+    Parameters
+    ----------
+    dataset
+        Dataset with the mask.
+    name
+        Variable that is the mask without a comparison.
 
     Raises
     ------
     SourceError
-        For flags, whose numbers stand for words, and for the numbers that a dimension counts by.
+        For CF flags, whose numbers stand for words, and for coordinates of dimensions.
     """
     variable = dataset[name].variable
     flags = next((key for key in _FLAGS if variable.attrs.get(key) is not None), None)
     if flags is not None and variable.dtype.kind != "b":
         values = np.ravel(variable.attrs[flags]).tolist()
         if isinstance(values[0], str):
-            # Some write them as text: "0b, 1b".
+            # Some writers give a text: "0b, 1b".
             values = re.findall(r"[+-]?\d+", values[0]) or [1]
         meanings = str(variable.attrs.get("flag_meanings", "")).split()
         words = [f"{v}: {word}" for v, word in zip(values[:_LISTED], meanings, strict=False)]
@@ -121,7 +144,7 @@ def check_truth(dataset: xr.Dataset, name: str) -> None:
 
 
 def _numbers(values: NDArray[Any], name: str) -> NDArray[Any]:
-    """Read truth values beside missing ones, which xarray decodes to objects."""
+    """Turn objects into floats: xarray decodes truth values to objects where some are missing."""
     try:
         return np.where(values == values, values, np.nan).astype(np.float64)
     except (TypeError, ValueError):
@@ -133,11 +156,12 @@ def _number(text: str) -> int | float:
 
 
 def _called(name: str) -> str:
+    # A mask that was given as an array has no name that the user knows.
     return "the mask" if name == ATTACHED else f"mask {name!r}"
 
 
 def _remedy(name: str, values: NDArray[Any]) -> str:
-    """Say which comparison would make a mask of values that are none."""
+    """Suggest a comparison that makes a mask of values that are not true and false."""
     distinct = np.unique(values[values == values])
     if distinct.dtype.kind == "f" and distinct[0] >= 0 and distinct[-1] <= 1:
         return _compared(name, "> 0.5")
