@@ -1,7 +1,7 @@
-"""Zarr groups of their own in a bucket, such as saved models: where they may stand, and how one replaces another.
+"""Zarr groups outside of outputs in a bucket, such as saved models: the allowed places, and how a group is replaced.
 
-A bucket renames nothing. So the root of a group goes first and comes last, and a mark says in between whose it is: what
-a killed writer left is no group to anybody, and the next writer replaces it.
+A bucket cannot rename a prefix. So `zarr.json` at the root of a group is removed first and written last, and a mark
+names the writer in between. Nobody can open the rest of a killed writer as a group, and the next writer replaces it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ _ROOT = "zarr.json"
 
 
 def put_group(path: BucketPath, content: Mapping[str, bytes], writer: str, replace: bool, remedy: str) -> None:
-    """Write a group to a prefix, in the place of one that the same writer wrote.
+    """Write a group to a prefix; an earlier group of the same writer may be replaced.
 
     Parameters
     ----------
+    path
+        Prefix of the group.
     content
-        Of all objects, by key.
+        Contents of all objects of the group, by key from the prefix.
     writer, replace, remedy
         As for `clustering.data.ownership.check_target`.
 
     Raises
     ------
     OutputError
-        If something is there that is not to be replaced.
+        If the prefix holds something that may not be replaced, or lies inside a store or an output.
     StoreError
         If the bucket refuses.
     """
@@ -41,15 +43,18 @@ def put_group(path: BucketPath, content: Mapping[str, bytes], writer: str, repla
         fault = "is the output of runs" if output else group_fault(there, lambda key: (path / key).read_bytes(), writer)
         refuse(str(path), fault, writer, replace, remedy)
     key, made = mark(writer, content)
+    # The mark comes before the first change, so that a killed writer leaves a group that the next writer may replace.
     marks = {name for name in there if name.endswith(f"/{MARK}")}
     for name in marks or {key}:
         write_bytes(path / name, unfinished_mark(writer))
+    # Without its root, nobody opens the group while its objects change.
     if _ROOT in there:
         (path / _ROOT).unlink(missing_ok=True)
     for name in sorted(there - marks - content.keys() - {key, _ROOT}):
         (path / name).unlink(missing_ok=True)
     for name in sorted(content.keys() - {_ROOT}):
         write_bytes(path / name, content[name])
+    # The finished mark holds a digest of all arrays, so it comes after them.
     write_bytes(path / key, made)
     for name in marks - {key}:
         (path / name).unlink(missing_ok=True)
@@ -59,10 +64,15 @@ def put_group(path: BucketPath, content: Mapping[str, bytes], writer: str, repla
 def check_outside(path: BucketPath) -> None:
     """Refuse a prefix inside a Zarr store or an output of runs.
 
+    Parameters
+    ----------
+    path
+        Prefix that something shall be written to.
+
     Raises
     ------
     OutputError
-        Naming what it is inside of.
+        If the prefix lies inside of one; the message names it.
     """
     for above in _parents(path):
         for names, what in (((OUTPUT_MARK, CURRENT), "the output of runs"), ((_ROOT, ".zgroup"), "a Zarr store")):
@@ -74,12 +84,12 @@ def _is_there(path: BucketPath) -> bool:
     try:
         return path.is_file()
     except ClusteringError:
-        # Whoever may see the prefix alone is told of nothing above it.
+        # Credentials may allow the prefix alone. Then nothing above it can be seen.
         return False
 
 
 def _parents(path: BucketPath) -> Iterator[BucketPath]:
-    """Give the prefixes above a place, from the bucket down."""
+    """Yield the prefixes above a path, from the bucket down."""
     protocol, _, rest = str(path).partition("://")
     bucket, *parts = rest.split("/")
     root = BucketPath(f"{protocol}://{bucket}", path.options)

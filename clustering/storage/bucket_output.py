@@ -1,8 +1,8 @@
 """An output in a bucket: versions side by side, one switch, checkpoints, a lock. See `clustering.storage.layout`.
 
-The switch is the object `current`, put in one conditional write. A bucket has no links, so the version is then copied
-to the plain names, for readers who know no versions: `run.json` goes first and comes last, and so does the `zarr.json`
-of each group. Whoever takes the lock next brings copying that was cut short to its end.
+The switch is the object `current`, which one conditional write replaces. A bucket has no links, so the version is then
+copied to the plain names, for readers that do not know versions. `run.json` and the `zarr.json` of each group are
+removed first and copied last. The next run that takes the lock finishes copying that was cut short.
 """
 
 from __future__ import annotations
@@ -27,23 +27,25 @@ from clustering.storage.owning import check_owned, mark
 from clustering.storage.paths import BucketPath, children, in_bucket, translating_write_errors
 
 _HEADS = ("labels.zarr/zarr.json", "model.zarr/zarr.json")
-"""Without these, there is no group to open."""
+"""No group can be opened without these objects."""
 _COPIES = 16
-"""Objects that are copied at once."""
+"""Number of objects that are copied at once."""
 
 
 def open_output(store: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> Output | BucketOutput:
-    """Find the output of a path or a URL; nothing is asked of a bucket yet.
+    """Open the output at a path or a URL; no request is made to a bucket yet.
 
     Parameters
     ----------
+    store
+        Folder, or URL of a prefix in a bucket.
     options
-        Storage options of a bucket, without secrets.
+        Storage options of a bucket, without secrets; not allowed for a folder.
 
     Raises
     ------
     ConfigError, OutputError
-        For options of a folder, or a URL of something else.
+        If options are given for a folder, or the URL is neither local nor of a bucket.
     """
     text = os.fspath(store)
     if in_bucket(text):
@@ -54,7 +56,7 @@ def open_output(store: str | os.PathLike[str], options: Mapping[str, Any] | None
 
 
 class BucketOutput:
-    """The prefix of a bucket that a run writes to."""
+    """The prefix in a bucket that runs write to."""
 
     def __init__(self, store: str, options: Mapping[str, Any]) -> None:
         check_url(store, "output.store")
@@ -73,7 +75,7 @@ class BucketOutput:
 
     @property
     def published(self) -> BucketPath:
-        """Prefix of the current version; `OutputError` where there is none."""
+        """Prefix of the current version; raises `OutputError` where there is none."""
         run = layout.current(self.path)
         if run is not None:
             return self.staging(run)
@@ -82,30 +84,36 @@ class BucketOutput:
         return self.path
 
     def staging(self, run: str) -> BucketPath:
-        """Prefix of what a run makes, out of sight until it is switched to."""
+        """Return the prefix of a run's version, which readers do not see before the switch.
+
+        Parameters
+        ----------
+        run
+            Name of the run.
+        """
         return self.path / VERSIONS / run
 
     def check(self) -> None:
-        """Refuse a place where no run can write, without writing.
+        """Refuse a prefix that no run can write to; nothing is written.
 
         Raises
         ------
         ClusteringError
-            If there is no such bucket, it may not be listed, or the prefix holds something else.
+            If the bucket does not exist or may not be listed, or the prefix holds something else.
         """
         check_outside(self.path)
         check_owned(self.path)
 
     @contextmanager
     def locked(self, unfinished: Callable[[], str | None] = lambda: None) -> Iterator[None]:
-        """Keep other runs off this output, see `clustering.storage.lease`; and end a switch that was cut short.
+        """Keep other runs off this output, and finish a switch that was cut short; see `clustering.storage.lease`.
 
-        What was staged and not finished is removed again.
+        Versions that were staged and not finished are removed at the end.
 
         Parameters
         ----------
         unfinished
-            Names the run, asked in the end, that may go on later: what it staged stays.
+            Called at the end; names the run that may go on later, whose staged files are kept.
 
         Raises
         ------
@@ -123,7 +131,9 @@ class BucketOutput:
                 yield
             finally:
                 self._lease = None
-                # What cannot be removed now, the next run removes; and nothing is another run's to remove.
+                # The next run removes the rest if this fails. The lease is renewed first, so that files of a run that
+                # took
+                # over are never removed.
                 with suppress(ClusteringError):
                     lease.renew()
                     layout.remove_unfinished(self.path, {self.finished, unfinished()})
@@ -131,13 +141,31 @@ class BucketOutput:
                         (self.path / OUTPUT_MARK).unlink(missing_ok=True)
 
     def stage(self, run: str, keep: Collection[str] = ()) -> BucketPath:
-        """Clear the prefix of what a run makes, but for the names to keep of an earlier attempt of it."""
+        """Clear the prefix of a run's version.
+
+        Parameters
+        ----------
+        run
+            Name of the run.
+        keep
+            Names in the version that stay, from an earlier attempt of the same run.
+
+        Returns
+        -------
+        BucketPath
+            Prefix of the version.
+        """
         folder = self.staging(run)
         layout.stage(folder, keep)
         return folder
 
     def switch(self, run: str) -> None:
-        """Make a version the current one, in one step, and copy it to the plain names.
+        """Make a version the current one in one step, and copy it to the plain names.
+
+        Parameters
+        ----------
+        run
+            Name of the run of the version.
 
         Raises
         ------
@@ -148,17 +176,22 @@ class BucketOutput:
         self._refresh(run)
 
     def link(self) -> None:
-        """Copy the report of the current version, which may have been made anew, to its plain name."""
+        """Copy the report of the current version to its plain name, because the report may have been made anew."""
         if (self.published / REPORT).is_file():
             self._copy(self.published / REPORT, self.path / REPORT)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON file of the current version.
 
+        Parameters
+        ----------
+        name
+            File name in the version, such as ``run.json``.
+
         Raises
         ------
         OutputError
-            If there is no finished run here.
+            If the output has no finished run.
         """
         content = layout.read_json_object(self.published / name)
         if content is None:
@@ -166,6 +199,7 @@ class BucketOutput:
         return content
 
     def _point(self, run: str) -> None:
+        """Write the switch, on condition that nobody else has written it since it was read."""
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
@@ -173,14 +207,16 @@ class BucketOutput:
         mode: Any = "create"
         with suppress(FileNotFoundError), translate_errors(path.root, (FileNotFoundError,)):
             mode = version_of(obstore.head(path.store, path.key))
-        # In this order, whoever takes the lock and switches from now on is noticed by what stands there.
+        # The version of `current` is read before the lease is renewed. A run that takes the lock after the renewal
+        # changes
+        # `current`, so that the conditional write below fails.
         if self._lease is not None:
             self._lease.renew()
         try:
             with translate_errors(path.root, (AlreadyExistsError, PreconditionError), "write to"):
                 obstore.put(path.store, path.key, json.dumps({"run": run}).encode(), mode=mode)
         except (AlreadyExistsError, PreconditionError) as error:
-            # Where the answer to a first try was lost, the second finds what the first has made.
+            # obstore tries again when an answer is lost. Then the second try finds the object that the first one wrote.
             if layout.current(self.path) != run:
                 raise OutputError(
                     f"another run has switched {str(self.path)!r} meanwhile, and this one gave no sign for too long; "
@@ -188,7 +224,7 @@ class BucketOutput:
                 ) from error
 
     def _settle(self) -> None:
-        """End a switch that was cut short, and make what is from before there were versions the first of them."""
+        """Finish a switch that was cut short; make a version of an output from before there were versions."""
         run = layout.current(self.path)
         if run is None:
             run = self._adopted()
@@ -204,7 +240,8 @@ class BucketOutput:
         version = self.staging(run)
         wanted, there = self._parts(version), self._parts(self.path)
         late = {RECORD, *_HEADS}
-        # From here on nobody takes the old version for whole, nor the new one before its time.
+        # Readers must not open a mix of two versions: heads are removed before the first change and copied after the
+        # last.
         for head in (RECORD, *_HEADS):
             if head in there:
                 (self.path / head).unlink(missing_ok=True)
@@ -215,11 +252,15 @@ class BucketOutput:
                 self._copy(version / head, self.path / head)
 
     def _unversioned(self) -> str | None:
-        """Name the run under the plain names of an output from before there were versions."""
+        """Name the run at the plain names of an output from before there were versions."""
         return layout.run_name(layout.read_record(self.path))
 
     def _adopted(self) -> str | None:
-        """Make a version of an output from before there were any; or find the one that it was being switched to."""
+        """Copy an unversioned output into a version, and name it.
+
+        Where the output has no plain `run.json`, that was cut short: name the finished version that was being switched
+        to.
+        """
         run = self._unversioned()
         if run is None:
             versions = layout.versions_of(self.path)
@@ -230,7 +271,7 @@ class BucketOutput:
         return run
 
     def _parts(self, folder: BucketPath) -> set[str]:
-        """List the objects of a version that have plain names, from the folder."""
+        """List the objects of a version that have plain names, by key from the folder."""
         start = f"{folder.key}/".lstrip("/")
         groups = {part for part in PARTS if part.endswith(".zarr")}
         single = {path.name for path in children(folder)} & set(PARTS) - groups
@@ -244,6 +285,7 @@ class BucketOutput:
             obstore.copy(self.path.store, source.key, target.key)
 
     def _each(self, act: Callable[[str], None], names: Collection[str]) -> None:
+        """Call a function for each name, in threads, because each call waits for the bucket."""
         with ThreadPoolExecutor(_COPIES, thread_name_prefix="clustering-publish") as pool:
             for _ in pool.map(act, sorted(names)):
                 pass

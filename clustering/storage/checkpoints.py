@@ -1,4 +1,4 @@
-"""Checkpoints: one self-contained file after every pass, and the rule which run may go on from it."""
+"""Checkpoints: one self-contained file after every pass, and the check whether a run may go on from it."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from clustering.storage.paths import StoragePath, children, make_folder, write_b
 
 FORMAT = 1
 KEPT = 2
-"""Checkpoints kept: the last, and the one before in case that one is damaged."""
+"""Number of checkpoints kept: the last, and the one before in case the last is damaged."""
 NAMES = re.compile(r"pass-\d{5,}\.npz")
-"""Names of checkpoints."""
+"""Pattern of the names of checkpoints."""
 HALF_MADE = re.compile(rf"\.{NAMES.pattern}\.[0-9a-f]{{8}}")
-"""Names of what a killed process had not put in its place."""
+"""Pattern of the names of temporary files that a killed process left."""
 _PREPARATION = ("offset", "matrix", "inverse", "explained")
 
 
 @dataclass(frozen=True)
 class RunFingerprint:
-    """What a run computes: the same identity gives the same bits."""
+    """Config and source of a run; equal fingerprints give equal bits."""
 
     config: Mapping[str, Any]
-    """The keys that decide the result, as JSON."""
+    """The config keys that decide the result, as JSON."""
     source: str
     """Fingerprint of the source."""
 
@@ -51,26 +51,36 @@ class RunFingerprint:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Everything needed to go on after a pass."""
+    """All that is needed to go on after a pass."""
 
     run: str
     """Name of the run."""
     state: State
     summary: Summary
     read_stats: ReadStats
-    """Read from the source so far."""
+    """Reads from the source so far."""
     seconds: Mapping[str, float]
     """Wall time by stage so far, in seconds."""
     remarks: tuple[str, ...] = ()
-    """What was chosen for the start."""
+    """What the fit chose for its start, in words for a user."""
     warnings: tuple[str, ...] = ()
-    """What a user should be warned of about it."""
+    """Warnings about the start, for the user."""
     preparation: Preparation | None = None
-    """What the passes put rows through."""
+    """The map from decoded to prepared rows; None where rows are used as they are."""
 
 
 def save(folder: StoragePath, checkpoint: Checkpoint, fingerprint: RunFingerprint) -> None:
-    """Write a checkpoint, all of it or nothing, and drop the oldest."""
+    """Write a checkpoint in one step, and remove the oldest ones.
+
+    Parameters
+    ----------
+    folder
+        Folder of the checkpoints.
+    checkpoint
+        State of the fit after a pass.
+    fingerprint
+        Fingerprint of the run, which `latest` compares.
+    """
     arrays: dict[str, NDArray[Any]] = {}
     about = []
     for i, candidate in enumerate(checkpoint.state.candidates):
@@ -104,6 +114,7 @@ def save(folder: StoragePath, checkpoint: Checkpoint, fingerprint: RunFingerprin
         "warnings": checkpoint.warnings,
         "preparation": None if preparation is None else preparation_to_json(preparation),
     }
+    # The metadata are JSON bytes in an array, because object arrays would need pickle.
     buffer = io.BytesIO()
     np.savez(buffer, meta=np.frombuffer(json.dumps(meta, default=str).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
     make_folder(folder)
@@ -113,36 +124,54 @@ def save(folder: StoragePath, checkpoint: Checkpoint, fingerprint: RunFingerprin
 
 
 def clear(folder: StoragePath) -> None:
-    """Remove all checkpoints of a folder."""
+    """Remove all checkpoints of a folder.
+
+    Parameters
+    ----------
+    folder
+        Folder of the checkpoints.
+    """
     for file in (*_files(folder), *_files(folder, HALF_MADE)):
         file.unlink(missing_ok=True)
 
 
 def unfinished(folder: StoragePath, finished: str | None) -> str | None:
-    """Name the run that is not published and left checkpoints; None where there is none."""
+    """Name the unfinished run that left checkpoints; None where there is none.
+
+    Parameters
+    ----------
+    folder
+        Folder of the checkpoints.
+    finished
+        Name of the current version, whose checkpoints do not count.
+    """
     loaded = next((content for file in reversed(_files(folder)) if (content := _load(file)) is not None), None)
     return None if loaded is None or loaded[0]["run"] == finished else str(loaded[0]["run"])
 
 
 def latest(folder: StoragePath, model: Model, fingerprint: RunFingerprint, finished: str | None) -> Checkpoint | None:
-    """Find where an unfinished run of this identity stopped.
+    """Load the last good checkpoint of the unfinished run; None where there is none.
 
     Parameters
     ----------
+    folder
+        Folder of the checkpoints.
     model
-        What is fitted.
+        The model that is fitted.
+    fingerprint
+        Fingerprint of the run that wants to go on.
     finished
-        Name of the run that is published: its checkpoints are not an unfinished run's.
+        Name of the current version, whose checkpoints do not count.
 
     Raises
     ------
     CheckpointError
-        If the unfinished run has another config or another source; the message names what differs.
+        If the unfinished run has another config or another source; the message names the difference.
     """
     for file in reversed(_files(folder)):
         loaded = _load(file)
         if loaded is None:
-            # Damaged, by a full disk for example: the one before is as good a place to go on from.
+            # The file is damaged, by a full disk for example. The checkpoint before it is good to go on from.
             continue
         meta, arrays = loaded
         if meta["run"] == finished:
@@ -151,13 +180,16 @@ def latest(folder: StoragePath, model: Model, fingerprint: RunFingerprint, finis
         try:
             return _checkpoint_from(model, meta, arrays)
         except (KeyError, ValueError, TypeError, IndexError, AttributeError):
-            # Its bytes are whole, and what they say is not what `save` writes.
+            # The archive is whole, but its content is not what `save` writes.
             continue
     return None
 
 
 def _load(file: StoragePath) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
-    """Read a checkpoint; None if it is damaged. The zip format checks the bytes of its members, but not their names."""
+    """Read metadata and arrays of a checkpoint; None if it is damaged.
+
+    The zip format has checksums of its members, but not of their names, so names are compared with a list.
+    """
     try:
         arrays = read_arrays(file.read_bytes()) or {}
         meta = json.loads(arrays.pop("meta").tobytes())
@@ -168,7 +200,7 @@ def _load(file: StoragePath) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] |
 
 
 def _files(folder: StoragePath, names: re.Pattern[str] = NAMES) -> list[StoragePath]:
-    """List checkpoints, the oldest first; or, of a folder, what was left while they were written."""
+    """List the files of a folder that match a pattern, the oldest first."""
     files = (file for file in children(folder) if names.fullmatch(file.name))
     return sorted(files, key=lambda file: (len(file.name), file.name))
 
@@ -190,7 +222,15 @@ def _check_fingerprint(folder: StoragePath, meta: dict[str, Any], fingerprint: R
 
 
 def differences(then: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Find where two configs differ, as JSON: the key, what it was and what it is."""
+    """Yield where two configs differ: the key, the earlier value and the present one.
+
+    Parameters
+    ----------
+    then, now
+        Earlier and present config, as JSON.
+    key
+        Key of both inside their configs, with dots; empty at the root.
+    """
     if isinstance(then, dict) and isinstance(now, dict):
         for name in sorted({*then, *now}):
             yield from differences(then.get(name), now.get(name), f"{key}.{name}".strip("."))

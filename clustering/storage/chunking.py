@@ -1,7 +1,7 @@
-"""Chunks and shards of what is told of samples: integers only, no I/O.
+"""Chunks and shards of label outputs: integers only, no I/O.
 
-Each chunk, or shard, lies in one block of the label pass, so that whoever works on the block writes it whole, and no
-two tasks ever write the same file.
+Each chunk, or shard, lies in one block of the label pass. So the task of a block writes whole files, and two tasks
+never write the same file.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from clustering.data.plan import MIB, Plan
 from clustering.data.source import Source
 
 SMALL_CHUNK = 4096
-"""Chunks of fewer cells than this are joined to the size of a block."""
+"""Chunks of fewer cells than this are replaced by chunks as large as the `units` of the plan."""
 LARGE_CHUNK = 64 * MIB
-"""Chunks of more bytes than this are cut along the dimensions beyond those of the samples."""
+"""Chunks of more bytes than this are cut along the dimensions after the sample dimensions."""
 MANY_FILES = 100_000
 """Arrays of more chunks than this are written in shards."""
 
@@ -24,27 +24,39 @@ class Chunking(NamedTuple):
     """How an array is stored."""
 
     chunks: tuple[int, ...]
-    """Length of what is decoded at once, along each dimension."""
+    """Lengths of a chunk, which is decoded at once."""
     shards: tuple[int, ...] | None
-    """Length of what is one file; None where that is the chunk."""
+    """Lengths of a shard, which is one file; None where each chunk is a file."""
 
 
 def units(plan: Plan) -> tuple[int, ...]:
-    """Find the largest lengths, along each sample dimension, whose multiples all edges of blocks are.
+    """Return the largest length along each sample dimension that divides all block edges.
 
-    Where a dimension has one block, that is its whole length.
+    It is the whole length of a dimension that has one block.
+
+    Parameters
+    ----------
+    plan
+        Plan of the label pass.
     """
     lengths = []
     for axis, count in enumerate(plan.grid):
         # Blocks are counted in C order: this many lie between neighbours along the axis.
         stride = math.prod(plan.grid[axis + 1 :])
         edges = (plan.block(i * stride).start[axis] for i in range(count))
+        # With one block the only edge is 0, and so is the divisor.
         lengths.append(math.gcd(*edges) or plan.shape[axis])
     return tuple(lengths)
 
 
 def inner_chunks(source: Source) -> tuple[tuple[int, ...], bool]:
-    """Tell in what lengths the source is decoded along its sample dimensions, and whether these lie in shards."""
+    """Return the chunk lengths of a source along its sample dimensions, and whether the chunks lie in shards.
+
+    Parameters
+    ----------
+    source
+        Source to label.
+    """
     for stored in source.stored.values():
         if stored.array.shards:
             lengths = dict(zip(stored.dims, stored.array.chunks, strict=True))
@@ -69,17 +81,17 @@ def chunking(
     inner, sharded
         See `inner_chunks`.
     extra
-        Lengths of the dimensions beyond those of the samples, which come last.
+        Lengths of the dimensions after the sample dimensions.
     item_bytes
         Size of a cell, in bytes.
 
     Returns
     -------
     Chunking
-        Chunks as long as the source's, where they are not tiny and divide the blocks. In shards of whole blocks where
-        the source has shards, or where chunks would be very many files.
+        Chunks as long as the source's, unless these are tiny or do not divide the blocks. They lie in shards of whole
+        blocks where the source has shards, or where there would be very many files.
     """
-    # A chunk that reaches over the end of its dimension divides it as well.
+    # A dimension with one unit needs no divisor: its last chunk may reach over the end.
     divides = all(u % c == 0 or u == n for c, u, n in zip(inner, whole, shape, strict=True))
     chunks = tuple(min(c, n) for c, n in zip(inner, shape, strict=True))
     if not divides or math.prod(chunks) < SMALL_CHUNK:

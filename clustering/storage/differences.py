@@ -1,4 +1,4 @@
-"""What a version holds of each cluster, and what differs between two versions."""
+"""The clusters of a version, and the differences between two versions."""
 
 from __future__ import annotations
 
@@ -21,14 +21,20 @@ class VersionClusters:
 
     ids: tuple[int, ...]
     shares: NDArray[np.float64]
-    """Of each in the total weight ``(k,)``; not a number where rows were not counted."""
+    """Share of each cluster in the total weight ``(k,)``; NaN where rows were not counted."""
     centers: NDArray[np.float64]
-    """In the data's own units ``(k, d)``."""
+    """Centers in the units of the data ``(k, d)``."""
     features: tuple[Any, ...]
 
 
 def clusters_of(version: Version) -> VersionClusters:
-    """Read the clusters of a version from its model."""
+    """Read the clusters of a version from its model.
+
+    Parameters
+    ----------
+    version
+        Finished version of an output.
+    """
     with translating_read_errors(version.path), open_model(version.path) as model, damage_as_error(version.path):
         return VersionClusters(
             tuple(int(number) for number in model["cluster"].values),
@@ -39,21 +45,32 @@ def clusters_of(version: Version) -> VersionClusters:
 
 
 def shares(clusters: VersionClusters) -> dict[str, float | None]:
-    """Give the share of each cluster in the total weight, by id; None where rows were not counted."""
+    """Return the share of each cluster in the total weight, by id; None where rows were not counted.
+
+    Parameters
+    ----------
+    clusters
+        Clusters of a version.
+    """
     pairs = zip(clusters.ids, clusters.shares, strict=True)
     return {str(number): None if math.isnan(share) else float(share) for number, share in pairs}
 
 
 def differences(a: Version, b: Version) -> dict[str, Any]:
-    """Compare two versions, as JSON: pairs are of the first and the second.
+    """Compare two versions, as JSON; each pair holds the value of the first and of the second.
+
+    Parameters
+    ----------
+    a, b
+        First and second version.
 
     Returns
     -------
     dict
-        ``runs``, ``kind``, ``k``, ``rows`` and ``objective`` as pairs; ``sizes``, pairs of shares by cluster, None for
-        one that is not there; ``centers``, the Euclidean distance between a cluster's centers in the data's own units,
-        None where one is not there, or the features are others; ``config``, pairs by the key that differs;
-        ``source_changed``, whether the fingerprints of the sources differ.
+        ``runs``, ``kind``, ``k``, ``rows`` and ``objective`` as pairs; ``sizes``, pairs of shares by cluster, None
+        where a version lacks the cluster; ``centers``, the Euclidean distance between the two centers of a cluster in
+        the units of the data, None where a version lacks the cluster or the features differ; ``config``, pairs by the
+        key that differs; ``source_changed``, whether the fingerprints of the sources differ.
     """
     one, other = clusters_of(a), clusters_of(b)
     ids = sorted({*one.ids, *other.ids})

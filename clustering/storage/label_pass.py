@@ -1,4 +1,4 @@
-"""The label pass onto disk: it goes on where it was killed, takes over what is as it was, and ends when all is in."""
+"""The label pass to disk: it continues after a kill, reuses unchanged blocks, and checks that all files are there."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from clustering.storage.previous_labels import PreviousLabels
 
 LABELS = "labels.zarr"
 RESUMABLE = (LABELS, FOLDER)
-"""What of a staging folder a label pass goes on from."""
+"""Names in a staging folder from which a killed label pass goes on."""
 
 
 class ReusableLabels(NamedTuple):
-    """What an earlier version knows of its blocks, by what they hold."""
+    """Labels of an earlier version that today's unchanged blocks can reuse, found by block fingerprints."""
 
     ledger: Ledger
-    """With the identities of today's blocks."""
+    """Ledger of the earlier version, with the fingerprints of today's blocks."""
     outputs_digest: str
-    """What its labels are, as `outputs_digest` says."""
+    """Digest of the earlier label outputs, from `outputs_digest`."""
 
 
 @dataclass(frozen=True)
 class _ReusingRecords:
-    """Records of a pass that looks into the version before for what it has not done itself."""
+    """Block records of a pass that looks into the earlier version for blocks that it has not finished itself."""
 
     own: Ledger
     reusable: Ledger
@@ -52,12 +52,24 @@ class _ReusingRecords:
     plan: Plan
 
     def load(self, index: int) -> tuple[Any, ...] | None:
-        """Give what is known of a block; what only the version before knows becomes this one's."""
+        """Return the statistics of a block; copy labels and record of an unchanged block from the earlier version.
+
+        Parameters
+        ----------
+        index
+            Number of the block in the plan.
+
+        Returns
+        -------
+        tuple or None
+            Statistics of the block; None where it must be worked on.
+        """
         recorded = self.own.load(index)
         if recorded is None and (recorded := self.reusable.load(index)) is not None:
             recorded = tuple(made.as_unchanged() if hasattr(made, "as_unchanged") else made for made in recorded)
             region = self.plan.block(index).slices
             arrays = {name: self.previous.read(name, region) for name in self.writer.names if name != CHANGED}
+            # The rows are unchanged and so are the labels: 0 everywhere, and −1 where masked.
             if CHANGED in self.writer.names:
                 arrays[CHANGED] = np.where(arrays[LABELS_NAME] < 0, np.int8(-1), np.int8(0))
             self.writer(region, arrays)
@@ -65,12 +77,28 @@ class _ReusingRecords:
         return recorded
 
     def save(self, index: int, statistics: tuple[Any, ...]) -> None:
-        """Record that a block is finished."""
+        """Record that a block is finished.
+
+        Parameters
+        ----------
+        index
+            Number of the block in the plan.
+        statistics
+            Statistics of the block, in the order of the kinds of the ledger.
+        """
         self.own.save(index, statistics)
 
 
 def outputs_digest(fitted: FittedModel, outputs: LabelOutputs) -> str:
-    """Digest what a label pass tells of a row, whichever run it belongs to."""
+    """Digest all that decides the label outputs of a row, apart from the run.
+
+    Parameters
+    ----------
+    fitted
+        Fitted model to label with.
+    outputs
+        What is written for each row; `changed` does not count, because it depends on the version before.
+    """
     preparation = fitted.preparation
     arrays = {} if preparation is None else {n: getattr(preparation, n) for n in ("offset", "matrix")}
     unit_norm = preparation is not None and preparation.unit_norm
@@ -102,45 +130,50 @@ def write_labels(
     reusable: ReusableLabels | None = None,
     on_caution: Callable[[str], None] | None = None,
 ) -> PassResult:
-    """Label every row, and write what is wanted of it to ``labels.zarr`` of a staging folder.
+    """Label every row, and write the label outputs to ``labels.zarr`` of a staging folder.
 
-    What an earlier attempt at the same wish finished in this folder is neither read nor made again, and nor is what a
-    version before tells of the same rows. Their statistics are added in their places of the tree, so that the outcome
-    has the same bits.
+    Blocks that an earlier attempt with the same settings finished in this folder are neither read nor labelled again,
+    and
+    neither are unchanged blocks of an earlier version. Their statistics are added at their places in the tree, so that
+    the
+    result has the same bits.
 
     Parameters
     ----------
     runner
-        With the plan of the label pass.
+        Runs the pass; holds the source and the plan.
     fitted
-        The model, at the params to label with.
+        Fitted model to label with.
+    folder
+        Staging folder of the run.
     attributes
         JSON attributes of ``labels.zarr``; they name the run, the config and the source.
+    outputs
+        What is written for each row.
     on_resume
-        Called with the number of blocks that are there already, if any are.
+        Called with the number of finished blocks, if there are any.
     clusters
-        Whose ids are told; those of the model where None.
+        Ids, names and colours of the clusters; ids of the model where None.
     previous
-        Labels that these are compared with; None where there are none.
+        Labels to compare with; None where there are none.
     fingerprints
-        Of the blocks of the plan: the ledger can be gone on from by later runs then.
+        Block fingerprints of the plan, by which later runs find the records; None where the store cannot tell.
     statistics
-        Whether the ledger keeps the statistics of the model too, from which a later fit goes on.
+        Whether the ledger also keeps the statistics of the model, from which a later fit goes on.
     held_out
-        Blocks whose rows are not among those statistics.
+        Held-out blocks, whose rows do not enter those statistics.
     scoring
-        Compares the version with the one before on the rows of some blocks.
+        Scores this version and the one before on the held-out blocks.
     reusable
-        What of `previous` may be taken over.
+        Which of the previous labels may be reused; None for none.
     on_caution
-        Called with each line that says what of the source could not be written beside the labels.
+        Called with a line for each coordinate that could not be written beside the labels.
 
     Returns
     -------
-    Passed
-        With one `LabelStatistics` of all rows, then the `HeldOutScores` where there is `scoring`, then the model's
-        statistics
-        where they are kept; the reading is that of this attempt.
+    PassResult
+        One `LabelStatistics` of all rows, then the `HeldOutScores` where there is `scoring`, then the statistics of the
+        model where they are kept. The read stats are those of this attempt.
 
     Raises
     ------
@@ -163,6 +196,7 @@ def write_labels(
         outputs_digest(fitted, outputs),
     )
     every = None if held_out is None else held_out.every
+    # A killed attempt is continued only if all of this is equal: it decides every byte of files and records.
     wish = {
         "attributes": dict(attributes), "told": content_digest, "changed": outputs.changed, "plan": repr(plan),
         "kinds": list(kinds), "held_out": every, "clusters": clusters.attributes,
@@ -170,6 +204,7 @@ def write_labels(
     }  # fmt: skip
     if ledger.continues(wish) and (path / "zarr.json").is_file():
         writer = open_writer(path, clusters, outputs)
+        # The same pass was begun before: its files stay.
         writer.tidy()
         if on_resume is not None and len(ledger):
             on_resume(len(ledger))
@@ -186,6 +221,8 @@ def write_labels(
         records = _ReusingRecords(ledger, replace(reusable.ledger, kinds=kinds), previous, writer, plan)
     passed = label_blocks(runner, model, params, writer, outputs, records, clusters, previous, beside)
     if not _whole(writer, ledger, plan):
+        # Files may be lost after their record was written, as when a machine loses its power: those blocks are done
+        # again.
         for index in range(len(plan)):
             if not writer.holds(plan.block(index).slices):
                 ledger.drop(index)
@@ -200,14 +237,14 @@ def write_labels(
 
 
 def _fitted_statistics(model: Any, params: Any, held_out: HeldOut | None, rows: Rows) -> Any:
-    """Make the statistics of the rows that a fit sees."""
+    """Make the statistics of the rows that a fit sees; a held-out block gives those of no rows."""
     if held_out is not None and held_out.contains(rows.start):
         rows = rows.select(np.zeros(len(rows), bool))
     return model.statistics(params, rows)
 
 
 def _whole(writer: LabelWriter, ledger: Ledger, plan: Plan) -> bool:
-    """Tell whether every block has its record and every chunk its file, by listing."""
+    """Check by listing that every block has its record and every chunk its file."""
     return len(ledger) == len(plan) and writer.complete()
 
 

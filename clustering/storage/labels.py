@@ -1,4 +1,4 @@
-"""Labels and what else is told of each row, on disk: arrays on the sample grid, with what says where samples are."""
+"""Label outputs on disk: arrays on the sample grid, with the coordinates of the samples."""
 
 from __future__ import annotations
 
@@ -29,18 +29,27 @@ from clustering.storage.sample_coordinates import coordinates_of, given_way, lef
 
 NAME, CHANGED = "labels", "changed"
 _CAUTIONS = "left_out"
-"""Attribute of the group that says which coordinates are not among its arrays, and why."""
+"""Attribute of the group that lists the coordinates that could not be written, and why."""
 _FRAME = "frame"
-"""Attribute of a group that has a frame and no labels yet: a digest of what it is the frame of."""
+"""Attribute of a group that has coordinates and no labels yet: a digest of what these are written for."""
 
 
 def check_names(source: Source, clusters: ClusterNames, outputs: LabelOutputs) -> None:
-    """Refuse a source whose sample dimensions are called like those of a result.
+    """Refuse a source whose sample dimensions have the name of a dimension of a result.
+
+    Parameters
+    ----------
+    source
+        Source to label.
+    clusters
+        Ids of the clusters.
+    outputs
+        What is written for each row.
 
     Raises
     ------
     OutputError
-        Naming the dimension and the wish.
+        If a name is taken; the message names the dimension and the output variable.
     """
     for array in output_variables(outputs, clusters):
         for name, _ in array.extra:
@@ -52,20 +61,38 @@ def check_names(source: Source, clusters: ClusterNames, outputs: LabelOutputs) -
 
 
 def _taken(arrays: Sequence[OutputVariable]) -> set[str]:
-    """Name the results and their own dimensions: what is called so in the source gives way."""
+    """Name the results and their own dimensions; a coordinate of the source with such a name is left out."""
     return {name for array in arrays for name in (array.name, *(d for d, _ in array.extra))}
 
 
 def coordinate_cautions(
     source: Source, clusters: ClusterNames, outputs: LabelOutputs, model: Any = None
 ) -> tuple[str, ...]:
-    """Tell which coordinates of a source cannot be written beside its labels; nothing is written."""
+    """List, in words for a user, the coordinates that cannot be written beside the labels; nothing is written.
+
+    Parameters
+    ----------
+    source
+        Source to label.
+    clusters
+        Ids of the clusters.
+    outputs
+        What is written for each row.
+    model
+        Model whose words for distances go into attributes; not needed for labels alone.
+    """
     taken = _taken(output_variables(outputs, clusters, model))
     return (*left_out(coordinates_of(source, taken)), *given_way(source, taken))
 
 
 def cautions_of(path: StoragePath) -> tuple[str, ...]:
-    """Tell what was left out when these labels were created."""
+    """List the coordinates that were left out when these labels were created, in words for a user.
+
+    Parameters
+    ----------
+    path
+        Path of a ``labels.zarr``.
+    """
     return tuple(zarr.open_group(zarr_store(path), mode="r").attrs.get(_CAUTIONS, ()))  # type: ignore[arg-type]
 
 
@@ -77,16 +104,31 @@ def write_frame(
     wanted: LabelOutputs | None = None,
     model: Any = None,
 ) -> None:
-    """Begin the labels of a source with what says where its samples are, before anything is known of them.
+    """Begin ``labels.zarr`` with the coordinates of the samples, before the labels are known.
 
-    Coordinates that cannot be written are left out, see `cautions_of`. The parameters are those of `create_labels`.
+    Coordinates that cannot be written are left out, see `cautions_of`.
+
+    Parameters
+    ----------
+    path
+        Path of the ``labels.zarr`` to create.
+    source
+        Source to label.
+    clusters
+        Ids of the clusters.
+    attributes
+        JSON attributes of the group.
+    wanted
+        What is written for each row; labels alone where None.
+    model
+        Model whose words for distances go into attributes; not needed for labels alone.
     """
     taken = _taken(output_variables(wanted or LabelOutputs(), clusters, model))
     carried = coordinates_of(source, taken)
     _, unwritten = write_carried(path, carried.assign_attrs({**carried.attrs, **attributes}))
     cautions = (*unwritten, *given_way(source, taken))
     about: dict[str, Any] = {_CAUTIONS: list(cautions)} if cautions else {}
-    # What is there only now says that all before it is.
+    # This attribute is written last, so that it stands for a complete frame.
     zarr.open_group(zarr_store(path), mode="r+").attrs.update({**about, _FRAME: _frame_of(taken, attributes)})
 
 
@@ -95,7 +137,7 @@ def _frame_of(taken: Collection[str], attributes: Mapping[str, Any]) -> str:
 
 
 def _framed(path: StoragePath, frame_of: str) -> zarr.Group | None:
-    """Open labels that `write_frame` began for this very purpose; None where there are none."""
+    """Open labels that `write_frame` began with the same arguments; None where there are none."""
     try:
         group = zarr.open_group(zarr_store(path), mode="r+")
     except (FileNotFoundError, KeyError, ValueError):
@@ -112,23 +154,30 @@ def create_labels(
     outputs: LabelOutputs | None = None,
     model: Any = None,
 ) -> LabelWriter:
-    """Create the labels of a source and what else is wanted, all masked, and what writes regions of them.
+    """Create the arrays of the label outputs, all masked, and return their writer.
 
-    What `write_frame` wrote with the same arguments is taken over; without, it is called.
+    A frame that `write_frame` wrote with the same arguments is used; without one, `write_frame` is called.
 
-    Chunk edges lie on those of the source, and each chunk, or shard, belongs to one block of the plan, so that no two
-    tasks ever write the same file. Every chunk is checksummed.
+    Chunk edges lie on those of the source, and each chunk, or shard, belongs to one block of the plan, so that two
+    tasks
+    never write the same file. Every chunk has a checksum.
 
     Parameters
     ----------
+    path
+        Path of the ``labels.zarr``.
+    source
+        Source to label.
     plan
-        Blocks counted from the start of the selection, see `Source.plan`.
+        Plan of the label pass, counted from the start of the selection; see `Source.plan`.
     clusters
-        Whose ids are told.
+        Ids, names and colours of the clusters.
     attributes
-        JSON attributes of the group; before those of the source.
+        JSON attributes of the group; they take precedence over those of the source.
+    outputs
+        What is written for each row; labels alone where None.
     model
-        What tells; None where only labels are wanted.
+        Model whose words for distances go into attributes; not needed for labels alone.
     """
     arrays = output_variables(outputs or LabelOutputs(), clusters, model)
     own = dict.fromkeys(dim for array in arrays for dim in array.extra)
@@ -156,57 +205,74 @@ def create_labels(
             dimension_names=(*source.sample_dims, *dims),
             attributes={**about, **array.attributes},
             compressors=[ZstdCodec(level=3), Crc32cCodec()],
-            # Every chunk is written, so that a chunk that is missing is known to be lost.
+            # Zarr leaves out chunks of fill values by default. With all of them written, a missing chunk is a lost one.
             config={"write_empty_chunks": True},
             overwrite=True,
         )
     for name, length in own:
         numbers = clusters.ids if name == "cluster" else np.arange(1, length + 1)
         group.create_array(name, data=numbers, dimension_names=(name,), overwrite=True)
-    # The group names the coordinates that no variable leads to.
+    # CF: coordinates that no variable refers to are listed in the attribute of the group.
     left = [n for n in map(str, carried.coords) if n not in carried.dims and n not in pointed and " " not in n]
     if left:
         group.attrs["coordinates"] = " ".join(left)
     elif "coordinates" in group.attrs:
         del group.attrs["coordinates"]
+    # From here on the group holds labels, and the next run does not take it for a mere frame.
     del group.attrs[_FRAME]
     return open_writer(path, clusters, outputs or LabelOutputs())
 
 
 def open_writer(path: StoragePath, clusters: ClusterNames, outputs: LabelOutputs) -> LabelWriter:
-    """Give what writes regions of labels, and what else is wanted, that are there already."""
+    """Return a writer of label outputs that exist already.
+
+    Parameters
+    ----------
+    path
+        Path of a ``labels.zarr``.
+    clusters
+        Ids of the clusters.
+    outputs
+        What is written for each row.
+    """
     return LabelWriter(path, tuple(array.name for array in output_variables(outputs, clusters)))
 
 
 @dataclass(frozen=True)
 class LabelWriter:
-    """Writes regions of labels and what else is told; picklable."""
+    """Writes regions of label outputs; picklable."""
 
     path: StoragePath
     names: tuple[str, ...]
-    """Of the arrays."""
+    """Names of the arrays."""
     opening: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
-    """Name of this writer: a process opens the arrays once for it, and anew for others that are made in their place."""
+    """Unique name of this writer: a process opens the arrays once for it, and anew after they were created again."""
 
     def __call__(self, region: tuple[slice, ...], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Write what is known of a region of the sample grid."""
+        """Write the label outputs of a region of the sample grid."""
         with translating_write_errors(self.path):
             for name, array in arrays.items():
                 self._array(name)[region] = array
 
     def tidy(self) -> None:
-        """Remove files that a killed writer had not put in their places; in a bucket there are none."""
+        """Remove the temporary files of a killed writer; in a bucket there are none."""
         if isinstance(self.path, Path):
             for name in self.names:
                 for file in (self.path / name).rglob("*.partial"):
                     file.unlink(missing_ok=True)
 
     def complete(self) -> bool:
-        """Tell whether as many files are there as all chunks, or shards, make."""
+        """Return whether there are as many files as chunks, or shards."""
         return all(_count(self.path / name / "c") == math.prod(self._files(name)) for name in self.names)
 
     def holds(self, region: tuple[slice, ...]) -> bool:
-        """Tell whether all files of a region of the sample grid are there."""
+        """Return whether all files of a region of the sample grid are there.
+
+        Parameters
+        ----------
+        region
+            Start and stop along each sample dimension.
+        """
         for name in self.names:
             array = self._array(name)
             lengths = array.shards or array.chunks
@@ -214,7 +280,7 @@ class LabelWriter:
             ranges = [range(part.start // n, -(-part.stop // n)) for part, n in zip(region, lengths, strict=False)]
             ranges += [range(count) for count in grid[len(region) :]]
             folder = self.path / name / "c"
-            # A machine that lost its power leaves empty files.
+            # A machine that lost its power may leave empty files.
             if not all(size(folder / "/".join(map(str, index))) for index in product(*ranges)):
                 return False
         return True
@@ -229,23 +295,40 @@ class LabelWriter:
 
 
 def _count(folder: StoragePath) -> int:
-    """Count the chunks below a folder that have something in them."""
+    """Count the chunk files below a folder that are not empty."""
     return sum(1 for name, length in sizes(folder) if name.isdecimal() and length > 0)
 
 
 @lru_cache(maxsize=64)
 def _open(path: StoragePath, name: str, _: str) -> zarr.Array[Any]:
-    # Opening does not take this setting from its arguments, although it has one for it.
+    # `zarr.open_array` ignores this setting among its arguments.
     return zarr.open_array(zarr_store(path), path=name, mode="r+").with_config({"write_empty_chunks": True})
 
 
 def results_in_memory(
     source: Source, clusters: ClusterNames, outputs: LabelOutputs, model: Any = None
 ) -> dict[str, xr.DataArray]:
-    """Make the results of a source in memory, all masked, with coordinates."""
+    """Make the label outputs of a source in memory, all masked, with coordinates.
+
+    Parameters
+    ----------
+    source
+        Source to label.
+    clusters
+        Ids, names and colours of the clusters.
+    outputs
+        What is written for each row.
+    model
+        Model whose words for distances go into attributes; not needed for labels alone.
+
+    Returns
+    -------
+    dict
+        Data arrays on the sample dimensions, by name of the output variable.
+    """
     arrays = output_variables(outputs, clusters, model)
     carried = coordinates_of(source, {name for array in arrays for name, _ in array.extra})
-    # A data array holds coordinates alone: the grid mapping becomes one.
+    # A data array has only coordinates, so the grid mapping is made one.
     scalars = {name: v for name, v in carried.data_vars.items() if not v.dims}
     coordinates = {n: c for n, c in {**carried.coords, **scalars}.items() if set(c.dims) <= set(source.sample_dims)}
     made = {}

@@ -1,17 +1,18 @@
-"""How an output is laid out, in a folder and in a bucket alike.
+"""The files of an output, which are the same in a folder and in a bucket.
 
 ::
 
     output/
       current                        the switch: a link in a folder, a small object {"run": …} in a bucket
-      versions/<run>/                everything a run made; it is finished once its run.json is there, which comes last
+      versions/<run>/                all files of a run; it is finished once its run.json is there, which is written
+      last
       model.zarr  labels.zarr  report.html  run.json      of the current version: links, or copies in a bucket
       names.json                     names of clusters
-      .output.json                   the mark: it says that runs write here
+      .output.json                   the mark of an output
       checkpoints/                   of the run under way, or the last one
       .lock                          of the run under way
 
-Whoever resolves `current` once reads one version, whole.
+A reader that resolves `current` once reads one whole version.
 """
 
 from __future__ import annotations
@@ -28,30 +29,36 @@ from clustering.storage.paths import BucketPath, StoragePath, children, make_fol
 
 RECORD, REPORT = "run.json", "report.html"
 PARTS = ("model.zarr", "labels.zarr", REPORT, RECORD)
-"""What of a finished run is found under plain names."""
+"""The files of the current version that have plain names in the output."""
 CURRENT, VERSIONS, CHECKPOINTS, NAMES, LOCK = "current", "versions", "checkpoints", "names.json", ".lock"
 PREVIOUS = "previous"
-"""A link to the version before, which outputs had that kept two versions alone."""
+"""A link to the version before; only outputs of early releases, which kept two versions, have it."""
 LEDGER = "ledger"
 FOLDERS = ("model.zarr", "labels.zarr", LEDGER)
 """Folders of a version."""
 WRITTEN_NAMES = frozenset({CURRENT, VERSIONS, CHECKPOINTS, NAMES, LOCK, OUTPUT_MARK, *PARTS})
-"""All that an output holds."""
+"""All names directly in an output that runs write."""
 TEMPORARY = re.compile(
     rf"\.({'|'.join(map(re.escape, (CURRENT, PREVIOUS, NAMES, OUTPUT_MARK, *PARTS)))})\.[0-9a-f]{{8}}"
 )
-"""Names of what a killed run had not yet put in its place."""
+"""Pattern of the names of temporary files that a killed run left."""
 _LEDGER = r"wish\.json|block-\d{8,}|[0-9a-f]{16}-[0-9a-f]{24}"
 _VERSION_KEY = re.compile(
     rf"run\.json|report\.html|ledger/({_LEDGER})|\.(run\.json|report\.html)\.[0-9a-f]{{8}}|"
     rf"ledger/\.({_LEDGER})\.[0-9a-f]{{8}}|"
     r"(model|labels)\.zarr/(.+/)?(zarr\.json|c(/\d+)*|[^/]+\.[0-9a-f]{32}\.partial)"
 )
-"""What a run writes into its version, by path from there."""
+"""Pattern of the files that a run writes into its version, by path from there."""
 
 
 def current(output: StoragePath) -> str | None:
-    """Name the version that an output's switch stands at; None where there is no switch."""
+    """Name the current version of an output; None where it has no switch.
+
+    Parameters
+    ----------
+    output
+        Folder or prefix of the output.
+    """
     if isinstance(output, BucketPath):
         return run_name(read_json_object(output / CURRENT))
     try:
@@ -62,23 +69,47 @@ def current(output: StoragePath) -> str | None:
 
 
 def run_name(content: Mapping[str, Any] | None) -> str | None:
-    """Take the name of a run out of what was read; None where it is none that a run has."""
+    """Return the name of the run in a JSON object; None where it is not a valid name.
+
+    Parameters
+    ----------
+    content
+        Content of a ``run.json`` or a switch; None where there is none.
+    """
     run = (content or {}).get("run")
     return run if isinstance(run, str) and RUN_NAME.fullmatch(run) else None
 
 
 def versions_of(output: StoragePath) -> list[StoragePath]:
-    """List the versions of an output, finished or not, by name."""
+    """List the versions of an output, finished or not, by name.
+
+    Parameters
+    ----------
+    output
+        Folder or prefix of the output.
+    """
     return [path for path in children(output / VERSIONS) if RUN_NAME.fullmatch(path.name)]
 
 
 def is_written_by_runs(key: str) -> bool:
-    """Tell what a run writes into its version, by its path from there, from what is somebody else's."""
+    """Return whether a file of a version has a name that runs write, so that foreign files are never removed.
+
+    Parameters
+    ----------
+    key
+        Path of the file from the folder of the version.
+    """
     return _VERSION_KEY.fullmatch(key) is not None
 
 
 def current_version(path: StoragePath) -> StoragePath:
-    """Follow the switch of an output, once; any other place is itself."""
+    """Resolve the switch of an output once; a path without a switch is returned as it is.
+
+    Parameters
+    ----------
+    path
+        Output, or the version or file of one.
+    """
     run = current(path)
     if run is not None:
         return path / VERSIONS / run
@@ -86,12 +117,24 @@ def current_version(path: StoragePath) -> StoragePath:
 
 
 def is_of_an_array(key: str) -> bool:
-    """Tell what Zarr writes for an array, by its path from there."""
+    """Return whether Zarr writes such a file for an array.
+
+    Parameters
+    ----------
+    key
+        Path of the file from the folder of the array.
+    """
     return re.fullmatch(r"zarr\.json|c(/\d+)*|([^/]+/)*[^/]+\.[0-9a-f]{32}\.partial", key) is not None
 
 
 def read_json_object(file: StoragePath) -> dict[str, Any] | None:
-    """Read a JSON object; None where there is none."""
+    """Read a JSON object; None where the file is missing or holds something else.
+
+    Parameters
+    ----------
+    file
+        File or object to read.
+    """
     try:
         content = json.loads(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
@@ -100,30 +143,66 @@ def read_json_object(file: StoragePath) -> dict[str, Any] | None:
 
 
 def read_record(version: StoragePath) -> dict[str, Any] | None:
-    """Read the ``run.json`` of a version; None where it is not finished."""
+    """Read the ``run.json`` of a version; None where the version is not finished.
+
+    Parameters
+    ----------
+    version
+        Folder or prefix of the version.
+    """
     return read_json_object(version / RECORD)
 
 
 def no_version_error(output: StoragePath) -> OutputError:
-    """Say that an output holds no version."""
+    """Make the error of an output that has no finished version.
+
+    Parameters
+    ----------
+    output
+        Folder or prefix of the output.
+    """
     return OutputError(f"no finished run at {str(output)!r}; name the output.store of a finished run")
 
 
 def stage(version: StoragePath, keep: Collection[str]) -> None:
-    """Make room for what a run makes, but for the names to keep of an earlier attempt of it."""
+    """Make room for a run's version.
+
+    Parameters
+    ----------
+    version
+        Folder or prefix of the version.
+    keep
+        Names in it that stay, from an earlier attempt of the same run.
+    """
     (version / RECORD).unlink(missing_ok=True)
     remove_keys(version, lambda key: is_written_by_runs(key) and key.partition("/")[0] not in keep)
     make_folder(version)
 
 
 def remove_version(version: StoragePath) -> None:
-    """Remove a version; what is left of one when that is cut short is not finished. What no run wrote stays."""
+    """Remove a version. Files that no run wrote stay.
+
+    ``run.json`` is removed first, so that the rest of an interrupted removal is not a finished version.
+
+    Parameters
+    ----------
+    version
+        Folder or prefix of the version.
+    """
     (version / RECORD).unlink(missing_ok=True)
     remove_keys(version, is_written_by_runs)
 
 
 def remove_unfinished(output: StoragePath, kept: Collection[str | None]) -> None:
-    """Remove what was staged and did not become a version, but for the names to keep."""
+    """Remove staged versions that were not finished.
+
+    Parameters
+    ----------
+    output
+        Folder or prefix of the output.
+    kept
+        Names of versions that stay.
+    """
     for version in versions_of(output):
         if version.name not in kept and not (version / RECORD).is_file():
             remove_keys(version, is_written_by_runs)

@@ -1,7 +1,8 @@
-"""A lock in a bucket: an object that names its holder, renewed while it is held, and void once it is old.
+"""A lock in a bucket: an object that names its holder, is renewed while it is held, and expires.
 
-A killed process cannot take its lock away. So a lock without a sign for `LEASE` seconds may be taken over, and at once
-where its process is known to be gone; a holder that was out of touch for so long finds out before it publishes.
+A killed process cannot remove its lock. So another run may take over a lock that was not renewed for `LEASE` seconds,
+or at once where the process is known to be gone. A holder that could not renew for so long finds out before it
+publishes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from clustering.storage.paths import BucketPath
 logger = logging.getLogger(__name__)
 
 LEASE = 120.0
-"""Age at which a lock is void, in seconds, by the time that the store gave it."""
+"""Age at which a lock expires, in seconds, by the clock of the store."""
 RENEWED = 20.0
 """Seconds between renewals."""
 _TRIES = 5
@@ -34,11 +35,11 @@ _TRIES = 5
 
 @dataclass(frozen=True)
 class _Held:
-    """A lock that is there."""
+    """A lock that is there, whoever holds it."""
 
     about: dict[str, Any]
     version: dict[str, str]
-    """By which the store tells it from what is put in its place."""
+    """ETag or version of the object, for conditional writes."""
     age: float
     """In seconds."""
 
@@ -55,7 +56,7 @@ class Lease:
         self._ended = threading.Event()
 
     def take(self) -> None:
-        """Take the lock; `OutputError` where another process holds it."""
+        """Take the lock; raise `OutputError` where another process holds it."""
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         for _ in range(_TRIES):
@@ -67,9 +68,10 @@ class Lease:
             if held is None:
                 continue
             if held.about.get("token") == self._token:
-                # The answer to the first try was lost, and the second found what the first had made.
+                # obstore tries again when an answer is lost. Then the second try found the object of the first.
                 self._version = held.version
                 return
+            # An expired lock, or one of a dead process, is replaced on condition that nobody else has replaced it.
             if held.age < LEASE and not _is_gone(held.about):
                 who = f"process {held.about.get('pid', '?')} on {held.about.get('host', 'another machine')}"
                 raise OutputError(
@@ -86,7 +88,7 @@ class Lease:
         )
 
     def renew(self) -> None:
-        """Give a sign; `OutputError` where another process has taken over."""
+        """Renew the lock; raise `OutputError` where another process has taken over."""
         from obstore.exceptions import PreconditionError
 
         with self._one_at_a_time:
@@ -106,16 +108,17 @@ class Lease:
             )
 
     def keep(self) -> None:
-        """Renew until it is let go of."""
+        """Renew the lock in intervals until it is released."""
         while not self._ended.wait(RENEWED):
             try:
                 self.renew()
             except ClusteringError as error:
-                # What is lost ends the run when it matters, and what fails for the moment is tried again in time.
+                # A lost lock ends the run at its next own `renew`. A failure of the moment is tried again before the
+                # lock expires.
                 logger.warning("the lock was not renewed: %s", error)
 
     def release(self) -> None:
-        """Let go of it."""
+        """Release the lock, unless another process has taken over."""
         self._ended.set()
         with self._one_at_a_time, suppress(ClusteringError):
             held = self._held()
@@ -123,10 +126,11 @@ class Lease:
                 self.path.unlink(missing_ok=True)
 
     def _try_conditions(self) -> None:
-        """Refuse a store that writes whatever is there already: it cannot keep two runs apart."""
+        """Refuse a store that ignores conditions of writes, because it cannot keep two runs apart."""
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         others = {"e_tag": '"0"', "version": "1"}
+        # Both writes must fail: the object exists, and its version is another.
         for mode in ("create", {name: others[name] for name in self._version}):
             try:
                 self._put(mode)
@@ -167,12 +171,18 @@ class Lease:
 
 
 def version_of(meta: Any) -> dict[str, str]:
-    """Tell by what the store tells an object from what is put in its place; from its metadata."""
+    """Return the ETag and the version of an object, as obstore takes them for conditional writes.
+
+    Parameters
+    ----------
+    meta
+        Metadata of the object, from obstore.
+    """
     return {name: meta[name] for name in ("e_tag", "version") if meta.get(name)}
 
 
 def _machine() -> str:
-    """Name what process numbers are counted in: a start of a machine, and a container on it."""
+    """Name the machine, its boot and the container, inside which a process id is unique."""
     parts = [socket.gethostname()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -181,10 +191,11 @@ def _machine() -> str:
 
 
 def _is_gone(about: dict[str, Any]) -> bool:
-    """Tell a lock whose process ran on this machine and runs no more."""
+    """Return whether the process of a lock ran on this machine and has ended."""
     if about.get("machine") != _machine() or not isinstance(about.get("pid"), int):
         return False
     try:
+        # Signal 0 only checks that the process exists.
         os.kill(about["pid"], 0)
     except ProcessLookupError:
         return True
@@ -195,17 +206,19 @@ def _is_gone(about: dict[str, Any]) -> bool:
 
 @contextmanager
 def leased(path: BucketPath, owner: str) -> Iterator[Lease]:
-    """Hold a lock.
+    """Hold a lock while the context lasts.
 
     Parameters
     ----------
+    path
+        Object of the lock.
     owner
-        What is locked, as it is named in messages.
+        The output that is locked, as messages name it.
 
     Raises
     ------
     OutputError
-        If another run holds it.
+        If another run holds the lock.
     StoreError
         If the bucket refuses.
     """

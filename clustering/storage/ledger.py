@@ -3,13 +3,13 @@
 ::
 
     ledger/
-      wish.json              digests of what is written; another wish begins a new ledger
-      <start>-<content>      SHA-256 of the rest, then an npz of the block's statistics, nothing pickled
+      wish.json              digest of the settings of the pass; other settings begin a new ledger
+      <start>-<content>      SHA-256 of the rest, then an npz of the block's statistics, without pickle
 
-A killed pass goes on from its records. Where the store tells when its chunks change, records are called by what their
-blocks hold, and a ledger that stays with its version is where the next run goes on from: what is as it was is neither
-read nor made again. Where it does not, they are called by number (``block-00000012``). A record is written once the
-arrays of its block are, in one step. A damaged one counts as none.
+A killed pass goes on from its records. Where the store tells when its chunks change, records have the block fingerprint
+as their name, and the ledger stays with its version: the next run neither reads nor labels unchanged blocks again.
+Otherwise records have the number of the block as their name (``block-00000012``). A record is written in one step,
+after the arrays of its block. A damaged record is ignored.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from clustering.storage.records import pack_statistics, unpack_statistics
 FOLDER = LEDGER
 _WISH = "wish.json"
 OF_LABELS, OF_SCORES, OF_MODEL = "labels", "scores", "model"
-"""Names of the statistics that a record may hold: of the label pass, of held-out rows, of the model at its params."""
+"""Names of the statistics that a record may hold: of the label pass, of held-out rows, and of the model."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,18 @@ class Ledger:
 
     path: StoragePath
     fingerprints: BlockFingerprints | None = None
-    """What records are called by; None: by the number of their block."""
+    """Block fingerprints that name the records; None: records are named by the number of their block."""
     kinds: Mapping[str, type] = field(default_factory=lambda: {OF_LABELS: LabelStatistics})
     """Classes of the statistics of a record, by name."""
 
     def load(self, index: int) -> tuple[Any, ...] | None:
-        """Give the statistics of a finished block, to the last bit; None where it is not finished."""
+        """Return the statistics of a finished block, to the last bit; None where it is not finished.
+
+        Parameters
+        ----------
+        index
+            Number of the block in the plan.
+        """
         file = self._file(index)
         try:
             content = file.read_bytes()
@@ -60,43 +66,66 @@ class Ledger:
             return loaded
         if not {"start", "grid"} <= more.keys():
             return None
+        # The block may lie elsewhere in the plan of today, and its farthest rows name their positions.
         before = BlockPosition(tuple(more["start"].tolist()), tuple(more["grid"].tolist()))
         now = self._position(index)
         return loaded if before == now else tuple(_repositioned(statistics, before, now) for statistics in loaded)
 
     def save(self, index: int, statistics: tuple[Any, ...]) -> None:
-        """Record that a block is finished, all of it or nothing."""
+        """Record in one step that a block is finished.
+
+        Parameters
+        ----------
+        index
+            Number of the block in the plan.
+        statistics
+            Statistics of the block, in the order of `kinds`.
+        """
         file, position = self._file(index), None if self.fingerprints is None else self._position(index)
         where = {} if position is None else {"start": np.array(position.start), "grid": np.array(position.grid)}
         by_name = dict(zip(self.kinds, statistics, strict=True))
         write_bytes(file, pack_statistics(by_name, name=np.frombuffer(file.name.encode(), np.uint8), **where))
 
     def drop(self, index: int) -> None:
-        """Take a record back."""
+        """Remove a record.
+
+        Parameters
+        ----------
+        index
+            Number of the block in the plan.
+        """
         self._file(index).unlink(missing_ok=True)
 
     def __len__(self) -> int:
         return sum(1 for file in children(self.path) if _is_record(file.name))
 
     def begin(self, settings: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
-        """Start without records.
+        """Remove all records, and begin a ledger for these settings.
 
         Parameters
         ----------
+        settings
+            All that decides the files of the pass, as JSON.
         about
-            What is told of it to later runs, as JSON.
+            Facts that later runs read from `about`, as JSON.
         """
         self.remove()
         make_folder(self.path)
         write_json(self.path / _WISH, {"sha256": digest(settings), **(about or {})})
 
     def continues(self, settings: Mapping[str, Any]) -> bool:
-        """Tell whether its records are of this wish."""
+        """Return whether the records belong to a pass with these settings.
+
+        Parameters
+        ----------
+        settings
+            All that decides the files of the pass, as JSON.
+        """
         return self.about.get("sha256") == digest(settings)
 
     @property
     def about(self) -> dict[str, Any]:
-        """What `begin` was told; nothing where there is no ledger."""
+        """Facts that `begin` wrote; empty where there is no ledger."""
         try:
             content = json.loads((self.path / _WISH).read_bytes())
         except (OSError, ValueError, RecursionError):
@@ -104,7 +133,7 @@ class Ledger:
         return content if isinstance(content, dict) else {}
 
     def changes(self) -> Changes:
-        """Compare its records with the blocks of the plan that it has identities of."""
+        """Compare the records with the blocks of the plan of the fingerprints."""
         assert self.fingerprints is not None
         recorded = dict(file.name.split("-") for file in children(self.path) if _is_record(file.name))
         new, changed, starts = [], [], set()
@@ -117,7 +146,7 @@ class Ledger:
         return Changes(len(self.fingerprints.plan), tuple(new), tuple(changed), len(set(recorded) - starts))
 
     def remove(self) -> None:
-        """Remove all of it."""
+        """Remove the ledger."""
         remove_keys(self.path, lambda key: is_written_by_runs(f"{FOLDER}/{key}"))
 
     def _file(self, index: int) -> StoragePath:
@@ -130,25 +159,25 @@ class Ledger:
 
 
 class Changes(NamedTuple):
-    """What of a store is no longer as a ledger knows it."""
+    """Blocks that differ between a ledger and the store of today."""
 
     blocks: int
-    """Blocks of the plan."""
+    """Number of blocks of the plan."""
     new: tuple[int, ...]
-    """Blocks where there was none."""
+    """Blocks that have no record at their place."""
     changed: tuple[int, ...]
-    """Blocks of which something was written anew, or that have grown."""
+    """Blocks that were written anew in part or whole, or have grown."""
     gone: int
-    """Blocks that are there no more."""
+    """Number of records whose block no longer exists."""
 
     @property
     def unchanged(self) -> int:
-        """Blocks that are as they were."""
+        """Number of blocks that did not change."""
         return self.blocks - len(self.new) - len(self.changed)
 
     @property
     def none(self) -> bool:
-        """Whether all is as it was."""
+        """Whether nothing changed."""
         return not (self.new or self.changed or self.gone)
 
 
@@ -157,12 +186,18 @@ def _is_record(name: str) -> bool:
 
 
 def _repositioned(statistics: Any, before: BlockPosition, now: BlockPosition) -> Any:
-    """Tell where rows are that the statistics of a block name."""
+    """Move the positions of farthest rows to the place of the block in the plan of today."""
     if not hasattr(statistics, "farthest"):
         return statistics
     return replace(statistics, farthest=statistics.farthest.repositioned(before, now))
 
 
 def digest(settings: Mapping[str, Any]) -> str:
-    """Digest what JSON can hold."""
+    """Return the SHA-256 of JSON, in hexadecimal.
+
+    Parameters
+    ----------
+    settings
+        Any JSON object.
+    """
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
