@@ -230,7 +230,7 @@ def _unnamed(length: int, before: int, path: str, tree: _Tree) -> str:
 
 
 def _only_a_dimension(data: h5py.Dataset) -> bool:
-    """Whether a dataset stands for a dimension without labels."""
+    """Tell whether a dataset stands for a dimension without labels."""
     name = data.attrs.get("NAME", b"") if data.is_scale else b""
     return (name if isinstance(name, bytes) else str(name).encode()).startswith(_NO_VARIABLE)
 

@@ -106,7 +106,7 @@ def wrap_in_memory(data: Any) -> OpenedDataset:
 
 
 def is_bare(data: Any) -> bool:
-    """Whether the dimensions of the data have no names.
+    """Tell whether the dimensions of the data have no names.
 
     Parameters
     ----------

@@ -89,7 +89,7 @@ def check_outside(target: Path) -> None:
 
 
 def is_store(folder: Path) -> bool:
-    """Whether a folder is a Zarr group or array.
+    """Tell whether a folder is a Zarr group or array.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def is_store(folder: Path) -> bool:
 
 
 def is_output(folder: Path) -> bool:
-    """Whether a folder is an output of runs.
+    """Tell whether a folder is an output of runs.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def refuse(name: str, fault: str | None, writer: str, replace: bool, remedy: str
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a path is an empty folder. A link to an empty folder does not count.
+    """Tell whether a path is an empty folder. A link to an empty folder does not count.
 
     Parameters
     ----------
@@ -325,7 +325,7 @@ _MODEL = re.compile(
 
 
 def _is_unmarked_model(attributes: Any, there: Collection[str]) -> bool:
-    """Whether a group is a model of an earlier version, which wrote no marks.
+    """Tell whether a group is a model of an earlier version, which wrote no marks.
 
     All its arrays must be those of models, or labels of the features that its attributes name.
     """
@@ -341,7 +341,7 @@ def _is_unmarked_model(attributes: Any, there: Collection[str]) -> bool:
 
 
 def is_member(key: str) -> bool:
-    """Whether a key holds the metadata of an array or group below the root.
+    """Tell whether a key holds the metadata of an array or group below the root.
 
     Parameters
     ----------
@@ -369,7 +369,7 @@ def _digest(metadata: Mapping[str, bytes]) -> str:
 
 
 def _is_same(target: Path, folder: Callable[[], Path]) -> bool:
-    """Whether a path is a given folder; False where either does not exist."""
+    """Tell whether a path is a given folder; False where either does not exist."""
     try:
         return target.samefile(folder())
     except (OSError, RuntimeError):

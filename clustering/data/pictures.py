@@ -1,4 +1,4 @@
-"""Reading pictures: every page, in the numbers that the file holds."""
+"""Reading pictures: all pages, with the numbers that the file holds."""
 
 from __future__ import annotations
 
@@ -21,45 +21,52 @@ if TYPE_CHECKING:
 
 GIB = 1 << 30
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000")
-"""Formats that are read. Others need programs beside this one, or run scripts."""
+"""Formats that are read. Pillow knows others, but they need further programs or run scripts."""
 _ANIMATIONS = ("GIF", "PNG", "WEBP")
 _COLOURS = {"P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB"}
-"""Modes whose numbers mean colours only through a palette, or were multiplied by alpha, and what they become."""
+"""Pillow mode with a palette, with colours multiplied by alpha, or with padding → the mode that it is read in."""
 _CLEAR = {"P": "RGBA", "L": "LA", "RGB": "RGBA"}
-"""Modes in which one colour can be named transparent, and what holds that as a channel."""
+"""Pillow mode in which one colour can be declared transparent → the mode with that as a channel."""
 _ON_THE_GROUND = (33550, 33922, 34264, 34735)
-"""Tags of a GeoTIFF: size of a pixel, tie points, transformation, coordinate system."""
+"""Tags of a GeoTIFF: pixel size, tie points, transformation, coordinate system."""
 _NO_DATA = 42113
-"""Tag in which GDAL writes the number that means no data."""
+"""Tag of a TIFF in which GDAL writes the number that means no data."""
 _NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
-"""Layouts of big-endian numbers, and of those in the order of this machine."""
+"""Pillow layout of big-endian numbers → the same in the byte order of this machine."""
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}
-"""Order of the two bytes of a 16-bit number, and the other order."""
+"""Byte order of 16-bit numbers, as Pillow calls it → the opposite order."""
 
 
 def read_image(path: Path, stack: ExitStack) -> FileContents:
-    """Read a picture, upright: a row of channels for each pixel, of each page.
+    """Read an upright picture as one variable ``(y, x, channel)``, or ``(page, y, x, channel)`` for several pages.
 
-    Channels are as stored, alpha and the four inks of print among them. A palette becomes the colours it stands for.
+    Channels are as stored, including alpha, and CMYK of printed pictures. Numbers of a palette become colours.
+
+    Parameters
+    ----------
+    path
+        A picture in one of `FORMATS`.
+    stack
+        Closes the file. Until then pages are read from it.
 
     Raises
     ------
     MissingDependencyError
-        Without Pillow.
+        If Pillow is not installed.
     DataError
-        If the numbers of the picture cannot be had as they are stored.
+        If the file is damaged, or Pillow cannot give its numbers as they are stored.
     """
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise missing_reader("pillow", path) from error
-    # The limit guards servers against strangers' files; this file is the user's own.
+    # The limit protects servers against harmful uploads. This file is the user's own.
     Image.MAX_IMAGE_PIXELS = None
-    # What it has to say of a damaged file comes as an error, or is no fault.
+    # Pillow raises an error for real damage; its log adds nothing.
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     Image.init()
     try:
-        # Given a path, Pillow maps the file, and shifts the rows of some turned pictures.
+        # Given a path instead of a file, Pillow maps the file into memory and misplaces rows of some rotated pictures.
         picture = stack.enter_context(Image.open(stack.enter_context(path.open("rb")), formats=FORMATS))
     except UnidentifiedImageError as error:
         raise DataError(
@@ -70,6 +77,7 @@ def read_image(path: Path, stack: ExitStack) -> FileContents:
     warnings = _left_out(picture, path)
     first = _pixels(picture, path, 0)
     attributes = _no_data(picture, first.dtype, warnings)
+    # Further pages of a JPEG (the format MPO) are previews or other views of the same scene.
     n = 1 if picture.format in ("JPEG", "MPO") else getattr(picture, "n_frames", 1)
     mode = None
     if picture.format == "MPO":
@@ -77,6 +85,7 @@ def read_image(path: Path, stack: ExitStack) -> FileContents:
         warnings.append(f"page 1 of {pages_there} is taken: the others of a JPEG show the same scene, often smaller")
     if n > 1:
         looks = [_look(picture, i) for i in range(n)]
+        # Frames of an animation may be stored in several modes; one mode for all makes one array of them.
         if picture.format in _ANIMATIONS and len({look[1] for look in looks}) > 1:
             mode = "RGBA" if any(look[1].endswith("A") for look in looks) else "RGB"
             looks = [(look[0], mode, look[2]) for look in looks]
@@ -101,7 +110,7 @@ def read_image(path: Path, stack: ExitStack) -> FileContents:
 
 
 def _check_size(picture: ImageFile, path: Path) -> None:
-    """Refuse a picture that is larger than the memory of this machine, as a damaged one may say it is."""
+    """Refuse a picture larger than the memory of this machine. A damaged file may claim any size."""
     width, height = picture.size
     needed = 8 * width * height
     held = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -113,22 +122,23 @@ def _check_size(picture: ImageFile, path: Path) -> None:
 
 
 def _look(picture: ImageFile, page: int) -> tuple[tuple[int, int], str, str]:
-    """Tell the size of a page, the mode it is kept in, and the mode in the file."""
+    """Give the size of a page, the mode that it is read in, and for a TIFF its layout in the file."""
     picture.seek(page)
     raw = _raw(picture)
     if picture.format == "GIF":
-        # Only a loaded frame tells whether anything of it is transparent.
+        # Pillow finds out whether a frame has transparent pixels only when it loads the frame.
         picture.load()
     return picture.size, _kept(picture), raw if picture.format == "TIFF" else ""
 
 
 def _kept(picture: Image.Image) -> str:
+    """Name the Pillow mode that a page is read in."""
     clear = "transparency" in picture.info and picture.mode in _CLEAR
     return _CLEAR[picture.mode] if clear else _COLOURS.get(picture.mode, picture.mode)
 
 
 def _raw(picture: ImageFile) -> str:
-    """Name the layout of the numbers in the file, as Pillow calls it."""
+    """Name the layout of the numbers in the file, in Pillow's words."""
     arguments = picture.tile[0][3] if getattr(picture, "tile", None) else ""
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
@@ -140,7 +150,7 @@ def _pixels(picture: ImageFile, path: Path, page: int, mode: str | None = None) 
     picture.seek(page)
     raw = _raw(picture)
     if raw in _NATIVE and picture.tile[0].codec_name == "libtiff":
-        # It unpacks numbers into the order of this machine, whatever their order in the file; Pillow swaps them again.
+        # libtiff already converts numbers to the byte order of this machine. Pillow would swap them again.
         picture.tile = [tile._replace(args=(_NATIVE[raw], *tile.args[1:])) for tile in picture.tile]  # type: ignore[index]
     tags = getattr(picture, "tag_v2", {})
     bits = max(tags.get(258, (8,)))
@@ -148,7 +158,7 @@ def _pixels(picture: ImageFile, path: Path, page: int, mode: str | None = None) 
         pixels = _sixteen(path, page, raw)
     else:
         stored = _stored_type(picture, path)
-        # Cameras store a turned picture as it fell on the sensor, with a note how to hold it.
+        # Cameras store the picture as the sensor saw it, with a tag that says how to rotate it.
         upright = ImageOps.exif_transpose(picture)
         wanted = mode or _kept(upright)
         pixels = np.asarray(upright if upright.mode == wanted else upright.convert(wanted))
@@ -157,7 +167,7 @@ def _pixels(picture: ImageFile, path: Path, page: int, mode: str | None = None) 
 
 
 def _sixteen(path: Path, page: int, raw: str) -> NDArray[np.uint16]:
-    """Read channels of 16 bits, of which Pillow gives the upper 8: both halves, each by a read of its own."""
+    """Read channels of 16 bits. Pillow gives only the upper 8 bits, so the file is read twice, once for each byte."""
     from PIL import Image, ImageOps
 
     kind, _, order = raw.partition(";16")
@@ -177,14 +187,16 @@ def _sixteen(path: Path, page: int, raw: str) -> NDArray[np.uint16]:
             return np.asarray(ImageOps.exif_transpose(picture))
 
     if kind == "LA":
-        # Two numbers of two bytes take the room of four of one byte.
+        # Two 16-bit numbers are as long as four 8-bit numbers, so one read in that layout gives all bytes.
         return read("RGBA").view(">u2").astype(np.uint16)
+    # In the opposite byte order, the lower byte takes the place of the upper one.
     return read(raw).astype(np.uint16) * 256 + read(f"{kind};16{_SWAPPED[order]}")
 
 
 def _stored_type(picture: ImageFile, path: Path) -> Any:
-    """Give the function from what Pillow gives to numbers of the type in the file."""
+    """Give the function that converts Pillow's numbers to the type in the file."""
     if picture.format == "TIFF":
+        # Tags 258 and 339 of a TIFF: bits per number, and whether numbers are unsigned (1) or signed (2).
         tags = picture.tag_v2  # type: ignore[attr-defined]
         bits, sign = tags.get(258, (1,))[0], tags.get(339, (1,))[0]
         if (bits, sign) == (8, 2):
@@ -200,7 +212,7 @@ def _stored_type(picture: ImageFile, path: Path) -> Any:
                 f"cannot read {str(path)!r}: Pillow gives only 8 of its {bits} bits; convert it to 16-bit PNG or TIFF"
             )
         if 8 < bits < 16:
-            # Pillow stretches what has fewer bits over all 16.
+            # Pillow scales numbers of fewer bits up to 16 bits.
             return lambda pixels: pixels >> (16 - bits)
     return lambda pixels: pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
@@ -209,13 +221,14 @@ def _jpeg2000_bits(path: Path) -> int:
     """Read the largest number of bits of a channel from the head of a JPEG 2000 stream (ISO 15444-1, A.5.1)."""
     with path.open("rb") as file:
         head = file.read(1 << 22)
+    # The markers "start of codestream" and "image and tile size".
     offset = head.find(b"\xff\x4f\xff\x51") + 4
     n = int.from_bytes(head[offset + 36 : offset + 38])
     return max(((bits & 127) + 1 for bits in head[offset + 38 : offset + 38 + 3 * n : 3]), default=8)
 
 
 def _no_data(picture: ImageFile, dtype: np.dtype[Any], warnings: list[str]) -> dict[str, Any]:
-    """Take the number that means no data in a GeoTIFF, and say that its place on the ground is left out."""
+    """Read the no-data number of a GeoTIFF as an attribute, and add warnings about what is left out of it."""
     tags = getattr(picture, "tag_v2", {})
     if any(tag in tags for tag in _ON_THE_GROUND):
         warnings.append("the place of the pixels on the ground is left out: their coordinates are their numbers")
@@ -229,13 +242,14 @@ def _no_data(picture: ImageFile, dtype: np.dtype[Any], warnings: list[str]) -> d
 
 
 def _left_out(picture: ImageFile, path: Path) -> list[str]:
-    """Say what Pillow passes over: channels of a TIFF, and a transparent colour of numbers of 16 bits."""
+    """List the parts of a picture that Pillow does not read: further channels, some transparent colours, lost pages."""
     lines = []
     if picture.format == "GIF" and not path.read_bytes().rstrip(b"\0").endswith(b";"):
         lines.append(f"{path.name!r} does not end as a GIF does: it may be cut short, and pages of it lost")
     if "transparency" in picture.info and (picture.mode not in _CLEAR or ";16" in _raw(picture)):
         lines.append(f"the colour of {path.name!r} that is named transparent is left out: its pixels are as all others")
     if picture.format == "TIFF":
+        # Tag 277 is the number of channels.
         n, held = picture.tag_v2.get(277, 1), len(picture.getbands())  # type: ignore[attr-defined]
         if n > held and picture.mode != "P":
             numbers = f"channel {n} is" if n == held + 1 else f"channels {held + 1} to {n} are"

@@ -1,4 +1,4 @@
-"""Decoding chunks in Rust, where the package `zarrs` is installed and it helps."""
+"""Decoding of chunks in Rust, where the package `zarrs` is installed and is faster."""
 
 from __future__ import annotations
 
@@ -22,31 +22,42 @@ def rust() -> Any:
 
 
 def accelerated(array: zarr.Array[Any]) -> zarr.Array[Any]:
-    """Give a twin of an array that decodes faster; the array itself where nothing does.
+    """Give a copy of an array that decodes in Rust, or the array itself where that is impossible or slower.
 
-    It is for reading alone: local writes of `zarrs` are not atomic. Each read decodes on one thread, so that a
-    process decodes on as many as it has tasks. Of a bucket, zarr's own pipeline reads faster: it asks for many chunks
-    at once.
+    The copy is for reading only, since local writes of `zarrs` are not atomic. Each read decodes on one thread, so a
+    process decodes on as many threads as it has tasks. Arrays in buckets stay with zarr's own pipeline, which requests
+    many chunks at once and so is faster there.
+
+    Parameters
+    ----------
+    array
+        A stored array.
     """
     kind = rust()
     if kind is None or not isinstance(array.store_path.store, LocalStore):
         return array
-    # It passes over such checksums where it decodes a part of a chunk, as it does at every edge of an array.
+    # zarrs does not verify separate checksums where it decodes part of a chunk, as at every edge of an array.
     if separately_checksummed(array.metadata.to_dict()):
         return array
     with zarr.config.set({"threading.max_workers": 1}), warnings.catch_warnings():
-        # Codecs that it does not know are left to zarr's own pipeline, see `is_accelerated`.
+        # zarrs warns about codecs that it does not know. They are left to zarr's own pipeline, see `is_accelerated`.
         warnings.simplefilter("ignore", UserWarning)
         pipeline = kind.from_array_metadata_and_store(array.metadata, array.store_path.store)
     if pipeline.impl is None:
         return array
     twin: AsyncArray[Any] = AsyncArray(array.metadata, array.store_path)
-    # The configuration names one pipeline for reads and writes of a whole process, and arrays are opened by many.
+    # The configuration of zarr would set the pipeline of all arrays in the process, for reads and writes.
     object.__setattr__(twin, "codec_pipeline", pipeline)
     return zarr.Array(twin)
 
 
 def is_accelerated(array: zarr.Array[Any]) -> bool:
-    """Tell whether an array decodes in Rust."""
+    """Tell whether an array decodes in Rust.
+
+    Parameters
+    ----------
+    array
+        A stored array, as `accelerated` gives it.
+    """
     kind = rust()
     return kind is not None and isinstance(array._async_array.codec_pipeline, kind)

@@ -1,7 +1,7 @@
 """Cutting the sample grid into blocks: integers only, no I/O.
 
-A block is a hyper-rectangle of whole chunks, named by its index. A plan holds a handful of integers whatever the
-number of chunks, and every block is computed from its index when it is asked for.
+A block is a hyper-rectangle of whole chunks, named by its index. A plan holds a few integers, whatever the number of
+chunks. Each block is computed from its index when it is needed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 MIB = 1024 * 1024
 BESIDE = 48
-"""Memory that a pass needs for each row beside its features, in bytes."""
+"""Memory in bytes that a pass needs for each row in addition to its features."""
 
 
 class Block(NamedTuple):
-    """The name of a block: where it starts and stops along each sample dimension, never its data."""
+    """The name of a block: its start and stop along each sample dimension. It holds no data."""
 
     number: int
+    """Number of the block in its plan, from 0."""
     start: tuple[int, ...]
     stop: tuple[int, ...]
 
@@ -34,7 +35,7 @@ class Block(NamedTuple):
 
     @property
     def slices(self) -> tuple[slice, ...]:
-        """The region of the sample grid."""
+        """Slices that cut the block out of the sample grid."""
         return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
 
     def __str__(self) -> str:
@@ -43,62 +44,85 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Axis:
-    """One sample dimension: in what lengths its selected positions are stored.
+    """One sample dimension: the selected positions, and the edges of the chunks that hold them.
 
-    Chunk edges lie at the multiples of `unit` of the positions ``start, start + step, …`` in the source; or, where
-    `groups` is given, at these places among the selected ones.
+    Selected positions lie at ``start, start + step, …`` in the source, counted from the first chunk, and chunk edges at
+    the multiples of `unit`. Where `groups` is given, chunk edges lie there instead, counted in selected positions.
     """
 
     length: int
-    """Selected positions."""
+    """Number of selected positions."""
     unit: int = 1
-    """Length of the chunk, or the shard, that is read at once; in positions of the source."""
+    """Length that is read at once (a chunk or a shard), in positions of the source."""
     start: int = 0
-    """Where the selection starts inside its first chunk."""
+    """Offset of the first selected position in its chunk."""
     step: int = 1
+    """Distance of selected positions in the source."""
     groups: tuple[int, ...] = ()
-    """For a list of positions: where a run of positions of one chunk starts, 0 first."""
+    """For a list of positions: the first position of each run inside one chunk, beginning with 0."""
 
     @classmethod
     def from_indexer(cls, indexer: range | NDArray[np.int64], unit: int) -> Axis:
-        """Describe a selection of positions by the chunks that hold them."""
+        """Describe a selection of positions by the chunks that hold them.
+
+        Parameters
+        ----------
+        indexer
+            Selected positions in the source: a range, or an array ``(t,)``.
+        unit
+            Length that is read at once along the dimension, in positions of the source.
+        """
         if isinstance(indexer, range):
             step = indexer.step
-            # No block may be empty.
+            # A step longer than a chunk skips chunks. A larger unit keeps every block from being empty.
             unit *= -(-step // unit)
             start = indexer.start % unit
             if unit % step == 0:
-                # Every chunk gives equally many positions: the same edges with a step of 1.
+                # Every chunk holds equally many selected positions, so a step of 1 gives the same edges.
                 start, unit, step = start // step, unit // step, 1
             return cls(len(indexer), unit, start, step)
         starts = [0, *(np.flatnonzero(np.diff(indexer // unit)) + 1).tolist()]
         lengths = np.diff([*starts, len(indexer)])
         if (lengths[:-1] == lengths[0]).all() and lengths[-1] <= lengths[0]:
-            # As of every chunk the same number is chosen, days that are a chunk each for one.
+            # The same number of positions is selected in every chunk, such as one day in each chunk of one day.
             return cls(len(indexer), int(lengths[0]))
         return cls(len(indexer), unit, groups=tuple(starts))
 
     @property
     def count(self) -> int:
-        """Runs of positions that lie in one chunk each."""
+        """Number of chunks that hold selected positions."""
         if self.groups:
             return len(self.groups)
         return (self.start + (self.length - 1) * self.step) // self.unit + 1
 
     @property
     def regular(self) -> Axis:
-        """The same length in chunks of equal length, counted from its first position."""
+        """An axis of the same length whose chunks are equally long, counted from the first selected position."""
         return Axis(self.length, self.longest(1)) if self.groups or self.step > 1 else Axis(self.length, self.unit)
 
     def longest(self, joined: int) -> int:
-        """Positions in so many neighbouring chunks at most."""
+        """Give the largest number of selected positions in a block.
+
+        Parameters
+        ----------
+        joined
+            Number of neighbouring chunks in a block.
+        """
         if self.groups:
             edges = (*self.groups[::joined], self.length)
             return max(b - a for a, b in pairwise(edges))
         return min(self.length, -(-self.unit * joined // self.step))
 
     def edge(self, number: int, joined: int) -> int:
-        """Start of the block of this number among the selected positions, with so many chunks in each."""
+        """Give the first selected position of a block; the length of the axis for blocks beyond the last.
+
+        Parameters
+        ----------
+        number
+            Number of the block along this axis.
+        joined
+            Number of neighbouring chunks in a block.
+        """
         if self.groups:
             return self.groups[number * joined] if number * joined < len(self.groups) else self.length
         return min(self.length, max(0, -((self.start - number * joined * self.unit) // self.step)))
@@ -111,7 +135,7 @@ class Plan:
     axes: tuple[Axis, ...]
     """The sample dimensions."""
     joined: tuple[int, ...]
-    """Chunks that a block holds along each of them."""
+    """Number of chunks in a block along each sample dimension."""
     row_bytes: int
     """Size of one decoded row, in bytes."""
 
@@ -135,7 +159,7 @@ class Plan:
 
     @property
     def cells(self) -> int:
-        """Number of cells of the sample grid: rows before masking."""
+        """Number of cells of the sample grid, which is the number of rows before masking."""
         return math.prod(self.shape)
 
     @property
@@ -144,7 +168,13 @@ class Plan:
         return math.prod(self.longest) * self.row_bytes
 
     def block(self, index: int) -> Block:
-        """Compute the block of this index; blocks are counted in C order of the grid."""
+        """Compute a block.
+
+        Parameters
+        ----------
+        index
+            Number of the block, from 0 to ``len(plan) - 1``, in C order of the grid of blocks.
+        """
         grid_index = []
         for size in reversed(self.grid):
             index, i = divmod(index, size)
@@ -158,14 +188,16 @@ class Plan:
 
 
 def plan_like(plan: Plan, joined: Sequence[int], most_bytes: int) -> Plan:
-    """Cut the same axes into blocks of as many chunks as another plan had, so that blocks stay what they are.
+    """Cut the same axes into blocks of as many chunks as in an earlier plan, so that both have the same blocks.
 
     Parameters
     ----------
+    plan
+        The plan of the present run. It is returned where `joined` does not fit its axes.
     joined
-        Chunks that a block of the other plan holds along each axis.
+        Number of chunks in a block of the earlier plan, along each axis.
     most_bytes
-        Largest decoded block, in bytes; where it would be larger, the plan is left as it is.
+        Largest allowed size of a decoded block, in bytes. Where blocks would be larger, `plan` is returned.
     """
     if len(joined) != len(plan.axes):
         return plan
@@ -182,8 +214,8 @@ def plan_blocks(
 ) -> Plan:
     """Choose blocks as runs of whole chunks.
 
-    The outcome depends on the store and the memory budget alone, never on the number of workers, so that the order of
-    every addition is fixed with it.
+    Blocks depend on the source and the memory budget alone, never on the number of workers. So the order of all
+    additions, and with it every bit of a result, is the same on any number of workers.
 
     Parameters
     ----------
@@ -200,15 +232,16 @@ def plan_blocks(
     Returns
     -------
     Plan
-        At least one chunk per block, however large that chunk is.
+        Each block holds at least one chunk, however large that chunk is.
     """
     if block_bytes is None:
         total = math.prod(axis.length for axis in axes) * row_bytes
         ceiling = max(MIB, min(256 * MIB, memory // 32))
-        # A pass holds some numbers for each row beside its features, which count where rows are narrow.
+        # A pass holds a few more numbers for each row. They are most of its memory where rows have few features.
         narrow = row_bytes / max(row_bytes, BESIDE)
         block_bytes = max(1, int(min(ceiling, max(256 * 1024, total // 64)) * narrow))
     plan = Plan(tuple(axes), (1,) * len(axes), row_bytes)
+    # Chunks are joined along the last axis first, since they are neighbours in the C order of the grid.
     for i in reversed(range(len(axes))):
         spare = max(1, block_bytes // max(1, plan.block_bytes))
         joined = min(spare, axes[i].count)

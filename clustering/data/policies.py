@@ -1,4 +1,4 @@
-"""What configs and users choose about the data, by name: light to load."""
+"""Options about the data that are chosen by name. This module imports no heavy packages."""
 
 from __future__ import annotations
 
@@ -6,28 +6,34 @@ from numbers import Real
 from typing import Any, Literal, get_args
 
 Missing = Literal["drop", "error", "marginalize"]
-"""What is done with a row that lacks features."""
+"""Treatment of rows with missing features: drop the row, raise an error, or integrate over what is missing."""
 MISSING: tuple[Missing, ...] = get_args(Missing)
 
 MissingChunks = Literal["error", "mask", "fill"]
-"""What a chunk means that was never written."""
+"""Meaning of absent chunks: an error, masked cells, or the fill value."""
 MISSING_CHUNKS: tuple[MissingChunks, ...] = get_args(MissingChunks)
 
 OnBadChunk = Literal["error", "mask"]
-"""What is done with a chunk that does not decode."""
+"""Treatment of bad chunks: an error, or masked cells."""
 ON_BAD_CHUNK: tuple[OnBadChunk, ...] = get_args(OnBadChunk)
 MAX_BAD_FRACTION = 0.25
-"""Share of the chunks that may be masked so, where the user names none."""
+"""Default of the largest share of bad chunks that may be masked."""
 
 ValidRange = Literal["cf", "ignore"]
-"""Whether valid_range, valid_min and valid_max count, as the CF conventions say, or are passed over."""
+"""Whether values outside valid_range, valid_min and valid_max are missing, by the CF conventions, or are used."""
 VALID_RANGE: tuple[ValidRange, ...] = get_args(ValidRange)
 
 Decoder = Literal["signed_square"]
-"""Codes of numbers that no scale and offset describe."""
+"""Encodings of numbers beyond scale and offset."""
 DECODERS: tuple[Decoder, ...] = get_args(Decoder)
 
 
 def is_number(value: Any) -> bool:
-    """Tell a number from what Python and YAML take for one: truth values."""
+    """Tell whether a value is a real number. Python counts True and False as numbers, but they are none here.
+
+    Parameters
+    ----------
+    value
+        An option from a user or from YAML.
+    """
     return isinstance(value, Real) and not isinstance(value, bool)

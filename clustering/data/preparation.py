@@ -1,8 +1,8 @@
-"""From decoded rows to prepared rows: what stands between the data and the model.
+"""Preparation: the map from decoded rows to the prepared rows that a model sees.
 
-A row may be brought to length 1 first; then one affine map takes its features ``(d,)`` to components ``(p,)``. It
-holds, in this order, what standardising, feature weights, principal components and whitening do. A prepared row depends
-on the decoded row and the map alone, to the last bit: every sum has one order.
+A row may first be divided by its norm. Then one affine map takes its features ``(d,)`` to components ``(p,)``. The map
+combines, in this order, standardization, feature weights, principal components and whitening. Every sum has one fixed
+order, so a prepared row depends on nothing but the decoded row and the map, to the last bit.
 """
 
 from __future__ import annotations
@@ -21,44 +21,44 @@ from clustering.data.source import Source
 Array = NDArray[np.float64]
 
 PIECE_BYTES = 512 * 1024
-"""Size of the float64 copy of the rows worked on at once, in bytes: about half a second-level cache."""
+"""Size in bytes of the float64 copy of the rows worked on at once: about half a second-level cache."""
 TILE = 64
-"""Rows that are turned together."""
+"""Number of rows that are multiplied by the matrix together."""
 _SMALLER = 2.0**-600
-"""Rows times this stay in the range of float64 when they are prepared."""
+"""Factor that keeps rows in the range of float64 while they are prepared. A power of two changes no digits."""
 
 
 @dataclass(frozen=True, eq=False)
 class Preparation:
-    """What turns decoded rows ``(n, d)`` into prepared rows ``(n, p)`` of float64, and centers back."""
+    """The fitted map from decoded rows ``(n, d)`` to prepared rows ``(n, p)`` of float64, and back for centers."""
 
     unit_norm: bool
-    """Whether each row is divided by its Euclidean norm first. A row of zeros has no direction, and is left out."""
+    """Whether each row is first divided by its Euclidean norm. A zero row has no direction and is left out."""
     offset: Array
-    """Taken off the features ``(d,)``."""
+    """Point ``(d,)`` that is subtracted from the features."""
     matrix: Array
-    """What multiplies them then: a factor each ``(d,)``, p = d, or a matrix ``(d, p)``."""
+    """Factor of the differences: one for each feature ``(d,)``, with p = d, or a matrix ``(d, p)``."""
     inverse: Array
-    """Its pseudo-inverse: ``(d,)`` or ``(p, d)``."""
+    """Pseudo-inverse of `matrix`: ``(d,)`` or ``(p, d)``."""
     wish: Mapping[str, Any] = field(default_factory=dict)
-    """What was asked for: the keys of ``preprocess`` that are set, as JSON."""
+    """Keys of the config section ``preprocess`` that are set, as JSON."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What came out of it, as JSON: the number of components and the share of the variance that they hold."""
+    """Results of fitting the map, as JSON: the number of components and their share of the variance."""
     words: str = ""
-    """Both for people."""
+    """Description of the map for users."""
     explained: Array = field(default_factory=lambda: np.zeros(0))
     """Share of each principal component in the variance ``(p,)``; empty without principal components."""
     once: bool = False
-    """Whether this is for pass 0 alone, so that rows are not kept as it makes them."""
+    """Whether the map serves pass 0 alone, so that its rows do not go into the block cache."""
 
     @property
     def diagonal(self) -> bool:
-        """Whether each component is one feature, in other units."""
+        """Whether each component is one feature in other units."""
         return self.matrix.ndim == 1
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What is worth telling, as JSON."""
+        """Description and results for reports, as JSON."""
         return {"words": self.words, **self.facts}
 
     @property
@@ -68,7 +68,7 @@ class Preparation:
 
     @property
     def invertible(self) -> bool:
-        """Whether decoded rows follow from prepared ones: nothing is lost but rounding."""
+        """Whether decoded rows can be computed from prepared rows, up to rounding."""
         if self.unit_norm or self.p < len(self.offset):
             return False
         return self.rescales if self.diagonal else bool(self.matrix.any(axis=1).all())
@@ -84,20 +84,36 @@ class Preparation:
         return 8 * self.p
 
     def apply(self, rows: Rows) -> Rows:
-        """Prepare the rows of a block; what a row lacks stays NaN where the map is diagonal."""
+        """Prepare the rows of a block. Missing features stay NaN where the map is diagonal.
+
+        Parameters
+        ----------
+        rows
+            Decoded rows ``(n, d)``.
+
+        Returns
+        -------
+        Rows
+            Prepared rows; fewer than `rows` where `unit_norm` is set and there are zero rows.
+        """
         values, whole = self.apply_to_values(rows.values)
         made = replace(rows, values=values, prepared=True)
         return made if whole.all() else replace(made.select(whole), zero_rows=int(np.sum(~whole)))
 
     def apply_to_values(self, values: NDArray[Any]) -> tuple[Array, NDArray[np.bool_]]:
-        """Prepare values ``(n, d)``.
+        """Prepare the values of rows, without their weights and cells.
+
+        Parameters
+        ----------
+        values
+            Decoded rows ``(n, d)``.
 
         Returns
         -------
         Array
-            ``(n, p)``.
+            Prepared rows ``(n, p)``.
         ndarray of bool
-            Rows ``(n,)`` that have a direction, where that is asked for; otherwise all.
+            False for zero rows ``(n,)`` where `unit_norm` is set. All others are True.
         """
         n, d = values.shape
         made, whole = np.empty((n, self.p)), np.ones(n, bool)
@@ -113,39 +129,75 @@ class Preparation:
         return made, whole
 
     def to_prepared(self, centers: Array) -> Array:
-        """Take centers ``(k, d)`` in the data's units to where prepared rows are ``(k, p)``; their length stays."""
+        """Map centers in the units of the data to prepared centers ``(k, p)``, without dividing them by their norm.
+
+        Parameters
+        ----------
+        centers
+            Centers ``(k, d)`` in the units of the data, or of rows of length 1 where `unit_norm` is set.
+        """
         made = np.empty((len(centers), self.p))
         _map(centers, self.offset, self.matrix, made)
         return made
 
     def to_data_units(self, centers: Array) -> Array:
-        """Take centers ``(k, p)`` back to the data's units ``(k, d)``, those of rows of length 1 with `unit_norm`.
+        """Map prepared centers back to the units of the data ``(k, d)``.
 
-        What the map loses comes back as the mean: features of weight 0, and directions without a component.
+        With `unit_norm`, these are the units of rows of length 1. Features of weight 0, and directions without a
+        component, are lost in the map. They come back as the mean.
+
+        Parameters
+        ----------
+        centers
+            Prepared centers ``(k, p)``.
         """
         made = np.empty((len(centers), len(self.offset)))
         _map(centers, np.zeros(self.p), self.inverse, made)
         return made + self.offset
 
     def covariance_to_data_units(self, covariance: Array) -> Array:
-        """Take a covariance matrix ``(p, p)`` back to the data's units ``(d, d)``."""
+        """Map a covariance matrix of prepared rows back to the units of the data ``(d, d)``.
+
+        Parameters
+        ----------
+        covariance
+            Covariance matrix ``(p, p)`` of prepared rows.
+        """
         back = np.diag(self.inverse) if self.diagonal else self.inverse
         made: Array = back.T @ covariance @ back
+        # Rounding leaves the product slightly unsymmetric.
         return 0.5 * (made + made.T)
 
 
 def only_unit_norm(d: int) -> Preparation:
-    """Make what brings rows to length 1 for pass 0, which the rest of a preparation follows from."""
+    """Make a preparation for pass 0 that only divides rows by their norm. Pass 0 fits the rest of the map to them.
+
+    Parameters
+    ----------
+    d
+        Number of features.
+    """
     return Preparation(True, np.zeros(d), np.ones(d), np.ones(d), once=True)
 
 
 def usable_memory(source: Source, memory: int, prepared: bool) -> int:
-    """Take off a memory budget, in bytes, what blocks grow by when they are turned to double precision."""
+    """Reduce a memory budget by the factor by which rows grow when they are prepared as float64; in bytes.
+
+    Parameters
+    ----------
+    source
+        Data to cluster.
+    memory
+        Memory budget of a worker, in bytes.
+    prepared
+        Whether there is a preparation. Without one the budget stays.
+    """
     return memory * source.row_bytes // max(source.row_bytes, 8 * source.n_features) if prepared else memory
 
 
 def _map(values: NDArray[Any], offset: Array, matrix: Array, made: Array) -> None:
-    """Fill `made` ``(n, p)``."""
+    """Fill `made` ``(n, p)`` with the affine map of `values` ``(n, d)``."""
+    # Values beyond float64 are handled afterwards by `_restore_overflowed`.
     with np.errstate(over="ignore", invalid="ignore"):
         if matrix.ndim == 1:
             np.subtract(values, offset, out=made)
@@ -155,10 +207,10 @@ def _map(values: NDArray[Any], offset: Array, matrix: Array, made: Array) -> Non
 
 
 def _restore_overflowed(values: NDArray[Any], offset: Array, matrix: Array, made: Array) -> None:
-    """Put prepared rows ``(n, p)`` that are beyond float64 at its end, in the same direction."""
+    """Replace prepared rows ``(n, p)`` that overflowed by rows of the same direction near the largest float64."""
     if np.isfinite(made).all():
         return
-    # What a row lacks is still missing where the map is diagonal.
+    # NaN of a missing feature is no overflow. Such rows exist only where the map is diagonal.
     lacking = np.isnan(values) if matrix.ndim == 1 else np.zeros(made.shape, bool)
     beyond = np.flatnonzero(~(np.isfinite(made) | lacking).all(axis=1))
     restored = np.empty((len(beyond), made.shape[1]))
@@ -169,12 +221,17 @@ def _restore_overflowed(values: NDArray[Any], offset: Array, matrix: Array, made
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 def _multiply(values, matrix, made):  # type: ignore[no-untyped-def]
-    """Multiply ``(n, d)`` and ``(d, p)``; a tile is always full, so that every row takes the same way."""
+    """Multiply ``(n, d)`` by ``(d, p)`` into `made`.
+
+    The work is always done on full tiles of rows, so that each row gets the same instructions and the same bits.
+    """
     n, d = values.shape
     columns, total = np.zeros((d, TILE)), np.empty(TILE)
+    # Eight features are added in one step. The rest of fewer than eight follows one by one.
     long = d - d % 8
     for start in range(0, n, TILE):
         m = min(TILE, n - start)
+        # Transposed rows make the loops over rows below contiguous, so that they use vector instructions.
         for r in range(m):
             for j in range(d):
                 columns[j, r] = values[start + r, j]
@@ -200,14 +257,14 @@ def _multiply(values, matrix, made):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _to_unit_norm(values, whole):  # type: ignore[no-untyped-def]
-    """Divide rows ``(n, d)`` by their norm in place; tell which have one, and leave the others as they are."""
+    """Divide rows ``(n, d)`` by their norm in place, and set `whole` ``(n,)`` to False for zero rows, which stay."""
     n, d = values.shape
     for r in range(n):
         total = 0.0
         for j in range(d):
             total += values[r, j] * values[r, j]
         if not 1e-280 < total < 1e280:
-            # Squares of very small or very large numbers leave the range of float64; those of ratios do not.
+            # Squares of very small or very large numbers leave the range of float64. Ratios to the largest one do not.
             largest = 0.0
             for j in range(d):
                 largest = max(largest, abs(values[r, j]))

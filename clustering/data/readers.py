@@ -1,6 +1,6 @@
-"""What every reader of a file gives: the variables in it, slab by slab, and what it leaves out.
+"""Results of file readers: the variables of a file, read slab by slab, and warnings about parts that are left out.
 
-A reader takes a path and an exit stack that closes what it opens, and returns `FileContents`.
+A reader takes a path and an exit stack, which closes the opened files. It returns `FileContents`.
 """
 
 from __future__ import annotations
@@ -21,27 +21,29 @@ from clustering.errors import MissingDependencyError
 
 @dataclass(frozen=True)
 class FileVariable:
-    """A variable to write: what it looks like, and its values slab by slab along the first dimension."""
+    """A variable to write: its metadata, and its values slab by slab along the first dimension."""
 
     name: str
     dims: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     slabs: Callable[[int], Iterator[NDArray[Any]]]
-    """Given a number of places along the first dimension, yields the values that many at a time."""
+    """Function from the length of a slab, in positions along the first dimension, to an iterator over slabs."""
     attributes: dict[str, Any]
     coordinate: bool = False
-    """Whether it says where the data lie, and is no data itself."""
+    """Whether the variable is a coordinate, such as a time or a bound, and not data."""
 
 
 @dataclass(frozen=True)
 class VariableGroup:
-    """Variables that lie together, with the attributes that they share."""
+    """The variables and the attributes of one group of a file."""
 
     pieces: list[FileVariable]
+    """Variables of numbers."""
     attributes: dict[str, Any]
+    """Attributes of the group."""
     texts: xr.Dataset = field(default_factory=xr.Dataset)
-    """Variables of text, such as names of stations."""
+    """Variables of text, such as names of stations. They are small and written at once."""
 
 
 @dataclass(frozen=True)
@@ -52,30 +54,45 @@ class FileArray:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     read: Callable[[int, int], NDArray[Any]]
-    """Reads from one place to another along the first dimension; of a scalar, the value."""
+    """Reads the slab from one position to another along the first dimension; for a scalar, reads the value."""
     attributes: Mapping[str, Any]
     reason: str = ""
-    """Why it cannot be taken."""
+    """Why the array cannot be stored in Zarr; empty where it can."""
     text: bool = False
+    """Whether the values are text."""
 
 
 @dataclass(frozen=True)
 class FileContents:
-    """What a reader takes from a file."""
+    """Everything that a reader found in a file."""
 
     groups: Mapping[str, VariableGroup]
-    """By their path in the file; the root is an empty path."""
+    """Path in the file → group. The path of the root is empty."""
     warnings: list[str]
-    """A line for each thing that is left out or changed: its name, and why."""
+    """One line for each part that is left out or changed: its name and the reason."""
 
 
 def in_slabs(values: NDArray[Any]) -> Callable[[int], Iterator[NDArray[Any]]]:
-    """Give slabs of values that are there at once."""
+    """Make the function `FileVariable.slabs` for values in memory, or mapped into it.
+
+    Parameters
+    ----------
+    values
+        All values of a variable, with at least one dimension.
+    """
     return lambda length: (values[i : i + length] for i in range(0, len(values), length))
 
 
 def unsupported_reason(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
-    """Say why an array is not taken; an empty text where it is."""
+    """Say why an array cannot be stored in Zarr; an empty text where it can.
+
+    Parameters
+    ----------
+    shape
+        Lengths of the dimensions.
+    dtype
+        Type of the values in the file.
+    """
     kinds = {
         "c": "it holds complex numbers; save the real and the imaginary part, each as an array",
         "M": "it holds dates; save them as numbers, such as days",
@@ -99,18 +116,41 @@ def unsupported_reason(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
 def share_dims(
     dims: tuple[str, ...], shape: tuple[int, ...], variable: str, lengths: dict[str, int]
 ) -> tuple[str, ...]:
-    """Name dimensions: variables share one where their lengths agree; another length is another dimension.
+    """Name the dimensions of a variable so that every dimension of a group has one length.
 
-    `lengths` holds the length of each dimension so far, and is added to.
+    A dimension keeps its name where its length agrees with earlier variables. Otherwise the variable gets a dimension
+    of its own.
+
+    Parameters
+    ----------
+    dims
+        Wanted names.
+    shape
+        Length of each dimension.
+    variable
+        Name of the variable, which starts the names of its own dimensions.
+    lengths
+        Length of each dimension of earlier variables. New dimensions are added to it.
     """
     return tuple(d if lengths.setdefault(d, n) == n else f"{variable}_{d}" for d, n in zip(dims, shape, strict=True))
 
 
 def variable_name(name: str, taken: set[str], reserved: tuple[str, ...] = ("row", "feature")) -> str:
-    """Name the variable of a column or a member: slashes and names of dimensions have a meaning of their own."""
+    """Find a name that Zarr and xarray allow for a column of a table or an array of a file.
+
+    Parameters
+    ----------
+    name
+        Name in the file.
+    taken
+        Names of earlier variables of the group.
+    reserved
+        Names of dimensions, which would make the variable a coordinate.
+    """
+    # A slash would lead into another group.
     chosen = name.replace("/", "_").strip(".") or "column"
     if chosen.startswith("__") or chosen == "zarr.json":
-        # Zarr keeps such names for itself.
+        # Zarr reserves such names.
         chosen = f"_{chosen.lstrip('_')}"
     while chosen in reserved or chosen in taken:
         chosen += "_"
@@ -118,7 +158,22 @@ def variable_name(name: str, taken: set[str], reserved: tuple[str, ...] = ("row"
 
 
 def fill_value(stated: Any, dtype: np.dtype[Any], unsigned: bool = False) -> Any:
-    """Write a fill value of any type as the attribute of a variable has it; None where none of its numbers is that."""
+    """Convert a fill value for the attribute ``_FillValue``.
+
+    Parameters
+    ----------
+    stated
+        Fill value in the file: a number, its text, or a list of one number.
+    dtype
+        Type of the stored values.
+    unsigned
+        Whether signed integers stand for unsigned ones, by the attribute ``_Unsigned``.
+
+    Returns
+    -------
+    Any
+        A value for JSON; None where no stored value can equal the fill value.
+    """
     if isinstance(stated, list):
         stated = stated[0] if len(stated) == 1 else None
     if stated is None:
@@ -131,7 +186,7 @@ def fill_value(stated: Any, dtype: np.dtype[Any], unsigned: bool = False) -> Any
         if whole != number:
             return None
         if unsigned and dtype.kind == "i" and 0 <= whole < 1 << 8 * dtype.itemsize:
-            # The same bits, read as a signed number.
+            # The signed number with the same bits.
             return np.array(whole, f"u{dtype.itemsize}").view(f"i{dtype.itemsize}").item()
         return np.array(whole, dtype).item() if dtype.kind != "b" else bool(whole)
     except (TypeError, ValueError, OverflowError):
@@ -139,7 +194,15 @@ def fill_value(stated: Any, dtype: np.dtype[Any], unsigned: bool = False) -> Any
 
 
 def missing_reader(package: str, path: Path) -> MissingDependencyError:
-    """Say which package reads a file."""
+    """Make the error that says which package reads a file.
+
+    Parameters
+    ----------
+    package
+        Name of the package that is not installed.
+    path
+        The file.
+    """
     return MissingDependencyError(
         f"reading {path.name!r} needs the package {package!r}; pip install 'zarr-clustering[ingest]'"
     )

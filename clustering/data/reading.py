@@ -1,4 +1,4 @@
-"""From a block to rows: variables gathered side by side, masked rows left out."""
+"""Reading a block as rows: the variables side by side, without masked cells."""
 
 from __future__ import annotations
 
@@ -24,16 +24,24 @@ if TYPE_CHECKING:
     from clustering.data.source import Source
 
 COSINE_WEIGHTS = re.compile(r"cos\((\w+)\)")
+"""Weights by the cosine of a latitude, such as ``cos(lat)``: the area of a cell on a regular grid."""
 
 
 def read_rows(source: Source, block: Block) -> Rows:
-    """Read one block; values stay packed where all variables are.
+    """Read one block. Values stay packed where all variables can be.
+
+    Parameters
+    ----------
+    source
+        Data to cluster.
+    block
+        A block of a plan of the source.
 
     Raises
     ------
     DataError
-        For a missing value where that is an error, an infinity, a chunk that does not decode, or a weight that is
-        negative or not finite. The message names the variable and the block.
+        For a missing value where that is an error, an infinity, a bad chunk where that is an error, or a weight that
+        is negative or not finite. The message names the variable and the block.
     """
     values, missing, lost, bad = _values(source, block)
     n = len(values)
@@ -48,7 +56,7 @@ def read_rows(source: Source, block: Block) -> Rows:
             used = np.ones(n, bool) if keep is None else keep
             _check_missing(source, values, used & ~whole, block)
             if source.missing == "marginalize":
-                # A row with nothing observed tells nothing.
+                # Rows with some observed features take part. A row without any says nothing about its cluster.
                 has_missing = ~whole
                 whole = whole | (~np.isnan(values)).any(axis=1)
             keep = used & whole
@@ -77,10 +85,11 @@ def read_rows(source: Source, block: Block) -> Rows:
 
 
 _Values = tuple[NDArray[Any], NDArray[np.bool_] | None, NDArray[np.bool_] | None, tuple[str, ...]]
+"""Values ``(cells, d)``; rows with missing features; rows in bad chunks, both ``(cells,)`` or None; bad chunks."""
 
 
 def _values(source: Source, block: Block) -> _Values:
-    """Give values ``(n, d)``, rows ``(n,)`` with something missing, rows whose chunks are lost, and these chunks."""
+    """Read the values of all cells of a block, the mask aside; see `_Values`."""
     region = dict(zip(source.sample_dims, block.slices, strict=True))
     cells = math.prod(block.shape)
     packing = source.packing
@@ -99,12 +108,14 @@ def _values(source: Source, block: Block) -> _Values:
             with at_work(f"variable {name!r}"):
                 values, gone, bad_chunks = stored.read(region, (*source.sample_dims, *dims))
             bad += bad_chunks
+            # Cells of bad chunks are masked. Where missing features are integrated out, they count as missing instead.
             if gone is not None and source.missing != "marginalize":
                 rows = np.asarray(gone.any(axis=1))
                 lost = rows if lost is None else lost | rows
             absent = stored.decoding.is_missing(values)
             if gone is not None:
                 absent = gone if absent is None else absent | gone
+            # NaN stands for missing values where the type has NaN; integers keep a mask beside them.
             if values.dtype.kind == "f" and absent is not None:
                 values, absent = np.where(absent, values.dtype.type(np.nan), values), None
             if packing is None:
@@ -113,6 +124,7 @@ def _values(source: Source, block: Block) -> _Values:
             rows = np.asarray(absent.any(axis=1))
             missing = rows if missing is None else missing | rows
         if len(source.variables) == 1:
+            # A single variable needs no copy into a wider array.
             return np.ascontiguousarray(values, None if packing else source.dtype), missing, lost, bad
         if out is None:
             out = np.empty((cells, source.n_features), packing.stored if packing else source.dtype)
@@ -125,6 +137,7 @@ def _values(source: Source, block: Block) -> _Values:
 def _decoded(
     decoding: Any, values: NDArray[Any], absent: NDArray[np.bool_] | None, source: Source
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Decode stored values ``(cells, d)``. Missing ones become NaN where rows are floats; else their mask is kept."""
     if not decoding.plain or decoding.dtype != values.dtype:
         out = np.empty(values.shape, decoding.dtype)
         decoding.decode(values, out)
@@ -137,12 +150,26 @@ def _decoded(
 
 
 def used_cells(source: Source, block: Block) -> NDArray[np.bool_] | None:
-    """Tell the cells of a block that the mask leaves ``(cells,)``; None where there is no mask."""
+    """Find the cells of a block that the mask leaves.
+
+    Parameters
+    ----------
+    source
+        Data to cluster.
+    block
+        A block of a plan of the source.
+
+    Returns
+    -------
+    ndarray of bool or None
+        True for used cells ``(cells,)``; None where there is no mask.
+    """
     mask = mask_condition(source.mask)
     return None if mask is None else mask.used(_on_grid(source, mask.variable, block))
 
 
 def _row_weights(source: Source, block: Block) -> NDArray[np.float64] | None:
+    """Read the weights of the cells of a block ``(cells,)``; None where all are 1."""
     if source.weights is None:
         return None
     formula = COSINE_WEIGHTS.fullmatch(source.weights)
@@ -153,7 +180,7 @@ def _row_weights(source: Source, block: Block) -> NDArray[np.float64] | None:
 
 
 def _known_labels(source: Source, block: Block) -> NDArray[np.int32]:
-    """Clusters known beforehand ``(n,)``, −1 where unknown."""
+    """Read known clusters on the cells of a block ``(cells,)``. Values other than 0, 1, … become −1, for unknown."""
     values = _on_grid(source, str(source.labels), block)
     values = values.astype(np.float64) if values.dtype.kind == "f" else values
     with np.errstate(invalid="ignore"):
@@ -166,6 +193,7 @@ def _on_grid(source: Source, name: str, block: Block) -> NDArray[Any]:
     variable = source.companion(name)
     region = {d: s for d, s in zip(source.sample_dims, block.slices, strict=True) if d in variable.dims}
     values = load_variable(source, name, variable.isel(region).transpose(*region))
+    # A companion may lack some sample dimensions, such as a mask of the sea that does not change with time.
     lengths = [n if d in region else 1 for d, n in zip(source.sample_dims, block.shape, strict=True)]
     return np.broadcast_to(values.reshape(lengths), block.shape).reshape(-1)
 
@@ -192,21 +220,31 @@ def _check_missing(source: Source, values: NDArray[Any], bad: NDArray[np.bool_],
 
 
 def load_variable(source: Source, name: str, variable: xr.Variable) -> NDArray[Any]:
-    """Read a variable, or a part of it; a dask array on this thread, as this is a task already.
+    """Read a variable, or a part of it, into memory.
+
+    Parameters
+    ----------
+    source
+        Data to cluster.
+    name
+        Name of the variable, for messages.
+    variable
+        The variable, or a part of it, lazily indexed.
 
     Raises
     ------
     DataError
-        If what is stored does not decode.
+        If stored values do not decode, or a dask array of integers holds masked cells.
     """
     what = f"variable {name!r}"
-    # What a graph in memory raises is its maker's.
+    # Errors from a dask graph of the user are passed on as they are. Errors from a store mean damaged data.
     watched = at_work(what) if source.recipe is None else damaged(DataError, what, "write what is damaged anew")
     with watched, translate_errors(shown((source.recipe or {"data": "the data"})["data"])):
         data = variable.data
+        # This code runs inside a task, so a dask array is computed on the same thread.
         data = data.compute(scheduler="synchronous") if variable.chunks is not None else data
         if np.ma.is_masked(data):
-            # A graph may make masked cells that its type does not tell of.
+            # A dask graph may yield masked arrays although its metadata show a plain array.
             if data.dtype.kind not in "f":
                 raise DataError(
                     f"a dask array of type {data.dtype} holds masked cells, and has no room for what is missing; "
@@ -217,9 +255,15 @@ def load_variable(source: Source, name: str, variable: xr.Variable) -> NDArray[A
 
 
 def finite_rows(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Tell rows ``(n, d)`` without NaN or infinity, ``(n,)``."""
+    """Find the rows without NaN or infinity ``(n,)``.
+
+    Parameters
+    ----------
+    values
+        Floats ``(n, d)``.
+    """
     if values.dtype.itemsize < 4:
-        # No compiler here knows half precision.
+        # Numba does not support half precision.
         return np.asarray(np.isfinite(values).all(axis=1))
     finite = np.empty(len(values), bool)
     gather_kernels.finite(values, finite)
