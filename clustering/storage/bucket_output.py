@@ -258,8 +258,7 @@ class BucketOutput:
     def _adopted(self) -> str | None:
         """Copy an unversioned output into a version, and name it.
 
-        Where the output has no plain `run.json`, that was cut short: name the finished version that was being switched
-        to.
+        Without a plain `run.json`, an earlier copy was cut short: name the finished version that it was to switch to.
         """
         run = self._unversioned()
         if run is None:

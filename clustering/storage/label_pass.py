@@ -133,10 +133,8 @@ def write_labels(
     """Label every row, and write the label outputs to ``labels.zarr`` of a staging folder.
 
     Blocks that an earlier attempt with the same settings finished in this folder are neither read nor labelled again,
-    and
-    neither are unchanged blocks of an earlier version. Their statistics are added at their places in the tree, so that
-    the
-    result has the same bits.
+    and neither are unchanged blocks of an earlier version. Their statistics are added at their places in the tree, so
+    that the result has the same bits.
 
     Parameters
     ----------

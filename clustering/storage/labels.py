@@ -159,8 +159,7 @@ def create_labels(
     A frame that `write_frame` wrote with the same arguments is used; without one, `write_frame` is called.
 
     Chunk edges lie on those of the source, and each chunk, or shard, belongs to one block of the plan, so that two
-    tasks
-    never write the same file. Every chunk has a checksum.
+    tasks never write the same file. Every chunk has a checksum.
 
     Parameters
     ----------

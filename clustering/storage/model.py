@@ -39,21 +39,26 @@ from clustering.storage.paths import (
 )
 
 FORMAT = 1
-"""Version of the layout."""
+"""Version of the layout on disk."""
 
 
 def to_dataset(fitted: FittedModel) -> xr.Dataset:
     """Describe a fitted model as labelled arrays.
 
+    Parameters
+    ----------
+    fitted
+        Fitted model.
+
     Returns
     -------
     xarray.Dataset
-        ``centers (cluster, feature)`` in the data's own units, ``weights (cluster)``, ``covariances`` where the kind
-        has them, ``history (pass, step)``, the exact params (``params_…``), what was measured of each cluster in each
-        pass (``track_…``) and what pass 0 found out about each feature. Numbers and dates that label the feature
-        dimensions are coordinates of ``feature``, and so is ``variable`` where there are several. Of a model of
-        prepared rows also ``centers_prepared (cluster, component)`` and the map (``preparation_…``); the params are
-        along ``component`` then, and so are covariances that the data's units have no numbers for.
+        ``centers (cluster, feature)`` in the units of the data, ``weights (cluster)``, ``covariances`` where the kind
+        has them, ``history (pass, step)``, the exact params (``params_…``), measures of each cluster in each pass
+        (``track_…``) and the range, mean and variance of each feature from pass 0. Numbers and dates that label the
+        feature dimensions are coordinates of ``feature``, and so is ``variable`` where there are several. A model of
+        prepared rows also has ``centers_prepared (cluster, component)`` and the map (``preparation_…``). Then the
+        params lie along ``component``, and so do covariances that cannot be given in the units of the data.
     """
     summary, params, preparation = fitted.summary, fitted.params, fitted.preparation
     covariances = fitted.covariances
@@ -122,7 +127,7 @@ _TAKEN = (
 
 
 _OWN = ("params_", "track_", "preparation_")
-"""How names of arrays begin that depend on the model."""
+"""Prefixes of the names of arrays that depend on the model."""
 
 
 def _along(dims: tuple[str, ...], names: Mapping[str, str]) -> tuple[str, ...]:
@@ -130,7 +135,7 @@ def _along(dims: tuple[str, ...], names: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _arrays(preparation: Preparation, centers: Any) -> dict[str, Any]:
-    """Describe the map of a preparation, and the centers ``(k, p)`` where it leads to."""
+    """Describe the map of a preparation, and the prepared centers ``(k, p)``."""
     along = ("feature",) if preparation.diagonal else ("feature", "component")
     arrays: dict[str, Any] = {
         "centers_prepared": (("cluster", "component"), centers),
@@ -144,7 +149,13 @@ def _arrays(preparation: Preparation, centers: Any) -> dict[str, Any]:
 
 
 def preparation_to_json(preparation: Preparation) -> dict[str, Any]:
-    """Give what is told of a preparation beside its arrays, as JSON."""
+    """Return the part of a preparation that JSON can hold; its arrays are written beside it.
+
+    Parameters
+    ----------
+    preparation
+        Fitted preparation.
+    """
     return {
         "unit_norm": preparation.unit_norm,
         "wish": dict(preparation.wish),
@@ -154,17 +165,34 @@ def preparation_to_json(preparation: Preparation) -> dict[str, Any]:
 
 
 def preparation_from_arrays(about: Mapping[str, Any] | None, arrays: Mapping[str, Any]) -> Preparation | None:
-    """Rebuild a preparation from what is told of it and its arrays, by name."""
+    """Rebuild a preparation; None where there is none.
+
+    Parameters
+    ----------
+    about
+        JSON of `preparation_to_json`; None where the model has no preparation.
+    arrays
+        ``offset``, ``matrix``, ``inverse`` and, where there are principal components, ``explained``.
+    """
     return None if about is None else Preparation(**about, **arrays)
 
 
 def feature_coordinates(fitted: FittedModel, taken: tuple[str, ...] = _TAKEN) -> dict[str, Any]:
-    """Give what labels the features: numbers, dates or text; others are found in the attribute ``features`` alone.
+    """Return the labels of features along each feature dimension: numbers, dates or text.
+
+    Labels of other kinds are only in the attribute ``features``.
 
     Parameters
     ----------
+    fitted
+        Fitted model.
     taken
-        Names that stand for something else already.
+        Names of other arrays: a dimension with such a name gets the prefix ``feature_``.
+
+    Returns
+    -------
+    dict
+        Dimension, labels ``(d,)`` and attributes, by name of the coordinate.
     """
     coordinates: dict[str, Any] = {}
     features, about = fitted.features, fitted.about
@@ -187,7 +215,7 @@ def feature_coordinates(fitted: FittedModel, taken: tuple[str, ...] = _TAKEN) ->
 
 
 def _common_attributes(fitted: FittedModel) -> dict[str, str]:
-    """Give the attributes that all variables share: those of the only one, or the units that all have."""
+    """Return the attributes that all variables share: units and names."""
     per_variable = [cf_attributes(fitted.about, name) for name in dict.fromkeys(f.variable for f in fitted.features)]
     shared = {
         key: value for key, value in per_variable[0].items() if all(one.get(key) == value for one in per_variable)
@@ -196,7 +224,13 @@ def _common_attributes(fitted: FittedModel) -> dict[str, str]:
 
 
 def from_dataset(dataset: xr.Dataset) -> FittedModel:
-    """Rebuild what `to_dataset` described, to the last bit."""
+    """Rebuild the fitted model that `to_dataset` described, to the last bit.
+
+    Parameters
+    ----------
+    dataset
+        Dataset of `to_dataset`, as read back.
+    """
     a = dataset.attrs
     array = {str(name): np.asarray(dataset[name].values) for name in dataset.data_vars}
     model = MODELS[a["kind"]](**a["model"])
@@ -240,7 +274,10 @@ def _group(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _openable(dataset: xr.Dataset) -> xr.Dataset:
-    """Leave out, or describe in another way, what xarray would not open again: labels and units are attributes too."""
+    """Bring coordinates and units into a form that xarray opens again, or leave them out.
+
+    All that is left out is in the attributes too.
+    """
     for name, variable in dataset.variables.items():
         if (name in dataset.coords and name != "cluster") or " since " in str(variable.attrs.get("units", "")):
             try:
@@ -251,10 +288,14 @@ def _openable(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def write_model(fitted: FittedModel, path: StoragePath, attributes: Mapping[str, Any] | None = None) -> None:
-    """Write the model as a Zarr group to a place that is empty, such as one in the staging folder of a run.
+    """Write the model as a Zarr group to an empty path, such as one in the staging folder of a run.
 
     Parameters
     ----------
+    fitted
+        Fitted model.
+    path
+        Path of the group, where nothing exists yet.
     attributes
         More JSON attributes, such as where the model comes from.
     """
@@ -274,27 +315,30 @@ def _write(fitted: FittedModel, store: Any, attributes: Mapping[str, Any] | None
 def save_model(
     fitted: FittedModel, path: str | Path, attributes: Mapping[str, Any] | None = None, *, overwrite: bool = False
 ) -> None:
-    """Write the model as a Zarr group of its own.
+    """Write the model as a Zarr group outside of outputs.
 
-    In a folder it appears, and takes the place of the one before, in one step. In a bucket, the ``zarr.json`` of the
-    group goes first and comes last, so that nobody opens half of it.
+    In a folder, the group appears or replaces the one before in one step. In a bucket, the ``zarr.json`` of the group
+    is removed first and written last, so that nobody opens half of it.
 
     Parameters
     ----------
+    fitted
+        Fitted model.
     path
-        A folder, or the URL of a bucket.
+        A folder, or the URL of a prefix in a bucket.
     attributes
         More JSON attributes, such as where the model comes from.
     overwrite
-        Replace a model that was saved there. Anything else that is there is never replaced.
+        Whether a model that was saved there may be replaced. Anything else is never replaced.
 
     Raises
     ------
     OutputError
-        If something is there that is not to be replaced, or the disk refuses.
+        If something exists there that may not be replaced, or the disk refuses.
     """
     resolved_path = storage_path(path)
     if isinstance(resolved_path, BucketPath):
+        # The group is made in memory, so that its objects can be put to the bucket in a safe order.
         content: dict[str, Any] = {}
         _write(fitted, MemoryStore(content), attributes)
         put_group(resolved_path, {key: value.to_bytes() for key, value in content.items()}, SAVED, overwrite, _REMEDY)
@@ -309,20 +353,24 @@ _REMEDY = "overwrite=True"
 
 
 def load_model(path: str | StoragePath) -> tuple[FittedModel, dict[str, Any]]:
-    """Read a model: the path or URL of a ``model.zarr``, or of a run's output that holds one.
+    """Read a model from a ``model.zarr``, or from the current version of an output.
 
-    Of an output, the version is read that is current when reading begins.
+    Parameters
+    ----------
+    path
+        Path or URL of a ``model.zarr``, of a version, or of an output.
 
     Returns
     -------
-    Fitted
+    FittedModel
+        The fitted model.
     dict
         The attributes given to `save_model`, and those of the layout.
 
     Raises
     ------
     SourceError
-        If there is no model there.
+        If there is no model, or it is damaged.
     """
     resolved_path = storage_path(path) if isinstance(path, str) else path
     with open_model(resolved_path) as dataset, translating_read_errors(resolved_path), damage_as_error(resolved_path):
@@ -330,12 +378,31 @@ def load_model(path: str | StoragePath) -> tuple[FittedModel, dict[str, Any]]:
 
 
 def damage_as_error(path: StoragePath) -> AbstractContextManager[None]:
-    """Say of what cannot be read of a model that the model is damaged."""
+    """Return a context that turns errors of reading into a `SourceError`: the model is damaged.
+
+    Parameters
+    ----------
+    path
+        Path of the model, as messages name it.
+    """
     return damaged(SourceError, f"the model at {str(path)!r}", "name another version, or fit it anew")
 
 
 def open_model(path: StoragePath) -> xr.Dataset:
-    """Open what `to_dataset` described; see `load_model`."""
+    """Open the dataset that `to_dataset` described.
+
+    Parameters
+    ----------
+    path
+        Path of a ``model.zarr``, of a version, or of an output.
+
+    Raises
+    ------
+    SourceError
+        If there is no model, or one of another format.
+    StoreError
+        If the bucket refuses.
+    """
     inside = current_version(path)
     group = next((p for p in (inside / "model.zarr", inside) if (p / "zarr.json").is_file()), None)
     if group is None:

@@ -1,10 +1,10 @@
-"""Names and colours that people give to clusters: `names.json` of an output, by id.
+"""Names and colours that users give to clusters: `names.json` of an output, by id.
 
 ::
 
     {"3": {"name": "deep convection", "colour": "#1f77b4"}}
 
-It belongs to the output and not to a version: whatever is published later finds it.
+The file belongs to the output and not to a version, so it serves all later versions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ from clustering.storage.paths import StoragePath, translating_write_errors, writ
 
 
 def read_names(output: StoragePath) -> dict[str, dict[str, Any]]:
-    """Read what people gave, by id; nothing where they gave nothing.
+    """Read names and colours, by id; empty where there is no file.
+
+    Parameters
+    ----------
+    output
+        Folder or prefix of the output.
 
     Raises
     ------
@@ -48,19 +53,43 @@ def read_names(output: StoragePath) -> dict[str, dict[str, Any]]:
 
 
 def write_names(output: StoragePath, names: dict[str, dict[str, Any]]) -> None:
-    """Write what people gave, by id, all of it or nothing."""
+    """Write names and colours in one step.
+
+    Parameters
+    ----------
+    output
+        Folder or prefix of the output.
+    names
+        ``name`` and, where given, ``colour`` of a cluster, by its id as text.
+    """
     write_json(output / NAMES, dict(sorted(names.items(), key=lambda pair: int(pair[0]))))
 
 
 def load_cluster_names(output: StoragePath, ids: NDArray[np.int64]) -> ClusterNames:
-    """Give clusters the names and colours that people gave to their ids in an output."""
+    """Return the clusters with the names and colours that an output holds for their ids.
+
+    Parameters
+    ----------
+    output
+        Folder or prefix of the output.
+    ids
+        Ids of the clusters ``(k,)``.
+    """
     given = {int(i): one for i, one in read_names(output).items() if int(i) in ids}
     colours = {i: one["colour"] for i, one in given.items() if one.get("colour")}
     return ClusterNames(ids, {i: one["name"] for i, one in given.items()}, colours)
 
 
 def rename_labels(labels: StoragePath, clusters: ClusterNames) -> None:
-    """Let labels that are there say what their clusters are called now; nothing where there are none."""
+    """Write the names of clusters into the attributes of existing labels; do nothing where there are none.
+
+    Parameters
+    ----------
+    labels
+        Path of a ``labels.zarr``.
+    clusters
+        Ids, names and colours of the clusters.
+    """
     if not (labels / NAME / "zarr.json").is_file():
         return
     with translating_write_errors(labels):

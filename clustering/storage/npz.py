@@ -1,4 +1,4 @@
-"""Reading what `numpy.savez` wrote, and nothing that takes more memory than is stored."""
+"""Reads npz files of `numpy.savez`, and never takes more memory than the file is large."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ _HEADER = re.compile(
     rb"'fortran_order': (?P<fortran>True|False), 'shape': \((?P<shape>(?:\d+(?:, ?)?)*)\), \} *\n",
     re.DOTALL,
 )
-"""What `numpy.savez` writes before the numbers of an array."""
+"""Header that `numpy.savez` writes before the numbers of an array."""
 
 
 def read_arrays(content: bytes) -> dict[str, NDArray[Any]] | None:
-    """Read the arrays of an npz file by name; None where it is damaged, or not as `numpy.savez` writes it.
+    """Read the arrays of an npz file by name; None where it is damaged or has another form.
 
-    Members are stored as they are, so that all of them together are no larger than the file; and each array fills its
-    member.
+    Compressed members are refused, so that a small file cannot fill the memory. Each array must fill its member.
+
+    Parameters
+    ----------
+    content
+        Bytes of a file that `numpy.savez` wrote.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -41,8 +45,8 @@ def read_arrays(content: bytes) -> dict[str, NDArray[Any]] | None:
 def _array(member: bytes) -> NDArray[Any]:
     """Read one array.
 
-    The header is matched and not evaluated, as `numpy.load` does it: Python 3.11 fails now and then where several
-    threads parse at once.
+    The header is matched with a pattern. `numpy.load` evaluates it as Python, and Python 3.11 sometimes fails where
+    several threads parse at once.
     """
     header = _HEADER.match(member)
     if header is None or header.end() != 10 + int.from_bytes(member[8:10], "little"):
@@ -50,6 +54,7 @@ def _array(member: bytes) -> NDArray[Any]:
     dtype = np.dtype(header["dtype"].decode())
     shape = tuple(map(int, header["shape"].decode().replace(",", " ").split()))
     count = math.prod(shape)
+    # Objects would need pickle, which can run any code.
     if dtype.hasobject or count * dtype.itemsize != len(member) - header.end():
         raise ValueError("the array does not fill its member")
     values = np.frombuffer(member, dtype, count, header.end())

@@ -1,6 +1,6 @@
-"""The output folder: versions side by side, one switch, checkpoints, a lock. See `clustering.storage.layout`.
+"""An output in a folder: versions side by side, one switch, checkpoints, a lock. See `clustering.storage.layout`.
 
-The switch is one symbolic link, replaced atomically, and the plain names lead through it.
+The switch is one symbolic link, which is replaced in one step. The plain names are links through it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from clustering.storage.owning import check_owned, is_temporary, mark
 
 
 class Output:
-    """The folder that a run writes to."""
+    """The folder that runs write to."""
 
     def __init__(self, store: str | os.PathLike[str]) -> None:
         text = os.fspath(store)
@@ -32,7 +32,7 @@ class Output:
                 "name a folder, or a URL of s3:// or gs://"
             )
         self._named = text
-        # Workers may stand in other folders.
+        # Workers may have other working folders.
         self.path = Path(text).absolute()
 
     @property
@@ -47,24 +47,31 @@ class Output:
 
     @property
     def published(self) -> Path:
-        """Folder of the current version; `OutputError` where there is none."""
+        """Folder of the current version; raises `OutputError` where there is none."""
         run = self.finished
         if run is None:
             raise layout.no_version_error(self.path)
         return self.staging(run)
 
     def staging(self, run: str) -> Path:
-        """Folder of what a run makes, out of sight until it is switched to."""
+        """Return the folder of a run's version, which readers do not see before the switch.
+
+        Parameters
+        ----------
+        run
+            Name of the run.
+        """
         return self.path / VERSIONS / run
 
     def check(self) -> None:
-        """Refuse a place where nothing can be written, without writing.
+        """Refuse a folder that no run can write to; nothing is written.
 
         Raises
         ------
         OutputError
-            If the folder, or the nearest one above it, is no writable folder, holds something else, or is none of its
-            own: no name, the working or the home folder, a link, or inside a Zarr store or another output.
+            If the folder, or the nearest existing one above it, is not writable, holds something else, or is no place
+            for an output: an empty name, the working or the home folder, a link, or inside a Zarr store or another
+            output.
         """
         if not (self._named and is_output(self.path)):
             check_place(self._named)
@@ -82,21 +89,22 @@ class Output:
 
     @contextmanager
     def locked(self, unfinished: Callable[[], str | None] = lambda: None) -> Iterator[None]:
-        """Keep other runs off this output; a lock ends with its process, however that ends.
+        """Keep other runs off this output; the system releases the lock when the process ends, however it ends.
 
-        Folders that were made here and stay empty are removed again, and so is what was staged and not finished.
+        Folders that were made here and stay empty are removed at the end, and so are versions that were not finished.
 
         Parameters
         ----------
         unfinished
-            Names the run, asked in the end, that may go on later: what it staged stays.
+            Called at the end; names the run that may go on later, whose staged files are kept.
 
         Raises
         ------
         OutputError
-            If another run is writing, the folder cannot be made, or it is not for runs to write to, see `check`.
+            If another run is writing, the folder cannot be made, or runs may not write to it, see `check`.
         """
         self.check()
+        # Folders that do not exist yet, so that they can be removed if they stay empty.
         made = []
         try:
             above = self.path.absolute()
@@ -130,7 +138,7 @@ class Output:
             _remove_empty(made)
 
     def _tidy(self, unfinished: str | None) -> None:
-        """Remove what did not become a version, but for what an unfinished run goes on from."""
+        """Remove versions that were not finished, apart from the unfinished run's, and temporary files."""
         layout.remove_unfinished(self.path, {self.finished, unfinished})
         _remove_empty([self.path / VERSIONS])
         for entry in (*self.path.iterdir(), *self.path.glob(f"{VERSIONS}/*/.*")):
@@ -138,18 +146,37 @@ class Output:
                 entry.unlink()
 
     def stage(self, run: str, keep: Collection[str] = ()) -> Path:
-        """Make a folder for what a run makes, empty but for the names to keep of an earlier attempt of it."""
+        """Clear the folder of a run's version, or make it.
+
+        Parameters
+        ----------
+        run
+            Name of the run.
+        keep
+            Names in the version that stay, from an earlier attempt of the same run.
+
+        Returns
+        -------
+        pathlib.Path
+            Folder of the version.
+        """
         folder = self.staging(run)
         layout.stage(folder, keep)
         return folder
 
     def switch(self, run: str) -> None:
-        """Make a version the current one, in one step; all of it is on the disk before."""
+        """Make a version the current one in one step, after all its files are synced to the disk.
+
+        Parameters
+        ----------
+        run
+            Name of the run of the version.
+        """
         sync_tree(self.staging(run))
         sync_folder(self.path / VERSIONS)
         sync_folder(self.path)
         for part in PARTS:
-            # The names are there before the switch, so that the switch is all it takes.
+            # New plain names are made before the switch, so that the switch alone shows the whole version.
             if (self.staging(run) / part).exists() and not (self.path / part).is_symlink():
                 _replace_link(self.path / part, f"{CURRENT}/{part}")
         _replace_link(self.path / CURRENT, f"{VERSIONS}/{run}")
@@ -157,7 +184,7 @@ class Output:
         sync_folder(self.path)
 
     def link(self) -> None:
-        """Let the output's names lead to what the current version holds."""
+        """Make or remove the plain names, so that they fit the current version."""
         for part in PARTS:
             link = self.path / part
             if (self.path / CURRENT / part).exists() != link.is_symlink():
@@ -170,10 +197,15 @@ class Output:
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON file of the current version.
 
+        Parameters
+        ----------
+        name
+            File name in the version, such as ``run.json``.
+
         Raises
         ------
         OutputError
-            If there is no finished run here.
+            If the output has no finished run.
         """
         content = layout.read_json_object(self.published / name)
         if content is None:
@@ -182,11 +214,12 @@ class Output:
 
 
 def new_run() -> str:
-    """Name a run."""
+    """Make the name of a new run: 12 random hexadecimal digits."""
     return uuid.uuid4().hex[:12]
 
 
 def _replace_link(link: Path, target: str) -> None:
+    # A link cannot be overwritten in place, but a rename replaces it in one step.
     part = link.with_name(f".{link.name}.{uuid.uuid4().hex[:8]}")
     part.symlink_to(target)
     part.replace(link)

@@ -1,7 +1,7 @@
-"""Whether an output may be written to: it is new, or runs wrote all that is in it.
+"""Checks whether an output may be written to: it is new, or runs wrote all that is in it.
 
-Runs leave a mark in their output. One from before there was a mark is known by what only a run writes: the switch with
-a version that it leads to, a version that names itself, the ledger of one, or a checkpoint.
+Runs leave a mark in their output. An output from before there was a mark is recognized by files that only runs write:
+a switch that points to a version, a version whose record has its name, a ledger, or a checkpoint.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LINKS = {
     **dict.fromkeys((CURRENT, PREVIOUS), SWITCH),
     **{part: re.compile(re.escape(f"{CURRENT}/{part}")) for part in PARTS},
 }
-"""What the links of an output lead to."""
+"""Targets of the links of an output."""
 _OF_A_VERSION: dict[str, Callable[[Path], bool]] = {
     RECORD: Path.is_file,
     REPORT: Path.is_file,
@@ -43,12 +43,17 @@ _OF_A_VERSION: dict[str, Callable[[Path], bool]] = {
 
 
 def check_owned(output: StoragePath) -> None:
-    """Refuse a place that holds what no run wrote; nothing is written, and no link is followed.
+    """Refuse a folder or prefix that holds anything that no run wrote; nothing is written, and no link is followed.
+
+    Parameters
+    ----------
+    output
+        Folder or prefix of the output.
 
     Raises
     ------
     OutputError
-        Naming what it holds.
+        If it holds something else; the message names it.
     """
     there = children(output)
     if not there:
@@ -72,18 +77,36 @@ def check_owned(output: StoragePath) -> None:
 
 
 def is_marked(output: StoragePath) -> bool:
-    """Tell an output with a mark."""
+    """Return whether an output has a mark.
+
+    Parameters
+    ----------
+    output
+        Folder or prefix of the output.
+    """
     return (layout.read_json_object(output / OUTPUT_MARK) or {}).get("wrote") == _MARK["wrote"]
 
 
 def mark(output: StoragePath) -> None:
-    """Leave the mark."""
+    """Write the mark into an output that has none.
+
+    Parameters
+    ----------
+    output
+        Folder or prefix of the output.
+    """
     if not is_marked(output):
         write_json(output / OUTPUT_MARK, _MARK)
 
 
 def is_temporary(entry: Path) -> bool:
-    """Tell a link or file that a killed run had not yet put in its place."""
+    """Return whether a name is that of a temporary file or link of a killed run.
+
+    Parameters
+    ----------
+    entry
+        Path directly in an output or in a version.
+    """
     return layout.TEMPORARY.fullmatch(entry.name) is not None and (entry.is_symlink() or not entry.is_dir())
 
 
@@ -97,9 +120,9 @@ def _is_proven(output: StoragePath) -> bool:
         return True
     record: dict[str, Any] = layout.read_record(output) or {}
     if isinstance(output, BucketPath) and layout.run_name(record) and {"config_sha256", "status"} <= record.keys():
-        # From before there were versions.
+        # An output in a bucket from before there were versions.
         return True
-    # A run has its lock, and has written nothing yet.
+    # A run that holds its lock may have written nothing else yet.
     return all(path.name == LOCK and _is_lock(path) for path in children(output))
 
 
@@ -127,7 +150,7 @@ def _foreign_in_bucket(output: BucketPath) -> str | None:
 
 
 def _foreign(output: Path) -> str | None:
-    """Name the first of what a folder holds that no run wrote."""
+    """Name the first entry of a folder that no run wrote; None where there is none."""
     for entry in _entries(output):
         name = entry.name
         if is_temporary(entry):
@@ -168,5 +191,5 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _is(entry: Path, kind: Callable[[Path], bool]) -> bool:
-    """Tell what is a folder or a file itself, and no link to one; or is gone, as a run that is at work removes some."""
+    """Return whether an entry is of a kind, and no link; True for one that a run has removed meanwhile."""
     return (not entry.is_symlink() and kind(entry)) or not os.path.lexists(entry)
