@@ -1,4 +1,4 @@
-"""Which coordinates are longitudes and latitudes, and which places a window or a box of them holds."""
+"""Longitudes and latitudes: how they are recognized, and which positions a window or a box selects."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from clustering.errors import SourceError
 Array = NDArray[np.float64]
 
 TURN = 360.0
-"""Degrees after which longitudes begin anew."""
+"""Period of longitudes in degrees."""
 PART = 2**18
-"""Labels that are looked at together, where there may be millions."""
+"""Number of labels that are read at once, as there may be millions."""
 _SMALL = 64 * 2**20
-"""Coordinates up to this size, in bytes, are looked at whole."""
+"""Coordinates up to this size, in bytes, are read whole to find their unit."""
 _THINNED = 16
-"""Places along each dimension at which larger ones are looked at."""
+"""Number of positions along each dimension at which larger coordinates are read."""
 
 
 class _MapAxis(NamedTuple):
-    """What tells the coordinates of one direction on the map."""
+    """Marks by which the coordinates of one direction on the map are recognized."""
 
     word: str
-    """Standard name, and found in long names."""
+    """CF standard name; long names contain it."""
     units: tuple[str, ...]
-    """Units that only it has."""
+    """Units of this direction alone."""
     names: tuple[str, ...]
     letter: str
-    """CF axis; in lower case, the name of the coordinate of a projection."""
+    """CF axis; in lower case the usual name of a coordinate of a projection."""
     radians: float
-    """Largest number in radians."""
+    """Largest absolute value in radians."""
 
 
 _EAST = _MapAxis(
@@ -57,23 +57,36 @@ _NORTH = _MapAxis(
 
 
 class Window(NamedTuple):
-    """What lies between two numbers along a dimension, both included, in the units of its labels."""
+    """Interval of labels along a dimension, both ends included, in the units of the labels."""
 
     start: float
     stop: float
     whole: float | None
-    """A turn, of longitudes; None for numbers like any."""
+    """Period of longitudes; None for other labels."""
 
 
 def is_longitude(coordinate: xr.DataArray | xr.Variable, name: Hashable) -> bool:
-    """Tell whether a coordinate counts along the globe, or along a rotated one, by CF or by its name."""
+    """Return whether a coordinate is a longitude, also of a rotated pole, by its CF attributes or its name.
+
+    Parameters
+    ----------
+    coordinate
+        Coordinate with its attributes.
+    name
+        Its name in the dataset.
+    """
     return _is(_EAST, coordinate, name) or _cf_attributes(coordinate)["standard_name"] == "grid_longitude"
 
 
 def period(coordinate: xr.DataArray | xr.Variable, name: Hashable) -> float | None:
-    """Give after what a coordinate begins anew: a turn in its units, degrees where it has none; None if it never does.
+    """Return the period of a longitude in its units, or in degrees where it has none; None for other coordinates.
 
-    Labels over more than one turn are numbers like any.
+    Parameters
+    ----------
+    coordinate
+        Coordinate with its attributes.
+    name
+        Its name in the dataset.
     """
     if not is_longitude(coordinate, name):
         return None
@@ -95,6 +108,7 @@ def _is(axis: _MapAxis, coordinate: xr.DataArray | xr.Variable, name: Hashable) 
         return attributes["standard_name"] == axis.word
     if attributes["units"] in axis.units:
         return True
+    # Axis X alone may as well be a projected coordinate in metres, so the unit has to be an angle.
     if attributes["units"] in DEGREES and attributes["axis"] == axis.letter.lower():
         return True
     angles = (*DEGREES, *RADIANS, "")
@@ -111,20 +125,23 @@ def _is_projected(axis: _MapAxis, coordinate: xr.DataArray | xr.Variable, name: 
 
 
 def check_latitude(coordinate: xr.Variable, name: str, formula: str) -> None:
-    """Refuse a coordinate whose cosine is not the area of a cell.
+    """Refuse a coordinate whose cosine is no weight for the area of a cell.
 
     Parameters
     ----------
     coordinate
-        Whole, before the selection: where it has no units, its values are read, of a large one some, and tell degrees
-        by being too large for radians.
+        Whole coordinate, before the selection. Without units, its values are read, of a large one only some; they are
+        in degrees where they are too large for radians.
+    name
+        Its name, for the message.
     formula
-        In which it stands, for the message.
+        Weights as the user wrote them, such as ``cos(lat)``, for the message.
 
     Raises
     ------
     SourceError
-        For units that are no angle, longitudes, coordinates of a projection, and numbers that may be either.
+        For units that are no angle, longitudes, coordinates of a projection, and numbers that may be in degrees or
+        in radians.
     """
     check_unpacked(coordinate, name)
     units, standard = units_of(coordinate), _cf_attributes(coordinate)["standard_name"]
@@ -151,12 +168,19 @@ def check_latitude(coordinate: xr.Variable, name: str, formula: str) -> None:
 
 
 def check_unpacked(coordinate: xr.Variable, name: str) -> None:
-    """Refuse the labels of a dataset in memory that are packed still, as they are in no unit.
+    """Refuse the labels of a dataset in memory that are still packed, as their numbers are not in their units.
+
+    Parameters
+    ----------
+    coordinate
+        Coordinate; packing in its attributes was not applied, while applied packing is in the encoding.
+    name
+        Its name, for the message.
 
     Raises
     ------
     SourceError
-        Saying how they are unpacked.
+        If the coordinate is packed; the message says how to unpack it.
     """
     for key, nothing in zip(PACKING, (1.0, 0.0), strict=True):
         if key in coordinate.attrs and number_of(coordinate.attrs[key]) != nothing:
@@ -167,7 +191,7 @@ def check_unpacked(coordinate: xr.Variable, name: str) -> None:
 
 
 def _thinned(coordinate: xr.Variable) -> xr.Variable:
-    """Take some values of a large coordinate from all over it."""
+    """Take values of a large coordinate at equal distances; all values of a small one."""
     if coordinate.nbytes <= _SMALL:
         return coordinate
     indexers = {d: np.unique(np.linspace(0, n - 1, _THINNED).astype(np.intp)) for d, n in coordinate.sizes.items()}
@@ -175,21 +199,33 @@ def _thinned(coordinate: xr.Variable) -> xr.Variable:
 
 
 def slack(labels: NDArray[Any]) -> float:
-    """Distance from a label up to which a number means it: rounding, and a millionth of the least spacing."""
+    """Return the largest distance between a number and the label that it means, for rounding.
+
+    Parameters
+    ----------
+    labels
+        Labels ``(n,)`` of numbers.
+
+    Returns
+    -------
+    float
+        A millionth of the smallest spacing, or a few units in the last place where these are more.
+    """
     if labels.dtype.kind in "iu":
-        # Whole numbers stand one apart at least; beyond 2⁵³ they would fall together as floats.
+        # The spacing of whole numbers is at least 1. As floats, those beyond 2⁵³ would coincide.
         return 1e-6
     largest, gap = _extremes(labels)
+    # A single label has no spacing; its size is the scale then.
     gap = gap or largest or 1.0
     rounding = 4.0 * float(np.spacing(labels.dtype.type(largest))) if labels.dtype.kind == "f" else 0.0
     return min(max(1e-6 * gap, rounding), 0.25 * gap)
 
 
 def _extremes(labels: NDArray[Any]) -> tuple[float, float]:
-    """Give the largest absolute value of the finite labels, and their least spacing; 0 where all are the same."""
+    """Return the largest absolute value of finite labels, and their smallest spacing; 0 where all are equal."""
     gap, signs = math.inf, set[float]()
     for start in range(0, len(labels) - 1, PART):
-        # Each part ends with the label that the next one begins with.
+        # Parts overlap by one label, so that no step between two parts is lost.
         steps = np.diff(labels[start : start + PART + 1].astype(np.float64))
         gap = min(gap, float(np.abs(steps[steps != 0.0]).min(initial=math.inf)))
         signs |= {*np.unique(np.sign(steps)).tolist()}
@@ -197,48 +233,63 @@ def _extremes(labels: NDArray[Any]) -> tuple[float, float]:
             break
     else:
         if len(labels) and np.isfinite(labels[[0, -1]]).all():
-            # Sorted labels are looked at part by part: there may be millions.
+            # Sorted labels need no sorted copy of all of them, which may be millions.
             return max(abs(float(labels[0])), abs(float(labels[-1]))), gap if math.isfinite(gap) else 0.0
     numbers = np.unique(labels[np.isfinite(labels)].astype(np.float64))
     return float(np.abs(numbers).max(initial=0.0)), float(np.diff(numbers).min()) if numbers.size > 1 else 0.0
 
 
 def within_half_turn(differences: Array, whole: float = TURN) -> Array:
-    """Bring differences of longitudes to half a turn at most: to −180 … 180, in degrees."""
+    """Wrap differences of longitudes to half a turn at most, such as −180 to 180 degrees.
+
+    Parameters
+    ----------
+    differences
+        Array of any shape, in the unit of `whole`.
+    whole
+        Length of a turn.
+
+    Returns
+    -------
+    ndarray
+        In the shape of `differences`.
+    """
     return (differences + whole / 2) % whole - whole / 2
 
 
 def window_index(
     labels: Array, start: float | None, stop: float | None, near: float, whole: float = TURN
 ) -> NDArray[np.intp]:
-    """Find the longitudes from `start` eastward to `stop`, both included, whatever turn either is given in.
+    """Find the longitudes from `start` eastward to `stop`, both included, up to whole turns.
 
     Parameters
     ----------
     labels
         Longitudes ``(n,)`` within one turn, in any order.
     start, stop
-        In their units; None: the end of the coordinate. From 20 to −10 degrees leads nearly around the globe, as in the
-        boxes of GeoJSON (RFC 7946, section 5.2). A turn or more holds everything.
+        Ends in the units of `labels`; None for an end of the coordinate. The window from 20 to −10 degrees goes nearly
+        around the globe, as in the boxes of GeoJSON (RFC 7946, section 5.2). A turn or more selects everything.
     near
-        Distance up to which two longitudes are the same.
+        Distance up to which two longitudes are the same, from `slack`.
     whole
-        A turn, in their units.
+        Length of a turn, in the units of `labels`.
 
     Returns
     -------
     ndarray
-        Positions ``(m,)`` in the direction in which the labels are stored, in one piece on the globe; in order where
-        they run in no direction. A meridian that is stored at both ends of the turn is taken once, unless everything
-        is.
+        Positions ``(m,)`` in the direction of the labels, so that the window is one piece on the globe; ascending
+        where the labels are not sorted. A meridian that is stored at both ends of the turn is taken once, unless
+        everything is selected.
     """
     start, stop = (None if end is None or np.isinf(end) else end for end in (start, stop))
     everything = np.arange(len(labels))
     line = labels
+    # Labels such as 0 … 180, −180 … −1 increase once the jump by a turn is undone.
     if not _runs(labels):
         unrolled = np.unwrap(labels, period=whole)
         line = unrolled if _runs(unrolled) else labels
     if start is None or stop is None:
+        # With one end open, the other is taken in the turn that is nearest to the middle of the labels.
         middle = (np.nanmin(line) + np.nanmax(line)) / 2
         first, last = (
             end if given is None else middle + float(within_half_turn(np.asarray(given - middle), whole))
@@ -248,6 +299,7 @@ def window_index(
     if stop - start >= whole - near:
         return everything
     width = (stop - start) % whole
+    # Rounding may turn a width of 0 into nearly a turn; the same goes for the offset of the first label.
     width = 0.0 if whole - width <= near else width
     offsets = (labels - start) % whole
     offsets[whole - offsets <= near] = 0.0
@@ -261,18 +313,18 @@ def window_index(
 
 
 def _runs(labels: Array) -> bool:
-    """Tell labels that run in one direction."""
+    """Return whether labels are sorted, ascending or descending."""
     steps = np.diff(labels)
     return bool((steps >= 0).all() or (steps <= 0).all())
 
 
 def _once(starts: Array, offsets: Array, near: float, whole: float) -> NDArray[np.intp]:
-    """Keep of labels at the same sorted offset ``(m,)`` those in one turn, the one that holds the most.
+    """Keep one of several labels at the same sorted offset ``(m,)``: that in the turn with most labels.
 
     Parameters
     ----------
     starts
-        Where the turn of each label starts ``(m,)``.
+        Start of the turn of each label ``(m,)``.
     """
     _, turns, counts = np.unique(np.round(starts / whole, 6), return_inverse=True, return_counts=True)
     group = np.cumsum(np.diff(offsets, prepend=-whole) > near) - 1
@@ -289,13 +341,15 @@ def box(
 
     Parameters
     ----------
+    dataset
+        Dataset with labels along its dimensions.
     variables
-        Those whose dimensions are looked at.
+        Variables to cluster; the box is along two of their dimensions.
     bounds
         ``[west, south, east, north]``, in degrees, also where the coordinates are in radians; along coordinates of a
         projection, in their units.
     unusable
-        Why other coordinates cannot be used, by name.
+        Reasons why other coordinates cannot be used, by name, for the message.
 
     Returns
     -------
@@ -305,8 +359,8 @@ def box(
     Raises
     ------
     SourceError
-        If these are not four numbers, their order is wrong, or no pair of one-dimensional coordinates is found; or
-        their units are no angle.
+        If the bounds are not four numbers or in a wrong order, if the variables have no pair of one-dimensional
+        coordinates for the box, or if the units of these are no angle.
     """
     numbers = list(bounds) if isinstance(bounds, (list, tuple, np.ndarray)) else []
     real = [isinstance(b, (int, float, np.number)) and not isinstance(b, bool) and np.isfinite(b) for b in numbers]
@@ -319,6 +373,7 @@ def box(
     x, y = (_along(dataset, dims, axis, unusable or {}) for axis in (_EAST, _NORTH))
     for name in (x, y):
         check_unpacked(dataset[name].variable, name)
+    # A box across a meridian has its west beyond its east, which only longitudes allow.
     around = is_longitude(dataset[x], x)
     if not around and west > east:
         raise SourceError(
@@ -335,14 +390,15 @@ def box(
 
 
 def _in_radians(dataset: xr.Dataset, axes: Mapping[str, _MapAxis]) -> set[str]:
-    """Tell which longitudes and latitudes are in radians; the others are in degrees.
+    """Return the longitudes and latitudes that are in radians; the others are in degrees.
 
-    Those without units are as the other is, or in degrees where one of them has numbers too large for radians.
+    A coordinate without units has the unit of the other. Where neither has units, they are in degrees if one of them
+    has numbers too large for radians.
 
     Raises
     ------
     SourceError
-        For units that are no angle, and for numbers that may be either.
+        For units that are no angle, and for numbers that may be in degrees or in radians.
     """
     units = {name: units_of(dataset[name]) for name in axes}
     for name, text in units.items():
@@ -364,9 +420,10 @@ def _in_radians(dataset: xr.Dataset, axes: Mapping[str, _MapAxis]) -> set[str]:
 
 
 def _along(dataset: xr.Dataset, dims: Sequence[str], axis: _MapAxis, unusable: Mapping[str, str]) -> str:
-    """Find the dimension of the variables that runs along an axis of the map."""
+    """Find the dimension of the variables along an axis of the map."""
     indexed = [d for d in dims if d in dataset.indexes]
     matching = [d for d in indexed if _is(axis, dataset[d], d)]
+    # Curvilinear grids have coordinates over two dimensions, for which a box is no window along each of them.
     bent = [str(n) for n, v in dataset.variables.items() if n not in dataset.sizes and _is(axis, v, n) and v.ndim > 0]
     bent = [name for name in bent if set(dataset[name].dims) <= set(dims)]
     if not matching and bent:

@@ -1,4 +1,4 @@
-"""From numbers as they are stored to the values they mean: fill values, valid ranges, scale and offset, named codes."""
+"""Decoding: from stored numbers to values, by missing rules, scale and offset, or named decoders."""
 
 from __future__ import annotations
 
@@ -30,19 +30,30 @@ _DECODE: Mapping[Decoder, Callable[[NDArray[Any], NDArray[Any]], None]] = {"sign
 
 @dataclass(frozen=True)
 class MissingRule:
-    """Which stored numbers are missing by one attribute, or by a wish of the user."""
+    """One attribute or option that says which stored numbers are missing."""
 
     name: str
-    """Of the attribute, or ``nodata``."""
+    """Name of the attribute, or ``nodata``."""
     numbers: tuple[int | float, ...] = ()
-    """These are missing."""
+    """Numbers that are missing."""
     low: float = -np.inf
-    """What is below is missing."""
+    """Numbers below this are missing."""
     high: float = np.inf
-    """What is above is missing."""
+    """Numbers above this are missing."""
 
     def is_missing(self, values: NDArray[Any]) -> NDArray[np.bool_] | None:
-        """Tell missing values among stored ones, in their shape; None where none can be."""
+        """Return which stored numbers are missing by this rule; None where no number of their type can be.
+
+        Parameters
+        ----------
+        values
+            Stored numbers of any shape.
+
+        Returns
+        -------
+        ndarray or None
+            In the shape of `values`.
+        """
         matches = [values == number for number in self.numbers if as_type(values.dtype, number) is not None]
         if self.low > -np.inf:
             matches.append(values < self.low)
@@ -53,30 +64,41 @@ class MissingRule:
 
 @dataclass(frozen=True)
 class Decoding:
-    """What stored numbers of one variable mean: the steps of the CF conventions, in their order."""
+    """Steps from the stored numbers of one variable to values, in the order of the CF conventions."""
 
     stored: np.dtype[Any]
-    """Type as stored; where ``_Unsigned`` says so, the type of the other sign that the same bits are read as."""
+    """Type that the stored bits are read as, which ``_Unsigned`` may have changed."""
     dtype: np.dtype[Any]
-    """Type once decoded."""
+    """Type of decoded values."""
     rules: tuple[MissingRule, ...] = ()
-    """What tells missing values."""
+    """Rules for missing values; a number is missing if one of them says so."""
     scale: Any = None
     offset: Any = None
     decoder: Decoder | None = None
 
     @property
     def plain(self) -> bool:
-        """Whether numbers mean what they are, where they are not missing."""
+        """Whether stored numbers that are not missing are the values themselves."""
         return self.scale is None and self.offset is None and self.decoder is None
 
     @property
     def packed(self) -> bool:
-        """Whether values take more room once decoded."""
+        """Whether decoded values take more memory than stored numbers."""
         return self.stored.kind in "iu" and self.stored.itemsize < self.dtype.itemsize
 
     def is_missing(self, values: NDArray[Any]) -> NDArray[np.bool_] | None:
-        """Tell missing values among stored ones, in their shape; None where none is."""
+        """Return which stored numbers are missing by any rule; None where none is.
+
+        Parameters
+        ----------
+        values
+            Stored numbers of any shape.
+
+        Returns
+        -------
+        ndarray or None
+            In the shape of `values`.
+        """
         masks = [absent for rule in self.rules if (absent := rule.is_missing(values)) is not None]
         if not masks:
             return None
@@ -84,10 +106,19 @@ class Decoding:
         return every if every.any() else None
 
     def decode(self, values: NDArray[Any], out: NDArray[Any]) -> None:
-        """Decode stored values ``(n, f)`` into `out`, of type `dtype`; what is missing becomes some number."""
+        """Decode stored numbers into `out`; the values of missing ones are arbitrary.
+
+        Parameters
+        ----------
+        values
+            Stored numbers ``(n, f)``.
+        out
+            Decoded values ``(n, f)``, of type `dtype`; written to.
+        """
         if self.plain:
             out[...] = values
             return
+        # Pieces of rows stay in the cache of the processor between the steps.
         step = max(1, _PIECE // max(1, values.shape[1]))
         for start in range(0, len(values), step):
             part = out[start : start + step]
@@ -103,35 +134,53 @@ class Decoding:
 
 @dataclass(frozen=True, eq=False)
 class InMemoryVariable:
-    """A variable held in memory as it was given, and what its numbers mean."""
+    """A variable in memory as it was given, undecoded, and its decoding."""
 
     variable: xr.Variable
     decoding: Decoding
 
     def select(self, positions: Mapping[Hashable, Any]) -> InMemoryVariable:
-        """Select positions along some dimensions."""
+        """Select positions along some dimensions.
+
+        Parameters
+        ----------
+        positions
+            Indexers by dimension, as for ``isel``; dimensions that the variable lacks are skipped.
+        """
         return replace(self, variable=self.variable.isel(positions, missing_dims="ignore"))
 
 
 @dataclass(frozen=True)
 class RowPacking:
-    """How packed rows ``(n, d)`` of several variables are decoded."""
+    """How rows ``(n, d)`` of several variables are kept as stored integers, and decoded when they are used."""
 
     stored: np.dtype[Any]
-    """Type that holds the stored numbers of all of them."""
+    """Type that holds the stored numbers of all variables."""
     dtype: np.dtype[Any]
     """Type of the decoded rows."""
     parts: tuple[tuple[int, Decoding], ...]
-    """For each variable where its columns end."""
+    """End of the columns, and decoding, of each variable in order."""
 
     def decode(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Decode rows."""
+        """Decode packed rows.
+
+        Parameters
+        ----------
+        values
+            Stored numbers ``(n, d)``.
+
+        Returns
+        -------
+        ndarray
+            Decoded rows ``(n, d)``.
+        """
         out = np.empty(values.shape, self.dtype)
         start = 0
         for stop, decoding in self.parts:
             if decoding.dtype == self.dtype:
                 decoding.decode(values[:, start:stop], out[:, start:stop])
             else:
+                # Decoded in its own type first, a variable has the same values as without packing.
                 own = np.empty((len(values), stop - start), decoding.dtype)
                 decoding.decode(values[:, start:stop], own)
                 out[:, start:stop] = own
@@ -140,7 +189,15 @@ class RowPacking:
 
 
 def find_packing(decodings: Sequence[tuple[int, Decoding]], dtype: np.dtype[Any]) -> RowPacking | None:
-    """Find how the rows of variables with so many features each stay packed; None where that saves nothing."""
+    """Return the row packing of variables; None where packing saves no memory.
+
+    Parameters
+    ----------
+    decodings
+        Number of features, and decoding, of each variable in order.
+    dtype
+        Type of the decoded rows.
+    """
     if not decodings or not all(decoding.packed for _, decoding in decodings):
         return None
     stored = np.result_type(*(decoding.stored for _, decoding in decodings))
@@ -151,25 +208,26 @@ def find_packing(decodings: Sequence[tuple[int, Decoding]], dtype: np.dtype[Any]
 
 
 def decoding_of(variable: xr.Variable, stored: np.dtype[Any], valid: tuple[MissingRule, ...]) -> Decoding | None:
-    """Read how xarray decodes a variable from what it keeps in the encoding.
+    """Build the decoding of a variable from its encoding, so that values are those that xarray decodes.
 
     Parameters
     ----------
     variable
-        As decoded by xarray, from attributes that were repaired.
+        Variable as decoded by xarray, from repaired attributes.
     stored
         Type that the stored bits are read as.
     valid
-        From `clustering.data.validity.valid_rules`.
+        Missing rules of the valid range, from `clustering.data.validity.valid_rules`.
 
     Returns
     -------
     Decoding or None
-        None where only xarray itself can decode it, such as truth values.
+        None where only xarray itself can decode the variable, such as truth values.
     """
     encoding = variable.encoding
     if stored.kind not in "iuf" or variable.dtype.kind not in "iuf":
         return None
+    # NaN is left out, as it is missing without a rule.
     fills = []
     for key in FILLS:
         numbers = tuple(number.item() for number in np.ravel(encoding.get(key, ())) if number == number)
@@ -183,7 +241,24 @@ def _scalar(value: Any) -> Any:
 
 
 def with_nodata(decoding: Decoding, name: str, number: float) -> tuple[Decoding, tuple[str, ...]]:
-    """Add a number that means missing; tell if none of the stored numbers can be it. NaN is missing anyhow."""
+    """Add the missing rule of the option nodata.
+
+    Parameters
+    ----------
+    decoding
+        Decoding of the variable.
+    name
+        Name of the variable, for the caution.
+    number
+        Stored number that means missing; NaN changes nothing, as it is missing anyhow.
+
+    Returns
+    -------
+    Decoding
+        With the rule.
+    tuple of str
+        A caution where no stored number can equal `number`.
+    """
     if number != number:
         return decoding, ()
     if as_type(decoding.stored, number) is None:
@@ -195,12 +270,21 @@ def with_nodata(decoding: Decoding, name: str, number: float) -> tuple[Decoding,
 
 
 def with_decoder(decoding: Decoding, name: str, decoder: str) -> Decoding:
-    """Decode the numbers of a variable by a decoder that the user names.
+    """Set the named decoder of a variable.
+
+    Parameters
+    ----------
+    decoding
+        Decoding of the variable, without scale and offset.
+    name
+        Name of the variable, for the message.
+    decoder
+        One of `clustering.data.policies.DECODERS`.
 
     Raises
     ------
     SourceError
-        If it does not fit the variable.
+        If the variable does not hold whole numbers, or has a scale or offset.
     """
     if not decoding.plain or decoding.stored.kind not in "iu":
         raise SourceError(

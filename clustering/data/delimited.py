@@ -33,18 +33,18 @@ from clustering.errors import DataError
 _BLOCK = 1 << 20
 """Characters read at once."""
 HELD_BYTES = 256 << 20
-"""Bytes of columns that are held at once, so that a file of many columns is not read once for each."""
+"""Memory for columns that are held at once, in bytes, so that a file is not read once for each column."""
 _NOTATIONS = ("int64", "uint64", "float64", "point", "comma", "bool", "date")
-"""Ways to write the values of a column, the strictest first. ``point`` and ``comma`` have thousands set apart."""
+"""Notations of cells, the strictest first. ``point`` and ``comma`` are decimal signs, with separated thousands."""
 _DATE = {"units": "microseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
 
 
 @dataclass
 class _Column:
-    """What one look at all rows tells of a column."""
+    """Facts about the cells of a column, collected in one pass over all rows."""
 
     notations: list[str] = field(default_factory=lambda: list(_NOTATIONS))
-    """Those in which every cell can be read."""
+    """Notations in which every cell so far can be read."""
     has_missing: bool = False
     cells: int = 0
     """Cells with a value."""
@@ -53,22 +53,29 @@ class _Column:
     bad: tuple[int, str] | None = None
     """Row and text of the first cell that is no number."""
     large: bool = False
-    """Whether it holds whole numbers that float64 does not."""
+    """Whether it holds whole numbers beyond the exact ones of float64."""
     beyond: bool = False
-    """Whether it holds numbers so large that float64 has none."""
+    """Whether it holds numbers that are too large for float64."""
     ambiguous: bool = False
     """Whether a cell means one number with a decimal point and another one with a decimal comma."""
 
 
 def read_delimited(path: Path, _: ExitStack) -> FileContents:
-    """Read a table of text, packed or not. Separator, encoding, header and decimal sign are found.
+    """Read a table of text and detect its separator, encoding, header and decimal sign.
+
+    Parameters
+    ----------
+    path
+        File to read; it may be compressed.
+    _
+        Exit stack that every reader takes. It stays unused, as the file is opened anew for each pass over it.
 
     Raises
     ------
     MissingDependencyError
-        Without pyarrow.
+        If pyarrow is not installed.
     DataError
-        If it is no table: empty, no text, or rows of different lengths.
+        If the file is no table: without rows, no text, or with rows of different lengths.
     """
     try:
         import pyarrow as pa
@@ -77,6 +84,7 @@ def read_delimited(path: Path, _: ExitStack) -> FileContents:
     except ImportError as error:
         raise missing_reader("pyarrow", path) from error
     layout, warnings = find_layout(path)
+    # The encoding is guessed from the start of the file, and a later line may prove it wrong.
     try:
         columns, n = _survey(path, layout, pa)
     except UnicodeDecodeError:
@@ -110,6 +118,7 @@ def read_delimited(path: Path, _: ExitStack) -> FileContents:
         attributes: dict[str, Any] = {}
         if notation == "date":
             attributes = {**_DATE, "_FillValue": NO_DATE} if column.has_missing else dict(_DATE)
+        # Whole numbers and flags have no NaN for empty cells.
         elif column.has_missing and dtype.kind != "f":
             dtype = np.dtype("f8")
         if column.beyond and dtype.kind == "f":
@@ -122,7 +131,7 @@ def read_delimited(path: Path, _: ExitStack) -> FileContents:
 
 
 class _Text:
-    """The rows of data of a file, as pyarrow reads them: UTF-8, without header and comments, one separator."""
+    """The rows of a file as a stream for pyarrow: in UTF-8, without header and comments, with one separator."""
 
     def __init__(self, path: Path, layout: TableLayout) -> None:
         self.file = open_text(path, layout.encoding)
@@ -162,7 +171,7 @@ class _Text:
             self.file.readline()
             self.skipped -= 1
         while text := self.file.read(_BLOCK):
-            # Whole lines, so that comments and runs of spaces are seen as such.
+            # Comments and runs of spaces can only be replaced in whole lines.
             text += self.file.readline()
             if self.layout.comments:
                 text = re.sub(r"^[ \t]*[#%].*\n?", "", text, flags=re.MULTILINE)
@@ -174,7 +183,7 @@ class _Text:
 
 
 def _batches(path: Path, layout: TableLayout, wanted: Sequence[int], pa: Any) -> Iterator[Any]:
-    """Read columns as text."""
+    """Yield batches of columns as text, so that missing values and notations are judged here and not by pyarrow."""
     names = [str(i) for i in range(len(layout.names))]
     text = _Text(path, layout)
     try:
@@ -192,6 +201,7 @@ def _batches(path: Path, layout: TableLayout, wanted: Sequence[int], pa: Any) ->
     except pa.ArrowInvalid as error:
         if "Empty CSV file" in str(error):
             return
+        # Messages of pyarrow count rows, so the line is looked up in the file.
         if uneven := uneven_line(path, layout):
             line, cells = uneven
             separator = {"\t": "tabs", "": "spaces"}.get(layout.separator, repr(layout.separator))
@@ -205,7 +215,7 @@ def _batches(path: Path, layout: TableLayout, wanted: Sequence[int], pa: Any) ->
 
 
 def _cells(values: Any, pa: Any) -> Any:
-    """Take off what surrounds the values of cells; a cell that means a missing value becomes a gap."""
+    """Strip spaces from cells, and turn those that mean a missing value into nulls."""
     compute = pa.compute
     values = compute.utf8_trim_whitespace(values)
     is_missing = compute.is_in(values, value_set=pa.array(MISSING))
@@ -213,7 +223,7 @@ def _cells(values: Any, pa: Any) -> Any:
 
 
 def _survey(path: Path, layout: TableLayout, pa: Any) -> tuple[list[_Column], int]:
-    """Look at all rows once, and count them."""
+    """Collect the facts about all columns in one pass, and count the rows."""
     columns = [_Column() for _ in layout.names]
     n = 0
     for batch in _batches(path, layout, range(len(columns)), pa):
@@ -224,7 +234,7 @@ def _survey(path: Path, layout: TableLayout, pa: Any) -> tuple[list[_Column], in
 
 
 def _learn(column: _Column, values: Any, start: int, pa: Any) -> None:
-    """Add what a batch of cells tells of a column."""
+    """Add the facts from a batch of cells to those of a column."""
     compute = pa.compute
     present = len(values) - values.null_count
     column.has_missing |= values.null_count > 0
@@ -232,6 +242,7 @@ def _learn(column: _Column, values: Any, start: int, pa: Any) -> None:
     if not present:
         return
     integers = _converted(values, "int64", pa)
+    # Most columns hold plain integers: these need not be tried in every notation.
     if integers is not None:
         column.numbers += present
         ends = compute.min_max(integers).as_py()
@@ -242,11 +253,12 @@ def _learn(column: _Column, values: Any, start: int, pa: Any) -> None:
         return
     read: dict[str, Any] = {}
     for kind in column.notations:
-        # What is a plain number is one with thousands set apart, too.
+        # Plain numbers need no second conversion: with separated thousands they are the same.
         plain = read.get("float64") if kind == "point" else None
         read[kind] = _converted(values, kind, pa) if plain is None and kind != "int64" else plain
     column.notations = [kind for kind, numbers in read.items() if numbers is not None]
     if (comma := read.get("comma")) is not None:
+        # "1,234" is 1234 with a decimal point and 1.234 with a decimal comma.
         column.ambiguous |= not comma.equals(read[column.notations[0]].cast(comma.type, safe=False))
     if (floats := read.get("float64")) is not None:
         column.numbers += present
@@ -262,11 +274,11 @@ def _learn(column: _Column, values: Any, start: int, pa: Any) -> None:
 
 
 def _converted(values: Any, notation: str, pa: Any) -> Any:
-    """Read cells in a notation; None where one of them is not written so."""
+    """Convert cells in a notation; None where one of them is not written in it."""
     compute = pa.compute
     try:
         if notation == "date":
-            # A time with a zone is written with its distance from UTC.
+            # Arrow wants a type with a zone for times such as 12:00Z or 12:00+01:00, and one without for others.
             zoned = compute.all(compute.match_substring_regex(values, r"\d(Z|[+-]\d\d(:?\d\d)?)$"))
             clock = compute.all(compute.match_substring_regex(values, r"\d:\d\d"))
             return values.cast(pa.timestamp("us", "UTC" if zoned.as_py() and clock.as_py() else None))
@@ -285,9 +297,9 @@ def _converted(values: Any, notation: str, pa: Any) -> Any:
 
 
 def _choose(columns: Sequence[_Column]) -> tuple[dict[int, str], dict[int, str]]:
-    """Choose the notation of each column, and say why a column has none; an empty text where a cell is at fault.
+    """Choose the notation of each column, or give the reason why it has none; an empty one where a cell is at fault.
 
-    What can be read in two ways is read as other columns of the file show: ``1.234`` is 1234 beside ``0,5``.
+    Other columns of the file decide on ambiguous numbers: ``1.234`` is 1234 if another column has ``0,5``.
     """
     plain = [c.notations for c in columns if "int64" not in c.notations]
     commas = any("comma" in kinds and not {"float64", "point"} & {*kinds} for kinds in plain)
@@ -312,10 +324,11 @@ def _choose(columns: Sequence[_Column]) -> tuple[dict[int, str], dict[int, str]]
 
 
 def _bad_cell(column: _Column, lines: dict[int, int]) -> str:
-    """Name the first cell of a column that is no number."""
+    """Describe the first cell of a column that is no number."""
     row, text = column.bad or (0, "")
     where = f"line {lines.get(row, row)}"
     text = repr(text if len(text) <= 40 else text[:39] + "…")
+    # With numbers in half of its cells, a column was meant as numbers; otherwise it holds text.
     if 2 * column.numbers >= column.cells:
         return (
             f"{where} holds {text}, which is no number ({column.cells - column.numbers:,} of {column.cells:,} "
@@ -325,7 +338,7 @@ def _bad_cell(column: _Column, lines: dict[int, int]) -> str:
 
 
 class _Values:
-    """The values of the columns that are taken. A pass over the file reads as many columns as may be held at once."""
+    """The values of the chosen columns. A pass over the file reads as many columns as fit in `HELD_BYTES`."""
 
     def __init__(self, path: Path, layout: TableLayout, n: int, pa: Any) -> None:
         self.path = path
@@ -336,10 +349,17 @@ class _Values:
         self.held: dict[int, NDArray[Any]] = {}
 
     def slabs(self, i: int) -> Callable[[int], Iterator[NDArray[Any]]]:
-        """Give the slabs of a column."""
+        """Return the function that yields the slabs of a column.
+
+        Parameters
+        ----------
+        i
+            Index of the column in the file.
+        """
         return lambda length: self._slabs(i, length)
 
     def _slabs(self, i: int, length: int) -> Iterator[NDArray[Any]]:
+        # A column that is too large to be held is streamed in a pass of its own.
         together = HELD_BYTES // (8 * self.n)
         if together < 2:
             return even((parts[i] for parts in self._parts([i])), length)

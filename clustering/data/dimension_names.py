@@ -1,4 +1,4 @@
-"""Names for what a store leaves unnamed: dimensions and channels of OME-Zarr images, and groups that hold arrays."""
+"""Names of dimensions and channels in OME-Zarr images, and messages that name the groups and arrays of a store."""
 
 from __future__ import annotations
 
@@ -18,17 +18,33 @@ _NUMBERED = re.compile(r"dim_\d+")
 _LISTED = 12
 """Groups or arrays that a message lists at most."""
 _LOOKED = 200
-"""Groups that are looked into for them at most."""
+"""Groups that are searched for them at most."""
 _DEPTH = 5
 
 
 def numbered(dims: Iterable[Any]) -> bool:
-    """Tell whether dimensions have no names but their numbers."""
+    """Return whether dimensions are unnamed, so that they are called ``dim_0``, ``dim_1`` and so on.
+
+    Parameters
+    ----------
+    dims
+        Names of all dimensions of an array.
+    """
     return all(_NUMBERED.fullmatch(str(d)) for d in dims)
 
 
 def unknown_dimension(name: str, where: str, present: Iterable[Any]) -> SourceError:
-    """Say that a dimension is not there, and how dimensions without names are named."""
+    """Return the error for a dimension that does not exist.
+
+    Parameters
+    ----------
+    name
+        The unknown dimension.
+    where
+        Option that names it.
+    present
+        Names of the dimensions that exist.
+    """
     dims = [str(d) for d in present]
     remedy = (
         "; the array names no dimensions: use these, or name them in the store (dimension_names of version 3, "
@@ -43,19 +59,19 @@ def unknown_dimension(name: str, where: str, present: Iterable[Any]) -> SourceEr
 
 
 class _Image(NamedTuple):
-    """What an OME-Zarr image group tells of its arrays."""
+    """Metadata of an OME-Zarr image group about its arrays."""
 
     levels: tuple[str, ...]
-    """Paths of the arrays, from the group."""
+    """Paths of the arrays, one for each resolution, relative to the group."""
     axes: tuple[str, ...]
     channel: str | None
     """Axis of the channels."""
     labels: tuple[str, ...]
-    """Of the channels."""
+    """Names of the channels."""
 
 
 def _image(attributes: Mapping[str, Any]) -> _Image | None:
-    """Read the attributes of an image group: OME-Zarr 0.4 (Zarr version 2), or 0.5 (version 3, under ``ome``)."""
+    """Read the attributes of an OME-Zarr image of version 0.4, or of 0.5 (under ``ome``); None for other groups."""
     inner = attributes.get("ome")
     ome = inner if isinstance(inner, Mapping) else attributes
     scales = _entries(ome.get("multiscales"))
@@ -67,7 +83,7 @@ def _image(attributes: Mapping[str, Any]) -> _Image | None:
     omero = ome.get("omero")
     channels = _entries(omero.get("channels")) if isinstance(omero, Mapping) else []
     labels = tuple(str(c["label"]) for c in channels if c.get("label"))
-    # Labels of some channels only would name the wrong ones.
+    # Labels of only some of the channels would be given to wrong ones.
     labels = labels if len(labels) == len(channels) else ()
     return _Image(tuple(filter(None, levels)), tuple(name for name, _ in axes), channel, labels)
 
@@ -77,10 +93,10 @@ def _entries(value: Any) -> list[Mapping[str, Any]]:
 
 
 def _image_of(array: zarr.Array[Any]) -> _Image | None:
-    """Find the image that an array is a level of: in the group that holds it, or in the next one up."""
+    """Find the image that has an array as a level, in the group of the array or the one above; None without it."""
     store, parts = array.store, [part for part in array.path.split("/") if part]
     if not parts and isinstance(store, LocalStore):
-        # The store is the array itself, and the image is the folder around it.
+        # The store was opened at the array itself, so the image group is the folder that holds it.
         root = Path(store.root).absolute()
         store, parts = LocalStore(root.parent, read_only=True), [root.name]
     for cut in range(len(parts) - 1, max(-1, len(parts) - 3), -1):
@@ -95,14 +111,14 @@ def _image_of(array: zarr.Array[Any]) -> _Image | None:
 
 
 def with_names(dataset: xr.Dataset, array: zarr.Array[Any]) -> xr.Dataset:
-    """Name the unnamed dimensions of a bare array, and its channels, as the OME-Zarr image it belongs to does.
+    """Name the unnamed dimensions and the channels of an array as its OME-Zarr image does.
 
     Parameters
     ----------
     dataset
-        Of one variable, the array.
+        Dataset with the array as its only variable; returned as it is for other arrays than those of an image.
     array
-        Where it is stored.
+        The stored array.
     """
     image = _image_of(array)
     dims = tuple(str(d) for d in next(iter(dataset.data_vars.values())).dims)
@@ -127,12 +143,19 @@ def with_names(dataset: xr.Dataset, array: zarr.Array[Any]) -> xr.Dataset:
 
 
 def refuse_image(group: zarr.Group, where: str) -> None:
-    """Refuse a group of the same image at several resolutions, which make no one dataset.
+    """Refuse an image at several resolutions, whose arrays do not fit into one dataset.
+
+    Parameters
+    ----------
+    group
+        Opened group.
+    where
+        Store and group as messages show them.
 
     Raises
     ------
     SourceError
-        Naming its arrays.
+        If the group is such an image; the message names its arrays.
     """
     image = _image(group.attrs.asdict())
     if image is not None and len(image.levels) > 1:
@@ -141,17 +164,21 @@ def refuse_image(group: zarr.Group, where: str) -> None:
 
 
 def refuse_unnamed(names: Iterable[str], group: zarr.Group, where: str) -> None:
-    """Refuse a group whose arrays name no dimensions, as nothing tells which of them belong together.
+    """Refuse a group whose arrays have unnamed dimensions, as these cannot be matched.
 
     Parameters
     ----------
     names
-        Of such arrays.
+        Names of these arrays.
+    group
+        Opened group.
+    where
+        Store and group as messages show them.
 
     Raises
     ------
     SourceError
-        Naming them.
+        Always; the message names the arrays.
     """
     paths = sorted(f"{group.path}/{name}".strip("/") for name in names)
     raise SourceError(
@@ -163,16 +190,24 @@ def refuse_unnamed(names: Iterable[str], group: zarr.Group, where: str) -> None:
 def refuse_empty(group: zarr.Group, where: str) -> None:
     """Refuse a group that holds no variables of its own.
 
+    Parameters
+    ----------
+    group
+        Opened group.
+    where
+        Store and group as messages show them.
+
     Raises
     ------
     SourceError
-        Naming the nearest groups below that do.
+        Always; the message names the nearest groups below with arrays, or the coordinates that can be clustered.
     """
     inside = sorted(name for name, array in list_members(group).arrays.items() if array.ndim > 1)
     if inside:
         raise SourceError(
             f"{where!r} holds coordinates alone; name those to cluster in source.variables: {_listing(inside)}"
         )
+    # The search goes level by level with limits, as every group of a bucket costs a request.
     paths, level, looked = list[str](), [group], 0
     for _ in range(_DEPTH):
         level = [child for parent in level for child in list_members(parent).groups.values()][: _LOOKED - looked]

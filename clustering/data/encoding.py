@@ -1,4 +1,4 @@
-"""Decoded variables, written to Zarr again: with their own encoding where that works, plainly where it does not."""
+"""Encodings to write decoded variables to Zarr again: their own where it works, a plain one where it does not."""
 
 from __future__ import annotations
 
@@ -15,27 +15,40 @@ import zarr
 from clustering.errors import SourceError
 
 PART = 16 * 2**20
-"""Size of what is read at once of a variable that is larger, in bytes."""
+"""Size of the parts in which larger variables are read, in bytes."""
 _COMPARED = 1000
-"""Dates that are compared one by one, at most."""
+"""Largest number of dates that are compared one by one."""
 _STORED = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "dtype", "calendar", "coordinates")
-"""Attributes that say how numbers are stored, and that an encoding may also give."""
+"""Attributes about the storage of numbers. They conflict with an encoding that has them too."""
 
 
 def part_length(variable: xr.Variable) -> int:
-    """Count the positions along the first dimension that make a part."""
+    """Return the number of positions along the first dimension in a part of `PART` bytes, 1 or more.
+
+    Parameters
+    ----------
+    variable
+        Variable of any size; the values are not read.
+    """
     return max(1, PART * variable.shape[0] // max(1, variable.nbytes)) if variable.ndim else 1
 
 
 def encodable(name: str, variable: xr.Variable) -> xr.Variable:
-    """Give a variable in an encoding that is written to Zarr and comes back as it was.
+    """Return a variable with an encoding in which it can be written to Zarr and read again unchanged.
 
-    A variable larger than a part is tried on its first part.
+    Of a variable larger than a part, only the first part is tried.
+
+    Parameters
+    ----------
+    name
+        Name of the variable.
+    variable
+        Decoded variable; it may be lazy.
 
     Raises
     ------
     SourceError
-        If there is no such encoding, or the variable cannot be read. The message is the reason.
+        If there is no such encoding, or the variable cannot be read. The message holds the reason alone.
     """
     try:
         tried = variable[: part_length(variable)] if variable.ndim else variable
@@ -43,6 +56,7 @@ def encodable(name: str, variable: xr.Variable) -> xr.Variable:
     except Exception as error:
         raise SourceError(f"it cannot be read ({reason_of(error)})") from error
     reason = ""
+    # From the encoding that keeps most to the one that almost always works.
     for encoding, attributes in (
         (variable.encoding, variable.attrs),
         _plain(variable),
@@ -51,6 +65,7 @@ def encodable(name: str, variable: xr.Variable) -> xr.Variable:
         try:
             if _round_trips(name, _as(tried, encoding, attributes)):
                 return _as(variable, encoding, attributes)
+            # The fault of the own encoding says most about the variable.
             reason = reason or "other values come back than are written"
         except Exception as error:
             reason = reason or reason_of(error)
@@ -58,7 +73,20 @@ def encodable(name: str, variable: xr.Variable) -> xr.Variable:
 
 
 def split_writable(given: xr.Dataset) -> tuple[xr.Dataset, dict[str, str]]:
-    """Keep the variables that can be written, in encodings that come back, and say of the others why they cannot."""
+    """Split off the variables of a dataset that cannot be written.
+
+    Parameters
+    ----------
+    given
+        Decoded dataset.
+
+    Returns
+    -------
+    xarray.Dataset
+        Variables that can be written, with encodings from `encodable`.
+    dict
+        Reasons why the others cannot, by name.
+    """
     kept: dict[str, xr.Variable] = {}
     reasons = {}
     for name, variable in given.variables.items():
@@ -72,7 +100,13 @@ def split_writable(given: xr.Dataset) -> tuple[xr.Dataset, dict[str, str]]:
 
 
 def reason_of(error: Exception) -> str:
-    """Say in one line what went wrong."""
+    """Return the message of an error in one line, or its type where it has none.
+
+    Parameters
+    ----------
+    error
+        Any exception.
+    """
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
@@ -83,7 +117,7 @@ def _as(variable: xr.Variable, encoding: Mapping[Any, Any], attributes: Mapping[
 
 
 def _plain(variable: xr.Variable) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Leave the encoding to xarray; it counts times in units of its own."""
+    """Return encoding and attributes that leave the storage to xarray, which also chooses the units of times."""
     timed = variable.dtype.kind in "mM" or "calendar" in variable.encoding
     dropped = (*_STORED, "units") if timed else _STORED
     encoding = {key: value for key, value in variable.encoding.items() if key == "coordinates"}
@@ -91,7 +125,7 @@ def _plain(variable: xr.Variable) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _json_attributes(variable: xr.Variable) -> dict[str, Any]:
-    """Keep the attributes that JSON can hold; units of times that stayed numbers get a name that nobody decodes."""
+    """Keep the attributes that JSON can hold, with units of undecoded times under a name that no reader decodes."""
     kept = {}
     for key, value in _plain(variable)[1].items():
         plain = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
@@ -104,7 +138,7 @@ def _json_attributes(variable: xr.Variable) -> dict[str, Any]:
 
 
 def _round_trips(name: str, variable: xr.Variable) -> bool:
-    """Write a variable to memory, and tell whether xarray reads the same again."""
+    """Write a variable to memory, and return whether xarray reads it back unchanged."""
     store: Any = zarr.storage.MemoryStore()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -114,7 +148,7 @@ def _round_trips(name: str, variable: xr.Variable) -> bool:
 
 
 def _same(before: xr.Variable, after: xr.Variable) -> bool:
-    """Compare values; dates of the usual calendar may come back as those of numpy."""
+    """Compare values; dates of cftime may come back as those of numpy."""
     if before.dtype.kind == "O" and after.dtype.kind == "M":
         dates = before.values.ravel()[:_COMPARED], after.values.ravel()[:_COMPARED]
         return all(
@@ -128,5 +162,15 @@ def dataset(
     coordinates: Mapping[str, xr.Variable] | None = None,
     attributes: Mapping[Any, Any] | None = None,
 ) -> xr.Dataset:
-    """Make a dataset that reads nothing: labels of dimensions make no index, which would hold them in memory."""
+    """Make a dataset without indexes, as an index would read its labels into memory.
+
+    Parameters
+    ----------
+    variables
+        Data variables by name.
+    coordinates
+        Coordinates by name.
+    attributes
+        Attributes of the dataset.
+    """
     return xr.Dataset(variables or {}, xr.Coordinates(coordinates or {}, indexes={}), attributes)

@@ -1,4 +1,4 @@
-"""Why rows take no part: which attribute of which variable takes how many, counted in a few blocks."""
+"""Excluded rows: how many of them each missing rule of each variable causes, counted in a few blocks."""
 
 from __future__ import annotations
 
@@ -16,26 +16,41 @@ from clustering.data.source import Source
 from clustering.data.validity import NAMES
 
 BLOCKS = 4
-"""Blocks that are looked at."""
+"""Largest number of blocks that are read to count causes."""
 _SHARE = 0.1
-"""Share of the rows from which on a cause is told."""
+"""Smallest share of the used rows that makes a cause worth a message."""
 
 
 class Cause(NamedTuple):
-    """What one attribute of one variable takes, beside what the attributes before it take."""
+    """One missing rule of one variable, and what it excludes beyond the rules before it."""
 
     variable: str
     rule: MissingRule
     values: int
+    """Missing values of used cells."""
     rows: int
+    """Rows with such a value."""
 
 
 def explain_excluded_rows(source: Source, plan: Plan) -> tuple[str, ...]:
-    """Say which attributes, and which wish for `nodata`, leave out many rows; in words for a user.
+    """Return messages about the attributes, or the option `nodata`, that exclude many rows.
 
-    To be asked where most rows take no part: some blocks are read once more.
+    Call it only where most rows are excluded, as it reads some blocks once more.
+
+    Parameters
+    ----------
+    source
+        Source of the rows.
+    plan
+        Plan of its blocks; `BLOCKS` of them are read.
+
+    Returns
+    -------
+    tuple of str
+        Messages for the user, the rule that excludes most rows first.
     """
     blocks = [plan.block(int(i)) for i in np.unique(np.linspace(0, len(plan) - 1, BLOCKS).astype(int))]
+    # The blocks are spread over the whole plan, as missing values often lie together.
     causes: dict[tuple[str, str], Cause] = {}
     used = 0
     for block in blocks:
@@ -56,12 +71,16 @@ def explain_excluded_rows(source: Source, plan: Plan) -> tuple[str, ...]:
 
 
 def explain_no_rows(source: Source, plan: Plan, *, zeros: bool = False) -> str:
-    """Say that no row takes part, and why; in words for a user.
+    """Return the message that no row takes part, with the causes.
 
     Parameters
     ----------
+    source
+        Source of the rows.
+    plan
+        Plan of its blocks; some of them are read once more.
     zeros
-        Whether rows of zeros were left out too, as they have no direction.
+        Whether zero rows were left out too.
     """
     also = ", or are rows of zeros, which preprocess.unit_norm leaves out" if zeros else ""
     remedy = "; ".join(explain_excluded_rows(source, plan)) or "check source.mask, source.select and the fill values"
@@ -69,6 +88,7 @@ def explain_no_rows(source: Source, plan: Plan, *, zeros: bool = False) -> str:
 
 
 def _causes(source: Source, block: Block, keep: NDArray[np.bool_]) -> Iterator[Cause]:
+    """Yield the causes in one block, of which `keep` marks the used cells ``(cells,)``."""
     region = dict(zip(source.sample_dims, block.slices, strict=True))
     for name in source.variables:
         decoding = _decoding(source, name)
@@ -76,6 +96,7 @@ def _causes(source: Source, block: Block, keep: NDArray[np.bool_]) -> Iterator[C
             continue
         dims = [d for d in source.feature_dims if d in source.dataset[name].dims]
         if name in source.stored:
+            # Rows as the fit gets them are decoded, with NaN for every cause alike, so stored numbers are read.
             values, lost, _ = source.stored[name].read(region, (*source.sample_dims, *dims))
         else:
             variable = source.in_memory[name].variable
@@ -85,6 +106,7 @@ def _causes(source: Source, block: Block, keep: NDArray[np.bool_]) -> Iterator[C
         left = np.broadcast_to(keep[:, None], values.shape).copy()
         if lost is not None:
             left &= ~lost
+        # A value that two rules exclude counts for the first of them only.
         for rule in decoding.rules:
             absent = rule.is_missing(values)
             if absent is None:

@@ -1,4 +1,4 @@
-"""Weights of features, read from the source: along its feature dimensions, after the selection."""
+"""Weights of features, from variables or arrays along the feature dimensions of the selected source."""
 
 from __future__ import annotations
 
@@ -26,20 +26,22 @@ def feature_weights(source: Source, given: str | xr.DataArray) -> NDArray[np.flo
 
     Parameters
     ----------
+    source
+        Selected source.
     given
         Variable or coordinate along feature dimensions; or ``cos(lat)`` or ``sqrt(cos(lat))`` of a latitude in degrees
-        or radians, as its units say. Or an array along feature dimensions, matched by name and label; along
+        or radians, as its units say. Or an array along feature dimensions, matched by name and label, or along
         ``variable`` with names of variables, or along ``feature`` with names of features.
 
     Returns
     -------
     ndarray
-        ``(d,)``. Variables that lack all of its dimensions have weights of 1.
+        Weights ``(d,)``; 1 for variables without any of the dimensions of `given`.
 
     Raises
     ------
     SourceError
-        If there is no such variable, or it does not lie along the feature dimensions, or not on their labels.
+        If there is no such variable, or it does not fit the feature dimensions or their labels.
     DataError
         For weights that are negative or not finite, or none above zero.
     """
@@ -62,7 +64,7 @@ def feature_weights(source: Source, given: str | xr.DataArray) -> NDArray[np.flo
 
 
 def _variable(source: Source, name: str, subject: str) -> xr.Variable:
-    """Read the variable named, or the cosine of it."""
+    """Read the variable with a name, or the cosine (or its root) of one."""
     formula = _COSINE.fullmatch(name)
     key = formula[2] if formula else name
     if key in source.unusable:
@@ -78,6 +80,7 @@ def _variable(source: Source, name: str, subject: str) -> xr.Variable:
             f"{subject} lie along {', '.join(dims) or 'no dimension'}, and features along {along}; "
             "name a variable along feature dimensions, or sample weights in source.weights"
         )
+    # Coordinates of dimensions are labels and keep their numbers.
     if key not in source.dataset.sizes:
         variable, _, _ = decode_values(key, variable, None, valid=source.valid_range == "cf")
     if formula is None:
@@ -109,12 +112,13 @@ def _by_feature(source: Source, given: xr.DataArray) -> NDArray[np.float64] | No
 def _expand_to_features(
     source: Source, values: NDArray[np.float64], dims: tuple[str, ...], subject: str
 ) -> NDArray[np.float64]:
-    """Put weights along some feature dimensions on all features ``(d,)``."""
+    """Broadcast weights along some feature dimensions to all features ``(d,)``."""
     factors = []
     for each in source.variables:
         own = [d for d in source.feature_dims if d in source.dataset[each].dims]
         lengths = [source.dataset.sizes[d] for d in own]
         if not set(dims) & set(own):
+            # Weights along depth do not concern a variable at the surface.
             factors.append(np.ones(math.prod(lengths)))
             continue
         if not set(dims) <= set(own):
@@ -129,7 +133,14 @@ def _expand_to_features(
 
 
 def check_feature_weights(weights: NDArray[np.float64], subject: str = "feature_weights") -> None:
-    """Refuse weights ``(d,)`` that measure nothing.
+    """Refuse invalid weights of features.
+
+    Parameters
+    ----------
+    weights
+        Weights ``(d,)``.
+    subject
+        Their name in messages.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Which reader reads a file: by how it starts, and of text by its name."""
+"""Choice of the reader of a file, by its first bytes, or for text by its name."""
 
 from __future__ import annotations
 
@@ -44,25 +44,30 @@ _STARTS: tuple[tuple[int, bytes, Reader], ...] = (
     (0, b"CDF\x02", read_grid),
     *((place, b"\x89HDF\r\n\x1a\n", read_grid) for place in (0, 512, 1024, 2048)),
 )
-"""Place, what stands there, reader."""
+"""Offset, bytes at this offset, and their reader."""
 
 
 def find_reader(path: Path) -> tuple[Reader, list[str]]:
     """Choose the reader of a file or folder.
+
+    Parameters
+    ----------
+    path
+        File, which may be compressed if it is text, or folder of parquet files.
 
     Returns
     -------
     Reader
         The reader.
     list
-        What to say of the choice.
+        Warnings for the user about the choice.
 
     Raises
     ------
     SourceError
-        If there is nothing, or what it is cannot be read.
+        If there is no file, or no reader for it.
     DataError
-        If a file is empty, or is not what its name says.
+        If the file is empty.
     """
     if path.is_dir():
         if any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
@@ -75,6 +80,7 @@ def find_reader(path: Path) -> tuple[Reader, list[str]]:
     inner = path.with_suffix("") if path.suffix.lower() in _PACKED else path
     suffix = inner.suffix.lower()
     named = next((reader for reader, (_, suffixes) in _KINDS.items() if suffix in suffixes), None)
+    # The first bytes decide, as names are often wrong.
     held = _by_start(path)
     if held is not None:
         if named in (held, None) and inner == path:
@@ -89,16 +95,18 @@ def find_reader(path: Path) -> tuple[Reader, list[str]]:
 
 
 def _by_start(path: Path) -> Reader | None:
+    """Return the reader by the first bytes; None for text and unknown formats."""
     with path.open("rb") as file:
         head = file.read(2056)
     if (
         reader := next((r for offset, mark, r in _STARTS if head[offset : offset + len(mark)] == mark), None)
     ) is not None:
         return reader
+    # "BM" may begin a text too, so the reserved bytes of a bitmap's header are checked.
     if head[:2] == b"BM" and len(head) > 14 and int.from_bytes(head[6:10]) == 0 and head[15:18] == b"\0\0\0":
         return read_image
     if head[:4] == b"PK\x03\x04":
-        # A damaged archive is told of by the reader that its name asks for.
+        # For a damaged archive, the reader by its name gives a better message.
         with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
             return read_arrays if any(name.endswith(".npy") for name in archive.namelist()) else None
     return None

@@ -13,11 +13,19 @@ _FAST: dict[str, Any] = {"nogil": True, "cache": True}
 
 @njit(fastmath={"reassoc", "nsz"}, **_FAST)
 def finite(values, is_finite):  # type: ignore[no-untyped-def]
-    """Tell rows ``(n, d)`` without NaN or infinity in `is_finite` ``(n,)``, and whether all are."""
+    """Mark rows without NaN or infinity, and return whether all are such rows.
+
+    Parameters
+    ----------
+    values
+        Rows of floats ``(n, d)``.
+    is_finite
+        Boolean array ``(n,)`` that is written to: true for finite rows.
+    """
     zero = values.dtype.type(0)
     every = True
     for i in range(values.shape[0]):
-        # Zero times a number is zero; a NaN or an infinity leaves a NaN.
+        # Zero times a finite number is zero, and zero times NaN or infinity is NaN. A sum needs no branch per value.
         rest = zero
         for j in range(values.shape[1]):
             rest += values[i, j] * zero
@@ -28,13 +36,13 @@ def finite(values, is_finite):  # type: ignore[no-untyped-def]
 
 @njit(inline="always", **_FAST)
 def _swap(a, b, bits, mask):  # type: ignore[no-untyped-def]
-    """Exchange the high parts of the lanes of one word with the low parts of another's."""
+    """Swap the high half of each lane of one word with the low half of that lane of another."""
     t = ((a >> bits) ^ b) & mask
     return a ^ (t << bits), b ^ t
 
 
 _LINE = 8
-"""Words of a line of the cache; all of it is used before the next, as lines of many features may shut others out."""
+"""Words in a cache line. All of a line is used before the next one, as lines of many features may evict each other."""
 _32, _16, _8 = np.uint64(32), np.uint64(16), np.uint64(8)
 _HALVES = np.uint64(0x00000000FFFFFFFF)
 _QUARTERS = np.uint64(0x0000FFFF0000FFFF)
@@ -45,8 +53,15 @@ _BYTES = np.uint64(0x00FF00FF00FF00FF)
 def gather_bytes(words, out):  # type: ignore[no-untyped-def]
     """Gather features of one byte, eight by eight.
 
-    Words ``(a, f, b / 8)`` of eight cells each become words ``(a, b, f / 8)`` of eight features each: the transpose of
-    a square of bytes in three rounds of exchanges (Warren, Hacker's Delight, 2nd ed., section 7-3).
+    Words of eight cells become words of eight features. This transposes squares of 8 × 8 bytes in three rounds of swaps
+    (Warren, Hacker's Delight, 2nd ed., section 7-3).
+
+    Parameters
+    ----------
+    words
+        Stored numbers as uint64 ``(a, f, b / 8)``: the f features lie between a outer and b inner cells.
+    out
+        Rows as uint64 ``(a, b, f / 8)``, written to.
     """
     for k in range(words.shape[0]):
         for line in range(0, words.shape[2], _LINE):
@@ -81,7 +96,15 @@ def gather_bytes(words, out):  # type: ignore[no-untyped-def]
 
 @njit(**_FAST)
 def gather_pairs(words, out):  # type: ignore[no-untyped-def]
-    """Gather features of two bytes, four by four; see `gather_bytes`. Words ``(a, f, b / 4)`` to ``(a, b, f / 4)``."""
+    """Gather features of two bytes, four by four, as `gather_bytes` does for one byte.
+
+    Parameters
+    ----------
+    words
+        Stored numbers as uint64 ``(a, f, b / 4)``: the f features lie between a outer and b inner cells.
+    out
+        Rows as uint64 ``(a, b, f / 4)``, written to.
+    """
     for k in range(words.shape[0]):
         for line in range(0, words.shape[2], _LINE):
             stop = min(words.shape[2], line + _LINE)

@@ -1,4 +1,4 @@
-"""The feature axis last: stored arrays become cells by features."""
+"""Transposing stored arrays to cells by features."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _KERNELS = {1: gather_kernels.gather_bytes, 2: gather_kernels.gather_pairs}
 
 
 def gathered(array: NDArray[Any], cells: Sequence[int], features: Sequence[int]) -> NDArray[Any]:
-    """Bring the axes of an array into order.
+    """Transpose and flatten an array to cells by features.
 
     Parameters
     ----------
     array
-        As stored; contiguous.
+        Array as stored. The fast path needs it in C order; others are copied.
     cells, features
-        Its axes, in the order wanted; the others have length 1.
+        Axes of the array in the wanted order; all other axes have length 1.
 
     Returns
     -------
     ndarray
-        ``(cells, f)``, contiguous.
+        Values ``(cells, f)`` in C order.
     """
     others = [axis for axis in range(array.ndim) if axis not in cells and axis not in features]
     f = math.prod(array.shape[axis] for axis in features)
@@ -37,6 +37,8 @@ def gathered(array: NDArray[Any], cells: Sequence[int], features: Sequence[int])
     ordered = [axis for axis in (*cells, *features) if array.shape[axis] > 1]
     inside = [axis for axis in features if array.shape[axis] > 1]
     first = long.index(inside[0]) if inside else 0
+    # The kernels serve one common case, in which numpy is slow: small integers with the feature axes before the last
+    # cell axes, as in (time, band, y, x), and otherwise in the stored order.
     if (
         kernel is not None
         and inside

@@ -1,4 +1,4 @@
-"""Reading NetCDF and HDF5 files as they are stored: packed numbers stay packed, times stay numbers with their unit."""
+"""Reading NetCDF and HDF5 files without decoding: packed numbers stay packed, times stay numbers with their units."""
 
 from __future__ import annotations
 
@@ -27,7 +27,22 @@ from clustering.errors import DataError
 
 
 def read_grid(path: Path, stack: ExitStack) -> FileContents:
-    """Read every group of a NetCDF or HDF5 file. What is no number or text is left out by name."""
+    """Read every group of a NetCDF or HDF5 file. Arrays of other types than numbers and text are left out with a warning.
+
+    Parameters
+    ----------
+    path
+        File to read; NetCDF 4 is HDF5.
+    stack
+        Keeps the file open until the values are read.
+
+    Raises
+    ------
+    MissingDependencyError
+        If h5py is needed and not installed.
+    DataError
+        If the file is damaged.
+    """
     with path.open("rb") as file:
         hdf5 = file.read(3) != b"CDF"
     if hdf5:
@@ -41,12 +56,14 @@ def read_grid(path: Path, stack: ExitStack) -> FileContents:
     taken: dict[str, VariableGroup] = {}
     for group_path, (arrays, attributes) in groups.items():
         group = _group(group_path, arrays, attributes, warnings)
+        # The root is kept even when it is empty, as it holds the attributes of the file.
         if group.pieces or group.texts.variables or not group_path:
             taken[group_path] = group
     return FileContents(taken, warnings)
 
 
 def _netcdf3(path: Path, stack: ExitStack) -> tuple[dict[str, FileArray], Mapping[str, Any]]:
+    """Open a NetCDF 3 file, which h5py cannot read; return its arrays and attributes."""
     try:
         opened = xr.open_dataset(
             path, engine="scipy", decode_cf=False, chunks=None, cache=False, create_default_indexes=False
@@ -68,7 +85,7 @@ def _netcdf3(path: Path, stack: ExitStack) -> tuple[dict[str, FileArray], Mappin
 def _group(
     path: str, arrays: dict[str, FileArray], attributes: Mapping[str, Any], warnings: list[str]
 ) -> VariableGroup:
-    """Take the arrays of a group."""
+    """Sort the arrays of a group into numbers and texts, with warnings about those that are left out or renamed."""
     prefix = f"{path}/" if path else ""
     pieces: list[FileVariable] = []
     texts = xr.Dataset()
@@ -94,6 +111,7 @@ def _group(
         if name != original:
             warnings.append(f"{about} becomes {name!r}: Zarr keeps such names for itself")
         kept = _attributes(array, about, warnings)
+        # Scalars are no data to cluster, and describe the others.
         coordinate = not array.shape or original in array.dims or original in named
         dtype = array.dtype.newbyteorder("=")
         dims = share_dims(array.dims, array.shape, name, lengths)
@@ -107,13 +125,14 @@ def _empty(array: FileArray) -> str:
 
 
 def _coordinate_names(arrays: Mapping[str, FileArray], attributes: Mapping[str, Any]) -> set[str]:
-    """Find what the attributes ``coordinates`` name."""
+    """Collect the names in the attributes ``coordinates``."""
     values = (_json(a.get("coordinates", "")) for a in (attributes, *(array.attributes for array in arrays.values())))
     return {name for value in values if isinstance(value, str) for name in value.split()}
 
 
 def _slabs(array: FileArray) -> Callable[[int], Iterator[NDArray[Any]]]:
     def slabs(length: int) -> Iterator[NDArray[Any]]:
+        # A scalar has no first dimension, and is one slab.
         if not array.shape:
             yield array.read(0, 1)
             return
@@ -124,7 +143,7 @@ def _slabs(array: FileArray) -> Callable[[int], Iterator[NDArray[Any]]]:
 
 
 def _text(array: FileArray, attributes: dict[str, Any]) -> xr.Variable:
-    """Read text; the characters along the last dimension of an old file make one text."""
+    """Read texts; in old files, the characters of a text lie along the last dimension."""
     values = array.read(0, array.shape[0] if array.shape else 1)
     dims = array.dims
     if values.dtype == "S1" and values.ndim:
@@ -141,7 +160,7 @@ def _text(array: FileArray, attributes: dict[str, Any]) -> xr.Variable:
 
 
 def _attributes(array: FileArray, about: str, warnings: list[str]) -> dict[str, Any]:
-    """Take the attributes of a variable, the fill value in its type."""
+    """Return the attributes of a variable as JSON holds them, with the fill value in its type."""
     kept = {k: _json(v) for k, v in array.attributes.items()}
     listed = kept.get("coordinates", "")
     if isinstance(listed, list) and all(isinstance(name, str) for name in listed):
@@ -163,6 +182,7 @@ def _attributes(array: FileArray, about: str, warnings: list[str]) -> dict[str, 
 
 
 def _json(value: Any) -> Any:
+    """Turn values of numpy and bytes into those that JSON has."""
     if isinstance(value, (np.ndarray, list, tuple)) and np.ndim(value):
         return [_json(v) for v in value]
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.dtype.names is None):

@@ -1,4 +1,4 @@
-"""From the arrays of a group to one dataset of what can be decoded, each variable by itself."""
+"""Decoding the arrays of a group to one dataset, variable by variable, so that one fault does not block the others."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from clustering.data.store_errors import is_transient
 from clustering.errors import ClusteringError, reason
 
 SMALL_LABELS = 16 * MIB
-"""Labels of a dimension of up to this size, in bytes, are held in memory; larger ones where they are selected by."""
+"""Labels of a dimension up to this size, in bytes, are held in memory; larger ones only where they are selected by."""
 DIMENSIONS = "_ARRAY_DIMENSIONS"
 UNNAMED = "it names no dimensions"
 UNEVEN = "its dimension"
-"""Starts of what is said of arrays that are left out."""
+"""Starts of the reasons why arrays are left out, by which `opening` tells them apart."""
 
 
 def with_indexes(dataset: xr.Dataset, dims: Iterable[Any] | None = None) -> xr.Dataset:
@@ -35,8 +35,10 @@ def with_indexes(dataset: xr.Dataset, dims: Iterable[Any] | None = None) -> xr.D
 
     Parameters
     ----------
+    dataset
+        Dataset with or without indexes.
     dims
-        Those to index; None: all whose labels are small.
+        Dimensions to index; those without labels are skipped. None for all whose labels are small.
     """
     for d in map(str, dataset.dims if dims is None else dict.fromkeys(dims)):
         labelled = d in dataset.coords and dataset[d].dims == (d,)
@@ -46,13 +48,13 @@ def with_indexes(dataset: xr.Dataset, dims: Iterable[Any] | None = None) -> xr.D
 
 
 class DecodedGroup(NamedTuple):
-    """What a group holds."""
+    """The dataset of a group."""
 
     dataset: xr.Dataset
     unusable: Mapping[str, str]
-    """Why other arrays are not in it."""
+    """Reasons why other arrays are not in it, by name."""
     cautions: Mapping[str, tuple[str, ...]]
-    """What a user should know of the variables, in words."""
+    """Cautions for the user by variable."""
 
 
 class UnusableError(Exception):
@@ -62,33 +64,37 @@ class UnusableError(Exception):
 def as_variable(
     array: zarr.Array[Any], name: str, dims: Collection[str], *, masks_fill: bool
 ) -> tuple[xr.Variable, tuple[str, ...]]:
-    """Wrap a stored array as a variable whose attributes xarray decodes.
+    """Wrap a stored array as a lazy variable, undecoded, with attributes that xarray can decode.
 
     Parameters
     ----------
+    array
+        Stored array.
+    name
+        Its name, for cautions.
     dims
         Names of its dimensions.
     masks_fill
-        Whether the fill value of the array means missing, as it does in groups of format 2.
+        Whether the fill value of the array means missing, as in groups of Zarr format 2.
 
     Returns
     -------
     xarray.Variable
-        Lazily indexed; ``_Unsigned`` is applied.
+        Lazy and undecoded, but for ``_Unsigned``, which is applied.
     tuple of str
         Cautions.
 
     Raises
     ------
     UnusableError
-        If its packing is no number.
+        If its ``scale_factor`` or ``add_offset`` is no number.
     """
     attributes, v3 = own_attributes(array), array.metadata.zarr_format == 3
     if masks_fill and array.fill_value is not None:
         fill_value = attributes.get("_FillValue")
         attributes["_FillValue"] = array.fill_value
         if fill_value is not None:
-            # What the attribute says is missing too.
+            # The array and the attribute may name two numbers; both mean missing.
             both = [fill_value, attributes.get("missing_value")]
             attributes["missing_value"] = [part for value in both if value is not None for part in np.ravel(value)]
     fixed = repair_attributes(name, attributes, array.dtype, base64_fill=v3)
@@ -102,7 +108,13 @@ def as_variable(
 
 
 def own_attributes(array: zarr.Array[Any]) -> dict[str, Any]:
-    """Give the attributes of an array without those by which formats name dimensions."""
+    """Return the attributes of an array without those that belong to the format, such as names of dimensions.
+
+    Parameters
+    ----------
+    array
+        Stored array.
+    """
     hidden = (DIMENSIONS,) if array.metadata.zarr_format == 2 else ()
     attributes = dict(array.attrs)
     return {
@@ -113,7 +125,13 @@ def own_attributes(array: zarr.Array[Any]) -> dict[str, Any]:
 
 
 def dimensions(array: zarr.Array[Any]) -> tuple[str, ...] | None:
-    """Name the dimensions of an array as it is stored; None where they are not named."""
+    """Return the names of the dimensions of an array; None where one of them has none.
+
+    Parameters
+    ----------
+    array
+        Stored array of Zarr format 2 or 3.
+    """
     if array.metadata.zarr_format == 3:
         names: Any = array.metadata.dimension_names
     else:
@@ -128,7 +146,7 @@ def dimensions(array: zarr.Array[Any]) -> tuple[str, ...] | None:
 
 
 def _nczarr(array: zarr.Array[Any]) -> Any:
-    """Read the dimensions that NCZarr keeps in the metadata of format 2: paths from the root."""
+    """Read the names of dimensions that NCZarr keeps in the metadata of format 2 as paths; None without them."""
     buffer = sync(array.store_path.store.get(f"{array.path}/.zarray".strip("/"), default_buffer_prototype()))
     try:
         content = {} if buffer is None else json.loads(buffer.to_bytes())
@@ -147,12 +165,15 @@ def dataset_of(
 
     Parameters
     ----------
+    arrays
+        Arrays of the group by name.
     attributes
-        Of the group.
+        Attributes of the group.
     wanted
-        Names of variables that decide the lengths of dimensions, and whose numbers are never read as times.
+        Variables that the user named. They decide the lengths of dimensions, and their numbers stay numbers where the
+        units are those of times.
     faults
-        Why other arrays cannot be opened.
+        Reasons why other arrays cannot be opened, by name.
     """
     unusable, cautions = dict(faults), dict[str, tuple[str, ...]]()
     raw: dict[str, xr.Variable] = {}
@@ -178,7 +199,7 @@ def dataset_of(
 def _of_one_grid(
     raw: Mapping[str, xr.Variable], wanted: Collection[str], paths: Mapping[str, str], unusable: dict[str, str]
 ) -> dict[str, xr.Variable]:
-    """Leave out variables that give a dimension another length than those before them."""
+    """Keep the variables that agree on the lengths of dimensions, the wanted ones first."""
     lengths: dict[str, tuple[int, str]] = {}
     first = [name for name in wanted if name in raw]
     first += [str(d) for name in first for d in raw[name].dims if d in raw]
@@ -197,7 +218,7 @@ def _of_one_grid(
 
 
 def _bounds_of_times(raw: Mapping[str, xr.Variable]) -> None:
-    """Give the bounds of times the units of these (CF conventions, section 7.1)."""
+    """Copy the units of times to their bounds, which may lack them (CF conventions, section 7.1)."""
     for variable in raw.values():
         bounds = raw.get(str(variable.attrs.get("bounds")))
         if bounds is not None and "since" in str(variable.attrs.get("units")):
@@ -213,6 +234,7 @@ def _decoded(
     unusable: dict[str, str],
     cautions: dict[str, tuple[str, ...]],
 ) -> DecodedGroup:
+    """Decode variables and join them to a dataset; those that fail are added to `unusable`."""
     own = {str(key): value for key, value in attributes.items() if not str(key).lower().startswith("_nc")}
     coordinates = set[str]()
     if isinstance(own.get("coordinates"), str):
@@ -226,6 +248,7 @@ def _decoded(
         except ClusteringError:
             raise
         except Exception as error:
+            # A fault of the network is no fault of the variable, and the caller may try again.
             if is_transient(error):
                 raise
             unusable[name] = reason(error)
@@ -247,15 +270,19 @@ def decode_variable(
 
     Parameters
     ----------
+    name
+        Name of the variable.
+    variable
+        Undecoded variable with repaired attributes.
     dates
-        Whether units such as ``days since 2000-01-01`` make dates. Spans of time in ``days`` stay numbers.
+        Whether to decode units such as ``days since 2000-01-01`` to dates. Durations in ``days`` stay numbers.
     stacks
-        Whether single characters along its last dimension make texts.
+        Whether to join single characters along the last dimension to texts.
 
     Returns
     -------
     xarray.Variable
-        In memory where it is the coordinate of its own dimension.
+        Lazy; in memory where it holds the labels of its own dimension and is small.
     tuple of str
         Cautions.
     """
@@ -267,6 +294,7 @@ def decode_variable(
     except Exception as error:
         if not dates or units is None or is_transient(error):
             raise
+        # The dates may be at fault, so try once more without them.
         made = _cf(name, variable, False, stacks)
         calendar = variable.attrs.get("calendar")
         units_text = repr(units) + ("" if calendar is None else f" of the calendar {calendar!r}")
@@ -281,7 +309,7 @@ def decode_variable(
 def _cf(name: str, variable: xr.Variable, dates: bool, stacks: bool) -> xr.Variable:
     spans = xr.coders.CFTimedeltaCoder(decode_via_units=False) if dates else False
     with warnings.catch_warnings():
-        # Of what xarray warns of here, such as several fill values and dates before 1678, nothing is lost.
+        # xarray warns of cases that it decodes well, such as several fill values and dates before 1678.
         warnings.simplefilter("ignore")
         made = xr.conventions.decode_cf_variable(
             name, variable, decode_times=dates, decode_timedelta=spans, stack_char_dim=stacks
@@ -290,7 +318,7 @@ def _cf(name: str, variable: xr.Variable, dates: bool, stacks: bool) -> xr.Varia
 
 
 def _stacks(variable: xr.Variable, raw: Mapping[str, xr.Variable]) -> bool:
-    """Tell whether the last dimension counts characters only, as NetCDF keeps texts."""
+    """Return whether the last dimension counts the characters of texts, as in NetCDF."""
     if variable.dtype != "S1" or not variable.ndim or variable.dims[-1] in raw:
         return False
     users = [v for v in raw.values() if variable.dims[-1] in v.dims]
