@@ -1,4 +1,4 @@
-"""Places for what a run makes: folders and files of this machine, and their likes in a bucket."""
+"""Storage paths: folders and files on this machine, and prefixes and objects in a bucket."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from clustering.data.stores import connect
 from clustering.errors import ConfigError, MissingDependencyError, StoreError
 
 PROTOCOLS = ("s3", "s3a", "gs", "gcs")
-"""Protocols that results are written by."""
+"""Protocols of buckets that results can be written to."""
 
 
 @dataclass(frozen=True)
 class BucketPath:
-    """A prefix of a bucket, or an object; picklable. Credentials are found in the environment of whoever uses it."""
+    """A prefix in a bucket, or an object; picklable. Each process that uses it finds credentials in its environment."""
 
     url: str
-    """Of what all places of one output are in."""
+    """URL of the root, which all paths of one output share."""
     options: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """Storage options, without secrets."""
     key: str = ""
-    """From there."""
+    """Key from the root."""
 
     def __str__(self) -> str:
         return f"{self.root}/{self.key}".rstrip("/")
@@ -50,25 +50,31 @@ class BucketPath:
 
     @property
     def root(self) -> str:
-        """The URL, fit to be shown."""
+        """URL of the root without secrets, for messages."""
         return shown(self.url)
 
     @property
     def store(self) -> Any:
-        """Store of obstore that keys are counted in; opened once per process."""
+        """Store of obstore at the root; opened once per process."""
         return writable(self.url, self.options).store
 
     def is_file(self) -> bool:
-        """Tell whether there is an object."""
+        """Return whether there is an object with this key."""
         return size(self) is not None
 
     def read_bytes(self) -> bytes:
-        """Give the content of an object; `FileNotFoundError` where there is none."""
+        """Read an object; raise `FileNotFoundError` where there is none."""
         with translate_errors(self.root, (FileNotFoundError,)):
             return bytes(_client().get(self.store, self.key).bytes())
 
     def unlink(self, missing_ok: bool = False) -> None:
-        """Remove an object; some buckets do not tell that there is none."""
+        """Remove an object.
+
+        Parameters
+        ----------
+        missing_ok
+            Whether a missing object is no error. Some buckets never report one.
+        """
         try:
             with translate_errors(self.root, (FileNotFoundError,), "write to"):
                 _client().delete(self.store, self.key)
@@ -77,14 +83,14 @@ class BucketPath:
                 raise
 
     def objects(self) -> list[tuple[str, int]]:
-        """List what is below: keys from the root, in order, and sizes in bytes."""
+        """List the objects below, in order: keys from the root, and sizes in bytes."""
         with translate_errors(self.root):
             pages = _client().list(self.store, self.key or None)
             return sorted((meta["path"], meta["size"]) for page in pages for meta in page)
 
 
 StoragePath = Path | BucketPath
-"""A folder or a file, here or in a bucket: `/`, `name`, `is_file`, `read_bytes`, `unlink` work for both."""
+"""A path on this machine or in a bucket; `/`, `name`, `is_file`, `read_bytes` and `unlink` work for both."""
 
 
 def _client() -> Any:
@@ -100,6 +106,13 @@ def _client() -> Any:
 def writable(url: str, options: Mapping[str, Any]) -> Any:
     """Open a bucket for writing.
 
+    Parameters
+    ----------
+    url
+        URL of a prefix in the bucket.
+    options
+        Storage options, without secrets.
+
     Returns
     -------
     zarr.storage.ObjectStore
@@ -107,7 +120,7 @@ def writable(url: str, options: Mapping[str, Any]) -> Any:
     Raises
     ------
     ClusteringError
-        If there is no such bucket, its keys cannot be listed, or only fsspec knows how to reach it.
+        If the bucket does not exist, its keys cannot be listed, or only fsspec can reach it.
     """
     google = url.startswith("g")
     if (gcs_config if google else s3_config)(options, os.environ) is None:
@@ -125,17 +138,30 @@ def writable(url: str, options: Mapping[str, Any]) -> Any:
 
 
 def in_bucket(store: str) -> bool:
-    """Tell the URL of a bucket from other places."""
+    """Return whether a path or URL is that of a bucket that results can be written to.
+
+    Parameters
+    ----------
+    store
+        Path or URL.
+    """
     return store.partition("://")[0] in PROTOCOLS and "://" in store and "::" not in store
 
 
 def storage_path(store: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> StoragePath:
-    """Find the place of a path or a URL.
+    """Return the storage path of a path or a URL.
+
+    Parameters
+    ----------
+    store
+        Path or URL.
+    options
+        Storage options of a bucket, without secrets; ignored for a local path.
 
     Raises
     ------
     ConfigError
-        For a URL with a password, or one that is neither local nor of a bucket.
+        If the URL holds a password, or is neither local nor of a bucket.
     """
     text = os.fspath(store)
     if in_bucket(text):
@@ -148,27 +174,61 @@ def storage_path(store: str | os.PathLike[str], options: Mapping[str, Any] | Non
 
 
 def translating_write_errors(path: StoragePath) -> AbstractContextManager[None]:
-    """Turn what a bucket answers to writing into one line."""
+    """Return a context that turns errors of a bucket on writing into a `StoreError` of one line.
+
+    Parameters
+    ----------
+    path
+        Path that is written to; on this machine, errors pass unchanged.
+    """
     return translate_errors(path.root, doing="write to") if isinstance(path, BucketPath) else nullcontext()
 
 
 def translating_read_errors(path: StoragePath) -> AbstractContextManager[None]:
-    """Turn what a bucket answers to reading into one line."""
+    """Return a context that turns errors of a bucket on reading into a `StoreError` of one line.
+
+    Parameters
+    ----------
+    path
+        Path that is read; on this machine, errors pass unchanged.
+    """
     return translate_errors(path.root) if isinstance(path, BucketPath) else nullcontext()
 
 
 def zarr_store(path: StoragePath) -> Any:
-    """Give what Zarr and xarray open for a group that has its root in a place, to read and to write."""
+    """Return the store that Zarr and xarray open at a path, to read and to write.
+
+    Parameters
+    ----------
+    path
+        Root of a Zarr group.
+    """
     return writable(str(path), path.options) if isinstance(path, BucketPath) else str(path)
 
 
 def write_json(path: StoragePath, content: Mapping[str, Any]) -> None:
-    """Write JSON, all of it or nothing; see `json_text`."""
+    """Write JSON in one step, as `json_text` makes it.
+
+    Parameters
+    ----------
+    path
+        File or object to write.
+    content
+        JSON object, which may hold NumPy values.
+    """
     write_bytes(path, (json_text(content, indent=2) + "\n").encode())
 
 
 def json_text(content: Any, indent: int | None = None) -> str:
-    """Write JSON as every reader takes it: null stands for what is no number, and the largest number for infinity."""
+    """Encode JSON that every reader accepts: NaN becomes null, and infinity the largest float64.
+
+    Parameters
+    ----------
+    content
+        JSON value, which may hold NumPy values.
+    indent
+        Spaces per level; one line where None.
+    """
     return json.dumps(_plain(content), indent=indent, allow_nan=False)
 
 
@@ -187,11 +247,20 @@ def _plain(content: Any) -> Any:
 
 
 def write_bytes(path: StoragePath, content: bytes) -> None:
-    """Write a file, all of it or nothing."""
+    """Write a file in one step, so that readers never see a part of it.
+
+    Parameters
+    ----------
+    path
+        File or object to write; it may exist.
+    content
+        All bytes of it.
+    """
     if isinstance(path, BucketPath):
         with translating_write_errors(path):
             _client().put(path.store, path.key, content, use_multipart=False)
         return
+    # A rename replaces the file in one step, and the sync brings its bytes to the disk before that.
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with part.open("wb") as file:
@@ -205,13 +274,25 @@ def write_bytes(path: StoragePath, content: bytes) -> None:
 
 
 def make_folder(path: StoragePath) -> None:
-    """Make a folder and those above it; a bucket needs none."""
+    """Make a folder and those above it; do nothing for a bucket, which has no folders.
+
+    Parameters
+    ----------
+    path
+        Folder or prefix.
+    """
     if isinstance(path, Path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def children(path: StoragePath) -> list[StoragePath]:
-    """List what is directly in a place, by name; nothing where there is no such place."""
+    """List the direct entries of a folder or prefix, by name; empty where it does not exist.
+
+    Parameters
+    ----------
+    path
+        Folder or prefix.
+    """
     if isinstance(path, BucketPath):
         with translate_errors(path.root):
             listing = _client().list_with_delimiter(path.store, path.key or None)
@@ -224,9 +305,16 @@ def children(path: StoragePath) -> list[StoragePath]:
 
 
 def remove_keys(folder: StoragePath, chosen: Callable[[str], bool]) -> None:
-    """Remove what is chosen of the files below a folder, by their paths from there, and the folders left empty.
+    """Remove chosen files below a folder, and the folders left empty.
 
     Links are neither followed nor removed.
+
+    Parameters
+    ----------
+    folder
+        Folder or prefix.
+    chosen
+        Returns whether to remove a file; called with its path from the folder.
     """
     if isinstance(folder, BucketPath):
         start = f"{folder.key}/".lstrip("/")
@@ -236,6 +324,7 @@ def remove_keys(folder: StoragePath, chosen: Callable[[str], bool]) -> None:
         return
     if folder.is_symlink():
         return
+    # From the bottom up, so that a folder is empty when its turn comes.
     for path, _, names in os.walk(folder, topdown=False):
         inside = Path(path).relative_to(folder)
         for name in names:
@@ -247,7 +336,13 @@ def remove_keys(folder: StoragePath, chosen: Callable[[str], bool]) -> None:
 
 
 def size(path: StoragePath) -> int | None:
-    """Size of a file in bytes; None where there is none."""
+    """Return the size of a file in bytes; None where there is none.
+
+    Parameters
+    ----------
+    path
+        File or object.
+    """
     try:
         if isinstance(path, BucketPath):
             with translate_errors(path.root, (FileNotFoundError,)):
@@ -258,7 +353,13 @@ def size(path: StoragePath) -> int | None:
 
 
 def sizes(folder: StoragePath) -> Iterator[tuple[str, int]]:
-    """List the files below a folder: last part of the name, and size in bytes."""
+    """Yield the files below a folder: last part of the name, and size in bytes.
+
+    Parameters
+    ----------
+    folder
+        Folder or prefix.
+    """
     if isinstance(folder, BucketPath):
         yield from ((key.rpartition("/")[2], length) for key, length in folder.objects())
         return

@@ -1,4 +1,4 @@
-"""What an earlier run told of its samples, found again from the grid of a new one."""
+"""Label outputs of an earlier run, read on the sample grid of a new one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from clustering.storage.labels import NAME
 from clustering.storage.paths import StoragePath, translating_read_errors, zarr_store
 
 Along = int | NDArray[np.int64]
-"""Where the positions of a dimension lie in the earlier grid: so much farther on; or one by one, −1 where nowhere."""
+"""Positions of a dimension in the earlier grid: a constant offset, or one index each with −1 where there is none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,35 +29,40 @@ class PreviousLabels:
 
     path: StoragePath
     indexers: tuple[Along, ...]
-    """For each sample dimension of the new grid, where its positions lie."""
+    """For each sample dimension of the new grid, its positions in the earlier grid."""
     order: tuple[int, ...]
-    """For each of them, which dimension of the earlier grid it is."""
+    """For each sample dimension of the new grid, the number of its dimension in the earlier grid."""
     run: str = ""
-    """Name of the run that told them."""
+    """Name of the run that wrote the labels."""
     opening: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
-    """Name of this reader: a process opens the arrays once for it."""
+    """Unique name of this reader: a process opens the arrays once for it."""
 
     @property
     def fingerprint(self) -> list[Any]:
-        """What it reads, as JSON."""
+        """Path, run and positions, as JSON: equal ones read the same labels."""
         along = [a if isinstance(a, int) else hashlib.sha256(a.tobytes()).hexdigest() for a in self.indexers]
         return [str(self.path), self.run, along, list(self.order)]
 
     def read(self, name: str, region: tuple[slice, ...]) -> NDArray[Any]:
-        """Read what was told of a region of the new grid, as it is stored.
+        """Read an output variable in a region of the new grid, as it is stored.
 
         Parameters
         ----------
         name
-            Of a variable, such as ``labels``.
+            Name of an output variable, such as ``labels``.
         region
-            Start and stop along each sample dimension.
+            Start and stop along each sample dimension of the new grid.
 
         Returns
         -------
         ndarray
-            In the shape of the region, and what dimensions the variable has beyond the samples'; filled as where
-            masked (−1 of labels) where the earlier grid has nothing.
+            Values in the shape of the region, then the variable's own dimensions. Cells that the earlier grid lacks
+            have the fill value (−1 for labels).
+
+        Raises
+        ------
+        OutputError
+            If the array is damaged or missing.
         """
         remedy = "restore it, or name another output.store"
         with (
@@ -82,7 +87,7 @@ class PreviousLabels:
 
 
 def _overlap(along: Along, part: slice, length: int) -> tuple[range | NDArray[np.int64], slice | NDArray[np.int64]]:
-    """Find what of a part of a dimension the earlier one has: places in the part, and where they lie there."""
+    """Find the part of a dimension that the earlier grid has: positions in the part, and in the earlier grid."""
     if isinstance(along, int):
         first, last = max(0, part.start + along), min(length, part.stop + along)
         return range(first - along - part.start, last - along - part.start), slice(first, max(first, last))
@@ -101,15 +106,22 @@ def _open(path: StoragePath, name: str, _: str) -> zarr.Array[Any]:
 
 
 def open_previous_labels(path: StoragePath, source: Source) -> PreviousLabels | None:
-    """Find the samples of a source in the ``labels.zarr`` of an earlier run; nothing is read but its coordinates.
+    """Match the samples of a source with those in the ``labels.zarr`` of an earlier run; read coordinates only.
 
-    Samples are the same where their labels along every dimension are. A dimension without a coordinate in either, or
-    with one whose labels repeat, is followed by position.
+    Two samples are the same if their coordinates along every dimension are equal. A dimension is matched by position if
+    either grid has no coordinate for it, or one with repeated values.
+
+    Parameters
+    ----------
+    path
+        Path of the ``labels.zarr``.
+    source
+        Source with the new sample grid.
 
     Returns
     -------
-    Earlier or None
-        None where no labels are there, or they lie along other dimensions.
+    PreviousLabels or None
+        None where there are no labels, or their dimensions are others.
     """
     if not (path / "zarr.json").is_file():
         return None
@@ -128,11 +140,12 @@ def open_previous_labels(path: StoragePath, source: Source) -> PreviousLabels | 
 
 
 def _index(dataset: xr.Dataset, d: str) -> pd.Index | None:
-    """Give the labels of a dimension; None where it has none."""
+    """Return the coordinate of a dimension; None where it has none."""
     return dataset[d].to_index() if d in dataset.coords and dataset[d].dims == (d,) else None
 
 
 def _match_positions(before: pd.Index | None, now: pd.Index | None) -> Along:
+    """Find the positions of present coordinates among earlier ones; a constant offset where possible."""
     if before is None or now is None or not (before.is_unique and now.is_unique):
         return 0
     index = np.asarray(before.get_indexer(now), np.int64)
@@ -143,5 +156,5 @@ def _match_positions(before: pd.Index | None, now: pd.Index | None) -> Along:
     offset = int((index - own)[matched][0])
     moved = own + offset
     inside = (moved >= 0) & (moved < len(before))
-    # An offset says the same in no room at all.
+    # A constant offset needs no memory, and the region it reads is a slice.
     return offset if np.array_equal(np.where(inside, moved, -1), index) else index

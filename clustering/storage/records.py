@@ -1,4 +1,4 @@
-"""Statistics as files: frozen values of arrays and numbers, nested ones too, to the last bit and without pickle."""
+"""Statistics as bytes, to the last bit and without pickle: frozen values of arrays and numbers, nested or not."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _ON_DISK = {
     "neg_expected_complete_log_likelihood": "energy",
     "zero_rows": "undirected",
 }
-"""Names of statistics on disk that differ from the fields: ledgers of earlier versions still open."""
+"""Names on disk that differ from the fields of statistics, so that ledgers of earlier versions can be read."""
 
 
 def pack_statistics(statistics: Mapping[str, Any], **more: Any) -> bytes:
-    """Write statistics as SHA-256 of the rest, then an npz of their arrays.
+    """Write statistics as bytes: the SHA-256 of the rest, then an npz of their arrays.
 
     Parameters
     ----------
     statistics
-        Dataclasses or named tuples of arrays, numbers, and their likes, by name.
+        Dataclasses or named tuples of arrays, numbers and further ones, by name.
     more
-        Arrays to keep beside them.
+        Arrays to keep beside them; their names have no dot.
     """
     arrays = {name: np.asarray(value) for name, value in more.items()}
     for name, value in statistics.items():
@@ -43,19 +43,21 @@ def pack_statistics(statistics: Mapping[str, Any], **more: Any) -> bytes:
 def unpack_statistics(
     content: bytes, kinds: Mapping[str, type]
 ) -> tuple[tuple[Any, ...], dict[str, NDArray[Any]]] | None:
-    """Read what `pack_statistics` wrote; None where it is damaged, or lacks some of it.
+    """Read statistics that `pack_statistics` wrote; None where the bytes are damaged or a kind is missing.
 
     Parameters
     ----------
+    content
+        Bytes of `pack_statistics`.
     kinds
-        Classes of the statistics that are wanted, by name.
+        Classes of the wanted statistics, by name.
 
     Returns
     -------
     tuple
-        The statistics, in the order of `kinds`.
+        Statistics, in the order of `kinds`.
     dict
-        What was kept beside them.
+        The arrays that were kept beside them.
     """
     digest, record = content[:32], content[32:]
     if hashlib.sha256(record).digest() != digest:
@@ -75,11 +77,12 @@ def _names(kind: type) -> Sequence[str]:
 
 
 def _defaults(kind: type) -> set[str]:
-    """Fields of plain numbers that have a default."""
+    """Name the fields that have a default."""
     return {f.name for f in fields(kind) if f.default is not MISSING} if is_dataclass(kind) else set()
 
 
 def _flat(value: Any, prefix: str) -> dict[str, NDArray[Any]]:
+    """Collect the arrays of a value and of the values inside it, by name with dots."""
     arrays: dict[str, NDArray[Any]] = {}
     for name in _names(type(value)):
         inner, name = getattr(value, name), _ON_DISK.get(name, name)
@@ -88,6 +91,7 @@ def _flat(value: Any, prefix: str) -> dict[str, NDArray[Any]]:
 
 
 def _nested(kind: type, arrays: Mapping[str, NDArray[Any]], prefix: str) -> Any:
+    """Rebuild a value of a class from its arrays."""
     hints, made = get_type_hints(kind), {}
     for name in _names(kind):
         key = f"{prefix}.{_ON_DISK.get(name, name)}"
@@ -95,9 +99,9 @@ def _nested(kind: type, arrays: Mapping[str, NDArray[Any]], prefix: str) -> Any:
             made[name] = _nested(hints[name], arrays, key)
             continue
         if key not in arrays and name in _defaults(kind):
-            # What an earlier version did not tell has its default.
+            # A record of an earlier version lacks this field, so it keeps its default.
             continue
         array = arrays[key]
-        # Numbers come back as numbers, and arrays without dimensions are not among the statistics.
+        # Arrays of statistics have dimensions, so a 0-d array was a plain number.
         made[name] = array.item() if array.ndim == 0 else array
     return kind(**made)

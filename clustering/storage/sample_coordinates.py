@@ -1,4 +1,4 @@
-"""What says where samples are: coordinates, their bounds, grid mappings, and what the group tells of itself.
+"""Coordinates of the samples: their bounds, grid mappings, and attributes of the group.
 
 Names are those of the CF conventions (sections 5 to 7) and of GeoZarr's ``proj:`` and ``spatial:`` attributes.
 """
@@ -27,21 +27,30 @@ FOREIGN = (
     "multiscales", "omero", "ome", "plate", "well", "image-label", "labels", "bioformats2raw.layout",
     "_ARRAY_DIMENSIONS", "coordinates",
 )  # fmt: skip
-"""Attributes of a group that describe its own arrays, which are not among the results."""
+"""Attributes of a group that describe its own arrays, and would be wrong beside the results."""
 PLACED = ("spatial:transform", "spatial:bbox", "spatial:shape", "GeoTransform")
-"""Attributes that place the whole grid, and say the wrong thing of a part of it."""
+"""Attributes that place the whole grid, and would be wrong for a part of it."""
 _BOUNDS = ("bounds", "climatology")
 _FAULTS = (SourceError, ValueError, TypeError, LookupError, ArithmeticError)
-"""What is raised for a variable that cannot be written; a disk that refuses raises something else."""
+"""Errors of a variable that cannot be written; a disk that refuses raises others."""
 
 
 def coordinates_of(source: Source, taken: Collection[str]) -> xr.Dataset:
-    """Give what is written beside the results: as coordinates what are coordinates in the source, and attributes.
+    """Return the variables and attributes that are written beside the results.
+
+    Bounds and grid mappings are data variables, unless they are coordinates in the source.
 
     Parameters
     ----------
+    source
+        Source to label.
     taken
-        Names of results and of their own dimensions: what is called so in the source gives way.
+        Names of results and of their own dimensions; a variable of the source with such a name is left out.
+
+    Returns
+    -------
+    xarray.Dataset
+        Variables as they are to be written, with attributes of the source that hold for the results.
     """
     data, samples = source.dataset, set(source.sample_dims)
     kept = [str(name) for name, c in data.coords.items() if set(c.dims) <= samples and name not in taken]
@@ -52,7 +61,7 @@ def coordinates_of(source: Source, taken: Collection[str]) -> xr.Dataset:
     made: dict[str, xr.Variable] = {}
     for name in kept:
         variable = data[name].variable.copy(deep=False)
-        # Times keep their units; numbers were decoded, and are kept as such.
+        # Times keep their units. Other numbers are already decoded and are written as values.
         timed = variable.dtype.kind in "mM" or "calendar" in variable.encoding
         encoding = variable.encoding
         attributes = {key: value for key, value in variable.attrs.items() if not (moved and key in PLACED)}
@@ -63,7 +72,7 @@ def coordinates_of(source: Source, taken: Collection[str]) -> xr.Dataset:
         variable.attrs = attributes
         variable.encoding = {k: v for k, v in encoding.items() if timed and k in ("units", "calendar", "dtype")}
         if name not in data.coords:
-            # What goes with the samples goes with their results, not with these.
+            # Only results refer to coordinates; xarray would add the attribute to bounds and grid mappings too.
             variable.encoding["coordinates"] = None
         made[name] = variable
     coordinates = {name: variable for name, variable in made.items() if name in data.coords}
@@ -72,12 +81,26 @@ def coordinates_of(source: Source, taken: Collection[str]) -> xr.Dataset:
 
 
 def left_out(carried: xr.Dataset) -> tuple[str, ...]:
-    """Say in words for a user which variables of `coordinates_of` cannot be written."""
+    """List, in words for a user, the variables that cannot be written.
+
+    Parameters
+    ----------
+    carried
+        Dataset of `coordinates_of`.
+    """
     return tuple(_left_out(name, reason) for name, reason in split_writable(carried)[1].items())
 
 
 def given_way(source: Source, taken: Collection[str]) -> tuple[str, ...]:
-    """Say in words for a user which coordinates of the samples are called like a result, which comes first."""
+    """List, in words for a user, the coordinates that are left out because a result has the same name.
+
+    Parameters
+    ----------
+    source
+        Source to label.
+    taken
+        Names of results and of their own dimensions.
+    """
     samples = set(source.sample_dims)
     return tuple(
         _left_out(str(name), "a result is called so; rename it in the source")
@@ -87,27 +110,34 @@ def given_way(source: Source, taken: Collection[str]) -> tuple[str, ...]:
 
 
 def write_carried(path: StoragePath, carried: xr.Dataset) -> tuple[xr.Dataset, tuple[str, ...]]:
-    """Write what `coordinates_of` gives to a new group, all that can be written; large variables in parts.
+    """Write the dataset of `coordinates_of` to a new group; large variables are written in parts.
+
+    Parameters
+    ----------
+    path
+        Path of the group; an existing one is replaced.
+    carried
+        Dataset of `coordinates_of`.
 
     Returns
     -------
     xarray.Dataset
-        What was written.
+        The variables that were written.
     tuple of str
-        What is left out, in words for a user.
+        Words for a user about each variable that was left out.
     """
     carried, reasons = split_writable(carried)
     cautions = [_left_out(name, reason) for name, reason in reasons.items()]
     large = [str(name) for name, v in carried.variables.items() if v.ndim and part_length(v) < v.shape[0]]
     with warnings.catch_warnings():
-        # String coordinates have no final Zarr v3 specification yet; the source's own are copied all the same.
+        # Strings have no final Zarr v3 specification yet, but the source has them already.
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
         warnings.filterwarnings("ignore", "Variable .* has datetime type and a bounds variable")
         warnings.filterwarnings("ignore", "coordinate .* has a space in its name")
         try:
             _write(path, carried.drop_vars(large), "w")
         except _FAULTS:
-            # Each was tried alone, and together they do not go.
+            # Each variable can be written alone, but not all together: write them one by one.
             large = [str(name) for name in carried.variables]
             _write(path, carried.drop_vars(large), "w")
         for name in large:
@@ -125,7 +155,7 @@ def _left_out(name: str, reason: str) -> str:
 
 
 class _Parts:
-    """A variable that dask reads part by part."""
+    """A variable that dask reads in parts."""
 
     def __init__(self, variable: xr.Variable) -> None:
         self.variable, self.shape, self.dtype, self.ndim = variable, variable.shape, variable.dtype, variable.ndim
@@ -138,7 +168,7 @@ class _Parts:
 
 
 def _write_in_parts(path: StoragePath, name: str, variable: xr.Variable, is_coordinate: bool) -> None:
-    """Add a variable to a group, and hold one part of it at a time."""
+    """Add a variable to a group, holding one part of it in memory at a time."""
     lengths = (part_length(variable), *variable.shape[1:])
     make: Any = dask.array.from_array
     parts = make(_Parts(variable), lengths, name=f"part-{uuid.uuid4().hex}", asarray=False, fancy=False)
@@ -153,7 +183,17 @@ def _write(path: StoragePath, made: xr.Dataset, mode: Literal["w", "a"]) -> None
 
 
 def references(source: Source, carried: xr.Dataset, dims: tuple[str, ...]) -> dict[str, Any]:
-    """Give the attributes that lead from a result on these dimensions to what `coordinates_of` carries."""
+    """Return the attributes of a result that refer to its coordinates and grid mapping.
+
+    Parameters
+    ----------
+    source
+        Source to label.
+    carried
+        Dataset of `coordinates_of`, as far as it was written.
+    dims
+        Dimensions of the result.
+    """
     attributes: dict[str, Any] = {}
     auxiliary = [
         str(name)
@@ -175,7 +215,7 @@ def _attribute(variable: xr.Variable, key: str) -> Any:
 
 
 def _bounds(data: xr.Dataset, name: str) -> Iterator[str]:
-    """Name the variables that bound the cells of a coordinate."""
+    """Yield the names of the variables that bound the cells of a coordinate."""
     for key in _BOUNDS:
         bounds = _attribute(data[name].variable, key)
         if bounds in data.variables and set(data[name].dims) < set(data[bounds].dims):
@@ -197,7 +237,7 @@ def _mapping(source: Source) -> str | None:
 
 
 def _names_of(mapping: str) -> list[str]:
-    """Take the names out of ``crs`` or ``crs: x y other: lat lon``."""
+    """Return the names of grid mappings in ``crs`` or ``crs: x y other: lat lon``."""
     words = mapping.split()
     return [word[:-1] for word in words if word.endswith(":")] or words
 
@@ -209,7 +249,7 @@ def _mapping_names(source: Source) -> list[str]:
 
 
 def _is_part(source: Source) -> bool:
-    """Tell whether a selection took a part of the grid that the source's transforms describe."""
+    """Return whether a selection took a part of the grid that the source's transforms describe."""
     recipe = source.recipe or {}
     if recipe.get("bbox") is not None:
         return True
@@ -220,7 +260,7 @@ def _is_part(source: Source) -> bool:
 
 
 def _json_attributes(attributes: Mapping[Any, Any], moved: bool) -> dict[str, Any]:
-    """Keep the attributes that results may carry too and that JSON can hold."""
+    """Keep the attributes that are right for the results and that JSON can hold."""
     kept = {}
     for key, value in attributes.items():
         if key in FOREIGN or (moved and key in PLACED):

@@ -1,4 +1,4 @@
-"""Rows drawn from a mixture as a Zarr group of any size, with the components that they came from."""
+"""Writes rows drawn from a mixture to a Zarr group of any size, with the component of each row."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from clustering.fitting.cluster_names import default_names
 from clustering.models.sampling import GenerativeMixture, check_whole_number
 
 LARGEST_CHUNK = 1024 * MIB
-"""Bytes of a chunk at most: it is in memory as a whole."""
+"""Largest size of a chunk in bytes: a whole chunk is held in memory."""
 TOLD = 100_000
-"""Numbers of a covariance that are kept as attributes at most; metadata are read whenever a store is opened."""
+"""Largest number of covariance values kept as attributes, because metadata are read whenever a store is opened."""
 
 
 def write_synthetic(
@@ -34,28 +34,32 @@ def write_synthetic(
     overwrite: bool = False,
     attributes: Mapping[str, Any] | None = None,
 ) -> Ingested:
-    """Draw rows from a mixture and write them as they come, so that any number takes the same memory.
+    """Draw rows from a mixture and write them chunk by chunk, so that memory does not grow with the rows.
 
-    The group holds ``rows (row, feature)`` and ``labels (row)``, the component of each row; its attributes hold the
+    The group holds ``rows (row, feature)`` and ``labels (row)``, the component of each row. Its attributes hold the
     parameters and the seed.
 
     Parameters
     ----------
+    mixture
+        Mixture to draw from.
     destination
-        Folder of the Zarr group; it appears when all of it is written.
+        Folder of the Zarr group; it appears once all of it is written.
     rows
         Number of rows.
+    seed
+        Seed of the draws; the same seed gives the same data.
     chunk_rows
         Rows of a chunk; chosen where None. It does not change the data.
     overwrite
-        Replace a store that was ingested or drawn. Anything else that is there is never replaced.
+        Whether a store that was ingested or drawn may be replaced. Anything else is never replaced.
     attributes
         More JSON attributes of the group.
 
     Raises
     ------
     ConfigError
-        For a number out of its range.
+        If a number is out of its range.
     OutputError
         If the destination exists or cannot be written.
     """
@@ -73,6 +77,7 @@ def write_synthetic(
     clusters = default_names(mixture.k)
     kind = clusters.dtype
 
+    # Both are drawn anew from the seed, so that neither has to wait in memory for the other.
     def values(length: int) -> Iterator[NDArray[Any]]:
         return (part for part, _ in mixture.draw(rows, seed, length))
 

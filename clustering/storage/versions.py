@@ -1,9 +1,9 @@
-"""The versions of an output: which there are, which is current, and how one is made current, taken back or removed.
+"""The versions of an output: list them, and make one current, roll back or remove old ones.
 
-What changes an output is called by whoever holds its lock, see `locked`. ``run.json`` of a version tells
-``promoted_at``, when it was last made current, and ``before``, which versions were current before it, the latest first;
-it is written before the switch, so that the current version's is right wherever a switch is cut short. ``repeats``
-names the version before where nothing was new: the newer one takes its place.
+Functions that change an output must be called while its lock is held, see `locked`. ``run.json`` of a version holds
+``promoted_at``, the time when it last became current, and ``before``, the versions that were current before it, the
+latest first. It is written before the switch, so that it is right for the current version even if the switch is cut
+short. A version that found nothing new has ``repeats``, the name of the version before, and takes its place.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from clustering.storage.paths import StoragePath, sizes, write_json
 
 Outputs = Output | BucketOutput
 SWITCHES = 100
-"""How many switches a version remembers."""
+"""Number of earlier current versions that a version remembers."""
 
 
 @dataclass(frozen=True)
@@ -38,40 +38,63 @@ class Version:
 
     @property
     def finished_at(self) -> str:
-        """When it was finished, in ISO 8601; empty of versions that do not tell."""
+        """Time when it was finished, in ISO 8601; empty where an early release did not write it."""
         return str(self.record.get("finished_at") or "")
 
     @property
     def bytes(self) -> int:
-        """What it takes on disk, in bytes."""
+        """Size on disk, in bytes."""
         return sum(length for _, length in sizes(self.path))
 
 
 def now() -> str:
-    """Tell the time, in UTC to the millisecond, as ISO 8601.
+    """Return the present time, in UTC to the millisecond, as ISO 8601.
 
-    Versions are listed by it, and small runs take less than a second.
+    Versions are sorted by it, and small runs take less than a second.
     """
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def unfinished(output: Outputs) -> str | None:
-    """Name the run that may go on in an output."""
+    """Name the unfinished run of an output that may go on; None where there is none.
+
+    Parameters
+    ----------
+    output
+        Output in a folder or a bucket.
+    """
     return checkpoints.unfinished(output.checkpoints, output.finished)
 
 
 def locked(output: Outputs) -> AbstractContextManager[None]:
-    """Keep other runs off an output while its versions are changed; what an unfinished run staged stays."""
+    """Keep other runs off an output while its versions are changed; files of an unfinished run stay.
+
+    Parameters
+    ----------
+    output
+        Output in a folder or a bucket.
+    """
     return output.locked(partial(unfinished, output))
 
 
 def list_staged(output: Outputs) -> list[str]:
-    """Name what was begun and is not finished, in the order of the names: versions without a record."""
+    """List the names of unfinished versions, sorted.
+
+    Parameters
+    ----------
+    output
+        Output in a folder or a bucket.
+    """
     return [v.name for v in layout.versions_of(output.path) if layout.read_record(v) is None]
 
 
 def list_versions(output: Outputs) -> tuple[Version, ...]:
     """List the versions, the latest first.
+
+    Parameters
+    ----------
+    output
+        Output in a folder or a bucket.
 
     Raises
     ------
@@ -93,14 +116,27 @@ def list_versions(output: Outputs) -> tuple[Version, ...]:
 
 
 def largest_id(output: Outputs) -> int:
-    """Tell the largest id that a version of an output gave to a cluster, held ones among them; −1 where none tells."""
+    """Return the largest id that any version gave to a cluster, even one that never became current; −1 where none says.
+
+    Parameters
+    ----------
+    output
+        Output in a folder or a bucket.
+    """
     return max(int(version.record.get("largest_id", -1)) for version in list_versions(output))
 
 
 def find_version(output: Outputs, word: str) -> Version:
     """Find a version by its run, the beginning of it, or the words ``current`` and ``previous``.
 
-    ``previous`` is what `rollback` leads to.
+    ``previous`` is the version that `rollback` leads to.
+
+    Parameters
+    ----------
+    output
+        Output in a folder or a bucket.
+    word
+        Name of a run or the beginning of it, ``current`` or ``previous``.
 
     Raises
     ------
@@ -131,12 +167,19 @@ def find_version(output: Outputs, word: str) -> Version:
 
 
 def promote(output: Outputs, run: str) -> dict[str, Any]:
-    """Make a version the current one, in one step; nothing happens where it is.
+    """Make a version the current one in one step; do nothing where it is current.
+
+    Parameters
+    ----------
+    output
+        Output in a folder or a bucket, whose lock is held.
+    run
+        Name of the run of the version.
 
     Returns
     -------
     dict
-        The content of its ``run.json``, whose ``status`` is ``finished`` now.
+        Content of its ``run.json``; ``status`` is ``finished`` now.
 
     Raises
     ------
@@ -152,20 +195,30 @@ def promote(output: Outputs, run: str) -> dict[str, Any]:
         return record
     before = [] if current is None else [current, *_told_before(output)]
     if before and record.get("repeats") == current:
-        # To roll back to the same would change nothing.
+        # Rolling back to a version with the same content would change nothing.
         del before[0]
     return _switch(output, run, record, before[:SWITCHES])
 
 
 def rollback(output: Outputs) -> Version:
-    """Make the version current again that was before the current one; called again, the one before that.
+    """Make the version current again that was current before; called again, the one before that.
 
-    Versions that were removed meanwhile are passed over.
+    Versions that were removed meanwhile are skipped.
+
+    Parameters
+    ----------
+    output
+        Output in a folder or a bucket, whose lock is held.
+
+    Returns
+    -------
+    Version
+        The version that is current now.
 
     Raises
     ------
     OutputError
-        If no version that is left was current before.
+        If no remaining version was current before.
     """
     target, before = _rollback_target(output, list_versions(output))
     record = _switch(output, target.run, target.record, before)
@@ -173,22 +226,24 @@ def rollback(output: Outputs) -> Version:
 
 
 def removable_versions(output: Outputs, keep: int, spared: Collection[str] = ()) -> tuple[Version, ...]:
-    """Find the versions to remove so that the latest ones are left, the current one, and the one to roll back to.
+    """List the versions to remove, so that the latest, the current one and the one to roll back to stay.
 
-    A version that a newer one repeats is not counted. The one that the current version repeats stays a while, for those
-    who are reading it.
+    A version that a newer one repeats is not counted. The one that the current version repeats stays for now, because
+    readers may still have it open.
 
     Parameters
     ----------
+    output
+        Output in a folder or a bucket.
     keep
-        How many of the latest stay.
+        Number of the latest versions that stay, 1 or more.
     spared
         Runs that stay as well.
 
     Raises
     ------
     ConfigError
-        If none are to be kept.
+        If `keep` is below 1.
     """
     if keep < 1:
         raise ConfigError(f"keep is {keep}; give 1 or more: the current version and the one before it stay in any case")
@@ -203,7 +258,17 @@ def removable_versions(output: Outputs, keep: int, spared: Collection[str] = ())
 
 
 def prune(output: Outputs, keep: int, spared: Collection[str] = ()) -> tuple[Version, ...]:
-    """Remove old versions, and give them; see `removable_versions`. Unfinished runs are left alone."""
+    """Remove old versions, and return them; see `removable_versions`. Unfinished runs stay.
+
+    Parameters
+    ----------
+    output
+        Output in a folder or a bucket, whose lock is held.
+    keep
+        Number of the latest versions that stay, 1 or more.
+    spared
+        Runs that stay as well.
+    """
     gone = removable_versions(output, keep, spared)
     for version in gone:
         layout.remove_version(version.path)
@@ -212,7 +277,7 @@ def prune(output: Outputs, keep: int, spared: Collection[str] = ()) -> tuple[Ver
 
 def _switch(output: Outputs, run: str, record: Mapping[str, Any], before: Sequence[str]) -> dict[str, Any]:
     if unfinished(output) is None:
-        # Those of the current version, once it is current no more, would be taken for an unfinished run's.
+        # Checkpoints left by the current version would count as an unfinished run's once another version is current.
         checkpoints.clear(output.checkpoints)
     made = {**record, "status": "finished", "promoted_at": now(), "before": list(before)}
     write_json(output.staging(run) / RECORD, made)
@@ -221,7 +286,7 @@ def _switch(output: Outputs, run: str, record: Mapping[str, Any], before: Sequen
 
 
 def _told_before(output: Outputs) -> list[str]:
-    """List what was current before the current version, the latest first."""
+    """List the versions that were current before the current one, the latest first."""
     if output.finished is None:
         return []
     before = (layout.read_record(output.published) or {}).get("before")
@@ -229,7 +294,7 @@ def _told_before(output: Outputs) -> list[str]:
 
 
 def _rollback_target(output: Outputs, versions: Sequence[Version]) -> tuple[Version, list[str]]:
-    """Find the version to roll back to, and what was current before it."""
+    """Find the version to roll back to, and the versions that were current before it."""
     back = _version_before(versions, _told_before(output), output.finished)
     if back is None:
         raise OutputError(
@@ -243,6 +308,7 @@ def _rollback_target(output: Outputs, versions: Sequence[Version]) -> tuple[Vers
 def _version_before(
     versions: Sequence[Version], before: Sequence[str], current: str | None
 ) -> tuple[Version, list[str]] | None:
+    """Find the first version that still exists among earlier current ones, and those before it."""
     by_run = {version.run: version for version in versions}
     for position, run in enumerate(before):
         if run in by_run and run != current:
