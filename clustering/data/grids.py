@@ -27,7 +27,9 @@ from clustering.errors import DataError
 
 
 def read_grid(path: Path, stack: ExitStack) -> FileContents:
-    """Read every group of a NetCDF or HDF5 file. Arrays of other types than numbers and text are left out with a warning.
+    """Read the numbers and texts in every group of a NetCDF or HDF5 file.
+
+    Arrays of other types are left out, with a warning for each.
 
     Parameters
     ----------
