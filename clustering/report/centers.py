@@ -1,4 +1,4 @@
-"""Figures of the centers: maps, profiles and series in the data's own units, otherwise a heat map."""
+"""Figures of the centers: maps, profiles and series in the units of the data, otherwise a heat map."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from clustering.report.figures import MASKED, axis_positions, named, png, tick, 
 Colours = NDArray[np.float64]
 
 MAPS = 12
-"""Clusters with a map of their own at most: the largest."""
+"""Largest number of clusters with a map or a legend entry: the largest clusters."""
 PANELS = 4
-"""Variables drawn as profiles or maps at most, and maps side by side."""
+"""Largest number of variables drawn as profiles or maps, and of maps side by side."""
 LEAST = 4
-"""Places that a profile has at least."""
+"""Smallest number of positions of a profile."""
 FAINT = 0.5
-"""Share of the range of the maps below which their departures from the mean are drawn too."""
+"""If departures from the mean are below this share of the range of the maps, they are drawn too."""
 PRESSURE = ("pa", "hpa", "mbar", "millibar", "bar", "dbar", "decibar")
-"""Units that make a vertical coordinate (CF conventions, section 4.3.1), in lower case."""
+"""Units of pressure, which mark a vertical coordinate (CF conventions, section 4.3.1), in lower case."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,16 @@ class CenterFigure:
 
 
 def draw(fitted: FittedModel, colours: Colours, clusters: ClusterNames | None = None) -> list[CenterFigure]:
-    """Draw the centers in what suits their features: maps over two feature dimensions, lines over one.
+    """Draw the centers in a form that suits their features: maps over two feature dimensions, lines over one.
 
     Parameters
     ----------
+    fitted
+        Fitted model.
     colours
-        Of the clusters ``(k, 3)``, in 0 … 1.
+        Colours of the clusters ``(k, 3)``, in 0 … 1.
     clusters
-        What they are called; by their ids where None.
+        Ids, names and colours of the clusters; ids of the model where None.
     """
     laid, clusters = center_fields(fitted), clusters or fitted.clusters
     if len(laid) <= PANELS:
@@ -64,17 +66,18 @@ def draw(fitted: FittedModel, colours: Colours, clusters: ClusterNames | None = 
 
 
 def _is_line(field: xr.DataArray) -> bool:
+    """Return whether centers of one variable can be drawn as lines."""
     if field.ndim != 2 or field.shape[1] < LEAST:
         return False
     dim = str(field.dims[1])
-    # Names along a dimension are in no order that a line would follow.
+    # Names along a dimension have no order, so a line through them would mean nothing.
     return dim in field.coords and field[dim].dtype.kind in "iufMO"
 
 
 def _maps(
     fitted: FittedModel, name: str, field: xr.DataArray, colours: Colours, clusters: ClusterNames
 ) -> list[CenterFigure]:
-    """Draw a map of each cluster; and of what sets it apart from the mean, where the maps are much alike."""
+    """Draw a map of each cluster, and of its departures from the mean where the maps are much alike."""
     k = len(field)
     shown = np.sort(np.argsort(-fitted.shares, kind="stable")[:MAPS])
     mean = _mean(fitted, name, field)
@@ -94,15 +97,16 @@ def _maps(
 
 
 def _mean(fitted: FittedModel, name: str, field: xr.DataArray) -> NDArray[np.float64]:
-    """Mean of all rows, on the grid of a field."""
+    """Return the mean of all rows on the grid of a field."""
     columns = [i for i, feature in enumerate(fitted.features) if feature.variable == name]
     return np.asarray(fitted.summary.mean[columns].reshape(field.shape[1:]))
 
 
 def _panels(field: xr.DataArray, heads: Sequence[str], colours: Colours, around_zero: bool = False) -> bytes:
-    """Draw maps side by side, in one scale of colours; one around zero where they reach about as far to both sides."""
+    """Draw maps side by side with one colour scale, centered at 0 where values reach about as far to both sides."""
     low, high = float(field.min()), float(field.max())
     if around_zero or (low < 0 < high and min(-low, high) > FAINT * max(-low, high)):
+        # A scale of zero width would be an error.
         high = max(-low, high, 1e-300)
         low, cmap = -high, "RdBu_r"
     else:
@@ -122,7 +126,7 @@ def _panels(field: xr.DataArray, heads: Sequence[str], colours: Colours, around_
         mesh = axes.pcolormesh(across, up, field.values[panel], cmap=cmap, vmin=low, vmax=high)
         axes.set_facecolor(MASKED)
         axes.set_title(heads[panel], fontsize="medium", color=0.8 * colours[panel])
-    # All panels share their axes; rows without a coordinate run downwards, as those of an image.
+    # All panels share their axes, so one call flips all. Without a coordinate, rows run downwards as in an image.
     if y not in field.coords or _counts_down(field[y].attrs, y):
         panels[0, 0].invert_yaxis()
     for axes in panels[-1]:
@@ -162,13 +166,14 @@ def _label(axes: Axes, names: tuple[str, str], upright: bool) -> None:
 
 
 def _is_vertical(field: xr.DataArray) -> bool:
+    """Return whether the feature dimension is a vertical coordinate, by the CF conventions or its name."""
     dim = str(field.dims[1])
     attributes = field[dim].attrs
     return bool(attributes.get("positive")) or attributes.get("axis") == "Z" or _counts_down(attributes, dim)
 
 
 def _counts_down(attributes: Mapping[Any, Any], name: str) -> bool:
-    """Tell a coordinate that counts downwards: depths, and pressures."""
+    """Return whether a coordinate grows downwards, as depth and pressure do."""
     if attributes.get("positive"):
         return str(attributes["positive"]).lower() == "down"
     return name.lower() in ("depth", "deptht") or str(attributes.get("units", "")).lower() in PRESSURE
@@ -176,6 +181,7 @@ def _counts_down(attributes: Mapping[Any, Any], name: str) -> bool:
 
 def _scores(fitted: FittedModel, clusters: ClusterNames) -> bytes:
     """Draw a heat map of standard scores."""
+    # A constant feature has the score 0.
     deviations = np.sqrt(np.where(fitted.summary.variance > 0, fitted.summary.variance, 1.0))
     scores = (fitted.centers - fitted.summary.mean) / deviations
     k, d = scores.shape

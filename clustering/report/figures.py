@@ -1,4 +1,4 @@
-"""Figures of a finished run, as PNG bytes. Nothing here computes: all numbers come from the model and the labels."""
+"""Figures of a finished run, as PNG bytes. They show numbers of the model and the labels and compute nothing anew."""
 
 from __future__ import annotations
 
@@ -22,23 +22,25 @@ from clustering.fitting.fitted_model import FittedModel
 from clustering.report.words import Words
 
 ASSIGNMENT, UPDATE = "#2563eb", "#dc2626"
-"""Blue after the assignment step, red after the refitting step, as in the lecture."""
+"""Blue after the assignment step, red after the update step, as in the lecture."""
 MASKED = "#e5e7eb"
 SAME_CHANGED = ("#bfdbfe", "#b91c1c")
 FLAT = 1e-5
-"""Share of the objective that a cost curve spans at least."""
+"""Smallest range of the cost curve's axis, as a share of the objective."""
 TICKS = 32
-"""Clusters with a tick of their own along an axis at most."""
+"""Largest number of clusters with a tick each along an axis."""
 _DPI = 110
 
 
 def cost_curve(history: NDArray[np.float64], words: Words) -> bytes:
-    """Draw the objective after every assignment step in blue and after every refitting step in red.
+    """Draw the objective after every assignment step in blue and after every update step in red.
 
     Parameters
     ----------
     history
-        ``(passes, 2)``.
+        Objective after the assignment step and after the update step of each pass ``(passes, 2)``.
+    words
+        Names of the objective.
     """
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     axes = figure.add_subplot()
@@ -55,7 +57,7 @@ def cost_curve(history: NDArray[np.float64], words: Words) -> bytes:
     axes.set_ylabel(words.axis)
     low, high, scale = history.min(), history.max(), float(np.abs(history).max())
     if high - low < FLAT * scale:
-        # What changed is rounding, or hardly more: the axis does not blow it up.
+        # The changes are hardly more than rounding, and a wider axis keeps them small.
         axes.set_ylim(low - FLAT * scale, high + FLAT * scale)
         axes.ticklabel_format(axis="y", useOffset=False)
     if passes <= 40:
@@ -69,17 +71,39 @@ def cost_curve(history: NDArray[np.float64], words: Words) -> bytes:
 
 
 def palette(k: int) -> NDArray[np.float64]:
-    """Colours of the clusters 0 … k − 1 ``(k, 3)``, in 0 … 1."""
+    """Return the default colours of the clusters 0 … k − 1 ``(k, 3)``, in 0 … 1.
+
+    Parameters
+    ----------
+    k
+        Number of clusters.
+    """
     return colours_of(default_names(k))
 
 
 def colours_of(clusters: ClusterNames) -> NDArray[np.float64]:
-    """Colours of clusters ``(k, 3)``, in 0 … 1."""
+    """Return the colours of clusters ``(k, 3)``, in 0 … 1.
+
+    Parameters
+    ----------
+    clusters
+        Ids, names and colours of the clusters.
+    """
     return np.array([to_rgb(colour) for colour in clusters.hex_colours])
 
 
 def sizes(fitted: FittedModel, colours: NDArray[np.float64], clusters: ClusterNames | None = None) -> bytes:
-    """Draw the share of each cluster in the total weight."""
+    """Draw the share of each cluster in the total weight.
+
+    Parameters
+    ----------
+    fitted
+        Fitted model.
+    colours
+        Colours of the clusters ``(k, 3)``, in 0 … 1.
+    clusters
+        Ids, names and colours of the clusters; ids of the model where None.
+    """
     k = fitted.model.k
     figure = Figure(figsize=(7.2, 2.8), layout="constrained")
     axes = figure.add_subplot()
@@ -94,7 +118,15 @@ def sizes(fitted: FittedModel, colours: NDArray[np.float64], clusters: ClusterNa
 
 
 def tick(axis: Axis, clusters: ClusterNames) -> None:
-    """Call the places 0 … k − 1 along an axis what the clusters are called there."""
+    """Label the positions 0 … k − 1 of an axis with the names of the clusters.
+
+    Parameters
+    ----------
+    axis
+        Axis of matplotlib; it is changed.
+    clusters
+        Ids, names and colours of the clusters.
+    """
     if clusters.k <= TICKS:
         axis.set_ticks(range(clusters.k), clusters.display_names)
         if isinstance(axis, XAxis) and clusters.names:
@@ -109,7 +141,17 @@ def tick(axis: Axis, clusters: ClusterNames) -> None:
 def sizes_by_pass(
     track: NDArray[np.float64], colours: NDArray[np.float64], clusters: ClusterNames | None = None
 ) -> bytes:
-    """Draw the effective size of each cluster in every pass ``(passes, k)``."""
+    """Draw the effective size of each cluster in every pass.
+
+    Parameters
+    ----------
+    track
+        Effective sizes ``(passes, k)``.
+    colours
+        Colours of the clusters ``(k, 3)``, in 0 … 1.
+    clusters
+        Ids, names and colours of the clusters; ids 0 … k − 1 where None.
+    """
     figure = Figure(figsize=(7.2, 2.8), layout="constrained")
     axes = figure.add_subplot()
     passes = np.arange(1, len(track) + 1)
@@ -132,7 +174,13 @@ def sizes_by_pass(
 
 
 def picture(pixels: NDArray[Any]) -> bytes:
-    """Draw an image ``(y, x, 3)`` with one pixel per sample."""
+    """Draw an image with one pixel per sample.
+
+    Parameters
+    ----------
+    pixels
+        Colours ``(y, x, 3)`` as bytes.
+    """
     figure = Figure(figsize=(pixels.shape[1] / _DPI, pixels.shape[0] / _DPI))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(pixels, interpolation="nearest", aspect="auto")
@@ -141,7 +189,17 @@ def picture(pixels: NDArray[Any]) -> bytes:
 
 
 def label_map(labels: xr.DataArray, colours: NDArray[np.float64], clusters: ClusterNames | None = None) -> bytes:
-    """Draw labels over one or two sample dimensions; masked cells in grey."""
+    """Draw labels over one or two sample dimensions; masked cells are grey.
+
+    Parameters
+    ----------
+    labels
+        Labels as ids of clusters, −1 where masked, with 1 or 2 dimensions.
+    colours
+        Colours of the clusters ``(k, 3)``, in 0 … 1.
+    clusters
+        Ids, names and colours of the clusters; ids 0 … k − 1 where None.
+    """
     k = len(colours)
     clusters = clusters or default_names(k)
     labels = labels.copy(data=clusters.positions(labels.values))
@@ -171,7 +229,13 @@ def label_map(labels: xr.DataArray, colours: NDArray[np.float64], clusters: Clus
 
 
 def change_map(changed: xr.DataArray) -> bytes:
-    """Draw which cells have another label than before, over two sample dimensions."""
+    """Draw over two sample dimensions the cells whose label changed.
+
+    Parameters
+    ----------
+    changed
+        1 where the label changed, 0 where not, −1 without a label before or now ``(y, x)``.
+    """
     figure, mesh = _flags(changed, ListedColormap([MASKED, *SAME_CHANGED]), (-1.5, 1.5))
     bar = figure.colorbar(mesh, ax=figure.axes, shrink=0.85)
     bar.set_ticks([-1, 0, 1], labels=["no label before or now", "same", "changed"])
@@ -179,13 +243,13 @@ def change_map(changed: xr.DataArray) -> bytes:
 
 
 def _flags(values: xr.DataArray, cmap: ListedColormap, limits: tuple[float, float]) -> tuple[Figure, Any]:
-    """Draw whole numbers over two sample dimensions, each in a colour of its own."""
+    """Draw whole numbers over two sample dimensions, each number in its own colour."""
     y, x = (str(d) for d in values.dims)
     ratio = values.sizes[y] / max(1, values.sizes[x])
     figure = Figure(figsize=(7.2, float(np.clip(7.2 * ratio, 1.8, 8.0))), layout="constrained")
     axes = figure.add_subplot()
     low, high = limits
-    # Rows of an image run downwards; a coordinate runs upwards, whichever way it is stored.
+    # Rows of an image run downwards. A coordinate runs upwards, whichever way it is stored.
     mesh = axes.pcolormesh(
         axis_positions(values, x), axis_positions(values, y), values.values, cmap=cmap, vmin=low, vmax=high
     )
@@ -197,14 +261,22 @@ def _flags(values: xr.DataArray, cmap: ListedColormap, limits: tuple[float, floa
 
 
 def quantity_map(values: xr.DataArray, label: str) -> bytes:
-    """Draw numbers over two sample dimensions; masked cells in grey."""
+    """Draw numbers over two sample dimensions; masked cells are grey.
+
+    Parameters
+    ----------
+    values
+        Numbers ``(y, x)``, NaN where masked.
+    label
+        Text beside the colour scale.
+    """
     y, x = (str(d) for d in values.dims)
     ratio = values.sizes[y] / max(1, values.sizes[x])
     figure = Figure(figsize=(7.2, float(np.clip(7.2 * ratio, 1.8, 8.0))), layout="constrained")
     axes = figure.add_subplot()
     axes.set_facecolor(MASKED)
     finite = values.values[np.isfinite(values.values)].astype(np.float64)
-    # A few extreme rows must not take all the colours.
+    # A few extreme rows must not use up the colour scale.
     low, high = np.quantile(finite, (0.01, 0.99)) if finite.size else (0.0, 1.0)
     mesh = axes.pcolormesh(
         axis_positions(values, x), axis_positions(values, y), values.values, cmap="viridis", vmin=low, vmax=high
@@ -213,16 +285,28 @@ def quantity_map(values: xr.DataArray, label: str) -> bytes:
         axes.invert_yaxis()
     axes.set_xlabel(named(values, x))
     axes.set_ylabel(named(values, y))
-    # One value alone would get a scale of made-up neighbours.
+    # For a single value, matplotlib would invent a range around it.
     only = {"ticks": [low]} if low == high else {"extend": "both"}
     figure.colorbar(mesh, ax=axes, label=label, shrink=0.85, **only)
     return png(figure)
 
 
 def axis_positions(array: xr.DataArray, dim: str) -> NDArray[Any]:
-    """Places along a dimension: its coordinate if that runs one way without gaps, otherwise positions.
+    """Return positions for an axis: the coordinate of a dimension if it is monotonic without gaps, else 0 … n − 1.
 
     Longitudes are brought to one turn, and dates of other calendars to the same part of the same year.
+
+    Parameters
+    ----------
+    array
+        Array with the dimension.
+    dim
+        Name of the dimension.
+
+    Returns
+    -------
+    ndarray
+        Positions ``(n,)``.
     """
     positions = np.arange(array.sizes[dim])
     if dim not in array.coords:
@@ -241,7 +325,7 @@ def axis_positions(array: xr.DataArray, dim: str) -> NDArray[Any]:
 
 
 def _one_turn(longitudes: NDArray[np.float64], whole: float) -> NDArray[np.float64]:
-    """Let longitudes ``(n,)`` that begin anew after a turn go on, with their middle half a turn from 0 at most."""
+    """Unwrap longitudes ``(n,)`` across the end of a turn, with their middle within half a turn of 0."""
     line = np.unwrap(longitudes, period=whole)
     if np.array_equal(line, longitudes):
         return longitudes
@@ -250,12 +334,13 @@ def _one_turn(longitudes: NDArray[np.float64], whole: float) -> NDArray[np.float
 
 
 def _dates(values: NDArray[Any]) -> NDArray[Any]:
-    """Turn dates of any calendar ``(n,)`` into numpy's, which can be drawn; leave alone what are none."""
+    """Convert dates of any calendar ``(n,)`` to numpy's, which can be drawn; return other values unchanged."""
     if not all(hasattr(value, "calendar") for value in values):
         return values
     dates = np.empty(len(values), "datetime64[s]")
     for i, value in enumerate(values):
         begin = value.replace(month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
+        # The dates below are written with four digits of the year.
         if not 1 <= value.year <= 9998:
             return values
         passed = (value - begin) / (begin.replace(year=value.year + 1) - begin)
@@ -265,20 +350,42 @@ def _dates(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def named(array: xr.DataArray, dim: str) -> str:
-    """Name a dimension with the units of its coordinate."""
+    """Return the name of a dimension with the units of its coordinate.
+
+    Parameters
+    ----------
+    array
+        Array with the dimension.
+    dim
+        Name of the dimension.
+    """
     return dim if dim not in array.coords else with_units(dim, array[dim].attrs)
 
 
 def with_units(name: str, attributes: Mapping[Any, Any]) -> str:
-    """Name a variable with its units."""
+    """Return the name of a variable with its units.
+
+    Parameters
+    ----------
+    name
+        Name of the variable.
+    attributes
+        Attributes of the variable; ``units`` is read.
+    """
     units = str(attributes.get("units", ""))
     return f"{name} ({units})" if units not in ("", "1") else name
 
 
 def png(figure: Figure) -> bytes:
-    """Turn a drawing into the bytes of a picture, the same for the same drawing."""
+    """Render a figure as PNG bytes, which are the same for the same figure.
+
+    Parameters
+    ----------
+    figure
+        Figure of matplotlib; its texts are changed.
+    """
     buffer = io.BytesIO()
-    # Names from the data are text, not mathematics, and may be in a script that the font lacks.
+    # Names from the data are plain text: a $ in them must not begin a formula. The font may lack their script.
     for text in figure.findobj(Text):
         text.set_parse_math(False)
     # Without software and date, the same run gives the same bytes.

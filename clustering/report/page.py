@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else."""
+"""The report: one HTML file that needs no other file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from clustering.report.words import WORDS, curve_caption, tiles
 Colours = NDArray[np.float64]
 
 SHOWN = 1000
-"""Places along a side of a picture at most."""
+"""Largest number of cells along a side of a drawn map."""
 DEGREES = {
     "responsibility": ("Responsibility", "Of the own cluster: 1 where a row is sure of it, 1/k where it is torn."),
     "log_density": ("Log density", "Of each row under the model: low where rows like it are rare."),
@@ -32,18 +32,18 @@ DEGREES = {
         "Outlier score", "-log10 of the share of rows expected farther from their component: 3 is one in a thousand.",
     ),
 }  # fmt: skip
-"""Titles and captions of what may be told of each row."""
+"""Titles and captions of label outputs that are drawn as maps."""
 LISTED = 64
-"""Clusters listed in the table at most."""
+"""Largest number of clusters in the table."""
 COLUMNS = 12
-"""Features with a column of their own in the table at most."""
+"""Largest number of features, or of variables, with a column in the table."""
 DRAWN = 32
-"""Clusters with a line of their own in a figure at most."""
+"""Largest number of clusters drawn as lines."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture with its words."""
+    """A figure with its title and caption."""
 
     title: str
     caption: str
@@ -51,11 +51,11 @@ class Figure:
     wide: bool = False
     """Whether it takes the whole width of the page."""
     of_changes: bool = False
-    """Whether it belongs to what changed since the version before."""
+    """Whether it shows changes since the version before."""
 
     @property
     def uri(self) -> str:
-        """The picture itself, as a data URI."""
+        """The PNG as a data URI, so that the page needs no other file."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
 
@@ -72,27 +72,31 @@ def draw(
 
     Parameters
     ----------
+    fitted
+        Fitted model.
     labels
         Labels, cut down by `drawn_part`; None where none were written.
     preview
-        The source on the same thinned grid; None where it is not at hand.
+        The source on the same thinned grid; None where it cannot be read.
     sample
-        Rows to draw in a plane, from `clustering.report.samples.sample_rows`.
+        Plotted rows, from `clustering.report.samples.sample_rows`.
     degrees
-        What else was told of each row, cut down by `drawn_part`, by name.
+        Further label outputs, cut down by `drawn_part`, by name; the names are those of `DEGREES`.
     clusters
-        What the clusters are called; by their ids where None.
+        Ids, names and colours of the clusters; ids of the model where None.
     changed
-        Which labels changed, cut down by `drawn_part`; None where there were none before.
+        Which labels changed, cut down by `drawn_part`; None where there were no labels before.
 
     Returns
     -------
     list of Figure
+        Figures in the order of the page.
     ndarray
         Colours of the clusters ``(k, 3)``, in 0 … 1.
     """
     k = fitted.model.k
     drawn_figures: list[Figure] = []
+    # An image is drawn in its own colours, and its centers are the colours of the clusters.
     photograph = None if labels is None or preview is None else _photograph(fitted, labels, preview)
     clusters = clusters or fitted.clusters
     colours = figures.colours_of(clusters)
@@ -110,7 +114,7 @@ def draw(
             )
         )
     elif labels is not None and not (sample is not None and labels.ndim == 1 and labels.dims[0] not in labels.coords):
-        # A list in no order of its own tells nothing that the rows in their plane do not tell better.
+        # A list of labels without a coordinate has no order of its own, and the figure of plotted rows shows more.
         caption = _position_text(labels) + _label_caption(labels)
         drawn_figures.append(Figure("Labels", caption, figures.label_map(labels, colours, clusters)))
     for name, array in (degrees or {}).items():
@@ -156,10 +160,12 @@ def render(
     config: str,
     clusters: ClusterNames | None = None,
 ) -> str:
-    """Fill in the page.
+    """Fill in the HTML page.
 
     Parameters
     ----------
+    fitted
+        Fitted model.
     run
         The content of ``run.json``.
     pictures, colours
@@ -167,7 +173,12 @@ def render(
     config
         The config as YAML.
     clusters
-        What the clusters are called; by their ids where None.
+        Ids, names and colours of the clusters; ids of the model where None.
+
+    Returns
+    -------
+    str
+        The HTML page.
     """
     names = clusters or fitted.clusters
     environment = jinja2.Environment(
@@ -205,7 +216,7 @@ def render(
 
 
 def _comparison(run: Mapping[str, Any], clusters: ClusterNames) -> dict[str, Any] | None:
-    """Lay out what changed since the version before; None where there was none."""
+    """Prepare the changes since the version before for the template; None where there was none."""
     comparison = run.get("comparison")
     if comparison is None:
         return None
@@ -226,7 +237,7 @@ def _comparison(run: Mapping[str, Any], clusters: ClusterNames) -> dict[str, Any
 
 
 def _facts(fitted: FittedModel) -> dict[str, NDArray[np.float64]]:
-    """Numbers of each component of a mixture ``(k,)``, by the heads of their columns."""
+    """Return numbers of each component of a mixture ``(k,)``, by the head of their column."""
     if fitted.model.kind != "gaussian_mixture":
         return {}
     columns = {"mixing weight": fitted.weights, "effective size": fitted.shares * fitted.summary.weight}
@@ -237,7 +248,10 @@ def _facts(fitted: FittedModel) -> dict[str, NDArray[np.float64]]:
 
 
 def _columns(fitted: FittedModel) -> dict[str, NDArray[np.float64]]:
-    """Numbers of each center ``(k,)``, by the heads of their columns: its features, or of many the mean."""
+    """Return numbers of each center ``(k,)``, by the head of their column.
+
+    Each feature has a column, or each variable with its mean where there are many features.
+    """
     columns = fitted.centers
     units = {name: figures.with_units("", attributes) for name, attributes in fitted.about.items()}
     if len(fitted.features) <= COLUMNS:
@@ -252,7 +266,13 @@ def _columns(fitted: FittedModel) -> dict[str, NDArray[np.float64]]:
 
 
 def number(value: Any) -> str:
-    """Write a number for people: grouped digits, six significant ones where it is not large."""
+    """Format a number for the page: grouped digits, and six significant ones where it is not large.
+
+    Parameters
+    ----------
+    value
+        Number; None becomes a dash.
+    """
     if value is None:
         return "–"
     if not math.isfinite(value):
@@ -267,12 +287,12 @@ def number(value: Any) -> str:
 def _photograph(
     fitted: FittedModel, labels: xr.DataArray, preview: xr.Dataset
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
-    """Find the pixels ``(y, x, 3)`` and the code book ``(k, 3)`` where the source is a colour image of 8 bits."""
+    """Return pixels ``(y, x, 3)`` and centers ``(k, 3)`` of an 8-bit colour image as bytes; None for other data."""
     variables = list(preview.data_vars)
     if labels.ndim != 2 or len(fitted.features) != 3 or len(variables) != 1:
         return None
     if fitted.preparation is not None and fitted.preparation.unit_norm:
-        # Centers are of pixels of length 1, which are no colours.
+        # The centers are unit vectors, which are not colours.
         return None
     array = preview[variables[0]]
     if array.dtype != np.uint8 or array.ndim != 3:
@@ -282,7 +302,7 @@ def _photograph(
 
 
 def _position_text(shown: xr.DataArray) -> str:
-    """Say where in the other dimensions a picture is."""
+    """Say at which positions of the other dimensions a map was cut."""
     positions = ", ".join(f"{d} {value}" for d, value in shown.attrs.get("shown_at", {}).items())
     return f"At {positions}. " if positions else ""
 
@@ -293,7 +313,18 @@ def _label_caption(labels: xr.DataArray) -> str:
 
 
 def drawn_part(labels: xr.DataArray) -> xr.DataArray:
-    """Choose what of the labels is drawn: the last two dimensions, thinned, in the middle of the others."""
+    """Return the part of the labels that is drawn: the last two dimensions, thinned, in the middle of the others.
+
+    Parameters
+    ----------
+    labels
+        Array on the sample grid.
+
+    Returns
+    -------
+    xarray.DataArray
+        At most `SHOWN` cells along each dimension; the attribute ``shown_at`` names the cut.
+    """
     leading = labels.dims[:-2]
     cut = labels.isel({d: labels.sizes[d] // 2 for d in leading})
     cut = cut.isel({d: slice(None, None, max(1, -(-n // SHOWN))) for d, n in cut.sizes.items()})
@@ -301,7 +332,13 @@ def drawn_part(labels: xr.DataArray) -> xr.DataArray:
 
 
 def may_be_photograph(source: Source) -> bool:
-    """Tell a colour image of 8 bits from other data, by its layout alone."""
+    """Return whether a source is laid out like an 8-bit colour image; no values are read.
+
+    Parameters
+    ----------
+    source
+        Source of the run.
+    """
     return len(source.shape) == 2 and source.n_features == 3 and len(source.variables) == 1 and source.dtype == np.uint8
 
 

@@ -1,4 +1,4 @@
-"""The lecture's figure of a mixture: rows by their true components, all in one colour, and by responsibilities."""
+"""The lecture's figure of a mixture: rows by true component, all in one colour, and by responsibilities."""
 
 from __future__ import annotations
 
@@ -22,33 +22,47 @@ from clustering.report.figures import palette, png
 Array = NDArray[np.float64]
 
 SHOWN = 2000
-"""Rows that are drawn at most."""
+"""Largest number of rows that are drawn."""
 PLACES = 8
-"""Blocks that they are taken from at most."""
+"""Largest number of blocks that the rows are taken from."""
 UNKNOWN = "#9ca3af"
 
 
 @dataclass(frozen=True, eq=False)
 class PlottedRows:
-    """Some rows of a source with two features."""
+    """Plotted rows: some rows of a source with two features."""
 
     rows: Array
-    """``(n, 2)``."""
+    """Decoded rows ``(n, 2)``, of length 1 where the preparation has unit norm."""
     resp: Array
     """Responsibilities ``(n, k)``."""
     true_labels: NDArray[np.int32] | None
-    """True components ``(n,)``, −1 where unknown; None where the source names none."""
+    """True components ``(n,)``, −1 where unknown; None where the source has no labels."""
     complete: bool
-    """Whether these are all rows."""
+    """Whether these are all rows of the source."""
 
 
 def may_be_sampled(fitted: FittedModel) -> bool:
-    """Tell a model whose rows can be drawn in a plane, coloured by responsibilities."""
+    """Return whether the model has two features and responsibilities, which the figure shows.
+
+    Parameters
+    ----------
+    fitted
+        Fitted model.
+    """
     return len(fitted.features) == 2 and hasattr(fitted.model, "e_step")
 
 
 def sample_rows(source: Source, fitted: FittedModel) -> PlottedRows | None:
-    """Read some rows, spread over the source, and share them among the clusters; None where there is none."""
+    """Read some rows, spread over the source, and compute their responsibilities; None where no row is complete.
+
+    Parameters
+    ----------
+    source
+        Source that the model was fitted on.
+    fitted
+        Fitted model, for which `may_be_sampled` holds.
+    """
     plan = source.plan(block_bytes=SHOWN * source.row_bytes // PLACES)
     blocks = np.unique(np.linspace(0, len(plan) - 1, PLACES).astype(np.int64))
     each = -(-SHOWN // len(blocks))
@@ -58,10 +72,10 @@ def sample_rows(source: Source, fitted: FittedModel) -> PlottedRows | None:
         read += len(rows)
         chosen = np.zeros(len(rows), bool)
         chosen[np.unique(np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(np.int64))] = True
-        # Half a row has no place in a plane.
+        # Rows with missing features cannot be plotted in 2-D.
         part = rows.select(chosen if rows.has_missing is None else chosen & ~rows.has_missing)
         if fitted.preparation is not None and fitted.preparation.unit_norm:
-            # A row without direction has no cluster, and the others are drawn where they are of length 1.
+            # A zero row has no cluster. The other rows are drawn with length 1, as the model sees them.
             part = only_unit_norm(part.values.shape[1]).apply(part)
         if len(part):
             parts.append((part, _responsibilities(fitted, part)))
@@ -78,18 +92,26 @@ def _labels(rows: Rows) -> NDArray[np.int32]:
 
 
 def _responsibilities(fitted: FittedModel, rows: Rows) -> Array:
-    """Responsibilities ``(n, k)``."""
+    """Return the responsibilities of rows ``(n, k)``."""
     resp = np.empty((len(rows), fitted.model.k))
     if fitted.preparation is not None:
         rows = fitted.preparation.apply(rows)
-    # A row of weight 0 has responsibilities all the same.
+    # All weights are 1 here, because rows of weight 0 have responsibilities too.
     for part in fitted.model.e_step(fitted.params, replace(rows, weights=unit_weights(len(rows)))):
         resp[part.row_index] = (part.weighted_resp / part.weighted_resp.sum(axis=0)).T
     return resp
 
 
 def caption(sample: PlottedRows, mixture: bool) -> str:
-    """Describe the figure."""
+    """Return the caption of the figure.
+
+    Parameters
+    ----------
+    sample
+        Plotted rows.
+    mixture
+        Whether ellipses of components are drawn.
+    """
     count_text = f"{len(sample.rows):,} rows" + ("" if sample.complete else " taken from all over the source")
     count_text += (
         ": coloured by the components that they came from, samples from p(x | z); "
@@ -101,7 +123,17 @@ def caption(sample: PlottedRows, mixture: bool) -> str:
 
 
 def draw(sample: PlottedRows, fitted: FittedModel, colours: Array) -> bytes:
-    """Draw two panels, or three where true components are known."""
+    """Draw two panels, or three where true components are known, as PNG bytes.
+
+    Parameters
+    ----------
+    sample
+        Plotted rows.
+    fitted
+        Fitted model.
+    colours
+        Colours of the clusters ``(k, 3)``, in 0 … 1.
+    """
     truth = _has_true_labels(sample)
     names = ["p(x | z): true components"] * truth + ["p(x): the rows", "p(z | x): responsibilities"]
     figure = Figure(figsize=(4.6 * len(names), 4.4), layout="constrained")
@@ -134,7 +166,10 @@ def _has_true_labels(sample: PlottedRows) -> bool:
 
 
 def _true_colours(sample: PlottedRows, true_labels: NDArray[np.int32], colours: Array) -> Any:
-    """Colour true components like the clusters that hold most of their rows."""
+    """Give each true component the colour of the cluster that holds most of its rows.
+
+    The pairs are chosen together, so that two components never share a colour. Components without a cluster get others.
+    """
     components = np.unique(true_labels[true_labels >= 0])
     overlap = np.array([sample.resp[true_labels == component].sum(axis=0) for component in components])
     pairs = dict(zip(*linear_sum_assignment(-overlap), strict=True))
@@ -161,9 +196,10 @@ def _ellipses(axes: Axes, center: Array, covariance: Array, colour: Any) -> None
 
 
 def _frame(axes: Axes, rows: Array) -> None:
-    """Frame all rows; with one scale for both features where their ranges are alike, so that circles are round."""
+    """Frame all rows; use one scale for both features where their ranges are alike, so that circles are round."""
     low, high = rows.min(axis=0), rows.max(axis=0)
     span = np.where(high > low, high - low, 1.0)
+    # With more different ranges, one scale would squeeze all rows into a line.
     if max(span) < 4 * min(span):
         middle, span = (low + high) / 2, np.full(2, max(span))
         low, high = middle - span / 2, middle + span / 2

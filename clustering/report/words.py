@@ -1,4 +1,4 @@
-"""What the objective of each kind of model is called."""
+"""Names that a report gives to the objective of each kind of model."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 from clustering.fitting.fitted_model import FittedModel
 
 ROUNDING = 1e-9
-"""A step the wrong way by no more than this share of the range is rounding."""
+"""A step the wrong way counts as rounding if it is at most this share of the largest objective."""
 
 
 @dataclass(frozen=True)
 class Words:
-    """How a report speaks of an objective."""
+    """Names and texts of an objective."""
 
     title: str
-    """Of the curve."""
+    """Title of the cost curve."""
     caption: str
     axis: str
     assignment: str
-    """Name of the step that shares the rows out."""
+    """Name of the step that assigns rows to clusters."""
     update: str
     rises: bool = False
-    """Whether more is better."""
+    """Whether a higher objective is better."""
 
 
 WORDS = {
@@ -58,7 +58,15 @@ WORDS = {
 
 
 def curve_caption(words: Words, history: NDArray[np.float64]) -> str:
-    """Describe the curve, and which way it never goes; unless it did, as it may when a cluster is placed anew."""
+    """Describe the cost curve, and say whether it ever goes the wrong way, as it may when an empty cluster restarts.
+
+    Parameters
+    ----------
+    words
+        Names of the objective.
+    history
+        Objective after the assignment step and after the update step of each pass ``(passes, 2)``.
+    """
     steps = np.diff(history.reshape(-1))
     wrong = -steps if words.rises else steps
     if len(steps) and wrong.max() > ROUNDING * np.abs(history).max():
@@ -67,7 +75,15 @@ def curve_caption(words: Words, history: NDArray[np.float64]) -> str:
 
 
 def tiles(fitted: FittedModel, objective: float) -> Sequence[tuple[float, str]]:
-    """Give the numbers that a report shows first, with their names."""
+    """Return the numbers at the top of a report, with their names.
+
+    Parameters
+    ----------
+    fitted
+        Fitted model.
+    objective
+        Objective as users read it, see `to_user_objective`.
+    """
     weight = fitted.summary.weight
     of = "" if fitted.preparation is None else " of prepared rows"
     match fitted.model.kind:
