@@ -1,14 +1,14 @@
-"""Putting a folder in its place in one step: it is written beside, brought to the disk, and switched.
+"""Replacing a folder in one step: the new folder is written to a staging folder, synced to the disk and renamed.
 
 ::
 
-    .photo.zarr.1f2e3d4c/      beside photo.zarr; hidden, and removed again
-      staging.json             ours, and locked as long as its process lives
-      new/                     what is being written; after the switch, what was replaced
-      old/                     what is being replaced, where a disk cannot swap two folders in one step
+    .photo.zarr.1f2e3d4c/      staging folder beside photo.zarr; hidden, removed at the end
+      staging.json             written by this library, and locked as long as its process lives
+      new/                     the new folder; after the switch, the replaced one
+      old/                     the folder to replace, where a disk cannot swap two folders in one step
 
-A process that is killed leaves the old or the new folder, whole, and perhaps such a folder: the next writer of the same
-place removes it.
+A killed process leaves either the old or the new folder, complete, and perhaps a staging folder. The next writer of the
+same target removes that.
 """
 
 from __future__ import annotations
@@ -30,30 +30,36 @@ from clustering.data.ownership import is_empty
 from clustering.errors import ClusteringError, OutputError
 
 _SIGN = "staging.json"
+"""File that says that this library made a staging folder."""
 _NEW, _OLD = "new", "old"
 _SYNCS = 16
-"""Files brought to the disk at once: a disk takes several in one go."""
+"""Number of files synced at the same time. A disk writes several together."""
 _EXCHANGE, _HERE = 2, -100
 """``RENAME_EXCHANGE`` and ``AT_FDCWD`` of Linux."""
 _NOT_ABLE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV)
+"""Errors of a file system that lacks an operation."""
 
 
 @contextmanager
 def staged(target: Path, check: Callable[[], None]) -> Iterator[Path]:
-    """Give a place beside the target, and put it in the target's place when all went well.
+    """Give a path to write a folder to, and move it to the target once the body has ended without error.
 
     Parameters
     ----------
+    target
+        Final path of the folder. Missing parent folders are made.
     check
-        Raises where the target may not be replaced; asked before anything is written, and again before the switch.
+        Function that raises if the target may not be replaced. It is called before anything is written, and again
+        before the switch.
 
     Raises
     ------
     OutputError
-        If the disk refuses.
+        If the disk refuses to write.
     """
     check()
     above = target.absolute().parent
+    # If the body fails, parent folders made here are removed again.
     made = [folder for folder in (above, *above.parents) if not folder.exists()]
     staging = above / f".{target.name}.{uuid.uuid4().hex[:8]}"
     try:
@@ -76,29 +82,31 @@ def staged(target: Path, check: Callable[[], None]) -> Iterator[Path]:
 
 @contextmanager
 def _signed(staging: Path, target: Path) -> Iterator[None]:
+    """Make a staging folder with a locked file, and remove it at the end."""
     staging.mkdir()
     try:
         try:
             sign = (staging / _SIGN).open("x")
         except FileNotFoundError:
-            # Another writer of the same place took it for left behind.
+            # Another writer of the same target took the empty folder for the rest of a killed one, and removed it.
             staging.mkdir()
             sign = (staging / _SIGN).open("x")
         with sign:
-            # Where a file system has no locks, what is left of a killed process stays.
+            # Some file systems have no locks. There, staging folders of killed processes are never removed.
             with suppress(OSError):
                 fcntl.flock(sign, fcntl.LOCK_EX)
             json.dump(_sign_of(target), sign)
             sign.flush()
             yield
     finally:
+        # If the switch failed halfway, the only copy of the replaced folder is in here: the next writer restores it.
         if os.path.lexists(target) or not (staging / _OLD).exists():
             with suppress(OSError):
                 _remove(staging)
 
 
 def _remove(staging: Path) -> None:
-    """Remove a folder of ours; its sign goes last, so that what is left of it is known."""
+    """Remove a staging folder. Its signed file goes last, so that an interrupted removal can be finished later."""
     for name in (_NEW, _OLD):
         if (staging / name).exists():
             shutil.rmtree(staging / name)
@@ -107,17 +115,18 @@ def _remove(staging: Path) -> None:
 
 
 def _sign_of(target: Path) -> dict[str, str]:
+    """Content of the file that signs a staging folder of a target."""
     return {"wrote": "zarr-clustering", "beside": target.name}
 
 
 def _remove_left(target: Path) -> None:
-    """Remove what killed writers of a place left beside it, and put back what one was about to replace."""
+    """Remove staging folders of killed writers of a target, and restore the target if one was killed in the switch."""
     pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}")
     for staging in target.absolute().parent.iterdir():
         if not pattern.fullmatch(staging.name) or staging.is_symlink():
             continue
         with suppress(OSError):
-            # One that is empty is of a writer who was killed at its first step, or its last.
+            # An empty folder comes from a writer that was killed in its first or its last step.
             staging.rmdir()
             continue
         try:
@@ -129,16 +138,18 @@ def _remove_left(target: Path) -> None:
                     (staging / _OLD).rename(target)
                 _remove(staging)
         except (OSError, ValueError):
-            # Another writer is at work there, or it is not ours.
+            # Another writer is using the folder, or this library did not make it.
             continue
 
 
 def _switch(staging: Path, target: Path) -> None:
+    """Move the new folder to the target, and a folder at the target into the staging folder."""
     new = staging / _NEW
     if not os.path.lexists(target) or is_empty(target):
-        # A folder takes the place of an empty one, and of nothing else.
+        # rename() replaces an empty folder, but no folder with content.
         new.rename(target)
     elif not _exchange(new, target):
+        # Two renames, between which there is no target. `_remove_left` repairs a process killed there.
         target.rename(staging / _OLD)
         try:
             new.rename(target)
@@ -149,6 +160,7 @@ def _switch(staging: Path, target: Path) -> None:
 
 def _exchange(one: Path, other: Path) -> bool:
     """Swap two folders in one step; False where the system or the disk cannot."""
+    # Python has no function for this system call.
     swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if swap is None:
         return False
@@ -161,7 +173,13 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def sync_tree(folder: Path) -> None:
-    """Bring all files below a folder to the disk, and the folders themselves; links are not followed."""
+    """Sync all files and folders below a folder to the disk, so that they survive a power cut.
+
+    Parameters
+    ----------
+    folder
+        A folder on this machine. Links in it are not followed.
+    """
     files, folders = [], []
     for path, _, names in os.walk(folder):
         folders.append(path)
@@ -174,7 +192,13 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync_folder(folder: str | Path) -> None:
-    """Bring the names of a folder to the disk, where its file system can."""
+    """Sync the entries of a folder to the disk, where its file system can.
+
+    Parameters
+    ----------
+    folder
+        A folder on this machine.
+    """
     try:
         _sync(folder)
     except OSError as error:
@@ -183,10 +207,11 @@ def sync_folder(folder: str | Path) -> None:
 
 
 def _sync(path: str | Path) -> None:
+    """Sync a file or folder to the disk."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError as error:
-        # A link holds nothing of its own.
+        # A link has no content to sync. Its name is part of its folder.
         if error.errno == errno.ELOOP:
             return
         raise

@@ -1,4 +1,4 @@
-"""Selections by label or by position, turned into positions."""
+"""Conversion of selections by label or by position into positions."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from clustering.data.dimension_names import unknown_dimension
 from clustering.errors import SourceError, nearest
 
 Positions = dict[Hashable, int | slice | list[int]]
+"""Dimension → a single position, a slice, or a list of positions."""
 
 
 def positions(
@@ -29,27 +30,27 @@ def positions(
     dataset
         The opened, unselected data.
     select
-        For each dimension a label, a list of labels, or ``{start, stop, step}`` with both ends included. Labels of a
-        slice may be given in either order, whichever way the coordinate runs; of numbers and dates that are not sorted
-        it takes all between its ends, where they stand. Longitudes lead from the start eastward to the stop, and any
-        turn names them; like all labels, they are in the units of the coordinate. A number within rounding of a label
-        means it. Dates may be strings, or parts of dates, which stand for all they hold; ``{months: [12, 1, 2]}``,
-        beside start, stop and step or alone, takes those of these months. One label that stands for one place drops its
-        dimension.
+        For each dimension a label, a list of labels, or ``{start, stop, step}`` with both ends included. Labels are in
+        the units of the coordinate. A number within rounding of a label means that label. The ends of a slice may come
+        in either order, whichever way the coordinate runs. Numbers and dates need not be sorted: a slice takes all
+        labels between its ends. A slice of longitudes leads from the start eastward to the stop, and −10 and 350
+        degrees are the same. Dates may be strings, or parts of dates, such as a year, which stand for all dates in
+        them. ``{months: [12, 1, 2]}``, alone or with start, stop and step, takes dates in these months. A single label
+        at a single position drops its dimension.
     isel
         For each dimension a position, a list of positions, or ``{start, stop, step}`` with the stop excluded.
     box
-        Windows of a box on the map.
+        Windows along the dimensions of a box on the map; see `clustering.data.coordinates.box`.
 
     Returns
     -------
     dict
-        Of each dimension its position, or a slice where the positions follow each other, else a list.
+        Dimension → its position, a slice where the selected positions are evenly spaced, or else a list.
 
     Raises
     ------
     SourceError
-        For an unknown dimension or label, a dimension without coordinate, or a selection that holds nothing.
+        For an unknown dimension or label, a dimension without coordinate, or an empty selection.
     """
     for key in box or {}:
         if key in select or key in isel:
@@ -82,6 +83,7 @@ def _check_dimension(dataset: xr.Dataset, key: str, where: str) -> None:
 
 
 def _slice(value: Mapping[str, Any] | slice, key: str) -> slice:
+    """Read ``{start, stop, step}`` as a slice."""
     if isinstance(value, Mapping):
         unknown = set(value) - {"start", "stop", "step"}
         if unknown:
@@ -96,10 +98,12 @@ def _slice(value: Mapping[str, Any] | slice, key: str) -> slice:
 
 
 def _is_whole(value: Any) -> bool:
+    """Tell whether a value is an integer. True and False are none here."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _positions_of_labels(dataset: xr.Dataset, key: str, value: Any) -> int | slice | list[int]:
+    """Find the positions of one entry of `select`, or of a window of `box`."""
     _check_dimension(dataset, key, "select")
     index = dataset.indexes.get(key)
     if index is None:
@@ -109,6 +113,7 @@ def _positions_of_labels(dataset: xr.Dataset, key: str, value: Any) -> int | sli
     if isinstance(value, Window):
         return _positions_between(axis, slice(value.start, value.stop))
     if isinstance(value, Mapping) and "months" in value:
+        # First start, stop and step; months are chosen from what they leave.
         rest = {name: end for name, end in value.items() if name != "months"}
         return _in_months(index, key, _positions_of_labels(dataset, key, rest), value["months"])
     if isinstance(value, (Mapping, slice)):
@@ -136,12 +141,13 @@ def _positions_of_labels(dataset: xr.Dataset, key: str, value: Any) -> int | sli
                 f"label {one!r} is not on dimension {key!r}; {_closest(axis, one)}{_extent(dataset, key)}"
             ) from error
         indices += matches
-    # One label that stands for one place picks it, whether it is a month of monthly data or a moment.
+    # A single label at a single position drops the dimension. Part of a date, such as a month, may be at several.
     return indices[0] if not several and len(indices) == 1 else _as_slice(indices)
 
 
 _TIMES = (pd.DatetimeIndex, pd.TimedeltaIndex, xr.CFTimeIndex)
 _MISSING = (KeyError, TypeError, ValueError, pd.errors.InvalidIndexError)
+"""Errors of pandas and xarray for a label that an index does not hold."""
 
 
 class _DimLabels(NamedTuple):
@@ -149,17 +155,30 @@ class _DimLabels(NamedTuple):
 
     index: pd.Index
     whole: float | None
-    """A turn, of longitudes; None for others, which do not begin anew."""
+    """Length of a full turn of longitudes, in their units; None for labels that do not repeat."""
     near: float
-    """Distance up to which a number means a label."""
+    """Largest distance at which a number means a label."""
 
     def exact(self, label: Any) -> bool:
-        """Tell a label that no rounding leads to: a whole number among whole numbers."""
+        """Tell whether a label must match exactly, as integers among integers do.
+
+        Parameters
+        ----------
+        label
+            Label that the user gave.
+        """
         return self.whole is None and self.index.dtype.kind in "iu" and _is_whole(label)
 
     def closest(self, label: Any) -> tuple[int, float]:
-        """Find the first place of the label that is nearest to a number, and how far it is from it."""
+        """Find the position of the nearest label, the first of equals, and its distance.
+
+        Parameters
+        ----------
+        label
+            A number that the user gave.
+        """
         place, least = 0, np.inf
+        # Parts keep the float64 copy of millions of labels out of memory.
         for start in range(0, len(self.index), PART):
             differences = self.index[start : start + PART].to_numpy().astype(np.float64) - float(label)
             distances = np.abs(differences if self.whole is None else within_half_turn(differences, self.whole))
@@ -171,7 +190,7 @@ class _DimLabels(NamedTuple):
 
 
 def _in_months(index: pd.Index, key: str, indices: Any, months: Any) -> slice | list[int]:
-    """Keep those of some places, as `_positions_of_labels` gives them for a slice, that are in months of the year."""
+    """Keep those of some positions whose dates lie in some months of the year."""
     if not isinstance(index, (pd.DatetimeIndex, xr.CFTimeIndex)):
         raise SourceError(f"'months' is given for dimension {key!r}, whose labels are no dates; use start and stop")
     wanted = months if isinstance(months, (list, tuple)) else [months]
@@ -182,23 +201,24 @@ def _in_months(index: pd.Index, key: str, indices: Any, months: Any) -> slice | 
 
 
 def _numeric(index: pd.Index) -> bool:
+    """Tell whether an index holds plain numbers."""
     return isinstance(index.dtype, np.dtype) and index.dtype.kind in "iuf" and len(index) > 0
 
 
 def _within_turn(index: pd.Index, whole: float | None) -> float | None:
-    """Give a turn where the labels lie within one; others are numbers like any."""
+    """Give the length of a turn if all labels lie within one. Longer coordinates are treated as plain numbers."""
     if whole is None or not _numeric(index) or float(index.max()) - float(index.min()) > whole * (1 + 1e-6):
         return None
     return whole
 
 
 def _check_window(coordinate: xr.DataArray, key: str, axis: _DimLabels, ends: slice) -> None:
-    """Refuse a window of longitudes whose units leave open what it holds.
+    """Refuse a window of longitudes that has several meanings because units are missing or wrong.
 
     Raises
     ------
     SourceError
-        Saying how the window or the units want to be given.
+        Saying how to give the window or the units.
     """
     units = units_of(coordinate)
     labels, given = axis.index.to_numpy().astype(np.float64), [ends.start, ends.stop]
@@ -216,6 +236,7 @@ def _check_window(coordinate: xr.DataArray, key: str, axis: _DimLabels, ends: sl
             f"the window {given!r} along {key!r} is no window in radians, the units of its labels, which run from "
             f"{labels.min():g} to {labels.max():g}; give it in radians, or a box in degrees by 'bbox'"
         )
+    # Without units, small labels may be radians or a narrow strip in degrees. Both are tried.
     if not units and len(numbers) == 2 and in_radian_range(labels, 2 * np.pi):
         in_degrees, in_radians = (
             window_index(labels, numbers[0], numbers[1], axis.near, whole) for whole in (TURN, 2 * np.pi)
@@ -228,11 +249,12 @@ def _check_window(coordinate: xr.DataArray, key: str, axis: _DimLabels, ends: sl
 
 
 def _sorted(index: pd.Index) -> bool:
+    """Tell whether labels are sorted, upward or downward."""
     return bool(index.is_monotonic_increasing or index.is_monotonic_decreasing)
 
 
 def _positions_between(axis: _DimLabels, ends: slice) -> slice | list[int]:
-    """Find the places between two labels, both included."""
+    """Find the positions between two labels, both included."""
     index, step = axis.index, ends.step
     first, last = (_label(index, end) for end in (ends.start, ends.stop))
     if axis.whole is not None:
@@ -241,11 +263,13 @@ def _positions_between(axis: _DimLabels, ends: slice) -> slice | list[int]:
     if _numeric(index):
         first, last = (_snapped(axis, end) for end in (first, last))
     if not _sorted(index) and (first is not None or last is not None):
+        # Labels are sorted for the search, and the positions found are brought back to the order of the data.
         present = np.flatnonzero(~index.isna())
         order = present[index[present].argsort()]
         start, stop = _span(index[order], first, last)
         return _as_slice(np.sort(order[start:stop])[::step])
-    # What runs downwards is looked at from its end: a part of a date means other ends there.
+    # A descending coordinate is searched in reverse, since part of a date stands for its first moment as the start of
+    # a slice, and for its last moment as the stop.
     falls = index.is_monotonic_decreasing and len(index) > 1
     start, stop = _span(index[::-1] if falls else index, first, last)
     if falls:
@@ -254,16 +278,16 @@ def _positions_between(axis: _DimLabels, ends: slice) -> slice | list[int]:
 
 
 def _span(rising: pd.Index, first: Any, last: Any) -> tuple[int, int]:
-    """Find where the labels between two begin and end among sorted ones."""
+    """Find start and stop of the positions between two labels in a rising index."""
     start, stop, _ = rising.slice_indexer(first, last).indices(len(rising))
-    # Labels may be given in either order; a slice that holds nothing is looked for the other way round.
+    # The ends may be given in either order: an empty slice is tried with its ends swapped.
     if start >= stop and first is not None and last is not None:
         start, stop, _ = rising.slice_indexer(last, first).indices(len(rising))
     return int(start), int(stop)
 
 
 def _snapped(axis: _DimLabels, end: Any) -> Any:
-    """Bring an end that is off a label by rounding to it."""
+    """Replace the end of a slice by a label that it differs from by rounding only."""
     if end is None or axis.exact(end):
         return end
     place, distance = axis.closest(end)
@@ -271,9 +295,9 @@ def _snapped(axis: _DimLabels, end: Any) -> Any:
 
 
 def _positions_of_label(axis: _DimLabels, value: Any) -> list[int]:
-    """Find the place of a label, or the places where it stands for several."""
+    """Find the positions of a label. Part of a date, or a repeated label, has several."""
     label = _label(axis.index, value)
-    # An index that is known to be sorted is searched; others make a table of all labels.
+    # pandas remembers that an index is sorted and then searches it. Otherwise it would build a table of all labels.
     _sorted(axis.index)
     try:
         location = axis.index.get_loc(label)
@@ -296,24 +320,25 @@ def _positions_of_label(axis: _DimLabels, value: Any) -> list[int]:
 
 
 def _label(index: pd.Index, value: Any) -> Any:
-    """Read a label as the index has them: YAML makes dates of what looks like one, and numbers of years."""
+    """Convert a label to the type of the index. YAML turns dates into date objects and years into numbers."""
     if isinstance(index, (pd.DatetimeIndex, xr.CFTimeIndex)):
         if _is_whole(value) and 1000 <= value <= 9999:
             return str(value)
         if isinstance(value, (datetime.date, np.datetime64)):
-            # A date names a whole day, as its text does; a time of day names itself.
+            # A date stands for the whole day, as its text does. A date with a time stands for that moment.
             if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
                 return value.isoformat()
             moment = pd.Timestamp(value)
             return moment if isinstance(index, pd.DatetimeIndex) else moment.isoformat()
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if value is not None and pd.api.types.is_numeric_dtype(index) and not number:
+        # pandas would accept some of these, such as True for 1.
         raise TypeError(value)
     return value
 
 
 def _closest(axis: _DimLabels, value: Any) -> str:
-    """Say which label is closest to one that is not there."""
+    """Suggest the label closest to an unknown one, for a message."""
     if _numeric(axis.index) and isinstance(value, (int, float, np.number)) and np.isfinite(value):
         return f"the nearest is {axis.index[axis.closest(value)[0]]}; "
     if isinstance(value, str) and len(axis.index) and isinstance(axis.index[0], str):
@@ -322,11 +347,11 @@ def _closest(axis: _DimLabels, value: Any) -> str:
 
 
 _LISTED = 50
-"""Text labels that a message lists at most."""
+"""Number of text labels that are searched for a suggestion."""
 
 
 def _as_slice(indices: NDArray[np.intp] | list[int]) -> slice | list[int]:
-    """Turn places that follow each other at equal steps into a slice, which is read without a list."""
+    """Turn evenly spaced positions into a slice, which is read faster than a list."""
     indices = np.asarray(indices, np.intp)
     steps = np.diff(indices)
     step = int(steps[0]) if steps.size else 1
@@ -337,6 +362,7 @@ def _as_slice(indices: NDArray[np.intp] | list[int]) -> slice | list[int]:
 
 
 def _positions_by_index(dataset: xr.Dataset, key: str, value: Any) -> int | slice | list[int]:
+    """Check the positions of one entry of `isel`."""
     _check_dimension(dataset, key, "isel")
     length = dataset.sizes[key]
     if isinstance(value, (Mapping, slice)):
@@ -354,6 +380,7 @@ def _positions_by_index(dataset: xr.Dataset, key: str, value: Any) -> int | slic
 
 
 def _extent(dataset: xr.Dataset, key: str) -> str:
+    """Describe the labels of a dimension, for a message."""
     index = dataset.indexes.get(key)
     if index is None or len(index) == 0:
         return f"it has length {dataset.sizes[key]}"

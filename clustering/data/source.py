@@ -1,4 +1,4 @@
-"""A labelled N-d source, read block by block as ``(n, d)`` rows."""
+"""The source: labelled N-d data, read block by block as rows ``(n, d)``."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from clustering.data.stored import StoredVariable
 from clustering.errors import DataError, SourceError
 
 SMALL_COMPANION = 64 * MIB
-"""Masks, weights and labels up to this size, in bytes, are read once in each process."""
+"""Companions up to this size, in bytes, are read once in each process and kept."""
 About = Mapping[str, Mapping[str, str]]
-"""What a source tells of its variables and feature dimensions, by name: units, names, a calendar."""
+"""Name of a variable or feature dimension → its attributes, such as units, long name and calendar."""
 DATES = "numpy"
-"""Calendar of dates that numpy has a type for."""
+"""Name for the calendar of numpy's dates, beside the calendars of CF."""
 _ATTRIBUTES = ("units", "long_name", "standard_name", "positive", "axis")
 _lock = RLock()
 
 
 @dataclass(frozen=True)
 class Feature:
-    """One column of the rows: its variable and its place along the feature dimensions."""
+    """One column of the rows: a variable at one label of each feature dimension."""
 
     variable: str
     at: tuple[tuple[str, Any], ...] = ()
@@ -54,50 +54,51 @@ class Feature:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Data to cluster: which variables, what is a sample and what is a feature. Holds metadata, never values.
+    """Data to cluster: its variables, sample dimensions and feature dimensions. It holds metadata and no values.
 
     Build one with `open_source`.
     """
 
     dataset: xr.Dataset = field(repr=False)
-    """Selected, decoded and lazily indexed."""
+    """The selected data, lazily decoded."""
     variables: tuple[str, ...]
     sample_dims: tuple[str, ...]
     feature_dims: tuple[str, ...]
     mask: str | None
-    """Variable over sample dimensions, true = use, or one comparison of it; see `clustering.data.conditions`."""
+    """Variable over sample dimensions, true for used cells; or a comparison of it, see `clustering.data.conditions`."""
     weights: str | None
     """Variable over sample dimensions, or ``cos(name)`` of a latitude."""
     missing: Missing
-    """What a NaN in a row means: drop the row, an error, or a feature that is integrated out."""
+    """Treatment of rows with missing features."""
     axes: tuple[Axis, ...]
-    """The sample dimensions: what is selected of each, and in what lengths it is read at once."""
+    """The sample dimensions: their selected positions, and the lengths that are read at once."""
     labelled: bool
-    """False for a bare ndarray: results are ndarrays too."""
+    """False for data without names of dimensions, such as an ndarray. Results are ndarrays then."""
     recipe: Mapping[str, Any] | None = field(repr=False)
     """Arguments that open the same source in another process; None for data held in memory."""
     labels: str | None = None
-    """Variable of clusters known beforehand, over sample dimensions; anything but 0, 1, … is unknown."""
+    """Variable of known clusters over sample dimensions. Values other than 0, 1, … mean unknown."""
     stored: Mapping[str, StoredVariable] = field(default_factory=dict, repr=False)
-    """Variables that are read from their store as they are, by name."""
+    """Variables by name that this library reads from their store without xarray."""
     listings: Mapping[str, Listing] = field(default_factory=dict, repr=False)
-    """What the store held when the source was opened, for each variable and its companions."""
+    """Listings by name of the variables and companions, made when the source was opened."""
     cautions: tuple[str, ...] = ()
-    """What may not be meant by whoever wrote the data, in words for a user."""
+    """Cautions for the user about the data."""
     max_bad_fraction: float = 1.0
-    """Share of the chunks that may fail to decode, where they are masked."""
+    """Largest share of bad chunks, where they are masked."""
     reopen: Callable[..., Source] | None = field(default=None, repr=False)
-    """Opens the same source in another process, once: from the recipe, the name of the opening, and the listings."""
+    """Opens the same source in another process, from `recipe`, `opening` and `listings`."""
     in_memory: Mapping[str, InMemoryVariable] = field(default_factory=dict, repr=False)
-    """Variables held in memory that are decoded here, as they were given, by name."""
+    """In-memory variables by name that this library decoded, as they were given."""
     unusable: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Why other variables cannot be used, by name."""
+    """Name of another variable that cannot be used → the reason."""
     valid_range: ValidRange = "cf"
-    """Whether valid ranges count."""
+    """Whether values outside a valid range are missing."""
     opening: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
-    """Name of this opening: a process opens it once, and a store that has changed since is opened anew."""
+    """Random name of this opening. A process opens a source once for each name, so a changed store is opened again."""
 
     def __reduce__(self) -> Any:
+        # A worker opens the store by itself, so that the dataset with its labels is not sent to it.
         if self.recipe is not None:
             return self.reopen, (self.recipe, self.opening, self.listings)
         return Source, tuple(getattr(self, name) for name in self.__dataclass_fields__)
@@ -109,12 +110,13 @@ class Source:
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Length of what is read at once along each sample dimension, among the selected positions."""
+        """Length that is read at once along each sample dimension, in selected positions."""
         return tuple(axis.regular.longest(1) for axis in self.axes)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the decoded rows."""
+        """Type of the decoded rows: the common type of all variables."""
+        # Booleans become integers, since numpy cannot subtract them.
         kinds = [self.stored[v].decoding.dtype if v in self.stored else self.dataset[v].dtype for v in self.variables]
         return np.dtype(np.uint8) if all(k.kind == "b" for k in kinds) else np.result_type(*kinds)
 
@@ -133,19 +135,26 @@ class Source:
 
     @property
     def held_labels(self) -> Mapping[str, int]:
-        """Memory of the labels that a selection holds and that are large, in bytes, by dimension; in every process."""
+        """Dimension → memory in bytes of its labels, which every process holds. Small labels are left out."""
         if self.recipe is None:
             return {}
         sizes = {str(d): _held_bytes(index) for d, index in self.dataset.indexes.items()}
         return {d: size for d, size in sizes.items() if size > SMALL_LABELS}
 
     def has_labels(self, d: str) -> bool:
-        """Tell whether a dimension has labels: an array may have its name and lie along others."""
+        """Tell whether a dimension has labels.
+
+        Parameters
+        ----------
+        d
+            Name of the dimension.
+        """
+        # A coordinate may have the name of a dimension and lie along others.
         return d in self.dataset.coords and self.dataset[d].dims == (d,)
 
     @property
     def about(self) -> About:
-        """What is told of the variables, where they tell anything, and of the feature dimensions that have labels."""
+        """Attributes of variables that have some, and of all feature dimensions with labels."""
         attributes: dict[str, dict[str, str]] = {}
         for name in (*self.variables, *filter(self.has_labels, self.feature_dims)):
             variable = self.dataset[name].variable
@@ -164,7 +173,7 @@ class Source:
         return sum(map(self._count, self.variables))
 
     def _count(self, name: str) -> int:
-        """Features of a variable."""
+        """Count the features of a variable."""
         return math.prod(self.dataset.sizes[d] for d in self.feature_dims if d in self.dataset[name].dims)
 
     @property
@@ -174,7 +183,7 @@ class Source:
 
     @property
     def kept_row_bytes(self) -> int:
-        """Size of one row as it is kept between passes, in bytes."""
+        """Size of one row in the block cache, in bytes."""
         return self.n_features * (self.packing.stored if self.packing else self.dtype).itemsize
 
     def plan(self, *, block_bytes: int | None = None, memory: int = 2048 * MIB, whole_chunks: bool = True) -> Plan:
@@ -195,7 +204,7 @@ class Source:
 
     @cached_property
     def packing(self) -> RowPacking | None:
-        """How rows stay as they are stored until they are used; None where that saves no memory."""
+        """Row packing of the source; None where it saves no memory."""
         if self.missing == "marginalize" or not all(name in self.stored for name in self.variables):
             return None
         counts = [self._count(name) for name in self.variables]
@@ -203,7 +212,13 @@ class Source:
         return find_packing(pairs, self.dtype)
 
     def companion(self, name: str) -> xr.Variable:
-        """Give a mask, weights or labels: read once where small, lazily otherwise."""
+        """Give a companion: in memory where it is small, and lazily otherwise.
+
+        Parameters
+        ----------
+        name
+            Name of its variable.
+        """
         with _lock:
             held: dict[str, xr.Variable] = self.__dict__.setdefault("_companions", {})
             if name not in held:
@@ -213,9 +228,9 @@ class Source:
             return held[name]
 
     def fingerprint(self) -> str:
-        """Digest the identity of the source: metadata and file listing of a store, values of data held in memory.
+        """Digest the identity of the source: the listings of a store, or the values of data held in memory.
 
-        Coordinates that select or label samples and features are part of it, and so are masks, weights and labels.
+        The digest covers the selection and the companions too.
         """
         digest = hashlib.sha256()
         if self.recipe is not None:
@@ -238,12 +253,17 @@ class Source:
         return digest.hexdigest()
 
     def check_bad(self, bad: Sequence[str]) -> None:
-        """Refuse data of which too much does not decode.
+        """Refuse data with too many bad chunks.
+
+        Parameters
+        ----------
+        bad
+            Names of the bad chunks of a pass.
 
         Raises
         ------
         DataError
-            If more than `max_bad_fraction` of the chunks, given by name, are bad.
+            If their share is larger than `max_bad_fraction`.
         """
         total = sum(stored.count for stored in self.stored.values()) if bad else 0
         if len(bad) > self.max_bad_fraction * total:
@@ -253,12 +273,12 @@ class Source:
             )
 
     def check_unchanged(self) -> None:
-        """Refuse to go on where the store is no longer what it was when the source was opened.
+        """Compare the store with its listings, and refuse to go on if it has changed.
 
         Raises
         ------
         DataError
-            Saying what has changed.
+            Naming the first change.
         """
         if self.recipe is None or not self.listings:
             return
@@ -283,26 +303,34 @@ class Source:
 
         Parameters
         ----------
+        block
+            A block of a plan of this source.
         packed
-            Leave values as they are stored, where that takes less room; see `Rows.decoded`.
+            Whether values stay as they are stored where that takes less memory; see `Rows.decoded`.
 
         Raises
         ------
         DataError
-            For a missing value where `missing` is ``error``, an infinity, a chunk that does not decode, or a weight
-            that is negative or not finite. The message names the variable and the block.
+            For a missing value where `missing` is ``error``, an infinity, a bad chunk where that is an error, or a
+            weight that is negative or not finite. The message names the variable and the block.
         """
         rows = read_rows(self, block)
         return rows if packed else rows.decoded()
 
     def preview(self, most: int = 1000) -> xr.Dataset:
-        """Thin the sample grid to at most `most` cells a side and read it, for a picture."""
+        """Read a thinned sample grid into memory, for a picture.
+
+        Parameters
+        ----------
+        most
+            Largest number of cells along each sample dimension.
+        """
         steps = {d: slice(None, None, max(1, -(-self.dataset.sizes[d] // most))) for d in self.sample_dims}
         return self.dataset[list(self.variables)].isel(steps).load()
 
 
 def _held_bytes(index: pd.Index) -> int:
-    """Memory that an index keeps from being freed, in bytes: a part of one keeps all of it."""
+    """Memory that an index holds, in bytes. A slice of an index holds the memory of the whole index."""
     array = index.to_numpy()
     while isinstance(array.base, np.ndarray):
         array = array.base
@@ -311,7 +339,7 @@ def _held_bytes(index: pd.Index) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """Turn a label into what JSON can hold; dates of any calendar become text."""
+    """Convert a label to a type that JSON has. Dates of any calendar become text."""
     if isinstance(value, np.generic) and value.dtype.kind not in "mM":
         value = value.item()
     return value if isinstance(value, (bool, int, float, str)) else str(value)

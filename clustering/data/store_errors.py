@@ -1,4 +1,4 @@
-"""What stores answer when they fail: what is tried again, what means missing, and what is told in one line."""
+"""Errors of stores: which requests are tried again, which answers mean a missing key, and one-line messages."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from zarr.storage import WrapperStore
 from clustering.errors import ClusteringError, StoreError
 
 TRIES = 8
-"""How often a request is tried again, whatever speaks to the store: about 15 seconds of a store that fails always."""
+"""How often a failed request is repeated, by any client. A store that always fails is given up after about 15 s."""
 FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
-"""Seconds before the second try, at most; they double with every try up to the longest."""
+"""Longest wait in seconds before the first repeat, and before any repeat. In between it doubles every time."""
 ATTEMPTS_BEFORE_NOTICE = 4
-"""Tries after which it is worth telling."""
+"""Number of failed tries after which a warning is logged."""
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +29,11 @@ T = TypeVar("T")
 Request = tuple[str, ByteRequest | None]
 
 _MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+"""Errors that mean that a key does not exist."""
 _REMOTE = ("obstore", "botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "requests", "urllib3", "fsspec")
-"""Packages whose errors tell of a store."""
+"""Packages whose errors come from a store."""
 _PLAIN = ("builtins", "asyncio", "socket", "ssl", "http", "urllib")
-"""Where the errors of files and connections come from in Python itself."""
+"""Modules of Python whose errors come from files and connections."""
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _KEY = re.compile(r"for path (\S+): |Object at location (\S+) not found|Error performing \w+ \w+://[^/\s]+/(\S+) in ")
@@ -57,17 +58,24 @@ _REMEDIES = {
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Give an error and the errors that caused it."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def http_status(error: BaseException) -> int | None:
-    """Tell the HTTP status behind an error of obstore, s3fs, gcsfs or aiohttp; None where there was no answer."""
+    """Find the HTTP status behind an error of obstore, s3fs, gcsfs or aiohttp; None where there was no answer.
+
+    Parameters
+    ----------
+    error
+        Any error of reading or writing a store.
+    """
     for link in _chain(error):
         answer = getattr(link, "response", None)
         code = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(answer, dict) else None
-        # Of aiohttp and of gcsfs; other errors have attributes of these names that mean something else.
+        # Errors of aiohttp and of gcsfs. Other errors use these attributes for something else.
         held = {"ClientResponseError": "status", "HttpError": "code"}.get(type(link).__name__)
         for number in (code, getattr(link, held, None) if held else None):
             if str(number).isdigit():
@@ -81,7 +89,13 @@ def http_status(error: BaseException) -> int | None:
 
 
 def s3_error_code(error: BaseException) -> str:
-    """Tell the word by which S3 names a fault, such as ``NoSuchBucket``; empty where there is none."""
+    """Find the error code of S3, such as ``NoSuchBucket``; empty where there is none.
+
+    Parameters
+    ----------
+    error
+        Any error of reading or writing a store.
+    """
     for link in _chain(error):
         answer = getattr(link, "response", None)
         if isinstance(answer, dict) and answer.get("Error", {}).get("Code"):
@@ -93,18 +107,31 @@ def s3_error_code(error: BaseException) -> str:
 
 
 def is_forbidden(error: BaseException) -> bool:
-    """Tell whether a store answered 403 to a key, rather than to credentials it does not know."""
+    """Tell whether a store denied access to a key, rather than rejected unknown credentials.
+
+    Parameters
+    ----------
+    error
+        Any error of reading or writing a store.
+    """
     return http_status(error) == 403 and s3_error_code(error) in ("", "AccessDenied", "403", "Forbidden")
 
 
 def _of_a_store(error: BaseException) -> bool:
+    """Tell whether an error comes from a store, a file or a connection."""
     origin = type(error).__module__.split(".")[0]
-    # A decoder may raise an OSError of its own, as gzip does.
+    # Some decoders, such as gzip, raise an OSError of their own for damaged data.
     return origin in _REMOTE or (isinstance(error, (OSError, asyncio.TimeoutError)) and origin in _PLAIN)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Tell whether an error may be gone at the next try: 5xx, 429, timeouts and cut connections."""
+    """Tell whether the next try may succeed, as after 5xx, 408, 429, timeouts and cut connections.
+
+    Parameters
+    ----------
+    error
+        Any error of reading or writing a store.
+    """
     status = http_status(error)
     if status is not None:
         return status >= 500 or status in (408, 429)
@@ -112,20 +139,23 @@ def is_transient(error: BaseException) -> bool:
 
 
 def describe_error(error: BaseException, where: str, key: str | None = None, doing: str = "read") -> str:
-    """Say in one line what a store answered: nothing of the answer itself, which may tell credentials.
+    """Describe an error of a store in one line. The answer is not quoted, since it may hold credentials.
 
     Parameters
     ----------
+    error
+        The error.
     where
-        URL of the store, fit to be shown.
+        URL of the store without secrets.
     key
-        Key that was asked for; found in the error where None.
+        Requested key; taken from the error where None.
     doing
-        What failed: ``read``, or ``write to``.
+        The failed action, such as ``read`` or ``write to``.
     """
     if key is None:
         match = _KEY.search(str(error))
         key = next((part for part in match.groups() if part), None) if match else None
+    # The query of a signed URL holds a secret.
     key = key.partition("?")[0] if key else None
     fault = _fault(error, where)
     remedy = _REMEDIES.get(http_status(error) or fault, "check the network and the endpoint, and run the job again")
@@ -135,6 +165,7 @@ def describe_error(error: BaseException, where: str, key: str | None = None, doi
 
 
 def _fault(error: BaseException, where: str) -> str:
+    """Name the fault behind an error in a few words."""
     number, word = http_status(error), s3_error_code(error)
     if number is not None:
         word = _WORDS.get(number, "") if word in ("", str(number)) else word
@@ -151,21 +182,21 @@ def _fault(error: BaseException, where: str) -> str:
 
 @contextmanager
 def translate_errors(where: str, but: tuple[type[Exception], ...] = (), doing: str = "read") -> Iterator[None]:
-    """Turn what a store answers into one line.
+    """Turn errors of a store in the body into a StoreError with a one-line message.
 
     Parameters
     ----------
     where
-        URL of the store, fit to be shown.
+        URL of the store without secrets.
     but
-        Errors that pass as they are.
+        Types of errors that are raised unchanged.
     doing
-        See `describe_error`.
+        The failed action, such as ``read`` or ``write to``.
 
     Raises
     ------
     StoreError
-        For an error of a store that is not one of this library already.
+        For an error of a store. Errors of this library and of other code are raised unchanged.
     """
     try:
         yield
@@ -174,12 +205,12 @@ def translate_errors(where: str, but: tuple[type[Exception], ...] = (), doing: s
     except Exception as error:
         if isinstance(error, but) or not _of_a_store(error):
             raise
-        # The answer itself, which a chained error would show, may tell the credentials.
+        # A chained error would show the answer of the store, which may hold credentials.
         raise StoreError(describe_error(error, where, doing=doing)) from None
 
 
 class RetryingStore(WrapperStore[Store]):
-    """Tries again what fails for the moment, for stores whose own client does not."""
+    """Repeats requests that failed for the moment, for clients that do not repeat them by themselves."""
 
     def __init__(self, store: Store, where: str = "") -> None:
         super().__init__(store)
@@ -189,16 +220,43 @@ class RetryingStore(WrapperStore[Store]):
         return RetryingStore(store, self.where)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Get a value.
+
+        Parameters
+        ----------
+        key
+            Key, counted from the root of the store.
+        prototype
+            Type of the buffer to return.
+        byte_range
+            Part of the value; all of it where None.
+        """
         return await self._retry(key, lambda: self._store.get(key, prototype, byte_range))
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[Request]
     ) -> list[Buffer | None]:
+        """Get several values, or parts of them.
+
+        Parameters
+        ----------
+        prototype
+            Type of the buffers to return.
+        key_ranges
+            Pairs of a key and a byte range, or None for the whole value.
+        """
         wanted = list(key_ranges)
         key = wanted[0][0] if wanted else ""
         return await self._retry(key, lambda: self._store.get_partial_values(prototype, wanted))
 
     async def exists(self, key: str) -> bool:
+        """Tell whether a key exists.
+
+        Parameters
+        ----------
+        key
+            Key, counted from the root of the store.
+        """
         return await self._retry(key, lambda: self._store.exists(key))
 
     async def _get_many(
@@ -208,6 +266,7 @@ class RetryingStore(WrapperStore[Store]):
             yield request[0], await self.get(*request)
 
     async def _retry(self, key: str, ask: Callable[[], Awaitable[T]]) -> T:
+        """Send a request, and repeat it as long as its error is transient."""
         for tried in range(TRIES + 1):
             try:
                 return await ask()
@@ -220,7 +279,7 @@ class RetryingStore(WrapperStore[Store]):
                         logger.warning(
                             "%s, key %r: %s, %d times so far; trying on", self.where, key, fault, ATTEMPTS_BEFORE_NOTICE
                         )
-                    # Jitter keeps many workers from asking again in step.
+                    # Random waits keep many workers from repeating their requests at the same moment.
                     await asyncio.sleep(random.random() * min(LONGEST_WAIT, FIRST_WAIT * 2**tried))
                 elif _of_a_store(error):
                     raise StoreError(describe_error(error, self.where, key)) from None
@@ -230,13 +289,24 @@ class RetryingStore(WrapperStore[Store]):
 
 
 class UnlistableStore(WrapperStore[Store]):
-    """A store that answers 403 for keys that are not there, as its keys may be read and not listed."""
+    """A store whose keys may be read and not listed. Such a store answers 403 for keys that do not exist."""
 
     @property
     def supports_listing(self) -> bool:
         return False
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Get a value; None for a key that does not exist.
+
+        Parameters
+        ----------
+        key
+            Key, counted from the root of the store.
+        prototype
+            Type of the buffer to return.
+        byte_range
+            Part of the value; all of it where None.
+        """
         try:
             return await self._store.get(key, prototype, byte_range)
         except Exception as error:
@@ -247,9 +317,25 @@ class UnlistableStore(WrapperStore[Store]):
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[Request]
     ) -> list[Buffer | None]:
+        """Get several values, or parts of them; None for keys that do not exist.
+
+        Parameters
+        ----------
+        prototype
+            Type of the buffers to return.
+        key_ranges
+            Pairs of a key and a byte range, or None for the whole value.
+        """
         return list(await asyncio.gather(*(self.get(key, prototype, wanted) for key, wanted in key_ranges)))
 
     async def exists(self, key: str) -> bool:
+        """Tell whether a key exists.
+
+        Parameters
+        ----------
+        key
+            Key, counted from the root of the store.
+        """
         try:
             return await self._store.exists(key)
         except Exception as error:
@@ -264,10 +350,25 @@ class UnlistableStore(WrapperStore[Store]):
             yield request[0], await self.get(*request)
 
     def list(self) -> AsyncIterator[str]:
+        """Refuse to list keys."""
         raise NotImplementedError("the keys of this store may be read and not listed")
 
     def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """Refuse to list keys.
+
+        Parameters
+        ----------
+        prefix
+            Start of the keys.
+        """
         return self.list()
 
     def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """Refuse to list keys.
+
+        Parameters
+        ----------
+        prefix
+            Path of a group or array.
+        """
         return self.list()
