@@ -182,6 +182,7 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
         recipe = {**options, "data": data}
         named = layout.as_list(options["variables"]) or (() if like is None else like.variables)
         asked = [*named, None if compared is None else compared.variable, weights, labels]
+        # Names with a slash belong to other groups, which are opened later.
         inside = [name for name in asked if isinstance(name, str) and "/" not in name]
         opened = opening.open_store(data, options["group"], options["storage_options"] or {}, inside)
     else:
@@ -201,11 +202,13 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
     )
     opened.check_selected(options["select"] or {})
     companion_values = {"mask": compared.variable if compared else mask, "weights": weights, "labels": labels}
+    # Indexing reads the labels, which may fail as any read does.
     with translate_errors(opened.url or "the data"):
         dataset = grouped.with_indexes(dataset, _selected_dims(dataset, names, options, companion_values.values()))
     windows = {} if options["bbox"] is None else coordinates.box(dataset, names, options["bbox"], opened.unusable)
     selected = selection.positions(dataset, options["select"] or {}, options["isel"] or {}, windows)
     indexers = layout.select_positions(dataset, selected)
+    # A dimension at a single position is neither a sample nor a feature dimension.
     single = {str(d) for d, position in selected.items() if isinstance(position, int)}
     samples, features = layout.choose_dimensions(
         dataset, names, options["sample_dims"], options["feature_dims"], single, like
@@ -234,8 +237,10 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
     mask = mask if compared else companion_values["mask"]
     if mask is not None and (compared is None or compared.comparison is None):
         check_truth(cut, mask)
+    # The names differ for cos(name) alone.
     if companions.get("weights") != weights:
         coordinates.check_latitude(dataset[companions["weights"]].variable, companions["weights"], weights)
+    # Small companions are read once as a whole, so only the chunks of large ones matter for the edges of blocks.
     large = [name for name in companions.values() if name in dataset.variables and cut[name].nbytes > SMALL_COMPANION]
     axes = layout.axes(dataset, layout.read_units(dataset, (*names, *large), samples), indexers, samples)
     if listings is None:
@@ -291,6 +296,7 @@ class _UnhashedListings:
 
 def _reopen(recipe: Mapping[str, Any], opening: str, listings: Mapping[str, Listing]) -> Source:
     """Open a source in another process, once per process."""
+    # A dict cannot be a key of the cache, and its pickle can.
     return _once(pickle.dumps(recipe), opening, _UnhashedListings(listings))
 
 

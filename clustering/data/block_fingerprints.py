@@ -76,6 +76,7 @@ class BlockFingerprints:
         regions = dict(zip(self.source.sample_dims, block.slices, strict=True))
         indexers = {d: indexer[regions[d]] if d in regions else indexer for d, indexer in self._indexers.items()}
         start, content = hashlib.blake2b(digest_size=8), hashlib.blake2b(self._reading_digest, digest_size=12)
+        # The start stays the same when the content changes, which tells a changed block from a new one.
         for d, indexer in sorted(indexers.items()):
             positions = (indexer.start, len(indexer), indexer.step) if isinstance(indexer, range) else indexer.tolist()
             start.update(f"{d} {int(indexer[0])} ".encode())

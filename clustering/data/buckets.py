@@ -166,6 +166,7 @@ def gcs_config(options: Mapping[str, Any], environment: Mapping[str, str]) -> An
     """
     others = {name: v for name, v in options.items() if v is not None and name not in ("token", "project")}
     token = options.get("token")
+    # Other tokens, and emulators, are only supported by gcsfs.
     if others or token not in (None, "anon", "google_default") or environment.get("STORAGE_EMULATOR_HOST"):
         return None
     if token == "anon":
@@ -197,6 +198,7 @@ def _s3(url: str, config: Any, where: str) -> Store:
 
     url_parts = urlsplit(url)
     provider: Any = None
+    # Keys from options or the environment are fixed. All other credentials expire, and botocore renews them.
     has_credentials = config.get("skip_signature") or "access_key_id" in config
     if not has_credentials and not (os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY")):
         provider = aws_credentials

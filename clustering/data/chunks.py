@@ -99,6 +99,7 @@ def store_variables(
         array, variable = opened.array(name), opened.dataset[name].variable
         decoding = None if array is None else _decoding(name, array, variable, valid_range, cautions)
         if array is None or decoding is None:
+            # An option without effect is an error. Of data in memory, nodata was applied when they were decoded.
             for key, wishes in (("nodata", {} if array is None else numbers), ("decode", decoders)):
                 if name in wishes:
                     raise SourceError(
@@ -191,6 +192,7 @@ def _absent_chunks(
         return None, []
     if not listing.complete:
         if policy is None:
+            # Without a listing, absent chunks read as the fill value, as zarr does.
             return None, []
         raise SourceError(
             f"missing_chunks is {policy!r} and the store of variable {name!r} cannot list its keys, so that chunks "

@@ -163,6 +163,7 @@ def _called(name: str) -> str:
 def _remedy(name: str, values: NDArray[Any]) -> str:
     """Suggest a comparison that makes a mask of values that are not true and false."""
     distinct = np.unique(values[values == values])
+    # Values from 0 to 1 are likely shares of a cell, such as that of land.
     if distinct.dtype.kind == "f" and distinct[0] >= 0 and distinct[-1] <= 1:
         return _compared(name, "> 0.5")
     if 0 in distinct or len(distinct) > _LISTED:

@@ -104,6 +104,7 @@ def _is(axis: _MapAxis, coordinate: xr.DataArray | xr.Variable, name: Hashable) 
     attributes = _cf_attributes(coordinate)
     if coordinate.dtype.kind not in "iuf":
         return False
+    # A standard name is decisive. The others are guesses, the surest first.
     if attributes["standard_name"]:
         return attributes["standard_name"] == axis.word
     if attributes["units"] in axis.units:
@@ -304,6 +305,7 @@ def window_index(
     offsets = (labels - start) % whole
     offsets[whole - offsets <= near] = 0.0
     inside = np.flatnonzero(offsets <= width + near)
+    # Ordered by the distance from its start, a window across a seam of the labels is one piece.
     inside = inside[np.argsort(offsets[inside], kind="stable")]
     inside = inside[_once(labels[inside] - offsets[inside], offsets[inside], near, whole)]
     steps = np.diff(line)
@@ -326,6 +328,7 @@ def _once(starts: Array, offsets: Array, near: float, whole: float) -> NDArray[n
     starts
         Start of the turn of each label ``(m,)``.
     """
+    # Starts of the same turn differ by rounding.
     _, turns, counts = np.unique(np.round(starts / whole, 6), return_inverse=True, return_counts=True)
     group = np.cumsum(np.diff(offsets, prepend=-whole) > near) - 1
     order = np.lexsort((-counts[turns], group))

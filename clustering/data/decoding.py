@@ -54,6 +54,7 @@ class MissingRule:
         ndarray or None
             In the shape of `values`.
         """
+        # Numbers that the type cannot hold are skipped, as no stored number equals them.
         matches = [values == number for number in self.numbers if as_type(values.dtype, number) is not None]
         if self.low > -np.inf:
             matches.append(values < self.low)
@@ -200,6 +201,7 @@ def find_packing(decodings: Sequence[tuple[int, Decoding]], dtype: np.dtype[Any]
     """
     if not decodings or not all(decoding.packed for _, decoding in decodings):
         return None
+    # Types of both signs, such as int8 and uint8, need a wider one.
     stored = np.result_type(*(decoding.stored for _, decoding in decodings))
     if stored.kind not in "iu" or stored.itemsize >= dtype.itemsize:
         return None

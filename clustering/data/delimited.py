@@ -314,6 +314,7 @@ def _choose(columns: Sequence[_Column]) -> tuple[dict[int, str], dict[int, str]]
             mixed = "its cells are numbers in different notations, with a decimal point and with a comma"
             reasons[i] = mixed if column.bad is None else ""
         elif column.ambiguous and "comma" in kinds and kinds[0] != "comma" and (commas or kinds[0] == "point"):
+            # Other columns show neither decimal sign, or both.
             if commas == points:
                 reasons[i] = "its numbers can be read in two ways, as 1,234 can mean 1234 or 1.234; write 1234 or 1.234"
             else:

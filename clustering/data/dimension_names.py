@@ -99,6 +99,7 @@ def _image_of(array: zarr.Array[Any]) -> _Image | None:
         # The store was opened at the array itself, so the image group is the folder that holds it.
         root = Path(store.root).absolute()
         store, parts = LocalStore(root.parent, read_only=True), [root.name]
+    # The path of a level may have two parts, such as scale/0.
     for cut in range(len(parts) - 1, max(-1, len(parts) - 3), -1):
         try:
             group = zarr.open_group(store, path="/".join(parts[:cut]), mode="r", use_consolidated=False)

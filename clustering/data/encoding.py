@@ -51,6 +51,7 @@ def encodable(name: str, variable: xr.Variable) -> xr.Variable:
         If there is no such encoding, or the variable cannot be read. The message holds the reason alone.
     """
     try:
+        # Reading comes before writing, so that the message says which of the two failed.
         tried = variable[: part_length(variable)] if variable.ndim else variable
         tried = xr.Variable(tried.dims, np.asarray(tried.values))
     except Exception as error:

@@ -76,6 +76,7 @@ def gather_bytes(words, out):  # type: ignore[no-untyped-def]
                     )
                     r4, r5 = words[k, 8 * j + 4, i], words[k, 8 * j + 5, i]
                     r6, r7 = words[k, 8 * j + 6, i], words[k, 8 * j + 7, i]
+                    # Blocks of 4 × 4 bytes change places first, then those of 2 × 2, then single bytes.
                     r0, r4 = _swap(r0, r4, _32, _HALVES)
                     r1, r5 = _swap(r1, r5, _32, _HALVES)
                     r2, r6 = _swap(r2, r6, _32, _HALVES)

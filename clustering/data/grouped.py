@@ -101,6 +101,7 @@ def as_variable(
     if fixed.fault is not None:
         raise UnusableError(fixed.fault)
     data: Any = indexing.LazilyIndexedArray(ZarrArrayWrapper(array))  # type: ignore[no-untyped-call]
+    # ``_Unsigned`` reads the same bits as another type, so this is a view and no conversion.
     if fixed.dtype != array.dtype:
         data = lazy_elemwise_func(data, partial(np.ndarray.view, dtype=fixed.dtype), fixed.dtype)
     encoding: dict[str, Any] = {"chunks": tuple(array.chunks), "shards": array.shards}
@@ -141,6 +142,7 @@ def dimensions(array: zarr.Array[Any]) -> tuple[str, ...] | None:
     if names is None or isinstance(names, str) or not isinstance(names, Iterable):
         return () if not array.ndim else None
     names = tuple(names)
+    # Other programs may store anything under these keys.
     right = len(names) == array.ndim and all(isinstance(name, str) and name for name in names)
     return names if right else None
 
@@ -202,6 +204,7 @@ def _of_one_grid(
     """Keep the variables that agree on the lengths of dimensions, the wanted ones first."""
     lengths: dict[str, tuple[int, str]] = {}
     first = [name for name in wanted if name in raw]
+    # Labels of the wanted variables come before variables that nobody asked for.
     first += [str(d) for name in first for d in raw[name].dims if d in raw]
     kept = {}
     for name in dict.fromkeys([*first, *sorted(raw)]):
@@ -241,6 +244,7 @@ def _decoded(
         coordinates |= {*own.pop("coordinates").split()}
     made: dict[str, xr.Variable] = {}
     for name, variable in raw.items():
+        # Times to cluster have to be numbers, while times that label a dimension are dates.
         dates = name not in wanted or name in variable.dims
         try:
             made[name], more = decode_variable(name, variable, dates=dates, stacks=_stacks(variable, raw))
@@ -321,5 +325,6 @@ def _stacks(variable: xr.Variable, raw: Mapping[str, xr.Variable]) -> bool:
     """Return whether the last dimension counts the characters of texts, as in NetCDF."""
     if variable.dtype != "S1" or not variable.ndim or variable.dims[-1] in raw:
         return False
+    # A dimension that arrays of numbers share counts more than the characters of a text.
     users = [v for v in raw.values() if variable.dims[-1] in v.dims]
     return all(v.dtype.kind == "S" and v.dims[-1] == variable.dims[-1] for v in users)
