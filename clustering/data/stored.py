@@ -1,4 +1,4 @@
-"""One variable as it lies in its store, read region by region."""
+"""Stored variables: one variable in its store, read region by region."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ from clustering.errors import ClusteringError, DataError, reason
 logger = logging.getLogger(__name__)
 
 DimIndexer = range | NDArray[np.int64]
-"""Selected positions along a dimension."""
+"""Selected positions along a dimension, as a range or an array ``(t,)``."""
 
 
 class RegionRead(NamedTuple):
-    """A region of a variable, cells by features."""
+    """A region of a variable, as cells by features."""
 
     values: NDArray[Any]
-    """As stored ``(cells, f)``, in the type that the stored bits are read as."""
+    """Stored numbers ``(cells, f)``, not decoded, with the sign that ``_Unsigned`` gives them."""
     lost: NDArray[np.bool_] | None
-    """Where a chunk is not there or does not decode ``(cells, f)``; None where all are."""
+    """True for values ``(cells, f)`` of absent or bad chunks; None where there are none."""
     bad_chunks: tuple[str, ...]
-    """Chunks that do not decode, by name."""
+    """Names of bad chunks."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredVariable:
-    """A variable in its store, with what is selected of it."""
+    """A variable in its store, and the selected positions."""
 
     name: str
     array: zarr.Array[Any]
     fast: zarr.Array[Any]
-    """The same array, decoded in another way where there is a faster one."""
+    """The same array with a faster decoder; `array` itself where there is none."""
     dims: tuple[str, ...]
     """Names of the array's dimensions."""
     indexers: Mapping[str, DimIndexer]
-    """What is selected along each of them."""
+    """Selected positions along each dimension."""
     decoding: Decoding
     absent: AbsentChunks | None = None
-    """Chunks that are not read, as they were never written; None where the fill value stands for them."""
+    """Absent chunks, whose cells are masked; None where absent chunks read as the fill value."""
     on_bad_chunk: OnBadChunk = "error"
     where: str = "the data"
-    """Store, fit to be shown."""
+    """URL of the store without secrets."""
 
     def read(self, region: Mapping[str, slice], order: Sequence[str]) -> RegionRead:
         """Read a region.
@@ -63,15 +63,17 @@ class StoredVariable:
         Parameters
         ----------
         region
-            Among the selected positions, for some dimensions.
+            Sample dimension → slice of its selected positions. These dimensions make the cells.
         order
-            Dimensions, those of the cells first and then those of the features; each of the other dimensions has one
-            position. The lengths of the dimensions in `region` make the cells.
+            Sample dimensions, followed by feature dimensions. Any other dimension of the array has one selected
+            position.
 
         Raises
         ------
         DataError
-            For a chunk that does not decode, where that is an error.
+            For a bad chunk, where that is an error.
+        StoreError
+            If the store cannot be read.
         """
         indexers = [self.indexers[d][region[d]] if d in region else self.indexers[d] for d in self.dims]
         lost = None if self.absent is None else self._absent_cells(self.absent, indexers)
@@ -80,7 +82,8 @@ class StoredVariable:
             values = np.zeros(tuple(map(len, indexers)), self.array.dtype)
         else:
             try:
-                # What decodes faster calls every fault one of the disk; zarr's own decoding tells them apart below.
+                # The fast decoder reports every error as one of the disk. Then zarr's own decoder reads the region
+                # again below, and its errors tell bad chunks from a failing disk.
                 with nullcontext() if self.fast is not self.array else translate_errors(self.where):
                     values = read_positions(self.fast, indexers)
             except ClusteringError:
@@ -88,6 +91,7 @@ class StoredVariable:
             except Exception:
                 values, spoilt, bad = self._chunk_by_chunk(indexers)
                 lost = spoilt if lost is None else lost | spoilt
+        # Dimensions outside `order` have length 1, so leaving them out of the axes loses nothing.
         axes = [self.dims.index(d) for d in order]
         cells, features = axes[: len(region)], axes[len(region) :]
         if values.dtype != self.decoding.stored:
@@ -98,17 +102,18 @@ class StoredVariable:
 
     @property
     def count(self) -> int:
-        """Chunks that hold what is selected."""
+        """Number of chunks (shards where there are shards) that hold selected positions."""
         units = zip(self.dims, key_shape(self.array), strict=True)
         return math.prod(len(chunk_numbers(self.indexers[d], unit)) for d, unit in units)
 
     def _absent_cells(self, absent: AbsentChunks, indexers: list[DimIndexer]) -> NDArray[np.bool_] | None:
+        """Find the positions of a region in absent chunks; None where there are none."""
         chunks, own = _chunks_of(indexers, absent.unit)
         absent_cells = absent.mask(chunks)
         return absent_cells[np.ix_(*own)] if absent_cells.any() else None
 
     def _chunk_by_chunk(self, indexers: list[DimIndexer]) -> tuple[NDArray[Any], NDArray[np.bool_], tuple[str, ...]]:
-        """Read what can be read of a region in which something cannot."""
+        """Read a region chunk by chunk, so that a bad chunk does not spoil the others."""
         shape = tuple(map(len, indexers))
         values, spoilt, bad = np.zeros(shape, self.array.dtype), np.zeros(shape, bool), []
         chunks, own = _chunks_of(indexers, key_shape(self.array))
@@ -135,7 +140,15 @@ class StoredVariable:
 
 
 def read_positions(array: zarr.Array[Any], indexers: Sequence[DimIndexer]) -> NDArray[Any]:
-    """Read positions of an array, each chunk once."""
+    """Read selected positions of an array. Each chunk is read once.
+
+    Parameters
+    ----------
+    array
+        A stored array.
+    indexers
+        Selected positions along each dimension.
+    """
     runs = [_as_slice(indexer) for indexer in indexers]
     if all(isinstance(run, slice) for run in runs):
         return np.asarray(array[tuple(runs)])
@@ -143,8 +156,22 @@ def read_positions(array: zarr.Array[Any], indexers: Sequence[DimIndexer]) -> ND
 
 
 def chunk_numbers(indexer: DimIndexer, unit: int) -> NDArray[np.int64]:
-    """Numbers, ascending, of the chunks of this length that hold positions along a dimension."""
+    """Find the chunks that hold selected positions along a dimension.
+
+    Parameters
+    ----------
+    indexer
+        Selected positions along the dimension.
+    unit
+        Length of a chunk, in positions.
+
+    Returns
+    -------
+    ndarray
+        Chunk numbers ``(t,)``, ascending.
+    """
     if isinstance(indexer, range):
+        # Steps shorter than a chunk skip none.
         if indexer.step < unit:
             return np.arange(indexer[0] // unit, indexer[-1] // unit + 1)
         indexer = np.asarray(indexer, np.int64)
@@ -153,6 +180,7 @@ def chunk_numbers(indexer: DimIndexer, unit: int) -> NDArray[np.int64]:
 
 
 def _as_slice(indexer: DimIndexer) -> slice | NDArray[np.int64]:
+    """Turn neighbouring positions into a slice, which zarr reads faster than an array of positions."""
     if isinstance(indexer, range):
         return slice(indexer.start, indexer.stop, indexer.step)
     if len(indexer) and indexer[-1] - indexer[0] == len(indexer) - 1 and (np.diff(indexer) == 1).all():
@@ -163,6 +191,6 @@ def _as_slice(indexer: DimIndexer) -> slice | NDArray[np.int64]:
 def _chunks_of(
     indexers: Sequence[DimIndexer], unit: tuple[int, ...]
 ) -> tuple[tuple[NDArray[np.int64], ...], tuple[NDArray[np.intp], ...]]:
-    """Chunks that hold some positions along each dimension, and for each position the number of its own."""
+    """Find the chunks that hold positions along each dimension, and for each position the index of its chunk."""
     pairs = [np.unique(np.asarray(p, np.int64) // u, return_inverse=True) for p, u in zip(indexers, unit, strict=True)]
     return tuple(chunks for chunks, _ in pairs), tuple(own for _, own in pairs)

@@ -1,4 +1,4 @@
-"""Where data come from: the store behind a path or a URL, what it lists, and how it is named where people read it."""
+"""Opening the store behind a path or a URL, and listing what it holds."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ from clustering.errors import ConfigError, SourceError
 __all__ = ["Entry", "connect", "entries", "listable", "names_in", "shown"]
 
 _SETTINGS = ("AWS_", "GOOGLE_", "STORAGE_", "AZURE_")
-"""Starts of the environment variables that say where and as whom to connect."""
+"""Prefixes of environment variables with endpoints and credentials."""
 _VERSIONS = ("ETag", "etag", "md5Hash", "CRC", "mtime")
-"""What file systems of fsspec call that which changes with the content."""
+"""Names in fsspec for a value that changes with the content of a file."""
 _LOCK = threading.Lock()
+"""Keeps two threads from opening the same store at once."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,12 @@ class Entry:
     """One stored object."""
 
     key: str
-    """From the root of the store."""
+    """Key, counted from the root of the store."""
     size: int
-    """In bytes."""
+    """Size in bytes."""
     version: str | int | None
-    """Changes with the content: modification time in nanoseconds of a file, ETag of an object, CRC of a zip member."""
+    """Value that changes with the content: modification time of a file in nanoseconds, ETag of an object, CRC of a zip
+    member; None where the store has none."""
 
 
 def connect(url: str, options: Mapping[str, Any] | None = None) -> Store:
@@ -51,16 +53,16 @@ def connect(url: str, options: Mapping[str, Any] | None = None) -> Store:
     Parameters
     ----------
     url
-        Local folder or ``.zip`` file, as a path or ``file://``; or ``s3://``, ``gs://``, ``https://``, or whatever
-        else fsspec speaks.
+        Local folder or ``.zip`` file, as a path or ``file://`` URL; or a URL with ``s3://``, ``gs://``, ``https://`` or
+        any other protocol of fsspec.
     options
-        As fsspec takes them; none for a local store.
+        Storage options, as fsspec takes them. A local store takes none.
 
     Returns
     -------
     zarr.abc.store.Store
-        Read-only and picklable. A store of obstore is bare, so that its chunks may be decoded outside Python; but
-        where 403 is what the store answers for a key that is not there, it is wrapped to say so.
+        Read-only and picklable. A store that answers 403 for missing keys is wrapped as `UnlistableStore`. Other stores
+        of obstore are not wrapped, so that their chunks can be decoded outside Python.
 
     Raises
     ------
@@ -69,9 +71,9 @@ def connect(url: str, options: Mapping[str, Any] | None = None) -> Store:
     SourceError
         If there is no such folder or bucket, or there are no credentials.
     StoreError
-        If the store cannot be reached or refuses.
+        If the store cannot be reached or denies access.
     MissingDependencyError
-        If a package is not installed.
+        If a package for this protocol is not installed.
     """
     check_url(url)
     path = local_path(url)
@@ -84,7 +86,7 @@ def connect(url: str, options: Mapping[str, Any] | None = None) -> Store:
             status = path.stat()
         except (OSError, ValueError) as error:
             raise SourceError(f"no store at {url!r}; check source.store (a path or a URL of a Zarr store)") from error
-        # An archive that has been written anew is another one.
+        # An archive that was written again since has to be opened again.
         settings = (status.st_size, status.st_mtime_ns) if path.is_file() else None
     with _LOCK:
         return _connected(pickle.dumps((url, dict(options or {}), settings)))
@@ -92,6 +94,7 @@ def connect(url: str, options: Mapping[str, Any] | None = None) -> Store:
 
 @lru_cache(maxsize=16)
 def _connected(pickled: bytes) -> Store:
+    """Open a store. Pickled arguments are hashable, as the cache needs them."""
     url, options, _ = pickle.loads(pickled)
     path = local_path(url)
     if path is None:
@@ -106,7 +109,7 @@ def _connected(pickled: bytes) -> Store:
 
 
 def _probed(store: Store, url: str) -> Store:
-    """Ask for a key that is not there: the answer tells a missing bucket, and what 403 means here."""
+    """Request a key that does not exist, to find a missing bucket, and whether missing keys are answered by 403."""
     if "::" in url or url.partition("://")[0] not in BUCKETS:
         return store
     key = f"no-such-key-{uuid.uuid4().hex}"
@@ -118,7 +121,7 @@ def _probed(store: Store, url: str) -> Store:
         else:
             inner = _inner(store)
             assert isinstance(inner, FsspecStore)
-            # Zarr's own reading hides which of key and bucket is missing.
+            # Reading through zarr would hide whether the key or the bucket is missing.
             sync(inner.fs._cat_file(f"{inner.path}/{key}"))
     except FileNotFoundError as error:
         if s3_error_code(error) == "NoSuchBucket" or "bucket does not exist" in str(error):
@@ -131,19 +134,26 @@ def _probed(store: Store, url: str) -> Store:
             return UnlistableStore(store)
         if isinstance(store, ObjectStore):
             raise
-        # What may pass is tried again, and what remains is told.
+        # This request goes through the wrapper that repeats it after transient errors and describes others.
         sync(store.get(key, default_buffer_prototype()))
     return store
 
 
 def _inner(store: Store) -> Store:
+    """Give the store inside all wrappers."""
     while isinstance(store, WrapperStore):
         store = store._store
     return store
 
 
 def listable(store: Store) -> bool:
-    """Tell whether a store can say which keys it holds; one behind https cannot."""
+    """Tell whether a store can list its keys. Web servers cannot.
+
+    Parameters
+    ----------
+    store
+        An opened store.
+    """
     inner = _inner(store)
     if isinstance(inner, ObjectStore):
         return store.supports_listing and type(inner.store).__name__ != "HTTPStore"
@@ -155,10 +165,18 @@ def listable(store: Store) -> bool:
 
 
 async def names_in(store: Store, path: str) -> list[str]:
-    """Name what lies directly under a path, sorted; of a store that can list."""
+    """Name the files and folders directly below a path, sorted.
+
+    Parameters
+    ----------
+    store
+        A store that can list its keys.
+    path
+        Path of a group; empty for the root.
+    """
     inner = _inner(store)
     if isinstance(inner, FsspecStore) and not inner.path.strip("/"):
-        # Zarr asks with a slash before the path, which archives do not know.
+        # Zarr puts a slash before the path, which archives do not understand.
         try:
             listing = await inner.fs._ls(path, detail=False)
         except FileNotFoundError:
@@ -169,12 +187,14 @@ async def names_in(store: Store, path: str) -> list[str]:
 
 
 def entries(store: Store, prefix: str = "") -> Iterator[Entry] | None:
-    """List what is stored under a prefix, sorted by key, as it is asked for.
+    """List the objects below a prefix, sorted by key and lazily.
 
     Parameters
     ----------
+    store
+        An opened store.
     prefix
-        Key of a group or array; empty for the whole store.
+        Path of a group or array; empty for the whole store.
 
     Returns
     -------
@@ -198,9 +218,10 @@ def entries(store: Store, prefix: str = "") -> Iterator[Entry] | None:
 
 
 def _files(folder: Path | str, prefix: str) -> Iterator[Entry]:
+    """List the files of a local store."""
     try:
         with os.scandir(folder) as scan:
-            # As the keys are sorted: a folder's name counts with the slash behind it.
+            # A slash after the names of folders gives the order in which full keys are sorted.
             children = sorted((f"{child.name}/" if child.is_dir() else child.name, child) for child in scan)
     except (FileNotFoundError, NotADirectoryError):
         return
@@ -214,6 +235,7 @@ def _files(folder: Path | str, prefix: str) -> Iterator[Entry]:
 
 
 def _members(path: Path, prefix: str) -> Iterator[Entry]:
+    """List the members of a zip archive."""
     start = f"{prefix}/" if prefix else ""
     with zipfile.ZipFile(path) as archive:
         infos = {i.filename: i for i in archive.infolist() if i.filename.startswith(start) and not i.is_dir()}
@@ -222,6 +244,7 @@ def _members(path: Path, prefix: str) -> Iterator[Entry]:
 
 
 def _objects(store: Any, prefix: str) -> Iterator[Entry]:
+    """List the objects of a bucket by obstore."""
     import obstore
 
     for page in obstore.list(store.store, prefix or None):
@@ -230,7 +253,8 @@ def _objects(store: Any, prefix: str) -> Iterator[Entry]:
 
 
 def _found_entries(store: Any, prefix: str) -> Iterator[Entry]:
-    # Archives and references begin at an empty path, and some file systems name their paths with a slash before them.
+    """List the files of a file system of fsspec."""
+    # The root of archives and references is an empty path, and some file systems start paths with a slash.
     root = store.path.strip("/")
     under = "/".join(part for part in (root, prefix) if part)
     asked = f"{store.path.rstrip('/')}/{prefix}".rstrip("/") if store.path.strip("/") else prefix
@@ -244,6 +268,8 @@ def _found_entries(store: Any, prefix: str) -> Iterator[Entry]:
 
 
 def _keys(store: Store, prefix: str) -> list[str]:
+    """List the keys of any other store."""
+
     async def collect() -> list[str]:
         return [key async for key in store.list_prefix(f"{prefix}/" if prefix else "")]
 

@@ -15,45 +15,57 @@ from clustering.data.readers import FileContents, FileVariable, VariableGroup, m
 from clustering.errors import DataError, SourceError
 
 BATCH_ROWS = 65_536
+"""Number of rows read at once."""
 EXACT = 1 << 53
-"""Largest whole number up to which float64 holds all."""
+"""Up to this number, float64 represents every whole number."""
 NO_DATE = np.iinfo(np.int64).min
+"""Fill value of missing dates."""
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 
 @dataclass
 class _Column:
-    """What one look at all rows tells of a column."""
+    """Facts about a column, collected in one read of all rows."""
 
     kind: Any
+    """Type in Arrow."""
     position: int
-    """Position in the schema: names may come twice."""
+    """Position in the schema. A name alone is not enough, since it may occur twice."""
     has_missing: bool = False
     empty: bool = True
+    """Whether no row has a value."""
     large: bool = False
-    """Whether it holds whole numbers that float64 does not."""
+    """Whether it holds whole numbers that float64 rounds."""
     inexact: bool = False
-    """Whether it holds decimals that float64 does not."""
+    """Whether it holds decimals that float64 rounds."""
     length: int | None = None
-    """Of lists: their length."""
+    """Length of the lists; None for other columns."""
     reason: str = ""
-    """Why it is left out."""
+    """Why the column is left out; empty where it is kept."""
 
     @property
     def rounded(self) -> bool:
-        # Whole numbers become float64 beside a gap alone.
+        """Whether the stored values differ from those of the file by rounding."""
+        # Whole numbers become float64 only where some are missing.
         return self.inexact or (self.has_missing and self.large)
 
 
 def read_table(path: Path, _: ExitStack) -> FileContents:
-    """Read a parquet file, or the parquet files of a folder one after the other, in the order of their names.
+    """Read a parquet file, or all parquet files of a folder one after the other, in the order of their names.
+
+    Parameters
+    ----------
+    path
+        A parquet file, or a folder.
+    _
+        Exit stack that every reader takes. This reader needs none, since it opens its files again for every read.
 
     Raises
     ------
     MissingDependencyError
-        Without pyarrow.
+        If pyarrow is not installed.
     DataError
-        If it holds no rows.
+        If there are no rows.
     SourceError
         If the folder holds no parquet file.
     """
@@ -99,7 +111,7 @@ def read_table(path: Path, _: ExitStack) -> FileContents:
 
 
 def _files(folder: Path, warnings: list[str]) -> list[Path]:
-    """Find the parquet files under a folder, as pyarrow does: what starts with a dot or an underscore is none."""
+    """Find the parquet files below a folder. Like pyarrow, skip names that start with a dot or an underscore."""
     files: list[Path] = []
     others: list[str] = []
     for path in sorted(folder.rglob("*"), key=lambda path: path.parts):
@@ -118,6 +130,7 @@ def _files(folder: Path, warnings: list[str]) -> list[Path]:
             if others[1:]
             else f"{others[0]!r} is left out: it is no parquet file"
         )
+    # Hive partitions store the values of a column in folder names, such as year=2020.
     parts = (part for path in files for part in path.relative_to(folder).parts[:-1] if "=" in part)
     warnings.extend(
         f"column {name!r} is left out: it is in the names of folders alone"
@@ -127,7 +140,7 @@ def _files(folder: Path, warnings: list[str]) -> list[Path]:
 
 
 def _compare(files: Sequence[Path], schema: Any, columns: list[_Column], warnings: list[str], pa: Any) -> None:
-    """Leave out what is not the same in every file."""
+    """Leave out columns that are missing or have another type in some file."""
     for path in files[1:]:
         with pa.parquet.ParquetFile(path) as file:
             other = file.schema_arrow
@@ -146,7 +159,7 @@ def _compare(files: Sequence[Path], schema: Any, columns: list[_Column], warning
 
 
 def _element(kind: Any, pa: Any) -> Any:
-    """Give the type of the numbers of a list; None where the type is no list."""
+    """Give the type of the elements of a list type; None for other types."""
     if isinstance(kind, pa.FixedShapeTensorType):
         return kind.value_type
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
@@ -154,7 +167,7 @@ def _element(kind: Any, pa: Any) -> Any:
 
 
 def _reason(kind: Any, pa: Any) -> str:
-    """Say why a type is not taken; an empty text where it is."""
+    """Say why a type cannot be stored as numbers; an empty text where it can."""
     types = pa.types
     element = _element(kind, pa)
     if element is not None:
@@ -176,6 +189,7 @@ def _reason(kind: Any, pa: Any) -> str:
 
 
 def _plain_words(kind: Any, pa: Any) -> str:
+    """Describe a type that is left out, for a warning."""
     types = pa.types
     if types.is_struct(kind):
         fields = ", ".join(repr(part.name) for part in kind)
@@ -191,13 +205,14 @@ def _plain_words(kind: Any, pa: Any) -> str:
 
 
 def _batches(files: Sequence[Path], columns: list[str] | None, pa: Any) -> Iterator[Any]:
+    """Read columns of all files, batch by batch."""
     for path in files:
         with pa.parquet.ParquetFile(path) as file:
             yield from file.iter_batches(BATCH_ROWS, columns=columns)
 
 
 def _survey(files: Sequence[Path], names: list[str], columns: list[_Column], pa: Any) -> int:
-    """Look at all rows once, and count them."""
+    """Read all rows once to collect facts about the columns, and return the number of rows."""
     compute = pa.compute
     wanted = sorted({names[column.position] for column in columns if not column.reason})
     n = 0
@@ -217,12 +232,12 @@ def _survey(files: Sequence[Path], names: list[str], columns: list[_Column], pa:
 
 
 def _chosen(batch: Any, name: str, before: int) -> Any:
-    """Take the column of a name, of which some came before."""
+    """Give the column of a batch with this name that comes after `before` others of the same name."""
     return batch.column([i for i, other in enumerate(batch.schema.names) if other == name][before])
 
 
 def _learn(column: _Column, values: Any, start: int, compute: Any, pa: Any) -> None:
-    """Add what a batch tells of a column."""
+    """Add the facts from one batch to a column."""
     values = _flat(values, pa)
     if _element(column.kind, pa) is not None:
         counts = compute.unique(compute.list_value_length(values).drop_null()).to_pylist()
@@ -248,14 +263,14 @@ def _learn(column: _Column, values: Any, start: int, compute: Any, pa: Any) -> N
 
 
 def _flat(values: Any, pa: Any) -> Any:
-    """Take off what wraps the values of a column: an extension, a dictionary."""
+    """Unwrap the values of extension and dictionary types."""
     if isinstance(values.type, pa.BaseExtensionType):
         values = values.storage
     return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
 
 
 def _exact(values: Any, compute: Any, pa: Any) -> bool:
-    """Tell whether float64 gives decimals back as they were."""
+    """Tell whether decimals survive the conversion to float64 and back."""
     try:
         back = values.cast(pa.float64()).cast(values.type)
     except pa.ArrowInvalid:
@@ -264,7 +279,7 @@ def _exact(values: Any, compute: Any, pa: Any) -> bool:
 
 
 def _numpy_type(column: _Column, pa: Any) -> tuple[np.dtype[Any], dict[str, Any]]:
-    """Choose the type of the variable and its attributes. Whole numbers and flags with gaps become float64."""
+    """Choose the type and the attributes of a variable. Integers and booleans with missing values become float64."""
     types = pa.types
     kind = _element(column.kind, pa) or column.kind
     kind = kind.value_type if types.is_dictionary(kind) else kind
@@ -292,13 +307,15 @@ def _slabs(
     inner: tuple[int, ...],
     pa: Any,
 ) -> Callable[[int], Iterator[NDArray[Any]]]:
+    """Make the function `FileVariable.slabs` for a column; see `_chosen` for `before`."""
+
     def parts() -> Iterator[NDArray[Any]]:
         for batch in _batches(files, [name], pa):
             values = _flat(_chosen(batch, name, before), pa)
             if not inner:
                 yield _numbers(values, dtype, pa)
                 continue
-            # A row without a list is a row of gaps.
+            # A row without a list becomes a row of NaN.
             rows = np.full((len(values), *inner), np.nan if dtype.kind == "f" else 0, dtype)
             rows[~values.is_null().to_numpy(zero_copy_only=False)] = _numbers(
                 values.drop_null().flatten(), dtype, pa
@@ -309,7 +326,15 @@ def _slabs(
 
 
 def even(parts: Iterator[NDArray[Any]], length: int) -> Iterator[NDArray[Any]]:
-    """Cut parts of any lengths into multiples of `length`; the last one is what is left."""
+    """Cut arrays of any lengths into slabs whose lengths are multiples of `length`. The last slab holds the rest.
+
+    Parameters
+    ----------
+    parts
+        Arrays that follow each other along the first dimension.
+    length
+        Length of a chunk along the first dimension.
+    """
     kept: list[NDArray[Any]] = []
     for part in parts:
         kept.append(part)
@@ -323,8 +348,9 @@ def even(parts: Iterator[NDArray[Any]], length: int) -> Iterator[NDArray[Any]]:
 
 
 def _numbers(values: Any, dtype: np.dtype[Any], pa: Any) -> NDArray[Any]:
-    """Turn values into numbers; a gap is NaN, or the fill value of dates."""
+    """Convert values to numbers. Missing ones become NaN, or the fill value of dates."""
     types = pa.types
+    # Dates and times are converted to the integers that Arrow stores for them.
     if types.is_date(values.type):
         values = values.cast(pa.date32()).cast(pa.int32()).cast(pa.int64())
     elif types.is_timestamp(values.type) or types.is_duration(values.type) or types.is_time64(values.type):

@@ -1,4 +1,4 @@
-"""Valid ranges: ``valid_range``, ``valid_min`` and ``valid_max``, brought to the stored numbers of a variable."""
+"""Valid ranges: ``valid_range``, ``valid_min`` and ``valid_max``, converted to the stored numbers of a variable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clustering.data.decoding import MissingRule
 
 NAMES = ("valid_range", "valid_min", "valid_max")
 _NEAR = 1e-6
-"""Share by which a bound in decoded units may miss a packed number, which it was written from in single precision."""
+"""Relative tolerance of bounds in unpacked units. Writers often round them to single precision."""
 
 _Number = int | float
 
@@ -20,39 +20,38 @@ _Number = int | float
 def valid_rules(
     name: str, attributes: Mapping[str, Any], stored: np.dtype[Any], scale: Any = None, offset: Any = None
 ) -> tuple[tuple[MissingRule, ...], tuple[str, ...]]:
-    """Read what stored numbers are valid.
+    """Read the valid range of a variable, in stored numbers.
 
-    The attributes are in the unit that their type tells (CF conventions, sections 2.5.1 and 8.1; NetCDF User Guide,
-    appendix A, ``valid_range``): of the type of the packed numbers, they are packed numbers; of the type of the
-    unpacked numbers, they are in the unit of those. JSON knows whole numbers and others, so that
+    The type of an attribute says in which unit it is (CF conventions, sections 2.5.1 and 8.1; NetCDF User Guide,
+    appendix A, ``valid_range``): attributes of the packed type are packed numbers, and attributes of the unpacked type
+    are in the unpacked unit. JSON only distinguishes integers from floats. So the rules are:
 
-    - beside whole numbers with ``scale_factor`` or ``add_offset``, bounds with a decimal point are in the unpacked
-      unit, and so are whole bounds that the packed type cannot hold;
-    - whole bounds that it can hold are packed numbers;
-    - ``valid_min`` and ``valid_max`` have one unit: where one is unpacked, the other is, as a writer that turns 40.0
-      into 40 does so by chance;
-    - beside packed floats, whose type is that of the unpacked ones, they are packed numbers;
-    - without packing there is one unit.
+    - For packed integers, floats are in the unpacked unit, and so are integers that the packed type cannot hold.
+    - Other integers are packed numbers.
+    - ``valid_min`` and ``valid_max`` have the same unit. If one is unpacked, so is the other, since some writers turn
+      40.0 into 40.
+    - For packed floats, where both types are the same, all bounds are packed numbers.
+    - Without packing there is only one unit.
 
-    Under ``_Unsigned``, whole bounds are of the signed type that is stored, as the guide says, or of the unsigned one.
+    Under ``_Unsigned``, integers may be given in the signed stored type, as the guide says, or in the unsigned type.
 
     Parameters
     ----------
     name
-        Of the variable, for the cautions.
+        Name of the variable, for cautions.
     attributes
-        Of the variable.
+        Attributes of the variable.
     stored
-        Type that the stored bits are read as.
+        Type that the stored bits are read as. ``_Unsigned`` may change it from the type in the store.
     scale, offset
-        Of the packing; None where there is none.
+        Scale factor and offset of the packing; None where there is none.
 
     Returns
     -------
-    tuple of Rule
-        In stored numbers, one for each attribute that counts.
+    tuple of MissingRule
+        One for each attribute that is used, in stored numbers.
     tuple of str
-        Which attributes are passed over, in words for a user.
+        Cautions about attributes that are ignored.
     """
     bounds, cautions = dict[str, tuple[_Number, _Number]](), list[str]()
     for key in NAMES:
@@ -66,7 +65,7 @@ def valid_rules(
             bounds[key] = read[0], read[1]
         else:
             bounds[key] = (read[0], np.inf) if key == "valid_min" else (-np.inf, read[0])
-    # As CF forbids both, the one that says less gives way.
+    # CF forbids valid_range beside the others. The separate bounds are kept.
     if "valid_range" in bounds and len(bounds) > 1:
         del bounds["valid_range"]
     if "_Unsigned" in attributes:
@@ -84,6 +83,7 @@ def valid_rules(
 
 
 def _range(value: Any) -> tuple[_Number, ...] | str:
+    """Read a pair of bounds, or say why the value is none."""
     if is_nothing(value):
         return "no pair of numbers"
     numbers = numbers_of(value)
@@ -93,16 +93,18 @@ def _range(value: Any) -> tuple[_Number, ...] | str:
 
 
 def _bound(value: Any) -> tuple[_Number] | str:
+    """Read one bound, or say why the value is none."""
     number = None if is_nothing(value) else number_of(value)
     return "no number" if number is None or number != number else (number,)
 
 
 def _signed(stored: np.dtype[Any], bound: _Number) -> _Number:
+    """Give the number of the stored type with the bits of an integer bound."""
     return wrapped(stored, bound) if isinstance(bound, int) else bound
 
 
 def _unpacked(bounds: Any, stored: np.dtype[Any], *, packed: bool) -> bool:
-    """Tell whether bounds are in the unit of the unpacked numbers."""
+    """Tell whether bounds are in the unpacked unit."""
     if not packed or stored.kind not in "iu":
         return False
     limits = np.iinfo(stored)
@@ -111,7 +113,8 @@ def _unpacked(bounds: Any, stored: np.dtype[Any], *, packed: bool) -> bool:
 
 
 def _packed(bounds: tuple[_Number, _Number], scale: float, offset: float) -> tuple[float, float]:
-    """Bring bounds from the unpacked unit to whole packed numbers, both of them inside."""
+    """Convert bounds from the unpacked unit to packed integers: the smallest and the largest valid one."""
+    # A negative scale swaps the bounds.
     low, high = sorted((float(bound) - offset) / scale for bound in bounds)
     slack = [min(0.25, _NEAR * max(1.0, abs(b), abs(offset / scale))) if np.isfinite(b) else 0.0 for b in (low, high)]
     return float(np.ceil(low - slack[0])), float(np.floor(high + slack[1]))
