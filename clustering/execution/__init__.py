@@ -1,1 +1,1 @@
-"""The map-reduce on Dask, which blocks stay at hand, and connecting to a cluster."""
+"""The map-reduce on Dask, the block cache, and connections to Dask clusters."""

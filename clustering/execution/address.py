@@ -1,4 +1,4 @@
-"""Reaching a Dask scheduler that runs already, with or without TLS."""
+"""Connects to a Dask scheduler that is already running, with or without TLS."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clustering.errors import ConfigError, ExecutionError, reason
 from clustering.execution.dask_clusters import ANSWER_SECONDS, Cluster, ClusterRequest, connect_client, distributed
 
 _LOOK_SECONDS = 0.2
-"""How often to look for a file that is not there yet, in seconds."""
+"""Interval between looks for the scheduler file, in seconds."""
 
 
 @contextmanager
@@ -32,21 +32,21 @@ def connect_scheduler(
     Parameters
     ----------
     demand
-        Its workers are waited for. Default: 1.
+        Cluster request; its workers are waited for, 1 by default.
     address
-        Such as ``tcp://scheduler:8786`` or ``tls://scheduler:8786``.
+        Address such as ``tcp://scheduler:8786`` or ``tls://scheduler:8786``; not with `scheduler_file`.
     scheduler_file
-        Or the file that the scheduler wrote with ``--scheduler-file``.
+        File that the scheduler wrote with ``--scheduler-file``; not with `address`.
     ca_file, cert_file, key_file
-        PEM files of ``tls://``: of the authority that signed the scheduler's certificate, and this process's own
-        certificate with its key. What is left out comes from Dask's settings.
+        PEM files for ``tls://``: the authority that signed the scheduler's certificate, and this process's own
+        certificate and key. Dask's settings give those that are None.
 
     Raises
     ------
     ConfigError
-        If the address is missing, or the files of TLS are.
+        If address or TLS files are missing or do not fit.
     ExecutionError
-        If the scheduler does not answer, or does not take the certificate.
+        If the scheduler does not answer, or refuses the certificate.
     """
     d, limit = distributed(), demand.wait_seconds or ANSWER_SECONDS
     if (address is None) == (scheduler_file is None):
@@ -70,7 +70,22 @@ _FILES = "check ca_file, cert_file and key_file of compute.cluster"
 
 
 def read_scheduler_file(path: str, limit: float) -> str:
-    """Wait for the file of a scheduler up to so many seconds, and read its address."""
+    """Wait for a scheduler file, and return the address in it.
+
+    Parameters
+    ----------
+    path
+        File that ``dask scheduler --scheduler-file`` writes.
+    limit
+        How long to wait, in seconds.
+
+    Raises
+    ------
+    ConfigError
+        If the file holds no address.
+    ExecutionError
+        If the file does not appear in time.
+    """
     until = time.monotonic() + limit
     while not Path(path).exists():
         if time.monotonic() > until:
@@ -98,6 +113,7 @@ def _security(d: Any, address: str, files: dict[str, str | None]) -> Any:
         if not Path(path).is_file():
             raise ConfigError(f"{name} is {path!r}, and there is no such file; {_FILES}")
     names = {"ca_file": "tls_ca_file", "cert_file": "tls_client_cert", "key_file": "tls_client_key"}
+    # Dask's settings fill in the files that were not given.
     security = d.Security(require_encryption=True, **{names[name]: path for name, path in given.items()})
     absent = [name for name, attribute in names.items() if getattr(security, attribute) is None]
     if absent:
@@ -106,6 +122,7 @@ def _security(d: Any, address: str, files: dict[str, str | None]) -> Any:
 
 
 def _unreachable(address: str, error: Exception, limit: float) -> str:
+    """Describe why a scheduler was not reached; a refused certificate hides in the causes of the error."""
     faults: list[BaseException] = [error]
     while (before := faults[-1].__cause__ or faults[-1].__context__) is not None:
         faults.append(before)

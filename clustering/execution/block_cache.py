@@ -1,6 +1,6 @@
-"""Which decoded blocks stay at hand between passes: in memory, then on local scratch, up to a budget each.
+"""The block cache: decoded rows stay in memory, then on local scratch, up to a budget each.
 
-Every process keeps its own shelf. A block that is on no shelf is read and decoded again.
+Every process has its own cache. A block that does not fit is read and decoded again in each pass.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from clustering.execution.fraction import RowFraction
 logger = logging.getLogger(__name__)
 
 SCRATCH_SHARE = 0.8
-"""Share of the free scratch space that may be used."""
+"""Share of the free scratch space that may be used, because other programs use the disk too."""
 
 
 @dataclass(frozen=True)
 class BlockCache:
-    """What a run may keep, in each process."""
+    """Limits of the block cache of a run, in each process; picklable."""
 
     session: str
-    """Name of the run; two runs share nothing."""
+    """Unique name of the run; two runs never share a cache."""
     memory: int
-    """Decoded rows kept in memory, in bytes."""
+    """Budget for decoded rows in memory, in bytes."""
     scratch: str | None = None
-    """Folder for decoded rows beyond that, on a local disk."""
+    """Folder on a local disk for decoded rows that do not fit into memory; None for none."""
 
 
 class _ProcessCache:
-    """The blocks of one run in this process."""
+    """The cached blocks of one run in this process."""
 
     def __init__(self, limits: BlockCache) -> None:
         self.lock = Lock()
@@ -82,16 +82,18 @@ class _ProcessCache:
                 return
             if self.scratch is None or size > self.scratch_left:
                 return
+            # The room is reserved under the lock, and the slow writing is done without it.
             self.scratch_left -= size
         try:
             mapped = replace(
                 rows,
                 values=self._map(rows.values),
+                # Weights that are all 1 have stride 0 and take no memory, so they need no file.
                 weights=self._map(rows.weights) if any(rows.weights.strides) else rows.weights,
                 cells=None if rows.cells is None else self._map(rows.cells),
             )
         except OSError as error:
-            # The disk has less room than it said.
+            # The disk had less room than it reported, because others wrote to it.
             logger.warning("scratch %r: %s; further blocks are read again in every pass", self.scratch, error.strerror)
             self.scratch_left = 0
             return
@@ -99,12 +101,13 @@ class _ProcessCache:
             self.on_disk[index] = mapped
 
     def _map(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Write an array as it is to a file without a name, which is gone with the process, and map it."""
+        """Write an array to an unnamed file, which disappears with the process, and map it into memory."""
         if not array.size:
             return array
         with tempfile.TemporaryFile(dir=self.scratch) as file:
             file.write(np.ascontiguousarray(array).view(np.uint8).data)
             file.flush()
+            # The mapping stays valid after the file is closed.
             return np.memmap(file, array.dtype, "r", shape=array.shape)
 
 
@@ -122,26 +125,34 @@ def get_or_read(
     *,
     keep: bool = True,
 ) -> tuple[Rows, int]:
-    """Find the rows of a block, or read them.
+    """Return the rows of a block from the cache, or read them.
 
     Parameters
     ----------
+    source
+        Source of the rows.
+    plan
+        Plan of the pass.
+    index
+        Number of the block in the plan.
+    cache
+        Limits of the cache, and the name of the run.
     fraction
-        Which rows take part; others are not kept either. None: all.
+        Rows that take part; only these are cached. None: all.
     keep
-        False where something smaller will be kept in their place; see `replace_cached`.
+        Whether to cache the rows as they were read; False where prepared rows will be cached, see `replace_cached`.
 
     Returns
     -------
     Rows
         The rows of the block.
     int
-        Bytes decoded from the source for it; 0 where the block was at hand.
+        Bytes decoded from the source; 0 where the block was cached.
 
     Raises
     ------
     ExecutionError
-        If the run has ended meanwhile, in an error for example: a task that is still under way stops here.
+        If the run has ended meanwhile, for example by an error: a task that still runs stops here.
     """
     local = _process_cache(cache)
     rows = local.get(index)
@@ -157,18 +168,37 @@ def get_or_read(
 
 
 def is_cached(cache: BlockCache, index: int) -> bool:
-    """Tell whether the rows of a block are kept in this process."""
+    """Return whether the rows of a block are cached in this process.
+
+    Parameters
+    ----------
+    cache
+        Limits of the cache, and the name of the run.
+    index
+        Number of the block in the plan.
+    """
     return _process_cache(cache).get(index) is not None
 
 
 def replace_cached(cache: BlockCache, index: int, rows: Rows) -> None:
-    """Keep these rows of a block in the place of those that are kept, if there is room."""
+    """Replace the cached rows of a block, if there is room for the new ones.
+
+    Parameters
+    ----------
+    cache
+        Limits of the cache, and the name of the run.
+    index
+        Number of the block in the plan.
+    rows
+        Rows to cache, such as prepared rows.
+    """
     local = _process_cache(cache)
     local.drop(index)
     local.put(index, rows)
 
 
 def _process_cache(cache: BlockCache) -> _ProcessCache:
+    """Return the cache of a run in this process; it is made at the first use."""
     with _lock:
         if cache.session in _closed:
             raise ExecutionError("the passes that this task belongs to have ended")
@@ -179,7 +209,14 @@ def _process_cache(cache: BlockCache) -> _ProcessCache:
 
 
 def release(session: str) -> None:
-    """Drop what a run kept in this process."""
+    """Drop the cache of a run in this process.
+
+    Parameters
+    ----------
+    session
+        Name of the run.
+    """
     with _lock:
+        # Tasks that still run must not fill a new cache that nobody would drop.
         _closed.add(session)
         _caches.pop(session, None)

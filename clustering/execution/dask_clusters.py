@@ -1,4 +1,4 @@
-"""Dask clusters: what all kinds have in common, worker processes of this machine, and classes of the user's choice."""
+"""Dask clusters: the common part of all kinds, worker processes on this machine, and classes of the user's choice."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from clustering.errors import ConfigError, ExecutionError, MissingDependencyErro
 from clustering.temporary import ensure_home
 
 ANSWER_SECONDS = 30.0
-"""How long to wait for what runs already, or starts on this machine, in seconds."""
+"""How long to wait for clusters that already run or start on this machine, in seconds."""
 QUEUE_SECONDS = 1800.0
-"""How long to wait for workers that a queue, or somebody else's machines, have to start, in seconds."""
+"""How long to wait for workers that a queue or another machine starts, in seconds."""
 LIBRARIES = 512 * 1024 * 1024
-"""Memory that a worker takes before it holds any data, with room to spare, in bytes."""
+"""Memory of a worker before it holds any data, rounded up, in bytes."""
 SETTINGS = {
-    # Workers that decode for minutes are alive.
+    # Decoding may keep a worker silent for minutes.
     "distributed.scheduler.worker-ttl": "15 minutes",
     "distributed.scheduler.unknown-task-duration": "30s",
     "distributed.scheduler.allowed-failures": 3,
     "distributed.scheduler.work-stealing": True,
-    # No data live in Dask's memory, so spilling would only hide a leak.
+    # Tasks return small statistics, so spilling would only hide a leak.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": 0.85,
@@ -39,33 +39,33 @@ SETTINGS = {
     "distributed.comm.timeouts.connect": "60s",
     "distributed.comm.timeouts.tcp": "60s",
 }
-"""Dask's settings on every cluster that is started here."""
+"""Dask settings of every cluster that is started here."""
 
 
 @dataclass(frozen=True)
 class ClusterStatus:
-    """What whoever starts the workers says of them."""
+    """State of the workers, as the service that starts them describes it."""
 
     text: str = ""
-    """One clause; empty where nobody can be asked."""
+    """One clause for a message; empty where the service cannot be asked."""
     most: int | None = None
-    """Worker processes that there can be at most from now on; None where that is not known."""
+    """Largest number of worker processes that can still come; None where that is unknown."""
 
 
 @dataclass(frozen=True)
 class ClusterRequest:
-    """What is asked of every kind of cluster."""
+    """Wishes that every kind of cluster takes."""
 
     workers: int | None = None
-    """Worker processes; None: the kind's default."""
+    """Number of worker processes; None: the default of the kind."""
     memory: int | None = None
     """Memory budget of each worker, in bytes; None: no limit."""
     wait_seconds: float | None = None
-    """How long to wait for workers; None: the kind's default."""
+    """How long to wait for workers, in seconds; None: the default of the kind."""
 
 
 def unknown_status() -> ClusterStatus:
-    """Answer for clusters whose workers somebody else starts."""
+    """Return an empty status, for clusters whose workers are started elsewhere."""
     return ClusterStatus()
 
 
@@ -74,38 +74,53 @@ class Cluster:
     """A Dask cluster that was started or reached."""
 
     name: str
-    """What to call it in messages."""
+    """Name of the cluster in messages."""
     client: Any
     """The `distributed.Client`."""
     workers: int
-    """Worker processes to wait for."""
+    """Number of worker processes to wait for."""
     wait_seconds: float
-    """How long to wait for them, and for any of them when all are gone."""
+    """How long to wait for all workers at the start, and for any worker when all are gone, in seconds."""
     status: Callable[[], ClusterStatus] = unknown_status
-    """Asks whoever starts the workers."""
+    """Asks the service that starts the workers for their state."""
     remedy: str = "start workers, lower compute.workers, or raise compute.wait_seconds"
-    """What to do when workers do not come."""
+    """Advice for the message when workers do not come."""
     dashboard: str | None = None
-    """URL of its dashboard, where the client does not know it."""
+    """URL of the dashboard, where the client does not know it."""
 
 
 def available_processors() -> int:
-    """Processors that this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def worker_memory(budget: int | None) -> int:
-    """Memory that a worker process with this budget takes at most, in bytes."""
+    """Return the largest memory of a worker process, in bytes.
+
+    Parameters
+    ----------
+    budget
+        Memory budget of the worker, in bytes; None counts as 0.
+    """
     return 2 * (budget or 0) + LIBRARIES
 
 
 def environment() -> dict[str, str]:
-    """Write `SETTINGS` as environment variables, for workers that other machines start."""
+    """Return `SETTINGS` as environment variables, for workers that other machines start."""
     return {"DASK_" + name.upper().replace(".", "__").replace("-", "_"): str(value) for name, value in SETTINGS.items()}
 
 
 def import_optional(module: str, kind: str, extra: str) -> Any:
     """Import an optional package.
+
+    Parameters
+    ----------
+    module
+        Full name of the module.
+    kind
+        Feature that needs it, as messages name it.
+    extra
+        Extra of this package that installs it.
 
     Raises
     ------
@@ -126,40 +141,51 @@ def _imported(module: str) -> Any:
     try:
         return import_module(module)
     finally:
-        # dask_jobqueue takes the interrupt from the keyboard for itself when it is imported.
+        # dask_jobqueue replaces the handler of Ctrl-C when it is imported.
         if signal.getsignal(signal.SIGINT) is not handler:
             signal.signal(signal.SIGINT, handler)
 
 
 def distributed() -> Any:
     """Import `distributed`."""
-    # The dashboard's package asks for a home folder as it is imported.
+    # The package of the dashboard needs a home folder when it is imported.
     ensure_home()
     return import_optional("distributed", "a Dask cluster", "distributed")
 
 
 def connect_client(cluster: Any, **options: Any) -> Any:
-    """Connect to a cluster, or an address; versions that differ are an error later, not a table on the terminal."""
+    """Connect to a cluster.
+
+    Parameters
+    ----------
+    cluster
+        Cluster object or address of a scheduler.
+    options
+        Further arguments of `distributed.Client`.
+    """
     d = distributed()
+    # Different versions are checked later and raise an error, so Dask's table of them is not printed.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", d.versions.VersionMismatchWarning)
         return d.Client(cluster, set_as_default=False, **options)
 
 
 def check_options(options: Any, start: Callable[..., Any], kind: str) -> Mapping[str, Any]:
-    """Give the options of a kind of cluster, if they are those that it takes.
+    """Check the options of a kind of cluster, and return them.
 
     Parameters
     ----------
     options
-        Names and values.
+        Names and values from the config.
     start
-        What they are for, as keyword-only parameters.
+        Function that starts the cluster; its keyword-only parameters are the allowed options.
+    kind
+        Key of the cluster in the config, as messages name it.
 
     Raises
     ------
     ConfigError
-        Naming the option and what is allowed.
+        If an option is unknown or missing; the message names it and the allowed ones.
     """
     parameters = {p.name: p for p in signature(start).parameters.values() if p.kind is Parameter.KEYWORD_ONLY}
     if not isinstance(options, Mapping):
@@ -175,7 +201,13 @@ def check_options(options: Any, start: Callable[..., Any], kind: str) -> Mapping
 
 @contextmanager
 def local(demand: ClusterRequest) -> Iterator[Cluster]:
-    """Start worker processes of one thread each on this machine; as many as it has processors by default."""
+    """Start worker processes with one thread each on this machine.
+
+    Parameters
+    ----------
+    demand
+        Cluster request; as many workers as processors by default.
+    """
     d, n = distributed(), demand.workers or available_processors()
     with (
         dask.config.set(SETTINGS),
@@ -194,23 +226,24 @@ def local(demand: ClusterRequest) -> Iterator[Cluster]:
 
 @contextmanager
 def class_cluster(demand: ClusterRequest, *, path: str, options: Mapping[str, Any]) -> Iterator[Cluster]:
-    """Make a cluster of any class that a `distributed.Client` takes.
+    """Start a cluster of any class that `distributed.Client` accepts.
 
     Parameters
     ----------
     demand
-        Its workers are what the cluster is scaled to, where it can be, and waited for. Default: as it comes, and 1.
+        Cluster request; the cluster is scaled to its workers where it can be. By default it is not scaled, and 1 worker
+        is waited for.
     path
         Full name of the class, such as ``dask_jobqueue.PBSCluster``.
     options
-        Its keyword arguments.
+        Keyword arguments of the class.
 
     Raises
     ------
     ConfigError
-        If the class cannot be imported, or takes no such options.
+        If the class cannot be imported, or does not take the options.
     ExecutionError
-        If it does not start, or is nothing that a client takes.
+        If the cluster does not start, or a client does not accept it.
     """
     made = _class(path)
     _check_arguments(made, path, options)

@@ -1,4 +1,4 @@
-"""Who carries out the tasks of a pass: the calling thread, threads, or a Dask cluster."""
+"""Engines run the tasks of a pass: in the calling thread, in threads, or on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -32,38 +32,46 @@ ALLOWED = (
     "synchronous, threads, local, {address: tcp://host:port}, {scheduler_file: path}, {slurm: {…}}, "
     "{kubernetes: {…}}, {gateway: {…}}, {class: package.Class, options: {…}}"
 )
-"""What a cluster may be."""
+"""Values of ``cluster``, as messages list them."""
 _ADDRESS = frozenset({"address", "scheduler_file", "ca_file", "cert_file", "key_file"})
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A Dask `get` and what it runs on."""
+    """The Dask scheduler function that runs tasks, and what it runs on."""
 
     name: str
-    """``synchronous``, ``threads``, or what the cluster is called."""
+    """``synchronous``, ``threads``, or the name of the cluster."""
     get: Callable[..., Any]
     threads: int
-    """Tasks that run at once."""
+    """Number of tasks that run at once."""
     workers: int = 1
-    """Processes that hold blocks in memory."""
+    """Number of processes that hold blocks in memory."""
     client: Any = None
-    """The `distributed.Client`, if there is one."""
+    """The `distributed.Client`; None without a cluster."""
     dashboard: str | None = None
-    """URL of Dask's dashboard, where there is one."""
+    """URL of Dask's dashboard; None where there is none."""
     session: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     libraries: ThreadpoolController = field(default_factory=ThreadpoolController, repr=False)
-    """The BLAS libraries of this process; finding them takes longer than a small pass."""
+    """The BLAS libraries of this process, found once because the search takes longer than a small pass."""
 
     def compute(self, graph: Mapping[Any, Any], key: Any) -> Any:
         """Compute one key of a graph, with one BLAS thread per task.
 
+        Parameters
+        ----------
+        graph
+            Dask graph: tasks by key.
+        key
+            Key of the result.
+
         Raises
         ------
         ExecutionError
-            If workers died over a task, or the scheduler went away.
+            If workers died over a task, or the scheduler is gone.
         """
         try:
+            # The order of additions in BLAS depends on its number of threads, and so would the bits.
             with self.libraries.limit(limits=1, user_api="blas"):
                 return self.get(graph, key)
         except ClusteringError:
@@ -77,15 +85,23 @@ class Engine:
             ) from error
 
     def release(self, function: Callable[..., Any], *args: Any) -> None:
-        """Call a function that lets go of something, in this process and in every worker process."""
+        """Call a function in this process and in every worker process, to free what it holds.
+
+        Parameters
+        ----------
+        function
+            Function to call; picklable where there is a cluster.
+        args
+            Arguments of the function.
+        """
         function(*args)
         if self.client is not None:
-            # A cluster that is gone keeps nothing, and must not hide how the work ended.
+            # A cluster that is gone holds nothing, and its error must not hide that of the work.
             with suppress(Exception):
                 self.client.run(function, *args, on_error="ignore")
 
     def peak_rss(self) -> int:
-        """Peak memory of this process or a worker, whichever used most, in bytes."""
+        """Return the largest peak memory of this process and the workers, in bytes."""
         peaks = [_peak_rss()]
         if self.client is not None:
             with suppress(Exception):
@@ -94,7 +110,7 @@ class Engine:
 
 
 def _peak_rss() -> int:
-    """Peak memory of this process, in bytes; Linux counts in KiB."""
+    """Return the peak memory of this process, in bytes; Linux counts in KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -102,28 +118,34 @@ def _peak_rss() -> int:
 def connect(
     cluster: Any = "threads", workers: int | None = None, memory: int | None = None, wait_seconds: float | None = None
 ) -> Iterator[Engine]:
-    """Start or reach what the config names, and let go of it afterwards.
+    """Start or reach the cluster that the config names, and close it afterwards.
 
     Parameters
     ----------
     cluster
-        ``synchronous``, ``threads``, ``local`` (worker processes on this machine), a mapping as ``compute.cluster`` of
-        a config has it, such as ``{"address": "tcp://…"}`` or ``{"slurm": {…}}``, or a `distributed.Client`, which is
-        left open.
+        ``synchronous``, ``threads``, ``local`` (worker processes on this machine), a mapping like ``compute.cluster``
+        of a config, such as ``{"address": "tcp://…"}`` or ``{"slurm": {…}}``, or a `distributed.Client`, which stays
+        open.
     workers
-        Threads, or worker processes. Default: the number of processors, or of other machines' clusters the least.
+        Number of threads, or of worker processes. Default: the number of processors; for clusters of other machines the
+        smallest number.
     memory
-        Memory budget of each worker, in bytes; what is started has room for what comes beside it.
+        Memory budget of each worker, in bytes. Started workers get more, for libraries and temporary arrays.
     wait_seconds
-        How long to wait for workers, at the start and when all are gone. Default: 30 for what runs already, 1800 for
-        what has to be started elsewhere.
+        How long to wait for workers, at the start and when all are gone. Default: 30 for clusters that already run,
+        1800 for workers that are started elsewhere.
+
+    Yields
+    ------
+    Engine
+        Engine with all its workers.
 
     Raises
     ------
     ConfigError
-        For an unknown cluster or fewer than 1 worker.
+        If the cluster is unknown, or workers is below 1.
     ExecutionError
-        If the scheduler or its workers do not answer, or are of other versions.
+        If the scheduler or its workers do not answer, or have other versions.
     MissingDependencyError
         If a package is needed and not installed.
     """
@@ -147,7 +169,7 @@ def connect(
 
 
 def _open_cluster(cluster: Any, demand: ClusterRequest) -> AbstractContextManager[Cluster]:
-    """Find what starts or reaches a cluster."""
+    """Return the context that starts or reaches a cluster."""
     if hasattr(cluster, "scheduler_info"):
         wait = demand.wait_seconds or dask_clusters.ANSWER_SECONDS
         return nullcontext(Cluster("of the client", cluster, demand.workers or 1, wait))
@@ -173,8 +195,8 @@ def _open_cluster(cluster: Any, demand: ClusterRequest) -> AbstractContextManage
 
 @contextmanager
 def _ready_engine(cluster: Cluster) -> Iterator[Engine]:
-    """Wait for the workers, look whether they are fit for the work, and hand them over."""
-    # It needs `distributed`, which is there by now.
+    """Wait for the workers, check their versions, and yield an engine that uses them."""
+    # This module imports `distributed`, an optional package, which a cluster has imported by now.
     from clustering.execution.worker_environment import check_worker_versions, one_blas_thread
 
     client = cluster.client
