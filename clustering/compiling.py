@@ -1,7 +1,7 @@
-"""Compiling kernels, and where what is compiled is kept: it takes half a minute, and runs start in a second with it.
+"""Compiles kernels with numba and caches them: compiling takes half a minute, starting from a cache a second.
 
-numba keeps it beside the sources or in the home folder, and refuses to work where neither can be written, as in
-containers with a read-only installation and a user without a home. Then it is kept in a temporary folder.
+numba caches beside the sources or in the home folder. It raises an error where neither can be written, as in containers
+with a read-only installation and a user without a home. Then kernels are cached in a temporary folder.
 """
 
 from __future__ import annotations
@@ -24,14 +24,20 @@ _VARIABLE = "NUMBA_CACHE_DIR"
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a function as `numba.njit` does; with ``cache=True``, also where no cache can be written."""
+    """Return a decorator like `numba.njit` that also works with ``cache=True`` where no cache can be written.
+
+    Parameters
+    ----------
+    options
+        Arguments of `numba.njit`.
+    """
     cached = options.pop("cache", False)
 
     def decorate(function: Callable[..., Any]) -> Any:
         kernel = numba.njit(**options)(function)
-        # With NUMBA_DISABLE_JIT it is the function itself.
+        # With NUMBA_DISABLE_JIT, numba returns the function itself.
         if cached and kernel is not function:
-            # It is compiled in each process where there is no place at all.
+            # numba raises RuntimeError where no folder can be written. Then each process compiles the kernel.
             with suppress(RuntimeError):
                 kernel._cache = _Cache(function)
         return kernel
@@ -40,7 +46,7 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 class _Temporary(UserWideCacheLocator):
-    """Keeps what is compiled in a temporary folder of this user."""
+    """Caches kernels in a temporary folder of this user."""
 
     def __init__(self, function: Callable[..., Any], path: str) -> None:
         super().__init__(function, path)
@@ -52,7 +58,7 @@ class _Temporary(UserWideCacheLocator):
 
 
 class _AtHome(UserWideCacheLocator):
-    """Keeps what is compiled in the home folder, of users who have one: others would get a folder called ``~``."""
+    """Caches kernels in the home folder, if there is one; numba would make a folder named ``~`` otherwise."""
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], path: str) -> Any:
@@ -68,7 +74,7 @@ class _CacheLocations(CompileResultCacheImpl):
 
 
 class _Cache(FunctionCache):
-    """Costs nothing but time where files of it are broken, or cannot be written any more."""
+    """A cache whose broken or unwritable files cost time and never raise errors."""
 
     _impl_class = _CacheLocations
 
@@ -77,7 +83,7 @@ class _Cache(FunctionCache):
         try:
             kernel = super().load_overload(signature, target)
         except Exception as error:
-            # A file that was cut off by a full disk, or written by another version.
+            # The file was cut off by a full disk, or written by another version.
             logger.info("compiled kernels in %s cannot be read (%s); they are made anew", self.cache_path, error)
             with suppress(OSError):
                 self.flush()
@@ -95,9 +101,9 @@ class _Cache(FunctionCache):
 
 @cache
 def _last_resort() -> str | None:
-    """Find a temporary folder for compiled kernels, and tell of it; None where there is none.
+    """Return a temporary folder for compiled kernels, and log a warning; None where there is none.
 
-    Processes that are started from here inherit it.
+    Child processes inherit it through the environment.
     """
     folder = temporary_folder("kernels")
     if folder is None:

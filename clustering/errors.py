@@ -1,4 +1,4 @@
-"""Every error this library raises on purpose.
+"""All errors that this library raises on purpose.
 
 ::
 
@@ -12,8 +12,8 @@
     ├── ExecutionError           the cluster cannot be reached or lost its work
     └── MissingDependencyError   an optional package is not installed
 
-ConfigError, SourceError and DataError are ValueErrors too, so that whoever catches those of wrong shapes and values, as
-other libraries raise them, catches ours.
+ConfigError, SourceError and DataError are also ValueErrors, which other libraries raise for wrong shapes and values. So
+code that catches ValueError catches them too.
 
 ClusteringWarning is the category of every Python warning of this library.
 
@@ -36,7 +36,7 @@ class ConfigError(ClusteringError, ValueError):
 
 
 class SourceError(ClusteringError, LookupError, ValueError):
-    """The store, group, variable or dimension named is not there."""
+    """The named store, group, variable or dimension is not there."""
 
 
 class StoreError(ClusteringError, OSError):
@@ -64,14 +64,21 @@ class MissingDependencyError(ClusteringError, ImportError):
 
 
 class ClusteringWarning(UserWarning):
-    """What may not be meant by whoever wrote the data or asked for the fit.
+    """The data or the request may not be what the user meant.
 
-    ``warnings.filterwarnings("ignore", category=clustering.ClusteringWarning)`` silences them.
+    ``warnings.filterwarnings("ignore", category=clustering.ClusteringWarning)`` silences these warnings.
     """
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Name what is allowed, the likeliest intended name first.
+    """List the allowed names, after the one that was probably meant.
+
+    Parameters
+    ----------
+    name
+        Name that is not allowed.
+    allowed
+        Allowed names.
 
     Returns
     -------
@@ -85,14 +92,20 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 
 AT_WORK = "at work: "
-"""How notes of errors begin that tell which block or variable was at work."""
+"""Prefix of notes of errors that say which block or variable was worked on."""
 
 
 @contextmanager
 def at_work(what: object) -> Iterator[None]:
-    """Note on an unforeseen error what was at work; errors of this library say it themselves.
+    """Add a note to an unforeseen error: the block or variable that was worked on.
 
-    The note goes with the error through processes, and Python shows it below the traceback.
+    Errors of this library name it in their message. The note travels with the error between processes, and Python shows
+    it below the traceback.
+
+    Parameters
+    ----------
+    what
+        Block or variable; its text goes into the note.
     """
     try:
         yield
@@ -104,7 +117,13 @@ def at_work(what: object) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """Say in one line why something failed, in the words of whoever noticed it; without the name of the error."""
+    """Return the message of an error as one line, without the name of the error.
+
+    Parameters
+    ----------
+    error
+        Error of any library.
+    """
     text = " ".join(str(error).split()).rstrip(".")
     if isinstance(error, KeyError) and not isinstance(error, ClusteringError):
         return f"{text} is missing"
@@ -113,14 +132,14 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def damaged(kind: type[ClusteringError], what: str, remedy: str) -> Iterator[None]:
-    """Take whatever is raised while something stored is read as damage to it: its values may be anything.
+    """Treat any error while stored data are read as damage to them, because damaged values can cause any error.
 
     Parameters
     ----------
     kind
-        Raised instead.
+        Class of the error that is raised instead.
     what, remedy
-        Begin and end of the message.
+        Beginning and end of its message.
     """
     try:
         yield

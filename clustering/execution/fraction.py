@@ -1,4 +1,4 @@
-"""Fitting on a part of the rows: which of them take part."""
+"""Fitting on a random part of the rows: chooses the rows that take part."""
 
 from __future__ import annotations
 
@@ -10,20 +10,27 @@ from clustering.data.rows import Rows
 from clustering.models import kernels
 
 _STREAM = 0x2545F4914F6CDD1D
-"""Parts the draw from the priorities of the row sample, which follow from the same seed."""
+"""Separates these random numbers from the priorities of the row sample, which come from the same seed."""
 
 
 @dataclass(frozen=True)
 class RowFraction:
-    """Rows drawn with equal probability, each as a function of the seed and its place on the sample grid alone."""
+    """Rows drawn with equal probability; each draw depends only on the seed and the position on the sample grid."""
 
     share: float
     """Probability of each row, in (0, 1)."""
     seed: int
 
     def select(self, rows: Rows) -> Rows:
-        """Give the rows of a block that were drawn."""
+        """Return the rows of a block that were drawn.
+
+        Parameters
+        ----------
+        rows
+            All rows of a block.
+        """
         positions = rows.positions(np.arange(len(rows)))
+        # A row has the same number for every plan and every number of workers.
         numbers = np.empty(len(rows))
         kernels.uniform(self.seed ^ _STREAM, positions, numbers)
         return rows.select(numbers <= self.share)

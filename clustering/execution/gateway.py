@@ -1,4 +1,4 @@
-"""Clusters that a Dask Gateway starts."""
+"""Dask clusters that a Dask Gateway starts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from clustering.execution.dask_clusters import (
 )
 
 _LOOK_SECONDS = 0.5
-"""How often to look whether a cluster has started, in seconds."""
+"""Interval between looks whether a cluster has started, in seconds."""
 
 
 @contextmanager
@@ -33,26 +33,26 @@ def gateway(
     auth: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Iterator[Cluster]:
-    """Have a gateway start a cluster, and stop it afterwards.
+    """Start a cluster through a gateway, and stop it afterwards.
 
     Parameters
     ----------
     demand
-        Its workers are what the cluster is scaled to. Default: 1.
+        Cluster request; the cluster is scaled to its workers, 1 by default.
     address
         URL of the gateway. Default: from Dask's settings.
     proxy_address
-        Address of its proxy for schedulers, where that is another.
+        Address of the gateway's proxy for schedulers, where it differs from `address`.
     auth
-        ``basic``, ``kerberos``, ``jupyterhub`` or the full name of a class. What it needs comes from Dask's settings
-        and the environment: ``DASK_GATEWAY__AUTH__KWARGS__PASSWORD``, ``JUPYTERHUB_API_TOKEN``.
+        ``basic``, ``kerberos``, ``jupyterhub`` or the full name of a class. Credentials come from Dask's settings and
+        the environment: ``DASK_GATEWAY__AUTH__KWARGS__PASSWORD``, ``JUPYTERHUB_API_TOKEN``.
     options
-        Of the cluster, as the gateway offers them.
+        Cluster options, as the gateway offers them.
 
     Raises
     ------
     ConfigError
-        If the gateway offers no such option.
+        If the gateway does not offer an option, or refuses its value.
     ExecutionError
         If it does not answer, refuses, or does not start the cluster.
     MissingDependencyError
@@ -69,7 +69,7 @@ def gateway(
             stack.callback(_stop, door, name)
             started = _started(door, name, limit)
             with warnings.catch_warnings():
-                # It warns that it allows fewer workers, for which one would wait in vain.
+                # The warning says that fewer workers are allowed. As an error it saves waiting for the others.
                 warnings.simplefilter("error", g.client.GatewayWarning)
                 door.scale_cluster(name, n)
             client = connect_client(started.scheduler_address, security=started.security, timeout=ANSWER_SECONDS)
@@ -103,7 +103,7 @@ def _chosen(offered: Any, options: Mapping[str, Any]) -> Any:
 
 
 def _started(door: Any, name: str, limit: float) -> Any:
-    """Wait until a cluster runs, and give the gateway's report of it."""
+    """Wait until a cluster runs, and return the gateway's report about it."""
     until = time.monotonic() + limit
     while (report := door.get_cluster(name)).status.name != "RUNNING":
         if report.status.name != "PENDING" or time.monotonic() > until:
@@ -116,7 +116,15 @@ def _started(door: Any, name: str, limit: float) -> Any:
 
 
 def gateway_status(door: Any, name: str) -> ClusterStatus:
-    """Ask the gateway about a cluster."""
+    """Ask the gateway for the state of a cluster.
+
+    Parameters
+    ----------
+    door
+        The `dask_gateway.Gateway`.
+    name
+        Name of the cluster at the gateway.
+    """
     try:
         status = door.get_cluster(name).status.name
     except Exception as error:
@@ -126,11 +134,11 @@ def gateway_status(door: Any, name: str) -> ClusterStatus:
 
 def _close(door: Any) -> None:
     door.close()
-    # It closes itself again when it is collected: with a complaint, or waiting for ever on the thread of its own loop.
+    # The garbage collector would close it again, which prints an error or waits for ever on the thread of its own loop.
     vars(door).pop("_loop_runner", None)
 
 
 def _stop(door: Any, name: str) -> None:
-    # What is stopped already has nothing to stop.
+    # The cluster may have stopped already.
     with suppress(Exception):
         door.stop_cluster(name)

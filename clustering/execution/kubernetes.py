@@ -1,4 +1,4 @@
-"""Clusters of pods, which the Dask operator of a Kubernetes starts."""
+"""Dask clusters of pods, which the Dask operator of Kubernetes starts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from clustering.execution.dask_clusters import (
 
 T = TypeVar("T")
 _LOOK_SECONDS = 0.5
-"""How often to look whether a scheduler is ready, in seconds."""
+"""Interval between looks whether a scheduler is ready, in seconds."""
 _LABEL = "dask.org/cluster-name"
 
 
@@ -53,28 +53,30 @@ def kubernetes(
     Parameters
     ----------
     demand
-        Its workers are pods with one worker process each. Default: 1.
+        Cluster request; each worker is a pod with one worker process. Default: 1.
     image
         Container image of scheduler and workers, with this package in this version.
     namespace
-        Where they run. Default: the current one.
+        Kubernetes namespace of the pods. Default: the current one.
     threads
         Threads of a worker.
     resources
-        ``requests`` and ``limits`` of a worker. Default: its threads, and room for its budget.
+        ``requests`` and ``limits`` of a worker. Default: its threads, and memory for its budget.
     env
-        Environment variables of the workers, none of them secret.
+        Environment variables of scheduler and workers, none of them secret.
     secrets
-        Kubernetes secrets whose keys become environment variables of the workers.
+        Names of Kubernetes secrets whose keys become environment variables of the workers.
     pod
-        More of the pods' specification, such as ``{"serviceAccountName": "reader", "nodeSelector": {…}}``.
+        Further fields of the pods' specification, such as ``{"serviceAccountName": "reader", "nodeSelector": {…}}``.
     service
         Type of the scheduler's service: ``ClusterIP``, ``NodePort`` or ``LoadBalancer``.
     idle_timeout
-        Seconds after which the operator deletes a cluster that nobody uses any more.
+        Seconds after which the operator deletes an unused cluster.
 
     Raises
     ------
+    ConfigError
+        If `pod` holds containers.
     ExecutionError
         If Kubernetes does not answer, refuses, or does not start the scheduler.
     MissingDependencyError
@@ -95,7 +97,7 @@ def kubernetes(
             made.create()
             stack.callback(_delete, made)
             _wait_for_scheduler(api, name, limit)
-            # Connecting has no limit of its own.
+            # Connecting has no time limit of its own.
             connect = partial(operator.KubeCluster.from_name, name, namespace=api.namespace, quiet=True)
             cluster = stack.enter_context(within(limit, connect))
             client = stack.enter_context(connect_client(cluster))
@@ -119,7 +121,22 @@ def manifest(
     service: str,
     idle_timeout: int,
 ) -> dict[str, Any]:
-    """Write the ``DaskCluster`` resource that the operator is given; see `kubernetes` for the parameters."""
+    """Return the ``DaskCluster`` resource for the operator.
+
+    Parameters
+    ----------
+    name
+        Name of the cluster.
+    workers
+        Number of worker pods.
+    image, threads, resources, env, secrets, pod, service, idle_timeout
+        As for `kubernetes`; none is optional here.
+
+    Raises
+    ------
+    ConfigError
+        If `pod` holds containers.
+    """
     if "containers" in pod:
         raise ConfigError(
             "cluster.kubernetes.pod holds containers, which are made from image, resources, env and secrets; "
@@ -168,12 +185,26 @@ def manifest(
 
 
 def _room(threads: int, memory: int) -> dict[str, dict[str, str]]:
+    """Return requests and limits of a worker, which are equal."""
     room = {"cpu": str(threads), "memory": str(memory)}
     return {"requests": room, "limits": room}
 
 
 def within(seconds: float, make: Callable[[], T]) -> T:
-    """Call something that may never return, and give up on it after some time."""
+    """Call a function that may never return, and stop waiting for it after some time.
+
+    Parameters
+    ----------
+    seconds
+        How long to wait, in seconds.
+    make
+        Function to call; it runs in a thread, and goes on there after the time is over.
+
+    Raises
+    ------
+    TimeoutError
+        If it has not returned in time.
+    """
     outcome: Future[T] = Future()
 
     def run() -> None:
@@ -199,7 +230,15 @@ def _wait_for_scheduler(api: Any, name: str, limit: float) -> None:
 
 
 def pod_status(api: Any, name: str) -> ClusterStatus:
-    """Ask Kubernetes about the pods of a cluster."""
+    """Ask Kubernetes for the state of the pods of a cluster.
+
+    Parameters
+    ----------
+    api
+        API object of kr8s.
+    name
+        Name of the cluster.
+    """
     try:
         pods = [pod.raw for pod in api.get("pods", namespace=api.namespace, label_selector=f"{_LABEL}={name}")]
         events = [event.raw for event in api.get("events", namespace=api.namespace, field_selector="type=Warning")]
@@ -209,12 +248,12 @@ def pod_status(api: Any, name: str) -> ClusterStatus:
 
 
 def describe_pods(pods: Iterable[Mapping[str, Any]], warnings: Sequence[Mapping[str, Any]]) -> ClusterStatus:
-    """Put what Kubernetes tells of pods into one clause, with the last of its warnings.
+    """Describe pods in one clause, with the last warning about them.
 
     Parameters
     ----------
     pods, warnings
-        Resources of the kinds ``Pod`` and ``Event``.
+        Resources of the kinds ``Pod`` and ``Event``, as JSON.
     """
     alike = Counter(_state(pod.get("status", {})) for pod in pods)
     said = [f"{n} {'pod is' if n == 1 else 'pods are'} {state}" for state, n in alike.items()]
@@ -252,6 +291,6 @@ def _refusal(error: Exception) -> str:
 
 
 def _delete(made: Any) -> None:
-    # What is gone already has nothing to delete.
+    # The cluster may be gone already.
     with suppress(Exception):
         made.delete()

@@ -1,8 +1,8 @@
-"""The map-reduce over blocks: one tree, whatever carries it out.
+"""The map-reduce over blocks: one tree of additions for every engine.
 
-The tree is pairwise over block indices: the node ``(level, i)`` is ``(level − 1, 2i) + (level − 1, 2i + 1)``, a missing
-right child leaving the left one as it is. A task takes an aligned run of 2^level blocks and returns that node, so the
-number of tasks may follow the number of threads while the order of every addition stays the same.
+The tree is pairwise over block indices: the node ``(level, i)`` is ``(level − 1, 2i) + (level − 1, 2i + 1)``. Where the
+right child is missing, the node is the left child. A task computes one node from an aligned run of 2^level blocks. So
+the number of tasks may depend on the number of threads, while the order of every addition stays the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from clustering.execution.engine import Engine
 
 TASKS_PER_THREAD = 4
-"""Tasks of a pass at most, per thread."""
+"""Largest number of tasks of a pass, per thread."""
 
 _passes = count()
 
@@ -35,21 +35,22 @@ def map_reduce(leaves: Callable[[range], Iterator[S]], n_blocks: int, engine: En
     Parameters
     ----------
     leaves
-        Makes the statistics of a run of blocks, one after the other; picklable where the engine has other processes.
+        Yields the statistics of each block of a run, in order; picklable where the engine has other processes.
     n_blocks
         Number of blocks, 1 or more.
     engine
-        Who carries out the tasks.
+        Engine that runs the tasks.
 
     Returns
     -------
     S
-        The same bits for every engine and every number of workers.
+        Statistics of all blocks, with the same bits for every engine and every number of workers.
     """
     level = 0
+    # Runs are as short as the number of tasks allows, so that threads share the work evenly.
     while -(-n_blocks >> level) > TASKS_PER_THREAD * engine.threads:
         level += 1
-    # A cluster remembers keys: no two passes may share any.
+    # Dask remembers results by their keys, so no two passes may share a key.
     name = f"pass-{next(_passes)}-{engine.session}"
     graph: dict[Any, Any] = {f"leaves-{name}": _Constant(leaves)}
     runs = -(-n_blocks >> level)
@@ -67,7 +68,7 @@ def map_reduce(leaves: Callable[[range], Iterator[S]], n_blocks: int, engine: En
 
 
 class _Constant:
-    """Holds the work of a pass, so that Dask neither looks inside nor calls it while it builds the graph."""
+    """Holds the work of a pass, so that Dask neither inspects nor calls it while it builds the graph."""
 
     def __init__(self, leaves: Callable[[range], Iterator[Any]]) -> None:
         self.leaves = leaves
@@ -78,15 +79,23 @@ def _run(constant: _Constant, start: int, stop: int) -> Any:
 
 
 def fold(leaves: Iterator[S]) -> S:
-    """Add up leaves in the order of the tree, holding one node per level at most."""
+    """Add up leaves in the order of the tree, holding at most one node per level in memory.
+
+    Parameters
+    ----------
+    leaves
+        Statistics of blocks, in order; at least one.
+    """
     nodes: list[tuple[int, S]] = []
     for leaf in leaves:
         level, node = 0, leaf
+        # Two nodes of one level are added at once, like the carry of a binary counter.
         while nodes and nodes[-1][0] == level:
             node = nodes.pop()[1] + node
             level += 1
         nodes.append((level, node))
     total = nodes.pop()[1]
+    # Nodes without a right sibling are left: they are added from the lowest level up.
     while nodes:
         total = nodes.pop()[1] + total
     return total

@@ -1,4 +1,4 @@
-"""One pass over the rows, for several candidates at once."""
+"""Passes over the rows: one read of all blocks serves several candidates."""
 
 from __future__ import annotations
 
@@ -24,31 +24,50 @@ from clustering.execution.progress import ProgressReporter, progress_reporter
 from clustering.models.divergences import DomainError
 
 MEMORY_SHARE = 2
-"""One part in this many of a worker's memory is for keeping decoded rows; the rest is for blocks at work."""
+"""One part in this many of a worker's memory is for the block cache; the rest is for blocks at work."""
 
 Statistics = Callable[[Rows], Any]
 
 
 class BlockRecords(Protocol):
-    """What outlives a pass that is killed: the statistics of its finished blocks, of each candidate; picklable."""
+    """Statistics of finished blocks that survive a killed pass; picklable."""
 
     def load(self, index: int) -> tuple[Any, ...] | None:
-        """Give what was kept of a block; None where nothing was."""
+        """Return the statistics of a finished block; None where it is not finished.
+
+        Parameters
+        ----------
+        index
+            Number of the block in the plan.
+
+        Returns
+        -------
+        tuple or None
+            Statistics of each candidate.
+        """
 
     def save(self, index: int, statistics: tuple[Any, ...]) -> None:
-        """Keep the statistics of a block; called when all else that is made of it is in its place."""
+        """Keep the statistics of a block; called after all other outputs of the block are written.
+
+        Parameters
+        ----------
+        index
+            Number of the block in the plan.
+        statistics
+            Statistics of each candidate.
+        """
 
 
 @dataclass(frozen=True)
 class ReadStats:
-    """What was read; ``a + b`` is what both read."""
+    """How much a pass read; ``a + b`` is the sum over two parts."""
 
     blocks: int = 0
-    """Blocks read from the source."""
+    """Number of blocks read from the source."""
     bytes: int = 0
-    """Decoded size of what was read, in bytes."""
+    """Decoded size of the blocks that were read, in bytes."""
     bad: tuple[str, ...] = ()
-    """Chunks that do not decode, by name, in order."""
+    """Names of bad chunks, sorted."""
 
     def __add__(self, other: ReadStats) -> ReadStats:
         bad = tuple(sorted({*self.bad, *other.bad})) if other.bad else self.bad
@@ -57,7 +76,7 @@ class ReadStats:
 
 @dataclass(frozen=True)
 class _PassSums:
-    """Statistics of every candidate, with what was read for them."""
+    """Statistics of every candidate, with how much was read for them."""
 
     statistics: tuple[Any, ...]
     read_stats: ReadStats
@@ -73,28 +92,28 @@ class _PassSums:
 
 @dataclass(frozen=True)
 class PassResult:
-    """Outcome of a pass."""
+    """Result of a pass."""
 
     statistics: tuple[Any, ...]
-    """Of each candidate."""
+    """Statistics of each candidate over all rows."""
     read_stats: ReadStats
     seconds: float
 
 
 @dataclass(frozen=True)
 class PassRunner:
-    """Everything that passes over the same rows have in common."""
+    """Runs passes over the same rows."""
 
     source: Source
     plan: Plan
     engine: Engine
     cache: BlockCache
     fraction: RowFraction | None = None
-    """Which rows take part; None: all."""
+    """Rows that take part; None: all."""
     preparation: Preparation | None = None
-    """What rows go through before they are used; None: they are used as decoded."""
+    """Map from decoded to prepared rows; None: rows are used as decoded."""
     held_out: HeldOut | None = None
-    """Blocks of which no row takes part, and which are not read; None: there are none."""
+    """Held-out blocks, which are not read and of which no row takes part; None: there are none."""
 
     def run(self, candidates: Sequence[Statistics], records: BlockRecords | None = None) -> PassResult:
         """Read each block once and add up the statistics of all candidates.
@@ -102,9 +121,19 @@ class PassRunner:
         Parameters
         ----------
         candidates
-            For each candidate, what makes its statistics from the rows of a block; picklable.
+            For each candidate, a function that makes its statistics from the rows of a block; picklable.
         records
-            Of blocks that an earlier attempt at this pass has finished: they are not read again.
+            Block records of an earlier attempt at this pass: its finished blocks are not read again.
+
+        Returns
+        -------
+        PassResult
+            Statistics in the order of `candidates`.
+
+        Raises
+        ------
+        DataError
+            If the rows hold values that a candidate cannot use.
         """
         started = time.perf_counter()
         work = _Work(
@@ -112,13 +141,14 @@ class PassRunner:
             self.held_out, progress_reporter(self.engine, len(self.plan)),
         )  # fmt: skip
         sums = map_reduce(work, len(self.plan), self.engine)
+        # Only the whole pass knows all bad chunks, and the limits of the source are about all of them.
         self.source.check_bad(sums.read_stats.bad)
         return PassResult(sums.statistics, sums.read_stats, time.perf_counter() - started)
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What is done with the blocks of a pass; picklable."""
+    """The work on the blocks of a pass; picklable."""
 
     source: Source
     plan: Plan
@@ -131,7 +161,7 @@ class _Work:
     reporter: ProgressReporter | None
 
     def __call__(self, run: range) -> Iterator[_PassSums]:
-        """Make the statistics of some blocks, one after the other."""
+        """Yield the statistics of a run of blocks, in order."""
         return self._block_sums(run) if self.reporter is None else self.reporter.of_blocks(self._block_sums(run))
 
     def _block_sums(self, run: range) -> Iterator[_PassSums]:
@@ -147,7 +177,7 @@ class _Work:
         return not is_cached(self.cache, index)
 
     def _load_block(self, index: int) -> _PassSums | tuple[Rows, int]:
-        """Find the rows of a block as they are kept; or what an earlier attempt made of them."""
+        """Return the cached or read rows of a block and the bytes read; or the statistics that its record holds."""
         if self.records is not None and (recorded := self.records.load(index)) is not None:
             return _PassSums(recorded, ReadStats())
         block = self.plan.block(index)
@@ -158,14 +188,14 @@ class _Work:
 
     @property
     def _keeps_prepared(self) -> bool:
-        """Whether prepared rows are kept, which spares the way to them: where they take no more room."""
+        """Whether prepared rows are cached, which saves preparing them again: where they take no more memory."""
         preparation = self.preparation
         if preparation is None or preparation.once:
             return False
         return preparation.row_bytes <= self.source.kept_row_bytes
 
     def _prepare_rows(self, index: int, kept: Rows) -> Rows:
-        """Turn the rows of a block as they are kept into rows as they are used."""
+        """Decode and prepare the rows of a block, unless they were cached as prepared rows."""
         rows = kept.decoded()
         if self.preparation is None or rows.prepared:
             return rows
@@ -175,11 +205,13 @@ class _Work:
                 f"a row of zeros in block {self.plan.block(index)} has no direction, and preprocess.unit_norm asks for "
                 "one; set source.missing to 'drop' to leave such rows out"
             )
+        # Later passes find the rows of this block prepared.
         if self._keeps_prepared:
             replace_cached(self.cache, index, prepared)
         return prepared
 
     def _sums(self, index: int, kept: Rows, size: int) -> _PassSums:
+        """Make the statistics of a block for all candidates."""
         rows = self._prepare_rows(index, kept)
         try:
             statistics = tuple(candidate(rows) for candidate in self.candidates)
@@ -198,12 +230,28 @@ class _Work:
 
 
 def room_to_keep(source: Source, memory: int) -> int:
-    """Give what of a memory budget decoded rows may take between passes, in bytes."""
+    """Return the part of a memory budget that the block cache may use, in bytes.
+
+    Parameters
+    ----------
+    source
+        Source, whose labels of a selection are held in memory too.
+    memory
+        Memory budget of a worker, in bytes.
+    """
     return max(0, memory // MEMORY_SHARE - sum(source.held_labels.values()))
 
 
 def labels_fault(source: Source, memory: int) -> str:
-    """Say that the labels which a selection holds do not fit a memory budget, in bytes; empty where they do."""
+    """Say that the labels of a selection do not fit a memory budget; empty where they do.
+
+    Parameters
+    ----------
+    source
+        Source that may hold the labels of a selection in memory.
+    memory
+        Memory budget of a worker, in bytes.
+    """
     held = source.held_labels
     size = sum(held.values())
     if size <= memory // MEMORY_SHARE:
@@ -226,25 +274,31 @@ def pass_runner(
     fraction: RowFraction | None = None,
     preparation: Preparation | None = None,
 ) -> Iterator[PassRunner]:
-    """Keep decoded rows at hand for the passes inside the context.
+    """Yield a pass runner, whose block cache lasts as long as the context.
 
     Parameters
     ----------
+    source
+        Source of the rows.
+    plan
+        Plan of the passes.
+    engine
+        Engine that runs the tasks.
     memory
-        Memory budget of each worker, in bytes; half of it is for decoded rows.
+        Memory budget of each worker, in bytes; at most half of it is for the block cache.
     scratch
-        Folder for more of them, on a local disk of each worker.
+        Folder on a local disk of each worker for rows that do not fit into memory; None for none.
     keep
-        False for a single pass, which needs no row a second time.
+        Whether rows are cached; False for a single pass, which needs no row twice.
     fraction
-        Which rows take part; None: all.
+        Rows that take part; None: all.
     preparation
-        What rows go through before they are used; None: they are used as decoded.
+        Map from decoded to prepared rows; None: rows are used as decoded.
 
     Raises
     ------
     DataError
-        If a single block, or the labels that a selection holds, do not fit the memory budget.
+        If a single block, or the labels of a selection, do not fit the memory budget.
     """
     if plan.block_bytes > memory // MEMORY_SHARE:
         raise DataError(

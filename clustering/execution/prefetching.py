@@ -1,4 +1,4 @@
-"""Reading ahead: the next block is read while one is worked on."""
+"""Prefetching: the next block is read while one is worked on."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ T = TypeVar("T")
 
 
 def read_ahead(read: Callable[[int], T], indices: Iterable[int], takes_time: Callable[[int], bool]) -> Iterator[T]:
-    """Read one after the other, each while whoever asks still works on the one before.
+    """Yield the results of reading blocks in order; each is read while the caller works on the one before.
 
     Parameters
     ----------
     read
-        Reads the block of this index.
+        Reads the block of an index.
+    indices
+        Numbers of the blocks, in order.
     takes_time
-        Whether that is worth a thread; it is not where the block is at hand.
+        Returns whether a block must be read; a cached one is not worth a thread.
     """
     with ExitStack() as stack:
         thread: ThreadPoolExecutor | None = None

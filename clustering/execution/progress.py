@@ -1,4 +1,4 @@
-"""How far a pass is, told while it goes on to whoever listens in the process that started it."""
+"""Progress of a pass, reported while it runs to a listener in the process that started it."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from typing import Any, Protocol, TypeVar
 from clustering.execution.engine import Engine
 
 EVERY = 1.0
-"""Least time between two words of a task, in seconds; its last block is told of at once."""
+"""Shortest time between two reports of a task, in seconds; its last block is reported at once."""
 
 
 @dataclass(frozen=True)
 class PassProgress:
-    """Some blocks of a pass that are finished."""
+    """Blocks of a pass that were finished since the last report."""
 
     number: int
-    """Of the pass, counted in the process that started it."""
+    """Number of the pass, counted in the process that started it."""
     blocks: int
+    """Number of blocks finished since the last report of the task."""
     of: int
-    """Blocks of the whole pass."""
+    """Number of blocks of the whole pass."""
     bytes: int
-    """Decoded size of what was read for them, in bytes."""
+    """Decoded size of what was read for these blocks, in bytes."""
 
 
 class Counted(Protocol):
-    """What is made of a block."""
+    """Sums of a block that say how much was read."""
 
     @property
     def read(self) -> int:
-        """Bytes decoded from the source for it."""
+        """Bytes decoded from the source for the block."""
 
 
 C = TypeVar("C", bound=Counted)
@@ -45,7 +46,7 @@ _numbers = count(1)
 
 @dataclass(frozen=True)
 class ProgressReporter:
-    """Tells of the blocks of one pass, from the tasks that work on them; picklable."""
+    """Reports finished blocks of one pass, from the tasks that work on them; picklable."""
 
     session: str
     number: int
@@ -54,7 +55,13 @@ class ProgressReporter:
     """Whether tasks run on the workers of a cluster."""
 
     def of_blocks(self, made: Iterator[C]) -> Iterator[C]:
-        """Pass on what is made of some blocks, and tell of each."""
+        """Yield the sums of blocks unchanged, and report each finished block.
+
+        Parameters
+        ----------
+        made
+            Sums of blocks, in order.
+        """
         blocks = read = 0
         last_time = time.monotonic()
         for one in made:
@@ -69,6 +76,7 @@ class ProgressReporter:
     def _report(self, blocks: int, read: int) -> None:
         progress = PassProgress(self.number, blocks, self.n_blocks, read)
         if self.remote:
+            # Events travel over the connection of the worker, and no port is opened for them.
             from distributed import get_worker
 
             get_worker().log_event(_topic(self.session), astuple(progress))
@@ -77,7 +85,15 @@ class ProgressReporter:
 
 
 def progress_reporter(engine: Engine, blocks: int) -> ProgressReporter | None:
-    """Make what tells of a new pass over so many blocks; None where nobody listens."""
+    """Make a reporter of a new pass; None where nobody listens.
+
+    Parameters
+    ----------
+    engine
+        Engine of the pass.
+    blocks
+        Number of blocks of the pass.
+    """
     if engine.session not in _listeners:
         return None
     return ProgressReporter(engine.session, next(_numbers), blocks, engine.client is not None)
@@ -85,12 +101,14 @@ def progress_reporter(engine: Engine, blocks: int) -> ProgressReporter | None:
 
 @contextmanager
 def listen_to_progress(engine: Engine, listener: Listener) -> Iterator[None]:
-    """Hear of the passes of an engine.
+    """Call a listener with the progress of all passes of an engine, as long as the context lasts.
 
     Parameters
     ----------
+    engine
+        Engine whose passes are listened to.
     listener
-        Called from other threads than this one, and for a block twice where a worker died before its task was done.
+        Called from other threads than this one; twice for a block if a worker died before its task was done.
     """
 
     def hear(event: tuple[float, Any]) -> None:
@@ -104,7 +122,7 @@ def listen_to_progress(engine: Engine, listener: Listener) -> Iterator[None]:
     finally:
         del _listeners[engine.session]
         if engine.client is not None:
-            # A cluster that is gone tells nothing more, and must not hide how the work ended.
+            # A cluster that is gone sends nothing more, and its error must not hide that of the work.
             with suppress(Exception):
                 engine.client.unsubscribe_topic(_topic(engine.session))
 

@@ -1,4 +1,4 @@
-"""Workers in jobs of SLURM: submitted, waited for, and cancelled afterwards."""
+"""Workers in SLURM jobs: submitted, waited for, and cancelled afterwards."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from clustering.execution.dask_clusters import (
 )
 
 WALLTIME = "01:00:00"
-"""Time limit of a job where none is given."""
+"""Default time limit of a job."""
 _RESERVE_SECONDS = 300.0
-"""How long before the end of its job a worker leaves, at most, in seconds."""
+"""Longest time between the end of a worker and that of its job, in seconds."""
 _ENDED = re.compile(
     "BOOT_FAIL|CANCELLED|COMPLETED|COMPLETING|DEADLINE|FAILED|NODE_FAIL|OUT_OF_MEMORY|PREEMPTED|REVOKED|TIMEOUT"
 )
-"""States of jobs that give no workers any more."""
+"""States of jobs that have no running workers any more."""
 _WALLTIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<clock>\d+(?::\d+){0,2})")
 _SQUEUE_SECONDS = 30.0
 
 
 def jobqueue() -> Any:
-    """Import `dask_jobqueue`."""
+    """Import `dask_jobqueue`, an optional package."""
     return import_optional("dask_jobqueue", "cluster.slurm", "slurm")
 
 
@@ -64,43 +64,43 @@ def slurm(
     death_timeout: float = 60.0,
     tls: bool = False,
 ) -> Iterator[Cluster]:
-    """Submit jobs with workers, from a scheduler in this process.
+    """Submit jobs with workers, for a scheduler in this process.
 
     Parameters
     ----------
     demand
-        Its workers are worker processes, rounded up to whole jobs. Default: one job.
+        Cluster request; its worker processes are rounded up to whole jobs. Default: one job.
     cores
         Processors of a job, spread over its processes as threads.
     processes
         Worker processes of a job.
     memory
-        Memory of a job, such as ``8GiB``. Default: room for the budget of its workers.
+        Memory of a job, such as ``8GiB``. Default: enough for the budget of its workers.
     queue, account
         Partition and account of the jobs. Default: those of the user.
     walltime
-        Time limit of a job; its workers leave a little earlier, so that none is cut off.
+        Time limit of a job. Workers leave a little earlier, so that no task is cut off.
     interface
         Network interface of scheduler and workers, such as ``ib0``.
     directives
-        More options of sbatch, such as ``--constraint=haswell``.
+        Further options of sbatch, such as ``--constraint=haswell``.
     prologue
         Shell lines that a job runs first, such as ``module load python``.
     python
-        Interpreter of the workers. Default: the one of this process.
+        Interpreter of the workers. Default: that of this process.
     logs
         Folder for the output of the jobs. Default: the working directory.
     death_timeout
         Seconds after which a worker without a scheduler ends.
     tls
-        Encrypt what workers are told, with certificates made for this run.
+        Whether connections are encrypted, with certificates made for this run.
 
     Raises
     ------
     ConfigError
-        If the walltime is none.
+        If the walltime is not valid.
     ExecutionError
-        If SLURM does not take the jobs.
+        If SLURM does not accept the jobs.
     MissingDependencyError
         If dask-jobqueue is not installed.
     """
@@ -131,7 +131,7 @@ def slurm(
                 silence_logs=50,
             )
             stack.callback(_close, cluster)
-            # Scaling would submit in the background, where errors are lost.
+            # `scale` would submit the jobs in the background, where errors are lost.
             for _ in range(jobs):
                 cluster.worker_spec.update(cluster.new_worker_spec())
             cluster.sync(_submitted, cluster)
@@ -153,25 +153,30 @@ _REMEDY = "see the jobs' output, change compute.cluster.slurm, lower compute.wor
 
 
 def exports() -> list[str]:
-    """Write Dask's settings as shell lines."""
+    """Return Dask's settings as shell lines, for the script of a job."""
     return [f"export {name}='{value}'" for name, value in environment().items()]
 
 
 def lifetime_of(walltime: str) -> tuple[int, int]:
-    """Choose how long a worker lives, and by how much that varies, so that it leaves before its job ends.
+    """Choose the lifetime of a worker and its random variation, so that it leaves before its job ends.
 
     Parameters
     ----------
     walltime
-        As sbatch takes it: ``minutes``, ``minutes:seconds``, ``hours:minutes:seconds``, ``days-hours``,
+        In a form of sbatch: ``minutes``, ``minutes:seconds``, ``hours:minutes:seconds``, ``days-hours``,
         ``days-hours:minutes`` or ``days-hours:minutes:seconds``.
 
     Returns
     -------
     int
-        Seconds of a worker's life.
+        Lifetime of a worker, in seconds.
     int
-        Seconds of variation to either side.
+        Largest variation to either side, in seconds.
+
+    Raises
+    ------
+    ConfigError
+        If the walltime is not valid, or shorter than a minute.
     """
     match = _WALLTIME.fullmatch(walltime)
     if match is None:
@@ -183,6 +188,7 @@ def lifetime_of(walltime: str) -> tuple[int, int]:
         raise ConfigError(
             f"cluster.slurm: walltime is {walltime!r}, {seconds} s; a minute is the least that SLURM counts"
         )
+    # The variation is below the reserve, so even the longest-lived worker leaves in time.
     reserve = min(_RESERVE_SECONDS, seconds / 12)
     return int(seconds - reserve), int(reserve * 0.8)
 
@@ -204,7 +210,7 @@ async def _submitted(cluster: Any) -> None:
     except Exception:
         for job in cluster.workers.values():
             if job.job_id is None:
-                # Closing would miss it among those that it has closed.
+                # Closing the cluster waits for every job, and a job without an id would never count as closed.
                 job.status = distributed().Status.failed
         raise
 
@@ -219,17 +225,25 @@ def _refusal(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """A job as squeue tells of it."""
+    """A job in the output of squeue."""
 
     id: str
     state: str
     reason: str
     output: str
-    """File of its standard error."""
+    """File of its standard error, in which %J stands for the id."""
 
 
 def job_status(ids: Sequence[str], processes: int) -> ClusterStatus:
-    """Ask the queue about jobs."""
+    """Ask squeue for the state of jobs.
+
+    Parameters
+    ----------
+    ids
+        Ids of the jobs.
+    processes
+        Worker processes of a job.
+    """
     command = ["squeue", "--noheader", "--states=all", f"--jobs={','.join(ids)}"]
     columns = "JobID:|,State:|,Reason:|,STDERR:|"
     try:
@@ -245,16 +259,16 @@ def job_status(ids: Sequence[str], processes: int) -> ClusterStatus:
 
 
 def describe_jobs(listed: Iterable[SlurmJob], ids: Sequence[str], processes: int) -> ClusterStatus:
-    """Put what squeue tells of jobs into one clause.
+    """Describe the state of jobs in one clause.
 
     Parameters
     ----------
     listed
-        The jobs that it knows; those that ended some minutes ago it has forgotten.
+        Jobs in the output of squeue, which drops a job some minutes after its end.
     ids
-        All jobs.
+        Ids of all jobs.
     processes
-        Workers of a job.
+        Worker processes of a job.
     """
     alike: dict[str, list[str]] = defaultdict(list)
     jobs = {job.id: job for job in listed}
@@ -274,7 +288,8 @@ def _listed(ids: Sequence[str], most: int = 5) -> str:
 
 
 def _last_line(job: SlurmJob) -> str:
-    # With %J for the job, as dask-jobqueue names the files.
+    """Return the last line that a job wrote; empty where there is none."""
+    # dask-jobqueue names the files with %J, which squeue does not replace.
     path = Path(job.output.replace("%J", job.id).replace("%j", job.id))
     try:
         lines = path.read_text(errors="replace").splitlines()

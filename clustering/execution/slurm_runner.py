@@ -1,4 +1,4 @@
-"""One allocation of SLURM for everything: task 0 of srun is the scheduler, task 1 the job, the others are workers."""
+"""A cluster in one SLURM allocation: task 0 of srun is the scheduler, task 1 the job, all others are workers."""
 
 from __future__ import annotations
 
@@ -26,13 +26,19 @@ from clustering.execution.dask_clusters import (
 from clustering.execution.slurm import jobqueue
 
 _LEAST = 3
-"""Tasks of the smallest allocation: scheduler, job and a worker."""
+"""Smallest number of tasks of an allocation: scheduler, job and one worker."""
 SPEAKERS = ("distributed.scheduler", "distributed.worker", "tornado.application")
-"""Loggers that tell of what was cut short."""
+"""Loggers that report work that was cut short."""
 
 
 def is_runner(cluster: Any) -> bool:
-    """Tell whether a cluster is the allocation that this process runs in."""
+    """Return whether the cluster of a config is the allocation that this process runs in.
+
+    Parameters
+    ----------
+    cluster
+        Cluster as `clustering.execution.engine.connect` takes it.
+    """
     match cluster:
         case {"slurm": {"runner": True}}:
             return True
@@ -42,21 +48,21 @@ def is_runner(cluster: Any) -> bool:
 
 @contextmanager
 def in_allocation(cluster: Any, memory: int | None = None) -> Iterator[None]:
-    """Take the part of this process in an allocation, before anything is done that only one process should do.
+    """Give each process of an allocation its role, before the parts of a job that only one process may run.
 
-    The scheduler and the workers do not come back from here; nothing happens where the cluster is another.
+    The scheduler and the workers never return from here. For other clusters, nothing happens.
 
     Parameters
     ----------
     cluster
-        As `clustering.execution.engine.connect` takes it.
+        Cluster as `clustering.execution.engine.connect` takes it.
     memory
-        Memory budget of a worker, in bytes.
+        Memory budget of a worker, in bytes; None: no limit of its own.
 
     Raises
     ------
     ConfigError
-        If this process is no task of srun, or there are fewer than 3.
+        If this process is not a task of srun, or there are fewer than 3 tasks.
     SystemExit
         In the scheduler and in the workers, when the job has ended.
     """
@@ -69,7 +75,7 @@ def in_allocation(cluster: Any, memory: int | None = None) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        # The others would wait for this task until the allocation ends.
+        # Scheduler and workers would wait for this task until the allocation ends.
         with suppress(Exception):
             address = read_scheduler_file(str(_scheduler_file()), ANSWER_SECONDS)
             with connect_client(address, timeout=ANSWER_SECONDS) as client:
@@ -81,12 +87,17 @@ def in_allocation(cluster: Any, memory: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def slurm_runner(demand: ClusterRequest) -> Iterator[Cluster]:
-    """Work with the workers of the allocation; in tasks that are no job, be one of them and do not come back.
+    """Yield the cluster of the allocation to the job; scheduler and workers do their part and never return.
+
+    Parameters
+    ----------
+    demand
+        Cluster request; the number of workers follows from the tasks of srun.
 
     Raises
     ------
     ConfigError
-        If this process is no task of srun, or there are fewer than 3.
+        If this process is not a task of srun, or there are fewer than 3 tasks.
     ExecutionError
         If the scheduler does not start.
     """
@@ -94,7 +105,7 @@ def slurm_runner(demand: ClusterRequest) -> Iterator[Cluster]:
     tasks = _number("SLURM_NTASKS")
     with in_allocation({"slurm": {"runner": True}}, demand.memory), dask.config.set(SETTINGS), ExitStack() as stack:
         stack.callback(_scheduler_file().unlink, missing_ok=True)
-        # The runner itself would wait for ever.
+        # The runner of dask-jobqueue would wait for ever, so the file is awaited here with a limit.
         read_scheduler_file(str(_scheduler_file()), limit)
         runner = stack.enter_context(_runner(demand.memory))
         client = stack.enter_context(connect_client(runner, timeout=limit))
@@ -103,16 +114,16 @@ def slurm_runner(demand: ClusterRequest) -> Iterator[Cluster]:
 
 
 def _retire(client: Any) -> None:
-    """Let the workers go before the scheduler, which they would miss aloud."""
+    """Stop the workers before the scheduler, because they log errors when it is gone."""
     with suppress(Exception):
         client.retire_workers()
 
 
 def _runner(memory: int | None) -> Any:
-    """Make the runner of dask-jobqueue, which ends in the scheduler and in the workers when they are told to."""
+    """Make the runner of dask-jobqueue; in the scheduler and the workers, this call ends with the process."""
     made = jobqueue().slurm.SLURMRunner
     if _task() != 1:
-        # It ends itself by an interrupt, and what it logs would stand among the lines of the job.
+        # The runner ends its process by an interrupt. Its log lines would appear among those of the job.
         signal.signal(signal.SIGINT, _leave)
         logging.getLogger("distributed").setLevel(logging.WARNING)
         for name in SPEAKERS:
@@ -130,9 +141,14 @@ def _runner(memory: int | None) -> Any:
 
 
 def is_news(record: logging.LogRecord) -> bool:
-    """Tell whether a line is about more than what is cut short when the job has ended: tasks, and signs of life.
+    """Return whether a log record is about more than tasks and heartbeats that were cut short at the end of the job.
 
-    A scheduler that is lost before that is told of by the job.
+    If the scheduler is lost earlier, the job reports it.
+
+    Parameters
+    ----------
+    record
+        Record of one of the `SPEAKERS`.
     """
     error = record.exc_info[1] if record.exc_info else None
     cancelled = isinstance(error, asyncio.CancelledError)
@@ -144,13 +160,13 @@ def _leave(*_: Any) -> None:
 
 
 def _scheduler_file() -> Path:
-    """Name the file that tells the tasks where the scheduler is; each start of each step has its own."""
+    """Return the path of the scheduler file; each start of each step has its own."""
     parts = [os.environ.get(name, "0") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")]
     return Path.cwd() / f"scheduler-{'-'.join(parts)}.json"
 
 
 def _task() -> int:
-    """Give the number of this task, in an allocation that is large enough."""
+    """Return the number of this task, after a check that the allocation is large enough."""
     tasks = _number("SLURM_NTASKS")
     if tasks < _LEAST:
         raise ConfigError(
@@ -161,6 +177,7 @@ def _task() -> int:
 
 
 def _number(name: str) -> int:
+    """Read a whole number from the environment of srun."""
     value = os.environ.get(name, "")
     if not value.isdecimal() or "SLURM_PROCID" not in os.environ:
         raise ConfigError(

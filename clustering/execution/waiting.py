@@ -1,4 +1,4 @@
-"""Waiting for workers, and for results, with a limit: a cluster without workers is told of instead of waited for."""
+"""Waits for workers and for results with a time limit, so that a cluster without workers gives an error."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from clustering.execution.dask_clusters import Cluster, ClusterStatus
 logger = logging.getLogger(__name__)
 
 ASK_SECONDS = 5.0
-"""How often to ask whoever starts the workers, while they are missing, in seconds."""
+"""Interval between questions to the service that starts the workers, while they are missing, in seconds."""
 LOOK_SECONDS = 1.0
-"""How often to look whether there are any workers, while a result is awaited, in seconds."""
+"""Interval between looks for any workers, while a result is awaited, in seconds."""
 
 
 def wait_for_workers(cluster: Cluster) -> None:
-    """Wait until all workers of a cluster are there.
+    """Wait until all workers of a cluster are connected.
+
+    Parameters
+    ----------
+    cluster
+        Cluster with the number of workers and the time limit.
 
     Raises
     ------
     ExecutionError
-        If they are not in time, or cannot come any more; with what whoever starts them says.
+        If they are late, or can no longer come; the message holds the status of the cluster.
     """
     began = time.monotonic()
     present = len(cluster.client.nthreads())
@@ -40,6 +45,7 @@ def wait_for_workers(cluster: Cluster) -> None:
             cluster.client.wait_for_workers(cluster.workers, timeout=max(0.1, min(ASK_SECONDS, left)))
         except TimeoutError:
             word = cluster.status()
+            # Go on waiting while there is time, and while enough workers may still come.
             if left > ASK_SECONDS and (word.most is None or word.most >= cluster.workers):
                 continue
             present = len(cluster.client.nthreads())
@@ -51,7 +57,13 @@ def wait_for_workers(cluster: Cluster) -> None:
 
 
 def get_from(cluster: Cluster) -> Callable[[Mapping[Any, Any], Any], Any]:
-    """Make a Dask `get` that ends in an error when all workers of a cluster are gone for too long."""
+    """Return a Dask `get` that raises `ExecutionError` when all workers are gone for too long.
+
+    Parameters
+    ----------
+    cluster
+        Cluster whose client runs the graph.
+    """
 
     def get(graph: Mapping[Any, Any], key: Any) -> Any:
         future = cluster.client.get(graph, key, sync=False)
@@ -64,6 +76,7 @@ def get_from(cluster: Cluster) -> Callable[[Mapping[Any, Any], Any], Any]:
 
 
 async def _result(cluster: Cluster, future: Any) -> Any:
+    """Wait for a result; raise `ExecutionError` when all workers are gone for longer than the time limit."""
     result = asyncio.ensure_future(cluster.client.gather(future, asynchronous=True))
     alone: float | None = None
     try:
@@ -75,7 +88,7 @@ async def _result(cluster: Cluster, future: Any) -> Any:
             alone = now if alone is None else alone
             word = await asyncio.to_thread(cluster.status)
             if word.most == 0 or now - alone >= cluster.wait_seconds:
-                # Cancelled, the result ends by itself; one that is only dropped would be missed aloud.
+                # A cancelled result ends by itself, while Dask logs errors about one that is only dropped.
                 await cluster.client.cancel([future])
                 await asyncio.wait({result}, timeout=LOOK_SECONDS)
                 raise ExecutionError(
@@ -91,10 +104,11 @@ async def _result(cluster: Cluster, future: Any) -> Any:
 
 
 async def _any_workers(client: Any) -> bool:
+    """Return whether the cluster has any workers."""
     try:
         return bool(await client.nthreads())
     except OSError:
-        # A scheduler that is gone ends the result by itself.
+        # Without a scheduler, the result ends by itself with an error.
         return True
 
 

@@ -1,4 +1,4 @@
-"""Whether workers are like this process: they have to compute the same bits."""
+"""Checks that workers have the package versions and BLAS threads of this process, because both decide bits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
-# Those of BLAS that are limited below are those that are loaded.
+# threadpoolctl limits only BLAS libraries that are loaded, and these imports load them.
 import numpy  # noqa: F401
 import scipy.linalg  # noqa: F401
 from distributed import WorkerPlugin
@@ -17,18 +17,25 @@ from threadpoolctl import threadpool_limits
 from clustering.errors import ExecutionError, reason
 
 _SCHEDULER = ("python", "dask", "distributed", "cloudpickle", "tornado")
-"""What a scheduler needs in the same version."""
+"""Packages that a scheduler needs in the same version."""
 _WORKER = (*_SCHEDULER, "zarr-clustering", "numpy", "numba", "scipy", "zarr")
-"""What workers need in the same version."""
+"""Packages that workers need in the same version."""
 
 
 def check_worker_versions(client: Any, name: str) -> None:
-    """Compare the versions of the scheduler and the workers with those of this process.
+    """Compare package versions of scheduler and workers with those of this process.
+
+    Parameters
+    ----------
+    client
+        The `distributed.Client`.
+    name
+        Name of the cluster in messages.
 
     Raises
     ------
     ExecutionError
-        Naming the first that differs, or a worker that cannot import this package.
+        If a version differs, or a worker cannot import this package; the message names the first.
     """
     versions = client.get_versions(packages=list(_WORKER[len(_SCHEDULER) :]))
     ours = _versions(versions["client"])
@@ -53,35 +60,55 @@ def check_worker_versions(client: Any, name: str) -> None:
 
 def _versions(about: Any) -> dict[str, str | None]:
     packages = dict(about["packages"])
-    # Functions travel between releases of one minor version.
+    # Pickled functions work across releases of one minor version of Python.
     packages["python"] = ".".join(str(packages.get("python", "")).split(".")[:2])
     return packages
 
 
 class OneBlasThread(WorkerPlugin):
-    """One BLAS thread per task, which sums depend on; also where no nanny sets it."""
+    """Limits BLAS to one thread per task on workers, because bits depend on it; only a nanny would set that itself."""
 
     def __init__(self) -> None:
-        # Several connections to one cluster each have theirs.
+        # Dask keeps one plugin per name, and several connections to one cluster each need their own.
         self.name = f"clustering-one-blas-thread-{uuid.uuid4().hex[:8]}"
 
     def setup(self, worker: Any) -> None:
+        """Set the limit when the plugin or the worker starts.
+
+        Parameters
+        ----------
+        worker
+            The `distributed.Worker`.
+        """
         self.limits = threadpool_limits(1, user_api="blas")
         self.limits.__enter__()
 
     def teardown(self, worker: Any) -> None:
-        # Leaving also gives up the right to set limits, which one thread of a process has.
+        """Lift the limit.
+
+        Parameters
+        ----------
+        worker
+            The `distributed.Worker`.
+        """
+        # Leaving the context also frees the lock of threadpoolctl, which one thread of a process holds.
         self.limits.__exit__(None, None, None)
 
 
 @contextmanager
 def one_blas_thread(client: Any) -> Iterator[None]:
-    """Limit BLAS to one thread in every worker, those too that come later; lifted afterwards."""
+    """Limit BLAS to one thread in every worker, also in later ones, as long as the context lasts.
+
+    Parameters
+    ----------
+    client
+        The `distributed.Client`.
+    """
     plugin = OneBlasThread()
     client.register_plugin(plugin)
     try:
         yield
     finally:
-        # A cluster that is gone has no limits either.
+        # A cluster that is gone has no limits to lift.
         with suppress(Exception):
             client.unregister_worker_plugin(plugin.name)
