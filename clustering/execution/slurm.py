@@ -210,7 +210,8 @@ async def _submitted(cluster: Any) -> None:
     except Exception:
         for job in cluster.workers.values():
             if job.job_id is None:
-                # Closing the cluster waits for every job, and a job without an id would never count as closed.
+                # Closing the cluster asserts that every job is closed or failed, and it never closes a job without an
+                # id.
                 job.status = distributed().Status.failed
         raise
 

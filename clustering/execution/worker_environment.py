@@ -91,7 +91,7 @@ class OneBlasThread(WorkerPlugin):
         worker
             The `distributed.Worker`.
         """
-        # Leaving the context also frees the lock of threadpoolctl, which one thread of a process holds.
+        # Leaving the context also gives up the right to set limits, which one thread of a process has.
         self.limits.__exit__(None, None, None)
 
 

@@ -166,9 +166,9 @@ def _has_true_labels(sample: PlottedRows) -> bool:
 
 
 def _true_colours(sample: PlottedRows, true_labels: NDArray[np.int32], colours: Array) -> Any:
-    """Give each true component the colour of the cluster that holds most of its rows.
+    """Give true components the colours of clusters, so that as many rows as possible match.
 
-    The pairs are chosen together, so that two components never share a colour. Components without a cluster get others.
+    Two components never share a colour. Components without a cluster of their own get further colours.
     """
     components = np.unique(true_labels[true_labels >= 0])
     overlap = np.array([sample.resp[true_labels == component].sum(axis=0) for component in components])

@@ -62,7 +62,7 @@ class Checkpoint:
     seconds: Mapping[str, float]
     """Wall time by stage so far, in seconds."""
     remarks: tuple[str, ...] = ()
-    """What the fit chose for its start, in words for a user."""
+    """Choices of the fit for its start, in words for a user."""
     warnings: tuple[str, ...] = ()
     """Warnings about the start, for the user."""
     preparation: Preparation | None = None

@@ -211,7 +211,7 @@ def create_labels(
     for name, length in own:
         numbers = clusters.ids if name == "cluster" else np.arange(1, length + 1)
         group.create_array(name, data=numbers, dimension_names=(name,), overwrite=True)
-    # CF: coordinates that no variable refers to are listed in the attribute of the group.
+    # As xarray does, the group lists the coordinates that no variable refers to.
     left = [n for n in map(str, carried.coords) if n not in carried.dims and n not in pointed and " " not in n]
     if left:
         group.attrs["coordinates"] = " ".join(left)

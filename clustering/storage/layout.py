@@ -4,8 +4,7 @@
 
     output/
       current                        the switch: a link in a folder, a small object {"run": …} in a bucket
-      versions/<run>/                all files of a run; it is finished once its run.json is there, which is written
-      last
+      versions/<run>/                all files of a run; it is finished once its run.json, the last file, is there
       model.zarr  labels.zarr  report.html  run.json      of the current version: links, or copies in a bucket
       names.json                     names of clusters
       .output.json                   the mark of an output

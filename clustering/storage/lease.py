@@ -35,7 +35,7 @@ _TRIES = 5
 
 @dataclass(frozen=True)
 class _Held:
-    """A lock that is there, whoever holds it."""
+    """A lock in the bucket, of this or another process."""
 
     about: dict[str, Any]
     version: dict[str, str]
