@@ -25,7 +25,8 @@ from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky
 from threadpoolctl import threadpool_limits
 
 from clustering.data.rows import in_memory_rows
-from clustering.models.kmeans import KMeans, KMeansParams
+from clustering.models.kmeans import KMeans
+from clustering.models.kmeans_params import KMeansParams
 from clustering.models.mixture import GaussianMixture
 from clustering.models.mixture_params import MixtureParams
 

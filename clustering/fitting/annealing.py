@@ -26,7 +26,7 @@ from clustering.fitting.on_sample import converge, sample_passes
 from clustering.fitting.seeding import fill_missing
 from clustering.models import divergences as geometry
 from clustering.models.divergences import TINY
-from clustering.models.kmeans import KMeansParams
+from clustering.models.kmeans_params import KMeansParams
 from clustering.models.option_names import Divergence
 from clustering.models.soft_kmeans import SoftKMeans, SoftKMeansParams
 from clustering.models.survey import Survey

@@ -16,7 +16,8 @@ import numpy as np
 from clustering.execution.passes import BlockRecords, PassRunner
 from clustering.fitting.fitted_model import FittedModel
 from clustering.fitting.loop import Candidate, PassRecord, State, Stop, StoppingRule, apply_limits, iterate
-from clustering.models.kmeans import FARTHEST, KMeansParams
+from clustering.models.farthest import FARTHEST
+from clustering.models.kmeans_params import KMeansParams
 from clustering.models.model import params_to_arrays
 
 Refresh = Literal["full", "new-only", "none"]

@@ -19,7 +19,8 @@ from clustering.fitting.on_sample import converge, sample_passes
 from clustering.fitting.options import Options
 from clustering.fitting.seeding import Init, as_centers, fill_missing, generators, seed_centers
 from clustering.models import divergences as geometry
-from clustering.models.kmeans import KMeans, KMeansParams, KMeansStatistics
+from clustering.models.kmeans import KMeans, KMeansStatistics
+from clustering.models.kmeans_params import KMeansParams
 from clustering.models.survey import RowSample, Survey
 
 Array = NDArray[np.float64]

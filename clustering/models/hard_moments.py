@@ -13,7 +13,8 @@ from clustering.models import covariances as kinds
 from clustering.models import missing_features
 from clustering.models.assignment import nearest
 from clustering.models.columns import columns_of, sub_block_length
-from clustering.models.kmeans import KMeans, KMeansParams
+from clustering.models.kmeans import KMeans
+from clustering.models.kmeans_params import KMeansParams
 from clustering.models.option_names import Covariance
 from clustering.models.soft import FarthestRowsTracker, Moments, Responsibilities
 

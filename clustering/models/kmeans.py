@@ -16,83 +16,14 @@ from clustering.models import kernels, missing_kernels
 from clustering.models.columns import columns_of
 from clustering.models.distances import MEASURES, RowDistances, from_centers
 from clustering.models.divergence_kernels import least_of
+from clustering.models.farthest import FARTHEST, FarthestRows, distinct_rows
+from clustering.models.kmeans_params import KMeansParams
 from clustering.models.lloyd import lloyd
 from clustering.models.model import TRACKED_CLUSTERS, Assignment
 from clustering.models.option_names import Divergence
 from clustering.models.overflow import rank_by_divergence
 
 Array = NDArray[np.float64]
-
-FARTHEST = 64
-"""Farthest rows kept per pass at most, as new places for empty clusters."""
-
-
-@dataclass(frozen=True, eq=False)
-class KMeansParams:
-    """What a pass needs: where the clusters are."""
-
-    origin: Array
-    """Origin ``(d,)`` in the data's units, fixed for a run; subtracting it first keeps the digits of far-off data."""
-    centers: Array
-    """Centers less the origin, ``(k, d)``."""
-    total_scatter: float = np.inf
-    """Σ w ‖x − origin‖² of all rows, where it is known."""
-    matrix: Array = field(default_factory=lambda: np.zeros((0, 0)))
-    """M of the Mahalanobis distance ``(d, d)``; empty for other divergences."""
-
-    @property
-    def dims(self) -> Mapping[str, tuple[str, ...]]:
-        """Fields that are stored, with the names of their dimensions."""
-        matrix = ("feature", "feature_too")
-        return {"origin": ("feature",), "centers": ("cluster", "feature"), "total_scatter": (), "matrix": matrix}
-
-    @property
-    def k(self) -> int:
-        """Number of clusters."""
-        return len(self.centers)
-
-
-class BlockPosition(NamedTuple):
-    """Where a block lies on the sample grid."""
-
-    start: tuple[int, ...]
-    grid: tuple[int, ...]
-    """Length of each sample dimension."""
-
-
-class FarthestRows(NamedTuple):
-    """Rows far from their centers, farthest first, lower position first among equals."""
-
-    distances: Array
-    """Squared distances ``(t,)``."""
-    positions: NDArray[np.int64]
-    """Positions on the sample grid ``(t,)``."""
-    labels: NDArray[np.int32]
-    """Clusters ``(t,)``."""
-    weights: Array
-    """Weights ``(t,)``."""
-    rows: Array
-    """Rows less the origin ``(t, d)``."""
-
-    def repositioned(self, before: BlockPosition, now: BlockPosition) -> FarthestRows:
-        """Tell the same rows in a block that lies elsewhere on another sample grid."""
-        index = np.unravel_index(self.positions, before.grid)
-        moved = [p - old + new for p, old, new in zip(index, before.start, now.start, strict=True)]
-        flat = np.ravel_multi_index(moved, now.grid) if len(self.positions) else self.positions
-        return self._replace(positions=np.asarray(flat, np.int64))
-
-    def merged(self, other: FarthestRows, most: int) -> FarthestRows:
-        """Keep the farthest of both."""
-        distances = np.concatenate([self.distances, other.distances])
-        positions = np.concatenate([self.positions, other.positions])
-        first = np.lexsort((positions, -distances))[:most]
-        return FarthestRows(
-            distances[first],
-            positions[first],
-            np.concatenate([self.labels, other.labels])[first],
-            np.concatenate([self.weights, other.weights])[first],
-            np.concatenate([self.rows, other.rows])[first],
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -421,13 +352,3 @@ def check_k(k: Any) -> int:
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ConfigError(f"k is {k!r}; the number of clusters is a whole number of 1 or more")
     return int(k)
-
-
-def distinct_rows(farthest: FarthestRows) -> Iterator[int]:
-    """Places of rows that differ from all farther ones."""
-    seen: set[bytes] = set()
-    for i, row in enumerate(farthest.rows):
-        key = (row + 0.0).tobytes()
-        if key not in seen:
-            seen.add(key)
-            yield i

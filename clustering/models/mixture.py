@@ -18,7 +18,9 @@ from clustering.models import hard_moments, missing_features, missing_kernels, p
 from clustering.models.columns import columns_of
 from clustering.models.distances import RowDistances
 from clustering.models.divergences import TINY
-from clustering.models.kmeans import KMeans, KMeansParams, check_k, distinct_rows, row_labels
+from clustering.models.farthest import distinct_rows
+from clustering.models.kmeans import KMeans, check_k, row_labels
+from clustering.models.kmeans_params import KMeansParams
 from clustering.models.mixture_distances import MEASURE, from_components, ranks_of_components
 from clustering.models.mixture_params import MixtureParams, MixtureUpdate
 from clustering.models.model import Assignment

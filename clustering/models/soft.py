@@ -14,7 +14,8 @@ from clustering.data.rows import Rows
 from clustering.models import kernels, soft_kernels
 from clustering.models.assignment import aligned_empty, compiled_for
 from clustering.models.columns import sub_block_length
-from clustering.models.kmeans import FARTHEST, FarthestRows, add_observed
+from clustering.models.farthest import FARTHEST, FarthestRows
+from clustering.models.kmeans import add_observed
 from clustering.models.model import Assignment
 from clustering.models.overflow import Ranks
 

@@ -17,7 +17,9 @@ from clustering.models import divergences as geometry
 from clustering.models import missing_features, missing_kernels, products
 from clustering.models.columns import columns_of
 from clustering.models.distances import MEASURES, RowDistances, from_centers
-from clustering.models.kmeans import KMeans, KMeansParams, check_k, distinct_rows
+from clustering.models.farthest import distinct_rows
+from clustering.models.kmeans import KMeans, check_k
+from clustering.models.kmeans_params import KMeansParams
 from clustering.models.model import TRACKED_CLUSTERS, Assignment
 from clustering.models.option_names import Divergence
 from clustering.models.overflow import Ranks, rank_by_divergence

@@ -24,7 +24,7 @@ import numpy as np
 
 from clustering.data.block_fingerprints import BlockFingerprints
 from clustering.fitting.labelling import LabelStatistics
-from clustering.models.kmeans import BlockPosition
+from clustering.models.farthest import BlockPosition
 from clustering.storage.layout import LEDGER, is_written_by_runs
 from clustering.storage.paths import StoragePath, children, make_folder, remove_keys, write_bytes, write_json
 from clustering.storage.records import pack_statistics, unpack_statistics

@@ -29,7 +29,8 @@ from clustering.fitting.loop import (
     apply_limits,
     iterate,
 )
-from clustering.models.kmeans import KMeans, KMeansParams
+from clustering.models.kmeans import KMeans
+from clustering.models.kmeans_params import KMeansParams
 
 seeds = st.integers(0, 2**32 - 1)
 

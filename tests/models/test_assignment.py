@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from clustering.data.rows import in_memory_rows
 from clustering.models.assignment import aligned_empty, sub_block_rows, sub_blocks
-from clustering.models.kmeans import KMeans, KMeansParams
+from clustering.models.kmeans import KMeans
+from clustering.models.kmeans_params import KMeansParams
 from clustering.models.model import Assignment
 
 DTYPES = ("float64", "float32", "float16", "uint8", "int16")

@@ -12,7 +12,7 @@ from clustering.data.rows import Rows, in_memory_rows
 from clustering.errors import ConfigError
 from clustering.models import covariances as kinds
 from clustering.models.divergences import DomainError
-from clustering.models.kmeans import KMeansParams
+from clustering.models.kmeans_params import KMeansParams
 from tests import brute
 
 

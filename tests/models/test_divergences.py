@@ -11,7 +11,8 @@ from brute import blobs, divergences, means, relative
 import clustering as c
 from clustering.data.rows import in_memory_rows
 from clustering.models import divergences as geometry
-from clustering.models.kmeans import KMeans, KMeansParams
+from clustering.models.kmeans import KMeans
+from clustering.models.kmeans_params import KMeansParams
 from clustering.models.option_names import DIVERGENCES
 
 every = pytest.mark.parametrize("name", DIVERGENCES)

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from clustering.data.rows import Rows, in_memory_rows
 from clustering.errors import ConfigError
-from clustering.models.kmeans import FARTHEST, KMeans, KMeansParams, KMeansStatistics
+from clustering.models.farthest import FARTHEST
+from clustering.models.kmeans import KMeans, KMeansStatistics
+from clustering.models.kmeans_params import KMeansParams
 
 seeds = st.integers(0, 2**32 - 1)
 

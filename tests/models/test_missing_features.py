@@ -9,7 +9,8 @@ from brute import KINDS, blobs, divergences, holes, means, mixture_pass, of_kind
 import clustering as c
 from clustering.data.rows import in_memory_rows
 from clustering.models import missing_features
-from clustering.models.kmeans import KMeans, KMeansParams
+from clustering.models.kmeans import KMeans
+from clustering.models.kmeans_params import KMeansParams
 from clustering.models.mixture import GaussianMixture
 
 # One pass of mixtures and of soft k-means on rows with gaps is held against plain numpy beside those of complete rows.

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clustering.data.rows import Rows, in_memory_rows
-from clustering.models.kmeans import KMeans, KMeansParams
+from clustering.models.kmeans import KMeans
+from clustering.models.kmeans_params import KMeansParams
 from clustering.models.mixture import GaussianMixture
 from clustering.models.soft_kmeans import SoftKMeans, SoftKMeansParams
 

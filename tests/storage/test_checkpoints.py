@@ -17,7 +17,8 @@ from clustering.errors import CheckpointError
 from clustering.execution.passes import ReadStats
 from clustering.fitting.fitted_model import Summary
 from clustering.fitting.loop import Candidate, State, Stop
-from clustering.models.kmeans import KMeans, KMeansParams
+from clustering.models.kmeans import KMeans
+from clustering.models.kmeans_params import KMeansParams
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import KEPT, Checkpoint, RunFingerprint
 from clustering.storage.npz import read_arrays

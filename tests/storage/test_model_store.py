@@ -18,7 +18,8 @@ from clustering.data.source import Feature
 from clustering.errors import OutputError, SourceError
 from clustering.fitting.fitted_model import FittedModel, Summary
 from clustering.fitting.loop import Stop
-from clustering.models.kmeans import KMeans, KMeansParams
+from clustering.models.kmeans import KMeans
+from clustering.models.kmeans_params import KMeansParams
 from clustering.storage.model import from_dataset, load_model, save_model, to_dataset, write_model
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

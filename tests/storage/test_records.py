@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import clustering as c
 from clustering.data.rows import in_memory_rows
 from clustering.fitting.labelling import LabelStatistics
-from clustering.models.kmeans import BlockPosition, FarthestRows, KMeansStatistics
+from clustering.models.farthest import BlockPosition, FarthestRows
+from clustering.models.kmeans import KMeansStatistics
 from clustering.storage.records import pack_statistics, unpack_statistics
 
 MODELS: list[Any] = [c.KMeans(3), c.SoftKMeans(3), c.GaussianMixture(3, "tied"), c.GaussianMixture(3)]

@@ -1,0 +1,67 @@
+"""Rows far from their centers, which are the new places of empty clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+FARTHEST = 64
+"""Farthest rows kept per pass at most, as new places for empty clusters."""
+
+
+class BlockPosition(NamedTuple):
+    """Where a block lies on the sample grid."""
+
+    start: tuple[int, ...]
+    grid: tuple[int, ...]
+    """Length of each sample dimension."""
+
+
+class FarthestRows(NamedTuple):
+    """Rows far from their centers, farthest first, lower position first among equals."""
+
+    distances: Array
+    """Squared distances ``(t,)``."""
+    positions: NDArray[np.int64]
+    """Positions on the sample grid ``(t,)``."""
+    labels: NDArray[np.int32]
+    """Clusters ``(t,)``."""
+    weights: Array
+    """Weights ``(t,)``."""
+    rows: Array
+    """Rows less the origin ``(t, d)``."""
+
+    def repositioned(self, before: BlockPosition, now: BlockPosition) -> FarthestRows:
+        """Tell the same rows in a block that lies elsewhere on another sample grid."""
+        index = np.unravel_index(self.positions, before.grid)
+        moved = [p - old + new for p, old, new in zip(index, before.start, now.start, strict=True)]
+        flat = np.ravel_multi_index(moved, now.grid) if len(self.positions) else self.positions
+        return self._replace(positions=np.asarray(flat, np.int64))
+
+    def merged(self, other: FarthestRows, most: int) -> FarthestRows:
+        """Keep the farthest of both."""
+        distances = np.concatenate([self.distances, other.distances])
+        positions = np.concatenate([self.positions, other.positions])
+        first = np.lexsort((positions, -distances))[:most]
+        return FarthestRows(
+            distances[first],
+            positions[first],
+            np.concatenate([self.labels, other.labels])[first],
+            np.concatenate([self.weights, other.weights])[first],
+            np.concatenate([self.rows, other.rows])[first],
+        )
+
+
+def distinct_rows(farthest: FarthestRows) -> Iterator[int]:
+    """Places of rows that differ from all farther ones."""
+    seen: set[bytes] = set()
+    for i, row in enumerate(farthest.rows):
+        key = (row + 0.0).tobytes()
+        if key not in seen:
+            seen.add(key)
+            yield i
