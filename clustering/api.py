@@ -29,9 +29,9 @@ from clustering.fitting.labelling import LabelOutputs, LabelStatistics, discard,
 from clustering.fitting.loop import PassRecord, Stop, StoppingRule, choose_best, iterate
 from clustering.fitting.options import Options
 from clustering.fitting.preprocessing import Preprocess, zero_row_notes
-from clustering.models.kmeans import KMeans
+from clustering.models.model import AnyModel
 from clustering.models.registry import MODELS
-from clustering.models.sampling import check_invertible, check_whole_number, generative_mixture
+from clustering.models.sampling import check_invertible, check_whole_number
 from clustering.storage.labels import results_in_memory
 from clustering.storage.model import feature_coordinates, load_model, save_model, to_dataset
 
@@ -58,7 +58,7 @@ class Fit:
     """Whether results are xarray objects; False where the data were a bare ndarray."""
 
     @property
-    def model(self) -> Any:
+    def model(self) -> AnyModel:
         """The model that was fitted."""
         return self.fitted.model
 
@@ -241,7 +241,7 @@ class Fit:
         """
         check_invertible(self.fitted.preparation)
         n, seed = check_whole_number("n", n, 1), check_whole_number("seed", seed, 0)
-        ((rows, components),) = generative_mixture(self.model, self.params).draw(n, seed, n)
+        ((rows, components),) = self.model.generative(self.params).draw(n, seed, n)
         if self.fitted.preparation is not None:
             rows = self.fitted.preparation.to_data_units(rows)
         clusters = self.fitted.clusters
@@ -311,7 +311,7 @@ def _put(results: dict[str, xr.DataArray], region: tuple[slice, ...], arrays: Ma
         results[name].values[region] = array
 
 
-def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
+def fit(data: Any, model: AnyModel, *, on_pass: Any = None, **options: Any) -> Fit:
     """Fit a model to data of any size.
 
     Parameters
@@ -385,12 +385,12 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
         _show(initialization.warnings)
         state, read_stats = initialization.state, initialization.read_stats
         runner = replace(runner, preparation=initialization.preparation)
-        for after, record in iterate(model, state, runner.run, fit_options.rule):
+        for after, record in iterate(state, runner.run, fit_options.rule):
             state = after
             read_stats += record.read_stats
             if on_pass is not None:
                 on_pass(record)
-        state, judgement = choose_best(model, state, runner.run)
+        state, judgement = choose_best(state, runner.run)
         read_stats += ReadStats() if judgement is None else judgement.read_stats
         reads = read_stats.blocks / len(plan)
         fitted_model = from_state(
@@ -414,8 +414,7 @@ def fit(data: Any, model: Any, *, on_pass: Any = None, **options: Any) -> Fit:
             ) as everywhere:
                 last = label_blocks(everywhere, model, fitted_model.params, discard)
             fitted_model = fitted_model.with_measured(last, len(plan)).labelled_on_all(last.statistics[0])
-        elif fitted_model.stop is not Stop.CONVERGED or model.kind != KMeans.kind:
-            # Only at a fixed point of k-means has the last pass told all there is to know at the final params.
+        elif fitted_model.stop is not Stop.CONVERGED or not model.objective_at_convergence:
             fitted_model = fitted_model.with_measured(
                 label_blocks(runner, model, fitted_model.params, discard), len(plan)
             )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from clustering.data.block_fingerprints import extent
 from clustering.execution.passes import PassRunner, ReadStats
 from clustering.fitting.following import continue_fit, statistics_bytes
+from clustering.models.model import Params
 from clustering.storage.checkpoints import Checkpoint
 from clustering.storage.ledger import Ledger
 from flows.watch import Watch
@@ -91,7 +92,7 @@ def _in_words(followed: Mapping[str, Any]) -> str:
     return line + (f", {followed['gone']:,} gone" if followed["gone"] else "")
 
 
-def keeps_statistics(job: PreparedJob, params: Any) -> bool:
+def keeps_statistics(job: PreparedJob, params: Params) -> bool:
     """Tell whether a run keeps the statistics of its blocks, which the next one goes on from."""
     if job.given_model is not None or job.block_fingerprints is None or job.options.row_fraction:
         return False

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from clustering.report.words import WORDS
 from flows.config import GateConfig
 
 
-def gate_failures(comparison: Mapping[str, Any] | None, limits: GateConfig, kind: str) -> list[str]:
+def gate_failures(comparison: Mapping[str, Any] | None, limits: GateConfig, rises: bool) -> list[str]:
     """Say why a new version may not become the current one; nothing where it may.
 
     A limit is kept where what it is about is no larger. What could not be measured is left out, see
@@ -22,11 +21,11 @@ def gate_failures(comparison: Mapping[str, Any] | None, limits: GateConfig, kind
         Of the new version with the current one, from ``run.json``; None where they could not be compared.
     limits
         null: not checked.
-    kind
-        Of the model, which tells which way its objective is better.
+    rises
+        Whether more of the objective is better.
     """
     set_ = {name: limit for name, limit in limits.model_dump().items() if limit is not None}
-    measured = _measured(comparison or {}, kind)
+    measured = _measured(comparison or {}, rises)
     if set_ and all(measured[name] is None for name in set_):
         return ["nothing of it could be compared with the current version, so that no limit of output.gate is checked"]
     # What is not a number keeps no limit.
@@ -34,18 +33,18 @@ def gate_failures(comparison: Mapping[str, Any] | None, limits: GateConfig, kind
     return [_sentence(name, measured[name], limits, comparison or {}) for name in beyond]
 
 
-def unmeasured_limits(comparison: Mapping[str, Any] | None, limits: GateConfig, kind: str) -> list[str]:
+def unmeasured_limits(comparison: Mapping[str, Any] | None, limits: GateConfig, rises: bool) -> list[str]:
     """Name the limits that are set and about something that was not measured."""
-    measured = _measured(comparison or {}, kind)
+    measured = _measured(comparison or {}, rises)
     return [name for name, limit in limits.model_dump().items() if limit is not None and measured[name] is None]
 
 
-def _measured(comparison: Mapping[str, Any], kind: str) -> dict[str, Any]:
+def _measured(comparison: Mapping[str, Any], rises: bool) -> dict[str, Any]:
     """Give what each limit is about; None where it was not measured."""
     held_out = comparison.get("held_out")
     moved = [comparison.get("new_clusters"), comparison.get("lost_clusters")]
     return {
-        "objective": None if held_out is None else _worsening(held_out, WORDS[kind].rises),
+        "objective": None if held_out is None else _worsening(held_out, rises),
         "churn": comparison.get("churn"),
         "sizes": comparison.get("largest_size_change"),
         "clusters": None if None in moved else sum(len(ids or ()) for ids in moved),

@@ -21,6 +21,7 @@ from clustering.fitting.labelling import LabelStatistics, discard, label_blocks
 from clustering.fitting.loop import Stop, choose_best, iterate
 from clustering.fitting.matching import match_ids
 from clustering.fitting.scoring import HeldOutScorer, HeldOutScores
+from clustering.models.model import AnyModel
 from clustering.storage import checkpoints, versions
 from clustering.storage.checkpoints import Checkpoint
 from clustering.storage.label_pass import LABELS, RESUMABLE, write_labels
@@ -179,14 +180,14 @@ def fit(job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, watch: Wat
     """Pass over the data until the loop stops, with a checkpoint after every pass."""
     now, rule = checkpoint, job.options.rule
     runner = replace(runner, preparation=checkpoint.preparation)
-    for state, record in iterate(job.model, checkpoint.state, runner.run, rule):
+    for state, record in iterate(checkpoint.state, runner.run, rule):
         seconds = {**now.seconds, "fit": now.seconds.get("fit", 0.0) + record.seconds}
         now = replace(now, state=state, read_stats=now.read_stats + record.read_stats, seconds=seconds)
         checkpoints.save(job.output.checkpoints, now, job.fingerprint)
         watch.passed(record, rule, now.read_stats.blocks / len(job.plan))
         for note in record.notes:
             watch.warn(note)
-    state, judgement = choose_best(job.model, now.state, runner.run)
+    state, judgement = choose_best(now.state, runner.run)
     if state is not now.state:
         reading = now.read_stats if judgement is None else now.read_stats + judgement.read_stats
         now = replace(now, state=state, read_stats=reading)
@@ -199,8 +200,8 @@ def fit(job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, watch: Wat
     return now
 
 
-def _objective_text(model: Any, objective: float, weight: float) -> str:
-    return f", {model.symbol} {model.to_user_objective(objective, weight):.10g}"
+def _objective_text(model: AnyModel, objective: float, weight: float) -> str:
+    return f", {model.objective.symbol} {model.to_user_objective(objective, weight):.10g}"
 
 
 _REASONS = {
@@ -240,8 +241,8 @@ def label_rows(job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, wat
     folder = job.output.stage(checkpoint.run, RESUMABLE if job.label_outputs.anything else ())
     part, sums, scores = job.options.row_fraction is not None or job.held_out is not None, None, None
     asked = job.label_outputs.anything or part or job.follows
-    if asked or result.stop is not Stop.CONVERGED or job.model.kind != "kmeans":
-        # At a fixed point of k-means the last pass has told all there is to know already, if it was over all rows.
+    if asked or result.stop is not Stop.CONVERGED or not job.model.objective_at_convergence:
+        # Otherwise the last pass was over all rows, and has told all there is to know at the final params.
         sums, scores, result = _write_labels(job, runner, result, folder, watch)
         if scores is not None:
             result = result.labelled_over(sums, job.plan.cells, held_out=scores.rows)

@@ -10,7 +10,6 @@ from clustering.errors import ConfigError, SourceError, nearest
 from clustering.models.sampling import (
     GenerativeMixture,
     check_whole_number,
-    generative_mixture,
     mixture_from_user,
     undo_preparation,
 )
@@ -47,7 +46,7 @@ def load_parameters(path: str) -> Parameters:
     """
     if in_bucket(path) or Path(path).is_dir():
         fitted, _ = load_model(path)
-        return Parameters(undo_preparation(fitted.preparation, generative_mixture(fitted.model, fitted.params)))
+        return Parameters(undo_preparation(fitted.preparation, fitted.model.generative(fitted.params)))
     what = f"the parameter file {path!r}"
     try:
         content = read_document(path, what)

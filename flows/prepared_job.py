@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from clustering.data.addresses import local_path, shown
 from clustering.data.block_fingerprints import BlockFingerprints
@@ -22,6 +21,7 @@ from clustering.fitting.labelling import LabelOutputs
 from clustering.fitting.loop import StoppingRule
 from clustering.fitting.options import Options, check_combination
 from clustering.fitting.preprocessing import Preprocess, fingerprint
+from clustering.models.model import AnyModel
 from clustering.storage import checkpoints, versions
 from clustering.storage.bucket_output import BucketOutput, open_output
 from clustering.storage.checkpoints import Checkpoint, RunFingerprint
@@ -45,7 +45,7 @@ class PreparedJob:
     output: Output | BucketOutput
     fingerprint: RunFingerprint
     options: Options
-    model: Any
+    model: AnyModel
     """What is fitted."""
     given_model: FittedModel | None
     """The model to label with; None for a fit."""
@@ -201,7 +201,7 @@ def check_apart(source: str, output: str) -> None:
             )
 
 
-def _check_current(config: JobConfig, current: FittedModel, source: Source, model: Any) -> None:
+def _check_current(config: JobConfig, current: FittedModel, source: Source, model: AnyModel) -> None:
     """Refuse to go on from the current model of an output where the config asks for another."""
     if current.model != model:
         raise ConfigError(

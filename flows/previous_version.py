@@ -15,6 +15,7 @@ from clustering.fitting.comparison import comparison
 from clustering.fitting.fitted_model import FittedModel
 from clustering.fitting.labelling import LabelStatistics
 from clustering.fitting.scoring import HeldOutScores
+from clustering.models.model import AnyModel
 from clustering.storage.label_pass import LABELS, ReusableLabels
 from clustering.storage.ledger import FOLDER, OF_MODEL, Changes, Ledger
 from clustering.storage.model import load_model
@@ -91,7 +92,7 @@ class PreviousVersion:
     def _ledger(self) -> Ledger:
         return Ledger(self.folder / FOLDER, self.fingerprints)
 
-    def statistics(self, model: Any, held_out: HeldOut | None) -> Ledger | None:
+    def statistics(self, model: AnyModel, held_out: HeldOut | None) -> Ledger | None:
         """Give the statistics of the model that it kept of its blocks; None where it kept none, or of other rows."""
         every = None if held_out is None else held_out.every
         if self.changes is None or not self.about.get("statistics") or self.about.get("held_out") != every:

@@ -15,6 +15,7 @@ from clustering.data.addresses import shown
 from clustering.errors import ClusteringError, reason
 from clustering.execution.engine import Engine
 from clustering.fitting.fitted_model import FittedModel
+from clustering.models.registry import MODELS
 from clustering.storage import checkpoints, versions
 from clustering.storage.ledger import FOLDER, Ledger
 from clustering.storage.names_file import load_cluster_names
@@ -103,7 +104,7 @@ def _decide(job: PreparedJob, record: Mapping[str, Any], watch: Watch) -> dict[s
         remarks.append(f"it waits for a person, and {current} stays the current version: {remedy}")
         watch.say(remarks[-1])
         return {**judged, "status": "waiting"}
-    given = record["comparison"], output.gate, record["kind"]
+    given = record["comparison"], output.gate, MODELS[record["kind"]].objective.rises
     reasons, left = gate_failures(*given), unmeasured_limits(*given)
     judged["gate"] = {"reasons": reasons, "unchecked": left, "limits": output.gate.model_dump()}
     if reasons:
@@ -175,7 +176,7 @@ def _record(job: PreparedJob, engine: Engine, labelled: LabelledRun) -> dict[str
         "objective": result.objective,
         **({} if result.preparation is None else {"preprocess": result.preparation.summary}),
         **({} if result.criteria is None else {"criteria": result.criteria}),
-        **({"beta": result.params.beta} if result.model.kind == "soft_kmeans" else {}),
+        **result.model.run_facts(result.params),
         **({} if (followed := update_summary(job)) is None else {"followed": followed}),
         "repeats": None
         if job.previous is None or not job.previous.is_repeated_by(labelled.folder)

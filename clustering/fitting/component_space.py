@@ -10,7 +10,6 @@ from scipy.spatial.distance import cdist
 
 from clustering.data.preparation import Preparation
 from clustering.fitting.fitted_model import FittedModel
-from clustering.models import divergences as geometry
 from clustering.models.bhattacharyya import bhattacharyya
 
 Array = NDArray[np.float64]
@@ -59,7 +58,7 @@ def compare_components(fitted: FittedModel, previous: FittedModel) -> tuple[Comp
             owner = fitted
         turns = [None if one is owner else _turn(one, owner) for one in both]
     centers = [_centers(one, owner, turn) for one, turn in zip(both, turns, strict=True)]
-    if fitted.model.kind != "gaussian_mixture":
+    if fitted.components.covariance is None or previous.components.covariance is None:
         return _embedded(centers[0], fitted, previous, owner), _embedded(centers[1], fitted, previous, owner)
     shapes = [_shapes(one, turn) for one, turn in zip(both, turns, strict=True)]
     if shapes[0].ndim != shapes[1].ndim:
@@ -96,22 +95,17 @@ def _centers(fitted: FittedModel, owner: FittedModel, turn: Array | None) -> Arr
 
 def _embedded(centers: Array, fitted: FittedModel, previous: FittedModel, owner: FittedModel) -> ComparedComponents:
     """Place centers where the Euclidean distance is near the root of the divergence, if both models have the same."""
-    divergence = fitted.model.divergence
-    if previous.model.divergence != divergence:
-        divergence = "squared_euclidean"
-    # Another preparation may take zeros a rounding below.
-    least = {"kullback_leibler": 0.0, "itakura_saito": geometry.TINY}.get(divergence, -np.inf)
-    points = geometry.embed(divergence, np.maximum(centers, least), owner.params.origin, owner.params.matrix)
-    return ComparedComponents(points)
+    if previous.model.start_divergence != fitted.model.start_divergence:
+        return ComparedComponents(centers - owner.params.origin)
+    return ComparedComponents(owner.model.embed(owner.params, centers))
 
 
 def _shapes(fitted: FittedModel, turn: Array | None) -> Array:
     """Variances ``(k, q)`` or covariances ``(k, q, q)`` of a mixture, turned."""
     k, p = fitted.params.centers.shape
-    covariances = fitted.params.covariances
-    match fitted.model.covariance:
-        case "identity":
-            covariances = np.ones((k, p))
+    stored = fitted.components.covariances
+    covariances = np.ones((k, p)) if stored is None else stored
+    match fitted.components.covariance:
         case "spherical":
             covariances = np.repeat(covariances[:, None], p, axis=1)
         case "tied":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from clustering.fitting.labelling import LabelStatistics
 from clustering.fitting.loop import State, Stop
 from clustering.fitting.preprocessing import zero_row_notes
 from clustering.models import covariances as kinds
-from clustering.models.mixture import GaussianMixture
-from clustering.models.model import read_only
+from clustering.models.components import Components
+from clustering.models.model import AnyModel, Params, read_only
 from clustering.models.survey import Survey
 
 Array = NDArray[np.float64]
@@ -67,8 +68,8 @@ class Summary:
 class FittedModel:
     """A fitted model with everything that is known about it. Immutable."""
 
-    model: Any
-    params: Any
+    model: AnyModel
+    params: Params
     features: tuple[Feature, ...]
     summary: Summary
     objective: float
@@ -130,10 +131,15 @@ class FittedModel:
         """What its clusters are called, where people gave them no names."""
         return ClusterNames(self.ids)
 
+    @cached_property
+    def components(self) -> Components:
+        """Weights, covariances and other numbers of the clusters, of the prepared rows."""
+        return self.model.components(self.params)
+
     @property
     def weights(self) -> Array:
         """Mixing weights of a mixture, shares of other models ``(k,)``."""
-        mixing: Array | None = getattr(self.params, "weights", None)
+        mixing = self.components.weights
         return self.shares if mixing is None else mixing
 
     @property
@@ -142,17 +148,15 @@ class FittedModel:
 
         In the data's own units, or those of the prepared rows where `covariances_prepared`.
         """
-        covariances: Array | None = getattr(self.params, "covariances", None)
-        if covariances is None or not covariances.size:
-            return None
-        if self.preparation is None or self.covariances_prepared:
+        covariances, kind = self.components.covariances, self.components.covariance
+        if covariances is None or kind is None or self.preparation is None or self.covariances_prepared:
             return covariances
-        return _read_only(kinds.scaled_covariances(self.model.covariance, covariances, self.preparation.inverse))
+        return _read_only(kinds.scaled_covariances(kind, covariances, self.preparation.inverse))
 
     @property
     def covariances_prepared(self) -> bool:
         """Whether `covariances` are those of prepared rows: where features are mixed, or the kind has one width."""
-        kind = getattr(self.model, "covariance", None)
+        kind = self.components.covariance
         return self.preparation is not None and not (self.preparation.rescales and kind in kinds.SCALABLE)
 
     @property
@@ -229,15 +233,15 @@ def _notes(sums: LabelStatistics) -> tuple[str, ...]:
     return (*zero_row_notes(sums.zero_rows), remote)
 
 
-def information_criteria(model: Any, d: int, sums: LabelStatistics) -> dict[str, float] | None:
+def information_criteria(model: AnyModel, d: int, sums: LabelStatistics) -> dict[str, float] | None:
     """Weigh the likelihood of a mixture against its number of parameters; lower is better.
 
     AIC = 2p − 2 log L, BIC = p log W − 2 log L (Schwarz 1978, doi:10.1214/aos/1176344136), and ICL = BIC + 2 entropy
     (Biernacki, Celeux & Govaert 2000, doi:10.1109/34.865189), with W the total weight of the rows.
     """
-    if not isinstance(model, GaussianMixture):
-        return None
     p, log_likelihood = model.free_parameters(d), -sums.objective
+    if p is None:
+        return None
     bic = p * float(np.log(sums.weight.sum())) - 2.0 * log_likelihood
     return {
         "aic": 2.0 * p - 2.0 * log_likelihood, "bic": bic, "icl": bic + 2.0 * sums.entropy, "parameters": p,
@@ -277,7 +281,7 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def from_state(
-    model: Any,
+    model: AnyModel,
     state: State,
     features: tuple[Feature, ...],
     summary: Summary,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -17,8 +17,7 @@ from clustering.execution.passes import BlockRecords, PassRunner
 from clustering.fitting.fitted_model import FittedModel
 from clustering.fitting.loop import Candidate, PassRecord, State, Stop, StoppingRule, apply_limits, iterate
 from clustering.models.farthest import FARTHEST
-from clustering.models.kmeans_params import KMeansParams
-from clustering.models.model import params_to_arrays
+from clustering.models.model import Params, params_to_arrays
 
 Refresh = Literal["full", "new-only", "none"]
 
@@ -55,15 +54,15 @@ def continue_fit(
     PassRecord or None
         Of the update; None where none was called for.
     """
-    model, as_it_was = previous.model, State((Candidate(previous.params),))
+    model, as_it_was = previous.model, State((Candidate(previous.model, previous.params),))
     if refresh == "none":
         return _stop_all(as_it_was, Stop.REFRESH), None
     if unchanged and (previous.converged or refresh == "new-only"):
         return _stop_all(as_it_was, previous.stop), None
     if apply_limits(as_it_was, rule).done:
         return apply_limits(as_it_was, rule), None
-    start = State((Candidate(_without_total_scatter(previous.params)),))
-    state, record = next(iterate(model, start, partial(runner.run, records=records), rule))
+    start = State((Candidate(model, model.without_survey_of(previous.params)),))
+    state, record = next(iterate(start, partial(runner.run, records=records), rule))
     if _same(state.best.params, start.best.params):
         # What was new left every sum as it was: another pass would find the same.
         return _stop_all(state, Stop.CONVERGED), record
@@ -72,21 +71,16 @@ def continue_fit(
     return state, record
 
 
-def statistics_bytes(params: Any) -> int:
+def statistics_bytes(params: Params) -> int:
     """Size of the statistics of a block, in bytes: sums as large as the params, and far rows."""
     k, d = params.centers.shape
     return sum(int(array.nbytes) for array in params_to_arrays(params).values()) + 8 * int(min(k, FARTHEST) * d)
-
-
-def _without_total_scatter(params: Any) -> Any:
-    """Forget what was known of the scatter of all rows, as there may be more of them."""
-    return replace(params, total_scatter=np.inf) if isinstance(params, KMeansParams) else params
 
 
 def _stop_all(state: State, stop: Stop) -> State:
     return replace(state, candidates=tuple(replace(candidate, stop=stop) for candidate in state.candidates))
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(one: Params, other: Params) -> bool:
     a, b = params_to_arrays(one), params_to_arrays(other)
     return all(np.array_equal(a[name], b[name]) for name in a)

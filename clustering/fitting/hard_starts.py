@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,26 +14,28 @@ from clustering.data.preparation import Preparation
 from clustering.errors import ConfigError, DataError
 from clustering.execution.engine import Engine
 from clustering.execution.passes import PassResult, PassRunner
-from clustering.fitting.loop import Candidate, StoppingRule, rank_candidates
-from clustering.fitting.on_sample import converge, sample_passes
+from clustering.fitting.loop import Candidate
+from clustering.fitting.on_sample import sample_passes
 from clustering.fitting.options import Options
-from clustering.fitting.seeding import Init, as_centers, fill_missing, generators, seed_centers
+from clustering.fitting.seeding import Init, as_centers, generators, seed_centers
 from clustering.models import divergences as geometry
 from clustering.models.kmeans import KMeans, KMeansStatistics
 from clustering.models.kmeans_params import KMeansParams
+from clustering.models.missing_features import fill_missing
+from clustering.models.model import AnyModel
+from clustering.models.ranking import rank_candidates
+from clustering.models.starts import MOST_SAMPLE_PASSES, RESTART_TOLERANCE
 from clustering.models.survey import RowSample, Survey
 
 Array = NDArray[np.float64]
 
 RESTART_ROWS = 25_000
 """Rows of the nested sample on which restarts compete, or 200 per cluster where that is more."""
-RESTART_TOLERANCE = 1e-4
-FINALIST_PASSES = 300
 
 
-def params_at_origin(model: Any, survey: Survey) -> KMeansParams:
+def params_at_origin(model: AnyModel, survey: Survey) -> KMeansParams:
     """Make the params of hard clusters, all at the origin."""
-    divergence = model.initial_model.divergence
+    divergence = model.start_divergence
     origin = geometry.choose_origin(divergence, survey.origin)
     matrix = geometry.whitening(divergence, survey.covariance)
     has_total_scatter = divergence == "squared_euclidean" and survey.observed is None
@@ -44,24 +46,24 @@ def params_at_origin(model: Any, survey: Survey) -> KMeansParams:
 
 
 def hard_clusters(
-    runner: PassRunner, model: Any, survey: Survey, options: Options, preparation: Preparation | None
+    runner: PassRunner, model: AnyModel, survey: Survey, options: Options, preparation: Preparation | None
 ) -> tuple[list[KMeansParams], PassResult | None]:
     """Choose the hard clusters to start from, in the pass over the full data that labels take; None: in none."""
-    at_origin = params_at_origin(model, survey)
+    at_origin, hard_model = params_at_origin(model, survey), KMeans(model.k, model.start_divergence)
     if options.uses_labels:
-        labelled = runner.run([partial(model.initial_model.labelled_statistics, at_origin)])
+        labelled = runner.run([partial(hard_model.labelled_statistics, at_origin)])
         return [_class_means(model, at_origin, labelled.statistics[0])], labelled
     if not options.draws_starts:
         return [_user_centers(model, survey, options.init, preparation)], None
-    hard_model, restart_rows = model.initial_model, restart_sample(survey, model.k)
+    restart_rows = restart_sample(survey, model.k)
     ranked_restarts = run_restarts(
         hard_model, survey, restart_rows, options, max(RESTART_TOLERANCE, options.rule.tolerance), runner.engine
     )
     best = [candidate.params for candidate in ranked_restarts[: options.finalists]]
-    finalists = converged_on(
-        hard_model, best, survey.sample, min(RESTART_TOLERANCE, options.rule.tolerance), runner.engine
-    )
-    return [replace(params, total_scatter=at_origin.total_scatter) for params in finalists], None
+    with sample_passes(survey.sample, runner.engine) as sample:
+        tolerance = min(RESTART_TOLERANCE, options.rule.tolerance)
+        ends = sample.converge(hard_model, best, tolerance, MOST_SAMPLE_PASSES)
+    return [replace(end.params, total_scatter=at_origin.total_scatter) for end in ends], None
 
 
 def restart_sample(survey: Survey, k: int) -> RowSample:
@@ -82,7 +84,7 @@ def run_restarts(
     seed_one = partial(seed_centers, rows, restart_rows.represented, k, init, spare)
     with sample_passes(restart_rows, engine) as runner:
         streams = generators(options.seed, options.restarts)
-        starts = runner.engine.compute(
+        starts = runner.runner.engine.compute(
             {("seed", i): (partial(seed_one, s),) for i, s in enumerate(streams)},
             [("seed", i) for i in range(len(streams))],
         )
@@ -98,18 +100,11 @@ def run_restarts(
         released = [geometry.unembed(divergence, centers, at_origin.matrix) for centers in starts]
         # The total scatter is that of all rows, and bounds no J here.
         seeded = [replace(at_origin, centers=centers, total_scatter=np.inf) for centers in released]
-        restarts = converge(hard_model, runner, seeded, StoppingRule(tolerance, FINALIST_PASSES))
-    return rank_candidates(restarts.candidates)
+        restarts = runner.converge(hard_model, seeded, tolerance, MOST_SAMPLE_PASSES)
+    return rank_candidates(restarts)
 
 
-def converged_on(model: Any, starts: Sequence[Any], sample: RowSample, tolerance: float, engine: Engine) -> list[Any]:
-    """Run starts on the sample until they change by no more than the tolerance."""
-    with sample_passes(sample, engine) as runner:
-        converged = converge(model, runner, starts, StoppingRule(tolerance, FINALIST_PASSES))
-    return [candidate.params for candidate in converged.candidates]
-
-
-def _class_means(model: Any, at_origin: KMeansParams, labelled: KMeansStatistics) -> KMeansParams:
+def _class_means(model: AnyModel, at_origin: KMeansParams, labelled: KMeansStatistics) -> KMeansParams:
     empty = np.flatnonzero(labelled.weight <= 0.0)
     if len(empty):
         raise DataError(
@@ -117,7 +112,7 @@ def _class_means(model: Any, at_origin: KMeansParams, labelled: KMeansStatistics
             "lower model.k, or label a row of each cluster"
         )
     weight = labelled.observed if labelled.observed.size else labelled.weight
-    divergence = model.initial_model.divergence
+    divergence = model.start_divergence
     centers = geometry.update_centers(divergence, weight, labelled.first, at_origin.centers)
     lost = np.flatnonzero(~centers.any(axis=1)) if divergence == "cosine" else empty
     if len(lost):
@@ -128,13 +123,13 @@ def _class_means(model: Any, at_origin: KMeansParams, labelled: KMeansStatistics
     return replace(at_origin, centers=centers)
 
 
-def _user_centers(model: Any, survey: Survey, init: Any, preparation: Preparation | None) -> KMeansParams:
+def _user_centers(model: AnyModel, survey: Survey, init: Any, preparation: Preparation | None) -> KMeansParams:
     at_origin = params_at_origin(model, survey)
     d = len(at_origin.origin) if preparation is None else len(preparation.offset)
     centers = as_centers(init["centers"] if isinstance(init, Mapping) else init, model.k, d)
     if preparation is not None:
         centers = preparation.to_prepared(centers)
-    divergence = model.initial_model.divergence
+    divergence = model.start_divergence
     try:
         geometry.check_domain(divergence, centers)
     except geometry.DomainError as error:

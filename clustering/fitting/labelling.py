@@ -17,6 +17,8 @@ from clustering.execution.passes import BlockRecords, PassResult, PassRunner, St
 from clustering.fitting.cluster_names import ClusterNames, default_names
 from clustering.fitting.label_transitions import add_transitions, as_unchanged, label_transitions
 from clustering.models.distances import RowDistances
+from clustering.models.farthest import BlockPosition
+from clustering.models.model import AnyModel, Params, is_soft
 from clustering.models.soft import Responsibilities
 
 Array = NDArray[np.float64]
@@ -91,7 +93,7 @@ class LabelOutputs:
             return ()
         return (f"output.top is {self.top} and k is {k}: the responsibilities of all {k} clusters are told",)
 
-    def check(self, model: Any) -> None:
+    def check(self, model: AnyModel) -> None:
         """Refuse what a model does not tell.
 
         Raises
@@ -99,13 +101,13 @@ class LabelOutputs:
         ConfigError
             Naming what is wanted and which models tell it.
         """
-        if self.responsibilities != "none" and not is_soft(model):
+        if self.responsibilities != "none" and not model.soft:
             raise ConfigError(
                 f"responsibilities is {self.responsibilities!r} and the model is {model.kind}, whose rows belong to "
                 "one cluster each; set output.responsibilities to none, or fit soft_kmeans or gaussian_mixture"
             )
         for name in ("log_density", "outlier_score"):
-            if getattr(self, name) and not (is_soft(model) and model.has_density()):
+            if getattr(self, name) and not (is_soft(model) and model.has_density):
                 raise ConfigError(
                     f"{name} is wanted, and {model} describes no density; fit a gaussian_mixture, or soft_kmeans with "
                     "the squared_euclidean or mahalanobis divergence"
@@ -124,7 +126,9 @@ class OutputVariable(NamedTuple):
     attributes: Mapping[str, Any] = {}
 
 
-def output_variables(label_outputs: LabelOutputs, clusters: ClusterNames, model: Any = None) -> list[OutputVariable]:
+def output_variables(
+    label_outputs: LabelOutputs, clusters: ClusterNames, model: AnyModel | None = None
+) -> list[OutputVariable]:
     """List the arrays of the output.
 
     Parameters
@@ -169,18 +173,13 @@ def output_variables(label_outputs: LabelOutputs, clusters: ClusterNames, model:
         outputs.append(OutputVariable("distance", single, np.nan, (), about))
     if label_outputs.margin:
         about = {"long_name": f"{measure}: from the nearest other center less that from the own", **units}
-        if is_soft(model):
+        if model is not None and model.soft:
             about = {"long_name": "largest responsibility less the second largest", "units": "1"}
         outputs.append(OutputVariable("margin", single, np.nan, (), about))
     if label_outputs.distances:
         about = {"long_name": f"{measure} from each center", **units}
         outputs.append(OutputVariable("distances", single, np.nan, (("cluster", k),), about))
     return outputs
-
-
-def is_soft(model: Any) -> bool:
-    """Tell a model whose rows belong to several clusters."""
-    return hasattr(model, "e_step")
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,6 +212,10 @@ class LabelStatistics:
             self.zero_rows + other.zero_rows,
         )
 
+    def repositioned(self, before: BlockPosition, now: BlockPosition) -> LabelStatistics:
+        """Return these: they name no positions."""
+        return self
+
     def as_unchanged(self) -> LabelStatistics:
         """Tell the same rows once more: they come from where they are now."""
         moves, moved = as_unchanged((self.moves, self.moved))
@@ -221,8 +224,8 @@ class LabelStatistics:
 
 def label_blocks(
     runner: PassRunner,
-    model: Any,
-    params: Any,
+    model: AnyModel,
+    params: Params,
     write: Write,
     outputs: LabelOutputs | None = None,
     records: BlockRecords | None = None,
@@ -260,8 +263,8 @@ def label_blocks(
 
 @np.errstate(over="ignore", invalid="ignore")
 def _label_block(
-    model: Any,
-    params: Any,
+    model: AnyModel,
+    params: Params,
     write: Write,
     outputs: LabelOutputs,
     clusters: ClusterNames,
@@ -271,11 +274,11 @@ def _label_block(
     collector = _OutputCollector(model, params, rows, outputs, clusters)
     assignment = (
         model.assign(params, rows, collector.add_responsibilities)
-        if collector.needs_e_step
+        if collector.needs_e_step and is_soft(model)
         else model.assign(params, rows)
     )
     weightless = rows.weights == 0.0
-    if collector.needs_responsibilities and weightless.any():
+    if collector.needs_responsibilities and is_soft(model) and weightless.any():
         # Their shares are 0, but they have responsibilities like other rows.
         unweighted = rows.select(weightless)
         index = np.flatnonzero(weightless)
@@ -305,14 +308,16 @@ def _label_block(
 class _OutputCollector:
     """Gathers what is told of the rows of a block beside their labels."""
 
-    def __init__(self, model: Any, params: Any, rows: Rows, outputs: LabelOutputs, clusters: ClusterNames) -> None:
+    def __init__(
+        self, model: AnyModel, params: Params, rows: Rows, outputs: LabelOutputs, clusters: ClusterNames
+    ) -> None:
         self.model, self.params, self.rows, self.outputs, self.ids = model, params, rows, outputs, clusters.ids
         self.arrays: dict[str, NDArray[Any]] = {
             v.name: np.empty((len(rows), *(n for _, n in v.extra)), v.dtype)
             for v in output_variables(outputs, clusters, model)
             if v.name not in ("labels", "changed")
         }
-        soft_margin = outputs.margin and is_soft(model)
+        soft_margin = outputs.margin and model.soft
         self.needs_responsibilities = outputs.responsibilities != "none" or soft_margin
         """Whether responsibilities are told."""
         self.needs_e_step = self.needs_responsibilities or outputs.log_density or outputs.outlier_score
@@ -346,10 +351,12 @@ class _OutputCollector:
         observed = np.full(len(columns), float(self.rows.values.shape[1]))
         if self.rows.has_missing is not None:
             observed = (~np.isnan(self.rows.values[index])).sum(axis=1).astype(np.float64)
+        model = self.model
+        assert is_soft(model)
         if self.outputs.log_density:
-            arrays["log_density"][index] = self.model.log_density(self.params, part.log_prob_norm, observed)
+            arrays["log_density"][index] = model.log_density(self.params, part.log_prob_norm, observed)
         if self.outputs.outlier_score:
-            squared = self.model.squared_mahalanobis(self.params, part.own_divergence)
+            squared = model.squared_mahalanobis(self.params, part.own_divergence)
             arrays["outlier_score"][index] = outlier_score(squared, observed)
 
     def add_distances(self, row_distances: RowDistances, labels: NDArray[np.int32]) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from clustering.data.policies import is_number
+from clustering.data.rows import Rows
 from clustering.errors import ConfigError
 from clustering.execution.passes import PassResult, ReadStats
-from clustering.models.model import TRACKED_CLUSTERS, Model, Statistics, Update
-
-EQUAL_OBJECTIVES = 1e-9
-"""Objectives that differ by no more than this share of their scale are equal: rounding ranks no candidate."""
+from clustering.models.components import TRACKED_CLUSTERS
+from clustering.models.model import AnyModel, Statistics
+from clustering.models.ranking import rank_candidates
 
 
 class Stop(StrEnum):
@@ -65,6 +65,7 @@ class StoppingRule:
 class Candidate:
     """One start on its way to a fixed point."""
 
+    model: AnyModel
     params: Any
     history: tuple[tuple[float, float], ...] = ()
     """For each pass the objective after the assignment step and after the update step."""
@@ -77,6 +78,11 @@ class Candidate:
     """What a user should know, such as clusters that had to be placed anew."""
     scale: float = math.nan
     """What the last change of the objective was measured against."""
+
+    @property
+    def statistics(self) -> Callable[[Rows], Statistics]:
+        """Function that makes the statistics of the rows of a block at its params; picklable."""
+        return partial(self.model.statistics, self.params)
 
     @property
     def objective(self) -> float:
@@ -105,18 +111,6 @@ class State:
         return rank_candidates(self.candidates)[0]
 
 
-def rank_candidates(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Put candidates in the order of their objectives, the first among equals first; see `EQUAL_OBJECTIVES`."""
-    rest, order = list(candidates), []
-    while rest:
-        least = min(rest, key=lambda candidate: candidate.objective)
-        scale = abs(least.objective) if math.isnan(least.scale) else least.scale
-        most = least.objective + (EQUAL_OBJECTIVES * scale if math.isfinite(scale) else 0.0)
-        first = next(rank for rank, candidate in enumerate(rest) if candidate.objective <= most)
-        order.append(rest.pop(first))
-    return order
-
-
 @dataclass(frozen=True)
 class PassRecord:
     """What one pass did, for those who watch."""
@@ -142,10 +136,20 @@ class PassRecord:
     """Share of each cluster of the best candidate in the total weight, by responsibilities; empty where k is large."""
 
 
-def advance(model: Model, candidate: Candidate, statistics: Statistics, rule: StoppingRule) -> Candidate:
-    """Take one candidate from the statistics of its params to its next params. Pure."""
+def advance(candidate: Candidate, statistics: Statistics, rule: StoppingRule) -> Candidate:
+    """Take one candidate from the statistics of its params to its next params. Pure.
+
+    Parameters
+    ----------
+    candidate
+        Where it is.
+    statistics
+        Of all rows, at its params.
+    rule
+        When to stop.
+    """
     before, sums = candidate.sums, statistics.sums
-    update: Update = model.update(candidate.params, statistics)
+    update = candidate.model.update(candidate.params, statistics)
     unchanged = before is not None and all(np.array_equal(sums[name], before[name]) for name in sums)
     if unchanged and not update.restarted:
         history = (*candidate.history, (statistics.objective, statistics.objective))
@@ -157,11 +161,11 @@ def advance(model: Model, candidate: Candidate, statistics: Statistics, rule: St
     settled = abs(candidate.objective - update.objective) <= rule.tolerance * abs(update.scale)
     if rule.tolerance > 0 and candidate.history and not update.restarted and settled:
         stop = Stop.TOLERANCE
-    return Candidate(update.params, history, sums, (*candidate.track, update.measures), stop, notes, abs(update.scale))
+    track = (*candidate.track, update.measures)
+    return Candidate(candidate.model, update.params, history, sums, track, stop, notes, abs(update.scale))
 
 
 def iterate(
-    model: Model,
     state: State,
     run_pass: Callable[[Sequence[Any]], PassResult],
     rule: StoppingRule,
@@ -172,8 +176,6 @@ def iterate(
 
     Parameters
     ----------
-    model
-        What is fitted.
     state
         Where to go on from.
     run_pass
@@ -183,18 +185,16 @@ def iterate(
     """
     while not state.done:
         active = [i for i, candidate in enumerate(state.candidates) if not candidate.stop]
-        result = run_pass([partial(model.statistics, state.candidates[i].params) for i in active])
+        result = run_pass([state.candidates[i].statistics for i in active])
         candidates = list(state.candidates)
         for i, statistics in zip(active, result.statistics, strict=True):
-            candidates[i] = advance(model, candidates[i], statistics, rule)
+            candidates[i] = advance(candidates[i], statistics, rule)
         before = state
         state = apply_limits(State(tuple(candidates), state.iteration + 1, state.seconds + result.seconds), rule)
-        yield state, _record(model, before, state, len(active), result, rule)
+        yield state, _record(before, state, len(active), result, rule)
 
 
-def choose_best(
-    model: Model, state: State, run_pass: Callable[[Sequence[Any]], PassResult]
-) -> tuple[State, PassResult | None]:
+def choose_best(state: State, run_pass: Callable[[Sequence[Any]], PassResult]) -> tuple[State, PassResult | None]:
     """Keep the best of several candidates that have stopped: by the objective at the params that they return.
 
     What a candidate knows of it is a bound, from the pass before its last update, unless it has converged to the last
@@ -213,7 +213,7 @@ def choose_best(
     candidates = state.candidates
     objectives = [candidate.objective for candidate in candidates]
     if any(candidate.stop is not Stop.CONVERGED for candidate in candidates):
-        result = run_pass([partial(model.statistics, candidate.params) for candidate in candidates])
+        result = run_pass([candidate.statistics for candidate in candidates])
         objectives = [statistics.objective for statistics in result.statistics]
     seen = [
         replace(candidate, history=((objective, objective),))
@@ -235,10 +235,9 @@ def apply_limits(state: State, rule: StoppingRule) -> State:
     return replace(state, candidates=tuple(c if c.stop else replace(c, stop=reason) for c in state.candidates))
 
 
-def _record(
-    model: Model, before: State, after: State, active: int, result: PassResult, rule: StoppingRule
-) -> PassRecord:
+def _record(before: State, after: State, active: int, result: PassResult, rule: StoppingRule) -> PassRecord:
     best = after.best
+    model = best.model
     pairs = zip(before.candidates, after.candidates, strict=True)
     notes = tuple(note for old, new in pairs for note in new.notes[len(old.notes) :])
     change = None
@@ -249,7 +248,7 @@ def _record(
     weight = float(weights.sum())
     sizes = tuple((weights / weight).tolist()) if weight > 0 and len(weights) <= TRACKED_CLUSTERS else ()
     return PassRecord(
-        after.iteration, model.symbol, model.to_user_objective(best.objective, weight), change, active,
+        after.iteration, model.objective.symbol, model.to_user_objective(best.objective, weight), change, active,
         result.statistics[0].count, result.seconds, result.read_stats, _remaining(after, result, rule), notes, sizes,
     )  # fmt: skip
 

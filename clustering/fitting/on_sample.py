@@ -2,28 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from clustering.data.access import open_source
 from clustering.data.plan import MIB
+from clustering.data.rows import Rows
 from clustering.execution.engine import Engine, connect
 from clustering.execution.passes import PassRunner, pass_runner
 from clustering.fitting.loop import Candidate, State, StoppingRule, apply_limits, iterate
-from clustering.models.model import Model
 from clustering.models.survey import RowSample
+
+T = TypeVar("T")
 
 _SLICE = 16_384
 """Rows of a block."""
 
 
+@dataclass(frozen=True)
+class SampleRunner:
+    """Passes over rows of the sample; see `clustering.models.starts.SamplePasses`."""
+
+    runner: PassRunner
+
+    def statistics(self, functions: Sequence[Callable[[Rows], T]]) -> Sequence[T]:
+        """Add up the statistics of all rows, for each function.
+
+        Parameters
+        ----------
+        functions
+            Make the statistics of the rows of a block.
+        """
+        return self.runner.run(functions).statistics
+
+    def converge(
+        self, model: Any, starts: Sequence[Any], tolerance: float, most_passes: int, seconds: float | None = None
+    ) -> Sequence[Candidate]:
+        """Run the loop until every start has stopped, side by side; in the order of the starts.
+
+        Parameters
+        ----------
+        model
+            The model of the params.
+        starts
+            Params to start from.
+        tolerance, most_passes, seconds
+            When to stop; see `StoppingRule`.
+        """
+        rule = StoppingRule(tolerance, most_passes, seconds)
+        state = apply_limits(State(tuple(Candidate(model, start) for start in starts)), rule)
+        for after, _ in iterate(state, self.runner.run, rule):
+            state = after
+        return state.candidates
+
+
 @contextmanager
-def sample_passes(sample: RowSample, engine: Engine) -> Iterator[PassRunner]:
+def sample_passes(sample: RowSample, engine: Engine) -> Iterator[SampleRunner]:
     """Make passes over the rows of a sample, each with the weight that it represents.
 
     Parameters
     ----------
+    sample
+        Rows in memory.
     engine
         A cluster is passed by: sending it a sample would take longer than working on the sample here.
     """
@@ -34,12 +76,4 @@ def sample_passes(sample: RowSample, engine: Engine) -> Iterator[PassRunner]:
         local as local_engine,
         pass_runner(source, plan, local_engine, memory=4 * sample.values.nbytes + 64 * MIB) as runner,
     ):
-        yield runner
-
-
-def converge(model: Model, runner: PassRunner, starts: Sequence[Any], rule: StoppingRule) -> State:
-    """Run the loop until every start has stopped, side by side."""
-    state = State(tuple(map(Candidate, starts)))
-    for after, _ in iterate(model, apply_limits(state, rule), runner.run, rule):
-        state = after
-    return state
+        yield SampleRunner(runner)

@@ -17,7 +17,7 @@ from clustering.fitting.preprocessing import (
     Preprocess,
 )
 from clustering.fitting.seeding import Init
-from clustering.models.mixture import GaussianMixture
+from clustering.models.model import AnyModel
 
 Array = NDArray[np.float64]
 
@@ -82,7 +82,7 @@ class Options:
         return isinstance(self.init, str) and self.init == "labels"
 
 
-def check_combination(source: Source, model: Any, options: Options) -> None:
+def check_combination(source: Source, model: AnyModel, options: Options) -> None:
     """Refuse what cannot go together, before anything is read.
 
     Raises
@@ -90,17 +90,17 @@ def check_combination(source: Source, model: Any, options: Options) -> None:
     ConfigError
         Naming both.
     """
-    if source.missing == "marginalize" and getattr(model, "divergence", "squared_euclidean") != "squared_euclidean":
+    if source.missing == "marginalize" and model.start_divergence != "squared_euclidean":
         raise ConfigError(
-            f"missing is 'marginalize' and divergence is {model.divergence!r}; only squared_euclidean leaves out "
+            f"missing is 'marginalize' and divergence is {model.start_divergence!r}; only squared_euclidean leaves out "
             "single features; set source.missing to 'drop'"
         )
-    options.preprocess.check(source, model.initial_model.divergence)
+    options.preprocess.check(source, model.start_divergence)
     if options.uses_labels and source.labels is None:
         raise ConfigError("init is 'labels' and no labels are named; set source.labels to a variable of known clusters")
     if isinstance(options.init, Mapping):
-        keys = {"centers", "weights", "covariances"}
-        if not isinstance(model, GaussianMixture) or not {"centers", "weights"} <= set(options.init) <= keys:
+        keys = model.init_arrays | {"centers"}
+        if not model.init_arrays or not {"centers", "weights"} <= set(options.init) <= keys:
             raise ConfigError(
                 f"init has the keys {', '.join(map(str, options.init))}; a mixture starts from centers, weights and "
                 "covariances, other models from an array of centers"

@@ -24,7 +24,7 @@ from clustering.data.source import Source
 from clustering.errors import ConfigError, DataError, nearest
 from clustering.execution.engine import Engine
 from clustering.execution.map_reduce import TASKS_PER_THREAD
-from clustering.fitting.components import Spectrum, centred_rows, of_covariance, of_rows, scatter_of
+from clustering.fitting.principal_components import Spectrum, centred_rows, of_covariance, of_rows, scatter_of
 from clustering.models import divergences as geometry
 from clustering.models.option_names import Divergence
 from clustering.models.survey import WIDEST_COVARIANCE, DistinctRows, Survey

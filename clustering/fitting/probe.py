@@ -24,7 +24,7 @@ from clustering.fitting.labelling import LabelOutputs, LabelStatistics, discard,
 from clustering.fitting.options import Options
 from clustering.fitting.preprocessing import scatter_refusal
 from clustering.fitting.survey_pass import few_rows
-from clustering.models.mixture import GaussianMixture
+from clustering.models.model import AnyModel
 from clustering.models.survey import WIDEST_COVARIANCE, SurveyModel
 
 READ_SECONDS = 1.0
@@ -87,7 +87,9 @@ class Probe:
     """Why not, in words."""
 
 
-def probe(source: Source, plan: Plan, model: Any, options: Options, outputs: LabelOutputs, *, threads: int) -> Probe:
+def probe(
+    source: Source, plan: Plan, model: AnyModel, options: Options, outputs: LabelOutputs, *, threads: int
+) -> Probe:
     """Read some blocks on all threads at once, and carry out each kind of pass on some of their rows.
 
     Compiling is not in the times. Takes about three seconds, more where a single chunk takes longer.
@@ -171,11 +173,9 @@ def partial_source(source: Source, block: Block, most_rows: int) -> Source:
 
 
 def _probe_work(
-    parts: Sequence[Source], model: Any, options: Options, outputs: LabelOutputs, kept: float, *, few: bool
+    parts: Sequence[Source], model: AnyModel, options: Options, outputs: LabelOutputs, kept: float, *, few: bool
 ) -> ProbedWork:
-    if hasattr(model, "beta"):
-        # The stiffness changes nothing of the work.
-        model = replace(model, beta=1.0)
+    model = model.probed()
     probe_options = replace(options, init="kmeans++", restarts=1, finalists=1, sample_rows=START_ROWS, fraction=1.0)
     whole = probe_options.preprocess.needs_covariance and not few
     look = SurveyModel(probe_options.seed, START_ROWS, model.k, full_scatter=whole)
@@ -197,9 +197,9 @@ def _probe_work(
         if begun.preparation is not None and begun.preparation.row_bytes <= parts[0].kept_row_bytes:
             instead = kept - parts[0].kept_row_bytes + begun.preparation.row_bytes
         components = None if begun.preparation is None else begun.preparation.p
-        uses_labels = isinstance(options.init, str) and options.init == "labels"
-        first = isinstance(model, GaussianMixture) and not isinstance(options.init, Mapping)
-    return ProbedWork(survey, iteration, labelling, components, instead, int(uses_labels) + int(first))
+        # Drawn starts work on the sample.
+        first = model.start_needs_pass and not options.draws_starts and not isinstance(options.init, Mapping)
+    return ProbedWork(survey, iteration, labelling, components, instead, int(options.uses_labels) + int(first))
 
 
 @contextmanager
@@ -240,10 +240,9 @@ def _run_concurrently(functions: Sequence[Callable[[], Any]]) -> None:
             done.result()
 
 
-def _products(model: Any, d: int) -> int:
+def _products(model: AnyModel, d: int) -> int:
     """Products for each row, about: of the model, or of the covariance in pass 0."""
-    matrices = getattr(model, "covariance", "") in ("full", "tied")
-    return max(d * int(model.k) * (d if matrices else 1), d * d if d <= WIDEST_COVARIANCE else d)
+    return max(model.row_products(d), d * d if d <= WIDEST_COVARIANCE else d)
 
 
 def statistics_bytes(statistics: Any) -> int:

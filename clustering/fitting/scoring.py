@@ -8,6 +8,8 @@ from typing import Any
 from clustering.data.rows import Rows
 from clustering.execution.held_out import HeldOut
 from clustering.fitting.fitted_model import FittedModel
+from clustering.models.farthest import BlockPosition
+from clustering.models.model import AnyModel, Params
 
 NAN = float("nan")
 
@@ -32,11 +34,15 @@ class HeldOutScores:
             self.before + other.before,
         )
 
+    def repositioned(self, before: BlockPosition, now: BlockPosition) -> HeldOutScores:
+        """Return these: they name no positions."""
+        return self
+
     def as_unchanged(self) -> HeldOutScores:
         """Tell the same rows once more, for a version with the same params as the one before."""
         return replace(self, before=self.objective)
 
-    def to_json(self, model: Any) -> dict[str, Any] | None:
+    def to_json(self, model: AnyModel) -> dict[str, Any] | None:
         """Tell both objectives as the model does, as JSON; None where there is nothing to compare."""
         if not self.weight or self.before != self.before:
             return None
@@ -49,9 +55,9 @@ class HeldOutScorer:
     """Makes the scores of a block; picklable."""
 
     held_out: HeldOut
-    model: Any
-    params: Any
-    previous_params: Any
+    model: AnyModel
+    params: Params
+    previous_params: Params | None
     """Params of the version before; None where its objective is another."""
 
     @classmethod

@@ -134,8 +134,3 @@ def as_centers(init: Any, k: int, d: int) -> Array:
     if centers.shape != (k, d):
         raise ConfigError(f"init has shape {centers.shape}; k = {k} centers of {d} features have shape ({k}, {d})")
     return centers
-
-
-def fill_missing(values: NDArray[Any], mean: Array) -> NDArray[Any]:
-    """Put the mean where a feature is missing."""
-    return np.where(np.isnan(values), mean, values) if values.dtype.kind == "f" else values

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from clustering.fitting.preprocessing import (
     scatter_refusal,
 )
 from clustering.models import divergences as geometry
+from clustering.models.model import AnyModel
 from clustering.models.option_names import Divergence
 from clustering.models.survey import WIDEST_COVARIANCE, Survey, SurveyModel, priority_floor
 
@@ -60,14 +60,14 @@ def fitted_share(runner: PassRunner, options: Options) -> float:
     return options.fraction * (1.0 if runner.held_out is None else 1.0 - 1.0 / runner.held_out.every)
 
 
-def run_survey(runner: PassRunner, model: Any, options: Options, memory: int) -> tuple[Survey, PassResult]:
+def run_survey(runner: PassRunner, model: AnyModel, options: Options, memory: int) -> tuple[Survey, PassResult]:
     """Make pass 0 and check that k clusters can be found."""
     k, d, preprocess = model.k, runner.source.n_features, options.preprocess
     m = min(options.sample_rows, max(k, sample_limit(runner.source, options)))
     even = runner.source.weights is None and runner.source.mask is None
     floor = priority_floor(int(runner.plan.cells * fitted_share(runner, options)), m) if even else 0.0
     # Before the mean is taken off, nothing tells whether a divergence is defined.
-    divergence: Divergence = "squared_euclidean" if preprocess.removes_mean else model.initial_model.divergence
+    divergence: Divergence = "squared_euclidean" if preprocess.removes_mean else model.start_divergence
     refusal = scatter_refusal(d, runner.plan, runner.engine, memory) if preprocess.needs_covariance else None
     # Principal components of few rows follow from the rows, where the sample has them all.
     few = preprocess.needs_covariance and few_rows(runner.source, runner.plan, refused=refusal is not None)
@@ -125,7 +125,7 @@ def run_survey(runner: PassRunner, model: Any, options: Options, memory: int) ->
     return survey, result
 
 
-def _check_range(survey: Survey, model: Any, options: Options, source: Source) -> None:
+def _check_range(survey: Survey, model: AnyModel, options: Options, source: Source) -> None:
     """Refuse rows of numbers so small that distances between them would be zero, or wrong."""
     apart = np.where(survey.greatest > survey.least, survey.greatest - survey.least, 0.0)
     if options.preprocess.standardize == "per_feature":
@@ -137,12 +137,12 @@ def _check_range(survey: Survey, model: Any, options: Options, source: Source) -
                 f"feature {feature} of variable {feature.variable!r}: its values differ by {apart[low[0]]:.3g} at "
                 "most, and their squares underflow float64; rescale the data"
             )
-    squared = geometry.is_translation_invariant(model.initial_model.divergence) or options.preprocess.requested
+    squared = geometry.is_translation_invariant(model.start_divergence) or options.preprocess.requested
     if squared and 0.0 < apart.max() < LEAST_RANGE:
         raise DataError(
             f"the values differ by {apart.max():.3g} at most, and their squares underflow float64; rescale the data"
         )
-    _check_logarithms(survey, model.initial_model.divergence)
+    _check_logarithms(survey, model.start_divergence)
 
 
 def _check_logarithms(survey: Survey, divergence: str) -> None:

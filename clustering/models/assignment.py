@@ -23,6 +23,20 @@ _NONE = np.empty((0, 1))
 _EXACT_IN_FLOAT32 = {np.dtype(t) for t in ("f4", "f2", "i1", "u1", "i2", "u2")}
 
 
+class Assignment(NamedTuple):
+    """Labels of the rows of a block."""
+
+    labels: NDArray[np.int32]
+    """Cluster of each row ``(n,)``: the one of largest responsibility."""
+    distances: NDArray[np.float64]
+    """Divergence from its center ``(n,)``; of a mixture, the squared Mahalanobis distance."""
+    weight: NDArray[np.float64]
+    """Σ w r of each cluster ``(k,)``."""
+    objective: float
+    entropy: float = 0.0
+    """−Σ w r log r; 0 where assignments are hard."""
+
+
 class AssignedRows(NamedTuple):
     """Some consecutive rows with their nearest centers."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,15 +13,19 @@ from clustering.data.rows import Rows
 from clustering.errors import ConfigError, DataError
 from clustering.models import divergences as geometry
 from clustering.models import kernels, missing_kernels
+from clustering.models.assignment import Assignment
 from clustering.models.columns import columns_of
+from clustering.models.components import TRACKED_CLUSTERS, Components
 from clustering.models.distances import MEASURES, RowDistances, from_centers
 from clustering.models.divergence_kernels import least_of
-from clustering.models.farthest import FARTHEST, FarthestRows, distinct_rows
+from clustering.models.farthest import FARTHEST, BlockPosition, FarthestRows, distinct_rows
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.lloyd import lloyd
-from clustering.models.model import TRACKED_CLUSTERS, Assignment
+from clustering.models.objective import Objective
 from clustering.models.option_names import Divergence
 from clustering.models.overflow import rank_by_divergence
+from clustering.models.sampling import GenerativeMixture, not_generative
+from clustering.models.starts import InitialParams, Starts
 
 Array = NDArray[np.float64]
 
@@ -51,6 +55,10 @@ class KMeansStatistics:
             self.farthest.merged(other.farthest, min(len(self.weight), FARTHEST)),
             add_observed(self.weight, self.observed, other.weight, other.observed),
         )
+
+    def repositioned(self, before: BlockPosition, now: BlockPosition) -> KMeansStatistics:
+        """Return the statistics of the same rows in a block that lies elsewhere on another sample grid."""
+        return replace(self, farthest=self.farthest.repositioned(before, now))
 
     @classmethod
     def zero(cls, k: int, d: int) -> KMeansStatistics:
@@ -130,17 +138,48 @@ class KMeans:
     divergence: Divergence = "squared_euclidean"
     kind: ClassVar = "kmeans"
     statistics_type: ClassVar[type] = KMeansStatistics
+    objective: ClassVar = Objective(
+        "J",
+        "Cost curve",
+        "J after every assignment step (blue) and after every refitting step (red).",
+        "J",
+        "assignment",
+        "refitting",
+    )
     tolerance: ClassVar = 0.0
-    symbol: ClassVar = "J"
+    soft: ClassVar = False
+    init_arrays: ClassVar[frozenset[str]] = frozenset()
+    start_needs_pass: ClassVar = False
+    objective_at_convergence: ClassVar = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "k", check_k(self.k))
         geometry.check_divergence(self.divergence)
 
     @property
-    def initial_model(self) -> KMeans:
-        """The hard model it starts from: itself."""
-        return self
+    def start_divergence(self) -> Divergence:
+        """Divergence of the hard clusters that it starts from: its own."""
+        return self.divergence
+
+    def initialize(self, starts: Starts) -> InitialParams[KMeansParams]:
+        """Start from hard clusters.
+
+        Parameters
+        ----------
+        starts
+            What is there to start from.
+        """
+        return InitialParams(starts.hard_clusters())
+
+    def without_survey_of(self, params: KMeansParams) -> KMeansParams:
+        """Drop the total scatter, which is that of the rows of one fit.
+
+        Parameters
+        ----------
+        params
+            Params of a fit.
+        """
+        return replace(params, total_scatter=np.inf)
 
     def statistics(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
         """Assign each row to its nearest center and add up (lecture, "Assignment step")."""
@@ -323,6 +362,48 @@ class KMeans:
         """Make params of what was stored."""
         matrix = arrays.get("matrix", np.zeros((0, 0)))
         return KMeansParams(arrays["shift"], arrays["centers"], float(arrays["spread"]), matrix)
+
+    def components(self, params: KMeansParams) -> Components:
+        """Return nothing beside the centers."""
+        return Components()
+
+    def embed(self, params: KMeansParams, points: Array) -> Array:
+        """Place points ``(m, d)`` where their Euclidean distance is near the root of the divergence."""
+        # Another preparation may take zeros a rounding below.
+        least = {"kullback_leibler": 0.0, "itakura_saito": geometry.TINY}.get(self.divergence, -np.inf)
+        return geometry.embed(self.divergence, np.maximum(points, least), params.origin, params.matrix)
+
+    def free_parameters(self, d: int) -> int | None:
+        """Return None: J is no likelihood."""
+        return None
+
+    def summary(
+        self, params: KMeansParams, objective: float, weight: float, *, prepared: bool
+    ) -> Sequence[tuple[float, str]]:
+        """Give J and the mean divergence, with their names."""
+        return (objective, f"objective J{' of prepared rows' * prepared}"), (objective / weight, "J per unit weight")
+
+    def run_facts(self, params: KMeansParams) -> Mapping[str, float]:
+        """Return nothing beside what all models record."""
+        return {}
+
+    def generative(self, params: KMeansParams) -> GenerativeMixture:
+        """Refuse: k-means does not describe how rows come about.
+
+        Raises
+        ------
+        ConfigError
+            Always.
+        """
+        raise not_generative(f"{self.kind} with divergence {self.divergence!r}")
+
+    def probed(self) -> KMeans:
+        """Return the model itself: nothing is searched for."""
+        return self
+
+    def row_products(self, d: int) -> int:
+        """Count the products that a pass takes for each row of d features, about."""
+        return self.k * d
 
 
 def ignore_zero_weights(weights: Array, distances: Array) -> Array:

@@ -15,7 +15,7 @@ have it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -302,3 +302,16 @@ def add_independent(columns: Array, variances: Array, weighted_resp: Array, sums
         sums.second += each.sum(axis=1)
     elif sums.kind == "diagonal":
         sums.second += each
+
+
+def fill_missing(values: NDArray[Any], mean: Array) -> NDArray[Any]:
+    """Put the mean where a feature is missing.
+
+    Parameters
+    ----------
+    values
+        Rows ``(n, d)``, NaN where a feature is missing.
+    mean
+        Of each feature ``(d,)``.
+    """
+    return np.where(np.isnan(values), mean, values) if values.dtype.kind == "f" else values

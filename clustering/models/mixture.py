@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -11,20 +11,25 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.data.preparation import Preparation
 from clustering.data.rows import Rows
 from clustering.errors import ConfigError, DataError, nearest
 from clustering.models import covariances as kinds
 from clustering.models import hard_moments, missing_features, missing_kernels, parameters
+from clustering.models.assignment import Assignment
 from clustering.models.columns import columns_of
+from clustering.models.components import Components
 from clustering.models.distances import RowDistances
 from clustering.models.divergences import TINY
 from clustering.models.farthest import distinct_rows
-from clustering.models.kmeans import KMeans, check_k, row_labels
+from clustering.models.kmeans import check_k, row_labels
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.mixture_distances import MEASURE, from_components, ranks_of_components
 from clustering.models.mixture_params import MixtureParams, MixtureUpdate
-from clustering.models.model import Assignment
-from clustering.models.option_names import COVARIANCES, Covariance
+from clustering.models.mixture_starts import likeliest
+from clustering.models.objective import Objective
+from clustering.models.option_names import COVARIANCES, Covariance, Divergence
+from clustering.models.sampling import GenerativeMixture
 from clustering.models.soft import (
     FarthestRowsTracker,
     Moments,
@@ -34,6 +39,7 @@ from clustering.models.soft import (
     resolve_overflow,
     with_row_index,
 )
+from clustering.models.starts import InitialParams, Starts
 from clustering.models.survey import Survey
 
 Array = NDArray[np.float64]
@@ -72,8 +78,21 @@ class GaussianMixture:
     regularization: float = 1e-6
     kind: ClassVar = "gaussian_mixture"
     statistics_type: ClassVar[type] = Moments
+    objective: ClassVar = Objective(
+        "log L",
+        "Log-likelihood",
+        "Mean log-likelihood per unit weight after every expectation step (blue), and what the same responsibilities "
+        "vouch for at the new parameters after every maximisation step (red).",
+        "log L per unit weight",
+        "expectation",
+        "maximisation",
+        rises=True,
+    )
     tolerance: ClassVar = 1e-6
-    symbol: ClassVar = "log L"
+    soft: ClassVar = True
+    init_arrays: ClassVar[frozenset[str]] = frozenset({"weights", "covariances"})
+    start_needs_pass: ClassVar = True
+    objective_at_convergence: ClassVar = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "k", check_k(self.k))
@@ -85,9 +104,42 @@ class GaussianMixture:
         object.__setattr__(self, "regularization", float(self.regularization))
 
     @property
-    def initial_model(self) -> KMeans:
-        """The hard model whose clusters the components start from."""
-        return KMeans(self.k)
+    def start_divergence(self) -> Divergence:
+        """Divergence of the hard clusters that it starts from."""
+        return "squared_euclidean"
+
+    def initialize(self, starts: Starts) -> InitialParams[MixtureParams]:
+        """Start from drawn clusters, ranked by the likelihood that they lead to; from labelled rows; or as given.
+
+        Parameters
+        ----------
+        starts
+            What is there to start from.
+        """
+        best = likeliest(self, starts) if starts.drawn else []
+        if best:
+            return InitialParams(best)
+        hard = starts.hard_clusters()
+        if starts.given:
+            centers = hard[0].origin + hard[0].centers
+            covariances = self._prepared_covariances(starts.preparation, starts.given.get("covariances"))
+            return InitialParams([self.params_from_user(starts.survey, starts.given["weights"], centers, covariances)])
+        moments = starts.statistics(
+            [partial(self.initial_moments, start, starts.survey.variance, starts.labelled) for start in hard]
+        )
+        pairs = zip(hard, moments, strict=True)
+        return InitialParams([self.initial_params(starts.survey, start, sums) for start, sums in pairs])
+
+    def _prepared_covariances(self, preparation: Preparation | None, given: Any) -> Any:
+        """Take starting covariances to where the prepared rows are, if they are in the data's units."""
+        if preparation is None or not preparation.rescales or self.covariance not in kinds.SCALABLE:
+            return given
+        covariances = parameters.starting_covariances(self.covariance, self.k, preparation.p, given)
+        return kinds.scaled_covariances(self.covariance, covariances, preparation.matrix)
+
+    def without_survey_of(self, params: MixtureParams) -> MixtureParams:
+        """Return the params: the variance of the features stays the scale of all versions."""
+        return params
 
     def free_parameters(self, d: int) -> int:
         """Count the free parameters for d features."""
@@ -193,6 +245,7 @@ class GaussianMixture:
         """Label rows with their likeliest components."""
         return gather_assignment(self.e_step(params, rows), len(rows), params.k, on_part)
 
+    @property
     def has_density(self) -> bool:
         """Whether rows have a density under the model."""
         return True
@@ -201,9 +254,9 @@ class GaussianMixture:
         """Log density of rows ``(m,)``, of which so many features are observed."""
         return log_prob_norm
 
-    def squared_mahalanobis(self, params: MixtureParams, distances: Array) -> Array:
-        """Squared Mahalanobis distances ``(m,)`` from the own component."""
-        return distances
+    def squared_mahalanobis(self, params: MixtureParams, divergences: Array) -> Array:
+        """Return the divergences ``(m,)``: they are squared Mahalanobis distances from the own component."""
+        return divergences
 
     def e_step(self, params: MixtureParams, rows: Rows) -> Iterator[Responsibilities]:
         """Responsibilities of rows, a sub-block at a time; their density is that of the mixture."""
@@ -246,6 +299,40 @@ class GaussianMixture:
             kind=self.covariance,
             rescues=int(arrays["rescues"]),
         )
+
+    def components(self, params: MixtureParams) -> Components:
+        """Describe the components: mixing weights and covariances."""
+        covariances = params.covariances if params.covariances.size else None
+        return Components(params.weights, covariances, self.covariance)
+
+    def embed(self, params: MixtureParams, points: Array) -> Array:
+        """Return points ``(m, d)`` less the origin: their divergence is that of the covariances."""
+        return points - params.origin
+
+    def summary(
+        self, params: MixtureParams, objective: float, weight: float, *, prepared: bool
+    ) -> Sequence[tuple[float, str]]:
+        """Give the log-likelihood, its mean first, with their names."""
+        of = " of prepared rows" * prepared
+        mean, whole = f"log-likelihood{of} per unit weight", f"log-likelihood log L{of}"
+        return (objective, mean), (objective * weight, whole)
+
+    def run_facts(self, params: MixtureParams) -> Mapping[str, float]:
+        """Return nothing beside what all models record."""
+        return {}
+
+    def generative(self, params: MixtureParams) -> GenerativeMixture:
+        """Describe how rows come about (lecture, "The Generative Model")."""
+        weights = params.weights / params.weights.sum()
+        return GenerativeMixture(weights, params.origin + params.centers, params.covariances, self.covariance)
+
+    def probed(self) -> GaussianMixture:
+        """Return the model itself: nothing is searched for."""
+        return self
+
+    def row_products(self, d: int) -> int:
+        """Count the products that a pass takes for each row of d features, about."""
+        return self.k * d * (d if self.covariance in ("full", "tied") else 1)
 
     def _rows_with_missing(
         self, params: MixtureParams, rows: Rows

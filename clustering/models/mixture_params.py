@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.models import covariances as kinds
+from clustering.models.components import TRACKED_CLUSTERS
 from clustering.models.divergences import TINY
-from clustering.models.model import TRACKED_CLUSTERS
 from clustering.models.option_names import Covariance
 
 Array = NDArray[np.float64]

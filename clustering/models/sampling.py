@@ -16,9 +16,7 @@ from clustering.errors import ConfigError, nearest
 from clustering.models import covariances as kinds
 from clustering.models import parameters
 from clustering.models.kernels import FAST
-from clustering.models.mixture import GaussianMixture
 from clustering.models.option_names import COVARIANCES, Covariance
-from clustering.models.soft_kmeans import SoftKMeans
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -158,32 +156,16 @@ def _turned(rows, labels, means, factors):  # type: ignore[no-untyped-def]
             rows[r, j] = means[k, j] + made[j]
 
 
-def generative_mixture(model: Any, params: Any) -> GenerativeMixture:
-    """Tell how rows come about under a fitted model.
+def not_generative(words: str) -> ConfigError:
+    """Make the error of a model that does not describe how rows come about.
 
-    Soft k-means with the squared Euclidean distance is a mixture of equal weights with Σ = I / (2β), and with the
-    Mahalanobis distance ‖M (x − m)‖² one with Σ = M⁻¹M⁻ᵀ / (2β) (lecture, "Observation").
-
-    Raises
-    ------
-    ConfigError
-        For a model that does not describe this.
+    Parameters
+    ----------
+    words
+        The model, in words.
     """
-    if isinstance(model, GaussianMixture):
-        weights = params.weights / params.weights.sum()
-        return GenerativeMixture(weights, params.origin + params.centers, params.covariances, model.covariance)
-    if isinstance(model, SoftKMeans) and model.divergence in DESCRIBED:
-        k, width = params.k, 1.0 / (2.0 * params.beta)
-        weights, means = np.full(k, 1.0 / k), params.origin + params.centers
-        if model.divergence == "squared_euclidean":
-            return GenerativeMixture(weights, means, np.full(k, width), "spherical")
-        back = np.linalg.inv(params.matrix)
-        covariance = width * (back @ back.T)
-        return GenerativeMixture(weights, means, 0.5 * (covariance + covariance.T), "tied")
-    model_words = f"{model.kind} with divergence {model.divergence!r}"
-    raise ConfigError(
-        f"{model_words} does not describe how rows come about, so none can be drawn; only gaussian_mixture and "
-        "soft_kmeans "
+    return ConfigError(
+        f"{words} does not describe how rows come about, so none can be drawn; only gaussian_mixture and soft_kmeans "
         f"with divergence {' or '.join(DESCRIBED)} do: fit one of these"
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,11 +12,10 @@ from scipy import special
 
 from clustering.data.rows import Rows
 from clustering.models import kernels, soft_kernels
-from clustering.models.assignment import aligned_empty, compiled_for
+from clustering.models.assignment import Assignment, aligned_empty, compiled_for
 from clustering.models.columns import sub_block_length
-from clustering.models.farthest import FARTHEST, FarthestRows
+from clustering.models.farthest import FARTHEST, BlockPosition, FarthestRows
 from clustering.models.kmeans import add_observed
-from clustering.models.model import Assignment
 from clustering.models.overflow import Ranks
 
 Array = NDArray[np.float64]
@@ -235,6 +234,10 @@ class Moments:
             "weight": self.weight, "first": self.first, "second": self.second, "overlap": self.overlap,
             "observed": self.observed,
         }  # fmt: skip
+
+    def repositioned(self, before: BlockPosition, now: BlockPosition) -> Moments:
+        """Return the moments of the same rows in a block that lies elsewhere on another sample grid."""
+        return replace(self, farthest=self.farthest.repositioned(before, now))
 
 
 class FarthestRowsTracker:

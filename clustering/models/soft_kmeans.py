@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,17 @@ from clustering.data.rows import Rows
 from clustering.errors import ConfigError, DataError
 from clustering.models import divergences as geometry
 from clustering.models import missing_features, missing_kernels, products
+from clustering.models.annealing import anneal, critical_value
+from clustering.models.assignment import Assignment
 from clustering.models.columns import columns_of
+from clustering.models.components import Components
 from clustering.models.distances import MEASURES, RowDistances, from_centers
 from clustering.models.farthest import distinct_rows
-from clustering.models.kmeans import KMeans, check_k
-from clustering.models.kmeans_params import KMeansParams
-from clustering.models.model import TRACKED_CLUSTERS, Assignment
+from clustering.models.kmeans import check_k
+from clustering.models.objective import Objective
 from clustering.models.option_names import Divergence
 from clustering.models.overflow import Ranks, rank_by_divergence
+from clustering.models.sampling import DESCRIBED, GenerativeMixture, not_generative
 from clustering.models.soft import (
     FarthestRowsTracker,
     Moments,
@@ -32,61 +35,11 @@ from clustering.models.soft import (
     resolve_overflow,
     with_row_index,
 )
+from clustering.models.soft_kmeans_params import SoftKMeansParams, SoftUpdate
+from clustering.models.starts import MOST_SAMPLE_PASSES, InitialParams, Starts
+from clustering.models.survey import Survey
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class SoftKMeansParams:
-    """Where the clusters are, and how sharply rows choose between them."""
-
-    origin: Array
-    """Origin ``(d,)`` in the data's units, fixed for a run."""
-    centers: Array
-    """Centers less the origin ``(k, d)``."""
-    beta: float
-    """Stiffness β, in one over the unit of the divergence."""
-    matrix: Array = field(default_factory=lambda: np.zeros((0, 0)))
-    """M of the Mahalanobis distance ``(d, d)``; empty for other divergences."""
-
-    @property
-    def dims(self) -> Mapping[str, tuple[str, ...]]:
-        """Fields that are stored, with the names of their dimensions."""
-        return {
-            "origin": ("feature",), "centers": ("cluster", "feature"), "beta": (), "matrix": ("feature", "feature_too"),
-        }  # fmt: skip
-
-    @property
-    def k(self) -> int:
-        """Number of clusters."""
-        return len(self.centers)
-
-
-class SoftUpdate(NamedTuple):
-    """Outcome of a refitting step."""
-
-    params: SoftKMeansParams
-    objective: float
-    """Free energy of the same responsibilities at the new centers."""
-    scale: float
-    """Σ w r D, which a change of the free energy is measured against."""
-    sizes: Array
-    reseeded: tuple[int, ...] = ()
-
-    @property
-    def restarted(self) -> bool:
-        """Whether a cluster was placed anew."""
-        return bool(self.reseeded)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a user should know."""
-        return tuple(f"empty cluster {c} re-seeded at the farthest row" for c in self.reseeded)
-
-    @property
-    def measures(self) -> Mapping[str, Array]:
-        """Effective sizes of the clusters."""
-        return {"sizes": self.sizes} if len(self.sizes) <= TRACKED_CLUSTERS else {}
 
 
 @dataclass(frozen=True)
@@ -117,8 +70,20 @@ class SoftKMeans:
     divergence: Divergence = "squared_euclidean"
     kind: ClassVar = "soft_kmeans"
     statistics_type: ClassVar[type] = Moments
+    objective: ClassVar = Objective(
+        "F",
+        "Free energy",
+        "F after every assignment step (blue), and with the same responsibilities at the new centers after every "
+        "refitting step (red).",
+        "F",
+        "assignment",
+        "refitting",
+    )
     tolerance: ClassVar = 1e-6
-    symbol: ClassVar = "F"
+    soft: ClassVar = True
+    init_arrays: ClassVar[frozenset[str]] = frozenset()
+    start_needs_pass: ClassVar = False
+    objective_at_convergence: ClassVar = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "k", check_k(self.k))
@@ -130,13 +95,47 @@ class SoftKMeans:
             object.__setattr__(self, "beta", float(self.beta))
 
     @property
-    def initial_model(self) -> KMeans:
-        """The hard model whose clusters it starts from."""
-        return KMeans(self.k, self.divergence)
+    def start_divergence(self) -> Divergence:
+        """Divergence of the hard clusters that it starts from: its own."""
+        return self.divergence
 
-    def from_hard_clusters(self, params: KMeansParams, beta: float) -> SoftKMeansParams:
-        """Start from hard clusters."""
-        return SoftKMeansParams(params.origin, params.centers, beta, params.matrix)
+    def initialize(self, starts: Starts) -> InitialParams[SoftKMeansParams]:
+        """Start from hard clusters; β comes from annealing where it is ``auto``.
+
+        Parameters
+        ----------
+        starts
+            What is there to start from.
+        """
+        hard = starts.hard_clusters()
+        if self.beta == "auto":
+            annealed = anneal(self, starts.survey, starts.on_sample, hard)
+            return InitialParams([annealed.params], (annealed.note,))
+        params: Sequence[SoftKMeansParams] = [
+            SoftKMeansParams.from_hard_clusters(start, float(self.beta)) for start in hard
+        ]
+        warnings = self._low_beta_warning(starts.survey)
+        if starts.drawn:
+            with starts.on_sample(starts.survey.sample) as sample:
+                ends = sample.converge(self, params, starts.tolerance, MOST_SAMPLE_PASSES)
+            params = [end.params for end in ends]
+        return InitialParams(params, warnings=warnings)
+
+    def _low_beta_warning(self, survey: Survey) -> tuple[str, ...]:
+        """Warn of a β at which no center can differ from another."""
+        if self.k == 1 or self.divergence != "squared_euclidean":
+            return ()
+        critical = critical_value(self.divergence, survey.covariance)
+        if float(self.beta) >= critical:
+            return ()
+        return (
+            f"beta is {self.beta:g}, below the critical value {critical:.4g} of these data: all centers become one; "
+            "raise beta, or set it to auto",
+        )
+
+    def without_survey_of(self, params: SoftKMeansParams) -> SoftKMeansParams:
+        """Return the params: they hold for any rows."""
+        return params
 
     def statistics(self, params: SoftKMeansParams, rows: Rows) -> Moments:
         """Share the rows out (lecture, "Assignment"), and add up."""
@@ -222,6 +221,7 @@ class SoftKMeans:
         assignment = gather_assignment(self.e_step(params, rows), len(rows), params.k, on_part)
         return assignment._replace(objective=assignment.objective / params.beta)
 
+    @property
     def has_density(self) -> bool:
         """Whether rows have a density under the model."""
         return geometry.is_translation_invariant(self.divergence)
@@ -232,9 +232,9 @@ class SoftKMeans:
         log_densities: Array = log_prob_norm - np.log(params.k) + 0.5 * observed * np.log(params.beta / np.pi) + turned
         return log_densities
 
-    def squared_mahalanobis(self, params: SoftKMeansParams, distances: Array) -> Array:
-        """Squared Mahalanobis distances ``(m,)`` under Σ = I / (2β)."""
-        return 2.0 * params.beta * distances
+    def squared_mahalanobis(self, params: SoftKMeansParams, divergences: Array) -> Array:
+        """Turn divergences of rows from their own center ``(m,)`` into squared distances under Σ = I / (2β)."""
+        return 2.0 * params.beta * divergences
 
     def e_step(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Responsibilities]:
         """Responsibilities of rows, a sub-block at a time."""
@@ -287,3 +287,57 @@ class SoftKMeans:
         """Make params of what was stored."""
         matrix = arrays.get("matrix", np.zeros((0, 0)))
         return SoftKMeansParams(arrays["shift"], arrays["centers"], float(arrays["beta"]), matrix)
+
+    def components(self, params: SoftKMeansParams) -> Components:
+        """Return nothing beside the centers."""
+        return Components()
+
+    def embed(self, params: SoftKMeansParams, points: Array) -> Array:
+        """Place points ``(m, d)`` where their Euclidean distance is near the root of the divergence."""
+        # Another preparation may take zeros a rounding below.
+        least = {"kullback_leibler": 0.0, "itakura_saito": geometry.TINY}.get(self.divergence, -np.inf)
+        return geometry.embed(self.divergence, np.maximum(points, least), params.origin, params.matrix)
+
+    def free_parameters(self, d: int) -> int | None:
+        """Return None: the free energy is no likelihood."""
+        return None
+
+    def summary(
+        self, params: SoftKMeansParams, objective: float, weight: float, *, prepared: bool
+    ) -> Sequence[tuple[float, str]]:
+        """Give the free energy at β and its mean, with their names."""
+        stiffness = f"free energy F{' of prepared rows' * prepared} at β = {params.beta:.6g}"
+        return (objective, stiffness), (objective / weight, "F per unit weight")
+
+    def run_facts(self, params: SoftKMeansParams) -> Mapping[str, float]:
+        """Give β, which may have been searched for."""
+        return {"beta": params.beta}
+
+    def generative(self, params: SoftKMeansParams) -> GenerativeMixture:
+        """Describe how rows come about, where the divergence is that of a Gaussian.
+
+        Soft k-means with the squared Euclidean distance is a mixture of equal weights with Σ = I / (2β), and with the
+        Mahalanobis distance ‖M (x − m)‖² one with Σ = M⁻¹M⁻ᵀ / (2β) (lecture, "Observation").
+
+        Raises
+        ------
+        ConfigError
+            For other divergences.
+        """
+        if self.divergence not in DESCRIBED:
+            raise not_generative(f"{self.kind} with divergence {self.divergence!r}")
+        k, width = params.k, 1.0 / (2.0 * params.beta)
+        weights, means = np.full(k, 1.0 / k), params.origin + params.centers
+        if self.divergence == "squared_euclidean":
+            return GenerativeMixture(weights, means, np.full(k, width), "spherical")
+        back = np.linalg.inv(params.matrix)
+        covariance = width * (back @ back.T)
+        return GenerativeMixture(weights, means, 0.5 * (covariance + covariance.T), "tied")
+
+    def probed(self) -> SoftKMeans:
+        """Return the model with a number for β, which changes nothing of the work."""
+        return replace(self, beta=1.0)
+
+    def row_products(self, d: int) -> int:
+        """Count the products that a pass takes for each row of d features, about."""
+        return self.k * d

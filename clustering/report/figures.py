@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from clustering.data.coordinates import period, within_half_turn
 from clustering.fitting.cluster_names import ClusterNames, default_names
 from clustering.fitting.fitted_model import FittedModel
-from clustering.report.words import Words
+from clustering.models.objective import Objective
 
 ASSIGNMENT, UPDATE = "#2563eb", "#dc2626"
 """Blue after the assignment step, red after the update step, as in the lecture."""
@@ -32,14 +32,14 @@ TICKS = 32
 _DPI = 110
 
 
-def cost_curve(history: NDArray[np.float64], words: Words) -> bytes:
+def cost_curve(history: NDArray[np.float64], objective: Objective) -> bytes:
     """Draw the objective after every assignment step in blue and after every update step in red.
 
     Parameters
     ----------
     history
         Objective after the assignment step and after the update step of each pass ``(passes, 2)``.
-    words
+    objective
         Names of the objective.
     """
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
@@ -51,10 +51,10 @@ def cost_curve(history: NDArray[np.float64], words: Words) -> bytes:
         # Most of the change is in the first passes.
         axes.set_xscale("log")
     axes.plot(steps, history.reshape(-1), color="0.35", linewidth=0.9, zorder=1)
-    axes.plot(steps[::2], history[:, 0], "o", color=ASSIGNMENT, markersize=size, label=f"after {words.assignment}")
-    axes.plot(steps[1::2], history[:, 1], "o", color=UPDATE, markersize=size, label=f"after {words.update}")
+    axes.plot(steps[::2], history[:, 0], "o", color=ASSIGNMENT, markersize=size, label=f"after {objective.assignment}")
+    axes.plot(steps[1::2], history[:, 1], "o", color=UPDATE, markersize=size, label=f"after {objective.update}")
     axes.set_xlabel("pass")
-    axes.set_ylabel(words.axis)
+    axes.set_ylabel(objective.axis)
     low, high, scale = history.min(), history.max(), float(np.abs(history).max())
     if high - low < FLAT * scale:
         # The changes are hardly more than rounding, and a wider axis keeps them small.

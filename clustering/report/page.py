@@ -19,7 +19,7 @@ from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
 from clustering.report import centers, figures, samples
 from clustering.report.samples import PlottedRows
-from clustering.report.words import WORDS, curve_caption, tiles
+from clustering.report.words import curve_caption
 
 Colours = NDArray[np.float64]
 
@@ -122,17 +122,17 @@ def draw(
             title, caption = DEGREES[name]
             drawn_figures.append(Figure(title, caption, figures.quantity_map(array, title.lower())))
     if sample is not None:
-        rows_caption = samples.caption(sample, fitted.model.kind == "gaussian_mixture")
+        rows_caption = samples.caption(sample, fitted.components.covariance is not None)
         drawn_figures.insert(0, Figure("Samples", rows_caption, samples.draw(sample, fitted, colours), wide=True))
     if len(fitted.history):
-        words = WORDS[fitted.model.kind]
-        curve = figures.cost_curve(fitted.history, words)
-        rows_caption = curve_caption(words, fitted.history)
+        objective = fitted.model.objective
+        curve = figures.cost_curve(fitted.history, objective)
+        rows_caption = curve_caption(objective, fitted.history)
         if fitted.preparation is not None:
             rows_caption += " In the units of the prepared rows."
         if fitted.summary.drawn is not None:
             rows_caption += " Over the rows that were drawn for the fit."
-        drawn_figures.append(Figure(words.title, rows_caption, curve))
+        drawn_figures.append(Figure(objective.title, rows_caption, curve))
     if photograph is None and len(fitted.features) > 1:
         drawn_figures += [
             Figure(one.title, one.caption, one.png, one.wide) for one in centers.draw(fitted, colours, clusters)
@@ -141,7 +141,7 @@ def draw(
         picture = figures.sizes(fitted, colours, clusters)
         drawn_figures.append(Figure("Sizes", "Share of each cluster in the total weight.", picture))
     passes = fitted.track.get("sizes")
-    if fitted.model.kind != "kmeans" and passes is not None and len(passes) > 1 and k <= DRAWN:
+    if fitted.model.soft and passes is not None and len(passes) > 1 and k <= DRAWN:
         rows_caption = "Weight that each cluster is responsible for, after every pass."
         drawn_figures.append(
             Figure("Effective sizes by pass", rows_caption, figures.sizes_by_pass(passes, colours, clusters))
@@ -205,7 +205,9 @@ def render(
     return environment.get_template("page.html").render(
         run=run,
         figures=pictures,
-        tiles=tiles(fitted, run["objective"]),
+        tiles=fitted.model.summary(
+            fitted.params, run["objective"], fitted.summary.weight, prepared=fitted.preparation is not None
+        ),
         clusters=listed,
         comparison=_comparison(run, names),
         facts=list(facts),
@@ -238,13 +240,14 @@ def _comparison(run: Mapping[str, Any], clusters: ClusterNames) -> dict[str, Any
 
 def _facts(fitted: FittedModel) -> dict[str, NDArray[np.float64]]:
     """Return numbers of each component of a mixture ``(k,)``, by the head of their column."""
-    if fitted.model.kind != "gaussian_mixture":
+    components = fitted.components
+    if components.weights is None:
         return {}
     columns = {"mixing weight": fitted.weights, "effective size": fitted.shares * fitted.summary.weight}
     conditions = fitted.track.get("conditions")
     if conditions is not None and len(conditions):
         columns["condition of Σ"] = conditions[-1]
-    return columns
+    return {**columns, **components.numbers}
 
 
 def _columns(fitted: FittedModel) -> dict[str, NDArray[np.float64]]:

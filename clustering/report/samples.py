@@ -17,6 +17,7 @@ from clustering.data.rows import Rows, unit_weights
 from clustering.data.source import Source
 from clustering.fitting.fitted_model import FittedModel
 from clustering.models import covariances as kinds
+from clustering.models.model import is_soft
 from clustering.report.figures import palette, png
 
 Array = NDArray[np.float64]
@@ -50,7 +51,7 @@ def may_be_sampled(fitted: FittedModel) -> bool:
     fitted
         Fitted model.
     """
-    return len(fitted.features) == 2 and hasattr(fitted.model, "e_step")
+    return len(fitted.features) == 2 and fitted.model.soft
 
 
 def sample_rows(source: Source, fitted: FittedModel) -> PlottedRows | None:
@@ -96,8 +97,10 @@ def _responsibilities(fitted: FittedModel, rows: Rows) -> Array:
     resp = np.empty((len(rows), fitted.model.k))
     if fitted.preparation is not None:
         rows = fitted.preparation.apply(rows)
+    model = fitted.model
+    assert is_soft(model)
     # All weights are 1 here, because rows of weight 0 have responsibilities too.
-    for part in fitted.model.e_step(fitted.params, replace(rows, weights=unit_weights(len(rows)))):
+    for part in model.e_step(fitted.params, replace(rows, weights=unit_weights(len(rows)))):
         resp[part.row_index] = (part.weighted_resp / part.weighted_resp.sum(axis=0)).T
     return resp
 
@@ -142,10 +145,12 @@ def draw(sample: PlottedRows, fitted: FittedModel, colours: Array) -> bytes:
         _scatter(panels[0], sample.rows, _true_colours(sample, sample.true_labels, colours))
     _scatter(panels[-2], sample.rows, "#6d28d9")
     _scatter(panels[-1], sample.rows, np.clip(sample.resp @ colours, 0.0, 1.0))
-    if fitted.model.kind == "gaussian_mixture":
+    components = fitted.components
+    if components.covariance is not None:
+        covariances = np.zeros(0) if components.covariances is None else components.covariances
         for cluster in range(fitted.model.k):
             width = fitted.params.centers.shape[1]
-            covariance = kinds.as_full(fitted.model.covariance, fitted.params.covariances, cluster, width)
+            covariance = kinds.as_full(components.covariance, covariances, cluster, width)
             if fitted.preparation is not None:
                 covariance = fitted.preparation.covariance_to_data_units(covariance)
             _ellipses(panels[-1], fitted.centers[cluster], covariance, colours[cluster])

@@ -19,7 +19,8 @@ from clustering.errors import CheckpointError
 from clustering.execution.passes import ReadStats
 from clustering.fitting.fitted_model import Summary
 from clustering.fitting.loop import Candidate, State, Stop
-from clustering.models.model import Model, params_to_arrays
+from clustering.models.model import AnyModel, params_to_arrays
+from clustering.models.registry import model_from_json, model_to_json
 from clustering.storage.model import preparation_from_arrays, preparation_to_json
 from clustering.storage.npz import read_arrays
 from clustering.storage.paths import StoragePath, children, make_folder, write_bytes
@@ -91,7 +92,7 @@ def save(folder: StoragePath, checkpoint: Checkpoint, fingerprint: RunFingerprin
             "track": _stacked(candidate.track),
         }
         arrays |= {f"{i}.{group}.{name}": array for group, named in groups.items() for name, array in named.items()}
-        about.append({"stop": candidate.stop, "notes": candidate.notes})
+        about.append({"model": model_to_json(candidate.model), "stop": candidate.stop, "notes": candidate.notes})
     summary = asdict(checkpoint.summary)
     for name in [name for name, value in summary.items() if isinstance(value, np.ndarray)]:
         arrays[f"summary.{name}"] = summary.pop(name)
@@ -149,7 +150,9 @@ def unfinished(folder: StoragePath, finished: str | None) -> str | None:
     return None if loaded is None or loaded[0]["run"] == finished else str(loaded[0]["run"])
 
 
-def latest(folder: StoragePath, model: Model, fingerprint: RunFingerprint, finished: str | None) -> Checkpoint | None:
+def latest(
+    folder: StoragePath, model: AnyModel, fingerprint: RunFingerprint, finished: str | None
+) -> Checkpoint | None:
     """Load the last good checkpoint of the unfinished run; None where there is none.
 
     Parameters
@@ -242,7 +245,7 @@ def _stacked(track: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
     return {name: np.array([measures[name] for measures in track]) for name in (track[0] if track else ())}
 
 
-def _checkpoint_from(model: Model, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Checkpoint:
+def _checkpoint_from(model: AnyModel, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Checkpoint:
     candidates, iteration = [], meta["iteration"]
     if type(iteration) is not int or iteration < 0 or not meta["candidates"]:
         raise ValueError("not a number of passes, or no candidates")
@@ -251,9 +254,10 @@ def _checkpoint_from(model: Model, meta: dict[str, Any], arrays: dict[str, NDArr
         stop = None if about["stop"] is None else Stop(about["stop"])
         params, sums, track = (_group(arrays, f"{i}.{group}.") for group in ("params", "sums", "track"))
         steps = tuple({name: array[step] for name, array in track.items()} for step in range(len(history)))
-        candidates.append(
-            Candidate(model.params_from_arrays(params), history, sums or None, steps, stop, tuple(about["notes"]))
-        )
+        # Earlier versions wrote no models: all candidates were of the one that is fitted.
+        own = model_from_json(about["model"]) if "model" in about else model
+        notes = tuple(about["notes"])
+        candidates.append(Candidate(own, own.params_from_arrays(params), history, sums or None, steps, stop, notes))
     summary = _group(arrays, "summary.")
     return Checkpoint(
         meta["run"],

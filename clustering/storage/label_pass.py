@@ -20,7 +20,7 @@ from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
 from clustering.fitting.labelling import LabelOutputs, LabelStatistics, label_blocks
 from clustering.fitting.scoring import HeldOutScorer, HeldOutScores
-from clustering.models.model import params_to_arrays
+from clustering.models.model import AnyModel, Params, Statistics, params_to_arrays
 from clustering.storage.labels import CHANGED, LabelWriter, cautions_of, create_labels, open_writer
 from clustering.storage.labels import NAME as LABELS_NAME
 from clustering.storage.ledger import FOLDER, OF_LABELS, OF_MODEL, OF_SCORES, Ledger, digest
@@ -66,7 +66,9 @@ class _ReusingRecords:
         """
         recorded = self.own.load(index)
         if recorded is None and (recorded := self.reusable.load(index)) is not None:
-            recorded = tuple(made.as_unchanged() if hasattr(made, "as_unchanged") else made for made in recorded)
+            recorded = tuple(
+                made.as_unchanged() if isinstance(made, (LabelStatistics, HeldOutScores)) else made for made in recorded
+            )
             region = self.plan.block(index).slices
             arrays = {name: self.previous.read(name, region) for name in self.writer.names if name != CHANGED}
             # The rows are unchanged and so are the labels: 0 everywhere, and −1 where masked.
@@ -234,11 +236,12 @@ def write_labels(
     return passed
 
 
-def _fitted_statistics(model: Any, params: Any, held_out: HeldOut | None, rows: Rows) -> Any:
+def _fitted_statistics(model: AnyModel, params: Params, held_out: HeldOut | None, rows: Rows) -> Statistics:
     """Make the statistics of the rows that a fit sees; a held-out block gives those of no rows."""
     if held_out is not None and held_out.contains(rows.start):
         rows = rows.select(np.zeros(len(rows), bool))
-    return model.statistics(params, rows)
+    statistics: Statistics = model.statistics(params, rows)
+    return statistics
 
 
 def _whole(writer: LabelWriter, ledger: Ledger, plan: Plan) -> bool:

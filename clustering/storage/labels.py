@@ -22,6 +22,7 @@ from clustering.data.source import Source
 from clustering.errors import OutputError
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.labelling import LabelOutputs, OutputVariable, output_variables
+from clustering.models.model import AnyModel
 from clustering.storage.chunking import chunking, inner_chunks, units
 from clustering.storage.ledger import digest
 from clustering.storage.paths import StoragePath, size, sizes, translating_write_errors, zarr_store
@@ -66,7 +67,7 @@ def _taken(arrays: Sequence[OutputVariable]) -> set[str]:
 
 
 def coordinate_cautions(
-    source: Source, clusters: ClusterNames, outputs: LabelOutputs, model: Any = None
+    source: Source, clusters: ClusterNames, outputs: LabelOutputs, model: AnyModel | None = None
 ) -> tuple[str, ...]:
     """List, in words for a user, the coordinates that cannot be written beside the labels; nothing is written.
 
@@ -102,7 +103,7 @@ def write_frame(
     clusters: ClusterNames,
     attributes: Mapping[str, Any],
     wanted: LabelOutputs | None = None,
-    model: Any = None,
+    model: AnyModel | None = None,
 ) -> None:
     """Begin ``labels.zarr`` with the coordinates of the samples, before the labels are known.
 
@@ -152,7 +153,7 @@ def create_labels(
     clusters: ClusterNames,
     attributes: Mapping[str, Any],
     outputs: LabelOutputs | None = None,
-    model: Any = None,
+    model: AnyModel | None = None,
 ) -> LabelWriter:
     """Create the arrays of the label outputs, all masked, and return their writer.
 
@@ -305,7 +306,7 @@ def _open(path: StoragePath, name: str, _: str) -> zarr.Array[Any]:
 
 
 def results_in_memory(
-    source: Source, clusters: ClusterNames, outputs: LabelOutputs, model: Any = None
+    source: Source, clusters: ClusterNames, outputs: LabelOutputs, model: AnyModel | None = None
 ) -> dict[str, xr.DataArray]:
     """Make the label outputs of a source in memory, all masked, with coordinates.
 

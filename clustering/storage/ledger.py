@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,7 +69,7 @@ class Ledger:
         # The block may lie elsewhere in the plan of today, and its farthest rows name their positions.
         before = BlockPosition(tuple(more["start"].tolist()), tuple(more["grid"].tolist()))
         now = self._position(index)
-        return loaded if before == now else tuple(_repositioned(statistics, before, now) for statistics in loaded)
+        return loaded if before == now else tuple(statistics.repositioned(before, now) for statistics in loaded)
 
     def save(self, index: int, statistics: tuple[Any, ...]) -> None:
         """Record in one step that a block is finished.
@@ -183,13 +183,6 @@ class Changes(NamedTuple):
 
 def _is_record(name: str) -> bool:
     return "-" in name and is_written_by_runs(f"{FOLDER}/{name}")
-
-
-def _repositioned(statistics: Any, before: BlockPosition, now: BlockPosition) -> Any:
-    """Move the positions of farthest rows to the place of the block in the plan of today."""
-    if not hasattr(statistics, "farthest"):
-        return statistics
-    return replace(statistics, farthest=statistics.farthest.repositioned(before, now))
 
 
 def digest(settings: Mapping[str, Any]) -> str:

@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from clustering.fitting.center_fields import cf_attributes, coordinate_values
 from clustering.fitting.fitted_model import FittedModel, Summary
 from clustering.fitting.loop import Stop
 from clustering.models.model import array_dims, params_to_arrays
-from clustering.models.registry import MODELS
+from clustering.models.registry import model_from_json, model_to_json
 from clustering.storage.bucket_groups import put_group
 from clustering.storage.layout import current_version
 from clustering.storage.paths import (
@@ -68,9 +67,9 @@ def to_dataset(fitted: FittedModel) -> xr.Dataset:
     attributes = {
         "format": FORMAT,
         "kind": fitted.model.kind,
-        "k": int(fitted.model.k),
+        "k": fitted.model.k,
         "largest_id": fitted.largest_id,
-        "model": {name: value for name, value in asdict(fitted.model).items() if value is not None},
+        "model": {name: value for name, value in model_to_json(fitted.model).items() if name != "kind"},
         **({"about": {name: dict(own_about) for name, own_about in fitted.about.items()}} if fitted.about else {}),
         **(
             {"sample_dims": list(fitted.sample_dims), "feature_dims": list(fitted.feature_dims)}
@@ -233,7 +232,7 @@ def from_dataset(dataset: xr.Dataset) -> FittedModel:
     """
     a = dataset.attrs
     array = {str(name): np.asarray(dataset[name].values) for name in dataset.data_vars}
-    model = MODELS[a["kind"]](**a["model"])
+    model = model_from_json({"kind": a["kind"], **a["model"]})
     return FittedModel(
         model=model,
         params=model.params_from_arrays(_group(array, "params_")),

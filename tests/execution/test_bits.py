@@ -65,7 +65,7 @@ def outcome(source: Source, engine: Engine, folder: Path, *, memory: int = MEMOR
     with pass_runner(source, plan, engine, memory=memory, scratch=None if scratch is None else str(scratch)) as inside:
         begun = initialize(inside, MODEL, OPTIONS, MEMORY)
         survey, state = begun.survey, begun.state
-        for after, _ in iterate(MODEL, state, inside.run, OPTIONS.rule):
+        for after, _ in iterate(state, inside.run, OPTIONS.rule):
             state = after
         write = create_labels(folder / "labels.zarr", source, plan, default_names(MODEL.k), {})
         sums = label_blocks(inside, MODEL, state.best.params, write).statistics[0]

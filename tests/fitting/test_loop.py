@@ -37,7 +37,9 @@ seeds = st.integers(0, 2**32 - 1)
 
 def state_of(*starts: Any) -> State:
     centers = [np.asarray(start, np.float64) for start in starts]
-    return State(tuple(Candidate(KMeansParams(np.zeros(start.shape[1]), start)) for start in centers))
+    return State(
+        tuple(Candidate(KMeans(len(start)), KMeansParams(np.zeros(start.shape[1]), start)) for start in centers)
+    )
 
 
 class Passes:
@@ -57,7 +59,7 @@ class Passes:
 def run(
     values: np.ndarray, state: State, rule: StoppingRule, weights: np.ndarray | None = None
 ) -> list[tuple[State, PassRecord]]:
-    return list(iterate(KMeans(state.candidates[0].params.k), state, Passes(values, weights), rule))
+    return list(iterate(state, Passes(values, weights), rule))
 
 
 class Problem:
@@ -262,7 +264,7 @@ def test_limits_outside_their_range_are_refused_by_name_and_value(limit: dict[st
 def test_a_pass_serves_the_candidates_that_have_not_stopped(blobs: np.ndarray) -> None:
     passes = Passes(blobs)
     starts = [blobs[:4], blobs[4:8], c.fit(blobs, c.KMeans(4)).centers]
-    steps = list(iterate(KMeans(4), state_of(*starts), passes, StoppingRule()))
+    steps = list(iterate(state_of(*starts), passes, StoppingRule()))
     lengths = [len(candidate.history) for candidate in steps[-1][0].candidates]
     assert len(set(lengths)) > 1
     assert passes.made == [sum(length > i for length in lengths) for i in range(max(lengths))]
@@ -306,7 +308,7 @@ def test_halting_leaves_candidates_alone_that_have_stopped() -> None:
 def test_advancing_leaves_the_candidate_as_it_was(blobs: np.ndarray) -> None:
     candidate = state_of(blobs[:4]).best
     centers = candidate.params.centers.copy()
-    advance(KMeans(4), candidate, KMeans(4).statistics(candidate.params, in_memory_rows(blobs)), StoppingRule())
+    advance(candidate, KMeans(4).statistics(candidate.params, in_memory_rows(blobs)), StoppingRule())
     np.testing.assert_array_equal(candidate.params.centers, centers)
     assert candidate.history == ()
 
@@ -422,5 +424,5 @@ def test_blocks_without_rows_change_nothing(blobs: np.ndarray) -> None:
 
 def test_falls_equal_but_for_rounding_tell_nothing_about_the_end() -> None:
     objectives = (4.0, 2.0, -(2.0**-52), -2.0)
-    state = State((Candidate(None, tuple((after, after) for after in objectives)),), 4)
+    state = State((Candidate(None, None, tuple((after, after) for after in objectives)),), 4)
     assert _remaining(state, PassResult((), ReadStats(), 1.0), StoppingRule()) is None

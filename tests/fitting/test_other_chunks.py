@@ -14,7 +14,8 @@ from clustering.errors import DataError
 from clustering.execution.passes import PassResult, ReadStats
 from clustering.fitting import survey_pass
 from clustering.fitting.fitted_model import order_by_size
-from clustering.fitting.loop import Candidate, State, Stop, choose_best, rank_candidates
+from clustering.fitting.loop import Candidate, State, Stop, choose_best
+from clustering.models.ranking import rank_candidates
 from clustering.models.survey import SurveyModel
 
 
@@ -122,7 +123,7 @@ def test_notes_name_clusters_by_their_places() -> None:
 
 def test_rounding_ranks_no_candidate() -> None:
     def candidate(objective: float) -> Candidate:
-        return Candidate(objective, ((objective, objective),))
+        return Candidate(None, objective, ((objective, objective),))
 
     candidates = [candidate(x) for x in (3.0, 2.0 + 4e-16, 2.0, 1.0 + 1e-15, 1.0, 1.0 + 1e-6)]
     assert [candidates.index(x) for x in rank_candidates(candidates)] == [3, 4, 5, 1, 2, 0]
@@ -130,7 +131,7 @@ def test_rounding_ranks_no_candidate() -> None:
 
 def test_the_best_of_stopped_finalists_is_so_at_the_params_that_it_returns() -> None:
     def candidate(bound: float, objective: float, stop: Stop) -> Candidate:
-        return Candidate(objective, ((9.0, bound),), stop=stop, scale=1.0)
+        return Candidate(model, objective, ((9.0, bound),), stop=stop, scale=1.0)
 
     passes: list[int] = []
 
@@ -141,14 +142,14 @@ def test_the_best_of_stopped_finalists_is_so_at_the_params_that_it_returns() -> 
     model: Any = c.KMeans(1)
     # By the bounds of their last updates, the first would win.
     open_ones = (candidate(2.0, 1.9, Stop.TOLERANCE), candidate(2.1, 1.5, Stop.MAX_ITERATIONS))
-    state, passed = choose_best(model, State(open_ones), run_pass)
+    state, passed = choose_best(State(open_ones), run_pass)
     assert state.candidates == open_ones[1:]
     assert passed is not None
     assert passes == [2]
     # At fixed points nothing is open, and of equals the first goes on.
     still = tuple(candidate(x, x, Stop.CONVERGED) for x in (3.0, 2.0 + 4e-16, 2.0))
-    assert choose_best(model, State(still), run_pass)[0].candidates == still[1:2]
-    assert choose_best(model, State(still[:1]), run_pass)[0].candidates == still[:1]
+    assert choose_best(State(still), run_pass)[0].candidates == still[1:2]
+    assert choose_best(State(still[:1]), run_pass)[0].candidates == still[:1]
     assert passes == [2]
 
 

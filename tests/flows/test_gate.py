@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from clustering.models.registry import MODELS
 from flows.config import GateConfig
 from flows.gate import gate_failures, unmeasured_limits
 
@@ -31,8 +32,8 @@ def held_out(after: float, before: float) -> dict[str, Any]:
 
 
 def test_a_version_like_the_current_one_may_follow_it() -> None:
-    assert gate_failures(comparison(), LIMITS, "kmeans") == []
-    assert unmeasured_limits(comparison(), LIMITS, "kmeans") == []
+    assert gate_failures(comparison(), LIMITS, False) == []
+    assert unmeasured_limits(comparison(), LIMITS, False) == []
 
 
 BEYOND: dict[str, tuple[dict[str, Any], str]] = {
@@ -59,12 +60,12 @@ BEYOND: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("changes", "said"), BEYOND.values(), ids=BEYOND)
 def test_what_is_beyond_a_limit_is_told_with_the_limit(changes: dict[str, Any], said: str) -> None:
-    assert gate_failures(comparison(**changes), LIMITS, "kmeans") == [said]
+    assert gate_failures(comparison(**changes), LIMITS, False) == [said]
 
 
 def test_all_reasons_are_told() -> None:
     found = comparison(churn=0.5, largest_size_change=0.5, lost_clusters=[1], held_out=held_out(3.0, 2.0))
-    told = gate_failures(found, LIMITS, "kmeans")
+    told = gate_failures(found, LIMITS, False)
     assert [reason.rpartition("output.gate.")[2] for reason in told] == [
         "objective, 0.01", "sizes, 0.1", "churn, 0.2", "clusters, 0"
     ]  # fmt: skip
@@ -79,9 +80,9 @@ def test_a_limit_is_what_is_just_tolerated(name: str) -> None:
         "clusters": comparison(new_clusters=[3], lost_clusters=[1]),
     }[name]
     limits = LIMITS.model_copy(update={"objective": 0.25, "clusters": 2})
-    assert gate_failures(at, limits, "kmeans") == []
+    assert gate_failures(at, limits, False) == []
     stricter = limits.model_copy(update={name: getattr(limits, name) - (1 if name == "clusters" else 0.01)})
-    assert len(gate_failures(at, stricter, "kmeans")) == 1
+    assert len(gate_failures(at, stricter, False)) == 1
 
 
 WORSE: dict[str, tuple[str, float, float, bool]] = {
@@ -100,27 +101,27 @@ WORSE: dict[str, tuple[str, float, float, bool]] = {
 
 @pytest.mark.parametrize(("kind", "after", "before", "worse"), WORSE.values(), ids=WORSE)
 def test_worse_is_told_by_the_kind_of_model(kind: str, after: float, before: float, worse: bool) -> None:
-    told = gate_failures(comparison(held_out=held_out(after, before)), GateConfig(), kind)
+    told = gate_failures(comparison(held_out=held_out(after, before)), GateConfig(), MODELS[kind].objective.rises)
     assert bool(told) == worse
 
 
 def test_what_is_null_is_not_checked() -> None:
     off = GateConfig(objective=None, churn=None, sizes=None, clusters=None)
     far = comparison(churn=1.0, largest_size_change=1.0, new_clusters=[1, 2], held_out=held_out(9.0, 1.0))
-    assert gate_failures(far, off, "kmeans") == []
-    assert gate_failures(None, off, "kmeans") == []
-    assert unmeasured_limits(None, off, "kmeans") == []
+    assert gate_failures(far, off, False) == []
+    assert gate_failures(None, off, False) == []
+    assert unmeasured_limits(None, off, False) == []
 
 
 def test_what_was_not_measured_is_named_and_does_not_hold_a_version() -> None:
     found = comparison(churn=None, held_out=None)
-    assert gate_failures(found, LIMITS, "kmeans") == []
-    assert unmeasured_limits(found, LIMITS, "kmeans") == ["objective", "churn"]
-    assert len(gate_failures({**found, "largest_size_change": 0.5}, LIMITS, "kmeans")) == 1
+    assert gate_failures(found, LIMITS, False) == []
+    assert unmeasured_limits(found, LIMITS, False) == ["objective", "churn"]
+    assert len(gate_failures({**found, "largest_size_change": 0.5}, LIMITS, False)) == 1
 
 
 @pytest.mark.parametrize("found", [None, {}, {"with": "a1", "churn": None, "held_out": None}], ids=str)
 def test_a_version_of_which_nothing_was_measured_is_held(found: Any) -> None:
-    (reason,) = gate_failures(found, LIMITS, "kmeans")
+    (reason,) = gate_failures(found, LIMITS, False)
     assert "nothing of it could be compared with the current version" in reason
-    assert unmeasured_limits(found, LIMITS, "kmeans") == ["objective", "sizes", "churn", "clusters"]
+    assert unmeasured_limits(found, LIMITS, False) == ["objective", "sizes", "churn", "clusters"]

@@ -15,7 +15,6 @@ import zarr
 import clustering as c
 from clustering.data.ingest import ingest
 from clustering.errors import ClusteringError
-from clustering.models.sampling import generative_mixture
 from clustering.storage import versions
 from clustering.storage.bucket_output import open_output
 from clustering.storage.synthetic_data import write_synthetic
@@ -106,7 +105,7 @@ def snapshot(world: Path) -> dict[str, Any]:
 
 def mixture() -> Any:
     fit = c.fit(ROWS, c.GaussianMixture(2, covariance="spherical"))
-    return generative_mixture(fit.model, fit.params)
+    return fit.model.generative(fit.params)
 
 
 FIT = c.fit(ROWS, c.KMeans(2))

@@ -17,7 +17,6 @@ from test_resume import Notes as Crashing
 
 import clustering
 from clustering.errors import CheckpointError, ConfigError
-from clustering.models.sampling import generative_mixture
 from clustering.storage.model import load_model
 from flows.config import JobConfig
 from flows.job import run_fit, run_predict
@@ -169,7 +168,7 @@ def test_rows_are_drawn_from_a_model_of_standardized_rows_in_the_units_of_the_da
     mixture = load_parameters(str(tmp_path / "out")).mixture
     np.testing.assert_allclose(mixture.means, found.centers)
     np.testing.assert_allclose(np.diagonal(mixture.covariances, axis1=1, axis2=2), found.covariances)
-    assert not np.allclose(generative_mixture(found.model, found.params).means, found.centers)
+    assert not np.allclose(found.model.generative(found.params).means, found.centers)
     shutil.rmtree(tmp_path / "out")
     run_fit(job(store, tmp_path / "out", model=model), Notes())
     with pytest.raises(ConfigError, match=r"prepared rows .*whitened.*fitted without unit_n"):

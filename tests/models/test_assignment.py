@@ -6,10 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clustering.data.rows import in_memory_rows
-from clustering.models.assignment import aligned_empty, sub_block_rows, sub_blocks
+from clustering.models.assignment import Assignment, aligned_empty, sub_block_rows, sub_blocks
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
-from clustering.models.model import Assignment
 
 DTYPES = ("float64", "float32", "float16", "uint8", "int16")
 # Few centers are compared by their distances, many by scores; products of few features are made without BLAS.

@@ -11,7 +11,7 @@ import xarray as xr
 import clustering
 from clustering.errors import ConfigError
 from clustering.models.option_names import COVARIANCES
-from clustering.models.sampling import BLOCK, GenerativeMixture, generative_mixture, mixture_from_user, undo_preparation
+from clustering.models.sampling import BLOCK, GenerativeMixture, mixture_from_user, undo_preparation
 
 WEIGHTS = [0.2, 0.5, 0.3]
 MEANS = [[0.0, 100.0], [3.0, -1e4], [-50.0, 0.5]]
@@ -120,7 +120,7 @@ def test_a_fitted_mixture_draws_rows_like_its_data(pair: np.ndarray, kind: Any) 
     rows, labels = fit.sample(200_000, seed=3)
     assert (type(rows), rows.shape, labels.shape) == (np.ndarray, (200_000, 2), (200_000,))
     assert labels.dtype.kind == "i"
-    described = generative_mixture(fit.model, fit.params)
+    described = fit.model.generative(fit.params)
     assert np.allclose(described.weights, fit.weights)
     assert np.allclose(described.means, fit.centers)
     assert_moments(described, rows, labels)
@@ -139,7 +139,7 @@ def test_a_mixture_fitted_to_its_own_sample_finds_its_parameters(pair: np.ndarra
 
 def test_soft_k_means_draws_equal_clusters_of_width_one_over_two_beta(pair: np.ndarray) -> None:
     fit = clustering.fit(pair, clustering.SoftKMeans(2, beta=0.125))
-    described = generative_mixture(fit.model, fit.params)
+    described = fit.model.generative(fit.params)
     assert (described.kind, described.weights.tolist()) == ("spherical", [0.5, 0.5])
     assert np.allclose(described.covariances, 4.0)
     assert_moments(described, *fit.sample(100_000))
@@ -147,7 +147,7 @@ def test_soft_k_means_draws_equal_clusters_of_width_one_over_two_beta(pair: np.n
 
 def test_soft_k_means_with_the_mahalanobis_distance_draws_in_its_metric(pair: np.ndarray) -> None:
     fit = clustering.fit(pair, clustering.SoftKMeans(2, beta=1.5, divergence="mahalanobis"))
-    described = generative_mixture(fit.model, fit.params)
+    described = fit.model.generative(fit.params)
     # MᵀM is the inverse of the covariance of all rows.
     assert np.allclose(described.covariances, np.cov(pair.T, ddof=0) / 3.0)
     assert_moments(described, *fit.sample(100_000))
@@ -189,7 +189,7 @@ def test_rows_do_not_follow_from_prepared_rows_that_lost_something(pair: np.ndar
     ) as told:
         fit.sample(10)
     with pytest.raises(ConfigError) as also:
-        undo_preparation(fit.fitted.preparation, generative_mixture(fit.model, fit.params))
+        undo_preparation(fit.fitted.preparation, fit.model.generative(fit.params))
     assert str(told.value) == str(also.value)
 
 
@@ -205,7 +205,7 @@ WHOLE: dict[str, dict[str, Any]] = {
 def test_rows_follow_from_prepared_rows_that_lost_nothing(pair: np.ndarray, options: Any) -> None:
     plain = clustering.fit(pair, clustering.GaussianMixture(2, regularization=0.0), tolerance=1e-12)
     fit = clustering.fit(pair, clustering.GaussianMixture(2, regularization=0.0), tolerance=1e-12, **options)
-    described = undo_preparation(fit.fitted.preparation, generative_mixture(fit.model, fit.params))
+    described = undo_preparation(fit.fitted.preparation, fit.model.generative(fit.params))
     mine, theirs = np.argsort(described.means[:, 0]), np.argsort(plain.centers[:, 0])
     assert np.allclose(described.means[mine], plain.centers[theirs], rtol=1e-5)
     assert np.allclose(described.covariances[mine], plain.covariances[theirs], rtol=1e-4)

@@ -15,7 +15,8 @@ from clustering.data.rows import Rows, in_memory_rows
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.mixture import GaussianMixture
-from clustering.models.soft_kmeans import SoftKMeans, SoftKMeansParams
+from clustering.models.soft_kmeans import SoftKMeans
+from clustering.models.soft_kmeans_params import SoftKMeansParams
 
 D, K = 3, 4
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from clustering.data.rows import in_memory_rows
 from clustering.models.option_names import DIVERGENCES
-from clustering.models.soft_kmeans import SoftKMeans, SoftKMeansParams
+from clustering.models.soft_kmeans import SoftKMeans
+from clustering.models.soft_kmeans_params import SoftKMeansParams
 
 
 def positive(seed: int, n: int, d: int, k: int) -> np.ndarray:

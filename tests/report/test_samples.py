@@ -14,9 +14,10 @@ import xarray as xr
 from test_page import Page, run_of, titles
 
 import clustering
+from clustering.models import registry
 from clustering.report import figures, samples
 from clustering.report.page import DRAWN, Figure, draw, render
-from clustering.report.words import WORDS, curve_caption
+from clustering.report.words import curve_caption
 
 MODELS: dict[str, Any] = {
     **{kind: clustering.GaussianMixture(3, kind) for kind in ("identity", "spherical", "diagonal", "tied", "full")},
@@ -185,12 +186,12 @@ def test_too_many_clusters_for_lines_are_not_drawn_by_pass() -> None:
         assert ("Effective sizes by pass" in titles(pictures)) == (k <= DRAWN)
 
 
-@pytest.mark.parametrize("kind", WORDS)
+@pytest.mark.parametrize("kind", registry.MODELS)
 def test_a_step_the_wrong_way_is_not_denied(kind: str) -> None:
-    right = np.array([[4.0, 3.0], [3.0, 2.0]]) * (-1 if WORDS[kind].rises else 1)
-    assert "It never" in curve_caption(WORDS[kind], right)
-    assert "only where a cluster was placed anew" in curve_caption(WORDS[kind], right[::-1])
-    assert "It never" in curve_caption(WORDS[kind], right[:1, :1])
+    right = np.array([[4.0, 3.0], [3.0, 2.0]]) * (-1 if registry.MODELS[kind].objective.rises else 1)
+    assert "It never" in curve_caption(registry.MODELS[kind].objective, right)
+    assert "only where a cluster was placed anew" in curve_caption(registry.MODELS[kind].objective, right[::-1])
+    assert "It never" in curve_caption(registry.MODELS[kind].objective, right[:1, :1])
 
 
 def test_importing_the_library_loads_no_matplotlib() -> None:

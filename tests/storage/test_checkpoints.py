@@ -50,7 +50,7 @@ def checkpoint_values(draw: st.DrawFn) -> Checkpoint:
         track = tuple({"sizes": array(k)} for _ in history)
         stop, notes = draw(st.sampled_from([None, *Stop])), tuple(draw(st.lists(st.text(), max_size=2)))
         candidates.append(
-            Candidate(KMeansParams(array(d), array(k, d), draw(FINITE)), history, sums, track, stop, notes)
+            Candidate(KMeans(k), KMeansParams(array(d), array(k, d), draw(FINITE)), history, sums, track, stop, notes)
         )
     state = State(tuple(candidates), draw(st.integers(0, 99_999)), draw(st.floats(0, 1e6)))
     summary = Summary(draw(COUNTS), count, draw(FINITE), array(d), array(d), array(d), array(d), draw(COUNTS))
@@ -63,7 +63,7 @@ def one(iteration: int, run: str = A1) -> Checkpoint:
     params = KMeansParams(rng.random(2), rng.random((3, 2)))
     sums = {"weight": rng.random(3), "first": rng.random((3, 2))}
     track = ({"sizes": rng.random(3)}, {"sizes": rng.random(3)})
-    candidate = Candidate(params, ((3.0, 2.5), (2.0, 1.5)), sums, track)
+    candidate = Candidate(KMeans(2), params, ((3.0, 2.5), (2.0, 1.5)), sums, track)
     summary = Summary(10, 9, 9.0, rng.random(2), rng.random(2), rng.random(2), rng.random(2), 9)
     return Checkpoint(run, State((candidate,), iteration, 0.25), summary, ReadStats(4, 5), {"sample": 0.5})
 

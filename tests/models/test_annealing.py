@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ from brute import blobs, divergences, holes, softmax
 import clustering as c
 from clustering.execution.engine import connect
 from clustering.execution.passes import pass_runner
-from clustering.fitting.annealing import STEP, AnnealingResult, anneal
+from clustering.fitting.on_sample import sample_passes
 from clustering.fitting.options import Options
 from clustering.fitting.survey_pass import run_survey
+from clustering.models.annealing import STEP, AnnealingResult, anneal
 
 DATA = {
     "one blob, k 3": (blobs(0, 400, 2, 1), 3),
@@ -29,7 +31,7 @@ def annealed(values: np.ndarray, model: Any, **options: Any) -> AnnealingResult:
     source = c.open_source(values, **options)
     with connect("synchronous") as engine, pass_runner(source, source.plan(), engine, memory=2**28) as inside:
         found, _ = run_survey(inside, model, Options(), 2**28)
-        return anneal(model, found, engine, ())
+        return anneal(model, found, partial(sample_passes, engine=engine), ())
 
 
 def likeliest(values: np.ndarray, centers: np.ndarray, beta: float, weights: np.ndarray | None = None) -> float:

@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 
 import clustering as c
 from clustering.errors import DataError
-from clustering.fitting import components, initialization
+from clustering.fitting import principal_components, survey_pass
 from clustering.models import survey
 
 N, D = 25, 40
@@ -21,7 +21,7 @@ N, D = 25, 40
 def narrow(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Take 40 features for many."""
     monkeypatch.setattr(survey, "WIDEST_COVARIANCE", 16)
-    monkeypatch.setattr(initialization, "WIDEST_COVARIANCE", 16)
+    monkeypatch.setattr(survey_pass, "WIDEST_COVARIANCE", 16)
     return monkeypatch
 
 
@@ -58,7 +58,7 @@ def test_they_are_those_of_the_covariance(
     wish = {**wish, "pca": min(wish["pca"], N - 4 if weighted else N - 2)}
     options = {"weights": weights, "block_bytes": block_bytes, "restarts": 2, "init": rows[[0, 20]], **wish}
     calls: list[int] = []
-    plain = components.of_rows
+    plain = principal_components.of_rows
     narrow.setattr("clustering.fitting.preprocessing.of_rows", lambda some: calls.append(len(some)) or plain(some))
     found = c.fit(rows, c.KMeans(2), **options)
     assert calls == [N - 1 - 2 * weighted]
@@ -91,7 +91,7 @@ def test_they_are_those_of_each_variable(rng: np.random.Generator, narrow: pytes
 def test_components_without_variance_are_orthonormal_directions(rng: np.random.Generator) -> None:
     rows = rng.standard_normal((10, 30))
     rows -= rows.mean(axis=0)
-    spectrum = components.of_rows(rows)
+    spectrum = principal_components.of_rows(rows)
     loadings = spectrum.loadings(10)
     np.testing.assert_allclose(loadings.T @ loadings, np.eye(10), atol=1e-13)
     assert spectrum.values[-1] < 1e-13 * spectrum.values[0]

@@ -9,27 +9,27 @@ equal is the maximum likelihood of the mixture that soft k-means is; it is taken
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.rows import Rows, in_memory_rows
 from clustering.errors import DataError
-from clustering.execution.engine import Engine
-from clustering.execution.passes import PassRunner
-from clustering.fitting.loop import StoppingRule
-from clustering.fitting.on_sample import converge, sample_passes
-from clustering.fitting.seeding import fill_missing
 from clustering.models import divergences as geometry
 from clustering.models.divergences import TINY
 from clustering.models.kmeans_params import KMeansParams
+from clustering.models.missing_features import fill_missing
 from clustering.models.option_names import Divergence
-from clustering.models.soft_kmeans import SoftKMeans, SoftKMeansParams
-from clustering.models.survey import Survey
+from clustering.models.ranking import rank_candidates
+from clustering.models.soft import Moments
+from clustering.models.soft_kmeans_params import SoftKMeansParams
+from clustering.models.starts import SamplePasses
+from clustering.models.survey import RowSample, Survey
 
 Array = NDArray[np.float64]
 
@@ -40,11 +40,27 @@ ROWS = 25_000
 """Rows of the sample that are annealed."""
 BETA_TOLERANCE = 1e-4
 """Relative change of β at which it is found."""
-_RULE = StoppingRule(1e-7, 200)
+_TOLERANCE, _MOST_PASSES = 1e-7, 200
+"""Of the runs on the sample."""
 _NUDGE = 1e-2
 """Centers are pushed apart by this share of 1/√(2β), the size that β assumes, so that those about to split can."""
 _APART = 1e-2
 """Centers nearer than this are one, in units of 1/β."""
+
+
+class SoftClusters(Protocol):
+    """The part of soft k-means that is annealed."""
+
+    @property
+    def k(self) -> int:
+        """Number of clusters."""
+
+    @property
+    def divergence(self) -> Divergence:
+        """Divergence of rows from centers."""
+
+    def statistics(self, params: SoftKMeansParams, rows: Rows) -> Moments:
+        """Make the statistics of some rows."""
 
 
 class AnnealingResult(NamedTuple):
@@ -86,15 +102,24 @@ def critical_value(divergence: Divergence, covariance: Array) -> float:
     return 1.0 / (2.0 * geometry.CURVATURE[divergence] * largest) if largest > 0 else np.inf
 
 
-def anneal(model: SoftKMeans, survey: Survey, engine: Engine, hard: Sequence[KMeansParams]) -> AnnealingResult:
-    """Raise β from below its first critical value until all centers have split and β fits what is found.
+def anneal(
+    model: SoftClusters,
+    survey: Survey,
+    on_sample: Callable[[RowSample], AbstractContextManager[SamplePasses]],
+    hard: Sequence[KMeansParams],
+) -> AnnealingResult:
+    """Raise β from below its first critical value until all centers have split and β fits the variance of the rows.
 
     Parameters
     ----------
-    engine
-        Runs the loop on the sample.
+    model
+        Soft k-means, whose β is not looked at.
+    survey
+        Of the prepared rows, with their sample.
+    on_sample
+        Makes passes over rows of the sample.
     hard
-        Other starts: where one of them has the lower free energy at the β found, it is taken, and β by the same rule.
+        Other starts: where one of them has the lower free energy at the final β, it is taken, and β by the same rule.
 
     Raises
     ------
@@ -117,7 +142,7 @@ def anneal(model: SoftKMeans, survey: Survey, engine: Engine, hard: Sequence[KMe
     generator = np.random.Generator(np.random.PCG64(0))
     beta, count, splits = 0.9 * critical, 1, []
     centers = np.repeat(middle[None], k, axis=0)
-    with sample_passes(sample, engine) as runner:
+    with on_sample(sample) as passes:
         for _ in range(MOST_LEVELS):
             size = np.minimum(np.sqrt(np.diagonal(covariance)), np.sqrt(0.5 / beta))
             centers = centers + _NUDGE * size * generator.standard_normal((k, d))
@@ -125,7 +150,7 @@ def anneal(model: SoftKMeans, survey: Survey, engine: Engine, hard: Sequence[KMe
             start = SoftKMeansParams(
                 origin, geometry.update_centers(model.divergence, np.ones(k), released, released), beta, matrix
             )
-            params = converge(model, runner, [start], _RULE).best.params
+            params = passes.converge(model, [start], _TOLERANCE, _MOST_PASSES)[0].params
             centers = embed(params.centers + origin)
             distinct = _distinct(centers, _APART / beta)
             if distinct > count:
@@ -133,13 +158,12 @@ def anneal(model: SoftKMeans, survey: Survey, engine: Engine, hard: Sequence[KMe
                 count = distinct
             likeliest = _likeliest_beta(model, params, rows)
             if count == k and likeliest <= beta * (1 + BETA_TOLERANCE):
-                starts = (params, *(model.from_hard_clusters(start, beta) for start in hard))
-                best = converge(model, runner, starts, _RULE)
-                if best.candidates[0] is best.best:
+                starts = (params, *(SoftKMeansParams.from_hard_clusters(start, beta) for start in hard))
+                ends = passes.converge(model, starts, _TOLERANCE, _MOST_PASSES)
+                best = rank_candidates(ends)[0]
+                if best is ends[0]:
                     return AnnealingResult(params, tuple(splits), critical)
-                return AnnealingResult(
-                    _converge_beta(model, best.best.params, runner, rows), tuple(splits), critical, True
-                )
+                return AnnealingResult(_converge_beta(model, best.params, passes, rows), tuple(splits), critical, True)
             beta = likeliest if count == k and likeliest < beta * STEP else beta * STEP
     if count == k:
         raise DataError(
@@ -152,7 +176,7 @@ def anneal(model: SoftKMeans, survey: Survey, engine: Engine, hard: Sequence[KMe
     )
 
 
-def _likeliest_beta(model: SoftKMeans, params: SoftKMeansParams, rows: Rows) -> float:
+def _likeliest_beta(model: SoftClusters, params: SoftKMeansParams, rows: Rows) -> float:
     """Find the β at which each observed feature would vary by as much as is found."""
     statistics = model.statistics(params, rows)
     d = params.centers.shape[1]
@@ -160,13 +184,13 @@ def _likeliest_beta(model: SoftKMeans, params: SoftKMeansParams, rows: Rows) -> 
     return float(seen) / (2.0 * max(statistics.neg_expected_complete_log_likelihood, TINY))
 
 
-def _converge_beta(model: SoftKMeans, params: SoftKMeansParams, runner: PassRunner, rows: Rows) -> SoftKMeansParams:
+def _converge_beta(model: SoftClusters, params: SoftKMeansParams, passes: SamplePasses, rows: Rows) -> SoftKMeansParams:
     """Repeat the rule for β until it changes no more."""
     for _ in range(MOST_LEVELS):
         beta = _likeliest_beta(model, params, rows)
         if abs(beta - params.beta) <= BETA_TOLERANCE * params.beta:
             break
-        params = converge(model, runner, [replace(params, beta=beta)], _RULE).best.params
+        params = passes.converge(model, [replace(params, beta=beta)], _TOLERANCE, _MOST_PASSES)[0].params
     return params
 
 

@@ -9,7 +9,7 @@ from sklearn import datasets
 
 import clustering as c
 from clustering.errors import DataError
-from clustering.fitting import mixture_starts
+from clustering.fitting.on_sample import SampleRunner
 from clustering.models.mixture import GaussianMixture
 
 
@@ -48,7 +48,7 @@ def test_the_hard_clusters_of_least_j_need_not_win() -> None:
 
 @pytest.mark.parametrize("rows", [100, 400])
 def test_a_run_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    values, converge = unequal(3)[:rows], mixture_starts.converge
+    values, converge = unequal(3)[:rows], SampleRunner.converge
     calls: list[int] = []
 
     def first_fails(*arguments: Any) -> Any:
@@ -57,7 +57,7 @@ def test_a_run_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch, row
             raise DataError("the covariance of the data is singular")
         return converge(*arguments)
 
-    monkeypatch.setattr(mixture_starts, "converge", first_fails)
+    monkeypatch.setattr(SampleRunner, "converge", first_fails)
     assert np.isfinite(c.fit(values, c.GaussianMixture(6), restarts=5).objective)
     assert len(calls) > 1
 
@@ -69,7 +69,7 @@ def test_where_every_run_on_the_sample_fails_all_rows_decide(monkeypatch: pytest
     values = unequal(4)
     usual = c.fit(values, c.GaussianMixture(2, "diagonal"))
     monkeypatch.setattr(GaussianMixture, "initial_params", _once_failing(GaussianMixture.initial_params))
-    monkeypatch.setattr(mixture_starts, "converge", fails)
+    monkeypatch.setattr(SampleRunner, "converge", fails)
     fit = c.fit(values, c.GaussianMixture(2, "diagonal"))
     assert fit.objective == pytest.approx(usual.objective, abs=1e-3)
 
@@ -88,13 +88,13 @@ def _once_failing(method: Any) -> Any:
 
 def test_restarts_leave_time_for_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[Any] = []
-    converge = mixture_starts.converge
+    converge = SampleRunner.converge
 
     def counting(*arguments: Any) -> Any:
         runs.append(arguments[-1].max_seconds)
         return converge(*arguments)
 
-    monkeypatch.setattr(mixture_starts, "converge", counting)
+    monkeypatch.setattr(SampleRunner, "converge", counting)
     c.fit(unequal(5), c.GaussianMixture(6), restarts=8, max_seconds=1e-6)
     assert len(runs) == 1
     c.fit(unequal(5), c.GaussianMixture(6), restarts=8, max_seconds=1e6)
