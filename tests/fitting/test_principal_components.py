@@ -62,7 +62,7 @@ def test_they_are_those_of_the_covariance(
     narrow.setattr("clustering.fitting.preprocessing.of_rows", lambda some: calls.append(len(some)) or plain(some))
     found = c.fit(rows, c.KMeans(2), **options)
     assert calls == [N - 1 - 2 * weighted]
-    narrow.setattr(initialization, "few_rows", lambda *_, **__: False)
+    narrow.setattr(survey_pass, "few_rows", lambda *_, **__: False)
     other = c.fit(rows, c.KMeans(2), **options)
     assert len(calls) == 1
     mine, theirs = found.fitted.preparation, other.fitted.preparation

@@ -51,11 +51,12 @@ def test_a_run_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch, row
     values, converge = unequal(3)[:rows], SampleRunner.converge
     calls: list[int] = []
 
-    def first_fails(*arguments: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 1:
-            raise DataError("the covariance of the data is singular")
-        return converge(*arguments)
+    def first_fails(runner: SampleRunner, model: Any, *arguments: Any) -> Any:
+        if isinstance(model, GaussianMixture):
+            calls.append(1)
+            if len(calls) == 1:
+                raise DataError("the covariance of the data is singular")
+        return converge(runner, model, *arguments)
 
     monkeypatch.setattr(SampleRunner, "converge", first_fails)
     assert np.isfinite(c.fit(values, c.GaussianMixture(6), restarts=5).objective)
@@ -63,8 +64,12 @@ def test_a_run_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch, row
 
 
 def test_where_every_run_on_the_sample_fails_all_rows_decide(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*arguments: Any) -> Any:
-        raise DataError("the covariance of the data is singular")
+    converge = SampleRunner.converge
+
+    def fails(runner: SampleRunner, model: Any, *arguments: Any) -> Any:
+        if isinstance(model, GaussianMixture):
+            raise DataError("the covariance of the data is singular")
+        return converge(runner, model, *arguments)
 
     values = unequal(4)
     usual = c.fit(values, c.GaussianMixture(2, "diagonal"))
@@ -90,9 +95,11 @@ def test_restarts_leave_time_for_the_fit(monkeypatch: pytest.MonkeyPatch) -> Non
     runs: list[Any] = []
     converge = SampleRunner.converge
 
-    def counting(*arguments: Any) -> Any:
-        runs.append(arguments[-1].max_seconds)
-        return converge(*arguments)
+    def counting(runner: SampleRunner, model: Any, *arguments: Any) -> Any:
+        # The seconds are the last argument of the runs that compete.
+        if isinstance(model, GaussianMixture) and len(arguments) == 4:
+            runs.append(arguments[-1])
+        return converge(runner, model, *arguments)
 
     monkeypatch.setattr(SampleRunner, "converge", counting)
     c.fit(unequal(5), c.GaussianMixture(6), restarts=8, max_seconds=1e-6)
