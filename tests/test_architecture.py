@@ -81,3 +81,43 @@ def test_no_module_is_long(name: str) -> None:
 def test_the_library_never_prints(name: str) -> None:
     calls = [node.func for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.Call)]
     assert not [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
+
+
+KINDS = {f"clustering.models.{name}" for name in ("mixture", "mixture_params", "soft_kmeans", "soft_kmeans_params")}
+"""Modules of single models; hard clusters, in ``kmeans``, are what every model starts from."""
+
+
+def names_a_model(node: ast.expr) -> bool:
+    """Whether an expression is a model, its params or statistics by its name."""
+    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    return name in ("model", "params", "statistics")
+
+
+def kind_branches(path: Path) -> list[str]:
+    """Places that ask which model there is."""
+    branches = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Compare | ast.Match):
+            sides = [node.subject] if isinstance(node, ast.Match) else [node.left, *node.comparators]
+            of_model = any(isinstance(s, ast.Attribute) and s.attr == "kind" and names_a_model(s.value) for s in sides)
+            literal = isinstance(node, ast.Match) or any(isinstance(s, ast.Constant | ast.Tuple) for s in sides)
+            if of_model and literal:
+                branches.append(ast.unparse(node))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+            asks = node.func.id in ("hasattr", "isinstance")
+            asks |= node.func.id == "getattr" and isinstance(node.args[1], ast.Constant)
+            if asks and names_a_model(node.args[0]):
+                branches.append(ast.unparse(node))
+    return branches
+
+
+OUTSIDE = {
+    **{f"clustering/{name}": path for name, path in MODULES.items() if part_of(name) not in ("models", "__init__")},
+    **{f"flows/{path.name}": path for path in sorted((ROOT.parent / "flows").rglob("*.py"))},
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_nothing_outside_the_models_asks_for_their_kind(name: str) -> None:
+    assert not kind_branches(OUTSIDE[name])
+    assert not {full.rpartition(".")[0] for full in imported(OUTSIDE[name])} & KINDS

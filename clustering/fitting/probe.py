@@ -245,14 +245,20 @@ def _products(model: AnyModel, d: int) -> int:
     return max(model.row_products(d), d * d if d <= WIDEST_COVARIANCE else d)
 
 
-def statistics_bytes(statistics: Any) -> int:
-    """Size of all arrays of some statistics but those of a row sample, in bytes."""
-    if isinstance(statistics, np.ndarray):
-        return statistics.nbytes
-    if is_dataclass(statistics):
-        names = (f.name for f in fields(statistics) if f.name not in ("sample", "distinct"))
-        return sum(statistics_bytes(getattr(statistics, name)) for name in names)
-    return sum(map(statistics_bytes, statistics)) if isinstance(statistics, tuple) else 0
+def statistics_bytes(value: Any) -> int:
+    """Size of all arrays of some statistics but those of a row sample, in bytes.
+
+    Parameters
+    ----------
+    value
+        Statistics, or a part of them: dataclasses and tuples of arrays.
+    """
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if is_dataclass(value):
+        names = (f.name for f in fields(value) if f.name not in ("sample", "distinct"))
+        return sum(statistics_bytes(getattr(value, name)) for name in names)
+    return sum(map(statistics_bytes, value)) if isinstance(value, tuple) else 0
 
 
 @contextmanager
