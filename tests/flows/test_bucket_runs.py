@@ -205,7 +205,7 @@ import os, signal, sys, threading
 from clustering.storage import bucket_output, checkpoints, ledger
 from flows.cli import main
 
-owner, name, times = {"passes": (checkpoints, "save", 3), "labels": (ledger.Ledger, "keep", 3),
+owner, name, times = {"passes": (checkpoints, "save", 3), "labels": (ledger.Ledger, "save", 3),
                       "switch": (bucket_output.BucketOutput, "_copy", 10)}[sys.argv[1]]
 act, lock, done = getattr(owner, name), threading.Lock(), []
 
