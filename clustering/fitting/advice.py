@@ -1,4 +1,4 @@
-"""What to change before a job is run, in words for a user."""
+"""Advice for the user before a job is run: settings of the config or of the store that would cost time or memory."""
 
 from __future__ import annotations
 
@@ -15,25 +15,43 @@ from clustering.fitting.options import Options
 from clustering.fitting.survey_pass import SAMPLE_SHARE, sample_limit, sampled_row_bytes
 
 SMALL_CHUNK = 64 * 1024
-"""Decoded size below which opening chunks costs more than reading them, in bytes."""
+"""Decoded size in bytes below which a chunk takes longer to open than to read."""
 SURPLUS_FACTOR = 1.5
-"""From this many values decoded for each one that is used on, there is something to gain."""
+"""Decoded values per selected value from which other chunks would save time."""
 _WORTH = 64 * MIB
-"""Decoded size of a source, or of a sample of it, below which none of that matters, in bytes."""
+"""Decoded size in bytes of a source or of a row sample. Below it, advice on speed is not worth its line."""
 
 
 def advise(
     source: Source, plan: Plan, inspection: Inspection, expected: Forecast, workers: Workers, options: Options, *,
     memory: int,
 ) -> Iterator[str]:  # fmt: skip
-    """Give advice, each only where it is due.
+    """Yield one line of advice for each problem of a job.
 
     Parameters
     ----------
+    source
+        Data of the job.
+    plan
+        Blocks of the passes.
+    inspection
+        Layout of the chunks, and how often each is read.
+    expected
+        Estimate of the memory and time of the job.
+    workers
+        Number of processes and threads.
+    options
+        How to fit.
     memory
-        Budget of a worker, in bytes.
+        Memory budget of a worker, in bytes.
+
+    Yields
+    ------
+    str
+        One sentence that names the problem and its remedy.
     """
     yield from source.cautions
+    # Advice on speed is given for large sources only: a small one is read in a moment, whatever its layout.
     large = inspection.pass_bytes > _WORTH
     if plan.block_bytes > memory // MEMORY_SHARE:
         yield (
@@ -44,12 +62,14 @@ def advise(
     if labels := labels_fault(source, memory):
         yield f"the job would stop at once: {labels}"
     yield from _sample(source, plan, options, memory)
+    # A plan may join several chunks to one block, so the size of a single chunk is worked out from the axes.
     chunk_bytes = math.prod(axis.longest(1) for axis in source.axes) * plan.row_bytes
     if any(v.chunks for v in inspection.variables) and chunk_bytes < SMALL_CHUNK and large:
         yield (
             f"chunks of {chunk_bytes / 1024:,.0f} KiB are small: reading spends its time on opening them; "
             "store chunks of 1 to 64 MiB, or use shards"
         )
+    # A thread works on a whole block. With fewer blocks than threads, the other threads have no work.
     hands = workers.processes * workers.threads
     if len(plan) < hands and large:
         yield f"{len(plan)} block(s) keep {hands} threads waiting: store smaller chunks along the sample dimensions"
@@ -58,12 +78,14 @@ def advise(
         yield from _surplus(variable, expected)
         if variable.not_rust is not None and large:
             yield f"variable {variable.name!r} is decoded by zarr, not in Rust: {variable.not_rust}"
+    # Where single variables are read more often for the labels, `_reads` has said so already.
     if not inspection.same_blocks and all(v.label_reads <= v.reads for v in inspection.variables):
         yield (
             "the selection starts inside a chunk: the labelling pass has other blocks than the passes, and reads the "
             "source once more; select along chunk edges to avoid it"
         )
     if expected.reread_share:
+        # Rounded down, so that 100 % is never printed while some rows are read again.
         share = math.floor(100 * (1 - expected.reread_share))
         more = "" if expected.scratch_bytes is None else " (compute.scratch has too little room)"
         yield (
@@ -78,6 +100,7 @@ def advise(
 
 
 def _sample(source: Source, plan: Plan, options: Options, memory: int) -> Iterator[str]:
+    """Advise a smaller row sample, or more memory, where the sample takes more than its share of memory."""
     size, room = sampled_row_bytes(source, options), memory // SAMPLE_SHARE
     rows = min(sample_limit(source, options), int(plan.cells * options.fraction))
     if rows * size > max(room, _WORTH):
@@ -88,6 +111,7 @@ def _sample(source: Source, plan: Plan, options: Options, memory: int) -> Iterat
 
 
 def _reads(variable: VariableLayout) -> Iterator[str]:
+    """Advise on chunks that are read more than once in a pass."""
     name = repr(variable.name)
     if variable.reads > 1:
         yield (
@@ -102,6 +126,7 @@ def _reads(variable: VariableLayout) -> Iterator[str]:
 
 
 def _surplus(variable: VariableLayout, expected: Forecast) -> Iterator[str]:
+    """Advise on chunks that hold many more values than are selected."""
     if variable.surplus_factor < SURPLUS_FACTOR or variable.surplus is None:
         return
     dim, most = max(variable.surplus.items(), key=lambda item: item[1])

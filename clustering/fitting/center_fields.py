@@ -16,14 +16,19 @@ from clustering.fitting.fitted_model import FittedModel
 
 
 def center_fields(fitted: FittedModel) -> dict[str, xr.DataArray]:
-    """Lay the centers out as the source lays out its variables.
+    """Arrange the centers of each variable on its feature dimensions.
+
+    Parameters
+    ----------
+    fitted
+        The fitted model.
 
     Returns
     -------
     dict
-        Of each variable its centers ``(cluster, *feature_dims)`` in the data's own units. Dates are dates again. A
-        variable whose features fill no grid lies along ``<variable>_feature``, and a variable or dimension that is
-        called ``cluster`` is called ``feature_cluster``.
+        For each variable its centers ``(cluster, *feature_dims)`` in the data's own units. Coordinates that were dates
+        in the data are dates here. A variable whose features do not fill a grid lies along ``<variable>_feature``. A
+        variable or dimension named ``cluster`` is renamed ``feature_cluster``, as the clusters have that name.
     """
     columns: dict[str, list[int]] = {}
     for column, feature in enumerate(fitted.features):
@@ -33,6 +38,7 @@ def center_fields(fitted: FittedModel) -> dict[str, xr.DataArray]:
         at = [fitted.features[i].at for i in indices]
         labels = {d: list(dict.fromkeys(dict(pairs).get(d) for pairs in at)) for d, _ in at[0]}
         values = fitted.centers[:, indices]
+        # Features fill a grid where every combination of labels occurs, the last dimension running fastest.
         grid = [tuple(zip(labels, combined, strict=True)) for combined in product(*labels.values())]
         if grid == at:
             values = values.reshape(len(values), *map(len, labels.values()))
@@ -52,12 +58,35 @@ def center_fields(fitted: FittedModel) -> dict[str, xr.DataArray]:
 
 
 def cf_attributes(about: About, name: str) -> dict[str, str]:
-    """Give the attributes of a variable or dimension; a calendar belongs to how dates are stored."""
+    """Return the attributes of a variable or dimension that its array in xarray gets.
+
+    The calendar is left out: xarray adds it when it encodes dates, and refuses a second one.
+
+    Parameters
+    ----------
+    about
+        Attributes by variable and dimension, as `Source.about` holds them.
+    name
+        Name of a variable or dimension.
+    """
     return {key: value for key, value in about.get(name, {}).items() if key != "calendar"}
 
 
 def coordinate_values(labels: Sequence[Any], about: Mapping[str, str]) -> NDArray[Any] | None:
-    """Turn labels of a feature dimension into an array ``(m,)``: numbers, or dates where it has a calendar."""
+    """Turn labels of a feature dimension into an array ``(m,)``: numbers, or dates where it has a calendar.
+
+    Parameters
+    ----------
+    labels
+        Labels as features hold them: numbers, or text for dates and names.
+    about
+        Attributes of the dimension.
+
+    Returns
+    -------
+    ndarray or None
+        None for labels that are neither numbers nor dates.
+    """
     if all(isinstance(label, (int, float)) and not isinstance(label, bool) for label in labels):
         return np.asarray(labels)
     if "calendar" not in about or not all(isinstance(label, str) for label in labels):

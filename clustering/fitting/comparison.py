@@ -1,4 +1,4 @@
-"""What a run changed: sizes, and how much of the weight has another label than in the version before."""
+"""Comparison of a version with the previous version: sizes of clusters, and the share of the weight that moved."""
 
 from __future__ import annotations
 
@@ -11,22 +11,29 @@ from clustering.fitting.labelling import LabelStatistics
 
 
 def comparison(run: str, previous: FittedModel, now: FittedModel, sums: LabelStatistics | None) -> dict[str, Any]:
-    """Compare a version with the one before, as JSON.
+    """Compare a version with the previous version, as JSON.
 
     Parameters
     ----------
     run
-        Name of the run that made the version before.
+        Name of the run that made the previous version.
+    previous
+        Fitted model of the previous version.
+    now
+        Fitted model of the new version, with ids matched to those of the previous one.
     sums
-        Of the label pass; None where there was none.
+        Statistics of the label pass; None where the run wrote no labels.
 
     Returns
     -------
     dict
-        ``with``: the run; ``churn``: of the weight that had a label and has one now, the share whose label is another,
-        None where nothing had one; ``churn_by_cluster``: the same of what was in each cluster; ``sizes``: share of
-        each cluster in the total weight before and now; ``largest_size_change`` of these; ``new_clusters`` and
-        ``lost_clusters``.
+        - ``with``: the previous run.
+        - ``churn``: the share of the weight whose label changed, among rows labelled in both versions; None where no
+          row is.
+        - ``churn_by_cluster``: the same share for the rows of each previous cluster, by id.
+        - ``sizes``: the share of each cluster in the total weight, before and now, by id.
+        - ``largest_size_change``: the largest difference of the two.
+        - ``new_clusters`` and ``lost_clusters``: ids that only one of the versions has.
     """
     sizes: dict[int, list[float]] = {int(i): [0.0, 0.0] for i in np.union1d(previous.ids, now.ids)}
     for column, one in enumerate((previous, now)):
@@ -45,6 +52,8 @@ def comparison(run: str, previous: FittedModel, now: FittedModel, sums: LabelSta
 
 
 def _label_churn(sums: LabelStatistics) -> tuple[float | None, dict[str, float]]:
+    """Compute the churn of all rows, and of the rows of each previous cluster."""
+    # −1 stands for rows without a previous label, such as those of new blocks.
     had = sums.moves[:, 0] >= 0
     (before, now), weight = sums.moves[had].T, sums.moved[had]
     if not len(weight):

@@ -1,4 +1,4 @@
-"""Components of two models in one space, where they can be compared."""
+"""Brings the components of two models into one space, so that distances between them have a meaning."""
 
 from __future__ import annotations
 
@@ -17,22 +17,40 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class ComparedComponents:
-    """Where the components of a model are."""
+    """Centers of the components of a model in the common space, and covariances where it is a mixture."""
 
     centers: Array
-    """``(k, p)``."""
+    """Centers ``(k, p)``."""
     shapes: Array | None = None
-    """Of a mixture, variances ``(k, p)`` or covariances ``(k, p, p)``; None: they have none."""
+    """Variances ``(k, p)`` or covariances ``(k, p, p)`` of a mixture; None for other models."""
 
     def distances(self, others: ComparedComponents, part: slice) -> Array:
-        """Distances of some of them from all others ``(m, k)``: Euclidean, or the root of Bhattacharyya's."""
+        """Compute distances from each of some components to all of another model ``(m, k)``.
+
+        The distance is Euclidean, or the root of Bhattacharyya's distance where both models are mixtures.
+
+        Parameters
+        ----------
+        others
+            Components of the other model, in the same space.
+        part
+            Which m components of this model.
+        """
         if self.shapes is None or others.shapes is None:
             return np.asarray(cdist(self.centers[part], others.centers), np.float64)
         return np.sqrt(bhattacharyya(self.centers[part], self.shapes[part], others.centers, others.shapes))
 
 
 def incomparable_reason(fitted: FittedModel, previous: FittedModel) -> str | None:
-    """Say why components of a new model are none of the one before; None where they may be."""
+    """Say why the components of two models cannot be compared, in words for a user; None where they can.
+
+    Parameters
+    ----------
+    fitted
+        The new fitted model.
+    previous
+        The fitted model of the previous version.
+    """
     kinds = previous.model.kind, fitted.model.kind
     if kinds[0] != kinds[1]:
         return f"the model was {kinds[0]} and is {kinds[1]}"
@@ -46,10 +64,23 @@ def incomparable_reason(fitted: FittedModel, previous: FittedModel) -> str | Non
 
 
 def compare_components(fitted: FittedModel, previous: FittedModel) -> tuple[ComparedComponents, ComparedComponents]:
-    """Put the components of a new model and of the one before into the space of the rows of the one before.
+    """Put the components of a new and a previous model into one space.
 
-    Both are there already where they share one preparation; otherwise those of the new model go through the data's
-    own units. Where the model before has directions that the new one lacks, the space is that of the new one.
+    The space is that of the previous model's prepared rows. If both have the same preparation, the new components are
+    there already; otherwise they are taken back to the data's own units and prepared as the previous rows were. Where
+    the previous model has more principal components than the new one, the space of the new model is used.
+
+    Parameters
+    ----------
+    fitted
+        The new fitted model.
+    previous
+        The fitted model of the previous version.
+
+    Returns
+    -------
+    tuple of ComparedComponents
+        Components of the new model, and of the previous one.
     """
     both, owner = (fitted, previous), previous
     turns: list[Array | None] = [None, None]
@@ -63,7 +94,7 @@ def compare_components(fitted: FittedModel, previous: FittedModel) -> tuple[Comp
     shapes = [_shapes(one, turn) for one, turn in zip(both, turns, strict=True)]
     if shapes[0].ndim != shapes[1].ndim:
         shapes = [shape if shape.ndim == 3 else _matrices(shape) for shape in shapes]
-    # A feature of weight 0 has no width, and tells nothing.
+    # A feature of weight 0 has variance 0 in every component. Bhattacharyya's distance would divide by it.
     widths = [s if s.ndim == 2 else np.diagonal(s, axis1=1, axis2=2) for s in shapes]
     wide = (np.concatenate(widths) > 0.0).all(axis=0)
     centers = [c[:, wide] for c in centers]
@@ -72,6 +103,7 @@ def compare_components(fitted: FittedModel, previous: FittedModel) -> tuple[Comp
 
 
 def _is_same(one: Preparation | None, other: Preparation | None) -> bool:
+    """Return whether two preparations have the same affine map. `incomparable_reason` compares ``unit_norm``."""
     if one is None or other is None:
         return one is other
     names = ("offset", "matrix", "inverse")
@@ -79,7 +111,10 @@ def _is_same(one: Preparation | None, other: Preparation | None) -> bool:
 
 
 def _turn(fitted: FittedModel, owner: FittedModel) -> Array:
-    """Give what takes differences of a model's prepared rows to those of another's: factors ``(p,)``, or ``(p, q)``."""
+    """Return the linear map from differences of a model's prepared rows to those of the owner's.
+
+    It is one factor per feature ``(p,)``, or a matrix ``(p, q)``.
+    """
     there = np.ones(len(fitted.features)) if fitted.preparation is None else fitted.preparation.inverse
     back = np.ones(len(fitted.features)) if owner.preparation is None else owner.preparation.matrix
     if there.ndim == 1:
@@ -88,20 +123,22 @@ def _turn(fitted: FittedModel, owner: FittedModel) -> Array:
 
 
 def _centers(fitted: FittedModel, owner: FittedModel, turn: Array | None) -> Array:
+    """Return the centers of a model in the space of the owner ``(k, q)``."""
     if turn is None:
         return fitted.centers_prepared
     return fitted.centers if owner.preparation is None else owner.preparation.to_prepared(fitted.centers)
 
 
 def _embedded(centers: Array, fitted: FittedModel, previous: FittedModel, owner: FittedModel) -> ComparedComponents:
-    """Place centers where the Euclidean distance is near the root of the divergence, if both models have the same."""
+    """Place centers so that their Euclidean distance is near the root of the divergence, if both models share it."""
     if previous.model.start_divergence != fitted.model.start_divergence:
+        # Without a common divergence, plain Euclidean distances of the centers are compared.
         return ComparedComponents(centers - owner.params.origin)
     return ComparedComponents(owner.model.embed(owner.params, centers))
 
 
 def _shapes(fitted: FittedModel, turn: Array | None) -> Array:
-    """Variances ``(k, q)`` or covariances ``(k, q, q)`` of a mixture, turned."""
+    """Return the variances ``(k, q)`` or covariances ``(k, q, q)`` of a mixture in the space of the owner."""
     k, p = fitted.params.centers.shape
     stored = fitted.components.covariances
     covariances = np.ones((k, p)) if stored is None else stored
@@ -114,9 +151,11 @@ def _shapes(fitted: FittedModel, turn: Array | None) -> Array:
         return np.asarray(covariances)
     if turn.ndim == 1:
         return np.asarray(covariances * (turn * turn if covariances.ndim == 2 else np.outer(turn, turn)))
+    # A matrix mixes features, so variances become full covariances.
     whole = covariances if covariances.ndim == 3 else _matrices(covariances)
     return np.asarray(turn.T @ whole @ turn)
 
 
 def _matrices(variances: Array) -> Array:
+    """Turn variances ``(k, p)`` into diagonal covariances ``(k, p, p)``."""
     return variances[:, :, None] * np.eye(variances.shape[1])
