@@ -1,4 +1,4 @@
-"""k-means: hard assignment to the nearest center, refitting to the weighted mean."""
+"""k-means: assign each row to its nearest center, then move each center to the weighted mean of its rows."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class KMeansStatistics:
-    """The additive statistics of one candidate: ``a + b`` are those of the rows of both."""
+    """Additive statistics of one candidate; ``a + b`` are the statistics of both sets of rows together."""
 
     weight: Array
     """Σ w of each cluster ``(k,)``."""
     first: Array
     """Σ w (x − origin) of each cluster ``(k, d)``."""
     objective: float
-    """J of the assignment, Σ w ‖x − m‖², for the params that entered the pass."""
+    """J of the assignment, Σ w D(x, m), at the params that entered the pass."""
     count: int
     """Number of rows."""
     farthest: FarthestRows
     observed: Array = field(default_factory=lambda: np.zeros((0, 0)))
-    """Σ w of the rows that have each feature ``(k, d)``; empty where all rows have all."""
+    """Σ w of the rows that have each feature ``(k, d)``; empty where no row has missing features."""
 
     def __add__(self, other: KMeansStatistics) -> KMeansStatistics:
         return KMeansStatistics(
@@ -62,19 +62,33 @@ class KMeansStatistics:
 
     @classmethod
     def zero(cls, k: int, d: int) -> KMeansStatistics:
-        """Return the statistics of no rows."""
+        """Return the statistics of no rows.
+
+        Parameters
+        ----------
+        k, d
+            Number of clusters and of features.
+        """
         none = np.zeros(0)
         farthest = FarthestRows(none, np.zeros(0, np.int64), np.zeros(0, np.int32), none, np.zeros((0, d)))
         return cls(np.zeros(k), np.zeros((k, d)), 0.0, 0, farthest)
 
     @property
     def sums(self) -> Mapping[str, Array]:
-        """The sums that the update is made of: where they are equal to the last bit, another pass changes nothing."""
+        """Sums that an update is made from; where they are equal to the last bit, another pass changes nothing."""
         return {"weight": self.weight, "first": self.first, "observed": self.observed}
 
 
 def add_observed(weight: Array, observed: Array, other_weight: Array, other_observed: Array) -> Array:
-    """Add up Σ w of the rows that have each feature; where that is empty, it is `weight` for each."""
+    """Add up Σ w of the rows that have each feature, for two sets of rows; empty if both are.
+
+    Parameters
+    ----------
+    weight, other_weight
+        Σ w of each cluster ``(k,)`` in each set.
+    observed, other_observed
+        Σ w of the rows that have each feature ``(k, d)``; empty where no row has missing features.
+    """
     if not observed.size and not other_observed.size:
         return observed
     return (observed if observed.size else weight[:, None]) + (
@@ -83,37 +97,37 @@ def add_observed(weight: Array, observed: Array, other_weight: Array, other_obse
 
 
 class KMeansUpdate(NamedTuple):
-    """Outcome of a refitting step."""
+    """Outcome of an update."""
 
     params: KMeansParams
     objective: float
     """J of the same assignment at the new centers."""
     reseeded: tuple[int, ...] = ()
-    """Clusters that had no rows and were placed at far rows."""
+    """Clusters that had no rows and restarted at farthest rows."""
     empty: tuple[int, ...] = ()
-    """Clusters that had no rows and stayed where they were, for want of a distinct far row."""
+    """Clusters that had no rows and stayed in place, because there were not enough distinct farthest rows."""
     sizes: Array = np.zeros(0)
-    """Σ w of each cluster ``(k,)``, before any was placed anew."""
+    """Σ w of each cluster ``(k,)``, before empty ones restart."""
 
     @property
     def scale(self) -> float:
-        """What a change of the objective is measured against."""
+        """J, which a change of the objective is measured against."""
         return self.objective
 
     @property
     def restarted(self) -> bool:
-        """Whether a cluster was placed anew."""
+        """Whether an empty cluster restarted."""
         return bool(self.reseeded)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know."""
+        """Messages for the user about empty clusters."""
         actions = {"re-seeded at the farthest row": self.reseeded, "left in place": self.empty}
         return tuple(f"empty cluster {c} {words}" for words, clusters in actions.items() for c in clusters)
 
     @property
     def measures(self) -> Mapping[str, Array]:
-        """Sizes of the clusters."""
+        """Weights of the clusters ``(k,)``, unless there are more than `TRACKED_CLUSTERS`."""
         return {"sizes": self.sizes} if len(self.sizes) <= TRACKED_CLUSTERS else {}
 
 
@@ -158,31 +172,32 @@ class KMeans:
 
     @property
     def start_divergence(self) -> Divergence:
-        """Divergence of the hard clusters that it starts from: its own."""
+        """Divergence of the hard clusters that a fit starts from: the model's own."""
         return self.divergence
 
     def initialize(self, starts: Starts) -> InitialParams[KMeansParams]:
-        """Start from hard clusters.
-
-        Parameters
-        ----------
-        starts
-            What is there to start from.
-        """
+        """Start from hard clusters."""
         return InitialParams(starts.hard_clusters())
 
     def without_survey_of(self, params: KMeansParams) -> KMeansParams:
-        """Drop the total scatter, which is that of the rows of one fit.
+        """Remove the total scatter, which belongs to the rows of one fit."""
+        return replace(params, total_scatter=np.inf)
+
+    def statistics(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
+        """Assign each row to its nearest center, and add up (lecture, "Assignment step").
 
         Parameters
         ----------
         params
-            Params of a fit.
-        """
-        return replace(params, total_scatter=np.inf)
+            Params that enter the pass.
+        rows
+            Prepared rows of a block ``(n, d)``.
 
-    def statistics(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
-        """Assign each row to its nearest center and add up (lecture, "Assignment step")."""
+        Raises
+        ------
+        DomainError
+            If a row has a value that the divergence is not defined for.
+        """
         if rows.has_missing is not None:
             return (
                 self._complete_rows(params, rows.select(~rows.has_missing))
@@ -191,7 +206,7 @@ class KMeans:
         return self._complete_rows(params, rows)
 
     def _rows_with_missing(self, params: KMeansParams, rows: Rows) -> tuple[KMeansStatistics, NDArray[np.int32], Array]:
-        """Assign rows with gaps by the distance over what was observed of them."""
+        """Assign rows with missing features by the distance over their observed features."""
         k, d = params.centers.shape
         weight, first, observed, objective = np.zeros(k), np.zeros((k, d)), np.zeros((k, d)), 0.0
         labels, distances = np.empty(len(rows), np.int32), np.empty(len(rows))
@@ -202,7 +217,7 @@ class KMeans:
             least_of(out, labels[start:stop], distances[start:stop])
             self._label_overflowed(params, columns, labels[start:stop], distances[start:stop])
             membership[labels[start:stop], np.arange(stop - start)] = rows.weights[start:stop]
-            # About the origin, which the centers are here.
+            # Zeros for centers: the sums are taken about the origin.
             missing_kernels.moments(columns, none, ones, membership, weight, first, np.zeros((k, d)), observed)
             objective += float(
                 rows.weights[start:stop] @ ignore_zero_weights(rows.weights[start:stop], distances[start:stop])
@@ -213,7 +228,7 @@ class KMeans:
     def _label_overflowed(
         self, params: KMeansParams, columns: Array, labels: NDArray[np.int32], distances: Array
     ) -> None:
-        """Label anew columns ``(d, m)`` less the origin whose divergences are all beyond float64."""
+        """Label columns ``(d, m)`` less the origin again, where all their divergences are beyond float64."""
         overflowed = np.flatnonzero(~np.isfinite(distances))
         if len(overflowed):
             columns_left = np.ascontiguousarray(columns[:, overflowed])
@@ -247,7 +262,22 @@ class KMeans:
         return KMeansStatistics(weight, first, objective, len(rows), farthest)
 
     def labelled_statistics(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
-        """Add up the rows whose clusters are known beforehand (lecture, "Observation: class means")."""
+        """Add up the rows whose clusters are known beforehand (lecture, "Observation: class means").
+
+        Parameters
+        ----------
+        params
+            Origin and number of clusters; the places of the centers do not matter.
+        rows
+            Prepared rows with known labels; rows of label −1 take no part.
+
+        Raises
+        ------
+        DataError
+            If a label is k or more.
+        DomainError
+            If a row has a value that the divergence is not defined for.
+        """
         k, d = params.centers.shape
         labels = row_labels(rows, k)
         rows = rows.select(labels >= 0)
@@ -272,8 +302,15 @@ class KMeans:
     def update(self, params: KMeansParams, statistics: KMeansStatistics) -> KMeansUpdate:
         """Move each center to the mean of its rows (lecture, "Refitting step").
 
-        A cluster without rows is placed at the farthest row from its center, which leaves its former cluster; so J
-        falls by at least that row's share, and no center is ever NaN.
+        An empty cluster restarts at the row farthest from its center, which leaves its former cluster. So J falls by at
+        least the share of that row, and no center is ever NaN.
+
+        Parameters
+        ----------
+        params
+            Params that entered the pass.
+        statistics
+            Sum of the statistics of all blocks at `params`.
         """
         weight, first = statistics.weight.copy(), statistics.first.copy()
         objective = statistics.objective
@@ -286,11 +323,11 @@ class KMeans:
                 break
             donor, w = int(statistics.farthest.labels[row]), float(statistics.farthest.weights[row])
             x = statistics.farthest.rows[row]
-            # A row no farther than its center is rounded is where the center is.
+            # A row within the rounding error of its center is at its center: no cluster restarts there.
             near = geometry.rounding_error(self.divergence, params.matrix, x, placed[donor])
             if statistics.farthest.distances[row] <= near:
                 continue
-            # What rounding leaves of a cluster's weight is no row.
+            # A donor must keep at least one row; a weight this small is only rounding.
             if weight[donor] - w <= 1e-12 * statistics.weight[donor]:
                 continue
             cluster = vacant[len(reseeded)]
@@ -302,13 +339,13 @@ class KMeans:
             if observed.size:
                 observed[donor] -= w
                 observed[cluster] = w
-        # Rounding may take more off than there was.
+        # Rounding may take off more than the whole objective.
         objective = max(0.0, objective)
         centers = geometry.update_centers(self.divergence, observed if observed.size else weight, first, placed)
         for cluster in reseeded:
             centers[cluster] = placed[cluster]
-        # Σ w‖x − m‖² = Σ w‖x − c‖² − W‖m − c‖², which loses digits where all rows are far from their centers; then
-        # from the origin, Σ w‖x − s‖² − W‖m − s‖², which loses fewer.
+        # J at the new centers m follows from J at the old ones c: Σ w‖x − m‖² = Σ w‖x − c‖² − W‖m − c‖². Where all rows
+        # are far from c, this loses digits; the same identity about the origin loses fewer.
         base, reference = (
             (objective, placed) if objective <= params.total_scatter else (params.total_scatter, np.zeros_like(placed))
         )
@@ -317,7 +354,7 @@ class KMeans:
             gain = float(np.sum(observed * (centers - reference) ** 2))
         stuck = tuple(vacant[len(reseeded) :])
         moved = replace(params, centers=centers)
-        # Rounded up by the error of the two, so that J as it is told never rises.
+        # Rounded up by the error of both terms, so that the reported J never rises.
         after = max(0.0, base - gain) + 16 * np.finfo(float).eps * base
         return KMeansUpdate(moved, after, tuple(reseeded), stuck, statistics.weight)
 
@@ -345,36 +382,36 @@ class KMeans:
 
     @property
     def distance_attributes(self) -> Mapping[str, str]:
-        """What its distances are, as CF attributes."""
+        """CF attributes of its distances."""
         return MEASURES[self.divergence]
 
     def distances(
         self, params: KMeansParams, rows: Rows, own: NDArray[np.int32] | None = None
     ) -> Iterator[RowDistances]:
-        """Tell how far rows are from every center, or from their `own` ``(n,)``, a sub-block at a time."""
+        """Compute the row distances from every center, or from one, a sub-block at a time."""
         return from_centers(self.divergence, params.origin, params.centers, params.matrix, rows, own)
 
     def to_user_objective(self, objective: Any, weight: float) -> Any:
-        """J is told as it is."""
+        """Return J unchanged."""
         return objective
 
     def params_from_arrays(self, arrays: Mapping[str, Array]) -> KMeansParams:
-        """Make params of what was stored."""
+        """Make params from stored arrays."""
         matrix = arrays.get("matrix", np.zeros((0, 0)))
         return KMeansParams(arrays["shift"], arrays["centers"], float(arrays["spread"]), matrix)
 
     def components(self, params: KMeansParams) -> Components:
-        """Return nothing beside the centers."""
+        """Return nothing: k-means has only centers."""
         return Components()
 
     def embed(self, params: KMeansParams, points: Array) -> Array:
-        """Place points ``(m, d)`` where their Euclidean distance is near the root of the divergence."""
-        # Another preparation may take zeros a rounding below.
+        """Map points ``(m, d)`` to where their Euclidean distance is near the root of the divergence."""
+        # Points that come from another preparation may be below zero by a rounding error.
         least = {"kullback_leibler": 0.0, "itakura_saito": geometry.TINY}.get(self.divergence, -np.inf)
         return geometry.embed(self.divergence, np.maximum(points, least), params.origin, params.matrix)
 
     def free_parameters(self, d: int) -> int | None:
-        """Return None: J is no likelihood."""
+        """Return None: J is not a likelihood."""
         return None
 
     def summary(
@@ -384,11 +421,11 @@ class KMeans:
         return (objective, f"objective J{' of prepared rows' * prepared}"), (objective / weight, "J per unit weight")
 
     def run_facts(self, params: KMeansParams) -> Mapping[str, float]:
-        """Return nothing beside what all models record."""
+        """Return nothing: all models record the same."""
         return {}
 
     def generative(self, params: KMeansParams) -> GenerativeMixture:
-        """Refuse: k-means does not describe how rows come about.
+        """Refuse: k-means does not describe how rows are generated.
 
         Raises
         ------
@@ -398,26 +435,39 @@ class KMeans:
         raise not_generative(f"{self.kind} with divergence {self.divergence!r}")
 
     def probed(self) -> KMeans:
-        """Return the model itself: nothing is searched for."""
+        """Return the model itself: no option needs a search."""
         return self
 
     def row_products(self, d: int) -> int:
-        """Count the products that a pass takes for each row of d features, about."""
+        """Estimate how many products a pass computes for each row."""
         return self.k * d
 
 
 def ignore_zero_weights(weights: Array, distances: Array) -> Array:
-    """Give distances ``(n,)`` to add up with weights: where a row weighs nothing, how far it is does not count."""
+    """Return distances ``(n,)`` that can be summed with weights: infinite ones of rows of weight 0 become 0.
+
+    Parameters
+    ----------
+    weights, distances
+        Weights and divergences of rows ``(n,)``.
+    """
     return distances if np.isfinite(distances).all() else np.where(weights > 0.0, distances, 0.0)
 
 
 def row_labels(rows: Rows, k: int) -> NDArray[np.int32]:
-    """Clusters known beforehand ``(n,)``, −1 where unknown.
+    """Return the known clusters of rows ``(n,)``, −1 where unknown.
+
+    Parameters
+    ----------
+    rows
+        Rows with or without known labels.
+    k
+        Number of clusters.
 
     Raises
     ------
     DataError
-        If one is k or more.
+        If a label is k or more.
     """
     labels = np.full(len(rows), -1, np.int32) if rows.labels is None else rows.labels
     if len(labels) and labels.max() >= k:
@@ -429,7 +479,18 @@ def row_labels(rows: Rows, k: int) -> NDArray[np.int32]:
 
 
 def check_k(k: Any) -> int:
-    """Refuse what is no number of clusters; give it as a plain one."""
+    """Check the number of clusters, and return it as a plain int.
+
+    Parameters
+    ----------
+    k
+        A whole number of 1 or more.
+
+    Raises
+    ------
+    ConfigError
+        If it is not.
+    """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ConfigError(f"k is {k!r}; the number of clusters is a whole number of 1 or more")
     return int(k)

@@ -1,4 +1,4 @@
-"""Where hard clusters are."""
+"""Params of k-means."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class KMeansParams:
-    """What a pass needs: where the clusters are."""
+    """Params of k-means: centers and the origin that they are measured from."""
 
     origin: Array
-    """Origin ``(d,)`` in the data's units, fixed for a run; subtracting it first keeps the digits of far-off data."""
+    """Origin ``(d,)`` in the units of the rows, fixed for a run; it keeps the digits of far-off data."""
     centers: Array
-    """Centers less the origin, ``(k, d)``."""
+    """Centers less the origin ``(k, d)``."""
     total_scatter: float = np.inf
-    """Σ w ‖x − origin‖² of all rows, where it is known."""
+    """Σ w ‖x − origin‖² of all rows; infinite where unknown."""
     matrix: Array = field(default_factory=lambda: np.zeros((0, 0)))
     """M of the Mahalanobis distance ``(d, d)``; empty for other divergences."""
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
-        """Fields that are stored, with the names of their dimensions."""
+        """Names of the dimensions of each stored field."""
         matrix = ("feature", "feature_too")
         return {"origin": ("feature",), "centers": ("cluster", "feature"), "total_scatter": (), "matrix": matrix}
 

@@ -30,7 +30,7 @@ from clustering.models.starts import InitialParams, Starts
 Array = NDArray[np.float64]
 
 _ON_DISK = {"origin": "shift", "total_scatter": "spread", "feature_variance": "spread"}
-"""Names of arrays on disk that differ from the fields: every version opens the outputs of every other."""
+"""Names of arrays on disk where they differ from the fields, so that every version opens the outputs of all others."""
 
 
 class Params(Protocol):
@@ -48,7 +48,7 @@ class Params(Protocol):
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
-        """Fields with the names of their dimensions: these alone are stored."""
+        """Names of the dimensions of each stored field; other fields are not stored."""
 
     @property
     def k(self) -> int:
@@ -56,11 +56,11 @@ class Params(Protocol):
 
 
 class Statistics(Protocol):
-    """Additive statistics of some rows; ``a + b`` are those of the rows of both."""
+    """Additive statistics of some rows; ``a + b`` are the statistics of both sets of rows together."""
 
     @property
     def objective(self) -> float:
-        """Objective that the passes lower, for the params that entered the pass."""
+        """Objective at the params that entered the pass, which the passes lower."""
 
     @property
     def count(self) -> int:
@@ -68,7 +68,7 @@ class Statistics(Protocol):
 
     @property
     def sums(self) -> Mapping[str, Array]:
-        """The sums that the update is made of; ``weight (k,)`` is among them."""
+        """Sums that an update is made from; ``weight (k,)`` is among them."""
 
     def __add__(self, other: Self) -> Self: ...
 
@@ -78,7 +78,7 @@ class Statistics(Protocol):
         Parameters
         ----------
         before, now
-            Where the block was, and is.
+            Position of the block on the previous sample grid and on the present one.
         """
 
 
@@ -96,7 +96,7 @@ class Update(Protocol[P_co]):
 
     @property
     def objective(self) -> float:
-        """Objective of the same assignment at the new params."""
+        """Objective of the same assignment at the new params; the next pass may lower it further."""
 
     @property
     def scale(self) -> float:
@@ -104,7 +104,7 @@ class Update(Protocol[P_co]):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Lines that a user should know."""
+        """Messages for the user."""
 
     @property
     def restarted(self) -> bool:
@@ -112,11 +112,11 @@ class Update(Protocol[P_co]):
 
     @property
     def measures(self) -> Mapping[str, Array]:
-        """Numbers of each cluster ``(k,)`` worth watching."""
+        """Numbers of each cluster ``(k,)`` that the history of a fit keeps, by name."""
 
 
 class Model(Protocol[P, S]):
-    """A model, and everything that is asked of one: a dataclass of its options."""
+    """A model, with every method that the rest of the package calls: a dataclass of its options."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -125,37 +125,173 @@ class Model(Protocol[P, S]):
         """Number of clusters."""
 
     kind: ClassVar[str]
-    """Name of the model in configs and files."""
+    """Name of the model in configs and in files."""
     statistics_type: ClassVar[type]
-    """Class of its statistics: arrays and numbers, so that they can be stored."""
+    """Class of its statistics. It holds arrays and numbers alone, so that they can be stored."""
     objective: ClassVar[Objective]
     """Name and direction of its objective."""
     tolerance: ClassVar[float]
-    """Relative change of the objective at which a fit stops, where the user names none."""
+    """Default tolerance of a fit: the relative change of the objective at which it stops."""
     soft: ClassVar[bool]
-    """Whether a row belongs to several clusters; then it is a `SoftModel`."""
+    """Whether a row belongs to several clusters. Such a model is a `SoftModel`."""
     init_arrays: ClassVar[frozenset[str]]
-    """Arrays that a user may start it from, besides an array of centers; see `Starts.given`."""
+    """Names of the arrays that a user may start a fit from, besides the centers; see `Starts.given`."""
     start_needs_pass: ClassVar[bool]
-    """Whether a start from given centers or labels takes a pass over all rows."""
+    """Whether a start from given centers or labels needs a pass over all rows."""
     objective_at_convergence: ClassVar[bool]
-    """Whether a pass that changes nothing has told all there is to know at the final params."""
+    """Whether the last pass of a converged fit already gives the objective at the final params."""
 
     @property
     def start_divergence(self) -> Divergence:
-        """Divergence of the hard clusters that it starts from."""
+        """Divergence of the hard clusters that a fit starts from."""
 
     def initialize(self, starts: Starts) -> InitialParams[P]:
-        """Make the params of the first pass.
+        """Make the params that enter the first pass.
 
         Parameters
         ----------
         starts
-            What is there to start from.
+            Survey, row sample, hard clusters and user input that the model may start from.
+
+        Returns
+        -------
+        InitialParams
+            Params of one or more candidates, with messages for the user.
+
+        Raises
+        ------
+        ConfigError
+            If what the user gave does not fit the model.
+        DataError
+            If the data allow no start, such as rows that are all equal.
         """
 
     def without_survey_of(self, params: P) -> P:
-        """Drop from params what holds only for the rows that they were fitted on, as other rows follow.
+        """Remove from params what holds only for the rows of one fit, so that a fit to other rows can start from them.
+
+        Parameters
+        ----------
+        params
+            Params of a finished fit.
+        """
+
+    def statistics(self, params: P, rows: Rows) -> S:
+        """Make the statistics of the rows of one block at the present params.
+
+        Parameters
+        ----------
+        params
+            Params that enter the pass.
+        rows
+            Prepared rows of a block ``(n, d)``, with their weights.
+
+        Returns
+        -------
+        S
+            Sufficient statistics for `update`, with the objective at `params`.
+
+        Raises
+        ------
+        DomainError
+            If a row has a value that the divergence of the model is not defined for.
+        """
+
+    def update(self, params: P, statistics: S) -> Update[P]:
+        """Make new params from the statistics of all rows.
+
+        Parameters
+        ----------
+        params
+            Params that entered the pass.
+        statistics
+            Sum of the statistics of all blocks at `params`.
+
+        Returns
+        -------
+        Update
+            The new params, with the objective of the same assignment there.
+
+        Raises
+        ------
+        DataError
+            If the statistics give no valid params, such as a singular covariance.
+        """
+
+    def assign(self, params: P, rows: Rows) -> Assignment:
+        """Label the rows of one block.
+
+        Parameters
+        ----------
+        params
+            Params of a fit.
+        rows
+            Prepared rows of a block ``(n, d)``; rows of weight 0 get labels too.
+
+        Returns
+        -------
+        Assignment
+            Labels and own divergences ``(n,)``, with the objective, the weight of each cluster and the entropy.
+
+        Raises
+        ------
+        DomainError
+            If a row has a value that the divergence of the model is not defined for.
+        """
+
+    @property
+    def distance_attributes(self) -> Mapping[str, str]:
+        """CF attributes of the numbers that `distances` gives."""
+
+    def distances(self, params: P, rows: Rows, own: NDArray[np.int32] | None = None) -> Iterator[RowDistances]:
+        """Compute the row distances of the rows of one block, a sub-block at a time.
+
+        Parameters
+        ----------
+        params
+            Params of a fit.
+        rows
+            Prepared rows of a block ``(n, d)``.
+        own
+            One cluster ``(n,)`` for each row, mostly its label: distances from that cluster alone; from all where None.
+
+        Yields
+        ------
+        RowDistances
+            Distances of some rows ``(k, m)``, or ``(1, m)`` where `own` is given, with the places of the rows.
+
+        Raises
+        ------
+        DomainError
+            If a row has a value that the divergence of the model is not defined for.
+        """
+
+    def to_user_objective(self, objective: Any, weight: float) -> Any:
+        """Turn the objective of a fit into the number that users read.
+
+        Parameters
+        ----------
+        objective
+            Objective that the passes lower, as one number or an array of them.
+        weight
+            Total weight of the rows that the objective is summed over.
+
+        Returns
+        -------
+        same as `objective`
+            J, the free energy, or the mean log-likelihood per unit weight.
+        """
+
+    def params_from_arrays(self, arrays: Mapping[str, Array]) -> P:
+        """Make params from the arrays of `params_to_arrays`.
+
+        Parameters
+        ----------
+        arrays
+            Arrays by their names on disk.
+        """
+
+    def components(self, params: P) -> Components:
+        """Describe the mixing weights and covariances of the clusters, where the model has them.
 
         Parameters
         ----------
@@ -163,107 +299,136 @@ class Model(Protocol[P, S]):
             Params of a fit.
         """
 
-    def statistics(self, params: P, rows: Rows) -> S:
-        """Make the statistics of the rows of a block."""
-
-    def update(self, params: P, statistics: S) -> Update[P]:
-        """Refit to statistics."""
-
-    def assign(self, params: P, rows: Rows) -> Assignment:
-        """Label the rows of a block."""
-
-    @property
-    def distance_attributes(self) -> Mapping[str, str]:
-        """CF attributes of its distances."""
-
-    def distances(self, params: P, rows: Rows, own: NDArray[np.int32] | None = None) -> Iterator[RowDistances]:
-        """Compute how far rows are from every center, or from their `own` ``(n,)``; a sub-block at a time."""
-
-    def to_user_objective(self, objective: Any, weight: float) -> Any:
-        """Turn the objective of rows of this total weight into the number that users see."""
-
-    def params_from_arrays(self, arrays: Mapping[str, Array]) -> P:
-        """Make params of the arrays of `params_to_arrays`."""
-
-    def components(self, params: P) -> Components:
-        """Describe the clusters beside their centers."""
-
     def embed(self, params: P, points: Array) -> Array:
-        """Place points where their Euclidean distance is near the root of the model's divergence.
+        """Map points ``(m, d)`` to where their Euclidean distance is near the root of the model's divergence.
 
         Parameters
         ----------
         params
-            Of the fit.
+            Params of a fit, which hold the origin.
         points
-            Such as centers of another fit ``(m, d)``, where the prepared rows are.
+            Points in the space of the prepared rows ``(m, d)``, such as centers of another fit.
         """
 
     def free_parameters(self, d: int) -> int | None:
-        """Count the free parameters for d features; None where its objective is no likelihood."""
+        """Count the free parameters, for information criteria; None where the objective is not a likelihood.
+
+        Parameters
+        ----------
+        d
+            Number of features.
+        """
 
     def summary(self, params: P, objective: float, weight: float, *, prepared: bool) -> Sequence[tuple[float, str]]:
-        """Give the numbers that a report shows first, with their names.
+        """Give the numbers that a report shows first, each with its name.
 
         Parameters
         ----------
         params
-            Of the fit.
+            Params of the fit.
         objective
-            As users see it.
+            Objective as `to_user_objective` gives it.
         weight
             Total weight of the rows.
         prepared
-            Whether it is an objective of prepared rows.
+            Whether the objective is measured on prepared rows, and not in the units of the data.
         """
 
     def run_facts(self, params: P) -> Mapping[str, float]:
-        """Give numbers of the params that belong into ``run.json``."""
+        """Give numbers of the params, by name, that are recorded in ``run.json``; most models add none.
+
+        Parameters
+        ----------
+        params
+            Params of the fit.
+        """
 
     def generative(self, params: P) -> GenerativeMixture:
-        """Describe how rows come about under the fitted model.
+        """Describe the fitted model as a mixture of prepared rows that can be drawn from.
+
+        Parameters
+        ----------
+        params
+            Params of the fit.
 
         Raises
         ------
         ConfigError
-            For a model that does not describe this.
+            If the model does not describe how rows are generated.
         """
 
     def probed(self) -> Self:
-        """Return a model of the same work for each row, whose options need no search."""
+        """Return a model that does the same work for each row and needs no search for its options."""
 
     def row_products(self, d: int) -> int:
-        """Count the products that a pass takes for each row of d features, about."""
+        """Estimate how many products a pass computes for each row, to forecast its time.
+
+        Parameters
+        ----------
+        d
+            Number of features.
+        """
 
 
 class SoftModel(Model[P, S], Protocol[P, S]):
     """A model whose rows belong to several clusters."""
 
     def e_step(self, params: P, rows: Rows) -> Iterator[Responsibilities]:
-        """Compute responsibilities of rows, a sub-block at a time."""
+        """Compute the responsibilities of the rows of one block, a sub-block at a time.
+
+        Parameters
+        ----------
+        params
+            Params of a fit.
+        rows
+            Prepared rows of a block ``(n, d)``.
+
+        Yields
+        ------
+        Responsibilities
+            Responsibilities of some rows. Their arrays are reused for the next ones: copy what you keep.
+        """
 
     def assign(self, params: P, rows: Rows, on_part: Callable[[Responsibilities], None] | None = None) -> Assignment:
-        """Label the rows of a block, and hand the responsibilities of each sub-block to `on_part`."""
+        """Label the rows of one block with their clusters of largest responsibility.
+
+        Parameters
+        ----------
+        params
+            Params of a fit.
+        rows
+            Prepared rows of a block ``(n, d)``.
+        on_part
+            Called with the responsibilities of each sub-block, whose arrays are reused after the call.
+        """
 
     @property
     def has_density(self) -> bool:
         """Whether rows have a density under the model."""
 
     def log_density(self, params: P, log_prob_norm: Array, observed: Array) -> Array:
-        """Compute the log density of rows ``(m,)``.
+        """Compute the log density of rows ``(m,)`` under the model; only where `has_density` is true.
 
         Parameters
         ----------
         params
-            Of the fit.
+            Params of the fit.
         log_prob_norm
-            Of the rows ``(m,)``, as the responsibilities have it.
+            Log densities up to a constant ``(m,)``, as in `Responsibilities`.
         observed
             Number of observed features of each row ``(m,)``.
         """
 
     def squared_mahalanobis(self, params: P, divergences: Array) -> Array:
-        """Turn divergences of rows from their own center ``(m,)`` into squared Mahalanobis distances."""
+        """Turn own divergences of rows into squared Mahalanobis distances ``(m,)``.
+
+        Parameters
+        ----------
+        params
+            Params of the fit.
+        divergences
+            Own divergences of rows ``(m,)``, as `e_step` gives them.
+        """
 
 
 AnyModel = Model[Any, Any]
@@ -271,7 +436,7 @@ AnyModel = Model[Any, Any]
 
 
 def is_soft(model: AnyModel) -> TypeGuard[SoftModel[Any, Any]]:
-    """Tell whether rows of a model belong to several clusters.
+    """Return whether rows of a model belong to several clusters, which makes it a `SoftModel`.
 
     Parameters
     ----------
@@ -282,18 +447,36 @@ def is_soft(model: AnyModel) -> TypeGuard[SoftModel[Any, Any]]:
 
 
 def params_to_arrays(params: Params) -> dict[str, Array]:
-    """Give the arrays that params are rebuilt from."""
+    """Give the arrays of params by their names on disk; empty arrays are left out.
+
+    Parameters
+    ----------
+    params
+        Params of any model.
+    """
     arrays = {_ON_DISK.get(name, name): np.asarray(getattr(params, name)) for name in params.dims}
     return {name: array for name, array in arrays.items() if array.size}
 
 
 def array_dims(params: Params) -> dict[str, tuple[str, ...]]:
-    """Give the names of the dimensions of the arrays of `params_to_arrays`."""
+    """Give the names of the dimensions of each array of `params_to_arrays`.
+
+    Parameters
+    ----------
+    params
+        Params of any model.
+    """
     return {_ON_DISK.get(name, name): dims for name, dims in params.dims.items()}
 
 
 def read_only(params: P) -> P:
-    """Make params whose arrays cannot be written to."""
+    """Copy params with views of the same arrays that cannot be written to.
+
+    Parameters
+    ----------
+    params
+        Params of any model.
+    """
     changed = object.__new__(type(params))
     for field in fields(params):
         value = getattr(params, field.name)

@@ -1,4 +1,4 @@
-"""Where the clusters of soft k-means are, and what a refitting step gives."""
+"""Params of soft k-means, and the outcome of its update."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class SoftKMeansParams:
-    """Where the clusters are, and how sharply rows choose between them."""
+    """Params of soft k-means: centers, and the stiffness that says how sharply rows choose between them."""
 
     origin: Array
-    """Origin ``(d,)`` in the data's units, fixed for a run."""
+    """Origin ``(d,)`` in the units of the rows, fixed for a run."""
     centers: Array
     """Centers less the origin ``(k, d)``."""
     beta: float
@@ -35,7 +35,7 @@ class SoftKMeansParams:
         Parameters
         ----------
         hard
-            Their params.
+            Params of the hard clusters.
         beta
             Stiffness β.
         """
@@ -43,7 +43,7 @@ class SoftKMeansParams:
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
-        """Fields that are stored, with the names of their dimensions."""
+        """Names of the dimensions of each stored field."""
         return {
             "origin": ("feature",), "centers": ("cluster", "feature"), "beta": (), "matrix": ("feature", "feature_too"),
         }  # fmt: skip
@@ -55,7 +55,7 @@ class SoftKMeansParams:
 
 
 class SoftUpdate(NamedTuple):
-    """Outcome of a refitting step."""
+    """Outcome of an update."""
 
     params: SoftKMeansParams
     objective: float
@@ -63,19 +63,21 @@ class SoftUpdate(NamedTuple):
     scale: float
     """Σ w r D, which a change of the free energy is measured against."""
     sizes: Array
+    """Effective sizes Σ w r ``(k,)``."""
     reseeded: tuple[int, ...] = ()
+    """Clusters that had no rows and restarted at farthest rows."""
 
     @property
     def restarted(self) -> bool:
-        """Whether a cluster was placed anew."""
+        """Whether an empty cluster restarted."""
         return bool(self.reseeded)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know."""
+        """Messages for the user about empty clusters."""
         return tuple(f"empty cluster {c} re-seeded at the farthest row" for c in self.reseeded)
 
     @property
     def measures(self) -> Mapping[str, Array]:
-        """Effective sizes of the clusters."""
+        """Effective sizes of the clusters ``(k,)``, unless there are more than `TRACKED_CLUSTERS`."""
         return {"sizes": self.sizes} if len(self.sizes) <= TRACKED_CLUSTERS else {}
