@@ -1,10 +1,10 @@
-"""How to set β: deterministic annealing on the row sample (Rose 1998, doi:10.1109/5.726788).
+"""Annealing: choose β for soft k-means on the row sample (Rose 1998, doi:10.1109/5.726788).
 
 Below the first critical value β_c = 1 / (2 λ_max), with λ_max the largest eigenvalue of the covariance, all centers of
-soft k-means are one. As β rises, centers split, and each split finds structure of a smaller size. The rule for where to
-stop: soft k-means at β assumes that each feature varies by 1 / (2β) around its center, and it finds a variance of
-E / (W d), where E = Σ w r D. While what it finds is below what it assumes, β is too low. The β at which both are
-equal is the maximum likelihood of the mixture that soft k-means is; it is taken as soon as all k centers have split.
+soft k-means are equal. As β rises, centers split, and each split finds structure of a smaller size. The stopping rule
+compares variances: soft k-means at β assumes that each feature varies by 1 / (2β) around its center, and it measures
+E / (W d), where E = Σ w r D. While the measured variance is below the assumed one, β is too low. The β at which both
+are equal is the maximum likelihood of the mixture that soft k-means is; it is taken once all k centers have split.
 """
 
 from __future__ import annotations
@@ -36,20 +36,21 @@ Array = NDArray[np.float64]
 STEP = 1.15
 """Factor from one β to the next."""
 MOST_LEVELS = 400
+"""Values of β that are tried at most."""
 ROWS = 25_000
-"""Rows of the sample that are annealed."""
+"""Rows of the sample that annealing runs on."""
 BETA_TOLERANCE = 1e-4
-"""Relative change of β at which it is found."""
+"""Relative change of β at which its search stops."""
 _TOLERANCE, _MOST_PASSES = 1e-7, 200
-"""Of the runs on the sample."""
+"""Tolerance and number of passes of the runs on the sample."""
 _NUDGE = 1e-2
-"""Centers are pushed apart by this share of 1/√(2β), the size that β assumes, so that those about to split can."""
+"""Centers are moved at random by this share of 1/√(2β), the deviation that β assumes, so that equal ones can split."""
 _APART = 1e-2
-"""Centers nearer than this are one, in units of 1/β."""
+"""Centers whose squared distance is below this, in units of 1/β, count as one."""
 
 
 class SoftClusters(Protocol):
-    """The part of soft k-means that is annealed."""
+    """The part of soft k-means that annealing needs."""
 
     @property
     def k(self) -> int:
@@ -60,11 +61,19 @@ class SoftClusters(Protocol):
         """Divergence of rows from centers."""
 
     def statistics(self, params: SoftKMeansParams, rows: Rows) -> Moments:
-        """Make the statistics of some rows."""
+        """Make the statistics of some rows.
+
+        Parameters
+        ----------
+        params
+            Params with the β that is tried.
+        rows
+            Prepared rows of the sample ``(n, d)``.
+        """
 
 
 class AnnealingResult(NamedTuple):
-    """Where annealing ended."""
+    """Outcome of annealing."""
 
     params: SoftKMeansParams
     splits: tuple[tuple[float, int], ...]
@@ -72,11 +81,11 @@ class AnnealingResult(NamedTuple):
     critical: float
     """β_c, where the first split is possible."""
     given: bool = False
-    """Whether a start by hard clusters ended lower at the same β, and was taken."""
+    """Whether a start from hard clusters reached a lower free energy at the same β, and was taken."""
 
     @property
     def note(self) -> str:
-        """What a user should know."""
+        """Message for the user: the chosen β and its splits."""
         splits_text = ", ".join(f"{beta:.4g} ({count})" for beta, count in self.splits)
         return (
             f"beta set to {self.params.beta:.6g} by annealing; first critical value {self.critical:.4g}; "
@@ -90,12 +99,14 @@ class AnnealingResult(NamedTuple):
 
 
 def critical_value(divergence: Divergence, covariance: Array) -> float:
-    """Find β_c, below which all centers of soft k-means are one.
+    """Compute β_c, below which all centers of soft k-means are one; infinite where rows do not vary.
 
     Parameters
     ----------
+    divergence
+        Divergence of soft k-means.
     covariance
-        Of the rows where `divergences.embed` places them ``(d, d)``, or its diagonal ``(d,)``.
+        Covariance of the rows where `divergences.embed` maps them ``(d, d)``, or its diagonal ``(d,)``.
     """
     full = np.diag(covariance) if covariance.ndim == 1 else covariance
     largest = float(np.linalg.eigvalsh(full)[-1])
@@ -113,13 +124,14 @@ def anneal(
     Parameters
     ----------
     model
-        Soft k-means, whose β is not looked at.
+        Soft k-means; its own β is not used.
     survey
-        Of the prepared rows, with their sample.
+        Survey of the prepared rows, with their sample.
     on_sample
-        Makes passes over rows of the sample.
+        Opens passes over rows of the sample.
     hard
-        Other starts: where one of them has the lower free energy at the final β, it is taken, and β by the same rule.
+        Other starts, from hard clusters. If one of them has a lower free energy at the final β, it is taken instead,
+        and its β is set by the same rule.
 
     Raises
     ------
@@ -177,7 +189,7 @@ def anneal(
 
 
 def _likeliest_beta(model: SoftClusters, params: SoftKMeansParams, rows: Rows) -> float:
-    """Find the β at which each observed feature would vary by as much as is found."""
+    """Compute the β whose assumed variance of each observed feature equals the measured one."""
     statistics = model.statistics(params, rows)
     d = params.centers.shape[1]
     seen = statistics.observed.sum() if statistics.observed.size else d * statistics.weight.sum()

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from clustering.models import kernels
 
 SUB_BLOCK_BYTES = 512 * 1024
-"""Size of the float64 copy of the rows worked on at once, in bytes: about half a second-level cache."""
+"""Size of the float64 rows of a sub-block, in bytes: about half a second-level cache."""
 FEW_FEATURES = 32
-"""Up to this d the products are made by our own loop, beyond it by BLAS."""
+"""Up to this d compiled loops make the products, beyond it BLAS."""
 
 FEW_CENTERS, FEW_CENTERS_NARROW = 6, 12
-"""Up to this k the defining distances cost less than scores and their settlement; the second where d is below 16."""
+"""Up to this k the defining distances cost less than scores with a second look at near ties; the second number holds
+for d below 16."""
 
 _NONE = np.empty((0, 1))
 
@@ -29,10 +30,11 @@ class Assignment(NamedTuple):
     labels: NDArray[np.int32]
     """Cluster of each row ``(n,)``: the one of largest responsibility."""
     distances: NDArray[np.float64]
-    """Divergence from its center ``(n,)``; of a mixture, the squared Mahalanobis distance."""
+    """Own divergence of each row ``(n,)``; for a mixture, the squared Mahalanobis distance."""
     weight: NDArray[np.float64]
     """Σ w r of each cluster ``(k,)``."""
     objective: float
+    """Objective that the passes lower, at the same params."""
     entropy: float = 0.0
     """−Σ w r log r; 0 where assignments are hard."""
 
@@ -43,7 +45,7 @@ class AssignedRows(NamedTuple):
     start: int
     stop: int
     rows: NDArray[np.float64]
-    """Rows less the origin ``(m, d)``; the buffer is reused for the next ones."""
+    """Rows less the origin ``(m, d)``, in a buffer that is reused for the next rows."""
     labels: NDArray[np.int32]
     """Nearest center ``(m,)``."""
     distances: NDArray[np.float64]
@@ -51,7 +53,15 @@ class AssignedRows(NamedTuple):
 
 
 def sub_blocks(values: NDArray[Any], origin: NDArray[np.float64]) -> Iterator[tuple[int, int, NDArray[np.float64]]]:
-    """Yield ``(start, stop, rows)`` with the origin taken off in float64, in one aligned buffer that is reused."""
+    """Yield ``(start, stop, rows)`` with the origin subtracted in float64, in one aligned buffer that is reused.
+
+    Parameters
+    ----------
+    values
+        Rows ``(n, d)`` of any real type.
+    origin
+        Subtracted from each row ``(d,)``.
+    """
     n, d = values.shape
     length = sub_block_rows(d)
     buffer = aligned_empty((min(length, n), d))
@@ -62,7 +72,13 @@ def sub_blocks(values: NDArray[Any], origin: NDArray[np.float64]) -> Iterator[tu
 
 
 def compiled_for(values: NDArray[Any]) -> NDArray[Any]:
-    """Give values in a type and layout that the kernels are compiled for; a copy only of rare ones."""
+    """Return values in a type and layout that the kernels are compiled for; only rare ones are copied.
+
+    Parameters
+    ----------
+    values
+        Rows ``(n, d)`` of any real type.
+    """
     if values.dtype == np.float16 or not values.flags.c_contiguous or not values.dtype.isnative:
         return np.ascontiguousarray(
             values, np.float32 if values.dtype == np.float16 else values.dtype.newbyteorder("=")
@@ -71,12 +87,24 @@ def compiled_for(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def sub_block_rows(d: int) -> int:
-    """Rows of a sub-block; fixed by the number of features, so that every sum is added up in the same order."""
+    """Return the length of a sub-block; it depends on d alone, so that every sum is added up in the same order.
+
+    Parameters
+    ----------
+    d
+        Number of features.
+    """
     return max(kernels.TILE, SUB_BLOCK_BYTES // (8 * d) // kernels.TILE * kernels.TILE)
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[Any]:
-    """Make an uninitialised array at a multiple of 64 bytes: alignment changes the order of some vector additions."""
+    """Make an uninitialised array at a multiple of 64 bytes: alignment changes the order of some vector additions.
+
+    Parameters
+    ----------
+    shape, dtype
+        As in `numpy.empty`.
+    """
     dtype = np.dtype(dtype)
     size = int(np.prod(shape)) * dtype.itemsize
     raw = np.empty(size + 64, np.uint8)
@@ -86,9 +114,18 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[An
 
 
 def nearest(values: NDArray[Any], origin: NDArray[np.float64], centers: NDArray[np.float64]) -> Iterator[AssignedRows]:
-    """Assign rows ``(n, d)`` to the nearest of `centers` ``(k, d)``, both less the same `origin` ``(d,)``.
+    """Assign rows to their nearest centers, a sub-block at a time.
 
     Labels equal those of float64 distances whatever the precision of the rows: see `clustering.models.kernels`.
+
+    Parameters
+    ----------
+    values
+        Rows ``(n, d)``, not less the origin.
+    origin
+        Origin ``(d,)`` that is subtracted from the rows.
+    centers
+        Centers less the origin ``(k, d)``.
     """
     k, d = centers.shape
     if not len(values):
@@ -106,7 +143,7 @@ def nearest(values: NDArray[Any], origin: NDArray[np.float64], centers: NDArray[
 
 
 def _scored(values: NDArray[Any], origin: NDArray[np.float64], centers: NDArray[np.float64]) -> Iterator[AssignedRows]:
-    """Assign rows by scores, and by distances where scores are too close to tell."""
+    """Assign rows by scores, and by distances where two scores are within the rounding bound."""
     (n, d), k = values.shape, len(centers)
     kind = np.dtype(np.float32 if values.dtype in _EXACT_IN_FLOAT32 else np.float64)
     squares = np.einsum("kd,kd->k", centers, centers)
@@ -144,12 +181,19 @@ def _scored(values: NDArray[Any], origin: NDArray[np.float64], centers: NDArray[
 
 
 def rounding_bound(d: int, kind: np.dtype[Any]) -> tuple[float, float]:
-    """Bound on the error of the difference of two scores: relative to (‖x‖ + max‖c‖)², and absolute.
+    """Bound the error of the difference of two scores: relative to (‖x‖ + max‖c‖)², and absolute.
 
     A product of length d in precision u errs by at most γ = (d + 4) u / (1 − (d + 4) u) of the product of norms, the
     rounding of rows and centers to that precision included (Higham, Accuracy and Stability of Numerical Algorithms,
-    2002, section 3.1). Twice for the two scores; four times float64's own for the defining distances. What is equal
-    by definition, see `kernels.least_clear`, is within it too.
+    2002, section 3.1). This counts twice for the two scores, and float64's own γ four times for the defining distances.
+    The bound also covers distances that are equal by definition, see `kernels.least_clear`.
+
+    Parameters
+    ----------
+    d
+        Number of features.
+    kind
+        Type of the scores: float32 or float64.
     """
     bound = 2.0 * kernels.TIE
     for factor, dtype in ((2.0, kind), (4.0, np.dtype(np.float64))):

@@ -1,4 +1,4 @@
-"""The Bhattacharyya distance of Gaussians: how far apart they are, and how different in shape."""
+"""Bhattacharyya distance of Gaussians, which compares their centers and their shapes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Array = NDArray[np.float64]
 
 
 def bhattacharyya(centers: Array, shapes: Array, others: Array, other_shapes: Array) -> Array:
-    """Distances ``(m, k)``: ⅛ Δᵀ Σ⁻¹ Δ + ½ log(|Σ| / √(|Σ₁||Σ₂|)) with Σ = (Σ₁ + Σ₂) / 2 (Bhattacharyya 1943).
+    """Compute ⅛ Δᵀ Σ⁻¹ Δ + ½ log(|Σ| / √(|Σ₁||Σ₂|)) with Σ = (Σ₁ + Σ₂) / 2 ``(m, k)`` (Bhattacharyya 1943).
 
     Parameters
     ----------
     centers, others
-        ``(m, p)`` and ``(k, p)``.
+        Centers of the two sets of Gaussians, ``(m, p)`` and ``(k, p)``.
     shapes, other_shapes
         Variances ``(m, p)`` and ``(k, p)``, all above zero; or positive definite matrices ``(m, p, p)`` and
         ``(k, p, p)``.
@@ -28,7 +28,7 @@ def bhattacharyya(centers: Array, shapes: Array, others: Array, other_shapes: Ar
         else:
             apart = np.einsum("kp,kp->k", diff, np.linalg.solve(middle, diff[:, :, None])[:, :, 0])
         distances[i] = apart / 8.0 + 0.5 * _log_determinants(middle) - 0.25 * (own[i] + theirs)
-    # Of equal Gaussians, rounding leaves something on either side of zero.
+    # The distance of equal Gaussians is zero, which rounding may take below zero.
     return distances.clip(0.0)
 
 

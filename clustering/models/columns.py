@@ -1,4 +1,4 @@
-"""Rows side by side: cache-sized sub-blocks ``(d, m)`` for loops that run over rows."""
+"""Sub-blocks of rows as columns ``(d, m)`` that fit in the cache, for loops that run over rows."""
 
 from __future__ import annotations
 
@@ -12,16 +12,32 @@ from clustering.data.rows import Rows
 Array = NDArray[np.float64]
 
 CACHED_BYTES = 256 * 1024
-"""Size of the columns, and of the responsibilities, of a sub-block, in bytes: a quarter of a second-level cache."""
+"""Size of the columns of a sub-block, and of its responsibilities, in bytes: a quarter of a second-level cache."""
 
 
 def sub_block_length(d: int, k: int) -> int:
-    """Rows of a sub-block; fixed by d and k, so that every sum is added up in the same order."""
+    """Return the length of a sub-block; it depends on d and k alone, so that every sum has one order.
+
+    Parameters
+    ----------
+    d, k
+        Number of features and of clusters.
+    """
     return int(np.clip(CACHED_BYTES // (8 * max(d, k)) // 64 * 64, 256, 1024))
 
 
 def columns_of(rows: Rows, origin: Array, k: int) -> Iterator[tuple[int, int, Array]]:
-    """Yield ``(start, stop, columns)`` of all rows less the origin; NaN stays NaN."""
+    """Yield ``(start, stop, columns)`` of all rows less the origin, as columns ``(d, m)``; NaN stays NaN.
+
+    Parameters
+    ----------
+    rows
+        Rows of a block ``(n, d)``.
+    origin
+        Subtracted from each row ``(d,)``.
+    k
+        Number of clusters, which limits the length of a sub-block.
+    """
     length = sub_block_length(len(origin), k)
     for start in range(0, len(rows), length):
         stop = min(len(rows), start + length)

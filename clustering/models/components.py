@@ -1,4 +1,4 @@
-"""What a fitted model says of its clusters beside their centers."""
+"""Description of the clusters of a fitted model beyond their centers."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from clustering.models.option_names import Covariance
 Array = NDArray[np.float64]
 
 TRACKED_CLUSTERS = 1024
-"""Up to this k numbers of each cluster are kept for every pass."""
+"""Up to this k, numbers of each cluster are kept for every pass."""
 
 
 @dataclass(frozen=True, eq=False)
 class Components:
-    """Weights, covariances and other numbers of the clusters, of the prepared rows."""
+    """Weights, covariances and other numbers of the clusters, in the space of the prepared rows."""
 
     weights: Array | None = None
     """Mixing weights ``(k,)``; None where a model has none."""
     covariances: Array | None = None
     """Covariances in the shape of their kind; None where a model has none, or they are fixed."""
     covariance: Covariance | None = None
-    """Kind of the covariances; None where rows do not vary about a center by a Gaussian."""
+    """Kind of the covariances; None where clusters are not Gaussians."""
     numbers: Mapping[str, Array] = field(default_factory=dict)
     """More numbers of each cluster ``(k,)``, by the names that a report shows."""

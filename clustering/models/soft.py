@@ -1,4 +1,4 @@
-"""Soft assignment of many rows, a cache-sized sub-block at a time, and the moments that it gives."""
+"""Soft assignment of many rows, a cache-sized sub-block at a time, and the moments that follow from it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from clustering.models.overflow import Ranks
 Array = NDArray[np.float64]
 
 Squares = Callable[[Array, Array, Array], None]
-"""Fills ``(k, m)`` with the divergences of columns ``(d, m)``, of squared norms ``(m,)``, from every center."""
+"""Fills its third argument ``(k, m)`` with the divergences of columns ``(d, m)``, of squared norms ``(m,)``, from every
+center."""
 
 
 class Responsibilities(NamedTuple):
-    """Some consecutive rows with their responsibilities. All arrays are reused for the next ones."""
+    """Some consecutive rows with their responsibilities. All arrays are reused for the next rows."""
 
     start: int
     stop: int
     columns: Array
-    """Rows less the origin, side by side ``(d, m)``."""
+    """Rows less the origin, one row in each column ``(d, m)``."""
     weighted_resp: Array
     """Responsibilities times weights ``(k, m)``."""
     log_prob_norm: Array
@@ -38,7 +39,7 @@ class Responsibilities(NamedTuple):
     labels: NDArray[np.int32]
     """Cluster of the largest responsibility ``(m,)``."""
     own_divergence: Array
-    """Divergence from its center ``(m,)``."""
+    """Divergence of each row from the center of its label ``(m,)``."""
     log_likelihood: float
     """Σ w log Σ_k exp L_k."""
     expected_complete_log_likelihood: float
@@ -46,13 +47,13 @@ class Responsibilities(NamedTuple):
     norms: Array = np.zeros(0)
     """Squared norms of the columns ``(m,)``."""
     row_index: NDArray[np.intp] | slice = slice(0)
-    """Of the rows in their block, where they are not ``start`` to ``stop``; see `with_row_index`."""
+    """Places of the rows in their block, where they are not ``start`` to ``stop``; see `with_row_index`."""
     overflow_weight: float = 0.0
-    """Σ w of rows whose divergences are all beyond float64; what they are does not count in the sums."""
+    """Σ w of rows whose divergences are all beyond float64; `log_likelihood` leaves them out."""
 
     @property
     def responsibilities(self) -> Array:
-        """Responsibilities ``(k, m)``; of rows of weight 0 they cannot be told, and are 0."""
+        """Responsibilities ``(k, m)``; those of rows of weight 0 are lost, and given as 0."""
         total = self.weighted_resp.sum(axis=0)
         resp: Array = self.weighted_resp / np.where(total > 0.0, total, 1.0)
         return resp
@@ -61,14 +62,25 @@ class Responsibilities(NamedTuple):
 def e_step(
     rows: Rows, origin: Array, k: int, squares: Squares, rates: Array, constants: Array
 ) -> Iterator[Responsibilities]:
-    """Share rows among k clusters by the softmax of L = constant − rate · divergence.
+    """Compute responsibilities for k clusters, the softmax of L = constant − rate · divergence.
 
     Parameters
     ----------
+    rows
+        Prepared rows of a block ``(n, d)``, none with missing features.
     origin
-        Taken off the rows in float64 first ``(d,)``.
+        Subtracted from the rows in float64 first ``(d,)``.
+    k
+        Number of clusters.
+    squares
+        Function that fills an array ``(k, m)`` with divergences.
     rates, constants
-        ``(k,)``.
+        Rate and constant of each cluster ``(k,)``.
+
+    Yields
+    ------
+    Responsibilities
+        Responsibilities of consecutive rows, in arrays that are reused.
     """
     n, d = rows.values.shape
     length = min(sub_block_length(d, k), n)
@@ -114,7 +126,17 @@ def e_step(
 def with_row_index(
     parts: Iterable[Responsibilities], has_missing: NDArray[np.bool_] | None, *, missing: bool
 ) -> Iterator[Responsibilities]:
-    """Tell where rows are in their block, of which `parts` are those with gaps, or the others."""
+    """Set the places of rows in their block, where `parts` hold only some of its rows.
+
+    Parameters
+    ----------
+    parts
+        Responsibilities of the rows with missing features, or of the complete ones.
+    has_missing
+        True ``(n,)`` for rows of the block with missing features; None where there are none.
+    missing
+        Whether `parts` hold the rows with missing features.
+    """
     index = None if has_missing is None else np.flatnonzero(has_missing if missing else ~has_missing)
     for part in parts:
         inside = part.row_index if isinstance(part.row_index, np.ndarray) else slice(part.start, part.stop)
@@ -127,14 +149,18 @@ def resolve_overflow(
     origin: Array,
     rank: Callable[[Array], tuple[Ranks, Array]],
 ) -> Iterator[Responsibilities]:
-    """Share rows, all of whose divergences are beyond float64, among the nearest clusters.
+    """Replace the responsibilities of rows whose divergences are all beyond float64: the nearest clusters share them.
 
     Parameters
     ----------
     parts
-        Some rows with their responsibilities, at their places in the block.
+        Responsibilities of some rows, with their places in the block.
+    rows
+        All rows of the block ``(n, d)``.
+    origin
+        Origin ``(d,)`` of the columns that `rank` takes.
     rank
-        Ranks clusters for columns ``(d, m)`` less the origin, and gives L ``(k, m)`` as it is among equals.
+        Ranks clusters for columns ``(d, m)`` less the origin, and gives L ``(k, m)`` up to a constant of each row.
     """
     for part in parts:
         remote = np.flatnonzero(~np.isfinite(part.log_prob_norm))
@@ -168,12 +194,16 @@ def _resolve_overflow(
 def gather_assignment(
     parts: Iterable[Responsibilities], n: int, k: int, on_part: Callable[[Responsibilities], None] | None = None
 ) -> Assignment:
-    """Gather what is known of the n rows of a block; the objective is −Σ w log Σ exp L.
+    """Gather the labels and sums of the rows of a block; the objective is −Σ w log Σ exp L.
 
     Parameters
     ----------
+    parts
+        Responsibilities of all rows of the block, in any order.
+    n, k
+        Number of rows and of clusters.
     on_part
-        Called with each part, whose arrays are reused afterwards.
+        Called with each part, whose arrays are reused after the call.
     """
     labels, distances = np.empty(n, np.int32), np.empty(n)
     weight, log_likelihood, expected_complete_log_likelihood, overflow_weight = np.zeros(k), 0.0, 0.0, 0.0
@@ -185,34 +215,34 @@ def gather_assignment(
         overflow_weight += part.overflow_weight
         if on_part is not None:
             on_part(part)
-    # −Σ w r log r = Σ w (log Σ exp L − Σ r L), zero or more but for rounding.
+    # The entropy −Σ w r log r is Σ w (log Σ exp L − Σ r L), which rounding may take below zero.
     objective = np.inf if overflow_weight > 0.0 else -log_likelihood
     return Assignment(labels, distances, weight, objective, max(0.0, log_likelihood - expected_complete_log_likelihood))
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """The additive statistics of soft assignment, about the centers that entered the pass.
+    """Additive statistics of soft assignment, about the centers that entered the pass.
 
-    Of divergences that are no distances, sums are about zero.
+    For divergences that are not translation invariant, the sums are about zero.
     """
 
     weight: Array
-    """Σ s of each cluster ``(k,)``, with s a row's weight times its responsibility."""
+    """Effective size Σ s of each cluster ``(k,)``, with s a row's weight times its responsibility."""
     first: Array
     """Σ s (x − center) ``(k, d)``."""
     second: Array
-    """Σ s (x − center)(x − center)ᵀ, as much of it as the covariance asks for."""
+    """Σ s (x − center)(x − center)ᵀ, as much of it as the kind of covariance needs."""
     overlap: Array
-    """Σ s_i s_j / w of each pair of clusters ``(k, k)``; empty where it is not asked for."""
+    """Σ s_i s_j / w of each pair of clusters ``(k, k)``; empty where the kind of covariance does not need it."""
     objective: float
     """−Σ w log Σ_k exp L_k."""
     neg_expected_complete_log_likelihood: float
-    """−Σ s L; of rows with gaps in a mixture, L is what it is expected to be for the whole row."""
+    """−Σ s L. For rows with missing features in a mixture, L is its expected value over these features."""
     count: int
     farthest: FarthestRows
     observed: Array = field(default_factory=lambda: np.zeros((0, 0)))
-    """Σ s of the rows that have each feature ``(k, d)``; empty where all rows have all."""
+    """Σ s of the rows that have each feature ``(k, d)``; empty where no row has missing features."""
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
@@ -229,19 +259,25 @@ class Moments:
 
     @property
     def sums(self) -> Mapping[str, Array]:
-        """The sums that the update is made of."""
+        """Sums that an update is made from."""
         return {
             "weight": self.weight, "first": self.first, "second": self.second, "overlap": self.overlap,
             "observed": self.observed,
         }  # fmt: skip
 
     def repositioned(self, before: BlockPosition, now: BlockPosition) -> Moments:
-        """Return the moments of the same rows in a block that lies elsewhere on another sample grid."""
+        """Return the moments of the same rows in a block that lies elsewhere on another sample grid.
+
+        Parameters
+        ----------
+        before, now
+            Position of the block on the previous sample grid and on the present one.
+        """
         return replace(self, farthest=self.farthest.repositioned(before, now))
 
 
 class FarthestRowsTracker:
-    """Keeps the farthest rows of a block while it is worked through."""
+    """Keeps the farthest rows of a block while its sub-blocks are worked through."""
 
     def __init__(self, rows: Rows, k: int) -> None:
         self.rows, self.limit = rows, min(k, FARTHEST)
@@ -251,7 +287,13 @@ class FarthestRowsTracker:
         )
 
     def update(self, part: Responsibilities) -> None:
-        """Look at some more rows."""
+        """Compare the rows of a sub-block with the farthest ones so far.
+
+        Parameters
+        ----------
+        part
+            Responsibilities of consecutive rows of the block.
+        """
         weights = self.rows.weights[part.start : part.stop]
         floor = float(self.farthest.distances[-1]) if len(self.farthest.distances) == self.limit else 0.0
         index = kernels.farthest_rows(part.own_divergence, weights, floor, self.limit)

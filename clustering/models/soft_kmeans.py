@@ -100,12 +100,12 @@ class SoftKMeans:
         return self.divergence
 
     def initialize(self, starts: Starts) -> InitialParams[SoftKMeansParams]:
-        """Start from hard clusters; β comes from annealing where it is ``auto``.
+        """Start from hard clusters, with β from annealing where it is ``auto``.
 
         Parameters
         ----------
         starts
-            What is there to start from.
+            What the model may start from.
         """
         hard = starts.hard_clusters()
         if self.beta == "auto":
@@ -122,7 +122,7 @@ class SoftKMeans:
         return InitialParams(params, warnings=warnings)
 
     def _low_beta_warning(self, survey: Survey) -> tuple[str, ...]:
-        """Warn of a β at which no center can differ from another."""
+        """Warn where β is so low that all centers become one."""
         if self.k == 1 or self.divergence != "squared_euclidean":
             return ()
         critical = critical_value(self.divergence, survey.covariance)
@@ -134,14 +134,34 @@ class SoftKMeans:
         )
 
     def without_survey_of(self, params: SoftKMeansParams) -> SoftKMeansParams:
-        """Return the params: they hold for any rows."""
+        """Return the params unchanged: they hold for any rows.
+
+        Parameters
+        ----------
+        params
+            Params of a finished fit.
+        """
         return params
 
     def statistics(self, params: SoftKMeansParams, rows: Rows) -> Moments:
-        """Share the rows out (lecture, "Assignment"), and add up."""
+        """Compute responsibilities (lecture, "Assignment"), and add up.
+
+        Parameters
+        ----------
+        params
+            Params that enter the pass.
+        rows
+            Prepared rows of a block ``(n, d)``.
+
+        Raises
+        ------
+        DomainError
+            If a row has a value that the divergence is not defined for.
+        """
         k, d = params.centers.shape
         log_likelihood = expected_complete_log_likelihood = 0.0
-        # Positive sums about zero keep the digits that sums about centers far above all rows would lose.
+        # The other divergences take positive rows, whose sums about zero keep all digits. Sums about a center far above
+        # all rows would lose them.
         about = params.centers if geometry.is_translation_invariant(self.divergence) else np.zeros((k, d))
         sharpness = 2.0 * params.beta if self.divergence == "squared_euclidean" else np.inf
         sums = products.CenteredSums(about, sharpness, squared=False)
@@ -179,7 +199,14 @@ class SoftKMeans:
     def update(self, params: SoftKMeansParams, statistics: Moments) -> SoftUpdate:
         """Move each center to the mean of the rows by responsibility (lecture, "Refitting").
 
-        A cluster whose responsibilities are all zero is placed at the row farthest from its center.
+        A cluster whose responsibilities are all zero restarts at the row farthest from its center.
+
+        Parameters
+        ----------
+        params
+            Params that entered the pass.
+        statistics
+            Sum of the moments of all blocks at `params`.
 
         Raises
         ------
@@ -193,7 +220,7 @@ class SoftKMeans:
             )
         weight = statistics.weight
         if geometry.is_translation_invariant(self.divergence):
-            # About the old centers, which keeps the digits of clusters far from the origin.
+            # Steps from the old centers keep the digits of clusters far from the origin.
             weights = statistics.observed if statistics.observed.size else weight
             step = geometry.update_centers(self.divergence, weights, statistics.first, np.zeros_like(params.centers))
             centers = params.centers + step
@@ -217,27 +244,59 @@ class SoftKMeans:
     def assign(
         self, params: SoftKMeansParams, rows: Rows, on_part: Callable[[Responsibilities], None] | None = None
     ) -> Assignment:
-        """Label rows with the clusters most responsible for them."""
+        """Label rows with their clusters of largest responsibility.
+
+        Parameters
+        ----------
+        params, rows
+            Params of a fit, and prepared rows of a block ``(n, d)``.
+        on_part
+            Called with the responsibilities of each sub-block.
+        """
         assignment = gather_assignment(self.e_step(params, rows), len(rows), params.k, on_part)
         return assignment._replace(objective=assignment.objective / params.beta)
 
     @property
     def has_density(self) -> bool:
-        """Whether rows have a density under the model."""
+        """Whether rows have a density under the model: for the divergences of Gaussians only."""
         return geometry.is_translation_invariant(self.divergence)
 
     def log_density(self, params: SoftKMeansParams, log_prob_norm: Array, observed: Array) -> Array:
-        """Log density of rows ``(m,)``, of which so many features are observed, as of the mixture that this is."""
+        """Compute the log density of rows ``(m,)`` under the Gaussian mixture that this model is.
+
+        Parameters
+        ----------
+        params
+            Params of the fit.
+        log_prob_norm
+            log Σ_k exp(−β D) of rows ``(m,)``.
+        observed
+            Number of observed features of each row ``(m,)``.
+        """
         turned = float(np.log(np.diagonal(params.matrix)).sum()) if params.matrix.size else 0.0
         log_densities: Array = log_prob_norm - np.log(params.k) + 0.5 * observed * np.log(params.beta / np.pi) + turned
         return log_densities
 
     def squared_mahalanobis(self, params: SoftKMeansParams, divergences: Array) -> Array:
-        """Turn divergences of rows from their own center ``(m,)`` into squared distances under Σ = I / (2β)."""
+        """Turn own divergences into squared distances ``(m,)`` under Σ = I / (2β).
+
+        Parameters
+        ----------
+        params
+            Params of the fit.
+        divergences
+            Own divergences of rows ``(m,)``.
+        """
         return 2.0 * params.beta * divergences
 
     def e_step(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Responsibilities]:
-        """Responsibilities of rows, a sub-block at a time."""
+        """Compute responsibilities of rows, a sub-block at a time.
+
+        Parameters
+        ----------
+        params, rows
+            Params of a fit, and prepared rows of a block ``(n, d)``.
+        """
         complete = rows if rows.has_missing is None else rows.select(~rows.has_missing)
         parts = with_row_index(self._complete_rows(params, complete), rows.has_missing, missing=False)
         if rows.has_missing is not None:
@@ -270,54 +329,113 @@ class SoftKMeans:
 
     @property
     def distance_attributes(self) -> Mapping[str, str]:
-        """What its distances are, as CF attributes."""
+        """CF attributes of its distances."""
         return MEASURES[self.divergence]
 
     def distances(
         self, params: SoftKMeansParams, rows: Rows, own: NDArray[np.int32] | None = None
     ) -> Iterator[RowDistances]:
-        """Tell how far rows are from every center, or from their `own` ``(n,)``, a sub-block at a time."""
+        """Compute the row distances from every center, or from one, a sub-block at a time.
+
+        Parameters
+        ----------
+        params, rows
+            Params of a fit, and prepared rows of a block ``(n, d)``.
+        own
+            One cluster ``(n,)`` for each row, to measure from that one alone.
+        """
         return from_centers(self.divergence, params.origin, params.centers, params.matrix, rows, own)
 
     def to_user_objective(self, objective: Any, weight: float) -> Any:
-        """Tell the free energy as it is."""
+        """Return the free energy unchanged.
+
+        Parameters
+        ----------
+        objective, weight
+            Free energy, and the total weight of its rows.
+        """
         return objective
 
     def params_from_arrays(self, arrays: Mapping[str, Array]) -> SoftKMeansParams:
-        """Make params of what was stored."""
+        """Make params from stored arrays.
+
+        Parameters
+        ----------
+        arrays
+            Arrays by their names on disk.
+        """
         matrix = arrays.get("matrix", np.zeros((0, 0)))
         return SoftKMeansParams(arrays["shift"], arrays["centers"], float(arrays["beta"]), matrix)
 
     def components(self, params: SoftKMeansParams) -> Components:
-        """Return nothing beside the centers."""
+        """Return nothing: soft k-means has only centers.
+
+        Parameters
+        ----------
+        params
+            Params of a fit.
+        """
         return Components()
 
     def embed(self, params: SoftKMeansParams, points: Array) -> Array:
-        """Place points ``(m, d)`` where their Euclidean distance is near the root of the divergence."""
-        # Another preparation may take zeros a rounding below.
+        """Map points to where their Euclidean distance is near the root of the divergence.
+
+        Parameters
+        ----------
+        params
+            Params of a fit.
+        points
+            Points in the space of the prepared rows ``(m, d)``.
+        """
+        # Points that come from another preparation may be below zero by a rounding error.
         least = {"kullback_leibler": 0.0, "itakura_saito": geometry.TINY}.get(self.divergence, -np.inf)
         return geometry.embed(self.divergence, np.maximum(points, least), params.origin, params.matrix)
 
     def free_parameters(self, d: int) -> int | None:
-        """Return None: the free energy is no likelihood."""
+        """Return None: the free energy is not a likelihood.
+
+        Parameters
+        ----------
+        d
+            Number of features.
+        """
         return None
 
     def summary(
         self, params: SoftKMeansParams, objective: float, weight: float, *, prepared: bool
     ) -> Sequence[tuple[float, str]]:
-        """Give the free energy at β and its mean, with their names."""
+        """Give the free energy at β and its mean, with their names.
+
+        Parameters
+        ----------
+        params, objective, weight
+            Params of the fit, its free energy, and the total weight of the rows.
+        prepared
+            Whether the free energy is measured on prepared rows.
+        """
         stiffness = f"free energy F{' of prepared rows' * prepared} at β = {params.beta:.6g}"
         return (objective, stiffness), (objective / weight, "F per unit weight")
 
     def run_facts(self, params: SoftKMeansParams) -> Mapping[str, float]:
-        """Give β, which may have been searched for."""
+        """Give β, which annealing may have chosen.
+
+        Parameters
+        ----------
+        params
+            Params of the fit.
+        """
         return {"beta": params.beta}
 
     def generative(self, params: SoftKMeansParams) -> GenerativeMixture:
-        """Describe how rows come about, where the divergence is that of a Gaussian.
+        """Describe the model as a mixture of Gaussians, where its divergence is that of a Gaussian.
 
         Soft k-means with the squared Euclidean distance is a mixture of equal weights with Σ = I / (2β), and with the
         Mahalanobis distance ‖M (x − m)‖² one with Σ = M⁻¹M⁻ᵀ / (2β) (lecture, "Observation").
+
+        Parameters
+        ----------
+        params
+            Params of the fit.
 
         Raises
         ------
@@ -335,9 +453,15 @@ class SoftKMeans:
         return GenerativeMixture(weights, means, 0.5 * (covariance + covariance.T), "tied")
 
     def probed(self) -> SoftKMeans:
-        """Return the model with a number for β, which changes nothing of the work."""
+        """Return the model with a number for β, which changes nothing about the work for each row."""
         return replace(self, beta=1.0)
 
     def row_products(self, d: int) -> int:
-        """Count the products that a pass takes for each row of d features, about."""
+        """Estimate how many products a pass computes for each row.
+
+        Parameters
+        ----------
+        d
+            Number of features.
+        """
         return self.k * d
