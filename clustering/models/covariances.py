@@ -1,4 +1,4 @@
-"""The kinds of covariance of a mixture: squares, moments, and what is refitted from them.
+"""The kinds of covariance of a mixture: squared Mahalanobis distances, moments, and updates from moments.
 
 Shapes: identity none ``(0,)``, spherical ``(k,)``, diagonal ``(k, d)``, tied ``(d, d)``, full ``(k, d, d)``.
 """
@@ -20,14 +20,14 @@ Array = NDArray[np.float64]
 Squares = Callable[[Array, Array, Array], None]
 
 FEW_FEATURES = 24
-"""Up to this d full covariances are worked on by our own loops, beyond it by BLAS."""
+"""Up to this d compiled loops work on full covariances, beyond it BLAS."""
 STRIP = 64
 """Rows of a triangular matrix that are multiplied at once."""
 SCALABLE = ("diagonal", "tied", "full")
-"""Kinds that stay what they are when features change their units."""
+"""Kinds that are still of the same kind after features change their units."""
 NEAR = 1e4
-"""Squared distance of centers from the origin, in units of the width, up to which differences of moments keep all but
-four digits."""
+"""Squared distance of centers from the origin, in units of the variance, up to which differences of moments lose no
+more than four digits."""
 
 DIMS: dict[str, tuple[str, ...]] = {
     "identity": ("none",),
@@ -39,18 +39,46 @@ DIMS: dict[str, tuple[str, ...]] = {
 
 
 def covariance_shape(kind: Covariance, k: int, d: int) -> tuple[int, ...]:
-    """Give the shape of the covariances of a kind."""
+    """Return the shape of the covariances of a kind.
+
+    Parameters
+    ----------
+    kind
+        Kind of covariance.
+    k, d
+        Number of components and of features.
+    """
     return {"identity": (0,), "spherical": (k,), "diagonal": (k, d), "tied": (d, d), "full": (k, d, d)}[kind]
 
 
 def free_parameters(kind: Covariance, k: int, d: int) -> int:
-    """Count the free parameters of the covariances."""
+    """Count the free parameters of the covariances.
+
+    Parameters
+    ----------
+    kind
+        Kind of covariance.
+    k, d
+        Number of components and of features.
+    """
     half = d * (d + 1) // 2
     return {"identity": 0, "spherical": k, "diagonal": k * d, "tied": half, "full": k * half}[kind]
 
 
 def factors(kind: Covariance, covariances: Array) -> Array:
-    """Factors A with AᵀA the inverse covariance: 1/σ, or inverses of lower Cholesky factors.
+    """Compute factors A with AᵀA the inverse covariance: 1/σ, or inverses of lower Cholesky factors.
+
+    Parameters
+    ----------
+    kind
+        Kind of covariance.
+    covariances
+        Covariances in the shape of their kind.
+
+    Returns
+    -------
+    Array
+        Factors in the same shape.
 
     Raises
     ------
@@ -72,7 +100,17 @@ def factors(kind: Covariance, covariances: Array) -> Array:
 
 
 def log_determinants(kind: Covariance, factor: Array, k: int, d: int) -> Array:
-    """Take log |A| of each cluster ``(k,)``."""
+    """Compute log |A| = −½ log |Σ| of each component ``(k,)``.
+
+    Parameters
+    ----------
+    kind
+        Kind of covariance.
+    factor
+        Factors A as `factors` gives them.
+    k, d
+        Number of components and of features.
+    """
     match kind:
         case "identity":
             return np.zeros(k)
@@ -89,7 +127,22 @@ def log_determinants(kind: Covariance, factor: Array, k: int, d: int) -> Array:
 
 
 def make_squared_mahalanobis(kind: Covariance, centers: Array, factor: Array) -> Squares:
-    """Make what fills ``(k, m)`` with squared Mahalanobis distances of columns ``(d, m)`` from centers ``(k, d)``."""
+    """Make a function that fills ``(k, m)`` with squared Mahalanobis distances of columns from all centers.
+
+    Parameters
+    ----------
+    kind
+        Kind of covariance.
+    centers
+        Centers less the origin ``(k, d)``.
+    factor
+        Factors A as `factors` gives them.
+
+    Returns
+    -------
+    callable
+        Takes columns ``(d, m)`` less the origin, their squared norms ``(m,)``, and the array to fill.
+    """
     d = centers.shape[1]
     match kind:
         case "identity":
@@ -99,7 +152,7 @@ def make_squared_mahalanobis(kind: Covariance, centers: Array, factor: Array) ->
         case "diagonal":
             return products.SquaredDistances(centers, sharpness(kind, factor), factor * factor)
         case "tied":
-            # Centers go the same way as the rows, so that a row at its center is there afterwards too.
+            # Centers are multiplied by the same loop as rows, so that a row at its center has distance 0 exactly.
             turn = soft_kernels.multiply if d <= FEW_FEATURES else _multiply
             there = np.empty(centers.shape[::-1])
             turn(factor, np.ascontiguousarray(centers.T), there)
@@ -129,7 +182,19 @@ def _full(centers: Array, factor: Array, columns: Array, _: Array, out: Array) -
 
 
 def factored(factors: Array, centers: Array, columns: Array, out: Array) -> None:
-    """Fill `out` ``(k, m)`` with ‖A (x − c)‖², A the lower triangular factor ``(d, d)`` of all, or one of each."""
+    """Fill `out` with ‖A (x − c)‖², by BLAS.
+
+    Parameters
+    ----------
+    factors
+        Lower triangular A ``(d, d)`` of all centers, or one for each ``(k, d, d)``.
+    centers
+        Centers ``(k, d)``.
+    columns
+        Rows as columns ``(d, m)``, less the same origin as the centers.
+    out
+        Gets the squares ``(k, m)``.
+    """
     diff, made = aligned_empty(columns.shape), aligned_empty(columns.shape)
     for i, center in enumerate(centers):
         np.subtract(columns, center[:, None], out=diff)
@@ -138,7 +203,7 @@ def factored(factors: Array, centers: Array, columns: Array, out: Array) -> None
 
 
 def _multiply(lower: Array, columns: Array, made: Array) -> None:
-    """Multiply a lower triangular matrix ``(d, d)`` and columns, leaving out most of its zeros."""
+    """Multiply a lower triangular matrix ``(d, d)`` and columns; most of its zeros are left out."""
     d = len(lower)
     for start in range(0, d, STRIP):
         stop = min(d, start + STRIP)
@@ -146,26 +211,44 @@ def _multiply(lower: Array, columns: Array, made: Array) -> None:
 
 
 def sharpness(kind: Covariance, factor: Array) -> float:
-    """Bound the greatest inverse variance in any direction."""
+    """Bound the largest inverse variance of all components in any direction.
+
+    Parameters
+    ----------
+    kind
+        Kind of covariance.
+    factor
+        Factors A as `factors` gives them.
+    """
     if kind == "identity":
         return 1.0
-    # Beyond the largest number it is infinitely sharp.
+    # An inverse variance beyond float64 counts as infinite.
     with np.errstate(over="ignore"):
         squares = factor * factor
         return float((squares if kind in ("spherical", "diagonal") else np.sum(squares, axis=(-2, -1))).max())
 
 
 def is_near(kind: Covariance, centers: Array, factor: Array) -> bool:
-    """Tell whether centers are so near, in units of the width, that moments of all may be taken about one origin."""
+    """Return whether centers are so near the origin, in units of the variance, that moments may be taken about it.
+
+    Parameters
+    ----------
+    kind
+        Kind of covariance; only ``tied`` takes moments about the origin.
+    centers
+        Centers less the origin ``(k, d)``.
+    factor
+        Factors A as `factors` gives them.
+    """
     return kind == "tied" and bool(np.sum((centers @ factor.T) ** 2, axis=1).max() < NEAR)
 
 
 class Accumulator:
     """Adds up the moments of rows about the centers ``(k, d)``.
 
-    For tied covariances of centers that are near, `second` is Σ w x xᵀ. Where they are not, it is Σ w (x − c̄)(x − c̄)ᵀ
-    about each row's own mean of centers c̄ = Σ r c; what that lacks of Σ s (x − c)(x − c)ᵀ is the spread of the centers
-    about c̄, which follows from `overlap`: no difference of large numbers is taken.
+    For tied covariances of centers near the origin, `second` is Σ w x xᵀ. Otherwise it is Σ w (x − c̄)(x − c̄)ᵀ about
+    each row's own mean of centers c̄ = Σ r c. The rest of Σ s (x − c)(x − c)ᵀ is the spread of the centers about c̄,
+    which follows from `overlap`. So no difference of large numbers is taken.
     """
 
     def __init__(self, kind: Covariance, centers: Array, factor: Array | None) -> None:
@@ -179,7 +262,19 @@ class Accumulator:
         self.weight, self.first = np.zeros(k), np.zeros((k, d))
 
     def add(self, columns: Array, norms: Array, weighted_resp: Array, weights: Array) -> None:
-        """Add columns ``(d, m)`` of squared norms ``(m,)``; the shares ``(k, m)`` add up to the weights ``(m,)``."""
+        """Add the moments of one sub-block.
+
+        Parameters
+        ----------
+        columns
+            Rows less the origin ``(d, m)``.
+        norms
+            Squared norms of the columns ``(m,)``.
+        weighted_resp
+            Responsibilities times weights ``(k, m)``.
+        weights
+            Weights of the rows ``(m,)``, which `weighted_resp` adds up to.
+        """
         match self.kind:
             case "tied":
                 self.sums.add(columns, norms, weighted_resp)
@@ -210,7 +305,7 @@ class Accumulator:
                 self.sums.add(columns, norms, weighted_resp)
 
     def total(self) -> tuple[Array, Array, Array, Array]:
-        """Give Σ s ``(k,)``, Σ s (x − c) ``(k, d)``, the second moments, and the overlap."""
+        """Return Σ s ``(k,)``, Σ s (x − c) ``(k, d)``, the second moments, and the overlap."""
         weight, first, each = self.sums.total()
         second = self.second
         if self.kind == "diagonal":
@@ -223,18 +318,27 @@ class Accumulator:
 def update_covariances(
     kind: Covariance, weight: Array, step: Array, second: Array, overlap: Array, centers: Array, floor: float
 ) -> Array:
-    """Covariances about the new centers, from moments about the old ones.
+    """Compute covariances about the new centers, from moments about the old ones.
 
     Parameters
     ----------
+    kind
+        Kind of covariance.
     weight
         Σ s ``(k,)``, above zero; for tied covariances, zero where a cluster has no rows.
     step
         New centers less old ones ``(k, d)``.
+    second, overlap
+        As `Accumulator.total` gives them.
     centers
-        The old centers ``(k, d)``.
+        The old centers less the origin ``(k, d)``.
     floor
-        Added to every variance.
+        Added to every variance, in squared units of the rows.
+
+    Returns
+    -------
+    Array
+        Covariances in the shape of their kind; not always positive definite.
     """
     d = step.shape[1]
     match kind:
@@ -269,7 +373,19 @@ def _symmetric(matrix: Array) -> Array:
 
 
 def as_full(kind: Covariance, covariances: Array, cluster: int, d: int) -> Array:
-    """Covariance matrix of one cluster ``(d, d)``."""
+    """Return the covariance of one component as a matrix ``(d, d)``.
+
+    Parameters
+    ----------
+    kind
+        Kind of covariance.
+    covariances
+        Covariances in the shape of their kind.
+    cluster
+        Index of the component.
+    d
+        Number of features.
+    """
     match kind:
         case "identity":
             return np.eye(d)
@@ -285,12 +401,32 @@ def as_full(kind: Covariance, covariances: Array, cluster: int, d: int) -> Array
 
 
 def scaled_covariances(kind: Covariance, covariances: Array, factors: Array) -> Array:
-    """Covariances of one of the `SCALABLE` kinds, once features are multiplied by factors ``(d,)``."""
+    """Return covariances after features are multiplied by factors.
+
+    Parameters
+    ----------
+    kind
+        One of the `SCALABLE` kinds.
+    covariances
+        Covariances in the shape of their kind.
+    factors
+        Factor of each feature ``(d,)``.
+    """
     return covariances * (factors * factors if kind == "diagonal" else np.outer(factors, factors))
 
 
 def conditions(kind: Covariance, covariances: Array, k: int) -> Array:
-    """Condition numbers of the covariances ``(k,)``, in the 1-norm where they are matrices, as LAPACK estimates it."""
+    """Compute the condition number of each covariance ``(k,)``; of matrices in the 1-norm, as LAPACK estimates it.
+
+    Parameters
+    ----------
+    kind
+        Kind of covariance.
+    covariances
+        Covariances in the shape of their kind, positive definite.
+    k
+        Number of components.
+    """
     match kind:
         case "identity" | "spherical":
             return np.ones(k)

@@ -1,7 +1,7 @@
-"""How far rows are from every center: what is told of them, not what decides.
+"""Row distances: how far rows are from every center, for outputs. Labels do not depend on them.
 
-All is added up from differences of a row and a center in float64, a cache-sized sub-block at a time, so that the
-distance of a row next to its center keeps its digits too. A missing feature takes no part, as in the model.
+Distances are added up from differences of a row and a center in float64, a cache-sized sub-block at a time. So the
+distance of a row close to its center keeps its digits too. A missing feature takes no part, as in the model.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ MEASURES: Mapping[Divergence, Mapping[str, str]] = {
     "kullback_leibler": {"long_name": "Kullback-Leibler divergence sum(x log(x / c) - x + c)"},
     "itakura_saito": {"long_name": "Itakura-Saito divergence sum(x / c - log(x / c) - 1)", "units": "1"},
 }
-"""What the distance of each divergence is: the root of the squared ones, the divergence itself of the others."""
+"""CF attributes of the distance of each divergence: the root of a squared distance, or the divergence itself."""
 
 
 class RowDistances(NamedTuple):
     """Some rows with their distances."""
 
     row_index: NDArray[np.intp] | slice
-    """Of the rows in their block."""
+    """Places of the rows in their block ``(m,)``."""
     distances: Array
-    """From each center ``(k, m)``; from the own one alone ``(1, m)``."""
+    """Distances from each center ``(k, m)``, or from one center for each row ``(1, m)``."""
 
 
 def from_centers(
@@ -51,21 +51,25 @@ def from_centers(
     rows: Rows,
     own: NDArray[np.int32] | None = None,
 ) -> Iterator[RowDistances]:
-    """Tell how far rows are from the centers of k-means or soft k-means.
+    """Compute the row distances from the centers of k-means or soft k-means, a sub-block at a time.
 
     Parameters
     ----------
+    divergence
+        Divergence of the model.
     origin, centers, matrix
-        As the params have them: ``(d,)``, ``(k, d)`` less the origin, and M of the Mahalanobis distance.
+        As in the params: ``(d,)``, ``(k, d)`` less the origin, and M of the Mahalanobis distance ``(d, d)``.
+    rows
+        Prepared rows of a block ``(n, d)``.
     own
-        The one center ``(n,)`` that each row is measured from, which spares the others; None: all.
+        The one center ``(n,)`` that each row is measured from; all centers where None.
 
     Raises
     ------
     DomainError
-        For a value that the divergence is not defined for.
+        If a row has a value that the divergence is not defined for.
     ConfigError
-        For missing features and another divergence than squared_euclidean.
+        If rows have missing features and the divergence is not squared_euclidean.
     """
     if rows.has_missing is not None and divergence != "squared_euclidean":
         raise ConfigError(
@@ -74,7 +78,7 @@ def from_centers(
         )
     k, d = centers.shape
     geometry.check_domain(divergence, rows.values)
-    # From its own center a row is as far as their difference is from the origin.
+    # With `own`, each row less its own center is measured from zero.
     against = centers if own is None else np.zeros((1, d))
     for start, stop, columns in columns_of(rows, origin, k):
         near = np.zeros((d, 1)) if own is None else centers[own[start:stop]].T
@@ -110,7 +114,7 @@ def _turned(matrix: Array, columns: Array, centers: Array) -> Array:
 
 
 def _kullback_leibler(x: Array, c: Array) -> Array:
-    """Take x log(x / c) − x + c as x (u − log(1 + u)), u = (c − x) / x: that keeps its digits where x is near c."""
+    """Compute x log(x / c) − x + c as x (u − log(1 + u)), u = (c − x) / x, which keeps its digits where x is near c."""
     positive = np.where(x > 0.0, x, 1.0)
     u = (c - positive) / positive
     far = np.log(c) - np.log(positive)
@@ -120,7 +124,7 @@ def _kullback_leibler(x: Array, c: Array) -> Array:
 
 
 def _itakura_saito(x: Array, c: Array) -> Array:
-    """Take x / c − log(x / c) − 1 as v − log(1 + v), v = (x − c) / c."""
+    """Compute x / c − log(x / c) − 1 as v − log(1 + v), v = (x − c) / c, which keeps its digits where x is near c."""
     v = (x - c) / c
     far = np.log(x) - np.log(c)
     with np.errstate(divide="ignore"):

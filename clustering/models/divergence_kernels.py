@@ -1,4 +1,4 @@
-"""The compiled inner loops of the divergences that are not distances; rows lie side by side ``(d, m)``."""
+"""Compiled inner loops of the divergences that are not distances; rows are columns ``(d, m)``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from clustering.models.soft_kernels import FUSED, TIE
 
 @njit(**FUSED)
 def kullback_leibler(columns, centers, logs, out):  # type: ignore[no-untyped-def]
-    """Fill `out` ``(k, m)`` with Σ x log(x / c) − x + c, given the logarithms of the centers ``(k, d)``."""
+    """Fill `out` with Σ x log(x / c) − x + c.
+
+    Parameters
+    ----------
+    columns
+        Rows as columns ``(d, m)``, zero or more.
+    centers, logs
+        Centers ``(k, d)`` and their logarithms, which must be finite.
+    out
+        Gets the divergences ``(k, m)``.
+    """
     d, m = columns.shape
     base = np.zeros(m)
     for j in range(d):
@@ -34,7 +44,17 @@ def kullback_leibler(columns, centers, logs, out):  # type: ignore[no-untyped-de
 
 @njit(**FUSED)
 def itakura_saito(columns, centers, out):  # type: ignore[no-untyped-def]
-    """Fill `out` ``(k, m)`` with Σ x / c − log(x / c) − 1."""
+    """Fill `out` with Σ x / c − log(x / c) − 1.
+
+    Parameters
+    ----------
+    columns
+        Rows as columns ``(d, m)``, above zero.
+    centers
+        Centers ``(k, d)``, above zero.
+    out
+        Gets the divergences ``(k, m)``.
+    """
     d, m = columns.shape
     base = np.zeros(m)
     for j in range(d):
@@ -57,7 +77,15 @@ def itakura_saito(columns, centers, out):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def least_of(out, labels, least):  # type: ignore[no-untyped-def]
-    """Find the cluster of least divergence in ``(k, m)``, the lowest among equals as `TIE` has it."""
+    """Find the cluster of least divergence of each row; among divergences equal up to `TIE`, the lowest index.
+
+    Parameters
+    ----------
+    out
+        Divergences ``(k, m)``.
+    labels, least
+        Get the cluster ``(m,)`` and its divergence ``(m,)``.
+    """
     for r in range(out.shape[1]):
         labels[r] = 0
         least[r] = out[0, r]

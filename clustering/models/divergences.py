@@ -1,4 +1,4 @@
-"""How far a row is from a center: Bregman divergences, whose best center is the mean, and the cosine.
+"""Divergences of rows from centers: Bregman divergences, whose best center is the mean, and the cosine.
 
 For a convex φ the divergence is D(x, c) = φ(x) − φ(c) − ⟨x − c, ∇φ(c)⟩, and the weighted mean minimises Σ w D(x, c)
 whatever φ is (Banerjee, Merugu, Dhillon & Ghosh 2005, JMLR 6:1705–1749).
@@ -36,14 +36,14 @@ Fill = Callable[[Array, Array, Array], None]
 CURVATURE: dict[Divergence, float] = {
     "squared_euclidean": 1.0, "mahalanobis": 1.0, "cosine": 0.5, "kullback_leibler": 2.0, "itakura_saito": 0.5,
 }  # fmt: skip
-"""Divergence of close rows, per unit of their squared distance where `embed` places them."""
+"""Divergence of two close rows, per unit of their squared distance where `embed` maps them."""
 
 TINY = float(np.finfo(float).tiny)
-"""A center's zero counts as this in logarithms, so that no divergence is infinite."""
+"""Zeros of centers count as this number in logarithms, so that no divergence is infinite."""
 
 
 class DomainError(DataError):
-    """A value that a divergence is not defined for; whoever knows the block and the variable says where it is."""
+    """A value that a divergence is not defined for. Callers add its block and variable to the message."""
 
     def __init__(self, what: str, why: str, column: int | None) -> None:
         super().__init__(f"{what}: {why}")
@@ -54,18 +54,36 @@ class DomainError(DataError):
 
 
 def check_divergence(divergence: Any) -> None:
-    """Refuse an unknown name."""
+    """Refuse an unknown divergence.
+
+    Parameters
+    ----------
+    divergence
+        Name that a user gave.
+
+    Raises
+    ------
+    ConfigError
+        If it is not one of `DIVERGENCES`.
+    """
     if divergence not in DIVERGENCES:
         raise ConfigError(f"divergence is {divergence!r}; {nearest(str(divergence), DIVERGENCES)}")
 
 
 def check_domain(divergence: Divergence, values: NDArray[Any]) -> None:
-    """Refuse rows ``(n, d)`` that a divergence is not defined for.
+    """Refuse rows that a divergence is not defined for.
+
+    Parameters
+    ----------
+    divergence
+        Divergence of the model.
+    values
+        Rows ``(n, d)``, not less an origin.
 
     Raises
     ------
     DomainError
-        Naming the first of them.
+        With the first such value.
     """
     if not len(values) or is_translation_invariant(divergence):
         return
@@ -83,17 +101,41 @@ def check_domain(divergence: Divergence, values: NDArray[Any]) -> None:
 
 
 def choose_origin(divergence: Divergence, middle: Array) -> Array:
-    """Choose the origin ``(d,)``: the middle of the rows, or zero where a row's distance from zero matters."""
+    """Choose the origin ``(d,)``: the middle of the rows, or zero where divergences depend on the distance from zero.
+
+    Parameters
+    ----------
+    divergence
+        Divergence of the model.
+    middle
+        Middle of the rows ``(d,)``.
+    """
     return middle if is_translation_invariant(divergence) else np.zeros_like(middle)
 
 
 def is_translation_invariant(divergence: Divergence) -> bool:
-    """Tell whether only differences of rows matter, so that sums may be taken about any point."""
+    """Return whether a divergence depends on x − c alone, so that sums may be taken about any point.
+
+    Parameters
+    ----------
+    divergence
+        Divergence of the model.
+    """
     return divergence in ("squared_euclidean", "mahalanobis")
 
 
 def rounding_error(divergence: Divergence, matrix: Array, row: Array, center: Array) -> float:
-    """Divergence up to which a row ``(d,)`` is at a center, as rounding leaves it."""
+    """Bound the divergence between a row and an equal center that rounding may cause.
+
+    Parameters
+    ----------
+    divergence
+        Divergence of the model.
+    matrix
+        M of the Mahalanobis distance ``(d, d)``.
+    row, center
+        Row and center ``(d,)``, both less the origin.
+    """
     match divergence:
         case "mahalanobis":
             turned_row, turned_center = matrix @ row, matrix @ center
@@ -107,7 +149,14 @@ def rounding_error(divergence: Divergence, matrix: Array, row: Array, center: Ar
 
 
 def whitening(divergence: Divergence, covariance: Array) -> Array:
-    """Make the matrix M of the Mahalanobis distance ``(d, d)`` from the covariance of all rows, or its diagonal.
+    """Make the matrix M of the Mahalanobis distance ``(d, d)``; empty for other divergences.
+
+    Parameters
+    ----------
+    divergence
+        Divergence of the model.
+    covariance
+        Covariance of all rows ``(d, d)``, or its diagonal ``(d,)``.
 
     Raises
     ------
@@ -135,7 +184,24 @@ def whitening(divergence: Divergence, covariance: Array) -> Array:
 
 
 def embed(divergence: Divergence, values: NDArray[Any], origin: Array, matrix: Array) -> Array:
-    """Place rows ``(n, d)`` where squared Euclidean distance is near the divergence: that is where seeds are chosen."""
+    """Map rows to where squared Euclidean distance is near the divergence, for seeding and matching.
+
+    Parameters
+    ----------
+    divergence
+        Divergence of the model.
+    values
+        Rows or centers ``(n, d)``, not less the origin.
+    origin
+        Origin of the params ``(d,)``.
+    matrix
+        M of the Mahalanobis distance ``(d, d)``.
+
+    Returns
+    -------
+    Array
+        Mapped rows ``(n, d)``.
+    """
     rows: Array = values.astype(np.float64)
     match divergence:
         case "squared_euclidean":
@@ -152,7 +218,17 @@ def embed(divergence: Divergence, values: NDArray[Any], origin: Array, matrix: A
 
 
 def unembed(divergence: Divergence, points: Array, matrix: Array) -> Array:
-    """Take places ``(k, d)`` of `embed` back to centers less the origin."""
+    """Map points of `embed` back to centers less the origin ``(k, d)``.
+
+    Parameters
+    ----------
+    divergence
+        Divergence of the model.
+    points
+        Points where `embed` maps centers ``(k, d)``.
+    matrix
+        M of the Mahalanobis distance ``(d, d)``.
+    """
     match divergence:
         case "mahalanobis":
             back: Array = np.asarray(np.linalg.solve(matrix, points.T).T, np.float64)
@@ -166,18 +242,32 @@ def unembed(divergence: Divergence, points: Array, matrix: Array) -> Array:
 
 
 def unit_rows(rows: Array) -> Array:
-    """Bring rows ``(n, d)``, none of zeros, to length 1, however long or short they are."""
+    """Scale rows to length 1, also where squares overflow or underflow.
+
+    Parameters
+    ----------
+    rows
+        Rows ``(n, d)``, none of zeros.
+    """
     largest = np.abs(rows).max(axis=1)
     extreme = ~((largest > 1e-250) & (largest < 1e250))
     if extreme.any():
-        # A power of two takes no digit, and numbers near the ends of float64 have no lengths in it.
+        # The length of such a row overflows or underflows; scaling by a power of two loses no digit.
         rows = rows.copy()
         rows[extreme] = np.ldexp(rows[extreme], -np.frexp(largest[extreme])[1][:, None])
     return rows / _norms(rows)[:, None]
 
 
 def normalized(divergence: Divergence, columns: Array) -> Array:
-    """Give columns ``(d, m)`` as a divergence compares them: of length 1 for the cosine."""
+    """Scale columns to length 1 for the cosine; other divergences take them unchanged.
+
+    Parameters
+    ----------
+    divergence
+        Divergence of the model.
+    columns
+        Rows as columns ``(d, m)``.
+    """
     if divergence != "cosine":
         return columns
     return np.ascontiguousarray(unit_rows(np.ascontiguousarray(columns.T)).T)
@@ -192,14 +282,26 @@ def _norms(rows: Array) -> Array:
 def assign_rows(
     divergence: Divergence, values: NDArray[Any], origin: Array, matrix: Array, centers: Array
 ) -> Iterator[AssignedRows]:
-    """Assign rows ``(n, d)`` to the centers of least divergence.
+    """Assign rows to the centers of least divergence, a sub-block at a time.
 
-    The rows given are less the origin, and of length 1 for the cosine.
+    Parameters
+    ----------
+    divergence
+        Divergence of the model.
+    values
+        Rows ``(n, d)``, not less the origin.
+    origin, matrix, centers
+        As in the params: ``(d,)``, M of the Mahalanobis distance ``(d, d)``, and ``(k, d)`` less the origin.
+
+    Yields
+    ------
+    AssignedRows
+        Rows less the origin with labels and divergences; for the cosine, rows of length 1.
 
     Raises
     ------
     DomainError
-        For a value that the divergence is not defined for.
+        If a row has a value that the divergence is not defined for.
     """
     if divergence == "squared_euclidean":
         yield from nearest_centers(values, origin, centers)
@@ -230,21 +332,32 @@ def assign_rows(
 
 
 def _whitened(matrix: Array, rows: Array) -> Array:
-    """Turn rows ``(n, d)`` by the matrix, always in the same order."""
+    """Multiply rows ``(n, d)`` by the matrix, with sums always in the same order."""
     made = np.empty(rows.shape[::-1])
     soft_kernels.multiply(matrix, np.ascontiguousarray(rows.T), made)
     return np.ascontiguousarray(made.T)
 
 
 def make_divergences(divergence: Divergence, matrix: Array, centers: Array, sharpness: float = np.inf) -> Fill:
-    """Make what fills ``(k, m)`` with the divergences of columns ``(d, m)`` from centers ``(k, d)``.
+    """Make a function that fills ``(k, m)`` with the divergences of columns ``(d, m)`` from all centers.
 
-    For the cosine, columns are brought to length 1 on the way.
+    For the cosine, the function also scales the columns to length 1 in place.
 
     Parameters
     ----------
+    divergence
+        Divergence of the model.
+    matrix
+        M of the Mahalanobis distance ``(d, d)``.
+    centers
+        Centers less the origin ``(k, d)``.
     sharpness
         Factor that divergences are multiplied by afterwards; see `clustering.models.products`.
+
+    Returns
+    -------
+    callable
+        Takes columns less the origin, their squared norms ``(m,)``, and the array to fill.
     """
     match divergence:
         case "squared_euclidean":
@@ -283,14 +396,20 @@ def _itakura_saito(centers: Array, columns: Array, _: Array, out: Array) -> None
 def objective_decrease(
     divergence: Divergence, matrix: Array, weight: Array, total: Array, new: Array, old: Array
 ) -> float:
-    """Give the decrease of Σ w D when centers move from `old` to `new` ``(k, d)``, as `update_centers` gives them.
+    """Compute the decrease of Σ w D when centers move from `old` to `new`.
 
     Where `new` is the mean, Σ w D(x, old) = Σ w D(x, new) + W D(new, old).
 
     Parameters
     ----------
+    divergence
+        Divergence of the model.
+    matrix
+        M of the Mahalanobis distance ``(d, d)``.
     weight, total
         Σ w ``(k,)`` and Σ w x ``(k, d)``.
+    new, old
+        Centers ``(k, d)``; the new ones as `update_centers` gives them.
     """
     if divergence == "cosine":
         return float(np.sum(total * (new - old)))
@@ -315,21 +434,23 @@ def _between(divergence: Divergence, matrix: Array, new: Array, old: Array) -> A
 
 
 def update_centers(divergence: Divergence, weight: Array, first: Array, before: Array) -> Array:
-    """Centers of least divergence ``(k, d)``: the mean, brought to length 1 for the cosine.
+    """Compute centers of least divergence ``(k, d)``: the mean, scaled to length 1 for the cosine.
 
     Parameters
     ----------
+    divergence
+        Divergence of the model.
     weight, first
         Σ w ``(k,)`` or ``(k, d)``, and Σ w x ``(k, d)``.
     before
-        Where a center stays that has no rows.
+        Present centers ``(k, d)``, which stay where there are no rows.
     """
     weights = np.broadcast_to(weight[:, None] if weight.ndim == 1 else weight, first.shape)
     filled = weights > 0.0
     centers = np.where(filled, first / np.where(filled, weights, 1.0), before)
     if divergence == "cosine":
         norms = np.sqrt(np.einsum("kd,kd->k", centers, centers))
-        # Rows that point everywhere have no mean direction.
+        # Directions that cancel out have no mean direction, so the center stays.
         directed = norms > 1e-12
         centers = np.where(directed[:, None], centers / np.where(directed, norms, 1.0)[:, None], before)
     return centers

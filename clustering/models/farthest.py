@@ -1,4 +1,4 @@
-"""Rows far from their centers, which are the new places of empty clusters."""
+"""Farthest rows: rows far from their centers, from which empty clusters restart."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 FARTHEST = 64
-"""Farthest rows kept per pass at most, as new places for empty clusters."""
+"""Largest number of farthest rows that a pass keeps."""
 
 
 class BlockPosition(NamedTuple):
-    """Where a block lies on the sample grid."""
+    """Position of a block on the sample grid."""
 
     start: tuple[int, ...]
+    """First position of the block along each sample dimension."""
     grid: tuple[int, ...]
     """Length of each sample dimension."""
 
 
 class FarthestRows(NamedTuple):
-    """Rows far from their centers, farthest first, lower position first among equals."""
+    """Rows far from their centers: farthest first, and lower position first among equals."""
 
     distances: Array
     """Squared distances ``(t,)``."""
@@ -37,14 +38,28 @@ class FarthestRows(NamedTuple):
     """Rows less the origin ``(t, d)``."""
 
     def repositioned(self, before: BlockPosition, now: BlockPosition) -> FarthestRows:
-        """Tell the same rows in a block that lies elsewhere on another sample grid."""
+        """Return the same rows in a block that lies elsewhere on another sample grid.
+
+        Parameters
+        ----------
+        before, now
+            Position of the block on the previous sample grid and on the present one.
+        """
         index = np.unravel_index(self.positions, before.grid)
         moved = [p - old + new for p, old, new in zip(index, before.start, now.start, strict=True)]
         flat = np.ravel_multi_index(moved, now.grid) if len(self.positions) else self.positions
         return self._replace(positions=np.asarray(flat, np.int64))
 
     def merged(self, other: FarthestRows, most: int) -> FarthestRows:
-        """Keep the farthest of both."""
+        """Keep the farthest rows of two sets.
+
+        Parameters
+        ----------
+        other
+            The second set.
+        most
+            Largest number of rows to keep.
+        """
         distances = np.concatenate([self.distances, other.distances])
         positions = np.concatenate([self.positions, other.positions])
         first = np.lexsort((positions, -distances))[:most]
@@ -58,7 +73,13 @@ class FarthestRows(NamedTuple):
 
 
 def distinct_rows(farthest: FarthestRows) -> Iterator[int]:
-    """Places of rows that differ from all farther ones."""
+    """Yield the indices of rows that differ from all farther ones.
+
+    Parameters
+    ----------
+    farthest
+        Farthest rows of a pass.
+    """
     seen: set[bytes] = set()
     for i, row in enumerate(farthest.rows):
         key = (row + 0.0).tobytes()

@@ -1,4 +1,4 @@
-"""Moments of rows whose clusters are settled: by the nearest center, or known beforehand.
+"""Moments of rows in hard clusters: those of the nearest center, or those known beforehand.
 
 They are the sufficient statistics of complete data (lecture, "if we knew z for every x").
 """
@@ -22,7 +22,24 @@ Array = NDArray[np.float64]
 
 
 def moments(kind: Covariance, params: KMeansParams, use_labels: bool, rows: Rows) -> Moments:
-    """Add up rows about the center of their cluster."""
+    """Add up the moments of complete rows about the centers of their clusters.
+
+    Parameters
+    ----------
+    kind
+        Kind of covariance, which says which second moments are needed.
+    params
+        Hard clusters.
+    use_labels
+        Whether to take the known labels of rows, and not their nearest centers.
+    rows
+        Prepared rows ``(n, d)`` without missing features; with `use_labels`, all labels are 0 or more.
+
+    Returns
+    -------
+    Moments
+        Moments with an objective of 0.
+    """
     k, d = params.centers.shape
     sums, tracker = kinds.Accumulator(kind, params.centers, None), FarthestRowsTracker(rows, k)
     length = sub_block_length(d, k)
@@ -37,7 +54,8 @@ def moments(kind: Covariance, params: KMeansParams, use_labels: bool, rows: Rows
             weights = rows.weights[first_row : first_row + stop - start]
             weighted_resp = np.zeros((k, stop - start))
             weighted_resp[labels, np.arange(stop - start)] = weights
-            # A start knows no covariance, and takes no products: norms do not matter.
+            # The accumulator has no covariance, so it uses no matrix products, and norms do not matter to it. Weights
+            # stand in for them.
             sums.add(columns, weights, weighted_resp, weights)
             tracker.update(
                 Responsibilities(
@@ -58,7 +76,21 @@ def moments(kind: Covariance, params: KMeansParams, use_labels: bool, rows: Rows
 def moments_with_missing(
     kind: Covariance, params: KMeansParams, variance: Array, use_labels: bool, rows: Rows
 ) -> Moments:
-    """Add up rows with gaps, taking the variances ``(d,)`` of what is missing."""
+    """Add up the moments of rows with missing features, which are expected at the center of their cluster.
+
+    Parameters
+    ----------
+    kind
+        Kind of covariance, which says which second moments are needed.
+    params
+        Hard clusters.
+    variance
+        Variance of each feature ``(d,)``, taken for the missing ones.
+    use_labels
+        Whether to take the known labels of rows, and not their nearest centers.
+    rows
+        Prepared rows ``(n, d)``, NaN where missing.
+    """
     k, _d = params.centers.shape
     sums = kinds.Accumulator(kind, params.centers, None)
     labels = rows.labels if use_labels else KMeans(k).assign(params, rows).labels
