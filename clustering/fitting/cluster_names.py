@@ -19,7 +19,7 @@ _TABLE = (
 )  # fmt: skip
 """Colours of the first ids: matplotlib's tab10, then the lighter half of its tab20."""
 _TURN = (5**0.5 - 1) / 2
-"""Step between the hues of further ids, as a share of the color circle. It is irrational, so no hue comes twice."""
+"""Step between the hues of further ids, as a share of the colour circle. It is irrational, so no hue comes twice."""
 
 
 @dataclass(frozen=True, eq=False)

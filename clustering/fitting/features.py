@@ -1,4 +1,4 @@
-"""Whether data have the features that a model was fitted on: variables, dimensions, labels and units."""
+"""Checks that data have the features that a model was fitted on: variables, dimensions, labels and units."""
 
 from __future__ import annotations
 
@@ -19,26 +19,34 @@ from clustering.fitting.fitted_model import FittedModel
 _DATE = re.compile(r"(-?\d+-\d\d-\d\d)(?:[T ](\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d+))?)?)?)?")
 _SPAN = re.compile(r"-?\d+ [a-z]+")
 _SINGLE = 2.0**-22
-"""Relative rounding of labels that are stored in single precision, twice."""
+"""Largest relative difference of two labels that were both rounded to single precision, with a margin of 2."""
 _SHOWN = 6
-"""Labels that a message lists at most."""
+"""Largest number of labels that a message lists."""
 
 
 def check_features(source: Source, fitted: FittedModel) -> tuple[str, ...]:
     """Refuse data whose features are not those of the model.
 
-    Variables and dimensions are compared by their names and their order, labels by their values (numbers to within
-    rounding, dates whatever their precision), units by what they mean. A bare array names nothing, and may hold any.
+    Variables and dimensions are compared by name and order. Labels are compared by value: numbers to within rounding,
+    dates in any precision. Units are compared by their meaning. A bare array has no names, so only the number of its
+    features is compared.
+
+    Parameters
+    ----------
+    source
+        Data to label.
+    fitted
+        The fitted model.
 
     Returns
     -------
     tuple of str
-        What could not be compared, in words for a user.
+        A line for everything that could not be compared, in words for a user.
 
     Raises
     ------
     DataError
-        If anything differs. The message says what, and the remedy.
+        If features differ. The message names the difference and its remedy.
     """
     if source.n_features != len(fitted.features):
         raise DataError(
@@ -65,6 +73,7 @@ def check_features(source: Source, fitted: FittedModel) -> tuple[str, ...]:
         if unit and wanted:
             _refuse_convertible(name, unit, wanted)
         elif (unit or wanted) and BARE not in (name, their_name):
+            # Collected first, so that many variables without units make one line.
             untold.setdefault("the model remembers" if unit else "the data have", []).append(repr(name))
     for d in dict.fromkeys(d for own in ours.values() for d, _ in own[0].at):
         cautions += _check_unit(f"the coordinate {d!r}", source.about.get(d, {}), fitted.about.get(d, {}))
@@ -75,6 +84,7 @@ def check_features(source: Source, fitted: FittedModel) -> tuple[str, ...]:
 
 
 def _by_variable(features: Sequence[Feature]) -> dict[str, list[Feature]]:
+    """Group features by their variable, in order."""
     by_variable: dict[str, list[Feature]] = {}
     for feature in features:
         by_variable.setdefault(feature.variable, []).append(feature)
@@ -83,6 +93,7 @@ def _by_variable(features: Sequence[Feature]) -> dict[str, list[Feature]]:
 
 def _check_variables(ours: list[str], theirs: list[str]) -> None:
     """Compare the names of variables, and their order."""
+    # A bare array has a stand-in for a name, which can be compared with nothing.
     data_names, model_names = ([name for name in names if name != BARE] for names in (ours, theirs))
     if not data_names or not model_names:
         return
@@ -126,27 +137,28 @@ def _check_labels(name: str, own: list[Feature], their: list[Feature], ours: Abo
 
 
 def _unnamed(variable: str, dims: list[str]) -> bool:
-    """Tell the dimensions of an array that names none."""
+    """Return whether dimensions have stand-in names, because the array came without names."""
     return bool(dims) and (numbered(dims) or (variable == BARE and dims == ["feature"]))
 
 
 def _counted(labels: Sequence[Any]) -> bool:
-    """Tell labels that may be mere positions."""
+    """Return whether labels are 0, 1, 2, …, so that they may be positions rather than coordinates."""
     distinct = list(dict.fromkeys(labels))
     return all(type(label) is int for label in distinct) and distinct == list(range(len(distinct)))
 
 
 def _ranks(labels: Sequence[Any]) -> list[int]:
+    """Replace each label by its position among the distinct labels."""
     order = {label: rank for rank, label in enumerate(dict.fromkeys(labels))}
     return [order[label] for label in labels]
 
 
 def _compare(d: str, labels: Sequence[Any], wanted: Sequence[Any], about: About, unit: str | None) -> None:
-    """Compare labels along one dimension."""
+    """Refuse other labels along one dimension; numbers are converted to the model's unit first."""
     own_unit = about.get(d, {}).get("units")
     everything = (*labels, *wanted)
     if own_unit == unit and all(type(label) is int for label in everything):
-        # Floats would take the names of sensors in 64 bits for the same.
+        # 64-bit integers, such as sensor numbers, may differ by less than float64 can hold.
         same = np.array([a == b for a, b in zip(labels, wanted, strict=True)])
     elif all(_is_number(label) for label in everything):
         own, their = np.asarray(labels, np.float64), np.asarray(wanted, np.float64)
@@ -162,6 +174,7 @@ def _compare(d: str, labels: Sequence[Any], wanted: Sequence[Any], about: About,
     first = int(np.argmin(same))
     data_labels, model_labels = list(dict.fromkeys(labels)), list(dict.fromkeys(wanted))
     sides = (own_unit, unit) if own_unit != unit else (None, None)
+    # Units are printed only where they differ: then they may be all that differs.
     data_text, model_text = (_shown(one, u) for one, u in zip((data_labels, model_labels), sides, strict=True))
     if sides == (None, None) and sorted(map(str, data_labels)) == sorted(map(str, model_labels)):
         raise DataError(
@@ -179,7 +192,11 @@ def _is_number(label: Any) -> bool:
 
 
 def _near(labels: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-    """Give the difference up to which two labels are the same: rounding, and a millionth of the least spacing."""
+    """Return the difference up to which two labels count as equal.
+
+    It is a millionth of the least spacing, or the rounding of single precision where that is more. It stays below a
+    quarter of the spacing, so that neighbouring labels never count as equal.
+    """
     numbers = np.unique(labels[np.isfinite(labels)])
     largest = float(np.abs(numbers).max(initial=0.0))
     gap = float(np.diff(numbers).min()) if numbers.size > 1 else largest
@@ -187,7 +204,7 @@ def _near(labels: np.ndarray[Any, np.dtype[np.float64]]) -> float:
 
 
 def _value(label: Any) -> Any:
-    """Give what a label means: dates and spans of time are written in several precisions."""
+    """Bring a label to a form that can be compared: dates and time spans are written in several precisions."""
     if not isinstance(label, str):
         return label
     date = _DATE.fullmatch(label)
@@ -203,12 +220,13 @@ def _value(label: Any) -> Any:
 
 
 def _shown(labels: Sequence[Any], unit: str | None) -> str:
+    """Write the first labels, and their unit, for a message."""
     text = ", ".join(map(str, labels[:_SHOWN])) + (", …" if len(labels) > _SHOWN else "")
     return f"{text} {unit}" if unit else text
 
 
 def _check_unit(what: str, data_about: Mapping[str, str], model_about: Mapping[str, str]) -> Iterator[str]:
-    """Refuse units that measure something else, and the other direction; say which units are not known here."""
+    """Refuse units of another kind and the opposite direction; yield a line for units that are not recognised."""
     unit, wanted = data_about.get("units"), model_about.get("units")
     directions = data_about.get("positive", "").lower(), model_about.get("positive", "").lower()
     if all(directions) and directions[0] != directions[1]:
@@ -227,7 +245,7 @@ def _check_unit(what: str, data_about: Mapping[str, str], model_about: Mapping[s
 
 
 def _refuse_convertible(name: str, unit: str, wanted: str) -> None:
-    """Refuse other units of the same kind, and say how to convert them."""
+    """Refuse other units of the same kind. The message gives the factor and summand that convert them."""
     conversion = relation(unit, wanted)
     if conversion.kind == "convertible":
         factor = "" if conversion.factor == 1.0 else f" times {conversion.factor:.12g}"

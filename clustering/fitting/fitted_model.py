@@ -1,4 +1,4 @@
-"""What a fit ends with."""
+"""The fitted model: model, params, and all that is known about the fit."""
 
 from __future__ import annotations
 
@@ -27,37 +27,43 @@ from clustering.models.survey import Survey
 Array = NDArray[np.float64]
 
 EQUAL = 1e-9
-"""Sizes and centers that differ by no more than this share are equal: rounding orders no clusters."""
+"""Sizes and centers that differ by no more than this share count as equal, so that rounding never orders clusters."""
 _NUMBERED = re.compile(r"\b(cluster|component) (\d+)\b")
-"""How notes name a cluster."""
+"""Matches the number of a cluster in a note. Numbers change where clusters are put in another order."""
 
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """What pass 0 told about the rows."""
+    """Numbers of the rows, from pass 0, in the data's own units."""
 
     cells: int
-    """Cells of the sample grid, masked ones included."""
+    """Number of cells of the sample grid, masked ones included."""
     count: int
-    """Rows that take part."""
+    """Number of rows that take part."""
     weight: float
-    """Σ w of them."""
+    """Total weight of those rows, Σ w."""
     mean: Array
     """Weighted mean of each feature ``(d,)``."""
     variance: Array
     """Weighted variance of each feature ``(d,)``."""
     least: Array
-    """``(d,)``."""
+    """Least value of each feature ``(d,)``."""
     greatest: Array
-    """``(d,)``."""
+    """Greatest value of each feature ``(d,)``."""
     sampled: int
-    """Rows in the sample that seeding and restarts worked on."""
+    """Number of rows in the row sample, on which seeding and restarts work."""
     drawn: int | None = None
-    """Rows that the fit went over, where a part was drawn; the moments are theirs. None: all."""
+    """Number of rows that the fit went over, where that is only a part; mean and variance are theirs. None: all."""
 
     @classmethod
     def from_survey(cls, survey: Survey) -> Summary:
-        """Sum up pass 0."""
+        """Take the summary from a survey.
+
+        Parameters
+        ----------
+        survey
+            Survey of the decoded rows.
+        """
         return cls(
             survey.cells, survey.count, survey.weight, survey.mean, survey.variance, survey.least, survey.greatest,
             len(survey.sample.weights),
@@ -66,7 +72,7 @@ class Summary:
 
 @dataclass(frozen=True, eq=False)
 class FittedModel:
-    """A fitted model with everything that is known about it. Immutable."""
+    """Model, params and all that is known about the fit. Immutable."""
 
     model: AnyModel
     params: Params
@@ -81,30 +87,30 @@ class FittedModel:
     shares: Array
     """Share of each cluster in the total weight, by responsibilities ``(k,)``."""
     reads: float
-    """Full reads of the source; a part counts by its blocks."""
+    """Number of full reads of the source. A partial read counts by its share of the blocks."""
     bytes_read: int
     """Decoded bytes read from the source."""
     notes: tuple[str, ...] = ()
-    """What a user should be warned of."""
+    """Warnings for the user."""
     remarks: tuple[str, ...] = ()
-    """What was chosen on the way, such as β."""
+    """Choices that the fit made by itself, such as β, in words for a user."""
     criteria: dict[str, float] | None = None
     """Information criteria of a mixture, as `information_criteria` makes them; None for other models."""
     track: Mapping[str, Array] = field(default_factory=dict)
-    """What was measured of each cluster in each pass ``(passes, k)``."""
+    """Numbers of each cluster in each pass ``(passes, k)``, by name."""
     bad_chunks: tuple[str, ...] = ()
-    """Chunks of the source that do not decode and are masked, by name."""
+    """Names of chunks of the source that do not decode. Their cells are masked."""
     preparation: Preparation | None = None
-    """What rows go through first; params, distances and the objective are those of prepared rows."""
+    """Preparation of the rows; params, distances and the objective are those of prepared rows. None: none."""
     about: About = field(default_factory=dict)
-    """Units and names of the variables and the feature dimensions, as `Source.about` tells them."""
+    """Units and names of the variables and the feature dimensions, as in `Source.about`."""
     ids: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    """What labels call the clusters ``(k,)``, ascending; 0 … k − 1 where none are given."""
+    """Ids of the clusters in labels ``(k,)``, ascending; 0 … k − 1 where none are given."""
     sample_dims: tuple[str, ...] = ()
-    """Of the data it was fitted on; empty where an earlier version did not write them down."""
+    """Sample dimensions of the data of the fit; empty in models of early versions, which did not record them."""
     feature_dims: tuple[str, ...] = ()
     largest_id: int = -1
-    """The largest id that ever stood for a cluster in this line of models: others begin above it."""
+    """Largest id that any model of this output ever used. New clusters get ids above it, so no id is used twice."""
 
     def __post_init__(self) -> None:
         ids = _read_only(np.asarray(self.ids if len(self.ids) else np.arange(self.model.k), np.int64))
@@ -128,12 +134,12 @@ class FittedModel:
 
     @property
     def clusters(self) -> ClusterNames:
-        """What its clusters are called, where people gave them no names."""
+        """Ids of its clusters, without the names that users give."""
         return ClusterNames(self.ids)
 
     @cached_property
     def components(self) -> Components:
-        """Weights, covariances and other numbers of the clusters, of the prepared rows."""
+        """Mixing weights, covariances and other numbers of the clusters, for prepared rows."""
         return self.model.components(self.params)
 
     @property
@@ -146,7 +152,7 @@ class FittedModel:
     def covariances(self) -> Array | None:
         """Covariances, in the shape of their kind; None where the model has none.
 
-        In the data's own units, or those of the prepared rows where `covariances_prepared`.
+        They are in the data's own units, or in those of the prepared rows where `covariances_prepared`.
         """
         covariances, kind = self.components.covariances, self.components.covariance
         if covariances is None or kind is None or self.preparation is None or self.covariances_prepared:
@@ -155,7 +161,11 @@ class FittedModel:
 
     @property
     def covariances_prepared(self) -> bool:
-        """Whether `covariances` are those of prepared rows: where features are mixed, or the kind has one width."""
+        """Whether `covariances` are those of prepared rows.
+
+        That is so where components mix features, and for spherical covariances, whose one variance has no counterpart
+        after features are scaled by different factors.
+        """
         kind = self.components.covariance
         return self.preparation is not None and not (self.preparation.rescales and kind in kinds.SCALABLE)
 
@@ -167,12 +177,20 @@ class FittedModel:
 
     @property
     def centers_prepared(self) -> Array:
-        """Centers ``(k, p)`` where the prepared rows are."""
+        """Centers ``(k, p)`` in the space of the prepared rows."""
         with np.errstate(over="ignore"):
             return _read_only(self.params.origin + self.params.centers)
 
     def with_measured(self, result: PassResult, blocks: int) -> FittedModel:
-        """Take in what a labelling pass over so many blocks told at the final params: the objective and the sizes."""
+        """Replace objective, sizes and criteria by those of a labelling pass, which are exact at the final params.
+
+        Parameters
+        ----------
+        result
+            Result of the labelling pass, with its `LabelStatistics` first.
+        blocks
+            Number of blocks in the plan of that pass.
+        """
         sums: LabelStatistics = result.statistics[0]
         return replace(
             self,
@@ -186,7 +204,14 @@ class FittedModel:
         )
 
     def reordered(self, order: NDArray[np.int64]) -> FittedModel:
-        """Put the clusters in another order: `order` ``(k,)`` holds their places now. Ids stay with the places."""
+        """Put the clusters in another order. Ids do not move: the first cluster has the first id.
+
+        Parameters
+        ----------
+        order
+            For each new place the present place of its cluster ``(k,)``.
+        """
+        # `numbers` holds the new place of each cluster, by which notes name it.
         params, numbers = self.params, np.argsort(order)
         along = {name: dims.index("cluster") for name, dims in params.dims.items() if "cluster" in dims}
         moved = {name: np.take(getattr(params, name), order, axis) for name, axis in along.items()}
@@ -199,12 +224,16 @@ class FittedModel:
         )
 
     def labelled_over(self, sums: LabelStatistics, cells: int, *, held_out: int = 0) -> FittedModel:
-        """Say which rows were labelled, where they are others than those of the fit.
+        """Replace the counts of the summary by those of the labelled rows, where these are not the rows of the fit.
 
         Parameters
         ----------
+        sums
+            Statistics of the label pass.
+        cells
+            Number of cells of the labelled grid.
         held_out
-            How many of them the fit did not see.
+            Number of labelled rows in held-out blocks, which the fit did not see.
         """
         rows, weight = int(sums.rows.sum()), float(sums.weight.sum())
         drawn = rows - held_out if held_out else None
@@ -215,7 +244,13 @@ class FittedModel:
         return replace(self, summary=summary, remarks=(*remark, *self.remarks))
 
     def labelled_on_all(self, sums: LabelStatistics) -> FittedModel:
-        """Say that the fit went over a part of the rows that were labelled."""
+        """Replace the counts of the summary by those of all rows, where the fit went over a drawn part of them.
+
+        Parameters
+        ----------
+        sums
+            Statistics of a labelling pass over all rows.
+        """
         rows, drawn = int(sums.rows.sum()), self.summary.count
         remark = f"fitted on {drawn:,} of {rows:,} rows ({100 * drawn / max(1, rows):.3g} %)"
         summary = replace(self.summary, count=rows, weight=float(sums.weight.sum()), drawn=drawn)
@@ -223,7 +258,7 @@ class FittedModel:
 
 
 def _notes(sums: LabelStatistics) -> tuple[str, ...]:
-    """Say what a labelling pass met."""
+    """Make the warnings of a labelling pass."""
     if np.isfinite(sums.objective):
         return zero_row_notes(sums.zero_rows)
     remote = (
@@ -234,11 +269,27 @@ def _notes(sums: LabelStatistics) -> tuple[str, ...]:
 
 
 def information_criteria(model: AnyModel, d: int, sums: LabelStatistics) -> dict[str, float] | None:
-    """Weigh the likelihood of a mixture against its number of parameters; lower is better.
+    """Compute the information criteria of a mixture; lower is better.
 
     AIC = 2p − 2 log L, BIC = p log W − 2 log L (Schwarz 1978, doi:10.1214/aos/1176344136), and ICL = BIC + 2 entropy
-    (Biernacki, Celeux & Govaert 2000, doi:10.1109/34.865189), with W the total weight of the rows.
+    (Biernacki, Celeux & Govaert 2000, doi:10.1109/34.865189), with p the number of free parameters and W the total
+    weight of the rows.
+
+    Parameters
+    ----------
+    model
+        The model that was fitted.
+    d
+        Number of features of a prepared row.
+    sums
+        Statistics of a labelling pass at the final params.
+
+    Returns
+    -------
+    dict or None
+        Criteria by name, with the numbers they are made of; None for a model whose objective is no likelihood.
     """
+    # The objective of a mixture is −log L.
     p, log_likelihood = model.free_parameters(d), -sums.objective
     if p is None:
         return None
@@ -250,16 +301,23 @@ def information_criteria(model: AnyModel, d: int, sums: LabelStatistics) -> dict
 
 
 def order_by_size(fitted: FittedModel) -> FittedModel:
-    """Put the clusters in the order of their weights, largest first; equal ones in that of their centers.
+    """Put the clusters in the order of their weights, largest first; equal ones in the order of their centers.
 
-    The order that starts were drawn in tells nothing, and where several lead to one optimum, it is an accident which
-    of them got there first.
+    The random order of seeding has no meaning. Restarts that reach the same optimum in different orders end with the
+    same numbers this way.
+
+    Parameters
+    ----------
+    fitted
+        A fitted model whose starts were drawn.
     """
     centers = fitted.centers
     with np.errstate(over="ignore"):
         apart = EQUAL * np.ptp(centers, axis=0) + 64 * np.spacing(np.abs(centers).max(axis=0))
     weights = np.nan_to_num(fitted.weights)
     keys = [(-weights, EQUAL * weights.max(initial=0.0)), *zip(centers.T, apart, strict=True)]
+    # Sort by the first key, split where neighbours differ by more than the tolerance, and sort each part by the next
+    # key. A plain lexicographic sort would let rounding of the weights decide.
     order: list[int] = []
     groups = [(np.arange(len(weights)), 0)]
     while groups:
@@ -275,6 +333,7 @@ def order_by_size(fitted: FittedModel) -> FittedModel:
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a view that cannot be written to; no values are copied."""
     view = array.view()
     view.flags.writeable = False
     return view
@@ -296,18 +355,43 @@ def from_state(
     *,
     drawn: bool = False,
 ) -> FittedModel:
-    """Take the best candidate of a finished loop.
+    """Make a fitted model of the best candidate of a finished loop.
 
     Parameters
     ----------
+    model
+        The model that was fitted.
+    state
+        State of the loop after its last pass.
+    features
+        Features of the source, in the order of the columns.
+    summary
+        Numbers of the rows.
+    reads
+        Number of full reads of the source.
+    bytes_read
+        Decoded bytes read from the source.
+    remarks
+        Choices that the fit made by itself, in words for a user.
+    warnings
+        Warnings from before the loop.
+    bad_chunks
+        Names of chunks that do not decode.
+    preparation
+        Preparation of the rows; None where they are taken as decoded.
+    about
+        Units and names of variables and dimensions.
+    dims
+        Sample dimensions, and feature dimensions.
     drawn
-        Whether its start was drawn, so that the order of the clusters is ours: see `order_by_size`.
+        Whether the start was drawn. If so, clusters are put in the order of `order_by_size`.
     """
     best = state.best
     assert best.stop is not None
     notes = (*warnings, *best.notes)
     if best.stop in (Stop.MAX_ITERATIONS, Stop.MAX_SECONDS) and best.history:
         notes += (f"stopped by {best.stop} after {len(best.history)} passes before the stopping test was met",)
+    # Without a pass, as for max_iterations = 0, sizes are unknown until rows are labelled.
     weight = np.full(model.k, np.nan) if best.sums is None else best.sums["weight"]
     total = float(weight.sum())
     history = model.to_user_objective(np.array(best.history).reshape(-1, 2), total)

@@ -1,8 +1,9 @@
-"""A fit that goes on from an earlier one: its params, and the statistics that it kept of every block.
+"""A fit that goes on from an earlier one, with its params and the block records that it kept.
 
-The first pass takes the statistics of blocks that are as they were from the ledger of the earlier version, and reads
-the others. Statistics are additive, and added in their places of the tree: the update is that of a pass over all rows,
-to the last bit (partial E-steps, Neal and Hinton 1998, doi:10.1007/978-94-011-5014-9_12, without their approximation).
+The first pass takes the statistics of unchanged blocks from the ledger of the earlier version, and reads only the other
+blocks. Statistics are added in the same tree as in a full pass, so the update equals that of a pass over all rows to
+the last bit. These are the partial E-steps of Neal and Hinton (1998, doi:10.1007/978-94-011-5014-9_12), without their
+approximation: recorded statistics are used only at the params they were made with.
 """
 
 from __future__ import annotations
@@ -30,30 +31,32 @@ def continue_fit(
     records: BlockRecords | None,
     unchanged: bool,
 ) -> tuple[State, PassRecord | None]:
-    """Take the params of an earlier fit through the update that the rows of today ask for.
+    """Update the params of an earlier fit to the present rows, by one pass at most.
 
     Parameters
     ----------
     runner
-        With the plan that the records were made with.
+        Pass runner with the plan that the records were made with.
     previous
         The earlier fit.
     rule
-        When to stop.
+        Stopping rule.
     refresh
-        What follows from rows that are new: see the config.
+        What to do about new rows: ``none`` keeps the params, ``new-only`` makes one update, ``full`` lets the loop go
+        on to convergence.
     records
-        Statistics of the blocks that are as they were, at its params; None where they are not known.
+        Block records of unchanged blocks, made at the params of `previous`; None where there are none.
     unchanged
-        Whether all blocks are as they were.
+        Whether all blocks are unchanged.
 
     Returns
     -------
     State
-        Where the loop goes on from, if it has to.
+        State from which the loop goes on; done where no further pass is needed.
     PassRecord or None
-        Of the update; None where none was called for.
+        Record of the update; None where none was made.
     """
+    # The earlier params, which are returned where no update is due.
     model, as_it_was = previous.model, State((Candidate(previous.model, previous.params),))
     if refresh == "none":
         return _stop_all(as_it_was, Stop.REFRESH), None
@@ -61,10 +64,11 @@ def continue_fit(
         return _stop_all(as_it_was, previous.stop), None
     if apply_limits(as_it_was, rule).done:
         return apply_limits(as_it_was, rule), None
+    # Bounds that were made of the earlier rows, such as the total scatter, do not hold for the present ones.
     start = State((Candidate(model, model.without_survey_of(previous.params)),))
     state, record = next(iterate(start, partial(runner.run, records=records), rule))
     if _same(state.best.params, start.best.params):
-        # What was new left every sum as it was: another pass would find the same.
+        # The new rows changed no param, so another pass would give the same params again.
         return _stop_all(state, Stop.CONVERGED), record
     if refresh == "new-only":
         return _stop_all(state, Stop.REFRESH), record
@@ -72,15 +76,23 @@ def continue_fit(
 
 
 def statistics_bytes(params: Params) -> int:
-    """Size of the statistics of a block, in bytes: sums as large as the params, and far rows."""
+    """Estimate the size of the statistics of a block in bytes: sums as large as the params, and farthest rows.
+
+    Parameters
+    ----------
+    params
+        Params at which the statistics are made.
+    """
     k, d = params.centers.shape
     return sum(int(array.nbytes) for array in params_to_arrays(params).values()) + 8 * int(min(k, FARTHEST) * d)
 
 
 def _stop_all(state: State, stop: Stop) -> State:
+    """Mark every candidate as stopped for this reason."""
     return replace(state, candidates=tuple(replace(candidate, stop=stop) for candidate in state.candidates))
 
 
 def _same(one: Params, other: Params) -> bool:
+    """Return whether two params are equal to the last bit."""
     a, b = params_to_arrays(one), params_to_arrays(other)
     return all(np.array_equal(a[name], b[name]) for name in a)

@@ -1,4 +1,4 @@
-"""What a job would take: memory of a worker, and seconds of its passes, as far as that is known beforehand."""
+"""Forecast of a job: memory of a worker and seconds of its passes, estimated from a probe before the job runs."""
 
 from __future__ import annotations
 
@@ -20,84 +20,84 @@ from clustering.fitting.probe import Probe, ProbedStage
 from clustering.fitting.survey_pass import sample_limit
 
 _MERGE = 4
-"""Copies of a full row sample while two become one: both, what stays of them, and its parts on their way there."""
+"""Copies of a full row sample in memory while two samples merge: both, the merged one, and its arrays in the making."""
 _TRAVELLING = 6
-"""The same of all that pass 0 sends at most: three rows for each one of the sample, and as many on their way."""
+"""Upper limit of such copies over all threads. Pass 0 sends about three rows for each row that the sample keeps, and
+they exist twice while they merge."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Who does the work."""
+    """Number of worker processes, and of threads in each."""
 
     processes: int
-    """Processes that keep rows."""
+    """Number of processes. Each keeps its share of the rows between passes."""
     threads: int
-    """Blocks at work at once in each of them."""
+    """Number of threads of a process. Each works on one block at a time."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory of a worker at the point where it needs most, in bytes."""
+    """Memory of a worker in the stage that needs most, in bytes."""
 
     libraries: int
-    """What the process takes before it reads."""
+    """Memory of the process before it reads anything."""
     labels: int
-    """Large labels of dimensions that a selection looked up."""
+    """Large coordinates that a selection read into memory."""
     kept: int
-    """Rows that stay between passes."""
+    """Rows that stay in memory between passes."""
     at_work: int
-    """Blocks that threads work on: encoded, decoded, prepared, with what the model makes of them."""
+    """Blocks that threads work on: encoded, decoded and prepared, with the temporary arrays of the model."""
     statistics: int
-    """Sums of finished blocks that wait for their neighbours; the covariance of pass 0 among them."""
+    """Statistics of finished blocks that wait in the tree to be added; the covariance of pass 0 among them."""
     sample: int
-    """Row sample of pass 0, while parts of it become one."""
+    """Row sample of pass 0, while its parts merge."""
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum of all parts."""
         return self.libraries + self.labels + self.kept + self.at_work + self.statistics + self.sample
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Estimates; exact is only what `Inspection` tells. Seconds are None where nothing could be computed."""
+    """Estimates of memory and time. Exact numbers are in `Inspection`. Seconds are None where the probe had no rows."""
 
     probed_blocks: int
     masked_share: float
-    """Share of masked cells in the blocks probed."""
+    """Share of masked cells in the probed blocks."""
     n_components: int | None
-    """Features of prepared rows; None where nothing is prepared."""
+    """Number of components of prepared rows; None where nothing is prepared."""
     rows_bytes: int
     """Size of all rows as they are kept, in bytes."""
     kept_share: float
-    """Share of them that stays in memory."""
+    """Share of the rows that stays in memory between passes."""
     scratch_share: float
-    """Share of them that has room on local scratch."""
+    """Share of the rows that stays on local scratch."""
     scratch_bytes: int | None
-    """Room on local scratch, in bytes; None without."""
+    """Room on local scratch, in bytes; None where no scratch is set."""
     memory: Memory
     memory_bytes: int
     """Memory of a worker, in bytes."""
     read_seconds: float
-    """One read of the whole source."""
+    """Seconds of one read of the whole source."""
     first_seconds: float | None
-    """Pass 0, and what else goes over all rows before the loop; the starts that compete on the row sample are not in
-    it."""
+    """Seconds of pass 0 and of any further pass before the loop. Restarts on the row sample are not included."""
     kept_seconds: float | None
-    """A pass, were all rows at hand."""
+    """Seconds of a pass, if all rows were kept."""
     reread_seconds: float | None
-    """A pass, were no row at hand."""
+    """Seconds of a pass, if every row were read again."""
     pass_seconds: float | None
-    """A pass as it will be."""
+    """Seconds of a pass with the expected shares of kept and reread rows."""
     most_passes: int
-    """Passes at most; how many it takes to converge is not known."""
+    """Largest number of passes that the stopping rule allows. The number to convergence cannot be forecast."""
     label_seconds: float | None
     first_reads: float
-    """Reads of the source before the loop."""
+    """Number of full reads of the source before the loop."""
     label_reads: float
-    """Reads of the source for the labels."""
+    """Number of full reads of the source by the labelling pass."""
     failure: str = ""
-    """Why nothing could be computed, in words."""
+    """Why the probe could compute nothing, in words; empty where it could."""
 
     @property
     def reread_share(self) -> float:
@@ -117,19 +117,32 @@ def forecast(
     scratch: str | None = None,
     libraries: int | None = None,
 ) -> Forecast:
-    """Put together what is known exactly and what a probe saw.
+    """Estimate memory and time of a job from its layout and a probe.
 
     Parameters
     ----------
+    source
+        Data of the job.
+    plan
+        Blocks of the passes.
+    inspection
+        Layout of the source, and the bytes of a pass.
+    probed
+        Times and sizes that a probe measured.
+    options
+        How to fit.
+    workers
+        Number of processes and threads.
     memory
-        Budget of a worker, in bytes.
+        Memory budget of a worker, in bytes.
     scratch
-        Folder for rows beyond that.
+        Folder on a local disk for rows beyond that budget; None for no such folder.
     libraries
         Memory of a process that has read nothing yet, in bytes; that of this process where None.
     """
     computed, share = probed.computed, probed.rows / probed.cells
     rows = inspection.cells * share
+    # The passes go over a fraction of the rows, but the labels are for all of them.
     drawn = rows * options.fraction
     kept_row = probed.kept_row_bytes if computed is None or computed.kept_row_bytes is None else computed.kept_row_bytes
     rows_bytes = drawn * kept_row
@@ -140,11 +153,12 @@ def forecast(
     scratch_share = 0.0 if space is None else min(1.0 - kept_share, _share(space / workers.processes, each))
     reread = max(0.0, 1.0 - kept_share - scratch_share)
     needed = _memory(source, plan, probed, options, workers, int(kept), reread, libraries)
+    # Threads beyond the number of blocks have no work.
     hands = min(workers.processes * workers.threads, len(plan))
     read = probed.read_seconds * inspection.cells / hands
     missed = reread
     if not inspection.same_blocks or options.fraction < 1.0:
-        # Other blocks than those that are kept.
+        # The block cache holds other blocks, or only the drawn rows, so the labelling pass reads everything again.
         missed = (inspection.label_stored_bytes or 1) / (inspection.stored_bytes or inspection.label_stored_bytes or 1)
     begin = again = first = full = label = None
     before = 1.0
@@ -178,6 +192,7 @@ def forecast(
 
 
 def _share(room: float, wanted: float) -> float:
+    """Return the share of the wanted bytes that has room, 0 to 1."""
     return 1.0 if room >= wanted else room / wanted
 
 
@@ -191,24 +206,27 @@ def _memory(
     reread: float,
     libraries: int | None,
 ) -> Memory:
+    """Estimate the memory of pass 0, of an iteration and of the labelling pass, and return the largest."""
     cells = math.prod(plan.longest)
     threads = min(workers.threads, len(plan))
     labels = sum(source.held_labels.values())
-    # The process that is looked at holds them already.
+    # This process opened the source, so its memory includes the labels. They are counted on their own.
     base = max(0, (resident_memory() if libraries is None else libraries) - labels)
     encoded = _decoding_memory(source)
     if probed.computed is None:
         return Memory(base, labels, kept, threads * int(probed.read_work * cells + encoded), 0, 0)
     tasks = min(len(plan), TASKS_PER_THREAD * workers.processes * workers.threads)
+    # A task holds one partial sum for each level of its part of the tree. Finished tasks wait beside them.
     levels = math.ceil(math.log2(-(-len(plan) // tasks))) + 1
     nodes = threads * levels + -(-tasks // workers.processes)
     m = min(sample_limit(source, options), int(plan.cells * options.fraction))
     sample = m * (source.row_bytes + 24)
-    # Rows of a block that are kept are counted there already.
+    # While rows are reread, a thread also prefetches the next block. Kept rows are counted in `kept` already.
     packed = probed.kept_row_bytes
     ahead = packed if reread else 0.0
 
     def at_work(stage: ProbedStage, *, reading: float) -> int:
+        # The peak is either at the read of a block, or at the work on its rows.
         one = max(probed.read_work, packed + stage.work) if reading else stage.work
         return threads * int(cells * (one + ahead) + (encoded if reading else 0))
 
@@ -224,7 +242,10 @@ def _memory(
 
 
 def _decoding_memory(source: Source) -> int:
-    """Memory that decoding takes in a thread beyond what numpy knows of: a chunk, decoded and as stored; in bytes."""
+    """Estimate the memory in bytes that decoding in Rust takes in a thread: one chunk, decoded and as stored.
+
+    The probe traces allocations of Python and numpy, and does not see this memory.
+    """
     sizes = [0]
     for name, stored in source.stored.items():
         if stored.fast is not stored.array:
@@ -235,7 +256,7 @@ def _decoding_memory(source: Source) -> int:
 
 
 def _free(scratch: str) -> int:
-    """Free space on the disk of a folder, which need not be there yet, in bytes."""
+    """Return the free space in bytes on the disk of a folder, which need not exist yet."""
     above = Path(scratch).absolute()
     while not above.exists():
         above = above.parent
@@ -243,7 +264,7 @@ def _free(scratch: str) -> int:
 
 
 def resident_memory() -> int:
-    """Memory of this process, in bytes; its peak where the system tells no other."""
+    """Return the resident memory of this process in bytes; its peak on systems without ``/proc``."""
     statm = Path("/proc/self/statm")
     if not statm.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

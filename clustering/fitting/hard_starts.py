@@ -1,4 +1,4 @@
-"""Hard clusters to start from: restarts that compete on the sample, labelled rows, or centers that a user gives."""
+"""Hard clusters to start from: the best restarts on the row sample, means of labelled rows, or centers of the user."""
 
 from __future__ import annotations
 
@@ -30,14 +30,23 @@ from clustering.models.survey import RowSample, Survey
 Array = NDArray[np.float64]
 
 RESTART_ROWS = 25_000
-"""Rows of the nested sample on which restarts compete, or 200 per cluster where that is more."""
+"""Number of sampled rows on which restarts compete; 200 rows per cluster where that is more."""
 
 
 def params_at_origin(model: AnyModel, survey: Survey) -> KMeansParams:
-    """Make the params of hard clusters, all at the origin."""
+    """Make params of hard clusters with all centers at the origin.
+
+    Parameters
+    ----------
+    model
+        The model that starts from hard clusters; gives k and the divergence.
+    survey
+        Survey of the prepared rows.
+    """
     divergence = model.start_divergence
     origin = geometry.choose_origin(divergence, survey.origin)
     matrix = geometry.whitening(divergence, survey.covariance)
+    # The total scatter bounds J only for squared Euclidean distances, and only where no feature is missing.
     has_total_scatter = divergence == "squared_euclidean" and survey.observed is None
     total_scatter = (
         float(np.sum(survey.variance + (survey.mean - origin) ** 2) * survey.weight) if has_total_scatter else np.inf
@@ -48,7 +57,28 @@ def params_at_origin(model: AnyModel, survey: Survey) -> KMeansParams:
 def hard_clusters(
     runner: PassRunner, model: AnyModel, survey: Survey, options: Options, preparation: Preparation | None
 ) -> tuple[list[KMeansParams], PassResult | None]:
-    """Choose the hard clusters to start from, in the pass over the full data that labels take; None: in none."""
+    """Choose the hard clusters to start from.
+
+    Parameters
+    ----------
+    runner
+        Runs the pass over the full data that a start from labels needs.
+    model
+        The model to start.
+    survey
+        Survey of the prepared rows.
+    options
+        How to fit.
+    preparation
+        Preparation of the rows; None where they are taken as decoded.
+
+    Returns
+    -------
+    list of KMeansParams
+        One for each finalist, the best first; a single one for starts from labels or given centers.
+    PassResult or None
+        Result of the pass over labelled rows; None where no pass was made.
+    """
     at_origin, hard_model = params_at_origin(model, survey), KMeans(model.k, model.start_divergence)
     if options.uses_labels:
         labelled = runner.run([partial(hard_model.labelled_statistics, at_origin)])
@@ -59,6 +89,7 @@ def hard_clusters(
     ranked_restarts = run_restarts(
         hard_model, survey, restart_rows, options, max(RESTART_TOLERANCE, options.rule.tolerance), runner.engine
     )
+    # Finalists run on the whole sample, to a finer tolerance, which saves passes over the full data.
     best = [candidate.params for candidate in ranked_restarts[: options.finalists]]
     with sample_passes(survey.sample, runner.engine) as sample:
         tolerance = min(RESTART_TOLERANCE, options.rule.tolerance)
@@ -67,17 +98,47 @@ def hard_clusters(
 
 
 def restart_sample(survey: Survey, k: int) -> RowSample:
-    """Give the rows that restarts compete on."""
+    """Return the sampled rows on which restarts compete: those of highest priority, which are a row sample again.
+
+    Parameters
+    ----------
+    survey
+        Survey of the prepared rows.
+    k
+        Number of clusters.
+    """
     return survey.sample.highest(max(RESTART_ROWS, 200 * k))
 
 
 def run_restarts(
     hard_model: KMeans, survey: Survey, restart_rows: RowSample, options: Options, tolerance: float, engine: Engine
 ) -> list[Candidate]:
-    """Seed every restart, and run Lloyd's algorithm on the restart rows; the least J comes first."""
+    """Seed every restart and run Lloyd's algorithm on the restart rows; the least J comes first.
+
+    Parameters
+    ----------
+    hard_model
+        Hard k-means with the divergence of the start.
+    survey
+        Survey of the prepared rows.
+    restart_rows
+        Rows on which the restarts compete, as `restart_sample` returns them.
+    options
+        How to fit; gives seed, number of restarts and kind of seeding.
+    tolerance
+        Relative change of the objective at which a restart stops; 0 runs it until no assignment changes.
+    engine
+        Engine that seeds the restarts side by side.
+
+    Raises
+    ------
+    DataError
+        If fewer than k rows differ.
+    """
     k, divergence = hard_model.k, hard_model.divergence
     at_origin = params_at_origin(hard_model, survey)
     embed = partial(geometry.embed, divergence, origin=at_origin.origin, matrix=at_origin.matrix)
+    # Seeding works on Euclidean distances, so rows are placed where these are near the root of the divergence.
     rows = embed(fill_missing(restart_rows.values, survey.mean))
     spare = embed(fill_missing(survey.distinct.values, survey.mean))
     init: Init = "random" if options.init == "random" else "kmeans++"
@@ -98,19 +159,21 @@ def run_restarts(
                 "orders of magnitude; lower k, or rescale the data"
             )
         released = [geometry.unembed(divergence, centers, at_origin.matrix) for centers in starts]
-        # The total scatter is that of all rows, and bounds no J here.
+        # The total scatter is that of all rows. It is no bound for J on a sample.
         seeded = [replace(at_origin, centers=centers, total_scatter=np.inf) for centers in released]
         restarts = runner.converge(hard_model, seeded, tolerance, MOST_SAMPLE_PASSES)
     return rank_candidates(restarts)
 
 
 def _class_means(model: AnyModel, at_origin: KMeansParams, labelled: KMeansStatistics) -> KMeansParams:
+    """Make centers of the means of the rows of each label."""
     empty = np.flatnonzero(labelled.weight <= 0.0)
     if len(empty):
         raise DataError(
             f"no row of positive weight has label {empty[0]}; a start from labels needs all of 0 … {model.k - 1}; "
             "lower model.k, or label a row of each cluster"
         )
+    # With missing features, each feature has its own weight of observed rows.
     weight = labelled.observed if labelled.observed.size else labelled.weight
     divergence = model.start_divergence
     centers = geometry.update_centers(divergence, weight, labelled.first, at_origin.centers)
@@ -124,6 +187,7 @@ def _class_means(model: AnyModel, at_origin: KMeansParams, labelled: KMeansStati
 
 
 def _user_centers(model: AnyModel, survey: Survey, init: Any, preparation: Preparation | None) -> KMeansParams:
+    """Check the centers that a user gave in the data's units, and prepare them as the rows."""
     at_origin = params_at_origin(model, survey)
     d = len(at_origin.origin) if preparation is None else len(preparation.offset)
     centers = as_centers(init["centers"] if isinstance(init, Mapping) else init, model.k, d)
@@ -134,6 +198,7 @@ def _user_centers(model: AnyModel, survey: Survey, init: Any, preparation: Prepa
         geometry.check_domain(divergence, centers)
     except geometry.DomainError as error:
         raise ConfigError(f"init holds {error}") from None
+    # Finite centers may still be so far from the data that their squared distances are infinite.
     shifted = centers - at_origin.origin
     with np.errstate(over="ignore"):
         reach = np.square(shifted).sum(axis=1)
