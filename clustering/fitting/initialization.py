@@ -1,4 +1,4 @@
-"""From pass 0 to the candidates that go over the full data."""
+"""Initialization of a fit: pass 0, and the candidates that the passes over the full data start from."""
 
 from __future__ import annotations
 
@@ -32,24 +32,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Initialization:
-    """What is known before the first pass."""
+    """Outcome of the initialization: the state that the loop starts from, and the survey."""
 
     survey: Survey
-    """Of the rows in the data's units."""
+    """Survey of the rows in the data's units."""
     state: State
     read_stats: ReadStats
-    """Read so far: pass 0, and what a start from full data takes."""
+    """Reads of pass 0, and of the passes over the full data that a start took."""
     seconds: float
-    """Of that, the passes over the full data took this wall time, in seconds."""
+    """Wall time of those passes, in seconds."""
     remarks: tuple[str, ...] = ()
-    """What was chosen on the way."""
+    """Choices that were made, in words for a user."""
     warnings: tuple[str, ...] = ()
     preparation: Preparation | None = None
-    """What the passes have to put rows through; None: they take them as decoded."""
+    """Preparation that the passes apply to rows; None where they take rows as decoded."""
 
 
 class StartsFromSource:
-    """What a model may start from; see `clustering.models.starts.Starts`. It counts the passes that a start takes."""
+    """Starts that a source and the options offer to a model; see `clustering.models.starts.Starts`.
+
+    It counts the passes over the full data that a start takes.
+    """
 
     def __init__(
         self,
@@ -75,13 +78,13 @@ class StartsFromSource:
 
     @property
     def given(self) -> Mapping[str, Any]:
-        """Arrays that the user gave beside the centers, by name."""
+        """Arrays that the user gave beside the centers, by name: weights and covariances of a mixture."""
         init = self.options.init
         return {name: array for name, array in init.items() if name != "centers"} if isinstance(init, Mapping) else {}
 
     @property
     def tolerance(self) -> float:
-        """Tolerance of the fit."""
+        """Tolerance of the stopping rule of the fit."""
         return self.options.rule.tolerance
 
     @property
@@ -91,7 +94,7 @@ class StartsFromSource:
 
     @property
     def finalists(self) -> int:
-        """How many params to go on from, at most."""
+        """Largest number of candidates that go over the full data."""
         return self.options.finalists
 
     def hard_clusters(self) -> list[KMeansParams]:
@@ -102,7 +105,7 @@ class StartsFromSource:
         return params
 
     def hard_restarts(self) -> Sequence[Candidate]:
-        """Run all drawn hard clusters to the end on a part of the sample; the least cost comes first."""
+        """Run all restarts of hard clustering to convergence on a part of the sample; the least J comes first."""
         hard = KMeans(self.model.k, self.model.start_divergence)
         rows = restart_sample(self.survey, self.model.k)
         return run_restarts(hard, self.survey, rows, self.options, 0.0, self.runner.engine)
@@ -113,7 +116,7 @@ class StartsFromSource:
         Parameters
         ----------
         rows
-            Some of the sample, or all.
+            The row sample, or a part of it.
         """
         return sample_passes(rows, self.runner.engine)
 
@@ -123,7 +126,7 @@ class StartsFromSource:
         Parameters
         ----------
         functions
-            Make the statistics of the rows of a block.
+            Functions that make the statistics of the rows of a block.
         """
         result = self.runner.run(functions)
         self._count(result)
@@ -136,24 +139,24 @@ class StartsFromSource:
 def initialize(runner: PassRunner, model: AnyModel, options: Options, memory: int) -> Initialization:
     """Make pass 0, and let the model choose the candidates for the full data.
 
-    Restarts of hard clustering compete by J on a nested sample, mixtures that start from their clusters by likelihood.
-    The best are then run on the whole sample, so that the full data are passed over a few times only.
+    Restarts compete on a part of the row sample: hard clusters by J, mixtures that start from them by likelihood. The
+    best then run on the whole sample, so that few passes over the full data remain.
 
     Parameters
     ----------
     runner
-        Makes passes over the source.
+        Runs passes over decoded rows.
     model
-        What is fitted.
+        The model to fit.
     options
         How to fit.
     memory
-        Memory budget of a worker, in bytes: a larger need is refused. It changes nothing else.
+        Memory budget of a worker, in bytes. Pass 0 is refused where it needs more; results do not depend on it.
 
     Raises
     ------
     ConfigError
-        If a start that the user gives does not fit.
+        If options cannot be combined, or a start that the user gives does not fit.
     DataError
         If no row takes part, all weights are zero, or k is above the number of distinct rows.
     """
@@ -166,8 +169,9 @@ def initialize(runner: PassRunner, model: AnyModel, options: Options, memory: in
         prepared_survey = prepare_survey(surveyed, preparation, model.start_divergence)
         runner = replace(runner, preparation=preparation)
         remarks = (f"preprocessing: {preparation.words}",)
-    # Where a part of the rows is drawn, the labels tell how many of all are left out.
+    # Where only a part of the rows is drawn, the labelling pass counts the excluded rows of all.
     warnings = zero_row_notes(surveyed.zero_rows if options.row_fraction is None else 0)
+    # Where more than half of the cells make no row, the user is told the causes.
     most = surveyed.count * 2 < surveyed.cells * fitted_share(runner, options)
     warnings = (*warnings, *(explain_excluded_rows(runner.source, runner.plan) if most else ()))
     starts = StartsFromSource(runner, model, prepared_survey, options, preparation)

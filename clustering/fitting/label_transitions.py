@@ -1,4 +1,4 @@
-"""Where rows went: the weight of each pair of a label before and a label now, as pairs that occur."""
+"""Label transitions: the weight of each pair of a previous label and a present one. Only pairs that occur are kept."""
 
 from __future__ import annotations
 
@@ -7,13 +7,24 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 LabelTransitions = tuple[NDArray[np.int64], Array]
-"""Pairs ``(t, 2)``, each once and in order, and their weights ``(t,)``, above zero."""
+"""Pairs of previous and present labels ``(t, 2)``, sorted and distinct, and their weights ``(t,)``, above zero."""
 
 
 def label_transitions(before: NDArray[np.int64], now: NDArray[np.int64], weights: Array) -> LabelTransitions:
-    """Add up the weights of rows by their labels before, −1 for none, and now ``(n,)``, in the order of the rows."""
+    """Add up the weights of rows by their pair of labels, in the order of the rows.
+
+    Parameters
+    ----------
+    before
+        Previous labels ``(n,)``; −1 for none.
+    now
+        Present labels ``(n,)``, 0 or more.
+    weights
+        Weights of the rows ``(n,)``.
+    """
     if not len(before):
         return np.zeros((0, 2), np.int64), np.zeros(0)
+    # One number for each pair, so that a single count over integers adds up the weights.
     width = int(now.max()) + 1
     codes = (before + 1) * width + now
     kinds = (int(before.max()) + 2) * width
@@ -21,7 +32,7 @@ def label_transitions(before: NDArray[np.int64], now: NDArray[np.int64], weights
         present = np.arange(kinds)
         total = np.bincount(codes, weights, kinds)
     else:
-        # Of very many clusters, few pairs occur.
+        # With very many clusters, a table of all pairs would be far larger than the rows.
         present, index = np.unique(codes, return_inverse=True)
         total = np.bincount(index, weights, len(present))
     present_codes = np.flatnonzero(total)
@@ -31,7 +42,13 @@ def label_transitions(before: NDArray[np.int64], now: NDArray[np.int64], weights
 
 
 def add_transitions(one: LabelTransitions, other: LabelTransitions) -> LabelTransitions:
-    """Add up the weights of the rows of both, to the same bits as a table of all pairs would."""
+    """Add two transitions up, with the same bits as a table of all pairs would have.
+
+    Parameters
+    ----------
+    one, other
+        Transitions of different rows.
+    """
     if not len(other[1]):
         return one
     pairs, index = np.unique(np.concatenate([one[0], other[0]]), axis=0, return_inverse=True)
@@ -40,7 +57,13 @@ def add_transitions(one: LabelTransitions, other: LabelTransitions) -> LabelTran
 
 
 def as_unchanged(moves: LabelTransitions) -> LabelTransitions:
-    """Tell the rows of these pairs as rows that stay where they are now."""
+    """Make the transitions of the same rows where no label changes.
+
+    Parameters
+    ----------
+    moves
+        Transitions whose present labels are kept, and become the previous labels too.
+    """
     pairs, weights = moves
     now, index = np.unique(pairs[:, 1], return_inverse=True)
     total = np.bincount(index, weights, len(now)) if len(now) else np.zeros(0)

@@ -1,4 +1,4 @@
-"""The last pass: labels and degrees back onto the grid, and the objective at the final params on the same read."""
+"""The label pass: writes label outputs on the sample grid, and computes the objective at the final params."""
 
 from __future__ import annotations
 
@@ -23,29 +23,37 @@ from clustering.models.soft import Responsibilities
 
 Array = NDArray[np.float64]
 Write = Callable[[tuple[slice, ...], Mapping[str, NDArray[Any]]], None]
-"""Puts what is known of a region of the sample grid where it belongs, by name."""
+"""Function that stores label outputs: the region of the sample grid, and its arrays by name."""
 
 
 class PreviousLabelReader(Protocol):
-    """What was told of the samples before, on their grid of now; picklable."""
+    """Reads label outputs of the previous version on the present grid; picklable."""
 
     def read(self, name: str, region: tuple[slice, ...]) -> NDArray[Any]:
-        """Read a variable over a region of the sample grid, −1 where there was no label."""
+        """Read a variable over a region of the sample grid; −1 where there was no label.
+
+        Parameters
+        ----------
+        name
+            Name of an output variable, such as ``labels``.
+        region
+            Start and stop along each sample dimension of the present grid.
+        """
 
 
 LEVELS = 254
-"""Steps of a responsibility stored in a byte; 255 is for masked cells."""
+"""Number of steps of a responsibility that is stored in a byte; 255 marks masked cells."""
 CHANGED: Mapping[str, Any] = {
     "long_name": "whether the cluster of a sample is another than before; -1 where masked, or without a label before",
     "flag_values": [0, 1],
     "flag_meanings": "same changed",
 }
-"""CF attributes of what tells whether labels changed."""
+"""CF attributes of the output ``changed``."""
 
 
 @dataclass(frozen=True)
 class LabelOutputs:
-    """What is told of each row.
+    """Which label outputs are written for each row.
 
     Raises
     ------
@@ -55,23 +63,23 @@ class LabelOutputs:
 
     labels: bool = True
     responsibilities: Literal["none", "max", "top", "all"] = "none"
-    """Of the own cluster, of the `top` most responsible ones, or of all."""
+    """Which responsibilities: of the own cluster (``max``), of the `top` largest ones, or of all clusters."""
     top: int = 3
     precision: Literal["float16", "uint8", "float64"] = "float16"
-    """How responsibilities are stored."""
+    """Type in which responsibilities are stored. ``float64`` makes the other outputs double precision too."""
     log_density: bool = False
     outlier_score: bool = False
-    """−log₁₀ of the share of its component's rows that are farther out, were it a Gaussian."""
+    """−log₁₀ of the share of rows that a Gaussian component has farther out than this row."""
     distance: bool = False
-    """To the own center: of squared_euclidean and mahalanobis the root of the divergence, of other divergences the
-    divergence itself; of a mixture the Mahalanobis distance under the component's covariance."""
+    """Distance to the own center. For squared_euclidean and mahalanobis it is the root of the divergence, for other
+    divergences the divergence itself, for a mixture the Mahalanobis distance under the component's covariance."""
     margin: bool = False
-    """Hard assignments: by how much the nearest other center is farther than the own one; infinite where there is no
-    other. Soft ones: by how much the largest responsibility exceeds the second; 1 where there is no second."""
+    """How clear the label is. Hard models: distance of the nearest other center less that of the own one; infinite for
+    k = 1. Soft models: largest responsibility less the second largest; 1 for k = 1."""
     distances: bool = False
-    """To every center."""
+    """Distances to all centers."""
     changed: bool = False
-    """Whether the label is another than before; needs labels of before."""
+    """Whether the label differs from the previous one; needs previous labels."""
 
     def __post_init__(self) -> None:
         if self.responsibilities not in ("none", "max", "top", "all"):
@@ -83,23 +91,34 @@ class LabelOutputs:
 
     @property
     def anything(self) -> bool:
-        """Whether anything is wanted at all."""
+        """Whether any output is wanted, other than ``changed``, which goes with labels."""
         asked = (self.labels, self.log_density, self.outlier_score, self.distance, self.margin, self.distances)
         return any(asked) or self.responsibilities != "none"
 
     def remarks(self, k: int) -> tuple[str, ...]:
-        """Say what of a wish k clusters cannot fulfil, in words for a user."""
+        """Say which outputs are smaller than asked for, in words for a user.
+
+        Parameters
+        ----------
+        k
+            Number of clusters.
+        """
         if self.responsibilities != "top" or self.top <= k:
             return ()
         return (f"output.top is {self.top} and k is {k}: the responsibilities of all {k} clusters are told",)
 
     def check(self, model: AnyModel) -> None:
-        """Refuse what a model does not tell.
+        """Refuse outputs that a model does not have.
+
+        Parameters
+        ----------
+        model
+            The model that labels the rows.
 
         Raises
         ------
         ConfigError
-            Naming what is wanted and which models tell it.
+            If responsibilities are wanted of a hard model, or densities of a model without one.
         """
         if self.responsibilities != "none" and not model.soft:
             raise ConfigError(
@@ -115,28 +134,30 @@ class LabelOutputs:
 
 
 class OutputVariable(NamedTuple):
-    """One array of the output."""
+    """Name, type and dimensions of one label output."""
 
     name: str
     dtype: np.dtype[Any]
     fill: Any
-    """Where masked."""
+    """Value of masked cells."""
     extra: tuple[tuple[str, int], ...] = ()
-    """Dimensions beyond those of the samples, with their lengths."""
+    """Dimensions after the sample dimensions, with their lengths."""
     attributes: Mapping[str, Any] = {}
 
 
 def output_variables(
     label_outputs: LabelOutputs, clusters: ClusterNames, model: AnyModel | None = None
 ) -> list[OutputVariable]:
-    """List the arrays of the output.
+    """List the variables of the label outputs.
 
     Parameters
     ----------
+    label_outputs
+        Which outputs are wanted.
     clusters
-        Whose ids are told.
+        Ids of the clusters, which labels are made of.
     model
-        Its words for distances go into the attributes; None where nobody reads them.
+        Model whose distances are described in the attributes; None where attributes are not needed.
     """
     outputs, k = [], clusters.k
     if label_outputs.labels:
@@ -184,23 +205,23 @@ def output_variables(
 
 @dataclass(frozen=True, eq=False)
 class LabelStatistics:
-    """Sums over labelled rows; ``a + b`` are those of the rows of both."""
+    """Sums over labelled rows; ``a + b`` are the sums over the rows of both."""
 
     objective: float
-    """What the passes lower, at these params."""
+    """Objective at the final params, as the passes lower it."""
     weight: Array
-    """Σ w r of each cluster ``(k,)``."""
+    """Effective size Σ w r of each cluster ``(k,)``."""
     rows: NDArray[np.int64]
-    """Rows labelled with each cluster ``(k,)``."""
+    """Number of rows with the label of each cluster ``(k,)``."""
     entropy: float = 0.0
-    """−Σ w r log r."""
+    """Entropy of the responsibilities, −Σ w r log r."""
     moves: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
-    """Labels before, −1 for none, and now ``(t, 2)`` of rows of some weight: each pair once, in order."""
+    """Pairs of previous label, −1 for none, and present label ``(t, 2)``, sorted and distinct."""
     moved: Array = field(default_factory=lambda: np.zeros(0))
-    """Σ w of the rows of each pair ``(t,)``."""
+    """Σ w of the rows of each pair ``(t,)``, above zero."""
 
     zero_rows: int = 0
-    """Rows of zeros that were left out, because rows are brought to length 1."""
+    """Number of zero rows, which are left out where rows are brought to length 1."""
 
     def __add__(self, other: LabelStatistics) -> LabelStatistics:
         return LabelStatistics(
@@ -213,11 +234,17 @@ class LabelStatistics:
         )
 
     def repositioned(self, before: BlockPosition, now: BlockPosition) -> LabelStatistics:
-        """Return these: they name no positions."""
+        """Return the same sums, as they hold no positions of rows.
+
+        Parameters
+        ----------
+        before, now
+            Position of the block on the earlier grid, and on the present one.
+        """
         return self
 
     def as_unchanged(self) -> LabelStatistics:
-        """Tell the same rows once more: they come from where they are now."""
+        """Return the sums of a pass that labels the same rows again, so that no label changes."""
         moves, moved = as_unchanged((self.moves, self.moved))
         return replace(self, moves=moves, moved=moved)
 
@@ -233,28 +260,34 @@ def label_blocks(
     previous: PreviousLabelReader | None = None,
     also: Sequence[Statistics] = (),
 ) -> PassResult:
-    """Label every row, hand what is wanted of each block to `write`, and add up.
+    """Label every row, write the outputs of each block, and add up the statistics.
 
     Parameters
     ----------
+    runner
+        Runs the pass.
+    model
+        The fitted model.
+    params
+        Its final params.
     write
-        Called once per block with arrays in the block's shape, masked cells filled; picklable where the engine has
-        other processes.
+        Called once for each block, with arrays in the shape of the block and masked cells filled. It must be picklable
+        where the engine has other processes.
     outputs
-        What is told of each row; labels alone where None.
+        Which outputs are written; labels alone where None.
     records
-        Of blocks that were labelled before: nothing is written of them again.
+        Block records of blocks that are labelled already. These are not written again.
     clusters
-        Whose ids are told; 0 … k − 1 where None.
+        Ids of the clusters; 0 … k − 1 where None.
     previous
-        Labels that these are compared with; None where there are none.
+        Reader of previous labels to compare with; None where there are none.
     also
-        What else makes statistics of the same rows, on the same read.
+        Functions that make further statistics of the same rows, on the same read.
 
     Returns
     -------
-    Passed
-        With one `LabelStatistics`, and the statistics of `also`.
+    PassResult
+        Its statistics are one `LabelStatistics`, followed by those of `also`.
     """
     clusters = clusters or default_names(params.k)
     work = partial(_label_block, model, params, write, outputs or LabelOutputs(), clusters, previous)
@@ -271,6 +304,7 @@ def _label_block(
     previous: PreviousLabelReader | None,
     rows: Rows,
 ) -> LabelStatistics:
+    """Label the rows of a block, write their outputs, and return their sums."""
     collector = _OutputCollector(model, params, rows, outputs, clusters)
     assignment = (
         model.assign(params, rows, collector.add_responsibilities)
@@ -279,13 +313,14 @@ def _label_block(
     )
     weightless = rows.weights == 0.0
     if collector.needs_responsibilities and is_soft(model) and weightless.any():
-        # Their shares are 0, but they have responsibilities like other rows.
+        # Weighted responsibilities of rows of weight 0 are 0. A second E-step with weight 1 gives the unweighted ones.
         unweighted = rows.select(weightless)
         index = np.flatnonzero(weightless)
         for part in model.e_step(params, replace(unweighted, weights=unit_weights(len(index)))):
             collector.add_responsibilities(part._replace(row_index=index[part.row_index]))
     if collector.needs_distances:
         for row_distances in model.distances(params, rows, assignment.labels if collector.own_only else None):
+            # Where only own distances are made, the array has a single row, number 0.
             labels = assignment.labels[row_distances.row_index]
             collector.add_distances(row_distances, np.zeros_like(labels) if collector.own_only else labels)
     arrays = {"labels": clusters.ids.astype(clusters.dtype)[assignment.labels], **collector.arrays}
@@ -306,7 +341,7 @@ def _label_block(
 
 
 class _OutputCollector:
-    """Gathers what is told of the rows of a block beside their labels."""
+    """Collects the outputs of the rows of a block other than labels."""
 
     def __init__(
         self, model: AnyModel, params: Params, rows: Rows, outputs: LabelOutputs, clusters: ClusterNames
@@ -319,16 +354,22 @@ class _OutputCollector:
         }
         soft_margin = outputs.margin and model.soft
         self.needs_responsibilities = outputs.responsibilities != "none" or soft_margin
-        """Whether responsibilities are told."""
+        """Whether an output is made of responsibilities."""
         self.needs_e_step = self.needs_responsibilities or outputs.log_density or outputs.outlier_score
-        """Whether anything is told that soft assignment gives."""
+        """Whether an output is made of the E-step: responsibilities or densities."""
         self.needs_distances = outputs.distance or outputs.distances or (outputs.margin and not soft_margin)
-        """Whether anything is told that distances give."""
+        """Whether an output is made of distances."""
         self.own_only = outputs.distance and not outputs.distances and (soft_margin or not outputs.margin)
-        """Whether of all distances those from the own centers are enough."""
+        """Whether distances from the own centers are enough."""
 
     def add_responsibilities(self, part: Responsibilities) -> None:
-        """Take what is wanted of a part."""
+        """Compute the wanted outputs from the responsibilities of some rows.
+
+        Parameters
+        ----------
+        part
+            Responsibilities of a sub-block. Its arrays are reused, so nothing of it is kept.
+        """
         arrays, index = self.arrays, part.row_index
         columns = np.arange(part.weighted_resp.shape[1])
         if self.needs_responsibilities:
@@ -360,10 +401,18 @@ class _OutputCollector:
             arrays["outlier_score"][index] = outlier_score(squared, observed)
 
     def add_distances(self, row_distances: RowDistances, labels: NDArray[np.int32]) -> None:
-        """Take what is wanted of the distances of some rows; their own are at these places ``(m,)`` among them."""
+        """Compute the wanted outputs from the distances of some rows.
+
+        Parameters
+        ----------
+        row_distances
+            Distances of m rows.
+        labels
+            Row of the distances ``(m,)`` that belongs to the own center.
+        """
         arrays, columns = self.arrays, np.arange(len(labels))
         own = row_distances.distances[labels, columns]
-        # What is beyond float32 is told as infinite.
+        # Distances beyond float32 become infinite.
         with np.errstate(over="ignore"):
             if self.outputs.distance:
                 arrays["distance"][row_distances.row_index] = own
@@ -372,7 +421,8 @@ class _OutputCollector:
             if self.outputs.margin and not self.needs_responsibilities:
                 others = row_distances.distances.copy()
                 others[labels, columns] = np.inf
-                # Of near ties, the label may be that of either. Of centers infinitely far off, none is farther.
+                # In a near tie, rounding may label a row with the center that is farther here; the margin is then 0.
+                # Where the own center is infinitely far, no other is farther, and the margin is 0 too.
                 ties = np.isinf(own) & (len(others) > 1)
                 more = others.min(axis=0) - np.where(np.isinf(own), 0.0, own)
                 arrays["margin"][row_distances.row_index] = np.where(ties, 0.0, np.maximum(more, 0.0))
@@ -382,10 +432,21 @@ class _OutputCollector:
 
 
 def outlier_score(squared: Array, observed: Array) -> Array:
-    """−log₁₀ P(χ² > squared Mahalanobis distance) ``(m,)``, with the number of observed features as its freedom."""
+    """Compute −log₁₀ P(χ² > squared Mahalanobis distance) ``(m,)``.
+
+    Under a Gaussian component, squared Mahalanobis distances follow the χ² distribution.
+
+    Parameters
+    ----------
+    squared
+        Squared Mahalanobis distances ``(m,)`` of rows from their own component.
+    observed
+        Number of observed features ``(m,)``, which are the degrees of freedom.
+    """
     a, x = 0.5 * observed, 0.5 * squared
     tail = special.gammaincc(a, x)
-    # Far out, where the tail underflows: Γ(a, x) = xᵃ⁻¹ e⁻ˣ (1 + (a − 1)/x + (a − 1)(a − 2)/x² + …), DLMF 8.11.2.
+    # Far out the tail underflows, and its logarithm comes from the asymptotic series
+    # Γ(a, x) = xᵃ⁻¹ e⁻ˣ (1 + (a − 1)/x + (a − 1)(a − 2)/x² + …), DLMF 8.11.2.
     far = np.maximum(x, 1.0)
     series, term = np.ones_like(far), np.ones_like(far)
     for i in range(1, 40):
@@ -400,4 +461,12 @@ def outlier_score(squared: Array, observed: Array) -> Array:
 
 
 def discard(region: tuple[slice, ...], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Take what nobody asked for."""
+    """Discard the outputs of a block, for passes that need only the statistics.
+
+    Parameters
+    ----------
+    region
+        Region of the sample grid.
+    arrays
+        Outputs by name.
+    """

@@ -1,4 +1,4 @@
-"""The one loop: statistics, tree, update, and the test for convergence."""
+"""The loop of a fit: a pass makes statistics, an update makes new params, and the stopping rule is tested."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from clustering.models.ranking import rank_candidates
 
 
 class Stop(StrEnum):
-    """Why a candidate is passed over no more."""
+    """Why a candidate stopped."""
 
     CONVERGED = "converged"
-    """No assignment changes: the statistics are those of the pass before, to the last bit."""
+    """The statistics equal those of the pass before to the last bit, so no assignment changes any more."""
     TOLERANCE = "tolerance"
     """The objective changed by no more than the tolerance, relative to its scale."""
     REFRESH = "refresh"
-    """No further pass over the rows was asked for after what is new."""
+    """The config asks for no further pass after the new rows (``fit.refresh``)."""
     MAX_ITERATIONS = "max_iterations"
     MAX_SECONDS = "max_seconds"
 
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """When to stop.
+    """Tolerance, largest number of iterations and time limit.
 
     Raises
     ------
@@ -45,11 +45,12 @@ class StoppingRule:
     """
 
     tolerance: float = 0.0
-    """Change of the objective, relative to its scale: J of k-means, the mean divergence of soft k-means, a unit of
-    log-likelihood per weight of a mixture. 0 asks that nothing changes, to the last bit."""
+    """Largest change of the objective, relative to its scale, that counts as convergence. The scale is J for k-means,
+    the mean divergence for soft k-means, and 1 per unit of weight for a mixture. For 0 the statistics must be equal to
+    the last bit."""
     max_iterations: int = 300
     max_seconds: float | None = None
-    """Wall time of the whole fit, in seconds; the pass under way is finished."""
+    """Largest wall time of the whole fit, in seconds. A pass that has begun is finished."""
 
     def __post_init__(self) -> None:
         if not is_number(self.tolerance) or not self.tolerance >= 0:
@@ -63,42 +64,43 @@ class StoppingRule:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One start on its way to a fixed point."""
+    """Params with their history on the way to convergence."""
 
     model: AnyModel
     params: Any
     history: tuple[tuple[float, float], ...] = ()
-    """For each pass the objective after the assignment step and after the update step."""
+    """For each pass, the objective after the assignment step and after the update step."""
     sums: Mapping[str, Any] | None = None
-    """Sums of the statistics of the last pass; None before the first."""
+    """Sums of the statistics of the last pass; None before the first pass."""
     track: tuple[Mapping[str, Any], ...] = ()
-    """For each pass what was measured of each cluster ``(k,)``."""
+    """For each pass, numbers of each cluster ``(k,)`` by name."""
     stop: Stop | None = None
+    """Why it stopped; None while it goes on."""
     notes: tuple[str, ...] = ()
-    """What a user should know, such as clusters that had to be placed anew."""
+    """Warnings for the user, such as clusters that were empty and restarted."""
     scale: float = math.nan
-    """What the last change of the objective was measured against."""
+    """Size that the last change of the objective was divided by."""
 
     @property
     def statistics(self) -> Callable[[Rows], Statistics]:
-        """Function that makes the statistics of the rows of a block at its params; picklable."""
+        """Function that makes the statistics of the rows of a block at the present params; picklable."""
         return partial(self.model.statistics, self.params)
 
     @property
     def objective(self) -> float:
-        """The last objective known, which the passes lower; infinite before the first."""
+        """Last objective, as the passes lower it; infinite before the first pass."""
         return self.history[-1][1] if self.history else float("inf")
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Everything needed to go on."""
+    """State of the loop between two passes. A fit can go on from it."""
 
     candidates: tuple[Candidate, ...]
     iteration: int = 0
-    """Passes done."""
+    """Number of finished passes."""
     seconds: float = 0.0
-    """Wall time of the passes done, in seconds."""
+    """Wall time of the finished passes, in seconds."""
 
     @property
     def done(self) -> bool:
@@ -107,50 +109,56 @@ class State:
 
     @property
     def best(self) -> Candidate:
-        """The candidate of least objective, the first among equals."""
+        """The candidate with the least objective; the first among equals."""
         return rank_candidates(self.candidates)[0]
 
 
 @dataclass(frozen=True)
 class PassRecord:
-    """What one pass did, for those who watch."""
+    """Summary of one pass, for logs and callbacks."""
 
     iteration: int
     symbol: str
     """Short name of the objective."""
     objective: float
-    """Of the best candidate, after its update step, as the model tells it."""
+    """Objective of the best candidate after its update step, as users read it."""
     change: float | None
-    """Of it since the pass before, relative to its scale as for the tolerance; None in the first."""
+    """Change of the objective since the pass before, relative to its scale; None in the first pass."""
     active: int
-    """Candidates passed over."""
+    """Number of candidates in this pass."""
     rows: int
-    """Rows assigned, for each candidate."""
+    """Number of rows assigned for each candidate."""
     seconds: float
     read_stats: ReadStats
     remaining_seconds: float | None
-    """Estimated wall time to convergence, in seconds; None where nothing can be said yet."""
+    """Estimated wall time to convergence, in seconds; None where no estimate is possible yet."""
     notes: tuple[str, ...] = ()
-    """New ones since the pass before."""
+    """Warnings that this pass added."""
     sizes: tuple[float, ...] = ()
     """Share of each cluster of the best candidate in the total weight, by responsibilities; empty where k is large."""
 
 
 def advance(candidate: Candidate, statistics: Statistics, rule: StoppingRule) -> Candidate:
-    """Take one candidate from the statistics of its params to its next params. Pure.
+    """Update one candidate from the statistics of a pass, and test whether it has converged.
 
     Parameters
     ----------
     candidate
-        Where it is.
+        Candidate before the update.
     statistics
-        Of all rows, at its params.
+        Statistics of all rows at its params.
     rule
-        When to stop.
+        Stopping rule.
+
+    Returns
+    -------
+    Candidate
+        Candidate with the new params; with the same params where it has converged.
     """
     before, sums = candidate.sums, statistics.sums
     update = candidate.model.update(candidate.params, statistics)
     unchanged = before is not None and all(np.array_equal(sums[name], before[name]) for name in sums)
+    # Equal sums give equal params, so further passes would change nothing.
     if unchanged and not update.restarted:
         history = (*candidate.history, (statistics.objective, statistics.objective))
         track = (*candidate.track, update.measures)
@@ -158,6 +166,7 @@ def advance(candidate: Candidate, statistics: Statistics, rule: StoppingRule) ->
     history = (*candidate.history, (statistics.objective, update.objective))
     notes = candidate.notes + tuple(f"pass {len(history)}: {note}" for note in update.notes)
     stop = None
+    # A restarted cluster makes the objective jump, so that its change says nothing about convergence.
     settled = abs(candidate.objective - update.objective) <= rule.tolerance * abs(update.scale)
     if rule.tolerance > 0 and candidate.history and not update.restarted and settled:
         stop = Stop.TOLERANCE
@@ -170,20 +179,26 @@ def iterate(
     run_pass: Callable[[Sequence[Any]], PassResult],
     rule: StoppingRule,
 ) -> Iterator[tuple[State, PassRecord]]:
-    """Pass over the rows until every candidate has stopped, yielding after each pass.
+    """Pass over the rows until every candidate has stopped, and yield after each pass.
 
-    Resuming is passing another `state`.
+    A killed fit resumes with the last state that was saved.
 
     Parameters
     ----------
     state
-        Where to go on from.
+        State to start from.
     run_pass
         Makes one pass with the statistics functions of several candidates.
     rule
-        When to stop.
+        Stopping rule.
+
+    Yields
+    ------
+    tuple of State and PassRecord
+        State after the pass, and its summary.
     """
     while not state.done:
+        # All active candidates share one read of the rows.
         active = [i for i, candidate in enumerate(state.candidates) if not candidate.stop]
         result = run_pass([state.candidates[i].statistics for i in active])
         candidates = list(state.candidates)
@@ -195,17 +210,24 @@ def iterate(
 
 
 def choose_best(state: State, run_pass: Callable[[Sequence[Any]], PassResult]) -> tuple[State, PassResult | None]:
-    """Keep the best of several candidates that have stopped: by the objective at the params that they return.
+    """Keep the best of several stopped candidates, by the objective at their final params.
 
-    What a candidate knows of it is a bound, from the pass before its last update, unless it has converged to the last
-    bit; and candidates stop at different distances from their fixed points.
+    The last objective of a candidate belongs to the assignment before its last update, which only bounds the objective
+    at the final params. So one more pass measures it, unless all candidates have converged to the last bit.
+
+    Parameters
+    ----------
+    state
+        State of a finished loop.
+    run_pass
+        Makes one pass with the statistics functions of several candidates.
 
     Returns
     -------
     State
-        With one candidate.
-    Passed or None
-        The pass that it takes; None where nothing was open.
+        State with the best candidate alone.
+    PassResult or None
+        Result of the pass that compared them; None where no pass was needed.
     """
     if len(state.candidates) == 1:
         return state, None
@@ -224,7 +246,15 @@ def choose_best(state: State, run_pass: Callable[[Sequence[Any]], PassResult]) -
 
 
 def apply_limits(state: State, rule: StoppingRule) -> State:
-    """Stop all candidates where the rule allows no further pass."""
+    """Stop all candidates where the rule allows no further pass.
+
+    Parameters
+    ----------
+    state
+        State after a pass, or before the first.
+    rule
+        Stopping rule.
+    """
     reason = None
     if state.iteration >= rule.max_iterations:
         reason = Stop.MAX_ITERATIONS
@@ -236,12 +266,14 @@ def apply_limits(state: State, rule: StoppingRule) -> State:
 
 
 def _record(before: State, after: State, active: int, result: PassResult, rule: StoppingRule) -> PassRecord:
+    """Summarise a pass from the states before and after it."""
     best = after.best
     model = best.model
     pairs = zip(before.candidates, after.candidates, strict=True)
     notes = tuple(note for old, new in pairs for note in new.notes[len(old.notes) :])
     change = None
     if len(best.history) > 1 and best.scale:
+        # Passes lower the objective; users may read it with the opposite sign, as for a log-likelihood.
         fall = (best.history[-2][1] - best.objective) / best.scale
         change = math.copysign(fall, model.to_user_objective(-fall, 1.0))
     weights = np.zeros(0) if best.sums is None else best.sums["weight"]
@@ -254,7 +286,10 @@ def _record(before: State, after: State, active: int, result: PassResult, rule: 
 
 
 def _remaining(state: State, result: PassResult, rule: StoppingRule) -> float | None:
-    """Estimate the time to convergence: near a fixed point the objective falls by a constant factor per pass."""
+    """Estimate the wall time to convergence in seconds; None where the recent passes allow no estimate.
+
+    Near convergence, the decrease of the objective shrinks by a constant factor per pass.
+    """
     if state.done:
         return 0.0
     objectives = [after for _, after in state.best.history[-4:]]
@@ -264,6 +299,7 @@ def _remaining(state: State, result: PassResult, rule: StoppingRule) -> float | 
     rate = (falls[-1] / falls[0]) ** (1 / (len(falls) - 1))
     if rate >= 1.0:
         return None
+    # For tolerance 0 the objective settles at about nine digits.
     last = max(rule.tolerance, 1e-9) * state.best.scale
     if not 0 < last < falls[-1]:
         return result.seconds
