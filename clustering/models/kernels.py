@@ -1,11 +1,11 @@
 """The compiled inner loops of hard assignment.
 
 The label of a row is *defined* as the center with the least squared distance as `distance_between` computes it in
-float64, the lowest index among equals. Distances are equal where the rounding of the centers can explain how they
-differ, see `least_clear`: centers are means, whose last bits depend on the order of the sums and so on the chunks, and
-a row halfway between two of them must not change sides for it. Scores are first taken from the expansion ‖c‖² − 2 x·c,
-in float32 where the rows have no more precision; a score decides only where its margin exceeds the rounding bound, and
-every closer row is settled by the definition. Labels therefore depend on the row and the centers alone: not on the BLAS
+float64, the lowest index among equals. Two distances count as equal where the rounding of the centers can explain their
+difference, see `least_clear`. Centers are means, whose last bits depend on the order of the sums and so on the chunks,
+and a row halfway between two of them must not change sides for that. For speed, scores ‖c‖² − 2 x·c come first, in
+float32 where the rows have no more precision. A score decides only where its margin exceeds the rounding bound; all
+other rows are labelled by the definition. Labels therefore depend on the row and the centers alone: not on the BLAS
 library, the alignment of buffers, or the way that rows are grouped into blocks.
 
 All loops release the GIL, run on one thread, and are cached on disk after the first compilation.
@@ -25,19 +25,23 @@ TILE = 128
 FAST: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 TIE, TIE_OF_CENTERS = 2.0**-40, 2.0**-48
-"""Rounding of a squared distance, relative to it; and of the place of a center, relative to how far out it is."""
+"""Rounding of a squared distance, relative to it, and of a center, relative to its distance from the origin."""
 CLEAR, CLEAR_OF_CENTERS = 1.0 - 2.0**-39, 2.0**-55
-"""Where one distance is below another one times the first, less the second times the square of how far out any center
-is, it is clearly less: a bound that needs no root."""
+"""A squared distance a is clearly less than b if a < CLEAR·b − CLEAR_OF_CENTERS·r², with r the largest reach of a
+center. This test is stricter than `least_clear` and needs no root."""
 
 
 @njit(inline="always", **FAST)
 def distance_between(row, center):  # type: ignore[no-untyped-def]
-    """Squared distance of two points ``(d,)``, added up in one fixed order.
+    """Compute the squared distance of two points, added up in one fixed order.
 
-    Sixteen sums side by side fill the vector units and hide the latency of the additions.
+    Parameters
+    ----------
+    row, center
+        Points ``(d,)``.
     """
     d = row.shape[0]
+    # Sixteen sums side by side fill the vector units and hide the latency of the additions.
     a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = 0.0
     b0 = b1 = b2 = b3 = b4 = b5 = b6 = b7 = 0.0
     long = d - d % 16
@@ -75,9 +79,14 @@ def distance_between(row, center):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def reaches(centers):  # type: ignore[no-untyped-def]
-    """How far out centers ``(k, d)`` are ``(k,)``, no less than the middle one of them: what their rounding grows with.
+    """Compute the distance of each center from the origin ``(k,)``, which the rounding of centers grows with.
 
-    A center at the origin is the mean of rows that are not.
+    Smaller ones are raised to the median: a center at the origin is the mean of rows that are not.
+
+    Parameters
+    ----------
+    centers
+        Centers less the origin ``(k, d)``.
     """
     k, d = centers.shape
     out = np.zeros(k)
@@ -95,7 +104,15 @@ def reaches(centers):  # type: ignore[no-untyped-def]
 
 @njit(inline="always", **FAST)
 def least_clear(distance, reach):  # type: ignore[no-untyped-def]
-    """Below what another squared distance is clearly less, `reach` being how far out the two centers are together."""
+    """Bound below which another squared distance is clearly less than this one.
+
+    Parameters
+    ----------
+    distance
+        Squared distance.
+    reach
+        Sum of the reaches of the two centers, as `reaches` gives them.
+    """
     if not distance < np.inf:
         return np.inf
     slack = TIE_OF_CENTERS * reach
@@ -104,7 +121,15 @@ def least_clear(distance, reach):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def nearest_of(row, centers, reach):  # type: ignore[no-untyped-def]
-    """Label a row ``(d,)`` by the definition; `reach` is that of `reaches`. Returns its distance too."""
+    """Label a row by the definition; return its label and squared distance.
+
+    Parameters
+    ----------
+    row, centers
+        Row ``(d,)`` and centers ``(k, d)``, less the same origin.
+    reach
+        Reaches of the centers ``(k,)``, as `reaches` gives them.
+    """
     least = distance_between(row, centers[0])
     label = 0
     for k in range(1, centers.shape[0]):
@@ -117,9 +142,15 @@ def nearest_of(row, centers, reach):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def prepare(values, origin, rows, narrow, norm):  # type: ignore[no-untyped-def]
-    """Take the origin ``(d,)`` off values ``(n, d)``: into float64 `rows`, a narrower copy, and squared norms ``(n,)``.
+    """Subtract the origin, and fill up to three arrays with the result.
 
-    `narrow` and `norm` may be empty, and are left alone then.
+    Parameters
+    ----------
+    values, origin
+        Rows ``(n, d)`` of any real type, and the origin ``(d,)``.
+    rows, narrow, norm
+        Get the rows less the origin ``(n, d)`` in float64, a float32 copy and squared norms ``(n,)``; the last two may
+        be empty.
     """
     n, d = values.shape
     for r in range(n):
@@ -135,7 +166,7 @@ def prepare(values, origin, rows, narrow, norm):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
 def _norms(rows, norm):  # type: ignore[no-untyped-def]
-    """Squared norms, for rounding bounds only: added up in any order."""
+    """Compute squared norms for rounding bounds, whose sums may have any order."""
     for r in range(rows.shape[0]):
         total = 0.0
         for j in range(rows.shape[1]):
@@ -145,7 +176,15 @@ def _norms(rows, norm):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def nearest_direct(rows, centers, labels, distances):  # type: ignore[no-untyped-def]
-    """Assign rows ``(n, d)`` to few centers ``(k, d)`` by the defining distances themselves."""
+    """Assign rows to few centers by the defining distances themselves.
+
+    Parameters
+    ----------
+    rows, centers
+        Rows ``(n, d)`` and centers ``(k, d)``, less the same origin.
+    labels, distances
+        Get the label and the squared distance of each row ``(n,)``.
+    """
     reach = reaches(centers)
     for r in range(rows.shape[0]):
         labels[r], distances[r] = nearest_of(rows[r], centers, reach)
@@ -153,7 +192,13 @@ def nearest_direct(rows, centers, labels, distances):  # type: ignore[no-untyped
 
 @njit(**FAST)
 def nearest_narrow(rows, centers, labels, distances):  # type: ignore[no-untyped-def]
-    """Do as `nearest_direct` does, for d below 16: many rows side by side, each added up in the same order."""
+    """Assign rows as `nearest_direct` does, for d below 16: many rows side by side, each added up in the same order.
+
+    Parameters
+    ----------
+    rows, centers, labels, distances
+        As in `nearest_direct`.
+    """
     n, d = rows.shape
     tile = np.zeros((d, TILE))
     total = np.empty(TILE)
@@ -194,12 +239,12 @@ def nearest_narrow(rows, centers, labels, distances):  # type: ignore[no-untyped
 
 @njit(**FAST)
 def _resolve_near_ties(rows, centers, best, second, norm, reach, relative, absolute, limit, labels, distances):  # type: ignore[no-untyped-def]
-    """Redo rows whose margin is within the rounding bound, and take every row's distance to its center."""
+    """Label rows by the definition where their margin is within the rounding bound; compute all distances."""
     beyond = reaches(centers)
     for r in range(rows.shape[0]):
         scale = np.sqrt(norm[r]) + reach
         bound = scale * scale
-        # Beyond the limit a score may have overflowed, and no margin tells anything; NaN fails every comparison.
+        # Beyond the limit a score may have overflowed, so its margin means nothing. NaN fails every comparison.
         if not (bound < limit and second[r] - best[r] > relative * bound + absolute):
             labels[r], distances[r] = nearest_of(rows[r], centers, beyond)
         else:
@@ -208,7 +253,7 @@ def _resolve_near_ties(rows, centers, best, second, norm, reach, relative, absol
 
 @njit(**FAST)
 def _compare(scores, k, best, second, labels):  # type: ignore[no-untyped-def]
-    """Take the scores ``(n,)`` of center `k` into the running least and second least."""
+    """Update the least and the second least score of each row with the scores ``(n,)`` of center `k`."""
     for r in range(scores.shape[0]):
         score = scores[r]
         least = best[r]
@@ -220,9 +265,20 @@ def _compare(scores, k, best, second, labels):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def nearest_few(rows, centers, slopes, offsets, reach, relative, absolute, limit, labels, distances):  # type: ignore[no-untyped-def]
-    """Assign rows ``(n, d)`` to centers ``(k, d)`` for small d: a tile is turned, and scored feature by feature.
+    """Assign rows to centers by scores, for small d: rows of a tile are scored side by side, feature by feature.
 
-    `slopes` ``(k, d)`` is −2 c and `offsets` ``(k,)`` is ‖c‖², in the precision of the scores.
+    Parameters
+    ----------
+    rows, centers
+        Rows ``(n, d)`` and centers ``(k, d)``, less the same origin.
+    slopes, offsets
+        −2 c ``(k, d)`` and ‖c‖² ``(k,)``, in the precision of the scores.
+    reach, limit
+        The largest ‖c‖, and (‖x‖ + reach)² beyond which a score may have overflowed.
+    relative, absolute
+        Rounding bound, as `assignment.rounding_bound` gives it.
+    labels, distances
+        Get the label and the squared distance of each row ``(n,)``.
     """
     n, d = rows.shape
     tile = np.zeros((d, TILE), slopes.dtype)
@@ -263,7 +319,17 @@ def nearest_few(rows, centers, slopes, offsets, reach, relative, absolute, limit
 
 @njit(**FAST)
 def nearest_scored(rows, centers, products, offsets, norm, reach, relative, absolute, limit, labels, distances):  # type: ignore[no-untyped-def]
-    """Assign rows ``(n, d)`` to centers ``(k, d)`` from the products −2 c·x ``(k, n)`` that BLAS made."""
+    """Assign rows to centers by scores whose products BLAS made.
+
+    Parameters
+    ----------
+    rows, centers
+        Rows ``(n, d)`` and centers ``(k, d)``, less the same origin.
+    products, offsets, norm
+        −2 c·x ``(k, n)``, ‖c‖² ``(k,)`` and ‖x‖² ``(n,)``.
+    reach, relative, absolute, limit, labels, distances
+        As in `nearest_few`.
+    """
     n = rows.shape[0]
     scores = np.empty(n, products.dtype)
     best = np.full(n, np.inf, products.dtype)
@@ -277,7 +343,15 @@ def nearest_scored(rows, centers, products, offsets, norm, reach, relative, abso
 
 @njit(**FAST)
 def add_up(rows, weights, labels, distances, weight, first):  # type: ignore[no-untyped-def]
-    """Add Σw ``(k,)`` and Σw·x ``(k, d)`` per label to `weight` and `first`, and return Σw·distance."""
+    """Add up rows by their labels, and return Σw·distance.
+
+    Parameters
+    ----------
+    rows, weights, labels, distances
+        Rows ``(n, d)`` less the origin, and what belongs to them ``(n,)``.
+    weight, first
+        Σw ``(k,)`` and Σw·x ``(k, d)``, which are added to.
+    """
     k, d = first.shape
     part = np.zeros((k, d))
     share = np.zeros(k)
@@ -289,7 +363,7 @@ def add_up(rows, weights, labels, distances, weight, first):  # type: ignore[no-
         objective += w * distances[r]
         for j in range(d):
             part[label, j] += w * rows[r, j]
-    # Two levels: the error grows with the rows of a sub-block, not with those of a block.
+    # Two levels of sums: the error grows with the rows of a sub-block, not with those of a block.
     for i in range(k):
         weight[i] += share[i]
         for j in range(d):
@@ -299,7 +373,15 @@ def add_up(rows, weights, labels, distances, weight, first):  # type: ignore[no-
 
 @njit(**FAST)
 def farthest_rows(distances, weights, floor, limit):  # type: ignore[no-untyped-def]
-    """Places of the `limit` rows beyond `floor` of positive weight, farthest first, earlier rows first among equals."""
+    """Find the farthest rows of positive weight; return their indices, farthest first, lower index first among equals.
+
+    Parameters
+    ----------
+    distances, weights
+        Own divergences and weights of rows ``(n,)``.
+    floor, limit
+        Only divergences above `floor` count, and `limit` rows at most.
+    """
     index = np.empty(limit, np.int64)
     reach = np.empty(limit)
     count = 0
@@ -332,7 +414,13 @@ def _mix(x):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def uniform(seed, positions, numbers):  # type: ignore[no-untyped-def]
-    """Fill `numbers` ``(n,)`` with draws in (0, 1], each a function of the seed and its row's position alone."""
+    """Fill an array with draws in (0, 1], each a function of the seed and of its row's position alone.
+
+    Parameters
+    ----------
+    seed, positions, numbers
+        Seed, positions of the rows on the sample grid ``(n,)``, and the array ``(n,)`` to fill.
+    """
     start = _mix(np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15))
     for i in range(positions.shape[0]):
         bits = _mix(start + np.uint64(positions[i]) * np.uint64(0x9E3779B97F4A7C15))
@@ -341,9 +429,14 @@ def uniform(seed, positions, numbers):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def hash_rows(rows, hashes):  # type: ignore[no-untyped-def]
-    """Fill `hashes` ``(n,)`` with a 64-bit digest of each row ``(n, d)``; equal rows have equal digests.
+    """Compute a 64-bit digest of each row; equal rows have equal digests.
 
     Multilinear hashing (Carter & Wegman 1979, doi:10.1016/0022-0000(79)90044-8), scrambled at the end.
+
+    Parameters
+    ----------
+    rows, hashes
+        Rows ``(n, d)`` in float64, and the array ``(n,)`` that gets their digests.
     """
     bits = rows.view(np.uint64)
     n, d = rows.shape
@@ -353,7 +446,7 @@ def hash_rows(rows, hashes):  # type: ignore[no-untyped-def]
     for r in range(n):
         digest = np.uint64(0)
         for j in range(d):
-            # −0.0 equals 0.0. The low half of a short number is empty, and gets what is in the high half.
+            # −0.0 equals 0.0. Numbers with few digits have zeros in their low half, so the high half is mixed in.
             word = np.uint64(0) if rows[r, j] == 0.0 else bits[r, j]
             digest += (word ^ (word >> np.uint64(32))) * factors[j]
         hashes[r] = _mix(digest)
@@ -361,7 +454,13 @@ def hash_rows(rows, hashes):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def first_moment(rows, weights, total):  # type: ignore[no-untyped-def]
-    """Add Σ w x of rows ``(n, d)`` to `total` ``(d,)``."""
+    """Add up Σ w x.
+
+    Parameters
+    ----------
+    rows, weights, total
+        Rows ``(n, d)``, their weights ``(n,)``, and the sum ``(d,)``, which is added to.
+    """
     for r in range(rows.shape[0]):
         for j in range(rows.shape[1]):
             total[j] += weights[r] * rows[r, j]
@@ -369,7 +468,13 @@ def first_moment(rows, weights, total):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def second_moment(rows, weights, total):  # type: ignore[no-untyped-def]
-    """Add Σ w x² of rows ``(n, d)`` to `total` ``(d,)``."""
+    """Add up Σ w x².
+
+    Parameters
+    ----------
+    rows, weights, total
+        Rows ``(n, d)``, their weights ``(n,)``, and the sum ``(d,)``, which is added to.
+    """
     for r in range(rows.shape[0]):
         for j in range(rows.shape[1]):
             total[j] += weights[r] * rows[r, j] * rows[r, j]
@@ -377,7 +482,15 @@ def second_moment(rows, weights, total):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def extremes(rows, weights, least, greatest):  # type: ignore[no-untyped-def]
-    """Lower `least` ``(d,)`` and raise `greatest` ``(d,)`` to those of rows ``(n, d)`` of positive weight."""
+    """Update the range of each feature with rows of positive weight.
+
+    Parameters
+    ----------
+    rows, weights
+        Rows ``(n, d)`` and their weights ``(n,)``.
+    least, greatest
+        Minimum and maximum so far ``(d,)``, which are updated.
+    """
     for r in range(rows.shape[0]):
         if not weights[r] > 0.0:
             continue

@@ -1,8 +1,10 @@
 """Short vectors for compiled loops: eight float64 or sixteen float32 side by side.
 
-What the compiler makes of a plain loop depends on the loop's length and on what else may overlap in memory; these
-vectors are what they say on every processor, and each lane is rounded as a number by itself would be. Arrays are taken
-as flat memory: `at` counts elements from their first one.
+The machine code of a plain loop depends on the loop's length and on which arrays may overlap in memory. Operations on
+these vectors are the same on every processor, and each lane is rounded like a single number. Arrays are treated as flat
+memory: `at` counts elements from the first one.
+
+Compiled code calls these functions without `typing_context`, which numba adds.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ def _pointer(context: Any, builder: Any, array_type: Any, array_and_at: Any, kin
 
 
 def _load(builder: Any, pointer: Any, kind: Any, dtype: Any) -> Any:
-    # A pointer of this version of the compiler may or may not know what it points to.
+    # Whether a pointer has an element type depends on the version of llvmlite; without one, the type must be given.
     options = {} if hasattr(pointer.type, "pointee") and not pointer.type.is_opaque else {"typ": kind}
     return builder.load(pointer, align=dtype.bitwidth // 8, **options)
 
@@ -72,7 +74,15 @@ def _splat(builder: Any, number: Any, count: int) -> Any:
 
 @intrinsic
 def load(typing_context, array, at):  # type: ignore[no-untyped-def]
-    """Vector of the elements from `at` on."""
+    """Vector of the elements from `at` on.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    array, at
+        Array, and index of the first element.
+    """
     vector = _vector_of(array.dtype)
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
@@ -84,7 +94,17 @@ def load(typing_context, array, at):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def store(typing_context, array, at, vector):  # type: ignore[no-untyped-def]
-    """Write a vector to the elements from `at` on; of doubles into an array of singles, rounded."""
+    """Write a vector to the elements from `at` on; doubles are rounded if the array is float32.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    array, at
+        Array, and index of the first element.
+    vector
+        Vector to write.
+    """
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         lanes = arguments[2]
@@ -99,7 +119,15 @@ def store(typing_context, array, at, vector):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def splat(typing_context, number):  # type: ignore[no-untyped-def]
-    """Vector of one number in all lanes."""
+    """Vector of one number in all lanes.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    number
+        Number in float64 or float32.
+    """
     vector = _vector_of(number)
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
@@ -110,7 +138,15 @@ def splat(typing_context, number):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def repeated(typing_context, array, at):  # type: ignore[no-untyped-def]
-    """Vector of one element in all lanes."""
+    """Vector of one element of an array in all lanes.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    array, at
+        Array, and index of the element.
+    """
     vector = _vector_of(array.dtype)
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
@@ -122,7 +158,15 @@ def repeated(typing_context, array, at):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def element(typing_context, array, at):  # type: ignore[no-untyped-def]
-    """One element."""
+    """One element of an array.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    array, at
+        Array, and index of the element.
+    """
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         return builder.load(_pointer(context, builder, array, arguments))
@@ -132,7 +176,15 @@ def element(typing_context, array, at):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def strided(typing_context, array, at, step):  # type: ignore[no-untyped-def]
-    """Vector of every `step`-th element from `at` on."""
+    """Vector of every `step`-th element from `at` on.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    array, at, step
+        Array, index of the first element, and distance between elements.
+    """
     vector = _vector_of(array.dtype)
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
@@ -149,7 +201,15 @@ def strided(typing_context, array, at, step):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def widened(typing_context, array, at, count):  # type: ignore[no-untyped-def]
-    """Vector of doubles of `count` elements of any type from `at` on, zero in the lanes beyond."""
+    """Vector of doubles of a few elements of any type, with zeros in the other lanes.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    array, at, count
+        Array, index of the first element, and number of elements, at most 8.
+    """
     dtype = array.dtype
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
@@ -170,7 +230,15 @@ def widened(typing_context, array, at, count):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def wide(typing_context, array, at):  # type: ignore[no-untyped-def]
-    """Vector of doubles of the elements of any type from `at` on."""
+    """Vector of doubles of eight elements of any type.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    array, at
+        Array, and index of the first element.
+    """
     dtype = array.dtype
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
@@ -219,7 +287,15 @@ def _multiply_lanes(a, b):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def multiply_add(typing_context, a, b, c):  # type: ignore[no-untyped-def]
-    """a·b + c, rounded once or twice as the processor does it faster."""
+    """a·b + c, rounded once or twice, as is faster on the processor.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    a, b, c
+        Vectors of one type.
+    """
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         x, y, z = arguments
@@ -230,7 +306,15 @@ def multiply_add(typing_context, a, b, c):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def where_less(typing_context, a, b, yes, no):  # type: ignore[no-untyped-def]
-    """`yes` in the lanes where a < b, `no` elsewhere."""
+    """`yes` in the lanes where a < b, `no` elsewhere.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    a, b, yes, no
+        Vectors of one number of lanes.
+    """
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         x, y, yes, no = arguments
@@ -241,7 +325,15 @@ def where_less(typing_context, a, b, yes, no):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def folded(typing_context, vector):  # type: ignore[no-untyped-def]
-    """Sum of the lanes: of neighbours first, then of neighbouring sums."""
+    """Sum of the lanes: of neighbours first, then of neighbouring sums.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    vector
+        Vector to add up.
+    """
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         lanes, count = arguments[0], vector.count
@@ -256,7 +348,15 @@ def folded(typing_context, vector):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def folded_together(typing_context, a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def]
-    """Vector of the sums of eight vectors, each added up as `folded` does."""
+    """Vector of the sums of eight vectors, each added up as `folded` does.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    a, b, c, d, e, f, g, h
+        Vectors of doubles.
+    """
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         vectors = list(arguments)
@@ -271,7 +371,15 @@ def folded_together(typing_context, a, b, c, d, e, f, g, h):  # type: ignore[no-
 
 @intrinsic
 def least_of(typing_context, vector):  # type: ignore[no-untyped-def]
-    """Least of the lanes."""
+    """Least of the lanes.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    vector
+        Vector without NaN.
+    """
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         lanes, count = arguments[0], vector.count
@@ -287,7 +395,15 @@ def least_of(typing_context, vector):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def lanes_up_to(typing_context, vector, number):  # type: ignore[no-untyped-def]
-    """Bit mask of the lanes that are no greater than a number."""
+    """Bit mask of the lanes that are no greater than a number; the first lane is the lowest bit.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    vector, number
+        Vector, and number of the same precision.
+    """
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         lanes = builder.fcmp_ordered("<=", arguments[0], _splat(builder, arguments[1], vector.count))
@@ -298,7 +414,15 @@ def lanes_up_to(typing_context, vector, number):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def lowest_bit(typing_context, mask):  # type: ignore[no-untyped-def]
-    """Place of the lowest bit that is set."""
+    """Index of the lowest bit that is set.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    mask
+        Bit mask with at least one bit set.
+    """
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
@@ -308,7 +432,15 @@ def lowest_bit(typing_context, mask):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def prefetch(typing_context, array, at):  # type: ignore[no-untyped-def]
-    """Ask for the memory of an element, which may lie beyond the end."""
+    """Ask the processor to load the memory of an element, which may lie beyond the end of the array.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    array, at
+        Array, and index of the element.
+    """
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         pointer = _pointer(context, builder, array, arguments)

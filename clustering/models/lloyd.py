@@ -1,4 +1,4 @@
-"""One pass of k-means over rows in memory: labels, sums and far rows at once."""
+"""One pass of k-means over rows in memory: labels, sums and farthest rows at once."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from clustering.models.lanes import NARROW, WIDE
 Array = NDArray[np.float64]
 
 TILE_BYTES, TILE_ROWS = 32 * 1024, (16, 128)
-"""Size of the float64 rows worked on together, and the least and greatest number of them."""
+"""Size of the float64 rows of a tile, in bytes, and the least and greatest number of rows."""
 FEW_PRODUCTS, FEW_CENTERS = 256, 8
-"""Up to this k·d, where d is below 16, or this k, distances cost less than scores and their settlement."""
+"""Distances cost less than scores up to this k·d for d below 16, and up to this k for larger d."""
 COPIED_SUMS = 1024
-"""Up to this many sums are kept four times over."""
+"""Up to this number of sums, four copies of them are kept."""
 
 
 class Tile(NamedTuple):
-    """Some rows that are worked on together. What lies beyond the last row is of no effect."""
+    """Some rows that are worked on together. Values beyond the last row have no effect."""
 
     rows: NDArray[np.float64]
     """Rows less the origin ``(t, width)``, zero beyond the last feature."""
     turned: NDArray[np.float64]
-    """Sixteen rows feature by feature ``(d, 16)``."""
+    """Sixteen rows as columns ``(d, 16)``."""
     labels: NDArray[np.float64]
-    """Nearest centers ``(t,)``, whole numbers."""
+    """Nearest centers ``(t,)``, as whole numbers in float64."""
     distances: NDArray[np.float64]
     """Squared distances to them ``(t,)``."""
 
 
 class ScoreBuffers(NamedTuple):
-    """What scores −2 x·c + ‖c‖² in float32 are made of; the scale, a power of two, keeps them in range."""
+    """Arrays and bounds for scores −2 x·c + ‖c‖² in float32; the scale, a power of two, keeps them in range."""
 
     scale: float
     """Factor of rows and centers."""
@@ -44,27 +44,27 @@ class ScoreBuffers(NamedTuple):
     offsets: NDArray[np.float32]
     """‖c‖² ``(k,)``, infinite where k is rounded up to a multiple of sixteen."""
     names: NDArray[np.float32]
-    """Numbers of the centers ``(k,)``."""
+    """Indices of the centers ``(k,)``."""
     reach: float
-    """The greatest ‖c‖."""
+    """The largest ‖c‖, scaled."""
     relative: float
     """Rounding bound of the difference of two scores, relative to (‖x‖ + reach)²."""
     absolute: float
-    """The same where numbers underflow."""
+    """Absolute part of the rounding bound, for numbers that underflow."""
     limit: float
     """Beyond this (‖x‖ + reach)² a score may have overflowed."""
     narrow: NDArray[np.float32]
-    """Rows ``(t, width)``."""
+    """Scaled rows ``(t, width)``."""
     best: NDArray[np.float32]
-    """Least score of every sixteenth center ``(t, 16)``."""
+    """Least score in each lane, which holds every sixteenth center ``(t, 16)``."""
     second: NDArray[np.float32]
-    """The one after it ``(t, 16)``."""
+    """Second least score in each lane ``(t, 16)``."""
     named: NDArray[np.float32]
-    """Center that has the least ``(t, 16)``."""
+    """Center of the least score in each lane ``(t, 16)``."""
 
 
 class SumBuffers(NamedTuple):
-    """Sums of `lloyd_kernels.SUM_ROWS` rows; successive rows go to copies, so that none waits for the one before it."""
+    """Sums of `lloyd_kernels.SUM_ROWS` rows; successive rows go to different copies, so that they need not wait."""
 
     weight: NDArray[np.float64]
     """Σw ``(copies, k)``; the copies are a power of two."""
@@ -78,13 +78,13 @@ class FarthestBuffer(NamedTuple):
     distances: NDArray[np.float64]
     """Squared distances ``(most,)``."""
     row_index: NDArray[np.int64]
-    """Rows ``(most,)``."""
+    """Indices of the rows ``(most,)``."""
     labels: NDArray[np.int32]
     """Their clusters ``(most,)``."""
 
 
 class LloydSums(NamedTuple):
-    """What a pass adds up and finds."""
+    """Sums and farthest rows of a pass."""
 
     weight: Array
     """Σw ``(k,)``."""
@@ -93,13 +93,23 @@ class LloydSums(NamedTuple):
     objective: float
     """Σw·distance."""
     far: FarthestBuffer
-    """The farthest rows away from their centers that have a weight ``(t,)``."""
+    """The farthest rows of positive weight ``(t,)``."""
     rows: Array
     """Those rows less the origin ``(t, d)``."""
 
 
 def lloyd(values: NDArray[Any], weights: Array, origin: Array, centers: Array, most: int) -> LloydSums:
-    """Label rows ``(n, d)`` by `centers` ``(k, d)``, less the `origin` ``(d,)``, and keep the `most` farthest."""
+    """Label rows by their nearest centers, add them up, and keep the farthest.
+
+    Parameters
+    ----------
+    values, weights
+        Rows ``(n, d)``, not less the origin, and their weights ``(n,)``.
+    origin, centers
+        Origin ``(d,)``, and centers less the origin ``(k, d)``.
+    most
+        Largest number of farthest rows to keep.
+    """
     values = compiled_for(values)
     k, d = centers.shape
     width = -(-d // WIDE) * WIDE
@@ -124,7 +134,7 @@ def lloyd(values: NDArray[Any], weights: Array, origin: Array, centers: Array, m
 
 
 def _scores(centers: Array, t: int) -> ScoreBuffers:
-    """Prepare to score tiles of `t` rows by centers ``(k, d)``."""
+    """Make the buffers that score tiles of `t` rows by centers ``(k, d)``."""
     k, d = centers.shape
     lanes = -(-k // NARROW) * NARROW
     exponent = int(np.clip(np.frexp(np.abs(centers).max())[1], -1000, 1000))

@@ -1,4 +1,4 @@
-"""The compiled pass of k-means: label, add up and look for far rows, one tile of rows at a time.
+"""The compiled pass of k-means: label, add up and find the farthest rows, one tile of rows at a time.
 
 A tile is small enough that the rows are read from memory once. Labels and distances are those that `kernels` defines.
 The tuples that the kernels take, `Tile`, `ScoreBuffers`, `SumBuffers` and `FarthestBuffer`, are described in `lloyd`.
@@ -34,17 +34,18 @@ from clustering.models.lanes import (
 )
 
 SUM_ROWS = 1024
-"""Rows added up by themselves first: the error grows with these and with their number, not with all rows."""
+"""Rows that are added up separately first. The rounding error then grows with the rows of a run plus the number of
+runs, not with all rows."""
 SIDE_BY_SIDE, BY_DISTANCE, BY_SCORE = 0, 1, 2
-"""How a tile is labelled."""
+"""Ways to label a tile."""
 
-# These make no arrays; counting the references to those that they are given would cost more than the work on a row.
+# These functions make no arrays. Counting the references to their arguments would cost more than the work on a row.
 BARE: dict[str, Any] = {**FAST, "_nrt": False}
 
 
 @njit(inline="always", **BARE)
 def _squares(rows, i, centers, c, long):  # type: ignore[no-untyped-def]
-    """Add up as `kernels.distance_between` does, up to its sixteen sums in pairs, from `i` in rows, `c` in centers."""
+    """Add up sixteen features at a time as `kernels.distance_between` does: row at `i`, center at `c`."""
     a = splat(0.0)
     b = splat(0.0)
     for j in range(0, long, 16):
@@ -81,7 +82,7 @@ def _nearest(rows, i, d, centers, reach):  # type: ignore[no-untyped-def]
 
 @njit(**BARE)
 def _slack(reach):  # type: ignore[no-untyped-def]
-    """Take the part of the tie that grows with how far out centers are, at most."""
+    """Bound the rounding of squared distances that comes from the rounding of the centers."""
     most = 0.0
     for k in range(reach.shape[0]):
         most = max(most, reach[k])
@@ -90,7 +91,7 @@ def _slack(reach):  # type: ignore[no-untyped-def]
 
 @njit(**BARE)
 def _resolve_near_ties(tile, r, least, second, d, centers, reach, slack):  # type: ignore[no-untyped-def]
-    """Label those of the eight rows from `r` on by the definition whose least distance is not clearly the least."""
+    """Label rows by the definition where the least distance is not clearly the least, among the eight from `r` on."""
     near = lanes_up_to(second * splat(CLEAR) - least - slack, 0.0)
     while near:
         row = r + lowest_bit(near)
@@ -102,7 +103,7 @@ def _resolve_near_ties(tile, r, least, second, d, centers, reach, slack):  # typ
 
 @njit(**BARE)
 def _fill(values, start, m, origin, tile):  # type: ignore[no-untyped-def]
-    """Take the origin off rows from `start` on."""
+    """Subtract the origin from `m` rows from `start` on, and put them into the tile."""
     d = values.shape[1]
     width = tile.rows.shape[1]
     long = d - d % WIDE
@@ -206,7 +207,7 @@ def _by_distance(tile, m, d, centers, reach):  # type: ignore[no-untyped-def]
 
 @njit(**BARE)
 def _take_distances(tile, m, d, centers):  # type: ignore[no-untyped-def]
-    """Take the distance of every row to the center that its label tells."""
+    """Compute the distance of every row from the center of its label."""
     w = tile.rows.shape[1]
     long = d - d % 16
     labels = tile.labels
@@ -231,7 +232,7 @@ def _take_distances(tile, m, d, centers):  # type: ignore[no-untyped-def]
 
 @njit(inline="always", **BARE)
 def _narrowed(rows, i, width, factor, narrow, q):  # type: ignore[no-untyped-def]
-    """Write a row in float32, and return its squared norm, for rounding bounds only."""
+    """Write a scaled row in float32, and return its squared norm for rounding bounds."""
     square = splat(0.0)
     for j in range(0, width, WIDE):
         x = load(rows, i + j) * factor
@@ -242,7 +243,7 @@ def _narrowed(rows, i, width, factor, narrow, q):  # type: ignore[no-untyped-def
 
 @njit(inline="always", **BARE)
 def _compare(score, at, name, only, scores):  # type: ignore[no-untyped-def]
-    """Take the scores of sixteen centers into the least and second least of a row; the `only` ones are the least."""
+    """Update the two least scores of a row in each lane with sixteen centers; `only` if there are no others."""
     if only:
         store(scores.best, at, score)
     else:
@@ -312,7 +313,7 @@ def _by_score(tile, m, d, centers, scores, reach):  # type: ignore[no-untyped-de
         close = np.float32(np.float64(least_of(least)) + scores.relative * bound + scores.absolute)
         near = lanes_up_to(least, close)
         alone = near & (near - 1) == 0 and lanes_up_to(load(scores.second, at), close) == 0
-        # Beyond the limit no margin tells anything; NaN fails every comparison.
+        # Beyond the limit a score may have overflowed, so its margin means nothing. NaN fails every comparison.
         if bound < scores.limit and alone:
             tile.labels[r] = element(scores.named, at + lowest_bit(near))
         else:
@@ -337,7 +338,7 @@ def _add_up(values, start, m, weights, tile, sums):  # type: ignore[no-untyped-d
         factor = splat(w)
         p = (copy * k + label) * width
         for j in range(0, width, WIDE):
-            # The next tile is on its way from memory while this one is worked on.
+            # Rows of the next tile are loaded from memory while this one is worked on.
             prefetch(values, (start + r + t) * d + j)
             store(sums.first, p + j, load(sums.first, p + j) + factor * load(tile.rows, r * width + j))
     return objective
@@ -345,7 +346,7 @@ def _add_up(values, start, m, weights, tile, sums):  # type: ignore[no-untyped-d
 
 @njit(**BARE)
 def _keep_far(start, m, weights, tile, far, count):  # type: ignore[no-untyped-def]
-    """Keep the farthest rows away from their centers that have a weight, and return how many there are."""
+    """Keep the farthest rows of positive weight, and return their number."""
     most = far.distances.shape[0]
     floor = far.distances[most - 1] if count == most else 0.0
     for r in range(m):
@@ -369,10 +370,24 @@ def _keep_far(start, m, weights, tile, far, count):  # type: ignore[no-untyped-d
 
 @njit(**BARE)
 def lloyd(values, weights, origin, centers, reach, way, tile, scores, sums, far, weight, first):  # type: ignore[no-untyped-def]
-    """Label rows ``(n, d)``, and add Σw ``(k,)`` and Σw·x ``(k, d)`` per label to `weight` and `first`.
+    """Label rows, add them up by label, and return Σw·distance and the number of rows in `far`.
 
-    `origin` and `centers` are as wide as the tile, and `reach` ``(k,)`` is that of `kernels.reaches`. Returns
-    Σw·distance, and how many rows there are in `far`.
+    Parameters
+    ----------
+    values, weights
+        Rows ``(n, d)``, not less the origin, and their weights ``(n,)``.
+    origin, centers
+        Origin and centers less the origin, widened with zeros to the width of the tile.
+    reach
+        Reaches of the centers ``(k,)``, as `kernels.reaches` gives them.
+    way
+        One of `SIDE_BY_SIDE`, `BY_DISTANCE` and `BY_SCORE`.
+    tile, scores, sums
+        Buffers, as `lloyd` of the module of that name makes them.
+    far
+        Gets the farthest rows.
+    weight, first
+        Σw ``(k,)`` and Σw·x ``(k, d)``, which are added to.
     """
     n, d = values.shape
     t = tile.rows.shape[0]
