@@ -1,23 +1,24 @@
-"""Which components of a new model are those of the one before: they keep their ids.
+"""Matching: finds the new components that are old ones, so that ids keep their meaning from version to version.
 
-New components and old ones are paired by the Hungarian method (Kuhn 1955, doi:10.1002/nav.3800020109). Their cost is
-the square of a distance that belongs to the kind of model:
+New and old components are paired by the Hungarian method (Kuhn 1955, doi:10.1002/nav.3800020109). The cost of a pair is
+the square of a distance that depends on the kind of model:
 
-- of kmeans and soft_kmeans, the Euclidean distance of the centers where `divergences.embed` places them, which is
-  near the root of the divergence: Mahalanobis' distance, Hellinger's for kullback_leibler, that of the logarithms for
-  itakura_saito, the chord for the cosine;
-- of gaussian_mixture, the root of Bhattacharyya's distance, which tells components with one mean apart by their shapes.
+- kmeans and soft_kmeans: the Euclidean distance of the centers where `divergences.embed` places them. It is near the
+  root of the divergence: the Mahalanobis distance, the Hellinger distance for kullback_leibler, the distance of the
+  logarithms for itakura_saito, the chord for the cosine.
+- gaussian_mixture: the root of Bhattacharyya's distance, which also distinguishes components of equal mean by their
+  covariances.
 
-A pair is accepted where the new component is nearer to the old one than half the distance from there to the nearest
-other old one. Nothing in this rule has a scale of its own. By the triangle inequality, such a component is nearer to
-that old one than to any other, so that one label cannot be contended for by two clusters of before. (The root of
-Bhattacharyya's distance obeys it where shapes are equal; where they are not, the cost decides.) What is farther than
-that costs as much as no partner: components that come from nowhere do not drag others away from theirs.
+A pair is accepted if the new component is nearer to the old one than half the distance from the old one to its nearest
+other old component. This rule needs no threshold. By the triangle inequality, such a new component is nearer to this
+old one than to any other, so two old components never compete for it. (The root of Bhattacharyya's distance obeys the
+triangle inequality where covariances are equal; otherwise the cost decides.) A pair beyond this limit costs as much as
+no partner, so a component that appears far from all others does not change the pairs of the others.
 
-- k grew: of a cluster that split, the nearer part keeps the id, and the other is new.
-- k shrank: of two that merged, the one keeps its id that the outcome is nearer to; half-way between them it is new.
-- One component before (k = 1) is always found again: there is no other that it could be taken for.
-- Old components at one place cannot be told apart; what counts is the nearest one elsewhere.
+- k grew: when a cluster splits, the nearer part keeps the id and the other part is new.
+- k shrank: when two clusters merge, the result keeps the id of the nearer one; half-way between them it is new.
+- With one old component (k = 1), the nearest new one always keeps its id, as there is no other to confuse it with.
+- Old components in the same position cannot be distinguished. The limit is then set by the nearest one elsewhere.
 """
 
 from __future__ import annotations
@@ -37,16 +38,23 @@ Array = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
 SAME_POSITION = 1e-9
-"""Two old components no farther from each other than this share of the farthest one's distance are at one place."""
+"""Old components count as being in the same position up to this share of the distance of the farthest one."""
 AT_ONCE = 4_000_000
-"""Distances that are held at once, about."""
+"""Approximate number of distances that are held in memory at once."""
 
 
 def match_ids(fitted: FittedModel, previous: FittedModel) -> FittedModel:
-    """Give the components of a new model the ids of those before, and put them in the order of their ids.
+    """Give the components of a new model the ids of their old partners, and sort them by id.
 
-    Components without a partner get ids above any that was ever given. All do where the models cannot be compared,
-    and a remark says why.
+    Components without a partner get ids above every id that was ever used. If the models cannot be compared, all
+    components get new ids, and a remark says why.
+
+    Parameters
+    ----------
+    fitted
+        The new fitted model.
+    previous
+        The fitted model of the previous version.
     """
     reason = incomparable_reason(fitted, previous)
     if reason is not None:
@@ -55,24 +63,53 @@ def match_ids(fitted: FittedModel, previous: FittedModel) -> FittedModel:
     partners = match(*compare_components(fitted, previous))
     ids = previous.ids[partners]
     new = np.flatnonzero(partners < 0)
-    # The largest first, so that they do not depend on the order that the fit left them in.
+    # New ids go to the largest component first, so that they do not depend on the order of the fit.
     ids[new[np.argsort(-fitted.shares[new], kind="stable")]] = previous.largest_id + 1 + np.arange(len(new))
     return reorder(replace(fitted, largest_id=previous.largest_id), ids)
 
 
 def renumber(fitted: FittedModel, first: int) -> FittedModel:
-    """Give the components ids from `first` on."""
+    """Give the components consecutive ids, in their present order.
+
+    Parameters
+    ----------
+    fitted
+        A fitted model.
+    first
+        Id of its first component.
+    """
     return replace(fitted, ids=first + np.arange(fitted.model.k))
 
 
 def reorder(fitted: FittedModel, ids: Ids) -> FittedModel:
-    """Give the components their ids ``(k,)``, and put them in the order of these."""
+    """Give the components new ids, and sort them by id.
+
+    Parameters
+    ----------
+    fitted
+        A fitted model.
+    ids
+        Ids of its components in their present order ``(k,)``, all different.
+    """
     order = np.argsort(ids)
     return replace(fitted.reordered(order), ids=ids[order])
 
 
 def match(new: ComparedComponents, old: ComparedComponents) -> Ids:
-    """Find the old component that each new one is ``(k,)``: its place, or −1 where it is none of them."""
+    """Find the old partner of each new component.
+
+    Parameters
+    ----------
+    new
+        Components of the new model.
+    old
+        Components of the previous model, in the same space.
+
+    Returns
+    -------
+    ndarray
+        Row number of the old partner of each new component ``(k,)``; −1 for none.
+    """
     k, limits = len(new.centers), _limits(old)
     partners, parts = np.full(k, -1), []
     for part in _parts(k, len(limits)):
@@ -80,9 +117,11 @@ def match(new: ComparedComponents, old: ComparedComponents) -> Ids:
         row, column = np.nonzero(apart < limits)
         parts.append((row + part.start, column, apart[row, column]))
     row, column, near = (np.concatenate(one) for one in zip(*parts, strict=True))
-    # Where there is no other, there is no limit either.
+    # A pair costs 1 at the limit, which is also the cost of no partner. With a single old component the limit is
+    # infinite, and is replaced by a number above twice all distances so that every pair costs less than 1.
     cost = (near / np.where(np.isinf(limits), 2.0 * near.max(initial=0.0) + 1.0, limits)[column]) ** 2
-    # What has no candidate in common is matched on its own, to the same outcome as in one large table.
+    # Groups of components without a possible pair between them are matched on their own. The outcome is the same, and
+    # no table of all pairs is needed.
     count = k + len(limits)
     links = coo_array((np.ones(len(row)), (row, column + k)), (count, count))
     groups = connected_components(links, directed=False)[1][row]
@@ -109,5 +148,6 @@ def _limits(old: ComparedComponents) -> Array:
 
 
 def _parts(rows: int, columns: int) -> list[slice]:
+    """Split the rows of a table of distances so that each part has about `AT_ONCE` distances."""
     step = max(1, AT_ONCE // columns)
     return [slice(start, min(rows, start + step)) for start in range(0, rows, step)]

@@ -1,4 +1,4 @@
-"""The loop on a sample of rows in memory."""
+"""Runs the loop on a row sample in memory."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from clustering.models.survey import RowSample
 T = TypeVar("T")
 
 _SLICE = 16_384
-"""Rows of a block."""
+"""Number of rows of a block of the sample."""
 
 
 @dataclass(frozen=True)
 class SampleRunner:
-    """Passes over rows of the sample; see `clustering.models.starts.SamplePasses`."""
+    """Runs passes over sampled rows; see `clustering.models.starts.SamplePasses`."""
 
     runner: PassRunner
 
@@ -33,14 +33,14 @@ class SampleRunner:
         Parameters
         ----------
         functions
-            Make the statistics of the rows of a block.
+            Functions that make the statistics of the rows of a block.
         """
         return self.runner.run(functions).statistics
 
     def converge(
         self, model: Any, starts: Sequence[Any], tolerance: float, most_passes: int, seconds: float | None = None
     ) -> Sequence[Candidate]:
-        """Run the loop until every start has stopped, side by side; in the order of the starts.
+        """Run the loop from several starts side by side, until all have stopped.
 
         Parameters
         ----------
@@ -48,8 +48,17 @@ class SampleRunner:
             The model of the params.
         starts
             Params to start from.
-        tolerance, most_passes, seconds
-            When to stop; see `StoppingRule`.
+        tolerance
+            Relative change of the objective at which a start stops.
+        most_passes
+            Largest number of passes.
+        seconds
+            Largest wall time, in seconds; None for no limit.
+
+        Returns
+        -------
+        sequence of Candidate
+            Stopped candidates, in the order of the starts.
         """
         rule = StoppingRule(tolerance, most_passes, seconds)
         state = apply_limits(State(tuple(Candidate(model, start) for start in starts)), rule)
@@ -60,15 +69,22 @@ class SampleRunner:
 
 @contextmanager
 def sample_passes(sample: RowSample, engine: Engine) -> Iterator[SampleRunner]:
-    """Make passes over the rows of a sample, each with the weight that it represents.
+    """Offer passes over the rows of a sample, where each row has the weight that it represents.
 
     Parameters
     ----------
     sample
-        Rows in memory.
+        Sampled rows.
     engine
-        A cluster is passed by: sending it a sample would take longer than working on the sample here.
+        Engine of the fit. In place of a cluster, threads of this process are used: sending the sample to workers would
+        take longer than the work on it.
+
+    Yields
+    ------
+    SampleRunner
+        Runner of passes, valid inside the context.
     """
+    # Marginalizing keeps missing features, which a sample of complete rows does not have.
     source = open_source(sample.values, weights=sample.represented, missing="marginalize")
     plan = source.plan(block_bytes=_SLICE * source.row_bytes)
     local = nullcontext(engine) if engine.client is None else connect("threads")

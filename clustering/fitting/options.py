@@ -1,4 +1,4 @@
-"""How to fit, and what of it goes together."""
+"""Options of a fit, and the check of their combinations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Options:
-    """How to fit; see the keys of `fit` in the config.
+    """Options of a fit; see the keys of `fit` in the config.
 
     Raises
     ------
@@ -34,18 +34,19 @@ class Options:
 
     seed: int = 0
     restarts: int = 10
-    """Starts that compete on the sample."""
+    """Number of starts that compete on the row sample."""
     finalists: int = 1
-    """Best of them carried to the full data."""
+    """Number of best restarts that go over the full data."""
     sample_rows: int = 200_000
     init: Init | Literal["labels"] | NDArray[Any] | Mapping[str, Any] = "kmeans++"
-    """``kmeans++``, ``random``, or ``labels``: the clusters known for some rows. Or, which no restart competes with,
-    centers ``(k, d)`` in the data's units, or ``{centers, weights, covariances}`` of a mixture, as a fit gives them."""
+    """``kmeans++`` or ``random`` draw starts from the row sample. ``labels`` starts from the means of labelled rows. An
+    array of centers ``(k, d)`` in the data's units, or a mapping with centers, weights and covariances of a mixture,
+    is the only start."""
     rule: StoppingRule = field(default_factory=StoppingRule)
     fraction: float = 1.0
-    """Share of the rows, drawn at random, that pass 0 and the passes go over; labels are for all."""
+    """Share of the rows that pass 0 and the passes go over, drawn at random. Labels are written for all rows."""
     preprocess: Preprocess = field(default_factory=Preprocess)
-    """What is done to rows first."""
+    """Preprocessing of the rows."""
 
     def __post_init__(self) -> None:
         for name, least in (("restarts", 1), ("finalists", 1), ("sample_rows", 1), ("seed", 0)):
@@ -68,12 +69,12 @@ class Options:
 
     @property
     def draws_starts(self) -> bool:
-        """Whether starts are drawn, so that which cluster is which says nothing."""
+        """Whether starts are drawn at random, so that the order of the clusters has no meaning."""
         return isinstance(self.init, str) and self.init != "labels"
 
     @property
     def row_fraction(self) -> RowFraction | None:
-        """Which rows take part in the fit; None: all."""
+        """Rule that draws the rows of the fit; None where all rows take part."""
         return None if self.fraction == 1.0 else RowFraction(float(self.fraction), int(self.seed))
 
     @property
@@ -83,12 +84,21 @@ class Options:
 
 
 def check_combination(source: Source, model: AnyModel, options: Options) -> None:
-    """Refuse what cannot go together, before anything is read.
+    """Refuse options that cannot be combined, before any data are read.
+
+    Parameters
+    ----------
+    source
+        Data to cluster.
+    model
+        The model to fit.
+    options
+        How to fit.
 
     Raises
     ------
     ConfigError
-        Naming both.
+        If two settings exclude each other; the message names both.
     """
     if source.missing == "marginalize" and model.start_divergence != "squared_euclidean":
         raise ConfigError(
@@ -99,6 +109,7 @@ def check_combination(source: Source, model: AnyModel, options: Options) -> None
     if options.uses_labels and source.labels is None:
         raise ConfigError("init is 'labels' and no labels are named; set source.labels to a variable of known clusters")
     if isinstance(options.init, Mapping):
+        # Covariances are left out for the kind `identity`, which has none to give. The model checks the other kinds.
         keys = model.init_arrays | {"centers"}
         if not model.init_arrays or not {"centers", "weights"} <= set(options.init) <= keys:
             raise ConfigError(

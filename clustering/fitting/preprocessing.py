@@ -1,6 +1,6 @@
-"""What is done to rows before they are clustered, fitted out of core: everything follows from pass 0.
+"""Preprocessing: fits the preparation of rows from the survey of pass 0, so that no further pass is needed.
 
-The order is: rows to length 1, standardising, feature weights, principal components, whitening.
+The order of the steps is: unit norm, standardization, feature weights, principal components, whitening.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ Array = NDArray[np.float64]
 
 STANDARDS = ("per_feature", "per_variable")
 _NODES_AT_WORK = 4
-"""Scatter matrices that one task holds beyond those of its run: of the block, a sub-block, their sum and its step."""
+"""Scatter matrices that a task holds beside those of its part of the tree: of the block, of a sub-block, their sum and
+a temporary."""
 
 
 @dataclass(frozen=True, eq=False)
 class Preprocess:
-    """What is asked for; see the keys of `preprocess` in the config.
+    """Options of preprocessing; see the keys of `preprocess` in the config.
 
     Raises
     ------
@@ -47,17 +48,17 @@ class Preprocess:
     """
 
     standardize: Literal[False, "per_feature", "per_variable"] = False
-    """Mean 0 and variance 1 of each feature, or of all values of a variable together."""
+    """Bring each feature, or all values of a variable together, to mean 0 and variance 1."""
     unit_norm: bool = False
     """Divide each row by its Euclidean norm."""
     pca: int | float | None = None
-    """Principal components: how many, or what share of the variance they have to exceed."""
+    """Number of principal components, or the share of the variance that they have to exceed."""
     pca_per_variable: bool = False
-    """Of each variable on its own."""
+    """Make principal components of each variable on its own."""
     whiten: bool = False
     """Divide components by their standard deviation."""
     feature_weights: str | NDArray[Any] | None = None
-    """A name that `clustering.data.feature_weights` reads, or an array ``(d,)``: multiplies the features."""
+    """Factors of the features: an array ``(d,)``, or a name that `clustering.data.feature_weights` reads."""
 
     def __post_init__(self) -> None:
         if self.standardize is not False and self.standardize not in STANDARDS:
@@ -77,29 +78,36 @@ class Preprocess:
 
     @property
     def needs_covariance(self) -> bool:
-        """Whether features are mixed, for which the full covariance is needed."""
+        """Whether the covariance of the features is needed, as principal components mix them."""
         return self.pca is not None or self.whiten
 
     @property
     def removes_mean(self) -> bool:
-        """Whether a mean is taken off."""
+        """Whether the mean is subtracted from rows."""
         return self.needs_covariance or self.standardize is not False
 
     @property
     def requested(self) -> dict[str, Any]:
-        """The keys that are set, as JSON."""
+        """Keys that differ from their defaults, as JSON."""
         settings = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not f.default}
         if isinstance(settings.get("feature_weights"), str) or "feature_weights" not in settings:
             return settings
         return {**settings, "feature_weights": "array"}
 
     def check(self, source: Source, divergence: Divergence) -> None:
-        """Refuse what does not go together.
+        """Refuse options that do not go with the data or the divergence.
+
+        Parameters
+        ----------
+        source
+            Data to cluster.
+        divergence
+            Divergence of the model.
 
         Raises
         ------
         ConfigError
-            Naming both.
+            If two settings exclude each other; the message names both.
         """
         if source.missing == "marginalize":
             for name, wanted in (("unit_norm", self.unit_norm), ("pca", self.pca is not None), ("whiten", self.whiten)):
@@ -117,12 +125,17 @@ class Preprocess:
 
 
 def check_components(pca: Any) -> None:
-    """Refuse what is neither a number of components nor a share.
+    """Refuse a value that is neither a number of components nor a share of the variance.
+
+    Parameters
+    ----------
+    pca
+        Value of the key ``pca``: an integer of 1 or more, a number between 0 and 1, or None.
 
     Raises
     ------
     ConfigError
-        Saying what is allowed.
+        If the value is neither; the message says what is allowed.
     """
     if pca is None:
         return
@@ -136,13 +149,19 @@ def check_components(pca: Any) -> None:
 
 
 def scatter_refusal(d: int, plan: Plan, engine: Engine, memory: int) -> str | None:
-    """Say why the sums of squares and products of so many features have no room in pass 0; None where they have.
+    """Say why the scatter of all features does not fit into memory in pass 0; None where it fits.
 
-    A task of a pass holds one ``(d, d)`` node for each level of its run, and some at work; the nodes of finished tasks
-    wait beside them for their neighbours.
+    A task holds one ``(d, d)`` matrix for each level of its part of the tree, and a few temporaries. The matrices of
+    finished tasks wait beside them to be added.
 
     Parameters
     ----------
+    d
+        Number of features.
+    plan
+        Blocks of pass 0.
+    engine
+        Engine that runs it; its numbers of threads and workers count.
     memory
         Memory budget of a worker, in bytes; half of it is for decoded rows.
     """
@@ -163,7 +182,15 @@ def scatter_refusal(d: int, plan: Plan, engine: Engine, memory: int) -> str | No
 
 
 def fingerprint(preprocess: Preprocess, source: Source) -> str:
-    """Digest the identity of a source, and of the feature weights that are read from it."""
+    """Digest the identity of a source, and of the feature weights where there are any.
+
+    Parameters
+    ----------
+    preprocess
+        Options of preprocessing; only its feature weights count.
+    source
+        Data to cluster.
+    """
     digest = source.fingerprint()
     if preprocess.feature_weights is None:
         return digest
@@ -171,17 +198,26 @@ def fingerprint(preprocess: Preprocess, source: Source) -> str:
 
 
 def fit_preparation(preprocess: Preprocess, survey: Survey, source: Source) -> Preparation | None:
-    """Fit what is asked for to the moments of pass 0, made of rows of length 1 where that is asked for.
+    """Fit the preparation to the mean and scatter of pass 0.
 
-    Standardising is that of scikit-learn's ``StandardScaler``: the weight is the divisor of a variance. Principal
-    components are those of its ``PCA``: eigenvectors of the covariance, the largest loading of each positive; a share
-    f takes the fewest components that hold more than f of the variance. Whitening divides by the square root of
-    scatter / W · n / (n − 1), with n the rows of positive weight.
+    Standardization is that of scikit-learn's ``StandardScaler``: variances are divided by the total weight. Principal
+    components are those of its ``PCA``: eigenvectors of the covariance, with the largest loading of each positive. A
+    share f keeps the fewest components that explain more than f of the variance. Whitening divides by the square root
+    of scatter / W · n / (n − 1), with n the number of rows of positive weight and W the total weight.
+
+    Parameters
+    ----------
+    preprocess
+        Options of preprocessing.
+    survey
+        Survey of the decoded rows; of rows of length 1 where ``unit_norm`` is set.
+    source
+        Data to cluster, for the names and weights of its features.
 
     Returns
     -------
     Preparation or None
-        None where nothing is asked for.
+        None where no preprocessing is asked for.
 
     Raises
     ------
@@ -202,12 +238,14 @@ def fit_preparation(preprocess: Preprocess, survey: Survey, source: Source) -> P
         scale = scale * weights
         named = preprocess.feature_weights if isinstance(preprocess.feature_weights, str) else "an array"
         words.append(f"feature weights {named}")
+    # Feature weights of 0 cannot be undone. On the way back, such a feature gets its mean.
     offset = np.where(scale > 0.0, offset, survey.mean)
     back = np.where(scale > 0.0, 1.0 / np.where(scale > 0.0, scale, 1.0), 0.0)
     facts: dict[str, Any] = {"n_components": d}
     if not preprocess.needs_covariance:
         return Preparation(preprocess.unit_norm, offset, scale, back, preprocess.requested, facts, "; ".join(words))
     parts = groups if preprocess.pca_per_variable else {None: slice(0, d)}
+    # Where rows are fewer than features, the components follow from the rows and no covariance was made.
     with np.errstate(over="ignore", invalid="ignore"):
         rows, total = centred_rows(survey, scale), survey.variance * scale * scale
         covariance = survey.covariance * np.outer(scale, scale) if rows is None else total
@@ -244,9 +282,18 @@ def fit_preparation(preprocess: Preprocess, survey: Survey, source: Source) -> P
 
 
 def prepare_survey(survey: Survey, preparation: Preparation, divergence: Divergence) -> Survey:
-    """Say what pass 0 would have told about the prepared rows.
+    """Turn the survey of decoded rows into the survey of prepared rows, without a further pass.
 
-    Minimum and maximum of components that mix features are bounds.
+    For principal components, the least and greatest values are bounds, which the rows need not reach.
+
+    Parameters
+    ----------
+    survey
+        Survey of the decoded rows.
+    preparation
+        The fitted preparation.
+    divergence
+        Divergence of the model, whose domain the prepared sample must lie in.
 
     Raises
     ------
@@ -267,11 +314,13 @@ def prepare_survey(survey: Survey, preparation: Preparation, divergence: Diverge
             low, high = low * matrix, high * matrix
             scatter = survey.scatter * (np.outer(matrix, matrix) if survey.scatter.ndim == 2 else matrix * matrix)
     else:
+        # Interval arithmetic: positive loadings carry upper limits to upper limits, negative ones to lower limits.
         up, down = np.maximum(matrix, 0.0), np.minimum(matrix, 0.0)
         low, high = low @ up + high @ down, high @ up + low @ down
         if survey.scatter.ndim == 1:
             scatter = scatter_of(values, survey.sample.weights, preparation.to_prepared(survey.mean[None])[0])
         else:
+            # One thread, as the number of BLAS threads changes the order of sums.
             with threadpool_limits(limits=1, user_api="blas"):
                 scatter = matrix.T @ survey.scatter @ matrix
             scatter = 0.5 * (scatter + scatter.T)
@@ -288,7 +337,13 @@ def prepare_survey(survey: Survey, preparation: Preparation, divergence: Diverge
 
 
 def zero_row_notes(rows: int) -> tuple[str, ...]:
-    """Say how many rows of zeros are left out where rows are brought to length 1; nothing where there are none."""
+    """Warn of zero rows, which are left out where rows are brought to length 1; empty where there are none.
+
+    Parameters
+    ----------
+    rows
+        Number of zero rows.
+    """
     if not rows:
         return ()
     what = (
@@ -308,12 +363,13 @@ def _check_finite(scatter: Array) -> None:
 
 
 def _groups(source: Source) -> dict[str, slice]:
-    """Columns of each variable."""
+    """Return the columns of each variable, which lie side by side."""
     names = [feature.variable for feature in source.features]
     return {name: slice(names.index(name), names.index(name) + names.count(name)) for name in dict.fromkeys(names)}
 
 
 def _weights(preprocess: Preprocess, source: Source) -> Array:
+    """Return the feature weights ``(d,)``; all 1 where none are set."""
     d = source.n_features
     if preprocess.feature_weights is None:
         return np.ones(d)
@@ -338,15 +394,16 @@ def _weights(preprocess: Preprocess, source: Source) -> Array:
 def _standards(
     preprocess: Preprocess, survey: Survey, source: Source, groups: Mapping[str, slice], weights: Array
 ) -> tuple[Array, Array]:
-    """Find what is taken off each feature ``(d,)``, and the factor that follows ``(d,)``."""
+    """Return the mean that is subtracted from each feature ``(d,)``, and its factor ``(d,)``."""
     mean, variance = survey.mean, survey.variance
     if preprocess.standardize == "per_variable":
         mean, variance = mean.copy(), variance.copy()
         for part in groups.values():
-            # Law of total variance, each feature counting the same.
+            # Law of total variance: mean of the variances plus variance of the means, with equal shares of features.
             middle = float(survey.mean[part].mean())
             variance[part] = float((survey.variance[part] + (survey.mean[part] - middle) ** 2).mean())
             mean[part] = middle
+    # A constant feature of weight 0 is dropped anyway, and does no harm.
     constant = np.flatnonzero((variance == 0.0) & (weights > 0.0))
     if len(constant):
         feature = source.features[constant[0]]
@@ -359,7 +416,7 @@ def _standards(
 
 
 def _components(preprocess: Preprocess, spectrum: Spectrum, survey: Survey, name: str | None) -> tuple[Array, Array]:
-    """Variances ``(p,)`` of the principal components that are asked for, and their loadings ``(d, p)``."""
+    """Return the variances ``(p,)`` of the wanted principal components, and their loadings ``(d, p)``."""
     values, d, where = spectrum.values, len(spectrum.values), "" if name is None else f" of variable {name!r}"
     most = min(survey.n_positive, d)
     whole = isinstance(preprocess.pca, int)
@@ -375,6 +432,7 @@ def _components(preprocess: Preprocess, spectrum: Spectrum, survey: Survey, name
         shares = np.cumsum(values / values.sum())
         p = min(most, int(np.searchsorted(shares, preprocess.pca, side="right")) + 1)
     if preprocess.whiten:
+        # Variances within rounding of zero are noise, and whitening would divide by them.
         rank = int((values[:p] > 16 * d * np.finfo(float).eps * values[0]).sum())
         if rank < p:
             raise DataError(

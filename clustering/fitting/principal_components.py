@@ -1,7 +1,8 @@
-"""Principal components, of the covariance of the features or, where rows are fewer, of the Gram matrix of the rows.
+"""Principal components of the covariance of the features, or of the Gram matrix of the rows where these are fewer.
 
-X Xᵀ of centred rows X ``(n, d)`` has the eigenvalues of XᵀX, and Xᵀu is an eigenvector of it for every eigenvector u of
-X Xᵀ: n² products of length d instead of d² of length n (Jolliffe 2002, "Principal Component Analysis", section 3.5).
+For centred rows X ``(n, d)``, X Xᵀ has the nonzero eigenvalues of XᵀX. If u is an eigenvector of X Xᵀ, then Xᵀu is one
+of XᵀX. The Gram matrix takes n² products of length d, the covariance d² products of length n (Jolliffe 2002,
+"Principal Component Analysis", section 3.5).
 """
 
 from __future__ import annotations
@@ -21,22 +22,34 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Variances of principal components, largest first, and what gives their loadings."""
+    """Variances of all principal components, and a function that computes the loadings of the first ones."""
 
     values: Array
-    """``(q,)``, zero or more."""
+    """Variances ``(q,)``, largest first, none below zero."""
     loadings: Callable[[int], Array]
-    """Loadings ``(d, p)`` of the first p, orthonormal, the largest of each above zero."""
+    """Returns the loadings ``(d, p)`` of the first p components: orthonormal columns, the largest entry positive."""
 
 
 def of_covariance(covariance: Array) -> Spectrum:
-    """Take the principal components of a covariance ``(d, d)``."""
+    """Compute the principal components of a covariance.
+
+    Parameters
+    ----------
+    covariance
+        Covariance of the features ``(d, d)``.
+    """
     values, vectors = _eigen(covariance)
     return Spectrum(values, lambda p: _fix_signs(vectors[:, :p]))
 
 
 def of_rows(rows: Array) -> Spectrum:
-    """Take the principal components of rows ``(n, d)``: centred, times the root of their share of the weight."""
+    """Compute the principal components of rows, from the smaller of covariance and Gram matrix.
+
+    Parameters
+    ----------
+    rows
+        Centred rows ``(n, d)``, each times the root of its share of the total weight.
+    """
     n, d = rows.shape
     # One thread, as the number of threads changes the order of sums.
     with threadpool_limits(limits=1, user_api="blas"):
@@ -46,19 +59,29 @@ def of_rows(rows: Array) -> Spectrum:
 
     def loadings(p: int) -> Array:
         with threadpool_limits(limits=1, user_api="blas"):
-            # Orthogonal but for rounding; where a component has no variance, any direction that is left will do.
+            # The products are orthogonal up to rounding, and QR brings them to length 1. For a component without
+            # variance, QR supplies any direction orthogonal to the others.
             return _fix_signs(np.linalg.qr(rows.T @ vectors[:, :p])[0])
 
     return Spectrum(values, loadings)
 
 
 def centred_rows(survey: Survey, scale: Array) -> Array | None:
-    """Give the rows of a survey ``(n, d)`` as `of_rows` takes them, where it has them all and no full scatter.
+    """Return the rows of a survey as `of_rows` takes them; None where the survey has the full scatter.
+
+    Without the full scatter, the sample holds all rows; `survey_pass.run_survey` makes sure of it.
 
     Parameters
     ----------
+    survey
+        Survey of pass 0.
     scale
-        Multiplies the features ``(d,)``.
+        Factors of the features ``(d,)``.
+
+    Returns
+    -------
+    ndarray or None
+        Centred and weighted rows ``(n, d)``.
     """
     if survey.scatter.ndim == 2:
         return None
@@ -68,20 +91,33 @@ def centred_rows(survey: Survey, scale: Array) -> Array | None:
 
 
 def scatter_of(values: Array, weights: Array, mean: Array) -> Array:
-    """Σ w (x − mean)(x − mean)ᵀ ``(p, p)`` of rows ``(n, p)``."""
+    """Compute the scatter Σ w (x − mean)(x − mean)ᵀ ``(p, p)``.
+
+    Parameters
+    ----------
+    values
+        Rows ``(n, p)``.
+    weights
+        Weights of the rows ``(n,)``.
+    mean
+        Weighted mean of the rows ``(p,)``.
+    """
     centred = values - mean
     with threadpool_limits(limits=1, user_api="blas"):
         scatter: Array = (centred * weights[:, None]).T @ centred
+    # Rounding leaves the product slightly asymmetric.
     return 0.5 * (scatter + scatter.T)
 
 
 def _eigen(matrix: Array) -> tuple[Array, Array]:
+    """Return eigenvalues, largest first, and eigenvectors of a symmetric matrix. Negative rounding errors become 0."""
     with threadpool_limits(limits=1, user_api="blas"):
         values, vectors = scipy.linalg.eigh(matrix, driver="evd", check_finite=False)
     return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
 
 
 def _fix_signs(vectors: Array) -> Array:
+    """Make the entry of largest magnitude of each column positive, as the sign of an eigenvector is arbitrary."""
     largest = vectors[np.argmax(np.abs(vectors), axis=0), np.arange(vectors.shape[1])]
     signed: Array = vectors * np.where(largest < 0.0, -1.0, 1.0)
     return signed
