@@ -1,4 +1,4 @@
-"""A short look at how long a job's work takes here, and how much memory a block of it needs."""
+"""Probe: a short measured trial of a job's work on this machine, for the forecast of its time and memory."""
 
 from __future__ import annotations
 
@@ -28,84 +28,92 @@ from clustering.models.model import AnyModel
 from clustering.models.survey import WIDEST_COVARIANCE, SurveyModel
 
 READ_SECONDS = 1.0
-"""How long blocks are read, in seconds; the one under way is finished."""
+"""Time for which blocks are read, in seconds. A read that has begun is finished."""
 STAGE_SECONDS = 0.3
-"""How long each kind of pass is carried out: a shorter burst would not feel what else the machine does; in seconds."""
+"""Time for which each kind of pass runs, in seconds. A shorter run would not average over other load of the machine."""
 LARGEST = 32 * MIB
-"""Decoded size of a block that is probed, unless a chunk is larger; in bytes."""
+"""Largest decoded size of a probed block in bytes, unless a chunk is larger."""
 PART = 32 * MIB
-"""Decoded size of the rows that a thread computes on, in bytes: more than caches hold."""
+"""Largest decoded size in bytes of the rows that a thread computes on. It is more than caches hold."""
 PRODUCTS = 4e9
-"""About how many products are made of them."""
+"""Approximate number of products that a thread computes in one run, which limits its rows."""
 BLOCKS_PER_THREAD = 4
+"""Largest number of blocks that each thread reads."""
 START_ROWS = 5_000
+"""Size of the row sample from which the probe makes its params."""
 
 
 @dataclass(frozen=True)
 class ProbedStage:
-    """One kind of pass, as a probe saw it."""
+    """Measured time and memory of one kind of pass."""
 
     seconds: float
-    """On one thread while all are at work, for each row, rows being at hand; in seconds."""
+    """Seconds per row of one thread while all threads work, for rows in memory."""
     work: float
-    """Memory that a thread takes for it beside the rows that are kept, for each cell; in bytes."""
+    """Memory that a thread takes beside kept rows, in bytes per cell."""
     node: int
-    """Size of the statistics, the row sample left out, in bytes."""
+    """Size of the statistics without the row sample, in bytes."""
 
 
 @dataclass(frozen=True)
 class ProbedWork:
-    """What a probe saw of the work on rows."""
+    """Measured work on rows: pass 0, an iteration and the labelling pass."""
 
     survey: ProbedStage
     iteration: ProbedStage
     label: ProbedStage
     n_components: int | None
-    """Features of prepared rows; None where nothing is prepared."""
+    """Number of components of prepared rows; None where nothing is prepared."""
     kept_row_bytes: float | None
-    """Size of a row as it is kept, if prepared rows are kept; in bytes."""
+    """Size of a kept row in bytes, where prepared rows are kept; None where decoded rows are."""
     start_passes: int = 0
-    """Passes over all rows between pass 0 and the loop."""
+    """Number of passes over all rows between pass 0 and the loop."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a probe saw."""
+    """Measured reads of some blocks, and measured work on some of their rows."""
 
     blocks: int
     cells: int
     rows: int
     read_seconds: float
-    """On one thread while all are at work, for each cell; in seconds."""
+    """Seconds per cell of one thread that reads while all threads read."""
     read_work: float
-    """Memory that a thread takes while it reads, the rows that it makes among it, for each cell; in bytes."""
+    """Memory that a thread takes while it reads, in bytes per cell; the decoded rows are included."""
     kept_row_bytes: float
     """Size of a row as it is read, in bytes."""
     computed: ProbedWork | None
-    """None where nothing could be computed on the rows."""
+    """Measured work; None where nothing could be computed on the rows."""
     failure: str = ""
-    """Why not, in words."""
+    """Why nothing could be computed, in words; empty where it could."""
 
 
 def probe(
     source: Source, plan: Plan, model: AnyModel, options: Options, outputs: LabelOutputs, *, threads: int
 ) -> Probe:
-    """Read some blocks on all threads at once, and carry out each kind of pass on some of their rows.
+    """Read some blocks on all threads at once, and run each kind of pass on some of their rows.
 
-    Compiling is not in the times. Takes about three seconds, more where a single chunk takes longer.
+    This takes about three seconds, and longer where a single chunk does. Compilation is not part of the times.
 
     Parameters
     ----------
+    source
+        Data of the job.
     plan
-        Of the passes.
-    model, options, outputs
-        What is fitted, how, and what is told of each row.
+        Blocks of the passes.
+    model
+        The model to fit.
+    options
+        How to fit.
+    outputs
+        Label outputs that the job writes.
     threads
-        Blocks at work at once in a worker.
+        Number of threads of a worker. Each works on one block at a time.
     """
     small = source.plan(block_bytes=min(plan.block_bytes, LARGEST))
     blocks = [small.block(i) for i in spread_indices(len(small), BLOCKS_PER_THREAD * max(2, threads))]
-    # Whatever is done once in a process is not in the times.
+    # The first read includes work that is done once in a process, so it gives the memory and no time.
     with _trace_peak() as peak:
         first = source.read(blocks[0], packed=True)
         read_work = peak() / max(1, int(np.prod(blocks[0].shape)))
@@ -114,6 +122,7 @@ def probe(
     del first
 
     def reading() -> None:
+        """Read blocks until the time is up; the first block is read in any case."""
         while not timings or time.perf_counter() - started < READ_SECONDS:
             with lock:
                 block = next(left, None)
@@ -130,6 +139,7 @@ def probe(
     seconds = sum(seconds for *_, seconds in timings) / cells
     computed, failure = None, "all cells that were probed are masked"
     if rows:
+        # Blocks with the most rows say most about the work on rows.
         fullest = [block for block, *_ in sorted(timings, key=lambda f: -f[1])]
         most = int(PRODUCTS / _products(model, source.n_features))
         parts = [partial_source(source, fullest[i % len(fullest)], most) for i in range(threads)]
@@ -142,7 +152,15 @@ def probe(
 
 
 def spread_indices(n: int, most: int) -> list[int]:
-    """Choose numbers below `n`: the middle, both ends, and then between them, so that even a few are far apart."""
+    """Choose numbers below `n`: the middle, both ends, and then between them, so that even a few are far apart.
+
+    Parameters
+    ----------
+    n
+        Number of indices to choose from.
+    most
+        Largest number of chosen indices.
+    """
     order = dict.fromkeys([n // 2, 0, n - 1])
     step = 4
     while len(order) < min(n, most):
@@ -152,9 +170,20 @@ def spread_indices(n: int, most: int) -> list[int]:
 
 
 def partial_source(source: Source, block: Block, most_rows: int) -> Source:
-    """Make a source of the first cells of a block, `PART` bytes of rows at most."""
+    """Make a source of the first cells of a block, with at most `PART` bytes of rows.
+
+    Parameters
+    ----------
+    source
+        Data of the job.
+    block
+        Block from which cells are taken.
+    most_rows
+        Largest number of cells; at least 2048 are allowed.
+    """
     cells = max(1, min(PART // source.row_bytes, max(2048, most_rows)))
     lengths = []
+    # The last dimension is filled first, as its cells lie together in chunks.
     for length in reversed(block.shape):
         lengths.append(min(length, cells))
         cells = max(1, cells // length)
@@ -175,6 +204,7 @@ def partial_source(source: Source, block: Block, most_rows: int) -> Source:
 def _probe_work(
     parts: Sequence[Source], model: AnyModel, options: Options, outputs: LabelOutputs, kept: float, *, few: bool
 ) -> ProbedWork:
+    """Run each kind of pass on the parts, one part per thread, and measure time and memory."""
     model = model.probed()
     probe_options = replace(options, init="kmeans++", restarts=1, finalists=1, sample_rows=START_ROWS, fraction=1.0)
     whole = probe_options.preprocess.needs_covariance and not few
@@ -183,7 +213,7 @@ def _probe_work(
         engine = stack.enter_context(connect("synchronous"))
         stack.enter_context(engine.libraries.limit(limits=1, user_api="blas"))
         runners = [stack.enter_context(_cached_runner(part, engine)) for part in parts]
-        # The rows of a part may be few where those of the whole are many.
+        # A part may have fewer rows than features where the whole source has more, so `few` is that of the whole.
         if whole and (refusal := scatter_refusal(parts[0].n_features, runners[0].plan, engine, 16 * LARGEST)):
             raise DataError(refusal)
         begun: Initialization = initialize(runners[0], model, probe_options, 16 * LARGEST)
@@ -197,20 +227,22 @@ def _probe_work(
         if begun.preparation is not None and begun.preparation.row_bytes <= parts[0].kept_row_bytes:
             instead = kept - parts[0].kept_row_bytes + begun.preparation.row_bytes
         components = None if begun.preparation is None else begun.preparation.p
-        # Drawn starts work on the sample.
+        # Drawn starts need only the row sample. Starts from labels or given centers may need a pass over all rows.
         first = model.start_needs_pass and not options.draws_starts and not isinstance(options.init, Mapping)
     return ProbedWork(survey, iteration, labelling, components, instead, int(options.uses_labels) + int(first))
 
 
 @contextmanager
 def _cached_runner(part: Source, engine: Any) -> Iterator[PassRunner]:
+    """Offer passes over a part as a single block, with memory enough to keep its rows."""
     plan = part.plan(block_bytes=1 << 62)
     with pass_runner(part, plan, engine, memory=64 * (plan.block_bytes + MIB)) as runner:
         yield runner
 
 
 def _stage(runs: Sequence[Callable[[], Any]], cells: int) -> ProbedStage:
-    """Carry out a pass on each part: to have all compiled and at hand, then for the memory, then for the time."""
+    """Measure memory and time of one kind of pass, where `runs` has one pass for each part."""
+    # The first runs compile kernels and bring rows into memory, so that the measured runs need neither.
     runs[0]()
     _run_concurrently(runs)
     with _trace_peak() as peak:
@@ -224,6 +256,7 @@ def _stage(runs: Sequence[Callable[[], Any]], cells: int) -> ProbedStage:
 
 
 def _run_timed(run: Callable[[], Any], times: list[tuple[float, int]]) -> None:
+    """Repeat a pass for `STAGE_SECONDS`, and append its seconds and rows to `times`."""
     rows, began = 0, time.perf_counter()
     while True:
         (made,) = run().statistics
@@ -235,18 +268,19 @@ def _run_timed(run: Callable[[], Any], times: list[tuple[float, int]]) -> None:
 
 
 def _run_concurrently(functions: Sequence[Callable[[], Any]]) -> None:
+    """Run functions in threads of their own, and raise the first error."""
     with ThreadPoolExecutor(len(functions)) as pool:
         for done in [pool.submit(function) for function in functions]:
             done.result()
 
 
 def _products(model: AnyModel, d: int) -> int:
-    """Products for each row, about: of the model, or of the covariance in pass 0."""
+    """Estimate the products per row: those of the model, or of the covariance in pass 0 where that is more."""
     return max(model.row_products(d), d * d if d <= WIDEST_COVARIANCE else d)
 
 
 def statistics_bytes(value: Any) -> int:
-    """Size of all arrays of some statistics but those of a row sample, in bytes.
+    """Add up the sizes of all arrays of some statistics, except those of the row sample, in bytes.
 
     Parameters
     ----------
@@ -263,7 +297,7 @@ def statistics_bytes(value: Any) -> int:
 
 @contextmanager
 def _trace_peak() -> Iterator[Callable[[], int]]:
-    """Give what tells the most memory that was allocated at once since the context was entered, in bytes."""
+    """Yield a function that returns the peak of memory allocated since the context was entered, in bytes."""
     running = tracemalloc.is_tracing()
     if not running:
         tracemalloc.start()

@@ -1,4 +1,4 @@
-"""How a new version does beside the one before, on rows that are new to both."""
+"""Scores of a new version and the previous version on held-out rows, which neither fit has seen."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class HeldOutScores:
-    """Sums over held-out rows; ``a + b`` are those of the rows of both."""
+    """Sums over held-out rows; ``a + b`` are the sums over the rows of both."""
 
     rows: int = 0
     weight: float = 0.0
-    """Σ w of them."""
+    """Total weight Σ w of the rows."""
     objective: float = 0.0
-    """What passes lower, at the params of the new version."""
+    """Objective at the params of the new version, as the passes lower it."""
     before: float = 0.0
-    """The same at those of the version before; NaN where they cannot be compared."""
+    """Objective at the params of the previous version; NaN where the two cannot be compared."""
 
     def __add__(self, other: HeldOutScores) -> HeldOutScores:
         return HeldOutScores(
@@ -35,15 +35,28 @@ class HeldOutScores:
         )
 
     def repositioned(self, before: BlockPosition, now: BlockPosition) -> HeldOutScores:
-        """Return these: they name no positions."""
+        """Return the same sums, as they hold no positions of rows.
+
+        Parameters
+        ----------
+        before, now
+            Position of the block on the earlier grid, and on the present one.
+        """
         return self
 
     def as_unchanged(self) -> HeldOutScores:
-        """Tell the same rows once more, for a version with the same params as the one before."""
+        """Return the scores of the same rows for a version with the same params as the previous one."""
         return replace(self, before=self.objective)
 
     def to_json(self, model: AnyModel) -> dict[str, Any] | None:
-        """Tell both objectives as the model does, as JSON; None where there is nothing to compare."""
+        """Return both objectives as users read them, as JSON; None where there is nothing to compare.
+
+        Parameters
+        ----------
+        model
+            The model, which turns sums into the number that users read.
+        """
+        # NaN is the only number that differs from itself.
         if not self.weight or self.before != self.before:
             return None
         now, before = (float(model.to_user_objective(value, self.weight)) for value in (self.objective, self.before))
@@ -52,24 +65,34 @@ class HeldOutScores:
 
 @dataclass(frozen=True, eq=False)
 class HeldOutScorer:
-    """Makes the scores of a block; picklable."""
+    """Function that makes the scores of a block; picklable."""
 
     held_out: HeldOut
     model: AnyModel
     params: Params
     previous_params: Params | None
-    """Params of the version before; None where its objective is another."""
+    """Params of the previous version; None where its objective cannot be compared."""
 
     @classmethod
     def compare(cls, held_out: HeldOut, fitted: FittedModel, previous: FittedModel | None) -> HeldOutScorer:
-        """Compare two fits, where both have the same objective of the same prepared rows."""
+        """Make a scorer of two fits. Both are scored only if model and preparation are the same.
+
+        Parameters
+        ----------
+        held_out
+            Rule that says which blocks are held out.
+        fitted
+            The new fitted model.
+        previous
+            The fitted model of the previous version; None where there is none.
+        """
         comparable = previous is not None and previous.model == fitted.model and _same_preparation(previous, fitted)
         return cls(
             held_out, fitted.model, fitted.params, previous.params if previous is not None and comparable else None
         )
 
     def __call__(self, rows: Rows) -> HeldOutScores:
-        """Score the rows of a block, none where it is not held out."""
+        """Score the rows of a block. A block that is not held out has no rows to score."""
         if not self.held_out.contains(rows.start):
             return HeldOutScores(before=0.0 if self.previous_params is not None else NAN)
         now = self.model.assign(self.params, rows).objective
@@ -78,7 +101,7 @@ class HeldOutScorer:
 
 
 def _same_preparation(one: FittedModel, other: FittedModel) -> bool:
-    """Tell whether rows are prepared in the same way for both."""
+    """Return whether both fits prepare rows in the same way, to the last bit."""
     a, b = one.preparation, other.preparation
     if a is None or b is None:
         return a is b

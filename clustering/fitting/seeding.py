@@ -1,4 +1,4 @@
-"""Starting centers from the row sample of pass 0: no further read."""
+"""Seeding: the choice of starting centers among the sampled rows of pass 0, without a further read."""
 
 from __future__ import annotations
 
@@ -25,28 +25,29 @@ def seed_centers(
     Parameters
     ----------
     rows
-        Sample ``(m, d)`` less the origin.
+        Sampled rows ``(m, d)`` less the origin.
     weights
-        Weight ``(m,)`` that each stands for, above zero.
+        Weight that each of them represents ``(m,)``, above zero.
     k
         Number of centers.
     init
-        ``kmeans++``, greedy, or ``random``: rows drawn by weight.
+        ``kmeans++`` for greedy k-means++ with local search, ``random`` for rows drawn by weight.
     spare
         Distinct rows of all the data ``(t, d)`` less the origin, for samples with fewer than k distinct rows.
     generator
-        Source of the draws.
+        Random generator of this start.
 
     Returns
     -------
-    Array
-        Centers ``(k, d)``, all different.
+    ndarray
+        Centers ``(k, d)``, all different; fewer where the rows and `spare` have fewer distinct rows.
     """
     if init == "random":
         chosen = _random(rows, weights, k, generator)
     else:
         chosen = _local_search(rows, weights, _greedy(rows, weights, k, generator), generator)
     if len(chosen) < k:
+        # Adding 0 turns −0.0 into 0.0, so that equal rows have equal bytes.
         chosen_keys = {(row + 0.0).tobytes() for row in chosen}
         more = [row for row in spare if (row + 0.0).tobytes() not in chosen_keys]
         chosen = np.concatenate([chosen, np.reshape(more[: k - len(chosen)], (-1, rows.shape[1]))])
@@ -54,8 +55,8 @@ def seed_centers(
 
 
 def _random(rows: Array, weights: Array, k: int, generator: np.random.Generator) -> Array:
-    """Draw rows by weight, without equal ones."""
-    # Clocks −log(u)/w ring in the order of a draw without replacement by weight (doi:10.1016/j.ipl.2005.11.003).
+    """Draw distinct rows by weight."""
+    # Sorting by −log(u)/w draws by weight without replacement (Efraimidis & Spirakis, doi:10.1016/j.ipl.2005.11.003).
     order = np.argsort(generator.exponential(size=len(rows)) / weights, kind="stable")
     chosen: dict[bytes, Array] = {}
     for index in order:
@@ -66,7 +67,10 @@ def _random(rows: Array, weights: Array, k: int, generator: np.random.Generator)
 
 
 def _greedy(rows: Array, weights: Array, k: int, generator: np.random.Generator) -> Array:
-    """Draw centers by w·D², each the best of 2 + ln k draws (Arthur & Vassilvitskii 2007, SODA, section 7)."""
+    """Draw centers by w·D², each the best of 2 + ln k draws (Arthur & Vassilvitskii 2007, SODA, section 7).
+
+    D is the distance of a row from its nearest center so far. The best draw is the one that leaves the least Σ w D².
+    """
     columns = np.ascontiguousarray(rows.T)
     trials = 2 + int(math.log(k))
     first = int(np.searchsorted(np.cumsum(weights), generator.uniform() * weights.sum(), side="right"))
@@ -76,6 +80,7 @@ def _greedy(rows: Array, weights: Array, k: int, generator: np.random.Generator)
     potentials = np.empty(trials)
     for _ in range(1, k):
         reach = np.cumsum(weights * closest)
+        # All rows are at a center, so there are fewer than k distinct rows.
         if not reach[-1] > 0:
             break
         index = np.searchsorted(reach, generator.uniform(size=trials) * reach[-1], side="right")
@@ -92,6 +97,7 @@ def _local_search(rows: Array, weights: Array, centers: Array, generator: np.ran
     """Swap centers for rows drawn by w·D² where that helps (Lattanzi & Sohler 2019, PMLR 97:3662–3671)."""
     k, n = len(centers), len(rows)
     columns = np.ascontiguousarray(rows.T)
+    # With the nearest and the second nearest center of each row, the outcome of every swap follows in one pass.
     owner, runner, first, second = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n), np.empty(n)
     kernels.two_nearest(rows, centers, owner, runner, first, second)
     potential = float(weights @ first)
@@ -114,14 +120,35 @@ def _local_search(rows: Array, weights: Array, centers: Array, generator: np.ran
 
 
 def generators(seed: int, n: int) -> list[np.random.Generator]:
-    """Make n independent streams of draws from one seed."""
+    """Make n independent random generators from one seed.
+
+    Parameters
+    ----------
+    seed
+        Seed of the fit, 0 or more.
+    n
+        Number of generators, one for each restart.
+    """
     return [np.random.Generator(np.random.PCG64(s)) for s in np.random.SeedSequence(seed).spawn(n)]
 
 
 def as_centers(init: Any, k: int, d: int) -> Array:
-    """Check centers given by the user ``(k, d)``, in the data's units.
+    """Read the centers that a user gives.
 
-    Those of a fit name their dimensions, ``cluster`` and ``feature``, which may come in either order.
+    Parameters
+    ----------
+    init
+        Array of centers ``(k, d)`` in the data's units. A DataArray with the dimensions ``cluster`` and ``feature`` may
+        have them in either order.
+    k
+        Number of clusters.
+    d
+        Number of features.
+
+    Returns
+    -------
+    ndarray
+        Centers ``(k, d)``.
 
     Raises
     ------

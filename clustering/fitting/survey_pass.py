@@ -1,4 +1,4 @@
-"""Pass 0: the survey of the rows and their sample, and what it refuses."""
+"""Pass 0: makes the survey of the rows and the row sample, and refuses data that cannot be clustered."""
 
 from __future__ import annotations
 
@@ -25,51 +25,106 @@ from clustering.models.survey import WIDEST_COVARIANCE, Survey, SurveyModel, pri
 Array = NDArray[np.float64]
 
 SAMPLE_BYTES = 128 * MIB
-"""The row sample is no larger, whatever memory there is: memory decides nothing that a fit ends with."""
+"""Largest size of the row sample, in bytes. It does not depend on the memory of a worker, as no result may."""
 SAMPLE_SHARE = 16
-"""Of a worker's memory, the sample takes one part in this many and leaves room for what is made of it."""
+"""The row sample should take at most one part in this many of a worker's memory, as restarts copy it."""
 LEAST_RANGE = 2.0**-460
-"""Where no feature has values farther apart, squares of smaller differences lose digits, or are zero."""
+"""Least range of a feature. Below it, squares of differences lose digits or underflow to zero."""
 
 
 def sample_limit(source: Source, options: Options) -> int:
-    """Rows of the sample at most: as many as are asked for, or as `SAMPLE_BYTES` hold."""
+    """Return the largest number of sampled rows: `Options.sample_rows`, or as many as `SAMPLE_BYTES` hold.
+
+    Parameters
+    ----------
+    source
+        Data to cluster.
+    options
+        How to fit.
+    """
     return min(options.sample_rows, SAMPLE_BYTES // sampled_row_bytes(source, options))
 
 
 def sampled_row_bytes(source: Source, options: Options) -> int:
-    """Size of a row of the sample, in bytes."""
-    # Prepared rows of the sample are in double precision.
+    """Return the size of a sampled row, in bytes.
+
+    Parameters
+    ----------
+    source
+        Data to cluster.
+    options
+        How to fit.
+    """
+    # Decoded rows may be in single precision; prepared rows are in double precision.
     return max(source.row_bytes, 8 * source.n_features if options.preprocess.requested else 1)
 
 
 def few_rows(source: Source, plan: Plan, *, refused: bool = False) -> bool:
-    """Tell whether rows are so few, and features so many, that the full scatter of pass 0 would be the larger.
+    """Return whether there are so many features and so few rows that all rows take less room than the full scatter.
 
     Parameters
     ----------
+    source
+        Data to cluster.
+    plan
+        Blocks of pass 0, which count the cells.
     refused
-        Whether the scatter has no room; then a mask is given the chance to leave few rows.
+        Whether the scatter does not fit into memory. A source with a mask then counts as one with few rows, as only
+        pass 0 can count them.
     """
     d = source.n_features
     return d > WIDEST_COVARIANCE and (plan.cells < d or (refused and source.mask is not None))
 
 
 def fitted_share(runner: PassRunner, options: Options) -> float:
-    """Give the share of the cells that a fit goes over, where none is masked."""
+    """Return the share of the cells that a fit goes over, where none is masked.
+
+    Parameters
+    ----------
+    runner
+        Pass runner of the fit, which may hold blocks out.
+    options
+        How to fit; gives the fraction of drawn rows.
+    """
     return options.fraction * (1.0 if runner.held_out is None else 1.0 - 1.0 / runner.held_out.every)
 
 
 def run_survey(runner: PassRunner, model: AnyModel, options: Options, memory: int) -> tuple[Survey, PassResult]:
-    """Make pass 0 and check that k clusters can be found."""
+    """Make pass 0, and check that the rows can form k clusters.
+
+    Parameters
+    ----------
+    runner
+        Runs passes over decoded rows.
+    model
+        The model to fit.
+    options
+        How to fit.
+    memory
+        Memory budget of a worker, in bytes.
+
+    Returns
+    -------
+    Survey
+        Survey of the decoded rows, or of rows of length 1 where ``unit_norm`` is set.
+    PassResult
+        Reads and time of pass 0; of both passes where it had to be repeated.
+
+    Raises
+    ------
+    DataError
+        If no row takes part, all weights are zero, fewer than k rows differ, numbers are too large or too small for
+        float64, or the scatter does not fit into memory.
+    """
     k, d, preprocess = model.k, runner.source.n_features, options.preprocess
     m = min(options.sample_rows, max(k, sample_limit(runner.source, options)))
     even = runner.source.weights is None and runner.source.mask is None
+    # Rows below the floor are never sent to be merged. With weights or a mask, no floor can be chosen beforehand.
     floor = priority_floor(int(runner.plan.cells * fitted_share(runner, options)), m) if even else 0.0
-    # Before the mean is taken off, nothing tells whether a divergence is defined.
+    # The domain of a divergence concerns prepared rows. Where the mean is subtracted, decoded rows are not checked.
     divergence: Divergence = "squared_euclidean" if preprocess.removes_mean else model.start_divergence
     refusal = scatter_refusal(d, runner.plan, runner.engine, memory) if preprocess.needs_covariance else None
-    # Principal components of few rows follow from the rows, where the sample has them all.
+    # With fewer rows than features, principal components follow from the rows, if the sample holds all of them.
     few = preprocess.needs_covariance and few_rows(runner.source, runner.plan, refused=refusal is not None)
     if refusal is not None and not few:
         raise DataError(refusal)
@@ -80,10 +135,11 @@ def run_survey(runner: PassRunner, model: AnyModel, options: Options, memory: in
     result = runner.run([survey_model.statistics])
     survey: Survey = result.statistics[0]
     if floor and len(survey.sample.weights) < min(m, survey.count):
-        # Most cells turned out to be missing: without a floor the sample gets its rows.
+        # Most cells turned out to be missing, and too few rows reached the floor. A pass without it fills the sample.
         again = runner.run([replace(survey_model, floor=0.0).statistics])
         survey = again.statistics[0]
         result = PassResult((survey,), result.read_stats + again.read_stats, result.seconds + again.seconds)
+    # The rows turned out to be too many after all, so the full scatter is needed.
     if few and survey.n_positive and not (survey.sample.complete and survey.n_positive < d):
         if refusal is not None:
             raise DataError(refusal)
@@ -106,7 +162,7 @@ def run_survey(runner: PassRunner, model: AnyModel, options: Options, memory: in
             "source.select or source.variables"
         )
     with np.errstate(over="ignore"):
-        # The variance of rows of small weight may be beyond float64 where their scatter is not.
+        # Where weights are small, the variance may overflow although the scatter does not.
         bounded = np.isfinite(survey.scatter).all() and np.isfinite(survey.variance.sum())
     if not bounded:
         raise DataError(
@@ -126,10 +182,10 @@ def run_survey(runner: PassRunner, model: AnyModel, options: Options, memory: in
 
 
 def _check_range(survey: Survey, model: AnyModel, options: Options, source: Source) -> None:
-    """Refuse rows of numbers so small that distances between them would be zero, or wrong."""
+    """Refuse rows whose differences are so small that squared distances would underflow."""
     apart = np.where(survey.greatest > survey.least, survey.greatest - survey.least, 0.0)
     if options.preprocess.standardize == "per_feature":
-        # Each is divided by its own deviation.
+        # Each feature is divided by its own standard deviation, so each must have a large enough range.
         low = np.flatnonzero((apart > 0.0) & (apart < LEAST_RANGE))
         if len(low):
             feature = source.features[low[0]]
@@ -146,8 +202,9 @@ def _check_range(survey: Survey, model: AnyModel, options: Options, source: Sour
 
 
 def _check_logarithms(survey: Survey, divergence: str) -> None:
-    """Refuse numbers below the normal ones of float64, whose ratios the divergences of ratios cannot tell."""
-    # Shares of a row add up, so that its large features decide; every spectrum's feature counts by its own ratio.
+    """Refuse numbers below the normal range of float64, where divergences of ratios lose their digits."""
+    # For kullback_leibler large features decide, so the greatest value counts. For itakura_saito every feature counts
+    # by its own ratio, so the least value counts.
     small = {"kullback_leibler": survey.greatest.max(), "itakura_saito": survey.least.min()}.get(divergence, 0.0)
     if 0.0 < small < geometry.TINY:
         raise DataError(
