@@ -1,12 +1,12 @@
-"""Rows with missing features: what was observed of them is used, and nothing else.
+"""Rows with missing features: only their observed features are used.
 
-Mixtures take the missing features as random, missing independently of their values given what was observed (Little &
-Rubin 2002, "Statistical Analysis with Missing Data", section 11.2; Ghahramani & Jordan 1994, NIPS 6:120–127):
-responsibilities come from the density of the observed part, and the moments get the conditional means and covariances
-of the rest. Where features are independent within a component, that costs what complete rows cost. For tied and full
-covariances rows are grouped by which features they have: each pattern of a block costs k factorisations of at most
-d³/3 operations, and each row then what a complete row costs. Many patterns of few rows are worked on together, by
-compiled loops; few patterns of many rows and features one by one, by BLAS.
+Mixtures treat missing features as missing at random (Little & Rubin 2002, "Statistical Analysis with Missing Data",
+section 11.2; Ghahramani & Jordan 1994, NIPS 6:120–127). Responsibilities come from the density of the observed
+features, and the moments get the conditional means and covariances of the missing ones. Where features are independent
+within a component, this costs as much as complete rows. For tied and full covariances, rows are grouped by missing
+pattern: each pattern of a block costs k factorisations of at most d³/3 operations, and each row then costs as much as a
+complete row. Many patterns of few rows are worked on together, by compiled loops; few patterns of many rows and
+features one by one, by BLAS.
 
 k-means and soft k-means measure the distance over the observed features, and average each feature over the rows that
 have it.
@@ -34,20 +34,20 @@ LOG_2PI = float(np.log(2 * np.pi))
 
 
 CONDITIONED_BYTES = 16 * 2**20
-"""Size of the factors of the patterns that are worked on together, in bytes."""
+"""Largest size of the factors of patterns that are worked on together, in bytes."""
 MANY_ROWS = 16
-"""From so many rows of a pattern on, of more than a few features, BLAS is worth its calls."""
+"""From this number of rows of a pattern on, BLAS is faster where d is above `FEW_FEATURES`."""
 
 
 class MissingPatterns(NamedTuple):
-    """Rows of a block, those of the same features side by side."""
+    """Rows of a block, sorted so that rows of one missing pattern lie together."""
 
     row_index: NDArray[np.intp]
-    """Of the rows ``(m,)``."""
+    """Places of the rows among those that were grouped ``(m,)``."""
     columns: Array
-    """Rows less the origin, side by side ``(d, m)``, NaN where missing."""
+    """Rows less the origin as columns ``(d, m)``, NaN where missing."""
     bounds: NDArray[np.int64]
-    """Where the rows of each pattern begin, and the end ``(t + 1,)``."""
+    """First column of each pattern, and the end of the last one ``(t + 1,)``."""
     order: NDArray[np.int64]
     """Features of each pattern ``(t, d)``, the observed ones first."""
     n_observed: NDArray[np.int64]
@@ -55,7 +55,7 @@ class MissingPatterns(NamedTuple):
 
     @property
     def by_blas(self) -> bool:
-        """Whether this is one pattern of many rows and features."""
+        """Whether this is one pattern of many rows and features, for which BLAS is faster."""
         d, m = self.columns.shape
         return len(self.n_observed) == 1 and d > kinds.FEW_FEATURES and m >= MANY_ROWS
 
@@ -71,13 +71,23 @@ class MissingPatterns(NamedTuple):
 
 
 def group_by_pattern(rows: Rows, origin: Array, k: int) -> Iterator[MissingPatterns]:
-    """Group rows by the features that they have, and give some groups at a time."""
+    """Group rows by missing pattern, and yield as many patterns at a time as memory allows.
+
+    Parameters
+    ----------
+    rows
+        Rows ``(n, d)``, NaN where missing.
+    origin
+        Origin ``(d,)``, which is subtracted from the rows.
+    k
+        Number of components, which decides the memory for their factors.
+    """
     d = len(origin)
     seen = ~np.isnan(rows.values)
     bits = np.zeros((len(seen), -(-d // 64) * 8), np.uint8)
     bits[:, : -(-d // 8)] = np.packbits(seen, axis=1)
     words = bits.view(np.uint64)
-    # Rows of one word sort far faster than rows of several.
+    # Single words sort far faster than rows of several words.
     _, group = np.unique(words[:, 0] if d <= 64 else words, axis=0, return_inverse=True)
     group = group.reshape(-1)
     counts = np.bincount(group)
@@ -105,7 +115,21 @@ def _patterns(
 
 
 def softmax(out: Array, offsets: Array, rates: Array, constants: Array, weights: Array, start: int) -> Responsibilities:
-    """Share rows by L = constant + offset − rate · square, with offsets ``(k, m)`` that differ from row to row."""
+    """Compute responsibilities, the softmax of L = constant + offset − rate · square.
+
+    Parameters
+    ----------
+    out
+        Squares over the observed features ``(k, m)``.
+    offsets
+        Offset of each row and cluster ``(k, m)``.
+    rates, constants
+        Rate and constant of each cluster ``(k,)``.
+    weights
+        Weights of the rows ``(m,)``.
+    start
+        Index of the first row.
+    """
     m = out.shape[1]
     logits = (rates[:, None] * out - offsets) - constants[:, None]
     log_prob_norm, labels, first_square = np.empty(m), np.empty(m, np.int32), np.empty(m)
@@ -128,7 +152,17 @@ def softmax(out: Array, offsets: Array, rates: Array, constants: Array, weights:
 
 
 def independent(kind: Covariance, centers: Array, factors: Array) -> tuple[Array, Array, Array]:
-    """Variances, their inverses, and log densities at the center of each feature ``(k, d)``, by component."""
+    """Compute variances, their inverses, and log densities at the center, each ``(k, d)``, for independent features.
+
+    Parameters
+    ----------
+    kind
+        Kind of covariance: ``identity``, ``spherical`` or ``diagonal``.
+    centers
+        Centers ``(k, d)``.
+    factors
+        Factors 1/σ, as `covariances.factors` gives them.
+    """
     k, d = centers.shape
     match kind:
         case "identity":
@@ -141,51 +175,64 @@ def independent(kind: Covariance, centers: Array, factors: Array) -> tuple[Array
 
 
 def expected_missing(columns: Array, whole: Array, offsets: Array, weighted_resp: Array) -> float:
-    """Σ s E log N of the missing features given the observed ones, at the params that expect them.
+    """Compute Σ s E log N of the missing features given the observed ones, at the params of their expectation.
 
     Parameters
     ----------
     columns
-        ``(d, m)``, NaN where missing.
+        Rows as columns ``(d, m)``, NaN where missing.
     whole, offsets
         Log densities at the center: of all features ``(k,)``, and of the observed ones of each row ``(k, m)``.
+    weighted_resp
+        Responsibilities times weights ``(k, m)``.
     """
     lacking = np.isnan(columns).sum(axis=0)
     return float(np.sum(weighted_resp * (whole[:, None] - offsets - 0.5 * lacking)))
 
 
 class ConditionalGaussian(NamedTuple):
-    """What the observed features of a pattern tell about one component."""
+    """One Gaussian component, conditioned on the observed features of a pattern."""
 
     factor: Array
-    """A with AᵀA the inverse of the observed covariance."""
+    """A with AᵀA the inverse covariance of the observed features."""
     log_density: float
     """Log density of the observed features at the center."""
     regression: Array
-    """Expected missing features, per unit of the observed ones."""
+    """Matrix that maps deviations of observed features to expected deviations of missing ones."""
     rest: Array
     """Covariance of the missing features given the observed ones."""
 
 
 class ConditionedComponents(NamedTuple):
-    """What the observed features of patterns tell about every component."""
+    """All Gaussian components, conditioned on the observed features of patterns."""
 
     squares: Array
-    """Squared Mahalanobis distances of what was observed ``(k, m)``."""
+    """Squared Mahalanobis distances over the observed features ``(k, m)``."""
     offsets: Array
     """Log densities of the observed features at the centers ``(k, m)``."""
     factors: Array
-    """As `missing_kernels.condition` makes them ``(t, c, d, d)``; none by BLAS."""
+    """Factors of `missing_kernels.condition` ``(t, c, d, d)``; empty by BLAS."""
     white: Array
-    """As `missing_kernels.pattern_squares` makes it ``(k, d, m)``; none by BLAS."""
+    """L⁻¹ (x − c) of `missing_kernels.pattern_squares` ``(k, d, m)``; empty by BLAS."""
     components: tuple[ConditionalGaussian, ...] = ()
-    """Of the only pattern, by BLAS."""
+    """Components conditioned on the only pattern, by BLAS."""
 
 
 def condition_components(
     kind: Covariance, centers: Array, covariances: Array, group: MissingPatterns
 ) -> ConditionedComponents:
-    """Condition every component on what was observed of rows: covariances ``(d, d)`` or ``(k, d, d)``.
+    """Condition every component on the observed features of rows.
+
+    Parameters
+    ----------
+    kind
+        Kind of covariance: ``tied`` or ``full``.
+    centers
+        Centers less the origin ``(k, d)``.
+    covariances
+        Covariance ``(d, d)`` of all components, or one for each ``(k, d, d)``.
+    group
+        Rows of some missing patterns.
 
     Raises
     ------
@@ -228,7 +275,19 @@ def _conditional(covariance: Array, pattern: MissingPatterns) -> ConditionalGaus
 def add_dependent(
     group: MissingPatterns, conditionals: ConditionedComponents, weighted_resp: Array, sums: kinds.Accumulator
 ) -> None:
-    """Add the moments of rows of patterns, with conditional means and covariances."""
+    """Add the moments of rows of some patterns, with conditional means and covariances of missing features.
+
+    Parameters
+    ----------
+    group
+        Rows of some missing patterns.
+    conditionals
+        The components, conditioned on these patterns.
+    weighted_resp
+        Responsibilities times weights ``(k, m)``.
+    sums
+        Sums that the moments are added to.
+    """
     if group.by_blas:
         _add_by_blas(group, conditionals.components, weighted_resp, sums)
         return
@@ -275,12 +334,18 @@ def _add_by_blas(
 
 
 def add_at_centers(columns: Array, variance: Array, weighted_resp: Array, sums: kinds.Accumulator) -> None:
-    """Add the moments about the centers of columns ``(d, m)`` whose missing features are expected there.
+    """Add the moments of rows whose missing features are expected at the centers.
 
     Parameters
     ----------
+    columns
+        Rows less the origin as columns ``(d, m)``, NaN where missing.
     variance
-        Of each feature ``(d,)``: what is taken of a missing one.
+        Variance of each feature ``(d,)``, taken for the missing ones.
+    weighted_resp
+        Responsibilities times weights ``(k, m)``.
+    sums
+        Sums that the moments are added to, of kind ``tied`` or ``full``.
     """
     seen = ~np.isnan(columns)
     for i in np.flatnonzero(weighted_resp.any(axis=1)):
@@ -293,7 +358,19 @@ def add_at_centers(columns: Array, variance: Array, weighted_resp: Array, sums: 
 
 
 def add_independent(columns: Array, variances: Array, weighted_resp: Array, sums: kinds.Accumulator) -> None:
-    """Add the moments of columns with gaps, where features are independent and have variances ``(k, d)``."""
+    """Add the moments of rows with missing features, where features are independent within a component.
+
+    Parameters
+    ----------
+    columns
+        Rows less the origin as columns ``(d, m)``, NaN where missing.
+    variances
+        Variances ``(k, d)``, taken for the missing features.
+    weighted_resp
+        Responsibilities times weights ``(k, m)``.
+    sums
+        Sums that the moments are added to.
+    """
     each = np.zeros_like(sums.first)
     missing_kernels.moments(
         columns, sums.centers, variances, weighted_resp, sums.weight, sums.first, each, np.zeros_like(sums.first)
@@ -312,6 +389,6 @@ def fill_missing(values: NDArray[Any], mean: Array) -> NDArray[Any]:
     values
         Rows ``(n, d)``, NaN where a feature is missing.
     mean
-        Of each feature ``(d,)``.
+        Mean of each feature ``(d,)``.
     """
     return np.where(np.isnan(values), mean, values) if values.dtype.kind == "f" else values

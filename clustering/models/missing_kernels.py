@@ -1,4 +1,4 @@
-"""The compiled inner loops for rows with missing features, NaN in columns ``(d, m)``: these take no part."""
+"""Compiled inner loops for rows with missing features: columns ``(d, m)``, with NaN where a feature is missing."""
 
 from __future__ import annotations
 
@@ -13,9 +13,16 @@ from clustering.models.soft_kernels import FUSED, SUMS
 
 @njit(**FUSED)
 def squares(columns, centers, scales, logs, out, offsets):  # type: ignore[no-untyped-def]
-    """Fill `out` ``(k, m)`` with Σ scale·(x − c)², and `offsets` ``(k, m)`` with Σ log, over the observed features.
+    """Add up scaled squares and logarithms over the observed features.
 
-    `scales` and `logs` are ``(k, d)``.
+    Parameters
+    ----------
+    columns, centers
+        Columns ``(d, m)`` and centers ``(k, d)``, less the same origin.
+    scales, logs
+        Factor of each square, and number added for each observed feature ``(k, d)``.
+    out, offsets
+        Get Σ scale·(x − c)² and Σ log ``(k, m)``.
     """
     d, m = columns.shape
     for k in range(centers.shape[0]):
@@ -35,10 +42,22 @@ def squares(columns, centers, scales, logs, out, offsets):  # type: ignore[no-un
 
 @njit(**FAST)
 def moments(columns, centers, variances, weighted_resp, weight, first, second, observed):  # type: ignore[no-untyped-def]
-    """Add up the shares ``(k, m)`` of rows about the centers.
+    """Add up the moments of rows about the centers, where features are independent within a cluster.
 
-    `weight` ``(k,)`` gets Σ s, `first` ``(k, d)`` Σ s (x − c) over what was observed, `second` ``(k, d)``
-    Σ s (x − c)² over what was observed and Σ s variance over what was not, `observed` ``(k, d)`` Σ s of what was.
+    Parameters
+    ----------
+    columns, centers
+        Columns ``(d, m)`` and centers ``(k, d)``, less the same origin.
+    variances
+        Variances ``(k, d)``, taken for missing features.
+    weighted_resp
+        Shares s, which are responsibilities times weights ``(k, m)``.
+    weight
+        Σ s ``(k,)``, which is added to.
+    first, observed
+        Σ s (x − c) and Σ s over the observed values ``(k, d)``, which are added to.
+    second
+        Σ s (x − c)² over the observed values plus Σ s variance over the missing ones ``(k, d)``, which is added to.
     """
     d, m = columns.shape
     for k in range(centers.shape[0]):
@@ -65,12 +84,20 @@ def moments(columns, centers, variances, weighted_resp, weight, first, second, o
 
 @njit(**SUMS)
 def condition(covariances, order, observed, factors, logs):  # type: ignore[no-untyped-def]
-    """Eliminate the observed features of each pattern from covariances ``(c, d, d)``.
+    """Eliminate the observed features of each pattern from covariances.
 
-    With the features of a pattern in its `order` ``(t, d)``, of which so many are `observed` ``(t,)``, the lower
-    triangle of `factors` ``(t, c, d, d)`` gets the Cholesky factor L of the observed ones, beneath it the transpose of
-    H = L⁻¹ Σ_om, and beside that the covariance of the missing ones given the observed, Σ_mm − HᵀH. `logs` ``(t, c)``
-    gets −log |L|.
+    The features of a pattern are in its own order. Then the lower triangle of `factors` holds the Cholesky factor L of
+    the observed ones, beneath it the transpose of H = L⁻¹ Σ_om, and beside that the covariance of the missing ones
+    given the observed ones, Σ_mm − HᵀH.
+
+    Parameters
+    ----------
+    covariances
+        Covariances ``(c, d, d)``: of each component, or one of all.
+    order, observed
+        Features of each pattern, the observed ones first ``(t, d)``, and their number ``(t,)``.
+    factors, logs
+        Get the factors ``(t, c, d, d)`` and −log |L| ``(t, c)``.
 
     Returns
     -------
@@ -105,10 +132,22 @@ def condition(covariances, order, observed, factors, logs):  # type: ignore[no-u
 
 @njit(**FUSED)
 def pattern_squares(columns, bounds, order, observed, centers, factors, logs, white, out, offsets):  # type: ignore[no-untyped-def]
-    """Squared Mahalanobis distances ``(k, m)`` of what was observed of columns ``(d, m)`` that are grouped by pattern.
+    """Compute squared Mahalanobis distances over the observed features of columns that are grouped by pattern.
 
-    Columns `bounds[g]` to `bounds[g + 1]` have pattern g; `factors` and `logs` are those of `condition`, of every
-    component or of all together. `white` ``(k, d, m)`` gets L⁻¹ (x − c), `offsets` ``(k, m)`` the logs.
+    Parameters
+    ----------
+    columns, bounds
+        Columns ``(d, m)``, of which `bounds[g]` to `bounds[g + 1]` have pattern g ``(t + 1,)``.
+    order, observed
+        As in `condition`.
+    centers
+        Centers ``(k, d)``.
+    factors, logs
+        As `condition` gives them; here `logs` may hold further constants.
+    white
+        Gets L⁻¹ (x − c) ``(k, d, m)``.
+    out, offsets
+        Get the squares and the logs ``(k, m)``.
     """
     for g in range(order.shape[0]):
         start, stop = bounds[g], bounds[g + 1]
@@ -133,10 +172,21 @@ def pattern_squares(columns, bounds, order, observed, centers, factors, logs, wh
 
 @njit(**SUMS)
 def pattern_moments(columns, bounds, order, observed, centers, factors, white, resp, near, weight, first, second):  # type: ignore[no-untyped-def]
-    """Add up the moments of columns as `pattern_squares` takes them, with conditional means and covariances.
+    """Add up the moments of columns grouped by pattern, with conditional means and covariances of missing features.
 
-    `weight` ``(k,)`` gets Σ s, `first` ``(k, d)`` Σ s (x − c), and `second` Σ s (x − c)(x − c)ᵀ, or Σ s x xᵀ where
-    `near`: one of each component ``(k, d, d)``, or of all together ``(1, d, d)``.
+    Parameters
+    ----------
+    columns, bounds, order, observed, centers, factors, white
+        As in `pattern_squares`.
+    resp
+        Shares s, which are responsibilities times weights ``(k, m)``.
+    near
+        Whether second moments are taken about the origin, and not about the centers.
+    weight, first
+        Σ s ``(k,)`` and Σ s (x − c) ``(k, d)``, which are added to.
+    second
+        Σ s (x − c)(x − c)ᵀ, or Σ s x xᵀ where `near`, which is added to: of each component ``(k, d, d)``, or of all
+        together ``(1, d, d)``.
     """
     d = columns.shape[0]
     longest = 0

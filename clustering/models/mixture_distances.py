@@ -1,4 +1,4 @@
-"""How far rows are from the components of a mixture: what is told of them; see `clustering.models.distances`."""
+"""Row distances from the components of a mixture, for outputs; see `clustering.models.distances`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,18 @@ MEASURE: Mapping[str, str] = {"long_name": "Mahalanobis distance under the compo
 
 
 def from_components(kind: Covariance, params: MixtureParams, rows: Rows) -> Iterator[RowDistances]:
-    """Tell how far rows are from the components of a mixture, under the covariance of each.
+    """Compute the row distances from all components, each under its own covariance, a sub-block at a time.
 
-    Of rows with missing features, under the covariance of what was observed.
+    For rows with missing features, the covariance is that of the observed ones.
+
+    Parameters
+    ----------
+    kind
+        Kind of covariance.
+    params
+        Params of a mixture.
+    rows
+        Prepared rows of a block ``(n, d)``.
     """
     k = params.k
     if kind in ("identity", "spherical", "diagonal"):
@@ -68,9 +77,18 @@ def _conditioned(
 
 
 def ranks_of_components(kind: Covariance, params: MixtureParams, columns: Array) -> tuple[Ranks, Array]:
-    """Rank components for columns ``(d, m)`` beyond float64, with log π N as it is among equals ``(k, m)``.
+    """Rank components for columns whose squares are beyond float64, and compute log π N up to a constant ``(k, m)``.
 
-    Of columns with NaN, under the covariance of what was observed.
+    For columns with NaN, the covariance is that of the observed features.
+
+    Parameters
+    ----------
+    kind
+        Kind of covariance.
+    params
+        Params of a mixture.
+    columns
+        Rows less the origin as columns ``(d, m)``.
     """
     seen, centers = ~np.isnan(columns), params.centers
     if kind in ("identity", "spherical", "diagonal"):

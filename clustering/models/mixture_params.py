@@ -1,4 +1,4 @@
-"""Where the components of a mixture are, and what a maximisation step gives."""
+"""Params of a Gaussian mixture, and the outcome of its M-step."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class MixtureParams:
-    """Where the components are."""
+    """Params of a Gaussian mixture."""
 
     origin: Array
-    """Origin ``(d,)`` in the data's units, fixed for a run."""
+    """Origin ``(d,)`` in the units of the rows, fixed for a run."""
     centers: Array
     """Means less the origin ``(k, d)``."""
     weights: Array
     """Mixing weights ``(k,)``."""
     covariances: Array
-    """As `clustering.models.covariances` says for the kind."""
+    """Covariances in the shape of their kind, see `clustering.models.covariances`."""
     feature_variance: Array
-    """Variance of each feature over all rows ``(d,)``: the scale of the data."""
+    """Variance of each feature over all rows ``(d,)``, the scale that small variances are compared with."""
     kind: Covariance
     rescues: int = 0
-    """Components placed anew so far."""
+    """Number of times that a component was reset so far."""
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
-        """Fields that are stored, with the names of their dimensions."""
+        """Names of the dimensions of each stored field."""
         return {
             "origin": ("feature",),
             "centers": ("cluster", "feature"),
@@ -55,12 +55,12 @@ class MixtureParams:
 
     @cached_property
     def factors(self) -> Array:
-        """Factors of the inverse covariances."""
+        """Factors A with AᵀA the inverse covariance, in the shape of the kind."""
         return kinds.factors(self.kind, self.covariances)
 
     @property
     def log_weights(self) -> Array:
-        """Logarithms of the mixing weights ``(k,)``, finite."""
+        """Logarithms of the mixing weights ``(k,)``, finite also for weights of 0."""
         logs: Array = np.log(np.maximum(self.weights, TINY))
         return logs
 
@@ -74,32 +74,36 @@ class MixtureParams:
 
 
 class MixtureUpdate(NamedTuple):
-    """Outcome of a maximisation step."""
+    """Outcome of an M-step."""
 
     params: MixtureParams
     objective: float
-    """Of the same responsibilities at the new params: a bound on the negative log-likelihood there."""
+    """Bound on the negative log-likelihood at the new params, from the same responsibilities."""
     weight: float
+    """Total weight of the rows."""
     sizes: Array
+    """Effective sizes of the components ``(k,)``."""
     conditions: Array
+    """Condition numbers of the covariances ``(k,)``."""
     rescued: tuple[str, ...] = ()
+    """Message about each component that was reset."""
 
     @property
     def scale(self) -> float:
-        """A change of the log-likelihood is measured per unit weight."""
+        """Total weight: changes of the log-likelihood are measured per unit weight."""
         return self.weight
 
     @property
     def restarted(self) -> bool:
-        """Whether a component was placed anew."""
+        """Whether a component was reset."""
         return bool(self.rescued)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know."""
+        """Messages for the user about components that were reset."""
         return self.rescued
 
     @property
     def measures(self) -> Mapping[str, Array]:
-        """Effective sizes and condition numbers of the components."""
+        """Effective sizes and condition numbers ``(k,)``, unless there are more than `TRACKED_CLUSTERS`."""
         return {"sizes": self.sizes, "conditions": self.conditions} if len(self.sizes) <= TRACKED_CLUSTERS else {}

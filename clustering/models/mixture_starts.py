@@ -1,6 +1,6 @@
-"""Which start a mixture goes on from: EM from each on rows of the sample, ranked by likelihood.
+"""Choice of the start of a mixture: EM runs from each start on rows of the sample, and the likeliest are kept.
 
-Hard clusters of the least J need not lead to the likeliest mixture, as J knows neither weights nor covariances.
+Hard clusters of the least J need not lead to the likeliest mixture, as J has neither mixing weights nor covariances.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from clustering.models.starts import MOST_SAMPLE_PASSES, RESTART_TOLERANCE, Samp
 from clustering.models.survey import Survey
 
 ROWS = 10_000
-"""Rows that EM runs on."""
+"""Least number of rows that EM runs on; the largest of this and the next two counts."""
 ROWS_PER_CLUSTER = 200
 ROWS_PER_MEAN = 10
-"""Rows for each feature of each cluster: with fewer, covariances follow single rows, and the likelihood ranks those."""
+"""Rows for each feature of each cluster. With fewer, covariances adapt to single rows, and so does the ranking."""
 MOST_PASSES = 100
 SECONDS_SHARE = 0.5
-"""Of the seconds that a fit may take, those for the runs on the sample."""
+"""Share of the time limit of a fit that the runs on the sample may take."""
 
 P = TypeVar("P")
 P_co = TypeVar("P_co", covariant=True)
@@ -35,19 +35,41 @@ S = TypeVar("S")
 
 
 class MixtureModel(Protocol[P_co, S]):
-    """A mixture that follows from the moments of hard clusters."""
+    """A mixture whose first params come from the moments of hard clusters."""
 
     tolerance: ClassVar[float]
 
     def initial_moments(self, params: KMeansParams, variance: NDArray[np.float64], use_labels: bool, rows: Rows) -> S:
-        """Add up the rows of each hard cluster."""
+        """Add up the moments of rows about the centers of their hard clusters.
+
+        Parameters
+        ----------
+        params
+            Hard clusters.
+        variance
+            Variance of each feature ``(d,)``, taken for missing ones.
+        use_labels
+            Whether to take the known labels of rows, and not their nearest centers.
+        rows
+            Prepared rows ``(n, d)``.
+        """
 
     def initial_params(self, survey: Survey, params: KMeansParams, statistics: S) -> P_co:
-        """Fit components to hard clusters."""
+        """Fit components to hard clusters.
+
+        Parameters
+        ----------
+        survey
+            Survey of the prepared rows.
+        params
+            Hard clusters.
+        statistics
+            Sum of the moments of `initial_moments` over all rows.
+        """
 
 
 def likeliest(model: MixtureModel[P, S], starts: Starts) -> list[P]:
-    """Choose the params to start from: run EM from each drawn start on the same rows, and keep the likeliest.
+    """Choose the params to start from: EM runs from each drawn start on the same rows, and the likeliest are kept.
 
     The best are then run on the whole sample.
 
@@ -56,17 +78,17 @@ def likeliest(model: MixtureModel[P, S], starts: Starts) -> list[P]:
     model
         The mixture.
     starts
-        Drawn ones. Of those of equal J one runs.
+        Drawn starts. Of starts of equal J, one runs.
 
     Returns
     -------
     list of params
-        The likeliest first. A run that ends in a singular covariance is left out, so there may be none.
+        The likeliest first. Runs that end in a singular covariance are left out, so the list may be empty.
     """
     seconds = None if starts.max_seconds is None else SECONDS_SHARE * starts.max_seconds
     best = _compete(model, starts, max(model.tolerance, starts.tolerance), seconds)
     if not best or starts.survey.sample.complete:
-        # Passes over all rows would be no longer, and are seen and kept.
+        # The sample holds all rows: passes of the fit itself take no longer, and they are logged and kept.
         return best
     try:
         with starts.on_sample(starts.survey.sample) as sample:
@@ -77,7 +99,7 @@ def likeliest(model: MixtureModel[P, S], starts: Starts) -> list[P]:
 
 
 def _compete(model: MixtureModel[P, S], starts: Starts, tolerance: float, seconds: float | None) -> list[P]:
-    """Run EM from each start on the same rows; the likeliest comes first."""
+    """Run EM from each start on the same rows, and return the results by likelihood."""
     hard = starts.hard_restarts()
     survey, (k, d) = starts.survey, hard[0].params.centers.shape
     rows = survey.sample.highest(max(ROWS, ROWS_PER_CLUSTER * k, ROWS_PER_MEAN * k * d))
@@ -95,7 +117,7 @@ def _compete(model: MixtureModel[P, S], starts: Starts, tolerance: float, second
             left = None if seconds is None else began + seconds - time.perf_counter()
             if ends and left is not None and left <= 0:
                 break
-            # One by one: an error of one run leaves the others.
+            # Starts run one by one, so that an error of one run does not stop the others.
             try:
                 first = model.initial_params(survey, start, statistics)
                 limit = None if left is None else max(left, 1e-3)

@@ -1,4 +1,4 @@
-"""What the objective of a model is called, and which way it goes."""
+"""Names and direction of the objective of a model."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ class Objective:
     symbol: str
     """Short name."""
     title: str
-    """Of its curve."""
+    """Title of its cost curve."""
     caption: str
+    """Text below its cost curve."""
     axis: str
+    """Label of the vertical axis."""
     assignment: str
     """Name of the step that assigns rows to clusters."""
     update: str
-    """Name of the step that refits the clusters."""
+    """Name of the step that updates the params."""
     rises: bool = False
-    """Whether more is better."""
+    """Whether higher values are better."""

@@ -1,4 +1,4 @@
-"""Names that configs and users give, without what they stand for: light to load."""
+"""Names of options that users give. The module has no heavy imports, so that configs load fast."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Rows so far out that their squares are beyond float64: which center is nearest all the same.
+"""Overflow: nearest centers of rows so far out that their squares are beyond float64.
 
-A row x = 2ᵉ u, the largest feature of u near 1, has ‖A (x − c)‖² = 4ᵉ ‖A (u − 2⁻ᵉ c)‖², which is in range but for the
-power. Where it is equal for several centers, what they differ by is linear in the row, and in range but for 2ᵉ.
+A row x = 2ᵉ u, the largest feature of u near 1, has ‖A (x − c)‖² = 4ᵉ ‖A (u − 2⁻ᵉ c)‖², which is in range without the
+power. Where it is equal for several centers, their difference is linear in the row, and in range without 2ᵉ.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from clustering.models.option_names import Divergence
 
 Array = NDArray[np.float64]
 Turn = Callable[[int, Array], Array]
-"""Takes columns ``(d, m)`` through the factor A of a cluster."""
+"""Multiplies columns ``(d, m)`` by the factor A of the cluster of this index."""
 
 SCALE = 2.0**-600
-"""Rows times this have squares in range, and keep their digits."""
+"""Rows times this number have squares in range, and keep their digits."""
 
 
 class Ranks(NamedTuple):
-    """What tells which clusters are nearest."""
+    """Comparison of the clusters for some rows."""
 
     leading: NDArray[np.bool_]
-    """Clusters ``(k, m)`` that no other is nearer than by more than float64 can tell."""
+    """True ``(k, m)`` for the nearest clusters, and for those whose divergence equals theirs in float64."""
     remainder: Array
-    """Divergences of these less that of one of them ``(k, m)``."""
+    """Divergences of leading clusters less that of one of them ``(k, m)``."""
     squares: Array
     """Divergences of all ``(k, m)``, infinite where they are beyond float64."""
 
@@ -41,13 +41,13 @@ class Ranks(NamedTuple):
 
 
 def _least(key: Array, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell where a key ``(k, m)`` is least among some clusters."""
+    """Return where a key ``(k, m)`` is least among the chosen clusters ``(k, m)``."""
     least: NDArray[np.bool_] = among & (key <= np.where(among, key, np.inf).min(axis=0))
     return least
 
 
 def _ranked(leading: NDArray[np.bool_], key: Array, powers: NDArray[np.intc], rest: Array, squares: Array) -> Ranks:
-    """Rank clusters whose divergences differ by 2ᵖ·key + rest ``(k, m)``, and say which are beyond all others."""
+    """Rank clusters whose divergences differ by 2ᵖ·key + rest ``(k, m)``, also where that is −∞ in float64."""
     whole = np.ldexp(key, powers) + rest
     beyond = leading & np.isneginf(whole)
     overflowed = beyond.any(axis=0)
@@ -56,9 +56,19 @@ def _ranked(leading: NDArray[np.bool_], key: Array, powers: NDArray[np.intc], re
 
 
 def rank_by_squares(columns: Array, centers: Array, turn: Turn) -> Ranks:
-    """Rank centers ``(k, d)`` by ‖A (x − c)‖² for columns ``(d, m)``, over the features that are not NaN."""
+    """Rank centers by ‖A (x − c)‖² over the features that are not NaN.
+
+    Parameters
+    ----------
+    columns
+        Rows less the origin as columns ``(d, m)``, NaN where missing.
+    centers
+        Centers less the origin ``(k, d)``.
+    turn
+        Multiplies columns by the factor A of a center, given its index.
+    """
     seen = ~np.isnan(columns)
-    # At the very end of float64 the origin may have carried a row beyond it.
+    # Subtracting the origin may have made a row infinite that was close to the largest float64.
     rows = np.where(seen, np.nan_to_num(columns, nan=0.0), 0.0)
     powers = np.frexp(np.abs(rows).max(axis=0, initial=0.0))[1]
     first, key, rest = (np.empty((len(centers), columns.shape[1])) for _ in range(3))
@@ -78,12 +88,24 @@ def rank_by_squares(columns: Array, centers: Array, turn: Turn) -> Ranks:
 
 
 def rank_by_divergence(divergence: Divergence, matrix: Array, columns: Array, centers: Array) -> Ranks:
-    """Rank centers by a divergence of `clustering.models.divergences`, as k-means and soft k-means compare them."""
+    """Rank centers by the divergence of k-means or soft k-means.
+
+    Parameters
+    ----------
+    divergence
+        Divergence other than the cosine, which never overflows.
+    matrix
+        M of the Mahalanobis distance ``(d, d)``.
+    columns
+        Rows less the origin as columns ``(d, m)``.
+    centers
+        Centers less the origin ``(k, d)``.
+    """
     if divergence == "squared_euclidean":
         return rank_by_squares(columns, centers, lambda _, values: values)
     if divergence == "mahalanobis":
         return rank_by_squares(columns, centers, lambda _, values: matrix @ values)
-    # What differs from center to center is linear in the row.
+    # Differences of these divergences between centers are linear in the row.
     powers = np.frexp(columns.max(axis=0))[1] + 64
     along, floored = np.ldexp(columns, -powers), np.maximum(centers, TINY)
     if divergence == "kullback_leibler":
@@ -98,12 +120,16 @@ def rank_by_divergence(divergence: Divergence, matrix: Array, columns: Array, ce
 
 
 def overflow_safe_roots(squares: Callable[[Array, Array], Array], columns: Array, centers: Array) -> Array:
-    """Take roots of squared distances ``(k, m)``, of those beyond float64 by way of smaller numbers.
+    """Compute roots of squared distances ``(k, m)``; where squares are beyond float64, from rescaled rows.
 
     Parameters
     ----------
     squares
-        Makes them of columns ``(d, m)`` and centers ``(k, d)``; of all times a number, they are that times its square.
+        Makes squared distances of columns and centers; if both are scaled by a, the squares must be scaled by a².
+    columns
+        Rows less the origin as columns ``(d, m)``.
+    centers
+        Centers less the origin ``(k, d)``.
     """
     distances = squares(columns, centers)
     remote = ~np.isfinite(distances)

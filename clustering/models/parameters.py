@@ -1,4 +1,4 @@
-"""Parameters of a mixture as people give them: read, and refused where they make none."""
+"""Parameters of a mixture as users give them: read and checked."""
 
 from __future__ import annotations
 
@@ -15,16 +15,23 @@ Array = NDArray[np.float64]
 
 TINY = float(np.finfo(float).tiny)
 ROUNDING = 1e-6
-"""What a sum of shares may be off 1, and a correlation off its mirror image: numbers kept in float32 are."""
+"""Tolerance for a sum of weights off 1 and for an asymmetric correlation, wide enough for float32 numbers."""
 
 
 def read_array(name: str, value: Any) -> Array:
-    """Read an array, or nested lists, of finite numbers; a masked one is none.
+    """Read an array, or nested lists, of finite numbers.
+
+    Parameters
+    ----------
+    name
+        Name of the array in errors.
+    value
+        Anything that a user gave; a masked number counts as NaN.
 
     Raises
     ------
     ConfigError
-        For anything else.
+        If it is not an array of finite real numbers.
     """
     try:
         if _is_truth(value):
@@ -48,18 +55,31 @@ def _is_truth(value: Any) -> bool:
 
 
 def short(value: Any) -> str:
-    """Write numbers on one line of at most 100 characters."""
+    """Write numbers on one line of at most 100 characters.
+
+    Parameters
+    ----------
+    value
+        Array or nested lists.
+    """
     text = " ".join(str(value.tolist() if isinstance(value, np.ndarray) else value).split())
     return text if len(text) <= 100 else text[:99] + "…"
 
 
 def normalized_weights(name: str, weights: Array) -> Array:
-    """Bring weights ``(k,)`` that add up to 1, but for rounding, to a sum of 1.
+    """Divide weights by their sum, which must be 1 up to rounding.
+
+    Parameters
+    ----------
+    name
+        Name of the weights in errors.
+    weights
+        Weights ``(k,)``.
 
     Raises
     ------
     ConfigError
-        For a weight below 0, or another sum.
+        If a weight is below 0, or the sum is not 1.
     """
     total = float(weights.sum())
     if not (weights >= 0.0).all() or abs(total - 1.0) > ROUNDING:
@@ -71,17 +91,21 @@ def normalized_weights(name: str, weights: Array) -> Array:
 
 
 def symmetric(kind: Covariance, covariances: Array, which: str = "covariance") -> Array:
-    """Check covariances in the shape of their kind, and give matrices equal to their transposes to the last bit.
+    """Check covariances, and return matrices equal to their transposes to the last bit.
 
     Parameters
     ----------
+    kind
+        Kind of covariance.
+    covariances
+        Covariances in the shape of their kind.
     which
-        What they are called in errors.
+        Name of the covariances in errors.
 
     Raises
     ------
     ConfigError
-        For a variance that is not above 0, in normal numbers; a matrix that is not symmetric, or not positive definite.
+        If a variance is not above 0 in normal numbers, or a matrix is not symmetric or not positive definite.
     """
     if kind not in ("tied", "full"):
         # The inverse of a denormal number would be infinite.
@@ -94,7 +118,7 @@ def symmetric(kind: Covariance, covariances: Array, which: str = "covariance") -
     for i, (matrix, out) in enumerate(zip(matrices, made[None] if kind == "tied" else made, strict=True)):
         name = f"the {which}" if kind == "tied" else f"the {which} of component {i}"
         variances = np.diagonal(matrix)
-        # What rounding may do is measured in units of both variances, so that the scale of features does not matter.
+        # Asymmetry is measured in units of both deviations, so that the scale of features does not matter.
         roots = np.sqrt(np.abs(variances))
         if not (np.abs(matrix - matrix.T) <= ROUNDING * np.outer(roots, roots)).all():
             raise ConfigError(f"{name} is {short(matrix)}, which is not symmetric; give Σ with Σᵀ = Σ")
@@ -111,10 +135,19 @@ def symmetric(kind: Covariance, covariances: Array, which: str = "covariance") -
 def starting_covariances(kind: Covariance, k: int, d: int, covariances: Any) -> Array:
     """Read the covariances that a fit starts from, in the shape of their kind.
 
+    Parameters
+    ----------
+    kind
+        Kind of covariance.
+    k, d
+        Number of components and of features.
+    covariances
+        Anything that a user gave; None or empty for ``identity``.
+
     Raises
     ------
     ConfigError
-        For a shape that does not fit, or what is no covariance.
+        If the shape does not fit, or a covariance is not positive definite.
     """
     shape = kinds.covariance_shape(kind, k, d)
     if kind == "identity":
