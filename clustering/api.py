@@ -1,4 +1,4 @@
-"""The public interface: fit a model to data, use it, save it, load it."""
+"""The public interface: fits a model to data, applies it, saves it and loads it."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ class Fit:
 
     @property
     def params(self) -> Any:
-        """Its params as the loop left them."""
+        """Params of the fit: centers less the origin, and more, all for prepared rows."""
         return self.fitted.params
 
     @property
     def ids(self) -> NDArray[np.int64]:
-        """What labels call the clusters ``(k,)``, in the order of the centers: 0 … k − 1, or as earlier runs did."""
+        """Ids of the clusters in labels ``(k,)``, in the order of the centers: 0 … k − 1, or those of earlier runs."""
         return self.fitted.ids
 
     @property
@@ -89,10 +89,10 @@ class Fit:
 
     @property
     def covariances(self) -> Any:
-        """Covariances in the data's own units, or of the prepared rows; None where the model has none.
+        """Covariances of a mixture: spherical ``(k,)``, diagonal ``(k, d)``, tied ``(d, d)``, full ``(k, d, d)``.
 
-        They are those of the prepared rows after principal components, whitening or feature weights of 0, and for
-        spherical ones after any preprocessing. ``(k,)``, diagonal ``(k, d)``, tied ``(d, d)``, full ``(k, d, d)``.
+        They are in the data's own units. After principal components, whitening or feature weights of 0, and spherical
+        ones after any preprocessing, they are those of the prepared rows. None for other models.
         """
         if self.fitted.covariances is None:
             return None
@@ -120,17 +120,17 @@ class Fit:
 
     @property
     def reads(self) -> float:
-        """Full reads of the source."""
+        """Number of full reads of the source. A partial read counts by its share of the blocks."""
         return self.fitted.reads
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What to know before the result is used, a line each: rows left out, clusters placed anew."""
+        """Warnings, a line each, such as excluded rows and clusters that were empty and restarted."""
         return self.fitted.notes
 
     @property
     def criteria(self) -> dict[str, float] | None:
-        """AIC, BIC and ICL of a mixture, and what they are made of: lower is better. None for other models."""
+        """AIC, BIC and ICL of a mixture, and the numbers they are made of; lower is better. None for other models."""
         return self.fitted.criteria
 
     def predict(self, data: Any, **options: Any) -> Any:
@@ -139,81 +139,112 @@ class Fit:
         Parameters
         ----------
         data
-            As for `fit`, with the same features: variables, dimensions, labels and units.
-        options
-            Source options, ``workers``, ``memory`` and ``block_bytes``, as for `fit`. Variables and dimensions that are
-            not named are those of the fit.
+            Data as for `fit`. Other features (variables, dimensions, labels, units) than in the fit are a `DataError`.
+        **options
+            Source options, ``workers``, ``memory`` and ``block_bytes``, as for `fit`. Variables and dimensions are
+            those of the fit where they are not given.
 
         Returns
         -------
         ndarray or xarray.DataArray
-            Labels in the shape of the samples, −1 where masked; labelled like the data.
+            Labels in the shape of the samples, −1 where masked; with the coordinates of the data.
 
         Warns
         -----
         ClusteringWarning
-            As `fit` does of the data, and of what cannot be compared with the data of the fit, such as units that one
-            of them lacks. So do all methods that take data.
+            As `fit` does, and where units or labels cannot be compared with those of the fit.
         """
         return self._label(data, options, LabelOutputs())[0]["labels"]
 
     def responsibilities(self, data: Any, **options: Any) -> Any:
-        """Degrees to which the rows of data belong to each cluster, in memory.
+        """Responsibilities in memory: float64 in the shape of the samples, and ``k``; NaN where masked.
 
-        Returns
-        -------
-        ndarray or xarray.DataArray
-            Float64 in the shape of the samples, and ``k``; NaN where masked.
+        Parameters
+        ----------
+        data, **options
+            As for `predict`.
 
         Raises
         ------
         ConfigError
-            If assignments are hard.
+            If the model is hard.
         """
         return self._one_output("responsibilities", data, options, responsibilities="all")
 
     def log_density(self, data: Any, **options: Any) -> Any:
-        """Log density of the rows of data under the model, in memory: float64 in the shape of the samples.
+        """Log density of the rows under the model, in memory: float64 in the shape of the samples.
+
+        Parameters
+        ----------
+        data, **options
+            As for `predict`.
 
         Raises
         ------
         ConfigError
-            If the model describes no density.
+            If the model has no density.
         """
         return self._one_output("log_density", data, options, log_density=True)
 
     def outlier_score(self, data: Any, **options: Any) -> Any:
         """−log₁₀ of the share of rows expected farther from their component: float64 in the shape of the samples.
 
+        Parameters
+        ----------
+        data, **options
+            As for `predict`.
+
         Raises
         ------
         ConfigError
-            If the model describes no density.
+            If the model has no density.
         """
         return self._one_output("outlier_score", data, options, outlier_score=True)
 
     def distance(self, data: Any, **options: Any) -> Any:
-        """Distance of the rows of data from their own center, in memory: float64 in the shape of the samples.
+        """Distance of the rows from their own center, in memory: float64 in the shape of the samples; NaN where masked.
 
-        For squared_euclidean and mahalanobis the root of the divergence, for other divergences the divergence itself;
-        of a mixture the Mahalanobis distance under the component's covariance. NaN where masked.
+        For squared_euclidean and mahalanobis it is the root of the divergence, for other divergences the divergence
+        itself, for a mixture the Mahalanobis distance under the component's covariance.
+
+        Parameters
+        ----------
+        data, **options
+            As for `predict`.
         """
         return self._one_output("distance", data, options, distance=True)
 
     def distances(self, data: Any, **options: Any) -> Any:
-        """Distances of the rows of data from every center, as `distance` tells them: float64, the samples and ``k``."""
+        """Distances of the rows from every center, as in `distance`: float64 in the shape of the samples, and ``k``.
+
+        Parameters
+        ----------
+        data, **options
+            As for `predict`.
+        """
         return self._one_output("distances", data, options, distances=True)
 
     def margin(self, data: Any, **options: Any) -> Any:
-        """How clear the labels of data are, in memory: float64 in the shape of the samples, NaN where masked.
+        """How clear each label is, in memory: float64 in the shape of the samples; NaN where masked.
 
-        Of k-means by how much the nearest other center is farther than the own one (infinite where k is 1), of soft
-        models by how much the largest responsibility exceeds the second, 0 to 1 (1 where k is 1).
+        For k-means, the distance of the nearest other center less that of the own one; infinite for k = 1. For soft
+        models, the largest responsibility less the second largest, 0 to 1; 1 for k = 1.
+
+        Parameters
+        ----------
+        data, **options
+            As for `predict`.
         """
         return self._one_output("margin", data, options, margin=True)
 
     def score(self, data: Any, **options: Any) -> float:
-        """Objective of data under this model; see `objective`."""
+        """Objective of data under this model; see `objective`.
+
+        Parameters
+        ----------
+        data, **options
+            As for `predict`.
+        """
         sums = self._label(data, options, LabelOutputs())[1]
         return float(self.model.to_user_objective(sums.objective, float(sums.weight.sum())))
 
@@ -223,21 +254,20 @@ class Fit:
         Parameters
         ----------
         n
-            Number of rows.
+            Number of rows, 1 or more.
         seed
-            A whole number of 0 or more. Row i follows from the seed and i alone.
+            Seed, 0 or more. Row i depends on the seed and i alone.
 
         Returns
         -------
         tuple of ndarray, or xarray.Dataset
-            Rows ``(n, d)`` in the data's own units, and the ids ``(n,)`` of the components they were drawn from; of a
-            labelled fit, the variables ``rows (sample, feature)`` and ``labels (sample)``.
+            Rows ``(n, d)`` in the data's own units, and the ids ``(n,)`` of their components; for a labelled fit, the
+            variables ``rows (sample, feature)`` and ``labels (sample)``.
 
         Raises
         ------
         ConfigError
-            For a model that does not describe how rows come about, such as k-means; one of prepared rows that rows of
-            all features do not follow from, such as of fewer principal components; or a number out of its range.
+            If the model has no density, the preparation cannot be inverted, or a number is out of range.
         """
         check_invertible(self.fitted.preparation)
         n, seed = check_whole_number("n", n, 1), check_whole_number("seed", seed, 0)
@@ -261,19 +291,19 @@ class Fit:
         Parameters
         ----------
         path
-            A place of its own: new, an empty folder, or a model that was saved before.
+            Path or URL that does not exist, is empty, or holds a saved model.
         overwrite
-            Replace a model that was saved there, in one step. Anything else that is there is never replaced.
+            Whether a saved model is replaced, in one step. Other content is never replaced.
 
         Raises
         ------
         OutputError
-            If something is there that is not to be replaced, or nothing can be written.
+            If the path has content that may not be replaced, or cannot be written.
         """
         save_model(self.fitted, os.fspath(path), {"labelled": self.labelled}, overwrite=overwrite)
 
     def _one_output(self, name: str, data: Any, options: dict[str, Any], **wanted: Any) -> Any:
-        """Tell one thing of each row, in double precision."""
+        """Compute one output of each row, in double precision."""
         return self._label(data, options, LabelOutputs(labels=False, precision="float64", **wanted))[0][name]
 
     def _label(
@@ -330,12 +360,11 @@ def fit(data: Any, model: AnyModel, *, on_pass: Any = None, **options: Any) -> F
         (``"kmeans++"``, ``"random"``, ``"labels"``, centers ``(k, d)``, or for a mixture a dict of ``centers``,
         ``weights`` and ``covariances``), ``max_iterations`` (300), ``tolerance`` (0 for k-means: until no assignment
         changes; 1e-6 for the other models), ``max_seconds``, ``fraction`` (1.0: share of the rows, drawn at random,
-        that the fit goes over; the objective is told over all).
+        that the fit goes over; the objective is that of all rows).
         Preprocess options: ``standardize`` (False, ``"per_feature"``, ``"per_variable"``), ``unit_norm``, ``pca``
         (number of components, or the share of the variance to exceed), ``pca_per_variable``, ``whiten``,
         ``feature_weights`` (a variable along feature dimensions, ``cos(lat)``, ``sqrt(cos(lat))``, or an array
-        ``(d,)``). They are fitted in the first pass, stored in the model, and applied to whatever it labels; the
-        objective and distances are those of prepared rows, and centers come back in the data's units.
+        ``(d,)``). Objective and distances are those of prepared rows; centers are in the data's units.
         Compute options: ``cluster`` (``"threads"``, ``"synchronous"``, ``"local"``, a mapping such as
         ``{"address": …}`` or ``{"slurm": {…}}``, or a `distributed.Client`), ``workers``, ``wait_seconds``,
         ``memory`` (bytes per worker), ``scratch`` (folder), ``block_bytes``.
@@ -343,18 +372,18 @@ def fit(data: Any, model: AnyModel, *, on_pass: Any = None, **options: Any) -> F
     Returns
     -------
     Fit
-        The same bits for every cluster and every number of workers.
+        The fit. Every Dask cluster and every number of workers gives the same bits.
 
     Raises
     ------
     ConfigError, SourceError, DataError
-        For parameters, places or values that do not fit; the message says the remedy.
+        For options, paths or values that do not fit; the message names the remedy.
 
     Warns
     -----
     ClusteringWarning
-        Of what may not be meant: attributes that are passed over, chunks that were never written, times that are no
-        dates, what leaves most rows out. The same lines are in `Fit.warnings`, with what the fit itself came upon.
+        For likely mistakes: attributes that are ignored, absent chunks, times that are no dates, and causes that
+        exclude most rows. `Fit.warnings` has the same lines, and those of the fit itself.
         ``warnings.filterwarnings("ignore", category=clustering.ClusteringWarning)`` silences them.
 
     Examples
@@ -423,12 +452,17 @@ def fit(data: Any, model: AnyModel, *, on_pass: Any = None, **options: Any) -> F
 
 
 def load_fit(path: str | os.PathLike[str]) -> Fit:
-    """Read a model that `Fit.save` or a run wrote: a ``model.zarr``, or the output of a run, here or in a bucket.
+    """Read a model that `Fit.save` or a run wrote.
+
+    Parameters
+    ----------
+    path
+        Path or URL of a ``model.zarr``, or of the output of a run.
 
     Raises
     ------
     SourceError
-        If there is no model there.
+        If the path holds no model.
     """
     fitted_model, attributes = load_model(os.fspath(path))
     return Fit(fitted_model, bool(attributes.get("labelled", True)))
@@ -448,10 +482,10 @@ def _check_options(options: dict[str, Any], names: tuple[str, ...]) -> None:
 
 
 def _show(cautions: Iterable[str]) -> None:
-    """Show what a user should know as warnings, at the line outside this package that asked for the work."""
+    """Show warnings to the user, at the line outside this package that called it."""
     inside = f"{Path(__file__).parent}{os.sep}"
     frame, level = sys._getframe(1), 2
-    # From Python 3.12 on, `skip_file_prefixes` counts these.
+    # From Python 3.12 on, `skip_file_prefixes` of `warnings.warn` does this.
     while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
         frame, level = frame.f_back, level + 1
     for caution in cautions:
