@@ -1,7 +1,7 @@
-"""Squares and moments by matrix products, where these are faster and lose nothing that counts.
+"""Squares and moments by matrix products, where these are faster and accurate enough.
 
-‖x − c‖² = ‖x‖² − 2 x·c + ‖c‖² is off by the rounding of ‖x‖² + ‖c‖². It is used where that is far below what the
-log-likelihood is told by; elsewhere the squares of differences are added up one by one.
+‖x − c‖² = ‖x‖² − 2 x·c + ‖c‖² is off by the rounding of ‖x‖² + ‖c‖². It is used where this error hardly changes the
+log-likelihood; elsewhere the squares of differences are added up one by one.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Array = NDArray[np.float64]
 MANY = 1024
 """From this k·d on, matrix products are faster than loops."""
 LOST = 1e-12
-"""What rounding may take, in units of the squared width."""
+"""Largest error of a squared distance that is allowed, in units of the variance."""
 
 
 class ProductsAllowed:
-    """Tells where products are faster, and keep what counts."""
+    """Decides where matrix products are faster and accurate enough."""
 
     def __init__(self, centers: Array, sharpness: float) -> None:
         self.many = len(centers) >= 8 and centers.size >= MANY and sharpness < np.inf
@@ -29,17 +29,21 @@ class ProductsAllowed:
         self.limit = LOST / (max(sharpness, 1e-300) * float(np.finfo(float).eps))
 
     def __call__(self, norms: Array) -> bool:
-        """Tell it for rows of squared norms ``(m,)``."""
+        """Decide for rows of squared norms ``(m,)``."""
         return self.many and len(norms) > 0 and float(norms.max()) + self.farthest < self.limit
 
 
 class SquaredDistances:
-    """Squared distances from centers ``(k, d)``, each feature scaled by ``(k, d)`` where `scales` are given.
+    """Squared distances from all centers, with a factor for each feature where `scales` are given.
 
     Parameters
     ----------
+    centers
+        Centers less the origin ``(k, d)``.
     sharpness
-        Greatest factor, scales included, that squares are multiplied by.
+        Largest factor, scales included, that squares are multiplied by later.
+    scales
+        Factors of the squares ``(k, d)``; all 1 where None.
     """
 
     def __init__(self, centers: Array, sharpness: float, scales: Array | None = None) -> None:
@@ -68,13 +72,13 @@ class SquaredDistances:
 
 
 class CenteredSums:
-    """Σ s, Σ s (x − c), and Σ s (x − c)² where `squared`, about centers ``(k, d)``."""
+    """Adds up Σ s, Σ s (x − c), and Σ s (x − c)² where `squared`, about centers ``(k, d)``."""
 
     def __init__(self, centers: Array, sharpness: float, *, squared: bool) -> None:
         self.centers, self.squared = centers, squared
         k = len(centers)
         none = np.zeros((0, 0))
-        # About the centers, and about the origin.
+        # Sums of loops are about the centers; raw sums, of matrix products, are about the origin.
         self.weight, self.first = np.zeros(k), np.zeros_like(centers)
         self.second = np.zeros_like(centers) if squared else none
         self.raw_weight, self.raw_first = np.zeros(k), np.zeros_like(centers)
@@ -82,7 +86,17 @@ class CenteredSums:
         self.exact = ProductsAllowed(centers, sharpness)
 
     def add(self, columns: Array, norms: Array, weighted_resp: Array) -> None:
-        """Add columns ``(d, m)``, of squared norms ``(m,)``, with shares ``(k, m)``."""
+        """Add the rows of one sub-block.
+
+        Parameters
+        ----------
+        columns
+            Rows less the origin as columns ``(d, m)``.
+        norms
+            Squared norms of the columns ``(m,)``.
+        weighted_resp
+            Responsibilities times weights ``(k, m)``.
+        """
         if self.exact(norms):
             self.raw_weight += weighted_resp.sum(axis=1)
             self.raw_first += np.matmul(weighted_resp, columns.T)
@@ -90,7 +104,7 @@ class CenteredSums:
                 squared = np.multiply(columns, columns, out=aligned_empty(columns.shape))
                 self.raw_second += np.matmul(weighted_resp, squared.T)
             return
-        # Two levels: the error grows with the rows of a sub-block, not with those of a block.
+        # Two levels of sums: the error grows with the rows of a sub-block, not with those of a block.
         weight, first = np.zeros_like(self.weight), np.zeros_like(self.first)
         if self.squared:
             second = np.zeros_like(self.second)
@@ -102,7 +116,7 @@ class CenteredSums:
         self.first += first
 
     def total(self) -> tuple[Array, Array, Array]:
-        """Give the sums ``(k,)``, ``(k, d)`` and ``(k, d)``, all about the centers."""
+        """Return the sums ``(k,)``, ``(k, d)`` and ``(k, d)``, all about the centers."""
         moved = self.raw_weight[:, None] * self.centers
         second = self.second
         if self.squared:

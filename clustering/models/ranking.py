@@ -1,4 +1,4 @@
-"""Which of several candidates is the best one."""
+"""Ranking of candidates by their objectives."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 EQUAL_OBJECTIVES = 1e-9
-"""Objectives that differ by no more than this share of their scale are equal: rounding ranks no candidate."""
+"""Objectives that differ by no more than this share of their scale count as equal, so that rounding ranks nothing."""
 
 
 class Ranked(Protocol):
@@ -26,12 +26,12 @@ R = TypeVar("R", bound=Ranked)
 
 
 def rank_candidates(candidates: Sequence[R]) -> list[R]:
-    """Put candidates in the order of their objectives, the first among equals first; see `EQUAL_OBJECTIVES`.
+    """Sort candidates by objective; among equal ones, earlier starts come first. See `EQUAL_OBJECTIVES`.
 
     Parameters
     ----------
     candidates
-        In the order of their starts.
+        Candidates in the order of their starts.
     """
     rest, order = list(candidates), []
     while rest:

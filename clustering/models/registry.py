@@ -1,4 +1,4 @@
-"""The models that there are."""
+"""Registry of all models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODELS: Mapping[str, type[AnyModel]] = {
         GaussianMixture,
     )
 }
-"""Models by the name that configs and files give them."""
+"""Model classes by their names in configs and files."""
 
 
 def model_to_json(model: AnyModel) -> dict[str, Any]:
@@ -34,12 +34,12 @@ def model_to_json(model: AnyModel) -> dict[str, Any]:
 
 
 def model_from_json(described: Mapping[str, Any]) -> AnyModel:
-    """Make the model that `model_to_json` described.
+    """Make a model from the description of `model_to_json`.
 
     Parameters
     ----------
     described
-        Its kind and its options.
+        Kind and options of the model.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""How rows come about: drawing them from a mixture of Gaussians (lecture, "The Generative Model")."""
+"""Draws of rows from a mixture of Gaussians (lecture, "The Generative Model")."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 BLOCK = 65_536
-"""Rows that share a stream of random numbers."""
+"""Number of consecutive rows that share a stream of random numbers."""
 DESCRIBED = ("squared_euclidean", "mahalanobis")
-"""Divergences whose clusters are Gaussians."""
+"""Divergences under which the clusters of soft k-means are Gaussians."""
 
 
 @dataclass(frozen=True, eq=False)
 class GenerativeMixture:
-    """A component is chosen with probability π, and a row drawn from its Gaussian.
+    """A mixture of Gaussians: a component is chosen with probability π, and a row drawn from its Gaussian.
 
     Row i depends on the seed and on i alone: a longer draw begins with the rows of a shorter one.
 
@@ -42,9 +42,9 @@ class GenerativeMixture:
     weights: Array
     """Mixing weights ``(k,)``, adding up to 1."""
     means: Array
-    """In the data's own units ``(k, d)``."""
+    """Means in the units of the rows ``(k, d)``, not less an origin."""
     covariances: Array
-    """As `clustering.models.covariances` says for the kind."""
+    """Covariances in the shape of their kind, see `clustering.models.covariances`."""
     kind: Covariance
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class GenerativeMixture:
     @cached_property
     def _edges(self) -> Array:
         edges: Array = np.cumsum(self.weights)
-        # The last share above zero ends at 1 exactly, so that no component of weight 0 is ever chosen.
+        # The last weight above zero ends at exactly 1, so that no component of weight 0 is ever chosen.
         edges /= edges[-1]
         return edges
 
@@ -80,12 +80,16 @@ class GenerativeMixture:
         return np.ascontiguousarray(np.broadcast_to(np.sqrt(variances), self.means.shape))
 
     def draw(self, n: int, seed: int, length: int) -> Iterator[tuple[Array, Labels]]:
-        """Draw n rows, so many at a time.
+        """Draw rows with their components, some at a time.
 
         Parameters
         ----------
+        n
+            Number of rows.
+        seed
+            Seed of the draws, a whole number of 0 or more.
         length
-            Rows that are in memory at once; it does not change what is drawn.
+            Number of rows in memory at a time; it does not change the draws.
 
         Yields
         ------
@@ -111,7 +115,18 @@ class GenerativeMixture:
             yield rows, labels
 
     def draw_labels(self, n: int, seed: int, length: int) -> Iterator[Labels]:
-        """Draw the components of the rows of `draw` alone, which takes little time."""
+        """Draw only the components of the rows of `draw`, which takes little time.
+
+        Parameters
+        ----------
+        n, seed, length
+            As in `draw`.
+
+        Yields
+        ------
+        ndarray
+            Components ``(m,)``.
+        """
         kept: Labels = np.zeros(0, np.int64)
         for start in range(0, n, BLOCK):
             kept = np.concatenate([kept, self._chosen(_stream(seed, start // BLOCK))[: n - start]])
@@ -123,7 +138,7 @@ class GenerativeMixture:
             yield kept
 
     def _chosen(self, stream: np.random.Generator) -> Labels:
-        """Components of all rows of a block, whatever the number that is wanted: the normals follow in the stream."""
+        """Draw components for all rows of a block, even if fewer are needed: the normals come next in the stream."""
         return np.searchsorted(self._edges, stream.random(BLOCK), side="right")
 
 
@@ -141,7 +156,7 @@ def _scaled(rows, labels, means, roots):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def _turned(rows, labels, means, factors):  # type: ignore[no-untyped-def]
-    """Make μ + L z of z in place; row by row, so that no bit depends on the rows drawn beside it."""
+    """Replace z by μ + L z row by row, so that no bit of a row depends on the rows drawn with it."""
     n, d = rows.shape
     made = np.empty(d)
     for r in range(n):
@@ -157,7 +172,7 @@ def _turned(rows, labels, means, factors):  # type: ignore[no-untyped-def]
 
 
 def not_generative(words: str) -> ConfigError:
-    """Make the error of a model that does not describe how rows come about.
+    """Make the error of a model that does not describe how rows are generated.
 
     Parameters
     ----------
@@ -171,12 +186,17 @@ def not_generative(words: str) -> ConfigError:
 
 
 def check_invertible(preparation: Preparation | None) -> None:
-    """Refuse a preparation that decoded rows do not follow from.
+    """Refuse a preparation from which decoded rows cannot be recovered.
+
+    Parameters
+    ----------
+    preparation
+        Preparation of a fitted model; None where rows are not prepared.
 
     Raises
     ------
     ConfigError
-        Naming it.
+        If it cannot be inverted, with its words.
     """
     if preparation is not None and not preparation.invertible:
         raise ConfigError(
@@ -187,12 +207,19 @@ def check_invertible(preparation: Preparation | None) -> None:
 
 
 def undo_preparation(preparation: Preparation | None, mixture: GenerativeMixture) -> GenerativeMixture:
-    """Tell how rows come about before they are prepared, of a mixture of prepared rows.
+    """Turn a mixture of prepared rows into a mixture of decoded rows.
+
+    Parameters
+    ----------
+    preparation
+        Preparation of the fitted model; None where rows are not prepared.
+    mixture
+        Mixture of prepared rows.
 
     Raises
     ------
     ConfigError
-        If decoded rows do not follow from prepared ones.
+        If decoded rows cannot be recovered from prepared ones.
     """
     check_invertible(preparation)
     if preparation is None:
@@ -203,25 +230,25 @@ def undo_preparation(preparation: Preparation | None, mixture: GenerativeMixture
 
 
 def mixture_from_user(weights: Any, means: Any, covariances: Any = None, kind: Any = None) -> GenerativeMixture:
-    """Take the parameters of a mixture as a user writes them.
+    """Make a mixture from the parameters that a user wrote.
 
     Parameters
     ----------
     weights
-        ``(k,)``.
+        Mixing weights ``(k,)``.
     means
-        ``(k, d)``.
+        Means ``(k, d)``.
     covariances
-        One variance; a variance of each component ``(k,)``, or of each feature of each component ``(k, d)``; one
-        matrix ``(d, d)`` for all components, or one for each ``(k, d, d)``. None: identity.
+        One variance; a variance of each component ``(k,)``, or of each feature of each component ``(k, d)``; one matrix
+        ``(d, d)`` for all components, or one for each ``(k, d, d)``. None means identity.
     kind
-        The kind of covariance, where ``(k, d)`` and ``(d, d)`` are the same shape and the numbers do not tell.
+        Kind of covariance, needed only where ``(k, d)`` and ``(d, d)`` are the same shape and the numbers fit both.
 
     Raises
     ------
     ConfigError
-        For numbers that are none, shapes that do not fit, weights that are no shares, or a covariance that is not
-        positive definite.
+        For values that are not numbers, shapes that do not fit, weights that do not add up to 1, or a covariance that
+        is not positive definite.
     """
     centers = parameters.read_array("means", means)
     if centers.ndim != 2 or not centers.size:
@@ -252,7 +279,7 @@ def mixture_from_user(weights: Any, means: Any, covariances: Any = None, kind: A
 
 
 def _diagonals_or_matrix(numbers: Array) -> str:
-    """Tell variances of d components from one matrix, where the numbers leave no doubt."""
+    """Decide whether numbers ``(d, d)`` are variances of d components or one matrix, where only one is possible."""
     variances, matrix = bool((numbers > 0).all()), bool(np.array_equal(numbers, numbers.T))
     if variances and matrix:
         raise ConfigError(
@@ -263,12 +290,21 @@ def _diagonals_or_matrix(numbers: Array) -> str:
 
 
 def check_whole_number(name: str, value: Any, least: int) -> int:
-    """Check a whole number.
+    """Check a whole number, and return it as a plain int.
+
+    Parameters
+    ----------
+    name
+        Name of the number in errors.
+    value
+        Anything that a user gave.
+    least
+        Smallest value allowed.
 
     Raises
     ------
     ConfigError
-        If it is none, or below `least`.
+        If the value is not a whole number, or below `least`.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ConfigError(f"{name} is {value!r}; a whole number of {least} or more is needed")

@@ -1,4 +1,4 @@
-"""The compiled inner loops of seeding."""
+"""Compiled inner loops of seeding."""
 
 from __future__ import annotations
 
@@ -10,15 +10,25 @@ from clustering.models.kernels import FAST, TILE, distance_between
 
 @njit(**FAST)
 def potentials_after(columns, points, closest, weights, potentials):  # type: ignore[no-untyped-def]
-    """Potential Σw·min(closest, ‖x − p‖²) ``(t,)`` for each trial point p.
+    """Compute the potential Σw·min(closest, ‖x − p‖²) for each trial point p.
 
-    `columns` ``(d, n)`` are the rows, feature by feature; `points` ``(t, d)`` the trials; `closest` ``(n,)`` the
-    squared distance to the centers chosen so far.
+    Parameters
+    ----------
+    columns
+        Rows as columns ``(d, n)``.
+    points
+        Trial points ``(t, d)``.
+    closest
+        Squared distance ``(n,)`` of each row from the centers chosen so far.
+    weights
+        Weights of the rows ``(n,)``.
+    potentials
+        Gets the potentials ``(t,)``.
     """
     d, n = columns.shape
     distance = np.empty(TILE)
     potentials[:] = 0.0
-    # All trials while a tile is in the cache: with many rows the memory bounds the speed.
+    # All trials are computed while a tile is in the cache, because memory limits the speed with many rows.
     for start in range(0, n, TILE):
         m = min(TILE, n - start)
         for t in range(points.shape[0]):
@@ -36,7 +46,17 @@ def potentials_after(columns, points, closest, weights, potentials):  # type: ig
 
 @njit(**FAST)
 def approach(columns, point, closest):  # type: ignore[no-untyped-def]
-    """Lower `closest` ``(n,)`` to the squared distance to a new center `point` ``(d,)``."""
+    """Lower the squared distances of rows from their closest center after a center is added.
+
+    Parameters
+    ----------
+    columns
+        Rows as columns ``(d, n)``.
+    point
+        The new center ``(d,)``.
+    closest
+        Squared distances ``(n,)``, which are lowered in place.
+    """
     d, n = columns.shape
     distance = np.empty(TILE)
     for start in range(0, n, TILE):
@@ -67,14 +87,36 @@ def _rank(row, centers, r, owner, runner, first, second):  # type: ignore[no-unt
 
 @njit(**FAST)
 def two_nearest(rows, centers, owner, runner, first, second):  # type: ignore[no-untyped-def]
-    """Fill in the nearest and the second nearest center of each row ``(n,)``, and the squared distances to them."""
+    """Find the nearest and the second nearest center of each row.
+
+    Parameters
+    ----------
+    rows, centers
+        Rows ``(n, d)`` and centers ``(k, d)``.
+    owner, runner
+        Get the nearest and the second nearest center ``(n,)``; −1 if there is no second one.
+    first, second
+        Get the squared distances to them ``(n,)``.
+    """
     for r in range(rows.shape[0]):
         _rank(rows[r], centers, r, owner, runner, first, second)
 
 
 @njit(**FAST)
 def after_swap(rows, centers, new, d_new, owner, runner, first, second):  # type: ignore[no-untyped-def]
-    """Mend what `two_nearest` found after center `new` was replaced; `d_new` ``(n,)`` is the squared distance to it."""
+    """Update the results of `two_nearest` after one center was replaced.
+
+    Parameters
+    ----------
+    rows, centers
+        Rows ``(n, d)`` and centers ``(k, d)``, with the new one in place.
+    new
+        Index of the replaced center.
+    d_new
+        Squared distance of each row from the new center ``(n,)``.
+    owner, runner, first, second
+        As `two_nearest` fills them, updated in place.
+    """
     for r in range(rows.shape[0]):
         if owner[r] == new or runner[r] == new:
             _rank(rows[r], centers, r, owner, runner, first, second)
@@ -87,9 +129,18 @@ def after_swap(rows, centers, new, d_new, owner, runner, first, second):  # type
 
 @njit(**FAST)
 def swap_potentials(d_new, owner, first, second, weights, potentials):  # type: ignore[no-untyped-def]
-    """Potential ``(k,)`` after a new center replaces each of the present ones.
+    """Compute the potential after a new center replaces each of the present ones.
 
-    `d_new` ``(n,)`` is the squared distance to the new center, `owner`, `first` and `second` describe the present ones.
+    Parameters
+    ----------
+    d_new
+        Squared distance of each row from the new center ``(n,)``.
+    owner, first, second
+        Nearest centers and squared distances ``(n,)``, as `two_nearest` fills them.
+    weights
+        Weights of the rows ``(n,)``.
+    potentials
+        Gets the potentials ``(k,)``.
     """
     kept = 0.0
     potentials[:] = 0.0

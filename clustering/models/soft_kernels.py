@@ -1,7 +1,7 @@
-"""The compiled inner loops of soft assignment.
+"""Compiled inner loops of soft assignment.
 
-Rows lie side by side: a sub-block is ``(d, m)``, so that every loop runs over rows and fills the vector units. Squares
-are always taken of differences, never as a difference of squares, so that far-off data and clusters far apart keep
+Rows are the columns of a sub-block ``(d, m)``, so that every loop runs over rows and fills the vector units. Squares
+are always squares of differences, never differences of squares, so that data far from zero and clusters far apart keep
 their digits.
 
 All loops release the GIL, run on one thread, and are cached on disk after the first compilation.
@@ -18,25 +18,37 @@ from clustering.compiling import njit
 from clustering.models.kernels import FAST
 
 SUMS: dict[str, Any] = {**FAST, "fastmath": {"reassoc", "nsz", "contract"}}
-"""For loops that add up over rows: the compiler chooses an order once and for all rows."""
+"""Options of loops that add up over rows: the compiler may choose the order, which is then fixed."""
 FUSED: dict[str, Any] = {**FAST, "fastmath": {"contract"}}
 
+# A number below 2⁵¹ plus this one is rounded to a whole number, which is in the low bits of the sum.
 _MAGIC = 1.5 * 2.0**52
 _LOG2E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10
 TIE = 2.0**-34
-"""Divergences and log densities that differ by no more than this share are equal: rounding decides no label."""
+"""Divergences and log densities that differ by no more than this share count as equal, so that rounding decides no
+label."""
 LEAST_LOG = -708.0
-"""Below it a responsibility is 0: denormal numbers would slow down everything after."""
+"""Responsibilities with a logarithm below this are 0, because denormal numbers would slow down later loops."""
 
 
 @njit(**FUSED)
 def center_columns(values, origin, columns, norms):  # type: ignore[no-untyped-def]
-    """Take the origin ``(d,)`` off values ``(m, d)`` in float64: into `columns` ``(d, m)``, with squared `norms`."""
+    """Subtract the origin in float64, and turn rows into columns.
+
+    Parameters
+    ----------
+    values, origin
+        Rows ``(m, d)`` of any real type, and the origin ``(d,)``.
+    columns
+        Gets the rows less the origin as columns ``(d, m)``.
+    norms
+        Gets their squared norms ``(m,)``.
+    """
     m, d = values.shape
     whole = m - m % 8
     for s in range(0, whole, 8):
-        # Eight rows at once: what is written of a column is a cache line.
+        # Eight rows at once, so that each write to a column fills a cache line.
         v0, v1, v2, v3 = values[s], values[s + 1], values[s + 2], values[s + 3]
         v4, v5, v6, v7 = values[s + 4], values[s + 5], values[s + 6], values[s + 7]
         for j in range(d):
@@ -61,7 +73,15 @@ def center_columns(values, origin, columns, norms):  # type: ignore[no-untyped-d
 
 @njit(**FUSED)
 def multiply(matrix, columns, made):  # type: ignore[no-untyped-def]
-    """Multiply ``(d, d)`` and ``(d, m)``, always in the same order."""
+    """Multiply a matrix and columns, with sums always in the same order.
+
+    Parameters
+    ----------
+    matrix, columns
+        Matrix ``(d, d)`` and columns ``(d, m)``.
+    made
+        Gets the product ``(d, m)``.
+    """
     d, m = columns.shape
     for i in range(made.shape[0]):
         made[i, :] = 0.0
@@ -74,7 +94,15 @@ def multiply(matrix, columns, made):  # type: ignore[no-untyped-def]
 
 @njit(**FUSED)
 def squares(columns, centers, out):  # type: ignore[no-untyped-def]
-    """Squared distances ``(k, m)`` of columns ``(d, m)`` to centers ``(k, d)``."""
+    """Compute squared distances of columns from all centers.
+
+    Parameters
+    ----------
+    columns, centers
+        Columns ``(d, m)`` and centers ``(k, d)``, less the same origin.
+    out
+        Gets the squared distances ``(k, m)``.
+    """
     d, m = columns.shape
     long = d - d % 4
     for k in range(centers.shape[0]):
@@ -99,7 +127,17 @@ def squares(columns, centers, out):  # type: ignore[no-untyped-def]
 
 @njit(**FUSED)
 def scaled_squares(columns, centers, scales, out):  # type: ignore[no-untyped-def]
-    """Σ_j scale·(x − c)² ``(k, m)``, scales ``(k, d)``."""
+    """Compute Σ_j scale·(x − c)² of columns and all centers.
+
+    Parameters
+    ----------
+    columns, centers
+        Columns ``(d, m)`` and centers ``(k, d)``, less the same origin.
+    scales
+        Factor of each square ``(k, d)``.
+    out
+        Gets the sums ``(k, m)``.
+    """
     d, m = columns.shape
     long = d - d % 2
     for k in range(centers.shape[0]):
@@ -124,7 +162,17 @@ def scaled_squares(columns, centers, scales, out):  # type: ignore[no-untyped-de
 
 @njit(**FUSED)
 def factored_squares(columns, centers, factors, out):  # type: ignore[no-untyped-def]
-    """Fill `out` ``(k, m)`` with ‖A (x − c)‖², with lower triangular factors ``(k, d, d)``; for few features."""
+    """Compute ‖A (x − c)‖² of columns and all centers, for few features.
+
+    Parameters
+    ----------
+    columns, centers
+        Columns ``(d, m)`` and centers ``(k, d)``, less the same origin.
+    factors
+        Lower triangular factors A ``(k, d, d)``.
+    out
+        Gets the squares ``(k, m)``.
+    """
     d, m = columns.shape
     diff = np.empty((d, m))
     made = np.empty(m)
@@ -149,9 +197,9 @@ def factored_squares(columns, centers, factors, out):  # type: ignore[no-untyped
 
 @njit(**FUSED)
 def _exponential(x, whole, scale, made):  # type: ignore[no-untyped-def]
-    """Take exp of `x` ``(m,)``, zero or less, into `made`; bound `x` where it is 0 in float64.
+    """Put exp of `x` ``(m,)``, zero or less, into `made`; raise `x` to `LEAST_LOG` where it is lower.
 
-    `scale` is `whole` ``(m,)`` seen as integers; both are scratch space.
+    `scale` is the memory of `whole` ``(m,)`` as integers; both are scratch space.
     """
     m = x.shape[0]
     for r in range(m):
@@ -160,7 +208,7 @@ def _exponential(x, whole, scale, made):  # type: ignore[no-untyped-def]
         whole[r] = n
         n -= _MAGIC
         t = (bounded - n * _LN2_HIGH) - n * _LN2_LOW
-        # exp t for |t| ≤ ½ log 2, to the last bit but one.
+        # Taylor series of exp t for |t| ≤ ½ log 2, accurate to the last bit but one.
         p = 1.0 / 6227020800.0
         p = p * t + 1.0 / 479001600.0
         p = p * t + 1.0 / 39916800.0
@@ -186,12 +234,24 @@ def _exponential(x, whole, scale, made):  # type: ignore[no-untyped-def]
 
 @njit(**FUSED)
 def softmax(squared, rates, constants, weights, weighted_resp, log_prob_norm, labels, own_divergence):  # type: ignore[no-untyped-def]
-    """Turn squares ``(k, m)`` into responsibilities, and add up.
+    """Turn squares into responsibilities, the softmax of L = constant − rate·square, and add up.
 
-    With L = constant − rate·square of each cluster, the softmax of L times the row's weight goes to `weighted_resp`
-    ``(k, m)`` (which may be `squared` itself), log Σ exp L to `log_prob_norm` ``(m,)``, the cluster of largest L to
-    `labels`
-    ``(m,)``, the lowest among equals as `TIE` has it, and its square to `own_divergence` ``(m,)``.
+    Parameters
+    ----------
+    squared
+        Squares, or other divergences ``(k, m)``.
+    rates, constants
+        Rate and constant of each cluster ``(k,)``.
+    weights
+        Weights of the rows ``(m,)``.
+    weighted_resp
+        Gets responsibilities times weights ``(k, m)``; may be `squared` itself.
+    log_prob_norm
+        Gets log Σ exp L ``(m,)``.
+    labels
+        Gets the cluster of largest L ``(m,)``; among values equal up to `TIE`, the lowest index.
+    own_divergence
+        Gets the square of that cluster ``(m,)``.
 
     Returns
     -------
@@ -218,7 +278,7 @@ def softmax(squared, rates, constants, weights, weighted_resp, log_prob_norm, la
         for r in range(m):
             value = constants[i] - rates[i] * squared[i, r]
             greatest[r] = value if value > greatest[r] else greatest[r]
-            # Not finite, it is left at once.
+            # The bound 1e300 makes any finite value win against −∞.
             higher = value > own[r] + TIE * min(1.0 + abs(own[r]), 1e300)
             own[r] = value if higher else own[r]
             labels[r] = i if higher else labels[r]
@@ -257,7 +317,17 @@ def _total(row):  # type: ignore[no-untyped-def]
 
 @njit(**SUMS)
 def first_about(columns, centers, weighted_resp, weight, first):  # type: ignore[no-untyped-def]
-    """Add Σ s to `weight` ``(k,)`` and Σ s (x − c) to `first` ``(k, d)``, shares ``(k, m)``."""
+    """Add up first moments about the centers.
+
+    Parameters
+    ----------
+    columns, centers
+        Columns ``(d, m)`` and centers ``(k, d)``, less the same origin.
+    weighted_resp
+        Shares s, which are responsibilities times weights ``(k, m)``.
+    weight, first
+        Σ s ``(k,)`` and Σ s (x − c) ``(k, d)``, which are added to.
+    """
     d, m = columns.shape
     for k in range(centers.shape[0]):
         s = weighted_resp[k]
@@ -276,7 +346,15 @@ def first_about(columns, centers, weighted_resp, weight, first):  # type: ignore
 
 @njit(**SUMS)
 def diagonal_about(columns, centers, weighted_resp, weight, first, second):  # type: ignore[no-untyped-def]
-    """Do as `first_about` does, and add Σ s (x − c)² to `second` ``(k, d)``."""
+    """Add up first moments about the centers, and second moments of each feature.
+
+    Parameters
+    ----------
+    columns, centers, weighted_resp, weight, first
+        As in `first_about`.
+    second
+        Σ s (x − c)² ``(k, d)``, which is added to.
+    """
     d, m = columns.shape
     for k in range(centers.shape[0]):
         s = weighted_resp[k]
@@ -300,7 +378,15 @@ def diagonal_about(columns, centers, weighted_resp, weight, first, second):  # t
 
 @njit(**SUMS)
 def full_about(columns, centers, weighted_resp, weight, first, second):  # type: ignore[no-untyped-def]
-    """Do as `first_about` does, and add Σ s (x − c)(x − c)ᵀ to `second` ``(k, d, d)``; for few features."""
+    """Add up first and second moments about the centers, for few features.
+
+    Parameters
+    ----------
+    columns, centers, weighted_resp, weight, first
+        As in `first_about`.
+    second
+        Σ s (x − c)(x − c)ᵀ ``(k, d, d)``, which is added to.
+    """
     d, m = columns.shape
     diff = np.empty((d, m))
     scaled = np.empty(m)

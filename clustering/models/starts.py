@@ -1,4 +1,4 @@
-"""What a model may start from, as the initialization offers it."""
+"""Starts: everything that initialization offers to a model for its first params."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ MOST_SAMPLE_PASSES = 300
 
 
 class SampleCandidate(Protocol[P_co]):
-    """A start that was run to the end on rows of the sample."""
+    """Result of a start that was fitted to rows of the sample."""
 
     @property
     def params(self) -> P_co:
-        """Where it ended."""
+        """Final params."""
 
     @property
     def objective(self) -> float:
-        """The last objective, which the passes lower."""
+        """Final objective, which the passes lower."""
 
     @property
     def scale(self) -> float:
@@ -42,12 +42,18 @@ class SamplePasses(Protocol):
     """Passes over some rows of the sample, in memory."""
 
     def statistics(self, functions: Sequence[Callable[[Rows], T]]) -> Sequence[T]:
-        """Add up the statistics of all rows, for each function."""
+        """Return the statistics of all rows for each function.
+
+        Parameters
+        ----------
+        functions
+            Functions from rows to statistics that add up by ``+``.
+        """
 
     def converge(
         self, model: Any, starts: Sequence[P], tolerance: float, most_passes: int, seconds: float | None = None
     ) -> Sequence[SampleCandidate[P]]:
-        """Run the loop from every start, side by side.
+        """Fit from every start, side by side, until each stops.
 
         Parameters
         ----------
@@ -58,18 +64,23 @@ class SamplePasses(Protocol):
         tolerance
             Change of the objective, relative to its scale, at which a run stops.
         most_passes
-            Passes at most.
+            Largest number of passes.
         seconds
-            Wall time at most, in seconds; None for no limit.
+            Time limit in seconds; None for no limit.
+
+        Returns
+        -------
+        sequence of SampleCandidate
+            The results, in the order of the starts.
         """
 
 
 class Starts(Protocol):
-    """What is there before the first pass. A model makes its first params of it."""
+    """Everything that is known before the first pass, from which a model makes its first params."""
 
     @property
     def survey(self) -> Survey:
-        """Of the prepared rows, with their sample."""
+        """Survey of the prepared rows, with their sample."""
 
     @property
     def preparation(self) -> Preparation | None:
@@ -77,7 +88,7 @@ class Starts(Protocol):
 
     @property
     def drawn(self) -> bool:
-        """Whether starts are drawn, so that several may compete; else they come from labels or from the user."""
+        """Whether starts are drawn, so that several compete; otherwise they come from labels or from the user."""
 
     @property
     def labelled(self) -> bool:
@@ -97,27 +108,40 @@ class Starts(Protocol):
 
     @property
     def finalists(self) -> int:
-        """How many params to go on from, at most."""
+        """Largest number of candidates for the full data."""
 
     def hard_clusters(self) -> list[KMeansParams]:
-        """Hard clusters to start from: the best of the drawn ones, those of the labelled rows, or the user's."""
+        """Return hard clusters to start from: the best drawn ones, those of the labelled rows, or those of the user."""
 
     def hard_restarts(self) -> Sequence[SampleCandidate[KMeansParams]]:
-        """All drawn hard clusters, run to the end on a part of the sample; the least cost comes first."""
+        """Return all drawn hard clusters, fitted to a part of the sample; the lowest J comes first."""
 
     def on_sample(self, rows: RowSample) -> AbstractContextManager[SamplePasses]:
-        """Make passes over rows of the sample, each with the weight that it represents."""
+        """Open passes over rows of the sample, each row with the weight that it represents.
+
+        Parameters
+        ----------
+        rows
+            Rows of the sample.
+        """
 
     def statistics(self, functions: Sequence[Callable[[Rows], T]]) -> Sequence[T]:
-        """Add up the statistics of all rows of the source, for each function, in one pass."""
+        """Return the statistics of all rows of the source for each function, in one pass.
+
+        Parameters
+        ----------
+        functions
+            Functions from rows to statistics that add up by ``+``.
+        """
 
 
 @dataclass(frozen=True, eq=False)
 class InitialParams(Generic[P]):
-    """What a model starts from."""
+    """Params that a model starts from."""
 
     params: Sequence[P]
-    """Of each candidate for the full data."""
+    """Params of each candidate for the full data."""
     remarks: tuple[str, ...] = ()
-    """Choices that were made for the user."""
+    """Messages about choices that were made for the user."""
     warnings: tuple[str, ...] = ()
+    """Messages about likely mistakes of the user."""

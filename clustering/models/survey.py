@@ -1,7 +1,7 @@
-"""Pass 0: what one read tells about the rows before any model is fitted.
+"""Pass 0: statistics of the rows from one read, before any model is fitted.
 
-Moments, extremes, a weighted row sample and the distinct rows, all additive, so that seeding, restarts and checks need
-no further read.
+They are moments, extremes, a weighted row sample and distinct rows. All add up, so that seeding, restarts and checks
+need no further read.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from clustering.models.option_names import Divergence
 Array = NDArray[np.float64]
 
 GOLDEN = (1.0 + 5.0**0.5) / 2.0
-"""The number that fractions of whole numbers are farthest from (Hurwitz 1891, doi:10.1007/BF01206656)."""
+"""The golden ratio, which fractions of whole numbers approximate worst (Hurwitz 1891, doi:10.1007/BF01206656)."""
 WIDEST_COVARIANCE = 1024
-"""Up to this d the covariance is full; beyond it only its diagonal is kept."""
+"""Up to this d the covariance is a full matrix; beyond it only its diagonal is kept."""
 
 
 class RowSample(NamedTuple):
@@ -37,9 +37,9 @@ class RowSample(NamedTuple):
     """
 
     priorities: Array
-    """``(m,)``."""
+    """Priorities w / u ``(m,)``."""
     positions: NDArray[np.int64]
-    """On the sample grid ``(m,)``."""
+    """Positions on the sample grid ``(m,)``."""
     weights: Array
     """Own weights ``(m,)``."""
     values: NDArray[Any]
@@ -48,7 +48,13 @@ class RowSample(NamedTuple):
     """τ: the highest priority left out, 0 if none was."""
 
     def highest(self, m: int) -> RowSample:
-        """Keep the `m` highest priorities, lower positions first among equals: a sample again."""
+        """Keep the rows of highest priority, lower positions first among equals.
+
+        Parameters
+        ----------
+        m
+            Largest number of rows.
+        """
         if len(self.priorities) <= m:
             return self
         kept, out = _highest(self.priorities, m)
@@ -61,13 +67,21 @@ class RowSample(NamedTuple):
         )
 
     def merged(self, other: RowSample, m: int) -> RowSample:
-        """Keep the `m` highest priorities of both."""
+        """Keep the rows of highest priority of two samples.
+
+        Parameters
+        ----------
+        other
+            The second sample.
+        m
+            Largest number of rows.
+        """
         positions = np.concatenate([self.positions, other.positions])
         order = np.argsort(positions, kind="stable")
         priorities = np.concatenate([self.priorities, other.priorities])[order]
         kept, out = _highest(priorities, m)
         chosen = order[kept]
-        # Rows are copied once, and only those that stay.
+        # Only rows that stay are copied, and only once.
         values = np.empty((len(chosen), self.values.shape[1]), self.values.dtype)
         mine = chosen < len(self.positions)
         values[mine] = self.values[chosen[mine]]
@@ -92,7 +106,7 @@ class RowSample(NamedTuple):
 
 
 def _highest(priorities: Array, m: int) -> tuple[NDArray[np.bool_], float]:
-    """Choose the `m` highest priorities, the first among equals, and tell the highest left out, 0 if none is."""
+    """Choose the `m` highest priorities, the first among equals; also return the highest one left out, 0 if none."""
     n = len(priorities)
     if n <= m:
         return np.ones(n, bool), 0.0
@@ -104,33 +118,41 @@ def _highest(priorities: Array, m: int) -> tuple[NDArray[np.bool_], float]:
 
 
 class DistinctRows(NamedTuple):
-    """Distinct rows of positive weight, those of least digest (Bar-Yossef et al. 2002, doi:10.1007/3-540-45726-7_1)."""
+    """Distinct rows of positive weight and lowest digest (Bar-Yossef et al. 2002, doi:10.1007/3-540-45726-7_1)."""
 
     digests: NDArray[np.uint64]
-    """Ascending ``(t,)``."""
+    """Digests of the rows ``(t,)``, ascending."""
     values: NDArray[Any]
-    """``(t, d)``."""
+    """Rows ``(t, d)``."""
 
     def merged(self, other: DistinctRows, limit: int) -> DistinctRows:
-        """Keep the least digests of both."""
+        """Keep the distinct rows of lowest digest of two sets.
+
+        Parameters
+        ----------
+        other
+            The second set.
+        limit
+            Largest number of rows.
+        """
         digests, index = np.unique(np.concatenate([self.digests, other.digests]), return_index=True)
         return DistinctRows(digests[:limit], np.concatenate([self.values, other.values])[index[:limit]])
 
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """Statistics of pass 0; ``a + b`` are those of the rows of both."""
+    """Statistics of pass 0; ``a + b`` are the statistics of both sets of rows together."""
 
     cells: int
     """Cells of the sample grid, masked ones included."""
     count: int
-    """Rows that take part."""
+    """Number of rows that take part."""
     weight: float
     """Σ w."""
     mean: Array
     """Weighted mean ``(d,)``."""
     scatter: Array
-    """Σ w (x − mean)(x − mean)ᵀ ``(d, d)``; its diagonal ``(d,)`` where d is above 1024 and nobody asked for more."""
+    """Σ w (x − mean)(x − mean)ᵀ ``(d, d)``; its diagonal ``(d,)`` where d is above 1024, unless `full_scatter` is set."""
     least: Array
     """Minimum of each feature ``(d,)``."""
     greatest: Array
@@ -138,15 +160,15 @@ class Survey:
     sample: RowSample
     distinct: DistinctRows
     sample_rows: int
-    """Rows that the sample keeps at most."""
+    """Largest number of rows in the sample."""
     distinct_rows: int
-    """Distinct rows that are kept at most."""
+    """Largest number of distinct rows."""
     observed: Array | None = None
-    """Σ w of the rows that have each feature ``(d,)``; None where all have all. The scatter is its diagonal then."""
+    """Σ w of the rows that have each feature ``(d,)``, if features may be missing; then the scatter is a diagonal."""
     n_positive: int = 0
-    """Rows of positive weight."""
+    """Number of rows of positive weight."""
     zero_rows: int = 0
-    """Rows of zeros that were left out, because rows are brought to length 1."""
+    """Number of zero rows that were left out, because rows are scaled to length 1."""
 
     def __add__(self, other: Survey) -> Survey:
         observed = None
@@ -179,22 +201,22 @@ class Survey:
 
     @property
     def masked(self) -> int:
-        """Cells left out by the mask or for missing features."""
+        """Number of cells that make no row: masked, or left out for missing features."""
         return self.cells - self.count
 
     @property
     def variance(self) -> Array:
-        """Weighted variance of each feature ``(d,)``, the weight as divisor."""
+        """Weighted variance of each feature ``(d,)``, divided by the weight."""
         diagonal = np.diagonal(self.scatter) if self.scatter.ndim == 2 else self.scatter
         return diagonal / (self.weight if self.observed is None else self.observed)
 
     @property
     def origin(self) -> Array:
-        """The mean ``(d,)``, taken down to one of a few hundred steps per deviation: what is taken off rows.
+        """Origin ``(d,)``: the mean, rounded to one of a few hundred steps per standard deviation.
 
-        The last bits of the mean depend on the order of the sums, and so on the chunks; these do not. Steps are powers
-        of two, so that rows on a coarse scale lose nothing. Between them they change at fractions that are the farthest
-        from all fractions of whole numbers, where means and variances of rows in steps would lie.
+        The last bits of the mean depend on the order of the sums, and so on the chunks; the origin does not. Steps are
+        powers of two, so that rows on a coarse scale lose nothing. Rounding changes from one step to the next at golden
+        fractions: means and variances of rows on a coarse scale are simple fractions, and so not close to a change.
         """
         largest = np.maximum(np.abs(self.least), np.abs(self.greatest))
         _, deviation = np.frexp(np.sqrt(self.variance * GOLDEN))
@@ -208,7 +230,7 @@ class Survey:
 
     @property
     def covariance(self) -> Array:
-        """Covariance of the features ``(d, d)``, or what is known of it: its diagonal ``(d,)``."""
+        """Covariance of the features ``(d, d)``, or its diagonal ``(d,)`` where only that is kept."""
         return self.scatter / self.weight if self.scatter.ndim == 2 else self.variance
 
 
@@ -240,9 +262,16 @@ def _merge_each(a: tuple[Array, Array, Array], b: tuple[Array, Array, Array]) ->
 
 
 def priority_floor(cells: int, sample_rows: int) -> float:
-    """Find a priority that about three times as many rows reach as the sample keeps, if weights are near 1.
+    """Choose a priority that about three times as many rows reach as the sample keeps, if weights are near 1.
 
-    Rows below it never travel. Where the sample gets full, they would have lost their place anyway.
+    Rows below it are dropped at once. If the sample gets full, it would have dropped them anyway.
+
+    Parameters
+    ----------
+    cells
+        Number of cells of the sample grid.
+    sample_rows
+        Largest number of rows in the sample.
     """
     floor = cells / (3.0 * sample_rows)
     # A row of weight 1 has a priority of 1 at least.
@@ -251,24 +280,35 @@ def priority_floor(cells: int, sample_rows: int) -> float:
 
 @dataclass(frozen=True)
 class SurveyModel:
-    """How pass 0 looks at rows."""
+    """Settings of pass 0."""
 
     seed: int
     sample_rows: int
-    """Rows that the sample keeps at most."""
+    """Largest number of rows in the sample."""
     distinct_rows: int
-    """Distinct rows that are kept at most; the largest k."""
+    """Largest number of distinct rows, which is the largest k."""
     floor: float = 0.0
-    """Rows of lower priority are left out at once; see `priority_floor`."""
+    """Rows of lower priority are dropped at once; see `priority_floor`."""
     divergence: Divergence = "squared_euclidean"
-    """What rows are compared by: values that it is not defined for are refused."""
+    """Divergence of the model: values that it is not defined for are refused."""
     allow_missing: bool = False
-    """Whether rows may lack features."""
+    """Whether rows may have missing features."""
     full_scatter: bool = False
-    """Whether the scatter is full however many features there are."""
+    """Whether the scatter is a full matrix for any number of features."""
 
     def statistics(self, rows: Rows) -> Survey:
-        """Survey the rows of one block."""
+        """Make the survey of the rows of one block.
+
+        Parameters
+        ----------
+        rows
+            Prepared rows of a block ``(n, d)``.
+
+        Raises
+        ------
+        DomainError
+            If a row has a value that the divergence is not defined for.
+        """
         check_domain(self.divergence, rows.values)
         n, d = rows.values.shape
         origin = np.zeros(d) if n == 0 else rows.values[0].astype(np.float64)
@@ -279,9 +319,9 @@ class SurveyModel:
         for start, stop, part in sub_blocks(rows.values, np.zeros(d)):
             kernels.extremes(part, rows.weights[start:stop], least, greatest)
             kernels.hash_rows(part, digests[start:stop])
-            # Squares that overflow are told of by whoever asks for the moments.
             if self.allow_missing:
                 continue
+            # Moments that overflow are refused later, where they are used.
             with np.errstate(over="ignore", invalid="ignore"):
                 moments = _merge(moments, _moments(part, rows.weights[start:stop], wide))
         weight, mean, scatter = moments
@@ -311,7 +351,7 @@ class SurveyModel:
         candidates = _positive_rows(rows)
         limit, few = self.distinct_rows, 16 * self.distinct_rows
         if len(candidates) > 4 * few:
-            # Sorting a few of the least digests is enough, unless equal rows crowd out the others.
+            # Sorting a few of the lowest digests is enough, unless too many of them are of equal rows.
             low = candidates[np.argpartition(digests[candidates], few)[:few]]
             if len(np.unique(digests[low])) >= limit:
                 candidates = np.sort(low)
@@ -320,7 +360,7 @@ class SurveyModel:
 
 
 def _positive_rows(rows: Rows) -> NDArray[np.intp]:
-    """Places of the rows of positive weight."""
+    """Return the indices of the rows of positive weight."""
     return np.flatnonzero(rows.weights > 0) if any(rows.weights.strides) else np.arange(len(rows))
 
 
@@ -342,7 +382,7 @@ def _moments(part: Array, weights: Array, wide: bool) -> _Moments:
     if not equal:
         weighted = aligned_empty(part.shape)
         np.multiply(centred, weights[:, None], out=weighted)
-    # Whatever decides anything is added up in an order of our own; BLAS has another on every processor.
+    # BLAS adds up in a different order on every processor. Variances decide the origin, so their sums have one order.
     scatter = np.zeros(part.shape[1])
     kernels.second_moment(centred, weights, scatter)
     if not wide:
