@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clustering.models.kmeans import KMeans
     from clustering.models.mixture import GaussianMixture
     from clustering.models.soft_kmeans import SoftKMeans
+    from clustering.models.von_mises_fisher import VonMisesFisher
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,7 @@ _HOMES = {
     "GaussianMixture": "clustering.models.mixture",
     "KMeans": "clustering.models.kmeans",
     "SoftKMeans": "clustering.models.soft_kmeans",
+    "VonMisesFisher": "clustering.models.von_mises_fisher",
     "Source": "clustering.data.source",
     "fit": "clustering.api",
     "load_fit": "clustering.api",
@@ -37,8 +39,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "ClusteringError", "ClusteringWarning", "Fit", "GaussianMixture", "KMeans", "SoftKMeans", "Source", "fit",
-    "load_fit", "open_source",
+    "ClusteringError", "ClusteringWarning", "Fit", "GaussianMixture", "KMeans", "SoftKMeans", "Source",
+    "VonMisesFisher", "fit", "load_fit", "open_source",
 ]  # fmt: skip
 
 

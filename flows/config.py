@@ -102,6 +102,7 @@ _KEYS = {
     "kmeans": ("k", "divergence"),
     "soft_kmeans": ("k", "divergence", "beta"),
     "gaussian_mixture": ("k", "covariance", "regularization"),
+    "von_mises_fisher": ("k", "assignment", "regularization"),
 }
 """Keys of each kind of model."""
 
@@ -109,7 +110,7 @@ _KEYS = {
 class ModelConfig(_Section):
     """What to fit."""
 
-    kind: Literal["kmeans", "soft_kmeans", "gaussian_mixture"] = "kmeans"
+    kind: Literal["kmeans", "soft_kmeans", "gaussian_mixture", "von_mises_fisher"] = "kmeans"
     """The model."""
     k: Whole = Field(8, ge=1)
     """Number of clusters."""
@@ -120,11 +121,15 @@ class ModelConfig(_Section):
     covariance: Covariance | None = None
     """Shape of the components of a gaussian_mixture. Default: full."""
     regularization: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = None
-    """Added to every variance of a gaussian_mixture, in units of the features' mean variance. Default: 1e-6."""
+    """Keeps components from collapsing. Added to every variance of a gaussian_mixture, in units of the features' mean
+    variance, or to 1 less the mean resultant length of a von_mises_fisher, in units of that of all rows. Default: 1e-6.
+    """
+    assignment: Literal["soft", "hard"] | None = None
+    """Whether rows of a von_mises_fisher belong to several components, or to the likeliest alone. Default: soft."""
 
     @model_validator(mode="after")
     def _keys_are_the_kinds(self) -> Self:
-        for name in ("divergence", "beta", "covariance", "regularization"):
+        for name in ("divergence", "beta", "covariance", "regularization", "assignment"):
             if getattr(self, name) is not None and name not in _KEYS[self.kind]:
                 owners = [kind for kind, keys in _KEYS.items() if name in keys]
                 raise ValueError(f"model.{name} is no key of {self.kind}; it belongs to {' and '.join(owners)}")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from clustering.errors import ConfigError, SourceError, nearest
+from clustering.fitting.fitted_model import FittedModel
 from clustering.models.sampling import (
-    GenerativeMixture,
+    RowGenerator,
     check_whole_number,
     mixture_from_user,
-    undo_preparation,
 )
 from clustering.storage.model import load_model
 from clustering.storage.paths import in_bucket
@@ -24,9 +24,15 @@ KEYS = ("weights", "means", "centers", "covariances", "covariance", "rows", "see
 class Parameters:
     """A mixture, and how much of it is wanted."""
 
-    mixture: GenerativeMixture
+    mixture: RowGenerator
     rows: int | None = None
     seed: int | None = None
+
+
+def _of_model(fitted: FittedModel) -> Parameters:
+    """Take the parameters of a fitted model, in the data's own units."""
+    mixture = fitted.model.generative(fitted.params)
+    return Parameters(mixture if fitted.preparation is None else mixture.before(fitted.preparation))
 
 
 def load_parameters(path: str) -> Parameters:
@@ -46,7 +52,7 @@ def load_parameters(path: str) -> Parameters:
     """
     if in_bucket(path) or Path(path).is_dir():
         fitted, _ = load_model(path)
-        return Parameters(undo_preparation(fitted.preparation, fitted.model.generative(fitted.params)))
+        return _of_model(fitted)
     what = f"the parameter file {path!r}"
     try:
         content = read_document(path, what)

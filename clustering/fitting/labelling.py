@@ -397,8 +397,9 @@ class _OutputCollector:
         if self.outputs.log_density:
             arrays["log_density"][index] = model.log_density(self.params, part.log_prob_norm, observed)
         if self.outputs.outlier_score:
-            squared = model.squared_mahalanobis(self.params, part.own_divergence)
-            arrays["outlier_score"][index] = outlier_score(squared, observed)
+            arrays["outlier_score"][index] = outlier_score(
+                *model.chi_squared(self.params, part.own_divergence, observed)
+            )
 
     def add_distances(self, row_distances: RowDistances, labels: NDArray[np.int32]) -> None:
         """Compute the wanted outputs from the distances of some rows.

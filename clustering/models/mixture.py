@@ -27,7 +27,7 @@ from clustering.models.kmeans_params import KMeansParams
 from clustering.models.mixture_distances import MEASURE, from_components, ranks_of_components
 from clustering.models.mixture_params import MixtureParams, MixtureUpdate
 from clustering.models.mixture_starts import likeliest
-from clustering.models.objective import Objective
+from clustering.models.objective import LOG_LIKELIHOOD
 from clustering.models.option_names import COVARIANCES, Covariance, Divergence
 from clustering.models.sampling import GenerativeMixture
 from clustering.models.soft import (
@@ -78,16 +78,7 @@ class GaussianMixture:
     regularization: float = 1e-6
     kind: ClassVar = "gaussian_mixture"
     statistics_type: ClassVar[type] = Moments
-    objective: ClassVar = Objective(
-        "log L",
-        "Log-likelihood",
-        "Mean log-likelihood per unit weight after every expectation step (blue), and what the same responsibilities "
-        "vouch for at the new parameters after every maximisation step (red).",
-        "log L per unit weight",
-        "expectation",
-        "maximisation",
-        rises=True,
-    )
+    objective: ClassVar = LOG_LIKELIHOOD
     tolerance: ClassVar = 1e-6
     soft: ClassVar = True
     init_arrays: ClassVar[frozenset[str]] = frozenset({"weights", "covariances"})
@@ -116,7 +107,7 @@ class GaussianMixture:
         starts
             What is there to start from.
         """
-        best = likeliest(self, starts) if starts.drawn else []
+        best = likeliest(self, starts, partial(self.initial_params, starts.survey)) if starts.drawn else []
         if best:
             return InitialParams(best)
         hard = starts.hard_clusters()
@@ -254,9 +245,9 @@ class GaussianMixture:
         """Log density of rows ``(m,)``, of which so many features are observed."""
         return log_prob_norm
 
-    def squared_mahalanobis(self, params: MixtureParams, divergences: Array) -> Array:
+    def chi_squared(self, params: MixtureParams, divergences: Array, observed: Array) -> tuple[Array, Array]:
         """Return the divergences ``(m,)``: they are squared Mahalanobis distances from the own component."""
-        return divergences
+        return divergences, observed
 
     def e_step(self, params: MixtureParams, rows: Rows) -> Iterator[Responsibilities]:
         """Responsibilities of rows, a sub-block at a time; their density is that of the mixture."""

@@ -6,6 +6,7 @@ Hard clusters of the least J need not lead to the likeliest mixture, as J has ne
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from typing import ClassVar, Protocol, TypeVar
@@ -18,7 +19,6 @@ from clustering.errors import DataError
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.ranking import EQUAL_OBJECTIVES, rank_candidates
 from clustering.models.starts import MOST_SAMPLE_PASSES, RESTART_TOLERANCE, SampleCandidate, Starts
-from clustering.models.survey import Survey
 
 ROWS = 10_000
 """Least number of rows that EM runs on; the largest of this and the next two counts."""
@@ -30,46 +30,25 @@ SECONDS_SHARE = 0.5
 """Share of the time limit of a fit that the runs on the sample may take."""
 
 P = TypeVar("P")
-P_co = TypeVar("P_co", covariant=True)
 S = TypeVar("S")
+S_co = TypeVar("S_co", covariant=True)
+FromHard = Callable[[KMeansParams, S], P]
+"""Makes params of hard clusters and their moments."""
 
 
-class MixtureModel(Protocol[P_co, S]):
-    """A mixture whose first params come from the moments of hard clusters."""
+class MixtureModel(Protocol[S_co]):
+    """A mixture that follows from the moments of hard clusters."""
 
     tolerance: ClassVar[float]
 
-    def initial_moments(self, params: KMeansParams, variance: NDArray[np.float64], use_labels: bool, rows: Rows) -> S:
-        """Add up the moments of rows about the centers of their hard clusters.
-
-        Parameters
-        ----------
-        params
-            Hard clusters.
-        variance
-            Variance of each feature ``(d,)``, taken for missing ones.
-        use_labels
-            Whether to take the known labels of rows, and not their nearest centers.
-        rows
-            Prepared rows ``(n, d)``.
-        """
-
-    def initial_params(self, survey: Survey, params: KMeansParams, statistics: S) -> P_co:
-        """Fit components to hard clusters.
-
-        Parameters
-        ----------
-        survey
-            Survey of the prepared rows.
-        params
-            Hard clusters.
-        statistics
-            Sum of the moments of `initial_moments` over all rows.
-        """
+    def initial_moments(
+        self, params: KMeansParams, variance: NDArray[np.float64], use_labels: bool, rows: Rows
+    ) -> S_co:
+        """Add up the rows of each hard cluster."""
 
 
-def likeliest(model: MixtureModel[P, S], starts: Starts) -> list[P]:
-    """Choose the params to start from: EM runs from each drawn start on the same rows, and the likeliest are kept.
+def likeliest(model: MixtureModel[S], starts: Starts, from_hard: FromHard[S, P]) -> list[P]:
+    """Choose the params to start from: run EM from each drawn start on the same rows, and keep the likeliest.
 
     The best are then run on the whole sample.
 
@@ -78,7 +57,9 @@ def likeliest(model: MixtureModel[P, S], starts: Starts) -> list[P]:
     model
         The mixture.
     starts
-        Drawn starts. Of starts of equal J, one runs.
+        Drawn ones. Of those of equal J one runs.
+    from_hard
+        Makes params of hard clusters and their moments.
 
     Returns
     -------
@@ -86,7 +67,7 @@ def likeliest(model: MixtureModel[P, S], starts: Starts) -> list[P]:
         The likeliest first. Runs that end in a singular covariance are left out, so the list may be empty.
     """
     seconds = None if starts.max_seconds is None else SECONDS_SHARE * starts.max_seconds
-    best = _compete(model, starts, max(model.tolerance, starts.tolerance), seconds)
+    best = _compete(model, starts, from_hard, max(model.tolerance, starts.tolerance), seconds)
     if not best or starts.survey.sample.complete:
         # The sample holds all rows: passes of the fit itself take no longer, and they are logged and kept.
         return best
@@ -98,8 +79,10 @@ def likeliest(model: MixtureModel[P, S], starts: Starts) -> list[P]:
         return best
 
 
-def _compete(model: MixtureModel[P, S], starts: Starts, tolerance: float, seconds: float | None) -> list[P]:
-    """Run EM from each start on the same rows, and return the results by likelihood."""
+def _compete(
+    model: MixtureModel[S], starts: Starts, from_hard: FromHard[S, P], tolerance: float, seconds: float | None
+) -> list[P]:
+    """Run EM from each start on the same rows; the likeliest comes first."""
     hard = starts.hard_restarts()
     survey, (k, d) = starts.survey, hard[0].params.centers.shape
     rows = survey.sample.highest(max(ROWS, ROWS_PER_CLUSTER * k, ROWS_PER_MEAN * k * d))
@@ -119,7 +102,7 @@ def _compete(model: MixtureModel[P, S], starts: Starts, tolerance: float, second
                 break
             # Starts run one by one, so that an error of one run does not stop the others.
             try:
-                first = model.initial_params(survey, start, statistics)
+                first = from_hard(start, statistics)
                 limit = None if left is None else max(left, 1e-3)
                 ends += sample.converge(model, [first], tolerance, MOST_PASSES, limit)
             except DataError:

@@ -23,7 +23,7 @@ from clustering.models.distances import RowDistances
 from clustering.models.farthest import BlockPosition
 from clustering.models.objective import Objective
 from clustering.models.option_names import Divergence
-from clustering.models.sampling import GenerativeMixture
+from clustering.models.sampling import RowGenerator
 from clustering.models.soft import Responsibilities
 from clustering.models.starts import InitialParams, Starts
 
@@ -131,15 +131,17 @@ class Model(Protocol[P, S]):
     objective: ClassVar[Objective]
     """Name and direction of its objective."""
     tolerance: ClassVar[float]
-    """Default tolerance of a fit: the relative change of the objective at which it stops."""
-    soft: ClassVar[bool]
-    """Whether a row belongs to several clusters. Such a model is a `SoftModel`."""
+    """Relative change of the objective at which a fit stops, where the user names none."""
     init_arrays: ClassVar[frozenset[str]]
     """Names of the arrays that a user may start a fit from, besides the centers; see `Starts.given`."""
     start_needs_pass: ClassVar[bool]
     """Whether a start from given centers or labels needs a pass over all rows."""
     objective_at_convergence: ClassVar[bool]
     """Whether the last pass of a converged fit already gives the objective at the final params."""
+
+    @property
+    def soft(self) -> bool:
+        """Whether a row belongs to several clusters; then it is a `SoftModel`."""
 
     @property
     def start_divergence(self) -> Divergence:
@@ -343,13 +345,8 @@ class Model(Protocol[P, S]):
             Params of the fit.
         """
 
-    def generative(self, params: P) -> GenerativeMixture:
-        """Describe the fitted model as a mixture of prepared rows that can be drawn from.
-
-        Parameters
-        ----------
-        params
-            Params of the fit.
+    def generative(self, params: P) -> RowGenerator:
+        """Describe how rows come about under the fitted model.
 
         Raises
         ------
@@ -419,15 +416,22 @@ class SoftModel(Model[P, S], Protocol[P, S]):
             Number of observed features of each row ``(m,)``.
         """
 
-    def squared_mahalanobis(self, params: P, divergences: Array) -> Array:
-        """Turn own divergences of rows into squared Mahalanobis distances ``(m,)``.
+    def chi_squared(self, params: P, divergences: Array, observed: Array) -> tuple[Array, Array]:
+        """Turn divergences of rows from their own center into numbers of a χ² distribution, were the model true.
 
         Parameters
         ----------
         params
-            Params of the fit.
+            Of the fit.
         divergences
-            Own divergences of rows ``(m,)``, as `e_step` gives them.
+            Of the rows ``(m,)``, as the responsibilities have them.
+        observed
+            Number of observed features of each row ``(m,)``.
+
+        Returns
+        -------
+        ndarray, ndarray
+            Numbers ``(m,)``, and the degrees of freedom ``(m,)``.
         """
 
 

@@ -22,4 +22,17 @@ class Objective:
     update: str
     """Name of the step that updates the params."""
     rises: bool = False
-    """Whether higher values are better."""
+    """Whether more is better."""
+
+
+LOG_LIKELIHOOD = Objective(
+    "log L",
+    "Log-likelihood",
+    "Mean log-likelihood per unit weight after every expectation step (blue), and what the same responsibilities "
+    "vouch for at the new parameters after every maximisation step (red).",
+    "log L per unit weight",
+    "expectation",
+    "maximisation",
+    rises=True,
+)
+"""The mean log-likelihood of a mixture."""

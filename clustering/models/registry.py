@@ -10,6 +10,7 @@ from clustering.models.kmeans import KMeans
 from clustering.models.mixture import GaussianMixture
 from clustering.models.model import AnyModel
 from clustering.models.soft_kmeans import SoftKMeans
+from clustering.models.von_mises_fisher import VonMisesFisher
 
 MODELS: Mapping[str, type[AnyModel]] = {
     model.kind: model
@@ -17,6 +18,7 @@ MODELS: Mapping[str, type[AnyModel]] = {
         KMeans,
         SoftKMeans,
         GaussianMixture,
+        VonMisesFisher,
     )
 }
 """Model classes by their names in configs and files."""

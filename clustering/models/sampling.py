@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,44 @@ Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 BLOCK = 65_536
-"""Number of consecutive rows that share a stream of random numbers."""
+"""Rows that share a stream of random numbers."""
+LISTED = 100_000
+"""Covariance values that are listed as JSON at most, because metadata are read whenever a store is opened."""
 DESCRIBED = ("squared_euclidean", "mahalanobis")
 """Divergences under which the clusters of soft k-means are Gaussians."""
+
+
+class RowGenerator(Protocol):
+    """A mixture that rows are drawn from: a component is chosen first, then a row of it.
+
+    Row i depends on the seed and on i alone: a longer draw begins with the rows of a shorter one.
+    """
+
+    @property
+    def k(self) -> int:
+        """Number of components."""
+
+    @property
+    def d(self) -> int:
+        """Number of features."""
+
+    def draw(self, n: int, seed: int, length: int) -> Iterator[tuple[Array, Labels]]:
+        """Draw n rows ``(m, d)`` with the components ``(m,)`` that they come from, so many at a time."""
+
+    def draw_labels(self, n: int, seed: int, length: int) -> Iterator[Labels]:
+        """Draw the components of the rows of `draw` alone."""
+
+    def before(self, preparation: Preparation) -> RowGenerator:
+        """Describe the rows before they are prepared.
+
+        Raises
+        ------
+        ConfigError
+            If decoded rows do not follow from prepared ones.
+        """
+
+    def to_json(self) -> dict[str, Any]:
+        """Describe the parameters, as JSON."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +98,6 @@ class GenerativeMixture:
         return int(self.means.shape[1])
 
     @cached_property
-    def _edges(self) -> Array:
-        edges: Array = np.cumsum(self.weights)
-        # The last weight above zero ends at exactly 1, so that no component of weight 0 is ever chosen.
-        edges /= edges[-1]
-        return edges
-
-    @cached_property
     def _factors(self) -> Array:
         """Roots of the variances ``(k, d)``, or lower Cholesky factors, transposed ``(k or 1, d, d)``."""
         if self.kind in ("tied", "full"):
@@ -96,7 +125,7 @@ class GenerativeMixture:
         ndarray, ndarray
             Rows ``(m, d)`` and the components ``(m,)`` that they were drawn from.
         """
-        chosen, stream = np.zeros(0, np.int64), _stream(seed, 0)
+        chosen, stream = np.zeros(0, np.int64), block_stream(seed, 0)
         for start in range(0, n, length):
             rows = np.empty((min(length, n - start), self.d))
             labels = np.empty(len(rows), np.int64)
@@ -104,8 +133,8 @@ class GenerativeMixture:
             while done < len(rows):
                 number, within = divmod(start + done, BLOCK)
                 if within == 0:
-                    stream = _stream(seed, number)
-                    chosen = self._chosen(stream)
+                    stream = block_stream(seed, number)
+                    chosen = draw_components(self.weights, stream)
                 m = min(len(rows) - done, BLOCK - within)
                 stream.standard_normal(out=rows[done : done + m])
                 labels[done : done + m] = chosen[within : within + m]
@@ -115,34 +144,86 @@ class GenerativeMixture:
             yield rows, labels
 
     def draw_labels(self, n: int, seed: int, length: int) -> Iterator[Labels]:
-        """Draw only the components of the rows of `draw`, which takes little time.
+        """Draw the components of the rows of `draw` alone, which takes little time."""
+        return draw_labels(self.weights, n, seed, length)
+
+    def before(self, preparation: Preparation) -> GenerativeMixture:
+        """Describe the rows before they are prepared.
 
         Parameters
         ----------
-        n, seed, length
-            As in `draw`.
+        preparation
+            How the rows of this mixture were prepared.
 
-        Yields
+        Raises
         ------
-        ndarray
-            Components ``(m,)``.
+        ConfigError
+            If decoded rows do not follow from prepared ones.
         """
-        kept: Labels = np.zeros(0, np.int64)
-        for start in range(0, n, BLOCK):
-            kept = np.concatenate([kept, self._chosen(_stream(seed, start // BLOCK))[: n - start]])
-            whole = len(kept) - len(kept) % length
-            for first in range(0, whole, length):
-                yield kept[first : first + length]
-            kept = kept[whole:]
-        if len(kept):
-            yield kept
+        check_invertible(preparation)
+        full = [kinds.as_full(self.kind, self.covariances, i, self.d) for i in range(self.k)]
+        covariances = np.array([preparation.covariance_to_data_units(covariance) for covariance in full])
+        return GenerativeMixture(self.weights, preparation.to_data_units(self.means), covariances, "full")
 
-    def _chosen(self, stream: np.random.Generator) -> Labels:
-        """Draw components for all rows of a block, even if fewer are needed: the normals come next in the stream."""
-        return np.searchsorted(self._edges, stream.random(BLOCK), side="right")
+    def to_json(self) -> dict[str, Any]:
+        """Describe the parameters, as JSON; covariances where they are few numbers."""
+        arrays = {"weights": self.weights, "means": self.means}
+        if 0 < math.prod(self.covariances.shape) <= LISTED:
+            arrays["covariances"] = self.covariances
+        return {"covariance": self.kind, **{name: array.tolist() for name, array in arrays.items()}}
 
 
-def _stream(seed: int, block: int) -> np.random.Generator:
+def draw_labels(weights: Array, n: int, seed: int, length: int) -> Iterator[Labels]:
+    """Draw the components of n rows, so many at a time.
+
+    Parameters
+    ----------
+    weights
+        Mixing weights ``(k,)``, adding up to 1.
+    n
+        Number of rows.
+    seed
+        Of all draws.
+    length
+        Components that are given at once; it does not change what is drawn.
+    """
+    kept: Labels = np.zeros(0, np.int64)
+    for start in range(0, n, BLOCK):
+        kept = np.concatenate([kept, draw_components(weights, block_stream(seed, start // BLOCK))[: n - start]])
+        whole = len(kept) - len(kept) % length
+        for first in range(0, whole, length):
+            yield kept[first : first + length]
+        kept = kept[whole:]
+    if len(kept):
+        yield kept
+
+
+def draw_components(weights: Array, stream: np.random.Generator) -> Labels:
+    """Draw components of all rows of a block, whatever the number that is wanted: other draws follow in the stream.
+
+    Parameters
+    ----------
+    weights
+        Mixing weights ``(k,)``, adding up to 1.
+    stream
+        Of the block.
+    """
+    edges = np.cumsum(weights)
+    # The last share above zero ends at 1 exactly, so that no component of weight 0 is ever chosen.
+    edges /= edges[-1]
+    return np.searchsorted(edges, stream.random(BLOCK), side="right")
+
+
+def block_stream(seed: int, block: int) -> np.random.Generator:
+    """Make the stream of random numbers of a block of rows.
+
+    Parameters
+    ----------
+    seed
+        Of all draws.
+    block
+        Number of the block.
+    """
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(block,))))
 
 
@@ -204,29 +285,6 @@ def check_invertible(preparation: Preparation | None) -> None:
             "them; name a model fitted without unit_norm, fewer principal components than features, and feature "
             "weights of 0"
         )
-
-
-def undo_preparation(preparation: Preparation | None, mixture: GenerativeMixture) -> GenerativeMixture:
-    """Turn a mixture of prepared rows into a mixture of decoded rows.
-
-    Parameters
-    ----------
-    preparation
-        Preparation of the fitted model; None where rows are not prepared.
-    mixture
-        Mixture of prepared rows.
-
-    Raises
-    ------
-    ConfigError
-        If decoded rows cannot be recovered from prepared ones.
-    """
-    check_invertible(preparation)
-    if preparation is None:
-        return mixture
-    full = [kinds.as_full(mixture.kind, mixture.covariances, i, mixture.d) for i in range(mixture.k)]
-    covariances = np.array([preparation.covariance_to_data_units(covariance) for covariance in full])
-    return GenerativeMixture(mixture.weights, preparation.to_data_units(mixture.means), covariances, "full")
 
 
 def mixture_from_user(weights: Any, means: Any, covariances: Any = None, kind: Any = None) -> GenerativeMixture:

@@ -277,17 +277,9 @@ class SoftKMeans:
         log_densities: Array = log_prob_norm - np.log(params.k) + 0.5 * observed * np.log(params.beta / np.pi) + turned
         return log_densities
 
-    def squared_mahalanobis(self, params: SoftKMeansParams, divergences: Array) -> Array:
-        """Turn own divergences into squared distances ``(m,)`` under Σ = I / (2β).
-
-        Parameters
-        ----------
-        params
-            Params of the fit.
-        divergences
-            Own divergences of rows ``(m,)``.
-        """
-        return 2.0 * params.beta * divergences
+    def chi_squared(self, params: SoftKMeansParams, divergences: Array, observed: Array) -> tuple[Array, Array]:
+        """Turn divergences of rows from their own center ``(m,)`` into squared distances under Σ = I / (2β)."""
+        return 2.0 * params.beta * divergences, observed
 
     def e_step(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Responsibilities]:
         """Compute responsibilities of rows, a sub-block at a time.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,14 @@ from clustering.data.plan import MIB
 from clustering.data.readers import FileVariable
 from clustering.errors import ConfigError
 from clustering.fitting.cluster_names import default_names
-from clustering.models.sampling import GenerativeMixture, check_whole_number
+from clustering.models.sampling import RowGenerator, check_whole_number
 
 LARGEST_CHUNK = 1024 * MIB
 """Largest size of a chunk in bytes: a whole chunk is held in memory."""
-TOLD = 100_000
-"""Largest number of covariance values kept as attributes, because metadata are read whenever a store is opened."""
 
 
 def write_synthetic(
-    mixture: GenerativeMixture,
+    mixture: RowGenerator,
     destination: str | Path,
     *,
     rows: int,
@@ -94,14 +91,7 @@ def write_synthetic(
         (FileVariable("labels", ("row",), (rows,), kind, labels, flags), along and (along,)),
     ]
     with writing_to(target, overwrite) as staging:
-        facts = {**_parameters(mixture), "seed": seed, **(attributes or {})}
+        facts = {**mixture.to_json(), "seed": seed, **(attributes or {})}
         group = zarr.create_group(staging, zarr_format=3, attributes=facts)
         written = {piece.name: write_piece(group, piece, chunks or None) for piece, chunks in pieces}
     return Ingested(target, written)
-
-
-def _parameters(mixture: GenerativeMixture) -> dict[str, Any]:
-    arrays = {"weights": mixture.weights, "means": mixture.means}
-    if 0 < math.prod(mixture.covariances.shape) <= TOLD:
-        arrays["covariances"] = mixture.covariances
-    return {"covariance": mixture.kind, **{name: array.tolist() for name, array in arrays.items()}}

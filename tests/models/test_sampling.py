@@ -11,7 +11,7 @@ import xarray as xr
 import clustering
 from clustering.errors import ConfigError
 from clustering.models.option_names import COVARIANCES
-from clustering.models.sampling import BLOCK, GenerativeMixture, mixture_from_user, undo_preparation
+from clustering.models.sampling import BLOCK, GenerativeMixture, mixture_from_user
 
 WEIGHTS = [0.2, 0.5, 0.3]
 MEANS = [[0.0, 100.0], [3.0, -1e4], [-50.0, 0.5]]
@@ -189,7 +189,7 @@ def test_rows_do_not_follow_from_prepared_rows_that_lost_something(pair: np.ndar
     ) as told:
         fit.sample(10)
     with pytest.raises(ConfigError) as also:
-        undo_preparation(fit.fitted.preparation, fit.model.generative(fit.params))
+        fit.model.generative(fit.params).before(fit.fitted.preparation)
     assert str(told.value) == str(also.value)
 
 
@@ -205,7 +205,7 @@ WHOLE: dict[str, dict[str, Any]] = {
 def test_rows_follow_from_prepared_rows_that_lost_nothing(pair: np.ndarray, options: Any) -> None:
     plain = clustering.fit(pair, clustering.GaussianMixture(2, regularization=0.0), tolerance=1e-12)
     fit = clustering.fit(pair, clustering.GaussianMixture(2, regularization=0.0), tolerance=1e-12, **options)
-    described = undo_preparation(fit.fitted.preparation, fit.model.generative(fit.params))
+    described = fit.model.generative(fit.params).before(fit.fitted.preparation)
     mine, theirs = np.argsort(described.means[:, 0]), np.argsort(plain.centers[:, 0])
     assert np.allclose(described.means[mine], plain.centers[theirs], rtol=1e-5)
     assert np.allclose(described.covariances[mine], plain.covariances[theirs], rtol=1e-4)

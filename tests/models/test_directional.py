@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from clustering.models import vmf_math_draft as vmf
-from clustering.models.vmf_math_draft import MeanResultant
+from clustering.models import directional as vmf
+from clustering.models.directional import MeanResultant
 
 EPS = float(np.finfo(float).eps)
 DIMENSIONS = (2, 3, 4, 5, 10, 50, 65, 66, 128, 768, 4096, 10_000)
