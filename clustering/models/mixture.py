@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians, fitted by expectation and maximisation."""
+"""Mixtures of Gaussians, fitted by expectation-maximisation."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ from clustering.models.survey import Survey
 Array = NDArray[np.float64]
 
 EMPTY_SHARE = 10 * np.finfo(float).eps
-"""A component with no more than this share of the weight has no rows."""
+"""A component with at most this share of the weight counts as empty."""
 LEAST_VARIANCE = 1e-20
-"""A variance below this, relative to that of all rows, is a component that has collapsed."""
+"""A component with a variance below this, relative to the feature variance, has collapsed."""
 MOST_RESCUES = 20
-"""Components placed anew on the way, for each of them, before a fit is given up."""
+"""Number of resets per component after which a fit is given up."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class GaussianMixture:
         ``identity`` (Σ = I, as in the lecture), ``spherical`` (σ²I), ``diagonal``, ``tied`` (one matrix for all
         components), or ``full``.
     regularization
-        Added to every variance, in units of the mean variance of the features: bring features of very different units
-        to one scale first, or lower it. 0 fits by maximum likelihood alone.
+        Added to every variance, in units of the mean variance of the features: standardize features of very different
+        units first, or lower it. 0 means maximum likelihood without regularization.
 
     Raises
     ------
@@ -96,17 +96,11 @@ class GaussianMixture:
 
     @property
     def start_divergence(self) -> Divergence:
-        """Divergence of the hard clusters that it starts from."""
+        """Divergence of the hard clusters that a fit starts from."""
         return "squared_euclidean"
 
     def initialize(self, starts: Starts) -> InitialParams[MixtureParams]:
-        """Start from drawn clusters, ranked by the likelihood that they lead to; from labelled rows; or as given.
-
-        Parameters
-        ----------
-        starts
-            What is there to start from.
-        """
+        """Start from drawn clusters, ranked by the likelihood they lead to; from labelled rows; or as the user gave."""
         best = likeliest(self, starts, partial(self.initial_params, starts.survey)) if starts.drawn else []
         if best:
             return InitialParams(best)
@@ -122,27 +116,38 @@ class GaussianMixture:
         return InitialParams([self.initial_params(starts.survey, start, sums) for start, sums in pairs])
 
     def _prepared_covariances(self, preparation: Preparation | None, given: Any) -> Any:
-        """Take starting covariances to where the prepared rows are, if they are in the data's units."""
+        """Scale starting covariances in the data's units to those of the prepared rows."""
         if preparation is None or not preparation.rescales or self.covariance not in kinds.SCALABLE:
             return given
         covariances = parameters.starting_covariances(self.covariance, self.k, preparation.p, given)
         return kinds.scaled_covariances(self.covariance, covariances, preparation.matrix)
 
     def without_survey_of(self, params: MixtureParams) -> MixtureParams:
-        """Return the params: the variance of the features stays the scale of all versions."""
+        """Return the params unchanged: the feature variance stays the scale of all versions."""
         return params
 
     def free_parameters(self, d: int) -> int:
-        """Count the free parameters for d features."""
+        """Count the free parameters: mixing weights, centers and covariances."""
         return self.k - 1 + self.k * d + kinds.free_parameters(self.covariance, self.k, d)
 
     def params_from_user(self, survey: Survey, weights: Any, centers: Array, covariances: Any) -> MixtureParams:
-        """Make params of what a user gives, in the data's units.
+        """Make params from the arrays that a user gave.
+
+        Parameters
+        ----------
+        survey
+            Survey of the prepared rows.
+        weights
+            Mixing weights ``(k,)``, as numbers of any type.
+        centers
+            Centers in the units of the prepared rows ``(k, d)``.
+        covariances
+            Covariances in the shape of their kind, in the units of the prepared rows.
 
         Raises
         ------
         ConfigError
-            For shapes that do not fit, weights that are no shares, or a covariance that is not positive definite.
+            If a shape does not fit, weights do not add up to 1, or a covariance is not positive definite.
         """
         k, d = centers.shape
         read_weights = parameters.read_array("starting weights", weights)
@@ -162,14 +167,18 @@ class GaussianMixture:
         return params
 
     def initial_moments(self, params: KMeansParams, variance: Array, use_labels: bool, rows: Rows) -> Moments:
-        """Moments of the rows of each cluster about its center.
+        """Add up the moments of rows about the centers of their hard clusters.
 
         Parameters
         ----------
+        params
+            Hard clusters.
         variance
-            Of each feature ``(d,)``: what is taken of a missing one.
+            Variance of each feature ``(d,)``, taken for missing ones.
         use_labels
-            Whether rows come with their clusters, and others take no part; otherwise those of the nearest centers.
+            Whether to take the known labels, and leave out other rows; if not, labels are nearest centers.
+        rows
+            Prepared rows of a block ``(n, d)``.
         """
         if use_labels:
             rows = rows.select(row_labels(rows, params.k) >= 0)
@@ -181,7 +190,7 @@ class GaussianMixture:
         )
 
     def initial_params(self, survey: Survey, params: KMeansParams, statistics: Moments) -> MixtureParams:
-        """Fit components to hard clusters: the maximum likelihood of complete data (lecture, "Observation")."""
+        """Fit components to hard clusters by the maximum likelihood of complete data (lecture, "Observation")."""
         none = kinds.covariance_shape(self.covariance, *params.centers.shape)
         before = MixtureParams(
             params.origin, params.centers, np.full(params.k, 1.0 / params.k), np.zeros(none), survey.variance,
@@ -190,7 +199,7 @@ class GaussianMixture:
         return self._m_step(before, statistics)[0]
 
     def statistics(self, params: MixtureParams, rows: Rows) -> Moments:
-        """Take the expectation step (lecture, "E-step"), and add up the moments."""
+        """Compute responsibilities (lecture, "E-step"), and add up the moments."""
         sums = kinds.Accumulator(self.covariance, params.centers, params.factors)
         objective = neg_expected_complete_log_likelihood = 0.0
         full = rows if rows.has_missing is None else rows.select(~rows.has_missing)
@@ -208,9 +217,14 @@ class GaussianMixture:
         return Moments(*sums.total(), objective, neg_expected_complete_log_likelihood, len(rows), tracker.farthest)
 
     def update(self, params: MixtureParams, statistics: Moments) -> MixtureUpdate:
-        """Take the maximisation step (lecture, "M-step").
+        """Fit the components to the moments (lecture, "M-step").
 
-        A component without rows, or whose covariance is singular, is placed at a far row with the pooled covariance.
+        A component that has no rows or a singular covariance is reset to a far row, with the pooled covariance.
+
+        Parameters
+        ----------
+        params, statistics
+            Params that entered the pass, and the sum of the moments of all blocks.
 
         Raises
         ------
@@ -219,8 +233,8 @@ class GaussianMixture:
         """
         after, rescued = self._m_step(params, statistics)
         expected = _expected_complete_log_likelihood(self, params, after, statistics)
-        # −log L at the old params is −(Σ s L + entropy); the same responsibilities keep their entropy, and what rows
-        # lack the distribution that it had at the old params.
+        # −log L at the old params is −(Σ s L + entropy). The bound keeps the responsibilities, and so their entropy; it
+        # also keeps the distribution of missing features from the old params.
         bound = (
             statistics.objective
             if rescued
@@ -233,7 +247,7 @@ class GaussianMixture:
     def assign(
         self, params: MixtureParams, rows: Rows, on_part: Callable[[Responsibilities], None] | None = None
     ) -> Assignment:
-        """Label rows with their likeliest components."""
+        """Label rows with their components of largest responsibility."""
         return gather_assignment(self.e_step(params, rows), len(rows), params.k, on_part)
 
     @property
@@ -242,11 +256,11 @@ class GaussianMixture:
         return True
 
     def log_density(self, params: MixtureParams, log_prob_norm: Array, observed: Array) -> Array:
-        """Log density of rows ``(m,)``, of which so many features are observed."""
+        """Return the log densities of rows ``(m,)``: for a mixture they are `log_prob_norm` itself."""
         return log_prob_norm
 
     def chi_squared(self, params: MixtureParams, divergences: Array, observed: Array) -> tuple[Array, Array]:
-        """Return the divergences ``(m,)``: they are squared Mahalanobis distances from the own component."""
+        """Return own divergences ``(m,)``, which are squared Mahalanobis distances, and numbers of observed features."""
         return divergences, observed
 
     def e_step(self, params: MixtureParams, rows: Rows) -> Iterator[Responsibilities]:
@@ -261,13 +275,13 @@ class GaussianMixture:
 
     @property
     def distance_attributes(self) -> Mapping[str, str]:
-        """What its distances are, as CF attributes."""
+        """CF attributes of its distances."""
         return MEASURE
 
     def distances(
         self, params: MixtureParams, rows: Rows, own: NDArray[np.int32] | None = None
     ) -> Iterator[RowDistances]:
-        """Tell how far rows are from every component, or their `own` ``(n,)``, under its covariance."""
+        """Compute the row distances from every component, or from one, each under its own covariance."""
         for row_distances in from_components(self.covariance, params, rows):
             if own is not None:
                 row_distances = row_distances._replace(
@@ -276,11 +290,11 @@ class GaussianMixture:
             yield row_distances
 
     def to_user_objective(self, objective: Any, weight: float) -> Any:
-        """Tell the mean log-likelihood per unit weight."""
+        """Return the mean log-likelihood per unit weight."""
         return -objective / weight
 
     def params_from_arrays(self, arrays: Mapping[str, Array]) -> MixtureParams:
-        """Make params of what was stored."""
+        """Make params from stored arrays."""
         return MixtureParams(
             origin=arrays["shift"],
             centers=arrays["centers"],
@@ -297,7 +311,7 @@ class GaussianMixture:
         return Components(params.weights, covariances, self.covariance)
 
     def embed(self, params: MixtureParams, points: Array) -> Array:
-        """Return points ``(m, d)`` less the origin: their divergence is that of the covariances."""
+        """Return points ``(m, d)`` less the origin: their distances depend on the covariances, see `components`."""
         return points - params.origin
 
     def summary(
@@ -309,26 +323,26 @@ class GaussianMixture:
         return (objective, mean), (objective * weight, whole)
 
     def run_facts(self, params: MixtureParams) -> Mapping[str, float]:
-        """Return nothing beside what all models record."""
+        """Return nothing: all models record the same."""
         return {}
 
     def generative(self, params: MixtureParams) -> GenerativeMixture:
-        """Describe how rows come about (lecture, "The Generative Model")."""
+        """Describe the model as a mixture that rows can be drawn from (lecture, "The Generative Model")."""
         weights = params.weights / params.weights.sum()
         return GenerativeMixture(weights, params.origin + params.centers, params.covariances, self.covariance)
 
     def probed(self) -> GaussianMixture:
-        """Return the model itself: nothing is searched for."""
+        """Return the model itself: no option needs a search."""
         return self
 
     def row_products(self, d: int) -> int:
-        """Count the products that a pass takes for each row of d features, about."""
+        """Estimate how many products a pass computes for each row."""
         return self.k * d * (d if self.covariance in ("full", "tied") else 1)
 
     def _rows_with_missing(
         self, params: MixtureParams, rows: Rows
     ) -> Iterator[tuple[Responsibilities, Callable[[kinds.Accumulator], None], float]]:
-        """Responsibilities of rows with gaps, what adds their moments up, and Σ s E log N of what they lack."""
+        """Yield responsibilities of rows with missing features, a function that adds their moments, and Σ s E log N."""
         kind, k = self.covariance, params.k
         half, logs = np.full(k, 0.5), params.log_weights
         whole = params.constants - logs
@@ -355,7 +369,7 @@ class GaussianMixture:
         return e_step(rows, params.origin, params.k, squares, np.full(params.k, 0.5), params.constants)
 
     def _m_step(self, params: MixtureParams, statistics: Moments) -> tuple[MixtureParams, tuple[str, ...]]:
-        """Refit, and rescue what collapsed."""
+        """Fit components to moments, and reset those that collapsed; return the params and messages."""
         kind, k = self.covariance, params.k
         floor = self.regularization * float(params.feature_variance.mean())
         weight, total = statistics.weight, float(statistics.weight.sum())
@@ -423,13 +437,13 @@ class GaussianMixture:
 
 
 def _component_covariance(kind: Covariance, covariances: Array, cluster: int) -> Array:
-    """Covariance of one component."""
+    """Return the covariance of one component in the shape of its kind."""
     own: Array = covariances if kind in ("identity", "tied") else covariances[cluster]
     return own
 
 
 def _is_valid_covariance(kind: Covariance, covariance: Array, feature_variance: Array) -> bool:
-    """Tell whether a component's covariance is one that a density can be made of."""
+    """Return whether a component with this covariance has a density."""
     if kind == "identity":
         return True
     if kind == "spherical":
@@ -440,7 +454,7 @@ def _is_valid_covariance(kind: Covariance, covariance: Array, feature_variance: 
         return False
     if kind == "diagonal":
         return True
-    # The scale of the features must not matter: these are the pivots of the correlations.
+    # Pivots of the correlation matrix do not depend on the scale of the features.
     roots = np.sqrt(variances)
     try:
         pivots = np.diagonal(np.linalg.cholesky(covariance / np.outer(roots, roots)))
@@ -450,7 +464,7 @@ def _is_valid_covariance(kind: Covariance, covariance: Array, feature_variance: 
 
 
 def _pooled(kind: Covariance, params: MixtureParams, weight: Array, healthy: list[int]) -> Array:
-    """Mean covariance of the healthy components, by weight."""
+    """Compute the mean covariance of the healthy components, by weight."""
     if kind in ("identity", "tied") or not healthy:
         return params.covariances
     pooled: Array = np.tensordot(weight[healthy] / weight[healthy].sum(), params.covariances[healthy], axes=1)
@@ -460,7 +474,7 @@ def _pooled(kind: Covariance, params: MixtureParams, weight: Array, healthy: lis
 def _expected_complete_log_likelihood(
     model: GaussianMixture, before: MixtureParams, after: MixtureParams, statistics: Moments
 ) -> float:
-    """Σ_k N_k (log π_k + E log N(x | k)) at refitted params, from the moments of the rows."""
+    """Compute Σ_k N_k (log π_k + E log N(x | k)) at the new params, from the moments of the rows."""
     weight, (k, d) = statistics.weight, after.centers.shape
     if model.covariance == "identity":
         moved = np.sum((after.centers - before.centers) ** 2, axis=1)
@@ -468,7 +482,7 @@ def _expected_complete_log_likelihood(
             float(weight @ (after.constants - before.constants + 0.5 * moved))
             - statistics.neg_expected_complete_log_likelihood
         )
-    # Covariances are those of the rows, and the floor on top, so that E ‖A(x − μ)‖² = d − floor · ‖A‖².
+    # Covariances are those of the rows plus the floor, so that E ‖A(x − μ)‖² = d − floor · ‖A‖².
     parts = after.factors.reshape(1 if model.covariance == "tied" else k, -1)
     floor = model.regularization * float(after.feature_variance.mean())
     lifted = np.sum((np.sqrt(floor) * parts) ** 2, axis=1) * (d if model.covariance == "spherical" else 1)

@@ -152,7 +152,7 @@ class Survey:
     mean: Array
     """Weighted mean ``(d,)``."""
     scatter: Array
-    """Σ w (x − mean)(x − mean)ᵀ ``(d, d)``; its diagonal ``(d,)`` where d is above 1024, unless `full_scatter` is set."""
+    """Σ w (x − mean)(x − mean)ᵀ ``(d, d)``; its diagonal ``(d,)`` if d is above 1024, unless `full_scatter` is set."""
     least: Array
     """Minimum of each feature ``(d,)``."""
     greatest: Array
