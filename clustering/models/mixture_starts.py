@@ -44,7 +44,19 @@ class MixtureModel(Protocol[S_co]):
     def initial_moments(
         self, params: KMeansParams, variance: NDArray[np.float64], use_labels: bool, rows: Rows
     ) -> S_co:
-        """Add up the rows of each hard cluster."""
+        """Add up the rows of each hard cluster.
+
+        Parameters
+        ----------
+        params
+            Hard clusters.
+        variance
+            Variance of each feature ``(d,)``, taken for missing ones.
+        use_labels
+            Whether to take the known labels of rows, and not their nearest centers.
+        rows
+            Prepared rows ``(n, d)``.
+        """
 
 
 def likeliest(model: MixtureModel[S], starts: Starts, from_hard: FromHard[S, P]) -> list[P]:

@@ -348,6 +348,11 @@ class Model(Protocol[P, S]):
     def generative(self, params: P) -> RowGenerator:
         """Describe how rows come about under the fitted model.
 
+        Parameters
+        ----------
+        params
+            Params of the fit.
+
         Raises
         ------
         ConfigError

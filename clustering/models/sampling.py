@@ -45,13 +45,34 @@ class RowGenerator(Protocol):
         """Number of features."""
 
     def draw(self, n: int, seed: int, length: int) -> Iterator[tuple[Array, Labels]]:
-        """Draw n rows ``(m, d)`` with the components ``(m,)`` that they come from, so many at a time."""
+        """Draw rows ``(m, d)`` with the components ``(m,)`` that they come from, a part at a time.
+
+        Parameters
+        ----------
+        n
+            Number of rows.
+        seed
+            Seed of all draws.
+        length
+            Rows of a part; it does not change the draws.
+        """
 
     def draw_labels(self, n: int, seed: int, length: int) -> Iterator[Labels]:
-        """Draw the components of the rows of `draw` alone."""
+        """Draw the components of the rows of `draw` alone.
+
+        Parameters
+        ----------
+        n, seed, length
+            As for `draw`.
+        """
 
     def before(self, preparation: Preparation) -> RowGenerator:
         """Describe the rows before they are prepared.
+
+        Parameters
+        ----------
+        preparation
+            How the rows of this mixture were prepared.
 
         Raises
         ------

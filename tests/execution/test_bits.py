@@ -161,7 +161,7 @@ def test_where_rows_are_kept_leaves_the_bits_alone(
     "model",
     [
         c.GaussianMixture(4, "full"), c.GaussianMixture(4, "tied"), c.GaussianMixture(9, "diagonal"),
-        c.SoftKMeans(9, beta=0.05), c.KMeans(4, "cosine"),
+        c.SoftKMeans(9, beta=0.05), c.KMeans(4, "cosine"), c.VonMisesFisher(4),
     ],
     ids=str,
 )  # fmt: skip

@@ -205,6 +205,8 @@ MODELS: dict[str, Any] = {
     "soft k-means": c.SoftKMeans(3, 0.4),
     "kullback_leibler": c.KMeans(3, "kullback_leibler"),
     "soft cosine": c.SoftKMeans(3, 20.0, "cosine"),
+    "directions": c.VonMisesFisher(3),
+    "directions, hard": c.VonMisesFisher(3, "hard"),
     **{kind: c.GaussianMixture(3, kind) for kind in KINDS},
 }
 models = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
@@ -280,7 +282,7 @@ def test_the_start_from_labels_is_the_complete_data_fit(model: Any, weighted: bo
     known: dict[str, Any] = {"labels": labels, "init": "labels", "max_iterations": 0}
     fit = c.fit(field, model, weights=weights, **known)
     shares = (labels[:, None] == np.arange(3)) * weights[:, None]
-    centers = means(getattr(model, "divergence", "squared_euclidean"), field, shares)
+    centers = means(model.start_divergence, field, shares)
     assert relative(fit.centers, centers) < 1e-13
     if not isinstance(model, GaussianMixture):
         return

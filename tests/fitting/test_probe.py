@@ -19,6 +19,7 @@ from clustering.fitting.probe import partial_source, spread_indices, statistics_
 from clustering.models.kmeans import KMeans
 from clustering.models.mixture import GaussianMixture
 from clustering.models.soft_kmeans import SoftKMeans
+from clustering.models.von_mises_fisher import VonMisesFisher
 
 
 def masked_rows(share: float, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -94,6 +95,7 @@ MODELS = {
     "soft": SoftKMeans(3, beta="auto"),
     "mixture": GaussianMixture(3),
     "diagonal": GaussianMixture(3, covariance="diagonal"),
+    "directions": VonMisesFisher(3),
 }
 WISHES: dict[str, tuple[dict[str, Any], int | None]] = {
     "as-it-is": ({}, None),

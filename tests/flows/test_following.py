@@ -31,6 +31,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "soft_kmeans": {"kind": "soft_kmeans", "k": 4, "beta": 0.4},
     "full": {"kind": "gaussian_mixture", "k": 4},
     "tied": {"kind": "gaussian_mixture", "k": 3, "covariance": "tied"},
+    "directions": {"kind": "von_mises_fisher", "k": 3},
 }
 
 

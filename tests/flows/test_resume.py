@@ -282,6 +282,25 @@ def test_the_command_goes_on_where_it_was_stopped(
     assert snapshot(out) == before
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gaussian_mixture", "von_mises_fisher"])
+def test_every_kind_of_mixture_goes_on_after_a_kill(kind: str, store: Path, tmp_path: Path) -> None:
+    sections: dict[str, Any] = {"model": {"kind": kind, "k": 5}, "fit": {"max_iterations": 12, "tolerance": 0}}
+    paths = [tmp_path / "calm.yaml", tmp_path / "killed.yaml"]
+    for path in paths:
+        path.write_text(yaml.safe_dump(content(store, path.with_suffix(""), **sections)))
+    assert run(["fit", str(paths[0]), "--no-prefect"]) == 0
+    command = [*CLUSTERING, "fit", str(paths[1]), "--no-prefect"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("pass   2"):
+                process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert run(command[len(CLUSTERING) :]) == 0
+    assert results(tmp_path / "killed") == results(tmp_path / "calm")
+
+
 def test_a_run_killed_after_labelling_makes_the_labels_again(
     store: Path, calm_command: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,13 @@ from clustering.models.farthest import BlockPosition, FarthestRows
 from clustering.models.kmeans import KMeansStatistics
 from clustering.storage.records import pack_statistics, unpack_statistics
 
-MODELS: list[Any] = [c.KMeans(3), c.SoftKMeans(3), c.GaussianMixture(3, "tied"), c.GaussianMixture(3)]
+MODELS: list[Any] = [
+    c.KMeans(3),
+    c.SoftKMeans(3),
+    c.GaussianMixture(3, "tied"),
+    c.GaussianMixture(3),
+    c.VonMisesFisher(3),
+]
 
 
 def flat(value: Any) -> list[Any]:
