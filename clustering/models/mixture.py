@@ -260,7 +260,15 @@ class GaussianMixture:
         return log_prob_norm
 
     def chi_squared(self, params: MixtureParams, divergences: Array, observed: Array) -> tuple[Array, Array]:
-        """Return own divergences ``(m,)``, which are squared Mahalanobis distances, and numbers of observed features."""
+        """Return own divergences, which are squared Mahalanobis distances, and numbers of observed features ``(m,)``.
+
+        Parameters
+        ----------
+        params, divergences
+            Params of the fit, and own divergences of rows ``(m,)``.
+        observed
+            Number of observed features of each row ``(m,)``.
+        """
         return divergences, observed
 
     def e_step(self, params: MixtureParams, rows: Rows) -> Iterator[Responsibilities]:

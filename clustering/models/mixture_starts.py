@@ -33,18 +33,18 @@ P = TypeVar("P")
 S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
 FromHard = Callable[[KMeansParams, S], P]
-"""Makes params of hard clusters and their moments."""
+"""Makes params from hard clusters and their moments."""
 
 
 class MixtureModel(Protocol[S_co]):
-    """A mixture that follows from the moments of hard clusters."""
+    """A mixture whose first params come from the moments of hard clusters."""
 
     tolerance: ClassVar[float]
 
     def initial_moments(
         self, params: KMeansParams, variance: NDArray[np.float64], use_labels: bool, rows: Rows
     ) -> S_co:
-        """Add up the rows of each hard cluster.
+        """Add up the moments of rows about the centers of their hard clusters.
 
         Parameters
         ----------
@@ -55,12 +55,12 @@ class MixtureModel(Protocol[S_co]):
         use_labels
             Whether to take the known labels of rows, and not their nearest centers.
         rows
-            Prepared rows ``(n, d)``.
+            Prepared rows of a block ``(n, d)``.
         """
 
 
 def likeliest(model: MixtureModel[S], starts: Starts, from_hard: FromHard[S, P]) -> list[P]:
-    """Choose the params to start from: run EM from each drawn start on the same rows, and keep the likeliest.
+    """Choose the params to start from: EM runs from each drawn start on the same rows, and the likeliest are kept.
 
     The best are then run on the whole sample.
 
@@ -69,9 +69,9 @@ def likeliest(model: MixtureModel[S], starts: Starts, from_hard: FromHard[S, P])
     model
         The mixture.
     starts
-        Drawn ones. Of those of equal J one runs.
+        Drawn starts. Of starts of equal J, one runs.
     from_hard
-        Makes params of hard clusters and their moments.
+        Makes params from hard clusters and their moments.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def likeliest(model: MixtureModel[S], starts: Starts, from_hard: FromHard[S, P])
 def _compete(
     model: MixtureModel[S], starts: Starts, from_hard: FromHard[S, P], tolerance: float, seconds: float | None
 ) -> list[P]:
-    """Run EM from each start on the same rows; the likeliest comes first."""
+    """Run EM from each start on the same rows, and return the results by likelihood."""
     hard = starts.hard_restarts()
     survey, (k, d) = starts.survey, hard[0].params.centers.shape
     rows = survey.sample.highest(max(ROWS, ROWS_PER_CLUSTER * k, ROWS_PER_MEAN * k * d))

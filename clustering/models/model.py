@@ -131,7 +131,7 @@ class Model(Protocol[P, S]):
     objective: ClassVar[Objective]
     """Name and direction of its objective."""
     tolerance: ClassVar[float]
-    """Relative change of the objective at which a fit stops, where the user names none."""
+    """Default tolerance of a fit: the relative change of the objective at which it stops."""
     init_arrays: ClassVar[frozenset[str]]
     """Names of the arrays that a user may start a fit from, besides the centers; see `Starts.given`."""
     start_needs_pass: ClassVar[bool]
@@ -141,7 +141,7 @@ class Model(Protocol[P, S]):
 
     @property
     def soft(self) -> bool:
-        """Whether a row belongs to several clusters; then it is a `SoftModel`."""
+        """Whether a row belongs to several clusters. Such a model is a `SoftModel`."""
 
     @property
     def start_divergence(self) -> Divergence:
@@ -346,7 +346,7 @@ class Model(Protocol[P, S]):
         """
 
     def generative(self, params: P) -> RowGenerator:
-        """Describe how rows come about under the fitted model.
+        """Describe the fitted model as a mixture of prepared rows that can be drawn from.
 
         Parameters
         ----------
@@ -422,21 +422,21 @@ class SoftModel(Model[P, S], Protocol[P, S]):
         """
 
     def chi_squared(self, params: P, divergences: Array, observed: Array) -> tuple[Array, Array]:
-        """Turn divergences of rows from their own center into numbers of a χ² distribution, were the model true.
+        """Turn own divergences into numbers that follow a χ² distribution if the model is true.
 
         Parameters
         ----------
         params
-            Of the fit.
+            Params of the fit.
         divergences
-            Of the rows ``(m,)``, as the responsibilities have them.
+            Own divergences of rows ``(m,)``, as `e_step` gives them.
         observed
             Number of observed features of each row ``(m,)``.
 
         Returns
         -------
         ndarray, ndarray
-            Numbers ``(m,)``, and the degrees of freedom ``(m,)``.
+            The numbers and their degrees of freedom, both ``(m,)``.
         """
 
 

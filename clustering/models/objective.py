@@ -22,7 +22,7 @@ class Objective:
     update: str
     """Name of the step that updates the params."""
     rises: bool = False
-    """Whether more is better."""
+    """Whether higher values are better."""
 
 
 LOG_LIKELIHOOD = Objective(
@@ -35,4 +35,4 @@ LOG_LIKELIHOOD = Objective(
     "maximisation",
     rises=True,
 )
-"""The mean log-likelihood of a mixture."""
+"""Objective of mixtures: the mean log-likelihood."""

@@ -1,4 +1,4 @@
-"""Draws of rows from a mixture of Gaussians (lecture, "The Generative Model")."""
+"""Draws of rows from a fitted or given mixture (lecture, "The Generative Model")."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 BLOCK = 65_536
-"""Rows that share a stream of random numbers."""
+"""Number of consecutive rows that share a stream of random numbers."""
 LISTED = 100_000
-"""Covariance values that are listed as JSON at most, because metadata are read whenever a store is opened."""
+"""Largest number of covariance values in JSON, because metadata are read whenever a store is opened."""
 DESCRIBED = ("squared_euclidean", "mahalanobis")
 """Divergences under which the clusters of soft k-means are Gaussians."""
 
 
 class RowGenerator(Protocol):
-    """A mixture that rows are drawn from: a component is chosen first, then a row of it.
+    """A mixture that rows can be drawn from: first a component is drawn, then a row of it.
 
     Row i depends on the seed and on i alone: a longer draw begins with the rows of a shorter one.
     """
@@ -45,29 +45,39 @@ class RowGenerator(Protocol):
         """Number of features."""
 
     def draw(self, n: int, seed: int, length: int) -> Iterator[tuple[Array, Labels]]:
-        """Draw rows ``(m, d)`` with the components ``(m,)`` that they come from, a part at a time.
+        """Draw rows with their components, some at a time.
 
         Parameters
         ----------
         n
             Number of rows.
         seed
-            Seed of all draws.
+            Seed of the draws, a whole number of 0 or more.
         length
-            Rows of a part; it does not change the draws.
+            Number of rows in memory at a time; it does not change the draws.
+
+        Yields
+        ------
+        ndarray, ndarray
+            Rows ``(m, d)`` and the components ``(m,)`` that they were drawn from.
         """
 
     def draw_labels(self, n: int, seed: int, length: int) -> Iterator[Labels]:
-        """Draw the components of the rows of `draw` alone.
+        """Draw only the components of the rows of `draw`, which takes little time.
 
         Parameters
         ----------
         n, seed, length
-            As for `draw`.
+            As in `draw`.
+
+        Yields
+        ------
+        ndarray
+            Components ``(m,)``.
         """
 
     def before(self, preparation: Preparation) -> RowGenerator:
-        """Describe the rows before they are prepared.
+        """Return the mixture of the decoded rows, for a mixture of prepared rows.
 
         Parameters
         ----------
@@ -77,11 +87,11 @@ class RowGenerator(Protocol):
         Raises
         ------
         ConfigError
-            If decoded rows do not follow from prepared ones.
+            If decoded rows cannot be recovered from prepared ones.
         """
 
     def to_json(self) -> dict[str, Any]:
-        """Describe the parameters, as JSON."""
+        """Describe the parameters as JSON."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,17 +144,10 @@ class GenerativeMixture:
 
         Parameters
         ----------
-        n
-            Number of rows.
-        seed
-            Seed of the draws, a whole number of 0 or more.
+        n, seed
+            Number of rows, and seed of the draws.
         length
             Number of rows in memory at a time; it does not change the draws.
-
-        Yields
-        ------
-        ndarray, ndarray
-            Rows ``(m, d)`` and the components ``(m,)`` that they were drawn from.
         """
         chosen, stream = np.zeros(0, np.int64), block_stream(seed, 0)
         for start in range(0, n, length):
@@ -165,11 +168,17 @@ class GenerativeMixture:
             yield rows, labels
 
     def draw_labels(self, n: int, seed: int, length: int) -> Iterator[Labels]:
-        """Draw the components of the rows of `draw` alone, which takes little time."""
+        """Draw only the components of the rows of `draw`, which takes little time.
+
+        Parameters
+        ----------
+        n, seed, length
+            As in `draw`.
+        """
         return draw_labels(self.weights, n, seed, length)
 
     def before(self, preparation: Preparation) -> GenerativeMixture:
-        """Describe the rows before they are prepared.
+        """Return the mixture of the decoded rows, for a mixture of prepared rows.
 
         Parameters
         ----------
@@ -179,7 +188,7 @@ class GenerativeMixture:
         Raises
         ------
         ConfigError
-            If decoded rows do not follow from prepared ones.
+            If decoded rows cannot be recovered from prepared ones.
         """
         check_invertible(preparation)
         full = [kinds.as_full(self.kind, self.covariances, i, self.d) for i in range(self.k)]
@@ -187,7 +196,7 @@ class GenerativeMixture:
         return GenerativeMixture(self.weights, preparation.to_data_units(self.means), covariances, "full")
 
     def to_json(self) -> dict[str, Any]:
-        """Describe the parameters, as JSON; covariances where they are few numbers."""
+        """Describe the parameters as JSON; covariances only up to `LISTED` values."""
         arrays = {"weights": self.weights, "means": self.means}
         if 0 < math.prod(self.covariances.shape) <= LISTED:
             arrays["covariances"] = self.covariances
@@ -195,7 +204,7 @@ class GenerativeMixture:
 
 
 def draw_labels(weights: Array, n: int, seed: int, length: int) -> Iterator[Labels]:
-    """Draw the components of n rows, so many at a time.
+    """Draw the components of rows, some at a time.
 
     Parameters
     ----------
@@ -204,9 +213,14 @@ def draw_labels(weights: Array, n: int, seed: int, length: int) -> Iterator[Labe
     n
         Number of rows.
     seed
-        Of all draws.
+        Seed of all draws.
     length
-        Components that are given at once; it does not change what is drawn.
+        Number of components in memory at a time; it does not change the draws.
+
+    Yields
+    ------
+    ndarray
+        Components ``(m,)``.
     """
     kept: Labels = np.zeros(0, np.int64)
     for start in range(0, n, BLOCK):
@@ -220,17 +234,17 @@ def draw_labels(weights: Array, n: int, seed: int, length: int) -> Iterator[Labe
 
 
 def draw_components(weights: Array, stream: np.random.Generator) -> Labels:
-    """Draw components of all rows of a block, whatever the number that is wanted: other draws follow in the stream.
+    """Draw components for all rows of a block, even if fewer are needed: other draws come next in the stream.
 
     Parameters
     ----------
     weights
         Mixing weights ``(k,)``, adding up to 1.
     stream
-        Of the block.
+        Random numbers of the block.
     """
     edges = np.cumsum(weights)
-    # The last share above zero ends at 1 exactly, so that no component of weight 0 is ever chosen.
+    # The last weight above zero ends at exactly 1, so that no component of weight 0 is ever chosen.
     edges /= edges[-1]
     return np.searchsorted(edges, stream.random(BLOCK), side="right")
 
@@ -241,9 +255,9 @@ def block_stream(seed: int, block: int) -> np.random.Generator:
     Parameters
     ----------
     seed
-        Of all draws.
+        Seed of all draws.
     block
-        Number of the block.
+        Index of the block.
     """
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(block,))))
 

@@ -278,7 +278,15 @@ class SoftKMeans:
         return log_densities
 
     def chi_squared(self, params: SoftKMeansParams, divergences: Array, observed: Array) -> tuple[Array, Array]:
-        """Turn divergences of rows from their own center ``(m,)`` into squared distances under Σ = I / (2β)."""
+        """Turn own divergences into squared distances under Σ = I / (2β), with numbers of observed features.
+
+        Parameters
+        ----------
+        params, divergences
+            Params of the fit, and own divergences of rows ``(m,)``.
+        observed
+            Number of observed features of each row ``(m,)``.
+        """
         return 2.0 * params.beta * divergences, observed
 
     def e_step(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Responsibilities]:
