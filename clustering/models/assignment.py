@@ -49,7 +49,7 @@ class AssignedRows(NamedTuple):
     labels: NDArray[np.int32]
     """Nearest center ``(m,)``."""
     distances: NDArray[np.float64]
-    """Squared distance to it ``(m,)``."""
+    """Squared distance from it ``(m,)``, or another divergence from `divergences.assign_rows`."""
 
 
 def sub_blocks(values: NDArray[Any], origin: NDArray[np.float64]) -> Iterator[tuple[int, int, NDArray[np.float64]]]:

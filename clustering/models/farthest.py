@@ -27,7 +27,7 @@ class FarthestRows(NamedTuple):
     """Rows far from their centers: farthest first, and lower position first among equals."""
 
     distances: Array
-    """Squared distances ``(t,)``."""
+    """Own divergences ``(t,)``; for a mixture, squared Mahalanobis distances."""
     positions: NDArray[np.int64]
     """Positions on the sample grid ``(t,)``."""
     labels: NDArray[np.int32]
