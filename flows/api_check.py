@@ -1,4 +1,4 @@
-"""Whether anything answers where a Prefect API is configured: asked without Prefect, which takes seconds to import."""
+"""Checks whether a configured Prefect API answers, without importing Prefect, which takes seconds."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from clustering.data.addresses import shown
 from clustering.errors import ConfigError, ExecutionError
 
 SECONDS = 5.0
-"""How long an API may take to answer, in seconds."""
+"""Time within which an API has to answer, in seconds."""
 SUCH_AS = "such as http://127.0.0.1:4200/api"
 
 
 def parts_of(url: str) -> SplitResult:
-    """Take the URL of an API apart.
+    """Split the URL of an API.
 
     Raises
     ------
     ConfigError
-        If it is none.
+        If it is not a URL of HTTP.
     """
     try:
         parts = urlsplit(url)
-        # A port that is no number shows only when it is asked for.
+        # `urlsplit` accepts a port that is not a number; reading `port` raises the error.
         whole = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
         if whole and not re.search(r"\s", url):
             return parts
@@ -39,26 +39,28 @@ def parts_of(url: str) -> SplitResult:
 
 
 def check_reachable(url: str, otherwise: str = "") -> None:
-    """Ask an API for a sign of life. Whether it knows who asks is left to Prefect's own client.
+    """Check that an API answers. Prefect's own client checks the login later.
 
     Parameters
     ----------
+    url
+        URL of the API.
     otherwise
-        What else would do, for the message.
+        Another remedy, which the message ends with.
 
     Raises
     ------
     ConfigError
-        For a URL that is none.
+        If `url` is not a URL.
     ExecutionError
-        If nothing answers within `SECONDS`, or what answers is no API.
+        If there is no answer within `SECONDS`, or the answer is not that of an API.
     """
     parts = parts_of(url)
     if parts.scheme in getproxies() and not proxy_bypass(str(parts.hostname)):
-        # What is behind a proxy is asked by Prefect's own client, which knows how.
+        # Prefect's own client can use a proxy; this check cannot.
         return
     faults: list[str] = []
-    # The search for a name knows no limit of time.
+    # A DNS lookup has no timeout, so the check runs in a thread that can be left behind.
     thread = Thread(target=lambda: faults.append(_fault(parts)), name="clustering-reach", daemon=True)
     thread.start()
     thread.join(SECONDS)
@@ -71,10 +73,10 @@ def check_reachable(url: str, otherwise: str = "") -> None:
 
 
 def _fault(parts: SplitResult) -> str:
-    """Say what is wrong with what answers; empty where nothing is, or it does not know who asks."""
+    """Describe what is wrong with an answer; empty for a good answer, and for one that asks for a login."""
     host, path = str(parts.hostname), f"{parts.path.rstrip('/')}/health"
     try:
-        # Nothing is told to it, and Prefect's client looks at its certificate as it is set to.
+        # No secret is sent, and Prefect's client checks the certificate later, by its own settings.
         unchecked = ssl._create_unverified_context()
         connection = (
             HTTPSConnection(host, parts.port, timeout=SECONDS, context=unchecked)
@@ -98,6 +100,7 @@ def _fault(parts: SplitResult) -> str:
 
 
 def _is_json(body: bytes) -> bool:
+    """Return whether a body is JSON. The page of another server may answer with status 200 too."""
     try:
         json.loads(body)
     except ValueError:

@@ -25,4 +25,4 @@ Orchestrated = Annotated[
 ]
 
 Collision = Literal["cancel-new", "enqueue"]
-"""What becomes of a run whose time comes while another run of its deployment is under way."""
+"""What happens to a scheduled run while another run of its deployment is still running."""

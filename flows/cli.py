@@ -1,4 +1,4 @@
-"""The command line. Each command loads what it needs when it runs, so that help and mistakes are answered at once."""
+"""The command line. Each command imports its modules when it runs, so that help and errors appear at once."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def ingest(
         try:
             done = convert(src, dest, overwrite=overwrite)
         except DataError as error:
-            # The file is an argument: one that gives nothing is a wrong argument, no failed job.
+            # A file that cannot be converted is a wrong argument (exit code 2), not a failed job (exit code 1).
             raise SourceError(str(error)) from error
     for line in done.warnings:
         print(f"warning: {line}", file=sys.stderr)
@@ -299,7 +299,7 @@ def deploy(
             _say(line)
         if json_:
             print(json.dumps(made))
-        # What is served goes on for days.
+        # A served deployment runs for days, so the output is flushed now.
         sys.stdout.flush()
 
     deploy_job(
@@ -318,13 +318,14 @@ def deploy(
 
 
 def _its_part_in(job: JobConfig) -> AbstractContextManager[None]:
-    """Of an allocation that srun starts this command in several times, only one process does the job."""
+    """Let one process do the job where srun starts this command several times in one allocation."""
     from clustering.execution.slurm_runner import in_allocation
 
     return in_allocation(job.cluster, job.memory_bytes)
 
 
 def _orchestrated(chosen: bool | None) -> bool:
+    """Return whether the job runs as a Prefect flow, and check that Prefect is ready for it."""
     from flows import orchestration
 
     if not (orchestration.api_configured() if chosen is None else chosen):
@@ -334,6 +335,7 @@ def _orchestrated(chosen: bool | None) -> bool:
 
 
 def _finish(record: dict[str, Any], as_json: bool) -> None:
+    """Print the outcome of a run."""
     from clustering.storage.paths import json_text
     from flows.tables import summary_lines
 
@@ -350,23 +352,23 @@ def _say(line: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 on success, 1 on a failed job, 2 on a bad config or argument."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
-    # Whoever ends the command politely lets it clean up, as from the keyboard.
+    # SIGTERM is handled like Ctrl-C, so that a stopped command cleans up.
     signal.signal(signal.SIGTERM, _interrupt)
     if "--debug" not in tokens:
-        # What Python could not say anywhere else would be a traceback.
+        # Errors in destructors would otherwise print tracebacks.
         sys.unraisablehook = lambda _: None
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal may lack letters that names and tables have.
+            # A terminal may not be able to encode all letters of names and tables.
             stream.reconfigure(errors="backslashreplace")
     code = run(tokens)
-    # Nothing is left to clean up, and an interruption of what Python does at its end would be a traceback.
+    # Nothing is left to clean up. An interruption while Python exits would print a traceback.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         sys.stdout.flush()
     except (OSError, ValueError) as error:
         code = 1 if isinstance(error, BrokenPipeError) else _fail(f"cannot print: {exit_status(error)[1]}", 1)
-        # Python would try again as it ends, and complain.
+        # Python flushes stdout again when it exits, and would print an error. It flushes to /dev/null instead.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(code)
 
@@ -395,7 +397,8 @@ def run(tokens: list[str], commands: App = app) -> int:
 
 
 def _fail(text: str, code: int) -> int:
-    # Nobody may listen any more.
+    """Print an error, and return the exit code."""
+    # stderr may be closed already.
     with suppress(OSError, ValueError):
         print(f"clustering: {text}", file=sys.stderr)
     return code

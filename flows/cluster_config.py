@@ -1,4 +1,4 @@
-"""The clusters that a config may name."""
+"""The sections of a config that describe Dask clusters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flows.values import Number, Size, Whole
 
 
 class _Cluster(BaseModel):
-    # Prefect hands a config on as JSON, under the names that a config has.
+    # Prefect passes configs on as JSON, so they are written under the keys of the YAML file, such as `class`.
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
@@ -22,6 +22,7 @@ class _Cluster(BaseModel):
 
 
 def _without_secrets(options: Any) -> Any:
+    """Refuse options or an address that hold a secret, as configs are copied into logs and outputs."""
     name = secret_option(options if isinstance(options, dict) else {"address": options})
     if name is not None:
         raise ValueError(f"its {name} holds a secret, which a config must not; give it by the environment")
@@ -33,7 +34,7 @@ Options = Annotated[dict[str, Any], AfterValidator(_without_secrets)]
 Address = Annotated[str, AfterValidator(_without_secrets)]
 """An address without a password."""
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value)]
-"""Text; of a number, how it is written."""
+"""Text; a number is turned into text."""
 
 
 class AddressCluster(_Cluster):
@@ -176,11 +177,11 @@ KINDS = {
     "gateway": "a gateway",
     "class": "any class",
 }
-"""The keys that name a cluster, and what it is then."""
+"""Keys that tell the kinds of clusters apart, and the tag of each kind."""
 
 
 def _kind(cluster: Any) -> str | None:
-    """Tell which kind of cluster a value is meant to be, by its keys."""
+    """Return the tag of a cluster section, by its keys; None where no key belongs to a kind."""
     if isinstance(cluster, str):
         return "a name"
     keys = cluster.model_dump() if isinstance(cluster, BaseModel) else cluster if isinstance(cluster, dict) else {}

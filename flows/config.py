@@ -24,10 +24,11 @@ Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance
 
 
 Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
-"""A name; YAML reads the numbers that levels of images are called by as such."""
+"""A name. Levels of image pyramids are named 0, 1, 2, which YAML reads as numbers."""
 
 
 def _components(value: Any) -> Any:
+    """Refuse a value of ``pca`` that is neither a number of components nor a share; a bool is no number here."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if value is None or (number and (value >= 1 if isinstance(value, int) else 0.0 < value < 1.0)):
         return value
@@ -137,7 +138,7 @@ class ModelConfig(_Section):
 
     def build(self) -> Any:
         """Make the model; keys that are not given have the model's own defaults."""
-        # The models come with compiled kernels, which a mistake in a config need not wait for.
+        # Importing the models loads compiled kernels, which takes time. A wrong config is refused before.
         from clustering.models.registry import MODELS
 
         given = {name: getattr(self, name) for name in _KEYS[self.kind] if getattr(self, name) is not None}
@@ -312,11 +313,11 @@ class JobConfig(_Section):
     @property
     def result_keys(self) -> dict[str, Any]:
         """The keys that decide the result to the last bit."""
-        # A younger key counts only where it is used: runs that were begun before there was one are gone on with.
+        # A key that was added later counts only where it is set. Otherwise runs of earlier versions could not resume.
         unsaid = {"valid_range"} if self.source.valid_range == "cf" else set()
         source = self.source.model_dump(mode="json", exclude={"storage_options", "credentials", *unsaid})
         return {
-            # A run that was begun by hand may be finished by one that a schedule starts in another folder.
+            # The path is absolute, so that a run started by hand can be resumed by a schedule in another folder.
             "source": {**source, "store": absolute(self.source.store)},
             "preprocess": self.preprocess.model_dump(mode="json"),
             "model": self.model.model_dump(mode="json"),

@@ -1,4 +1,4 @@
-"""Credentials of a source: never in a config, from the environment or from a Prefect block at run time."""
+"""Credentials of a source. They come from the environment or from a Prefect block at run time, never from a config."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ENVIRONMENT = {
     "gcs": "GOOGLE_APPLICATION_CREDENTIALS",
 }
 BLOCK = re.compile(r"secret/[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
-"""How a Prefect block of credentials is named."""
+"""Pattern of the name of a Prefect block with credentials."""
 
 
 def secret_option(options: Any, path: tuple[str, ...] = ()) -> str | None:
@@ -49,7 +49,7 @@ def secret_option(options: Any, path: tuple[str, ...] = ()) -> str | None:
             if secret is not None:
                 return secret
     elif options not in _HARMLESS:
-        # camelCase and Header-Names are told alike; an identifier of a key goes with the key.
+        # camelCase and Header-Names become snake_case. An access key id counts as a secret like its key.
         plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", path[-1] if path else "").lower().replace("-", "_")
         if _SECRET.search(plain.removesuffix("_id")) or _PASSWORD.search(str(options)):
             return ".".join(" ".join(name.split()) for name in path)
@@ -57,7 +57,7 @@ def secret_option(options: Any, path: tuple[str, ...] = ()) -> str | None:
 
 
 def refusal(store: str, options: Mapping[str, Any], section: str = "source") -> str | None:
-    """Say why the storage options of a config are refused, without what they hold; None where they are not."""
+    """Say why the storage options of a config are refused, without showing any value; None where they are allowed."""
     name = secret_option(options)
     if name is None:
         return None
@@ -73,12 +73,12 @@ def open_configured(source: SourceConfig, like: FeatureLayout | None = None) -> 
     Parameters
     ----------
     like
-        Variables and dimensions of a model, for those that the config does not name.
+        Feature layout of a model, which gives variables and dimensions that the config does not name.
 
     Raises
     ------
     ClusteringError
-        For anything that is not there or does not fit.
+        If the source is missing or does not fit.
     """
     from clustering.data.access import open_source
 
@@ -89,7 +89,7 @@ def open_configured(source: SourceConfig, like: FeatureLayout | None = None) -> 
 
 
 def merged(options: Mapping[str, Any], secret: Mapping[str, Any]) -> dict[str, Any]:
-    """Add secret options to those of a config, dicts inside each other too."""
+    """Add secret options to those of a config. Nested dicts are merged as well."""
     both = {**options, **secret}
     for name in options.keys() & secret.keys():
         if isinstance(options[name], Mapping) and isinstance(secret[name], Mapping):

@@ -1,4 +1,4 @@
-"""Deploying a job: its paths are settled, and what can be seen of it here is checked, before a server is asked."""
+"""Deploys a job. Before a server is asked, its paths are made absolute, and it is checked as far as possible here."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ def deploy_job(
     paused: bool,
     tell: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Deploy a job to a work pool; or serve it from this process, and come back when that is stopped.
+    """Deploy a job to a work pool, or serve it from this process until that is stopped.
 
     Parameters
     ----------
     config
-        The job, with paths as they are seen from the working directory.
+        The job, with paths relative to the working directory.
     interval
-        As `seconds` reads it.
+        Interval as `seconds` reads it.
     serve
         Whether this process runs the job, without a pool.
     model
         Path or URL of a model, or of the output of a run, to label with; None to fit.
     tell
-        Told what was deployed, once it is: before its first run, where it is served.
+        Called with the facts of the deployment once it is made; for a served job, before its first run.
 
     Raises
     ------
     ClusteringError
-        For a job that cannot run, a schedule that is none, a server or a pool that is not there.
+        If the job cannot run, the schedule is not valid, or server or pool do not exist.
     """
     if serve == (pool is not None):
         given = "both given" if serve else "both missing"
@@ -62,7 +62,7 @@ def deploy_job(
     if cron is not None or period is not None:
         cautions += repeated(settled_config, model_path)
 
-    # Prefect takes seconds to load, and a mistake in the job is told before.
+    # Prefect takes seconds to import. Mistakes in the job are reported before.
     from flows import server
 
     wish: dict[str, Any] = {"cron": cron, "timezone": timezone, "collision": collision, "paused": paused}
@@ -83,7 +83,7 @@ def deploy_job(
 
 
 def deployed_lines(made: Mapping[str, Any]) -> Iterator[str]:
-    """Lay out what `deploy_job` tells."""
+    """Format the facts of a deployment, as `deploy_job` makes them, for a terminal."""
     pool = made["pool"]
     yield f"deployed   {made['deployment']}, {'served by this process' if pool is None else f'to work pool {pool}'}"
     when = made["cron"] if made["interval"] is None else f"every {made['interval']:,} s"
@@ -99,12 +99,12 @@ def deployed_lines(made: Mapping[str, Any]) -> Iterator[str]:
 
 
 def seconds(interval: str) -> int:
-    """Read an interval, such as ``90``, ``90s``, ``30m``, ``1h`` or ``1d``, in seconds.
+    """Convert an interval, such as ``90``, ``90s``, ``30m``, ``1h`` or ``1d``, to seconds.
 
     Raises
     ------
     ConfigError
-        If it is none.
+        If it is not an interval of 1 s or more.
     """
     match = re.fullmatch(r"(\d+)\s*([smhd]?)", interval.strip())
     if match is None or int(match[1]) == 0:
@@ -115,7 +115,7 @@ def seconds(interval: str) -> int:
 
 
 def settled(config: JobConfig) -> JobConfig:
-    """Lead paths of this machine from its root: runs start in folders of their own."""
+    """Make the paths of a config absolute, as deployed runs start in other folders."""
     compute, output = config.compute, config.output
     scratch = None if compute.scratch is None else absolute(compute.scratch)
     sections = {
@@ -127,7 +127,7 @@ def settled(config: JobConfig) -> JobConfig:
 
 
 def unseen(config: JobConfig, model: str | None) -> Iterator[str]:
-    """Say what is not on this machine and may be on those of the workers: what the config names from the root."""
+    """Name absolute paths that do not exist on this machine. They may exist on the machines of the workers."""
     for key, store in (("source.store", config.source.store), ("--model", model)):
         path = None if store is None else local_path(store)
         if path is not None and path.is_absolute() and not path.exists():
@@ -135,31 +135,31 @@ def unseen(config: JobConfig, model: str | None) -> Iterator[str]:
 
 
 def preflight_errors(config: JobConfig, model: str | None) -> tuple[str, ...]:
-    """Open a job whose places are all on this machine, and say why it would not run as things stand in its output.
+    """Open a job whose paths are all on this machine, and say why it would not run with the present output.
 
-    Buckets are not asked: credentials may be with the workers alone.
+    Jobs with buckets are not checked, as only the workers may have the credentials.
 
     Raises
     ------
     ClusteringError
-        For anything the config names that is not there or does not fit.
+        If something that the config names is missing or does not fit.
     """
     paths = (config.source.store, config.output.store, *(() if model is None else (model,)))
     if any(local_path(path) is None for path in paths):
         return ()
-    # These come with compiled kernels, which a mistake in the command need not wait for.
+    # These imports load compiled kernels, which takes time. Mistakes in the command are reported before.
     from clustering.storage.model import load_model
     from flows.prepared_job import preflight_errors, prepare_job
 
     fitted = None if model is None else load_model(model)[0]
-    # What a finished output means for a schedule is said of all its runs at once.
+    # `repeated` warns of a finished output, for all runs of the schedule.
     replacing = config.output.model_copy(update={"overwrite": True})
     return preflight_errors(prepare_job(config.model_copy(update={"output": replacing}), fitted))
 
 
 def repeated(config: JobConfig, model: str | None) -> Iterator[str]:
-    """Say why a second run in the same output would fail; nothing where it would not."""
-    # A prediction adds to the predictions before it, as a fit from the current model adds to the fits.
+    """Warn if the second run of a schedule would fail, because its output is finished."""
+    # Predictions, and fits from the current model, add a version to a finished output.
     if config.output.overwrite or model is not None or config.fit.init == "model":
         return
     yield (

@@ -1,4 +1,4 @@
-"""One YAML document of plain values, read strictly: what may be meant in two ways is refused with its line."""
+"""Reads one YAML document of plain values. Ambiguous content is refused, with its line number."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import yaml
 from clustering.errors import ConfigError
 
 MOST_BYTES = 4 * 2**20
-"""Size of a file at most; a larger one is data."""
+"""Largest size of a file in bytes. A larger file is data, not a config."""
 MOST_VALUES = 500_000
-"""Values of a document at most, aliases written out: a few lines of aliases of aliases stand for billions."""
+"""Largest number of values of a document, with aliases expanded. Nested aliases can stand for billions of values."""
 MOST_LEVELS = 40
-"""Levels of a document at most."""
+"""Largest number of nested levels of a document."""
 
 _TAG = "tag:yaml.org,2002:"
 _KINDS = {"bool": "a truth value", "int": "a number", "float": "a number", "null": "nothing", "str": "text"}
@@ -24,9 +24,9 @@ _PLAIN = frozenset(f"{_TAG}{name}" for name in (*_KINDS, "map", "seq"))
 
 
 class _Loader(yaml.SafeLoader):
-    """Tells numbers as YAML 1.2 does: 1e-6 is one, and neither 12:30 nor 010 is; dates stay text.
+    """Recognises numbers as YAML 1.2 does: 1e-6 is a number, 12:30 and 010 are not. Dates stay text.
 
-    yes, no, on and off stay truth values as in YAML 1.1: configs have them.
+    As in YAML 1.1, yes, no, on and off are truth values, because configs use them.
     """
 
 
@@ -51,8 +51,10 @@ def read_document(path: str | Path, what: str) -> Any:
 
     Parameters
     ----------
+    path
+        The file.
     what
-        What the file is, for messages: ``the config 'job.yaml'``.
+        Name of the file in messages, such as ``the config 'job.yaml'``.
 
     Raises
     ------
@@ -69,7 +71,7 @@ def read_document(path: str | Path, what: str) -> Any:
         kind = "UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "UTF-16, or no text at all"
         raise ConfigError(f"{what} is not YAML in UTF-8: it looks like {kind}; save it as UTF-8")
     try:
-        # An editor may have put a mark of the encoding in front.
+        # Some editors write a byte order mark first; utf-8-sig skips it.
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
@@ -86,13 +88,13 @@ def parse_document(text: str, what: str) -> Any:
     Returns
     -------
     Any
-        Dicts with text as keys, lists, text, numbers, truth values and None. Aliases are written out.
+        Dicts with text as keys, lists, text, numbers, truth values and None. Aliases are expanded.
 
     Raises
     ------
     ConfigError
-        For what is not YAML, a key given twice, a tag, several documents, or more than `MOST_VALUES` values: one line
-        with the line of the fault.
+        If the text is not YAML, or has a duplicate key, a tag, several documents, or more than `MOST_VALUES` values.
+        The message is one line that gives the line number.
     """
     loader: Any = None
     try:
@@ -109,7 +111,7 @@ def parse_document(text: str, what: str) -> Any:
 
 
 def kind_of(content: Any) -> str:
-    """Say what a document is, where a mapping of keys was wanted."""
+    """Describe a document that is not a mapping of keys, for a message."""
     match content:
         case None:
             return "is empty"
@@ -129,7 +131,7 @@ def _line(error: yaml.YAMLError) -> str:
 
 
 def _fault(error: yaml.YAMLError) -> str:
-    """Say in plain words what the parser met."""
+    """Describe an error of the parser in plain words."""
     problem = " ".join(str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).split())
     if "'\\t'" in problem:
         return "a tab stands where YAML takes spaces only; replace it by spaces"
@@ -143,7 +145,7 @@ def _fault(error: yaml.YAMLError) -> str:
 
 
 class _Values:
-    """Makes the values of one document; counts them."""
+    """Turns the nodes of one document into values, and counts them."""
 
     def __init__(self, loader: Any, what: str) -> None:
         self.loader, self.what, self.count = loader, what, 0
@@ -173,7 +175,7 @@ class _Values:
         for key, value in self._entries(node):
             if not isinstance(key, yaml.ScalarNode):
                 raise self._refused(key, "a list or a mapping stands as a key; names are text")
-            # What is written counts: 2010 and no are names here.
+            # Keys are text as written, so that 2010 and no are names here.
             name = str(key.value)
             if name in lines:
                 raise self._refused(
@@ -187,7 +189,7 @@ class _Values:
         return ((key, value) for key, value in node.value if key.tag != f"{_TAG}merge")
 
     def _merged(self, node: yaml.MappingNode, level: int) -> dict[str, Any]:
-        """Give what ``<<`` takes from other mappings; what is written beside it comes first."""
+        """Return the keys that ``<<`` takes from other mappings. Keys beside it win over these."""
         merged: dict[str, Any] = {}
         for key, value in node.value:
             if key.tag == f"{_TAG}merge":
@@ -216,7 +218,7 @@ class _Values:
                 case _:
                     return text
         except (ValueError, KeyError):
-            # It is so by a tag, or has more digits than any number that is used.
+            # A tag forces a type that the text does not have, or the number has too many digits.
             kind = _KINDS[node.tag.removeprefix(_TAG)]
             raise self._refused(node, f"{text[:40]!r} is not {kind}; correct it") from None
 

@@ -1,4 +1,4 @@
-"""The one guard of a command: whatever goes wrong ends in one line, and in an exit code that says whose fault it is."""
+"""Exit status of a command: every error becomes one line, and an exit code that separates mistakes from failures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FAULTS: tuple[tuple[type[BaseException], str], ...] = (
     (TimeoutError, "no answer in time"),
     (OSError, "a fault of a file or a connection"),
 )
-"""Types of faults in plain words, the first that fits."""
+"""Plain words for types of errors. The first type that fits is used."""
 _REMEDIES = {
     errno.ENOSPC: "free space there, or name another place",
     errno.EDQUOT: "free space there, or name another place",
@@ -36,18 +36,18 @@ _REMEDIES = {
     errno.EIO: "check the disk",
     errno.ENOMEM: "lower compute.memory or compute.workers",
 }
-"""What to do about faults of the machine, which are none of ours."""
+"""Remedies for errors of the machine, by error number."""
 
 
 def exit_status(error: BaseException) -> tuple[int, str]:
-    """Say what an error means to whoever ran the command.
+    """Turn an error into an exit code and one line for the user.
 
     Returns
     -------
     int
         Exit code: 2 for a mistake in the config or an argument, 1 for a job that failed.
     str
-        One line, without the name of any type of Python.
+        One line, without names of Python types.
     """
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -75,17 +75,17 @@ def exit_status(error: BaseException) -> tuple[int, str]:
 
 
 def reason_of(error: ClusteringError) -> str:
-    """Give the message of an error of the library as one line."""
+    """Return the message of an error of the library as one line."""
     return " ".join(str(error).split()) or "the command failed, and no reason is given"
 
 
 def describe_fault(error: BaseException) -> str:
-    """Say in plain words what type of fault an error is."""
+    """Describe the type of an error in plain words."""
     return next((words for kind, words in _FAULTS if isinstance(error, kind)), "a fault that nobody expected")
 
 
 def _at_work(error: BaseException) -> str:
-    """Find which block and variable were at work, the larger first."""
+    """Return the block and the variable that the error belongs to, from the notes of the error."""
     notes = [
         note.removeprefix(AT_WORK)
         for link in _chain(error)
@@ -96,6 +96,7 @@ def _at_work(error: BaseException) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, its cause, the cause of that, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

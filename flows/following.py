@@ -1,4 +1,4 @@
-"""A run that follows another: the update that its model asks for, and what was new, in words."""
+"""A run that goes on from the current model: its update, and a summary of the new data in words."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from flows.prepared_job import PreparedJob
 
 STATISTICS_SHARE = 0.1
-"""Statistics of all blocks are kept where they take at most this share of a read as decoded, or little."""
+"""Statistics of all blocks are kept if they take at most this share of the decoded source."""
 LITTLE = 64 * 2**20
+"""They are also kept if they take at most this many bytes."""
 
 
 def continue_from_current(job: PreparedJob, runner: PassRunner, run: str, watch: Watch) -> Checkpoint:
-    """Take the current model through the update that the rows of today ask for, as the beginning of a run."""
+    """Begin a run by updating the current model to the present rows, as ``fit.refresh`` asks."""
     previous = job.previous
     assert previous is not None
     began, start = time.perf_counter(), previous.fitted
@@ -48,20 +49,20 @@ def continue_from_current(job: PreparedJob, runner: PassRunner, run: str, watch:
 
 @dataclass(frozen=True)
 class _UnchangedBlocks:
-    """Statistics of blocks that are as they were; those of others are not kept."""
+    """Block records of the first pass: reads those of unchanged blocks from a ledger, and saves none."""
 
     ledger: Ledger | None
 
     def load(self, index: int) -> tuple[Any, ...] | None:
-        """Give the statistics of a block that is as it was."""
+        """Return the statistics of an unchanged block; None where the block has to be read."""
         return None if self.ledger is None else self.ledger.load(index)
 
     def save(self, index: int, statistics: tuple[Any, ...]) -> None:
-        """Keep nothing: these params are on their way."""
+        """Save nothing, as these params are not yet final. The label pass saves the statistics of the final params."""
 
 
 def update_summary(job: PreparedJob) -> dict[str, Any] | None:
-    """Say what was new, for ``run.json``; None for a run that follows none."""
+    """Summarise the new and changed blocks, for ``run.json``; None for a run that follows no version."""
     previous = job.previous
     if previous is None or not job.follows:
         return None
@@ -93,7 +94,8 @@ def _in_words(followed: Mapping[str, Any]) -> str:
 
 
 def keeps_statistics(job: PreparedJob, params: Params) -> bool:
-    """Tell whether a run keeps the statistics of its blocks, which the next one goes on from."""
+    """Return whether a run keeps the statistics of its blocks for the next run."""
+    # Predictions change no params, and a fit on drawn rows has other statistics than the next fit needs.
     if job.given_model is not None or job.block_fingerprints is None or job.options.row_fraction:
         return False
     return statistics_bytes(params) * len(job.plan) <= max(

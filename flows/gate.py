@@ -1,4 +1,4 @@
-"""The gate: whether a new version may become the current one without a person."""
+"""The gate: decides whether a new version may become the current one without a person."""
 
 from __future__ import annotations
 
@@ -9,38 +9,37 @@ from flows.config import GateConfig
 
 
 def gate_failures(comparison: Mapping[str, Any] | None, limits: GateConfig, rises: bool) -> list[str]:
-    """Say why a new version may not become the current one; nothing where it may.
+    """List the reasons why a new version may not become the current one; empty where it may.
 
-    A limit is kept where what it is about is no larger. What could not be measured is left out, see
-    `unmeasured_limits`; but a
-    version of which nothing could be measured is held.
+    A limit holds if the measured number is not above it. Limits on numbers that were not measured are not checked, see
+    `unmeasured_limits`. A version of which no number was measured is held back.
 
     Parameters
     ----------
     comparison
-        Of the new version with the current one, from ``run.json``; None where they could not be compared.
+        Comparison of the new version with the current one, from ``run.json``; None where they were not compared.
     limits
-        null: not checked.
+        Limits of the config. A limit of None is not checked.
     rises
-        Whether more of the objective is better.
+        Whether a larger objective is better.
     """
     set_ = {name: limit for name, limit in limits.model_dump().items() if limit is not None}
     measured = _measured(comparison or {}, rises)
     if set_ and all(measured[name] is None for name in set_):
         return ["nothing of it could be compared with the current version, so that no limit of output.gate is checked"]
-    # What is not a number keeps no limit.
+    # Written as `not <=`, so that NaN fails every limit.
     beyond = [name for name, limit in set_.items() if measured[name] is not None and not measured[name] <= limit]
     return [_sentence(name, measured[name], limits, comparison or {}) for name in beyond]
 
 
 def unmeasured_limits(comparison: Mapping[str, Any] | None, limits: GateConfig, rises: bool) -> list[str]:
-    """Name the limits that are set and about something that was not measured."""
+    """List the limits that are set but cannot be checked, because their number was not measured."""
     measured = _measured(comparison or {}, rises)
     return [name for name, limit in limits.model_dump().items() if limit is not None and measured[name] is None]
 
 
 def _measured(comparison: Mapping[str, Any], rises: bool) -> dict[str, Any]:
-    """Give what each limit is about; None where it was not measured."""
+    """Return the number that each limit is compared with; None where it was not measured."""
     held_out = comparison.get("held_out")
     moved = [comparison.get("new_clusters"), comparison.get("lost_clusters")]
     return {
@@ -52,7 +51,7 @@ def _measured(comparison: Mapping[str, Any], rises: bool) -> dict[str, Any]:
 
 
 def _worsening(held_out: Mapping[str, Any], rises: bool) -> float:
-    """Tell by which share of itself the objective on the same rows is worse than before; below 0 where it is better."""
+    """Return how much worse the objective on held-out rows became, relative to before; below 0 where it is better."""
     after, before = float(held_out["objective"]), float(held_out["objective_before"])
     worse = before - after if rises else after - before
     if worse == 0:

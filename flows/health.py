@@ -12,23 +12,29 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 TIMEOUT = 5.0
-"""Seconds that an answer may take."""
+"""Time within which an answer has to arrive, in seconds."""
 _COMING = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
 
 
 def check_answer(url: str) -> None:
-    """Ask for a page; `OSError` unless it answers well."""
+    """Request a page.
+
+    Raises
+    ------
+    OSError
+        If there is no answer, or the answer is an error.
+    """
     with urlopen(url, timeout=TIMEOUT) as answer:
         answer.read()
 
 
 def check_schedules(environment: Mapping[str, str]) -> None:
-    """See that Prefect's scheduler works: it may stop without a word, and no run is scheduled any more.
+    """Check that Prefect's scheduler works. It may stop silently, and then schedules no more runs.
 
     Raises
     ------
     OSError
-        If a deployment has a schedule and there is no run to come, or the API does not answer.
+        If a deployment has a schedule and no run is scheduled, or if the API does not answer.
     """
     waiting = [deployment["name"] for deployment in _ask(environment, "deployments/filter", {}) if _is_due(deployment)]
     if waiting and not _ask(environment, "flow_runs/count", _COMING):
@@ -36,6 +42,7 @@ def check_schedules(environment: Mapping[str, str]) -> None:
 
 
 def _is_due(deployment: Mapping[str, Any]) -> bool:
+    """Return whether a deployment has an active schedule, so that a run has to be scheduled."""
     return not deployment["paused"] and any(schedule["active"] for schedule in deployment["schedules"])
 
 
@@ -49,7 +56,7 @@ def _ask(environment: Mapping[str, str], path: str, body: Mapping[str, Any]) -> 
 
 
 def main(what: str, environment: Mapping[str, str]) -> int:
-    """Check, say what is wrong, and give the exit code: 0 where all is well."""
+    """Run a check, print its error, and return the exit code: 0 for healthy, 1 otherwise."""
     try:
         if what == "schedules":
             check_schedules(environment)

@@ -1,6 +1,6 @@
-"""Make a new stack ready for its first job: a bucket, data, a work pool, and the nightly deployment.
+"""Makes a new stack ready for its first job: buckets, data, a work pool, and the nightly deployment.
 
-The service ``init`` of docker-compose.yml runs this whenever the stack starts; what is there stays as it is.
+The service ``init`` of docker-compose.yml runs this whenever the stack starts. Existing things are left as they are.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from flows.loading import load_config
 from flows.orchestration import prepare
 
 SAMPLE = "north-america.zarr"
-"""A source of this name is filled with the first data of a stack, so that there is something to cluster."""
+"""Name of a source that a new stack fills with sample data."""
 FIELD = "E1_north_america.nc"
-"""These data, in the package iris-sample-data: air temperature of a climate model, 1860 to 2099."""
+"""File of the sample data in the package iris-sample-data: air temperature of a climate model, 1860 to 2099."""
 
 app = App(
     name="init", help="Make a stack ready for its first job.", help_format="plaintext", result_action="return_value"
@@ -65,6 +65,7 @@ def init(config: str, *, cron: str, timezone: str = "UTC", name: str = "nightly"
 
 
 def _bucket_path(key: str, store: str) -> BucketPath:
+    """Return the path of a store in S3, and refuse any other place."""
     if not store.startswith("s3://"):
         raise ConfigError(f"{key}.store is {shown(store)!r}; a stack keeps it in its object store: name an s3:// URL")
     path = storage_path(store)
@@ -73,17 +74,17 @@ def _bucket_path(key: str, store: str) -> BucketPath:
 
 
 def bucket_of(path: BucketPath) -> str:
-    """Name the bucket of a place in S3."""
+    """Return the name of the bucket of a path in S3."""
     return path.root.removeprefix("s3://").partition("/")[0]
 
 
 def make_bucket(name: str) -> bool:
-    """Make a bucket, and tell whether it was missing.
+    """Make a bucket, and return whether it was missing.
 
     Raises
     ------
     StoreError
-        If the store does not answer, or refuses.
+        If the store does not answer, or refuses the request.
     """
     try:
         with translate_errors(f"s3://{name}", (FileExistsError, ImportError), "make"):
@@ -98,7 +99,7 @@ def make_bucket(name: str) -> bool:
 
 
 def upload_sample(prefix: BucketPath) -> bool:
-    """Put the first data into a bucket, and tell whether they were missing.
+    """Upload the sample data to a bucket, and return whether they were missing.
 
     Raises
     ------
@@ -118,7 +119,7 @@ def upload_sample(prefix: BucketPath) -> bool:
         store = Path(folder) / "sample.zarr"
         ingest(str(field), store)
         start, ours = f"{prefix.key}/".lstrip("/"), {path.relative_to(store).as_posix() for path in _root_last(store)}
-        # An upload that was cut short left some of the same keys.
+        # Keys of an earlier, interrupted upload are allowed; any other key belongs to somebody else.
         foreign = [key for key, _ in prefix.objects() if key.removeprefix(start) not in ours]
         if foreign:
             raise OutputError(f"{prefix} holds {foreign[0]!r}, and no store; name another source.store")
@@ -128,7 +129,7 @@ def upload_sample(prefix: BucketPath) -> bool:
 
 
 def _root_last(store: Path) -> Iterable[Path]:
-    """Give the files of a store in an order in which an upload that is cut short leaves no store at all."""
+    """List the files of a store with the root metadata last, so that an interrupted upload leaves no valid store."""
     files = (path for path in store.rglob("*") if path.is_file())
     return sorted(files, key=lambda path: (path == store / "zarr.json", path))
 

@@ -1,4 +1,4 @@
-"""What a job would read, keep and take, and how it is told."""
+"""Inspection of a job before it runs: what it would read and keep, how long it would take, and advice."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from flows.watch import duration
 
 
 def inspect_job(config: JobConfig) -> dict[str, Any]:
-    """Look at a job before it is run: exact facts, estimates from a short probe, and advice. Nothing is written.
+    """Inspect a job before it runs: exact facts, estimates from a short probe, and advice. Nothing is written.
 
     Returns
     -------
     dict
-        As JSON: what `Inspection` holds, ``forecast`` with what `Forecast` holds, ``advice``, ``remarks``, and
-        ``faults``, for which the job would stop at once.
+        As JSON: the fields of `Inspection`, ``forecast`` with the fields of `Forecast`, ``advice``, ``remarks``, and
+        ``faults``, which are the preflight errors of the job.
 
     Raises
     ------
     ClusteringError
-        For anything the config names that is not there or does not fit.
+        If something that the config names is missing or does not fit.
     """
     job = prepare_job(config)
     libraries = resident_memory()
@@ -68,10 +68,10 @@ def inspect_job(config: JobConfig) -> dict[str, Any]:
 
 
 def workers_of(cluster: Any, workers: int | None) -> Workers:
-    """Tell how many processes a cluster will have, of how many threads.
+    """Return how many processes and threads a cluster will have.
 
-    What is decided elsewhere is taken to be 1: the threads of workers that somebody else starts, and their number where
-    the config does not say how many to wait for.
+    Numbers that the config does not set are taken as 1: the threads of workers that others start, and their number if
+    ``compute.workers`` is not given.
     """
     match cluster:
         case "synchronous":
@@ -90,7 +90,7 @@ def workers_of(cluster: Any, workers: int | None) -> Workers:
 
 
 def inspection_lines(inspection: Mapping[str, Any]) -> Iterator[str]:
-    """Lay out an inspection, as `inspect_job` makes it."""
+    """Format an inspection, as `inspect_job` makes it, for a terminal."""
     expected, workers = inspection["forecast"], inspection["workers"]
     for variable in inspection["variables"]:
         yield from _variable_lines(variable)

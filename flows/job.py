@@ -1,4 +1,4 @@
-"""The steps of a job. Plain functions: Prefect may wrap each, and the same steps run without it."""
+"""The steps of a job, as plain functions. Prefect may wrap each step in a task; without it they run as they are."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Step = Callable[[str, Callable[[], T]], T]
 
 
 def call(_: str, step: Callable[[], T]) -> T:
-    """Run a step as it is."""
+    """Run a step directly, without Prefect."""
     return step()
 
 
@@ -80,7 +80,8 @@ def run_predict(model: str, config: JobConfig, watch: Watch, step: Step[Any] = c
         try:
             labelled: LabelledRun = step("label", partial(label_with, job, runner, fitted, watch))
         except ClusteringError as error:
-            # What a mistake left would be made again by the same mistake; a cluster that is lost is none.
+            # After a mistake of the user, the same command would fail again, so its files are removed. After a lost
+            # cluster the command can resume, so they stay.
             if job.begun is not None and not isinstance(error, ExecutionError):
                 remove_version(job.output.staging(job.begun))
             raise
@@ -90,6 +91,7 @@ def run_predict(model: str, config: JobConfig, watch: Watch, step: Step[Any] = c
 
 @contextmanager
 def _working(job: PreparedJob, watch: Watch) -> Iterator[PassRunner]:
+    """Connect to the cluster of a job, and offer a pass runner for its rows."""
     compute = job.config.compute
     with (
         connect(job.config.cluster, compute.workers, job.config.memory_bytes, compute.wait_seconds) as engine,
@@ -109,7 +111,7 @@ def _working(job: PreparedJob, watch: Watch) -> Iterator[PassRunner]:
 
 
 def start_or_resume(job: PreparedJob, runner: PassRunner, watch: Watch) -> Checkpoint:
-    """Find where to go on, or begin."""
+    """Load the checkpoint of an unfinished run, or begin a new run."""
     checkpoint = _load_checkpoint(job, watch)
     if checkpoint is not None:
         watch.say(f"continuing unfinished run {checkpoint.run} after pass {checkpoint.state.iteration}")
@@ -123,9 +125,9 @@ def start_or_resume(job: PreparedJob, runner: PassRunner, watch: Watch) -> Check
 
 
 def _frame(job: PreparedJob, run: str) -> None:
-    """Write what says where samples are to where the labels of a run will be, so that it costs no passes if it fails.
+    """Write the coordinates of the label outputs first, so that an output that cannot be written costs no passes.
 
-    A run that ends before its first checkpoint leaves none of it, and one that was killed leaves it to the next one.
+    A run that fails before its first checkpoint removes them. A run that is killed leaves them to the next run.
     """
     if not job.row_variables.anything:
         return
@@ -135,18 +137,19 @@ def _frame(job: PreparedJob, run: str) -> None:
 
 
 def _load_checkpoint(job: PreparedJob, watch: Watch) -> Checkpoint | None:
+    """Load the checkpoint of an unfinished run of this job; None where there is none to go on from."""
     try:
         return unfinished_run(job)
     except CheckpointError as error:
         if not job.follows:
             raise
-        # Nobody looks after a run every night; and what it would have gone on from is no longer what there is.
+        # A nightly run must not wait for a person. The unfinished run belongs to data that have changed since.
         watch.warn(f"{str(error).partition(';')[0]}: it is given up, and this run begins anew")
         return None
 
 
 def start_fresh(job: PreparedJob, runner: PassRunner, run: str, watch: Watch) -> Checkpoint:
-    """Make pass 0 and choose starts, as the beginning of a run."""
+    """Begin a run by its initialization: pass 0 and the choice of starts."""
     began = time.perf_counter()
     config = job.config.fit
     started = initialize(runner, job.model, job.options, job.config.memory_bytes)
@@ -242,7 +245,7 @@ def label_rows(job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, wat
     part, sums, scores = job.options.row_fraction is not None or job.held_out is not None, None, None
     asked = job.label_outputs.anything or part or job.follows
     if asked or result.stop is not Stop.CONVERGED or not job.model.objective_at_convergence:
-        # Otherwise the last pass was over all rows, and has told all there is to know at the final params.
+        # Otherwise the last pass went over all rows at the final params, and no further pass is needed.
         sums, scores, result = _write_labels(job, runner, result, folder, watch)
         if scores is not None:
             result = result.labelled_over(sums, job.plan.cells, held_out=scores.rows)
@@ -265,7 +268,7 @@ def label_rows(job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, wat
 
 
 def label_with(job: PreparedJob, runner: PassRunner, model: FittedModel, watch: Watch) -> LabelledRun:
-    """Label every row with a model that was fitted before."""
+    """Label every row with a given fitted model."""
     began = time.perf_counter()
     run = job.begun or new_run()
     folder = job.output.stage(run, RESUMABLE)
@@ -281,13 +284,14 @@ def label_with(job: PreparedJob, runner: PassRunner, model: FittedModel, watch: 
 def _write_labels(
     job: PreparedJob, runner: PassRunner, fitted_model: FittedModel, folder: StoragePath, watch: Watch
 ) -> tuple[LabelStatistics, HeldOutScores | None, FittedModel]:
+    """Make the label pass: write label outputs if any are wanted, and measure the objective at the final params."""
     memory, preparation = job.config.memory_bytes, fitted_model.preparation
     within = usable_memory(job.source, memory, preparation is not None)
     plan = job.plan
     if job.block_fingerprints is None:
         plan = job.source.plan(block_bytes=job.config.block_bytes, memory=within, whole_chunks=False)
-    # Where the selection starts inside a chunk, blocks that match the chunks of the labels are others than the fit's;
-    # and a fit over a part of the rows kept no others.
+    # A second runner is needed in two cases. If the selection starts inside a chunk, blocks that match the chunks of
+    # the labels differ from those of the fit. If the fit drew a part of the rows, its cache lacks the other rows.
     others = partial(pass_runner, job.source, plan, runner.engine, memory=memory, keep=False, preparation=preparation)
     same = plan == job.plan and runner.fraction is None
     previous = job.previous
@@ -330,10 +334,10 @@ def _write_labels(
     sums: LabelStatistics = passed.statistics[0]
     if not sums.rows.any():
         raise DataError(explain_no_rows(job.source, plan))
-    # What was known when the job was opened has been told then.
+    # Cautions that were known when the job was opened have been shown already.
     left_out = [caution for caution in left_out if caution not in job.source.cautions]
     if job.has_model and int(sums.rows.sum()) * 2 < plan.cells:
-        # Pass 0 would have told.
+        # In other fits, pass 0 explains excluded rows. A run that begins with a model has no pass 0.
         left_out += explain_excluded_rows(job.source, plan)
     for caution in left_out:
         watch.warn(caution)

@@ -1,4 +1,4 @@
-"""The page that shows a job while it runs: Markdown with small drawings inside, for Prefect's UI."""
+"""The page that shows a job while it runs: Markdown with small SVG drawings, for Prefect's UI."""
 
 from __future__ import annotations
 
@@ -16,22 +16,26 @@ BLUE, GREY, FAINT = "#2f7bf6", "#808692", "#80869240"
 """Colours that read well on light and dark pages alike."""
 SHOWN_WARNINGS = 10
 BARS = 200
-"""Clusters with a bar of their own at most."""
+"""Largest number of clusters that have a bar of their own."""
 POINTS = 300
-"""Passes drawn at most."""
+"""Largest number of passes that are drawn."""
 
 
 def page(
     standing: ProgressSnapshot, warnings: Sequence[str], memory: int, processes: int, dashboard: str | None
 ) -> str:
-    """Write the page.
+    """Write the page as Markdown.
 
     Parameters
     ----------
+    standing
+        Progress of the job.
+    warnings
+        All warnings so far, oldest first.
     memory
-        Peak memory of the fullest process, in bytes; 0 where it is not known yet.
+        Peak memory of the process that uses most, in bytes; 0 where it is not known yet.
     processes
-        Number of processes at work.
+        Number of processes.
     dashboard
         URL of Dask's dashboard; None where there is none.
     """
@@ -67,7 +71,7 @@ def page(
 
 
 def card(standing: ProgressSnapshot) -> str:
-    """Write what stands on the run's own page: where the job is, in a line, and a drawing."""
+    """Write the short description on the page of the run: progress in a few lines, and a drawing."""
     drawing = spark([r.objective for r in standing.records]) if len(standing.records) > 1 else bar(standing.share, 320)
     return "\n\n".join(standing.lines) + f"\n\n{_image('objective by pass', drawing)}"
 
@@ -86,7 +90,7 @@ def _pass_facts(records: Sequence[PassRecord]) -> dict[str, str]:
 
 
 def bar(share: float, width: int = 680) -> str:
-    """Draw how much is done."""
+    """Draw a progress bar for a share between 0 and 1."""
     done = max(0.0, min(1.0, share)) * width
     return _svg(
         width, 18,
@@ -96,12 +100,12 @@ def bar(share: float, width: int = 680) -> str:
 
 
 def spark(values: Sequence[float]) -> str:
-    """Draw values as a line, without words."""
+    """Draw values as a line without axes."""
     return _svg(320, 64, _line(values, 2, 4, 316, 56))
 
 
 def curves(standing: ProgressSnapshot) -> str:
-    """Draw the objective of each pass, and how much it changed, on a scale of powers of ten."""
+    """Draw the objective of each pass, and its relative change on a logarithmic scale."""
     records = standing.records
     objective = [(r.iteration, r.objective) for r in records]
     changes = [(r.iteration, math.log10(abs(r.change))) for r in records if r.change]
@@ -115,6 +119,7 @@ def curves(standing: ProgressSnapshot) -> str:
 def bars(sizes: Sequence[float]) -> str:
     """Draw the shares of clusters, largest first."""
     order = sorted(sizes, reverse=True)
+    # Of very many clusters, every n-th is drawn.
     thinned = order if len(order) <= BARS else [order[int(i * len(order) / BARS)] for i in range(BARS)]
     step, top = 680 / len(thinned), thinned[0] or 1.0
     gap = min(3.0, 0.2 * step)

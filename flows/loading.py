@@ -1,4 +1,4 @@
-"""Reading a config, and saying what is wrong with it in one line."""
+"""Reads and checks a config. A fault becomes an error of one line with its remedy."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
     path
         A YAML file.
     overrides
-        ``key.path=value``, the value as YAML.
+        Changes of single keys, such as ``model.k=8``; values are YAML.
 
     Raises
     ------
     ConfigError
-        For a file that cannot be read, YAML that does not parse, an unknown key, or a value that is not allowed: one
-        line with the remedy.
+        If the file cannot be read, is not valid YAML, or has an unknown key or a value that is not allowed. The message
+        is one line with the remedy.
     """
     what = f"the config {str(path)!r}"
     try:
@@ -44,7 +44,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
 
 
 def check_config(content: dict[str, Any]) -> JobConfig:
-    """Check a config given as nested dicts; see `load_config`."""
+    """Check a config that is given as nested dicts; see `load_config`."""
     try:
         return JobConfig.model_validate(content)
     except ValidationError as error:
@@ -52,6 +52,7 @@ def check_config(content: dict[str, Any]) -> JobConfig:
 
 
 def _override(content: dict[str, Any], override: str) -> None:
+    """Set one key of a config in place, and make its sections where they are missing."""
     key, sign, text = override.partition("=")
     if not sign or not all(key.split(".")):
         raise ConfigError(f"--set takes key.path=value; got {override!r}, an example is --set model.k=8")
@@ -66,7 +67,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     try:
         node[last] = parse_document(text, f"--set {key}: the value")
     except ConfigError:
-        # It may hold a secret, which the parser would show.
+        # The message of the parser shows the value, which may be a secret.
         raise ConfigError(f"--set {key}: the value is not YAML, or has a key twice; correct it") from None
 
 
@@ -82,17 +83,17 @@ _ALLOWED = {
     "source.nodata": "allowed: a number, or {variable: number}",
     "source.decode": f"allowed: {', '.join(DECODERS)}, or {{variable: decoder}}",
 }
-"""What to say of keys that take one of several forms."""
+"""Remedies for keys that take one of several forms."""
 _NEEDED = {
     "list_type": "a name or a list of names is needed",
     "dict_type": "names and values are needed: {name: value}",
 }
-"""What to say of wrong types, by pydantic's name for them."""
+"""Remedies for wrong types, by pydantic's name of the error."""
 
 
 def _sentence(error: ValidationError, content: Any) -> str:
-    """Say the first fault of a config in one line."""
-    # A key that is missing may be there under a name that is not known.
+    """Describe the first fault of a config in one line."""
+    # Unknown keys come first: a misspelt key is also a missing one, and its name helps more.
     first = min(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
     keys = _key_path(first["loc"], content, first["type"] in ("missing", "extra_forbidden"))
     key = ".".join(keys)
@@ -112,11 +113,11 @@ def _sentence(error: ValidationError, content: Any) -> str:
                 remedy = _text_needed(first["input"])
             if first["type"] == "model_type":
                 remedy = f"it is a section; allowed keys: {', '.join(_fields_at(keys, content))}"
-            # A rule over several keys names them itself.
+            # The message of a rule over several keys names them already.
             if remedy.startswith(f"{key}."):
                 return remedy
             remedy = _ALLOWED.get(key, remedy)
-            # What stands there may be a secret.
+            # The value may be a secret, and is not shown then.
             kept = {"storage_options", "credentials", "options", "env", "pod"} & set(keys) or "holds a secret" in remedy
             hidden = kept or (keys[0] in ("source", "output") and isinstance(first["input"], dict))
             value = "not what is needed" if hidden else _written(first["input"])
@@ -124,7 +125,7 @@ def _sentence(error: ValidationError, content: Any) -> str:
 
 
 def _text_needed(value: Any) -> str:
-    """Say why what was written is no text, where it may have been meant as a name."""
+    """Say how to write a value that YAML does not read as text, and that was probably meant as a name."""
     match value:
         case bool():
             return "text is needed; put names such as on, off, yes and no in quotes, they are truth values without"
@@ -137,20 +138,20 @@ def _text_needed(value: Any) -> str:
 
 
 def _written(value: Any) -> str:
-    """Write a value as a config has it, cut to a length that fits a line."""
+    """Write a value as in YAML, cut to fit a line."""
     words = {None: "null", True: "true", False: "false"}
     text = words[value] if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 _LONGEST = 120
-"""Characters of a wrong value that a message shows."""
+"""Largest number of characters of a wrong value that a message shows."""
 
 
 def _key_path(loc: tuple[int | str, ...], content: Any, absent: bool) -> list[str]:
-    """Keep the keys of a config from the place of an error, and leave out the members of unions.
+    """Turn pydantic's location of an error into keys of the config, without the names of union members.
 
-    Where the fault is a key, `absent` tells that the last part is one all the same.
+    `absent` says that the fault is the key itself, so the last part counts as a key although the config lacks it.
     """
     path: list[str] = []
     for number, part in enumerate(loc):
@@ -165,7 +166,7 @@ def _key_path(loc: tuple[int | str, ...], content: Any, absent: bool) -> list[st
 
 
 def _fields_at(path: list[str], content: Any) -> list[str]:
-    """Name the keys of a section; of several that may stand there, of the one whose keys are there."""
+    """List the keys of a section. Where several kinds of section are allowed, the kind with most of the given keys."""
     model: type[BaseModel] = JobConfig
     for part in path:
         content = content.get(part) if isinstance(content, dict) else None

@@ -1,4 +1,4 @@
-"""What the library logs while nobody else listens: one line each, beside what a command prints."""
+"""Prints log records of the library to stderr, a line each, while a command runs without Prefect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from flows.exit_status import describe_fault
 
 LIBRARY = "clustering"
-"""Logger of the library, above all of its loggers."""
+"""Name of the logger of the library, the parent of all its loggers."""
 
 
 class _Lines(logging.Handler):
@@ -23,7 +23,7 @@ class _Lines(logging.Handler):
 
 @contextmanager
 def notices() -> Iterator[None]:
-    """Write what the library logs to stderr as lines, and what other packages warn of, once each."""
+    """Write log records of the library, and warnings of other packages, to stderr as lines; each warning once."""
     said: set[str] = set()
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
@@ -47,10 +47,10 @@ def notices() -> Iterator[None]:
 
 @contextmanager
 def listening_to_library(handlers: list[logging.Handler]) -> Iterator[None]:
-    """Have these handlers alone hear what the library logs, the notes of what it waits for too."""
+    """Send log records of the library, from level INFO on, to these handlers alone."""
     logger = logging.getLogger(LIBRARY)
     before = logger.handlers, logger.propagate, logger.level
-    # Handlers above, and those that Prefect hangs here when it is told to, would say the same again.
+    # Handlers of parent loggers, and those that Prefect may add, would print the same lines again.
     logger.handlers, logger.propagate = handlers, False
     logger.setLevel(min(logger.level or logging.INFO, logging.INFO))
     try:
