@@ -1,4 +1,4 @@
-"""The commands that look after the versions of an output."""
+"""The commands that manage the versions of an output."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ P = ParamSpec("P")
 
 
 def _of_whole_records(command: Callable[Concatenate[str, P], T]) -> Callable[Concatenate[str, P], T]:
-    """Say of records that do not hold what a run writes that they are damaged."""
+    """Turn errors from incomplete records of a run into an `OutputError` that calls them damaged."""
 
     @wraps(command)
     def checked(out: str, /, *args: P.args, **options: P.kwargs) -> T:
@@ -134,7 +134,7 @@ def promote(
     from clustering.storage.bucket_output import open_output
 
     output = open_output(out)
-    # Before the lock, which would make a folder of a name that was mistyped.
+    # Checked before the lock, which would create a folder for a misspelt output.
     versions.find_version(output, run)
     with versions.locked(output):
         before, version = output.finished, versions.find_version(output, run)
@@ -226,12 +226,12 @@ def _table(version_rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _when(moment: str | None) -> str:
-    """Write a time of a record without its zone, which is UTC."""
+    """Write a time of a record without its time zone, which is always UTC."""
     return "–" if moment is None else moment[:19].replace("T", " ")
 
 
 def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> Iterator[str]:
-    """Lay out a table, its first columns to the left and the others to the right."""
+    """Format a table with its first `left` columns aligned to the left, and the others to the right."""
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     for row in (heads, *rows):
         cells = (f"{c:<{w}}" if i < left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))
@@ -262,7 +262,7 @@ def _version_lines(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _news(comparison: Mapping[str, Any]) -> Iterator[str]:
-    """Lay out what was new about a version."""
+    """Format the comparison of a version with its previous version."""
     parts = [
         None if comparison.get("churn") is None else f"{100 * comparison['churn']:.3g} % of the weight changed cluster",
         f"largest change of a share {100 * comparison['largest_size_change']:.3g} points",

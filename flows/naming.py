@@ -1,4 +1,4 @@
-"""Names and colours that people give to the clusters of an output."""
+"""Names and colours that users give to the clusters of an output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from clustering.errors import ConfigError
 
 LISTED = 64
-"""Ids told in a line at most."""
+"""Largest number of ids that a message lists."""
 COLOUR = re.compile("#[0-9a-fA-F]{6}")
 
 
@@ -38,18 +38,20 @@ def name(
 
 
 def name_cluster(run: str, cluster: int, name: str, colour: str | None = None) -> str:
-    """Give a cluster a name, and a colour, in `names.json`, the labels and the report of what is published.
+    """Give a cluster a name and a colour, in `names.json`, and in the labels and the report of the current version.
 
-    Runs that are published later find both by the id.
+    Later versions use both, by the id of the cluster.
 
     Parameters
     ----------
     run
         Output of a finished run.
     cluster
-        Its id.
+        Id of the cluster.
+    name
+        Name for plots and tables.
     colour
-        ``#rrggbb``; None keeps the one it has.
+        Colour ``#rrggbb``; None keeps the present one.
 
     Returns
     -------
@@ -59,11 +61,11 @@ def name_cluster(run: str, cluster: int, name: str, colour: str | None = None) -
     Raises
     ------
     ConfigError
-        For an id that the model has not, a colour that is none, or a name that is empty or another cluster's.
+        If the model has no such cluster, the colour is not valid, or the name is empty or already used.
     OutputError
-        If there is no finished run, or another one is writing there.
+        If there is no finished run, or another run is writing to the output.
     """
-    # Saying what is wrong with a command line must not wait for all this.
+    # These imports take time, which the help and faults of the command line need not wait for.
     from clustering.fitting.cluster_names import meaning
     from clustering.storage import checkpoints
     from clustering.storage.bucket_output import open_output
@@ -93,7 +95,7 @@ def name_cluster(run: str, cluster: int, name: str, colour: str | None = None) -
         kept = names.get(str(cluster), {}).get("colour")
         names[str(cluster)] = {"name": name, "colour": kept if colour is None else colour.lower()}
         write_names(output.path, names)
-        # In a bucket, the plain name holds a copy.
+        # In a bucket the output itself holds a copy of the current version, as there are no links.
         for path in (output.published, output.path):
             rename_labels(path / LABELS, load_cluster_names(output.path, ids))
         if (output.published / "report.html").is_file():

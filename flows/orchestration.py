@@ -1,4 +1,4 @@
-"""Whether, and with which settings, Prefect runs a job. Does not import Prefect: that takes a second."""
+"""Decides whether Prefect runs a job, and prepares its settings, without importing Prefect, which takes a second."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
-"""Settings for the embedded API; what the user has set comes first."""
+"""Default settings for the embedded API. Settings of the user take precedence."""
 
 
 def api_configured() -> bool:
-    """Tell whether a Prefect API is configured: by the environment, or by the active profile."""
+    """Return whether a Prefect API is configured, by the environment or by the active profile."""
     return bool(api_url())
 
 
 def api_url() -> str:
-    """Find the URL of the Prefect API that is configured; empty where none is."""
+    """Return the URL of the configured Prefect API; empty where none is configured."""
     if "PREFECT_API_URL" in os.environ:
         return os.environ["PREFECT_API_URL"]
     home = _home()
@@ -46,7 +46,7 @@ def api_url() -> str:
 
 
 def _home() -> Path | None:
-    """Find where Prefect keeps its profiles and its database; None where the user has no home folder."""
+    """Return the folder of Prefect's profiles and database; None where the user has no home folder."""
     given = os.environ.get("PREFECT_HOME")
     if given:
         return Path(given)
@@ -55,7 +55,7 @@ def _home() -> Path | None:
 
 
 def prepare() -> None:
-    """Settle the environment before Prefect is imported."""
+    """Set environment variables for Prefect. This must be done before Prefect is imported."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     ensure_home()
@@ -65,19 +65,21 @@ def prepare() -> None:
 
 
 def require(what: str, otherwise: str = "") -> None:
-    """Settle the environment and import Prefect.
+    """Set the environment and import Prefect.
 
     Parameters
     ----------
     what
-        Needs it.
+        Feature that needs Prefect, for messages.
     otherwise
-        What else would do.
+        Another remedy, which messages end with.
 
     Raises
     ------
     MissingDependencyError
-        If it is not installed.
+        If Prefect is not installed.
+    ConfigError
+        If Prefect refuses one of its settings.
     """
     prepare()
     try:
@@ -97,21 +99,21 @@ def require(what: str, otherwise: str = "") -> None:
 
 
 def ready(what: str, otherwise: str = "") -> None:
-    """See in seconds that Prefect may be used, and that the API that is configured answers as one.
+    """Check within seconds that Prefect can be used, and that the configured API answers.
 
     Parameters
     ----------
     what, otherwise
-        As `require` takes them.
+        As for `require`.
 
     Raises
     ------
     ClusteringError
-        If not, in one line.
+        If Prefect or the API cannot be used.
     """
     url = api_url()
     if url:
-        # Before Prefect is imported, which takes as long as people wait for an answer.
+        # Checked before the import of Prefect, which takes seconds.
         check_reachable(url, otherwise)
     require(what, otherwise)
     from flows.prefect_api import check_api

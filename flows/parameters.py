@@ -1,4 +1,4 @@
-"""The parameters of a mixture to draw rows from: a YAML file, or a fitted model."""
+"""Reads the parameters of a mixture to draw rows from, from a YAML file or a fitted model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEYS = ("weights", "means", "centers", "covariances", "covariance", "rows", "see
 
 @dataclass(frozen=True, eq=False)
 class Parameters:
-    """A mixture, and how much of it is wanted."""
+    """A mixture, and the number of rows and the seed where the file gives them."""
 
     mixture: RowGenerator
     rows: int | None = None
@@ -41,14 +41,14 @@ def load_parameters(path: str) -> Parameters:
     Parameters
     ----------
     path
-        A YAML file with ``weights (k,)``, ``means (k, d)``, ``covariances`` as
-        `clustering.models.sampling.mixture_from_user` takes
-        them, and perhaps ``rows`` and ``seed``; or a model.zarr, or the output folder of a run.
+        A YAML file with ``weights (k,)``, ``means (k, d)``, ``covariances`` as for
+        `clustering.models.sampling.mixture_from_user`, and optionally ``rows`` and ``seed``; or a model.zarr, or the
+        output of a run.
 
     Raises
     ------
     ConfigError, SourceError
-        If there is no such file, or what it holds is no mixture.
+        If there is no such file, or it does not describe a mixture.
     """
     if in_bucket(path) or Path(path).is_dir():
         fitted, _ = load_model(path)

@@ -21,7 +21,7 @@ def predict(model: str, config: JobConfig) -> dict[str, Any]:
     model
         Path of a ``model.zarr``, or of the output of a run.
     config
-        The job; its source and output count.
+        The job, of which source, compute and output are used.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The Prefect API that is configured, and what goes wrong there in one line."""
+"""Connects to the configured Prefect API, and turns its errors into one line."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from flows.api_check import SECONDS, SUCH_AS, parts_of
 
 
 def check_api(otherwise: str = "") -> None:
-    """Ask the API that is configured whether it is one, and knows who asks; nothing where none is configured.
+    """Check that the configured API answers and accepts the login. Without a configured API nothing is checked.
 
     Raises
     ------
     ClusteringError
-        As `connected`; within `SECONDS`, and without another try.
+        As for `connected`, within `SECONDS` and without retries.
     """
     if not PREFECT_API_URL.value():
         return
@@ -43,21 +43,21 @@ def check_api(otherwise: str = "") -> None:
 
 @contextmanager
 def connected(otherwise: str = "", **options: Any) -> Iterator[SyncPrefectClient]:
-    """Connect to the API that is configured.
+    """Connect to the configured API.
 
     Parameters
     ----------
     otherwise
-        What else would do, for messages.
-    options
-        Of the HTTP client.
+        Another remedy, which messages end with.
+    **options
+        Options of the HTTP client.
 
     Raises
     ------
     ConfigError
-        If no API is configured, its URL is none, or it refuses who asks.
+        If no API is configured, its URL is not valid, or it refuses the login.
     ExecutionError
-        If it does not answer, or answers otherwise than an API does.
+        If it does not answer, or the answer is not that of an API.
     """
     url = PREFECT_API_URL.value()
     if not url:

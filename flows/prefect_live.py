@@ -1,4 +1,4 @@
-"""What Prefect's UI shows of a job while it runs, kept up to date beside it."""
+"""Keeps the page of a running job in Prefect's UI up to date."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from prefect.client.schemas.actions import ArtifactUpdate
 
 UPDATE_SECONDS, UPDATE_SHARE, LONGEST_SECONDS = 2.0, 0.01, 30.0
-"""Time between two updates: this share of the time since the job began, within these limits, in seconds."""
+"""Time between two updates: a share of the time since the job began, between a least and a longest time in seconds."""
 PATIENCE = 15.0
-"""How long a job waits for its last update, in seconds."""
+"""Longest time that a job waits for its last update, in seconds."""
 
 
 @dataclass(frozen=True)
 class View:
-    """What is to be seen."""
+    """Content of the two artifacts at one moment."""
 
     share: float
-    """Of the job that is done, in 0 … 1."""
+    """Finished share of the job, 0 to 1."""
     line: str
-    """Where the job stands, in Markdown."""
+    """Progress of the job, in Markdown."""
     card: str
     """Markdown for the page of the run."""
     page: str
@@ -34,7 +34,7 @@ class View:
 
 
 class LivePage:
-    """Updates two artifacts in place, from a thread of its own: no pass waits for Prefect's API, or fails with it."""
+    """Updates two artifacts in place, from its own thread, so that no pass waits for Prefect's API or fails with it."""
 
     def __init__(self, look: Callable[[], View], say: Callable[[str], None], warn: Callable[[str], None]) -> None:
         self._look, self._say, self._warn = look, say, warn
@@ -42,16 +42,16 @@ class LivePage:
         self._began = time.monotonic()
         self._gone: float | None = None
         self._ended = threading.Event()
-        # Artifacts find the run that they belong to in the context, which threads do not inherit.
+        # Artifacts take their run from the context, which threads do not inherit.
         run = copy_context().run
         self._thread = threading.Thread(target=run, args=(self._keep,), name="clustering-dashboard", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Show how things ended, without waiting long for an API that does not answer."""
+        """Make the last update, and wait for it at most `PATIENCE` seconds."""
         self._ended.set()
         self._thread.join(PATIENCE)
 

@@ -1,4 +1,4 @@
-"""Watching a job in Prefect: log lines, a page that lives while it runs, tables and figures when it is done."""
+"""Shows a job in Prefect: log lines, a live page while it runs, and tables and figures when it has finished."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MEMORY_SECONDS = 10.0
-"""Least time between two questions for the memory of the workers, in seconds."""
+"""Least time between two requests for the memory of the workers, in seconds."""
 
 
 def as_task(name: str, step: Callable[[], T]) -> T:
     """Run a step as a Prefect task.
 
-    The step takes no parameters and its result stays in this process: arrays never go through Prefect, and going on
-    after a crash is the checkpoint's work.
+    The task has no parameters and its result stays in this process, so that arrays never go through Prefect. After a
+    crash, checkpoints let a run resume, not Prefect.
     """
     return task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(step)()
 
 
 class PrefectWatch:
-    """Sends what a job says to Prefect.
+    """Sends lines, progress and results of a job to Prefect.
 
     Parameters
     ----------
     store
-        Output of the job, fit to be shown: it names what events are about.
+        Output of the job without secrets. Events name it as their resource.
     """
 
     def __init__(self, store: str) -> None:
         self.store = store
         self.course = ProgressEstimator()
         self.warnings: list[str] = []
-        # Of the flow run; in a task, whose lines belong to the run as well, there is another.
+        # Logger of the flow run. Inside a task, `get_run_logger` returns that of the task.
         self.logger = get_run_logger()
 
     def say(self, line: str) -> None:
@@ -77,7 +77,7 @@ class PrefectWatch:
 
     @contextmanager
     def working(self, engine: Engine) -> Iterator[None]:
-        """Show what goes on inside passes, and what workers log."""
+        """Show progress inside passes, and the log records of workers."""
         memory, asked = 0, 0.0
 
         def look() -> View:
@@ -118,12 +118,12 @@ class PrefectWatch:
             self._relayed(f"Prefect does not take the event {name!r} ({type(error).__name__}); see the output")
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
-        """Keep the passes as a table, the key figures with the report's pictures as a page, and where the report is."""
+        """Make artifacts: a table of the passes, a page with key figures and pictures, and a link to the report."""
         self.course.start_stage("finished")
         try:
             self._keep(record, pictures)
         except Exception:
-            # What was published is worth more than what is told of it here, and tells the same.
+            # The output is published already and holds the same. A fault of Prefect must not fail the run.
             self._relayed("Prefect's API does not take what was found; see the output")
 
     def _keep(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
@@ -142,11 +142,11 @@ class PrefectWatch:
 
 
 _NAMED = re.compile(r"(encountered an exception:?) [\w.]+: ")
-"""Where Prefect's sentence of how a run ended names the type of an error."""
+"""Matches the type of an error in Prefect's log line on the end of a run."""
 
 
 class _Plain(logging.Filter):
-    """Says what went wrong in one line; with PREFECT_LOGGING_LEVEL at DEBUG, what is no mistake of a user in full."""
+    """Reduces errors in log records to one line. At level DEBUG, errors that are no mistake of the user stay whole."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -159,7 +159,7 @@ class _Plain(logging.Filter):
 
 
 def say_mistakes_plainly() -> None:
-    """Leave tracebacks, and names of Python's errors, out of Prefect's logs."""
+    """Remove tracebacks and names of Python's errors from Prefect's logs."""
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logger = logging.getLogger(name)
         if not any(isinstance(f, _Plain) for f in logger.filters):

@@ -1,4 +1,4 @@
-"""A job, opened: what its config names is there and fits, and nothing is written yet."""
+"""Prepared jobs: a config is checked, and its source, model and output are opened. Nothing is written yet."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from flows.watch import Watch
 
 @dataclass(frozen=True, eq=False)
 class PreparedJob:
-    """A checked config with what it names, opened."""
+    """A checked config with its source, model and output opened."""
 
     config: JobConfig
     source: Source
@@ -46,61 +46,61 @@ class PreparedJob:
     fingerprint: RunFingerprint
     options: Options
     model: AnyModel
-    """What is fitted."""
+    """The model to fit, or that of `given_model`."""
     given_model: FittedModel | None
-    """The model to label with; None for a fit."""
+    """The fitted model to label with; None for a fit."""
     label_outputs: LabelOutputs
-    """What is told of each row."""
+    """Which label outputs the config asks for."""
     remarks: tuple[str, ...] = ()
-    """What a user should know of the config and the source."""
+    """Remarks on the config and the source, for the user."""
     block_fingerprints: BlockFingerprints | None = None
-    """Of the blocks, where the ledger of the label pass is to be gone on from."""
+    """Fingerprints of the blocks, where a later run may use the ledger of the label pass; None otherwise."""
     previous: PreviousVersion | None = None
-    """The version that is current; None in a new output."""
+    """The version that was current when the run began; None in a new output."""
 
     @property
     def begun(self) -> str | None:
-        """Name of the run of this kind that was begun here and may go on: one with checkpoints, or a prediction."""
+        """Name of an unfinished run that this job resumes: a fit with checkpoints, or a prediction; None for none."""
         if self.given_model is None or self.unfinished is not None:
             return self.unfinished
         return next(iter(versions.list_staged(self.output)), None)
 
     @property
     def held_out(self) -> HeldOut | None:
-        """Blocks that the fit never sees."""
+        """Rule for held-out blocks, which the fit never sees; None where there are none."""
         share = self.config.held_out if self.given_model is None else 0.0
         return HeldOut(self.plan, round(1 / share)) if share else None
 
     @property
     def follows(self) -> bool:
-        """Whether it adds to the versions that are there by what is new: a fit from the current model, a prediction."""
+        """Whether it adds a version to those of the output: a fit from the current model, or a prediction."""
         return self.given_model is not None or self.config.fit.init == "model"
 
     @property
     def row_variables(self) -> LabelOutputs:
-        """What is written of each row: whether its label changed only where it had one."""
+        """Label outputs that are written; ``changed`` only where there are previous labels to compare with."""
         output = self.config.output
         compared = output.labels and output.changed and self.previous is not None and self.previous.labels is not None
         return replace(self.label_outputs, changed=compared)
 
     @property
     def has_model(self) -> bool:
-        """Whether a model is there to begin with: that of a prediction, or the current one. Then there is no pass 0."""
+        """Whether the job begins with a fitted model, given or current. Then there is no pass 0."""
         return self.given_model is not None or (self.follows and self.previous is not None)
 
     @property
     def unfinished(self) -> str | None:
-        """Name of the run that may go on in this output."""
+        """Name of the unfinished fit of this output; None where there is none."""
         return versions.unfinished(self.output)
 
 
 def open_job(config: JobConfig, watch: Watch, model: FittedModel | None = None) -> PreparedJob:
-    """Open the source and check the output; nothing is written and no data are read.
+    """Prepare a job, check its output, and show its cautions. Nothing is written and no data are read.
 
     Raises
     ------
     ClusteringError
-        For anything the config names that is not there or does not fit.
+        If something that the config names is missing or does not fit.
     """
     open_output(config.output.store, config.output.storage_options).check()
     job = prepare_job(config, model)
@@ -117,12 +117,12 @@ def open_job(config: JobConfig, watch: Watch, model: FittedModel | None = None) 
 
 
 def prepare_job(config: JobConfig, model: FittedModel | None = None) -> PreparedJob:
-    """Open the source and check what the config wishes, whatever stands in the output.
+    """Open the source and check the config. Whether the output may be written to is not checked here.
 
     Raises
     ------
     ClusteringError
-        For anything the config names that is not there or does not fit.
+        If something that the config names is missing or does not fit.
     """
     source = open_configured(config.source, None if model is None else model.layout)
     check_apart(config.source.store, config.output.store)
@@ -135,7 +135,7 @@ def prepare_job(config: JobConfig, model: FittedModel | None = None) -> Prepared
     keys = ("seed", "restarts", "finalists", "sample_rows", "init", "fraction")
     wish = Preprocess(**config.preprocess.model_dump())
     asked = {key: getattr(config.fit, key) for key in keys}
-    # Where there is no model to go on from yet.
+    # In a new output there is no model yet, so the first run starts as usual.
     asked["init"] = "kmeans++" if asked["init"] == "model" else asked["init"]
     options = Options(**asked, rule=rule, preprocess=wish)
     if model is None:
@@ -157,7 +157,7 @@ def prepare_job(config: JobConfig, model: FittedModel | None = None) -> Prepared
     within = usable_memory(
         source, config.memory_bytes, bool(wish.requested) if model is None else model.preparation is not None
     )
-    # What a ledger knows and what is scored are blocks of the label pass, so that such a fit has no others.
+    # Ledgers and held-out scores belong to blocks of the label pass. A fit that uses them must have the same blocks.
     plan = source.plan(block_bytes=config.block_bytes, memory=within, whole_chunks=not (follows or config.held_out))
     if run is not None and follows and config.block_bytes is None:
         plan = plan_like(plan, Ledger(output.published / FOLDER).about.get("joined", ()), within // MEMORY_SHARE)
@@ -181,12 +181,12 @@ def prepare_job(config: JobConfig, model: FittedModel | None = None) -> Prepared
 
 
 def check_apart(source: str, output: str) -> None:
-    """Refuse a source inside the output, whose versions come and go, and an output inside the source.
+    """Refuse a source inside the output, where old versions are removed, and an output inside the source.
 
     Raises
     ------
     OutputError
-        Naming both.
+        If one is inside the other; the message names both.
     """
     paths = [local_path(store) for store in (source, output)]
     one, other = (
@@ -202,7 +202,7 @@ def check_apart(source: str, output: str) -> None:
 
 
 def _check_current(config: JobConfig, current: FittedModel, source: Source, model: AnyModel) -> None:
-    """Refuse to go on from the current model of an output where the config asks for another."""
+    """Refuse to go on from the current model where the config asks for a different one."""
     if current.model != model:
         raise ConfigError(
             f"fit.init is 'model' and the current model of output.store {config.output.store!r} is {current.model}, "
@@ -213,7 +213,7 @@ def _check_current(config: JobConfig, current: FittedModel, source: Source, mode
 
 
 def preflight_errors(job: PreparedJob) -> tuple[str, ...]:
-    """Say why the job would stop as soon as it is run, as things stand in its output."""
+    """List the errors that would stop the job as soon as it runs, with the present content of its output."""
     errors = []
     for check in (job.output.check, partial(refuse_finished, job), partial(read_names, job.output.path)):
         try:
@@ -230,7 +230,7 @@ def _integrity(source: Source) -> tuple[str, ...]:
 
 
 def _check_preprocess(config: JobConfig, model: FittedModel) -> None:
-    """Refuse another preprocessing than the model's own, which is applied whether the config names it or not."""
+    """Refuse a different preprocessing than the model's own, which is always applied."""
     own = {} if model.preparation is None else model.preparation.wish
     for key, value in config.preprocess.model_dump(exclude_defaults=True).items():
         if value != own.get(key):
@@ -241,7 +241,13 @@ def _check_preprocess(config: JobConfig, model: FittedModel) -> None:
 
 
 def refuse_finished(job: PreparedJob) -> None:
-    """Keep a finished output, unless it may be replaced or the run that goes on was meant to replace it."""
+    """Refuse to run in an output that holds a finished run, unless the config or an unfinished run allows it.
+
+    Raises
+    ------
+    OutputError
+        If the output must stay as it is; the message names the remedy.
+    """
     output = job.output
     if job.given_model is not None and job.unfinished:
         raise OutputError(
@@ -252,7 +258,7 @@ def refuse_finished(job: PreparedJob) -> None:
             f"another run was published in output.store {job.config.output.store!r} while this one began; run again"
         )
     if job.follows and job.given_model is None:
-        # It adds a version to those that are there.
+        # Such a fit adds a version and replaces nothing.
         return
     if job.given_model is not None and output.finished and output.read_json("run.json").get("task") == "predict":
         return
@@ -265,11 +271,11 @@ def refuse_finished(job: PreparedJob) -> None:
 
 
 def unfinished_run(job: PreparedJob) -> Checkpoint | None:
-    """Find where an unfinished run of this job stopped.
+    """Load the last checkpoint of an unfinished run of this job; None where there is none.
 
     Raises
     ------
     CheckpointError
-        If the unfinished run has another config or another source; the message names what differs.
+        If the unfinished run has another config or another source; the message names the difference.
     """
     return checkpoints.latest(job.output.checkpoints, job.model, job.fingerprint, job.output.finished)

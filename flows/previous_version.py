@@ -1,4 +1,4 @@
-"""The version that is current when a run begins: its model, its labels, and what it knows of its blocks."""
+"""The previous version, which was current when a run began: its model, its labels, and its ledger."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from clustering.storage.previous_labels import PreviousLabels, open_previous_lab
 
 @dataclass(frozen=True, eq=False)
 class PreviousVersion:
-    """A version that is there already; what is asked of it is read once."""
+    """The previous version of an output. Its parts are read when first used, and kept."""
 
     run: str
     folder: StoragePath
     source: Source
-    """The source of today."""
+    """The source in its present state."""
     fingerprints: BlockFingerprints | None = None
-    """Of the blocks of today; None where the store does not tell when its chunks change, or nobody asks."""
+    """Fingerprints of the present blocks; None where the store cannot show changes of chunks, or they are not used."""
 
     @cached_property
     def fitted(self) -> FittedModel:
@@ -52,7 +52,7 @@ class PreviousVersion:
 
     @cached_property
     def labels(self) -> PreviousLabels | None:
-        """Its labels, on the grid of today; None where it has none on these sample dimensions.
+        """Its labels on the present grid; None where it has none on these sample dimensions.
 
         Raises
         ------
@@ -68,21 +68,21 @@ class PreviousVersion:
 
     @cached_property
     def about(self) -> Mapping[str, Any]:
-        """What its ledger tells of itself; nothing where it left none."""
+        """Metadata of its ledger; empty where it left no ledger."""
         return Ledger(self.folder / FOLDER).about
 
     @cached_property
     def changes(self) -> Changes | None:
-        """What is no longer as it knew it; None where nothing is known of its blocks."""
+        """Blocks that are new, changed or gone since; None where it has no ledger to compare with."""
         return None if self.fingerprints is None or not self.about else self._ledger.changes()
 
     @property
     def reusable_labels(self) -> ReusableLabels | None:
-        """What may be taken over of its labels, block by block; None where nothing is known of its blocks."""
+        """Its labels of unchanged blocks, which need not be made again; None where it has no ledger."""
         return None if self.changes is None else ReusableLabels(self._ledger, str(self.about.get("told")))
 
     def is_repeated_by(self, folder: StoragePath) -> bool:
-        """Whether what is in the folder of a new version tells the same of the same blocks."""
+        """Return whether a new version has the same label outputs of the same blocks, so that it repeats this one."""
         digest = Ledger(folder / FOLDER).about.get("told")
         return (
             digest is not None and digest == self.about.get("told") and self.changes is not None and self.changes.none
@@ -93,7 +93,7 @@ class PreviousVersion:
         return Ledger(self.folder / FOLDER, self.fingerprints)
 
     def statistics(self, model: AnyModel, held_out: HeldOut | None) -> Ledger | None:
-        """Give the statistics of the model that it kept of its blocks; None where it kept none, or of other rows."""
+        """Return the statistics that it kept of its blocks; None where it kept none, or held out other blocks."""
         every = None if held_out is None else held_out.every
         if self.changes is None or not self.about.get("statistics") or self.about.get("held_out") != every:
             return None
@@ -102,7 +102,7 @@ class PreviousVersion:
     def compare(
         self, fitted: FittedModel, sums: LabelStatistics | None, scores: HeldOutScores | None
     ) -> dict[str, Any]:
-        """Tell what a new version changes, see `clustering.fitting.comparison`."""
+        """Compare a new version with this one; see `clustering.fitting.comparison`."""
         held_out = None if scores is None else scores.to_json(fitted.model)
         return {**comparison(self.run, self.fitted, fitted, sums), "held_out": held_out}
 
