@@ -1,4 +1,4 @@
-"""Where a job stands: how much of it is done, and how long the rest may take."""
+"""Progress estimate: how much of a job is done, and how long the rest may take."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from clustering.fitting.loop import PassRecord, StoppingRule
 from flows.watch import duration
 
 GUESSED_PASSES = 20
-"""Passes that a fit is thought to take where nothing is known; or twice those that it has made."""
+"""Assumed number of passes of a fit without an estimate; twice the finished passes where that is more."""
 DOUBT = 0.5
-"""However soon a fit seems to end, this share of the passes made is thought to be ahead."""
+"""Least assumed number of remaining passes, as a share of the finished ones. Estimates of the end are often early."""
 RECENT = 5
-"""Passes that estimates are taken from: their median, as a single pass may have been disturbed."""
+"""Number of last passes whose median is used, as a single pass may have been disturbed."""
 ALMOST = 0.99
-"""What is not finished is not shown as more than this share."""
+"""Largest share that is shown for an unfinished job."""
 
 
 @dataclass(frozen=True)
 class ProgressSnapshot:
-    """What is known of a job at one moment."""
+    """Progress of a job at one moment."""
 
     stage: str
-    """``open``, ``sample``, ``fit``, ``label``, ``report`` or ``finished``."""
+    """``open``, ``sample``, ``fit``, ``label``, ``report``, ``finished`` or ``stopped``."""
     share: float
-    """Estimate of what is done of the whole job, by time, in 0 … 1; it never falls."""
+    """Estimated share of the whole job that is done, by time, 0 to 1; it never decreases."""
     seconds: float
-    """Since the job began."""
+    """Seconds since the job began."""
     seconds_left: float | None
-    """Estimated wall time to the end of the job, in seconds; None where nothing can be said yet."""
+    """Estimated wall time to the end of the job, in seconds; None where no estimate is possible yet."""
     pass_share: float | None
-    """What is done of the pass under way, in 0 … 1; None between passes."""
+    """Finished share of the present pass, 0 to 1; None between passes."""
     pass_seconds_left: float | None
-    """Estimated wall time to its end, in seconds."""
+    """Estimated wall time to the end of the present pass, in seconds."""
     bytes: int
-    """Decoded size of what was read since the job began, in bytes."""
+    """Decoded bytes that were read since the job began."""
     bytes_per_second: float
-    """In the pass under way, or the last one."""
+    """Decoded bytes per second in the present pass, or in the last one."""
     records: tuple[PassRecord, ...]
-    """Of the passes made since the job began."""
+    """Records of the passes since the job began."""
     rule: StoppingRule
     reads: float
-    """Full reads of the source by the fit so far, those before an interruption included."""
+    """Number of full reads of the source by the fit, those before an interruption included."""
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Where the job stands and what is ahead, in short lines."""
+        """Progress and outlook in short lines."""
         done = f"{100 * self.share:.0f} % done"
         if self.records:
             done = f"{self.records[-1].symbol} {self.records[-1].objective:.6g} · {done}"
@@ -58,7 +58,7 @@ class ProgressSnapshot:
 
     @property
     def headline(self) -> str:
-        """Where the job stands, in a line."""
+        """Present stage of the job, in a line."""
         part = "" if self.pass_share is None else f", {100 * self.pass_share:.0f} % of "
         if self.stage == "sample":
             whole = self.pass_share is not None and self.pass_share >= 1.0
@@ -75,7 +75,7 @@ class ProgressSnapshot:
 
     @property
     def outlook(self) -> str:
-        """How long the rest may take, in words; empty where nothing can be said."""
+        """Estimate of the remaining time in words; empty where there is none."""
         if self.seconds_left is not None:
             return f"about {duration(self.seconds_left)} to go" if self.seconds_left else ""
         if self.stage == "fit" and self.records:
@@ -87,7 +87,7 @@ class ProgressSnapshot:
 
 
 class ProgressEstimator:
-    """Follows a job from stage to stage. May be told and asked from any thread."""
+    """Follows a job from stage to stage, and estimates its progress. All methods may be called from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._lock, self._clock = Lock(), clock
@@ -104,21 +104,21 @@ class ProgressEstimator:
         """Begin the next stage."""
         with self._lock:
             if self._stage == "open":
-                # Whatever opening took, such as waiting for workers, tells nothing of the rest.
+                # The time of opening, such as a wait for workers, says nothing about the time of passes.
                 self._work_began = self._clock()
             self._stage = stage
             self._between()
 
     def finish(self) -> None:
-        """Take note that nothing more will be done, finished or not."""
+        """Record that the job has ended, finished or not."""
         with self._lock:
             self._stage = self._stage if self._stage == "finished" else "stopped"
 
     def on_blocks(self, progress: PassProgress) -> None:
-        """Take note of blocks that are finished."""
+        """Record finished blocks."""
         with self._lock:
             if progress.number < self._number:
-                # Of a pass that is over: a cluster passes words on late.
+                # Messages of a cluster may arrive after their pass has ended.
                 return
             if progress.number > self._number:
                 if self._blocks:
@@ -133,7 +133,7 @@ class ProgressEstimator:
                 self._first_pass = self._first_pass or took
 
     def on_pass(self, record: PassRecord, rule: StoppingRule, reads: float) -> None:
-        """Take the record of a pass."""
+        """Record a finished pass."""
         with self._lock:
             self._records.append(record)
             self._rule, self._reads = rule, reads
@@ -145,7 +145,7 @@ class ProgressEstimator:
 
     @property
     def snapshot(self) -> ProgressSnapshot:
-        """What is known now."""
+        """Progress at this moment."""
         with self._lock:
             now = self._clock()
             elapsed, in_pass = now - self._work_began, now - self._pass_began
@@ -162,7 +162,10 @@ class ProgressEstimator:
             )  # fmt: skip
 
     def _remaining(self, in_pass: float, pass_left: float | None) -> tuple[float | None, float | None]:
-        """Estimate the time to the end of the job: as it may be told, and as good as a guess may be."""
+        """Estimate the seconds to the end of the job, twice: to show to users, and as a rough guess for the share.
+
+        The first is None where no good estimate is possible.
+        """
         if self._stage == "stopped":
             return None, None
         if self._stage in ("report", "finished"):
@@ -180,7 +183,7 @@ class ProgressEstimator:
     def _remaining_fit(self, in_pass: float) -> tuple[float | None, float]:
         recent, last = self._records[-RECENT:], self._records[-1]
         one = median(r.seconds for r in recent)
-        # The labels take one pass more.
+        # The labels take one more pass.
         labels = max(one, self._first_pass if last.read_stats.bytes else 0.0)
         if last.remaining_seconds == 0.0:
             return labels, labels

@@ -1,4 +1,4 @@
-"""What a finished run tells: `run.json` and the report; and whether the output is switched to it."""
+"""Publishes a finished run: writes `run.json` and the report, and switches the output to it if the config allows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PACKAGES = ("zarr-clustering", "numpy", "numba", "zarr", "xarray", "dask")
 
 @dataclass(frozen=True, eq=False)
 class LabelledRun:
-    """What is known once every row is labelled."""
+    """Outcome of the label pass of a run."""
 
     run: str
     fitted: FittedModel
@@ -42,13 +42,13 @@ class LabelledRun:
     """Whether labels were written."""
     rows: int
     masked: int
-    """Cells of the source without a row."""
+    """Number of cells of the source without a row."""
     comparison: dict[str, Any] | None = None
-    """What it changes, see `clustering.fitting.comparison`; None where nothing was there before."""
+    """Comparison with the previous version, see `clustering.fitting.comparison`; None where there is none."""
 
 
 def provenance(job: PreparedJob, run: str) -> dict[str, Any]:
-    """Say where a model and its labels come from."""
+    """Return the attributes that say which source, config and run a model and its labels come from."""
     return {
         "source": shown(job.config.source.store),
         "run": run,
@@ -75,7 +75,7 @@ def publish(job: PreparedJob, engine: Engine, labelled: LabelledRun, watch: Watc
             clusters = load_cluster_names(job.output.path, labelled.fitted.ids)
             pictures = write_report(labelled.fitted, record, labelled.folder, job.source, job.config, clusters)
         except Exception as error:
-            # The model and the labels are worth more than their pictures, which can be drawn again from the files.
+            # A fault in drawing must not cost the model and the labels. The report can be drawn again from the files.
             record["warnings"].append(f"no report could be drawn ({reason(error)}); 'clustering report' tries again")
             watch.warn(record["warnings"][-1])
     seconds = {**labelled.seconds, "report": time.perf_counter() - began}
@@ -90,7 +90,7 @@ def publish(job: PreparedJob, engine: Engine, labelled: LabelledRun, watch: Watc
 
 
 def _decide(job: PreparedJob, record: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
-    """Decide whether a version becomes the current one: its status, what the gate found, and the words for it."""
+    """Decide whether a version becomes the current one, and return the entries of ``run.json`` that say so."""
     output, current = job.config.output, job.output.finished
     warnings, remarks = list(record["warnings"]), list(record["remarks"])
     judged: dict[str, Any] = {"gate": None, "warnings": warnings, "remarks": remarks}
@@ -99,7 +99,7 @@ def _decide(job: PreparedJob, record: Mapping[str, Any], watch: Watch) -> dict[s
     remedy = f"'{promotion(output.store, record['run'])}' makes it the current version"
     if output.publish == "manual":
         if record["repeats"] == current:
-            # There is nothing to decide.
+            # The version is equal to the current one, so nobody has to decide.
             return judged
         remarks.append(f"it waits for a person, and {current} stays the current version: {remedy}")
         watch.say(remarks[-1])
@@ -125,18 +125,18 @@ def promotion(store: str, run: str) -> str:
 
 
 def _switch_output(job: PreparedJob, record: dict[str, Any], watch: Watch) -> dict[str, Any]:
-    """Switch the output to a version, or leave it beside the current one; remove the oldest, and say so."""
+    """Make a version the current one if its status allows, remove old versions, and emit an event."""
     output, config, before = job.output, job.config.output, job.output.finished
     if record["status"] == "finished":
         record = versions.promote(output, record["run"])
     elif job.given_model is None:
-        # With its checkpoints, it would be taken for an unfinished run.
+        # With checkpoints, the version would count as an unfinished run.
         checkpoints.clear(output.checkpoints)
     if config.keep is not None:
         try:
             versions.prune(output, config.keep, {record["run"]})
         except (ClusteringError, OSError) as error:
-            # What was made is worth more than the room that old versions take.
+            # A new version must not fail because old ones cannot be removed.
             watch.warn(f"old versions could not be removed ({error}); 'clustering models prune' tries again")
     held = record["status"] != "finished"
     event = {

@@ -1,4 +1,4 @@
-"""The report of a run, from its files."""
+"""Makes the report of a run from its files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from flows.config import JobConfig
 from flows.credentials import open_configured
 
 OPTIONS: Any = {"source": {"storage_options"}, "output": {"storage_options"}}
-"""Keys of a config that a run does not repeat."""
+"""Keys of a config that are left out of `run.json` and reports."""
 
 
 def write_report(
@@ -34,7 +34,7 @@ def write_report(
     config: JobConfig,
     clusters: ClusterNames,
 ) -> list[Any]:
-    """Draw the report of a run into its folder, and give its pictures."""
+    """Write the report of a run to its folder, and return its pictures."""
     # Drawing needs matplotlib, which a job without a report never loads.
     from clustering.report.page import render
 
@@ -51,12 +51,19 @@ def draw_pictures(
 
     Parameters
     ----------
+    result
+        The fitted model of the run.
     folder
-        Where ``labels.zarr`` is, if labels were written.
+        Folder of the run, with ``labels.zarr`` if labels were written.
     source
-        For a picture of the data beside the labels; None where it is gone.
+        Source for a picture of the data and for plotted rows; None where it cannot be opened.
     clusters
-        What they are called.
+        Ids, names and colours of the clusters.
+
+    Returns
+    -------
+    tuple
+        Pictures, and the colours of the clusters in them.
     """
     from clustering.report import page, samples
 
@@ -90,12 +97,12 @@ def config_text(config: JobConfig) -> str:
 
 
 def redo_report(store: str) -> StoragePath:
-    """Make the report of a finished run anew from its files.
+    """Write the report of a finished run again from its files.
 
     Returns
     -------
-    Path or BucketPlace
-        Of the report.
+    Path or BucketPath
+        Path of the report.
 
     Raises
     ------
@@ -110,7 +117,7 @@ def redo_report(store: str) -> StoragePath:
 
 
 def redraw(output: Output | BucketOutput) -> None:
-    """Write the report of the current version anew; whoever calls keeps other runs off the output."""
+    """Write the report of the current version again. The caller must hold the lock of the output."""
     record, folder = output.read_json("run.json"), output.published
     with damaged(OutputError, f"the config in run.json of {str(output.path)!r}", "restore it, or name another run"):
         config = JobConfig.model_validate(record["config"])

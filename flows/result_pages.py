@@ -1,4 +1,4 @@
-"""The pages that show a finished job: the table of its passes, and its key figures, for Prefect's UI."""
+"""Pages that show a finished job in Prefect's UI: a table of its passes, and its key figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PASSES_LISTED = 500
 
 
 def table_of(records: Sequence[PassRecord]) -> list[dict[str, Any]]:
-    """List the passes, a row each, the last ones where they are very many."""
+    """Make a table of the passes, a row each; of the last ones where there are very many."""
     return [
         {
             "pass": r.iteration,
@@ -33,7 +33,7 @@ def table_of(records: Sequence[PassRecord]) -> list[dict[str, Any]]:
 
 
 def page_of(record: Mapping[str, Any], pictures: Sequence[Figure]) -> str:
-    """Write the key figures of a run, what was new, and the pictures of its report."""
+    """Write the key figures of a run, its changes, and the pictures of its report as Markdown."""
     state = "converged" if record["converged"] else f"stopped by {record['stop_reason']}"
     masked = f"; {record['n_masked']:,} cells masked" if record["n_masked"] else ""
     reads = f"{record['reads']} full read{'s' * (record['reads'] != 1)} of the source, {size(record['bytes_read'])}"
@@ -58,7 +58,7 @@ def page_of(record: Mapping[str, Any], pictures: Sequence[Figure]) -> str:
 
 
 def _since(record: Mapping[str, Any]) -> dict[str, str]:
-    """Say what was new, and what that changed."""
+    """List what was new in the data, and what changed since the previous version."""
     facts = {}
     followed, comparison = record.get("followed"), record.get("comparison")
     if followed:

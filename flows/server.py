@@ -1,4 +1,4 @@
-"""What a Prefect server is asked to keep: work pools, deployments, and the rule that ends runs of dead machines."""
+"""Makes work pools and deployments on a Prefect server, and an automation that ends runs of dead machines."""
 
 from __future__ import annotations
 
@@ -36,25 +36,27 @@ from flows.predict import predict
 from flows.prefect_api import connected
 
 HEARTBEAT = 30
-"""Seconds between two signs of life of a run; Prefect allows no fewer."""
+"""Seconds between two heartbeats of a run. Prefect allows no shorter time."""
 TAG = "clustering"
-"""Deployments made here bear it, and so do their runs."""
+"""Tag of deployments made here, and of their runs."""
 AUTOMATION = "clustering-crash-silent-runs"
 GRACE_SECONDS = 600
-"""How long a worker may take to start a run before its place is free again, in seconds: the pull of a large image."""
+"""Seconds that a worker may take to start a run before its slot is free again; the pull of a large image takes long."""
 _STRATEGIES = {"cancel-new": ConcurrencyLimitStrategy.CANCEL_NEW, "enqueue": ConcurrencyLimitStrategy.ENQUEUE}
 _FREQUENCY = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut", "Suspended", "AwaitingRetry")
-"""States after which no sign of life is due."""
+"""States after which a run sends no more heartbeats."""
 
 
 def make_pool(name: str, *, kind: str = "process") -> None:
-    """Make a work pool, if it is not there.
+    """Make a work pool if it does not exist.
 
     Parameters
     ----------
+    name
+        Name of the pool.
     kind
-        Type of its workers: process, or what an installed package of Prefect adds (docker, kubernetes).
+        Type of its workers: process, or a type of an installed Prefect package (docker, kubernetes).
 
     Raises
     ------
@@ -69,7 +71,7 @@ def make_pool(name: str, *, kind: str = "process") -> None:
         try:
             pool = client.read_work_pool(name)
         except ObjectNotFound:
-            # A pool without a template takes no settings of deployments before its first worker has started.
+            # Without a template, the pool would refuse settings of deployments until its first worker has started.
             template = worker.get_default_base_job_template()
             client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=template))
             return
@@ -78,15 +80,15 @@ def make_pool(name: str, *, kind: str = "process") -> None:
 
 
 def make_zombie_automation(*, heartbeat: int = HEARTBEAT) -> None:
-    """Have the server end runs that give no sign of life any more, as a machine that died leaves them.
+    """Make an automation of the server that ends runs without heartbeats, as after the death of a machine.
 
-    Such a run would stay Running for ever. The rule is for runs of deployments made here alone: other runs of the same
-    server may give signs of life less often, and would be ended although they are well.
+    Otherwise such a run would stay Running for ever. The automation is limited to runs of deployments made here, as
+    other runs of the same server may send heartbeats less often.
 
     Parameters
     ----------
     heartbeat
-        Seconds between two signs of life of a run; it is ended after three times as many without one.
+        Seconds between two heartbeats of a run. It is ended after three times as long without one.
     """
     wanted = AutomationCore(
         name=AUTOMATION,
@@ -112,7 +114,7 @@ def make_zombie_automation(*, heartbeat: int = HEARTBEAT) -> None:
 
 
 def _automation_text(automation: AutomationCore) -> dict[str, Any]:
-    """Keep what an automation says."""
+    """Return the fields of an automation that are compared with the wanted ones."""
     return automation.model_dump(include={"description", "enabled", "trigger", "actions"})
 
 
@@ -128,24 +130,25 @@ def deploy(
     paused: bool = False,
     model: str | None = None,
 ) -> str:
-    """Deploy a job to a work pool, in place of what was deployed under the same name.
+    """Deploy a job to a work pool. A deployment of the same name is replaced.
 
     Parameters
     ----------
     config
-        The job, with paths as its workers know them.
+        The job, with paths that its workers can use.
     name
-        Of the deployment.
+        Name of the deployment.
     pool
-        Work pool whose workers run it.
+        Work pool whose workers run the job.
     cron, interval
-        When it runs; neither: only when it is asked to. An interval is counted from the midnight that began 2020.
+        Schedule, one or neither; without one the job runs on request only. Intervals count from midnight of 1 January
+        2020.
     timezone
         IANA time zone of the schedule.
     collision
-        What becomes of a run whose time comes while another is under way.
+        What happens to a scheduled run while another run is still running.
     paused
-        Whether the schedule waits to be resumed.
+        Whether the schedule starts paused.
     model
         A model, or the output of a run, to label with; None to fit.
 
@@ -157,7 +160,7 @@ def deploy(
     Raises
     ------
     ConfigError
-        For a schedule that is none, a pool that is not there, an API that is not configured or refuses the password.
+        If the schedule is not valid, the pool does not exist, or the API is not configured or refuses the password.
     ExecutionError
         If the server does not answer or refuses the deployment.
     """
@@ -168,7 +171,7 @@ def deploy(
         make_zombie_automation()
         deployment.work_pool_name = pool
         deployment.job_variables = {"env": {_FREQUENCY: str(HEARTBEAT)}}
-        # Without a folder to start in, a run first copies all that is in its worker's, be it the data.
+        # Without a working folder, a run would first copy the whole folder of its worker, including any data there.
         deployment.storage = LocalStorage("/")
         deployment.apply()
     return deployment.full_name
@@ -188,19 +191,19 @@ def serve(
 ) -> None:
     """Deploy a job and run it from this process, without a work pool, until it is stopped.
 
-    The schedule is paused when this process ends in order; a run that is under way then ends with it. Parameters and
-    errors are those of `deploy`.
+    When this process is stopped, the schedule is paused and a present run ends. Other parameters and errors are those
+    of `deploy`.
 
     Parameters
     ----------
     ready
-        Told the full name of the deployment once it is registered.
+        Called with the full name of the deployment once it is registered.
     """
     deployment = _deployment(config, name, cron, interval, timezone, collision, paused, model)
     orchestration.ready("a deployment")
     with connected():
         make_zombie_automation()
-        # Named, if as none: a deployment that had a pool leaves it.
+        # Set to None explicitly, so that a deployment that had a pool before leaves it.
         deployment.work_pool_name = None
         runner = Runner(name=name, heartbeat_seconds=HEARTBEAT)
         runner.add_deployment(deployment)
@@ -226,7 +229,7 @@ def _deployment(
     schedule = _schedule(cron, interval, timezone)
     flow = fit if model is None else predict
     parameters: dict[str, Any] = {} if model is None else {"model": model}
-    # The module of the flow is what a worker imports, wherever the package is installed: no code travels.
+    # A worker imports the module of the flow from its installed package, so that no code is sent.
     deployment = flow.to_deployment(
         name,
         schedule=schedule,

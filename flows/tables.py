@@ -1,4 +1,4 @@
-"""What the commands print."""
+"""Formats results as lines for a terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from clustering.storage.paths import storage_path
 from flows.watch import duration
 
 LISTED = 12
-"""Clusters told in a line at most."""
+"""Largest number of clusters that a line lists."""
 
 
 def size(n: float) -> str:
-    """Write a size in bytes for people."""
+    """Write a size in bytes with a unit, such as 1.5 MiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if n < 1024:
             return f"{n:,.0f} {unit}" if unit == "B" else f"{n:,.1f} {unit}"
@@ -23,7 +23,7 @@ def size(n: float) -> str:
 
 
 def change_line(comparison: Mapping[str, Any]) -> str:
-    """Say in one line what a run changed."""
+    """Summarise a comparison with the previous version in one line."""
     churn, parts = comparison["churn"], []
     if churn is not None:
         parts.append(f"{100 * churn:.3g} % of the weight has another label than in run {comparison['with']}")
@@ -38,7 +38,7 @@ def change_line(comparison: Mapping[str, Any]) -> str:
 
 
 def summary_lines(record: Mapping[str, Any]) -> Iterator[str]:
-    """Lay out the outcome of a run."""
+    """Format the outcome of a run, from the content of ``run.json``."""
     state = "converged" if record["converged"] else f"stopped by {record['stop_reason']}"
     masked = f", {record['n_masked']:,} cells masked" if record["n_masked"] else ""
     yield f"clusters   {record['k']} of {record['n_rows']:,} rows × {record['n_features']:,} features{masked}"

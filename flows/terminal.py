@@ -1,4 +1,4 @@
-"""Watching a job from a terminal, or as plain lines where there is none."""
+"""Shows a job in a terminal with a progress bar, or as plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _Lines:
-    """Writes plain lines."""
+    """Writes each message as a plain line."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -42,14 +42,14 @@ class _Lines:
         self.say(pass_line(record, reads))
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Say nothing: the command prints what came of it."""
+        """Print nothing, as the command prints the outcome itself."""
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
-        """Say nothing: the command prints the results."""
+        """Print nothing, as the command prints the results itself."""
 
 
 class _Bar:
-    """Draws a progress bar under the lines."""
+    """Draws a progress bar below the lines."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -81,7 +81,7 @@ class _Bar:
         self._draw()
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Draw nothing: the command prints what came of it."""
+        """Draw nothing, as the command prints the outcome itself."""
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
         self.course.start_stage("finished")
@@ -94,7 +94,7 @@ class _Bar:
 
 @contextmanager
 def terminal_watch(stream: TextIO) -> Iterator[Watch]:
-    """Watch with a progress bar where the stream is a terminal, with plain lines otherwise."""
+    """Offer a watch with a progress bar if the stream is a terminal, or with plain lines otherwise."""
     if not stream.isatty():
         yield _Lines(stream)
         return

@@ -1,4 +1,4 @@
-"""Kinds of values that several sections of a config have."""
+"""Types of values that several sections of a config share."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def _size(value: Any) -> Any:
 
 
 Size = Annotated[str, BeforeValidator(_size)]
-"""Bytes, such as ``2GiB`` or ``500MB``."""
+"""A size with a unit, such as ``2GiB`` or ``500MB``."""
 
 
 def in_bytes(size: str) -> int:
-    """Read a size in bytes."""
+    """Convert a size with a unit to bytes."""
     return int(TypeAdapter(ByteSize).validate_python(size))
 
 
@@ -35,5 +35,5 @@ def _no_truth(value: Any) -> Any:
 
 
 Whole = Annotated[int, BeforeValidator(_no_truth)]
-"""A whole number; YAML reads yes and no as truth values, which are none."""
+"""An integer. Truth values are refused: YAML reads yes and no as such, and Python counts them as 1 and 0."""
 Number = Annotated[float, BeforeValidator(_no_truth)]

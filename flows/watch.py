@@ -1,4 +1,4 @@
-"""Who watches a job: what it says goes to a terminal, to plain lines, or to Prefect."""
+"""The protocol of watches, which show a job in a terminal, as plain lines, or in Prefect."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ if TYPE_CHECKING:
     from clustering.report.page import Figure
 
 MOST_LINES = 100
-"""Lines of the library's loggers that are passed on at most."""
+"""Largest number of log lines of the library that are passed on."""
 
 
 class Watch(Protocol):
-    """Told what a job does while it runs."""
+    """Receives messages and progress of a job while it runs."""
 
     def say(self, line: str) -> None:
-        """Take a line of what happens."""
+        """Show a line."""
 
     def warn(self, line: str) -> None:
-        """Take something that a user should know."""
+        """Show a warning."""
 
     def step(self, name: str, work: Callable[[], Any]) -> Any:
-        """Run a step of the job, and give what it gives."""
+        """Run a step of the job, and return its result."""
 
     def working(self, engine: Engine) -> AbstractContextManager[None]:
-        """Watch what goes on inside passes as long as the context is open."""
+        """Show progress inside passes while the context is open."""
 
     def passed(self, record: PassRecord, rule: StoppingRule, reads: float) -> None:
-        """Take the record of a pass, and the full reads of the source so far."""
+        """Show a finished pass, with the number of full reads of the source so far."""
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Take something that other programs may want to act on."""
+        """Emit an event on which other programs can act."""
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
-        """Take the content of ``run.json`` and the report's pictures."""
+        """Show the content of ``run.json`` and the pictures of the report."""
 
 
 def pass_line(record: PassRecord, reads: float) -> str:
-    """Write a pass as one line."""
+    """Write the record of a pass as one line."""
     change = "" if record.change is None else f"  change {record.change + 0.0:+.2e}"
     rate = record.rows * record.active / record.seconds if record.seconds else 0.0
     several = f" × {record.active} candidates" if record.active > 1 else ""
@@ -57,14 +57,14 @@ def pass_line(record: PassRecord, reads: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time for people."""
+    """Write a time with a unit, such as 12 s or 3 min."""
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class _Relay(logging.Handler):
-    """Passes each different line on once: what is wrong with a block is met again in every pass."""
+    """Passes each distinct line on once, as a fault of a block is logged again in every pass."""
 
     def __init__(self, say: Callable[[str], None], warn: Callable[[str], None]) -> None:
         super().__init__()
@@ -83,16 +83,18 @@ class _Relay(logging.Handler):
 
 @contextmanager
 def relayed(engine: Engine, say: Callable[[str], None], warn: Callable[[str], None]) -> Iterator[None]:
-    """Pass on what the library logs, in this process and on the workers of a cluster.
+    """Pass on log records of the library, from this process and from the workers of a cluster.
 
     Parameters
     ----------
+    engine
+        Engine of the job, with its Dask client if it has one.
     say, warn
-        Called from the threads and for the processes in which something is logged.
+        Called with each line, from the thread that logs it.
     """
     client = engine.client
     workers = () if client is None else client.scheduler_info(n_workers=-1)["workers"]
-    # Workers in this process share its loggers: what they log is heard without being sent.
+    # Workers in this process share its loggers, so their records need not be forwarded.
     forwards = client is not None and not any(address.startswith("inproc:") for address in workers)
     with listening_to_library([_Relay(say, warn)]):
         try:
@@ -101,6 +103,6 @@ def relayed(engine: Engine, say: Callable[[str], None], warn: Callable[[str], No
             yield
         finally:
             if forwards:
-                # A cluster that is gone logs nothing more, and must not hide how the work ended.
+                # A lost cluster logs nothing more. An error here would hide the error that ended the work.
                 with suppress(Exception):
                     client.unforward_logging(LIBRARY)
