@@ -349,7 +349,7 @@ def fit(data: Any, model: AnyModel, *, on_pass: Any = None, **options: Any) -> F
     data
         A `Source`; path or URL of a Zarr store; xarray object, zarr array, dask array, or ndarray ``(n, d)``.
     model
-        What to fit, such as ``KMeans(k=8)``.
+        The model to fit, such as ``KMeans(k=8)``.
     on_pass
         Called with a `PassRecord` after each pass.
     **options

@@ -51,7 +51,7 @@ def ingest(
 ) -> None:
     """Convert a file to Zarr: an image, npy, npz, csv, parquet, NetCDF or HDF5; or draw rows from a mixture.
 
-    What is left out of a file is named on stderr, a line each, and under "warnings" of --json.
+    Parts of a file that are left out are named on stderr, a line each, and under "warnings" of --json.
 
     Example: clustering ingest photo.jpg photo.zarr
 
@@ -64,15 +64,15 @@ def ingest(
     dest
         Folder of the Zarr group to write.
     parameters
-        Of a mixture: a YAML file with weights, means and covariances, or a fitted model.
+        For a mixture: a YAML file with weights, means and covariances, or a fitted model.
     rows
-        Rows to draw from a mixture. Default: what the parameters say.
+        Number of rows to draw from a mixture. Default: the number in the parameters.
     seed
-        Seed of the draw. Default: what the parameters say, or 0.
+        Seed of the draw. Default: the seed in the parameters, or 0.
     chunk_rows
-        Rows of a chunk of what is drawn; it does not change the data. Default: chunks of about 4 MiB.
+        Number of drawn rows in a chunk; it does not change the data. Default: chunks of about 4 MiB.
     overwrite
-        Replace a store that is there.
+        Replace an existing store.
     """
     drawing = {"--parameters": parameters, "--rows": rows, "--seed": seed, "--chunk-rows": chunk_rows}
     if src == "mixture":
@@ -141,7 +141,7 @@ def _draw(
 
 @app.command
 def inspect(config: str, *, set_: Overrides = None, json_: AsJson = False) -> None:
-    """Tell what a job would read, keep and take, before anything is spent.
+    """Show what a job would read and keep, and how long it would take, before it runs.
 
     Example: clustering inspect configs/quickstart.yaml
 
@@ -166,7 +166,7 @@ def inspect(config: str, *, set_: Overrides = None, json_: AsJson = False) -> No
 def fit(config: str, *, set_: Overrides = None, prefect: Orchestrated = None, json_: AsJson = False) -> None:
     """Cluster a source and write the model, labels and a report.
 
-    The same command after an interruption goes on from the last finished pass.
+    After an interruption, the same command resumes after the last finished pass.
 
     Example: clustering fit configs/quickstart.yaml --set model.k=8
 
@@ -226,7 +226,7 @@ def predict(
 
 @app.command
 def report(run: str, *, json_: AsJson = False) -> None:
-    """Write the report of a finished run anew.
+    """Write the report of a finished run again.
 
     Example: clustering report runs/photo
 
@@ -259,10 +259,9 @@ def deploy(
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
-    """Run a job on a schedule, or when Prefect's page is asked to.
+    """Run a job on a schedule, or on request from Prefect's page.
 
-    Paths of this machine are deployed as they are seen from this folder. Deploying again under the same name replaces
-    what was deployed.
+    Relative paths are taken from this folder. Deploying again under the same name replaces the deployment.
 
     Example: clustering deploy job.yaml --pool local --cron "0 3 * * *" --timezone Europe/Berlin
 
@@ -275,7 +274,7 @@ def deploy(
     cron
         When to run: minute, hour, day of the month, month, day of the week.
     interval
-        Or how often: seconds, or a number with s, m, h or d, counted from the midnight that began 2020.
+        Or how often: seconds, or a number with s, m, h or d, counted from midnight of 1 January 2020.
     timezone
         IANA time zone of the schedule.
     name
@@ -287,7 +286,7 @@ def deploy(
     model
         Label with this model instead of fitting one: a model.zarr, or the output of a run, whose current one is used.
     collision
-        What becomes of a run whose time comes while another one is under way: it is cancelled, or waits.
+        Whether a scheduled run is cancelled or waits while another one is running.
     paused
         Do not start the schedule yet.
     """

@@ -39,7 +39,7 @@ def _components(value: Any) -> Any:
 
 
 class SourceConfig(_Section):
-    """What to cluster."""
+    """The data to cluster."""
 
     store: str
     """Path or URL of a Zarr store, version 2 or 3."""
@@ -67,23 +67,23 @@ class SourceConfig(_Section):
     weights: str | None = None
     """Variable over sample dimensions, or cos(lat) of a latitude in degrees or radians."""
     labels: str | None = None
-    """Variable of clusters known beforehand, for fit.init: labels; anything but 0, 1, … is unknown."""
+    """Variable with the known clusters of rows, for fit.init: labels; values other than 0, 1, … mean unknown."""
     missing: Missing = "drop"
-    """A row with any missing feature is left out (drop), is an error, or counts with what it has (marginalize)."""
+    """A row with a missing feature is left out (drop), is an error, or counts with its other features (marginalize)."""
     missing_chunks: MissingChunks | None = None
     """A chunk that was never written is an error, masked, or holds its fill value. Default: masked where the fill value
     means missing, an error where it would count as data."""
     on_bad_chunk: OnBadChunk = "error"
     """A chunk that does not decode is an error, or masked."""
     max_bad_fraction: Number = Field(MAX_BAD_FRACTION, ge=0, le=1)
-    """Share of the chunks that may be masked so; more fails the run."""
+    """Largest share of the chunks that may be masked for this reason; above it, the run fails."""
     nodata: Number | dict[str, Number] | None = None
-    """Stored number that means missing, beside what the attributes say; or one for each variable named."""
+    """Stored number that means missing, besides those in the attributes; or one for each variable named."""
     decode: Decoder | dict[str, Decoder] | None = None
     """Named decoder of stored whole numbers, or one for each variable named: signed_square, (v / 127.5)^2 sign(v)."""
     valid_range: ValidRange = "cf"
-    """What valid_range, valid_min and valid_max of a variable do not allow is missing (cf), or they count for nothing
-    (ignore)."""
+    """Values outside valid_range, valid_min and valid_max of a variable are missing (cf), or these attributes are
+    ignored (ignore)."""
 
     @model_validator(mode="after")
     def _no_secrets_in_a_config(self) -> Self:
@@ -109,7 +109,7 @@ _KEYS = {
 
 
 class ModelConfig(_Section):
-    """What to fit."""
+    """The model to fit."""
 
     kind: Literal["kmeans", "soft_kmeans", "gaussian_mixture", "von_mises_fisher"] = "kmeans"
     """The model."""
@@ -146,14 +146,14 @@ class ModelConfig(_Section):
 
 
 class PreprocessConfig(_Section):
-    """What is done to rows first, in this order: unit_norm, standardize, feature_weights, pca, whiten."""
+    """Preprocessing of rows, in this order: unit_norm, standardize, feature_weights, pca, whiten."""
 
     standardize: Literal[False, "per_feature", "per_variable"] = False
-    """Mean 0 and variance 1 of each feature, or of all values of a variable together."""
+    """Bring each feature, or all values of a variable together, to mean 0 and variance 1."""
     unit_norm: bool = False
     """Divide each row by its Euclidean norm; rows of zeros are left out."""
     pca: Annotated[int | float | None, BeforeValidator(_components)] = None
-    """Principal components: how many, or what share of the variance they have to exceed, such as 0.999."""
+    """Number of principal components, or the share of the variance that they have to exceed, such as 0.999."""
     pca_per_variable: bool = False
     """Principal components of each variable on its own."""
     whiten: bool = False
@@ -172,7 +172,7 @@ class FitConfig(_Section):
     """How to fit."""
 
     seed: Whole = Field(0, ge=0, le=2**63 - 1)
-    """All draws follow from it."""
+    """Seed of all random draws."""
     restarts: Whole = Field(10, ge=1)
     """Starts that compete on the row sample, in memory."""
     finalists: Whole = Field(1, ge=1)
@@ -180,11 +180,12 @@ class FitConfig(_Section):
     sample_rows: Whole = Field(200_000, ge=1)
     """Rows of the sample drawn in the first read."""
     init: Literal["kmeans++", "random", "labels", "model"] = "kmeans++"
-    """How starts are chosen; labels: from the rows whose clusters source.labels tells; model: from the current model of
-    the output, and from kmeans++ where there is none yet."""
+    """How starts are chosen; labels: from the rows that source.labels gives clusters to; model: from the current model
+    of the output, or from kmeans++ in a new output."""
     refresh: Literal["full", "new-only", "none"] = "full"
-    """With init: model, what follows from data that are new: an update, and passes over all rows until nothing changes
-    (full); the update alone, so that nothing else is read for the fit (new-only); or no update, labels only (none)."""
+    """With init: model, how new data change the model: by an update and passes over all rows until nothing changes
+    (full); by the update alone, which reads only new blocks (new-only); or not at all, so that only labels are made
+    (none)."""
     max_iterations: Whole = Field(300, ge=0)
     """Passes over the full data at most."""
     tolerance: Number | None = Field(None, ge=0)
@@ -206,7 +207,7 @@ class FitConfig(_Section):
 
 
 class ComputeConfig(_Section):
-    """Where the passes run. None of it changes the result but `memory` and `block`, which cut the blocks."""
+    """Where the passes run. Only `memory` and `block` can change the result, as they decide the blocks."""
 
     cluster: ClusterConfig = "threads"
     """Threads of this process, worker processes on this machine (local), or a mapping that names another cluster:
@@ -226,7 +227,7 @@ class ComputeConfig(_Section):
 
 
 class GateConfig(_Section):
-    """How far a new version may be from the current one and still become it by itself, with output.publish: gate."""
+    """Limits within which a new version becomes the current one by itself, with output.publish: gate."""
 
     objective: Number | None = Field(0.01, ge=0)
     """By which share of itself the objective on held-out rows may be worse than the current version's on the same rows;
@@ -251,7 +252,7 @@ class OutputConfig(_Section):
     responsibilities: Literal["none", "max", "top", "all"] = "none"
     """Beside the labels: the responsibility of the own cluster (max), of the top few with their clusters, or of all."""
     top: Whole = Field(3, ge=1)
-    """How many clusters responsibilities: top tells."""
+    """Number of clusters that responsibilities: top writes."""
     precision: Literal["float16", "uint8"] = "float16"
     """How responsibilities are stored; uint8 in steps of 1/254."""
     log_density: bool = False
@@ -265,11 +266,11 @@ class OutputConfig(_Section):
     distances: bool = False
     """Write the distance of each row from every center."""
     changed: bool = True
-    """Write beside the labels whether each is another than in the version before, where there is one."""
+    """Write beside the labels whether each differs from the previous version, where there is one."""
     report: bool = True
     """Write report.html."""
     overwrite: bool = False
-    """Run where a finished version is, and make another. An unfinished run of the same config is always continued."""
+    """Make another version where a finished one is. An unfinished run of the same config always resumes."""
     publish: Literal["always", "gate", "manual"] = "always"
     """When a new version becomes the current one: as soon as it is finished (always), if it is within the limits of
     gate, or when a person says so (manual), by clustering models promote. The first one always does, and one that

@@ -69,7 +69,7 @@ def show(
     *,
     json_: AsJson = False,
 ) -> None:
-    """Tell what a version is, what was new about it, and its clusters.
+    """Show a version, its comparison with the previous version, and its clusters.
 
     Example: clustering models show runs/photo 3f2a
     """
@@ -102,7 +102,7 @@ def diff(
     *,
     json_: AsJson = False,
 ) -> None:
-    """Tell what differs between two versions, from the first to the second.
+    """Show the differences between two versions, from the first to the second.
 
     Example: clustering models diff runs/photo previous current
     """
@@ -126,7 +126,7 @@ def promote(
     *,
     json_: AsJson = False,
 ) -> None:
-    """Make a version the current one, whatever held it.
+    """Make a version the current one, even if the gate held it back.
 
     Example: clustering models promote runs/photo 3f2a
     """
@@ -145,7 +145,7 @@ def promote(
 @app.command
 @_of_whole_records
 def rollback(out: Store, /, *, json_: AsJson = False) -> None:
-    """Make the version current again that was before the current one; once more, the one before that.
+    """Make the version before the current one current again. A second rollback goes back one version more.
 
     Example: clustering models rollback runs/photo
     """

@@ -21,7 +21,7 @@ def name(
     *,
     colour: Annotated[str | None, Parameter(help="Such as '#1f77b4'. Default: the one it has.")] = None,
 ) -> None:
-    """Give a cluster a name, and a colour, that labels and reports tell from now on.
+    """Give a cluster a name, and a colour, which labels and reports show from now on.
 
     Example: clustering models name runs/ocean 3 "deep convection" --colour '#1f77b4'
 
@@ -30,9 +30,9 @@ def name(
     run
         Output of a finished run: a folder, or a URL of a bucket.
     cluster
-        Its id, as the labels tell it.
+        Id of the cluster, as in the labels.
     name
-        Its name, for people; in the attributes of the labels, words are joined by underscores.
+        Name of the cluster; in the attributes of the labels, words are joined by underscores.
     """
     print(name_cluster(run, cluster, name, colour))
 

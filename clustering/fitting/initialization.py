@@ -171,7 +171,7 @@ def initialize(runner: PassRunner, model: AnyModel, options: Options, memory: in
         remarks = (f"preprocessing: {preparation.words}",)
     # Where only a part of the rows is drawn, the labelling pass counts the excluded rows of all.
     warnings = zero_row_notes(surveyed.zero_rows if options.row_fraction is None else 0)
-    # Where more than half of the cells make no row, the user is told the causes.
+    # Where more than half of the cells make no row, the user gets a warning with the causes.
     most = surveyed.count * 2 < surveyed.cells * fitted_share(runner, options)
     warnings = (*warnings, *(explain_excluded_rows(runner.source, runner.plan) if most else ()))
     starts = StartsFromSource(runner, model, prepared_survey, options, preparation)
