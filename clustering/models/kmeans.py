@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,11 @@ from clustering.models import divergences as geometry
 from clustering.models import kernels, missing_kernels
 from clustering.models.assignment import Assignment
 from clustering.models.columns import columns_of
-from clustering.models.components import TRACKED_CLUSTERS, Components
+from clustering.models.components import Components
 from clustering.models.distances import MEASURES, RowDistances, from_centers
 from clustering.models.divergence_kernels import least_of
 from clustering.models.farthest import FARTHEST, BlockPosition, FarthestRows, distinct_rows
-from clustering.models.kmeans_params import KMeansParams
+from clustering.models.kmeans_params import KMeansParams, KMeansUpdate
 from clustering.models.lloyd import lloyd
 from clustering.models.objective import Objective
 from clustering.models.option_names import Divergence
@@ -57,7 +57,13 @@ class KMeansStatistics:
         )
 
     def repositioned(self, before: BlockPosition, now: BlockPosition) -> KMeansStatistics:
-        """Return the statistics of the same rows in a block that lies elsewhere on another sample grid."""
+        """Return the statistics of the same rows in a block that lies elsewhere on another sample grid.
+
+        Parameters
+        ----------
+        before, now
+            Position of the block on the previous sample grid and on the present one.
+        """
         return replace(self, farthest=self.farthest.repositioned(before, now))
 
     @classmethod
@@ -94,41 +100,6 @@ def add_observed(weight: Array, observed: Array, other_weight: Array, other_obse
     return (observed if observed.size else weight[:, None]) + (
         other_observed if other_observed.size else other_weight[:, None]
     )
-
-
-class KMeansUpdate(NamedTuple):
-    """Outcome of an update."""
-
-    params: KMeansParams
-    objective: float
-    """J of the same assignment at the new centers."""
-    reseeded: tuple[int, ...] = ()
-    """Clusters that had no rows and restarted at farthest rows."""
-    empty: tuple[int, ...] = ()
-    """Clusters that had no rows and stayed in place, because there were not enough distinct farthest rows."""
-    sizes: Array = np.zeros(0)
-    """Σ w of each cluster ``(k,)``, before empty ones restart."""
-
-    @property
-    def scale(self) -> float:
-        """J, which a change of the objective is measured against."""
-        return self.objective
-
-    @property
-    def restarted(self) -> bool:
-        """Whether an empty cluster restarted."""
-        return bool(self.reseeded)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Messages for the user about empty clusters."""
-        actions = {"re-seeded at the farthest row": self.reseeded, "left in place": self.empty}
-        return tuple(f"empty cluster {c} {words}" for words, clusters in actions.items() for c in clusters)
-
-    @property
-    def measures(self) -> Mapping[str, Array]:
-        """Weights of the clusters ``(k,)``, unless there are more than `TRACKED_CLUSTERS`."""
-        return {"sizes": self.sizes} if len(self.sizes) <= TRACKED_CLUSTERS else {}
 
 
 @dataclass(frozen=True)

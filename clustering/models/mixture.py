@@ -17,10 +17,10 @@ from clustering.errors import ConfigError, DataError, nearest
 from clustering.models import covariances as kinds
 from clustering.models import hard_moments, missing_features, missing_kernels, parameters
 from clustering.models.assignment import Assignment
+from clustering.models.collapse import component_covariance, is_valid_covariance, pooled_covariance
 from clustering.models.columns import columns_of
 from clustering.models.components import Components
 from clustering.models.distances import RowDistances
-from clustering.models.divergences import TINY
 from clustering.models.farthest import distinct_rows
 from clustering.models.kmeans import check_k, row_labels
 from clustering.models.kmeans_params import KMeansParams
@@ -46,8 +46,6 @@ Array = NDArray[np.float64]
 
 EMPTY_SHARE = 10 * np.finfo(float).eps
 """A component with at most this share of the weight counts as empty."""
-LEAST_VARIANCE = 1e-20
-"""A component with a variance below this, relative to the feature variance, has collapsed."""
 MOST_RESCUES = 20
 """Number of resets per component after which a fit is given up."""
 
@@ -190,7 +188,17 @@ class GaussianMixture:
         )
 
     def initial_params(self, survey: Survey, params: KMeansParams, statistics: Moments) -> MixtureParams:
-        """Fit components to hard clusters by the maximum likelihood of complete data (lecture, "Observation")."""
+        """Fit components to hard clusters by the maximum likelihood of complete data (lecture, "Observation").
+
+        Parameters
+        ----------
+        survey
+            Survey of the prepared rows.
+        params
+            Hard clusters.
+        statistics
+            Their moments, see `initial_moments`.
+        """
         none = kinds.covariance_shape(self.covariance, *params.centers.shape)
         before = MixtureParams(
             params.origin, params.centers, np.full(params.k, 1.0 / params.k), np.zeros(none), survey.variance,
@@ -393,7 +401,7 @@ class GaussianMixture:
             i
             for i in range(k)
             if not alive[i]
-            or not _is_valid_covariance(kind, _component_covariance(kind, made, i), params.feature_variance)
+            or not is_valid_covariance(kind, component_covariance(kind, made, i), params.feature_variance)
         ]
         weights = weight / total
         after = replace(params, centers=centers, weights=weights, covariances=made)
@@ -407,8 +415,8 @@ class GaussianMixture:
         kind, k = self.covariance, params.k
         healthy = [i for i in range(k) if i not in collapsed]
         weight = statistics.weight
-        pooled = _pooled(kind, params, weight, healthy)
-        if not healthy or not _is_valid_covariance(kind, pooled, params.feature_variance):
+        pooled = pooled_covariance(kind, params, weight, healthy)
+        if not healthy or not is_valid_covariance(kind, pooled, params.feature_variance):
             raise DataError(
                 "the covariance of the data is singular: features are constant, or depend on each other, or there are "
                 "too few rows; drop such features, lower k, choose another model.covariance, or raise "
@@ -442,41 +450,6 @@ class GaussianMixture:
             rescues=params.rescues + len(collapsed),
         )  # fmt: skip
         return after, tuple(notes)
-
-
-def _component_covariance(kind: Covariance, covariances: Array, cluster: int) -> Array:
-    """Return the covariance of one component in the shape of its kind."""
-    own: Array = covariances if kind in ("identity", "tied") else covariances[cluster]
-    return own
-
-
-def _is_valid_covariance(kind: Covariance, covariance: Array, feature_variance: Array) -> bool:
-    """Return whether a component with this covariance has a density."""
-    if kind == "identity":
-        return True
-    if kind == "spherical":
-        return bool(covariance > max(LEAST_VARIANCE * float(np.mean(feature_variance)), TINY))
-    variances = covariance if kind == "diagonal" else np.diagonal(covariance)
-    # The inverse of a denormal number would be infinite.
-    if not (variances > np.maximum(LEAST_VARIANCE * feature_variance, TINY)).all():
-        return False
-    if kind == "diagonal":
-        return True
-    # Pivots of the correlation matrix do not depend on the scale of the features.
-    roots = np.sqrt(variances)
-    try:
-        pivots = np.diagonal(np.linalg.cholesky(covariance / np.outer(roots, roots)))
-    except np.linalg.LinAlgError:
-        return False
-    return bool((pivots**2 > 16 * len(covariance) * np.finfo(float).eps).all())
-
-
-def _pooled(kind: Covariance, params: MixtureParams, weight: Array, healthy: list[int]) -> Array:
-    """Compute the mean covariance of the healthy components, by weight."""
-    if kind in ("identity", "tied") or not healthy:
-        return params.covariances
-    pooled: Array = np.tensordot(weight[healthy] / weight[healthy].sum(), params.covariances[healthy], axes=1)
-    return pooled
 
 
 def _expected_complete_log_likelihood(

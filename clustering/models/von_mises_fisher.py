@@ -10,20 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.data.preparation import Preparation
 from clustering.data.rows import Rows
 from clustering.errors import ConfigError, DataError, nearest
 from clustering.models import directional, parameters
 from clustering.models import divergences as geometry
 from clustering.models.assignment import Assignment
 from clustering.models.columns import columns_of
-from clustering.models.components import TRACKED_CLUSTERS, Components
+from clustering.models.components import Components
 from clustering.models.directional import MeanResultant
+from clustering.models.directional_mixture import DirectionalMixture
 from clustering.models.distances import MEASURES, RowDistances, from_centers
 from clustering.models.farthest import distinct_rows
 from clustering.models.kmeans import KMeans, check_k, row_labels
@@ -32,10 +32,10 @@ from clustering.models.mixture_starts import likeliest
 from clustering.models.objective import LOG_LIKELIHOOD
 from clustering.models.option_names import Divergence
 from clustering.models.products import CenteredSums, SquaredDistances
-from clustering.models.sampling import BLOCK, Labels, block_stream, draw_components, draw_labels
 from clustering.models.soft import FarthestRowsTracker, Moments, Responsibilities, e_step, gather_assignment
 from clustering.models.starts import InitialParams, Starts
 from clustering.models.survey import Survey
+from clustering.models.von_mises_fisher_params import VonMisesFisherParams, VonMisesFisherUpdate
 
 Array = NDArray[np.float64]
 Assignments = Literal["soft", "hard"]
@@ -43,66 +43,6 @@ Assignments = Literal["soft", "hard"]
 EMPTY_SHARE = 10 * np.finfo(float).eps
 """A component with no more than this share of the weight has no rows."""
 _NO_MATRIX = np.zeros((0, 0))
-
-
-@dataclass(frozen=True, eq=False)
-class VonMisesFisherParams:
-    """Where the components are."""
-
-    origin: Array
-    """Zero ``(d,)``: directions are seen from there."""
-    centers: Array
-    """Mean directions ``(k, d)``, of length 1."""
-    weights: Array
-    """Mixing weights ``(k,)``."""
-    concentrations: Array
-    """κ of each component ``(k,)``."""
-    dispersion: float
-    """1 − mean resultant length of all rows: the scale of the data."""
-
-    @property
-    def dims(self) -> Mapping[str, tuple[str, ...]]:
-        """Fields that are stored, with the names of their dimensions."""
-        return {
-            "origin": ("feature",), "centers": ("cluster", "feature"), "weights": ("cluster",),
-            "concentrations": ("cluster",), "dispersion": (),
-        }  # fmt: skip
-
-    @property
-    def k(self) -> int:
-        """Number of components."""
-        return len(self.centers)
-
-    @property
-    def constants(self) -> Array:
-        """Log of the weight and of the density at the mean direction, of each component ``(k,)``."""
-        peaks = directional.log_peak_density(self.centers.shape[1], self.concentrations)
-        constants: Array = np.log(np.maximum(self.weights, geometry.TINY)) + peaks
-        return constants
-
-
-class VonMisesFisherUpdate(NamedTuple):
-    """Outcome of a maximisation step."""
-
-    params: VonMisesFisherParams
-    objective: float
-    """Of the same assignment at the new params: a bound on the negative log-likelihood there."""
-    scale: float
-    """Total weight: a change of the log-likelihood is measured per unit weight."""
-    sizes: Array
-    notes: tuple[str, ...] = ()
-
-    @property
-    def restarted(self) -> bool:
-        """Whether a component was placed anew."""
-        return bool(self.notes)
-
-    @property
-    def measures(self) -> Mapping[str, Array]:
-        """Effective sizes and concentrations of the components."""
-        if len(self.sizes) > TRACKED_CLUSTERS:
-            return {}
-        return {"sizes": self.sizes, "concentrations": self.params.concentrations}
 
 
 @dataclass(frozen=True)
@@ -441,101 +381,6 @@ class VonMisesFisher:
     def row_products(self, d: int) -> int:
         """Count the products that a pass takes for each row of d features, about."""
         return self.k * d
-
-
-@dataclass(frozen=True, eq=False)
-class DirectionalMixture:
-    """A mixture that directions are drawn from; see `clustering.models.sampling.RowGenerator`."""
-
-    weights: Array
-    """Mixing weights ``(k,)``, adding up to 1."""
-    directions: Array
-    """Mean directions ``(k, d)``, of length 1."""
-    concentrations: Array
-    """κ of each component ``(k,)``."""
-
-    @property
-    def k(self) -> int:
-        """Number of components."""
-        return len(self.directions)
-
-    @property
-    def d(self) -> int:
-        """Number of features."""
-        return int(self.directions.shape[1])
-
-    def draw(self, n: int, seed: int, length: int) -> Iterator[tuple[Array, Labels]]:
-        """Draw n rows of length 1, so many at a time.
-
-        Parameters
-        ----------
-        n
-            Number of rows.
-        seed
-            Of all draws.
-        length
-            Rows that are given at once; it does not change what is drawn.
-
-        Yields
-        ------
-        ndarray, ndarray
-            Rows ``(m, d)`` and the components ``(m,)`` that they were drawn from.
-        """
-        rows, labels = np.zeros((0, self.d)), np.zeros(0, np.int64)
-        for start in range(0, n, BLOCK):
-            more = self._block(seed, start // BLOCK)
-            rows = np.concatenate([rows, more[0][: n - start]])
-            labels = np.concatenate([labels, more[1][: n - start]])
-            whole = len(rows) if start + BLOCK >= n else len(rows) - len(rows) % length
-            for first in range(0, whole, length):
-                yield rows[first : min(whole, first + length)], labels[first : min(whole, first + length)]
-            rows, labels = rows[whole:], labels[whole:]
-
-    def _block(self, seed: int, block: int) -> tuple[Array, Labels]:
-        """Draw all rows of a block, whatever the number that is wanted, so that row i depends on the seed and i."""
-        stream = block_stream(seed, block)
-        labels = draw_components(self.weights, stream)
-        rows = np.empty((BLOCK, self.d))
-        for component, kappa in enumerate(self.concentrations):
-            own = np.flatnonzero(labels == component)
-            rows[own] = directional.draw_directions(self.directions[component], float(kappa), len(own), stream)
-        return rows, labels
-
-    def draw_labels(self, n: int, seed: int, length: int) -> Iterator[Labels]:
-        """Draw the components of the rows of `draw` alone.
-
-        Parameters
-        ----------
-        n, seed, length
-            As for `draw`.
-        """
-        return draw_labels(self.weights, n, seed, length)
-
-    def before(self, preparation: Preparation) -> DirectionalMixture:
-        """Refuse: directions of decoded rows do not follow from those of prepared ones.
-
-        Parameters
-        ----------
-        preparation
-            How the rows were prepared.
-
-        Raises
-        ------
-        ConfigError
-            Always.
-        """
-        raise ConfigError(
-            f"the model is a mixture of directions of prepared rows ({preparation.words}), and decoded rows do not "
-            "follow from them; name a model fitted without preprocess"
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Describe the parameters, as JSON."""
-        return {
-            "weights": self.weights.tolist(),
-            "directions": self.directions.tolist(),
-            "concentrations": self.concentrations.tolist(),
-        }
 
 
 class _Divergences:

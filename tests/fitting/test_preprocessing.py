@@ -298,9 +298,7 @@ def test_rows_of_zeros_have_no_direction(rows: np.ndarray) -> None:
 
 @pytest.mark.filterwarnings("ignore::clustering.ClusteringWarning")
 @pytest.mark.parametrize("zeros", [0, 1, 3])
-@pytest.mark.parametrize(
-    "model", [c.KMeans(2), c.SoftKMeans(2), c.GaussianMixture(2), c.VonMisesFisher(2)], ids=lambda m: m.kind
-)
+@pytest.mark.parametrize("model", [c.KMeans(2), c.SoftKMeans(2), c.GaussianMixture(2)], ids=lambda m: m.kind)
 @pytest.mark.parametrize("block_bytes", BLOCKS)
 def test_rows_of_zeros_are_counted_and_told(
     zeros: int, model: Any, block_bytes: int | None, rows: np.ndarray, tmp_path: Path

@@ -12,7 +12,9 @@ from scipy.special import logsumexp
 import clustering as c
 from clustering.data.rows import in_memory_rows
 from clustering.models.directional import MOST_KAPPA, log_uniform_density
-from clustering.models.von_mises_fisher import DirectionalMixture, VonMisesFisher, VonMisesFisherParams
+from clustering.models.directional_mixture import DirectionalMixture
+from clustering.models.von_mises_fisher import VonMisesFisher
+from clustering.models.von_mises_fisher_params import VonMisesFisherParams
 
 KAPPAS = np.array([0.0, 3.0, 40.0])
 EPS = float(np.finfo(float).eps)
