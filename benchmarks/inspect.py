@@ -158,7 +158,7 @@ def main() -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     lines = [
         f"Stores at {options.scale:g} of 0.5 to 1 GiB, {ITERATIONS} passes at most; told by `clustering inspect`, "
-        "measured in the fit: the median pass, the labelling pass, peak resident memory.",
+        "measured in the fit: the median pass, the label pass, peak resident memory.",
         "",
         "| store | memory | seconds per pass, told | measured | labels, told | measured | peak MiB, told | measured |",
         "|---|---|---|---|---|---|---|---|",

@@ -55,7 +55,7 @@ class VariableLayout:
     reads: float = 1.0
     """How often a pass reads each chunk, on average."""
     label_reads: float = 1.0
-    """How often the labelling pass reads each chunk, on average."""
+    """How often the label pass reads each chunk, on average."""
 
     @property
     def surplus_factor(self) -> float:
@@ -84,7 +84,7 @@ class Inspection:
     stored_bytes: int | None
     """Stored size of everything that one pass reads, in bytes; None where it is unknown."""
     label_stored_bytes: int | None
-    """Stored size of everything that the labelling pass reads, in bytes; None where it is unknown."""
+    """Stored size of everything that the label pass reads, in bytes; None where it is unknown."""
     n_blocks: int
     """Number of blocks of a pass."""
     block_shape: tuple[int, ...]
@@ -92,9 +92,9 @@ class Inspection:
     block_bytes: int
     """Decoded size of the largest block, in bytes."""
     label_blocks: int
-    """Number of blocks of the labelling pass."""
+    """Number of blocks of the label pass."""
     same_blocks: bool
-    """Whether the labelling pass has the same blocks as other passes, so that it can use the block cache."""
+    """Whether the label pass has the same blocks as other passes, so that it can use the block cache."""
 
 
 def inspect_source(source: Source, plan: Plan, label_plan: Plan | None = None) -> Inspection:
@@ -107,7 +107,7 @@ def inspect_source(source: Source, plan: Plan, label_plan: Plan | None = None) -
     plan
         Plan of the passes of a fit.
     label_plan
-        Plan of the labelling pass; the same as `plan` where None.
+        Plan of the label pass; the same as `plan` where None.
     """
     label_plan = plan if label_plan is None else label_plan
     reads = {chunk_reads.variable: chunk_reads for chunk_reads in count_chunk_reads(source, plan, inner=True)}

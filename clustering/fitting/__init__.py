@@ -1,1 +1,1 @@
-"""Seeding, the loop, convergence, and the labelling pass."""
+"""Seeding, the loop, convergence, and the label pass."""

@@ -81,7 +81,7 @@ def advise(
     # Where single variables are read more often for the labels, `_reads` has said so already.
     if not inspection.same_blocks and all(v.label_reads <= v.reads for v in inspection.variables):
         yield (
-            "the selection starts inside a chunk: the labelling pass has other blocks than the passes, and reads the "
+            "the selection starts inside a chunk: the label pass has other blocks than the passes, and reads the "
             "source once more; select along chunk edges to avoid it"
         )
     if expected.reread_share:
@@ -120,7 +120,7 @@ def _reads(variable: VariableLayout) -> Iterator[str]:
         )
     if variable.label_reads > variable.reads:
         yield (
-            f"each chunk of {name} is read {variable.label_reads:.2f} times in the labelling pass, as the selection "
+            f"each chunk of {name} is read {variable.label_reads:.2f} times in the label pass, as the selection "
             "starts inside a chunk: select along chunk edges, or raise compute.memory for larger blocks"
         )
 

@@ -182,12 +182,12 @@ class FittedModel:
             return _read_only(self.params.origin + self.params.centers)
 
     def with_measured(self, result: PassResult, blocks: int) -> FittedModel:
-        """Replace objective, sizes and criteria by those of a labelling pass, which are exact at the final params.
+        """Replace objective, sizes and criteria by those of a label pass, which are exact at the final params.
 
         Parameters
         ----------
         result
-            Result of the labelling pass, with its `LabelStatistics` first.
+            Result of the label pass, with its `LabelStatistics` first.
         blocks
             Number of blocks in the plan of that pass.
         """
@@ -249,7 +249,7 @@ class FittedModel:
         Parameters
         ----------
         sums
-            Statistics of a labelling pass over all rows.
+            Statistics of a label pass over all rows.
         """
         rows, drawn = int(sums.rows.sum()), self.summary.count
         remark = f"fitted on {drawn:,} of {rows:,} rows ({100 * drawn / max(1, rows):.3g} %)"
@@ -258,7 +258,7 @@ class FittedModel:
 
 
 def _notes(sums: LabelStatistics) -> tuple[str, ...]:
-    """Make the warnings of a labelling pass."""
+    """Make the warnings of a label pass."""
     if np.isfinite(sums.objective):
         return zero_row_notes(sums.zero_rows)
     remote = (
@@ -282,7 +282,7 @@ def information_criteria(model: AnyModel, d: int, sums: LabelStatistics) -> dict
     d
         Number of features of a prepared row.
     sums
-        Statistics of a labelling pass at the final params.
+        Statistics of a label pass at the final params.
 
     Returns
     -------

@@ -95,7 +95,7 @@ class Forecast:
     first_reads: float
     """Number of full reads of the source before the loop."""
     label_reads: float
-    """Number of full reads of the source by the labelling pass."""
+    """Number of full reads of the source by the label pass."""
     failure: str = ""
     """Why the probe could compute nothing, in words; empty where it could."""
 
@@ -158,7 +158,7 @@ def forecast(
     read = probed.read_seconds * inspection.cells / hands
     missed = reread
     if not inspection.same_blocks or options.fraction < 1.0:
-        # The block cache holds other blocks, or only the drawn rows, so the labelling pass reads everything again.
+        # The block cache holds other blocks, or only the drawn rows, so the label pass reads everything again.
         missed = (inspection.label_stored_bytes or 1) / (inspection.stored_bytes or inspection.label_stored_bytes or 1)
     begin = again = first = full = label = None
     before = 1.0
@@ -206,7 +206,7 @@ def _memory(
     reread: float,
     libraries: int | None,
 ) -> Memory:
-    """Estimate the memory of pass 0, of an iteration and of the labelling pass, and return the largest."""
+    """Estimate the memory of pass 0, of an iteration and of the label pass, and return the largest."""
     cells = math.prod(plan.longest)
     threads = min(workers.threads, len(plan))
     labels = sum(source.held_labels.values())

@@ -169,7 +169,7 @@ def initialize(runner: PassRunner, model: AnyModel, options: Options, memory: in
         prepared_survey = prepare_survey(surveyed, preparation, model.start_divergence)
         runner = replace(runner, preparation=preparation)
         remarks = (f"preprocessing: {preparation.words}",)
-    # Where only a part of the rows is drawn, the labelling pass counts the excluded rows of all.
+    # Where only a part of the rows is drawn, the label pass counts the excluded rows of all.
     warnings = zero_row_notes(surveyed.zero_rows if options.row_fraction is None else 0)
     # Where more than half of the cells make no row, the user gets a warning with the causes.
     most = surveyed.count * 2 < surveyed.cells * fitted_share(runner, options)

@@ -57,7 +57,7 @@ class ProbedStage:
 
 @dataclass(frozen=True)
 class ProbedWork:
-    """Measured work on rows: pass 0, an iteration and the labelling pass."""
+    """Measured work on rows: pass 0, an iteration and the label pass."""
 
     survey: ProbedStage
     iteration: ProbedStage

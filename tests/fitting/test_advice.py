@@ -42,7 +42,7 @@ def two_chunkings(path: Path) -> Source:
 SMALL = "small: reading spends its time"
 WAITING = "threads waiting"
 READS = "times in a pass"
-LABELS = "times in the labelling pass"
+LABELS = "times in the label pass"
 OTHERS = "other blocks than the passes"
 SURPLUS = "times the values that are selected"
 SLOW = "not in Rust"
@@ -85,7 +85,7 @@ def test_advice_is_given_where_it_is_due(
 def test_advice_names_the_numbers_and_the_remedy(tmp_path: Path) -> None:
     (line,) = outlook(small(tmp_path, isel={"dim_0": {"start": 3}}), block_bytes=256).advice
     # Five chunks; five blocks that begin inside them, the last of which ends in its own.
-    assert line.startswith("each chunk of 'values' is read 1.80 times in the labelling pass")
+    assert line.startswith("each chunk of 'values' is read 1.80 times in the label pass")
     assert "select along chunk edges" in line
 
 
