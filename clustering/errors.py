@@ -7,6 +7,7 @@
     ├── SourceError              the store, group, variable or dimension is not there
     ├── StoreError               a store refuses or fails to answer, after all tries
     ├── DataError                the values cannot be clustered as asked
+    │   └── DomainError          a row holds a value that a model is not defined for
     ├── OutputError              the output cannot be written, or would overwrite something
     ├── CheckpointError          an unfinished run belongs to another config or another source
     ├── ExecutionError           the cluster cannot be reached or lost its work
@@ -45,6 +46,40 @@ class StoreError(ClusteringError, OSError):
 
 class DataError(ClusteringError, ValueError):
     """The data hold values that cannot be clustered as asked."""
+
+
+class DomainError(DataError):
+    """A row holds a value that a model is not defined for. Passes add the block and the variable to the message.
+
+    Parameters
+    ----------
+    fault
+        The value.
+    reason
+        Why the model is not defined for it.
+    column
+        Number of the feature; None where it is the whole row.
+    remedy
+        What a user can do.
+    """
+
+    def __init__(self, fault: str, reason: str, column: int | None, remedy: str) -> None:
+        super().__init__(f"{fault}: {reason}")
+        self.fault, self.reason, self.column, self.remedy = fault, reason, column, remedy
+
+    def __reduce__(self) -> tuple[type[DomainError], tuple[str, str, int | None, str]]:
+        # Errors cross processes by their arguments.
+        return DomainError, (self.fault, self.reason, self.column, self.remedy)
+
+    def in_block(self, place: str) -> DataError:
+        """Make the error that says where the row is.
+
+        Parameters
+        ----------
+        place
+            The block, and the variable where one is at fault.
+        """
+        return DataError(f"{self.fault} in {place}: {self.reason}; {self.remedy}")
 
 
 class OutputError(ClusteringError, OSError):

@@ -13,7 +13,7 @@ from clustering.data.plan import MIB, Plan
 from clustering.data.preparation import Preparation
 from clustering.data.rows import Rows
 from clustering.data.source import Source
-from clustering.errors import DataError, at_work
+from clustering.errors import DataError, DomainError, at_work
 from clustering.execution.block_cache import BlockCache, get_or_read, is_cached, release, replace_cached
 from clustering.execution.engine import Engine
 from clustering.execution.fraction import RowFraction
@@ -21,7 +21,6 @@ from clustering.execution.held_out import HeldOut, empty_rows
 from clustering.execution.map_reduce import map_reduce
 from clustering.execution.prefetching import read_ahead
 from clustering.execution.progress import ProgressReporter, progress_reporter
-from clustering.models.divergences import DomainError
 
 MEMORY_SHARE = 2
 """One part in this many of a worker's memory is for the block cache; the rest is for blocks at work."""
@@ -216,14 +215,11 @@ class _Work:
         try:
             statistics = tuple(candidate(rows) for candidate in self.candidates)
         except DomainError as error:
-            where = f"block {self.plan.block(index)}"
+            place = f"block {self.plan.block(index)}"
             if error.column is not None:
                 feature = self.source.features[error.column]
-                where = f"variable {feature.variable!r} ({feature}), {where}"
-            raise DataError(
-                f"{error.what} in {where}: {error.why}; mask such rows with source.mask, or choose another "
-                "model.divergence"
-            ) from None
+                place = f"variable {feature.variable!r} ({feature}), {place}"
+            raise error.in_block(place) from None
         if self.records is not None:
             self.records.save(index, statistics)
         return _PassSums(statistics, ReadStats(int(size > 0), size, rows.bad_chunks))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.preparation import Preparation
-from clustering.errors import ConfigError, DataError
+from clustering.errors import ConfigError, DataError, DomainError
 from clustering.execution.engine import Engine
 from clustering.execution.passes import PassResult, PassRunner
 from clustering.fitting.loop import Candidate
@@ -196,7 +196,7 @@ def _user_centers(model: AnyModel, survey: Survey, init: Any, preparation: Prepa
     divergence = model.start_divergence
     try:
         geometry.check_domain(divergence, centers)
-    except geometry.DomainError as error:
+    except DomainError as error:
         raise ConfigError(f"init holds {error}") from None
     # Finite centers may still be so far from the data that their squared distances are infinite.
     shifted = centers - at_origin.origin

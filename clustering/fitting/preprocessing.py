@@ -21,7 +21,7 @@ from clustering.data.feature_weights import check_feature_weights, feature_weigh
 from clustering.data.plan import Plan
 from clustering.data.preparation import Preparation
 from clustering.data.source import Source
-from clustering.errors import ConfigError, DataError, nearest
+from clustering.errors import ConfigError, DataError, DomainError, nearest
 from clustering.execution.engine import Engine
 from clustering.execution.map_reduce import TASKS_PER_THREAD
 from clustering.fitting.principal_components import Spectrum, centred_rows, of_covariance, of_rows, scatter_of
@@ -304,9 +304,9 @@ def prepare_survey(survey: Survey, preparation: Preparation, divergence: Diverge
     values, _ = preparation.apply_to_values(survey.sample.values)
     try:
         geometry.check_domain(divergence, values)
-    except geometry.DomainError as error:
+    except DomainError as error:
         raise DataError(
-            f"{error.what} after preprocessing: {error.why}; change preprocess, or choose another model.divergence"
+            f"{error.fault} after preprocessing: {error.reason}; change preprocess, or choose another model.divergence"
         ) from None
     low, high = survey.least - preparation.offset, survey.greatest - preparation.offset
     if preparation.diagonal:

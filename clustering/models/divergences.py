@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.errors import ConfigError, DataError, nearest
+from clustering.errors import ConfigError, DataError, DomainError, nearest
 from clustering.models import divergence_kernels, products, soft_kernels
 from clustering.models.assignment import AssignedRows, sub_blocks
 from clustering.models.assignment import nearest as nearest_centers
@@ -42,15 +42,7 @@ TINY = float(np.finfo(float).tiny)
 """Zeros of centers count as this number in logarithms, so that no divergence is infinite."""
 
 
-class DomainError(DataError):
-    """A value that a divergence is not defined for. Callers add its block and variable to the message."""
-
-    def __init__(self, what: str, why: str, column: int | None) -> None:
-        super().__init__(f"{what}: {why}")
-        self.what, self.why, self.column = what, why, column
-
-    def __reduce__(self) -> Any:
-        return DomainError, (self.what, self.why, self.column)
+_REMEDY = "mask such rows with source.mask, or choose another model or divergence"
 
 
 def check_divergence(divergence: Any) -> None:
@@ -90,14 +82,16 @@ def check_domain(divergence: Divergence, values: NDArray[Any]) -> None:
     if divergence == "cosine":
         whole = values.any(axis=1)
         if not whole.all():
-            raise DomainError("a row of zeros", "it has no direction, which is what the cosine compares", None)
+            raise DomainError("a row of zeros", "it has no direction, which is what the cosine compares", None, _REMEDY)
         return
     positive = divergence == "itakura_saito"
     least = values.min()
     if least < 0 or (positive and least <= 0):
         row, column = np.unravel_index(int(np.argmax(values <= 0 if positive else values < 0)), values.shape)
         need = "above zero" if positive else "of zero or more"
-        raise DomainError(f"value {values[row, column]:.6g}", f"{divergence} compares numbers {need}", int(column))
+        raise DomainError(
+            f"value {values[row, column]:.6g}", f"{divergence} compares numbers {need}", int(column), _REMEDY
+        )
 
 
 def choose_origin(divergence: Divergence, middle: Array) -> Array:

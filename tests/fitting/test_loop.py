@@ -31,6 +31,7 @@ from clustering.fitting.loop import (
 )
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
+from clustering.models.model import params_to_arrays
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -426,3 +427,27 @@ def test_falls_equal_but_for_rounding_tell_nothing_about_the_end() -> None:
     objectives = (4.0, 2.0, -(2.0**-52), -2.0)
     state = State((Candidate(None, None, tuple((after, after) for after in objectives)),), 4)
     assert _remaining(state, PassResult((), ReadStats(), 1.0), StoppingRule()) is None
+
+
+def test_candidates_of_other_models_share_a_pass(blobs: np.ndarray) -> None:
+    rows = in_memory_rows(blobs)
+    models: list[Any] = [KMeans(2), KMeans(5), c.SoftKMeans(3, 0.5), c.GaussianMixture(3), c.VonMisesFisher(2)]
+    starts = [c.fit(blobs, model, max_iterations=0, sample_rows=30).params for model in models]
+    rule = StoppingRule(1e-9, 12)
+    passes = Passes(blobs)
+
+    def ends(*numbers: int) -> list[Candidate]:
+        state = State(tuple(Candidate(models[i], starts[i]) for i in numbers))
+        *_, (last, _) = iterate(state, passes, rule)
+        return list(last.candidates)
+
+    together = ends(*range(len(models)))
+    # One read serves all that have not stopped.
+    assert passes.made[0] == len(models)
+    for number, candidate in enumerate(together):
+        (alone,) = ends(number)
+        assert candidate.model == models[number]
+        assert candidate.history == alone.history
+        arrays, others = params_to_arrays(candidate.params), params_to_arrays(alone.params)
+        assert all(np.array_equal(arrays[name], others[name]) for name in others)
+        assert candidate.statistics(rows).count == len(blobs)

@@ -9,9 +9,8 @@ from sklearn.cluster import KMeans as Peer
 
 import clustering as c
 from clustering.data.rows import Rows, in_memory_rows
-from clustering.errors import ConfigError
+from clustering.errors import ConfigError, DomainError
 from clustering.models import covariances as kinds
-from clustering.models.divergences import DomainError
 from clustering.models.kmeans_params import KMeansParams
 from tests import brute
 
