@@ -84,7 +84,7 @@ class _Cache(FunctionCache):
             kernel = super().load_overload(signature, target)
         except Exception as error:
             # The file was cut off by a full disk, or written by another version.
-            logger.info("compiled kernels in %s cannot be read (%s); they are made anew", self.cache_path, error)
+            logger.info("compiled kernels in %s cannot be read (%s); they are compiled again", self.cache_path, error)
             with suppress(OSError):
                 self.flush()
         if kernel is None:
@@ -108,8 +108,8 @@ def _last_resort() -> str | None:
     folder = temporary_folder("kernels")
     if folder is None:
         logger.warning(
-            "compiled kernels are not kept, and each process makes them anew, which takes about half a minute: no "
-            "folder for them can be written; set %s, or TMPDIR, to a folder that can be",
+            "compiled kernels cannot be kept, because no folder for them can be written: each process compiles them, "
+            "which takes about half a minute; set %s or TMPDIR to a folder that can be written",
             _VARIABLE,
         )
         return None

@@ -97,8 +97,8 @@ class SlurmOptions(_Cluster):
         others = [name for name, value in self.model_dump(exclude_defaults=True).items() if name != "runner"]
         if self.runner and others:
             raise ValueError(
-                f"compute.cluster.slurm.runner is true beside {', '.join(others)}, keys of jobs that it does not "
-                "submit; leave them out, and give srun what it needs"
+                f"compute.cluster.slurm.runner is true and submits no jobs, so {', '.join(others)} have no "
+                "effect; leave them out, and give such options to srun"
             )
         return self
 

@@ -163,6 +163,6 @@ def repeated(config: JobConfig, model: str | None) -> Iterator[str]:
     if config.output.overwrite or model is not None or config.fit.init == "model":
         return
     yield (
-        "a run fails where another has finished; set fit.init to 'model' to go on from it, or output.overwrite to true "
-        "to begin anew each time"
+        "a run fails if the output holds a finished run; set fit.init to 'model' to continue from it, or "
+        "output.overwrite to true to begin anew each time"
     )

@@ -134,7 +134,7 @@ def _fault(error: yaml.YAMLError) -> str:
     """Describe an error of the parser in plain words."""
     problem = " ".join(str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).split())
     if "'\\t'" in problem:
-        return "a tab stands where YAML takes spaces only; replace it by spaces"
+        return "YAML allows only spaces there, and not a tab; replace the tab by spaces"
     if "another document" in problem:
         return "a second document begins there ('---'); keep one"
     if "special characters" in problem:

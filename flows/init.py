@@ -112,7 +112,7 @@ def upload_sample(prefix: BucketPath) -> bool:
         field = files("iris_sample_data") / "sample_data" / FIELD
     except ImportError as error:
         raise MissingDependencyError(
-            f"there are no data at {prefix}, and the package that has them is not installed; "
+            f"there are no data at {prefix}, and the package with the sample data is not installed; "
             "pip install iris-sample-data, or name another source.store"
         ) from error
     with tempfile.TemporaryDirectory() as folder:

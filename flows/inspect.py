@@ -153,7 +153,7 @@ def _variable_lines(v: Mapping[str, Any]) -> Iterator[str]:
         stored = "" if v["stored_bytes"] is None else f", {size(v['stored_bytes'])} in a read"
         unit = "shards" if v["shards"] else "chunks"
         surplus = math.prod(v["surplus"].values())
-        more = "" if surplus < 1.005 else f", holding {surplus:,.2f} times what is selected"
+        more = "" if surplus < 1.005 else f", which hold {surplus:,.2f} times the selected values"
         yield f"           {v['read_chunks']:,} {unit} to read{gone}{stored}{more}"
 
 
@@ -161,13 +161,13 @@ def _time_lines(inspection: Mapping[str, Any], expected: Mapping[str, Any]) -> I
     if expected["pass_seconds"] is None:
         yield f"time       not known: {expected['failure']}"
         return
-    yield f"pass 0     about {duration(expected['first_seconds'])}, and the starts on a sample of the rows beside"
+    yield f"pass 0     about {duration(expected['first_seconds'])}, and in addition the starts on a sample of the rows"
     now, kept, again = (duration(expected[key]) for key in ("pass_seconds", "kept_seconds", "reread_seconds"))
     most = expected["most_passes"]
     each = f"about {now} each"
     if expected["reread_share"]:
-        each += f" ({kept} if all rows were at hand, {again} if none were)"
-    yield f"passes     {each}; {most:,} at most, {duration(most * expected['pass_seconds'])}; compiling is not in it"
+        each += f" ({kept} if all rows stayed in memory, {again} if none did)"
+    yield f"passes     {each}; {most:,} at most, {duration(most * expected['pass_seconds'])}; without compiling"
     yield f"labels     about {duration(expected['label_seconds'])}"
     first, label, share = expected["first_reads"], expected["label_reads"], expected["reread_share"]
     reads = f"{first:.3g} for pass 0, {share:.2g} for each pass, {label:.2g} for the labels"

@@ -144,7 +144,7 @@ def _load_checkpoint(job: PreparedJob, watch: Watch) -> Checkpoint | None:
         if not job.follows:
             raise
         # A nightly run must not wait for a person. The unfinished run belongs to data that have changed since.
-        watch.warn(f"{str(error).partition(';')[0]}: it is given up, and this run begins anew")
+        watch.warn(f"{str(error).partition(';')[0]}: it is abandoned, and this run begins anew")
         return None
 
 

@@ -34,7 +34,7 @@ def notices() -> Iterator[None]:
 
     def ended(thread: threading.ExceptHookArgs) -> None:
         if thread.exc_value is not None and not isinstance(thread.exc_value, SystemExit):
-            show(f"a thread beside the work ended early: {describe_fault(thread.exc_value)}")
+            show(f"a background thread ended early: {describe_fault(thread.exc_value)}")
 
     before = warnings.showwarning, threading.excepthook
     warnings.showwarning, threading.excepthook = show, ended

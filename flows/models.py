@@ -37,7 +37,9 @@ def _of_whole_records(command: Callable[Concatenate[str, P], T]) -> Callable[Con
 
     @wraps(command)
     def checked(out: str, /, *args: P.args, **options: P.kwargs) -> T:
-        with damaged(OutputError, f"what the versions of {out!r} tell", "restore the run.json, or remove that version"):
+        with damaged(
+            OutputError, f"the records of the versions of {out!r}", "restore the run.json, or remove that version"
+        ):
             return command(out, *args, **options)
 
     return checked

@@ -86,7 +86,7 @@ class LivePage:
     def _missed(self, error: Exception) -> None:
         if self._gone is None:
             self._gone = time.monotonic()
-            self._warn("Prefect's API does not answer; the job goes on without its dashboard")
+            self._warn("Prefect's API does not answer; the job continues without its dashboard")
 
     def _reached(self) -> None:
         if self._gone is not None:

@@ -124,7 +124,7 @@ class PrefectWatch:
             self._keep(record, pictures)
         except Exception:
             # The output is published already and holds the same. A fault of Prefect must not fail the run.
-            self._relayed("Prefect's API does not take what was found; see the output")
+            self._relayed("Prefect's API did not accept the results; see the output")
 
     def _keep(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
         records = self.course.snapshot.records

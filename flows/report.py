@@ -126,6 +126,6 @@ def redraw(output: Output | BucketOutput) -> None:
         source = open_configured(config.source, result.layout)
     except ClusteringError:
         source = None
-    with damaged(OutputError, f"what run.json of {str(output.path)!r} tells", "restore it, or name another run"):
+    with damaged(OutputError, f"run.json of {str(output.path)!r}", "restore it, or name another run"):
         write_report(result, record, folder, source, config, load_cluster_names(output.path, result.ids))
     output.link()

@@ -92,7 +92,7 @@ def make_zombie_automation(*, heartbeat: int = HEARTBEAT) -> None:
     """
     wanted = AutomationCore(
         name=AUTOMATION,
-        description="A run without a sign of life is Crashed, so that the next one may go on from its checkpoint.",
+        description="A run without heartbeats is set to Crashed, so that the next one may go on from its checkpoint.",
         trigger=EventTrigger(
             after={"prefect.flow-run.heartbeat"},
             expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{state}" for state in _ENDS)},
@@ -103,7 +103,7 @@ def make_zombie_automation(*, heartbeat: int = HEARTBEAT) -> None:
             threshold=1,
             within=timedelta(seconds=3 * heartbeat),
         ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"no sign of life for {3 * heartbeat} s")],
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"no heartbeat for {3 * heartbeat} s")],
     )
     with connected() as client:
         automations = client.read_automations_by_name(AUTOMATION)

@@ -434,9 +434,7 @@ def test_what_a_user_should_know_of_the_data_is_a_warning_at_the_line_of_the_use
         data.to_dataset().to_zarr(tmp_path / "s.zarr", consolidated=False, zarr_format=3)
     with pytest.warns(c.ClusteringWarning) as caught:
         result = call(fit, data if kind == "DataArray" else tmp_path / "s.zarr", options)
-    assert [str(one.message) for one in caught] == [
-        "valid_max of variable 't' is 'high', no number, and is passed over"
-    ]
+    assert [str(one.message) for one in caught] == ["valid_max of variable 't' is 'high', no number, and is ignored"]
     assert caught[0].filename == __file__
     if isinstance(result, c.Fit):
         assert str(caught[0].message) in result.warnings
@@ -448,7 +446,7 @@ def test_warnings_of_this_library_are_silenced_by_their_category() -> None:
         warnings.filterwarnings("ignore", category=c.ClusteringWarning)
         fit = c.fit(odd_field(), c.KMeans(2), sample_dims=["x"])
     assert [str(one.message) for one in caught] == []
-    assert "valid_max of variable 't' is 'high', no number, and is passed over" in fit.warnings
+    assert "valid_max of variable 't' is 'high', no number, and is ignored" in fit.warnings
 
 
 def test_what_leaves_most_rows_out_is_a_warning() -> None:

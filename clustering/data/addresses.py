@@ -65,7 +65,7 @@ def check_url(url: str, key: str = "source.store") -> None:
         if "?" in rest and protocol != "file":
             raise ConfigError(
                 f"{key} {shown(url)!r} was given with a query, which may hold a secret and is no part of a "
-                "store's address; leave out what begins with '?'"
+                "store's address; leave out the part from '?' on"
             )
 
 

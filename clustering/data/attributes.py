@@ -289,8 +289,7 @@ def _packing(name: str, clean: dict[str, Any], cautions: list[str]) -> str | Non
         if number is None or not np.isfinite(number) or (key == "scale_factor" and number == 0):
             needed = "a finite number other than 0" if key == "scale_factor" else "a finite number"
             return (
-                f"its {key} is {shown(value)}, and {needed} is needed; write the attribute anew, or leave the "
-                "variable out"
+                f"its {key} is {shown(value)}, and {needed} is needed; correct the attribute, or leave the variable out"
             )
         if isinstance(value, (str, bytes)):
             cautions.append(f"{key} of variable {name!r} is the text {shown(value)}, and is read as {number:g}")
@@ -323,7 +322,7 @@ def ignored_attribute(name: str, key: str, value: Any, why: str) -> str:
     why
         Reason, such as ``no number``.
     """
-    return f"{key} of variable {name!r} is {shown(value)}, {why}, and is passed over"
+    return f"{key} of variable {name!r} is {shown(value)}, {why}, and is ignored"
 
 
 def shown(value: Any) -> str:

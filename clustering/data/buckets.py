@@ -91,7 +91,7 @@ def open_bucket(url: str, options: Mapping[str, Any], where: str) -> Store:
     except ValueError as error:
         reason = str(error).splitlines()[0] if str(error) else "a value does not fit"
         raise SourceError(
-            f"cannot open {where!r}: {reason}; name a path, or a URL of s3://, gs://, https:// or what fsspec speaks"
+            f"cannot open {where!r}: {reason}; name a path, or a URL of s3://, gs://, https:// or one of fsspec"
         ) from None
     except ImportError as error:
         if protocol not in _PACKAGES:

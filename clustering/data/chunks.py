@@ -195,8 +195,8 @@ def _absent_chunks(
             # Without a listing, absent chunks read as the fill value, as zarr does.
             return None, []
         raise SourceError(
-            f"missing_chunks is {policy!r} and the store of variable {name!r} cannot list its keys, so that chunks "
-            "that were never written cannot be told; set source.missing_chunks to fill, or copy the store"
+            f"missing_chunks is {policy!r} and the store of variable {name!r} cannot list its keys, so chunks that "
+            "were never written cannot be found; set source.missing_chunks to fill, or copy the store"
         )
     absent = AbsentChunks(key_shape(array), listing.grid, listing.chunks)
     chunks = [chunk_numbers(indexer, unit) for indexer, unit in zip(indexers.values(), absent.unit, strict=True)]
@@ -211,8 +211,8 @@ def _absent_chunks(
     if policy == "error" or (policy is None and not means_missing):
         key = array.metadata.encode_chunk_key(absent.first(chunks))
         raise DataError(
-            f"{what}, {key!r} among them, and would read as {fill.item()}; set source.missing_chunks to mask to leave "
-            "their cells out, or to fill if they hold that value"
+            f"{what}, such as {key!r}, and their fill value {fill.item()} would count as data; set "
+            "source.missing_chunks to mask to leave their cells out, or to fill if they hold that value"
         )
     return absent, [f"{what}; their cells are masked"]
 

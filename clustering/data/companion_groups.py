@@ -68,7 +68,11 @@ def _read_companion(
     try:
         opened = open_store(store, path, options).dataset
     except SourceError as error:
-        root = "" if recipe["group"] else "; where this store lies in a larger one, name that, and the data by group"
+        root = (
+            ""
+            if recipe["group"]
+            else "; if this store is part of a larger one, name the larger one, and the data by group"
+        )
         raise SourceError(f"'{where}' {name!r} counts from the root of the store: {error}{root}") from error
     if len(opened.data_vars) != 1:
         inside = sorted(f"{name.rstrip('/')}/{v}" for v in opened.data_vars)

@@ -380,8 +380,8 @@ def box(
     around = is_longitude(dataset[x], x)
     if not around and west > east:
         raise SourceError(
-            f"bbox {numbers} has its west {west:g} beyond its east {east:g}, and {x!r} counts no longitudes, "
-            "which begin anew; swap the two"
+            f"bbox {numbers} has its west {west:g} beyond its east {east:g}, which only longitudes allow, and {x!r} "
+            "holds none; swap the two"
         )
     radians = _in_radians(dataset, {n: axis for n, axis in ((x, _EAST), (y, _NORTH)) if _is(axis, dataset[n], n)})
     whole = period(dataset[x], x)

@@ -333,7 +333,7 @@ def _bad_cell(column: _Column, lines: dict[int, int]) -> str:
     if 2 * column.numbers >= column.cells:
         return (
             f"{where} holds {text}, which is no number ({column.cells - column.numbers:,} of {column.cells:,} "
-            "cells are none); mend it, or empty it, which means a missing value"
+            "cells are no numbers); correct it, or leave it empty if the value is missing"
         )
     return f"it holds text, such as {text} in {where}"
 

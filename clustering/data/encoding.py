@@ -67,7 +67,7 @@ def encodable(name: str, variable: xr.Variable) -> xr.Variable:
             if _round_trips(name, _as(tried, encoding, attributes)):
                 return _as(variable, encoding, attributes)
             # The fault of the own encoding says most about the variable.
-            reason = reason or "other values come back than are written"
+            reason = reason or "the values that are read back differ from those written"
         except Exception as error:
             reason = reason or reason_of(error)
     raise SourceError(f"it cannot be written ({reason})")

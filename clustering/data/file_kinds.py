@@ -85,7 +85,7 @@ def find_reader(path: Path) -> tuple[Reader, list[str]]:
     if held is not None:
         if named in (held, None) and inner == path:
             return held, []
-        return held, [f"{path.name!r} holds {_KINDS[held][0]}, whatever its name says, and is read as that"]
+        return held, [f"{path.name!r} holds {_KINDS[held][0]}, although its name differs, and is read as that"]
     if named is None:
         allowed = [suffix for _, suffixes in _KINDS.values() for suffix in suffixes]
         raise SourceError(f"cannot ingest {path.name!r}: unknown kind {suffix!r}; {nearest(suffix, allowed)}")

@@ -98,7 +98,7 @@ def _visit_group(group: h5py.Group, path: str, tree: _Tree) -> None:
         try:
             item = group[name]
         except (KeyError, OSError):
-            tree.warnings.append(f"{where!r} is left out: it is a link to what is not there")
+            tree.warnings.append(f"{where!r} is left out: it is a link to something that does not exist")
             continue
         first = tree.seen.setdefault(_object_id(item), f"/{where}")
         if first != f"/{where}":
@@ -131,7 +131,7 @@ def _arrays(
     if data.shape is None:
         return {name: replace(nothing, reason="it is empty")}
     if filters := _filters_lacking(data):
-        return {name: replace(nothing, reason=f"it is compressed by what is not installed here: {filters}")}
+        return {name: replace(nothing, reason=f"it is compressed by filters that are not installed: {filters}")}
     dims, shape = _dims(data, path, tree, borrowed)
     attributes = _attributes(data)
     dtype = data.dtype

@@ -86,7 +86,7 @@ def ingest(source: str | Path, destination: str | Path, *, overwrite: bool = Fal
         contents = reader(path, stack)
         lines = (*notes, *contents.warnings)
         if not any(math.prod(piece.shape) for group in contents.groups.values() for piece in group.pieces):
-            raise DataError(f"{str(path)!r} holds nothing that can be taken{_first(lines)}")
+            raise DataError(f"{str(path)!r} holds nothing that can be converted{_first(lines)}")
         return Ingested(target, _write(staging, contents), lines)
 
 

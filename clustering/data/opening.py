@@ -238,7 +238,7 @@ def open_store(
             raise SourceError(f"no group {group!r} in {url}; {nearest(group, children)}") from error
         refused = ""
         if isinstance(opened, UnlistableStore):
-            refused = "; it answers 403 for what is not there, so check the credentials too"
+            refused = "; it answers 403 for missing keys, so check the credentials too"
         inside = [] if opened is None else _stores_in(opened)
         if inside:
             also = "" if group is None else f", and {group!r} from there"
@@ -254,8 +254,8 @@ def open_store(
     except Exception as error:
         # Damaged metadata, and coordinates that do not decode, raise errors of every type.
         raise SourceError(
-            f"cannot open {where!r}: {reason(error)}; check the path, the group and the credentials, and that what is "
-            "stored is whole"
+            f"cannot open {where!r}: {reason(error)}; check the path, the group and the credentials, and whether the "
+            "store is damaged"
         ) from error
 
 

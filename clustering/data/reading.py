@@ -238,7 +238,7 @@ def load_variable(source: Source, name: str, variable: xr.Variable) -> NDArray[A
     """
     what = f"variable {name!r}"
     # Errors from a dask graph of the user are passed on as they are. Errors from a store mean damaged data.
-    watched = at_work(what) if source.recipe is None else damaged(DataError, what, "write what is damaged anew")
+    watched = at_work(what) if source.recipe is None else damaged(DataError, what, "write the damaged part again")
     with watched, translate_errors(shown((source.recipe or {"data": "the data"})["data"])):
         data = variable.data
         # This code runs inside a task, so a dask array is computed on the same thread.
@@ -247,7 +247,7 @@ def load_variable(source: Source, name: str, variable: xr.Variable) -> NDArray[A
             # A dask graph may yield masked arrays although its metadata show a plain array.
             if data.dtype.kind not in "f":
                 raise DataError(
-                    f"a dask array of type {data.dtype} holds masked cells, and has no room for what is missing; "
+                    f"a dask array of type {data.dtype} holds masked cells, and cannot hold missing values; "
                     "turn it into floats: astype(float)"
                 )
             return fill_masked(data)

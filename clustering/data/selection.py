@@ -233,7 +233,7 @@ def _check_window(coordinate: xr.DataArray, key: str, axis: _DimLabels, ends: sl
     most = axis.whole * (1 + 1e-6)
     if axis.whole != TURN and max(*map(abs, numbers), numbers[-1] - numbers[0]) > most:
         raise SourceError(
-            f"the window {given!r} along {key!r} is no window in radians, the units of its labels, which run from "
+            f"the window {given!r} along {key!r} is not in radians, the units of its labels, which run from "
             f"{labels.min():g} to {labels.max():g}; give it in radians, or a box in degrees by 'bbox'"
         )
     # Without units, small labels may be radians or a narrow strip in degrees. Both are tried.

@@ -295,7 +295,8 @@ class Source:
             changed = describe_changes(before, now.get(name), name)
             if changed:
                 raise DataError(
-                    f"the source changed during the run: {changed}; what was read is of no one state: run again"
+                    f"the source changed during the run: {changed}; earlier and later reads do not belong together: "
+                    "run again"
                 )
 
     def read(self, block: Block, *, packed: bool = False) -> Rows:

@@ -50,7 +50,7 @@ _REMEDIES = {
     301: "set AWS_REGION to the region of the bucket",
     400: "check the credentials and the region",
     401: "check the credentials",
-    403: "check the credentials and what they allow",
+    403: "check the credentials and their permissions",
     404: "check the URL",
     _UNKNOWN: "set them in the environment, or storage_options {anon: true} for a public store",
     _ELSEWHERE: "set AWS_REGION to its region",
@@ -160,7 +160,7 @@ def describe_error(error: BaseException, where: str, key: str | None = None, doi
     fault = _fault(error, where)
     remedy = _REMEDIES.get(http_status(error) or fault, "check the network and the endpoint, and run the job again")
     if "://" not in where:
-        remedy = "check the disk and what may be read there"
+        remedy = "check the disk and the permissions of the files"
     return f"cannot {doing} {where}{f', key {key!r}' if key else ''}: {fault}; {remedy}"
 
 

@@ -383,8 +383,8 @@ def _names(rows: list[list[str]], width: int, warnings: list[str]) -> list[str] 
         if not (below and rising and any(cell and not _number(cell) for cell in header)):
             return None
     warnings.append(
-        f"the first line is taken as the names of the columns, though {numbers[0]!r} in it is a number; "
-        "write a line of names above it where it is data"
+        f"the first line is read as the names of the columns, although {numbers[0]!r} in it is a number; "
+        "if it is data, write a line of names above it"
     )
     return header
 

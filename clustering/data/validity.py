@@ -74,7 +74,7 @@ def valid_rules(
                  min((b[1] for b in bounds.values()), default=np.inf))  # fmt: skip
     if low > high:
         keys = " and ".join(bounds)
-        cautions.append(f"{keys} of variable {name!r} allow nothing, from {low:g} to {high:g}, and are passed over")
+        cautions.append(f"{keys} of variable {name!r} allow no value, from {low:g} to {high:g}, and are ignored")
         return (), tuple(cautions)
     if _unpacked(bounds.values(), stored, packed=scale is not None or offset is not None):
         bounds = {key: _packed(b, 1.0 if scale is None else float(scale), float(offset or 0.0))

@@ -218,7 +218,7 @@ async def _submitted(cluster: Any) -> None:
 
 def _refusal(error: Exception) -> str:
     if isinstance(error, FileNotFoundError) and error.filename == "sbatch":
-        return "there is no sbatch on this machine; run where SLURM's commands are"
+        return "there is no sbatch on this machine; run on a machine that has SLURM's commands"
     said = re.findall(r"^sbatch: error: (.+)$", str(error), re.MULTILINE)
     what = "; ".join(line.strip().rstrip(".") for line in said) or reason(error)
     return f"{what}; change compute.cluster.slurm"

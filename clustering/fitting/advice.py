@@ -72,7 +72,7 @@ def advise(
     # A thread works on a whole block. With fewer blocks than threads, the other threads have no work.
     hands = workers.processes * workers.threads
     if len(plan) < hands and large:
-        yield f"{len(plan)} block(s) keep {hands} threads waiting: store smaller chunks along the sample dimensions"
+        yield f"{len(plan)} block(s) are too few for {hands} threads: store smaller chunks along the sample dimensions"
     for variable in inspection.variables:
         yield from _reads(variable)
         yield from _surplus(variable, expected)
@@ -89,7 +89,8 @@ def advise(
         share = math.floor(100 * (1 - expected.reread_share))
         more = "" if expected.scratch_bytes is None else " (compute.scratch has too little room)"
         yield (
-            f"{share} % of the rows stay at hand between passes; the others are read again in every pass{more}: "
+            f"{share} % of the rows stay in memory or on scratch between passes; the others are read again in every "
+            f"pass{more}: "
             + ("raise compute.memory, or set compute.scratch to a folder on a local disk"
                if expected.scratch_bytes is None else "raise compute.memory, or name a larger disk")
         )  # fmt: skip
@@ -133,6 +134,6 @@ def _surplus(variable: VariableLayout, expected: Forecast) -> Iterator[str]:
     often = "each pass reads" if expected.reread_share else "the first pass reads"
     remedy = "" if not expected.reread_share or expected.scratch_bytes is not None else ", or set compute.scratch"
     yield (
-        f"chunks of {variable.name!r} hold {variable.surplus_factor:,.1f} times the values that are selected "
-        f"({most:,.1f} times along {dim}), which {often} all the same: store shorter chunks along {dim}{remedy}"
+        f"chunks of {variable.name!r} hold {variable.surplus_factor:,.1f} times the selected values "
+        f"({most:,.1f} times along {dim}), and {often} all of them: store shorter chunks along {dim}{remedy}"
     )

@@ -77,9 +77,7 @@ def check_features(source: Source, fitted: FittedModel) -> tuple[str, ...]:
             untold.setdefault("the model remembers" if unit else "the data have", []).append(repr(name))
     for d in dict.fromkeys(d for own in ours.values() for d, _ in own[0].at):
         cautions += _check_unit(f"the coordinate {d!r}", source.about.get(d, {}), fitted.about.get(d, {}))
-    cautions += [
-        f"{who} no units of {', '.join(names)}: they are taken to be the same" for who, names in untold.items()
-    ]
+    cautions += [f"{who} no units of {', '.join(names)}: the same units are assumed" for who, names in untold.items()]
     return tuple(dict.fromkeys(cautions))
 
 
@@ -133,7 +131,7 @@ def _check_labels(name: str, own: list[Feature], their: list[Feature], ours: Abo
             )
         if labelled != was_labelled and not (_unnamed(name, dims) or _unnamed(their[0].variable, model_dims)):
             who = "the data have no labels" if was_labelled else "the model remembers no labels"
-            yield f"{who} along {d!r}: the features are taken in their order"
+            yield f"{who} along {d!r}: the features are compared by position"
 
 
 def _unnamed(variable: str, dims: list[str]) -> bool:
@@ -241,7 +239,7 @@ def _check_unit(what: str, data_about: Mapping[str, str], model_about: Mapping[s
             "name the variable that the model was fitted on, or correct its attribute 'units'"
         )
     if kind == "unknown":
-        yield f"{what} is in {unit!r} and the model was fitted on {wanted!r}: they are taken to be the same"
+        yield f"{what} is in {unit!r} and the model was fitted on {wanted!r}: the same units are assumed"
 
 
 def _refuse_convertible(name: str, unit: str, wanted: str) -> None:

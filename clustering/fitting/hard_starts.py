@@ -155,7 +155,7 @@ def run_restarts(
                     f"k is {k} and fewer rows differ in direction, and the cosine compares nothing else; lower k"
                 )
             raise DataError(
-                f"k is {k} and fewer rows differ once the mean is taken off, in float64: the values span too many "
+                f"k is {k} and fewer rows differ after the mean is subtracted, in float64: the values span too many "
                 "orders of magnitude; lower k, or rescale the data"
             )
         released = [geometry.unembed(divergence, centers, at_origin.matrix) for centers in starts]

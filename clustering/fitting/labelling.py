@@ -105,7 +105,7 @@ class LabelOutputs:
         """
         if self.responsibilities != "top" or self.top <= k:
             return ()
-        return (f"output.top is {self.top} and k is {k}: the responsibilities of all {k} clusters are told",)
+        return (f"output.top is {self.top} and k is {k}: the responsibilities of all {k} clusters are written",)
 
     def check(self, model: AnyModel) -> None:
         """Refuse outputs that a model does not have.

@@ -179,7 +179,7 @@ def anneal(
             beta = likeliest if count == k and likeliest < beta * STEP else beta * STEP
     if count == k:
         raise DataError(
-            "beta is 'auto', and all rows lie at their centers, so that nothing limits it; lower k, or give "
+            "beta is 'auto', and all rows lie at their centers, so it has no upper limit; lower k, or give "
             "beta a number"
         )
     raise DataError(

@@ -82,7 +82,9 @@ def check_domain(divergence: Divergence, values: NDArray[Any]) -> None:
     if divergence == "cosine":
         whole = values.any(axis=1)
         if not whole.all():
-            raise DomainError("a row of zeros", "it has no direction, which is what the cosine compares", None, _REMEDY)
+            raise DomainError(
+                "a row of zeros", "it has no direction, and the cosine compares directions", None, _REMEDY
+            )
         return
     positive = divergence == "itakura_saito"
     least = values.min()

@@ -28,8 +28,8 @@ class Objective:
 LOG_LIKELIHOOD = Objective(
     "log L",
     "Log-likelihood",
-    "Mean log-likelihood per unit weight after every expectation step (blue), and what the same responsibilities "
-    "vouch for at the new parameters after every maximisation step (red).",
+    "Mean log-likelihood per unit weight after every expectation step (blue), and its lower bound from the same "
+    "responsibilities at the new parameters after every maximisation step (red).",
     "log L per unit weight",
     "expectation",
     "maximisation",

@@ -296,8 +296,8 @@ def not_generative(words: str) -> ConfigError:
         The model, in words.
     """
     return ConfigError(
-        f"{words} does not describe how rows come about, so none can be drawn; only gaussian_mixture, "
-        f"von_mises_fisher and soft_kmeans with divergence {' or '.join(DESCRIBED)} do: fit one of these"
+        f"{words} has no distribution of rows, so none can be drawn; fit gaussian_mixture, von_mises_fisher, "
+        f"or soft_kmeans with divergence {' or '.join(DESCRIBED)}"
     )
 
 

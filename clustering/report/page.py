@@ -147,7 +147,7 @@ def draw(
             Figure("Effective sizes by pass", rows_caption, figures.sizes_by_pass(passes, colours, clusters))
         )
     if changed is not None and changed.ndim == 2:
-        rows_caption = _position_text(changed) + "Cells whose label is another than in the version before."
+        rows_caption = _position_text(changed) + "Cells whose label differs from the previous version."
         drawn_figures.append(Figure("Changed cells", rows_caption, figures.change_map(changed), of_changes=True))
     return drawn_figures, colours
 

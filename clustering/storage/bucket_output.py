@@ -219,8 +219,8 @@ class BucketOutput:
             # obstore tries again when an answer is lost. Then the second try finds the object that the first one wrote.
             if layout.current(self.path) != run:
                 raise OutputError(
-                    f"another run has switched {str(self.path)!r} meanwhile, and this one gave no sign for too long; "
-                    f"'clustering models list {self.path}' tells what is there"
+                    f"another run has published to {str(self.path)!r} in the meantime, because this one did not renew "
+                    f"its lock; 'clustering models list {self.path}' lists the versions"
                 ) from error
 
     def _settle(self) -> None:

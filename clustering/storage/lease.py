@@ -75,9 +75,9 @@ class Lease:
             if held.age < LEASE and not _is_gone(held.about):
                 who = f"process {held.about.get('pid', '?')} on {held.about.get('host', 'another machine')}"
                 raise OutputError(
-                    f"another run is writing to {self.owner!r}: {who}, its last sign {max(0.0, held.age):.0f} s ago; "
-                    f"wait for it, or name another output.store; a run without a sign for {LEASE / 60:.0f} minutes "
-                    "is taken for dead"
+                    f"another run is writing to {self.owner!r}: {who}, which renewed its lock {max(0.0, held.age):.0f} "
+                    f"s ago; wait for it, or name another output.store; a lock expires after {LEASE / 60:.0f} minutes "
+                    "without renewal"
                 )
             with suppress(AlreadyExistsError, PreconditionError):
                 self._put(held.version)
@@ -103,8 +103,8 @@ class Lease:
                     return
             self._lost = True
             raise OutputError(
-                f"another run has taken over {self.owner!r}, as this one gave no sign for {LEASE / 60:.0f} minutes; "
-                "nothing of it was published: run again, or name another output.store"
+                f"another run has taken over {self.owner!r}, as this one did not renew its lock for "
+                f"{LEASE / 60:.0f} minutes; nothing of it was published: run again, or name another output.store"
             )
 
     def keep(self) -> None:

@@ -132,8 +132,8 @@ def writable(url: str, options: Mapping[str, Any]) -> Any:
     if isinstance(store, ObjectStore):
         return store.with_read_only(False)
     raise StoreError(
-        f"the keys of {shown(url)} may not be listed, and results are kept only where they may be; "
-        "check the credentials and what they allow"
+        f"the keys of {shown(url)} may not be listed, and an output needs that; check the credentials and their "
+        "permissions"
     )
 
 

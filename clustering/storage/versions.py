@@ -189,7 +189,7 @@ def promote(output: Outputs, run: str) -> dict[str, Any]:
     record, current = layout.read_record(output.staging(run)), output.finished
     if record is None:
         raise OutputError(
-            f"run {run!r} in {str(output.path)!r} is not finished; 'clustering models list' tells which are"
+            f"run {run!r} in {str(output.path)!r} is not finished; 'clustering models list' lists the finished ones"
         )
     if run == current:
         return record

@@ -148,7 +148,7 @@ def test_a_lost_worker_of_dask_and_a_lost_worker_of_prefect_cost_no_bit(stack: S
     output_at_once = "s3://clustering/runs/long-embedded"
     stack.cli("clustering", "fit", CONFIG, "--no-prefect", *options(output_at_once, LONG, EMBEDDED))
     state = eventually("it is taken for dead", lambda: crashed(stack, run["id"]))
-    assert "no sign of life" in state["message"]
+    assert "no heartbeat" in state["message"]
     assert second
 
     (ended,) = eventually("a later run ends", lambda: stack.runs("long", "COMPLETED"))

@@ -38,7 +38,7 @@ def test_windows_of_longitudes_in_radians_begin_anew_after_their_turn(units: str
 def test_a_window_in_degrees_on_radians_is_refused(window: Any) -> None:
     lon = np.deg2rad(np.arange(0.0, 360.0, 10.0))
     dataset = xr.Dataset(coords={"lon": ("lon", lon, RADIANS)})
-    with pytest.raises(SourceError, match=r"no window in radians, .* from 0 to 6\.1.*'bbox'") as caught:
+    with pytest.raises(SourceError, match=r"is not in radians, .* from 0 to 6\.1.*'bbox'") as caught:
         positions(dataset, {"lon": {"start": window[0], "stop": window[1]}}, {})
     assert "\n" not in str(caught.value)
 

@@ -54,7 +54,7 @@ def test_an_array_that_is_left_out_is_named(tmp_path: Path, array: Any, reason: 
     assert len(taken.warnings) == 1
     assert taken.said("array 'odd' is left out", reason)
     np.save(tmp_path / "a.npy", array)
-    with pytest.raises(DataError, match="nothing that can be taken") as caught:
+    with pytest.raises(DataError, match="nothing that can be converted") as caught:
         ingest(tmp_path / "a.npy", tmp_path / "out.zarr")
     assert reason in str(caught.value)
 

@@ -93,8 +93,8 @@ def test_a_fill_value_that_counts_as_data_needs_a_decision(tmp_path: Path) -> No
     with pytest.raises(DataError) as caught:
         opened(path)
     assert str(caught.value) == (
-        "1 of 16 chunks of variable 't' were never written, 'c/1/0/1' among them, and would read as 0.0; "
-        "set source.missing_chunks to mask to leave their cells out, or to fill if they hold that value"
+        "1 of 16 chunks of variable 't' were never written, such as 'c/1/0/1', and their fill value 0.0 would count as "
+        "data; set source.missing_chunks to mask to leave their cells out, or to fill if they hold that value"
     )
     with pytest.raises(DataError, match="never written"):
         opened(without(store(tmp_path / "nan", np.nan), ["c/0/0/0"]), missing_chunks="error")

@@ -184,7 +184,7 @@ def test_what_does_not_fit_is_refused(
 
 def test_a_level_opened_as_its_own_store_has_no_room_for_others(tmp_path: Path) -> None:
     path = image(tmp_path / "i.zarr", 3)
-    with pytest.raises(SourceError, match="lies in a larger one, name that, and the data by group"):
+    with pytest.raises(SourceError, match="is part of a larger one, name the larger one"):
         open_source(path / "0", feature_dims="c", mask="labels/tissue/0 > 0")
 
 

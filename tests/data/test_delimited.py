@@ -136,7 +136,7 @@ REFUSED: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "a header alone": ("x,y\n", ("holds no rows",)),
     "comments alone": ("# x\n# y\n", ("holds no rows",)),
     "bytes": (b"a,b\n" + bytes(range(1, 30)) * 20 + b"\0" * 30, ("no text",)),
-    "words": ("x,y\na,b\n", ("nothing that can be taken", "'x'", "'a'")),
+    "words": ("x,y\na,b\n", ("nothing that can be converted", "'x'", "'a'")),
 }
 
 

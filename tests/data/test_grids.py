@@ -93,7 +93,7 @@ LEFT: dict[str, tuple[Callable[[Any], None], str]] = {
     "regions": (regions, "references"),
     "lists": (ragged, "lists of different lengths"),
     "a link within": (lambda file: file.update(odd=h5py.SoftLink("/x")), "link to '/x'"),
-    "a link to nothing": (lambda file: file.update(odd=h5py.ExternalLink("no.h5", "/x")), "not there"),
+    "a link to nothing": (lambda file: file.update(odd=h5py.ExternalLink("no.h5", "/x")), "does not exist"),
     "another name": (lambda file: file.update(odd=file["x"]), "'x' is left out: it is another name of '/odd'"),
     "a circle": (lambda file: file.update(odd=file["/"]), "another name of '/'"),
 }
@@ -240,5 +240,5 @@ def test_a_file_without_numbers_is_refused(tmp_path: Path, names: list[str]) -> 
     with h5py.File(tmp_path / "a.h5", "w") as file:
         if names:
             file["names"] = names
-    with pytest.raises(DataError, match="nothing that can be taken"):
+    with pytest.raises(DataError, match="nothing that can be converted"):
         ingest(tmp_path / "a.h5", tmp_path / "out.zarr")

@@ -354,7 +354,7 @@ def test_a_packing_that_is_no_number_is_refused(tmp_path: Path, value: Any, how:
     with pytest.raises(SourceError) as caught:
         open_source(data, variables="t" if how == "group" else None, feature_dims=[])
     assert "scale_factor is " in str(caught.value)
-    assert "write the attribute anew" in str(caught.value)
+    assert "correct the attribute" in str(caught.value)
 
 
 # Links

@@ -224,7 +224,7 @@ def test_a_model_that_describes_no_rows_is_refused(
     clustering.fit(np.arange(10.0).reshape(5, 2), clustering.KMeans(2)).save(tmp_path / "model.zarr")
     tokens = ["--parameters", str(tmp_path / "model.zarr"), "--rows", "5"]
     assert run(["ingest", "mixture", str(out), *tokens]) == 2
-    assert "only gaussian_mixture, von_mises_fisher and soft_kmeans" in capsys.readouterr().err
+    assert "fit gaussian_mixture, von_mises_fisher, or soft_kmeans" in capsys.readouterr().err
     assert not out.exists()
 
 

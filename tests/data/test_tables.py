@@ -96,7 +96,7 @@ def test_a_column_that_is_left_out_is_named(tmp_path: Path, column: Any, reason:
     assert len(taken.warnings) == 1
     assert taken.said("column 'emb' is left out", reason)
     pq.write_table(pa.table({"emb": column}), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match="nothing that can be taken: column 'emb'"):
+    with pytest.raises(DataError, match="nothing that can be converted: column 'emb'"):
         ingest(tmp_path / "t.parquet", tmp_path / "out.zarr")
 
 

@@ -40,15 +40,15 @@ def two_chunkings(path: Path) -> Source:
 
 
 SMALL = "small: reading spends its time"
-WAITING = "threads waiting"
+WAITING = "block(s) are too few for"
 READS = "times in a pass"
 LABELS = "times in the label pass"
 OTHERS = "other blocks than the passes"
-SURPLUS = "times the values that are selected"
+SURPLUS = "times the selected values"
 SLOW = "not in Rust"
 MASKED = "every cell probed is masked"
 HUGE = "over half of compute.memory"
-RESIDENT = "stay at hand between passes"
+RESIDENT = "stay in memory or on scratch between passes"
 SAMPLE = "set fit.sample_rows to"
 EVERY = (SAMPLE, SMALL, WAITING, READS, LABELS, OTHERS, SURPLUS, SLOW, MASKED, HUGE, RESIDENT)
 
@@ -92,7 +92,7 @@ def test_advice_names_the_numbers_and_the_remedy(tmp_path: Path) -> None:
 def test_what_chunks_hold_beside_the_selection_can_go_to_scratch(tmp_path: Path) -> None:
     source = small(tmp_path, isel={"dim_1": [2]})
     (line,) = outlook(source).advice
-    assert "4.0 times along dim_1), which the first pass reads" in line
+    assert "4.0 times along dim_1), and the first pass reads" in line
     assert "compute.scratch" not in line
     line, _ = outlook(source, memory=320, block_bytes=64).advice
     assert "each pass reads" in line

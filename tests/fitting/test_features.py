@@ -76,7 +76,7 @@ def test_other_spellings_of_the_same_features_are_taken(fit: c.Fit, data: xr.Dat
     ("data", "message"),
     [
         (profiles(units=None), "the data have no units of 'temp'"),
-        (profiles(units="tenths of something"), "taken to be the same"),
+        (profiles(units="tenths of something"), "the same units are assumed"),
         (profiles(None), "no labels along 'depth'"),
     ],
 )

@@ -242,7 +242,7 @@ def test_what_a_model_does_not_tell_is_refused(rows: np.ndarray) -> None:
 
 def test_no_more_than_k_are_the_largest() -> None:
     assert LabelOutputs(responsibilities="top", top=9).remarks(4) == (
-        "output.top is 9 and k is 4: the responsibilities of all 4 clusters are told",
+        "output.top is 9 and k is 4: the responsibilities of all 4 clusters are written",
     )
     assert LabelOutputs(responsibilities="top", top=4).remarks(4) == ()
     assert LabelOutputs(top=9).remarks(4) == ()

@@ -121,7 +121,7 @@ MISTAKES = {
     "list for options": ({"slurm": []}, "compute.cluster.slurm is []; it is a section; allowed keys: runner, cores, "),
     "runner with jobs": (
         {"slurm": {"runner": True, "queue": "a"}},
-        "compute.cluster.slurm.runner is true beside q",
+        "compute.cluster.slurm.runner is true and submits no jobs, so q",
     ),
     "service": ({"kubernetes": {"image": "a", "service": "clusterip"}}, "compute.cluster.kubernetes.service is 'clus"),
     "class": ({"class": 5}, "compute.cluster.class is 5; text is needed"),

@@ -57,8 +57,18 @@ DAMAGE = {
         2,
         "is not a model (",
     ),
-    "a record's number": (record(n_rows="many"), ["models", "list", "finished"], 1, "what the versions of 'finished'"),
-    "a record's list": (record(warnings=3), ["models", "show", "finished"], 1, "what the versions of 'finished' tell"),
+    "a record's number": (
+        record(n_rows="many"),
+        ["models", "list", "finished"],
+        1,
+        "the records of the versions of 'finished'",
+    ),
+    "a record's list": (
+        record(warnings=3),
+        ["models", "show", "finished"],
+        1,
+        "the records of the versions of 'finished'",
+    ),
     "a record's config": (record(config={"source": 3}), ["report", "finished"], 1, "the config in run.json of "),
 }
 

@@ -383,7 +383,7 @@ def test_the_next_run_ends_what_one_has_left(fate: str, ends: str, api: str, lon
     # Of a worker that is gone, the server learns by the silence of its run alone.
     assert eventually(lambda: stack.state(first), lambda found: found == ends) == ends
     if ends == "Crashed":
-        assert stack.message(first) == "no sign of life for 90 s"
+        assert stack.message(first) == "no heartbeat for 90 s"
         process = stack.start_worker(fate, api, tmp_path / "second")
     second = stack.run_of(f"fit/{fate}")
     try:

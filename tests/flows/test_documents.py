@@ -83,7 +83,7 @@ REFUSED = {
     "key twice, once in quotes": ("a: 1\n'a': 2", "line 2: the key 'a' is given twice"),
     "number twice": ("s: {2010: 1, 2010: 2}", "line 1: the key '2010' is given twice"),
     "section twice": ("s: {a: 1}\nt: 1\ns: {b: 1}", "line 3: the key 's' is given twice, first in line 1"),
-    "tab": ("a:\n\tb: 1", "is not YAML, line 2: a tab stands where YAML takes spaces only"),
+    "tab": ("a:\n\tb: 1", "is not YAML, line 2: YAML allows only spaces there, and not a tab"),
     "two documents": ("a: 1\n---\nb: 2", "is not YAML, line 2: a second document begins there ('---')"),
     "laughs": (LAUGHS, "more than 500,000 values"),
     "holds itself": ("a: &a [1, *a]", "line 1: there are more than 40 levels, or a value that holds itself"),

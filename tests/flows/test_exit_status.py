@@ -156,7 +156,7 @@ def test_what_other_packages_warn_of_is_a_line_once(capsys: pytest.CaptureFixtur
     assert run(["work"], app) == 0
     assert capsys.readouterr().err.splitlines() == [
         "warning: mind the gap",
-        "warning: a thread beside the work ended early: a fault of arithmetic",
+        "warning: a background thread ended early: a fault of arithmetic",
     ]
     assert (warnings.showwarning, threading.excepthook) == before
 

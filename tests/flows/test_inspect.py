@@ -90,7 +90,7 @@ def test_json_has_every_part(job: Job, capsys: pytest.CaptureFixture[str]) -> No
 def test_levels_that_are_read_for_nothing_are_told(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     lines, found = inspected(job, capsys, "source.isel={depth: [1]}")
     assert found["variables"][0]["surplus"]["depth"] == 3.0
-    assert lines[2].endswith("holding 3.00 times what is selected")
+    assert lines[2].endswith("which hold 3.00 times the selected values")
     assert any("3.0 times along depth" in line for line in lines if line.startswith("advice"))
 
 
@@ -154,7 +154,7 @@ def test_rows_beyond_memory_are_read_again(job: Job, capsys: pytest.CaptureFixtu
     assert 0 < share < 1
     (reads,) = (line for line in lines if line.startswith("reads"))
     assert f"1 for pass 0, {share:.2g} for each pass, {share:.2g} for the labels" in reads
-    assert any("stay at hand between passes" in line for line in lines if line.startswith("advice"))
+    assert any("stay in memory or on scratch between passes" in line for line in lines if line.startswith("advice"))
     lines, found = inspected(
         job, capsys, "compute.memory=1KB", "compute.block=100B", f"compute.scratch={job[0].parent}"
     )

@@ -439,7 +439,7 @@ def test_predict_remembers_dimensions_and_says_what_it_could_not_compare(
     array = zarr.open_group(field_store)["t"]
     array.attrs["units"] = ""
     record = run_predict(str(tmp_path / "out"), config("bare", source=unnamed), Notes())
-    assert "the data have no units of 't': they are taken to be the same" in record["warnings"]
+    assert "the data have no units of 't': the same units are assumed" in record["warnings"]
     array.attrs["units"] = "degC"
     with pytest.raises(DataError, match=r"'degC'.*'K'.*plus 273.15"):
         run_predict(str(tmp_path / "out"), config("other", source=unnamed), Notes())
@@ -570,7 +570,7 @@ def test_what_a_user_should_know_is_remarked_once(config: Make, tmp_path: Path) 
     soft = {"kind": "soft_kmeans", "beta": 1.0}
     record = run_fit(config(model=soft, output=wishes), watch)
     remarks = [
-        "output.top is 9 and k is 4: the responsibilities of all 4 clusters are told",
+        "output.top is 9 and k is 4: the responsibilities of all 4 clusters are written",
         "the source has no checksums: a flipped bit in a chunk would go unnoticed",
     ]
     assert record["remarks"] == remarks

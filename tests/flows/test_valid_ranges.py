@@ -39,7 +39,7 @@ def test_inspect_tells_what_a_fit_warns_of(
     assert run(["fit", str(tmp_path / "job.yaml"), "--no-prefect"]) == 0
     told, record = capsys.readouterr().err, json.loads((tmp_path / "out" / "run.json").read_text())
     assert (record["n_rows"], record["n_masked"]) == (8, 32)
-    passed_over = "valid_min of variable 't' is 'none', no number, and is passed over"
+    passed_over = "valid_min of variable 't' is 'none', no number, and is ignored"
     for said in (SAID, passed_over):
         assert said in told
         assert any(advised.startswith(said) for advised in advice)

@@ -208,7 +208,7 @@ def lock_of_another_machine(bucket: Bucket) -> bytes:
 def test_a_lock_of_another_machine_holds_until_it_is_old(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     output = at(bucket)
     content = lock_of_another_machine(bucket)
-    with pytest.raises(OutputError, match=r"on elsewhere, its last sign \d+ s ago; .* 2 minutes is taken for dead"):
+    with pytest.raises(OutputError, match=r"on elsewhere, which renewed its lock \d+ s ago; .* after 2 minutes"):
         publish(output, MINE)
     assert bucket.content("deep/out") == {".lock": content}
     monkeypatch.setattr(lease, "LEASE", -5.0)
@@ -244,7 +244,7 @@ def test_a_run_that_was_taken_over_publishes_nothing_and_removes_nothing(bucket:
     with output.locked():
         make_version(output, SECOND)
         content = lock_of_another_machine(bucket)
-        with pytest.raises(OutputError, match=r"another run has taken over .* gave no sign"):
+        with pytest.raises(OutputError, match=r"another run has taken over .* did not renew its lock"):
             output.switch(SECOND)
     assert seen(bucket) == whole(FIRST)
     # The lock is not its to take away, and what is staged may be the other's.

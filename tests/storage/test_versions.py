@@ -395,7 +395,7 @@ def test_whoever_lost_the_lock_does_not_switch(bucket: Bucket, monkeypatch: pyte
         with monkeypatch.context() as patched:
             patched.setattr(output._lease, "renew", overtaken)
             with pytest.raises(
-                OutputError, match=r"another run has switched .* meanwhile.*'clustering models list s3://"
+                OutputError, match=r"another run has published to .* in the meantime.*'clustering models list s3://"
             ):
                 output.switch(B)
         assert output.finished == A
