@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from clustering.data.access import open_source
 from clustering.data.plan import MIB
 from clustering.data.preparation import usable_memory
+from clustering.data.source_fingerprint import check_unchanged
 from clustering.errors import ClusteringWarning, ConfigError, nearest
 from clustering.execution.engine import connect
 from clustering.execution.passes import ReadStats, pass_runner
@@ -447,7 +448,7 @@ def fit(data: Any, model: AnyModel, *, on_pass: Any = None, **options: Any) -> F
             fitted_model = fitted_model.with_measured(
                 label_blocks(runner, model, fitted_model.params, discard), len(plan)
             )
-        source.check_unchanged()
+        check_unchanged(source)
     return Fit(fitted_model, source.labelled)
 
 

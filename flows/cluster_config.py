@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from flows.credentials import secret_option
+from flows.secret_options import secret_option
 from flows.values import Number, Size, Whole
 
 

@@ -11,7 +11,7 @@ from clustering.data.policies import MAX_BAD_FRACTION, Decoder, Missing, Missing
 from clustering.errors import ConfigError
 from clustering.models.option_names import Covariance, Divergence
 from flows.cluster_config import ClusterConfig
-from flows.credentials import BLOCK, refusal
+from flows.secret_options import BLOCK, refusal
 from flows.values import Number, Size, Whole, in_bytes
 
 

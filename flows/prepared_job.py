@@ -11,6 +11,7 @@ from clustering.data.codecs import checksum_remark
 from clustering.data.plan import Plan, plan_like
 from clustering.data.preparation import usable_memory
 from clustering.data.source import Source
+from clustering.data.source_fingerprint import source_fingerprint
 from clustering.errors import ClusteringError, ConfigError, OutputError
 from clustering.execution.held_out import HeldOut
 from clustering.execution.passes import MEMORY_SHARE
@@ -153,7 +154,7 @@ def prepare_job(config: JobConfig, model: FittedModel | None = None) -> Prepared
     if run is not None and model is None and follows:
         _check_current(config, PreviousVersion(run, output.published, source).fitted, source, fitted_model)
         content = {**content, "follows": run}
-    identity = RunFingerprint(content, fingerprint(wish, source) if model is None else source.fingerprint())
+    identity = RunFingerprint(content, fingerprint(wish, source) if model is None else source_fingerprint(source))
     within = usable_memory(
         source, config.memory_bytes, bool(wish.requested) if model is None else model.preparation is not None
     )

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 from clustering.data.addresses import shown
+from clustering.data.source_fingerprint import check_unchanged
 from clustering.errors import ClusteringError, reason
 from clustering.execution.engine import Engine
 from clustering.fitting.fitted_model import FittedModel
@@ -61,7 +62,7 @@ def provenance(job: PreparedJob, run: str) -> dict[str, Any]:
 def publish(job: PreparedJob, engine: Engine, labelled: LabelledRun, watch: Watch) -> dict[str, Any]:
     """Write the report and ``run.json``, and switch the output to this run, if ``output.publish`` allows it."""
     began = time.perf_counter()
-    job.source.check_unchanged()
+    check_unchanged(job.source)
     record = _record(job, engine, labelled)
     bad = record["bad_chunks"]
     if bad:

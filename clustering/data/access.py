@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copyreg
 import pickle
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ from clustering.data.policies import (
     ValidRange,
     is_number,
 )
-from clustering.data.reading import COSINE_WEIGHTS
-from clustering.data.source import SMALL_COMPANION, Source
+from clustering.data.reading import COSINE_WEIGHTS, SMALL_COMPANION
+from clustering.data.source import Source
 from clustering.data.store_errors import translate_errors
 from clustering.errors import ConfigError
 
@@ -257,7 +258,6 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
     return Source(
         cut, names, samples, features, mask, weights, missing or "drop", axes, not isinstance(data, np.ndarray),
         recipe, labels, stored, listings, cautions, MAX_BAD_FRACTION if worst is None else float(worst),
-        None if recipe is None else _reopen,
         in_memory={name: part.select(selected) for name, part in given.items()},
         unusable=opened.unusable,
         valid_range=valid_range,
@@ -292,6 +292,19 @@ class _UnhashedListings:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _UnhashedListings)
+
+
+def _pickled(source: Source) -> tuple[Any, ...]:
+    """Give what is pickled of a source: of a store what opens it again, of data in memory all that they are."""
+    # A worker opens the store by itself, so that the dataset with its labels is not sent to it.
+    if source.recipe is not None:
+        return _reopen, (source.recipe, source.opening, source.listings)
+    return Source, tuple(getattr(source, field.name) for field in fields(source))
+
+
+# A source is a value that does not know how it was opened. Every source of a store is made by this module, so that
+# wherever there is one, this is known.
+copyreg.pickle(Source, _pickled)
 
 
 def _reopen(recipe: Mapping[str, Any], opening: str, listings: Mapping[str, Listing]) -> Source:

@@ -21,8 +21,8 @@ from clustering.data.angles import RADIANS, units_of
 from clustering.data.conditions import mask_condition
 from clustering.data.listing import Listing
 from clustering.data.plan import Block, Plan
-from clustering.data.reading import COSINE_WEIGHTS
-from clustering.data.source import SMALL_COMPANION, Source
+from clustering.data.reading import COSINE_WEIGHTS, SMALL_COMPANION, companion
+from clustering.data.source import Source
 from clustering.data.stored import DimIndexer, chunk_numbers
 
 _MEANING = (
@@ -86,7 +86,7 @@ class BlockFingerprints:
             content.update(f"{name} ".encode() + _versions(listing, chunks).tobytes())
         for name in self._small_companions:
             # A change in one place of a small companion must not mark all blocks that share its chunk as changed.
-            variable = self.source.companion(name)
+            variable = companion(self.source, name)
             values = np.asarray(variable[tuple(regions[str(d)] for d in variable.dims)].values)
             bytes_of = values.tobytes() if values.dtype.kind != "O" else repr(values.tolist()).encode()
             # Cosine weights depend on the unit of the latitude, which its values alone do not show.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from threading import RLock
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import xarray as xr
@@ -15,20 +17,24 @@ from clustering.data.addresses import shown
 from clustering.data.alignment import fill_masked
 from clustering.data.angles import cosine
 from clustering.data.conditions import mask_condition
-from clustering.data.plan import Block
+from clustering.data.plan import MIB, Block
 from clustering.data.rows import Rows, unit_weights
+from clustering.data.source import Source
 from clustering.data.store_errors import translate_errors
 from clustering.errors import DataError, at_work, damaged
 
-if TYPE_CHECKING:
-    from clustering.data.source import Source
-
 COSINE_WEIGHTS = re.compile(r"cos\((\w+)\)")
 """Weights by the cosine of a latitude, such as ``cos(lat)``: the area of a cell on a regular grid."""
+SMALL_COMPANION = 64 * MIB
+"""Companions up to this size, in bytes, are read once in each process and kept."""
+_kept: WeakKeyDictionary[Source, dict[str, xr.Variable]] = WeakKeyDictionary()
+"""Small companions by name. They are dropped with their source."""
+_lock = RLock()
+"""Keeps two threads from reading the same companion at once."""
 
 
-def read_rows(source: Source, block: Block) -> Rows:
-    """Read one block. Values stay packed where all variables can be.
+def read_block(source: Source, block: Block, *, packed: bool = False) -> Rows:
+    """Read and decode one block.
 
     Parameters
     ----------
@@ -36,13 +42,21 @@ def read_rows(source: Source, block: Block) -> Rows:
         Data to cluster.
     block
         A block of a plan of the source.
+    packed
+        Whether values stay as they are stored where that takes less memory; see `Rows.decoded`.
 
     Raises
     ------
     DataError
-        For a missing value where that is an error, an infinity, a bad chunk where that is an error, or a weight that
-        is negative or not finite. The message names the variable and the block.
+        For a missing value where `missing` of the source is ``error``, an infinity, a bad chunk where that is an error,
+        or a weight that is negative or not finite. The message names the variable and the block.
     """
+    rows = _rows(source, block)
+    return rows if packed else rows.decoded()
+
+
+def _rows(source: Source, block: Block) -> Rows:
+    """Read one block. Values stay packed where all variables can be."""
     values, missing, lost, bad = _values(source, block)
     n = len(values)
     keep = used_cells(source, block)
@@ -188,9 +202,28 @@ def _known_labels(source: Source, block: Block) -> NDArray[np.int32]:
     return np.where(valid, values, -1).astype(np.int32)
 
 
+def companion(source: Source, name: str) -> xr.Variable:
+    """Give a companion: in memory where it is small, and lazily otherwise.
+
+    Parameters
+    ----------
+    source
+        Data to cluster.
+    name
+        Name of the variable.
+    """
+    with _lock:
+        kept = _kept.setdefault(source, {})
+        if name not in kept:
+            variable = source.dataset[name].variable
+            small = variable.nbytes <= SMALL_COMPANION
+            kept[name] = xr.Variable(variable.dims, load_variable(source, name, variable)) if small else variable
+        return kept[name]
+
+
 def _on_grid(source: Source, name: str, block: Block) -> NDArray[Any]:
     """Read a companion variable on the cells of a block ``(cells,)``."""
-    variable = source.companion(name)
+    variable = companion(source, name)
     region = {d: s for d, s in zip(source.sample_dims, block.slices, strict=True) if d in variable.dims}
     values = load_variable(source, name, variable.isel(region).transpose(*region))
     # A companion may lack some sample dimensions, such as a mask of the sea that does not change with time.

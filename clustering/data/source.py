@@ -1,43 +1,32 @@
-"""The source: labelled N-d data, read block by block as rows ``(n, d)``."""
+"""The source: labelled N-d data, as a value. `clustering.data.reading` reads it block by block as rows ``(n, d)``."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from threading import RLock
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from clustering.data import opening
-from clustering.data.addresses import shown
-from clustering.data.chunks import snapshot
 from clustering.data.decoding import InMemoryVariable, RowPacking, find_packing
 from clustering.data.grouped import SMALL_LABELS
-from clustering.data.listing import Listing, describe_changes
-from clustering.data.plan import MIB, Axis, Block, Plan, plan_blocks
+from clustering.data.listing import Listing
+from clustering.data.plan import MIB, Axis, Plan, plan_blocks
 from clustering.data.policies import Missing, ValidRange
-from clustering.data.reading import load_variable, read_rows
-from clustering.data.rows import Rows
-from clustering.data.store_errors import translate_errors
 from clustering.data.stored import StoredVariable
-from clustering.errors import DataError, SourceError
+from clustering.errors import DataError
 
-SMALL_COMPANION = 64 * MIB
-"""Companions up to this size, in bytes, are read once in each process and kept."""
 About = Mapping[str, Mapping[str, str]]
 """Name of a variable or feature dimension → its attributes, such as units, long name and calendar."""
 DATES = "numpy"
 """Name for the calendar of numpy's dates, beside the calendars of CF."""
 _ATTRIBUTES = ("units", "long_name", "standard_name", "positive", "axis")
-_lock = RLock()
 
 
 @dataclass(frozen=True)
@@ -86,8 +75,6 @@ class Source:
     """Cautions for the user about the data."""
     max_bad_fraction: float = 1.0
     """Largest share of bad chunks, where they are masked."""
-    reopen: Callable[..., Source] | None = field(default=None, repr=False)
-    """Opens the same source in another process, from `recipe`, `opening` and `listings`."""
     in_memory: Mapping[str, InMemoryVariable] = field(default_factory=dict, repr=False)
     """In-memory variables by name that this library decoded, as they were given."""
     unusable: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -96,12 +83,6 @@ class Source:
     """Whether values outside a valid range are missing."""
     opening: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
     """Random name of this opening. A process opens a source once for each name, so a changed store is opened again."""
-
-    def __reduce__(self) -> Any:
-        # A worker opens the store by itself, so that the dataset with its labels is not sent to it.
-        if self.recipe is not None:
-            return self.reopen, (self.recipe, self.opening, self.listings)
-        return Source, tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -211,47 +192,6 @@ class Source:
         pairs = [(n, self.stored[name].decoding) for n, name in zip(counts, self.variables, strict=True)]
         return find_packing(pairs, self.dtype)
 
-    def companion(self, name: str) -> xr.Variable:
-        """Give a companion: in memory where it is small, and lazily otherwise.
-
-        Parameters
-        ----------
-        name
-            Name of its variable.
-        """
-        with _lock:
-            held: dict[str, xr.Variable] = self.__dict__.setdefault("_companions", {})
-            if name not in held:
-                variable = self.dataset[name].variable
-                small = variable.nbytes <= SMALL_COMPANION
-                held[name] = xr.Variable(variable.dims, load_variable(self, name, variable)) if small else variable
-            return held[name]
-
-    def fingerprint(self) -> str:
-        """Digest the identity of the source: the listings of a store, or the values of data held in memory.
-
-        The digest covers the selection and the companions too.
-        """
-        digest = hashlib.sha256()
-        if self.recipe is not None:
-            for name, listing in sorted(self.listings.items()):
-                digest.update(name.encode() + listing.digest)
-            for name, stored in sorted(self.stored.items()):
-                for d, indexer in stored.indexers.items():
-                    digest.update(
-                        f"{name} {d} {indexer!r}".encode() if isinstance(indexer, range) else indexer.tobytes()
-                    )
-            return digest.hexdigest()
-        digest.update(repr((self.variables, self.sample_dims, self.shape, str(self.dtype))).encode())
-        for d in (*self.sample_dims, *self.feature_dims):
-            digest.update(repr(self.dataset[d].values.tolist()).encode() if self.has_labels(d) else b"")
-        plan = self.plan()
-        for index in range(len(plan)):
-            rows = self.read(plan.block(index))
-            for part in (rows.values, rows.weights, rows.cells, rows.labels):
-                digest.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
-        return digest.hexdigest()
-
     def check_bad(self, bad: Sequence[str]) -> None:
         """Refuse data with too many bad chunks.
 
@@ -271,52 +211,6 @@ class Source:
                 f"{len(bad):,} of {total:,} chunks do not decode, {bad[0]!r} among them, more than max_bad_fraction "
                 f"{self.max_bad_fraction:g} allows; write them anew, or raise source.max_bad_fraction"
             )
-
-    def check_unchanged(self) -> None:
-        """Compare the store with its listings, and refuse to go on if it has changed.
-
-        Raises
-        ------
-        DataError
-            Naming the first change.
-        """
-        if self.recipe is None or not self.listings:
-            return
-        data, group, options = (self.recipe[key] for key in ("data", "group", "storage_options"))
-        try:
-            with translate_errors(shown(data), (FileNotFoundError,)):
-                node = opening.open_node(data, group, options or {})
-        except (FileNotFoundError, SourceError) as error:
-            raise DataError(
-                f"the source changed during the run: there is nothing at {shown(data)} any more; run again"
-            ) from error
-        now = snapshot(opening.OpenedDataset(self.dataset, node, shown(data)), self.listings)
-        for name, before in self.listings.items():
-            changed = describe_changes(before, now.get(name), name)
-            if changed:
-                raise DataError(
-                    f"the source changed during the run: {changed}; earlier and later reads do not belong together: "
-                    "run again"
-                )
-
-    def read(self, block: Block, *, packed: bool = False) -> Rows:
-        """Read and decode one block.
-
-        Parameters
-        ----------
-        block
-            A block of a plan of this source.
-        packed
-            Whether values stay as they are stored where that takes less memory; see `Rows.decoded`.
-
-        Raises
-        ------
-        DataError
-            For a missing value where `missing` is ``error``, an infinity, a bad chunk where that is an error, or a
-            weight that is negative or not finite. The message names the variable and the block.
-        """
-        rows = read_rows(self, block)
-        return rows if packed else rows.decoded()
 
     def preview(self, most: int = 1000) -> xr.Dataset:
         """Read a thinned sample grid into memory, for a picture.

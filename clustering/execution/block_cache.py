@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.plan import Plan
+from clustering.data.reading import read_block
 from clustering.data.rows import Rows
 from clustering.data.source import Source
 from clustering.errors import ExecutionError, OutputError
@@ -159,7 +160,7 @@ def get_or_read(
     if rows is not None:
         return rows, 0
     block = plan.block(index)
-    rows = source.read(block, packed=True)
+    rows = read_block(source, block, packed=True)
     if fraction is not None:
         rows = fraction.select(rows)
     if keep:

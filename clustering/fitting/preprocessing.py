@@ -21,6 +21,7 @@ from clustering.data.feature_weights import check_feature_weights, feature_weigh
 from clustering.data.plan import Plan
 from clustering.data.preparation import Preparation
 from clustering.data.source import Source
+from clustering.data.source_fingerprint import source_fingerprint
 from clustering.errors import ConfigError, DataError, DomainError, nearest
 from clustering.execution.engine import Engine
 from clustering.execution.map_reduce import TASKS_PER_THREAD
@@ -191,7 +192,7 @@ def fingerprint(preprocess: Preprocess, source: Source) -> str:
     source
         Data to cluster.
     """
-    digest = source.fingerprint()
+    digest = source_fingerprint(source)
     if preprocess.feature_weights is None:
         return digest
     return hashlib.sha256(digest.encode() + _weights(preprocess, source).tobytes()).hexdigest()

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from clustering.data.plan import MIB, Axis, Block, Plan
+from clustering.data.reading import read_block
 from clustering.data.source import Source
 from clustering.errors import DataError
 from clustering.execution.engine import connect
@@ -115,7 +116,7 @@ def probe(
     blocks = [small.block(i) for i in spread_indices(len(small), BLOCKS_PER_THREAD * max(2, threads))]
     # The first read includes work that is done once in a process, so it gives the memory and no time.
     with _trace_peak() as peak:
-        first = source.read(blocks[0], packed=True)
+        first = read_block(source, blocks[0], packed=True)
         read_work = peak() / max(1, int(np.prod(blocks[0].shape)))
     timings: list[tuple[Block, int, int, float]] = []
     left, lock, started = iter(blocks), Lock(), time.perf_counter()
@@ -129,7 +130,7 @@ def probe(
             if block is None:
                 return
             began = time.perf_counter()
-            rows = source.read(block, packed=True)
+            rows = read_block(source, block, packed=True)
             timings.append((block, len(rows), rows.nbytes, time.perf_counter() - began))
 
     _run_concurrently([reading] * min(threads, len(blocks)))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from clustering.data.preparation import only_unit_norm
+from clustering.data.reading import read_block
 from clustering.data.rows import Rows, unit_weights
 from clustering.data.source import Source
 from clustering.fitting.fitted_model import FittedModel
@@ -69,7 +70,7 @@ def sample_rows(source: Source, fitted: FittedModel) -> PlottedRows | None:
     each = -(-SHOWN // len(blocks))
     parts, read = [], 0
     for index in blocks:
-        rows = source.read(plan.block(int(index)))
+        rows = read_block(source, plan.block(int(index)))
         read += len(rows)
         chosen = np.zeros(len(rows), bool)
         chosen[np.unique(np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(np.int64))] = True

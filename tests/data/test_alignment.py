@@ -14,6 +14,7 @@ import zarr
 
 import clustering as c
 from clustering.data.access import open_source
+from clustering.data.reading import read_block
 from clustering.errors import ClusteringError, ConfigError, DataError, SourceError
 
 LAT, LON = np.linspace(-50, 50, 6), np.arange(0.0, 360.0, 90.0)
@@ -26,7 +27,7 @@ OPTIONS: dict[str, Any] = {"feature_dims": []}
 def on_grid(data: Any, **options: Any) -> dict[str, np.ndarray]:
     """Read which cells of the grid are used, with what weights and labels."""
     source = open_source(data, **{**OPTIONS, **options})
-    rows = source.read(source.plan().block(0))
+    rows = read_block(source, source.plan().block(0))
     used = rows.to_grid(np.ones(len(rows), bool), False).reshape(source.shape)
     labels = np.zeros(len(rows), "i4") if rows.labels is None else rows.labels
     return {
@@ -232,7 +233,7 @@ def test_masked_cells_of_masks_weights_and_labels_do_not_count() -> None:
 def test_masked_cells_of_the_data_are_missing(wrap: Callable[[Any], Any], dtype: str) -> None:
     rows = np.ma.masked_array(np.where(np.arange(12).reshape(6, 2) == 5, 99, ROWS).astype(dtype), ROWS == 5)
     source = open_source(wrap(rows))
-    read = source.read(source.plan().block(0))
+    read = read_block(source, source.plan().block(0))
     assert read.cells is not None
     assert read.cells.tolist() == [0, 1, 3, 4, 5]
     assert np.array_equal(read.values, ROWS[[0, 1, 3, 4, 5]])
@@ -249,9 +250,9 @@ def test_masked_cells_that_a_graph_does_not_tell_of_are_no_numbers() -> None:
         source = open_source(rows.map_blocks(hide, meta=np.empty((0, 0), dtype)))
         if kept is None:
             with pytest.raises(DataError, match=r"int32 holds masked cells.*astype\(float\)"):
-                source.read(source.plan().block(0))
+                read_block(source, source.plan().block(0))
         else:
-            found = source.read(source.plan().block(0)).cells
+            found = read_block(source, source.plan().block(0)).cells
             assert found is not None
             assert found.tolist() == kept
 
@@ -296,7 +297,7 @@ def test_unknown_lengths_of_arrays_beside_the_data_are_computed_and_compared() -
 def test_unknown_numbers_of_features_are_computed() -> None:
     wide = some(MANY.T.copy(), 3).T
     source = open_source(wide)
-    assert np.array_equal(source.read(source.plan().block(0)).values, MANY[:, MANY[0] % 3 > 0])
+    assert np.array_equal(read_block(source, source.plan().block(0)).values, MANY[:, MANY[0] % 3 > 0])
 
 
 def test_other_things_that_dask_computes_are_refused_in_one_line() -> None:
@@ -378,8 +379,8 @@ def test_whole_numbers_that_floats_cannot_tell_apart_are_told_apart() -> None:
     data = xr.DataArray(np.arange(4.0)[:, None], {"station": names}, ("station", "f"), name="v")
     weights = xr.DataArray([0.0, 1.0, 2.0, 3.0], {"station": np.sort(names)}, ("station",))
     source = open_source(data, sample_dims="station", weights=weights)
-    assert source.read(source.plan().block(0)).weights.tolist() == [3, 0, 1, 2]
+    assert read_block(source, source.plan().block(0)).weights.tolist() == [3, 0, 1, 2]
     chosen = open_source(data, sample_dims="station", select={"station": [first + 1, first + 2]})
-    assert chosen.read(chosen.plan().block(0)).values.ravel().tolist() == [2, 3]
+    assert read_block(chosen, chosen.plan().block(0)).values.ravel().tolist() == [2, 3]
     with pytest.raises(SourceError, match="station"):
         open_source(data, sample_dims="station", select={"station": [first + 4]})

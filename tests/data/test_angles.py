@@ -14,6 +14,7 @@ import clustering as c
 from clustering.data.access import open_source
 from clustering.data.block_fingerprints import BlockFingerprints
 from clustering.data.feature_weights import feature_weights
+from clustering.data.reading import read_block
 from clustering.data.selection import positions
 from clustering.errors import ClusteringError, DataError, SourceError
 
@@ -113,7 +114,7 @@ def weights(dataset: Any, formula: str = "cos(clat)", **options: Any) -> np.ndar
     source = open_source(
         dataset, variables=["t"], sample_dims=["cell"], feature_dims=["time"], weights=formula, **options
     )
-    return np.array(source.read(source.plan().block(0)).weights)
+    return np.array(read_block(source, source.plan().block(0)).weights)
 
 
 def as_features(dataset: Any, formula: str) -> np.ndarray:
@@ -158,7 +159,7 @@ def test_two_dimensional_latitudes_in_radians_are_converted(tmp_path: Path) -> N
     dataset.to_zarr(tmp_path / "s", consolidated=False)
     for data in (dataset, tmp_path / "s"):
         source = open_source(data, variables=["t"], feature_dims=[], weights="cos(lat)")
-        np.testing.assert_allclose(source.read(source.plan().block(0)).weights, AREAS, rtol=0, atol=1e-15)
+        np.testing.assert_allclose(read_block(source, source.plan().block(0)).weights, AREAS, rtol=0, atol=1e-15)
 
 
 NO_LATITUDES: dict[str, tuple[xr.Dataset, str]] = {

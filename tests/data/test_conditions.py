@@ -14,6 +14,7 @@ import clustering as c
 from clustering.data.access import open_source
 from clustering.data.block_fingerprints import BlockFingerprints
 from clustering.data.conditions import Condition, condition
+from clustering.data.reading import read_block
 from clustering.errors import ClusteringError, ConfigError, DataError, SourceError
 
 
@@ -105,7 +106,7 @@ def data(values: Any, **attributes: Any) -> xr.Dataset:
 
 def used(dataset: Any, mask: Any, **options: Any) -> list[bool]:
     source = open_source(dataset, variables=["t"], feature_dims=[], mask=mask, **options)
-    rows = source.read(source.plan().block(0))
+    rows = read_block(source, source.plan().block(0))
     return [i in (range(N) if rows.cells is None else rows.cells.tolist()) for i in range(N)]
 
 
@@ -209,7 +210,7 @@ def test_a_comparison_works_for_stores_and_data_in_memory_in_fit_and_predict(sto
 
 def test_a_comparison_belongs_to_the_source_wherever_it_is_opened(store: Path) -> None:
     source = open_source(store, **OPTIONS, mask="landfrac > 0.5")
-    rows = pickle.loads(pickle.dumps(source)).read(source.plan().block(0))
+    rows = read_block(pickle.loads(pickle.dumps(source)), source.plan().block(0))
     assert rows.values[:, 0].tolist() == [1.0, 2.0, 5.0]
     others = [
         open_source(store, **OPTIONS, mask=mask) for mask in ("landfrac > 0.6", "landfrac >= 0.5", "landfrac < 1")

@@ -13,6 +13,7 @@ import zarr
 
 import clustering as c
 from clustering.data.access import open_source
+from clustering.data.reading import read_block
 from clustering.data.source import Source
 from clustering.errors import ConfigError, DataError, SourceError
 
@@ -24,7 +25,7 @@ def rows_of(source: Source, **options: Any) -> np.ndarray:
     plan = source.plan(block_bytes=64)
     found = np.full((plan.cells, source.n_features), np.nan)
     for i in range(len(plan)):
-        rows = source.read(plan.block(i), **options)
+        rows = read_block(source, plan.block(i), **options)
         found[rows.positions(np.arange(len(rows)))] = rows.decoded().values
     return found
 
@@ -83,7 +84,7 @@ def test_packed_rows_take_the_room_of_what_is_stored(tmp_path: Path, name: str) 
     dtype, attributes = CF[name]
     source = open_source(packed_store(tmp_path / "s", dtype, attributes, 3), variables=["a", "b"])
     block = source.plan().block(0)
-    packed, decoded = source.read(block, packed=True), source.read(block)
+    packed, decoded = read_block(source, block, packed=True), read_block(source, block)
     assert packed.values.dtype == np.dtype(dtype)
     assert decoded.values.dtype == source.dtype
     assert packed.values.nbytes * (source.dtype.itemsize // packed.values.itemsize) == decoded.values.nbytes
@@ -128,8 +129,8 @@ def test_nodata_is_a_stored_number_beside_the_fill_value(tmp_path: Path) -> None
     assert np.array_equal(found[[0, 29]], stored[[0, 29]])
     assert source.dtype == np.int8
     with pytest.raises(DataError, match=r"missing value in variable 'values', block 0 .*missing"):
-        list(map(source_with(tmp_path / "a", missing="error", nodata=-128).read, [source.plan().block(0)]))
-    assert len(open_source(tmp_path / "a").read(source.plan().block(0))) == 30
+        read_block(source_with(tmp_path / "a", missing="error", nodata=-128), source.plan().block(0))
+    assert len(read_block(open_source(tmp_path / "a"), source.plan().block(0))) == 30
 
 
 def source_with(path: Path, **options: Any) -> Source:
@@ -148,7 +149,7 @@ def test_missing_whole_numbers_are_integrated_out_as_gaps(tmp_path: Path) -> Non
     stored[2, 1], stored[5] = -1, -1
     zarr.create_array(tmp_path / "a", data=stored, chunks=(5, 3), fill_value=0)
     source = open_source(tmp_path / "a", nodata=-1, missing="marginalize")
-    rows = source.read(source.plan().block(0))
+    rows = read_block(source, source.plan().block(0))
     truth = np.where(stored == -1, np.nan, stored)
     assert np.array_equal(rows.values, truth[[i for i in range(10) if i != 5]], equal_nan=True)
     assert np.flatnonzero(rows.has_missing).tolist() == [2]
@@ -163,7 +164,7 @@ def test_signed_squares_of_embeddings(tmp_path: Path) -> None:
     truth[0] = np.nan
     found = rows_of(source, packed=True)
     assert np.allclose(found, truth, rtol=4e-16, atol=0, equal_nan=True)
-    assert source.read(source.plan().block(0), packed=True).values.dtype == np.int8
+    assert read_block(source, source.plan().block(0), packed=True).values.dtype == np.int8
 
 
 def test_the_decoder_travels_with_the_source(tmp_path: Path) -> None:

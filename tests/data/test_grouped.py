@@ -18,6 +18,7 @@ from s3 import web
 
 from clustering.data.access import open_source
 from clustering.data.feature_weights import feature_weights
+from clustering.data.reading import read_block
 from clustering.data.source import Source
 from clustering.errors import SourceError
 
@@ -49,7 +50,7 @@ def one(path: Path, attributes: dict[str, Any], values: np.ndarray = VALUES, zar
 
 def rows(source: Source) -> list[Any]:
     plan = source.plan()
-    return [v for i in range(len(plan)) for v in source.read(plan.block(i)).values.ravel().tolist()]
+    return [v for i in range(len(plan)) for v in read_block(source, plan.block(i)).values.ravel().tolist()]
 
 
 # Neighbours

@@ -16,6 +16,7 @@ import zarr
 
 import clustering as c
 from clustering.data.access import open_source
+from clustering.data.reading import read_block
 from clustering.data.source import Source
 from clustering.errors import ConfigError, DataError, SourceError
 
@@ -31,7 +32,7 @@ def band(attributes: dict[str, Any], values: np.ndarray = BAND, **encoding: Any)
 
 def rows(source: Source) -> np.ndarray:
     plan = source.plan()
-    return np.concatenate([source.read(plan.block(i)).values for i in range(len(plan))]).ravel()
+    return np.concatenate([read_block(source, plan.block(i)).values for i in range(len(plan))]).ravel()
 
 
 MASKED = BAND[3:].ravel()
@@ -135,7 +136,7 @@ def test_nodata_goes_for_every_kind_of_data(tmp_path: Path, make: Callable[[Path
         data = data.astype(dtype)
     source = open_source(data, nodata=-9999, sample_dims=None)
     plan = source.plan()
-    read = [source.read(plan.block(i)) for i in range(len(plan))]
+    read = [read_block(source, plan.block(i)) for i in range(len(plan))]
     found = np.concatenate([r.positions(np.arange(len(r))) for r in read])
     lacking = {0, 1, 2} if not isinstance(data, np.ma.MaskedArray) else set(range(12))
     assert set(range(12)) - set(found.tolist()) == lacking
@@ -159,7 +160,7 @@ def test_nodata_by_name_in_memory() -> None:
     data = xr.Dataset({"a": band({}), "b": band({}, BAND + 1)})
     options: dict[str, Any] = {"variables": ["a", "b"], "feature_dims": []}
     source = open_source(data, nodata={"b": -9998}, **options)
-    assert len(source.read(source.plan().block(0)).values) == 108
+    assert len(read_block(source, source.plan().block(0)).values) == 108
     assert source.dataset["a"].dtype == np.int16
     with pytest.raises(ConfigError, match="nodata names the variable 'z'"):
         open_source(data, nodata={"z": 1}, **options)
@@ -241,9 +242,9 @@ def test_attributes_of_arrays_beside_the_data_count(
     if where == "weights":
         # A fill value never weighs.
         with pytest.raises(DataError, match=r"weights '\w+' are missing, negative or not finite"):
-            source.read(block)
+            read_block(source, block)
         return
-    found = source.read(pickle.loads(pickle.dumps(source)).plan().block(0))
+    found = read_block(source, pickle.loads(pickle.dumps(source)).plan().block(0))
     if where == "mask":
         assert np.array_equal(found.values.ravel(), GRID.values[(meant == 1) & ~LACKING])
     else:
@@ -254,7 +255,7 @@ def test_attributes_of_arrays_beside_the_data_count(
 def test_weights_are_unpacked(tmp_path: Path, give: Any) -> None:
     weights = np.arange(12, dtype="i2").reshape(3, 4)
     source = give(xr.DataArray(weights, PLACE, ("y", "x"), attrs={"scale_factor": 0.25}), "weights", tmp_path)
-    assert np.array_equal(source.read(source.plan().block(0)).weights, weights.ravel() / 4)
+    assert np.array_equal(read_block(source, source.plan().block(0)).weights, weights.ravel() / 4)
     if give is as_given:
         assert "variable 'weights' is given with scale_factor among its attributes" in source.cautions[0]
 
@@ -263,10 +264,10 @@ def test_weights_are_unpacked(tmp_path: Path, give: Any) -> None:
 def test_valid_ranges_of_arrays_beside_the_data_are_passed_over_on_wish(tmp_path: Path, give: Any) -> None:
     array = xr.DataArray(np.full((3, 4), 5, "i2"), PLACE, ("y", "x"), attrs={"valid_max": 1})
     source = give(array, "labels", tmp_path)
-    assert set(source.read(source.plan().block(0)).labels.tolist()) == {-1}
+    assert set(read_block(source, source.plan().block(0)).labels.tolist()) == {-1}
     source = as_given(array, "labels", tmp_path)
     ignoring = open_source(GRID, feature_dims=[], labels=array, valid_range="ignore")
-    assert set(ignoring.read(ignoring.plan().block(0)).labels.tolist()) == {5}
+    assert set(read_block(ignoring, ignoring.plan().block(0)).labels.tolist()) == {5}
 
 
 def test_a_mask_and_weights_of_one_variable_are_decoded_once() -> None:
@@ -274,7 +275,7 @@ def test_a_mask_and_weights_of_one_variable_are_decoded_once() -> None:
     area.attrs |= {"scale_factor": 0.5, "valid_range": [2, 8]}
     data = xr.Dataset({"t": GRID, "area": area})
     source = open_source(data, variables="t", feature_dims=[], mask="area > 0", weights="area", labels="area")
-    found = source.read(source.plan().block(0))
+    found = read_block(source, source.plan().block(0))
     assert np.array_equal(found.values.ravel(), np.arange(2.0, 9.0))
     assert np.array_equal(found.weights, np.arange(2.0, 9.0) / 2)
 
@@ -321,5 +322,5 @@ def test_a_packed_latitude_over_two_dimensions_is_unpacked() -> None:
     lat = xr.Variable(("y", "x"), np.repeat(degrees[:, None] * 100, 4, 1).astype("i2"))
     lat.attrs |= {"units": "degrees_north", "scale_factor": 0.01}
     source = open_source(GRID.assign_coords(lat=lat), feature_dims=[], weights="cos(lat)")
-    weights = source.read(source.plan().block(0)).weights
+    weights = read_block(source, source.plan().block(0)).weights
     np.testing.assert_allclose(weights, np.repeat([1.0, 0.5, 0.0], 4), atol=1e-12)

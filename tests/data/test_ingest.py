@@ -23,6 +23,7 @@ from sklearn.datasets import load_sample_image
 
 from clustering.data.access import open_source
 from clustering.data.ingest import CHUNK_BYTES, LEAST_CHUNK_BYTES, choose_chunks, ingest
+from clustering.data.reading import read_block
 from clustering.errors import ClusteringError, DataError, OutputError, SourceError
 
 RNG = np.random.default_rng(4)
@@ -71,7 +72,7 @@ def test_a_photograph_has_a_row_for_each_pixel(tmp_path: Path, out: Path) -> Non
     plan = source.plan()
     assert (source.shape, source.n_features) == ((427, 640), 3)
     assert np.array_equal(stored(out)["image"], pixels)
-    assert sum(len(source.read(plan.block(i))) for i in range(len(plan))) == 427 * 640
+    assert sum(len(read_block(source, plan.block(i))) for i in range(len(plan))) == 427 * 640
 
 
 def test_a_turned_photograph_is_held_upright(tmp_path: Path, out: Path) -> None:
@@ -162,7 +163,7 @@ def test_a_member_of_any_name_can_be_clustered(tmp_path: Path, out: Path, name: 
     np.savez(tmp_path / "a.npz", **{name: np.arange(50.0)}, x=MATRIX)
     (variable,) = set(ingest(tmp_path / "a.npz", out).variables) - {"x"}
     source = open_source(out, variables=[variable])
-    assert np.array_equal(source.read(source.plan().block(0)).values, np.arange(50.0)[:, None])
+    assert np.array_equal(read_block(source, source.plan().block(0)).values, np.arange(50.0)[:, None])
 
 
 # Tables
@@ -206,7 +207,7 @@ def test_numeric_columns_become_variables_and_gaps_become_nan(tmp_path: Path, ou
 def test_columns_make_rows_with_gaps_left_out(tmp_path: Path, out: Path) -> None:
     ingest(save_frame(FRAME, tmp_path / "t.csv"), out)
     source = open_source(out, variables=["fraction", "gaps"])
-    rows = source.read(source.plan().block(0))
+    rows = read_block(source, source.plan().block(0))
     assert np.array_equal(rows.values, FRAME[["fraction", "gaps"]].dropna().values)
 
 
@@ -254,7 +255,7 @@ def test_a_column_of_any_name_can_be_clustered(tmp_path: Path, out: Path, name: 
     (tmp_path / "t.csv").write_text(f"{name},other\n1,2\n3,4\n")
     (variable, _) = ingest(tmp_path / "t.csv", out).variables
     source = open_source(out, variables=[variable])
-    assert source.read(source.plan().block(0)).values.tolist() == [[1], [3]]
+    assert read_block(source, source.plan().block(0)).values.tolist() == [[1], [3]]
 
 
 def test_columns_whose_names_become_alike_are_kept_apart(tmp_path: Path, out: Path) -> None:
@@ -307,7 +308,7 @@ def test_a_grid_decodes_to_what_the_file_decodes_to(
     assert zarr.open_array(out / "t", mode="r").dtype == ("i2" if encoding else "f8")
     assert (written["q"][-1], zarr.open_array(out / "q", mode="r").dtype) == ("float32", "f4")
     source = open_source(out, variables=["t"], feature_dims=["lon"], weights="cos(lat)", mask=None)
-    assert np.flatnonzero(~np.isin(np.arange(24), source.read(source.plan().block(0)).cells)).tolist() == [1]
+    assert np.flatnonzero(~np.isin(np.arange(24), read_block(source, source.plan().block(0)).cells)).tolist() == [1]
 
 
 def test_text_coordinates_of_a_grid_survive(tmp_path: Path, out: Path) -> None:

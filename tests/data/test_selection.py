@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import clustering
 from clustering.data.access import open_source
+from clustering.data.reading import read_block
 from clustering.data.selection import positions
 from clustering.data.source import Source
 from clustering.errors import SourceError
@@ -33,7 +34,7 @@ def chosen(select: dict[str, Any] | None = None, isel: dict[str, Any] | None = N
 
 def rows(source: Source) -> np.ndarray:
     plan = source.plan()
-    return np.concatenate([source.read(plan.block(i)).values for i in range(len(plan))])
+    return np.concatenate([read_block(source, plan.block(i)).values for i in range(len(plan))])
 
 
 @pytest.mark.parametrize("dim", ["lat", "up"], ids=["descending", "ascending"])

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import shutil
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import cloudpickle
 import dask.array
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from distributed.protocol import pickle as distributed_pickle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clustering.data.access import open_source
 from clustering.data.plan import Plan
+from clustering.data.reading import companion, read_block
 from clustering.data.source import Source
+from clustering.data.source_fingerprint import source_fingerprint
 from clustering.errors import ClusteringError, ConfigError, DataError, SourceError
 
 SIZES = {"time": 6, "lat": 5, "depth": 4, "band": 3}
@@ -32,7 +38,7 @@ def on_grid(source: Source, plan: Plan | None = None) -> tuple[np.ndarray, np.nd
     weights = np.full(source.shape, np.nan)
     for i in range(len(plan)):
         block = plan.block(i)
-        rows = source.read(block)
+        rows = read_block(source, block)
         assert rows.values.dtype == source.dtype
         assert rows.weights.shape == (len(rows),)
         cells = np.arange(np.prod(block.shape)) if rows.cells is None else rows.cells
@@ -150,7 +156,7 @@ def test_blocks_of_any_chunking_and_selection_make_up_the_array(
 def test_rows_have_the_type_that_holds_every_variable(dtypes: list[str], expected: str) -> None:
     dataset = xr.Dataset({f"v{i}": values(["time"], dtype, seed=i) for i, dtype in enumerate(dtypes)})
     source = open_source(dataset, variables=list(dataset), feature_dims=[])
-    rows = source.read(source.plan().block(0))
+    rows = read_block(source, source.plan().block(0))
     assert (source.dtype, rows.values.dtype) == (np.dtype(expected), np.dtype(expected))
     assert rows.values.dtype.isnative
     assert np.array_equal(rows.values, truth(dataset, list(dataset), ["time"], []))
@@ -313,7 +319,7 @@ def test_bad_weights_are_refused_only_where_the_row_is_used(bad: float) -> None:
     plan = source.plan(block_bytes=1)
     block = plan.block(3)
     with pytest.raises(DataError, match=r"'w' .* block 3 \[0:1, 3:4\]; .*zero or more"):
-        source.read(block)
+        read_block(source, block)
     kept = weighted(weights, ["lat"], mask=np.broadcast_to(np.arange(5) != 3, (6, 5)))
     assert np.array_equal(masked_cells(kept), np.broadcast_to(np.arange(5) == 3, (6, 5)))
 
@@ -354,9 +360,9 @@ def test_refusals_name_variable_feature_and_block(bad: float, missing: Any, word
     plan = source.plan(block_bytes=1)
     number = 4 * 5 + 1
     for index in range(number):
-        assert len(source.read(plan.block(index))) == 1
+        assert len(read_block(source, plan.block(index))) == 1
     with pytest.raises(DataError) as caught:
-        source.read(plan.block(number))
+        read_block(source, plan.block(number))
     message = str(caught.value)
     named = [word, "variable 'b'", "b[depth=20]", f"block {number} [4:5, 1:2]", remedy]
     assert [n for n in named if n not in message] == []
@@ -413,7 +419,7 @@ def test_data_in_memory_are_read_like_a_store(wrap: Callable[[np.ndarray], Any])
     assert np.array_equal(on_grid(source, source.plan(block_bytes=200))[0], MATRIX)
     assert np.array_equal(on_grid(again)[0], MATRIX)
     assert source.labelled is not isinstance(data, np.ndarray)
-    assert again.fingerprint() == source.fingerprint()
+    assert source_fingerprint(again) == source_fingerprint(source)
 
 
 def test_blocks_of_a_chunked_array_in_memory_are_whole_chunks() -> None:
@@ -453,7 +459,7 @@ def test_a_pickled_source_is_a_name_and_opens_the_same_rows(field_store: Path) -
     again = pickle.loads(pickled)
     assert len(pickled) < 4000
     assert again.plan() == source.plan()
-    assert again.fingerprint() == source.fingerprint()
+    assert source_fingerprint(again) == source_fingerprint(source)
     for found, expected in zip(on_grid(again), on_grid(source), strict=True):
         assert np.array_equal(found, expected)
 
@@ -613,9 +619,31 @@ def test_a_worker_reads_what_the_store_holds_now(tmp_path: Path) -> None:
     def as_a_worker_reads() -> list[float]:
         source = pickle.loads(pickle.dumps(open_source(tmp_path / "a.zarr", isel=last_two)))
         plan = source.plan()
-        return [x for i in range(len(plan)) for x in source.read(plan.block(i)).values[:, 0].tolist()]
+        return [x for i in range(len(plan)) for x in read_block(source, plan.block(i)).values[:, 0].tolist()]
 
     assert as_a_worker_reads() == [4, 5]
     array.append(np.array([[6.0], [7.0]]))
     # The selection has the same shape as before, and other contents.
     assert as_a_worker_reads() == [6, 7]
+
+
+@pytest.mark.parametrize("dumps", [cloudpickle.dumps, distributed_pickle.dumps], ids=["cloudpickle", "distributed"])
+def test_picklers_of_dask_send_the_name_too(dumps: Callable[[Any], bytes], field_store: Path) -> None:
+    source = open_source(field_store, variables=["t"], feature_dims=["lon"], weights="cos(lat)")
+    read_block(source, source.plan().block(0))
+    pickled = dumps((source, [source]))
+    assert len(pickled) < 4000
+    first, (second,) = pickle.loads(pickled)
+    assert first is second
+    assert (first.opening, first is not source) == (pickle.loads(dumps(source)).opening, True)
+
+
+def test_small_companions_are_read_once_and_dropped_with_their_source(field_store: Path) -> None:
+    source = open_source(field_store, variables=["t"], feature_dims=["lon"], weights="cos(lat)")
+    read_block(source, source.plan().block(0))
+    lat = companion(source, "lat")
+    assert companion(source, "lat") is lat
+    gone = weakref.ref(source)
+    del source
+    gc.collect()
+    assert gone() is None

@@ -16,6 +16,7 @@ from clustering.data import source as source_module
 from clustering.data.access import open_source
 from clustering.data.plan import Plan
 from clustering.data.preparation import Preparation, only_unit_norm
+from clustering.data.reading import read_block
 from clustering.data.rows import Rows
 from clustering.data.source import Source
 from clustering.errors import ClusteringError, DataError
@@ -155,7 +156,7 @@ def test_kept_rows_equal_those_of_the_source(scratch: bool, values: np.ndarray, 
     try:
         for _ in range(2):
             for index in range(len(plan)):
-                kept, fresh = get_or_read(source, plan, index, residency)[0], source.read(plan.block(index))
+                kept, fresh = get_or_read(source, plan, index, residency)[0], read_block(source, plan.block(index))
                 assert kept.values.tobytes() == fresh.values.tobytes()
                 assert kept.weights.tobytes() == fresh.weights.tobytes()
                 assert kept.positions(np.arange(len(kept))).tolist() == fresh.positions(np.arange(len(fresh))).tolist()

@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from clustering.data.access import open_source
+from clustering.data.reading import read_block
 from clustering.execution.fraction import RowFraction
 from clustering.models import kernels
 
@@ -16,7 +17,7 @@ def drawn(fraction: RowFraction, block_bytes: int | None, mask: np.ndarray | Non
     field = xr.DataArray(np.arange(1000.0).reshape(GRID), dims=("y", "x"))
     source = open_source(field, sample_dims=["y", "x"], mask=mask)
     plan = source.plan(block_bytes=block_bytes)
-    found = [fraction.select(source.read(plan.block(index))) for index in range(len(plan))]
+    found = [fraction.select(read_block(source, plan.block(index))) for index in range(len(plan))]
     for rows in found:
         np.testing.assert_array_equal(rows.values[:, 0], rows.positions(np.arange(len(rows))))
     return sorted(int(value) for rows in found for value in rows.values[:, 0])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import clustering as c
+from clustering.data.reading import read_block
 from clustering.errors import DataError
 from clustering.execution.passes import PassResult, ReadStats
 from clustering.fitting import survey_pass
@@ -159,7 +160,7 @@ def test_the_origin_does_not_depend_on_the_order_of_sums(scale: float, n: int, r
     rows = rng.integers(0, 4, (n, 3)) * scale + np.array([0.0, 1e3, 1e8]) * scale
     rows[:, 1] = rows[0, 1]
     look = SurveyModel(0, 10, 1)
-    found = look.statistics(c.open_source(rows).read(c.open_source(rows).plan().block(0)))
+    found = look.statistics(read_block(c.open_source(rows), c.open_source(rows).plan().block(0)))
     whole = found.origin
     deviation = np.sqrt(found.variance)
     assert (np.abs(whole - found.mean) <= deviation / 50).all()

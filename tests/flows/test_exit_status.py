@@ -126,8 +126,8 @@ def test_the_block_and_the_variable_at_work_are_told_on_every_engine(
                 raise LookupError("nothing there")
         return read(source, block)
 
-    read = reading.read_rows
-    monkeypatch.setattr("clustering.data.source.read_rows", spoilt)
+    read = reading._rows
+    monkeypatch.setattr("clustering.data.reading._rows", spoilt)
     if engine == "client":
         with Client(n_workers=1, processes=False, dashboard_address=None, set_as_default=False) as client:
             monkeypatch.setattr(jobs, "connect", lambda *_: connect(client))

@@ -15,6 +15,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import clustering as c
 from benchmarks.embeddings import satellite
+from clustering.data.reading import read_block
 from flows.credentials import open_configured
 from flows.job import run_fit
 
@@ -116,5 +117,5 @@ def test_graphs_are_bounded_and_rows_stay_bytes(told: Told) -> None:
     assert max(told.requests.graphs) < 100
     source = open_configured(told.job.source)
     block = source.plan().block(0)
-    assert source.read(block, packed=True).values.dtype == np.int8
+    assert read_block(source, block, packed=True).values.dtype == np.int8
     assert source.kept_row_bytes == 64
