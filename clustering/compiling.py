@@ -16,6 +16,7 @@ from typing import Any
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserWideCacheLocator
 
+from clustering import compat
 from clustering.temporary import home_folder, temporary_folder
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         if cached and kernel is not function:
             # numba raises RuntimeError where no folder can be written. Then each process compiles the kernel.
             with suppress(RuntimeError):
-                kernel._cache = _Cache(function)
+                compat.set_kernel_cache(kernel, _Cache(function))
         return kernel
 
     return decorate
@@ -50,7 +51,7 @@ class _Temporary(UserWideCacheLocator):
 
     def __init__(self, function: Callable[..., Any], path: str) -> None:
         super().__init__(function, path)
-        self._cache_path = os.path.join(str(_last_resort()), self.get_suitable_cache_subpath(path))
+        compat.set_locator_folder(self, os.path.join(str(_last_resort()), self.get_suitable_cache_subpath(path)))
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], path: str) -> Any:
@@ -67,16 +68,17 @@ class _AtHome(UserWideCacheLocator):
 
 
 class _CacheLocations(CompileResultCacheImpl):
-    _locator_classes = [  # noqa: RUF012
-        *(_AtHome if kind is UserWideCacheLocator else kind for kind in CompileResultCacheImpl._locator_classes),
-        _Temporary,
-    ]
+    """Files of a cache, in the first folder that can be written."""
+
+
+compat.set_kernel_locators(
+    _CacheLocations,
+    [*(_AtHome if kind is UserWideCacheLocator else kind for kind in compat.kernel_locators()), _Temporary],
+)
 
 
 class _Cache(FunctionCache):
     """A cache whose broken or unwritable files cost time and never raise errors."""
-
-    _impl_class = _CacheLocations
 
     def load_overload(self, signature: Any, target: Any) -> Any:
         kernel = None
@@ -97,6 +99,9 @@ class _Cache(FunctionCache):
         except OSError as error:
             self.disable()
             _log_cache_loss(str(self.cache_path), error.strerror or "it cannot be written")
+
+
+compat.set_cache_files(_Cache, _CacheLocations)
 
 
 @cache

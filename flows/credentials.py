@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clustering.errors import ConfigError, MissingDependencyError
 from flows import orchestration
+from flows.compat import load_block
 
 if TYPE_CHECKING:
     from clustering.data.layout import FeatureLayout
@@ -79,8 +80,7 @@ def load_credentials(name: str) -> dict[str, Any]:
         orchestration.ready("source.credentials", otherwise)
     block = name.removeprefix("secret/")
     try:
-        loaded: Any = Secret.load(block, _sync=True)  # type: ignore[call-arg]
-        options = loaded.get()
+        options: Any = load_block(Secret, block).get()
     except ValueError as error:
         raise ConfigError(
             f"source.credentials: there is no Prefect block {name!r}; make it with "

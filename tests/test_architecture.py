@@ -12,13 +12,14 @@ ROOT = Path(clustering.__file__).parent
 MODULES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}
 modules = pytest.mark.parametrize("name", MODULES)
 
-BASE = {"errors", "temporary", "compiling"}
+BASE = {"errors", "temporary", "compiling", "compat"}
 MIDDLE = {"execution", "models", "data"} | BASE
 # Which parts of the library each part may import, beside itself.
 ALLOWED = {
     "errors": set(),
     "temporary": set(),
-    "compiling": {"temporary"},
+    "compat": set(),
+    "compiling": {"temporary", "compat"},
     "data": MIDDLE,
     "models": MIDDLE,
     "execution": MIDDLE,
@@ -27,6 +28,12 @@ ALLOWED = {
     "report": MIDDLE | {"fitting", "storage"},
     "api": MIDDLE | {"fitting", "storage", "report"},
     "__init__": MIDDLE | {"fitting", "storage", "report", "api"},
+}
+
+
+EVERYWHERE = {
+    **{f"clustering/{name}": path for name, path in MODULES.items()},
+    **{f"flows/{path.name}": path for path in sorted((ROOT.parent / "flows").rglob("*.py"))},
 }
 
 
@@ -89,6 +96,31 @@ def test_no_modules_import_each_other() -> None:
     graph = {name: imported_modules(path, set(known)) - {name} for name, path in known.items()}
     assert graph["clustering.data.reading"] >= {"clustering.data.source", "clustering.errors"}
     TopologicalSorter(graph).prepare()
+
+
+INTERNAL = ("zarr.core", "xarray.core", "xarray.coding", "xarray.backends", "prefect._internal")
+"""Modules of other packages that may change with every version of theirs."""
+DOCUMENTED = {"_replace", "_getframe", "_create_unverified_context"}
+"""Names with an underscore that the documentation of Python has."""
+
+
+def private_names_used(path: Path) -> set[str]:
+    """Names with an underscore that a file takes from objects of other modules, and modules of `INTERNAL`."""
+    tree = ast.parse(path.read_text())
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    found = {full for full in imported(path) if full.startswith(INTERNAL)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__"):
+            of_self = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            found |= set() if of_self or node.attr in own | DOCUMENTED else {node.attr}
+        elif isinstance(node, ast.Call):
+            found |= {f"{word.arg}=" for word in node.keywords if (word.arg or "").startswith("_")}
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in EVERYWHERE if not name.endswith("/compat.py")])
+def test_private_names_of_other_packages_are_used_in_one_place(name: str) -> None:
+    assert not private_names_used(EVERYWHERE[name])
 
 
 @modules

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr import AsyncArray
+from zarr.abc.buffer import Buffer, BufferPrototype
 from zarr.abc.store import ByteRequest, Store
-from zarr.core.array import AsyncArray
-from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import StorePath, WrapperStore
 
 from clustering.data.listing import AbsentChunks, chunk_index

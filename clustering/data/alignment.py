@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from clustering.compat import holds_masked_arrays
 from clustering.data.coordinates import period, slack
 from clustering.errors import SourceError
 
@@ -51,7 +52,7 @@ def to_plain(data: Any, missing: float = np.nan) -> Any:
         # compute_chunk_sizes changes the array in place, and it belongs to the user.
         data = data.copy()
         data.compute_chunk_sizes()
-    if isinstance(data._meta, np.ma.MaskedArray):
+    if holds_masked_arrays(data):
         dtype = _with_missing(data.dtype)
         data = data.map_blocks(fill_masked, missing, dtype=dtype, meta=np.empty((0,) * data.ndim, dtype))
     return data

@@ -11,12 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 import zarr
-from xarray.backends.zarr import ZarrArrayWrapper
-from xarray.coding.common import lazy_elemwise_func
-from xarray.core import indexing
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
+from zarr.buffer import default_buffer_prototype
 
+from clustering.compat import apply_lazily, lazy_zarr_data, run_in_zarr
 from clustering.data.attributes import repair_attributes
 from clustering.data.plan import MIB
 from clustering.data.store_errors import is_transient
@@ -100,10 +97,10 @@ def as_variable(
     fixed = repair_attributes(name, attributes, array.dtype, base64_fill=v3)
     if fixed.fault is not None:
         raise UnusableError(fixed.fault)
-    data: Any = indexing.LazilyIndexedArray(ZarrArrayWrapper(array))  # type: ignore[no-untyped-call]
+    data = lazy_zarr_data(array)
     # ``_Unsigned`` reads the same bits as another type, so this is a view and no conversion.
     if fixed.dtype != array.dtype:
-        data = lazy_elemwise_func(data, partial(np.ndarray.view, dtype=fixed.dtype), fixed.dtype)
+        data = apply_lazily(data, partial(np.ndarray.view, dtype=fixed.dtype), fixed.dtype)
     encoding: dict[str, Any] = {"chunks": tuple(array.chunks), "shards": array.shards}
     return xr.Variable(tuple(dims), data, fixed.attributes, encoding), fixed.cautions
 
@@ -149,7 +146,7 @@ def dimensions(array: zarr.Array[Any]) -> tuple[str, ...] | None:
 
 def _nczarr(array: zarr.Array[Any]) -> Any:
     """Read the names of dimensions that NCZarr keeps in the metadata of format 2 as paths; None without them."""
-    buffer = sync(array.store_path.store.get(f"{array.path}/.zarray".strip("/"), default_buffer_prototype()))
+    buffer = run_in_zarr(array.store_path.store.get(f"{array.path}/.zarray".strip("/"), default_buffer_prototype()))
     try:
         content = {} if buffer is None else json.loads(buffer.to_bytes())
         return [str(path).rpartition("/")[2] for path in content["_NCZARR_ARRAY"]["dimrefs"]]

@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
-from xarray.coding.common import lazy_elemwise_func
 
+from clustering.compat import apply_lazily, lazy_data
 from clustering.data.attributes import PACKING, UNDECODED, meant_type, repair_attributes
 from clustering.data.decoding import Decoding, InMemoryVariable, MissingRule, decoding_of, with_nodata
 from clustering.data.dimension_names import numbered
@@ -144,7 +144,9 @@ def decode_values(
     if packed and clean.get("scale_factor", 1.0) == 1.0 and clean.get("add_offset", 0.0) == 0.0:
         # Readers of rasters add scale 1 and offset 0 although nothing is packed.
         clean = {key: value for key, value in clean.items() if key not in PACKING}
-    raw = xr.Variable(variable.dims, variable._data if fixed.dtype == variable.dtype else _seen(variable, fixed.dtype))
+    raw = xr.Variable(
+        variable.dims, lazy_data(variable) if fixed.dtype == variable.dtype else _seen(variable, fixed.dtype)
+    )
     raw.attrs = {key: value for key, value in clean.items() if key in UNDECODED}
     once, _ = decode_variable(name, raw, dates=False)
     rules, cautions = _valid(name, variable, clean, fixed.dtype) if valid else ((), ())
@@ -165,13 +167,13 @@ def decode_values(
         dtype = np.result_type(dtype, np.float32)
     step = partial(_apply, decoding=decoding, dtype=dtype)
     kept: dict[Hashable, Any] = {key: value for key, value in attributes.items() if key not in UNDECODED}
-    data = lazy_elemwise_func(variable._data, step, dtype)
+    data = apply_lazily(lazy_data(variable), step, dtype)
     return xr.Variable(variable.dims, data, kept, variable.encoding), decoding, tuple(said)
 
 
 def _seen(variable: xr.Variable, dtype: np.dtype[Any]) -> Any:
     """View the data of a variable as another type, lazily: ``_Unsigned`` changes the type that bits stand for."""
-    return lazy_elemwise_func(variable._data, partial(_view, dtype=dtype), dtype)
+    return apply_lazily(lazy_data(variable), partial(_view, dtype=dtype), dtype)
 
 
 def _view(values: Any, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -8,14 +8,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import zarr
+from zarr import AsyncArray, AsyncGroup
 from zarr.abc.store import Store
-from zarr.core.array import AsyncArray
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.group import AsyncGroup
-from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
-from zarr.core.sync import sync
-from zarr.storage import StorePath
+from zarr.buffer import default_buffer_prototype
 
+from clustering.compat import array_of_metadata, async_group, run_in_zarr
 from clustering.data.store_errors import is_transient
 from clustering.data.stores import names_in
 from clustering.errors import ClusteringError, reason
@@ -48,7 +45,7 @@ def list_members(group: zarr.Group) -> Members:
     """
 
     async def opened() -> dict[str, Any]:
-        inner = group._async_group
+        inner = async_group(group)
         limit = asyncio.Semaphore(AT_ONCE)
         names = await names_in(inner.store, inner.path)
 
@@ -59,7 +56,7 @@ def list_members(group: zarr.Group) -> Members:
         opened_members = await asyncio.gather(*map(one, names), return_exceptions=True)
         return dict(zip(names, opened_members, strict=True))
 
-    return _sort_members(sync(opened()))
+    return _sort_members(run_in_zarr(opened()))
 
 
 def named_members(group: zarr.Group, names: Iterable[str]) -> Members:
@@ -80,10 +77,10 @@ def named_members(group: zarr.Group, names: Iterable[str]) -> Members:
 
     async def opened() -> dict[str, Any]:
         wanted = list(dict.fromkeys(names))
-        opened_members = await asyncio.gather(*map(group._async_group.getitem, wanted), return_exceptions=True)
+        opened_members = await asyncio.gather(*map(async_group(group).getitem, wanted), return_exceptions=True)
         return dict(zip(wanted, opened_members, strict=True))
 
-    return _sort_members(sync(opened()))
+    return _sort_members(run_in_zarr(opened()))
 
 
 def consolidated_members(store: Store, group: zarr.Group) -> Members | None:
@@ -117,9 +114,7 @@ def consolidated_members(store: Store, group: zarr.Group) -> Members | None:
         opened: dict[str, Any] = {}
         for name, metadata in sorted(own.items()):
             try:
-                read = ArrayV3Metadata.from_dict(metadata) if v3 else ArrayV2Metadata.from_dict(metadata)
-                path = f"{group.path}/{name}".strip("/")
-                opened[name] = AsyncArray(read, StorePath(store, path))
+                opened[name] = array_of_metadata(metadata, store, f"{group.path}/{name}".strip("/"), v3=v3)
             except Exception as error:
                 # One faulty entry must not hide the others. `_sort_members` keeps it as a fault.
                 opened[name] = error
@@ -130,7 +125,7 @@ def consolidated_members(store: Store, group: zarr.Group) -> Members | None:
 def _documents(store: Store, parent: str, v3: bool) -> dict[str, dict[str, Any]] | None:
     """Read the metadata of arrays that are consolidated in a group, by path below that group; None where none are."""
     key = f"{parent}/{'zarr.json' if v3 else '.zmetadata'}".strip("/")
-    buffer = sync(store.get(key, default_buffer_prototype()))
+    buffer = run_in_zarr(store.get(key, default_buffer_prototype()))
     try:
         content = {} if buffer is None else json.loads(buffer.to_bytes())
         content = content.get("consolidated_metadata") or {} if v3 else content

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import xarray as xr
 import zarr
 from zarr.abc.store import Store
-from zarr.core.sync import sync
 from zarr.errors import NodeTypeValidationError
 
+from clustering.compat import run_in_zarr
 from clustering.data.addresses import shown
 from clustering.data.dimension_names import refuse_empty, refuse_image, refuse_unnamed, with_names
 from clustering.data.grouped import (
@@ -292,7 +292,7 @@ def _stores_in(store: Store) -> list[str]:
         return []
 
     names = []
-    for name in sync(names_in(store, ""))[:_LOOKED]:
+    for name in run_in_zarr(names_in(store, ""))[:_LOOKED]:
         try:
             _node(store, name)
         except (OSError, KeyError, ValueError):

@@ -6,9 +6,9 @@ import warnings
 from typing import Any
 
 import zarr
-from zarr.core.array import AsyncArray
 from zarr.storage import LocalStore
 
+from clustering.compat import codec_pipeline, with_codec_pipeline
 from clustering.data.codecs import separately_checksummed
 
 
@@ -45,10 +45,7 @@ def accelerated(array: zarr.Array[Any]) -> zarr.Array[Any]:
         pipeline = kind.from_array_metadata_and_store(array.metadata, array.store_path.store)
     if pipeline.impl is None:
         return array
-    twin: AsyncArray[Any] = AsyncArray(array.metadata, array.store_path)
-    # The configuration of zarr would set the pipeline of all arrays in the process, for reads and writes.
-    object.__setattr__(twin, "codec_pipeline", pipeline)
-    return zarr.Array(twin)
+    return with_codec_pipeline(array, pipeline)
 
 
 def is_accelerated(array: zarr.Array[Any]) -> bool:
@@ -60,4 +57,4 @@ def is_accelerated(array: zarr.Array[Any]) -> bool:
         A stored array, as `accelerated` gives it.
     """
     kind = rust()
-    return kind is not None and isinstance(array._async_array.codec_pipeline, kind)
+    return kind is not None and isinstance(codec_pipeline(array), kind)

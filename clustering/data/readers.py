@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from xarray.backends.zarr import FillValueCoder
 
+from clustering.compat import encode_fill_value
 from clustering.errors import MissingDependencyError
 
 
@@ -181,7 +181,7 @@ def fill_value(stated: Any, dtype: np.dtype[Any], unsigned: bool = False) -> Any
     try:
         number = float(stated) if isinstance(stated, str) else stated
         if dtype.kind == "f":
-            return FillValueCoder.encode(dtype.type(number).item(), dtype.newbyteorder("="))
+            return encode_fill_value(dtype.type(number).item(), dtype.newbyteorder("="))
         whole = int(number)
         if whole != number:
             return None

@@ -15,10 +15,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
-from zarr.storage import FsspecStore, LocalStore, ObjectStore, WrapperStore, ZipStore
+from zarr.buffer import default_buffer_prototype
+from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
+from clustering.compat import fetch_file, find_files, innermost_store, list_folder, run_in_zarr
 from clustering.data.addresses import BUCKETS, check_url, local_path, shown
 from clustering.data.buckets import open_bucket
 from clustering.data.store_errors import UnlistableStore, is_forbidden, s3_error_code, translate_errors
@@ -103,7 +103,7 @@ def _connected(pickled: bytes) -> Store:
     if path.suffix != ".zip" or path.is_dir():
         return LocalStore(path, read_only=True)
     try:
-        return sync(ZipStore.open(path, mode="r"))
+        return run_in_zarr(ZipStore.open(path, mode="r"))
     except zipfile.BadZipFile as error:
         raise SourceError(f"{url!r} is no zip archive; name a Zarr store, in a folder or a zip archive") from error
 
@@ -119,10 +119,10 @@ def _probed(store: Store, url: str) -> Store:
 
             obstore.get(store.store, key)
         else:
-            inner = _inner(store)
+            inner = innermost_store(store)
             assert isinstance(inner, FsspecStore)
             # Reading through zarr would hide whether the key or the bucket is missing.
-            sync(inner.fs._cat_file(f"{inner.path}/{key}"))
+            run_in_zarr(fetch_file(inner.fs, f"{inner.path}/{key}"))
     except FileNotFoundError as error:
         if s3_error_code(error) == "NoSuchBucket" or "bucket does not exist" in str(error):
             raise SourceError(
@@ -135,14 +135,7 @@ def _probed(store: Store, url: str) -> Store:
         if isinstance(store, ObjectStore):
             raise
         # This request goes through the wrapper that repeats it after transient errors and describes others.
-        sync(store.get(key, default_buffer_prototype()))
-    return store
-
-
-def _inner(store: Store) -> Store:
-    """Give the store inside all wrappers."""
-    while isinstance(store, WrapperStore):
-        store = store._store
+        run_in_zarr(store.get(key, default_buffer_prototype()))
     return store
 
 
@@ -154,7 +147,7 @@ def listable(store: Store) -> bool:
     store
         An opened store.
     """
-    inner = _inner(store)
+    inner = innermost_store(store)
     if isinstance(inner, ObjectStore):
         return store.supports_listing and type(inner.store).__name__ != "HTTPStore"
     if isinstance(inner, FsspecStore):
@@ -174,11 +167,11 @@ async def names_in(store: Store, path: str) -> list[str]:
     path
         Path of a group; empty for the root.
     """
-    inner = _inner(store)
+    inner = innermost_store(store)
     if isinstance(inner, FsspecStore) and not inner.path.strip("/"):
         # Zarr puts a slash before the path, which archives do not understand.
         try:
-            listing = await inner.fs._ls(path, detail=False)
+            listing = await list_folder(inner.fs, path)
         except FileNotFoundError:
             return []
     else:
@@ -204,7 +197,7 @@ def entries(store: Store, prefix: str = "") -> Iterator[Entry] | None:
     if not listable(store):
         return None
     prefix = prefix.strip("/")
-    inner = _inner(store)
+    inner = innermost_store(store)
     match inner:
         case LocalStore():
             return _files(inner.root / prefix, prefix)
@@ -214,7 +207,7 @@ def entries(store: Store, prefix: str = "") -> Iterator[Entry] | None:
             return _objects(inner, prefix)
         case FsspecStore():
             return _found_entries(inner, prefix)
-    return (Entry(key, sync(inner.getsize(key)), None) for key in sorted(_keys(inner, prefix)))
+    return (Entry(key, run_in_zarr(inner.getsize(key)), None) for key in sorted(_keys(inner, prefix)))
 
 
 def _files(folder: Path | str, prefix: str) -> Iterator[Entry]:
@@ -258,7 +251,7 @@ def _found_entries(store: Any, prefix: str) -> Iterator[Entry]:
     root = store.path.strip("/")
     under = "/".join(part for part in (root, prefix) if part)
     asked = f"{store.path.rstrip('/')}/{prefix}".rstrip("/") if store.path.strip("/") else prefix
-    for path, about in sorted(sync(store.fs._find(asked, detail=True)).items()):
+    for path, about in sorted(run_in_zarr(find_files(store.fs, asked)).items()):
         name = path.strip("/")
         if under and not name.startswith(f"{under}/"):
             continue
@@ -273,4 +266,4 @@ def _keys(store: Store, prefix: str) -> list[str]:
     async def collect() -> list[str]:
         return [key async for key in store.list_prefix(f"{prefix}/" if prefix else "")]
 
-    return sync(collect())
+    return run_in_zarr(collect())

@@ -15,6 +15,7 @@ from typing import Any
 import dask
 from dask.utils import format_bytes
 
+from clustering.compat import close_certificates, fail_jobs_without_id
 from clustering.errors import ConfigError, ExecutionError, reason
 from clustering.execution.dask_clusters import (
     QUEUE_SECONDS,
@@ -23,7 +24,6 @@ from clustering.execution.dask_clusters import (
     ClusterRequest,
     ClusterStatus,
     connect_client,
-    distributed,
     environment,
     import_optional,
     worker_memory,
@@ -198,9 +198,7 @@ def _close(cluster: Any) -> None:
     try:
         cluster.close()
     finally:
-        for name in ("_job_ca_file", "_job_cert", "_job_key"):
-            if name in vars(cluster):
-                vars(cluster)[name].close()
+        close_certificates(cluster)
 
 
 async def _submitted(cluster: Any) -> None:
@@ -208,11 +206,7 @@ async def _submitted(cluster: Any) -> None:
     try:
         await cluster
     except Exception:
-        for job in cluster.workers.values():
-            if job.job_id is None:
-                # Closing the cluster asserts that every job is closed or failed, and it never closes a job without an
-                # id.
-                job.status = distributed().Status.failed
+        fail_jobs_without_id(cluster)
         raise
 
 

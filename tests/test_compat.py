@@ -1,0 +1,273 @@
+"""What is used of other packages and they do not promise is where it is sought, and does what it is used for."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import dask.array
+import fsspec.asyn
+import numba
+import numpy as np
+import prefect.blocks.system
+import pytest
+import xarray as xr
+import zarr
+from distributed import Status
+from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserWideCacheLocator
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from zarr.abc.codec import CodecPipeline
+from zarr.abc.store import Store
+from zarr.buffer import default_buffer_prototype
+from zarr.registry import get_pipeline_class
+from zarr.storage import MemoryStore, WrapperStore
+
+from clustering import compat
+from clustering.execution.slurm import jobqueue
+from flows.compat import load_block
+
+VALUES = np.arange(12.0).reshape(4, 3)
+
+
+@pytest.fixture
+def array() -> zarr.Array[Any]:
+    return zarr.create_array(MemoryStore(), name="group/a", data=VALUES, chunks=(2, 3), attributes={"units": "K"})
+
+
+def test_importing_it_imports_no_other_package() -> None:
+    heavy = "{'dask', 'distributed', 'fsspec', 'matplotlib', 'numba', 'numpy', 'prefect', 'xarray', 'zarr'}"
+    look = f"import sys, clustering.compat, flows.compat; sys.exit(bool({heavy} & {{*sys.modules}}))"
+    assert subprocess.run([sys.executable, "-c", look]).returncode == 0
+
+
+# zarr
+
+
+def test_a_coroutine_runs_on_the_loop_of_zarr() -> None:
+    from zarr.core.sync import _get_loop
+
+    async def loop() -> Any:
+        return asyncio.get_running_loop()
+
+    assert compat.run_in_zarr(loop()) is _get_loop()
+    store = MemoryStore()
+    assert compat.run_in_zarr(store.get("nothing", default_buffer_prototype())) is None
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_an_array_is_made_of_metadata_at_hand(zarr_format: Any) -> None:
+    store = MemoryStore()
+    stored = zarr.create_array(
+        store, name="a", data=VALUES, chunks=(2, 3), zarr_format=zarr_format, attributes={"units": "K"}
+    )
+    metadata: dict[str, Any] = stored.metadata.to_dict()
+    # A store without the metadata shows that they are not read.
+    bare = MemoryStore({key: value for key, value in store._store_dict.items() if "z" not in key})
+    found = zarr.Array(compat.array_of_metadata(metadata, bare, "a", v3=zarr_format == 3))
+    np.testing.assert_array_equal(found[:], VALUES)
+    assert found.attrs["units"] == "K"
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        compat.array_of_metadata({}, bare, "a", v3=zarr_format == 3)
+
+
+def test_the_asynchronous_twin_of_a_group_opens_its_members(array: zarr.Array[Any]) -> None:
+    group = zarr.open_group(array.store_path.store, path="group", mode="r")
+    twin = compat.async_group(group)
+    assert isinstance(twin, zarr.AsyncGroup)
+    assert (twin.store, twin.path) == (group.store, "group")
+    member = compat.run_in_zarr(twin.getitem("a"))
+    assert isinstance(member, zarr.AsyncArray)
+    np.testing.assert_array_equal(zarr.Array(member)[:], VALUES)
+
+
+def test_the_store_inside_all_wrappers_is_found() -> None:
+    store = MemoryStore()
+    assert compat.innermost_store(store) is store
+    assert compat.innermost_store(WrapperStore(WrapperStore(store))) is store
+
+
+def test_wrappers_of_stores_are_made_anew_by_the_method_that_subclasses_have() -> None:
+    class Named(WrapperStore[Store]):
+        def __init__(self, store: Store, name: str) -> None:
+            super().__init__(store)
+            self.name = name
+
+        def _with_store(self, store: Store) -> Named:
+            return Named(store, self.name)
+
+    assert inspect.isasyncgenfunction(WrapperStore._get_many)
+    made = Named(MemoryStore(), "x").with_read_only(True)
+    assert (made.name, made.read_only) == ("x", True)
+
+
+def test_an_array_gets_a_codec_pipeline_of_its_own(array: zarr.Array[Any]) -> None:
+    class Own(get_pipeline_class()):  # type: ignore[misc]
+        """A pipeline that is told from the usual one."""
+
+    before = compat.codec_pipeline(array)
+    assert isinstance(before, CodecPipeline)
+    own = Own.from_codecs(list(before))
+    twin = compat.with_codec_pipeline(array, own)
+    assert compat.codec_pipeline(twin) is own
+    assert compat.codec_pipeline(array) is before
+    np.testing.assert_array_equal(twin[:], VALUES)
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise LookupError("this pipeline reads")
+
+    # Reading goes by this pipeline and by no other.
+    own.read = refuse
+    with pytest.raises(LookupError, match="this pipeline"):
+        twin[:]
+    np.testing.assert_array_equal(array[:], VALUES)
+
+
+# fsspec
+
+
+def test_coroutines_of_file_systems_read_and_list(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a").write_bytes(b"abc")
+    fs = AsyncFileSystemWrapper(fsspec.filesystem("file"), asynchronous=True)
+    root = str(tmp_path)
+    assert asyncio.run(compat.fetch_file(fs, f"{root}/folder/a")) == b"abc"
+    assert asyncio.run(compat.list_folder(fs, root)) == [f"{root}/folder"]
+    found = asyncio.run(compat.find_files(fs, root))
+    assert list(found) == [f"{root}/folder/a"]
+    assert found[f"{root}/folder/a"]["size"] == 3
+    for name in ("_cat_file", "_ls", "_find"):
+        assert inspect.iscoroutinefunction(getattr(fsspec.asyn.AsyncFileSystem, name)), name
+
+
+# xarray
+
+
+def test_stored_arrays_are_lazy_data(array: zarr.Array[Any]) -> None:
+    data = compat.lazy_zarr_data(array)
+    variable = xr.Variable(("x", "y"), data, {"units": "K"})
+    assert not isinstance(compat.lazy_data(variable), np.ndarray)
+    part = variable.isel(x=[3, 0])
+    assert not isinstance(compat.lazy_data(part), np.ndarray)
+    np.testing.assert_array_equal(part.values, VALUES[[3, 0]])
+
+
+def test_the_data_of_a_variable_are_given_as_they_are() -> None:
+    assert compat.lazy_data(xr.Variable("x", VALUES[0])) is not None
+    np.testing.assert_array_equal(compat.lazy_data(xr.Variable("x", VALUES[0])), VALUES[0])
+    chunked = dask.array.from_array(VALUES[0])
+    assert compat.lazy_data(xr.Variable("x", chunked)) is chunked
+
+
+def test_functions_are_applied_when_data_are_read(array: zarr.Array[Any]) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def doubled(values: Any) -> Any:
+        seen.append(values.shape)
+        return (2 * values).astype("f4")
+
+    variable = xr.Variable(("x", "y"), compat.apply_lazily(compat.lazy_zarr_data(array), doubled, np.dtype("f4")))
+    assert (variable.dtype, seen) == (np.float32, [])
+    np.testing.assert_array_equal(variable[1:3].values, 2 * VALUES[1:3])
+    # The function is given the part that is read, and not the whole array.
+    assert seen == [(2, 3)]
+    lazily = compat.apply_lazily(dask.array.from_array(VALUES, chunks=2), doubled, np.dtype("f4"))
+    assert isinstance(lazily, dask.array.Array)
+    np.testing.assert_array_equal(lazily.compute(scheduler="synchronous"), 2 * VALUES)
+
+
+@pytest.mark.parametrize(("fill", "dtype"), [(-9999.5, "f4"), (1e20, "f8"), (np.nan, "f4")])
+def test_xarray_reads_an_encoded_fill_value(fill: float, dtype: str, tmp_path: Path) -> None:
+    stored = np.array([1, fill, 3], dtype)
+    attributes = {"_FillValue": compat.encode_fill_value(np.dtype(dtype).type(fill).item(), np.dtype(dtype))}
+    group = zarr.create_group(tmp_path / "g")
+    group.create_array("a", data=stored, chunks=(3,), dimension_names=["x"], attributes=attributes)
+    with xr.open_zarr(tmp_path / "g", consolidated=False) as dataset:
+        np.testing.assert_array_equal(dataset.a.values, np.array([1, np.nan, 3], dtype))
+
+
+# dask, distributed and dask-jobqueue
+
+
+def test_dask_arrays_of_masked_arrays_are_told() -> None:
+    masked = dask.array.from_array(np.ma.masked_less(VALUES, 3), chunks=2)
+    assert compat.holds_masked_arrays(masked)
+    assert compat.holds_masked_arrays(masked + 1)
+    assert not compat.holds_masked_arrays(dask.array.from_array(VALUES, chunks=2))
+
+
+def test_jobs_without_id_become_failed_jobs() -> None:
+    kind = jobqueue().slurm.SLURMJob
+    jobs = [kind(scheduler="tcp://127.0.0.1:1", name=str(i), cores=1, memory="1GiB") for i in range(2)]
+    assert [job.job_id for job in jobs] == [None, None]
+    jobs[1].job_id, jobs[1].status = "7", Status.running
+    compat.fail_jobs_without_id(SimpleNamespace(workers=dict(enumerate(jobs))))
+    assert [job.status for job in jobs] == [Status.failed, Status.running]
+
+
+def test_files_of_certificates_are_removed(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    with jobqueue().SLURMCluster(
+        cores=1, memory="1GiB", security=True, shared_temp_directory=str(tmp_path),
+        scheduler_options={"dashboard_address": ":0"},
+    ) as cluster:  # fmt: skip
+        assert len(list(tmp_path.iterdir())) == 3
+        compat.close_certificates(cluster)
+        assert not list(tmp_path.iterdir())
+    compat.close_certificates(SimpleNamespace())
+
+
+# numba
+
+
+def test_locators_of_kernel_caches_are_classes_that_find_a_folder() -> None:
+    locators = compat.kernel_locators()
+    assert UserWideCacheLocator in locators
+    assert all(callable(locator.from_function) for locator in locators)  # type: ignore[attr-defined]
+
+
+def test_a_kernel_is_cached_where_it_is_said(tmp_path: Path) -> None:
+    class Locator(UserWideCacheLocator):  # type: ignore[misc]
+        def __init__(self, function: Any, path: str) -> None:
+            super().__init__(function, path)
+            compat.set_locator_folder(self, str(tmp_path / "kernels"))
+
+    class Files(CompileResultCacheImpl):  # type: ignore[misc]
+        pass
+
+    class Cache(FunctionCache):  # type: ignore[misc]
+        pass
+
+    def twice(x: float) -> float:
+        return 2 * x
+
+    before = compat.kernel_locators()
+    compat.set_kernel_locators(Files, [Locator])
+    compat.set_cache_files(Cache, Files)
+    assert compat.kernel_locators() == before
+    kernel = numba.njit(twice)
+    compat.set_kernel_cache(kernel, Cache(twice))
+    assert kernel(4) == 8
+    assert sorted({path.suffix for path in (tmp_path / "kernels").iterdir()}) == [".nbc", ".nbi"]
+    again = numba.njit(twice)
+    compat.set_kernel_cache(again, Cache(twice))
+    assert again(4) == 8
+    assert sum(again.stats.cache_hits.values()) == 1
+
+
+# Prefect
+
+
+def test_a_block_is_awaited_inside_a_running_loop() -> None:
+    async def loaded() -> Any:
+        return load_block(prefect.blocks.system.Secret, "reader")
+
+    # Nothing listens there. A coroutine would be returned without a request.
+    nowhere = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
+    with temporary_settings(nowhere), pytest.raises(Exception, match=r"(?i)connect"):
+        asyncio.run(loaded())
