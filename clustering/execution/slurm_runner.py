@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -122,7 +125,16 @@ def _retire(client: Any) -> None:
 def _runner(memory: int | None) -> Any:
     """Make the runner of dask-jobqueue; in the scheduler and the workers, this call ends with the process."""
     made = jobqueue().slurm.SLURMRunner
+    worker_options: dict[str, Any] = {
+        "nthreads": int(os.environ.get("SLURM_CPUS_PER_TASK", "1")),
+        "memory_limit": "auto" if memory is None else worker_memory(memory),
+        "death_timeout": ANSWER_SECONDS,
+    }
     if _task() != 1:
+        # All tasks end at once. In one folder, each would look through the folders that the others are removing.
+        own = tempfile.mkdtemp(prefix="clustering-worker-", dir=dask.config.get("temporary-directory", None))
+        atexit.register(shutil.rmtree, own, ignore_errors=True)
+        worker_options["local_directory"] = own
         # The runner ends its process by an interrupt. Its log lines would appear among those of the job.
         signal.signal(signal.SIGINT, _leave)
         logging.getLogger("distributed").setLevel(logging.WARNING)
@@ -132,11 +144,7 @@ def _runner(memory: int | None) -> Any:
         return made(
             scheduler_file=str(_scheduler_file()),
             scheduler_options={"dashboard_address": ":0"},
-            worker_options={
-                "nthreads": int(os.environ.get("SLURM_CPUS_PER_TASK", "1")),
-                "memory_limit": "auto" if memory is None else worker_memory(memory),
-                "death_timeout": ANSWER_SECONDS,
-            },
+            worker_options=worker_options,
         )
 
 
@@ -150,9 +158,11 @@ def is_news(record: logging.LogRecord) -> bool:
     record
         Record of one of the `SPEAKERS`.
     """
-    error = record.exc_info[1] if record.exc_info else None
-    cancelled = isinstance(error, asyncio.CancelledError)
-    return not cancelled and (error is None or "heartbeat" not in record.getMessage())
+    error, text = record.exc_info[1] if record.exc_info else None, record.getMessage()
+    if isinstance(error, asyncio.CancelledError):
+        return False
+    # A heartbeat may be on its way when its worker retires.
+    return "heartbeat" not in text if error is not None else "heartbeat from unregistered worker" not in text
 
 
 def _leave(*_: Any) -> None:

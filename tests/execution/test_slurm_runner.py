@@ -45,3 +45,4 @@ def test_what_a_worker_has_to_say_beside_is_news() -> None:
     assert is_news(line("Compute Failed", MemoryError()))
     assert is_news(line("Worker failed to heartbeat for 300s; attempting restart"))
     assert not is_news(line("Exception in a handler", asyncio.CancelledError()))
+    assert not is_news(line("Received heartbeat from unregistered worker 'tcp://127.0.0.1:4000'."))
