@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import obstore
@@ -49,8 +50,12 @@ def objects(stack: Stack, prefix: str) -> dict[str, bytes]:
         region="us-east-1",
         client_options={"allow_http": True},
     )
-    keys = sorted(found["path"] for page in obstore.list(store) for found in page)
-    return {key: bytes(obstore.get(store, key).bytes()) for key in keys}
+    found = {}
+    for key in sorted(item["path"] for page in obstore.list(store) for item in page):
+        # A run under way removes objects of its own, such as old checkpoints.
+        with suppress(FileNotFoundError):
+            found[key] = bytes(obstore.get(store, key).bytes())
+    return found
 
 
 def bits(stack: Stack, output: str) -> dict[str, bytes]:
