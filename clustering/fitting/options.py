@@ -112,7 +112,8 @@ def check_combination(source: Source, model: AnyModel, options: Options) -> None
         # Covariances are left out for the kind `identity`, which has none to give. The model checks the other kinds.
         keys = model.init_arrays | {"centers"}
         if not model.init_arrays or not {"centers", "weights"} <= set(options.init) <= keys:
+            allowed = f", or from {', '.join(sorted(keys))} (centers and weights at least)" if model.init_arrays else ""
             raise ConfigError(
-                f"init has the keys {', '.join(map(str, options.init))}; a mixture starts from centers, weights and "
-                "covariances, other models from an array of centers"
+                f"init has the keys {', '.join(map(str, options.init))}; {model.kind} starts from an array of centers"
+                f"{allowed}"
             )

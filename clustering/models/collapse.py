@@ -11,6 +11,8 @@ from clustering.models.option_names import Covariance
 
 Array = NDArray[np.float64]
 
+EMPTY_SHARE = 10 * np.finfo(float).eps
+"""A component with no more than this share of the weight has no rows."""
 LEAST_VARIANCE = 1e-20
 """A component with a variance below this, relative to the feature variance, has collapsed."""
 

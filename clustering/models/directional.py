@@ -263,11 +263,11 @@ def mean_resultant(weight: Array, first: Array, distance: Array, directions: Arr
     step, apart = first / safe[:, None], distance / safe
     sums = directions + step
     norms = np.linalg.norm(sums, axis=1)
-    known = (weight > 0.0) & (norms > 0.0)
-    means = np.where(known[:, None], sums / np.where(known, norms, 1.0)[:, None], directions)
+    directed = (weight > 0.0) & (norms > 0.0)
+    means = np.where(directed[:, None], sums / np.where(directed, norms, 1.0)[:, None], directions)
     lacking = (2 * apart - np.sum(step**2, axis=1)) / (1 + norms)
-    complement = np.where(known, np.clip(lacking, 0.0, 1.0), 1.0)
-    return means, MeanResultant(np.where(known, np.minimum(norms, 1.0), 0.0), complement)
+    complement = np.where(directed, np.clip(lacking, 0.0, 1.0), 1.0)
+    return means, MeanResultant(np.where(directed, np.minimum(norms, 1.0), 0.0), complement)
 
 
 def draw_directions(direction: Array, kappa: float, n: int, rng: np.random.Generator) -> Array:

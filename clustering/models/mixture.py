@@ -17,7 +17,7 @@ from clustering.errors import ConfigError, DataError, nearest
 from clustering.models import covariances as kinds
 from clustering.models import hard_moments, missing_features, missing_kernels, parameters
 from clustering.models.assignment import Assignment
-from clustering.models.collapse import component_covariance, is_valid_covariance, pooled_covariance
+from clustering.models.collapse import EMPTY_SHARE, component_covariance, is_valid_covariance, pooled_covariance
 from clustering.models.columns import columns_of
 from clustering.models.components import Components
 from clustering.models.distances import RowDistances
@@ -44,8 +44,6 @@ from clustering.models.survey import Survey
 
 Array = NDArray[np.float64]
 
-EMPTY_SHARE = 10 * np.finfo(float).eps
-"""A component with at most this share of the weight counts as empty."""
 MOST_RESCUES = 20
 """Number of resets per component after which a fit is given up."""
 
@@ -87,10 +85,7 @@ class GaussianMixture:
         object.__setattr__(self, "k", check_k(self.k))
         if self.covariance not in COVARIANCES:
             raise ConfigError(f"covariance is {self.covariance!r}; {nearest(str(self.covariance), COVARIANCES)}")
-        number = isinstance(self.regularization, (int, float, np.number)) and not isinstance(self.regularization, bool)
-        if not number or not 0 <= self.regularization < np.inf:
-            raise ConfigError(f"regularization is {self.regularization!r}; a number of 0 or more is needed")
-        object.__setattr__(self, "regularization", float(self.regularization))
+        object.__setattr__(self, "regularization", parameters.check_regularization(self.regularization))
 
     @property
     def start_divergence(self) -> Divergence:
@@ -148,12 +143,7 @@ class GaussianMixture:
             If a shape does not fit, weights do not add up to 1, or a covariance is not positive definite.
         """
         k, d = centers.shape
-        read_weights = parameters.read_array("starting weights", weights)
-        if read_weights.shape != (k,):
-            raise ConfigError(f"starting weights have shape {read_weights.shape}; k = {k} components have {k} weights")
-        shares = parameters.normalized_weights("starting weights", read_weights)
-        if not (shares > 0.0).all():
-            raise ConfigError(f"starting weights are {parameters.short(read_weights)}; give shares above 0")
+        shares = parameters.starting_weights(k, weights)
         matrices = parameters.starting_covariances(self.covariance, k, d, covariances)
         origin = survey.origin
         params = MixtureParams(origin, centers - origin, shares, matrices, survey.variance, self.covariance)

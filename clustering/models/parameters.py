@@ -163,3 +163,46 @@ def starting_covariances(kind: Covariance, k: int, d: int, covariances: Any) -> 
             f"has shape {shape}"
         )
     return symmetric(kind, array, "starting covariance")
+
+
+def check_regularization(value: Any) -> float:
+    """Refuse a regularization that is not a number of 0 or more; return it as a plain one.
+
+    Parameters
+    ----------
+    value
+        As a user gave it.
+
+    Raises
+    ------
+    ConfigError
+        For any other value.
+    """
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not 0 <= value < np.inf:
+        raise ConfigError(f"regularization is {value!r}; a number of 0 or more is needed")
+    return float(value)
+
+
+def starting_weights(k: int, given: Any) -> Array:
+    """Check the mixing weights that a user starts a mixture from.
+
+    Parameters
+    ----------
+    k
+        Number of components.
+    given
+        Weights ``(k,)``, as numbers of any type.
+
+    Raises
+    ------
+    ConfigError
+        If their shape does not fit, or they are no shares.
+    """
+    weights = read_array("starting weights", given)
+    if weights.shape != (k,):
+        raise ConfigError(f"starting weights have shape {weights.shape}; k = {k} components have {k} weights")
+    shares = normalized_weights("starting weights", weights)
+    if not (shares > 0.0).all():
+        raise ConfigError(f"starting weights are {short(weights)}; give shares above 0")
+    return shares

@@ -20,6 +20,7 @@ from clustering.errors import ConfigError, DataError, nearest
 from clustering.models import directional, parameters
 from clustering.models import divergences as geometry
 from clustering.models.assignment import Assignment
+from clustering.models.collapse import EMPTY_SHARE
 from clustering.models.columns import columns_of
 from clustering.models.components import Components
 from clustering.models.directional import MeanResultant
@@ -32,7 +33,14 @@ from clustering.models.mixture_starts import likeliest
 from clustering.models.objective import LOG_LIKELIHOOD
 from clustering.models.option_names import Divergence
 from clustering.models.products import CenteredSums, SquaredDistances
-from clustering.models.soft import FarthestRowsTracker, Moments, Responsibilities, e_step, gather_assignment
+from clustering.models.soft import (
+    FarthestRowsTracker,
+    Moments,
+    Responsibilities,
+    e_step,
+    gather_assignment,
+    with_row_index,
+)
 from clustering.models.starts import InitialParams, Starts
 from clustering.models.survey import Survey
 from clustering.models.von_mises_fisher_params import VonMisesFisherParams, VonMisesFisherUpdate
@@ -40,8 +48,6 @@ from clustering.models.von_mises_fisher_params import VonMisesFisherParams, VonM
 Array = NDArray[np.float64]
 Assignments = Literal["soft", "hard"]
 
-EMPTY_SHARE = 10 * np.finfo(float).eps
-"""A component with no more than this share of the weight has no rows."""
 _NO_MATRIX = np.zeros((0, 0))
 
 
@@ -86,10 +92,7 @@ class VonMisesFisher:
             raise ConfigError(
                 f"assignment is {self.assignment!r}; {nearest(str(self.assignment), get_args(Assignments))}"
             )
-        number = isinstance(self.regularization, (int, float, np.number)) and not isinstance(self.regularization, bool)
-        if not number or not 0 <= self.regularization < np.inf:
-            raise ConfigError(f"regularization is {self.regularization!r}; a number of 0 or more is needed")
-        object.__setattr__(self, "regularization", float(self.regularization))
+        object.__setattr__(self, "regularization", parameters.check_regularization(self.regularization))
 
     @property
     def soft(self) -> bool:
@@ -127,16 +130,8 @@ class VonMisesFisher:
         pairs = zip(hard, moments, strict=True)
         params = [self.initial_params(dispersion, start, sums) for start, sums in pairs]
         if "weights" in starts.given:
-            params = [replace(params[0], weights=self._weights(starts.given))]
+            params = [replace(params[0], weights=parameters.starting_weights(self.k, starts.given["weights"]))]
         return InitialParams(params)
-
-    def _weights(self, given: Mapping[str, Any]) -> Array:
-        weights = parameters.read_array("starting weights", given["weights"])
-        if weights.shape != (self.k,):
-            raise ConfigError(
-                f"starting weights have shape {weights.shape}; k = {self.k} components have {self.k} weights"
-            )
-        return parameters.normalized_weights("starting weights", weights)
 
     def _from_user(self, given: Mapping[str, Any], hard: KMeansParams, dispersion: float) -> VonMisesFisherParams:
         kappa = parameters.read_array("starting concentrations", given["concentrations"])
@@ -146,7 +141,8 @@ class VonMisesFisher:
                 f"starting concentrations are {parameters.short(kappa)}; k = {self.k} components have {self.k} numbers "
                 f"from 0 to {directional.MOST_KAPPA:g}"
             )
-        return VonMisesFisherParams(hard.origin, hard.centers, self._weights(given), kappa, dispersion)
+        weights = parameters.starting_weights(self.k, given["weights"])
+        return VonMisesFisherParams(hard.origin, hard.centers, weights, kappa, dispersion)
 
     def initial_moments(self, params: KMeansParams, variance: Array, use_labels: bool, rows: Rows) -> Moments:
         """Moments of the rows of each hard cluster about its center.
@@ -300,7 +296,8 @@ class VonMisesFisher:
         on_part
             Called with the responsibilities of each sub-block.
         """
-        return gather_assignment(_with_places(self.e_step(params, rows)), len(rows), params.k, on_part)
+        parts = with_row_index(self.e_step(params, rows), None, missing=False)
+        return gather_assignment(parts, len(rows), params.k, on_part)
 
     def log_density(self, params: VonMisesFisherParams, log_prob_norm: Array, observed: Array) -> Array:
         """Return the log density of rows ``(m,)``, as the responsibilities have it."""
@@ -420,11 +417,6 @@ def _hardened(part: Responsibilities, constants: Array, weights: Array) -> Respo
     part.log_prob_norm[:] = constants[part.labels] - 0.5 * part.own_divergence
     total = float(weights @ part.log_prob_norm)
     return part._replace(log_likelihood=total, expected_complete_log_likelihood=total)
-
-
-def _with_places(parts: Iterator[Responsibilities]) -> Iterator[Responsibilities]:
-    for part in parts:
-        yield part._replace(row_index=slice(part.start, part.stop))
 
 
 def _dispersion(survey: Survey) -> float:

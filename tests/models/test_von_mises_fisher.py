@@ -238,3 +238,17 @@ def test_data_without_directions_are_refused(rng: np.random.Generator) -> None:
         c.fit(rows, c.VonMisesFisher(2), init=init)
     with pytest.raises(c.ClusteringError, match="belong to one cluster each"):
         c.fit(rows, c.VonMisesFisher(2, "hard")).responsibilities(rows)
+
+
+WRONG_STARTS: dict[str, tuple[dict[str, Any], str]] = {
+    "weight of 0": ({"weights": [1.0, 0.0]}, "give shares above 0"),
+    "three weights": ({"weights": [0.2, 0.3, 0.5]}, "k = 2 components have 2 weights"),
+    "covariances": ({"covariances": 1.0}, "von_mises_fisher starts from .* centers, concentrations, weights"),
+}
+
+
+@pytest.mark.parametrize(("given", "message"), WRONG_STARTS.values(), ids=WRONG_STARTS)
+def test_starts_that_do_not_fit_are_refused(given: dict[str, Any], message: str, rng: np.random.Generator) -> None:
+    rows = rng.standard_normal((50, 3))
+    with pytest.raises(c.ClusteringError, match=message):
+        c.fit(rows, c.VonMisesFisher(2), init={"centers": rows[:2], **given})
