@@ -206,6 +206,7 @@ def write_labels(
         writer = open_writer(path, clusters, outputs)
         # The same pass was begun before: its files stay.
         writer.tidy()
+        ledger.tidy()
         if on_resume is not None and len(ledger):
             on_resume(len(ledger))
     else:

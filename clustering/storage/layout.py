@@ -41,7 +41,8 @@ TEMPORARY = re.compile(
     rf"\.({'|'.join(map(re.escape, (CURRENT, PREVIOUS, NAMES, OUTPUT_MARK, *PARTS)))})\.[0-9a-f]{{8}}"
 )
 """Pattern of the names of temporary files that a killed run left."""
-_LEDGER = r"wish\.json|block-\d{8,}|[0-9a-f]{16}-[0-9a-f]{24}"
+_RECORD = r"block-\d{8,}|[0-9a-f]{16}-[0-9a-f]{24}"
+_LEDGER = rf"wish\.json|{_RECORD}"
 _VERSION_KEY = re.compile(
     rf"run\.json|report\.html|ledger/({_LEDGER})|\.(run\.json|report\.html)\.[0-9a-f]{{8}}|"
     rf"ledger/\.({_LEDGER})\.[0-9a-f]{{8}}|"
@@ -99,6 +100,17 @@ def is_written_by_runs(key: str) -> bool:
         Path of the file from the folder of the version.
     """
     return _VERSION_KEY.fullmatch(key) is not None
+
+
+def is_record(name: str) -> bool:
+    """Return whether a file of a ledger is the record of a block, and not a temporary file of a killed run.
+
+    Parameters
+    ----------
+    name
+        Name of the file in the folder of the ledger.
+    """
+    return re.fullmatch(_RECORD, name) is not None
 
 
 def current_version(path: StoragePath) -> StoragePath:

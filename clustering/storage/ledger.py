@@ -25,7 +25,7 @@ import numpy as np
 from clustering.data.block_fingerprints import BlockFingerprints
 from clustering.fitting.labelling import LabelStatistics
 from clustering.models.farthest import BlockPosition
-from clustering.storage.layout import LEDGER, is_written_by_runs
+from clustering.storage.layout import LEDGER, is_record, is_written_by_runs
 from clustering.storage.paths import StoragePath, children, make_folder, remove_keys, write_bytes, write_json
 from clustering.storage.records import pack_statistics, unpack_statistics
 
@@ -97,7 +97,7 @@ class Ledger:
         self._file(index).unlink(missing_ok=True)
 
     def __len__(self) -> int:
-        return sum(1 for file in children(self.path) if _is_record(file.name))
+        return sum(1 for file in children(self.path) if is_record(file.name))
 
     def begin(self, settings: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
         """Remove all records, and begin a ledger for these settings.
@@ -135,7 +135,7 @@ class Ledger:
     def changes(self) -> Changes:
         """Compare the records with the blocks of the plan of the fingerprints."""
         assert self.fingerprints is not None
-        recorded = dict(file.name.split("-") for file in children(self.path) if _is_record(file.name))
+        recorded = dict(file.name.split("-") for file in children(self.path) if is_record(file.name))
         new, changed, starts = [], [], set()
         for index, (start, content) in enumerate(self.fingerprints):
             starts.add(start)
@@ -144,6 +144,10 @@ class Ledger:
             elif recorded[start] != content:
                 changed.append(index)
         return Changes(len(self.fingerprints.plan), tuple(new), tuple(changed), len(set(recorded) - starts))
+
+    def tidy(self) -> None:
+        """Remove the temporary files of a killed run; in a bucket there are none."""
+        remove_keys(self.path, lambda key: key.startswith(".") and is_written_by_runs(f"{FOLDER}/{key}"))
 
     def remove(self) -> None:
         """Remove the ledger."""
@@ -179,10 +183,6 @@ class Changes(NamedTuple):
     def none(self) -> bool:
         """Whether nothing changed."""
         return not (self.new or self.changed or self.gone)
-
-
-def _is_record(name: str) -> bool:
-    return "-" in name and is_written_by_runs(f"{FOLDER}/{name}")
 
 
 def digest(settings: Mapping[str, Any]) -> str:

@@ -125,7 +125,10 @@ def test_what_is_lost_is_made_again(store: Path, fit: c.Fit, calm: Any, tmp_path
     (tmp_path / LABELS / "responsibility" / "c" / "3").unlink()
     (tmp_path / LABELS / "margin" / "c" / "7").write_bytes(b"")
     (tmp_path / LABELS / "margin" / "c" / "8.0123.partial").write_bytes(b"half")
+    # The temporary file of a record that was being written when the run was killed is no record.
+    (tmp_path / FOLDER / ".block-00000009.0123abcd").write_bytes(b"half")
     ledger.drop(9)
+    assert len(ledger) == BLOCKS - 1
     damaged = ledger._file(10)
     damaged.write_bytes(damaged.read_bytes()[:-1])
     again = attempt(store, fit, tmp_path)
