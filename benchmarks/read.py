@@ -29,7 +29,7 @@ import zarr
 from zarr.storage import StorePath
 
 from clustering.data.access import open_source
-from clustering.data.pipeline import accelerated
+from clustering.data.codecs import accelerated
 from clustering.data.rows import Rows
 from clustering.data.source import Source
 from clustering.data.stores import connect as connect_store

@@ -182,7 +182,7 @@ def test_an_arbitrary_user_of_a_read_only_installation_runs_kernels(tmp_path: Pa
     tmp_path.chmod(0o777)
     work = (
         "import sys, clustering; assert not {'numba', 'distributed'} & set(sys.modules); "
-        "from clustering.data.gather_kernels import finite; import numpy as np; "
+        "from clustering.data.gathering import finite; import numpy as np; "
         "found = np.empty(2, bool); assert not finite(np.array([[1.0], [np.nan]]), found); print(found)"
     )
     done = subprocess.run(

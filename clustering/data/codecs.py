@@ -1,9 +1,15 @@
-"""Checksums in the codecs of stored arrays, by which a flipped bit is noticed."""
+"""Codecs of stored arrays: their checksums, and their decoding in Rust where the package `zarrs` is installed."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+import zarr
+from zarr.storage import LocalStore
+
+from clustering.compat import codec_pipeline, with_codec_pipeline
 
 CHECKSUMS = frozenset({"crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3"})
 """Codecs that only add a checksum, by their names in Zarr version 2, and in version 3 without ``numcodecs.``."""
@@ -65,3 +71,51 @@ def _codecs(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
 def _checks(name: str, options: Mapping[str, Any]) -> bool:
     # The checksum of zstd is optional.
     return name in CHECKSUMS or name in CHECKED or (name == "zstd" and bool(options.get("checksum")))
+
+
+def rust() -> Any:
+    """Find the codec pipeline of `zarrs`; None where it is not installed."""
+    try:
+        from zarrs import ZarrsCodecPipeline
+    except ImportError:
+        return None
+    return ZarrsCodecPipeline
+
+
+def accelerated(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """Give a copy of an array that decodes in Rust, or the array itself where that is impossible or slower.
+
+    The copy is for reading only, since local writes of `zarrs` are not atomic. Each read decodes on one thread, so a
+    process decodes on as many threads as it has tasks. Arrays in buckets stay with zarr's own pipeline, which requests
+    many chunks at once and so is faster there.
+
+    Parameters
+    ----------
+    array
+        A stored array.
+    """
+    kind = rust()
+    if kind is None or not isinstance(array.store_path.store, LocalStore):
+        return array
+    # zarrs does not verify separate checksums where it decodes part of a chunk, as at every edge of an array.
+    if separately_checksummed(array.metadata.to_dict()):
+        return array
+    with zarr.config.set({"threading.max_workers": 1}), warnings.catch_warnings():
+        # zarrs warns about codecs that it does not know. They are left to zarr's own pipeline, see `is_accelerated`.
+        warnings.simplefilter("ignore", UserWarning)
+        pipeline = kind.from_array_metadata_and_store(array.metadata, array.store_path.store)
+    if pipeline.impl is None:
+        return array
+    return with_codec_pipeline(array, pipeline)
+
+
+def is_accelerated(array: zarr.Array[Any]) -> bool:
+    """Tell whether an array decodes in Rust.
+
+    Parameters
+    ----------
+    array
+        A stored array, as `accelerated` gives it.
+    """
+    kind = rust()
+    return kind is not None and isinstance(codec_pipeline(array), kind)

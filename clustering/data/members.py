@@ -1,4 +1,7 @@
-"""Members of a Zarr group. Each is opened by itself, so that a damaged one does not keep others from being read."""
+"""Members of a Zarr group. Each is opened by itself, so that a damaged one does not keep others from being read.
+
+Stores that cannot list their keys give members by consolidated metadata or by the names of variables.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,11 @@ from zarr.abc.store import Store
 from zarr.buffer import default_buffer_prototype
 
 from clustering.compat import array_of_metadata, async_group, run_in_zarr
+from clustering.data.attributes import repair_attributes
+from clustering.data.grouped import dimensions
 from clustering.data.store_errors import is_transient
 from clustering.data.stores import names_in
-from clustering.errors import ClusteringError, reason
+from clustering.errors import ClusteringError, SourceError, reason
 
 AT_ONCE = 32
 """Number of members that are opened at the same time."""
@@ -59,21 +64,59 @@ def list_members(group: zarr.Group) -> Members:
     return _sort_members(run_in_zarr(opened()))
 
 
-def named_members(group: zarr.Group, names: Iterable[str]) -> Members:
-    """Open members by name, for a store that cannot list its keys.
+def unlisted_members(store: Store, node: zarr.Group, names: Iterable[Any], where: str) -> Members:
+    """Open the members of a group whose store cannot list its keys.
 
     Parameters
     ----------
-    group
-        A group in the store.
+    store
+        The store that holds the group.
+    node
+        The group.
     names
-        Names to try, below the group. Names without a member are left out of the result.
+        Variables to open where there are no consolidated metadata. ``cos(name)`` stands for its variable. Other values,
+        and names without a variable, are ignored.
+    where
+        URL of the store without secrets.
 
     Raises
     ------
-    StoreError
-        If the store does not answer.
+    SourceError
+        If neither consolidated metadata nor names lead to a variable.
     """
+    consolidated = _consolidated_members(store, node)
+    if consolidated is None or not (consolidated.arrays or consolidated.faults):
+        consolidated = _with_coordinates(node, names)
+    if not (consolidated.arrays or consolidated.faults):
+        raise SourceError(
+            f"{where} cannot list its keys and has no consolidated metadata; "
+            "name the variables in source.variables, or consolidate the metadata of the store"
+        )
+    return consolidated
+
+
+def _with_coordinates(node: zarr.Group, names: Iterable[Any]) -> Members:
+    """Open variables by name, with their coordinates and the bounds of the coordinates."""
+    wanted = [name.removeprefix("cos(").removesuffix(")") for name in names if isinstance(name, str)]
+    opened = _named_members(node, wanted)
+    # The first round opens coordinates of the variables, the second one bounds of the coordinates.
+    for _ in range(2):
+        beside = [name for array_name, array in opened.arrays.items() for name in _linked_names(array_name, array)]
+        new = _named_members(node, [name for name in beside if name not in opened.arrays and name not in opened.faults])
+        # A coordinate that cannot be opened is kept as a fault and does not stop the others.
+        opened = Members({**opened.arrays, **new.arrays}, {}, {**opened.faults, **new.faults})
+    return opened
+
+
+def _linked_names(name: str, array: zarr.Array[Any]) -> list[str]:
+    """Name the coordinates of an array, by its dimensions and by its attributes."""
+    attributes = repair_attributes(name, dict(array.attrs), array.dtype).attributes
+    linked = " ".join(str(attributes.get(key, "")) for key in ("coordinates", "bounds", "climatology", "grid_mapping"))
+    return [*(dimensions(array) or ()), *(word.removesuffix(":") for word in linked.split())]
+
+
+def _named_members(group: zarr.Group, names: Iterable[str]) -> Members:
+    """Open members by name, for a store that cannot list its keys; names without a member are left out."""
 
     async def opened() -> dict[str, Any]:
         wanted = list(dict.fromkeys(names))
@@ -83,21 +126,8 @@ def named_members(group: zarr.Group, names: Iterable[str]) -> Members:
     return _sort_members(run_in_zarr(opened()))
 
 
-def consolidated_members(store: Store, group: zarr.Group) -> Members | None:
-    """Read the arrays of a group from metadata consolidated in it, or in the root of the store.
-
-    Parameters
-    ----------
-    store
-        The store that holds the group.
-    group
-        A group whose members the store cannot list.
-
-    Returns
-    -------
-    Members
-        Arrays only, no groups; None where there are no consolidated metadata.
-    """
+def _consolidated_members(store: Store, group: zarr.Group) -> Members | None:
+    """Read the arrays of a group from metadata consolidated in it, or in the root of the store; None without them."""
     v3 = group.metadata.zarr_format == 3
     for parent_path in dict.fromkeys((group.path, "")):
         documents = _documents(store, parent_path, v3)

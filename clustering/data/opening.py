@@ -23,10 +23,9 @@ from clustering.data.grouped import (
     decode_variable,
     dimensions,
 )
-from clustering.data.members import list_members
+from clustering.data.members import list_members, unlisted_members
 from clustering.data.store_errors import UnlistableStore, translate_errors
 from clustering.data.stores import connect, listable, names_in
-from clustering.data.unlistable_groups import unlisted_members
 from clustering.errors import ClusteringError, SourceError, nearest, reason
 
 BARE = "values"

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from clustering.data import gather_kernels
+from clustering.data import gathering
 from clustering.data.addresses import shown
 from clustering.data.alignment import fill_masked
 from clustering.data.angles import cosine
@@ -299,5 +299,5 @@ def finite_rows(values: NDArray[Any]) -> NDArray[np.bool_]:
         # Numba does not support half precision.
         return np.asarray(np.isfinite(values).all(axis=1))
     finite = np.empty(len(values), bool)
-    gather_kernels.finite(values, finite)
+    gathering.finite(values, finite)
     return finite

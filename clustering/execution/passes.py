@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import zip_longest
+from typing import Any, Protocol, TypeVar
 
 from clustering.data.plan import MIB, Plan
 from clustering.data.preparation import Preparation
@@ -19,13 +21,13 @@ from clustering.execution.engine import Engine
 from clustering.execution.fraction import RowFraction
 from clustering.execution.held_out import HeldOut, empty_rows
 from clustering.execution.map_reduce import map_reduce
-from clustering.execution.prefetching import read_ahead
 from clustering.execution.progress import ProgressReporter, progress_reporter
 
 MEMORY_SHARE = 2
 """One part in this many of a worker's memory is for the block cache; the rest is for blocks at work."""
 
 Statistics = Callable[[Rows], Any]
+T = TypeVar("T")
 
 
 class BlockRecords(Protocol):
@@ -223,6 +225,32 @@ class _Work:
         if self.records is not None:
             self.records.save(index, statistics)
         return _PassSums(statistics, ReadStats(int(size > 0), size, rows.bad_chunks))
+
+
+def read_ahead(read: Callable[[int], T], indices: Iterable[int], takes_time: Callable[[int], bool]) -> Iterator[T]:
+    """Yield the results of reading blocks in order; each is read while the caller works on the one before.
+
+    Parameters
+    ----------
+    read
+        Reads the block of an index.
+    indices
+        Numbers of the blocks, in order.
+    takes_time
+        Returns whether a block must be read; a cached one is not worth a thread.
+    """
+    with ExitStack() as stack:
+        thread: ThreadPoolExecutor | None = None
+        coming: Future[T] | None = None
+        order = list(indices)
+        for index, following in zip_longest(order, order[1:]):
+            now = read(index) if coming is None else coming.result()
+            coming = None
+            if following is not None and takes_time(following):
+                if thread is None:
+                    thread = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="clustering-read"))
+                coming = thread.submit(read, following)
+            yield now
 
 
 def room_to_keep(source: Source, memory: int) -> int:

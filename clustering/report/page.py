@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from clustering.data.source import Source
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
+from clustering.models.objective import Objective
 from clustering.report import centers, figures, samples
 from clustering.report.samples import PlottedRows
-from clustering.report.words import curve_caption
 
 Colours = NDArray[np.float64]
 
@@ -39,6 +39,8 @@ COLUMNS = 12
 """Largest number of features, or of variables, with a column in the table."""
 DRAWN = 32
 """Largest number of clusters drawn as lines."""
+ROUNDING = 1e-9
+"""A step the wrong way counts as rounding if it is at most this share of the largest objective."""
 
 
 @dataclass(frozen=True)
@@ -308,6 +310,23 @@ def _position_text(shown: xr.DataArray) -> str:
     """Say at which positions of the other dimensions a map was cut."""
     positions = ", ".join(f"{d} {value}" for d, value in shown.attrs.get("shown_at", {}).items())
     return f"At {positions}. " if positions else ""
+
+
+def curve_caption(objective: Objective, history: NDArray[np.float64]) -> str:
+    """Describe the cost curve, and say whether it ever goes the wrong way, as it may when an empty cluster restarts.
+
+    Parameters
+    ----------
+    objective
+        Names of the objective.
+    history
+        Objective after the assignment step and after the update step of each pass ``(passes, 2)``.
+    """
+    steps = np.diff(history.reshape(-1))
+    wrong = -steps if objective.rises else steps
+    if len(steps) and wrong.max() > ROUNDING * np.abs(history).max():
+        return f"{objective.caption} It {'falls' if objective.rises else 'rises'} only where a cluster was placed anew."
+    return f"{objective.caption} It never {'falls' if objective.rises else 'rises'}."
 
 
 def _label_caption(labels: xr.DataArray) -> str:

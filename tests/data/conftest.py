@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from zarr.storage import LocalStore
 
-from clustering.data import pipeline
+from clustering.data import codecs
 
 
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Keys asked of any store on disk, with how often; what decodes in Rust asks the disk itself."""
-    monkeypatch.setattr(pipeline, "rust", lambda: None)
+    monkeypatch.setattr(codecs, "rust", lambda: None)
     keys: Counter[str] = Counter()
     original = LocalStore.get
 

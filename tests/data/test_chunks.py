@@ -16,7 +16,6 @@ from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 from zarr.storage import MemoryStore, WrapperStore
 
 import clustering as c
-from clustering.data import pipeline
 from clustering.data.access import open_source
 from clustering.data.reading import read_block
 from clustering.data.source import Source
@@ -71,7 +70,7 @@ def test_cells_of_chunks_that_were_never_written_are_masked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill: float, policy: Any, fast: bool
 ) -> None:
     if not fast:
-        monkeypatch.setattr(pipeline, "rust", lambda: None)
+        monkeypatch.setattr("clustering.data.codecs.rust", lambda: None)
     path = without(store(tmp_path / "s", fill), [key for key, _ in GONE])
     expected = np.ones((20, 6), bool)
     for _, region in GONE:
@@ -198,7 +197,7 @@ CODECS = {
 @pytest.fixture(params=["zarr", "zarrs"])
 def codecs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "zarr":
-        monkeypatch.setattr(pipeline, "rust", lambda: None)
+        monkeypatch.setattr("clustering.data.codecs.rust", lambda: None)
     return str(request.param)
 
 

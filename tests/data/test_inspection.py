@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,22 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
-from clustering.data import pipeline
+from clustering.data import codecs
 from clustering.data.access import open_source
-from clustering.data.inspection import Inspection, VariableLayout, inspect_source
+from clustering.data.inspection import Inspection, VariableLayout, count_chunk_reads, inspect_source
 from clustering.data.plan import MIB
+from clustering.data.reading import read_block
 from clustering.data.source import Source
+
+SELECTIONS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "inside-chunks": {"y": {"start": 3, "stop": 19}, "x": {"start": 2}},
+    "step": {"y": {"start": 1, "step": 3}},
+    "long-step": {"y": {"step": 11}},
+    "scattered": {"y": [1, 2, 6, 8, 19]},
+    "there-and-back": {"y": [1, 9, 2, 8, 19]},
+    "one-feature": {"f": [3]},
+}
 
 
 def inspect(source: Source, **options: Any) -> Inspection:
@@ -91,7 +103,7 @@ def test_codecs_of_the_second_version_are_told(tmp_path: Path) -> None:
     dataset = xr.Dataset({"a": (("x", "y"), np.ones((4, 2)))})
     dataset.to_zarr(tmp_path / "s", zarr_format=2, consolidated=False)
     (v,) = inspect(open_source(tmp_path / "s")).variables
-    assert (v.codecs, v.decoder) == (("blosc",), "zarrs" if pipeline.rust() else "zarr")
+    assert (v.codecs, v.decoder) == (("blosc",), "zarrs" if codecs.rust() else "zarr")
 
 
 def test_types_are_told_as_stored_and_as_decoded(tmp_path: Path) -> None:
@@ -108,11 +120,11 @@ def test_who_decodes_is_told(tmp_path: Path, field_store: Path, monkeypatch: pyt
         return [(v.decoder, v.not_rust is not None) for v in inspect(source).variables]
 
     assert decoders(open_source(np.ones((4, 2)))) == [("none", False)]
-    rust = pipeline.rust() is not None
+    rust = codecs.rust() is not None
     assert decoders(open_source(field_store, variables=["t"])) == [("zarrs" if rust else "zarr", False)]
     # Of an array that somebody else holds, nothing is known of its store.
     assert decoders(open_source(zarr.open_array(field_store, path="t"))) == [("zarr", rust)]
-    monkeypatch.setattr(pipeline, "rust", lambda: None)
+    monkeypatch.setattr(codecs, "rust", lambda: None)
     monkeypatch.setattr("clustering.data.inspection.rust", lambda: None)
     assert decoders(open_source(field_store, variables=["t"])) == [("zarr", False)]
 
@@ -199,3 +211,24 @@ def test_a_large_grid_takes_no_memory_of_its_own(tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "a", shape=(10**11, 4), chunks=(10**6, 4), dtype="f4", fill_value=np.nan)
     found = inspect(open_source(tmp_path / "a"), memory=64 * MIB)
     assert (found.variables[0].absent_chunks, found.stored_bytes) == (10**5, 0)
+
+
+@pytest.mark.parametrize("whole_chunks", [True, False])
+@pytest.mark.parametrize("block_bytes", [1, 300, 10_000])
+@pytest.mark.parametrize("isel", SELECTIONS.values(), ids=SELECTIONS.keys())
+def test_reads_are_announced_exactly(
+    tmp_path: Path, requests: Counter[str], isel: dict[str, Any], block_bytes: int, whole_chunks: bool
+) -> None:
+    group = zarr.create_group(tmp_path / "s")
+    for name, chunks in {"a": (5, 3, 2), "b": (4, 6, 4)}.items():
+        group.create_array(name, data=np.ones((20, 6, 4)), chunks=chunks, dimension_names=tuple("yxf"))
+    source = open_source(tmp_path / "s", variables=["a", "b"], sample_dims=["y", "x"], isel=isel)
+    plan = source.plan(block_bytes=block_bytes, whole_chunks=whole_chunks)
+    requests.clear()
+    for i in range(len(plan)):
+        read_block(source, plan.block(i))
+    for told in count_chunk_reads(source, plan):
+        read = {key: n for key, n in requests.items() if key.startswith(f"{told.variable}/c/")}
+        assert (told.chunks, told.reads) == (len(read), sum(read.values()))
+    if whole_chunks and isel.get("y") != [1, 9, 2, 8, 19]:
+        assert all(told.amplification == 1 for told in count_chunk_reads(source, plan) if told.variable == "a")

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from clustering.execution.prefetching import read_ahead
+from clustering.execution.passes import read_ahead
 
 
 def test_blocks_come_in_order_each_read_once() -> None:
@@ -37,7 +37,7 @@ def test_the_next_block_is_read_while_one_is_worked_on_and_no_other() -> None:
     assert len(threads) == 2
 
 
-def test_what_is_at_hand_needs_no_thread() -> None:
+def test_cached_blocks_need_no_thread() -> None:
     threads = []
     list(read_ahead(lambda _: threads.append(threading.get_ident()), range(5), lambda _: False))
     assert set(threads) == {threading.get_ident()}
@@ -57,7 +57,7 @@ def test_a_fault_comes_through_in_its_turn_and_no_thread_stays() -> None:
     assert threading.active_count() == before
 
 
-def test_whoever_stops_asking_leaves_no_thread_behind() -> None:
+def test_an_early_stop_leaves_no_thread_behind() -> None:
     before = threading.active_count()
     ahead = read_ahead(lambda index: index, range(5), lambda _: True)
     assert next(ahead) == 0

@@ -12,7 +12,7 @@ import xarray as xr
 import zarr
 from outlook import outlook, short_probes  # noqa: F401
 
-from clustering.data import grouped, pipeline
+from clustering.data import codecs, grouped
 from clustering.data import source as source_module
 from clustering.data.access import open_source
 from clustering.data.plan import MIB
@@ -111,7 +111,7 @@ def test_zarr_in_place_of_rust_is_pointed_out_where_it_costs(tmp_path: Path) -> 
     source = tall(tmp_path, (1024, 512))
     held_by_others = open_source(zarr.open_array(tmp_path / "tall"), missing_chunks="fill")
     advice = outlook(held_by_others).advice
-    assert [SLOW in line for line in advice] == ([True] if pipeline.rust() else [])
+    assert [SLOW in line for line in advice] == ([True] if codecs.rust() else [])
     assert outlook(source).advice == []
 
 

@@ -12,7 +12,7 @@ import pytest
 import zarr
 from outlook import short_probes  # noqa: F401
 
-from clustering.data import pipeline
+from clustering.data import codecs
 from flows.cli import run
 from flows.inspect import inspection_lines
 
@@ -50,7 +50,7 @@ def inspected(job: Job, capsys: pytest.CaptureFixture[str], *sets: str) -> tuple
 
 def test_everything_is_laid_out_in_lines(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     lines, found = inspected(job, capsys)
-    who = "in Rust by zarrs" if pipeline.rust() else "by zarr"
+    who = "in Rust by zarrs" if codecs.rust() else "by zarr"
     assert lines[:2] == [
         "variable   t (time 8, depth 3, x 20) int16 decoded to float64, chunks 2 × 3 × 10",
         f"           codecs zstd, no checksums; decoded {who}",

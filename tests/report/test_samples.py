@@ -16,8 +16,7 @@ from test_page import Page, run_of, titles
 import clustering
 from clustering.models import registry
 from clustering.report import figures, samples
-from clustering.report.page import DRAWN, Figure, draw, render
-from clustering.report.words import curve_caption
+from clustering.report.page import DRAWN, Figure, curve_caption, draw, render
 
 MODELS: dict[str, Any] = {
     **{kind: clustering.GaussianMixture(3, kind) for kind in ("identity", "spherical", "diagonal", "tied", "full")},

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from zarr.storage import LocalStore
 
-from clustering.data import pipeline
+from clustering.data import codecs
 from clustering.execution.engine import Engine
 from flows.config import JobConfig
 from flows.loading import load_config
@@ -94,7 +94,7 @@ def listening() -> Iterator[Requests]:
         return compute(self, graph, key)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "rust", lambda: None)
+        patch.setattr(codecs, "rust", lambda: None)
         patch.setattr(LocalStore, "get", count_get)
         patch.setattr(LocalStore, "set", count_put)
         patch.setattr(Engine, "compute", count_tasks)

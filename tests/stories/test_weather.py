@@ -16,7 +16,7 @@ from zarr.storage import LocalStore
 
 import clustering as c
 from benchmarks import fields
-from clustering.data import pipeline
+from clustering.data import codecs
 from flows.cli import run
 
 CONFIG = Path(__file__).parents[2] / "configs" / "weather-regimes.yaml"
@@ -43,7 +43,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Counter
 
     with pytest.MonkeyPatch.context() as patch:
         # What decodes in Rust asks the disk itself.
-        patch.setattr(pipeline, "rust", lambda: None)
+        patch.setattr(codecs, "rust", lambda: None)
         patch.setattr(LocalStore, "get", get)
         assert fit(folder / "weather.zarr", folder / "out") == 0
     return folder / "weather.zarr", folder / "out", keys
