@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist
 
 from clustering.data.preparation import Preparation
 from clustering.fitting.fitted_model import FittedModel
-from clustering.models.bhattacharyya import bhattacharyya
+from clustering.models.mixture_distances import bhattacharyya
 
 Array = NDArray[np.float64]
 

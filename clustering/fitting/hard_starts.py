@@ -23,7 +23,7 @@ from clustering.models.kmeans import KMeans, KMeansStatistics
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.missing_features import fill_missing
 from clustering.models.model import AnyModel
-from clustering.models.ranking import rank_candidates
+from clustering.models.objective import rank_candidates
 from clustering.models.starts import MOST_SAMPLE_PASSES, RESTART_TOLERANCE
 from clustering.models.survey import RowSample, Survey
 

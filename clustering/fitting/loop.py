@@ -18,7 +18,7 @@ from clustering.errors import ConfigError
 from clustering.execution.passes import PassResult, ReadStats
 from clustering.models.components import TRACKED_CLUSTERS
 from clustering.models.model import AnyModel, Statistics
-from clustering.models.ranking import rank_candidates
+from clustering.models.objective import rank_candidates
 
 
 class Stop(StrEnum):

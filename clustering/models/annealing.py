@@ -24,8 +24,8 @@ from clustering.models import divergences as geometry
 from clustering.models.divergences import TINY
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.missing_features import fill_missing
+from clustering.models.objective import rank_candidates
 from clustering.models.option_names import Divergence
-from clustering.models.ranking import rank_candidates
 from clustering.models.soft import Moments
 from clustering.models.soft_kmeans_params import SoftKMeansParams
 from clustering.models.starts import SamplePasses

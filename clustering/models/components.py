@@ -14,6 +14,8 @@ Array = NDArray[np.float64]
 
 TRACKED_CLUSTERS = 1024
 """Up to this k, numbers of each cluster are kept for every pass."""
+EMPTY_SHARE = 10 * np.finfo(float).eps
+"""A component with no more than this share of the weight has no rows."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,18 +15,23 @@ from clustering.data.preparation import Preparation
 from clustering.data.rows import Rows
 from clustering.errors import ConfigError, DataError, nearest
 from clustering.models import covariances as kinds
-from clustering.models import hard_moments, missing_features, missing_kernels, parameters
+from clustering.models import missing_features, missing_kernels, parameters
 from clustering.models.assignment import Assignment
-from clustering.models.collapse import EMPTY_SHARE, component_covariance, is_valid_covariance, pooled_covariance
 from clustering.models.columns import columns_of
-from clustering.models.components import Components
+from clustering.models.components import EMPTY_SHARE, Components
 from clustering.models.distances import RowDistances
 from clustering.models.farthest import distinct_rows
 from clustering.models.kmeans import check_k, row_labels
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.mixture_distances import MEASURE, from_components, ranks_of_components
-from clustering.models.mixture_params import MixtureParams, MixtureUpdate
-from clustering.models.mixture_starts import likeliest
+from clustering.models.mixture_params import (
+    MixtureParams,
+    MixtureUpdate,
+    component_covariance,
+    is_valid_covariance,
+    pooled_covariance,
+)
+from clustering.models.mixture_starts import hard_moments, hard_moments_with_missing, likeliest
 from clustering.models.objective import LOG_LIKELIHOOD
 from clustering.models.option_names import COVARIANCES, Covariance, Divergence
 from clustering.models.sampling import GenerativeMixture
@@ -171,9 +176,9 @@ class GaussianMixture:
         if use_labels:
             rows = rows.select(row_labels(rows, params.k) >= 0)
         if rows.has_missing is None:
-            return hard_moments.moments(self.covariance, params, use_labels, rows)
-        whole = hard_moments.moments(self.covariance, params, use_labels, rows.select(~rows.has_missing))
-        return whole + hard_moments.moments_with_missing(
+            return hard_moments(self.covariance, params, use_labels, rows)
+        whole = hard_moments(self.covariance, params, use_labels, rows.select(~rows.has_missing))
+        return whole + hard_moments_with_missing(
             self.covariance, params, variance, use_labels, rows.select(rows.has_missing)
         )
 

@@ -20,9 +20,8 @@ from clustering.errors import ConfigError, DataError, nearest
 from clustering.models import directional, parameters
 from clustering.models import divergences as geometry
 from clustering.models.assignment import Assignment
-from clustering.models.collapse import EMPTY_SHARE
 from clustering.models.columns import columns_of
-from clustering.models.components import Components
+from clustering.models.components import EMPTY_SHARE, Components
 from clustering.models.directional import MeanResultant
 from clustering.models.directional_mixture import DirectionalMixture
 from clustering.models.distances import MEASURES, RowDistances, from_centers

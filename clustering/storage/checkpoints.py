@@ -22,8 +22,8 @@ from clustering.fitting.loop import Candidate, State, Stop
 from clustering.models.model import AnyModel, params_to_arrays
 from clustering.models.registry import model_from_json, model_to_json
 from clustering.storage.model import preparation_from_arrays, preparation_to_json
-from clustering.storage.npz import read_arrays
 from clustering.storage.paths import StoragePath, children, make_folder, write_bytes
+from clustering.storage.records import read_arrays
 
 FORMAT = 1
 KEPT = 2

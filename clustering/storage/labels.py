@@ -1,4 +1,8 @@
-"""Label outputs on disk: arrays on the sample grid, with the coordinates of the samples."""
+"""Label outputs on disk: arrays on the sample grid, with the coordinates of the samples.
+
+Each chunk, or shard, lies in one block of the label pass. So the task of a block writes whole files, and two tasks
+never write the same file.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -17,13 +21,12 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from clustering.data.plan import Plan
+from clustering.data.plan import MIB, Plan
 from clustering.data.source import Source
 from clustering.errors import OutputError
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.labelling import LabelOutputs, OutputVariable, output_variables
 from clustering.models.model import AnyModel
-from clustering.storage.chunking import chunking, inner_chunks, units
 from clustering.storage.ledger import digest
 from clustering.storage.paths import StoragePath, size, sizes, translating_write_errors, zarr_store
 from clustering.storage.sample_coordinates import coordinates_of, given_way, left_out, references, write_carried
@@ -33,6 +36,12 @@ _CAUTIONS = "left_out"
 """Attribute of the group that lists the coordinates that could not be written, and why."""
 _FRAME = "frame"
 """Attribute of a group that has coordinates and no labels yet: a digest of what these are written for."""
+SMALL_CHUNK = 4096
+"""Chunks of fewer cells than this are replaced by chunks as large as the `units` of the plan."""
+LARGE_CHUNK = 64 * MIB
+"""Chunks of more bytes than this are cut along the dimensions after the sample dimensions."""
+MANY_FILES = 100_000
+"""Arrays of more chunks than this are written in shards."""
 
 
 def check_names(source: Source, clusters: ClusterNames, outputs: LabelOutputs) -> None:
@@ -144,6 +153,93 @@ def _framed(path: StoragePath, frame_of: str) -> zarr.Group | None:
     except (FileNotFoundError, KeyError, ValueError):
         return None
     return group if group.attrs.get(_FRAME) == frame_of else None
+
+
+class Chunking(NamedTuple):
+    """How an array is stored."""
+
+    chunks: tuple[int, ...]
+    """Lengths of a chunk, which is decoded at once."""
+    shards: tuple[int, ...] | None
+    """Lengths of a shard, which is one file; None where each chunk is a file."""
+
+
+def units(plan: Plan) -> tuple[int, ...]:
+    """Return the largest length along each sample dimension that divides all block edges.
+
+    It is the whole length of a dimension that has one block.
+
+    Parameters
+    ----------
+    plan
+        Plan of the label pass.
+    """
+    lengths = []
+    for axis, count in enumerate(plan.grid):
+        # Blocks are counted in C order: this many lie between neighbours along the axis.
+        stride = math.prod(plan.grid[axis + 1 :])
+        edges = (plan.block(i * stride).start[axis] for i in range(count))
+        # With one block the only edge is 0, and so is the divisor.
+        lengths.append(math.gcd(*edges) or plan.shape[axis])
+    return tuple(lengths)
+
+
+def inner_chunks(source: Source) -> tuple[tuple[int, ...], bool]:
+    """Return the chunk lengths of a source along its sample dimensions, and whether the chunks lie in shards.
+
+    Parameters
+    ----------
+    source
+        Source to label.
+    """
+    for stored in source.stored.values():
+        if stored.array.shards:
+            lengths = dict(zip(stored.dims, stored.array.chunks, strict=True))
+            return tuple(min(lengths[d], unit) for d, unit in zip(source.sample_dims, source.chunks, strict=True)), True
+    return source.chunks, False
+
+
+def chunking(
+    shape: tuple[int, ...],
+    whole: tuple[int, ...],
+    inner: tuple[int, ...],
+    sharded: bool,
+    extra: tuple[int, ...] = (),
+    item_bytes: int = 1,
+) -> Chunking:
+    """Choose chunks and shards.
+
+    Parameters
+    ----------
+    shape, whole
+        Lengths of the sample dimensions, and the `units` of the label pass.
+    inner, sharded
+        See `inner_chunks`.
+    extra
+        Lengths of the dimensions after the sample dimensions.
+    item_bytes
+        Size of a cell, in bytes.
+
+    Returns
+    -------
+    Chunking
+        Chunks as long as the source's, unless these are tiny or do not divide the blocks. They lie in shards of whole
+        blocks where the source has shards, or where there would be very many files.
+    """
+    # A dimension with one unit needs no divisor: its last chunk may reach over the end.
+    divides = all(u % c == 0 or u == n for c, u, n in zip(inner, whole, shape, strict=True))
+    chunks = tuple(min(c, n) for c, n in zip(inner, shape, strict=True))
+    if not divides or math.prod(chunks) < SMALL_CHUNK:
+        chunks = whole
+    room = max(1, LARGE_CHUNK // (math.prod(chunks) * item_bytes))
+    beyond = []
+    for length in reversed(extra):
+        beyond.append(min(length, room))
+        room = max(1, room // length)
+    lengths = (*chunks, *reversed(beyond))
+    files = math.prod(-(-n // c) for n, c in zip((*shape, *extra), lengths, strict=True))
+    shards = tuple(-(-u // c) * c for u, c in zip((*whole, *extra), lengths, strict=True))
+    return Chunking(lengths, shards if shards != lengths and (sharded or files > MANY_FILES) else None)
 
 
 def create_labels(

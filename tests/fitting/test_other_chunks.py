@@ -16,7 +16,7 @@ from clustering.execution.passes import PassResult, ReadStats
 from clustering.fitting import survey_pass
 from clustering.fitting.fitted_model import order_by_size
 from clustering.fitting.loop import Candidate, State, Stop, choose_best
-from clustering.models.ranking import rank_candidates
+from clustering.models.objective import rank_candidates
 from clustering.models.survey import SurveyModel
 
 

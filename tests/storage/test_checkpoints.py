@@ -21,7 +21,7 @@ from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import KEPT, Checkpoint, RunFingerprint
-from clustering.storage.npz import read_arrays
+from clustering.storage.records import read_arrays
 from tests.storage.outputs import A1, DONE, OTHER
 
 IDENTITY = RunFingerprint({"model": {"kind": "kmeans", "k": 3}, "fit": {"seed": 0, "init": "random"}}, "5" * 64)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from clustering.data.rows import in_memory_rows
 from clustering.fitting.labelling import LabelStatistics
 from clustering.models.farthest import BlockPosition, FarthestRows
 from clustering.models.kmeans import KMeansStatistics
-from clustering.storage.records import pack_statistics, unpack_statistics
+from clustering.storage.records import pack_statistics, read_arrays, unpack_statistics
 
 MODELS: list[Any] = [
     c.KMeans(3),
@@ -90,3 +91,73 @@ def test_what_an_earlier_version_did_not_tell_has_its_default() -> None:
     found = unpack_statistics(hashlib.sha256(earlier).digest() + earlier, {"s": LabelStatistics})
     assert found is not None
     assert (found[0][0].objective, found[0][0].entropy, found[0][0].zero_rows) == (1.5, 0.25, 0)
+
+
+ARRAYS = {
+    "meta": np.frombuffer(b"{}", np.uint8),
+    "0.params.centers": np.arange(6.0).reshape(2, 3),
+    "summary.none": np.zeros((0, 3)),
+    "one": np.array(1.5, np.float32),
+    "flat": np.asfortranarray(np.arange(6).reshape(2, 3)),
+}
+
+
+def saved(save: Any = np.savez, **arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def zipped(members: dict[str, bytes], kind: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", kind) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def npy(array: Any, **header: Any) -> bytes:
+    """An array with a header that says something else."""
+    buffer = io.BytesIO()
+    about = {"descr": "<f8", "fortran_order": False, "shape": array.shape, **header}
+    np.lib.format.write_array_header_1_0(buffer, about)
+    return buffer.getvalue() + array.tobytes()
+
+
+def test_what_was_saved_comes_back() -> None:
+    found = read_arrays(saved(**ARRAYS))
+    assert found is not None
+    assert found.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
+        assert np.array_equal(found[name], array)
+
+
+def overlapping() -> bytes:
+    """Two members that are the same bytes of the file."""
+    content = bytearray(zipped({"a.npy": npy(np.zeros(1000)), "b.npy": npy(np.zeros(1000))}))
+    second = content.rindex(b"PK\x01\x02")
+    content[second + 42 : second + 46] = (0).to_bytes(4, "little")
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(saved(np.savez_compressed, a=np.zeros(1 << 20)), id="unpacks to more than is stored"),
+        pytest.param(zipped({"a.npy": npy(np.zeros(4))}, zipfile.ZIP_BZIP2), id="another compression"),
+        pytest.param(zipped({"a.npy": npy(np.zeros(4), shape=(1 << 40,))}), id="a shape beyond all memory"),
+        pytest.param(zipped({"a.npy": npy(np.zeros(4), shape=(2,))}), id="a shape of less"),
+        pytest.param(zipped({"a.npy": npy(np.zeros(4), descr="|O")}), id="objects"),
+        pytest.param(zipped({"a.npy": npy(np.zeros(4), shape=(-4,))}), id="a negative shape"),
+        pytest.param(zipped({"a.npy": npy(np.zeros(4), shape=(1 << 60, 0, 4))}), id="a shape that holds nothing"),
+        pytest.param(zipped({"a.npy": b"\x93NUMPY\x01\x00" + b"\xff\xff" + b"[" * 1000}), id="no header"),
+        pytest.param(zipped({"a.npy": b""}), id="nothing"),
+        pytest.param(zipped({"a.npy": npy(np.zeros(1)), "a": npy(np.zeros(1))}), id="one name twice"),
+        pytest.param(overlapping(), id="members that overlap"),
+        pytest.param(b"PK", id="no zip"),
+        pytest.param(b"", id="empty"),
+    ],
+)
+def test_what_numpy_does_not_save_like_that_is_damaged(content: bytes) -> None:
+    assert read_arrays(content) is None
