@@ -56,6 +56,7 @@ def connect_scheduler(
     security = _security(d, where, files)
     try:
         if "://" not in where:
+            # Dask would take such an address for tcp://, even where tls:// was meant.
             raise ValueError("no protocol")
         client = connect_client(where, timeout=limit, security=security)
     except ssl.SSLError as error:
@@ -87,6 +88,7 @@ def read_scheduler_file(path: str, limit: float) -> str:
         If the file does not appear in time.
     """
     until = time.monotonic() + limit
+    # The scheduler may start at the same time as this process, in another job of a queue.
     while not Path(path).exists():
         if time.monotonic() > until:
             raise ExecutionError(
@@ -127,6 +129,7 @@ def _unreachable(address: str, error: Exception, limit: float) -> str:
     while (before := faults[-1].__cause__ or faults[-1].__context__) is not None:
         faults.append(before)
     refused = next((fault for fault in faults if isinstance(fault, ssl.SSLError)), None)
+    # With this reason, the other side speaks no TLS at all, so its certificate is not at fault.
     if refused is not None and refused.reason != "WRONG_VERSION_NUMBER":
         return (
             f"the scheduler at {address!r} and this process do not accept each other's certificates "

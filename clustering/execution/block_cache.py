@@ -53,6 +53,7 @@ class _ProcessCache:
         if self.scratch is not None:
             try:
                 Path(self.scratch).mkdir(parents=True, exist_ok=True)
+                # Only a file shows that the folder can be written to.
                 with tempfile.TemporaryFile(dir=self.scratch):
                     self.scratch_left = int(shutil.disk_usage(self.scratch).free * SCRATCH_SHARE)
             except OSError as error:
@@ -160,11 +161,13 @@ def get_or_read(
     if rows is not None:
         return rows, 0
     block = plan.block(index)
+    # Stored integers take less memory than decoded floats, so more blocks fit. Decoding anew costs less than a read.
     rows = read_block(source, block, packed=True)
     if fraction is not None:
         rows = fraction.select(rows)
     if keep:
         local.put(index, rows)
+    # The whole block was decoded, also its masked cells and the rows that were not drawn.
     return rows, int(np.prod(block.shape)) * plan.row_bytes
 
 

@@ -26,14 +26,18 @@ LIBRARIES = 512 * 1024 * 1024
 SETTINGS = {
     # Decoding may keep a worker silent for minutes.
     "distributed.scheduler.worker-ttl": "15 minutes",
+    # By default, a task that was never measured counts as half a second, and Dask would not spread the long tasks of a
+    # pass.
     "distributed.scheduler.unknown-task-duration": "30s",
     "distributed.scheduler.allowed-failures": 3,
     "distributed.scheduler.work-stealing": True,
     # Tasks return small statistics, so spilling would only hide a leak.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
+    # A paused worker starts no further task, and may still finish its own before it is ended.
     "distributed.worker.memory.pause": 0.85,
     "distributed.worker.memory.terminate": 0.95,
+    # By default, the profiler looks at all threads a hundred times in a second.
     "distributed.worker.profile.enabled": False,
     "distributed.comm.retry.count": 3,
     "distributed.comm.timeouts.connect": "60s",
@@ -102,6 +106,7 @@ def worker_memory(budget: int | None) -> int:
     budget
         Memory budget of the worker, in bytes; None counts as 0.
     """
+    # The budget counts decoded rows, and temporary arrays of decoding and statistics may take as much again.
     return 2 * (budget or 0) + LIBRARIES
 
 
@@ -167,6 +172,7 @@ def connect_client(cluster: Any, **options: Any) -> Any:
     # Different versions are checked later and raise an error, so Dask's table of them is not printed.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", d.versions.VersionMismatchWarning)
+        # A default client would run all other Dask computations of the process too.
         return d.Client(cluster, set_as_default=False, **options)
 
 
@@ -216,6 +222,7 @@ def local(demand: ClusterRequest) -> Iterator[Cluster]:
             threads_per_worker=1,
             processes=True,
             memory_limit=None if demand.memory is None else worker_memory(demand.memory),
+            # Any free port will do, as several runs may share this machine. Other machines do not see the dashboard.
             dashboard_address="127.0.0.1:0",
             silence_logs=50,
         ) as cluster,
@@ -271,6 +278,7 @@ def _class(path: str) -> Any:
 
 def _check_arguments(made: Any, path: str, options: Mapping[str, Any]) -> None:
     try:
+        # Classes in C have no signature. Their own error must do then.
         taken = signature(made)
     except (TypeError, ValueError):
         return

@@ -77,6 +77,7 @@ class Engine:
         except ClusteringError:
             raise
         except Exception as error:
+            # Errors of Dask itself mean lost work. All others come from the task, and say what they mean.
             if self.client is None or not type(error).__module__.startswith("distributed"):
                 raise
             raise ExecutionError(
@@ -105,6 +106,7 @@ class Engine:
         peaks = [_peak_rss()]
         if self.client is not None:
             with suppress(Exception):
+                # This number is only reported, so a lost worker is no reason to fail.
                 peaks += self.client.run(_peak_rss).values()
         return max(peaks)
 
@@ -170,6 +172,7 @@ def connect(
 
 def _open_cluster(cluster: Any, demand: ClusterRequest) -> AbstractContextManager[Cluster]:
     """Return the context that starts or reaches a cluster."""
+    # A client is recognized by this method, because importing its class would need an optional package.
     if hasattr(cluster, "scheduler_info"):
         wait = demand.wait_seconds or dask_clusters.ANSWER_SECONDS
         return nullcontext(Cluster("of the client", cluster, demand.workers or 1, wait))
@@ -204,6 +207,7 @@ def _ready_engine(cluster: Cluster) -> Iterator[Engine]:
     check_worker_versions(client, cluster.name)
     with one_blas_thread(client):
         threads, dashboard = client.nthreads(), cluster.dashboard
+        # Dask raises this error where the scheduler has no dashboard.
         with suppress(KeyError):
             dashboard = dashboard or client.dashboard_link or None
         yield Engine(

@@ -66,6 +66,7 @@ def gateway(
             stack.callback(_close, door)
             chosen = _chosen(door.cluster_options(), options or {})
             name = door.submit(chosen)
+            # From here on the cluster costs money, so it is stopped whatever fails below.
             stack.callback(_stop, door, name)
             started = _started(door, name, limit)
             with warnings.catch_warnings():
@@ -129,6 +130,7 @@ def gateway_status(door: Any, name: str) -> ClusterStatus:
         status = door.get_cluster(name).status.name
     except Exception as error:
         return ClusterStatus(f"the gateway does not answer: {reason(error)}")
+    # A cluster in any other state has ended, and no worker of it can come any more.
     return ClusterStatus(f"the gateway says that it is {status}", None if status in ("PENDING", "RUNNING") else 0)
 
 

@@ -93,8 +93,10 @@ def kubernetes(
     with dask.config.set(SETTINGS), ExitStack() as stack:
         try:
             api = kr8s.api(namespace=namespace)
+            # The kind DaskCluster comes from the operator, and kr8s has no class for it.
             made = import_module("kr8s.objects").object_from_spec(wanted, api=api, allow_unknown_type=True)
             made.create()
+            # From here on pods may run, so they are deleted whatever fails below.
             stack.callback(_delete, made)
             _wait_for_scheduler(api, name, limit)
             # Connecting has no time limit of its own.
@@ -142,6 +144,7 @@ def manifest(
             "cluster.kubernetes.pod holds containers, which are made from image, resources, env and secrets; "
             "leave them out"
         )
+    # Workers see no settings of this process, so the settings travel as environment variables. Those of the user win.
     variables = [{"name": key, "value": str(value)} for key, value in {**environment(), **env}.items()]
     ports = {"tcp-comm": 8786, "http-dashboard": 8787}
     health = {"httpGet": {"port": "http-dashboard", "path": "/health"}}
@@ -186,6 +189,7 @@ def manifest(
 
 def _room(threads: int, memory: int) -> dict[str, dict[str, str]]:
     """Return requests and limits of a worker, which are equal."""
+    # Kubernetes evicts such pods last (quality of service class Guaranteed).
     room = {"cpu": str(threads), "memory": str(memory)}
     return {"requests": room, "limits": room}
 
@@ -213,6 +217,7 @@ def within(seconds: float, make: Callable[[], T]) -> T:
         except BaseException as error:
             outcome.set_exception(error)
 
+    # A daemon thread that hangs does not keep the process from ending.
     Thread(target=run, daemon=True, name="clustering-connect").start()
     return outcome.result(timeout=seconds)
 
@@ -244,6 +249,7 @@ def pod_status(api: Any, name: str) -> ClusterStatus:
         events = [event.raw for event in api.get("events", namespace=api.namespace, field_selector="type=Warning")]
     except Exception as error:
         return ClusterStatus(f"Kubernetes does not answer: {reason(error)}")
+    # Kubernetes selects events by whole names only, and names of pods begin with the name of the cluster.
     return describe_pods(pods, [event for event in events if event["involvedObject"].get("name", "").startswith(name)])
 
 
@@ -281,6 +287,7 @@ def _because(state: Mapping[str, Any]) -> str:
 
 def _refusal(error: Exception) -> str:
     response = getattr(error, "response", None)
+    # Kubernetes knows this kind of resource only where the operator is installed.
     if getattr(response, "status_code", None) == 404:
         return "it knows no DaskCluster; install the Dask operator (helm chart dask-kubernetes-operator)"
     if isinstance(error, TimeoutError):

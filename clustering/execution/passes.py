@@ -185,12 +185,14 @@ class _Work:
         if self.held_out is not None and self.held_out.contains(block.start):
             return empty_rows(self.source, block), 0
         with at_work(f"block {block}"):
+            # Only one form of the rows is cached, because both would take twice the memory.
             return get_or_read(self.source, self.plan, index, self.cache, self.fraction, keep=not self._keeps_prepared)
 
     @property
     def _keeps_prepared(self) -> bool:
         """Whether prepared rows are cached, which saves preparing them again: where they take no more memory."""
         preparation = self.preparation
+        # Where rows are prepared once only, no later pass would use the prepared rows.
         if preparation is None or preparation.once:
             return False
         return preparation.row_bytes <= self.source.kept_row_bytes
@@ -223,7 +225,9 @@ class _Work:
                 place = f"variable {feature.variable!r} ({feature}), {place}"
             raise error.in_block(place) from None
         if self.records is not None:
+            # A record says that its block is done, so it comes after the outputs that candidates write.
             self.records.save(index, statistics)
+        # A cached block has size 0, and was not read.
         return _PassSums(statistics, ReadStats(int(size > 0), size, rows.bad_chunks))
 
 
@@ -242,6 +246,7 @@ def read_ahead(read: Callable[[int], T], indices: Iterable[int], takes_time: Cal
     with ExitStack() as stack:
         thread: ThreadPoolExecutor | None = None
         coming: Future[T] | None = None
+        # No more than one block is read ahead, because each of them waits in memory.
         order = list(indices)
         for index, following in zip_longest(order, order[1:]):
             now = read(index) if coming is None else coming.result()
@@ -335,4 +340,5 @@ def pass_runner(
     try:
         yield PassRunner(source, plan, engine, cache, fraction, preparation)
     finally:
+        # Workers of a running cluster outlive this run, and would hold its rows for ever.
         engine.release(release, cache.session)

@@ -40,6 +40,7 @@ class Counted(Protocol):
 C = TypeVar("C", bound=Counted)
 Listener = Callable[[PassProgress], None]
 
+# Reporters are pickled with the work, which a listener cannot be. They find it by the name of the session.
 _listeners: dict[str, Listener] = {}
 _numbers = count(1)
 
@@ -79,6 +80,7 @@ class ProgressReporter:
             # Events travel over the connection of the worker, and no port is opened for them.
             from distributed import get_worker
 
+            # Events may only hold what msgpack writes, so the progress is sent as a plain tuple.
             get_worker().log_event(_topic(self.session), astuple(progress))
         elif self.session in _listeners:
             _listeners[self.session](progress)

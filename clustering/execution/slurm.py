@@ -126,6 +126,7 @@ def slurm(
                 death_timeout=death_timeout,
                 job_name="clustering",
                 security=True if tls else None,
+                # Jobs run on other machines, which read the certificates from a shared folder.
                 shared_temp_directory=(logs or str(Path.cwd())) if tls else None,
                 scheduler_options={"dashboard_address": ":0"},
                 silence_logs=50,
@@ -182,6 +183,7 @@ def lifetime_of(walltime: str) -> tuple[int, int]:
     if match is None:
         raise ConfigError(f"cluster.slurm: walltime is {walltime!r}; allowed: such as 01:30:00, 90 (minutes), 2-12")
     clock = [int(part) for part in match["clock"].split(":")]
+    # As for sbatch, the clock begins with hours after days or where it has three parts, and otherwise with minutes.
     units = (3600, 60, 1) if match["days"] or len(clock) == 3 else (60, 1)
     seconds = int(match["days"] or 0) * 86400 + sum(n * unit for n, unit in zip(clock, units, strict=False))
     if seconds < 60:
@@ -239,7 +241,9 @@ def job_status(ids: Sequence[str], processes: int) -> ClusterStatus:
     processes
         Worker processes of a job.
     """
+    # Without all states, squeue leaves out jobs that have just failed, and their reason is the one that helps.
     command = ["squeue", "--noheader", "--states=all", f"--jobs={','.join(ids)}"]
+    # Reasons may hold spaces, so the columns end in a bar.
     columns = "JobID:|,State:|,Reason:|,STDERR:|"
     try:
         answer = subprocess.run(
@@ -247,6 +251,7 @@ def job_status(ids: Sequence[str], processes: int) -> ClusterStatus:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return ClusterStatus(f"squeue does not answer: {reason(error)}")
+    # squeue refuses an id that it has forgotten, which tells that this job is gone.
     if answer.returncode and "Invalid job id" not in answer.stderr:
         return ClusterStatus(f"squeue does not answer: {' '.join(answer.stderr.split())}")
     jobs = [SlurmJob(*line.split("|")[:4]) for line in answer.stdout.splitlines() if line.count("|") == 4]

@@ -171,6 +171,7 @@ def _leave(*_: Any) -> None:
 
 def _scheduler_file() -> Path:
     """Return the path of the scheduler file; each start of each step has its own."""
+    # A file of an earlier start would lead to a scheduler that is gone.
     parts = [os.environ.get(name, "0") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")]
     return Path.cwd() / f"scheduler-{'-'.join(parts)}.json"
 
@@ -189,6 +190,7 @@ def _task() -> int:
 def _number(name: str) -> int:
     """Read a whole number from the environment of srun."""
     value = os.environ.get(name, "")
+    # sbatch sets most of these variables too, while the number of the task comes from srun alone.
     if not value.isdecimal() or "SLURM_PROCID" not in os.environ:
         raise ConfigError(
             f"cluster.slurm.runner is true and {name} is not in the environment; start it inside an allocation, with "

@@ -79,6 +79,7 @@ def _maps(
 ) -> list[CenterFigure]:
     """Draw a map of each cluster, and of its departures from the mean where the maps are much alike."""
     k = len(field)
+    # The largest clusters are chosen, and then drawn in the order of their ids.
     shown = np.sort(np.argsort(-fitted.shares, kind="stable")[:MAPS])
     mean = _mean(fitted, name, field)
     caption = f"Of the {len(shown)} largest of {k} clusters. " if k > len(shown) else ""
@@ -114,6 +115,7 @@ def _panels(field: xr.DataArray, heads: Sequence[str], colours: Colours, around_
     y, x = (str(d) for d in field.dims[1:])
     columns = min(PANELS, len(heads))
     rows = -(-len(heads) // columns)
+    # Panels keep the shape of their grid, within limits that fit a page.
     height = float(np.clip(11.0 / columns * field.sizes[y] / field.sizes[x], 1.2, 4.5))
     figure = Figure(figsize=(2.4 + 11.0 * max(columns, 2) / PANELS, 0.6 + rows * (height + 0.35)), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
@@ -125,6 +127,7 @@ def _panels(field: xr.DataArray, heads: Sequence[str], colours: Colours, around_
             continue
         mesh = axes.pcolormesh(across, up, field.values[panel], cmap=cmap, vmin=low, vmax=high)
         axes.set_facecolor(MASKED)
+        # Bright colours are hard to read as text on white, so they are darkened.
         axes.set_title(heads[panel], fontsize="medium", color=0.8 * colours[panel])
     # All panels share their axes, so one call flips all. Without a coordinate, rows run downwards as in an image.
     if y not in field.coords or _counts_down(field[y].attrs, y):
@@ -169,6 +172,7 @@ def _is_vertical(field: xr.DataArray) -> bool:
     """Return whether the feature dimension is a vertical coordinate, by the CF conventions or its name."""
     dim = str(field.dims[1])
     attributes = field[dim].attrs
+    # CF conventions, section 4.3: the attribute positive, or units of pressure, mark a vertical coordinate.
     return bool(attributes.get("positive")) or attributes.get("axis") == "Z" or _counts_down(attributes, dim)
 
 
@@ -176,6 +180,7 @@ def _counts_down(attributes: Mapping[Any, Any], name: str) -> bool:
     """Return whether a coordinate grows downwards, as depth and pressure do."""
     if attributes.get("positive"):
         return str(attributes["positive"]).lower() == "down"
+    # Files often lack the attribute. The model NEMO calls its depth deptht.
     return name.lower() in ("depth", "deptht") or str(attributes.get("units", "")).lower() in PRESSURE
 
 
@@ -187,6 +192,7 @@ def _scores(fitted: FittedModel, clusters: ClusterNames) -> bytes:
     k, d = scores.shape
     figure = Figure(figsize=(7.2, float(np.clip(0.24 * k + 1.2, 2.2, 9.0))), layout="constrained")
     axes = figure.add_subplot()
+    # A scale of equal length to both sides gives the mean of the data its neutral colour.
     limit = max(1e-12, float(np.abs(scores).max()))
     image = axes.imshow(scores, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
     axes.set_ylabel("cluster")

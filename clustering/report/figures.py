@@ -45,6 +45,7 @@ def cost_curve(history: NDArray[np.float64], objective: Objective) -> bytes:
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     axes = figure.add_subplot()
     passes = len(history)
+    # The update step of a pass lies half-way between its assignment step and that of the next pass.
     steps = np.arange(2 * passes) / 2 + 1
     size = 5 if passes <= 40 else 3.5
     if passes > 40:
@@ -133,6 +134,7 @@ def tick(axis: Axis, clusters: ClusterNames) -> None:
             axis.set_tick_params(rotation=30)
         return
     axis.set_major_locator(MaxNLocator(integer=True))
+    # Matplotlib also asks for ticks beyond the clusters, which have no name.
     axis.set_major_formatter(
         lambda position, _: clusters.display_names[int(position)] if 0 <= position < clusters.k else ""
     )
@@ -163,6 +165,7 @@ def sizes_by_pass(
         axes.xaxis.set_major_formatter("{x:g}")
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    # Sizes are seen against 0, where a cluster dies out.
     axes.set_ylim(bottom=0)
     axes.set_xlabel("pass")
     axes.set_ylabel("Σ weight · responsibility")
@@ -181,6 +184,7 @@ def picture(pixels: NDArray[Any]) -> bytes:
     pixels
         Colours ``(y, x, 3)`` as bytes.
     """
+    # Each sample is one pixel of the PNG, so that no colour is mixed.
     figure = Figure(figsize=(pixels.shape[1] / _DPI, pixels.shape[0] / _DPI))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(pixels, interpolation="nearest", aspect="auto")
@@ -202,6 +206,7 @@ def label_map(labels: xr.DataArray, colours: NDArray[np.float64], clusters: Clus
     """
     k = len(colours)
     clusters = clusters or default_names(k)
+    # Ids may have gaps, while colours and ticks are found by position.
     labels = labels.copy(data=clusters.positions(labels.values))
     cmap = ListedColormap([MASKED, *colours])
     if labels.ndim == 1:
@@ -219,6 +224,7 @@ def label_map(labels: xr.DataArray, colours: NDArray[np.float64], clusters: Clus
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         return png(figure)
+    # The limits put each whole number, from −1 on, in the middle of its own colour.
     figure, mesh = _flags(labels, cmap, (-1.5, k - 0.5))
     bar = figure.colorbar(mesh, ax=figure.axes, label="cluster (-1: masked)", shrink=0.85)
     if k <= 12:
@@ -319,6 +325,7 @@ def axis_positions(array: xr.DataArray, dim: str) -> NDArray[Any]:
     whole = period(array[dim], dim)
     if values.dtype.kind != "M" and whole is not None and np.isfinite(values).all():
         values = _one_turn(values.astype(np.float64), whole)
+    # Falling unsigned numbers would wrap around in a difference, so numbers become floats first.
     steps = np.diff(values.astype(np.float64)) if values.dtype.kind != "M" else np.diff(values).astype(np.float64)
     has_gap = np.isnat(values) if values.dtype.kind == "M" else ~np.isfinite(values)
     return positions if has_gap.any() or not ((steps > 0).all() or (steps < 0).all()) else values
@@ -343,6 +350,7 @@ def _dates(values: NDArray[Any]) -> NDArray[Any]:
         # The dates below are written with four digits of the year.
         if not 1 <= value.year <= 9998:
             return values
+        # Years of 360 or 365 days are stretched to the length of a real one, which keeps the seasons in place.
         passed = (value - begin) / (begin.replace(year=value.year + 1) - begin)
         first, second = (np.datetime64(f"{year:04d}-01-01", "s") for year in (value.year, value.year + 1))
         dates[i] = first + np.timedelta64(round(passed * int((second - first).astype(np.int64))), "s")

@@ -105,6 +105,7 @@ def draw(
     if photograph is not None and labels is not None:
         before, book = photograph
         colours = book / 255.0
+        # 229 is the grey of masked cells in every figure, `figures.MASKED`.
         after = np.where((labels.values >= 0)[..., None], book[clusters.positions(labels.values)], 229).astype(np.uint8)
         drawn_figures.append(Figure("Before", "The image as it is in the source.", figures.picture(before)))
         rate = f"{np.log2(k):.3g} bits a pixel" if k > 1 else "one colour"
@@ -185,12 +186,15 @@ def render(
     names = clusters or fitted.clusters
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("clustering.report", "."),
+        # Names of variables and clusters come from users, and must not become HTML.
         autoescape=True,
+        # A misspelt name in the template is an error, instead of an empty place on the page.
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
+    # Equal shares stay in the order of the ids, so that one run always gives the same page.
     order = np.argsort(-fitted.shares, kind="stable")[:LISTED]
     facts, columns = _facts(fitted), _columns(fitted)
     listed = [
@@ -228,6 +232,7 @@ def _comparison(run: Mapping[str, Any], clusters: ClusterNames) -> dict[str, Any
         {"id": i, "name": clusters.names.get(int(i)), "sizes": sizes, "churn": comparison["churn_by_cluster"].get(i)}
         for i, sizes in comparison["sizes"].items()
     ]
+    # A cluster that was large and is empty now matters as much as one that has grown.
     rows.sort(key=lambda row: -max(row["sizes"]))
     sentences = [f"Compared with run {comparison['with']}."]
     if comparison["churn"] is not None:
@@ -349,6 +354,7 @@ def drawn_part(labels: xr.DataArray) -> xr.DataArray:
     """
     leading = labels.dims[:-2]
     cut = labels.isel({d: labels.sizes[d] // 2 for d in leading})
+    # Cells are skipped and not averaged, because a mean of labels is no label.
     cut = cut.isel({d: slice(None, None, max(1, -(-n // SHOWN))) for d, n in cut.sizes.items()})
     return cut.assign_attrs(shown_at={str(d): _at(cut, str(d)) for d in leading})
 
@@ -368,4 +374,5 @@ def _at(array: xr.DataArray, dim: str) -> str:
     if dim not in array.coords:
         return "half-way"
     value = array[dim].values
+    # Dates are cut to seconds.
     return str(value)[:19] if value.dtype.kind == "M" else str(value)

@@ -65,6 +65,7 @@ def sample_rows(source: Source, fitted: FittedModel) -> PlottedRows | None:
     fitted
         Fitted model, for which `may_be_sampled` holds.
     """
+    # Blocks are small, so that hardly more rows are read than are drawn.
     plan = source.plan(block_bytes=SHOWN * source.row_bytes // PLACES)
     blocks = np.unique(np.linspace(0, len(plan) - 1, PLACES).astype(np.int64))
     each = -(-SHOWN // len(blocks))
@@ -153,6 +154,7 @@ def draw(sample: PlottedRows, fitted: FittedModel, colours: Array) -> bytes:
             width = fitted.params.centers.shape[1]
             covariance = kinds.as_full(components.covariance, covariances, cluster, width)
             if fitted.preparation is not None:
+                # Components describe prepared rows, and the points are drawn in the units of the data.
                 covariance = fitted.preparation.covariance_to_data_units(covariance)
             _ellipses(panels[-1], fitted.centers[cluster], covariance, colours[cluster])
     panels[-1].plot(*fitted.centers.T, "x", color="#111827", markersize=6, markeredgewidth=1.6)
@@ -178,6 +180,7 @@ def _true_colours(sample: PlottedRows, true_labels: NDArray[np.int32], colours: 
     """
     components = np.unique(true_labels[true_labels >= 0])
     overlap = np.array([sample.resp[true_labels == component].sum(axis=0) for component in components])
+    # The function finds the smallest sum, and overlaps are to be large.
     pairs = dict(zip(*linear_sum_assignment(-overlap), strict=True))
     spare = iter(palette(len(colours) + len(components))[len(colours) :])
     own = np.full((len(true_labels), 3), int(UNKNOWN[1:3], 16) / 255)
@@ -193,8 +196,10 @@ def _scatter(axes: Axes, rows: Array, colour: Any) -> None:
 
 def _ellipses(axes: Axes, center: Array, covariance: Array, colour: Any) -> None:
     variances, directions = np.linalg.eigh(covariance)
+    # The variances of eigh ascend, so the last direction is that of the long axis.
     angle = float(np.degrees(np.arctan2(directions[1, 1], directions[0, 1])))
     for sigmas, width in ((1, 1.8), (2, 1.1)):
+        # Rounding may leave a variance slightly below 0.
         short, long = 2 * sigmas * np.sqrt(np.clip(variances, 0.0, None))
         shape = Ellipse((center[0], center[1]), long, short, angle=angle)
         shape.set(fill=False, edgecolor=0.7 * np.asarray(colour), linewidth=width)
