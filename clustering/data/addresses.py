@@ -62,6 +62,7 @@ def check_url(url: str, key: str = "source.store") -> None:
                 f"{key} {shown(url)!r} was given with a user or a password; leave them out of the URL, "
                 f"and give credentials by the environment{BY_BLOCK if key == 'source.store' else ''}"
             )
+        # The name of a file may hold a question mark.
         if "?" in rest and protocol != "file":
             raise ConfigError(
                 f"{key} {shown(url)!r} was given with a query, which may hold a secret and is no part of a "
@@ -81,6 +82,7 @@ def local_path(url: str) -> Path | None:
         return Path(url)
     if not url.startswith("file://"):
         return None
+    # A URL without escapes is not parsed, because a plain name may hold # or ?.
     return Path(unquote(urlsplit(url).path) if "%" in url else url.removeprefix("file://"))
 
 

@@ -327,6 +327,7 @@ def _nearest_index(ours: NDArray[np.float64], theirs: NDArray[np.float64], near:
     order = np.argsort(theirs, kind="stable")
     first = np.searchsorted(theirs[order], ours - near, "left")
     count = np.searchsorted(theirs[order], ours + near, "right") - first
+    # searchsorted gives the length for labels beyond the last, and the appended entry is for these.
     return np.where(count == 1, np.append(order, -1)[first], np.where(count == 0, _NONE, _SEVERAL))
 
 

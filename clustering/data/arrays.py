@@ -111,6 +111,7 @@ def _member(archive: zipfile.ZipFile, member: str, shape: tuple[int, ...], dtype
     def slabs(length: int) -> Iterator[NDArray[Any]]:
         row = math.prod(shape[1:]) * dtype.itemsize
         with archive.open(member) as file:
+            # The header lies before the values and was read already, so it is only skipped.
             _header(file)
             for start in range(0, shape[0], length):
                 n = min(length, shape[0] - start)

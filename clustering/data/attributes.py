@@ -137,6 +137,7 @@ def as_type(dtype: np.dtype[Any], number: float) -> Any:
     """
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
+            # A number beyond the range of the type becomes infinite here, and the next line refuses it.
             cast = dtype.type(number)
         return cast if np.isfinite(cast) or not np.isfinite(number) else None
     if not np.isfinite(number) or number != int(number):
@@ -268,6 +269,7 @@ def _other_fill(clean: dict[str, Any], dtype: np.dtype[Any], base64_fill: bool) 
         if is_nothing(clean.get(key)) or isinstance(clean.get(key), (list, tuple, dict)):
             clean.pop(key, None)
     value = clean.get("_FillValue")
+    # In format 3, xarray writes fill values of bytes in base64.
     if base64_fill and value is not None and dtype.kind == "S":
         try:
             clean["_FillValue"] = base64.standard_b64decode(value)
@@ -300,6 +302,7 @@ def _packing(name: str, clean: dict[str, Any], cautions: list[str]) -> str | Non
 
 def _eight_bytes(value: Any) -> float | None:
     """Read a float that xarray wrote as base64 into the metadata of format 3; None for other values."""
+    # Eight bytes make twelve characters of base64.
     if not isinstance(value, (str, bytes)) or len(value) != 12:
         return None
     try:

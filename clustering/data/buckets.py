@@ -136,6 +136,7 @@ def s3_config(options: Mapping[str, Any], environment: Mapping[str, str]) -> Any
             return None
         if value is not None:
             config[_S3_NAMES[name]] = value
+    # As in botocore, the variable for S3 alone comes before the one for all services.
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         if environment.get(name):
             config.setdefault("endpoint", environment[name])
@@ -288,6 +289,7 @@ def _http(url: str, headers: dict[str, str]) -> Store:
 
 
 def _client(endpoint: str) -> Any:
+    # obstore refuses connections without encryption unless they are allowed.
     return {"timeout": TIMEOUT, **({"allow_http": True} if endpoint.startswith("http://") else {})}
 
 

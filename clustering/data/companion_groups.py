@@ -53,6 +53,7 @@ def join_companion(
     grid = [str(d) for d in dataset[variable].dims if d in sample]
     labels = list[str]()
     for where, name in names.items():
+        # One array may be named for two uses. It is in the dataset after the first.
         if recipe is not None and isinstance(name, str) and "/" in name and name not in dataset.variables:
             array, matched = _read_companion(dataset, where, name, recipe, grid)
             dataset = dataset.assign({name: array})
@@ -79,6 +80,7 @@ def _read_companion(
         raise SourceError(f"'{where}' {name!r} is a group of {len(inside)} variables; name one; {nearest('', inside)}")
     (array,) = opened.data_vars.values()
     unnamed = numbered(array.dims)
+    # A dimension of length 1 that the samples lack, such as the only channel of an image, chooses nothing.
     array = array.squeeze([d for d, n in array.sizes.items() if n == 1 and d not in grid], drop=True)
     if unnamed:
         # Images often have dimensions of length 1, which a mask of them may lack.
@@ -98,6 +100,7 @@ def _read_companion(
             if places is not None:
                 array = array.isel({d: places})
                 matched.append(f"{group}/{d}")
+        # A dimension that the data lack is refused later, by `check_companion`.
         elif length != dataset.sizes.get(d, length):
             raise SourceError(
                 f"'{where}' {name!r} has length {length} along {d!r}, and the data have {dataset.sizes[d]} before the "

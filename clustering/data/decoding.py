@@ -127,6 +127,7 @@ class Decoding:
                 _DECODE[self.decoder](values[start : start + step], part)
                 continue
             part[...] = values[start : start + step]
+            # CF conventions, section 8.1: the scale comes before the offset.
             if self.scale is not None:
                 part *= self.scale
             if self.offset is not None:

@@ -190,6 +190,7 @@ def _batches(path: Path, layout: TableLayout, wanted: Sequence[int], pa: Any) ->
         with pa.csv.open_csv(
             text,
             read_options=pa.csv.ReadOptions(column_names=names, block_size=8 * _BLOCK, use_threads=False),
+            # A cell in quotation marks may go on over several lines.
             parse_options=pa.csv.ParseOptions(delimiter=layout.separator or "\t", newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()),
@@ -263,10 +264,13 @@ def _learn(column: _Column, values: Any, start: int, pa: Any) -> None:
     if (floats := read.get("float64")) is not None:
         column.numbers += present
         if max(map(abs, compute.min_max(floats).as_py().values())) > EXACT:
+            # These floats are rounded already, so the digits are counted in the text.
             column.large |= bool(compute.any(compute.match_substring_regex(values, r"^[+-]?\d{16,}$")).as_py())
+            # An infinity that the file names is no number too large for float64.
             named = compute.match_substring(values, "inf", ignore_case=True)
             column.beyond |= bool(compute.any(compute.and_not(compute.is_inf(floats), named)).as_py())
         return
+    # Missing cells count as numbers at first, so that the search below does not find them.
     numbers = compute.fill_null(compute.match_substring_regex(values, NUMBER), True)
     column.numbers += compute.sum(numbers).as_py() - values.null_count
     if column.bad is None and (row := compute.index(numbers, False).as_py()) >= 0:
@@ -290,6 +294,7 @@ def _converted(values: Any, notation: str, pa: Any) -> Any:
                 return None
             values = compute.replace_substring_regex(values, between, "")
             values = compute.replace_substring(values, ",", ".")
+        # Arrow reads no plus sign before whole numbers.
         values = compute.replace_substring_regex(values, r"^\+", "")
         return values.cast(pa.float64() if notation in ("point", "comma") else pa.type_for_alias(notation))
     except pa.ArrowInvalid:

@@ -121,6 +121,7 @@ def _plain(variable: xr.Variable) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return encoding and attributes that leave the storage to xarray, which also chooses the units of times."""
     timed = variable.dtype.kind in "mM" or "calendar" in variable.encoding
     dropped = (*_STORED, "units") if timed else _STORED
+    # All other keys of the encoding are about the storage of numbers.
     encoding = {key: value for key, value in variable.encoding.items() if key == "coordinates"}
     return encoding, {str(key): value for key, value in variable.attrs.items() if key not in dropped}
 
@@ -143,6 +144,7 @@ def _round_trips(name: str, variable: xr.Variable) -> bool:
     store: Any = zarr.storage.MemoryStore()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        # A coordinate may have the name of its dimension, while a data variable may not.
         dataset(coordinates={name: variable}).to_zarr(store, consolidated=False, zarr_format=3)
         back = xr.open_dataset(store, engine="zarr", consolidated=False, chunks=None, create_default_indexes=False)
         return name in back.variables and _same(variable, back[name].variable)

@@ -49,8 +49,8 @@ def explain_excluded_rows(source: Source, plan: Plan) -> tuple[str, ...]:
     tuple of str
         Messages for the user, the rule that excludes most rows first.
     """
-    blocks = [plan.block(int(i)) for i in np.unique(np.linspace(0, len(plan) - 1, BLOCKS).astype(int))]
     # The blocks are spread over the whole plan, as missing values often lie together.
+    blocks = [plan.block(int(i)) for i in np.unique(np.linspace(0, len(plan) - 1, BLOCKS).astype(int))]
     causes: dict[tuple[str, str], Cause] = {}
     used = 0
     for block in blocks:
@@ -101,6 +101,7 @@ def _causes(source: Source, block: Block, keep: NDArray[np.bool_]) -> Iterator[C
         else:
             variable = source.in_memory[name].variable
             values = load_variable(source, name, variable.isel(region).transpose(*source.sample_dims, *dims, ...))
+            # ``_Unsigned`` changes the type that the bits are read as.
             values = np.ascontiguousarray(values).view(decoding.stored).reshape(math.prod(block.shape), -1)
             lost = None
         left = np.broadcast_to(keep[:, None], values.shape).copy()

@@ -16,6 +16,7 @@ from clustering.data.in_memory_variables import decode_values
 from clustering.data.source import Source
 from clustering.errors import DataError, SourceError, nearest
 
+# The last group asks for a second bracket only where there is a first one, after sqrt.
 _COSINE = re.compile(r"(sqrt\()?cos\((\w+)\)(?(1)\)|)")
 _LISTED = 5
 """Names that a message lists at most."""
@@ -87,6 +88,7 @@ def _variable(source: Source, name: str, subject: str) -> xr.Variable:
         return variable
     check_latitude(variable, key, name)
     cosines = cosine(variable.values, variable, key)
+    # Weights multiply features, so they count squared in distances. The root gives distances weighted by area.
     return xr.Variable(dims, np.sqrt(cosines) if formula[1] else cosines)
 
 
@@ -96,6 +98,7 @@ def _by_feature(source: Source, given: xr.DataArray) -> NDArray[np.float64] | No
     if kind not in ("feature", "variable") or kind in source.feature_dims or given.dtype.kind not in "biuf":
         return None
     if kind not in given.indexes:
+        # Without labels, weights go by position.
         return given.values.astype(np.float64) if kind == "feature" and len(given) == source.n_features else None
     names = [feature.variable if kind == "variable" else str(feature) for feature in source.features]
     labels = [str(label) for label in given[kind].values]
@@ -126,6 +129,7 @@ def _expand_to_features(
                 f"{subject} lie along {', '.join(dims)}, and variable {each!r} along {', '.join(own)} "
                 "only; name weights along dimensions that the variable has"
             )
+        # Features lie in C order of the feature dimensions of the variable, whatever the order of the weights.
         order = [dims.index(d) for d in own if d in dims]
         shape = [n if d in dims else 1 for d, n in zip(own, lengths, strict=True)]
         factors.append(np.broadcast_to(values.transpose(order).reshape(shape), lengths).reshape(-1))

@@ -42,6 +42,7 @@ _STARTS: tuple[tuple[int, bytes, Reader], ...] = (
     (0, b"PAR1", read_table),
     (0, b"CDF\x01", read_grid),
     (0, b"CDF\x02", read_grid),
+    # HDF5 allows a block of the user before its signature, of 512 bytes or a power of two times that.
     *((place, b"\x89HDF\r\n\x1a\n", read_grid) for place in (0, 512, 1024, 2048)),
 )
 """Offset, bytes at this offset, and their reader."""
@@ -97,6 +98,7 @@ def find_reader(path: Path) -> tuple[Reader, list[str]]:
 def _by_start(path: Path) -> Reader | None:
     """Return the reader by the first bytes; None for text and unknown formats."""
     with path.open("rb") as file:
+        # This is the end of the last place in `_STARTS`.
         head = file.read(2056)
     if (
         reader := next((r for offset, mark, r in _STARTS if head[offset : offset + len(mark)] == mark), None)

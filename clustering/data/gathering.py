@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from clustering.compiling import njit
 
+# The threads of a process gather at the same time, as these loops need no Python objects.
 _FAST: dict[str, Any] = {"nogil": True, "cache": True}
 
 
+# All flags of fast math would let the compiler assume that no value is NaN or infinite.
 @njit(fastmath={"reassoc", "nsz"}, **_FAST)
 def finite(values, is_finite):  # type: ignore[no-untyped-def]
     """Mark rows without NaN or infinity, and return whether all are such rows.

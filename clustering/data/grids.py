@@ -67,6 +67,7 @@ def read_grid(path: Path, stack: ExitStack) -> FileContents:
 def _netcdf3(path: Path, stack: ExitStack) -> tuple[dict[str, FileArray], Mapping[str, Any]]:
     """Open a NetCDF 3 file, which h5py cannot read; return its arrays and attributes."""
     try:
+        # Each slab is read once, so a cache would only take memory.
         opened = xr.open_dataset(
             path, engine="scipy", decode_cf=False, chunks=None, cache=False, create_default_indexes=False
         )
@@ -92,9 +93,11 @@ def _group(
     pieces: list[FileVariable] = []
     texts = xr.Dataset()
     named = _coordinate_names(arrays, attributes)
+    # A coordinate decides the length of its dimension, wherever it lies in the file.
     lengths = {name: array.shape[0] for name, array in arrays.items() if array.dims == (name,)}
     for original, array in arrays.items():
         about = f"variable {prefix + original!r}"
+        # Coordinates have the names of their dimensions here, so no name is reserved.
         name = variable_name(original, {piece.name for piece in pieces}, reserved=())
         reason = array.reason or (
             _empty(array) if array.text else (array.shape and unsupported_reason(array.shape, array.dtype)) or ""
@@ -105,6 +108,7 @@ def _group(
                 continue
             except (ValueError, TypeError, LookupError):
                 reason = "its text cannot be read"
+        # A scalar is kept although its shape holds no rows, and its type is still unchecked.
         if not reason and array.dtype.kind not in "biuf":
             reason = unsupported_reason((1,), array.dtype)
         if reason:
@@ -115,6 +119,7 @@ def _group(
         kept = _attributes(array, about, warnings)
         # Scalars are no data to cluster, and describe the others.
         coordinate = not array.shape or original in array.dims or original in named
+        # In Zarr format 3, the byte order belongs to a codec and not to the type.
         dtype = array.dtype.newbyteorder("=")
         dims = share_dims(array.dims, array.shape, name, lengths)
         pieces.append(FileVariable(name, dims, array.shape, dtype, _slabs(array), kept, coordinate))

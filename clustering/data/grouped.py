@@ -255,6 +255,7 @@ def _decoded(
             unusable[name] = reason(error)
     for variable in made.values():
         if "coordinates" in variable.attrs:
+            # xarray has this attribute in the encoding of opened data, and writes it from there.
             variable.encoding["coordinates"] = variable.attrs.pop("coordinates")
             coordinates |= {*variable.encoding["coordinates"].split()}
     coordinates = (coordinates | {str(d) for variable in made.values() for d in variable.dims}) & {*made}

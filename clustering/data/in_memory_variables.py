@@ -148,6 +148,7 @@ def decode_values(
         variable.dims, lazy_data(variable) if fixed.dtype == variable.dtype else _seen(variable, fixed.dtype)
     )
     raw.attrs = {key: value for key, value in clean.items() if key in UNDECODED}
+    # xarray tells the type of the decoded values, so that both ways of decoding agree.
     once, _ = decode_variable(name, raw, dates=False)
     rules, cautions = _valid(name, variable, clean, fixed.dtype) if valid else ((), ())
     decoding = decoding_of(once, fixed.dtype, rules)
@@ -183,6 +184,7 @@ def _view(values: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
 def _apply(values: Any, decoding: Decoding, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Decode values of any shape. Missing values become NaN."""
     stored = _view(values, decoding.stored)
+    # CF conventions, section 2.5.1: numbers are compared with missing values before they are unpacked.
     absent = decoding.is_missing(stored)
     flat = stored.reshape(-1, 1)
     out = np.empty(flat.shape, decoding.dtype)
@@ -203,6 +205,7 @@ def _valid(
         return valid_rules(name, whole, dtype, clean.get("scale_factor"), clean.get("add_offset"))
     fixed = repair_attributes(name, {key: variable.encoding[key] for key in PACKING if key in variable.encoding}, dtype)
     packing = fixed.attributes if fixed.fault is None else {}
+    # xarray notes in the encoding which type the values had in the store.
     packed_type = np.dtype(variable.encoding.get("dtype") or dtype)
     if not packing or packed_type.kind not in "iuf":
         return valid_rules(name, variable.attrs, dtype)

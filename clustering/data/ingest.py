@@ -81,6 +81,7 @@ def ingest(source: str | Path, destination: str | Path, *, overwrite: bool = Fal
         raise SourceError(f"cannot ingest {str(source)!r}: name a local path; download the file first")
     path, target = Path(source), destination_of(destination)
     with _reading(path):
+        # A file of an unknown kind is refused before anything is written.
         reader, notes = find_reader(path)
     with writing_to(target, overwrite) as staging, ExitStack() as stack, _reading(path):
         contents = reader(path, stack)
@@ -133,6 +134,7 @@ def _reading(path: Path) -> Iterator[None]:
     except ClusteringError:
         raise
     except Exception as error:
+        # Errors about another file, or about a full disk, are no damage of this file.
         elsewhere = isinstance(error, OSError) and error.filename is not None and Path(str(error.filename)) != path
         if elsewhere or getattr(error, "errno", None) in _FULL:
             raise
@@ -184,6 +186,7 @@ def writing_to(target: Path, overwrite: bool) -> Iterator[Path]:
 
     with staged(target, check) as staging:
         yield staging
+        # The mark holds a digest of all metadata, so it is written last.
         mark_folder(staging, INGESTED)
 
 
@@ -240,9 +243,11 @@ def write_piece(
         dtype=piece.dtype,
         dimension_names=piece.dims,
         attributes=piece.attributes,
+        # The attribute of floats holds text in base64, which is no fill value of an array.
         fill_value=0 if fill is None or isinstance(fill, str) else fill,
         # Zstandard stores a checksum inside the compressed data, and every reader verifies it.
         compressors=ZstdCodec(level=0, checksum=True),
+        # zarr would leave out chunks of fill values alone, which would then count as absent.
         config={"write_empty_chunks": True},
     )
     if not piece.shape:

@@ -142,6 +142,7 @@ def inspect_source(source: Source, plan: Plan, label_plan: Plan | None = None) -
     known_sizes = [size for size in sizes if size is not None]
     # A sum over some of the variables would look like the size of all.
     whole = len(known_sizes) == len(sizes)
+    # Stored sizes count the reads of a pass of the fit, and the label pass may read chunks more often.
     label_bytes = sum(round((v.stored_bytes or 0) / v.reads * v.label_reads) for v in variables)
     return Inspection(
         variables=variables,
@@ -300,6 +301,7 @@ def surplus_factors(stored: StoredVariable) -> dict[str, float]:
 def _count_chunks(indexer: DimIndexer, unit: int) -> int:
     """Count the chunks that hold these positions."""
     if isinstance(indexer, range):
+        # Positions with a step of a chunk or more lie in a chunk each.
         return len(indexer) if indexer.step >= unit else (indexer[-1] // unit) - (indexer[0] // unit) + 1
     return len(np.unique(indexer // unit))
 

@@ -396,6 +396,7 @@ def select_positions(dataset: xr.Dataset, positions: Positions) -> dict[str, Dim
         if isinstance(position, slice):
             indexers[str(d)] = whole[position]
         elif isinstance(position, int):
+            # A stored array keeps this dimension, with length 1.
             indexers[str(d)] = range(whole[position], whole[position] + 1)
         else:
             indexers[str(d)] = np.asarray(position)

@@ -98,6 +98,7 @@ def list_keys(array: zarr.Array[Any]) -> Listing:
     if entries is None:
         return Listing(metadata, grid, np.empty(0, np.int64), np.empty(0, np.uint64), complete=False)
     for entry in entries:
+        # Some stores give no version. A new size shows most changes there.
         version = f"{entry.size} {entry.version}".encode()
         index = chunk_index(entry.key, path, grid)
         if index is not None:
@@ -105,6 +106,7 @@ def list_keys(array: zarr.Array[Any]) -> Listing:
             versions.append(int.from_bytes(hashlib.blake2b(version, digest_size=8).digest(), "little"))
             total += entry.size
     chunks = np.array(indices, np.int64)
+    # Keys are sorted as text, in which c/10 comes before c/2.
     order = np.argsort(chunks, kind="stable")
     return Listing(metadata, grid, chunks[order], np.array(versions, np.uint64)[order], size=total)
 

@@ -248,6 +248,7 @@ def open_store(
         raise SourceError(
             f"{where!r} holds no Zarr array or group; name one, or convert it with 'ingest'{refused}"
         ) from error
+    # A lack of memory is no fault of the store.
     except MemoryError:
         raise
     except Exception as error:

@@ -59,6 +59,7 @@ def check_place(text: str) -> Path:
         if _is_same(target, folder):
             raise OutputError(f"{text!r} is the {word}; name a new folder inside it")
     if target.is_symlink():
+        # A rename would replace the link and leave its target as it is.
         raise OutputError(f"{text!r} is a link to {str(target.readlink())!r}; name a place that is none")
     check_outside(target)
     return target
@@ -78,6 +79,7 @@ def check_outside(target: Path) -> None:
         Naming the store or the output that holds the path.
     """
     try:
+        # A link above the target may lead into a store that the written path does not show.
         above = dict.fromkeys((*target.absolute().parents, *target.resolve().parents))
     except (OSError, RuntimeError) as error:
         raise OutputError(f"{str(target)!r} leads in a circle; name another place") from error
@@ -239,6 +241,7 @@ def mark(writer: str, content: Mapping[str, bytes]) -> tuple[str, bytes]:
         Key → content of all ``zarr.json`` below the root of the group. Other keys are ignored.
     """
     members = {key: each for key, each in content.items() if is_member(key)}
+    # The first name gives the mark the same place, whatever the order of the listing.
     first = min(key for key, each in members.items() if json.loads(each)["node_type"] == "array")
     made = json.dumps({"wrote": writer, "sha256": _digest(members)})
     return f"{first.removesuffix('zarr.json')}{MARK}", made.encode()
@@ -282,6 +285,7 @@ def group_fault(names: Collection[str], read: Callable[[str], bytes], writer: st
         `INGESTED` or `SAVED`.
     """
     there = set(names)
+    # A single file of others protects the whole group.
     foreign = foreign_key(there)
     if foreign is not None:
         return f"holds {foreign!r}"
@@ -293,6 +297,7 @@ def group_fault(names: Collection[str], read: Callable[[str], bytes], writer: st
             # The rest of a killed run: it was ours, and is of no use to anyone.
             return None
         digest = _digest({key: read(key) for key in there if is_member(key)})
+        # A second mark comes with a group that was copied into this one.
         whole = [mark_content.get("sha256") for mark_content in marks.values()] == [digest]
         return None if whole else "was changed after it was written"
     root = (_json(read("zarr.json")) if "zarr.json" in there else None) or {}
@@ -355,6 +360,7 @@ def _json(content: bytes) -> dict[str, Any] | None:
     """Parse a JSON object; None for anything else."""
     try:
         parsed = json.loads(content)
+    # The parser of Python runs out of stack in deeply nested JSON.
     except (ValueError, RecursionError):
         return None
     return parsed if isinstance(parsed, dict) else None
@@ -372,5 +378,6 @@ def _is_same(target: Path, folder: Callable[[], Path]) -> bool:
     """Tell whether a path is a given folder; False where either does not exist."""
     try:
         return target.samefile(folder())
+    # Path.home raises a RuntimeError where there is no home folder.
     except (OSError, RuntimeError):
         return False

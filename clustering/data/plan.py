@@ -125,6 +125,7 @@ class Axis:
         """
         if self.groups:
             return self.groups[number * joined] if number * joined < len(self.groups) else self.length
+        # This is the first position p with start + p · step at the edge of the block or after it.
         return min(self.length, max(0, -((self.start - number * joined * self.unit) // self.step)))
 
 
@@ -246,6 +247,7 @@ def plan_blocks(
         spare = max(1, block_bytes // max(1, plan.block_bytes))
         joined = min(spare, axes[i].count)
         plan = replace(plan, joined=(*plan.joined[:i], joined, *plan.joined[i + 1 :]))
+        # A block that cuts this axis stays one chunk wide along the axes before it.
         if joined < axes[i].count:
             break
     return plan

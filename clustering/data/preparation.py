@@ -122,6 +122,7 @@ class Preparation:
             part = slice(start, min(n, start + length))
             piece = values[part]
             if self.unit_norm:
+                # Rows are divided in place, and the rows of the block must stay as they are.
                 piece = piece.astype(np.float64, order="C")
                 _to_unit_norm(piece, whole[part])
             _map(piece, self.offset, self.matrix, made[part])

@@ -70,6 +70,7 @@ class Rows:
         flat_cells = rows if self.cells is None else self.cells[rows]
         flat = np.zeros(len(flat_cells), np.int64)
         for index, first, length in zip(np.unravel_index(flat_cells, self.shape), self.start, self.grid, strict=True):
+            # These positions are the same in every plan, so that random draws by position are too.
             flat = flat * length + (index + first)
         return flat
 
@@ -87,6 +88,7 @@ class Rows:
             values=self.values[index],
             weights=self.weights[index] if any(self.weights.strides) else unit_weights(len(index)),
             cells=index if self.cells is None else self.cells[index],
+            # Models take a faster way where no row has missing features.
             has_missing=None
             if self.has_missing is None or not self.has_missing[index].any()
             else self.has_missing[index],

@@ -142,6 +142,7 @@ class Source:
             own = {key: str(variable.attrs[key]) for key in _ATTRIBUTES if key in variable.attrs}
             if name not in self.variables and variable.size:
                 first = variable.values.flat[0]
+                # xarray takes the calendar out of the attributes of decoded dates, so the dates are asked.
                 calendar = DATES if variable.dtype.kind == "M" else getattr(first, "calendar", None)
                 own |= {"calendar": calendar} if calendar else {}
             if own or name not in self.variables:
@@ -186,6 +187,7 @@ class Source:
     @cached_property
     def packing(self) -> RowPacking | None:
         """Row packing of the source; None where it saves no memory."""
+        # Missing features stay in their rows as NaN, which stored integers cannot hold.
         if self.missing == "marginalize" or not all(name in self.stored for name in self.variables):
             return None
         counts = [self._count(name) for name in self.variables]
@@ -229,6 +231,7 @@ def _held_bytes(index: pd.Index) -> int:
     array = index.to_numpy()
     while isinstance(array.base, np.ndarray):
         array = array.base
+    # The first object stands for all, as there may be millions.
     objects = sys.getsizeof(array.flat[0]) * array.size if array.dtype.kind == "O" and array.size else 0
     return int(array.nbytes + objects)
 

@@ -32,11 +32,13 @@ def source_fingerprint(source: Source) -> str:
             digest.update(name.encode() + listing.digest)
         for name, stored in sorted(source.stored.items()):
             for d, indexer in stored.indexers.items():
+                # The text of a long array leaves out most of its numbers, so its bytes are taken.
                 digest.update(f"{name} {d} {indexer!r}".encode() if isinstance(indexer, range) else indexer.tobytes())
         return digest.hexdigest()
     digest.update(repr((source.variables, source.sample_dims, source.shape, str(source.dtype))).encode())
     for d in (*source.sample_dims, *source.feature_dims):
         digest.update(repr(source.dataset[d].values.tolist()).encode() if source.has_labels(d) else b"")
+    # A dask array may be larger than the memory, so it is read block by block.
     plan = source.plan()
     for index in range(len(plan)):
         rows = read_block(source, plan.block(index))
@@ -68,6 +70,7 @@ def check_unchanged(source: Source) -> None:
         raise DataError(
             f"the source changed during the run: there is nothing at {shown(data)} any more; run again"
         ) from error
+    # An opened array keeps the metadata of its opening, so all are opened anew from the node.
     now = snapshot(opening.OpenedDataset(source.dataset, node, shown(data)), source.listings)
     for name, before in source.listings.items():
         changed = describe_changes(before, now.get(name), name)

@@ -135,6 +135,7 @@ def is_transient(error: BaseException) -> bool:
     status = http_status(error)
     if status is not None:
         return status >= 500 or status in (408, 429)
+    # Credentials that are missing stay missing. Other errors without a status come from the connection.
     return _of_a_store(error) and "Credentials" not in type(error).__name__
 
 
@@ -262,6 +263,7 @@ class RetryingStore(WrapperStore[Store]):
     async def _get_many(
         self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]
     ) -> AsyncGenerator[tuple[str, Buffer | None], None]:
+        # The method of `WrapperStore` would pass by `get`, and ask the inner store itself.
         for request in requests:
             yield request[0], await self.get(*request)
 
@@ -270,6 +272,7 @@ class RetryingStore(WrapperStore[Store]):
         for tried in range(TRIES + 1):
             try:
                 return await ask()
+            # A missing key is an answer of the store.
             except _MISSING:
                 raise
             except Exception as error:
@@ -346,6 +349,7 @@ class UnlistableStore(WrapperStore[Store]):
     async def _get_many(
         self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]
     ) -> AsyncGenerator[tuple[str, Buffer | None], None]:
+        # The method of `WrapperStore` would pass by `get`, and ask the inner store itself.
         for request in requests:
             yield request[0], await self.get(*request)
 

@@ -78,6 +78,7 @@ class StoredVariable:
         indexers = [self.indexers[d][region[d]] if d in region else self.indexers[d] for d in self.dims]
         lost = None if self.absent is None else self._absent_cells(self.absent, indexers)
         bad: tuple[str, ...] = ()
+        # Absent chunks need no request.
         if lost is not None and lost.all():
             values = np.zeros(tuple(map(len, indexers)), self.array.dtype)
         else:
@@ -95,6 +96,7 @@ class StoredVariable:
         axes = [self.dims.index(d) for d in order]
         cells, features = axes[: len(region)], axes[len(region) :]
         if values.dtype != self.decoding.stored:
+            # ``_Unsigned`` changes the type that the bits are read as.
             values = values.view(self.decoding.stored)
         return RegionRead(
             gathered(values, cells, features), None if lost is None else gathered(lost, cells, features), bad

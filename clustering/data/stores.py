@@ -78,6 +78,7 @@ def connect(url: str, options: Mapping[str, Any] | None = None) -> Store:
     check_url(url)
     path = local_path(url)
     if path is None:
+        # With other endpoints or credentials in the environment, the same URL is another store.
         settings: Any = sorted(item for item in os.environ.items() if item[0].startswith(_SETTINGS))
     else:
         if options:

@@ -114,6 +114,7 @@ def _files(folder: Path, warnings: list[str]) -> list[Path]:
     """Find the parquet files below a folder. Like pyarrow, skip names that start with a dot or an underscore."""
     files: list[Path] = []
     others: list[str] = []
+    # Rows must not depend on the order in which a disk lists its files.
     for path in sorted(folder.rglob("*"), key=lambda path: path.parts):
         inside = path.relative_to(folder)
         if not path.is_file() or any(part.startswith((".", "_")) for part in inside.parts):
@@ -226,6 +227,7 @@ def _survey(files: Sequence[Path], names: list[str], columns: list[_Column], pa:
                         )
                         _learn(column, values, n, compute, pa)
                 n += batch.num_rows
+            # Without columns to read, there are no batches whose rows could be counted.
             if not wanted:
                 n += file.metadata.num_rows
     return n
@@ -233,6 +235,7 @@ def _survey(files: Sequence[Path], names: list[str], columns: list[_Column], pa:
 
 def _chosen(batch: Any, name: str, before: int) -> Any:
     """Give the column of a batch with this name that comes after `before` others of the same name."""
+    # Arrow refuses to find a name that occurs twice, so the column is found by position.
     return batch.column([i for i, other in enumerate(batch.schema.names) if other == name][before])
 
 
@@ -250,6 +253,7 @@ def _learn(column: _Column, values: Any, start: int, compute: Any, pa: Any) -> N
             )
             return
         column.has_missing |= values.null_count > 0
+        # The line above counts missing lists, because flatten leaves them out.
         values = values.flatten()
     column.has_missing |= values.null_count > 0
     column.empty &= values.null_count == len(values)
@@ -283,10 +287,12 @@ def _numpy_type(column: _Column, pa: Any) -> tuple[np.dtype[Any], dict[str, Any]
     types = pa.types
     kind = _element(column.kind, pa) or column.kind
     kind = kind.value_type if types.is_dictionary(kind) else kind
+    # float64 rounds nanoseconds since 1970, so dates stay integers and have a fill value.
     fill = {"_FillValue": NO_DATE} if column.has_missing else {}
     if types.is_date(kind):
         return np.dtype(np.int64), {"units": "days since 1970-01-01", "calendar": "proleptic_gregorian", **fill}
     if types.is_timestamp(kind):
+        # Arrow stores times with a zone as times in UTC.
         zone = {"time_zone": kind.tz, "long_name": "time in UTC"} if kind.tz else {}
         unit = f"{_UNITS[kind.unit]} since 1970-01-01"
         return np.dtype(np.int64), {"units": unit, "calendar": "proleptic_gregorian", **zone, **fill}
@@ -340,6 +346,7 @@ def even(parts: Iterator[NDArray[Any]], length: int) -> Iterator[NDArray[Any]]:
         kept.append(part)
         if sum(map(len, kept)) >= length:
             joined = np.concatenate(kept)
+            # Slabs are whole chunks, so that no chunk is written twice.
             cut = len(joined) - len(joined) % length
             yield joined[:cut]
             kept = [joined[cut:]]
@@ -356,6 +363,7 @@ def _numbers(values: Any, dtype: np.dtype[Any], pa: Any) -> NDArray[Any]:
     elif types.is_timestamp(values.type) or types.is_duration(values.type) or types.is_time64(values.type):
         values = values.cast(pa.int64())
     elif types.is_time32(values.type):
+        # Arrow casts types of 32 bits only to integers of 32 bits.
         values = values.cast(pa.int32()).cast(pa.int64())
     elif types.is_decimal(values.type):
         values = values.cast(pa.float64())
