@@ -268,6 +268,7 @@ def count_chunk_reads(source: Source, plan: Plan, *, inner: bool = False) -> tup
             reads_here = chunks_here = _count_chunks(indexer, unit)
             if dim in source.sample_dims:
                 i = source.sample_dims.index(dim)
+                # A chunk that several blocks share is read once for each of them.
                 reads_here = _count_reads(indexer, unit, plan.axes[i], plan.joined[i], plan.grid[i])
             reads, chunks = reads * reads_here, chunks * chunks_here
         counted.append(ChunkReads(name, chunks, reads))

@@ -347,7 +347,9 @@ def read_units(dataset: xr.Dataset, variables: Sequence[str], sample: tuple[str,
 def _stored_chunks(variable: xr.Variable) -> tuple[int, ...]:
     """Length along each dimension of the unit that is read whole; 1 for data in memory."""
     if variable.chunks is not None:
+        # The chunks of a dask array may differ in length.
         return tuple(max(lengths) for lengths in variable.chunks)
+    # xarray keeps the layout of a stored array in the encoding of its variable.
     shards, chunks = variable.encoding.get("shards"), variable.encoding.get("chunks")
     if shards and math.prod(shards) * variable.dtype.itemsize <= LARGEST_SHARD:
         return tuple(shards)

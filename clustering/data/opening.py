@@ -292,6 +292,7 @@ def _stores_in(store: Store) -> list[str]:
         return []
 
     names = []
+    # Each name costs requests, and a folder of other files may hold very many.
     for name in run_in_zarr(names_in(store, ""))[:_LOOKED]:
         try:
             _node(store, name)

@@ -182,6 +182,7 @@ def fill_value(stated: Any, dtype: np.dtype[Any], unsigned: bool = False) -> Any
         number = float(stated) if isinstance(stated, str) else stated
         if dtype.kind == "f":
             return encode_fill_value(dtype.type(number).item(), dtype.newbyteorder("="))
+        # A fraction or a number beyond the type equals no stored integer, so it would mask nothing.
         whole = int(number)
         if whole != number:
             return None

@@ -207,6 +207,7 @@ class Source:
         DataError
             If their share is larger than `max_bad_fraction`.
         """
+        # Counting all chunks takes time, and without bad chunks there is nothing to compare.
         total = sum(stored.count for stored in self.stored.values()) if bad else 0
         if len(bad) > self.max_bad_fraction * total:
             raise DataError(

@@ -232,6 +232,7 @@ def _members(path: Path, prefix: str) -> Iterator[Entry]:
     """List the members of a zip archive."""
     start = f"{prefix}/" if prefix else ""
     with zipfile.ZipFile(path) as archive:
+        # A zip archive may hold several members of one name, of which the last one counts.
         infos = {i.filename: i for i in archive.infolist() if i.filename.startswith(start) and not i.is_dir()}
     for name in sorted(infos):
         yield Entry(name, infos[name].file_size, infos[name].CRC)

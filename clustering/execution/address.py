@@ -108,6 +108,7 @@ def read_scheduler_file(path: str, limit: float) -> str:
 def _security(d: Any, address: str, files: dict[str, str | None]) -> Any:
     given = {name: path for name, path in files.items() if path is not None}
     if not address.startswith("tls://"):
+        # Files of TLS without encryption are a mistake that would send all data in the clear.
         if given:
             raise ConfigError(f"{', '.join(given)} are of TLS, and the address is {address!r}; use tls://")
         return None

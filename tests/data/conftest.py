@@ -1,4 +1,4 @@
-"""What the tests of the data layer share."""
+"""Fixtures that the tests of the data layer share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clustering.data import codecs
 
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Keys asked of any store on disk, with how often; what decodes in Rust asks the disk itself."""
+    """Count the requests to stores on disk by key. Decoding in Rust is off, as it would read the disk by itself."""
     monkeypatch.setattr(codecs, "rust", lambda: None)
     keys: Counter[str] = Counter()
     original = LocalStore.get

@@ -1,4 +1,4 @@
-"""Latitudes and longitudes are in degrees or radians, as their units say; what may be either is refused."""
+"""Latitudes and longitudes are in degrees or radians, as their units say; numbers that may be either are refused."""
 
 from __future__ import annotations
 

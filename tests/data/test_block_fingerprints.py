@@ -52,7 +52,7 @@ def test_a_chunk_that_is_written_anew_changes_the_blocks_that_it_belongs_to(stor
     # Units of both hold four times.
     assert [start for start, _ in before] == [start for start, _ in after]
     assert changed == [1]
-    # What is not clustered does not count.
+    # A variable that is not clustered does not count.
     assert [*identities(store)] == [*identities(store, variables=["a"])]
 
 

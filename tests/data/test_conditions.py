@@ -221,7 +221,7 @@ def test_a_comparison_belongs_to_the_source_wherever_it_is_opened(store: Path) -
         assert identities is not None
         contents.add(identities[0].content)
     assert len(contents) == 4
-    # What it compares is watched.
+    # Changes of the compared variable are noticed too.
     assert {"t", "landfrac"} <= set(source.listings)
 
 

@@ -1,4 +1,4 @@
-"""Tables of text of all kinds are read as a person would read them, or it is said what is not."""
+"""Tables of text of all kinds are read as a person would read them, and parts left out are named."""
 
 from __future__ import annotations
 

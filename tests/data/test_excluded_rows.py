@@ -1,4 +1,4 @@
-"""Where most rows take no part, the attribute that takes them is named with the key that passes it over."""
+"""Where most rows are excluded, messages name the attribute at fault and the key that ignores it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NetCDF and HDF5 files of all makers are taken as they are stored, every group, or it is said what is left out."""
+"""NetCDF and HDF5 files of all makers are taken as they are stored, every group, and parts left out are named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Only what is named is decoded: an odd neighbour is in nobody's way, and odd attributes mean what is plain."""
+"""Only named variables must decode: a damaged one blocks no other, and odd attributes keep their plain meaning."""
 
 from __future__ import annotations
 

@@ -364,7 +364,7 @@ def test_what_was_written_is_reported(tmp_path: Path, out: Path) -> None:
     assert array.nchunks > 1
 
 
-# What is there already
+# Existing destinations
 
 
 def test_a_destination_is_replaced_only_when_asked(tmp_path: Path, out: Path) -> None:

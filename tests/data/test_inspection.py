@@ -133,7 +133,7 @@ def test_stored_bytes_are_those_of_the_files(tmp_path: Path) -> None:
     path = grid(tmp_path / "a", (40, 6), (8, 6))
     whole = inspect(open_source(path))
     assert whole.stored_bytes == whole.label_stored_bytes == stored_size(path) == 40 * 6 * 4
-    # Two of the five chunks hold what is selected.
+    # Two of the five chunks hold selected values.
     part = inspect(open_source(path, isel={"dim_0": {"start": 12, "stop": 20}}))
     assert part.stored_bytes == 2 * 8 * 6 * 4
 

@@ -96,7 +96,7 @@ def test_a_group_inside_a_store_is_opened(tmp_path: Path) -> None:
     assert np.array_equal(rows(open_source(tmp_path / "s", group="daily/mean")), CUBE[0])
 
 
-# What is read
+# Reads
 
 
 def chunks(keys: Counter[str], variable: str) -> dict[str, int]:

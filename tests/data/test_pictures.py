@@ -1,4 +1,4 @@
-"""Pictures of every mode become the numbers that the file holds, all pages of them, or it is said what is missing."""
+"""Pictures of every mode become the numbers that the file holds, all pages of them, and missing parts are named."""
 
 from __future__ import annotations
 

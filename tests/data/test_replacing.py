@@ -57,7 +57,7 @@ def killed(i, after):
     left = [after]
     def hook(event, given):
         changes = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", *(["open"] if every else []))
-        # What is written beside does not matter before it is switched to.
+        # Writes to the new folder change nothing for readers before the switch.
         inside = given and str(given[0]).startswith(str(folder)) and (every or "/new/" not in str(given[0]))
         if event in changes and inside:
             if left[0] == 0:

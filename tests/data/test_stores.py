@@ -1,4 +1,4 @@
-"""Wherever a store lies, the rows are the same; faults are tried again, and what remains is told in one line."""
+"""Rows are the same wherever a store lies; failed requests are repeated, and lasting faults give one line."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def local(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fails is tried again, but not for long."""
+    """Repeat failed requests for a short time only."""
     for module in (store_errors, buckets):
         monkeypatch.setattr(module, "TRIES", 2)
         monkeypatch.setattr(module, "FIRST_WAIT", 0.01)
@@ -420,7 +420,7 @@ def test_a_passing_fault_leaves_the_rows_alone(
     assert found == rows(open_source(local, **USES))
     chunks = [key for key in plan.asked if "/t/c/" in key]
     assert len(chunks) == 8
-    # What is missing has no body to be cut.
+    # A missing key has no body that could be cut.
     assert plan.made[fault] >= len(chunks)
     assert all(plan.asked[key] >= 2 for key in chunks)
 

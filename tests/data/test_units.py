@@ -79,6 +79,6 @@ def test_units_of_one_kind_are_converted(given: str, wanted: str, factor: float,
     ],
 )
 def test_other_kinds_and_unknown_units_are_told_apart(given: str, wanted: str, kind: str) -> None:
-    """What is not known is not taken for anything."""
+    """Unknown units are related to no other unit."""
     assert relation(given, wanted).kind == kind
     assert relation(wanted, given).kind == kind

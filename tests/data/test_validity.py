@@ -1,4 +1,4 @@
-"""Valid ranges count in the unit that their type tells, whoever wrote them, and wherever the data lie."""
+"""Valid ranges count in the unit that their type tells, for every writer and every place of the data."""
 
 from __future__ import annotations
 

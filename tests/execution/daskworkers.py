@@ -1,4 +1,4 @@
-"""Clusters in this process, and real workers in others that nobody starts anew."""
+"""Clusters in this process, and real workers in other processes, which are not restarted."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def test_a_scheduler_that_goes_away_during_a_fit_is_an_execution_error(rows_stor
         with pytest.raises(ExecutionError, match="lost the work") as caught:
             fit(rows_store, cluster={"address": address}, on_pass=close_after_three)
     assert address in str(caught.value)
-    # What this process computes with Dask afterwards is not sent to the scheduler that is gone.
+    # Later computations of this process with Dask are not sent to the scheduler that is gone.
     assert dask.compute(dask.delayed(abs)(-1)) == (1,)
 
 
@@ -180,7 +180,7 @@ def test_a_clients_cluster_is_used_as_it_is_and_left_open(rows_store: Path) -> N
         with distributed.Client(cluster, set_as_default=False) as client:
             with connect(client) as engine:
                 assert (engine.threads, engine.workers) == (3, 1)
-                # What a task refuses reaches the caller as the same error.
+                # An error of a task reaches the caller unchanged.
                 with pytest.raises(DataError, match="no row takes part"):
                     engine.compute({"a": (refuse,)}, "a")
             assert client.submit(int, 3).result() == 3

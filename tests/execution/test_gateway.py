@@ -75,7 +75,7 @@ def answers(address: str) -> bool:
 
 @pytest.fixture
 def known() -> Iterator[None]:
-    """Who we are, as the environment would tell it."""
+    """Set the user and the password, as the environment would."""
     who = {"username": getpass.getuser(), "password": "swordfish"}
     with dask.config.set({"gateway.auth.kwargs": who}):
         yield

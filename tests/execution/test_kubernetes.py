@@ -1,4 +1,4 @@
-"""What the Dask operator is asked for, held against the schemas of the operator and of Kubernetes.
+"""Requests to the Dask operator, held against the schemas of the operator and of Kubernetes.
 
 The schema of ``DaskCluster`` is the one that dask-kubernetes ships for the operator's helm chart; it holds Kubernetes'
 own schema of pods. It is taken strictly: an API server drops keys that it does not know. Pods are held against the
@@ -64,7 +64,7 @@ def schema() -> dict[str, Any]:
     definition = yaml.safe_load((files("dask_kubernetes") / CHART).read_text())
     (version,) = definition["spec"]["versions"]
     found: dict[str, Any] = strict(version["schema"]["openAPIV3Schema"])
-    # What every resource has is the API server's own, not the operator's.
+    # The fields of every resource belong to the API server, and the schema of the operator lacks them.
     found["properties"] |= {"apiVersion": {"const": "kubernetes.dask.org/v1"}, "kind": {"const": "DaskCluster"}}
     found["properties"]["metadata"] = {"type": "object", "properties": {"name": {"type": "string"}}}
     return found

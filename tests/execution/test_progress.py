@@ -46,7 +46,7 @@ def test_every_block_is_told_of(cluster: str, field_store: Path) -> None:
         for _ in range(2):
             assert work.run([rows]).statistics == (Count(12 * 9 * 10),)
         if engine.client is not None:
-            # What is told comes by the way of the scheduler; what the client asks there comes after it.
+            # Reports travel through the scheduler, so questions of the client there are answered after them.
             _settle(engine, heard, 2 * len(plan))
     assert len(plan) > 4
     first, second = sorted({one.number for one in heard})

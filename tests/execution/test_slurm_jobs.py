@@ -1,4 +1,4 @@
-"""What is told of jobs, and how they are asked for. Jobs of a real SLURM have a suite of their own."""
+"""Submission and status of jobs. Jobs of a real SLURM have a suite of their own."""
 
 from __future__ import annotations
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 import clustering
 from clustering.fitting.cluster_names import ClusterNames
+from clustering.models import registry
 from clustering.report import figures
-from clustering.report.page import LISTED, Figure, draw, drawn_part, number, render
+from clustering.report.page import LISTED, Figure, curve_caption, draw, drawn_part, number, render
 
 RNG = np.random.default_rng(3)
 
@@ -364,3 +365,11 @@ def test_clusters_are_called_by_their_ids_and_names(k: int) -> None:
     page = Page(render(fitted, run_of(fit), pictures, colours, "", clusters))
     assert {"5", "7 warm <pool>", "9"} <= set(page.cells)
     assert "background: #123456" in page.styles
+
+
+@pytest.mark.parametrize("kind", registry.MODELS)
+def test_a_step_the_wrong_way_is_not_denied(kind: str) -> None:
+    right = np.array([[4.0, 3.0], [3.0, 2.0]]) * (-1 if registry.MODELS[kind].objective.rises else 1)
+    assert "It never" in curve_caption(registry.MODELS[kind].objective, right)
+    assert "only where a cluster was placed anew" in curve_caption(registry.MODELS[kind].objective, right[::-1])
+    assert "It never" in curve_caption(registry.MODELS[kind].objective, right[:1, :1])

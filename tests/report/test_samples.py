@@ -14,9 +14,8 @@ import xarray as xr
 from test_page import Page, run_of, titles
 
 import clustering
-from clustering.models import registry
 from clustering.report import figures, samples
-from clustering.report.page import DRAWN, Figure, curve_caption, draw, render
+from clustering.report.page import DRAWN, Figure, draw, render
 
 MODELS: dict[str, Any] = {
     **{kind: clustering.GaussianMixture(3, kind) for kind in ("identity", "spherical", "diagonal", "tied", "full")},
@@ -183,14 +182,6 @@ def test_too_many_clusters_for_lines_are_not_drawn_by_pass() -> None:
     for k in (DRAWN, DRAWN + 1):
         _, pictures = report(clustering.SoftKMeans(k, beta=5.0), data())
         assert ("Effective sizes by pass" in titles(pictures)) == (k <= DRAWN)
-
-
-@pytest.mark.parametrize("kind", registry.MODELS)
-def test_a_step_the_wrong_way_is_not_denied(kind: str) -> None:
-    right = np.array([[4.0, 3.0], [3.0, 2.0]]) * (-1 if registry.MODELS[kind].objective.rises else 1)
-    assert "It never" in curve_caption(registry.MODELS[kind].objective, right)
-    assert "only where a cluster was placed anew" in curve_caption(registry.MODELS[kind].objective, right[::-1])
-    assert "It never" in curve_caption(registry.MODELS[kind].objective, right[:1, :1])
 
 
 def test_importing_the_library_loads_no_matplotlib() -> None:
