@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clustering.data.rows import Rows
-from clustering.models import kernels
+from clustering.models import survey_kernels
 
 _STREAM = 0x2545F4914F6CDD1D
 """Separates these random numbers from the priorities of the row sample, which come from the same seed."""
@@ -32,5 +32,5 @@ class RowFraction:
         positions = rows.positions(np.arange(len(rows)))
         # A row has the same number for every plan and every number of workers.
         numbers = np.empty(len(rows))
-        kernels.uniform(self.seed ^ _STREAM, positions, numbers)
+        survey_kernels.uniform(self.seed ^ _STREAM, positions, numbers)
         return rows.select(numbers <= self.share)

@@ -140,9 +140,11 @@ def anneal(
     """
     origin = geometry.choose_origin(model.divergence, survey.origin)
     matrix = geometry.whitening(model.divergence, survey.covariance)
+    # The sample grows with k, so that no center has only a few rows to split on.
     sample = survey.sample.highest(max(ROWS, 200 * model.k))
     rows = in_memory_rows(sample.values, sample.represented, allow_missing=True)
     embed = partial(geometry.embed, model.divergence, origin=origin, matrix=matrix)
+    # The covariance needs all features, so missing ones count as the mean here. The passes leave them out.
     embedded_rows = embed(fill_missing(sample.values, survey.mean))
     weights = sample.represented / sample.represented.sum()
     middle = weights @ embedded_rows
@@ -151,14 +153,20 @@ def anneal(
     if not critical < np.inf:
         raise DataError("all rows are equal and beta is 'auto': nothing tells what it should be; give beta a number")
     k, d = model.k, len(middle)
+    # The draws only push equal centers apart, so they need no seed of the user.
     generator = np.random.Generator(np.random.PCG64(0))
+    # Below the critical value all centers are one, so the search begins with a known number of centers.
     beta, count, splits = 0.9 * critical, 1, []
     centers = np.repeat(middle[None], k, axis=0)
     with on_sample(sample) as passes:
         for _ in range(MOST_LEVELS):
+            # Where a feature varies less than β assumes, the assumed deviation would throw centers out of the data.
             size = np.minimum(np.sqrt(np.diagonal(covariance)), np.sqrt(0.5 / beta))
+            # Equal centers get equal responsibilities and stay equal for ever, so nothing would split without a nudge.
             centers = centers + _NUDGE * size * generator.standard_normal((k, d))
             released = geometry.unembed(model.divergence, centers, matrix)
+            # The mean of one row is that row, so this update moves no center, but brings those of the cosine to length
+            # 1.
             start = SoftKMeansParams(
                 origin, geometry.update_centers(model.divergence, np.ones(k), released, released), beta, matrix
             )
@@ -170,12 +178,14 @@ def anneal(
                 count = distinct
             likeliest = _likeliest_beta(model, params, rows)
             if count == k and likeliest <= beta * (1 + BETA_TOLERANCE):
+                # Annealing may end in a local minimum too, so hard clusters compete with it at the same β.
                 starts = (params, *(SoftKMeansParams.from_hard_clusters(start, beta) for start in hard))
                 ends = passes.converge(model, starts, _TOLERANCE, _MOST_PASSES)
                 best = rank_candidates(ends)[0]
                 if best is ends[0]:
                     return AnnealingResult(params, tuple(splits), critical)
                 return AnnealingResult(_converge_beta(model, best.params, passes, rows), tuple(splits), critical, True)
+            # Near the fitting β a whole step would jump over it, so the rule itself gives the next value.
             beta = likeliest if count == k and likeliest < beta * STEP else beta * STEP
     if count == k:
         raise DataError(
@@ -193,6 +203,7 @@ def _likeliest_beta(model: SoftClusters, params: SoftKMeansParams, rows: Rows) -
     statistics = model.statistics(params, rows)
     d = params.centers.shape[1]
     seen = statistics.observed.sum() if statistics.observed.size else d * statistics.weight.sum()
+    # Rows that all lie at their centers measure a variance of 0; the bound keeps β finite.
     return float(seen) / (2.0 * max(statistics.neg_expected_complete_log_likelihood, TINY))
 
 

@@ -19,8 +19,10 @@ FEW_CENTERS, FEW_CENTERS_NARROW = 6, 12
 """Up to this k the defining distances cost less than scores with a second look at near ties; the second number holds
 for d below 16."""
 
+# Compiled functions take arrays alone, so an empty one stands for an array that is not wanted.
 _NONE = np.empty((0, 1))
 
+# Other types may differ in digits that float32 lacks: too many of their rows would need a second look.
 _EXACT_IN_FLOAT32 = {np.dtype(t) for t in ("f4", "f2", "i1", "u1", "i2", "u2")}
 
 
@@ -79,10 +81,13 @@ def compiled_for(values: NDArray[Any]) -> NDArray[Any]:
     values
         Rows ``(n, d)`` of any real type.
     """
+    # numba compiles no loops for float16 or a foreign byte order. Each further layout would be compiled anew, for
+    # seconds.
     if values.dtype == np.float16 or not values.flags.c_contiguous or not values.dtype.isnative:
         return np.ascontiguousarray(
             values, np.float32 if values.dtype == np.float16 else values.dtype.newbyteorder("=")
         )
+    # A truth value is a byte of 0 or 1, so a view copies nothing and needs no loops of its own.
     return values.view(np.uint8) if values.dtype == bool else values
 
 
@@ -148,10 +153,13 @@ def _scored(values: NDArray[Any], origin: NDArray[np.float64], centers: NDArray[
     kind = np.dtype(np.float32 if values.dtype in _EXACT_IN_FLOAT32 else np.float64)
     squares = np.einsum("kd,kd->k", centers, centers)
     with np.errstate(over="ignore"):
+        # Centers beyond float32 overflow here. The limit below then sends all rows to the definition.
         slopes = np.ascontiguousarray(-2.0 * centers, kind)
         offsets = squares.astype(kind)
+    # The factor covers the rounding of the squares and of the root, so that no norm is greater.
     reach = float(np.sqrt(squares.max())) * 1.001
     relative, absolute = rounding_bound(d, kind)
+    # No score or partial sum exceeds (‖x‖ + reach)², so a sixteenth of the largest number leaves room for rounding.
     limit = float(np.finfo(kind.type).max) / 16
     length = min(sub_block_rows(d), n)
     labels, distances = np.empty(length, np.int32), np.empty(length)
@@ -198,5 +206,7 @@ def rounding_bound(d: int, kind: np.dtype[Any]) -> tuple[float, float]:
     bound = 2.0 * kernels.TIE
     for factor, dtype in ((2.0, kind), (4.0, np.dtype(np.float64))):
         terms = (d + 4) * float(np.finfo(dtype).eps) / 2
+        # For very many features γ is no bound any more. An infinite one sends every row to the definition.
         bound += factor * terms / (1 - terms) if terms < 0.5 else np.inf
+    # One per cent covers the rounding of the bound itself. The absolute part covers products that underflow.
     return 1.01 * bound, 8.0 * (d + 4) * float(np.finfo(kind).tiny)

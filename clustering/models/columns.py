@@ -23,6 +23,7 @@ def sub_block_length(d: int, k: int) -> int:
     d, k
         Number of features and of clusters.
     """
+    # At least 256 rows keep the calls cheap beside the loops. A multiple of 64 fills whole vectors and cache lines.
     return int(np.clip(CACHED_BYTES // (8 * max(d, k)) // 64 * 64, 256, 1024))
 
 
@@ -41,4 +42,5 @@ def columns_of(rows: Rows, origin: Array, k: int) -> Iterator[tuple[int, int, Ar
     length = sub_block_length(len(origin), k)
     for start in range(0, len(rows), length):
         stop = min(len(rows), start + length)
+        # float32 would lose the digits that the origin is there to keep, so rows are widened before the subtraction.
         yield start, stop, np.ascontiguousarray((rows.values[start:stop].astype(np.float64) - origin).T)

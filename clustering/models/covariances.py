@@ -87,9 +87,11 @@ def factors(kind: Covariance, covariances: Array) -> Array:
     """
     if kind in ("identity", "spherical", "diagonal"):
         if not (covariances > 0.0).all():
+            # This is the error of a Cholesky factorisation, so that callers treat all kinds alike.
             raise np.linalg.LinAlgError("a variance is not above zero")
         return 1.0 / np.sqrt(covariances)
     lower = np.linalg.cholesky(covariances)
+    # The inverse factor is made once for each pass, so that every row costs products alone.
     identity = np.eye(covariances.shape[-1])
     if kind == "tied":
         return np.ascontiguousarray(scipy.linalg.solve_triangular(lower, identity, lower=True, check_finite=False))
@@ -197,6 +199,7 @@ def factored(factors: Array, centers: Array, columns: Array, out: Array) -> None
     """
     diff, made = aligned_empty(columns.shape), aligned_empty(columns.shape)
     for i, center in enumerate(centers):
+        # Near a center, A x and A c agree in most digits. So the difference comes before the product.
         np.subtract(columns, center[:, None], out=diff)
         _multiply(factors if factors.ndim == 2 else factors[i], diff, made)
         np.einsum("dm,dm->m", made, made, out=out[i])
@@ -281,12 +284,16 @@ class Accumulator:
                 diff = columns
                 if not self.near:
                     with np.errstate(divide="ignore"):
+                        # A row of weight 0 adds nothing, and its responsibilities cannot be had back by a division.
                         part = weighted_resp * np.where(weights > 0.0, 1.0 / weights, 0.0)
                     diff = columns - np.matmul(self.centers.T, part)
                     self.overlap += np.matmul(part, weighted_resp.T)
                 diff = diff * np.sqrt(weights)
+                # The product of an array with its own transpose is symmetric to the last bit, and takes BLAS half the
+                # work.
                 self.second += np.matmul(diff, diff.T)
             case "full" if len(columns) <= FEW_FEATURES:
+                # Two levels of sums: the error grows with the rows of a sub-block, not with those of a block.
                 weight, first, second = (np.zeros_like(total) for total in (self.weight, self.first, self.second))
                 soft_kernels.full_about(columns, self.centers, weighted_resp, weight, first, second)
                 self.weight += weight
@@ -295,6 +302,7 @@ class Accumulator:
             case "full":
                 weight, roots = weighted_resp.sum(axis=1), np.sqrt(weighted_resp)
                 diff, moment = aligned_empty(columns.shape), aligned_empty(self.second.shape[1:])
+                # Far components have no weight in a sub-block, and are skipped.
                 for i in np.flatnonzero(weight):
                     np.subtract(columns, self.centers[i][:, None], out=diff)
                     self.first[i] += diff @ weighted_resp[i]
@@ -346,19 +354,24 @@ def update_covariances(
             return second
         case "spherical":
             variance: Array = (second / weight - np.einsum("kd,kd->k", step, step)) / d
+            # Where rows hardly vary, rounding may take the difference below zero.
             return variance.clip(0.0) + floor
         case "diagonal":
             second_moment: Array = second / weight[:, None] - step * step
             return second_moment.clip(0.0) + floor
         case "tied" if not overlap.size:
             new_centers = centers + step
+            # The centers are near the origin here, so this difference loses at most the digits that `NEAR` allows.
             total = second - new_centers.T @ (weight[:, None] * new_centers)
             return _symmetric(total / weight.sum()) + floor * np.eye(d)
         case "tied":
             total = second.copy()
+            # The spread of the centers about c̄ is a sum over pairs of clusters. All its terms are positive, so nothing
+            # cancels.
             for i in range(len(centers) - 1):
                 apart = centers[i + 1 :] - centers[i]
                 total += apart.T @ (overlap[i, i + 1 :, None] * apart)
+            # Late in a fit the steps are short, so this subtraction loses few digits.
             total -= step.T @ (weight[:, None] * step)
             return _symmetric(total / weight.sum()) + floor * np.eye(d)
         case "full":
@@ -443,5 +456,6 @@ def conditions(kind: Covariance, covariances: Array, k: int) -> Array:
 def _condition(covariance: Array) -> float:
     lower = np.linalg.cholesky(covariance)
     norm = float(np.abs(covariance).sum(axis=0).max())
+    # LAPACK estimates the condition from the factor that is there; singular values would cost many times as much.
     reciprocal, _ = scipy.linalg.lapack.dpocon(lower, norm, uplo="L")
     return 1.0 / reciprocal if reciprocal > 0.0 else float("inf")

@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 MOST_KAPPA = 1e12
 """The largest concentration: that of rows that all have one direction, were it not for the rounding of float32."""
 LEAST_ORDER = 32
-"""The least order that the uniform expansion is used for: what follows its last term is below 1e-17 there."""
+"""The least order that the uniform expansion is used for: terms beyond its last one are below 1e-17 there."""
 TERMS = 12
 """Terms of the uniform expansion."""
 NEWTON_STEPS = 6
@@ -44,7 +44,7 @@ STEEPEST = 1.5604
 
 
 class MeanResultant(NamedTuple):
-    """Mean resultant lengths, beside what they lack to 1."""
+    """Mean resultant lengths, with their differences to 1."""
 
     length: Array
     """r or A_d(κ), from 0 to 1 ``(k,)``."""
@@ -406,7 +406,7 @@ def _uniform_ratio(at: _Uniform) -> Array:
 
 
 def _uniform_remainder(at: _Uniform) -> Array:
-    """κ (1 − I_{ν+1}(κ) / I_ν(κ)) − ν − 1/2 at a high order, where what is of order ν cancels on paper."""
+    """κ (1 − I_{ν+1}(κ) / I_ν(κ)) − ν − 1/2 at a high order, where terms of order ν cancel on paper."""
     series = polynomial.polyval(at.p, _derivative(at.order))
     remainder: Array = -at.order / (at.root + at.z) - at.p**2 / 2 + (at.z * at.p) ** 2 * at.p * series
     return remainder
@@ -457,7 +457,7 @@ def _values_at_one(order: float) -> Array:
 
 
 def _quotient(order: float) -> Array:
-    """Coefficients of what (1 − p) is multiplied by in log Σ U_k(p) / ν^k − log Σ U_k(1) / ν^k.
+    """Coefficients of the factor of (1 − p) in log Σ U_k(p) / ν^k − log Σ U_k(1) / ν^k.
 
     p^j − 1 is −(1 − p)(1 + p + … + p^(j−1)).
     """

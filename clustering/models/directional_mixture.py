@@ -46,9 +46,9 @@ class DirectionalMixture:
         n
             Number of rows.
         seed
-            Of all draws.
+            Seed of all draws.
         length
-            Rows that are given at once; it does not change what is drawn.
+            Number of rows in memory at a time; it does not change the draws.
 
         Yields
         ------
@@ -60,13 +60,14 @@ class DirectionalMixture:
             more = self._block(seed, start // BLOCK)
             rows = np.concatenate([rows, more[0][: n - start]])
             labels = np.concatenate([labels, more[1][: n - start]])
+            # A part may span two blocks, so rows that do not fill one wait for the next block.
             whole = len(rows) if start + BLOCK >= n else len(rows) - len(rows) % length
             for first in range(0, whole, length):
                 yield rows[first : min(whole, first + length)], labels[first : min(whole, first + length)]
             rows, labels = rows[whole:], labels[whole:]
 
     def _block(self, seed: int, block: int) -> tuple[Array, Labels]:
-        """Draw all rows of a block, whatever the number that is wanted, so that row i depends on the seed and i."""
+        """Draw all rows of a block, even if fewer are needed, so that row i depends on the seed and i alone."""
         stream = block_stream(seed, block)
         labels = draw_components(self.weights, stream)
         rows = np.empty((BLOCK, self.d))

@@ -91,6 +91,7 @@ def from_centers(
                 out = overflow_safe_roots(partial(_turned, matrix), np.subtract(columns, near, order="C"), against)
             case "cosine":
                 along = geometry.normalized(divergence, columns)
+                # As half a squared distance, 1 − cosine keeps its digits for rows close to their center.
                 out = 0.5 * _squares(np.subtract(along, near, order="C"), against)
             case "kullback_leibler":
                 for total, center in zip(out, opposite, strict=True):
@@ -103,6 +104,7 @@ def from_centers(
 
 def _squares(columns: Array, centers: Array) -> Array:
     out, offsets = (np.empty((len(centers), columns.shape[1])) for _ in range(2))
+    # This kernel leaves NaN out, so that rows with missing features need no path of their own.
     missing_kernels.squares(columns, centers, np.ones_like(centers), np.zeros_like(centers), out, offsets)
     return out
 
@@ -117,6 +119,7 @@ def _kullback_leibler(x: Array, c: Array) -> Array:
     """Compute x log(x / c) − x + c as x (u − log(1 + u)), u = (c − x) / x, which keeps its digits where x is near c."""
     positive = np.where(x > 0.0, x, 1.0)
     u = (c - positive) / positive
+    # For u near −1 the quotient has lost digits that the difference of logarithms keeps.
     far = np.log(c) - np.log(positive)
     with np.errstate(divide="ignore"):
         logs = np.where(u < -0.5, far, np.log1p(u))

@@ -25,10 +25,12 @@ def kullback_leibler(columns, centers, logs, out):  # type: ignore[no-untyped-de
         Gets the divergences ``(k, m)``.
     """
     d, m = columns.shape
+    # Logarithms of rows cost most, so they are taken once, and not once for each center.
     base = np.zeros(m)
     for j in range(d):
         for r in range(m):
             x = columns[j, r]
+            # x log x tends to 0, and the logarithm of 0 would make it NaN.
             base[r] += x * math.log(x) - x if x > 0.0 else 0.0
     for k in range(centers.shape[0]):
         total = out[k]
@@ -39,6 +41,7 @@ def kullback_leibler(columns, centers, logs, out):  # type: ignore[no-untyped-de
             for r in range(m):
                 total[r] += c - slope * x[r]
         for r in range(m):
+            # Rounding may take the divergence of a row at its center below zero.
             total[r] = max(total[r], 0.0)
 
 
@@ -66,6 +69,7 @@ def itakura_saito(columns, centers, out):  # type: ignore[no-untyped-def]
         for j in range(d):
             constant += math.log(centers[k, j])
         for r in range(m):
+            # The logarithms of all features add up first, so that the loop over features needs no logarithm.
             total[r] = (constant - base[r]) - d
         for j in range(d):
             slope, x = 1.0 / centers[k, j], columns[j]
@@ -92,6 +96,7 @@ def least_of(out, labels, least):  # type: ignore[no-untyped-def]
     for k in range(1, out.shape[0]):
         row = out[k]
         for r in range(out.shape[1]):
+            # A later cluster must be clearly nearer, so that the last bits of centers decide no label.
             lower = row[r] < least[r] * (1.0 - TIE)
             labels[r] = k if lower else labels[r]
             least[r] = row[r] if lower else least[r]

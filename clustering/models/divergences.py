@@ -89,6 +89,7 @@ def check_domain(divergence: Divergence, values: NDArray[Any]) -> None:
     positive = divergence == "itakura_saito"
     least = values.min()
     if least < 0 or (positive and least <= 0):
+        # One minimum shows whether all is well, so the place is looked for only in the error.
         row, column = np.unravel_index(int(np.argmax(values <= 0 if positive else values < 0)), values.shape)
         need = "above zero" if positive else "of zero or more"
         raise DomainError(
@@ -134,6 +135,7 @@ def rounding_error(divergence: Divergence, matrix: Array, row: Array, center: Ar
     """
     match divergence:
         case "mahalanobis":
+            # Either point may be off by about 50 ε of its size, and a squared distance by the square of that.
             turned_row, turned_center = matrix @ row, matrix @ center
             return 1e-28 * float(turned_row @ turned_row + turned_center @ turned_center)
         case "kullback_leibler":
@@ -170,11 +172,13 @@ def whitening(divergence: Divergence, covariance: Array) -> Array:
     if not (roots > 0).all():
         raise singular
     try:
+        # Pivots of the correlation matrix do not depend on the scale of the features.
         lower = np.linalg.cholesky(full / np.outer(roots, roots))
     except np.linalg.LinAlgError as error:
         raise singular from error
     if not (np.diagonal(lower) ** 2 > 16 * len(full) * np.finfo(float).eps).all():
         raise singular
+    # The inverse of a lower triangle is one too; only rounding leaves numbers above its diagonal.
     matrix: Array = np.tril(np.linalg.inv(lower)) / roots
     return np.ascontiguousarray(matrix)
 
@@ -207,8 +211,10 @@ def embed(divergence: Divergence, values: NDArray[Any], origin: Array, matrix: A
         case "cosine":
             rows = unit_rows(rows)
         case "kullback_leibler":
+            # Where x is near c, x log(x / c) − x + c is about 2 (√x − √c)².
             rows = np.sqrt(rows)
         case "itakura_saito":
+            # Where x is near c, x / c − log(x / c) − 1 is about ½ (log x − log c)².
             rows = np.log(rows)
     return np.ascontiguousarray(rows)
 
@@ -271,6 +277,7 @@ def normalized(divergence: Divergence, columns: Array) -> Array:
 
 def _norms(rows: Array) -> Array:
     largest = np.abs(rows).max(axis=1)
+    # Features are divided by the largest one first, so that no square leaves float64.
     norms: Array = largest * np.sqrt(np.einsum("nd,nd->n", rows / largest[:, None], rows / largest[:, None]))
     return norms
 
@@ -305,6 +312,7 @@ def assign_rows(
     check_domain(divergence, values)
     zeros = np.zeros(centers.shape[1])
     if divergence == "mahalanobis":
+        # Rows and centers go through the same loop, so that a row at its center has distance 0 exactly.
         centers_there = _whitened(matrix, centers)
     for start, _, rows in sub_blocks(values, origin):
         match divergence:
@@ -316,6 +324,7 @@ def assign_rows(
             case "cosine":
                 rows[:] = unit_rows(rows)
                 for part in nearest_centers(rows, zeros, centers):
+                    # The squared distance of two rows of length 1 is twice 1 less their cosine.
                     part.distances[:] *= 0.5
                     yield AssignedRows(start + part.start, start + part.stop, part.rows, part.labels, part.distances)
             case _:
@@ -408,6 +417,7 @@ def objective_decrease(
         Centers ``(k, d)``; the new ones as `update_centers` gives them.
     """
     if divergence == "cosine":
+        # 1 − x·c is linear in c, and a center of the cosine is no mean, so the identity above does not hold.
         return float(np.sum(total * (new - old)))
     return float(weight @ _between(divergence, matrix, new, old))
 
@@ -425,6 +435,7 @@ def _between(divergence: Divergence, matrix: Array, new: Array, old: Array) -> A
             each = ratio - np.log(ratio) - 1.0
         case _:
             each = (new - old) ** 2
+    # A divergence is never negative, but rounding between close centers may be.
     total: Array = each.sum(axis=1).clip(0.0)
     return total
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 FARTHEST = 64
-"""Largest number of farthest rows that a pass keeps."""
+"""Largest number of farthest rows that a pass keeps; further empty clusters wait for the next pass."""
 
 
 class BlockPosition(NamedTuple):
@@ -62,6 +62,7 @@ class FarthestRows(NamedTuple):
         """
         distances = np.concatenate([self.distances, other.distances])
         positions = np.concatenate([self.positions, other.positions])
+        # Positions break ties, so that the order of merging does not matter.
         first = np.lexsort((positions, -distances))[:most]
         return FarthestRows(
             distances[first],
@@ -80,8 +81,10 @@ def distinct_rows(farthest: FarthestRows) -> Iterator[int]:
     farthest
         Farthest rows of a pass.
     """
+    # Two clusters that restart at equal rows would never part.
     seen: set[bytes] = set()
     for i, row in enumerate(farthest.rows):
+        # Adding 0.0 turns −0.0 into 0.0, so that equal rows have equal bytes.
         key = (row + 0.0).tobytes()
         if key not in seen:
             seen.add(key)

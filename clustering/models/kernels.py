@@ -22,6 +22,7 @@ from clustering.compiling import njit
 TILE = 128
 """Rows scored together; a tile of ``(d, TILE)`` stays in the first-level cache for small d."""
 
+# With error_model "numpy" a division needs no check for zero, which would keep a loop from using vectors.
 FAST: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 TIE, TIE_OF_CENTERS = 2.0**-40, 2.0**-48
@@ -98,6 +99,7 @@ def reaches(centers):  # type: ignore[no-untyped-def]
             total = 0.0
             for j in range(d):
                 total += (centers[i, j] / largest) ** 2
+            # Features are divided by the largest one first, so that no square leaves float64.
             out[i] = largest * np.sqrt(total)
     return np.maximum(out, np.sort(out)[k // 2])
 
@@ -114,7 +116,9 @@ def least_clear(distance, reach):  # type: ignore[no-untyped-def]
         Sum of the reaches of the two centers, as `reaches` gives them.
     """
     if not distance < np.inf:
+        # Any finite distance is clearly less than an infinite one. NaN ends here too.
         return np.inf
+    # Centers that are off by `slack` change a squared distance a by terms of slack·√a and slack².
     slack = TIE_OF_CENTERS * reach
     return distance - (TIE * distance + slack * np.sqrt(distance) + slack * slack)
 
@@ -134,6 +138,7 @@ def nearest_of(row, centers, reach):  # type: ignore[no-untyped-def]
     label = 0
     for k in range(1, centers.shape[0]):
         distance = distance_between(row, centers[k])
+        # The plain comparison comes first, because the bound takes a root.
         if distance < least and distance < least_clear(least, reach[label] + reach[k]):
             least = distance
             label = k
@@ -217,6 +222,7 @@ def nearest_narrow(rows, centers, labels, distances):  # type: ignore[no-untyped
         label[:] = 0
         for k in range(centers.shape[0]):
             c = centers[k, 0]
+            # Loops over the whole tile have a constant length, which compiles better. Nobody reads beyond row m.
             for r in range(TILE):
                 t = tile[0, r] - c
                 total[r] = t * t
@@ -227,12 +233,14 @@ def nearest_narrow(rows, centers, labels, distances):  # type: ignore[no-untyped
                     total[r] += t * t
             for r in range(TILE):
                 lower = total[r] < least[r]
+                # Minima and choices instead of branches let the compiler use vectors.
                 second[r] = min(second[r], max(total[r], least[r]))
                 label[r] = k if lower else label[r]
                 least[r] = total[r] if lower else least[r]
         for r in range(m):
             labels[start + r] = label[r]
             distances[start + r] = least[r]
+            # NaN fails every comparison, so rows with NaN are labelled by the definition too.
             if not least[r] < second[r] * CLEAR - slack:
                 labels[start + r], distances[start + r] = nearest_of(rows[start + r], centers, reach)
 
@@ -286,6 +294,7 @@ def nearest_few(rows, centers, slopes, offsets, reach, relative, absolute, limit
     best = np.empty(TILE, slopes.dtype)
     second = np.empty(TILE, slopes.dtype)
     norm = np.empty(TILE, slopes.dtype)
+    # Two features at a time load and store the scores half as often.
     paired = d - d % 2
     for start in range(0, n, TILE):
         m = min(TILE, n - start)
@@ -348,7 +357,7 @@ def add_up(rows, weights, labels, distances, weight, first):  # type: ignore[no-
     Parameters
     ----------
     rows, weights, labels, distances
-        Rows ``(n, d)`` less the origin, and what belongs to them ``(n,)``.
+        Rows ``(n, d)`` less the origin, with their weights, labels and distances ``(n,)``.
     weight, first
         Σw ``(k,)`` and Σw·x ``(k, d)``, which are added to.
     """
@@ -390,9 +399,11 @@ def farthest_rows(distances, weights, floor, limit):  # type: ignore[no-untyped-
         if distance > floor and weights[r] > 0.0:
             if count < limit:
                 count += 1
+            # Rows come in the order of their positions, so among equals the lower position is there already.
             elif distance <= reach[limit - 1]:
                 continue
             i = count - 1
+            # Few rows pass the floor once the list is full, so inserting them one by one is cheap.
             while i > 0 and reach[i - 1] < distance:
                 reach[i] = reach[i - 1]
                 index[i] = index[i - 1]
@@ -402,99 +413,3 @@ def farthest_rows(distances, weights, floor, limit):  # type: ignore[no-untyped-
             if count == limit:
                 floor = reach[limit - 1]
     return index[:count]
-
-
-@njit(**FAST)
-def _mix(x):  # type: ignore[no-untyped-def]
-    """Scramble 64 bits (the finaliser of splitmix64, doi:10.1145/2714064.2660195)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-@njit(**FAST)
-def uniform(seed, positions, numbers):  # type: ignore[no-untyped-def]
-    """Fill an array with draws in (0, 1], each a function of the seed and of its row's position alone.
-
-    Parameters
-    ----------
-    seed, positions, numbers
-        Seed, positions of the rows on the sample grid ``(n,)``, and the array ``(n,)`` to fill.
-    """
-    start = _mix(np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15))
-    for i in range(positions.shape[0]):
-        bits = _mix(start + np.uint64(positions[i]) * np.uint64(0x9E3779B97F4A7C15))
-        numbers[i] = (np.float64(bits >> np.uint64(11)) + 1.0) * 2.0**-53
-
-
-@njit(**FAST)
-def hash_rows(rows, hashes):  # type: ignore[no-untyped-def]
-    """Compute a 64-bit digest of each row; equal rows have equal digests.
-
-    Multilinear hashing (Carter & Wegman 1979, doi:10.1016/0022-0000(79)90044-8), scrambled at the end.
-
-    Parameters
-    ----------
-    rows, hashes
-        Rows ``(n, d)`` in float64, and the array ``(n,)`` that gets their digests.
-    """
-    bits = rows.view(np.uint64)
-    n, d = rows.shape
-    factors = np.empty(d, np.uint64)
-    for j in range(d):
-        factors[j] = _mix(np.uint64(j + 1) * np.uint64(0x9E3779B97F4A7C15)) | np.uint64(1)
-    for r in range(n):
-        digest = np.uint64(0)
-        for j in range(d):
-            # −0.0 equals 0.0. Numbers with few digits have zeros in their low half, so the high half is mixed in.
-            word = np.uint64(0) if rows[r, j] == 0.0 else bits[r, j]
-            digest += (word ^ (word >> np.uint64(32))) * factors[j]
-        hashes[r] = _mix(digest)
-
-
-@njit(**FAST)
-def first_moment(rows, weights, total):  # type: ignore[no-untyped-def]
-    """Add up Σ w x.
-
-    Parameters
-    ----------
-    rows, weights, total
-        Rows ``(n, d)``, their weights ``(n,)``, and the sum ``(d,)``, which is added to.
-    """
-    for r in range(rows.shape[0]):
-        for j in range(rows.shape[1]):
-            total[j] += weights[r] * rows[r, j]
-
-
-@njit(**FAST)
-def second_moment(rows, weights, total):  # type: ignore[no-untyped-def]
-    """Add up Σ w x².
-
-    Parameters
-    ----------
-    rows, weights, total
-        Rows ``(n, d)``, their weights ``(n,)``, and the sum ``(d,)``, which is added to.
-    """
-    for r in range(rows.shape[0]):
-        for j in range(rows.shape[1]):
-            total[j] += weights[r] * rows[r, j] * rows[r, j]
-
-
-@njit(**FAST)
-def extremes(rows, weights, least, greatest):  # type: ignore[no-untyped-def]
-    """Update the range of each feature with rows of positive weight.
-
-    Parameters
-    ----------
-    rows, weights
-        Rows ``(n, d)`` and their weights ``(n,)``.
-    least, greatest
-        Minimum and maximum so far ``(d,)``, which are updated.
-    """
-    for r in range(rows.shape[0]):
-        if not weights[r] > 0.0:
-            continue
-        for j in range(rows.shape[1]):
-            x = rows[r, j]
-            least[j] = x if x < least[j] else least[j]
-            greatest[j] = x if x > greatest[j] else greatest[j]

@@ -52,6 +52,7 @@ class KMeansStatistics:
             self.first + other.first,
             self.objective + other.objective,
             self.count + other.count,
+            # No more rows are kept than clusters can restart.
             self.farthest.merged(other.farthest, min(len(self.weight), FARTHEST)),
             add_observed(self.weight, self.observed, other.weight, other.observed),
         )
@@ -97,6 +98,7 @@ def add_observed(weight: Array, observed: Array, other_weight: Array, other_obse
     """
     if not observed.size and not other_observed.size:
         return observed
+    # Where no row misses a feature, each feature has the whole weight.
     return (observed if observed.size else weight[:, None]) + (
         other_observed if other_observed.size else other_weight[:, None]
     )
@@ -131,6 +133,7 @@ class KMeans:
         "assignment",
         "refitting",
     )
+    # k-means reaches a fixed point, where another pass changes no bit.
     tolerance: ClassVar = 0.0
     soft: ClassVar = False
     init_arrays: ClassVar[frozenset[str]] = frozenset()
@@ -193,6 +196,7 @@ class KMeans:
             objective += float(
                 rows.weights[start:stop] @ ignore_zero_weights(rows.weights[start:stop], distances[start:stop])
             )
+        # A center needs all features, so no cluster restarts at a row that misses some.
         farthest = KMeansStatistics.zero(k, d).farthest
         return KMeansStatistics(weight, first, objective, len(rows), farthest, observed), labels, distances
 
@@ -314,6 +318,7 @@ class KMeans:
         objective = max(0.0, objective)
         centers = geometry.update_centers(self.divergence, observed if observed.size else weight, first, placed)
         for cluster in reseeded:
+            # w x / w may differ from x in the last bit, and a center at the row itself is at distance 0.
             centers[cluster] = placed[cluster]
         # J at the new centers m follows from J at the old ones c: Σ w‖x − m‖² = Σ w‖x − c‖² − W‖m − c‖². Where all rows
         # are far from c, this loses digits; the same identity about the origin loses fewer.
@@ -347,6 +352,7 @@ class KMeans:
             self._label_overflowed(params, part.rows.T, part.labels, part.distances)
             labels[part.start : part.stop] = part.labels
             distances[part.start : part.stop] = part.distances
+            # A row of weight 0 may be infinitely far, and 0 · ∞ would make the sum NaN.
             counted = ignore_zero_weights(weights, part.distances)
             objective += kernels.add_up(part.rows, weights, part.labels, counted, weight, first)
         return Assignment(labels, distances, weight, objective)

@@ -55,6 +55,7 @@ def _pointer(context: Any, builder: Any, array_type: Any, array_and_at: Any, kin
 def _load(builder: Any, pointer: Any, kind: Any, dtype: Any) -> Any:
     # Whether a pointer has an element type depends on the version of llvmlite; without one, the type must be given.
     options = {} if hasattr(pointer.type, "pointee") and not pointer.type.is_opaque else {"typ": kind}
+    # Vectors may begin at any element, so only the alignment of one element is promised.
     return builder.load(pointer, align=dtype.bitwidth // 8, **options)
 
 
@@ -68,6 +69,7 @@ def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
 
 def _splat(builder: Any, number: Any, count: int) -> Any:
     kind = ir.VectorType(number.type, count)
+    # LLVM knows this pair of instructions as a broadcast.
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
     return _shuffle(builder, one, ir.Constant(kind, ir.Undefined), [0] * count)
 
@@ -217,6 +219,7 @@ def widened(typing_context, array, at, count):  # type: ignore[no-untyped-def]
         kind = ir.VectorType(element, WIDE)
         pointer = _pointer(context, builder, array, arguments[:2], kind=kind)
         limit = _splat(builder, builder.trunc(arguments[2], ir.IntType(32)), WIDE)
+        # A masked load touches no memory behind the last element, which may not belong to the process.
         mask = builder.icmp_signed("<", _constant(ir.IntType(32), list(range(WIDE))), limit)
         name = f"llvm.masked.load.v{WIDE}{'i' if isinstance(element, ir.IntType) else 'f'}{dtype.bitwidth}.p0"
         function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
@@ -260,6 +263,7 @@ def _arithmetic(operation: str) -> Any:
     @intrinsic
     def apply(typing_context, a, b):  # type: ignore[no-untyped-def]
         def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            # Without flags for fast arithmetic, LLVM neither reorders nor merges these operations.
             return getattr(builder, operation)(*arguments)
 
         return a(a, b), code
@@ -298,6 +302,7 @@ def multiply_add(typing_context, a, b, c):  # type: ignore[no-untyped-def]
     """
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        # Only scores and norms use this: the bound on their rounding covers one rounding as well as two.
         x, y, z = arguments
         return builder.fadd(builder.fmul(x, y, flags=("contract",)), z, flags=("contract",))
 
@@ -318,6 +323,7 @@ def where_less(typing_context, a, b, yes, no):  # type: ignore[no-untyped-def]
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         x, y, yes, no = arguments
+        # An ordered comparison is false where a lane is NaN.
         return builder.select(builder.fcmp_ordered("<", x, y), yes, no)
 
     return yes(a, b, yes, no), code
@@ -336,6 +342,7 @@ def folded(typing_context, vector):  # type: ignore[no-untyped-def]
     """
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        # `kernels.distance_between` adds its sums in this order, and the bits must agree.
         lanes, count = arguments[0], vector.count
         while count > 1:
             even = _shuffle(builder, lanes, lanes, list(range(0, count, 2)))
@@ -360,6 +367,7 @@ def folded_together(typing_context, a, b, c, d, e, f, g, h):  # type: ignore[no-
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         vectors = list(arguments)
+        # Folded alone, a vector leaves more lanes idle at each level. Eight together keep all lanes busy.
         even, odd = list(range(0, 2 * WIDE, 2)), list(range(1, 2 * WIDE, 2))
         while len(vectors) > 1:
             pairs = zip(vectors[::2], vectors[1::2], strict=True)
@@ -425,6 +433,7 @@ def lowest_bit(typing_context, mask):  # type: ignore[no-untyped-def]
     """
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        # The flag leaves the result for 0 undefined, which saves a test: masks here have a bit.
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.int64), code
@@ -448,6 +457,7 @@ def prefetch(typing_context, array, at):  # type: ignore[no-untyped-def]
         function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
             builder.module, ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word]), "llvm.prefetch.p0"
         )
+        # The numbers mean: for reading, with moderate reuse, in a data cache.
         builder.call(function, [pointer, ir.Constant(word, 0), ir.Constant(word, 2), ir.Constant(word, 1)])
         return context.get_dummy_value()
 

@@ -112,8 +112,10 @@ def lloyd(values: NDArray[Any], weights: Array, origin: Array, centers: Array, m
     """
     values = compiled_for(values)
     k, d = centers.shape
+    # Rows are widened with zeros to whole vectors, so that loops need no remainder. Zeros add nothing to squares.
     width = -(-d // WIDE) * WIDE
     t = int(np.clip(TILE_BYTES // (8 * width) // 16 * 16, *TILE_ROWS))
+    # All three ways give the same labels and distances, so the choice is one of speed alone.
     if d < 16 and k * d <= FEW_PRODUCTS:
         way = lloyd_kernels.SIDE_BY_SIDE
     elif d >= 16 and k <= FEW_CENTERS:
@@ -121,6 +123,7 @@ def lloyd(values: NDArray[Any], weights: Array, origin: Array, centers: Array, m
     else:
         way = lloyd_kernels.BY_SCORE
     tile = Tile(_zeros((t, width)), _zeros((d, 16)), _zeros((t,)), _zeros((t,)))
+    # Copies of many sums would push the tile out of the cache.
     copies = 4 if k * width <= COPIED_SUMS else 1
     sums = SumBuffers(_zeros((copies, k)), _zeros((copies, k, width)))
     far = FarthestBuffer(np.zeros(most), np.zeros(most, np.int64), np.zeros(most, np.int32))
@@ -130,6 +133,7 @@ def lloyd(values: NDArray[Any], weights: Array, origin: Array, centers: Array, m
         _scores(centers, t), sums, far, weight, first,
     )  # fmt: skip
     far = FarthestBuffer(far.distances[:count], far.row_index[:count], far.labels[:count])
+    # Tiles are overwritten, so the few farthest rows are taken from the values once more.
     return LloydSums(weight, first, objective, far, values[far.row_index].astype(np.float64) - origin)
 
 
@@ -137,6 +141,7 @@ def _scores(centers: Array, t: int) -> ScoreBuffers:
     """Make the buffers that score tiles of `t` rows by centers ``(k, d)``."""
     k, d = centers.shape
     lanes = -(-k // NARROW) * NARROW
+    # A power of two scales without rounding. Beyond ±1000 it would leave float64 itself.
     exponent = int(np.clip(np.frexp(np.abs(centers).max())[1], -1000, 1000))
     scaled = np.zeros((lanes, d))
     scaled[:k] = np.ldexp(centers, -exponent)
@@ -144,6 +149,7 @@ def _scores(centers: Array, t: int) -> ScoreBuffers:
     slopes = _zeros((lanes // NARROW, d, NARROW), np.float32)
     slopes[:] = -2.0 * scaled.reshape(-1, NARROW, d).transpose(0, 2, 1)
     offsets = _zeros((lanes,), np.float32)
+    # An infinite score keeps centers that only fill up the last vector from being the least.
     offsets[:k], offsets[k:] = squares[:k], np.inf
     relative, absolute = rounding_bound(d, np.dtype(np.float32))
     single, double = np.finfo(np.float32), np.finfo(np.float64)

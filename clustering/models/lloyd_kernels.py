@@ -92,6 +92,7 @@ def _slack(reach):  # type: ignore[no-untyped-def]
 @njit(**BARE)
 def _resolve_near_ties(tile, r, least, second, d, centers, reach, slack):  # type: ignore[no-untyped-def]
     """Label rows by the definition where the least distance is not clearly the least, among the eight from `r` on."""
+    # Most masks are 0, so that rows without a near tie cost one comparison for eight of them.
     near = lanes_up_to(second * splat(CLEAR) - least - slack, 0.0)
     while near:
         row = r + lowest_bit(near)
@@ -112,6 +113,7 @@ def _fill(values, start, m, origin, tile):  # type: ignore[no-untyped-def]
         for j in range(0, long, WIDE):
             store(tile.rows, r * width + j, wide(values, i + j) - load(origin, j))
         if long < d:
+            # Lanes beyond the last feature become 0 − 0, as the origin is widened with zeros.
             store(tile.rows, r * width + long, widened(values, i + long, d - long) - load(origin, long))
 
 
@@ -131,6 +133,7 @@ def _side_by_side(tile, m, d, centers, reach):  # type: ignore[no-untyped-def]
         label0 = splat(0.0)
         label1 = splat(0.0)
         for k in range(centers.shape[0]):
+            # Two vectors that do not wait for each other hide the latency of the additions.
             total0 = splat(0.0)
             total1 = splat(0.0)
             for j in range(d):
@@ -139,6 +142,7 @@ def _side_by_side(tile, m, d, centers, reach):  # type: ignore[no-untyped-def]
                 u = load(tile.turned, j * 16 + 8) - c
                 total0 = total0 + t * t
                 total1 = total1 + u * u
+            # Labels are float64 like the distances, so that one comparison chooses both in the same lanes.
             name = splat(np.float64(k))
             label0 = where_less(total0, least0, name, label0)
             label1 = where_less(total1, least1, name, label1)
@@ -194,6 +198,7 @@ def _by_distance(tile, m, d, centers, reach):  # type: ignore[no-untyped-def]
                 a7, b7 = a7 + t * t, b7 + u * u
             total = folded_together(a0 + b0, a1 + b1, a2 + b2, a3 + b3, a4 + b4, a5 + b5, a6 + b6, a7 + b7)
             for j in range(long, d):
+                # The definition adds the last features one by one, and so does this loop, for eight rows at once.
                 t = strided(tile.rows, i + j, w) - repeated(centers, c + j)
                 total = total + t * t
             label = where_less(total, least, splat(np.float64(k)), label)
@@ -213,6 +218,7 @@ def _take_distances(tile, m, d, centers):  # type: ignore[no-untyped-def]
     labels = tile.labels
     for r in range(0, m, WIDE):
         i = r * w
+        # Rows beyond m hold an older tile or zeros, with valid labels. Nobody reads their results.
         total = folded_together(
             _squares(tile.rows, i, centers, int(labels[r]) * w, long),
             _squares(tile.rows, i + w, centers, int(labels[r + 1]) * w, long),
@@ -267,6 +273,7 @@ def _score(m, d, scores):  # type: ignore[no-untyped-def]
     if not only:
         top = splat(np.float32(np.inf))
         for r in range(m + 7):
+            # Rows are scored by eights, so up to seven beyond m are reset as well.
             if r < narrow.shape[0]:
                 store(scores.best, r * NARROW, top)
                 store(scores.second, r * NARROW, top)
@@ -301,6 +308,7 @@ def _by_score(tile, m, d, centers, scores, reach):  # type: ignore[no-untyped-de
     """Label rows by their scores, and by distances where another score is within the rounding bound of the least."""
     width = tile.rows.shape[1]
     factor = splat(scores.scale)
+    # Distances come last, so the norms may use their memory until then.
     norms = tile.distances
     for r in range(m):
         norms[r] = _narrowed(tile.rows, r * width, width, factor, scores.narrow, r * scores.narrow.shape[1])
@@ -312,6 +320,7 @@ def _by_score(tile, m, d, centers, scores, reach):  # type: ignore[no-untyped-de
         least = load(scores.best, at)
         close = np.float32(np.float64(least_of(least)) + scores.relative * bound + scores.absolute)
         near = lanes_up_to(least, close)
+        # Each lane keeps two scores, so the row is clear if one lane is within the bound and no second score is.
         alone = near & (near - 1) == 0 and lanes_up_to(load(scores.second, at), close) == 0
         # Beyond the limit a score may have overflowed, so its margin means nothing. NaN fails every comparison.
         if bound < scores.limit and alone:
@@ -355,6 +364,7 @@ def _keep_far(start, m, weights, tile, far, count):  # type: ignore[no-untyped-d
             if count < most:
                 count += 1
             i = count - 1
+            # Only a greater distance moves ahead, so among equals the lower position stays first.
             while i > 0 and far.distances[i - 1] < distance:
                 far.distances[i] = far.distances[i - 1]
                 far.row_index[i] = far.row_index[i - 1]

@@ -93,6 +93,7 @@ def group_by_pattern(rows: Rows, origin: Array, k: int) -> Iterator[MissingPatte
     counts = np.bincount(group)
     length = sub_block_length(d, k)
     alone = counts >= MANY_ROWS if d > kinds.FEW_FEATURES else np.zeros(len(counts), bool)
+    # A stable sort keeps the rows of a pattern in their order, and so the order of their sums.
     order = np.argsort(group, kind="stable")
     for each in np.split(order, np.cumsum(counts)[:-1]) if alone.any() else []:
         if alone[group[each[0]]]:
@@ -110,6 +111,7 @@ def _patterns(
     columns = np.ascontiguousarray((rows.values[row_index].astype(np.float64) - origin).T)
     bounds = np.concatenate([[0], np.flatnonzero(np.diff(group[row_index])) + 1, [len(row_index)]])
     have = seen[row_index[bounds[:-1]]]
+    # A stable sort leaves the features of each half in order, so that equal patterns are eliminated alike.
     order = np.argsort(~have, axis=1, kind="stable")
     return MissingPatterns(row_index, columns, bounds, order, have.sum(axis=1))
 
@@ -131,6 +133,7 @@ def softmax(out: Array, offsets: Array, rates: Array, constants: Array, weights:
         Index of the first row.
     """
     m = out.shape[1]
+    # The kernel knows no offset of single rows. So it gets −L as squares of rate 1, and its own squares are not used.
     logits = (rates[:, None] * out - offsets) - constants[:, None]
     log_prob_norm, labels, first_square = np.empty(m), np.empty(m, np.int32), np.empty(m)
     ones, none = np.ones(len(out)), np.zeros(len(out))
@@ -187,6 +190,7 @@ def expected_missing(columns: Array, whole: Array, offsets: Array, weighted_resp
         Responsibilities times weights ``(k, m)``.
     """
     lacking = np.isnan(columns).sum(axis=0)
+    # The expected square of a missing feature, in units of its variance, is 1; hence the half for each.
     return float(np.sum(weighted_resp * (whole[:, None] - offsets - 0.5 * lacking)))
 
 
@@ -243,6 +247,7 @@ def condition_components(
     squares, offsets = np.empty((k, m)), np.empty((k, m))
     matrices = covariances[None] if kind == "tied" else covariances
     if group.by_blas:
+        # One factorisation serves all components of a tied covariance.
         each = [_conditional(matrix, group) for matrix in matrices]
         components = tuple(each * k if kind == "tied" else each)
         for i, given in enumerate(components):
@@ -266,6 +271,7 @@ def _conditional(covariance: Array, pattern: MissingPatterns) -> ConditionalGaus
     o, m = pattern.observed, pattern.missing
     lower = np.linalg.cholesky(covariance[np.ix_(o, o)])
     factor = scipy.linalg.solve_triangular(lower, np.eye(len(o)), lower=True, check_finite=False)
+    # As a product with its own transpose, the Schur complement Σ_mo Σ_oo⁻¹ Σ_om is symmetric.
     half = factor @ covariance[np.ix_(o, m)]
     rest = covariance[np.ix_(m, m)] - half.T @ half
     log_density = float(np.log(np.diagonal(factor)).sum()) - 0.5 * len(o) * LOG_2PI
@@ -291,6 +297,7 @@ def add_dependent(
     if group.by_blas:
         _add_by_blas(group, conditionals.components, weighted_resp, sums)
         return
+    # Two levels of sums: the error grows with the rows of a sub-block, not with those of a block.
     weight, first, second = (np.zeros_like(total) for total in (sums.weight, sums.first, sums.second))
     missing_kernels.pattern_moments(
         group.columns,
@@ -326,6 +333,7 @@ def _add_by_blas(
         if sums.near:
             diff += center[:, None]
         moment = (diff * share) @ diff.T
+        # Missing features vary about their conditional means, so their conditional covariance counts too.
         moment[np.ix_(m, m)] += total * conditional.rest
         if sums.kind == "tied":
             sums.second += moment
@@ -354,6 +362,7 @@ def add_at_centers(columns: Array, variance: Array, weighted_resp: Array, sums: 
         sums.weight[i] += float(share.sum())
         sums.first[i] += diff @ share
         second = sums.second if sums.kind == "tied" else sums.second[i]
+        # A missing feature lies at the center on average, and adds its variance.
         second += (diff * share) @ diff.T + np.diag(variance * (~seen @ share))
 
 
@@ -391,4 +400,5 @@ def fill_missing(values: NDArray[Any], mean: Array) -> NDArray[Any]:
     mean
         Mean of each feature ``(d,)``.
     """
+    # Whole numbers have no NaN, so they need no copy.
     return np.where(np.isnan(values), mean, values) if values.dtype.kind == "f" else values

@@ -35,6 +35,7 @@ def squares(columns, centers, scales, logs, out, offsets):  # type: ignore[no-un
             x = columns[j]
             for r in range(m):
                 t = x[r] - c
+                # NaN alone differs from itself. Adding 0 instead of jumping lets the compiler use vectors.
                 seen = t == t
                 total[r] += p * t * t if seen else 0.0
                 offset[r] += log if seen else 0.0
@@ -110,6 +111,7 @@ def condition(covariances, order, observed, factors, logs):  # type: ignore[no-u
         for c in range(covariances.shape[0]):
             f, covariance, log = factors[g, c], covariances[c], 0.0
             for i in range(d):
+                # Only observed features are eliminated. Thus the rest of the triangle ends as the Schur complement.
                 row, source = f[i], covariance[features[i]]
                 for j in range(i + 1):
                     above, length = f[j], min(j, n_observed)
@@ -122,6 +124,7 @@ def condition(covariances, order, observed, factors, logs):  # type: ignore[no-u
                     elif j < i:
                         row[j] = left / above[j]
                     else:
+                        # A pivot that is NaN fails this comparison too.
                         if not left > 0.0:
                             return False
                         row[j] = math.sqrt(left)
@@ -161,6 +164,7 @@ def pattern_squares(columns, bounds, order, observed, centers, factors, logs, wh
                 w, x, center, pivot = white[k, i], columns[order[g, i]], centers[k, order[g, i]], f[i, i]
                 for r in range(start, stop):
                     w[r] = x[r] - center
+                # Forward substitution with the rows as inner loop: they lie side by side in memory.
                 for j in range(i):
                     a, v = f[i, j], white[k, j]
                     for r in range(start, stop):
@@ -227,8 +231,10 @@ def pattern_moments(columns, bounds, order, observed, centers, factors, white, r
                 x = diff[i]
                 for r in range(m):
                     scaled[r] = s[start + r] * x[r]
+                # The moment is symmetric, so half of it is added up and mirrored.
                 for j in range(i + 1):
                     y = diff[j]
+                    # Where both features are missing, every row adds their conditional covariance.
                     total = total_resp * f[i, j] if j >= n_observed else 0.0
                     for r in range(m):
                         total += scaled[r] * y[r]

@@ -100,6 +100,8 @@ class GaussianMixture:
     def initialize(self, starts: Starts) -> InitialParams[MixtureParams]:
         """Start from drawn clusters, ranked by the likelihood they lead to; from labelled rows; or as the user gave."""
         best = likeliest(self, starts, partial(self.initial_params, starts.survey)) if starts.drawn else []
+        # The list is empty where every start on the sample ended in a singular covariance. Then hard clusters of all
+        # rows serve.
         if best:
             return InitialParams(best)
         hard = starts.hard_clusters()
@@ -194,6 +196,7 @@ class GaussianMixture:
         statistics
             Their moments, see `initial_moments`.
         """
+        # The M-step replaces weights and covariances, so any values serve before it.
         none = kinds.covariance_shape(self.covariance, *params.centers.shape)
         before = MixtureParams(
             params.origin, params.centers, np.full(params.k, 1.0 / params.k), np.zeros(none), survey.variance,
@@ -206,6 +209,7 @@ class GaussianMixture:
         sums = kinds.Accumulator(self.covariance, params.centers, params.factors)
         objective = neg_expected_complete_log_likelihood = 0.0
         full = rows if rows.has_missing is None else rows.select(~rows.has_missing)
+        # No component restarts at a row with missing features, because a center needs them all.
         tracker = FarthestRowsTracker(full, params.k)
         for part in self._complete_rows(params, full):
             sums.add(part.columns, part.norms, part.weighted_resp, full.weights[part.start : part.stop])
@@ -376,6 +380,7 @@ class GaussianMixture:
             yield part, partial(missing_features.add_independent, columns, variances, part.weighted_resp), missing
 
     def _complete_rows(self, params: MixtureParams, rows: Rows) -> Iterator[Responsibilities]:
+        # The log density holds −½ of the squared Mahalanobis distance, hence the rates of 0.5.
         squares = kinds.make_squared_mahalanobis(self.covariance, params.centers, params.factors)
         return e_step(rows, params.origin, params.k, squares, np.full(params.k, 0.5), params.constants)
 
@@ -385,9 +390,11 @@ class GaussianMixture:
         floor = self.regularization * float(params.feature_variance.mean())
         weight, total = statistics.weight, float(statistics.weight.sum())
         alive = weight > EMPTY_SHARE * total
+        # Empty components are reset below. Until then a weight of 1 keeps them from being NaN.
         safe = np.where(alive, weight, 1.0)
         step = np.where(alive[:, None], statistics.first / safe[:, None], 0.0)
         centers = params.centers + step
+        # A tied covariance is divided by the weight of all, which an empty component must not raise.
         shared_by = np.where(alive, weight, 0.0) if kind == "tied" else safe
         made = kinds.update_covariances(
             kind, shared_by, step, statistics.second, statistics.overlap, params.centers, floor
@@ -422,6 +429,7 @@ class GaussianMixture:
                 f"components collapse onto single rows again and again ({params.rescues} placed anew); "
                 "lower k, or raise model.regularization"
             )
+        # A row at its own center is no place for a second component.
         new_centers = [
             statistics.farthest.rows[row]
             for row in distinct_rows(statistics.farthest)
@@ -434,6 +442,7 @@ class GaussianMixture:
             where = "left in place"
             if number < len(new_centers):
                 centers[i], where = new_centers[number], "placed anew at the row farthest from its component"
+            # With its former weight of about 0, the component would get no rows again.
             weights[i] = 1.0 / k
             if kind in ("spherical", "diagonal", "full"):
                 made[i] = pooled
@@ -453,6 +462,7 @@ def _expected_complete_log_likelihood(
     """Compute Σ_k N_k (log π_k + E log N(x | k)) at the new params, from the moments of the rows."""
     weight, (k, d) = statistics.weight, after.centers.shape
     if model.covariance == "identity":
+        # Where Σ = I, a step to the mean raises the sum by ½ N ‖step‖².
         moved = np.sum((after.centers - before.centers) ** 2, axis=1)
         return (
             float(weight @ (after.constants - before.constants + 0.5 * moved))
@@ -461,5 +471,6 @@ def _expected_complete_log_likelihood(
     # Covariances are those of the rows plus the floor, so that E ‖A(x − μ)‖² = d − floor · ‖A‖².
     parts = after.factors.reshape(1 if model.covariance == "tied" else k, -1)
     floor = model.regularization * float(after.feature_variance.mean())
+    # Factors of tiny variances are multiplied by √floor first, because their squares may be beyond float64.
     lifted = np.sum((np.sqrt(floor) * parts) ** 2, axis=1) * (d if model.covariance == "spherical" else 1)
     return float(weight @ (after.constants - 0.5 * (d - lifted)))

@@ -43,6 +43,7 @@ def from_components(kind: Covariance, params: MixtureParams, rows: Rows) -> Iter
     k = params.k
     if kind in ("identity", "spherical", "diagonal"):
         _, scales, densities = missing_features.independent(kind, params.centers, params.factors)
+        # Independent features need no patterns: a missing one is left out of the sum.
         for start, stop, columns in columns_of(rows, params.origin, k):
             yield RowDistances(
                 slice(start, stop), overflow_safe_roots(partial(_scaled, scales, densities), columns, params.centers)
@@ -55,6 +56,7 @@ def from_components(kind: Covariance, params: MixtureParams, rows: Rows) -> Iter
         mahalanobis = overflow_safe_roots(partial(_factored, params.factors), columns, params.centers)
         yield RowDistances(slice(start, stop) if whole is None else whole[start:stop], mahalanobis)
     if rows.has_missing is not None:
+        # Each missing pattern has a covariance of its own, so its rows are worked on together.
         incomplete = np.flatnonzero(rows.has_missing)
         for group in missing_features.group_by_pattern(rows.select(rows.has_missing), params.origin, k):
             squares = partial(_conditioned, kind, params.covariances, group)
@@ -102,6 +104,7 @@ def ranks_of_components(kind: Covariance, params: MixtureParams, columns: Array)
     rest, squares, logits = (np.empty((params.k, columns.shape[1])) for _ in range(3))
     leading = np.empty(rest.shape, bool)
     matrices = params.covariances[None] if kind == "tied" else params.covariances
+    # Rows with the same observed features share one factorisation.
     for have in np.unique(seen, axis=1).T:
         row_index, o = np.flatnonzero((seen == have[:, None]).all(axis=0)), np.flatnonzero(have)
         lower: Array = np.linalg.cholesky(matrices[:, o[:, None], o]).astype(np.float64, copy=False)
@@ -139,6 +142,7 @@ def bhattacharyya(centers: Array, shapes: Array, others: Array, other_shapes: Ar
         if shapes.ndim == 2:
             apart = (diff * diff / middle).sum(axis=1)
         else:
+            # Solving keeps more digits than a product with the inverse.
             apart = np.einsum("kp,kp->k", diff, np.linalg.solve(middle, diff[:, :, None])[:, :, 0])
         distances[i] = apart / 8.0 + 0.5 * _log_determinants(middle) - 0.25 * (own[i] + theirs)
     # The distance of equal Gaussians is zero, which rounding may take below zero.

@@ -59,6 +59,7 @@ class MixtureParams:
     @cached_property
     def factors(self) -> Array:
         """Factors A with AᵀA the inverse covariance, in the shape of the kind."""
+        # Params are frozen, so one factorisation serves all blocks of a pass.
         return kinds.factors(self.kind, self.covariances)
 
     @property
@@ -156,6 +157,7 @@ def is_valid_covariance(kind: Covariance, covariance: Array, feature_variance: A
         pivots = np.diagonal(np.linalg.cholesky(covariance / np.outer(roots, roots)))
     except np.linalg.LinAlgError:
         return False
+    # Rounding alone makes pivots of about d ε, so smaller ones mean that features depend on each other.
     return bool((pivots**2 > 16 * len(covariance) * np.finfo(float).eps).all())
 
 
@@ -173,6 +175,7 @@ def pooled_covariance(kind: Covariance, params: MixtureParams, weight: Array, he
     healthy
         Numbers of the components that have not collapsed.
     """
+    # All components share the covariance of these kinds, so there is nothing to average.
     if kind in ("identity", "tied") or not healthy:
         return params.covariances
     pooled: Array = np.tensordot(weight[healthy] / weight[healthy].sum(), params.covariances[healthy], axes=1)

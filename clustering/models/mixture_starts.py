@@ -89,6 +89,7 @@ def hard_moments(kind: Covariance, params: KMeansParams, use_labels: bool, rows:
     """
     k, d = params.centers.shape
     sums, tracker = kinds.Accumulator(kind, params.centers, None), FarthestRowsTracker(rows, k)
+    # `nearest` works on longer runs of rows than the cache holds beside their responsibilities.
     length = sub_block_length(d, k)
     for assigned in nearest(rows.values, params.origin, params.centers):
         for start in range(0, assigned.stop - assigned.start, length):
@@ -191,6 +192,8 @@ def _compete(
     hard = starts.hard_restarts()
     survey, (k, d) = starts.survey, hard[0].params.centers.shape
     rows = survey.sample.highest(max(ROWS, ROWS_PER_CLUSTER * k, ROWS_PER_MEAN * k * d))
+    # Starts of equal J are mostly the same clusters in another order. Starts are sorted by J, so neighbours are
+    # compared.
     distinct = [hard[0].params]
     for before, candidate in pairwise(hard):
         if candidate.objective - before.objective > EQUAL_OBJECTIVES * candidate.objective:
@@ -203,6 +206,7 @@ def _compete(
         )
         for start, statistics in zip(distinct, moments, strict=True):
             left = None if seconds is None else began + seconds - time.perf_counter()
+            # One run is made in any case, because a fit needs a start even where the time is up.
             if ends and left is not None and left <= 0:
                 break
             # Starts run one by one, so that an error of one run does not stop the others.

@@ -163,13 +163,13 @@ class Model(Protocol[P, S]):
         Raises
         ------
         ConfigError
-            If what the user gave does not fit the model.
+            If the input of the user does not fit the model.
         DataError
             If the data allow no start, such as rows that are all equal.
         """
 
     def without_survey_of(self, params: P) -> P:
-        """Remove from params what holds only for the rows of one fit, so that a fit to other rows can start from them.
+        """Remove the parts of params that hold only for the rows of one fit, so that other fits can start from them.
 
         Parameters
         ----------
@@ -388,7 +388,7 @@ class SoftModel(Model[P, S], Protocol[P, S]):
         Yields
         ------
         Responsibilities
-            Responsibilities of some rows. Their arrays are reused for the next ones: copy what you keep.
+            Responsibilities of some rows. Their arrays are reused for the next ones: copy those that you keep.
         """
 
     def assign(self, params: P, rows: Rows, on_part: Callable[[Responsibilities], None] | None = None) -> Assignment:
@@ -486,10 +486,12 @@ def read_only(params: P) -> P:
     params
         Params of any model.
     """
+    # The constructor is not called, because it may copy or check the arrays again.
     changed = object.__new__(type(params))
     for field in fields(params):
         value = getattr(params, field.name)
         if isinstance(value, np.ndarray):
+            # A view has a flag of its own, so the arrays of the caller stay writable.
             value = value.view()
             value.flags.writeable = False
         object.__setattr__(changed, field.name, value)

@@ -67,9 +67,11 @@ def rank_candidates(candidates: Sequence[R]) -> list[R]:
     candidates
         Candidates in the order of their starts.
     """
+    # Being equal up to rounding is not transitive, so no sort key can express it.
     rest, order = list(candidates), []
     while rest:
         least = min(rest, key=lambda candidate: candidate.objective)
+        # A candidate of one pass has no change yet, so its objective is the only scale.
         scale = abs(least.objective) if math.isnan(least.scale) else least.scale
         most = least.objective + (EQUAL_OBJECTIVES * scale if math.isfinite(scale) else 0.0)
         first = next(rank for rank, candidate in enumerate(rest) if candidate.objective <= most)

@@ -36,6 +36,7 @@ class Ranks(NamedTuple):
     @property
     def labels(self) -> NDArray[np.intp]:
         """The nearest cluster ``(m,)``, the lowest among equals."""
+        # `argmax` of truth values takes the first one that is true, which is the lowest index.
         first: NDArray[np.intp] = _least(self.remainder, self.leading).argmax(axis=0)
         return first
 
@@ -106,6 +107,7 @@ def rank_by_divergence(divergence: Divergence, matrix: Array, columns: Array, ce
     if divergence == "mahalanobis":
         return rank_by_squares(columns, centers, lambda _, values: matrix @ values)
     # Differences of these divergences between centers are linear in the row.
+    # The further 64 powers of two leave room for sums of products with 1 / c, which may be near the largest number.
     powers = np.frexp(columns.max(axis=0))[1] + 64
     along, floored = np.ldexp(columns, -powers), np.maximum(centers, TINY)
     if divergence == "kullback_leibler":

@@ -34,6 +34,7 @@ def read_array(name: str, value: Any) -> Array:
         If it is not an array of finite real numbers.
     """
     try:
+        # numpy would read truth values as 0 and 1, and leave imaginary parts out with a warning alone.
         if _is_truth(value):
             raise ValueError("a truth value is no number")
         if np.iscomplexobj(value):
@@ -41,6 +42,7 @@ def read_array(name: str, value: Any) -> Array:
         array = np.ma.filled(np.ma.asarray(value, np.float64), np.nan) if np.ma.isMaskedArray(value) else value
         array = np.asarray(array, np.float64)
     except (TypeError, ValueError) as error:
+        # Messages of numpy run over several sentences; the first one names the fault.
         reason = str(error).splitlines()[0].split(". ")[0]
         raise ConfigError(f"{name} are {short(value)} ({reason}); give numbers, in lists of equal length") from error
     if not np.isfinite(array).all():

@@ -24,12 +24,15 @@ class ProductsAllowed:
     """Decides where matrix products are faster and accurate enough."""
 
     def __init__(self, centers: Array, sharpness: float) -> None:
+        # BLAS gains nothing from matrices of a few lines.
         self.many = len(centers) >= 8 and centers.size >= MANY and sharpness < np.inf
         self.farthest = float(np.sum(centers * centers, axis=1).max()) if self.many else np.inf
+        # The bound keeps a sharpness of 0 from being a divisor.
         self.limit = LOST / (max(sharpness, 1e-300) * float(np.finfo(float).eps))
 
     def __call__(self, norms: Array) -> bool:
         """Decide for rows of squared norms ``(m,)``."""
+        # Norms that are infinite or NaN fail the comparison, so such rows go to the loops.
         return self.many and len(norms) > 0 and float(norms.max()) + self.farthest < self.limit
 
 
@@ -68,6 +71,7 @@ class SquaredDistances:
             squared = np.multiply(columns, columns, out=aligned_empty(columns.shape))
             out += np.matmul(self.scales, squared, out=aligned_empty(out.shape))
         out += self.norms
+        # The expansion may be rounded below zero near a center.
         np.maximum(out, 0.0, out=out)
 
 
@@ -117,6 +121,7 @@ class CenteredSums:
 
     def total(self) -> tuple[Array, Array, Array]:
         """Return the sums ``(k,)``, ``(k, d)`` and ``(k, d)``, all about the centers."""
+        # Raw sums move from the origin to the centers once for a block, so this rounding does not add up.
         moved = self.raw_weight[:, None] * self.centers
         second = self.second
         if self.squared:

@@ -48,5 +48,6 @@ def model_from_json(described: Mapping[str, Any]) -> AnyModel:
     KeyError, TypeError, ConfigError
         If there is no such model, or it has no such option.
     """
+    # The mapping of the caller must keep its kind.
     options = dict(described)
     return MODELS[options.pop("kind")](**options)

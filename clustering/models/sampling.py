@@ -133,6 +133,7 @@ class GenerativeMixture:
         """Roots of the variances ``(k, d)``, or lower Cholesky factors, transposed ``(k or 1, d, d)``."""
         if self.kind in ("tied", "full"):
             lower = np.linalg.cholesky(self.covariances.reshape(-1, self.d, self.d))
+            # Transposed factors let the inner loop of `_turned` run along memory.
             return np.ascontiguousarray(lower.transpose(0, 2, 1))
         variances = {"identity": np.ones((1, 1)), "spherical": self.covariances[:, None]}.get(
             self.kind, self.covariances
@@ -157,6 +158,7 @@ class GenerativeMixture:
             while done < len(rows):
                 number, within = divmod(start + done, BLOCK)
                 if within == 0:
+                    # Components come first in a stream, so that `draw_labels` needs no rows to draw the same ones.
                     stream = block_stream(seed, number)
                     chosen = draw_components(self.weights, stream)
                 m = min(len(rows) - done, BLOCK - within)
@@ -191,6 +193,7 @@ class GenerativeMixture:
             If decoded rows cannot be recovered from prepared ones.
         """
         check_invertible(preparation)
+        # A preparation may turn features into each other, so the covariance becomes a full one.
         full = [kinds.as_full(self.kind, self.covariances, i, self.d) for i in range(self.k)]
         covariances = np.array([preparation.covariance_to_data_units(covariance) for covariance in full])
         return GenerativeMixture(self.weights, preparation.to_data_units(self.means), covariances, "full")
@@ -246,6 +249,7 @@ def draw_components(weights: Array, stream: np.random.Generator) -> Labels:
     edges = np.cumsum(weights)
     # The last weight above zero ends at exactly 1, so that no component of weight 0 is ever chosen.
     edges /= edges[-1]
+    # Draws are in [0, 1), so an edge belongs to the component above it.
     return np.searchsorted(edges, stream.random(BLOCK), side="right")
 
 
@@ -259,6 +263,7 @@ def block_stream(seed: int, block: int) -> np.random.Generator:
     block
         Index of the block.
     """
+    # A spawn key makes the stream of a block independent of those of all other blocks.
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(block,))))
 
 

@@ -38,6 +38,7 @@ def potentials_after(columns, points, closest, weights, potentials):  # type: ig
                 for r in range(m):
                     difference = columns[j, start + r] - p
                     distance[r] += difference * difference
+            # Two levels of sums: the error grows with the rows of a tile plus the number of tiles.
             part = 0.0
             for r in range(m):
                 part += weights[start + r] * min(closest[start + r], distance[r])
@@ -78,6 +79,7 @@ def _rank(row, centers, r, owner, runner, first, second):  # type: ignore[no-unt
     owner[r] = runner[r] = -1
     for k in range(centers.shape[0]):
         distance = distance_between(row, centers[k])
+        # Strict comparisons leave the lower index first among equals.
         if distance < first[r]:
             second[r], runner[r] = first[r], owner[r]
             first[r], owner[r] = distance, k
@@ -118,6 +120,7 @@ def after_swap(rows, centers, new, d_new, owner, runner, first, second):  # type
         As `two_nearest` fills them, updated in place.
     """
     for r in range(rows.shape[0]):
+        # Only a row that lost one of its two centers needs the distances to all of them.
         if owner[r] == new or runner[r] == new:
             _rank(rows[r], centers, r, owner, runner, first, second)
         elif d_new[r] < first[r]:
@@ -142,6 +145,7 @@ def swap_potentials(d_new, owner, first, second, weights, potentials):  # type: 
     potentials
         Gets the potentials ``(k,)``.
     """
+    # A swap differs from adding the new center only for rows of the center that goes, so one pass serves all swaps.
     kept = 0.0
     potentials[:] = 0.0
     for r in range(d_new.shape[0]):

@@ -92,9 +92,11 @@ def e_step(
         np.empty(length, np.int32),
         np.empty(length),
     )
+    # A block without rows has a length of 0, which `range` refuses as a step.
     for start in range(0, n, max(1, length)):
         stop = min(n, start + length)
         m = stop - start
+        # Slices of flat buffers stay contiguous where the last sub-block is shorter.
         columns, weighted_resp = columns_buffer[: d * m].reshape(d, m), resp_buffer[: k * m].reshape(k, m)
         norms = norms_buffer[:m]
         soft_kernels.center_columns(values[start:stop], origin, columns, norms)
@@ -178,9 +180,12 @@ def _resolve_overflow(
     columns = np.ascontiguousarray((rows.values[row_index[overflowed]].astype(np.float64) - origin).T)
     (ranks, logits), weights = rank(columns), rows.weights[row_index]
     responsibilities = special.softmax(np.where(ranks.leading, logits, -np.inf), axis=0)
+    # `argmax` takes the lowest index among equals, as everywhere.
     labels = responsibilities.argmax(axis=0)
     part.labels[overflowed], part.own_divergence[overflowed] = labels, ranks.squares[labels, np.arange(len(overflowed))]
+    # The density of such a row is 0 in float64, but its label and its responsibilities are known.
     part.log_prob_norm[overflowed], part.weighted_resp[:, overflowed] = -np.inf, responsibilities * weights[overflowed]
+    # The sums of the part hold infinities of these rows, so they are made anew.
     finite = np.isfinite(part.log_prob_norm)
     log_likelihood = float(weights[finite] @ part.log_prob_norm[finite])
     entropy = float(special.entr(part.weighted_resp / np.where(weights > 0.0, weights, 1.0)).sum(axis=0) @ weights)

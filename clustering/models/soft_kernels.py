@@ -20,10 +20,12 @@ from clustering.models.kernels import FAST
 SUMS: dict[str, Any] = {**FAST, "fastmath": {"reassoc", "nsz", "contract"}}
 """Options of loops that add up over rows: the compiler may choose the order, which is then fixed."""
 FUSED: dict[str, Any] = {**FAST, "fastmath": {"contract"}}
+"""Options of loops of one fixed order, in which a product and a sum may be rounded together."""
 
 # A number below 2⁵¹ plus this one is rounded to a whole number, which is in the low bits of the sum.
 _MAGIC = 1.5 * 2.0**52
 _LOG2E = 1.4426950408889634
+# The high part has so many zeros at its end that its product with a whole number is exact (Cody & Waite 1980).
 _LN2_HIGH, _LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10
 TIE = 2.0**-34
 """Divergences and log densities that differ by no more than this share count as equal, so that rounding decides no
@@ -87,6 +89,7 @@ def multiply(matrix, columns, made):  # type: ignore[no-untyped-def]
         made[i, :] = 0.0
         for j in range(d):
             a = matrix[i, j]
+            # This skips the half of a triangular matrix that is zero.
             if a != 0.0:
                 for r in range(m):
                     made[i, r] += a * columns[j, r]
@@ -104,6 +107,7 @@ def squares(columns, centers, out):  # type: ignore[no-untyped-def]
         Gets the squared distances ``(k, m)``.
     """
     d, m = columns.shape
+    # Four features at a time load and store the sums a quarter as often.
     long = d - d % 4
     for k in range(centers.shape[0]):
         total = out[k]
@@ -203,6 +207,7 @@ def _exponential(x, whole, scale, made):  # type: ignore[no-untyped-def]
     """
     m = x.shape[0]
     for r in range(m):
+        # A call of exp would leave the vector units idle, and its last bits differ between libraries.
         bounded = max(x[r], LEAST_LOG)
         n = bounded * _LOG2E + _MAGIC
         whole[r] = n
@@ -277,6 +282,7 @@ def softmax(squared, rates, constants, weights, weighted_resp, log_prob_norm, la
     for i in range(1, k):
         for r in range(m):
             value = constants[i] - rates[i] * squared[i, r]
+            # The greatest value bounds the exponentials, and `own` decides the label. They differ within a tie.
             greatest[r] = value if value > greatest[r] else greatest[r]
             # The bound 1e300 makes any finite value win against −∞.
             higher = value > own[r] + TIE * min(1.0 + abs(own[r]), 1e300)
@@ -285,6 +291,7 @@ def softmax(squared, rates, constants, weights, weighted_resp, log_prob_norm, la
             own_divergence[r] = squared[i, r] if higher else own_divergence[r]
     for i in range(k):
         for r in range(m):
+            # Differences from the greatest value are zero or less, so no exponential overflows.
             kept[r] = (constants[i] - rates[i] * squared[i, r]) - greatest[r]
         _exponential(kept, whole, scale, made)
         row = weighted_resp[i]
@@ -332,6 +339,7 @@ def first_about(columns, centers, weighted_resp, weight, first):  # type: ignore
     for k in range(centers.shape[0]):
         s = weighted_resp[k]
         share = _total(s)
+        # A cluster far from all rows of a sub-block has no share of it, and costs no more.
         if share == 0.0:
             continue
         weight[k] += share
@@ -407,6 +415,7 @@ def full_about(columns, centers, weighted_resp, weight, first, second):  # type:
                 scaled[r] = s[r] * x[r]
                 a += scaled[r]
             first[k, i] += a
+            # The matrix is symmetric, so half of it is added up and mirrored.
             for j in range(i + 1):
                 y = diff[j]
                 b = 0.0

@@ -105,7 +105,7 @@ class SoftKMeans:
         Parameters
         ----------
         starts
-            What the model may start from.
+            Survey, row sample, hard clusters and user input that the model may start from.
         """
         hard = starts.hard_clusters()
         if self.beta == "auto":
@@ -116,6 +116,7 @@ class SoftKMeans:
         ]
         warnings = self._low_beta_warning(starts.survey)
         if starts.drawn:
+            # Most iterations happen on the sample, where they are cheap, so that the full data need few passes.
             with starts.on_sample(starts.survey.sample) as sample:
                 ends = sample.converge(self, params, starts.tolerance, MOST_SAMPLE_PASSES)
             params = [end.params for end in ends]
@@ -163,6 +164,7 @@ class SoftKMeans:
         # The other divergences take positive rows, whose sums about zero keep all digits. Sums about a center far above
         # all rows would lose them.
         about = params.centers if geometry.is_translation_invariant(self.divergence) else np.zeros((k, d))
+        # Matrix products serve the squared distance alone, so all other divergences count as infinitely sharp.
         sharpness = 2.0 * params.beta if self.divergence == "squared_euclidean" else np.inf
         sums = products.CenteredSums(about, sharpness, squared=False)
         complete = rows if rows.has_missing is None else rows.select(~rows.has_missing)
@@ -175,6 +177,7 @@ class SoftKMeans:
         weight, first, _ = sums.total()
         observed = np.zeros((0, 0))
         if rows.has_missing is not None:
+            # Complete rows have every feature.
             observed = np.repeat(weight[:, None], d, axis=1)
             ones = np.ones((k, d))
             for part in self._rows_with_missing(params, rows.select(rows.has_missing)):
@@ -230,6 +233,8 @@ class SoftKMeans:
             self.divergence, params.matrix, weight, statistics.first, centers, params.centers
         )
         if statistics.observed.size:
+            # With missing features, each feature has a weight of its own, which the identity of whole rows does not
+            # know.
             gain = float(np.sum(statistics.observed * step**2))
         reseeded: list[int] = []
         new_centers = [statistics.farthest.rows[row] for row in distinct_rows(statistics.farthest)]
@@ -274,6 +279,7 @@ class SoftKMeans:
             Number of observed features of each row ``(m,)``.
         """
         turned = float(np.log(np.diagonal(params.matrix)).sum()) if params.matrix.size else 0.0
+        # Each of k Gaussians with Σ = I / (2β) has the density (β/π)^(d/2) exp(−β D); a turn by M adds log |M|.
         log_densities: Array = log_prob_norm - np.log(params.k) + 0.5 * observed * np.log(params.beta / np.pi) + turned
         return log_densities
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.rows import Rows
-from clustering.models import kernels
+from clustering.models import survey_kernels
 from clustering.models.assignment import aligned_empty, sub_blocks
 from clustering.models.divergences import check_domain
 from clustering.models.option_names import Divergence
@@ -77,6 +77,7 @@ class RowSample(NamedTuple):
             Largest number of rows.
         """
         positions = np.concatenate([self.positions, other.positions])
+        # Among equal priorities the lower position stays, so that the order of merging does not matter.
         order = np.argsort(positions, kind="stable")
         priorities = np.concatenate([self.priorities, other.priorities])[order]
         kept, out = _highest(priorities, m)
@@ -110,6 +111,7 @@ def _highest(priorities: Array, m: int) -> tuple[NDArray[np.bool_], float]:
     n = len(priorities)
     if n <= m:
         return np.ones(n, bool), 0.0
+    # A partition takes time linear in the rows, and a sort more.
     least = np.partition(priorities, n - m)[n - m]
     kept = priorities > least
     equal = np.flatnonzero(priorities == least)
@@ -239,6 +241,7 @@ _Moments = tuple[float, Array, Array]
 
 def _merge(a: _Moments, b: _Moments) -> _Moments:
     """Add up centred moments (Chan, Golub & LeVeque 1983, doi:10.1080/00031305.1983.10483115)."""
+    # The mean of no rows is arbitrary and must not move the other one.
     if not a[0] or not b[0]:
         return a if a[0] else b
     weight = a[0] + b[0]
@@ -317,8 +320,8 @@ class SurveyModel:
         least, greatest = np.full(d, np.inf), np.full(d, -np.inf)
         digests = np.empty(n, np.uint64)
         for start, stop, part in sub_blocks(rows.values, np.zeros(d)):
-            kernels.extremes(part, rows.weights[start:stop], least, greatest)
-            kernels.hash_rows(part, digests[start:stop])
+            survey_kernels.extremes(part, rows.weights[start:stop], least, greatest)
+            survey_kernels.hash_rows(part, digests[start:stop])
             if self.allow_missing:
                 continue
             # Moments that overflow are refused later, where they are used.
@@ -339,9 +342,10 @@ class SurveyModel:
         index = _positive_rows(rows)
         positions, weights = rows.positions(index), rows.weights[index]
         numbers = np.empty(len(index))
-        kernels.uniform(self.seed, positions, numbers)
+        survey_kernels.uniform(self.seed, positions, numbers)
         priorities = weights / numbers
         high = priorities >= self.floor
+        # Rows below the floor count as left out, so that the weights that rows stand for stay unbiased.
         threshold = 0.0 if high.all() else self.floor
         return RowSample(priorities[high], positions[high], weights[high], rows.values[index[high]], threshold).highest(
             self.sample_rows
@@ -361,21 +365,24 @@ class SurveyModel:
 
 def _positive_rows(rows: Rows) -> NDArray[np.intp]:
     """Return the indices of the rows of positive weight."""
+    # Rows without weights share one 1 by strides of 0, so all of them are positive.
     return np.flatnonzero(rows.weights > 0) if any(rows.weights.strides) else np.arange(len(rows))
 
 
 def _moments(part: Array, weights: Array, wide: bool) -> _Moments:
     """Weight, mean and scatter of a sub-block, centred before squaring."""
+    # Rows without weights share one 1 by strides of 0, and need no product with it.
     equal = not any(weights.strides)
     weights = np.ascontiguousarray(weights)
     weight = float(weights.sum())
     if not weight:
         return 0.0, part[0], np.zeros(part.shape[1]) if wide else np.zeros((part.shape[1],) * 2)
+    # Sums about the first row of the part keep the digits of data far from zero.
     origin = part[0].copy()
     centred = aligned_empty(part.shape)
     np.subtract(part, origin, out=centred)
     step = np.zeros(part.shape[1])
-    kernels.first_moment(centred, weights, step)
+    survey_kernels.first_moment(centred, weights, step)
     step /= weight
     centred -= step
     weighted = centred
@@ -384,7 +391,7 @@ def _moments(part: Array, weights: Array, wide: bool) -> _Moments:
         np.multiply(centred, weights[:, None], out=weighted)
     # BLAS adds up in a different order on every processor. Variances decide the origin, so their sums have one order.
     scatter = np.zeros(part.shape[1])
-    kernels.second_moment(centred, weights, scatter)
+    survey_kernels.second_moment(centred, weights, scatter)
     if not wide:
         full = weighted.T @ centred
         np.fill_diagonal(full, scatter)
@@ -399,6 +406,7 @@ def _moments_with_missing(rows: Rows, d: int) -> tuple[Array, Array, Array]:
         seen = ~np.isnan(part)
         weights = np.where(seen, rows.weights[start:stop, None], 0.0)
         observed = weights.sum(axis=0)
+        # The first value of each feature is its origin, which keeps the digits of data far from zero.
         origin = np.where(seen.any(axis=0), part[seen.argmax(axis=0), np.arange(d)], 0.0)
         diff = np.where(seen, part - origin, 0.0)
         step = (weights * diff).sum(axis=0) / np.where(observed > 0.0, observed, 1.0)

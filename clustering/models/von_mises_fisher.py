@@ -1,8 +1,8 @@
 """Mixtures of von Mises–Fisher distributions, for rows of which only the direction counts, such as embeddings.
 
 A row x of length 1 has the density c_d(κ) exp(κ μ·x) under a component of mean direction μ and concentration κ
-(Banerjee, Dhillon, Ghosh & Sra 2005, JMLR 6, 1345–1382). It depends on x by 1 − μ·x, the cosine divergence, so that the
-component is what a Gaussian is for the squared distance.
+(Banerjee, Dhillon, Ghosh & Sra 2005, JMLR 6, 1345–1382). It depends on x by 1 − μ·x, the cosine divergence, as a
+Gaussian depends on the squared distance.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class VonMisesFisher:
         Parameters
         ----------
         starts
-            What is there to start from.
+            Survey, row sample, hard clusters and user input that the model may start from.
         """
         dispersion = _dispersion(starts.survey)
         best = likeliest(self, starts, partial(self.initial_params, dispersion)) if starts.drawn else []
@@ -153,7 +153,7 @@ class VonMisesFisher:
         variance
             Not needed, as rows have all their features.
         use_labels
-            Whether rows come with their clusters, and others take no part; otherwise those of the nearest centers.
+            Whether to take the known labels, and leave out other rows; if not, labels are nearest centers.
         rows
             Rows of a block.
         """
@@ -168,6 +168,7 @@ class VonMisesFisher:
             own, weights = labels[start:stop], rows.weights[start:stop]
             weighted = np.zeros((params.k, stop - start))
             weighted[own, np.arange(stop - start)] = weights
+            # The columns have length 1 by now.
             norms = np.ones(stop - start)
             sums.add(columns, norms, weighted)
             away = 0.5 * np.sum((columns - params.centers[own].T) ** 2, axis=0)
@@ -200,7 +201,7 @@ class VonMisesFisher:
         Parameters
         ----------
         params
-            Of the pass.
+            Params of the pass.
         rows
             Rows of a block.
         """
@@ -222,9 +223,9 @@ class VonMisesFisher:
         Parameters
         ----------
         params
-            Of the pass.
+            Params of the pass.
         statistics
-            Of all rows.
+            Statistics of all rows.
         """
         after, lengths, notes = self._m_step(params, statistics)
         # Σ s (log π' + log c(κ') + κ' μ'·x) needs no row: Σ s μ'·x is the weight times the mean resultant length.
@@ -253,6 +254,7 @@ class VonMisesFisher:
             where = "left in place"
             if number < len(new):
                 centers[component], where = new[number], "placed anew at the row farthest from its component"
+            # With its former weight of about 0, the component would get no rows again.
             weights[component] = 1.0 / params.k
             kappa[component] = self._concentrations(d, pooled, params.dispersion)[0]
             notes.append(f"component {component} lost all its rows; {where}, with the pooled concentration")
@@ -261,6 +263,7 @@ class VonMisesFisher:
 
     def _concentrations(self, d: int, lengths: MeanResultant, dispersion: float) -> Array:
         floor = self.regularization * dispersion
+        # A mean resultant length of 1 has an infinite concentration, so the floor keeps lengths below 1.
         raised = MeanResultant(np.maximum(lengths.length - floor, 0.0), np.minimum(lengths.complement + floor, 1.0))
         return directional.concentration(d, raised)
 
@@ -272,11 +275,12 @@ class VonMisesFisher:
         Parameters
         ----------
         params
-            Of the pass.
+            Params of the pass.
         rows
             Rows of a block.
         """
         geometry.check_domain("cosine", rows.values)
+        # The divergence is 2 κ (1 − μ·x), and the log density holds half of it, hence the rates of 0.5.
         fill, constants = _Divergences(params), params.constants
         for part in e_step(rows, params.origin, params.k, fill, np.full(params.k, 0.5), constants):
             yield part if self.soft else _hardened(part, constants, rows.weights[part.start : part.stop])
@@ -289,7 +293,7 @@ class VonMisesFisher:
         Parameters
         ----------
         params
-            Of the fit.
+            Params of the fit.
         rows
             Rows of a block.
         on_part
@@ -319,7 +323,7 @@ class VonMisesFisher:
         Parameters
         ----------
         params
-            Of the fit.
+            Params of the fit.
         rows
             Rows of a block.
         own
@@ -353,6 +357,7 @@ class VonMisesFisher:
 
     def free_parameters(self, d: int) -> int | None:
         """Count the free parameters for d features: weights, directions and concentrations."""
+        # A direction has d − 1 free numbers, and κ is one more for each component.
         return self.k - 1 + self.k * d
 
     def summary(
@@ -363,11 +368,11 @@ class VonMisesFisher:
         return (objective, f"log-likelihood{of} per unit weight"), (objective * weight, f"log-likelihood log L{of}")
 
     def run_facts(self, params: VonMisesFisherParams) -> Mapping[str, float]:
-        """Return nothing beside what all models record."""
+        """Return nothing: all models record the same."""
         return {}
 
     def generative(self, params: VonMisesFisherParams) -> DirectionalMixture:
-        """Describe how rows come about."""
+        """Describe the model as a mixture that rows can be drawn from."""
         return DirectionalMixture(params.weights / params.weights.sum(), params.centers, params.concentrations)
 
     def probed(self) -> VonMisesFisher:
@@ -375,7 +380,7 @@ class VonMisesFisher:
         return self
 
     def row_products(self, d: int) -> int:
-        """Count the products that a pass takes for each row of d features, about."""
+        """Estimate how many products a pass computes for each row of d features."""
         return self.k * d
 
 
@@ -402,7 +407,7 @@ def _sharpness(params: VonMisesFisherParams) -> float:
 def _moments(
     sums: CenteredSums, objective: float, neg_expected: float, count: int, tracker: FarthestRowsTracker
 ) -> Moments:
-    """Put sums together; the second moment is Σ s (1 − μ·x) ``(k,)``."""
+    """Make moments of the sums; the second moment is Σ s (1 − μ·x) ``(k,)``."""
     weight, first, second = sums.total()
     away = 0.5 * second.sum(axis=1)
     return Moments(weight, first, away, np.zeros(0), objective, neg_expected, count, tracker.farthest)
@@ -413,6 +418,7 @@ def _hardened(part: Responsibilities, constants: Array, weights: Array) -> Respo
     columns = np.arange(len(part.labels))
     part.weighted_resp[:] = 0.0
     part.weighted_resp[part.labels, columns] = weights
+    # Classification EM counts the chosen component alone, so the norm is that of one component.
     part.log_prob_norm[:] = constants[part.labels] - 0.5 * part.own_divergence
     total = float(weights @ part.log_prob_norm)
     return part._replace(log_likelihood=total, expected_complete_log_likelihood=total)

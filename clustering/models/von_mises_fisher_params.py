@@ -1,4 +1,4 @@
-"""Where the components of a mixture of directions are, and the outcome of a maximisation step."""
+"""Params of a mixture of von Mises–Fisher distributions, and the outcome of its M-step."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class VonMisesFisherParams:
-    """Where the components are."""
+    """Params of a mixture of von Mises–Fisher distributions."""
 
     origin: Array
-    """Zero ``(d,)``: directions are seen from there."""
+    """Zero ``(d,)``: directions are measured from there."""
     centers: Array
     """Mean directions ``(k, d)``, of length 1."""
     weights: Array
@@ -53,11 +53,11 @@ class VonMisesFisherParams:
 
 
 class VonMisesFisherUpdate(NamedTuple):
-    """Outcome of a maximisation step."""
+    """Outcome of an M-step."""
 
     params: VonMisesFisherParams
     objective: float
-    """Of the same assignment at the new params: a bound on the negative log-likelihood there."""
+    """Objective of the same assignment at the new params: a bound on the negative log-likelihood there."""
     scale: float
     """Total weight: a change of the log-likelihood is measured per unit weight."""
     sizes: Array

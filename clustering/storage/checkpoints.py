@@ -183,7 +183,7 @@ def latest(
         try:
             return _checkpoint_from(model, meta, arrays)
         except (KeyError, ValueError, TypeError, IndexError, AttributeError):
-            # The archive is whole, but its content is not what `save` writes.
+            # The archive is whole, but its content has another form than `save` writes.
             continue
     return None
 

@@ -99,7 +99,7 @@ def outputs_digest(fitted: FittedModel, outputs: LabelOutputs) -> str:
     fitted
         Fitted model to label with.
     outputs
-        What is written for each row; `changed` does not count, because it depends on the version before.
+        Label outputs to write for each row; `changed` does not count, because it depends on the version before.
     """
     preparation = fitted.preparation
     arrays = {} if preparation is None else {n: getattr(preparation, n) for n in ("offset", "matrix")}
@@ -149,7 +149,7 @@ def write_labels(
     attributes
         JSON attributes of ``labels.zarr``; they name the run, the config and the source.
     outputs
-        What is written for each row.
+        Label outputs to write for each row.
     on_resume
         Called with the number of finished blocks, if there are any.
     clusters

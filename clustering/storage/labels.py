@@ -35,7 +35,8 @@ NAME, CHANGED = "labels", "changed"
 _CAUTIONS = "left_out"
 """Attribute of the group that lists the coordinates that could not be written, and why."""
 _FRAME = "frame"
-"""Attribute of a group that has coordinates and no labels yet: a digest of what these are written for."""
+"""Attribute of a group that has coordinates and no labels yet: a digest of the names and attributes for which they
+are written."""
 SMALL_CHUNK = 4096
 """Chunks of fewer cells than this are replaced by chunks as large as the `units` of the plan."""
 LARGE_CHUNK = 64 * MIB
@@ -54,7 +55,7 @@ def check_names(source: Source, clusters: ClusterNames, outputs: LabelOutputs) -
     clusters
         Ids of the clusters.
     outputs
-        What is written for each row.
+        Label outputs to write for each row.
 
     Raises
     ------
@@ -87,7 +88,7 @@ def coordinate_cautions(
     clusters
         Ids of the clusters.
     outputs
-        What is written for each row.
+        Label outputs to write for each row.
     model
         Model whose words for distances go into attributes; not needed for labels alone.
     """
@@ -129,7 +130,7 @@ def write_frame(
     attributes
         JSON attributes of the group.
     wanted
-        What is written for each row; labels alone where None.
+        Label outputs to write for each row; labels alone where None.
     model
         Model whose words for distances go into attributes; not needed for labels alone.
     """
@@ -271,7 +272,7 @@ def create_labels(
     attributes
         JSON attributes of the group; they take precedence over those of the source.
     outputs
-        What is written for each row; labels alone where None.
+        Label outputs to write for each row; labels alone where None.
     model
         Model whose words for distances go into attributes; not needed for labels alone.
     """
@@ -329,7 +330,7 @@ def open_writer(path: StoragePath, clusters: ClusterNames, outputs: LabelOutputs
     clusters
         Ids of the clusters.
     outputs
-        What is written for each row.
+        Label outputs to write for each row.
     """
     return LabelWriter(path, tuple(array.name for array in output_variables(outputs, clusters)))
 
@@ -413,7 +414,7 @@ def results_in_memory(
     clusters
         Ids, names and colours of the clusters.
     outputs
-        What is written for each row.
+        Label outputs to write for each row.
     model
         Model whose words for distances go into attributes; not needed for labels alone.
 

@@ -34,7 +34,7 @@ def read_names(output: StoragePath) -> dict[str, dict[str, Any]]:
     Raises
     ------
     OutputError
-        If the file is not what `write_names` wrote.
+        If the file has another form than `write_names` writes.
     """
     path = output / NAMES
     try:

@@ -7,7 +7,7 @@ import xarray as xr
 from clustering.data.access import open_source
 from clustering.data.reading import read_block
 from clustering.execution.fraction import RowFraction
-from clustering.models import kernels
+from clustering.models import survey_kernels
 
 GRID = (40, 25)
 
@@ -44,6 +44,6 @@ def test_a_larger_fraction_holds_a_smaller_one_and_seeds_differ() -> None:
 @pytest.mark.parametrize("seed", [0, 1, 2**63 - 1])
 def test_the_draw_has_nothing_to_do_with_the_priorities_of_the_sample(seed: int) -> None:
     numbers = np.empty(1000)
-    kernels.uniform(seed, np.arange(1000), numbers)
+    survey_kernels.uniform(seed, np.arange(1000), numbers)
     chosen = np.isin(np.arange(1000), drawn(RowFraction(0.5, seed), None))
     assert abs(numbers[chosen].mean() - numbers[~chosen].mean()) < 0.1
