@@ -165,8 +165,7 @@ def anneal(
             # Equal centers get equal responsibilities and stay equal for ever, so nothing would split without a nudge.
             centers = centers + _NUDGE * size * generator.standard_normal((k, d))
             released = geometry.unembed(model.divergence, centers, matrix)
-            # The mean of one row is that row, so this update moves no center, but brings those of the cosine to length
-            # 1.
+            # The mean of one row is that row. So this update moves no center, but gives those of the cosine length 1.
             start = SoftKMeansParams(
                 origin, geometry.update_centers(model.divergence, np.ones(k), released, released), beta, matrix
             )

@@ -81,8 +81,7 @@ def compiled_for(values: NDArray[Any]) -> NDArray[Any]:
     values
         Rows ``(n, d)`` of any real type.
     """
-    # numba compiles no loops for float16 or a foreign byte order. Each further layout would be compiled anew, for
-    # seconds.
+    # numba compiles no loops for float16 or a foreign byte order, and every further layout would be compiled anew.
     if values.dtype == np.float16 or not values.flags.c_contiguous or not values.dtype.isnative:
         return np.ascontiguousarray(
             values, np.float32 if values.dtype == np.float16 else values.dtype.newbyteorder("=")

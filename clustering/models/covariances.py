@@ -289,8 +289,7 @@ class Accumulator:
                     diff = columns - np.matmul(self.centers.T, part)
                     self.overlap += np.matmul(part, weighted_resp.T)
                 diff = diff * np.sqrt(weights)
-                # The product of an array with its own transpose is symmetric to the last bit, and takes BLAS half the
-                # work.
+                # BLAS takes half the work for an array times its own transpose, and the result is exactly symmetric.
                 self.second += np.matmul(diff, diff.T)
             case "full" if len(columns) <= FEW_FEATURES:
                 # Two levels of sums: the error grows with the rows of a sub-block, not with those of a block.
@@ -366,8 +365,7 @@ def update_covariances(
             return _symmetric(total / weight.sum()) + floor * np.eye(d)
         case "tied":
             total = second.copy()
-            # The spread of the centers about c̄ is a sum over pairs of clusters. All its terms are positive, so nothing
-            # cancels.
+            # The spread of the centers about c̄ is a sum over pairs of clusters of positive terms, so nothing cancels.
             for i in range(len(centers) - 1):
                 apart = centers[i + 1 :] - centers[i]
                 total += apart.T @ (overlap[i, i + 1 :, None] * apart)

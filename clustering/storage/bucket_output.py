@@ -132,11 +132,11 @@ class BucketOutput:
             finally:
                 self._lease = None
                 # The next run removes the rest if this fails. The lease is renewed first, so that files of a run that
-                # took
-                # over are never removed.
+                # took over are never removed.
                 with suppress(ClusteringError):
                     lease.renew()
                     layout.remove_unfinished(self.path, {self.finished, unfinished()})
+                    # A run that wrote nothing leaves no mark, so that the prefix is free again.
                     if {path.name for path in children(self.path)} <= {LOCK, OUTPUT_MARK}:
                         (self.path / OUTPUT_MARK).unlink(missing_ok=True)
 
@@ -200,6 +200,7 @@ class BucketOutput:
 
     def _point(self, run: str) -> None:
         """Write the switch, on condition that nobody else has written it since it was read."""
+        # obstore is optional, so it is imported only where there is a bucket.
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
@@ -208,8 +209,7 @@ class BucketOutput:
         with suppress(FileNotFoundError), translate_errors(path.root, (FileNotFoundError,)):
             mode = version_of(obstore.head(path.store, path.key))
         # The version of `current` is read before the lease is renewed. A run that takes the lock after the renewal
-        # changes
-        # `current`, so that the conditional write below fails.
+        # changes `current`, so that the conditional write below fails.
         if self._lease is not None:
             self._lease.renew()
         try:
@@ -232,6 +232,7 @@ class BucketOutput:
                 return
             self._point(run)
         record = layout.read_record(self.staging(run))
+        # `run.json` is copied last, so a plain one that differs shows that copying was cut short.
         if record is not None and record != layout.read_record(self.path):
             self._refresh(run)
 
@@ -240,13 +241,13 @@ class BucketOutput:
         version = self.staging(run)
         wanted, there = self._parts(version), self._parts(self.path)
         late = {RECORD, *_HEADS}
-        # Readers must not open a mix of two versions: heads are removed before the first change and copied after the
-        # last.
+        # Readers must not open a mix of two versions, so heads are removed before the first change and copied at last.
         for head in (RECORD, *_HEADS):
             if head in there:
                 (self.path / head).unlink(missing_ok=True)
         self._each(lambda name: self._copy(version / name, self.path / name), wanted - late)
         self._each(lambda name: (self.path / name).unlink(missing_ok=True), there - wanted - late)
+        # `run.json` comes last, because the next run takes it for a sign that all is copied.
         for head in (*_HEADS, RECORD):
             if head in wanted:
                 self._copy(version / head, self.path / head)
@@ -266,6 +267,7 @@ class BucketOutput:
             return next((version.name for version in versions if (version / RECORD).is_file()), None)
         version = self.staging(run)
         self._each(lambda name: self._copy(self.path / name, version / name), self._parts(self.path) - {RECORD})
+        # A version counts as finished from here on, so `run.json` comes last.
         self._copy(self.path / RECORD, version / RECORD)
         return run
 
@@ -275,6 +277,7 @@ class BucketOutput:
         groups = {part for part in PARTS if part.endswith(".zarr")}
         single = {path.name for path in children(folder)} & set(PARTS) - groups
         below = {key.removeprefix(start) for part in groups for key, _ in (folder / part).objects()}
+        # Foreign objects inside a group are neither copied nor removed.
         return single | set(filter(layout.is_written_by_runs, below))
 
     def _copy(self, source: BucketPath, target: BucketPath) -> None:

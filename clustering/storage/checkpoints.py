@@ -85,6 +85,7 @@ def save(folder: StoragePath, checkpoint: Checkpoint, fingerprint: RunFingerprin
     arrays: dict[str, NDArray[Any]] = {}
     about = []
     for i, candidate in enumerate(checkpoint.state.candidates):
+        # A candidate that made no pass has an empty history, which needs its second axis all the same.
         arrays[f"{i}.history"] = np.array(candidate.history).reshape(-1, 2)
         groups = {
             "params": params_to_arrays(candidate.params),
@@ -120,6 +121,7 @@ def save(folder: StoragePath, checkpoint: Checkpoint, fingerprint: RunFingerprin
     np.savez(buffer, meta=np.frombuffer(json.dumps(meta, default=str).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
     make_folder(folder)
     write_bytes(folder / f"pass-{checkpoint.state.iteration:05d}.npz", buffer.getvalue())
+    # Old ones go only after the new one is on the disk, so that a kill leaves one to go on from.
     for old in (*_files(folder)[:-KEPT], *_files(folder, HALF_MADE)):
         old.unlink(missing_ok=True)
 
@@ -177,6 +179,7 @@ def latest(
             # The file is damaged, by a full disk for example. The checkpoint before it is good to go on from.
             continue
         meta, arrays = loaded
+        # A run that was killed between its switch and its end leaves checkpoints, although it is finished.
         if meta["run"] == finished:
             return None
         _check_fingerprint(folder, meta, fingerprint)
@@ -205,6 +208,7 @@ def _load(file: StoragePath) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] |
 def _files(folder: StoragePath, names: re.Pattern[str] = NAMES) -> list[StoragePath]:
     """List the files of a folder that match a pattern, the oldest first."""
     files = (file for file in children(folder) if names.fullmatch(file.name))
+    # A pass of six digits comes after all of five, which the order of texts alone would not give.
     return sorted(files, key=lambda file: (len(file.name), file.name))
 
 
@@ -212,9 +216,11 @@ def _check_fingerprint(folder: StoragePath, meta: dict[str, Any], fingerprint: R
     remedy = f"finish that run with its own config, remove {str(folder)!r} to give it up, or name another output.store"
     if meta.get("format") != FORMAT:
         raise CheckpointError(f"the unfinished run in {str(folder)!r} was made by another version; {remedy}")
+    # The stored config went through JSON, which turns tuples into lists. So the present one does too.
     now = json.loads(json.dumps(fingerprint.config, default=str))
     differing = [f"{key} was {was!r} and is {is_!r}" for key, was, is_ in differences(meta.get("config"), now)]
     if differing:
+        # An error is one line for a user, so it names three keys at most.
         raise CheckpointError(f"an unfinished run has another config: {'; '.join(differing[:3])}; {remedy}")
     if meta.get("source") != fingerprint.source:
         raise CheckpointError(
@@ -247,6 +253,7 @@ def _stacked(track: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
 
 def _checkpoint_from(model: AnyModel, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Checkpoint:
     candidates, iteration = [], meta["iteration"]
+    # `isinstance` would accept a truth value for a number of passes.
     if type(iteration) is not int or iteration < 0 or not meta["candidates"]:
         raise ValueError("not a number of passes, or no candidates")
     for i, about in enumerate(meta["candidates"]):

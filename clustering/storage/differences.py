@@ -91,6 +91,7 @@ _FACTS = {"kind": "kind", "k": "k", "rows": "n_rows", "objective": "objective"}
 
 
 def _distance(one: VersionClusters, other: VersionClusters, number: int) -> float | None:
+    # A distance between centers of other features would mean nothing.
     if one.features != other.features or number not in one.ids or number not in other.ids:
         return None
     step = one.centers[one.ids.index(number)] - other.centers[other.ids.index(number)]

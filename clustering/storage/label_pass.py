@@ -75,6 +75,7 @@ class _ReusingRecords:
             if CHANGED in self.writer.names:
                 arrays[CHANGED] = np.where(arrays[LABELS_NAME] < 0, np.int8(-1), np.int8(0))
             self.writer(region, arrays)
+            # The record comes after the labels, so that every record stands for whole files.
             self.own.save(index, recorded)
         return recorded
 
@@ -210,9 +211,11 @@ def write_labels(
         if on_resume is not None and len(ledger):
             on_resume(len(ledger))
     else:
+        # Records go first: they would stand for files of arrays that are now created anew.
         ledger.remove()
         with translating_write_errors(path):
             writer = create_labels(path, source, plan, clusters, attributes, outputs, model)
+        # The settings come after the arrays, so that a run that continues the ledger finds its arrays.
         ledger.begin(wish, {"told": content_digest, "joined": plan.joined, "statistics": statistics, "held_out": every})
     if on_caution is not None:
         for caution in cautions_of(path):
@@ -222,8 +225,7 @@ def write_labels(
         records = _ReusingRecords(ledger, replace(reusable.ledger, kinds=kinds), previous, writer, plan)
     passed = label_blocks(runner, model, params, writer, outputs, records, clusters, previous, beside)
     if not _whole(writer, ledger, plan):
-        # Files may be lost after their record was written, as when a machine loses its power: those blocks are done
-        # again.
+        # A machine that loses its power may lose files after their record was written. Those blocks are done again.
         for index in range(len(plan)):
             if not writer.holds(plan.block(index).slices):
                 ledger.drop(index)
@@ -253,6 +255,7 @@ def _whole(writer: LabelWriter, ledger: Ledger, plan: Plan) -> bool:
 def _digest(arrays: Mapping[str, Any]) -> str:
     sha256 = hashlib.sha256()
     for name, array in sorted(arrays.items()):
+        # Type and shape count too, because other arrays may have the same bytes.
         sha256.update(repr((name, array.dtype.str, array.shape)).encode())
         sha256.update(np.ascontiguousarray(array).tobytes())
     return sha256.hexdigest()

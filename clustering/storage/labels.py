@@ -301,6 +301,8 @@ def create_labels(
             fill_value=array.fill,
             dimension_names=(*source.sample_dims, *dims),
             attributes={**about, **array.attributes},
+            # The checksum is last, so that it covers the bytes as they are stored, and damage shows before they are
+            # unpacked.
             compressors=[ZstdCodec(level=3), Crc32cCodec()],
             # Zarr leaves out chunks of fill values by default. With all of them written, a missing chunk is a lost one.
             config={"write_empty_chunks": True},
@@ -433,6 +435,7 @@ def results_in_memory(
         values = np.full((*source.shape, *(n for _, n in array.extra)), array.fill, array.dtype)
         dims = (*source.sample_dims, *(d for d, _ in array.extra))
         about = references(source, carried, dims)
+        # A data array holds its coordinates itself, and needs no attribute that names them.
         about.pop("coordinates", None)
         own = {"cluster": clusters.ids} if "cluster" in dims[len(source.shape) :] else {}
         made[array.name] = xr.DataArray(values, {**coordinates, **own}, dims, array.name, {**about, **array.attributes})

@@ -124,6 +124,7 @@ def current_version(path: StoragePath) -> StoragePath:
     run = current(path)
     if run is not None:
         return path / VERSIONS / run
+    # Plain names are links through the switch. Resolved once, they stay in one version.
     return path.resolve() if isinstance(path, Path) else path
 
 
@@ -148,6 +149,7 @@ def read_json_object(file: StoragePath) -> dict[str, Any] | None:
     """
     try:
         content = json.loads(file.read_bytes())
+    # A damaged file may nest brackets so deep that the parser raises RecursionError.
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
@@ -185,6 +187,7 @@ def stage(version: StoragePath, keep: Collection[str]) -> None:
     keep
         Names in it that stay, from an earlier attempt of the same run.
     """
+    # Without `run.json` the version is unfinished, even if the rest of this is cut short.
     (version / RECORD).unlink(missing_ok=True)
     remove_keys(version, lambda key: is_written_by_runs(key) and key.partition("/")[0] not in keep)
     make_folder(version)

@@ -27,10 +27,11 @@ from clustering.storage.paths import BucketPath
 logger = logging.getLogger(__name__)
 
 LEASE = 120.0
-"""Age at which a lock expires, in seconds, by the clock of the store."""
+"""Age at which a lock expires, in seconds, from the store's time of its renewal to the time of this machine."""
 RENEWED = 20.0
-"""Seconds between renewals."""
+"""Seconds between renewals, so that a lock outlives several that fail."""
 _TRIES = 5
+"""Tries to take the lock: between a look and a write, other runs may take or release it."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Lease:
         self._token = uuid.uuid4().hex
         self._version: dict[str, str] = {}
         self._lost = False
+        # The thread and the run renew the same object. Two writes at once would look like a takeover by another run.
         self._one_at_a_time = threading.Lock()
         self._ended = threading.Event()
 
@@ -66,6 +68,7 @@ class Lease:
                 return
             held = self._held()
             if held is None:
+                # The holder released the lock since the first try.
                 continue
             if held.about.get("token") == self._token:
                 # obstore tries again when an answer is lost. Then the second try found the object of the first.
@@ -165,6 +168,7 @@ class Lease:
         try:
             about = json.loads(content)
         except (ValueError, RecursionError):
+            # A lock that cannot be read is held as well, and expires by its age.
             about = {}
         age = (datetime.now(UTC) - result.meta["last_modified"]).total_seconds()
         return _Held(about if isinstance(about, dict) else {}, version_of(result.meta), age)
@@ -225,6 +229,7 @@ def leased(path: BucketPath, owner: str) -> Iterator[Lease]:
     lease = Lease(path, owner)
     try:
         lease.take()
+        # A daemon thread does not keep a process alive that has come to its end.
         threading.Thread(target=lease.keep, name="clustering-lease", daemon=True).start()
         yield lease
     finally:

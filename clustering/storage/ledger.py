@@ -59,6 +59,7 @@ class Ledger:
         except FileNotFoundError:
             return None
         record = unpack_statistics(content, self.kinds)
+        # A record that was copied to the name of another block passes its checksum, so it also holds its own name.
         if record is None or "name" not in record[1] or record[1]["name"].tobytes() != file.name.encode():
             return None
         loaded, more = record
@@ -193,4 +194,5 @@ def digest(settings: Mapping[str, Any]) -> str:
     settings
         Any JSON object.
     """
+    # Sorted keys make the digest independent of the order of the settings.
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

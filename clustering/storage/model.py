@@ -195,6 +195,7 @@ def feature_coordinates(fitted: FittedModel, taken: tuple[str, ...] = _TAKEN) ->
     """
     coordinates: dict[str, Any] = {}
     features, about = fitted.features, fitted.about
+    # A dict keeps the order of the features, which a set would not.
     for d in dict.fromkeys(d for feature in features for d, _ in feature.at):
         own = [dict(feature.at).get(d, np.nan) for feature in features]
         labels = coordinate_values(own, about.get(d, {}))
@@ -250,6 +251,7 @@ def from_dataset(dataset: xr.Dataset) -> FittedModel:
         bytes_read=a["bytes_read"],
         notes=tuple(a["notes"]),
         remarks=tuple(a["remarks"]),
+        # Earlier versions wrote fewer attributes, so the later ones have defaults.
         criteria=a.get("criteria"),
         track=_group(array, "track_"),
         preparation=preparation_from_arrays(a.get("preparation"), _group(array, "preparation_")),
@@ -308,6 +310,7 @@ def _write(fitted: FittedModel, store: Any, attributes: Mapping[str, Any] | None
         # Text, such as names of channels, has no final Zarr v3 specification yet.
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
         warnings.filterwarnings("ignore", "coordinate .* has a space in its name")
+        # This mode refuses a group that is there. Consolidated metadata are no part of the Zarr v3 specification.
         dataset.to_zarr(store, mode="w-", consolidated=False, zarr_format=3)
 
 
@@ -408,9 +411,11 @@ def open_model(path: StoragePath) -> xr.Dataset:
         raise SourceError(f"no model at {str(path)!r}; name a model.zarr, or the output of a finished run")
     try:
         with translating_read_errors(group):
+            # A model is small, so its arrays need no Dask: with chunks of None, xarray reads them when they are used.
             dataset = xr.open_dataset(zarr_store(group), engine="zarr", consolidated=False, chunks=None)
     except StoreError:
         raise
+    # A foreign or damaged group can raise any error of Zarr and xarray.
     except Exception as error:
         raise SourceError(
             f"{str(group)!r} is not a model ({reason(error)}); name a model.zarr written by 'fit'"

@@ -62,6 +62,7 @@ def write_names(output: StoragePath, names: dict[str, dict[str, Any]]) -> None:
     names
         ``name`` and, where given, ``colour`` of a cluster, by its id as text.
     """
+    # Ids are sorted as numbers, because 10 comes before 9 as text.
     write_json(output / NAMES, dict(sorted(names.items(), key=lambda pair: int(pair[0]))))
 
 
@@ -92,5 +93,6 @@ def rename_labels(labels: StoragePath, clusters: ClusterNames) -> None:
     """
     if not (labels / NAME / "zarr.json").is_file():
         return
+    # Names are attributes, so no chunk is written.
     with translating_write_errors(labels):
         zarr.open_array(zarr_store(labels), path=NAME, mode="r+").attrs.update(clusters.attributes)

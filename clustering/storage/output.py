@@ -112,6 +112,7 @@ class Output:
                 made.append(above)
                 above = above.parent
             self.path.mkdir(parents=True, exist_ok=True)
+            # A link in place of the lock could lead to a file elsewhere, so it is not followed.
             handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             _remove_empty(made)
@@ -125,11 +126,13 @@ class Output:
                 ) from error
             try:
                 mark(self.path)
+                # A kill right after a switch may have left plain names that do not fit the current version.
                 if self.finished:
                     self.link()
                 yield
             finally:
                 self._tidy(unfinished())
+                # A run that wrote nothing leaves no mark, so that the folder is free again.
                 if {entry.name for entry in self.path.iterdir()} <= {LOCK, OUTPUT_MARK}:
                     for name in (OUTPUT_MARK, LOCK):
                         (self.path / name).unlink(missing_ok=True)
@@ -172,6 +175,7 @@ class Output:
         run
             Name of the run of the version.
         """
+        # The order matters when the power fails: the switch must not reach the disk before the files that it shows.
         sync_tree(self.staging(run))
         sync_folder(self.path / VERSIONS)
         sync_folder(self.path)

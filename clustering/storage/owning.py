@@ -62,6 +62,7 @@ def check_owned(output: StoragePath) -> None:
     try:
         foreign = _foreign_in_bucket(output) if isinstance(output, BucketPath) else _foreign(output)
     except OSError as error:
+        # A StoreError is an OSError too, and its message is fit for users.
         if isinstance(error, ClusteringError):
             raise
         raise OutputError(
@@ -116,6 +117,7 @@ def _is_proven(output: StoragePath) -> bool:
         return True
     if any(_names_itself(version) or _has_ledger(version) for version in layout.versions_of(output)):
         return True
+    # A run that was killed early leaves only checkpoints.
     if checkpoints.unfinished(output / CHECKPOINTS, None) is not None:
         return True
     record: dict[str, Any] = layout.read_record(output) or {}
@@ -127,6 +129,7 @@ def _is_proven(output: StoragePath) -> bool:
 
 
 def _is_lock(path: StoragePath) -> bool:
+    # A lock in a folder is an empty file. In a bucket it names its holder.
     return not size(path) or (isinstance(path, BucketPath) and "token" in (layout.read_json_object(path) or {}))
 
 
@@ -185,6 +188,7 @@ def _foreign_checkpoint(file: Path) -> str | None:
 
 def _entries(folder: Path) -> list[Path]:
     try:
+        # Sorted entries make the error name the same one each time.
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []

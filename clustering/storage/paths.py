@@ -32,6 +32,7 @@ class BucketPath:
 
     url: str
     """URL of the root, which all paths of one output share."""
+    # Paths are equal if they name the same object, however it is reached.
     options: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """Storage options, without secrets."""
     key: str = ""
@@ -258,6 +259,7 @@ def write_bytes(path: StoragePath, content: bytes) -> None:
     """
     if isinstance(path, BucketPath):
         with translating_write_errors(path):
+            # One request writes all or nothing. A killed multipart upload would leave parts that no listing shows.
             _client().put(path.store, path.key, content, use_multipart=False)
         return
     # A rename replaces the file in one step, and the sync brings its bytes to the disk before that.
@@ -268,6 +270,7 @@ def write_bytes(path: StoragePath, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+    # An interrupt from the keyboard must leave no temporary file either.
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -332,6 +335,7 @@ def remove_keys(folder: StoragePath, chosen: Callable[[str], bool]) -> None:
                 with suppress(OSError):
                     (Path(path) / name).unlink()
         with suppress(OSError):
+            # A folder that still holds files of others stays.
             Path(path).rmdir()
 
 

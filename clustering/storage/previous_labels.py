@@ -80,6 +80,7 @@ class PreviousLabels:
                 index.append(mine)
             if not all(len(mine) for mine in index):
                 return result
+            # The earlier grid may have its dimensions in another order.
             axes = (*self.order, *range(len(self.order), array.ndim))
             values = np.asarray(array.oindex[tuple(previous_index)]).transpose(axes)
         result[np.ix_(*index) if any(isinstance(m, np.ndarray) for m in index) else tuple(map(_slice, index))] = values
@@ -90,6 +91,7 @@ def _overlap(along: Along, part: slice, length: int) -> tuple[range | NDArray[np
     """Find the part of a dimension that the earlier grid has: positions in the part, and in the earlier grid."""
     if isinstance(along, int):
         first, last = max(0, part.start + along), min(length, part.stop + along)
+        # Where nothing overlaps, `last` lies before `first`; the slice must not count from the end then.
         return range(first - along - part.start, last - along - part.start), slice(first, max(first, last))
     index = along[part]
     mine = np.flatnonzero(index >= 0)

@@ -47,11 +47,13 @@ def read_arrays(content: bytes) -> dict[str, NDArray[Any]] | None:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
             stored = all(m.compress_type == zipfile.ZIP_STORED and m.file_size == m.compress_size for m in members)
+            # Members may overlap, so that a small file would unpack to many times its size.
             if not stored or sum(m.file_size for m in members) > len(content):
                 return None
             arrays = {m.filename.removesuffix(".npy"): _array(archive.read(m)) for m in members}
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, zipfile.BadZipFile, zlib.error):
         return None
+    # Of two members with one name, the second would hide the first.
     return arrays if len(arrays) == len(members) else None
 
 

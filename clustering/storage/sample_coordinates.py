@@ -171,9 +171,11 @@ def _write_in_parts(path: StoragePath, name: str, variable: xr.Variable, is_coor
     """Add a variable to a group, holding one part of it in memory at a time."""
     lengths = (part_length(variable), *variable.shape[1:])
     make: Any = dask.array.from_array
+    # With a name given, dask does not hash the values, which would read all of them.
     parts = make(_Parts(variable), lengths, name=f"part-{uuid.uuid4().hex}", asarray=False, fancy=False)
     lazily = xr.Variable(variable.dims, parts, variable.attrs, variable.encoding)
     made = dataset(None, {name: lazily}) if is_coordinate else dataset({name: lazily})
+    # Threads would hold several parts in memory at once.
     with dask.config.set(scheduler="synchronous"):
         _write(path, made, "a")
 

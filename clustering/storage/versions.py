@@ -104,6 +104,7 @@ def list_versions(output: Outputs) -> tuple[Version, ...]:
     left, current = unfinished(output), output.finished
     paths = {path.name: path for path in layout.versions_of(output.path)}
     if current is not None:
+        # An output from before there were versions has its current one at the plain names.
         paths[current] = output.published
     versions = [
         Version(run, path, record)
@@ -112,6 +113,7 @@ def list_versions(output: Outputs) -> tuple[Version, ...]:
     ]
     if not versions:
         raise layout.no_version_error(output.path)
+    # Names break ties of the time, so that the order is always the same.
     return tuple(sorted(versions, key=lambda version: (version.finished_at, version.run), reverse=True))
 
 
@@ -150,6 +152,7 @@ def find_version(output: Outputs, word: str) -> Version:
         return _rollback_target(output, versions)[0]
     if word == "current":
         word = str(output.finished)
+    # A whole name wins, even if it is the beginning of another one.
     matching = [v for v in versions if v.run == word] or [v for v in versions if word and v.run.startswith(word)]
     if len(matching) == 1:
         return matching[0]
@@ -280,6 +283,7 @@ def _switch(output: Outputs, run: str, record: Mapping[str, Any], before: Sequen
         # Checkpoints left by the current version would count as an unfinished run's once another version is current.
         checkpoints.clear(output.checkpoints)
     made = {**record, "status": "finished", "promoted_at": now(), "before": list(before)}
+    # The record comes before the switch, so that it is right even if the switch is cut short.
     write_json(output.staging(run) / RECORD, made)
     output.switch(run)
     return made
