@@ -185,7 +185,6 @@ def render(
     """
     names = clusters or fitted.clusters
     environment = jinja2.Environment(
-        # The template lies beside this module, also in an installed package.
         loader=jinja2.PackageLoader("clustering.report", "."),
         # Names of variables and clusters come from users, and must not become HTML.
         autoescape=True,
