@@ -15,13 +15,16 @@ unexport PYTHONDONTWRITEBYTECODE
 # The demo keeps to its own folder: Prefect's database would go to the home folder otherwise.
 demo: export PREFECT_HOME := $(CURDIR)/demo/prefect
 
-.PHONY: demo fields test slow-test browser-test screenshots chaos-test compose-test slurm-test test-lowest lint bench lock clean
+.PHONY: demo fields test slow-test browser-test screenshots chaos-test compose-test slurm-test test-lowest lint kernels \
+	premerge check coverage bench lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    cluster a photograph's pixels under Prefect, and write a report"
 	@echo "make fields  cluster a climate field: places by their series, and years by their maps"
 	@echo "make test    run the tests"
+	@echo "make premerge  the checks before a merge: lint, the tests, and a look at the dashboard"
+	@echo "make check   everything: lint and every suite; as root on Debian, it installs what they need"
 	@echo "make slow-test  run the tests that need many processes or buckets: schedules, clusters of workers, killed runs"
 	@echo "make chaos-test  kill workers and the server, and wait until it is noticed"
 	@echo "make compose-test  bring up the stack of docker-compose.yml and try it, with a Docker engine; as root"
@@ -29,6 +32,7 @@ help:
 	@echo "make screenshots   do so, and renew the pictures of docs/dashboard.md"
 	@echo "make slurm-test  run jobs in a SLURM of this machine"
 	@echo "make lint    formatting, lint rules, types"
+	@echo "make coverage  run the tests, and print how much of the code they run"
 	@echo "make bench   benchmarks, into benchmarks/results"
 	@echo "make lock    remake the lock files"
 	@echo "make clean   remove what the other targets made"
@@ -70,13 +74,31 @@ fields: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
+# Kernels are compiled while types are checked, which takes a minute on one processor.
+premerge: $(READY)
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint kernels
+	$(MAKE) --no-print-directory browser-test
+	$(MAKE) --no-print-directory test
+
+# Order, and what is tried beside what, are in the script.
+check: $(READY)
+	.ci/check
+
+# The tracer of Python 3.11 adds two thirds to the time of the tests, so no other target measures.
+coverage: $(READY)
+	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term:skip-covered $(ARGS)
+
+# Processes that begin side by side would each compile the kernels; these are kept beside the sources.
+kernels: $(READY)
+	$(BIN)/python -m tests.kernels
+
 # What needs many processes or requests: schedules, worker processes of every kind, killed runs, versions in buckets.
 slow-test: $(READY)
 	$(BIN)/python -m pytest -m 'slow and not chaos' $(WORKERS) $(ARGS)
 
 # What happens when a run is cancelled, the API goes or a machine dies: the server notices after 90 s. One server a file.
 chaos-test: $(READY)
-	$(BIN)/python -m pytest -m chaos $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m chaos tests/flows $(WORKERS) --dist loadfile $(ARGS)
 
 # Chromium comes from the system: apt-get install chromium.
 browser-test: $(READY)
