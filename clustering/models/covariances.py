@@ -284,7 +284,7 @@ class Accumulator:
                 diff = columns
                 if not self.near:
                     with np.errstate(divide="ignore"):
-                        # A row of weight 0 adds nothing, and its responsibilities cannot be had back by a division.
+                        # A row of weight 0 adds nothing, so 0 may stand for the inverse of its weight.
                         part = weighted_resp * np.where(weights > 0.0, 1.0 / weights, 0.0)
                     diff = columns - np.matmul(self.centers.T, part)
                     self.overlap += np.matmul(part, weighted_resp.T)

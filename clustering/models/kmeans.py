@@ -318,7 +318,7 @@ class KMeans:
         objective = max(0.0, objective)
         centers = geometry.update_centers(self.divergence, observed if observed.size else weight, first, placed)
         for cluster in reseeded:
-            # w x / w may differ from x in the last bit, and a center at the row itself is at distance 0.
+            # The update gives w x / w, which may differ in its last bit from the row x that is wanted.
             centers[cluster] = placed[cluster]
         # J at the new centers m follows from J at the old ones c: Σ w‖x − m‖² = Σ w‖x − c‖² − W‖m − c‖². Where all rows
         # are far from c, this loses digits; the same identity about the origin loses fewer.

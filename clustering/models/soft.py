@@ -180,7 +180,7 @@ def _resolve_overflow(
     columns = np.ascontiguousarray((rows.values[row_index[overflowed]].astype(np.float64) - origin).T)
     (ranks, logits), weights = rank(columns), rows.weights[row_index]
     responsibilities = special.softmax(np.where(ranks.leading, logits, -np.inf), axis=0)
-    # `argmax` takes the lowest index among equals, as everywhere.
+    # `argmax` takes the lowest index among equals, which is the tie rule of all models.
     labels = responsibilities.argmax(axis=0)
     part.labels[overflowed], part.own_divergence[overflowed] = labels, ranks.squares[labels, np.arange(len(overflowed))]
     # The density of such a row is 0 in float64, but its label and its responsibilities are known.

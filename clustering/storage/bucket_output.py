@@ -241,7 +241,7 @@ class BucketOutput:
         version = self.staging(run)
         wanted, there = self._parts(version), self._parts(self.path)
         late = {RECORD, *_HEADS}
-        # Readers must not open a mix of two versions, so heads are removed before the first change and copied at last.
+        # Readers must not open a mix of two versions, so heads are removed before the first change and copied last.
         for head in (RECORD, *_HEADS):
             if head in there:
                 (self.path / head).unlink(missing_ok=True)

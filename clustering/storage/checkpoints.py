@@ -208,7 +208,7 @@ def _load(file: StoragePath) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] |
 def _files(folder: StoragePath, names: re.Pattern[str] = NAMES) -> list[StoragePath]:
     """List the files of a folder that match a pattern, the oldest first."""
     files = (file for file in children(folder) if names.fullmatch(file.name))
-    # A pass of six digits comes after all of five, which the order of texts alone would not give.
+    # Numbers of passes may have six digits, and as text these would come before numbers of five.
     return sorted(files, key=lambda file: (len(file.name), file.name))
 
 
