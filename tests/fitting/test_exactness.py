@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from zarr.storage import LocalStore, WrapperStore
 
 import clustering as c
+from clustering.fitting import loop
 
 
 def blobs(seed: int, n: int, d: int, k: int) -> np.ndarray:
@@ -53,19 +55,45 @@ def reference(values: np.ndarray, init: np.ndarray, passes: int, weights: np.nda
 
 
 @data
-def test_every_pass_is_that_of_scikit_learn(values: np.ndarray, k: int) -> None:
+def test_every_pass_is_that_of_scikit_learn(values: np.ndarray, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     init = starts(values, k)
-    whole = c.fit(values, c.KMeans(k), init=init)
+    params: list[Any] = []
+
+    def watched(*given: Any) -> loop.Candidate:
+        candidate = advance(*given)
+        params.append(candidate.params)
+        return candidate
+
+    advance = loop.advance
+    monkeypatch.setattr(loop, "advance", watched)
+    told: list[float] = []
+    whole = c.fit(values, c.KMeans(k), init=init, on_pass=lambda record: told.append(record.objective))
+    monkeypatch.undo()
     assert whole.converged
+    assert len(params) == whole.iterations
+    np.testing.assert_array_equal(told, whole.history[:, 1])
     for passes in range(1, min(whole.iterations, 25) + 1):
-        fit, theirs = c.fit(values, c.KMeans(k), init=init, max_iterations=passes), reference(values, init, passes)
+        # The fit as it was after so many passes.
+        fit = replace(whole, fitted=replace(whole.fitted, params=params[passes - 1]))
+        theirs = reference(values, init, passes)
         assert_close(fit.centers, theirs.cluster_centers_, values)
         np.testing.assert_array_equal(fit.predict(values), theirs.labels_)
         np.testing.assert_allclose(fit.score(values), theirs.inertia_, rtol=1e-12)
-        np.testing.assert_array_equal(fit.history, whole.history[:passes])
         if passes < whole.iterations:
             # The labels of their final centers are those of our next assignment.
             np.testing.assert_allclose(whole.history[passes, 0], theirs.inertia_, rtol=1e-12)
+
+
+@data
+def test_a_limit_of_passes_gives_the_bits_of_the_fit_so_far(values: np.ndarray, k: int) -> None:
+    init = starts(values, k)
+    whole = c.fit(values, c.KMeans(k), init=init)
+    for passes in {1, 2, whole.iterations // 2, whole.iterations}:
+        fit = c.fit(values, c.KMeans(k), init=init, max_iterations=passes)
+        theirs = reference(values, init, passes)
+        assert_close(fit.centers, theirs.cluster_centers_, values)
+        np.testing.assert_array_equal(fit.predict(values), theirs.labels_)
+        np.testing.assert_array_equal(fit.history, whole.history[:passes])
 
 
 @data
@@ -163,19 +191,28 @@ def test_rows_of_any_precision_give_the_fit_of_their_float64_values(dtype: str, 
     np.testing.assert_array_equal(narrow.history, wide.history)
 
 
+@pytest.fixture(scope="module")
+def plain_fit(field: np.ndarray) -> c.Fit:
+    return c.fit(field, c.KMeans(6), cluster="synchronous", block_bytes=3000)
+
+
 @pytest.mark.parametrize("workers", [1, 2, 5], ids="workers-{}".format)
-def test_any_number_of_workers_gives_the_same_bits(workers: int, field: np.ndarray) -> None:
-    plain = c.fit(field, c.KMeans(6), cluster="synchronous", block_bytes=3000)
-    fit = c.fit(field, c.KMeans(6), workers=workers, block_bytes=3000)
+def test_any_number_of_workers_gives_the_same_bits(workers: int, field: np.ndarray, plain_fit: c.Fit) -> None:
+    plain, fit = plain_fit, c.fit(field, c.KMeans(6), workers=workers, block_bytes=3000)
     np.testing.assert_array_equal(fit.centers, plain.centers)
     np.testing.assert_array_equal(fit.history, plain.history)
 
 
+@pytest.fixture(scope="module")
+def started_fit(field: np.ndarray) -> c.Fit:
+    """From the first rows."""
+    return c.fit(field, c.KMeans(6), init=field[:6])
+
+
 @pytest.mark.parametrize("seed", range(4), ids="seed-{}".format)
-def test_the_order_of_rows_does_not_matter(seed: int, field: np.ndarray) -> None:
+def test_the_order_of_rows_does_not_matter(seed: int, field: np.ndarray, started_fit: c.Fit) -> None:
     order = np.random.default_rng(seed).permutation(len(field))
-    init = field[:6]
-    fit, permuted = c.fit(field, c.KMeans(6), init=init), c.fit(field[order], c.KMeans(6), init=init)
+    fit, permuted = started_fit, c.fit(field[order], c.KMeans(6), init=field[:6])
     np.testing.assert_allclose(permuted.centers, fit.centers, rtol=1e-10)
     np.testing.assert_array_equal(permuted.predict(field[order]), fit.predict(field)[order])
 
