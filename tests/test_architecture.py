@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -37,20 +38,27 @@ EVERYWHERE = {
 }
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    """Code of a file, which several tests look at."""
+    return ast.parse(path.read_text())
+
+
 def part_of(name: str) -> str:
     return name.split("/")[0].removesuffix(".py")
 
 
-def imported(path: Path) -> set[str]:
+@cache
+def imported(path: Path) -> frozenset[str]:
     """Full names of all modules imported anywhere in a file, also inside functions and for types alone."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide where they lead"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def parts_imported(path: Path) -> set[str]:
@@ -106,7 +114,7 @@ DOCUMENTED = {"_replace", "_getframe", "_create_unverified_context"}
 
 def private_names_used(path: Path) -> set[str]:
     """Names with an underscore that a file takes from objects of other modules, and modules of `INTERNAL`."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     found = {full for full in imported(path) if full.startswith(INTERNAL)}
     for node in ast.walk(tree):
@@ -130,7 +138,7 @@ def test_no_module_is_long(name: str) -> None:
 
 @modules
 def test_the_library_never_prints(name: str) -> None:
-    calls = [node.func for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.Call)]
+    calls = [node.func for node in ast.walk(parsed(MODULES[name])) if isinstance(node, ast.Call)]
     assert not [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
 
 
@@ -147,7 +155,7 @@ def names_a_model(node: ast.expr) -> bool:
 def kind_branches(path: Path) -> list[str]:
     """Places that ask which model there is."""
     branches = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Compare | ast.Match):
             sides = [node.subject] if isinstance(node, ast.Match) else [node.left, *node.comparators]
             of_model = any(isinstance(s, ast.Attribute) and s.attr == "kind" and names_a_model(s.value) for s in sides)
