@@ -113,7 +113,7 @@ class _Timed:
 
 
 def child(path: str) -> None:
-    from flows.job import run_fit
+    from clustering.run.job import run_fit
     from flows.loading import load_config
 
     watch = _Timed()

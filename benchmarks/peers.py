@@ -35,7 +35,7 @@ def make(path: str, n: int, d: int, k: int) -> None:
 
 
 def run_ours(path: str, k: int, memory: str) -> np.ndarray:
-    from flows.job import run_fit
+    from clustering.run.job import run_fit
     from flows.loading import check_config
     from flows.terminal import terminal_watch
 

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clustering.api import Fit, fit, load_fit
+    from clustering.api import Fit, Run, fit, load_fit, run
     from clustering.data.access import open_source
     from clustering.data.source import Source
     from clustering.errors import ClusteringError, ClusteringWarning
@@ -27,20 +27,22 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 _HOMES = {
     "ClusteringError": "clustering.errors",
     "ClusteringWarning": "clustering.errors",
-    "Fit": "clustering.api",
+    "Fit": "clustering.fitted",
     "GaussianMixture": "clustering.models.mixture",
     "KMeans": "clustering.models.kmeans",
     "SoftKMeans": "clustering.models.soft_kmeans",
     "VonMisesFisher": "clustering.models.von_mises_fisher",
     "Source": "clustering.data.source",
     "fit": "clustering.api",
-    "load_fit": "clustering.api",
+    "load_fit": "clustering.fitted",
+    "Run": "clustering.api",
+    "run": "clustering.api",
     "open_source": "clustering.data.access",
 }
 
 __all__ = [
-    "ClusteringError", "ClusteringWarning", "Fit", "GaussianMixture", "KMeans", "SoftKMeans", "Source",
-    "VonMisesFisher", "fit", "load_fit", "open_source",
+    "ClusteringError", "ClusteringWarning", "Fit", "GaussianMixture", "KMeans", "Run", "SoftKMeans", "Source",
+    "VonMisesFisher", "fit", "load_fit", "open_source", "run",
 ]  # fmt: skip
 
 

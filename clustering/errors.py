@@ -105,6 +105,21 @@ class ClusteringWarning(UserWarning):
     """
 
 
+LONGEST = 120
+"""Largest number of characters of a wrong value that a message shows."""
+
+
+def cut(text: str) -> str:
+    """Cut a text to fit into a message of one line.
+
+    Parameters
+    ----------
+    text
+        A value as a message shows it.
+    """
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """List the allowed names, after the one that was probably meant.
 

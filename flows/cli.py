@@ -23,8 +23,8 @@ from flows.exit_status import exit_status
 from flows.log_lines import notices
 
 if TYPE_CHECKING:
+    from clustering.config import JobConfig
     from clustering.data.ingest import Ingested
-    from flows.config import JobConfig
 
 app = App(
     name="clustering",
@@ -150,10 +150,13 @@ def inspect(config: str, *, set_: Overrides = None, json_: AsJson = False) -> No
     config
         YAML file of the job.
     """
-    from flows.inspect import inspect_job, inspection_lines
+    from clustering.run.inspect import inspect_job
+    from flows.credentials import storage_options
+    from flows.inspection_lines import inspection_lines
     from flows.loading import load_config
 
-    inspection = inspect_job(load_config(config, set_ or ()))
+    job = load_config(config, set_ or ())
+    inspection = inspect_job(job, storage_options=storage_options(job.source))
     for line in inspection_lines(inspection):
         _say(line)
     if json_:
@@ -184,11 +187,12 @@ def fit(config: str, *, set_: Overrides = None, prefect: Orchestrated = None, js
 
             record = flow(job)
         else:
-            from flows.job import run_fit
+            from clustering.run.job import run_fit
+            from flows.credentials import storage_options
             from flows.terminal import terminal_watch
 
             with terminal_watch(sys.stderr) as watch:
-                record = run_fit(job, watch, watch.step)
+                record = run_fit(job, watch, watch.step, storage_options=storage_options(job.source))
         _finish(record, json_)
 
 
@@ -216,11 +220,12 @@ def predict(
 
             record = flow(model, job)
         else:
-            from flows.job import run_predict
+            from clustering.run.job import run_predict
+            from flows.credentials import storage_options
             from flows.terminal import terminal_watch
 
             with terminal_watch(sys.stderr) as watch:
-                record = run_predict(model, job, watch, watch.step)
+                record = run_predict(model, job, watch, watch.step, storage_options=storage_options(job.source))
         _finish(record, json_)
 
 
@@ -235,9 +240,10 @@ def report(run: str, *, json_: AsJson = False) -> None:
     run
         Output of a finished run: a folder, or a URL of a bucket.
     """
-    from flows.report import redo_report
+    from clustering.run.report import redo_report
+    from flows.credentials import storage_options
 
-    path = redo_report(run)
+    path = redo_report(run, storage_options)
     _say(f"report: {path}")
     if json_:
         print(json.dumps({"report": str(path)}))

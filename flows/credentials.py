@@ -10,30 +10,20 @@ from flows import orchestration
 from flows.compat import load_block
 
 if TYPE_CHECKING:
-    from clustering.data.layout import FeatureLayout
-    from clustering.data.source import Source
-    from flows.config import SourceConfig
+    from clustering.config import SourceSection
 
 
-def open_configured(source: SourceConfig, like: FeatureLayout | None = None) -> Source:
-    """Open the source of a config, with the credentials that it names.
-
-    Parameters
-    ----------
-    like
-        Feature layout of a model, which gives variables and dimensions that the config does not name.
+def storage_options(source: SourceSection) -> dict[str, Any] | None:
+    """Return the storage options of a source with its credentials; None where it names no block.
 
     Raises
     ------
     ClusteringError
-        If the source is missing or does not fit.
+        If the block cannot be read.
     """
-    from clustering.data.access import open_source
-
-    content = source.model_dump(exclude={"store", "credentials"})
-    if source.credentials is not None:
-        content["storage_options"] = merged(source.storage_options, load_credentials(source.credentials))
-    return open_source(**content, data=source.store, like=like)
+    if source.credentials is None:
+        return None
+    return merged(source.storage_options, load_credentials(source.credentials))
 
 
 def merged(options: Mapping[str, Any], secret: Mapping[str, Any]) -> dict[str, Any]:

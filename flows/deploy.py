@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
+from clustering.config import JobConfig
 from clustering.data.addresses import absolute, local_path
 from clustering.errors import ConfigError
 from flows import orchestration
 from flows.arguments import Collision
-from flows.config import JobConfig
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -148,13 +148,15 @@ def preflight_errors(config: JobConfig, model: str | None) -> tuple[str, ...]:
     if any(local_path(path) is None for path in paths):
         return ()
     # These imports load compiled kernels, which takes time. Mistakes in the command are reported before.
+    from clustering.run.prepare import preflight_errors, prepare_job
     from clustering.storage.model import load_model
-    from flows.prepared_job import preflight_errors, prepare_job
+    from flows.credentials import storage_options
 
     fitted = None if model is None else load_model(model)[0]
     # `repeated` warns of a finished output, for all runs of the schedule.
     replacing = config.output.model_copy(update={"overwrite": True})
-    return preflight_errors(prepare_job(config.model_copy(update={"output": replacing}), fitted))
+    replaced = config.model_copy(update={"output": replacing})
+    return preflight_errors(prepare_job(replaced, fitted, storage_options=storage_options(config.source)))
 
 
 def repeated(config: JobConfig, model: str | None) -> Iterator[str]:

@@ -6,9 +6,10 @@ from typing import Any
 
 from prefect import flow
 
+from clustering.config import JobConfig
 from clustering.data.addresses import shown
-from flows.config import JobConfig
-from flows.job import run_fit
+from clustering.run.job import run_fit
+from flows.credentials import storage_options
 from flows.prefect_watch import PrefectWatch, say_mistakes_plainly
 
 
@@ -28,4 +29,4 @@ def fit(config: JobConfig) -> dict[str, Any]:
     """
     say_mistakes_plainly()
     watch = PrefectWatch(shown(config.output.store))
-    return run_fit(config, watch, watch.step)
+    return run_fit(config, watch, watch.step, storage_options=storage_options(config.source))

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from clustering.fitting.loop import PassRecord
-from flows.progress_estimate import ProgressSnapshot
+from clustering.run.progress import ProgressSnapshot, duration
 from flows.tables import size
-from flows.watch import duration
 
 BLUE, GREY, FAINT = "#2f7bf6", "#808692", "#80869240"
 """Colours that read well on light and dark pages alike."""

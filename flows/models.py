@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVa
 from cyclopts import App, Parameter
 
 from clustering.errors import OutputError, damaged
-from flows import naming
 from flows.arguments import AsJson
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ app = App(
 Store = Annotated[str, Parameter(name="OUT", help="Output of finished runs: a folder, or a URL of a bucket.")]
 _RUN = "a run, the beginning of its name, or the words current and previous"
 
-
-app.command(naming.name)
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -188,6 +185,33 @@ def prune(
     print(f"kept {', '.join(kept)}")
     if json_:
         print(json.dumps({"removed": removed, "kept": kept, "bytes": freed}))
+
+
+@app.command
+def name(
+    run: str,
+    cluster: int,
+    name: str,
+    *,
+    colour: Annotated[str | None, Parameter(help="Such as '#1f77b4'. Default: the one it has.")] = None,
+) -> None:
+    """Give a cluster a name, and a colour, which labels and reports show from now on.
+
+    Example: clustering models name runs/ocean 3 "deep convection" --colour '#1f77b4'
+
+    Parameters
+    ----------
+    run
+        Output of a finished run: a folder, or a URL of a bucket.
+    cluster
+        Id of the cluster, as in the labels.
+    name
+        Name of the cluster; in the attributes of the labels, words are joined by underscores.
+    """
+    from clustering.run.naming import name_cluster
+    from flows.credentials import storage_options
+
+    print(name_cluster(run, cluster, name, colour, storage_options=storage_options))
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clustering.fitting.loop import PassRecord
+from clustering.run.progress import duration
 from flows.tables import size
-from flows.watch import duration
 
 if TYPE_CHECKING:
     from clustering.report.page import Figure

@@ -27,10 +27,10 @@ from prefect.types.entrypoint import EntrypointType
 from prefect.workers.base import BaseWorker
 
 from clustering import __version__
+from clustering.config import JobConfig
 from clustering.errors import ConfigError, nearest
 from flows import orchestration
 from flows.arguments import Collision
-from flows.config import JobConfig
 from flows.fit import fit
 from flows.predict import predict
 from flows.prefect_api import connected

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from clustering.run.progress import duration
 from clustering.storage.layout import VERSIONS
 from clustering.storage.paths import storage_path
-from flows.watch import duration
 
 LISTED = 12
 """Largest number of clusters that a line lists."""

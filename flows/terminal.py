@@ -13,8 +13,9 @@ from clustering.execution.engine import Engine
 from clustering.execution.progress import PassProgress as Blocks
 from clustering.execution.progress import listen_to_progress
 from clustering.fitting.loop import PassRecord, StoppingRule
-from flows.progress_estimate import ProgressEstimator
-from flows.watch import Watch, pass_line, relayed
+from clustering.run.progress import ProgressEstimator
+from clustering.run.watch import Watch
+from flows.relay import pass_line, relayed
 
 if TYPE_CHECKING:
     from clustering.report.page import Figure

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.config import JobConfig
-from flows.loading import check_config
+from clustering.config import JobConfig, check_config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

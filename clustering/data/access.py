@@ -19,47 +19,17 @@ from clustering.data.alignment import align_companion
 from clustering.data.chunks import nodata_of, snapshot, store_variables
 from clustering.data.conditions import check_truth, mask_condition
 from clustering.data.listing import Listing
-from clustering.data.policies import (
-    MAX_BAD_FRACTION,
-    MISSING,
-    MISSING_CHUNKS,
-    ON_BAD_CHUNK,
-    VALID_RANGE,
-    Missing,
-    MissingChunks,
-    OnBadChunk,
-    ValidRange,
-    is_number,
-)
 from clustering.data.reading import COSINE_WEIGHTS, SMALL_COMPANION
 from clustering.data.source import Source
 from clustering.data.store_errors import translate_errors
 from clustering.errors import ConfigError
+from clustering.options import SourceOptions
+from clustering.policies import ValidRange
+from clustering.signatures import takes
 
 
-def open_source(
-    data: Any,
-    *,
-    group: str | None = None,
-    variables: str | Sequence[str] | None = None,
-    sample_dims: str | Sequence[str] | None = None,
-    feature_dims: str | Sequence[str] | None = None,
-    select: Mapping[str, Any] | None = None,
-    isel: Mapping[str, Any] | None = None,
-    bbox: Sequence[float] | None = None,
-    mask: Any = None,
-    weights: Any = None,
-    labels: Any = None,
-    missing: Missing | None = None,
-    missing_chunks: MissingChunks | None = None,
-    on_bad_chunk: OnBadChunk | None = None,
-    max_bad_fraction: float | None = None,
-    nodata: float | Mapping[str, float] | None = None,
-    decode: str | Mapping[str, str] | None = None,
-    valid_range: ValidRange | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-    like: layout.FeatureLayout | None = None,
-) -> Source:
+@takes(SourceOptions)
+def open_source(data: Any, options: SourceOptions) -> Source:
     """Open data as a source. Only metadata and coordinates are read.
 
     Parameters
@@ -67,57 +37,8 @@ def open_source(
     data
         Path or URL of a Zarr store; or an xarray Dataset or DataArray, a zarr array, a dask array, or an ndarray
         ``(n, d)``.
-    group
-        Group inside the store.
-    variables
-        Variables of the group, concatenated along the features. May be left out where there is one only.
-    sample_dims
-        Dimensions that number the samples. Default: all that are not feature dimensions; the first if those are not
-        given either.
-    feature_dims
-        Dimensions along which a sample's features lie. Empty: each variable is one feature. Default: all that are not
-        sample dimensions.
-    select, isel
-        Selection by label or by position: ``{dim: {start, stop, step}}``, a list, or one value.
-    bbox
-        ``[west, south, east, north]``, both ends included; from west eastward, so it may cross any meridian.
-    mask
-        Variable of true and false, or 1 and 0, true = use; or one comparison of a variable, ``landfrac > 0.5`` or
-        ``surface in [1, 2]``; or an array. Cells where it is missing are not used. A name with a slash, here and
-        below, is a path from the root of the store: ``labels/tissue/0 == 3``.
-    weights
-        Variable, or ``cos(lat)`` of a latitude in degrees or radians, as its units say; or an array.
-    labels
-        Clusters to start from, for ``init="labels"``: a variable, or an array. Any number but 0, 1, … means that the
-        cluster is unknown.
-
-        Arrays for the mask, weights and labels are matched by dimension and label where they have them (xarray and
-        pandas objects). Other arrays have the shape of the selected samples. Their masked cells are not used, weigh 0
-        and have an unknown cluster.
-    missing
-        ``drop``, the default, leaves out rows with a NaN in any feature; ``error`` refuses them; ``marginalize`` uses
-        their observed features.
-    missing_chunks
-        Treatment of absent chunks: ``error``; ``mask``, their cells take no part; ``fill``, their cells hold the fill
-        value. Default: ``mask`` where the fill value counts as missing, an error where it would count as data.
-    on_bad_chunk
-        Treatment of bad chunks, which do not decode: ``error``, the default, or ``mask``, their cells take no part.
-    max_bad_fraction
-        Largest share of bad chunks that may be masked, from 0 to 1, 0.25 by default; more is an error.
-    nodata
-        Stored number that means a missing value, besides those that the attributes name; or a dict with one for each
-        variable. For data in memory, a number among the given values.
-    decode
-        Named decoder of stored whole numbers, or a dict with one for each variable: ``signed_square``,
-        ``(v / 127.5)² sign(v)``.
-    valid_range
-        ``cf``, the default: values outside the attributes ``valid_range``, ``valid_min`` and ``valid_max`` are missing,
-        in the unit that the CF conventions say. ``ignore`` does not use these attributes.
-    storage_options
-        Options for fsspec. Credentials belong in the environment; those given here stay in memory.
-    like
-        Feature layout of a model. It gives the variables and dimensions that are not given here, if the data have
-        them.
+    options
+        Which part of the data is used.
 
     Raises
     ------
@@ -126,24 +47,29 @@ def open_source(
     SourceError
         If the store, group, a variable, dimension, mask or weights is not there or does not fit.
     """
-    for key, chosen, allowed in (
-        ("missing", missing, MISSING), ("missing_chunks", missing_chunks, MISSING_CHUNKS),
-        ("on_bad_chunk", on_bad_chunk, ON_BAD_CHUNK), ("valid_range", valid_range, VALID_RANGE),
-    ):  # fmt: skip
-        if chosen is not None and chosen not in allowed:
-            raise ConfigError(f"{key} is {chosen!r}; allowed: {', '.join(allowed)}")
-    options: dict[str, Any] = {
-        "group": group, "variables": variables, "sample_dims": sample_dims, "feature_dims": feature_dims,
-        "select": select, "isel": isel, "missing": missing, "mask": mask, "weights": weights,
-        "labels": labels, "missing_chunks": missing_chunks, "on_bad_chunk": on_bad_chunk,
-        "max_bad_fraction": max_bad_fraction, "nodata": nodata, "decode": decode, "storage_options": storage_options,
-        "bbox": bbox, "valid_range": valid_range,
-    }  # fmt: skip
-    if max_bad_fraction is not None and not (is_number(max_bad_fraction) and 0 <= max_bad_fraction <= 1):
-        raise ConfigError(f"max_bad_fraction is {max_bad_fraction!r}; a number from 0 to 1 is needed")
-    _check_forms(options)
+    return open_data(data, options)
+
+
+def open_data(data: Any, options: SourceOptions, like: layout.FeatureLayout | None = None) -> Source:
+    """Open data as a source, by checked options.
+
+    Parameters
+    ----------
+    data
+        As for `open_source`.
+    options
+        Which part of the data is used.
+    like
+        Feature layout of a model. It gives the variables and dimensions that are not given in the options, if the data
+        have them.
+
+    Raises
+    ------
+    ConfigError, SourceError
+        As `open_source`.
+    """
     if isinstance(data, Source):
-        given = [name for name, value in options.items() if value is not None]
+        given = [name for name in SourceOptions.model_fields if name in options.model_fields_set]
         if given:
             raise ConfigError(f"option {given[0]!r} cannot change a Source; give it when the source is opened")
         return data
@@ -152,25 +78,10 @@ def open_source(
     if isinstance(data, str) and "://" not in data:
         # A worker process may have another current folder.
         data = str(Path(data).absolute())
+    chosen = {name: getattr(options, name) for name in SourceOptions.model_fields}
     # A bare array has no names to match with those of a model.
-    options["like"] = like if isinstance(data, (str, xr.Dataset, xr.DataArray, zarr.Array)) else None
-    return _source(data, options, None)
-
-
-def _check_forms(options: Mapping[str, Any]) -> None:
-    """Refuse options of a wrong form before anything is opened."""
-    for key in ("variables", "sample_dims", "feature_dims"):
-        names = options[key]
-        several = isinstance(names, Collection) and all(isinstance(name, str) for name in names)
-        if names is not None and not several:
-            raise ConfigError(f"{key} is {names!r}; a name or a list of names is needed")
-    for key in ("select", "isel", "storage_options"):
-        if not isinstance(options[key], (Mapping, type(None))):
-            # The value may be a secret, so the message does not show it.
-            value = "not what is needed" if key == "storage_options" else repr(options[key])
-            raise ConfigError(f"{key} is {value}; names and values are needed: {{name: value}}")
-    if not isinstance(options["group"], (str, type(None))):
-        raise ConfigError(f"group is {options['group']!r}; the path of a group is needed, such as '0'")
+    chosen["like"] = like if isinstance(data, (str, xr.Dataset, xr.DataArray, zarr.Array)) else None
+    return _source(data, chosen, None)
 
 
 def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listing] | None) -> Source:
@@ -185,7 +96,7 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
         asked = [*named, None if compared is None else compared.variable, weights, labels]
         # Names with a slash belong to other groups, which are opened later.
         inside = [name for name in asked if isinstance(name, str) and "/" not in name]
-        opened = opening.open_store(data, options["group"], options["storage_options"] or {}, inside)
+        opened = opening.open_store(data, options["group"], options["storage_options"], inside)
     else:
         opened = layout.wrap_in_memory(data)
     wanted = options["variables"]
@@ -196,18 +107,18 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
     names = layout.choose_variables(dataset, wanted)
     # Stores decode while they are read; data in memory are decoded here, so that both go by the same rules.
     numbers = nodata_of(options["nodata"], names)
-    valid_range: ValidRange = options["valid_range"] or "cf"
+    valid_range: ValidRange = options["valid_range"]
     valid = valid_range == "cf"
     dataset, given, said = in_memory_variables.decode_in_memory(
         dataset, names if opened.node is None else (), numbers, valid=valid
     )
-    opened.check_selected(options["select"] or {})
+    opened.check_selected(options["select"])
     companion_values = {"mask": compared.variable if compared else mask, "weights": weights, "labels": labels}
     # Indexing reads the labels, which may fail as any read does.
     with translate_errors(opened.url or "the data"):
         dataset = grouped.with_indexes(dataset, _selected_dims(dataset, names, options, companion_values.values()))
     windows = {} if options["bbox"] is None else coordinates.box(dataset, names, options["bbox"], opened.unusable)
-    selected = selection.positions(dataset, options["select"] or {}, options["isel"] or {}, windows)
+    selected = selection.positions(dataset, options["select"], options["isel"], windows)
     indexers = layout.select_positions(dataset, selected)
     # A dimension at a single position is neither a sample nor a feature dimension.
     single = {str(d) for d, position in selected.items() if isinstance(position, int)}
@@ -249,15 +160,14 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
         labelling = [d for d in (*samples, *features, *selected) if d in dataset.coords]
         listings = snapshot(opened, dict.fromkeys((*names, *companions.values(), *map(str, labelling), *matched)))
     stored, cautions = store_variables(
-        opened, names, indexers, listings, missing or "drop", options["missing_chunks"],
-        options["on_bad_chunk"] or "error", numbers, options["decode"], valid_range,
+        opened, names, indexers, listings, missing, options["missing_chunks"],
+        options["on_bad_chunk"], numbers, options["decode"], valid_range,
     )  # fmt: skip
-    worst = options["max_bad_fraction"]
     used = (*names, *companions.values())
     cautions = (*opened.cautions_of(used, alone=wanted is None), *said, *cautions)
     return Source(
-        cut, names, samples, features, mask, weights, missing or "drop", axes, not isinstance(data, np.ndarray),
-        recipe, labels, stored, listings, cautions, MAX_BAD_FRACTION if worst is None else float(worst),
+        cut, names, samples, features, mask, weights, missing, axes, not isinstance(data, np.ndarray),
+        recipe, labels, stored, listings, cautions, options["max_bad_fraction"],
         in_memory={name: part.select(selected) for name, part in given.items()},
         unusable=opened.unusable,
         valid_range=valid_range,
@@ -278,7 +188,7 @@ def _selected_dims(
     matched = any(array is not None and (not isinstance(array, str) or "/" in array) for array in companion_values)
     if matched or options["bbox"] is not None:
         return [d for name in names for d in dataset[name].dims]
-    return [d for d in options["select"] or () if d in dataset.dims]
+    return [d for d in options["select"] if d in dataset.dims]
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,11 +21,11 @@ from clustering.data.decoding import Decoding, MissingRule, decoding_of, with_de
 from clustering.data.grouped import own_attributes
 from clustering.data.listing import AbsentChunks, Listing, chunk_index, key_shape, list_keys
 from clustering.data.opening import OpenedDataset
-from clustering.data.policies import DECODERS, Missing, MissingChunks, OnBadChunk, ValidRange, is_number
 from clustering.data.store_errors import translate_errors
 from clustering.data.stored import DimIndexer, StoredVariable, chunk_numbers
 from clustering.data.validity import valid_rules
 from clustering.errors import ConfigError, DataError, SourceError, nearest
+from clustering.policies import DECODERS, Missing, MissingChunks, OnBadChunk, ValidRange, is_number
 
 
 def snapshot(opened: OpenedDataset, names: Iterable[str]) -> dict[str, Listing]:

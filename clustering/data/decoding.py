@@ -13,8 +13,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.data.attributes import FILLS, PACKING, as_type
-from clustering.data.policies import DECODERS, Decoder
 from clustering.errors import SourceError
+from clustering.policies import DECODERS, Decoder
 
 _PIECE = 65_536
 
@@ -282,7 +282,7 @@ def with_decoder(decoding: Decoding, name: str, decoder: str) -> Decoding:
     name
         Name of the variable, for the message.
     decoder
-        One of `clustering.data.policies.DECODERS`.
+        One of `clustering.policies.DECODERS`.
 
     Raises
     ------

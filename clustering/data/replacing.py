@@ -7,6 +7,8 @@
       new/                     the new folder; after the switch, the replaced one
       old/                     the folder to replace, where a disk cannot swap two folders in one step
 
+``.labels.zarr.unfinished/`` is a staging folder that stays, see `continued`.
+
 A killed process leaves either the old or the new folder, complete, and perhaps a staging folder. The next writer of the
 same target removes that.
 """
@@ -69,7 +71,7 @@ def staged(target: Path, check: Callable[[], None]) -> Iterator[Path]:
             yield staging / _NEW
             sync_tree(staging / _NEW)
             check()
-            _switch(staging, target)
+            _switch(staging / _NEW, staging / _OLD, target)
             sync_folder(above)
     except BaseException as error:
         for folder in made:
@@ -78,6 +80,72 @@ def staged(target: Path, check: Callable[[], None]) -> Iterator[Path]:
         if isinstance(error, OSError) and not isinstance(error, ClusteringError):
             raise OutputError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
         raise
+
+
+@contextmanager
+def continued(target: Path, name: str, check: Callable[[], None]) -> Iterator[Path]:
+    """Give a staging folder that stays if the body fails, so that the next call goes on with what is in it.
+
+    Parameters
+    ----------
+    target
+        Final path of the folder. Missing parent folders are made.
+    name
+        Folder inside the staging folder that becomes the target at the end.
+    check
+        As for `staged`.
+
+    Raises
+    ------
+    OutputError
+        If another process is writing to the same target, or the disk refuses to write.
+    """
+    check()
+    above = target.absolute().parent
+    staging = above / f".{target.name}.unfinished"
+    try:
+        above.mkdir(parents=True, exist_ok=True)
+        staging.mkdir(exist_ok=True)
+        with _locked_sign(staging, target):
+            yield staging
+            sync_tree(staging / name)
+            check()
+            _switch(staging / name, staging / _OLD, target)
+            sync_folder(above)
+            shutil.rmtree(staging)
+    except OSError as error:
+        if isinstance(error, ClusteringError):
+            raise
+        raise OutputError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _locked_sign(staging: Path, target: Path) -> Iterator[None]:
+    """Lock the signed file of a staging folder, which is new or was left by a killed writer of the same target."""
+    if staging.is_symlink() or not ((staging / _SIGN).is_file() or is_empty(staging)):
+        raise OutputError(f"{str(staging)!r} is in the way and is not from this library; move it elsewhere")
+    with (staging / _SIGN).open("a+") as sign:
+        try:
+            fcntl.flock(sign, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(
+                f"another process is writing {str(target)!r}; wait for it, or name another place"
+            ) from error
+        except OSError as error:
+            # Some file systems have no locks.
+            if error.errno not in _NOT_ABLE:
+                raise
+        sign.seek(0)
+        content = sign.read()
+        if not content:
+            json.dump(_sign_of(target), sign)
+            sign.flush()
+        elif content != json.dumps(_sign_of(target)):
+            raise OutputError(f"{str(staging)!r} is in the way and is not from this library; move it elsewhere")
+        # A writer that was killed in the switch had the replaced folder in here.
+        if (staging / _OLD).is_dir() and not os.path.lexists(target):
+            (staging / _OLD).rename(target)
+        yield
 
 
 @contextmanager
@@ -142,19 +210,18 @@ def _remove_left(target: Path) -> None:
             continue
 
 
-def _switch(staging: Path, target: Path) -> None:
-    """Move the new folder to the target, and a folder at the target into the staging folder."""
-    new = staging / _NEW
+def _switch(new: Path, old: Path, target: Path) -> None:
+    """Move the new folder to the target, and a folder at the target to the place of the new or the old one."""
     if not os.path.lexists(target) or is_empty(target):
         # rename() replaces an empty folder, but no folder with content.
         new.rename(target)
     elif not _exchange(new, target):
         # Two renames, between which there is no target. `_remove_left` repairs a process killed there.
-        target.rename(staging / _OLD)
+        target.rename(old)
         try:
             new.rename(target)
         except BaseException:
-            (staging / _OLD).rename(target)
+            old.rename(target)
             raise
 
 

@@ -18,9 +18,9 @@ from clustering.data.decoding import InMemoryVariable, RowPacking, find_packing
 from clustering.data.grouped import SMALL_LABELS
 from clustering.data.listing import Listing
 from clustering.data.plan import MIB, Axis, Plan, plan_blocks
-from clustering.data.policies import Missing, ValidRange
 from clustering.data.stored import StoredVariable
 from clustering.errors import DataError
+from clustering.policies import Missing, ValidRange
 
 About = Mapping[str, Mapping[str, str]]
 """Name of a variable or feature dimension → its attributes, such as units, long name and calendar."""

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from clustering.data.decoding import Decoding
 from clustering.data.gathering import gathered
 from clustering.data.listing import AbsentChunks, key_shape
-from clustering.data.policies import OnBadChunk
 from clustering.data.store_errors import translate_errors
 from clustering.errors import ClusteringError, DataError, reason
+from clustering.policies import OnBadChunk
 
 logger = logging.getLogger(__name__)
 

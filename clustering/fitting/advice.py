@@ -103,7 +103,7 @@ def advise(
 def _sample(source: Source, plan: Plan, options: Options, memory: int) -> Iterator[str]:
     """Advise a smaller row sample, or more memory, where the sample takes more than its share of memory."""
     size, room = sampled_row_bytes(source, options), memory // SAMPLE_SHARE
-    rows = min(sample_limit(source, options), int(plan.cells * options.fraction))
+    rows = min(sample_limit(source, options), int(plan.cells * options.fit.fraction))
     if rows * size > max(room, _WORTH):
         yield (
             f"the sample of {rows:,} rows takes {rows * size / MIB:,.0f} MiB, over a sixteenth of compute.memory, and "

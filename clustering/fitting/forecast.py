@@ -143,7 +143,7 @@ def forecast(
     computed, share = probed.computed, probed.rows / probed.cells
     rows = inspection.cells * share
     # The passes go over a fraction of the rows, but the labels are for all of them.
-    drawn = rows * options.fraction
+    drawn = rows * options.fit.fraction
     kept_row = probed.kept_row_bytes if computed is None or computed.kept_row_bytes is None else computed.kept_row_bytes
     rows_bytes = drawn * kept_row
     each = rows_bytes / workers.processes
@@ -157,7 +157,7 @@ def forecast(
     hands = min(workers.processes * workers.threads, len(plan))
     read = probed.read_seconds * inspection.cells / hands
     missed = reread
-    if not inspection.same_blocks or options.fraction < 1.0:
+    if not inspection.same_blocks or options.fit.fraction < 1.0:
         # The block cache holds other blocks, or only the drawn rows, so the label pass reads everything again.
         missed = (inspection.label_stored_bytes or 1) / (inspection.stored_bytes or inspection.label_stored_bytes or 1)
     begin = again = first = full = label = None
@@ -219,7 +219,7 @@ def _memory(
     # A task holds one partial sum for each level of its part of the tree. Finished tasks wait beside them.
     levels = math.ceil(math.log2(-(-len(plan) // tasks))) + 1
     nodes = threads * levels + -(-tasks // workers.processes)
-    m = min(sample_limit(source, options), int(plan.cells * options.fraction))
+    m = min(sample_limit(source, options), int(plan.cells * options.fit.fraction))
     sample = m * (source.row_bytes + 24)
     # While rows are reread, a thread also prefetches the next block. Kept rows are counted in `kept` already.
     packed = probed.kept_row_bytes

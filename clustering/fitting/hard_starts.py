@@ -80,17 +80,17 @@ def hard_clusters(
         Result of the pass over labelled rows; None where no pass was made.
     """
     at_origin, hard_model = params_at_origin(model, survey), KMeans(model.k, model.start_divergence)
-    if options.uses_labels:
+    if options.fit.uses_labels:
         labelled = runner.run([partial(hard_model.labelled_statistics, at_origin)])
         return [_class_means(model, at_origin, labelled.statistics[0])], labelled
-    if not options.draws_starts:
-        return [_user_centers(model, survey, options.init, preparation)], None
+    if not options.fit.draws_starts:
+        return [_user_centers(model, survey, options.fit.init, preparation)], None
     restart_rows = restart_sample(survey, model.k)
     ranked_restarts = run_restarts(
         hard_model, survey, restart_rows, options, max(RESTART_TOLERANCE, options.rule.tolerance), runner.engine
     )
     # Finalists run on the whole sample, to a finer tolerance, which saves passes over the full data.
-    best = [candidate.params for candidate in ranked_restarts[: options.finalists]]
+    best = [candidate.params for candidate in ranked_restarts[: options.fit.finalists]]
     with sample_passes(survey.sample, runner.engine) as sample:
         tolerance = min(RESTART_TOLERANCE, options.rule.tolerance)
         ends = sample.converge(hard_model, best, tolerance, MOST_SAMPLE_PASSES)
@@ -141,10 +141,10 @@ def run_restarts(
     # Seeding works on Euclidean distances, so rows are placed where these are near the root of the divergence.
     rows = embed(fill_missing(restart_rows.values, survey.mean))
     spare = embed(fill_missing(survey.distinct.values, survey.mean))
-    init: Init = "random" if options.init == "random" else "kmeans++"
+    init: Init = "random" if options.fit.init == "random" else "kmeans++"
     seed_one = partial(seed_centers, rows, restart_rows.represented, k, init, spare)
     with sample_passes(restart_rows, engine) as runner:
-        streams = generators(options.seed, options.restarts)
+        streams = generators(options.fit.seed, options.fit.restarts)
         starts = runner.runner.engine.compute(
             {("seed", i): (partial(seed_one, s),) for i, s in enumerate(streams)},
             [("seed", i) for i in range(len(streams))],

@@ -69,17 +69,17 @@ class StartsFromSource:
     @property
     def drawn(self) -> bool:
         """Whether starts are drawn."""
-        return self.options.draws_starts
+        return self.options.fit.draws_starts
 
     @property
     def labelled(self) -> bool:
         """Whether the clusters start from labelled rows."""
-        return self.options.uses_labels
+        return self.options.fit.uses_labels
 
     @property
     def given(self) -> Mapping[str, Any]:
         """Arrays that the user gave beside the centers, by name: weights and covariances of a mixture."""
-        init = self.options.init
+        init = self.options.fit.init
         return {name: array for name, array in init.items() if name != "centers"} if isinstance(init, Mapping) else {}
 
     @property
@@ -95,7 +95,7 @@ class StartsFromSource:
     @property
     def finalists(self) -> int:
         """Largest number of candidates that go over the full data."""
-        return self.options.finalists
+        return self.options.fit.finalists
 
     def hard_clusters(self) -> list[KMeansParams]:
         """Choose the hard clusters to start from."""

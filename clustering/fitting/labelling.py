@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from clustering.models.distances import RowDistances
 from clustering.models.farthest import BlockPosition
 from clustering.models.model import AnyModel, Params, is_soft
 from clustering.models.soft import Responsibilities
+from clustering.options import LabelOptions
 
 Array = NDArray[np.float64]
 Write = Callable[[tuple[slice, ...], Mapping[str, NDArray[Any]]], None]
@@ -51,86 +52,54 @@ CHANGED: Mapping[str, Any] = {
 """CF attributes of the output ``changed``."""
 
 
-@dataclass(frozen=True)
-class LabelOutputs:
-    """Which label outputs are written for each row.
+class LabelOutputs(LabelOptions):
+    """Which label outputs are written for each row."""
+
+    changed: bool = False
+    """Whether the label differs from the previous one; needs previous labels."""
+
+
+def smaller_outputs(outputs: LabelOutputs, k: int) -> tuple[str, ...]:
+    """Say which outputs are smaller than asked for, in words for a user.
+
+    Parameters
+    ----------
+    outputs
+        What is written for each row.
+    k
+        Number of clusters.
+    """
+    if outputs.responsibilities != "top" or outputs.top <= k:
+        return ()
+    return (f"output.top is {outputs.top} and k is {k}: the responsibilities of all {k} clusters are written",)
+
+
+def check_outputs(outputs: LabelOutputs, model: AnyModel) -> None:
+    """Refuse outputs that a model does not have.
+
+    Parameters
+    ----------
+    outputs
+        What is written for each row.
+    model
+        The model that labels the rows.
 
     Raises
     ------
     ConfigError
-        For a value outside its range.
+        If responsibilities are wanted of a hard model, or densities of a model without one.
     """
-
-    labels: bool = True
-    responsibilities: Literal["none", "max", "top", "all"] = "none"
-    """Which responsibilities: of the own cluster (``max``), of the `top` largest ones, or of all clusters."""
-    top: int = 3
-    precision: Literal["float16", "uint8", "float64"] = "float16"
-    """Type in which responsibilities are stored. ``float64`` makes the other outputs double precision too."""
-    log_density: bool = False
-    outlier_score: bool = False
-    """−log₁₀ of the share of rows that a Gaussian component has farther out than this row."""
-    distance: bool = False
-    """Distance to the own center. For squared_euclidean and mahalanobis it is the root of the divergence, for other
-    divergences the divergence itself, for a mixture the Mahalanobis distance under the component's covariance."""
-    margin: bool = False
-    """How clear the label is. Hard models: distance of the nearest other center less that of the own one; infinite for
-    k = 1. Soft models: largest responsibility less the second largest; 1 for k = 1."""
-    distances: bool = False
-    """Distances to all centers."""
-    changed: bool = False
-    """Whether the label differs from the previous one; needs previous labels."""
-
-    def __post_init__(self) -> None:
-        if self.responsibilities not in ("none", "max", "top", "all"):
-            raise ConfigError(f"responsibilities is {self.responsibilities!r}; allowed: none, max, top, all")
-        if isinstance(self.top, bool) or not isinstance(self.top, (int, np.integer)) or self.top < 1:
-            raise ConfigError(f"top is {self.top!r}; a whole number of 1 or more is needed")
-        if self.precision not in ("float16", "uint8", "float64"):
-            raise ConfigError(f"precision is {self.precision!r}; allowed: float16, uint8")
-
-    @property
-    def anything(self) -> bool:
-        """Whether any output is wanted, other than ``changed``, which goes with labels."""
-        asked = (self.labels, self.log_density, self.outlier_score, self.distance, self.margin, self.distances)
-        return any(asked) or self.responsibilities != "none"
-
-    def remarks(self, k: int) -> tuple[str, ...]:
-        """Say which outputs are smaller than asked for, in words for a user.
-
-        Parameters
-        ----------
-        k
-            Number of clusters.
-        """
-        if self.responsibilities != "top" or self.top <= k:
-            return ()
-        return (f"output.top is {self.top} and k is {k}: the responsibilities of all {k} clusters are written",)
-
-    def check(self, model: AnyModel) -> None:
-        """Refuse outputs that a model does not have.
-
-        Parameters
-        ----------
-        model
-            The model that labels the rows.
-
-        Raises
-        ------
-        ConfigError
-            If responsibilities are wanted of a hard model, or densities of a model without one.
-        """
-        if self.responsibilities != "none" and not model.soft:
+    if outputs.responsibilities != "none" and not model.soft:
+        raise ConfigError(
+            f"responsibilities is {outputs.responsibilities!r} and the model is {model.kind}, whose rows belong to "
+            "one cluster each; set output.responsibilities to none, or fit soft_kmeans or gaussian_mixture"
+        )
+    for name in ("log_density", "outlier_score"):
+        if getattr(outputs, name) and not (is_soft(model) and model.has_density):
             raise ConfigError(
-                f"responsibilities is {self.responsibilities!r} and the model is {model.kind}, whose rows belong to "
-                "one cluster each; set output.responsibilities to none, or fit soft_kmeans or gaussian_mixture"
+                f"{name} is wanted, and {model} describes no density; fit a gaussian_mixture, or soft_kmeans with "
+                "the squared_euclidean or mahalanobis divergence"
             )
-        for name in ("log_density", "outlier_score"):
-            if getattr(self, name) and not (is_soft(model) and model.has_density):
-                raise ConfigError(
-                    f"{name} is wanted, and {model} describes no density; fit a gaussian_mixture, or soft_kmeans with "
-                    "the squared_euclidean or mahalanobis divergence"
-                )
 
 
 class OutputVariable(NamedTuple):

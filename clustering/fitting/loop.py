@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from clustering.data.policies import is_number
 from clustering.data.rows import Rows
 from clustering.errors import ConfigError
 from clustering.execution.passes import PassResult, ReadStats
 from clustering.models.components import TRACKED_CLUSTERS
 from clustering.models.model import AnyModel, Statistics
 from clustering.models.objective import rank_candidates
+from clustering.policies import is_number
 
 
 class Stop(StrEnum):

@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -22,130 +22,52 @@ from clustering.data.plan import Plan
 from clustering.data.preparation import Preparation
 from clustering.data.source import Source
 from clustering.data.source_fingerprint import source_fingerprint
-from clustering.errors import ConfigError, DataError, DomainError, nearest
+from clustering.errors import ConfigError, DataError, DomainError
 from clustering.execution.engine import Engine
 from clustering.execution.map_reduce import TASKS_PER_THREAD
 from clustering.fitting.principal_components import Spectrum, centred_rows, of_covariance, of_rows, scatter_of
 from clustering.models import divergences as geometry
 from clustering.models.option_names import Divergence
 from clustering.models.survey import WIDEST_COVARIANCE, DistinctRows, Survey
+from clustering.options import PreprocessOptions
 
 Array = NDArray[np.float64]
 
-STANDARDS = ("per_feature", "per_variable")
 _NODES_AT_WORK = 4
 """Scatter matrices that a task holds beside those of its part of the tree: of the block, of a sub-block, their sum and
 a temporary."""
 
 
-@dataclass(frozen=True, eq=False)
-class Preprocess:
-    """Options of preprocessing; see the keys of `preprocess` in the config.
-
-    Raises
-    ------
-    ConfigError
-        For a value outside its range, or keys that do not go together.
-    """
-
-    standardize: Literal[False, "per_feature", "per_variable"] = False
-    """Bring each feature, or all values of a variable together, to mean 0 and variance 1."""
-    unit_norm: bool = False
-    """Divide each row by its Euclidean norm."""
-    pca: int | float | None = None
-    """Number of principal components, or the share of the variance that they have to exceed."""
-    pca_per_variable: bool = False
-    """Make principal components of each variable on its own."""
-    whiten: bool = False
-    """Divide components by their standard deviation."""
-    feature_weights: str | NDArray[Any] | None = None
-    """Factors of the features: an array ``(d,)``, or a name that `clustering.data.feature_weights` reads."""
-
-    def __post_init__(self) -> None:
-        if self.standardize is not False and self.standardize not in STANDARDS:
-            allowed = nearest(str(self.standardize), STANDARDS)
-            raise ConfigError(f"standardize is {self.standardize!r}; {allowed}, or false")
-        for name in ("unit_norm", "pca_per_variable", "whiten"):
-            if not isinstance(getattr(self, name), (bool, np.bool_)):
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; true or false is needed")
-            object.__setattr__(self, name, bool(getattr(self, name)))
-        check_components(self.pca)
-        if isinstance(self.pca, np.number):
-            object.__setattr__(self, "pca", self.pca.item())
-        if self.pca_per_variable and not self.needs_covariance:
-            raise ConfigError(
-                "pca_per_variable is true and pca is null; set pca to a number of components or a share of the variance"
-            )
-
-    @property
-    def needs_covariance(self) -> bool:
-        """Whether the covariance of the features is needed, as principal components mix them."""
-        return self.pca is not None or self.whiten
-
-    @property
-    def removes_mean(self) -> bool:
-        """Whether the mean is subtracted from rows."""
-        return self.needs_covariance or self.standardize is not False
-
-    @property
-    def requested(self) -> dict[str, Any]:
-        """Keys that differ from their defaults, as JSON."""
-        settings = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not f.default}
-        if isinstance(settings.get("feature_weights"), str) or "feature_weights" not in settings:
-            return settings
-        return {**settings, "feature_weights": "array"}
-
-    def check(self, source: Source, divergence: Divergence) -> None:
-        """Refuse options that do not go with the data or the divergence.
-
-        Parameters
-        ----------
-        source
-            Data to cluster.
-        divergence
-            Divergence of the model.
-
-        Raises
-        ------
-        ConfigError
-            If two settings exclude each other; the message names both.
-        """
-        if source.missing == "marginalize":
-            for name, wanted in (("unit_norm", self.unit_norm), ("pca", self.pca is not None), ("whiten", self.whiten)):
-                if wanted:
-                    raise ConfigError(
-                        f"missing is 'marginalize' and {name} is {getattr(self, name)!r}, which needs all features of "
-                        "a row; set source.missing to 'drop'"
-                    )
-        if self.removes_mean and divergence in ("kullback_leibler", "itakura_saito"):
-            name = "standardize" if self.standardize else "pca" if self.pca is not None else "whiten"
-            raise ConfigError(
-                f"{name} is {getattr(self, name)!r} and divergence is {divergence!r}, which compares numbers above "
-                "zero, not differences from a mean; leave it out, or choose another model.divergence"
-            )
-
-
-def check_components(pca: Any) -> None:
-    """Refuse a value that is neither a number of components nor a share of the variance.
+def check_preprocess(preprocess: PreprocessOptions, source: Source, divergence: Divergence) -> None:
+    """Refuse options that do not go with the data or the divergence.
 
     Parameters
     ----------
-    pca
-        Value of the key ``pca``: an integer of 1 or more, a number between 0 and 1, or None.
+    preprocess
+        Preprocessing of the rows.
+    source
+        Data to cluster.
+    divergence
+        Divergence of the model.
 
     Raises
     ------
     ConfigError
-        If the value is neither; the message says what is allowed.
+        If two settings exclude each other; the message names both.
     """
-    if pca is None:
-        return
-    number = isinstance(pca, (int, float, np.number)) and not isinstance(pca, bool)
-    whole = number and isinstance(pca, (int, np.integer))
-    if not number or not (pca >= 1 if whole else 0.0 < pca < 1.0):
+    if source.missing == "marginalize":
+        for name in ("unit_norm", "pca", "whiten"):
+            value = getattr(preprocess, name)
+            if value is not None and value is not False:
+                raise ConfigError(
+                    f"missing is 'marginalize' and {name} is {value!r}, which needs all features of a row; "
+                    "set source.missing to 'drop'"
+                )
+    if preprocess.removes_mean and divergence in ("kullback_leibler", "itakura_saito"):
+        name = "standardize" if preprocess.standardize else "pca" if preprocess.pca is not None else "whiten"
         raise ConfigError(
-            f"pca is {pca!r}; a whole number of components of 1 or more, a share of the variance between 0 and 1 "
-            "(both excluded), or null is needed"
+            f"{name} is {getattr(preprocess, name)!r} and divergence is {divergence!r}, which compares numbers above "
+            "zero, not differences from a mean; leave it out, or choose another model.divergence"
         )
 
 
@@ -182,7 +104,7 @@ def scatter_refusal(d: int, plan: Plan, engine: Engine, memory: int) -> str | No
     )
 
 
-def fingerprint(preprocess: Preprocess, source: Source) -> str:
+def fingerprint(preprocess: PreprocessOptions, source: Source) -> str:
     """Digest the identity of a source, and of the feature weights where there are any.
 
     Parameters
@@ -198,7 +120,7 @@ def fingerprint(preprocess: Preprocess, source: Source) -> str:
     return hashlib.sha256(digest.encode() + _weights(preprocess, source).tobytes()).hexdigest()
 
 
-def fit_preparation(preprocess: Preprocess, survey: Survey, source: Source) -> Preparation | None:
+def fit_preparation(preprocess: PreprocessOptions, survey: Survey, source: Source) -> Preparation | None:
     """Fit the preparation to the mean and scatter of pass 0.
 
     Standardization is that of scikit-learn's ``StandardScaler``: variances are divided by the total weight. Principal
@@ -369,7 +291,7 @@ def _groups(source: Source) -> dict[str, slice]:
     return {name: slice(names.index(name), names.index(name) + names.count(name)) for name in dict.fromkeys(names)}
 
 
-def _weights(preprocess: Preprocess, source: Source) -> Array:
+def _weights(preprocess: PreprocessOptions, source: Source) -> Array:
     """Return the feature weights ``(d,)``; all 1 where none are set."""
     d = source.n_features
     if preprocess.feature_weights is None:
@@ -393,7 +315,7 @@ def _weights(preprocess: Preprocess, source: Source) -> Array:
 
 
 def _standards(
-    preprocess: Preprocess, survey: Survey, source: Source, groups: Mapping[str, slice], weights: Array
+    preprocess: PreprocessOptions, survey: Survey, source: Source, groups: Mapping[str, slice], weights: Array
 ) -> tuple[Array, Array]:
     """Return the mean that is subtracted from each feature ``(d,)``, and its factor ``(d,)``."""
     mean, variance = survey.mean, survey.variance
@@ -416,7 +338,9 @@ def _standards(
     return mean, 1.0 / np.sqrt(np.where(variance > 0.0, variance, 1.0))
 
 
-def _components(preprocess: Preprocess, spectrum: Spectrum, survey: Survey, name: str | None) -> tuple[Array, Array]:
+def _components(
+    preprocess: PreprocessOptions, spectrum: Spectrum, survey: Survey, name: str | None
+) -> tuple[Array, Array]:
     """Return the variances ``(p,)`` of the wanted principal components, and their loadings ``(d, p)``."""
     values, d, where = spectrum.values, len(spectrum.values), "" if name is None else f" of variable {name!r}"
     most = min(survey.n_positive, d)

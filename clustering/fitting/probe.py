@@ -207,9 +207,10 @@ def _probe_work(
 ) -> ProbedWork:
     """Run each kind of pass on the parts, one part per thread, and measure time and memory."""
     model = model.probed()
-    probe_options = replace(options, init="kmeans++", restarts=1, finalists=1, sample_rows=START_ROWS, fraction=1.0)
+    started = {"init": "kmeans++", "restarts": 1, "finalists": 1, "sample_rows": START_ROWS, "fraction": 1.0}
+    probe_options = replace(options, fit=options.fit.model_copy(update=started))
     whole = probe_options.preprocess.needs_covariance and not few
-    look = SurveyModel(probe_options.seed, START_ROWS, model.k, full_scatter=whole)
+    look = SurveyModel(probe_options.fit.seed, START_ROWS, model.k, full_scatter=whole)
     with ExitStack() as stack:
         engine = stack.enter_context(connect("synchronous"))
         stack.enter_context(engine.libraries.limit(limits=1, user_api="blas"))
@@ -229,8 +230,8 @@ def _probe_work(
             instead = kept - parts[0].kept_row_bytes + begun.preparation.row_bytes
         components = None if begun.preparation is None else begun.preparation.p
         # Drawn starts need only the row sample. Starts from labels or given centers may need a pass over all rows.
-        first = model.start_needs_pass and not options.draws_starts and not isinstance(options.init, Mapping)
-    return ProbedWork(survey, iteration, labelling, components, instead, int(options.uses_labels) + int(first))
+        first = model.start_needs_pass and not options.fit.draws_starts and not isinstance(options.fit.init, Mapping)
+    return ProbedWork(survey, iteration, labelling, components, instead, int(options.fit.uses_labels) + int(first))
 
 
 @contextmanager

@@ -33,7 +33,7 @@ LEAST_RANGE = 2.0**-460
 
 
 def sample_limit(source: Source, options: Options) -> int:
-    """Return the largest number of sampled rows: `Options.sample_rows`, or as many as `SAMPLE_BYTES` hold.
+    """Return the largest number of sampled rows: `FitOptions.sample_rows`, or as many as `SAMPLE_BYTES` hold.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def sample_limit(source: Source, options: Options) -> int:
     options
         How to fit.
     """
-    return min(options.sample_rows, SAMPLE_BYTES // sampled_row_bytes(source, options))
+    return min(options.fit.sample_rows, SAMPLE_BYTES // sampled_row_bytes(source, options))
 
 
 def sampled_row_bytes(source: Source, options: Options) -> int:
@@ -86,7 +86,7 @@ def fitted_share(runner: PassRunner, options: Options) -> float:
     options
         How to fit; gives the fraction of drawn rows.
     """
-    return options.fraction * (1.0 if runner.held_out is None else 1.0 - 1.0 / runner.held_out.every)
+    return options.fit.fraction * (1.0 if runner.held_out is None else 1.0 - 1.0 / runner.held_out.every)
 
 
 def run_survey(runner: PassRunner, model: AnyModel, options: Options, memory: int) -> tuple[Survey, PassResult]:
@@ -117,7 +117,7 @@ def run_survey(runner: PassRunner, model: AnyModel, options: Options, memory: in
         float64, or the scatter does not fit into memory.
     """
     k, d, preprocess = model.k, runner.source.n_features, options.preprocess
-    m = min(options.sample_rows, max(k, sample_limit(runner.source, options)))
+    m = min(options.fit.sample_rows, max(k, sample_limit(runner.source, options)))
     even = runner.source.weights is None and runner.source.mask is None
     # Rows below the floor are never sent to be merged. With weights or a mask, no floor can be chosen beforehand.
     floor = priority_floor(int(runner.plan.cells * fitted_share(runner, options)), m) if even else 0.0
@@ -129,7 +129,7 @@ def run_survey(runner: PassRunner, model: AnyModel, options: Options, memory: in
     if refusal is not None and not few:
         raise DataError(refusal)
     allow_missing, full_scatter = runner.source.missing == "marginalize", preprocess.needs_covariance and not few
-    survey_model = SurveyModel(options.seed, m, k, floor, divergence, allow_missing, full_scatter)
+    survey_model = SurveyModel(options.fit.seed, m, k, floor, divergence, allow_missing, full_scatter)
     if preprocess.unit_norm:
         runner = replace(runner, preparation=only_unit_norm(d))
     result = runner.run([survey_model.statistics])
@@ -148,7 +148,7 @@ def run_survey(runner: PassRunner, model: AnyModel, options: Options, memory: in
         result = PassResult((survey,), result.read_stats + again.read_stats, result.seconds + again.seconds)
     if survey.count == 0 and options.row_fraction is not None:
         raise DataError(
-            f"fraction is {options.fraction:g}, and none of the rows of {survey.cells} cells was drawn; "
+            f"fraction is {options.fit.fraction:g}, and none of the rows of {survey.cells} cells was drawn; "
             "raise fit.fraction, or check source.mask and the fill values"
         )
     if survey.count == 0:

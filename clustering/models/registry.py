@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, fields
+from functools import cache
+from typing import Any, NamedTuple, get_type_hints
+
+import docstring_parser
 
 from clustering.models.kmeans import KMeans
 from clustering.models.mixture import GaussianMixture
@@ -22,6 +25,44 @@ MODELS: Mapping[str, type[AnyModel]] = {
     )
 }
 """Model classes by their names in configs and files."""
+
+
+class ModelOption(NamedTuple):
+    """An option that models declare, beside `k`."""
+
+    annotation: Any
+    """Type of its values."""
+    default: Any
+    text: str
+    """What it means, in a sentence or two."""
+    kinds: tuple[str, ...]
+    """Models that have it."""
+
+
+@cache
+def model_options() -> Mapping[str, ModelOption]:
+    """List the options of all models by name, from the fields and the docstrings of their classes."""
+    options: dict[str, ModelOption] = {}
+    for kind, model in MODELS.items():
+        hints, texts = get_type_hints(model), _parameter_texts(model.__doc__ or "")
+        for field in fields(model):
+            if field.name == "k":
+                continue
+            text = f"Of {kind}: {texts[field.name]} Default: {field.default}."
+            before = options.get(field.name)
+            options[field.name] = ModelOption(
+                hints[field.name] if before is None else before.annotation | hints[field.name],
+                field.default,
+                text if before is None else f"{before.text} {text}",
+                (kind,) if before is None else (*before.kinds, kind),
+            )
+    return options
+
+
+def _parameter_texts(docstring: str) -> dict[str, str]:
+    """Read the texts of the parameters in a docstring of NumPy's style."""
+    parsed = docstring_parser.parse(docstring, docstring_parser.DocstringStyle.NUMPYDOC)
+    return {one.arg_name: " ".join((one.description or "").split()) for one in parsed.params}
 
 
 def model_to_json(model: AnyModel) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import xarray as xr
+import yaml
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
@@ -160,7 +161,7 @@ def render(
     run: Mapping[str, Any],
     pictures: Sequence[Figure],
     colours: Colours,
-    config: str,
+    config: Mapping[str, Any],
     clusters: ClusterNames | None = None,
 ) -> str:
     """Fill in the HTML page.
@@ -174,7 +175,7 @@ def render(
     pictures, colours
         From `draw`.
     config
-        The config as YAML.
+        Sections of the config, as JSON.
     clusters
         Ids, names and colours of the clusters; ids of the model where None.
 
@@ -219,7 +220,7 @@ def render(
         facts=list(facts),
         columns=list(columns),
         more=len({f.variable for f in fitted.features}) > len(columns),
-        config=config,
+        config=yaml.safe_dump(dict(config), sort_keys=False),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -111,7 +111,7 @@ def outputs_digest(fitted: FittedModel, outputs: LabelOutputs) -> str:
             "params": _digest({**params_to_arrays(fitted.params), **arrays}),
             "unit_norm": unit_norm,
             "ids": fitted.ids.tolist(),
-            "wanted": asdict(replace(outputs, changed=False)),
+            "wanted": outputs.model_copy(update={"changed": False}).model_dump(),
         }
     )
 

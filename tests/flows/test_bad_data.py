@@ -17,9 +17,9 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 import clustering as c
+from clustering.config import JobConfig
 from clustering.errors import ClusteringError, ConfigError, DataError, SourceError
 from flows.cli import run
-from flows.config import JobConfig
 
 DIMS = ("time", "lat", "lon")
 VALUES = np.random.default_rng(0).standard_normal((12, 9, 10))

@@ -20,13 +20,12 @@ from s3 import Bucket, Plan, proxy
 from zarr.storage import ObjectStore
 
 import clustering as c
+from clustering.config import JobConfig, check_config
 from clustering.data import buckets
 from clustering.errors import CheckpointError, ConfigError, OutputError, SourceError, StoreError
+from clustering.run.job import run_fit, run_predict
 from clustering.storage.bucket_output import open_output
 from flows.cli import run
-from flows.config import JobConfig
-from flows.job import run_fit, run_predict
-from flows.loading import check_config
 from tests.flows.notes import Crash, Notes
 
 BLOCKS = 6

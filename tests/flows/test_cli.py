@@ -21,10 +21,11 @@ import clustering
 from clustering.execution.engine import connect
 from clustering.execution.passes import ReadStats
 from clustering.fitting.loop import PassRecord, StoppingRule
+from clustering.run.progress import duration
 from flows.cli import main, run
+from flows.relay import pass_line
 from flows.tables import size
 from flows.terminal import terminal_watch
-from flows.watch import duration, pass_line
 
 COMMANDS = ["ingest", "inspect", "fit", "predict", "report", "deploy"]
 

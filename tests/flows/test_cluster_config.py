@@ -6,16 +6,15 @@ from typing import Any
 
 import pytest
 
+from clustering.cluster_options import AddressCluster, GatewayOptions, KubernetesOptions, SlurmOptions
+from clustering.config import JobConfig, check_config
 from clustering.errors import ConfigError
 from clustering.execution.address import connect_scheduler
 from clustering.execution.dask_clusters import available_processors
 from clustering.execution.gateway import gateway
 from clustering.execution.kubernetes import kubernetes
 from clustering.execution.slurm import slurm
-from flows.cluster_config import AddressCluster, GatewayOptions, KubernetesOptions, SlurmOptions
-from flows.config import JobConfig
-from flows.inspect import workers_of
-from flows.loading import check_config
+from clustering.run.inspect import workers_of
 
 LEAST: dict[str, Any] = {"source": {"store": "in.zarr"}, "output": {"store": "out"}}
 FORMS = [

@@ -11,10 +11,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clustering.config import JobConfig, check_config
 from clustering.errors import ConfigError
-from flows.config import JobConfig
-from flows.loading import check_config, load_config
-from flows.values import in_bytes
+from clustering.option_values import in_bytes
+from flows.loading import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 LEAST: dict[str, Any] = {"source": {"store": "in.zarr"}, "output": {"store": "out"}}

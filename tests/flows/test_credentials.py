@@ -16,12 +16,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from s3 import Bucket, Plan, proxy
 
 import clustering as c
+from clustering.config import JobConfig, check_config
 from clustering.data.access import open_source
 from clustering.data.stores import connect
 from clustering.errors import ConfigError, MissingDependencyError, StoreError
-from flows.config import JobConfig
 from flows.credentials import load_credentials, merged, open_configured
-from flows.loading import check_config
 
 SECRET = "hunter2-do-not-tell"
 USES: dict[str, Any] = {"variables": ["t"], "sample_dims": ["time", "lat"]}

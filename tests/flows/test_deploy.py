@@ -14,12 +14,11 @@ import yaml
 from notes import Crash, Notes
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from clustering.config import JobConfig, check_config
 from clustering.errors import ConfigError, SourceError
+from clustering.run.job import run_fit
 from flows.cli import run
-from flows.config import JobConfig
 from flows.deploy import deployed_lines, preflight_errors, repeated, seconds, settled, unseen
-from flows.job import run_fit
-from flows.loading import check_config
 from flows.server import deploy
 
 # Nothing listens there: what is answered before anyone is asked is answered all the same.

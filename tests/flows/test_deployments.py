@@ -20,10 +20,11 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from s3 import web
 from stack import eventually
 
+from clustering.config import check_config
 from clustering.errors import ConfigError
 from flows import server
 from flows.cli import run
-from flows.loading import check_config, load_config
+from flows.loading import load_config
 
 pytestmark = [
     pytest.mark.prefect,

@@ -11,8 +11,8 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
+from clustering.config import check_config
 from flows.fit import fit
-from flows.loading import check_config
 
 pytestmark = [
     pytest.mark.prefect,

@@ -23,7 +23,7 @@ from distributed import Client
 from clustering.data import reading
 from clustering.errors import DataError, ExecutionError, at_work
 from clustering.execution.engine import connect
-from flows import job as jobs
+from clustering.run import job as jobs
 from flows.cli import run
 from flows.exit_status import exit_status
 

@@ -17,7 +17,7 @@ from test_job import Notes
 
 import clustering
 from clustering.data.ingest import ingest
-from flows.job import run_fit
+from clustering.run.job import run_fit
 from flows.loading import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -14,14 +14,13 @@ import xarray as xr
 import zarr
 
 import clustering as c
+from clustering.config import JobConfig, check_config
 from clustering.errors import ClusteringError
 from clustering.fitting import following
+from clustering.run.job import run_fit, run_predict
 from clustering.storage import versions
 from clustering.storage.bucket_output import open_output
 from clustering.storage.ledger import FOLDER, Ledger
-from flows.config import JobConfig
-from flows.job import run_fit, run_predict
-from flows.loading import check_config
 from tests.flows.notes import Crash, Notes
 
 DAYS, PLACES = 24, 30
@@ -344,7 +343,7 @@ def test_another_model_is_not_gone_on_from(sections: Any, said: str, tmp_path: P
 
 
 def test_large_statistics_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows import following as flow_following
+    from clustering.run import following as flow_following
 
     monkeypatch.setattr(flow_following, "LITTLE", 0)
     monkeypatch.setattr(flow_following, "STATISTICS_SHARE", 0.0)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from clustering.models.registry import MODELS
-from flows.config import GateConfig
-from flows.gate import gate_failures, unmeasured_limits
+from clustering.options import GateConfig
+from clustering.run.gate import gate_failures, unmeasured_limits
 
 LIMITS = GateConfig(clusters=0)
 

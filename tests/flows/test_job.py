@@ -16,14 +16,13 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 import clustering
+from clustering.config import JobConfig, check_config
 from clustering.errors import CheckpointError, DataError, OutputError
+from clustering.run import job as flows_job
+from clustering.run.inspect import inspect_job
+from clustering.run.job import run_fit, run_predict
+from clustering.run.report import redo_report
 from clustering.storage import labels as storage_labels
-from flows import job as flows_job
-from flows.config import JobConfig
-from flows.inspect import inspect_job
-from flows.job import run_fit, run_predict
-from flows.loading import check_config
-from flows.report import redo_report
 
 
 class Notes:

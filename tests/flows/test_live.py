@@ -10,8 +10,8 @@ import pytest
 
 from clustering.execution.passes import ReadStats
 from clustering.fitting.loop import PassRecord, StoppingRule
+from clustering.run.progress import ProgressSnapshot
 from flows.live import BARS, POINTS, SHOWN_WARNINGS, bars, card, curves, page
-from flows.progress_estimate import ProgressSnapshot
 
 SVG = "{http://www.w3.org/2000/svg}"
 

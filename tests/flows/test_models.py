@@ -12,13 +12,13 @@ import xarray as xr
 import yaml
 from s3 import Bucket
 
+from clustering.config import check_config
+from clustering.options import GateConfig
+from clustering.run.job import run_fit
 from clustering.storage import checkpoints, versions
 from clustering.storage.bucket_output import open_output
 from clustering.storage.paths import write_json
 from flows.cli import run
-from flows.config import GateConfig
-from flows.job import run_fit
-from flows.loading import check_config
 from flows.models import _version_lines, _version_row
 from tests.flows.notes import Notes
 from tests.storage.outputs import LATER, add, publish

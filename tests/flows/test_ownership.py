@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from flows.naming import name_cluster
 
 import clustering as c
+from clustering.config import check_config
 from clustering.data.ingest import ingest
 from clustering.errors import ClusteringError
+from clustering.run.job import run_fit, run_predict
+from clustering.run.report import redo_report
 from clustering.storage import versions
 from clustering.storage.bucket_output import open_output
 from clustering.storage.synthetic_data import write_synthetic
-from flows.job import run_fit, run_predict
-from flows.loading import check_config
 from flows.models import promote, prune, rollback
-from flows.naming import name_cluster
-from flows.report import redo_report
 from tests.flows.notes import Notes
 
 ROWS = np.repeat([[0.0, 0.0], [9.0, 9.0]], 20, axis=0) + np.arange(40)[:, None] / 100

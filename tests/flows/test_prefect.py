@@ -31,12 +31,11 @@ from prefect.testing.utilities import prefect_test_harness
 from s3 import Bucket
 from zarr.codecs import ZstdCodec
 
+from clustering.config import JobConfig, check_config
 from clustering.errors import ConfigError, SourceError
-from flows.config import JobConfig
+from clustering.run.job import run_fit
 from flows.credentials import load_credentials
 from flows.fit import fit
-from flows.job import run_fit
-from flows.loading import check_config
 from flows.predict import predict
 from flows.prefect_watch import PrefectWatch
 from flows.terminal import terminal_watch

@@ -17,9 +17,8 @@ from notes import Notes
 from s3 import web
 from server import Server, eventually, running
 
-from flows.config import JobConfig
-from flows.job import run_fit
-from flows.loading import check_config
+from clustering.config import JobConfig, check_config
+from clustering.run.job import run_fit
 
 pytestmark = [pytest.mark.prefect, pytest.mark.chaos, pytest.mark.timeout(1800)]
 

@@ -16,13 +16,12 @@ from test_resume import Crash, results
 from test_resume import Notes as Crashing
 
 import clustering
+from clustering.config import JobConfig, check_config
 from clustering.errors import CheckpointError, ConfigError
+from clustering.run.job import run_fit, run_predict
+from clustering.run.report import redo_report
 from clustering.storage.model import load_model
-from flows.config import JobConfig
-from flows.job import run_fit, run_predict
-from flows.loading import check_config
 from flows.parameters import load_parameters
-from flows.report import redo_report
 
 STEPS: dict[str, Any] = {"standardize": "per_variable", "feature_weights": "thickness", "pca": 0.9, "whiten": True}
 

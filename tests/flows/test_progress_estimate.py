@@ -8,7 +8,7 @@ import pytest
 from clustering.execution.passes import ReadStats
 from clustering.execution.progress import PassProgress
 from clustering.fitting.loop import PassRecord, StoppingRule
-from flows.progress_estimate import ALMOST, ProgressEstimator, ProgressSnapshot
+from clustering.run.progress import ALMOST, ProgressEstimator, ProgressSnapshot
 
 
 class Clock:

@@ -13,14 +13,13 @@ import xarray as xr
 from s3 import Bucket
 
 import clustering
+from clustering.config import JobConfig, check_config
 from clustering.errors import OutputError, StoreError
+from clustering.run import publish as publishing
+from clustering.run.job import run_fit, run_predict
 from clustering.storage import layout, versions
 from clustering.storage.bucket_output import open_output
-from flows import publishing
 from flows.cli import run
-from flows.config import JobConfig
-from flows.job import run_fit, run_predict
-from flows.loading import check_config
 from flows.tables import summary_lines
 from tests.flows.notes import Crash, Notes
 

@@ -15,18 +15,17 @@ import pytest
 import xarray as xr
 import yaml
 
+from clustering.config import JobConfig, check_config
 from clustering.errors import CheckpointError, OutputError
+from clustering.run.job import run_fit, run_predict
 from flows.cli import run
-from flows.config import JobConfig
-from flows.job import run_fit, run_predict
-from flows.loading import check_config
 from tests.flows.notes import Crash, Notes
 
 CLUSTERING = [sys.executable, "-c", "from flows.cli import main; main()"]
 STEP_THEN_DIE = """
 import os, signal, sys
 from flows.loading import load_config
-from flows.job import run_fit, run_predict
+from clustering.run.job import run_fit, run_predict
 from flows.terminal import terminal_watch
 
 def step(name, work):

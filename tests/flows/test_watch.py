@@ -10,7 +10,8 @@ import pytest
 from distributed import Client
 
 from clustering.execution.engine import Engine, connect
-from flows.watch import LIBRARY, MOST_LINES, relayed
+from flows.log_lines import LIBRARY
+from flows.relay import MOST_LINES, relayed
 
 LOGGER = logging.getLogger("clustering.data.stored")
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from zarr.storage import LocalStore
 
+from clustering.config import JobConfig
 from clustering.data import codecs
 from clustering.execution.engine import Engine
-from flows.config import JobConfig
 from flows.loading import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"

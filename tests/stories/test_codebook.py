@@ -21,15 +21,15 @@ from sklearn.metrics import adjusted_rand_score
 
 import clustering as c
 from benchmarks.embeddings import codebook
+from clustering.run.job import run_fit
 from flows.cli import run
-from flows.job import run_fit
 
 ROWS, K, BLOCKS = 40_000, 64, 10
 SIZES = (f"model.k={K}", "fit.sample_rows=4000", "fit.max_iterations=12")
 KILLED = """
 import os, signal, sys
 import clustering.execution.passes as passes
-from flows.job import run_fit
+from clustering.run.job import run_fit
 from flows.loading import load_config
 from flows.terminal import terminal_watch
 

@@ -16,8 +16,8 @@ from sklearn.metrics import adjusted_rand_score
 import clustering as c
 from benchmarks.embeddings import satellite
 from clustering.data.reading import read_block
+from clustering.run.job import run_fit
 from flows.credentials import open_configured
-from flows.job import run_fit
 
 SHARD, SIDE = 512, 1024
 ALIGNED = "source.bbox=[8.0, 47.92, 8.085, 48.0]"

@@ -15,7 +15,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import clustering as c
 from benchmarks.embeddings import CHANNELS, tissue
-from flows.job import run_fit
+from clustering.run.job import run_fit
 
 SIDE, CHUNK = 512, 128
 

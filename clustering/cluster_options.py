@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from flows.secret_options import secret_option
-from flows.values import Number, Size, Whole
+from clustering.option_values import Number, Size, Whole
+from clustering.secret_options import secret_option
 
 
 class _Cluster(BaseModel):
@@ -188,7 +188,7 @@ def _kind(cluster: Any) -> str | None:
     return next((kind for key, kind in KINDS.items() if key in keys), None)
 
 
-ClusterConfig = Annotated[
+ClusterOptions = Annotated[
     Annotated[Literal["threads", "synchronous", "local"], Tag("a name")]
     | Annotated[AddressCluster, Tag("an address")]
     | Annotated[SlurmCluster, Tag("SLURM")]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flows.config import GateConfig
+from clustering.options import GateOptions
 
 
-def gate_failures(comparison: Mapping[str, Any] | None, limits: GateConfig, rises: bool) -> list[str]:
+def gate_failures(comparison: Mapping[str, Any] | None, limits: GateOptions, rises: bool) -> list[str]:
     """List the reasons why a new version may not become the current one; empty where it may.
 
     A limit holds if the measured number is not above it. Limits on numbers that were not measured are not checked, see
@@ -32,7 +32,7 @@ def gate_failures(comparison: Mapping[str, Any] | None, limits: GateConfig, rise
     return [_sentence(name, measured[name], limits, comparison or {}) for name in beyond]
 
 
-def unmeasured_limits(comparison: Mapping[str, Any] | None, limits: GateConfig, rises: bool) -> list[str]:
+def unmeasured_limits(comparison: Mapping[str, Any] | None, limits: GateOptions, rises: bool) -> list[str]:
     """List the limits that are set but cannot be checked, because their number was not measured."""
     measured = _measured(comparison or {}, rises)
     return [name for name, limit in limits.model_dump().items() if limit is not None and measured[name] is None]
@@ -59,7 +59,7 @@ def _worsening(held_out: Mapping[str, Any], rises: bool) -> float:
     return worse / abs(before) if before else worse * float("inf")
 
 
-def _sentence(name: str, value: float, limits: GateConfig, comparison: Mapping[str, Any]) -> str:
+def _sentence(name: str, value: float, limits: GateOptions, comparison: Mapping[str, Any]) -> str:
     limit = f"above output.gate.{name}, {getattr(limits, name):g}"
     match name:
         case "objective":

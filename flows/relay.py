@@ -1,46 +1,18 @@
-"""The protocol of watches, which show a job in a terminal, as plain lines, or in Prefect."""
+"""Lines about passes, and the relay of log records of the library to a watch."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from clustering.execution.engine import Engine
-from clustering.fitting.loop import PassRecord, StoppingRule
+from clustering.fitting.loop import PassRecord
+from clustering.run.progress import duration
 from flows.log_lines import LIBRARY, listening_to_library
-
-if TYPE_CHECKING:
-    from clustering.report.page import Figure
 
 MOST_LINES = 100
 """Largest number of log lines of the library that are passed on."""
-
-
-class Watch(Protocol):
-    """Receives messages and progress of a job while it runs."""
-
-    def say(self, line: str) -> None:
-        """Show a line."""
-
-    def warn(self, line: str) -> None:
-        """Show a warning."""
-
-    def step(self, name: str, work: Callable[[], Any]) -> Any:
-        """Run a step of the job, and return its result."""
-
-    def working(self, engine: Engine) -> AbstractContextManager[None]:
-        """Show progress inside passes while the context is open."""
-
-    def passed(self, record: PassRecord, rule: StoppingRule, reads: float) -> None:
-        """Show a finished pass, with the number of full reads of the source so far."""
-
-    def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Emit an event on which other programs can act."""
-
-    def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
-        """Show the content of ``run.json`` and the pictures of the report."""
 
 
 def pass_line(record: PassRecord, reads: float) -> str:
@@ -54,13 +26,6 @@ def pass_line(record: PassRecord, reads: float) -> str:
     if record.remaining_seconds:
         line += f"  about {duration(record.remaining_seconds)} to go"
     return line
-
-
-def duration(seconds: float) -> str:
-    """Write a time with a unit, such as 12 s or 3 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class _Relay(logging.Handler):

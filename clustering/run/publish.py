@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shlex
 import time
@@ -17,15 +16,15 @@ from clustering.errors import ClusteringError, reason
 from clustering.execution.engine import Engine
 from clustering.fitting.fitted_model import FittedModel
 from clustering.models.registry import MODELS
+from clustering.run.following import update_summary
+from clustering.run.gate import gate_failures, unmeasured_limits
+from clustering.run.prepare import PreparedJob
+from clustering.run.report import write_report
+from clustering.run.watch import Watch
 from clustering.storage import checkpoints, versions
 from clustering.storage.ledger import FOLDER, Ledger
 from clustering.storage.names_file import load_cluster_names
 from clustering.storage.paths import StoragePath, write_json
-from flows.following import update_summary
-from flows.gate import gate_failures, unmeasured_limits
-from flows.prepared_job import PreparedJob
-from flows.report import OPTIONS, write_report
-from flows.watch import Watch
 
 _PACKAGES = ("zarr-clustering", "numpy", "numba", "zarr", "xarray", "dask")
 
@@ -48,19 +47,25 @@ class LabelledRun:
     """Comparison with the previous version, see `clustering.fitting.comparison`; None where there is none."""
 
 
-def provenance(job: PreparedJob, run: str) -> dict[str, Any]:
-    """Return the attributes that say which source, config and run a model and its labels come from."""
-    return {
-        "source": shown(job.config.source.store),
-        "run": run,
-        "config_sha256": job.fingerprint.config_sha256,
-        "source_fingerprint": job.fingerprint.source,
-        "version": version("zarr-clustering"),
-    }
-
-
 def publish(job: PreparedJob, engine: Engine, labelled: LabelledRun, watch: Watch) -> dict[str, Any]:
-    """Write the report and ``run.json``, and switch the output to this run, if ``output.publish`` allows it."""
+    """Write the report and ``run.json``, and switch the output to this run, if ``output.publish`` allows it.
+
+    Parameters
+    ----------
+    job
+        The prepared job.
+    engine
+        Engine of the run, which knows its peak memory.
+    labelled
+        Outcome of the label pass.
+    watch
+        Receives messages.
+
+    Returns
+    -------
+    dict
+        The content of ``run.json``.
+    """
     began = time.perf_counter()
     check_unchanged(job.source)
     record = _record(job, engine, labelled)
@@ -121,7 +126,15 @@ def _decide(job: PreparedJob, record: Mapping[str, Any], watch: Watch) -> dict[s
 
 
 def promotion(store: str, run: str) -> str:
-    """Write the command that makes a version the current one."""
+    """Write the command that makes a version the current one.
+
+    Parameters
+    ----------
+    store
+        Path or URL of the output.
+    run
+        Name of the version.
+    """
     return f"clustering models promote {shlex.quote(store)} {run}"
 
 
@@ -198,5 +211,5 @@ def _record(job: PreparedJob, engine: Engine, labelled: LabelledRun) -> dict[str
         "bad_chunks": list(result.bad_chunks),
         "warnings": [*job.source.cautions, *result.notes],
         "remarks": [*result.remarks, *job.remarks],
-        "config": json.loads(job.config.model_dump_json(exclude=OPTIONS)),
+        "config": job.config.to_json(),
     }

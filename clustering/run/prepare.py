@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import version
+from typing import Any
 
+from clustering.config import JobConfig, SourceSection
+from clustering.data.access import open_data
 from clustering.data.addresses import local_path, shown
 from clustering.data.block_fingerprints import BlockFingerprints
 from clustering.data.codecs import checksum_remark
+from clustering.data.layout import FeatureLayout
 from clustering.data.plan import Plan, plan_like
 from clustering.data.preparation import usable_memory
 from clustering.data.source import Source
@@ -18,11 +24,13 @@ from clustering.execution.passes import MEMORY_SHARE
 from clustering.fitting.cluster_names import default_names
 from clustering.fitting.features import check_features
 from clustering.fitting.fitted_model import FittedModel
-from clustering.fitting.labelling import LabelOutputs
-from clustering.fitting.loop import StoppingRule
-from clustering.fitting.options import Options, check_combination
-from clustering.fitting.preprocessing import Preprocess, fingerprint
+from clustering.fitting.labelling import LabelOutputs, check_outputs, smaller_outputs
+from clustering.fitting.options import Options, check_combination, options_for
+from clustering.fitting.preprocessing import fingerprint
 from clustering.models.model import AnyModel
+from clustering.options import LabelOptions, SourceOptions
+from clustering.run.previous import PreviousVersion
+from clustering.run.watch import Watch
 from clustering.storage import checkpoints, versions
 from clustering.storage.bucket_output import BucketOutput, open_output
 from clustering.storage.checkpoints import Checkpoint, RunFingerprint
@@ -30,10 +38,6 @@ from clustering.storage.labels import check_names, coordinate_cautions
 from clustering.storage.ledger import FOLDER, Ledger
 from clustering.storage.names_file import read_names
 from clustering.storage.output import Output
-from flows.config import JobConfig
-from flows.credentials import open_configured
-from flows.previous_version import PreviousVersion
-from flows.watch import Watch
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,14 +79,14 @@ class PreparedJob:
     @property
     def follows(self) -> bool:
         """Whether it adds a version to those of the output: a fit from the current model, or a prediction."""
-        return self.given_model is not None or self.config.fit.init == "model"
+        return self.given_model is not None or _follows(self.config)
 
     @property
     def row_variables(self) -> LabelOutputs:
         """Label outputs that are written; ``changed`` only where there are previous labels to compare with."""
         output = self.config.output
         compared = output.labels and output.changed and self.previous is not None and self.previous.labels is not None
-        return replace(self.label_outputs, changed=compared)
+        return self.label_outputs.model_copy(update={"changed": compared})
 
     @property
     def has_model(self) -> bool:
@@ -95,8 +99,24 @@ class PreparedJob:
         return versions.unfinished(self.output)
 
 
-def open_job(config: JobConfig, watch: Watch, model: FittedModel | None = None) -> PreparedJob:
+def open_job(
+    config: JobConfig,
+    watch: Watch,
+    model: FittedModel | None = None,
+    *,
+    data: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> PreparedJob:
     """Prepare a job, check its output, and show its cautions. Nothing is written and no data are read.
+
+    Parameters
+    ----------
+    config
+        The job.
+    watch
+        Receives messages.
+    model, data, storage_options
+        As for `prepare_job`.
 
     Raises
     ------
@@ -104,7 +124,7 @@ def open_job(config: JobConfig, watch: Watch, model: FittedModel | None = None) 
         If something that the config names is missing or does not fit.
     """
     open_output(config.output.store, config.output.storage_options).check()
-    job = prepare_job(config, model)
+    job = prepare_job(config, model, data=data, storage_options=storage_options)
     refuse_finished(job)
     read_names(job.output.path)
     source = job.source
@@ -117,46 +137,97 @@ def open_job(config: JobConfig, watch: Watch, model: FittedModel | None = None) 
     return job
 
 
-def prepare_job(config: JobConfig, model: FittedModel | None = None) -> PreparedJob:
+def open_configured(
+    section: SourceSection,
+    like: FeatureLayout | None = None,
+    *,
+    data: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Source:
+    """Open the source of a config.
+
+    Parameters
+    ----------
+    section
+        The section ``source`` of the config.
+    like
+        Feature layout of a model, which gives variables and dimensions that the config does not name.
+    data
+        Data in memory to open instead of the store; None for the store.
+    storage_options
+        Storage options with credentials, instead of those of the config; None for those of the config.
+
+    Raises
+    ------
+    ClusteringError
+        If the source is missing or does not fit, or its credentials are in a Prefect block that nobody read.
+    """
+    if section.credentials is not None and storage_options is None:
+        raise ConfigError(
+            f"source.credentials names the Prefect block {section.credentials!r}, which only commands and flows read; "
+            "give its content as storage_options"
+        )
+    given = {name: getattr(section, name) for name in SourceOptions.model_fields if name in section.model_fields_set}
+    if storage_options is not None:
+        given["storage_options"] = storage_options
+    return open_data(section.store if data is None else data, SourceOptions.model_construct(**given), like)
+
+
+def prepare_job(
+    config: JobConfig,
+    model: FittedModel | None = None,
+    *,
+    data: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> PreparedJob:
     """Open the source and check the config. Whether the output may be written to is not checked here.
+
+    Parameters
+    ----------
+    config
+        The job.
+    model
+        Fitted model to label with; None to fit.
+    data, storage_options
+        As for `open_configured`.
 
     Raises
     ------
     ClusteringError
         If something that the config names is missing or does not fit.
     """
-    source = open_configured(config.source, None if model is None else model.layout)
+    like = None if model is None else model.layout
+    source = open_configured(config.source, like, data=data, storage_options=storage_options)
     check_apart(config.source.store, config.output.store)
     if model is not None:
         source = replace(source, cautions=(*source.cautions, *check_features(source, model)))
         _check_preprocess(config, model)
     fitted_model = config.model.build() if model is None else model.model
-    tolerance = fitted_model.tolerance if config.fit.tolerance is None else config.fit.tolerance
-    rule = StoppingRule(tolerance, config.fit.max_iterations, config.fit.max_seconds)
-    keys = ("seed", "restarts", "finalists", "sample_rows", "init", "fraction")
-    wish = Preprocess(**config.preprocess.model_dump())
-    asked = {key: getattr(config.fit, key) for key in keys}
     # In a new output there is no model yet, so the first run starts as usual.
-    asked["init"] = "kmeans++" if asked["init"] == "model" else asked["init"]
-    options = Options(**asked, rule=rule, preprocess=wish)
+    wish = config.fit.model_copy(update={"init": "kmeans++"}) if _follows(config) else config.fit
+    options = options_for(fitted_model, wish, config.preprocess)
     if model is None:
         check_combination(source, fitted_model, options)
-    others = {"store", "storage_options", "report", "overwrite", "changed", "publish", "gate", "keep"}
-    label_outputs = LabelOutputs(**config.output.model_dump(exclude=others))
-    label_outputs.check(fitted_model)
+    asked = {name: getattr(config.output, name) for name in LabelOptions.model_fields}
+    label_outputs = LabelOutputs(**asked)
+    check_outputs(label_outputs, fitted_model)
     check_names(source, default_names(fitted_model.k), label_outputs)
     if label_outputs.anything:
         left_out = coordinate_cautions(source, default_names(fitted_model.k), label_outputs, fitted_model)
         source = replace(source, cautions=(*source.cautions, *left_out))
     output = open_output(config.output.store, config.output.storage_options)
-    run, follows = output.finished, config.fit.init == "model" or model is not None
+    run, follows = output.finished, _follows(config) or model is not None
     content = config.result_keys
     if run is not None and model is None and follows:
         _check_current(config, PreviousVersion(run, output.published, source).fitted, source, fitted_model)
         content = {**content, "follows": run}
-    identity = RunFingerprint(content, fingerprint(wish, source) if model is None else source_fingerprint(source))
+    identity = RunFingerprint(
+        content, fingerprint(config.preprocess, source) if model is None else source_fingerprint(source)
+    )
     within = usable_memory(
-        source, config.memory_bytes, bool(wish.requested) if model is None else model.preparation is not None
+        source,
+        config.memory_bytes,
+        bool(config.preprocess.requested) if model is None else model.preparation is not None,
     )
     # Ledgers and held-out scores belong to blocks of the label pass. A fit that uses them must have the same blocks.
     plan = source.plan(block_bytes=config.block_bytes, memory=within, whole_chunks=not (follows or config.held_out))
@@ -164,7 +235,7 @@ def prepare_job(config: JobConfig, model: FittedModel | None = None) -> Prepared
         plan = plan_like(plan, Ledger(output.published / FOLDER).about.get("joined", ()), within // MEMORY_SHARE)
     block_fingerprints = BlockFingerprints.for_plan(source, plan) if follows else None
     before = None if run is None else PreviousVersion(run, output.published, source, block_fingerprints)
-    remarks = (*label_outputs.remarks(fitted_model.k), *_integrity(source))
+    remarks = (*smaller_outputs(label_outputs, fitted_model.k), *_integrity(source))
     return PreparedJob(
         config,
         source,
@@ -181,8 +252,18 @@ def prepare_job(config: JobConfig, model: FittedModel | None = None) -> Prepared
     )
 
 
+def _follows(config: JobConfig) -> bool:
+    """Return whether a fit begins with the current model of its output."""
+    return isinstance(config.fit.init, str) and config.fit.init == "model"
+
+
 def check_apart(source: str, output: str) -> None:
     """Refuse a source inside the output, where old versions are removed, and an output inside the source.
+
+    Parameters
+    ----------
+    source, output
+        Paths or URLs of the two stores.
 
     Raises
     ------
@@ -214,7 +295,13 @@ def _check_current(config: JobConfig, current: FittedModel, source: Source, mode
 
 
 def preflight_errors(job: PreparedJob) -> tuple[str, ...]:
-    """List the errors that would stop the job as soon as it runs, with the present content of its output."""
+    """List the errors that would stop the job as soon as it runs, with the present content of its output.
+
+    Parameters
+    ----------
+    job
+        The prepared job.
+    """
     errors = []
     for check in (job.output.check, partial(refuse_finished, job), partial(read_names, job.output.path)):
         try:
@@ -233,7 +320,7 @@ def _integrity(source: Source) -> tuple[str, ...]:
 def _check_preprocess(config: JobConfig, model: FittedModel) -> None:
     """Refuse a different preprocessing than the model's own, which is always applied."""
     own = {} if model.preparation is None else model.preparation.wish
-    for key, value in config.preprocess.model_dump(exclude_defaults=True).items():
+    for key, value in config.preprocess.requested.items():
         if value != own.get(key):
             raise ConfigError(
                 f"preprocess.{key} is {value!r}, and the model was fitted with {own.get(key)!r}; leave 'preprocess' "
@@ -243,6 +330,11 @@ def _check_preprocess(config: JobConfig, model: FittedModel) -> None:
 
 def refuse_finished(job: PreparedJob) -> None:
     """Refuse to run in an output that holds a finished run, unless the config or an unfinished run allows it.
+
+    Parameters
+    ----------
+    job
+        The prepared job.
 
     Raises
     ------
@@ -274,9 +366,33 @@ def refuse_finished(job: PreparedJob) -> None:
 def unfinished_run(job: PreparedJob) -> Checkpoint | None:
     """Load the last checkpoint of an unfinished run of this job; None where there is none.
 
+    Parameters
+    ----------
+    job
+        The prepared job.
+
     Raises
     ------
     CheckpointError
         If the unfinished run has another config or another source; the message names the difference.
     """
     return checkpoints.latest(job.output.checkpoints, job.model, job.fingerprint, job.output.finished)
+
+
+def provenance(job: PreparedJob, run: str) -> dict[str, Any]:
+    """Return the attributes that say which source, config and run a model and its labels come from.
+
+    Parameters
+    ----------
+    job
+        The prepared job.
+    run
+        Name of the run.
+    """
+    return {
+        "source": shown(job.config.source.store),
+        "run": run,
+        "config_sha256": job.fingerprint.config_sha256,
+        "source_fingerprint": job.fingerprint.source,
+        "version": version("zarr-clustering"),
+    }

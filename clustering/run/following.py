@@ -11,12 +11,12 @@ from clustering.data.block_fingerprints import extent
 from clustering.execution.passes import PassRunner, ReadStats
 from clustering.fitting.following import continue_fit, statistics_bytes
 from clustering.models.model import Params
+from clustering.run.watch import Watch
 from clustering.storage.checkpoints import Checkpoint
 from clustering.storage.ledger import Ledger
-from flows.watch import Watch
 
 if TYPE_CHECKING:
-    from flows.prepared_job import PreparedJob
+    from clustering.run.prepare import PreparedJob
 
 STATISTICS_SHARE = 0.1
 """Statistics of all blocks are kept if they take at most this share of the decoded source."""

@@ -3,41 +3,24 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from clustering.errors import ConfigError
+from clustering.fitting.cluster_names import meaning
+from clustering.run.report import StorageOptions, no_credentials, redraw
+from clustering.storage import checkpoints
+from clustering.storage.bucket_output import open_output
+from clustering.storage.label_pass import LABELS
+from clustering.storage.model import load_model
+from clustering.storage.names_file import load_cluster_names, read_names, rename_labels, write_names
 
 LISTED = 64
 """Largest number of ids that a message lists."""
 COLOUR = re.compile("#[0-9a-fA-F]{6}")
 
 
-def name(
-    run: str,
-    cluster: int,
-    name: str,
-    *,
-    colour: Annotated[str | None, Parameter(help="Such as '#1f77b4'. Default: the one it has.")] = None,
-) -> None:
-    """Give a cluster a name, and a colour, which labels and reports show from now on.
-
-    Example: clustering models name runs/ocean 3 "deep convection" --colour '#1f77b4'
-
-    Parameters
-    ----------
-    run
-        Output of a finished run: a folder, or a URL of a bucket.
-    cluster
-        Id of the cluster, as in the labels.
-    name
-        Name of the cluster; in the attributes of the labels, words are joined by underscores.
-    """
-    print(name_cluster(run, cluster, name, colour))
-
-
-def name_cluster(run: str, cluster: int, name: str, colour: str | None = None) -> str:
+def name_cluster(
+    run: str, cluster: int, name: str, colour: str | None = None, *, storage_options: StorageOptions = no_credentials
+) -> str:
     """Give a cluster a name and a colour, in `names.json`, and in the labels and the report of the current version.
 
     Later versions use both, by the id of the cluster.
@@ -52,6 +35,8 @@ def name_cluster(run: str, cluster: int, name: str, colour: str | None = None) -
         Name for plots and tables.
     colour
         Colour ``#rrggbb``; None keeps the present one.
+    storage_options
+        As for `clustering.run.report.redo_report`.
 
     Returns
     -------
@@ -65,15 +50,6 @@ def name_cluster(run: str, cluster: int, name: str, colour: str | None = None) -
     OutputError
         If there is no finished run, or another run is writing to the output.
     """
-    # These imports take time, which the help and faults of the command line need not wait for.
-    from clustering.fitting.cluster_names import meaning
-    from clustering.storage import checkpoints
-    from clustering.storage.bucket_output import open_output
-    from clustering.storage.label_pass import LABELS
-    from clustering.storage.model import load_model
-    from clustering.storage.names_file import load_cluster_names, read_names, rename_labels, write_names
-    from flows.report import redraw
-
     name = " ".join(name.split())
     if not name:
         raise ConfigError(f"the name of cluster {cluster} is empty; give it one, such as 'deep convection'")
@@ -99,5 +75,5 @@ def name_cluster(run: str, cluster: int, name: str, colour: str | None = None) -
         for path in (output.published, output.path):
             rename_labels(path / LABELS, load_cluster_names(output.path, ids))
         if (output.published / "report.html").is_file():
-            redraw(output)
+            redraw(output, storage_options)
     return f"cluster {cluster} of {run} is {name!r}"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import xarray as xr
-import yaml
 
+from clustering.config import JobConfig, SourceSection
 from clustering.data.source import Source
 from clustering.errors import ClusteringError, OutputError, damaged
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
+from clustering.run.prepare import open_configured
 from clustering.storage import versions
 from clustering.storage.bucket_output import BucketOutput, open_output
 from clustering.storage.labels import CHANGED, NAME
@@ -19,11 +20,19 @@ from clustering.storage.model import load_model
 from clustering.storage.names_file import load_cluster_names
 from clustering.storage.output import Output
 from clustering.storage.paths import StoragePath, translating_read_errors, write_bytes, zarr_store
-from flows.config import JobConfig
-from flows.credentials import open_configured
 
-OPTIONS: Any = {"source": {"storage_options"}, "output": {"storage_options"}}
-"""Keys of a config that are left out of `run.json` and reports."""
+StorageOptions = Callable[[SourceSection], Mapping[str, Any] | None]
+"""Gives the storage options of a source, with its credentials; None for those of its config."""
+
+
+def no_credentials(_: SourceSection) -> None:
+    """Give no storage options beside those of the config.
+
+    Parameters
+    ----------
+    _
+        The section ``source`` of a config.
+    """
 
 
 def write_report(
@@ -34,12 +43,28 @@ def write_report(
     config: JobConfig,
     clusters: ClusterNames,
 ) -> list[Any]:
-    """Write the report of a run to its folder, and return its pictures."""
+    """Write the report of a run to its folder, and return its pictures.
+
+    Parameters
+    ----------
+    result
+        The fitted model of the run.
+    record
+        Content of ``run.json``.
+    folder
+        Folder of the run.
+    source
+        Source for a picture of the data; None where it cannot be opened.
+    config
+        Config of the run.
+    clusters
+        Ids, names and colours of the clusters.
+    """
     # Drawing needs matplotlib, which a job without a report never loads.
     from clustering.report.page import render
 
     pictures, colours = draw_pictures(result, folder, source, clusters)
-    page = render(result, record, pictures, colours, config_text(config), clusters)
+    page = render(result, record, pictures, colours, config.to_json(exclude_defaults=True), clusters)
     write_bytes(folder / "report.html", page.encode())
     return pictures
 
@@ -90,14 +115,15 @@ def draw_pictures(
     return page.draw(result, labels, preview, sample, degrees, clusters, changed)
 
 
-def config_text(config: JobConfig) -> str:
-    """Write a config as YAML, without defaults and without storage options."""
-    content = config.model_dump(mode="json", exclude_defaults=True, exclude=OPTIONS)
-    return yaml.safe_dump(content, sort_keys=False)
-
-
-def redo_report(store: str) -> StoragePath:
+def redo_report(store: str, storage_options: StorageOptions = no_credentials) -> StoragePath:
     """Write the report of a finished run again from its files.
+
+    Parameters
+    ----------
+    store
+        Path or URL of the output.
+    storage_options
+        Gives the storage options of a source, with its credentials; None for those of its config.
 
     Returns
     -------
@@ -112,18 +138,26 @@ def redo_report(store: str) -> StoragePath:
     output = open_output(store)
     output.read_json("run.json")
     with versions.locked(output):
-        redraw(output)
+        redraw(output, storage_options)
     return output.path / "report.html"
 
 
-def redraw(output: Output | BucketOutput) -> None:
-    """Write the report of the current version again. The caller must hold the lock of the output."""
+def redraw(output: Output | BucketOutput, storage_options: StorageOptions = no_credentials) -> None:
+    """Write the report of the current version again. The caller must hold the lock of the output.
+
+    Parameters
+    ----------
+    output
+        The output.
+    storage_options
+        As for `redo_report`.
+    """
     record, folder = output.read_json("run.json"), output.published
     with damaged(OutputError, f"the config in run.json of {str(output.path)!r}", "restore it, or name another run"):
         config = JobConfig.model_validate(record["config"])
     result, _ = load_model(folder)
     try:
-        source = open_configured(config.source, result.layout)
+        source = open_configured(config.source, result.layout, storage_options=storage_options(config.source))
     except ClusteringError:
         source = None
     with damaged(OutputError, f"run.json of {str(output.path)!r}", "restore it, or name another run"):

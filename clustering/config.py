@@ -1,0 +1,311 @@
+"""The config of a job: its sections, which are groups of options, checked as a whole before anything is opened."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from clustering.data.addresses import absolute, check_url
+from clustering.errors import ConfigError, cut, nearest
+from clustering.option_errors import as_yaml, fault_of
+from clustering.option_values import IN_PYTHON, Count, in_bytes, in_python
+from clustering.options import (
+    ComputeOptions,
+    FollowOptions,
+    OptionGroup,
+    PreprocessOptions,
+    PublishOptions,
+    RowOutputs,
+    RunCall,
+    RunOptions,
+    SourceOptions,
+    cluster_of,
+    wanted_block,
+)
+from clustering.secret_options import BLOCK, refusal
+
+if TYPE_CHECKING:
+    from clustering.models.model import AnyModel
+
+
+class _SourceAddress(OptionGroup):
+    store: str
+    """Path or URL of a Zarr store, version 2 or 3."""
+    credentials: str | None = None
+    """Prefect Secret block that holds more storage options as a JSON object: secret/<name of the block>."""
+
+
+class SourceSection(SourceOptions, _SourceAddress):
+    """The data to cluster."""
+
+    @model_validator(mode="after")
+    def _no_secrets_in_a_config(self, info: ValidationInfo) -> Self:
+        if not in_python(info):
+            _check_address(self.store, self.storage_options, "source")
+        if self.credentials is not None and not BLOCK.fullmatch(self.credentials):
+            raise ValueError("source.credentials names no Prefect block; allowed: secret/<name of the block>")
+        return self
+
+
+class _OutputAddress(OptionGroup):
+    store: str
+    """Path of the output folder, or URL of a bucket (s3://, gs://)."""
+    storage_options: dict[str, Any] = Field(default_factory=dict)
+    """Of a bucket, as fsspec takes them, without secrets: credentials come from the environment, on the workers too."""
+
+
+class OutputSection(RunOptions, _OutputAddress):
+    """Where the results go."""
+
+    @model_validator(mode="after")
+    def _no_secrets_in_a_config(self) -> Self:
+        _check_address(self.store, self.storage_options, "output")
+        return self
+
+
+def _check_address(store: str, storage_options: Mapping[str, Any], section: str) -> None:
+    """Refuse a URL that is none, and secrets, as configs are copied into logs and outputs."""
+    try:
+        check_url(store, f"{section}.store")
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    refused = refusal(store, storage_options, section)
+    if refused is not None:
+        raise ValueError(refused)
+
+
+class ModelSection(OptionGroup):
+    """The model to fit. Its further options are those that the class of the model declares."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: str = "kmeans"
+    """The model."""
+    k: Count = 8
+    """Number of clusters."""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Options of the model that are given, besides `k`."""
+        return {name: value for name, value in (self.model_extra or {}).items() if value is not None}
+
+    def build(self) -> AnyModel:
+        """Make the model; options that are not given have the model's own defaults.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such model, it has no such option, or a value is not allowed.
+        """
+        # Importing the models loads compiled kernels, which takes time. Faults of other sections are reported before.
+        from clustering.models.registry import MODELS, model_options
+
+        if self.kind not in MODELS:
+            raise ConfigError(f"model.kind is {cut(repr(self.kind))}; {nearest(self.kind, MODELS)}")
+        options, made = model_options(), cast("Callable[..., AnyModel]", MODELS[self.kind])
+        for name in self.given:
+            if name not in options:
+                raise ConfigError(f"unknown key {f'model.{name}'!r}; {nearest(name, ('kind', 'k', *options))}")
+            if self.kind not in options[name].kinds:
+                owners = " and ".join(options[name].kinds)
+                raise ConfigError(f"model.{name} is no key of {self.kind}; it belongs to {owners}")
+        try:
+            return made(k=self.k, **self.given)
+        except ConfigError as error:
+            raise ConfigError(f"model.{error}") from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Describe the section as the fingerprints of runs do: with the options that are given, as the model has them.
+
+        The first options are listed even where they are not given, as they were always part of the fingerprint.
+        """
+        model = self.build()
+        given = {name: getattr(model, name) for name in self.given}
+        return {"kind": self.kind, "k": self.k, **dict.fromkeys(_FIRST_OPTIONS), **given}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        from clustering.models.registry import MODELS, model_options
+
+        made = handler.resolve_ref_schema(handler(schema))
+        made["properties"]["kind"]["enum"] = list(MODELS)
+        for name, option in model_options().items():
+            made["properties"][name] = {
+                "anyOf": [TypeAdapter(option.annotation).json_schema(), {"type": "null"}],
+                "default": None,
+                "description": option.text,
+                "title": name.capitalize(),
+            }
+        made["additionalProperties"] = False
+        return made
+
+
+_FIRST_OPTIONS = ("divergence", "beta", "covariance", "regularization", "assignment")
+
+
+class JobConfig(OptionGroup):
+    """A clustering job."""
+
+    source: SourceSection
+    preprocess: PreprocessOptions = Field(default_factory=lambda: PreprocessOptions())
+    model: ModelSection = Field(default_factory=lambda: ModelSection())
+    fit: FollowOptions = Field(default_factory=lambda: FollowOptions())
+    compute: ComputeOptions = Field(default_factory=lambda: ComputeOptions())
+    output: OutputSection
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sections_may_be_empty(cls, content: Any) -> Any:
+        """Read a section whose keys are all commented out as one without keys."""
+        if not isinstance(content, dict):
+            return content
+        return {key: {} if value is None and key in cls.model_fields else value for key, value in content.items()}
+
+    @property
+    def result_keys(self) -> dict[str, Any]:
+        """The keys that decide the result to the last bit."""
+        # A key that was added later counts only where it is set. Otherwise runs of earlier versions could not resume.
+        unsaid = {"valid_range"} if self.source.valid_range == "cf" else set()
+        source = self.source.model_dump(mode="json", exclude={"storage_options", "credentials", *unsaid}, fallback=str)
+        return {
+            # The path is absolute, so that a run started by hand can be resumed by a schedule in another folder.
+            "source": {**source, "nodata": _as_floats(source["nodata"]), "store": absolute(self.source.store)},
+            "preprocess": self.preprocess.model_dump(mode="json"),
+            "model": self.model.to_json(),
+            "fit": {**self.fit.model_dump(mode="json"), "held_out": self.held_out},
+            "compute": {"memory": in_bytes(self.compute.memory), "block": self.block_bytes},
+        }
+
+    @property
+    def held_out(self) -> float:
+        """Share of the blocks that the fit never sees."""
+        if self.fit.held_out is not None:
+            return self.fit.held_out
+        return 0.1 if self.output.publish == "gate" else 0.0
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory budget of a worker, in bytes."""
+        return in_bytes(self.compute.memory)
+
+    @property
+    def block_bytes(self) -> int | None:
+        """Wanted size of a decoded block, in bytes; None to choose."""
+        return wanted_block(self.compute)
+
+    @property
+    def cluster(self) -> Any:
+        """The cluster as `clustering.execution.engine.connect` takes it."""
+        return cluster_of(self.compute)
+
+    def to_json(self, *, exclude_defaults: bool = False) -> dict[str, Any]:
+        """Return the config as JSON without storage options, as ``run.json`` keeps it.
+
+        Parameters
+        ----------
+        exclude_defaults
+            Whether options with their default values are left out.
+        """
+        hidden: Any = {"source": {"storage_options"}, "output": {"storage_options"}}
+        text = self.model_dump_json(exclude=hidden, exclude_defaults=exclude_defaults, fallback=str)
+        content: dict[str, Any] = json.loads(text)
+        if not exclude_defaults:
+            content["model"] = self.model.to_json()
+        return content
+
+
+def _as_floats(nodata: Any) -> Any:
+    """Write whole numbers as floats where that loses nothing, as fingerprints have always done."""
+    if isinstance(nodata, dict):
+        return {name: _as_floats(value) for name, value in nodata.items()}
+    return float(nodata) if isinstance(nodata, int) and int(float(nodata)) == nodata else nodata
+
+
+def check_config(content: Mapping[str, Any]) -> JobConfig:
+    """Check a config as a whole, its model included.
+
+    Parameters
+    ----------
+    content
+        Sections of the config, as nested dicts.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first fault in one line.
+    """
+    try:
+        config = JobConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(fault_of(error, JobConfig, content, as_yaml, "key")) from None
+    config.model.build()
+    return config
+
+
+IN_MEMORY = "memory://data"
+"""Address of data in memory in the config of a run."""
+
+
+def job_config(data: Any, model: AnyModel, options: RunCall) -> JobConfig:
+    """Make the config of a run from a call in Python.
+
+    Parameters
+    ----------
+    data
+        Data as `clustering.run` takes them.
+    model
+        The model to fit.
+    options
+        Options of the call.
+    """
+    defaults = type(model)(k=model.k)  # type: ignore[call-arg]
+    changed = {name: value for name, value in asdict(model).items() if value != getattr(defaults, name)}
+    block = {} if options.block_bytes is None else {"block": options.block_bytes}
+    sections = {
+        "source": {**_source(data), **_given(options, SourceOptions)},
+        "preprocess": _given(options, PreprocessOptions),
+        "model": {"kind": model.kind, "k": model.k, **changed},
+        "fit": _given(options, FollowOptions),
+        "compute": {**_given(options, ComputeOptions), **block},
+        "output": {
+            "store": options.output,
+            "storage_options": options.output_options,
+            "labels": options.write_labels,
+            **_given(options, RowOutputs),
+            **_given(options, PublishOptions),
+        },
+    }
+    try:
+        return JobConfig.model_validate(sections, context=IN_PYTHON)
+    except ValidationError as error:
+        raise ConfigError(fault_of(error, JobConfig, sections, repr, "option")) from None
+
+
+def _source(data: Any) -> dict[str, Any]:
+    """Return the store of data and the options that it was opened with."""
+    if isinstance(data, (str, os.PathLike)):
+        return {"store": os.fspath(data)}
+    recipe = getattr(data, "recipe", None)
+    if recipe is None:
+        return {"store": IN_MEMORY}
+    return {"store": recipe["data"], **{name: recipe[name] for name in SourceOptions.model_fields}}
+
+
+def _given(options: OptionGroup, group: type[OptionGroup]) -> dict[str, Any]:
+    """Return the options of a group that were given."""
+    return {name: getattr(options, name) for name in group.model_fields if name in options.model_fields_set}

@@ -1,0 +1,397 @@
+"""The fitted model as users hold it: what it is, and how it labels, scores, draws and saves."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from clustering.data.access import open_data
+from clustering.data.preparation import usable_memory
+from clustering.execution.engine import connect
+from clustering.execution.passes import pass_runner
+from clustering.fitting.center_fields import center_fields
+from clustering.fitting.features import check_features
+from clustering.fitting.fitted_model import FittedModel
+from clustering.fitting.labelling import LabelOutputs, LabelStatistics, check_outputs, label_blocks
+from clustering.fitting.preprocessing import zero_row_notes
+from clustering.models.model import AnyModel
+from clustering.models.sampling import check_invertible, check_whole_number
+from clustering.option_values import in_bytes
+from clustering.options import LabelCall, LabelToCall, wanted_block
+from clustering.run.label_to import label_to
+from clustering.showing import show, show_one
+from clustering.signatures import takes_after_two
+from clustering.storage.labels import results_in_memory
+from clustering.storage.model import feature_coordinates, load_model, save_model, to_dataset
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A fitted model. Immutable."""
+
+    fitted: FittedModel
+    labelled: bool = True
+    """Whether results are xarray objects; False where the data were a bare ndarray."""
+
+    @property
+    def model(self) -> AnyModel:
+        """The model that was fitted."""
+        return self.fitted.model
+
+    @property
+    def params(self) -> Any:
+        """Params of the fit: centers less the origin, and more, all for prepared rows."""
+        return self.fitted.params
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """Ids of the clusters in labels ``(k,)``, in the order of the centers: 0 … k − 1, or those of earlier runs."""
+        return self.fitted.ids
+
+    @property
+    def centers(self) -> Any:
+        """Centers ``(k, d)`` in the data's own units."""
+        return to_dataset(self.fitted)["centers"] if self.labelled else self.fitted.centers
+
+    @property
+    def fields(self) -> xr.Dataset:
+        """Centers of each variable ``(cluster, *feature_dims)``, in its units: profiles, series or maps."""
+        return xr.Dataset(center_fields(self.fitted))
+
+    @property
+    def weights(self) -> Any:
+        """Mixing weights of a mixture, or the share of each cluster in the total weight ``(k,)``."""
+        return to_dataset(self.fitted)["weights"] if self.labelled else self.fitted.weights
+
+    @property
+    def covariances(self) -> Any:
+        """Covariances of a mixture: spherical ``(k,)``, diagonal ``(k, d)``, tied ``(d, d)``, full ``(k, d, d)``.
+
+        They are in the data's own units. After principal components, whitening or feature weights of 0, and spherical
+        ones after any preprocessing, they are those of the prepared rows. None for other models.
+        """
+        if self.fitted.covariances is None:
+            return None
+        return to_dataset(self.fitted)["covariances"] if self.labelled else self.fitted.covariances
+
+    @property
+    def objective(self) -> float:
+        """J = Σ w D(x, m) of k-means, free energy of soft k-means, mean log-likelihood per weight of a mixture."""
+        return self.fitted.objective
+
+    @property
+    def history(self) -> NDArray[np.float64]:
+        """Objective after the assignment step and after the update step of each pass ``(passes, 2)``."""
+        return self.fitted.history
+
+    @property
+    def iterations(self) -> int:
+        """Passes over the full data that updated the params."""
+        return self.fitted.iterations
+
+    @property
+    def converged(self) -> bool:
+        """Whether the stopping test was met."""
+        return self.fitted.converged
+
+    @property
+    def reads(self) -> float:
+        """Number of full reads of the source. A partial read counts by its share of the blocks."""
+        return self.fitted.reads
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings, a line each, such as excluded rows and clusters that were empty and restarted."""
+        return self.fitted.notes
+
+    @property
+    def criteria(self) -> dict[str, float] | None:
+        """AIC, BIC and ICL of a mixture, and the numbers they are made of; lower is better. None for other models."""
+        return self.fitted.criteria
+
+    @takes_after_two(LabelCall)
+    def predict(self, data: Any, options: LabelCall) -> Any:
+        """Label data in memory.
+
+        Parameters
+        ----------
+        data
+            Data as for `fit`. Other features (variables, dimensions, labels, units) than in the fit are a `DataError`.
+        options
+            Which part of the data is labelled. Variables and dimensions are those of the fit where they are not given.
+
+        Returns
+        -------
+        ndarray or xarray.DataArray
+            Labels in the shape of the samples, −1 where masked; with the coordinates of the data.
+
+        Warns
+        -----
+        ClusteringWarning
+            As `fit` does, and where units or labels cannot be compared with those of the fit.
+        """
+        return self._label(data, options, LabelOutputs())[0]["labels"]
+
+    @takes_after_two(LabelCall)
+    def responsibilities(self, data: Any, options: LabelCall) -> Any:
+        """Responsibilities in memory: float64 in the shape of the samples, and ``k``; NaN where masked.
+
+        Parameters
+        ----------
+        data
+            As for `predict`.
+        options
+            As for `predict`.
+
+        Raises
+        ------
+        ConfigError
+            If the model is hard.
+        """
+        return self._one_output("responsibilities", data, options, responsibilities="all")
+
+    @takes_after_two(LabelCall)
+    def log_density(self, data: Any, options: LabelCall) -> Any:
+        """Log density of the rows under the model, in memory: float64 in the shape of the samples.
+
+        Parameters
+        ----------
+        data
+            As for `predict`.
+        options
+            As for `predict`.
+
+        Raises
+        ------
+        ConfigError
+            If the model has no density.
+        """
+        return self._one_output("log_density", data, options, log_density=True)
+
+    @takes_after_two(LabelCall)
+    def outlier_score(self, data: Any, options: LabelCall) -> Any:
+        """−log₁₀ of the share of rows expected farther from their component: float64 in the shape of the samples.
+
+        Parameters
+        ----------
+        data
+            As for `predict`.
+        options
+            As for `predict`.
+
+        Raises
+        ------
+        ConfigError
+            If the model has no density.
+        """
+        return self._one_output("outlier_score", data, options, outlier_score=True)
+
+    @takes_after_two(LabelCall)
+    def distance(self, data: Any, options: LabelCall) -> Any:
+        """Distance of the rows from their own center, in memory: float64 in the shape of the samples; NaN where masked.
+
+        For squared_euclidean and mahalanobis it is the root of the divergence, for other divergences the divergence
+        itself, for a mixture the Mahalanobis distance under the component's covariance.
+
+        Parameters
+        ----------
+        data
+            As for `predict`.
+        options
+            As for `predict`.
+        """
+        return self._one_output("distance", data, options, distance=True)
+
+    @takes_after_two(LabelCall)
+    def distances(self, data: Any, options: LabelCall) -> Any:
+        """Distances of the rows from every center, as in `distance`: float64 in the shape of the samples, and ``k``.
+
+        Parameters
+        ----------
+        data
+            As for `predict`.
+        options
+            As for `predict`.
+        """
+        return self._one_output("distances", data, options, distances=True)
+
+    @takes_after_two(LabelCall)
+    def margin(self, data: Any, options: LabelCall) -> Any:
+        """How clear each label is, in memory: float64 in the shape of the samples; NaN where masked.
+
+        For k-means, the distance of the nearest other center less that of the own one; infinite for k = 1. For soft
+        models, the largest responsibility less the second largest, 0 to 1; 1 for k = 1.
+
+        Parameters
+        ----------
+        data
+            As for `predict`.
+        options
+            As for `predict`.
+        """
+        return self._one_output("margin", data, options, margin=True)
+
+    @takes_after_two(LabelCall)
+    def score(self, data: Any, options: LabelCall) -> float:
+        """Objective of data under this model; see `objective`.
+
+        Parameters
+        ----------
+        data
+            As for `predict`.
+        options
+            As for `predict`.
+        """
+        sums = self._label(data, options, LabelOutputs())[1]
+        return float(self.model.to_user_objective(sums.objective, float(sums.weight.sum())))
+
+    @takes_after_two(LabelToCall)
+    def label(self, data: Any, options: LabelToCall) -> Path:
+        """Label data of any size, and write the labels to a Zarr group, block by block.
+
+        After an interruption, the same call goes on after the blocks that are finished. The group appears at its place
+        when all of it is written.
+
+        Parameters
+        ----------
+        data
+            Data as for `fit`. Other features (variables, dimensions, labels, units) than in the fit are a `DataError`.
+        options
+            Where the labels go, which outputs are written, and which part of the data is labelled. Variables and
+            dimensions are those of the fit where they are not given.
+
+        Returns
+        -------
+        Path
+            The Zarr group, with the coordinates of the data; −1 where masked.
+
+        Raises
+        ------
+        OutputError
+            If the place holds something that may not be replaced, or cannot be written.
+
+        Warns
+        -----
+        ClusteringWarning
+            As `predict`, and for coordinates that cannot be written beside the labels.
+        """
+        source = open_data(data, options, self.fitted.layout)
+        show((*source.cautions, *check_features(source, self.fitted)))
+        return label_to(self.fitted, source, options, show_one)
+
+    def sample(self, n: int, seed: int = 0) -> Any:
+        """Draw new rows from the fitted model: a component first, then a row of its Gaussian.
+
+        Parameters
+        ----------
+        n
+            Number of rows, 1 or more.
+        seed
+            Seed, 0 or more. Row i depends on the seed and i alone.
+
+        Returns
+        -------
+        tuple of ndarray, or xarray.Dataset
+            Rows ``(n, d)`` in the data's own units, and the ids ``(n,)`` of their components; for a labelled fit, the
+            variables ``rows (sample, feature)`` and ``labels (sample)``.
+
+        Raises
+        ------
+        ConfigError
+            If the model has no density, the preparation cannot be inverted, or a number is out of range.
+        """
+        check_invertible(self.fitted.preparation)
+        n, seed = check_whole_number("n", n, 1), check_whole_number("seed", seed, 0)
+        ((rows, components),) = self.model.generative(self.params).draw(n, seed, n)
+        if self.fitted.preparation is not None:
+            rows = self.fitted.preparation.to_data_units(rows)
+        clusters = self.fitted.clusters
+        labels = self.ids[components].astype(clusters.dtype)
+        if not self.labelled:
+            return rows, labels
+        coordinates = feature_coordinates(self.fitted, ("sample", "rows", "labels"))
+        names = [str(feature) for feature in self.fitted.features]
+        return xr.Dataset(
+            {"rows": (("sample", "feature"), rows), "labels": ("sample", labels, clusters.attributes)},
+            {"feature": names, **coordinates},
+        )
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the model as a Zarr group, in a folder or a bucket; `load_fit` reads it back to the last bit.
+
+        Parameters
+        ----------
+        path
+            Path or URL that does not exist, is empty, or holds a saved model.
+        overwrite
+            Whether a saved model is replaced, in one step. Other content is never replaced.
+
+        Raises
+        ------
+        OutputError
+            If the path has content that may not be replaced, or cannot be written.
+        """
+        save_model(self.fitted, os.fspath(path), {"labelled": self.labelled}, overwrite=overwrite)
+
+    def _one_output(self, name: str, data: Any, options: LabelCall, **wanted: Any) -> Any:
+        """Compute one output of each row, in double precision."""
+        return self._label(data, options, LabelOutputs(labels=False, precision="float64", **wanted))[0][name]
+
+    def _label(self, data: Any, options: LabelCall, outputs: LabelOutputs) -> tuple[dict[str, Any], LabelStatistics]:
+        check_outputs(outputs, self.model)
+        source = open_data(data, options, self.fitted.layout)
+        show((*source.cautions, *check_features(source, self.fitted)))
+        memory = in_bytes(options.memory)
+        within = usable_memory(source, memory, self.fitted.preparation is not None)
+        plan = source.plan(block_bytes=wanted_block(options, options.block_bytes), memory=within)
+        clusters = self.fitted.clusters
+        results = results_in_memory(source, clusters, outputs, self.model)
+        # Results are gathered in this process, so its threads make them.
+        with (
+            connect("threads", options.workers) as engine,
+            pass_runner(source, plan, engine, memory=memory, keep=False, preparation=self.fitted.preparation) as runner,
+        ):
+            result = label_blocks(runner, self.model, self.params, partial(_put, results), outputs, clusters=clusters)
+        show(zero_row_notes(result.statistics[0].zero_rows))
+        labelled = {name: array if source.labelled else array.values for name, array in results.items()}
+        return labelled, result.statistics[0]
+
+    def __repr__(self) -> str:
+        state = "converged" if self.converged else f"stopped by {self.fitted.stop}"
+        return (
+            f"<Fit {self.model}: objective {self.objective:.6g}, {self.iterations} passes, {state}, "
+            f"{self.fitted.summary.count:,} rows × {len(self.fitted.features)} features>"
+        )
+
+
+def _put(results: dict[str, xr.DataArray], region: tuple[slice, ...], arrays: Mapping[str, NDArray[Any]]) -> None:
+    for name, array in arrays.items():
+        results[name].values[region] = array
+
+
+def load_fit(path: str | os.PathLike[str]) -> Fit:
+    """Read a model that `Fit.save` or a run wrote.
+
+    Parameters
+    ----------
+    path
+        Path or URL of a ``model.zarr``, or of the output of a run.
+
+    Raises
+    ------
+    SourceError
+        If the path holds no model.
+    """
+    fitted_model, attributes = load_model(os.fspath(path))
+    return Fit(fitted_model, bool(attributes.get("labelled", True)))

@@ -1,0 +1,156 @@
+"""Faults of options in one line each: the name and value, and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from clustering.cluster_options import KINDS
+from clustering.errors import cut, nearest
+from clustering.policies import DECODERS
+
+
+def fault_of(
+    error: ValidationError, options: type[BaseModel], given: Any, written: Callable[[Any], str], noun: str
+) -> str:
+    """Describe the first fault of options in one line.
+
+    Parameters
+    ----------
+    error
+        Error of pydantic.
+    options
+        Class that declares the options.
+    given
+        The options that were checked.
+    written
+        Writes a value as the user would.
+    noun
+        What the user calls a name of an option: ``key`` or ``option``.
+    """
+    # Unknown names come first: a misspelt name is also a missing one, and its name helps more.
+    first = min(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
+    keys = _key_path(first["loc"], given, first["type"] in ("missing", "extra_forbidden"))
+    key = ".".join(keys)
+    match first["type"]:
+        case "extra_forbidden":
+            return f"unknown {noun} {key!r}; {nearest(keys[-1], _fields_at(options, keys[:-1], given))}"
+        case "missing":
+            return f"{noun} {key!r} is missing; add it to the config"
+        case "union_tag_not_found" if isinstance(first["input"], dict) and first["input"]:
+            name = str(next(iter(first["input"])))
+            return f"unknown {noun} {f'{key}.{name}'!r}; {nearest(name, KINDS)}"
+    expected = first.get("ctx", {}).get("expected")
+    remedy = f"allowed: {expected}" if expected else first["msg"].removeprefix("Value error, ")
+    needed = _NEEDED.get(first["type"])
+    remedy = remedy[0].lower() + remedy[1:] if needed is None else needed.format(**first.get("ctx", {}))
+    if first["type"] == "string_type":
+        remedy = _text_needed(first["input"])
+    if first["type"] == "model_type":
+        remedy = f"it is a section; allowed keys: {', '.join(_fields_at(options, keys, given))}"
+    # The message of a rule over several options names them already.
+    if not keys or remedy.startswith(f"{key}."):
+        return remedy
+    if first["type"] == "value_error" and isinstance(first["input"], dict):
+        return f"{key}.{remedy}"
+    remedy = _ALLOWED.get(keys[-1], remedy)
+    # The value may be a secret, and is not shown then.
+    kept = {"storage_options", "credentials", "options", "env", "pod"} & set(keys) or "holds a secret" in remedy
+    hidden = kept or (keys[0] in ("source", "output") and isinstance(first["input"], dict))
+    value = "not what is needed" if hidden else cut(written(first["input"]))
+    return f"{key} is {value}; {remedy}"
+
+
+def as_yaml(value: Any) -> str:
+    """Write a value as in YAML.
+
+    Parameters
+    ----------
+    value
+        Value of a config.
+    """
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else repr(value)
+
+
+_ALLOWED = {
+    "cluster": (
+        "allowed: threads, synchronous, local, {address: tcp://host:port}, {scheduler_file: path}, {slurm: {…}}, "
+        "{kubernetes: {image: …}}, {gateway: {address: …}}, {class: package.Class, options: {…}}"
+    ),
+    "bbox": "allowed: four numbers, [west, south, east, north]",
+    "standardize": "allowed: false, per_feature, per_variable",
+    "block": "allowed: auto, or a size such as 64MiB",
+    "nodata": "allowed: a number, or {variable: number}",
+    "decode": f"allowed: {', '.join(DECODERS)}, or {{variable: decoder}}",
+}
+"""Remedies for keys that take one of several forms."""
+_NEEDED = {
+    "greater_than": "more than {gt} is needed",
+    "greater_than_equal": "{ge} or more is needed",
+    "less_than": "less than {lt} is needed",
+    "less_than_equal": "{le} or less is needed",
+    "finite_number": "a finite number is needed",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "a whole number is needed"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number is needed"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false is needed"),
+    "list_type": "a name or a list of names is needed",
+    "dict_type": "names and values are needed: {name: value}",
+}
+"""Remedies for wrong types, by pydantic's name of the error."""
+
+
+def _text_needed(value: Any) -> str:
+    """Say how to write a value that YAML does not read as text, and that was probably meant as a name."""
+    match value:
+        case bool():
+            return "text is needed; put names such as on, off, yes and no in quotes, they are truth values without"
+        case None:
+            return "text is needed; put null in quotes where it is a name"
+        case int() | float():
+            return "text is needed; put numbers that are names in quotes"
+        case _:
+            return "text is needed"
+
+
+def _key_path(loc: tuple[int | str, ...], content: Any, absent: bool) -> list[str]:
+    """Turn pydantic's location of an error into keys of the config, without the names of union members.
+
+    `absent` says that the fault is the key itself, so the last part counts as a key although the config lacks it.
+    """
+    path: list[str] = []
+    for number, part in enumerate(loc):
+        present = (isinstance(content, dict) and part in content) or (
+            isinstance(content, list) and isinstance(part, int)
+        )
+        if present:
+            content = content[part]
+        if present or (absent and number == len(loc) - 1):
+            path.append(" ".join(str(part).split()))
+    return path
+
+
+def _fields_at(root: type[BaseModel], path: list[str], content: Any) -> list[str]:
+    """List the keys of a section. Where several kinds of section are allowed, the kind with most of the given keys."""
+    model = root
+    for part in path:
+        content = content.get(part) if isinstance(content, dict) else None
+        field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
+        sections = [] if field is None else _sections_in(field.annotation)
+        if not sections:
+            break
+        given = set(content) if isinstance(content, dict) else set()
+        model = max(sections, key=lambda section, given=given: len(set(_names(section)) & given))  # type: ignore[misc]
+    return _names(model)
+
+
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for inner in get_args(annotation) for section in _sections_in(inner)]
+
+
+def _names(section: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in section.model_fields.items()]

@@ -1,0 +1,101 @@
+"""Types of option values. Each type says what is allowed, so that configs and calls in Python are checked alike."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from typing import Annotated, Any
+
+from annotated_types import Ge
+from pydantic import BeforeValidator, ByteSize, PlainSerializer, TypeAdapter, ValidationError, ValidationInfo
+from pydantic.json_schema import SkipJsonSchema
+
+IN_PYTHON = {"in_python": True}
+"""Validation context of calls in Python, where options may also be arrays, clusters and secrets in memory."""
+
+
+def in_python(info: ValidationInfo) -> bool:
+    """Return whether options come from a call in Python, not from a config.
+
+    Parameters
+    ----------
+    info
+        Facts of a validation, which pydantic gives to validators.
+    """
+    return bool((info.context or {}).get("in_python"))
+
+
+def _plain(value: Any) -> Any:
+    """Turn NumPy's numbers and arrays into those of Python."""
+    return value.tolist() if hasattr(value, "dtype") and hasattr(value, "tolist") else value
+
+
+def _number(value: Any) -> Any:
+    value = _plain(value)
+    if isinstance(value, bool):
+        # YAML reads yes and no as truth values, and Python counts them as 1 and 0.
+        raise ValueError("a number is needed")
+    return value
+
+
+def _size(value: Any) -> Any:
+    value = _plain(value)
+    whole = isinstance(value, (int, float)) and abs(value) < 2**63 and value == int(value)
+    if isinstance(value, bool) or not (whole or isinstance(value, str)):
+        raise ValueError("a size such as 2GiB or 500MB is needed")
+    text = value if isinstance(value, str) else str(int(value))
+    try:
+        size = TypeAdapter(ByteSize).validate_python(text)
+    except ValidationError:
+        size = ByteSize(0)
+    if size < 1:
+        raise ValueError("a size such as 2GiB or 500MB is needed")
+    return text
+
+
+def _names(value: Any) -> Any:
+    value = _plain(value)
+    if isinstance(value, str):
+        return [value]
+    return list(value) if isinstance(value, Collection) and not isinstance(value, (bytes, dict)) else value
+
+
+def _in_memory(value: Any, info: ValidationInfo) -> Any:
+    if not in_python(info) or value is None or isinstance(_plain(value), (str, bytes, bool, int, float)):
+        raise ValueError("text is needed")
+    return value
+
+
+def in_bytes(size: str) -> int:
+    """Convert a size with a unit to bytes.
+
+    Parameters
+    ----------
+    size
+        Such as ``2GiB``, ``500MB``, or a number of bytes.
+    """
+    return int(TypeAdapter(ByteSize).validate_python(size))
+
+
+Whole = Annotated[int, BeforeValidator(_number)]
+"""An integer. Truth values are refused."""
+Count = Annotated[Whole, Ge(1)]
+"""An integer of 1 or more."""
+Number = Annotated[float, BeforeValidator(_number)]
+"""A number. Truth values are refused."""
+Flag = Annotated[bool, BeforeValidator(_plain)]
+"""True or false."""
+Size = Annotated[str, BeforeValidator(_size)]
+"""A size with a unit, such as ``2GiB`` or ``500MB``, or a number of bytes."""
+Names = Annotated[list[str], BeforeValidator(_names)]
+"""Names, or one by itself."""
+Numbers = Annotated[list[Number], BeforeValidator(_plain)]
+"""Numbers in a list or an array."""
+Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+"""A name. Levels of image pyramids are named 0, 1, 2, which YAML reads as numbers."""
+Folder = Annotated[str, BeforeValidator(lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value)]
+"""Path of a folder."""
+InMemory = SkipJsonSchema[
+    Annotated[Any, BeforeValidator(_in_memory), PlainSerializer(lambda _: "array", when_used="json")]
+]
+"""An object that only calls in Python can give, such as an array."""

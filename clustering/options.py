@@ -1,0 +1,373 @@
+"""All options, each declared once with its type, default, range and text.
+
+Configs, ``--set``, Prefect's form, the signatures of functions in Python and the reference page are made from these
+classes. Options of the models are declared by the model classes. This module loads no heavy package, so that a wrong
+config is refused at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
+
+from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from clustering.cluster_options import ClusterOptions
+from clustering.option_values import (
+    Count,
+    Flag,
+    Folder,
+    InMemory,
+    Name,
+    Names,
+    Number,
+    Numbers,
+    Size,
+    Whole,
+    in_bytes,
+)
+from clustering.policies import MAX_BAD_FRACTION, Decoder, Missing, MissingChunks, OnBadChunk, ValidRange
+
+
+class OptionGroup(BaseModel):
+    """A group of options."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+        arbitrary_types_allowed=True,
+    )
+
+
+def _components(value: Any) -> Any:
+    """Refuse a value of ``pca`` that is neither a number of components nor a share; a bool is no number here."""
+    value = value.item() if hasattr(value, "item") else value
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is None or (number and (value >= 1 if isinstance(value, int) else 0.0 < value < 1.0)):
+        return value
+    raise ValueError(
+        "a whole number of components of 1 or more, a share of the variance between 0 and 1 (both excluded), or null "
+        "is needed"
+    )
+
+
+class SourceOptions(OptionGroup):
+    """Which part of the data is clustered, and what counts as missing."""
+
+    storage_options: dict[str, Any] = Field(default_factory=dict)
+    """As fsspec takes them. A config holds no secrets: credentials come from the environment or a Prefect block."""
+    group: Name | None = None
+    """Group inside the store."""
+    variables: Names | None = None
+    """Variables of the group, concatenated along the features; leave out for a bare array or a group with one
+    variable."""
+    sample_dims: Names | None = None
+    """Dimensions that number the samples. Default: all that are not feature dimensions, or the first."""
+    feature_dims: Names | None = None
+    """Dimensions along which a sample's features lie; empty: each variable is one feature. Default: all that are not
+    sample dimensions."""
+    select: dict[str, Any] = Field(default_factory=dict)
+    """Selection by label: {dim: {start, stop, step}}, a list, or one label; of dates also {months: [12, 1, 2]}."""
+    isel: dict[str, Any] = Field(default_factory=dict)
+    """Selection by position."""
+    bbox: Annotated[Numbers, Field(min_length=4, max_length=4)] | None = None
+    """Box on the map, [west, south, east, north], ends included; from west eastward, so it may cross any meridian."""
+    mask: str | InMemory | None = None
+    """Variable over sample dimensions, of true and false or 1 and 0: true = use; or one comparison of a variable, such
+    as landfrac > 0.5 or surface in [1, 2]. A name with a slash, here and below, is a path from the root of the store.
+    In Python also an array; xarray objects are matched by dimension and label, other arrays have the shape of the
+    selected samples."""
+    weights: str | InMemory | None = None
+    """Variable over sample dimensions, or cos(lat) of a latitude in degrees or radians; in Python also an array."""
+    labels: str | InMemory | None = None
+    """Variable with the known clusters of rows, for init: labels; values other than 0, 1, … mean unknown. In Python
+    also an array."""
+    missing: Missing = "drop"
+    """A row with a missing feature is left out (drop), is an error, or counts with its other features (marginalize)."""
+    missing_chunks: MissingChunks | None = None
+    """A chunk that was never written is an error, masked, or holds its fill value. Default: masked where the fill value
+    means missing, an error where it would count as data."""
+    on_bad_chunk: OnBadChunk = "error"
+    """A chunk that does not decode is an error, or masked."""
+    max_bad_fraction: Annotated[Number, Ge(0), Le(1)] = MAX_BAD_FRACTION
+    """Largest share of the chunks that may be masked for this reason; above it, the run fails."""
+    nodata: Whole | Number | dict[str, Whole | Number] | None = None
+    """Stored number that means missing, besides those in the attributes; or one for each variable named."""
+    decode: Decoder | dict[str, Decoder] | None = None
+    """Named decoder of stored whole numbers, or one for each variable named: signed_square, (v / 127.5)^2 sign(v)."""
+    valid_range: ValidRange = "cf"
+    """Values outside valid_range, valid_min and valid_max of a variable are missing (cf), or these attributes are
+    ignored (ignore)."""
+
+
+class PreprocessOptions(OptionGroup):
+    """Preprocessing of rows, in this order: unit_norm, standardize, feature_weights, pca, whiten."""
+
+    standardize: Literal[False, "per_feature", "per_variable"] = False
+    """Bring each feature, or all values of a variable together, to mean 0 and variance 1."""
+    unit_norm: Flag = False
+    """Divide each row by its Euclidean norm; rows of zeros are left out."""
+    pca: Annotated[int | float | None, BeforeValidator(_components)] = None
+    """Number of principal components, or the share of the variance that they have to exceed, such as 0.999."""
+    pca_per_variable: Flag = False
+    """Principal components of each variable on its own."""
+    whiten: Flag = False
+    """Divide components by their standard deviation."""
+    feature_weights: str | InMemory | None = None
+    """Multiplies features: a variable along feature dimensions, cos(lat) or sqrt(cos(lat)); in Python also an array
+    (d,)."""
+
+    @model_validator(mode="after")
+    def _per_variable_needs_components(self) -> Self:
+        if self.pca_per_variable and not self.needs_covariance:
+            raise ValueError(
+                "pca_per_variable is true and pca is null; set pca to a number of components or a share of the variance"
+            )
+        return self
+
+    @property
+    def needs_covariance(self) -> bool:
+        """Whether the covariance of the features is needed, as principal components mix them."""
+        return self.pca is not None or self.whiten
+
+    @property
+    def removes_mean(self) -> bool:
+        """Whether the mean is subtracted from rows."""
+        return self.needs_covariance or self.standardize is not False
+
+    @property
+    def requested(self) -> dict[str, Any]:
+        """Options that differ from their defaults, as JSON."""
+        names = PreprocessOptions.model_fields
+        values = self.model_dump(mode="json", include=set(names))
+        return {name: value for name, value in values.items() if value != names[name].default}
+
+
+class FitOptions(OptionGroup):
+    """How to fit."""
+
+    seed: Annotated[Whole, Ge(0), Le(2**63 - 1)] = 0
+    """Seed of all random draws."""
+    restarts: Count = 10
+    """Starts that compete on the row sample, in memory."""
+    finalists: Count = 1
+    """Best starts carried to the full data; each block is read once whatever their number."""
+    sample_rows: Count = 200_000
+    """Rows of the sample drawn in the first read."""
+    init: Annotated[Literal["kmeans++", "random", "labels", "model"] | InMemory, Field(union_mode="left_to_right")] = (
+        "kmeans++"
+    )
+    """How starts are chosen; labels: from the rows that labels gives clusters to; model: from the current model of the
+    output, or from kmeans++ in a new output. In Python also centers (k, d), or a dict of centers, weights and more of a
+    mixture."""
+    max_iterations: Annotated[Whole, Ge(0)] = 300
+    """Passes over the full data at most."""
+    tolerance: Annotated[Number, Ge(0)] | None = None
+    """Stop when the objective changes by no more than this, relative to its scale; 0: when nothing changes. Default: 0
+    for kmeans, 1e-6 for the others."""
+    max_seconds: Annotated[Number, Gt(0)] | None = None
+    """Stop after this wall time, in seconds, with a valid model."""
+    fraction: Annotated[Number, Gt(0), Le(1)] = 1.0
+    """Share of the rows, drawn at random, that the fit goes over; labels and the objective are of all rows."""
+
+    @model_validator(mode="after")
+    def _finalists_are_restarts(self) -> Self:
+        if self.finalists > self.restarts:
+            raise ValueError(
+                f"finalists is {self.finalists} and restarts is {self.restarts}; there cannot be more finalists: "
+                "lower finalists"
+            )
+        return self
+
+    @property
+    def draws_starts(self) -> bool:
+        """Whether starts are drawn at random, so that the order of the clusters has no meaning."""
+        return isinstance(self.init, str) and self.init != "labels"
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether clusters start from the means of labelled rows."""
+        return isinstance(self.init, str) and self.init == "labels"
+
+
+class BlockOptions(OptionGroup):
+    """How blocks are read and worked on."""
+
+    workers: Count | None = None
+    """Threads or worker processes; of an address, workers to wait for. Default: the number of processors; on other
+    machines the least."""
+    memory: Size = "2GiB"
+    """Memory budget of each worker; half of it keeps decoded rows between passes."""
+    block: Literal["auto"] | Size = "auto"
+    """Wanted size of a decoded block."""
+
+
+class ComputeOptions(BlockOptions):
+    """Where the passes run. Only `memory` and `block` can change the result, as they decide the blocks."""
+
+    cluster: Annotated[ClusterOptions | InMemory, Field(union_mode="left_to_right")] = "threads"
+    """Threads of this process, worker processes on this machine (local), or a mapping that names another cluster:
+    address, slurm, kubernetes, gateway or class. In Python also a distributed.Client."""
+    wait_seconds: Annotated[Number, Gt(0)] | None = None
+    """How long to wait for workers, at the start and when all are gone. Default: 30 for an address and on this machine,
+    1800 for workers that others start."""
+    scratch: Folder | None = None
+    """Folder on a local disk for decoded rows beyond the memory budget."""
+
+
+class _Labels(OptionGroup):
+    labels: Flag = True
+    """Write labels on the sample grid."""
+
+
+class RowOutputs(OptionGroup):
+    """What is written for each row beside its label."""
+
+    responsibilities: Literal["none", "max", "top", "all"] = "none"
+    """Beside the labels: the responsibility of the own cluster (max), of the top few with their clusters, or of all."""
+    top: Count = 3
+    """Number of clusters that responsibilities: top writes."""
+    precision: Literal["float16", "uint8", "float64"] = "float16"
+    """How responsibilities are stored; uint8 in steps of 1/254. With float64 the other numbers have double precision
+    too."""
+    log_density: Flag = False
+    """Write the log density of each row under the model."""
+    outlier_score: Flag = False
+    """Write -log10 of the expected share of rows that are farther from their component."""
+    distance: Flag = False
+    """Write the distance of each row from its center: for squared_euclidean and mahalanobis the root of the divergence,
+    for other divergences the divergence itself, for a mixture the Mahalanobis distance."""
+    margin: Flag = False
+    """Write how clear each label is: how much farther the next center is, or how much smaller its responsibility."""
+    distances: Flag = False
+    """Write the distance of each row from every center."""
+
+
+class LabelOptions(RowOutputs, _Labels):
+    """What is written for each row."""
+
+    @property
+    def anything(self) -> bool:
+        """Whether any output is wanted."""
+        asked = (self.labels, self.log_density, self.outlier_score, self.distance, self.margin, self.distances)
+        return any(asked) or self.responsibilities != "none"
+
+
+class GateOptions(OptionGroup):
+    """Limits within which a new version becomes the current one by itself, with publish: gate."""
+
+    objective: Annotated[Number, Ge(0)] | None = 0.01
+    """By which share of itself the objective on held-out rows may be worse than the current version's on the same rows;
+    0.01 is one percent; null: not checked."""
+    sizes: Annotated[Number, Ge(0), Le(1)] | None = 0.1
+    """By how much a cluster's share of the total weight may change; 0.1 is from 20 % to 30 %; null: not checked."""
+    churn: Annotated[Number, Ge(0), Le(1)] | None = 0.2
+    """Which share of the total weight may change its cluster; null: not checked."""
+    clusters: Annotated[Whole, Ge(0)] | None = None
+    """How many clusters may be new or lost; null: not checked."""
+
+
+class PublishOptions(OptionGroup):
+    """What a run writes beside model and labels, and when it is published."""
+
+    changed: Flag = True
+    """Write beside the labels whether each differs from the previous version, where there is one."""
+    report: Flag = True
+    """Write report.html."""
+    overwrite: Flag = False
+    """Make another version where a finished one is. An unfinished run of the same config always resumes."""
+    publish: Literal["always", "gate", "manual"] = "always"
+    """When a new version becomes the current one: as soon as it is finished (always), if it is within the limits of
+    gate, or when a person says so (manual), by clustering models promote. The first one always does, and one that
+    repeats the current one."""
+    gate: GateOptions = Field(default_factory=lambda: GateOptions())
+    """Limits of publish: gate."""
+    keep: Count | None = 5
+    """Latest versions that stay when a run is finished; the current one and the one before it stay in any case.
+    null: all."""
+
+
+class RunOptions(PublishOptions, LabelOptions):
+    """What a run writes, and when it is published."""
+
+
+class FollowOptions(FitOptions):
+    """How to fit, and how a run follows the version before."""
+
+    refresh: Literal["full", "new-only", "none"] = "full"
+    """With init: model, how new data change the model: by an update and passes over all rows until nothing changes
+    (full); by the update alone, which reads only new blocks (new-only); or not at all, so that only labels are made
+    (none)."""
+    held_out: Annotated[Number, Ge(0), Le(0.5)] | None = None
+    """Share of the blocks that the fit never sees, on which a new version is scored against the current one. Default:
+    0.1 with publish: gate, 0 otherwise."""
+
+
+def wanted_block(options: BlockOptions, number: int | None = None) -> int | None:
+    """Return the wanted size of a decoded block in bytes; None to choose.
+
+    Parameters
+    ----------
+    options
+        How blocks are read.
+    number
+        The size in bytes, which comes before that of the options; None for that.
+    """
+    if number is not None:
+        return number
+    return None if options.block == "auto" else in_bytes(options.block)
+
+
+def cluster_of(options: ComputeOptions) -> Any:
+    """Return the cluster as `clustering.execution.engine.connect` takes it.
+
+    Parameters
+    ----------
+    options
+        Where the passes run.
+    """
+    chosen = options.cluster
+    return chosen.model_dump(exclude_defaults=True) if isinstance(chosen, BaseModel) else chosen
+
+
+class _InBytes(OptionGroup):
+    """The size of a block as a number, for calls in Python."""
+
+    block_bytes: Count | None = None
+    """Wanted size of a decoded block in bytes; the same as block, as a number."""
+
+
+class FitCall(_InBytes, ComputeOptions, PreprocessOptions, FitOptions, SourceOptions):
+    """Options of `clustering.fit`."""
+
+    on_pass: Callable[[Any], object] | None = None
+    """Called with a PassRecord after each pass."""
+
+
+class LabelCall(_InBytes, BlockOptions, SourceOptions):
+    """Options of methods that label data in memory."""
+
+
+class LabelToCall(_InBytes, ComputeOptions, SourceOptions, RowOutputs):
+    """Options of `Fit.label`."""
+
+    to: Folder
+    """Path of the new Zarr group, such as labels.zarr."""
+    overwrite: Flag = False
+    """Replace labels that were written there before. Anything else is never replaced."""
+
+
+class RunCall(_InBytes, ComputeOptions, PublishOptions, RowOutputs, PreprocessOptions, FollowOptions, SourceOptions):
+    """Options of `clustering.run`."""
+
+    output: Folder
+    """Path of the output folder, or URL of a bucket (s3://, gs://)."""
+    output_options: dict[str, Any] = Field(default_factory=dict)
+    """Storage options of a bucket, as fsspec takes them, without secrets: credentials come from the environment."""
+    write_labels: Flag = True
+    """Write labels on the sample grid; the option labels names known clusters."""
+    on_pass: Callable[[Any], object] | None = None
+    """Called with a PassRecord after each pass."""

@@ -1,0 +1,117 @@
+"""The passes of a fit, from a checkpoint to the end of the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from clustering.data.source import Source
+from clustering.execution.passes import PassRunner
+from clustering.fitting.fitted_model import FittedModel, from_state
+from clustering.fitting.loop import Stop, StoppingRule, choose_best, iterate
+from clustering.models.model import AnyModel
+from clustering.run.watch import Watch
+from clustering.storage.checkpoints import Checkpoint
+
+
+def fit(
+    runner: PassRunner,
+    checkpoint: Checkpoint,
+    rule: StoppingRule,
+    watch: Watch,
+    save: Callable[[Checkpoint], None] = lambda _: None,
+) -> Checkpoint:
+    """Pass over the data until the loop stops.
+
+    Parameters
+    ----------
+    runner
+        Runs the passes.
+    checkpoint
+        Where to begin.
+    rule
+        When to stop.
+    watch
+        Receives messages and the record of every pass.
+    save
+        Called with the checkpoint after every pass, before the watch learns of the pass.
+
+    Returns
+    -------
+    Checkpoint
+        State after the last pass, with the best candidate first.
+    """
+    now = checkpoint
+    runner = replace(runner, preparation=checkpoint.preparation)
+    for state, record in iterate(checkpoint.state, runner.run, rule):
+        seconds = {**now.seconds, "fit": now.seconds.get("fit", 0.0) + record.seconds}
+        now = replace(now, state=state, read_stats=now.read_stats + record.read_stats, seconds=seconds)
+        save(now)
+        watch.passed(record, rule, now.read_stats.blocks / len(runner.plan))
+        for note in record.notes:
+            watch.warn(note)
+    state, judgement = choose_best(now.state, runner.run)
+    if state is not now.state:
+        reading = now.read_stats if judgement is None else now.read_stats + judgement.read_stats
+        now = replace(now, state=state, read_stats=reading)
+        save(now)
+    best = now.state.best
+    text = "" if best.sums is None else objective_text(best.model, best.objective, float(best.sums["weight"].sum()))
+    watch.say(f"{_REASONS[best.stop or Stop.CONVERGED]} after {len(best.history)} passes{text}")
+    return now
+
+
+def objective_text(model: AnyModel, objective: float, weight: float) -> str:
+    """Write the objective for the end of a line.
+
+    Parameters
+    ----------
+    model
+        The model.
+    objective
+        Objective as the passes add it up.
+    weight
+        Total weight of the rows.
+    """
+    return f", {model.objective.symbol} {model.to_user_objective(objective, weight):.10g}"
+
+
+_REASONS = {
+    Stop.CONVERGED: "converged (nothing changes any more)",
+    Stop.TOLERANCE: "converged (within the tolerance)",
+    Stop.REFRESH: "stopped as fit.refresh asks",
+    Stop.MAX_ITERATIONS: "stopped by max_iterations",
+    Stop.MAX_SECONDS: "stopped by max_seconds",
+}
+
+
+def fitted_model(checkpoint: Checkpoint, source: Source, n_blocks: int, *, drawn: bool) -> FittedModel:
+    """Make the fitted model of a fit that has ended.
+
+    Parameters
+    ----------
+    checkpoint
+        State after the last pass.
+    source
+        Source of the rows.
+    n_blocks
+        Number of blocks of the plan.
+    drawn
+        Whether the starts were drawn at random, so that the clusters may be put in an order.
+    """
+    reading = checkpoint.read_stats
+    return from_state(
+        checkpoint.state.best.model,
+        checkpoint.state,
+        source.features,
+        checkpoint.summary,
+        reading.blocks / n_blocks,
+        reading.bytes,
+        checkpoint.remarks,
+        checkpoint.warnings,
+        reading.bad,
+        checkpoint.preparation,
+        source.about,
+        (source.sample_dims, source.feature_dims),
+        drawn=drawn,
+    )

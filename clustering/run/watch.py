@@ -1,0 +1,73 @@
+"""The protocol of watches: what a run tells the program around it while it works."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
+
+from clustering.execution.engine import Engine
+from clustering.fitting.loop import PassRecord, StoppingRule
+
+if TYPE_CHECKING:
+    from clustering.report.page import Figure
+
+logger = logging.getLogger(__name__)
+
+
+class Watch(Protocol):
+    """Receives messages and progress of a job while it runs."""
+
+    def say(self, line: str) -> None:
+        """Show a line."""
+
+    def warn(self, line: str) -> None:
+        """Show a warning."""
+
+    def step(self, name: str, work: Callable[[], Any]) -> Any:
+        """Run a step of the job, and return its result."""
+
+    def working(self, engine: Engine) -> AbstractContextManager[None]:
+        """Show progress inside passes while the context is open."""
+
+    def passed(self, record: PassRecord, rule: StoppingRule, reads: float) -> None:
+        """Show a finished pass, with the number of full reads of the source so far."""
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        """Emit an event on which other programs can act."""
+
+    def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
+        """Show the content of ``run.json`` and the pictures of the report."""
+
+
+class LogWatch:
+    """Logs the lines of a run, and passes its warnings and passes on to functions."""
+
+    def __init__(self, warn: Callable[[str], None], on_pass: Callable[[PassRecord], object] | None = None) -> None:
+        self.warn = warn
+        self.on_pass = on_pass
+
+    def say(self, line: str) -> None:
+        """Log a line."""
+        logger.info("%s", line)
+
+    def step(self, name: str, work: Callable[[], Any]) -> Any:
+        """Run a step of the run, and return its result."""
+        return work()
+
+    def working(self, engine: Engine) -> AbstractContextManager[None]:
+        """Show nothing inside passes."""
+        return nullcontext()
+
+    def passed(self, record: PassRecord, rule: StoppingRule, reads: float) -> None:
+        """Call the function of the caller with a finished pass."""
+        if self.on_pass is not None:
+            self.on_pass(record)
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        """Log an event."""
+        logger.info("%s: run %s", name, payload["run"])
+
+    def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
+        """Show nothing, as the caller gets the outcome."""

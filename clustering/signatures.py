@@ -1,0 +1,137 @@
+"""Signatures of functions that take options as keywords, made from the classes that declare the options."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Mapping
+from functools import wraps
+from types import UnionType
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ValidationError
+
+from clustering.errors import ConfigError
+from clustering.option_errors import fault_of
+from clustering.option_values import IN_PYTHON
+
+P = ParamSpec("P")
+R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+Given = TypeVar("Given", bound=BaseModel)
+
+
+def check_call(options: type[Given], given: Mapping[str, Any]) -> Given:
+    """Check the options of a call in Python.
+
+    Parameters
+    ----------
+    options
+        Class that declares the options.
+    given
+        Options by name.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first fault in one line.
+    """
+    try:
+        return options.model_validate(given, context=IN_PYTHON)
+    except ValidationError as error:
+        raise ConfigError(fault_of(error, options, given, repr, "option")) from None
+
+
+def takes(options: Callable[P, Given]) -> Callable[[Callable[[A, Given], R]], Callable[Concatenate[A, P], R]]:
+    """Give a function of one argument and a group of options the options as keywords.
+
+    Its signature and its help list every option with type, default and text. The text replaces the entry ``options``
+    of the docstring.
+
+    Parameters
+    ----------
+    options
+        Class that declares the options.
+    """
+    return lambda function: _with_keywords(function, options)
+
+
+def takes_after_two(
+    options: Callable[P, Given],
+) -> Callable[[Callable[[A, B, Given], R]], Callable[Concatenate[A, B, P], R]]:
+    """Give a function of two arguments and a group of options the options as keywords; see `takes`.
+
+    Parameters
+    ----------
+    options
+        Class that declares the options.
+    """
+    return lambda function: _with_keywords(function, options)
+
+
+def _with_keywords(function: Callable[..., Any], options: Any) -> Callable[..., Any]:
+    *leading, _ = inspect.signature(function).parameters.values()
+    names = {parameter.name for parameter in leading}
+
+    @wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        named = {name: keywords.pop(name) for name in names & keywords.keys()}
+        return function(*arguments, **named, options=check_call(options, keywords))
+
+    keywords = _keywords(options)
+    returned = inspect.signature(function).return_annotation
+    call.__signature__ = inspect.Signature([*leading, *keywords], return_annotation=returned)  # type: ignore[attr-defined]
+    call.__annotations__ = {**function.__annotations__, **{one.name: one.annotation for one in keywords}}
+    call.__annotations__.pop("options", None)
+    if function.__doc__:
+        call.__doc__ = _with_texts(function.__doc__, options)
+    return call
+
+
+def _keywords(options: type[BaseModel]) -> list[inspect.Parameter]:
+    hints = get_type_hints(options)
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True),
+            annotation=hints[name],
+        )
+        for name, field in options.model_fields.items()
+    ]
+
+
+def _with_texts(docstring: str, options: type[BaseModel]) -> str:
+    """Replace the entry ``options`` of a docstring by an entry for each option."""
+    entries = []
+    for parameter in _keywords(options):
+        shown = _shown(parameter.annotation)
+        default = "" if parameter.default is inspect.Parameter.empty else f", default {parameter.default!r}"
+        text = textwrap.fill(" ".join((options.model_fields[parameter.name].description or "").split()), 108)
+        entries.append(f"{parameter.name} : {shown}{default}\n{textwrap.indent(text, '    ')}")
+    plain = inspect.cleandoc(docstring)
+    return re.sub(r"(?m)^options\n(?: +.*\n)+", lambda _: "\n".join(entries) + "\n", plain)
+
+
+def _shown(annotation: Any) -> str:
+    """Write a type as a docstring does: ``str or None``, ``{'drop', 'error'}``."""
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return ", ".join(map(repr, arguments)) if len(arguments) == 1 else f"{{{', '.join(map(repr, arguments))}}}"
+    if get_origin(annotation) in (Union, UnionType):
+        parts = [_shown(one) for one in arguments]
+        return " or ".join(dict.fromkeys([*(one for one in parts if one != "None"), *parts]))
+    if annotation is Any:
+        return "object"
+    if annotation is type(None):
+        return "None"
+    origin = get_origin(annotation)
+    if origin is Callable:
+        return "callable"
+    if origin is not None:
+        return (
+            f"{origin.__name__} of {' to '.join(map(_shown, arguments))}" if Any not in arguments else origin.__name__
+        )
+    return "dict" if issubclass(annotation, BaseModel) else str(annotation.__name__)
