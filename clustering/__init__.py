@@ -6,7 +6,9 @@ The names below are loaded when they are first used, so that ``import clustering
 from __future__ import annotations
 
 import logging
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,5 +56,23 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+class _Package(ModuleType):
+    """This package, whose attribute ``run`` is always the function.
+
+    Python would set the attribute to the subpackage of the same name as soon as one of its modules is imported.
+    """
+
+    @property
+    def run(self) -> Any:
+        return import_module("clustering.api").run
+
+    @run.setter
+    def run(self, _: ModuleType) -> None:
+        """Keep the function. The subpackage is found by the import system without this attribute."""
+
+
+sys.modules[__name__].__class__ = _Package
+
+
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_HOMES, "run"])

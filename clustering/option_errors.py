@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -42,10 +43,13 @@ def fault_of(
         case "union_tag_not_found" if isinstance(first["input"], dict) and first["input"]:
             name = str(next(iter(first["input"])))
             return f"unknown {noun} {f'{key}.{name}'!r}; {nearest(name, KINDS)}"
-    expected = first.get("ctx", {}).get("expected")
-    remedy = f"allowed: {expected}" if expected else first["msg"].removeprefix("Value error, ")
-    needed = _NEEDED.get(first["type"])
-    remedy = remedy[0].lower() + remedy[1:] if needed is None else needed.format(**first.get("ctx", {}))
+    facts = first.get("ctx", {})
+    remedy = first["msg"].removeprefix("Value error, ")
+    remedy = _NEEDED.get(first["type"], remedy[0].lower() + remedy[1:])
+    for name, value in facts.items():
+        remedy = remedy.replace(f"{{{name}}}", str(value))
+    if "expected" in facts:
+        remedy = nearest(str(first["input"]), re.split(r", | or ", facts["expected"].replace("'", "")))
     if first["type"] == "string_type":
         remedy = _text_needed(first["input"])
     if first["type"] == "model_type":
@@ -81,7 +85,6 @@ _ALLOWED = {
         "{kubernetes: {image: …}}, {gateway: {address: …}}, {class: package.Class, options: {…}}"
     ),
     "bbox": "allowed: four numbers, [west, south, east, north]",
-    "standardize": "allowed: false, per_feature, per_variable",
     "block": "allowed: auto, or a size such as 64MiB",
     "nodata": "allowed: a number, or {variable: number}",
     "decode": f"allowed: {', '.join(DECODERS)}, or {{variable: decoder}}",

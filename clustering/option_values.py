@@ -38,6 +38,12 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _flag(value: Any, info: ValidationInfo) -> Any:
+    if in_python(info) and not isinstance(_plain(value), bool):
+        raise ValueError("true or false is needed")
+    return _plain(value)
+
+
 def _size(value: Any) -> Any:
     value = _plain(value)
     whole = isinstance(value, (int, float)) and abs(value) < 2**63 and value == int(value)
@@ -83,7 +89,7 @@ Count = Annotated[Whole, Ge(1)]
 """An integer of 1 or more."""
 Number = Annotated[float, BeforeValidator(_number)]
 """A number. Truth values are refused."""
-Flag = Annotated[bool, BeforeValidator(_plain)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
 """True or false."""
 Size = Annotated[str, BeforeValidator(_size)]
 """A size with a unit, such as ``2GiB`` or ``500MB``, or a number of bytes."""

@@ -25,6 +25,13 @@ BLOCK = re.compile(r"secret/[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 def secret_option(options: Any, path: tuple[str, ...] = ()) -> str | None:
     """Find the first storage option that holds a secret.
 
+    Parameters
+    ----------
+    options
+        Options, or a part of them.
+    path
+        Names that lead to the part.
+
     Returns
     -------
     str or None
@@ -49,7 +56,17 @@ def secret_option(options: Any, path: tuple[str, ...] = ()) -> str | None:
 
 
 def refusal(store: str, options: Mapping[str, Any], section: str = "source") -> str | None:
-    """Say why the storage options of a config are refused, without showing any value; None where they are allowed."""
+    """Say why the storage options of a config are refused, without showing any value; None where they are allowed.
+
+    Parameters
+    ----------
+    store
+        Path or URL of the store.
+    options
+        Its storage options.
+    section
+        Section of the config, for the message.
+    """
     name = secret_option(options)
     if name is None:
         return None

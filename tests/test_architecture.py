@@ -13,13 +13,23 @@ ROOT = Path(clustering.__file__).parent
 MODULES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}
 modules = pytest.mark.parametrize("name", MODULES)
 
-BASE = {"errors", "temporary", "compiling", "compat"}
+OPTIONS = {"options", "option_values", "option_errors", "cluster_options", "secret_options", "policies", "signatures"}
+BASE = {"errors", "temporary", "compiling", "compat"} | OPTIONS
 MIDDLE = {"execution", "models", "data"} | BASE
 # Which parts of the library each part may import, beside itself.
 ALLOWED = {
     "errors": set(),
     "temporary": set(),
     "compat": set(),
+    "policies": set(),
+    "secret_options": set(),
+    "option_values": {"errors"},
+    "cluster_options": {"option_values", "secret_options"},
+    "option_errors": {"errors", "policies", "cluster_options"},
+    "signatures": {"errors", "option_errors", "option_values"},
+    "options": {"option_values", "cluster_options", "policies"},
+    "showing": {"errors"},
+    "config": {"errors", "options", "option_values", "option_errors", "secret_options", "data", "models"},
     "compiling": {"temporary", "compat"},
     "data": MIDDLE,
     "models": MIDDLE,
@@ -27,8 +37,10 @@ ALLOWED = {
     "fitting": MIDDLE,
     "storage": MIDDLE | {"fitting"},
     "report": MIDDLE | {"fitting", "storage"},
-    "api": MIDDLE | {"fitting", "storage", "report"},
-    "__init__": MIDDLE | {"fitting", "storage", "report", "api"},
+    "run": MIDDLE | {"fitting", "storage", "report", "config"},
+    "fitted": MIDDLE | {"fitting", "storage", "run", "showing"},
+    "api": MIDDLE | {"fitting", "storage", "run", "config", "fitted", "showing"},
+    "__init__": MIDDLE | {"fitted", "api"},
 }
 
 

@@ -25,7 +25,19 @@ LITTLE = 64 * 2**20
 
 
 def continue_from_current(job: PreparedJob, runner: PassRunner, run: str, watch: Watch) -> Checkpoint:
-    """Begin a run by updating the current model to the present rows, as ``fit.refresh`` asks."""
+    """Begin a run by updating the current model to the present rows, as ``fit.refresh`` asks.
+
+    Parameters
+    ----------
+    job
+        The prepared job.
+    runner
+        Runs the passes.
+    run
+        Name of the run.
+    watch
+        Receives messages.
+    """
     previous = job.previous
     assert previous is not None
     began, start = time.perf_counter(), previous.fitted
@@ -54,15 +66,35 @@ class _UnchangedBlocks:
     ledger: Ledger | None
 
     def load(self, index: int) -> tuple[Any, ...] | None:
-        """Return the statistics of an unchanged block; None where the block has to be read."""
+        """Return the statistics of an unchanged block; None where the block has to be read.
+
+        Parameters
+        ----------
+        index
+            Number of the block in the plan.
+        """
         return None if self.ledger is None else self.ledger.load(index)
 
     def save(self, index: int, statistics: tuple[Any, ...]) -> None:
-        """Save nothing, as these params are not yet final. The label pass saves the statistics of the final params."""
+        """Save nothing, as these params are not yet final. The label pass saves the statistics of the final params.
+
+        Parameters
+        ----------
+        index
+            Number of the block in the plan.
+        statistics
+            Statistics of the block.
+        """
 
 
 def update_summary(job: PreparedJob) -> dict[str, Any] | None:
-    """Summarise the new and changed blocks, for ``run.json``; None for a run that follows no version."""
+    """Summarise the new and changed blocks, for ``run.json``; None for a run that follows no version.
+
+    Parameters
+    ----------
+    job
+        The prepared job.
+    """
     previous = job.previous
     if previous is None or not job.follows:
         return None
@@ -94,7 +126,15 @@ def _in_words(followed: Mapping[str, Any]) -> str:
 
 
 def keeps_statistics(job: PreparedJob, params: Params) -> bool:
-    """Return whether a run keeps the statistics of its blocks for the next run."""
+    """Return whether a run keeps the statistics of its blocks for the next run.
+
+    Parameters
+    ----------
+    job
+        The prepared job.
+    params
+        Final params.
+    """
     # Predictions change no params, and a fit on drawn rows has other statistics than the next fit needs.
     if job.given_model is not None or job.block_fingerprints is None or job.options.row_fraction:
         return False

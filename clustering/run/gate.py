@@ -33,7 +33,13 @@ def gate_failures(comparison: Mapping[str, Any] | None, limits: GateOptions, ris
 
 
 def unmeasured_limits(comparison: Mapping[str, Any] | None, limits: GateOptions, rises: bool) -> list[str]:
-    """List the limits that are set but cannot be checked, because their number was not measured."""
+    """List the limits that are set but cannot be checked, because their number was not measured.
+
+    Parameters
+    ----------
+    comparison, limits, rises
+        As for `gate_failures`.
+    """
     measured = _measured(comparison or {}, rises)
     return [name for name, limit in limits.model_dump().items() if limit is not None and measured[name] is None]
 

@@ -82,7 +82,13 @@ class PreviousVersion:
         return None if self.changes is None else ReusableLabels(self._ledger, str(self.about.get("told")))
 
     def is_repeated_by(self, folder: StoragePath) -> bool:
-        """Return whether a new version has the same label outputs of the same blocks, so that it repeats this one."""
+        """Return whether a new version has the same label outputs of the same blocks, so that it repeats this one.
+
+        Parameters
+        ----------
+        folder
+            Folder of the new version.
+        """
         digest = Ledger(folder / FOLDER).about.get("told")
         return (
             digest is not None and digest == self.about.get("told") and self.changes is not None and self.changes.none
@@ -93,7 +99,15 @@ class PreviousVersion:
         return Ledger(self.folder / FOLDER, self.fingerprints)
 
     def statistics(self, model: AnyModel, held_out: HeldOut | None) -> Ledger | None:
-        """Return the statistics that it kept of its blocks; None where it kept none, or held out other blocks."""
+        """Return the statistics that it kept of its blocks; None where it kept none, or held out other blocks.
+
+        Parameters
+        ----------
+        model
+            The model.
+        held_out
+            Rule for held-out blocks; None where there are none.
+        """
         every = None if held_out is None else held_out.every
         if self.changes is None or not self.about.get("statistics") or self.about.get("held_out") != every:
             return None
@@ -102,7 +116,17 @@ class PreviousVersion:
     def compare(
         self, fitted: FittedModel, sums: LabelStatistics | None, scores: HeldOutScores | None
     ) -> dict[str, Any]:
-        """Compare a new version with this one; see `clustering.fitting.comparison`."""
+        """Compare a new version with this one; see `clustering.fitting.comparison`.
+
+        Parameters
+        ----------
+        fitted
+            Fitted model of the new version.
+        sums
+            Statistics of its label pass; None where there was none.
+        scores
+            Scores on held-out rows; None where there are none.
+        """
         held_out = None if scores is None else scores.to_json(fitted.model)
         return {**comparison(self.run, self.fitted, fitted, sums), "held_out": held_out}
 

@@ -113,7 +113,13 @@ class ProgressEstimator:
         self._rule, self._reads = StoppingRule(), 0.0
 
     def start_stage(self, stage: str) -> None:
-        """Begin the next stage."""
+        """Begin the next stage.
+
+        Parameters
+        ----------
+        stage
+            Name of the stage, as in `ProgressSnapshot.stage`.
+        """
         with self._lock:
             if self._stage == "open":
                 # The time of opening, such as a wait for workers, says nothing about the time of passes.
@@ -127,7 +133,13 @@ class ProgressEstimator:
             self._stage = self._stage if self._stage == "finished" else "stopped"
 
     def on_blocks(self, progress: PassProgress) -> None:
-        """Record finished blocks."""
+        """Record finished blocks.
+
+        Parameters
+        ----------
+        progress
+            Blocks of the present pass.
+        """
         with self._lock:
             if progress.number < self._number:
                 # Messages of a cluster may arrive after their pass has ended.
@@ -145,7 +157,17 @@ class ProgressEstimator:
                 self._first_pass = self._first_pass or took
 
     def on_pass(self, record: PassRecord, rule: StoppingRule, reads: float) -> None:
-        """Record a finished pass."""
+        """Record a finished pass.
+
+        Parameters
+        ----------
+        record
+            Record of the pass.
+        rule
+            When the fit stops.
+        reads
+            Number of full reads of the source so far.
+        """
         with self._lock:
             self._records.append(record)
             self._rule, self._reads = rule, reads

@@ -20,25 +20,77 @@ class Watch(Protocol):
     """Receives messages and progress of a job while it runs."""
 
     def say(self, line: str) -> None:
-        """Show a line."""
+        """Show a line.
+
+        Parameters
+        ----------
+        line
+            The line.
+        """
 
     def warn(self, line: str) -> None:
-        """Show a warning."""
+        """Show a warning.
+
+        Parameters
+        ----------
+        line
+            The line.
+        """
 
     def step(self, name: str, work: Callable[[], Any]) -> Any:
-        """Run a step of the job, and return its result."""
+        """Run a step of the job, and return its result.
+
+        Parameters
+        ----------
+        name
+            ``open``, ``sample``, ``fit``, ``label`` or ``report``.
+        work
+            The step.
+        """
 
     def working(self, engine: Engine) -> AbstractContextManager[None]:
-        """Show progress inside passes while the context is open."""
+        """Show progress inside passes while the context is open.
+
+        Parameters
+        ----------
+        engine
+            Engine of the run.
+        """
 
     def passed(self, record: PassRecord, rule: StoppingRule, reads: float) -> None:
-        """Show a finished pass, with the number of full reads of the source so far."""
+        """Show a finished pass, with the number of full reads of the source so far.
+
+        Parameters
+        ----------
+        record
+            Record of the pass.
+        rule
+            When the fit stops.
+        reads
+            Number of full reads of the source so far.
+        """
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Emit an event on which other programs can act."""
+        """Emit an event on which other programs can act.
+
+        Parameters
+        ----------
+        name
+            Such as ``model.published``.
+        payload
+            Facts of the event.
+        """
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
-        """Show the content of ``run.json`` and the pictures of the report."""
+        """Show the content of ``run.json`` and the pictures of the report.
+
+        Parameters
+        ----------
+        record
+            Content of ``run.json``.
+        pictures
+            Pictures of the report.
+        """
 
 
 class LogWatch:
@@ -49,25 +101,71 @@ class LogWatch:
         self.on_pass = on_pass
 
     def say(self, line: str) -> None:
-        """Log a line."""
+        """Log a line.
+
+        Parameters
+        ----------
+        line
+            The line.
+        """
         logger.info("%s", line)
 
     def step(self, name: str, work: Callable[[], Any]) -> Any:
-        """Run a step of the run, and return its result."""
+        """Run a step of the run, and return its result.
+
+        Parameters
+        ----------
+        name
+            ``open``, ``sample``, ``fit``, ``label`` or ``report``.
+        work
+            The step.
+        """
         return work()
 
     def working(self, engine: Engine) -> AbstractContextManager[None]:
-        """Show nothing inside passes."""
+        """Show nothing inside passes.
+
+        Parameters
+        ----------
+        engine
+            Engine of the run.
+        """
         return nullcontext()
 
     def passed(self, record: PassRecord, rule: StoppingRule, reads: float) -> None:
-        """Call the function of the caller with a finished pass."""
+        """Call the function of the caller with a finished pass.
+
+        Parameters
+        ----------
+        record
+            Record of the pass.
+        rule
+            When the fit stops.
+        reads
+            Number of full reads of the source so far.
+        """
         if self.on_pass is not None:
             self.on_pass(record)
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Log an event."""
+        """Log an event.
+
+        Parameters
+        ----------
+        name
+            Such as ``model.published``.
+        payload
+            Facts of the event.
+        """
         logger.info("%s: run %s", name, payload["run"])
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
-        """Show nothing, as the caller gets the outcome."""
+        """Show nothing, as the caller gets the outcome.
+
+        Parameters
+        ----------
+        record
+            Content of ``run.json``.
+        pictures
+            Pictures of the report.
+        """

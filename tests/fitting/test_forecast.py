@@ -14,6 +14,7 @@ from clustering.data.plan import MIB
 from clustering.execution.block_cache import SCRATCH_SHARE
 from clustering.fitting.forecast import Memory
 from clustering.fitting.options import Options
+from clustering.options import FitOptions
 
 VALUES = np.random.default_rng(0).standard_normal((400, 2))
 
@@ -58,7 +59,7 @@ def test_workers_share_the_rows() -> None:
 
 
 def test_a_share_of_the_rows_takes_a_share_of_the_room() -> None:
-    found = outlook(open_source(VALUES), options=Options(fraction=0.25), block_bytes=1600).expected
+    found = outlook(open_source(VALUES), options=Options(FitOptions(fraction=0.25)), block_bytes=1600).expected
     assert found.rows_bytes == 1600
 
 

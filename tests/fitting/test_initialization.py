@@ -13,13 +13,14 @@ from clustering.execution.passes import pass_runner
 from clustering.fitting.options import Options
 from clustering.fitting.survey_pass import run_survey
 from clustering.models.survey import Survey
+from clustering.options import FitOptions
 
 
 def surveyed(values: np.ndarray, k: int = 2, sample_rows: int = 100) -> tuple[Survey, int]:
     source = c.open_source(values)
     plan = source.plan(block_bytes=8000)
     with connect("threads") as engine, pass_runner(source, plan, engine, memory=2**26) as inside:
-        found, passed = run_survey(inside, c.KMeans(k), Options(sample_rows=sample_rows), 2**26)
+        found, passed = run_survey(inside, c.KMeans(k), Options(FitOptions(sample_rows=sample_rows)), 2**26)
     return found, passed.read_stats.blocks // len(plan)
 
 

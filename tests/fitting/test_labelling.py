@@ -13,7 +13,14 @@ from clustering.errors import ConfigError
 from clustering.execution.engine import connect
 from clustering.execution.passes import pass_runner
 from clustering.fitting.cluster_names import default_names
-from clustering.fitting.labelling import LEVELS, LabelOutputs, label_blocks, outlier_score, output_variables
+from clustering.fitting.labelling import (
+    LEVELS,
+    LabelOutputs,
+    label_blocks,
+    outlier_score,
+    output_variables,
+    smaller_outputs,
+)
 from clustering.storage.labels import create_labels
 
 MODELS = {
@@ -219,19 +226,6 @@ def test_outlier_scores_stay_right_where_the_tail_underflows(freedom: int) -> No
         np.testing.assert_allclose(score[-1], leading / np.log(10), rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"responsibilities": "some"}, "responsibilities is 'some'; allowed: none, max, top, all"),
-        ({"top": 0}, "top is 0"),
-        ({"precision": "float8"}, "precision is 'float8'"),
-    ],
-)
-def test_wishes_out_of_range_are_refused(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        LabelOutputs(**options)
-
-
 def test_what_a_model_does_not_tell_is_refused(rows: np.ndarray) -> None:
     with pytest.raises(ConfigError, match="the model is kmeans, whose rows belong to one cluster each"):
         c.fit(rows, c.KMeans(2)).responsibilities(rows)
@@ -241,11 +235,11 @@ def test_what_a_model_does_not_tell_is_refused(rows: np.ndarray) -> None:
 
 
 def test_no_more_than_k_are_the_largest() -> None:
-    assert LabelOutputs(responsibilities="top", top=9).remarks(4) == (
+    assert smaller_outputs(LabelOutputs(responsibilities="top", top=9), 4) == (
         "output.top is 9 and k is 4: the responsibilities of all 4 clusters are written",
     )
-    assert LabelOutputs(responsibilities="top", top=4).remarks(4) == ()
-    assert LabelOutputs(top=9).remarks(4) == ()
+    assert smaller_outputs(LabelOutputs(responsibilities="top", top=4), 4) == ()
+    assert smaller_outputs(LabelOutputs(top=9), 4) == ()
     assert {v.name: v.extra for v in output_variables(LabelOutputs(responsibilities="top", top=9), default_names(4))}[
         "top_clusters"
     ] == (("rank", 4),)

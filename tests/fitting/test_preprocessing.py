@@ -13,7 +13,8 @@ from sklearn.preprocessing import StandardScaler
 
 import clustering as c
 from clustering.errors import ClusteringError, ConfigError, DataError
-from clustering.fitting.preprocessing import Preprocess
+from clustering.options import FitCall, PreprocessOptions
+from clustering.signatures import check_call
 
 K = 4
 BLOCKS = [None, 3_000, 700]
@@ -338,8 +339,8 @@ WISHES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unknown weights": ({"feature_weights": "depth"}, ["'depth'", "unknown variable"]),
     "components of gaps": ({"pca": 2, "missing": "marginalize"}, ["marginalize", "pca is 2", "drop"]),
     "norm of gaps": ({"unit_norm": True, "missing": "marginalize"}, ["marginalize", "unit_norm", "drop"]),
-    "fraction of nothing": ({"fraction": 0}, ["fraction is 0", "above 0"]),
-    "more than all": ({"fraction": 1.5}, ["fraction is 1.5", "up to 1"]),
+    "fraction of nothing": ({"fraction": 0}, ["fraction is 0", "more than 0"]),
+    "more than all": ({"fraction": 1.5}, ["fraction is 1.5", "1 or less"]),
     "no row drawn": ({"fraction": 1e-12}, ["fraction is 1e-12", "none of the rows", "raise fit.fraction"]),
     "fewer drawn than clusters": ({"fraction": 0.002}, ["k is 4", "distinct row", "or raise fit.fraction"]),
 }
@@ -402,8 +403,8 @@ def test_sums_of_products_that_do_not_fit_are_refused_before_they_are_made(rng: 
 
 
 def test_what_was_asked_is_told_as_json() -> None:
-    assert Preprocess().requested == {}
-    wish = Preprocess(standardize="per_feature", pca=np.int64(3), feature_weights=np.ones(2))  # type: ignore[arg-type]
+    assert PreprocessOptions().requested == {}
+    wish = check_call(FitCall, {"standardize": "per_feature", "pca": np.int64(3), "feature_weights": np.ones(2)})
     assert wish.requested == {"standardize": "per_feature", "pca": 3, "feature_weights": "array"}
 
 

@@ -15,12 +15,12 @@ from clustering.data.access import open_source
 from clustering.data.reading import read_block
 from clustering.data.source import Source
 from clustering.fitting.options import Options
-from clustering.fitting.preprocessing import Preprocess
 from clustering.fitting.probe import partial_source, spread_indices, statistics_bytes
 from clustering.models.kmeans import KMeans
 from clustering.models.mixture import GaussianMixture
 from clustering.models.soft_kmeans import SoftKMeans
 from clustering.models.von_mises_fisher import VonMisesFisher
+from clustering.options import PreprocessOptions
 
 
 def masked_rows(share: float, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +117,7 @@ def test_every_model_can_be_probed(model: Any) -> None:
 @pytest.mark.parametrize(("wish", "components"), WISHES.values(), ids=WISHES.keys())
 def test_the_features_after_preprocessing_are_told(wish: dict[str, Any], components: int | None) -> None:
     values = np.random.default_rng(0).standard_normal((3000, 6)).astype("f4")
-    found = outlook(open_source(values), options=Options(preprocess=Preprocess(**wish)))
+    found = outlook(open_source(values), options=Options(preprocess=PreprocessOptions(**wish)))
     assert found.expected.n_components == components
     # Two components in double precision take less than six features in single precision.
     kept = 16 if components == 2 else 24

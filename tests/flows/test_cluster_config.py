@@ -96,7 +96,7 @@ def test_every_key_is_described_for_forms() -> None:
     schema = JobConfig.model_json_schema()["$defs"]
     for name in ("AddressCluster", "SlurmOptions", "KubernetesOptions", "GatewayOptions", "ClassCluster"):
         assert all(field["description"] for field in schema[name]["properties"].values())
-    assert "1800" in schema["ComputeConfig"]["properties"]["wait_seconds"]["description"]
+    assert "1800" in schema["ComputeOptions"]["properties"]["wait_seconds"]["description"]
 
 
 MISTAKES = {
