@@ -57,7 +57,7 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(ModuleType):
-    """This package, whose attribute ``run`` is always the function.
+    """The type of this package, whose attribute ``run`` is always the function.
 
     Python would set the attribute to the subpackage of the same name as soon as one of its modules is imported.
     """
