@@ -226,6 +226,8 @@ class JobConfig(OptionGroup):
         content: dict[str, Any] = json.loads(text)
         if not exclude_defaults:
             content["model"] = self.model.to_json()
+        elif "model" in content:
+            content["model"] = {name: value for name, value in content["model"].items() if value is not None}
         return content
 
 

@@ -49,7 +49,8 @@ def fault_of(
     for name, value in facts.items():
         remedy = remedy.replace(f"{{{name}}}", str(value))
     if "expected" in facts:
-        remedy = nearest(str(first["input"]), re.split(r", | or ", facts["expected"].replace("'", "")))
+        words = re.split(r", | or ", facts["expected"].replace("'", ""))
+        remedy = nearest(str(first["input"]), [written(False) if word == "False" else word for word in words])
     if first["type"] == "string_type":
         remedy = _text_needed(first["input"])
     if first["type"] == "model_type":
@@ -57,7 +58,7 @@ def fault_of(
     # The message of a rule over several options names them already.
     if not keys or remedy.startswith(f"{key}."):
         return remedy
-    if first["type"] == "value_error" and isinstance(first["input"], dict):
+    if first["type"] == "value_error" and _is_section(options, keys, given):
         return f"{key}.{remedy}"
     remedy = _ALLOWED.get(keys[-1], remedy)
     # The value may be a secret, and is not shown then.
@@ -136,17 +137,32 @@ def _key_path(loc: tuple[int | str, ...], content: Any, absent: bool) -> list[st
 
 
 def _fields_at(root: type[BaseModel], path: list[str], content: Any) -> list[str]:
-    """List the keys of a section. Where several kinds of section are allowed, the kind with most of the given keys."""
-    model = root
+    """List the keys of the section at a path; those of the last section above where there is none."""
+    section = root
     for part in path:
         content = content.get(part) if isinstance(content, dict) else None
-        field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
-        sections = [] if field is None else _sections_in(field.annotation)
-        if not sections:
+        below = _section_at(section, part, content)
+        if below is None:
             break
-        given = set(content) if isinstance(content, dict) else set()
-        model = max(sections, key=lambda section, given=given: len(set(_names(section)) & given))  # type: ignore[misc]
-    return _names(model)
+        section = below
+    return _names(section)
+
+
+def _is_section(root: type[BaseModel], path: list[str], content: Any) -> bool:
+    """Return whether a path leads to a section, and not to a value."""
+    section: type[BaseModel] | None = root
+    for part in path:
+        content = content.get(part) if isinstance(content, dict) else None
+        section = None if section is None else _section_at(section, part, content)
+    return section is not None
+
+
+def _section_at(section: type[BaseModel], key: str, content: Any) -> type[BaseModel] | None:
+    """Return the section below a key; of several kinds that are allowed, the kind with most of the given keys."""
+    field = next((f for name, f in section.model_fields.items() if key in (name, f.alias)), None)
+    below = [] if field is None else _sections_in(field.annotation)
+    given = set(content) if isinstance(content, dict) else set()
+    return max(below, key=lambda one: len(set(_names(one)) & given), default=None)
 
 
 def _sections_in(annotation: Any) -> list[type[BaseModel]]:

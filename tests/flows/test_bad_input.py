@@ -165,10 +165,8 @@ CASES = {
     "key of another kind": Case(
         ["model.beta is no key of kmeans", "soft_kmeans"], change={"model/kind": "kmeans", "model/beta": 2.0}
     ),
-    "beta of 0": Case(["model.beta", "0", "greater than 0"], change={"model/kind": "soft_kmeans", "model/beta": 0}),
-    "beta below 0": Case(
-        ["model.beta", "-1", "greater than 0"], change={"model/kind": "soft_kmeans", "model/beta": -1.5}
-    ),
+    "beta of 0": Case(["model.beta", "0", "above 0"], change={"model/kind": "soft_kmeans", "model/beta": 0}),
+    "beta below 0": Case(["model.beta", "-1", "above 0"], change={"model/kind": "soft_kmeans", "model/beta": -1.5}),
     "infinite beta": Case(["model.beta", "inf"], change={"model/kind": "soft_kmeans", "model/beta": float("inf")}),
     "word for beta": Case(["model.beta", "'high'", "auto"], change={"model/kind": "soft_kmeans", "model/beta": "high"}),
     "regularization below 0": Case(
@@ -238,7 +236,7 @@ CASES = {
     "all of the variance": Case(["preprocess.pca is 1.0", "between 0 and 1"], change={"preprocess/pca": 1.0}),
     "word for components": Case(["preprocess.pca is 'many'", "null"], change={"preprocess/pca": "many"}),
     "components of each variable and none wanted": Case(
-        ["preprocess.pca_per_variable", "give preprocess.pca"], change={"preprocess/pca_per_variable": True}
+        ["preprocess.pca_per_variable", "set pca"], change={"preprocess/pca_per_variable": True}
     ),
     "more components than features": Case(["pca is 9", "2 features", "2 or fewer"], 1, {"preprocess/pca": 9}),
     "constant feature to standardize": Case(
@@ -261,7 +259,7 @@ CASES = {
         1,
         {"preprocess/unit_norm": True, "source/variables": ["zeroed"], "source/missing": "error"},
     ),
-    "fraction of nothing": Case(["fit.fraction is 0", "greater than 0"], change={"fit/fraction": 0}),
+    "fraction of nothing": Case(["fit.fraction is 0", "more than 0"], change={"fit/fraction": 0}),
     "fraction that draws no row": Case(["fraction is 1e-09", "none of the rows"], 1, {"fit/fraction": 1e-9}),
     "prediction with another preprocessing": Case(
         ["preprocess.standardize is 'per_feature'", "fitted with None", "fit a new model"],
@@ -370,7 +368,7 @@ def test_a_mistake_is_told_in_one_line_and_leaves_nothing_behind(
 def test_a_mistake_in_the_config_is_all_that_is_said(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.config.write_text(yaml.safe_dump({**place.content, "model": {"k": 0}}))
     assert run(["fit", str(place.config)]) == 2
-    assert capsys.readouterr().err == "clustering: model.k is 0; input should be greater than or equal to 1\n"
+    assert capsys.readouterr().err == "clustering: model.k is 0; 1 or more is needed\n"
 
 
 def test_debug_shows_where(place: Place) -> None:

@@ -20,7 +20,8 @@ from clustering.config import JobConfig, check_config
 from clustering.data.access import open_source
 from clustering.data.stores import connect
 from clustering.errors import ConfigError, MissingDependencyError, StoreError
-from flows.credentials import load_credentials, merged, open_configured
+from clustering.run.prepare import open_configured
+from flows.credentials import load_credentials, merged, storage_options
 
 SECRET = "hunter2-do-not-tell"
 USES: dict[str, Any] = {"variables": ["t"], "sample_dims": ["time", "lat"]}
@@ -93,7 +94,7 @@ def test_secrets_given_in_python_are_nowhere(
 
 def test_a_url_is_shown_in_what_is_left(bucket: Bucket, field_store: Path) -> None:
     config = check_config(job(bucket.upload(field_store), field_store / "out"))
-    assert open_configured(config.source).shape == (12, 9)
+    assert open_configured(config.source, storage_options=storage_options(config.source)).shape == (12, 9)
 
 
 # A Prefect block

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from clustering.models.registry import MODELS
-from clustering.options import GateConfig
+from clustering.options import GateOptions
 from clustering.run.gate import gate_failures, unmeasured_limits
 
-LIMITS = GateConfig(clusters=0)
+LIMITS = GateOptions(clusters=0)
 
 
 def comparison(**changes: Any) -> dict[str, Any]:
@@ -101,12 +101,12 @@ WORSE: dict[str, tuple[str, float, float, bool]] = {
 
 @pytest.mark.parametrize(("kind", "after", "before", "worse"), WORSE.values(), ids=WORSE)
 def test_worse_is_told_by_the_kind_of_model(kind: str, after: float, before: float, worse: bool) -> None:
-    told = gate_failures(comparison(held_out=held_out(after, before)), GateConfig(), MODELS[kind].objective.rises)
+    told = gate_failures(comparison(held_out=held_out(after, before)), GateOptions(), MODELS[kind].objective.rises)
     assert bool(told) == worse
 
 
 def test_what_is_null_is_not_checked() -> None:
-    off = GateConfig(objective=None, churn=None, sizes=None, clusters=None)
+    off = GateOptions(objective=None, churn=None, sizes=None, clusters=None)
     far = comparison(churn=1.0, largest_size_change=1.0, new_clusters=[1, 2], held_out=held_out(9.0, 1.0))
     assert gate_failures(far, off, False) == []
     assert gate_failures(None, off, False) == []

@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import xarray as xr
 from cyclopts import App
-from flows.naming import name, name_cluster
 from s3 import Bucket
 
 import clustering as c
 from clustering.config import JobConfig, check_config
 from clustering.errors import ConfigError, OutputError
 from clustering.run.job import run_fit, run_predict
+from clustering.run.naming import name_cluster
 from clustering.run.report import redo_report
 from clustering.storage.ledger import Ledger
 from clustering.storage.paths import storage_path, zarr_store
 from flows.cli import run
+from flows.models import name
 from flows.tables import summary_lines
 from tests.flows.notes import Crash, Notes
 

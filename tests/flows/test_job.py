@@ -18,7 +18,7 @@ from zarr.codecs import ZstdCodec
 import clustering
 from clustering.config import JobConfig, check_config
 from clustering.errors import CheckpointError, DataError, OutputError
-from clustering.run import job as flows_job
+from clustering.run import initialize as run_initialize
 from clustering.run.inspect import inspect_job
 from clustering.run.job import run_fit, run_predict
 from clustering.run.report import redo_report
@@ -309,7 +309,7 @@ def test_what_places_the_samples_is_written_before_the_first_pass(
     """And it is not written again for the labels; whatever is wrong with it costs no pass."""
     frames: list[Any] = []
     surveyed: list[dict[str, Any]] = []
-    write, survey = storage_labels.write_frame, flows_job.initialize
+    write, survey = storage_labels.write_frame, run_initialize.initialize
 
     def counted(path: Path, *options: Any) -> None:
         write(path, *options)
@@ -320,9 +320,9 @@ def test_what_places_the_samples_is_written_before_the_first_pass(
         surveyed.append({name: array[...] for name, array in group.arrays()})
         return survey(*options)
 
-    for module in (flows_job, storage_labels):
+    for module in (run_initialize, storage_labels):
         monkeypatch.setattr(module, "write_frame", counted)
-    monkeypatch.setattr(flows_job, "initialize", looked)
+    monkeypatch.setattr(run_initialize, "initialize", looked)
     record = run_fit(config(), Notes())
     assert [path.parent.name for path in frames] == [record["run"]]
     (before,) = surveyed
@@ -334,7 +334,7 @@ def test_what_places_the_samples_is_written_before_the_first_pass(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(flows_job, "write_frame", full)
+    monkeypatch.setattr(run_initialize, "write_frame", full)
     watch = Notes()
     with pytest.raises(OSError, match="No space"):
         run_fit(config(output={"store": str(tmp_path / "other")}), watch)

@@ -13,7 +13,7 @@ import yaml
 from s3 import Bucket
 
 from clustering.config import check_config
-from clustering.options import GateConfig
+from clustering.options import GateOptions
 from clustering.run.job import run_fit
 from clustering.storage import checkpoints, versions
 from clustering.storage.bucket_output import open_output
@@ -323,10 +323,10 @@ def test_the_guide_names_every_verb_and_every_limit_with_its_default() -> None:
     assert set(re.findall(r"`clustering models (\w+) ", GUIDE)) == set(VERBS)
     (text,) = re.findall(r"```yaml\n(.*?)```", GUIDE, flags=re.S)
     config = check_config({"source": {"store": "a.zarr"}, **yaml.safe_load(text)})
-    assert config.output.gate == GateConfig()
+    assert config.output.gate == GateOptions()
     limits = dict(re.findall(r"^\| `(\w+)` \| .* \| (\S+) \|$", GUIDE, flags=re.M))
     assert limits == {
-        name: "null" if limit is None else str(limit) for name, limit in GateConfig().model_dump().items()
+        name: "null" if limit is None else str(limit) for name, limit in GateOptions().model_dump().items()
     }
 
 

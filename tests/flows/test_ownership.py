@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from flows.naming import name_cluster
 
 import clustering as c
 from clustering.config import check_config
 from clustering.data.ingest import ingest
 from clustering.errors import ClusteringError
 from clustering.run.job import run_fit, run_predict
+from clustering.run.naming import name_cluster
 from clustering.run.report import redo_report
 from clustering.storage import versions
 from clustering.storage.bucket_output import open_output

@@ -242,7 +242,7 @@ def test_command_uses_the_api_that_is_configured(api: str, field_store: Path, tm
 
 def test_form_shows_every_field_with_its_description() -> None:
     schema = fit.parameters.model_dump()
-    sections = {"SourceConfig", "ModelConfig", "FitConfig", "ComputeConfig", "OutputConfig", "JobConfig"}
+    sections = {"SourceSection", "ModelSection", "FollowOptions", "ComputeOptions", "OutputSection", "JobConfig"}
 
     assert sections <= set(schema["definitions"])
     for name in sections - {"JobConfig"}:
