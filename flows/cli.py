@@ -150,9 +150,9 @@ def inspect(config: str, *, set_: Overrides = None, json_: AsJson = False) -> No
     config
         YAML file of the job.
     """
+    from clustering.report.inspection import inspection_lines
     from clustering.run.inspect import inspect_job
     from flows.credentials import storage_options
-    from flows.inspection_lines import inspection_lines
     from flows.loading import load_config
 
     job = load_config(config, set_ or ())

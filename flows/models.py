@@ -171,9 +171,9 @@ def prune(
 
     Example: clustering models prune runs/photo --keep 3
     """
+    from clustering.report.units import size
     from clustering.storage import versions
     from clustering.storage.bucket_output import open_output
-    from flows.tables import size
 
     output = open_output(out)
     versions.removable_versions(output, keep)
@@ -237,7 +237,7 @@ def _version_row(version: Version, current: str | None) -> dict[str, Any]:
 
 
 def _table(version_rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    from flows.tables import size
+    from clustering.report.units import size
 
     heads = ("  run", "finished (UTC)", "status", "kind", "k", "rows", "objective", "passes", "size")
     rows = [
@@ -265,7 +265,7 @@ def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> 
 
 
 def _version_lines(facts: Mapping[str, Any]) -> Iterator[str]:
-    from flows.tables import size
+    from clustering.report.units import size
 
     yield f"run        {facts['run']}{', current' if facts['current'] else ''}"
     yield f"status     {facts['status']}, {size(facts['bytes'])}"

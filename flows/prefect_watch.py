@@ -19,13 +19,13 @@ from clustering.errors import ClusteringError
 from clustering.execution.engine import Engine
 from clustering.execution.progress import listen_to_progress
 from clustering.fitting.loop import PassRecord, StoppingRule
+from clustering.report.markdown import page_of, table_of
+from clustering.run.live_page import card, page
 from clustering.run.progress import ProgressEstimator
 from clustering.storage.paths import storage_path
 from flows.exit_status import exit_status
-from flows.live import card, page
 from flows.prefect_live import LivePage, View
 from flows.relay import pass_line, relayed
-from flows.result_pages import page_of, table_of
 
 if TYPE_CHECKING:
     from clustering.report.page import Figure

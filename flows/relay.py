@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 from clustering.execution.engine import Engine
 from clustering.fitting.loop import PassRecord
-from clustering.run.progress import duration
+from clustering.report.units import duration
 from flows.log_lines import LIBRARY, listening_to_library
 
 MOST_LINES = 100

@@ -5,21 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from clustering.run.progress import duration
+from clustering.report.units import duration, size
 from clustering.storage.layout import VERSIONS
 from clustering.storage.paths import storage_path
 
 LISTED = 12
 """Largest number of clusters that a line lists."""
-
-
-def size(n: float) -> str:
-    """Write a size in bytes with a unit, such as 1.5 MiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if n < 1024:
-            return f"{n:,.0f} {unit}" if unit == "B" else f"{n:,.1f} {unit}"
-        n /= 1024
-    return f"{n:,.1f} TiB"
 
 
 def change_line(comparison: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from threading import Lock
 
 from clustering.execution.progress import PassProgress
 from clustering.fitting.loop import PassRecord, StoppingRule
+from clustering.report.units import duration
 
 GUESSED_PASSES = 20
 """Assumed number of passes of a fit without an estimate; twice the finished passes where that is more."""
@@ -19,19 +20,6 @@ RECENT = 5
 """Number of last passes whose median is used, as a single pass may have been disturbed."""
 ALMOST = 0.99
 """Largest share that is shown for an unfinished job."""
-
-
-def duration(seconds: float) -> str:
-    """Write a time with a unit, such as 12 s or 3 min.
-
-    Parameters
-    ----------
-    seconds
-        The time.
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from clustering.errors import CheckpointError, ConfigError, OutputError, SourceE
 from clustering.run.job import run_fit, run_predict
 from clustering.storage.bucket_output import open_output
 from flows.cli import run
-from tests.flows.notes import Crash, Notes
+from tests.run.notes import Crash, Notes
 
 BLOCKS = 6
 PARTS = ("labels.zarr", "model.zarr", "report.html", "run.json")

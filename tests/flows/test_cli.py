@@ -21,10 +21,9 @@ import clustering
 from clustering.execution.engine import connect
 from clustering.execution.passes import ReadStats
 from clustering.fitting.loop import PassRecord, StoppingRule
-from clustering.run.progress import duration
+from clustering.report.units import duration, size
 from flows.cli import main, run
 from flows.relay import pass_line
-from flows.tables import size
 from flows.terminal import terminal_watch
 
 COMMANDS = ["ingest", "inspect", "fit", "predict", "report", "deploy"]

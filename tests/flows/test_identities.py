@@ -23,7 +23,7 @@ from clustering.storage.paths import storage_path, zarr_store
 from flows.cli import run
 from flows.models import name
 from flows.tables import summary_lines
-from tests.flows.notes import Crash, Notes
+from tests.run.notes import Crash, Notes
 
 PLACES = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
 Y, X = 24, 20

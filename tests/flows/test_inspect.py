@@ -13,8 +13,8 @@ import zarr
 from outlook import short_probes  # noqa: F401
 
 from clustering.data import codecs
+from clustering.report.inspection import inspection_lines
 from flows.cli import run
-from flows.inspection_lines import inspection_lines
 
 Job = tuple[Path, dict[str, Any]]
 

@@ -20,7 +20,7 @@ from clustering.storage.bucket_output import open_output
 from clustering.storage.paths import write_json
 from flows.cli import run
 from flows.models import _version_lines, _version_row
-from tests.flows.notes import Notes
+from tests.run.notes import Notes
 from tests.storage.outputs import LATER, add, publish
 from tests.storage.test_checkpoints import IDENTITY, one
 
@@ -271,8 +271,8 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
         "output.store is 'https://example.org/out', and results are written to a folder or a bucket; "
         "name a folder, or a URL of s3:// or gs://",
     ),
-    "a verb": (["prom"], 2, 'Unknown command "prom". Did you mean "promote"? Available commands: name, list, show, '
-               "diff, promote, rollback, prune; see clustering --help"),
+    "a verb": (["prom"], 2, 'Unknown command "prom". Did you mean "promote"? Available commands: list, show, '
+               "diff, promote, rollback, prune, name; see clustering --help"),
     "too much": (["rollback", "OUT", "a1"], 2, 'Unused Tokens: [\'a1\']; see clustering --help'),
 }  # fmt: skip
 

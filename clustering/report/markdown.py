@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clustering.fitting.loop import PassRecord
-from clustering.run.progress import duration
-from flows.tables import size
+from clustering.report.units import duration, size
 
 if TYPE_CHECKING:
     from clustering.report.page import Figure
@@ -16,7 +15,13 @@ PASSES_LISTED = 500
 
 
 def table_of(records: Sequence[PassRecord]) -> list[dict[str, Any]]:
-    """Make a table of the passes, a row each; of the last ones where there are very many."""
+    """Make a table of the passes, a row each; of the last ones where there are very many.
+
+    Parameters
+    ----------
+    records
+        Records of the passes.
+    """
     return [
         {
             "pass": r.iteration,
@@ -33,7 +38,15 @@ def table_of(records: Sequence[PassRecord]) -> list[dict[str, Any]]:
 
 
 def page_of(record: Mapping[str, Any], pictures: Sequence[Figure]) -> str:
-    """Write the key figures of a run, its changes, and the pictures of its report as Markdown."""
+    """Write the key figures of a run, its changes, and the pictures of its report as Markdown.
+
+    Parameters
+    ----------
+    record
+        Content of ``run.json``.
+    pictures
+        Pictures of the report.
+    """
     state = "converged" if record["converged"] else f"stopped by {record['stop_reason']}"
     masked = f"; {record['n_masked']:,} cells masked" if record["n_masked"] else ""
     reads = f"{record['reads']} full read{'s' * (record['reads'] != 1)} of the source, {size(record['bytes_read'])}"

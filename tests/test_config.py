@@ -16,7 +16,7 @@ from clustering.errors import ConfigError
 from clustering.option_values import in_bytes
 from flows.loading import load_config
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[1] / "configs"
 LEAST: dict[str, Any] = {"source": {"store": "in.zarr"}, "output": {"store": "out"}}
 
 

@@ -19,7 +19,7 @@ from clustering.config import JobConfig, check_config
 from clustering.errors import CheckpointError, OutputError
 from clustering.run.job import run_fit, run_predict
 from flows.cli import run
-from tests.flows.notes import Crash, Notes
+from tests.run.notes import Crash, Notes
 
 CLUSTERING = [sys.executable, "-c", "from flows.cli import main; main()"]
 STEP_THEN_DIE = """

@@ -10,8 +10,8 @@ import pytest
 
 from clustering.execution.passes import ReadStats
 from clustering.fitting.loop import PassRecord, StoppingRule
+from clustering.run.live_page import BARS, POINTS, SHOWN_WARNINGS, bars, card, curves, page
 from clustering.run.progress import ProgressSnapshot
-from flows.live import BARS, POINTS, SHOWN_WARNINGS, bars, card, curves, page
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -24,7 +24,7 @@ def record(iteration: int, objective: float = 10.0, **changes: Any) -> PassRecor
     )  # fmt: skip
 
 
-def standing(passes: int = 3, **changes: Any) -> ProgressSnapshot:
+def progress(passes: int = 3, **changes: Any) -> ProgressSnapshot:
     records = tuple(record(i, 100.0 / i) for i in range(1, passes + 1))
     known = ProgressSnapshot(
         "fit", 0.4, 95.0, 30.0, 0.25, 1.5, 3 * 2**30, 2**20, records, StoppingRule(tolerance=1e-3), 1.5
@@ -48,7 +48,7 @@ def told(text: str) -> dict[str, str]:
 
 
 def test_the_page_tells_all_that_is_known() -> None:
-    text = page(standing(), ["a chunk is bad"], 2**31, 3, "http://127.0.0.1:8787/status")
+    text = page(progress(), ["a chunk is bad"], 2**31, 3, "http://127.0.0.1:8787/status")
     assert told(text) == {
         "40 % done": "3 passes, 25 % of the next",
         "time": "2 min, about 30 s to go",
@@ -64,7 +64,7 @@ def test_the_page_tells_all_that_is_known() -> None:
 
 
 def test_before_the_first_pass_nothing_is_made_up() -> None:
-    before = standing(
+    before = progress(
         0, stage="sample", pass_share=None, seconds_left=None, pass_seconds_left=None, bytes_per_second=0.0
     )
     text = page(before, [], 0, 1, None)
@@ -74,29 +74,29 @@ def test_before_the_first_pass_nothing_is_made_up() -> None:
 
 
 def test_memory_of_one_process_is_just_that() -> None:
-    assert told(page(standing(), [], 2**30, 1, None))["peak memory"] == "1.0 GiB"
+    assert told(page(progress(), [], 2**30, 1, None))["peak memory"] == "1.0 GiB"
 
 
 def test_only_the_last_warnings_are_shown() -> None:
-    text = page(standing(), [f"warning {i}" for i in range(SHOWN_WARNINGS + 2)], 0, 1, None)
+    text = page(progress(), [f"warning {i}" for i in range(SHOWN_WARNINGS + 2)], 0, 1, None)
     assert "warning 1\n" not in text
     assert text.endswith(f"- warning {SHOWN_WARNINGS + 1}\n- and 2 before, in the log")
 
 
 def test_several_candidates_are_told() -> None:
-    text = page(replace(standing(), records=(record(1, active=4),)), [], 0, 1, None)
+    text = page(replace(progress(), records=(record(1, active=4),)), [], 0, 1, None)
     assert told(text)["rows"] == "2,000,000, for each of 4 candidates, 4.00 M rows/s in the last pass"
 
 
 def test_the_bar_is_as_long_as_what_is_done() -> None:
     for share in (0.0, 0.4, 1.0):
-        drawing = drawings(page(standing(share=share), [], 0, 1, None))[0]
+        drawing = drawings(page(progress(share=share), [], 0, 1, None))[0]
         whole, done = (float(one.attrib["width"]) for one in drawing.iter(f"{SVG}rect"))
         assert done == pytest.approx(share * whole)
 
 
 def test_the_curves_show_the_ends_and_the_tolerance() -> None:
-    drawing = ET.fromstring(curves(standing(4)))
+    drawing = ET.fromstring(curves(progress(4)))
     assert words(drawing) == [
         "J after the update", "100", "25", "pass 1", "4",
         "relative change, log scale", "tolerance", "2.5e-01", "1.0e-03", "pass 2", "4",
@@ -105,7 +105,7 @@ def test_the_curves_show_the_ends_and_the_tolerance() -> None:
 
 
 def test_without_a_tolerance_none_is_drawn() -> None:
-    assert "tolerance" not in curves(standing(4, rule=StoppingRule()))
+    assert "tolerance" not in curves(progress(4, rule=StoppingRule()))
 
 
 FLAT = {
@@ -118,14 +118,14 @@ FLAT = {
 @pytest.mark.parametrize("objectives", FLAT.values(), ids=FLAT)
 def test_flat_curves_are_drawn_too(objectives: list[float]) -> None:
     records = tuple(record(i, value, change=0.0) for i, value in enumerate(objectives, 1))
-    drawing = ET.fromstring(curves(standing(records=records, rule=StoppingRule())))
+    drawing = ET.fromstring(curves(progress(records=records, rule=StoppingRule())))
     (line,) = drawing.iter(f"{SVG}polyline")
     assert len(line.attrib["points"].split()) == len(objectives)
     assert "nan" not in line.attrib["points"]
 
 
 def test_a_long_history_is_thinned_and_keeps_its_ends() -> None:
-    drawing = ET.fromstring(curves(standing(10 * POINTS, rule=StoppingRule())))
+    drawing = ET.fromstring(curves(progress(10 * POINTS, rule=StoppingRule())))
     points = next(iter(drawing.iter(f"{SVG}polyline"))).attrib["points"].split()
     assert POINTS <= len(points) <= POINTS + 1
     assert points[0].split(",")[1] == "28.0"
@@ -146,7 +146,7 @@ def test_empty_clusters_are_drawn_empty() -> None:
 
 
 def test_the_card_has_short_lines_and_a_drawing() -> None:
-    text = card(standing())
+    text = card(progress())
     assert text.splitlines()[:5:2] == ["3 passes, 25 % of the next", "J 33.3333 · 40 % done", "about 30 s to go"]
     assert len(drawings(text)) == 1
     assert max(len(line) for line in text.splitlines() if not line.startswith("!")) <= 34

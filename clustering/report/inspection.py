@@ -6,12 +6,17 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from clustering.run.progress import duration
-from flows.tables import size
+from clustering.report.units import duration, size
 
 
 def inspection_lines(inspection: Mapping[str, Any]) -> Iterator[str]:
-    """Format an inspection, as `inspect_job` makes it, for a terminal."""
+    """Format an inspection, as `inspect_job` makes it, for a terminal.
+
+    Parameters
+    ----------
+    inspection
+        As `clustering.run.inspect.inspect_job` makes it.
+    """
     expected, workers = inspection["forecast"], inspection["workers"]
     for variable in inspection["variables"]:
         yield from _variable_lines(variable)

@@ -21,7 +21,7 @@ from clustering.run.job import run_fit, run_predict
 from clustering.storage import versions
 from clustering.storage.bucket_output import open_output
 from clustering.storage.ledger import FOLDER, Ledger
-from tests.flows.notes import Crash, Notes
+from tests.run.notes import Crash, Notes
 
 DAYS, PLACES = 24, 30
 MODELS: dict[str, dict[str, Any]] = {

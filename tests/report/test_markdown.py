@@ -6,8 +6,8 @@ import pytest
 
 from clustering.execution.passes import ReadStats
 from clustering.fitting.loop import PassRecord
+from clustering.report.markdown import PASSES_LISTED, page_of, table_of
 from clustering.report.page import Figure
-from flows.result_pages import PASSES_LISTED, page_of, table_of
 
 RECORD = {
     "run": "r2", "kind": "kmeans", "k": 3, "n_rows": 1234, "n_masked": 0, "n_features": 2, "objective": 1.5,

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from clustering.fitting.loop import PassRecord
-from clustering.run.progress import ProgressSnapshot, duration
-from flows.tables import size
+from clustering.report.units import duration, size
+from clustering.run.progress import ProgressSnapshot
 
 BLUE, GREY, FAINT = "#2f7bf6", "#808692", "#80869240"
 """Colours that read well on light and dark pages alike."""
@@ -21,13 +21,13 @@ POINTS = 300
 
 
 def page(
-    standing: ProgressSnapshot, warnings: Sequence[str], memory: int, processes: int, dashboard: str | None
+    progress: ProgressSnapshot, warnings: Sequence[str], memory: int, processes: int, dashboard: str | None
 ) -> str:
     """Write the page as Markdown.
 
     Parameters
     ----------
-    standing
+    progress
         Progress of the job.
     warnings
         All warnings so far, oldest first.
@@ -39,24 +39,24 @@ def page(
         URL of Dask's dashboard; None where there is none.
     """
     facts = {
-        f"{100 * standing.share:.0f} % done": standing.headline,
-        "time": f"{duration(standing.seconds)}{', ' * bool(standing.outlook)}{standing.outlook}",
-        **_pass_facts(standing.records),
-        "read": size(standing.bytes),
+        f"{100 * progress.share:.0f} % done": progress.headline,
+        "time": f"{duration(progress.seconds)}{', ' * bool(progress.outlook)}{progress.outlook}",
+        **_pass_facts(progress.records),
+        "read": size(progress.bytes),
     }
-    if standing.bytes_per_second:
-        facts["read"] += f", at {size(standing.bytes_per_second)}/s"
-    if standing.records:
-        facts["read"] += f"; {standing.reads:.3g} full reads of the source"
+    if progress.bytes_per_second:
+        facts["read"] += f", at {size(progress.bytes_per_second)}/s"
+    if progress.records:
+        facts["read"] += f"; {progress.reads:.3g} full reads of the source"
     if memory:
         facts["peak memory"] = size(memory) + (f", the fullest of {processes} processes" if processes > 1 else "")
     if dashboard:
         facts["Dask"] = f"[dashboard of the workers]({dashboard})"
     first, *others = [f"| {name} | {value} |" for name, value in facts.items()]
-    lines = [_image("progress", bar(standing.share)), "", first, "|---|---|", *others]
-    if standing.records:
-        lines += ["", "### Objective by pass", "", _image("objective by pass", curves(standing))]
-        sizes = standing.records[-1].sizes
+    lines = [_image("progress", bar(progress.share)), "", first, "|---|---|", *others]
+    if progress.records:
+        lines += ["", "### Objective by pass", "", _image("objective by pass", curves(progress))]
+        sizes = progress.records[-1].sizes
         if len(sizes) > 1:
             sizes_text = (
                 f"of {len(sizes):,} clusters, from {100 * max(sizes):.3g} % to {100 * min(sizes):.3g} % of the weight"
@@ -69,10 +69,16 @@ def page(
     return "\n".join(lines)
 
 
-def card(standing: ProgressSnapshot) -> str:
-    """Write the short description on the page of the run: progress in a few lines, and a drawing."""
-    drawing = spark([r.objective for r in standing.records]) if len(standing.records) > 1 else bar(standing.share, 320)
-    return "\n\n".join(standing.lines) + f"\n\n{_image('objective by pass', drawing)}"
+def card(progress: ProgressSnapshot) -> str:
+    """Write the short description on the page of the run: progress in a few lines, and a drawing.
+
+    Parameters
+    ----------
+    progress
+        Progress of the job.
+    """
+    drawing = spark([r.objective for r in progress.records]) if len(progress.records) > 1 else bar(progress.share, 320)
+    return "\n\n".join(progress.lines) + f"\n\n{_image('objective by pass', drawing)}"
 
 
 def _pass_facts(records: Sequence[PassRecord]) -> dict[str, str]:
@@ -89,7 +95,15 @@ def _pass_facts(records: Sequence[PassRecord]) -> dict[str, str]:
 
 
 def bar(share: float, width: int = 680) -> str:
-    """Draw a progress bar for a share between 0 and 1."""
+    """Draw a progress bar for a share between 0 and 1.
+
+    Parameters
+    ----------
+    share
+        Share of the bar that is filled, 0 to 1.
+    width
+        Width in pixels.
+    """
     done = max(0.0, min(1.0, share)) * width
     return _svg(
         width, 18,
@@ -99,24 +113,42 @@ def bar(share: float, width: int = 680) -> str:
 
 
 def spark(values: Sequence[float]) -> str:
-    """Draw values as a line without axes."""
+    """Draw values as a line without axes.
+
+    Parameters
+    ----------
+    values
+        Objective of each pass.
+    """
     return _svg(320, 64, _line(values, 2, 4, 316, 56))
 
 
-def curves(standing: ProgressSnapshot) -> str:
-    """Draw the objective of each pass, and its relative change on a logarithmic scale."""
-    records = standing.records
+def curves(progress: ProgressSnapshot) -> str:
+    """Draw the objective of each pass, and its relative change on a logarithmic scale.
+
+    Parameters
+    ----------
+    progress
+        Progress of the job.
+    """
+    records = progress.records
     objective = [(r.iteration, r.objective) for r in records]
     changes = [(r.iteration, math.log10(abs(r.change))) for r in records if r.change]
     left = _chart(objective, 0, f"{records[-1].symbol} after the update", "{:.5g}".format)
     if len(changes) < 2:
         return _svg(680, 190, left)
-    rule = math.log10(standing.rule.tolerance) if standing.rule.tolerance else None
+    rule = math.log10(progress.rule.tolerance) if progress.rule.tolerance else None
     return _svg(680, 190, left + _chart(changes, 350, "relative change, log scale", lambda v: f"{10**v:.1e}", rule))
 
 
 def bars(sizes: Sequence[float]) -> str:
-    """Draw the shares of clusters, largest first."""
+    """Draw the shares of clusters, largest first.
+
+    Parameters
+    ----------
+    sizes
+        Shares of the clusters in the total weight.
+    """
     order = sorted(sizes, reverse=True)
     # Of very many clusters, every n-th is drawn.
     thinned = order if len(order) <= BARS else [order[int(i * len(order) / BARS)] for i in range(BARS)]

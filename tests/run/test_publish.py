@@ -21,7 +21,7 @@ from clustering.storage import layout, versions
 from clustering.storage.bucket_output import open_output
 from flows.cli import run
 from flows.tables import summary_lines
-from tests.flows.notes import Crash, Notes
+from tests.run.notes import Crash, Notes
 
 Make = Callable[..., JobConfig]
 
