@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-from notes import Crash, Notes
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from clustering.config import JobConfig, check_config
@@ -20,6 +19,7 @@ from clustering.run.job import run_fit
 from flows.cli import run
 from flows.deploy import deployed_lines, preflight_errors, repeated, seconds, settled, unseen
 from flows.server import deploy
+from tests.run.notes import Crash, Notes
 
 # Nothing listens there: what is answered before anyone is asked is answered all the same.
 DEAD = "http://127.0.0.1:9/api"

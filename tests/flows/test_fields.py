@@ -13,12 +13,12 @@ import xarray as xr
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
-from test_job import Notes
 
 import clustering
 from clustering.data.ingest import ingest
 from clustering.run.job import run_fit
 from flows.loading import load_config
+from tests.run.test_job import Notes
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILE = Path(iris_sample_data.path) / "E1_north_america.nc"

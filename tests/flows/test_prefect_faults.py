@@ -13,12 +13,12 @@ import psutil
 import pytest
 import xarray as xr
 import zarr
-from notes import Notes
 from s3 import web
 from server import Server, eventually, running
 
 from clustering.config import JobConfig, check_config
 from clustering.run.job import run_fit
+from tests.run.notes import Notes
 
 pytestmark = [pytest.mark.prefect, pytest.mark.chaos, pytest.mark.timeout(1800)]
 

@@ -11,9 +11,6 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from test_job import Notes
-from test_resume import Crash, results
-from test_resume import Notes as Crashing
 
 import clustering
 from clustering.config import JobConfig, check_config
@@ -22,6 +19,9 @@ from clustering.run.job import run_fit, run_predict
 from clustering.run.report import redo_report
 from clustering.storage.model import load_model
 from flows.parameters import load_parameters
+from tests.run.test_job import Notes
+from tests.run.test_resume import Crash, results
+from tests.run.test_resume import Notes as Crashing
 
 STEPS: dict[str, Any] = {"standardize": "per_variable", "feature_weights": "thickness", "pca": 0.9, "whiten": True}
 

@@ -17,7 +17,7 @@ import clustering as c
 from benchmarks.embeddings import satellite
 from clustering.data.reading import read_block
 from clustering.run.job import run_fit
-from flows.credentials import open_configured
+from clustering.run.prepare import open_configured
 
 SHARD, SIDE = 512, 1024
 ALIGNED = "source.bbox=[8.0, 47.92, 8.085, 48.0]"
