@@ -34,6 +34,7 @@ help:
 	@echo "make lint    formatting, lint rules, types"
 	@echo "make coverage  run the tests, and print how much of the code they run"
 	@echo "make bench   benchmarks, into benchmarks/results"
+	@echo "make reference  remake docs/options.md from the declarations of the options"
 	@echo "make lock    remake the lock files"
 	@echo "make clean   remove what the other targets made"
 
@@ -138,6 +139,10 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.nightly
 
 # --- upkeep ----------------------------------------------------------------------------------------------------------
+
+# The page of all options, from their declarations.
+reference: $(READY)
+	$(BIN)/python -c 'from clustering.report.reference import reference; print(reference(), end="")' > docs/options.md
 
 lock: $(READY)
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --all-extras --upgrade -o requirements.lock

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from clustering.option_values import Number, Size, Whole
+from clustering.option_values import Count, Natural, Positive, Size
 from clustering.secret_options import secret_option
 
 
@@ -65,9 +65,9 @@ class SlurmOptions(_Cluster):
 
     runner: bool = False
     """Use the allocation that srun runs this command in, instead of jobs; no other key goes with it."""
-    cores: Whole = Field(1, ge=1)
+    cores: Count = 1
     """Processors of a job, spread over its processes as threads."""
-    processes: Whole = Field(1, ge=1)
+    processes: Count = 1
     """Worker processes of a job."""
     memory: Size | None = None
     """Memory of a job. Default: room for the memory budgets of its workers."""
@@ -87,7 +87,7 @@ class SlurmOptions(_Cluster):
     """Interpreter of the workers. Default: the one of this process."""
     logs: str | None = None
     """Folder for the output of the jobs. Default: the working directory."""
-    death_timeout: Number = Field(60.0, gt=0)
+    death_timeout: Positive = 60.0
     """Seconds after which a worker without a scheduler ends."""
     tls: bool = False
     """Encrypt what scheduler and workers tell each other, with certificates made for the run."""
@@ -117,7 +117,7 @@ class KubernetesOptions(_Cluster):
     """Container image of scheduler and workers, with this package in this version."""
     namespace: str | None = None
     """Where the pods run. Default: the current namespace."""
-    threads: Whole = Field(1, ge=1)
+    threads: Count = 1
     """Threads of a worker."""
     resources: dict[str, dict[str, Text]] | None = None
     """Requests and limits of a worker. Default: its threads, and room for its memory budget."""
@@ -129,7 +129,7 @@ class KubernetesOptions(_Cluster):
     """More of the pods' specification, as Kubernetes spells it, such as serviceAccountName or nodeSelector."""
     service: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
     """Type of the scheduler's service; ClusterIP is forwarded to this machine where it is outside."""
-    idle_timeout: Whole = Field(600, ge=0)
+    idle_timeout: Natural = 600
     """Seconds after which the operator deletes a cluster that nobody uses any more."""
 
 

@@ -47,7 +47,7 @@ def fault_of(
     remedy = first["msg"].removeprefix("Value error, ")
     remedy = _NEEDED.get(first["type"], remedy[0].lower() + remedy[1:])
     for name, value in facts.items():
-        remedy = remedy.replace(f"{{{name}}}", str(value))
+        remedy = remedy.replace(f"{{{name}}}", f"{value:g}" if isinstance(value, float) else str(value))
     if "expected" in facts:
         words = re.split(r", | or ", facts["expected"].replace("'", ""))
         remedy = nearest(str(first["input"]), [written(False) if word == "False" else word for word in words])

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 from typing import Annotated, Any
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Le
 from pydantic import BeforeValidator, ByteSize, PlainSerializer, TypeAdapter, ValidationError, ValidationInfo
 from pydantic.json_schema import SkipJsonSchema
 
@@ -30,7 +30,14 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "dtype") and hasattr(value, "tolist") else value
 
 
-def _number(value: Any) -> Any:
+def number(value: Any) -> Any:
+    """Turn a number of NumPy into that of Python, and refuse truth values.
+
+    Parameters
+    ----------
+    value
+        Value of an option.
+    """
     value = _plain(value)
     if isinstance(value, bool):
         # YAML reads yes and no as truth values, and Python counts them as 1 and 0.
@@ -83,12 +90,23 @@ def in_bytes(size: str) -> int:
     return int(TypeAdapter(ByteSize).validate_python(size))
 
 
-Whole = Annotated[int, BeforeValidator(_number)]
+Whole = Annotated[int, BeforeValidator(number)]
 """An integer. Truth values are refused."""
-Count = Annotated[Whole, Ge(1)]
+# Limits stand before the validator, so that the schema for forms has them too.
+Count = Annotated[int, Ge(1), BeforeValidator(number)]
 """An integer of 1 or more."""
-Number = Annotated[float, BeforeValidator(_number)]
+Natural = Annotated[int, Ge(0), BeforeValidator(number)]
+"""An integer of 0 or more."""
+Seed = Annotated[int, Ge(0), Le(2**63 - 1), BeforeValidator(number)]
+"""An integer of at most 63 bits."""
+Number = Annotated[float, BeforeValidator(number)]
 """A number. Truth values are refused."""
+NonNegative = Annotated[float, Ge(0), BeforeValidator(number)]
+"""A number of 0 or more."""
+Positive = Annotated[float, Gt(0), BeforeValidator(number)]
+"""A number above 0."""
+Share = Annotated[float, Ge(0), Le(1), BeforeValidator(number)]
+"""A number from 0 to 1."""
 Flag = Annotated[bool, BeforeValidator(_flag)]
 """True or false."""
 Size = Annotated[str, BeforeValidator(_size)]

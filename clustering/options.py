@@ -21,11 +21,17 @@ from clustering.option_values import (
     InMemory,
     Name,
     Names,
+    Natural,
+    NonNegative,
     Number,
     Numbers,
+    Positive,
+    Seed,
+    Share,
     Size,
     Whole,
     in_bytes,
+    number,
 )
 from clustering.policies import MAX_BAD_FRACTION, Decoder, Missing, MissingChunks, OnBadChunk, ValidRange
 
@@ -92,7 +98,7 @@ class SourceOptions(OptionGroup):
     means missing, an error where it would count as data."""
     on_bad_chunk: OnBadChunk = "error"
     """A chunk that does not decode is an error, or masked."""
-    max_bad_fraction: Annotated[Number, Ge(0), Le(1)] = MAX_BAD_FRACTION
+    max_bad_fraction: Share = MAX_BAD_FRACTION
     """Largest share of the chunks that may be masked for this reason; above it, the run fails."""
     nodata: Whole | Number | dict[str, Whole | Number] | None = None
     """Stored number that means missing, besides those in the attributes; or one for each variable named."""
@@ -149,7 +155,7 @@ class PreprocessOptions(OptionGroup):
 class FitOptions(OptionGroup):
     """How to fit."""
 
-    seed: Annotated[Whole, Ge(0), Le(2**63 - 1)] = 0
+    seed: Seed = 0
     """Seed of all random draws."""
     restarts: Count = 10
     """Starts that compete on the row sample, in memory."""
@@ -163,14 +169,14 @@ class FitOptions(OptionGroup):
     """How starts are chosen; labels: from the rows that labels gives clusters to; model: from the current model of the
     output, or from kmeans++ in a new output. In Python also centers (k, d), or a dict of centers, weights and more of a
     mixture."""
-    max_iterations: Annotated[Whole, Ge(0)] = 300
+    max_iterations: Natural = 300
     """Passes over the full data at most."""
-    tolerance: Annotated[Number, Ge(0)] | None = None
+    tolerance: NonNegative | None = None
     """Stop when the objective changes by no more than this, relative to its scale; 0: when nothing changes. Default: 0
     for kmeans, 1e-6 for the others."""
-    max_seconds: Annotated[Number, Gt(0)] | None = None
+    max_seconds: Positive | None = None
     """Stop after this wall time, in seconds, with a valid model."""
-    fraction: Annotated[Number, Gt(0), Le(1)] = 1.0
+    fraction: Annotated[float, Gt(0), Le(1), BeforeValidator(number)] = 1.0
     """Share of the rows, drawn at random, that the fit goes over; labels and the objective are of all rows."""
 
     @model_validator(mode="after")
@@ -211,7 +217,7 @@ class ComputeOptions(BlockOptions):
     cluster: Annotated[ClusterOptions | InMemory, Field(union_mode="left_to_right")] = "threads"
     """Threads of this process, worker processes on this machine (local), or a mapping that names another cluster:
     address, slurm, kubernetes, gateway or class. In Python also a distributed.Client."""
-    wait_seconds: Annotated[Number, Gt(0)] | None = None
+    wait_seconds: Positive | None = None
     """How long to wait for workers, at the start and when all are gone. Default: 30 for an address and on this machine,
     1800 for workers that others start."""
     scratch: Folder | None = None
@@ -259,14 +265,14 @@ class LabelOptions(RowOutputs, _Labels):
 class GateOptions(OptionGroup):
     """Limits within which a new version becomes the current one by itself, with publish: gate."""
 
-    objective: Annotated[Number, Ge(0)] | None = 0.01
+    objective: NonNegative | None = 0.01
     """By which share of itself the objective on held-out rows may be worse than the current version's on the same rows;
     0.01 is one percent; null: not checked."""
-    sizes: Annotated[Number, Ge(0), Le(1)] | None = 0.1
+    sizes: Share | None = 0.1
     """By how much a cluster's share of the total weight may change; 0.1 is from 20 % to 30 %; null: not checked."""
-    churn: Annotated[Number, Ge(0), Le(1)] | None = 0.2
+    churn: Share | None = 0.2
     """Which share of the total weight may change its cluster; null: not checked."""
-    clusters: Annotated[Whole, Ge(0)] | None = None
+    clusters: Natural | None = None
     """How many clusters may be new or lost; null: not checked."""
 
 
@@ -301,7 +307,7 @@ class FollowOptions(FitOptions):
     """With init: model, how new data change the model: by an update and passes over all rows until nothing changes
     (full); by the update alone, which reads only new blocks (new-only); or not at all, so that only labels are made
     (none)."""
-    held_out: Annotated[Number, Ge(0), Le(0.5)] | None = None
+    held_out: Annotated[float, Ge(0), Le(0.5), BeforeValidator(number)] | None = None
     """Share of the blocks that the fit never sees, on which a new version is scored against the current one. Default:
     0.1 with publish: gate, 0 otherwise."""
 
@@ -366,8 +372,8 @@ class RunCall(_InBytes, ComputeOptions, PublishOptions, RowOutputs, PreprocessOp
     output: Folder
     """Path of the output folder, or URL of a bucket (s3://, gs://)."""
     output_options: dict[str, Any] = Field(default_factory=dict)
-    """Storage options of a bucket, as fsspec takes them, without secrets: credentials come from the environment."""
+    """Of a bucket, as fsspec takes them, without secrets: credentials come from the environment, on the workers too."""
     write_labels: Flag = True
-    """Write labels on the sample grid; the option labels names known clusters."""
+    """Write labels on the sample grid. The option labels names known clusters."""
     on_pass: Callable[[Any], object] | None = None
     """Called with a PassRecord after each pass."""

@@ -36,7 +36,7 @@ ALLOWED = {
     "execution": MIDDLE,
     "fitting": MIDDLE,
     "storage": MIDDLE | {"fitting"},
-    "report": MIDDLE | {"fitting", "storage"},
+    "report": MIDDLE | {"fitting", "storage", "config"},
     "run": MIDDLE | {"fitting", "storage", "report", "config"},
     "fitted": MIDDLE | {"fitting", "storage", "run", "showing"},
     "api": MIDDLE | {"fitting", "storage", "run", "config", "fitted", "showing"},
