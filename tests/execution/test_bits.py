@@ -22,13 +22,15 @@ from clustering.fitting.cluster_names import default_names
 from clustering.fitting.initialization import initialize
 from clustering.fitting.labelling import label_blocks
 from clustering.fitting.loop import StoppingRule, iterate
-from clustering.fitting.options import Options
+from clustering.fitting.options import FitOptions, Options
 from clustering.models.kmeans import KMeans
 from clustering.storage.labels import create_labels
 
 MEMORY = 64 * 2**20
 MODEL = KMeans(5)
-OPTIONS = Options(seed=3, restarts=3, finalists=2, sample_rows=150, init="random", rule=StoppingRule(max_iterations=6))
+OPTIONS = Options(
+    FitOptions(seed=3, restarts=3, finalists=2, sample_rows=150, init="random"), rule=StoppingRule(max_iterations=6)
+)
 
 
 @pytest.fixture(scope="module")
