@@ -18,11 +18,10 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
 
 
-def test_python_example_runs() -> None:
-    (example,) = blocks("python")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", example], capture_output=True, text=True, timeout=120, check=False
-    )
+def test_python_examples_run_one_after_another(tmp_path: Path) -> None:
+    example = "\n".join(blocks("python"))
+    command = [sys.executable, "-W", "error", "-c", example]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     # Half of 18 × 36 places are three units away from the others.
@@ -30,6 +29,9 @@ def test_python_example_runs() -> None:
     assert "('lat', 'lon')" in done.stdout
     assert "324" in done.stdout
     assert "(2, 24)" in done.stdout
+    assert "published" in done.stdout
+    assert (tmp_path / "labels.zarr" / "zarr.json").is_file()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_config_explained_is_a_config_and_names_every_section() -> None:
