@@ -23,9 +23,11 @@ class _Cluster(BaseModel):
 
 def _without_secrets(options: Any) -> Any:
     """Refuse options or an address that hold a secret, as configs are copied into logs and outputs."""
+    # The name decides what counts as a secret. An address has no name of its own inside, and holds a password at most.
     name = secret_option(options if isinstance(options, dict) else {"address": options})
     if name is not None:
-        raise ValueError(f"its {name} holds a secret, which a config must not; give it by the environment")
+        what = f"its {name}" if isinstance(options, dict) else "it"
+        raise ValueError(f"{what} holds a secret, which a config must not; give it by the environment")
     return options
 
 
@@ -41,15 +43,15 @@ class AddressCluster(_Cluster):
     """A Dask scheduler that runs already."""
 
     address: Address | None = None
-    """Such as tcp://scheduler:8786, or tls://scheduler:8786."""
+    """Address of the scheduler, such as tcp://scheduler:8786, or tls://scheduler:8786."""
     scheduler_file: str | None = None
-    """Or the file that the scheduler wrote with --scheduler-file."""
+    """File that the scheduler wrote with --scheduler-file, instead of the address."""
     ca_file: str | None = None
-    """Of tls://: PEM file of the authority that signed the certificates."""
+    """PEM file of the authority that signed the certificates, for tls://."""
     cert_file: str | None = None
-    """Of tls://: PEM file of this job's certificate."""
+    """PEM file of this job's certificate, for tls://."""
     key_file: str | None = None
-    """Of tls://: PEM file of the certificate's key."""
+    """PEM file of the certificate's key, for tls://."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -66,17 +68,18 @@ class SlurmOptions(_Cluster):
     runner: bool = False
     """Use the allocation that srun runs this command in, instead of jobs; no other key goes with it."""
     cores: Count = 1
-    """Processors of a job, spread over its processes as threads."""
+    """Number of processors of a job, spread over its processes as threads."""
     processes: Count = 1
-    """Worker processes of a job."""
+    """Number of worker processes of a job."""
     memory: Size | None = None
-    """Memory of a job. Default: room for the memory budgets of its workers."""
+    """Memory of a job, such as 16GiB. Default: room for the memory budgets of its workers."""
     queue: str | None = None
     """Partition of the jobs."""
     account: str | None = None
     """Account that the jobs are charged to."""
     walltime: str = "01:00:00"
-    """Time limit of a job, as sbatch takes it; its workers leave up to 5 minutes earlier."""
+    """Time limit of a job in hours:minutes:seconds, or otherwise as sbatch takes it; its workers leave up to 5 minutes
+    earlier."""
     interface: str | None = None
     """Network interface of scheduler and workers, such as ib0."""
     directives: list[str] = Field(default_factory=list)
@@ -104,10 +107,10 @@ class SlurmOptions(_Cluster):
 
 
 class SlurmCluster(_Cluster):
-    """Workers of a SLURM."""
+    """Workers in jobs of SLURM."""
 
     slurm: Annotated[SlurmOptions, BeforeValidator(lambda value: {} if value is None else value)]
-    """How its jobs are."""
+    """Options of the jobs; an empty mapping takes the defaults."""
 
 
 class KubernetesOptions(_Cluster):
@@ -116,9 +119,9 @@ class KubernetesOptions(_Cluster):
     image: str
     """Container image of scheduler and workers, with this package in this version."""
     namespace: str | None = None
-    """Where the pods run. Default: the current namespace."""
+    """Namespace of the pods. Default: the current one."""
     threads: Count = 1
-    """Threads of a worker."""
+    """Number of threads of a worker."""
     resources: dict[str, dict[str, Text]] | None = None
     """Requests and limits of a worker. Default: its threads, and room for its memory budget."""
     env: Annotated[dict[str, Text], AfterValidator(_without_secrets)] = Field(default_factory=dict)
@@ -134,10 +137,10 @@ class KubernetesOptions(_Cluster):
 
 
 class KubernetesCluster(_Cluster):
-    """Workers of a Kubernetes."""
+    """Workers in pods of Kubernetes."""
 
     kubernetes: KubernetesOptions
-    """How its pods are."""
+    """Options of the pods."""
 
 
 class GatewayOptions(_Cluster):
@@ -146,18 +149,18 @@ class GatewayOptions(_Cluster):
     address: Address | None = None
     """URL of the gateway. Default: from Dask's settings."""
     proxy_address: Address | None = None
-    """Address of its proxy for schedulers, where that is another."""
+    """Address of the proxy of the gateway for schedulers, where it differs from the address of the gateway."""
     auth: str | None = None
-    """basic, kerberos, jupyterhub or the full name of a class; what it needs comes from the environment."""
+    """Login: basic, kerberos, jupyterhub or the full name of a class; passwords come from the environment."""
     options: Options = Field(default_factory=dict)
-    """Of the cluster, as the gateway offers them."""
+    """Options of the cluster that the gateway offers."""
 
 
 class GatewayCluster(_Cluster):
     """Workers of a Dask Gateway."""
 
     gateway: GatewayOptions
-    """Which gateway, and what is asked of it."""
+    """The gateway, and the options of the cluster."""
 
 
 class ClassCluster(_Cluster):
@@ -166,7 +169,7 @@ class ClassCluster(_Cluster):
     class_: str = Field(alias="class")
     """Full name of the class, such as dask_jobqueue.PBSCluster."""
     options: Options = Field(default_factory=dict)
-    """Its keyword arguments."""
+    """Keyword arguments of the class, none of them secret."""
 
 
 KINDS = {

@@ -22,7 +22,7 @@ from pydantic_core import CoreSchema
 
 from clustering.data.addresses import absolute, check_url
 from clustering.errors import ConfigError, cut, nearest
-from clustering.option_errors import as_yaml, fault_of
+from clustering.option_errors import fault_of
 from clustering.option_values import IN_PYTHON, Count, in_bytes, in_python
 from clustering.options import (
     ComputeOptions,
@@ -66,7 +66,8 @@ class _OutputAddress(OptionGroup):
     store: str
     """Path of the output folder, or URL of a bucket (s3://, gs://)."""
     storage_options: dict[str, Any] = Field(default_factory=dict)
-    """Of a bucket, as fsspec takes them, without secrets: credentials come from the environment, on the workers too."""
+    """Options of the file system of a bucket, as fsspec takes them, without secrets: credentials come from the
+    environment, on the workers too."""
 
 
 class OutputSection(RunOptions, _OutputAddress):
@@ -95,9 +96,9 @@ class ModelSection(OptionGroup):
     model_config = ConfigDict(extra="allow")
 
     kind: str = "kmeans"
-    """The model."""
+    """Kind of model."""
     k: Count = 8
-    """Number of clusters."""
+    """Number of clusters, or of components of a mixture."""
 
     @property
     def given(self) -> dict[str, Any]:
@@ -254,7 +255,7 @@ def check_config(content: Mapping[str, Any]) -> JobConfig:
     try:
         config = JobConfig.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(fault_of(error, JobConfig, content, as_yaml, "key")) from None
+        raise ConfigError(fault_of(error, JobConfig, content, in_python=False)) from None
     config.model.build()
     return config
 
@@ -295,7 +296,7 @@ def job_config(data: Any, model: AnyModel, options: RunCall) -> JobConfig:
     try:
         return JobConfig.model_validate(sections, context=IN_PYTHON)
     except ValidationError as error:
-        raise ConfigError(fault_of(error, JobConfig, sections, repr, "option")) from None
+        raise ConfigError(fault_of(error, JobConfig, sections, in_python=True)) from None
 
 
 def _source(data: Any) -> dict[str, Any]:

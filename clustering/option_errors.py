@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -13,9 +12,7 @@ from clustering.errors import cut, nearest
 from clustering.policies import DECODERS
 
 
-def fault_of(
-    error: ValidationError, options: type[BaseModel], given: Any, written: Callable[[Any], str], noun: str
-) -> str:
+def fault_of(error: ValidationError, options: type[BaseModel], values: Any, *, in_python: bool) -> str:
     """Describe the first fault of options in one line.
 
     Parameters
@@ -24,25 +21,26 @@ def fault_of(
         Error of pydantic.
     options
         Class that declares the options.
-    given
-        The options that were checked.
-    written
-        Writes a value as the user would.
-    noun
-        What the user calls a name of an option: ``key`` or ``option``.
+    values
+        The options that were checked, by name.
+    in_python
+        Whether they come from a call in Python, so that the message speaks of options and writes values as Python does.
+        Otherwise it speaks of keys, and writes values as YAML does.
     """
+    noun, written = ("option", repr) if in_python else ("key", as_yaml)
     # Unknown names come first: a misspelt name is also a missing one, and its name helps more.
     first = min(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
-    keys = _key_path(first["loc"], given, first["type"] in ("missing", "extra_forbidden"))
+    keys = _key_path(first["loc"], values, first["type"] in ("missing", "extra_forbidden"))
     key = ".".join(keys)
     match first["type"]:
         case "extra_forbidden":
-            return f"unknown {noun} {key!r}; {nearest(keys[-1], _fields_at(options, keys[:-1], given))}"
+            return f"unknown {noun} {key!r}; {nearest(keys[-1], _fields_at(options, keys[:-1], values))}"
         case "missing":
-            return f"{noun} {key!r} is missing; add it to the config"
+            return f"{noun} {key!r} is missing; {'give it' if in_python else 'add it to the config'}"
         case "union_tag_not_found" if isinstance(first["input"], dict) and first["input"]:
             name = str(next(iter(first["input"])))
             return f"unknown {noun} {f'{key}.{name}'!r}; {nearest(name, KINDS)}"
+    # What pydantic calls the context of an error holds the limits and the allowed words.
     facts = first.get("ctx", {})
     remedy = first["msg"].removeprefix("Value error, ")
     remedy = _NEEDED.get(first["type"], remedy[0].lower() + remedy[1:])
@@ -52,20 +50,22 @@ def fault_of(
         words = re.split(r", | or ", facts["expected"].replace("'", ""))
         remedy = nearest(str(first["input"]), [written(False) if word == "False" else word for word in words])
     if first["type"] == "string_type":
-        remedy = _text_needed(first["input"])
+        arrays = in_python and keys[-1] in _ARRAYS
+        remedy = "a name or an array is needed" if arrays else _text_needed(first["input"])
     if first["type"] == "model_type":
-        remedy = f"it is a section; allowed keys: {', '.join(_fields_at(options, keys, given))}"
+        remedy = f"it is a section; allowed keys: {', '.join(_fields_at(options, keys, values))}"
     # The message of a rule over several options names them already.
     if not keys or remedy.startswith(f"{key}."):
         return remedy
-    if first["type"] == "value_error" and _is_section(options, keys, given):
+    if first["type"] == "value_error" and _is_section(options, keys, values):
         return f"{key}.{remedy}"
     remedy = _ALLOWED.get(keys[-1], remedy)
-    # The value may be a secret, and is not shown then.
-    kept = {"storage_options", "credentials", "options", "env", "pod"} & set(keys) or "holds a secret" in remedy
-    hidden = kept or (keys[0] in ("source", "output") and isinstance(first["input"], dict))
-    value = "not what is needed" if hidden else cut(written(first["input"]))
-    return f"{key} is {value}; {remedy}"
+    if "holds a secret" in remedy:
+        return f"{key}: {remedy}"
+    # A value that may hold a secret is not shown.
+    private = {"storage_options", "credentials", "options", "env", "pod"} & set(keys)
+    hidden = private or (keys[0] in ("source", "output") and isinstance(first["input"], dict))
+    return f"{key} is {_form(first['input']) if hidden else cut(written(first['input']))}; {remedy}"
 
 
 def as_yaml(value: Any) -> str:
@@ -80,6 +80,21 @@ def as_yaml(value: Any) -> str:
     return words[value] if value is None or isinstance(value, bool) else repr(value)
 
 
+def _form(value: Any) -> str:
+    """Say in what form a value is, without showing it."""
+    match value:
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case str():
+            return "text"
+        case _:
+            return "one value"
+
+
+_ARRAYS = {"mask", "weights", "labels", "feature_weights"}
+"""Options that are names, and in Python also arrays."""
 _ALLOWED = {
     "cluster": (
         "allowed: threads, synchronous, local, {address: tcp://host:port}, {scheduler_file: path}, {slurm: {…}}, "
@@ -101,6 +116,7 @@ _NEEDED = {
     **dict.fromkeys(("float_type", "float_parsing"), "a number is needed"),
     **dict.fromkeys(("bool_type", "bool_parsing"), "true or false is needed"),
     "list_type": "a name or a list of names is needed",
+    "callable_type": "a function is needed",
     "dict_type": "names and values are needed: {name: value}",
 }
 """Remedies for wrong types, by pydantic's name of the error."""
@@ -158,11 +174,11 @@ def _is_section(root: type[BaseModel], path: list[str], content: Any) -> bool:
 
 
 def _section_at(section: type[BaseModel], key: str, content: Any) -> type[BaseModel] | None:
-    """Return the section below a key; of several kinds that are allowed, the kind with most of the given keys."""
+    """Return the section below a key; of several kinds that are allowed, the kind with most of the present keys."""
     field = next((f for name, f in section.model_fields.items() if key in (name, f.alias)), None)
     below = [] if field is None else _sections_in(field.annotation)
-    given = set(content) if isinstance(content, dict) else set()
-    return max(below, key=lambda one: len(set(_names(one)) & given), default=None)
+    present = set(content) if isinstance(content, dict) else set()
+    return max(below, key=lambda one: len(set(_names(one)) & present), default=None)
 
 
 def _sections_in(annotation: Any) -> list[type[BaseModel]]:

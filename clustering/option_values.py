@@ -38,14 +38,23 @@ def number(value: Any) -> Any:
     value
         Value of an option.
     """
+    return _without_truth(value, "a number is needed")
+
+
+def _whole(value: Any) -> Any:
+    return _without_truth(value, "a whole number is needed")
+
+
+def _without_truth(value: Any, remedy: str) -> Any:
     value = _plain(value)
     if isinstance(value, bool):
         # YAML reads yes and no as truth values, and Python counts them as 1 and 0.
-        raise ValueError("a number is needed")
+        raise ValueError(remedy)
     return value
 
 
 def _flag(value: Any, info: ValidationInfo) -> Any:
+    # A config may write a flag as 1 or "true". In Python, such a value is more likely meant for another option.
     if in_python(info) and not isinstance(_plain(value), bool):
         raise ValueError("true or false is needed")
     return _plain(value)
@@ -53,6 +62,7 @@ def _flag(value: Any, info: ValidationInfo) -> Any:
 
 def _size(value: Any) -> Any:
     value = _plain(value)
+    # YAML reads 2e9 as a number, which counts bytes. A larger number than any disk is a mistake, and so is infinity.
     whole = isinstance(value, (int, float)) and abs(value) < 2**63 and value == int(value)
     if isinstance(value, bool) or not (whole or isinstance(value, str)):
         raise ValueError("a size such as 2GiB or 500MB is needed")
@@ -74,6 +84,7 @@ def _names(value: Any) -> Any:
 
 
 def _in_memory(value: Any, info: ValidationInfo) -> Any:
+    # Numbers and text are never arrays, so a wrong word is refused here and not when the data are read.
     if not in_python(info) or value is None or isinstance(_plain(value), (str, bytes, bool, int, float)):
         raise ValueError("text is needed")
     return value
@@ -90,14 +101,14 @@ def in_bytes(size: str) -> int:
     return int(TypeAdapter(ByteSize).validate_python(size))
 
 
-Whole = Annotated[int, BeforeValidator(number)]
+Whole = Annotated[int, BeforeValidator(_whole)]
 """An integer. Truth values are refused."""
 # Limits stand before the validator, so that the schema for forms has them too.
-Count = Annotated[int, Ge(1), BeforeValidator(number)]
+Count = Annotated[int, Ge(1), BeforeValidator(_whole)]
 """An integer of 1 or more."""
-Natural = Annotated[int, Ge(0), BeforeValidator(number)]
+Natural = Annotated[int, Ge(0), BeforeValidator(_whole)]
 """An integer of 0 or more."""
-Seed = Annotated[int, Ge(0), Le(2**63 - 1), BeforeValidator(number)]
+Seed = Annotated[int, Ge(0), Le(2**63 - 1), BeforeValidator(_whole)]
 """An integer of at most 63 bits."""
 Number = Annotated[float, BeforeValidator(number)]
 """A number. Truth values are refused."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from clustering.cluster_options import ClusterOptions
 from clustering.option_values import (
@@ -31,6 +31,7 @@ from clustering.option_values import (
     Size,
     Whole,
     in_bytes,
+    in_python,
     number,
 )
 from clustering.policies import MAX_BAD_FRACTION, Decoder, Missing, MissingChunks, OnBadChunk, ValidRange
@@ -48,15 +49,15 @@ class OptionGroup(BaseModel):
     )
 
 
-def _components(value: Any) -> Any:
+def _components(value: Any, info: ValidationInfo) -> Any:
     """Refuse a value of ``pca`` that is neither a number of components nor a share; a bool is no number here."""
     value = value.item() if hasattr(value, "item") else value
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if value is None or (number and (value >= 1 if isinstance(value, int) else 0.0 < value < 1.0)):
         return value
     raise ValueError(
-        "a whole number of components of 1 or more, a share of the variance between 0 and 1 (both excluded), or null "
-        "is needed"
+        "a whole number of components of 1 or more, a share of the variance between 0 and 1 (both excluded), or "
+        f"{'None' if in_python(info) else 'null'} is needed"
     )
 
 
@@ -64,46 +65,55 @@ class SourceOptions(OptionGroup):
     """Which part of the data is clustered, and what counts as missing."""
 
     storage_options: dict[str, Any] = Field(default_factory=dict)
-    """As fsspec takes them. A config holds no secrets: credentials come from the environment or a Prefect block."""
+    """Options of the file system of the store, as fsspec takes them, such as {anon: true}. A config holds no secrets:
+    credentials come from the environment or a Prefect block. In Python they may be given here."""
     group: Name | None = None
-    """Group inside the store."""
+    """Group of the store that holds the variables. Default: the root."""
     variables: Names | None = None
-    """Variables of the group, concatenated along the features; leave out for a bare array or a group with one
-    variable."""
+    """Variables to cluster, concatenated along the features. Default: the array itself, or the only variable of the
+    group."""
     sample_dims: Names | None = None
-    """Dimensions that number the samples. Default: all that are not feature dimensions, or the first."""
+    """Dimensions along which rows are counted, such as [time, lat, lon]. Default: all that are not feature dimensions;
+    where these are not given either, the first."""
     feature_dims: Names | None = None
-    """Dimensions along which a sample's features lie; empty: each variable is one feature. Default: all that are not
-    sample dimensions."""
+    """Dimensions along which the features of one row lie, such as [depth]; an empty list: each variable is one feature.
+    Default: all that are not sample dimensions."""
     select: dict[str, Any] = Field(default_factory=dict)
-    """Selection by label: {dim: {start, stop, step}}, a list, or one label; of dates also {months: [12, 1, 2]}."""
+    """Selection by label along dimensions, such as {depth: {start: 0, stop: 800}} with both ends included; also with a
+    step, as a list of labels, or as one label; of dates also {months: [12, 1, 2]}."""
     isel: dict[str, Any] = Field(default_factory=dict)
-    """Selection by position."""
+    """Selection by position along dimensions, counted from 0, such as {time: {start: 0, stop: 100, step: 2}} without
+    the stop, a list of positions, or one position."""
     bbox: Annotated[Numbers, Field(min_length=4, max_length=4)] | None = None
-    """Box on the map, [west, south, east, north], ends included; from west eastward, so it may cross any meridian."""
+    """Box on the map, [west, south, east, north] in degrees, ends included; from west eastward, so it may cross any
+    meridian."""
     mask: str | InMemory | None = None
-    """Variable over sample dimensions, of true and false or 1 and 0: true = use; or one comparison of a variable, such
-    as landfrac > 0.5 or surface in [1, 2]. A name with a slash, here and below, is a path from the root of the store.
-    In Python also an array; xarray objects are matched by dimension and label, other arrays have the shape of the
-    selected samples."""
+    """Which cells are used: a variable over sample dimensions, of true and false or 1 and 0, where true means use; or
+    one comparison of a variable, such as landfrac > 0.5 or surface in [1, 2]. A name with a slash is a path from the
+    root of the store. In Python also an array; xarray objects are matched by dimension and label, other arrays have the
+    shape of the selected samples."""
     weights: str | InMemory | None = None
-    """Variable over sample dimensions, or cos(lat) of a latitude in degrees or radians; in Python also an array."""
+    """How much each row counts: a variable over sample dimensions, or cos(lat) of a latitude in degrees or radians. A
+    name with a slash is a path from the root of the store. In Python also an array. Default: every row counts 1."""
     labels: str | InMemory | None = None
-    """Variable with the known clusters of rows, for init: labels; values other than 0, 1, … mean unknown. In Python
-    also an array."""
+    """Variable over sample dimensions with the clusters of labelled rows, 0, 1, …, which init: labels starts from; any
+    other value means no label. A name with a slash is a path from the root of the store. In Python also an array."""
     missing: Missing = "drop"
-    """A row with a missing feature is left out (drop), is an error, or counts with its other features (marginalize)."""
+    """What becomes of a row with a missing feature: it is left out (drop), is an error (error), or counts with
+    its other features (marginalize)."""
     missing_chunks: MissingChunks | None = None
-    """A chunk that was never written is an error, masked, or holds its fill value. Default: masked where the fill value
-    means missing, an error where it would count as data."""
+    """What a chunk that was never written means: an error (error), cells that are masked (mask), or cells with the fill
+    value (fill). Default: mask where the fill value means missing, error where it would count as data."""
     on_bad_chunk: OnBadChunk = "error"
-    """A chunk that does not decode is an error, or masked."""
+    """What becomes of a chunk that exists and does not decode: it is an error (error), or its cells are masked
+    (mask)."""
     max_bad_fraction: Share = MAX_BAD_FRACTION
-    """Largest share of the chunks that may be masked for this reason; above it, the run fails."""
+    """Largest share of the chunks that on_bad_chunk: mask may mask, 0 to 1; above it, the run fails."""
     nodata: Whole | Number | dict[str, Whole | Number] | None = None
-    """Stored number that means missing, besides those in the attributes; or one for each variable named."""
+    """Stored number that means missing, besides those in the attributes; or a mapping of variables to such numbers."""
     decode: Decoder | dict[str, Decoder] | None = None
-    """Named decoder of stored whole numbers, or one for each variable named: signed_square, (v / 127.5)^2 sign(v)."""
+    """Decoder of stored whole numbers, besides scale and offset: signed_square, which is (v / 127.5)^2 sign(v); or a
+    mapping of variables to decoders."""
     valid_range: ValidRange = "cf"
     """Values outside valid_range, valid_min and valid_max of a variable are missing (cf), or these attributes are
     ignored (ignore)."""
@@ -113,17 +123,19 @@ class PreprocessOptions(OptionGroup):
     """Preprocessing of rows, in this order: unit_norm, standardize, feature_weights, pca, whiten."""
 
     standardize: Literal[False, "per_feature", "per_variable"] = False
-    """Bring each feature, or all values of a variable together, to mean 0 and variance 1."""
+    """Bring each feature (per_feature), or all values of a variable together (per_variable), to mean 0 and variance
+    1."""
     unit_norm: Flag = False
     """Divide each row by its Euclidean norm; rows of zeros are left out."""
     pca: Annotated[int | float | None, BeforeValidator(_components)] = None
-    """Number of principal components, or the share of the variance that they have to exceed, such as 0.999."""
+    """Number of principal components, or the share of the variance that they have to exceed, such as 0.999. Default:
+    rows keep their features."""
     pca_per_variable: Flag = False
-    """Principal components of each variable on its own."""
+    """Compute the principal components of each variable on its own, with the number or share of pca for each."""
     whiten: Flag = False
-    """Divide components by their standard deviation."""
+    """Divide principal components by their standard deviations; without pca, all components are kept."""
     feature_weights: str | InMemory | None = None
-    """Multiplies features: a variable along feature dimensions, cos(lat) or sqrt(cos(lat)); in Python also an array
+    """Factors of the features: a variable along feature dimensions, cos(lat) or sqrt(cos(lat)); in Python also an array
     (d,)."""
 
     @model_validator(mode="after")
@@ -158,26 +170,27 @@ class FitOptions(OptionGroup):
     seed: Seed = 0
     """Seed of all random draws."""
     restarts: Count = 10
-    """Starts that compete on the row sample, in memory."""
+    """Number of starts that compete on the row sample, in memory."""
     finalists: Count = 1
-    """Best starts carried to the full data; each block is read once whatever their number."""
+    """Number of best starts that are fitted to the full data, at most restarts; each pass serves all of them."""
     sample_rows: Count = 200_000
-    """Rows of the sample drawn in the first read."""
+    """Number of rows of the sample that is drawn in the first read, and that starts are chosen from."""
     init: Annotated[Literal["kmeans++", "random", "labels", "model"] | InMemory, Field(union_mode="left_to_right")] = (
         "kmeans++"
     )
-    """How starts are chosen; labels: from the rows that labels gives clusters to; model: from the current model of the
-    output, or from kmeans++ in a new output. In Python also centers (k, d), or a dict of centers, weights and more of a
+    """How starts are chosen. kmeans++: sampled rows far from each other; random: any sampled rows; labels: means of the
+    rows that the option labels gives clusters to; model: the current model of the output, or kmeans++ in a new output.
+    In Python also centers (k, d), or a dict of centers, weights and more of a
     mixture."""
     max_iterations: Natural = 300
-    """Passes over the full data at most."""
+    """Largest number of passes over the full data that update the model."""
     tolerance: NonNegative | None = None
-    """Stop when the objective changes by no more than this, relative to its scale; 0: when nothing changes. Default: 0
-    for kmeans, 1e-6 for the others."""
+    """Stop when a pass changes the objective by no more than this, relative to J of kmeans, to the mean divergence of
+    soft_kmeans, or per unit of weight of a mixture; 0: when nothing changes. Default: 0 for kmeans, 1e-6 for others."""
     max_seconds: Positive | None = None
-    """Stop after this wall time, in seconds, with a valid model."""
+    """Stop after this wall time, in seconds, with a valid model. Default: no limit."""
     fraction: Annotated[float, Gt(0), Le(1), BeforeValidator(number)] = 1.0
-    """Share of the rows, drawn at random, that the fit goes over; labels and the objective are of all rows."""
+    """Share of the rows that the fit goes over, drawn at random, 0 to 1; labels and the objective are of all rows."""
 
     @model_validator(mode="after")
     def _finalists_are_restarts(self) -> Self:
@@ -203,25 +216,28 @@ class BlockOptions(OptionGroup):
     """How blocks are read and worked on."""
 
     workers: Count | None = None
-    """Threads or worker processes; of an address, workers to wait for. Default: the number of processors; on other
-    machines the least."""
+    """Number of threads or of worker processes; of a running cluster, the number of workers to wait for. Default: the
+    number of processors on this machine, and 1 worker on others."""
     memory: Size = "2GiB"
-    """Memory budget of each worker; half of it keeps decoded rows between passes."""
+    """Memory budget of each worker, such as 2GiB, 500MB or a number of bytes; half of it keeps decoded rows between
+    passes."""
     block: Literal["auto"] | Size = "auto"
-    """Wanted size of a decoded block."""
+    """Wanted size of a decoded block, such as 64MiB; auto: chosen by the chunks and the memory budget."""
 
 
 class ComputeOptions(BlockOptions):
     """Where the passes run. Only `memory` and `block` can change the result, as they decide the blocks."""
 
     cluster: Annotated[ClusterOptions | InMemory, Field(union_mode="left_to_right")] = "threads"
-    """Threads of this process, worker processes on this machine (local), or a mapping that names another cluster:
+    """Threads of this process (threads), one thread (synchronous), worker processes on this machine (local), or a
+    mapping that names another cluster:
     address, slurm, kubernetes, gateway or class. In Python also a distributed.Client."""
     wait_seconds: Positive | None = None
-    """How long to wait for workers, at the start and when all are gone. Default: 30 for an address and on this machine,
+    """Seconds to wait for workers, at the start and when all are gone. Default: 30 for an address and on this machine,
     1800 for workers that others start."""
     scratch: Folder | None = None
-    """Folder on a local disk for decoded rows beyond the memory budget."""
+    """Folder on a local disk for decoded rows beyond the memory budget. Default: such rows are read again in each
+    pass."""
 
 
 class _Labels(OptionGroup):
@@ -233,16 +249,17 @@ class RowOutputs(OptionGroup):
     """What is written for each row beside its label."""
 
     responsibilities: Literal["none", "max", "top", "all"] = "none"
-    """Beside the labels: the responsibility of the own cluster (max), of the top few with their clusters, or of all."""
+    """Which responsibilities of a soft model are written: none, that of the own cluster (max), those of the likeliest
+    clusters with their ids (top), or those of all clusters (all)."""
     top: Count = 3
-    """Number of clusters that responsibilities: top writes."""
+    """Number of clusters of each row that responsibilities: top writes."""
     precision: Literal["float16", "uint8", "float64"] = "float16"
-    """How responsibilities are stored; uint8 in steps of 1/254. With float64 the other numbers have double precision
-    too."""
+    """Type of stored responsibilities; uint8 has steps of 1/254. With float64, distances and densities have double
+    precision too."""
     log_density: Flag = False
-    """Write the log density of each row under the model."""
+    """Write the natural logarithm of the density of each row under a mixture."""
     outlier_score: Flag = False
-    """Write -log10 of the expected share of rows that are farther from their component."""
+    """Write -log10 of the share of rows that a mixture expects farther from their component; 3 is one in a thousand."""
     distance: Flag = False
     """Write the distance of each row from its center: for squared_euclidean and mahalanobis the root of the divergence,
     for other divergences the divergence itself, for a mixture the Mahalanobis distance."""
@@ -258,22 +275,22 @@ class LabelOptions(RowOutputs, _Labels):
     @property
     def anything(self) -> bool:
         """Whether any output is wanted."""
-        asked = (self.labels, self.log_density, self.outlier_score, self.distance, self.margin, self.distances)
-        return any(asked) or self.responsibilities != "none"
+        flags = (self.labels, self.log_density, self.outlier_score, self.distance, self.margin, self.distances)
+        return any(flags) or self.responsibilities != "none"
 
 
 class GateOptions(OptionGroup):
     """Limits within which a new version becomes the current one by itself, with publish: gate."""
 
     objective: NonNegative | None = 0.01
-    """By which share of itself the objective on held-out rows may be worse than the current version's on the same rows;
-    0.01 is one percent; null: not checked."""
+    """Largest share of itself by which the objective on held-out rows may be worse than that of the current version on
+    the same rows; 0.01 is one percent; null: not checked."""
     sizes: Share | None = 0.1
-    """By how much a cluster's share of the total weight may change; 0.1 is from 20 % to 30 %; null: not checked."""
+    """Largest change of the share of a cluster in the total weight; 0.1 allows from 20 % to 30 %; null: not checked."""
     churn: Share | None = 0.2
-    """Which share of the total weight may change its cluster; null: not checked."""
+    """Largest share of the total weight that may change its cluster, 0 to 1; null: not checked."""
     clusters: Natural | None = None
-    """How many clusters may be new or lost; null: not checked."""
+    """Largest number of clusters that may be new or lost; null: not checked."""
 
 
 class PublishOptions(OptionGroup):
@@ -282,18 +299,19 @@ class PublishOptions(OptionGroup):
     changed: Flag = True
     """Write beside the labels whether each differs from the previous version, where there is one."""
     report: Flag = True
-    """Write report.html."""
+    """Write report.html, a page with figures and numbers of the run."""
     overwrite: Flag = False
-    """Make another version where a finished one is. An unfinished run of the same config always resumes."""
+    """Make another version in an output that holds a finished run. An unfinished run of the same config always
+    resumes."""
     publish: Literal["always", "gate", "manual"] = "always"
     """When a new version becomes the current one: as soon as it is finished (always), if it is within the limits of
     gate, or when a person says so (manual), by clustering models promote. The first one always does, and one that
     repeats the current one."""
     gate: GateOptions = Field(default_factory=lambda: GateOptions())
-    """Limits of publish: gate."""
+    """Limits that a version has to keep with publish: gate."""
     keep: Count | None = 5
-    """Latest versions that stay when a run is finished; the current one and the one before it stay in any case.
-    null: all."""
+    """Number of latest versions that stay when a run is finished; the current one and the one before it stay in any
+    case; null: all stay."""
 
 
 class RunOptions(PublishOptions, LabelOptions):
@@ -308,8 +326,8 @@ class FollowOptions(FitOptions):
     (full); by the update alone, which reads only new blocks (new-only); or not at all, so that only labels are made
     (none)."""
     held_out: Annotated[float, Ge(0), Le(0.5), BeforeValidator(number)] | None = None
-    """Share of the blocks that the fit never sees, on which a new version is scored against the current one. Default:
-    0.1 with publish: gate, 0 otherwise."""
+    """Share of the blocks that the fit never sees, 0 to 0.5, on which a new version is scored against the current one.
+    Default: 0.1 with publish: gate, 0 otherwise."""
 
 
 def wanted_block(options: BlockOptions, number: int | None = None) -> int | None:
@@ -343,7 +361,7 @@ class _InBytes(OptionGroup):
     """The size of a block as a number, for calls in Python."""
 
     block_bytes: Count | None = None
-    """Wanted size of a decoded block in bytes; the same as block, as a number."""
+    """Wanted size of a decoded block in bytes; it comes before block."""
 
 
 class FitCall(_InBytes, ComputeOptions, PreprocessOptions, FitOptions, SourceOptions):
@@ -372,7 +390,8 @@ class RunCall(_InBytes, ComputeOptions, PublishOptions, RowOutputs, PreprocessOp
     output: Folder
     """Path of the output folder, or URL of a bucket (s3://, gs://)."""
     output_options: dict[str, Any] = Field(default_factory=dict)
-    """Of a bucket, as fsspec takes them, without secrets: credentials come from the environment, on the workers too."""
+    """Options of the file system of a bucket, as fsspec takes them, without secrets: credentials come from the
+    environment, on the workers too."""
     write_labels: Flag = True
     """Write labels on the sample grid. The option labels names known clusters."""
     on_pass: Callable[[Any], object] | None = None

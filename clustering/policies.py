@@ -7,21 +7,17 @@ from typing import Any, Literal, get_args
 
 Missing = Literal["drop", "error", "marginalize"]
 """Treatment of rows with missing features: drop the row, raise an error, or integrate over what is missing."""
-MISSING: tuple[Missing, ...] = get_args(Missing)
 
 MissingChunks = Literal["error", "mask", "fill"]
 """Meaning of absent chunks: an error, masked cells, or the fill value."""
-MISSING_CHUNKS: tuple[MissingChunks, ...] = get_args(MissingChunks)
 
 OnBadChunk = Literal["error", "mask"]
 """Treatment of bad chunks: an error, or masked cells."""
-ON_BAD_CHUNK: tuple[OnBadChunk, ...] = get_args(OnBadChunk)
 MAX_BAD_FRACTION = 0.25
 """Default of the largest share of bad chunks that may be masked."""
 
 ValidRange = Literal["cf", "ignore"]
 """Whether values outside valid_range, valid_min and valid_max are missing, by the CF conventions, or are used."""
-VALID_RANGE: tuple[ValidRange, ...] = get_args(ValidRange)
 
 Decoder = Literal["signed_square"]
 """Encodings of numbers beyond scale and offset."""

@@ -20,17 +20,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 A = TypeVar("A")
 B = TypeVar("B")
-Given = TypeVar("Given", bound=BaseModel)
+Group = TypeVar("Group", bound=BaseModel)
 
 
-def check_call(options: type[Given], given: Mapping[str, Any]) -> Given:
+def check_call(options: type[Group], values: Mapping[str, Any]) -> Group:
     """Check the options of a call in Python.
 
     Parameters
     ----------
     options
         Class that declares the options.
-    given
+    values
         Options by name.
 
     Raises
@@ -39,12 +39,12 @@ def check_call(options: type[Given], given: Mapping[str, Any]) -> Given:
         Naming the first fault in one line.
     """
     try:
-        return options.model_validate(given, context=IN_PYTHON)
+        return options.model_validate(values, context=IN_PYTHON)
     except ValidationError as error:
-        raise ConfigError(fault_of(error, options, given, repr, "option")) from None
+        raise ConfigError(fault_of(error, options, values, in_python=True)) from None
 
 
-def takes(options: Callable[P, Given]) -> Callable[[Callable[[A, Given], R]], Callable[Concatenate[A, P], R]]:
+def takes(options: Callable[P, Group]) -> Callable[[Callable[[A, Group], R]], Callable[Concatenate[A, P], R]]:
     """Give a function of one argument and a group of options the options as keywords.
 
     Its signature and its help list every option with type, default and text. The text replaces the entry ``options``
@@ -59,8 +59,8 @@ def takes(options: Callable[P, Given]) -> Callable[[Callable[[A, Given], R]], Ca
 
 
 def takes_after_two(
-    options: Callable[P, Given],
-) -> Callable[[Callable[[A, B, Given], R]], Callable[Concatenate[A, B, P], R]]:
+    options: Callable[P, Group],
+) -> Callable[[Callable[[A, B, Group], R]], Callable[Concatenate[A, B, P], R]]:
     """Give a function of two arguments and a group of options the options as keywords; see `takes`.
 
     Parameters
@@ -77,6 +77,12 @@ def _with_keywords(function: Callable[..., Any], options: Any) -> Callable[..., 
 
     @wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
+        if len(arguments) > len(leading):
+            # Python's own message would name the parameter `options`, which users do not see.
+            raise TypeError(
+                f"{function.__name__}() takes {len(leading)} positional arguments, and {len(arguments)} were given; "
+                "name the options"
+            )
         named = {name: keywords.pop(name) for name in names & keywords.keys()}
         return function(*arguments, **named, options=check_call(options, keywords))
 
@@ -84,6 +90,7 @@ def _with_keywords(function: Callable[..., Any], options: Any) -> Callable[..., 
     returned = inspect.signature(function).return_annotation
     call.__signature__ = inspect.Signature([*leading, *keywords], return_annotation=returned)  # type: ignore[attr-defined]
     call.__annotations__ = {**function.__annotations__, **{one.name: one.annotation for one in keywords}}
+    # `options` is how the function gets them, and no argument of the call.
     call.__annotations__.pop("options", None)
     if function.__doc__:
         call.__doc__ = _with_texts(function.__doc__, options)
@@ -108,9 +115,11 @@ def _with_texts(docstring: str, options: type[BaseModel]) -> str:
     entries = []
     for parameter in _keywords(options):
         shown = _shown(parameter.annotation)
-        default = "" if parameter.default is inspect.Parameter.empty else f", default {parameter.default!r}"
+        value = parameter.default.model_dump() if isinstance(parameter.default, BaseModel) else parameter.default
+        default = "" if value is inspect.Parameter.empty else f", default {value!r}"
         text = textwrap.fill(" ".join((options.model_fields[parameter.name].description or "").split()), 108)
         entries.append(f"{parameter.name} : {shown}{default}\n{textwrap.indent(text, '    ')}")
+    # Help and reference pages read docstrings without the indentation of the code.
     plain = inspect.cleandoc(docstring)
     return re.sub(r"(?m)^options\n(?: +.*\n)+", lambda _: "\n".join(entries) + "\n", plain)
 

@@ -95,7 +95,7 @@ WRONG = {
     "below": ({"restarts": 0}, "restarts is 0; 1 or more is needed"),
     "above": ({"fraction": 1.5}, "fraction is 1.5; 1 or less is needed"),
     "no whole number": ({"restarts": 2.5}, "restarts is 2.5; a whole number is needed"),
-    "truth": ({"restarts": True}, "restarts is True; a number is needed"),
+    "truth": ({"restarts": True}, "restarts is True; a whole number is needed"),
     "choice": ({"missing": "dorp"}, "missing is 'dorp'; did you mean 'drop'? allowed: drop, error, marginalize"),
     "choice or array": ({"init": "kmeans+"}, "init is 'kmeans+'; did you mean 'kmeans++'? allowed: kmeans++, random, "),
     "size": ({"memory": "lots"}, "memory is 'lots'; a size such as 2GiB or 500MB is needed"),

@@ -113,7 +113,9 @@ class KMeans:
     k
         Number of clusters, 1 or more.
     divergence
-        How far a row is from a center: one of `clustering.models.divergences.DIVERGENCES`.
+        How far a row is from a center: ``squared_euclidean``, ``cosine`` (1 less the cosine of the angle),
+        ``kullback_leibler`` (for counts and shares, 0 or more), ``itakura_saito`` (for spectra, above 0), or
+        ``mahalanobis`` (the squared distance by the inverse covariance of all rows).
 
     Raises
     ------

@@ -62,8 +62,8 @@ class GaussianMixture:
     k
         Number of components, 1 or more.
     covariance
-        ``identity`` (Σ = I, as in the lecture), ``spherical`` (σ²I), ``diagonal``, ``tied`` (one matrix for all
-        components), or ``full``.
+        Form of the covariances: ``identity`` (Σ = I, as in the lecture), ``spherical`` (σ²I), ``diagonal``, ``tied``
+        (one matrix for all components), or ``full``.
     regularization
         Added to every variance, in units of the mean variance of the features: standardize features of very different
         units first, or lower it. 0 means maximum likelihood without regularization.

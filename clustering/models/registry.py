@@ -46,23 +46,30 @@ def model_options() -> Mapping[str, ModelOption]:
     for kind, model in MODELS.items():
         hints, texts = get_type_hints(model), _parameter_texts(model.__doc__ or "")
         for field in fields(model):
+            # Every model has k, which configs and forms declare once.
             if field.name == "k":
                 continue
-            text = f"Of {kind}: {texts[field.name]} Default: {field.default}."
-            before = options.get(field.name)
-            options[field.name] = ModelOption(
-                hints[field.name] if before is None else before.annotation | hints[field.name],
-                field.default,
-                text if before is None else f"{before.text} {text}",
-                (kind,) if before is None else (*before.kinds, kind),
-            )
+            meaning = f"{texts[field.name]} Default: {field.default}."
+            option = options.get(field.name)
+            if option is None:
+                option = ModelOption(hints[field.name], field.default, f"Of {kind}: {meaning}", (kind,))
+            else:
+                # Models may share an option. A meaning that they share as well is written once.
+                shared = option.text.endswith(f": {meaning}")
+                text = (
+                    f"{option.text.removesuffix(f': {meaning}')} and {kind}: {meaning}"
+                    if shared
+                    else (f"{option.text} Of {kind}: {meaning}")
+                )
+                option = ModelOption(option.annotation | hints[field.name], option.default, text, (*option.kinds, kind))
+            options[field.name] = option
     return options
 
 
 def _parameter_texts(docstring: str) -> dict[str, str]:
-    """Read the texts of the parameters in a docstring of NumPy's style."""
+    """Read the texts of the parameters in a docstring of NumPy's style, without its marks of code."""
     parsed = docstring_parser.parse(docstring, docstring_parser.DocstringStyle.NUMPYDOC)
-    return {one.arg_name: " ".join((one.description or "").split()) for one in parsed.params}
+    return {one.arg_name: " ".join((one.description or "").replace("``", "").split()) for one in parsed.params}
 
 
 def model_to_json(model: AnyModel) -> dict[str, Any]:

@@ -57,7 +57,9 @@ class SoftKMeans:
         Stiffness β above 0, in one over the unit of the divergence (squared units of the data); ``auto`` finds it by
         deterministic annealing on the row sample.
     divergence
-        One of `clustering.models.divergences.DIVERGENCES`.
+        How far a row is from a center: ``squared_euclidean``, ``cosine`` (1 less the cosine of the angle),
+        ``kullback_leibler`` (for counts and shares, 0 or more), ``itakura_saito`` (for spectra, above 0), or
+        ``mahalanobis`` (the squared distance by the inverse covariance of all rows).
 
     Raises
     ------

@@ -61,9 +61,9 @@ class VonMisesFisher:
     k
         Number of components, 1 or more.
     assignment
-        ``soft``: expectation maximisation. ``hard``: every row counts for its likeliest component alone
-        (classification EM, Celeux & Govaert 1992, doi:10.1016/0167-9473(92)90042-E); with equal concentrations and
-        weights this is spherical k-means.
+        How rows count: ``soft``, for all components by their responsibilities; ``hard``, for their likeliest component
+        alone (classification EM, Celeux & Govaert 1992, doi:10.1016/0167-9473(92)90042-E), which with equal
+        concentrations and weights is spherical k-means.
     regularization
         Added to 1 less the mean resultant length of each component, in units of that of all rows, so that no
         component collapses onto one direction. 0 fits by maximum likelihood alone.
