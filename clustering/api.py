@@ -10,7 +10,7 @@ from typing import Any
 import xarray as xr
 
 from clustering.config import job_config
-from clustering.data.access import open_data
+from clustering.data.access import check_not_opened, open_data
 from clustering.data.preparation import usable_memory
 from clustering.data.source_fingerprint import check_unchanged
 from clustering.errors import ConfigError
@@ -29,7 +29,7 @@ from clustering.run.initialize import start_fresh
 from clustering.run.job import run_fit
 from clustering.run.watch import LogWatch
 from clustering.showing import show, show_one
-from clustering.signatures import takes_after_two
+from clustering.signatures import in_python_words, takes_after_two
 from clustering.storage.layout import VERSIONS
 from clustering.storage.model import load_model
 from clustering.storage.paths import StoragePath, storage_path, zarr_store
@@ -177,9 +177,10 @@ def run(data: Any, model: AnyModel, options: RunCall) -> Run:
         As `fit`, and for what the passes and the outputs give cause for.
     """
     _check_model(model)
+    check_not_opened(data, options)
     config = job_config(data, model, options)
     given = options.storage_options if "storage_options" in options.model_fields_set else None
-    watch = LogWatch(show_one, options.on_pass)
+    watch = LogWatch(lambda line: show_one(in_python_words(line, RunCall)), options.on_pass)
     record = run_fit(config, watch, data=data, storage_options=given)
     return Run(record, storage_path(options.output) / VERSIONS / record["run"])
 

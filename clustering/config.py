@@ -6,9 +6,11 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from pydantic import (
+    BaseModel,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
@@ -223,13 +225,23 @@ class JobConfig(OptionGroup):
             Whether options with their default values are left out.
         """
         hidden: Any = {"source": {"storage_options"}, "output": {"storage_options"}}
-        text = self.model_dump_json(exclude=hidden, exclude_defaults=exclude_defaults, fallback=str)
+        config = self._with_texts() if exclude_defaults else self
+        text = config.model_dump_json(exclude=hidden, exclude_defaults=exclude_defaults, fallback=str)
         content: dict[str, Any] = json.loads(text)
         if not exclude_defaults:
             content["model"] = self.model.to_json()
         elif "model" in content:
             content["model"] = {name: value for name, value in content["model"].items() if value is not None}
         return content
+
+    def _with_texts(self) -> JobConfig:
+        """Replace objects in memory by their JSON, as arrays cannot be compared with the default of an option."""
+        plain, sections = (str, int, float, list, dict, BaseModel, NoneType), {}
+        for name in ("source", "preprocess", "fit", "compute"):
+            section = getattr(self, name)
+            objects = {key for key, value in section if not isinstance(value, plain)}
+            sections[name] = section.model_copy(update=section.model_dump(mode="json", include=objects))
+        return self.model_copy(update=sections)
 
 
 def _as_floats(nodata: Any) -> Any:
@@ -303,9 +315,11 @@ def _source(data: Any) -> dict[str, Any]:
     """Return the store of data and the options that it was opened with."""
     if isinstance(data, (str, os.PathLike)):
         return {"store": os.fspath(data)}
+    # Not by its class, which would load the packages that read data.
     recipe = getattr(data, "recipe", None)
     if recipe is None:
-        return {"store": IN_MEMORY}
+        named = ("variables", "sample_dims", "feature_dims") if hasattr(data, "recipe") else ()
+        return {"store": IN_MEMORY, **{name: list(getattr(data, name)) for name in named}}
     return {"store": recipe["data"], **{name: recipe[name] for name in SourceOptions.model_fields}}
 
 

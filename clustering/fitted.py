@@ -274,7 +274,8 @@ class Fit:
         Returns
         -------
         Path
-            The Zarr group, with the coordinates of the data; −1 where masked.
+            The Zarr group, with the coordinates of the data; −1 where masked. ``xr.open_zarr`` opens it, with
+            ``consolidated=False``.
 
         Raises
         ------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
@@ -12,6 +13,9 @@ from pydantic.json_schema import SkipJsonSchema
 
 IN_PYTHON = {"in_python": True}
 """Validation context of calls in Python, where options may also be arrays, clusters and secrets in memory."""
+RECORDED = {"recorded": True}
+"""Validation context of configs in ``run.json``, where a text stands for an object that was given in Python."""
+_STANDS_FOR_ARRAY = "array"
 
 
 def in_python(info: ValidationInfo) -> bool:
@@ -84,10 +88,55 @@ def _names(value: Any) -> Any:
 
 
 def _in_memory(value: Any, info: ValidationInfo) -> Any:
+    if (info.context or {}).get("recorded") and isinstance(value, str) and value.startswith(_STANDS_FOR_ARRAY):
+        return value
     # Numbers and text are never arrays, so a wrong word is refused here and not when the data are read.
     if not in_python(info) or value is None or isinstance(_plain(value), (str, bytes, bool, int, float)):
         raise ValueError("text is needed")
     return value
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else _STANDS_FOR_ARRAY
+
+
+def _with_digest(value: Any) -> str:
+    """Write numbers in memory as a text that differs for other numbers, as configs decide which runs are equal."""
+    if isinstance(value, str):
+        return value
+    # Configs are checked without NumPy, which takes time to load.
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for name, part in sorted(value.items()) if isinstance(value, Mapping) else [("", value)]:
+        array = np.asarray(part)
+        # The bytes of objects are addresses.
+        content = repr(array.tolist()).encode() if array.dtype.hasobject else np.ascontiguousarray(array).tobytes()
+        digest.update(repr((name, array.dtype.str, array.shape, len(content))).encode() + content)
+    return f"{_STANDS_FOR_ARRAY}, sha256 {digest.hexdigest()[:16]}"
+
+
+def _as_address(value: Any) -> Any:
+    """Write a `distributed.Client` as the address of its scheduler."""
+    if isinstance(value, str):
+        return value
+    address = getattr(getattr(value, "scheduler", None), "address", None)
+    return _STANDS_FOR_ARRAY if address is None else {"address": str(address)}
+
+
+def _as_selection(value: Any) -> Any:
+    """Write slices, arrays and dates of NumPy as a config would."""
+    if isinstance(value, slice):
+        ends = {"start": value.start, "stop": value.stop, "step": value.step}
+        return {name: _as_selection(end) for name, end in ends.items() if end is not None}
+    if isinstance(value, Mapping):
+        return {name: _as_selection(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple, range)):
+        return [_as_selection(part) for part in value]
+    value = getattr(value, "values", value)
+    if hasattr(value, "dtype") and value.dtype.kind in "mM":
+        value = value.astype(str)
+    return _plain(value)
 
 
 def in_bytes(size: str) -> int:
@@ -130,7 +179,15 @@ Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is
 """A name. Levels of image pyramids are named 0, 1, 2, which YAML reads as numbers."""
 Folder = Annotated[str, BeforeValidator(lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value)]
 """Path of a folder."""
-InMemory = SkipJsonSchema[
-    Annotated[Any, BeforeValidator(_in_memory), PlainSerializer(lambda _: "array", when_used="json")]
+InMemory = SkipJsonSchema[Annotated[Any, BeforeValidator(_in_memory), PlainSerializer(_as_text, when_used="json")]]
+"""An array beside the data, which only calls in Python can give. The fingerprint of the source covers its values."""
+InMemoryNumbers = SkipJsonSchema[
+    Annotated[Any, BeforeValidator(_in_memory), PlainSerializer(_with_digest, when_used="json")]
 ]
-"""An object that only calls in Python can give, such as an array."""
+"""Numbers that only calls in Python can give, and that no fingerprint of a source covers."""
+InMemoryCluster = SkipJsonSchema[
+    Annotated[Any, BeforeValidator(_in_memory), PlainSerializer(_as_address, when_used="json")]
+]
+"""A connected cluster, which only calls in Python can give."""
+Selection = Annotated[dict[str, Any], PlainSerializer(_as_selection, when_used="json")]
+"""What is selected, by dimension."""

@@ -19,6 +19,8 @@ from clustering.option_values import (
     Flag,
     Folder,
     InMemory,
+    InMemoryCluster,
+    InMemoryNumbers,
     Name,
     Names,
     Natural,
@@ -27,6 +29,7 @@ from clustering.option_values import (
     Numbers,
     Positive,
     Seed,
+    Selection,
     Share,
     Size,
     Whole,
@@ -78,10 +81,10 @@ class SourceOptions(OptionGroup):
     feature_dims: Names | None = None
     """Dimensions along which the features of one row lie, such as [depth]; an empty list: each variable is one feature.
     Default: all that are not sample dimensions."""
-    select: dict[str, Any] = Field(default_factory=dict)
+    select: Selection = Field(default_factory=dict)
     """Selection by label along dimensions, such as {depth: {start: 0, stop: 800}} with both ends included; also with a
     step, as a list of labels, or as one label; of dates also {months: [12, 1, 2]}."""
-    isel: dict[str, Any] = Field(default_factory=dict)
+    isel: Selection = Field(default_factory=dict)
     """Selection by position along dimensions, counted from 0, such as {time: {start: 0, stop: 100, step: 2}} without
     the stop, a list of positions, or one position."""
     bbox: Annotated[Numbers, Field(min_length=4, max_length=4)] | None = None
@@ -134,7 +137,7 @@ class PreprocessOptions(OptionGroup):
     """Compute the principal components of each variable on its own, with the number or share of pca for each."""
     whiten: Flag = False
     """Divide principal components by their standard deviations; without pca, all components are kept."""
-    feature_weights: str | InMemory | None = None
+    feature_weights: str | InMemoryNumbers | None = None
     """Factors of the features: a variable along feature dimensions, cos(lat) or sqrt(cos(lat)); in Python also an array
     (d,)."""
 
@@ -175,9 +178,9 @@ class FitOptions(OptionGroup):
     """Number of best starts that are fitted to the full data, at most restarts; each pass serves all of them."""
     sample_rows: Count = 200_000
     """Number of rows of the sample that is drawn in the first read, and that starts are chosen from."""
-    init: Annotated[Literal["kmeans++", "random", "labels", "model"] | InMemory, Field(union_mode="left_to_right")] = (
-        "kmeans++"
-    )
+    init: Annotated[
+        Literal["kmeans++", "random", "labels", "model"] | InMemoryNumbers, Field(union_mode="left_to_right")
+    ] = "kmeans++"
     """How starts are chosen. kmeans++: sampled rows far from each other; random: any sampled rows; labels: means of the
     rows that the option labels gives clusters to; model: the current model of the output, or kmeans++ in a new output.
     In Python also centers (k, d), or a dict of centers, weights and more of a
@@ -228,7 +231,7 @@ class BlockOptions(OptionGroup):
 class ComputeOptions(BlockOptions):
     """Where the passes run. Only `memory` and `block` can change the result, as they decide the blocks."""
 
-    cluster: Annotated[ClusterOptions | InMemory, Field(union_mode="left_to_right")] = "threads"
+    cluster: Annotated[ClusterOptions | InMemoryCluster, Field(union_mode="left_to_right")] = "threads"
     """Threads of this process (threads), one thread (synchronous), worker processes on this machine (local), or a
     mapping that names another cluster:
     address, slurm, kubernetes, gateway or class. In Python also a distributed.Client."""

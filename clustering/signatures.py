@@ -12,7 +12,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, Union, get_arg
 
 from pydantic import BaseModel, ValidationError
 
-from clustering.errors import ConfigError
+from clustering.errors import ClusteringError, ConfigError
 from clustering.option_errors import fault_of
 from clustering.option_values import IN_PYTHON
 
@@ -84,7 +84,12 @@ def _with_keywords(function: Callable[..., Any], options: Any) -> Callable[..., 
                 "name the options"
             )
         named = {name: keywords.pop(name) for name in names & keywords.keys()}
-        return function(*arguments, **named, options=check_call(options, keywords))
+        checked = check_call(options, keywords)
+        try:
+            return function(*arguments, **named, options=checked)
+        except ClusteringError as error:
+            error.args = tuple(in_python_words(part, options) for part in error.args)
+            raise
 
     keywords = _keywords(options)
     returned = inspect.signature(function).return_annotation
@@ -95,6 +100,32 @@ def _with_keywords(function: Callable[..., Any], options: Any) -> Callable[..., 
     if function.__doc__:
         call.__doc__ = _with_texts(function.__doc__, options)
     return call
+
+
+def in_python_words(message: Any, options: type[BaseModel]) -> Any:
+    """Name options in a message as calls in Python do: ``mask`` for ``source.mask``, the key of a config.
+
+    Parameters
+    ----------
+    message
+        The message; anything but text is returned as it is.
+    options
+        Class that declares the options of the call. Other keys stay.
+    """
+    if not isinstance(message, str):
+        return message
+
+    def renamed(key: re.Match[str]) -> str:
+        name = _RENAMED.get(key[0], key[2])
+        return name if name in options.model_fields or key[1] == "model" else key[0]
+
+    return _KEY.sub(renamed, message)
+
+
+_KEY = re.compile(r"(?<![\w/.'\"-])(source|preprocess|model|fit|compute|output)\.(?!zarr)([a-z_]+)")
+"""A key of a config, which is no part of a path."""
+_RENAMED = {"output.store": "output", "output.storage_options": "output_options", "output.labels": "write_labels"}
+"""Options whose names in Python differ from their keys."""
 
 
 def _keywords(options: type[BaseModel]) -> list[inspect.Parameter]:

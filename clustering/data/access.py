@@ -69,9 +69,7 @@ def open_data(data: Any, options: SourceOptions, like: layout.FeatureLayout | No
         As `open_source`.
     """
     if isinstance(data, Source):
-        given = [name for name in SourceOptions.model_fields if name in options.model_fields_set]
-        if given:
-            raise ConfigError(f"option {given[0]!r} cannot change a Source; give it when the source is opened")
+        check_not_opened(data, options)
         return data
     if hasattr(data, "__fspath__"):
         data = data.__fspath__()
@@ -82,6 +80,26 @@ def open_data(data: Any, options: SourceOptions, like: layout.FeatureLayout | No
     # A bare array has no names to match with those of a model.
     chosen["like"] = like if isinstance(data, (str, xr.Dataset, xr.DataArray, zarr.Array)) else None
     return _source(data, chosen, None)
+
+
+def check_not_opened(data: Any, options: SourceOptions) -> None:
+    """Refuse options for data that are a `Source` already.
+
+    Parameters
+    ----------
+    data
+        As for `open_source`.
+    options
+        Which part of the data is used.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first option that is given.
+    """
+    given = [name for name in SourceOptions.model_fields if name in options.model_fields_set]
+    if given and isinstance(data, Source):
+        raise ConfigError(f"option {given[0]!r} cannot change a Source; give it when the source is opened")
 
 
 def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listing] | None) -> Source:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from clustering.errors import OutputError
+from clustering.errors import OutputError, cut
 
 MARK = ".zarr-clustering.json"
 """Name of the file, in the first array of a group, that says that this library wrote the group."""
@@ -62,7 +62,11 @@ def check_place(text: str) -> Path:
     for word, folder in (("working folder", Path.cwd), ("home folder", Path.home)):
         if _is_same(target, folder):
             raise OutputError(f"{text!r} is the {word}; name a new folder inside it")
-    if target.is_symlink():
+    try:
+        link = target.is_symlink()
+    except OSError as error:
+        raise OutputError(f"{cut(repr(text))} cannot be a folder: {error.strerror}; name another place") from error
+    if link:
         # A rename would replace the link and leave its target as it is.
         raise OutputError(f"{text!r} is a link to {str(target.readlink())!r}; name a place that is none")
     check_outside(target)

@@ -29,7 +29,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clustering.data.ownership import is_empty
-from clustering.errors import ClusteringError, OutputError
+from clustering.errors import ClusteringError, DataError, OutputError
 
 _SIGN = "staging.json"
 """File that says that this library made a staging folder."""
@@ -84,7 +84,9 @@ def staged(target: Path, check: Callable[[], None]) -> Iterator[Path]:
 
 @contextmanager
 def continued(target: Path, name: str, check: Callable[[], None]) -> Iterator[Path]:
-    """Give a staging folder that stays if the body fails, so that the next call goes on with what is in it.
+    """Give a staging folder that stays if the body is interrupted, so that the next call goes on with what is in it.
+
+    After faults of the data it is removed, as the same call would fail again.
 
     Parameters
     ----------
@@ -100,51 +102,75 @@ def continued(target: Path, name: str, check: Callable[[], None]) -> Iterator[Pa
     OutputError
         If another process is writing to the same target, or the disk refuses to write.
     """
-    check()
     above = target.absolute().parent
     staging = above / f".{target.name}.unfinished"
     try:
+        if os.path.lexists(staging):
+            with _locked_sign(staging, target):
+                _finish_switch(staging, target)
+        check()
         above.mkdir(parents=True, exist_ok=True)
         staging.mkdir(exist_ok=True)
         with _locked_sign(staging, target):
-            yield staging
+            try:
+                yield staging
+            except DataError:
+                _remove_whole(staging)
+                raise
             sync_tree(staging / name)
             check()
-            _switch(staging / name, staging / _OLD, target)
+            # Under this name, the folder is never taken for an unfinished one, whatever the switch has put there.
+            (staging / name).rename(staging / _NEW)
+            _switch(staging / _NEW, staging / _OLD, target)
             sync_folder(above)
-            shutil.rmtree(staging)
+            _remove_whole(staging)
     except OSError as error:
         if isinstance(error, ClusteringError):
             raise
         raise OutputError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
 
 
+def _finish_switch(staging: Path, target: Path) -> None:
+    """Tidy up after a writer that was killed in its switch; the target is the old or the new folder, whole."""
+    _restore(staging, target)
+    if (staging / _NEW).exists() or (staging / _OLD).exists():
+        _remove_whole(staging)
+
+
+def _restore(staging: Path, target: Path) -> None:
+    """Move the replaced folder back to the target, where a writer was killed between two renames."""
+    if (staging / _OLD).is_dir() and not os.path.lexists(target):
+        (staging / _OLD).rename(target)
+
+
 @contextmanager
 def _locked_sign(staging: Path, target: Path) -> Iterator[None]:
     """Lock the signed file of a staging folder, which is new or was left by a killed writer of the same target."""
-    if staging.is_symlink() or not ((staging / _SIGN).is_file() or is_empty(staging)):
-        raise OutputError(f"{str(staging)!r} is in the way and is not from this library; move it elsewhere")
-    with (staging / _SIGN).open("a+") as sign:
+    foreign = OutputError(f"{str(staging)!r} is in the way and is not from this library; move it elsewhere")
+    busy = OutputError(f"another process is writing {str(target)!r}; wait for it, or name another place")
+    path = staging / _SIGN
+    if staging.is_symlink() or path.is_symlink() or not (path.is_file() or is_empty(staging)):
+        raise foreign
+    with path.open("a+") as sign:
         try:
             fcntl.flock(sign, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise OutputError(
-                f"another process is writing {str(target)!r}; wait for it, or name another place"
-            ) from error
+            raise busy from error
         except OSError as error:
             # Some file systems have no locks.
             if error.errno not in _NOT_ABLE:
                 raise
+        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(sign.fileno())):
+            # The other process has just ended, and removed the folder.
+            raise busy
         sign.seek(0)
         content = sign.read()
+        # A writer that was killed at its very beginning left an empty file, and nothing beside it.
+        if content != json.dumps(_sign_of(target)) and (content or len(list(staging.iterdir())) > 1):
+            raise foreign
         if not content:
             json.dump(_sign_of(target), sign)
             sign.flush()
-        elif content != json.dumps(_sign_of(target)):
-            raise OutputError(f"{str(staging)!r} is in the way and is not from this library; move it elsewhere")
-        # A writer that was killed in the switch had the replaced folder in here.
-        if (staging / _OLD).is_dir() and not os.path.lexists(target):
-            (staging / _OLD).rename(target)
         yield
 
 
@@ -182,6 +208,16 @@ def _remove(staging: Path) -> None:
     staging.rmdir()
 
 
+def _remove_whole(staging: Path) -> None:
+    """Remove a staging folder with all that its writer put there; see `_remove`."""
+    for entry in staging.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != _SIGN:
+            entry.unlink()
+    _remove(staging)
+
+
 def _sign_of(target: Path) -> dict[str, str]:
     """Content of the file that signs a staging folder of a target."""
     return {"wrote": "zarr-clustering", "beside": target.name}
@@ -202,8 +238,7 @@ def _remove_left(target: Path) -> None:
                 fcntl.flock(sign, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if json.load(sign) != _sign_of(target):
                     continue
-                if (staging / _OLD).is_dir() and not os.path.lexists(target):
-                    (staging / _OLD).rename(target)
+                _restore(staging, target)
                 _remove(staging)
         except (OSError, ValueError):
             # Another writer is using the folder, or this library did not make it.

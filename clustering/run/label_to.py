@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from clustering.data.addresses import shown
+from clustering.data.addresses import local_path, shown
 from clustering.data.excluded_rows import explain_no_rows
 from clustering.data.ownership import LABELLED, check_place, check_target, mark_folder
 from clustering.data.preparation import usable_memory
@@ -20,9 +21,10 @@ from clustering.fitting.fitted_model import FittedModel
 from clustering.fitting.labelling import LabelOutputs, check_outputs
 from clustering.fitting.preprocessing import zero_row_notes
 from clustering.option_values import in_bytes
-from clustering.options import LabelToCall, RowOutputs, cluster_of, wanted_block
+from clustering.options import LabelToCall, RowOutputs, SourceOptions, cluster_of, wanted_block
 from clustering.storage.label_pass import LABELS, write_labels
 from clustering.storage.labels import check_names, coordinate_cautions
+from clustering.storage.ledger import digest
 
 
 def label_to(fitted: FittedModel, source: Source, options: LabelToCall, warn: Callable[[str], None]) -> Path:
@@ -54,6 +56,9 @@ def label_to(fitted: FittedModel, source: Source, options: LabelToCall, warn: Ca
     DataError
         If no row can be labelled, or the data change meanwhile.
     """
+    store = local_path(str((source.recipe or {}).get("data", "memory://")))
+    if store is not None and store.resolve() == Path(options.to).resolve():
+        raise OutputError(f"{options.to!r} is the source itself; name another place")
     if "://" in options.to:
         raise OutputError(
             f"cannot write labels to {shown(options.to)!r}: name a local path, and copy the group from there"
@@ -69,9 +74,11 @@ def label_to(fitted: FittedModel, source: Source, options: LabelToCall, warn: Ca
     memory, preparation = in_bytes(options.memory), fitted.preparation
     within = usable_memory(source, memory, preparation is not None)
     plan = source.plan(block_bytes=wanted_block(options, options.block_bytes), memory=within, whole_chunks=False)
+    opened = source.recipe or {}
     about = {
-        "source": shown(str((source.recipe or {}).get("data", "data in memory"))),
+        "source": shown(str(opened.get("data", "data in memory"))),
         "source_fingerprint": source_fingerprint(source),
+        "config_sha256": _digest_of(opened),
         "version": version("zarr-clustering"),
     }
 
@@ -94,3 +101,12 @@ def label_to(fitted: FittedModel, source: Source, options: LabelToCall, warn: Ca
     for note in zero_row_notes(sums.zero_rows):
         warn(note)
     return target
+
+
+def _digest_of(recipe: Mapping[str, Any]) -> str:
+    """Digest how a source was opened: its fingerprint covers neither comparisons of masks nor rules for missing values.
+
+    Values of data in memory are in the fingerprint, with all that was done to them.
+    """
+    given = {name: recipe[name] for name in SourceOptions.model_fields if name in recipe and name != "storage_options"}
+    return digest(SourceOptions.model_construct(**given).model_dump(mode="json", include=set(given), fallback=str))

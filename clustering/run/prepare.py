@@ -167,6 +167,9 @@ def open_configured(
             f"source.credentials names the Prefect block {section.credentials!r}, which only commands and flows read; "
             "give its content as storage_options"
         )
+    if isinstance(data, Source):
+        # The section tells how it was opened.
+        return data
     given = {name: getattr(section, name) for name in SourceOptions.model_fields if name in section.model_fields_set}
     if storage_options is not None:
         given["storage_options"] = storage_options

@@ -12,6 +12,7 @@ from clustering.data.source import Source
 from clustering.errors import ClusteringError, OutputError, damaged
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
+from clustering.option_values import RECORDED
 from clustering.run.prepare import open_configured
 from clustering.storage import versions
 from clustering.storage.bucket_output import BucketOutput, open_output
@@ -154,7 +155,7 @@ def redraw(output: Output | BucketOutput, storage_options: StorageOptions = no_c
     """
     record, folder = output.read_json("run.json"), output.published
     with damaged(OutputError, f"the config in run.json of {str(output.path)!r}", "restore it, or name another run"):
-        config = JobConfig.model_validate(record["config"])
+        config = JobConfig.model_validate(record["config"], context=RECORDED)
     result, _ = load_model(folder)
     try:
         source = open_configured(config.source, result.layout, storage_options=storage_options(config.source))

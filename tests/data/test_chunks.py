@@ -95,7 +95,7 @@ def test_a_fill_value_that_counts_as_data_needs_a_decision(tmp_path: Path) -> No
         opened(path)
     assert str(caught.value) == (
         "1 of 16 chunks of variable 't' were never written, such as 'c/1/0/1', and their fill value 0.0 would count as "
-        "data; set source.missing_chunks to mask to leave their cells out, or to fill if they hold that value"
+        "data; set missing_chunks to mask to leave their cells out, or to fill if they hold that value"
     )
     with pytest.raises(DataError, match="never written"):
         opened(without(store(tmp_path / "nan", np.nan), ["c/0/0/0"]), missing_chunks="error")
@@ -276,7 +276,7 @@ def test_bad_chunks_are_counted_listed_and_logged(tmp_path: Path, caplog: pytest
         c.fit(opened(path, on_bad_chunk="mask", max_bad_fraction=0.1), c.KMeans(2), block_bytes=300)
     assert str(caught.value) == (
         "2 of 16 chunks do not decode, 't/c/0/0/1' among them, more than max_bad_fraction 0.1 allows; "
-        "write them anew, or raise source.max_bad_fraction"
+        "write them anew, or raise max_bad_fraction"
     )
 
 

@@ -37,7 +37,7 @@ def test_a_valid_range_that_takes_all_rows_is_named_with_the_remedy(tmp_path: Pa
     message = str(caught.value)
     assert "no row takes part" in message
     assert "valid_range of variable 'lst' leaves out" in message
-    assert "set source.valid_range to ignore" in message
+    assert "set valid_range to ignore" in message
     assert "\n" not in message
     assert c.fit(data, c.KMeans(2), feature_dims=[], valid_range="ignore").fitted.summary.count == 40
 

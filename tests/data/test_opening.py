@@ -319,7 +319,7 @@ def empty(path: Path) -> Path:
 FAULTS: dict[str, tuple[Callable[[Path], Path], str | None, list[str]]] = {
     "no-store": (lambda p: p.with_name("no.zarr"), None, ["no store at", "no.zarr", "check source.store"]),
     "no-store-of-the-group": (lambda p: p.with_name("no.zarr"), "a", ["no store at", "no.zarr", "check source.store"]),
-    "a-folder-of-a-store": (lambda p: p.parent, None, ["holds one in the folder 'field.zarr'", "source.group"]),
+    "a-folder-of-a-store": (lambda p: p.parent, None, ["holds one in the folder 'field.zarr'", "in group"]),
     "a-folder": (empty, None, ["holds no Zarr array or group", "'ingest'"]),
     "a-file": (lambda p: p / "zarr.json", None, ["holds no Zarr array or group", "'ingest'"]),
     "wrong-group": (lambda p: p, "dayly", ["no group 'dayly'", "did you mean 'daily'?", "allowed: "]),

@@ -217,9 +217,9 @@ def test_all_is_on_the_disk_before_the_switch(tmp_path: Path, monkeypatch: pytes
         synced.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
         fsync(handle)
 
-    def switched(staging: Path, target: Path) -> None:
+    def switched(new: Path, old: Path, target: Path) -> None:
         synced.append("switch")
-        switch(staging, target)
+        switch(new, old, target)
 
     monkeypatch.setattr(os, "fsync", noted)
     monkeypatch.setattr(replacing, "_switch", switched)

@@ -333,7 +333,7 @@ def test_a_web_server_gives_the_rows_of_its_folder(tmp_path: Path, zarr_format: 
         if consolidated:
             assert set(open_source(f"{address}/a.zarr", variables=["q"]).dataset) == {"t", "q"}
         else:
-            with pytest.raises(SourceError, match=r"cannot list its keys.*source\.variables"):
+            with pytest.raises(SourceError, match=r"cannot list its keys.*in variables"):
                 open_source(f"{address}/a.zarr")
 
 
@@ -595,8 +595,8 @@ def test_an_archive_of_a_folder_names_the_group_that_opens_it(tmp_path: Path, na
     path = write(tmp_path / "a.zarr")
     shutil.make_archive(str(tmp_path / "inside"), "zip", root_dir=tmp_path, base_dir="a.zarr")
     url = name.format(tmp_path)
-    with pytest.raises(SourceError, match=r"holds one in the folder 'a\.zarr'; name it in source\.group$"):
+    with pytest.raises(SourceError, match=r"holds one in the folder 'a\.zarr'; name it in group$"):
         open_source(url, **USES)
-    with pytest.raises(SourceError, match=r"'a\.zarr'; name it in source\.group, and 'daily' from there"):
+    with pytest.raises(SourceError, match=r"'a\.zarr'; name it in group, and 'daily' from there"):
         open_source(url, group="daily", **USES)
     assert rows(open_source(url, group="a.zarr", **USES)) == rows(open_source(path, **USES))
