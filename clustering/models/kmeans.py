@@ -137,7 +137,6 @@ class KMeans:
     )
     # k-means reaches a fixed point, where another pass changes no bit.
     tolerance: ClassVar = 0.0
-    soft: ClassVar = False
     init_arrays: ClassVar[frozenset[str]] = frozenset()
     start_needs_pass: ClassVar = False
     objective_at_convergence: ClassVar = True
@@ -145,6 +144,11 @@ class KMeans:
     def __post_init__(self) -> None:
         object.__setattr__(self, "k", check_k(self.k))
         geometry.check_divergence(self.divergence)
+
+    @property
+    def soft(self) -> bool:
+        """Whether a row belongs to several clusters: never."""
+        return False
 
     @property
     def start_divergence(self) -> Divergence:

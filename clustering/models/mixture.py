@@ -81,7 +81,6 @@ class GaussianMixture:
     statistics_type: ClassVar[type] = Moments
     objective: ClassVar = LOG_LIKELIHOOD
     tolerance: ClassVar = 1e-6
-    soft: ClassVar = True
     init_arrays: ClassVar[frozenset[str]] = frozenset({"weights", "covariances"})
     start_needs_pass: ClassVar = True
     objective_at_convergence: ClassVar = False
@@ -91,6 +90,11 @@ class GaussianMixture:
         if self.covariance not in COVARIANCES:
             raise ConfigError(f"covariance is {self.covariance!r}; {nearest(str(self.covariance), COVARIANCES)}")
         object.__setattr__(self, "regularization", parameters.check_regularization(self.regularization))
+
+    @property
+    def soft(self) -> bool:
+        """Whether a row belongs to several clusters: always."""
+        return True
 
     @property
     def start_divergence(self) -> Divergence:

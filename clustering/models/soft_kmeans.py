@@ -82,7 +82,6 @@ class SoftKMeans:
         "refitting",
     )
     tolerance: ClassVar = 1e-6
-    soft: ClassVar = True
     init_arrays: ClassVar[frozenset[str]] = frozenset()
     start_needs_pass: ClassVar = False
     objective_at_convergence: ClassVar = False
@@ -95,6 +94,11 @@ class SoftKMeans:
             raise ConfigError(f"beta is {self.beta!r}; a number above 0 is needed, or auto")
         if number:
             object.__setattr__(self, "beta", float(self.beta))
+
+    @property
+    def soft(self) -> bool:
+        """Whether a row belongs to several clusters: always."""
+        return True
 
     @property
     def start_divergence(self) -> Divergence:
