@@ -57,6 +57,7 @@ class SourceSection(SourceOptions, _SourceAddress):
 
     @model_validator(mode="after")
     def _no_secrets_in_a_config(self, info: ValidationInfo) -> Self:
+        # A call in Python may give secrets, as storage options are written nowhere.
         if not in_python(info):
             _check_address(self.store, self.storage_options, "source")
         if self.credentials is not None and not BLOCK.fullmatch(self.credentials):
@@ -103,12 +104,12 @@ class ModelSection(OptionGroup):
     """Number of clusters, or of components of a mixture."""
 
     @property
-    def given(self) -> dict[str, Any]:
-        """Options of the model that are given, besides `k`."""
+    def own_options(self) -> dict[str, Any]:
+        """Options of the model that the config sets, besides `k`."""
         return {name: value for name, value in (self.model_extra or {}).items() if value is not None}
 
     def build(self) -> AnyModel:
-        """Make the model; options that are not given have the model's own defaults.
+        """Make the model; options that are not set have the model's own defaults.
 
         Raises
         ------
@@ -120,44 +121,46 @@ class ModelSection(OptionGroup):
 
         if self.kind not in MODELS:
             raise ConfigError(f"model.kind is {cut(repr(self.kind))}; {nearest(self.kind, MODELS)}")
-        options, made = model_options(), cast("Callable[..., AnyModel]", MODELS[self.kind])
-        for name in self.given:
+        options, model_class = model_options(), cast("Callable[..., AnyModel]", MODELS[self.kind])
+        for name in self.own_options:
             if name not in options:
                 raise ConfigError(f"unknown key {f'model.{name}'!r}; {nearest(name, ('kind', 'k', *options))}")
             if self.kind not in options[name].kinds:
                 owners = " and ".join(options[name].kinds)
                 raise ConfigError(f"model.{name} is no key of {self.kind}; it belongs to {owners}")
         try:
-            return made(k=self.k, **self.given)
+            return model_class(k=self.k, **self.own_options)
         except ConfigError as error:
             raise ConfigError(f"model.{error}") from None
 
     def to_json(self) -> dict[str, Any]:
-        """Describe the section as the fingerprints of runs do: with the options that are given, as the model has them.
+        """Describe the section as the fingerprints of runs do: with the options that are set, as the model has them.
 
-        The first options are listed even where they are not given, as they were always part of the fingerprint.
+        The first options are listed even where they are not set, as they were always part of the fingerprint.
         """
         model = self.build()
-        given = {name: getattr(model, name) for name in self.given}
-        return {"kind": self.kind, "k": self.k, **dict.fromkeys(_FIRST_OPTIONS), **given}
+        values = {name: getattr(model, name) for name in self.own_options}
+        return {"kind": self.kind, "k": self.k, **dict.fromkeys(_FIRST_OPTIONS), **values}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         from clustering.models.registry import MODELS, model_options
 
-        made = handler.resolve_ref_schema(handler(schema))
-        made["properties"]["kind"]["enum"] = list(MODELS)
+        # Which options there are depends on the models, so the form learns them from the registry.
+        section = handler.resolve_ref_schema(handler(schema))
+        section["properties"]["kind"]["enum"] = list(MODELS)
         for name, option in model_options().items():
-            made["properties"][name] = {
+            section["properties"][name] = {
                 "anyOf": [TypeAdapter(option.annotation).json_schema(), {"type": "null"}],
                 "default": None,
                 "description": option.text,
                 "title": name.capitalize(),
             }
-        made["additionalProperties"] = False
-        return made
+        section["additionalProperties"] = False
+        return section
 
 
+# The options that models had when fingerprints were made first. Later options enter fingerprints where they are set.
 _FIRST_OPTIONS = ("divergence", "beta", "covariance", "regularization", "assignment")
 
 
@@ -183,8 +186,8 @@ class JobConfig(OptionGroup):
     def result_keys(self) -> dict[str, Any]:
         """The keys that decide the result to the last bit."""
         # A key that was added later counts only where it is set. Otherwise runs of earlier versions could not resume.
-        unsaid = {"valid_range"} if self.source.valid_range == "cf" else set()
-        source = self.source.model_dump(mode="json", exclude={"storage_options", "credentials", *unsaid}, fallback=str)
+        unset = {"valid_range"} if self.source.valid_range == "cf" else set()
+        source = self.source.model_dump(mode="json", exclude={"storage_options", "credentials", *unset}, fallback=str)
         return {
             # The path is absolute, so that a run started by hand can be resumed by a schedule in another folder.
             "source": {**source, "nodata": _as_floats(source["nodata"]), "store": absolute(self.source.store)},
@@ -288,21 +291,22 @@ def job_config(data: Any, model: AnyModel, options: RunCall) -> JobConfig:
     options
         Options of the call.
     """
+    # Options with their default values are left out, so that the fingerprint is that of a config without them.
     defaults = type(model)(k=model.k)  # type: ignore[call-arg]
     changed = {name: value for name, value in asdict(model).items() if value != getattr(defaults, name)}
     block = {} if options.block_bytes is None else {"block": options.block_bytes}
     sections = {
-        "source": {**_source(data), **_given(options, SourceOptions)},
-        "preprocess": _given(options, PreprocessOptions),
+        "source": {**_source(data), **_set_options(options, SourceOptions)},
+        "preprocess": _set_options(options, PreprocessOptions),
         "model": {"kind": model.kind, "k": model.k, **changed},
-        "fit": _given(options, FollowOptions),
-        "compute": {**_given(options, ComputeOptions), **block},
+        "fit": _set_options(options, FollowOptions),
+        "compute": {**_set_options(options, ComputeOptions), **block},
         "output": {
             "store": options.output,
             "storage_options": options.output_options,
             "labels": options.write_labels,
-            **_given(options, RowOutputs),
-            **_given(options, PublishOptions),
+            **_set_options(options, RowOutputs),
+            **_set_options(options, PublishOptions),
         },
     }
     try:
@@ -323,6 +327,6 @@ def _source(data: Any) -> dict[str, Any]:
     return {"store": recipe["data"], **{name: recipe[name] for name in SourceOptions.model_fields}}
 
 
-def _given(options: OptionGroup, group: type[OptionGroup]) -> dict[str, Any]:
-    """Return the options of a group that were given."""
+def _set_options(options: OptionGroup, group: type[OptionGroup]) -> dict[str, Any]:
+    """Return the options of a group that the call sets."""
     return {name: getattr(options, name) for name in group.model_fields if name in options.model_fields_set}

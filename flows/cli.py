@@ -299,11 +299,11 @@ def deploy(
     from flows.deploy import deploy_job, deployed_lines
     from flows.loading import load_config
 
-    def tell(made: dict[str, Any]) -> None:
-        for line in deployed_lines(made):
+    def print_facts(facts: dict[str, Any]) -> None:
+        for line in deployed_lines(facts):
             _say(line)
         if json_:
-            print(json.dumps(made))
+            print(json.dumps(facts))
         # A served deployment runs for days, so the output is flushed now.
         sys.stdout.flush()
 
@@ -318,7 +318,7 @@ def deploy(
         model=model,
         collision=collision,
         paused=paused,
-        tell=tell,
+        on_deployed=print_facts,
     )
 
 

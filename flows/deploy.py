@@ -28,7 +28,7 @@ def deploy_job(
     model: str | None,
     collision: Collision,
     paused: bool,
-    tell: Callable[[dict[str, Any]], None],
+    on_deployed: Callable[[dict[str, Any]], None],
 ) -> None:
     """Deploy a job to a work pool, or serve it from this process until that is stopped.
 
@@ -42,7 +42,7 @@ def deploy_job(
         Whether this process runs the job, without a pool.
     model
         Path or URL of a model, or of the output of a run, to label with; None to fit.
-    tell
+    on_deployed
         Called with the facts of the deployment once it is made; for a served job, before its first run.
 
     Raises
@@ -51,9 +51,9 @@ def deploy_job(
         If the job cannot run, the schedule is not valid, or server or pool do not exist.
     """
     if serve == (pool is not None):
-        given = "both given" if serve else "both missing"
+        fault = "both given" if serve else "both missing"
         raise ConfigError(
-            f"--pool and --serve are {given}; name a work pool with --pool, or run the job here by --serve"
+            f"--pool and --serve are {fault}; name a work pool with --pool, or run the job here by --serve"
         )
     orchestration.require("a deployment")
     period = None if interval is None else seconds(interval)
@@ -65,36 +65,36 @@ def deploy_job(
     # Prefect takes seconds to import. Mistakes in the job are reported before.
     from flows import server
 
-    wish: dict[str, Any] = {"cron": cron, "timezone": timezone, "collision": collision, "paused": paused}
+    schedule: dict[str, Any] = {"cron": cron, "timezone": timezone, "collision": collision, "paused": paused}
 
-    def on_deployed(full_name: str) -> None:
-        tell({"deployment": full_name, "pool": pool, **wish, "interval": period, "warnings": cautions})
+    def announce(full_name: str) -> None:
+        on_deployed({"deployment": full_name, "pool": pool, **schedule, "interval": period, "warnings": cautions})
 
-    asked = {
+    options = {
         "name": name,
         "model": model_path,
-        **wish,
+        **schedule,
         "interval": None if period is None else timedelta(seconds=period),
     }
     if pool is None:
-        server.serve(settled_config, ready=on_deployed, **asked)
+        server.serve(settled_config, ready=announce, **options)
     else:
-        on_deployed(server.deploy(settled_config, pool=pool, **asked))
+        announce(server.deploy(settled_config, pool=pool, **options))
 
 
-def deployed_lines(made: Mapping[str, Any]) -> Iterator[str]:
+def deployed_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     """Format the facts of a deployment, as `deploy_job` makes them, for a terminal."""
-    pool = made["pool"]
-    yield f"deployed   {made['deployment']}, {'served by this process' if pool is None else f'to work pool {pool}'}"
-    when = made["cron"] if made["interval"] is None else f"every {made['interval']:,} s"
-    zone, paused = made["timezone"], ", paused" if made["paused"] else ""
+    pool = facts["pool"]
+    yield f"deployed   {facts['deployment']}, {'served by this process' if pool is None else f'to work pool {pool}'}"
+    when = facts["cron"] if facts["interval"] is None else f"every {facts['interval']:,} s"
+    zone, paused = facts["timezone"], ", paused" if facts["paused"] else ""
     yield f"schedule   {'none' if when is None else f'{when}, {zone}{paused}'}"
-    late = {"cancel-new": "is cancelled", "enqueue": "waits"}[made["collision"]]
+    late = {"cancel-new": "is cancelled", "enqueue": "waits"}[facts["collision"]]
     yield f"overlap    a run that is due while another one is under way {late}"
-    yield f"run now    prefect deployment run {made['deployment']!r}"
+    yield f"run now    prefect deployment run {facts['deployment']!r}"
     if pool is not None:
         yield f"worker     prefect worker start --pool {pool!r}"
-    for caution in made["warnings"]:
+    for caution in facts["warnings"]:
         yield f"warning    {caution}"
 
 

@@ -50,8 +50,8 @@ def _ask(environment: Mapping[str, str], path: str, body: Mapping[str, Any]) -> 
     headers = {"Content-Type": "application/json"}
     if user := environment.get("PREFECT_API_AUTH_STRING"):
         headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
-    asked = Request(f"{environment['PREFECT_API_URL']}/{path}", json.dumps(body).encode(), headers)
-    with urlopen(asked, timeout=TIMEOUT) as answer:
+    request = Request(f"{environment['PREFECT_API_URL']}/{path}", json.dumps(body).encode(), headers)
+    with urlopen(request, timeout=TIMEOUT) as answer:
         return json.load(answer)
 
 

@@ -47,9 +47,9 @@ def api_url() -> str:
 
 def _home() -> Path | None:
     """Return the folder of Prefect's profiles and database; None where the user has no home folder."""
-    given = os.environ.get("PREFECT_HOME")
-    if given:
-        return Path(given)
+    folder = os.environ.get("PREFECT_HOME")
+    if folder:
+        return Path(folder)
     home = home_folder()
     return None if home is None else home / ".prefect"
 

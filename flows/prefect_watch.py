@@ -78,12 +78,12 @@ class PrefectWatch:
     @contextmanager
     def working(self, engine: Engine) -> Iterator[None]:
         """Show progress inside passes, and the log records of workers."""
-        memory, asked = 0, 0.0
+        memory, measured_at = 0, 0.0
 
         def look() -> View:
-            nonlocal memory, asked
-            if time.monotonic() - asked > MEMORY_SECONDS:
-                memory, asked = engine.peak_rss(), time.monotonic()
+            nonlocal memory, measured_at
+            if time.monotonic() - measured_at > MEMORY_SECONDS:
+                memory, measured_at = engine.peak_rss(), time.monotonic()
             now = self.course.snapshot
             processes = engine.workers + 1 if engine.client is not None else 1
             markdown = page(now, self.warnings, memory, processes, engine.dashboard)

@@ -33,17 +33,17 @@ class _Relay(logging.Handler):
 
     def __init__(self, say: Callable[[str], None], warn: Callable[[str], None]) -> None:
         super().__init__()
-        self.tell = {False: say, True: warn}
-        self.seen: set[str] = set()
+        self.send = {False: say, True: warn}
+        self.lines: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         line = record.getMessage()
-        if line in self.seen or len(self.seen) > MOST_LINES:
+        if line in self.lines or len(self.lines) > MOST_LINES:
             return
-        self.seen.add(line)
-        if len(self.seen) > MOST_LINES:
+        self.lines.add(line)
+        if len(self.lines) > MOST_LINES:
             line = f"more than {MOST_LINES} such lines; further ones are left out"
-        self.tell[record.levelno >= logging.WARNING](line)
+        self.send[record.levelno >= logging.WARNING](line)
 
 
 @contextmanager

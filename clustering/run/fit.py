@@ -46,10 +46,12 @@ def fit(
     for state, record in iterate(checkpoint.state, runner.run, rule):
         seconds = {**now.seconds, "fit": now.seconds.get("fit", 0.0) + record.seconds}
         now = replace(now, state=state, read_stats=now.read_stats + record.read_stats, seconds=seconds)
+        # A message about a pass promises that the pass is not lost any more.
         save(now)
         watch.passed(record, rule, now.read_stats.blocks / len(runner.plan))
         for note in record.notes:
             watch.warn(note)
+    # Several candidates may need one more pass, which gives each the objective of its final params.
     state, judgement = choose_best(now.state, runner.run)
     if state is not now.state:
         reading = now.read_stats if judgement is None else now.read_stats + judgement.read_stats

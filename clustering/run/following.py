@@ -55,6 +55,7 @@ def continue_from_current(job: PreparedJob, runner: PassRunner, run: str, watch:
         for note in record.notes:
             watch.warn(note)
     seconds = {"update": time.perf_counter() - began}
+    # Rows are prepared as for the current model, as its params are those of rows prepared so.
     remarks = () if start.preparation is None else (f"preprocessing: {start.preparation.words}",)
     return Checkpoint(run, state, start.summary, reading, seconds, remarks, preparation=start.preparation)
 

@@ -49,6 +49,7 @@ def start_or_resume(job: PreparedJob, runner: PassRunner, watch: Watch) -> Check
         begun = continue_from_current(job, runner, run, watch)
     else:
         begun = start_fresh(runner, job.model, job.options, job.config.memory_bytes, run, watch)
+    # Checkpoints of an abandoned run would otherwise count as those of this one.
     checkpoints.clear(job.output.checkpoints)
     checkpoints.save(job.output.checkpoints, begun, job.fingerprint)
     return begun
@@ -101,9 +102,9 @@ def start_fresh(
     began = time.perf_counter()
     started = initialize(runner, model, options, memory)
     survey, reading, seconds = started.survey, started.read_stats, time.perf_counter() - began
-    left = f"{survey.masked:,} cells " + ("masked" if options.row_fraction is None else "masked or not drawn")
+    without_row = f"{survey.masked:,} cells " + ("masked" if options.row_fraction is None else "masked or not drawn")
     watch.say(
-        f"pass 0: {survey.count:,} rows, {left}; {reading.bytes / 1e6:,.1f} MB read at "
+        f"pass 0: {survey.count:,} rows, {without_row}; {reading.bytes / 1e6:,.1f} MB read at "
         f"{reading.bytes / 1e6 / started.seconds:,.0f} MB/s"
     )
     watch.say(

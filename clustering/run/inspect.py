@@ -39,19 +39,21 @@ def inspect_job(config: JobConfig, *, storage_options: Mapping[str, Any] | None 
         If something that the config names is missing or does not fit.
     """
     job = prepare_job(config, storage_options=storage_options)
+    # The probe itself takes memory, so the memory of libraries is measured before it.
     libraries = resident_memory()
     source, memory, compute = job.source, config.memory_bytes, config.compute
     within = usable_memory(source, memory, bool(job.options.preprocess.requested))
     label_plan = source.plan(block_bytes=config.block_bytes, memory=within, whole_chunks=False)
     inspection = inspect_source(source, job.plan, label_plan)
     workers = workers_of(compute.cluster, compute.workers)
-    hands = min(workers.processes * workers.threads, available_processors())
-    seen = probe(source, job.plan, job.model, job.options, job.label_outputs, threads=hands)
+    # The probe runs on this machine, which may have fewer processors than the cluster.
+    threads = min(workers.processes * workers.threads, available_processors())
+    measured = probe(source, job.plan, job.model, job.options, job.label_outputs, threads=threads)
     expected = forecast(
         source,
         job.plan,
         inspection,
-        seen,
+        measured,
         job.options,
         workers,
         memory=memory,

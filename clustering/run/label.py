@@ -50,19 +50,21 @@ def label_rows(job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, wat
     )
     previous = job.previous
     if previous is not None:
-        given = max(previous.fitted.largest_id, versions.largest_id(job.output))
-        result = match_ids(result, replace(previous.fitted, largest_id=given))
+        # An id that any version has used is never given to another cluster.
+        largest_id = max(previous.fitted.largest_id, versions.largest_id(job.output))
+        result = match_ids(result, replace(previous.fitted, largest_id=largest_id))
     for remark in result.remarks[len(checkpoint.remarks) :]:
         watch.say(remark)
     folder = job.output.stage(checkpoint.run, RESUMABLE if job.label_outputs.anything else ())
-    part, sums, scores = job.options.row_fraction is not None or job.held_out is not None, None, None
-    asked = job.label_outputs.anything or part or job.follows
-    if asked or result.stop is not Stop.CONVERGED or not job.model.objective_at_convergence:
+    sums = scores = None
+    fitted_on_part = job.options.row_fraction is not None or job.held_out is not None
+    needs_pass = job.label_outputs.anything or fitted_on_part or job.follows
+    if needs_pass or result.stop is not Stop.CONVERGED or not job.model.objective_at_convergence:
         # Otherwise the last pass went over all rows at the final params, and no further pass is needed.
         sums, scores, result = _write_labels(job, runner, result, folder, watch)
         if scores is not None:
             result = result.labelled_over(sums, job.plan.cells, held_out=scores.rows)
-        elif part:
+        elif fitted_on_part:
             result = result.labelled_on_all(sums)
         elif job.follows:
             result = result.labelled_over(sums, job.plan.cells)

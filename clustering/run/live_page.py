@@ -134,11 +134,13 @@ def curves(progress: ProgressSnapshot) -> str:
     records = progress.records
     objective = [(r.iteration, r.objective) for r in records]
     changes = [(r.iteration, math.log10(abs(r.change))) for r in records if r.change]
-    left = _chart(objective, 0, f"{records[-1].symbol} after the update", "{:.5g}".format)
+    objective_chart = _chart(objective, 0, f"{records[-1].symbol} after the update", "{:.5g}".format)
     if len(changes) < 2:
-        return _svg(680, 190, left)
+        return _svg(680, 190, objective_chart)
     rule = math.log10(progress.rule.tolerance) if progress.rule.tolerance else None
-    return _svg(680, 190, left + _chart(changes, 350, "relative change, log scale", lambda v: f"{10**v:.1e}", rule))
+    return _svg(
+        680, 190, objective_chart + _chart(changes, 350, "relative change, log scale", lambda v: f"{10**v:.1e}", rule)
+    )
 
 
 def bars(sizes: Sequence[float]) -> str:
@@ -210,4 +212,5 @@ def _svg(width: int, height: int, drawn: str) -> str:
 
 
 def _image(title: str, svg: str) -> str:
+    # The page is one text, so that a drawing has to be inside it.
     return f"![{title}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"

@@ -64,8 +64,8 @@ class ProgressSnapshot:
             whole = self.pass_share is not None and self.pass_share >= 1.0
             return "choosing starts" if whole else f"pass 0{part and part + 'it'}"
         if self.stage == "fit":
-            made = self.records[-1].iteration if self.records else 0
-            return f"{made} pass{'es' * (made != 1)}{part and part + 'the next'}"
+            passes = self.records[-1].iteration if self.records else 0
+            return f"{passes} pass{'es' * (passes != 1)}{part and part + 'the next'}"
         if self.stage == "label":
             return f"labels{part and part + 'them'}"
         if self.stage == "stopped":
@@ -173,13 +173,14 @@ class ProgressEstimator:
             elapsed, in_pass = now - self._work_began, now - self._pass_began
             part = min(1.0, self._blocks / self._of) if self._blocks else None
             pass_left = None if not part else in_pass / part - in_pass
-            left, ahead = self._remaining(in_pass, pass_left)
+            remaining, guess = self._remaining(in_pass, pass_left)
             if self._stage == "finished":
                 self._share = 1.0
-            elif ahead is not None and elapsed:
-                self._share = max(self._share, min(ALMOST, elapsed / (elapsed + ahead)))
+            elif guess is not None and elapsed:
+                # Estimates go up and down. A bar that goes back would worry people.
+                self._share = max(self._share, min(ALMOST, elapsed / (elapsed + guess)))
             return ProgressSnapshot(
-                self._stage, self._share, now - self._began, left, part, pass_left,
+                self._stage, self._share, now - self._began, remaining, part, pass_left,
                 self._bytes, self._rate, tuple(self._records), self._rule, self._reads,
             )  # fmt: skip
 
@@ -194,9 +195,10 @@ class ProgressEstimator:
             return 0.0, 0.0
         if self._stage == "label":
             expected = self._records[-1].seconds if self._records else self._first_pass
-            unheard = max(0.0, expected - in_pass) if expected else None
-            left = unheard if pass_left is None else pass_left
-            return left, left
+            # Until the first block is finished, the label pass is taken to last as long as a pass before.
+            by_earlier_pass = max(0.0, expected - in_pass) if expected else None
+            remaining = by_earlier_pass if pass_left is None else pass_left
+            return remaining, remaining
         if self._stage == "fit" and self._records:
             return self._remaining_fit(in_pass)
         one = self._first_pass if pass_left is None else in_pass + pass_left
@@ -214,5 +216,5 @@ class ProgressEstimator:
         if last.remaining_seconds is None or not estimates:
             guess = min(max(GUESSED_PASSES, last.iteration), most) * one
             return None, max(0.0, guess - in_pass) + labels
-        left = max(0.0, min(median(estimates), most) * one - in_pass)
-        return left + labels, max(left, min(DOUBT * last.iteration, most) * one) + labels
+        remaining = max(0.0, min(median(estimates), most) * one - in_pass)
+        return remaining + labels, max(remaining, min(DOUBT * last.iteration, most) * one) + labels

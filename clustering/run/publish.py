@@ -87,6 +87,7 @@ def publish(job: PreparedJob, engine: Engine, labelled: LabelledRun, watch: Watc
     seconds = {**labelled.seconds, "report": time.perf_counter() - began}
     record["seconds"] = _rounded(seconds)
     record["finished_at"] = versions.now()
+    # A folder with run.json counts as a finished version, so this file is written last.
     write_json(labelled.folder / "run.json", record)
     if job.block_fingerprints is None:
         Ledger(labelled.folder / FOLDER).remove()
@@ -99,30 +100,31 @@ def _decide(job: PreparedJob, record: Mapping[str, Any], watch: Watch) -> dict[s
     """Decide whether a version becomes the current one, and return the entries of ``run.json`` that say so."""
     output, current = job.config.output, job.output.finished
     warnings, remarks = list(record["warnings"]), list(record["remarks"])
-    judged: dict[str, Any] = {"gate": None, "warnings": warnings, "remarks": remarks}
+    decision: dict[str, Any] = {"gate": None, "warnings": warnings, "remarks": remarks}
+    # The first version of an output has nothing to be compared with, and readers wait for it.
     if current is None or output.publish == "always":
-        return judged
+        return decision
     remedy = f"'{promotion(output.store, record['run'])}' makes it the current version"
     if output.publish == "manual":
         if record["repeats"] == current:
             # The version is equal to the current one, so nobody has to decide.
-            return judged
+            return decision
         remarks.append(f"it waits for a person, and {current} stays the current version: {remedy}")
         watch.say(remarks[-1])
-        return {**judged, "status": "waiting"}
-    given = record["comparison"], output.gate, MODELS[record["kind"]].objective.rises
-    reasons, left = gate_failures(*given), unmeasured_limits(*given)
-    judged["gate"] = {"reasons": reasons, "unchecked": left, "limits": output.gate.model_dump()}
+        return {**decision, "status": "waiting"}
+    comparison = record["comparison"], output.gate, MODELS[record["kind"]].objective.rises
+    reasons, unmeasured = gate_failures(*comparison), unmeasured_limits(*comparison)
+    decision["gate"] = {"reasons": reasons, "unchecked": unmeasured, "limits": output.gate.model_dump()}
     if reasons:
         warnings.append(
             f"held back, and {current} stays the current version: {'; '.join(reasons)}; {remedy} all the same"
         )
         watch.warn(warnings[-1])
-        return {**judged, "status": "held"}
-    if left:
-        remarks.append(f"not measured, and so not checked: {', '.join(f'output.gate.{name}' for name in left)}")
+        return {**decision, "status": "held"}
+    if unmeasured:
+        remarks.append(f"not measured, and so not checked: {', '.join(f'output.gate.{name}' for name in unmeasured)}")
         watch.say(remarks[-1])
-    return judged
+    return decision
 
 
 def promotion(store: str, run: str) -> str:
