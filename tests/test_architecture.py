@@ -13,34 +13,34 @@ ROOT = Path(clustering.__file__).parent
 MODULES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}
 modules = pytest.mark.parametrize("name", MODULES)
 
-OPTIONS = {"options", "option_values", "option_errors", "cluster_options", "secret_options", "policies", "signatures"}
-BASE = {"errors", "temporary", "compiling", "compat"} | OPTIONS
-MIDDLE = {"execution", "models", "data"} | BASE
-# Which parts of the library each part may import, beside itself.
-ALLOWED = {
+# Which parts of the library each part may import, beside itself: no more than it needs, from the bottom to the top.
+ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "temporary": set(),
     "compat": set(),
+    "compiling": {"temporary", "compat"},
     "policies": set(),
     "secret_options": set(),
-    "option_values": {"errors"},
+    "option_values": set(),
     "cluster_options": {"option_values", "secret_options"},
     "option_errors": {"errors", "policies", "cluster_options"},
-    "signatures": {"errors", "option_errors", "option_values"},
-    "options": {"option_values", "cluster_options", "policies"},
+    "options": {"policies", "option_values", "cluster_options"},
+    "signatures": {"errors", "option_values", "option_errors"},
     "showing": {"errors"},
-    "config": {"errors", "options", "option_values", "option_errors", "secret_options", "data", "models"},
-    "compiling": {"temporary", "compat"},
-    "data": MIDDLE,
-    "models": MIDDLE,
-    "execution": MIDDLE,
-    "fitting": MIDDLE,
-    "storage": MIDDLE | {"fitting"},
-    "report": MIDDLE | {"fitting", "storage", "config"},
-    "run": MIDDLE | {"fitting", "storage", "report", "config"},
-    "fitted": MIDDLE | {"fitting", "storage", "run", "showing"},
-    "api": MIDDLE | {"fitting", "storage", "run", "config", "fitted", "showing"},
-    "__init__": MIDDLE | {"fitted", "api"},
+    "data": {"errors", "temporary", "compat", "compiling", "policies", "options", "signatures"},
+    "models": {"errors", "compiling", "data"},
+    "execution": {"errors", "temporary", "compat", "data", "models"},
+    "fitting": {"errors", "policies", "options", "data", "models", "execution"},
+    "storage": {"errors", "data", "models", "execution", "fitting"},
+    "config": {"errors", "secret_options", "option_values", "option_errors", "options", "data", "models"},
+    "report": {"errors", "temporary", "config", "data", "models", "fitting"},
+    "run": {"errors", "option_values", "cluster_options", "options", "config"}
+    | {"data", "models", "execution", "fitting", "storage", "report"},
+    "fitted": {"showing", "signatures", "option_values", "options"}
+    | {"data", "models", "execution", "fitting", "storage", "run"},
+    "api": {"errors", "showing", "signatures", "option_values", "options", "config"}
+    | {"data", "models", "execution", "fitting", "storage", "run", "fitted"},
+    "__init__": {"errors", "data", "models", "fitted", "api"},
 }
 
 
