@@ -161,7 +161,7 @@ def _write_labels(
     sums: LabelStatistics = passed.statistics[0]
     if not sums.rows.any():
         raise DataError(explain_no_rows(job.source, plan))
-    # Cautions that were known when the job was opened have been shown already.
+    # Cautions from when the job was opened have been shown already.
     left_out = [caution for caution in left_out if caution not in job.source.cautions]
     if job.has_model and int(sums.rows.sum()) * 2 < plan.cells:
         # In other fits, pass 0 explains excluded rows. A run that begins with a model has no pass 0.

@@ -170,10 +170,11 @@ def open_configured(
     if isinstance(data, Source):
         # The section tells how it was opened.
         return data
-    given = {name: getattr(section, name) for name in SourceOptions.model_fields if name in section.model_fields_set}
+    # Only options that the config sets are passed on, as the feature layout of a model gives the others.
+    options = {name: getattr(section, name) for name in SourceOptions.model_fields if name in section.model_fields_set}
     if storage_options is not None:
-        given["storage_options"] = storage_options
-    return open_data(section.store if data is None else data, SourceOptions.model_construct(**given), like)
+        options["storage_options"] = storage_options
+    return open_data(section.store if data is None else data, SourceOptions.model_construct(**options), like)
 
 
 def prepare_job(
@@ -207,52 +208,61 @@ def prepare_job(
         _check_preprocess(config, model)
     fitted_model = config.model.build() if model is None else model.model
     # In a new output there is no model yet, so the first run starts as usual.
-    wish = config.fit.model_copy(update={"init": "kmeans++"}) if _follows(config) else config.fit
-    options = options_for(fitted_model, wish, config.preprocess)
+    fit_options = config.fit.model_copy(update={"init": "kmeans++"}) if _follows(config) else config.fit
+    options = options_for(fitted_model, fit_options, config.preprocess)
     if model is None:
         check_combination(source, fitted_model, options)
-    asked = {name: getattr(config.output, name) for name in LabelOptions.model_fields}
-    label_outputs = LabelOutputs(**asked)
-    check_outputs(label_outputs, fitted_model)
-    check_names(source, default_names(fitted_model.k), label_outputs)
-    if label_outputs.anything:
-        left_out = coordinate_cautions(source, default_names(fitted_model.k), label_outputs, fitted_model)
-        source = replace(source, cautions=(*source.cautions, *left_out))
+    label_outputs, cautions = _checked_outputs(config, source, fitted_model)
+    source = replace(source, cautions=(*source.cautions, *cautions))
     output = open_output(config.output.store, config.output.storage_options)
     run, follows = output.finished, _follows(config) or model is not None
     content = config.result_keys
     if run is not None and model is None and follows:
         _check_current(config, PreviousVersion(run, output.published, source).fitted, source, fitted_model)
         content = {**content, "follows": run}
-    identity = RunFingerprint(
+    run_fingerprint = RunFingerprint(
         content, fingerprint(config.preprocess, source) if model is None else source_fingerprint(source)
     )
-    within = usable_memory(
-        source,
-        config.memory_bytes,
-        bool(config.preprocess.requested) if model is None else model.preparation is not None,
-    )
-    # Ledgers and held-out scores belong to blocks of the label pass. A fit that uses them must have the same blocks.
-    plan = source.plan(block_bytes=config.block_bytes, memory=within, whole_chunks=not (follows or config.held_out))
-    if run is not None and follows and config.block_bytes is None:
-        plan = plan_like(plan, Ledger(output.published / FOLDER).about.get("joined", ()), within // MEMORY_SHARE)
+    prepares = bool(config.preprocess.requested) if model is None else model.preparation is not None
+    plan = _plan(config, source, output, prepares=prepares, follows=follows)
     block_fingerprints = BlockFingerprints.for_plan(source, plan) if follows else None
-    before = None if run is None else PreviousVersion(run, output.published, source, block_fingerprints)
+    previous = None if run is None else PreviousVersion(run, output.published, source, block_fingerprints)
     remarks = (*smaller_outputs(label_outputs, fitted_model.k), *_integrity(source))
     return PreparedJob(
         config,
         source,
         plan,
         output,
-        identity,
+        run_fingerprint,
         options,
         fitted_model,
         model,
         label_outputs,
         remarks,
         block_fingerprints,
-        before,
+        previous,
     )
+
+
+def _checked_outputs(config: JobConfig, source: Source, model: AnyModel) -> tuple[LabelOutputs, tuple[str, ...]]:
+    """Collect the label outputs, and refuse those that cannot be made; with cautions on their coordinates."""
+    outputs = LabelOutputs(**{name: getattr(config.output, name) for name in LabelOptions.model_fields})
+    check_outputs(outputs, model)
+    check_names(source, default_names(model.k), outputs)
+    if not outputs.anything:
+        return outputs, ()
+    return outputs, tuple(coordinate_cautions(source, default_names(model.k), outputs, model))
+
+
+def _plan(config: JobConfig, source: Source, output: Output | BucketOutput, *, prepares: bool, follows: bool) -> Plan:
+    """Plan the blocks of a job; those of a job that follows a version are like the blocks of that version."""
+    within = usable_memory(source, config.memory_bytes, prepares)
+    # Ledgers and held-out scores belong to blocks of the label pass. A fit that uses them must have the same blocks.
+    plan = source.plan(block_bytes=config.block_bytes, memory=within, whole_chunks=not (follows or config.held_out))
+    if output.finished is not None and follows and config.block_bytes is None:
+        # Blocks of other shapes than before would all count as new.
+        plan = plan_like(plan, Ledger(output.published / FOLDER).about.get("joined", ()), within // MEMORY_SHARE)
+    return plan
 
 
 def _follows(config: JobConfig) -> bool:
