@@ -158,22 +158,37 @@ def mutate(seed: int, bases: dict[int, Path], folder: Path) -> Mutated:
         Where the copy goes.
     """
     rng = random.Random(seed)
-    shutil.copytree(bases[rng.choice(sorted(bases))], folder, symlinks=True)
+    base = bases[rng.choice(sorted(bases))]
     match rng.randrange(10):
         case 0 | 1 | 2:
+            _copy(base, folder, "s.zarr", "job.yaml")
             return _config(rng, folder)
         case 3 | 4 | 5:
-            files = sorted(p for p in (folder / "s.zarr").rglob("*") if p.is_file() and not _is_chunk(p))
-            path = rng.choice(files)
+            files = sorted(p for p in (base / "s.zarr").rglob("*") if p.is_file() and not _is_chunk(p))
+            chosen = rng.choice(files)
         case 6:
-            path = rng.choice(sorted(p for p in (folder / "s.zarr").rglob("*") if p.is_file() and _is_chunk(p)))
+            chosen = rng.choice(sorted(p for p in (base / "s.zarr").rglob("*") if p.is_file() and _is_chunk(p)))
         case _:
+            _copy(base, folder, "s.zarr", "job.yaml", "finished")
             return _output(rng, folder)
+    _copy(base, folder, "s.zarr", "job.yaml")
+    path = folder / chosen.relative_to(base)
     spoil_file(rng, path)
     command = rng.choice((["fit", "job.yaml", "--no-prefect"], ["inspect", "job.yaml"]))
     if command[0] == "fit" and rng.random() < 0.3:
+        _copy(base, folder, "finished")
         command = ["predict", "finished", "job.yaml", "--no-prefect"]
     return Mutated(str(path.relative_to(folder)), command)
+
+
+def _copy(base: Path, folder: Path, *names: str) -> None:
+    # The finished run has most files, and only some commands read it.
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        if (base / name).is_dir():
+            shutil.copytree(base / name, folder / name, symlinks=True, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(base / name, folder / name)
 
 
 def _is_chunk(path: Path) -> bool:
