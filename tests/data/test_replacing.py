@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from clustering.data import replacing
-from clustering.data.replacing import staged
-from clustering.errors import OutputError
+from clustering.data.replacing import continued, staged
+from clustering.errors import DataError, OutputError
 
 KILLED = '''
 """Replace a folder again and again, in processes that end at their first, second, … change of the disk."""
@@ -231,3 +231,167 @@ def test_all_is_on_the_disk_before_the_switch(tmp_path: Path, monkeypatch: pytes
     inside = [name.partition("/new")[2] for name in synced[: synced.index("switch")]]
     assert sorted(inside) == ["", "/a", "/b", "/b/c", "/b/c/a"]
     assert synced[-1] == str(tmp_path)
+
+
+# Staging folders that stay
+
+
+SIGN = json.dumps({"wrote": "zarr-clustering", "beside": "target"})
+
+
+def attempt(target: Path, text: str | None = "new", error: BaseException | None = None) -> list[str]:
+    """Write a folder, and return what was there of an attempt before; None as the text adds nothing to that."""
+    with continued(target, "it", nothing) as staging:
+        before = names(staging)
+        if text is not None:
+            write(staging / "it", text)
+        (staging / "ledger").mkdir(exist_ok=True)
+        if error is not None:
+            raise error
+    return before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), OutputError("full")], ids=repr)
+def test_what_an_interrupted_writer_did_is_there_for_the_next(error: BaseException, tmp_path: Path) -> None:
+    target = tmp_path / "above" / "target"
+    with pytest.raises(type(error)):
+        attempt(target, error=error)
+    assert names(tmp_path / "above") == [".target.unfinished"]
+    assert attempt(target, None) == ["it", "ledger", "staging.json"]
+    assert names(tmp_path / "above") == ["target"]
+    assert (target / "a").read_text() == "new"
+
+
+def test_an_attempt_that_would_fail_again_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no rows"):
+        attempt(tmp_path / "target", error=DataError("no rows"))
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("what", ["notes", "empty sign", "sign of another", "link", "linked sign", "file"])
+def test_a_staging_folder_of_others_stays_as_it_is(what: str, tmp_path: Path) -> None:
+    staging, other = tmp_path / ".target.unfinished", tmp_path / "other"
+    write(other, "theirs")
+    (other / "empty").touch()
+    if what == "link":
+        (other / "staging.json").write_text(SIGN)
+        staging.symlink_to(other)
+    elif what == "file":
+        staging.write_text("theirs")
+    else:
+        write(staging, "theirs")
+    if what == "empty sign":
+        (staging / "staging.json").touch()
+    if what == "sign of another":
+        (staging / "staging.json").write_text(SIGN.replace("target", "other"))
+    if what == "linked sign":
+        (staging / "staging.json").symlink_to(other / "empty")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(OutputError, match=r"is in the way and is not from this library|cannot write"):
+        attempt(tmp_path / "target")
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_two_writers_of_one_place_exclude_each_other(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    with continued(target, "it", nothing) as staging:
+        write(staging / "it", "first")
+        with pytest.raises(OutputError, match="another process is writing"):
+            attempt(target)
+        attempt(tmp_path / "beside")
+    assert (target / "a").read_text() == "first"
+    assert names(tmp_path) == ["beside", "target"]
+
+
+@pytest.mark.parametrize("text", ["", SIGN])
+def test_a_writer_that_was_killed_at_its_beginning_is_no_hindrance(text: str, tmp_path: Path) -> None:
+    staging = tmp_path / ".target.unfinished"
+    staging.mkdir()
+    if text:
+        (staging / "staging.json").write_text(text)
+    attempt(tmp_path / "target")
+    assert names(tmp_path) == ["target"]
+
+
+def test_a_target_that_was_moved_aside_is_put_back_before_it_is_checked(tmp_path: Path) -> None:
+    """Without swaps, there is no target between the two renames of a switch."""
+    target, staging = tmp_path / "target", tmp_path / ".target.unfinished"
+    staging.mkdir()
+    (staging / "staging.json").write_text(SIGN)
+    write(staging / "old", "old")
+    write(staging / "new", "new")
+
+    def check() -> None:
+        if target.exists():
+            raise OutputError("it exists")
+
+    with pytest.raises(OutputError, match="it exists"), continued(target, "it", check):
+        raise AssertionError
+    assert (target / "a").read_text() == "old"
+    assert names(tmp_path) == ["target"]
+
+
+KILLED_TWICE = '''
+"""Label again and again, in processes that end at their first, second, … change of the disk."""
+import os, sys
+from pathlib import Path
+from clustering.data import replacing
+
+folder, swaps = Path(sys.argv[1]), sys.argv[2] == "swaps"
+target = folder / "target"
+if not swaps:
+    replacing._exchange = lambda *_: False
+
+def write(text):
+    with replacing.continued(target, "it", lambda: None) as staging:
+        ledger, it = staging / "ledger", staging / "it"
+        # As a label pass does: records count for the attempt that they name.
+        if not (ledger.is_dir() and (ledger / "of").is_file() and (ledger / "of").read_text() == text and it.is_dir()):
+            for part in (ledger, it):
+                if part.is_dir():
+                    replacing.shutil.rmtree(part)
+            it.mkdir()
+            (it / "a").write_text(text)
+            ledger.mkdir()
+            (ledger / "of").write_text(text)
+
+def apart(act, *given):
+    child = os.fork()
+    if child == 0:
+        try:
+            act(*given)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def killed(text, after):
+    left = [after]
+    def hook(event, given):
+        if event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "open"):
+            if left[0] == 0:
+                os.kill(os.getpid(), 9)
+            left[0] -= 1
+    sys.addaudithook(hook)
+    write(text)
+
+for after in range(1000):
+    assert apart(write, "old") == 0
+    code = apart(killed, "new", after)
+    assert not target.exists() or (target / "a").read_text() in ("old", "new")
+    assert apart(write, "third" if after % 2 else "new") == 0, after
+    assert (target / "a").read_text() == ("third" if after % 2 else "new"), after
+    assert [path.name for path in folder.iterdir()] == ["target"], after
+    if code == 0:
+        break
+    assert code == -9
+assert after > 10
+'''
+
+
+@pytest.mark.parametrize("swaps", ["swaps", "renames"])
+def test_wherever_a_writer_is_killed_the_next_one_writes_its_own(swaps: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED_TWICE, str(tmp_path), swaps]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
