@@ -69,6 +69,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("saved.zarr", "extended.zarr"):
         fit.save(world / name)
     zarr.open_group(world / "extended.zarr").create_array("mine", data=np.arange(3))
+    FIT.label(ROWS_BY_NAME, to=world / "labelled.zarr", sample_dims=["row"])
     for _ in range(2):
         run_fit(config(world / "outer" / "source.zarr", str(world / "run"), overwrite=True), Notes())
     # What users do in their folders.
@@ -115,7 +116,8 @@ def mixture() -> Any:
     return fit.model.generative(fit.params)
 
 
-FIT = c.fit(ROWS, c.KMeans(2))
+ROWS_BY_NAME = xr.Dataset({"x": (("row", "feature"), ROWS)})
+FIT = c.fit(ROWS_BY_NAME, c.KMeans(2), sample_dims=["row"])
 MIXTURE = mixture()
 SOURCE = Path("outer/source.zarr")
 
@@ -128,6 +130,8 @@ WRITERS: dict[str, Callable[[str], Any]] = {
     "save": lambda place: FIT.save(place),
     "save over": lambda place: FIT.save(place, overwrite=True),
     "loaded and saved over": lambda place: c.load_fit("saved.zarr").save(place, overwrite=True),
+    "label": lambda place: FIT.label(SOURCE, to=place, sample_dims=["row"]),
+    "label over": lambda place: FIT.label(SOURCE, to=place, sample_dims=["row"], overwrite=True),
     "ingest": lambda place: ingest("rows.npy", place),
     "ingest over": lambda place: ingest("rows.npy", place, overwrite=True),
     "draw over": lambda place: write_synthetic(MIXTURE, place, rows=10, overwrite=True),
@@ -142,7 +146,7 @@ WRITERS: dict[str, Callable[[str], Any]] = {
 }
 PLACES = [
     "", ".", "..", "/", "home", "letter.txt", "letter.txt/new", "thesis", "others.zarr", "others-2.zarr",
-    "ingested.zarr", "grown.zarr", "noted.zarr", "copied.zarr", "saved.zarr", "extended.zarr", "run",
+    "ingested.zarr", "grown.zarr", "noted.zarr", "copied.zarr", "saved.zarr", "labelled.zarr", "extended.zarr", "run",
     "outer", "outer/source.zarr", "outer/source.zarr/x", "outer/source.zarr/new.zarr", "others-2.zarr/new/er",
     "with-versions", "with-checkpoints", "with-current", "with-model.zarr",
     "linked-versions", "linked-checkpoints", "linked-current", "linked-model.zarr", "run-with-notes", "run-with-file",
@@ -155,6 +159,7 @@ ALLOWED = {
     *((writer, place) for writer in ON_RUNS for place in ("run", "link-run")),
     ("save over", "saved.zarr"),
     ("loaded and saved over", "saved.zarr"),
+    ("label over", "labelled.zarr"),
     ("ingest over", "ingested.zarr"),
     ("draw over", "ingested.zarr"),
 }
@@ -189,7 +194,9 @@ def test_a_writer_replaces_its_own_and_nothing_beside_it(writer: str, place: str
     assert {name.split("/")[0] for name in changed} <= {place.removeprefix("link-")}
 
 
-@pytest.mark.parametrize("writer", ["save", "save over", "ingest", "ingest over", "draw over", "fit", "predict over"])
+@pytest.mark.parametrize(
+    "writer", ["save", "save over", "label", "label over", "ingest", "ingest over", "draw over", "fit", "predict over"]
+)
 @pytest.mark.parametrize("made", [False, True], ids=["new", "empty"])
 def test_a_place_of_its_own_is_written_to(writer: str, made: bool, world: Path) -> None:
     before = snapshot(world)
