@@ -350,6 +350,7 @@ class Fit:
         return self._label(data, options, LabelOutputs(labels=False, precision="float64", **wanted))[0][name]
 
     def _label(self, data: Any, options: LabelCall, outputs: LabelOutputs) -> tuple[dict[str, Any], LabelStatistics]:
+        # Before the data are opened, which may take long.
         check_outputs(outputs, self.model)
         source = open_data(data, options, self.fitted.layout)
         show((*source.cautions, *check_features(source, self.fitted)))

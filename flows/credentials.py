@@ -61,6 +61,7 @@ def load_credentials(name: str) -> dict[str, Any]:
             f"source.credentials {name!r} needs the package 'prefect'; "
             f"pip install 'zarr-clustering[prefect]'{otherwise}"
         ) from error
+    # Inside a flow, Prefect has reached its API already.
     if FlowRunContext.get() is None:
         if not PREFECT_API_URL.value() and not orchestration.api_configured():
             raise ConfigError(
@@ -77,6 +78,7 @@ def load_credentials(name: str) -> dict[str, Any]:
             f"Secret(value={{...}}).save({block!r}), or name another"
         ) from error
     except Exception:
+        # Errors of Prefect may hold parts of the block, so they are not chained.
         raise ConfigError(
             f"source.credentials: the Prefect API did not give the block {name!r}; "
             "check PREFECT_API_URL and that the server runs"

@@ -49,6 +49,7 @@ def exit_status(error: BaseException) -> tuple[int, str]:
     str
         One line, without names of Python types.
     """
+    # Several tasks may fail at once; the first error is enough for one line.
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, ClusteringError):
