@@ -74,7 +74,7 @@ def test_an_array_may_be_called_like_a_dimension(name: str, tmp_path: Path) -> N
     store = written(tmp_path / "a.zarr", **{name: (("n", "z"), ROWS, {})})
     fit = c.fit(store, c.KMeans(k=2), variables=name, sample_dims="n")
     assert sorted(fit.centers.values[:, 0]) == [0.0, 9.0]
-    with pytest.raises(c.ClusteringError, match=f"name those to cluster in source.variables: {name}"):
+    with pytest.raises(c.ClusteringError, match=f"name those to cluster in variables: {name}"):
         c.fit(store, c.KMeans(k=2), sample_dims="n")
     store = written(tmp_path / "b.zarr", **{name: (("n", "z"), ROWS, {}), "t": (("n", "z"), ROWS, {})})
     fit = c.fit(store, c.KMeans(k=2), variables="t", sample_dims="n")
