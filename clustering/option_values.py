@@ -139,7 +139,7 @@ def _as_selection(value: Any) -> Any:
     return _plain(value)
 
 
-def in_bytes(size: str) -> int:
+def in_bytes(size: str | int) -> int:
     """Convert a size with a unit to bytes.
 
     Parameters
@@ -169,15 +169,19 @@ Share = Annotated[float, Ge(0), Le(1), BeforeValidator(number)]
 """A number from 0 to 1."""
 Flag = Annotated[bool, BeforeValidator(_flag)]
 """True or false."""
-Size = Annotated[str, BeforeValidator(_size)]
+# Forms show the first type of each; callers in Python may also give the others.
+Size = Annotated[str | SkipJsonSchema[int], BeforeValidator(_size)]
 """A size with a unit, such as ``2GiB`` or ``500MB``, or a number of bytes."""
-Names = Annotated[list[str], BeforeValidator(_names)]
+Names = Annotated[list[str] | SkipJsonSchema[str] | SkipJsonSchema[tuple[str, ...]], BeforeValidator(_names)]
 """Names, or one by itself."""
 Numbers = Annotated[list[Number], BeforeValidator(_plain)]
 """Numbers in a list or an array."""
 Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 """A name. Levels of image pyramids are named 0, 1, 2, which YAML reads as numbers."""
-Folder = Annotated[str, BeforeValidator(lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value)]
+Folder = Annotated[
+    str | SkipJsonSchema[os.PathLike[str]],
+    BeforeValidator(lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value),
+]
 """Path of a folder."""
 InMemory = SkipJsonSchema[Annotated[Any, BeforeValidator(_in_memory), PlainSerializer(_as_text, when_used="json")]]
 """An array beside the data, which only calls in Python can give. The fingerprint of the source covers its values."""

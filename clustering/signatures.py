@@ -157,7 +157,7 @@ def _with_texts(docstring: str, options: type[BaseModel]) -> str:
 
 def _shown(annotation: Any) -> str:
     """Write a type as a docstring does: ``str or None``, ``{'drop', 'error'}``."""
-    arguments = get_args(annotation)
+    arguments = [one for one in get_args(annotation) if one is not Ellipsis]
     if get_origin(annotation) is Literal:
         return ", ".join(map(repr, arguments)) if len(arguments) == 1 else f"{{{', '.join(map(repr, arguments))}}}"
     if get_origin(annotation) in (Union, UnionType):

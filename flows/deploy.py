@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
@@ -117,7 +118,7 @@ def seconds(interval: str) -> int:
 def settled(config: JobConfig) -> JobConfig:
     """Make the paths of a config absolute, as deployed runs start in other folders."""
     compute, output = config.compute, config.output
-    scratch = None if compute.scratch is None else absolute(compute.scratch)
+    scratch = None if compute.scratch is None else absolute(os.fspath(compute.scratch))
     sections = {
         "source": config.source.model_copy(update={"store": absolute(config.source.store)}),
         "compute": compute.model_copy(update={"scratch": scratch}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -298,7 +299,7 @@ def pass_runner(
     engine: Engine,
     *,
     memory: int,
-    scratch: str | None = None,
+    scratch: str | os.PathLike[str] | None = None,
     keep: bool = True,
     fraction: RowFraction | None = None,
     preparation: Preparation | None = None,
@@ -336,7 +337,8 @@ def pass_runner(
         )
     if labels := labels_fault(source, memory):
         raise DataError(labels)
-    cache = BlockCache(uuid.uuid4().hex, room_to_keep(source, memory) if keep else 0, scratch if keep else None)
+    folder = None if scratch is None else os.fspath(scratch)
+    cache = BlockCache(uuid.uuid4().hex, room_to_keep(source, memory) if keep else 0, folder if keep else None)
     try:
         yield PassRunner(source, plan, engine, cache, fraction, preparation)
     finally:

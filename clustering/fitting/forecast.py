@@ -114,7 +114,7 @@ def forecast(
     workers: Workers,
     *,
     memory: int,
-    scratch: str | None = None,
+    scratch: str | os.PathLike[str] | None = None,
     libraries: int | None = None,
 ) -> Forecast:
     """Estimate memory and time of a job from its layout and a probe.
@@ -255,7 +255,7 @@ def _decoding_memory(source: Source) -> int:
     return max(sizes)
 
 
-def _free(scratch: str) -> int:
+def _free(scratch: str | os.PathLike[str]) -> int:
     """Return the free space in bytes on the disk of a folder, which need not exist yet."""
     above = Path(scratch).absolute()
     while not above.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -56,15 +57,14 @@ def label_to(fitted: FittedModel, source: Source, options: LabelToCall, warn: Ca
     DataError
         If no row can be labelled, or the data change meanwhile.
     """
+    place = os.fspath(options.to)
     store = local_path(str((source.recipe or {}).get("data", "memory://")))
-    if store is not None and store.resolve() == Path(options.to).resolve():
-        raise OutputError(f"{options.to!r} is the source itself; name another place")
-    if "://" in options.to:
-        raise OutputError(
-            f"cannot write labels to {shown(options.to)!r}: name a local path, and copy the group from there"
-        )
+    if store is not None and store.resolve() == Path(place).resolve():
+        raise OutputError(f"{place!r} is the source itself; name another place")
+    if "://" in place:
+        raise OutputError(f"cannot write labels to {shown(place)!r}: name a local path, and copy the group from there")
     target, outputs = (
-        check_place(options.to),
+        check_place(place),
         LabelOutputs(**{name: getattr(options, name) for name in RowOutputs.model_fields}),
     )
     check_outputs(outputs, fitted.model)
