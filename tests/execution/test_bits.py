@@ -157,7 +157,17 @@ def test_where_rows_are_kept_leaves_the_bits_alone(
         assert outcome(source, engine, tmp_path, memory=memory, scratch=scratch) == reference
 
 
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    """Address of a scheduler with worker processes, which take longer to start than a fit takes."""
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
 @pytest.mark.slow
+@pytest.mark.xdist_group("scheduler of test_bits")
 @pytest.mark.filterwarnings("ignore:beta is:clustering.ClusteringWarning")
 @pytest.mark.parametrize(
     "model",
@@ -167,7 +177,9 @@ def test_where_rows_are_kept_leaves_the_bits_alone(
     ],
     ids=str,
 )  # fmt: skip
-def test_every_model_has_the_same_bits_on_threads_and_in_worker_processes(model: Any, source: Source) -> None:
+def test_every_model_has_the_same_bits_on_threads_and_in_worker_processes(
+    model: Any, source: Source, scheduler: str
+) -> None:
     def parts(**options: Any) -> list[bytes]:
         fit = c.fit(source, model, block_bytes=80_000, sample_rows=500, max_iterations=4, restarts=2, **options)
         arrays = [fit.params.centers, fit.history, fit.fitted.weights, fit.fitted.covariances]
@@ -175,4 +187,4 @@ def test_every_model_has_the_same_bits_on_threads_and_in_worker_processes(model:
 
     expected = parts(cluster="synchronous")
     assert parts(cluster="threads", workers=3) == expected
-    assert parts(cluster="local", workers=2) == expected
+    assert parts(cluster={"address": scheduler}, workers=2) == expected

@@ -29,6 +29,7 @@ from flows.loading import load_config
 pytestmark = [
     pytest.mark.prefect,
     pytest.mark.slow,
+    pytest.mark.xdist_group("server of test_deployments"),
     # A server, a worker and their runs are processes that take long to start on a busy machine.
     pytest.mark.timeout(600),
     # Raised inside Prefect and the libraries under it, where nothing here can prevent them.
@@ -316,7 +317,7 @@ def test_a_run_that_is_due_while_another_is_under_way_is_cancelled_and_a_command
 
 def test_a_run_may_wait_for_the_one_before(api: str, worker: None, long_job: str) -> None:
     command = ["deploy", long_job, "--pool", POOL, "--name", "queue", "--collision", "enqueue"]
-    assert run([*command, "--set", "output.overwrite=true", "--set", "fit.max_seconds=12"]) == 0
+    assert run([*command, "--set", "output.overwrite=true", "--set", "fit.max_seconds=6"]) == 0
     first, second = stack.run_of("fit/queue"), stack.run_of("fit/queue")
 
     states = eventually(

@@ -270,15 +270,26 @@ def test_passes_go_on_until_nothing_changes(tmp_path: Path) -> None:
     assert long["iterations"] > 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("step", ["open", "sample", "fit", "label"])
-def test_a_killed_run_goes_on_to_the_same_bits(step: str, tmp_path: Path) -> None:
-    store, calm = make(tmp_path / "store.zarr"), tmp_path / "calm"
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path, dict[str, Any]]:
+    """A store that has grown, the output from before that, the same output after a calm run, and its record."""
+    folder = tmp_path_factory.mktemp("grown")
+    store, calm, before = make(folder / "store.zarr"), folder / "calm", folder / "before"
     run_fit(job(store, calm, "full"), Notes())
-    out = tmp_path / "out"
-    shutil.copytree(calm, out, symlinks=True)
+    shutil.copytree(calm, before, symlinks=True)
     grow(store, 3)
-    whole = run_fit(job(store, calm, "full"), Notes())
+    return store, before, calm, run_fit(job(store, calm, "full"), Notes())
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("grown store of test_following")
+@pytest.mark.parametrize("step", ["open", "sample", "fit", "label"])
+def test_a_killed_run_goes_on_to_the_same_bits(
+    step: str, grown: tuple[Path, Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    store, before, calm, whole = grown
+    out = tmp_path / "out"
+    shutil.copytree(before, out, symlinks=True)
 
     def dying(name: str, work: Callable[[], Any]) -> Any:
         result = work()
