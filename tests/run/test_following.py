@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import distributed
 import numpy as np
 import pytest
 import xarray as xr
@@ -195,9 +196,22 @@ def test_growth_inside_and_along_a_later_dimension_keeps_the_bits(tmp_path: Path
     assert bits(out) == bits(other)
 
 
-@pytest.mark.parametrize("cluster", ["synchronous", pytest.param("local", marks=pytest.mark.slow)])
-def test_bits_do_not_depend_on_who_carries_it_out(cluster: str, tmp_path: Path) -> None:
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest) -> Iterator[str | dict[str, str]]:
+    """What a job says of its cluster; worker processes are started once, for both runs."""
+    if request.param == "synchronous":
+        yield "synchronous"
+        return
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
+    ) as started:
+        yield {"address": started.scheduler_address}
+
+
+@pytest.mark.parametrize("cluster", ["synchronous", pytest.param("workers", marks=pytest.mark.slow)], indirect=True)
+def test_bits_do_not_depend_on_who_carries_it_out(cluster: str | dict[str, str], tmp_path: Path) -> None:
     outs = []
+    where: Any
     for name, where in (("one", "threads"), ("two", cluster)):
         store, out = make(tmp_path / f"{name}.zarr"), tmp_path / name
         compute = {"cluster": where, "workers": 2 if where != "synchronous" else None}
