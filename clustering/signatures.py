@@ -38,10 +38,17 @@ def check_call(options: type[Group], values: Mapping[str, Any]) -> Group:
     ConfigError
         Naming the first fault in one line.
     """
+    # None stands for the default of options that it is no value of, so that callers may pass their own defaults on.
+    chosen = {name: value for name, value in values.items() if value is not None or _takes_none(options, name)}
     try:
-        return options.model_validate(values, context=IN_PYTHON)
+        return options.model_validate(chosen, context=IN_PYTHON)
     except ValidationError as error:
         raise ConfigError(fault_of(error, options, values, in_python=True)) from None
+
+
+def _takes_none(options: type[BaseModel], name: str) -> bool:
+    field = options.model_fields.get(name)
+    return field is None or type(None) in get_args(field.annotation)
 
 
 def takes(options: Callable[P, Group]) -> Callable[[Callable[[A, Group], R]], Callable[Concatenate[A, P], R]]:

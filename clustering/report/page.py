@@ -220,7 +220,7 @@ def render(
         facts=list(facts),
         columns=list(columns),
         more=len({f.variable for f in fitted.features}) > len(columns),
-        config=yaml.safe_dump(dict(config), sort_keys=False),
+        config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
     )
 
 

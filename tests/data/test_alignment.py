@@ -137,7 +137,6 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "one-more-dimension": (MASK.expand_dims(member=2), "'member' is no sample dimension"),
     "another-length": (MASK.drop_vars("lat")[1:], "length 5 along 'lat', and the selected samples have 6"),
     "no-dimension": (xr.DataArray(True), "no dimension of the samples"),
-    "one-value": (True, r"mask has shape \(\)"),
     "dataset": (MASK.to_dataset(name="m"), "is a Dataset; give one of its variables"),
     "transposed-ndarray": (MASK.values.T, r"mask has shape \(4, 6\); the samples have shape \(6, 4\)"),
     "ragged": ([[1, 0], [1]], "lists of several lengths"),

@@ -183,11 +183,11 @@ def test_packed_data_give_the_bits_of_decoded_data(tmp_path: Path) -> None:
 
 
 FAULTS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "decoder": ({"decode": "square"}, ConfigError, "decode is 'square' for variable 'a'; allowed: signed_square"),
+    "decoder": ({"decode": "square"}, ConfigError, "decode is 'square'; allowed: signed_square"),
     "decoder-of-another": ({"decode": {"z": "signed_square"}}, ConfigError, "decode names the variable 'z', which"),
     "decoder-of-scaled": ({"decode": "signed_square"}, SourceError, "named decoders are for plain whole numbers"),
-    "nodata-word": ({"nodata": "none"}, ConfigError, "nodata is 'none' for variable 'a'; a number is needed"),
-    "bad-share": ({"max_bad_fraction": 2}, ConfigError, "max_bad_fraction is 2; a number from 0 to 1 is needed"),
+    "nodata-word": ({"nodata": "none"}, ConfigError, "nodata is 'none'; allowed: a number"),
+    "bad-share": ({"max_bad_fraction": 2}, ConfigError, "max_bad_fraction is 2; 1 or less is needed"),
     "bad-chunk": ({"on_bad_chunk": "skip"}, ConfigError, "on_bad_chunk is 'skip'; allowed: error, mask"),
     "chunks": ({"missing_chunks": "skip"}, ConfigError, "missing_chunks is 'skip'; allowed: error, mask, fill"),
 }

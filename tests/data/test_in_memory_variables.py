@@ -164,7 +164,7 @@ def test_nodata_by_name_in_memory() -> None:
     assert source.dataset["a"].dtype == np.int16
     with pytest.raises(ConfigError, match="nodata names the variable 'z'"):
         open_source(data, nodata={"z": 1}, **options)
-    with pytest.raises(ConfigError, match="nodata is 'none' for variable 'a'"):
+    with pytest.raises(ConfigError, match="nodata is 'none'; allowed: a number"):
         open_source(data, nodata="none", **options)
 
 

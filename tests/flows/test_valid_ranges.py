@@ -82,7 +82,7 @@ def test_another_value_is_refused(
     assert run(["fit", str(tmp_path / "job.yaml"), "--no-prefect"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("clustering: source.valid_range is ")
-    assert error.endswith("; allowed: 'cf' or 'ignore'\n")
+    assert error.endswith("allowed: cf, ignore\n")
 
 
 def test_nan_of_nodata_goes_with_whole_numbers(content: dict[str, Any]) -> None:

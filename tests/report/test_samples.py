@@ -46,7 +46,7 @@ def report(
     sample = samples.sample_rows(source, fit.fitted) if samples.may_be_sampled(fit.fitted) else None
     pictures, colours = draw(fit.fitted, known, None, sample)
     run = run_of(fit, kind=model.kind)
-    return Page(render(fit.fitted, run, pictures, colours, "model: {}")), pictures
+    return Page(render(fit.fitted, run, pictures, colours, {"model": {}})), pictures
 
 
 @cache
