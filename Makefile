@@ -94,9 +94,9 @@ kernels: $(READY)
 	$(BIN)/python -m tests.kernels
 
 # What needs many processes or requests: schedules, worker processes of every kind, killed runs, versions in buckets.
-# Tests that share a server are a group, so that it starts in one process only; groups come first, as they take longest.
+# Tests of a file share servers and clusters, so each file is tried in one process.
 slow-test: $(READY)
-	$(BIN)/python -m pytest -m 'slow and not chaos' $(WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -m 'slow and not chaos' $(WORKERS) --dist loadfile $(ARGS)
 
 # What happens when a run is cancelled, the API goes or a machine dies: the server notices after 90 s. One server a file.
 chaos-test: $(READY)

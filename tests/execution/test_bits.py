@@ -167,7 +167,6 @@ def scheduler() -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("scheduler of test_bits")
 @pytest.mark.filterwarnings("ignore:beta is:clustering.ClusteringWarning")
 @pytest.mark.parametrize(
     "model",

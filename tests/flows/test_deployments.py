@@ -29,7 +29,6 @@ from flows.loading import load_config
 pytestmark = [
     pytest.mark.prefect,
     pytest.mark.slow,
-    pytest.mark.xdist_group("server of test_deployments"),
     # A server, a worker and their runs are processes that take long to start on a busy machine.
     pytest.mark.timeout(600),
     # Raised inside Prefect and the libraries under it, where nothing here can prevent them.

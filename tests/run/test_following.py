@@ -296,7 +296,6 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path, d
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("grown store of test_following")
 @pytest.mark.parametrize("step", ["open", "sample", "fit", "label"])
 def test_a_killed_run_goes_on_to_the_same_bits(
     step: str, grown: tuple[Path, Path, Path, dict[str, Any]], tmp_path: Path
