@@ -167,7 +167,7 @@ def test_the_page_shows_any_text_as_it_is(name: str) -> None:
     run = run_of(fit, source=name, warnings=[name], kind=name, stop_reason=name, converged=False)
     html = render(fit.fitted, run, [picture], np.zeros((2, 3)), {"name": name})
     page = Page(html)
-    # Kind twice, source, reason to stop, warning, title and caption of the figure, feature; config, unless YAML breaks it.
+    # Kind twice, source, reason to stop, warning, title and caption of the figure, feature; config, but for breaks.
     assert page.text.count(name) == (8 if "\n" in name else 9)
     assert not {"script", "b"} & set(page.tags) - {"b"}
     assert not page.handlers
