@@ -57,16 +57,8 @@ def label_to(fitted: FittedModel, source: Source, options: LabelToCall, warn: Ca
     DataError
         If no row can be labelled, or the data change meanwhile.
     """
-    place = os.fspath(options.to)
-    store = local_path(str((source.recipe or {}).get("data", "memory://")))
-    if store is not None and store.resolve() == Path(place).resolve():
-        raise OutputError(f"{place!r} is the source itself; name another place")
-    if "://" in place:
-        raise OutputError(f"cannot write labels to {shown(place)!r}: name a local path, and copy the group from there")
-    target, outputs = (
-        check_place(place),
-        LabelOutputs(**{name: getattr(options, name) for name in RowOutputs.model_fields}),
-    )
+    target = _checked_place(os.fspath(options.to), source)
+    outputs = LabelOutputs(**{name: getattr(options, name) for name in RowOutputs.model_fields})
     check_outputs(outputs, fitted.model)
     check_names(source, fitted.clusters, outputs)
     for caution in coordinate_cautions(source, fitted.clusters, outputs, fitted.model):
@@ -74,11 +66,11 @@ def label_to(fitted: FittedModel, source: Source, options: LabelToCall, warn: Ca
     memory, preparation = in_bytes(options.memory), fitted.preparation
     within = usable_memory(source, memory, preparation is not None)
     plan = source.plan(block_bytes=wanted_block(options, options.block_bytes), memory=within, whole_chunks=False)
-    opened = source.recipe or {}
+    recipe = source.recipe or {"data": "data in memory"}
     about = {
-        "source": shown(str(opened.get("data", "data in memory"))),
+        "source": shown(str(recipe["data"])),
         "source_fingerprint": source_fingerprint(source),
-        "config_sha256": _digest_of(opened),
+        "config_sha256": _options_digest(recipe),
         "version": version("zarr-clustering"),
     }
 
@@ -103,10 +95,23 @@ def label_to(fitted: FittedModel, source: Source, options: LabelToCall, warn: Ca
     return target
 
 
-def _digest_of(recipe: Mapping[str, Any]) -> str:
-    """Digest how a source was opened: its fingerprint covers neither comparisons of masks nor rules for missing values.
+def _checked_place(place: str, source: Source) -> Path:
+    """Refuse a place that no new folder may be written to, or that is the source."""
+    if "://" in place:
+        raise OutputError(f"cannot write labels to {shown(place)!r}: name a local path, and copy the group from there")
+    store = None if source.recipe is None else local_path(source.recipe["data"])
+    if store is not None and store.resolve() == Path(place).resolve():
+        raise OutputError(f"{place!r} is the source itself; name another place")
+    return check_place(place)
 
-    Values of data in memory are in the fingerprint, with all that was done to them.
+
+def _options_digest(recipe: Mapping[str, Any]) -> str:
+    """Digest the options that a source was opened with.
+
+    The fingerprint of a stored source covers neither comparisons of masks nor rules for missing values. That of data in
+    memory covers its values as these options left them.
     """
-    given = {name: recipe[name] for name in SourceOptions.model_fields if name in recipe and name != "storage_options"}
-    return digest(SourceOptions.model_construct(**given).model_dump(mode="json", include=set(given), fallback=str))
+    options = {
+        name: recipe[name] for name in SourceOptions.model_fields if name in recipe and name != "storage_options"
+    }
+    return digest(SourceOptions.model_construct(**options).model_dump(mode="json", include=set(options), fallback=str))
