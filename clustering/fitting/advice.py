@@ -94,6 +94,7 @@ def advise(
             + ("raise compute.memory, or set compute.scratch to a folder on a local disk"
                if expected.scratch_bytes is None else "raise compute.memory, or name a larger disk")
         )  # fmt: skip
+    # Some masked cells are normal, so causes are named only where most cells make no row.
     causes = explain_excluded_rows(source, plan) if expected.masked_share > 0.5 else ()
     yield from causes
     if expected.masked_share == 1 and not causes:
@@ -132,6 +133,7 @@ def _surplus(variable: VariableLayout, expected: Forecast) -> Iterator[str]:
         return
     dim, most = max(variable.surplus.items(), key=lambda item: item[1])
     often = "each pass reads" if expected.reread_share else "the first pass reads"
+    # Scratch helps only where passes read the source again.
     remedy = "" if not expected.reread_share or expected.scratch_bytes is not None else ", or set compute.scratch"
     yield (
         f"chunks of {variable.name!r} hold {variable.surplus_factor:,.1f} times the selected values "

@@ -101,6 +101,7 @@ def coordinate_values(labels: Sequence[Any], about: Mapping[str, str]) -> NDArra
 
 def _coordinate(labels: Sequence[Any], about: Mapping[str, str]) -> NDArray[Any] | None:
     values = coordinate_values(labels, about)
+    # Names, such as those of channels, are a coordinate too, although they are neither numbers nor dates.
     return np.asarray(labels) if values is None and all(isinstance(label, str) for label in labels) else values
 
 

@@ -85,6 +85,7 @@ class ClusterNames:
         labels
             Ids of clusters, in any shape; negative where masked.
         """
+        # Ids have gaps once clusters have come and gone, so an id is no row number.
         return np.where(labels < 0, -1, np.searchsorted(self.ids, labels))
 
 

@@ -35,6 +35,7 @@ def comparison(run: str, previous: FittedModel, now: FittedModel, sums: LabelSta
         - ``largest_size_change``: the largest difference of the two.
         - ``new_clusters`` and ``lost_clusters``: ids that only one of the versions has.
     """
+    # A cluster that only one of the versions has counts with a share of 0 in the other.
     sizes: dict[int, list[float]] = {int(i): [0.0, 0.0] for i in np.union1d(previous.ids, now.ids)}
     for column, one in enumerate((previous, now)):
         for i, share in zip(one.ids, one.shares, strict=True):

@@ -57,6 +57,7 @@ def incomparable_reason(fitted: FittedModel, previous: FittedModel) -> str | Non
     features = [list(map(str, one.features)) for one in (previous, fitted)]
     if features[0] != features[1]:
         return f"the {len(features[1])} features are others than the {len(features[0])} of before"
+    # Rows of length 1 have lost their lengths, so no map leads from them to the other space.
     lengths = [one.preparation is not None and one.preparation.unit_norm for one in (previous, fitted)]
     if lengths[0] != lengths[1]:
         return f"preprocess.unit_norm was {str(lengths[0]).lower()} and is {str(lengths[1]).lower()}"
@@ -85,6 +86,7 @@ def compare_components(fitted: FittedModel, previous: FittedModel) -> tuple[Comp
     both, owner = (fitted, previous), previous
     turns: list[Array | None] = [None, None]
     if not _is_same(fitted.preparation, previous.preparation):
+        # Covariances mapped to more components are singular, and Bhattacharyya's distance needs regular ones.
         if previous.params.centers.shape[1] > fitted.params.centers.shape[1]:
             owner = fitted
         turns = [None if one is owner else _turn(one, owner) for one in both]

@@ -78,6 +78,7 @@ def check_features(source: Source, fitted: FittedModel) -> tuple[str, ...]:
     for d in dict.fromkeys(d for own in ours.values() for d, _ in own[0].at):
         cautions += _check_unit(f"the coordinate {d!r}", source.about.get(d, {}), fitted.about.get(d, {}))
     cautions += [f"{who} no units of {', '.join(names)}: the same units are assumed" for who, names in untold.items()]
+    # Variables that share a dimension give the same line, which is shown once.
     return tuple(dict.fromkeys(cautions))
 
 
@@ -208,6 +209,7 @@ def _value(label: Any) -> Any:
     date = _DATE.fullmatch(label)
     if date is not None:
         day, hour, minute, second, fraction = date.groups()
+        # The same date may be written with or without a time, so missing parts count as zero.
         return day, hour or "00", minute or "00", second or "00", (fraction or "").rstrip("0")
     if _SPAN.fullmatch(label):
         try:
@@ -232,6 +234,7 @@ def _check_unit(what: str, data_about: Mapping[str, str], model_about: Mapping[s
             f"{what} counts {directions[0]} as positive and the model's counts {directions[1]}; "
             "change its sign and its attribute 'positive'"
         )
+    # Many stores have no units, so a missing unit is no reason to refuse data.
     kind = relation(unit, wanted).kind if unit and wanted else "same"
     if kind == "different":
         raise DataError(

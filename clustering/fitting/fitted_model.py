@@ -114,6 +114,7 @@ class FittedModel:
 
     def __post_init__(self) -> None:
         ids = _read_only(np.asarray(self.ids if len(self.ids) else np.arange(self.model.k), np.int64))
+        # A frozen dataclass allows no other way to set a field.
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "largest_id", max(self.largest_id, int(ids.max())))
         object.__setattr__(self, "params", read_only(self.params))
@@ -195,11 +196,13 @@ class FittedModel:
         return replace(
             self,
             objective=self.model.to_user_objective(sums.objective, float(sums.weight.sum())),
+            # All rows may have weight 0, as the labelled rows need not be those of the fit.
             shares=sums.weight / (sums.weight.sum() or 1.0),
             reads=self.reads + result.read_stats.blocks / blocks,
             bytes_read=self.bytes_read + result.read_stats.bytes,
             bad_chunks=tuple(sorted({*self.bad_chunks, *result.read_stats.bad})),
             criteria=information_criteria(self.model, self.params.centers.shape[1], sums),
+            # Pass 0 may have given the same warning already.
             notes=(*self.notes, *(n for n in _notes(sums) if n not in self.notes)),
         )
 
@@ -312,8 +315,10 @@ def order_by_size(fitted: FittedModel) -> FittedModel:
         A fitted model whose starts were drawn.
     """
     centers = fitted.centers
+    # Far from zero, rounding may exceed a share of the range, so the spacing of floats is added.
     with np.errstate(over="ignore"):
         apart = EQUAL * np.ptp(centers, axis=0) + 64 * np.spacing(np.abs(centers).max(axis=0))
+    # Without a pass the sizes are NaN, and the centers alone give the order.
     weights = np.nan_to_num(fitted.weights)
     keys = [(-weights, EQUAL * weights.max(initial=0.0)), *zip(centers.T, apart, strict=True)]
     # Sort by the first key, split where neighbours differ by more than the tolerance, and sort each part by the next
@@ -328,6 +333,7 @@ def order_by_size(fitted: FittedModel) -> FittedModel:
         values, tolerance = keys[key]
         members = members[np.argsort(values[members], kind="stable")]
         parts = np.split(members, np.flatnonzero(np.diff(values[members]) > tolerance) + 1)
+        # The group added last is sorted next, so parts are added in reverse.
         groups.extend((part, key + 1) for part in reversed(parts))
     return fitted.reordered(np.array(order))
 
@@ -417,4 +423,5 @@ def from_state(
         sample_dims=dims[0],
         feature_dims=dims[1],
     )
+    # Users know the numbers of centers that they gave, and of an earlier model, so these stay.
     return order_by_size(made) if drawn else made

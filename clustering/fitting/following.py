@@ -60,6 +60,7 @@ def continue_fit(
     model, as_it_was = previous.model, State((Candidate(previous.model, previous.params),))
     if refresh == "none":
         return _stop_all(as_it_was, Stop.REFRESH), None
+    # With refresh "full", a fit that a limit stopped goes on even if no row is new.
     if unchanged and (previous.converged or refresh == "new-only"):
         return _stop_all(as_it_was, previous.stop), None
     if apply_limits(as_it_was, rule).done:

@@ -156,6 +156,7 @@ def forecast(
     # Threads beyond the number of blocks have no work.
     hands = min(workers.processes * workers.threads, len(plan))
     read = probed.read_seconds * inspection.cells / hands
+    # The label pass finds its rows in the block cache where its blocks are those of the fit.
     missed = reread
     if not inspection.same_blocks or options.fit.fraction < 1.0:
         # The block cache holds other blocks, or only the drawn rows, so the label pass reads everything again.
@@ -238,6 +239,7 @@ def _memory(
                sample),
         Memory(base, labels, kept, at_work(computed.label, reading=reread), nodes * computed.label.node, sample),
     )  # fmt: skip
+    # Stages follow one another, so the largest decides alone.
     return max(stages, key=lambda stage: stage.total)
 
 
@@ -265,6 +267,7 @@ def _free(scratch: str | os.PathLike[str]) -> int:
 
 def resident_memory() -> int:
     """Return the resident memory of this process in bytes; its peak on systems without ``/proc``."""
+    # The peak also counts memory that is free again, so the present size is preferred.
     statm = Path("/proc/self/statm")
     if not statm.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -86,6 +86,7 @@ def hard_clusters(
     if not options.fit.draws_starts:
         return [_user_centers(model, survey, options.fit.init, preparation)], None
     restart_rows = restart_sample(survey, model.k)
+    # Restarts only have to show which starts are good, so a coarse tolerance is enough.
     ranked_restarts = run_restarts(
         hard_model, survey, restart_rows, options, max(RESTART_TOLERANCE, options.rule.tolerance), runner.engine
     )
@@ -94,6 +95,7 @@ def hard_clusters(
     with sample_passes(survey.sample, runner.engine) as sample:
         tolerance = min(RESTART_TOLERANCE, options.rule.tolerance)
         ends = sample.converge(hard_model, best, tolerance, MOST_SAMPLE_PASSES)
+    # Later passes go over all rows, whose total scatter bounds J again.
     return [replace(end.params, total_scatter=at_origin.total_scatter) for end in ends], None
 
 
@@ -144,11 +146,13 @@ def run_restarts(
     init: Init = "random" if options.fit.init == "random" else "kmeans++"
     seed_one = partial(seed_centers, rows, restart_rows.represented, k, init, spare)
     with sample_passes(restart_rows, engine) as runner:
+        # Each restart has a stream of its own, so its draws do not depend on which restart runs first.
         streams = generators(options.fit.seed, options.fit.restarts)
         starts = runner.runner.engine.compute(
             {("seed", i): (partial(seed_one, s),) for i, s in enumerate(streams)},
             [("seed", i) for i in range(len(streams))],
         )
+        # Pass 0 found k distinct rows, but rows may become equal by rounding or in direction.
         if any(len(centers) < k for centers in starts):
             if divergence == "cosine":
                 raise DataError(

@@ -177,9 +177,11 @@ def initialize(runner: PassRunner, model: AnyModel, options: Options, memory: in
     starts = StartsFromSource(runner, model, prepared_survey, options, preparation)
     initial = model.initialize(starts)
     candidates = tuple(Candidate(model, params) for params in initial.params)
+    # The time limit is for the whole fit, so the time of the starts counts.
     state = State(candidates, seconds=time.perf_counter() - began)
     return Initialization(
         surveyed,
+        # No pass follows where max_iterations is 0, or where the starts used up max_seconds.
         apply_limits(state, options.rule),
         result.read_stats + starts.read_stats,
         result.seconds + starts.seconds,

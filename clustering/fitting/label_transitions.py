@@ -51,7 +51,9 @@ def add_transitions(one: LabelTransitions, other: LabelTransitions) -> LabelTran
     """
     if not len(other[1]):
         return one
+    # A pair occurs at most once on each side, so its weight is one addition, whose bits are certain.
     pairs, index = np.unique(np.concatenate([one[0], other[0]]), axis=0, return_inverse=True)
+    # NumPy 2.0 returns this inverse as a column, other versions as a vector.
     total = np.bincount(index.reshape(-1), np.concatenate([one[1], other[1]]), len(pairs))
     return pairs, np.asarray(total, np.float64)
 

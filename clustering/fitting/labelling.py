@@ -150,6 +150,7 @@ def output_variables(
         case "all":
             about = {"long_name": "responsibility of each cluster", **scale}
             outputs.append(OutputVariable("responsibilities", dtype, fill, (("cluster", k),), about))
+    # Distances and densities have no fixed range, so they are never packed into a byte.
     single = np.dtype(np.float64 if label_outputs.precision == "float64" else np.float32)
     if label_outputs.log_density:
         outputs.append(OutputVariable("log_density", single, np.nan, (), {"long_name": "log density under the model"}))
@@ -304,6 +305,7 @@ def _label_block(
     for variable in output_variables(outputs, clusters, model):
         cells = rows.to_grid(arrays[variable.name].astype(variable.dtype, copy=False), variable.fill)
         on_grid[variable.name] = cells.reshape(*rows.shape, *(length for _, length in variable.extra))
+    # Outputs are written before the statistics are returned, so a record of a block stands for whole outputs.
     write(region, on_grid)
     counts = np.bincount(assignment.labels, minlength=clusters.k).astype(np.int64)
     return LabelStatistics(assignment.objective, assignment.weight, counts, assignment.entropy, *moves, rows.zero_rows)
@@ -355,6 +357,7 @@ class _OutputCollector:
                     arrays["responsibilities"][index] = self._packed(resp.T)
                 case "top":
                     count = arrays["top_clusters"].shape[1]
+                    # A stable sort puts clusters of equal responsibility in the order of their ids.
                     order = np.argsort(-resp, axis=0, kind="stable")[:count]
                     arrays["top_clusters"][index] = self.ids[order.T]
                     arrays["top_responsibilities"][index] = self._packed(np.take_along_axis(resp, order, axis=0).T)
@@ -422,6 +425,7 @@ def outlier_score(squared: Array, observed: Array) -> Array:
     for i in range(1, 40):
         term = term * (a - i) / far
         series += term
+    # An infinite distance would give ∞ − ∞ here. Its score is set at the end.
     far = np.minimum(far, np.finfo(float).max)
     asymptotic = (a - 1.0) * np.log(far) - far - special.gammaln(a) + np.log(np.maximum(series, 1e-300))
     with np.errstate(divide="ignore"):

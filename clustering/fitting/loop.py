@@ -156,6 +156,7 @@ def advance(candidate: Candidate, statistics: Statistics, rule: StoppingRule) ->
         Candidate with the new params; with the same params where it has converged.
     """
     before, sums = candidate.sums, statistics.sums
+    # The update may restart an empty cluster although the sums are equal, so it is made in any case.
     update = candidate.model.update(candidate.params, statistics)
     unchanged = before is not None and all(np.array_equal(sums[name], before[name]) for name in sums)
     # Equal sums give equal params, so further passes would change nothing.
@@ -237,6 +238,7 @@ def choose_best(state: State, run_pass: Callable[[Sequence[Any]], PassResult]) -
     if any(candidate.stop is not Stop.CONVERGED for candidate in candidates):
         result = run_pass([candidate.statistics for candidate in candidates])
         objectives = [statistics.objective for statistics in result.statistics]
+    # Ranking looks at the last objective of a history, so the measured one is put there.
     seen = [
         replace(candidate, history=((objective, objective),))
         for candidate, objective in zip(candidates, objectives, strict=True)
@@ -262,6 +264,7 @@ def apply_limits(state: State, rule: StoppingRule) -> State:
         reason = Stop.MAX_SECONDS
     if reason is None:
         return state
+    # A candidate that has converged keeps its own reason.
     return replace(state, candidates=tuple(c if c.stop else replace(c, stop=reason) for c in state.candidates))
 
 

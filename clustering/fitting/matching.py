@@ -91,6 +91,7 @@ def reorder(fitted: FittedModel, ids: Ids) -> FittedModel:
     ids
         Ids of its components in their present order ``(k,)``, all different.
     """
+    # Labels are looked up by a search in sorted ids, see `ClusterNames.positions`.
     order = np.argsort(ids)
     return replace(fitted.reordered(order), ids=ids[order])
 

@@ -90,6 +90,7 @@ def sample_passes(sample: RowSample, engine: Engine) -> Iterator[SampleRunner]:
     local = nullcontext(engine) if engine.client is None else connect("threads")
     with (
         local as local_engine,
+        # Half of the memory is for the block cache, so that it holds every row of the sample.
         pass_runner(source, plan, local_engine, memory=4 * sample.values.nbytes + 64 * MIB) as runner,
     ):
         yield SampleRunner(runner)

@@ -117,6 +117,7 @@ def fingerprint(preprocess: PreprocessOptions, source: Source) -> str:
     digest = source_fingerprint(source)
     if preprocess.feature_weights is None:
         return digest
+    # The values count and not the name, because the content of a named variable may change.
     return hashlib.sha256(digest.encode() + _weights(preprocess, source).tobytes()).hexdigest()
 
 
@@ -183,6 +184,7 @@ def fit_preparation(preprocess: PreprocessOptions, survey: Survey, source: Sourc
     loadings = scipy.linalg.block_diag(*(vectors for _, vectors in bases.values()))
     roots = np.ones(len(values))
     if preprocess.whiten:
+        # Whitening follows scikit-learn, whose PCA divides the scatter by n − 1.
         roots = np.sqrt(values * (survey.n_positive / max(1, survey.n_positive - 1)))
     explained = values / float(np.trace(covariance) if rows is None else total.sum())
     share = float(explained.sum())

@@ -207,12 +207,15 @@ def _probe_work(
 ) -> ProbedWork:
     """Run each kind of pass on the parts, one part per thread, and measure time and memory."""
     model = model.probed()
+    # Only the work on rows is measured, so params of a quick start are good enough.
     started = {"init": "kmeans++", "restarts": 1, "finalists": 1, "sample_rows": START_ROWS, "fraction": 1.0}
     probe_options = replace(options, fit=options.fit.model_copy(update=started))
     whole = probe_options.preprocess.needs_covariance and not few
     look = SurveyModel(probe_options.fit.seed, START_ROWS, model.k, full_scatter=whole)
     with ExitStack() as stack:
+        # Parts run in threads of their own, so the engine must not start further ones.
         engine = stack.enter_context(connect("synchronous"))
+        # Tasks of a job run with one BLAS thread, so the measured ones do too.
         stack.enter_context(engine.libraries.limit(limits=1, user_api="blas"))
         runners = [stack.enter_context(_cached_runner(part, engine)) for part in parts]
         # A part may have fewer rows than features where the whole source has more, so `few` is that of the whole.

@@ -86,6 +86,7 @@ class HeldOutScorer:
         previous
             The fitted model of the previous version; None where there is none.
         """
+        # Objectives are sums over prepared rows, so they compare only where rows are prepared alike.
         comparable = previous is not None and previous.model == fitted.model and _same_preparation(previous, fitted)
         return cls(
             held_out, fitted.model, fitted.params, previous.params if previous is not None and comparable else None
@@ -94,6 +95,7 @@ class HeldOutScorer:
     def __call__(self, rows: Rows) -> HeldOutScores:
         """Score the rows of a block. A block that is not held out has no rows to score."""
         if not self.held_out.contains(rows.start):
+            # NaN survives every addition, so the sum says that the versions cannot be compared.
             return HeldOutScores(before=0.0 if self.previous_params is not None else NAN)
         now = self.model.assign(self.params, rows).objective
         before = NAN if self.previous_params is None else float(self.model.assign(self.previous_params, rows).objective)

@@ -117,6 +117,7 @@ def run_survey(runner: PassRunner, model: AnyModel, options: Options, memory: in
         float64, or the scatter does not fit into memory.
     """
     k, d, preprocess = model.k, runner.source.n_features, options.preprocess
+    # Seeding needs k rows, however large a row is.
     m = min(options.fit.sample_rows, max(k, sample_limit(runner.source, options)))
     even = runner.source.weights is None and runner.source.mask is None
     # Rows below the floor are never sent to be merged. With weights or a mask, no floor can be chosen beforehand.
@@ -172,6 +173,7 @@ def run_survey(runner: PassRunner, model: AnyModel, options: Options, memory: in
     _check_range(survey, model, options, runner.source)
     distinct = len(survey.distinct.digests)
     if distinct < k:
+        # Excluded rows may be the reason why so few rows differ.
         causes = explain_excluded_rows(runner.source, runner.plan) if survey.count < survey.cells else ()
         raise DataError("; ".join((
             f"k is {k} and the data have {distinct} distinct row{'s' * (distinct != 1)} of positive weight",

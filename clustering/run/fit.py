@@ -42,6 +42,7 @@ def fit(
         State after the last pass, with the best candidate first.
     """
     now = checkpoint
+    # Pass 0 works on decoded rows, and the passes of the loop on prepared ones.
     runner = replace(runner, preparation=checkpoint.preparation)
     for state, record in iterate(checkpoint.state, runner.run, rule):
         seconds = {**now.seconds, "fit": now.seconds.get("fit", 0.0) + record.seconds}
@@ -56,8 +57,10 @@ def fit(
     if state is not now.state:
         reading = now.read_stats if judgement is None else now.read_stats + judgement.read_stats
         now = replace(now, state=state, read_stats=reading)
+        # A kill in the label pass then costs no second comparison.
         save(now)
     best = now.state.best
+    # A fit without a pass has no objective, as for max_iterations: 0.
     text = "" if best.sums is None else objective_text(best.model, best.objective, float(best.sums["weight"].sum()))
     watch.say(f"{_REASONS[best.stop or Stop.CONVERGED]} after {len(best.history)} passes{text}")
     return now

@@ -57,6 +57,7 @@ def continue_from_current(job: PreparedJob, runner: PassRunner, run: str, watch:
     seconds = {"update": time.perf_counter() - began}
     # Rows are prepared as for the current model, as its params are those of rows prepared so.
     remarks = () if start.preparation is None else (f"preprocessing: {start.preparation.words}",)
+    # No pass 0 is made, so the summary stays that of the first fit of the chain.
     return Checkpoint(run, state, start.summary, reading, seconds, remarks, preparation=start.preparation)
 
 
@@ -100,9 +101,11 @@ def update_summary(job: PreparedJob) -> dict[str, Any] | None:
     if previous is None or not job.follows:
         return None
     summary: dict[str, Any] = {"run": previous.run}
+    # A prediction changes no model, so it has nothing to refresh.
     if job.given_model is None:
         summary["refresh"] = job.config.fit.refresh
     changes = previous.changes
+    # A store that cannot list its keys does not show what is new, nor does a version without a ledger.
     if changes is None:
         return {**summary, "told": "nothing is known of its blocks, so all rows count as new"}
     fresh = (*changes.new, *changes.changed)
@@ -139,6 +142,7 @@ def keeps_statistics(job: PreparedJob, params: Params) -> bool:
     # Predictions change no params, and a fit on drawn rows has other statistics than the next fit needs.
     if job.given_model is not None or job.block_fingerprints is None or job.options.row_fraction:
         return False
+    # Records are read in place of blocks, which saves time only if they are much smaller.
     return statistics_bytes(params) * len(job.plan) <= max(
         LITTLE, int(STATISTICS_SHARE * job.plan.cells * job.plan.row_bytes)
     )

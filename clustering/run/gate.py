@@ -25,6 +25,7 @@ def gate_failures(comparison: Mapping[str, Any] | None, limits: GateOptions, ris
     """
     set_ = {name: limit for name, limit in limits.model_dump().items() if limit is not None}
     measured = _measured(comparison or {}, rises)
+    # Nothing is known of such a version, so a person has to look at it.
     if set_ and all(measured[name] is None for name in set_):
         return ["nothing of it could be compared with the current version, so that no limit of output.gate is checked"]
     # Written as `not <=`, so that NaN fails every limit.
@@ -60,6 +61,7 @@ def _worsening(held_out: Mapping[str, Any], rises: bool) -> float:
     """Return how much worse the objective on held-out rows became, relative to before; below 0 where it is better."""
     after, before = float(held_out["objective"]), float(held_out["objective_before"])
     worse = before - after if rises else after - before
+    # Two objectives of 0 would otherwise give 0 · ∞, which is NaN and fails every limit.
     if worse == 0:
         return 0.0
     return worse / abs(before) if before else worse * float("inf")

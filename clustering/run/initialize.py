@@ -51,6 +51,7 @@ def start_or_resume(job: PreparedJob, runner: PassRunner, watch: Watch) -> Check
         begun = start_fresh(runner, job.model, job.options, job.config.memory_bytes, run, watch)
     # Checkpoints of an abandoned run would otherwise count as those of this one.
     checkpoints.clear(job.output.checkpoints)
+    # Pass 0 and the starts take at least a read of the source, which a kill must not cost again.
     checkpoints.save(job.output.checkpoints, begun, job.fingerprint)
     return begun
 
@@ -73,8 +74,10 @@ def _load_checkpoint(job: PreparedJob, watch: Watch) -> Checkpoint | None:
         return unfinished_run(job)
     except CheckpointError as error:
         if not job.follows:
+            # A person started this job, and can decide what becomes of the unfinished run.
             raise
         # A nightly run must not wait for a person. The unfinished run belongs to data that have changed since.
+        # The part after the semicolon tells a person what to do, which does not apply here.
         watch.warn(f"{str(error).partition(';')[0]}: it is abandoned, and this run begins anew")
         return None
 
@@ -102,6 +105,7 @@ def start_fresh(
     began = time.perf_counter()
     started = initialize(runner, model, options, memory)
     survey, reading, seconds = started.survey, started.read_stats, time.perf_counter() - began
+    # In pass 0, a row that was not drawn counts like a masked cell.
     without_row = f"{survey.masked:,} cells " + ("masked" if options.row_fraction is None else "masked or not drawn")
     watch.say(
         f"pass 0: {survey.count:,} rows, {without_row}; {reading.bytes / 1e6:,.1f} MB read at "

@@ -43,6 +43,7 @@ def inspect_job(config: JobConfig, *, storage_options: Mapping[str, Any] | None 
     libraries = resident_memory()
     source, memory, compute = job.source, config.memory_bytes, config.compute
     within = usable_memory(source, memory, bool(job.options.preprocess.requested))
+    # The label pass may have other blocks than the fit, see `clustering.run.label`.
     label_plan = source.plan(block_bytes=config.block_bytes, memory=within, whole_chunks=False)
     inspection = inspect_source(source, job.plan, label_plan)
     workers = workers_of(compute.cluster, compute.workers)
@@ -66,8 +67,10 @@ def inspect_job(config: JobConfig, *, storage_options: Mapping[str, Any] | None 
         "model": str(job.model),
         "workers": asdict(workers),
         "memory": memory,
+        # `asdict` leaves out properties.
         "forecast": {**asdict(expected), "reread_share": expected.reread_share},
         "remarks": job.remarks,
+        # Faults are listed and not raised, so that the user sees the estimates all the same.
         "faults": preflight_errors(job),
         "advice": advice,
     }
@@ -94,6 +97,7 @@ def workers_of(cluster: Any, workers: int | None) -> Workers:
         case "local":
             return Workers(workers or available_processors(), 1)
         case SlurmCluster(slurm=jobs) if not jobs.runner:
+            # Slurm starts whole jobs, so the number of workers is rounded up.
             number = -(-(workers or 1) // jobs.processes)
             return Workers(number * jobs.processes, max(1, jobs.cores // jobs.processes))
         case KubernetesCluster(kubernetes=pods):

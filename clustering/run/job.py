@@ -73,7 +73,9 @@ def run_fit(
         If the job cannot run. An interrupted one goes on when it is called again.
     """
     job: PreparedJob = step("open", partial(open_job, config, watch, data=data, storage_options=storage_options))
+    # The unfinished run is asked for at the end, when this run may have left checkpoints.
     with job.output.locked(lambda: job.unfinished), _working(job, watch) as runner:
+        # Another run may have been published after the first check and before the lock.
         refuse_finished(job)
         started: Checkpoint = step("sample", partial(start_or_resume, job, runner, watch))
         save = partial(checkpoints.save, job.output.checkpoints, fingerprint=job.fingerprint)
@@ -143,8 +145,10 @@ def _working(job: PreparedJob, watch: Watch) -> Iterator[PassRunner]:
             engine,
             memory=job.config.memory_bytes,
             scratch=compute.scratch,
+            # A prediction makes a single pass, so no row is needed twice.
             keep=job.given_model is None,
             fraction=job.options.row_fraction if job.given_model is None else None,
+            # A fit learns its preparation from pass 0.
             preparation=None if job.given_model is None else job.given_model.preparation,
         ) as runner,
     ):

@@ -45,6 +45,7 @@ def label_rows(job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, wat
         Receives messages.
     """
     began = time.perf_counter()
+    # Clusters that continue an earlier model keep their order, and `match_ids` keeps their ids.
     result = fitted_model(
         checkpoint, job.source, len(job.plan), drawn=job.options.fit.draws_starts and not job.has_model
     )
@@ -55,6 +56,7 @@ def label_rows(job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, wat
         result = match_ids(result, replace(previous.fitted, largest_id=largest_id))
     for remark in result.remarks[len(checkpoint.remarks) :]:
         watch.say(remark)
+    # A killed label pass goes on from its labels and its ledger, so these stay.
     folder = job.output.stage(checkpoint.run, RESUMABLE if job.label_outputs.anything else ())
     sums = scores = None
     fitted_on_part = job.options.row_fraction is not None or job.held_out is not None
@@ -68,6 +70,7 @@ def label_rows(job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, wat
             result = result.labelled_on_all(sums)
         elif job.follows:
             result = result.labelled_over(sums, job.plan.cells)
+    # The model comes after the labels, because their pass measures the objective and sizes that it holds.
     write_model(result, folder / "model.zarr", provenance(job, checkpoint.run))
     seconds = {**checkpoint.seconds, "label": time.perf_counter() - began}
     return LabelledRun(
@@ -97,8 +100,10 @@ def label_with(job: PreparedJob, runner: PassRunner, model: FittedModel, watch: 
         Receives messages.
     """
     began = time.perf_counter()
+    # A prediction has no checkpoints, so its staging folder alone shows that it was begun.
     run = job.begun or new_run()
     folder = job.output.stage(run, RESUMABLE)
+    # Reads and warnings of the fit are not those of this run.
     fresh = replace(model, reads=0.0, bytes_read=0, notes=())
     sums, _, result = _write_labels(job, runner, fresh, folder, watch)
     result = result.labelled_over(sums, job.plan.cells)
@@ -115,6 +120,7 @@ def _write_labels(
     memory, preparation = job.config.memory_bytes, fitted.preparation
     within = usable_memory(job.source, memory, preparation is not None)
     plan = job.plan
+    # Fingerprints belong to the blocks of the job's plan. Where there are any, the label pass keeps that plan.
     if job.block_fingerprints is None:
         plan = job.source.plan(block_bytes=job.config.block_bytes, memory=within, whole_chunks=False)
     # A second runner is needed in two cases. If the selection starts inside a chunk, blocks that match the chunks of
@@ -126,6 +132,7 @@ def _write_labels(
     scoring, left_out = None, list[str]()
     if job.held_out is not None:
         scoring = HeldOutScorer.compare(job.held_out, fitted, None if previous is None else previous.fitted)
+    # Held-out blocks are labelled like all others, and scored on the same read.
     with nullcontext(replace(runner, preparation=preparation, held_out=None)) if same else others() as label_runner:
         if job.label_outputs.anything:
             about = provenance(job, folder.name)
@@ -146,6 +153,7 @@ def _write_labels(
                 on_caution=left_out.append,
             )
         else:
+            # The sums are needed without labels too, for the objective at the final params.
             also = () if scoring is None else (scoring,)
             passed = label_blocks(
                 label_runner,

@@ -88,7 +88,9 @@ def label_to(fitted: FittedModel, source: Source, options: LabelToCall, warn: Ca
         (sums,) = passed.statistics
         if not sums.rows.any():
             raise DataError(explain_no_rows(source, plan))
+        # Blocks are read at different times, so labels fit together only if the store stayed the same.
         check_unchanged(source)
+        # The mark lets a later call with overwrite=True replace the folder.
         mark_folder(staging / LABELS, LABELLED)
     for note in zero_row_notes(sums.zero_rows):
         warn(note)

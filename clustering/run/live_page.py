@@ -52,6 +52,7 @@ def page(
         facts["peak memory"] = size(memory) + (f", the fullest of {processes} processes" if processes > 1 else "")
     if dashboard:
         facts["Dask"] = f"[dashboard of the workers]({dashboard})"
+    # A table in Markdown needs a header, so the first fact serves as one.
     first, *others = [f"| {name} | {value} |" for name, value in facts.items()]
     lines = [_image("progress", bar(progress.share)), "", first, "|---|---|", *others]
     if progress.records:
@@ -85,6 +86,7 @@ def _pass_facts(records: Sequence[PassRecord]) -> dict[str, str]:
     if not records:
         return {}
     last = records[-1]
+    # A change of −0.0 would be shown with a minus sign, so 0 is added.
     change = "" if last.change is None else f", changed by {last.change + 0.0:+.2e}"
     several = f", for each of {last.active} candidates" if last.active > 1 else ""
     rate = last.rows * last.active / last.seconds if last.seconds else 0.0
@@ -133,6 +135,7 @@ def curves(progress: ProgressSnapshot) -> str:
     """
     records = progress.records
     objective = [(r.iteration, r.objective) for r in records]
+    # A change of 0 has no logarithm, and the first pass has no change.
     changes = [(r.iteration, math.log10(abs(r.change))) for r in records if r.change]
     objective_chart = _chart(objective, 0, f"{records[-1].symbol} after the update", "{:.5g}".format)
     if len(changes) < 2:
@@ -169,6 +172,7 @@ def _chart(
 ) -> str:
     values = [value for _, value in points]
     low, high = min(values), max(values)
+    # The line of the tolerance has to lie inside the chart.
     if rule is not None:
         low = min(low, rule)
     drawn = f'<text x="{x}" y="14" font-weight="600">{escape(title)}</text>'
@@ -194,6 +198,7 @@ def _line(
     low, high = min(values) if low is None else low, max(values) if high is None else high
     count, span = len(values), (high - low) or 1.0
     every = max(1, math.ceil(count / POINTS))
+    # The last pass is always drawn, because the circle marks it.
     kept = [*range(0, count - 1, every), count - 1]
     points = [(x + width * i / max(1, count - 1), y + height * (high - values[i]) / span) for i in kept]
     end_x, end_y = points[-1]

@@ -56,6 +56,7 @@ def name_cluster(
     if colour is not None and not COLOUR.fullmatch(colour):
         raise ConfigError(f"colour is {colour!r}; six hexadecimal digits are needed, such as '#1f77b4'")
     output = open_output(run)
+    # An output without a finished run is refused here, before the lock would make a folder.
     output.read_json("run.json")
     with output.locked(lambda: checkpoints.unfinished(output.checkpoints, output.finished)):
         ids = load_model(output.published)[0].ids
@@ -64,6 +65,7 @@ def name_cluster(
             ids_text = ", ".join(map(str, ids[:LISTED])) + more
             raise ConfigError(f"{run!r} has no cluster {cluster}; its clusters are {ids_text}")
         before = load_cluster_names(output.path, ids)
+        # Two different names may become the same CF flag meaning, so the meanings are compared.
         for other, word in zip(ids.tolist(), before.meanings, strict=True):
             if other != cluster and meaning(cluster, name) == word:
                 raise ConfigError(f"{name!r} is the name of cluster {other} already; choose another")
@@ -74,6 +76,7 @@ def name_cluster(
         # In a bucket the output itself holds a copy of the current version, as there are no links.
         for path in (output.published, output.path):
             rename_labels(path / LABELS, load_cluster_names(output.path, ids))
+        # A run with output.report: false has no report to draw again.
         if (output.published / "report.html").is_file():
             redraw(output, storage_options)
     return f"cluster {cluster} of {run} is {name!r}"

@@ -126,6 +126,7 @@ def open_job(
     open_output(config.output.store, config.output.storage_options).check()
     job = prepare_job(config, model, data=data, storage_options=storage_options)
     refuse_finished(job)
+    # A damaged names.json would otherwise stop the run only after its passes.
     read_names(job.output.path)
     source = job.source
     for caution in source.cautions:
@@ -218,8 +219,11 @@ def prepare_job(
     run, follows = output.finished, _follows(config) or model is not None
     content = config.result_keys
     if run is not None and model is None and follows:
+        # A model that does not fit is refused before blocks are planned and fingerprinted.
         _check_current(config, PreviousVersion(run, output.published, source).fitted, source, fitted_model)
+        # A start from another version gives other bits, so checkpoints of one are no use to the other.
         content = {**content, "follows": run}
+    # A prediction takes feature weights from its model, so only the source counts.
     run_fingerprint = RunFingerprint(
         content, fingerprint(config.preprocess, source) if model is None else source_fingerprint(source)
     )
@@ -289,6 +293,7 @@ def check_apart(source: str, output: str) -> None:
         for store, path in zip((source, output), paths, strict=True)
     )
     for inner, outer in ((one, other), (other, one)):
+        # The slash keeps a folder apart from one whose name only begins alike.
         if f"{inner}/".startswith(f"{outer}/"):
             raise OutputError(
                 f"output.store {shown(output)!r} and source.store {shown(source)!r} are one inside the other; "
@@ -315,6 +320,7 @@ def preflight_errors(job: PreparedJob) -> tuple[str, ...]:
     job
         The prepared job.
     """
+    # All errors are collected, so that the user can mend them together.
     errors = []
     for check in (job.output.check, partial(refuse_finished, job), partial(read_names, job.output.path)):
         try:
@@ -359,6 +365,7 @@ def refuse_finished(job: PreparedJob) -> None:
         raise OutputError(
             f"output.store {job.config.output.store!r} holds an unfinished fit; finish it, or name another folder"
         )
+    # Ids, labels and records come from the version that was current at the start, so it must be current still.
     if job.follows and (None if job.previous is None else job.previous.run) != output.finished:
         raise OutputError(
             f"another run was published in output.store {job.config.output.store!r} while this one began; run again"
@@ -366,8 +373,10 @@ def refuse_finished(job: PreparedJob) -> None:
     if job.follows and job.given_model is None:
         # Such a fit adds a version and replaces nothing.
         return
+    # Predictions follow one another freely. A finished fit gives way only to output.overwrite.
     if job.given_model is not None and output.finished and output.read_json("run.json").get("task") == "predict":
         return
+    # An unfinished run was allowed when it began, so it may go on without output.overwrite.
     unfinished = job.given_model is None and unfinished_run(job)
     if output.finished and not unfinished and not job.config.output.overwrite:
         raise OutputError(

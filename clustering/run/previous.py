@@ -108,9 +108,11 @@ class PreviousVersion:
         held_out
             Rule for held-out blocks; None where there are none.
         """
+        # With other held-out blocks, the statistics are sums over other rows.
         every = None if held_out is None else held_out.every
         if self.changes is None or not self.about.get("statistics") or self.about.get("held_out") != every:
             return None
+        # Records also hold sums of labels, which the first pass of a fit does not use.
         return replace(self._ledger, kinds={OF_MODEL: model.statistics_type})
 
     def compare(

@@ -133,6 +133,7 @@ class ProgressEstimator:
                 # Messages of a cluster may arrive after their pass has ended.
                 return
             if progress.number > self._number:
+                # Not every pass ends with a record, so a new number also begins a pass.
                 if self._blocks:
                     self._between()
                 self._number, self._of = progress.number, progress.of
@@ -142,6 +143,7 @@ class ProgressEstimator:
             took = self._clock() - self._pass_began
             self._rate = self._pass_bytes / took if took else 0.0
             if self._stage == "sample" and self._blocks >= self._of:
+                # Only pass 0 surely reads the source. Later passes of this stage may find their rows in memory.
                 self._first_pass = self._first_pass or took
 
     def on_pass(self, record: PassRecord, rule: StoppingRule, reads: float) -> None:

@@ -67,6 +67,7 @@ def publish(job: PreparedJob, engine: Engine, labelled: LabelledRun, watch: Watc
         The content of ``run.json``.
     """
     began = time.perf_counter()
+    # Blocks are read at different times. If the store changed meanwhile, the result belongs to no state of it.
     check_unchanged(job.source)
     record = _record(job, engine, labelled)
     bad = record["bad_chunks"]
@@ -74,6 +75,7 @@ def publish(job: PreparedJob, engine: Engine, labelled: LabelledRun, watch: Watc
         more = f" and {len(bad) - 3:,} more" * (len(bad) > 3)
         record["warnings"].append(f"{len(bad):,} chunks do not decode and are masked: {', '.join(bad[:3])}{more}")
         watch.warn(record["warnings"][-1])
+    # The report shows the warnings and remarks of the decision, so the decision comes first.
     record |= _decide(job, record, watch)
     pictures: list[Any] = []
     if job.config.output.report:
@@ -89,6 +91,7 @@ def publish(job: PreparedJob, engine: Engine, labelled: LabelledRun, watch: Watc
     record["finished_at"] = versions.now()
     # A folder with run.json counts as a finished version, so this file is written last.
     write_json(labelled.folder / "run.json", record)
+    # Records named by block numbers serve a killed pass of this run, and no later run.
     if job.block_fingerprints is None:
         Ledger(labelled.folder / FOLDER).remove()
     record = _switch_output(job, record, watch)
@@ -148,6 +151,7 @@ def _switch_output(job: PreparedJob, record: dict[str, Any], watch: Watch) -> di
     elif job.given_model is None:
         # With checkpoints, the version would count as an unfinished run.
         checkpoints.clear(output.checkpoints)
+    # A version that was held back must stay until a person has decided, so it is spared.
     if config.keep is not None:
         try:
             versions.prune(output, config.keep, {record["run"]})
@@ -155,6 +159,7 @@ def _switch_output(job: PreparedJob, record: dict[str, Any], watch: Watch) -> di
             # A new version must not fail because old ones cannot be removed.
             watch.warn(f"old versions could not be removed ({error}); 'clustering models prune' tries again")
     held = record["status"] != "finished"
+    # The event comes last, so that whoever acts on it finds the new version.
     event = {
         "store": shown(config.store),
         "run": record["run"],
@@ -174,6 +179,7 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
 
 def _record(job: PreparedJob, engine: Engine, labelled: LabelledRun) -> dict[str, Any]:
     result = labelled.fitted
+    # Shares of blocks add up with rounding errors, and three reads should not be told as 2.9999999.
     reads = round(result.reads, 6)
     names = {str(i): name for i, name in load_cluster_names(job.output.path, result.ids).names.items()}
     return {

@@ -100,10 +100,12 @@ def draw_pictures(
         with (
             damaged(OutputError, f"the labels at {str(labels_path)!r}", "run the job again, or name another version"),
             translating_read_errors(labels_path),
+            # Default indexes would read whole coordinates, and pictures need a few cells only.
             xr.open_dataset(
                 zarr_store(labels_path), engine="zarr", consolidated=False, chunks=None, create_default_indexes=False
             ) as stored,
         ):
+            # What pictures need is loaded here, as the store is closed before they are drawn.
             if NAME in stored:
                 labels = page.drawn_part(stored[NAME]).load()
             if CHANGED in stored:
@@ -160,7 +162,9 @@ def redraw(output: Output | BucketOutput, storage_options: StorageOptions = no_c
     try:
         source = open_configured(config.source, result.layout, storage_options=storage_options(config.source))
     except ClusteringError:
+        # The data may be gone since the run. The report then has no pictures of them.
         source = None
     with damaged(OutputError, f"run.json of {str(output.path)!r}", "restore it, or name another run"):
         write_report(result, record, folder, source, config, load_cluster_names(output.path, result.ids))
+    # A run without a report has no plain name for one yet.
     output.link()

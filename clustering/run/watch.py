@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from clustering.execution.engine import Engine
 from clustering.fitting.loop import PassRecord, StoppingRule
 
+# An import at run time would load matplotlib, which a job without a report never needs.
 if TYPE_CHECKING:
     from clustering.report.page import Figure
 
