@@ -127,8 +127,8 @@ def test_a_deployment_has_the_schedule_and_the_job(api: str, job: str, tmp_path:
     schema = found.parameter_openapi_schema
     assert found.enforce_parameter_schema
     assert schema["properties"]["config"]["$ref"] == "#/definitions/JobConfig"
-    assert schema["definitions"]["FitConfig"]["properties"]["restarts"]["minimum"] == 1
-    assert schema["definitions"]["FitConfig"]["properties"]["restarts"]["description"]
+    assert schema["definitions"]["FollowOptions"]["properties"]["restarts"]["minimum"] == 1
+    assert schema["definitions"]["FollowOptions"]["properties"]["restarts"]["description"]
 
 
 def test_deploying_again_replaces_what_was_deployed(api: str, job: str) -> None:
