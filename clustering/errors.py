@@ -110,14 +110,16 @@ LONGEST = 120
 
 
 def cut(text: str) -> str:
-    """Cut a text to fit into a message of one line.
+    """Bring a text to one line, and cut it to fit into a message.
 
     Parameters
     ----------
     text
         A value as a message shows it.
     """
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    # The text of an array has several lines. Only its beginning is shown, so only that is searched.
+    line = " ".join(text[: 2 * LONGEST].split())
+    return line if len(text) <= LONGEST else f"{line[:LONGEST]}…"
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -90,10 +90,8 @@ def _names(value: Any) -> Any:
 def _in_memory(value: Any, info: ValidationInfo) -> Any:
     if (info.context or {}).get("recorded") and isinstance(value, str) and value.startswith(_STANDS_FOR_ARRAY):
         return value
-    # Numbers and text are never arrays, so a wrong word is refused here and not when the data are read. Arrays may be
-    # large, so they are not converted for this.
-    scalar = isinstance(value, (str, bytes, bool, int, float)) or getattr(value, "ndim", 1) == 0
-    if not in_python(info) or value is None or scalar:
+    # Numbers and text are never arrays, so a wrong word is refused here and not when the data are read.
+    if not in_python(info) or value is None or isinstance(value, (str, bytes, bool, int, float)):
         raise ValueError("text is needed")
     return value
 

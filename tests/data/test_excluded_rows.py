@@ -60,7 +60,8 @@ def test_what_takes_rows_is_counted(attributes: dict[str, Any], options: dict[st
     assert caution.startswith(said)
     with pytest.raises(DataError, match="the data have 1 distinct row of positive weight; lower k; ") as caught:
         c.fit(field(attributes), c.KMeans(2), feature_dims=[], **options)
-    assert caution in str(caught.value)
+    # A call in Python has options without a section.
+    assert caution.replace("source.valid_range", "valid_range") in str(caught.value)
 
 
 def test_rows_that_the_mask_leaves_out_are_nobodys_fault(tmp_path: Path) -> None:

@@ -101,8 +101,8 @@ def test_components_without_variance_are_orthonormal_directions(rng: np.random.G
 @pytest.mark.parametrize(
     ("wish", "said"),
     [
-        ({"pca": N + 1}, f"pca is {N + 1}, and there are {N} rows of positive weight; set preprocess.pca to {N}"),
-        ({"pca": N, "whiten": True}, f"{N - 1} of {N} components vary; set preprocess.pca to {N - 1}"),
+        ({"pca": N + 1}, f"pca is {N + 1}, and there are {N} rows of positive weight; set pca to {N}"),
+        ({"pca": N, "whiten": True}, f"{N - 1} of {N} components vary; set pca to {N - 1}"),
     ],
     ids=["too many", "whiten"],
 )
