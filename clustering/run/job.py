@@ -78,7 +78,10 @@ def run_fit(
         # Another run may have been published after the first check and before the lock.
         refuse_finished(job)
         started: Checkpoint = step("sample", partial(start_or_resume, job, runner, watch))
-        save = partial(checkpoints.save, job.output.checkpoints, fingerprint=job.fingerprint)
+
+        def save(checkpoint: Checkpoint) -> None:
+            checkpoints.save(job.output.checkpoints, checkpoint, job.fingerprint)
+
         ended: Checkpoint = step("fit", partial(fit, runner, started, job.options.rule, watch, save))
         labelled: LabelledRun = step("label", partial(label_rows, job, runner, ended, watch))
         record: dict[str, Any] = step("report", partial(publish, job, runner.engine, labelled, watch))
