@@ -8,7 +8,15 @@ from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BeforeValidator, ByteSize, PlainSerializer, TypeAdapter, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic.json_schema import SkipJsonSchema
 
 IN_PYTHON = {"in_python": True}
@@ -54,6 +62,13 @@ def _without_truth(value: Any, remedy: str) -> Any:
     if isinstance(value, bool):
         # YAML reads yes and no as truth values, and Python counts them as 1 and 0.
         raise ValueError(remedy)
+    return value
+
+
+def _stored_whole(value: int) -> int:
+    # A larger number fits no stored type; it is compared as a float.
+    if not -(2**63) <= value < 2**64:
+        raise ValueError("a whole number of at most 64 bits is needed")
     return value
 
 
@@ -153,6 +168,8 @@ def in_bytes(size: str | int) -> int:
 Whole = Annotated[int, BeforeValidator(_whole)]
 """An integer. Truth values are refused."""
 # Limits stand before the validator, so that the schema for forms has them too.
+StoredWhole = Annotated[Whole, AfterValidator(_stored_whole)]
+"""An integer of at most 64 bits, as arrays hold them."""
 Count = Annotated[int, Ge(1), BeforeValidator(_whole)]
 """An integer of 1 or more."""
 Natural = Annotated[int, Ge(0), BeforeValidator(_whole)]

@@ -32,7 +32,7 @@ from clustering.option_values import (
     Selection,
     Share,
     Size,
-    Whole,
+    StoredWhole,
     in_bytes,
     in_python,
     number,
@@ -112,7 +112,7 @@ class SourceOptions(OptionGroup):
     (mask)."""
     max_bad_fraction: Share = MAX_BAD_FRACTION
     """Largest share of the chunks that on_bad_chunk: mask may mask, 0 to 1; above it, the run fails."""
-    nodata: Whole | Number | dict[str, Whole | Number] | None = None
+    nodata: StoredWhole | Number | dict[str, StoredWhole | Number] | None = None
     """Stored number that means missing, besides those in the attributes; or a mapping of variables to such numbers."""
     decode: Decoder | dict[str, Decoder] | None = None
     """Decoder of stored whole numbers, besides scale and offset: signed_square, which is (v / 127.5)^2 sign(v); or a

@@ -173,6 +173,13 @@ def test_a_wrong_value_is_cut_to_a_length_that_fits_a_line() -> None:
     assert len(text) < 300
 
 
+@pytest.mark.parametrize("number", [-9999, 2**53 + 1, 2**64 - 1, 2**64, -(2**63) - 1, 1.5], ids=str)
+def test_nodata_keeps_every_digit_of_what_an_array_can_hold(number: float) -> None:
+    source = check_config(changed("source/nodata", number)).source
+    assert source.nodata in (number, float(number))
+    assert isinstance(source.nodata, float) == (not -(2**63) <= number < 2**64 or number == 1.5)
+
+
 def test_more_finalists_than_restarts_are_refused() -> None:
     text = refusal({**LEAST, "fit": {"restarts": 3, "finalists": 4}})
     assert "finalists" in text
