@@ -27,6 +27,7 @@ from clustering.options import FitCall, RunCall, cluster_of, wanted_block
 from clustering.run import fit as passes
 from clustering.run.initialize import start_fresh
 from clustering.run.job import run_fit
+from clustering.run.prepare import SourceAccess
 from clustering.run.watch import LogWatch
 from clustering.showing import show, show_one
 from clustering.signatures import in_python_words, takes_after_two
@@ -179,9 +180,10 @@ def run(data: Any, model: AnyModel, options: RunCall) -> Run:
     _check_model(model)
     check_not_opened(data, options)
     config = job_config(data, model, options)
-    given = options.storage_options if "storage_options" in options.model_fields_set else None
+    # Storage options stay in memory, as they may hold credentials.
+    storage_options = options.storage_options if "storage_options" in options.model_fields_set else None
     watch = LogWatch(lambda line: show_one(in_python_words(line, RunCall)), options.on_pass)
-    record = run_fit(config, watch, data=data, storage_options=given)
+    record = run_fit(config, watch, access=SourceAccess(data, storage_options))
     return Run(record, storage_path(options.output) / VERSIONS / record["run"])
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 Missing = Literal["drop", "error", "marginalize"]
 """Treatment of rows with missing features: drop the row, raise an error, or integrate over what is missing."""
@@ -22,14 +21,3 @@ ValidRange = Literal["cf", "ignore"]
 Decoder = Literal["signed_square"]
 """Encodings of numbers beyond scale and offset."""
 DECODERS: tuple[Decoder, ...] = get_args(Decoder)
-
-
-def is_number(value: Any) -> bool:
-    """Tell whether a value is a real number. Python counts True and False as numbers, but they are none here.
-
-    Parameters
-    ----------
-    value
-        An option from a user or from YAML.
-    """
-    return isinstance(value, Real) and not isinstance(value, bool)

@@ -152,11 +152,11 @@ def inspect(config: str, *, set_: Overrides = None, json_: AsJson = False) -> No
     """
     from clustering.report.inspection import inspection_lines
     from clustering.run.inspect import inspect_job
-    from flows.credentials import storage_options
+    from flows.credentials import access_of
     from flows.loading import load_config
 
     job = load_config(config, set_ or ())
-    inspection = inspect_job(job, storage_options=storage_options(job.source))
+    inspection = inspect_job(job, access_of(job.source))
     for line in inspection_lines(inspection):
         _say(line)
     if json_:
@@ -188,11 +188,11 @@ def fit(config: str, *, set_: Overrides = None, prefect: Orchestrated = None, js
             record = flow(job)
         else:
             from clustering.run.job import run_fit
-            from flows.credentials import storage_options
+            from flows.credentials import access_of
             from flows.terminal import terminal_watch
 
             with terminal_watch(sys.stderr) as watch:
-                record = run_fit(job, watch, watch.step, storage_options=storage_options(job.source))
+                record = run_fit(job, watch, watch.step, access_of(job.source))
         _finish(record, json_)
 
 
@@ -221,11 +221,11 @@ def predict(
             record = flow(model, job)
         else:
             from clustering.run.job import run_predict
-            from flows.credentials import storage_options
+            from flows.credentials import access_of
             from flows.terminal import terminal_watch
 
             with terminal_watch(sys.stderr) as watch:
-                record = run_predict(model, job, watch, watch.step, storage_options=storage_options(job.source))
+                record = run_predict(model, job, watch, watch.step, access_of(job.source))
         _finish(record, json_)
 
 
@@ -241,9 +241,9 @@ def report(run: str, *, json_: AsJson = False) -> None:
         Output of a finished run: a folder, or a URL of a bucket.
     """
     from clustering.run.report import redo_report
-    from flows.credentials import storage_options
+    from flows.credentials import access_of
 
-    path = redo_report(run, storage_options)
+    path = redo_report(run, access_of)
     _say(f"report: {path}")
     if json_:
         print(json.dumps({"report": str(path)}))

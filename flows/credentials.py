@@ -11,19 +11,22 @@ from flows.compat import load_block
 
 if TYPE_CHECKING:
     from clustering.config import SourceSection
+    from clustering.run.prepare import SourceAccess
 
 
-def storage_options(source: SourceSection) -> dict[str, Any] | None:
-    """Return the storage options of a source with its credentials; None where it names no block.
+def access_of(source: SourceSection) -> SourceAccess:
+    """Say how to reach a source, with the credentials that its config names.
 
     Raises
     ------
     ClusteringError
-        If the block cannot be read.
+        If the Prefect block cannot be read.
     """
-    if source.credentials is None:
-        return None
-    return merged(source.storage_options, load_credentials(source.credentials))
+    # Opening a source loads numerical packages, which a wrong name of a block need not wait for.
+    credentials = None if source.credentials is None else load_credentials(source.credentials)
+    from clustering.run.prepare import SourceAccess
+
+    return SourceAccess(storage_options=None if credentials is None else merged(source.storage_options, credentials))
 
 
 def merged(options: Mapping[str, Any], secret: Mapping[str, Any]) -> dict[str, Any]:

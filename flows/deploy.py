@@ -151,13 +151,13 @@ def preflight_errors(config: JobConfig, model: str | None) -> tuple[str, ...]:
     # These imports load compiled kernels, which takes time. Mistakes in the command are reported before.
     from clustering.run.prepare import preflight_errors, prepare_job
     from clustering.storage.model import load_model
-    from flows.credentials import storage_options
+    from flows.credentials import access_of
 
     fitted = None if model is None else load_model(model)[0]
     # `repeated` warns of a finished output, for all runs of the schedule.
     replacing = config.output.model_copy(update={"overwrite": True})
     replaced = config.model_copy(update={"output": replacing})
-    return preflight_errors(prepare_job(replaced, fitted, storage_options=storage_options(config.source)))
+    return preflight_errors(prepare_job(replaced, fitted, access_of(config.source)))
 
 
 def repeated(config: JobConfig, model: str | None) -> Iterator[str]:

@@ -9,7 +9,7 @@ from prefect import flow
 from clustering.config import JobConfig
 from clustering.data.addresses import shown
 from clustering.run.job import run_fit
-from flows.credentials import storage_options
+from flows.credentials import access_of
 from flows.prefect_watch import PrefectWatch, say_mistakes_plainly
 
 
@@ -30,4 +30,4 @@ def fit(config: JobConfig) -> dict[str, Any]:
     # Before anything can fail, as Prefect logs every error with its traceback.
     say_mistakes_plainly()
     watch = PrefectWatch(shown(config.output.store))
-    return run_fit(config, watch, watch.step, storage_options=storage_options(config.source))
+    return run_fit(config, watch, watch.step, access_of(config.source))

@@ -209,9 +209,9 @@ def name(
         Name of the cluster; in the attributes of the labels, words are joined by underscores.
     """
     from clustering.run.naming import name_cluster
-    from flows.credentials import storage_options
+    from flows.credentials import access_of
 
-    print(name_cluster(run, cluster, name, colour, storage_options=storage_options))
+    print(name_cluster(run, cluster, name, colour, access_of=access_of))
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from prefect import flow
 from clustering.config import JobConfig
 from clustering.data.addresses import shown
 from clustering.run.job import run_predict
-from flows.credentials import storage_options
+from flows.credentials import access_of
 from flows.prefect_watch import PrefectWatch, say_mistakes_plainly
 
 
@@ -31,4 +31,4 @@ def predict(model: str, config: JobConfig) -> dict[str, Any]:
     """
     say_mistakes_plainly()
     watch = PrefectWatch(shown(config.output.store))
-    return run_predict(model, config, watch, watch.step, storage_options=storage_options(config.source))
+    return run_predict(model, config, watch, watch.step, access_of(config.source))

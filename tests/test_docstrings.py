@@ -43,15 +43,20 @@ def described(docstring: str, section: str) -> set[str]:
     return names
 
 
-CONTRACTS = {"models/model.py": ("Model", "SoftModel"), "models/sampling.py": ("RowGenerator",)}
-"""Protocols that describe the arguments of their methods once, for all classes of the models."""
+CONTRACTS = {
+    "models/model.py": ("Model", "SoftModel"),
+    "models/sampling.py": ("RowGenerator",),
+    "run/watch.py": ("Watch",),
+}
+"""Protocols that describe the arguments of their methods once, for all classes of their room."""
 
 
-def of_contracts() -> set[str]:
-    """Names of the methods of the contracts."""
+def of_contracts(room: str) -> set[str]:
+    """Names of the methods of the contracts of a room."""
     classes = [
         node
         for module, names in CONTRACTS.items()
+        if Path(module).parent.name == room
         for node in ast.parse((HOME / module).read_text()).body
         if isinstance(node, ast.ClassDef) and node.name in names
     ]
@@ -61,7 +66,7 @@ def of_contracts() -> set[str]:
 def is_described_by_a_contract(module: Path, name: str) -> bool:
     owner, _, method = name.rpartition(".")
     itself = owner in CONTRACTS.get(module.as_posix(), ())
-    return module.parent.name == "models" and bool(owner) and not itself and method in of_contracts()
+    return bool(owner) and not itself and method in of_contracts(module.parent.name)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)

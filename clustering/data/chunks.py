@@ -25,7 +25,7 @@ from clustering.data.store_errors import translate_errors
 from clustering.data.stored import DimIndexer, StoredVariable, chunk_numbers
 from clustering.data.validity import valid_rules
 from clustering.errors import ConfigError, DataError, SourceError, nearest
-from clustering.policies import DECODERS, Missing, MissingChunks, OnBadChunk, ValidRange, is_number
+from clustering.policies import Missing, MissingChunks, OnBadChunk, ValidRange
 
 
 def snapshot(opened: OpenedDataset, names: Iterable[str]) -> dict[str, Listing]:
@@ -94,9 +94,6 @@ def store_variables(
         If there are absent chunks, where these are an error.
     """
     decoders = _by_name("decode", decode, names)
-    for name, decoder in decoders.items():
-        if decoder not in DECODERS:
-            raise ConfigError(f"decode is {decoder!r} for variable {name!r}; allowed: {', '.join(DECODERS)}")
     variables, cautions = dict[str, StoredVariable](), list[str]()
     for name in names:
         array, variable = opened.array(name), opened.dataset[name].variable
@@ -151,13 +148,9 @@ def nodata_of(nodata: Any, names: Sequence[str]) -> dict[str, float]:
     Raises
     ------
     ConfigError
-        If a value is no number, or a key is no variable.
+        If a key is no variable.
     """
-    numbers = _by_name("nodata", nodata, names)
-    for name, number in numbers.items():
-        if not is_number(number):
-            raise ConfigError(f"nodata is {number!r} for variable {name!r}; a number is needed")
-    return numbers
+    return _by_name("nodata", nodata, names)
 
 
 def _decoding(

@@ -145,14 +145,12 @@ def connect(
     Raises
     ------
     ConfigError
-        If the cluster is unknown, or workers is below 1.
+        If the cluster is unknown.
     ExecutionError
         If the scheduler or its workers do not answer, or have other versions.
     MissingDependencyError
         If a package is needed and not installed.
     """
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        raise ConfigError(f"workers is {workers!r}; a whole number of 1 or more is needed")
     if cluster == "synchronous":
         yield Engine("synchronous", dask.local.get_sync, 1)
     elif cluster == "threads":

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 
 from clustering.data.rows import Rows
-from clustering.errors import ConfigError
 from clustering.execution.passes import PassResult, ReadStats
 from clustering.models.components import TRACKED_CLUSTERS
 from clustering.models.model import AnyModel, Statistics
 from clustering.models.objective import rank_candidates
-from clustering.policies import is_number
+from clustering.options import FitOptions
 
 
 class Stop(StrEnum):
@@ -34,32 +33,20 @@ class Stop(StrEnum):
     MAX_SECONDS = "max_seconds"
 
 
+_DEFAULTS = FitOptions()
+
+
 @dataclass(frozen=True)
 class StoppingRule:
-    """Tolerance, largest number of iterations and time limit.
-
-    Raises
-    ------
-    ConfigError
-        For a limit outside its range.
-    """
+    """Tolerance, largest number of iterations and time limit."""
 
     tolerance: float = 0.0
     """Largest change of the objective, relative to its scale, that counts as convergence. The scale is J for k-means,
     the mean divergence for soft k-means, and 1 per unit of weight for a mixture. For 0 the statistics must be equal to
     the last bit."""
-    max_iterations: int = 300
-    max_seconds: float | None = None
+    max_iterations: int = _DEFAULTS.max_iterations
+    max_seconds: float | None = _DEFAULTS.max_seconds
     """Largest wall time of the whole fit, in seconds. A pass that has begun is finished."""
-
-    def __post_init__(self) -> None:
-        if not is_number(self.tolerance) or not self.tolerance >= 0:
-            raise ConfigError(f"tolerance is {self.tolerance!r}; 0 or more is needed")
-        whole = isinstance(self.max_iterations, (int, np.integer)) and not isinstance(self.max_iterations, bool)
-        if not whole or self.max_iterations < 0:
-            raise ConfigError(f"max_iterations is {self.max_iterations!r}; a whole number of 0 or more is needed")
-        if self.max_seconds is not None and not (is_number(self.max_seconds) and self.max_seconds > 0):
-            raise ConfigError(f"max_seconds is {self.max_seconds!r}; more than 0 is needed, or null for no limit")
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -14,18 +13,18 @@ from clustering.execution.dask_clusters import available_processors
 from clustering.fitting.advice import advise
 from clustering.fitting.forecast import Workers, forecast, resident_memory
 from clustering.fitting.probe import probe
-from clustering.run.prepare import preflight_errors, prepare_job
+from clustering.run.prepare import SourceAccess, preflight_errors, prepare_job
 
 
-def inspect_job(config: JobConfig, *, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def inspect_job(config: JobConfig, access: SourceAccess | None = None) -> dict[str, Any]:
     """Inspect a job before it runs: exact facts, estimates from a short probe, and advice. Nothing is written.
 
     Parameters
     ----------
     config
         The job.
-    storage_options
-        As for `clustering.run.prepare.open_configured`.
+    access
+        What the config cannot hold of the source; None where it says all.
 
     Returns
     -------
@@ -38,7 +37,7 @@ def inspect_job(config: JobConfig, *, storage_options: Mapping[str, Any] | None 
     ClusteringError
         If something that the config names is missing or does not fit.
     """
-    job = prepare_job(config, storage_options=storage_options)
+    job = prepare_job(config, access=access)
     # The probe itself takes memory, so the memory of libraries is measured before it.
     libraries = resident_memory()
     source, memory, compute = job.source, config.memory_bytes, config.compute

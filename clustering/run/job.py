@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from clustering.execution.passes import PassRunner, pass_runner
 from clustering.run.fit import fit
 from clustering.run.initialize import start_or_resume
 from clustering.run.label import label_rows, label_with
-from clustering.run.prepare import PreparedJob, open_job, refuse_finished
+from clustering.run.prepare import PreparedJob, SourceAccess, open_job, refuse_finished
 from clustering.run.publish import LabelledRun, publish
 from clustering.run.watch import Watch
 from clustering.storage import checkpoints
@@ -45,9 +45,7 @@ def run_fit(
     config: JobConfig,
     watch: Watch,
     step: Step[Any] = call,
-    *,
-    data: Any = None,
-    storage_options: Mapping[str, Any] | None = None,
+    access: SourceAccess | None = None,
 ) -> dict[str, Any]:
     """Fit a model and write it with its labels and its report.
 
@@ -59,8 +57,8 @@ def run_fit(
         Receives messages and progress.
     step
         Runs a named step.
-    data, storage_options
-        As for `clustering.run.prepare.open_configured`.
+    access
+        What the config cannot hold of the source; None where it says all.
 
     Returns
     -------
@@ -72,7 +70,7 @@ def run_fit(
     ClusteringError
         If the job cannot run. An interrupted one goes on when it is called again.
     """
-    job: PreparedJob = step("open", partial(open_job, config, watch, data=data, storage_options=storage_options))
+    job: PreparedJob = step("open", partial(open_job, config, watch, None, access))
     # The unfinished run is asked for at the end, when this run may have left checkpoints.
     with job.output.locked(lambda: job.unfinished), _working(job, watch) as runner:
         # Another run may have been published after the first check and before the lock.
@@ -93,9 +91,7 @@ def run_predict(
     config: JobConfig,
     watch: Watch,
     step: Step[Any] = call,
-    *,
-    data: Any = None,
-    storage_options: Mapping[str, Any] | None = None,
+    access: SourceAccess | None = None,
 ) -> dict[str, Any]:
     """Label data with a fitted model and write the labels with a report.
 
@@ -105,7 +101,7 @@ def run_predict(
         Path or URL of a ``model.zarr``, or of the output of a run.
     config
         The job, of which source, compute and output are used.
-    watch, step, data, storage_options
+    watch, step, access
         As for `run_fit`.
 
     Returns
@@ -119,7 +115,7 @@ def run_predict(
         If the job cannot run.
     """
     fitted, _ = load_model(model)
-    opened = partial(open_job, config, watch, fitted, data=data, storage_options=storage_options)
+    opened = partial(open_job, config, watch, fitted, access)
     job: PreparedJob = step("open", opened)
     with job.output.locked(lambda: job.begun), _working(job, watch) as runner:
         refuse_finished(job)

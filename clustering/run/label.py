@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
 from clustering.data.excluded_rows import explain_excluded_rows, explain_no_rows
+from clustering.data.plan import Plan
 from clustering.data.preparation import usable_memory
 from clustering.errors import DataError
-from clustering.execution.passes import PassRunner, pass_runner
+from clustering.execution.passes import PassResult, PassRunner, pass_runner
 from clustering.fitting.fitted_model import FittedModel
 from clustering.fitting.labelling import LabelStatistics, discard, label_blocks
 from clustering.fitting.loop import Stop
@@ -116,7 +118,40 @@ def label_with(job: PreparedJob, runner: PassRunner, model: FittedModel, watch: 
 def _write_labels(
     job: PreparedJob, runner: PassRunner, fitted: FittedModel, folder: StoragePath, watch: Watch
 ) -> tuple[LabelStatistics, HeldOutScores | None, FittedModel]:
-    """Make the label pass: write label outputs if any are wanted, and measure the objective at the final params."""
+    """Make the label pass, and add what it has measured to the fitted model."""
+    cautions = list[str]()
+    plan, passed = _label_pass(job, runner, fitted, folder, watch, cautions.append)
+    sums: LabelStatistics = passed.statistics[0]
+    if not sums.rows.any():
+        raise DataError(explain_no_rows(job.source, plan))
+    # Cautions from when the job was opened have been shown already.
+    cautions = [caution for caution in cautions if caution not in job.source.cautions]
+    if job.has_model and int(sums.rows.sum()) * 2 < plan.cells:
+        # In other fits, pass 0 explains excluded rows. A run that begins with a model has no pass 0.
+        cautions += explain_excluded_rows(job.source, plan)
+    for caution in cautions:
+        watch.warn(caution)
+    result = fitted.with_measured(passed, len(plan))
+    for note in result.notes[len(fitted.notes) :]:
+        watch.warn(note)
+    result = replace(result, notes=(*result.notes, *cautions))
+    weight = float(sums.weight.sum())
+    watch.say(
+        f"labelled {int(sums.rows.sum()):,} rows in {passed.seconds:.1f} s"
+        f"{objective_text(fitted.model, sums.objective, weight)}"
+    )
+    return sums, None if job.held_out is None else passed.statistics[1], result
+
+
+def _label_pass(
+    job: PreparedJob,
+    runner: PassRunner,
+    fitted: FittedModel,
+    folder: StoragePath,
+    watch: Watch,
+    on_caution: Callable[[str], None],
+) -> tuple[Plan, PassResult]:
+    """Label every row, and write the label outputs if any are wanted; with the plan of the pass."""
     memory, preparation = job.config.memory_bytes, fitted.preparation
     within = usable_memory(job.source, memory, preparation is not None)
     plan = job.plan
@@ -129,7 +164,7 @@ def _write_labels(
     same = plan == job.plan and runner.fraction is None
     previous = job.previous
     previous_labels = None if previous is None else previous.labels
-    scoring, left_out = None, list[str]()
+    scoring = None
     if job.held_out is not None:
         scoring = HeldOutScorer.compare(job.held_out, fitted, None if previous is None else previous.fitted)
     # Held-out blocks are labelled like all others, and scored on the same read.
@@ -150,7 +185,7 @@ def _write_labels(
                 held_out=job.held_out,
                 scoring=scoring,
                 reusable=None if previous is None else previous.reusable_labels,
-                on_caution=left_out.append,
+                on_caution=on_caution,
             )
         else:
             # The sums are needed without labels too, for the objective at the final params.
@@ -166,23 +201,4 @@ def _write_labels(
                 previous_labels,
                 also,
             )
-    sums: LabelStatistics = passed.statistics[0]
-    if not sums.rows.any():
-        raise DataError(explain_no_rows(job.source, plan))
-    # Cautions from when the job was opened have been shown already.
-    left_out = [caution for caution in left_out if caution not in job.source.cautions]
-    if job.has_model and int(sums.rows.sum()) * 2 < plan.cells:
-        # In other fits, pass 0 explains excluded rows. A run that begins with a model has no pass 0.
-        left_out += explain_excluded_rows(job.source, plan)
-    for caution in left_out:
-        watch.warn(caution)
-    result = fitted.with_measured(passed, len(plan))
-    for note in result.notes[len(fitted.notes) :]:
-        watch.warn(note)
-    result = replace(result, notes=(*result.notes, *left_out))
-    weight = float(sums.weight.sum())
-    watch.say(
-        f"labelled {int(sums.rows.sum()):,} rows in {passed.seconds:.1f} s"
-        f"{objective_text(fitted.model, sums.objective, weight)}"
-    )
-    return sums, None if scoring is None else passed.statistics[1], result
+    return plan, passed

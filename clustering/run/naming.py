@@ -6,7 +6,7 @@ import re
 
 from clustering.errors import ConfigError
 from clustering.fitting.cluster_names import meaning
-from clustering.run.report import StorageOptions, no_credentials, redraw
+from clustering.run.report import AccessOf, by_config, redraw
 from clustering.storage import checkpoints
 from clustering.storage.bucket_output import open_output
 from clustering.storage.label_pass import LABELS
@@ -19,7 +19,7 @@ COLOUR = re.compile("#[0-9a-fA-F]{6}")
 
 
 def name_cluster(
-    run: str, cluster: int, name: str, colour: str | None = None, *, storage_options: StorageOptions = no_credentials
+    run: str, cluster: int, name: str, colour: str | None = None, *, access_of: AccessOf = by_config
 ) -> str:
     """Give a cluster a name and a colour, in `names.json`, and in the labels and the report of the current version.
 
@@ -35,7 +35,7 @@ def name_cluster(
         Name for plots and tables.
     colour
         Colour ``#rrggbb``; None keeps the present one.
-    storage_options
+    access_of
         As for `clustering.run.report.redo_report`.
 
     Returns
@@ -78,5 +78,5 @@ def name_cluster(
             rename_labels(path / LABELS, load_cluster_names(output.path, ids))
         # A run with output.report: false has no report to draw again.
         if (output.published / "report.html").is_file():
-            redraw(output, storage_options)
+            redraw(output, access_of)
     return f"cluster {cluster} of {run} is {name!r}"

@@ -99,13 +99,21 @@ class PreparedJob:
         return versions.unfinished(self.output)
 
 
+@dataclass(frozen=True, eq=False)
+class SourceAccess:
+    """How a job reaches its source, as far as its config cannot hold it."""
+
+    data: Any = None
+    """Opened source or data in memory; None for the store of the config."""
+    storage_options: Mapping[str, Any] | None = None
+    """Storage options with credentials; None for those of the config."""
+
+
 def open_job(
     config: JobConfig,
     watch: Watch,
     model: FittedModel | None = None,
-    *,
-    data: Any = None,
-    storage_options: Mapping[str, Any] | None = None,
+    access: SourceAccess | None = None,
 ) -> PreparedJob:
     """Prepare a job, check its output, and show its cautions. Nothing is written and no data are read.
 
@@ -115,7 +123,7 @@ def open_job(
         The job.
     watch
         Receives messages.
-    model, data, storage_options
+    model, access
         As for `prepare_job`.
 
     Raises
@@ -124,7 +132,7 @@ def open_job(
         If something that the config names is missing or does not fit.
     """
     open_output(config.output.store, config.output.storage_options).check()
-    job = prepare_job(config, model, data=data, storage_options=storage_options)
+    job = prepare_job(config, model, access)
     refuse_finished(job)
     # A damaged names.json would otherwise stop the run only after its passes.
     read_names(job.output.path)
@@ -141,9 +149,7 @@ def open_job(
 def open_configured(
     section: SourceSection,
     like: FeatureLayout | None = None,
-    *,
-    data: Any = None,
-    storage_options: Mapping[str, Any] | None = None,
+    access: SourceAccess | None = None,
 ) -> Source:
     """Open the source of a config.
 
@@ -153,37 +159,36 @@ def open_configured(
         The section ``source`` of the config.
     like
         Feature layout of a model, which gives variables and dimensions that the config does not name.
-    data
-        Data in memory to open instead of the store; None for the store.
-    storage_options
-        Storage options with credentials, instead of those of the config; None for those of the config.
+    access
+        What the config cannot hold; None where it says all.
 
     Raises
     ------
     ClusteringError
         If the source is missing or does not fit, or its credentials are in a Prefect block that nobody read.
     """
-    if section.credentials is not None and storage_options is None:
+    access = access or SourceAccess()
+    if section.credentials is not None and access.storage_options is None:
         raise ConfigError(
             f"source.credentials names the Prefect block {section.credentials!r}, which only commands and flows read; "
             "give its content as storage_options"
         )
-    if isinstance(data, Source):
+    if isinstance(access.data, Source):
         # The section tells how it was opened.
-        return data
+        return access.data
     # Only options that the config sets are passed on, as the feature layout of a model gives the others.
     options = {name: getattr(section, name) for name in SourceOptions.model_fields if name in section.model_fields_set}
-    if storage_options is not None:
-        options["storage_options"] = storage_options
-    return open_data(section.store if data is None else data, SourceOptions.model_construct(**options), like)
+    if access.storage_options is not None:
+        options["storage_options"] = access.storage_options
+    return open_data(
+        section.store if access.data is None else access.data, SourceOptions.model_construct(**options), like
+    )
 
 
 def prepare_job(
     config: JobConfig,
     model: FittedModel | None = None,
-    *,
-    data: Any = None,
-    storage_options: Mapping[str, Any] | None = None,
+    access: SourceAccess | None = None,
 ) -> PreparedJob:
     """Open the source and check the config. Whether the output may be written to is not checked here.
 
@@ -193,7 +198,7 @@ def prepare_job(
         The job.
     model
         Fitted model to label with; None to fit.
-    data, storage_options
+    access
         As for `open_configured`.
 
     Raises
@@ -201,8 +206,7 @@ def prepare_job(
     ClusteringError
         If something that the config names is missing or does not fit.
     """
-    like = None if model is None else model.layout
-    source = open_configured(config.source, like, data=data, storage_options=storage_options)
+    source = open_configured(config.source, None if model is None else model.layout, access)
     check_apart(config.source.store, config.output.store)
     if model is not None:
         source = replace(source, cautions=(*source.cautions, *check_features(source, model)))

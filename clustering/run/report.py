@@ -13,7 +13,7 @@ from clustering.errors import ClusteringError, OutputError, damaged
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
 from clustering.option_values import RECORDED
-from clustering.run.prepare import open_configured
+from clustering.run.prepare import SourceAccess, open_configured
 from clustering.storage import versions
 from clustering.storage.bucket_output import BucketOutput, open_output
 from clustering.storage.labels import CHANGED, NAME
@@ -22,18 +22,19 @@ from clustering.storage.names_file import load_cluster_names
 from clustering.storage.output import Output
 from clustering.storage.paths import StoragePath, translating_read_errors, write_bytes, zarr_store
 
-StorageOptions = Callable[[SourceSection], Mapping[str, Any] | None]
-"""Gives the storage options of a source, with its credentials; None for those of its config."""
+AccessOf = Callable[[SourceSection], SourceAccess]
+"""Says how to reach the source of a config."""
 
 
-def no_credentials(_: SourceSection) -> None:
-    """Give no storage options beside those of the config.
+def by_config(_: SourceSection) -> SourceAccess:
+    """Reach a source by its config alone.
 
     Parameters
     ----------
     _
         The section ``source`` of a config.
     """
+    return SourceAccess()
 
 
 def write_report(
@@ -118,15 +119,15 @@ def draw_pictures(
     return page.draw(result, labels, preview, sample, degrees, clusters, changed)
 
 
-def redo_report(store: str, storage_options: StorageOptions = no_credentials) -> StoragePath:
+def redo_report(store: str, access_of: AccessOf = by_config) -> StoragePath:
     """Write the report of a finished run again from its files.
 
     Parameters
     ----------
     store
         Path or URL of the output.
-    storage_options
-        Gives the storage options of a source, with its credentials; None for those of its config.
+    access_of
+        Says how to reach the source of the run.
 
     Returns
     -------
@@ -141,18 +142,18 @@ def redo_report(store: str, storage_options: StorageOptions = no_credentials) ->
     output = open_output(store)
     output.read_json("run.json")
     with versions.locked(output):
-        redraw(output, storage_options)
+        redraw(output, access_of)
     return output.path / "report.html"
 
 
-def redraw(output: Output | BucketOutput, storage_options: StorageOptions = no_credentials) -> None:
+def redraw(output: Output | BucketOutput, access_of: AccessOf = by_config) -> None:
     """Write the report of the current version again. The caller must hold the lock of the output.
 
     Parameters
     ----------
     output
         The output.
-    storage_options
+    access_of
         As for `redo_report`.
     """
     record, folder = output.read_json("run.json"), output.published
@@ -160,7 +161,7 @@ def redraw(output: Output | BucketOutput, storage_options: StorageOptions = no_c
         config = JobConfig.model_validate(record["config"], context=RECORDED)
     result, _ = load_model(folder)
     try:
-        source = open_configured(config.source, result.layout, storage_options=storage_options(config.source))
+        source = open_configured(config.source, result.layout, access_of(config.source))
     except ClusteringError:
         # The data may be gone since the run. The report then has no pictures of them.
         source = None

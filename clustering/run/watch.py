@@ -102,71 +102,25 @@ class LogWatch:
         self.on_pass = on_pass
 
     def say(self, line: str) -> None:
-        """Log a line.
-
-        Parameters
-        ----------
-        line
-            The line.
-        """
+        """Log a line."""
         logger.info("%s", line)
 
     def step(self, name: str, work: Callable[[], Any]) -> Any:
-        """Run a step of the run, and return its result.
-
-        Parameters
-        ----------
-        name
-            ``open``, ``sample``, ``fit``, ``label`` or ``report``.
-        work
-            The step.
-        """
+        """Run a step of the run, and return its result."""
         return work()
 
     def working(self, engine: Engine) -> AbstractContextManager[None]:
-        """Show nothing inside passes.
-
-        Parameters
-        ----------
-        engine
-            Engine of the run.
-        """
+        """Show nothing inside passes."""
         return nullcontext()
 
     def passed(self, record: PassRecord, rule: StoppingRule, reads: float) -> None:
-        """Call the function of the caller with a finished pass.
-
-        Parameters
-        ----------
-        record
-            Record of the pass.
-        rule
-            When the fit stops.
-        reads
-            Number of full reads of the source so far.
-        """
+        """Call the function of the caller with a finished pass."""
         if self.on_pass is not None:
             self.on_pass(record)
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Log an event.
-
-        Parameters
-        ----------
-        name
-            Such as ``model.published``.
-        payload
-            Facts of the event.
-        """
+        """Log an event."""
         logger.info("%s: run %s", name, payload["run"])
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
-        """Show nothing, as the caller gets the outcome.
-
-        Parameters
-        ----------
-        record
-            Content of ``run.json``.
-        pictures
-            Pictures of the report.
-        """
+        """Show nothing, as the caller gets the outcome."""

@@ -68,13 +68,6 @@ def test_an_unknown_cluster_is_refused_with_what_is_allowed(cluster: Any) -> Non
     assert repr(cluster) in str(caught.value)
 
 
-@pytest.mark.parametrize("workers", [0, -1, 1.5, True, "2"], ids=repr)
-@pytest.mark.parametrize("cluster", ["synchronous", "threads", "local"])
-def test_workers_must_be_a_whole_number_of_one_or_more(cluster: str, workers: Any) -> None:
-    with pytest.raises(ConfigError, match=f"workers is {workers!r}"):
-        connect(cluster, workers).__enter__()
-
-
 def test_threads_follow_the_processors_by_default() -> None:
     with connect() as engine:
         assert (engine.name, engine.threads) == ("threads", available_processors())

@@ -21,7 +21,7 @@ from clustering.data.access import open_source
 from clustering.data.stores import connect
 from clustering.errors import ConfigError, MissingDependencyError, StoreError
 from clustering.run.prepare import open_configured
-from flows.credentials import load_credentials, merged, storage_options
+from flows.credentials import access_of, load_credentials, merged
 
 SECRET = "hunter2-do-not-tell"
 USES: dict[str, Any] = {"variables": ["t"], "sample_dims": ["time", "lat"]}
@@ -94,7 +94,7 @@ def test_secrets_given_in_python_are_nowhere(
 
 def test_a_url_is_shown_in_what_is_left(bucket: Bucket, field_store: Path) -> None:
     config = check_config(job(bucket.upload(field_store), field_store / "out"))
-    assert open_configured(config.source, storage_options=storage_options(config.source)).shape == (12, 9)
+    assert open_configured(config.source, access=access_of(config.source)).shape == (12, 9)
 
 
 # A Prefect block
