@@ -124,7 +124,8 @@ class ModelSection(OptionGroup):
         options, model_class = model_options(), cast("Callable[..., AnyModel]", MODELS[self.kind])
         for name in self.own_options:
             if name not in options:
-                raise ConfigError(f"unknown key {f'model.{name}'!r}; {nearest(name, ('kind', 'k', *options))}")
+                allowed = [option for option, about in options.items() if self.kind in about.kinds]
+                raise ConfigError(f"unknown key {f'model.{name}'!r}; {nearest(name, ('kind', 'k', *allowed))}")
             if self.kind not in options[name].kinds:
                 owners = " and ".join(options[name].kinds)
                 raise ConfigError(f"model.{name} is no key of {self.kind}; it belongs to {owners}")
