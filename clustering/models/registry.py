@@ -55,12 +55,10 @@ def model_options() -> Mapping[str, ModelOption]:
                 option = ModelOption(hints[field.name], field.default, f"Of {kind}: {meaning}", (kind,))
             else:
                 # Models may share an option. A meaning that they share as well is written once.
-                shared = option.text.endswith(f": {meaning}")
-                text = (
-                    f"{option.text.removesuffix(f': {meaning}')} and {kind}: {meaning}"
-                    if shared
-                    else (f"{option.text} Of {kind}: {meaning}")
-                )
+                if option.text.endswith(f": {meaning}"):
+                    text = f"{option.text.removesuffix(f': {meaning}')} and {kind}: {meaning}"
+                else:
+                    text = f"{option.text} Of {kind}: {meaning}"
                 option = ModelOption(option.annotation | hints[field.name], option.default, text, (*option.kinds, kind))
             options[field.name] = option
     return options
