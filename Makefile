@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: export PREFECT_HOME := $(CURDIR)/demo/prefect
 
 .PHONY: demo fields test slow-test browser-test screenshots chaos-test compose-test slurm-test test-lowest lint kernels \
-	premerge check coverage bench lock clean
+	premerge check coverage bench reference lock clean
 .DEFAULT_GOAL := help
 
 help:

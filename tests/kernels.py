@@ -30,11 +30,11 @@ def fit_all(models: list[Any]) -> None:
     for model in models:
         # Few and many centers and features take different ways.
         rows = np.exp(rng.standard_normal((600, max(4, model.k))))
-        weights, gaps = rng.random(len(rows)), rng.random(rows.shape) < 0.05
-        for dtype, given in product(("float32", "float64"), (None, weights)):
-            fit(rows.astype(dtype), model, weights=given)
+        row_weights, missing = rng.random(len(rows)), rng.random(rows.shape) < 0.05
+        for dtype, weights in product(("float32", "float64"), (None, row_weights)):
+            fit(rows.astype(dtype), model, weights=weights)
             if model.k == 3 and (isinstance(model, c.GaussianMixture) or model in (c.KMeans(3), c.SoftKMeans(3, 1.0))):
-                fit(np.where(gaps, np.nan, rows).astype(dtype), model, weights=given, missing="marginalize")
+                fit(np.where(missing, np.nan, rows).astype(dtype), model, weights=weights, missing="marginalize")
         if model == c.KMeans(3):
             # Rows may stay the whole numbers that are stored.
             for dtype in ("uint8", "int16"):
