@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -14,6 +17,7 @@ from engine import LONG, ROOT, docker
 
 LABEL = "zarr-clustering.test"
 """Every image made here bears it, with the name of the trial: all that is built on a base inherits its label."""
+_NAME = re.compile(r"clustering-\d+-[0-9a-f]{8}\b")
 _BUNDLE = "/etc/pip.crt"
 _PIP = ("index-url", "extra-index-url", "trusted-host", "timeout", "default-timeout")
 
@@ -38,8 +42,44 @@ def build_all(name: str, scratch: Path) -> dict[str, str]:
 
 
 def remove_all(name: str) -> None:
-    """Remove all images of a trial, and the layers that were built on the way."""
-    docker("image", "prune", "--all", "--force", "--filter", f"label={LABEL}={name}")
+    """Remove containers, networks, volumes and images of a trial, and the layers that were built on the way."""
+    own, of_stack = f"label={LABEL}={name}", f"label=com.docker.compose.project={name}"
+    for containers in (own, of_stack):
+        _remove("container", "rm", "--force", "--volumes", among=("ls", "--all", "--quiet", "--filter", containers))
+    for kind in ("network", "volume"):
+        _remove(kind, "rm", among=("ls", "--quiet", "--filter", of_stack))
+    docker("image", "prune", "--all", "--force", "--filter", own)
+
+
+def remove_left() -> None:
+    """Remove what killed trials left: whenever an engine starts, it starts the services of their stacks again."""
+    for name in {*_names("container", "ls", "--all"), *_names("network", "ls"), *_names("image", "ls", "--all")}:
+        if not _is_running(int(name.split("-")[1])):
+            remove_all(name)
+
+
+def name_of_trial() -> str:
+    """Make up a name that tells the process of the trial."""
+    return f"clustering-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _names(kind: str, *command: str) -> Iterator[str]:
+    column = {"container": f'{{{{.Label "{LABEL}"}}}}', "network": "{{.Name}}", "image": "{{.Repository}}"}[kind]
+    for line in docker(kind, *command, "--format", column).splitlines():
+        if match := _NAME.match(line):
+            yield match[0]
+
+
+def _is_running(process: int) -> bool:
+    try:
+        return b"pytest" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _remove(kind: str, *command: str, among: tuple[str, ...]) -> None:
+    if names := docker(kind, *among).split():
+        docker(kind, *command, *names)
 
 
 def _build(image: str, file: str, context: Path, target: str | None = None, **arguments: str) -> None:

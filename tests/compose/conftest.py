@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
 import pytest
-from building import build_all, remove_all
+from building import build_all, name_of_trial, remove_all, remove_left
 from engine import ROOT, Stack, eventually, missing
 
 SERVICES = ("postgres", "redis", "store", "server", "services", "worker", "scheduler", "dask-worker")
@@ -24,7 +24,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         pytest.skip(f"{reason}; .ci/compose installs and starts what this needs")
     if os.geteuid() != 0 or shutil.which("debootstrap") is None:
         pytest.skip("images are made with debootstrap, as root; .ci/compose installs it")
-    name = f"clustering-{secrets.token_hex(4)}"
+    remove_left()
+    name = name_of_trial()
     scratch = tmp_path_factory.mktemp("stack")
     with ExitStack() as ending:
         ending.callback(remove_all, name)
@@ -40,7 +41,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         others = {**images, **{key: str(port) for key, port in ports.items()}, "CLUSTERING_CRON": "* * * * *"}
         settings.write_text("".join(f"{key}={value}\n" for key, value in {**_example(), **chosen, **others}.items()))
         made = Stack(name, settings, chosen, ports)
-        ending.callback(made.compose, "down", "--volumes", "--remove-orphans", "--timeout", "5")
         made.compose("up", "--detach", "--no-build")
         for service in SERVICES:
             eventually(f"{service} is healthy", lambda service=service: made.health(service) == {"healthy"})
