@@ -11,6 +11,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+# Type checkers and editors do not run `__getattr__`, so they find the names here.
 if TYPE_CHECKING:
     from clustering.api import Fit, Run, fit, load_fit, run
     from clustering.data.access import open_source
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Whoever uses the library decides where its log goes.
+# The program that uses the library decides where its log goes.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
@@ -52,6 +53,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'clustering' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)
+    # The next use finds the name without this function.
     globals()[name] = value
     return value
 
@@ -71,6 +73,7 @@ class _Package(ModuleType):
         """Keep the function. The subpackage is found by the import system without this attribute."""
 
 
+# A property works only in a class, and Python makes a package as a plain module.
 sys.modules[__name__].__class__ = _Package
 
 

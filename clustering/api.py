@@ -98,6 +98,7 @@ def fit(data: Any, model: AnyModel, options: FitCall) -> Fit:
         started = replace(started, warnings=(*source.cautions, *started.warnings))
         ended = passes.fit(runner, started, fit_options.rule, watch)
         fitted = passes.fitted_model(ended, source, len(plan), drawn=options.draws_starts)
+        # The fit has seen only some of the rows, so one more pass measures the objective of all rows.
         if fraction is not None:
             with pass_runner(
                 source, plan, engine, memory=memory, keep=False, preparation=ended.preparation
@@ -105,8 +106,10 @@ def fit(data: Any, model: AnyModel, options: FitCall) -> Fit:
                 last = label_blocks(everywhere, model, fitted.params, discard)
             fitted = fitted.with_measured(last, len(plan)).labelled_on_all(last.statistics[0])
         elif fitted.stop is not Stop.CONVERGED or not model.objective_at_convergence:
+            # The last pass measured the objective before its own update. One more measures it for the final params.
             prepared = replace(runner, preparation=ended.preparation)
             fitted = fitted.with_measured(label_blocks(prepared, model, fitted.params, discard), len(plan))
+        # If the store changed during the fit, passes have read different data.
         check_unchanged(source)
     return Fit(fitted, source.labelled)
 
@@ -184,6 +187,7 @@ def run(data: Any, model: AnyModel, options: RunCall) -> Run:
     storage_options = options.storage_options if "storage_options" in options.model_fields_set else None
     watch = LogWatch(lambda line: show_one(in_python_words(line, RunCall)), options.on_pass)
     record = run_fit(config, watch, access=SourceAccess(data, storage_options))
+    # The output itself shows the current version, which may be another one.
     return Run(record, storage_path(options.output) / VERSIONS / record["run"])
 
 

@@ -23,7 +23,7 @@ class _Cluster(BaseModel):
 
 def _without_secrets(options: Any) -> Any:
     """Refuse options or an address that hold a secret, as configs are copied into logs and outputs."""
-    # The name decides what counts as a secret. An address has no name of its own inside, and holds a password at most.
+    # Secrets are found by the names of options, or as a password in a URL. A bare address gets a name for this.
     name = secret_option(options if isinstance(options, dict) else {"address": options})
     if name is not None:
         what = f"its {name}" if isinstance(options, dict) else "it"
@@ -35,6 +35,7 @@ Options = Annotated[dict[str, Any], AfterValidator(_without_secrets)]
 """Names and values, none of them secret."""
 Address = Annotated[str, AfterValidator(_without_secrets)]
 """An address without a password."""
+# YAML reads a bare 2 as a number, and Kubernetes takes amounts and variables as text.
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value)]
 """Text; a number is turned into text."""
 
@@ -109,6 +110,7 @@ class SlurmOptions(_Cluster):
 class SlurmCluster(_Cluster):
     """Workers in jobs of SLURM."""
 
+    # In YAML, a key with nothing below it is None.
     slurm: Annotated[SlurmOptions, BeforeValidator(lambda value: {} if value is None else value)]
     """Options of the jobs; an empty mapping takes the defaults."""
 
@@ -166,6 +168,7 @@ class GatewayCluster(_Cluster):
 class ClassCluster(_Cluster):
     """Any class that a distributed.Client takes."""
 
+    # `class` is a keyword of Python, so the field has another name than the key.
     class_: str = Field(alias="class")
     """Full name of the class, such as dask_jobqueue.PBSCluster."""
     options: Options = Field(default_factory=dict)
@@ -187,10 +190,12 @@ def _kind(cluster: Any) -> str | None:
     """Return the tag of a cluster section, by its keys; None where no key belongs to a kind."""
     if isinstance(cluster, str):
         return "a name"
+    # pydantic also asks for the kind of a checked section when it writes it as JSON.
     keys = cluster.model_dump() if isinstance(cluster, BaseModel) else cluster if isinstance(cluster, dict) else {}
     return next((kind for key, kind in KINDS.items() if key in keys), None)
 
 
+# Without a discriminator, pydantic would list faults of every kind of cluster, not of the kind that was meant.
 ClusterOptions = Annotated[
     Annotated[Literal["threads", "synchronous", "local"], Tag("a name")]
     | Annotated[AddressCluster, Tag("an address")]

@@ -1,4 +1,4 @@
-"""What this library uses of other packages and they do not promise to keep. A new version of them may change it.
+"""Parts of other packages that this library uses, and that these do not promise to keep.
 
 Each function does one thing and says why there is no other way. `tests/test_compat.py` checks that the names are where
 they are sought. Packages are imported inside the functions, so that this module costs nothing to import.
@@ -69,7 +69,7 @@ def array_of_metadata(metadata: dict[str, Any], store: Store, path: str, *, v3: 
 def async_group(group: zarr.Group) -> zarr.AsyncGroup:
     """Give the asynchronous twin of a group.
 
-    Many members are opened at once by it; in zarr 3, arrays have a public name for theirs, and groups have none.
+    It opens many members at once. In zarr 3, arrays have a public name for their twin, and groups have none.
 
     Parameters
     ----------

@@ -71,6 +71,7 @@ class _CacheLocations(CompileResultCacheImpl):
     """Files of a cache, in the first folder that can be written."""
 
 
+# The temporary folder comes last, because it may be emptied between runs.
 compat.set_kernel_locators(
     _CacheLocations,
     [*(_AtHome if kind is UserWideCacheLocator else kind for kind in compat.kernel_locators()), _Temporary],

@@ -157,6 +157,7 @@ class ModelSection(OptionGroup):
                 "description": option.text,
                 "title": name.capitalize(),
             }
+        # The section itself accepts any key, and `build` refuses unknown ones. A form cannot call `build`.
         section["additionalProperties"] = False
         return section
 
@@ -195,6 +196,7 @@ class JobConfig(OptionGroup):
             "preprocess": self.preprocess.model_dump(mode="json"),
             "model": self.model.to_json(),
             "fit": {**self.fit.model_dump(mode="json"), "held_out": self.held_out},
+            # Both decide the blocks, and so the order in which sums are added.
             "compute": {"memory": in_bytes(self.compute.memory), "block": self.block_bytes},
         }
 
@@ -203,6 +205,7 @@ class JobConfig(OptionGroup):
         """Share of the blocks that the fit never sees."""
         if self.fit.held_out is not None:
             return self.fit.held_out
+        # The gate compares versions on held-out rows, so it needs some.
         return 0.1 if self.output.publish == "gate" else 0.0
 
     @property
@@ -272,6 +275,7 @@ def check_config(content: Mapping[str, Any]) -> JobConfig:
         config = JobConfig.model_validate(content)
     except ValidationError as error:
         raise ConfigError(fault_of(error, JobConfig, content, in_python=False)) from None
+    # The class of a model checks the options of the model, so the model is made here.
     config.model.build()
     return config
 
@@ -320,7 +324,7 @@ def _source(data: Any) -> dict[str, Any]:
     """Return the store of data and the options that it was opened with."""
     if isinstance(data, (str, os.PathLike)):
         return {"store": os.fspath(data)}
-    # Not by its class, which would load the packages that read data.
+    # A check of the class would load the packages that read data.
     recipe = getattr(data, "recipe", None)
     if recipe is None:
         named = ("variables", "sample_dims", "feature_dims") if hasattr(data, "recipe") else ()

@@ -68,7 +68,7 @@ class DomainError(DataError):
         self.fault, self.reason, self.column, self.remedy = fault, reason, column, remedy
 
     def __reduce__(self) -> tuple[type[DomainError], tuple[str, str, int | None, str]]:
-        # Errors cross processes by their arguments.
+        # Between processes, Python makes an error again from `args`, which hold only the message here.
         return DomainError, (self.fault, self.reason, self.column, self.remedy)
 
     def in_block(self, place: str) -> DataError:
@@ -177,6 +177,7 @@ def reason(error: BaseException) -> str:
         Error of any library.
     """
     text = " ".join(str(error).split()).rstrip(".")
+    # The text of a KeyError is only the key.
     if isinstance(error, KeyError) and not isinstance(error, ClusteringError):
         return f"{text} is missing"
     return text or "no reason is given"
@@ -195,6 +196,7 @@ def damaged(kind: type[ClusteringError], what: str, remedy: str) -> Iterator[Non
     """
     try:
         yield
+    # Errors of this library name their cause already. The other two say nothing about the stored data.
     except (ClusteringError, MemoryError, BrokenPipeError):
         raise
     except Exception as error:

@@ -36,6 +36,7 @@ from clustering.storage.model import feature_coordinates, load_model, save_model
 logger = logging.getLogger(__name__)
 
 
+# Without `eq=False`, comparing two fits would compare arrays, which give no single truth value.
 @dataclass(frozen=True, eq=False)
 class Fit:
     """A fitted model. Immutable."""
@@ -321,6 +322,7 @@ class Fit:
         labels = self.ids[components].astype(clusters.dtype)
         if not self.labelled:
             return rows, labels
+        # A feature dimension may have the name of a dimension or variable of the result, and is then renamed.
         coordinates = feature_coordinates(self.fitted, ("sample", "rows", "labels"))
         names = [str(feature) for feature in self.fitted.features]
         return xr.Dataset(
@@ -350,7 +352,7 @@ class Fit:
         return self._label(data, options, LabelOutputs(labels=False, precision="float64", **wanted))[0][name]
 
     def _label(self, data: Any, options: LabelCall, outputs: LabelOutputs) -> tuple[dict[str, Any], LabelStatistics]:
-        # Before the data are opened, which may take long.
+        # This comes before the data are opened, which may take long.
         check_outputs(outputs, self.model)
         source = open_data(data, options, self.fitted.layout)
         show((*source.cautions, *check_features(source, self.fitted)))
@@ -396,4 +398,5 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
         If the path holds no model.
     """
     fitted_model, attributes = load_model(os.fspath(path))
+    # Only `Fit.save` writes this attribute, so models of runs do not have it.
     return Fit(fitted_model, bool(attributes.get("labelled", True)))

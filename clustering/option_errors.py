@@ -37,16 +37,18 @@ def fault_of(error: ValidationError, options: type[BaseModel], values: Any, *, i
             return f"unknown {noun} {key!r}; {nearest(keys[-1], _fields_at(options, keys[:-1], values))}"
         case "missing":
             return f"{noun} {key!r} is missing; {'give it' if in_python else 'add it to the config'}"
+        # No key belongs to a kind of cluster, so the first one is probably misspelt.
         case "union_tag_not_found" if isinstance(first["input"], dict) and first["input"]:
             name = str(next(iter(first["input"])))
             return f"unknown {noun} {f'{key}.{name}'!r}; {nearest(name, KINDS)}"
-    # What pydantic calls the context of an error holds the limits and the allowed words.
+    # The limits and the allowed words are in the context that pydantic gives to an error.
     facts = first.get("ctx", {})
     remedy = first["msg"].removeprefix("Value error, ")
     remedy = _NEEDED.get(first["type"], remedy[0].lower() + remedy[1:])
     for name, value in facts.items():
         remedy = remedy.replace(f"{{{name}}}", f"{value:g}" if isinstance(value, float) else str(value))
     if "expected" in facts:
+        # pydantic gives the allowed words only as one text: 'a', 'b' or 'c'.
         words = re.split(r", | or ", facts["expected"].replace("'", ""))
         remedy = nearest(str(first["input"]), [written(False) if word == "False" else word for word in words])
     if first["type"] == "string_type":
@@ -54,12 +56,13 @@ def fault_of(error: ValidationError, options: type[BaseModel], values: Any, *, i
         remedy = "a name or an array is needed" if arrays else _text_needed(first["input"])
     if first["type"] == "model_type":
         remedy = f"it is a section; allowed keys: {', '.join(_fields_at(options, keys, values))}"
-    # The message of a rule over several options names them already.
+    # A rule over several options names them in its message already.
     if not keys or remedy.startswith(f"{key}."):
         return remedy
     if first["type"] == "value_error" and _is_section(options, keys, values):
         return f"{key}.{remedy}"
     remedy = _ALLOWED.get(keys[-1], remedy)
+    # This message leaves out the value, because it is the secret.
     if "holds a secret" in remedy:
         return f"{key}: {remedy}"
     # A value that may hold a secret is not shown.
@@ -77,6 +80,7 @@ def as_yaml(value: Any) -> str:
         Value of a config.
     """
     words = {None: "null", True: "true", False: "false"}
+    # As keys of a dict, 1 and 0 equal True and False, so types are checked first.
     return words[value] if value is None or isinstance(value, bool) else repr(value)
 
 

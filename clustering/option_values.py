@@ -39,6 +39,7 @@ def in_python(info: ValidationInfo) -> bool:
 
 def _plain(value: Any) -> Any:
     """Turn NumPy's numbers and arrays into those of Python."""
+    # The check does without NumPy, which takes time to load.
     return value.tolist() if hasattr(value, "dtype") and hasattr(value, "tolist") else value
 
 
@@ -99,6 +100,7 @@ def _names(value: Any) -> Any:
     value = _plain(value)
     if isinstance(value, str):
         return [value]
+    # Bytes and dicts are collections too, and would become lists of numbers and of keys.
     return list(value) if isinstance(value, Collection) and not isinstance(value, (bytes, dict)) else value
 
 
@@ -125,8 +127,9 @@ def _with_digest(value: Any) -> str:
     digest = hashlib.sha256()
     for name, part in sorted(value.items()) if isinstance(value, Mapping) else [("", value)]:
         array = np.asarray(part)
-        # The bytes of objects are addresses.
+        # The bytes of an array of objects are addresses, which differ from run to run.
         content = repr(array.tolist()).encode() if array.dtype.hasobject else np.ascontiguousarray(array).tobytes()
+        # Type, shape and length keep different arrays with the same bytes apart.
         digest.update(repr((name, array.dtype.str, array.shape, len(content))).encode() + content)
     return f"{_STANDS_FOR_ARRAY}, sha256 {digest.hexdigest()[:16]}"
 
@@ -167,9 +170,9 @@ def in_bytes(size: str | int) -> int:
 
 Whole = Annotated[int, BeforeValidator(_whole)]
 """An integer. Truth values are refused."""
-# Limits stand before the validator, so that the schema for forms has them too.
 StoredWhole = Annotated[Whole, AfterValidator(_stored_whole)]
 """An integer of at most 64 bits, as arrays hold them."""
+# Limits stand before the validator, so that the schema for forms has them too.
 Count = Annotated[int, Ge(1), BeforeValidator(_whole)]
 """An integer of 1 or more."""
 Natural = Annotated[int, Ge(0), BeforeValidator(_whole)]

@@ -43,6 +43,7 @@ from clustering.policies import MAX_BAD_FRACTION, Decoder, Missing, MissingChunk
 class OptionGroup(BaseModel):
     """A group of options."""
 
+    # Inputs are hidden because the text of an error of pydantic would show them, and they may hold secrets.
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
@@ -112,6 +113,7 @@ class SourceOptions(OptionGroup):
     (mask)."""
     max_bad_fraction: Share = MAX_BAD_FRACTION
     """Largest share of the chunks that on_bad_chunk: mask may mask, 0 to 1; above it, the run fails."""
+    # Whole numbers stay integers, because a float cannot hold every number of 64 bits.
     nodata: StoredWhole | Number | dict[str, StoredWhole | Number] | None = None
     """Stored number that means missing, besides those in the attributes; or a mapping of variables to such numbers."""
     decode: Decoder | dict[str, Decoder] | None = None
@@ -207,6 +209,7 @@ class FitOptions(OptionGroup):
     @property
     def draws_starts(self) -> bool:
         """Whether starts are drawn at random, so that the order of the clusters has no meaning."""
+        # `init` may be an array, and comparing an array with a text gives no single truth value.
         return isinstance(self.init, str) and self.init != "labels"
 
     @property
@@ -243,6 +246,7 @@ class ComputeOptions(BlockOptions):
     pass."""
 
 
+# Calls in Python take the other outputs without this one, because their option `labels` names known clusters.
 class _Labels(OptionGroup):
     labels: Flag = True
     """Write labels on the sample grid."""
@@ -367,6 +371,7 @@ class _InBytes(OptionGroup):
     """Wanted size of a decoded block in bytes; it comes before block."""
 
 
+# pydantic lists the fields of the last base first, so signatures and help begin with the source.
 class FitCall(_InBytes, ComputeOptions, PreprocessOptions, FitOptions, SourceOptions):
     """Options of `clustering.fit`."""
 

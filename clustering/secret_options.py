@@ -6,10 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+# Short words count only as whole words, because others end in them, such as monkey and compass.
 _SECRET = re.compile(
     r"(?:^|_)(?:key|sas|auth|pass|pwd|authorization|cookies?|credentials?|connection_string|connection|signature)$"
     r"|(?:apikey|accesskey|secretkey|password|passwd|passphrase|secret|token)$"
 )
+# For gcsfs, these texts are values of `token` that choose a way to log in, and are no secrets.
 _HARMLESS = (None, "", False, True, "anon", "cloud", "google_default")
 _PASSWORD = re.compile(r"://[^/\s]*:[^/\s]*@")
 _ENVIRONMENT = {

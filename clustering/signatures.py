@@ -38,7 +38,7 @@ def check_call(options: type[Group], values: Mapping[str, Any]) -> Group:
     ConfigError
         Naming the first fault in one line.
     """
-    # None stands for the default of options that it is no value of, so that callers may pass their own defaults on.
+    # If None is no value of an option, it stands for the default, so that callers may pass on a None of their own.
     chosen = {name: value for name, value in values.items() if value is not None or _takes_none(options, name)}
     try:
         return options.model_validate(chosen, context=IN_PYTHON)
@@ -95,6 +95,7 @@ def _with_keywords(function: Callable[..., Any], options: Any) -> Callable[..., 
         try:
             return function(*arguments, **named, options=checked)
         except ClusteringError as error:
+            # The error is changed in place, so that it keeps its class and its traceback.
             error.args = tuple(in_python_words(part, options) for part in error.args)
             raise
 
@@ -102,7 +103,7 @@ def _with_keywords(function: Callable[..., Any], options: Any) -> Callable[..., 
     returned = inspect.signature(function).return_annotation
     call.__signature__ = inspect.Signature([*leading, *keywords], return_annotation=returned)  # type: ignore[attr-defined]
     call.__annotations__ = {**function.__annotations__, **{one.name: one.annotation for one in keywords}}
-    # `options` is how the function gets them, and no argument of the call.
+    # Callers give each option by its name, so `options` is no argument of the call.
     call.__annotations__.pop("options", None)
     if function.__doc__:
         call.__doc__ = _with_texts(function.__doc__, options)
@@ -129,6 +130,7 @@ def in_python_words(message: Any, options: type[BaseModel]) -> Any:
     return _KEY.sub(renamed, message)
 
 
+# The file `model.zarr` looks like a key of the section `model`.
 _KEY = re.compile(r"(?<![\w/.'\"-])(source|preprocess|model|fit|compute|output)\.(?!zarr)([a-z_]+)")
 """A key of a config, which is no part of a path."""
 _RENAMED = {"output.store": "output", "output.storage_options": "output_options", "output.labels": "write_labels"}

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+# Each --set takes one value, so that the config file may stand after it.
 Overrides = Annotated[
     list[str] | None,
     Parameter(
@@ -13,6 +14,7 @@ Overrides = Annotated[
     ),
 ]
 AsJson = Annotated[
+    # Without an empty `negative`, help would offer --no-json, which is the default.
     bool, Parameter(name="--json", negative=(), help="Print the summary as JSON, on the last line of the output.")
 ]
 Orchestrated = Annotated[

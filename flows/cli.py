@@ -31,7 +31,9 @@ app = App(
     help="Exact, reproducible clustering of Zarr data larger than memory. With --debug, any command shows tracebacks.",
     version=__version__,
     help_format="plaintext",
+    # By default, cyclopts ends the process itself. Here `run` returns the exit code, and `main` exits.
     result_action="return_value",
+    # Otherwise cyclopts would exit with 130 at Ctrl-C, without the line that says how to resume.
     suppress_keyboard_interrupt=False,
 )
 app.command(models.app)
@@ -181,6 +183,7 @@ def fit(config: str, *, set_: Overrides = None, prefect: Orchestrated = None, js
     from flows.loading import load_config
 
     job = load_config(config, set_ or ())
+    # This comes first, so that only one process of an allocation starts a flow or writes to the output.
     with _its_part_in(job):
         if _orchestrated(prefect):
             from flows.fit import fit as flow
@@ -386,12 +389,15 @@ def run(tokens: list[str], commands: App = app) -> int:
     """Run a command and return its exit code."""
     debug = "--debug" in tokens
     try:
+        # Log lines come first, because `ensure_home` may log a warning.
         with notices():
             ensure_home()
+            # Every command accepts --debug, so no command declares it.
             commands([token for token in tokens if token != "--debug"], exit_on_error=False, print_error=False)
     except CycloptsError as error:
         return _fail(" ".join(str(error).split()).rstrip(".") + "; see clustering --help", 2)
     except BrokenPipeError:
+        # The program that reads the output has ended, as `head` does, so nobody would see a message.
         return 1
     except (Exception, KeyboardInterrupt) as error:
         if debug and not isinstance(error, KeyboardInterrupt):

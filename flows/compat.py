@@ -1,4 +1,4 @@
-"""What the flows use of other packages and these do not promise to keep; see `clustering.compat`."""
+"""Parts of other packages that the flows use, and that these do not promise to keep; see `clustering.compat`."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def access_of(source: SourceSection) -> SourceAccess:
     ClusteringError
         If the Prefect block cannot be read.
     """
-    # Opening a source loads numerical packages, which a wrong name of a block need not wait for.
+    # Opening a source loads numerical packages, which takes time. A wrong name of a block is reported before.
     credentials = None if source.credentials is None else load_credentials(source.credentials)
     from clustering.run.prepare import SourceAccess
 

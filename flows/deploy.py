@@ -59,6 +59,7 @@ def deploy_job(
     orchestration.require("a deployment")
     period = None if interval is None else seconds(interval)
     settled_config, model_path = settled(config), None if model is None else absolute(model)
+    # A job whose paths are on other machines cannot be opened here, so it is not checked.
     cautions = [*unseen(config, model)] or [*preflight_errors(settled_config, model_path)]
     if cron is not None or period is not None:
         cautions += repeated(settled_config, model_path)
@@ -78,6 +79,7 @@ def deploy_job(
         "interval": None if period is None else timedelta(seconds=period),
     }
     if pool is None:
+        # `serve` returns only when it is stopped, so it announces the deployment itself.
         server.serve(settled_config, ready=announce, **options)
     else:
         announce(server.deploy(settled_config, pool=pool, **options))

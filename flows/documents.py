@@ -30,6 +30,7 @@ class _Loader(yaml.SafeLoader):
     """
 
 
+# The rules of PyYAML are those of YAML 1.1: they read 12:30 as 750, 010 as 8, and 1e-6 as text.
 _Loader.yaml_implicit_resolvers = {}
 for _name, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF", "yYnNtTfFoO"),
@@ -41,6 +42,7 @@ for _name, _pattern, _first in (
         "-+.0123456789",
     ),
     ("merge", "<<", "<"),
+    # PyYAML looks rules up by the first character. An empty value has none, hence the empty text at the end.
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
 ):
     _Loader.add_implicit_resolver(f"{_TAG}{_name}", re.compile(f"(?:{_pattern})$"), list(_first))
@@ -64,6 +66,7 @@ def read_document(path: str | Path, what: str) -> Any:
         As `parse_document`; for a file that is too large, or not text in UTF-8.
     """
     with Path(path).open("rb") as file:
+        # A data file that was named by mistake may be larger than memory, so only its beginning is read.
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise ConfigError(f"{what} is larger than {MOST_BYTES:,} bytes, so it is no YAML file of a few keys")
@@ -99,10 +102,12 @@ def parse_document(text: str, what: str) -> Any:
     loader: Any = None
     try:
         loader = _Loader(text)
+        # Nodes know their lines and still hold keys that are given twice. The values that PyYAML makes do not.
         node = loader.get_single_node()
         return None if node is None else _Values(loader, what).of(node)
     except yaml.YAMLError as error:
         raise ConfigError(f"{what} is not YAML{_line(error)}: {_fault(error)}") from None
+    # PyYAML makes nodes by recursion, so very deep documents fail before their levels are counted.
     except RecursionError:
         raise ConfigError(f"{what} has too many levels; {MOST_LEVELS} are the most") from None
     finally:
@@ -194,6 +199,7 @@ class _Values:
         for key, value in node.value:
             if key.tag == f"{_TAG}merge":
                 taken = self.of(value, level + 1)
+                # By the definition of <<, earlier mappings win over later ones, so these are written last.
                 for one in reversed(taken if isinstance(taken, list) else [taken]):
                     if not isinstance(one, dict):
                         raise self._refused(value, "<< takes a mapping, such as *name of one")

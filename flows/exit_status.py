@@ -22,7 +22,7 @@ _FAULTS: tuple[tuple[type[BaseException], str], ...] = (
     (TimeoutError, "no answer in time"),
     (OSError, "a fault of a file or a connection"),
 )
-"""Plain words for types of errors. The first type that fits is used."""
+"""Plain words for types of errors. The first type that fits is used, so subclasses stand before their bases."""
 _REMEDIES = {
     errno.ENOSPC: "free space there, or name another place",
     errno.EDQUOT: "free space there, or name another place",
@@ -66,6 +66,7 @@ def exit_status(error: BaseException) -> tuple[int, str]:
     if isinstance(error, OSError) and error.errno in _REMEDIES:
         path_text = "" if error.filename is None else f"{str(error.filename)!r}: "
         return 1, f"{path_text}{(error.strerror or 'it failed').lower()}{where}; {_REMEDIES[error.errno]}"
+    # Python has no class of its own for this error, so its text decides.
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return 1, f"no more threads can be started{where}; raise the limit (ulimit -u), or lower compute.workers"
     return 1, (
@@ -87,6 +88,7 @@ def describe_fault(error: BaseException) -> str:
 
 def _at_work(error: BaseException) -> str:
     """Return the block and the variable that the error belongs to, from the notes of the error."""
+    # A note may belong to any error of the chain, as errors are raised from others on the way up.
     notes = [
         note.removeprefix(AT_WORK)
         for link in _chain(error)

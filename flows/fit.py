@@ -27,7 +27,7 @@ def fit(config: JobConfig) -> dict[str, Any]:
     dict
         The content of ``run.json``.
     """
-    # Before anything can fail, as Prefect logs every error with its traceback.
+    # This comes before anything can fail, because Prefect logs every error with its traceback.
     say_mistakes_plainly()
     watch = PrefectWatch(shown(config.output.store))
     return run_fit(config, watch, watch.step, access_of(config.source))

@@ -36,6 +36,7 @@ def check_schedules(environment: Mapping[str, str]) -> None:
     OSError
         If a deployment has a schedule and no run is scheduled, or if the API does not answer.
     """
+    # The server answers health checks even if its scheduler has stopped, so scheduled runs are counted.
     waiting = [deployment["name"] for deployment in _ask(environment, "deployments/filter", {}) if _is_due(deployment)]
     if waiting and not _ask(environment, "flow_runs/count", _COMING):
         raise OSError(f"no run is scheduled for {', '.join(waiting)}; restart the background services")
@@ -48,6 +49,7 @@ def _is_due(deployment: Mapping[str, Any]) -> bool:
 
 def _ask(environment: Mapping[str, str], path: str, body: Mapping[str, Any]) -> Any:
     headers = {"Content-Type": "application/json"}
+    # A server with a password answers only its health pages without a login.
     if user := environment.get("PREFECT_API_AUTH_STRING"):
         headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
     request = Request(f"{environment['PREFECT_API_URL']}/{path}", json.dumps(body).encode(), headers)

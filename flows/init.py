@@ -46,12 +46,13 @@ def init(config: str, *, cron: str, timezone: str = "UTC", name: str = "nightly"
     timezone
         IANA time zone of the schedule.
     name
-        Of the deployment.
+        Name of the deployment.
     pool
-        Work pool, of the kind whose workers start processes.
+        Name of a work pool whose workers start processes.
     """
     job = load_config(config)
     source, output = (_bucket_path(key, getattr(job, key).store) for key in ("source", "output"))
+    # Source and output may share a bucket.
     for bucket in dict.fromkeys((bucket_of(source), bucket_of(output))):
         _say(f"bucket {bucket}: {'made' if make_bucket(bucket) else 'there'}")
     if source.root.endswith(f"/{SAMPLE}"):
@@ -106,6 +107,7 @@ def upload_sample(prefix: BucketPath) -> bool:
     OutputError
         If the prefix holds something else.
     """
+    # The root metadata is uploaded last, so its presence shows that the upload is whole.
     if (prefix / "zarr.json").is_file():
         return False
     try:
@@ -135,6 +137,7 @@ def _root_last(store: Path) -> Iterable[Path]:
 
 
 def _say(line: str) -> None:
+    # The output of a container is a pipe. Without a flush, its log would show the lines late.
     print(line, flush=True)
 
 

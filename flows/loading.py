@@ -34,7 +34,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
         raise ConfigError(f"cannot read {what}: {error.strerror}; name a YAML file") from error
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"{what} {kind_of(content or None)} and holds no keys; {nearest('', JobConfig.model_fields)}")
-    # Before the check, so that an override can supply what the file lacks.
+    # This comes before the check, so that an override can supply a key that the file lacks.
     for override in overrides:
         _override(content, override)
     return check_config(content)
@@ -48,6 +48,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     *sections, last = key.split(".")
     node: Any = content
     for section in sections:
+        # A section whose keys are all commented out is None in YAML.
         if node.get(section) is None:
             node[section] = {}
         node = node[section]

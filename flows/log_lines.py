@@ -32,6 +32,7 @@ def notices() -> Iterator[None]:
             said.add(line)
             print(f"warning: {line}", file=sys.stderr, flush=True)
 
+    # Python would print the traceback of an error that ends a thread.
     def ended(thread: threading.ExceptHookArgs) -> None:
         if thread.exc_value is not None and not isinstance(thread.exc_value, SystemExit):
             show(f"a background thread ended early: {describe_fault(thread.exc_value)}")
@@ -52,6 +53,7 @@ def listening_to_library(handlers: list[logging.Handler]) -> Iterator[None]:
     before = logger.handlers, logger.propagate, logger.level
     # Handlers of parent loggers, and those that Prefect may add, would print the same lines again.
     logger.handlers, logger.propagate = handlers, False
+    # Level 0 means that of the root logger, which hides notes by default. A lower level stays.
     logger.setLevel(min(logger.level or logging.INFO, logging.INFO))
     try:
         yield

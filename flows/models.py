@@ -34,6 +34,7 @@ def _of_whole_records(command: Callable[Concatenate[str, P], T]) -> Callable[Con
 
     @wraps(command)
     def checked(out: str, /, *args: P.args, **options: P.kwargs) -> T:
+        # A damaged record may lack any key, and each command reads other keys.
         with damaged(
             OutputError, f"the records of the versions of {out!r}", "restore the run.json, or remove that version"
         ):
@@ -42,6 +43,7 @@ def _of_whole_records(command: Callable[Concatenate[str, P], T]) -> Callable[Con
     return checked
 
 
+# A function named `list` would hide the built-in in this module.
 @app.command(name="list")
 @_of_whole_records
 def list_(out: Store, /, *, json_: AsJson = False) -> None:
@@ -85,6 +87,7 @@ def show(
         for number, share in shares(clusters_of(version)).items()
     ]
     facts = {**_version_row(version, output.finished), "clusters": clusters}
+    # Records of earlier releases lack some of these keys.
     facts |= {key: version.record.get(key) for key in ("promoted_at", "comparison", "gate", "warnings", "remarks")}
     _print(_version_lines(facts))
     if json_:
@@ -133,9 +136,10 @@ def promote(
     from clustering.storage.bucket_output import open_output
 
     output = open_output(out)
-    # Checked before the lock, which would create a folder for a misspelt output.
+    # This comes before the lock, which would create a folder for a misspelt output.
     versions.find_version(output, run)
     with versions.locked(output):
+        # They are read again under the lock, because a run may have finished in the meantime.
         before, version = output.finished, versions.find_version(output, run)
         versions.promote(output, version.run)
     _print_switch(before, version.run, json_)
@@ -152,6 +156,7 @@ def rollback(out: Store, /, *, json_: AsJson = False) -> None:
     from clustering.storage.bucket_output import open_output
 
     output = open_output(out)
+    # As in `promote`, mistakes are found before the lock is taken.
     versions.find_version(output, "previous")
     with versions.locked(output):
         before, version = output.finished, versions.rollback(output)
@@ -176,6 +181,7 @@ def prune(
     from clustering.storage.bucket_output import open_output
 
     output = open_output(out)
+    # As in `promote`, mistakes are found before the lock is taken.
     versions.removable_versions(output, keep)
     with versions.locked(output):
         freed = sum(version.bytes for version in versions.removable_versions(output, keep))

@@ -13,14 +13,17 @@ from clustering.temporary import ensure, ensure_home, home_folder, is_writable
 from flows.api_check import check_reachable
 
 DEFAULTS = {
+    # A profile of the user may switch the embedded API off, and a flow needs one.
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
     # The embedded API needs 10 to 20 seconds on a busy machine, and Prefect gives it 20.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # Without these two, the server and its clients send usage data to the makers of Prefect.
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
+    # Prefect would otherwise warn about log lines that belong to no flow run.
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
-"""Default settings for the embedded API. Settings of the user take precedence."""
+"""Default settings for the embedded API. Variables that the user has set take precedence."""
 
 
 def api_configured() -> bool:
@@ -113,7 +116,7 @@ def ready(what: str, otherwise: str = "") -> None:
     """
     url = api_url()
     if url:
-        # Checked before the import of Prefect, which takes seconds.
+        # This comes before the import of Prefect, which takes seconds.
         check_reachable(url, otherwise)
     require(what, otherwise)
     from flows.prefect_api import check_api

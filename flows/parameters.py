@@ -63,6 +63,7 @@ def load_parameters(path: str) -> Parameters:
     try:
         return _checked(content)
     except ConfigError as error:
+        # The checks of the library do not know the file, so its name is added here.
         raise ConfigError(f"{what}: {error}") from error
 
 

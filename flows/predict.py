@@ -29,6 +29,7 @@ def predict(model: str, config: JobConfig) -> dict[str, Any]:
     dict
         The content of ``run.json``.
     """
+    # This comes before anything can fail, because Prefect logs every error with its traceback.
     say_mistakes_plainly()
     watch = PrefectWatch(shown(config.output.store))
     return run_predict(model, config, watch, watch.step, access_of(config.source))

@@ -28,9 +28,12 @@ def check_api(otherwise: str = "") -> None:
     """
     if not PREFECT_API_URL.value():
         return
+    # By default, Prefect repeats a failed request five times, with pauses. A command has to fail within seconds.
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), connected(otherwise, timeout=SECONDS) as client:
         try:
+            # The health page answers without a login, so a request that needs one is made.
             client.read_flows(limit=1)
+        # Another server may answer with JSON, which does not have the form of a list of flows.
         except (ValidationError, TypeError) as error:
             raise ExecutionError(_no_api(str(PREFECT_API_URL.value()), otherwise)) from error
         try:
@@ -70,6 +73,7 @@ def connected(otherwise: str = "", **options: Any) -> Iterator[SyncPrefectClient
     try:
         with get_client(httpx_settings=options or None, sync_client=True) as client:
             yield client
+    # Errors of the caller's requests arrive here too, as they are raised at the `yield`.
     except DeploymentApplyError as error:
         raise ExecutionError(f"{at} refuses the deployment: {error}") from error
     except httpx.HTTPStatusError as error:

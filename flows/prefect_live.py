@@ -44,6 +44,7 @@ class LivePage:
         self._ended = threading.Event()
         # Artifacts take their run from the context, which threads do not inherit.
         run = copy_context().run
+        # A daemon, so that a request without an answer does not keep the process from ending.
         self._thread = threading.Thread(target=run, args=(self._keep,), name="clustering-dashboard", daemon=True)
 
     def start(self) -> None:
@@ -61,6 +62,7 @@ class LivePage:
             view = self._look()
             try:
                 self._update(view)
+            # A request may fail in many ways, and a later one may succeed, so the thread goes on.
             except Exception as error:
                 self._missed(error)
             else:
@@ -79,11 +81,13 @@ class LivePage:
             }
             self._artifacts = {name: UUID(str(artifact)) for name, artifact in artifacts.items()}
             return
+        # Making an artifact again would add a version of it, and Prefect has no public function that updates Markdown.
         client = get_client(sync_client=True)
         client.update_artifact(self._artifacts["page"], ArtifactUpdate(data=view.page, description=view.card))
         client.update_artifact(self._artifacts["progress"], ArtifactUpdate(data=percent, description=view.line))
 
     def _missed(self, error: Exception) -> None:
+        # Only the first failure in a row is a warning. Otherwise the log would get one every few seconds.
         if self._gone is None:
             self._gone = time.monotonic()
             self._warn("Prefect's API does not answer; the job continues without its dashboard")

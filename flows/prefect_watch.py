@@ -82,6 +82,7 @@ class PrefectWatch:
 
         def look() -> View:
             nonlocal memory, measured_at
+            # The request goes to every worker of a cluster, so it is made less often than updates of the page.
             if time.monotonic() - measured_at > MEMORY_SECONDS:
                 memory, measured_at = engine.peak_rss(), time.monotonic()
             now = self.course.snapshot
@@ -97,11 +98,13 @@ class PrefectWatch:
             try:
                 yield
             finally:
+                # This comes before the last update of the page, which shows how the job ended.
                 self.course.finish()
                 live.stop()
 
     def _relayed(self, line: str) -> None:
         self.warnings.append(line)
+        # The line may come from any thread. `get_run_logger` works only in threads of the flow.
         self.logger.warning(line)
 
     def passed(self, record: PassRecord, rule: StoppingRule, reads: float) -> None:
@@ -136,6 +139,7 @@ class PrefectWatch:
         if record["config"]["output"]["report"]:
             path = storage_path(record["config"]["output"]["store"]) / "report.html"
             create_link_artifact(
+                # The artifact takes a URL, so the path of a file becomes one.
                 path.absolute().as_uri() if isinstance(path, Path) else str(path), str(path), key="fit-link",
                 description=f"Report of run {record['run']}: `{path}`",
             )  # fmt: skip
@@ -162,5 +166,6 @@ def say_mistakes_plainly() -> None:
     """Remove tracebacks and names of Python's errors from Prefect's logs."""
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logger = logging.getLogger(name)
+        # Loggers outlive a flow, and one process may run several flows.
         if not any(isinstance(f, _Plain) for f in logger.filters):
             logger.addFilter(_Plain())

@@ -17,6 +17,7 @@ MOST_LINES = 100
 
 def pass_line(record: PassRecord, reads: float) -> str:
     """Write the record of a pass as one line."""
+    # Adding 0.0 turns −0.0 into 0.0, which has no minus sign in the line.
     change = "" if record.change is None else f"  change {record.change + 0.0:+.2e}"
     rate = record.rows * record.active / record.seconds if record.seconds else 0.0
     several = f" × {record.active} candidates" if record.active > 1 else ""

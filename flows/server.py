@@ -109,6 +109,7 @@ def make_zombie_automation(*, heartbeat: int = HEARTBEAT) -> None:
         automations = client.read_automations_by_name(AUTOMATION)
         if not automations:
             client.create_automation(wanted)
+        # An automation of an earlier version, or one that was changed by hand, is repaired.
         elif _automation_text(automations[0]) != _automation_text(wanted):
             client.update_automation(automations[0].id, wanted)
 
@@ -170,6 +171,7 @@ def deploy(
         _check_pool(client, pool)
         make_zombie_automation()
         deployment.work_pool_name = pool
+        # By default, runs send a heartbeat every 180 s, and the automation would end all of them.
         deployment.job_variables = {"env": {_FREQUENCY: str(HEARTBEAT)}}
         # Without a working folder, a run would first copy the whole folder of its worker, including any data there.
         deployment.storage = LocalStorage("/")
@@ -208,6 +210,7 @@ def serve(
         runner = Runner(name=name, heartbeat_seconds=HEARTBEAT)
         runner.add_deployment(deployment)
     ready(deployment.full_name)
+    # Both are ways to stop a served job, and no faults. The runner has paused the schedule by then.
     with suppress(KeyboardInterrupt, TerminationSignal):
         asyncio.run(runner.start())
 
@@ -233,6 +236,7 @@ def _deployment(
     deployment = flow.to_deployment(
         name,
         schedule=schedule,
+        # Prefect stores parameters as JSON.
         parameters={**parameters, "config": config.model_dump(mode="json")},
         concurrency_limit=ConcurrencyLimitConfig(
             limit=1, collision_strategy=_STRATEGIES[collision], grace_period_seconds=GRACE_SECONDS
@@ -242,6 +246,7 @@ def _deployment(
         version=__version__,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
+    # Inside an event loop, Prefect returns a coroutine instead.
     assert isinstance(deployment, RunnerDeployment)
     return deployment
 
@@ -258,6 +263,7 @@ def _schedule(cron: str | None, interval: timedelta | None, timezone: str) -> Sc
     if interval is not None:
         if interval < timedelta(seconds=1):
             raise ConfigError(f"the interval is {interval.total_seconds():g} s; it has to be 1 s or more")
+        # With a fixed anchor, deploying again does not move the times of the runs.
         return Interval(interval, anchor_date=datetime(2020, 1, 1, tzinfo=ZoneInfo(timezone)), timezone=timezone)
     if cron is None:
         return None
@@ -274,6 +280,7 @@ def _check_pool(client: SyncPrefectClient, pool: str) -> None:
     try:
         client.read_work_pool(pool)
     except ObjectNotFound:
+        # Pools of type prefect-agent belong to agents of Prefect 2, and no worker serves them.
         pools = sorted(work_pool.name for work_pool in client.read_work_pools() if work_pool.type != "prefect-agent")
         raise ConfigError(
             f"there is no work pool {pool!r}; {nearest(pool, pools)}; "

@@ -48,7 +48,7 @@ def summary_lines(record: Mapping[str, Any]) -> Iterator[str]:
     for warning in record["warnings"]:
         yield f"warning    {warning}"
     folder = storage_path(record["config"]["output"]["store"])
-    # The output itself shows the current version, which this run is not where it waits or is held back.
+    # The output itself shows the current version. A version that waits or is held back is in a folder of its own.
     if record["status"] != "finished":
         folder = folder / VERSIONS / record["run"]
     yield f"output     {folder}"

@@ -28,6 +28,7 @@ class _Lines:
         self.stream = stream
 
     def say(self, line: str) -> None:
+        # Plain lines go to files and pipes, where they are read while the job runs.
         print(line, file=self.stream, flush=True)
 
     def warn(self, line: str) -> None:
@@ -58,6 +59,7 @@ class _Bar:
         self.course = ProgressEstimator()
 
     def say(self, line: str) -> None:
+        # Names in a line may have brackets, which rich would read as markup.
         self.progress.console.print(line, highlight=False, markup=False)
 
     def warn(self, line: str) -> None:
@@ -100,5 +102,6 @@ def terminal_watch(stream: TextIO) -> Iterator[Watch]:
         yield _Lines(stream)
         return
     columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    # The bar vanishes at the end, because the command then prints the results.
     with Progress(*columns, console=Console(file=stream), transient=True) as progress:
         yield _Bar(progress)
