@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from clustering.option_values import Count, Natural, Positive, Size
+from clustering.option_values import Count, Location, Natural, Positive, Size
 from clustering.secret_options import secret_option
 
 
@@ -45,13 +45,13 @@ class AddressCluster(_Cluster):
 
     address: Address | None = None
     """Address of the scheduler, such as tcp://scheduler:8786, or tls://scheduler:8786."""
-    scheduler_file: str | None = None
+    scheduler_file: Location | None = None
     """File that the scheduler wrote with --scheduler-file, instead of the address."""
-    ca_file: str | None = None
+    ca_file: Location | None = None
     """PEM file of the authority that signed the certificates, for tls://."""
-    cert_file: str | None = None
+    cert_file: Location | None = None
     """PEM file of this job's certificate, for tls://."""
-    key_file: str | None = None
+    key_file: Location | None = None
     """PEM file of the certificate's key, for tls://."""
 
     @model_validator(mode="after")
@@ -89,7 +89,7 @@ class SlurmOptions(_Cluster):
     """Shell lines that a job runs before its workers, such as module load python."""
     python: str | None = None
     """Interpreter of the workers. Default: the one of this process."""
-    logs: str | None = None
+    logs: Location | None = None
     """Folder for the output of the jobs. Default: the working directory."""
     death_timeout: Positive = 60.0
     """Seconds after which a worker without a scheduler ends."""

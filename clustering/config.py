@@ -25,7 +25,7 @@ from pydantic_core import CoreSchema
 from clustering.data.addresses import absolute, check_url
 from clustering.errors import ConfigError, cut, nearest
 from clustering.option_errors import fault_of
-from clustering.option_values import IN_PYTHON, Count, in_bytes, in_python
+from clustering.option_values import IN_PYTHON, Count, Location, in_bytes, in_python
 from clustering.options import (
     ComputeOptions,
     FollowOptions,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class _SourceAddress(OptionGroup):
-    store: str
+    store: Location
     """Path or URL of a Zarr store, version 2 or 3."""
     credentials: str | None = None
     """Prefect Secret block that holds more storage options as a JSON object: secret/<name of the block>."""
@@ -66,7 +66,7 @@ class SourceSection(SourceOptions, _SourceAddress):
 
 
 class _OutputAddress(OptionGroup):
-    store: str
+    store: Location
     """Path of the output folder, or URL of a bucket (s3://, gs://)."""
     storage_options: dict[str, Any] = Field(default_factory=dict)
     """Options of the file system of a bucket, as fsspec takes them, without secrets: credentials come from the

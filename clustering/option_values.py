@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from annotated_types import Ge, Gt, Le
 from pydantic import (
@@ -17,6 +17,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
 )
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import SkipJsonSchema
 
 IN_PYTHON = {"in_python": True}
@@ -198,11 +199,27 @@ Numbers = Annotated[list[Number], BeforeValidator(_plain)]
 """Numbers in a list or an array."""
 Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 """A name. Levels of image pyramids are named 0, 1, 2, which YAML reads as numbers."""
+IS_PATH = "path"
+"""Marks the type of an option that holds a path or URL, which may be relative to the working directory."""
+Location = Annotated[str, IS_PATH]
+"""Path of a file or folder, or URL of a bucket."""
 Folder = Annotated[
     str | SkipJsonSchema[os.PathLike[str]],
     BeforeValidator(lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value),
+    IS_PATH,
 ]
 """Path of a folder."""
+
+
+def holds_path(option: FieldInfo) -> bool:
+    """Return whether an option holds a path or URL, such as one of type `Folder` or ``Folder | None``."""
+    return IS_PATH in option.metadata or _names_path(option.annotation)
+
+
+def _names_path(annotation: Any) -> bool:
+    return IS_PATH in getattr(annotation, "__metadata__", ()) or any(map(_names_path, get_args(annotation)))
+
+
 InMemory = SkipJsonSchema[Annotated[Any, BeforeValidator(_in_memory), PlainSerializer(_as_text, when_used="json")]]
 """An array beside the data, which only calls in Python can give. The fingerprint of the source covers its values."""
 InMemoryNumbers = SkipJsonSchema[

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from clustering.config import JobConfig
 from clustering.data.addresses import absolute, local_path
 from clustering.errors import ConfigError
+from clustering.option_values import holds_path
 from flows import orchestration
 from flows.arguments import Collision
 
+Section = TypeVar("Section", bound=BaseModel)
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -119,14 +122,18 @@ def seconds(interval: str) -> int:
 
 def settled(config: JobConfig) -> JobConfig:
     """Make the paths of a config absolute, as deployed runs start in other folders."""
-    compute, output = config.compute, config.output
-    scratch = None if compute.scratch is None else absolute(os.fspath(compute.scratch))
-    sections = {
-        "source": config.source.model_copy(update={"store": absolute(config.source.store)}),
-        "compute": compute.model_copy(update={"scratch": scratch}),
-        "output": output.model_copy(update={"store": absolute(output.store)}),
-    }
-    return config.model_copy(update=sections)
+    return _settled_section(config)
+
+
+def _settled_section(section: Section) -> Section:
+    changes: dict[str, Any] = {}
+    for name, option in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            changes[name] = _settled_section(value)
+        elif isinstance(value, str) and holds_path(option):
+            changes[name] = absolute(value)
+    return section.model_copy(update=changes)
 
 
 def unseen(config: JobConfig, model: str | None) -> Iterator[str]:

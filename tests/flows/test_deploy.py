@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -65,6 +66,24 @@ def test_paths_of_this_machine_are_led_from_its_root(content: dict[str, Any], tm
     assert placed.output.store == str(tmp_path / "out")
     assert placed.compute.scratch == str(tmp_path / "scratch")
     assert settled(placed) == placed
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        {"scheduler_file": "HERE/s.json"},
+        {"address": "tls://a:1", "ca_file": "HERE/ca.pem", "cert_file": "HERE/c.pem", "key_file": "/k.pem"},
+        {"slurm": {"logs": "HERE/logs", "queue": "long"}},
+        {"class": "dask_jobqueue.PBSCluster", "options": {"queue": "long"}},
+    ],
+)
+def test_paths_of_a_cluster_are_made_absolute_too(
+    content: dict[str, Any], tmp_path: Path, cluster: dict[str, Any]
+) -> None:
+    text = json.dumps(cluster)
+    relative, absolute = (json.loads(text.replace("HERE/", folder)) for folder in ("", f"{tmp_path}/"))
+    expected = changed(content, compute={"cluster": absolute})
+    assert settled(changed(content, compute={"cluster": relative})).compute == expected.compute
 
 
 def test_urls_stay_as_they_are(content: dict[str, Any]) -> None:
