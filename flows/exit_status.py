@@ -56,7 +56,7 @@ def exit_status(error: BaseException) -> tuple[int, str]:
         mistake = isinstance(error, (ConfigError, SourceError, MissingDependencyError))
         return (2 if mistake else 1), reason_of(error)
     if isinstance(error, KeyboardInterrupt):
-        return 1, "interrupted; the same command goes on from the last finished pass"
+        return 1, "interrupted; run the same command again, and a fit goes on from its last pass"
     at = _at_work(error)
     where = f", at {at}" if at else ""
     if isinstance(error, MemoryError):
@@ -71,8 +71,7 @@ def exit_status(error: BaseException) -> tuple[int, str]:
         return 1, f"no more threads can be started{where}; raise the limit (ulimit -u), or lower compute.workers"
     return 1, (
         f"internal error: {describe_fault(error)}{where}; this is a fault of zarr-clustering {__version__}: run the "
-        "command "
-        "again with --debug, and report what it shows to the project"
+        "command again with --debug, and report what it shows to the project"
     )
 
 

@@ -48,11 +48,13 @@ def _is_due(deployment: Mapping[str, Any]) -> bool:
 
 
 def _ask(environment: Mapping[str, str], path: str, body: Mapping[str, Any]) -> Any:
+    if not (api := environment.get("PREFECT_API_URL")):
+        raise ValueError("PREFECT_API_URL is not set; set it to the URL of Prefect's API")
     headers = {"Content-Type": "application/json"}
     # A server with a password answers only its health pages without a login.
     if user := environment.get("PREFECT_API_AUTH_STRING"):
         headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
-    request = Request(f"{environment['PREFECT_API_URL']}/{path}", json.dumps(body).encode(), headers)
+    request = Request(f"{api}/{path}", json.dumps(body).encode(), headers)
     with urlopen(request, timeout=TIMEOUT) as answer:
         return json.load(answer)
 

@@ -28,6 +28,11 @@ def test_a_page_that_answers_is_well(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == ""
 
 
+def test_schedules_of_no_server_are_not_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("schedules", {}) == 1
+    assert capsys.readouterr().out.startswith("unhealthy: PREFECT_API_URL is not set")
+
+
 @pytest.mark.parametrize("status", [401, 503])
 def test_a_page_that_answers_otherwise_is_not(status: int, capsys: pytest.CaptureFixture[str]) -> None:
     with answering(status, {}) as address:

@@ -232,8 +232,12 @@ def calm_command(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("signalled", "code", "last"),
     [
         (signal.SIGKILL, -signal.SIGKILL, "pass"),
-        (signal.SIGINT, 1, "clustering: interrupted; the same command goes on from the last finished pass"),
-        (signal.SIGTERM, 1, "clustering: interrupted; the same command goes on from the last finished pass"),
+        (signal.SIGINT, 1, "clustering: interrupted; run the same command again, and a fit goes on from its last pass"),
+        (
+            signal.SIGTERM,
+            1,
+            "clustering: interrupted; run the same command again, and a fit goes on from its last pass",
+        ),
     ],
     ids=["killed", "interrupted", "ended"],
 )
