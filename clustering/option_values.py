@@ -212,7 +212,13 @@ Folder = Annotated[
 
 
 def holds_path(option: FieldInfo) -> bool:
-    """Return whether an option holds a path or URL, such as one of type `Folder` or ``Folder | None``."""
+    """Return whether an option holds a path or URL.
+
+    Parameters
+    ----------
+    option
+        Declaration of an option, such as one of type `Folder` or ``Folder | None``.
+    """
     return IS_PATH in option.metadata or _names_path(option.annotation)
 
 

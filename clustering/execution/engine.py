@@ -14,8 +14,8 @@ from typing import Any
 
 import dask.local
 import dask.threaded
-from threadpoolctl import ThreadpoolController
 
+from clustering.blas import one_blas_thread
 from clustering.errors import ClusteringError, ConfigError, ExecutionError, reason
 from clustering.execution import dask_clusters
 from clustering.execution.address import connect_scheduler
@@ -52,8 +52,6 @@ class Engine:
     dashboard: str | None = None
     """URL of Dask's dashboard; None where there is none."""
     session: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
-    libraries: ThreadpoolController = field(default_factory=ThreadpoolController, repr=False)
-    """The BLAS libraries of this process, found once because the search takes longer than a small pass."""
 
     def compute(self, graph: Mapping[Any, Any], key: Any) -> Any:
         """Compute one key of a graph, with one BLAS thread per task.
@@ -71,8 +69,7 @@ class Engine:
             If workers died over a task, or the scheduler is gone.
         """
         try:
-            # The order of additions in BLAS depends on its number of threads, and so would the bits.
-            with self.libraries.limit(limits=1, user_api="blas"):
+            with one_blas_thread():
                 return self.get(graph, key)
         except ClusteringError:
             raise
@@ -198,12 +195,12 @@ def _open_cluster(cluster: Any, demand: ClusterRequest) -> AbstractContextManage
 def _ready_engine(cluster: Cluster) -> Iterator[Engine]:
     """Wait for the workers, check their versions, and yield an engine that uses them."""
     # This module imports `distributed`, an optional package, which a cluster has imported by now.
-    from clustering.execution.worker_environment import check_worker_versions, one_blas_thread
+    from clustering.execution.worker_environment import check_worker_versions, one_blas_thread_on_workers
 
     client = cluster.client
     wait_for_workers(cluster)
     check_worker_versions(client, cluster.name)
-    with one_blas_thread(client):
+    with one_blas_thread_on_workers(client):
         threads, dashboard = client.nthreads(), cluster.dashboard
         # Dask raises this error where the scheduler has no dashboard.
         with suppress(KeyError):

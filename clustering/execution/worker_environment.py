@@ -12,8 +12,8 @@ from typing import Any
 import numpy  # noqa: F401
 import scipy.linalg  # noqa: F401
 from distributed import WorkerPlugin
-from threadpoolctl import threadpool_limits
 
+from clustering.blas import one_blas_thread
 from clustering.errors import ExecutionError, reason
 
 _SCHEDULER = ("python", "dask", "distributed", "cloudpickle", "tornado")
@@ -80,7 +80,7 @@ class OneBlasThread(WorkerPlugin):
         worker
             The `distributed.Worker`.
         """
-        self.limits = threadpool_limits(1, user_api="blas")
+        self.limits = one_blas_thread()
         self.limits.__enter__()
 
     def teardown(self, worker: Any) -> None:
@@ -96,7 +96,7 @@ class OneBlasThread(WorkerPlugin):
 
 
 @contextmanager
-def one_blas_thread(client: Any) -> Iterator[None]:
+def one_blas_thread_on_workers(client: Any) -> Iterator[None]:
     """Limit BLAS to one thread in every worker, also in later ones, as long as the context lasts.
 
     Parameters

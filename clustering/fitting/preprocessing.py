@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from clustering.blas import one_blas_thread
 from clustering.data import alignment, in_memory_variables
 from clustering.data.feature_weights import check_feature_weights, feature_weights
 from clustering.data.plan import Plan
@@ -246,7 +246,7 @@ def prepare_survey(survey: Survey, preparation: Preparation, divergence: Diverge
             scatter = scatter_of(values, survey.sample.weights, preparation.to_prepared(survey.mean[None])[0])
         else:
             # One thread, as the number of BLAS threads changes the order of sums.
-            with threadpool_limits(limits=1, user_api="blas"):
+            with one_blas_thread():
                 scatter = matrix.T @ survey.scatter @ matrix
             scatter = 0.5 * (scatter + scatter.T)
     _check_finite(scatter)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from clustering.blas import one_blas_thread
 from clustering.models.survey import Survey
 
 Array = NDArray[np.float64]
@@ -52,13 +52,13 @@ def of_rows(rows: Array) -> Spectrum:
     """
     n, d = rows.shape
     # One thread, as the number of threads changes the order of sums.
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_blas_thread():
         if n >= d:
             return of_covariance(rows.T @ rows)
         values, vectors = _eigen(rows @ rows.T)
 
     def loadings(p: int) -> Array:
-        with threadpool_limits(limits=1, user_api="blas"):
+        with one_blas_thread():
             # The products are orthogonal up to rounding, and QR brings them to length 1. For a component without
             # variance, QR supplies any direction orthogonal to the others.
             return _fix_signs(np.linalg.qr(rows.T @ vectors[:, :p])[0])
@@ -103,7 +103,7 @@ def scatter_of(values: Array, weights: Array, mean: Array) -> Array:
         Weighted mean of the rows ``(p,)``.
     """
     centred = values - mean
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_blas_thread():
         scatter: Array = (centred * weights[:, None]).T @ centred
     # Rounding leaves the product slightly asymmetric.
     return 0.5 * (scatter + scatter.T)
@@ -111,7 +111,7 @@ def scatter_of(values: Array, weights: Array, mean: Array) -> Array:
 
 def _eigen(matrix: Array) -> tuple[Array, Array]:
     """Return eigenvalues, largest first, and eigenvectors of a symmetric matrix. Negative rounding errors become 0."""
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_blas_thread():
         values, vectors = scipy.linalg.eigh(matrix, driver="evd", check_finite=False)
     return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from clustering.blas import one_blas_thread
 from clustering.data.plan import MIB, Axis, Block, Plan
 from clustering.data.reading import read_block
 from clustering.data.source import Source
@@ -216,7 +217,7 @@ def _probe_work(
         # Parts run in threads of their own, so the engine must not start further ones.
         engine = stack.enter_context(connect("synchronous"))
         # Tasks of a job run with one BLAS thread, so the measured ones do too.
-        stack.enter_context(engine.libraries.limit(limits=1, user_api="blas"))
+        stack.enter_context(one_blas_thread())
         runners = [stack.enter_context(_cached_runner(part, engine)) for part in parts]
         # A part may have fewer rows than features where the whole source has more, so `few` is that of the whole.
         if whole and (refusal := scatter_refusal(parts[0].n_features, runners[0].plan, engine, 16 * LARGEST)):

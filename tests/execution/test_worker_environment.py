@@ -13,7 +13,7 @@ from daskworkers import IN_PROCESS, process, scheduler, worker
 from clustering.errors import ExecutionError
 from clustering.execution.address import read_scheduler_file
 from clustering.execution.engine import connect
-from clustering.execution.worker_environment import one_blas_thread
+from clustering.execution.worker_environment import one_blas_thread_on_workers
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def blas_threads_of_a_worker() -> list[set[int]]:
     """Look before, while and after it is limited."""
     with distributed.LocalCluster(n_workers=1, **IN_PROCESS) as local, distributed.Client(local) as client:
         found = [set.union(*client.run(blas_threads).values())]
-        with one_blas_thread(client), one_blas_thread(client):
+        with one_blas_thread_on_workers(client), one_blas_thread_on_workers(client):
             found.append(set.union(*client.run(blas_threads).values()))
         return [*found, set.union(*client.run(blas_threads).values())]
 

@@ -98,17 +98,18 @@ def world(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def snapshot(world: Path) -> dict[str, Any]:
-    """All there is: contents of files, and what links lead to."""
-    found: dict[str, Any] = {}
+    """All there is: when each file was written and as what, and what links lead to."""
+    entries: dict[str, Any] = {}
     start = len(str(world)) + 1
-    # Hundreds of snapshots are taken: to walk by `Path.rglob` would take most of the time.
+    # Hundreds of snapshots are taken, so files are not read: none can be written without a new time or inode.
     for folder, _, _ in os.walk(world):
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                path = Path(entry)
-                content = path.readlink() if entry.is_symlink() else entry.is_file() and path.read_bytes()
-                found[entry.path[start:]] = content
-    return found
+        with os.scandir(folder) as listing:
+            for entry in listing:
+                facts = entry.stat(follow_symlinks=False)
+                written = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+                content = Path(entry).readlink() if entry.is_symlink() else entry.is_file() and written
+                entries[entry.path[start:]] = content
+    return entries
 
 
 def mixture() -> Any:
