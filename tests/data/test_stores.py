@@ -408,6 +408,7 @@ def test_the_fingerprint_of_a_bucket_follows_its_objects(bucket: Bucket, local: 
 # Faults
 
 
+@pytest.mark.slow
 @routes
 @pytest.mark.parametrize("fault", ["500", "503", "429", "cut"])
 def test_a_passing_fault_leaves_the_rows_alone(
@@ -425,6 +426,7 @@ def test_a_passing_fault_leaves_the_rows_alone(
     assert all(plan.asked[key] >= 2 for key in chunks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("faults_of_a_key", "told"),
     [(store_errors.ATTEMPTS_BEFORE_NOTICE - 1, 0), (store_errors.ATTEMPTS_BEFORE_NOTICE, 1)],
@@ -452,6 +454,7 @@ def test_a_fault_that_lasts_a_while_is_logged_once(
     )
 
 
+@pytest.mark.slow
 @routes
 @pytest.mark.parametrize(("fault", "said"), [("503", "503"), ("cut", "no answer"), ("403", "403")])
 def test_a_lasting_fault_is_told_in_one_line(

@@ -80,6 +80,7 @@ def blas_threads_of_a_worker() -> list[set[int]]:
         return [*found, set.union(*client.run(blas_threads).values())]
 
 
+@pytest.mark.slow
 def test_workers_without_a_nanny_have_one_blas_thread_too_and_get_theirs_back(monkeypatch: pytest.MonkeyPatch) -> None:
     # In a process of its own, as this one may have a single thread anyway.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

@@ -278,6 +278,7 @@ def test_objects_that_are_lost_are_made_again(store: Path, calm: dict[str, Any],
     assert published(bucket) == calm
 
 
+@pytest.mark.slow
 def test_overwriting_leaves_nothing_of_what_was_there(store: Path, calm: dict[str, Any], bucket: Bucket) -> None:
     out = f"{bucket.url}/out"
     first = run_fit(job(store, out, output={"distances": True}), Notes())
@@ -360,6 +361,7 @@ def test_google_holds_what_a_folder_would(
 SECRET = "planted-secret-0123456789"
 
 
+@pytest.mark.slow
 def test_no_secret_is_left_anywhere(
     store: Path,
     bucket: Bucket,

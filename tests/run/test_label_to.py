@@ -229,6 +229,7 @@ def test_faults_of_the_data_leave_nothing(fit: c.Fit, field_store: Path) -> None
     assert not Path("deeper").exists() or names("deeper") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("swaps", [True, False])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_call_that_was_killed_in_the_switch_mixes_nothing_up(

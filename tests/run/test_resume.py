@@ -304,6 +304,7 @@ def test_every_kind_of_mixture_goes_on_after_a_kill(kind: str, store: Path, tmp_
     assert results(tmp_path / "killed") == results(tmp_path / "calm")
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_labelling_makes_the_labels_again(
     store: Path, calm_command: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

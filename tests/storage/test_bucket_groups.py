@@ -61,6 +61,7 @@ FOREIGN: dict[str, tuple[Callable[[Bucket], None], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_what_save_did_not_write_is_refused_and_stays(kind: str, overwrite: bool, bucket: Bucket) -> None:
@@ -92,6 +93,7 @@ class Crash(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_a_save_that_is_cut_short_anywhere_is_no_model_until_the_next_one(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
