@@ -1,7 +1,7 @@
 """Stores of three users with clusters planted in them: satellite embeddings, a tissue image, a table of embeddings.
 
-Each is written piece by piece, so that the large sizes take little memory, and every piece is drawn by itself: the same
-size gives the same store.
+Stores are written piece by piece, so that the large sizes take little memory. Each piece has its own random generator:
+the same size gives the same store.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def _patches(side: int, k: int, seed: int) -> Callable[[int, int, int], NDArray[
 
 
 def _directions(k: int, d: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    found = rng.standard_normal((k, d), dtype=np.float32)
-    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
+    vectors = rng.standard_normal((k, d), dtype=np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 # Satellite embeddings
@@ -101,7 +101,7 @@ def satellite(dest: str | Path, size: str = "ci", *, side: int | None = None, sh
                     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
                     stored = np.rint(np.sign(vectors) * np.sqrt(np.abs(vectors)) * 127.5).astype("i1")
                     lake = own.random((inner, inner)) < 0.01
-                    # One band without a value makes the cell one without data.
+                    # A cell with one missing band counts as missing.
                     stored[lake, own.integers(bands)] = -128
                     bytes_[(slice(None), *window)], truth[window] = stored.transpose(2, 0, 1), np.where(lake, -1, label)
             region = np.s_[i * shard : (i + 1) * shard, j * shard : (j + 1) * shard]
@@ -122,7 +122,7 @@ def tissue(
     """Write an OME-Zarr image, 0.5 or 0.4 by the version of Zarr, with 20 cell types in ``planted/0``.
 
     Each channel lies in chunks of its own. Beside the image are its smaller levels, and a mask in ``labels/tissue``.
-    The last two channels tell nothing of the cell types.
+    The last two channels do not depend on the cell types.
     """
     side = side or {"ci": 1024, "nightly": 16_384}[size]
     chunk = chunk or min(1024, side // 4)
@@ -164,7 +164,7 @@ def tissue(
 
 
 def _describe(group: zarr.Group, zarr_format: int, axes: str, levels: int, **more: Any) -> None:
-    levels_told = [
+    datasets = [
         {
             "path": str(i),
             "coordinateTransformations": [{"type": "scale", "scale": [2.0 ** (i * (a != "c")) for a in axes]}],
@@ -173,7 +173,7 @@ def _describe(group: zarr.Group, zarr_format: int, axes: str, levels: int, **mor
     ]
     scales = {
         "axes": [{"name": a, "type": "channel" if a == "c" else "space"} for a in axes],
-        "datasets": levels_told,
+        "datasets": datasets,
     }
     _put(group, zarr_format, {"multiscales": [scales if zarr_format == 3 else {"version": "0.4", **scales}], **more})
 

@@ -27,10 +27,10 @@ OCEAN_CHUNKS = {"ci": ((6, 20, 23, 45), (12, 5, 15, 30)), "nightly": ((12, 50, 9
 PACKING = {"temp": ("degC", 0.001, 15.0), "salt": ("psu", 0.0005, 30.0)}
 """Units, scale_factor and add_offset of each variable."""
 NOTHING = -32768
-"""Stored number of land, and of what is below the sea floor."""
+"""Stored value of cells on land and below the sea floor."""
 DEEPEST = 2000.0
-"""Of the depths, in metres."""
-# Of each class: surface and deep temperature, depth of the thermocline, surface salinity, and what it gains below.
+"""The greatest depth, in metres."""
+# Columns: surface and deep temperature, depth of the thermocline, surface salinity, and its gain with depth.
 _CLASSES = np.array([
     [28.0, 4.0, 120.0, 35.0, -0.4],
     [23.0, 5.0, 250.0, 36.6, -1.4],
@@ -78,7 +78,7 @@ def ocean(destination: str | Path, size: str = "ci", *, by_depth: bool = False) 
         },
         attrs={"title": "made-up ocean profiles of planted classes", "Conventions": "CF-1.10"},
     )
-    group = _begun(destination, coordinates)
+    group = _create_group(destination, coordinates)
     dims = ("time", "depth", "lat", "lon")
     arrays = {
         name: group.create_array(
@@ -103,14 +103,14 @@ def ocean(destination: str | Path, size: str = "ci", *, by_depth: bool = False) 
         first, second = rng.standard_normal((2, 3, n_lat, n_lon))
         sign = np.where(classes % 2, 1.0, -1.0)
         strength = {"temp": size * first, "salt": size * (0.6 * sign * first + 0.8 * second)}
-        found = {}
+        variables = {}
         for name, (_, scale, offset) in PACKING.items():
             spread = {"temp": 2.4, "salt": 0.5}[name]
             values = np.moveaxis(means[name][classes], -1, 0) + spread * np.einsum("mz,myx->zyx", modes, strength[name])
             values += 0.05 * spread * rng.standard_normal(values.shape)
             packed = np.rint((values - offset) / scale).astype(np.int16)
-            found[name] = np.where(dry, np.int16(NOTHING), packed)
-        return np.where(floor > 0.0, classes, -1).astype(np.int8), found
+            variables[name] = np.where(dry, np.int16(NOTHING), packed)
+        return np.where(floor > 0.0, classes, -1).astype(np.int8), variables
 
     for start in range(0, n_time, chunks[0]):
         made = [slab(moment) for moment in range(start, min(n_time, start + chunks[0]))]
@@ -127,7 +127,7 @@ def _modes(depth: Array) -> Array:
 
 
 def _sea_floor(lat: Array, lon: Array) -> Array:
-    """Depth of the sea floor ``(lat, lon)`` in metres: 0 on land, some hundreds on the shelf."""
+    """Depth of the sea floor ``(lat, lon)`` in metres: 0 on land, a few hundred on the shelf."""
     y, x = np.deg2rad(lat)[:, None], np.deg2rad(lon)
     height = np.sin(2 * x + 1.0) * np.cos(1.5 * y) + 0.6 * np.sin(3 * x - 2 * y) + 0.3 * np.cos(5 * y)
     return np.round(np.clip(2500.0 * (0.7 - height), 0.0, 5000.0))
@@ -137,9 +137,9 @@ def _ocean_classes(lat: Array, lon: Array, phase: float) -> NDArray[np.int64]:
     """Class of each place ``(lat, lon)``: belts that meander and move with the seasons, and a river's plume."""
     y, x = np.abs(lat)[:, None], np.deg2rad(lon)
     belt = y + 6.0 * np.sin(3 * x + 0.05 * lat[:, None]) + 5.0 * np.sin(2 * np.pi * phase)
-    found = np.digitize(belt, [18.0, 33.0, 48.0, 62.0])
+    classes = np.digitize(belt, [18.0, 33.0, 48.0, 62.0])
     plume = np.hypot(lat[:, None] - 8.0, (lon - 210.0) / 2.0) < 24.0
-    return np.where(plume, 5, found)
+    return np.where(plume, 5, classes)
 
 
 # Weather
@@ -168,7 +168,7 @@ def weather(destination: str | Path, size: str = "ci") -> None:
     """Write daily maps of geopotential height, less the mean of the day of the year, one day a chunk.
 
     The first days of the axis were never written, longitudes are 0 … 360 and latitudes fall. Outside 90 W … 30 E the
-    weather is louder, and knows nothing of the regimes.
+    weather has more noise, and does not depend on the regimes.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def weather(destination: str | Path, size: str = "ci") -> None:
         },
         attrs={"title": "made-up weather of planted regimes", "Conventions": "CF-1.10"},
     )
-    group = _begun(destination, coordinates)
+    group = _create_group(destination, coordinates)
     about = {"units": "m", "long_name": "geopotential height at 500 hPa, less the mean of the day of the year"}
     array = group.create_array(
         "z500", shape=(before + n_time, n_lat, n_lon), chunks=(1, n_lat, n_lon), dtype="f4", fill_value=np.nan,
@@ -201,7 +201,7 @@ def weather(destination: str | Path, size: str = "ci") -> None:
     y, x = np.deg2rad(lat)[:, None], np.deg2rad(lon)
     for day, regime in enumerate(regimes):
         rng = np.random.default_rng([2, day])
-        # Waves that travel on a day each, and what is different from cell to cell.
+        # Noise in waves is drawn anew each day. The values below also get noise from cell to cell.
         noise = sum(
             height * np.cos(m * x + n * y + turn)
             for m, n, height, turn in zip(
@@ -220,6 +220,6 @@ def chain(n: int) -> NDArray[np.int64]:
     return np.asarray(np.cumsum(np.where(moves, others, 0)) % REGIMES)
 
 
-def _begun(destination: str | Path, coordinates: xr.Dataset) -> zarr.Group:
+def _create_group(destination: str | Path, coordinates: xr.Dataset) -> zarr.Group:
     coordinates.to_zarr(str(destination), mode="w", consolidated=False, zarr_format=3)
     return zarr.open_group(str(destination), mode="r+")

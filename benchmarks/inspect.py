@@ -1,7 +1,7 @@
-"""What `clustering inspect` foretells beside what the fit then takes: seconds per pass and peak memory.
+"""Compare the forecast of `clustering inspect` with the fit that follows: seconds per pass and peak memory.
 
 Four kinds of stores, each with room for all rows between passes and with room for few. The inspection and the fit each
-run in a process of their own, on all processors; the stores lie in the page cache.
+run in a process of their own, on all processors. The stores lie in the page cache.
 
     python -m benchmarks.inspect --scale 1.0
 """
@@ -133,16 +133,16 @@ def _last_line(*arguments: str) -> Any:
 
 
 def compare(name: str, room: str, job: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Inspect a job, run it, and set the one beside the other."""
+    """Inspect a job, run it, and return both results."""
     fit = {"max_iterations": ITERATIONS, "tolerance": 0}
     output = {"store": f"{folder}/out", "report": False, "overwrite": True}
     content = {**job, "fit": fit, "compute": {"memory": MEMORY[room]}, "output": output}
     path = f"{folder}/{name}.yaml"
     # JSON is YAML.
     Path(path).write_text(json.dumps(content))
-    told = _last_line(*INSPECT, path, "--json")
+    inspection = _last_line(*INSPECT, path, "--json")
     truth = _last_line("-m", "benchmarks.inspect", "--child", path)
-    return {"store": name, "room": room, "told": told, "truth": truth}
+    return {"store": name, "room": room, "inspection": inspection, "truth": truth}
 
 
 def main() -> None:
@@ -167,12 +167,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             job = STORES[name](folder, options.scale)
             for room in MEMORY:
-                found = compare(name, room, job, folder)
-                told, truth = found["told"]["forecast"], found["truth"]
+                comparison = compare(name, room, job, folder)
+                forecast, truth = comparison["inspection"]["forecast"], comparison["truth"]
                 lines.append(
-                    f"| {name} | {MEMORY[room]}, {100 * told['kept_share']:.0f} % kept | {told['pass_seconds']:.2f} | "
-                    f"{np.median(truth['passes']):.2f} | {told['label_seconds']:.2f} | {truth['label']:.2f} | "
-                    f"{told['memory_bytes'] / 2**20:,.0f} | {truth['peak'] / 2**20:,.0f} |"
+                    f"| {name} | {MEMORY[room]}, {100 * forecast['kept_share']:.0f} % kept | "
+                    f"{forecast['pass_seconds']:.2f} | {np.median(truth['passes']):.2f} | "
+                    f"{forecast['label_seconds']:.2f} | {truth['label']:.2f} | "
+                    f"{forecast['memory_bytes'] / 2**20:,.0f} | {truth['peak'] / 2**20:,.0f} |"
                 )
                 print(lines[-1], flush=True)
     print("\n".join(lines))

@@ -1,7 +1,7 @@
-"""What a nightly run costs: a store that is unchanged, has grown by 1 % or by 10 %, against a fit from nothing.
+"""Cost of a nightly run on a store that is unchanged or has grown by 1 % or 10 %, beside a fit from nothing.
 
 Rows of 16 numbers in single precision, a chunk a day, with room for all of them between passes and with room for few.
-Every run is a process of its own and goes on from a copy of the same output; the store lies in the page cache.
+Each run is a process of its own, and continues from a copy of the same output. The store lies in the page cache.
 
     python -m benchmarks.nightly --scale 1.0
 """
@@ -68,8 +68,8 @@ def run(folder: Path, out: Path, model: dict[str, Any], memory: str, **fit: Any)
     done = subprocess.run([*command, "--no-prefect", "--json"], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    record: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return record
 
 
 def main() -> None:
@@ -91,7 +91,7 @@ def main() -> None:
                 grow(folder / "store", DAYS, cells)
                 base = folder / "base"
                 shutil.rmtree(base, ignore_errors=True)
-                # The first compiles.
+                # The first run compiles the kernels.
                 run(folder, folder / "warm", model, memory, max_iterations=1)
                 shutil.rmtree(folder / "warm")
                 whole = run(folder, base, model, memory)

@@ -46,7 +46,7 @@ def run_ours(path: str, k: int, memory: str) -> np.ndarray:
             "compute": {"memory": memory},
             "output": {"store": f"{folder}/out", "report": False},
         }
-        with Path("/dev/null").open("w") as nowhere, terminal_watch(nowhere) as watch:
+        with Path("/dev/null").open("w") as devnull, terminal_watch(devnull) as watch:
             record = run_fit(check_config(job), watch)
         labels = zarr.open_array(f"{folder}/out/labels.zarr/labels", mode="r")[:]
     print(json.dumps({"reads": record["reads"], "passes": record["iterations"]}))
@@ -92,9 +92,9 @@ def objective(path: str, labels: np.ndarray, k: int) -> float:
 
 def child(way: str, path: str, k: int, labels: str) -> None:
     started = time.perf_counter()
-    found = WAYS[way](path, k)
+    row_labels = WAYS[way](path, k)
     seconds = time.perf_counter() - started
-    np.save(labels, found)
+    np.save(labels, row_labels)
     print(json.dumps({"seconds": seconds, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 
 
@@ -110,12 +110,12 @@ def main() -> None:
         child(way, path, options.clusters, labels)
         return
     RESULTS.mkdir(parents=True, exist_ok=True)
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    runs_by_way: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/rows.zarr"
         make(path, options.rows, options.features, options.clusters)
         for number in range(ROUNDS):
-            for way, runs in found.items():
+            for way, runs in runs_by_way.items():
                 command = [sys.executable, "-m", "benchmarks.peers", "--clusters", str(options.clusters)]
                 command += ["--child", way, path, f"{folder}/labels.npy"]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -126,7 +126,7 @@ def main() -> None:
                     facts["objective"] = objective(path, np.load(f"{folder}/labels.npy"), options.clusters)
                 runs.append(facts)
                 print(way, facts, flush=True)
-    best = min(runs[0]["objective"] for runs in found.values())
+    best = min(runs[0]["objective"] for runs in runs_by_way.values())
     size = options.rows * options.features * 4 / 2**20
     lines = [
         f"{options.rows:,} rows × {options.features} features, float32, {size:,.0f} MiB decoded; "
@@ -136,7 +136,7 @@ def main() -> None:
         "|---|---|---|---|---|---|",
     ]
     medians = {}
-    for way, runs in found.items():
+    for way, runs in runs_by_way.items():
         medians[way] = float(np.median([run["seconds"] for run in runs]))
         lines.append(
             f"| {way} | {medians[way]:.1f} | {max(run['peak'] for run in runs) / 2**20:,.0f} | {runs[0]['reads']:g} | "

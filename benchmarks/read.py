@@ -86,7 +86,7 @@ def fill(array: zarr.Array[Any], layout: Layout) -> None:
 
 @dataclass(frozen=True)
 class Counted:
-    """Rows counted: the least that can be computed of a block."""
+    """Number of rows, which is the cheapest statistic of a block."""
 
     rows: int
 

@@ -1,4 +1,4 @@
-"""What the models have to compute, written down row by row in plain numpy."""
+"""Reference implementations of the models, row by row in plain numpy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def blobs(seed: int, n: int, d: int, k: int, spread: float = 4.0) -> np.ndarray:
 
 
 def holes(seed: int, values: np.ndarray, share: float) -> np.ndarray:
-    """Leave out features at random, but never all of a row."""
+    """Set features to NaN at random, but never all features of a row."""
     rng = np.random.default_rng(seed)
     gone = rng.random(values.shape) < share
     gone[np.arange(len(values)), rng.integers(0, values.shape[1], len(values))] = False
@@ -77,7 +77,7 @@ def of_kind(kind: str, each: np.ndarray, sizes: np.ndarray, floor: float) -> np.
 
 
 def mixture_pass(params: MixtureParams, values: np.ndarray, weights: np.ndarray, floor: float = 0.0) -> Passed:
-    """One pass of expectation and maximisation, NaN being features that are missing at random."""
+    """One E-step and one M-step. NaN marks features that are missing at random."""
     kind, (k, d), n = params.kind, params.centers.shape, len(values)
     means = params.origin + params.centers
     old = np.array([kinds.as_full(kind, params.covariances, i, d) for i in range(k)])
@@ -152,9 +152,9 @@ def means(name: str, values: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return (shares.T @ np.where(seen, values, 0.0)) / (shares.T @ seen)
 
 
-def relative(found: Any, expected: Any) -> float:
-    """Largest difference, relative to the largest number expected."""
-    found, expected = np.asarray(found, float), np.asarray(expected, float)
+def relative(actual: Any, expected: Any) -> float:
+    """Largest difference, relative to the largest expected magnitude."""
+    actual, expected = np.asarray(actual, float), np.asarray(expected, float)
     if not expected.size:
         return 0.0
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())

@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-# Before anything is imported that looks for its settings or caches there; inherited by the processes that tests start.
+# This runs before imports that read settings or caches from the home folder. Processes that tests start inherit it.
 _HOME = tempfile.TemporaryDirectory(prefix="clustering-tests-")
 os.environ.update(
     HOME=_HOME.name,
@@ -19,11 +19,11 @@ os.environ.update(
     PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW="ignore",
 )
 os.environ.pop("PREFECT_API_URL", None)
-# Nor are credentials of whoever runs the tests found, by asking a machine in the cloud either.
+# The tests use no credentials of the user, and ask no cloud machine for any.
 for _name in [name for name in os.environ if name.startswith(("AWS_", "GOOGLE_"))]:
     del os.environ[_name]
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
-# Processes side by side take each other's time where every one of them has as many threads as there are processors.
+# Parallel test processes slow each other down if each of them starts one thread per processor.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
@@ -40,7 +40,7 @@ settings.load_profile("suite")
 
 
 def pytest_collection_finish() -> None:
-    # What was imported and collected stays to the end; looking through it again and again takes a second each time.
+    # Imported modules and collected tests live until the end. Freezing them saves the collector a second each time.
     gc.collect()
     gc.freeze()
 

@@ -1,4 +1,4 @@
-"""What Google's storage says that S3 does not, in front of an S3 server: generations, and a 404 for what is gone."""
+"""A proxy that makes an S3 server answer as Google's storage: with generations, and with 404 for deleted objects."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class _Translating(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        # Names come with their hyphens encoded too.
+        # Clients percent-encode the hyphens of names too.
         path, sign, query = self.path.partition("?")
         self.path = unquote(path) + sign + query
-        wanted, source = self.headers.get("x-goog-if-generation-match"), self.headers.get("x-goog-copy-source")
-        if wanted is not None and self._generation() != wanted:
+        expected, source = self.headers.get("x-goog-if-generation-match"), self.headers.get("x-goog-copy-source")
+        if expected is not None and self._generation() != expected:
             return self._answer(412, {}, b"")
         if self.command == "DELETE" and self._generation() == "0":
             return self._answer(404, {}, b"")
@@ -77,7 +77,7 @@ class _Translating(BaseHTTPRequestHandler):
 
 @contextmanager
 def google(server: str, file: Path) -> Iterator[None]:
-    """Serve the buckets of an S3 server as Google does; the file tells how to reach and to sign in to it."""
+    """Serve the buckets of an S3 server as Google does. `file` receives the address and the credentials."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

@@ -33,10 +33,10 @@ def image(
     """Write an image as OME-Zarr 0.4 (version 2) or 0.5 (version 3), with a tissue mask of the same levels."""
     root = zarr.open_group(path, mode="w", zarr_format=zarr_format)
     group = root.require_group(inside) if inside else root
-    told: dict[str, Any] = {"multiscales": scales(levels, "cyx")}
+    attributes: dict[str, Any] = {"multiscales": scales(levels, "cyx")}
     if labels is not None:
-        told["omero"] = {"channels": [{"label": label, "color": "FFFFFF"} for label in labels]}
-    put(group, told, zarr_format)
+        attributes["omero"] = {"channels": [{"label": label, "color": "FFFFFF"} for label in labels]}
+    put(group, attributes, zarr_format)
     for level in range(levels):
         names = ("c", "y", "x") if named else None
         group.create_array(

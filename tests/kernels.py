@@ -1,7 +1,7 @@
 """Compile the kernels before the suites run, in two processes: `python -m tests.kernels`.
 
-Processes that begin side by side would each compile the same kernels. Small fits of every kind of model need most of
-them; the others are compiled by the first test that needs them.
+Test processes that start together would each compile the same kernels. Small fits of every kind of model need most
+kernels. The first test that needs another kernel compiles it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def fit_all(models: list[Any]) -> None:
     warnings.simplefilter("ignore")
     rng = np.random.default_rng(0)
     for model in models:
-        # Few and many centers and features take different ways.
+        # Different kernels serve few and many centers and features.
         rows = np.exp(rng.standard_normal((600, max(4, model.k))))
         row_weights, missing = rng.random(len(rows)), rng.random(rows.shape) < 0.05
         for dtype, weights in product(("float32", "float64"), (None, row_weights)):
@@ -36,16 +36,16 @@ def fit_all(models: list[Any]) -> None:
             if model.k == 3 and (isinstance(model, c.GaussianMixture) or model in (c.KMeans(3), c.SoftKMeans(3, 1.0))):
                 fit(np.where(missing, np.nan, rows).astype(dtype), model, weights=weights, missing="marginalize")
         if model == c.KMeans(3):
-            # Rows may stay the whole numbers that are stored.
+            # Rows may stay stored integers.
             for dtype in ("uint8", "int16"):
                 fit(rows.astype(dtype), model)
 
 
 def fit(rows: np.ndarray, model: Any, **how: Any) -> None:
     """Fit a model, and label the rows."""
-    found = c.fit(rows, model, cluster="synchronous", restarts=2, max_iterations=3, **how)
+    model_fit = c.fit(rows, model, cluster="synchronous", restarts=2, max_iterations=3, **how)
     how.pop("weights", None)
-    found.predict(rows, **how)
+    model_fit.predict(rows, **how)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""All that is foretold of a job, for tests."""
+"""Inspection, probe, forecast and advice of a job, for tests."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from clustering.models.kmeans import KMeans
 
 @pytest.fixture(autouse=True)
 def short_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where times do not matter, each kind of pass is carried out once."""
+    """Carry out each kind of pass once, for tests that do not depend on times."""
     monkeypatch.setattr(probing, "STAGE_SECONDS", 0.0)
 
 
 class Outlook(NamedTuple):
     plan: Plan
-    found: Inspection
+    inspection: Inspection
     seen: Probe
     expected: Forecast
     advice: list[str]
@@ -46,8 +46,8 @@ def outlook(
     model, options, workers = model or KMeans(2), options or Options(), Workers(processes, threads)
     plan = source.plan(block_bytes=block_bytes, memory=memory)
     label_plan = source.plan(block_bytes=block_bytes, memory=memory, whole_chunks=False)
-    found = inspect_source(source, plan, label_plan)
+    inspection = inspect_source(source, plan, label_plan)
     seen = probe(source, plan, model, options, LabelOutputs(), threads=threads)
-    expected = forecast(source, plan, found, seen, options, workers, memory=memory, scratch=scratch)
-    advice = advise(source, plan, found, expected, workers, options, memory=memory)
-    return Outlook(plan, found, seen, expected, list(advice))
+    expected = forecast(source, plan, inspection, seen, options, workers, memory=memory, scratch=scratch)
+    advice = advise(source, plan, inspection, expected, workers, options, memory=memory)
+    return Outlook(plan, inspection, seen, expected, list(advice))

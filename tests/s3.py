@@ -1,4 +1,4 @@
-"""A real S3 server on loopback, and a proxy before it that makes faults."""
+"""A real S3 server on loopback, and a proxy in front of it that injects faults."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Bucket:
         return f"s3://{self.name}"
 
     def ask(self, method: str, path: str = "", body: bytes = b"") -> None:
-        """Signed as nobody: the server does not check."""
+        """Send a request with a dummy signature, which the server does not check."""
         connection = http.client.HTTPConnection(self.server.removeprefix("http://"))
         with closing(connection):
             headers = {"Authorization": "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request"}
@@ -89,9 +89,9 @@ class Bucket:
         return f"{self.url}/{folder.name}"
 
     def content(self, prefix: str = "") -> dict[str, bytes]:
-        """What is under a prefix, by key from there."""
+        """Objects under a prefix, by their key relative to it."""
         store = S3Store(self.name, prefix=prefix or None, endpoint=self.server, client_options={"allow_http": True})
-        keys = sorted(found["path"] for page in obstore.list(store) for found in page)
+        keys = sorted(entry["path"] for page in obstore.list(store) for entry in page)
         return {key: bytes(obstore.get(store, key).bytes()) for key in keys}
 
 
@@ -100,7 +100,7 @@ _NUMBERS = iter(range(10**6))
 
 @pytest.fixture
 def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """A new bucket, which the environment says how to reach."""
+    """A new bucket. The environment holds its address and credentials."""
     for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": s3_server}.items():
         monkeypatch.setenv(name, value)
     made = Bucket(s3_server, f"bucket-{next(_NUMBERS)}")
@@ -119,7 +119,7 @@ FAULTS = {
     "403": (403, denied()),
     "unknown key": (403, denied("InvalidAccessKeyId")),
 }
-"""Status and body; beside them ``cut``, which ends the connection in the middle of the body."""
+"""Status and body by fault. Another fault, ``cut``, ends the connection in the middle of the body."""
 
 
 @dataclass
@@ -127,13 +127,13 @@ class Plan:
     """Which requests for objects go wrong, and how."""
 
     fault: Callable[[str, int], str | None] = lambda *_: None
-    """Fault for a key that was asked for so many times before; None for none."""
+    """Fault for a key and the number of earlier requests for it; None for no fault."""
     hides_missing: bool = False
-    """Answer 403 for keys that are not there, and for listings, as a bucket does whose keys may be read alone."""
+    """Answer 403 for missing keys and for listings, as a bucket that allows reading of keys but no listing."""
     unheard: tuple[str, ...] = ()
-    """Headers that do not come through, in lower case."""
+    """Headers that the proxy drops, in lower case."""
     made: Counter[str] = field(default_factory=Counter)
-    """Faults that were made."""
+    """Number of injected faults, by fault."""
     asked: Counter[str] = field(default_factory=Counter)
     lock: Any = field(default_factory=Lock)
 
@@ -163,7 +163,7 @@ class _Forwarding(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        # What is sent is taken, whatever becomes of it.
+        # The body of the request is read in any case, also before a fault.
         self.sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path, _, query = self.path.partition("?")
         listing = "list-type" in query
@@ -242,21 +242,21 @@ def _serving(handler: Any) -> Iterator[str]:
 
 @contextmanager
 def proxy(server: str, plan: Plan) -> Iterator[str]:
-    """Address of a proxy before a server, which makes the faults of a plan."""
+    """Address of a proxy in front of a server. The proxy injects the faults of a plan."""
     with _serving(partial(_Forwarding, server.removeprefix("http://"), plan)) as address:
         yield address
 
 
 @contextmanager
 def web(folder: Path, delay: float = 0.0) -> Iterator[str]:
-    """Address of a web server of a folder, which takes its time in seconds to answer."""
+    """Address of a web server for a folder. It waits `delay` seconds before each answer."""
     with _serving(partial(_Quiet, directory=str(folder), delay=delay)) as address:
         yield address
 
 
 @contextmanager
 def answering(status: int, headers: dict[str, str]) -> Iterator[str]:
-    """Address of a server that says the same to everything."""
+    """Address of a server that gives every request the same answer."""
 
     class Same(_Quiet):
         def do_GET(self) -> None:

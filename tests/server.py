@@ -18,7 +18,7 @@ import httpx
 T = TypeVar("T")
 
 PATIENCE = 600.0
-"""Seconds after which what is waited for is taken not to come."""
+"""Seconds after which waiting ends."""
 ROOT = Path(__file__).parents[1]
 
 
@@ -31,7 +31,7 @@ def eventually(ask: Callable[[], T], good: Callable[[T], Any] = bool) -> T:
 
 
 class Server:
-    """A server that may be killed and started again, where it was, as it was."""
+    """A server that may be killed, and started again with the same address and data."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -44,7 +44,7 @@ class Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of the server and of those who use it."""
+        """Environment variables of the server and of its clients."""
         return {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -63,24 +63,24 @@ class Server:
         assert eventually(self._answers), (self.home / "server.log").read_text()
 
     def kill(self) -> None:
-        """End it as a machine that loses power would."""
+        """End it at once, as a loss of power would."""
         self.server.kill()
         self.server.wait()
 
     def run(self, *arguments: str, log: str, where: Path = ROOT, **more: str) -> subprocess.Popen[bytes]:
-        """Run Python beside it, with more in its environment; what it says goes to a file in its home."""
+        """Run Python beside the server, with more environment variables. Its output goes to a file in `home`."""
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home / log).open("ab") as file:
             process = subprocess.Popen(
                 [sys.executable, *arguments], env={**self.environment, **more}, cwd=where, stdout=file, stderr=file,
-                # Where tests run in the background, SIGINT is ignored, and Prefect's workers stop by nothing else.
+                # Tests in the background ignore SIGINT, which is the only way to stop Prefect's workers.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
             )  # fmt: skip
         self.processes.append(process)
         return process
 
     def ask(self, path: str, content: Mapping[str, Any] | None = None) -> Any:
-        """Ask the API: with content by POST, without by GET."""
+        """Call the API: by POST with content, by GET without."""
         with httpx.Client(timeout=60.0) as client:
             answer = client.get(self.url + path) if content is None else client.post(self.url + path, json=content)
         answer.raise_for_status()
@@ -88,9 +88,9 @@ class Server:
 
     def artifacts(self, run: str) -> dict[str, Any]:
         """Artifacts of a flow run, by key; each key once."""
-        found = self.ask("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
-        assert len({one["key"] for one in found}) == len(found)
-        return {one["key"]: one for one in found}
+        artifacts = self.ask("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
+        assert len({artifact["key"] for artifact in artifacts}) == len(artifacts)
+        return {artifact["key"]: artifact for artifact in artifacts}
 
     def logs(self, run: str) -> list[str]:
         """Lines of the log of a flow run, in order."""
@@ -106,7 +106,7 @@ class Server:
 
 @contextmanager
 def running(home: Path) -> Iterator[Server]:
-    """Run a server, and end it with all that was run beside it."""
+    """Run a server, and end it and all processes that were started beside it."""
     server = Server(home)
     try:
         server.start()

@@ -134,7 +134,7 @@ def test_given_centers_and_data_are_left_as_they_were(blobs: np.ndarray) -> None
     np.testing.assert_array_equal(init, blobs[:4])
 
 
-def test_each_pass_is_told_to_those_who_watch(blobs: np.ndarray) -> None:
+def test_on_pass_receives_the_record_of_each_pass(blobs: np.ndarray) -> None:
     records: list[Any] = []
     fit = c.fit(blobs, c.KMeans(4), init=blobs[:4], on_pass=records.append)
     assert [record.iteration for record in records] == list(range(1, fit.iterations + 1))
@@ -151,7 +151,7 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("options", LIMITS.values(), ids=LIMITS)
-def test_a_fit_that_a_limit_stopped_tells_what_it_measured(options: dict[str, Any], blobs: np.ndarray) -> None:
+def test_a_fit_that_a_limit_stopped_reports_what_it_measured(options: dict[str, Any], blobs: np.ndarray) -> None:
     fit = c.fit(blobs, c.KMeans(4), **options)
     labels = fit.predict(blobs)
     assert fit.objective == pytest.approx(fit.score(blobs), rel=1e-14)
@@ -227,7 +227,7 @@ def test_a_feature_dimension_may_have_any_name(name: str, rng: np.random.Generat
 
 
 @pytest.mark.parametrize("place", ["nowhere", "."], ids=["no-folder", "no-model"])
-def test_no_model_is_told_with_the_place(place: str, tmp_path: Path) -> None:
+def test_a_missing_model_is_reported_with_its_place(place: str, tmp_path: Path) -> None:
     with pytest.raises(c.ClusteringError, match="no model at") as caught:
         c.load_fit(tmp_path / place)
     assert str(tmp_path / place) in str(caught.value)
@@ -244,10 +244,10 @@ def test_a_fit_cannot_be_changed(blobs: np.ndarray) -> None:
 @pytest.mark.parametrize("name", ["centers", "weights", "history", "params.centers", "params.origin"])
 def test_writing_to_what_a_fit_gave_does_not_change_the_fit(name: str, blobs: np.ndarray) -> None:
     def given(name: str) -> np.ndarray:
-        found: Any = fit
+        value: Any = fit
         for part in name.split("."):
-            found = getattr(found, part)
-        return np.asarray(found)
+            value = getattr(value, part)
+        return np.asarray(value)
 
     fit = c.fit(blobs, c.KMeans(4))
     before = given(name).copy()

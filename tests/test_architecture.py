@@ -13,7 +13,7 @@ ROOT = Path(clustering.__file__).parent
 MODULES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}
 modules = pytest.mark.parametrize("name", MODULES)
 
-# Which parts of the library each part may import, beside itself: no more than it needs, from the bottom to the top.
+# The parts of the library that each part may import beside itself: no more than it needs, from the bottom to the top.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "blas": set(),
@@ -53,7 +53,7 @@ EVERYWHERE = {
 
 @cache
 def parsed(path: Path) -> ast.Module:
-    """Code of a file, which several tests look at."""
+    """Syntax tree of a file. It is cached because several tests use it."""
     return ast.parse(path.read_text())
 
 
@@ -64,14 +64,14 @@ def part_of(name: str) -> str:
 @cache
 def imported(path: Path) -> frozenset[str]:
     """Full names of all modules imported anywhere in a file, also inside functions and for types alone."""
-    found = set()
+    names = set()
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide where they lead"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return frozenset(found)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(names)
 
 
 def parts_imported(path: Path) -> set[str]:
@@ -100,43 +100,43 @@ def test_no_parts_import_each_other() -> None:
     TopologicalSorter(graph).prepare()
 
 
-def imported_modules(path: Path, known: set[str]) -> set[str]:
-    """Names of the modules that a file imports; its imports may name what is inside a module."""
-    found = set()
+def imported_modules(path: Path, module_names: set[str]) -> set[str]:
+    """Names of the modules that a file imports. An import may also name an object inside a module."""
+    names = set()
     for full in imported(path):
-        while full and full not in known:
+        while full and full not in module_names:
             full = full.rpartition(".")[0]
-        found |= {full} if full else set()
-    return found
+        names |= {full} if full else set()
+    return names
 
 
 def test_no_modules_import_each_other() -> None:
     paths = [*ROOT.rglob("*.py"), *(ROOT.parent / "flows").rglob("*.py")]
     names = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path for path in paths}
-    known = {name.removesuffix(".__init__"): path for name, path in names.items()}
-    graph = {name: imported_modules(path, set(known)) - {name} for name, path in known.items()}
+    module_paths = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    graph = {name: imported_modules(path, set(module_paths)) - {name} for name, path in module_paths.items()}
     assert graph["clustering.data.reading"] >= {"clustering.data.source", "clustering.errors"}
     TopologicalSorter(graph).prepare()
 
 
 INTERNAL = ("zarr.core", "xarray.core", "xarray.coding", "xarray.backends", "prefect._internal")
-"""Modules of other packages that may change with every version of theirs."""
+"""Modules of other packages that may change with every version."""
 DOCUMENTED = {"_replace", "_getframe", "_create_unverified_context"}
-"""Names with an underscore that the documentation of Python has."""
+"""Names with an underscore that Python documents."""
 
 
 def private_names_used(path: Path) -> set[str]:
     """Names with an underscore that a file takes from objects of other modules, and modules of `INTERNAL`."""
     tree = parsed(path)
     own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-    found = {full for full in imported(path) if full.startswith(INTERNAL)}
+    private_names = {full for full in imported(path) if full.startswith(INTERNAL)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__"):
             of_self = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
-            found |= set() if of_self or node.attr in own | DOCUMENTED else {node.attr}
+            private_names |= set() if of_self or node.attr in own | DOCUMENTED else {node.attr}
         elif isinstance(node, ast.Call):
-            found |= {f"{word.arg}=" for word in node.keywords if (word.arg or "").startswith("_")}
-    return found
+            private_names |= {f"{word.arg}=" for word in node.keywords if (word.arg or "").startswith("_")}
+    return private_names
 
 
 @pytest.mark.parametrize("name", [name for name in EVERYWHERE if not name.endswith("/compat.py")])
@@ -156,7 +156,7 @@ def test_the_library_never_prints(name: str) -> None:
 
 
 KINDS = {f"clustering.models.{name}" for name in ("mixture", "mixture_params", "soft_kmeans", "soft_kmeans_params")}
-"""Modules of single models; hard clusters, in ``kmeans``, are what every model starts from."""
+"""Modules of single models, without ``kmeans``: every model may start from its hard clusters."""
 
 
 def names_a_model(node: ast.expr) -> bool:
@@ -166,7 +166,7 @@ def names_a_model(node: ast.expr) -> bool:
 
 
 def kind_branches(path: Path) -> list[str]:
-    """Places that ask which model there is."""
+    """Expressions that branch on the kind of a model."""
     branches = []
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Compare | ast.Match):

@@ -88,7 +88,7 @@ def test_a_config_has_the_keys_and_defaults_of_the_library(model: Any, start: An
     assert list(fields) == list(taken)
     for name, field in fields.items():
         if not field.is_required():
-            # Nothing may be spelled as an empty list there.
+            # An empty default may be None on one side and an empty collection on the other.
             assert (field.get_default(call_default_factory=True) or None) == (taken[name] or None)
 
 
@@ -176,6 +176,6 @@ def test_a_secret_is_refused_and_not_repeated(cluster: Any) -> None:
     ],
     ids=str,
 )
-def test_workers_are_told_beforehand(cluster: Any, workers: int | None, processes: int, threads: int) -> None:
-    found = workers_of(configured(cluster).compute.cluster, workers)
-    assert (found.processes, found.threads) == (processes, threads)
+def test_workers_are_counted_beforehand(cluster: Any, workers: int | None, processes: int, threads: int) -> None:
+    actual = workers_of(configured(cluster).compute.cluster, workers)
+    assert (actual.processes, actual.threads) == (processes, threads)

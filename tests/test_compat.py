@@ -1,4 +1,4 @@
-"""What is used of other packages and they do not promise is where it is sought, and does what it is used for."""
+"""Parts of other packages that are used without being documented exist, and behave as the code expects."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ def test_a_coroutine_runs_on_the_loop_of_zarr() -> None:
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
-def test_an_array_is_made_of_metadata_at_hand(zarr_format: Any) -> None:
+def test_an_array_is_made_of_given_metadata(zarr_format: Any) -> None:
     store = MemoryStore()
     stored = zarr.create_array(
         store, name="a", data=VALUES, chunks=(2, 3), zarr_format=zarr_format, attributes={"units": "K"}
     )
     metadata: dict[str, Any] = stored.metadata.to_dict()
-    # A store without the metadata shows that they are not read.
+    # The store holds no metadata, so that none can be read from it.
     bare = MemoryStore({key: value for key, value in store._store_dict.items() if "z" not in key})
-    found = zarr.Array(compat.array_of_metadata(metadata, bare, "a", v3=zarr_format == 3))
-    np.testing.assert_array_equal(found[:], VALUES)
-    assert found.attrs["units"] == "K"
+    opened = zarr.Array(compat.array_of_metadata(metadata, bare, "a", v3=zarr_format == 3))
+    np.testing.assert_array_equal(opened[:], VALUES)
+    assert opened.attrs["units"] == "K"
     with pytest.raises((KeyError, TypeError, ValueError)):
         compat.array_of_metadata({}, bare, "a", v3=zarr_format == 3)
 
@@ -108,7 +108,7 @@ def test_wrappers_of_stores_are_made_anew_by_the_method_that_subclasses_have() -
 
 def test_an_array_gets_a_codec_pipeline_of_its_own(array: zarr.Array[Any]) -> None:
     class Own(get_pipeline_class()):  # type: ignore[misc]
-        """A pipeline that is told from the usual one."""
+        """A pipeline that differs from the usual one in its type."""
 
     before = compat.codec_pipeline(array)
     assert isinstance(before, CodecPipeline)
@@ -121,7 +121,7 @@ def test_an_array_gets_a_codec_pipeline_of_its_own(array: zarr.Array[Any]) -> No
     def refuse(*_: Any, **__: Any) -> Any:
         raise LookupError("this pipeline reads")
 
-    # Reading goes by this pipeline and by no other.
+    # Reads go through this pipeline only.
     own.read = refuse
     with pytest.raises(LookupError, match="this pipeline"):
         twin[:]
@@ -138,9 +138,9 @@ def test_coroutines_of_file_systems_read_and_list(tmp_path: Path) -> None:
     root = str(tmp_path)
     assert asyncio.run(compat.fetch_file(fs, f"{root}/folder/a")) == b"abc"
     assert asyncio.run(compat.list_folder(fs, root)) == [f"{root}/folder"]
-    found = asyncio.run(compat.find_files(fs, root))
-    assert list(found) == [f"{root}/folder/a"]
-    assert found[f"{root}/folder/a"]["size"] == 3
+    files = asyncio.run(compat.find_files(fs, root))
+    assert list(files) == [f"{root}/folder/a"]
+    assert files[f"{root}/folder/a"]["size"] == 3
     for name in ("_cat_file", "_ls", "_find"):
         assert inspect.iscoroutinefunction(getattr(fsspec.asyn.AsyncFileSystem, name)), name
 
@@ -194,7 +194,7 @@ def test_xarray_reads_an_encoded_fill_value(fill: float, dtype: str, tmp_path: P
 # dask, distributed and dask-jobqueue
 
 
-def test_dask_arrays_of_masked_arrays_are_told() -> None:
+def test_dask_arrays_of_masked_arrays_are_recognized() -> None:
     masked = dask.array.from_array(np.ma.masked_less(VALUES, 3), chunks=2)
     assert compat.holds_masked_arrays(masked)
     assert compat.holds_masked_arrays(masked + 1)
@@ -267,7 +267,7 @@ def test_a_block_is_awaited_inside_a_running_loop() -> None:
     async def loaded() -> Any:
         return load_block(prefect.blocks.system.Secret, "reader")
 
-    # Nothing listens there. A coroutine would be returned without a request.
-    nowhere = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
-    with temporary_settings(nowhere), pytest.raises(Exception, match=r"(?i)connect"):
+    # Nothing listens at this address. A call that returned a coroutine would make no request and raise nothing.
+    unreachable_api = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
+    with temporary_settings(unreachable_api), pytest.raises(Exception, match=r"(?i)connect"):
         asyncio.run(loaded())

@@ -1,4 +1,4 @@
-"""Kernels run wherever nothing can be written, and whatever became of what was kept of them."""
+"""Kernels run where no folder can be written, and where their cache is broken."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ NOBODY = 65531
 
 
 @pytest.fixture
-def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """No folder can be written but the temporary one, which is given."""
+def writable_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The temporary folder, which is the only one where kernels can be kept."""
     monkeypatch.setattr(compiling._CacheLocations, "_locator_classes", [compiling._Temporary])
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
@@ -68,11 +68,11 @@ def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_kernels_are_kept_in_a_temporary_folder_where_no_other_can_be_written(
-    nowhere: Path, load: Callable[[], Any], caplog: pytest.LogCaptureFixture
+    writable_dir: Path, load: Callable[[], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     module = load()
     assert (module.twice(4), module.thrice(4)) == (8, 12)
-    folder = nowhere / f"clustering-kernels-{os.getuid()}"
+    folder = writable_dir / f"clustering-kernels-{os.getuid()}"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert len(list(folder.rglob("*.nbi"))) == 2
     (line,) = warned(caplog)
@@ -86,32 +86,32 @@ def test_kernels_are_kept_in_a_temporary_folder_where_no_other_can_be_written(
 @pytest.mark.parametrize("where", ["nowhere", "current"])
 def test_kernels_run_where_no_folder_can_be_written_at_all(
     where: str,
-    nowhere: Path,
+    writable_dir: Path,
     load: Callable[[], Any],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(nowhere)
-    # Python's last resort is the current folder, which is the user's.
-    monkeypatch.setattr(tempfile, "tempdir", str(nowhere / "none" if where == "nowhere" else nowhere))
+    monkeypatch.chdir(writable_dir)
+    # Python's last resort for temporary files is the current folder, which belongs to the user.
+    monkeypatch.setattr(tempfile, "tempdir", str(writable_dir / "none" if where == "nowhere" else writable_dir))
     module = load()
     assert (module.twice(4), module.thrice(4)) == (8, 12)
     (line,) = warned(caplog)
     assert "each process compiles them" in line
     assert "set NUMBA_CACHE_DIR or TMPDIR" in line
-    assert list(nowhere.iterdir()) == []
+    assert list(writable_dir.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["open", "link", "file"])
-def test_a_folder_that_others_may_write_is_not_trusted(kind: str, nowhere: Path, load: Callable[[], Any]) -> None:
-    theirs = nowhere / f"clustering-kernels-{os.getuid()}"
+def test_a_folder_that_others_may_write_is_not_trusted(kind: str, writable_dir: Path, load: Callable[[], Any]) -> None:
+    theirs = writable_dir / f"clustering-kernels-{os.getuid()}"
     match kind:
         case "open":
             theirs.mkdir()
             theirs.chmod(0o777)
         case "link":
-            (nowhere / "elsewhere").mkdir(0o700)
-            theirs.symlink_to(nowhere / "elsewhere")
+            (writable_dir / "elsewhere").mkdir(0o700)
+            theirs.symlink_to(writable_dir / "elsewhere")
         case "file":
             theirs.write_text("theirs")
     assert load().twice(4) == 8
@@ -124,10 +124,10 @@ def test_a_folder_that_others_may_write_is_not_trusted(kind: str, nowhere: Path,
 @pytest.mark.parametrize("ending", ["nbi", "nbc"])
 @pytest.mark.parametrize("left", [b"", b"\x80\x05garbage", None], ids=["empty", "garbage", "half"])
 def test_files_that_are_broken_are_made_anew(
-    ending: str, left: bytes | None, nowhere: Path, load: Callable[[], Any]
+    ending: str, left: bytes | None, writable_dir: Path, load: Callable[[], Any]
 ) -> None:
     assert load().twice(4) == 8
-    (path,) = nowhere.rglob(f"kernels.twice*.{ending}")
+    (path,) = writable_dir.rglob(f"kernels.twice*.{ending}")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if left is None else left)
     assert load().twice(4) == 8
     again = load()
@@ -136,7 +136,7 @@ def test_files_that_are_broken_are_made_anew(
 
 
 def test_a_disk_that_is_full_costs_time_and_no_run(
-    nowhere: Path, load: Callable[[], Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    writable_dir: Path, load: Callable[[], Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = load()
 
@@ -151,12 +151,12 @@ def test_a_disk_that_is_full_costs_time_and_no_run(
 
 
 def test_a_user_without_a_home_gets_one(
-    nowhere: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    writable_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("HOME", "~")
     assert temporary.home_folder() is None
     temporary.ensure_home()
-    assert temporary.home_folder() == nowhere / f"clustering-home-{os.getuid()}"
+    assert temporary.home_folder() == writable_dir / f"clustering-home-{os.getuid()}"
     temporary.ensure_home()
     assert len(warned(caplog)) == 1
 
@@ -169,7 +169,7 @@ def test_a_home_that_is_there_is_kept(tmp_path: Path, monkeypatch: pytest.Monkey
 
 AS_NOBODY = [
     "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
-    # May read all that is installed, as a user of a container may.
+    # This user may read everything installed, as a user of a container may.
     "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
 ]  # fmt: skip
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs to be another user")
@@ -183,7 +183,7 @@ def test_an_arbitrary_user_of_a_read_only_installation_runs_kernels(tmp_path: Pa
     work = (
         "import sys, clustering; assert not {'numba', 'distributed'} & set(sys.modules); "
         "from clustering.data.gathering import finite; import numpy as np; "
-        "found = np.empty(2, bool); assert not finite(np.array([[1.0], [np.nan]]), found); print(found)"
+        "is_finite = np.empty(2, bool); assert not finite(np.array([[1.0], [np.nan]]), is_finite); print(is_finite)"
     )
     done = subprocess.run(
         [*AS_NOBODY, "env", "-u", "HOME", f"TMPDIR={tmp_path}", sys.executable, "-c", work],

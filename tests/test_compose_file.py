@@ -1,4 +1,4 @@
-"""What can be said of the stack without an engine; tests/compose brings it up."""
+"""Checks of the Compose file that need no container engine. tests/compose starts the stack."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ services = pytest.mark.parametrize("service", SERVICES)
 
 
 def filled(text: str) -> str:
-    """A text with the defaults of its variables."""
-    return VARIABLE.sub(lambda found: found[3] if found[2] == "-" else "", text)
+    """Replace the variables of a text by their defaults."""
+    return VARIABLE.sub(lambda match: match[3] if match[2] == "-" else "", text)
 
 
 def test_every_variable_is_in_the_example_with_its_default() -> None:
-    found = {(name, kind, text) for name, kind, text in VARIABLE.findall(TEXT)}
+    variables = {(name, kind, text) for name, kind, text in VARIABLE.findall(TEXT)}
 
-    assert {name for name, _, _ in found} == set(EXAMPLE)
-    assert {(name, text) for name, kind, text in found if kind == "-"} == {
+    assert {name for name, _, _ in variables} == set(EXAMPLE)
+    assert {(name, text) for name, kind, text in variables if kind == "-"} == {
         (name, EXAMPLE[name]) for name in set(EXAMPLE) - SECRETS
     }
 
@@ -93,8 +93,8 @@ def test_ports_are_of_this_machine_alone() -> None:
 
 @services
 def test_whatever_a_service_waits_for_can_come(service: str) -> None:
-    for name, wanted in SERVICES[service].get("depends_on", {}).items():
-        condition = wanted["condition"]
+    for name, dependency in SERVICES[service].get("depends_on", {}).items():
+        condition = dependency["condition"]
         if name in ONCE:
             assert condition == "service_completed_successfully"
         else:
@@ -130,7 +130,7 @@ def test_the_job_of_the_stack_is_in_it() -> None:
     assert config.compute.workers == SERVICES["dask-worker"]["deploy"]["replicas"]
     assert config.source.store.startswith("s3://clustering/")
     assert config.output.store.startswith("s3://clustering/")
-    # What a worker holds fits its container: rows at hand, blocks under way, and 512 MiB of libraries.
+    # The memory of a worker fits its container: kept rows, blocks in progress, and 512 MiB of libraries.
     assert 2 * config.memory_bytes + 512 * 1024**2 <= 2 * 1024**3 == _bytes(EXAMPLE["DASK_WORKER_MEMORY"])
 
 

@@ -1,4 +1,4 @@
-"""What the documents point to is there: files, headings, make targets."""
+"""Everything that the documents point to exists: files, headings, make targets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 @pages
 def test_make_targets_exist(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
-    # In code alone: `make` is a word too.
+    # Only code is searched, because `make` is also a word.
     for target in re.findall(r"(?:^|`)make ([a-z][a-z-]*)", page.read_text(), flags=re.M):
         assert re.search(rf"^{target}:", makefile, flags=re.M), target
 

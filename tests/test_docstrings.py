@@ -1,4 +1,4 @@
-"""Public functions say what they take: the names, and for arrays the shapes, in numpydoc's sections."""
+"""Public functions describe their arguments in numpydoc's sections: the names, and for arrays the shapes."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ CONTRACTS = {
     "models/sampling.py": ("RowGenerator",),
     "run/watch.py": ("Watch",),
 }
-"""Protocols that describe the arguments of their methods once, for all classes of their room."""
+"""Protocols that describe the arguments of their methods once, for all classes in the same folder."""
 
 
 def of_contracts(room: str) -> set[str]:
-    """Names of the methods of the contracts of a room."""
+    """Names of the methods of the protocols in a folder."""
     classes = [
         node
         for module, names in CONTRACTS.items()

@@ -45,9 +45,9 @@ def test_config_explained_is_a_config_and_names_every_section() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_shipped_config_writes_to_a_folder_that_is_thrown_away_or_to_the_store_of_the_stack(path: Path) -> None:
-    wanted = "s3://clustering/" if path.name == "compose.yaml" else "demo/"
+    prefix = "s3://clustering/" if path.name == "compose.yaml" else "demo/"
 
-    assert check_config(yaml.safe_load(path.read_text())).output.store.startswith(wanted)
+    assert check_config(yaml.safe_load(path.read_text())).output.store.startswith(prefix)
 
 
 @pytest.mark.parametrize("target", re.findall(r"!\[[^]]*\]\(([^)]+)\)", README))

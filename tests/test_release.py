@@ -1,4 +1,4 @@
-"""The version of the package stands in several files, and is one."""
+"""The version of the package is the same in all files that name it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run from Python is that of the command line with the same config, and fits as `fit` does."""
+"""A run from Python equals a run from the command line with the same config, and fits as `fit` does."""
 
 from __future__ import annotations
 
@@ -227,12 +227,12 @@ def test_any_data_can_be_run_and_their_report_drawn_again(how: str, field_store:
         field = opened.load()
     values = np.random.default_rng(0).random((60, 3))
     beside = {"mask": field["sea"], "weights": np.ones((12, 9, 10))}
-    some = {**ROWS, "isel": {"time": slice(0, 6)}}
+    subset = {**ROWS, "isel": {"time": slice(0, 6)}}
     given: dict[str, tuple[Any, dict[str, Any]]] = {
         "ndarray": (values, {}),
         "dask": (da.from_array(values, chunks=(20, 3)), {}),
-        "xarray": (field, some),
-        "source": (c.open_source(field_store, **some), {}),
+        "xarray": (field, subset),
+        "source": (c.open_source(field_store, **subset), {}),
         "source with arrays": (c.open_source(field_store, **{**ROWS, **beside}), {}),
         "arrays beside a path": (field_store, {**ROWS, **beside, "feature_weights": np.array([1.0, 2.0])}),
     }
@@ -256,7 +256,7 @@ def test_any_data_can_be_run_and_their_report_drawn_again(how: str, field_store:
 
 
 def _first_centers(data: Any, options: dict[str, Any]) -> np.ndarray:
-    """Centers in an array, which are recorded as a text."""
+    """Centers in an array, which the record holds as a text."""
     return np.array(c.fit(data, c.KMeans(3), max_iterations=0, **options).centers)
 
 

@@ -1,4 +1,4 @@
-"""A target that looks for the tests of a suite in one folder finds all of them."""
+"""The folder that a make target gives to pytest holds all tests of the suite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A made-up globe: air temperature through the year, over land that is made of a few waves."""
+"""Synthetic air temperature of a globe through the year, over land that is made of a few waves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import xarray as xr
 
 
 def write_seasons(path: Path, lats: int = 720, lons: int = 1440) -> None:
-    """Write ``t2m`` (month, lat, lon): far inland, summers are hot and winters cold; there are no borders."""
+    """Write ``t2m`` (month, lat, lon): far inland, summers are hot and winters cold, without sharp borders."""
     rng = np.random.default_rng(5)
     lat, lon = (np.linspace(90, -90, lats, endpoint=False) - 90 / lats, np.arange(lons) * 360 / lons)
     phi, lam = np.deg2rad(lat)[:, None], np.deg2rad(lon)[None, :]

@@ -1,4 +1,4 @@
-"""Prefect's UI while a run goes on and when it is done, looked at with Chromium as a person would."""
+"""Prefect's UI in Chromium, during a run and after it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _refuse(route: Any) -> None:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where screenshots go: to the documents only where that is asked for."""
+    """The folder of screenshots: that of SCREENSHOTS, or else a temporary one."""
     asked = os.environ.get("SCREENSHOTS")
     return ROOT / asked if asked else tmp_path_factory.mktemp("screenshots")
 
@@ -112,23 +112,23 @@ def test_a_run_can_be_followed_and_its_outcome_read(server: Server, page: Page, 
     command = ("-c", "from flows.cli import main; main()", "fit", "climate.yaml", "--prefect")
     fit = server.run(*command, log="fit.log", where=tmp_path)
     log = server.home / "fit.log"
-    (found,) = eventually(lambda: server.ask("/flow_runs/filter", {}))
-    run, name = found["id"], found["name"]
+    (flow_run,) = eventually(lambda: server.ask("/flow_runs/filter", {}))
+    run, name = flow_run["id"], flow_run["name"]
     assert eventually(lambda: "pass  25" in log.read_text() or fit.poll() is not None), log.read_text()
     assert fit.poll() is None, log.read_text()
 
-    # The page of the run: how far it is, without a click more than the tab.
+    # The page of the run shows the progress after one click on the tab.
     open_page(page, f"{server.ui}/v2/runs/flow-run/{run}?tab=Artifacts", name)
     expect(page.get_by_text("Running").first).to_be_visible()
     expect(page.get_by_text(re.compile(r"^\d+ passes")).first).to_be_visible()
     expect(page.get_by_text(re.compile(r"^(about|at most) .* to go$")).first).to_be_visible()
     drawn(page, "objective by pass")
 
-    # What goes on inside.
+    # The details of the fit.
     page.get_by_text("fit-live", exact=True).click()
     page.get_by_role("link", name=server.artifacts(run)["fit-live"]["id"][:8]).click()
-    for told in ("objective J", "rows", "read", "peak memory"):
-        expect(page.get_by_role("cell", name=told, exact=True)).to_be_visible()
+    for cell_text in ("objective J", "rows", "read", "peak memory"):
+        expect(page.get_by_role("cell", name=cell_text, exact=True)).to_be_visible()
     expect(page.get_by_role("cell", name="the fullest of 3 processes")).to_be_visible()
     assert page.get_by_role("link", name="dashboard of the workers").get_attribute("href") in log.read_text()
     for title in ("progress", "objective by pass", "effective sizes"):

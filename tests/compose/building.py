@@ -16,7 +16,7 @@ from pathlib import Path
 from engine import LONG, ROOT, docker
 
 LABEL = "zarr-clustering.test"
-"""Every image made here bears it, with the name of the trial: all that is built on a base inherits its label."""
+"""Label of every image made here, with the name of the trial: an image inherits the labels of its base."""
 _NAME = re.compile(r"clustering-\d+-[0-9a-f]{8}\b")
 _BUNDLE = "/etc/pip.crt"
 _PIP = ("index-url", "extra-index-url", "trusted-host", "timeout", "default-timeout")
@@ -52,14 +52,14 @@ def remove_all(name: str) -> None:
 
 
 def remove_left() -> None:
-    """Remove what killed trials left: whenever an engine starts, it starts the services of their stacks again."""
+    """Remove what killed trials left: an engine would start the services of their stacks whenever it starts."""
     for name in {*_names("container", "ls", "--all"), *_names("network", "ls"), *_names("image", "ls", "--all")}:
         if not _is_running(int(name.split("-")[1])):
             remove_all(name)
 
 
 def name_of_trial() -> str:
-    """Make up a name that tells the process of the trial."""
+    """Make up a name that holds the id of the process of the trial."""
     return f"clustering-{os.getpid()}-{secrets.token_hex(4)}"
 
 
@@ -89,7 +89,7 @@ def _build(image: str, file: str, context: Path, target: str | None = None, **ar
 
 
 def _make_base(image: str, name: str, root: Path) -> None:
-    """Make a Debian that finds packages where this machine does."""
+    """Make a base image of Debian that takes packages from the same places as this machine."""
     mirror, release = _mirror()
     subprocess.run(
         ["debootstrap", "--variant=minbase", release, str(root), mirror],
@@ -113,7 +113,7 @@ def _make_base(image: str, name: str, root: Path) -> None:
 
 
 def _mirror() -> tuple[str, str]:
-    """Tell where this machine's Debian packages come from, and of which release."""
+    """Return the mirror of this machine's Debian packages and their release."""
     form = "$(REPO_URI) $(CODENAME)"
     said = subprocess.run(
         ["apt-get", "indextargets", "--format", form, "Created-By: Packages", "Component: main", "Origin: Debian"],
@@ -124,13 +124,13 @@ def _mirror() -> tuple[str, str]:
 
 
 def _pip_settings() -> Iterator[tuple[str, str]]:
-    """List what this machine's pip is told, but for what lies on its disks."""
+    """List the settings of this machine's pip that a container needs, without ``file:`` URLs."""
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
     ).stdout
     for line in listed.splitlines():
-        name, _, told = line.partition("=")
-        key, values = name.rpartition(".")[2], ast.literal_eval(told).split()
+        name, _, literal = line.partition("=")
+        key, values = name.rpartition(".")[2], ast.literal_eval(literal).split()
         if key == "cert":
             yield key, values[0]
         elif key in _PIP and (kept := [value for value in values if not value.startswith("file:")]):

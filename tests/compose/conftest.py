@@ -1,4 +1,4 @@
-"""One stack for all trials, from nothing but a Docker engine and Debian's packages, and nothing left of it."""
+"""One stack for all tests, built from a Docker engine and Debian's packages alone, and removed afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ONCE = ("migrate", "init")
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack of docker-compose.yml, well, with a deployment that runs every minute."""
+    """The stack of docker-compose.yml, healthy, with a deployment that runs every minute."""
     if reason := missing():
         pytest.skip(f"{reason}; .ci/compose installs and starts what this needs")
     if os.geteuid() != 0 or shutil.which("debootstrap") is None:

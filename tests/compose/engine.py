@@ -1,4 +1,4 @@
-"""A Docker engine and a stack of it, by their command lines."""
+"""A Docker engine and a stack of services on it, used through the command line."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ T = TypeVar("T")
 
 
 def docker(*arguments: str, stdin: Any = None, timeout: float = LONG) -> str:
-    """Run a command of the engine, and give what it prints; an assertion tells what went wrong."""
+    """Run a command of the engine and return its output; an assertion shows the end of its output if it fails."""
     return _said(["docker", *arguments], stdin=stdin, timeout=timeout)
 
 
 def missing() -> str | None:
-    """Say why there is no engine to work with; None where there is one."""
+    """Return why no engine can be used, or None if one can."""
     if shutil.which("docker") is None:
         return "there is no docker command"
     done = subprocess.run(["docker", "info"], capture_output=True, text=True, timeout=60, check=False)
@@ -39,8 +39,8 @@ def missing() -> str | None:
 def _compose() -> list[str]:
     if shutil.which("docker-compose"):
         return ["docker-compose"]
-    known = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
-    return ["docker", "compose"] if known else []
+    has_plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
+    return ["docker", "compose"] if has_plugin else []
 
 
 def _said(command: list[str], stdin: Any = None, timeout: float = LONG) -> str:
@@ -51,12 +51,12 @@ def _said(command: list[str], stdin: Any = None, timeout: float = LONG) -> str:
 
 
 def eventually(what: str, ask: Callable[[], T], within: float = LONG) -> T:
-    """Ask until the answer is true, and give it."""
+    """Ask until the answer is true, and return it."""
     until = time.monotonic() + within
     while True:
-        found = ask()
-        if found:
-            return found
+        answer = ask()
+        if answer:
+            return answer
         assert time.monotonic() < until, f"{what}: not within {within:g} s"
         time.sleep(1.0)
 
@@ -67,11 +67,11 @@ class Stack:
 
     name: str
     settings: Path
-    """What stands for .env."""
+    """The file that takes the place of ``.env``."""
     secrets: dict[str, str]
-    """By their names in it."""
+    """The secrets, by their names in the settings."""
     ports: dict[str, int]
-    """Of this machine, by their names in it."""
+    """Ports of this machine, by their names in the settings."""
 
     def compose(self, *arguments: str, timeout: float = LONG) -> str:
         """Run a command of compose."""
@@ -90,22 +90,22 @@ class Stack:
         return self.compose("run", "--rm", "-T", "cli", *arguments, timeout=timeout)
 
     def containers(self, service: str) -> list[str]:
-        """Name the containers of a service."""
+        """List the ids of the containers of a service."""
         own = ["--filter", f"label=com.docker.compose.project={self.name}"]
-        found = docker("ps", "--all", "--quiet", *own, "--filter", f"label=com.docker.compose.service={service}")
-        return found.split()
+        ids = docker("ps", "--all", "--quiet", *own, "--filter", f"label=com.docker.compose.service={service}")
+        return ids.split()
 
     def about(self, service: str) -> list[dict[str, Any]]:
-        """Tell what the engine knows of the containers of a service."""
+        """Return what the engine knows of the containers of a service."""
         names = self.containers(service)
         return list(json.loads(docker("inspect", *names))) if names else []
 
     def health(self, service: str) -> set[str]:
-        """Tell the health of the containers of a service."""
+        """Return the health states of the containers of a service."""
         return {about["State"]["Health"]["Status"] for about in self.about(service)}
 
     def logs(self, services: Iterable[str]) -> str:
-        """Give all that the containers of services have printed."""
+        """Return all that the containers of services have printed."""
         names = [name for service in services for name in self.containers(service)]
         both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         return "".join(subprocess.run(["docker", "logs", name], **both, text=True, check=True).stdout for name in names)
@@ -119,10 +119,10 @@ class Stack:
         return answer.json() if answer.content else None
 
     def runs(self, deployment: str, *states: str) -> list[dict[str, Any]]:
-        """Tell the runs of a deployment that are in one of some states, in the order in which they were due."""
-        wanted = {
+        """List the runs of a deployment that are in one of the given states, in the order in which they were due."""
+        query = {
             "deployments": {"name": {"any_": [deployment]}},
             "flow_runs": {"state": {"type": {"any_": list(states)}}},
             "sort": "EXPECTED_START_TIME_ASC",
         }
-        return list(self.ask("flow_runs/filter", wanted))
+        return list(self.ask("flow_runs/filter", query))

@@ -1,4 +1,4 @@
-"""The stack as its users have it: it comes up, works by itself, loses machines, and goes on to the same bits."""
+"""The stack as users run it: it starts, runs on schedule, loses machines, and goes on to the same bits."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from conftest import ONCE, SERVICES
 from engine import Stack, docker, eventually
 from obstore.store import S3Store
 
-# Images are built from nothing, and a run is watched until it is taken for dead.
+# The limit leaves time to build all images, and to wait until Prefect marks a lost run as crashed.
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(3600)]
 
 OURS = ("server", "services", "worker", "scheduler", "dask-worker")
 CONFIG = "configs/compose.yaml"
 NIGHTLY = "s3://clustering/runs/climate-zones"
-# A mixture of all values of the field, which stops nowhere before the last of so many passes.
+# A mixture of all values of the field. It does not stop before the last of its many passes.
 LONG = {
     "source.sample_dims": "[time, latitude, longitude]",
     "source.feature_dims": "[]",
@@ -34,13 +34,13 @@ def options(output: str, *settings: dict[str, str]) -> list[str]:
     given = {"output.store": output}.items()
     return [
         part
-        for key, value in [*given, *(s for some in settings for s in some.items())]
+        for key, value in [*given, *(item for group in settings for item in group.items())]
         for part in ("--set", f"{key}={value}")
     ]
 
 
 def objects(stack: Stack, prefix: str) -> dict[str, bytes]:
-    """All objects of the bucket below a prefix, by key from there."""
+    """The contents of all objects below a prefix of the bucket, by their keys below it."""
     store = S3Store(
         "clustering",
         prefix=prefix,
@@ -50,32 +50,32 @@ def objects(stack: Stack, prefix: str) -> dict[str, bytes]:
         region="us-east-1",
         client_options={"allow_http": True},
     )
-    found = {}
+    contents = {}
     for key in sorted(item["path"] for page in obstore.list(store) for item in page):
         # A run under way removes objects of its own, such as old checkpoints.
         with suppress(FileNotFoundError):
-            found[key] = bytes(obstore.get(store, key).bytes())
-    return found
+            contents[key] = bytes(obstore.get(store, key).bytes())
+    return contents
 
 
 def bits(stack: Stack, output: str) -> dict[str, bytes]:
-    """The chunks of the labels and the model that are published; metadata tell the run beside."""
-    found = objects(stack, output.removeprefix("s3://clustering/"))
+    """The chunks of the published labels and model, without the metadata: these name the run."""
+    contents = objects(stack, output.removeprefix("s3://clustering/"))
     return {
         key: content
-        for key, content in found.items()
+        for key, content in contents.items()
         if key.startswith(("labels.zarr/", "model.zarr/")) and not key.endswith("zarr.json")
     }
 
 
 def summary(said: str) -> dict[str, Any]:
-    """What a command with ``--json`` says last."""
+    """The record that a command with ``--json`` prints last."""
     return dict(json.loads(said.strip().splitlines()[-1]))
 
 
 @pytest.fixture(scope="module")
 def embedded(stack: Stack) -> dict[str, bytes]:
-    """What the job of the stack gives in one process, on threads and without Prefect."""
+    """The chunks that the job of the stack gives in one process, on threads and without Prefect."""
     output = "s3://clustering/runs/embedded"
     stack.cli("clustering", "fit", CONFIG, "--no-prefect", *options(output, EMBEDDED))
     return bits(stack, output)
@@ -84,9 +84,9 @@ def embedded(stack: Stack) -> dict[str, bytes]:
 def test_every_service_is_well_and_keeps_to_itself(stack: Stack) -> None:
     for service in ONCE:
         assert [about["State"]["ExitCode"] for about in stack.about(service)] == [0], service
-    found = {service: stack.about(service) for service in SERVICES}
-    assert len(found["dask-worker"]) == 2
-    for service, containers in found.items():
+    by_service = {service: stack.about(service) for service in SERVICES}
+    assert len(by_service["dask-worker"]) == 2
+    for service, containers in by_service.items():
         for about in containers:
             assert about["HostConfig"]["Memory"] > 0, service
             bound = {to["HostIp"] for place in about["NetworkSettings"]["Ports"].values() for to in place or ()}
@@ -99,9 +99,9 @@ def test_every_service_is_well_and_keeps_to_itself(stack: Stack) -> None:
 
 def test_starting_again_changes_nothing(stack: Stack) -> None:
     def state() -> Any:
-        names = [found["name"] for found in stack.ask("work_pools/filter")]
-        deployments = [found["name"] for found in stack.ask("deployments/filter")]
-        automations = [found["name"] for found in stack.ask("automations/filter")]
+        names = [pool["name"] for pool in stack.ask("work_pools/filter")]
+        deployments = [deployment["name"] for deployment in stack.ask("deployments/filter")]
+        automations = [automation["name"] for automation in stack.ask("automations/filter")]
         return names, deployments, automations, objects(stack, "data")
 
     before = state()
@@ -128,9 +128,9 @@ def test_a_run_is_scheduled_and_run_by_itself(stack: Stack, embedded: dict[str, 
         return [run for run in stack.runs("nightly", "COMPLETED") if run["auto_scheduled"]]
 
     eventually("a scheduled run completes", done)
-    # Where another has ended since, its labels tell beside which of them changed.
-    found = {key: content for key, content in bits(stack, NIGHTLY).items() if "/changed/" not in key}
-    assert found == embedded
+    # A second scheduled run may have ended since: it also writes which labels changed.
+    chunks = {key: content for key, content in bits(stack, NIGHTLY).items() if "/changed/" not in key}
+    assert chunks == embedded
     (nightly,) = stack.ask("deployments/filter")
     stack.ask(f"deployments/{nightly['id']}/pause_deployment")
 
@@ -147,7 +147,7 @@ def test_a_lost_worker_of_dask_and_a_lost_worker_of_prefect_cost_no_bit(stack: S
     docker("kill", stack.containers("dask-worker")[0])
     second = eventually("it goes on", lambda: objects(stack, checkpoints).keys() - first.keys())
     docker("kill", *stack.containers("worker"))
-    # As the policy of restarts does after the machine's own death; by hand after a kill by hand.
+    # Docker's restart policy does this after a crash, but not after a kill by hand.
     docker("start", *stack.containers("worker"), stack.containers("dask-worker")[0])
 
     output_at_once = "s3://clustering/runs/long-embedded"
@@ -165,15 +165,15 @@ def test_a_lost_worker_of_dask_and_a_lost_worker_of_prefect_cost_no_bit(stack: S
 
 
 def crashed(stack: Stack, run: str) -> dict[str, Any] | None:
-    (found,) = stack.ask("flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
-    return found["state"] if found["state"]["type"] == "CRASHED" else None
+    (flow_run,) = stack.ask("flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+    return flow_run["state"] if flow_run["state"]["type"] == "CRASHED" else None
 
 
-def test_no_secret_is_told(stack: Stack) -> None:
-    told = stack.logs([*SERVICES, *ONCE])
-    told += json.dumps(stack.ask("logs/filter")) + json.dumps(stack.ask("deployments/filter"))
-    told += docker("history", "--no-trunc", stack.about("server")[0]["Image"])
+def test_no_secret_is_shown(stack: Stack) -> None:
+    text = stack.logs([*SERVICES, *ONCE])
+    text += json.dumps(stack.ask("logs/filter")) + json.dumps(stack.ask("deployments/filter"))
+    text += docker("history", "--no-trunc", stack.about("server")[0]["Image"])
 
-    assert len(told) > 10_000
+    assert len(text) > 10_000
     for name, secret in stack.secrets.items():
-        assert secret.rpartition(":")[2] not in told, name
+        assert secret.rpartition(":")[2] not in text, name

@@ -25,7 +25,7 @@ OPTIONS: dict[str, Any] = {"feature_dims": []}
 
 
 def on_grid(data: Any, **options: Any) -> dict[str, np.ndarray]:
-    """Read which cells of the grid are used, with what weights and labels."""
+    """Read which cells of the grid are used, and their weights and labels."""
     source = open_source(data, **{**OPTIONS, **options})
     rows = read_block(source, source.plan().block(0))
     used = rows.to_grid(np.ones(len(rows), bool), False).reshape(source.shape)
@@ -90,7 +90,7 @@ def test_labels_decide_after_a_selection_too() -> None:
     expected = MASK[[4, 1, 2], 1::2]
     for array in (MASK, MASK.T[::-1], expected, expected.values, expected.drop_vars(["lat", "lon"])):
         assert np.array_equal(on_grid(FIELD, mask=array, isel=isel)["mask"], expected.values)
-    # Of a dimension of which one place was selected, the array gives this place.
+    # Where one position of a dimension was selected, the array is read at this position.
     for array in (MASK, MASK.T[::-1], MASK[:, 2].drop_vars("lon")):
         assert np.array_equal(on_grid(FIELD, mask=array, isel={"lon": 2})["mask"], MASK[:, 2].values)
 
@@ -117,7 +117,7 @@ def test_equal_labels_are_taken_in_their_order_or_not_at_all() -> None:
     field = xr.DataArray(np.arange(4.0), {"x": [1.0, 2.0, 2.0, 3.0]}, ("x",))
     weights = xr.DataArray([1.0, 2.0, 3.0, 4.0], field.coords, ("x",))
     assert on_grid(field, weights=weights)["weights"].tolist() == [1, 2, 3, 4]
-    # One value may stand for several cells, not several for one.
+    # One value may apply to several cells, but a cell must not have several values.
     assert on_grid(field, weights=weights[[3, 1, 0]])["weights"].tolist() == [1, 2, 2, 4]
     for labels in ([1.0, 2.0, 2.0, 3.0], list("abbc")):
         both = (a.assign_coords(x=labels) for a in (field, weights))
@@ -183,8 +183,8 @@ def test_all_that_a_fit_does_takes_arrays_in_the_same_way() -> None:
     same = c.fit(FIELD, c.GaussianMixture(k=1), restarts=1, mask=MASK.values, weights=MASK.values + 1, **OPTIONS)
     assert np.array_equal(fit.centers, same.centers)
     for name in ("predict", "margin", "distance", "distances", "log_density", "outlier_score", "responsibilities"):
-        found, expected = (getattr(fit, name)(FIELD, mask=mask, **OPTIONS) for mask in (turned, MASK.values))
-        assert np.array_equal(found, expected, equal_nan=True), name
+        actual, expected = (getattr(fit, name)(FIELD, mask=mask, **OPTIONS) for mask in (turned, MASK.values))
+        assert np.array_equal(actual, expected, equal_nan=True), name
         with pytest.raises(SourceError, match="no value for 6 of 6 labels"):
             getattr(fit, name)(FIELD, mask=MASK.assign_coords(lat=LAT + 1000), **OPTIONS)
     assert fit.score(FIELD, weights=turned + 1, **OPTIONS) == fit.score(FIELD, weights=MASK.values + 1, **OPTIONS)
@@ -240,7 +240,7 @@ def test_masked_cells_of_the_data_are_missing(wrap: Callable[[Any], Any], dtype:
     assert np.asarray(labels).tolist() == [0, 0, -1, 0, 0, 0]
 
 
-def test_masked_cells_that_a_graph_does_not_tell_of_are_no_numbers() -> None:
+def test_masked_cells_that_a_graph_does_not_declare_are_missing_or_refused() -> None:
     def hide(block: np.ndarray) -> np.ndarray:
         return np.ma.masked_array(block, block == 5)
 
@@ -251,15 +251,15 @@ def test_masked_cells_that_a_graph_does_not_tell_of_are_no_numbers() -> None:
             with pytest.raises(DataError, match=r"int32 holds masked cells.*astype\(float\)"):
                 read_block(source, source.plan().block(0))
         else:
-            found = read_block(source, source.plan().block(0)).cells
-            assert found is not None
-            assert found.tolist() == kept
+            cells = read_block(source, source.plan().block(0)).cells
+            assert cells is not None
+            assert cells.tolist() == kept
 
 
 # Dask arrays of unknown length
 
 
-def some(array: np.ndarray, chunk: int = 20) -> Any:
+def lazy_subset(array: np.ndarray, chunk: int = 20) -> Any:
     lazy = da.from_array(array, chunks=(chunk, *array.shape[1:]))
     return lazy[lazy[:, 0] % 3 > 0] if array.ndim > 1 else lazy[lazy % 3 > 0]
 
@@ -277,7 +277,7 @@ CHOSEN = MANY[MANY[:, 0] % 3 > 0]
     ],
 )
 def test_unknown_lengths_are_computed(wrap: Callable[[Any], Any]) -> None:
-    lazy = some(MANY)
+    lazy = lazy_subset(MANY)
     data = wrap(lazy)
     fit = c.fit(data, c.KMeans(k=2), restarts=1)
     assert np.array_equal(fit.predict(data).values, c.fit(CHOSEN, c.KMeans(k=2), restarts=1).predict(CHOSEN))
@@ -285,16 +285,16 @@ def test_unknown_lengths_are_computed(wrap: Callable[[Any], Any]) -> None:
 
 
 def test_unknown_lengths_of_arrays_beside_the_data_are_computed_and_compared() -> None:
-    found = on_grid(some(MANY), feature_dims=["feature"], weights=some(MANY)[:, 0])["weights"]
-    assert np.array_equal(found, CHOSEN[:, 0])
-    named = xr.DataArray(some(MANY)[:, 0], dims="row")
+    weights = on_grid(lazy_subset(MANY), feature_dims=["feature"], weights=lazy_subset(MANY)[:, 0])["weights"]
+    assert np.array_equal(weights, CHOSEN[:, 0])
+    named = xr.DataArray(lazy_subset(MANY)[:, 0], dims="row")
     assert np.array_equal(on_grid(CHOSEN, feature_dims=["feature"], weights=named)["weights"], CHOSEN[:, 0])
     with pytest.raises(SourceError, match=r"weights has shape"):
-        on_grid(some(MANY), feature_dims=["feature"], weights=some(MANY + 1)[:, 0])
+        on_grid(lazy_subset(MANY), feature_dims=["feature"], weights=lazy_subset(MANY + 1)[:, 0])
 
 
 def test_unknown_numbers_of_features_are_computed() -> None:
-    wide = some(MANY.T.copy(), 3).T
+    wide = lazy_subset(MANY.T.copy(), 3).T
     source = open_source(wide)
     assert np.array_equal(read_block(source, source.plan().block(0)).values, MANY[:, MANY[0] % 3 > 0])
 
@@ -319,9 +319,9 @@ BY_CELL = xr.DataArray(1.0 + np.arange(24).reshape(6, 4), FIELD.coords, FIELD.di
 
 
 def matrix(data: Any, weights: Any, **options: Any) -> list[float]:
-    found = c.fit(data, c.KMeans(k=1), restarts=1, feature_weights=weights, **options).fitted.preparation
-    assert found is not None
-    return np.asarray(found.matrix).tolist()
+    preparation = c.fit(data, c.KMeans(k=1), restarts=1, feature_weights=weights, **options).fitted.preparation
+    assert preparation is not None
+    return np.asarray(preparation.matrix).tolist()
 
 
 @pytest.mark.parametrize(
@@ -371,8 +371,8 @@ def test_feature_weights_that_do_not_fit_are_refused(weights: Any, said: str) ->
     assert isinstance(caught.value, ClusteringError)
 
 
-def test_whole_numbers_that_floats_cannot_tell_apart_are_told_apart() -> None:
-    """Names of stations in 64 bits, say."""
+def test_whole_numbers_that_floats_cannot_tell_apart_are_distinguished() -> None:
+    """Such numbers may be station ids of 64 bits."""
     first = 2**53
     names = np.array([first + 3, first, first + 1, first + 2])
     data = xr.DataArray(np.arange(4.0)[:, None], {"station": names}, ("station", "f"), name="v")

@@ -30,8 +30,8 @@ def test_windows_of_longitudes_in_radians_begin_anew_after_their_turn(units: str
     dataset = xr.Dataset(coords={"lon": ("lon", lon, {"units": units, **kind})})
     start, stop = np.deg2rad([350.0, 10.0])
     for first in (start, start - 2 * np.pi):
-        found = positions(dataset, {"lon": {"start": float(first), "stop": float(stop)}}, {})["lon"]
-        assert found == [35, 0, 1]
+        indexer = positions(dataset, {"lon": {"start": float(first), "stop": float(stop)}}, {})["lon"]
+        assert indexer == [35, 0, 1]
     assert positions(dataset, {"lon": float(np.deg2rad(-10.0))}, {})["lon"] == 35
 
 
@@ -70,8 +70,8 @@ def test_a_box_in_degrees_is_converted_to_radians(box: list[float], silent: str 
     expected = open_source(degrees, sample_dims=["lat", "lon"], bbox=box).dataset
     units = {name: {} if name == silent else RADIANS for name in ("lon", "lat")}
     radians = sphere(units["lon"], units["lat"], np.deg2rad(LON), np.deg2rad(LAT))
-    found = open_source(radians, sample_dims=["lat", "lon"], bbox=box).dataset
-    assert np.array_equal(found["t"], expected["t"])
+    actual = open_source(radians, sample_dims=["lat", "lon"], bbox=box).dataset
+    assert np.array_equal(actual["t"], expected["t"])
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_box_on_units_that_are_no_angle_is_refused(x: Any, y: Any, scale: floa
     assert "\n" not in str(caught.value)
 
 
-def test_a_box_on_degrees_without_units_near_the_equator_is_told_by_the_other_coordinate() -> None:
+def test_the_other_coordinate_shows_that_a_box_near_the_equator_without_units_is_in_degrees() -> None:
     lon, lat = np.arange(-5.0, 6.0), np.arange(40.0, 50.0)
     source = open_source(sphere({}, {}, lon, lat), sample_dims=["lat", "lon"], bbox=[-2, 41, 2, 43])
     assert source.shape == (3, 5)

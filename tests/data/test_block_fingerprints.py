@@ -33,15 +33,15 @@ def store(tmp_path: Path) -> Path:
 
 def identities(store: Path, **options: Any) -> BlockFingerprints:
     source = open_source(store, **{"variables": ["a"], "sample_dims": ["time", "lat"], **options})
-    found = BlockFingerprints.for_plan(source, source.plan(block_bytes=1, whole_chunks=False))
-    assert found is not None
-    return found
+    fingerprints = BlockFingerprints.for_plan(source, source.plan(block_bytes=1, whole_chunks=False))
+    assert fingerprints is not None
+    return fingerprints
 
 
-def test_each_block_has_its_own_and_another_opening_tells_the_same(store: Path) -> None:
-    found = identities(store)
-    assert len({*found}) == len({start for start, _ in found}) == len(found.plan) == 12
-    assert [*identities(store)] == [*found] == [*pickle.loads(pickle.dumps(found))]
+def test_each_block_has_its_own_fingerprint_and_another_opening_gives_the_same(store: Path) -> None:
+    fingerprints = identities(store)
+    assert len({*fingerprints}) == len({start for start, _ in fingerprints}) == len(fingerprints.plan) == 12
+    assert [*identities(store)] == [*fingerprints] == [*pickle.loads(pickle.dumps(fingerprints))]
 
 
 def test_a_chunk_that_is_written_anew_changes_the_blocks_that_it_belongs_to(store: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_chunk_that_is_written_anew_changes_the_blocks_that_it_belongs_to(stor
     zarr.open_group(store)["b"][4] = 0.5
     after = [*identities(store, variables=["a", "b"])]
     changed = [i for i, (one, other) in enumerate(zip(before, after, strict=True)) if one != other]
-    # Units of both hold four times.
+    # With both variables, each block holds four times.
     assert [start for start, _ in before] == [start for start, _ in after]
     assert changed == [1]
     # A variable that is not clustered does not count.

@@ -27,7 +27,7 @@ VALUES = RNG.standard_normal((20, 6, 4))
 
 
 def store(path: Path, fill: Any, shards: tuple[int, ...] | None = None, zarr_format: Any = 3) -> Path:
-    """Rows on a grid of 20 × 6 in chunks of 5 × 3, with four features split over two chunks."""
+    """Write rows on a grid of 20 × 6 in chunks of 5 × 3, with four features split over two chunks."""
     names = (
         {"attributes": {"_ARRAY_DIMENSIONS": list("yxf")}} if zarr_format == 2 else {"dimension_names": tuple("yxf")}
     )
@@ -42,15 +42,15 @@ def opened(path: Path, **options: Any) -> Source:
 
 
 def kept(source: Source, block_bytes: int = 200) -> np.ndarray:
-    """Which cells of the grid take part."""
+    """Return which cells of the grid are used."""
     plan = source.plan(block_bytes=block_bytes)
-    found = np.zeros(plan.cells, bool)
+    used = np.zeros(plan.cells, bool)
     for i in range(len(plan)):
         rows = read_block(source, plan.block(i))
         places = rows.positions(np.arange(len(rows)))
-        found[places] = True
+        used[places] = True
         assert np.array_equal(rows.values, VALUES.reshape(-1, 4)[places])
-    return found.reshape(source.shape)
+    return used.reshape(source.shape)
 
 
 # Never written
@@ -137,8 +137,8 @@ def test_absent_chunks_are_not_asked_for_and_leading_ones_make_no_cluster(
     array[300:] = RNG.standard_normal((100, 3))
     requests.clear()
     with pytest.warns(c.ClusteringWarning, match="30 of 40 chunks of variable 'values' were never written"):
-        found = c.fit(open_source(tmp_path / "a"), c.KMeans(2), cluster="synchronous", block_bytes=240)
-    assert found.fitted.summary.count == 100
+        fit = c.fit(open_source(tmp_path / "a"), c.KMeans(2), cluster="synchronous", block_bytes=240)
+    assert fit.fitted.summary.count == 100
     assert {key: n for key, n in requests.items() if key.startswith("c/")} == {f"c/{i}/0": 1 for i in range(30, 40)}
 
 
@@ -164,9 +164,9 @@ def test_absent_chunks_are_not_asked_for_beside_others(tmp_path: Path, requests:
     rows = read_block(source, source.plan(block_bytes=10**6).block(0))
     assert rows.positions(np.arange(len(rows))).tolist() == [2, 3, 8, 9, 10, 11]
     assert np.array_equal(rows.values, VALUES.reshape(-1, 8)[:6, [0, 1, 3, 6]].astype(np.float32))
-    wanted = {(i, j) for i in (2, 3, 8, 9, 10, 11) for j in (0, 2, 6)}
+    chunk_starts = {(i, j) for i in (2, 3, 8, 9, 10, 11) for j in (0, 2, 6)}
     lengths = (2, 4) if sharded else (1, 2)
-    keys = {f"c/{i // lengths[0]}/{j // lengths[1]}" for i, j in wanted}
+    keys = {f"c/{i // lengths[0]}/{j // lengths[1]}" for i, j in chunk_starts}
     assert {key for key in requests if key.startswith("c/")} == keys
 
 
@@ -242,7 +242,7 @@ def test_a_flipped_bit_is_noticed_wherever_a_chunk_is_checked(
     zarr.create_group(tmp_path / "s", zarr_format=zarr_format).create_array(
         "t", data=values, chunks=(8, 4), **{**names, **options}
     )
-    # The chunk of rows 16 … 23, of which the array has five and the selection one.
+    # This chunk covers rows 16 to 23. The array holds five of them, and the selection one.
     (last,) = (tmp_path / "s" / "t").rglob("2.0" if zarr_format == 2 else f"c/{1 if 'shards' in options else 2}/0")
     whole = last.read_bytes()
     for place in range(2, len(whole), max(1, len(whole) // 8)):
@@ -255,7 +255,7 @@ def test_a_flipped_bit_is_noticed_wherever_a_chunk_is_checked(
         except DataError as error:
             assert "does not decode" in str(error)  # noqa: PT017
         else:
-            # Not every bit is of the data: some say when the file was made.
+            # Some bits hold the time at which the chunk was compressed, and no data.
             assert np.array_equal(read, values[: len(read)])
             assert "gzip" in str(options).lower()
 
@@ -264,11 +264,11 @@ def test_bad_chunks_are_counted_listed_and_logged(tmp_path: Path, caplog: pytest
     path = store(tmp_path / "s", 0)
     for key in ("c/0/0/1", "c/2/1/0"):
         spoil(path / "t" / key, "rubbish")
-    found = c.fit(opened(path, on_bad_chunk="mask"), c.KMeans(2), block_bytes=300)
-    assert found.fitted.bad_chunks == ("t/c/0/0/1", "t/c/2/1/0")
-    assert found.fitted.summary.count == 90
-    told = {(record.name, record.levelname, record.getMessage()) for record in caplog.records}
-    assert told == {
+    fit = c.fit(opened(path, on_bad_chunk="mask"), c.KMeans(2), block_bytes=300)
+    assert fit.fitted.bad_chunks == ("t/c/0/0/1", "t/c/2/1/0")
+    assert fit.fitted.summary.count == 90
+    log_records = {(record.name, record.levelname, record.getMessage()) for record in caplog.records}
+    assert log_records == {
         ("clustering.data.stored", "WARNING", f"chunk 't/{key}' does not decode and is masked")
         for key in ("c/0/0/1", "c/2/1/0")
     }
@@ -297,8 +297,8 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize(("change", "told"), CHANGES.values(), ids=CHANGES.keys())
-def test_a_source_that_changes_during_the_run_fails_it(tmp_path: Path, change: Any, told: str) -> None:
+@pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES.keys())
+def test_a_source_that_changes_during_the_run_fails_it(tmp_path: Path, change: Any, message: str) -> None:
     path = store(tmp_path / "s", np.nan)
 
     def once(record: Any) -> None:
@@ -309,10 +309,10 @@ def test_a_source_that_changes_during_the_run_fails_it(tmp_path: Path, change: A
     c.fit(source, c.KMeans(3))
     with pytest.raises(DataError) as caught:
         c.fit(source, c.KMeans(3), on_pass=once, memory=1 << 30)
-    assert f"the source changed during the run: {told}" in str(caught.value)
+    assert f"the source changed during the run: {message}" in str(caught.value)
 
 
-def test_a_chunk_added_during_the_run_is_told(tmp_path: Path) -> None:
+def test_a_chunk_added_during_the_run_is_reported(tmp_path: Path) -> None:
     path = without(store(tmp_path / "s", np.nan), ["c/0/0/0"])
     source = opened(path)
     zarr.open_array(path / "t")[0] = 1.0
@@ -344,14 +344,14 @@ def test_any_selection_reads_each_of_its_chunks_once(
     source = opened(path, isel=isel)
     requests.clear()
     plan = source.plan(block_bytes=block_bytes)
-    found = np.full((plan.cells, source.n_features), np.nan)
+    values = np.full((plan.cells, source.n_features), np.nan)
     for i in range(len(plan)):
         rows = read_block(source, plan.block(i))
-        found[rows.positions(np.arange(len(rows)))] = rows.values
+        values[rows.positions(np.arange(len(rows)))] = rows.values
     places = {d: value if isinstance(value, (int, list)) else slice(*map(value.get, ("start", "stop", "step")))
               for d, value in isel.items()}  # fmt: skip
     truth = xr.DataArray(VALUES, dims=tuple("yxf")).isel(places)
-    assert np.array_equal(found, truth.values.reshape(found.shape))
+    assert np.array_equal(values, truth.values.reshape(values.shape))
     touched = np.zeros((4, 2, 2), bool)
     touched[np.ix_(*(np.unique(np.atleast_1d(np.arange(n)[places.get(d, slice(None))]) // u)
                      for d, n, u in zip("yxf", VALUES.shape, (5, 3, 2), strict=True)))] = True  # fmt: skip
@@ -378,7 +378,7 @@ def test_masks_and_weights_are_read_once_whatever_their_chunks(tmp_path: Path, r
 
 
 class Silent(WrapperStore[MemoryStore]):
-    """A store that cannot list, as a web server's."""
+    """A store that cannot list its keys, like that of a web server."""
 
     supports_listing = False
 

@@ -43,7 +43,7 @@ def metadata_of(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("version", "options", "expected"), CASES, ids=[f"2 {n}" for n in V2] + [f"3 {n}" for n in V3])
-def test_codecs_are_told_from_the_metadata(version: Any, options: Any, expected: bool, tmp_path: Path) -> None:
+def test_codecs_are_recognized_from_the_metadata(version: Any, options: Any, expected: bool, tmp_path: Path) -> None:
     make(tmp_path / "store.zarr", version, options, name="x")
     assert checksummed(metadata_of(tmp_path / "store.zarr" / "x")) == expected
 

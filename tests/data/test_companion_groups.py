@@ -26,9 +26,9 @@ IMAGE: dict[str, Any] = {"group": "0", "sample_dims": ["y", "x"], "feature_dims"
 
 def read(source: Source) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     plan = source.plan(block_bytes=1)
-    found = [read_block(source, plan.block(i)) for i in range(len(plan))]
-    labels = None if source.labels is None else np.concatenate([np.asarray(r.labels) for r in found])
-    return np.concatenate([r.values for r in found]), np.concatenate([r.weights for r in found]), labels
+    block_rows = [read_block(source, plan.block(i)) for i in range(len(plan))]
+    labels = None if source.labels is None else np.concatenate([np.asarray(r.labels) for r in block_rows])
+    return np.concatenate([r.values for r in block_rows]), np.concatenate([r.weights for r in block_rows]), labels
 
 
 @formats
@@ -45,7 +45,7 @@ def test_the_tissue_of_an_image_masks_its_pixels(tmp_path: Path, zarr_format: An
 
 
 def blockwise(source: Source, plane: np.ndarray) -> np.ndarray:
-    """Order the cells of a plane as the blocks of a source do."""
+    """Put the cells of a plane into the order of the blocks of a source."""
     plan = source.plan(block_bytes=1)
     return np.concatenate([plane[plan.block(i).slices].reshape(-1) for i in range(len(plan))])
 
@@ -68,7 +68,7 @@ def test_an_image_without_axes_takes_a_mask_of_its_shape(tmp_path: Path) -> None
     options: dict[str, Any] = {"group": "pixels", "feature_dims": "dim_0"}
     expected = PIXELS[:, TISSUE > 0].T
     assert np.array_equal(read(open_source(tmp_path / "i", **options, mask="aside/mask > 0"))[0], expected)
-    # Sample dimensions named in another order do not turn the mask.
+    # The mask is not transposed where the sample dimensions are named in another order.
     turned = open_source(tmp_path / "i", **options, sample_dims=["dim_2", "dim_1"], mask="aside/mask > 0")
     assert np.array_equal(read(turned)[0], PIXELS[:, TISSUE > 0].T[np.argsort(np.nonzero(TISSUE)[1], kind="stable")])
     with pytest.raises(SourceError, match=r"names no dimensions and has shape \(12, 16\); .*dim_1, dim_2.*\(16, 12\)"):
@@ -82,8 +82,8 @@ def test_dimensions_of_length_one_do_not_count(tmp_path: Path) -> None:
     root.create_array("named", data=TISSUE[None, :1], dimension_names=("c", "y", "x"))
     expected = PIXELS[:, 0, TISSUE[0] > 0].T
     for name in ("/unnamed", "/named"):
-        found = open_source(tmp_path / "i", group="pixels", feature_dims="c", mask=f"{name} > 0")
-        assert np.array_equal(read(found)[0], expected)
+        source = open_source(tmp_path / "i", group="pixels", feature_dims="c", mask=f"{name} > 0")
+        assert np.array_equal(read(source)[0], expected)
 
 
 @formats
@@ -219,10 +219,10 @@ def test_another_process_opens_the_same_mask(tmp_path: Path, zarr_format: Any) -
         "from clustering.data.source_fingerprint import source_fingerprint\n"
         "print(len(read_block(s, s.plan().block(0))), source_fingerprint(s))"
     )
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "source")], capture_output=True, text=True, check=True
     )
-    assert told.stdout.split() == [str(np.count_nonzero(TISSUE)), source_fingerprint(source)]
+    assert process.stdout.split() == [str(np.count_nonzero(TISSUE)), source_fingerprint(source)]
 
 
 @formats

@@ -56,7 +56,7 @@ def test_a_mask_is_a_name_or_one_comparison(
 )  # fmt: skip
 def test_anything_else_is_refused_in_one_line(text: str) -> None:
     if text in ("0.5 < a", "not a == 1"):
-        # A name may hold dots and spaces; there is no such variable.
+        # Names may hold dots and spaces, so the left side is read as the name of an unknown variable.
         with pytest.raises(ClusteringError, match="allowed"):
             open_source(xr.Dataset({"a": ("row", [1.0])}), feature_dims=[], mask=text)
         return
@@ -95,7 +95,7 @@ def test_whole_numbers_are_compared_exactly() -> None:
     assert condition("v > -1").used(np.array([0], "u1")).tolist() == [True]
 
 
-# Variables that are no truth
+# Variables that are not boolean
 
 N = 6
 
@@ -180,7 +180,7 @@ def test_words_are_no_truth() -> None:
         used(data(np.arange(N).astype("M8[ns]")), "v > 3")
 
 
-# Through all doors
+# Comparisons in stores, in memory and in other processes
 
 
 @pytest.fixture

@@ -21,13 +21,13 @@ RNG = np.random.default_rng(11)
 
 
 def rows_of(source: Source, **options: Any) -> np.ndarray:
-    """Values of all rows on the grid `(cells, d)`; NaN where no row takes part."""
+    """Return the values of all rows on the grid `(cells, d)`, with NaN at cells that are not used."""
     plan = source.plan(block_bytes=64)
-    found = np.full((plan.cells, source.n_features), np.nan)
+    values = np.full((plan.cells, source.n_features), np.nan)
     for i in range(len(plan)):
         rows = read_block(source, plan.block(i), **options)
-        found[rows.positions(np.arange(len(rows)))] = rows.decoded().values
-    return found
+        values[rows.positions(np.arange(len(rows)))] = rows.decoded().values
+    return values
 
 
 CF: dict[str, tuple[str, dict[str, Any]]] = {
@@ -47,7 +47,7 @@ CF: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def packed_store(path: Path, dtype: str, attributes: dict[str, Any], zarr_format: int) -> Path:
-    """Two variables of stored numbers with CF attributes, some missing."""
+    """Write two variables of stored numbers with CF attributes. If there is a fill value, each lacks one number."""
     kind = np.dtype(dtype)
     stored = {name: RNG.integers(0, 100, (12, 5)).astype(kind) for name in "ab"}
     fill = attributes.get("_FillValue", attributes.get("missing_value"))
@@ -113,10 +113,10 @@ def test_numbers_outside_the_valid_range_are_missing(
     about = {"scale_factor": 0.1, **attributes, "_ARRAY_DIMENSIONS": ["row", "feature"]}
     names = {} if zarr_format == 2 else {"dimension_names": ("row", "feature")}
     group.create_array("t", data=stored, chunks=(7, 3), attributes=about, fill_value=-1, **names)
-    found = rows_of(open_source(tmp_path / "s"))
+    decoded = rows_of(open_source(tmp_path / "s"))
     inside = ((stored >= 10) & (stored <= 50)).all(axis=1)
-    assert np.array_equal(~np.isnan(found).any(axis=1), inside)
-    assert np.allclose(found[inside], stored[inside] * 0.1, rtol=1e-15)
+    assert np.array_equal(~np.isnan(decoded).any(axis=1), inside)
+    assert np.allclose(decoded[inside], stored[inside] * 0.1, rtol=1e-15)
 
 
 def test_nodata_is_a_stored_number_beside_the_fill_value(tmp_path: Path) -> None:
@@ -124,9 +124,9 @@ def test_nodata_is_a_stored_number_beside_the_fill_value(tmp_path: Path) -> None
     stored[4, 1], stored[9] = -128, -128
     zarr.create_array(tmp_path / "a", data=stored, chunks=(7, 4), fill_value=0)
     source = open_source(tmp_path / "a", nodata=-128)
-    found = rows_of(source)
-    assert np.flatnonzero(np.isnan(found).any(axis=1)).tolist() == [4, 9]
-    assert np.array_equal(found[[0, 29]], stored[[0, 29]])
+    decoded = rows_of(source)
+    assert np.flatnonzero(np.isnan(decoded).any(axis=1)).tolist() == [4, 9]
+    assert np.array_equal(decoded[[0, 29]], stored[[0, 29]])
     assert source.dtype == np.int8
     with pytest.raises(DataError, match=r"missing value in variable 'values', block 0 .*missing"):
         read_block(source_with(tmp_path / "a", missing="error", nodata=-128), source.plan().block(0))
@@ -140,8 +140,8 @@ def source_with(path: Path, **options: Any) -> Source:
 def test_nodata_may_differ_by_variable(tmp_path: Path) -> None:
     values = np.arange(12.0).reshape(6, 2)
     xr.Dataset(dict.fromkeys("ab", (("row", "f"), values))).to_zarr(tmp_path / "s", consolidated=False)
-    found = rows_of(open_source(tmp_path / "s", variables=["a", "b"], nodata={"a": 3, "b": 8.0}))
-    assert np.flatnonzero(np.isnan(found).any(axis=1)).tolist() == [1, 4]
+    decoded = rows_of(open_source(tmp_path / "s", variables=["a", "b"], nodata={"a": 3, "b": 8.0}))
+    assert np.flatnonzero(np.isnan(decoded).any(axis=1)).tolist() == [1, 4]
 
 
 def test_missing_whole_numbers_are_integrated_out_as_gaps(tmp_path: Path) -> None:
@@ -162,8 +162,8 @@ def test_signed_squares_of_embeddings(tmp_path: Path) -> None:
     wide = stored.astype("f8")
     truth = (wide / 127.5) ** 2 * np.sign(wide)
     truth[0] = np.nan
-    found = rows_of(source, packed=True)
-    assert np.allclose(found, truth, rtol=4e-16, atol=0, equal_nan=True)
+    decoded = rows_of(source, packed=True)
+    assert np.allclose(decoded, truth, rtol=4e-16, atol=0, equal_nan=True)
     assert read_block(source, source.plan().block(0), packed=True).values.dtype == np.int8
 
 

@@ -52,19 +52,19 @@ NUMBERS: dict[str, tuple[str | bytes, Mapping[str, list[float]]]] = {
 }
 
 
-@pytest.mark.parametrize(("text", "wanted"), NUMBERS.values(), ids=NUMBERS.keys())
+@pytest.mark.parametrize(("text", "expected"), NUMBERS.values(), ids=NUMBERS.keys())
 def test_numbers_are_read_as_they_are_meant(
-    tmp_path: Path, text: str | bytes, wanted: Mapping[str, list[float]]
+    tmp_path: Path, text: str | bytes, expected: Mapping[str, list[float]]
 ) -> None:
     (tmp_path / "t.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     taken = take(tmp_path / "t.csv")
-    assert sorted(taken.arrays) == sorted(wanted)
-    for name, values in wanted.items():
+    assert sorted(taken.arrays) == sorted(expected)
+    for name, values in expected.items():
         assert np.array_equal(taken.arrays[name], np.array(values), equal_nan=True), name
     assert taken.warnings == []
 
 
-TOLD: dict[str, tuple[str, Mapping[str, list[float]], tuple[str, ...]]] = {
+WARNED: dict[str, tuple[str, Mapping[str, list[float]], tuple[str, ...]]] = {
     "one bad cell": ("a,b\n1,2\n-,4\n5,6\n", {"b": [2, 4, 6]}, ("'a'", "line 3", "'-'", "1 of 3 cells")),
     "one bad cell below a comment": ("# x\na,b\n1,2\n?,4\n5,6\n", {"b": [2, 4, 6]}, ("'a'", "line 4", "'?'")),
     "text": ("w,b\nred,2\nblue,4\n", {"b": [2, 4]}, ("'w'", "text, such as 'red' in line 2")),
@@ -89,19 +89,19 @@ TOLD: dict[str, tuple[str, Mapping[str, list[float]], tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", TOLD)
-def test_what_is_left_out_or_guessed_is_told(tmp_path: Path, name: str) -> None:
-    text, wanted, fragments = TOLD[name]
+@pytest.mark.parametrize("name", WARNED)
+def test_what_is_left_out_or_guessed_is_reported(tmp_path: Path, name: str) -> None:
+    text, expected, fragments = WARNED[name]
     (tmp_path / "t.csv").write_text(text)
     taken = take(tmp_path / "t.csv")
-    assert sorted(taken.arrays) == sorted(wanted)
-    for column, values in wanted.items():
+    assert sorted(taken.arrays) == sorted(expected)
+    for column, values in expected.items():
         assert np.array_equal(taken.arrays[column], np.array(values), equal_nan=True), column
     assert taken.said(*fragments)
 
 
 @pytest.mark.parametrize("place", [2, 60_000], ids=["at-the-start", "far-below"])
-def test_text_in_another_encoding_is_told(tmp_path: Path, place: int) -> None:
+def test_text_in_another_encoding_is_reported(tmp_path: Path, place: int) -> None:
     (tmp_path / "t.csv").write_bytes(b"a,b,c\n" + b"1,2,x\n" * place + b"1,2,\xfc\n")
     taken = take(tmp_path / "t.csv")
     assert taken.said("no UTF-8", "Latin-1")
@@ -116,15 +116,15 @@ def test_the_line_of_a_bad_cell_counts_the_lines_of_the_file(tmp_path: Path) -> 
 def test_dates_become_counts_with_a_unit(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("t,a\n2001-01-01,1\n,2\n2001-01-02 03:04:05,3\n")
     ingest(tmp_path / "t.csv", tmp_path / "out.zarr")
-    found = xr.open_zarr(tmp_path / "out.zarr", consolidated=False, chunks=None)["t"].values
-    assert [str(time)[:19] for time in found] == ["2001-01-01T00:00:00", "NaT", "2001-01-02T03:04:05"]
+    times = xr.open_zarr(tmp_path / "out.zarr", consolidated=False, chunks=None)["t"].values
+    assert [str(time)[:19] for time in times] == ["2001-01-01T00:00:00", "NaT", "2001-01-02T03:04:05"]
 
 
 def test_moments_with_a_zone_are_counted_in_utc(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("t,a\n2001-01-01T12:00:00Z,1\n2001-01-01T12:00:00+02:00,3\n")
     ingest(tmp_path / "t.csv", tmp_path / "out.zarr")
-    found = xr.open_zarr(tmp_path / "out.zarr", consolidated=False, chunks=None)["t"].values
-    assert [str(time)[:13] for time in found] == ["2001-01-01T12", "2001-01-01T10"]
+    times = xr.open_zarr(tmp_path / "out.zarr", consolidated=False, chunks=None)["t"].values
+    assert [str(time)[:13] for time in times] == ["2001-01-01T12", "2001-01-01T10"]
 
 
 REFUSED: dict[str, tuple[str | bytes, tuple[str, ...]]] = {

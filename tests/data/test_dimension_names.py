@@ -76,7 +76,7 @@ def test_a_model_of_channels_keeps_their_names_on_disk(tmp_path: Path, zarr_form
     [None, (), CHANNELS[:2], ("DAPI", "", "CD8")],
     ids=["untold", "empty", "too-few", "one-nameless"],
 )
-def test_channels_that_are_not_all_told_have_no_names(tmp_path: Path, zarr_format: Any, labels: Any) -> None:
+def test_channels_that_are_not_all_labelled_have_no_names(tmp_path: Path, zarr_format: Any, labels: Any) -> None:
     source = open_source(image(tmp_path / "i.zarr", zarr_format, labels), group="0", sample_dims=["y", "x"])
     assert source.feature_dims == ("c",)
     assert "c" not in source.dataset.coords
@@ -104,7 +104,7 @@ def test_attributes_that_tell_no_axes_leave_numbers(tmp_path: Path, zarr_format:
     assert dims == (("z", "y", "x") if "omero" in attributes else ("dim_0", "dim_1", "dim_2"))
 
 
-def told(tmp_path: Path, **options: Any) -> str:
+def refusal_message(tmp_path: Path, **options: Any) -> str:
     with pytest.raises(SourceError) as caught:
         open_source(tmp_path / "i.zarr", **options)
     message = str(caught.value)
@@ -116,10 +116,10 @@ def told(tmp_path: Path, **options: Any) -> str:
 @pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
 def test_an_image_is_refused_and_its_levels_are_named(tmp_path: Path, zarr_format: Any, named: bool) -> None:
     image(tmp_path / "i.zarr", zarr_format, named=named and zarr_format == 3)
-    assert "OME-Zarr image of several resolutions; name one as its group: 0, 1" in told(tmp_path)
+    assert "OME-Zarr image of several resolutions; name one as its group: 0, 1" in refusal_message(tmp_path)
     image(tmp_path / "i.zarr", zarr_format, inside="a/b")
-    assert "name one as its group: a/b/0, a/b/1" in told(tmp_path, group="a/b")
-    assert "holds no variables of its own; name a group that does: a/b, a/b/labels/tissue" in told(tmp_path)
+    assert "name one as its group: a/b/0, a/b/1" in refusal_message(tmp_path, group="a/b")
+    assert "holds no variables of its own; name a group that does: a/b, a/b/labels/tissue" in refusal_message(tmp_path)
 
 
 def test_an_image_of_one_named_level_is_a_group_of_one_variable(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_group_of_unnamed_arrays_is_refused_and_they_are_named(tmp_path: Path,
     group = zarr.open_group(tmp_path / "i.zarr", mode="w", zarr_format=zarr_format).require_group("g")
     for name in ("a", "b"):
         group.create_array(name, data=PIXELS)
-    message = told(tmp_path, group="g")
+    message = refusal_message(tmp_path, group="g")
     assert "name no dimensions; name one as its group: g/a, g/b; or name them in the store" in message
 
 
@@ -142,7 +142,7 @@ def test_an_unknown_dimension_of_an_unnamed_array_is_answered_with_how_to_name_i
 ) -> None:
     zarr.create_array(tmp_path / "i.zarr", data=PIXELS, zarr_format=zarr_format)
     for options in ({"sample_dims": ["y"]}, {"select": {"y": 1}}, {"isel": {"y": 1}}):
-        message = told(tmp_path, **options)
+        message = refusal_message(tmp_path, **options)
         assert "unknown dimension 'y'" in message
         assert "dim_0, dim_1, dim_2; the array names no dimensions: use these, or name them" in message
 
@@ -150,17 +150,17 @@ def test_an_unknown_dimension_of_an_unnamed_array_is_answered_with_how_to_name_i
 @formats
 def test_a_group_of_groups_is_refused_and_those_with_arrays_are_named(tmp_path: Path, zarr_format: Any) -> None:
     tree(tmp_path / "i.zarr", zarr_format)
-    found = told(tmp_path).rpartition("name a group that does: ")[2]
-    assert found == "quality, bands/r10m, bands/r20m"
-    found = told(tmp_path, group="bands").rpartition("name a group that does: ")[2]
-    assert sorted(found.split(", ")) == ["bands/r10m", "bands/r20m"]
+    listed = refusal_message(tmp_path).rpartition("name a group that does: ")[2]
+    assert listed == "quality, bands/r10m, bands/r20m"
+    listed = refusal_message(tmp_path, group="bands").rpartition("name a group that does: ")[2]
+    assert sorted(listed.split(", ")) == ["bands/r10m", "bands/r20m"]
     assert open_source(tmp_path / "i.zarr", group="bands/r20m").shape == (4,)
 
 
 @formats
 def test_a_group_without_any_array_is_refused(tmp_path: Path, zarr_format: Any) -> None:
     zarr.open_group(tmp_path / "i.zarr", mode="w", zarr_format=zarr_format).require_group("a")
-    assert told(tmp_path).endswith("holds no variables of its own; nor does any group in it")
+    assert refusal_message(tmp_path).endswith("holds no variables of its own; nor does any group in it")
 
 
 @formats

@@ -60,7 +60,7 @@ def test_what_takes_rows_is_counted(attributes: dict[str, Any], options: dict[st
     assert caution.startswith(said)
     with pytest.raises(DataError, match="the data have 1 distinct row of positive weight; lower k; ") as caught:
         c.fit(field(attributes), c.KMeans(2), feature_dims=[], **options)
-    # A call in Python has options without a section.
+    # The options of a call in Python belong to no section.
     assert caution.replace("source.valid_range", "valid_range") in str(caught.value)
 
 

@@ -44,11 +44,11 @@ COSINES = np.array([0.0, 1.0, 0.5])
 def test_weights_lie_along_their_own_dimensions_and_others_have_one(
     name: str, expected: np.ndarray | None, dataset: xr.Dataset
 ) -> None:
-    found = feature_weights(opened(dataset, "field", "profile", "index"), name)
+    weights = feature_weights(opened(dataset, "field", "profile", "index"), name)
     if expected is None:
-        np.testing.assert_allclose(found, [*np.tile(np.arange(4.0), 3), 1.0, 1.0, 1.0, 1.0])
+        np.testing.assert_allclose(weights, [*np.tile(np.arange(4.0), 3), 1.0, 1.0, 1.0, 1.0])
     else:
-        np.testing.assert_allclose(found, [*np.repeat(expected, 4), *expected, 1.0], atol=1e-7)
+        np.testing.assert_allclose(weights, [*np.repeat(expected, 4), *expected, 1.0], atol=1e-7)
 
 
 def test_weights_of_several_dimensions_are_in_the_order_of_the_features(dataset: xr.Dataset) -> None:

@@ -27,10 +27,10 @@ def test_any_order_of_axes(dtype: str, shape: list[int], order: int, data: st.Da
     long = [axis for axis in features if shape[axis] > 1 or data.draw(st.booleans())]
     f = int(np.prod([shape[axis] for axis in long], dtype=int))
     expected = array.transpose(chosen).reshape(-1, f)
-    found = gathered(array, cells, long)
-    assert found.flags.c_contiguous
-    assert np.array_equal(found, expected)
-    assert found.dtype == array.dtype
+    actual = gathered(array, cells, long)
+    assert actual.flags.c_contiguous
+    assert np.array_equal(actual, expected)
+    assert actual.dtype == array.dtype
 
 
 @pytest.mark.parametrize("dtype", ["i1", "u2"])
@@ -43,7 +43,7 @@ def test_features_before_the_last_cells(dtype: str, shape: tuple[int, ...]) -> N
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
-def test_rows_with_nan_or_infinity_are_told(dtype: str) -> None:
+def test_rows_with_nan_or_infinity_are_detected(dtype: str) -> None:
     values = np.full((40, 9), np.finfo(dtype).max, dtype)
     for place, bad in ((3, np.nan), (11, np.inf), (12, -np.inf)):
         values[place, place % 9] = bad

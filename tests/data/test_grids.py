@@ -42,16 +42,16 @@ def hdf5(path: Path, fill: Callable[[Any], None]) -> Path:
 def test_times_that_cannot_be_decoded_are_kept_as_they_are(
     tmp_path: Path, engine: Any, units: str, calendar: str
 ) -> None:
-    told = {"units": units, "calendar": calendar, "bounds": "time_bounds"}
-    times = ("time", np.arange(6.0), told)
+    attributes = {"units": units, "calendar": calendar, "bounds": "time_bounds"}
+    times = ("time", np.arange(6.0), attributes)
     xr.Dataset({"t": (("time", "lat"), np.ones((6, 4), "f4"))}, {"time": times}).to_netcdf(
         tmp_path / "a.nc", engine=engine, encoding={"time": {"_FillValue": None}}
     )
     ingest(tmp_path / "a.nc", tmp_path / "out.zarr")
-    found = zarr.open_array(tmp_path / "out.zarr" / "time", mode="r")
-    assert found[:].tolist() == [0, 1, 2, 3, 4, 5]
-    assert found.metadata.dimension_names == ("time",)
-    assert dict(found.attrs) == told
+    array = zarr.open_array(tmp_path / "out.zarr" / "time", mode="r")
+    assert array[:].tolist() == [0, 1, 2, 3, 4, 5]
+    assert array.metadata.dimension_names == ("time",)
+    assert dict(array.attrs) == attributes
 
 
 def test_every_group_is_taken_with_the_coordinates_of_the_groups_above(tmp_path: Path) -> None:
@@ -64,8 +64,12 @@ def test_every_group_is_taken_with_the_coordinates_of_the_groups_above(tmp_path:
     taken = take(tmp_path / "a.nc")
     assert {name: values.tolist() for name, values in taken.arrays.items()} == {"bands/r10/y": [[0, 1, 2], [3, 4, 5]]}
     assert taken.warnings == []
-    found = xr.open_zarr(tmp_path / "taken.zarr", group="bands/r10", consolidated=False, chunks=None)
-    assert (found["x"].values.tolist(), found["y"].dims, found.title) == ([10, 20, 30], ("unnamed", "x"), "ten metres")
+    dataset = xr.open_zarr(tmp_path / "taken.zarr", group="bands/r10", consolidated=False, chunks=None)
+    assert (dataset["x"].values.tolist(), dataset["y"].dims, dataset.title) == (
+        [10, 20, 30],
+        ("unnamed", "x"),
+        "ten metres",
+    )
     source = open_source(tmp_path / "taken.zarr", group="bands/r10", variables=["y"], feature_dims=["x"])
     assert source.shape == (2,)
 
@@ -102,7 +106,7 @@ LEFT: dict[str, tuple[Callable[[Any], None], str]] = {
 @pytest.mark.parametrize(("fill", "reason"), LEFT.values(), ids=LEFT.keys())
 def test_what_is_left_out_of_an_hdf5_file_is_named(tmp_path: Path, fill: Callable[[Any], None], reason: str) -> None:
     taken = take(hdf5(tmp_path / "a.h5", fill))
-    # Of two names of one array, the first is taken.
+    # If an array has two names, the first is taken.
     assert np.array_equal(taken.arrays.get("x", taken.arrays.get("odd")), X)
     assert len(taken.warnings) == len(taken.arrays) == 1
     assert taken.said("left out", reason)
@@ -118,10 +122,12 @@ def test_arrays_of_all_other_types_are_taken(tmp_path: Path) -> None:
         file["table"], file["names"], file["one"] = table, ["a", "bb", "c", "d"], 3.0
 
     taken = take(hdf5(tmp_path / "a.h5", fill))
-    wanted = {"x": X, "enum": [0, 1, 0, 1], "flag": X[:, 0] > 4, "half": X, "big": X}
-    wanted |= {"table.i": [1] * 4, "table.v": [[2, 3]] * 4}
-    assert sorted(taken.arrays) == sorted(wanted)
-    assert {name: np.array_equal(taken.arrays[name], wanted[name]) for name in wanted} == dict.fromkeys(wanted, True)
+    expected = {"x": X, "enum": [0, 1, 0, 1], "flag": X[:, 0] > 4, "half": X, "big": X}
+    expected |= {"table.i": [1] * 4, "table.v": [[2, 3]] * 4}
+    assert sorted(taken.arrays) == sorted(expected)
+    assert {name: np.array_equal(taken.arrays[name], expected[name]) for name in expected} == dict.fromkeys(
+        expected, True
+    )
     assert taken.warnings == []
     group: Any = zarr.open_group(tmp_path / "taken.zarr", mode="r")
     assert dict(group["enum"].attrs) == {"flag_values": [0, 1], "flag_meanings": "land sea"}
@@ -130,7 +136,7 @@ def test_arrays_of_all_other_types_are_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "stated", "more", "wanted"),
+    ("kind", "stated", "more", "expected"),
     [
         ("i2", -9999.0, {}, -9999),
         ("i4", "-1", {}, -1),
@@ -144,16 +150,16 @@ def test_arrays_of_all_other_types_are_taken(tmp_path: Path) -> None:
     ],
 )
 def test_a_fill_value_of_another_type_becomes_one_of_the_type_or_is_named(
-    tmp_path: Path, kind: str, stated: Any, more: dict[str, Any], wanted: Any
+    tmp_path: Path, kind: str, stated: Any, more: dict[str, Any], expected: Any
 ) -> None:
     def fill(file: Any) -> None:
         file["v"] = np.arange(4).astype(kind)
         file["v"].attrs.update(_FillValue=stated, **more)
 
     taken = take(hdf5(tmp_path / "a.h5", fill))
-    found = zarr.open_array(tmp_path / "taken.zarr" / "v", mode="r")
-    assert (found[:].tolist(), found.attrs.get("_FillValue")) == ([0, 1, 2, 3], wanted)
-    assert taken.said("'_FillValue' of variable 'v'") == (wanted is None)
+    array = zarr.open_array(tmp_path / "taken.zarr" / "v", mode="r")
+    assert (array[:].tolist(), array.attrs.get("_FillValue")) == ([0, 1, 2, 3], expected)
+    assert taken.said("'_FillValue' of variable 'v'") == (expected is None)
 
 
 def test_attributes_that_have_no_place_in_zarr_are_named(tmp_path: Path) -> None:
@@ -172,8 +178,8 @@ def test_attributes_that_have_no_place_in_zarr_are_named(tmp_path: Path) -> None
         assert taken.said(f"attribute '{name}' of variable 'x' is left out")
     assert taken.said("attribute 'link' of the file")
     assert taken.said("attribute 'coordinates' of variable 'y'", "[1, 2]")
-    found = zarr.open_array(tmp_path / "taken.zarr" / "x", mode="r")
-    assert dict(found.attrs) == {"good": 0.5, "coordinates": "lat lon"}
+    array = zarr.open_array(tmp_path / "taken.zarr" / "x", mode="r")
+    assert dict(array.attrs) == {"good": 0.5, "coordinates": "lat lon"}
 
 
 def test_an_array_that_is_shorter_than_its_growing_dimension_is_filled_up(tmp_path: Path) -> None:
@@ -214,11 +220,11 @@ def test_characters_of_a_netcdf_file_become_text(tmp_path: Path) -> None:
         file.create_variable("name", ("station", "length"), "S1", data=np.array([list("abc"), list("de\0")], "S1"))
         file.create_variable("v", ("station",), "f4", data=np.ones(2, "f4"))
     take(tmp_path / "a.nc")
-    found = xr.open_zarr(tmp_path / "taken.zarr", consolidated=False, chunks=None)
-    assert (found["name"].dims, found["name"].values.tolist()) == (("station",), ["abc", "de"])
+    dataset = xr.open_zarr(tmp_path / "taken.zarr", consolidated=False, chunks=None)
+    assert (dataset["name"].dims, dataset["name"].values.tolist()) == (("station",), ["abc", "de"])
 
 
-def test_names_that_zarr_keeps_for_itself_are_changed_and_told(tmp_path: Path) -> None:
+def test_names_that_zarr_keeps_for_itself_are_changed_and_reported(tmp_path: Path) -> None:
     xr.DataArray(np.ones(3), dims="x").to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
     taken = take(tmp_path / "a.nc")
     assert list(taken.arrays) == ["_xarray_dataarray_variable__"]

@@ -111,21 +111,21 @@ def test_a_neighbour_that_cannot_be_decoded_is_in_nobodys_way(
 
 
 def consolidate(path: Path) -> None:
-    """Write consolidated metadata, whatever is in them."""
+    """Write consolidated metadata. Members whose metadata are no JSON are left out."""
     if (path / ".zgroup").exists():
         keys = [p for p in sorted(path.rglob(".z*")) if p.parent != path]
         metadata = {str(p.relative_to(path)): json.loads(p.read_text()) for p in keys}
         (path / ".zmetadata").write_text(json.dumps({"zarr_consolidated_format": 1, "metadata": metadata}))
         return
-    found: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     for p in sorted(path.glob("*/zarr.json")):
         try:
-            found[p.parent.name] = json.loads(p.read_text())
+            members[p.parent.name] = json.loads(p.read_text())
         except ValueError:
             continue
     edit(
         path / "zarr.json",
-        lambda d: d.update(consolidated_metadata={"kind": "inline", "must_understand": False, "metadata": found}),
+        lambda d: d.update(consolidated_metadata={"kind": "inline", "must_understand": False, "metadata": members}),
     )
 
 
@@ -174,7 +174,7 @@ def test_a_box_along_a_coordinate_that_cannot_be_used_is_refused_with_the_cause(
 
 
 @pytest.mark.parametrize("odd", ["codec-v3", "type-v2", "scale"])
-def test_what_cannot_be_used_is_told_where_no_variable_is_named(tmp_path: Path, odd: str) -> None:
+def test_what_cannot_be_used_is_reported_where_no_variable_is_named(tmp_path: Path, odd: str) -> None:
     source = open_source(ODD[odd](tmp_path / "s"), feature_dims=[])
     assert source.variables == ("t",)
     (caution,) = source.cautions
@@ -291,7 +291,7 @@ def test_fill_values_are_read_however_they_are_written(
      ({"missing_value": 1e300}, "f4")],
     ids=str,
 )  # fmt: skip
-def test_a_fill_value_that_no_number_can_be_is_told(tmp_path: Path, attributes: dict[str, Any], dtype: str) -> None:
+def test_a_fill_value_that_no_number_can_be_is_reported(tmp_path: Path, attributes: dict[str, Any], dtype: str) -> None:
     values = np.array([10, 20, 255 if dtype == "u1" else 30]).astype(dtype)
     source = open_source(one(tmp_path / "s", attributes, values), feature_dims=[])
     assert rows(source) == values.tolist()

@@ -63,7 +63,7 @@ def test_attributes_that_were_not_decoded_count(attributes: dict[str, Any], expe
     assert np.array_equal(rows(open_source(band(attributes, held(BAND)).to_dataset(), feature_dims=[])), expected)
 
 
-def test_unpacking_is_told() -> None:
+def test_unpacking_is_reported() -> None:
     source = open_source(band({"scale_factor": 0.5}), feature_dims=[])
     (caution,) = source.cautions
     assert "variable 'band' is given with scale_factor among its attributes" in caution
@@ -76,7 +76,7 @@ def test_what_is_decoded_already_is_left_as_it_is() -> None:
     source = open_source(done, feature_dims=[])
     assert source.in_memory == {}
     assert np.array_equal(rows(source), MASKED * 0.5)
-    # A number that equals the stored fill value is none of the decoded numbers' business.
+    # Decoded numbers are not compared with the stored fill value.
     odd = band({}, np.full((4, 4), -9999.0), _FillValue=-9999.0)
     assert len(rows(open_source(odd, feature_dims=[]))) == 16
 
@@ -137,9 +137,9 @@ def test_nodata_goes_for_every_kind_of_data(tmp_path: Path, make: Callable[[Path
     source = open_source(data, nodata=-9999, sample_dims=None)
     plan = source.plan()
     read = [read_block(source, plan.block(i)) for i in range(len(plan))]
-    found = np.concatenate([r.positions(np.arange(len(r))) for r in read])
+    positions = np.concatenate([r.positions(np.arange(len(r))) for r in read])
     lacking = {0, 1, 2} if not isinstance(data, np.ma.MaskedArray) else set(range(12))
-    assert set(range(12)) - set(found.tolist()) == lacking
+    assert set(range(12)) - set(positions.tolist()) == lacking
     if not isinstance(data, np.ma.MaskedArray):
         assert np.array_equal(np.concatenate([r.values for r in read]), BAND[3:])
 
@@ -152,8 +152,8 @@ def test_nodata_that_no_number_can_be_masks_nothing(tmp_path: Path, make: Callab
         data = np.asarray(data)
     source = open_source(data, nodata=nodata)
     assert len(rows(source)) == 144
-    told = [f"nodata {nodata:g} can never be among the numbers" in caution for caution in source.cautions]
-    assert told == ([] if nodata != nodata else [True])
+    warned = [f"nodata {nodata:g} can never be among the numbers" in caution for caution in source.cautions]
+    assert warned == ([] if nodata != nodata else [True])
 
 
 def test_nodata_by_name_in_memory() -> None:
@@ -170,7 +170,7 @@ def test_nodata_by_name_in_memory() -> None:
 
 @pytest.mark.parametrize("nodata", [0, 1, {"values": 0}], ids=str)
 def test_nodata_of_truth_values_is_refused(nodata: Any) -> None:
-    """A stored array of them is refused so too; in memory the number would count for nothing, without a word."""
+    """A stored array of truth values is refused too. In memory, `nodata` would otherwise be ignored silently."""
     with pytest.raises(SourceError, match=r"nodata is given for variable 'values' of type bool; it applies to numbers"):
         open_source(np.array([[True], [False]]), nodata=nodata)
 
@@ -181,7 +181,7 @@ def test_nodata_of_truth_values_is_refused(nodata: Any) -> None:
 PLACE = {"y": np.arange(3), "x": np.arange(4)}
 GRID = xr.DataArray(np.arange(12.0).reshape(3, 4), PLACE, ("y", "x"), name="t")
 LACKING = np.arange(12).reshape(3, 4) % 4 == 3
-"""Cells of which arrays beside the data hold nothing."""
+"""The cells at which the arrays beside the data have no value."""
 BESIDE: dict[str, tuple[dict[str, Any], Callable[[np.ndarray], np.ndarray]]] = {
     "fill": ({"_FillValue": np.int16(-9)}, lambda v: np.where(LACKING, -9, v)),
     "fill-as-list": ({"_FillValue": [-9]}, lambda v: np.where(LACKING, -9, v)),
@@ -240,15 +240,15 @@ def test_attributes_of_arrays_beside_the_data_count(
     source = give(xr.DataArray(written(meant).astype("i2"), PLACE, ("y", "x"), attrs=attributes), where, tmp_path)
     block = source.plan().block(0)
     if where == "weights":
-        # A fill value never weighs.
+        # A fill value is not used as a weight.
         with pytest.raises(DataError, match=r"weights '\w+' are missing, negative or not finite"):
             read_block(source, block)
         return
-    found = read_block(source, pickle.loads(pickle.dumps(source)).plan().block(0))
+    block_rows = read_block(source, pickle.loads(pickle.dumps(source)).plan().block(0))
     if where == "mask":
-        assert np.array_equal(found.values.ravel(), GRID.values[(meant == 1) & ~LACKING])
+        assert np.array_equal(block_rows.values.ravel(), GRID.values[(meant == 1) & ~LACKING])
     else:
-        assert np.array_equal(found.labels, np.where(LACKING, -1, meant).ravel())
+        assert np.array_equal(block_rows.labels, np.where(LACKING, -1, meant).ravel())
 
 
 @pytest.mark.parametrize("give", GIVEN, ids=lambda give: give.__name__)
@@ -275,9 +275,9 @@ def test_a_mask_and_weights_of_one_variable_are_decoded_once() -> None:
     area.attrs |= {"scale_factor": 0.5, "valid_range": [2, 8]}
     data = xr.Dataset({"t": GRID, "area": area})
     source = open_source(data, variables="t", feature_dims=[], mask="area > 0", weights="area", labels="area")
-    found = read_block(source, source.plan().block(0))
-    assert np.array_equal(found.values.ravel(), np.arange(2.0, 9.0))
-    assert np.array_equal(found.weights, np.arange(2.0, 9.0) / 2)
+    block_rows = read_block(source, source.plan().block(0))
+    assert np.array_equal(block_rows.values.ravel(), np.arange(2.0, 9.0))
+    assert np.array_equal(block_rows.weights, np.arange(2.0, 9.0) / 2)
 
 
 @pytest.mark.parametrize("kind", ["name", "array", "of-a-store", "by-position"])

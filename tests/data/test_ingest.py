@@ -113,10 +113,10 @@ def test_an_array_is_kept_to_the_last_bit(tmp_path: Path, out: Path, array: np.n
     path = tmp_path / f"a{suffix}"
     np.save(path, array) if suffix == ".npy" else np.savez_compressed(path, values=array)
     ingest(path, out)
-    found = stored(out)["values"]
-    assert np.array_equal(found, array)
-    assert found.dtype.newbyteorder("=") == array.dtype.newbyteorder("=")
-    assert found.dims[: 1 if array.ndim < 3 else 0] == (("row",) if array.ndim < 3 else ())
+    variable = stored(out)["values"]
+    assert np.array_equal(variable, array)
+    assert variable.dtype.newbyteorder("=") == array.dtype.newbyteorder("=")
+    assert variable.dims[: 1 if array.ndim < 3 else 0] == (("row",) if array.ndim < 3 else ())
 
 
 @pytest.mark.parametrize(
@@ -150,11 +150,11 @@ def test_members_of_an_archive_become_variables(tmp_path: Path, out: Path) -> No
     }
     np.savez(tmp_path / "a.npz", **members, names=np.array(["a"]), scalar=np.array(3.0))
     assert set(ingest(tmp_path / "a.npz", out).variables) == set(members)
-    found = stored(out)
-    assert {name: np.array_equal(found[name], values) for name, values in members.items()} == dict.fromkeys(
+    dataset = stored(out)
+    assert {name: np.array_equal(dataset[name], values) for name, values in members.items()} == dict.fromkeys(
         members, True
     )
-    assert found["x"].dims[0] == found["y"].dims[0]
+    assert dataset["x"].dims[0] == dataset["y"].dims[0]
     assert open_source(out, variables=["x_test"]).shape == (20,)
 
 
@@ -194,14 +194,14 @@ def test_numeric_columns_become_variables_and_gaps_become_nan(tmp_path: Path, ou
     frame = FRAME.assign(holes=pd.array(np.arange(400), "Int64"))
     frame.loc[[3, 9], "holes"] = pd.NA
     written = ingest(save_frame(frame, tmp_path / f"t{suffix}"), out).variables
-    found = stored(out)
-    assert {n: v.dims for n, v in found.items()} == dict.fromkeys(frame.columns.drop("word"), ("row",))
-    assert {n: str(v.dtype) for n, v in found.items()} == {n: kind for n, (_, _, _, kind) in written.items()}
+    dataset = stored(out)
+    assert {n: v.dims for n, v in dataset.items()} == dict.fromkeys(frame.columns.drop("word"), ("row",))
+    assert {n: str(v.dtype) for n, v in dataset.items()} == {n: kind for n, (_, _, _, kind) in written.items()}
     for name, kind in {"whole": "i8", "choice": "i8", "fraction": "f8", "flag": "?"}.items():
-        assert np.array_equal(found[name], FRAME[name])
-        assert (name, found[name].dtype) == (name, kind)
-    assert np.array_equal(found["gaps"], FRAME["gaps"], equal_nan=True)
-    assert np.flatnonzero(np.isnan(found["holes"])).tolist() == [3, 9]
+        assert np.array_equal(dataset[name], FRAME[name])
+        assert (name, dataset[name].dtype) == (name, kind)
+    assert np.array_equal(dataset["gaps"], FRAME["gaps"], equal_nan=True)
+    assert np.flatnonzero(np.isnan(dataset["holes"])).tolist() == [3, 9]
 
 
 def test_columns_make_rows_with_gaps_left_out(tmp_path: Path, out: Path) -> None:
@@ -227,8 +227,8 @@ def test_a_csv_with_an_unnamed_index_column_is_ingested(tmp_path: Path, out: Pat
 def test_the_type_of_a_csv_column_is_that_of_all_its_rows(tmp_path: Path, out: Path, first: str) -> None:
     (tmp_path / "t.csv").write_text("x,y\n" + f"{first},2\n" * 300_000 + "1.5,2\n")
     ingest(tmp_path / "t.csv", out)
-    found = stored(out)["x"].values
-    assert np.array_equal(found, [float(first or "nan")] * 300_000 + [1.5], equal_nan=True)
+    column = stored(out)["x"].values
+    assert np.array_equal(column, [float(first or "nan")] * 300_000 + [1.5], equal_nan=True)
 
 
 def test_a_csv_column_that_turns_into_text_is_left_out(tmp_path: Path, out: Path) -> None:
@@ -327,10 +327,10 @@ def test_plain_hdf5_is_read_without_dimension_scales(tmp_path: Path, out: Path) 
         file["x"].attrs["units"] = np.bytes_(b"K")
         file.attrs["tags"] = np.array([b"a", b"b"])
     ingest(tmp_path / "a.h5", out)
-    found = stored(out)
-    assert np.array_equal(found["x"], MATRIX)
-    assert np.array_equal(found["y"], labels)
-    assert (found["x"].attrs, found.attrs["tags"]) == ({"units": "K"}, ["a", "b"])
+    dataset = stored(out)
+    assert np.array_equal(dataset["x"], MATRIX)
+    assert np.array_equal(dataset["y"], labels)
+    assert (dataset["x"].attrs, dataset.attrs["tags"]) == ({"units": "K"}, ["a", "b"])
     assert open_source(out, variables=["x"]).shape == (50,)
 
 
@@ -341,9 +341,9 @@ def test_plain_hdf5_is_read_without_dimension_scales(tmp_path: Path, out: Path) 
 def test_chunks_fit_the_array_and_have_about_the_wanted_size(shape: tuple[int, ...], itemsize: int) -> None:
     chunks = choose_chunks(shape, itemsize)
     total, size = math.prod(shape) * itemsize, math.prod(chunks) * itemsize
-    wanted = min(CHUNK_BYTES, max(LEAST_CHUNK_BYTES, total // 8))
+    target_bytes = min(CHUNK_BYTES, max(LEAST_CHUNK_BYTES, total // 8))
     assert all(1 <= c <= n for c, n in zip(chunks, shape, strict=True))
-    assert chunks == shape if total <= wanted else 0.5 * wanted < size < 1.5 * wanted
+    assert chunks == shape if total <= target_bytes else 0.5 * target_bytes < size < 1.5 * target_bytes
 
 
 @given(st.lists(st.integers(1, 5000), min_size=2, max_size=5).map(tuple), st.sampled_from([1, 2, 4, 8]))

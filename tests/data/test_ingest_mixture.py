@@ -52,17 +52,21 @@ def out(tmp_path: Path) -> Path:
 
 
 def test_the_group_holds_rows_true_labels_and_how_they_came_about(tmp_path: Path) -> None:
-    found = draw(tmp_path, "out.zarr")
-    assert (found["rows"].dims, found["rows"].shape, found["rows"].dtype) == (("row", "feature"), (700, 2), np.float64)
-    assert (found["labels"].dims, found["labels"].dtype) == (("row",), np.int8)
-    # The components lie far apart, so that every row tells where it came from.
-    nearest = np.abs(found["rows"].values[:, None] - PARAMETERS["means"]).sum(axis=2).argmin(axis=1)
-    assert np.array_equal(found["labels"], nearest)
-    assert found["labels"].attrs["flag_values"] == [0, 1, 2]
-    assert len(found["labels"].attrs["flag_meanings"].split()) == 3
-    kept = {name: found.attrs[name] for name in PARAMETERS if name != "rows"}
+    dataset = draw(tmp_path, "out.zarr")
+    assert (dataset["rows"].dims, dataset["rows"].shape, dataset["rows"].dtype) == (
+        ("row", "feature"),
+        (700, 2),
+        np.float64,
+    )
+    assert (dataset["labels"].dims, dataset["labels"].dtype) == (("row",), np.int8)
+    # The components lie far apart, so that the nearest mean of each row is that of its component.
+    nearest = np.abs(dataset["rows"].values[:, None] - PARAMETERS["means"]).sum(axis=2).argmin(axis=1)
+    assert np.array_equal(dataset["labels"], nearest)
+    assert dataset["labels"].attrs["flag_values"] == [0, 1, 2]
+    assert len(dataset["labels"].attrs["flag_meanings"].split()) == 3
+    kept = {name: dataset.attrs[name] for name in PARAMETERS if name != "rows"}
     assert kept == {name: value for name, value in PARAMETERS.items() if name != "rows"}
-    assert found.attrs["covariance"] == "full"
+    assert dataset.attrs["covariance"] == "full"
     assert zarr.open_group(tmp_path / "out.zarr", mode="r").metadata.zarr_format == 3
 
 
@@ -131,10 +135,10 @@ def test_a_fitted_model_is_drawn_from(tmp_path: Path, out: Path) -> None:
 def test_centers_may_be_said_for_means_and_no_covariances_mean_identity(tmp_path: Path, out: Path) -> None:
     path = write(tmp_path, {"weights": [1.0], "centers": [[5.0, 6.0, 7.0]], "rows": 2000})
     assert run(["ingest", "mixture", str(out), "--parameters", path]) == 0
-    found = stored(out)
-    assert found.attrs["covariance"] == "identity"
-    assert np.allclose(found["rows"].mean("row"), [5.0, 6.0, 7.0], atol=0.2)
-    assert np.allclose(found["rows"].std("row"), 1.0, atol=0.1)
+    dataset = stored(out)
+    assert dataset.attrs["covariance"] == "identity"
+    assert np.allclose(dataset["rows"].mean("row"), [5.0, 6.0, 7.0], atol=0.2)
+    assert np.allclose(dataset["rows"].std("row"), 1.0, atol=0.1)
 
 
 def test_a_store_is_replaced_only_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Inspection tells the truth about the source and the plan: layout, bytes and reads, to the last one."""
+"""Inspection reports the layout, bytes and reads of the source and the plan exactly."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def inspect(source: Source, **options: Any) -> Inspection:
 
 
 def stored_size(path: Path) -> int:
-    """Bytes of all chunks under a folder."""
+    """Add up the bytes of all chunks under a folder."""
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file() and not p.name.startswith(("zarr.json", ".z")))
 
 
 def grid(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], **options: Any) -> Path:
-    """An array of random numbers, all chunks alike in size as nothing compresses them."""
+    """Write an array of random numbers. All chunks have the same size, because they are not compressed."""
     array = zarr.create_array(path, shape=shape, chunks=chunks, dtype="f4", compressors=None, **options)
     array[...] = np.random.default_rng(0).standard_normal(shape, np.float32)
     return path
@@ -50,13 +50,13 @@ def grid(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], **options:
 def test_numbers_are_those_of_the_source_and_the_plan(field_store: Path) -> None:
     source = open_source(field_store, variables=["t", "q"], feature_dims=["lon"], isel={"time": {"start": 5}})
     plan = source.plan(block_bytes=1)
-    found = inspect_source(source, plan)
-    assert (found.sample_dims, found.feature_dims) == ({"time": 7, "lat": 9}, {"lon": 10})
-    assert (found.cells, found.n_features) == (63, 20)
-    assert (found.row_bytes, found.kept_row_bytes, found.pass_bytes) == (80, 80, 63 * 80)
-    assert (found.n_blocks, found.block_shape, found.block_bytes) == (len(plan), (5, 4), 5 * 4 * 80)
-    assert found.n_blocks == 2 * 3
-    assert found.same_blocks
+    inspection = inspect_source(source, plan)
+    assert (inspection.sample_dims, inspection.feature_dims) == ({"time": 7, "lat": 9}, {"lon": 10})
+    assert (inspection.cells, inspection.n_features) == (63, 20)
+    assert (inspection.row_bytes, inspection.kept_row_bytes, inspection.pass_bytes) == (80, 80, 63 * 80)
+    assert (inspection.n_blocks, inspection.block_shape, inspection.block_bytes) == (len(plan), (5, 4), 5 * 4 * 80)
+    assert inspection.n_blocks == 2 * 3
+    assert inspection.same_blocks
 
 
 def test_nothing_is_read(field_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,16 +65,16 @@ def test_nothing_is_read(field_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert inspect(source).n_features == 180
 
 
-def test_the_layout_of_each_variable_is_told(tmp_path: Path) -> None:
+def test_the_layout_of_each_variable_is_reported(tmp_path: Path) -> None:
     dataset = xr.Dataset({n: (("row", "feature"), np.zeros((8, 6), "f4") + 1) for n in ("plain", "sharded")})
     encoding = {"plain": {"chunks": (4, 6)}, "sharded": {"chunks": (2, 3), "shards": (4, 6)}}
     dataset.to_zarr(tmp_path / "s", consolidated=False, zarr_format=3, encoding=encoding)
-    found = inspect(open_source(tmp_path / "s", variables=["sharded", "plain"])).variables
-    assert [(v.name, v.dims, v.shape, v.dtype, v.chunks, v.shards, v.read_chunks) for v in found] == [
+    variables = inspect(open_source(tmp_path / "s", variables=["sharded", "plain"])).variables
+    assert [(v.name, v.dims, v.shape, v.dtype, v.chunks, v.shards, v.read_chunks) for v in variables] == [
         ("sharded", ("row", "feature"), (8, 6), "float32", (2, 3), (4, 6), 2),
         ("plain", ("row", "feature"), (8, 6), "float32", (4, 6), None, 2),
     ]
-    assert [v.stored_bytes for v in found] == [stored_size(tmp_path / "s" / n) for n in ("sharded", "plain")]
+    assert [v.stored_bytes for v in variables] == [stored_size(tmp_path / "s" / n) for n in ("sharded", "plain")]
 
 
 CODECS: dict[str, tuple[list[Any] | None, tuple[str, ...], bool]] = {
@@ -88,7 +88,7 @@ CODECS: dict[str, tuple[list[Any] | None, tuple[str, ...], bool]] = {
 
 @pytest.mark.parametrize("shards", [None, (8, 4)], ids=["chunks", "shards"])
 @pytest.mark.parametrize(("codecs", "names", "checked"), CODECS.values(), ids=CODECS.keys())
-def test_codecs_and_checksums_are_told(
+def test_codecs_and_checksums_are_reported(
     tmp_path: Path, codecs: Any, names: tuple[str, ...], checked: bool, shards: Any
 ) -> None:
     array = zarr.create_array(
@@ -99,30 +99,30 @@ def test_codecs_and_checksums_are_told(
     assert (v.codecs, v.checksums) == (names, checked)
 
 
-def test_codecs_of_the_second_version_are_told(tmp_path: Path) -> None:
+def test_codecs_of_the_second_version_are_reported(tmp_path: Path) -> None:
     dataset = xr.Dataset({"a": (("x", "y"), np.ones((4, 2)))})
     dataset.to_zarr(tmp_path / "s", zarr_format=2, consolidated=False)
     (v,) = inspect(open_source(tmp_path / "s")).variables
     assert (v.codecs, v.decoder) == (("blosc",), "zarrs" if codecs.rust() else "zarr")
 
 
-def test_types_are_told_as_stored_and_as_decoded(tmp_path: Path) -> None:
+def test_types_are_reported_as_stored_and_as_decoded(tmp_path: Path) -> None:
     dataset = xr.Dataset({"t": (("x", "y"), np.linspace(0, 1, 12).reshape(4, 3).astype("f4"))})
     packed = {"t": {"dtype": "i2", "scale_factor": np.float32(0.001), "_FillValue": -1}}
     dataset.to_zarr(tmp_path / "s", zarr_format=3, consolidated=False, encoding=packed)
-    found = inspect(open_source(tmp_path / "s"))
-    assert (found.variables[0].stored_dtype, found.variables[0].dtype) == ("int16", "float64")
-    assert (found.row_bytes, found.kept_row_bytes) == (24, 6)
+    inspection = inspect(open_source(tmp_path / "s"))
+    assert (inspection.variables[0].stored_dtype, inspection.variables[0].dtype) == ("int16", "float64")
+    assert (inspection.row_bytes, inspection.kept_row_bytes) == (24, 6)
 
 
-def test_who_decodes_is_told(tmp_path: Path, field_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_decoder_is_reported(tmp_path: Path, field_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def decoders(source: Source) -> list[tuple[str, bool]]:
         return [(v.decoder, v.not_rust is not None) for v in inspect(source).variables]
 
     assert decoders(open_source(np.ones((4, 2)))) == [("none", False)]
     rust = codecs.rust() is not None
     assert decoders(open_source(field_store, variables=["t"])) == [("zarrs" if rust else "zarr", False)]
-    # Of an array that somebody else holds, nothing is known of its store.
+    # The store of an array that the caller opened is unknown.
     assert decoders(open_source(zarr.open_array(field_store, path="t"))) == [("zarr", rust)]
     monkeypatch.setattr(codecs, "rust", lambda: None)
     monkeypatch.setattr("clustering.data.inspection.rust", lambda: None)
@@ -141,11 +141,11 @@ def test_stored_bytes_are_those_of_the_files(tmp_path: Path) -> None:
 def test_of_a_shard_only_what_is_selected_counts(tmp_path: Path) -> None:
     path = grid(tmp_path / "a", (64, 8), (8, 2), shards=(32, 8))
     size = stored_size(path)
-    found = inspect(open_source(path, isel={"dim_1": [0, 1]}))
-    assert found.variables[0].read_chunks == 2
-    # One chunk of four along the features, whole.
-    assert found.stored_bytes == pytest.approx(size / 4, abs=1)
-    assert found.variables[0].surplus_factor == 1
+    inspection = inspect(open_source(path, isel={"dim_1": [0, 1]}))
+    assert inspection.variables[0].read_chunks == 2
+    # One chunk of four along the features is read, as a whole.
+    assert inspection.stored_bytes == pytest.approx(size / 4, abs=1)
+    assert inspection.variables[0].surplus_factor == 1
 
 
 @pytest.mark.parametrize("fill", [np.nan, 0.0], ids=["masked", "filled"])
@@ -184,12 +184,12 @@ def test_values_that_are_decoded_for_nothing_are_counted(
 def test_reads_of_the_labelling_pass_are_counted(tmp_path: Path) -> None:
     path = grid(tmp_path / "a", (40, 6), (8, 6))
     source = open_source(path, isel={"dim_0": {"start": 4}})
-    found = inspect(source, block_bytes=8 * 6 * 4)
-    (v,) = found.variables
+    inspection = inspect(source, block_bytes=8 * 6 * 4)
+    (v,) = inspection.variables
     # Five chunks; blocks 4–12, 12–20, … of the labels end inside them.
-    assert (v.reads, v.label_reads, found.same_blocks) == (1.0, 9 / 5, False)
-    assert (found.stored_bytes, found.label_stored_bytes) == (5 * 192, 9 * 192)
-    assert (found.n_blocks, found.label_blocks) == (5, 5)
+    assert (v.reads, v.label_reads, inspection.same_blocks) == (1.0, 9 / 5, False)
+    assert (inspection.stored_bytes, inspection.label_stored_bytes) == (5 * 192, 9 * 192)
+    assert (inspection.n_blocks, inspection.label_blocks) == (5, 5)
 
 
 def test_variables_in_other_chunks_are_read_more_than_once(tmp_path: Path) -> None:
@@ -202,15 +202,17 @@ def test_variables_in_other_chunks_are_read_more_than_once(tmp_path: Path) -> No
 
 
 def test_data_in_memory_have_no_chunks() -> None:
-    found = inspect(open_source(np.ones((8, 3))))
-    assert found.variables == (VariableLayout("values", ("row", "feature"), (8, 3), "float64", "float64", None, None),)
-    assert (found.stored_bytes, found.pass_bytes) == (None, 8 * 3 * 8)
+    inspection = inspect(open_source(np.ones((8, 3))))
+    assert inspection.variables == (
+        VariableLayout("values", ("row", "feature"), (8, 3), "float64", "float64", None, None),
+    )
+    assert (inspection.stored_bytes, inspection.pass_bytes) == (None, 8 * 3 * 8)
 
 
 def test_a_large_grid_takes_no_memory_of_its_own(tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "a", shape=(10**11, 4), chunks=(10**6, 4), dtype="f4", fill_value=np.nan)
-    found = inspect(open_source(tmp_path / "a"), memory=64 * MIB)
-    assert (found.variables[0].absent_chunks, found.stored_bytes) == (10**5, 0)
+    inspection = inspect(open_source(tmp_path / "a"), memory=64 * MIB)
+    assert (inspection.variables[0].absent_chunks, inspection.stored_bytes) == (10**5, 0)
 
 
 @pytest.mark.parametrize("whole_chunks", [True, False])
@@ -227,8 +229,12 @@ def test_reads_are_announced_exactly(
     requests.clear()
     for i in range(len(plan)):
         read_block(source, plan.block(i))
-    for told in count_chunk_reads(source, plan):
-        read = {key: n for key, n in requests.items() if key.startswith(f"{told.variable}/c/")}
-        assert (told.chunks, told.reads) == (len(read), sum(read.values()))
+    for chunk_reads in count_chunk_reads(source, plan):
+        read = {key: n for key, n in requests.items() if key.startswith(f"{chunk_reads.variable}/c/")}
+        assert (chunk_reads.chunks, chunk_reads.reads) == (len(read), sum(read.values()))
     if whole_chunks and isel.get("y") != [1, 9, 2, 8, 19]:
-        assert all(told.amplification == 1 for told in count_chunk_reads(source, plan) if told.variable == "a")
+        assert all(
+            chunk_reads.amplification == 1
+            for chunk_reads in count_chunk_reads(source, plan)
+            if chunk_reads.variable == "a"
+        )

@@ -179,7 +179,7 @@ def test_units_of_variables_chunked_differently_hold_whole_chunks_of_both(
 def test_large_labels_are_indexed_only_where_they_are_selected_by(
     field_store: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], indexed: set[str]
 ) -> None:
-    """An index holds all labels in memory; without one they come back all the same."""
+    """An index holds all labels in memory. Without an index, the labels are still the same."""
     uses: dict[str, Any] = {"variables": ["t"], "sample_dims": ["lat", "lon"]} | options
     expected = open_source(field_store, **uses)
     assert set(expected.dataset.indexes) == {"time", "lat", "lon"}
@@ -225,7 +225,7 @@ def test_the_fingerprint_changes_with_what_is_clustered(field_store: Path, chang
 
 @pytest.mark.parametrize("how", [{"select": {"time": "2001-01-03"}}, {"bbox": [-180, -85, 170, 85]}])
 def test_the_fingerprint_changes_with_the_labels_that_select(field_store: Path, how: dict[str, Any]) -> None:
-    """The same selection by label may mean other places, whether its dimension stays or not."""
+    """The same selection by label may mean other positions, whether its dimension is kept or dropped."""
     options: dict[str, Any] = {"variables": ["t"], "sample_dims": ["lat", "lon"], "feature_dims": []} | how
     if "bbox" in how:
         options["feature_dims"] = ["time"]
@@ -239,7 +239,7 @@ def test_the_fingerprint_changes_with_the_labels_that_select(field_store: Path, 
 
 
 def test_the_fingerprint_of_data_in_memory_follows_their_labels(field_store: Path) -> None:
-    """Rows that are called otherwise are other data."""
+    """Rows with other labels are other data."""
     options: dict[str, Any] = {"variables": ["t"], "sample_dims": ["lat", "lon"]}
     with xr.open_zarr(field_store, consolidated=False) as stored:
         field = stored.load()
@@ -276,15 +276,17 @@ def test_the_fingerprint_stays_when_a_neighbour_of_a_variable_named_values_chang
     assert source_fingerprint(open_source(tmp_path / "g", variables=["values"])) == before
 
 
-def test_the_fingerprint_tells_variables_and_masks_apart(field_store: Path) -> None:
+def test_the_fingerprint_distinguishes_variables_and_masks(field_store: Path) -> None:
     choices: list[dict[str, Any]] = [
         {"variables": ["t"]},
         {"variables": ["q"]},
         {"variables": ["t", "q"]},
         {"variables": ["t"], "mask": "sea"},
     ]
-    found = {source_fingerprint(open_source(field_store, sample_dims=["lat", "lon"], **choice)) for choice in choices}
-    assert len(found) == len(choices)
+    fingerprints = {
+        source_fingerprint(open_source(field_store, sample_dims=["lat", "lon"], **choice)) for choice in choices
+    }
+    assert len(fingerprints) == len(choices)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ PAGES = [Image.fromarray(RNG.integers(0, 256, (H, W, 3), np.uint8)) for _ in ran
 
 
 def png16(path: Path, pixels: np.ndarray, kind: int) -> None:
-    """Write a PNG of 16 bits, as Pillow cannot."""
+    """Write a PNG of 16 bits, which Pillow cannot write."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -38,7 +38,7 @@ def png16(path: Path, pixels: np.ndarray, kind: int) -> None:
 
 
 def tiff(path: Path, pixels: np.ndarray, color: int = 1, order: str = "<", **more: Any) -> None:
-    """Write a TIFF of one strip, ``(y, x, channel)``, of any type, and more tags of it."""
+    """Write pixels ``(y, x, channel)`` of any type as a TIFF of one strip, with additional tags."""
     y, x, n = pixels.shape
     planar = more.pop("planar", False)
     data = np.ascontiguousarray(np.moveaxis(pixels, -1, 0) if planar else pixels)
@@ -124,10 +124,10 @@ MODES: dict[str, tuple[Callable[[], Image.Image], str, dict[str, Any], Callable[
 
 @pytest.mark.parametrize("name", MODES)
 def test_a_picture_of_any_mode_keeps_its_channels(tmp_path: Path, name: str) -> None:
-    make, suffix, options, wanted = MODES[name]
+    make, suffix, options, make_expected = MODES[name]
     make().save(tmp_path / f"a{suffix}", **options)
     taken = take(tmp_path / f"a{suffix}")
-    assert np.array_equal(np.squeeze(taken.arrays["image"]), np.asarray(wanted()))
+    assert np.array_equal(np.squeeze(taken.arrays["image"]), np.asarray(make_expected()))
     assert (taken.dims["image"], taken.warnings) == (("y", "x", "channel"), [])
 
 

@@ -61,9 +61,9 @@ def test_every_cell_is_in_exactly_one_block(grid: Grid) -> None:
 
 @given(grids())
 def test_blocks_are_numbered_in_c_order(grid: Grid) -> None:
-    found = blocks(grid.plan())
-    assert [b.number for b in found] == list(range(len(found)))
-    assert [b.start for b in found] == sorted(b.start for b in found)
+    all_blocks = blocks(grid.plan())
+    assert [b.number for b in all_blocks] == list(range(len(all_blocks)))
+    assert [b.start for b in all_blocks] == sorted(b.start for b in all_blocks)
 
 
 @given(grids())
@@ -104,7 +104,7 @@ def test_a_block_with_one_more_chunk_would_be_larger_than_wanted(grid: Grid) -> 
 
 @st.composite
 def places(draw: st.DrawFn) -> range | np.ndarray:
-    """Selected positions along a dimension: a slice with a step, or a list in any order."""
+    """Draw selected positions along a dimension: a slice with a step, or a list in any order."""
     if draw(st.booleans()):
         start, length, step = draw(st.integers(0, 30)), draw(st.integers(1, 40)), draw(st.integers(1, 9))
         return range(start, start + length, step)
@@ -112,13 +112,13 @@ def places(draw: st.DrawFn) -> range | np.ndarray:
 
 
 @given(places(), st.integers(1, 8), st.integers(1, 6))
-def test_blocks_of_selected_positions_hold_all_neighbours_of_a_chunk(place: Any, chunk: int, wanted: int) -> None:
-    plan = plan_blocks([Axis.from_indexer(place, chunk)], row_bytes=1, block_bytes=wanted)
-    found = blocks(plan)
-    assert [i for b in found for i in range(b.start[0], b.stop[0])] == list(range(len(place)))
-    assert plan.block_bytes == max(b.shape[0] for b in found) if not isinstance(place, range) else True
+def test_blocks_of_selected_positions_hold_all_neighbours_of_a_chunk(place: Any, chunk: int, block_bytes: int) -> None:
+    plan = plan_blocks([Axis.from_indexer(place, chunk)], row_bytes=1, block_bytes=block_bytes)
+    all_blocks = blocks(plan)
+    assert [i for b in all_blocks for i in range(b.start[0], b.stop[0])] == list(range(len(place)))
+    assert plan.block_bytes == max(b.shape[0] for b in all_blocks) if not isinstance(place, range) else True
     chunks = np.asarray(place) // chunk
-    for block in found:
+    for block in all_blocks:
         assert block.shape[0] > 0
         start, stop = block.start[0], block.stop[0]
         assert start == 0 or chunks[start - 1] != chunks[start]

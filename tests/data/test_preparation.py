@@ -14,7 +14,7 @@ from clustering.data.rows import in_memory_rows
 
 
 def turning(rng: np.random.Generator, d: int, p: int) -> Preparation:
-    """A map of full rank onto p orthogonal directions."""
+    """Make a preparation of full rank that maps onto p orthogonal directions."""
     basis = np.linalg.qr(rng.standard_normal((d, d)))[0][:, :p]
     scale = rng.uniform(0.5, 2.0, d)
     return Preparation(False, rng.standard_normal(d), basis * scale[:, None], basis.T / scale)
@@ -33,10 +33,10 @@ def test_the_map_is_the_matrix_product_of_what_is_left_after_the_offset(
     rng = np.random.default_rng(seed)
     values = (rng.uniform(0, 100, (n, d))).astype(dtype)
     preparation = Preparation(False, rng.standard_normal(d), rng.standard_normal((d, p)), np.zeros((p, d)))
-    found = preparation.apply(in_memory_rows(values)).values
+    prepared = preparation.apply(in_memory_rows(values)).values
     expected = (values.astype(np.float64) - preparation.offset) @ preparation.matrix
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-10)
-    assert (found.dtype, found.shape, preparation.row_bytes) == (np.float64, (n, p), 8 * p)
+    np.testing.assert_allclose(prepared, expected, rtol=1e-12, atol=1e-10)
+    assert (prepared.dtype, prepared.shape, preparation.row_bytes) == (np.float64, (n, p), 8 * p)
 
 
 @pytest.mark.parametrize("unit_norm", [False, True], ids=["as it is", "unit norm"])
@@ -88,14 +88,14 @@ def test_what_a_row_lacks_stays_missing_under_a_diagonal_map() -> None:
 @pytest.mark.parametrize("dtype", ["f8", "f4", "u1"])
 def test_unit_norm_is_that_of_scikit_learn(dtype: str, rng: np.random.Generator) -> None:
     values = (rng.uniform(1, 200, (700, 9))).astype(dtype)
-    found = only_unit_norm(9).apply_to_values(values)[0]
-    np.testing.assert_allclose(found, normalize(values.astype(np.float64)), rtol=1e-15)
+    prepared = only_unit_norm(9).apply_to_values(values)[0]
+    np.testing.assert_allclose(prepared, normalize(values.astype(np.float64)), rtol=1e-15)
 
 
 @pytest.mark.parametrize("size", [1e-320, 1e-200, 1e200, 1e308])
 def test_rows_whose_squares_leave_the_range_have_unit_norm_too(size: float) -> None:
-    found, whole = only_unit_norm(2).apply_to_values(np.array([[3.0, -4.0]]) / 4.0 * size)
-    np.testing.assert_allclose(found, [[0.6, -0.8]], rtol=1e-3 if size < 1e-300 else 1e-14)
+    prepared, whole = only_unit_norm(2).apply_to_values(np.array([[3.0, -4.0]]) / 4.0 * size)
+    np.testing.assert_allclose(prepared, [[0.6, -0.8]], rtol=1e-3 if size < 1e-300 else 1e-14)
     assert whole.all()
 
 

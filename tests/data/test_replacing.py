@@ -95,16 +95,16 @@ print(json.dumps({"states": states, "gone": gone}))
 def run_killed(*given: object) -> dict[str, object]:
     done = subprocess.run([sys.executable, "-c", KILLED, *map(str, given)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found: dict[str, object] = json.loads(done.stdout)
-    return found
+    result: dict[str, object] = json.loads(done.stdout)
+    return result
 
 
 @pytest.mark.parametrize("what", ["ingest", pytest.param("save", marks=pytest.mark.slow)])
 def test_a_killed_writer_leaves_the_old_or_the_new_whole(what: str, tmp_path: Path) -> None:
-    found = run_killed(what, "swaps", "some", tmp_path)
-    states = found["states"]
+    result = run_killed(what, "swaps", "some", tmp_path)
+    states = result["states"]
     assert isinstance(states, list)
-    assert found["gone"] == 0
+    assert result["gone"] == 0
     assert states == sorted(states)
     assert set(states) == {0, 1}
     assert len(states) > 4
@@ -113,10 +113,10 @@ def test_a_killed_writer_leaves_the_old_or_the_new_whole(what: str, tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("swaps", ["swaps", "renames"])
 def test_wherever_a_writer_is_killed_the_next_one_goes_on(swaps: str, tmp_path: Path) -> None:
-    """Of a store, as a model has changes by the hundred."""
-    found = run_killed("ingest", swaps, "every", tmp_path)
-    assert set(found["states"]) == {0, 1}  # type: ignore[call-overload]
-    assert found["gone"] == (0 if swaps == "swaps" else 1)
+    """Only a store is written here, because a model takes hundreds of changes of the disk."""
+    result = run_killed("ingest", swaps, "every", tmp_path)
+    assert set(result["states"]) == {0, 1}  # type: ignore[call-overload]
+    assert result["gone"] == (0 if swaps == "swaps" else 1)
 
 
 def nothing() -> None:
@@ -199,7 +199,7 @@ def test_only_what_a_dead_writer_of_the_same_place_left_is_removed(tmp_path: Pat
     (tmp_path / ".target.33333333").symlink_to(tmp_path / ".target.22222222")
     (tmp_path / ".target.44444444").mkdir()
     with staged(target, nothing) as staging:
-        # Another writer of this place is at work, and this one leaves it alone.
+        # The inner writer leaves the staging folder of the outer one alone.
         with suppress(OutputError), staged(target, nothing) as other:
             write(other, "other")
         assert staging.parent.is_dir()
@@ -240,7 +240,7 @@ SIGN = json.dumps({"wrote": "zarr-clustering", "beside": "target"})
 
 
 def attempt(target: Path, text: str | None = "new", error: BaseException | None = None) -> list[str]:
-    """Write a folder, and return what was there of an attempt before; None as the text adds nothing to that."""
+    """Write a folder, and return what an earlier attempt left there. If the text is None, no file is written."""
     with continued(target, "it", nothing) as staging:
         before = names(staging)
         if text is not None:

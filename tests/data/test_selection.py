@@ -198,10 +198,10 @@ def test_a_window_of_longitudes_is_found_by_walking_east(
         with pytest.raises(SourceError, match="along 'x' holds nothing"):
             positions(dataset, select, {})
         return
-    found = positions(dataset, select, {})["x"]
-    taken = list(range(len(labels))[found]) if isinstance(found, slice) else found
+    indexer = positions(dataset, select, {})["x"]
+    taken = list(range(len(labels))[indexer]) if isinstance(indexer, slice) else indexer
     assert taken == places[::step]
-    assert isinstance(found, slice) == (len(set(np.diff(places[::step]))) < 2 and places[0] <= places[::step][-1])
+    assert isinstance(indexer, slice) == (len(set(np.diff(places[::step]))) < 2 and places[0] <= places[::step][-1])
 
 
 @pytest.mark.parametrize(
@@ -262,8 +262,8 @@ def test_a_longitude_is_known_by_its_attributes_or_its_name(
     name: str, attributes: dict[str, str], cyclic: bool
 ) -> None:
     dataset = xr.Dataset(coords={name: (name, np.arange(0.0, 360.0, 10.0), attributes)})
-    found = positions(dataset, {name: {"start": 300, "stop": 0}}, {})[name]
-    assert found == ([*range(30, 36), 0] if cyclic else slice(0, 31))
+    indexer = positions(dataset, {name: {"start": 300, "stop": 0}}, {})[name]
+    assert indexer == ([*range(30, 36), 0] if cyclic else slice(0, 31))
 
 
 def test_numbers_over_more_than_a_turn_are_no_longitudes() -> None:
@@ -359,9 +359,9 @@ def test_a_span_of_dates_takes_its_ends_whole(
     first, last = ("2020", "9999") if ends[1] is None else ("2019-10-15", "2020-03")
     texts = [str(t)[:10] for t in dataset.time.values]
     expected = [i for i, text in enumerate(texts) if text >= first and (text < last or text.startswith(last))]
-    found = positions(dataset, {"time": {"start": ends[0], "stop": ends[1], "step": step}}, {})["time"]
-    assert isinstance(found, slice)
-    assert list(range(1200))[found] == expected[::step]
+    indexer = positions(dataset, {"time": {"start": ends[0], "stop": ends[1], "step": step}}, {})["time"]
+    assert isinstance(indexer, slice)
+    assert list(range(1200))[indexer] == expected[::step]
 
 
 @pytest.mark.parametrize("calendar", CALENDARS)
@@ -408,12 +408,12 @@ def test_a_date_that_is_not_there_is_refused_for_any_calendar(value: Any) -> Non
 def test_months_of_any_calendar_are_selected(value: dict[str, Any], months: set[int], calendar: str) -> None:
     days = xr.date_range("2000-11-15", periods=1000, freq="D", calendar=calendar, use_cftime=calendar != "standard")
     dataset = xr.Dataset({"t": ("time", np.arange(1000.0))}, {"time": days})
-    found = dataset.isel(positions(dataset, {"time": value}, {}))
+    selected = dataset.isel(positions(dataset, {"time": value}, {}))
     rest = {key: end for key, end in value.items() if key != "months"}
     span = dataset.sel(time=slice(rest.get("start"), rest.get("stop")))
     expected = span.isel(time=np.flatnonzero(np.isin(span["time"].dt.month, list(months))))
     assert expected.sizes["time"] > 0
-    xr.testing.assert_identical(found, expected)
+    xr.testing.assert_identical(selected, expected)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ SIZES = {"time": 6, "lat": 5, "depth": 4, "band": 3}
 
 
 def on_grid(source: Source, plan: Plan | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Values `(*shape, d)` and weights `(*shape)` put together from all blocks; NaN where no row takes part."""
+    """Read values `(*shape, d)` and weights `(*shape)` of all blocks, with NaN at cells that are not used."""
     plan = plan or source.plan()
     values = np.full((*source.shape, source.n_features), np.nan)
     weights = np.full(source.shape, np.nan)
@@ -87,7 +87,7 @@ def test_rows_of_any_layout_are_those_of_xarray(
     tmp_path: Path, dims: list[list[str]], sample: list[str], feature: list[str], zarr_format: int
 ) -> None:
     dataset = xr.Dataset({f"v{i}": values(names, seed=i) for i, names in enumerate(dims)})
-    # Every dimension is cut, the feature axis too.
+    # Every dimension is chunked, also the feature dimension.
     path = save(dataset, tmp_path / "s", zarr_format, **{n: {"chunks": (2,) * v.ndim} for n, v in dataset.items()})
     source = open_source(path, variables=list(dataset), sample_dims=sample, feature_dims=feature)
     expected = truth(dataset, list(dataset), sample, feature)
@@ -130,12 +130,12 @@ def test_blocks_of_any_chunking_and_selection_make_up_the_array(
     with TemporaryDirectory() as folder:
         path = save(dataset, Path(folder, "s"), **encoding)
         used = [f for f in feature if f in dataset.dims]
-        # A chunk of zeros alone is not written, as zero is the fill value.
+        # A chunk that holds only zeros is not written, because zero is the fill value.
         how: dict[str, Any] = {"sample_dims": sample, "feature_dims": used, "isel": isel, "missing_chunks": "fill"}
         source = open_source(path, variables=variables, **how)
-        found, weights = on_grid(source, source.plan(block_bytes=block_bytes, whole_chunks=whole_chunks))
+        actual, weights = on_grid(source, source.plan(block_bytes=block_bytes, whole_chunks=whole_chunks))
     taken = dataset.isel({d: slice(s["start"], None, s["step"]) for d, s in isel.items()})
-    assert np.array_equal(found, truth(taken, variables, sample, used))
+    assert np.array_equal(actual, truth(taken, variables, sample, used))
     assert (weights == 1).all()
 
 
@@ -177,11 +177,11 @@ def test_packed_values_are_decoded_and_fills_leave_rows_out(tmp_path: Path, zarr
     path = save(xr.Dataset({"t": original}), tmp_path / "s", zarr_format, t=packing)
     with xr.open_zarr(path, consolidated=False, chunks=None) as opened:
         expected = truth(opened.load(), ["t"], ["time", "lat"], ["depth"])
-    found, _ = on_grid(open_source(path, variables=["t"], feature_dims=["depth"]))
+    actual, _ = on_grid(open_source(path, variables=["t"], feature_dims=["depth"]))
     masked = np.isnan(expected).any(axis=-1)
     assert np.argwhere(masked).tolist() == [[0, 2], [3, 3]]
-    assert np.isnan(found[masked]).all()
-    assert np.array_equal(found[~masked], expected[~masked])
+    assert np.isnan(actual[masked]).all()
+    assert np.array_equal(actual[~masked], expected[~masked])
 
 
 # Mask
@@ -329,8 +329,8 @@ def test_a_missing_weight_is_no_fault_where_the_features_are_missing_too() -> No
     data[:, 3] = np.nan
     weights = np.where(np.arange(5) == 3, np.nan, 1.0)
     dataset = xr.Dataset({"t": data, "w": ("lat", weights)})
-    found = on_grid(open_source(dataset, variables=["t"], feature_dims=["depth"], weights="w"))[1]
-    assert np.array_equal(found, np.broadcast_to(weights, (6, 5)), equal_nan=True)
+    actual = on_grid(open_source(dataset, variables=["t"], feature_dims=["depth"], weights="w"))[1]
+    assert np.array_equal(actual, np.broadcast_to(weights, (6, 5)), equal_nan=True)
 
 
 # Missing and infinite values
@@ -460,8 +460,8 @@ def test_a_pickled_source_is_a_name_and_opens_the_same_rows(field_store: Path) -
     assert len(pickled) < 4000
     assert again.plan() == source.plan()
     assert source_fingerprint(again) == source_fingerprint(source)
-    for found, expected in zip(on_grid(again), on_grid(source), strict=True):
-        assert np.array_equal(found, expected)
+    for actual, expected in zip(on_grid(again), on_grid(source), strict=True):
+        assert np.array_equal(actual, expected)
 
 
 def test_a_pickled_source_opens_the_same_rows_from_another_folder(
@@ -623,7 +623,7 @@ def test_a_worker_reads_what_the_store_holds_now(tmp_path: Path) -> None:
 
     assert as_a_worker_reads() == [4, 5]
     array.append(np.array([[6.0], [7.0]]))
-    # The selection has the same shape as before, and other contents.
+    # The selection has the same shape as before, but other values.
     assert as_a_worker_reads() == [6, 7]
 
 

@@ -38,7 +38,7 @@ from clustering.errors import ConfigError, DataError, MissingDependencyError, So
 CUBE = np.random.default_rng(3).standard_normal((8, 6, 4)).astype("f4")
 USES: dict[str, Any] = {"variables": ["t"], "sample_dims": ["time", "lat"], "weights": "cos(lat)"}
 S3FS = {"cache_regions": False}
-"""An option that obstore has no word for."""
+"""An option that obstore does not have."""
 ROUTES = {"obstore": {}, "s3fs": S3FS}
 routes = pytest.mark.parametrize("options", ROUTES.values(), ids=ROUTES)
 
@@ -82,8 +82,8 @@ def rows(source: Any, **plan: Any) -> Any:
 
 
 def get(store: Any, key: str) -> bytes | None:
-    found = sync(store.get(key, default_buffer_prototype()))
-    return None if found is None else found.to_bytes()
+    buffer = sync(store.get(key, default_buffer_prototype()))
+    return None if buffer is None else buffer.to_bytes()
 
 
 # Which store
@@ -158,14 +158,18 @@ def test_options_of_s3fs_are_said_to_obstore_where_it_has_words(
 def test_google_is_read_by_obstore_where_the_credentials_are_in_reach(tmp_path: Path) -> None:
     key = tmp_path / "key.json"
     key.write_text('{"type": "service_account"}')
-    known = {"HOME": str(tmp_path), "GOOGLE_APPLICATION_CREDENTIALS": str(key)}
+    credentials_env = {"HOME": str(tmp_path), "GOOGLE_APPLICATION_CREDENTIALS": str(key)}
     assert buckets.gcs_config({"token": "anon"}, {}) == {"skip_signature": True}
-    assert buckets.gcs_config({"project": "p"}, known) == {}
-    assert buckets.gcs_config({"token": "google_default"}, known) == {}
-    for options, environment in [({}, {"HOME": str(tmp_path)}), ({"token": "cloud"}, known), ({"access": "r"}, known)]:
+    assert buckets.gcs_config({"project": "p"}, credentials_env) == {}
+    assert buckets.gcs_config({"token": "google_default"}, credentials_env) == {}
+    for options, environment in [
+        ({}, {"HOME": str(tmp_path)}),
+        ({"token": "cloud"}, credentials_env),
+        ({"access": "r"}, credentials_env),
+    ]:
         assert buckets.gcs_config(options, environment) is None
     key.write_text('{"type": "external_account"}')
-    assert buckets.gcs_config({}, known) is None
+    assert buckets.gcs_config({}, credentials_env) is None
 
 
 def test_profiles_are_read_by_way_of_botocore(
@@ -193,12 +197,12 @@ def test_the_region_of_a_bucket_is_asked_of_the_service(answer: int) -> None:
     assert buckets.bucket_region("somewhere", "http://127.0.0.1:1") is None
 
 
-def test_a_bucket_in_another_region_is_told(bucket: Bucket) -> None:
+def test_a_bucket_in_another_region_is_reported(bucket: Bucket) -> None:
     with answering(301, {}) as address, pytest.raises(StoreError, match=r"another region; set AWS_REGION"):
         open_source(bucket.url, storage_options={"endpoint_url": address})
 
 
-def test_a_bucket_without_credentials_is_told(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_without_credentials_is_reported(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     buckets._session.cache_clear()
     with pytest.raises(SourceError, match=r"no credentials for s3://.*AWS_ACCESS_KEY_ID.*anon"):
@@ -308,7 +312,7 @@ def test_an_archive_that_is_written_anew_is_opened_anew(local: Path) -> None:
     assert rows(open_source(archive, **USES)) == rows(open_source(local, **USES))
 
 
-def test_a_file_that_is_no_archive_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_no_archive_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"no archive")
     with pytest.raises(SourceError, match="is no zip archive"):
         open_source(tmp_path / "a.zip")
@@ -325,8 +329,8 @@ def test_a_web_server_gives_the_rows_of_its_folder(tmp_path: Path, zarr_format: 
         assert set(source.dataset.coords) == {"time", "lat", "lon"}
         assert rows(open_source(f"{address}/a.zarr/t")) == rows(open_source(path / "t"))
         assert source_fingerprint(source) == source_fingerprint(open_source(f"{address}/a.zarr", **USES))
-        found = c.fit(f"{address}/a.zarr", c.KMeans(2), **USES)
-        assert found.objective == c.fit(path, c.KMeans(2), **USES).objective
+        fit = c.fit(f"{address}/a.zarr", c.KMeans(2), **USES)
+        assert fit.objective == c.fit(path, c.KMeans(2), **USES).objective
         store = connect(f"{address}/a.zarr")
         assert not listable(store)
         assert entries(store) is None
@@ -374,9 +378,9 @@ def test_entries_are_what_is_stored_in_the_order_of_keys(bucket: Bucket, local: 
     url = str(local_copies[kind]()) if kind in local_copies else bucket.upload(local)
     store = connect(url, ROUTES.get(kind))
     for prefix in ("", "t", "t/c/1", "nothing", "t/zarr.json"):
-        found = entries(store, prefix)
-        assert isinstance(found, Iterator)
-        listed = list(found)
+        iterator = entries(store, prefix)
+        assert isinstance(iterator, Iterator)
+        listed = list(iterator)
         assert [(entry.key, entry.size) for entry in listed] == on_disk(local, prefix)
         assert all(entry.version is not None for entry in listed)
 
@@ -385,9 +389,11 @@ def test_entries_of_a_folder_come_as_they_are_asked_for(local: Path, monkeypatch
     opened: list[str] = []
     scan = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: opened.append(str(path)) or scan(path))
-    found = entries(connect(str(local)))
-    assert found is not None
-    assert next(found) == Entry("lat/c/0", (local / "lat/c/0").stat().st_size, (local / "lat/c/0").stat().st_mtime_ns)
+    iterator = entries(connect(str(local)))
+    assert iterator is not None
+    assert next(iterator) == Entry(
+        "lat/c/0", (local / "lat/c/0").stat().st_size, (local / "lat/c/0").stat().st_mtime_ns
+    )
     assert len(opened) == 3
 
 
@@ -417,8 +423,8 @@ def test_a_passing_fault_leaves_the_rows_alone(
     url = bucket.upload(local)
     plan = Plan(lambda key, asked: fault if asked == 0 and "no-such-key" not in key else None)
     with proxy(bucket.server, plan) as address:
-        found = rows(open_source(url, **USES, storage_options={**options, "endpoint_url": address}))
-    assert found == rows(open_source(local, **USES))
+        actual = rows(open_source(url, **USES, storage_options={**options, "endpoint_url": address}))
+    assert actual == rows(open_source(local, **USES))
     chunks = [key for key in plan.asked if "/t/c/" in key]
     assert len(chunks) == 8
     # A missing key has no body that could be cut.
@@ -428,7 +434,7 @@ def test_a_passing_fault_leaves_the_rows_alone(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("faults_of_a_key", "told"),
+    ("faults_of_a_key", "notices"),
     [(store_errors.ATTEMPTS_BEFORE_NOTICE - 1, 0), (store_errors.ATTEMPTS_BEFORE_NOTICE, 1)],
     ids=str,
 )
@@ -436,7 +442,7 @@ def test_a_fault_that_lasts_a_while_is_logged_once(
     bucket: Bucket,
     local: Path,
     faults_of_a_key: int,
-    told: int,
+    notices: int,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -444,20 +450,20 @@ def test_a_fault_that_lasts_a_while_is_logged_once(
     url = bucket.upload(local)
     plan = Plan(lambda key, asked: "503" if key.endswith("t/c/1/1/0") and asked < faults_of_a_key else None)
     with proxy(bucket.server, plan) as address:
-        found = rows(open_source(url, **USES, storage_options={**S3FS, "endpoint_url": address}))
-    assert found == rows(open_source(local, **USES))
+        actual = rows(open_source(url, **USES, storage_options={**S3FS, "endpoint_url": address}))
+    assert actual == rows(open_source(local, **USES))
     lines = [record.getMessage() for record in caplog.records if record.name == "clustering.data.store_errors"]
     assert (
         lines
         == [f"{url}, key 't/c/1/1/0': 503 SlowDown, {store_errors.ATTEMPTS_BEFORE_NOTICE} times so far; trying on"]
-        * told
+        * notices
     )
 
 
 @pytest.mark.slow
 @routes
 @pytest.mark.parametrize(("fault", "said"), [("503", "503"), ("cut", "no answer"), ("403", "403")])
-def test_a_lasting_fault_is_told_in_one_line(
+def test_a_lasting_fault_is_reported_in_one_line(
     bucket: Bucket, local: Path, options: dict[str, Any], fault: str, said: str
 ) -> None:
     url = bucket.upload(local)
@@ -476,13 +482,13 @@ def test_a_lasting_fault_is_told_in_one_line(
 
 
 @routes
-def test_a_server_that_is_not_there_is_told(options: dict[str, Any], bucket: Bucket) -> None:
+def test_a_server_that_is_not_there_is_reported(options: dict[str, Any], bucket: Bucket) -> None:
     with pytest.raises(StoreError, match=r"cannot read s3://gone/a.*no answer"):
         open_source("s3://gone/a", storage_options={**options, "endpoint_url": "http://127.0.0.1:1"})
 
 
 @routes
-def test_a_missing_bucket_is_told_as_such(bucket: Bucket, options: dict[str, Any]) -> None:
+def test_a_missing_bucket_is_reported_as_such(bucket: Bucket, options: dict[str, Any]) -> None:
     with pytest.raises(SourceError, match=r"there is no bucket 'bucket-that-is-not-there'"):
         open_source("s3://bucket-that-is-not-there/a.zarr", storage_options=options)
     with pytest.raises(SourceError, match="holds no Zarr array or group"):
@@ -519,7 +525,7 @@ def test_where_403_means_missing_the_rows_are_the_same(
 
 
 @routes
-def test_credentials_that_are_not_known_are_told(bucket: Bucket, local: Path, options: dict[str, Any]) -> None:
+def test_credentials_that_are_not_known_are_reported(bucket: Bucket, local: Path, options: dict[str, Any]) -> None:
     url, plan = bucket.upload(local), Plan(lambda *_: "unknown key")
     with proxy(bucket.server, plan) as address, pytest.raises(StoreError) as caught:
         open_source(url, storage_options={**options, "endpoint_url": address})
@@ -535,7 +541,7 @@ def test_a_chunk_that_cannot_be_decoded_is_no_fault_of_the_store(tmp_path: Path)
         rows(open_source(tmp_path / "a"))
 
 
-def test_a_local_file_that_cannot_be_read_is_told(local: Path) -> None:
+def test_a_local_file_that_cannot_be_read_is_reported(local: Path) -> None:
     source = open_source(local, **USES)
     chunk = local / "t" / "c" / "1" / "1" / "0"
     chunk.unlink()

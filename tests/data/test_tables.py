@@ -67,9 +67,9 @@ DATES: dict[str, tuple[Any, list[str]]] = {
 def test_dates_become_counts_with_a_unit(tmp_path: Path, column: Any, moments: list[str]) -> None:
     pq.write_table(pa.table({"a": column}), tmp_path / "t.parquet")
     ingest(tmp_path / "t.parquet", tmp_path / "out.zarr")
-    found = xr.open_zarr(tmp_path / "out.zarr", consolidated=False, chunks=None)["a"]
-    assert [str(moment)[:13] for moment in found.values] == moments
-    assert found.attrs.get("time_zone") == (column.type.tz if hasattr(column.type, "tz") else None)
+    variable = xr.open_zarr(tmp_path / "out.zarr", consolidated=False, chunks=None)["a"]
+    assert [str(moment)[:13] for moment in variable.values] == moments
+    assert variable.attrs.get("time_zone") == (column.type.tz if hasattr(column.type, "tz") else None)
 
 
 LEFT: dict[str, tuple[Any, str]] = {
@@ -108,7 +108,7 @@ def test_a_column_that_is_left_out_is_named(tmp_path: Path, column: Any, reason:
         pytest.param(pa.array([Decimal("12345678901234567890.12")], pa.decimal128(38, 2)), id="decimals"),
     ],
 )  # fmt: skip
-def test_rounding_is_told(tmp_path: Path, column: Any) -> None:
+def test_rounding_is_reported(tmp_path: Path, column: Any) -> None:
     pq.write_table(pa.table({"a": column}), tmp_path / "t.parquet", row_group_size=1)
     taken = take(tmp_path / "t.parquet")
     assert taken.arrays["a"].dtype == "f8"

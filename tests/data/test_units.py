@@ -59,11 +59,11 @@ def test_spellings_of_one_unit_are_the_same(given: str, wanted: str) -> None:
 
 @pytest.mark.parametrize(("given", "wanted", "factor", "summand"), CONVERTIBLE)
 def test_units_of_one_kind_are_converted(given: str, wanted: str, factor: float, summand: float) -> None:
-    """The factor and the summand are told."""
-    found = relation(given, wanted)
-    assert found.kind == "convertible"
-    assert found.factor == pytest.approx(factor, rel=1e-12)
-    assert found.summand == pytest.approx(summand, rel=1e-12)
+    """The relation holds the factor and the summand."""
+    conversion = relation(given, wanted)
+    assert conversion.kind == "convertible"
+    assert conversion.factor == pytest.approx(factor, rel=1e-12)
+    assert conversion.summand == pytest.approx(summand, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_units_of_one_kind_are_converted(given: str, wanted: str, factor: float,
         ("m /", "m", "unknown"),
     ],
 )
-def test_other_kinds_and_unknown_units_are_told_apart(given: str, wanted: str, kind: str) -> None:
+def test_other_kinds_and_unknown_units_are_distinguished(given: str, wanted: str, kind: str) -> None:
     """Unknown units are related to no other unit."""
     assert relation(given, wanted).kind == kind
     assert relation(wanted, given).kind == kind

@@ -38,7 +38,7 @@ SHUFFLED: dict[str, tuple[Any, Any, Any]] = {
 
 
 def between(label: Any, start: Any, stop: Any) -> bool:
-    """Whether a label lies between two ends, looked at by itself."""
+    """Return whether a label lies between two ends, without regard to other labels."""
     if isinstance(start, str):
         return bool(start <= str(label)[: len(start)] <= stop)
     near = 1e-6 if isinstance(label, (float, np.floating)) else label - label
@@ -53,8 +53,8 @@ def test_a_span_of_unsorted_labels_takes_all_between_its_ends(labels: Any, start
     for ends in ({"start": start, "stop": stop}, {"start": stop, "stop": start}):
         if None in (start, stop) and ends["start"] is not start:
             continue
-        found = positions(dataset, {"x": ends}, {})["x"]
-        assert np.arange(len(labels))[found].tolist() == expected
+        indexer = positions(dataset, {"x": ends}, {})["x"]
+        assert np.arange(len(labels))[indexer].tolist() == expected
     every_other = positions(dataset, {"x": {"start": start, "stop": stop, "step": 2}}, {})["x"]
     assert np.arange(len(labels))[every_other].tolist() == expected[::2]
 
@@ -93,8 +93,8 @@ SCATTERED = np.array([10.0, 350.0, 190.0, 10.0, 0.0, 300.0, 355.0, 360.0])
 )
 def test_unsorted_longitudes_are_taken_where_they_stand(start: Any, stop: Any, expected: list[int]) -> None:
     dataset = xr.Dataset(coords={"lon": SCATTERED})
-    found = positions(dataset, {"lon": {"start": start, "stop": stop}}, {})["lon"]
-    assert np.arange(8)[found].tolist() == expected
+    indexer = positions(dataset, {"lon": {"start": start, "stop": stop}}, {})["lon"]
+    assert np.arange(8)[indexer].tolist() == expected
 
 
 def test_a_label_that_stands_several_times_is_taken_each_time_also_by_rounding() -> None:

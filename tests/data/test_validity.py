@@ -1,4 +1,4 @@
-"""Valid ranges count in the unit that their type tells, for every writer and every place of the data."""
+"""Valid ranges are in stored or decoded units, as their type says, for every writer and every place of the data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clustering.data.reading import read_block
 from clustering.data.source import Source
 
 STORED = np.arange(-20, 380, 10, dtype="i2")
-"""Of −2 to 37 degrees, in tenths."""
+"""Temperatures of −2 to 37 degrees, in tenths of a degree."""
 
 
 def store(path: Path, values: np.ndarray, attributes: dict[str, Any], zarr_format: Any = 3) -> Path:
@@ -30,7 +30,7 @@ def store(path: Path, values: np.ndarray, attributes: dict[str, Any], zarr_forma
 
 
 def kept(source: Source) -> np.ndarray:
-    """Positions of the rows that take part."""
+    """Return the positions of the rows that are used."""
     plan = source.plan()
     return np.concatenate(
         [(rows := read_block(source, plan.block(i))).positions(np.arange(len(rows))) for i in range(len(plan))]

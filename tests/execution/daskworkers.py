@@ -35,7 +35,7 @@ def process(command: str, *options: str, path: Path | None = None) -> Iterator[s
 
 @contextmanager
 def worker(address: str, *, path: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a worker that nobody starts anew."""
+    """Start a worker that is not restarted when it dies."""
     with process("dask_worker", address, "--no-nanny", "--nthreads=1", path=path) as running:
         yield running
 

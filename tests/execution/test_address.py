@@ -23,7 +23,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def encrypted(files: dict[str, str]) -> Any:
-    """The address of a scheduler with one worker, that speaks with those alone who have our certificates."""
+    """The address of a scheduler with one worker, which accepts only clients with our certificates."""
     security = distributed.Security(
         require_encryption=True,
         tls_ca_file=files["ca_file"],

@@ -65,8 +65,8 @@ def outcome(source: Source, engine: Engine, folder: Path, *, memory: int = MEMOR
     plan = source.plan(block_bytes=80_000, memory=MEMORY)
     assert len(plan) > 16
     with pass_runner(source, plan, engine, memory=memory, scratch=None if scratch is None else str(scratch)) as inside:
-        begun = initialize(inside, MODEL, OPTIONS, MEMORY)
-        survey, state = begun.survey, begun.state
+        initialization = initialize(inside, MODEL, OPTIONS, MEMORY)
+        survey, state = initialization.survey, initialization.state
         for after, _ in iterate(state, inside.run, OPTIONS.rule):
             state = after
         write = create_labels(folder / "labels.zarr", source, plan, default_names(MODEL.k), {})
@@ -90,7 +90,7 @@ def reference(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @contextmanager
 def address() -> Iterator[Engine]:
-    """A scheduler that others have started, with workers of several threads."""
+    """An engine at the address of a running scheduler, with workers of several threads."""
     with (
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=2, dashboard_address="127.0.0.1:0", silence_logs=50
@@ -116,8 +116,8 @@ def address() -> Iterator[Engine]:
 def test_every_engine_gives_the_same_bits(
     engine: Callable[[], AbstractContextManager[Engine]], source: Source, reference: Any, tmp_path: Path
 ) -> None:
-    with engine() as found:
-        assert outcome(source, found, tmp_path) == reference
+    with engine() as connected:
+        assert outcome(source, connected, tmp_path) == reference
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2], ids="order {}".format)
@@ -127,7 +127,7 @@ def test_the_order_in_which_tasks_finish_leaves_the_bits_alone(
     order = random.Random(seed)
 
     def get(graph: Mapping[Any, Any], key: Any) -> Any:
-        # The synchronous scheduler goes by keys: every runnable task is first done alone, in any order.
+        # The synchronous scheduler orders tasks by key, so every ready task is computed alone first, in random order.
         ready = [k for k, task in graph.items() if isinstance(k, tuple) and k[1:2] == (0,)]
         done: dict[Any, Any] = {}
         for one in order.sample(ready, len(ready)):
@@ -138,7 +138,7 @@ def test_the_order_in_which_tasks_finish_leaves_the_bits_alone(
 
 
 class Held:
-    """Gives a value that was computed before."""
+    """A task that returns a value computed before."""
 
     def __init__(self, value: Any) -> None:
         self.value = value

@@ -294,7 +294,7 @@ def test_smaller_rows_take_the_place_of_what_is_kept(values: np.ndarray, tmp_pat
             first = inside.run([total])
             after = replace(inside, preparation=preparation)
             sums = [after.run([total]) for _ in range(3)]
-            # Of one component of three features, four blocks' room holds all twelve.
+            # With one component instead of three features, room for four blocks holds all twelve.
             reads_after = [passed.read_stats.blocks for passed in sums]
             assert reads_after == ([BLOCKS - 4, 0, 0] if scratch is None else [0, 0, 0])
             assert all(passed.statistics[0] == pytest.approx(first.statistics[0].sum()) for passed in sums)
@@ -325,8 +325,8 @@ def test_rows_of_pass_0_are_not_kept_as_it_uses_them(values: np.ndarray) -> None
 
 def test_only_the_rows_of_a_fraction_are_kept(values: np.ndarray) -> None:
     with passes(values, budget(4)) as inside:
-        some = replace(inside, fraction=RowFraction(0.25, 3))
-        first = some.run([total])
-        # Room for four blocks, each with an index of its rows, is room for the quarter of twelve.
-        assert [some.run([total]).read_stats.blocks for _ in range(2)] == [0, 0]
-        assert np.array_equal(some.run([total]).statistics[0], first.statistics[0])
+        runner = replace(inside, fraction=RowFraction(0.25, 3))
+        first = runner.run([total])
+        # Room for four blocks holds a quarter of the rows of all twelve blocks, with the index of these rows.
+        assert [runner.run([total]).read_stats.blocks for _ in range(2)] == [0, 0]
+        assert np.array_equal(runner.run([total]).statistics[0], first.statistics[0])

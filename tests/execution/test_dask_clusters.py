@@ -112,18 +112,18 @@ def test_an_option_that_a_class_does_not_take_is_named_with_the_nearest() -> Non
     assert "distributed.SpecCluster takes no option 'worker_'; did you mean 'worker" in text
 
 
-def test_an_option_that_a_class_refuses_is_told_of() -> None:
+def test_an_option_that_a_class_refuses_is_reported() -> None:
     text = refusal({"class": "distributed.SSHCluster", "options": {"hosts": []}}, ExecutionError)
     assert text.startswith("the cluster distributed.SSHCluster does not start: ")
     assert "check its options" in text
 
 
-def test_a_class_that_gives_nothing_for_a_client_is_told_of() -> None:
+def test_a_class_that_gives_nothing_for_a_client_is_reported() -> None:
     text = refusal({"class": "collections.OrderedDict"}, ExecutionError)
     assert text.startswith("the cluster collections.OrderedDict does not start: ")
 
 
-def test_a_cluster_of_a_class_without_workers_is_told_of() -> None:
+def test_a_cluster_of_a_class_without_workers_is_reported() -> None:
     text = refusal({"class": LOCAL, "options": {**IN_PROCESS, "n_workers": 0}}, ExecutionError)
     assert f"the cluster {LOCAL} has 0 of 1 workers after" in text
 

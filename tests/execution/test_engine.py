@@ -43,7 +43,7 @@ def fit(store: Path, **options: Any) -> clustering.Fit:
 
 @pytest.fixture(scope="module")
 def two_workers() -> Iterator[distributed.Client]:
-    """A client whose cluster starts every worker anew that dies."""
+    """A client whose cluster restarts every worker that dies."""
     with (
         distributed.LocalCluster(n_workers=2, **QUIET) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
@@ -99,8 +99,8 @@ def test_two_connections_have_sessions_of_their_own() -> None:
 
 def test_peak_memory_is_in_bytes() -> None:
     with connect() as engine:
-        known = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        assert known <= engine.peak_rss() < 1.1 * known
+        expected = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        assert expected <= engine.peak_rss() < 1.1 * expected
 
 
 def test_a_cluster_without_its_package_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:

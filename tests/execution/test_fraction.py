@@ -17,10 +17,10 @@ def drawn(fraction: RowFraction, block_bytes: int | None, mask: np.ndarray | Non
     field = xr.DataArray(np.arange(1000.0).reshape(GRID), dims=("y", "x"))
     source = open_source(field, sample_dims=["y", "x"], mask=mask)
     plan = source.plan(block_bytes=block_bytes)
-    found = [fraction.select(read_block(source, plan.block(index))) for index in range(len(plan))]
-    for rows in found:
+    selected = [fraction.select(read_block(source, plan.block(index))) for index in range(len(plan))]
+    for rows in selected:
         np.testing.assert_array_equal(rows.values[:, 0], rows.positions(np.arange(len(rows))))
-    return sorted(int(value) for rows in found for value in rows.values[:, 0])
+    return sorted(int(value) for rows in selected for value in rows.values[:, 0])
 
 
 @pytest.mark.parametrize("share", [1e-9, 0.1, 0.5, 0.999])

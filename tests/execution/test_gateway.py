@@ -18,7 +18,7 @@ import pytest
 from clustering.errors import ClusteringError, ConfigError, ExecutionError
 from clustering.execution.engine import connect
 
-# It brings settings of Dask, which the tests change for a while.
+# The import adds settings to Dask, which the tests change for a while.
 dask_gateway = pytest.importorskip("dask_gateway")
 pytest.importorskip("dask_gateway_server", reason="dask-gateway-server is not installed")
 
@@ -74,7 +74,7 @@ def answers(address: str) -> bool:
 
 
 @pytest.fixture
-def known() -> Iterator[None]:
+def credentials() -> Iterator[None]:
     """Set the user and the password, as the environment would."""
     who = {"username": getpass.getuser(), "password": "swordfish"}
     with dask.config.set({"gateway.auth.kwargs": who}):
@@ -89,7 +89,7 @@ def refusal(options: dict[str, Any], kind: type[ClusteringError], workers: int |
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("known")
+@pytest.mark.usefixtures("credentials")
 def test_a_gateway_starts_a_cluster_and_stops_it(places: dict[str, str]) -> None:
     with connect({"gateway": {**places, "options": {"worker_cores": 2}}}, 1, None, 240) as engine:
         assert (engine.workers, engine.threads) == (1, 2)
@@ -99,36 +99,36 @@ def test_a_gateway_starts_a_cluster_and_stops_it(places: dict[str, str]) -> None
     assert dask_gateway.Gateway(places["address"]).list_clusters() == []
 
 
-def test_a_gateway_that_does_not_know_us_is_told_of(places: dict[str, str]) -> None:
+def test_a_gateway_that_does_not_know_us_is_reported(places: dict[str, str]) -> None:
     text = refusal(places, ExecutionError)
     assert "does not give a cluster" in text
     assert "Unauthorized" in text
     assert "in the environment who you are" in text
 
 
-@pytest.mark.usefixtures("known")
+@pytest.mark.usefixtures("credentials")
 def test_an_option_that_a_gateway_does_not_offer_is_named(places: dict[str, str]) -> None:
     text = refusal({**places, "options": {"worker_core": 1}}, ConfigError)
     assert "the gateway offers no 'worker_core'; did you mean 'worker_cores'?" in text
 
 
-@pytest.mark.usefixtures("known")
+@pytest.mark.usefixtures("credentials")
 def test_a_value_that_a_gateway_does_not_offer_is_named(places: dict[str, str]) -> None:
     text = refusal({**places, "options": {"worker_cores": 9}}, ConfigError)
     assert "cluster.gateway.options: worker_cores is 9; " in text
 
 
-@pytest.mark.usefixtures("known")
+@pytest.mark.usefixtures("credentials")
 def test_more_workers_than_a_gateway_gives_are_not_waited_for(places: dict[str, str]) -> None:
     assert "would exceed resource limit of 2 workers" in refusal(places, ExecutionError, workers=5, wait=240)
 
 
-@pytest.mark.usefixtures("known")
-def test_a_cluster_that_a_gateway_does_not_start_in_time_is_told_of(places: dict[str, str]) -> None:
+@pytest.mark.usefixtures("credentials")
+def test_a_cluster_that_a_gateway_does_not_start_in_time_is_reported(places: dict[str, str]) -> None:
     assert "is PENDING after 0 s; see the gateway's log" in refusal(places, ExecutionError, wait=0.01)
 
 
-def test_a_gateway_that_does_not_answer_is_told_of() -> None:
+def test_a_gateway_that_does_not_answer_is_reported() -> None:
     assert "the gateway http://127.0.0.1:9 does not give a cluster" in refusal(
         {"address": "http://127.0.0.1:9"}, ExecutionError
     )

@@ -1,8 +1,8 @@
-"""Requests to the Dask operator, held against the schemas of the operator and of Kubernetes.
+"""Requests to the Dask operator, checked against the schemas of the operator and of Kubernetes.
 
 The schema of ``DaskCluster`` is the one that dask-kubernetes ships for the operator's helm chart; it holds Kubernetes'
-own schema of pods. It is taken strictly: an API server drops keys that it does not know. Pods are held against the
-models of Kubernetes' Python client beside that.
+own schema of pods. It is applied strictly, because an API server drops unknown keys. Pods are also checked against
+the models of Kubernetes' Python client.
 """
 
 from __future__ import annotations
@@ -63,11 +63,14 @@ def strict(schema: Any) -> Any:
 def schema() -> dict[str, Any]:
     definition = yaml.safe_load((files("dask_kubernetes") / CHART).read_text())
     (version,) = definition["spec"]["versions"]
-    found: dict[str, Any] = strict(version["schema"]["openAPIV3Schema"])
+    cluster_schema: dict[str, Any] = strict(version["schema"]["openAPIV3Schema"])
     # The fields of every resource belong to the API server, and the schema of the operator lacks them.
-    found["properties"] |= {"apiVersion": {"const": "kubernetes.dask.org/v1"}, "kind": {"const": "DaskCluster"}}
-    found["properties"]["metadata"] = {"type": "object", "properties": {"name": {"type": "string"}}}
-    return found
+    cluster_schema["properties"] |= {
+        "apiVersion": {"const": "kubernetes.dask.org/v1"},
+        "kind": {"const": "DaskCluster"},
+    }
+    cluster_schema["properties"]["metadata"] = {"type": "object", "properties": {"name": {"type": "string"}}}
+    return cluster_schema
 
 
 @pytest.mark.parametrize("options", [LEAST, FULL], ids=["least", "full"])
@@ -85,11 +88,11 @@ def test_a_key_that_pods_do_not_have_does_not_pass(schema: dict[str, Any]) -> No
 def test_pods_are_those_of_kubernetes_client(part: str) -> None:
     from kubernetes import client
 
-    wanted = manifest("clustering-1", 3, **FULL)["spec"][part]["spec"]
+    spec = manifest("clustering-1", 3, **FULL)["spec"][part]["spec"]
     api = client.ApiClient()
-    pod = api._ApiClient__deserialize(wanted, "V1PodSpec")
+    pod = api._ApiClient__deserialize(spec, "V1PodSpec")
     # A key that the models do not have would be lost on the way.
-    assert api.sanitize_for_serialization(pod) == wanted
+    assert api.sanitize_for_serialization(pod) == spec
 
 
 def test_workers_have_what_is_asked_for_and_schedulers_no_secrets() -> None:
@@ -113,7 +116,7 @@ def test_containers_are_not_given_twice() -> None:
 
 
 def kubeconfig(folder: Path) -> Path:
-    """Write how to reach a Kubernetes that is not there."""
+    """Write a kubeconfig for a Kubernetes server that does not exist."""
     path = folder / "kubeconfig"
     content = {
         "apiVersion": "v1",
@@ -128,7 +131,7 @@ def kubeconfig(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["closed", "not configured"])
-def test_a_kubernetes_that_does_not_answer_is_told_of(
+def test_a_kubernetes_that_does_not_answer_is_reported(
     there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path) if there else tmp_path / "none"))
@@ -147,7 +150,7 @@ def pod(phase: str, *, waiting: dict[str, str] | None = None, condition: dict[st
     return {"kind": "Pod", "status": status}
 
 
-def test_pods_in_one_state_are_told_of_together() -> None:
+def test_pods_in_one_state_are_reported_together() -> None:
     pull = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "a"'}
     full = {"reason": "Unschedulable", "message": "0/3 nodes are available:\n3 Insufficient cpu."}
     pods = [
@@ -162,13 +165,13 @@ def test_pods_in_one_state_are_told_of_together() -> None:
     )
 
 
-def test_the_last_warning_is_told_of() -> None:
+def test_the_last_warning_is_reported() -> None:
     warnings = [
         {"lastTimestamp": "2026-01-01T00:00:02Z", "message": "exceeded quota: team"},
         {"lastTimestamp": None, "eventTime": "2026-01-01T00:00:01Z", "message": "older"},
     ]
-    told = "there are no pods: does the Dask operator run, the last warning: exceeded quota: team"
-    assert describe_pods([], warnings) == ClusterStatus(told)
+    text = "there are no pods: does the Dask operator run, the last warning: exceeded quota: team"
+    assert describe_pods([], warnings) == ClusterStatus(text)
 
 
 def test_what_never_returns_is_given_up() -> None:

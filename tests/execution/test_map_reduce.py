@@ -21,7 +21,7 @@ THREADS = st.integers(1, 9)
 
 @dataclass(frozen=True)
 class Trace:
-    """Remembers how it was added up."""
+    """A value that records the order of its additions."""
 
     text: str
 
@@ -116,7 +116,7 @@ def test_fold_holds_one_node_per_level_at_most(n: int) -> None:
             yield made
 
     fold(leaves())
-    # The node just made and the leaf before it are held by variables for a moment.
+    # Two more are alive for a moment: variables hold the newest node and the leaf before it.
     assert most <= n.bit_length() + 2
 
 
@@ -135,7 +135,7 @@ def test_a_pass_has_at_most_a_few_tasks_per_thread_and_each_block_is_in_one(n_bl
 
     assert map_reduce(lambda run: map(number, run), n_blocks, Engine("test", get, threads)) == n_blocks
     assert len(tasks) <= TASKS_PER_THREAD * threads
-    # As many as that allows, to keep every thread at work.
+    # There are as many tasks as the limit allows, so that every thread has work.
     assert len(tasks) == n_blocks or 2 * len(tasks) > TASKS_PER_THREAD * threads
     assert sorted(blocks) == list(range(n_blocks))
 

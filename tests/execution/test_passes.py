@@ -22,18 +22,18 @@ def test_blocks_come_in_order_each_read_once() -> None:
 
 
 def test_the_next_block_is_read_while_one_is_worked_on_and_no_other() -> None:
-    begun = [threading.Event() for _ in range(4)]
+    started = [threading.Event() for _ in range(4)]
     threads = set()
 
     def read(index: int) -> int:
-        begun[index].set()
+        started[index].set()
         threads.add(threading.get_ident())
         return index
 
     for index in read_ahead(read, range(4), lambda _: True):
         if index < 3:
-            assert begun[index + 1].wait(10)
-        assert not any(event.is_set() for event in begun[index + 2 :])
+            assert started[index + 1].wait(10)
+        assert not any(event.is_set() for event in started[index + 2 :])
     assert len(threads) == 2
 
 

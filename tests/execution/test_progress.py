@@ -34,7 +34,7 @@ def rows(block: Any) -> Count:
 
 
 @pytest.mark.parametrize("cluster", ["synchronous", "threads", pytest.param("local", marks=pytest.mark.slow)])
-def test_every_block_is_told_of(cluster: str, field_store: Path) -> None:
+def test_every_block_is_reported(cluster: str, field_store: Path) -> None:
     source = open_source(field_store, **USES)
     plan = source.plan(block_bytes=1000, memory=10**9)
     heard: list[PassProgress] = []
@@ -46,7 +46,7 @@ def test_every_block_is_told_of(cluster: str, field_store: Path) -> None:
         for _ in range(2):
             assert work.run([rows]).statistics == (Count(12 * 9 * 10),)
         if engine.client is not None:
-            # Reports travel through the scheduler, so questions of the client there are answered after them.
+            # Reports travel through the scheduler, so it answers requests of the client after them.
             _settle(engine, heard, 2 * len(plan))
     assert len(plan) > 4
     first, second = sorted({one.number for one in heard})
@@ -64,7 +64,7 @@ def _settle(engine: Any, heard: list[PassProgress], blocks: int) -> None:
         engine.client.run_on_scheduler(lambda: None)
 
 
-def test_where_nobody_listens_nothing_is_told() -> None:
+def test_where_nobody_listens_nothing_is_reported() -> None:
     with connect("synchronous") as engine:
         assert progress_reporter(engine, 3) is None
         with listen_to_progress(engine, print):
@@ -72,7 +72,7 @@ def test_where_nobody_listens_nothing_is_told() -> None:
         assert progress_reporter(engine, 3) is None
 
 
-def test_long_tasks_tell_as_they_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_tasks_report_as_they_go(monkeypatch: pytest.MonkeyPatch) -> None:
     moments = iter([0.0, 0.4, 1.2, 1.2, 1.5, 2.5, 2.5, 2.6])
     monkeypatch.setattr(module.time, "monotonic", lambda: next(moments))
     heard: list[PassProgress] = []

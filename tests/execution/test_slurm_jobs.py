@@ -31,7 +31,7 @@ def test_workers_leave_before_their_job_ends(walltime: str, seconds: int) -> Non
     lifetime, stagger = lifetime_of(walltime)
     assert lifetime + stagger < seconds
     assert lifetime - stagger > 0.8 * seconds
-    # Long jobs are not cut short by more than they need.
+    # The lifetime is at most about five minutes shorter than the job, however long that is.
     assert seconds - lifetime <= 301
 
 
@@ -55,29 +55,29 @@ def test_importing_jobqueue_leaves_the_keyboard_its_interrupt(monkeypatch: pytes
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_jobs_in_one_state_are_told_of_together() -> None:
-    known = [
+def test_jobs_in_one_state_are_reported_together() -> None:
+    jobs = [
         SlurmJob("7", "PENDING", "Resources", "/nowhere"),
         SlurmJob("8", "RUNNING", "None", "/nowhere"),
         SlurmJob("9", "PENDING", "Resources", "/nowhere"),
     ]
-    assert describe_jobs(known, ["7", "8", "9"], 2) == ClusterStatus(
+    assert describe_jobs(jobs, ["7", "8", "9"], 2) == ClusterStatus(
         "jobs 7, 9 PENDING (Resources), job 8 RUNNING (None)", 6
     )
 
 
 def test_many_jobs_are_not_listed_one_by_one() -> None:
     ids = [str(id_) for id_ in range(20, 40)]
-    known = [SlurmJob(id_, "PENDING", "Priority", "/nowhere") for id_ in ids]
-    assert describe_jobs(known, ids, 1).text == "jobs 20, 21, 22, 23, 24 and 15 more PENDING (Priority)"
+    jobs = [SlurmJob(id_, "PENDING", "Priority", "/nowhere") for id_ in ids]
+    assert describe_jobs(jobs, ids, 1).text == "jobs 20, 21, 22, 23, 24 and 15 more PENDING (Priority)"
 
 
 @pytest.mark.parametrize("state", ["FAILED", "TIMEOUT", "CANCELLED", "OUT_OF_MEMORY", "NODE_FAIL", "COMPLETED"])
 def test_jobs_that_have_ended_give_no_workers(state: str, tmp_path: Path) -> None:
     log = tmp_path / "clustering-%J.err"
     (tmp_path / "clustering-7.err").write_text("loading\nModuleNotFoundError:  No module named 'spam'\n\n")
-    known = [SlurmJob("7", state, "NonZeroExitCode", str(log)), SlurmJob("8", "RUNNING", "None", "")]
-    assert describe_jobs(known, ["7", "8"], 3) == ClusterStatus(
+    jobs = [SlurmJob("7", state, "NonZeroExitCode", str(log)), SlurmJob("8", "RUNNING", "None", "")]
+    assert describe_jobs(jobs, ["7", "8"], 3) == ClusterStatus(
         f"job 7 {state} (NonZeroExitCode), job 8 RUNNING (None), "
         "the last line of one: ModuleNotFoundError: No module named 'spam'",
         3,
@@ -88,7 +88,7 @@ def test_jobs_that_the_queue_has_forgotten_give_no_workers() -> None:
     assert describe_jobs([], ["7", "8"], 3) == ClusterStatus("jobs 7, 8 gone from the queue", 0)
 
 
-def test_a_queue_that_does_not_answer_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_that_does_not_answer_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     word = job_status(["7"], 1)
     assert word.text == "squeue does not answer: [Errno 2] No such file or directory: 'squeue'"
@@ -100,14 +100,14 @@ def test_a_queue_that_does_not_answer_is_told_of(tmp_path: Path, monkeypatch: py
     assert job_status(["7"], 1) == ClusterStatus("squeue does not answer: slurm_load_jobs error: Unable to contact")
 
 
-def test_a_machine_without_slurm_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_slurm_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ExecutionError, match="SLURM does not take the jobs: there is no sbatch on this machine"):
         connect({"slurm": {"interface": "lo"}}, wait_seconds=1).__enter__()
 
 
 @pytest.mark.parametrize("name", ["SLURM_NTASKS", "SLURM_PROCID"])
-def test_a_runner_outside_an_allocation_is_told_of(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runner_outside_an_allocation_is_reported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("SLURM_NTASKS", "SLURM_PROCID"):
         monkeypatch.setenv(variable, "4")
     monkeypatch.delenv(name)
@@ -115,7 +115,7 @@ def test_a_runner_outside_an_allocation_is_told_of(name: str, monkeypatch: pytes
         connect({"slurm": {"runner": True}}).__enter__()
 
 
-def test_an_allocation_that_is_too_small_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_allocation_that_is_too_small_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_NTASKS", "2")
     monkeypatch.setenv("SLURM_PROCID", "0")
     with pytest.raises(ConfigError, match="the allocation has 2 tasks and needs 3 or more"):

@@ -33,8 +33,8 @@ def test_a_worker_that_misses_its_scheduler_is_no_news(filtered: bool, caplog: p
     finally:
         for logger in loggers:
             logger.removeFilter(is_news)
-    told = [record for record in caplog.records if record.name == "distributed.worker" and record.exc_info]
-    assert bool(told) is not filtered
+    logged = [record for record in caplog.records if record.name == "distributed.worker" and record.exc_info]
+    assert bool(logged) is not filtered
 
 
 def test_what_a_worker_has_to_say_beside_is_news() -> None:

@@ -49,7 +49,7 @@ def killed_when_there(path: Path, process: subprocess.Popen[bytes]) -> threading
 def test_a_result_that_no_worker_is_left_for_is_an_error_and_not_waited_for(tmp_path: Path) -> None:
     started = tmp_path / "started"
     with scheduler() as address, worker(address) as process, connect({"address": address}, 1, None, 60) as engine:
-        # The workers are there; from now on the patience is short.
+        # The worker has joined; from here on the wait for workers is short.
         with distributed.Client(address, set_as_default=False) as client:
             get = get_from(Cluster(f"at {address}", client, 1, 0.5))
             thread = killed_when_there(started, process)
@@ -101,21 +101,21 @@ def test_an_error_of_a_task_comes_through_as_it_is(task: Callable[[], Any], kind
 def test_a_result_is_let_go_of() -> None:
     with distributed.LocalCluster(n_workers=1, **IN_PROCESS) as local, distributed.Client(local) as client:
         assert get_from(Cluster("local", client, 1, 60))({"a": (abs, -1)}, "a") == 1
-        # Letting go takes its turn on the client's loop.
+        # The result is released on the client's event loop.
         client.sync(asyncio.sleep, 0.01)
         assert client.futures == {}
 
 
-def test_workers_that_do_not_come_are_told_of_with_what_the_queue_says() -> None:
+def test_workers_that_do_not_come_are_reported_with_what_the_queue_says() -> None:
     with distributed.LocalCluster(n_workers=1, **IN_PROCESS) as local, distributed.Client(local) as client:
         word = ClusterStatus("job 7 PENDING (JobHeldUser)", 2)
         with pytest.raises(ExecutionError) as caught:
             wait_for_workers(Cluster("of SLURM", client, 2, 0.5, lambda: word, "see squeue"))
-    told = re.sub(r"after \d+ s", "after … s", str(caught.value))
-    assert told == "the cluster of SLURM has 1 of 2 workers after … s (job 7 PENDING (JobHeldUser)); see squeue"
+    message = re.sub(r"after \d+ s", "after … s", str(caught.value))
+    assert message == "the cluster of SLURM has 1 of 2 workers after … s (job 7 PENDING (JobHeldUser)); see squeue"
 
 
-def test_workers_that_cannot_come_are_told_of_at_once() -> None:
+def test_workers_that_cannot_come_are_reported_at_once() -> None:
     with distributed.LocalCluster(n_workers=1, **IN_PROCESS) as local, distributed.Client(local) as client:
         with pytest.raises(ExecutionError, match=r"has 1 of 3 workers after \d+ s \(job 7 FAILED\)"):
             wait_for_workers(Cluster("of SLURM", client, 3, 1e9, lambda: ClusterStatus("job 7 FAILED", 2)))

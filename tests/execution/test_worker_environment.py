@@ -18,8 +18,8 @@ from clustering.execution.worker_environment import one_blas_thread_on_workers
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with scheduler() as found:
-        yield found
+    with scheduler() as scheduler_address:
+        yield scheduler_address
 
 
 def refusal(address: str) -> str:
@@ -30,7 +30,7 @@ def refusal(address: str) -> str:
 
 
 def claim(folder: Path, package: str, version: str) -> Path:
-    """Make a place from which another version of a package seems to be installed."""
+    """Make an import folder in which a package seems to be installed in another version."""
     about = folder / f"{package.replace('-', '_')}-{version}.dist-info"
     about.mkdir()
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
@@ -72,17 +72,17 @@ def blas_threads() -> set[int]:
 
 
 def blas_threads_of_a_worker() -> list[set[int]]:
-    """Look before, while and after it is limited."""
+    """BLAS threads of a worker before, during and after their limit."""
     with distributed.LocalCluster(n_workers=1, **IN_PROCESS) as local, distributed.Client(local) as client:
-        found = [set.union(*client.run(blas_threads).values())]
+        thread_counts = [set.union(*client.run(blas_threads).values())]
         with one_blas_thread_on_workers(client), one_blas_thread_on_workers(client):
-            found.append(set.union(*client.run(blas_threads).values()))
-        return [*found, set.union(*client.run(blas_threads).values())]
+            thread_counts.append(set.union(*client.run(blas_threads).values()))
+        return [*thread_counts, set.union(*client.run(blas_threads).values())]
 
 
 @pytest.mark.slow
 def test_workers_without_a_nanny_have_one_blas_thread_too_and_get_theirs_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    # In a process of its own, as this one may have a single thread anyway.
+    # This runs in a process of its own, as the present one may be limited to one thread.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.setenv(variable, "2")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:

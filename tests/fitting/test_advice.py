@@ -79,7 +79,7 @@ def test_advice_is_given_where_it_is_due(
     tmp_path: Path, make: Callable[[Path], Source], options: dict[str, Any], expected: list[str]
 ) -> None:
     advice = outlook(make(tmp_path), **options).advice
-    assert [next((known for known in EVERY if known in line), line) for line in advice] == expected
+    assert [next((text for text in EVERY if text in line), line) for line in advice] == expected
 
 
 def test_advice_names_the_numbers_and_the_remedy(tmp_path: Path) -> None:
@@ -123,12 +123,12 @@ def test_whole_numbers_whose_zeros_count_as_missing_are_pointed_out(
     array = group.create_array("counts", shape=(4, 2), chunks=(2, 2), dtype=dtype, fill_value=0)
     array.attrs["_ARRAY_DIMENSIONS"] = ["row", "feature"]
     array[:] = np.arange(8).reshape(4, 2)
-    found = outlook(open_source(tmp_path / "g"))
-    assert found.expected.masked_share == 0.25
-    assert any("'counts'" in line and "fill_value null" in line for line in found.advice) is cautioned
+    result = outlook(open_source(tmp_path / "g"))
+    assert result.expected.masked_share == 0.25
+    assert any("'counts'" in line and "fill_value null" in line for line in result.advice) is cautioned
 
 
-def test_labels_that_take_too_much_memory_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_that_take_too_much_memory_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (grouped, source_module):
         monkeypatch.setattr(module, "SMALL_LABELS", 100)
     labelled = xr.Dataset({"t": ("x", np.arange(400.0)), "u": ("x", np.ones(400))}, {"x": np.arange(400.0)})

@@ -40,10 +40,10 @@ def weather() -> xr.Dataset:
         "z": (("sample", "lat", "lon"), blocks(3, 2)), "t": (("sample", "depth"), blocks(4)), "p": ("sample", blocks()),
     }  # fmt: skip
     depth = ("depth", [0.5, 5.0, 10.0, 30.0], {"units": "m", "positive": "down"})
-    found = xr.Dataset(data, {"lat": LAT, "lon": LON, "depth": depth})
+    dataset = xr.Dataset(data, {"lat": LAT, "lon": LON, "depth": depth})
     for name, unit in units.items():
-        found[name].attrs.update(units=unit, long_name=f"the {name}", comment="not told")
-    return found
+        dataset[name].attrs.update(units=unit, long_name=f"the {name}", comment="not told")
+    return dataset
 
 
 @pytest.mark.parametrize("wish", [{}, {"standardize": "per_variable", "pca": 6}], ids=["plain", "prepared"])
@@ -51,20 +51,20 @@ def test_each_variable_has_its_centers_where_the_data_have_it(weather: xr.Datase
     fit = model(weather, **wish)
     fit.save(tmp_path / "model.zarr")
     labels = np.asarray(fit.predict(weather, variables=list(weather.data_vars), sample_dims=["sample"]))
-    for found in (fit.fields, c.load_fit(tmp_path / "model.zarr").fields):
+    for fields in (fit.fields, c.load_fit(tmp_path / "model.zarr").fields):
         for name in weather.data_vars:
-            field, given = found[name], weather[name]
+            field, given = fields[name], weather[name]
             assert field.dims == ("cluster", *given.dims[1:])
             assert field.attrs == {"units": given.attrs["units"], "long_name": given.attrs["long_name"]}
             for d in given.dims[1:]:
-                xr.testing.assert_identical(found[d].variable, weather[d].variable)
+                xr.testing.assert_identical(fields[d].variable, weather[d].variable)
             for cluster in range(2):
                 mean = given.values[labels == cluster].mean(axis=0)
                 # What six components lose of noise comes back as the mean of all rows.
                 np.testing.assert_allclose(field[cluster], mean, atol=1e-12 if not wish else 0.5)
 
 
-def test_the_model_on_disk_tells_units_and_variables(weather: xr.Dataset, tmp_path: Path) -> None:
+def test_the_model_on_disk_states_units_and_variables(weather: xr.Dataset, tmp_path: Path) -> None:
     model(weather).save(tmp_path / "many.zarr")
     model(weather[["z"]]).save(tmp_path / "one.zarr")
     with xr.open_zarr(tmp_path / "many.zarr", consolidated=False, chunks=None) as many:
@@ -94,10 +94,10 @@ def test_dates_are_dates_again(dates: Any, tmp_path: Path) -> None:
 
 def test_names_and_numbers_label_fields_too() -> None:
     data = xr.Dataset({"x": (("sample", "band"), blocks(3)), "y": (("sample", "cluster"), blocks(2))})
-    found = model(data.assign_coords(band=["B2", "B3", "2001"])).fields
-    assert found["band"].values.tolist() == ["B2", "B3", "2001"]
-    assert found["y"].dims == ("cluster", "feature_cluster")
-    assert found["feature_cluster"].values.tolist() == [0, 1]
+    fields = model(data.assign_coords(band=["B2", "B3", "2001"])).fields
+    assert fields["band"].values.tolist() == ["B2", "B3", "2001"]
+    assert fields["y"].dims == ("cluster", "feature_cluster")
+    assert fields["feature_cluster"].values.tolist() == [0, 1]
 
 
 def test_features_that_fill_no_grid_keep_their_order() -> None:

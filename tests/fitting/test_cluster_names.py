@@ -30,7 +30,7 @@ def test_clusters_without_names_are_called_by_their_ids() -> None:
     assert default_names(3).ids.tolist() == [0, 1, 2]
 
 
-def test_names_and_colours_are_told_of_their_clusters() -> None:
+def test_names_and_colours_belong_to_their_clusters() -> None:
     clusters = ClusterNames(np.array([0, 2, 9]), {2: "deep convection", 5: "lost"}, {9: "#00ff00"})
     assert clusters.display_names == ["0", "deep convection", "9"]
     assert clusters.attributes["flag_meanings"] == "cluster_0 deep_convection cluster_9"

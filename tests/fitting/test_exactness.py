@@ -47,11 +47,11 @@ def assert_close(centers: Any, expected: Any, values: np.ndarray) -> None:
 
 
 def reference(values: np.ndarray, init: np.ndarray, passes: int, weights: np.ndarray | None = None) -> Reference:
-    found = Reference(len(init), init=init, n_init=1, algorithm="lloyd", tol=0, max_iter=passes)
+    estimator = Reference(len(init), init=init, n_init=1, algorithm="lloyd", tol=0, max_iter=passes)
     with warnings.catch_warnings():
         # It warns where a cluster is empty in the end.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return found.fit(values, sample_weight=weights)
+        return estimator.fit(values, sample_weight=weights)
 
 
 @data
@@ -66,12 +66,12 @@ def test_every_pass_is_that_of_scikit_learn(values: np.ndarray, k: int, monkeypa
 
     advance = loop.advance
     monkeypatch.setattr(loop, "advance", watched)
-    told: list[float] = []
-    whole = c.fit(values, c.KMeans(k), init=init, on_pass=lambda record: told.append(record.objective))
+    objectives: list[float] = []
+    whole = c.fit(values, c.KMeans(k), init=init, on_pass=lambda record: objectives.append(record.objective))
     monkeypatch.undo()
     assert whole.converged
     assert len(params) == whole.iterations
-    np.testing.assert_array_equal(told, whole.history[:, 1])
+    np.testing.assert_array_equal(objectives, whole.history[:, 1])
     for passes in range(1, min(whole.iterations, 25) + 1):
         # The fit as it was after so many passes.
         fit = replace(whole, fitted=replace(whole.fitted, params=params[passes - 1]))

@@ -81,21 +81,21 @@ def test_other_spellings_of_the_same_features_are_taken(fit: c.Fit, data: xr.Dat
     ],
 )
 def test_what_cannot_be_compared_is_warned_of(fit: c.Fit, data: xr.DataArray, message: str) -> None:
-    """Where a side tells nothing, labels are made and a warning says so."""
+    """Where a side has no comparable units or labels, rows are labelled and a warning says so."""
     with pytest.warns(UserWarning, match=message):
         labels = fit.predict(data)
     assert np.array_equal(labels, fit.predict(profiles()))
 
 
 def test_directions_are_compared() -> None:
-    """Heights are no depths."""
+    """Heights are not depths."""
     fit = c.fit(profiles(positive="down"), c.KMeans(k=2), sample_dims="n")
     with pytest.raises(c.ClusteringError, match="up as positive"):
         fit.predict(profiles(positive="up"))
 
 
 def test_labels_that_count_are_labels() -> None:
-    """A coordinate 0, 1, 2, 3 is told from positions, and a shifted one is refused."""
+    """A coordinate 0, 1, 2, 3 is not taken for positions, and a shifted one is refused."""
     fit = c.fit(profiles(np.arange(4)), c.KMeans(k=2), sample_dims="n")
     with pytest.raises(c.ClusteringError, match="1 where it has 0"):
         fit.predict(profiles(np.arange(1, 5)))
@@ -120,7 +120,7 @@ def test_labels_that_count_are_labels() -> None:
     ],
 )  # fmt: skip
 def test_dates_and_names_are_compared_by_value(ours: Any, theirs: Any, same: bool) -> None:
-    """Dates by the moment they name, names by equality."""
+    """Dates are compared by the moment they name, and names by equality."""
 
     def data(labels: Any) -> xr.DataArray:
         return xr.DataArray(GROUPS[:, None] * np.ones(2), {"f": ("f", labels)}, ("n", "f"), "v")
@@ -155,9 +155,9 @@ def test_a_fit_remembers_its_dimensions_and_variables(tmp_path: Path) -> None:
     expected = fit.predict(field, variables=["a", "b"], **names)
     field.to_zarr(tmp_path / "s.zarr", consolidated=False)
     fit.save(tmp_path / "model.zarr")
-    for known in (fit, c.load_fit(tmp_path / "model.zarr")):
+    for model_fit in (fit, c.load_fit(tmp_path / "model.zarr")):
         for data in (field, field.transpose("lat", "time", "lon"), str(tmp_path / "s.zarr")):
-            labels = known.predict(data)
+            labels = model_fit.predict(data)
             assert labels.dims == ("lon", "lat")
             assert np.array_equal(labels, expected)
     stations = field.stack(station=("lat", "lon")).drop_vars(["station", "lat", "lon"])
@@ -186,7 +186,7 @@ def test_models_that_remember_no_dimensions_still_open(tmp_path: Path) -> None:
 
 
 def test_bare_arrays_name_nothing_and_may_hold_any(fit: c.Fit) -> None:
-    """Rows and features of an ndarray are taken as they come, without a word."""
+    """Rows and features of an ndarray are taken as they come, without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.array_equal(fit.predict(profiles().values), fit.predict(profiles()))

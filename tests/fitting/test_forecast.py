@@ -1,4 +1,4 @@
-"""What stays at hand is foretold to the byte; memory grows with what needs it."""
+"""The forecast of the rows that stay in memory is exact to the byte, and memory grows with each part that needs it."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ VALUES = np.random.default_rng(0).standard_normal((400, 2))
     ],
 )
 def test_half_of_the_memory_holds_rows(memory: int, share: float, expected: float) -> None:
-    found = outlook(open_source(VALUES), memory=memory, block_bytes=400 * 4).expected
-    assert found.rows_bytes == 6400
-    assert found.kept_share == pytest.approx(expected)
-    assert found.reread_share == pytest.approx(1 - expected)
-    assert found.memory.kept == expected * 6400
+    forecast = outlook(open_source(VALUES), memory=memory, block_bytes=400 * 4).expected
+    assert forecast.rows_bytes == 6400
+    assert forecast.kept_share == pytest.approx(expected)
+    assert forecast.reread_share == pytest.approx(1 - expected)
+    assert forecast.memory.kept == expected * 6400
 
 
 def test_masked_rows_take_no_room_and_the_places_of_the_others_do() -> None:
     use = np.arange(400) % 2 == 0
-    found = outlook(open_source(VALUES, mask=use), block_bytes=400 * 4).expected
-    assert found.rows_bytes == 200 * (16 + 8)
+    forecast = outlook(open_source(VALUES, mask=use), block_bytes=400 * 4).expected
+    assert forecast.rows_bytes == 200 * (16 + 8)
 
 
 def test_packed_rows_are_kept_as_they_are_stored(tmp_path: Path) -> None:
@@ -59,24 +59,24 @@ def test_workers_share_the_rows() -> None:
 
 
 def test_a_share_of_the_rows_takes_a_share_of_the_room() -> None:
-    found = outlook(open_source(VALUES), options=Options(FitOptions(fraction=0.25)), block_bytes=1600).expected
-    assert found.rows_bytes == 1600
+    forecast = outlook(open_source(VALUES), options=Options(FitOptions(fraction=0.25)), block_bytes=1600).expected
+    assert forecast.rows_bytes == 1600
 
 
 def test_what_has_no_room_in_memory_goes_to_scratch(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "there" / "yet"
-    found = outlook(open_source(VALUES), memory=6400, block_bytes=1600, scratch=str(folder)).expected
-    assert (found.kept_share, found.scratch_share, found.reread_share) == (0.5, 0.5, 0.0)
-    assert found.scratch_bytes == pytest.approx(SCRATCH_SHARE * shutil.disk_usage(tmp_path).free, rel=0.2)
+    forecast = outlook(open_source(VALUES), memory=6400, block_bytes=1600, scratch=str(folder)).expected
+    assert (forecast.kept_share, forecast.scratch_share, forecast.reread_share) == (0.5, 0.5, 0.0)
+    assert forecast.scratch_bytes == pytest.approx(SCRATCH_SHARE * shutil.disk_usage(tmp_path).free, rel=0.2)
     assert not folder.parent.exists()
 
 
 def test_seconds_add_up() -> None:
-    found = outlook(open_source(VALUES), memory=6400, block_bytes=1600).expected
-    assert found.kept_seconds is not None
-    assert found.reread_seconds == pytest.approx(found.kept_seconds + found.read_seconds)
-    assert found.pass_seconds == pytest.approx(found.kept_seconds + 0.5 * found.read_seconds)
-    assert found.most_passes == 300
+    forecast = outlook(open_source(VALUES), memory=6400, block_bytes=1600).expected
+    assert forecast.kept_seconds is not None
+    assert forecast.reread_seconds == pytest.approx(forecast.kept_seconds + forecast.read_seconds)
+    assert forecast.pass_seconds == pytest.approx(forecast.kept_seconds + 0.5 * forecast.read_seconds)
+    assert forecast.most_passes == 300
 
 
 def test_memory_is_the_sum_of_its_parts_and_each_thread_takes_some() -> None:

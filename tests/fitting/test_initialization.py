@@ -20,25 +20,25 @@ def surveyed(values: np.ndarray, k: int = 2, sample_rows: int = 100) -> tuple[Su
     source = c.open_source(values)
     plan = source.plan(block_bytes=8000)
     with connect("threads") as engine, pass_runner(source, plan, engine, memory=2**26) as inside:
-        found, passed = run_survey(inside, c.KMeans(k), Options(FitOptions(sample_rows=sample_rows)), 2**26)
-    return found, passed.read_stats.blocks // len(plan)
+        survey, passed = run_survey(inside, c.KMeans(k), Options(FitOptions(sample_rows=sample_rows)), 2**26)
+    return survey, passed.read_stats.blocks // len(plan)
 
 
 @pytest.mark.parametrize("rows", [5, 80, 3000], ids="{} rows with numbers".format)
 def test_the_sample_is_full_however_many_cells_are_missing(rows: int, rng: np.random.Generator) -> None:
     values = np.full((20_000, 2), np.nan)
     values[rng.choice(len(values), rows, replace=False)] = rng.standard_normal((rows, 2))
-    found, _ = surveyed(values)
-    assert found.count == rows
-    assert len(found.sample.weights) == min(rows, 100)
-    assert found.sample.complete == (rows <= 100)
+    survey, _ = surveyed(values)
+    assert survey.count == rows
+    assert len(survey.sample.weights) == min(rows, 100)
+    assert survey.sample.complete == (rows <= 100)
 
 
 def test_one_read_is_enough_where_few_cells_are_missing(rng: np.random.Generator) -> None:
     values = rng.standard_normal((20_000, 2))
     values[::3] = np.nan
-    found, reads = surveyed(values)
-    assert len(found.sample.weights) == 100
+    survey, reads = surveyed(values)
+    assert len(survey.sample.weights) == 100
     assert reads == 1
 
 

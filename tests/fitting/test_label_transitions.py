@@ -12,15 +12,15 @@ from clustering.fitting.labelling import LabelStatistics
 
 def table(before: np.ndarray, now: np.ndarray, weights: np.ndarray, k: int = 12) -> np.ndarray:
     """The weight of all pairs ``(k + 1, k)``, row by row."""
-    found = np.zeros((k + 1, k))
-    np.add.at(found, (before + 1, now), weights)
-    return found
+    sums = np.zeros((k + 1, k))
+    np.add.at(sums, (before + 1, now), weights)
+    return sums
 
 
 def spread(moves: tuple[np.ndarray, np.ndarray], k: int = 12) -> np.ndarray:
-    found = np.zeros((k + 1, k))
-    found[moves[0][:, 0] + 1, moves[0][:, 1]] = moves[1]
-    return found
+    sums = np.zeros((k + 1, k))
+    sums[moves[0][:, 0] + 1, moves[0][:, 1]] = moves[1]
+    return sums
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(0, 3))
@@ -54,7 +54,7 @@ def test_few_and_many_clusters_are_counted_alike(largest: int) -> None:
 def test_nothing_is_no_pair() -> None:
     nothing = label_transitions(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
     assert nothing[0].shape == (0, 2)
-    some = label_transitions(np.array([-1]), np.array([4]), np.array([0.5]))
-    for sums in (add_transitions(nothing, some), add_transitions(some, nothing)):
+    one_pair = label_transitions(np.array([-1]), np.array([4]), np.array([0.5]))
+    for sums in (add_transitions(nothing, one_pair), add_transitions(one_pair, nothing)):
         assert sums[0].tolist() == [[-1, 4]]
         assert sums[1].tolist() == [0.5]

@@ -42,7 +42,7 @@ def rows() -> np.ndarray:
 def log_densities(fit: c.Fit, rows: np.ndarray) -> np.ndarray:
     """Log of weight times density of every component ``(n, k)``, one by one."""
     k, d = fit.centers.shape
-    found = []
+    logs = []
     for i in range(k):
         match fit.model:
             case c.GaussianMixture(covariance="spherical"):
@@ -56,21 +56,21 @@ def log_densities(fit: c.Fit, rows: np.ndarray) -> np.ndarray:
             case _:
                 covariance = np.eye(d) / (2 * fit.params.beta)
         weight = fit.weights[i] if fit.model.kind == "gaussian_mixture" else 1 / k
-        found.append(np.log(weight) + stats.multivariate_normal(fit.centers[i], covariance).logpdf(rows))
-    return np.array(found).T
+        logs.append(np.log(weight) + stats.multivariate_normal(fit.centers[i], covariance).logpdf(rows))
+    return np.array(logs).T
 
 
-def written(fit: c.Fit, data: Any, wanted: LabelOutputs, path: Any, **options: Any) -> xr.Dataset:
+def written(fit: c.Fit, data: Any, outputs: LabelOutputs, path: Any, **options: Any) -> xr.Dataset:
     source = open_source(data, **options)
     plan = source.plan(block_bytes=1000)
     with connect("threads", 2) as engine, pass_runner(source, plan, engine, memory=2**26, keep=False) as inside:
-        write = create_labels(path, source, plan, default_names(fit.model.k), {}, wanted, fit.model)
-        label_blocks(inside, fit.model, fit.params, write, wanted)
+        write = create_labels(path, source, plan, default_names(fit.model.k), {}, outputs, fit.model)
+        label_blocks(inside, fit.model, fit.params, write, outputs)
     return xr.open_dataset(path, engine="zarr", consolidated=False, chunks=None)
 
 
 @models
-def test_everything_told_of_a_row_equals_a_direct_evaluation(model: Any, rows: np.ndarray, tmp_path: Any) -> None:
+def test_every_output_of_a_row_equals_a_direct_evaluation(model: Any, rows: np.ndarray, tmp_path: Any) -> None:
     fit = c.fit(rows, model)
     logs = log_densities(fit, rows)
     density = np.logaddexp.reduce(logs, axis=1)
@@ -78,42 +78,42 @@ def test_everything_told_of_a_row_equals_a_direct_evaluation(model: Any, rows: n
     np.testing.assert_allclose(fit.responsibilities(rows), shares, atol=1e-12)
     np.testing.assert_allclose(fit.log_density(rows), density, rtol=1e-10)
     np.testing.assert_array_equal(fit.predict(rows), shares.argmax(axis=1))
-    told = written(
+    dataset = written(
         fit, rows, LabelOutputs(responsibilities="all", log_density=True, outlier_score=True), tmp_path / "all"
     )
-    np.testing.assert_allclose(told["responsibilities"], shares, atol=1e-3)
-    np.testing.assert_allclose(told["log_density"], density, rtol=1e-6)
-    assert told["responsibilities"].dims == ("row", "cluster")
+    np.testing.assert_allclose(dataset["responsibilities"], shares, atol=1e-3)
+    np.testing.assert_allclose(dataset["log_density"], density, rtol=1e-6)
+    assert dataset["responsibilities"].dims == ("row", "cluster")
     own = np.take_along_axis(logs, shares.argmax(axis=1)[:, None], axis=1)[:, 0]
     centers = log_densities(fit, fit.centers)
     far = 2 * (np.diagonal(centers)[shares.argmax(axis=1)] - own)
     expected = -stats.chi2.logsf(far, 2) / np.log(10)
-    np.testing.assert_allclose(told["outlier_score"], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(dataset["outlier_score"], expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(fit.outlier_score(rows), expected, rtol=1e-8, atol=1e-10)
 
 
-def test_the_few_largest_are_told_with_their_clusters(rows: np.ndarray, tmp_path: Any) -> None:
+def test_the_largest_responsibilities_are_written_with_their_clusters(rows: np.ndarray, tmp_path: Any) -> None:
     fit = c.fit(rows, MODELS["full"])
     shares = fit.responsibilities(rows)
     order = np.argsort(-shares, axis=1, kind="stable")[:, :2]
-    told = written(fit, rows, LabelOutputs(responsibilities="top", top=2, precision="uint8"), tmp_path / "top")
-    np.testing.assert_array_equal(told["top_clusters"], order)
+    dataset = written(fit, rows, LabelOutputs(responsibilities="top", top=2, precision="uint8"), tmp_path / "top")
+    np.testing.assert_array_equal(dataset["top_clusters"], order)
     expected = np.take_along_axis(shares, order, axis=1)
-    np.testing.assert_allclose(told["top_responsibilities"], expected, atol=0.51 / LEVELS)
+    np.testing.assert_allclose(dataset["top_responsibilities"], expected, atol=0.51 / LEVELS)
     best = written(fit, rows, LabelOutputs(responsibilities="max"), tmp_path / "max")
     np.testing.assert_allclose(best["responsibility"], shares.max(axis=1), atol=1e-3)
     np.testing.assert_array_equal(best["labels"], order[:, 0])
 
 
-def test_masked_cells_are_missing_in_everything_told(rows: np.ndarray, tmp_path: Any) -> None:
+def test_masked_cells_are_missing_in_every_output(rows: np.ndarray, tmp_path: Any) -> None:
     fit = c.fit(rows, MODELS["full"])
     mask = np.arange(500) % 7 != 3
     for precision in ("float16", "uint8"):
-        wanted = LabelOutputs(responsibilities="all", precision=precision, log_density=True, outlier_score=True)
-        told = written(fit, rows, wanted, tmp_path / precision, mask=mask)
-        assert (told["labels"].values[~mask] == -1).all()
+        outputs = LabelOutputs(responsibilities="all", precision=precision, log_density=True, outlier_score=True)
+        dataset = written(fit, rows, outputs, tmp_path / precision, mask=mask)
+        assert (dataset["labels"].values[~mask] == -1).all()
         for name in ("responsibilities", "log_density", "outlier_score"):
-            missing = np.isnan(told[name].values).reshape(500, -1)
+            missing = np.isnan(dataset[name].values).reshape(500, -1)
             assert missing[~mask].all()
             assert not missing[mask].any()
 
@@ -125,7 +125,7 @@ def test_rows_of_weight_zero_have_responsibilities_too(rows: np.ndarray) -> None
     np.testing.assert_array_equal(fit.log_density(rows, weights=weights), fit.log_density(rows))
 
 
-def test_rows_with_gaps_are_told_of_by_what_they_have(rows: np.ndarray) -> None:
+def test_rows_with_gaps_get_responsibilities_from_the_features_they_have(rows: np.ndarray) -> None:
     fit = c.fit(rows, MODELS["full"])
     holed = rows.copy()
     holed[::3, 1] = np.nan
@@ -155,7 +155,7 @@ def test_distances_and_margins_belong_to_the_labels(
     options: dict[str, Any] = {"mask": mask}
     if weightless:
         options["weights"] = np.where(np.arange(500) % 5, 1.0, 0.0)
-    told = written(fit, rows, LabelOutputs(distance=True, margin=True, distances=True), tmp_path / "all", **options)
+    dataset = written(fit, rows, LabelOutputs(distance=True, margin=True, distances=True), tmp_path / "all", **options)
     every = fit.distances(rows)
     assert every.shape == (500, 3)
     assert every.dtype == np.float64
@@ -170,19 +170,19 @@ def test_distances_and_margins_belong_to_the_labels(
         margin = order[:, 1] - order[:, 0]
     np.testing.assert_allclose(fit.margin(rows), margin, rtol=1e-12, atol=1e-15)
     for name, expected in (("distance", fit.distance(rows)), ("margin", margin), ("distances", every)):
-        assert told[name].dtype == np.float32
-        np.testing.assert_array_equal(told[name].values[mask], expected.astype(np.float32)[mask])
-        assert np.isnan(told[name].values[~mask]).all()
-        assert told[name].attrs["long_name"]
-    assert told["distances"].dims == ("row", "cluster")
-    assert told["cluster"].values.tolist() == [0, 1, 2]
+        assert dataset[name].dtype == np.float32
+        np.testing.assert_array_equal(dataset[name].values[mask], expected.astype(np.float32)[mask])
+        assert np.isnan(dataset[name].values[~mask]).all()
+        assert dataset[name].attrs["long_name"]
+    assert dataset["distances"].dims == ("row", "cluster")
+    assert dataset["cluster"].values.tolist() == [0, 1, 2]
 
 
 def test_attributes_say_what_the_numbers_are(rows: np.ndarray, tmp_path: Any) -> None:
     def about(model: Any) -> dict[str, dict[str, Any]]:
         fit = c.fit(rows, model)
-        told = written(fit, rows, LabelOutputs(distance=True, margin=True), tmp_path / model.kind)
-        return {name: told[name].attrs for name in ("distance", "margin")}
+        dataset = written(fit, rows, LabelOutputs(distance=True, margin=True), tmp_path / model.kind)
+        return {name: dataset[name].attrs for name in ("distance", "margin")}
 
     assert about(c.KMeans(2)) == {
         "distance": {"long_name": "Euclidean distance from the own center"},
@@ -205,9 +205,9 @@ def test_distances_of_labelled_data_are_labelled(rows: np.ndarray) -> None:
     data = xr.DataArray(rows.reshape(20, 25, 2), dims=("lat", "lon", "feature"), coords={"lat": np.arange(20.0)})
     options: dict[str, Any] = {"sample_dims": ["lat", "lon"], "feature_dims": ["feature"]}
     fit = c.fit(data, c.KMeans(3), **options)
-    found = fit.distances(data, **options)
-    assert found.dims == ("lat", "lon", "cluster")
-    xr.testing.assert_equal(found["lat"], data["lat"])
+    distances = fit.distances(data, **options)
+    assert distances.dims == ("lat", "lon", "cluster")
+    xr.testing.assert_equal(distances["lat"], data["lat"])
     assert fit.margin(data, **options).min() >= 0
 
 
@@ -219,14 +219,14 @@ def test_outlier_scores_stay_right_where_the_tail_underflows(freedom: int) -> No
     assert (np.diff(score[1:]) > 0).all()
     inside = squared < 1300
     np.testing.assert_allclose(score[inside], -stats.chi2.logsf(squared[inside], freedom) / np.log(10), atol=1e-9)
-    # The leading term of the tail, for what no library tells.
+    # The leading term of the tail, where no library has a value.
     a, x = freedom / 2, squared[-1] / 2
     leading = x - (a - 1) * np.log(x) + np.log(float(np.prod(np.arange(a - 1, 0, -1)))) if freedom % 2 == 0 else None
     if leading is not None:
         np.testing.assert_allclose(score[-1], leading / np.log(10), rtol=1e-4)
 
 
-def test_what_a_model_does_not_tell_is_refused(rows: np.ndarray) -> None:
+def test_outputs_that_a_model_does_not_have_are_refused(rows: np.ndarray) -> None:
     with pytest.raises(ConfigError, match="the model is kmeans, whose rows belong to one cluster each"):
         c.fit(rows, c.KMeans(2)).responsibilities(rows)
     positive = np.abs(rows) + 0.1

@@ -100,7 +100,7 @@ def test_the_objective_never_rises(problem: Problem) -> None:
     assert fit.converged
     assert np.isfinite(fit.centers).all()
     steps = fit.history.ravel()
-    # What an update leaves is known to a rounding of what it started from, and a center to a rounding of its rows.
+    # The objective after an update is exact to a rounding of the one before it, a center to a rounding of its rows.
     rounding = 1e-12 * np.repeat(fit.history[:, 0], 2)[:-1] + 1e-30 * np.sum(problem.values**2)
     assert (np.diff(steps) <= rounding).all()
     assert fit.objective == fit.history[-1, 1]
@@ -154,14 +154,14 @@ def test_the_objective_never_rises_when_both_starts_are_in_one_of_two_far_cluste
     assert (np.diff(steps) <= 1e-9 * steps[:-1]).all()
 
 
-def test_empty_clusters_are_placed_anew_and_told_of() -> None:
+def test_empty_clusters_are_placed_anew_and_noted() -> None:
     values = np.array([[0.0], [1.0], [2.0], [30.0], [50.0]])
     records: list[PassRecord] = []
     fit = c.fit(values, c.KMeans(3), init=[[1.0], [900.0], [-900.0]], on_pass=records.append)
     np.testing.assert_array_equal(fit.centers[:, 0], [1.0, 50.0, 30.0])
-    told = tuple(f"pass 1: empty cluster {i} re-seeded at the farthest row" for i in (1, 2))
-    assert fit.fitted.notes == told
-    assert records[0].notes == told
+    notes = tuple(f"pass 1: empty cluster {i} re-seeded at the farthest row" for i in (1, 2))
+    assert fit.fitted.notes == notes
+    assert records[0].notes == notes
     assert all(record.notes == () for record in records[1:])
 
 
@@ -181,7 +181,7 @@ def test_a_fit_does_not_converge_while_a_cluster_is_empty() -> None:
 
 
 def test_a_cluster_that_must_stay_empty_does_not_keep_the_loop_going() -> None:
-    # So it is on a sample with fewer distinct rows than clusters.
+    # This happens on a sample with fewer distinct rows than clusters.
     steps = run(np.zeros((5, 1)), state_of([[0.0], [7.0]]), StoppingRule())
     assert len(steps) <= 3
     np.testing.assert_array_equal(steps[-1][0].best.params.centers, [[0.0], [7.0]])
@@ -194,7 +194,7 @@ def test_equal_rows_are_not_taken_for_far_ones_when_their_mean_is_rounded() -> N
     np.testing.assert_allclose(steps[-1][0].best.params.centers, [[0.1], [7.0]], rtol=1e-14)
 
 
-def test_the_end_is_told_with_its_reason(rng: np.random.Generator) -> None:
+def test_the_end_is_reported_with_its_reason(rng: np.random.Generator) -> None:
     values = rng.standard_normal((600, 3))
     start = values[:4]
     assert c.fit(values, c.KMeans(4), init=start).fitted.stop == Stop.CONVERGED
@@ -325,7 +325,7 @@ def test_time_left_is_estimated_while_the_objective_falls(rng: np.random.Generat
         assert record.remaining_seconds is None or record.remaining_seconds <= len(steps) - 1 - state.iteration
 
 
-def test_time_left_is_told_for_an_objective_that_has_come_to_zero() -> None:
+def test_time_left_is_reported_for_an_objective_that_has_come_to_zero() -> None:
     places = np.array([0.0, 1.0, 10.0, 1e2, 1e3, 1e4, 1e5])
     steps = run(np.repeat(places, 10)[:, None], state_of(np.zeros((7, 1))), StoppingRule())
     assert steps[-1][1].objective == 0.0
@@ -402,7 +402,7 @@ def test_blocks_without_rows_change_nothing(blobs: np.ndarray) -> None:
         assert all(total.sums[name].tobytes() == again[name].tobytes() for name in again)
 
 
-def test_falls_equal_but_for_rounding_tell_nothing_about_the_end() -> None:
+def test_falls_equal_but_for_rounding_say_nothing_about_the_end() -> None:
     objectives = (4.0, 2.0, -(2.0**-52), -2.0)
     state = State((Candidate(None, None, tuple((after, after) for after in objectives)),), 4)
     assert _remaining(state, PassResult((), ReadStats(), 1.0), StoppingRule()) is None

@@ -20,7 +20,7 @@ PLACES = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [12.0, 12.0]])
 
 
 def drawn(n: int = 400, places: np.ndarray = PLACES, seed: int = 0, scale: float = 1.0) -> np.ndarray:
-    """Positive rows around places far apart, as every divergence takes them."""
+    """Positive rows, which every divergence takes, around places far apart."""
     rng = np.random.default_rng(seed)
     return 20.0 + places[np.arange(n) % len(places)] + scale * rng.standard_normal((n, 2))
 
@@ -59,14 +59,14 @@ def equal(one: FittedModel, other: FittedModel) -> None:
 
 @models
 def test_components_in_another_order_come_back_in_the_old_one(model: Any) -> None:
-    known = renumber(c.fit(drawn(), model, max_iterations=5).fitted, 3)
+    previous = renumber(c.fit(drawn(), model, max_iterations=5).fitted, 3)
     for seed in range(5):
-        other = shuffled(known, seed)
-        back = match_ids(other, known)
-        equal(back, known)
-        assert back.largest_id == known.largest_id == known.ids.max()
+        other = shuffled(previous, seed)
+        back = match_ids(other, previous)
+        equal(back, previous)
+        assert back.largest_id == previous.largest_id == previous.ids.max()
         rows = drawn(50)
-        assert c.Fit(back, False).predict(rows).tolist() == c.Fit(known, False).predict(rows).tolist()
+        assert c.Fit(back, False).predict(rows).tolist() == c.Fit(previous, False).predict(rows).tolist()
 
 
 @pytest.mark.parametrize("preprocess", [{}, {"standardize": "per_feature"}, {"pca": 2}], ids=["plain", "scores", "pca"])
@@ -107,27 +107,27 @@ def test_small_moves_keep_every_component(seed: int, k: int, far: float) -> None
 @given(seeds, st.integers(1, 8), st.integers(1, 8))
 def test_who_is_matched_is_nearer_than_half_way_and_nearest(seed: int, k: int, other: int) -> None:
     new, old = points(seed, k), points(seed + 1, other)
-    found = match(ComparedComponents(new), ComparedComponents(old))
-    assert len(set(found[found >= 0])) == (found >= 0).sum()
+    matches = match(ComparedComponents(new), ComparedComponents(old))
+    assert len(set(matches[matches >= 0])) == (matches >= 0).sum()
     apart, among = cdist(new, old), cdist(old, old) + np.diag(np.full(other, np.inf))
-    for i, j in enumerate(found):
+    for i, j in enumerate(matches):
         if j >= 0:
             assert apart[i, j] == apart[i].min()
             assert apart[i, j] < among[j].min() / 2
-            # Of all that might be this one, it is the nearest.
+            # Of the new components that might be old component j, i is the nearest.
             assert apart[i, j] == apart[:, j].min()
         elif other == 1:
-            assert found.max() == 0
+            assert matches.max() == 0
         else:
             inside = apart[i] < among.min(axis=1) / 2
-            assert all(j in found and apart[i, j] >= apart[:, j].min() for j in np.flatnonzero(inside))
+            assert all(j in matches and apart[i, j] >= apart[:, j].min() for j in np.flatnonzero(inside))
 
 
 @given(seeds, st.integers(1, 8))
 def test_neither_units_nor_places_matter(seed: int, k: int) -> None:
     new, old = points(seed, k), points(seed + 1, 5)
-    found = match(ComparedComponents(new), ComparedComponents(old)).tolist()
-    assert match(ComparedComponents(1e-6 * new + 3e-6), ComparedComponents(1e-6 * old + 3e-6)).tolist() == found
+    matches = match(ComparedComponents(new), ComparedComponents(old)).tolist()
+    assert match(ComparedComponents(1e-6 * new + 3e-6), ComparedComponents(1e-6 * old + 3e-6)).tolist() == matches
 
 
 def test_parts_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_components_at_one_place_are_found_again() -> None:
     old = np.array([[0.0], [0.0], [10.0]])
     assert sorted(match(ComparedComponents(old[::-1]), ComparedComponents(old)).tolist()) == [0, 1, 2]
     assert match(ComparedComponents(old[::-1]), ComparedComponents(old))[0] == 2
-    # All in one place: whoever comes is one of them.
+    # All are at one place, so that each new component is one of the old ones.
     assert sorted(match(ComparedComponents(np.full((2, 1), 3.0)), ComparedComponents(np.zeros((2, 1)))).tolist()) == [
         0,
         1,
@@ -195,9 +195,9 @@ def test_new_components_are_counted_by_their_size() -> None:
     first = fit_of(PLACES[:1], 1)
     fitted = fit_of(PLACES[[0, 1, 1, 1, 2, 2, 3]], 4)
     for seed in range(4):
-        found = match_ids(shuffled(fitted, seed), first)
-        assert found.ids.tolist() == [0, 1, 2, 3]
-        assert (np.diff(found.shares[1:]) < 0).all()
+        matched = match_ids(shuffled(fitted, seed), first)
+        assert matched.ids.tolist() == [0, 1, 2, 3]
+        assert (np.diff(matched.shares[1:]) < 0).all()
 
 
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
@@ -230,12 +230,12 @@ def test_components_with_one_mean_are_told_apart_by_shape(covariance: Any) -> No
     ids=["kind", "features", "unit norm"],
 )
 def test_models_that_cannot_be_compared_start_anew_with_a_remark(other: Any, why: str) -> None:
-    known = renumber(fit_of(PLACES, 4), 5)
+    previous = renumber(fit_of(PLACES, 4), 5)
     fitted = other()
-    found = match_ids(fitted, known)
-    assert found.ids.tolist() == list(range(9, 9 + fitted.model.k))
-    assert found.remarks[-1] == f"labels start anew at 9: {why}"
-    assert found.centers.tobytes() == fitted.centers.tobytes()
+    matched = match_ids(fitted, previous)
+    assert matched.ids.tolist() == list(range(9, 9 + fitted.model.k))
+    assert matched.remarks[-1] == f"labels start anew at 9: {why}"
+    assert matched.centers.tobytes() == fitted.centers.tobytes()
 
 
 def test_a_model_of_fewer_directions_is_compared_in_its_own() -> None:
@@ -249,7 +249,7 @@ def test_a_model_of_fewer_directions_is_compared_in_its_own() -> None:
             assert match_ids(shuffled(one, 1), other).ids.tolist() == [0, 1, 2, 3]
 
 
-def test_a_feature_of_weight_zero_tells_nothing() -> None:
+def test_a_feature_of_weight_zero_has_no_effect() -> None:
     rows = np.concatenate([drawn(), np.random.default_rng(4).standard_normal((400, 1))], axis=1)
     weights = np.array([1.0, 1.0, 0.0])
     for covariance in ("full", "diagonal"):

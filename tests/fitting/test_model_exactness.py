@@ -34,31 +34,31 @@ NAMES = {"spherical": "spherical", "diagonal": "diag", "tied": "tied", "full": "
 
 
 def start(kind: str, values: np.ndarray, k: int) -> dict[str, np.ndarray]:
-    """Starting params, the same for everybody."""
+    """Starting params, the same for every implementation."""
     rng = np.random.default_rng(8)
     d = values.shape[1]
     full = np.atleast_2d(np.cov(values.T)) + 0.1 * np.eye(d)
     weights = rng.uniform(0.5, 1.5, k)
-    found = {"centers": values[rng.choice(len(values), k, replace=False)], "weights": weights / weights.sum()}
+    params = {"centers": values[rng.choice(len(values), k, replace=False)], "weights": weights / weights.sum()}
     covariances = {
         "spherical": np.full(k, np.trace(full) / d),
         "diagonal": np.repeat(np.diag(full)[None], k, axis=0),
         "tied": full,
         "full": np.repeat(full[None], k, axis=0),
     }
-    return found if kind == "identity" else {**found, "covariances": covariances[kind]}
+    return params if kind == "identity" else {**params, "covariances": covariances[kind]}
 
 
 def reference(kind: str, values: np.ndarray, init: dict[str, np.ndarray], passes: int, floor: float) -> Reference:
     covariances = init["covariances"]
     precisions = np.linalg.inv(covariances) if kind in ("tied", "full") else 1 / covariances
-    found = Reference(
+    estimator = Reference(
         len(init["weights"]), covariance_type=NAMES[kind], tol=0, reg_covar=floor, max_iter=passes,
         weights_init=init["weights"], means_init=init["centers"], precisions_init=precisions,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return found.fit(values)
+        return estimator.fit(values)
 
 
 @data
@@ -86,18 +86,18 @@ def test_ten_passes_are_those_of_scikit_learn(kind: str, values: np.ndarray, k: 
 def test_ten_passes_of_identity_covariance_are_those_of_plain_numpy(values: np.ndarray, k: int, offset: float) -> None:
     init = start("identity", values, k)
     centers, weights = init["centers"], init["weights"]
-    told = []
+    objectives = []
     for _ in range(10):
         logs = np.log(weights) - 0.5 * divergences("squared_euclidean", values, centers)
         shared = [softmax(row) for row in logs - 0.5 * values.shape[1] * np.log(2 * np.pi)]
         shares = np.array([share for share, _ in shared])
-        told.append(np.mean([density for _, density in shared]))
+        objectives.append(np.mean([density for _, density in shared]))
         weights, centers = shares.mean(axis=0), means("squared_euclidean", values, shares)
     far = {**init, "centers": offset + init["centers"]}
     fit = c.fit(offset + values, c.GaussianMixture(k, "identity"), init=far, max_iterations=10, tolerance=0)
     np.testing.assert_allclose(fit.weights, weights, rtol=1e-8)
     assert relative(fit.centers - offset, centers) < 1e-8
-    np.testing.assert_allclose(fit.history[:, 0], told, rtol=1e-8 if offset else 1e-12)
+    np.testing.assert_allclose(fit.history[:, 0], objectives, rtol=1e-8 if offset else 1e-12)
 
 
 @data
@@ -106,15 +106,15 @@ def test_ten_passes_of_soft_k_means_are_those_of_plain_numpy(
     beta: float, values: np.ndarray, k: int, offset: float
 ) -> None:
     centers = init = start("identity", values, k)["centers"]
-    told = []
+    objectives = []
     for _ in range(10):
         shared = [softmax(row) for row in -beta * divergences("squared_euclidean", values, centers)]
         shares = np.array([share for share, _ in shared])
-        told.append(-sum(density for _, density in shared) / beta)
+        objectives.append(-sum(density for _, density in shared) / beta)
         centers = means("squared_euclidean", values, shares)
     fit = c.fit(offset + values, c.SoftKMeans(k, beta), init=offset + init, max_iterations=10, tolerance=0)
     assert relative(fit.centers - offset, centers) < 1e-8
-    np.testing.assert_allclose(fit.history[:, 0], told, rtol=1e-8 if offset else 1e-12)
+    np.testing.assert_allclose(fit.history[:, 0], objectives, rtol=1e-8 if offset else 1e-12)
     np.testing.assert_allclose(fit.weights.sum(), 1.0, rtol=1e-14)
 
 
@@ -188,11 +188,11 @@ def test_covariances_keep_nine_digits_far(kind: str, far: str) -> None:
     values = values + rng.standard_normal((900, 2)) @ np.array([[1.0, 0.4], [0.0, 0.7]])
     # The floor that regularization adds grows with the distance of the components.
     fit = c.fit(values, c.GaussianMixture(3, kind, regularization=0.0))
-    found = fit.predict(values)
+    predicted = fit.predict(values)
     truth = np.empty(3, int)
-    truth[found[:3]] = np.arange(3)
-    np.testing.assert_array_equal(truth[found], labels)
-    order = found[:3]
+    truth[predicted[:3]] = np.arange(3)
+    np.testing.assert_array_equal(truth[predicted], labels)
+    order = predicted[:3]
     covariances = fit.covariances if kind == "tied" else fit.covariances[order]
     assert relative(covariances, hard_covariances(kind, values, labels, 3)) < 1e-9
     exact = np.array([values[labels == i].astype(np.longdouble).mean(axis=0) for i in range(3)], float)
@@ -224,11 +224,11 @@ def init_for(model: Any, values: np.ndarray) -> Any:
 def assert_same(fit: c.Fit, other: c.Fit, rtol: float) -> None:
     names = ["centers", "weights", "history"] + ["covariances"] * (fit.covariances is not None)
     for name in names:
-        found, expected = getattr(fit, name), getattr(other, name)
+        actual, expected = getattr(fit, name), getattr(other, name)
         if rtol:
-            assert relative(found, expected) < rtol, name
+            assert relative(actual, expected) < rtol, name
         else:
-            np.testing.assert_array_equal(found, expected, err_msg=name)
+            np.testing.assert_array_equal(actual, expected, err_msg=name)
 
 
 @models
@@ -280,8 +280,8 @@ def test_the_start_from_labels_is_the_complete_data_fit(model: Any, weighted: bo
     labels[5] = np.nan
     if isinstance(model, GaussianMixture):
         model = c.GaussianMixture(3, model.covariance, regularization=0.0)
-    known: dict[str, Any] = {"labels": labels, "init": "labels", "max_iterations": 0}
-    fit = c.fit(field, model, weights=weights, **known)
+    options: dict[str, Any] = {"labels": labels, "init": "labels", "max_iterations": 0}
+    fit = c.fit(field, model, weights=weights, **options)
     shares = (labels[:, None] == np.arange(3)) * weights[:, None]
     centers = means(model.start_divergence, field, shares)
     assert relative(fit.centers, centers) < 1e-13

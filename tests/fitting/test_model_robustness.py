@@ -31,16 +31,16 @@ NAMES = (*MIXTURES, *(f"{kind} {name}" for kind in ("hard", "soft") for name in 
 every = pytest.mark.parametrize("name", NAMES)
 
 
-def told_in_turn(fit: c.Fit) -> np.ndarray:
-    """Every objective told, after assignment and after update, as something that falls."""
-    told: np.ndarray = fit.history.ravel()
-    return -told if fit.model.objective.rises else told
+def objective_history(fit: c.Fit) -> np.ndarray:
+    """The objective after each assignment and each update, with the sign with which it falls."""
+    history: np.ndarray = fit.history.ravel()
+    return -history if fit.model.objective.rises else history
 
 
 @every
 @given(seed=seeds, n=st.integers(20, 120), d=st.integers(1, 4), k=st.integers(1, 4), weighted=st.booleans())
 @settings(max_examples=8)
-def test_no_value_told_is_worse_than_the_one_before(
+def test_no_objective_is_worse_than_the_one_before(
     name: str, seed: int, n: int, d: int, k: int, weighted: bool
 ) -> None:
     values = np.exp(blobs(seed, n, d, 3) / 4)
@@ -60,12 +60,12 @@ def test_no_value_told_is_worse_than_the_one_before(
         return
     # A cluster that is placed anew may raise the objective.
     assume(not any("anew" in note or "seeded" in note for note in fit.fitted.notes))
-    told = told_in_turn(fit)
+    history = objective_history(fit)
     # Rounding of a free energy counts against the divergences that it is made of, and that of a distance by a nearly
     # singular covariance is as much larger as its condition.
-    scale = np.abs(told).max() + (0.0 if name in MIXTURES else 1e-300)
+    scale = np.abs(history).max() + (0.0 if name in MIXTURES else 1e-300)
     condition = np.linalg.cond(fit.fitted.params.covariances).max() if name in ("full", "tied") else 1.0
-    assert (np.diff(told) <= 1e-11 * scale + np.finfo(float).eps * condition).all(), told
+    assert (np.diff(history) <= 1e-11 * scale + np.finfo(float).eps * condition).all(), history
     assert fit.objective == pytest.approx(fit.score(values, weights=weights), rel=1e-9)
 
 

@@ -1,4 +1,4 @@
-"""What a fit ends with does not depend on how the rows are cut into blocks, or on how much memory there is."""
+"""The result of a fit does not depend on how the rows are cut into blocks, or on how much memory there is."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_clusters_come_in_the_order_of_their_weights(make: Callable[[], Any], rn
     np.testing.assert_array_equal(np.bincount(fit.predict(rows)), [300, 200, 100, 50])
     sizes_by_pass = fit.fitted.track["sizes"]
     np.testing.assert_allclose(sizes_by_pass[-1] / 650, fit.weights, atol=1e-3)
-    # Whoever names the start names the clusters.
+    # Clusters keep the order of starting centers that the user gives.
     if isinstance(fit.model, c.KMeans):
         np.testing.assert_allclose(c.fit(rows, make(), init=places).centers, places, atol=0.5)
 
@@ -115,11 +115,11 @@ def test_clusters_of_one_size_come_in_the_order_of_their_centers(rng: np.random.
 def test_notes_name_clusters_by_their_places() -> None:
     rows = np.array([[0.0], [1.0], [1.0], [5.0], [5.0], [5.0]])
     fit = c.fit(rows, c.KMeans(3), init=np.array([[0.0], [1.0], [5.0]])).fitted
-    found = order_by_size(
+    ordered = order_by_size(
         type(fit)(**{**vars(fit), "notes": ("pass 1: empty cluster 0 re-seeded at the farthest row",)})
     )
-    np.testing.assert_array_equal(found.centers, [[5.0], [1.0], [0.0]])
-    assert found.notes == ("pass 1: empty cluster 2 re-seeded at the farthest row",)
+    np.testing.assert_array_equal(ordered.centers, [[5.0], [1.0], [0.0]])
+    assert ordered.notes == ("pass 1: empty cluster 2 re-seeded at the farthest row",)
 
 
 def test_rounding_ranks_no_candidate() -> None:
@@ -160,13 +160,13 @@ def test_the_origin_does_not_depend_on_the_order_of_sums(scale: float, n: int, r
     rows = rng.integers(0, 4, (n, 3)) * scale + np.array([0.0, 1e3, 1e8]) * scale
     rows[:, 1] = rows[0, 1]
     look = SurveyModel(0, 10, 1)
-    found = look.statistics(read_block(c.open_source(rows), c.open_source(rows).plan().block(0)))
-    whole = found.origin
-    deviation = np.sqrt(found.variance)
-    assert (np.abs(whole - found.mean) <= deviation / 50).all()
+    survey = look.statistics(read_block(c.open_source(rows), c.open_source(rows).plan().block(0)))
+    whole = survey.origin
+    deviation = np.sqrt(survey.variance)
+    assert (np.abs(whole - survey.mean) <= deviation / 50).all()
     assert whole[1] == rows[0, 1]
     for ulps in (-4, 4):
-        moved = type(found)(**{**vars(found), "mean": found.mean + ulps * np.spacing(found.mean)})
+        moved = type(survey)(**{**vars(survey), "mean": survey.mean + ulps * np.spacing(survey.mean)})
         np.testing.assert_array_equal(moved.origin[[0, 2]], whole[[0, 2]])
 
 

@@ -34,17 +34,18 @@ def fit(rows: Any, model: Any = None, **options: Any) -> c.Fit:
     return c.fit(rows, model or c.KMeans(K), **{"max_iterations": 20, "restarts": 2, **options})
 
 
-def prepared(found: c.Fit, rows: np.ndarray) -> np.ndarray:
-    values: np.ndarray = found.fitted.preparation.apply_to_values(rows)[0]
+def prepared(model_fit: c.Fit, rows: np.ndarray) -> np.ndarray:
+    values: np.ndarray = model_fit.fitted.preparation.apply_to_values(rows)[0]
     return values
 
 
-def parts(found: c.Fit, rows: np.ndarray) -> list[bytes]:
-    """Give everything that a fit tells, as bytes."""
-    p = found.fitted.preparation
+def parts(model_fit: c.Fit, rows: np.ndarray) -> list[bytes]:
+    """Return the centers, history, labels, weights and preparation of a fit, as bytes."""
+    p = model_fit.fitted.preparation
     arrays = [p.offset, p.matrix, p.inverse] if p is not None else []
     return [
-        np.asarray(a).tobytes() for a in (found.centers, found.history, found.predict(rows), found.weights, *arrays)
+        np.asarray(a).tobytes()
+        for a in (model_fit.centers, model_fit.history, model_fit.predict(rows), model_fit.weights, *arrays)
     ]
 
 
@@ -55,16 +56,16 @@ def test_features_are_standardized_as_by_scikit_learn(
 ) -> None:
     weights = rng.uniform(0, 3, len(rows)) if weighted else None
     theirs = StandardScaler().fit(rows, sample_weight=weights)
-    found = fit(rows, standardize="per_feature", weights=weights, block_bytes=block_bytes)
-    np.testing.assert_allclose(found.fitted.preparation.offset, theirs.mean_, rtol=1e-10)
-    np.testing.assert_allclose(found.fitted.preparation.inverse, theirs.scale_, rtol=1e-10)
-    np.testing.assert_allclose(prepared(found, rows), theirs.transform(rows), rtol=1e-8, atol=1e-8)
-    back = theirs.inverse_transform(found.fitted.centers_prepared)
-    np.testing.assert_allclose(found.centers, back, rtol=1e-8)
+    model_fit = fit(rows, standardize="per_feature", weights=weights, block_bytes=block_bytes)
+    np.testing.assert_allclose(model_fit.fitted.preparation.offset, theirs.mean_, rtol=1e-10)
+    np.testing.assert_allclose(model_fit.fitted.preparation.inverse, theirs.scale_, rtol=1e-10)
+    np.testing.assert_allclose(prepared(model_fit, rows), theirs.transform(rows), rtol=1e-8, atol=1e-8)
+    back = theirs.inverse_transform(model_fit.fitted.centers_prepared)
+    np.testing.assert_allclose(model_fit.centers, back, rtol=1e-8)
 
 
 def rounding(variances: np.ndarray) -> float:
-    """How well components of these variances are known: rounding of the largest is an error of the least."""
+    """The error of components of these variances: rounding of the largest is an error of the least."""
     return max(1e-8, 16 * np.finfo(float).eps * float(variances.max() / variances.min()))
 
 
@@ -75,15 +76,15 @@ def test_components_are_those_of_scikit_learn(
     pca: float, whiten: bool, block_bytes: int | None, rows: np.ndarray
 ) -> None:
     theirs = PCA(pca, whiten=whiten, svd_solver="full").fit(rows)
-    found = fit(rows, pca=pca, whiten=whiten, block_bytes=block_bytes)
-    preparation = found.fitted.preparation
+    model_fit = fit(rows, pca=pca, whiten=whiten, block_bytes=block_bytes)
+    preparation = model_fit.fitted.preparation
     assert preparation.facts["n_components"] == theirs.n_components_
     np.testing.assert_allclose(preparation.explained, theirs.explained_variance_ratio_, rtol=1e-8, atol=1e-12)
     expected = theirs.transform(rows)
     near = rounding(theirs.explained_variance_)
-    np.testing.assert_allclose(prepared(found, rows), expected, rtol=1e-7, atol=near * np.abs(expected).max())
-    back = theirs.inverse_transform(found.fitted.centers_prepared)
-    np.testing.assert_allclose(found.centers, back, rtol=1e-8, atol=1e-8 * np.abs(back).max())
+    np.testing.assert_allclose(prepared(model_fit, rows), expected, rtol=1e-7, atol=near * np.abs(expected).max())
+    back = theirs.inverse_transform(model_fit.fitted.centers_prepared)
+    np.testing.assert_allclose(model_fit.centers, back, rtol=1e-8, atol=1e-8 * np.abs(back).max())
 
 
 @pytest.mark.parametrize("block_bytes", BLOCKS)
@@ -92,20 +93,22 @@ def test_a_pipeline_of_both_gives_the_same_clusters(block_bytes: int | None, row
     transformed = pipeline.fit_transform(rows)
     start = rows[:K]
     theirs = TheirKMeans(K, init=pipeline.transform(start), n_init=1, tol=0, algorithm="lloyd").fit(transformed)
-    found = c.fit(rows, c.KMeans(K), init=start, standardize="per_feature", pca=3, whiten=True, block_bytes=block_bytes)
-    np.testing.assert_allclose(prepared(found, rows), transformed, rtol=1e-8, atol=1e-8)
-    np.testing.assert_array_equal(found.predict(rows), theirs.labels_)
-    np.testing.assert_allclose(found.objective, theirs.inertia_, rtol=1e-9)
-    np.testing.assert_allclose(found.fitted.centers_prepared, theirs.cluster_centers_, rtol=1e-7, atol=1e-8)
-    np.testing.assert_allclose(found.centers, pipeline.inverse_transform(theirs.cluster_centers_), rtol=1e-7)
-    assert found.reads == 1
+    model_fit = c.fit(
+        rows, c.KMeans(K), init=start, standardize="per_feature", pca=3, whiten=True, block_bytes=block_bytes
+    )
+    np.testing.assert_allclose(prepared(model_fit, rows), transformed, rtol=1e-8, atol=1e-8)
+    np.testing.assert_array_equal(model_fit.predict(rows), theirs.labels_)
+    np.testing.assert_allclose(model_fit.objective, theirs.inertia_, rtol=1e-9)
+    np.testing.assert_allclose(model_fit.fitted.centers_prepared, theirs.cluster_centers_, rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(model_fit.centers, pipeline.inverse_transform(theirs.cluster_centers_), rtol=1e-7)
+    assert model_fit.reads == 1
 
 
 def test_whitening_alone_keeps_all_components(rows: np.ndarray) -> None:
-    found = fit(rows, whiten=True)
+    model_fit = fit(rows, whiten=True)
     near = rounding(PCA(svd_solver="full").fit(rows).explained_variance_)
-    np.testing.assert_allclose(np.cov(prepared(found, rows).T), np.eye(7), atol=near)
-    assert found.fitted.preparation.facts["n_components"] == 7
+    np.testing.assert_allclose(np.cov(prepared(model_fit, rows).T), np.eye(7), atol=near)
+    assert model_fit.fitted.preparation.facts["n_components"] == 7
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -119,21 +122,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.filterwarnings("ignore:beta is:clustering.ClusteringWarning")
 @pytest.mark.parametrize("model", [c.KMeans(K), c.SoftKMeans(3), c.GaussianMixture(2)], ids=lambda m: m.kind)
 @pytest.mark.parametrize("name", OPTIONS)
-def test_a_model_that_is_saved_and_loaded_tells_the_same(
+def test_a_model_that_is_saved_and_loaded_gives_the_same_results(
     name: str, model: Any, rows: np.ndarray, tmp_path: Path
 ) -> None:
-    found = fit(rows, model, block_bytes=7_000, **OPTIONS[name])
-    found.save(tmp_path / "model.zarr")
+    model_fit = fit(rows, model, block_bytes=7_000, **OPTIONS[name])
+    model_fit.save(tmp_path / "model.zarr")
     again = c.load_fit(tmp_path / "model.zarr")
-    assert parts(again, rows) == parts(found, rows)
-    assert again.score(rows) == found.score(rows)
-    assert repr(again) == repr(found)
-    assert again.fitted.preparation.summary == found.fitted.preparation.summary
-    np.testing.assert_array_equal(again.fitted.covariances, found.fitted.covariances)
+    assert parts(again, rows) == parts(model_fit, rows)
+    assert again.score(rows) == model_fit.score(rows)
+    assert repr(again) == repr(model_fit)
+    assert again.fitted.preparation.summary == model_fit.fitted.preparation.summary
+    np.testing.assert_array_equal(again.fitted.covariances, model_fit.fitted.covariances)
     with xr.open_zarr(tmp_path / "model.zarr", consolidated=False) as stored:
         assert stored["centers"].dims == ("cluster", "feature")
         assert stored["centers_prepared"].dims == ("cluster", "component")
-        np.testing.assert_array_equal(stored["centers"], found.centers)
+        np.testing.assert_array_equal(stored["centers"], model_fit.centers)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -166,12 +169,12 @@ def test_whole_weights_are_rows_repeated(rows: np.ndarray, rng: np.random.Genera
 
 def test_feature_weights_are_columns_scaled_by_hand(rows: np.ndarray) -> None:
     weights = np.array([0.0, 0.1, 50.0, 1.0, 3.0, 2.0, 1.0])
-    found = fit(rows, feature_weights=weights, init=rows[:K])
+    model_fit = fit(rows, feature_weights=weights, init=rows[:K])
     by_hand = fit(rows * weights, init=(rows * weights)[:K])
-    np.testing.assert_array_equal(found.predict(rows), by_hand.predict(rows * weights))
-    np.testing.assert_allclose(found.objective, by_hand.objective, rtol=1e-12)
-    np.testing.assert_allclose(found.centers[:, 1:], by_hand.centers[:, 1:] / weights[1:], rtol=1e-9)
-    np.testing.assert_allclose(found.centers[:, 0], rows[:, 0].mean())
+    np.testing.assert_array_equal(model_fit.predict(rows), by_hand.predict(rows * weights))
+    np.testing.assert_allclose(model_fit.objective, by_hand.objective, rtol=1e-12)
+    np.testing.assert_allclose(model_fit.centers[:, 1:], by_hand.centers[:, 1:] / weights[1:], rtol=1e-9)
+    np.testing.assert_allclose(model_fit.centers[:, 0], rows[:, 0].mean())
 
 
 @pytest.fixture
@@ -198,49 +201,51 @@ def by_variable(ocean: xr.Dataset) -> list[np.ndarray]:
 
 
 def test_a_variable_is_standardized_by_all_of_its_values(ocean: xr.Dataset) -> None:
-    found = fit(ocean, standardize="per_variable", block_bytes=4_000, **SOURCE)
+    model_fit = fit(ocean, standardize="per_variable", block_bytes=4_000, **SOURCE)
     columns = by_variable(ocean)
     expected = np.concatenate([(x - x.mean()) / x.std() for x in columns], axis=1)
-    np.testing.assert_allclose(prepared(found, np.concatenate(columns, axis=1)), expected, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(prepared(model_fit, np.concatenate(columns, axis=1)), expected, rtol=1e-8, atol=1e-8)
 
 
 def test_a_mixture_of_components_of_each_variable(ocean: xr.Dataset) -> None:
     """The usual way with profiles: one scale for each variable, its leading components, and a mixture on them."""
     columns = by_variable(ocean)
     options: dict[str, Any] = {"standardize": "per_variable", "pca": 0.95, "pca_per_variable": True}
-    found = fit(ocean, c.GaussianMixture(2), **options, **SOURCE)
+    model_fit = fit(ocean, c.GaussianMixture(2), **options, **SOURCE)
     expected = [PCA(0.95, svd_solver="full").fit_transform((x - x.mean()) / x.std()) for x in columns]
-    facts = found.fitted.preparation.facts
+    facts = model_fit.fitted.preparation.facts
     assert facts["components"] == {name: x.shape[1] for name, x in zip(SOURCE["variables"], expected, strict=True)}
     rows, joined = np.concatenate(columns, axis=1), np.concatenate(expected, axis=1)
-    np.testing.assert_allclose(prepared(found, rows), joined, rtol=1e-7, atol=1e-8)
-    start = {"centers": found.centers, "weights": found.weights, "covariances": found.covariances}
-    again = fit(joined, c.GaussianMixture(2), init={**start, "centers": found.fitted.centers_prepared}, tolerance=1e-9)
-    assert again.objective == pytest.approx(found.objective, abs=1e-4)
-    assert fit(ocean, c.GaussianMixture(2), init=start, **options, **SOURCE).objective >= found.objective - 1e-9
-    assert found.centers.dims == ("cluster", "feature")
-    assert found.covariances.dims == ("cluster", "component", "component_too")
-    assert "PCA of each variable" in found.fitted.remarks[0]
+    np.testing.assert_allclose(prepared(model_fit, rows), joined, rtol=1e-7, atol=1e-8)
+    start = {"centers": model_fit.centers, "weights": model_fit.weights, "covariances": model_fit.covariances}
+    again = fit(
+        joined, c.GaussianMixture(2), init={**start, "centers": model_fit.fitted.centers_prepared}, tolerance=1e-9
+    )
+    assert again.objective == pytest.approx(model_fit.objective, abs=1e-4)
+    assert fit(ocean, c.GaussianMixture(2), init=start, **options, **SOURCE).objective >= model_fit.objective - 1e-9
+    assert model_fit.centers.dims == ("cluster", "feature")
+    assert model_fit.covariances.dims == ("cluster", "component", "component_too")
+    assert "PCA of each variable" in model_fit.fitted.remarks[0]
 
 
 @pytest.mark.parametrize("covariance", ["diagonal", "tied", "full"])
 def test_covariances_of_standardized_rows_come_back_and_are_a_start(covariance: Any, rows: np.ndarray) -> None:
     model = c.GaussianMixture(2, covariance, regularization=0)
-    found = fit(rows, model, standardize="per_feature", max_iterations=200, tolerance=1e-10)
-    start = {name: getattr(found, name) for name in ("weights", "centers", "covariances")}
+    model_fit = fit(rows, model, standardize="per_feature", max_iterations=200, tolerance=1e-10)
+    start = {name: getattr(model_fit, name) for name in ("weights", "centers", "covariances")}
     plain = fit(rows, model, init=start, tolerance=1e-10)
     # A mixture by maximum likelihood does not care for units: the start is a fixed point in the data's own.
     assert plain.iterations <= 3
-    np.testing.assert_allclose(found.covariances, plain.covariances, rtol=1e-4)
-    np.testing.assert_allclose(found.centers, plain.centers, rtol=1e-4)
+    np.testing.assert_allclose(model_fit.covariances, plain.covariances, rtol=1e-4)
+    np.testing.assert_allclose(model_fit.centers, plain.centers, rtol=1e-4)
     again = fit(rows, model, standardize="per_feature", init=start, tolerance=1e-10)
     assert again.iterations <= 3
-    np.testing.assert_allclose(again.covariances, found.covariances, rtol=1e-6)
+    np.testing.assert_allclose(again.covariances, model_fit.covariances, rtol=1e-6)
 
 
 def test_drawn_rows_are_in_the_units_of_the_data(rows: np.ndarray) -> None:
-    found = fit(rows, c.GaussianMixture(3), standardize="per_feature", pca=7)
-    drawn, _ = found.sample(20_000, seed=1)
+    model_fit = fit(rows, c.GaussianMixture(3), standardize="per_feature", pca=7)
+    drawn, _ = model_fit.sample(20_000, seed=1)
     np.testing.assert_allclose(drawn.mean(axis=0), rows.mean(axis=0), atol=0.1 * rows.std(axis=0).max())
     np.testing.assert_allclose(drawn.std(axis=0), rows.std(axis=0), rtol=0.1)
 
@@ -259,20 +264,22 @@ def test_gaps_stay_gaps(rows: np.ndarray, rng: np.random.Generator) -> None:
     holed[:, 0] = rows[:, 0]
     theirs = StandardScaler().fit(holed)
     start = rows[:K]
-    found = fit(holed, standardize="per_feature", missing="marginalize", init=start)
+    model_fit = fit(holed, standardize="per_feature", missing="marginalize", init=start)
     by_hand = fit(theirs.transform(holed), missing="marginalize", init=theirs.transform(start))
-    np.testing.assert_allclose(found.fitted.preparation.inverse, theirs.scale_, rtol=1e-10)
-    np.testing.assert_allclose(found.objective, by_hand.objective, rtol=1e-9)
-    np.testing.assert_allclose(found.centers, theirs.inverse_transform(by_hand.centers), rtol=1e-8)
+    np.testing.assert_allclose(model_fit.fitted.preparation.inverse, theirs.scale_, rtol=1e-10)
+    np.testing.assert_allclose(model_fit.objective, by_hand.objective, rtol=1e-9)
+    np.testing.assert_allclose(model_fit.centers, theirs.inverse_transform(by_hand.centers), rtol=1e-8)
 
 
 def test_more_features_than_a_covariance_is_kept_for_have_components_too(rng: np.random.Generator) -> None:
     wide = (rng.standard_normal((100, 3)) * [9.0, 5.0, 3.0]) @ rng.standard_normal((3, 1030))
     wide += rng.standard_normal(wide.shape)
-    found = fit(wide.astype(np.float32), pca=2, block_bytes=200_000)
+    model_fit = fit(wide.astype(np.float32), pca=2, block_bytes=200_000)
     theirs = PCA(2, svd_solver="full").fit(wide.astype(np.float32).astype(np.float64))
-    np.testing.assert_allclose(prepared(found, wide.astype(np.float32)), theirs.transform(wide), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(found.fitted.preparation.explained, theirs.explained_variance_ratio_, rtol=1e-6)
+    np.testing.assert_allclose(
+        prepared(model_fit, wide.astype(np.float32)), theirs.transform(wide), rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_allclose(model_fit.fitted.preparation.explained, theirs.explained_variance_ratio_, rtol=1e-6)
 
 
 def test_components_are_kept_in_memory_where_rows_do_not_fit(rng: np.random.Generator) -> None:
@@ -288,11 +295,11 @@ def test_components_are_kept_in_memory_where_rows_do_not_fit(rng: np.random.Gene
 def test_rows_of_zeros_have_no_direction(rows: np.ndarray) -> None:
     rows[5] = rows[700] = 0.0
     with pytest.warns(c.ClusteringWarning, match="2 rows of zeros have no direction"):
-        found = fit(rows, unit_norm=True, block_bytes=3_000)
+        model_fit = fit(rows, unit_norm=True, block_bytes=3_000)
     with pytest.warns(c.ClusteringWarning, match="2 rows of zeros have no direction"):
-        labels = found.predict(rows)
+        labels = model_fit.predict(rows)
     assert np.flatnonzero(labels < 0).tolist() == [5, 700]
-    assert found.fitted.summary.count == len(rows) - 2
+    assert model_fit.fitted.summary.count == len(rows) - 2
     with pytest.raises(DataError, match=r"row of zeros in block 0 .*unit_norm.*set missing"):
         fit(rows, unit_norm=True, missing="error")
 
@@ -306,19 +313,19 @@ def test_rows_of_zeros_have_no_direction(rows: np.ndarray) -> None:
     ],
     ids=lambda value: getattr(value, "kind", None),
 )
-def test_rows_of_zeros_are_counted_and_told(
+def test_rows_of_zeros_are_counted_and_reported(
     zeros: int, model: Any, block_bytes: int | None, rows: np.ndarray, tmp_path: Path
 ) -> None:
     rows[100 : 100 + zeros] = 0.0
     rows[400] = np.nan
     for fraction in (1.0, 0.5):
-        found = fit(rows, model, unit_norm=True, block_bytes=block_bytes, fraction=fraction)
-        told = [line for line in found.warnings if "no direction" in line]
-        assert len(told) == (zeros > 0)
-        assert all(line.startswith(f"{zeros} row") and "preprocess.unit_norm" in line for line in told)
-        assert found.fitted.summary.count == len(rows) - zeros - 1
-    found.save(tmp_path / "m.zarr")
-    assert c.load_fit(tmp_path / "m.zarr").warnings == found.warnings
+        model_fit = fit(rows, model, unit_norm=True, block_bytes=block_bytes, fraction=fraction)
+        zero_row_warnings = [line for line in model_fit.warnings if "no direction" in line]
+        assert len(zero_row_warnings) == (zeros > 0)
+        assert all(line.startswith(f"{zeros} row") and "preprocess.unit_norm" in line for line in zero_row_warnings)
+        assert model_fit.fitted.summary.count == len(rows) - zeros - 1
+    model_fit.save(tmp_path / "m.zarr")
+    assert c.load_fit(tmp_path / "m.zarr").warnings == model_fit.warnings
     assert not [line for line in fit(rows, model, block_bytes=block_bytes).warnings if "no direction" in line]
 
 
@@ -395,10 +402,10 @@ def test_directions_of_standardized_rows_are_those_of_standardizing_by_hand(rows
     rows[3] = 0.0
     by_hand, start = StandardScaler().fit_transform(rows), rows[:3]
     model = c.KMeans(3, divergence="cosine")
-    found = fit(rows, model, standardize="per_feature", init=start)
+    model_fit = fit(rows, model, standardize="per_feature", init=start)
     expected = fit(by_hand, model, init=by_hand[:3])
-    np.testing.assert_allclose(found.objective, expected.objective, rtol=1e-9)
-    np.testing.assert_array_equal(found.predict(rows), expected.predict(by_hand))
+    np.testing.assert_allclose(model_fit.objective, expected.objective, rtol=1e-9)
+    np.testing.assert_array_equal(model_fit.predict(rows), expected.predict(by_hand))
 
 
 def test_sums_of_products_that_do_not_fit_are_refused_before_they_are_made(rng: np.random.Generator) -> None:
@@ -407,7 +414,7 @@ def test_sums_of_products_that_do_not_fit_are_refused_before_they_are_made(rng: 
         fit(wide, pca=2, memory=2**27)
 
 
-def test_what_was_asked_is_told_as_json() -> None:
+def test_what_was_requested_is_given_as_json() -> None:
     assert PreprocessOptions().requested == {}
     wish = check_call(FitCall, {"standardize": "per_feature", "pca": np.int64(3), "feature_weights": np.ones(2)})
     asked = wish.requested
@@ -418,30 +425,30 @@ def test_what_was_asked_is_told_as_json() -> None:
 
 @pytest.mark.parametrize("model", [c.KMeans(K), c.GaussianMixture(2)], ids=lambda m: m.kind)
 def test_a_fraction_is_the_same_rows_for_all_blocks_and_engines(model: Any, rows: np.ndarray) -> None:
-    found = [
+    fits = [
         fit(rows, model, fraction=0.4, init="kmeans++", block_bytes=size, cluster=cluster)
         for size, cluster in ((None, "synchronous"), (1_000, "threads"), (9_999, "threads"))
     ]
-    assert len({f.fitted.summary.drawn for f in found}) == 1
-    assert found[0].fitted.summary.drawn == pytest.approx(0.4 * len(rows), abs=5 * np.sqrt(0.24 * len(rows)))
-    for other in found[1:]:
-        np.testing.assert_allclose(other.fitted.summary.mean, found[0].fitted.summary.mean, rtol=1e-12)
-        np.testing.assert_allclose(other.objective, found[0].objective, rtol=1e-6)
+    assert len({f.fitted.summary.drawn for f in fits}) == 1
+    assert fits[0].fitted.summary.drawn == pytest.approx(0.4 * len(rows), abs=5 * np.sqrt(0.24 * len(rows)))
+    for other in fits[1:]:
+        np.testing.assert_allclose(other.fitted.summary.mean, fits[0].fitted.summary.mean, rtol=1e-12)
+        np.testing.assert_allclose(other.objective, fits[0].objective, rtol=1e-6)
 
 
-def test_a_fit_of_a_fraction_is_that_of_the_rows_drawn_and_told_of_all(rows: np.ndarray) -> None:
-    found = fit(rows, fraction=0.25, init=rows[:K], max_iterations=100)
+def test_a_fit_of_a_fraction_is_that_of_the_rows_drawn_and_describes_all(rows: np.ndarray) -> None:
+    model_fit = fit(rows, fraction=0.25, init=rows[:K], max_iterations=100)
     # Twice as many rows hold those of the smaller fraction: a row takes part by its own number.
     more = fit(rows, fraction=0.5, max_iterations=0)
-    assert more.fitted.summary.drawn > found.fitted.summary.drawn
-    drawn = found.fitted.summary.drawn
-    assert (found.fitted.summary.count, found.fitted.summary.weight) == (len(rows), len(rows))
-    labels = found.predict(rows)
+    assert more.fitted.summary.drawn > model_fit.fitted.summary.drawn
+    drawn = model_fit.fitted.summary.drawn
+    assert (model_fit.fitted.summary.count, model_fit.fitted.summary.weight) == (len(rows), len(rows))
+    labels = model_fit.predict(rows)
     assert (labels >= 0).all()
-    np.testing.assert_allclose(found.objective, np.sum((rows - found.centers[labels]) ** 2), rtol=1e-9)
-    assert found.history[-1, 1] < found.objective
-    assert found.fitted.remarks[0].startswith(f"fitted on {drawn} of {len(rows)} rows (")
-    assert found.reads == 2
+    np.testing.assert_allclose(model_fit.objective, np.sum((rows - model_fit.centers[labels]) ** 2), rtol=1e-9)
+    assert model_fit.history[-1, 1] < model_fit.objective
+    assert model_fit.fitted.remarks[0].startswith(f"fitted on {drawn} of {len(rows)} rows (")
+    assert model_fit.reads == 2
     assert fit(rows, fraction=0.25, seed=5, max_iterations=0).fitted.summary.drawn != drawn
     assert fit(rows, fraction=1.0).fitted.summary.drawn is None
 

@@ -19,7 +19,7 @@ N, D = 25, 40
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Take 40 features for many."""
+    """Treat 40 features as too many for a covariance."""
     monkeypatch.setattr(survey, "WIDEST_COVARIANCE", 16)
     monkeypatch.setattr(survey_pass, "WIDEST_COVARIANCE", 16)
     return monkeypatch
@@ -59,19 +59,21 @@ def test_they_are_those_of_the_covariance(
     options = {"weights": weights, "block_bytes": block_bytes, "restarts": 2, "init": rows[[0, 20]], **wish}
     calls: list[int] = []
     plain = principal_components.of_rows
-    narrow.setattr("clustering.fitting.preprocessing.of_rows", lambda some: calls.append(len(some)) or plain(some))
-    found = c.fit(rows, c.KMeans(2), **options)
+    narrow.setattr(
+        "clustering.fitting.preprocessing.of_rows", lambda sample: calls.append(len(sample)) or plain(sample)
+    )
+    fit = c.fit(rows, c.KMeans(2), **options)
     assert calls == [N - 1 - 2 * weighted]
     narrow.setattr(survey_pass, "few_rows", lambda *_, **__: False)
     other = c.fit(rows, c.KMeans(2), **options)
     assert len(calls) == 1
-    mine, theirs = found.fitted.preparation, other.fitted.preparation
+    mine, theirs = fit.fitted.preparation, other.fitted.preparation
     assert mine.p == theirs.p
     np.testing.assert_allclose(mine.explained, theirs.explained, rtol=1e-9, atol=1e-15)
     np.testing.assert_allclose(mine.matrix, theirs.matrix, rtol=1e-6, atol=1e-9 * np.abs(theirs.matrix).max())
-    np.testing.assert_array_equal(found.predict(rows), other.predict(rows))
-    assert found.objective == pytest.approx(other.objective, rel=1e-10)
-    np.testing.assert_allclose(found.centers, other.centers, rtol=1e-8)
+    np.testing.assert_array_equal(fit.predict(rows), other.predict(rows))
+    assert fit.objective == pytest.approx(other.objective, rel=1e-10)
+    np.testing.assert_allclose(fit.centers, other.centers, rtol=1e-8)
 
 
 def test_they_are_those_of_each_variable(rng: np.random.Generator, narrow: pytest.MonkeyPatch) -> None:
@@ -79,11 +81,11 @@ def test_they_are_those_of_each_variable(rng: np.random.Generator, narrow: pytes
     data = xr.Dataset({"a": (("x", "s"), rng.standard_normal((N, 32))), "b": (("x", "u"), rng.standard_normal((N, 9)))})
     wish: dict[str, Any] = {"pca": 3, "pca_per_variable": True}
     options = {"variables": ["a", "b"], "sample_dims": ["x"], "feature_dims": ["s", "u"], **wish}
-    found = c.fit(data, c.KMeans(2), **options)
-    assert found.fitted.preparation.facts["components"] == {"a": 3, "b": 3}
+    fit = c.fit(data, c.KMeans(2), **options)
+    assert fit.fitted.preparation.facts["components"] == {"a": 3, "b": 3}
     for name, part in (("a", slice(0, 32)), ("b", slice(32, 41))):
         theirs = PCA(3).fit(data[name].values)
-        own = found.fitted.preparation.matrix[part, slice(0, 3) if name == "a" else slice(3, 6)]
+        own = fit.fitted.preparation.matrix[part, slice(0, 3) if name == "a" else slice(3, 6)]
         np.testing.assert_allclose(np.abs(own), np.abs(theirs.components_.T), atol=1e-9)
         assert (own[np.abs(own).argmax(axis=0), np.arange(3)] > 0.0).all()
 
@@ -137,8 +139,8 @@ def test_a_year_of_maps_takes_no_sums_of_products(rng: np.random.Generator) -> N
     # Sums of products of 12,000 features would take 1.1 GiB for each of several nodes.
     values = rng.standard_normal((40, 12_000)).astype(np.float32)
     values[:20, :6000] += 3.0
-    found = c.fit(values, c.KMeans(2), pca=5, memory=2**27)
+    fit = c.fit(values, c.KMeans(2), pca=5, memory=2**27)
     theirs = PCA(5, svd_solver="full").fit(values.astype(np.float64))
-    np.testing.assert_allclose(found.fitted.preparation.explained, theirs.explained_variance_ratio_, rtol=1e-9)
-    np.testing.assert_allclose(np.abs(found.fitted.preparation.matrix.T), np.abs(theirs.components_), atol=1e-8)
-    assert len(set(found.predict(values)[:20])) == len(set(found.predict(values)[20:])) == 1
+    np.testing.assert_allclose(fit.fitted.preparation.explained, theirs.explained_variance_ratio_, rtol=1e-9)
+    np.testing.assert_allclose(np.abs(fit.fitted.preparation.matrix.T), np.abs(theirs.components_), atol=1e-8)
+    assert len(set(fit.predict(values)[:20])) == len(set(fit.predict(values)[20:])) == 1

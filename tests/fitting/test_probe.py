@@ -1,4 +1,4 @@
-"""A probe sees true shares and sizes; its times are nobody's business here."""
+"""A probe measures true shares and sizes. Its times are not tested here."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def masked_rows(share: float, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("n_blocks", [1, 2, 5])
 def test_the_masked_share_is_exact_when_every_block_is_probed(share: float, n_blocks: int) -> None:
     values, use = masked_rows(share)
-    found = outlook(open_source(values, mask=use), block_bytes=math.ceil(400 / n_blocks) * 16)
-    assert (found.seen.blocks, found.found.n_blocks) == (n_blocks, n_blocks)
-    assert found.expected.masked_share == pytest.approx(1 - use.mean())
-    assert (found.seen.computed is None) == (share == 1.0)
+    result = outlook(open_source(values, mask=use), block_bytes=math.ceil(400 / n_blocks) * 16)
+    assert (result.seen.blocks, result.inspection.n_blocks) == (n_blocks, n_blocks)
+    assert result.expected.masked_share == pytest.approx(1 - use.mean())
+    assert (result.seen.computed is None) == (share == 1.0)
 
 
 def test_gaps_count_as_masked() -> None:
@@ -47,11 +47,11 @@ def test_gaps_count_as_masked() -> None:
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 8, 9, 50, 10**9])
 @pytest.mark.parametrize("most", [3, 8, 33])
 def test_few_numbers_are_spread_out_with_the_ends_among_them(n: int, most: int) -> None:
-    found = spread_indices(n, most)
-    assert len(found) == len(set(found)) == min(n, most)
-    assert {0, n // 2, n - 1} <= set(found)
-    assert max(found) < n
-    assert min(found) >= 0
+    indices = spread_indices(n, most)
+    assert len(indices) == len(set(indices)) == min(n, most)
+    assert {0, n // 2, n - 1} <= set(indices)
+    assert max(indices) < n
+    assert min(indices) >= 0
 
 
 def test_blocks_are_probed_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,11 +64,11 @@ def test_blocks_are_probed_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
         return read_block(one, block, **options)
 
     monkeypatch.setattr("clustering.fitting.probe.read_block", reading)
-    found = outlook(source, block_bytes=16 * 5, threads=2)
-    # The first one warms up.
+    result = outlook(source, block_bytes=16 * 5, threads=2)
+    # The first block is read once more, to warm up.
     assert read.count(read[0]) == 2
     assert sorted(set(read)) == sorted(set(read[1:]))
-    assert found.seen.blocks == len(set(read)) == 8
+    assert result.seen.blocks == len(set(read)) == 8
 
 
 def test_a_part_of_a_source_holds_the_first_rows_of_a_block(field_store: Path) -> None:
@@ -108,28 +108,28 @@ WISHES: dict[str, tuple[dict[str, Any], int | None]] = {
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 def test_every_model_can_be_probed(model: Any) -> None:
     values = np.random.default_rng(0).standard_normal((3000, 6))
-    found = outlook(open_source(values), model, threads=2)
-    assert found.seen.computed is not None, found.seen.failure
-    assert found.expected.pass_seconds is not None
-    assert found.expected.pass_seconds > 0
+    result = outlook(open_source(values), model, threads=2)
+    assert result.seen.computed is not None, result.seen.failure
+    assert result.expected.pass_seconds is not None
+    assert result.expected.pass_seconds > 0
 
 
 @pytest.mark.parametrize(("wish", "components"), WISHES.values(), ids=WISHES.keys())
-def test_the_features_after_preprocessing_are_told(wish: dict[str, Any], components: int | None) -> None:
+def test_the_features_after_preprocessing_are_forecast(wish: dict[str, Any], components: int | None) -> None:
     values = np.random.default_rng(0).standard_normal((3000, 6)).astype("f4")
-    found = outlook(open_source(values), options=Options(preprocess=PreprocessOptions(**wish)))
-    assert found.expected.n_components == components
+    result = outlook(open_source(values), options=Options(preprocess=PreprocessOptions(**wish)))
+    assert result.expected.n_components == components
     # Two components in double precision take less than six features in single precision.
     kept = 16 if components == 2 else 24
-    assert found.expected.rows_bytes == 3000 * kept
+    assert result.expected.rows_bytes == 3000 * kept
 
 
-def test_what_cannot_be_computed_on_is_told_and_not_raised() -> None:
-    found = outlook(open_source(np.ones((100, 2))), KMeans(3))
-    assert found.seen.computed is None
-    assert "distinct row" in found.expected.failure
-    assert (found.expected.pass_seconds, found.expected.label_seconds) == (None, None)
-    assert found.expected.read_seconds > 0
+def test_a_failure_to_compute_is_reported_and_not_raised() -> None:
+    result = outlook(open_source(np.ones((100, 2))), KMeans(3))
+    assert result.seen.computed is None
+    assert "distinct row" in result.expected.failure
+    assert (result.expected.pass_seconds, result.expected.label_seconds) == (None, None)
+    assert result.expected.read_seconds > 0
 
 
 def test_nothing_is_left_traced() -> None:
@@ -138,8 +138,8 @@ def test_nothing_is_left_traced() -> None:
 
 
 def test_statistics_are_weighed_without_their_sample() -> None:
-    found = outlook(open_source(np.random.default_rng(0).standard_normal((500, 4))), GaussianMixture(3))
-    computed = found.seen.computed
+    result = outlook(open_source(np.random.default_rng(0).standard_normal((500, 4))), GaussianMixture(3))
+    computed = result.seen.computed
     assert computed is not None
     # Mean, scatter and both ends of four features.
     assert computed.survey.node == 8 * (4 + 16 + 4 + 4)

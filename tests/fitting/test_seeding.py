@@ -70,9 +70,11 @@ def test_the_first_center_is_drawn_by_weight(init) -> None:
 def test_rows_of_weight_zero_are_never_chosen(init, rng: np.random.Generator) -> None:
     values = np.concatenate([rng.standard_normal((30, 2)), 1e3 + rng.standard_normal((30, 2))])
     weights = np.repeat([1.0, 0.0], 30)
-    found = SurveyModel(0, 1000, 8).statistics(in_memory_rows(values, weights))
+    survey = SurveyModel(0, 1000, 8).statistics(in_memory_rows(values, weights))
     for generator in generators(0, 20):
-        centers = seed_centers(found.sample.values, found.sample.represented, 8, init, found.distinct.values, generator)
+        centers = seed_centers(
+            survey.sample.values, survey.sample.represented, 8, init, survey.distinct.values, generator
+        )
         assert np.abs(centers).max() < 10
 
 

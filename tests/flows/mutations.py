@@ -40,7 +40,7 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 """A job in which every mutation finds something to spoil; all of its paths are relative."""
 ENDLESS = {"restarts", "finalists", "sample_rows", "max_seconds"}
-"""Keys of which large values are no mistake, and take time."""
+"""Keys whose large values are valid and make a run slow."""
 
 
 def prepare(folder: Path, zarr_format: int, run: Callable[[list[str]], int]) -> None:
@@ -120,7 +120,7 @@ def spoilt_bytes(rng: random.Random, content: bytes) -> bytes:
 
 
 def spoil_file(rng: random.Random, path: Path) -> None:
-    """Spoil a file: its values where it is JSON, its bytes, or that it is there."""
+    """Spoil a file: remove it, put a folder in its place, change values of its JSON or change its bytes."""
     kind = rng.random()
     if kind < 0.05:
         path.unlink()
@@ -141,7 +141,7 @@ def spoil_file(rng: random.Random, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Mutated:
-    """A folder with something spoilt in it, and the command that meets it."""
+    """What is spoilt in a folder, and the command that reads it."""
 
     what: str
     tokens: list[str]
@@ -182,7 +182,7 @@ def mutate(seed: int, bases: dict[int, Path], folder: Path) -> Mutated:
 
 
 def _copy(base: Path, folder: Path, *names: str) -> None:
-    # The finished run has most files, and only some commands read it.
+    # Only the named parts are copied: the finished run has most files, and few commands read it.
     folder.mkdir(exist_ok=True)
     for name in names:
         if (base / name).is_dir():
@@ -217,7 +217,7 @@ def _config(rng: random.Random, folder: Path) -> Mutated:
 def _output(rng: random.Random, folder: Path) -> Mutated:
     finished = folder / "finished"
     files = sorted(p for p in finished.rglob("*") if p.is_file() and "html" not in p.name)
-    # What is small and says most is spoilt most.
+    # Most mutations spoil metadata, which are small and decide most.
     small = [p for p in files if not _is_chunk(p)]
     path = rng.choice(small if rng.random() < 0.7 else files)
     spoil_file(rng, path)

@@ -1,4 +1,4 @@
-"""A Prefect server with its services, and workers, as people run them: processes of their own on loopback."""
+"""A Prefect server with its services, and workers, in their own processes on loopback, as users run them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def start(command: list[str], folder: Path, **environment: str) -> subprocess.Po
 
 
 def end(process: subprocess.Popen[str], how: signal.Signals = signal.SIGTERM) -> int:
-    """Signal a process, and kill what it leaves after a while."""
+    """Signal a process, wait for its end, and kill the processes that it leaves."""
     started = _tree(process)
     process.send_signal(how)
     try:
@@ -66,7 +66,7 @@ def end(process: subprocess.Popen[str], how: signal.Signals = signal.SIGTERM) ->
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """Kill a process with all that it has started, at once: as the loss of its machine would."""
+    """Kill a process with all that it has started, at once, as if its machine were lost."""
     _kill(_tree(process))
     process.wait()
 
@@ -80,7 +80,7 @@ def _tree(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def _kill(processes: list[psutil.Process]) -> None:
-    # Stopped first, so that none sees another die.
+    # All are stopped first, so that no process can react to the end of another.
     for how in (signal.SIGSTOP, signal.SIGKILL):
         for process in processes:
             with suppress(psutil.NoSuchProcess):
@@ -151,16 +151,16 @@ def runs(name: str) -> list[FlowRun]:
 
 def state(flow_run: UUID) -> str:
     with get_client(sync_client=True) as client:
-        found = client.read_flow_run(flow_run).state
-    assert found is not None
-    return found.name
+        run_state = client.read_flow_run(flow_run).state
+    assert run_state is not None
+    return run_state.name
 
 
 def message(flow_run: UUID) -> str:
     with get_client(sync_client=True) as client:
-        found = client.read_flow_run(flow_run).state
-    assert found is not None
-    return found.message or ""
+        run_state = client.read_flow_run(flow_run).state
+    assert run_state is not None
+    return run_state.message or ""
 
 
 def lines(flow_run: UUID) -> list[str]:

@@ -1,4 +1,4 @@
-"""An address where no Prefect API answers ends a command in one line, and soon."""
+"""A command ends soon and in one line where no Prefect API answers at its address."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def answering(status: int, body: bytes) -> Iterator[str]:
 
 @contextmanager
 def listening(says: bytes | None) -> Iterator[str]:
-    """A socket that says something to whoever comes; None: that accepts and never answers."""
+    """A socket that sends ``says`` to every client; with None it accepts and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as held:
 
         def serve() -> None:
@@ -76,7 +76,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("server", "said"), FAULTS.values(), ids=FAULTS)
-def test_what_is_no_api_is_told(server: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_api_is_reported(server: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_check, "SECONDS", 0.3 if "0.3" in said else 5.0)
     with server as url, pytest.raises(ExecutionError) as caught:
         check_reachable(url, ", or else")
@@ -94,11 +94,11 @@ def test_who_may_ask_is_left_to_prefects_client(server: Any) -> None:
 
 def test_a_name_that_takes_for_ever_to_find_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_check, "SECONDS", 0.1)
-    found = Event()
-    monkeypatch.setattr(api_check, "_fault", lambda _: found.wait() and "")
+    name_resolved = Event()
+    monkeypatch.setattr(api_check, "_fault", lambda _: name_resolved.wait() and "")
     with pytest.raises(ExecutionError, match=r"no answer within 0\.1 s"):
         check_reachable("http://host/api")
-    found.set()
+    name_resolved.set()
 
 
 MALFORMED = [

@@ -38,7 +38,7 @@ def spoil(path: Path, how: str) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stores with what goes wrong in them."""
+    """A folder of stores, some of whose arrays and chunks are faulty."""
     folder = tmp_path_factory.mktemp("bad-data")
     ones = np.ones((9, 10))
     one = ones.copy()
@@ -194,7 +194,7 @@ def named(case: Case, message: str, folder: Path, *, sections: bool = True) -> N
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_fault_of_the_data_is_told_in_one_line_by_the_command_line(
+def test_a_fault_of_the_data_is_reported_in_one_line_by_the_command_line(
     case: Case, folder: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = {
@@ -206,17 +206,17 @@ def test_a_fault_of_the_data_is_told_in_one_line_by_the_command_line(
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(content))
     before = sorted(folder.rglob("*"))
     code = run(["fit", str(tmp_path / "job.yaml"), "--no-prefect"])
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     assert code == (1 if case.error is DataError else 2)
-    assert told.out == ""
-    assert [line for line in told.err.splitlines() if line.startswith("clustering: ")] == told.err.splitlines()[-1:]
-    assert "Traceback" not in told.err
-    named(case, told.err.splitlines()[-1], folder)
+    assert output.out == ""
+    assert [line for line in output.err.splitlines() if line.startswith("clustering: ")] == output.err.splitlines()[-1:]
+    assert "Traceback" not in output.err
+    named(case, output.err.splitlines()[-1], folder)
     assert sorted(folder.rglob("*")) == before
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_fault_of_the_data_is_told_in_one_line_by_python(case: Case, folder: Path) -> None:
+def test_a_fault_of_the_data_is_reported_in_one_line_by_python(case: Case, folder: Path) -> None:
     options = {**opened(folder, case), **case.preprocess}
     with pytest.raises(case.error) as caught:
         c.fit(options.pop("store"), c.KMeans(case.k), cluster="synchronous", **options)
@@ -234,7 +234,7 @@ MAPPINGS = {"storage_options", "select", "isel", "nodata", "decode"}
 
 
 @pytest.mark.parametrize(("section", "key"), KEYS, ids=[".".join(pair) for pair in KEYS])
-def test_a_value_of_another_type_is_told_in_one_line_that_names_the_key(
+def test_a_value_of_another_type_is_reported_in_one_line_that_names_the_key(
     section: str, key: str, folder: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for wrong in ([[1]], [{"a": 1}] if key in MAPPINGS else {"a": [1]}):
@@ -245,18 +245,18 @@ def test_a_value_of_another_type_is_told_in_one_line_that_names_the_key(
         content.setdefault(section, {})[key] = wrong
         (tmp_path / "job.yaml").write_text(yaml.safe_dump(content))
         assert run(["fit", str(tmp_path / "job.yaml"), "--no-prefect"]) == 2
-        told = capsys.readouterr().err
-        assert told.count("\n") == 1
-        # Of a section inside, the key that it lacks is named.
-        assert re.match(rf"clustering: (unknown key ')?{section}\.{key}", told)
-        # What is needed is told after what is there, and in words of this project.
-        assert "; " in told
-        assert "Config" not in told
+        message = capsys.readouterr().err
+        assert message.count("\n") == 1
+        # For a nested section, the message names the key that is missing in it.
+        assert re.match(rf"clustering: (unknown key ')?{section}\.{key}", message)
+        # The message says first what is there and then what is needed, in words of this project.
+        assert "; " in message
+        assert "Config" not in message
     assert not out.exists()
 
 
 @pytest.mark.parametrize("section", JobConfig.model_fields)
-def test_a_section_that_is_none_is_told_with_its_keys(
+def test_a_section_that_is_none_is_reported_with_its_keys(
     section: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = {"source": {"store": str(folder / "field.zarr")}, "output": {"store": str(tmp_path / "out")}}

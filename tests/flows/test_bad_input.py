@@ -338,7 +338,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_mistake_is_told_in_one_line_and_leaves_nothing_behind(
+def test_a_mistake_is_reported_in_one_line_and_leaves_nothing_behind(
     case: Case, place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = str(place.folder)

@@ -75,9 +75,9 @@ def local(folder: Path) -> dict[str, bytes]:
     return {f.relative_to(folder).as_posix(): f.read_bytes() for f in (*files, *below)}
 
 
-def results(found: Mapping[str, bytes]) -> dict[str, Any]:
-    """What a run leaves, less its name, where it is and how long it took."""
-    kept: dict[str, Any] = {key: value for key, value in found.items() if key.split("/")[0] in PARTS}
+def results(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """What a run leaves, without its name, its place and its times."""
+    kept: dict[str, Any] = {key: value for key, value in files.items() if key.split("/")[0] in PARTS}
     for part in ("labels.zarr", "model.zarr"):
         group = json.loads(kept.pop(f"{part}/zarr.json"))
         for name in ("run", "reads", "bytes_read"):
@@ -98,7 +98,7 @@ def results(found: Mapping[str, bytes]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def calm(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a run in a folder leaves that nothing interrupted."""
+    """What an uninterrupted run in a folder leaves."""
     out = tmp_path_factory.mktemp("calm") / "out"
     run_fit(job(store, out), Notes())
     return results(local(out))
@@ -106,7 +106,7 @@ def calm(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
 
 @pytest.fixture(scope="module")
 def calm_after(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What it leaves where another run had finished before, of which it keeps ids."""
+    """What the run leaves after an earlier run, whose ids it keeps."""
     out = tmp_path_factory.mktemp("calm-after") / "out"
     run_fit(job(store, out, model={"k": 3}, fit={"max_iterations": 1}), Notes())
     run_fit(job(store, out, output={"overwrite": True}), Notes())
@@ -114,26 +114,26 @@ def calm_after(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 @pytest.fixture(scope="module")
-def known(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model."""
+def model_path(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The path of a saved model."""
     path = tmp_path_factory.mktemp("known") / "model.zarr"
     c.fit(store, c.KMeans(k=3), sample_dims=["row"], max_iterations=1).save(path)
     return path
 
 
 def published(bucket: Bucket, prefix: str = "out") -> dict[str, Any]:
-    """What a run leaves in a bucket under the plain names, which is its version, and nothing else."""
-    found = bucket.content(prefix)
-    assert {key.split("/")[0] for key in found} <= {*PARTS, ".output.json", "checkpoints", "current", "versions"}
-    run = json.loads(found["run.json"])["run"]
-    assert json.loads(found["current"]) == {"run": run}
-    version = {key: value for key, value in found.items() if key.startswith(f"versions/{run}/")}
+    """What a run leaves in a bucket under the plain names. It equals the files of its version."""
+    objects = bucket.content(prefix)
+    assert {key.split("/")[0] for key in objects} <= {*PARTS, ".output.json", "checkpoints", "current", "versions"}
+    run = json.loads(objects["run.json"])["run"]
+    assert json.loads(objects["current"]) == {"run": run}
+    version = {key: value for key, value in objects.items() if key.startswith(f"versions/{run}/")}
     assert {key.removeprefix(f"versions/{run}/"): value for key, value in version.items()} == {
-        key: value for key, value in found.items() if key.split("/")[0] in PARTS
+        key: value for key, value in objects.items() if key.split("/")[0] in PARTS
     }
     for part in ("labels.zarr", "model.zarr"):
-        assert json.loads(found[f"{part}/zarr.json"])["attributes"]["run"] == run
-    return results(found)
+        assert json.loads(objects[f"{part}/zarr.json"])["attributes"]["run"] == run
+    return results(objects)
 
 
 def test_a_bucket_holds_what_a_folder_would(
@@ -186,7 +186,7 @@ def test_the_other_commands_and_python_take_urls(
 
 
 def test_an_unfinished_run_is_neither_replaced_nor_mixed_up(
-    store: Path, calm: dict[str, Any], known: Path, bucket: Bucket
+    store: Path, calm: dict[str, Any], model_path: Path, bucket: Bucket
 ) -> None:
     out = f"{bucket.url}/out"
     with pytest.raises(Crash):
@@ -195,7 +195,7 @@ def test_an_unfinished_run_is_neither_replaced_nor_mixed_up(
     with pytest.raises(CheckpointError, match=rf"model.k was 8 and is 5; .*{out}/checkpoints"):
         run_fit(job(store, out, model={"k": 5}), Notes())
     with pytest.raises(OutputError, match="holds an unfinished fit"):
-        run_predict(str(known), job(store, out), Notes())
+        run_predict(str(model_path), job(store, out), Notes())
     assert bucket.content() == before
 
 
@@ -240,15 +240,15 @@ def test_a_killed_run_loses_nothing(
     left = bucket.content("out")
     assert ".lock" in left
     if at == "switch":
-        # Half of it is there, and nothing that a reader would take for whole.
+        # A part of the files is there, and a reader takes none of it for a whole output.
         assert not {"run.json", "labels.zarr/zarr.json", "model.zarr/zarr.json"} & left.keys()
-        # The switch came first, and whoever goes by it reads the new version.
+        # `current` was switched first, so readers that follow it get the new version.
         assert c.load_fit(out).model.k == 8
         assert run(["models", "promote", out, "current"]) == 0
         assert published(bucket) == calm_after
     else:
         assert before.items() <= left.items()
-    # Its lock was of a process that is known to be gone.
+    # The lock is not in the way, because its process has ended.
     if at == "switch":
         path.write_text(yaml.safe_dump(content(store, out)))
     assert run(command) == (1 if at == "switch" else 0)
@@ -259,7 +259,7 @@ def test_a_killed_run_loses_nothing(
     }
     assert said[at] in capsys.readouterr().err
     assert published(bucket) == calm_after
-    # What was read before it was killed was not read again.
+    # Blocks that were read before the kill are not read again.
     record = json.loads(bucket.content("out")["run.json"])
     assert record["reads"] == (round(1 + (BLOCKS - 3) / BLOCKS, 6) if at == "labels" else record["reads"])
 
@@ -297,7 +297,7 @@ def test_a_run_that_fails_leaves_the_finished_output(store: Path, bucket: Bucket
     before = bucket.content()
     with pytest.raises(Crash):
         run_predict(out, job(store, out, output={"overwrite": True}), Notes(), ending_after("label"))
-    # Beside it lies what the next one goes on from.
+    # The unfinished run lies beside it, and the next run continues it.
     left = bucket.content()
     assert before.items() <= left.items()
     assert {key.split("/")[:2][-1] for key in left.keys() - before.keys()} == {"versions"}
@@ -307,7 +307,7 @@ def test_a_run_that_fails_leaves_the_finished_output(store: Path, bucket: Bucket
 def test_what_fails_for_the_moment_loses_nothing_of_worker_processes_either(
     store: Path, calm: dict[str, Any], bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The first request for every second key fails, whatever is asked.
+    # The first request for every second key fails, for reads and for writes.
     plan = Plan(lambda key, asked: "503" if asked == 0 and crc32(key.encode()) % 2 else None)
     with proxy(bucket.server, plan) as address:
         options = {"endpoint_url": address, "region_name": "us-east-1"}
@@ -317,14 +317,14 @@ def test_what_fails_for_the_moment_loses_nothing_of_worker_processes_either(
     assert published(bucket) == calm
 
 
-def test_a_store_that_refuses_to_be_written_is_told_in_one_line(store: Path, known: Path, bucket: Bucket) -> None:
+def test_a_store_that_refuses_writes_is_reported_in_one_line(store: Path, model_path: Path, bucket: Bucket) -> None:
     out = f"{bucket.url}/out"
     plan = Plan(lambda key, _: "403" if "/labels.zarr/labels/c/3" in key else None)
     with proxy(bucket.server, plan) as address:
         options = {"endpoint_url": address, "region_name": "us-east-1"}
         config = job(store, out, output={"storage_options": options})
         with pytest.raises(StoreError, match=rf"cannot write to {out}, key .*labels/c/3.*403.*credentials"):
-            run_predict(str(known), config, Notes())
+            run_predict(str(model_path), config, Notes())
     assert bucket.content() == {}
 
 
@@ -334,15 +334,15 @@ def test_google_holds_what_a_folder_would(
 ) -> None:
     file = tmp_path / "credentials.json"
 
-    def at_hand(url: str, _: Any) -> Any:
-        # Where a server is comes from a file of credentials only if the file is named as an option.
+    def local_gcs_store(url: str, _: Any) -> Any:
+        # The address of the server is read from the file of credentials only if the file is given as an option.
         place = urlsplit(url)
         options: Any = {"allow_http": True}
         config: Any = {"service_account": str(file)}
         made = GCSStore(place.netloc, prefix=place.path.strip("/") or None, config=config, client_options=options)
         return ObjectStore(made, read_only=True)
 
-    monkeypatch.setattr(buckets, "_gcs", at_hand)
+    monkeypatch.setattr(buckets, "_gcs", local_gcs_store)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
     out = f"gs://{bucket.name}/out"
     with google(bucket.server, file):
@@ -384,10 +384,10 @@ def test_no_secret_is_left_anywhere(
         run_fit(check_config(yaml.safe_load(path.read_text())), Looking(), _looking(bucket, seen))
         assert run(["report", out]) == 0
     assert any(".lock" in key for key in seen[-1])
-    for found in (*seen, bucket.content()):
-        assert not [key for key, value in found.items() if SECRET.encode() in value]
-    told = capsys.readouterr()
-    assert SECRET not in told.out + told.err + caplog.text
+    for objects in (*seen, bucket.content()):
+        assert not [key for key, value in objects.items() if SECRET.encode() in value]
+    printed = capsys.readouterr()
+    assert SECRET not in printed.out + printed.err + caplog.text
     assert bucket.server not in bucket.content("out")["run.json"].decode()
 
 

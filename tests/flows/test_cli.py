@@ -47,7 +47,7 @@ def config(field_store: Path, tmp_path: Path) -> Path:
 
 
 def without_times(page: Path) -> str:
-    """The report but for how long its own making took, which is not known while it is made."""
+    """The text of the report without the time that making it took, which differs each time."""
     text = re.sub(r"<tr><td>seconds: .*?</tr>", "", page.read_text(), flags=re.DOTALL)
     return re.sub(r"\s+", " ", re.sub(r"<b>[\d.]+ s</b>", "", text))
 
@@ -81,7 +81,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize(("tokens", "code"), [(["--version"], 0), (["fti"], 2), (["report", "nowhere"], 1)], ids=str)
-def test_the_exit_code_tells_how_it_went(tokens: list[str], code: int) -> None:
+def test_the_exit_code_shows_how_it_went(tokens: list[str], code: int) -> None:
     with pytest.raises(SystemExit) as caught:
         main(tokens)
     assert caught.value.code == code
@@ -94,7 +94,7 @@ def test_the_last_line_of_a_fit_is_its_record(config: Path, tmp_path: Path, caps
     printed = "\n".join(out.splitlines()[:-1])
     assert str(tmp_path / "out") in printed
     assert "report.html" not in printed
-    # Where nobody watches, plain lines.
+    # Without a terminal, progress is printed as plain lines.
     assert "\x1b" not in err
     assert "\r" not in err
     assert re.search(r"^pass   1 ", err, re.MULTILINE)
@@ -127,8 +127,8 @@ def test_predicting_equals_the_fits_own_prediction(
     ]
     assert run(["predict", str(tmp_path / "out"), str(config), *new, "--no-prefect", "--json"]) == 0
     record = summary(capsys)
-    known = clustering.load_fit(tmp_path / "out")
-    labels = known.predict(
+    fit = clustering.load_fit(tmp_path / "out")
+    labels = fit.predict(
         field_store, variables=["t", "q"], sample_dims=["time", "lat", "lon"], isel={"time": {"start": 3}}
     )
     with xr.open_zarr(tmp_path / "new" / "labels.zarr", consolidated=False, chunks=None) as stored:
@@ -151,7 +151,7 @@ def test_a_report_is_made_anew(config: Path, tmp_path: Path, capsys: pytest.Capt
     assert without_times(page) == before
 
 
-def test_inspecting_tells_the_layout_and_writes_nothing(
+def test_inspecting_prints_the_layout_and_writes_nothing(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(tmp_path.rglob("*"))
@@ -161,10 +161,10 @@ def test_inspecting_tells_the_layout_and_writes_nothing(
     assert [line for line in err.splitlines() if "compiling" not in line] == []
     assert lines[0] == "variable   t (time 12, lat 9, lon 10) float32, chunks 5 × 4 × 10"
     assert "samples    time 12, lat 9, lon 10: 1,080 cells" in lines
-    found = json.loads(last)
-    assert found["sample_dims"] == {"time": 12, "lat": 9, "lon": 10}
-    assert (found["cells"], found["n_features"], found["row_bytes"]) == (1080, 2, 8)
-    assert found["forecast"]["kept_share"] == 1
+    inspection = json.loads(last)
+    assert inspection["sample_dims"] == {"time": 12, "lat": 9, "lon": 10}
+    assert (inspection["cells"], inspection["n_features"], inspection["row_bytes"]) == (1080, 2, 8)
+    assert inspection["forecast"]["kept_share"] == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -187,8 +187,8 @@ def test_what_ingest_leaves_out_is_named_beside_the_summary_and_in_it(
     printed = capsys.readouterr()
     lines = [line for line in printed.err.splitlines() if line.startswith("warning: ")]
     assert [line.split("'")[1] for line in lines] == ["w", "y"]
-    told = json.loads(printed.out.splitlines()[-1])
-    assert ([f"warning: {line}" for line in told["warnings"]], list(told["variables"])) == (lines, ["x"])
+    content = json.loads(printed.out.splitlines()[-1])
+    assert ([f"warning: {line}" for line in content["warnings"]], list(content["variables"])) == (lines, ["x"])
 
 
 @pytest.mark.parametrize(
@@ -231,9 +231,9 @@ def test_the_lectures_mixture_is_drawn_found_again_and_reported(
     assert (record["kind"], record["k"], record["n_rows"], record["converged"]) == ("gaussian_mixture", 3, 500, True)
     with (
         xr.open_zarr("demo/lecture.zarr", consolidated=False, chunks=None) as drawn,
-        xr.open_zarr("demo/lecture/labels.zarr", consolidated=False, chunks=None) as found,
+        xr.open_zarr("demo/lecture/labels.zarr", consolidated=False, chunks=None) as fitted,
     ):
-        assert adjusted_rand_score(drawn["labels"].values, found["labels"].values) > 0.6
+        assert adjusted_rand_score(drawn["labels"].values, fitted["labels"].values) > 0.6
     page = Path("demo/lecture/report.html").read_text()
     assert "<h2>Samples</h2>" in page
     assert "samples from p(x | z)" in page
@@ -269,7 +269,7 @@ sys.exit(str((codes, heavy)) if codes != [0, 2, 0] or heavy else 0)
 
 
 def a_pass(iteration: int = 3, **changes: Any) -> PassRecord:
-    known = {
+    defaults = {
         "symbol": "J",
         "iteration": iteration,
         "objective": 1234.5678,
@@ -280,7 +280,7 @@ def a_pass(iteration: int = 3, **changes: Any) -> PassRecord:
         "read_stats": ReadStats(4, 8_000_000),
         "remaining_seconds": 30.0,
     }
-    return PassRecord(**{**known, **changes})
+    return PassRecord(**{**defaults, **changes})
 
 
 def test_on_a_terminal_a_bar_is_drawn_and_lines_stay() -> None:
@@ -295,7 +295,7 @@ def test_on_a_terminal_a_bar_is_drawn_and_lines_stay() -> None:
         watch.event("published", {})
         watch.finished({}, [])
     shown = ""
-    # A terminal whose other end is closed ends with an error.
+    # Reading raises an error at the end, because the other end of the terminal is closed.
     with suppress(OSError):
         while part := os.read(leader, 65_536):
             shown += part.decode(errors="replace")

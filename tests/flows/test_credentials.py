@@ -1,4 +1,4 @@
-"""Credentials come from the environment, from Python or from a Prefect block, and are nowhere in what is left."""
+"""Credentials come from the environment, Python or a Prefect block, and are in no output, log or message."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ def test_secrets_given_in_python_are_nowhere(
         for route in ({}, {"cache_regions": False}):
             options = {"key": "test", "secret": SECRET, "token": SECRET, "endpoint_url": address, **route}
             source = open_source(url, **USES, storage_options=options)
-            found = c.fit(source, c.KMeans(k=3), restarts=2)
-            found.save(tmp_path / f"model-{len(route)}")
+            fit = c.fit(source, c.KMeans(k=3), restarts=2)
+            fit.save(tmp_path / f"model-{len(route)}")
             with pytest.raises(StoreError) as caught:
                 c.fit(url, c.KMeans(k=3), **{**USES, "variables": ["q"]}, storage_options=options)
-            told = [caught.value, source, found, found.centers, connect(url, options)]
-            assert SECRET not in "".join(repr(thing) + str(thing) for thing in told)
+            objects = [caught.value, source, fit, fit.centers, connect(url, options)]
+            assert SECRET not in "".join(repr(thing) + str(thing) for thing in objects)
     written = capfd.readouterr()
     ours = [record for record in caplog.records if record.name.split(".")[0] in ("clustering", "flows")]
     assert SECRET not in "".join(record.getMessage() for record in ours) + written.out + written.err

@@ -1,4 +1,4 @@
-"""What is stored and damaged is named, whatever the damage is."""
+"""A command names what is damaged in a store or an output in one line."""
 
 from __future__ import annotations
 

@@ -22,13 +22,13 @@ from flows.deploy import deployed_lines, preflight_errors, repeated, seconds, se
 from flows.server import deploy
 from tests.run.notes import Crash, Notes
 
-# Nothing listens there: what is answered before anyone is asked is answered all the same.
+# Nothing listens at this address. Checks that need no server work all the same.
 DEAD = "http://127.0.0.1:9/api"
 
 
 @pytest.fixture
 def content(field_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A job with paths as people write them."""
+    """A job with relative paths, as users write them."""
     monkeypatch.chdir(tmp_path)
     return {
         "source": {"store": field_store.name, "variables": ["t"], "sample_dims": ["time", "lat"]},
@@ -110,9 +110,9 @@ def test_a_path_from_here_and_one_from_the_root_are_one_job(content: dict[str, A
 def test_what_only_workers_may_have_is_named(
     store: str, model: str | None, said: list[str], content: dict[str, Any]
 ) -> None:
-    found = [*unseen(changed(content, source={"store": store}), model)]
-    assert len(found) == len(said)
-    assert all(line.startswith(start) for line, start in zip(found, said, strict=True))
+    lines = [*unseen(changed(content, source={"store": store}), model)]
+    assert len(lines) == len(said)
+    assert all(line.startswith(start) for line, start in zip(lines, said, strict=True))
 
 
 def test_what_is_here_is_checked(content: dict[str, Any]) -> None:
@@ -121,18 +121,18 @@ def test_what_is_here_is_checked(content: dict[str, Any]) -> None:
         preflight_errors(changed(content, source={"variables": ["x"]}), None)
     with pytest.raises(SourceError, match="no model at"):
         preflight_errors(check_config(content), "nowhere")
-    # Credentials may be with the workers alone.
+    # A bucket is not checked here, because only the workers may have credentials.
     assert preflight_errors(changed(content, source={"store": "s3://nobody/nothing.zarr"}), None) == ()
 
 
-def test_what_is_in_the_way_is_told(content: dict[str, Any]) -> None:
+def test_what_is_in_the_way_is_reported(content: dict[str, Any]) -> None:
     Path("out").mkdir()
     Path("out", "notes.txt").write_text("mine")
     (said,) = preflight_errors(check_config(content), None)
     assert "holds 'notes.txt', which is not from a run" in said
 
 
-def test_an_unfinished_run_of_another_config_is_told(content: dict[str, Any], job: str) -> None:
+def test_an_unfinished_run_of_another_config_is_reported(content: dict[str, Any], job: str) -> None:
     with pytest.raises(Crash):
         run_fit(check_config(content), Notes(crash_after=1))
     assert preflight_errors(check_config(content), None) == ()
@@ -168,7 +168,7 @@ SCHEDULES = {
 
 
 @pytest.mark.parametrize(("given", "said"), SCHEDULES.values(), ids=SCHEDULES)
-def test_a_mistake_is_told_before_a_server_is_asked(
+def test_a_mistake_is_reported_before_a_server_is_asked(
     given: list[str], said: str, job: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with temporary_settings({PREFECT_API_URL: DEAD}):
@@ -197,7 +197,7 @@ ADDRESSES = {
 
 @pytest.mark.parametrize(("address", "code", "said"), ADDRESSES.values(), ids=ADDRESSES)
 @pytest.mark.parametrize("where", [["--pool", "local"], ["--serve"]], ids=["pool", "serve"])
-def test_a_server_that_is_not_there_is_told_in_one_line(
+def test_a_missing_server_is_reported_in_one_line(
     where: list[str], address: str | None, code: int, said: str, job: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with temporary_settings({PREFECT_API_URL: address}):
@@ -224,7 +224,7 @@ class _Page(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_site_that_is_no_api_is_told_in_one_line(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_site_that_is_no_api_is_reported_in_one_line(job: str, capsys: pytest.CaptureFixture[str]) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Page) as site:
         Thread(target=site.serve_forever).start()
         address = f"http://127.0.0.1:{site.server_port}/api"
@@ -244,7 +244,7 @@ def test_a_password_in_the_address_is_not_shown(job: str, capsys: pytest.Capture
     assert "hunter2" not in err
 
 
-def test_without_prefect_what_to_install_is_told(job: str) -> None:
+def test_without_prefect_the_package_to_install_is_named(job: str) -> None:
     command = "import sys; sys.modules['prefect'] = None; from flows.cli import main; main(sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-c", command, "deploy", job, "--pool", "local"],

@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.slow,
     # A server, a worker and their runs are processes that take long to start on a busy machine.
     pytest.mark.timeout(600),
-    # Raised inside Prefect and the libraries under it, where nothing here can prevent them.
+    # Prefect and its libraries raise these warnings. Nothing in this project can prevent them.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -42,7 +42,7 @@ POOL = "local"
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    # A run that waits for its turn asks again after 30 s otherwise.
+    # By default, a waiting run asks for its slot again only after 30 s.
     settings = {"PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "2"}
     with (
         stack.server(tmp_path_factory.mktemp("server"), **settings) as address,
@@ -61,7 +61,7 @@ def worker(api: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 @pytest.fixture
 def job(field_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A config whose paths count from the working directory, as people write them."""
+    """A config whose paths are relative to the working directory, as users write them."""
     monkeypatch.chdir(tmp_path)
     content = {
         "source": {"store": field_store.name, "variables": ["t"], "sample_dims": ["time", "lat"]},
@@ -74,7 +74,7 @@ def job(field_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s
 
 @pytest.fixture
 def long_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> Iterator[str]:
-    """A fit that makes passes until its time is up, and waits for its store in most of it."""
+    """A fit that makes passes until its time limit, and that mostly waits for its slow store."""
     monkeypatch.chdir(tmp_path)
     rows = xr.DataArray(rng.standard_normal((10_000, 4), dtype=np.float32), dims=("row", "feature"), name="rows")
     rows.to_dataset().to_zarr("rows.zarr", consolidated=False, zarr_format=3, encoding={"rows": {"chunks": (1_000, 4)}})
@@ -83,7 +83,7 @@ def long_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Gen
             "source": {"store": f"{address}/rows.zarr", "variables": ["rows"]},
             "model": {"kind": "gaussian_mixture", "k": 16},
             "fit": {"restarts": 1, "tolerance": 0, "max_iterations": 10**9, "max_seconds": 20},
-            # Room for a part of the rows: each pass reads the others.
+            # The memory holds a part of the rows. Each pass reads the others.
             "compute": {"workers": 1, "memory": "100KB", "block": "16KB"},
             "output": {"store": "out", "report": False},
         }
@@ -96,36 +96,36 @@ def record(folder: str = "out") -> Any:
 
 
 def labels(folder: str = "out") -> np.ndarray:
-    with xr.open_dataset(f"{folder}/labels.zarr", engine="zarr", consolidated=False, chunks=None) as found:
-        return found["labels"].values
+    with xr.open_dataset(f"{folder}/labels.zarr", engine="zarr", consolidated=False, chunks=None) as dataset:
+        return dataset["labels"].values
 
 
 def completed(name: str) -> list[FlowRun]:
-    return [found for found in stack.runs(name) if found.state and found.state.is_completed()]
+    return [flow_run for flow_run in stack.runs(name) if flow_run.state and flow_run.state.is_completed()]
 
 
 def test_a_deployment_has_the_schedule_and_the_job(api: str, job: str, tmp_path: Path) -> None:
     command = ["deploy", job, "--pool", POOL, "--name", "listed", "--cron", "0 3 * * *", "--timezone", "Europe/Berlin"]
     assert run([*command, "--set", "model.k=5"]) == 0
 
-    found = stack.deployment("fit/listed")
-    (schedule,) = found.schedules
+    deployment = stack.deployment("fit/listed")
+    (schedule,) = deployment.schedules
     assert (schedule.schedule.cron, schedule.schedule.timezone, schedule.active) == ("0 3 * * *", "Europe/Berlin", True)
-    assert (found.entrypoint, found.work_pool_name) == ("flows.fit.fit", POOL)
+    assert (deployment.entrypoint, deployment.work_pool_name) == ("flows.fit.fit", POOL)
     # The worker imports the flow from the package that is installed: no code travels, and no folder is copied.
-    assert found.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": "/"}}]
-    assert found.parameters["config"]["source"]["store"] == str(tmp_path / "field.zarr")
-    assert found.parameters["config"]["output"]["store"] == str(tmp_path / "out")
-    assert found.parameters["config"]["model"]["k"] == 5
-    assert found.job_variables == {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}}
-    assert found.global_concurrency_limit is not None
-    assert found.global_concurrency_limit.limit == 1
-    assert found.concurrency_options is not None
-    assert found.concurrency_options.collision_strategy == "CANCEL_NEW"
-    assert found.concurrency_options.grace_period_seconds == 600
-    # What the form in the browser is made of.
-    schema = found.parameter_openapi_schema
-    assert found.enforce_parameter_schema
+    assert deployment.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": "/"}}]
+    assert deployment.parameters["config"]["source"]["store"] == str(tmp_path / "field.zarr")
+    assert deployment.parameters["config"]["output"]["store"] == str(tmp_path / "out")
+    assert deployment.parameters["config"]["model"]["k"] == 5
+    assert deployment.job_variables == {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}}
+    assert deployment.global_concurrency_limit is not None
+    assert deployment.global_concurrency_limit.limit == 1
+    assert deployment.concurrency_options is not None
+    assert deployment.concurrency_options.collision_strategy == "CANCEL_NEW"
+    assert deployment.concurrency_options.grace_period_seconds == 600
+    # The form in the browser is made from this schema.
+    schema = deployment.parameter_openapi_schema
+    assert deployment.enforce_parameter_schema
     assert schema["properties"]["config"]["$ref"] == "#/definitions/JobConfig"
     assert schema["definitions"]["FollowOptions"]["properties"]["restarts"]["minimum"] == 1
     assert schema["definitions"]["FollowOptions"]["properties"]["restarts"]["description"]
@@ -157,13 +157,13 @@ def test_deploying_again_replaces_what_was_deployed(api: str, job: str) -> None:
 
 def test_the_server_refuses_values_that_no_config_may_have(api: str, job: str) -> None:
     assert run(["deploy", job, "--pool", POOL, "--name", "form"]) == 0
-    found = stack.deployment("fit/form")
-    wrong = {**found.parameters["config"], "model": {"kind": "kmeans", "k": 0}}
+    deployment = stack.deployment("fit/form")
+    wrong = {**deployment.parameters["config"], "model": {"kind": "kmeans", "k": 0}}
     with get_client(sync_client=True) as client, pytest.raises(Exception, match="409"):
-        client.create_flow_run_from_deployment(found.id, parameters={"config": wrong})
+        client.create_flow_run_from_deployment(deployment.id, parameters={"config": wrong})
 
 
-def test_a_pool_that_is_not_there_is_told_with_those_that_are(
+def test_a_missing_pool_is_reported_with_those_that_exist(
     api: str, job: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["deploy", job, "--pool", "locl"]) == 2
@@ -186,7 +186,9 @@ def test_a_pool_is_made_once(api: str) -> None:
         client.delete_work_pool("containers")
 
 
-def test_an_address_without_its_end_is_told_in_one_line(api: str, job: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_without_its_end_is_reported_in_one_line(
+    api: str, job: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     address = api.removesuffix("/api")
     with temporary_settings({PREFECT_API_URL: address}):
         assert run(["deploy", job, "--pool", POOL]) == 1
@@ -199,8 +201,8 @@ def test_an_address_without_its_end_is_told_in_one_line(api: str, job: str, caps
 def test_the_automation_is_made_once_and_follows_the_heartbeat(api: str) -> None:
     def kept() -> Any:
         with get_client(sync_client=True) as client:
-            found = client.request("POST", "/automations/filter", json={}).json()
-        (automation,) = [each for each in found if each["name"] == server.AUTOMATION]
+            automations = client.request("POST", "/automations/filter", json={}).json()
+        (automation,) = [each for each in automations if each["name"] == server.AUTOMATION]
         return automation
 
     server.make_zombie_automation()
@@ -208,7 +210,7 @@ def test_the_automation_is_made_once_and_follows_the_heartbeat(api: str) -> None
     server.make_zombie_automation()
     assert kept() == first
     assert first["trigger"]["within"] == 90
-    # Runs of others, which may give signs of life less often, are left alone.
+    # The automation leaves other runs alone, because their heartbeats may be less frequent.
     assert first["trigger"]["match_related"] == {"prefect.resource.id": ["prefect.tag.clustering"]}
     server.make_zombie_automation(heartbeat=60)
     assert (kept()["id"], kept()["trigger"]["within"]) == (first["id"], 180)
@@ -222,9 +224,9 @@ def test_a_scheduled_run_is_made_by_the_server_and_run_by_a_worker(api: str, wor
     done = eventually(lambda: completed("fit/often"), bool)
     assert run(command) == 0
 
-    assert done, [found.state for found in stack.runs("fit/often")]
-    assert all(found.auto_scheduled for found in done)
-    assert all("clustering" in found.tags for found in done)
+    assert done, [flow_run.state for flow_run in stack.runs("fit/often")]
+    assert all(flow_run.auto_scheduled for flow_run in done)
+    assert all("clustering" in flow_run.tags for flow_run in done)
     assert record()["status"] == "finished"
     assert set(np.unique(labels())) == {0, 1, 2}
 
@@ -241,20 +243,20 @@ def test_a_served_job_runs_on_its_schedule_until_it_is_stopped(api: str, job: st
     )
     with process:
         assert process.stdout is not None
-        told = next(json.loads(line) for line in process.stdout if line.startswith("{"))
+        summary = next(json.loads(line) for line in process.stdout if line.startswith("{"))
         done = eventually(lambda: completed("fit/served"), bool)
         process.send_signal(signal.SIGINT)
         said = "".join(process.communicate(timeout=60))
 
-    assert told["deployment"] == "fit/served"
-    assert (told["pool"], told["interval"], told["warnings"]) == (None, 10, [])
+    assert summary["deployment"] == "fit/served"
+    assert (summary["pool"], summary["interval"], summary["warnings"]) == (None, 10, [])
     assert done, said
-    assert all(found.auto_scheduled for found in done)
+    assert all(flow_run.auto_scheduled for flow_run in done)
     assert process.returncode == 0
     assert "labelled 108 rows" in said
     assert "Traceback" not in said
     assert set(np.unique(labels())) == {0, 1, 2}
-    # Nobody is there to run what would be due from now on.
+    # The deployment is paused, because no process is left to run it.
     assert stack.deployment("fit/served").paused
 
 
@@ -265,10 +267,10 @@ def test_a_deployment_leaves_its_pool_to_be_served(api: str, job: str, tmp_path:
         tmp_path,
         PREFECT_API_URL=api,
     )
-    found = eventually(lambda: stack.deployment("fit/moved"), lambda found: found.work_pool_name is None)
+    deployment = eventually(lambda: stack.deployment("fit/moved"), lambda latest: latest.work_pool_name is None)
     stack.end(process, signal.SIGINT)
-    assert found.work_pool_name is None
-    assert found.job_variables == {}
+    assert deployment.work_pool_name is None
+    assert deployment.job_variables == {}
 
 
 def test_a_deployed_prediction_takes_the_current_version_of_its_model(
@@ -290,7 +292,7 @@ def test_a_deployed_prediction_takes_the_current_version_of_its_model(
     assert run(["fit", job, "--no-prefect", *again]) == 0
 
     flow_run = stack.run_of("predict/labels")
-    assert eventually(lambda: stack.state(flow_run), lambda found: found == "Completed") == "Completed"
+    assert eventually(lambda: stack.state(flow_run), lambda state: state == "Completed") == "Completed"
     assert record()["k"] == 5
     np.testing.assert_array_equal(labels(), labels("model"))
 
@@ -307,10 +309,10 @@ def test_a_run_that_is_due_while_another_is_under_way_is_cancelled_and_a_command
     assert "another run is writing to" in capsys.readouterr().err
     assert stack.state(first) == "Running"
     second = stack.run_of("fit/one")
-    assert eventually(lambda: stack.state(second), lambda found: found == "Cancelled") == "Cancelled"
+    assert eventually(lambda: stack.state(second), lambda state: state == "Cancelled") == "Cancelled"
     assert "concurrency limit" in stack.message(second)
 
-    assert eventually(lambda: stack.state(first), lambda found: found == "Completed") == "Completed"
+    assert eventually(lambda: stack.state(first), lambda state: state == "Completed") == "Completed"
     assert record()["stop_reason"] == "max_seconds"
 
 
@@ -320,14 +322,15 @@ def test_a_run_may_wait_for_the_one_before(api: str, worker: None, long_job: str
     first, second = stack.run_of("fit/queue"), stack.run_of("fit/queue")
 
     states = eventually(
-        lambda: [stack.state(first), stack.state(second)], lambda found: "AwaitingConcurrencySlot" in found
+        lambda: [stack.state(first), stack.state(second)], lambda latest: "AwaitingConcurrencySlot" in latest
     )
     assert states.count("AwaitingConcurrencySlot") == 1
-    ended = eventually(lambda: [stack.state(first), stack.state(second)], lambda found: set(found) == {"Completed"})
+    ended = eventually(lambda: [stack.state(first), stack.state(second)], lambda latest: set(latest) == {"Completed"})
     assert ended == ["Completed", "Completed"]
     with get_client(sync_client=True) as client:
         one, other = sorted(
-            (client.read_flow_run(found) for found in (first, second)), key=lambda found: found.start_time
+            (client.read_flow_run(flow_run_id) for flow_run_id in (first, second)),
+            key=lambda flow_run: flow_run.start_time,
         )
     assert one.end_time <= other.start_time
 
@@ -339,18 +342,18 @@ def test_the_file_for_prefects_own_command_deploys(api: str, tmp_path: Path) -> 
     )
     assert process.wait(240) == 0, (tmp_path / "log").read_text()
 
-    found = stack.deployment("fit/quickstart")
-    (schedule,) = found.schedules
+    deployment = stack.deployment("fit/quickstart")
+    (schedule,) = deployment.schedules
     assert (schedule.schedule.cron, schedule.schedule.timezone) == ("0 3 * * *", "Europe/Berlin")
-    assert (found.entrypoint, found.work_pool_name) == ("flows.fit.fit", POOL)
-    assert found.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": str(tmp_path)}}]
+    assert (deployment.entrypoint, deployment.work_pool_name) == ("flows.fit.fit", POOL)
+    assert deployment.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": str(tmp_path)}}]
     shipped = load_config(stack.ROOT / "configs" / "quickstart.yaml", ["output={store: demo/nightly, overwrite: true}"])
-    assert check_config(found.parameters["config"]) == shipped
-    assert found.job_variables == {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(server.HEARTBEAT)}}
-    assert found.tags == [server.TAG]
+    assert check_config(deployment.parameters["config"]) == shipped
+    assert deployment.job_variables == {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(server.HEARTBEAT)}}
+    assert deployment.tags == [server.TAG]
 
 
-def test_a_server_with_a_password_is_told_in_one_line(
+def test_a_server_with_a_password_is_reported_in_one_line(
     job: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with stack.server(tmp_path / "guarded", PREFECT_SERVER_API_AUTH_STRING="me:secret") as address:
@@ -381,14 +384,14 @@ def test_the_next_run_ends_what_one_has_left(fate: str, ends: str, api: str, lon
     else:
         stack.kill(process)
 
-    # Of a worker that is gone, the server learns by the silence of its run alone.
-    assert eventually(lambda: stack.state(first), lambda found: found == ends) == ends
+    # The server notices only by the missing heartbeat of the run that a worker is gone.
+    assert eventually(lambda: stack.state(first), lambda state: state == ends) == ends
     if ends == "Crashed":
         assert stack.message(first) == "no heartbeat for 90 s"
         process = stack.start_worker(fate, api, tmp_path / "second")
     second = stack.run_of(f"fit/{fate}")
     try:
-        assert eventually(lambda: stack.state(second), lambda found: found == "Completed") == "Completed"
+        assert eventually(lambda: stack.state(second), lambda state: state == "Completed") == "Completed"
     finally:
         stack.end(process)
     assert any("continuing unfinished run" in line for line in stack.lines(second))

@@ -35,12 +35,12 @@ def api() -> Iterator[None]:
 
 
 def events_of(resource: str) -> list[dict[str, Any]]:
-    """Events about a resource that the API knows, the first one first."""
+    """Events that the API has about a resource, oldest first."""
 
     async def ask() -> Any:
         async with get_client() as client:
-            wanted = {"filter": {"resource": {"id": [resource]}, "order": "ASC"}}
-            answer = await client._client.post("/events/filter", json=wanted)
+            query = {"filter": {"resource": {"id": [resource]}, "order": "ASC"}}
+            answer = await client._client.post("/events/filter", json=query)
             return answer.json()["events"]
 
     return list(asyncio.run(ask()))
@@ -64,13 +64,13 @@ def test_a_version_that_waits_or_is_published_is_an_event_of_its_output(
     waiting = fit(job(publish="manual", overwrite=True))
     until = monotonic() + 60
     # Events reach the API from a background thread.
-    while len(found := events_of(f"clustering.output.{out}")) < 2 and monotonic() < until:
+    while len(events := events_of(f"clustering.output.{out}")) < 2 and monotonic() < until:
         pass
-    told = [(event["event"], event["payload"]["run"], event["payload"]["remedy"]) for event in found]
-    assert told == [
+    reported = [(event["event"], event["payload"]["run"], event["payload"]["remedy"]) for event in events]
+    assert reported == [
         ("clustering.model.published", first["run"], None),
         ("clustering.model.waiting", waiting["run"], f"clustering models promote {out} {waiting['run']}"),
     ]
-    assert found[1]["payload"]["current"] == first["run"]
-    # An automation may go by the flow run.
-    assert any(one["prefect.resource.id"].startswith("prefect.flow-run.") for one in found[1]["related"])
+    assert events[1]["payload"]["current"] == first["run"]
+    # An automation can select the event by its flow run.
+    assert any(one["prefect.resource.id"].startswith("prefect.flow-run.") for one in events[1]["related"])

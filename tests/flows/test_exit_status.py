@@ -1,4 +1,4 @@
-"""Whatever goes wrong reaches a user as one line."""
+"""Every error is printed to the user as one line."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ NAMES = re.compile(r"\w*(?:Error|Exception|Warning|Interrupt)\b|Traceback")
 
 
 @pytest.mark.parametrize(("error", "said"), KINDS.values(), ids=KINDS)
-def test_an_error_is_told_in_one_line_without_its_name(
+def test_an_error_is_reported_in_one_line_without_its_name(
     error: BaseException, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["work"], faulty(error)) == 1
@@ -89,15 +89,15 @@ def test_with_debug_the_error_itself_is_shown() -> None:
         run(["work", "--debug"], faulty(ZeroDivisionError("x")))
 
 
-def test_what_was_at_work_is_told_and_goes_through_processes() -> None:
+def test_what_was_at_work_is_reported_and_goes_through_processes() -> None:
     with pytest.raises(ValueError, match="odd") as caught, at_work("block 3 [0:5]"), at_work("variable 't'"):
         raise ValueError("odd")
     error = pickle.loads(pickle.dumps(caught.value))
     assert error.__notes__ == ["at work: variable 't'", "at work: block 3 [0:5]"]
     assert "expected, at block 3 [0:5], variable 't'; this is a fault of zarr-clustering" in exit_status(error)[1]
-    with pytest.raises(DataError) as told, at_work("block 3 [0:5]"):
+    with pytest.raises(DataError) as excinfo, at_work("block 3 [0:5]"):
         raise DataError("says it itself")
-    assert not hasattr(told.value, "__notes__")
+    assert not hasattr(excinfo.value, "__notes__")
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def config(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("engine", ["synchronous", "threads", "client"])
-def test_the_block_and_the_variable_at_work_are_told_on_every_engine(
+def test_the_block_and_the_variable_at_work_are_reported_on_every_engine(
     engine: str, config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def spoilt(source: Any, block: Any) -> Any:
@@ -170,7 +170,7 @@ def test_output_that_nobody_reads_to_the_end_is_no_fault() -> None:
     assert (done.stdout, done.stderr) == ("\n", "") or (len(done.stdout), done.stderr) == (1, "")
 
 
-def test_output_to_a_full_disk_is_told() -> None:
+def test_output_to_a_full_disk_is_reported() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([*COMMAND, "--version"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)

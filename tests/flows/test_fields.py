@@ -40,39 +40,39 @@ def field(store: Path) -> xr.DataArray:
 
 @pytest.fixture(scope="module")
 def runs(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dict[str, Any]]]:
-    """Both configs, run: output and record."""
-    found = {}
+    """The output and the record of a run of each config."""
+    results = {}
     for name in ("climate-zones", "temperature-regimes"):
         out = tmp_path_factory.mktemp("runs") / name
         config = load_config(CONFIGS / f"{name}.yaml", [f"source.store={store}", f"output.store={out}"])
-        found[name] = (out, run_fit(config, Notes()))
-    return found
+        results[name] = (out, run_fit(config, Notes()))
+    return results
 
 
 def labels_of(out: Path) -> xr.Dataset:
-    with xr.open_zarr(out / "labels.zarr", consolidated=False, chunks=None) as found:
-        return found.load()
+    with xr.open_zarr(out / "labels.zarr", consolidated=False, chunks=None) as opened:
+        return opened.load()
 
 
 def renamed(theirs: np.ndarray, ours: np.ndarray, k: int) -> np.ndarray:
-    """Which of our clusters each of theirs is: the one with which it shares most rows."""
+    """Our cluster for each of theirs, matched so that the pairs share the most rows."""
     table = np.zeros((k, k))
     np.add.at(table, (theirs.ravel(), ours.ravel()), 1)
     return linear_sum_assignment(-table)[1]
 
 
-def test_ingest_keeps_what_the_file_tells(store: Path, field: xr.DataArray) -> None:
+def test_ingest_keeps_what_the_file_holds(store: Path, field: xr.DataArray) -> None:
     with xr.open_zarr(store, consolidated=False, chunks=None) as given:
-        found = given["air_temperature"].load()
+        ingested = given["air_temperature"].load()
         assert {"latitude_longitude", "time_bnds"} <= {*given.variables}
         assert given.attrs["Conventions"] == "CF-1.5"
         bounds = given["time_bnds"].load()
-    xr.testing.assert_identical(found.drop_encoding(), field.drop_encoding())
-    assert {str(c) for c in found.coords} == {
+    xr.testing.assert_identical(ingested.drop_encoding(), field.drop_encoding())
+    assert {str(c) for c in ingested.coords} == {
         "time", "latitude", "longitude", "forecast_period", "forecast_reference_time", "height"
     }  # fmt: skip
-    assert found.attrs["units"] == "K"
-    # Bounds are dates too: they take the units of what they bound.
+    assert ingested.attrs["units"] == "K"
+    # Bounds are dates too, because they take the units of the coordinate that they bound.
     assert isinstance(bounds.values[0, 0], cftime.Datetime360Day)
 
 
@@ -83,8 +83,8 @@ def test_climate_zones_are_those_of_weighted_kmeans(
     rows = field.stack(place=("latitude", "longitude")).transpose("place", "time").values.astype(np.float64)
     weights = np.cos(np.deg2rad(np.repeat(field["latitude"].values.astype(np.float64), field.sizes["longitude"])))
     best = KMeans(5, n_init=25, random_state=0, tol=0).fit(rows, sample_weight=weights)
-    found = labels_of(out)
-    ours = found["labels"].values.ravel()
+    label_outputs = labels_of(out)
+    ours = label_outputs["labels"].values.ravel()
     name = renamed(best.labels_, ours, 5)
     np.testing.assert_array_equal(name[best.labels_], ours)
     model = clustering.load_fit(out)
@@ -94,9 +94,11 @@ def test_climate_zones_are_those_of_weighted_kmeans(
     assert (series.dims, series.attrs["units"]) == (("cluster", "time"), "K")
     assert series.indexes["time"].equals(field.indexes["time"])
     for coordinate in ("latitude", "longitude"):
-        xr.testing.assert_identical(found[coordinate].variable, field[coordinate].variable)
+        xr.testing.assert_identical(label_outputs[coordinate].variable, field[coordinate].variable)
     distances = np.sort(best.transform(rows), axis=1)
-    np.testing.assert_allclose(found["margin"].values.ravel(), distances[:, 1] - distances[:, 0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        label_outputs["margin"].values.ravel(), distances[:, 1] - distances[:, 0], rtol=1e-4, atol=1e-4
+    )
 
 
 def test_temperature_regimes_are_those_of_kmeans_in_principal_components(
@@ -109,8 +111,8 @@ def test_temperature_regimes_are_those_of_kmeans_in_principal_components(
     components = PCA(14, svd_solver="full").fit(rows)
     scores = components.transform(rows)
     best = KMeans(3, n_init=50, random_state=0, tol=0).fit(scores)
-    found = labels_of(out)
-    ours = found["labels"].values
+    label_outputs = labels_of(out)
+    ours = label_outputs["labels"].values
     name = renamed(best.labels_, ours, 3)
     np.testing.assert_array_equal(name[best.labels_], ours)
     model = clustering.load_fit(out)
@@ -125,8 +127,8 @@ def test_temperature_regimes_are_those_of_kmeans_in_principal_components(
     assert record["objective"] == pytest.approx(best.inertia_, rel=1e-10)
     assert record["preprocess"]["explained_variance"] == pytest.approx(components.explained_variance_ratio_.sum())
     assert (maps.dims, maps.attrs["units"]) == (("cluster", "latitude", "longitude"), "K")
-    assert found.indexes["time"].equals(field.indexes["time"])
-    np.testing.assert_allclose(found["distances"].values[:, name], best.transform(scores), rtol=1e-6)
+    assert label_outputs.indexes["time"].equals(field.indexes["time"])
+    np.testing.assert_allclose(label_outputs["distances"].values[:, name], best.transform(scores), rtol=1e-6)
 
 
 def test_reports_show_fields_as_series_and_as_maps(runs: dict[str, tuple[Path, dict[str, Any]]]) -> None:

@@ -63,13 +63,13 @@ def made(answer: httpx.Response) -> str:
 class TestSchedules:
     pytestmark = harness
 
-    def test_a_schedule_without_a_run_to_come_is_told(
+    def test_a_schedule_without_a_run_to_come_is_reported(
         self, api: httpx.Client, capsys: pytest.CaptureFixture[str]
     ) -> None:
         environment = {"PREFECT_API_URL": str(api.base_url).rstrip("/")}
         assert main("schedules", environment) == 0
 
-        # The server of the harness schedules nothing by itself, as one whose scheduler has stopped.
+        # The server of the harness schedules no runs, like a server whose scheduler has stopped.
         flow = made(api.post("/flows/", json={"name": "fit"}))
         body = {"name": "nightly", "flow_id": flow, "paused": False, "schedules": [{"schedule": {"cron": "0 3 * * *"}}]}
         deployment = made(api.post("/deployments/", json=body))

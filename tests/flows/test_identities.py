@@ -30,7 +30,7 @@ Y, X = 24, 20
 
 
 def field(path: Path, rows: int = Y, seed: int = 0, start: int = 0) -> Path:
-    """Cells around four places in blobs on the map, with weights and a mask."""
+    """Cells in blobs on the map, with features around four places, weights and a mask."""
     rng = np.random.default_rng(seed)
     y = np.arange(start, start + rows)
     kinds = (y[:, None] // 6 + np.arange(X) // 5) % 4
@@ -57,7 +57,7 @@ Make = Callable[..., JobConfig]
 
 @pytest.fixture
 def config(store: Path, tmp_path: Path) -> Make:
-    """Makes configs that cluster the field into ``tmp_path / out``, whatever is there."""
+    """Makes configs that cluster the field into ``tmp_path / out`` and overwrite what is there."""
 
     def make(**sections: Any) -> JobConfig:
         content: dict[str, Any] = {
@@ -75,8 +75,8 @@ def config(store: Path, tmp_path: Path) -> Make:
     return make
 
 
-def told(out: object) -> xr.Dataset:
-    # Without a cache of listings, as fsspec has one.
+def read_labels(out: object) -> xr.Dataset:
+    # This path does not use fsspec, which caches listings.
     with xr.open_zarr(zarr_store(storage_path(f"{out}/labels.zarr")), consolidated=False, chunks=None) as opened:
         return opened.load()
 
@@ -103,26 +103,26 @@ def compare(record: dict[str, Any], expected: tuple[float, dict[str, float]]) ->
 def test_a_fit_from_scratch_with_another_seed_keeps_the_labels(config: Make, tmp_path: Path) -> None:
     first = run_fit(config(), Notes())
     assert first["comparison"] is None
-    labels = told(tmp_path / "out")
+    labels = read_labels(tmp_path / "out")
     assert "changed" not in labels
     model = c.load_fit(tmp_path / "out")
     for seed in (3, 8):
         record = run_fit(config(fit={"seed": seed, "init": "random"}), Notes())
-        again = told(tmp_path / "out")
+        again = read_labels(tmp_path / "out")
         np.testing.assert_array_equal(again["labels"], labels["labels"])
         assert again["labels"].attrs == labels["labels"].attrs
         np.testing.assert_array_equal(again["changed"], np.where(labels["labels"] < 0, -1, 0))
-        known = c.load_fit(tmp_path / "out")
-        assert known.ids.tolist() == [0, 1, 2, 3]
-        np.testing.assert_allclose(known.centers, model.centers, rtol=1e-12)
+        refit = c.load_fit(tmp_path / "out")
+        assert refit.ids.tolist() == [0, 1, 2, 3]
+        np.testing.assert_allclose(refit.centers, model.centers, rtol=1e-12)
         assert record["comparison"]["churn"] == 0.0
         assert (record["comparison"]["new_clusters"], record["comparison"]["lost_clusters"]) == ([], [])
 
 
-def test_what_changed_is_told_cell_by_cell(config: Make, store: Path, tmp_path: Path) -> None:
+def test_what_changed_is_reported_cell_by_cell(config: Make, store: Path, tmp_path: Path) -> None:
     options = {"variables": ["a", "b"], "sample_dims": ["y", "x"], "mask": "use", "weights": "w"}
     first = run_fit(config(model={"k": 3}), Notes())
-    before = told(tmp_path / "out")["labels"]
+    before = read_labels(tmp_path / "out")["labels"]
     shares = c.load_fit(tmp_path / "out").fitted.shares
     # Some samples are new, some are gone, and one cluster splits.
     watch, later = (
@@ -130,7 +130,7 @@ def test_what_changed_is_told_cell_by_cell(config: Make, store: Path, tmp_path: 
         config(model={"k": 4}, source={"isel": {"y": {"start": 3}}}, output={"responsibilities": "none"}),
     )
     record = run_fit(later, watch)
-    now = told(tmp_path / "out")
+    now = read_labels(tmp_path / "out")
     with xr.open_zarr(store, consolidated=False, chunks=None) as data:
         weights = data["w"].load()
     compare(record, churn_of(before, now["labels"], weights))
@@ -151,7 +151,7 @@ def test_what_changed_is_told_cell_by_cell(config: Make, store: Path, tmp_path: 
     assert comparison["new_clusters"] == sorted(set(after) - {0, 1, 2})
     assert comparison["lost_clusters"] == sorted({0, 1, 2} - set(after))
     assert comparison["held_out"] is None
-    # Whoever labels with this model tells the same ids.
+    # Labels that this model predicts have the same ids.
     predicted = fit.predict(store, isel={"y": {"start": 3}}, **options)
     np.testing.assert_array_equal(predicted, now["labels"])
     assert predicted.attrs["flag_values"] == fit.ids.tolist() == now["labels"].attrs["flag_values"]
@@ -160,9 +160,9 @@ def test_what_changed_is_told_cell_by_cell(config: Make, store: Path, tmp_path: 
     assert "new: " in line
 
 
-def test_ids_and_not_places_are_told_everywhere(config: Make, store: Path, tmp_path: Path) -> None:
+def test_ids_and_not_places_are_shown_everywhere(config: Make, store: Path, tmp_path: Path) -> None:
     run_fit(config(model={"kind": "gaussian_mixture", "k": 3}), Notes())
-    # Nothing goes on where the kind of covariance stays and the kind of model does not.
+    # Ids do not go on if the kind of model changes, even if the kind of covariance stays.
     run_fit(config(model={"kind": "kmeans", "k": 4}), Notes())
     watch = Notes()
     job = config(output={"distances": True, "report": True}, fit={"seed": 4})
@@ -178,7 +178,7 @@ def test_ids_and_not_places_are_told_everywhere(config: Make, store: Path, tmp_p
     ids = [7, 8, 9, 10]
     assert "labels start anew at 7: the model was kmeans and is soft_kmeans" in record["remarks"]
     assert "labels start anew at 7: the model was kmeans and is soft_kmeans" in watch.said
-    now = told(tmp_path / "out")
+    now = read_labels(tmp_path / "out")
     assert set(np.unique(now["labels"])) == {-1, *ids}
     assert set(np.unique(now["top_clusters"])) == {-1, *ids}
     np.testing.assert_array_equal(now["top_clusters"][..., 0], now["labels"])
@@ -207,18 +207,18 @@ def test_ids_of_a_version_that_is_held_are_not_given_again(config: Make, tmp_pat
     assert record["comparison"]["new_clusters"] == c.load_fit(tmp_path / "out").ids.tolist() == [5, 6, 7]
 
 
-def test_labelling_with_a_model_tells_its_ids(config: Make, store: Path, tmp_path: Path) -> None:
+def test_labelling_with_a_model_uses_its_ids(config: Make, store: Path, tmp_path: Path) -> None:
     run_fit(config(model={"k": 4}), Notes())
     run_fit(config(model={"kind": "soft_kmeans"}), Notes())
     other = config(output={"store": str(tmp_path / "labelled")})
     assert run_predict(str(tmp_path / "out"), other, Notes())["comparison"] is None
-    labels = told(tmp_path / "labelled")["labels"]
+    labels = read_labels(tmp_path / "labelled")["labels"]
     assert set(np.unique(labels)) == {-1, 4, 5, 6, 7}
-    np.testing.assert_array_equal(labels, told(tmp_path / "out")["labels"])
+    np.testing.assert_array_equal(labels, read_labels(tmp_path / "out")["labels"])
     assert c.load_fit(tmp_path / "labelled").ids.tolist() == [4, 5, 6, 7]
     again = run_predict(str(tmp_path / "out"), other, Notes())
     assert again["comparison"]["churn"] == 0.0
-    assert (told(tmp_path / "labelled")["changed"] <= 0).all()
+    assert (read_labels(tmp_path / "labelled")["changed"] <= 0).all()
 
 
 def test_without_labels_before_or_now_sizes_are_compared_all_the_same(config: Make, tmp_path: Path) -> None:
@@ -227,12 +227,12 @@ def test_without_labels_before_or_now_sizes_are_compared_all_the_same(config: Ma
     record = run_fit(config(), Notes())
     assert (record["comparison"]["churn"], record["comparison"]["churn_by_cluster"]) == (None, {})
     assert list(record["comparison"]["sizes"]) == ["0", "1", "2", "3"]
-    assert "changed" not in told(tmp_path / "out")
+    assert "changed" not in read_labels(tmp_path / "out")
     assert any(line.startswith("changed    compared with run") for line in summary_lines(record))
     record = run_fit(config(output={"changed": False}), Notes())
     assert record["comparison"]["churn"] == 0.0
-    assert "changed" not in told(tmp_path / "out")
-    # At a fixed point of k-means nothing is labelled where no labels are wanted.
+    assert "changed" not in read_labels(tmp_path / "out")
+    # At a fixed point of k-means, nothing is labelled if the config asks for no labels.
     assert run_fit(config(output=silent), Notes())["comparison"]["churn"] is None
 
 
@@ -268,18 +268,20 @@ def test_a_killed_label_pass_goes_on_to_the_same_bits(
     compared, expected = ({**r["comparison"], "with": None} for r in (record, calm))
     assert json.dumps(compared) == json.dumps(expected)
     assert compared["churn"] > 0.0
-    assert told(tmp_path / "out").identical(told(tmp_path / "calm").assign_attrs(told(tmp_path / "out").attrs))
+    assert read_labels(tmp_path / "out").identical(
+        read_labels(tmp_path / "calm").assign_attrs(read_labels(tmp_path / "out").attrs)
+    )
 
 
 @pytest.mark.parametrize("cluster", ["synchronous", pytest.param("local", marks=pytest.mark.slow)])
 def test_churn_has_the_same_bits_whatever_the_workers(cluster: str, config: Make, tmp_path: Path) -> None:
-    found = []
+    comparisons = []
     for out, where, workers in (("one", "threads", 3), ("other", cluster, 2)):
         output = {"store": str(tmp_path / out)}
         run_fit(config(output=output, model={"k": 3}), Notes())
         record = run_fit(config(output=output, model={"k": 6}, compute={"cluster": where, "workers": workers}), Notes())
-        found.append(json.dumps({**record["comparison"], "with": None}))
-    assert found[0] == found[1]
+        comparisons.append(json.dumps({**record["comparison"], "with": None}))
+    assert comparisons[0] == comparisons[1]
 
 
 def test_names_and_colours_follow_their_clusters(config: Make, tmp_path: Path) -> None:
@@ -291,14 +293,14 @@ def test_names_and_colours_follow_their_clusters(config: Make, tmp_path: Path) -
         "0": {"name": "Rand & Küste", "colour": None},
         "2": {"name": "deep convection", "colour": "#12ab9f"},
     }
-    attributes = told(out)["labels"].attrs
+    attributes = read_labels(out)["labels"].attrs
     assert attributes["flag_meanings"] == "Rand_Küste cluster_1 deep_convection cluster_3"
     assert attributes["flag_colors"] == "#1f77b4 #ff7f0e #12ab9f #d62728"
     assert "2 deep convection</td>" in (out / "report.html").read_text()
     assert "background: #12ab9f" in (out / "report.html").read_text()
-    # Later runs find them by the id, a cluster without a partner has none, and a new name keeps the colour.
+    # Later runs find names by id. An unmatched cluster has no name. A new name keeps the colour.
     record = run_fit(config(fit={"seed": 6}, output={"report": True}), Notes())
-    assert told(out)["labels"].attrs == attributes
+    assert read_labels(out)["labels"].attrs == attributes
     assert record["names"] == {"0": "Rand & Küste", "2": "deep convection"}
     assert "names      0 Rand & Küste; 2 deep convection" in list(summary_lines(record))
     assert "0 Rand &amp; Küste</td>" in (out / "report.html").read_text()
@@ -308,7 +310,7 @@ def test_names_and_colours_follow_their_clusters(config: Make, tmp_path: Path) -
     assert "2 shallow</td>" in (out / "report.html").read_text()
     record = run_fit(config(model={"kind": "gaussian_mixture"}), Notes())
     assert "names" not in record
-    assert "flag_colors" not in told(out)["labels"].attrs
+    assert "flag_colors" not in read_labels(out)["labels"].attrs
 
 
 def test_the_command_gives_names(config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -318,11 +320,11 @@ def test_the_command_gives_names(config: Make, tmp_path: Path, capsys: pytest.Ca
     app.command(name)
     app(["name", out, "3", "deep convection", "--colour", "#1f77b4"], exit_on_error=False)
     assert capsys.readouterr().out == f"cluster 3 of {out} is 'deep convection'\n"
-    assert told(out)["labels"].attrs["flag_meanings"].split()[3] == "deep_convection"
+    assert read_labels(out)["labels"].attrs["flag_meanings"].split()[3] == "deep_convection"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "told"),
+    ("arguments", "error", "message"),
     [
         ((9, "x"), ConfigError, "has no cluster 9; its clusters are 0, 1, 2, 3"),
         ((-1, "x"), ConfigError, "has no cluster -1; its clusters are 0, 1, 2, 3"),
@@ -334,13 +336,13 @@ def test_the_command_gives_names(config: Make, tmp_path: Path, capsys: pytest.Ca
     ids=["unknown", "masked", "empty", "duplicate", "default of another", "no colour"],
 )
 def test_mistakes_in_names_end_in_one_line(
-    arguments: tuple[Any, ...], error: type[Exception], told: str, config: Make, tmp_path: Path
+    arguments: tuple[Any, ...], error: type[Exception], message: str, config: Make, tmp_path: Path
 ) -> None:
     out = str(tmp_path / "out")
     run_fit(config(), Notes())
     name_cluster(out, 0, "warm pool")
     before = (tmp_path / "out" / "names.json").read_bytes()
-    with pytest.raises(error, match=re.escape(told)) as caught:
+    with pytest.raises(error, match=re.escape(message)) as caught:
         name_cluster(out, *arguments)
     assert "\n" not in str(caught.value)
     assert (tmp_path / "out" / "names.json").read_bytes() == before
@@ -359,19 +361,19 @@ def test_no_run_and_no_names_end_in_one_line(config: Make, tmp_path: Path) -> No
 def test_a_bucket_keeps_ids_names_and_churn_as_a_folder_does(
     config: Make, bucket: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = []
+    results = []
     for out in (str(tmp_path / "out"), f"{bucket.url}/out"):
         output = {"store": out, "report": True}
         run_fit(config(output=output, model={"k": 3}), Notes())
         name_cluster(out, 1, "deep convection", "#123456")
-        assert told(out)["labels"].attrs["flag_meanings"] == "cluster_0 deep_convection cluster_2"
+        assert read_labels(out)["labels"].attrs["flag_meanings"] == "cluster_0 deep_convection cluster_2"
         assert run(["report", out]) == 0
         record = run_fit(config(output=output, model={"k": 4}, fit={"seed": 2}), Notes())
-        labels = told(out)
-        found.append((json.dumps({**record["comparison"], "with": None}), labels.drop_attrs(deep=False)))
+        labels = read_labels(out)
+        results.append((json.dumps({**record["comparison"], "with": None}), labels.drop_attrs(deep=False)))
         assert record["names"] == ({"1": "deep convection"} if 1 in c.load_fit(out).ids else {})
         redone = run_fit(config(output={"store": out}, model={"k": 4}, fit={"seed": 3}), Notes())
         assert redone["comparison"]["churn"] == 0.0
-    assert found[0][0] == found[1][0]
-    assert found[0][1].identical(found[1][1])
+    assert results[0][0] == results[1][0]
+    assert results[0][1].identical(results[1][1])
     assert json.loads(bucket.content("out")["names.json"])["1"]["colour"] == "#123456"

@@ -52,21 +52,21 @@ def test_an_upload_that_is_cut_short_is_done_again(bucket: Bucket) -> None:
     place = BucketPath(f"{bucket.url}/data/north-america.zarr")
     upload_sample(place)
     whole = bucket.content()
-    # What comes last is the root, and without it there is no store.
+    # The metadata of the root are uploaded last; without them there is no store.
     (place / "zarr.json").unlink()
 
     assert upload_sample(place) is True
     assert bucket.content() == whole
 
 
-def test_a_store_that_refuses_is_told_in_one_line(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_refuses_is_reported_in_one_line(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     with proxy(bucket.server, Plan(fault=lambda *_: "unknown key")) as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         with pytest.raises(StoreError, match=r"^cannot make s3://other: 403 .*; check the credentials"):
             make_bucket("other")
 
 
-def test_a_store_that_is_not_there_is_told_in_one_line(
+def test_a_store_that_is_not_there_is_reported_in_one_line(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
@@ -79,12 +79,12 @@ def test_a_store_that_is_not_there_is_told_in_one_line(
     )
 
 
-def test_without_an_api_the_remedy_is_told(bucket: Bucket, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_an_api_the_remedy_is_shown(bucket: Bucket, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(ARGUMENTS, app) == 2
-    told = capsys.readouterr()
-    assert "bucket clustering: made" in told.out
-    assert told.err.startswith("clustering: no Prefect API is configured")
-    assert told.err.count("\n") == 1
+    captured = capsys.readouterr()
+    assert "bucket clustering: made" in captured.out
+    assert captured.err.startswith("clustering: no Prefect API is configured")
+    assert captured.err.count("\n") == 1
 
 
 def test_jobs_of_folders_are_refused(tmp_path: Path) -> None:

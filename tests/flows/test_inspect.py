@@ -1,4 +1,4 @@
-"""What `clustering inspect` prints, and what it says beforehand of a job that would fail."""
+"""What `clustering inspect` prints, including the errors of a job that would fail."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Job = tuple[Path, dict[str, Any]]
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    """Packed profiles (time 8, depth 3, x 20), depth within chunks, of which some were never written."""
+    """Packed profiles (time 8, depth 3, x 20). Each chunk holds all depths, and 2 chunks were never written."""
     group = zarr.create_group(tmp_path / "s")
     array = group.create_array(
         "t", shape=(8, 3, 20), chunks=(2, 3, 10), dtype="i2", fill_value=-9, dimension_names=("time", "depth", "x")
@@ -49,65 +49,72 @@ def inspected(job: Job, capsys: pytest.CaptureFixture[str], *sets: str) -> tuple
 
 
 def test_everything_is_laid_out_in_lines(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    lines, found = inspected(job, capsys)
+    lines, inspection = inspected(job, capsys)
     who = "in Rust by zarrs" if codecs.rust() else "by zarr"
     assert lines[:2] == [
         "variable   t (time 8, depth 3, x 20) int16 decoded to float64, chunks 2 × 3 × 10",
         f"           codecs zstd, no checksums; decoded {who}",
     ]
-    assert lines[2] == f"           8 chunks to read, 2 of them never written, {found['stored_bytes']:,} B in a read"
+    assert (
+        lines[2] == f"           8 chunks to read, 2 of them never written, {inspection['stored_bytes']:,} B in a read"
+    )
     stored = sum(p.stat().st_size for p in (job[0].parent / "s" / "t" / "c").rglob("*") if p.is_file())
-    assert found["stored_bytes"] == stored
+    assert inspection["stored_bytes"] == stored
     # 40 cells were never written, 5 lack a level; all blocks are probed.
-    assert found["forecast"]["masked_share"] == pytest.approx(45 / 160)
+    assert inspection["forecast"]["masked_share"] == pytest.approx(45 / 160)
     assert [re.split(r"about|: ", line)[0].strip() for line in lines[3:]][:6] == [
         "samples    time 8, x 20",
         "masked",
         "features   3 (depth 3), 24 B a row",
-        f"blocks     {found['n_blocks']} of {' × '.join(map(str, found['block_shape']))}, "
-        f"{found['block_bytes']:,} B decoded".replace("3,840 B", "3.8 KiB"),
+        f"blocks     {inspection['n_blocks']} of {' × '.join(map(str, inspection['block_shape']))}, "
+        f"{inspection['block_bytes']:,} B decoded".replace("3,840 B", "3.8 KiB"),
         f"one read   3.8 KiB decoded, {stored:,} B as stored,",
         "kept       1.6 KiB of rows; 100 % stay in memory",
     ]
     assert [line.split()[0] for line in lines[9:]] == ["memory", "pass", "passes", "labels", "reads", "note", "advice"]
     assert "reads      1 for pass 0, 0 for each pass, 0 for the labels" in lines[13]
     assert "2 of 8 chunks of variable 't' were never written" in lines[-1]
-    assert list(inspection_lines(found)) == lines
+    assert list(inspection_lines(inspection)) == lines
 
 
 def test_json_has_every_part(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    _, found = inspected(job, capsys)
-    (variable,) = found["variables"]
+    _, inspection = inspected(job, capsys)
+    (variable,) = inspection["variables"]
     assert variable["codecs"] == ["zstd"]
     assert (variable["read_chunks"], variable["absent_chunks"]) == (8, 2)
     assert (variable["reads"], variable["label_reads"], variable["surplus"]["depth"]) == (1.0, 1.0, 1.0)
-    assert (found["cells"], found["n_features"], found["row_bytes"], found["kept_row_bytes"]) == (160, 3, 24, 6)
-    assert found["faults"] == []
-    assert set(found["forecast"]["memory"]) == {"libraries", "labels", "kept", "at_work", "statistics", "sample"}
-    assert found["forecast"]["memory_bytes"] == sum(found["forecast"]["memory"].values())
+    assert (inspection["cells"], inspection["n_features"], inspection["row_bytes"], inspection["kept_row_bytes"]) == (
+        160,
+        3,
+        24,
+        6,
+    )
+    assert inspection["faults"] == []
+    assert set(inspection["forecast"]["memory"]) == {"libraries", "labels", "kept", "at_work", "statistics", "sample"}
+    assert inspection["forecast"]["memory_bytes"] == sum(inspection["forecast"]["memory"].values())
 
 
-def test_levels_that_are_read_for_nothing_are_told(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    lines, found = inspected(job, capsys, "source.isel={depth: [1]}")
-    assert found["variables"][0]["surplus"]["depth"] == 3.0
+def test_levels_that_are_read_for_nothing_are_reported(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    lines, inspection = inspected(job, capsys, "source.isel={depth: [1]}")
+    assert inspection["variables"][0]["surplus"]["depth"] == 3.0
     assert lines[2].endswith("which hold 3.00 times the selected values")
     assert any("3.0 times along depth" in line for line in lines if line.startswith("advice"))
 
 
-def test_what_would_stop_the_job_at_once_is_told(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_would_stop_the_job_at_once_is_reported(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     path, content = job
     path.write_text(json.dumps(content))
     assert run(["fit", str(path), "--no-prefect", "--set", "output.report=false"]) == 0
     capsys.readouterr()
-    lines, found = inspected(job, capsys)
+    lines, inspection = inspected(job, capsys)
     (fault,) = (line for line in lines if line.startswith("fault"))
     assert "holds a finished run; set output.overwrite to true" in fault
-    assert len(found["faults"]) == 1
+    assert len(inspection["faults"]) == 1
     assert inspected(job, capsys, "output.overwrite=true")[1]["faults"] == []
     (path.parent / "other").mkdir()
     (path.parent / "other" / "thesis.tex").write_text("")
-    _, found = inspected(job, capsys, f"output.store={path.parent / 'other'}")
-    assert "holds 'thesis.tex'" in found["faults"][0]
+    _, inspection = inspected(job, capsys, f"output.store={path.parent / 'other'}")
+    assert "holds 'thesis.tex'" in inspection["faults"][0]
 
 
 @pytest.mark.parametrize(
@@ -124,17 +131,17 @@ def test_wishes_that_do_not_fit_are_refused_as_by_a_fit(
 ) -> None:
     path, content = job
     path.write_text(json.dumps(content))
-    told = []
+    errors = []
     for command in (["inspect"], ["fit", "--no-prefect"]):
         assert run([*command, str(path), "--set", change]) == 2
-        told.append(capsys.readouterr().err)
-    assert told[0] == told[1]
-    assert words in told[0]
+        errors.append(capsys.readouterr().err)
+    assert errors[0] == errors[1]
+    assert words in errors[0]
 
 
-def test_where_no_time_can_be_told_the_reason_is(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    lines, found = inspected(job, capsys, "model.k=500")
-    assert found["forecast"]["pass_seconds"] is None
+def test_where_no_time_can_be_estimated_the_reason_is_printed(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    lines, inspection = inspected(job, capsys, "model.k=500")
+    assert inspection["forecast"]["pass_seconds"] is None
     (line,) = (line for line in lines if line.startswith("time"))
     assert line.startswith("time       not known: k is 500")
 
@@ -143,20 +150,20 @@ def test_where_no_time_can_be_told_the_reason_is(job: Job, capsys: pytest.Captur
 def test_workers_are_those_of_the_config(
     job: Job, capsys: pytest.CaptureFixture[str], cluster: str, expected: tuple[int, int]
 ) -> None:
-    lines, found = inspected(job, capsys, f"compute.cluster={cluster}", "compute.workers=3")
-    assert (found["workers"]["processes"], found["workers"]["threads"]) == expected
+    lines, inspection = inspected(job, capsys, f"compute.cluster={cluster}", "compute.workers=3")
+    assert (inspection["workers"]["processes"], inspection["workers"]["threads"]) == expected
     assert any(("a worker" if expected[0] > 1 else "a process") in line for line in lines if line.startswith("memory"))
 
 
 def test_rows_beyond_memory_are_read_again(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    lines, found = inspected(job, capsys, "compute.memory=1KB", "compute.block=100B", "fit.max_iterations=10")
-    share = found["forecast"]["reread_share"]
+    lines, inspection = inspected(job, capsys, "compute.memory=1KB", "compute.block=100B", "fit.max_iterations=10")
+    share = inspection["forecast"]["reread_share"]
     assert 0 < share < 1
     (reads,) = (line for line in lines if line.startswith("reads"))
     assert f"1 for pass 0, {share:.2g} for each pass, {share:.2g} for the labels" in reads
     assert any("stay in memory or on scratch between passes" in line for line in lines if line.startswith("advice"))
-    lines, found = inspected(
+    lines, inspection = inspected(
         job, capsys, "compute.memory=1KB", "compute.block=100B", f"compute.scratch={job[0].parent}"
     )
-    assert found["forecast"]["reread_share"] == 0
+    assert inspection["forecast"]["reread_share"] == 0
     assert any(line.startswith("kept") and "on scratch" in line for line in lines)

@@ -37,21 +37,21 @@ FACTS = {"kind": "kmeans", "k": 2, "n_rows": 6000, "objective": 1.5, "iterations
 
 
 def said(tokens: list[str], capsys: pytest.CaptureFixture[str], code: int = 0) -> list[str]:
-    """Lines that a command prints."""
+    """The lines that a command prints."""
     assert run(["models", *tokens]) == code
-    told = capsys.readouterr()
-    assert told.err == ""
-    return told.out.splitlines()
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    return printed.out.splitlines()
 
 
-def told(tokens: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
-    """What a command tells as JSON, on its last line."""
+def printed_json(tokens: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
+    """The JSON that a command prints on its last line."""
     return json.loads(said([*tokens, "--json"], capsys)[-1])
 
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An output of two fits: of three clusters, and then of two of a source that has changed."""
+    """An output of two fits: one of three clusters, and one of two clusters of the changed source."""
     folder = tmp_path_factory.mktemp("fitted")
     rows = np.repeat([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]], 40, axis=0) + np.tile([[-1.0], [1.0]], (60, 2))
     for k, shift in ((3, 0.0), (2, 1.0)):
@@ -92,7 +92,7 @@ def test_the_overview_lists_every_verb(tokens: list[str], capsys: pytest.Capture
 
 
 def test_versions_are_listed_with_what_they_are(fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    listed = told(["list", str(fitted)], capsys)
+    listed = printed_json(["list", str(fitted)], capsys)
     records = [version.record for version in versions.list_versions(open_output(fitted))]
     keys = ("run", "finished_at", "status", "kind", "k", "n_rows", "objective", "iterations")
     assert [{key: one[key] for key in keys} for one in listed] == [{key: r[key] for key in keys} for r in records]
@@ -123,16 +123,16 @@ def test_a_version_is_shown_with_its_clusters_and_their_names(
     copy = tmp_path / "out"
     shutil.copytree(fitted, copy, symlinks=True)
     write_json(copy / "names.json", {"2": {"name": "deep convection", "colour": "#1f77b4"}})
-    found = told(["show", str(copy)], capsys)
+    shown = printed_json(["show", str(copy)], capsys)
     output = open_output(copy)
     record = output.read_json("run.json")
-    assert (found["run"], found["current"], found["promoted_at"]) == (output.finished, True, record["promoted_at"])
-    assert {key: found[key] for key in ("comparison", "gate", "warnings", "remarks")} == {
+    assert (shown["run"], shown["current"], shown["promoted_at"]) == (output.finished, True, record["promoted_at"])
+    assert {key: shown[key] for key in ("comparison", "gate", "warnings", "remarks")} == {
         key: record[key] for key in ("comparison", "gate", "warnings", "remarks")
     }
-    assert [c["cluster"] for c in found["clusters"]] == [1, 2]
-    assert sorted(c["share"] for c in found["clusters"]) == pytest.approx([1 / 3, 2 / 3])
-    assert found["clusters"][1] | {"share": 0} == {
+    assert [c["cluster"] for c in shown["clusters"]] == [1, 2]
+    assert sorted(c["share"] for c in shown["clusters"]) == pytest.approx([1 / 3, 2 / 3])
+    assert shown["clusters"][1] | {"share": 0} == {
         "cluster": 2, "share": 0, "name": "deep convection", "colour": "#1f77b4"
     }  # fmt: skip
     lines = said(["show", str(copy)], capsys)
@@ -140,8 +140,8 @@ def test_a_version_is_shown_with_its_clusters_and_their_names(
     assert lines[1].startswith("status     finished, ")
     assert lines[4] == f"model      kmeans, 2 clusters of 120 rows, {record['iterations']} passes"
     assert lines[5] == f"objective  {record['objective']:.12g}"
-    assert lines[-1].split(maxsplit=3) == ["2", f"{100 * found['clusters'][1]['share']:.2f}", "%", "deep convection"]
-    earlier = told(["show", str(copy), "previous"], capsys)
+    assert lines[-1].split(maxsplit=3) == ["2", f"{100 * shown['clusters'][1]['share']:.2f}", "%", "deep convection"]
+    earlier = printed_json(["show", str(copy), "previous"], capsys)
     assert (earlier["run"], earlier["current"], len(earlier["clusters"])) == (record["before"][0], False, 3)
 
 
@@ -165,23 +165,23 @@ def test_what_was_new_about_a_version_is_shown(tmp_path: Path) -> None:
 
 
 def test_two_versions_are_compared(fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = told(["diff", str(fitted), "previous", "current"], capsys)
+    diff = printed_json(["diff", str(fitted), "previous", "current"], capsys)
     old, new = (versions.find_version(open_output(fitted), word) for word in ("previous", "current"))
     centers = [
         xr.open_dataset(str(version.path / "model.zarr"), engine="zarr", consolidated=False, chunks=None)["centers"]
         for version in (old, new)
     ]
     moved = [float(np.linalg.norm(centers[0].sel(cluster=i) - centers[1].sel(cluster=i))) for i in (1, 2)]
-    assert found["runs"] == [old.run, new.run]
-    assert (found["k"], found["kind"], found["rows"]) == ([3, 2], ["kmeans", "kmeans"], [120, 120])
-    assert found["objective"] == [old.record["objective"], new.record["objective"]]
-    assert {key: value for key, value in found["centers"].items() if value is not None} == pytest.approx(
+    assert diff["runs"] == [old.run, new.run]
+    assert (diff["k"], diff["kind"], diff["rows"]) == ([3, 2], ["kmeans", "kmeans"], [120, 120])
+    assert diff["objective"] == [old.record["objective"], new.record["objective"]]
+    assert {key: value for key, value in diff["centers"].items() if value is not None} == pytest.approx(
         {"1": moved[0], "2": moved[1]}
     )
-    assert (found["centers"]["0"], found["sizes"]["0"]) == (None, [pytest.approx(1 / 3), None])
-    assert found["config"] == {"model.k": [3, 2]}
-    assert found["source_changed"] is True
-    same = told(["diff", str(fitted), "current", new.run], capsys)
+    assert (diff["centers"]["0"], diff["sizes"]["0"]) == (None, [pytest.approx(1 / 3), None])
+    assert diff["config"] == {"model.k": [3, 2]}
+    assert diff["source_changed"] is True
+    same = printed_json(["diff", str(fitted), "current", new.run], capsys)
     assert (same["config"], same["source_changed"], set(same["centers"].values())) == ({}, False, {0.0})
     lines = said(["diff", str(fitted), "previous", "current"], capsys)
     assert lines[0] == f"{old.run} → {new.run}"
@@ -201,23 +201,23 @@ def test_versions_of_other_features_have_no_distances(
     content = json.loads(attributes.read_text())
     content["attributes"]["features"][0][0] = "y"
     attributes.write_text(json.dumps(content))
-    assert set(told(["diff", str(copy), "previous", "current"], capsys)["centers"].values()) == {None}
+    assert set(printed_json(["diff", str(copy), "previous", "current"], capsys)["centers"].values()) == {None}
 
 
 def test_promoting_and_rolling_back(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert said(["promote", str(out), A1], capsys) == [f"{A1} is current; before, it was {B1}"]
     assert (out / "current").readlink().name == A1
     assert said(["promote", str(out), A1], capsys) == [f"{A1} is current already"]
-    assert told(["rollback", str(out)], capsys) == {"current": B1, "before": A1}
+    assert printed_json(["rollback", str(out)], capsys) == {"current": B1, "before": A1}
     assert said(["rollback", str(out)], capsys) == [f"{A2} is current; before, it was {B1}"]
-    assert told(["promote", str(out), "b"], capsys) == {"current": B1, "before": A2}
+    assert printed_json(["promote", str(out), "b"], capsys) == {"current": B1, "before": A2}
     assert said(["promote", str(out), "previous"], capsys) == [f"{A2} is current; before, it was {B1}"]
 
 
 def test_pruning(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (old,) = (version for version in versions.list_versions(open_output(out)) if version.run == A1)
     freed = old.bytes
-    assert told(["prune", str(out), "--keep", "2"], capsys) == {
+    assert printed_json(["prune", str(out), "--keep", "2"], capsys) == {
         "removed": [A1], "kept": [B1, A2], "bytes": freed
     }  # fmt: skip
     assert said(["prune", str(out), "--keep", "1"], capsys) == ["nothing to remove", f"kept {B1}, {A2}"]
@@ -278,7 +278,7 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
 
 
 @pytest.mark.parametrize(("tokens", "code", "line"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_told_in_one_line_and_changes_nothing(
+def test_a_mistake_is_reported_in_one_line_and_changes_nothing(
     tokens: list[str], code: int, line: str, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = open_output(out)
@@ -287,9 +287,9 @@ def test_a_mistake_is_told_in_one_line_and_changes_nothing(
         add(output, LATER, 9)
     before = sorted((p.relative_to(out), p.read_bytes() if p.is_file() else None) for p in out.rglob("*"))
     assert run(["models", *(token.replace("OUT", str(out)) for token in tokens)]) == code
-    found = capsys.readouterr()
-    assert found.err.splitlines() == [f"clustering: {line.replace('OUT', str(out))}"]
-    assert found.out == ""
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == [f"clustering: {line.replace('OUT', str(out))}"]
+    assert printed.out == ""
     assert sorted((p.relative_to(out), p.read_bytes() if p.is_file() else None) for p in out.rglob("*")) == before
 
 

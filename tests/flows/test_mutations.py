@@ -1,4 +1,4 @@
-"""Whatever is wrong with what a command reads, it ends in one line: never with a traceback, or as an internal error."""
+"""A command that reads spoilt input ends in one line: never in a traceback or an internal error."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from flows.cli import run
 
 NAMES = re.compile(r"\b[A-Z]\w*(?:Error|Exception|Warning|Interrupt)\b|Traceback")
 TOGETHER = 10
-"""Mutations of a test: a folder is copied for each, and what a test costs beside that is little."""
+"""Mutations per test."""
 USUAL, ALL = 60, 2000
-"""Mutations of the usual suite, and of the slow one."""
+"""Mutations in the usual suite, and with the slow tests."""
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -36,7 +36,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 
 
 class Endless(BaseException):
-    """A command does not come to an end."""
+    """A command did not end within the time limit."""
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_mutated_input_ends_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # What the command says in the end does not depend on how long it measures.
+    # The probe is kept short: how long it measures does not change what the command prints in the end.
     monkeypatch.setattr(probe, "READ_SECONDS", 0.0)
     monkeypatch.setattr(probe, "STAGE_SECONDS", 0.0)
     for seed in range(first, first + TOGETHER):

@@ -77,13 +77,13 @@ def test_a_file_that_is_not_text_is_no_configuration(home: Path) -> None:
 
 def test_preparing_leaves_what_the_user_has_set(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in DEFAULTS:
-        # Set first: only then is a name that was not set removed again when the test is over.
+        # Set before it is deleted: only then does monkeypatch remove the variable after the test.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "true")
     prepare()
-    found = {name: os.environ[name] for name in DEFAULTS}
-    assert found == {**DEFAULTS, "PREFECT_SERVER_ANALYTICS_ENABLED": "true"}
+    environment = {name: os.environ[name] for name in DEFAULTS}
+    assert environment == {**DEFAULTS, "PREFECT_SERVER_ANALYTICS_ENABLED": "true"}
 
 
 def test_looking_does_not_import_prefect() -> None:

@@ -1,4 +1,4 @@
-"""Every public writer × every place that is not for it: refused in one line, and not a byte is changed."""
+"""Every public writer refuses every place that is not its own in one line, and changes no byte."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def config(source: Path, store: str, **output: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Things of ours and of others, side by side."""
+    """A folder with outputs of this library beside files of others."""
     world = tmp_path_factory.mktemp("world")
     (world / "outer").mkdir()
     to_zarr(world / "outer" / "source.zarr")
@@ -72,7 +72,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     FIT.label(ROWS_BY_NAME, to=world / "labelled.zarr", sample_dims=["row"])
     for _ in range(2):
         run_fit(config(world / "outer" / "source.zarr", str(world / "run"), overwrite=True), Notes())
-    # What users do in their folders.
+    # Folders of users with names that this library uses, and finished runs with files of users.
     for name in ("versions", "checkpoints", "current", "model.zarr"):
         (world / f"with-{name}" / name).mkdir(parents=True)
         (world / f"with-{name}" / name / "chapter.txt").write_text("three years of work")
@@ -98,7 +98,7 @@ def world(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def snapshot(world: Path) -> dict[str, Any]:
-    """All there is: when each file was written and as what, and what links lead to."""
+    """Every path with its inode, size and time of writing, or with the target of its link."""
     entries: dict[str, Any] = {}
     start = len(str(world)) + 1
     # Hundreds of snapshots are taken, so files are not read: none can be written without a new time or inode.
@@ -210,7 +210,7 @@ def test_a_place_of_its_own_is_written_to(writer: str, made: bool, world: Path) 
 
 
 def test_a_fit_that_is_refused_removes_nothing(world: Path) -> None:
-    """Its number of clusters is found out to be too large within the lock of the output."""
+    """The fit sees that k is too large only when it holds the lock of the output."""
     before = snapshot(world)
     job = config(SOURCE, "run", overwrite=True).model_copy()
     with pytest.raises(ClusteringError, match="k"):

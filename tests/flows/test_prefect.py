@@ -106,7 +106,7 @@ def test_flow_leaves_tasks_logs_and_artifacts(api: str, field_store: Path, tmp_p
 
     artifacts, tasks, logs = eventually(
         lambda: run_records(flow_run_id),
-        lambda found: len(found[1]) == 5 and sum("pass " in line for line in found[2]) > record["iterations"],
+        lambda records: len(records[1]) == 5 and sum("pass " in line for line in records[2]) > record["iterations"],
     )
 
     assert state.is_completed()
@@ -150,7 +150,7 @@ def test_mistake_fails_the_flow_in_one_line(api: str, tmp_path: Path) -> None:
         state.result()
     _, _, logs = eventually(
         lambda: run_records(state.state_details.flow_run_id),
-        lambda found: any("no store at" in line for line in found[2]),
+        lambda records: any("no store at" in line for line in records[2]),
     )
     assert any("no store at" in line for line in logs)
     assert not any("Traceback" in line for line in logs)
@@ -182,7 +182,7 @@ def test_what_workers_log_is_in_the_log_of_the_run_once(api: str, cluster: str, 
     expected = [f"chunk 'values/c/{i}/0' does not decode and is masked" for i in (1, 5)]
 
     artifacts, _, logs = eventually(
-        lambda: run_records(state.state_details.flow_run_id), lambda found: {*expected} <= {*found[2]}
+        lambda: run_records(state.state_details.flow_run_id), lambda records: {*expected} <= {*records[2]}
     )
 
     assert state.result()["n_masked"] == 16
@@ -192,7 +192,7 @@ def test_what_workers_log_is_in_the_log_of_the_run_once(api: str, cluster: str, 
     assert logging.getLogger("clustering").propagate
 
 
-def test_events_tell_what_became_of_an_output(api: str) -> None:
+def test_events_report_what_became_of_an_output(api: str) -> None:
     @flow
     def telling() -> None:
         PrefectWatch("s3://bucket/out").event("published", {"run": "r1"})
@@ -204,7 +204,7 @@ def test_events_tell_what_became_of_an_output(api: str) -> None:
             answer = await client._client.post("/events/filter", json={})
             return [e for e in answer.json()["events"] if e["event"] == "clustering.published"]
 
-    (event,) = eventually(lambda: asyncio.run(ask()), lambda found: found)
+    (event,) = eventually(lambda: asyncio.run(ask()), lambda events: events)
     assert event["resource"]["prefect.resource.id"] == "clustering.output.s3://bucket/out"
     assert event["payload"] == {"run": "r1"}
     assert any(one["prefect.resource.role"] == "flow-run" for one in event["related"])
@@ -263,7 +263,7 @@ def test_a_block_gives_storage_options(blocks: None) -> None:
 
 
 @pytest.mark.parametrize(("name", "said"), [("nobody", "there is no Prefect block"), ("word", "holds no JSON object")])
-def test_a_block_that_is_wrong_is_told_in_one_line(blocks: None, name: str, said: str) -> None:
+def test_a_block_that_is_wrong_is_reported_in_one_line(blocks: None, name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         load_credentials(f"secret/{name}")
     assert "\n" not in str(caught.value)

@@ -40,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rows in no clusters, over which a mixture may pass for ever."""
+    """Rows without clusters, on which a mixture does not converge soon."""
     path = tmp_path_factory.mktemp("data") / "rows.zarr"
     rows = np.random.default_rng(3).random((10_000, 8), np.float32)
     zarr.create_array(str(path), data=rows, chunks=(1_000, 8))
@@ -49,7 +49,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(rows: Path) -> Iterator[str]:
-    """The rows where a pass over them takes its time, most of which is waiting."""
+    """The address of the rows on a server that delays each answer, so that passes take long."""
     with web(rows.parent, delay=0.05) as address:
         yield f"{address}/{rows.name}"
 
@@ -60,7 +60,7 @@ def job(store: str | Path, out: Path, **compute: Any) -> JobConfig:
             "source": {"store": str(store)},
             "model": {"kind": "gaussian_mixture", "k": 24, "covariance": "full"},
             "fit": {"restarts": 1, "sample_rows": 2000, "tolerance": 0, "max_iterations": PASSES},
-            # Room for a part of the rows: each pass reads the others.
+            # Memory for a part of the rows, so each pass reads the others again.
             "compute": {"memory": "400KB", "block": "32KB", **compute},
             "output": {"store": str(out), "report": False},
         }
@@ -68,7 +68,7 @@ def job(store: str | Path, out: Path, **compute: Any) -> JobConfig:
 
 
 def result(out: Path) -> tuple[bytes, ...]:
-    """Bits of a model and its labels."""
+    """The bytes of a model and its labels."""
     model = xr.open_dataset(str(out / "model.zarr"), engine="zarr", consolidated=False, chunks=None)
     labels = xr.open_dataset(str(out / "labels.zarr"), engine="zarr", consolidated=False, chunks=None)
     names = ("params_centers", "params_covariances", "history")
@@ -77,13 +77,13 @@ def result(out: Path) -> tuple[bytes, ...]:
 
 @pytest.fixture(scope="module")
 def calm(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, ...]:
-    """What a run that nothing befalls comes to."""
+    """The result of a run without a fault."""
     out = tmp_path_factory.mktemp("calm") / "out"
     run_fit(job(rows, out), Notes())
     return result(out)
 
 
-def passes_told(lines: list[str]) -> list[int]:
+def logged_passes(lines: list[str]) -> list[int]:
     return [int(line.split()[1]) for line in lines if line.startswith("pass ") and "log L" in line]
 
 
@@ -97,9 +97,9 @@ def _says(process: psutil.Process, word: str) -> bool:
 @pytest.fixture
 def deployment(server: Server) -> str:
     server.run("-c", SERVE, log="runner.log")
-    found = eventually(lambda: server.ask("/deployments/filter", {}))
-    assert found, (server.home / "runner.log").read_text()
-    return str(found[0]["id"])
+    deployments = eventually(lambda: server.ask("/deployments/filter", {}))
+    assert deployments, (server.home / "runner.log").read_text()
+    return str(deployments[0]["id"])
 
 
 def start(server: Server, deployment: str, config: JobConfig) -> str:
@@ -118,9 +118,9 @@ def test_a_run_that_is_cancelled_goes_on_to_the_same_bits(
     config = job(store, out, cluster="local", workers=2)
     before = {p.pid for p in psutil.process_iter()}
     run = start(server, deployment, config)
-    eventually(lambda: len(passes_told(server.logs(run))) > 2 or state(server, run) in ENDED)
-    told = passes_told(server.logs(run))
-    assert 2 < len(told) < PASSES / 2, server.logs(run)
+    eventually(lambda: len(logged_passes(server.logs(run))) > 2 or state(server, run) in ENDED)
+    passes = logged_passes(server.logs(run))
+    assert 2 < len(passes) < PASSES / 2, server.logs(run)
     workers = [p for p in psutil.process_iter() if p.pid not in before and _says(p, "spawn_main")]
     assert len(workers) >= 2
 
@@ -138,7 +138,7 @@ def test_a_run_that_is_cancelled_goes_on_to_the_same_bits(
     (line,) = [line for line in lines if line.startswith("continuing unfinished run")]
     done = int(line.rpartition(" ")[2])
     assert 2 < done < PASSES
-    assert passes_told(lines) == list(range(done + 1, PASSES + 1))
+    assert logged_passes(lines) == list(range(done + 1, PASSES + 1))
     assert result(out) == calm
 
 
@@ -149,7 +149,7 @@ def test_a_run_goes_on_while_the_api_is_gone(
     config.write_text(job(store, out).model_dump_json())
     log = server.home / "fit.log"
     command = ("-c", "from flows.cli import main; main()", "fit", str(config), "--prefect", "--json")
-    # Without tries of Prefect's own, which go on for a minute.
+    # Prefect's own retries would go on for a minute.
     fit = server.run(*command, log=log.name, PREFECT_CLIENT_MAX_RETRIES="0")
 
     def said() -> list[str]:
@@ -164,7 +164,7 @@ def test_a_run_goes_on_while_the_api_is_gone(
     assert eventually(lambda: any("API does not answer" in line for line in said())), said()
     assert eventually(passes, lambda n: n > gone + 5) > gone + 5
     assert fit.poll() is None
-    # However fast the run is, the API is back before it ends.
+    # The run is stopped meanwhile, so that the API is back before it ends.
     fit.send_signal(signal.SIGSTOP)
     server.start()
     fit.send_signal(signal.SIGCONT)

@@ -66,26 +66,26 @@ def arrays(out: Path) -> dict[str, bytes]:
     return {name: value for name, value in results(out).items() if "/c/" in name}
 
 
-def test_a_run_tells_what_was_done_to_its_rows(store: Path, tmp_path: Path) -> None:
+def test_a_run_reports_what_was_done_to_its_rows(store: Path, tmp_path: Path) -> None:
     watch, out = Notes(), tmp_path / "out"
     record = run_fit(job(store, out, output={"report": True}), watch)
     assert json.loads((out / "run.json").read_text()) == record
-    told = record["preprocess"]
-    assert (told["n_components"] < 8, 0.9 < told["explained_variance"] < 1.0) == (True, True)
+    preprocessing = record["preprocess"]
+    assert (preprocessing["n_components"] < 8, 0.9 < preprocessing["explained_variance"] < 1.0) == (True, True)
     words = "standardize per variable; feature weights thickness; PCA: "
-    assert told["words"].startswith(words)
-    assert record["remarks"][0] == f"preprocessing: {told['words']}"
-    assert any(told["words"] in line for line in watch.said)
+    assert preprocessing["words"].startswith(words)
+    assert record["remarks"][0] == f"preprocessing: {preprocessing['words']}"
+    assert any(preprocessing["words"] in line for line in watch.said)
     page = (out / "report.html").read_text()
-    assert told["words"] in page
+    assert preprocessing["words"] in page
     assert "objective J of prepared rows" in page
     assert "n_fitted" not in record
     redo_report(str(out))
     with xr.open_zarr(out / "model.zarr", consolidated=False) as model:
         assert model.attrs["preparation"]["wish"] == STEPS
         assert model["centers"].sizes == {"cluster": 6, "feature": 8}
-        assert model["centers_prepared"].sizes == {"cluster": 6, "component": told["n_components"]}
-        assert float(model["preparation_explained"].sum()) == pytest.approx(told["explained_variance"])
+        assert model["centers_prepared"].sizes == {"cluster": 6, "component": preprocessing["n_components"]}
+        assert float(model["preparation_explained"].sum()) == pytest.approx(preprocessing["explained_variance"])
     with xr.open_zarr(store, consolidated=False) as data, xr.open_zarr(out / "labels.zarr", consolidated=False) as done:
         again = clustering.load_fit(out).predict(data, variables=["t", "s"], sample_dims=["row"])
         np.testing.assert_array_equal(done["labels"].values, again.values)
@@ -133,17 +133,17 @@ def test_the_preprocessing_decides_the_result(store: Path, tmp_path: Path) -> No
 
 def test_a_run_on_a_fraction_labels_all_and_says_so(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    wanted = {"labels": False, "report": True}
-    record = run_fit(job(store, out, fit={"fraction": 0.2, "max_iterations": 100}, output=wanted), Notes())
-    found = clustering.load_fit(out)
+    output = {"labels": False, "report": True}
+    record = run_fit(job(store, out, fit={"fraction": 0.2, "max_iterations": 100}, output=output), Notes())
+    fit = clustering.load_fit(out)
     assert record["n_rows"] == 2940
     assert 400 < record["n_fitted"] < 800
-    assert (record["n_fitted"], record["n_masked"], record["reads"]) == (found.fitted.summary.drawn, 60, 2)
+    assert (record["n_fitted"], record["n_masked"], record["reads"]) == (fit.fitted.summary.drawn, 60, 2)
     assert record["remarks"][0].startswith(f"fitted on {record['n_fitted']} of 2,940 rows (")
     assert record["remarks"][0] in (out / "report.html").read_text()
     with xr.open_zarr(store, consolidated=False) as data:
         source: dict[str, Any] = {"variables": ["t", "s"], "sample_dims": ["row"]}
-        assert found.score(data, **source) == pytest.approx(record["objective"], rel=1e-12)
+        assert fit.score(data, **source) == pytest.approx(record["objective"], rel=1e-12)
 
 
 def test_a_prediction_uses_the_preprocessing_of_the_model(store: Path, tmp_path: Path) -> None:
@@ -163,11 +163,11 @@ def test_rows_are_drawn_from_a_model_of_standardized_rows_in_the_units_of_the_da
     model = {"kind": "gaussian_mixture", "k": 2, "covariance": "diagonal"}
     plain = {"feature_weights": None, "pca": None, "whiten": False}
     run_fit(job(store, tmp_path / "out", model=model, preprocess=plain), Notes())
-    found, _ = load_model(tmp_path / "out")
+    fitted, _ = load_model(tmp_path / "out")
     mixture = load_parameters(str(tmp_path / "out")).mixture
-    np.testing.assert_allclose(mixture.means, found.centers)
-    np.testing.assert_allclose(np.diagonal(mixture.covariances, axis1=1, axis2=2), found.covariances)
-    assert not np.allclose(found.model.generative(found.params).means, found.centers)
+    np.testing.assert_allclose(mixture.means, fitted.centers)
+    np.testing.assert_allclose(np.diagonal(mixture.covariances, axis1=1, axis2=2), fitted.covariances)
+    assert not np.allclose(fitted.model.generative(fitted.params).means, fitted.centers)
     shutil.rmtree(tmp_path / "out")
     run_fit(job(store, tmp_path / "out", model=model), Notes())
     with pytest.raises(ConfigError, match=r"prepared rows .*whitened.*fitted without unit_n"):

@@ -1,4 +1,4 @@
-"""What a valid range takes is told by `inspect` before a fit, and by the fit; a key passes it over."""
+"""`inspect` and a fit report the rows that a valid range leaves out; `source.valid_range` can switch that off."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def content(tmp_path: Path) -> dict[str, Any]:
     return {"source": source, "model": {"k": 2}, "output": output}
 
 
-def test_inspect_tells_what_a_fit_warns_of(
+def test_inspect_reports_what_a_fit_warns_of(
     content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     advice = inspect_job(check_config(content))["advice"]
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(content))
     assert run(["fit", str(tmp_path / "job.yaml"), "--no-prefect"]) == 0
-    told, record = capsys.readouterr().err, json.loads((tmp_path / "out" / "run.json").read_text())
+    printed, record = capsys.readouterr().err, json.loads((tmp_path / "out" / "run.json").read_text())
     assert (record["n_rows"], record["n_masked"]) == (8, 32)
     passed_over = "valid_min of variable 't' is 'none', no number, and is ignored"
     for said in (SAID, passed_over):
-        assert said in told
+        assert said in printed
         assert any(advised.startswith(said) for advised in advice)
         assert [warning for warning in record["warnings"] if warning.startswith(said)] != []
 
@@ -55,7 +55,7 @@ def test_a_key_passes_valid_ranges_over(content: dict[str, Any], tmp_path: Path)
     assert not [warning for warning in record["warnings"] if "valid_" in warning]
 
 
-def test_every_later_night_tells_what_leaves_rows_out(content: dict[str, Any]) -> None:
+def test_every_later_night_reports_what_leaves_rows_out(content: dict[str, Any]) -> None:
     config = check_config({**content, "fit": {"init": "model"}})
     records = [run_fit(config, Notes()) for _ in range(2)]
     assert "followed" not in records[0]

@@ -46,7 +46,7 @@ def test_each_line_is_passed_on_once(engine: Engine) -> None:
     assert heard == [("warn", "a"), ("warn", "b")]
 
 
-def test_a_flood_is_cut_off_and_that_is_told(engine: Engine) -> None:
+def test_a_flood_is_cut_off_and_that_is_reported(engine: Engine) -> None:
     with hearing(engine) as heard:
         for i in range(3 * MOST_LINES):
             LOGGER.warning("chunk %d is bad", i)
@@ -86,7 +86,7 @@ def test_what_workers_in_this_process_log_is_heard_without_being_sent() -> None:
     options = {"n_workers": 2, "processes": False, "dashboard_address": None, "set_as_default": False}
     with Client(**options) as client, connect(client) as engine, hearing(engine) as heard:
         client.run(_warn)
-        # A worker that sent records to its own logger would send them for ever.
+        # A worker that sent records to its own logger would send them again without end.
         assert len(logging.getLogger(LIBRARY).handlers) == 1
     assert heard == [("warn", f"from process {os.getpid()}")]
 

@@ -30,8 +30,8 @@ data = pytest.mark.parametrize(("values", "k"), DATA.values(), ids=DATA)
 def annealed(values: np.ndarray, model: Any, **options: Any) -> AnnealingResult:
     source = c.open_source(values, **options)
     with connect("synchronous") as engine, pass_runner(source, source.plan(), engine, memory=2**28) as inside:
-        found, _ = run_survey(inside, model, Options(), 2**28)
-        return anneal(model, found, partial(sample_passes, engine=engine), ())
+        survey, _ = run_survey(inside, model, Options(), 2**28)
+        return anneal(model, survey, partial(sample_passes, engine=engine), ())
 
 
 def likeliest(values: np.ndarray, centers: np.ndarray, beta: float, weights: np.ndarray | None = None) -> float:
@@ -45,27 +45,27 @@ def likeliest(values: np.ndarray, centers: np.ndarray, beta: float, weights: np.
 
 @data
 def test_the_critical_value_is_that_of_the_largest_eigenvalue(values: np.ndarray, k: int) -> None:
-    found = annealed(values, c.SoftKMeans(k, "auto"))
+    result = annealed(values, c.SoftKMeans(k, "auto"))
     centred = values - values.mean(axis=0)
     largest = np.linalg.eigvalsh(np.atleast_2d(centred.T @ centred / len(values)))[-1]
-    assert found.critical == pytest.approx(1 / (2 * largest), rel=1e-8)
+    assert result.critical == pytest.approx(1 / (2 * largest), rel=1e-8)
     if k > 1:
-        betas, counts = zip(*found.splits, strict=True)
-        assert found.critical <= betas[0] <= found.critical * STEP**3
+        betas, counts = zip(*result.splits, strict=True)
+        assert result.critical <= betas[0] <= result.critical * STEP**3
         assert list(betas) == sorted(betas)
         assert list(counts) == sorted(set(counts))
         assert counts[-1] == k
     else:
-        assert found.splits == ()
+        assert result.splits == ()
 
 
 @data
-def test_beta_fits_what_is_found_or_is_where_the_last_center_split(values: np.ndarray, k: int) -> None:
-    found = annealed(values, c.SoftKMeans(k, "auto"))
-    beta = found.params.beta
-    rule = likeliest(values, found.params.origin + found.params.centers, beta)
+def test_beta_fits_the_centers_or_is_where_the_last_center_split(values: np.ndarray, k: int) -> None:
+    result = annealed(values, c.SoftKMeans(k, "auto"))
+    beta = result.params.beta
+    rule = likeliest(values, result.params.origin + result.params.centers, beta)
     assert rule <= beta * (1 + 1e-3)
-    if not found.splits or beta > found.splits[-1][0] * (1 + 1e-9):
+    if not result.splits or beta > result.splits[-1][0] * (1 + 1e-9):
         assert rule == pytest.approx(beta, rel=1e-3)
 
 
@@ -81,8 +81,8 @@ def test_separate_blobs_get_the_beta_of_their_variance_and_their_means() -> None
 
 def test_one_center_gets_the_beta_of_all_rows() -> None:
     values, _ = DATA["k 1"]
-    found = annealed(values, c.SoftKMeans(1, "auto"))
-    assert found.params.beta == pytest.approx(1 / (2 * values.var(axis=0).mean()), rel=1e-4)
+    result = annealed(values, c.SoftKMeans(1, "auto"))
+    assert result.params.beta == pytest.approx(1 / (2 * values.var(axis=0).mean()), rel=1e-4)
 
 
 def test_beta_goes_with_the_units(rng: np.random.Generator) -> None:
@@ -135,15 +135,15 @@ def test_other_divergences_are_annealed_too(name: Any) -> None:
     fit = c.fit(values, c.SoftKMeans(3, "auto", name))
     assert np.isfinite(fit.params.beta)
     assert len(np.unique(fit.predict(values))) == 3
-    told = fit.history.ravel()
-    assert (np.diff(told) <= 1e-12 * np.abs(told).max()).all()
+    objectives = fit.history.ravel()
+    assert (np.diff(objectives) <= 1e-12 * np.abs(objectives).max()).all()
 
 
 def test_a_better_start_at_the_beta_found_is_taken_with_its_own_beta() -> None:
     rng = np.random.default_rng(1)
     values = rng.uniform(-6, 6, (8, 8))[rng.integers(0, 8, 3000)] + rng.standard_normal((3000, 8))
     fit = c.fit(values, c.SoftKMeans(8, "auto"))
-    # Hard clusters and the β of the truth, 1/2, as a start.
+    # The other fit starts from hard clusters at the fitted β. The true β is 1/2.
     other = c.fit(values, c.SoftKMeans(8, fit.params.beta))
     assert fit.objective <= other.objective * (1 + 1e-6)
     energy = np.sum(fit.responsibilities(values) * ((values[:, None] - fit.centers) ** 2).sum(axis=2))

@@ -11,7 +11,7 @@ from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
 
 DTYPES = ("float64", "float32", "float16", "uint8", "int16")
-# Few centers are compared by their distances, many by scores; products of few features are made without BLAS.
+# Few centers are compared by distances, many by scores. Products over few features are computed without BLAS.
 PATHS = {"narrow-direct": (3, 9), "wide-direct": (20, 5), "own-products": (5, 20), "blas-products": (40, 20)}
 paths = pytest.mark.parametrize(("d", "k"), PATHS.values(), ids=PATHS)
 
@@ -26,13 +26,13 @@ def assert_nearest(values: np.ndarray, centers: np.ndarray, shift: np.ndarray | 
     rows = values.astype(np.float64) - (0.0 if shift is None else shift)
     with np.errstate(over="ignore", under="ignore"):
         direct = np.stack([((rows - center) ** 2).sum(axis=1) for center in centers], axis=1)
-    # One center at a time there is nothing to choose: these are the distances that define the labels.
+    # With a single center there is no choice of label. These distances define the expected labels.
     distances = np.stack([assign(values, center[None], shift).distances for center in centers], axis=1)
     np.testing.assert_allclose(distances, direct, rtol=(d + 4) * np.finfo(np.float64).eps, atol=0)
-    found = assign(values, centers, shift)
+    assignment = assign(values, centers, shift)
     labels = least_distances(distances, centers)
-    np.testing.assert_array_equal(found.labels, labels)
-    np.testing.assert_array_equal(found.distances, distances[np.arange(len(values)), labels])
+    np.testing.assert_array_equal(assignment.labels, labels)
+    np.testing.assert_array_equal(assignment.distances, distances[np.arange(len(values)), labels])
 
 
 def least_distances(distances: np.ndarray, centers: np.ndarray) -> np.ndarray:
@@ -144,9 +144,9 @@ def test_scores_that_underflow_decide_nothing(scale: float, d: int, rng: np.rand
 @paths
 def test_distances_that_overflow_in_float64_still_give_a_label(d: int, k: int, rng: np.random.Generator) -> None:
     values = rng.standard_normal((50, d))
-    found = assign(values * 1e200, values[:k] * 1e200)
-    np.testing.assert_array_equal(found.labels, assign(values, values[:k]).labels)
-    np.testing.assert_array_equal(found.distances, np.where(np.arange(50) < k, 0.0, np.inf))
+    assignment = assign(values * 1e200, values[:k] * 1e200)
+    np.testing.assert_array_equal(assignment.labels, assign(values, values[:k]).labels)
+    np.testing.assert_array_equal(assignment.distances, np.where(np.arange(50) < k, 0.0, np.inf))
 
 
 @paths
@@ -165,7 +165,7 @@ def test_a_tie_goes_to_the_lowest_index(dtype: str, d: int, k: int, rng: np.rand
 def test_a_tie_that_rounding_breaks_goes_to_the_lowest_index(
     dtype: str, far: float, d: int, k: int, rng: np.random.Generator
 ) -> None:
-    # Rows in steps, halfway between each two centers; and centers as another order of the sums would leave them.
+    # Each row lies halfway between two centers. Noise moves the centers by as much as another order of sums would.
     step = 1 if dtype == "int16" else 0.1
     low, apart = rng.integers(-50, 50, (k, d)), 2 * rng.integers(0, 3, (k, d))
     values = ((low + apart // 2) * step).astype(dtype)
@@ -177,17 +177,17 @@ def test_a_tie_that_rounding_breaks_goes_to_the_lowest_index(
     for _ in range(5):
         noise = 1 + 8 * np.finfo(float).eps * rng.uniform(-1, 1, centers.shape)
         shift = far * rng.standard_normal(d)
-        found = assign(values, (centers - shift) * noise, shift)
-        np.testing.assert_array_equal(found.labels, expected)
+        assignment = assign(values, (centers - shift) * noise, shift)
+        np.testing.assert_array_equal(assignment.labels, expected)
 
 
 @pytest.mark.parametrize("d", [3, 20, 40], ids=["own-products-narrow", "own-products", "blas-products"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_row_at_a_center_belongs_to_it_at_no_distance(dtype: str, d: int, rng: np.random.Generator) -> None:
     values = np.unique(random_rows(rng, dtype, 60, d), axis=0)
-    found = assign(values, values.astype(np.float64))
-    np.testing.assert_array_equal(found.labels, np.arange(len(values)))
-    assert (found.distances == 0).all()
+    assignment = assign(values, values.astype(np.float64))
+    np.testing.assert_array_equal(assignment.labels, np.arange(len(values)))
+    assert (assignment.distances == 0).all()
 
 
 @paths

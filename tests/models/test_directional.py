@@ -13,7 +13,7 @@ from clustering.models.directional import MeanResultant
 
 EPS = float(np.finfo(float).eps)
 DIMENSIONS = (2, 3, 4, 5, 10, 50, 65, 66, 128, 768, 4096, 10_000)
-# Also on either side of the border of the two forms of the log density, which is max(32, d / 2).
+# The values include both sides of max(32, d / 2), where the log density changes its form.
 KAPPAS = np.array(sorted([10.0**e for e in range(-12, 13) if e != 5] + [0.3, 3.7, 17.3, 31.99, 32.01, 250.0, 5005.0]))
 dimensions = pytest.mark.parametrize("d", DIMENSIONS, ids="d-{}".format)
 
@@ -26,16 +26,16 @@ class Reference(NamedTuple):
 
 @cache
 def reference(d: int) -> Reference:
-    """Of `KAPPAS`, by mpmath's Bessel functions with 50 digits."""
-    found = Reference([], [], [])
+    """Reference values at `KAPPAS`, from mpmath's Bessel functions with 50 digits."""
+    values = Reference([], [], [])
     with mp.workdps(50):
         order = mp.mpf(d) / 2 - 1
         for kappa in map(mp.mpf, KAPPAS.tolist()):
             one, two = mp.besseli(order, kappa), mp.besseli(order + 1, kappa)
-            found.cumulant.append(mp.loggamma(order + 1) + order * mp.log(2 / kappa) + mp.log(one))
-            found.length.append(two / one)
-            found.complement.append((one - two) / one)
-    return found
+            values.cumulant.append(mp.loggamma(order + 1) + order * mp.log(2 / kappa) + mp.log(one))
+            values.length.append(two / one)
+            values.complement.append((one - two) / one)
+    return values
 
 
 def uniform(d: int) -> mp.mpf:
@@ -43,9 +43,9 @@ def uniform(d: int) -> mp.mpf:
         return mp.loggamma(mp.mpf(d) / 2) - mp.log(2) - mp.mpf(d) / 2 * mp.log(mp.pi)
 
 
-def errors(found: np.ndarray, expected: list[mp.mpf]) -> np.ndarray:
+def errors(actual: np.ndarray, expected: list[mp.mpf]) -> np.ndarray:
     with mp.workdps(50):
-        return np.array([float(abs(mp.mpf(one) - two)) for one, two in zip(found.tolist(), expected, strict=True)])
+        return np.array([float(abs(mp.mpf(one) - two)) for one, two in zip(actual.tolist(), expected, strict=True)])
 
 
 def floats(numbers: list[mp.mpf]) -> np.ndarray:
@@ -80,24 +80,24 @@ def test_the_log_density_at_the_mean_direction_is_that_of_mpmath(d: int) -> None
 @dimensions
 def test_the_mean_resultant_length_is_that_of_mpmath(d: int) -> None:
     expected = reference(d)
-    found = vmf.mean_resultant_length(d, KAPPAS)
-    assert (errors(found.length, expected.length) <= 10 * EPS * floats(expected.length)).all()
-    assert (errors(found.complement, expected.complement) <= 10 * EPS * floats(expected.complement)).all()
+    resultant = vmf.mean_resultant_length(d, KAPPAS)
+    assert (errors(resultant.length, expected.length) <= 10 * EPS * floats(expected.length)).all()
+    assert (errors(resultant.complement, expected.complement) <= 10 * EPS * floats(expected.complement)).all()
 
 
 @dimensions
 def test_the_concentration_follows_from_the_mean_resultant_length_of_mpmath(d: int) -> None:
     expected = reference(d)
-    found = vmf.concentration(d, MeanResultant(floats(expected.length), floats(expected.complement)))
-    # Each of the two is rounded, by half of ε.
-    np.testing.assert_allclose(found, KAPPAS, rtol=21 * EPS)
+    concentrations = vmf.concentration(d, MeanResultant(floats(expected.length), floats(expected.complement)))
+    # The length and the complement are each rounded, by half of ε.
+    np.testing.assert_allclose(concentrations, KAPPAS, rtol=21 * EPS)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 5, 17, 66, 300, 10_000, 1_000_000], ids="d-{}".format)
 def test_the_concentration_undoes_the_mean_resultant_length(d: int, rng: np.random.Generator) -> None:
     kappas = 10 ** rng.uniform(-12, 12 if d > 1 else 2, 500)
-    found = vmf.concentration(d, vmf.mean_resultant_length(d, kappas))
-    np.testing.assert_allclose(found, kappas, rtol=40 * EPS)
+    concentrations = vmf.concentration(d, vmf.mean_resultant_length(d, kappas))
+    np.testing.assert_allclose(concentrations, kappas, rtol=40 * EPS)
 
 
 def test_a_point_beyond_the_grid_of_mpmath() -> None:
@@ -124,10 +124,10 @@ def test_the_area_of_the_sphere_is_that_of_school() -> None:
 @pytest.mark.parametrize("d", [1, 2, 3, 20, 64, 65, 1000], ids="d-{}".format)
 def test_small_concentrations_tend_to_the_power_series(d: int) -> None:
     kappas = 10.0 ** np.arange(-150, -7)
-    found = vmf.mean_resultant_length(d, kappas)
+    resultant = vmf.mean_resultant_length(d, kappas)
     np.testing.assert_allclose(vmf.cumulant(d, kappas), kappas**2 / (2 * d), rtol=1e-14)
-    np.testing.assert_allclose(found.length, kappas / d, rtol=1e-14)
-    np.testing.assert_allclose(found.complement, 1 - kappas / d, rtol=1e-14)
+    np.testing.assert_allclose(resultant.length, kappas / d, rtol=1e-14)
+    np.testing.assert_allclose(resultant.complement, 1 - kappas / d, rtol=1e-14)
 
 
 @pytest.mark.parametrize("d", [2, 3, 20, 64, 65, 1000], ids="d-{}".format)
@@ -152,9 +152,9 @@ def test_on_one_feature_there_are_two_directions() -> None:
     kappas = np.array([0.0, 1e-9, 0.4, 3.0, 31.9, 32.1, 300.0])
     shares = np.exp([vmf.log_peak_density(1, kappas), vmf.log_peak_density(1, kappas) - 2 * kappas])
     np.testing.assert_allclose(shares.sum(axis=0), 1.0, rtol=1e-14)
-    found = vmf.mean_resultant_length(1, kappas)
-    np.testing.assert_allclose(found.length, shares[0] - shares[1], atol=1e-14)
-    np.testing.assert_allclose(found.complement, 2 * shares[1], rtol=1e-12)
+    resultant = vmf.mean_resultant_length(1, kappas)
+    np.testing.assert_allclose(resultant.length, shares[0] - shares[1], atol=1e-14)
+    np.testing.assert_allclose(resultant.complement, 2 * shares[1], rtol=1e-12)
 
 
 @pytest.mark.parametrize("kappa", [0.0, 0.7, 12.0, 90.0])
@@ -181,11 +181,11 @@ def test_nothing_jumps_and_lengths_rise(d: int) -> None:
     half = float(vmf.concentration(d, MeanResultant(np.array(0.5), np.array(0.5))))
     for middle in (border, half):
         near = middle * (1 + 1e-9 * np.arange(-50, 51))
-        peaks, found = vmf.log_peak_density(d, near), vmf.mean_resultant_length(d, near)
+        peaks, resultant = vmf.log_peak_density(d, near), vmf.mean_resultant_length(d, near)
         straight = peaks[0] + (peaks[-1] - peaks[0]) * np.linspace(0, 1, 101)
         np.testing.assert_allclose(peaks, straight, rtol=0, atol=20 * EPS * (1 + d) * (2 + 2 * np.log1p(d)))
-        assert (np.diff(found.length) > 0).all()
-        assert (np.diff(found.complement) < 0).all()
+        assert (np.diff(resultant.length) > 0).all()
+        assert (np.diff(resultant.complement) < 0).all()
 
 
 def test_a_value_does_not_depend_on_those_beside_it() -> None:
@@ -200,10 +200,10 @@ def test_a_value_does_not_depend_on_those_beside_it() -> None:
 def test_rows_of_one_direction_have_the_largest_concentration() -> None:
     certain = MeanResultant(np.array([1.0, 1.0, 1.0 + EPS, 1.0]), np.array([0.0, 1e-300, -EPS, 1e-14]))
     for d in (1, 2, 30, 5000):
-        found = vmf.concentration(d, certain)
-        assert found[0] == found[2] == vmf.MOST_KAPPA
+        concentrations = vmf.concentration(d, certain)
+        assert concentrations[0] == concentrations[2] == vmf.MOST_KAPPA
         # On one feature, 1 − r falls as exp(−2 κ).
-        assert found[1] == (vmf.MOST_KAPPA if d > 1 else pytest.approx(140 * np.log(10) + np.log(2) / 2))
+        assert concentrations[1] == (vmf.MOST_KAPPA if d > 1 else pytest.approx(140 * np.log(10) + np.log(2) / 2))
         assert (vmf.concentration(d, certain, most=10.0) == 10.0).all()
 
 
@@ -220,8 +220,8 @@ def test_the_bounds_hold_the_concentration(d: int) -> None:
 def test_the_slope_that_newton_steps_rely_on() -> None:
     logs = np.linspace(np.log(1e-3), np.log(1e6), 4001)
     for d in (2, 3, 4, 10, 100):
-        found = vmf.mean_resultant_length(d, np.exp(logs))
-        slope = np.diff(np.log(found.length / found.complement)) / np.diff(logs)
+        resultant = vmf.mean_resultant_length(d, np.exp(logs))
+        slope = np.diff(np.log(resultant.length / resultant.complement)) / np.diff(logs)
         assert slope.min() > 1 - 1e-11
         assert slope.max() < vmf.STEEPEST
 
@@ -233,23 +233,23 @@ def test_sums_give_the_mean_resultant_with_its_digits(spread: float, rng: np.ran
     weights = rng.random(50)
     near = rows[:3].sum(axis=0) / np.linalg.norm(rows[:3].sum(axis=0))
     apart = rows - near
-    means, found = vmf.mean_resultant(
+    means, resultant = vmf.mean_resultant(
         np.array([weights.sum(), 0.0]),
         np.array([weights @ apart, np.zeros(4)]),
         np.array([weights @ np.sum(apart**2, axis=1) / 2, 0.0]),
         np.array([near, near]),
     )
     with mp.workdps(60):
-        # Rows of length 1 to 60 digits.
+        # Rows are scaled to length 1 with 60 digits.
         exact = [[mp.mpf(x) for x in row] for row in rows.tolist()]
         exact = [[x / mp.sqrt(mp.fsum(y * y for y in row)) for x in row] for row in exact]
         sums = [mp.fsum(w * row[j] for w, row in zip(weights.tolist(), exact, strict=True)) for j in range(4)]
         length = mp.sqrt(mp.fsum(x * x for x in sums)) / mp.fsum(weights.tolist())
         expected, mean = float(1 - length), [float(x / length / mp.fsum(weights.tolist())) for x in sums]
-    assert found.complement[0] == pytest.approx(expected, rel=1e-13 + 1e-15 / spread)
-    assert found.length[0] == pytest.approx(1 - expected, rel=4e-16)
+    assert resultant.complement[0] == pytest.approx(expected, rel=1e-13 + 1e-15 / spread)
+    assert resultant.length[0] == pytest.approx(1 - expected, rel=4e-16)
     np.testing.assert_allclose(means[0], mean, atol=1e-15)
-    assert (found.length[1], found.complement[1]) == (0.0, 1.0)
+    assert (resultant.length[1], resultant.complement[1]) == (0.0, 1.0)
     np.testing.assert_array_equal(means[1], near)
 
 
@@ -272,11 +272,11 @@ def test_draws_have_the_mean_direction_and_the_resultant_length(d: int, share: f
     if 1e-3 < share < 100:
         variance = complement * (1 + length) - (d - 1) * length / kappa
     assert abs(lacking.mean() - complement) < 4.5 * np.sqrt(variance / n)
-    # A variance of n draws has a variance of (kurtosis − 1) / n of its square; that of a chi-square with d − 1 degrees
-    # of freedom is the largest here.
+    # The relative variance of the variance of n draws is (kurtosis − 1) / n. The largest kurtosis here is that of a
+    # chi-square with d − 1 degrees of freedom.
     bound = 4.5 * np.sqrt((2 + 12 / (d - 1)) / n)
     assert lacking.var() == pytest.approx(variance, rel=bound)
-    # Across the mean direction all directions are alike.
+    # All directions perpendicular to the mean direction are equally likely.
     other = direction(d, rng)
     other -= (other @ mean) * mean
     across = (rows - mean) @ (other / np.linalg.norm(other))

@@ -43,22 +43,22 @@ def test_a_pass_is_that_of_plain_numpy(name: Any, d: int, k: int, rng: np.random
         n = len(values)
     matrix = geometry.whitening(name, whole_covariance(values, weights))
     shift = geometry.choose_origin(name, values.mean(axis=0))
-    # Centers are means of a few rows, so that no zero is among them.
+    # Centers are means of a few rows, so that no center holds a zero.
     centers = means(name, values[: 4 * k], np.repeat(np.eye(k), 4, axis=0) * rng.uniform(0.5, 1.5, (4 * k, 1)))
     params, model = KMeansParams(shift, centers - shift, matrix=matrix), KMeans(k, name)
     rows = in_memory_rows(values, weights)
     away = divergences(name, values, centers, matrix)
-    found = model.assign(params, rows)
+    assignment = model.assign(params, rows)
     least = away.min(axis=1)
     scale = away.max()
-    np.testing.assert_allclose(found.distances, least, rtol=1e-9, atol=1e-14 * scale)
+    np.testing.assert_allclose(assignment.distances, least, rtol=1e-9, atol=1e-14 * scale)
     ties = np.sort(away, axis=1)
     clear = ties[:, 1] - ties[:, 0] > 1e-12 * scale
-    np.testing.assert_array_equal(found.labels[clear], away.argmin(axis=1)[clear])
+    np.testing.assert_array_equal(assignment.labels[clear], away.argmin(axis=1)[clear])
     statistics = model.statistics(params, rows)
     assert statistics.objective == pytest.approx(float(weights @ least), rel=1e-11, abs=1e-13 * scale)
     update = model.update(params, statistics)
-    shares = (found.labels[:, None] == np.arange(k)) * weights[:, None]
+    shares = (assignment.labels[:, None] == np.arange(k)) * weights[:, None]
     if shares.any(axis=0).all():
         new = means(name, values, shares)
         assert relative(update.params.origin + update.params.centers, new) < 1e-12
@@ -73,9 +73,9 @@ def test_a_pass_is_that_of_plain_numpy(name: Any, d: int, k: int, rng: np.random
 def test_a_fit_ends_at_the_best_centers_of_its_labels(model: Any, name: Any) -> None:
     values = rows_for(name, 3, 300, 3, 4)
     fit = c.fit(values, model(4, divergence=name), restarts=3, tolerance=1e-13)
-    # Every value told, in turn.
-    told = fit.history.ravel()
-    assert (np.diff(told) <= 1e-12 * np.abs(told).max()).all()
+    # All objectives of the history, in order.
+    objectives = fit.history.ravel()
+    assert (np.diff(objectives) <= 1e-12 * np.abs(objectives).max()).all()
     if model is c.KMeans:
         labels = fit.predict(values)
         shares = (labels[:, None] == np.arange(4)).astype(float)
@@ -115,7 +115,7 @@ LENGTHS = [5e-324, 1e-310, 1e-160, 1e-17, 1.0, 1e17, 1e160, 1e308]
 @pytest.mark.parametrize("model", [c.KMeans(3, "cosine"), c.SoftKMeans(3, 5.0, "cosine")], ids=["hard", "soft"])
 def test_starting_directions_may_have_any_length(model: Any, length: float) -> None:
     values = rows_for("cosine", 6, 300, 3, 3)
-    # Multiples of the least number keep their directions.
+    # Entries are 0 or 1, so that multiples keep their directions even for the smallest float.
     init = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
     plain = c.fit(values, model, init=init, max_iterations=0)
     other = c.fit(values, model, init=init * length, max_iterations=0)
@@ -135,8 +135,8 @@ def test_rows_of_any_length_are_labelled_by_their_directions(model: Any, length:
     np.testing.assert_allclose(fit.distances(rows * length), fit.distances(rows), rtol=1e-12)
     np.testing.assert_allclose(fit.margin(rows * length), fit.margin(rows), rtol=1e-11)
     labels = np.array([0, 1, 2])
-    known = c.fit(rows * min(length, 1e150), c.KMeans(3, "cosine"), labels=labels, init="labels", max_iterations=0)
-    np.testing.assert_allclose(known.centers, rows / np.linalg.norm(rows, axis=1)[:, None], rtol=1e-14)
+    labels_fit = c.fit(rows * min(length, 1e150), c.KMeans(3, "cosine"), labels=labels, init="labels", max_iterations=0)
+    np.testing.assert_allclose(labels_fit.centers, rows / np.linalg.norm(rows, axis=1)[:, None], rtol=1e-14)
 
 
 BAD = {
@@ -161,6 +161,6 @@ def test_values_outside_the_domain_name_their_place(name: str, model: Any, store
         data = tmp_path / "s.zarr"
     with pytest.raises(c.ClusteringError, match=words) as caught:
         c.fit(data, model(2, divergence=name), variables=["rain", "snow"], block_bytes=160)
-    told = str(caught.value)
-    assert name == "cosine" or "snow" in told
-    assert "block" in told, told
+    message = str(caught.value)
+    assert name == "cosine" or "snow" in message
+    assert "block" in message, message

@@ -20,13 +20,13 @@ def whole_numbers(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
 
 def two_nearest(rows: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, ...]:
     n = len(rows)
-    found = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n), np.empty(n)
-    seeding_kernels.two_nearest(rows, centers, *found)
-    return found
+    nearest = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n), np.empty(n)
+    seeding_kernels.two_nearest(rows, centers, *nearest)
+    return nearest
 
 
-def assert_two_nearest(rows: np.ndarray, centers: np.ndarray, found: tuple[np.ndarray, ...]) -> None:
-    owner, runner, first, second = found
+def assert_two_nearest(rows: np.ndarray, centers: np.ndarray, nearest: tuple[np.ndarray, ...]) -> None:
+    owner, runner, first, second = nearest
     distances = squared_distances(rows, centers)
     places = np.arange(len(rows))
     ranked = np.sort(distances, axis=1)
@@ -46,14 +46,14 @@ def test_nearest_two_centers_stay_right_after_any_swaps(seed: int, n: int, d: in
     rng = np.random.default_rng(seed)
     rows, centers = whole_numbers(rng, n, d), whole_numbers(rng, k, d)
     columns = np.ascontiguousarray(rows.T)
-    found = two_nearest(rows, centers)
-    assert_two_nearest(rows, centers, found)
+    nearest = two_nearest(rows, centers)
+    assert_two_nearest(rows, centers, nearest)
     for out, place in zip(rng.integers(k, size=swaps), rng.integers(n, size=swaps), strict=True):
         away = np.full(n, np.inf)
         seeding_kernels.approach(columns, rows[place], away)
         centers[out] = rows[place]
-        seeding_kernels.after_swap(rows, centers, out, away, *found)
-        assert_two_nearest(rows, centers, found)
+        seeding_kernels.after_swap(rows, centers, out, away, *nearest)
+        assert_two_nearest(rows, centers, nearest)
 
 
 @given(seeds, st.integers(1, 60), st.integers(1, 5), st.integers(1, 8))

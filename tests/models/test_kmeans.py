@@ -79,18 +79,18 @@ def test_statistics_are_the_sums_over_the_rows_of_each_cluster(problem: Problem)
 @given(problems)
 def test_the_farthest_rows_are_kept_in_order(problem: Problem) -> None:
     distant = problem.statistics().farthest
-    found = problem.model.assign(problem.params, problem.rows())
-    eligible = np.flatnonzero((found.distances > 0) & (problem.weights > 0))
-    places = sorted(eligible, key=lambda i: (-found.distances[i], i))[: problem.model.k]
+    assignment = problem.model.assign(problem.params, problem.rows())
+    eligible = np.flatnonzero((assignment.distances > 0) & (problem.weights > 0))
+    places = sorted(eligible, key=lambda i: (-assignment.distances[i], i))[: problem.model.k]
     np.testing.assert_array_equal(distant.positions, np.array(places, int))
-    np.testing.assert_array_equal(distant.distances, found.distances[places])
-    np.testing.assert_array_equal(distant.labels, found.labels[places])
+    np.testing.assert_array_equal(distant.distances, assignment.distances[places])
+    np.testing.assert_array_equal(distant.labels, assignment.labels[places])
     np.testing.assert_array_equal(distant.weights, problem.weights[places])
     np.testing.assert_array_equal(distant.rows, problem.values[places] - problem.params.origin)
 
 
 def test_far_rows_are_found_in_every_sub_block() -> None:
-    # 128 rows of 600 features make a sub-block; the first has fewer far rows than are wanted.
+    # 128 rows of 600 features make a sub-block; the first has fewer far rows than the model keeps.
     values = np.zeros((600, 600))
     values[[5, 200, 201, 450, 599], 0] = [50.0, 3.0, 2.0, 4.0, 3.0]
     params = KMeansParams(np.zeros(600), np.pad([[0.0], [1e3], [2e3], [3e3]], ((0, 0), (0, 599))))
@@ -207,7 +207,7 @@ def test_an_empty_cluster_goes_to_the_farthest_row_which_leaves_its_own() -> Non
 def test_several_empty_clusters_go_to_different_far_rows() -> None:
     update = one_pass([0.0, 1.0, 9.0, 9.0, -7.0], [1.0, 100.0, 200.0])
     assert update.reseeded == (1, 2)
-    # Equal far rows are one place.
+    # Equal far rows count as one place.
     np.testing.assert_array_equal(update.params.centers[1:, 0], [9.0, -7.0])
 
 

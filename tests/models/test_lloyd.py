@@ -9,7 +9,7 @@ from clustering.models import kernels
 from clustering.models.lloyd import LloydSums, lloyd
 
 DTYPES = ("float64", "float32", "float16", "uint8", "int16", "int64", "bool")
-# One feature to a tile's width and beyond, side by side, by distances and by scores of one chunk and several.
+# From one feature to more than the width of a tile: side by side, by distances, by scores of one chunk or several.
 SHAPES = [(1, 1), (2, 3), (3, 90), (7, 2), (8, 8), (15, 70), (16, 2), (17, 4), (31, 16), (32, 17), (64, 9), (300, 40)]
 shapes = pytest.mark.parametrize(("d", "k"), SHAPES, ids=[f"d{d}-k{k}" for d, k in SHAPES])
 
@@ -26,7 +26,7 @@ def defined(rows: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def everything(values: np.ndarray, weights: np.ndarray, shift: np.ndarray, centers: np.ndarray) -> LloydSums:
-    """All rows away from their centers are among the farthest."""
+    """Sums that keep all rows away from their centers as the farthest."""
     return lloyd(values, weights, shift, centers, len(values) + 1)
 
 
@@ -34,18 +34,18 @@ def assert_defined(values: np.ndarray, shift: np.ndarray, centers: np.ndarray) -
     rows = values.astype(np.float64) - shift
     labels, distances = defined(rows, centers)
     weights = np.linspace(0.5, 2, len(values))
-    found = everything(values, weights, shift, centers)
+    sums = everything(values, weights, shift, centers)
     order = sorted(np.flatnonzero(distances > 0).tolist(), key=lambda r: (-distances[r], r))
-    np.testing.assert_array_equal(found.far.row_index, np.array(order, int))
-    np.testing.assert_array_equal(found.far.distances, distances[order])
-    np.testing.assert_array_equal(found.far.labels, labels[order])
-    np.testing.assert_array_equal(found.rows, rows[order])
+    np.testing.assert_array_equal(sums.far.row_index, np.array(order, int))
+    np.testing.assert_array_equal(sums.far.distances, distances[order])
+    np.testing.assert_array_equal(sums.far.labels, labels[order])
+    np.testing.assert_array_equal(sums.rows, rows[order])
     shares = (labels[:, None] == np.arange(len(centers))) * weights[:, None]
     with np.errstate(over="ignore", invalid="ignore"):
-        np.testing.assert_allclose(found.weight, shares.sum(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(sums.weight, shares.sum(axis=0), rtol=1e-12)
         scale = np.abs(shares).T @ np.abs(rows)
-        assert (np.abs(found.first - shares.T @ rows) <= 1e-12 * scale).all()
-        np.testing.assert_allclose(found.objective, weights @ distances, rtol=1e-12)
+        assert (np.abs(sums.first - shares.T @ rows) <= 1e-12 * scale).all()
+        np.testing.assert_allclose(sums.objective, weights @ distances, rtol=1e-12)
 
 
 @shapes
@@ -53,7 +53,7 @@ def assert_defined(values: np.ndarray, shift: np.ndarray, centers: np.ndarray) -
 def test_labels_distances_and_sums_are_those_of_the_definition(
     dtype: str, d: int, k: int, rng: np.random.Generator
 ) -> None:
-    # More rows than are added up by themselves, the last tile shorter.
+    # There are more rows than are added up in one partial sum, and the last tile is shorter.
     values = random_values(rng, dtype, 1101, d)
     assert_defined(values, rng.standard_normal(d), values[:k] - 0.5 * rng.standard_normal((k, d)))
 
@@ -85,9 +85,9 @@ def test_close_calls_are_settled_by_the_definition(
 def test_distances_beyond_float64_still_give_a_label(d: int, k: int, rng: np.random.Generator) -> None:
     values = rng.standard_normal((70, d)) * 1e200
     labels, distances = defined(values, values[:k])
-    found = everything(values, np.ones(70), np.zeros(d), values[:k])
-    np.testing.assert_array_equal(found.weight, np.bincount(labels, minlength=k))
-    np.testing.assert_array_equal(found.far.distances, np.sort(distances)[::-1][: 70 - k])
+    sums = everything(values, np.ones(70), np.zeros(d), values[:k])
+    np.testing.assert_array_equal(sums.weight, np.bincount(labels, minlength=k))
+    np.testing.assert_array_equal(sums.far.distances, np.sort(distances)[::-1][: 70 - k])
 
 
 @shapes

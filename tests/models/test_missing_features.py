@@ -13,7 +13,7 @@ from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.mixture import GaussianMixture
 
-# One pass of mixtures and of soft k-means on rows with gaps is held against plain numpy beside those of complete rows.
+# test_mixture.py and test_soft_kmeans.py compare passes over rows with gaps with plain numpy, beside complete rows.
 MODELS: dict[str, Any] = {
     "k-means": c.KMeans(3),
     "soft k-means": c.SoftKMeans(3, 0.5),
@@ -33,13 +33,13 @@ def test_a_pass_of_k_means_measures_what_was_observed(share: float, rng: np.rand
     params, model = KMeansParams(np.full(4, 0.5), centers - 0.5), KMeans(3)
     rows = in_memory_rows(values, weights, allow_missing=True)
     away = divergences("squared_euclidean", values, centers)
-    found = model.assign(params, rows)
-    np.testing.assert_array_equal(found.labels, away.argmin(axis=1))
-    np.testing.assert_allclose(found.distances, away.min(axis=1), rtol=1e-12)
+    assignment = model.assign(params, rows)
+    np.testing.assert_array_equal(assignment.labels, away.argmin(axis=1))
+    np.testing.assert_allclose(assignment.distances, away.min(axis=1), rtol=1e-12)
     statistics = model.statistics(params, rows)
     assert statistics.objective == pytest.approx(weights @ away.min(axis=1), rel=1e-13)
     update = model.update(params, statistics)
-    shares = (found.labels[:, None] == np.arange(3)) * weights[:, None]
+    shares = (assignment.labels[:, None] == np.arange(3)) * weights[:, None]
     new = means("squared_euclidean", values, shares)
     assert relative(update.params.origin + update.params.centers, new) < 1e-13
     after = np.sum(shares * divergences("squared_euclidean", values, new))
@@ -47,7 +47,7 @@ def test_a_pass_of_k_means_measures_what_was_observed(share: float, rng: np.rand
 
 
 def cut_off(seed: int, n: int, d: int, k: int) -> np.ndarray:
-    """Rows that end early, at one of three places, but for some with holes of their own."""
+    """Rows that end at one of three features. Every seventh row has holes of its own instead."""
     values = blobs(seed, n, d, k)
     ends = np.random.default_rng(seed).choice([d // 3, d // 2, d], n)
     values[np.arange(d) >= ends[:, None]] = np.nan
@@ -68,9 +68,9 @@ def test_patterns_of_many_rows_and_of_few_are_those_of_plain_numpy(kind: Any, d:
     assert relative(update.params.covariances, expected.covariances) < 1e-11
     assert update.objective == pytest.approx(-expected.bound, rel=1e-10)
     gappy = np.isnan(values).any(axis=1)
-    found = list(missing_features.group_by_pattern(rows.select(gappy), params.origin, 2))
-    assert {some.by_blas for some in found} == ({False, True} if d > 24 else {False})
-    places = np.concatenate([some.row_index for some in found])
+    patterns = list(missing_features.group_by_pattern(rows.select(gappy), params.origin, 2))
+    assert {pattern.by_blas for pattern in patterns} == ({False, True} if d > 24 else {False})
+    places = np.concatenate([pattern.row_index for pattern in patterns])
     np.testing.assert_array_equal(np.sort(places), np.arange(gappy.sum()))
 
 
@@ -91,12 +91,12 @@ def test_how_patterns_are_worked_on_together_changes_nothing(
     assert other.objective == pytest.approx(plain.objective, rel=1e-13)
 
 
-def test_a_covariance_that_is_none_is_told(gappy: np.ndarray) -> None:
+def test_a_covariance_that_is_none_raises_an_error(gappy: np.ndarray) -> None:
     params = random_params(0, "full", 3, 4)
     params.covariances[1, 0, 0] = -1.0
-    some = next(missing_features.group_by_pattern(in_memory_rows(gappy, allow_missing=True), params.origin, 3))
+    pattern = next(missing_features.group_by_pattern(in_memory_rows(gappy, allow_missing=True), params.origin, 3))
     with pytest.raises(np.linalg.LinAlgError):
-        missing_features.condition_components("full", params.centers, params.covariances, some)
+        missing_features.condition_components("full", params.centers, params.covariances, pattern)
 
 
 @models
@@ -110,14 +110,14 @@ def test_where_nothing_is_missing_nothing_changes(model: Any) -> None:
 
 @models
 @pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
-def test_no_value_told_is_worse_than_the_one_before(model: Any, weighted: bool, gappy: np.ndarray) -> None:
+def test_no_objective_is_worse_than_the_one_before(model: Any, weighted: bool, gappy: np.ndarray) -> None:
     weights = np.random.default_rng(0).random(len(gappy)) if weighted else None
     fit = c.fit(
         gappy, model, weights=weights, init="random", restarts=1, max_iterations=40, tolerance=0, missing="marginalize"
     )
     assert not [note for note in fit.fitted.notes if "placed" in note or "seeded" in note]
-    told = fit.history.ravel() * (-1 if isinstance(model, GaussianMixture) else 1)
-    assert (np.diff(told) <= 1e-12 * np.abs(told).max()).all()
+    objectives = fit.history.ravel() * (-1 if isinstance(model, GaussianMixture) else 1)
+    assert (np.diff(objectives) <= 1e-12 * np.abs(objectives).max()).all()
     assert fit.objective == pytest.approx(fit.score(gappy, weights=weights, missing="marginalize"), rel=1e-11)
 
 
@@ -165,7 +165,7 @@ def test_the_start_from_labels_takes_missing_features_at_the_class_mean(kind: An
     np.testing.assert_allclose(fit.weights, shares.mean(axis=0), rtol=1e-13)
     if kind == "identity":
         return
-    # What is missing is expected at the mean, with the variance of all rows.
+    # A missing feature is expected at the mean, with the variance of all rows.
     away = gappy - observed[labels]
     lacking = np.isnan(away)[:, :, None] * np.diag(np.nanvar(gappy, axis=0))
     away = np.where(np.isnan(away), 0.0, away)

@@ -34,7 +34,7 @@ def test_a_pass_is_that_of_plain_numpy(kind: str, d: int, share: float, rng: np.
 @pytest.mark.parametrize("kind", ["spherical", "diagonal", "tied", "full"])
 def test_a_component_that_lost_its_rows_gets_the_covariance_of_the_others(kind: str) -> None:
     values = blobs(0, 50, 2, 1)
-    # Weights far below 1: no number of rows may stand in for a weight.
+    # Weights are far below 1, so that a number of rows in place of a weight would show.
     weights, alone = np.full(50, 1e-3), random_params(0, kind, 1, 2)
     lost = alone.covariances if kind == "tied" else np.repeat(alone.covariances, 2, axis=0)
     centers = np.vstack([alone.centers, [[1e4, 1e4]]])

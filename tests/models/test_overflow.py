@@ -41,7 +41,7 @@ def remote_rows(length: float, d: int = 3) -> np.ndarray:
 
 
 def precisions(fit: c.Fit) -> list[np.ndarray]:
-    """Inverse covariances that a fit measures by."""
+    """Inverse covariances that define the distances of a fit."""
     k, d = fit.params.centers.shape
     matrix = getattr(fit.params, "matrix", np.zeros((0, 0)))
     if matrix.size:
@@ -52,7 +52,7 @@ def precisions(fit: c.Fit) -> list[np.ndarray]:
 
 
 def exact_labels(fit: c.Fit, values: np.ndarray) -> list[int]:
-    """Nearest centers, by the part of ‖x − c‖² in which centers differ, in fractions."""
+    """Nearest center of each row, computed with exact fractions."""
     labels = []
     for x in values:
         have = np.flatnonzero(~np.isnan(x))
@@ -77,7 +77,7 @@ def test_the_label_is_that_of_exact_arithmetic(name: str, length: float) -> None
 
 @far
 @pytest.mark.parametrize("name", SOFT)
-def test_soft_models_tell_that_a_row_is_infinitely_far_out(name: str, length: float) -> None:
+def test_soft_models_report_that_a_row_is_infinitely_far_out(name: str, length: float) -> None:
     fit, rows = fitted(name), remote_rows(length)
     labels = fit.predict(rows)
     np.testing.assert_array_equal(fit.responsibilities(rows), np.eye(3)[labels])
@@ -135,8 +135,8 @@ def test_rows_that_lack_features_are_ranked_by_what_was_observed(kind: Any) -> N
     model: Any = {"soft": c.SoftKMeans(3, 0.5), "hard": c.KMeans(3)}.get(kind) or c.GaussianMixture(3, kind)
     fit = c.fit(holes(0, blobs(4, 200, 4, 3), 0.2), model, missing="marginalize")
     rows = holes(1, remote_rows(1e200, 4)[2:], 0.4)
-    found = fit.predict(rows, missing="marginalize")
-    np.testing.assert_array_equal(found, exact_labels(fit, rows))
+    labels = fit.predict(rows, missing="marginalize")
+    np.testing.assert_array_equal(labels, exact_labels(fit, rows))
     assert not np.isnan(fit.margin(rows, missing="marginalize")).any()
     assert not np.isnan(fit.distances(rows, missing="marginalize")).any()
     if kind != "hard":
@@ -166,12 +166,12 @@ def test_other_divergences_compare_what_differs(name: Any, make: Any) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("name", ["squared_euclidean", "soft", "full"])
 def test_prepared_rows_beyond_float64_keep_their_direction(name: str, options: Any, dtype: Any) -> None:
-    # Some features are so small that standard deviations are far below 1.
+    # Features are so small that standard deviations are far below 1.
     scale = 1e-30 if dtype == np.float64 else 1e-8
     fit = c.fit((rows_of() * scale).astype(dtype), MODELS[name], **options)
     length = 1.7e308 if dtype == np.float64 else 3e38
     near = remote_rows(1e200 if dtype == np.float64 else 1e20)
     remote = (near / np.abs(near).max() * length).astype(dtype)
     np.testing.assert_array_equal(fit.predict(remote), fit.predict(near.astype(dtype)))
-    for told in ("margin", "distances", *(("log_density", "outlier_score") if name in SOFT else ())):
-        assert not np.isnan(getattr(fit, told)(remote)).any()
+    for method in ("margin", "distances", *(("log_density", "outlier_score") if name in SOFT else ())):
+        assert not np.isnan(getattr(fit, method)(remote)).any()

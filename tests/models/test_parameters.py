@@ -19,7 +19,7 @@ def pair() -> np.ndarray:
     return np.concatenate([rng.normal(0.0, 1.0, (60, 2)), rng.normal(6.0, 1.0, (40, 2))])
 
 
-def begun(rows: np.ndarray, weights: Any, covariances: Any, kind: Any = "full", **options: Any) -> c.Fit:
+def initial_fit(rows: np.ndarray, weights: Any, covariances: Any, kind: Any = "full", **options: Any) -> c.Fit:
     init = {"centers": CENTERS, "weights": weights, "covariances": covariances}
     return c.fit(rows, c.GaussianMixture(2, kind), init=init, max_iterations=0, **options)
 
@@ -48,7 +48,7 @@ def test_a_start_from_what_is_no_covariance_is_refused(
     covariances: Any, said: str, prepared: Any, pair: np.ndarray
 ) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
-        begun(pair, [0.5, 0.5], covariances, **prepared)
+        initial_fit(pair, [0.5, 0.5], covariances, **prepared)
     assert "\n" not in str(caught.value)
 
 
@@ -64,12 +64,12 @@ def test_a_start_from_what_is_no_covariance_is_refused(
 )
 def test_other_kinds_are_checked_too(kind: Any, covariances: Any, said: str, pair: np.ndarray) -> None:
     with pytest.raises(ConfigError, match=said):
-        begun(pair, [0.5, 0.5], covariances, kind)
+        initial_fit(pair, [0.5, 0.5], covariances, kind)
 
 
 def test_what_rounding_does_to_a_covariance_is_no_fault(pair: np.ndarray) -> None:
     rounded = SIGMA + np.array([[[0, 1e-9], [0, 0]], [[0, 0], [-1e-9, 0]]])
-    given = begun(pair, [0.5, 0.5], rounded).covariances
+    given = initial_fit(pair, [0.5, 0.5], rounded).covariances
     np.testing.assert_array_equal(given, np.swapaxes(given, 1, 2))
     np.testing.assert_allclose(given, SIGMA, atol=1e-9)
     # Features of very different units have very different covariances.
@@ -111,7 +111,7 @@ def test_a_mixture_starts_from_its_own_numbers(kind: Any, dtype: Any) -> None:
 )
 def test_a_start_from_weights_that_are_no_shares_shows_their_sum(weights: Any, said: str, pair: np.ndarray) -> None:
     with pytest.raises(ConfigError, match=said):
-        begun(pair, weights, SIGMA)
+        initial_fit(pair, weights, SIGMA)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +144,6 @@ def test_a_start_so_far_off_that_squares_overflow_is_refused(model: Any, pair: n
 
 def test_covariances_of_fixed_ones_are_refused(pair: np.ndarray) -> None:
     with pytest.raises(ConfigError, match="covariance 'identity' are fixed"):
-        begun(pair, [0.5, 0.5], SIGMA, "identity")
+        initial_fit(pair, [0.5, 0.5], SIGMA, "identity")
     fit = c.fit(pair, c.GaussianMixture(2, "identity"))
-    assert begun(pair, fit.weights, fit.covariances, "identity").params.k == 2
+    assert initial_fit(pair, fit.weights, fit.covariances, "identity").params.k == 2

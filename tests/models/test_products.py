@@ -9,7 +9,7 @@ K, D, M = 32, 40, 200
 
 
 def problem(offset: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Columns ``(d, m)``, centers ``(k, d)`` and shares ``(k, m)``, so far from the origin."""
+    """Columns ``(d, m)``, centers ``(k, d)`` and shares ``(k, m)``, at `offset` from the origin."""
     rng = np.random.default_rng(0)
     centers = offset + rng.standard_normal((K, D))
     columns = offset + rng.standard_normal((D, M))
@@ -48,8 +48,8 @@ def test_sums_are_about_the_centers(offset: float, by_products: bool, squared: b
     columns, centers, shares = problem(offset)
     sums = CenteredSums(centers, 1.0, squared=squared)
     for part in (slice(0, 70), slice(70, M)):
-        some = np.ascontiguousarray(columns[:, part])
-        sums.add(some, norms(some), np.ascontiguousarray(shares[:, part]))
+        subset = np.ascontiguousarray(columns[:, part])
+        sums.add(subset, norms(subset), np.ascontiguousarray(shares[:, part]))
     weight, first, second = sums.total()
     away = columns[None] - centers[:, :, None]
     np.testing.assert_allclose(weight, shares.sum(axis=1), rtol=1e-13)

@@ -1,4 +1,4 @@
-"""Rows that are drawn come about as the parameters say, and follow from the seed alone."""
+"""Drawn rows follow the distribution of the parameters, and depend on the seed alone."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ GIVEN: dict[str, Any] = {
 }
 
 
-def matrices(found: GenerativeMixture) -> np.ndarray:
+def matrices(mixture: GenerativeMixture) -> np.ndarray:
     """Covariances ``(k, d, d)``, written out for each kind."""
-    k, d, c = found.k, found.d, found.covariances
-    match found.kind:
+    k, d, c = mixture.k, mixture.d, mixture.covariances
+    match mixture.kind:
         case "identity":
             return np.broadcast_to(np.eye(d), (k, d, d))
         case "spherical":
@@ -41,20 +41,22 @@ def matrices(found: GenerativeMixture) -> np.ndarray:
             return c
 
 
-def drawn(found: GenerativeMixture, n: int, seed: int = 0, length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    parts = list(found.draw(n, seed, length or n))
+def drawn(
+    mixture: GenerativeMixture, n: int, seed: int = 0, length: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    parts = list(mixture.draw(n, seed, length or n))
     return np.concatenate([rows for rows, _ in parts]), np.concatenate([labels for _, labels in parts])
 
 
-def assert_moments(found: GenerativeMixture, rows: np.ndarray, labels: np.ndarray, sigmas: float = 5.0) -> None:
+def assert_moments(mixture: GenerativeMixture, rows: np.ndarray, labels: np.ndarray, sigmas: float = 5.0) -> None:
     """Shares, means and covariances lie within so many standard errors of the parameters."""
     n = len(rows)
-    shares = np.bincount(labels, minlength=found.k) / n
-    assert (np.abs(shares - found.weights) <= sigmas * np.sqrt(found.weights * (1 - found.weights) / n)).all()
-    for component, covariance in enumerate(matrices(found)):
+    shares = np.bincount(labels, minlength=mixture.k) / n
+    assert (np.abs(shares - mixture.weights) <= sigmas * np.sqrt(mixture.weights * (1 - mixture.weights) / n)).all()
+    for component, covariance in enumerate(matrices(mixture)):
         own = rows[labels == component]
         variances = np.diagonal(covariance)
-        away = own - found.means[component]
+        away = own - mixture.means[component]
         assert (np.abs(away.mean(axis=0)) <= sigmas * np.sqrt(variances / len(own))).all()
         # Var of the product of two centred Gaussians: σ²σ'² + cov².
         error = np.sqrt((np.outer(variances, variances) + covariance**2) / len(own))
@@ -63,49 +65,49 @@ def assert_moments(found: GenerativeMixture, rows: np.ndarray, labels: np.ndarra
 
 @pytest.mark.parametrize("kind", COVARIANCES)
 def test_a_large_draw_has_the_moments_of_the_parameters(kind: str) -> None:
-    found = mixture_from_user(WEIGHTS, MEANS, GIVEN[kind])
-    assert found.kind == kind
-    assert_moments(found, *drawn(found, 300_000))
+    mixture = mixture_from_user(WEIGHTS, MEANS, GIVEN[kind])
+    assert mixture.kind == kind
+    assert_moments(mixture, *drawn(mixture, 300_000))
 
 
 def test_many_features_that_depend_on_each_other_are_drawn(rng: np.random.Generator) -> None:
     root = rng.standard_normal((12, 12))
-    found = mixture_from_user([0.4, 0.6], rng.standard_normal((2, 12)), np.array([root @ root.T, np.eye(12)]))
-    assert_moments(found, *drawn(found, 100_000))
+    mixture = mixture_from_user([0.4, 0.6], rng.standard_normal((2, 12)), np.array([root @ root.T, np.eye(12)]))
+    assert_moments(mixture, *drawn(mixture, 100_000))
 
 
 @pytest.mark.parametrize("kind", COVARIANCES)
 def test_a_longer_draw_begins_with_a_shorter_one_and_a_seed_gives_the_same_bits(kind: str) -> None:
-    found = mixture_from_user(WEIGHTS, MEANS, GIVEN[kind])
-    rows, labels = drawn(found, BLOCK + 1000)
+    mixture = mixture_from_user(WEIGHTS, MEANS, GIVEN[kind])
+    rows, labels = drawn(mixture, BLOCK + 1000)
     for n in (1, 1000, BLOCK - 1, BLOCK, BLOCK + 999):
-        shorter, of = drawn(found, n)
+        shorter, of = drawn(mixture, n)
         assert np.array_equal(shorter, rows[:n])
         assert np.array_equal(of, labels[:n])
 
 
 @pytest.mark.parametrize("length", [1000, BLOCK, 50_001, 3 * BLOCK])
 def test_what_is_in_memory_at_once_changes_nothing(length: int) -> None:
-    found = mixture_from_user(WEIGHTS, MEANS, GIVEN["full"])
-    rows, labels = drawn(found, 2 * BLOCK + 5)
-    pieces = list(found.draw(2 * BLOCK + 5, 0, length))
+    mixture = mixture_from_user(WEIGHTS, MEANS, GIVEN["full"])
+    rows, labels = drawn(mixture, 2 * BLOCK + 5)
+    pieces = list(mixture.draw(2 * BLOCK + 5, 0, length))
     assert {len(part) for part, _ in pieces[:-1]} <= {length}
     assert np.array_equal(np.concatenate([part for part, _ in pieces]), rows)
-    alone = list(found.draw_labels(2 * BLOCK + 5, 0, length))
+    alone = list(mixture.draw_labels(2 * BLOCK + 5, 0, length))
     assert [len(part) for part in alone] == [len(part) for part, _ in pieces]
     assert np.array_equal(np.concatenate(alone), labels)
 
 
 def test_seeds_and_blocks_differ() -> None:
-    found = mixture_from_user(WEIGHTS, MEANS)
-    rows, _ = drawn(found, 2 * BLOCK)
+    mixture = mixture_from_user(WEIGHTS, MEANS)
+    rows, _ = drawn(mixture, 2 * BLOCK)
     assert not np.isin(rows[:BLOCK, 0], rows[BLOCK:, 0]).any()
-    assert not np.isin(drawn(found, 100, seed=1)[0][:, 0], rows[:, 0]).any()
+    assert not np.isin(drawn(mixture, 100, seed=1)[0][:, 0], rows[:, 0]).any()
 
 
 def test_a_component_without_weight_is_never_drawn() -> None:
-    found = mixture_from_user([0.0, 1.0, 0.0], [[0.0], [1.0], [2.0]])
-    assert np.unique(drawn(found, 3 * BLOCK)[1]).tolist() == [1]
+    mixture = mixture_from_user([0.0, 1.0, 0.0], [[0.0], [1.0], [2.0]])
+    assert np.unique(drawn(mixture, 3 * BLOCK)[1]).tolist() == [1]
 
 
 @pytest.fixture(scope="module")
@@ -188,11 +190,11 @@ def test_rows_do_not_follow_from_prepared_rows_that_lost_something(pair: np.ndar
     fit = clustering.fit(pair, model, **options)
     with pytest.raises(
         ConfigError, match=r"one of prepared rows \(.*\), and rows of all features do not follow"
-    ) as told:
+    ) as caught:
         fit.sample(10)
     with pytest.raises(ConfigError) as also:
         fit.model.generative(fit.params).before(fit.fitted.preparation)
-    assert str(told.value) == str(also.value)
+    assert str(caught.value) == str(also.value)
 
 
 WHOLE: dict[str, dict[str, Any]] = {
@@ -292,7 +294,7 @@ def test_parameters_that_make_no_mixture_are_refused_in_one_line(parameters: Any
 
 
 @pytest.mark.parametrize(
-    ("covariances", "kind", "found"),
+    ("covariances", "kind", "expected"),
     [
         (None, None, "identity"),
         (2.0, None, "spherical"),
@@ -305,5 +307,5 @@ def test_parameters_that_make_no_mixture_are_refused_in_one_line(parameters: Any
     ],
     ids=str,
 )
-def test_the_shape_and_the_numbers_tell_the_kind(covariances: Any, kind: Any, found: str) -> None:
-    assert mixture_from_user([0.5, 0.5], [[0.0, 0.0], [1.0, 1.0]], covariances, kind).kind == found
+def test_the_shape_and_the_numbers_determine_the_kind(covariances: Any, kind: Any, expected: str) -> None:
+    assert mixture_from_user([0.5, 0.5], [[0.0, 0.0], [1.0, 1.0]], covariances, kind).kind == expected

@@ -13,8 +13,8 @@ from clustering.models import soft_kernels
 def soften(squared: np.ndarray, rates: np.ndarray, constants: np.ndarray, weights: np.ndarray) -> Any:
     m = squared.shape[1]
     shares, density, labels, least = squared.copy(), np.empty(m), np.empty(m, np.int32), np.empty(m)
-    told = soft_kernels.softmax(shares, rates, constants, weights, shares, density, labels, least)
-    return shares, density, labels, least, *told
+    totals = soft_kernels.softmax(shares, rates, constants, weights, shares, density, labels, least)
+    return shares, density, labels, least, *totals
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 70), st.floats(-3, 4))
@@ -77,15 +77,15 @@ def test_squares_and_moments_are_those_of_plain_numpy(d: int, rng: np.random.Gen
     soft_kernels.factored_squares(columns, centers, factors, out)
     np.testing.assert_allclose(out, (np.einsum("kde,kme->kmd", factors, away) ** 2).sum(axis=2), rtol=1e-12)
     first, second = np.einsum("km,kmd->kd", shares, away), np.einsum("km,kmd,kme->kde", shares, away, away)
-    for found in (np.zeros((k, d)), np.zeros((k, d, d)), None):
+    for second_moment in (np.zeros((k, d)), np.zeros((k, d, d)), None):
         weight, moved = np.zeros(k), np.zeros((k, d))
-        if found is None:
+        if second_moment is None:
             soft_kernels.first_about(columns, centers, shares, weight, moved)
-        elif found.ndim == 2:
-            soft_kernels.diagonal_about(columns, centers, shares, weight, moved, found)
-            np.testing.assert_allclose(found, np.einsum("kdd->kd", second), rtol=1e-13)
+        elif second_moment.ndim == 2:
+            soft_kernels.diagonal_about(columns, centers, shares, weight, moved, second_moment)
+            np.testing.assert_allclose(second_moment, np.einsum("kdd->kd", second), rtol=1e-13)
         else:
-            soft_kernels.full_about(columns, centers, shares, weight, moved, found)
-            np.testing.assert_allclose(found, second, rtol=1e-12, atol=1e-13)
+            soft_kernels.full_about(columns, centers, shares, weight, moved, second_moment)
+            np.testing.assert_allclose(second_moment, second, rtol=1e-12, atol=1e-13)
         np.testing.assert_allclose(weight, shares.sum(axis=1), rtol=1e-14)
         np.testing.assert_allclose(moved, first, rtol=1e-12, atol=1e-13)

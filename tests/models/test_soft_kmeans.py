@@ -51,11 +51,11 @@ def test_a_pass_is_that_of_plain_numpy(divergence: Any, share: float, rng: np.ra
     before, after = (divergences(divergence, values, where, matrix) for where in (centers, new))
     assert update.objective == pytest.approx(energy - np.sum(shares * (before - after)), rel=1e-11)
     assert update.scale == pytest.approx(np.sum(shares * before), rel=1e-11)
-    found = model.assign(params, in_memory_rows(values, weights, allow_missing=True))
-    np.testing.assert_array_equal(found.labels, shares.argmax(axis=1))
-    np.testing.assert_allclose(found.distances, before[np.arange(150), found.labels], rtol=1e-10, atol=1e-13)
+    assignment = model.assign(params, in_memory_rows(values, weights, allow_missing=True))
+    np.testing.assert_array_equal(assignment.labels, shares.argmax(axis=1))
+    np.testing.assert_allclose(assignment.distances, before[np.arange(150), assignment.labels], rtol=1e-10, atol=1e-13)
     each = shares[shares > 0] / np.broadcast_to(weights[:, None], shares.shape)[shares > 0]
-    assert found.entropy == pytest.approx(-np.sum(shares[shares > 0] * np.log(each)), rel=1e-10)
+    assert assignment.entropy == pytest.approx(-np.sum(shares[shares > 0] * np.log(each)), rel=1e-10)
 
 
 def test_a_cluster_that_no_row_belongs_to_is_placed_at_the_farthest_row() -> None:

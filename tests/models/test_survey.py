@@ -15,7 +15,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 class Problem:
-    """Rows on a grid of two dimensions: few distinct rows, some of weight zero, some masked."""
+    """Rows on a grid of two dimensions: few distinct rows, of which a part has weight zero or is masked."""
 
     def __init__(self, seed: int, height: int, width: int, d: int, sample_rows: int, distinct_rows: int) -> None:
         rng = np.random.default_rng(seed)
@@ -55,7 +55,7 @@ def assert_same_arrays(a: RowSample | DistinctRows, b: RowSample | DistinctRows)
 
 
 def assert_same(a: Survey, b: Survey) -> None:
-    """Sample, distinct rows, counts and extremes to the last bit, moments within rounding."""
+    """Sample, distinct rows, counts and extremes agree to the last bit, moments within rounding."""
     assert (a.cells, a.count, a.masked) == (b.cells, b.count, b.masked)
     assert a.weight == b.weight
     assert_same_arrays(a.sample, b.sample)
@@ -120,7 +120,7 @@ def test_extremes_are_those_of_rows_with_weight(problem: Problem) -> None:
 
 
 @given(problems)
-def test_counts_tell_rows_from_masked_cells(problem: Problem) -> None:
+def test_counts_distinguish_rows_from_masked_cells(problem: Problem) -> None:
     survey = problem.survey()
     assert survey.cells == problem.mask.size
     assert survey.count == problem.mask.sum()
@@ -139,7 +139,7 @@ def test_moments_and_extremes_are_those_of_two_passes(
     model = SurveyModel(0, 10, 2)
     blocks = zip(np.array_split(values, pieces), np.array_split(weights, pieces), strict=True)
     survey = reduce(add, [model.statistics(in_memory_rows(v, w)) for v, w in blocks])
-    # The differences are exact, the reference loses no digit to the offset.
+    # The differences are exact, so that the reference loses no digit to the offset.
     near = values - offset
     covariance = np.cov(near.T, aweights=weights, ddof=0)
     np.testing.assert_allclose(survey.weight, weights.sum(), rtol=1e-13)
@@ -235,7 +235,7 @@ def test_distinct_rows_are_counted_exactly_up_to_the_limit(
     assert len(distinct.digests) == min(limit, len(present))
     assert len(np.unique(distinct.values)) == len(distinct.digests)
     assert set(distinct.values[:, 0].tolist()) <= set(present)
-    # Which are kept does not depend on how often each occurs, nor where.
+    # Which rows are kept does not depend on how often or where each occurs.
     assert_same_arrays(distinct, model.statistics(in_memory_rows(np.array(present)[:, None])).distinct)
 
 

@@ -20,7 +20,7 @@ def test_draws_are_uniform_above_zero_and_up_to_one() -> None:
     numbers = draws(3, np.arange(100_000))
     assert numbers.min() > 0
     assert numbers.max() <= 1
-    # Kolmogorov-Smirnov: 2 / sqrt(n) is passed by chance once in a thousand; the draws are fixed.
+    # Uniform draws exceed the Kolmogorov-Smirnov bound 2 / sqrt(n) once in a thousand. These draws are fixed.
     assert np.abs(np.sort(numbers) - np.arange(1, 100_001) / 100_000).max() < 2 / np.sqrt(100_000)
     assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.02
 

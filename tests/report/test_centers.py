@@ -31,8 +31,8 @@ def drawn(data: xr.Dataset, k: int = 3) -> list[centers.CenterFigure]:
 
 def maps(mean: float, lat: Any = (-10.0, 0.0, 10.0), n: int = 20) -> xr.Dataset:
     values = mean + RNG.standard_normal((n, len(lat), 4))
-    found = xr.Dataset({"z": (("sample", "lat", "lon"), values, {"units": "m"})})
-    return found.assign_coords(
+    dataset = xr.Dataset({"z": (("sample", "lat", "lon"), values, {"units": "m"})})
+    return dataset.assign_coords(
         lat=("lat", np.array(lat), {"units": "degrees_north"}),
         lon=("lon", [340.0, 350.0, 0.0, 10.0], {"units": "degrees_east"}),
     )
@@ -77,16 +77,16 @@ def test_of_many_maps_the_largest_clusters_are_drawn(drawings: list[Figure]) -> 
 
 def test_profiles_are_upright_and_series_are_not(drawings: list[Figure]) -> None:
     values = RNG.standard_normal((20, 6))
-    for name, told, falls in (
+    for name, attrs, falls in (
         ("depth", {"units": "m"}, True),
         ("level", {"units": "hPa"}, True),
         ("height", {"positive": "up", "units": "m"}, False),
     ):
-        along = (name, np.arange(6.0) * 10, told)
+        along = (name, np.arange(6.0) * 10, attrs)
         data = xr.Dataset({"t": (("sample", name), values, {"units": "degC"})}, {name: along})
         assert [one.title for one in drawn(data)] == ["Centers"]
         axes = drawings[-1].axes[0]
-        assert (axes.get_xlabel(), axes.get_ylabel()) == ("t (degC)", f"{name} ({told['units']})")
+        assert (axes.get_xlabel(), axes.get_ylabel()) == ("t (degC)", f"{name} ({attrs['units']})")
         assert axes.yaxis_inverted() == falls
     for labels in (
         xr.date_range("1860-06-01", periods=6, freq="YS", calendar="360_day", use_cftime=True),

@@ -17,7 +17,7 @@ RECORD = {
 }  # fmt: skip
 
 
-def test_the_page_tells_what_was_new_and_what_that_changed() -> None:
+def test_the_page_shows_what_was_new_and_what_that_changed() -> None:
     followed = {
         "run": "r1", "refresh": "full", "blocks": 40, "new": 3, "changed": 1, "unchanged": 36, "gone": 0,
         "where": {"time": ["2026-01-01", "2026-01-03"]},
@@ -43,8 +43,8 @@ def test_the_page_tells_what_was_new_and_what_that_changed() -> None:
     assert "lost clusters" not in page
 
 
-def test_the_page_tells_the_key_figures() -> None:
-    told = {
+def test_the_page_shows_the_key_figures() -> None:
+    expected = {
         "run": "`r2`",
         "model": "kmeans, k = 3",
         "rows": "1,234 of 2 features",
@@ -53,12 +53,12 @@ def test_the_page_tells_the_key_figures() -> None:
         "time": "3.0 s, peak memory 1.0 GiB",
         "output": "`out`",
     }
-    first, *others = [f"| {name} | {value} |" for name, value in told.items()]
+    first, *others = [f"| {name} | {value} |" for name, value in expected.items()]
     lines = ["# 3 clusters of 1,234 rows", "", first, "|---|---|", *others]
     assert page_of(RECORD, []).splitlines() == [*lines, "", "## Worth knowing", "", "- take care"]
 
 
-def test_the_page_tells_what_is_not_as_wished() -> None:
+def test_the_page_shows_what_is_not_as_wished() -> None:
     page = page_of({**RECORD, "converged": False, "stop_reason": "max_seconds", "reads": 2.5, "n_masked": 7}, [])
     assert "| rows | 1,234 of 2 features; 7 cells masked |" in page
     assert "| passes | 4, stopped by max_seconds; 2.5 full reads of the source, 2.0 KiB |" in page

@@ -219,9 +219,9 @@ COORDINATES = {
 def test_labels_over_any_coordinates_are_drawn(lengths: tuple[int, ...], coordinates: dict[str, Any]) -> None:
     labels = xr.DataArray(RNG.integers(-1, 3, lengths), coordinates, ("lat", "lon")[-len(lengths) :])
     shown = colours_of(figures.label_map(labels, figures.palette(3)))
-    wanted = set((np.rint(figures.palette(3) * 255).astype(np.int64) @ [1 << 16, 1 << 8, 1]).tolist())
+    expected = set((np.rint(figures.palette(3) * 255).astype(np.int64) @ [1 << 16, 1 << 8, 1]).tolist())
     # The dots of a series are too small for pure colours.
-    assert wanted <= shown or (len(lengths) == 1 and len(shown) > 10)
+    assert expected <= shown or (len(lengths) == 1 and len(shown) > 10)
 
 
 @pytest.mark.parametrize("k", [1, 100], ids="k={}".format)
@@ -349,12 +349,12 @@ def test_changed_cells_are_drawn_on_the_map(lengths: tuple[int, ...]) -> None:
     labels = fit.predict(data, **options)
     changed = labels.copy(data=np.resize([-1, 0, 1], labels.shape).astype(np.int8))
     pictures, _ = draw(fit.fitted, drawn_part(labels), None, changed=drawn_part(changed))
-    found = [picture for picture in pictures if picture.of_changes]
-    assert len(found) == (len(lengths) > 1)
-    if found:
-        wanted = {int(colour[1:], 16) for colour in (figures.MASKED, *figures.SAME_CHANGED)}
-        assert wanted <= colours_of(found[0].png)
-        assert found[0].caption.startswith("At time half-way. " if len(lengths) == 3 else "Cells")
+    change_maps = [picture for picture in pictures if picture.of_changes]
+    assert len(change_maps) == (len(lengths) > 1)
+    if change_maps:
+        expected = {int(colour[1:], 16) for colour in (figures.MASKED, *figures.SAME_CHANGED)}
+        assert expected <= colours_of(change_maps[0].png)
+        assert change_maps[0].caption.startswith("At time half-way. " if len(lengths) == 3 else "Cells")
 
 
 @pytest.mark.parametrize("k", [3, 40])

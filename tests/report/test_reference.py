@@ -15,13 +15,13 @@ def test_the_page_in_the_docs_is_that_of_the_declarations() -> None:
 
 def rows(page: str) -> dict[str, str]:
     """Rows by section and option."""
-    section, found = "", {}
+    section, table_rows = "", {}
     for line in page.splitlines():
         if line.startswith("## "):
             section = line.removeprefix("## ")
         elif line.startswith("| `"):
-            found[f"{section}.{line.split('`')[1]}"] = line
-    return found
+            table_rows[f"{section}.{line.split('`')[1]}"] = line
+    return table_rows
 
 
 def test_every_option_has_a_row_with_its_text() -> None:

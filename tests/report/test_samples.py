@@ -27,24 +27,24 @@ CENTERS = np.array([[3.0, 0.0], [0.0, 4.0], [6.0, 6.0]])
 
 def data(n: int = 300, holes: bool = False, features: int = 2) -> xr.Dataset:
     rng = np.random.default_rng(2)
-    known = rng.integers(0, 3, n)
-    values = np.concatenate([CENTERS, CENTERS], axis=1)[known, :features] + rng.standard_normal((n, features))
+    true_labels = rng.integers(0, 3, n)
+    values = np.concatenate([CENTERS, CENTERS], axis=1)[true_labels, :features] + rng.standard_normal((n, features))
     if holes:
         values[::7, 1] = np.nan
-    truth = xr.DataArray(np.where(np.arange(n) % 10 == 0, -1, known), dims="row")
+    truth = xr.DataArray(np.where(np.arange(n) % 10 == 0, -1, true_labels), dims="row")
     return xr.Dataset({"rows": (("row", "feature"), values), "z": truth})
 
 
 def report(
-    model: Any, found: xr.Dataset, labels: str | None = "z", with_labels: bool = True, **options: Any
+    model: Any, dataset: xr.Dataset, labels: str | None = "z", with_labels: bool = True, **options: Any
 ) -> tuple[Page, list[Figure]]:
     """Fit, sample, draw and fill in the page."""
     where = {"variables": ["rows"], "sample_dims": ["row"], **options}
-    source = clustering.open_source(found, labels=labels, **where)
+    source = clustering.open_source(dataset, labels=labels, **where)
     fit = clustering.fit(source, model)
-    known = fit.predict(found, **where) if with_labels else None
+    predicted = fit.predict(dataset, **where) if with_labels else None
     sample = samples.sample_rows(source, fit.fitted) if samples.may_be_sampled(fit.fitted) else None
-    pictures, colours = draw(fit.fitted, known, None, sample)
+    pictures, colours = draw(fit.fitted, predicted, None, sample)
     run = run_of(fit, kind=model.kind)
     return Page(render(fit.fitted, run, pictures, colours, {"model": {}})), pictures
 
@@ -90,8 +90,8 @@ def test_rows_with_gaps_are_left_out(missing: str) -> None:
 
 
 def test_many_rows_are_thinned_and_it_is_said() -> None:
-    found = data(50_000).chunk(row=500)
-    source = clustering.open_source(found, variables=["rows"], sample_dims=["row"], labels="z")
+    dataset = data(50_000).chunk(row=500)
+    source = clustering.open_source(dataset, variables=["rows"], sample_dims=["row"], labels="z")
     fit = clustering.fit(source, MODELS["full"])
     sample = samples.sample_rows(source, fit.fitted)
     assert sample is not None
@@ -103,30 +103,30 @@ def test_many_rows_are_thinned_and_it_is_said() -> None:
 
 
 def test_responsibilities_are_those_of_the_model_whatever_the_weights() -> None:
-    found = data().assign(w=("row", np.arange(300.0) % 3))
+    dataset = data().assign(w=("row", np.arange(300.0) % 3))
     where: Any = {"variables": ["rows"], "sample_dims": ["row"], "weights": "w"}
-    source = clustering.open_source(found, **where)
+    source = clustering.open_source(dataset, **where)
     fit = clustering.fit(source, clustering.SoftKMeans(3, beta=0.7))
     sample = samples.sample_rows(source, fit.fitted)
     assert sample is not None
     squares = ((sample.rows[:, None] - fit.fitted.centers) ** 2).sum(axis=2)
-    wanted = np.exp(-0.7 * squares)
-    assert np.allclose(sample.resp, wanted / wanted.sum(axis=1, keepdims=True))
+    expected = np.exp(-0.7 * squares)
+    assert np.allclose(sample.resp, expected / expected.sum(axis=1, keepdims=True))
 
 
 def test_true_components_have_the_colours_of_the_clusters_that_found_them() -> None:
     shares = np.eye(3)[[2, 2, 0, 0, 1, 1]]
-    known = np.array([0, 0, 1, 1, 2, -1], np.int32)
+    true_labels = np.array([0, 0, 1, 1, 2, -1], np.int32)
     colours = figures.palette(3)
-    own = samples._true_colours(samples.PlottedRows(shares[:, :2], shares, known, True), known, colours)
+    own = samples._true_colours(samples.PlottedRows(shares[:, :2], shares, true_labels, True), true_labels, colours)
     assert np.array_equal(own[:5], colours[[2, 2, 0, 0, 1]])
     assert not (own[5] == colours).all(axis=1).any()
 
 
 def test_more_true_components_than_clusters_have_colours_of_their_own() -> None:
     shares = np.eye(2)[[0, 1, 0, 0]]
-    known = np.array([0, 1, 2, 3], np.int32)
-    own = samples._true_colours(samples.PlottedRows(shares, shares, known, True), known, figures.palette(2))
+    true_labels = np.array([0, 1, 2, 3], np.int32)
+    own = samples._true_colours(samples.PlottedRows(shares, shares, true_labels, True), true_labels, figures.palette(2))
     assert len(np.unique(own, axis=0)) == 4
 
 
@@ -143,9 +143,9 @@ def test_k_means_has_no_responsibilities_to_draw() -> None:
 
 
 def test_a_source_without_rows_is_not_drawn() -> None:
-    found = data().assign(none=("row", np.zeros(300, bool)))
-    fit = clustering.fit(found, MODELS["full"], variables=["rows"], sample_dims=["row"])
-    source = clustering.open_source(found, variables=["rows"], sample_dims=["row"], mask="none")
+    dataset = data().assign(none=("row", np.zeros(300, bool)))
+    fit = clustering.fit(dataset, MODELS["full"], variables=["rows"], sample_dims=["row"])
+    source = clustering.open_source(dataset, variables=["rows"], sample_dims=["row"], mask="none")
     assert samples.sample_rows(source, fit.fitted) is None
 
 

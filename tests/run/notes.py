@@ -1,4 +1,4 @@
-"""Who watches a job in tests: keeps what is said, and ends the job as a crash would."""
+"""A watcher of jobs for tests. It keeps what a job reports, and can end the job as a crash would."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 
 class Crash(BaseException):
-    """The end of a process, as far as a process can survive it."""
+    """Ends a job as the end of its process would, while the test goes on."""
 
 
 class Notes:
-    """Keeps what a job says, and ends it after some passes."""
+    """Keeps what a job says, and ends it after a given pass."""
 
     def __init__(self, crash_after: int | None = None) -> None:
         self.said: list[str] = []

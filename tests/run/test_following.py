@@ -36,7 +36,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def days(n: int, seed: int) -> np.ndarray:
-    """Overlapping groups, so that several passes are needed ``(n, places, 3)``."""
+    """Overlapping groups of shape ``(n, places, 3)``, so that several passes are needed."""
     rng = np.random.default_rng(seed)
     centers = np.array([[2.0, 2.0, 2.0], [6.0, 2.0, 2.0], [2.0, 6.0, 2.0], [2.0, 2.0, 6.0]])
     values = centers[rng.integers(0, 4, (n, PLACES))] + 1.3 * rng.standard_normal((n, PLACES, 3))
@@ -88,18 +88,18 @@ def job(store: Path, out: Path, kind: str = "kmeans", **sections: dict[str, Any]
 
 
 def read(out: Path, name: str = "model.zarr") -> xr.Dataset:
-    with xr.open_dataset(str(out / name), engine="zarr", consolidated=False, chunks=None) as found:
-        return found.load()
+    with xr.open_dataset(str(out / name), engine="zarr", consolidated=False, chunks=None) as dataset:
+        return dataset.load()
 
 
 def bits(out: Path) -> dict[str, bytes]:
-    """Of the model and the labels of an output."""
+    """The bytes of each variable in the model and the labels of an output."""
     model, labels = read(out), read(out, "labels.zarr")
     return {str(n): v.values.tobytes() for part in (model, labels) for n, v in part.variables.items()}
 
 
 def without_ledger(out: Path, copy: Path) -> Path:
-    """Copy an output, and forget what it knows of its blocks."""
+    """Copy an output without the ledger of its blocks."""
     shutil.copytree(out, copy, symlinks=True)
     for ledger in copy.glob(f"versions/*/{FOLDER}"):
         shutil.rmtree(ledger)
@@ -110,7 +110,7 @@ def test_an_unchanged_store_costs_no_read(tmp_path: Path) -> None:
     store, out = make(tmp_path / "store.zarr"), tmp_path / "out"
     first = run_fit(job(store, out), Notes())
     before = bits(out)
-    # Nothing could be read if it were asked for.
+    # The chunks as they are before the second run.
     kept = {p: p.read_bytes() for p in (store / "x" / "c").rglob("*") if p.is_file()}
     watch = Notes()
     record = run_fit(job(store, out), watch)
@@ -140,7 +140,7 @@ def test_quiet_nights_do_not_push_other_versions_out(tmp_path: Path) -> None:
     assert [record["repeats"] for record in quiet] == [second, *(record["run"] for record in quiet[:2])]
     left = {version.run for version in versions.list_versions(open_output(str(out)))}
     assert left == {first, quiet[1]["run"], quiet[2]["run"]}
-    # Who wants more told of each row gets a version of its own.
+    # A run that asks for more label outputs gets a version of its own.
     assert run_fit(job(store, out, output={"keep": 2, "distance": True}), Notes())["repeats"] is None
     previous = versions.find_version(open_output(str(out)), "previous").run
     assert previous == quiet[2]["run"]
@@ -162,14 +162,14 @@ def test_the_update_after_growth_is_that_of_a_pass_over_all_rows(model: str, tmp
     assert "blocks" not in whole["followed"]
     assert (watch.iterations, watch.reads) == ([1], [1 / (DAYS + 1)])
     assert (full.iterations, full.reads) == ([1], [1])
-    # The labels are made with another model, of rows that are at hand or read for them.
+    # The label pass uses the updated model, so it needs all rows. It reads those that the fit did not read.
     assert record["reads"] == whole["reads"] == 1
     assert bits(out) == bits(other)
     assert record["objective"] == whole["objective"]
 
 
 def test_growth_inside_and_along_a_later_dimension_keeps_the_bits(tmp_path: Path) -> None:
-    """Blocks have other numbers then, and far rows other places."""
+    """Blocks then have other numbers, and the farthest rows have other positions."""
     values = days(6, 0)
     store = tmp_path / "store.zarr"
     group = zarr.create_group(store)
@@ -198,7 +198,7 @@ def test_growth_inside_and_along_a_later_dimension_keeps_the_bits(tmp_path: Path
 
 @pytest.fixture
 def cluster(request: pytest.FixtureRequest) -> Iterator[str | dict[str, str]]:
-    """What a job says of its cluster; worker processes are started once, for both runs."""
+    """The `compute.cluster` of a job. Worker processes are started once, for both runs."""
     if request.param == "synchronous":
         yield "synchronous"
         return
@@ -270,12 +270,12 @@ def test_passes_go_on_until_nothing_changes(tmp_path: Path) -> None:
     grow(store, 8)
     record = run_fit(job(store, out), Notes())
     assert record["stop_reason"] == "converged"
-    found = c.load_fit(out / "model.zarr")
+    fit = c.load_fit(out / "model.zarr")
     options = {"variables": ["x"], "sample_dims": ["day", "place"], "weights": "w"}
-    again = c.fit(store, c.KMeans(4), init=found.centers.values, **options)
-    np.testing.assert_allclose(again.centers, found.centers, rtol=1e-12)
+    again = c.fit(store, c.KMeans(4), init=fit.centers.values, **options)
+    np.testing.assert_allclose(again.centers, fit.centers, rtol=1e-12)
     assert record["n_rows"] == (DAYS + 8) * PLACES
-    # What is left undone by one run is taken up by the next, although nothing is new.
+    # A run goes on where the previous one stopped at its limit, although nothing is new.
     grow(store, 8, 200)
     short = run_fit(job(store, out, fit={"max_iterations": 1}), Notes())
     assert short["stop_reason"] == "max_iterations"
@@ -482,10 +482,10 @@ def test_a_prediction_that_was_stopped_goes_on_block_by_block(tmp_path: Path, mo
         patched.setattr(Ledger, "save", stopping)
         with pytest.raises(Crash):
             run_predict(str(fitted), config, Notes())
-    (begun,) = (out / "versions").iterdir()
+    (version,) = (out / "versions").iterdir()
     watch = Notes()
     record = run_predict(str(fitted), config, watch)
-    assert record["run"] == begun.name
+    assert record["run"] == version.name
     assert record["reads"] == round((DAYS - 7) / DAYS, 6)
     assert any("7 of 24 blocks are labelled already" in line for line in watch.said)
     run_predict(str(fitted), job(store, tmp_path / "calm"), Notes())

@@ -12,7 +12,7 @@ LIMITS = GateOptions(clusters=0)
 
 
 def comparison(**changes: Any) -> dict[str, Any]:
-    """Of a version that is like the current one."""
+    """The comparison of a version that is like the current one."""
     held_out = {"rows": 1000, "objective": 2.0, "objective_before": 2.0}
     return {
         "with": "a1",
@@ -59,14 +59,14 @@ BEYOND: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("changes", "said"), BEYOND.values(), ids=BEYOND)
-def test_what_is_beyond_a_limit_is_told_with_the_limit(changes: dict[str, Any], said: str) -> None:
+def test_what_is_beyond_a_limit_is_reported_with_the_limit(changes: dict[str, Any], said: str) -> None:
     assert gate_failures(comparison(**changes), LIMITS, False) == [said]
 
 
-def test_all_reasons_are_told() -> None:
-    found = comparison(churn=0.5, largest_size_change=0.5, lost_clusters=[1], held_out=held_out(3.0, 2.0))
-    told = gate_failures(found, LIMITS, False)
-    assert [reason.rpartition("output.gate.")[2] for reason in told] == [
+def test_all_reasons_are_reported() -> None:
+    version_comparison = comparison(churn=0.5, largest_size_change=0.5, lost_clusters=[1], held_out=held_out(3.0, 2.0))
+    failures = gate_failures(version_comparison, LIMITS, False)
+    assert [reason.rpartition("output.gate.")[2] for reason in failures] == [
         "objective, 0.01", "sizes, 0.1", "churn, 0.2", "clusters, 0"
     ]  # fmt: skip
 
@@ -100,9 +100,9 @@ WORSE: dict[str, tuple[str, float, float, bool]] = {
 
 
 @pytest.mark.parametrize(("kind", "after", "before", "worse"), WORSE.values(), ids=WORSE)
-def test_worse_is_told_by_the_kind_of_model(kind: str, after: float, before: float, worse: bool) -> None:
-    told = gate_failures(comparison(held_out=held_out(after, before)), GateOptions(), MODELS[kind].objective.rises)
-    assert bool(told) == worse
+def test_what_is_worse_depends_on_the_kind_of_model(kind: str, after: float, before: float, worse: bool) -> None:
+    failures = gate_failures(comparison(held_out=held_out(after, before)), GateOptions(), MODELS[kind].objective.rises)
+    assert bool(failures) == worse
 
 
 def test_what_is_null_is_not_checked() -> None:
@@ -114,14 +114,14 @@ def test_what_is_null_is_not_checked() -> None:
 
 
 def test_what_was_not_measured_is_named_and_does_not_hold_a_version() -> None:
-    found = comparison(churn=None, held_out=None)
-    assert gate_failures(found, LIMITS, False) == []
-    assert unmeasured_limits(found, LIMITS, False) == ["objective", "churn"]
-    assert len(gate_failures({**found, "largest_size_change": 0.5}, LIMITS, False)) == 1
+    version_comparison = comparison(churn=None, held_out=None)
+    assert gate_failures(version_comparison, LIMITS, False) == []
+    assert unmeasured_limits(version_comparison, LIMITS, False) == ["objective", "churn"]
+    assert len(gate_failures({**version_comparison, "largest_size_change": 0.5}, LIMITS, False)) == 1
 
 
-@pytest.mark.parametrize("found", [None, {}, {"with": "a1", "churn": None, "held_out": None}], ids=str)
-def test_a_version_of_which_nothing_was_measured_is_held(found: Any) -> None:
-    (reason,) = gate_failures(found, LIMITS, False)
+@pytest.mark.parametrize("version_comparison", [None, {}, {"with": "a1", "churn": None, "held_out": None}], ids=str)
+def test_a_version_of_which_nothing_was_measured_is_held(version_comparison: Any) -> None:
+    (reason,) = gate_failures(version_comparison, LIMITS, False)
     assert "nothing of it could be compared with the current version" in reason
-    assert unmeasured_limits(found, LIMITS, False) == ["objective", "sizes", "churn", "clusters"]
+    assert unmeasured_limits(version_comparison, LIMITS, False) == ["objective", "sizes", "churn", "clusters"]

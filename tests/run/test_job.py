@@ -86,7 +86,7 @@ def config(field_store: Path, tmp_path: Path) -> Make:
 
 
 def without_times(page: Path) -> str:
-    """The report but for how long its own making took, which is not known while it is made."""
+    """The report without its durations. Its own duration is not known while it is made."""
     text = re.sub(r"<tr><td>seconds: .*?</tr>", "", page.read_text(), flags=re.DOTALL)
     return re.sub(r"\s+", " ", re.sub(r"<b>[\d.]+ s</b>", "", text))
 
@@ -97,7 +97,7 @@ def labels_of(out: Path) -> xr.DataArray:
 
 
 def brute_force(store: Path, out: Path) -> tuple[float, np.ndarray, np.ndarray]:
-    """J, labels and weights of the clusters, the long way round."""
+    """J, labels and shares of the clusters, computed from all rows at once."""
     with xr.open_zarr(store, consolidated=False, chunks=None) as data:
         rows = np.stack([data["t"].values, data["q"].values], -1).astype(np.float64)
         used = np.broadcast_to(data["sea"].values, rows.shape[:-1])
@@ -123,9 +123,9 @@ def test_a_run_leaves_what_it_promises(config: Make, field_store: Path, tmp_path
     objective, labels, shares = brute_force(field_store, out)
     assert record["objective"] == pytest.approx(objective, rel=1e-12)
     assert np.array_equal(labels_of(out), labels)
-    known = clustering.load_fit(out)
-    assert known.objective == record["objective"]
-    assert np.allclose(known.weights, shares, rtol=1e-12)
+    fit = clustering.load_fit(out)
+    assert fit.objective == record["objective"]
+    assert np.allclose(fit.weights, shares, rtol=1e-12)
     with xr.open_zarr(field_store, consolidated=False, chunks=None) as data:
         cells, rows = data["t"].size, int(data["sea"].values.sum()) * data.sizes["time"]
         stored = data["t"].nbytes + data["q"].nbytes
@@ -138,7 +138,7 @@ def test_a_run_leaves_what_it_promises(config: Make, field_store: Path, tmp_path
         "n_features": 2,
         "n_masked": cells - rows,
         "n_sampled": rows,
-        "iterations": len(known.history),
+        "iterations": len(fit.history),
         "converged": True,
         "stop_reason": "converged",
         "reads": 1,
@@ -183,11 +183,11 @@ def test_the_config_in_the_record_runs_the_same_job(config: Make, tmp_path: Path
     assert repeated["objective"] == record["objective"]
 
 
-def test_every_pass_is_told(config: Make) -> None:
+def test_every_pass_is_reported(config: Make) -> None:
     watch = Notes()
     record = run_fit(config(fit={"sample_rows": 50, "init": "random"}), watch)
-    assert [told.iteration for told, _ in watch.passes] == list(range(1, record["iterations"] + 1))
-    objectives = [told.objective for told, _ in watch.passes]
+    assert [pass_record.iteration for pass_record, _ in watch.passes] == list(range(1, record["iterations"] + 1))
+    objectives = [pass_record.objective for pass_record, _ in watch.passes]
     assert objectives == sorted(objectives, reverse=True)
     assert watch.passes[-1][1] == record["reads"]
     assert watch.said[0].startswith("source ")
@@ -237,7 +237,7 @@ def test_parts_that_are_not_wanted_are_not_made(config: Make, tmp_path: Path) ->
     assert (tmp_path / "out" / "model.zarr").is_dir()
 
 
-def test_a_limit_on_the_passes_is_told(config: Make) -> None:
+def test_a_limit_on_the_passes_is_reported(config: Make) -> None:
     sections = {"fit": {"max_iterations": 1, "sample_rows": 50, "init": "random"}}
     record = run_fit(config(**sections), Notes())
     assert (record["converged"], record["stop_reason"], record["iterations"]) == (False, "max_iterations", 1)
@@ -281,7 +281,7 @@ def test_a_step_that_fails_publishes_nothing(at: str, config: Make, tmp_path: Pa
     if at in ("open", "sample"):
         assert not out.exists()
     else:
-        # What is made already waits for the run to go on.
+        # What was made before the failure stays, so that the run can go on from it.
         assert sorted(path.name for path in out.iterdir()) == [".lock", ".output.json", "checkpoints", "versions"]
 
 
@@ -306,7 +306,7 @@ def test_a_report_that_cannot_be_drawn_does_not_cost_the_result(
 def test_what_places_the_samples_is_written_before_the_first_pass(
     config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And it is not written again for the labels; whatever is wrong with it costs no pass."""
+    """The coordinates are not written again for the labels. A failure to write them costs no pass."""
     frames: list[Any] = []
     surveyed: list[dict[str, Any]] = []
     write, survey = storage_labels.write_frame, run_initialize.initialize
@@ -367,7 +367,7 @@ def test_a_run_killed_in_its_passes_goes_on_with_what_places_the_samples(
 def test_a_coordinate_that_cannot_be_written_does_not_cost_the_result(
     config: Make, field_store: Path, tmp_path: Path, when: str
 ) -> None:
-    """It is left out with a warning, which comes before the first pass where it can; `inspect` says it too."""
+    """The coordinate is left out with a warning, before the first pass if possible. `inspect` reports it too."""
     chunk = field_store / "place/c/0/0"
     group = zarr.open_group(field_store)
     group.create_array("place", data=np.ones((9, 10)), dimension_names=["lat", "lon"])
@@ -429,7 +429,7 @@ def test_names_that_cannot_be_read_stop_a_run_before_it_begins(config: Make, tmp
 def test_predict_remembers_dimensions_and_says_what_it_could_not_compare(
     config: Make, field_store: Path, tmp_path: Path
 ) -> None:
-    """A config names no dimensions again; units that are gone are warned of, and other units refused."""
+    """A config need not name the dimensions again. Missing units cause a warning, and other units are refused."""
     run_fit(config(), Notes())
     expected = labels_of(tmp_path / "out")
     unnamed: Any = {"sample_dims": None, "variables": None, "mask": "sea"}
@@ -448,7 +448,7 @@ def test_predicting_equals_the_fits_own_prediction(config: Make, field_store: Pa
     run_fit(config(source={"isel": {"time": {"start": 0, "stop": 5}}}), Notes())
     other = {"isel": {"time": {"start": 4}}, "mask": None}
     record = run_predict(str(tmp_path / "out"), config("new", source=other), Notes())
-    known = clustering.load_fit(tmp_path / "out")
+    fit = clustering.load_fit(tmp_path / "out")
     options = {
         "variables": ["t", "q"],
         "sample_dims": ["time", "lat", "lon"],
@@ -456,8 +456,8 @@ def test_predicting_equals_the_fits_own_prediction(config: Make, field_store: Pa
         "weights": "cos(lat)",
     }
     labels = labels_of(tmp_path / "new")
-    xr.testing.assert_identical(labels.drop_attrs(), known.predict(field_store, **options).drop_attrs())
-    assert record["objective"] == pytest.approx(known.score(field_store, **options), rel=1e-12)
+    xr.testing.assert_identical(labels.drop_attrs(), fit.predict(field_store, **options).drop_attrs())
+    assert record["objective"] == pytest.approx(fit.score(field_store, **options), rel=1e-12)
     assert (record["n_rows"], record["n_masked"]) == (8 * 9 * 10, 0)
     assert record["reads"] == 1
 
@@ -505,7 +505,7 @@ def test_other_features_are_refused(
     assert not (tmp_path / "new").exists()
 
 
-def test_predicting_where_no_row_takes_part_is_told(config: Make, field_store: Path, tmp_path: Path) -> None:
+def test_predicting_where_no_row_takes_part_is_refused(config: Make, field_store: Path, tmp_path: Path) -> None:
     run_fit(config(), Notes())
     with xr.open_zarr(field_store, consolidated=False) as data:
         data.assign(nowhere=data["sea"] & False)[["nowhere"]].to_zarr(field_store, mode="a", consolidated=False)
@@ -559,8 +559,8 @@ def test_labels_of_a_box_across_a_meridian_lie_on_the_longitudes_of_the_source(c
     with xr.open_zarr(tmp_path / "out" / "labels.zarr", consolidated=False) as written:
         assert written.lon.values.tolist() == [288.0, 324.0, 0.0, 36.0, 72.0]
         assert written.lat.values.tolist() == [40.0, 20.0, 0.0, -20.0, -40.0]
-        found = clustering.load_fit(tmp_path / "out").predict(job.source.store, **source)
-        assert written.labels.drop_attrs().equals(found.drop_attrs())
+        labels = clustering.load_fit(tmp_path / "out").predict(job.source.store, **source)
+        assert written.labels.drop_attrs().equals(labels.drop_attrs())
         assert (written.labels >= 0).any()
 
 
@@ -612,18 +612,18 @@ def test_rows_that_unit_norm_leaves_out_are_counted_in_every_record(config: Make
         store[name][3, :2, :2] = 0.0
     said = Notes()
     fitted = run_fit(config(preprocess={"unit_norm": True}), said)
-    told = [line for line in fitted["warnings"] if "no direction" in line]
-    assert len(told) == 1
-    assert told[0].startswith("4 rows of zeros have no direction and are left out, as preprocess.unit_norm asks")
-    assert said.warned.count(told[0]) == 1
+    warnings = [line for line in fitted["warnings"] if "no direction" in line]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("4 rows of zeros have no direction and are left out, as preprocess.unit_norm asks")
+    assert said.warned.count(warnings[0]) == 1
     assert fitted["n_masked"] - 4 == 12 * (90 - int(store["sea"][:].sum()))
     again = Notes()
     predicted = run_predict(config().output.store, config("new"), again)
-    assert told[0] in predicted["warnings"]
-    assert again.warned.count(told[0]) == 1
+    assert warnings[0] in predicted["warnings"]
+    assert again.warned.count(warnings[0]) == 1
 
 
-def test_rows_beyond_float64_are_labelled_and_told_in_the_record(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_rows_beyond_float64_are_labelled_and_reported_in_the_record(tmp_path: Path, rng: np.random.Generator) -> None:
     rows = np.concatenate([rng.normal(0.0, 1.0, (40, 2)), rng.normal(6.0, 1.0, (40, 2))])
     for name in ("near", "far"):
         zarr.save_array(str(tmp_path / f"{name}.zarr"), rows)
@@ -636,7 +636,7 @@ def test_rows_beyond_float64_are_labelled_and_told_in_the_record(tmp_path: Path,
     run_fit(made("near"), Notes())
     record = run_predict(str(tmp_path / "out-near"), made("far"), Notes())
     assert [line for line in record["warnings"] if "beyond float64" in line]
-    told = json.loads((tmp_path / "out-far" / "run.json").read_text())
-    assert told["objective"] == np.finfo(float).max
+    stored_record = json.loads((tmp_path / "out-far" / "run.json").read_text())
+    assert stored_record["objective"] == np.finfo(float).max
     labels = labels_of(tmp_path / "out-far").values
     assert labels[0] == labels[-1]

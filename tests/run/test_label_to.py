@@ -51,7 +51,7 @@ def names(folder: Path | str = ".") -> list[str]:
 
 
 class Writes:
-    """Counts the blocks that are written, and ends the process, as far as it survives that, after some of them."""
+    """Counts the blocks that are written, and raises an error after a given number of them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: BaseException | None = None, after: int = -1) -> None:
         self.blocks, write = 0, LabelWriter.__call__
@@ -77,19 +77,19 @@ def interrupt(fit: c.Fit, data: Any, to: str, after: int = 4, **options: Any) ->
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.kind)
 def test_outputs_are_those_in_memory(model: Any, field_store: Path, tmp_path: Path) -> None:
     fit = c.fit(field_store, model, **ROWS)
-    wanted: dict[str, Any] = {"distance": True, "distances": True, "margin": True, "precision": "float64"}
+    outputs: dict[str, Any] = {"distance": True, "distances": True, "margin": True, "precision": "float64"}
     if model.kind != "kmeans":
-        wanted["responsibilities"] = "all"
+        outputs["responsibilities"] = "all"
     if fit.criteria is not None:
-        wanted |= {"log_density": True}
-    found = opened(fit.label(field_store, to=tmp_path / "labels.zarr", block="1600B", **ROWS, **wanted))
-    expected = {"labels": fit.predict} | {name: getattr(fit, name) for name in wanted if name != "precision"}
-    assert set(expected) <= set(found.data_vars)
+        outputs |= {"log_density": True}
+    written = opened(fit.label(field_store, to=tmp_path / "labels.zarr", block="1600B", **ROWS, **outputs))
+    expected = {"labels": fit.predict} | {name: getattr(fit, name) for name in outputs if name != "precision"}
+    assert set(expected) <= set(written.data_vars)
     for name, of in expected.items():
         xr.testing.assert_equal(
-            found[name].drop_vars("cluster", errors="ignore").variable, of(field_store, **ROWS).variable
+            written[name].drop_vars("cluster", errors="ignore").variable, of(field_store, **ROWS).variable
         )
-    assert {"time", "lat", "lon"} <= set(found.coords)
+    assert {"time", "lat", "lon"} <= set(written.coords)
 
 
 def test_chunks_of_the_data_and_the_place_they_are_in_change_no_label(fit: c.Fit, field_store: Path) -> None:
@@ -210,7 +210,7 @@ def test_data_in_memory_that_changed_start_anew(tmp_path: Path, monkeypatch: pyt
     assert np.array_equal(opened("labels")["labels"], fit.predict(rows[::-1]))
 
 
-def test_a_full_disk_is_told_in_one_line_and_leaves_the_place_as_it_was(
+def test_a_full_disk_is_reported_in_one_line_and_leaves_the_place_as_it_was(
     fit: c.Fit, field_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:

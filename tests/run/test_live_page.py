@@ -17,39 +17,39 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def record(iteration: int, objective: float = 10.0, **changes: Any) -> PassRecord:
-    known = {"active": 1, "change": -0.5 / iteration if iteration > 1 else None, "sizes": (0.5, 0.3, 0.2)}
+    defaults = {"active": 1, "change": -0.5 / iteration if iteration > 1 else None, "sizes": (0.5, 0.3, 0.2)}
     return PassRecord(
         iteration=iteration, symbol="J", objective=objective, rows=2_000_000, seconds=2.0,
-        read_stats=ReadStats(4, 8_000_000), remaining_seconds=30.0, **{**known, **changes},
+        read_stats=ReadStats(4, 8_000_000), remaining_seconds=30.0, **{**defaults, **changes},
     )  # fmt: skip
 
 
 def progress(passes: int = 3, **changes: Any) -> ProgressSnapshot:
     records = tuple(record(i, 100.0 / i) for i in range(1, passes + 1))
-    known = ProgressSnapshot(
+    snapshot = ProgressSnapshot(
         "fit", 0.4, 95.0, 30.0, 0.25, 1.5, 3 * 2**30, 2**20, records, StoppingRule(tolerance=1e-3), 1.5
     )
-    return replace(known, **changes)
+    return replace(snapshot, **changes)
 
 
 def drawings(text: str) -> list[ET.Element]:
     """The pictures of a page, as a browser would parse them."""
-    found = re.findall(r"!\[[^]]*\]\(data:image/svg\+xml;base64,([^)]*)\)", text)
-    return [ET.fromstring(base64.b64decode(one)) for one in found]
+    images = re.findall(r"!\[[^]]*\]\(data:image/svg\+xml;base64,([^)]*)\)", text)
+    return [ET.fromstring(base64.b64decode(one)) for one in images]
 
 
 def words(drawing: ET.Element) -> list[str]:
     return [str(one.text) for one in drawing.iter(f"{SVG}text")]
 
 
-def told(text: str) -> dict[str, str]:
+def table(text: str) -> dict[str, str]:
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     return {row[0]: row[1] for row in rows}
 
 
-def test_the_page_tells_all_that_is_known() -> None:
+def test_the_page_shows_all_that_is_known() -> None:
     text = page(progress(), ["a chunk is bad"], 2**31, 3, "http://127.0.0.1:8787/status")
-    assert told(text) == {
+    assert table(text) == {
         "40 % done": "3 passes, 25 % of the next",
         "time": "2 min, about 30 s to go",
         "objective J": "33.33333333, changed by -1.67e-01",
@@ -68,13 +68,13 @@ def test_before_the_first_pass_nothing_is_made_up() -> None:
         0, stage="sample", pass_share=None, seconds_left=None, pass_seconds_left=None, bytes_per_second=0.0
     )
     text = page(before, [], 0, 1, None)
-    assert told(text) == {"40 % done": "pass 0", "time": "2 min", "read": "3.0 GiB"}
+    assert table(text) == {"40 % done": "pass 0", "time": "2 min", "read": "3.0 GiB"}
     assert len(drawings(text)) == 1
     assert "nan" not in text
 
 
 def test_memory_of_one_process_is_just_that() -> None:
-    assert told(page(progress(), [], 2**30, 1, None))["peak memory"] == "1.0 GiB"
+    assert table(page(progress(), [], 2**30, 1, None))["peak memory"] == "1.0 GiB"
 
 
 def test_only_the_last_warnings_are_shown() -> None:
@@ -83,9 +83,9 @@ def test_only_the_last_warnings_are_shown() -> None:
     assert text.endswith(f"- warning {SHOWN_WARNINGS + 1}\n- and 2 before, in the log")
 
 
-def test_several_candidates_are_told() -> None:
+def test_several_candidates_are_reported() -> None:
     text = page(replace(progress(), records=(record(1, active=4),)), [], 0, 1, None)
-    assert told(text)["rows"] == "2,000,000, for each of 4 candidates, 4.00 M rows/s in the last pass"
+    assert table(text)["rows"] == "2,000,000, for each of 4 candidates, 4.00 M rows/s in the last pass"
 
 
 def test_the_bar_is_as_long_as_what_is_done() -> None:

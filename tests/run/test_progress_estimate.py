@@ -21,8 +21,8 @@ class Clock:
         return self.now
 
 
-class Told:
-    """A course whose time passes when it is told something."""
+class SimulatedRun:
+    """A progress estimator with a clock. Time passes only where a test says so."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -51,23 +51,23 @@ class Told:
 
 
 def test_a_whole_run_goes_from_nothing_to_all_and_never_back() -> None:
-    told = Told()
-    told.course.start_stage("open")
-    told.after(5.0)
-    told.course.start_stage("sample")
-    told.blocks(10.0)
-    told.after(3.0)
-    told.course.start_stage("fit")
+    run = SimulatedRun()
+    run.course.start_stage("open")
+    run.after(5.0)
+    run.course.start_stage("sample")
+    run.blocks(10.0)
+    run.after(3.0)
+    run.course.start_stage("fit")
     for iteration in range(1, 31):
-        told.blocks(1.0)
-        told.passed(iteration, None if iteration < 5 else 30.0 - iteration)
-    told.course.start_stage("label")
-    told.blocks(12.0)
-    told.course.start_stage("report")
-    told.after(1.0)
-    told.course.start_stage("finished")
-    last = told.after(0.0)
-    shares = [one.share for one in told.seen]
+        run.blocks(1.0)
+        run.passed(iteration, None if iteration < 5 else 30.0 - iteration)
+    run.course.start_stage("label")
+    run.blocks(12.0)
+    run.course.start_stage("report")
+    run.after(1.0)
+    run.course.start_stage("finished")
+    last = run.after(0.0)
+    shares = [one.share for one in run.seen]
     assert shares[0] == 0.0
     assert all(before <= after for before, after in pairwise(shares))
     assert max(shares[:-1]) <= ALMOST
@@ -76,31 +76,31 @@ def test_a_whole_run_goes_from_nothing_to_all_and_never_back() -> None:
 
 
 def test_an_early_guess_that_is_wrong_does_not_fill_the_bar() -> None:
-    told = Told()
-    told.course.start_stage("sample")
-    told.blocks(1.0)
-    told.course.start_stage("fit")
+    run = SimulatedRun()
+    run.course.start_stage("sample")
+    run.blocks(1.0)
+    run.course.start_stage("fit")
     for iteration in range(1, 9):
-        told.blocks(1.0)
-        told.passed(iteration, 0.5)
-    assert told.seen[-1].share < 0.7
+        run.blocks(1.0)
+        run.passed(iteration, 0.5)
+    assert run.seen[-1].share < 0.7
 
 
 def test_the_time_that_opening_takes_is_no_progress() -> None:
-    told = Told()
-    told.after(1000.0)
-    told.course.start_stage("sample")
-    told.blocks(10.0)
-    assert told.seen[-1].share < 0.1
-    assert told.seen[-1].seconds == pytest.approx(1010.0)
+    run = SimulatedRun()
+    run.after(1000.0)
+    run.course.start_stage("sample")
+    run.blocks(10.0)
+    assert run.seen[-1].share < 0.1
+    assert run.seen[-1].seconds == pytest.approx(1010.0)
 
 
 def test_a_pass_is_followed_block_by_block() -> None:
-    told = Told()
-    told.course.start_stage("sample")
-    told.clock.now += 3.0
-    told.course.on_blocks(PassProgress(7, 3, 12, 600))
-    now = told.after(0.0)
+    run = SimulatedRun()
+    run.course.start_stage("sample")
+    run.clock.now += 3.0
+    run.course.on_blocks(PassProgress(7, 3, 12, 600))
+    now = run.after(0.0)
     assert (now.pass_share, now.pass_seconds_left, now.bytes, now.bytes_per_second) == (
         0.25,
         pytest.approx(9.0),
@@ -109,61 +109,61 @@ def test_a_pass_is_followed_block_by_block() -> None:
     )
     assert now.headline == "pass 0, 25 % of it"
     assert now.outlook == "this pass: about 9.0 s to go"
-    told.course.on_blocks(PassProgress(7, 9, 12, 1800))
-    assert told.after(0.0).headline == "choosing starts"
+    run.course.on_blocks(PassProgress(7, 9, 12, 1800))
+    assert run.after(0.0).headline == "choosing starts"
 
 
 def test_words_of_a_pass_that_is_over_count_no_more() -> None:
-    told = Told()
-    told.course.start_stage("fit")
-    told.clock.now += 1.0
-    told.course.on_blocks(PassProgress(2, 1, 4, 10))
-    told.course.on_blocks(PassProgress(1, 4, 4, 99))
-    now = told.after(0.0)
+    run = SimulatedRun()
+    run.course.start_stage("fit")
+    run.clock.now += 1.0
+    run.course.on_blocks(PassProgress(2, 1, 4, 10))
+    run.course.on_blocks(PassProgress(1, 4, 4, 99))
+    now = run.after(0.0)
     assert (now.pass_share, now.bytes) == (0.25, 10)
 
 
 def test_blocks_done_twice_fill_a_pass_and_no_more() -> None:
-    told = Told()
-    told.course.start_stage("label")
-    told.clock.now += 1.0
-    told.course.on_blocks(PassProgress(1, 5, 4, 0))
-    assert told.after(0.0).pass_share == 1.0
+    run = SimulatedRun()
+    run.course.start_stage("label")
+    run.clock.now += 1.0
+    run.course.on_blocks(PassProgress(1, 5, 4, 0))
+    assert run.after(0.0).pass_share == 1.0
 
 
-def test_what_is_not_known_is_told_as_a_bound() -> None:
-    told = Told()
-    told.course.start_stage("fit")
-    told.blocks(2.0)
-    told.passed(1, None, seconds=2.0, max_iterations=51)
-    now = told.after(0.0)
+def test_a_time_that_is_not_known_is_shown_as_a_bound() -> None:
+    run = SimulatedRun()
+    run.course.start_stage("fit")
+    run.blocks(2.0)
+    run.passed(1, None, seconds=2.0, max_iterations=51)
+    now = run.after(0.0)
     assert now.seconds_left is None
     assert now.outlook == "at most 2 min to go"
 
 
 def test_a_pass_that_was_disturbed_does_not_change_the_outlook_much() -> None:
-    told = Told()
-    told.course.start_stage("fit")
+    run = SimulatedRun()
+    run.course.start_stage("fit")
     for iteration in range(1, 6):
-        told.blocks(1.0)
-        told.passed(iteration, 40.0)
-    calm = told.after(0.0).seconds_left
-    told.blocks(30.0)
-    told.passed(6, 40.0 * 30, seconds=30.0)
-    disturbed = told.after(0.0).seconds_left
+        run.blocks(1.0)
+        run.passed(iteration, 40.0)
+    calm = run.after(0.0).seconds_left
+    run.blocks(30.0)
+    run.passed(6, 40.0 * 30, seconds=30.0)
+    disturbed = run.after(0.0).seconds_left
     assert calm == pytest.approx(41.0)
     assert disturbed == pytest.approx(41.0)
 
 
-def test_labels_are_foretold_by_the_last_pass_and_then_by_their_blocks() -> None:
-    told = Told()
-    told.course.start_stage("fit")
-    told.blocks(4.0)
-    told.passed(1, 0.0, seconds=4.0)
-    told.course.start_stage("label")
-    assert told.after(1.0).seconds_left == pytest.approx(3.0)
-    told.course.on_blocks(PassProgress(99, 1, 5, 0))
-    now = told.after(0.0)
+def test_the_time_for_labels_is_estimated_from_the_last_pass_and_then_from_their_blocks() -> None:
+    run = SimulatedRun()
+    run.course.start_stage("fit")
+    run.blocks(4.0)
+    run.passed(1, 0.0, seconds=4.0)
+    run.course.start_stage("label")
+    assert run.after(1.0).seconds_left == pytest.approx(3.0)
+    run.course.on_blocks(PassProgress(99, 1, 5, 0))
+    now = run.after(0.0)
     assert (now.seconds_left, now.headline, now.outlook) == (
         pytest.approx(4.0),
         "labels, 20 % of them",
@@ -172,33 +172,33 @@ def test_labels_are_foretold_by_the_last_pass_and_then_by_their_blocks() -> None
 
 
 def test_labelling_alone_is_a_whole_run() -> None:
-    told = Told()
-    told.course.start_stage("open")
-    told.course.start_stage("label")
-    assert told.after(0.0).seconds_left is None
-    told.blocks(10.0)
-    assert told.seen[-1].share == ALMOST
-    assert told.seen[9].share == pytest.approx(0.4, abs=0.11)
+    run = SimulatedRun()
+    run.course.start_stage("open")
+    run.course.start_stage("label")
+    assert run.after(0.0).seconds_left is None
+    run.blocks(10.0)
+    assert run.seen[-1].share == ALMOST
+    assert run.seen[9].share == pytest.approx(0.4, abs=0.11)
 
 
 def test_what_ends_early_says_where_it_goes_on() -> None:
-    told = Told()
-    told.course.start_stage("fit")
-    told.blocks(1.0)
-    told.passed(3, None)
-    before = told.after(0.0)
-    told.course.finish()
-    now = told.after(5.0)
+    run = SimulatedRun()
+    run.course.start_stage("fit")
+    run.blocks(1.0)
+    run.passed(3, None)
+    before = run.after(0.0)
+    run.course.finish()
+    now = run.after(5.0)
     assert now.share == before.share
     assert now.lines[0] == "stopped after pass 3; the same job goes on from there"
     assert now.outlook == ""
 
 
 def test_what_is_finished_stays_so() -> None:
-    told = Told()
-    told.course.start_stage("finished")
-    told.course.finish()
-    assert told.after(1.0).lines == ("finished", "100 % done")
+    run = SimulatedRun()
+    run.course.start_stage("finished")
+    run.course.finish()
+    assert run.after(1.0).lines == ("finished", "100 % done")
 
 
 HEADLINES = {
@@ -213,6 +213,6 @@ HEADLINES = {
 
 @pytest.mark.parametrize(("stage", "headline"), HEADLINES.items())
 def test_every_stage_has_its_words(stage: str, headline: str) -> None:
-    told = Told()
-    told.course.start_stage(stage)
-    assert told.after(0.0).headline == headline
+    run = SimulatedRun()
+    run.course.start_stage(stage)
+    assert run.after(0.0).headline == headline

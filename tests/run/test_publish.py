@@ -37,7 +37,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.slow)])
 def config(request: pytest.FixtureRequest, store: Path, tmp_path: Path) -> Make:
-    """Makes configs of an output in a folder, or in a bucket, in which a finished version may be."""
+    """Makes configs whose output is in a folder or a bucket, and may already hold a finished version."""
     out = str(tmp_path / "out") if request.param == "folder" else f"{request.getfixturevalue('bucket').url}/out"
 
     def make(**output: Any) -> JobConfig:
@@ -79,11 +79,11 @@ def test_by_default_a_new_version_is_the_current_one(config: Make) -> None:
     assert output.read_json("run.json") == second
     assert {version.run for version in versions.list_versions(output)} == {first["run"], second["run"]}
     assert clustering.load_fit(job.output.store).objective == second["objective"]
-    ((name, told),) = watch.events
-    assert (name, told["run"], told["current"], told["before"]) == (
+    ((name, payload),) = watch.events
+    assert (name, payload["run"], payload["current"], payload["before"]) == (
         "model.published", second["run"], second["run"], first["run"]
     )  # fmt: skip
-    assert (told["store"], told["reasons"], told["remedy"]) == (job.output.store, [], None)
+    assert (payload["store"], payload["reasons"], payload["remedy"]) == (job.output.store, [], None)
 
 
 def test_the_gate_holds_what_is_beyond_a_limit_and_says_how_to_promote_it(
@@ -181,8 +181,8 @@ def test_by_hand_every_version_but_the_first_waits_for_a_person(config: Make) ->
         f"it waits for a person, and {first['run']} stays the current version: "
         f"'{promotion(job, waiting['run'])}' makes it the current version"
     )
-    name, told = watch.events[0]
-    assert (name, told["current"], told["remedy"]) == (
+    name, payload = watch.events[0]
+    assert (name, payload["current"], payload["remedy"]) == (
         "model.waiting", first["run"], promotion(job, waiting["run"])
     )  # fmt: skip
 
@@ -211,7 +211,7 @@ def test_a_run_killed_before_the_switch_goes_on_to_it(config: Make, monkeypatch:
         patched.setattr(versions, "promote", killed)
         with pytest.raises(Crash):
             run_fit(job, Notes())
-    # What is written whole is no version yet, for it has not been decided on to the end.
+    # Results that are fully written are no version until it is decided whether to publish them.
     assert [version.run for version in versions.list_versions(output)] == [first["run"]]
     record = run_fit(job, watch)
     assert any(f"continuing unfinished run {record['run']}" in line for line in watch.said)
@@ -263,7 +263,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("output", "said"), REFUSED.values(), ids=REFUSED)
-def test_a_wrong_policy_is_told_in_one_line(
+def test_a_wrong_policy_is_reported_in_one_line(
     output: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "job.yaml"

@@ -76,18 +76,18 @@ def calm(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def results(out: Path) -> dict[str, Any]:
-    """The bytes of model and labels, less the name of the run and what it has read."""
-    found: dict[str, Any] = {}
+    """The bytes of model and labels, without the name of the run and the amount that it read."""
+    entries: dict[str, Any] = {}
     for part in ("model.zarr", "labels.zarr"):
         for file in sorted((out / part).rglob("*")):
             if file.is_file():
-                found[f"{part}/{file.relative_to(out / part)}"] = file.read_bytes()
-        group = json.loads(found.pop(f"{part}/zarr.json"))
+                entries[f"{part}/{file.relative_to(out / part)}"] = file.read_bytes()
+        group = json.loads(entries.pop(f"{part}/zarr.json"))
         for name in ("run", "reads", "bytes_read"):
             group["attributes"].pop(name, None)
-        found[part] = group
-    assert len(found) > 20
-    return found
+        entries[part] = group
+    assert len(entries) > 20
+    return entries
 
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:
@@ -253,7 +253,7 @@ def test_the_command_goes_on_where_it_was_stopped(
     out, path = tmp_path / "out", tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(content(store, out)))
     command = ["fit", str(path), "--no-prefect"]
-    # A suite started in the background hands on that interrupts are ignored.
+    # A test suite in the background ignores interrupts, and its child processes inherit that.
     process = subprocess.Popen(
         [*CLUSTERING, *command],
         stderr=subprocess.PIPE,
@@ -316,7 +316,7 @@ def test_a_run_killed_after_labelling_makes_the_labels_again(
     assert killed.returncode == -signal.SIGKILL
     assert not (out / "labels.zarr").exists()
     (left,) = (out / "versions").iterdir()
-    # Even if the last blocks had been lost.
+    # The labels are made again even if the last blocks are lost.
     shutil.rmtree(left / "labels.zarr" / "labels" / "c")
     assert run(["fit", str(path), "--no-prefect"]) == 0
     assert "continuing unfinished run" in capsys.readouterr().err
@@ -382,7 +382,7 @@ def test_another_wish_for_the_output_labels_anew(store: Path, calm: Path, tmp_pa
     assert record["run"] == staged.name
     assert not any("labelled already" in line for line in watch.said)
     assert results(tmp_path / "out") == results(calm)
-    # And nothing at all is written where nothing is wanted any more.
+    # A job that no longer asks for labels writes none when it goes on.
     with pytest.raises(Crash):
         run_fit(few_passes(store, tmp_path / "none"), Notes(), crash)
     run_fit(few_passes(store, tmp_path / "none", output={"labels": False}), Notes())

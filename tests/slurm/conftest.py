@@ -112,13 +112,13 @@ def _wait(folder: Path, ready: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def queue() -> Callable[[], list[str]]:
-    """Tell the jobs in the queue; none, once those that end have ended."""
+    """List the jobs in the queue, after up to a minute for jobs that are ending."""
 
     def jobs() -> list[str]:
         until = time.monotonic() + 60
-        while (found := _said("squeue", "--noheader", "--format=%i %T")) and time.monotonic() < until:
+        while (listed := _said("squeue", "--noheader", "--format=%i %T")) and time.monotonic() < until:
             time.sleep(0.2)
-        return found.splitlines()
+        return listed.splitlines()
 
     return jobs
 

@@ -1,4 +1,4 @@
-"""Jobs of a real SLURM: the same bits as on threads, and what is said when workers do not come or go."""
+"""Jobs of a real SLURM: the same bits as on threads, and the messages where workers do not start or are lost."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_an_allocation_gives_the_bits_of_threads(
 ) -> None:
     done = run(job(tmp_path, rows_store, {"slurm": {"runner": True}}, wait_seconds=240), "srun", "--ntasks=4")
     assert done.returncode == 0, done.stderr
-    # One of the four tasks speaks.
+    # Only one of the four tasks prints.
     assert [json.loads(line)["status"] for line in done.stdout.splitlines() if line.startswith("{")] == ["finished"]
     assert "distributed" not in done.stderr
     assert bits(tmp_path) == on_threads
@@ -98,7 +98,7 @@ def test_an_allocation_ends_with_a_job_that_fails(tmp_path: Path, queue: Queue) 
     assert queue() == []
 
 
-def test_jobs_encrypt_what_they_tell(tmp_path: Path, queue: Queue) -> None:
+def test_jobs_encrypt_what_they_send(tmp_path: Path, queue: Queue) -> None:
     options = {**ON_LOOPBACK, "tls": True, "logs": str(tmp_path)}
     with connect({"slurm": options}, memory=2**20, wait_seconds=240) as engine:
         assert all(address.startswith("tls://") for address in engine.client.nthreads())
@@ -126,11 +126,11 @@ FAILURES = {
 
 
 @pytest.mark.parametrize(("options", "said"), FAILURES.values(), ids=FAILURES)
-def test_jobs_that_do_not_come_are_told_of_in_the_words_of_the_queue(
+def test_jobs_that_do_not_come_are_reported_in_the_words_of_the_queue(
     options: dict[str, Any], said: str, rows_store: Path, tmp_path: Path, queue: Queue
 ) -> None:
     cluster = {"slurm": {**ON_LOOPBACK, "logs": str(tmp_path), **options}}
-    # What fails at once is told of at once, and not after the time to wait.
+    # A job that fails at once is reported at once, before the time to wait is over.
     done = run(job(tmp_path, rows_store, cluster, wait_seconds=600 if "prologue" in options else 4))
     assert done.returncode == 1
     error = done.stderr.splitlines()[-1]
@@ -139,7 +139,7 @@ def test_jobs_that_do_not_come_are_told_of_in_the_words_of_the_queue(
     assert queue() == []
 
 
-def test_jobs_that_are_cancelled_in_the_middle_are_told_of(rows_store: Path, tmp_path: Path, queue: Queue) -> None:
+def test_jobs_that_are_cancelled_in_the_middle_are_reported(rows_store: Path, tmp_path: Path, queue: Queue) -> None:
     def cancel(record: clustering.api.PassRecord) -> None:
         if record.iteration == 3:
             subprocess.run(["scancel", "--name=clustering"], check=True)

@@ -18,7 +18,7 @@ from clustering.storage.versions import Outputs
 
 
 def named(word: str) -> str:
-    """The name of a run, in the order of the words."""
+    """The name of a run, made from a word; names sort as their words do."""
     return word.encode().hex().ljust(12, "0")[:12]
 
 
@@ -29,7 +29,7 @@ OLD, OLDER, NEW, MINE, OTHER, DONE = map(named, ("old", "older", "new", "mine", 
 
 
 class Crash(BaseException):
-    """The end of a process, as far as a process can survive it."""
+    """Stands for the end of a process in a test that goes on afterwards."""
 
 
 def output_at(kind: str, request: pytest.FixtureRequest, name: str = "out") -> Outputs:
@@ -61,11 +61,11 @@ def write_parts(place: StoragePath, run: str) -> None:
         write_bytes(inside / name, content)
 
 
-def add(output: Outputs, run: str, day: int, **told: Any) -> None:
+def add(output: Outputs, run: str, day: int, **entries: Any) -> None:
     """Finish a run beside the current version."""
     folder = output.stage(run)
     write_parts(folder, run)
-    write_json(folder / "run.json", {"run": run, "status": "finished", "finished_at": at(day), **told})
+    write_json(folder / "run.json", {"run": run, "status": "finished", "finished_at": at(day), **entries})
 
 
 def at(day: int) -> str:
@@ -79,7 +79,7 @@ def publish(output: Outputs, run: str, day: int) -> None:
 
 
 def files_of(place: StoragePath) -> dict[str, bytes]:
-    """All that is below a place, by key from there."""
+    """The contents of all files below a path, by key relative to it."""
     if isinstance(place, BucketPath):
         start = f"{place.key}/".lstrip("/")
         root = BucketPath(place.url, place.options)
@@ -88,24 +88,24 @@ def files_of(place: StoragePath) -> dict[str, bytes]:
 
 
 def is_whole(place: StoragePath, run: str) -> bool:
-    """Whether a version is all there, and of one run; a file that is not yet in its place does not count."""
-    found = {key: content for key, content in files_of(place).items() if not key.startswith(".")}
-    record = found.pop("run.json", b"{}")
-    return json.loads(record).get("run") == run and found == content_of(run)
+    """Whether a version is complete and of one run; a file that is not yet in its place does not count."""
+    files = {key: content for key, content in files_of(place).items() if not key.startswith(".")}
+    record = files.pop("run.json", b"{}")
+    return json.loads(record).get("run") == run and files == content_of(run)
 
 
 def plain(output: Outputs) -> dict[str, bytes]:
-    """What is under the plain names, by key."""
+    """The contents of the files under the plain names, by key."""
     names = [place for place in children(output.path) if place.name in PARTS]
-    found = {}
+    files = {}
     for place in names:
         if isinstance(place, BucketPath):
-            found |= {key: content for key, content in files_of(output.path).items() if key.split("/")[0] == place.name}
+            files |= {key: content for key, content in files_of(output.path).items() if key.split("/")[0] == place.name}
         elif place.is_file():
-            found[place.name] = place.read_bytes()
+            files[place.name] = place.read_bytes()
         else:
-            found |= {f"{place.name}/{key}": content for key, content in files_of(place.resolve()).items()}
-    return found
+            files |= {f"{place.name}/{key}": content for key, content in files_of(place.resolve()).items()}
+    return files
 
 
 def plainly(output: Outputs, run: str) -> bool:
@@ -120,7 +120,7 @@ CHANGES = {"os": ("unlink", "rmdir", "replace", "symlink", "mkdir"), "obstore": 
 
 @contextmanager
 def crashing_after(changes: int, output: Outputs, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """End the process at a change of the output, as far as possible; gives one number, of changes that were made."""
+    """Raise `Crash` instead of every change of the output after the first `changes`; gives a list with their number."""
     made = [0]
 
     def counted(act: Callable[..., Any]) -> Callable[..., Any]:
@@ -144,7 +144,7 @@ def crashing_after(changes: int, output: Outputs, monkeypatch: pytest.MonkeyPatc
         patched.setattr("clustering.storage.bucket_output.BucketOutput._each", one_by_one)
         yield made
     if isinstance(output.path, BucketPath):
-        # Its lock would be void as soon as its process were gone.
+        # The lock of a process that has really ended would be void.
         (output.path / layout.LOCK).unlink(missing_ok=True)
 
 

@@ -97,7 +97,7 @@ class Crash(BaseException):
 def test_a_save_that_is_cut_short_anywhere_is_no_model_until_the_next_one(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the requests that change the bucket, so many are made."""
+    """The save ends after a number of the requests that change the bucket."""
     url, left = f"{bucket.url}/model.zarr", [0]
     write, unlink = bucket_groups.write_bytes, BucketPath.unlink
 

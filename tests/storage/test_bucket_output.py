@@ -47,16 +47,16 @@ def make_version(output: BucketOutput, run: str, chunks: int = 3) -> None:
 
 
 def whole(run: str, chunks: int = 3) -> set[tuple[str, str]]:
-    """Keys of a version and the run that each is of."""
+    """Keys of a version, each with its run."""
     groups = {f"{part}/{key}" for part in ("model.zarr", "labels.zarr") for key in ("zarr.json",)}
     groups |= {f"{part}/x/c/{i}" for part in ("model.zarr", "labels.zarr") for i in range(chunks)}
     return {(key, run) for key in (*groups, "run.json")}
 
 
 def seen(bucket: Bucket) -> set[tuple[str, str]]:
-    """Keys that readers go by, and the run that each is of."""
-    found = {key: value for key, value in bucket.content("deep/out").items() if key.split("/")[0] in PARTS}
-    return {(k, json.loads(v)["run"] if k.endswith("json") else v.decode()) for k, v in found.items()}
+    """Keys that readers use, each with its run."""
+    content = {key: value for key, value in bucket.content("deep/out").items() if key.split("/")[0] in PARTS}
+    return {(k, json.loads(v)["run"] if k.endswith("json") else v.decode()) for k, v in content.items()}
 
 
 def publish(output: BucketOutput, run: str, chunks: int = 3) -> None:
@@ -98,7 +98,7 @@ def one_by_one(_: BucketOutput, act: Callable[[str], None], names: Collection[st
 def test_wherever_a_switch_is_cut_short_the_next_run_brings_it_to_its_end(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every request that changes a plain name is the last one once."""
+    """Every request that changes a plain name is, in one round, the last one that is made."""
     output, old, new = at(bucket), whole(OLD, 2), whole(NEW, 1)
     steps, left = [], [0]
     unlink, copy = BucketPath.unlink, BucketOutput._copy
@@ -123,7 +123,7 @@ def test_wherever_a_switch_is_cut_short_the_next_run_brings_it_to_its_end(
             with output.locked():
                 patched.setattr(BucketPath, "unlink", counted(unlink))
                 patched.setattr(BucketOutput, "_copy", counted(copy))
-                # One after the other, so that each place to stop comes once.
+                # Requests are made one after the other, so that the switch stops before each of them once.
                 patched.setattr(BucketOutput, "_each", one_by_one)
                 try:
                     output.switch(NEW)
@@ -132,30 +132,30 @@ def test_wherever_a_switch_is_cut_short_the_next_run_brings_it_to_its_end(
                 else:
                     ended = True
                 patched.undo()
-        found = seen(bucket)
+        visible = seen(bucket)
         if ended:
             break
-        steps.append(found)
-        runs = {run for _, run in found}
-        # The switch came first.
+        steps.append(visible)
+        runs = {run for _, run in visible}
+        # The switch precedes all changes of plain names.
         assert output.finished == NEW
         assert output.read_json("run.json") == {"run": NEW}
-        if ("run.json", OLD) in found:
-            assert found == old
-        elif ("run.json", NEW) in found:
-            assert found == new
+        if ("run.json", OLD) in visible:
+            assert visible == old
+        elif ("run.json", NEW) in visible:
+            assert visible == new
         else:
             assert runs <= {OLD, NEW}
             # A group that can be opened is whole.
             for part in ("model.zarr", "labels.zarr"):
-                if any(key == f"{part}/zarr.json" for key, _ in found):
-                    mine = {item for item in found if item[0].startswith(part)}
+                if any(key == f"{part}/zarr.json" for key, _ in visible):
+                    mine = {item for item in visible if item[0].startswith(part)}
                     assert mine in ({i for i in v if i[0].startswith(part)} for v in (old, new))
         with output.locked():
             pass
         assert seen(bucket) == new
         assert len(bucket.content("deep/out/versions")) == len(old) + len(new)
-    assert found == new
+    assert visible == new
     assert len(steps) == 10
 
 
@@ -165,7 +165,7 @@ def test_what_a_run_staged_that_failed_is_dropped_but_for_what_may_go_on(bucket:
     before = bucket.content()
     with suppress(Crash), output.locked():
         make_version(output, SECOND)
-        # It comes last, and makes a version of what was staged.
+        # run.json is written last; without it, the staged files are no version.
         (output.staging(SECOND) / "run.json").unlink()
         raise Crash
     assert bucket.content() == before
@@ -219,10 +219,10 @@ def test_a_lock_of_another_machine_holds_until_it_is_old(bucket: Bucket, monkeyp
 
 def test_a_lock_is_renewed_while_it_is_held(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "RENEWED", 0.01)
-    output, found = at(bucket), set()
+    output, locks = at(bucket), set()
     with output.locked():
-        while len(found) < 3:
-            found.add(bucket.content("deep/out")[".lock"])
+        while len(locks) < 3:
+            locks.add(bucket.content("deep/out")[".lock"])
     assert bucket.content() == {}
 
 
@@ -247,13 +247,13 @@ def test_a_run_that_was_taken_over_publishes_nothing_and_removes_nothing(bucket:
         with pytest.raises(OutputError, match=r"another run has taken over .* did not renew its lock"):
             output.switch(SECOND)
     assert seen(bucket) == whole(FIRST)
-    # The lock is not its to take away, and what is staged may be the other's.
+    # The run must not remove a lock of another run, nor staged files that may belong to it.
     assert bucket.content("deep/out")[".lock"] == content
     assert [place.name for place in children(output.path / "versions")] == [FIRST, SECOND]
 
 
 def test_answers_that_get_lost_do_not_cost_the_lock(bucket: Bucket) -> None:
-    """The first request is done and its answer lost, so that the second finds what the first one made."""
+    """The first request succeeds but its answer is lost, so the second meets what the first one wrote."""
     with at(bucket).locked():
         pass
     output = at(bucket)

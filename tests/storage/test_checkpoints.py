@@ -109,9 +109,9 @@ def latest_after(two_saved: Path, newest: bytes) -> Checkpoint | None:
 
 
 def test_the_last_checkpoint_is_where_to_go_on(two_saved: Path) -> None:
-    found = checkpoints.latest(two_saved, KMeans(1), IDENTITY, None)
-    assert found is not None
-    assert found.state.iteration == 5
+    checkpoint = checkpoints.latest(two_saved, KMeans(1), IDENTITY, None)
+    assert checkpoint is not None
+    assert checkpoint.state.iteration == 5
 
 
 @given(st.floats(0, 1, exclude_max=True))
@@ -119,37 +119,37 @@ def test_the_last_checkpoint_is_where_to_go_on(two_saved: Path) -> None:
 @example(0.999999)
 def test_a_half_written_checkpoint_is_passed_over_for_the_one_before(two_saved: Path, share: float) -> None:
     whole = max(two_saved.iterdir()).read_bytes()
-    found = latest_after(two_saved, whole[: int(share * len(whole))])
-    assert found is not None
-    assert found.state.iteration == 4
+    checkpoint = latest_after(two_saved, whole[: int(share * len(whole))])
+    assert checkpoint is not None
+    assert checkpoint.state.iteration == 4
 
 
 @given(st.sampled_from([b"", b"PK\x03\x04", b"PK\x05\x06", b"\x93NUMPY\x01\x00", b"\x80\x04"]), st.binary(max_size=200))
 @example(b"\x93NUMPY\x01\x00", b"v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }".ljust(120) + b"\0" * 8)
 def test_garbage_is_passed_over_for_the_checkpoint_before(two_saved: Path, start: bytes, rest: bytes) -> None:
-    found = latest_after(two_saved, start + rest)
-    assert found is not None
-    assert found.state.iteration == 4
+    checkpoint = latest_after(two_saved, start + rest)
+    assert checkpoint is not None
+    assert checkpoint.state.iteration == 4
 
 
 @given(st.floats(0, 1, exclude_max=True), st.integers(1, 255))
 def test_a_flipped_byte_is_noticed_or_does_not_matter(two_saved: Path, place: float, flip: int) -> None:
     content = bytearray(max(two_saved.iterdir()).read_bytes())
     content[int(place * len(content))] ^= flip
-    found = latest_after(two_saved, bytes(content))
-    assert found is not None
-    expected = one(found.state.iteration).state.candidates[0]
-    assert same_bits(found.state.candidates[0].params.centers, expected.params.centers)
-    assert same_bits(found.state.candidates[0].sums["first"], expected.sums["first"])
+    checkpoint = latest_after(two_saved, bytes(content))
+    assert checkpoint is not None
+    expected = one(checkpoint.state.iteration).state.candidates[0]
+    assert same_bits(checkpoint.state.candidates[0].params.centers, expected.params.centers)
+    assert same_bits(checkpoint.state.candidates[0].sums["first"], expected.sums["first"])
 
 
 def test_a_member_of_another_name_is_noticed(two_saved: Path) -> None:
     content = max(two_saved.iterdir()).read_bytes()
     renamed = content.replace(b"0.sums.first", b"2.sums.first")
     assert renamed != content
-    found = latest_after(two_saved, renamed)
-    assert found is not None
-    assert found.state.iteration == 4
+    checkpoint = latest_after(two_saved, renamed)
+    assert checkpoint is not None
+    assert checkpoint.state.iteration == 4
 
 
 def test_no_checkpoint_is_found_where_all_are_damaged(two_saved: Path, tmp_path: Path) -> None:
@@ -170,9 +170,9 @@ def test_only_the_last_checkpoints_stay(tmp_path: Path) -> None:
     for iteration in range(8):
         checkpoints.save(tmp_path, one(iteration), IDENTITY)
         assert len(list(tmp_path.iterdir())) == min(iteration + 1, KEPT)
-    found = checkpoints.latest(tmp_path, KMeans(1), IDENTITY, None)
-    assert found is not None
-    assert found.state.iteration == 7
+    checkpoint = checkpoints.latest(tmp_path, KMeans(1), IDENTITY, None)
+    assert checkpoint is not None
+    assert checkpoint.state.iteration == 7
 
 
 def test_the_checkpoints_of_the_published_run_are_no_unfinished_run(tmp_path: Path) -> None:
@@ -260,12 +260,12 @@ NO_RUNS = ["", ".", "..", "../../thesis", "/home/me", "a1", "610000000000/..", "
 
 @pytest.mark.parametrize("run", NO_RUNS, ids=repr)
 def test_a_checkpoint_of_no_run_is_passed_over(run: Any, tmp_path: Path) -> None:
-    """Its name would lead out of the output."""
+    """The name of such a run could lead to a path outside the output."""
     checkpoints.save(tmp_path, one(4), IDENTITY)
     checkpoints.save(tmp_path, one(5, run), IDENTITY)
-    found = checkpoints.latest(tmp_path, KMeans(1), IDENTITY, None)
-    assert found is not None
-    assert (found.run, checkpoints.unfinished(tmp_path, None)) == (A1, A1)
+    checkpoint = checkpoints.latest(tmp_path, KMeans(1), IDENTITY, None)
+    assert checkpoint is not None
+    assert (checkpoint.run, checkpoints.unfinished(tmp_path, None)) == (A1, A1)
 
 
 @pytest.mark.parametrize("key", ["arrays", "candidates", "summary", "reading", "iteration", "remarks", "state_seconds"])
@@ -278,10 +278,10 @@ def test_a_checkpoint_that_says_something_else_is_passed_over(key: str, value: A
     assert arrays is not None
     meta = {**json.loads(arrays.pop("meta").tobytes()), key: value}
     np.savez(newest, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
-    found = checkpoints.latest(tmp_path, KMeans(1), IDENTITY, None)
-    assert found is not None
+    checkpoint = checkpoints.latest(tmp_path, KMeans(1), IDENTITY, None)
+    assert checkpoint is not None
     whole = {"iteration": value == 7, "state_seconds": value == 7, "remarks": value == []}
-    assert found.state.iteration == ((7 if key == "iteration" else 5) if whole.get(key) else 4)
+    assert checkpoint.state.iteration == ((7 if key == "iteration" else 5) if whole.get(key) else 4)
 
 
 def test_only_files_of_our_names_are_read_and_removed(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from clustering.storage.label_pass import LABELS, write_labels
 from clustering.storage.ledger import FOLDER, Ledger
 
 MIXTURE = c.GaussianMixture(3, "diagonal")
-WANTED = LabelOutputs(responsibilities="max", margin=True)
+OUTPUTS = LabelOutputs(responsibilities="max", margin=True)
 BLOCKS = 12
 
 
@@ -50,9 +50,9 @@ def at_work(store: Path, cluster: Any = "threads") -> Iterator[PassRunner]:
         yield inside
 
 
-def attempt(store: Path, fit: c.Fit, folder: Path, wanted: LabelOutputs = WANTED, **options: Any) -> PassResult:
+def attempt(store: Path, fit: c.Fit, folder: Path, outputs: LabelOutputs = OUTPUTS, **options: Any) -> PassResult:
     with at_work(store, **options) as inside:
-        return write_labels(inside, fit.fitted, folder, {"run": "a1"}, wanted)
+        return write_labels(inside, fit.fitted, folder, {"run": "a1"}, outputs)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -78,7 +78,7 @@ class Stop(BaseException):
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, records: int) -> None:
-    """End the process, as far as a process can survive it, before a further record is written."""
+    """Raise `Stop`, as if the process ended, before a further record is written."""
     keep = Ledger.save
 
     def limited(self: Ledger, index: int, statistics: Any) -> None:
@@ -100,19 +100,19 @@ def test_finished_blocks_are_neither_read_nor_made_again(
     ledger = Ledger(tmp_path / FOLDER)
     assert len(ledger) == 5
     touched = {f: os.stat(tmp_path / f).st_mtime_ns for f in content(tmp_path)}
-    told: list[int] = []
+    resumed: list[int] = []
     with at_work(store, cluster) as inside:
-        again = write_labels(inside, fit.fitted, tmp_path, {"run": "a1"}, WANTED, told.append)
-    assert told == [5]
+        again = write_labels(inside, fit.fitted, tmp_path, {"run": "a1"}, OUTPUTS, resumed.append)
+    assert resumed == [5]
     assert again.read_stats.blocks == BLOCKS - 5
     assert again.read_stats.bytes == (BLOCKS - 5) * 8000
     passed, files = calm
     assert bits(again) == bits(passed)
     assert content(tmp_path) == files
-    # The block that had no record yet was written all the same; the five before were left alone.
+    # One block was written without a record, so it was written again; the chunks of the five with records stayed.
     same = [f for f, time in touched.items() if os.stat(tmp_path / f).st_mtime_ns == time]
     assert sum("/c/" in f for f in same) == 5 * 3
-    # A third attempt finds all of it.
+    # A third attempt reuses all blocks.
     third = attempt(store, fit, tmp_path)
     assert third.read_stats.blocks == 0
     assert bits(third) == bits(passed)
@@ -141,19 +141,19 @@ def test_what_is_lost_is_made_again(store: Path, fit: c.Fit, calm: Any, tmp_path
 @pytest.mark.parametrize("other", ["variables", "params", "header"])
 def test_another_wish_starts_anew(other: str, store: Path, fit: c.Fit, tmp_path: Path) -> None:
     attempt(store, fit, tmp_path)
-    wanted = WANTED
+    outputs = OUTPUTS
     match other:
         case "variables":
-            wanted = LabelOutputs(distance=True)
+            outputs = LabelOutputs(distance=True)
         case "params":
             fit = c.fit(store, MIXTURE, sample_dims=["row"], max_iterations=1)
         case "header":
             (tmp_path / FOLDER / "wish.json").write_text("nonsense")
-    assert attempt(store, fit, tmp_path, wanted).read_stats.blocks == BLOCKS
-    with xr.open_zarr(tmp_path / LABELS, consolidated=False, chunks=None) as found:
+    assert attempt(store, fit, tmp_path, outputs).read_stats.blocks == BLOCKS
+    with xr.open_zarr(tmp_path / LABELS, consolidated=False, chunks=None) as dataset:
         expected = {"labels", "distance"} if other == "variables" else {"labels", "responsibility", "margin"}
-        assert set(found.data_vars) == expected
-        np.testing.assert_array_equal(found["labels"], fit.predict(store, sample_dims=["row"]))
+        assert set(dataset.data_vars) == expected
+        np.testing.assert_array_equal(dataset["labels"], fit.predict(store, sample_dims=["row"]))
 
 
 def test_files_that_vanish_again_and_again_end_in_one_line(

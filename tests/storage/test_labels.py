@@ -198,7 +198,7 @@ def test_every_chunk_is_written_and_checksummed(field: Source, tmp_path: Path) -
 
 @st.composite
 def selections(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any], int]:
-    """Shape, chunks, a selection and the wanted size of a block."""
+    """Shape, chunks, a selection and the requested size of a block."""
     shape = tuple(draw(st.lists(st.integers(1, 30), min_size=1, max_size=3)))
     chunks = tuple(draw(st.integers(1, n)) for n in shape)
     isel: dict[str, Any] = {}
@@ -308,10 +308,12 @@ def sharded_store(path: Path, n: int = 40_000) -> Path:
     return path
 
 
-def written(path: Path, store: Path, wanted: LabelOutputs, block_bytes: int, **options: Any) -> tuple[LabelWriter, Any]:
+def written(
+    path: Path, store: Path, outputs: LabelOutputs, block_bytes: int, **options: Any
+) -> tuple[LabelWriter, Any]:
     source = open_source(store, sample_dims=["row"], **options)
     plan = source.plan(block_bytes=block_bytes, whole_chunks=False)
-    write = create_labels(path, source, plan, default_names(3), {}, wanted, c.KMeans(3))
+    write = create_labels(path, source, plan, default_names(3), {}, outputs, c.KMeans(3))
     return write, plan
 
 
@@ -330,7 +332,7 @@ def test_labels_of_shards_lie_in_shards_of_whole_blocks(tmp_path: Path) -> None:
     for i in range(2):
         block = plan.block(i)
         assert not write.holds(block.slices)
-        # Masked all over: these chunks are written too.
+        # Chunks in which every label is masked are written too.
         write(block.slices, {"labels": np.full(block.shape, -1), "distances": np.full((*block.shape, 3), np.nan)})
         assert write.holds(block.slices)
     assert write.complete()
@@ -349,7 +351,7 @@ def test_labels_of_shards_lie_in_shards_of_whole_blocks(tmp_path: Path) -> None:
     assert (np.asarray(stored[...]) == -1).all()
 
 
-def test_shards_are_known_where_one_place_of_a_dimension_is_taken(tmp_path: Path) -> None:
+def test_shards_are_recognized_where_one_place_of_a_dimension_is_taken(tmp_path: Path) -> None:
     zarr.create_group(tmp_path / "in.zarr").create_array(
         "x", shape=(2, 40_000, 3), dtype="f4", chunks=(1, 5000, 3), shards=(1, 10_000, 3), fill_value=0,
         dimension_names=("time", "row", "feature"),
@@ -371,7 +373,7 @@ def test_shards_hold_what_was_written(isel: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(stored[...]), values)
 
 
-def test_files_that_are_lost_or_empty_are_found(tmp_path: Path) -> None:
+def test_files_that_are_lost_or_empty_are_detected(tmp_path: Path) -> None:
     store = sharded_store(tmp_path / "in.zarr")
     write, plan = written(tmp_path / "labels.zarr", store, LabelOutputs(), 8 * 10_000)
     for i in range(len(plan)):

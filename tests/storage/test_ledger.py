@@ -40,9 +40,9 @@ def test_statistics_come_back_to_the_last_bit(ledger: Ledger) -> None:
         ledger.save(index, (sums(index % 97),))
     other = pickle.loads(pickle.dumps(ledger))
     for index in (0, 7, 123_456_789_012):
-        found = other.load(index)
-        assert found is not None
-        assert same(found[0], sums(index % 97))
+        statistics = other.load(index)
+        assert statistics is not None
+        assert same(statistics[0], sums(index % 97))
     assert other.load(1) is None
     assert len(other) == 3
     assert not list(Path(ledger.path).glob(".*"))
@@ -55,10 +55,10 @@ def test_statistics_come_back_to_the_last_bit(ledger: Ledger) -> None:
 def test_numbers_that_are_not_finite_are_kept(ledger: Ledger) -> None:
     odd = LabelStatistics(float("inf"), np.array([np.nan, -0.0]), np.array([1, 2]), float("nan"))
     ledger.save(0, (odd,))
-    found = ledger.load(0)
-    assert found is not None
-    assert found[0].weight.tobytes() == odd.weight.tobytes()
-    assert (found[0].objective, str(found[0].entropy)) == (float("inf"), "nan")
+    statistics = ledger.load(0)
+    assert statistics is not None
+    assert statistics[0].weight.tobytes() == odd.weight.tobytes()
+    assert (statistics[0].objective, str(statistics[0].entropy)) == (float("inf"), "nan")
 
 
 def test_a_damaged_record_counts_as_none(ledger: Ledger) -> None:
@@ -73,7 +73,7 @@ def test_a_damaged_record_counts_as_none(ledger: Ledger) -> None:
     for length in range(0, len(whole), 7):
         file.write_bytes(whole[:length])
         assert ledger.load(4) is None
-    # A record in the place of another.
+    # A record under the name of another block counts as none too.
     file.rename(file.with_name("block-00000005"))
     file.with_name("block-00000005").write_bytes(whole)
     assert ledger.load(5) is None

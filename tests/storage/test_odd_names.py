@@ -44,20 +44,20 @@ def test_any_name_may_stand_for_anything(what: str, name: str, tmp_path: Path) -
     assert sorted(field.values[:, 0]) == [0.0, 9.0]
     source = open_source(array, sample_dims=array.dims[0])
     create_labels(tmp_path / "labels.zarr", source, source.plan(whole_chunks=False), default_names(2), {})
-    with xr.open_zarr(tmp_path / "labels.zarr", consolidated=False) as found:
-        assert found["labels"].dims == array.dims[:1]
+    with xr.open_zarr(tmp_path / "labels.zarr", consolidated=False) as dataset:
+        assert dataset["labels"].dims == array.dims[:1]
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("labels", LabelOutputs()), ("distance", LabelOutputs(distance=True))])
+@pytest.mark.parametrize(("name", "outputs"), [("labels", LabelOutputs()), ("distance", LabelOutputs(distance=True))])
 @pytest.mark.parametrize("along", ["its own dimension", "another one"])
-def test_a_coordinate_that_gives_way_to_a_result_is_told(
-    along: str, name: str, wanted: LabelOutputs, tmp_path: Path
+def test_a_coordinate_that_gives_way_to_a_result_is_reported(
+    along: str, name: str, outputs: LabelOutputs, tmp_path: Path
 ) -> None:
     dim = name if along == "its own dimension" else "n"
     source = open_source(data(sample=dim).assign_coords({name: (dim, np.arange(8.0))}), sample_dims=dim)
     expected = (f"coordinate {name!r} is left out of labels.zarr: a result is called so; rename it in the source",)
-    assert coordinate_cautions(source, default_names(2), wanted, c.KMeans(2)) == expected
-    create_labels(tmp_path / "a", source, source.plan(whole_chunks=False), default_names(2), {}, wanted, c.KMeans(2))
+    assert coordinate_cautions(source, default_names(2), outputs, c.KMeans(2)) == expected
+    create_labels(tmp_path / "a", source, source.plan(whole_chunks=False), default_names(2), {}, outputs, c.KMeans(2))
     assert cautions_of(tmp_path / "a") == expected
 
 
@@ -70,7 +70,7 @@ def written(path: Path, **arrays: Any) -> str:
 
 @pytest.mark.parametrize("name", ["n", "z"])
 def test_an_array_may_be_called_like_a_dimension(name: str, tmp_path: Path) -> None:
-    """It is clustered where it is asked for, and labels no features where it is not."""
+    """It is clustered where `variables` names it, and is not taken for labels of features elsewhere."""
     store = written(tmp_path / "a.zarr", **{name: (("n", "z"), ROWS, {})})
     fit = c.fit(store, c.KMeans(k=2), variables=name, sample_dims="n")
     assert sorted(fit.centers.values[:, 0]) == [0.0, 9.0]
@@ -82,7 +82,7 @@ def test_an_array_may_be_called_like_a_dimension(name: str, tmp_path: Path) -> N
 
 
 def test_coordinates_are_clustered_where_they_are_asked_for(tmp_path: Path) -> None:
-    """Those of their own name alone are refused in one line."""
+    """A coordinate along a dimension of its own name is refused in one line."""
     store = written(
         tmp_path / "a.zarr",
         t=(("n", "z"), ROWS, {"coordinates": "height"}),
@@ -97,7 +97,7 @@ def test_coordinates_are_clustered_where_they_are_asked_for(tmp_path: Path) -> N
 
 @pytest.mark.filterwarnings("ignore:Duplicate dimension names")
 def test_one_name_for_two_dimensions_is_refused(tmp_path: Path) -> None:
-    """Nothing tells samples from features then."""
+    """Samples cannot be distinguished from features then."""
     store = written(tmp_path / "a.zarr", t=(("n", "n"), np.outer(GROUPS, np.ones(8)), {}))
     with pytest.raises(c.ClusteringError, match="dimension 'n' twice"):
         c.fit(store, c.KMeans(k=2))

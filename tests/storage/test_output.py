@@ -93,13 +93,13 @@ def test_a_reader_never_sees_a_missing_or_mixed_output(tmp_path: Path) -> None:
         assert reader.stdin is not None
         assert reader.stdout is not None
         for i in range(1, 51):
-            # The reader looks on and on while one switch is made.
+            # The reader reads again and again while one switch is made.
             reader.stdin.write("look\n")
             reader.stdin.flush()
             publish(output, named(f"{i}"))
-            found = json.loads(reader.stdout.readline())
-            assert found["faults"] == []
-            seen.update(found["seen"])
+            report = json.loads(reader.stdout.readline())
+            assert report["faults"] == []
+            seen.update(report["seen"])
         reader.stdin.close()
     assert seen <= {named(f"{i}") for i in range(51)}
     assert len(seen) > 1
@@ -125,7 +125,7 @@ def test_what_was_staged_by_a_run_that_failed_is_dropped(tmp_path: Path) -> None
     before = listing(tmp_path)
     with suppress(ArithmeticError), output.locked():
         make_version(output, SECOND)
-        # It comes last, and makes a version of what was staged.
+        # run.json is written last; without it, the staged files are no version.
         (output.staging(SECOND) / "run.json").unlink()
         raise ArithmeticError
     assert listing(tmp_path) == before
@@ -218,7 +218,7 @@ def test_an_output_of_a_run_is_not_foreign(tmp_path: Path) -> None:
 def test_a_run_killed_in_the_middle_of_the_switch_does_not_bar_the_next(part: str, tmp_path: Path) -> None:
     output = Output(tmp_path / "out")
     publish(output, FIRST)
-    # What is left between making a new link and putting it in the place of the old one.
+    # This link is left when a run is killed after it makes a new link and before that replaces the old one.
     (output.path / f".{part}.0123abcd").symlink_to(f"versions/{SECOND}")
     output.check()
     publish(output, THIRD)
@@ -304,7 +304,7 @@ def test_names_lost_in_a_killed_switch_come_back_with_the_next_run(tmp_path: Pat
 def test_all_of_a_version_is_on_the_disk_before_it_is_switched_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A power cut shows the version before or this one, whole: files, their folders, and the names of both."""
+    """After a power cut, the version before or this one is there, complete with files, folders and their names."""
     events: list[str] = []
     fsync, replace = os.fsync, Path.replace
 
@@ -327,6 +327,6 @@ def test_all_of_a_version_is_on_the_disk_before_it_is_switched_to(
     switch = events.index(f"> {output.path / 'current'}")
     every = [version, *version.rglob("*"), version.parent, output.path]
     assert {str(path) for path in every} <= {*events[:switch]}
-    # The version has a name only once what is in it is there, and the switch itself is brought to the disk last.
+    # The name of the version is synced after everything in it, and the switch is synced last.
     assert events.index(str(version.parent)) > max(events.index(str(path)) for path in version.rglob("*"))
     assert events[-1] == str(output.path)

@@ -1,4 +1,4 @@
-"""What is taken for an output: by its mark, or by what only runs write where it is from before there were marks."""
+"""What counts as an output: a place with the mark or, from before there were marks, with files that only runs write."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def waiting(output: Any) -> None:
         add(output, A, 1, status="waiting")
 
 
-def begun(output: Any) -> None:
+def interrupted(output: Any) -> None:
     with suppress(Crash), output.locked(lambda: LATER):
         checkpoints.save(output.checkpoints, one(3, LATER), IDENTITY)
         raise Crash
@@ -59,7 +59,7 @@ def locked(output: Any) -> None:
 
 
 @kinds
-@pytest.mark.parametrize("state", [published, waiting, begun, labelling, locked])
+@pytest.mark.parametrize("state", [published, waiting, interrupted, labelling, locked])
 def test_an_output_from_before_there_were_marks_is_gone_on_with(
     kind: str, state: Callable[[Any], None], request: pytest.FixtureRequest
 ) -> None:
@@ -161,7 +161,7 @@ def test_a_link_is_never_followed(name: str, tmp_path: Path) -> None:
 
 @kinds
 def test_what_is_removed_is_what_runs_wrote(kind: str, request: pytest.FixtureRequest) -> None:
-    """Somebody put a file there while a run was at work."""
+    """Somebody adds a file to the output while a run is at work."""
     output = output_at(kind, request)
     for day, run in enumerate((A, B, C), 1):
         publish(output, run, day)
@@ -178,16 +178,16 @@ def test_what_is_removed_is_what_runs_wrote(kind: str, request: pytest.FixtureRe
 
 
 @kinds
-@pytest.mark.parametrize("told", ["../../thesis", "/home/me", "thesis", "", 7, None, ["a"]], ids=repr)
-def test_a_switch_to_no_run_leads_nowhere(kind: str, told: Any, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("run", ["../../thesis", "/home/me", "thesis", "", 7, None, ["a"]], ids=repr)
+def test_a_switch_to_no_run_gives_no_current_version(kind: str, run: Any, request: pytest.FixtureRequest) -> None:
     output = output_at(kind, request)
     publish(output, A, 1)
     switch = output.path / "current"
     switch.unlink()
     if isinstance(switch, BucketPath):
-        write_json(switch, {"run": told})
+        write_json(switch, {"run": run})
     else:
-        switch.symlink_to(f"versions/{told or 'x'}")
+        switch.symlink_to(f"versions/{run or 'x'}")
     assert layout.current(output.path) is None
 
 

@@ -23,7 +23,7 @@ LATS, LONS = np.linspace(80, -80, 9), np.arange(0.0, 360.0, 36.0)
 
 
 def field(times: Any = TIMES, lats: Any = LATS, lons: Any = LONS, dims: tuple[str, ...] = DIMS) -> xr.DataArray:
-    """A field on a grid; a coordinate that is a number is no more than a length."""
+    """A field on a grid; a number in place of a coordinate is the length of a dimension without one."""
     given = {"time": times, "lat": lats, "lon": lons}
     shape = tuple(given[d] if isinstance(given[d], int) else len(given[d]) for d in dims)
     coords = {d: c for d, c in given.items() if not isinstance(c, int) and d in dims}
@@ -34,8 +34,8 @@ def source_of(data: xr.DataArray) -> Source:
     return open_source(data, sample_dims=list(map(str, data.dims)), feature_dims=[])
 
 
-def told(path: Path, data: xr.DataArray, seed: int = 0) -> xr.DataArray:
-    """Write labels of a field, some masked, and give them."""
+def write_field_labels(path: Path, data: xr.DataArray, seed: int = 0) -> xr.DataArray:
+    """Write random labels of a field, some masked, and return them."""
     source = source_of(data)
     labels = np.random.default_rng(seed).integers(-1, 5, data.shape).astype(np.int8)
     with warnings.catch_warnings():
@@ -55,9 +55,9 @@ def whole(earlier: PreviousLabels | None, data: xr.DataArray, name: str = "label
 
 
 def expected(before: xr.DataArray, now: xr.DataArray) -> np.ndarray:
-    """The same by xarray's own alignment."""
-    found: xr.DataArray = before.reindex({d: now[d] for d in now.dims}, fill_value=-1).transpose(*now.dims)
-    return found.values
+    """The labels by xarray's own alignment."""
+    reindexed: xr.DataArray = before.reindex({d: now[d] for d in now.dims}, fill_value=-1).transpose(*now.dims)
+    return reindexed.values
 
 
 @pytest.mark.parametrize(
@@ -77,22 +77,22 @@ def expected(before: xr.DataArray, now: xr.DataArray) -> np.ndarray:
 def test_samples_are_found_by_their_coordinates(
     now: xr.DataArray, offsets: tuple[int, ...] | None, tmp_path: Path
 ) -> None:
-    before = told(tmp_path / "labels.zarr", field())
+    before = write_field_labels(tmp_path / "labels.zarr", field())
     earlier = open_previous_labels(tmp_path / "labels.zarr", source_of(now))
     np.testing.assert_array_equal(whole(earlier, now), expected(before, now))
     assert earlier is not None
     if offsets is not None:
         assert earlier.indexers == offsets
-    # What has dimensions of its own comes with them.
+    # Outputs with further dimensions keep these.
     top = whole(earlier, now, "top_clusters")
-    found = expected(before, now)
-    filled = np.stack([found, np.where(found < 0, found, found * 10)], -1)
-    there = found >= 0
+    labels = expected(before, now)
+    filled = np.stack([labels, np.where(labels < 0, labels, labels * 10)], -1)
+    there = labels >= 0
     np.testing.assert_array_equal(top[there][:, :2], filled[there])
 
 
 def test_any_region_reads_what_the_whole_reads(tmp_path: Path) -> None:
-    told(tmp_path / "labels.zarr", field())
+    write_field_labels(tmp_path / "labels.zarr", field())
     now = field(TIMES[[0, 1, 5, 6]], LATS, LONS[3:])
     earlier = open_previous_labels(tmp_path / "labels.zarr", source_of(now))
     assert earlier is not None
@@ -103,45 +103,45 @@ def test_any_region_reads_what_the_whole_reads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("coordinate", [7, np.array([0.0, 1, 1, 2, 3, 4, 5])], ids=["none", "repeating"])
 def test_without_a_coordinate_samples_are_found_by_position(coordinate: Any, tmp_path: Path) -> None:
-    before = told(tmp_path / "labels.zarr", field(times=5, lats=7, lons=4))
+    before = write_field_labels(tmp_path / "labels.zarr", field(times=5, lats=7, lons=4))
     now = field(times=6, lats=coordinate, lons=3)
     earlier = open_previous_labels(tmp_path / "labels.zarr", source_of(now))
     assert earlier is not None
     assert earlier.indexers == (0, 0, 0)
-    found = whole(earlier, now)
-    np.testing.assert_array_equal(found[:5], before.values[:, :, :3])
-    assert (found[5] == -1).all()
+    labels = whole(earlier, now)
+    np.testing.assert_array_equal(labels[:5], before.values[:, :, :3])
+    assert (labels[5] == -1).all()
 
 
 @pytest.mark.parametrize("calendar", ["noleap", "standard"])
 def test_dates_of_any_calendar_are_coordinates(calendar: str, tmp_path: Path) -> None:
     times = xr.date_range("2001-02-20", periods=12, calendar=calendar, use_cftime=True)
-    before = told(tmp_path / "labels.zarr", field(times))
+    before = write_field_labels(tmp_path / "labels.zarr", field(times))
     now = field(times[5:])
-    found = whole(open_previous_labels(tmp_path / "labels.zarr", source_of(now)), now)
-    np.testing.assert_array_equal(found, before.values[5:])
-    # Dates of another calendar are other places.
+    labels = whole(open_previous_labels(tmp_path / "labels.zarr", source_of(now)), now)
+    np.testing.assert_array_equal(labels, before.values[5:])
+    # Dates of another calendar match none of these.
     other = field()
     assert (whole(open_previous_labels(tmp_path / "labels.zarr", source_of(other)), other) == -1).all()
 
 
 def test_names_are_coordinates(tmp_path: Path) -> None:
-    before = told(tmp_path / "labels.zarr", field(np.array(["a", "b", "c", "d"])))
+    before = write_field_labels(tmp_path / "labels.zarr", field(np.array(["a", "b", "c", "d"])))
     now = field(np.array(["c", "x", "a"]))
-    found = whole(open_previous_labels(tmp_path / "labels.zarr", source_of(now)), now)
-    np.testing.assert_array_equal(found[[0, 2]], before.values[[2, 0]])
-    assert (found[1] == -1).all()
+    labels = whole(open_previous_labels(tmp_path / "labels.zarr", source_of(now)), now)
+    np.testing.assert_array_equal(labels[[0, 2]], before.values[[2, 0]])
+    assert (labels[1] == -1).all()
 
 
 def test_a_long_dimension_takes_no_list(tmp_path: Path) -> None:
     long = np.arange(100_000) * 2
-    told(tmp_path / "labels.zarr", field(long, dims=("time",)))
+    write_field_labels(tmp_path / "labels.zarr", field(long, dims=("time",)))
     earlier = open_previous_labels(tmp_path / "labels.zarr", source_of(field(long[4:], dims=("time",))))
     assert len(pickle.dumps(earlier)) < 1000
 
 
 def test_other_dimensions_or_no_labels_are_nothing_to_compare_with(tmp_path: Path) -> None:
-    told(tmp_path / "labels.zarr", field())
+    write_field_labels(tmp_path / "labels.zarr", field())
     assert open_previous_labels(tmp_path / "labels.zarr", source_of(field(dims=("time", "lat")))) is None
     assert open_previous_labels(tmp_path / "nothing.zarr", source_of(field())) is None
     source = source_of(field())

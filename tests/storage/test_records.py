@@ -41,15 +41,15 @@ def test_statistics_of_every_model_come_back_to_the_last_bit(model: Any, gaps: b
     if gaps:
         values[::7, 0] = np.nan
     statistics = model.statistics(fit.params, in_memory_rows(values, allow_missing=gaps))
-    found = unpack_statistics(
+    unpacked = unpack_statistics(
         pack_statistics({"model": statistics}, name=np.arange(3)), {"model": model.statistics_type}
     )
-    assert found is not None
-    (again,), more = found
+    assert unpacked is not None
+    (again,), more = unpacked
     assert type(again) is type(statistics)
     assert flat(again) == flat(statistics)
     assert more["name"].tolist() == [0, 1, 2]
-    # And they add up as they did.
+    # Their sums are equal too.
     assert flat(again + again) == flat(statistics + statistics)
 
 
@@ -66,7 +66,7 @@ def test_what_is_damaged_or_lacks_something_is_none(rng: np.random.Generator) ->
 @given(
     st.tuples(st.integers(0, 5), st.integers(0, 5)), st.tuples(st.integers(0, 5), st.integers(0, 5)), st.integers(0, 20)
 )
-def test_far_rows_are_told_in_the_grid_that_the_block_lies_in_now(
+def test_far_rows_are_placed_in_the_grid_that_the_block_lies_in_now(
     old: tuple[int, int], new: tuple[int, int], seed: int
 ) -> None:
     """A block of 3 × 4 cells, in grids of 8 × 9 and 9 × 11."""
@@ -81,16 +81,16 @@ def test_far_rows_are_told_in_the_grid_that_the_block_lies_in_now(
     assert moved.repositioned(now, before).positions.tolist() == far.positions.tolist()
 
 
-def test_what_an_earlier_version_did_not_tell_has_its_default() -> None:
+def test_what_an_earlier_version_did_not_record_has_its_default() -> None:
     whole = LabelStatistics(1.5, np.array([1.0, 2.0]), np.array([3, 4]), 0.25, zero_rows=7)
     with np.load(io.BytesIO(pack_statistics({"s": whole})[32:])) as archive:
         arrays = {name: array for name, array in archive.items() if name != "s.undirected"}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     earlier = buffer.getvalue()
-    found = unpack_statistics(hashlib.sha256(earlier).digest() + earlier, {"s": LabelStatistics})
-    assert found is not None
-    assert (found[0][0].objective, found[0][0].entropy, found[0][0].zero_rows) == (1.5, 0.25, 0)
+    unpacked = unpack_statistics(hashlib.sha256(earlier).digest() + earlier, {"s": LabelStatistics})
+    assert unpacked is not None
+    assert (unpacked[0][0].objective, unpacked[0][0].entropy, unpacked[0][0].zero_rows) == (1.5, 0.25, 0)
 
 
 ARRAYS = {
@@ -117,7 +117,7 @@ def zipped(members: dict[str, bytes], kind: int = zipfile.ZIP_STORED) -> bytes:
 
 
 def npy(array: Any, **header: Any) -> bytes:
-    """An array with a header that says something else."""
+    """An array in the npy format, with a header that need not match it."""
     buffer = io.BytesIO()
     about = {"descr": "<f8", "fortran_order": False, "shape": array.shape, **header}
     np.lib.format.write_array_header_1_0(buffer, about)
@@ -125,12 +125,12 @@ def npy(array: Any, **header: Any) -> bytes:
 
 
 def test_what_was_saved_comes_back() -> None:
-    found = read_arrays(saved(**ARRAYS))
-    assert found is not None
-    assert found.keys() == ARRAYS.keys()
+    arrays = read_arrays(saved(**ARRAYS))
+    assert arrays is not None
+    assert arrays.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
-        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
-        assert np.array_equal(found[name], array)
+        assert (arrays[name].dtype, arrays[name].shape) == (array.dtype, array.shape)
+        assert np.array_equal(arrays[name], array)
 
 
 def overlapping() -> bytes:

@@ -71,9 +71,9 @@ def ocean() -> xr.Dataset:
     return data
 
 
-def labelled(source: Source, path: Path, wanted: LabelOutputs | None = None) -> xr.Dataset:
+def labelled(source: Source, path: Path, outputs: LabelOutputs | None = None) -> xr.Dataset:
     model = c.KMeans(3)
-    create_labels(path, source, source.plan(whole_chunks=False), default_names(3), {"run": "a1"}, wanted, model)
+    create_labels(path, source, source.plan(whole_chunks=False), default_names(3), {"run": "a1"}, outputs, model)
     with xr.open_zarr(path, consolidated=False, chunks=None) as opened:
         return opened.load()
 
@@ -82,14 +82,14 @@ def labelled(source: Source, path: Path, wanted: LabelOutputs | None = None) -> 
 def test_the_grid_mapping_goes_with_the_labels(coordinate: bool, tmp_path: Path) -> None:
     path = stored(raster(coordinate=coordinate), tmp_path / "in.zarr")
     source = open_source(path, variables=["red", "nir"], sample_dims=["y", "x"], feature_dims=[])
-    found = labelled(source, tmp_path / "labels.zarr", LabelOutputs(distances=True))
+    dataset = labelled(source, tmp_path / "labels.zarr", LabelOutputs(distances=True))
     for name in ("labels", "distances"):
-        assert found[name].attrs["grid_mapping"] == "spatial_ref"
+        assert dataset[name].attrs["grid_mapping"] == "spatial_ref"
     with xr.open_zarr(path, consolidated=False, chunks=None) as data:
-        assert set(found["labels"].coords) == set(data["red"].coords)
-        xr.testing.assert_identical(found["spatial_ref"].variable, data["spatial_ref"].variable.load())
-    assert ("spatial_ref" in found.coords) == coordinate
-    assert found.attrs == {"Conventions": "CF-1.10", "title": "two bands", "run": "a1"}
+        assert set(dataset["labels"].coords) == set(data["red"].coords)
+        xr.testing.assert_identical(dataset["spatial_ref"].variable, data["spatial_ref"].variable.load())
+    assert ("spatial_ref" in dataset.coords) == coordinate
+    assert dataset.attrs == {"Conventions": "CF-1.10", "title": "two bands", "run": "a1"}
     with xr.open_zarr(tmp_path / "labels.zarr", consolidated=False, chunks=None, decode_coords="all") as opened:
         assert opened["labels"].encoding["grid_mapping"] == "spatial_ref"
         assert opened["labels"].coords["spatial_ref"].attrs["crs_wkt"] == WKT
@@ -102,7 +102,7 @@ def test_the_grid_mapping_is_found_in_the_encoding_and_in_its_long_form(tmp_path
     source = open_source(data, variables=["red"], sample_dims=["y", "x"])
     assert labelled(source, tmp_path / "encoded.zarr")["labels"].attrs["grid_mapping"] == "spatial_ref"
     del data["red"].encoding["grid_mapping"]
-    # No variable says so, but there is one only.
+    # No variable names a grid mapping, but there is only one.
     source = open_source(data, variables=["red"], sample_dims=["y", "x"])
     assert labelled(source, tmp_path / "unsaid.zarr")["labels"].attrs["grid_mapping"] == "spatial_ref"
     data["red"].attrs["grid_mapping"] = "spatial_ref: x y"
@@ -126,15 +126,15 @@ def test_bounds_and_positions_over_two_dimensions_are_kept(tmp_path: Path) -> No
     path = stored(ocean(), tmp_path / "in.zarr")
     isel = {"time": {"start": 1}, "x": {"start": 1, "stop": 4}}
     source = open_source(path, variables=["thetao"], sample_dims=["time", "y", "x"], feature_dims=["lev"], isel=isel)
-    found = labelled(source, tmp_path / "labels.zarr")
+    dataset = labelled(source, tmp_path / "labels.zarr")
     with xr.open_zarr(path, consolidated=False, chunks=None) as data:
         expected = data.isel(time=slice(1, None), x=slice(1, 4)).load()
-    assert set(found["labels"].coords) == {"time", "nav_lat", "nav_lon", "height", "member"}
+    assert set(dataset["labels"].coords) == {"time", "nav_lat", "nav_lon", "height", "member"}
     for name in ("time", "nav_lat", "height", "member", "time_bnds", "vertices_latitude"):
-        xr.testing.assert_identical(found[name].variable, expected[name].variable)
-    assert found["nav_lon"].attrs == {}
-    assert set(found.data_vars) == {"labels", "time_bnds", "vertices_latitude"}
-    assert found["time"].encoding["units"] == "hours since 1950-01-01"
+        xr.testing.assert_identical(dataset[name].variable, expected[name].variable)
+    assert dataset["nav_lon"].attrs == {}
+    assert set(dataset.data_vars) == {"labels", "time_bnds", "vertices_latitude"}
+    assert dataset["time"].encoding["units"] == "hours since 1950-01-01"
     group = zarr.open_group(tmp_path / "labels.zarr", mode="r")
     assert set(str(group["labels"].attrs["coordinates"]).split()) == {"nav_lat", "nav_lon", "height", "member"}
     assert "coordinates" not in group.attrs
@@ -150,10 +150,10 @@ def test_what_has_the_name_of_a_result_gives_way(tmp_path: Path) -> None:
         {"lat": ("lat", np.arange(3.0), {"bounds": "margin"}), "cluster": ("lon", np.arange(4))},
     )
     source = open_source(data, variables=["t"], sample_dims=["lat", "lon"])
-    found = labelled(source, tmp_path / "labels.zarr", LabelOutputs(margin=True, distances=True))
-    assert found["margin"].dims == ("lat", "lon")
-    assert found["cluster"].values.tolist() == [0, 1, 2]
-    assert "bounds" not in found["lat"].attrs
+    dataset = labelled(source, tmp_path / "labels.zarr", LabelOutputs(margin=True, distances=True))
+    assert dataset["margin"].dims == ("lat", "lon")
+    assert dataset["cluster"].values.tolist() == [0, 1, 2]
+    assert "bounds" not in dataset["lat"].attrs
 
 
 def test_attributes_that_describe_the_sources_own_arrays_stay_behind(tmp_path: Path) -> None:
@@ -164,12 +164,12 @@ def test_attributes_that_describe_the_sources_own_arrays_stay_behind(tmp_path: P
     }  # fmt: skip
     path = stored(raster(coordinate=True).assign_attrs(attributes), tmp_path / "in.zarr")
     options: dict[str, Any] = {"variables": ["red"], "sample_dims": ["y", "x"]}
-    found = labelled(open_source(path, **options), tmp_path / "whole.zarr").attrs
+    attrs = labelled(open_source(path, **options), tmp_path / "whole.zarr").attrs
     kept = {"proj:code", "spatial:dimensions", "spatial:transform", "zarr_conventions", "history", "run", "title"}
-    assert set(found) == kept | {"Conventions"}
-    assert found["run"] == "a1"
-    assert found["spatial:transform"] == attributes["spatial:transform"]
-    # The transform of the whole says the wrong thing of a part.
+    assert set(attrs) == kept | {"Conventions"}
+    assert attrs["run"] == "a1"
+    assert attrs["spatial:transform"] == attributes["spatial:transform"]
+    # The transform of the whole grid is wrong for a part of it.
     for wish in ({"isel": {"x": {"start": 2}}}, {"select": {"y": [40.0]}}, {"bbox": [10.0, 10.0, 30.0, 40.0]}):
         part = labelled(open_source(path, **options, **wish), tmp_path / f"{[*wish]}.zarr")
         assert set(part.attrs) == (kept | {"Conventions"}) - {"spatial:transform"}
@@ -181,9 +181,9 @@ def test_projections_of_an_array_go_to_its_labels(tmp_path: Path) -> None:
         tmp_path / "in.zarr", data=np.random.default_rng(0).random((6, 4)), dimension_names=("y", "x")
     )
     array.attrs.update({"proj:code": "EPSG:4326", "valid_range": [0, 1]})
-    found = labelled(open_source(tmp_path / "in.zarr", sample_dims=["y", "x"]), tmp_path / "labels.zarr")
-    assert found["labels"].attrs["proj:code"] == "EPSG:4326"
-    assert "valid_range" not in found["labels"].attrs
+    dataset = labelled(open_source(tmp_path / "in.zarr", sample_dims=["y", "x"]), tmp_path / "labels.zarr")
+    assert dataset["labels"].attrs["proj:code"] == "EPSG:4326"
+    assert "valid_range" not in dataset["labels"].attrs
 
 
 REAL = {
@@ -201,16 +201,16 @@ def test_real_fields_lend_their_labels_all_that_places_them(name: str, tmp_path:
         warnings.simplefilter("ignore")
         stored(opened, tmp_path / "in.zarr")
     source = open_source(tmp_path / "in.zarr", variables=[REAL[name]], feature_dims=[])
-    found = labelled(source, tmp_path / "labels.zarr")
+    dataset = labelled(source, tmp_path / "labels.zarr")
     with xr.open_zarr(tmp_path / "in.zarr", consolidated=False, chunks=None) as data:
         field = data[REAL[name]]
-        assert set(found["labels"].coords) == set(field.coords)
-        for carried in {*found.variables} - {"labels"}:
-            xr.testing.assert_identical(found[carried].variable, data[carried].variable.load())
+        assert set(dataset["labels"].coords) == set(field.coords)
+        for carried in {*dataset.variables} - {"labels"}:
+            xr.testing.assert_identical(dataset[carried].variable, data[carried].variable.load())
         bounds = {c.attrs.get("bounds", c.encoding.get("bounds")) for c in field.coords.values()} - {None}
-        assert bounds <= {*found.data_vars}
-        assert found["labels"].attrs.get("grid_mapping") == field.attrs.get("grid_mapping")
-        assert found.attrs == {**data.attrs, "run": "a1"}
+        assert bounds <= {*dataset.data_vars}
+        assert dataset["labels"].attrs.get("grid_mapping") == field.attrs.get("grid_mapping")
+        assert dataset.attrs == {**data.attrs, "run": "a1"}
 
 
 def odd(kind: str, path: Path) -> None:
@@ -241,18 +241,18 @@ def test_dates_of_any_encoding_are_written_and_come_back(tmp_path: Path, kind: s
     """Where the encoding of the source cannot be written, xarray chooses another."""
     odd(kind, tmp_path / "in.zarr")
     source = open_source(tmp_path / "in.zarr", variables=["t"], sample_dims=["when"], feature_dims=[])
-    found = labelled(source, tmp_path / "labels.zarr")
-    assert found["when"].variable.equals(source.dataset["when"].variable)
+    dataset = labelled(source, tmp_path / "labels.zarr")
+    assert dataset["when"].variable.equals(source.dataset["when"].variable)
     assert cautions_of(tmp_path / "labels.zarr") == ()
 
 
 @pytest.mark.parametrize("calendar", ["standard", "proleptic_gregorian", "julian", "noleap"])
 def test_dates_of_every_calendar_are_kept(tmp_path: Path, calendar: str) -> None:
-    """Dates of the usual calendars come back as those of numpy, which is no reason to leave them out."""
+    """Dates of the usual calendars are read back as dates of numpy, which is no reason to leave them out."""
     times = xr.date_range("2001-02-20", periods=4, calendar=calendar, use_cftime=True)
     rows = xr.DataArray(np.zeros((4, 2)), {"time": times}, ("time", "f"), "v")
-    found = labelled(open_source(rows, sample_dims="time"), tmp_path / "labels.zarr")
-    assert [str(label)[:10] for label in found["time"].values] == [str(label)[:10] for label in times]
+    dataset = labelled(open_source(rows, sample_dims="time"), tmp_path / "labels.zarr")
+    assert [str(label)[:10] for label in dataset["time"].values] == [str(label)[:10] for label in times]
 
 
 LEFT_OUT = {
@@ -264,20 +264,20 @@ LEFT_OUT = {
 
 @pytest.mark.parametrize("name", LEFT_OUT)
 def test_what_cannot_be_written_is_left_out_with_a_caution(tmp_path: Path, name: str) -> None:
-    """Labels are written all the same, open with xarray, and name what is not there; units stay under another name."""
+    """Labels are still written, open with xarray, and name what is left out; units stay under another name."""
     value = LEFT_OUT[name]
     variable = value if isinstance(value, xr.Variable) else xr.Variable("row", value)
     rows = xr.DataArray(np.zeros((4, 2)), {name: variable, "fine": ("row", np.arange(4))}, ("row", "f"), "v")
     source = open_source(rows, sample_dims="row")
-    found = labelled(source, tmp_path / "labels.zarr")
+    dataset = labelled(source, tmp_path / "labels.zarr")
     cautions = cautions_of(tmp_path / "labels.zarr")
     assert coordinate_cautions(source, default_names(3), LabelOutputs()) == cautions
-    assert list(found["fine"].values) == [0, 1, 2, 3]
+    assert list(dataset["fine"].values) == [0, 1, 2, 3]
     if name == "attribute":
         assert cautions == ()
-        assert found[name].attrs == {"undecoded_units": "days since nonsense"}
+        assert dataset[name].attrs == {"undecoded_units": "days since nonsense"}
     else:
-        assert name not in found.variables
+        assert name not in dataset.variables
         assert cautions[0].startswith(f"coordinate {name!r} is left out of labels.zarr: it cannot be written")
 
 
@@ -298,56 +298,56 @@ def test_large_coordinates_are_written_in_parts(tmp_path: Path, monkeypatch: pyt
         return part
 
     monkeypatch.setattr(_Parts, "__getitem__", watched)
-    found = labelled(source, tmp_path / "labels.zarr")
+    dataset = labelled(source, tmp_path / "labels.zarr")
     assert 0 < longest <= 80
     for name in ("cell", "beside"):
-        assert np.array_equal(found[name].values, data[name].values)
-    assert set(found["labels"].coords) == {"cell", "beside"}
+        assert np.array_equal(dataset[name].values, data[name].values)
+    assert set(dataset["labels"].coords) == {"cell", "beside"}
 
 
 @pytest.mark.parametrize("part", [80, 16 * 2**20])
 def test_a_coordinate_that_cannot_be_read_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int
 ) -> None:
-    """A chunk that does not decode costs the coordinate, and nothing else, whether it is read whole or in parts."""
+    """A chunk that does not decode costs only its coordinate, whether that is read whole or in parts."""
     monkeypatch.setattr("clustering.data.encoding.PART", part)
     data = xr.Dataset({"t": ("cell", np.arange(100.0))}, {"beside": ("cell", np.arange(100.0))})
     path = stored(data, tmp_path / "in.zarr", encoding={"beside": {"chunks": (10,)}})
     (path / "beside/c/7").write_bytes(b"nothing")
     source = open_source(path, variables=["t"], sample_dims=["cell"], feature_dims=[])
-    found = labelled(source, tmp_path / "labels.zarr")
-    assert "beside" not in found.variables
+    dataset = labelled(source, tmp_path / "labels.zarr")
+    assert "beside" not in dataset.variables
     assert "coordinates" not in zarr.open_group(tmp_path / "labels.zarr")["labels"].attrs
     (caution,) = cautions_of(tmp_path / "labels.zarr")
     assert "it cannot be read" in caution
 
 
 @pytest.mark.parametrize("other", ["nothing", "wish", "attributes", "half-made"])
-def test_labels_take_over_the_frame_that_was_begun_for_them_and_no_other(tmp_path: Path, other: str) -> None:
-    path, wanted = tmp_path / "labels.zarr", LabelOutputs()
+def test_labels_take_over_the_frame_that_was_written_for_them_and_no_other(tmp_path: Path, other: str) -> None:
+    path, outputs = tmp_path / "labels.zarr", LabelOutputs()
     old = xr.DataArray(np.zeros((4, 2)), {"margin": ("row", [1, 2, 3, 4])}, ("row", "f"), "v")
     now = old.assign_coords(margin=("row", [5, 6, 7, 8]))
     before, after = (open_source(rows, sample_dims="row") for rows in (old, now))
-    write_frame(path, before, default_names(3), {"run": "a2" if other == "attributes" else "a1"}, wanted, c.KMeans(3))
+    write_frame(path, before, default_names(3), {"run": "a2" if other == "attributes" else "a1"}, outputs, c.KMeans(3))
     if other == "half-made":
         zarr.open_group(path).attrs.pop("frame")
     if other == "wish":
-        wanted = LabelOutputs(margin=True)
-    found = labelled(after, path, wanted)
-    assert set(found.data_vars) == ({"labels", "margin"} if other == "wish" else {"labels"})
-    assert (found["labels"] == -1).all()
-    assert "frame" not in found.attrs
-    assert found.attrs["run"] == "a1"
+        outputs = LabelOutputs(margin=True)
+    dataset = labelled(after, path, outputs)
+    assert set(dataset.data_vars) == ({"labels", "margin"} if other == "wish" else {"labels"})
+    assert (dataset["labels"] == -1).all()
+    assert "frame" not in dataset.attrs
+    assert dataset.attrs["run"] == "a1"
     if other == "wish":
-        assert np.isnan(found["margin"]).all()
+        assert np.isnan(dataset["margin"]).all()
     else:
-        assert found["margin"].values.tolist() == ([1, 2, 3, 4] if other == "nothing" else [5, 6, 7, 8])
+        assert dataset["margin"].values.tolist() == ([1, 2, 3, 4] if other == "nothing" else [5, 6, 7, 8])
 
 
 def test_coordinates_that_cannot_be_written_together_are_written_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What fails then is left out, and the others stay."""
+    """Coordinates that fail by themselves too are left out, and the others stay."""
     write = xr.Dataset.to_zarr
 
     def choosy(self: xr.Dataset, *options: Any, **more: Any) -> Any:
@@ -359,8 +359,8 @@ def test_coordinates_that_cannot_be_written_together_are_written_one_by_one(
     source = open_source(xr.DataArray(np.zeros((4, 2)), beside, ("row", "f"), "v"), sample_dims="row")
     with monkeypatch.context() as patched:
         patched.setattr(xr.Dataset, "to_zarr", choosy)
-        found = labelled(source, tmp_path / "labels.zarr")
-    assert set(found.coords) == {"good", "place"}
-    assert found["good"].values.tolist() == [5, 6, 7, 8]
-    assert found["place"].item() == "here"
+        dataset = labelled(source, tmp_path / "labels.zarr")
+    assert set(dataset.coords) == {"good", "place"}
+    assert dataset["good"].values.tolist() == [5, 6, 7, 8]
+    assert dataset["place"].item() == "here"
     assert cautions_of(tmp_path / "labels.zarr") == ("coordinate 'bad' is left out of labels.zarr: not so",)

@@ -1,4 +1,4 @@
-"""Wherever a process ends, a version is whole, the current one is told, and the next lock mends the rest."""
+"""Wherever a process ends, every version is whole, one version is current, and the next lock repairs the rest."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_promotion_that_is_cut_short_anywhere_leaves_one_version_current_and_w
                 versions.rollback(output)
     assert seen == sorted(seen)
     assert set(seen) == {B, C}
-    # The lock, the record and the switch are changes, and of a bucket the copies to the plain names.
+    # The lock, the record and the switch are changes; in a bucket, so are the copies to the plain names.
     assert len(seen) > (4 if kind == "folder" else 12)
 
 

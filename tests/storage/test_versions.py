@@ -98,7 +98,7 @@ def test_a_version_that_is_held_is_not_seen_under_the_plain_names(output: Output
     assert plain(output) == before
 
 
-def test_promoting_makes_a_version_current_and_tells_when_and_after_which(output: Outputs) -> None:
+def test_promoting_makes_a_version_current_and_records_when_and_after_which(output: Outputs) -> None:
     publish(output, FIRST, 1)
     with versions.locked(output):
         add(output, SECOND, 2, status="held", gate={"reasons": ["churn"]})
@@ -129,7 +129,7 @@ def test_rolling_back_goes_back_one_version_at_a_time(output: Outputs) -> None:
     assert rollback(output) == A
     promote(output, B)
     promote(output, C)
-    # Each step of the way back, also where a version was current twice.
+    # Every switch is undone in turn, also where a version was current twice.
     promote(output, B)
     assert [rollback(output) for _ in range(3)] == [C, B, A]
 
@@ -153,8 +153,8 @@ def test_a_version_is_found_by_the_beginning_of_its_name_and_by_two_words(output
     one, two, three = "abc000000000", "abd000000000", "fff000000000"
     for day, run in enumerate((one, two, three), 1):
         publish(output, run, day)
-    found = {word: versions.find_version(output, word).run for word in (one, "ff", "abd", "current", "previous")}
-    assert found == {one: one, "ff": three, "abd": two, "current": three, "previous": two}
+    resolved = {word: versions.find_version(output, word).run for word in (one, "ff", "abd", "current", "previous")}
+    assert resolved == {one: one, "ff": three, "abd": two, "current": three, "previous": two}
     with pytest.raises(ConfigError, match=f"'ab' is the beginning of 2 names: {two}, {one}; give more of the name"):
         versions.find_version(output, "ab")
     for word in ("abe", ""):
@@ -191,10 +191,10 @@ def test_a_version_takes_the_place_of_the_one_that_it_repeats(output: Outputs) -
             add(output, run, day, repeats=same)
             versions.promote(output, run)
             versions.prune(output, 3)
-    # The one before stays for those who are reading it.
+    # The version before stays for readers that still have it open.
     assert runs(output) == [C4, C3, B, A]
     assert rollback(output) == B
-    # Its like is not the current one, so it is a version as any other.
+    # It repeats a version that is not the current one, so it counts as any other version.
     with versions.locked(output):
         add(output, C5, 7, repeats=C4)
         versions.promote(output, C5)
@@ -211,7 +211,7 @@ def test_an_unfinished_run_is_no_version_and_is_never_removed(output: Outputs) -
         publish(output, run, day)
     with suppress(Crash), versions.locked(output):
         save_checkpoint(output, LATER)
-        # It was killed between its run.json and the switch.
+        # The run is killed after it writes run.json and before the switch.
         add(output, LATER, 1)
         raise Crash
     before = files_of(output.staging(LATER))
@@ -285,15 +285,15 @@ def test_a_reader_who_resolves_the_switch_once_sees_one_version_whole(output: Ou
         assert reader.stdout is not None
         assert reader.stdout.readline() == "ready\n"
         for switch, current in switches * 3:
-            # The reader looks again and again while the switch is made, and once when it is.
+            # The reader reads again and again during the switch, and once after it.
             for times, change in ((20, switch), (1, None)):
                 reader.stdin.write(f"{times}\n")
                 reader.stdin.flush()
                 if change is not None:
                     change()
-                found = json.loads(reader.stdout.readline())
-                assert found["faults"] == []
-            assert found["seen"] == [current]
+                report = json.loads(reader.stdout.readline())
+                assert report["faults"] == []
+            assert report["seen"] == [current]
         reader.stdin.close()
 
 
@@ -388,7 +388,7 @@ def test_whoever_lost_the_lock_does_not_switch(bucket: Bucket, monkeypatch: pyte
         renew = output._lease.renew
 
         def overtaken() -> None:
-            # The other takes the lock and switches right after this one was found to be held.
+            # The other run takes the lock and switches right after this run has renewed its lock.
             renew()
             other._point(A)
 
@@ -400,7 +400,7 @@ def test_whoever_lost_the_lock_does_not_switch(bucket: Bucket, monkeypatch: pyte
                 output.switch(B)
         assert output.finished == A
         with monkeypatch.context() as patched:
-            # The answer to a first try was lost, and the second finds what the first one made.
+            # The answer to a first try is lost, and the second meets what the first one wrote.
             patched.setattr(output._lease, "renew", lambda: other._point(B))
             output.switch(B)
     assert output.finished == B
@@ -414,7 +414,7 @@ def test_places_of_versions_are_of_the_kind_of_their_output(output: Outputs) -> 
 
 
 def test_a_version_is_not_removed_half(output: Outputs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What could not be removed is no version any more, and goes with the next lock."""
+    """A version that could not be removed completely no longer counts, and the next lock removes the rest."""
     for day, run in enumerate((A, B, C), 1):
         publish(output, run, day)
 

@@ -1,4 +1,4 @@
-"""Runs configs as they are shipped, with other places and sizes, and tells what is asked of stores on the way."""
+"""Runs the shipped configs on other stores and with other sizes, and counts the requests to stores."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def shipped(name: str, store: Path, out: Path, *overrides: str) -> JobConfig:
 
 
 class Quiet:
-    """Hears what a job says."""
+    """A watcher that keeps what a job says."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -77,7 +77,7 @@ class Requests:
 
 @contextmanager
 def listening() -> Iterator[Requests]:
-    """Count requests; what decodes in Rust asks the disk itself, so it is left out."""
+    """Count requests. The codecs in Rust are switched off, because they read the disk themselves."""
     heard = Requests()
     get, put, compute = LocalStore.get, LocalStore.set, Engine.compute
 

@@ -29,20 +29,20 @@ OPTIONS: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
     """Store and output of a run, for each layout."""
-    found = {}
+    paths = {}
     for name, by_depth in LAYOUTS.items():
         folder = tmp_path_factory.mktemp(name)
         store, out = folder / "ocean.zarr", folder / "out"
         fields.ocean(store, by_depth=by_depth)
         settings = [f"--set=source.store={store}", f"--set=output.store={out}"]
         assert run(["fit", str(CONFIG), "--no-prefect", *settings]) == 0
-        found[name] = (store, out)
-    return found
+        paths[name] = (store, out)
+    return paths
 
 
 def opened(path: Path) -> xr.Dataset:
-    with xr.open_zarr(path, consolidated=False, chunks=None) as found:
-        return found.load()
+    with xr.open_zarr(path, consolidated=False, chunks=None) as dataset:
+        return dataset.load()
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +79,11 @@ def test_planted_classes_are_found_where_profiles_are_whole(
     layout: str, places: dict[str, tuple[Path, Path]], data: xr.Dataset, whole: np.ndarray
 ) -> None:
     labels = opened(places[layout][1] / "labels.zarr")
-    found = labels["labels"].values
+    predicted = labels["labels"].values
     assert 0.05 < (data["truth"].values < 0).mean() < (~whole).mean() < 0.5
-    np.testing.assert_array_equal(found == -1, ~whole)
+    np.testing.assert_array_equal(predicted == -1, ~whole)
     np.testing.assert_array_equal(np.isnan(labels["responsibility"]), ~whole)
-    assert adjusted_rand_score(data["truth"].values[whole], found[whole]) >= 0.95
+    assert adjusted_rand_score(data["truth"].values[whole], predicted[whole]) >= 0.95
     for name in ("time", "lat", "lon"):
         xr.testing.assert_identical(labels[name].variable, data[name].variable)
     assert labels["labels"].dtype == np.int8
@@ -93,22 +93,22 @@ def test_mean_profiles_come_back_in_their_units(
     places: dict[str, tuple[Path, Path]], data: xr.Dataset, whole: np.ndarray
 ) -> None:
     out = places["whole-profiles"][1]
-    found, truth = c.load_fit(out).fields, data["truth"].values
+    center_fields, truth = c.load_fit(out).fields, data["truth"].values
     labels = opened(out / "labels.zarr")["labels"].values
     table = np.zeros((6, 6))
     np.add.at(table, (truth[whole], labels[whole]), 1)
     own = linear_sum_assignment(-table)[1]
     upper = data["depth"].sel(depth=slice(0, 800))
     for name, planted in fields.profiles(upper.values).items():
-        assert found[name].attrs["units"] == data[name].attrs["units"]
-        xr.testing.assert_identical(found["depth"].variable, upper.variable)
+        assert center_fields[name].attrs["units"] == data[name].attrs["units"]
+        xr.testing.assert_identical(center_fields["depth"].variable, upper.variable)
         spread = planted.std()
         # Means of at least some hundreds of profiles, which stray by a third of the spread.
-        np.testing.assert_allclose(found[name].values[own], planted, atol=0.1 * spread)
+        np.testing.assert_allclose(center_fields[name].values[own], planted, atol=0.1 * spread)
 
 
 def start(store: Path) -> c.Fit:
-    """Where the mixture sets out from."""
+    """The mixture at its start, before any iteration."""
     return c.fit(store, c.GaussianMixture(6, regularization=0.0), max_iterations=0, tolerance=0, **OPTIONS)
 
 
@@ -141,16 +141,18 @@ def test_unweighted_passes_are_those_of_scikit_learn(places: dict[str, tuple[Pat
 
 def test_whole_weights_are_rows_so_many_times(places: dict[str, tuple[Path, Path]], whole: np.ndarray) -> None:
     data = opened(places["whole-profiles"][0])[["temp", "salt"]].sel(depth=slice(0, 800))
-    some = data.stack(row=("time", "lat", "lon")).isel(row=np.flatnonzero(whole.ravel())[::10]).transpose("row", ...)
-    some = some.reset_index("row").drop_vars(("time", "lat", "lon"))
-    weights = np.random.default_rng(0).integers(1, 4, some.sizes["row"])
+    profiles = (
+        data.stack(row=("time", "lat", "lon")).isel(row=np.flatnonzero(whole.ravel())[::10]).transpose("row", ...)
+    )
+    profiles = profiles.reset_index("row").drop_vars(("time", "lat", "lon"))
+    weights = np.random.default_rng(0).integers(1, 4, profiles.sizes["row"])
     options = {**OPTIONS, "sample_dims": ["row"], "select": {}}
-    begin = c.fit(some, c.GaussianMixture(6), weights=weights, max_iterations=0, **options)
+    begin = c.fit(profiles, c.GaussianMixture(6), weights=weights, max_iterations=0, **options)
     init = {"centers": begin.fitted.centers, **given(begin.params)}
-    many = some.isel(row=np.repeat(np.arange(len(weights)), weights))
+    many = profiles.isel(row=np.repeat(np.arange(len(weights)), weights))
     fits = [
         c.fit(rows, c.GaussianMixture(6), init=init, max_iterations=20, tolerance=0, **options, **more)
-        for rows, more in ((some, {"weights": weights}), (many, {}))
+        for rows, more in ((profiles, {"weights": weights}), (many, {}))
     ]
     weighted, repeated = fits
     assert weighted.objective == pytest.approx(repeated.objective, rel=1e-9)
@@ -158,5 +160,5 @@ def test_whole_weights_are_rows_so_many_times(places: dict[str, tuple[Path, Path
     np.testing.assert_allclose(weighted.weights, repeated.weights, rtol=1e-7)
     np.testing.assert_allclose(weighted.covariances, repeated.covariances, rtol=1e-5, atol=1e-9)
     # Weights matter: without them the answer is another one.
-    plain = c.fit(some, c.GaussianMixture(6), init=init, max_iterations=20, tolerance=0, **options)
+    plain = c.fit(profiles, c.GaussianMixture(6), init=init, max_iterations=20, tolerance=0, **options)
     assert abs(plain.objective - weighted.objective) > 1e-6

@@ -21,7 +21,7 @@ SIDE, CHUNK = 512, 128
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["0.4", "0.5"])
-def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("tissue")
     store = tissue(folder / "image.zarr", side=SIDE, chunk=CHUNK, zarr_format=request.param)
     job = shipped("tissue-image", store, folder / "out")
@@ -34,8 +34,8 @@ def array(path: Path) -> np.ndarray:
     return np.asarray(zarr.open_array(path, mode="r")[...])
 
 
-def test_planted_cell_types_are_found_and_background_is_masked(told: Any) -> None:
-    store, out, _, record, _ = told
+def test_planted_cell_types_are_found_and_background_is_masked(run: Any) -> None:
+    store, out, _, record, _ = run
     planted, labels = array(store / "planted" / "0"), array(out / "labels.zarr" / "labels")
     assert labels.dtype == np.int8
     assert np.array_equal(labels == -1, array(store / "labels" / "tissue" / "0") == 0)
@@ -45,8 +45,8 @@ def test_planted_cell_types_are_found_and_background_is_masked(told: Any) -> Non
     assert record["n_fitted"] == pytest.approx(0.05 * inside.sum(), rel=0.05)
 
 
-def test_centers_are_mean_lights_of_named_channels(told: Any) -> None:
-    store, out, _, _, job = told
+def test_centers_are_mean_lights_of_named_channels(run: Any) -> None:
+    store, out, _, _, job = run
     centers = c.load_fit(out).centers
     names = job.source.select["c"]
     assert centers["c"].values.tolist() == names
@@ -59,8 +59,8 @@ def test_centers_are_mean_lights_of_named_channels(told: Any) -> None:
         np.testing.assert_allclose(centers[:, names.index(name)], means, rtol=0.05)
 
 
-def test_chunks_of_the_channels_are_read_once_in_a_pass_and_others_not_at_all(told: Any) -> None:
-    _, _, requests, record, _ = told
+def test_chunks_of_the_channels_are_read_once_in_a_pass_and_others_not_at_all(run: Any) -> None:
+    _, _, requests, record, _ = run
     for step in ("sample", "label"):
         chunks: Counter[tuple[int, ...]] = Counter()
         for (key, _), n in requests.asked(step, "image.zarr/0/").items():

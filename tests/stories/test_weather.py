@@ -42,7 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Counter
         return await original(self, key, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        # What decodes in Rust asks the disk itself.
+        # The codecs in Rust are switched off, because they read the disk themselves.
         patch.setattr(codecs, "rust", lambda: None)
         patch.setattr(LocalStore, "get", get)
         assert fit(folder / "weather.zarr", folder / "out") == 0
@@ -52,16 +52,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Counter
 @pytest.fixture(scope="module")
 def data(place: tuple[Path, Path, Counter[str]]) -> xr.Dataset:
     """The winter days of the region, by xarray."""
-    with xr.open_zarr(place[0], consolidated=False, chunks=None) as found:
-        winter = found.isel(time=np.flatnonzero(np.isin(found["time"].dt.month, WINTER)))
+    with xr.open_zarr(place[0], consolidated=False, chunks=None) as dataset:
+        winter = dataset.isel(time=np.flatnonzero(np.isin(dataset["time"].dt.month, WINTER)))
         inside = (winter["lon"] >= 270) | (winter["lon"] <= 30)
         return winter.isel(lon=np.roll(np.flatnonzero(inside), int((winter["lon"] >= 270).sum()))).load()
 
 
 @pytest.fixture(scope="module")
 def labels(place: tuple[Path, Path, Counter[str]]) -> xr.Dataset:
-    with xr.open_zarr(place[1] / "labels.zarr", consolidated=False, chunks=None) as found:
-        return found.load()
+    with xr.open_zarr(place[1] / "labels.zarr", consolidated=False, chunks=None) as dataset:
+        return dataset.load()
 
 
 def test_days_that_were_never_written_make_no_cluster_and_are_not_asked_for(
@@ -75,19 +75,19 @@ def test_days_that_were_never_written_make_no_cluster_and_are_not_asked_for(
     # One read serves the fit and the labels.
     assert json.loads((place[1] / "run.json").read_text())["reads"] == 1
     days = {int(key.split("/")[2]) for key in place[2] if key.startswith("z500/c/")}
-    with xr.open_zarr(place[0], consolidated=False, chunks=None) as found:
-        wanted = np.isin(found["time"].dt.month, WINTER) & (found["truth"].values >= 0)
-    assert days == set(np.flatnonzero(wanted).tolist())
+    with xr.open_zarr(place[0], consolidated=False, chunks=None) as dataset:
+        expected = np.isin(dataset["time"].dt.month, WINTER) & (dataset["truth"].values >= 0)
+    assert days == set(np.flatnonzero(expected).tolist())
 
 
 def test_regimes_are_the_planted_ones_in_metres(
     place: tuple[Path, Path, Counter[str]], data: xr.Dataset, labels: xr.Dataset
 ) -> None:
     written = data["truth"].values >= 0
-    truth, found = data["truth"].values[written], labels["labels"].values[written]
-    assert adjusted_rand_score(truth, found) >= 0.95
+    truth, predicted = data["truth"].values[written], labels["labels"].values[written]
+    assert adjusted_rand_score(truth, predicted) >= 0.95
     table = np.zeros((4, 4))
-    np.add.at(table, (truth, found), 1)
+    np.add.at(table, (truth, predicted), 1)
     own = linear_sum_assignment(-table)[1]
     maps = c.load_fit(place[1]).fields["z500"]
     assert maps.attrs["units"] == "m"
@@ -98,8 +98,8 @@ def test_regimes_are_the_planted_ones_in_metres(
     for regime in range(4):
         center = maps.values[own[regime]]
         assert np.corrcoef(center.ravel(), planted[regime].ravel())[0, 1] > 0.99
-        days = data["z500"].values[written][found == own[regime]].astype(np.float64)
-        # What fourteen components lose of noise is all that is between a center and the mean of its days.
+        days = data["z500"].values[written][predicted == own[regime]].astype(np.float64)
+        # A center differs from the mean of its days only by the noise that fourteen components leave out.
         assert np.sqrt(np.mean((center - days.mean(axis=0)) ** 2)) < 2.0
 
 
