@@ -96,21 +96,12 @@ def ingest(
         print(f"warning: {line}", file=sys.stderr)
     for name, (dims, shape, chunks, dtype) in done.variables.items():
         along = ", ".join(f"{d} {n:,}" for d, n in zip(dims, shape, strict=True))
-        _say(f"{name} ({along}) {dtype}, chunks {' × '.join(map(str, chunks))}")
-    _say(f"written to {done.path}")
+        print(f"{name} ({along}) {dtype}, chunks {' × '.join(map(str, chunks))}")
+    print(f"written to {done.path}")
     if json_:
-        print(
-            json.dumps(
-                {
-                    "store": str(done.path),
-                    "variables": {
-                        n: {"dims": v[0], "shape": v[1], "chunks": v[2], "dtype": v[3]}
-                        for n, v in done.variables.items()
-                    },
-                    "warnings": list(done.warnings),
-                }
-            )
-        )
+        keys = ("dims", "shape", "chunks", "dtype")
+        variables = {name: dict(zip(keys, facts, strict=True)) for name, facts in done.variables.items()}
+        print(json.dumps({"store": str(done.path), "variables": variables, "warnings": list(done.warnings)}))
 
 
 def _draw(
@@ -160,7 +151,7 @@ def inspect(config: str, *, set_: Overrides = None, json_: AsJson = False) -> No
     job = load_config(config, set_ or ())
     inspection = inspect_job(job, access_of(job.source))
     for line in inspection_lines(inspection):
-        _say(line)
+        print(line)
     if json_:
         from clustering.storage.paths import json_text
 
@@ -247,7 +238,7 @@ def report(run: str, *, json_: AsJson = False) -> None:
     from flows.credentials import access_of
 
     path = redo_report(run, access_of)
-    _say(f"report: {path}")
+    print(f"report: {path}")
     if json_:
         print(json.dumps({"report": str(path)}))
 
@@ -304,7 +295,7 @@ def deploy(
 
     def print_facts(facts: dict[str, Any]) -> None:
         for line in deployed_lines(facts):
-            _say(line)
+            print(line)
         if json_:
             print(json.dumps(facts))
         # A served deployment runs for days, so the output is flushed now.
@@ -348,13 +339,9 @@ def _finish(record: dict[str, Any], as_json: bool) -> None:
     from flows.tables import summary_lines
 
     for line in summary_lines(record):
-        _say(line)
+        print(line)
     if as_json:
         print(json_text(record))
-
-
-def _say(line: str) -> None:
-    print(line)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -23,7 +23,11 @@ app = App(
 
 Store = Annotated[str, Parameter(name="OUT", help="Output of finished runs: a folder, or a URL of a bucket.")]
 _RUN = "a run, the beginning of its name, or the words current and previous"
-
+Run = Annotated[str, Parameter(name="RUN", help=f"Which version: {_RUN}.")]
+First = Annotated[str, Parameter(name="A", help=f"A version: {_RUN}.")]
+Second = Annotated[str, Parameter(name="B", help="Another version.")]
+Keep = Annotated[int, Parameter(help="How many of the latest versions stay.")]
+Colour = Annotated[str | None, Parameter(help="Such as '#1f77b4'. Default: the one it has.")]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -51,10 +55,9 @@ def list_(out: Store, /, *, json_: AsJson = False) -> None:
 
     Example: clustering models list runs/photo
     """
-    from clustering.storage import versions
-    from clustering.storage.bucket_output import open_output
+    from clustering.storage import bucket_output, versions
 
-    output = open_output(out)
+    output = bucket_output.open_output(out)
     rows = [_version_row(version, output.finished) for version in versions.list_versions(output)]
     _print(_table(rows))
     if json_:
@@ -63,23 +66,16 @@ def list_(out: Store, /, *, json_: AsJson = False) -> None:
 
 @app.command
 @_of_whole_records
-def show(
-    out: Store,
-    run: Annotated[str, Parameter(name="RUN", help=f"Which version: {_RUN}.")] = "current",
-    /,
-    *,
-    json_: AsJson = False,
-) -> None:
+def show(out: Store, run: Run = "current", /, *, json_: AsJson = False) -> None:
     """Show a version, its comparison with the previous version, and its clusters.
 
     Example: clustering models show runs/photo 3f2a
     """
-    from clustering.storage import versions
-    from clustering.storage.bucket_output import open_output
+    from clustering.storage import bucket_output, versions
     from clustering.storage.differences import clusters_of, shares
     from clustering.storage.layout import NAMES, read_json_object
 
-    output = open_output(out)
+    output = bucket_output.open_output(out)
     version = versions.find_version(output, run)
     names: dict[str, Any] = read_json_object(output.path / NAMES) or {}
     clusters = [
@@ -96,23 +92,15 @@ def show(
 
 @app.command
 @_of_whole_records
-def diff(
-    out: Store,
-    a: Annotated[str, Parameter(name="A", help=f"A version: {_RUN}.")],
-    b: Annotated[str, Parameter(name="B", help="Another version.")],
-    /,
-    *,
-    json_: AsJson = False,
-) -> None:
+def diff(out: Store, a: First, b: Second, /, *, json_: AsJson = False) -> None:
     """Show the differences between two versions, from the first to the second.
 
     Example: clustering models diff runs/photo previous current
     """
-    from clustering.storage import versions
-    from clustering.storage.bucket_output import open_output
+    from clustering.storage import bucket_output, versions
     from clustering.storage.differences import differences
 
-    output = open_output(out)
+    output = bucket_output.open_output(out)
     difference = differences(versions.find_version(output, a), versions.find_version(output, b))
     _print(_difference_lines(difference))
     if json_:
@@ -121,21 +109,14 @@ def diff(
 
 @app.command
 @_of_whole_records
-def promote(
-    out: Store,
-    run: Annotated[str, Parameter(name="RUN", help=f"Which version: {_RUN}.")],
-    /,
-    *,
-    json_: AsJson = False,
-) -> None:
+def promote(out: Store, run: Run, /, *, json_: AsJson = False) -> None:
     """Make a version the current one, even if the gate held it back.
 
     Example: clustering models promote runs/photo 3f2a
     """
-    from clustering.storage import versions
-    from clustering.storage.bucket_output import open_output
+    from clustering.storage import bucket_output, versions
 
-    output = open_output(out)
+    output = bucket_output.open_output(out)
     # This comes before the lock, which would create a folder for a misspelt output.
     versions.find_version(output, run)
     with versions.locked(output):
@@ -152,10 +133,9 @@ def rollback(out: Store, /, *, json_: AsJson = False) -> None:
 
     Example: clustering models rollback runs/photo
     """
-    from clustering.storage import versions
-    from clustering.storage.bucket_output import open_output
+    from clustering.storage import bucket_output, versions
 
-    output = open_output(out)
+    output = bucket_output.open_output(out)
     # As in `promote`, mistakes are found before the lock is taken.
     versions.find_version(output, "previous")
     with versions.locked(output):
@@ -165,22 +145,15 @@ def rollback(out: Store, /, *, json_: AsJson = False) -> None:
 
 @app.command
 @_of_whole_records
-def prune(
-    out: Store,
-    /,
-    *,
-    keep: Annotated[int, Parameter(help="How many of the latest versions stay.")],
-    json_: AsJson = False,
-) -> None:
+def prune(out: Store, /, *, keep: Keep, json_: AsJson = False) -> None:
     """Remove old versions. The current one, the one before it and unfinished runs stay in any case.
 
     Example: clustering models prune runs/photo --keep 3
     """
     from clustering.report.units import size
-    from clustering.storage import versions
-    from clustering.storage.bucket_output import open_output
+    from clustering.storage import bucket_output, versions
 
-    output = open_output(out)
+    output = bucket_output.open_output(out)
     # As in `promote`, mistakes are found before the lock is taken.
     versions.removable_versions(output, keep)
     with versions.locked(output):
@@ -194,13 +167,7 @@ def prune(
 
 
 @app.command
-def name(
-    run: str,
-    cluster: int,
-    name: str,
-    *,
-    colour: Annotated[str | None, Parameter(help="Such as '#1f77b4'. Default: the one it has.")] = None,
-) -> None:
+def name(run: str, cluster: int, name: str, *, colour: Colour = None) -> None:
     """Give a cluster a name, and a colour, which labels and reports show from now on.
 
     Example: clustering models name runs/ocean 3 "deep convection" --colour '#1f77b4'
@@ -286,11 +253,10 @@ def _version_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     for line in (*(facts["remarks"] or ()), *(facts["warnings"] or ())):
         yield f"note       {line}"
     rows = [
-        (str(one["cluster"]), "–" if one["share"] is None else f"{100 * one['share']:.2f} %", str(one.get("name", "")))
-        for one in facts["clusters"]
+        (str(one["cluster"]), f"{_percent(one['share']):>8}", str(one.get("name", ""))) for one in facts["clusters"]
     ]
     yield ""
-    yield from _aligned(("cluster", "   share", "name"), [(n, f"{s:>8}", name) for n, s, name in rows], left=3)
+    yield from _aligned(("cluster", "   share", "name"), rows, left=3)
 
 
 def _news(comparison: Mapping[str, Any]) -> Iterator[str]:
@@ -321,15 +287,9 @@ def _difference_lines(difference: Mapping[str, Any]) -> Iterator[str]:
     yield f"source     {'another state' if difference['source_changed'] else 'the same'}"
     for key, (was, now) in difference["config"].items():
         yield f"config     {key}: {json.dumps(was)} → {json.dumps(now)}"
-    rows = [
-        (
-            number,
-            _percent(was),
-            _percent(now),
-            "–" if difference["centers"][number] is None else f"{difference['centers'][number]:.6g}",
-        )
-        for number, (was, now) in difference["sizes"].items()
-    ]
+    moved = {number: "–" if move is None else f"{move:.6g}" for number, move in difference["centers"].items()}
+    sizes = difference["sizes"].items()
+    rows = [(number, _percent(was), _percent(now), moved[number]) for number, (was, now) in sizes]
     yield ""
     yield from _aligned(("cluster", "share before", "after", "center moved"), rows, left=1)
 
