@@ -131,13 +131,21 @@ test-lowest:
 compose-test: $(READY)
 	$(BIN)/python -m pytest -m compose tests/compose $(ARGS)
 
-bench: $(READY)
+bench: $(READY) .venv-peers/.ready
+	$(BIN)/python -m benchmarks.resident
 	$(BIN)/python -m benchmarks.kernels
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.inspect
 	$(BIN)/python -m benchmarks.read
 	$(BIN)/python -m benchmarks.read --gigabytes 0.4 --s3
 	$(BIN)/python -m benchmarks.nightly
+
+# Peers have an environment of their own, because they want other versions of what we use too.
+.venv-peers/.ready: requirements.peers.lock $(READY)
+	$(PYTHON) -m venv --clear .venv-peers
+	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv-peers --no-deps --require-hashes -r $< \
+		|| .venv-peers/bin/python $(PIP) --require-hashes -r $<
+	@touch $@
 
 # --- upkeep ----------------------------------------------------------------------------------------------------------
 
@@ -149,7 +157,8 @@ lock: $(READY)
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --all-extras --upgrade -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --all-extras --resolution lowest-direct --upgrade -o requirements.lowest.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra stack --constraint requirements.lock --upgrade -o requirements.image.lock
+	$(BIN)/uv pip compile benchmarks/peers.in $(LOCK) --upgrade -o requirements.peers.lock
 
 clean:
-	rm -rf $(VENV) .venv-lowest demo benchmarks/results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest .venv-peers demo benchmarks/results .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -157,10 +157,10 @@ def main() -> None:
         return
     RESULTS.mkdir(parents=True, exist_ok=True)
     lines = [
-        f"Stores at {options.scale:g} of 0.5 to 1 GiB, {ITERATIONS} passes at most; told by `clustering inspect`, "
+        f"Stores at {options.scale:g} of 0.5 to 1 GiB, {ITERATIONS} passes at most; forecast by `clustering inspect`, "
         "measured in the fit: the median pass, the label pass, peak resident memory.",
         "",
-        "| store | memory | seconds per pass, told | measured | labels, told | measured | peak MiB, told | measured |",
+        "| store | memory | forecast s, pass | measured | forecast s, labels | measured | forecast MiB | measured |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name in options.stores:
