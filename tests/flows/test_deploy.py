@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -14,8 +15,11 @@ import pytest
 import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from clustering.config import JobConfig, check_config
+from clustering.cluster_options import AddressCluster, SlurmOptions
+from clustering.config import JobConfig, OutputSection, SourceSection, check_config
 from clustering.errors import ConfigError, SourceError
+from clustering.option_values import holds_path
+from clustering.options import ComputeOptions
 from clustering.run.job import run_fit
 from flows.cli import run
 from flows.deploy import deployed_lines, preflight_errors, repeated, seconds, settled, unseen
@@ -84,6 +88,21 @@ def test_paths_of_a_cluster_are_made_absolute_too(
     relative, absolute = (json.loads(text.replace("HERE/", folder)) for folder in ("", f"{tmp_path}/"))
     expected = changed(content, compute={"cluster": absolute})
     assert settled(changed(content, compute={"cluster": relative})).compute == expected.compute
+
+
+@pytest.mark.parametrize(
+    "section",
+    [SourceSection, OutputSection, ComputeOptions, AddressCluster, SlurmOptions],
+    ids=lambda one: one.__name__,
+)
+def test_every_option_that_is_described_as_a_place_is_marked_as_a_path(section: Any) -> None:
+    described = {
+        name
+        for name, option in section.model_fields.items()
+        if re.match("(path|file|folder|pem file)\\b", option.description or "", flags=re.IGNORECASE)
+    }
+    assert described
+    assert described == {name for name, option in section.model_fields.items() if holds_path(option)}
 
 
 def test_urls_stay_as_they_are(content: dict[str, Any]) -> None:
