@@ -158,3 +158,16 @@ def relative(actual: Any, expected: Any) -> float:
     if not expected.size:
         return 0.0
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
+
+
+def least_distances(distances: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """A later center takes a row only where it is nearer by more than the rounding of both centers."""
+    lengths = np.array([np.hypot.reduce(center) for center in centers])
+    lengths = np.maximum(lengths, np.sort(lengths)[len(lengths) // 2])
+    places, labels = np.arange(len(distances)), np.zeros(len(distances), int)
+    for k in range(1, len(centers)):
+        least, place = distances[places, labels], 2.0**-48 * (lengths[labels] + lengths[k])
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            tie = 2.0**-40 * least + place * np.sqrt(least) + place**2
+            labels[distances[:, k] < np.where(np.isinf(least), least, least - tie)] = k
+    return labels

@@ -184,6 +184,26 @@ def is_cached(cache: BlockCache, index: int) -> bool:
     return _process_cache(cache).get(index) is not None
 
 
+def cached_run(cache: BlockCache, run: range) -> list[Rows] | None:
+    """Return the cached rows of a run of blocks; None unless all of them are cached in this process.
+
+    Parameters
+    ----------
+    cache
+        Limits of the cache, and the name of the run.
+    run
+        Numbers of the blocks in the plan.
+    """
+    local = _process_cache(cache)
+    blocks = []
+    for index in run:
+        rows = local.get(index)
+        if rows is None:
+            return None
+        blocks.append(rows)
+    return blocks
+
+
 def replace_cached(cache: BlockCache, index: int, rows: Rows) -> None:
     """Replace the cached rows of a block, if there is room for the new ones.
 

@@ -1,7 +1,6 @@
 """The map-reduce over blocks: one tree of additions for every engine.
 
-The tree is pairwise over block indices: the node ``(level, i)`` is ``(level − 1, 2i) + (level − 1, 2i + 1)``. Where the
-right child is missing, the node is the left child. A task computes one node from an aligned run of 2^level blocks. So
+The tree is that of `clustering.models.tree`. A task computes one of its nodes from an aligned run of 2^level blocks. So
 the number of tasks may depend on the number of threads, while the order of every addition stays the same.
 """
 
@@ -10,23 +9,15 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from clustering.execution.engine import Engine
+from clustering.models.tree import S, fold
 
 TASKS_PER_THREAD = 4
 """Largest number of tasks of a pass, per thread."""
 
 _passes = count()
-
-
-class Additive(Protocol):
-    """Statistics of some rows; ``+`` gives those of the rows of both."""
-
-    def __add__(self: S, other: S, /) -> S: ...
-
-
-S = TypeVar("S", bound=Additive)
 
 
 def map_reduce(leaves: Callable[[range], Iterator[S]], n_blocks: int, engine: Engine) -> S:
@@ -76,26 +67,3 @@ class _Constant:
 
 def _run(constant: _Constant, start: int, stop: int) -> Any:
     return fold(constant.leaves(range(start, stop)))
-
-
-def fold(leaves: Iterator[S]) -> S:
-    """Add up leaves in the order of the tree, holding at most one node per level in memory.
-
-    Parameters
-    ----------
-    leaves
-        Statistics of blocks, in order; at least one.
-    """
-    nodes: list[tuple[int, S]] = []
-    for leaf in leaves:
-        level, node = 0, leaf
-        # Two nodes of one level are added at once, like the carry of a binary counter.
-        while nodes and nodes[-1][0] == level:
-            node = nodes.pop()[1] + node
-            level += 1
-        nodes.append((level, node))
-    total = nodes.pop()[1]
-    # Nodes without a right sibling are left: they are added from the lowest level up.
-    while nodes:
-        total = nodes.pop()[1] + total
-    return total

@@ -17,12 +17,13 @@ from clustering.data.preparation import Preparation
 from clustering.data.rows import Rows
 from clustering.data.source import Source
 from clustering.errors import DataError, DomainError, at_work
-from clustering.execution.block_cache import BlockCache, get_or_read, is_cached, release, replace_cached
+from clustering.execution.block_cache import BlockCache, cached_run, get_or_read, is_cached, release, replace_cached
 from clustering.execution.engine import Engine
 from clustering.execution.fraction import RowFraction
 from clustering.execution.held_out import HeldOut, empty_rows
 from clustering.execution.map_reduce import map_reduce
 from clustering.execution.progress import ProgressReporter, progress_reporter
+from clustering.models.run_statistics import RunStatistics
 
 MEMORY_SHARE = 2
 """One part in this many of a worker's memory is for the block cache; the rest is for blocks at work."""
@@ -82,6 +83,8 @@ class _PassSums:
 
     statistics: tuple[Any, ...]
     read_stats: ReadStats
+    blocks: int = 1
+    """Number of blocks that the statistics are of."""
 
     @property
     def read(self) -> int:
@@ -89,7 +92,7 @@ class _PassSums:
 
     def __add__(self, other: _PassSums) -> _PassSums:
         merged = tuple(a + b for a, b in zip(self.statistics, other.statistics, strict=True))
-        return _PassSums(merged, self.read_stats + other.read_stats)
+        return _PassSums(merged, self.read_stats + other.read_stats, self.blocks + other.blocks)
 
 
 @dataclass(frozen=True)
@@ -163,8 +166,31 @@ class _Work:
     reporter: ProgressReporter | None
 
     def __call__(self, run: range) -> Iterator[_PassSums]:
-        """Yield the statistics of a run of blocks, in order."""
-        return self._block_sums(run) if self.reporter is None else self.reporter.of_blocks(self._block_sums(run))
+        """Yield the statistics of a run of blocks, in order; of the whole run at once where all its rows are cached."""
+        of_runs = [candidate for candidate in self.candidates if isinstance(candidate, RunStatistics)]
+        blocks = self._cached_run(run) if len(of_runs) == len(self.candidates) else None
+        sums = self._block_sums(run) if blocks is None else self._run_sums(run, blocks, of_runs)
+        return sums if self.reporter is None else self.reporter.of_blocks(sums)
+
+    def _cached_run(self, run: range) -> list[Rows] | None:
+        """Return the cached rows of all blocks of a run; None where a block needs work before its rows are used."""
+        if self.records is not None:
+            return None
+        blocks = cached_run(self.cache, run)
+        if blocks is None:
+            return None
+        prepared = self.preparation is not None
+        ready = all(rows.packing is None and rows.prepared == prepared for rows in blocks)
+        return blocks if ready else None
+
+    def _run_sums(
+        self, run: range, blocks: Sequence[Rows], of_runs: Sequence[RunStatistics[Any]]
+    ) -> Iterator[_PassSums]:
+        """Make the statistics of a run of blocks in one call for each candidate."""
+        bad = tuple(sorted({name for rows in blocks for name in rows.bad_chunks}))
+        with at_work(f"blocks {run.start} to {run.stop - 1}"):
+            statistics = tuple(candidate.of_run(blocks) for candidate in of_runs)
+        yield _PassSums(statistics, ReadStats(bad=bad), len(run))
 
     def _block_sums(self, run: range) -> Iterator[_PassSums]:
         for index, prepared in zip(run, read_ahead(self._load_block, run, self._needs_reading), strict=True):

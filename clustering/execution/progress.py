@@ -30,11 +30,15 @@ class PassProgress:
 
 
 class Counted(Protocol):
-    """Sums of a block that say how much was read."""
+    """Sums of some blocks that say how much was read."""
+
+    @property
+    def blocks(self) -> int:
+        """Number of the blocks."""
 
     @property
     def read(self) -> int:
-        """Bytes decoded from the source for the block."""
+        """Bytes decoded from the source for the blocks."""
 
 
 C = TypeVar("C", bound=Counted)
@@ -66,7 +70,7 @@ class ProgressReporter:
         blocks = read = 0
         last_time = time.monotonic()
         for one in made:
-            blocks, read = blocks + 1, read + one.read
+            blocks, read = blocks + one.blocks, read + one.read
             if time.monotonic() - last_time >= EVERY:
                 self._report(blocks, read)
                 blocks, read, last_time = 0, 0, time.monotonic()

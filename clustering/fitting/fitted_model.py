@@ -21,7 +21,8 @@ from clustering.fitting.loop import State, Stop
 from clustering.fitting.preprocessing import zero_row_notes
 from clustering.models import covariances as kinds
 from clustering.models.components import Components
-from clustering.models.model import AnyModel, Params, read_only
+from clustering.models.model import AnyModel, Params
+from clustering.models.param_arrays import read_only
 from clustering.models.survey import Survey
 
 Array = NDArray[np.float64]

@@ -18,7 +18,8 @@ from clustering.execution.passes import BlockRecords, PassRunner
 from clustering.fitting.fitted_model import FittedModel
 from clustering.fitting.loop import Candidate, PassRecord, State, Stop, StoppingRule, apply_limits, iterate
 from clustering.models.farthest import FARTHEST
-from clustering.models.model import Params, params_to_arrays
+from clustering.models.model import Params
+from clustering.models.param_arrays import params_to_arrays
 
 Refresh = Literal["full", "new-only", "none"]
 

@@ -19,8 +19,9 @@ from clustering.fitting.on_sample import sample_passes
 from clustering.fitting.options import Options
 from clustering.fitting.seeding import Init, as_centers, generators, seed_centers
 from clustering.models import divergences as geometry
-from clustering.models.kmeans import KMeans, KMeansStatistics
+from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
+from clustering.models.kmeans_statistics import KMeansStatistics
 from clustering.models.missing_features import fill_missing
 from clustering.models.model import AnyModel
 from clustering.models.objective import rank_candidates

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -71,7 +70,7 @@ class Candidate:
     @property
     def statistics(self) -> Callable[[Rows], Statistics]:
         """Function that makes the statistics of the rows of a block at the present params; picklable."""
-        return partial(self.model.statistics, self.params)
+        return self.model.for_pass(self.params)
 
     @property
     def objective(self) -> float:

@@ -1,4 +1,4 @@
-"""Nearest centers of many rows, a cache-sized sub-block at a time."""
+"""Assignments of rows, and their rows a cache-sized sub-block at a time."""
 
 from __future__ import annotations
 
@@ -12,18 +12,8 @@ from clustering.models import kernels
 
 SUB_BLOCK_BYTES = 512 * 1024
 """Size of the float64 rows of a sub-block, in bytes: about half a second-level cache."""
-FEW_FEATURES = 32
-"""Up to this d compiled loops make the products, beyond it BLAS."""
-
-FEW_CENTERS, FEW_CENTERS_NARROW = 6, 12
-"""Up to this k the defining distances cost less than scores with a second look at near ties; the second number holds
-for d below 16."""
-
-# Compiled functions take arrays alone, so an empty one stands for an array that is not wanted.
-_NONE = np.empty((0, 1))
-
-# Other types may differ in digits that float32 lacks: too many of their rows would need a second look.
-_EXACT_IN_FLOAT32 = {np.dtype(t) for t in ("f4", "f2", "i1", "u1", "i2", "u2")}
+SUB_BLOCK_STEP = 128
+"""Sub-blocks are a multiple of this number of rows long."""
 
 
 class Assignment(NamedTuple):
@@ -69,7 +59,7 @@ def sub_blocks(values: NDArray[Any], origin: NDArray[np.float64]) -> Iterator[tu
     buffer = aligned_empty((min(length, n), d))
     for start in range(0, n, length):
         stop = min(n, start + length)
-        kernels.prepare(compiled_for(values)[start:stop], origin, buffer[: stop - start], _NONE, _NONE[:, 0])
+        kernels.subtract_origin(compiled_for(values)[start:stop], origin, buffer[: stop - start])
         yield start, stop, buffer[: stop - start]
 
 
@@ -98,7 +88,7 @@ def sub_block_rows(d: int) -> int:
     d
         Number of features.
     """
-    return max(kernels.TILE, SUB_BLOCK_BYTES // (8 * d) // kernels.TILE * kernels.TILE)
+    return max(SUB_BLOCK_STEP, SUB_BLOCK_BYTES // (8 * d) // SUB_BLOCK_STEP * SUB_BLOCK_STEP)
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[Any]:
@@ -115,76 +105,6 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[An
     skip = -raw.ctypes.data % 64
     aligned: NDArray[Any] = raw[skip : skip + size].view(dtype).reshape(shape)
     return aligned
-
-
-def nearest(values: NDArray[Any], origin: NDArray[np.float64], centers: NDArray[np.float64]) -> Iterator[AssignedRows]:
-    """Assign rows to their nearest centers, a sub-block at a time.
-
-    Labels equal those of float64 distances whatever the precision of the rows: see `clustering.models.kernels`.
-
-    Parameters
-    ----------
-    values
-        Rows ``(n, d)``, not less the origin.
-    origin
-        Origin ``(d,)`` that is subtracted from the rows.
-    centers
-        Centers less the origin ``(k, d)``.
-    """
-    k, d = centers.shape
-    if not len(values):
-        return
-    if k <= (FEW_CENTERS_NARROW if d < 16 else FEW_CENTERS):
-        direct = kernels.nearest_narrow if d < 16 else kernels.nearest_direct
-        length = min(sub_block_rows(d), len(values))
-        labels, distances = np.empty(length, np.int32), np.empty(length)
-        for start, stop, rows in sub_blocks(values, origin):
-            m = stop - start
-            direct(rows, centers, labels[:m], distances[:m])
-            yield AssignedRows(start, stop, rows, labels[:m], distances[:m])
-    else:
-        yield from _scored(compiled_for(values), origin, centers)
-
-
-def _scored(values: NDArray[Any], origin: NDArray[np.float64], centers: NDArray[np.float64]) -> Iterator[AssignedRows]:
-    """Assign rows by scores, and by distances where two scores are within the rounding bound."""
-    (n, d), k = values.shape, len(centers)
-    kind = np.dtype(np.float32 if values.dtype in _EXACT_IN_FLOAT32 else np.float64)
-    squares = np.einsum("kd,kd->k", centers, centers)
-    with np.errstate(over="ignore"):
-        # Centers beyond float32 overflow here. The limit below then sends all rows to the definition.
-        slopes = np.ascontiguousarray(-2.0 * centers, kind)
-        offsets = squares.astype(kind)
-    # The factor covers the rounding of the squares and of the root, so that no norm is greater.
-    reach = float(np.sqrt(squares.max())) * 1.001
-    relative, absolute = rounding_bound(d, kind)
-    # No score or partial sum exceeds (‖x‖ + reach)², so a sixteenth of the largest number leaves room for rounding.
-    limit = float(np.finfo(kind.type).max) / 16
-    length = min(sub_block_rows(d), n)
-    labels, distances = np.empty(length, np.int32), np.empty(length)
-    buffer = aligned_empty((length, d))
-    by_blas = d > FEW_FEATURES
-    norm = np.empty(length if by_blas else 0)
-    narrow = aligned_empty((length if by_blas and kind != np.float64 else 0, d), np.float32)
-    products = aligned_empty((k, length if by_blas else 0), kind)
-    for start in range(0, n, length):
-        stop = min(n, start + length)
-        m = stop - start
-        rows, part_labels, part_distances = buffer[:m], labels[:m], distances[:m]
-        kernels.prepare(values[start:stop], origin, rows, narrow[:m], norm[:m])
-        if by_blas:
-            # A sub-block shorter than the buffer needs contiguous products of its own.
-            made = products if m == length else aligned_empty((k, m), kind)
-            with np.errstate(over="ignore", invalid="ignore"):
-                np.matmul(slopes, (narrow[:m] if len(narrow) else rows).T, out=made)
-            kernels.nearest_scored(
-                rows, centers, made, offsets, norm[:m], reach, relative, absolute, limit, part_labels, part_distances
-            )
-        else:
-            kernels.nearest_few(
-                rows, centers, slopes, offsets, reach, relative, absolute, limit, part_labels, part_distances
-            )
-        yield AssignedRows(start, stop, rows, part_labels, part_distances)
 
 
 def rounding_bound(d: int, kind: np.dtype[Any]) -> tuple[float, float]:

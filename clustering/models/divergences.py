@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.data.rows import in_memory_rows
 from clustering.errors import ConfigError, DataError, DomainError, nearest
-from clustering.models import divergence_kernels, products, soft_kernels
+from clustering.models import divergence_kernels, lloyd, products, soft_kernels
 from clustering.models.assignment import AssignedRows, sub_blocks
-from clustering.models.assignment import nearest as nearest_centers
 from clustering.models.option_names import DIVERGENCES, Divergence
 
 Array = NDArray[np.float64]
@@ -290,7 +290,7 @@ def assign_rows(
     Parameters
     ----------
     divergence
-        Divergence of the model.
+        Divergence of the model, other than squared_euclidean, which `lloyd` assigns by.
     values
         Rows ``(n, d)``, not less the origin.
     origin, matrix, centers
@@ -306,34 +306,27 @@ def assign_rows(
     DomainError
         If a row has a value that the divergence is not defined for.
     """
-    if divergence == "squared_euclidean":
-        yield from nearest_centers(values, origin, centers)
-        return
     check_domain(divergence, values)
-    zeros = np.zeros(centers.shape[1])
-    if divergence == "mahalanobis":
-        # Rows and centers go through the same loop, so that a row at its center has distance 0 exactly.
-        centers_there = _whitened(matrix, centers)
-    for start, _, rows in sub_blocks(values, origin):
+    # Rows and centers go through the same loop, so that a row at its center has distance 0 exactly.
+    compared = _whitened(matrix, centers) if divergence == "mahalanobis" else centers
+    prepared = lloyd.prepare_centers(np.zeros(centers.shape[1]), compared)
+    for start, stop, rows in sub_blocks(values, origin):
         match divergence:
             case "mahalanobis":
-                for part in nearest_centers(_whitened(matrix, rows), zeros, centers_there):
-                    yield AssignedRows(
-                        start + part.start, start + part.stop, rows[part.start : part.stop], part.labels, part.distances
-                    )
+                by_row, _ = lloyd.label(in_memory_rows(_whitened(matrix, rows)), prepared)
+                yield AssignedRows(start, stop, rows, *by_row)
             case "cosine":
                 rows[:] = unit_rows(rows)
-                for part in nearest_centers(rows, zeros, centers):
-                    # The squared distance of two rows of length 1 is twice 1 less their cosine.
-                    part.distances[:] *= 0.5
-                    yield AssignedRows(start + part.start, start + part.stop, part.rows, part.labels, part.distances)
+                by_row, _ = lloyd.label(in_memory_rows(rows), prepared)
+                # The squared distance of two rows of length 1 is twice 1 less their cosine.
+                yield AssignedRows(start, stop, rows, by_row.labels, 0.5 * by_row.distances)
             case _:
                 columns = np.ascontiguousarray(rows.T)
                 out = np.empty((len(centers), len(rows)))
                 make_divergences(divergence, matrix, centers)(columns, np.zeros(0), out)
                 labels, least = np.empty(len(rows), np.int32), np.empty(len(rows))
                 divergence_kernels.least_of(out, labels, least)
-                yield AssignedRows(start, start + len(rows), rows, labels, least)
+                yield AssignedRows(start, stop, rows, labels, least)
 
 
 def _whitened(matrix: Array, rows: Array) -> Array:

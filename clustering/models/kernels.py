@@ -1,12 +1,9 @@
-"""The compiled inner loops of hard assignment.
+"""What a label is, and small loops over rows.
 
 The label of a row is *defined* as the center with the least squared distance as `distance_between` computes it in
 float64, the lowest index among equals. Two distances count as equal where the rounding of the centers can explain their
 difference, see `least_clear`. Centers are means, whose last bits depend on the order of the sums and so on the chunks,
-and a row halfway between two of them must not change sides for that. For speed, scores ‖c‖² − 2 x·c come first, in
-float32 where the rows have no more precision. A score decides only where its margin exceeds the rounding bound; all
-other rows are labelled by the definition. Labels therefore depend on the row and the centers alone: not on the BLAS
-library, the alignment of buffers, or the way that rows are grouped into blocks.
+and a row halfway between two of them must not change sides for that. `lloyd_kernels` finds the labels.
 
 All loops release the GIL, run on one thread, and are cached on disk after the first compilation.
 """
@@ -16,11 +13,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clustering.compiling import njit
 
-TILE = 128
-"""Rows scored together; a tile of ``(d, TILE)`` stays in the first-level cache for small d."""
+Array = NDArray[np.float64]
 
 # With error_model "numpy" a division needs no check for zero, which would keep a loop from using vectors.
 FAST: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
@@ -78,8 +75,7 @@ def distance_between(row, center):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(**FAST)
-def reaches(centers):  # type: ignore[no-untyped-def]
+def reaches(centers: Array) -> Array:
     """Compute the distance of each center from the origin ``(k,)``, which the rounding of centers grows with.
 
     Smaller ones are raised to the median: a center at the origin is the mean of rows that are not.
@@ -89,19 +85,13 @@ def reaches(centers):  # type: ignore[no-untyped-def]
     centers
         Centers less the origin ``(k, d)``.
     """
-    k, d = centers.shape
-    out = np.zeros(k)
-    for i in range(k):
-        largest = 0.0
-        for j in range(d):
-            largest = max(largest, abs(centers[i, j]))
-        if largest > 0.0:
-            total = 0.0
-            for j in range(d):
-                total += (centers[i, j] / largest) ** 2
-            # Features are divided by the largest one first, so that no square leaves float64.
-            out[i] = largest * np.sqrt(total)
-    return np.maximum(out, np.sort(out)[k // 2])
+    largest = np.abs(centers).max(axis=1)
+    # Features are divided by the largest one first, so that no square leaves float64.
+    ratios = centers / np.where(largest > 0.0, largest, 1.0)[:, None]
+    # Running sums are added in one order on every machine, which other sums of NumPy are not.
+    out: Array = largest * np.sqrt(np.add.accumulate(ratios * ratios, axis=1)[:, -1])
+    raised: Array = np.maximum(out, np.sort(out)[len(out) // 2])
+    return raised
 
 
 @njit(inline="always", **FAST)
@@ -124,230 +114,20 @@ def least_clear(distance, reach):  # type: ignore[no-untyped-def]
 
 
 @njit(**FAST)
-def nearest_of(row, centers, reach):  # type: ignore[no-untyped-def]
-    """Label a row by the definition; return its label and squared distance.
-
-    Parameters
-    ----------
-    row, centers
-        Row ``(d,)`` and centers ``(k, d)``, less the same origin.
-    reach
-        Reaches of the centers ``(k,)``, as `reaches` gives them.
-    """
-    least = distance_between(row, centers[0])
-    label = 0
-    for k in range(1, centers.shape[0]):
-        distance = distance_between(row, centers[k])
-        # The plain comparison comes first, because the bound takes a root.
-        if distance < least and distance < least_clear(least, reach[label] + reach[k]):
-            least = distance
-            label = k
-    return label, least
-
-
-@njit(**FAST)
-def prepare(values, origin, rows, narrow, norm):  # type: ignore[no-untyped-def]
-    """Subtract the origin, and fill up to three arrays with the result.
+def subtract_origin(values, origin, rows):  # type: ignore[no-untyped-def]
+    """Subtract the origin from rows, in float64.
 
     Parameters
     ----------
     values, origin
         Rows ``(n, d)`` of any real type, and the origin ``(d,)``.
-    rows, narrow, norm
-        Get the rows less the origin ``(n, d)`` in float64, a float32 copy and squared norms ``(n,)``; the last two may
-        be empty.
+    rows
+        Gets the rows less the origin ``(n, d)``.
     """
     n, d = values.shape
     for r in range(n):
         for j in range(d):
             rows[r, j] = np.float64(values[r, j]) - origin[j]
-    if narrow.shape[0]:
-        for r in range(n):
-            for j in range(d):
-                narrow[r, j] = rows[r, j]
-    if norm.shape[0]:
-        _norms(rows, norm)
-
-
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
-def _norms(rows, norm):  # type: ignore[no-untyped-def]
-    """Compute squared norms for rounding bounds, whose sums may have any order."""
-    for r in range(rows.shape[0]):
-        total = 0.0
-        for j in range(rows.shape[1]):
-            total += rows[r, j] * rows[r, j]
-        norm[r] = total
-
-
-@njit(**FAST)
-def nearest_direct(rows, centers, labels, distances):  # type: ignore[no-untyped-def]
-    """Assign rows to few centers by the defining distances themselves.
-
-    Parameters
-    ----------
-    rows, centers
-        Rows ``(n, d)`` and centers ``(k, d)``, less the same origin.
-    labels, distances
-        Get the label and the squared distance of each row ``(n,)``.
-    """
-    reach = reaches(centers)
-    for r in range(rows.shape[0]):
-        labels[r], distances[r] = nearest_of(rows[r], centers, reach)
-
-
-@njit(**FAST)
-def nearest_narrow(rows, centers, labels, distances):  # type: ignore[no-untyped-def]
-    """Assign rows as `nearest_direct` does, for d below 16: many rows side by side, each added up in the same order.
-
-    Parameters
-    ----------
-    rows, centers, labels, distances
-        As in `nearest_direct`.
-    """
-    n, d = rows.shape
-    tile = np.zeros((d, TILE))
-    total = np.empty(TILE)
-    least = np.empty(TILE)
-    second = np.empty(TILE)
-    label = np.empty(TILE, np.int64)
-    reach = reaches(centers)
-    slack = CLEAR_OF_CENTERS * reach.max() ** 2
-    for start in range(0, n, TILE):
-        m = min(TILE, n - start)
-        for r in range(m):
-            for j in range(d):
-                tile[j, r] = rows[start + r, j]
-        least[:] = np.inf
-        second[:] = np.inf
-        label[:] = 0
-        for k in range(centers.shape[0]):
-            c = centers[k, 0]
-            # Loops over the whole tile have a constant length, which compiles better. Nobody reads beyond row m.
-            for r in range(TILE):
-                t = tile[0, r] - c
-                total[r] = t * t
-            for j in range(1, d):
-                c = centers[k, j]
-                for r in range(TILE):
-                    t = tile[j, r] - c
-                    total[r] += t * t
-            for r in range(TILE):
-                lower = total[r] < least[r]
-                # Minima and choices instead of branches let the compiler use vectors.
-                second[r] = min(second[r], max(total[r], least[r]))
-                label[r] = k if lower else label[r]
-                least[r] = total[r] if lower else least[r]
-        for r in range(m):
-            labels[start + r] = label[r]
-            distances[start + r] = least[r]
-            # NaN fails every comparison, so rows with NaN are labelled by the definition too.
-            if not least[r] < second[r] * CLEAR - slack:
-                labels[start + r], distances[start + r] = nearest_of(rows[start + r], centers, reach)
-
-
-@njit(**FAST)
-def _resolve_near_ties(rows, centers, best, second, norm, reach, relative, absolute, limit, labels, distances):  # type: ignore[no-untyped-def]
-    """Label rows by the definition where their margin is within the rounding bound; compute all distances."""
-    beyond = reaches(centers)
-    for r in range(rows.shape[0]):
-        scale = np.sqrt(norm[r]) + reach
-        bound = scale * scale
-        # Beyond the limit a score may have overflowed, so its margin means nothing. NaN fails every comparison.
-        if not (bound < limit and second[r] - best[r] > relative * bound + absolute):
-            labels[r], distances[r] = nearest_of(rows[r], centers, beyond)
-        else:
-            distances[r] = distance_between(rows[r], centers[labels[r]])
-
-
-@njit(**FAST)
-def _compare(scores, k, best, second, labels):  # type: ignore[no-untyped-def]
-    """Update the least and the second least score of each row with the scores ``(n,)`` of center `k`."""
-    for r in range(scores.shape[0]):
-        score = scores[r]
-        least = best[r]
-        lower = score < least
-        second[r] = min(second[r], max(score, least))
-        best[r] = score if lower else least
-        labels[r] = k if lower else labels[r]
-
-
-@njit(**FAST)
-def nearest_few(rows, centers, slopes, offsets, reach, relative, absolute, limit, labels, distances):  # type: ignore[no-untyped-def]
-    """Assign rows to centers by scores, for small d: rows of a tile are scored side by side, feature by feature.
-
-    Parameters
-    ----------
-    rows, centers
-        Rows ``(n, d)`` and centers ``(k, d)``, less the same origin.
-    slopes, offsets
-        −2 c ``(k, d)`` and ‖c‖² ``(k,)``, in the precision of the scores.
-    reach, limit
-        The largest ‖c‖, and (‖x‖ + reach)² beyond which a score may have overflowed.
-    relative, absolute
-        Rounding bound, as `assignment.rounding_bound` gives it.
-    labels, distances
-        Get the label and the squared distance of each row ``(n,)``.
-    """
-    n, d = rows.shape
-    tile = np.zeros((d, TILE), slopes.dtype)
-    scores = np.empty(TILE, slopes.dtype)
-    best = np.empty(TILE, slopes.dtype)
-    second = np.empty(TILE, slopes.dtype)
-    norm = np.empty(TILE, slopes.dtype)
-    # Two features at a time load and store the scores half as often.
-    paired = d - d % 2
-    for start in range(0, n, TILE):
-        m = min(TILE, n - start)
-        for r in range(m):
-            for j in range(d):
-                tile[j, r] = rows[start + r, j]
-        norm[:] = 0
-        for j in range(d):
-            for r in range(TILE):
-                norm[r] += tile[j, r] * tile[j, r]
-        best[:] = np.inf
-        second[:] = np.inf
-        chosen = labels[start : start + m]
-        for k in range(centers.shape[0]):
-            scores[:] = offsets[k]
-            for j in range(0, paired, 2):
-                s0 = slopes[k, j]
-                s1 = slopes[k, j + 1]
-                for r in range(TILE):
-                    scores[r] += s0 * tile[j, r] + s1 * tile[j + 1, r]
-            if paired < d:
-                s0 = slopes[k, paired]
-                for r in range(TILE):
-                    scores[r] += s0 * tile[paired, r]
-            _compare(scores[:m], k, best, second, chosen)
-        _resolve_near_ties(
-            rows[start : start + m], centers, best, second, norm, reach, relative, absolute, limit,
-            chosen, distances[start : start + m],
-        )  # fmt: skip
-
-
-@njit(**FAST)
-def nearest_scored(rows, centers, products, offsets, norm, reach, relative, absolute, limit, labels, distances):  # type: ignore[no-untyped-def]
-    """Assign rows to centers by scores whose products BLAS made.
-
-    Parameters
-    ----------
-    rows, centers
-        Rows ``(n, d)`` and centers ``(k, d)``, less the same origin.
-    products, offsets, norm
-        −2 c·x ``(k, n)``, ‖c‖² ``(k,)`` and ‖x‖² ``(n,)``.
-    reach, relative, absolute, limit, labels, distances
-        As in `nearest_few`.
-    """
-    n = rows.shape[0]
-    scores = np.empty(n, products.dtype)
-    best = np.full(n, np.inf, products.dtype)
-    second = np.full(n, np.inf, products.dtype)
-    for k in range(centers.shape[0]):
-        for r in range(n):
-            scores[r] = products[k, r] + offsets[k]
-        _compare(scores, k, best, second, labels)
-    _resolve_near_ties(rows, centers, best, second, norm, reach, relative, absolute, limit, labels, distances)
 
 
 @njit(**FAST)

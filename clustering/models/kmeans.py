@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,90 +19,19 @@ from clustering.models.columns import columns_of
 from clustering.models.components import Components
 from clustering.models.distances import MEASURES, RowDistances, from_centers
 from clustering.models.divergence_kernels import least_of
-from clustering.models.farthest import FARTHEST, BlockPosition, FarthestRows, distinct_rows
+from clustering.models.farthest import FARTHEST, FarthestRows, distinct_rows
 from clustering.models.kmeans_params import KMeansParams, KMeansUpdate
-from clustering.models.lloyd import lloyd
+from clustering.models.kmeans_statistics import KMeansStatistics
+from clustering.models.lloyd import PreparedCenters, label, lloyd, prepare_centers
 from clustering.models.objective import Objective
 from clustering.models.option_names import Divergence
 from clustering.models.overflow import rank_by_divergence
+from clustering.models.run_statistics import RunStatistics
 from clustering.models.sampling import GenerativeMixture, not_generative
 from clustering.models.starts import InitialParams, Starts
+from clustering.models.tree import fold
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class KMeansStatistics:
-    """Additive statistics of one candidate; ``a + b`` are the statistics of both sets of rows together."""
-
-    weight: Array
-    """Σ w of each cluster ``(k,)``."""
-    first: Array
-    """Σ w (x − origin) of each cluster ``(k, d)``."""
-    objective: float
-    """J of the assignment, Σ w D(x, m), at the params that entered the pass."""
-    count: int
-    """Number of rows."""
-    farthest: FarthestRows
-    observed: Array = field(default_factory=lambda: np.zeros((0, 0)))
-    """Σ w of the rows that have each feature ``(k, d)``; empty where no row has missing features."""
-
-    def __add__(self, other: KMeansStatistics) -> KMeansStatistics:
-        return KMeansStatistics(
-            self.weight + other.weight,
-            self.first + other.first,
-            self.objective + other.objective,
-            self.count + other.count,
-            # No more rows are kept than clusters can restart.
-            self.farthest.merged(other.farthest, min(len(self.weight), FARTHEST)),
-            add_observed(self.weight, self.observed, other.weight, other.observed),
-        )
-
-    def repositioned(self, before: BlockPosition, now: BlockPosition) -> KMeansStatistics:
-        """Return the statistics of the same rows in a block that lies elsewhere on another sample grid.
-
-        Parameters
-        ----------
-        before, now
-            Position of the block on the previous sample grid and on the present one.
-        """
-        return replace(self, farthest=self.farthest.repositioned(before, now))
-
-    @classmethod
-    def zero(cls, k: int, d: int) -> KMeansStatistics:
-        """Return the statistics of no rows.
-
-        Parameters
-        ----------
-        k, d
-            Number of clusters and of features.
-        """
-        none = np.zeros(0)
-        farthest = FarthestRows(none, np.zeros(0, np.int64), np.zeros(0, np.int32), none, np.zeros((0, d)))
-        return cls(np.zeros(k), np.zeros((k, d)), 0.0, 0, farthest)
-
-    @property
-    def sums(self) -> Mapping[str, Array]:
-        """Sums that an update is made from; where they are equal to the last bit, another pass changes nothing."""
-        return {"weight": self.weight, "first": self.first, "observed": self.observed}
-
-
-def add_observed(weight: Array, observed: Array, other_weight: Array, other_observed: Array) -> Array:
-    """Add up Σ w of the rows that have each feature, for two sets of rows; empty if both are.
-
-    Parameters
-    ----------
-    weight, other_weight
-        Σ w of each cluster ``(k,)`` in each set.
-    observed, other_observed
-        Σ w of the rows that have each feature ``(k, d)``; empty where no row has missing features.
-    """
-    if not observed.size and not other_observed.size:
-        return observed
-    # Where no row misses a feature, each feature has the whole weight.
-    return (observed if observed.size else weight[:, None]) + (
-        other_observed if other_observed.size else other_weight[:, None]
-    )
 
 
 @dataclass(frozen=True)
@@ -216,13 +146,16 @@ class KMeans:
             labels[overflowed] = rank_by_divergence(self.divergence, params.matrix, columns_left, params.centers).labels
             distances[overflowed] = np.inf
 
+    def for_pass(self, params: KMeansParams) -> Callable[[Rows], KMeansStatistics]:
+        """Prepare the centers for a pass."""
+        if self.divergence != "squared_euclidean":
+            return partial(self.statistics, params)
+        return _LloydPass(self, params, prepare_centers(params.origin, params.centers))
+
     def _complete_rows(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
-        limit = min(params.k, FARTHEST)
         if self.divergence == "squared_euclidean":
-            sums = lloyd(rows.values, rows.weights, params.origin, params.centers, limit)
-            distances, index, labels = sums.far
-            farthest = FarthestRows(distances, rows.positions(index), labels, rows.weights[index], sums.rows)
-            return KMeansStatistics(sums.weight, sums.first, sums.objective, len(rows), farthest)
+            return self.for_pass(params)(rows)
+        limit = min(params.k, FARTHEST)
         k, d = params.centers.shape
         weight, first, objective = np.zeros(k), np.zeros((k, d)), 0.0
         farthest = KMeansStatistics.zero(k, d).farthest
@@ -352,6 +285,9 @@ class KMeans:
             return Assignment(
                 labels, distances, complete.weight + incomplete.weight, complete.objective + incomplete.objective
             )
+        if self.divergence == "squared_euclidean":
+            by_row, sums = label(rows, prepare_centers(params.origin, params.centers))
+            return self._with_overflowed(params, rows, Assignment(*by_row, sums.weight, sums.objective))
         weight, first, objective = np.zeros(params.k), np.zeros(params.centers.shape), 0.0
         for part in geometry.assign_rows(self.divergence, rows.values, params.origin, params.matrix, params.centers):
             weights = rows.weights[part.start : part.stop]
@@ -362,6 +298,17 @@ class KMeans:
             counted = ignore_zero_weights(weights, part.distances)
             objective += kernels.add_up(part.rows, weights, part.labels, counted, weight, first)
         return Assignment(labels, distances, weight, objective)
+
+    def _with_overflowed(self, params: KMeansParams, rows: Rows, assigned: Assignment) -> Assignment:
+        """Label rows again whose squared distances are all beyond float64."""
+        if np.isfinite(assigned.objective) and np.isfinite(assigned.distances).all():
+            return assigned
+        columns = np.ascontiguousarray((rows.values.astype(np.float64) - params.origin).T)
+        self._label_overflowed(params, columns, assigned.labels, assigned.distances)
+        weight = np.bincount(assigned.labels, rows.weights, params.k).astype(np.float64)
+        # A row of weight 0 may be infinitely far, and 0 · ∞ would make the sum NaN.
+        objective = float(rows.weights @ ignore_zero_weights(rows.weights, assigned.distances))
+        return assigned._replace(weight=weight, objective=objective)
 
     @property
     def distance_attributes(self) -> Mapping[str, str]:
@@ -424,6 +371,22 @@ class KMeans:
     def row_products(self, d: int) -> int:
         """Estimate how many products a pass computes for each row."""
         return self.k * d
+
+
+@dataclass(frozen=True, eq=False)
+class _LloydPass(RunStatistics[KMeansStatistics]):
+    """Statistics of a pass with squared distances, whose centers are prepared once."""
+
+    model: KMeans
+    params: KMeansParams
+    centers: PreparedCenters
+
+    def of_run(self, blocks: Sequence[Rows]) -> KMeansStatistics:
+        """Make the statistics of a run of blocks by one compiled call, where no row has missing features."""
+        if any(rows.has_missing is not None for rows in blocks):
+            return fold(self.model.statistics(self.params, rows) for rows in blocks)
+        sums = lloyd(blocks, self.centers, min(self.params.k, FARTHEST))
+        return KMeansStatistics(sums.weight, sums.first, sums.objective, sum(map(len, blocks)), sums.farthest)
 
 
 def ignore_zero_weights(weights: Array, distances: Array) -> Array:

@@ -2,7 +2,8 @@
 
 The machine code of a plain loop depends on the loop's length and on which arrays may overlap in memory. Operations on
 these vectors are the same on every processor, and each lane is rounded like a single number. Arrays are treated as flat
-memory: `at` counts elements from the first one.
+memory: `at` counts elements from the first one. `memory` makes the same of an address, as one call of compiled code may
+work on many arrays.
 
 Compiled code calls these functions without `typing_context`, which numba adds.
 """
@@ -45,29 +46,71 @@ def _vector_of(dtype: Any) -> Any:
     return DOUBLES if dtype == types.float64 else SINGLES
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array_and_at: Any, kind: Any = None) -> Any:
-    """Pointer to element `at` of an array's memory, as the start of a vector of that kind if one is given."""
+def pointer_to(context: Any, builder: Any, array_type: Any, array_and_at: Any, kind: Any = None) -> Any:
+    """Pointer to element `at` of an array's memory.
+
+    Parameters
+    ----------
+    context, builder
+        Given by numba.
+    array_type, array_and_at
+        Type of the array or address, and its value with the index.
+    kind
+        Type of the vector that begins there; None for one element.
+    """
     array, at = array_and_at
-    pointer = builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
+    start = (
+        array
+        if isinstance(array_type, types.CPointer)
+        else context.make_array(array_type)(context, builder, array).data
+    )
+    pointer = builder.gep(start, [at])
     return pointer if kind is None else builder.bitcast(pointer, kind.as_pointer())
 
 
-def _load(builder: Any, pointer: Any, kind: Any, dtype: Any) -> Any:
+def load_from(builder: Any, pointer: Any, kind: Any, dtype: Any) -> Any:
+    """Load a vector.
+
+    Parameters
+    ----------
+    builder
+        Given by numba.
+    pointer, kind
+        Start of the vector, and its type.
+    dtype
+        Type whose alignment the start has.
+    """
     # Whether a pointer has an element type depends on the version of llvmlite; without one, the type must be given.
     options = {} if hasattr(pointer.type, "pointee") and not pointer.type.is_opaque else {"typ": kind}
     # Vectors may begin at any element, so only the alignment of one element is promised.
     return builder.load(pointer, align=dtype.bitwidth // 8, **options)
 
 
-def _constant(kind: Any, numbers: list[Any]) -> Any:
+def constant(kind: Any, numbers: list[Any]) -> Any:
+    """Vector of fixed numbers.
+
+    Parameters
+    ----------
+    kind, numbers
+        Type of an element, and the numbers.
+    """
     return ir.Constant(ir.VectorType(kind, len(numbers)), [ir.Constant(kind, x) for x in numbers])
 
 
 def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
-    return builder.shuffle_vector(a, b, _constant(ir.IntType(32), lanes))
+    return builder.shuffle_vector(a, b, constant(ir.IntType(32), lanes))
 
 
-def _splat(builder: Any, number: Any, count: int) -> Any:
+def splat_of(builder: Any, number: Any, count: int) -> Any:
+    """Vector of one number in all lanes.
+
+    Parameters
+    ----------
+    builder
+        Given by numba.
+    number, count
+        The number, and the number of lanes.
+    """
     kind = ir.VectorType(number.type, count)
     # LLVM knows this pair of instructions as a broadcast.
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
@@ -88,8 +131,8 @@ def load(typing_context, array, at):  # type: ignore[no-untyped-def]
     vector = _vector_of(array.dtype)
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        pointer = _pointer(context, builder, array, arguments, kind=context.get_value_type(vector))
-        return _load(builder, pointer, context.get_value_type(vector), array.dtype)
+        pointer = pointer_to(context, builder, array, arguments, kind=context.get_value_type(vector))
+        return load_from(builder, pointer, context.get_value_type(vector), array.dtype)
 
     return vector(array, types.intp), code
 
@@ -112,7 +155,7 @@ def store(typing_context, array, at, vector):  # type: ignore[no-untyped-def]
         lanes = arguments[2]
         if vector.dtype != array.dtype:
             lanes = builder.fptrunc(lanes, ir.VectorType(ir.FloatType(), vector.count))
-        pointer = _pointer(context, builder, array, arguments[:2], kind=lanes.type)
+        pointer = pointer_to(context, builder, array, arguments[:2], kind=lanes.type)
         builder.store(lanes, pointer, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
@@ -133,7 +176,7 @@ def splat(typing_context, number):  # type: ignore[no-untyped-def]
     vector = _vector_of(number)
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return _splat(builder, arguments[0], vector.count)
+        return splat_of(builder, arguments[0], vector.count)
 
     return vector(number), code
 
@@ -152,8 +195,8 @@ def repeated(typing_context, array, at):  # type: ignore[no-untyped-def]
     vector = _vector_of(array.dtype)
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        number = builder.load(_pointer(context, builder, array, arguments))
-        return _splat(builder, number, vector.count)
+        number = builder.load(pointer_to(context, builder, array, arguments))
+        return splat_of(builder, number, vector.count)
 
     return vector(array, types.intp), code
 
@@ -171,7 +214,7 @@ def element(typing_context, array, at):  # type: ignore[no-untyped-def]
     """
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.load(_pointer(context, builder, array, arguments))
+        return builder.load(pointer_to(context, builder, array, arguments))
 
     return array.dtype(array, types.intp), code
 
@@ -193,7 +236,7 @@ def strided(typing_context, array, at, step):  # type: ignore[no-untyped-def]
         lanes = ir.Constant(context.get_value_type(vector), ir.Undefined)
         at = arguments[1]
         for i in range(vector.count):
-            number = builder.load(_pointer(context, builder, array, (arguments[0], at)))
+            number = builder.load(pointer_to(context, builder, array, (arguments[0], at)))
             lanes = builder.insert_element(lanes, number, ir.Constant(ir.IntType(32), i))
             at = builder.add(at, arguments[2])
         return lanes
@@ -202,61 +245,22 @@ def strided(typing_context, array, at, step):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def widened(typing_context, array, at, count):  # type: ignore[no-untyped-def]
-    """Vector of doubles of a few elements of any type, with zeros in the other lanes.
+def memory(typing_context, address, number):  # type: ignore[no-untyped-def]
+    """Elements at an address, which the other functions take like an array.
 
     Parameters
     ----------
     typing_context
         Given by numba.
-    array, at, count
-        Array, index of the first element, and number of elements, at most 8.
+    address, number
+        Address of the first element, and the type of the elements, such as `numpy.float64`.
     """
-    dtype = array.dtype
+    pointer = types.CPointer(number.instance_type)  # type: ignore[no-untyped-call]
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        element = context.get_data_type(dtype)
-        kind = ir.VectorType(element, WIDE)
-        pointer = _pointer(context, builder, array, arguments[:2], kind=kind)
-        limit = _splat(builder, builder.trunc(arguments[2], ir.IntType(32)), WIDE)
-        # A masked load touches no memory behind the last element, which may not belong to the process.
-        mask = builder.icmp_signed("<", _constant(ir.IntType(32), list(range(WIDE))), limit)
-        name = f"llvm.masked.load.v{WIDE}{'i' if isinstance(element, ir.IntType) else 'f'}{dtype.bitwidth}.p0"
-        function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-            builder.module, ir.FunctionType(kind, [pointer.type, ir.IntType(32), mask.type, kind]), name
-        )
-        align = ir.Constant(ir.IntType(32), dtype.bitwidth // 8)
-        return _to_doubles(builder, builder.call(function, [pointer, align, mask, ir.Constant(kind, None)]), dtype)
+        return builder.inttoptr(arguments[0], context.get_value_type(pointer))
 
-    return DOUBLES(array, types.intp, types.intp), code
-
-
-@intrinsic
-def wide(typing_context, array, at):  # type: ignore[no-untyped-def]
-    """Vector of doubles of eight elements of any type.
-
-    Parameters
-    ----------
-    typing_context
-        Given by numba.
-    array, at
-        Array, and index of the first element.
-    """
-    dtype = array.dtype
-
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        kind = ir.VectorType(context.get_data_type(dtype), WIDE)
-        pointer = _pointer(context, builder, array, arguments, kind=kind)
-        return _to_doubles(builder, _load(builder, pointer, kind, dtype), dtype)
-
-    return DOUBLES(array, types.intp), code
-
-
-def _to_doubles(builder: Any, lanes: Any, dtype: Any) -> Any:
-    kind = ir.VectorType(ir.DoubleType(), WIDE)
-    if isinstance(lanes.type.element, ir.IntType):
-        return builder.sitofp(lanes, kind) if dtype.signed else builder.uitofp(lanes, kind)
-    return lanes if dtype == types.float64 else builder.fpext(lanes, kind)
+    return pointer(types.int64, number), code
 
 
 def _arithmetic(operation: str) -> Any:
@@ -414,7 +418,7 @@ def lanes_up_to(typing_context, vector, number):  # type: ignore[no-untyped-def]
     """
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        lanes = builder.fcmp_ordered("<=", arguments[0], _splat(builder, arguments[1], vector.count))
+        lanes = builder.fcmp_ordered("<=", arguments[0], splat_of(builder, arguments[1], vector.count))
         return builder.zext(builder.bitcast(lanes, ir.IntType(vector.count)), ir.IntType(64))
 
     return types.int64(vector, vector.dtype), code
@@ -452,7 +456,7 @@ def prefetch(typing_context, array, at):  # type: ignore[no-untyped-def]
     """
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        pointer = _pointer(context, builder, array, arguments)
+        pointer = pointer_to(context, builder, array, arguments)
         word = ir.IntType(32)
         function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
             builder.module, ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word]), "llvm.prefetch.p0"

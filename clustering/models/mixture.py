@@ -227,6 +227,10 @@ class GaussianMixture:
                 neg_expected_complete_log_likelihood -= part.expected_complete_log_likelihood + missing
         return Moments(*sums.total(), objective, neg_expected_complete_log_likelihood, len(rows), tracker.farthest)
 
+    def for_pass(self, params: MixtureParams) -> Callable[[Rows], Moments]:
+        """Bind the params."""
+        return partial(self.statistics, params)
+
     def update(self, params: MixtureParams, statistics: Moments) -> MixtureUpdate:
         """Fit the components to the moments (lecture, "M-step").
 

@@ -20,10 +20,10 @@ from clustering.data.rows import Rows
 from clustering.errors import DataError
 from clustering.models import covariances as kinds
 from clustering.models import missing_features
-from clustering.models.assignment import nearest
 from clustering.models.columns import columns_of, sub_block_length
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
+from clustering.models.lloyd import nearest
 from clustering.models.objective import EQUAL_OBJECTIVES, rank_candidates
 from clustering.models.option_names import Covariance
 from clustering.models.soft import FarthestRowsTracker, Moments, Responsibilities

@@ -10,7 +10,6 @@ belong to several clusters.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Any, ClassVar, Protocol, Self, TypeGuard, TypeVar
 
 import numpy as np
@@ -28,9 +27,6 @@ from clustering.models.soft import Responsibilities
 from clustering.models.starts import InitialParams, Starts
 
 Array = NDArray[np.float64]
-
-_ON_DISK = {"origin": "shift", "total_scatter": "spread", "feature_variance": "spread"}
-"""Names of arrays on disk where they differ from the fields, so that every version opens the outputs of all others."""
 
 
 class Params(Protocol):
@@ -196,6 +192,18 @@ class Model(Protocol[P, S]):
         ------
         DomainError
             If a row has a value that the divergence of the model is not defined for.
+        """
+
+    def for_pass(self, params: P) -> Callable[[Rows], S]:
+        """Make the function that makes the statistics of blocks in one pass; picklable.
+
+        What a pass needs of the params is prepared here once. Where compiled code adds up whole runs of blocks, the
+        function is a `clustering.models.run_statistics.RunStatistics`.
+
+        Parameters
+        ----------
+        params
+            Params that enter the pass.
         """
 
     def update(self, params: P, statistics: S) -> Update[P]:
@@ -453,46 +461,3 @@ def is_soft(model: AnyModel) -> TypeGuard[SoftModel[Any, Any]]:
         Any model.
     """
     return model.soft
-
-
-def params_to_arrays(params: Params) -> dict[str, Array]:
-    """Give the arrays of params by their names on disk; empty arrays are left out.
-
-    Parameters
-    ----------
-    params
-        Params of any model.
-    """
-    arrays = {_ON_DISK.get(name, name): np.asarray(getattr(params, name)) for name in params.dims}
-    return {name: array for name, array in arrays.items() if array.size}
-
-
-def array_dims(params: Params) -> dict[str, tuple[str, ...]]:
-    """Give the names of the dimensions of each array of `params_to_arrays`.
-
-    Parameters
-    ----------
-    params
-        Params of any model.
-    """
-    return {_ON_DISK.get(name, name): dims for name, dims in params.dims.items()}
-
-
-def read_only(params: P) -> P:
-    """Copy params with views of the same arrays that cannot be written to.
-
-    Parameters
-    ----------
-    params
-        Params of any model.
-    """
-    # The constructor is not called, because it may copy or check the arrays again.
-    changed = object.__new__(type(params))
-    for field in fields(params):
-        value = getattr(params, field.name)
-        if isinstance(value, np.ndarray):
-            # A view has a flag of its own, so the arrays of the caller stay writable.
-            value = value.view()
-            value.flags.writeable = False
-        object.__setattr__(changed, field.name, value)
-    return changed

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from clustering.compiling import njit
-from clustering.models.kernels import FAST, TILE, distance_between
+from clustering.models.kernels import FAST, distance_between
+
+TILE = 128
+"""Rows worked on together; a tile of ``(d, TILE)`` stays in the first-level cache for small d."""
 
 
 @njit(**FAST)

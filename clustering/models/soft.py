@@ -15,7 +15,7 @@ from clustering.models import kernels, soft_kernels
 from clustering.models.assignment import Assignment, aligned_empty, compiled_for
 from clustering.models.columns import sub_block_length
 from clustering.models.farthest import FARTHEST, BlockPosition, FarthestRows
-from clustering.models.kmeans import add_observed
+from clustering.models.kmeans_statistics import add_observed
 from clustering.models.overflow import Ranks
 
 Array = NDArray[np.float64]

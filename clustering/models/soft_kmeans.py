@@ -205,6 +205,10 @@ class SoftKMeans:
             observed,
         )
 
+    def for_pass(self, params: SoftKMeansParams) -> Callable[[Rows], Moments]:
+        """Bind the params."""
+        return partial(self.statistics, params)
+
     def update(self, params: SoftKMeansParams, statistics: Moments) -> SoftUpdate:
         """Move each center to the mean of the rows by responsibility (lecture, "Refitting").
 

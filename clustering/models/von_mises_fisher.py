@@ -215,6 +215,10 @@ class VonMisesFisher:
             tracker.update(part)
         return _moments(sums, objective, neg_expected_complete_log_likelihood, len(rows), tracker)
 
+    def for_pass(self, params: VonMisesFisherParams) -> Callable[[Rows], Moments]:
+        """Bind the params."""
+        return partial(self.statistics, params)
+
     def update(self, params: VonMisesFisherParams, statistics: Moments) -> VonMisesFisherUpdate:
         """Take the maximisation step (Banerjee et al. 2005, section 3).
 

@@ -19,7 +19,8 @@ from clustering.errors import CheckpointError
 from clustering.execution.passes import ReadStats
 from clustering.fitting.fitted_model import Summary
 from clustering.fitting.loop import Candidate, State, Stop
-from clustering.models.model import AnyModel, params_to_arrays
+from clustering.models.model import AnyModel
+from clustering.models.param_arrays import params_to_arrays
 from clustering.models.registry import model_from_json, model_to_json
 from clustering.storage.model import preparation_from_arrays, preparation_to_json
 from clustering.storage.paths import StoragePath, children, make_folder, write_bytes

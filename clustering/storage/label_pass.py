@@ -20,7 +20,8 @@ from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
 from clustering.fitting.labelling import LabelOutputs, LabelStatistics, label_blocks
 from clustering.fitting.scoring import HeldOutScorer, HeldOutScores
-from clustering.models.model import AnyModel, Params, Statistics, params_to_arrays
+from clustering.models.model import AnyModel, Params, Statistics
+from clustering.models.param_arrays import params_to_arrays
 from clustering.storage.labels import CHANGED, LabelWriter, cautions_of, create_labels, open_writer
 from clustering.storage.labels import NAME as LABELS_NAME
 from clustering.storage.ledger import FOLDER, OF_LABELS, OF_MODEL, OF_SCORES, Ledger, digest

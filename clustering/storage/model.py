@@ -24,7 +24,7 @@ from clustering.errors import SourceError, StoreError, damaged, reason
 from clustering.fitting.center_fields import cf_attributes, coordinate_values
 from clustering.fitting.fitted_model import FittedModel, Summary
 from clustering.fitting.loop import Stop
-from clustering.models.model import array_dims, params_to_arrays
+from clustering.models.param_arrays import array_dims, params_to_arrays
 from clustering.models.registry import model_from_json, model_to_json
 from clustering.storage.bucket_groups import put_group
 from clustering.storage.layout import current_version

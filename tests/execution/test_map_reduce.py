@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clustering.execution.engine import Engine, connect
-from clustering.execution.map_reduce import TASKS_PER_THREAD, fold, map_reduce
+from clustering.execution.map_reduce import TASKS_PER_THREAD, map_reduce
+from clustering.models.tree import fold
 
 BLOCKS = st.integers(1, 70)
 THREADS = st.integers(1, 9)

@@ -19,6 +19,7 @@ USES = {"variables": ["t"], "sample_dims": ["time", "lat", "lon"]}
 @dataclass(frozen=True)
 class Block:
     read: int
+    blocks: int = 1
 
 
 @dataclass(frozen=True)

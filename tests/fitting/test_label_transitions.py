@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clustering.execution.map_reduce import fold
 from clustering.fitting.label_transitions import add_transitions, label_transitions
 from clustering.fitting.labelling import LabelStatistics
+from clustering.models.tree import fold
 
 
 def table(before: np.ndarray, now: np.ndarray, weights: np.ndarray, k: int = 12) -> np.ndarray:

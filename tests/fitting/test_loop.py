@@ -31,7 +31,7 @@ from clustering.fitting.loop import (
 )
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
-from clustering.models.model import params_to_arrays
+from clustering.models.param_arrays import params_to_arrays
 
 seeds = st.integers(0, 2**32 - 1)
 

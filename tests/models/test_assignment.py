@@ -9,6 +9,7 @@ from clustering.data.rows import in_memory_rows
 from clustering.models.assignment import Assignment, aligned_empty, sub_block_rows, sub_blocks
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
+from tests.brute import least_distances
 
 DTYPES = ("float64", "float32", "float16", "uint8", "int16")
 # Few centers are compared by distances, many by scores. Products over few features are computed without BLAS.
@@ -33,19 +34,6 @@ def assert_nearest(values: np.ndarray, centers: np.ndarray, shift: np.ndarray | 
     labels = least_distances(distances, centers)
     np.testing.assert_array_equal(assignment.labels, labels)
     np.testing.assert_array_equal(assignment.distances, distances[np.arange(len(values)), labels])
-
-
-def least_distances(distances: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """A later center takes a row only where it is nearer by more than the rounding of both centers."""
-    lengths = np.array([np.hypot.reduce(center) for center in centers])
-    lengths = np.maximum(lengths, np.sort(lengths)[len(lengths) // 2])
-    places, labels = np.arange(len(distances)), np.zeros(len(distances), int)
-    for k in range(1, len(centers)):
-        least, place = distances[places, labels], 2.0**-48 * (lengths[labels] + lengths[k])
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            tie = 2.0**-40 * least + place * np.sqrt(least) + place**2
-            labels[distances[:, k] < np.where(np.isinf(least), least, least - tie)] = k
-    return labels
 
 
 def random_rows(rng: np.random.Generator, dtype: str, n: int, d: int) -> np.ndarray:

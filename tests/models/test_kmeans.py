@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from clustering.data.rows import Rows, in_memory_rows
 from clustering.errors import ConfigError
 from clustering.models.farthest import FARTHEST
-from clustering.models.kmeans import KMeans, KMeansStatistics
+from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
+from clustering.models.kmeans_statistics import KMeansStatistics
 
 seeds = st.integers(0, 2**32 - 1)
 

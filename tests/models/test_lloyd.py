@@ -5,8 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clustering.data.rows import Rows, in_memory_rows, unit_weights
 from clustering.models import kernels
-from clustering.models.lloyd import LloydSums, lloyd
+from clustering.models.kmeans import KMeans
+from clustering.models.kmeans_params import KMeansParams
+from clustering.models.lloyd import LloydSums, label, lloyd, prepare_centers
+from clustering.models.tree import fold
+from tests.brute import least_distances
 
 DTYPES = ("float64", "float32", "float16", "uint8", "int16", "int64", "bool")
 # From one feature to more than the width of a tile: side by side, by distances, by scores of one chunk or several.
@@ -20,14 +25,18 @@ def random_values(rng: np.random.Generator, dtype: str, n: int, d: int) -> np.nd
 
 
 def defined(rows: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    labels, distances = np.empty(len(rows), np.int32), np.empty(len(rows))
-    kernels.nearest_direct(rows, centers, labels, distances)
-    return labels, distances
+    distances = np.array([[kernels.distance_between(row, center) for center in centers] for row in rows])
+    labels = least_distances(distances, centers)
+    return labels, distances[np.arange(len(rows)), labels]
 
 
 def everything(values: np.ndarray, weights: np.ndarray, shift: np.ndarray, centers: np.ndarray) -> LloydSums:
     """Sums that keep all rows away from their centers as the farthest."""
-    return lloyd(values, weights, shift, centers, len(values) + 1)
+    return sums_of(values, weights, shift, centers, len(values) + 1)
+
+
+def sums_of(values: np.ndarray, weights: np.ndarray, shift: np.ndarray, centers: np.ndarray, most: int) -> LloydSums:
+    return lloyd([in_memory_rows(values, weights)], prepare_centers(shift, centers), most)
 
 
 def assert_defined(values: np.ndarray, shift: np.ndarray, centers: np.ndarray) -> None:
@@ -36,10 +45,14 @@ def assert_defined(values: np.ndarray, shift: np.ndarray, centers: np.ndarray) -
     weights = np.linspace(0.5, 2, len(values))
     sums = everything(values, weights, shift, centers)
     order = sorted(np.flatnonzero(distances > 0).tolist(), key=lambda r: (-distances[r], r))
-    np.testing.assert_array_equal(sums.far.row_index, np.array(order, int))
-    np.testing.assert_array_equal(sums.far.distances, distances[order])
-    np.testing.assert_array_equal(sums.far.labels, labels[order])
-    np.testing.assert_array_equal(sums.rows, rows[order])
+    np.testing.assert_array_equal(sums.farthest.positions, np.array(order, int))
+    np.testing.assert_array_equal(sums.farthest.distances, distances[order])
+    np.testing.assert_array_equal(sums.farthest.labels, labels[order])
+    np.testing.assert_array_equal(sums.farthest.weights, weights[order])
+    np.testing.assert_array_equal(sums.farthest.rows, rows[order])
+    by_row, _ = label(in_memory_rows(values, weights), prepare_centers(shift, centers))
+    np.testing.assert_array_equal(by_row.labels, labels)
+    np.testing.assert_array_equal(by_row.distances, distances)
     shares = (labels[:, None] == np.arange(len(centers))) * weights[:, None]
     with np.errstate(over="ignore", invalid="ignore"):
         np.testing.assert_allclose(sums.weight, shares.sum(axis=0), rtol=1e-12)
@@ -87,16 +100,16 @@ def test_distances_beyond_float64_still_give_a_label(d: int, k: int, rng: np.ran
     labels, distances = defined(values, values[:k])
     sums = everything(values, np.ones(70), np.zeros(d), values[:k])
     np.testing.assert_array_equal(sums.weight, np.bincount(labels, minlength=k))
-    np.testing.assert_array_equal(sums.far.distances, np.sort(distances)[::-1][: 70 - k])
+    np.testing.assert_array_equal(sums.farthest.distances, np.sort(distances)[::-1][: 70 - k])
 
 
 @shapes
 def test_weights_of_one_give_the_bits_of_unit_weights(d: int, k: int, rng: np.random.Generator) -> None:
     values = random_values(rng, "float32", 700, d)
     centers = values[:k].astype(np.float64)
-    unit = lloyd(values, np.broadcast_to(np.float64(1), (700,)), np.zeros(d), centers, 5)
-    ones = lloyd(values, np.ones(700), np.zeros(d), centers, 5)
-    again = lloyd(values.copy(), np.ones(700), np.zeros(d), centers, 5)
+    unit = sums_of(values, np.broadcast_to(np.float64(1), (700,)), np.zeros(d), centers, 5)
+    ones = sums_of(values, np.ones(700), np.zeros(d), centers, 5)
+    again = sums_of(values.copy(), np.ones(700), np.zeros(d), centers, 5)
     for other in (ones, again):
         np.testing.assert_array_equal(unit.weight, other.weight)
         np.testing.assert_array_equal(unit.first, other.first)
@@ -107,8 +120,39 @@ def test_weights_of_one_give_the_bits_of_unit_weights(d: int, k: int, rng: np.ra
 def test_parts_add_up_to_the_whole(d: int, k: int, rng: np.random.Generator) -> None:
     values, weights = random_values(rng, "float32", 3000, d), rng.random(3000)
     centers, shift = values[:k].astype(np.float64), np.zeros(d)
-    whole = lloyd(values, weights, shift, centers, 1)
-    parts = [lloyd(values[a:b], weights[a:b], shift, centers, 1) for a, b in ((0, 1), (1, 1027), (1027, 3000))]
+    whole = sums_of(values, weights, shift, centers, 1)
+    parts = [sums_of(values[a:b], weights[a:b], shift, centers, 1) for a, b in ((0, 1), (1, 1027), (1027, 3000))]
     np.testing.assert_allclose(sum(p.weight for p in parts), whole.weight, rtol=1e-12)
     np.testing.assert_allclose(sum(p.first for p in parts), whole.first, rtol=1e-12)
     assert sum(p.objective for p in parts) == pytest.approx(whole.objective, rel=1e-12)
+
+
+def random_blocks(rng: np.random.Generator, n_blocks: int, d: int, dtype: str, *, masked: bool) -> list[Rows]:
+    """Blocks of a grid of rows of blocks, whose C order is not that of positions; many distances are equal."""
+    blocks = []
+    for i in range(n_blocks):
+        cells = np.flatnonzero(rng.random(40) < 0.7) if masked else None
+        values = rng.integers(0, 3, (40 if cells is None else len(cells), d)).astype(dtype)
+        weights = rng.integers(0, 3, len(values)) / 2 if masked else unit_weights(len(values))
+        blocks.append(Rows(values, weights, cells, (0, 4 * i), (10, 4), (10, 4 * n_blocks)))
+    return blocks
+
+
+def assert_same_statistics(one, other) -> None:
+    for name in ("weight", "first", "objective", "count"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for a, b in zip(one.farthest, other.farthest, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["all-cells", "masked"])
+@pytest.mark.parametrize(("d", "k", "dtype"), [(3, 9, "float32"), (20, 3, "uint8"), (20, 20, "float64")])
+@given(n_blocks=st.integers(1, 20), seed=st.integers(0, 999))
+def test_a_run_of_blocks_gives_the_bits_of_its_blocks(
+    d: int, k: int, dtype: str, masked: bool, n_blocks: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    blocks = random_blocks(rng, n_blocks, d, dtype, masked=masked)
+    params = KMeansParams(rng.random(d), rng.integers(0, 3, (k, d)) + 0.3)
+    of_pass = KMeans(k).for_pass(params)
+    assert_same_statistics(of_pass.of_run(blocks), fold(map(of_pass, blocks)))

@@ -14,7 +14,7 @@ import clustering as c
 from clustering.data.rows import in_memory_rows
 from clustering.fitting.labelling import LabelStatistics
 from clustering.models.farthest import BlockPosition, FarthestRows
-from clustering.models.kmeans import KMeansStatistics
+from clustering.models.kmeans_statistics import KMeansStatistics
 from clustering.storage.records import pack_statistics, read_arrays, unpack_statistics
 
 MODELS: list[Any] = [

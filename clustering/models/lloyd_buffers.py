@@ -1,0 +1,338 @@
+"""What the compiled pass of k-means works on: rows of several blocks, centers, and memory for tiles and sums."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.data.rows import Rows
+from clustering.models import kernels
+from clustering.models.assignment import aligned_empty, compiled_for, rounding_bound
+from clustering.models.lane_types import ELEMENT_CODES
+from clustering.models.lanes import NARROW, WIDE
+
+Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+TILE_BYTES, TILE_ROWS = 32 * 1024, (16, 128)
+"""Size of the float64 rows of a tile, in bytes, and the least and greatest number of rows."""
+FEW_PRODUCTS, FEW_CENTERS = 256, 8
+"""Distances cost less than scores up to this k·d for d below 16, and up to this k for larger d."""
+COPIED_SUMS = 1024
+"""Up to this number of sums, four copies of them are kept."""
+
+
+class Run(NamedTuple):
+    """Rows of a run of blocks, as addresses in memory; arrays of one number per block, unless a shape is given."""
+
+    values: Integers
+    """Addresses of the values ``(n, d)``, C-contiguous."""
+    types: Integers
+    """Types of the values, as numbers of `lane_types.ELEMENT_TYPES`."""
+    weights: Integers
+    """Addresses of the weights in float64; 0 where all are 1."""
+    lengths: Integers
+    """Numbers of rows."""
+    cells: Integers
+    """Addresses of the flat positions of the rows in their block; 0 where no cell is masked."""
+    starts: Integers
+    """First position of each block along the sample dimensions ``(blocks, s)``."""
+    shapes: Integers
+    """Shape of each block ``(blocks, s)``."""
+    grid: Integers
+    """Length of the sample dimensions ``(s,)``."""
+
+
+class Centers(NamedTuple):
+    """Centers of a pass, as the kernels take them."""
+
+    origin: NDArray[np.float64]
+    """Origin, widened with zeros to whole vectors ``(width,)``."""
+    centers: NDArray[np.float64]
+    """Centers less the origin ``(k, width)``, widened likewise."""
+    reach: NDArray[np.float64]
+    """Reaches of the centers ``(k,)``, as `kernels.reaches` gives them."""
+    slack: float
+    """Bound of the rounding of squared distances that comes from the rounding of the centers."""
+
+
+class Scores(NamedTuple):
+    """Centers for scores −2 x·c + ‖c‖² in float32, with bounds; the scale, a power of two, keeps them in range."""
+
+    scale: float
+    """Factor of rows and centers."""
+    slopes: NDArray[np.float32]
+    """−2 c ``(k / 16, d, 16)``."""
+    offsets: NDArray[np.float32]
+    """‖c‖² ``(k,)``, infinite where k is rounded up to a multiple of sixteen."""
+    names: NDArray[np.float32]
+    """Indices of the centers ``(k,)``."""
+    reach: float
+    """The largest ‖c‖, scaled."""
+    relative: float
+    """Rounding bound of the difference of two scores, relative to (‖x‖ + reach)²."""
+    absolute: float
+    """Absolute part of the rounding bound, for numbers that underflow."""
+    limit: float
+    """Beyond this (‖x‖ + reach)² a score may have overflowed."""
+
+
+class SideBySide(NamedTuple):
+    """Memory for labelling sixteen rows of few features at once, by the distances to all centers."""
+
+    columns: NDArray[np.float64]
+    """Sixteen rows as columns ``(d, 16)``."""
+
+
+class ByDistance(NamedTuple):
+    """Memory for labelling eight rows of many features at once, by the distances to all centers."""
+
+    distances: NDArray[np.float64]
+    """Distances of eight rows ``(8,)``."""
+
+
+class ByScore(NamedTuple):
+    """Memory for labelling rows by scores, and by distances where two scores are too close to call."""
+
+    scores: Scores
+    """Centers as they are scored."""
+    narrow: NDArray[np.float32]
+    """Scaled rows ``(t, width)``."""
+    best: NDArray[np.float32]
+    """Least score in each lane, which holds every sixteenth center ``(t, 16)``."""
+    second: NDArray[np.float32]
+    """Second least score in each lane ``(t, 16)``."""
+    named: NDArray[np.float32]
+    """Center of the least score in each lane ``(t, 16)``."""
+
+
+class Tile(NamedTuple):
+    """Some rows that are worked on together. Values beyond the last row have no effect."""
+
+    rows: NDArray[np.float64]
+    """Rows less the origin ``(t, width)``, zero beyond the last feature."""
+    labels: NDArray[np.float64]
+    """Nearest centers ``(t,)``, as whole numbers in float64."""
+    distances: NDArray[np.float64]
+    """Squared distances to them ``(t,)``."""
+
+
+class PartialSums(NamedTuple):
+    """Sums of `lloyd_kernels.SUM_ROWS` rows; successive rows go to different copies, so that they need not wait."""
+
+    weight: NDArray[np.float64]
+    """Σw ``(copies, k)``; the copies are a power of two."""
+    first: NDArray[np.float64]
+    """Σw·x ``(copies, k, width)``."""
+
+
+class Nodes(NamedTuple):
+    """Nodes of the tree that wait for their right sibling, the highest level first."""
+
+    level: NDArray[np.int64]
+    """Level of each node ``(h,)``."""
+    weight: NDArray[np.float64]
+    """Σw ``(h, k)``."""
+    first: NDArray[np.float64]
+    """Σw·x ``(h, k, d)``."""
+    objective: NDArray[np.float64]
+    """Σw·distance ``(h,)``."""
+
+
+class FarthestBuffer(NamedTuple):
+    """The farthest rows of positive weight so far, farthest first, lower position first among equals."""
+
+    distances: NDArray[np.float64]
+    """Squared distances ``(most,)``."""
+    positions: NDArray[np.int64]
+    """Positions on the sample grid ``(most,)``."""
+    labels: NDArray[np.int32]
+    """Their clusters ``(most,)``."""
+    weights: NDArray[np.float64]
+    """Their weights ``(most,)``."""
+    slots: NDArray[np.int64]
+    """Where `rows` holds each of them ``(most,)``, so that sorting moves no rows."""
+    rows: NDArray[np.float64]
+    """Rows less the origin ``(most, d)``."""
+
+
+class RowLabels(NamedTuple):
+    """Labels and distances of all rows of a run; empty where they are not wanted."""
+
+    labels: NDArray[np.int32]
+    distances: NDArray[np.float64]
+
+
+def make_run(blocks: Sequence[Rows]) -> tuple[Run, list[NDArray[Any]]]:
+    """Describe blocks by addresses.
+
+    Parameters
+    ----------
+    blocks
+        Rows of one or more blocks of one source.
+
+    Returns
+    -------
+    Run
+        Addresses, which are valid as long as the blocks and the returned arrays exist.
+    list of ndarray
+        Copies that were made for the kernels, of rare layouts.
+    """
+    facts = np.zeros((5, len(blocks)), np.int64)
+    held: list[NDArray[Any]] = []
+    for i, rows in enumerate(blocks):
+        block_values = compiled_for(rows.values)
+        held.append(block_values)
+        facts[:2, i], facts[3, i] = (_address(block_values), ELEMENT_CODES[block_values.dtype]), len(rows)
+        if rows.weights.strides[0]:
+            block_weights = np.ascontiguousarray(rows.weights)
+            held.append(block_weights)
+            facts[2, i] = _address(block_weights)
+        if rows.cells is not None:
+            facts[4, i] = _address(rows.cells)
+    starts = np.array([rows.start for rows in blocks], np.int64)
+    shapes = np.array([rows.shape for rows in blocks], np.int64)
+    values, types, weights, lengths, cells = facts
+    return Run(values, types, weights, lengths, cells, starts, shapes, np.array(blocks[0].grid, np.int64)), held
+
+
+def _address(array: NDArray[Any]) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def make_centers(origin: Array, centers: Array) -> Centers:
+    """Prepare centers for a pass.
+
+    Parameters
+    ----------
+    origin, centers
+        Origin ``(d,)``, and centers less the origin ``(k, d)``.
+    """
+    # Rows are widened with zeros to whole vectors, so that loops need no remainder. Zeros add nothing to squares.
+    width = whole_vectors(centers.shape[1])
+    reach = kernels.reaches(centers)
+    most = float(reach.max())
+    return Centers(_widen(origin, width), _widen(centers, width), reach, kernels.CLEAR_OF_CENTERS * most * most)
+
+
+def make_scores(centers: Array) -> Scores | None:
+    """Prepare centers for scores; None where distances cost less.
+
+    Parameters
+    ----------
+    centers
+        Centers less the origin ``(k, d)``.
+    """
+    k, d = centers.shape
+    # All ways give the same labels and distances, so the choice is one of speed alone.
+    if (k * d <= FEW_PRODUCTS) if d < 2 * WIDE else (k <= FEW_CENTERS):
+        return None
+    lanes = -(-k // NARROW) * NARROW
+    # A power of two scales without rounding. Beyond ±1000 it would leave float64 itself.
+    exponent = int(np.clip(np.frexp(np.abs(centers).max())[1], -1000, 1000))
+    scaled = np.zeros((lanes, d))
+    scaled[:k] = np.ldexp(centers, -exponent)
+    squares = np.einsum("kd,kd->k", scaled, scaled)
+    slopes = zeros((lanes // NARROW, d, NARROW), np.float32)
+    slopes[:] = -2.0 * scaled.reshape(-1, NARROW, d).transpose(0, 2, 1)
+    offsets = zeros((lanes,), np.float32)
+    # An infinite score keeps centers that only fill up the last vector from being the least.
+    offsets[:k], offsets[k:] = squares[:k], np.inf
+    relative, absolute = rounding_bound(d, np.dtype(np.float32))
+    single, double = np.finfo(np.float32), np.finfo(np.float64)
+    scale = 2.0**-exponent
+    # The defining distances are not scaled: where they overflow or underflow, scores must not decide either.
+    square = scale * scale
+    return Scores(
+        scale=scale,
+        slopes=slopes,
+        offsets=offsets,
+        names=np.arange(lanes, dtype=np.float32),
+        reach=float(np.sqrt(squares.max())) * 1.001,
+        # The least score plus the bound is rounded once more.
+        relative=relative + float(single.eps),
+        absolute=absolute + 8.0 * (d + 4) * float(double.tiny) * square,
+        limit=min(float(single.max), float(double.max) * square) / 16,
+    )
+
+
+def make_tile(d: int, scores: Scores | None) -> tuple[Tile, SideBySide | ByDistance | ByScore]:
+    """Make the memory for tiles, and for the way that they are labelled.
+
+    Parameters
+    ----------
+    d
+        Number of features.
+    scores
+        Centers for scores; None where tiles are labelled by distances.
+    """
+    width = whole_vectors(d)
+    t = int(np.clip(TILE_BYTES // (8 * width) // 16 * 16, *TILE_ROWS))
+    tile = Tile(zeros((t, width)), zeros((t,)), zeros((t,)))
+    if scores is None:
+        return tile, SideBySide(zeros((d, 2 * WIDE))) if d < 2 * WIDE else ByDistance(zeros((WIDE,)))
+    best, second, named = (zeros((t, NARROW), np.float32) for _ in range(3))
+    second[:], named[:] = np.inf, np.arange(NARROW)
+    return tile, ByScore(scores, zeros((t, width), np.float32), best, second, named)
+
+
+def make_sums(k: int, d: int, n_blocks: int, most: int) -> tuple[PartialSums, Nodes, FarthestBuffer]:
+    """Make the memory for sums and for the farthest rows.
+
+    Parameters
+    ----------
+    k, d
+        Number of clusters and of features.
+    n_blocks
+        Number of blocks whose sums are added in the order of the tree.
+    most
+        Largest number of farthest rows to keep.
+    """
+    width = whole_vectors(d)
+    # Copies of many sums would push the tile out of the cache.
+    copies = 4 if k * width <= COPIED_SUMS else 1
+    # One node of each level may wait, and one more is being made.
+    height = n_blocks.bit_length() + 1
+    return (
+        PartialSums(zeros((copies, k)), zeros((copies, k, width))),
+        Nodes(np.zeros(height, np.int64), np.zeros((height, k)), np.zeros((height, k, d)), np.zeros(height)),
+        FarthestBuffer(
+            np.zeros(most), np.zeros(most, np.int64), np.zeros(most, np.int32), np.zeros(most),
+            np.zeros(most, np.int64), np.zeros((most, d)),
+        ),
+    )  # fmt: skip
+
+
+def whole_vectors(d: int) -> int:
+    """Round a number of features up to whole vectors of float64.
+
+    Parameters
+    ----------
+    d
+        Number of features.
+    """
+    return -(-d // WIDE) * WIDE
+
+
+def zeros(shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[Any]:
+    """Make an array of zeros that begins at a cache line.
+
+    Parameters
+    ----------
+    shape, dtype
+        As in `numpy.zeros`.
+    """
+    array = aligned_empty(shape, dtype)
+    array[...] = 0
+    return array
+
+
+def _widen(array: Array, width: int) -> Array:
+    """Widen the last dimension with zeros."""
+    wider = zeros((*array.shape[:-1], width))
+    wider[..., : array.shape[-1]] = array
+    return wider
