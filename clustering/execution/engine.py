@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 import dask.local
-import dask.threaded
 
 from clustering.blas import one_blas_thread
 from clustering.errors import ClusteringError, ConfigError, ExecutionError, reason
@@ -24,6 +23,7 @@ from clustering.execution.gateway import gateway
 from clustering.execution.kubernetes import kubernetes
 from clustering.execution.slurm import slurm
 from clustering.execution.slurm_runner import slurm_runner
+from clustering.execution.thread_tasks import get_in_threads
 from clustering.execution.waiting import get_from, wait_for_workers
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ _ADDRESS = frozenset({"address", "scheduler_file", "ca_file", "cert_file", "key_
 
 @dataclass(frozen=True)
 class Engine:
-    """The Dask scheduler function that runs tasks, and what it runs on."""
+    """The function that runs graphs of tasks, like a scheduler of Dask, and what it runs on."""
 
     name: str
     """``synchronous``, ``threads``, or the name of the cluster."""
@@ -153,7 +153,7 @@ def connect(
     elif cluster == "threads":
         n = workers or available_processors()
         with ThreadPoolExecutor(n, thread_name_prefix="clustering") as pool:
-            yield Engine("threads", partial(dask.threaded.get, pool=pool, num_workers=n), n)
+            yield Engine("threads", partial(get_in_threads, pool), n)
     else:
         kind = cluster if isinstance(cluster, str) else next(iter(cluster), "") if isinstance(cluster, Mapping) else ""
         if kind:

@@ -19,7 +19,6 @@ from clustering.models.lanes import (
     folded,
     folded_together,
     lanes_up_to,
-    least_of,
     load,
     lowest_bit,
     multiply_add,
@@ -29,7 +28,7 @@ from clustering.models.lanes import (
     strided,
     where_less,
 )  # fmt: skip
-from clustering.models.lloyd_buffers import ByDistance, ByScore, SideBySide
+from clustering.models.lloyd_buffers import CENTERS_AT_ONCE, ByScore, SideBySide
 
 # These functions make no arrays. Counting the references to their arguments would cost more than the work on a row.
 BARE: dict[str, Any] = {**FAST, "_nrt": False}
@@ -129,56 +128,6 @@ def _side_by_side(tile, m, d, centers, reach, slack_of_centers, columns):  # typ
 
 
 @njit(**BARE)
-def _by_distance(tile, m, d, centers, reach, slack_of_centers):  # type: ignore[no-untyped-def]
-    """Label rows of sixteen features and more by the distances to all centers, eight rows at once."""
-    w = tile.rows.shape[1]
-    slack = splat(slack_of_centers)
-    long = d - d % 16
-    zero = splat(0.0)
-    for r in range(0, m, WIDE):
-        i = r * w
-        least = splat(np.inf)
-        second = splat(np.inf)
-        label = splat(0.0)
-        for k in range(centers.shape[0]):
-            c = k * w
-            a0, a1, a2, a3, a4, a5, a6, a7 = zero, zero, zero, zero, zero, zero, zero, zero
-            b0, b1, b2, b3, b4, b5, b6, b7 = zero, zero, zero, zero, zero, zero, zero, zero
-            for j in range(0, long, 16):
-                # The center is loaded once for the eight rows.
-                left, right = load(centers, c + j), load(centers, c + j + 8)
-                at = i + j
-                t, u = load(tile.rows, at) - left, load(tile.rows, at + 8) - right
-                a0, b0 = a0 + t * t, b0 + u * u
-                t, u = load(tile.rows, at + w) - left, load(tile.rows, at + w + 8) - right
-                a1, b1 = a1 + t * t, b1 + u * u
-                t, u = load(tile.rows, at + 2 * w) - left, load(tile.rows, at + 2 * w + 8) - right
-                a2, b2 = a2 + t * t, b2 + u * u
-                t, u = load(tile.rows, at + 3 * w) - left, load(tile.rows, at + 3 * w + 8) - right
-                a3, b3 = a3 + t * t, b3 + u * u
-                t, u = load(tile.rows, at + 4 * w) - left, load(tile.rows, at + 4 * w + 8) - right
-                a4, b4 = a4 + t * t, b4 + u * u
-                t, u = load(tile.rows, at + 5 * w) - left, load(tile.rows, at + 5 * w + 8) - right
-                a5, b5 = a5 + t * t, b5 + u * u
-                t, u = load(tile.rows, at + 6 * w) - left, load(tile.rows, at + 6 * w + 8) - right
-                a6, b6 = a6 + t * t, b6 + u * u
-                t, u = load(tile.rows, at + 7 * w) - left, load(tile.rows, at + 7 * w + 8) - right
-                a7, b7 = a7 + t * t, b7 + u * u
-            total = folded_together(a0 + b0, a1 + b1, a2 + b2, a3 + b3, a4 + b4, a5 + b5, a6 + b6, a7 + b7)
-            for j in range(long, d):
-                # The definition adds the last features one by one, and so does this loop, for eight rows at once.
-                t = strided(tile.rows, i + j, w) - repeated(centers, c + j)
-                total = total + t * t
-            label = where_less(total, least, splat(np.float64(k)), label)
-            greater = where_less(total, least, least, total)
-            least = where_less(total, least, total, least)
-            second = where_less(greater, second, greater, second)
-        store(tile.labels, r, label)
-        store(tile.distances, r, least)
-        _resolve_near_ties(tile, r, least, second, d, centers, reach, slack)
-
-
-@njit(**BARE)
 def _take_distances(tile, m, d, centers):  # type: ignore[no-untyped-def]
     """Compute the distance of every row from the center of its label."""
     w = tile.rows.shape[1]
@@ -204,99 +153,100 @@ def _take_distances(tile, m, d, centers):  # type: ignore[no-untyped-def]
             tile.distances[r] = _tail(tile.rows, r * w, centers, c, long, d, tile.distances[r])
 
 
-@njit(inline="always", **BARE)
-def _narrowed(rows, i, width, factor, narrow, q):  # type: ignore[no-untyped-def]
-    """Write a scaled row in float32, and return its squared norm for rounding bounds."""
-    square = splat(0.0)
-    for j in range(0, width, WIDE):
-        x = load(rows, i + j) * factor
-        store(narrow, q + j, x)
-        square = multiply_add(x, x, square)
-    return folded(square)
-
-
-@njit(inline="always", **BARE)
-def _compare(score, at, name, only, kept):  # type: ignore[no-untyped-def]
-    """Update the two least scores of a row in each lane with sixteen centers; `only` if there are no others."""
-    if only:
-        store(kept.best, at, score)
-    else:
-        least = load(kept.best, at)
-        runner = load(kept.second, at)
-        greater = where_less(score, least, least, score)
-        store(kept.second, at, where_less(greater, runner, greater, runner))
-        store(kept.named, at, where_less(score, least, name, load(kept.named, at)))
-        store(kept.best, at, where_less(score, least, score, least))
-
-
 @njit(**BARE)
-def _score(m, d, kept):  # type: ignore[no-untyped-def]
-    """Score eight rows by sixteen centers at once, and keep the two least in each lane.
-
-    Where there are no more than sixteen centers, `second` and `named` are as they were made.
-    """
-    narrow, scores = kept.narrow, kept.scores
-    w = narrow.shape[1]
-    only = scores.offsets.shape[0] == NARROW
-    if not only:
-        top = splat(np.float32(np.inf))
-        for r in range(m + 7):
-            # Rows are scored by eights, so up to seven beyond m are reset as well.
-            if r < narrow.shape[0]:
-                store(kept.best, r * NARROW, top)
-                store(kept.second, r * NARROW, top)
-    for c in range(0, scores.offsets.shape[0], NARROW):
-        name = load(scores.names, c)
-        for r in range(0, m, 8):
-            a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = load(scores.offsets, c)
-            for j in range(d):
-                s = load(scores.slopes, c * d + j * NARROW)
-                i = r * w + j
-                a0 = multiply_add(repeated(narrow, i), s, a0)
-                a1 = multiply_add(repeated(narrow, i + w), s, a1)
-                a2 = multiply_add(repeated(narrow, i + 2 * w), s, a2)
-                a3 = multiply_add(repeated(narrow, i + 3 * w), s, a3)
-                a4 = multiply_add(repeated(narrow, i + 4 * w), s, a4)
-                a5 = multiply_add(repeated(narrow, i + 5 * w), s, a5)
-                a6 = multiply_add(repeated(narrow, i + 6 * w), s, a6)
-                a7 = multiply_add(repeated(narrow, i + 7 * w), s, a7)
-            at = r * NARROW
-            _compare(a0, at, name, only, kept)
-            _compare(a1, at + 16, name, only, kept)
-            _compare(a2, at + 32, name, only, kept)
-            _compare(a3, at + 48, name, only, kept)
-            _compare(a4, at + 64, name, only, kept)
-            _compare(a5, at + 80, name, only, kept)
-            _compare(a6, at + 96, name, only, kept)
-            _compare(a7, at + 112, name, only, kept)
-
-
-@njit(**BARE)
-def _by_score(tile, m, d, centers, reach, kept):  # type: ignore[no-untyped-def]
-    """Label rows by their scores, and by distances where another score is within the rounding bound of the least."""
+def _turn(tile, m, d, scores, columns, norms):  # type: ignore[no-untyped-def]
+    """Write the rows of a tile as scaled columns in float32, sixteen rows side by side, with their squared norms."""
     width = tile.rows.shape[1]
-    scores = kept.scores
     factor = splat(scores.scale)
-    # Distances come last, so the norms may use their memory until then.
-    norms = tile.distances
-    for r in range(m):
-        norms[r] = _narrowed(tile.rows, r * width, width, factor, kept.narrow, r * kept.narrow.shape[1])
-    _score(m, d, kept)
-    for r in range(m):
-        at = r * NARROW
+    for r in range(0, m, NARROW):
+        low = splat(0.0)
+        high = splat(0.0)
+        for j in range(d):
+            x = strided(tile.rows, r * width + j, width) * factor
+            y = strided(tile.rows, (r + WIDE) * width + j, width) * factor
+            store(columns, r * d + j * NARROW, x)
+            store(columns, r * d + j * NARROW + WIDE, y)
+            low = multiply_add(x, x, low)
+            high = multiply_add(y, y, high)
+        store(norms, r, low)
+        store(norms, r + WIDE, high)
+
+
+@njit(inline="always", **BARE)
+def _compare(score, name, least, second, label):  # type: ignore[no-untyped-def]
+    """Update the two least scores of sixteen rows, and the center of the least, with the scores of a center."""
+    greater = where_less(score, least, least, score)
+    return (
+        where_less(score, least, score, least),
+        where_less(greater, second, greater, second),
+        where_less(score, least, name, label),
+    )
+
+
+@njit(**BARE)
+def _score(m, d, way):  # type: ignore[no-untyped-def]
+    """Score sixteen rows by four centers at once, and keep the two least scores of each row."""
+    scores = way.scores
+    top = splat(np.float32(np.inf))
+    for r in range(0, m, NARROW):
+        store(way.least, r, top)
+        store(way.second, r, top)
+    # The centers of a panel stay in the cache for all rows of the tile.
+    for panel in range(0, scores.offsets.shape[0], scores.panel):
+        end = min(scores.offsets.shape[0], panel + scores.panel)
+        for r in range(0, m, NARROW):
+            least = load(way.least, r)
+            second = load(way.second, r)
+            label = load(way.labels, r)
+            for c in range(panel, end, CENTERS_AT_ONCE):
+                s0 = repeated(scores.offsets, c)
+                s1 = repeated(scores.offsets, c + 1)
+                s2 = repeated(scores.offsets, c + 2)
+                s3 = repeated(scores.offsets, c + 3)
+                for j in range(d):
+                    x = load(way.columns, r * d + j * NARROW)
+                    i = c * d + j * CENTERS_AT_ONCE
+                    s0 = multiply_add(x, repeated(scores.slopes, i), s0)
+                    s1 = multiply_add(x, repeated(scores.slopes, i + 1), s1)
+                    s2 = multiply_add(x, repeated(scores.slopes, i + 2), s2)
+                    s3 = multiply_add(x, repeated(scores.slopes, i + 3), s3)
+                least, second, label = _compare(s0, repeated(scores.names, c), least, second, label)
+                least, second, label = _compare(s1, repeated(scores.names, c + 1), least, second, label)
+                least, second, label = _compare(s2, repeated(scores.names, c + 2), least, second, label)
+                least, second, label = _compare(s3, repeated(scores.names, c + 3), least, second, label)
+            store(way.least, r, least)
+            store(way.second, r, second)
+            store(way.labels, r, label)
+
+
+@njit(**BARE)
+def _by_score(tile, m, d, centers, reach, way):  # type: ignore[no-untyped-def]
+    """Label rows by their scores, and by distances where another score is within the rounding bound of the least."""
+    scores = way.scores
+    width = tile.rows.shape[1]
+    _turn(tile, m, d, scores, way.columns, way.norms)
+    _score(m, d, way)
+    square = splat(scores.reach * scores.reach)
+    two = splat(np.float32(2.0))
+    relative = splat(scores.relative)
+    absolute = splat(scores.absolute)
+    limit = splat(scores.limit)
+    yes = splat(np.float32(1.0))
+    no = splat(np.float32(0.0))
+    for r in range(0, m, NARROW):
         # (a + b)² is at most 2 a² + 2 b².
-        bound = 2.0 * (norms[r] + scores.reach * scores.reach)
-        least = load(kept.best, at)
-        close = np.float32(np.float64(least_of(least)) + scores.relative * bound + scores.absolute)
-        near = lanes_up_to(least, close)
-        # Each lane keeps two scores, so the row is clear if one lane is within the bound and no second score is.
-        alone = near & (near - 1) == 0 and lanes_up_to(load(kept.second, at), close) == 0
+        bound = two * (load(way.norms, r) + square)
+        least = load(way.least, r)
+        clear = where_less(least + relative * bound + absolute, load(way.second, r), yes, no)
         # Beyond the limit a score may have overflowed, so its margin means nothing. NaN fails every comparison.
-        if bound < scores.limit and alone:
-            tile.labels[r] = element(kept.named, at + lowest_bit(near))
-        else:
-            label, _ = _nearest(tile.rows, r * width, d, centers, reach)
-            tile.labels[r] = label
+        near = lanes_up_to(where_less(bound, limit, clear, no), np.float32(0.0))
+        store(tile.labels, r, load(way.labels, r))
+        while near:
+            row = r + lowest_bit(near)
+            if row < m:
+                nearest, _ = _nearest(tile.rows, row * width, d, centers, reach)
+                tile.labels[row] = nearest
+            near &= near - 1
     _take_distances(tile, m, d, centers)
 
 
@@ -318,17 +268,11 @@ def label(tile, m, d, centers, way):  # type: ignore[no-untyped-def]
 # A way is chosen by type, so that only the one in use is compiled.
 @overload(label, jit_options=BARE)  # type: ignore[arg-type]
 def _label_in_one_way(tile, m, d, centers, way):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    return {SideBySide: _label_side_by_side, ByDistance: _label_by_distance, ByScore: _label_by_score}[
-        way.instance_class
-    ]
+    return {SideBySide: _label_side_by_side, ByScore: _label_by_score}[way.instance_class]
 
 
 def _label_side_by_side(tile, m, d, centers, way):  # type: ignore[no-untyped-def]
     _side_by_side(tile, m, d, centers.centers, centers.reach, centers.slack, way.columns)
-
-
-def _label_by_distance(tile, m, d, centers, way):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    _by_distance(tile, m, d, centers.centers, centers.reach, centers.slack)
 
 
 def _label_by_score(tile, m, d, centers, way):  # type: ignore[no-untyped-def]

@@ -139,7 +139,7 @@ def load(typing_context, array, at):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def store(typing_context, array, at, vector):  # type: ignore[no-untyped-def]
-    """Write a vector to the elements from `at` on; doubles are rounded if the array is float32.
+    """Write a vector to the elements from `at` on; they are rounded or widened to its type.
 
     Parameters
     ----------
@@ -154,7 +154,8 @@ def store(typing_context, array, at, vector):  # type: ignore[no-untyped-def]
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         lanes = arguments[2]
         if vector.dtype != array.dtype:
-            lanes = builder.fptrunc(lanes, ir.VectorType(ir.FloatType(), vector.count))
+            kind = ir.VectorType(context.get_data_type(array.dtype), vector.count)
+            lanes = (builder.fptrunc if array.dtype == types.float32 else builder.fpext)(lanes, kind)
         pointer = pointer_to(context, builder, array, arguments[:2], kind=lanes.type)
         builder.store(lanes, pointer, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()

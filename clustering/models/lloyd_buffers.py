@@ -19,8 +19,12 @@ Integers = NDArray[np.int64]
 
 TILE_BYTES, TILE_ROWS = 32 * 1024, (16, 128)
 """Size of the float64 rows of a tile, in bytes, and the least and greatest number of rows."""
-FEW_PRODUCTS, FEW_CENTERS = 256, 8
-"""Distances cost less than scores up to this k·d for d below 16, and up to this k for larger d."""
+FEW_FEATURES, FEW_CENTERS = 15, 8
+"""Up to this d and k, distances to all centers cost less than scores."""
+CENTERS_AT_ONCE = 4
+"""Centers that are scored together, so that their sums stay in registers."""
+PANEL_BYTES = 256 * 1024
+"""Size of the centers that are compared with all rows of a tile before the next ones, in bytes."""
 COPIED_SUMS = 1024
 """Up to this number of sums, four copies of them are kept."""
 
@@ -65,18 +69,20 @@ class Scores(NamedTuple):
     scale: float
     """Factor of rows and centers."""
     slopes: NDArray[np.float32]
-    """−2 c ``(k / 16, d, 16)``."""
+    """−2 c, four centers side by side ``(k / 4, d, 4)``."""
     offsets: NDArray[np.float32]
-    """‖c‖² ``(k,)``, infinite where k is rounded up to a multiple of sixteen."""
+    """‖c‖² ``(k,)``, infinite where k is rounded up to a multiple of four."""
     names: NDArray[np.float32]
     """Indices of the centers ``(k,)``."""
-    reach: float
+    panel: int
+    """Number of centers in a panel."""
+    reach: np.float32
     """The largest ‖c‖, scaled."""
-    relative: float
+    relative: np.float32
     """Rounding bound of the difference of two scores, relative to (‖x‖ + reach)²."""
-    absolute: float
+    absolute: np.float32
     """Absolute part of the rounding bound, for numbers that underflow."""
-    limit: float
+    limit: np.float32
     """Beyond this (‖x‖ + reach)² a score may have overflowed."""
 
 
@@ -87,26 +93,21 @@ class SideBySide(NamedTuple):
     """Sixteen rows as columns ``(d, 16)``."""
 
 
-class ByDistance(NamedTuple):
-    """Memory for labelling eight rows of many features at once, by the distances to all centers."""
-
-    distances: NDArray[np.float64]
-    """Distances of eight rows ``(8,)``."""
-
-
 class ByScore(NamedTuple):
     """Memory for labelling rows by scores, and by distances where two scores are too close to call."""
 
     scores: Scores
     """Centers as they are scored."""
-    narrow: NDArray[np.float32]
-    """Scaled rows ``(t, width)``."""
-    best: NDArray[np.float32]
-    """Least score in each lane, which holds every sixteenth center ``(t, 16)``."""
+    columns: NDArray[np.float32]
+    """Scaled rows as columns, sixteen rows side by side ``(t / 16, d, 16)``."""
+    norms: NDArray[np.float32]
+    """Squared norms of the scaled rows ``(t,)``."""
+    least: NDArray[np.float32]
+    """Least score of each row ``(t,)``."""
     second: NDArray[np.float32]
-    """Second least score in each lane ``(t, 16)``."""
-    named: NDArray[np.float32]
-    """Center of the least score in each lane ``(t, 16)``."""
+    """Second least score ``(t,)``."""
+    labels: NDArray[np.float32]
+    """Center of the least score ``(t,)``."""
 
 
 class Tile(NamedTuple):
@@ -228,39 +229,41 @@ def make_scores(centers: Array) -> Scores | None:
         Centers less the origin ``(k, d)``.
     """
     k, d = centers.shape
-    # All ways give the same labels and distances, so the choice is one of speed alone.
-    if (k * d <= FEW_PRODUCTS) if d < 2 * WIDE else (k <= FEW_CENTERS):
+    # Both ways give the same labels and distances, so the choice is one of speed alone.
+    if d <= FEW_FEATURES and k <= FEW_CENTERS:
         return None
-    lanes = -(-k // NARROW) * NARROW
+    filled = -(-k // CENTERS_AT_ONCE) * CENTERS_AT_ONCE
     # A power of two scales without rounding. Beyond ±1000 it would leave float64 itself.
     exponent = int(np.clip(np.frexp(np.abs(centers).max())[1], -1000, 1000))
-    scaled = np.zeros((lanes, d))
+    scaled = np.zeros((filled, d))
     scaled[:k] = np.ldexp(centers, -exponent)
     squares = np.einsum("kd,kd->k", scaled, scaled)
-    slopes = zeros((lanes // NARROW, d, NARROW), np.float32)
-    slopes[:] = -2.0 * scaled.reshape(-1, NARROW, d).transpose(0, 2, 1)
-    offsets = zeros((lanes,), np.float32)
-    # An infinite score keeps centers that only fill up the last vector from being the least.
+    slopes = zeros((filled // CENTERS_AT_ONCE, d, CENTERS_AT_ONCE), np.float32)
+    slopes[:] = -2.0 * scaled.reshape(-1, CENTERS_AT_ONCE, d).transpose(0, 2, 1)
+    offsets = zeros((filled,), np.float32)
+    # An infinite score keeps centers that only fill up the last four from being the least.
     offsets[:k], offsets[k:] = squares[:k], np.inf
     relative, absolute = rounding_bound(d, np.dtype(np.float32))
     single, double = np.finfo(np.float32), np.finfo(np.float64)
     scale = 2.0**-exponent
     # The defining distances are not scaled: where they overflow or underflow, scores must not decide either.
     square = scale * scale
-    return Scores(
-        scale=scale,
-        slopes=slopes,
-        offsets=offsets,
-        names=np.arange(lanes, dtype=np.float32),
-        reach=float(np.sqrt(squares.max())) * 1.001,
-        # The least score plus the bound is rounded once more.
-        relative=relative + float(single.eps),
-        absolute=absolute + 8.0 * (d + 4) * float(double.tiny) * square,
-        limit=min(float(single.max), float(double.max) * square) / 16,
-    )
+    with np.errstate(over="ignore"):
+        return Scores(
+            scale=scale,
+            slopes=slopes,
+            offsets=offsets,
+            names=np.arange(filled, dtype=np.float32),
+            panel=max(1, PANEL_BYTES // (4 * d * CENTERS_AT_ONCE)) * CENTERS_AT_ONCE,
+            reach=np.float32(float(np.sqrt(squares.max())) * 1.001),
+            # The bound itself is rounded too: twice the norm and its factors, and the least score plus the bound.
+            relative=np.float32((relative + float(single.eps)) * 1.001),
+            absolute=np.float32(absolute + 8.0 * (d + 4) * float(double.tiny) * square),
+            limit=np.float32(min(float(single.max), float(double.max) * square) / 16),
+        )
 
 
-def make_tile(d: int, scores: Scores | None) -> tuple[Tile, SideBySide | ByDistance | ByScore]:
+def make_tile(d: int, scores: Scores | None) -> tuple[Tile, SideBySide | ByScore]:
     """Make the memory for tiles, and for the way that they are labelled.
 
     Parameters
@@ -274,10 +277,9 @@ def make_tile(d: int, scores: Scores | None) -> tuple[Tile, SideBySide | ByDista
     t = int(np.clip(TILE_BYTES // (8 * width) // 16 * 16, *TILE_ROWS))
     tile = Tile(zeros((t, width)), zeros((t,)), zeros((t,)))
     if scores is None:
-        return tile, SideBySide(zeros((d, 2 * WIDE))) if d < 2 * WIDE else ByDistance(zeros((WIDE,)))
-    best, second, named = (zeros((t, NARROW), np.float32) for _ in range(3))
-    second[:], named[:] = np.inf, np.arange(NARROW)
-    return tile, ByScore(scores, zeros((t, width), np.float32), best, second, named)
+        return tile, SideBySide(zeros((d, NARROW)))
+    norms, least, second, labels = (zeros((t,), np.float32) for _ in range(4))
+    return tile, ByScore(scores, zeros((t // NARROW, d, NARROW), np.float32), norms, least, second, labels)
 
 
 def make_sums(k: int, d: int, n_blocks: int, most: int) -> tuple[PartialSums, Nodes, FarthestBuffer]:

@@ -16,6 +16,7 @@ from clustering.execution.passes import PassResult, ReadStats
 from clustering.fitting import survey_pass
 from clustering.fitting.fitted_model import order_by_size
 from clustering.fitting.loop import Candidate, State, Stop, choose_best
+from clustering.models.kmeans_params import KMeansParams
 from clustering.models.objective import rank_candidates
 from clustering.models.survey import SurveyModel
 
@@ -132,13 +133,15 @@ def test_rounding_ranks_no_candidate() -> None:
 
 def test_the_best_of_stopped_finalists_is_so_at_the_params_that_it_returns() -> None:
     def candidate(bound: float, objective: float, stop: Stop) -> Candidate:
-        return Candidate(model, objective, ((9.0, bound),), stop=stop, scale=1.0)
+        params = KMeansParams(np.zeros(1), np.array([[objective]]))
+        return Candidate(model, params, ((9.0, bound),), stop=stop, scale=1.0)
 
     passes: list[int] = []
 
     def run_pass(candidates: Sequence[Any]) -> PassResult:
         passes.append(len(candidates))
-        return PassResult(tuple(SimpleNamespace(objective=made.args[0]) for made in candidates), ReadStats(), 0.0)
+        objectives = [float(made.params.centers[0, 0]) for made in candidates]
+        return PassResult(tuple(SimpleNamespace(objective=one) for one in objectives), ReadStats(), 0.0)
 
     model: Any = c.KMeans(1)
     # By the bounds of their last updates, the first would win.

@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clustering.data.rows import in_memory_rows
-from clustering.models.assignment import Assignment, aligned_empty, sub_block_rows, sub_blocks
+from clustering.models.assignment import Assignment, aligned_empty, sub_blocks
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
 from tests.brute import least_distances
 
 DTYPES = ("float64", "float32", "float16", "uint8", "int16")
-# Few centers are compared by distances, many by scores. Products over few features are computed without BLAS.
-PATHS = {"narrow-direct": (3, 9), "wide-direct": (20, 5), "own-products": (5, 20), "blas-products": (40, 20)}
+# Few centers of few features are compared by distances, all others by scores.
+PATHS = {"distances": (3, 7), "few-centers": (20, 5), "few-features": (5, 20), "scores": (40, 20)}
 paths = pytest.mark.parametrize(("d", "k"), PATHS.values(), ids=PATHS)
 
 
@@ -55,10 +55,10 @@ def test_labels_are_those_of_float64_distances(dtype: str, d: int, k: int, rng: 
     assert_nearest(values, random_rows(rng, dtype, k, d) + rng.standard_normal((k, d)))
 
 
-@pytest.mark.parametrize("k", [5, 20], ids=["direct", "scores"])
-def test_rows_of_several_sub_blocks_are_all_labelled(k: int, rng: np.random.Generator) -> None:
-    values = rng.standard_normal((sub_block_rows(16) + 130, 16)).astype(np.float32)
-    assert_nearest(values, rng.standard_normal((k, 16)))
+@pytest.mark.parametrize(("d", "k"), [(15, 5), (16, 20)], ids=["distances", "scores"])
+def test_rows_of_many_tiles_are_all_labelled(d: int, k: int, rng: np.random.Generator) -> None:
+    values = rng.standard_normal((4_226, d)).astype(np.float32)
+    assert_nearest(values, rng.standard_normal((k, d)))
 
 
 KINDS = ("spread", "members", "midpoints", "grid", "crowded")
@@ -112,7 +112,7 @@ OVERFLOWING = {
 }
 
 
-@pytest.mark.parametrize("d", [2, 40], ids=["own-products", "blas-products"])
+@pytest.mark.parametrize("d", [2, 40], ids="d{}".format)
 @pytest.mark.parametrize(("row", "centers"), OVERFLOWING.values(), ids=OVERFLOWING)
 def test_scores_that_overflow_decide_nothing(row: list[float], centers: list[list[float]], d: int) -> None:
     near = np.pad(np.array(centers), ((0, 0), (0, d - len(row))))
@@ -122,7 +122,7 @@ def test_scores_that_overflow_decide_nothing(row: list[float], centers: list[lis
     assert_nearest(values.astype(np.float32), np.concatenate([near, others]))
 
 
-@pytest.mark.parametrize("d", [2, 40], ids=["own-products", "blas-products"])
+@pytest.mark.parametrize("d", [2, 40], ids="d{}".format)
 @pytest.mark.parametrize("scale", [1e-19, 1e-21, 1e-22, 1e-23, 1e-30], ids="{:.0e}".format)
 def test_scores_that_underflow_decide_nothing(scale: float, d: int, rng: np.random.Generator) -> None:
     values = (rng.standard_normal((500, d)) * scale).astype(np.float32)
@@ -169,7 +169,7 @@ def test_a_tie_that_rounding_breaks_goes_to_the_lowest_index(
         np.testing.assert_array_equal(assignment.labels, expected)
 
 
-@pytest.mark.parametrize("d", [3, 20, 40], ids=["own-products-narrow", "own-products", "blas-products"])
+@pytest.mark.parametrize("d", [3, 20, 40], ids="d{}".format)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_row_at_a_center_belongs_to_it_at_no_distance(dtype: str, d: int, rng: np.random.Generator) -> None:
     values = np.unique(random_rows(rng, dtype, 60, d), axis=0)

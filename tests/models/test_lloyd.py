@@ -14,7 +14,7 @@ from clustering.models.tree import fold
 from tests.brute import least_distances
 
 DTYPES = ("float64", "float32", "float16", "uint8", "int16", "int64", "bool")
-# From one feature to more than the width of a tile: side by side, by distances, by scores of one chunk or several.
+# From one feature to more than the width of a tile: side by side, and by scores of one vector or several.
 SHAPES = [(1, 1), (2, 3), (3, 90), (7, 2), (8, 8), (15, 70), (16, 2), (17, 4), (31, 16), (32, 17), (64, 9), (300, 40)]
 shapes = pytest.mark.parametrize(("d", "k"), SHAPES, ids=[f"d{d}-k{k}" for d, k in SHAPES])
 
@@ -94,7 +94,7 @@ def test_close_calls_are_settled_by_the_definition(
     assert_defined((values * scale).astype(dtype), np.zeros(d), centers * scale)
 
 
-@pytest.mark.parametrize(("d", "k"), [(3, 9), (20, 3), (20, 20)], ids=["side-by-side", "distances", "scores"])
+@pytest.mark.parametrize(("d", "k"), [(3, 7), (3, 9), (20, 3), (20, 20)])
 def test_distances_beyond_float64_still_give_a_label(d: int, k: int, rng: np.random.Generator) -> None:
     values = rng.standard_normal((70, d)) * 1e200
     labels, distances = defined(values, values[:k])
@@ -146,7 +146,7 @@ def assert_same_statistics(one, other) -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["all-cells", "masked"])
-@pytest.mark.parametrize(("d", "k", "dtype"), [(3, 9, "float32"), (20, 3, "uint8"), (20, 20, "float64")])
+@pytest.mark.parametrize(("d", "k", "dtype"), [(3, 7, "float32"), (20, 3, "uint8"), (20, 20, "float64")])
 @given(n_blocks=st.integers(1, 20), seed=st.integers(0, 999))
 def test_a_run_of_blocks_gives_the_bits_of_its_blocks(
     d: int, k: int, dtype: str, masked: bool, n_blocks: int, seed: int
