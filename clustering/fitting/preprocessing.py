@@ -256,7 +256,7 @@ def prepare_survey(survey: Survey, preparation: Preparation, divergence: Diverge
         scatter=scatter,
         least=low,
         greatest=high,
-        sample=survey.sample._replace(values=values),
+        samples=(survey.sample._replace(values=values),),
         distinct=DistinctRows(survey.distinct.digests, preparation.apply_to_values(survey.distinct.values)[0]),
     )
 

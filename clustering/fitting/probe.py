@@ -212,7 +212,8 @@ def _probe_work(
     started = {"init": "kmeans++", "restarts": 1, "finalists": 1, "sample_rows": START_ROWS, "fraction": 1.0}
     probe_options = replace(options, fit=options.fit.model_copy(update=started))
     whole = probe_options.preprocess.needs_covariance and not few
-    look = SurveyModel(probe_options.fit.seed, START_ROWS, model.k, full_scatter=whole)
+    by_model = model.start_needs_covariance and parts[0].n_features <= WIDEST_COVARIANCE
+    look = SurveyModel(probe_options.fit.seed, START_ROWS, model.k, full_scatter=whole or by_model)
     with ExitStack() as stack:
         # Parts run in threads of their own, so the engine must not start further ones.
         engine = stack.enter_context(connect("synchronous"))
@@ -282,7 +283,7 @@ def _run_concurrently(functions: Sequence[Callable[[], Any]]) -> None:
 
 def _products(model: AnyModel, d: int) -> int:
     """Estimate the products per row: those of the model, or of the covariance in pass 0 where that is more."""
-    return max(model.row_products(d), d * d if d <= WIDEST_COVARIANCE else d)
+    return max(model.row_products(d), d * d if model.start_needs_covariance and d <= WIDEST_COVARIANCE else d)
 
 
 def statistics_bytes(value: Any) -> int:
@@ -296,7 +297,7 @@ def statistics_bytes(value: Any) -> int:
     if isinstance(value, np.ndarray):
         return value.nbytes
     if is_dataclass(value):
-        names = (f.name for f in fields(value) if f.name not in ("sample", "distinct"))
+        names = (f.name for f in fields(value) if f.name not in ("samples", "distinct"))
         return sum(statistics_bytes(getattr(value, name)) for name in names)
     return sum(map(statistics_bytes, value)) if isinstance(value, tuple) else 0
 

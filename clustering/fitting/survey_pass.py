@@ -129,7 +129,9 @@ def run_survey(runner: PassRunner, model: AnyModel, options: Options, memory: in
     few = preprocess.needs_covariance and few_rows(runner.source, runner.plan, refused=refusal is not None)
     if refusal is not None and not few:
         raise DataError(refusal)
-    allow_missing, full_scatter = runner.source.missing == "marginalize", preprocess.needs_covariance and not few
+    allow_missing = runner.source.missing == "marginalize"
+    by_model = model.start_needs_covariance and d <= WIDEST_COVARIANCE
+    full_scatter = (preprocess.needs_covariance and not few) or by_model
     survey_model = SurveyModel(options.fit.seed, m, k, floor, divergence, allow_missing, full_scatter)
     if preprocess.unit_norm:
         runner = replace(runner, preparation=only_unit_norm(d))

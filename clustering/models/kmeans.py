@@ -85,6 +85,11 @@ class KMeans:
         """Divergence of the hard clusters that a fit starts from: the model's own."""
         return self.divergence
 
+    @property
+    def start_needs_covariance(self) -> bool:
+        """Whether the covariance of all rows makes the divergence."""
+        return self.divergence == "mahalanobis"
+
     def initialize(self, starts: Starts) -> InitialParams[KMeansParams]:
         """Start from hard clusters."""
         return InitialParams(starts.hard_clusters())

@@ -101,6 +101,11 @@ class GaussianMixture:
         """Divergence of the hard clusters that a fit starts from."""
         return "squared_euclidean"
 
+    @property
+    def start_needs_covariance(self) -> bool:
+        """No start uses the covariance of all rows."""
+        return False
+
     def initialize(self, starts: Starts) -> InitialParams[MixtureParams]:
         """Start from drawn clusters, ranked by the likelihood they lead to; from labelled rows; or as the user gave."""
         best = likeliest(self, starts, partial(self.initial_params, starts.survey)) if starts.drawn else []

@@ -143,6 +143,10 @@ class Model(Protocol[P, S]):
     def start_divergence(self) -> Divergence:
         """Divergence of the hard clusters that a fit starts from."""
 
+    @property
+    def start_needs_covariance(self) -> bool:
+        """Whether a start uses the covariance of all rows."""
+
     def initialize(self, starts: Starts) -> InitialParams[P]:
         """Make the params that enter the first pass.
 

@@ -105,6 +105,11 @@ class SoftKMeans:
         """Divergence of the hard clusters that it starts from: its own."""
         return self.divergence
 
+    @property
+    def start_needs_covariance(self) -> bool:
+        """The covariance gives the critical value of β."""
+        return True
+
     def initialize(self, starts: Starts) -> InitialParams[SoftKMeansParams]:
         """Start from hard clusters, with β from annealing where it is ``auto``.
 

@@ -6,7 +6,9 @@ need no further read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +25,7 @@ Array = NDArray[np.float64]
 GOLDEN = (1.0 + 5.0**0.5) / 2.0
 """The golden ratio, which fractions of whole numbers approximate worst (Hurwitz 1891, doi:10.1007/BF01206656)."""
 WIDEST_COVARIANCE = 1024
-"""Up to this d the covariance is a full matrix; beyond it only its diagonal is kept."""
+"""Up to this d a start gets the covariance as a full matrix; beyond it only its diagonal, unless preprocessing asks."""
 
 
 class RowSample(NamedTuple):
@@ -66,33 +68,33 @@ class RowSample(NamedTuple):
             max(self.threshold, out),
         )
 
-    def merged(self, other: RowSample, m: int) -> RowSample:
-        """Keep the rows of highest priority of two samples.
+    @classmethod
+    def joined(cls, samples: Sequence[RowSample], m: int) -> RowSample:
+        """Keep the rows of highest priority of several samples.
 
         Parameters
         ----------
-        other
-            The second sample.
+        samples
+            Samples of different rows; at least one.
         m
             Largest number of rows.
         """
-        positions = np.concatenate([self.positions, other.positions])
-        # Among equal priorities the lower position stays, so that the order of merging does not matter.
-        order = np.argsort(positions, kind="stable")
-        priorities = np.concatenate([self.priorities, other.priorities])[order]
-        kept, out = _highest(priorities, m)
+        if len(samples) == 1:
+            return samples[0].highest(m)
+        positions = np.concatenate([sample.positions for sample in samples])
+        priorities = np.concatenate([sample.priorities for sample in samples])
+        order = np.arange(len(positions))
+        if (positions[1:] < positions[:-1]).any():
+            # Among equal priorities the lower position stays, so that the order of joining does not matter.
+            order = np.argsort(positions, kind="stable")
+        kept, out = _highest(priorities[order], m)
         chosen = order[kept]
-        # Only rows that stay are copied, and only once.
-        values = np.empty((len(chosen), self.values.shape[1]), self.values.dtype)
-        mine = chosen < len(self.positions)
-        values[mine] = self.values[chosen[mine]]
-        values[~mine] = other.values[chosen[~mine] - len(self.positions)]
-        return RowSample(
-            priorities[kept],
+        return cls(
+            priorities[chosen],
             positions[chosen],
-            np.concatenate([self.weights, other.weights])[chosen],
-            values,
-            max(self.threshold, other.threshold, out),
+            np.concatenate([sample.weights for sample in samples])[chosen],
+            _take_rows([sample.values for sample in samples], chosen),
+            max(out, *(sample.threshold for sample in samples)),
         )
 
     @property
@@ -104,6 +106,17 @@ class RowSample(NamedTuple):
     def complete(self) -> bool:
         """Whether no row of positive weight was left out."""
         return self.threshold == 0.0
+
+
+def _take_rows(parts: Sequence[NDArray[Any]], index: NDArray[np.intp]) -> NDArray[Any]:
+    """Take rows ``(m, d)`` of the concatenation of some parts, which is not made."""
+    rows = np.empty((len(index), parts[0].shape[1]), parts[0].dtype)
+    end = 0
+    for part in parts:
+        begin, end = end, end + len(part)
+        inside = (index >= begin) & (index < end)
+        rows[inside] = part[index[inside] - begin]
+    return rows
 
 
 def _highest(priorities: Array, m: int) -> tuple[NDArray[np.bool_], float]:
@@ -154,12 +167,13 @@ class Survey:
     mean: Array
     """Weighted mean ``(d,)``."""
     scatter: Array
-    """Σ w (x − mean)(x − mean)ᵀ ``(d, d)``; its diagonal ``(d,)`` if d is above 1024, unless `full_scatter` is set."""
+    """Σ w (x − mean)(x − mean)ᵀ ``(d, d)``, or its diagonal ``(d,)``."""
     least: Array
     """Minimum of each feature ``(d,)``."""
     greatest: Array
     """Maximum of each feature ``(d,)``."""
-    sample: RowSample
+    samples: tuple[RowSample, ...]
+    """Row samples of parts of the rows, which are joined where they hold too many rows, and at the end."""
     distinct: DistinctRows
     sample_rows: int
     """Largest number of rows in the sample."""
@@ -192,7 +206,7 @@ class Survey:
             scatter,
             np.minimum(self.least, other.least),
             np.maximum(self.greatest, other.greatest),
-            self.sample.merged(other.sample, self.sample_rows),
+            self._joined_samples(other),
             self.distinct.merged(other.distinct, self.distinct_rows),
             self.sample_rows,
             self.distinct_rows,
@@ -200,6 +214,18 @@ class Survey:
             self.n_positive + other.n_positive,
             self.zero_rows + other.zero_rows,
         )
+
+    def _joined_samples(self, other: Survey) -> tuple[RowSample, ...]:
+        """Join the samples of both, if they hold more rows than a sample may; to join is to copy rows."""
+        samples = self.samples + other.samples
+        if sum(len(sample.weights) for sample in samples) <= self.sample_rows:
+            return samples
+        return (RowSample.joined(samples, self.sample_rows),)
+
+    @cached_property
+    def sample(self) -> RowSample:
+        """Row sample of all rows."""
+        return RowSample.joined(self.samples, self.sample_rows)
 
     @property
     def masked(self) -> int:
@@ -297,7 +323,7 @@ class SurveyModel:
     allow_missing: bool = False
     """Whether rows may have missing features."""
     full_scatter: bool = False
-    """Whether the scatter is a full matrix for any number of features."""
+    """Whether the scatter is a full matrix, and not its diagonal."""
 
     def statistics(self, rows: Rows) -> Survey:
         """Make the survey of the rows of one block.
@@ -315,8 +341,7 @@ class SurveyModel:
         check_domain(self.divergence, rows.values)
         n, d = rows.values.shape
         origin = np.zeros(d) if n == 0 else rows.values[0].astype(np.float64)
-        wide = d > WIDEST_COVARIANCE and not self.full_scatter
-        moments: _Moments = (0.0, origin, np.zeros(d) if wide else np.zeros((d, d)))
+        moments: _Moments = (0.0, origin, np.zeros((d, d) if self.full_scatter else d))
         least, greatest = np.full(d, np.inf), np.full(d, -np.inf)
         digests = np.empty(n, np.uint64)
         for start, stop, part in sub_blocks(rows.values, np.zeros(d)):
@@ -326,7 +351,7 @@ class SurveyModel:
                 continue
             # Moments that overflow are refused later, where they are used.
             with np.errstate(over="ignore", invalid="ignore"):
-                moments = _merge(moments, _moments(part, rows.weights[start:stop], wide))
+                moments = _merge(moments, _moments(part, rows.weights[start:stop], self.full_scatter))
         weight, mean, scatter = moments
         observed = None
         if self.allow_missing:
@@ -334,7 +359,7 @@ class SurveyModel:
             observed, mean, scatter = _moments_with_missing(rows, d)
         return Survey(
             int(np.prod(rows.shape)), n, weight, mean, scatter, least, greatest,
-            self._sample(rows), self._distinct(rows, digests), self.sample_rows, self.distinct_rows, observed,
+            (self._sample(rows),), self._distinct(rows, digests), self.sample_rows, self.distinct_rows, observed,
             len(_positive_rows(rows)), rows.zero_rows,
         )  # fmt: skip
 
@@ -345,6 +370,9 @@ class SurveyModel:
         survey_kernels.uniform(self.seed, positions, numbers)
         priorities = weights / numbers
         high = priorities >= self.floor
+        if len(index) == len(rows) and high.all():
+            # No row is left out, and none has to be copied.
+            return RowSample(priorities, positions, weights, rows.values, 0.0).highest(self.sample_rows)
         # Rows below the floor count as left out, so that the weights that rows stand for stay unbiased.
         threshold = 0.0 if high.all() else self.floor
         return RowSample(priorities[high], positions[high], weights[high], rows.values[index[high]], threshold).highest(
@@ -369,14 +397,14 @@ def _positive_rows(rows: Rows) -> NDArray[np.intp]:
     return np.flatnonzero(rows.weights > 0) if any(rows.weights.strides) else np.arange(len(rows))
 
 
-def _moments(part: Array, weights: Array, wide: bool) -> _Moments:
+def _moments(part: Array, weights: Array, full_scatter: bool) -> _Moments:
     """Weight, mean and scatter of a sub-block, centred before squaring."""
     # Rows without weights share one 1 by strides of 0, and need no product with it.
     equal = not any(weights.strides)
     weights = np.ascontiguousarray(weights)
     weight = float(weights.sum())
     if not weight:
-        return 0.0, part[0], np.zeros(part.shape[1]) if wide else np.zeros((part.shape[1],) * 2)
+        return 0.0, part[0], np.zeros((part.shape[1],) * (2 if full_scatter else 1))
     # Sums about the first row of the part keep the digits of data far from zero.
     origin = part[0].copy()
     centred = aligned_empty(part.shape)
@@ -392,7 +420,7 @@ def _moments(part: Array, weights: Array, wide: bool) -> _Moments:
     # BLAS adds up in a different order on every processor. Variances decide the origin, so their sums have one order.
     scatter = np.zeros(part.shape[1])
     survey_kernels.second_moment(centred, weights, scatter)
-    if not wide:
+    if full_scatter:
         full = weighted.T @ centred
         np.fill_diagonal(full, scatter)
         scatter = full

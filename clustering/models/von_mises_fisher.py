@@ -108,6 +108,11 @@ class VonMisesFisher:
         """Divergence of the hard clusters that it starts from."""
         return "cosine"
 
+    @property
+    def start_needs_covariance(self) -> bool:
+        """No start uses the covariance of all rows."""
+        return False
+
     def initialize(self, starts: Starts) -> InitialParams[VonMisesFisherParams]:
         """Start from drawn clusters, ranked by the likelihood that they lead to; from labelled rows; or as given.
 

@@ -141,7 +141,7 @@ def test_statistics_are_weighed_without_their_sample() -> None:
     result = outlook(open_source(np.random.default_rng(0).standard_normal((500, 4))), GaussianMixture(3))
     computed = result.seen.computed
     assert computed is not None
-    # Mean, scatter and both ends of four features.
-    assert computed.survey.node == 8 * (4 + 16 + 4 + 4)
+    # Mean, diagonal of the scatter and both ends of four features.
+    assert computed.survey.node == 8 * (4 + 4 + 4 + 4)
     assert computed.iteration.node > 8 * 3 * (1 + 4 + 16)
     assert statistics_bytes((np.zeros(3), (np.zeros(2), 5, "x"))) == 40

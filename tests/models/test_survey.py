@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from clustering.data.rows import Rows, in_memory_rows
-from clustering.models.survey import WIDEST_COVARIANCE, DistinctRows, RowSample, Survey, SurveyModel
+from clustering.models.survey import DistinctRows, RowSample, Survey, SurveyModel
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -136,7 +136,7 @@ def test_moments_and_extremes_are_those_of_two_passes(
 ) -> None:
     values = offset + rng.standard_normal((20_000, 5)) @ rng.standard_normal((5, 5))
     weights = rng.random(20_000)
-    model = SurveyModel(0, 10, 2)
+    model = SurveyModel(0, 10, 2, full_scatter=True)
     blocks = zip(np.array_split(values, pieces), np.array_split(weights, pieces), strict=True)
     survey = reduce(add, [model.statistics(in_memory_rows(v, w)) for v, w in blocks])
     # The differences are exact, so that the reference loses no digit to the offset.
@@ -150,12 +150,15 @@ def test_moments_and_extremes_are_those_of_two_passes(
     np.testing.assert_array_equal(survey.greatest, values.max(axis=0))
 
 
-def test_of_very_many_features_only_the_variances_are_kept(rng: np.random.Generator) -> None:
-    values = 1e8 + rng.standard_normal((300, WIDEST_COVARIANCE + 1))
-    model = SurveyModel(0, 10, 2)
-    survey = model.statistics(in_memory_rows(values[:100])) + model.statistics(in_memory_rows(values[100:]))
-    assert survey.scatter.shape == (WIDEST_COVARIANCE + 1,)
-    np.testing.assert_allclose(survey.variance, (values - 1e8).var(axis=0), rtol=1e-8)
+def test_the_diagonal_of_the_scatter_has_the_bits_of_the_full_one(rng: np.random.Generator) -> None:
+    values = 1e8 + rng.standard_normal((300, 7))
+    full, diagonal = (
+        reduce(add, [model.statistics(in_memory_rows(part)) for part in np.array_split(values, 3)])
+        for model in (SurveyModel(0, 10, 2, full_scatter=True), SurveyModel(0, 10, 2))
+    )
+    assert full.scatter.shape == (7, 7)
+    np.testing.assert_array_equal(np.diagonal(full.scatter), diagonal.scatter)
+    np.testing.assert_allclose(diagonal.variance, (values - 1e8).var(axis=0), rtol=1e-8)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "uint8", "int16", "int64"])
