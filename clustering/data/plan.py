@@ -225,8 +225,8 @@ def plan_blocks(
     row_bytes
         Size of one decoded row, in bytes.
     block_bytes
-        Wanted size of a decoded block, in bytes. Default: a 64th of the data, at least 256 KiB, at most a 32nd of
-        `memory` and 256 MiB.
+        Wanted size of a decoded block, in bytes. Default: a 64th of the data, at least 4 MiB, at most a 32nd of
+        `memory` and 256 MiB; less for rows of few features, beside which a pass needs much memory.
     memory
         Memory budget of a worker, in bytes.
 
@@ -240,7 +240,7 @@ def plan_blocks(
         ceiling = max(MIB, min(256 * MIB, memory // 32))
         # A pass holds a few more numbers for each row. They are most of its memory where rows have few features.
         narrow = row_bytes / max(row_bytes, BESIDE)
-        block_bytes = max(1, int(min(ceiling, max(256 * 1024, total // 64)) * narrow))
+        block_bytes = max(1, min(int(ceiling * narrow), max(4 * MIB, total // 64)))
     plan = Plan(tuple(axes), (1,) * len(axes), row_bytes)
     # Chunks are joined along the last axis first, since they are neighbours in the C order of the grid.
     for i in reversed(range(len(axes))):

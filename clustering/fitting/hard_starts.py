@@ -17,7 +17,7 @@ from clustering.execution.passes import PassResult, PassRunner
 from clustering.fitting.loop import Candidate
 from clustering.fitting.on_sample import sample_passes
 from clustering.fitting.options import Options
-from clustering.fitting.seeding import Init, as_centers, generators, seed_centers
+from clustering.fitting.seeding import Init, as_centers, generators, seed_centers, seeding_rows
 from clustering.models import divergences as geometry
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
@@ -31,7 +31,7 @@ from clustering.models.survey import RowSample, Survey
 Array = NDArray[np.float64]
 
 RESTART_ROWS = 25_000
-"""Number of sampled rows on which restarts compete; 200 rows per cluster where that is more."""
+"""Number of sampled rows on which restarts compete; 50 rows per cluster where that is more."""
 
 
 def params_at_origin(model: AnyModel, survey: Survey) -> KMeansParams:
@@ -110,7 +110,7 @@ def restart_sample(survey: Survey, k: int) -> RowSample:
     k
         Number of clusters.
     """
-    return survey.sample.highest(max(RESTART_ROWS, 200 * k))
+    return survey.sample.highest(max(RESTART_ROWS, 50 * k))
 
 
 def run_restarts(
@@ -145,7 +145,7 @@ def run_restarts(
     rows = embed(fill_missing(restart_rows.values, survey.mean))
     spare = embed(fill_missing(survey.distinct.values, survey.mean))
     init: Init = "random" if options.fit.init == "random" else "kmeans++"
-    seed_one = partial(seed_centers, rows, restart_rows.represented, k, init, spare)
+    seed_one = partial(seed_centers, seeding_rows(rows, restart_rows.represented), k, init, spare)
     with sample_passes(restart_rows, engine) as runner:
         # Each restart has a stream of its own, so its draws do not depend on which restart runs first.
         streams = generators(options.fit.seed, options.fit.restarts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -11,16 +11,42 @@ from numpy.typing import NDArray
 
 from clustering.errors import ConfigError
 from clustering.models import seeding_kernels as kernels
+from clustering.models.assignment import rounding_bound
+from clustering.models.lanes import NARROW
 from clustering.models.parameters import read_array
 
 Array = NDArray[np.float64]
 Init = Literal["kmeans++", "random"]
 
+FAR_EXPONENT = 200
+"""Rows beyond two to this power, or its inverse, are scaled before their squares are taken."""
 
-def seed_centers(
-    rows: Array, weights: Array, k: int, init: Init, spare: Array, generator: np.random.Generator
-) -> Array:
-    """Choose k starting centers among the rows.
+
+class SeedingRows(NamedTuple):
+    """Rows to choose centers from, as the kernels take them; shared by all restarts."""
+
+    rows: Array
+    """Sampled rows ``(m, d)`` less the origin."""
+    weights: Array
+    """Weight that each of them represents ``(m,)``, above zero."""
+    columns: NDArray[np.float32]
+    """Scaled rows as columns, sixteen rows side by side ``(n / 16, d, 16)``; n is m rounded up."""
+    norms: NDArray[np.float32]
+    """Squared norms of the scaled rows ``(n,)``."""
+    shares: NDArray[np.float32]
+    """Weights relative to the largest ``(n,)``, 0 for rows that only fill up."""
+    compared: Array
+    """Rows whose distances are computed ``(m, d)``: the rows themselves, unless squares would leave float64."""
+    scale: float
+    """Power of two that takes the rows to the range of float32."""
+    unit: float
+    """Factor that takes squared distances of the compared rows to the scale of the columns."""
+    bound: tuple[float, float]
+    """Rounding bound of an estimate of a squared distance, as `rounding_bound` gives it."""
+
+
+def seeding_rows(rows: Array, weights: Array) -> SeedingRows:
+    """Prepare rows to choose centers from.
 
     Parameters
     ----------
@@ -28,6 +54,31 @@ def seed_centers(
         Sampled rows ``(m, d)`` less the origin.
     weights
         Weight that each of them represents ``(m,)``, above zero.
+    """
+    m, d = rows.shape
+    n = -(-m // NARROW) * NARROW
+    exponent = int(np.clip(np.frexp(np.abs(rows).max(initial=0.0))[1], -1000, 1000))
+    scale = 2.0**-exponent
+    scaled = np.zeros((n, d))
+    np.multiply(rows, scale, out=scaled[:m])
+    shares = np.zeros(n, np.float32)
+    shares[:m] = weights / weights.max()
+    columns = np.ascontiguousarray(scaled.reshape(-1, NARROW, d).transpose(0, 2, 1), np.float32)
+    norms = np.einsum("nd,nd->n", scaled, scaled).astype(np.float32)
+    in_range = abs(exponent) <= FAR_EXPONENT
+    return SeedingRows(
+        rows, weights, columns, norms, shares, rows if in_range else scaled[:m], scale,
+        scale * scale if in_range else 1.0, rounding_bound(d, np.dtype(np.float32)),
+    )  # fmt: skip
+
+
+def seed_centers(rows: SeedingRows, k: int, init: Init, spare: Array, generator: np.random.Generator) -> Array:
+    """Choose k starting centers among the rows.
+
+    Parameters
+    ----------
+    rows
+        Rows to choose from, as `seeding_rows` prepares them.
     k
         Number of centers.
     init
@@ -42,15 +93,12 @@ def seed_centers(
     ndarray
         Centers ``(k, d)``, all different; fewer where the rows and `spare` have fewer distinct rows.
     """
-    if init == "random":
-        chosen = _random(rows, weights, k, generator)
-    else:
-        chosen = _local_search(rows, weights, _greedy(rows, weights, k, generator), generator)
+    chosen = _random(rows.rows, rows.weights, k, generator) if init == "random" else Search(rows, k, generator).run()
     if len(chosen) < k:
         # Adding 0 turns −0.0 into 0.0, so that equal rows have equal bytes.
         chosen_keys = {(row + 0.0).tobytes() for row in chosen}
         more = [row for row in spare if (row + 0.0).tobytes() not in chosen_keys]
-        chosen = np.concatenate([chosen, np.reshape(more[: k - len(chosen)], (-1, rows.shape[1]))])
+        chosen = np.concatenate([chosen, np.reshape(more[: k - len(chosen)], (-1, spare.shape[1]))])
     return chosen
 
 
@@ -66,57 +114,123 @@ def _random(rows: Array, weights: Array, k: int, generator: np.random.Generator)
     return np.array(list(chosen.values()))
 
 
-def _greedy(rows: Array, weights: Array, k: int, generator: np.random.Generator) -> Array:
-    """Draw centers by w·D², each the best of 2 + ln k draws (Arthur & Vassilvitskii 2007, SODA, section 7).
+class Search:
+    """Greedy k-means++ and a local search, which know the two nearest centers of each row.
 
-    D is the distance of a row from its nearest center so far. The best draw is the one that leaves the least Σ w D².
+    Parameters
+    ----------
+    rows
+        Rows to choose from.
+    k
+        Number of centers, 1 or more.
+    generator
+        Random generator of this start.
     """
-    columns = np.ascontiguousarray(rows.T)
-    trials = 2 + int(math.log(k))
-    first = int(np.searchsorted(np.cumsum(weights), generator.uniform() * weights.sum(), side="right"))
-    centers = [rows[min(first, len(rows) - 1)]]
-    closest = np.full(len(rows), np.inf)
-    kernels.approach(columns, centers[0], closest)
-    potentials = np.empty(trials)
-    for _ in range(1, k):
-        reach = np.cumsum(weights * closest)
-        # All rows are at a center, so there are fewer than k distinct rows.
+
+    def __init__(self, rows: SeedingRows, k: int, generator: np.random.Generator) -> None:
+        n = len(rows.rows)
+        self.rows, self.k, self.generator = rows, k, generator
+        self.trials = 2 + int(math.log(k))
+        self.chosen: list[int] = []
+        self.owner, self.runner = np.full(n, -1), np.full(n, -1)
+        self.first, self.second, self.distances = np.full(n, np.inf), np.full(n, np.inf), np.empty(n)
+        # Four points are tried in one step.
+        self.estimates = np.empty((-(-self.trials // 4) * 4, len(rows.norms)), np.float32)
+        self.closest = np.zeros(len(rows.norms), np.float32)
+
+    def run(self) -> Array:
+        """Choose the centers."""
+        self._greedy()
+        self._local_search()
+        return self.rows.rows[self.chosen]
+
+    def _greedy(self) -> None:
+        """Draw centers by w·D², each the best of 2 + ln k draws (Arthur & Vassilvitskii 2007, SODA, section 7).
+
+        D is the distance of a row from its nearest center so far. The best draw leaves the least Σ w D².
+        """
+        weights = self.rows.weights
+        first = int(np.searchsorted(np.cumsum(weights), self.generator.uniform() * weights.sum(), side="right"))
+        index: NDArray[np.intp] | None = np.array([min(first, len(weights) - 1)])
+        while index is not None:
+            trial = int(np.argmin(self.try_rows(index)))
+            self.measure(int(index[trial]), trial)
+            kernels.add_center(self.distances, len(self.chosen), self.owner, self.runner, self.first, self.second)
+            self.chosen.append(int(index[trial]))
+            index = self._draw(self.trials) if len(self.chosen) < self.k else None
+
+    def _local_search(self) -> None:
+        """Swap centers for rows drawn by w·D² where that helps (Lattanzi & Sohler 2019, PMLR 97:3662–3671)."""
+        centers, potentials = self.rows.compared[self.chosen], np.empty(len(self.chosen))
+        potential = float(self.rows.weights @ self.first)
+        for _ in range(len(centers) if len(centers) > 1 else 0):
+            index = self._draw(1)
+            if index is None:
+                break
+            self.try_rows(index)
+            self.measure(int(index[0]), 0)
+            kernels.swap_potentials(self.distances, self.owner, self.first, self.second, self.rows.weights, potentials)
+            out = int(np.argmin(potentials))
+            if not potentials[out] < potential:
+                continue
+            self.chosen[out] = int(index[0])
+            centers[out] = self.rows.compared[index[0]]
+            potential = float(potentials[out])
+            kernels.after_swap(
+                self.rows.compared, centers, out, self.distances, self.owner, self.runner, self.first, self.second
+            )
+
+    def _draw(self, count: int) -> NDArray[np.intp] | None:
+        """Draw rows by w·D²; None where all rows are at a center, so that there are fewer than k distinct rows."""
+        reach = np.cumsum(self.rows.weights * self.first)
         if not reach[-1] > 0:
-            break
-        index = np.searchsorted(reach, generator.uniform(size=trials) * reach[-1], side="right")
+            return None
+        index = np.searchsorted(reach, self.generator.uniform(size=count) * reach[-1], side="right")
         # Rounding may carry a draw past the last row of positive distance.
-        index = np.minimum(index, np.searchsorted(reach, reach[-1], side="left"))
-        kernels.potentials_after(columns, rows[index], closest, weights, potentials)
-        best = int(index[np.argmin(potentials)])
-        centers.append(rows[best])
-        kernels.approach(columns, rows[best], closest)
-    return np.array(centers)
+        drawn: NDArray[np.intp] = np.minimum(index, np.searchsorted(reach, reach[-1], side="left"))
+        return drawn
 
+    def try_rows(self, index: NDArray[np.intp]) -> Array:
+        """Estimate the distances of all rows from some of them, and return the potential that each would leave.
 
-def _local_search(rows: Array, weights: Array, centers: Array, generator: np.random.Generator) -> Array:
-    """Swap centers for rows drawn by w·D² where that helps (Lattanzi & Sohler 2019, PMLR 97:3662–3671)."""
-    k, n = len(centers), len(rows)
-    columns = np.ascontiguousarray(rows.T)
-    # With the nearest and the second nearest center of each row, the outcome of every swap follows in one pass.
-    owner, runner, first, second = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n), np.empty(n)
-    kernels.two_nearest(rows, centers, owner, runner, first, second)
-    potential = float(weights @ first)
-    potentials, d_new = np.empty(k), np.empty(n)
-    for _ in range(k if k > 1 else 0):
-        reach = np.cumsum(weights * first)
-        if not reach[-1] > 0:
-            break
-        index = min(int(np.searchsorted(reach, generator.uniform() * reach[-1], side="right")), n - 1)
-        d_new[:] = np.inf
-        kernels.approach(columns, rows[index], d_new)
-        kernels.swap_potentials(d_new, owner, first, second, weights, potentials)
-        out = int(np.argmin(potentials))
-        if not potentials[out] < potential:
-            continue
-        centers[out] = rows[index]
-        potential = float(potentials[out])
-        kernels.after_swap(rows, centers, out, d_new, owner, runner, first, second)
-    return centers
+        Parameters
+        ----------
+        index
+            Indices of the rows ``(t,)``, no more than are tried at once.
+
+        Returns
+        -------
+        ndarray
+            Σw·D² ``(t,)`` after each is added, in float32 and in units of the largest weight and the scale of the rows.
+        """
+        d, filled = self.rows.rows.shape[1], -(-len(index) // 4) * 4
+        points = np.zeros((filled, d))
+        np.multiply(self.rows.rows[index], self.rows.scale, out=points[: len(index)])
+        slopes = np.ascontiguousarray(-2.0 * points.reshape(-1, 4, d).transpose(0, 2, 1), np.float32)
+        squares = np.einsum("td,td->t", points, points).astype(np.float32)
+        potentials = np.empty(filled)
+        # Infinite distances, before the first center, count as the greatest number.
+        with np.errstate(over="ignore"):
+            self.closest[: len(self.first)] = np.minimum(self.first * self.rows.unit, np.finfo(np.float32).max)
+        kernels.try_points(
+            self.rows.columns, self.rows.norms, self.rows.shares, self.closest, slopes, squares,
+            self.estimates, potentials,
+        )  # fmt: skip
+        return potentials[: len(index)]
+
+    def measure(self, row: int, trial: int) -> None:
+        """Compute the distances from a row that was tried, where they may be less than those of `second`.
+
+        Parameters
+        ----------
+        row, trial
+            Index of the row, and its number among those that were tried last.
+        """
+        relative, absolute = self.rows.bound
+        kernels.distances_below(
+            self.rows.compared, self.rows.compared[row], self.rows.norms, self.rows.norms[row], self.estimates[trial],
+            relative, absolute, self.rows.unit, self.second, self.distances,
+        )  # fmt: skip
 
 
 def generators(seed: int, n: int) -> list[np.random.Generator]:

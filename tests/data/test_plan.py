@@ -134,8 +134,8 @@ def test_cells_are_counted_over_the_blocks(grid: Grid) -> None:
 @pytest.mark.parametrize(
     ("n", "memory", "expected"),
     [
-        pytest.param(8_192, 2048 * MIB, 256 * 1024, id="small-data-has-a-least-block"),
-        pytest.param(65_536, 2048 * MIB, MIB, id="a-64th-of-the-data"),
+        pytest.param(8_192, 2048 * MIB, 4 * MIB, id="small-data-has-a-least-block"),
+        pytest.param(1 << 20, 2048 * MIB, 16 * MIB, id="a-64th-of-the-data"),
         pytest.param(1 << 30, 2048 * MIB, 64 * MIB, id="a-32nd-of-the-memory"),
         pytest.param(1 << 30, 1 << 40, 256 * MIB, id="never-more-than-256-MiB"),
         pytest.param(1 << 30, 1024, MIB, id="never-less-than-1-MiB-of-large-data"),

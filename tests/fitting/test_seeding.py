@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 import clustering as c
 from clustering.data.rows import in_memory_rows
 from clustering.errors import ConfigError
-from clustering.fitting.seeding import as_centers, generators, seed_centers
+from clustering.fitting.seeding import Search, as_centers, generators, seed_centers, seeding_rows
+from clustering.models.kernels import distance_between
 from clustering.models.survey import SurveyModel
 
 INITS = ("kmeans++", "random")
@@ -30,7 +31,7 @@ def test_centers_are_different_rows_of_the_data(init, pairs: list[tuple[int, int
     rows = np.array(pairs, np.float64)
     k = min(k, len(distinct(rows)))
     weights = np.random.default_rng(seed).random(len(rows)) + 0.01
-    centers = seed_centers(rows, weights, k, init, rows[:0], np.random.default_rng(seed))
+    centers = seed_centers(seeding_rows(rows, weights), k, init, rows[:0], np.random.default_rng(seed))
     assert centers.shape == (k, 2)
     assert len(distinct(centers)) == k
     assert distinct(centers) <= distinct(rows)
@@ -41,7 +42,7 @@ def test_the_same_seed_gives_the_same_centers_and_another_seed_others(init, rng:
     rows, weights = rng.standard_normal((200, 3)), rng.random(200)
 
     def seeded(seed: int) -> np.ndarray:
-        return seed_centers(rows, weights, 5, init, rows[:0], np.random.default_rng(seed))
+        return seed_centers(seeding_rows(rows, weights), 5, init, rows[:0], np.random.default_rng(seed))
 
     np.testing.assert_array_equal(seeded(4), seeded(4))
     assert len({seeded(seed).tobytes() for seed in range(6)}) == 6
@@ -51,7 +52,7 @@ def test_the_same_seed_gives_the_same_centers_and_another_seed_others(init, rng:
 def test_rows_are_left_as_they_were(init, rng: np.random.Generator) -> None:
     rows, weights = rng.standard_normal((50, 2)), rng.random(50)
     before = rows.copy(), weights.copy()
-    seed_centers(rows, weights, 4, init, rows[:0], rng)[:] = 0
+    seed_centers(seeding_rows(rows, weights), 4, init, rows[:0], rng)[:] = 0
     np.testing.assert_array_equal(rows, before[0])
     np.testing.assert_array_equal(weights, before[1])
 
@@ -59,7 +60,7 @@ def test_rows_are_left_as_they_were(init, rng: np.random.Generator) -> None:
 @inits
 def test_the_first_center_is_drawn_by_weight(init) -> None:
     rows, weights = np.arange(4.0)[:, None], np.array([1.0, 2.0, 3.0, 4.0])
-    drawn = [seed_centers(rows, weights, 1, init, rows[:0], g)[0, 0] for g in generators(0, 2000)]
+    drawn = [seed_centers(seeding_rows(rows, weights), 1, init, rows[:0], g)[0, 0] for g in generators(0, 2000)]
     observed = np.bincount(np.array(drawn, int), minlength=4)
     expected = 2000 * weights / 10
     # Chi-squared with 3 degrees of freedom: beyond 16 once in a thousand; the draws are fixed.
@@ -72,9 +73,8 @@ def test_rows_of_weight_zero_are_never_chosen(init, rng: np.random.Generator) ->
     weights = np.repeat([1.0, 0.0], 30)
     survey = SurveyModel(0, 1000, 8).statistics(in_memory_rows(values, weights))
     for generator in generators(0, 20):
-        centers = seed_centers(
-            survey.sample.values, survey.sample.represented, 8, init, survey.distinct.values, generator
-        )
+        sample = seeding_rows(survey.sample.values, survey.sample.represented)
+        centers = seed_centers(sample, 8, init, survey.distinct.values, generator)
         assert np.abs(centers).max() < 10
 
 
@@ -82,7 +82,7 @@ def test_greedy_seeding_finds_every_far_blob(rng: np.random.Generator) -> None:
     places = np.stack(np.meshgrid(*[np.arange(4) * 100.0] * 2), axis=-1).reshape(-1, 2)
     rows = np.repeat(places, 20, axis=0) + rng.standard_normal((320, 2))
     for generator in generators(1, 10):
-        centers = seed_centers(rows, np.ones(320), 16, "kmeans++", rows[:0], generator)
+        centers = seed_centers(seeding_rows(rows, np.ones(320)), 16, "kmeans++", rows[:0], generator)
         assert len(distinct(np.round(centers / 100))) == 16
 
 
@@ -93,7 +93,7 @@ def test_too_few_distinct_rows_in_the_sample_are_topped_up(init, present: int, l
     sample = np.repeat(everything[:present], 7, axis=0)
     k = present + lacking
     spare = everything[np.random.default_rng(seed).permutation(10)[:k]]
-    centers = seed_centers(sample, np.ones(len(sample)), k, init, spare, np.random.default_rng(seed))
+    centers = seed_centers(seeding_rows(sample, np.ones(len(sample))), k, init, spare, np.random.default_rng(seed))
     assert centers.shape == (k, 1)
     assert len(distinct(centers)) == k
     assert distinct(everything[:present]) <= distinct(centers) <= distinct(everything)
@@ -110,7 +110,7 @@ def test_rare_rows_outside_the_sample_still_become_centers(init) -> None:
 @inits
 def test_negative_zero_is_no_second_zero(init) -> None:
     rows = np.array([[0.0], [-0.0], [1.0], [-0.0]])
-    centers = seed_centers(rows, np.ones(4), 2, init, rows[:0], np.random.default_rng(0))
+    centers = seed_centers(seeding_rows(rows, np.ones(4)), 2, init, rows[:0], np.random.default_rng(0))
     assert sorted(abs(centers[:, 0])) == [0.0, 1.0]
 
 
@@ -157,3 +157,29 @@ NO_CENTERS = {
 def test_given_centers_must_be_k_finite_points(init: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         as_centers(init, 3, 2)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 300),
+    d=st.integers(1, 20),
+    scale=st.sampled_from([1e-200, 1e-30, 1.0, 1e30, 1e200]),
+    offset=st.sampled_from([0.0, 10.0, 1e6]),
+)
+def test_estimates_never_hide_a_closer_row(seed: int, n: int, d: int, scale: float, offset: float) -> None:
+    rng = np.random.default_rng(seed)
+    values = (rng.integers(-2, 3, (n, d)) * 0.1 + offset) * scale
+    search = Search(seeding_rows(values, rng.random(n) + 0.1), n, rng)
+    chosen = rng.integers(0, n, 3)
+    compared = search.rows.compared
+    exact = np.array([[distance_between(row, compared[i]) for row in compared] for i in chosen])
+    search.second[:] = limits = rng.choice(exact.ravel(), n)
+    potentials = search.try_rows(chosen)
+    for trial, row in enumerate(chosen):
+        search.measure(int(row), trial)
+        closer = exact[trial] < limits
+        np.testing.assert_array_equal(search.distances[closer], exact[trial][closer])
+        assert (search.distances[~closer] >= limits[~closer]).all()
+    if offset == 0.0 and scale == 1.0:
+        shares = search.rows.weights / search.rows.weights.max()
+        np.testing.assert_allclose(potentials, exact @ shares * search.rows.unit, rtol=1e-4, atol=1e-5 * n)

@@ -19,10 +19,17 @@ def whole_numbers(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
 
 
 def two_nearest(rows: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The two nearest centers of each row, as they are after one center after another was added."""
     n = len(rows)
-    nearest = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n), np.empty(n)
-    seeding_kernels.two_nearest(rows, centers, *nearest)
+    nearest = np.full(n, -1), np.full(n, -1), np.full(n, np.inf), np.full(n, np.inf)
+    for i, center in enumerate(centers):
+        seeding_kernels.add_center(below(squared_distances(rows, center[None])[:, 0], nearest[3]), i, *nearest)
     return nearest
+
+
+def below(distances: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """Distances as the kernels take them: infinite where they are no less than a limit."""
+    return np.where(distances < limits, distances, np.inf)
 
 
 def assert_two_nearest(rows: np.ndarray, centers: np.ndarray, nearest: tuple[np.ndarray, ...]) -> None:
@@ -45,12 +52,10 @@ def assert_two_nearest(rows: np.ndarray, centers: np.ndarray, nearest: tuple[np.
 def test_nearest_two_centers_stay_right_after_any_swaps(seed: int, n: int, d: int, k: int, swaps: int) -> None:
     rng = np.random.default_rng(seed)
     rows, centers = whole_numbers(rng, n, d), whole_numbers(rng, k, d)
-    columns = np.ascontiguousarray(rows.T)
     nearest = two_nearest(rows, centers)
     assert_two_nearest(rows, centers, nearest)
     for out, place in zip(rng.integers(k, size=swaps), rng.integers(n, size=swaps), strict=True):
-        away = np.full(n, np.inf)
-        seeding_kernels.approach(columns, rows[place], away)
+        away = below(squared_distances(rows, rows[place][None])[:, 0], nearest[3])
         centers[out] = rows[place]
         seeding_kernels.after_swap(rows, centers, out, away, *nearest)
         assert_two_nearest(rows, centers, nearest)
@@ -63,26 +68,12 @@ def test_swap_potentials_are_those_of_each_swap_carried_out(seed: int, n: int, d
     weights = rng.integers(1, 4, n).astype(np.float64)
     owner, _, first, second = two_nearest(rows, centers)
     potentials = np.empty(k)
-    seeding_kernels.swap_potentials(squared_distances(rows, new)[:, 0], owner, first, second, weights, potentials)
+    away = below(squared_distances(rows, new)[:, 0], second)
+    seeding_kernels.swap_potentials(away, owner, first, second, weights, potentials)
     for out in range(k):
         swapped = centers.copy()
         swapped[out] = new
         assert potentials[out] == weights @ squared_distances(rows, swapped).min(axis=1)
-
-
-@given(seeds, st.integers(1, 400), st.integers(1, 5), st.integers(1, 4))
-def test_trial_potentials_are_those_of_each_trial_chosen(seed: int, n: int, d: int, trials: int) -> None:
-    rng = np.random.default_rng(seed)
-    rows, points = whole_numbers(rng, n, d), whole_numbers(rng, trials, d)
-    weights, closest = rng.integers(1, 4, n).astype(np.float64), rng.integers(0, 60, n).astype(np.float64)
-    columns = np.ascontiguousarray(rows.T)
-    potentials = np.empty(trials)
-    seeding_kernels.potentials_after(columns, points, closest, weights, potentials)
-    for trial, point in enumerate(points):
-        lowered = closest.copy()
-        seeding_kernels.approach(columns, point, lowered)
-        np.testing.assert_array_equal(lowered, np.minimum(closest, squared_distances(rows, point[None])[:, 0]))
-        assert potentials[trial] == weights @ lowered
 
 
 @given(
