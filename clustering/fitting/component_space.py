@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from clustering.data.preparation import Preparation
 from clustering.fitting.fitted_model import FittedModel
@@ -37,6 +36,8 @@ class ComparedComponents:
             Which m components of this model.
         """
         if self.shapes is None or others.shapes is None:
+            from scipy.spatial.distance import cdist
+
             return np.asarray(cdist(self.centers[part], others.centers), np.float64)
         return np.sqrt(bhattacharyya(self.centers[part], self.shapes[part], others.centers, others.shapes))
 

@@ -27,9 +27,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from clustering.fitting.component_space import ComparedComponents, compare_components, incomparable_reason
 from clustering.fitting.fitted_model import FittedModel
@@ -123,6 +120,11 @@ def match(new: ComparedComponents, old: ComparedComponents) -> Ids:
     cost = (near / np.where(np.isinf(limits), 2.0 * near.max(initial=0.0) + 1.0, limits)[column]) ** 2
     # Groups of components without a possible pair between them are matched on their own. The outcome is the same, and
     # no table of all pairs is needed.
+    # Only versions after the first are matched, and these imports take a while.
+    from scipy.optimize import linear_sum_assignment
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     count = k + len(limits)
     links = coo_array((np.ones(len(row)), (row, column + k)), (count, count))
     groups = connected_components(links, directed=False)[1][row]

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from clustering.data.preparation import only_unit_norm
 from clustering.data.reading import read_block
@@ -181,6 +180,8 @@ def _true_colours(sample: PlottedRows, true_labels: NDArray[np.int32], colours: 
     components = np.unique(true_labels[true_labels >= 0])
     overlap = np.array([sample.resp[true_labels == component].sum(axis=0) for component in components])
     # The function finds the smallest sum, and overlaps are to be large.
+    from scipy.optimize import linear_sum_assignment
+
     pairs = dict(zip(*linear_sum_assignment(-overlap), strict=True))
     spare = iter(palette(len(colours) + len(components))[len(colours) :])
     own = np.full((len(true_labels), 3), int(UNKNOWN[1:3], 16) / 255)
