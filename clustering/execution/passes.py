@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import uuid
@@ -27,6 +28,9 @@ from clustering.models.run_statistics import RunStatistics
 
 MEMORY_SHARE = 2
 """One part in this many of a worker's memory is for the block cache; the rest is for blocks at work."""
+
+LONGEST_CALL = 1e10
+"""Operations of a compiled call at most: it takes about a second, in which nothing can interrupt it or see it go on."""
 
 Statistics = Callable[[Rows], Any]
 T = TypeVar("T")
@@ -186,11 +190,17 @@ class _Work:
     def _run_sums(
         self, run: range, blocks: Sequence[Rows], of_runs: Sequence[RunStatistics[Any]]
     ) -> Iterator[_PassSums]:
-        """Make the statistics of a run of blocks in one call for each candidate."""
-        bad = tuple(sorted({name for rows in blocks for name in rows.bad_chunks}))
-        with at_work(f"blocks {run.start} to {run.stop - 1}"):
-            statistics = tuple(candidate.of_run(blocks) for candidate in of_runs)
-        yield _PassSums(statistics, ReadStats(bad=bad), len(run))
+        """Make the statistics of a run of blocks in a few calls for each candidate."""
+        operations = sum(map(len, blocks)) * sum(candidate.row_operations for candidate in of_runs)
+        # Equal powers of two are nodes of the tree, so the sums do not depend on the length of a call.
+        most = max(1.0, len(run) * LONGEST_CALL / max(operations, 1.0))
+        length = 1 << min(int(math.log2(most)), len(run).bit_length())
+        for start in range(0, len(run), length):
+            part = blocks[start : start + length]
+            bad = tuple(sorted({name for rows in part for name in rows.bad_chunks}))
+            with at_work(f"blocks {run[start]} to {run[start] + len(part) - 1}"):
+                statistics = tuple(candidate.of_run(part) for candidate in of_runs)
+            yield _PassSums(statistics, ReadStats(bad=bad), len(part))
 
     def _block_sums(self, run: range) -> Iterator[_PassSums]:
         for index, prepared in zip(run, read_ahead(self._load_block, run, self._needs_reading), strict=True):

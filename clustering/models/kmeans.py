@@ -386,6 +386,12 @@ class _LloydPass(RunStatistics[KMeansStatistics]):
     params: KMeansParams
     centers: PreparedCenters
 
+    @property
+    def row_operations(self) -> float:
+        """Operations of the products, and those that each feature needs beside."""
+        k, d = self.params.centers.shape
+        return float(2 * d * (k + 32))
+
     def of_run(self, blocks: Sequence[Rows]) -> KMeansStatistics:
         """Make the statistics of a run of blocks by one compiled call, where no row has missing features."""
         if any(rows.has_missing is not None for rows in blocks):

@@ -17,6 +17,11 @@ class RunStatistics(ABC, Generic[S_co]):
     A pass over rows in memory makes one call for a whole run, so that Python takes no time for each block.
     """
 
+    @property
+    @abstractmethod
+    def row_operations(self) -> float:
+        """Rough number of floating-point operations for a row, which says how long a call takes."""
+
     @abstractmethod
     def of_run(self, blocks: Sequence[Rows]) -> S_co:
         """Make the statistics of a run of blocks, added in the order of `clustering.models.tree`.

@@ -1,12 +1,22 @@
-"""Reading ahead keeps the order, reads one block at most before it is asked for, and passes faults on."""
+"""Blocks are read ahead in order, one at most, and runs of cached blocks are worked on together."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
-from clustering.execution.passes import read_ahead
+from clustering.data.access import open_source
+from clustering.data.plan import Axis, plan_blocks
+from clustering.data.rows import Rows
+from clustering.execution import passes
+from clustering.execution.engine import connect
+from clustering.execution.passes import pass_runner, read_ahead
+from clustering.models.run_statistics import RunStatistics
+from clustering.models.tree import fold
 
 
 def test_blocks_come_in_order_each_read_once() -> None:
@@ -63,3 +73,43 @@ def test_an_early_stop_leaves_no_thread_behind() -> None:
     assert next(ahead) == 0
     ahead.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+@dataclass(frozen=True)
+class Text:
+    text: str
+
+    def __add__(self, other: Text) -> Text:
+        return Text(f"({self.text}+{other.text})")
+
+
+class Calls(RunStatistics[Text]):
+    """Writes down the lengths of the runs that it is called with; its sums show their order."""
+
+    row_operations = 100.0
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+
+    def of_run(self, blocks: Sequence[Rows]) -> Text:
+        self.lengths.append(len(blocks))
+        return fold(Text(str(rows.start[0])) for rows in blocks)
+
+
+@pytest.mark.parametrize(("most", "length"), [(1e10, 8), (4000.0, 4), (1999.0, 1), (1.0, 1)])
+def test_a_run_of_cached_blocks_is_a_few_calls_that_do_not_take_long(
+    most: float, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "LONGEST_CALL", most)
+    source = open_source(np.arange(130.0)[:, None])
+    plan = plan_blocks([Axis(130, 10)], row_bytes=8, block_bytes=80)
+    with connect("synchronous") as engine, pass_runner(source, plan, engine, memory=1 << 20) as runner:
+        read, cached = Calls(), Calls()
+        first = runner.run([read]).statistics[0]
+        again = runner.run([cached])
+    assert read.lengths == [1] * 13
+    # The 13 blocks are four runs of four, of which the last holds one.
+    assert max(cached.lengths) == min(length, 4)
+    assert sum(cached.lengths) == 13
+    assert again.statistics[0] == first
+    assert again.read_stats.blocks == 0
