@@ -12,7 +12,7 @@ import numpy as np
 from clustering.compiling import njit
 from clustering.models.labelling_kernels import BARE, label
 from clustering.models.lane_types import ELEMENT_BYTES, wide, widened
-from clustering.models.lanes import WIDE, element, load, memory, prefetch, splat, store
+from clustering.models.lanes import WIDE, element, first_lanes, load, memory, prefetch, splat, store
 
 SUM_ROWS = 1024
 """Rows that are added up separately first. The rounding error then grows with the rows of a run plus the number of
@@ -20,8 +20,8 @@ runs, not with all rows."""
 
 
 @njit(**BARE)
-def _fill(values, code, start, m, d, origin, tile):  # type: ignore[no-untyped-def]
-    """Subtract the origin from `m` rows from `start` on, and put them into the tile."""
+def _fill(values, code, start, m, n, d, origin, tile):  # type: ignore[no-untyped-def]
+    """Subtract the origin from `m` of the `n` rows from `start` on, and put them into the tile."""
     width = tile.rows.shape[1]
     long = d - d % WIDE
     for r in range(m):
@@ -29,8 +29,15 @@ def _fill(values, code, start, m, d, origin, tile):  # type: ignore[no-untyped-d
         for j in range(0, long, WIDE):
             store(tile.rows, r * width + j, wide(values, code, i + j) - load(origin, j))
         if long < d:
-            # Lanes beyond the last feature become 0 − 0, as the origin is widened with zeros.
-            store(tile.rows, r * width + long, widened(values, code, i + long, d - long) - load(origin, long))
+            # Lanes beyond the last feature become 0 − 0, as the origin is widened with zeros. Only the memory behind
+            # the last row may not be loaded, and a masked load takes longer.
+            inside = i + long + WIDE <= n * d
+            tail = (
+                first_lanes(wide(values, code, i + long), d - long)
+                if inside
+                else widened(values, code, i + long, d - long)
+            )
+            store(tile.rows, r * width + long, tail - load(origin, long))
 
 
 @njit(**BARE)
@@ -125,7 +132,7 @@ def _add_block(run, b, centers, way, tile, sums, nodes, node, far, count, out, d
         end = min(n, begin + SUM_ROWS)
         for start in range(begin, end, t):
             m = min(t, end - start)
-            _fill(run.values[b], run.types[b], start, m, d, centers.origin, tile)
+            _fill(run.values[b], run.types[b], start, m, n, d, centers.origin, tile)
             label(tile, m, d, centers, way)  # type: ignore[no-untyped-call]
             part += _add_up(run.values[b], size, start, m, run.weights[b], d, tile, sums)
             count = _keep_far(run, b, start, m, tile, far, count)
