@@ -1,4 +1,4 @@
-"""Compiles kernels with numba and caches them: compiling takes half a minute, starting from a cache a second.
+"""Compiles kernels with numba and caches them: compiling takes up to twenty seconds, starting from a cache a second.
 
 numba caches beside the sources or in the home folder. It raises an error where neither can be written, as in containers
 with a read-only installation and a user without a home. Then kernels are cached in a temporary folder.
@@ -115,7 +115,7 @@ def _last_resort() -> str | None:
     if folder is None:
         logger.warning(
             "compiled kernels cannot be kept, because no folder for them can be written: each process compiles them, "
-            "which takes about half a minute; set %s or TMPDIR to a folder that can be written",
+            "which takes up to twenty seconds; set %s or TMPDIR to a folder that can be written",
             _VARIABLE,
         )
         return None
@@ -131,7 +131,7 @@ def _last_resort() -> str | None:
 
 @cache
 def _log_compiling() -> None:
-    logger.info("compiling kernels for this machine; the first run takes half a minute longer")
+    logger.info("compiling kernels for this machine; the first run takes up to twenty seconds longer")
 
 
 @cache

@@ -63,7 +63,7 @@ def _add_up(values, size, start, m, weights, d, tile, sums):  # type: ignore[no-
     return objective
 
 
-@njit(**BARE)
+@njit(inline="always", **BARE)
 def _position(run, b, row):  # type: ignore[no-untyped-def]
     """Find the flat position of a row of block `b` on the whole sample grid, as `Rows.positions` does."""
     cell = element(memory(run.cells[b], np.int64), row) if run.cells[b] else row
@@ -116,7 +116,8 @@ def _keep_far(run, b, start, m, tile, far, count):  # type: ignore[no-untyped-de
     return count
 
 
-@njit(**BARE)
+# A function of its own would be optimised here, and once more with its caller.
+@njit(inline="always", **BARE)
 def _add_block(run, b, centers, way, tile, sums, nodes, node, far, count, out, done):  # type: ignore[no-untyped-def]
     """Add the rows of block `b` to a node of zeros, and return the number of farthest rows."""
     t = tile.rows.shape[0]
