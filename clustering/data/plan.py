@@ -225,8 +225,8 @@ def plan_blocks(
     row_bytes
         Size of one decoded row, in bytes.
     block_bytes
-        Wanted size of a decoded block, in bytes. Default: a 64th of the data, at least 4 MiB, at most a 32nd of
-        `memory` and 256 MiB; less for rows of few features, beside which a pass needs much memory.
+        Wanted size of a decoded block, in bytes. Default: a 64th of the data, at least 4 MiB, but at most a
+        32nd of `memory` and 256 MiB, and less for rows of few features, beside which a pass needs much memory.
     memory
         Memory budget of a worker, in bytes.
 

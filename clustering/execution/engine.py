@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import dask.local
+import dask.threaded
 
 from clustering.blas import one_blas_thread
 from clustering.errors import ClusteringError, ConfigError, ExecutionError, reason
@@ -23,7 +24,6 @@ from clustering.execution.gateway import gateway
 from clustering.execution.kubernetes import kubernetes
 from clustering.execution.slurm import slurm
 from clustering.execution.slurm_runner import slurm_runner
-from clustering.execution.thread_tasks import get_in_threads
 from clustering.execution.waiting import get_from, wait_for_workers
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ _ADDRESS = frozenset({"address", "scheduler_file", "ca_file", "cert_file", "key_
 
 @dataclass(frozen=True)
 class Engine:
-    """The function that runs graphs of tasks, like a scheduler of Dask, and what it runs on."""
+    """The Dask scheduler function that runs tasks, and what it runs on."""
 
     name: str
     """``synchronous``, ``threads``, or the name of the cluster."""
@@ -49,6 +49,8 @@ class Engine:
     """Number of processes that hold blocks in memory."""
     client: Any = None
     """The `distributed.Client`; None without a cluster."""
+    pool: ThreadPoolExecutor | None = None
+    """Threads of this process; None where tasks run elsewhere."""
     dashboard: str | None = None
     """URL of Dask's dashboard; None where there is none."""
     session: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
@@ -153,7 +155,7 @@ def connect(
     elif cluster == "threads":
         n = workers or available_processors()
         with ThreadPoolExecutor(n, thread_name_prefix="clustering") as pool:
-            yield Engine("threads", partial(get_in_threads, pool), n)
+            yield Engine("threads", partial(dask.threaded.get, pool=pool, num_workers=n), n, pool=pool)
     else:
         kind = cluster if isinstance(cluster, str) else next(iter(cluster), "") if isinstance(cluster, Mapping) else ""
         if kind:
@@ -206,5 +208,6 @@ def _ready_engine(cluster: Cluster) -> Iterator[Engine]:
         with suppress(KeyError):
             dashboard = dashboard or client.dashboard_link or None
         yield Engine(
-            cluster.name, get_from(cluster), max(1, sum(threads.values())), max(1, len(threads)), client, dashboard
-        )
+            cluster.name, get_from(cluster), max(1, sum(threads.values())), max(1, len(threads)), client,
+            dashboard=dashboard,
+        )  # fmt: skip

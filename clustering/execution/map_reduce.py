@@ -7,10 +7,12 @@ the number of tasks may depend on the number of threads, while the order of ever
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from itertools import count
 from typing import Any
 
+from clustering.blas import one_blas_thread
 from clustering.execution.engine import Engine
 from clustering.models.tree import S, fold
 
@@ -41,19 +43,61 @@ def map_reduce(leaves: Callable[[range], Iterator[S]], n_blocks: int, engine: En
     # Runs are as short as the number of tasks allows, so that threads share the work evenly.
     while -(-n_blocks >> level) > TASKS_PER_THREAD * engine.threads:
         level += 1
+    runs = [range(i << level, min(n_blocks, (i + 1) << level)) for i in range(-(-n_blocks >> level))]
+    if engine.pool is not None:
+        with one_blas_thread():
+            return _reduce_in_threads(engine.pool, leaves, runs)
+    return _reduce_by_dask(engine, leaves, runs)
+
+
+def _reduce_in_threads(pool: Executor, leaves: Callable[[range], Iterator[S]], runs: Sequence[range]) -> S:
+    """Run the tasks in threads, and add up nodes in this one as soon as both are there.
+
+    Dask's scheduler takes about a third of a millisecond for each task, which is much of a pass over a few million
+    numbers.
+    """
+    nodes: dict[tuple[int, int], S] = {}
+    pending: dict[Future[S], int] = {}
+    try:
+        for i, run in enumerate(runs):
+            pending[pool.submit(_node, leaves, run)] = i
+        while pending:
+            # The first error ends the pass, whichever task it is of.
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                _add_node(nodes, pending.pop(future), future.result(), len(runs))
+    finally:
+        for future in pending:
+            future.cancel()
+    return nodes.popitem()[1]
+
+
+def _add_node(nodes: dict[tuple[int, int], S], i: int, node: S, width: int) -> None:
+    """Add a node of the lowest level, of which there are `width`, to its sibling, and so on up the tree."""
+    level = 0
+    while width > 1:
+        sibling = nodes.pop((level, i ^ 1), None)
+        if sibling is not None:
+            node = sibling + node if i & 1 else node + sibling
+        elif i ^ 1 < width:
+            break
+        level, i, width = level + 1, i >> 1, (width + 1) >> 1
+    nodes[level, i] = node
+
+
+def _reduce_by_dask(engine: Engine, leaves: Callable[[range], Iterator[S]], runs: Sequence[range]) -> S:
+    """Run the tasks and the additions as one graph of Dask."""
     # Dask remembers results by their keys, so no two passes may share a key.
     name = f"pass-{next(_passes)}-{engine.session}"
     graph: dict[Any, Any] = {f"leaves-{name}": _Constant(leaves)}
-    runs = -(-n_blocks >> level)
-    for i in range(runs):
-        graph[(name, 0, i)] = (_run, f"leaves-{name}", i << level, min(n_blocks, (i + 1) << level))
-    height = 0
-    while runs > 1:
+    for i, run in enumerate(runs):
+        graph[(name, 0, i)] = (_node_of_constant, f"leaves-{name}", run.start, run.stop)
+    height, width = 0, len(runs)
+    while width > 1:
         height += 1
-        for i in range((runs + 1) // 2):
+        for i in range((width + 1) // 2):
             left, right = (name, height - 1, 2 * i), (name, height - 1, 2 * i + 1)
-            graph[(name, height, i)] = (operator.add, left, right) if 2 * i + 1 < runs else left
-        runs = (runs + 1) // 2
+            graph[(name, height, i)] = (operator.add, left, right) if 2 * i + 1 < width else left
+        width = (width + 1) // 2
     result: S = engine.compute(graph, (name, height, 0))
     return result
 
@@ -65,5 +109,9 @@ class _Constant:
         self.leaves = leaves
 
 
-def _run(constant: _Constant, start: int, stop: int) -> Any:
-    return fold(constant.leaves(range(start, stop)))
+def _node_of_constant(constant: _Constant, start: int, stop: int) -> Any:
+    return _node(constant.leaves, range(start, stop))
+
+
+def _node(leaves: Callable[[range], Iterator[S]], run: range) -> S:
+    return fold(leaves(run))

@@ -25,6 +25,7 @@ from clustering.execution.held_out import HeldOut, empty_rows
 from clustering.execution.map_reduce import map_reduce
 from clustering.execution.progress import ProgressReporter, progress_reporter
 from clustering.models.run_statistics import RunStatistics
+from clustering.models.tree import fold
 
 MEMORY_SHARE = 2
 """One part in this many of a worker's memory is for the block cache; the rest is for blocks at work."""
@@ -172,8 +173,8 @@ class _Work:
     def __call__(self, run: range) -> Iterator[_PassSums]:
         """Yield the statistics of a run of blocks, in order; of the whole run at once where all its rows are cached."""
         of_runs = [candidate for candidate in self.candidates if isinstance(candidate, RunStatistics)]
-        blocks = self._cached_run(run) if len(of_runs) == len(self.candidates) else None
-        sums = self._block_sums(run) if blocks is None else self._run_sums(run, blocks, of_runs)
+        rows = self._cached_run(run) if len(of_runs) == len(self.candidates) else None
+        sums = self._block_sums(run) if rows is None else self._run_sums(run, sum(map(len, rows)), of_runs)
         return sums if self.reporter is None else self.reporter.of_blocks(sums)
 
     def _cached_run(self, run: range) -> list[Rows] | None:
@@ -187,19 +188,22 @@ class _Work:
         ready = all(rows.packing is None and rows.prepared == prepared for rows in blocks)
         return blocks if ready else None
 
-    def _run_sums(
-        self, run: range, blocks: Sequence[Rows], of_runs: Sequence[RunStatistics[Any]]
-    ) -> Iterator[_PassSums]:
-        """Make the statistics of a run of blocks in a few calls for each candidate."""
-        operations = sum(map(len, blocks)) * sum(candidate.row_operations for candidate in of_runs)
+    def _run_sums(self, run: range, n_rows: int, of_runs: Sequence[RunStatistics[Any]]) -> Iterator[_PassSums]:
+        """Make the statistics of a run of cached blocks in a few calls for each candidate."""
+        operations = n_rows * sum(candidate.row_operations for candidate in of_runs)
         # Equal powers of two are nodes of the tree, so the sums do not depend on the length of a call.
         most = max(1.0, len(run) * LONGEST_CALL / max(operations, 1.0))
         length = 1 << min(int(math.log2(most)), len(run).bit_length())
         for start in range(0, len(run), length):
-            part = blocks[start : start + length]
-            bad = tuple(sorted({name for rows in part for name in rows.bad_chunks}))
-            with at_work(f"blocks {run[start]} to {run[start] + len(part) - 1}"):
-                statistics = tuple(candidate.of_run(part) for candidate in of_runs)
+            part = run[start : start + length]
+            # A pass that has ended meanwhile has no cache, so it ends here.
+            blocks = cached_run(self.cache, part)
+            if blocks is None:
+                yield fold(self._block_sums(part))
+                continue
+            bad = tuple(sorted({name for rows in blocks for name in rows.bad_chunks}))
+            with at_work(f"blocks {part[0]} to {part[-1]}"):
+                statistics = tuple(candidate.of_run(blocks) for candidate in of_runs)
             yield _PassSums(statistics, ReadStats(bad=bad), len(part))
 
     def _block_sums(self, run: range) -> Iterator[_PassSums]:

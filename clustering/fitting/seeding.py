@@ -33,8 +33,6 @@ class SeedingRows(NamedTuple):
     """Scaled rows as columns, sixteen rows side by side ``(n / 16, d, 16)``; n is m rounded up."""
     norms: NDArray[np.float32]
     """Squared norms of the scaled rows ``(n,)``."""
-    shares: NDArray[np.float32]
-    """Weights relative to the largest ``(n,)``, 0 for rows that only fill up."""
     compared: Array
     """Rows whose distances are computed ``(m, d)``: the rows themselves, unless squares would leave float64."""
     scale: float
@@ -61,13 +59,11 @@ def seeding_rows(rows: Array, weights: Array) -> SeedingRows:
     scale = 2.0**-exponent
     scaled = np.zeros((n, d))
     np.multiply(rows, scale, out=scaled[:m])
-    shares = np.zeros(n, np.float32)
-    shares[:m] = weights / weights.max()
     columns = np.ascontiguousarray(scaled.reshape(-1, NARROW, d).transpose(0, 2, 1), np.float32)
     norms = np.einsum("nd,nd->n", scaled, scaled).astype(np.float32)
     in_range = abs(exponent) <= FAR_EXPONENT
     return SeedingRows(
-        rows, weights, columns, norms, shares, rows if in_range else scaled[:m], scale,
+        rows, weights, columns, norms, rows if in_range else scaled[:m], scale,
         scale * scale if in_range else 1.0, rounding_bound(d, np.dtype(np.float32)),
     )  # fmt: skip
 
@@ -136,7 +132,6 @@ class Search:
         self.first, self.second, self.distances = np.full(n, np.inf), np.full(n, np.inf), np.empty(n)
         # Four points are tried in one step.
         self.estimates = np.empty((-(-self.trials // 4) * 4, len(rows.norms)), np.float32)
-        self.closest = np.zeros(len(rows.norms), np.float32)
 
     def run(self) -> Array:
         """Choose the centers."""
@@ -153,11 +148,26 @@ class Search:
         first = int(np.searchsorted(np.cumsum(weights), self.generator.uniform() * weights.sum(), side="right"))
         index: NDArray[np.intp] | None = np.array([min(first, len(weights) - 1)])
         while index is not None:
-            trial = int(np.argmin(self.try_rows(index)))
+            trial = self.best(index) if self.chosen else 0
             self.measure(int(index[trial]), trial)
             kernels.add_center(self.distances, len(self.chosen), self.owner, self.runner, self.first, self.second)
             self.chosen.append(int(index[trial]))
             index = self._draw(self.trials) if len(self.chosen) < self.k else None
+
+    def best(self, index: NDArray[np.intp]) -> int:
+        """Try rows as a further center, and choose the one that lowers the potential most; the first among equals.
+
+        Parameters
+        ----------
+        index
+            Indices of the rows ``(t,)``.
+        """
+        self.try_rows(index)
+        gains = [
+            kernels.gain(*self._tried(int(row), trial), self.first, self.rows.weights)
+            for trial, row in enumerate(index)
+        ]
+        return int(np.argmax(gains))
 
     def _local_search(self) -> None:
         """Swap centers for rows drawn by w·D² where that helps (Lattanzi & Sohler 2019, PMLR 97:3662–3671)."""
@@ -190,33 +200,20 @@ class Search:
         drawn: NDArray[np.intp] = np.minimum(index, np.searchsorted(reach, reach[-1], side="left"))
         return drawn
 
-    def try_rows(self, index: NDArray[np.intp]) -> Array:
-        """Estimate the distances of all rows from some of them, and return the potential that each would leave.
+    def try_rows(self, index: NDArray[np.intp]) -> None:
+        """Estimate the distances of all rows from some of them.
 
         Parameters
         ----------
         index
             Indices of the rows ``(t,)``, no more than are tried at once.
-
-        Returns
-        -------
-        ndarray
-            Σw·D² ``(t,)`` after each is added, in float32 and in units of the largest weight and the scale of the rows.
         """
         d, filled = self.rows.rows.shape[1], -(-len(index) // 4) * 4
         points = np.zeros((filled, d))
         np.multiply(self.rows.rows[index], self.rows.scale, out=points[: len(index)])
         slopes = np.ascontiguousarray(-2.0 * points.reshape(-1, 4, d).transpose(0, 2, 1), np.float32)
         squares = np.einsum("td,td->t", points, points).astype(np.float32)
-        potentials = np.empty(filled)
-        # Infinite distances, before the first center, count as the greatest number.
-        with np.errstate(over="ignore"):
-            self.closest[: len(self.first)] = np.minimum(self.first * self.rows.unit, np.finfo(np.float32).max)
-        kernels.try_points(
-            self.rows.columns, self.rows.norms, self.rows.shares, self.closest, slopes, squares,
-            self.estimates, potentials,
-        )  # fmt: skip
-        return potentials[: len(index)]
+        kernels.estimate(self.rows.columns, self.rows.norms, slopes, squares, self.estimates)
 
     def measure(self, row: int, trial: int) -> None:
         """Compute the distances from a row that was tried, where they may be less than those of `second`.
@@ -226,11 +223,20 @@ class Search:
         row, trial
             Index of the row, and its number among those that were tried last.
         """
-        relative, absolute = self.rows.bound
-        kernels.distances_below(
-            self.rows.compared, self.rows.compared[row], self.rows.norms, self.rows.norms[row], self.estimates[trial],
-            relative, absolute, self.rows.unit, self.second, self.distances,
-        )  # fmt: skip
+        kernels.distances_below(*self._tried(row, trial), self.second, self.distances)
+
+    def _tried(self, row: int, trial: int) -> tuple[Any, ...]:
+        """Give what the kernels take of a row that was tried."""
+        rows = self.rows
+        return (
+            rows.compared,
+            rows.compared[row],
+            rows.norms,
+            rows.norms[row],
+            self.estimates[trial],
+            *rows.bound,
+            rows.unit,
+        )
 
 
 def generators(seed: int, n: int) -> list[np.random.Generator]:

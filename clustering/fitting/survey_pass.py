@@ -182,7 +182,8 @@ def run_survey(runner: PassRunner, model: AnyModel, options: Options, memory: in
             "lower k" + (", or raise fit.fraction" if options.row_fraction is not None else ""),
             *causes,
         )))  # fmt: skip
-    return survey, result
+    # The joined sample replaces its parts, which may hold the memory of whole blocks.
+    return replace(survey, samples=(survey.sample,)), result
 
 
 def _check_range(survey: Survey, model: AnyModel, options: Options, source: Source) -> None:

@@ -71,12 +71,11 @@ def compiled_for(values: NDArray[Any]) -> NDArray[Any]:
     values
         Rows ``(n, d)`` of any real type.
     """
-    # numba compiles no loops for float16 or a foreign byte order, and every further layout would be compiled anew.
-    if values.dtype == np.float16 or not values.flags.c_contiguous or not values.dtype.isnative:
-        return np.ascontiguousarray(
-            values, np.float32 if values.dtype == np.float16 else values.dtype.newbyteorder("=")
-        )
-    # A truth value is a byte of 0 or 1, so a view copies nothing and needs no loops of its own.
+    if not values.flags.c_contiguous or not values.dtype.isnative:
+        values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+    # Kernels know no float16. A truth value is a byte of 0 or 1, so a view copies nothing.
+    if values.dtype == np.float16:
+        return values.astype(np.float32)
     return values.view(np.uint8) if values.dtype == bool else values
 
 

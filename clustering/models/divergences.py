@@ -313,11 +313,10 @@ def assign_rows(
     for start, stop, rows in sub_blocks(values, origin):
         match divergence:
             case "mahalanobis":
-                by_row, _ = lloyd.label(in_memory_rows(_whitened(matrix, rows)), prepared)
-                yield AssignedRows(start, stop, rows, *by_row)
+                yield AssignedRows(start, stop, rows, *lloyd.label(in_memory_rows(_whitened(matrix, rows)), prepared))
             case "cosine":
                 rows[:] = unit_rows(rows)
-                by_row, _ = lloyd.label(in_memory_rows(rows), prepared)
+                by_row = lloyd.label(in_memory_rows(rows), prepared)
                 # The squared distance of two rows of length 1 is twice 1 less their cosine.
                 yield AssignedRows(start, stop, rows, by_row.labels, 0.5 * by_row.distances)
             case _:

@@ -3,7 +3,7 @@
 The label of a row is *defined* as the center with the least squared distance as `distance_between` computes it in
 float64, the lowest index among equals. Two distances count as equal where the rounding of the centers can explain their
 difference, see `least_clear`. Centers are means, whose last bits depend on the order of the sums and so on the chunks,
-and a row halfway between two of them must not change sides for that. `lloyd_kernels` finds the labels.
+and a row halfway between two of them must not change sides for that. `labelling_kernels` finds the labels.
 
 All loops release the GIL, run on one thread, and are cached on disk after the first compilation.
 """

@@ -22,7 +22,7 @@ from clustering.models.divergence_kernels import least_of
 from clustering.models.farthest import FARTHEST, FarthestRows, distinct_rows
 from clustering.models.kmeans_params import KMeansParams, KMeansUpdate
 from clustering.models.kmeans_statistics import KMeansStatistics
-from clustering.models.lloyd import PreparedCenters, label, lloyd, prepare_centers
+from clustering.models.lloyd import PreparedCenters, label_and_add, lloyd, prepare_centers
 from clustering.models.objective import Objective
 from clustering.models.option_names import Divergence
 from clustering.models.overflow import rank_by_divergence
@@ -113,15 +113,25 @@ class KMeans:
         DomainError
             If a row has a value that the divergence is not defined for.
         """
-        if rows.has_missing is not None:
-            return (
-                self._complete_rows(params, rows.select(~rows.has_missing))
-                + self._rows_with_missing(params, rows.select(rows.has_missing))[0]
-            )
+        if self.divergence == "squared_euclidean":
+            return self.for_pass(params)(rows)
         return self._complete_rows(params, rows)
 
-    def _rows_with_missing(self, params: KMeansParams, rows: Rows) -> tuple[KMeansStatistics, NDArray[np.int32], Array]:
-        """Assign rows with missing features by the distance over their observed features."""
+    def rows_with_missing(self, params: KMeansParams, rows: Rows) -> tuple[KMeansStatistics, NDArray[np.int32], Array]:
+        """Assign rows with missing features by the distance over their observed features, and add up.
+
+        Parameters
+        ----------
+        params
+            Params that enter the pass.
+        rows
+            Prepared rows ``(n, d)``, each with a missing feature.
+
+        Returns
+        -------
+        KMeansStatistics, ndarray, ndarray
+            Statistics, labels and squared distances ``(n,)``.
+        """
         k, d = params.centers.shape
         weight, first, observed, objective = np.zeros(k), np.zeros((k, d)), np.zeros((k, d)), 0.0
         labels, distances = np.empty(len(rows), np.int32), np.empty(len(rows))
@@ -158,8 +168,6 @@ class KMeans:
         return _LloydPass(self, params, prepare_centers(params.origin, params.centers))
 
     def _complete_rows(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
-        if self.divergence == "squared_euclidean":
-            return self.for_pass(params)(rows)
         limit = min(params.k, FARTHEST)
         k, d = params.centers.shape
         weight, first, objective = np.zeros(k), np.zeros((k, d)), 0.0
@@ -283,7 +291,7 @@ class KMeans:
         labels, distances = np.empty(len(rows), np.int32), np.empty(len(rows))
         if rows.has_missing is not None:
             complete = self.assign(params, rows.select(~rows.has_missing))
-            incomplete, labels[rows.has_missing], distances[rows.has_missing] = self._rows_with_missing(
+            incomplete, labels[rows.has_missing], distances[rows.has_missing] = self.rows_with_missing(
                 params, rows.select(rows.has_missing)
             )
             labels[~rows.has_missing], distances[~rows.has_missing] = complete.labels, complete.distances
@@ -291,7 +299,7 @@ class KMeans:
                 labels, distances, complete.weight + incomplete.weight, complete.objective + incomplete.objective
             )
         if self.divergence == "squared_euclidean":
-            by_row, sums = label(rows, prepare_centers(params.origin, params.centers))
+            by_row, sums = label_and_add(rows, prepare_centers(params.origin, params.centers))
             return self._with_overflowed(params, rows, Assignment(*by_row, sums.weight, sums.objective))
         weight, first, objective = np.zeros(params.k), np.zeros(params.centers.shape), 0.0
         for part in geometry.assign_rows(self.divergence, rows.values, params.origin, params.matrix, params.centers):
@@ -395,7 +403,16 @@ class _LloydPass(RunStatistics[KMeansStatistics]):
     def of_run(self, blocks: Sequence[Rows]) -> KMeansStatistics:
         """Make the statistics of a run of blocks by one compiled call, where no row has missing features."""
         if any(rows.has_missing is not None for rows in blocks):
-            return fold(self.model.statistics(self.params, rows) for rows in blocks)
+            return fold(map(self._of_block, blocks))
+        return self._complete(blocks)
+
+    def _of_block(self, rows: Rows) -> KMeansStatistics:
+        if rows.has_missing is None:
+            return self._complete([rows])
+        complete, incomplete = rows.select(~rows.has_missing), rows.select(rows.has_missing)
+        return self._complete([complete]) + self.model.rows_with_missing(self.params, incomplete)[0]
+
+    def _complete(self, blocks: Sequence[Rows]) -> KMeansStatistics:
         sums = lloyd(blocks, self.centers, min(self.params.k, FARTHEST))
         return KMeansStatistics(sums.weight, sums.first, sums.objective, sum(map(len, blocks)), sums.farthest)
 

@@ -65,9 +65,9 @@ def wide(typing_context, address, code, at):  # type: ignore[no-untyped-def]
             element = context.get_data_type(dtype)
             kind = ir.VectorType(element, WIDE)
             pointer = builder.gep(builder.inttoptr(address, element.as_pointer()), [at])
-            return _to_doubles(
-                builder, load_from(builder, builder.bitcast(pointer, kind.as_pointer()), kind, types.int8), dtype
-            )
+            pointer = builder.bitcast(pointer, kind.as_pointer())
+            # Rows of others may begin anywhere in memory, so only the alignment of a byte is promised.
+            return _to_doubles(builder, load_from(builder, pointer, kind, types.int8), dtype)
 
         return _for_element_type(builder, code, make)
 

@@ -2,8 +2,8 @@
 
 The machine code of a plain loop depends on the loop's length and on which arrays may overlap in memory. Operations on
 these vectors are the same on every processor, and each lane is rounded like a single number. Arrays are treated as flat
-memory: `at` counts elements from the first one. `memory` makes the same of an address, as one call of compiled code may
-work on many arrays.
+memory: `at` counts elements from the first one. `memory` lets an address stand for an array, as one call of
+compiled code may work on many arrays.
 
 Compiled code calls these functions without `typing_context`, which numba adds.
 """
@@ -400,30 +400,6 @@ def folded_together(typing_context, a, b, c, d, e, f, g, h):  # type: ignore[no-
         return vectors[0]
 
     return DOUBLES(*[DOUBLES] * WIDE), code
-
-
-@intrinsic
-def least_of(typing_context, vector):  # type: ignore[no-untyped-def]
-    """Least of the lanes.
-
-    Parameters
-    ----------
-    typing_context
-        Given by numba.
-    vector
-        Vector without NaN.
-    """
-
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        lanes, count = arguments[0], vector.count
-        while count > 1:
-            count //= 2
-            low = _shuffle(builder, lanes, lanes, list(range(count)))
-            high = _shuffle(builder, lanes, lanes, list(range(count, 2 * count)))
-            lanes = builder.select(builder.fcmp_ordered("<", low, high), low, high)
-        return builder.extract_element(lanes, ir.Constant(ir.IntType(32), 0))
-
-    return vector.dtype(vector), code
 
 
 @intrinsic

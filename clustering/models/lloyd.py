@@ -72,10 +72,10 @@ def lloyd(blocks: Sequence[Rows], centers: PreparedCenters, most: int) -> LloydS
     most
         Largest number of farthest rows to keep.
     """
-    return _run(blocks, centers, most, RowLabels(np.empty(0, np.int32), np.empty(0)))
+    return _run(blocks, centers, most, _empty_labels(0))
 
 
-def label(rows: Rows, centers: PreparedCenters) -> tuple[RowLabels, LloydSums]:
+def label(rows: Rows, centers: PreparedCenters) -> RowLabels:
     """Label the rows of one block by their nearest centers.
 
     Parameters
@@ -89,11 +89,35 @@ def label(rows: Rows, centers: PreparedCenters) -> tuple[RowLabels, LloydSums]:
     -------
     RowLabels
         Labels and squared distances ``(n,)``.
-    LloydSums
-        Sums of the rows, without farthest rows.
     """
-    out = RowLabels(np.empty(len(rows), np.int32), np.empty(len(rows)))
+    out = _empty_labels(len(rows))
+    _run([rows], centers, None, out)
+    return out
+
+
+def label_and_add(rows: Rows, centers: PreparedCenters) -> tuple[RowLabels, LloydSums]:
+    """Label the rows of one block by their nearest centers, and add them up.
+
+    Parameters
+    ----------
+    rows
+        Rows of a block ``(n, d)``, without missing features.
+    centers
+        Centers of the pass.
+
+    Returns
+    -------
+    RowLabels
+        Labels and squared distances ``(n,)``.
+    LloydSums
+        Sums of the rows, with one farthest row.
+    """
+    out = _empty_labels(len(rows))
     return out, _run([rows], centers, 1, out)
+
+
+def _empty_labels(n: int) -> RowLabels:
+    return RowLabels(np.empty(n, np.int32), np.empty(n))
 
 
 def nearest(values: NDArray[Any], origin: Array, centers: Array) -> Iterator[AssignedRows]:
@@ -109,11 +133,10 @@ def nearest(values: NDArray[Any], origin: Array, centers: Array) -> Iterator[Ass
     # The rows of a sub-block are less the origin already.
     prepared = prepare_centers(np.zeros(len(origin)), centers)
     for start, stop, rows in sub_blocks(values, origin):
-        by_row, _ = label(in_memory_rows(rows), prepared)
-        yield AssignedRows(start, stop, rows, *by_row)
+        yield AssignedRows(start, stop, rows, *label(in_memory_rows(rows), prepared))
 
 
-def _run(blocks: Sequence[Rows], centers: PreparedCenters, most: int, out: RowLabels) -> LloydSums:
+def _run(blocks: Sequence[Rows], centers: PreparedCenters, most: int | None, out: RowLabels) -> LloydSums:
     k, d = len(centers.centers.centers), centers.d
     # Arrays are named by their addresses, so copies must live until the kernel is done.
     run, held = make_run(blocks)

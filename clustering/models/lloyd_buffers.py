@@ -189,7 +189,7 @@ def make_run(blocks: Sequence[Rows]) -> tuple[Run, list[NDArray[Any]]]:
         held.append(block_values)
         facts[:2, i], facts[3, i] = (_address(block_values), ELEMENT_CODES[block_values.dtype]), len(rows)
         if rows.weights.strides[0]:
-            block_weights = np.ascontiguousarray(rows.weights)
+            block_weights = np.ascontiguousarray(rows.weights, np.float64)
             held.append(block_weights)
             facts[2, i] = _address(block_weights)
         if rows.cells is not None:
@@ -282,7 +282,7 @@ def make_tile(d: int, scores: Scores | None) -> tuple[Tile, SideBySide | ByScore
     return tile, ByScore(scores, zeros((t // NARROW, d, NARROW), np.float32), norms, least, second, labels)
 
 
-def make_sums(k: int, d: int, n_blocks: int, most: int) -> tuple[PartialSums, Nodes, FarthestBuffer]:
+def make_sums(k: int, d: int, n_blocks: int, most: int | None) -> tuple[PartialSums, Nodes, FarthestBuffer]:
     """Make the memory for sums and for the farthest rows.
 
     Parameters
@@ -292,9 +292,15 @@ def make_sums(k: int, d: int, n_blocks: int, most: int) -> tuple[PartialSums, No
     n_blocks
         Number of blocks whose sums are added in the order of the tree.
     most
-        Largest number of farthest rows to keep.
+        Largest number of farthest rows to keep; None where rows are labelled and not added up.
     """
     width = whole_vectors(d)
+    if most is None:
+        return (
+            PartialSums(zeros((0, 1)), zeros((0, 1, width))),
+            Nodes(np.zeros(2, np.int64), np.zeros((2, 1)), np.zeros((2, 1, d)), np.zeros(2)),
+            _farthest_buffer(1, d),
+        )
     # Copies of many sums would push the tile out of the cache.
     copies = 4 if k * width <= COPIED_SUMS else 1
     # One node of each level may wait, and one more is being made.
@@ -302,11 +308,15 @@ def make_sums(k: int, d: int, n_blocks: int, most: int) -> tuple[PartialSums, No
     return (
         PartialSums(zeros((copies, k)), zeros((copies, k, width))),
         Nodes(np.zeros(height, np.int64), np.zeros((height, k)), np.zeros((height, k, d)), np.zeros(height)),
-        FarthestBuffer(
-            np.zeros(most), np.zeros(most, np.int64), np.zeros(most, np.int32), np.zeros(most),
-            np.zeros(most, np.int64), np.zeros((most, d)),
-        ),
-    )  # fmt: skip
+        _farthest_buffer(most, d),
+    )
+
+
+def _farthest_buffer(most: int, d: int) -> FarthestBuffer:
+    numbers, rows = np.zeros((2, most)), np.zeros((most, d))
+    return FarthestBuffer(
+        numbers[0], np.zeros(most, np.int64), np.zeros(most, np.int32), numbers[1], np.zeros(most, np.int64), rows
+    )
 
 
 def whole_vectors(d: int) -> int:

@@ -122,7 +122,7 @@ def _add_block(run, b, centers, way, tile, sums, nodes, node, far, count, out, d
     """Add the rows of block `b` to a node of zeros, and return the number of farthest rows."""
     t = tile.rows.shape[0]
     copies, k = sums.weight.shape
-    d = nodes.first.shape[2]
+    d = far.rows.shape[1]
     n = run.lengths[b]
     size = ELEMENT_BYTES[run.types[b]]
     objective = 0.0
@@ -135,14 +135,15 @@ def _add_block(run, b, centers, way, tile, sums, nodes, node, far, count, out, d
             m = min(t, end - start)
             _fill(run.values[b], run.types[b], start, m, n, d, centers.origin, tile)
             label(tile, m, d, centers, way)  # type: ignore[no-untyped-call]
-            part += _add_up(run.values[b], size, start, m, run.weights[b], d, tile, sums)
-            count = _keep_far(run, b, start, m, tile, far, count)
+            if copies:
+                part += _add_up(run.values[b], size, start, m, run.weights[b], d, tile, sums)
+                count = _keep_far(run, b, start, m, tile, far, count)
             if out.labels.shape[0]:
                 for r in range(m):
                     out.labels[done + start + r] = int(tile.labels[r])
                     out.distances[done + start + r] = tile.distances[r]
         objective += part
-        for i in range(k):
+        for i in range(k if copies else 0):
             for c in range(copies):
                 nodes.weight[node, i] += sums.weight[c, i]
                 for j in range(d):
@@ -172,7 +173,7 @@ def lloyd(run, centers, way, tile, sums, nodes, far, out):  # type: ignore[no-un
     way
         Memory for a way to label tiles, which names it.
     tile, sums
-        Memory for a tile, and for the sums of some of its rows.
+        Memory for a tile, and for the sums of some of its rows; without copies, rows are labelled and not added up.
     nodes
         Memory for the nodes of the tree.
     far

@@ -1,7 +1,8 @@
 """Compiled inner loops of seeding.
 
 Points are tried by estimates of their distances from all rows, ‖x‖² − 2 x·p + ‖p‖² in float32, which cost a fraction of
-distances. A distance in float64 follows only for rows that may come closer to a point by the bound of the estimate.
+distances. A distance in float64 follows only for rows that may come closer to a point by the bound of the estimate. So
+the outcome is that of distances in float64, whatever the rounding of the estimates.
 """
 
 from __future__ import annotations
@@ -10,39 +11,32 @@ import numpy as np
 
 from clustering.compiling import njit
 from clustering.models.kernels import FAST, distance_between
-from clustering.models.lanes import NARROW, folded, load, multiply_add, repeated, splat, store, where_less
+from clustering.models.lanes import NARROW, load, multiply_add, repeated, store
 
 PART = 64
-"""Rows that are added up in float32 before their sum is added in float64; a multiple of sixteen."""
+"""Rows that all points are tried with before the next ones; a multiple of sixteen."""
 
 
 @njit(**{**FAST, "_nrt": False})
-def try_points(columns, norms, weights, closest, points, squares, estimates, potentials):  # type: ignore[no-untyped-def]
-    """Estimate the distances of all rows from some points, and the potential Σw·min(closest, distance) of each point.
+def estimate(columns, norms, points, squares, estimates):  # type: ignore[no-untyped-def]
+    """Estimate the squared distances of all rows from some points.
 
     Parameters
     ----------
     columns
         Rows as columns, sixteen rows side by side ``(n / 16, d, 16)``, in float32.
-    norms, weights
-        Squared norms of the rows and their weights ``(n,)``, in float32; rows that only fill up have weight 0.
-    closest
-        Squared distances ``(n,)`` of the rows from the centers chosen so far, in float32.
+    norms
+        Squared norms of the rows ``(n,)``, in float32.
     points, squares
         −2 p of the points, four side by side ``(t / 4, d, 4)``, and their squared norms ``(t,)``.
     estimates
-        Gets the estimates of the squared distances ``(t, n)``.
-    potentials
-        Gets the potentials ``(t,)``.
+        Gets the estimates ``(t, n)``.
     """
     n = norms.shape[0]
     d = columns.shape[1]
-    zero = splat(np.float32(0.0))
-    potentials[:] = 0.0
     # All points are tried while a part of the rows is in the cache, because memory limits the speed with many rows.
     for begin in range(0, n, PART):
         for c in range(0, squares.shape[0], 4):
-            a0, a1, a2, a3 = zero, zero, zero, zero
             for r in range(begin, min(n, begin + PART), NARROW):
                 norm = load(norms, r)
                 s0 = norm + repeated(squares, c)
@@ -60,17 +54,13 @@ def try_points(columns, norms, weights, closest, points, squares, estimates, pot
                 store(estimates, (c + 1) * n + r, s1)
                 store(estimates, (c + 2) * n + r, s2)
                 store(estimates, (c + 3) * n + r, s3)
-                w = load(weights, r)
-                least = load(closest, r)
-                # Rounding may leave an estimate below zero.
-                a0 = multiply_add(w, where_less(s0, least, where_less(s0, zero, zero, s0), least), a0)
-                a1 = multiply_add(w, where_less(s1, least, where_less(s1, zero, zero, s1), least), a1)
-                a2 = multiply_add(w, where_less(s2, least, where_less(s2, zero, zero, s2), least), a2)
-                a3 = multiply_add(w, where_less(s3, least, where_less(s3, zero, zero, s3), least), a3)
-            potentials[c] += np.float64(folded(a0))
-            potentials[c + 1] += np.float64(folded(a1))
-            potentials[c + 2] += np.float64(folded(a2))
-            potentials[c + 3] += np.float64(folded(a3))
+
+
+@njit(inline="always", **FAST)
+def _is_beyond(estimate, norm, square, relative, absolute, limit):  # type: ignore[no-untyped-def]
+    """Return whether a distance is surely above a limit."""
+    # An estimate that overflowed decides nothing: NaN and infinite differences fail the comparison.
+    return estimate - (relative * 2.0 * (np.float64(norm) + square) + absolute) > limit
 
 
 @njit(**FAST)
@@ -93,12 +83,30 @@ def distances_below(rows, point, norms, square, estimates, relative, absolute, u
         Gets the distances ``(n,)``.
     """
     for r in range(rows.shape[0]):
-        bound = relative * 2.0 * (np.float64(norms[r]) + square) + absolute
-        # An estimate that overflowed decides nothing: NaN and infinite differences fail the comparison.
-        if estimates[r] - bound > limits[r] * unit:
+        if _is_beyond(estimates[r], norms[r], square, relative, absolute, limits[r] * unit):
             distances[r] = np.inf
         else:
             distances[r] = distance_between(rows[r], point)
+
+
+@njit(**FAST)
+def gain(rows, point, norms, square, estimates, relative, absolute, unit, first, weights):  # type: ignore[no-untyped-def]
+    """Compute by how much a further center lowers the potential Σ w·D², in float64.
+
+    Parameters
+    ----------
+    rows, point, norms, square, estimates, relative, absolute, unit
+        As in `distances_below`.
+    first, weights
+        Squared distances from the nearest center so far, and weights ``(n,)``.
+    """
+    total = 0.0
+    for r in range(rows.shape[0]):
+        if not _is_beyond(estimates[r], norms[r], square, relative, absolute, first[r] * unit):
+            distance = distance_between(rows[r], point)
+            if distance < first[r]:
+                total += weights[r] * (first[r] - distance)
+    return total
 
 
 @njit(**FAST)
@@ -141,7 +149,7 @@ def _rank(row, centers, r, owner, runner, first, second):  # type: ignore[no-unt
 
 @njit(**FAST)
 def after_swap(rows, centers, new, d_new, owner, runner, first, second):  # type: ignore[no-untyped-def]
-    """Update the results of `two_nearest` after one center was replaced.
+    """Update the two nearest centers of all rows after one center was replaced.
 
     Parameters
     ----------

@@ -27,6 +27,9 @@ GOLDEN = (1.0 + 5.0**0.5) / 2.0
 WIDEST_COVARIANCE = 1024
 """Up to this d a start gets the covariance as a full matrix; beyond it only its diagonal, unless preprocessing asks."""
 
+MOST_SAMPLES = 32
+"""Samples of parts of the rows that are kept side by side."""
+
 
 class RowSample(NamedTuple):
     """Rows drawn by priority, lowest position first.
@@ -216,9 +219,9 @@ class Survey:
         )
 
     def _joined_samples(self, other: Survey) -> tuple[RowSample, ...]:
-        """Join the samples of both, if they hold more rows than a sample may; to join is to copy rows."""
+        """Join the samples of both where they are many or hold too many rows; to join is to copy rows."""
         samples = self.samples + other.samples
-        if sum(len(sample.weights) for sample in samples) <= self.sample_rows:
+        if len(samples) <= MOST_SAMPLES and sum(len(sample.weights) for sample in samples) <= self.sample_rows:
             return samples
         return (RowSample.joined(samples, self.sample_rows),)
 
@@ -405,26 +408,22 @@ def _moments(part: Array, weights: Array, full_scatter: bool) -> _Moments:
     weight = float(weights.sum())
     if not weight:
         return 0.0, part[0], np.zeros((part.shape[1],) * (2 if full_scatter else 1))
-    # Sums about the first row of the part keep the digits of data far from zero.
-    origin = part[0].copy()
-    centred = aligned_empty(part.shape)
-    np.subtract(part, origin, out=centred)
-    step = np.zeros(part.shape[1])
-    survey_kernels.first_moment(centred, weights, step)
-    step /= weight
-    centred -= step
-    weighted = centred
-    if not equal:
-        weighted = aligned_empty(part.shape)
-        np.multiply(centred, weights[:, None], out=weighted)
-    # BLAS adds up in a different order on every processor. Variances decide the origin, so their sums have one order.
-    scatter = np.zeros(part.shape[1])
-    survey_kernels.second_moment(centred, weights, scatter)
+    step, scatter = np.zeros(part.shape[1]), np.zeros(part.shape[1])
+    survey_kernels.centred_moments(part, weights, weight, step, scatter)
+    mean = part[0] + step
     if full_scatter:
+        centred = aligned_empty(part.shape)
+        np.subtract(part, part[0], out=centred)
+        centred -= step
+        weighted = centred
+        if not equal:
+            weighted = aligned_empty(part.shape)
+            np.multiply(centred, weights[:, None], out=weighted)
         full = weighted.T @ centred
+        # BLAS adds up in a different order on every processor, and variances decide the origin.
         np.fill_diagonal(full, scatter)
         scatter = full
-    return weight, origin + step, scatter
+    return weight, mean, scatter
 
 
 def _moments_with_missing(rows: Rows, d: int) -> tuple[Array, Array, Array]:

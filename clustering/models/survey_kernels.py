@@ -59,31 +59,27 @@ def hash_rows(rows, hashes):  # type: ignore[no-untyped-def]
 
 
 @njit(**FAST)
-def first_moment(rows, weights, total):  # type: ignore[no-untyped-def]
-    """Add up Σ w x.
+def centred_moments(rows, weights, weight, step, scatter):  # type: ignore[no-untyped-def]
+    """Compute the mean less the first row, and Σ w (x − mean)², with sums in one order on every processor.
 
     Parameters
     ----------
-    rows, weights, total
-        Rows ``(n, d)``, their weights ``(n,)``, and the sum ``(d,)``, which is added to.
+    rows, weights, weight
+        Rows ``(n, d)``, their weights ``(n,)``, and the sum of these.
+    step, scatter
+        Zeros ``(d,)`` that get the mean less the first row, and the scatter.
     """
-    for r in range(rows.shape[0]):
-        for j in range(rows.shape[1]):
-            total[j] += weights[r] * rows[r, j]
-
-
-@njit(**FAST)
-def second_moment(rows, weights, total):  # type: ignore[no-untyped-def]
-    """Add up Σ w x².
-
-    Parameters
-    ----------
-    rows, weights, total
-        Rows ``(n, d)``, their weights ``(n,)``, and the sum ``(d,)``, which is added to.
-    """
-    for r in range(rows.shape[0]):
-        for j in range(rows.shape[1]):
-            total[j] += weights[r] * rows[r, j] * rows[r, j]
+    n, d = rows.shape
+    # Sums about the first row keep the digits of data far from zero.
+    for r in range(n):
+        for j in range(d):
+            step[j] += weights[r] * (rows[r, j] - rows[0, j])
+    for j in range(d):
+        step[j] /= weight
+    for r in range(n):
+        for j in range(d):
+            x = (rows[r, j] - rows[0, j]) - step[j]
+            scatter[j] += weights[r] * x * x
 
 
 @njit(**FAST)

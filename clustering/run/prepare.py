@@ -39,6 +39,9 @@ from clustering.storage.ledger import FOLDER, Ledger
 from clustering.storage.names_file import read_names
 from clustering.storage.output import Output
 
+HELD_OUT_BLOCK = 256 * 1024
+"""Least size of the default blocks where some are held out, in bytes."""
+
 
 @dataclass(frozen=True, eq=False)
 class PreparedJob:
@@ -266,7 +269,11 @@ def _plan(config: JobConfig, source: Source, output: Output | BucketOutput, *, p
     """Plan the blocks of a job; those of a job that follows a version are like the blocks of that version."""
     within = usable_memory(source, config.memory_bytes, prepares)
     # Ledgers and held-out scores belong to blocks of the label pass. A fit that uses them must have the same blocks.
-    plan = source.plan(block_bytes=config.block_bytes, memory=within, whole_chunks=not (follows or config.held_out))
+    cut = partial(source.plan, memory=within, whole_chunks=not (follows or config.held_out))
+    plan = cut(block_bytes=config.block_bytes)
+    if config.held_out and config.block_bytes is None:
+        # Whole blocks are held out, so small data are cut into more of them.
+        plan = cut(block_bytes=min(plan.block_bytes, max(HELD_OUT_BLOCK, plan.cells * plan.row_bytes // 64)))
     if output.finished is not None and follows and config.block_bytes is None:
         # Blocks of other shapes than before would all count as new.
         plan = plan_like(plan, Ledger(output.published / FOLDER).about.get("joined", ()), within // MEMORY_SHARE)

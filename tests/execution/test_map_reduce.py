@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import operator
 import random
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +92,41 @@ def test_additions_follow_the_canonical_tree_in_whatever_order_tasks_finish(
 def test_additions_follow_the_canonical_tree_on_real_threads(workers: int) -> None:
     with connect("threads", workers) as engine:
         assert map_reduce(leaves_of, 61, engine).text == canonical_tree(61)
+
+
+class AnyOrder(Executor):
+    """Finishes all tasks as they are submitted; `wait` then gives them in the order of a set."""
+
+    def submit(self, function, /, *args, **kwargs):  # type: ignore[no-untyped-def]
+        future: Future[Any] = Future()
+        future.set_result(function(*args, **kwargs))
+        return future
+
+
+@given(BLOCKS, THREADS)
+def test_nodes_of_threads_are_added_in_the_order_of_the_tree(n_blocks: int, threads: int) -> None:
+    pool: Any = AnyOrder()
+    engine = Engine("threads", dask.local.get_sync, threads, pool=pool)
+    assert map_reduce(leaves_of, n_blocks, engine).text == canonical_tree(n_blocks)
+
+
+def test_an_error_ends_a_pass_of_threads_although_an_earlier_task_goes_on() -> None:
+    failed, begun = threading.Event(), []
+
+    def work(run: range) -> Iterator[Trace]:
+        begun.append(run.start)
+        if run.start == 0:
+            # The first task ends after the error of the second.
+            assert failed.wait(30)
+        if run.start == 1:
+            raise ArithmeticError("block 1")
+        return map(leaf, run)
+
+    with connect("threads", 2) as engine:
+        with pytest.raises(ArithmeticError, match="block 1"):
+            map_reduce(work, 8, engine)
+        failed.set()
+    assert len(begun) < 8
 
 
 @given(BLOCKS)

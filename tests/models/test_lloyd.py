@@ -9,11 +9,11 @@ from clustering.data.rows import Rows, in_memory_rows, unit_weights
 from clustering.models import kernels
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
-from clustering.models.lloyd import LloydSums, label, lloyd, prepare_centers
+from clustering.models.lloyd import LloydSums, label, label_and_add, lloyd, prepare_centers
 from clustering.models.tree import fold
 from tests.brute import least_distances
 
-DTYPES = ("float64", "float32", "float16", "uint8", "int16", "int64", "bool")
+DTYPES = ("float64", "float32", "float16", ">f2", ">f4", "uint8", "int16", "int64", "bool")
 # From one feature to more than the width of a tile: side by side, and by scores of one vector or several.
 SHAPES = [(1, 1), (2, 3), (3, 90), (7, 2), (8, 8), (15, 70), (16, 2), (17, 4), (31, 16), (32, 17), (64, 9), (300, 40)]
 shapes = pytest.mark.parametrize(("d", "k"), SHAPES, ids=[f"d{d}-k{k}" for d, k in SHAPES])
@@ -50,9 +50,13 @@ def assert_defined(values: np.ndarray, shift: np.ndarray, centers: np.ndarray) -
     np.testing.assert_array_equal(sums.farthest.labels, labels[order])
     np.testing.assert_array_equal(sums.farthest.weights, weights[order])
     np.testing.assert_array_equal(sums.farthest.rows, rows[order])
-    by_row, _ = label(in_memory_rows(values, weights), prepare_centers(shift, centers))
-    np.testing.assert_array_equal(by_row.labels, labels)
-    np.testing.assert_array_equal(by_row.distances, distances)
+    block, prepared = in_memory_rows(values, weights), prepare_centers(shift, centers)
+    added, sums_beside = label_and_add(block, prepared)
+    for by_row in (label(block, prepared), added):
+        np.testing.assert_array_equal(by_row.labels, labels)
+        np.testing.assert_array_equal(by_row.distances, distances)
+    np.testing.assert_array_equal(sums_beside.weight, sums.weight)
+    np.testing.assert_array_equal(sums_beside.first, sums.first)
     shares = (labels[:, None] == np.arange(len(centers))) * weights[:, None]
     with np.errstate(over="ignore", invalid="ignore"):
         np.testing.assert_allclose(sums.weight, shares.sum(axis=0), rtol=1e-12)

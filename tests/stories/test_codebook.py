@@ -25,7 +25,7 @@ from clustering.run.job import run_fit
 from flows.cli import run
 
 ROWS, K, BLOCKS = 40_000, 64, 10
-SIZES = (f"model.k={K}", "fit.sample_rows=4000", "fit.max_iterations=12")
+SIZES = (f"model.k={K}", "fit.sample_rows=4000", "fit.max_iterations=12", "compute.block=512KiB")
 KILLED = """
 import os, signal, sys
 import clustering.execution.passes as passes
@@ -33,18 +33,19 @@ from clustering.run.job import run_fit
 from flows.loading import load_config
 from flows.terminal import terminal_watch
 
-seen, sums = 0, passes._Work._sums
+seen, work_on = 0, passes._Work.__call__
 
-def count(work, *block):
+def count(work, run):
     global seen
-    # The sample has passes of its own, over fewer blocks and no store.
-    if work.source.recipe is not None:
-        seen += 1
-        if seen > int(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)
-    return sums(work, *block)
+    for sums in work_on(work, run):
+        # The sample has passes of its own, over fewer blocks and no store.
+        if work.source.recipe is not None:
+            seen += sums.blocks
+            if seen > int(sys.argv[2]):
+                os.kill(os.getpid(), signal.SIGKILL)
+        yield sums
 
-passes._Work._sums = count
+passes._Work.__call__ = count
 with terminal_watch(sys.stderr) as watch:
     run_fit(load_config(sys.argv[1]), watch)
 """
