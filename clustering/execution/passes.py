@@ -25,7 +25,6 @@ from clustering.execution.held_out import HeldOut, empty_rows
 from clustering.execution.map_reduce import map_reduce
 from clustering.execution.progress import ProgressReporter, progress_reporter
 from clustering.models.run_statistics import RunStatistics
-from clustering.models.tree import fold
 
 MEMORY_SHARE = 2
 """One part in this many of a worker's memory is for the block cache; the rest is for blocks at work."""
@@ -171,36 +170,28 @@ class _Work:
     reporter: ProgressReporter | None
 
     def __call__(self, run: range) -> Iterator[_PassSums]:
-        """Yield the statistics of a run of blocks, in order; of the whole run at once where all its rows are cached."""
+        """Yield the statistics of a run of blocks, in order; of many at once where all rows of the run are cached."""
         of_runs = [candidate for candidate in self.candidates if isinstance(candidate, RunStatistics)]
-        rows = self._cached_run(run) if len(of_runs) == len(self.candidates) else None
-        sums = self._block_sums(run) if rows is None else self._run_sums(run, sum(map(len, rows)), of_runs)
+        at_once = len(of_runs) == len(self.candidates) and self.records is None and self._is_ready(run)
+        sums = self._run_sums(run, of_runs) if at_once else self._block_sums(run)
         return sums if self.reporter is None else self.reporter.of_blocks(sums)
 
-    def _cached_run(self, run: range) -> list[Rows] | None:
-        """Return the cached rows of all blocks of a run; None where a block needs work before its rows are used."""
-        if self.records is not None:
-            return None
-        blocks = cached_run(self.cache, run)
-        if blocks is None:
-            return None
+    def _is_ready(self, run: range) -> bool:
+        """Return whether all rows of a run are cached as the candidates take them."""
         prepared = self.preparation is not None
-        ready = all(rows.packing is None and rows.prepared == prepared for rows in blocks)
-        return blocks if ready else None
+        blocks = cached_run(self.cache, run)
+        return blocks is not None and all(rows.packing is None and rows.prepared == prepared for rows in blocks)
 
-    def _run_sums(self, run: range, n_rows: int, of_runs: Sequence[RunStatistics[Any]]) -> Iterator[_PassSums]:
+    def _run_sums(self, run: range, of_runs: Sequence[RunStatistics[Any]]) -> Iterator[_PassSums]:
         """Make the statistics of a run of cached blocks in a few calls for each candidate."""
-        operations = n_rows * sum(candidate.row_operations for candidate in of_runs)
+        operations = math.prod(self.plan.longest) * sum(candidate.row_operations for candidate in of_runs)
         # Equal powers of two are nodes of the tree, so the sums do not depend on the length of a call.
-        most = max(1.0, len(run) * LONGEST_CALL / max(operations, 1.0))
-        length = 1 << min(int(math.log2(most)), len(run).bit_length())
+        length = 1 << int(math.log2(max(1.0, min(len(run), LONGEST_CALL / operations))))
         for start in range(0, len(run), length):
             part = run[start : start + length]
-            # A pass that has ended meanwhile has no cache, so it ends here.
+            # The cache is asked once more, because it ends with its pass; until then no block leaves it.
             blocks = cached_run(self.cache, part)
-            if blocks is None:
-                yield fold(self._block_sums(part))
-                continue
+            assert blocks is not None
             bad = tuple(sorted({name for rows in blocks for name in rows.bad_chunks}))
             with at_work(f"blocks {part[0]} to {part[-1]}"):
                 statistics = tuple(candidate.of_run(blocks) for candidate in of_runs)

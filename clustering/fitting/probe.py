@@ -25,9 +25,9 @@ from clustering.fitting.initialization import Initialization, initialize
 from clustering.fitting.labelling import LabelOutputs, LabelStatistics, discard, label_blocks
 from clustering.fitting.options import Options
 from clustering.fitting.preprocessing import scatter_refusal
-from clustering.fitting.survey_pass import few_rows
+from clustering.fitting.survey_pass import few_rows, makes_full_scatter
 from clustering.models.model import AnyModel
-from clustering.models.survey import WIDEST_COVARIANCE, SurveyModel
+from clustering.models.survey import SurveyModel
 
 READ_SECONDS = 1.0
 """Time for which blocks are read, in seconds. A read that has begun is finished."""
@@ -143,10 +143,11 @@ def probe(
     if rows:
         # Blocks with the most rows say most about the work on rows.
         fullest = [block for block, *_ in sorted(timings, key=lambda f: -f[1])]
-        most = int(PRODUCTS / _products(model, source.n_features))
+        few = few_rows(source, plan)
+        full_scatter = makes_full_scatter(model, options.preprocess, source.n_features, few=few)
+        most = int(PRODUCTS / _products(model, source.n_features, full_scatter))
         parts = [partial_source(source, fullest[i % len(fullest)], most) for i in range(threads)]
         try:
-            few = few_rows(source, plan)
             computed = _probe_work(parts, model, options, outputs, kept, few=few)
         except DataError as error:
             failure = str(error)
@@ -212,8 +213,8 @@ def _probe_work(
     started = {"init": "kmeans++", "restarts": 1, "finalists": 1, "sample_rows": START_ROWS, "fraction": 1.0}
     probe_options = replace(options, fit=options.fit.model_copy(update=started))
     whole = probe_options.preprocess.needs_covariance and not few
-    by_model = model.start_needs_covariance and parts[0].n_features <= WIDEST_COVARIANCE
-    look = SurveyModel(probe_options.fit.seed, START_ROWS, model.k, full_scatter=whole or by_model)
+    full_scatter = makes_full_scatter(model, probe_options.preprocess, parts[0].n_features, few=few)
+    look = SurveyModel(probe_options.fit.seed, START_ROWS, model.k, full_scatter=full_scatter)
     with ExitStack() as stack:
         # Parts run in threads of their own, so the engine must not start further ones.
         engine = stack.enter_context(connect("synchronous"))
@@ -281,9 +282,9 @@ def _run_concurrently(functions: Sequence[Callable[[], Any]]) -> None:
             done.result()
 
 
-def _products(model: AnyModel, d: int) -> int:
+def _products(model: AnyModel, d: int, full_scatter: bool) -> int:
     """Estimate the products per row: those of the model, or of the covariance in pass 0 where that is more."""
-    return max(model.row_products(d), d * d if model.start_needs_covariance and d <= WIDEST_COVARIANCE else d)
+    return max(model.row_products(d), d * d if full_scatter else d)
 
 
 def statistics_bytes(value: Any) -> int:

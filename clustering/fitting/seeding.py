@@ -13,6 +13,7 @@ from clustering.errors import ConfigError
 from clustering.models import seeding_kernels as kernels
 from clustering.models.assignment import rounding_bound
 from clustering.models.lanes import NARROW
+from clustering.models.lloyd_buffers import CENTERS_AT_ONCE, slopes_and_offsets
 from clustering.models.parameters import read_array
 
 Array = NDArray[np.float64]
@@ -64,7 +65,7 @@ def seeding_rows(rows: Array, weights: Array) -> SeedingRows:
     in_range = abs(exponent) <= FAR_EXPONENT
     return SeedingRows(
         rows, weights, columns, norms, rows if in_range else scaled[:m], scale,
-        scale * scale if in_range else 1.0, rounding_bound(d, np.dtype(np.float32)),
+        scale * scale if in_range else 1.0, rounding_bound(d),
     )  # fmt: skip
 
 
@@ -130,8 +131,9 @@ class Search:
         self.chosen: list[int] = []
         self.owner, self.runner = np.full(n, -1), np.full(n, -1)
         self.first, self.second, self.distances = np.full(n, np.inf), np.full(n, np.inf), np.empty(n)
-        # Four points are tried in one step.
-        self.estimates = np.empty((-(-self.trials // 4) * 4, len(rows.norms)), np.float32)
+        # A few points are tried in one step.
+        filled = -(-self.trials // CENTERS_AT_ONCE) * CENTERS_AT_ONCE
+        self.estimates = np.empty((filled, len(rows.norms)), np.float32)
 
     def run(self) -> Array:
         """Choose the centers."""
@@ -208,12 +210,8 @@ class Search:
         index
             Indices of the rows ``(t,)``, no more than are tried at once.
         """
-        d, filled = self.rows.rows.shape[1], -(-len(index) // 4) * 4
-        points = np.zeros((filled, d))
-        np.multiply(self.rows.rows[index], self.rows.scale, out=points[: len(index)])
-        slopes = np.ascontiguousarray(-2.0 * points.reshape(-1, 4, d).transpose(0, 2, 1), np.float32)
-        squares = np.einsum("td,td->t", points, points).astype(np.float32)
-        kernels.estimate(self.rows.columns, self.rows.norms, slopes, squares, self.estimates)
+        slopes, offsets = slopes_and_offsets(self.rows.rows[index] * self.rows.scale)
+        kernels.estimate(self.rows.columns, self.rows.norms, slopes, offsets, self.estimates)
 
     def measure(self, row: int, trial: int) -> None:
         """Compute the distances from a row that was tried, where they may be less than those of `second`.
@@ -227,16 +225,8 @@ class Search:
 
     def _tried(self, row: int, trial: int) -> tuple[Any, ...]:
         """Give what the kernels take of a row that was tried."""
-        rows = self.rows
-        return (
-            rows.compared,
-            rows.compared[row],
-            rows.norms,
-            rows.norms[row],
-            self.estimates[trial],
-            *rows.bound,
-            rows.unit,
-        )
+        rows, estimates = self.rows, self.estimates[trial]
+        return rows.compared, rows.compared[row], rows.norms, rows.norms[row], estimates, *rows.bound, rows.unit
 
 
 def generators(seed: int, n: int) -> list[np.random.Generator]:

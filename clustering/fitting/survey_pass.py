@@ -21,6 +21,7 @@ from clustering.models import divergences as geometry
 from clustering.models.model import AnyModel
 from clustering.models.option_names import Divergence
 from clustering.models.survey import WIDEST_COVARIANCE, Survey, SurveyModel, priority_floor
+from clustering.options import PreprocessOptions
 
 Array = NDArray[np.float64]
 
@@ -74,6 +75,24 @@ def few_rows(source: Source, plan: Plan, *, refused: bool = False) -> bool:
     """
     d = source.n_features
     return d > WIDEST_COVARIANCE and (plan.cells < d or (refused and source.mask is not None))
+
+
+def makes_full_scatter(model: AnyModel, preprocess: PreprocessOptions, d: int, *, few: bool) -> bool:
+    """Return whether pass 0 makes the full scatter: where preprocessing or the start of the model uses covariances.
+
+    Parameters
+    ----------
+    model
+        The model to fit.
+    preprocess
+        How rows are prepared.
+    d
+        Number of features.
+    few
+        Whether principal components follow from the rows, as `few_rows` tells.
+    """
+    by_preprocessing = preprocess.needs_covariance and not few
+    return by_preprocessing or (model.start_needs_covariance and d <= WIDEST_COVARIANCE)
 
 
 def fitted_share(runner: PassRunner, options: Options) -> float:
@@ -130,8 +149,7 @@ def run_survey(runner: PassRunner, model: AnyModel, options: Options, memory: in
     if refusal is not None and not few:
         raise DataError(refusal)
     allow_missing = runner.source.missing == "marginalize"
-    by_model = model.start_needs_covariance and d <= WIDEST_COVARIANCE
-    full_scatter = (preprocess.needs_covariance and not few) or by_model
+    full_scatter = makes_full_scatter(model, preprocess, d, few=few)
     survey_model = SurveyModel(options.fit.seed, m, k, floor, divergence, allow_missing, full_scatter)
     if preprocess.unit_norm:
         runner = replace(runner, preparation=only_unit_norm(d))

@@ -106,8 +106,8 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[An
     return aligned
 
 
-def rounding_bound(d: int, kind: np.dtype[Any]) -> tuple[float, float]:
-    """Bound the error of the difference of two scores: relative to (‖x‖ + max‖c‖)², and absolute.
+def rounding_bound(d: int) -> tuple[float, float]:
+    """Bound the error of the difference of two float32 scores: relative to (‖x‖ + max‖c‖)², and absolute.
 
     A product of length d in precision u errs by at most γ = (d + 4) u / (1 − (d + 4) u) of the product of norms, the
     rounding of rows and centers to that precision included (Higham, Accuracy and Stability of Numerical Algorithms,
@@ -118,13 +118,12 @@ def rounding_bound(d: int, kind: np.dtype[Any]) -> tuple[float, float]:
     ----------
     d
         Number of features.
-    kind
-        Type of the scores: float32 or float64.
     """
+    single, double = np.finfo(np.float32), np.finfo(np.float64)
     bound = 2.0 * kernels.TIE
-    for factor, dtype in ((2.0, kind), (4.0, np.dtype(np.float64))):
-        terms = (d + 4) * float(np.finfo(dtype).eps) / 2
+    for factor, precision in ((2.0, single), (4.0, double)):
+        terms = (d + 4) * float(precision.eps) / 2
         # For very many features γ is no bound any more. An infinite one sends every row to the definition.
         bound += factor * terms / (1 - terms) if terms < 0.5 else np.inf
     # One per cent covers the rounding of the bound itself. The absolute part covers products that underflow.
-    return 1.01 * bound, 8.0 * (d + 4) * float(np.finfo(kind).tiny)
+    return 1.01 * bound, 8.0 * (d + 4) * float(single.tiny)

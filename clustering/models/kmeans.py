@@ -22,7 +22,7 @@ from clustering.models.divergence_kernels import least_of
 from clustering.models.farthest import FARTHEST, FarthestRows, distinct_rows
 from clustering.models.kmeans_params import KMeansParams, KMeansUpdate
 from clustering.models.kmeans_statistics import KMeansStatistics
-from clustering.models.lloyd import PreparedCenters, label_and_add, lloyd, prepare_centers
+from clustering.models.lloyd import PreparedCenters, empty_labels, lloyd, prepare_centers
 from clustering.models.objective import Objective
 from clustering.models.option_names import Divergence
 from clustering.models.overflow import rank_by_divergence
@@ -299,7 +299,8 @@ class KMeans:
                 labels, distances, complete.weight + incomplete.weight, complete.objective + incomplete.objective
             )
         if self.divergence == "squared_euclidean":
-            by_row, sums = label_and_add(rows, prepare_centers(params.origin, params.centers))
+            by_row = empty_labels(len(rows))
+            sums = lloyd([rows], prepare_centers(params.origin, params.centers), 1, by_row)
             return self._with_overflowed(params, rows, Assignment(*by_row, sums.weight, sums.objective))
         weight, first, objective = np.zeros(params.k), np.zeros(params.centers.shape), 0.0
         for part in geometry.assign_rows(self.divergence, rows.values, params.origin, params.matrix, params.centers):

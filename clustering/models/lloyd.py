@@ -60,7 +60,9 @@ def prepare_centers(origin: Array, centers: Array) -> PreparedCenters:
     return PreparedCenters(centers.shape[1], make_centers(origin, centers), make_scores(centers))
 
 
-def lloyd(blocks: Sequence[Rows], centers: PreparedCenters, most: int) -> LloydSums:
+def lloyd(
+    blocks: Sequence[Rows], centers: PreparedCenters, most: int | None, by_row: RowLabels | None = None
+) -> LloydSums:
     """Label rows by their nearest centers, add them up in the order of the tree, and keep the farthest.
 
     Parameters
@@ -70,9 +72,23 @@ def lloyd(blocks: Sequence[Rows], centers: PreparedCenters, most: int) -> LloydS
     centers
         Centers of the pass.
     most
-        Largest number of farthest rows to keep.
+        Largest number of farthest rows to keep; None where rows are labelled and not added up.
+    by_row
+        Gets the labels and squared distances of all rows.
     """
-    return _run(blocks, centers, most, _empty_labels(0))
+    k, d = len(centers.centers.centers), centers.d
+    # Arrays are named by their addresses, so copies must live until the kernel is done.
+    run, held = make_run(blocks)
+    tile, way = make_tile(d, centers.scores)
+    sums, nodes, far = make_sums(k, d, len(blocks), most)
+    out = empty_labels(0) if by_row is None else by_row
+    count = lloyd_kernels.lloyd(run, centers.centers, way, tile, sums, nodes, far, out)
+    del held
+    farthest = FarthestRows(
+        far.distances[:count], far.positions[:count], far.labels[:count], far.weights[:count],
+        far.rows[far.slots[:count]],
+    )  # fmt: skip
+    return LloydSums(nodes.weight[0].copy(), nodes.first[0].copy(), float(nodes.objective[0]), farthest)
 
 
 def label(rows: Rows, centers: PreparedCenters) -> RowLabels:
@@ -84,39 +100,20 @@ def label(rows: Rows, centers: PreparedCenters) -> RowLabels:
         Rows of a block ``(n, d)``, without missing features.
     centers
         Centers of the pass.
-
-    Returns
-    -------
-    RowLabels
-        Labels and squared distances ``(n,)``.
     """
-    out = _empty_labels(len(rows))
-    _run([rows], centers, None, out)
-    return out
+    by_row = empty_labels(len(rows))
+    lloyd([rows], centers, None, by_row)
+    return by_row
 
 
-def label_and_add(rows: Rows, centers: PreparedCenters) -> tuple[RowLabels, LloydSums]:
-    """Label the rows of one block by their nearest centers, and add them up.
+def empty_labels(n: int) -> RowLabels:
+    """Make the memory for labels and distances.
 
     Parameters
     ----------
-    rows
-        Rows of a block ``(n, d)``, without missing features.
-    centers
-        Centers of the pass.
-
-    Returns
-    -------
-    RowLabels
-        Labels and squared distances ``(n,)``.
-    LloydSums
-        Sums of the rows, with one farthest row.
+    n
+        Number of rows.
     """
-    out = _empty_labels(len(rows))
-    return out, _run([rows], centers, 1, out)
-
-
-def _empty_labels(n: int) -> RowLabels:
     return RowLabels(np.empty(n, np.int32), np.empty(n))
 
 
@@ -134,18 +131,3 @@ def nearest(values: NDArray[Any], origin: Array, centers: Array) -> Iterator[Ass
     prepared = prepare_centers(np.zeros(len(origin)), centers)
     for start, stop, rows in sub_blocks(values, origin):
         yield AssignedRows(start, stop, rows, *label(in_memory_rows(rows), prepared))
-
-
-def _run(blocks: Sequence[Rows], centers: PreparedCenters, most: int | None, out: RowLabels) -> LloydSums:
-    k, d = len(centers.centers.centers), centers.d
-    # Arrays are named by their addresses, so copies must live until the kernel is done.
-    run, held = make_run(blocks)
-    tile, way = make_tile(d, centers.scores)
-    sums, nodes, far = make_sums(k, d, len(blocks), most)
-    count = lloyd_kernels.lloyd(run, centers.centers, way, tile, sums, nodes, far, out)
-    del held
-    farthest = FarthestRows(
-        far.distances[:count], far.positions[:count], far.labels[:count], far.weights[:count],
-        far.rows[far.slots[:count]],
-    )  # fmt: skip
-    return LloydSums(nodes.weight[0].copy(), nodes.first[0].copy(), float(nodes.objective[0]), farthest)

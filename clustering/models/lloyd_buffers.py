@@ -232,18 +232,10 @@ def make_scores(centers: Array) -> Scores | None:
     # Both ways give the same labels and distances, so the choice is one of speed alone.
     if d <= FEW_FEATURES and k <= FEW_CENTERS:
         return None
-    filled = -(-k // CENTERS_AT_ONCE) * CENTERS_AT_ONCE
     # A power of two scales without rounding. Beyond ±1000 it would leave float64 itself.
     exponent = int(np.clip(np.frexp(np.abs(centers).max())[1], -1000, 1000))
-    scaled = np.zeros((filled, d))
-    scaled[:k] = np.ldexp(centers, -exponent)
-    squares = np.einsum("kd,kd->k", scaled, scaled)
-    slopes = zeros((filled // CENTERS_AT_ONCE, d, CENTERS_AT_ONCE), np.float32)
-    slopes[:] = -2.0 * scaled.reshape(-1, CENTERS_AT_ONCE, d).transpose(0, 2, 1)
-    offsets = zeros((filled,), np.float32)
-    # An infinite score keeps centers that only fill up the last four from being the least.
-    offsets[:k], offsets[k:] = squares[:k], np.inf
-    relative, absolute = rounding_bound(d, np.dtype(np.float32))
+    slopes, offsets = slopes_and_offsets(np.ldexp(centers, -exponent))
+    relative, absolute = rounding_bound(d)
     single, double = np.finfo(np.float32), np.finfo(np.float64)
     scale = 2.0**-exponent
     # The defining distances are not scaled: where they overflow or underflow, scores must not decide either.
@@ -253,14 +245,38 @@ def make_scores(centers: Array) -> Scores | None:
             scale=scale,
             slopes=slopes,
             offsets=offsets,
-            names=np.arange(filled, dtype=np.float32),
+            names=np.arange(len(offsets), dtype=np.float32),
             panel=max(1, PANEL_BYTES // (4 * d * CENTERS_AT_ONCE)) * CENTERS_AT_ONCE,
-            reach=np.float32(float(np.sqrt(squares.max())) * 1.001),
+            reach=np.float32(float(np.sqrt(offsets[:k].max())) * 1.001),
             # The bound itself is rounded too: twice the norm and its factors, and the least score plus the bound.
             relative=np.float32((relative + float(single.eps)) * 1.001),
             absolute=np.float32(absolute + 8.0 * (d + 4) * float(double.tiny) * square),
             limit=np.float32(min(float(single.max), float(double.max) * square) / 16),
         )
+
+
+def slopes_and_offsets(centers: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Compute what `labelling_kernels.scores_of_four` takes of centers.
+
+    Parameters
+    ----------
+    centers
+        Scaled centers ``(k, d)``.
+
+    Returns
+    -------
+    ndarray, ndarray
+        −2 c, four centers side by side ``(k / 4, d, 4)``, and ‖c‖² ``(k,)``, with k rounded up to a multiple of four.
+    """
+    k, d = centers.shape
+    filled = np.zeros((-(-k // CENTERS_AT_ONCE) * CENTERS_AT_ONCE, d))
+    filled[:k] = centers
+    slopes = zeros((len(filled) // CENTERS_AT_ONCE, d, CENTERS_AT_ONCE), np.float32)
+    slopes[:] = -2.0 * filled.reshape(-1, CENTERS_AT_ONCE, d).transpose(0, 2, 1)
+    offsets = zeros((len(filled),), np.float32)
+    # An infinite score keeps centers that only fill up the last four from being the least.
+    offsets[:k], offsets[k:] = np.einsum("kd,kd->k", centers, centers), np.inf
+    return slopes, offsets
 
 
 def make_tile(d: int, scores: Scores | None) -> tuple[Tile, SideBySide | ByScore]:

@@ -11,13 +11,15 @@ import numpy as np
 
 from clustering.compiling import njit
 from clustering.models.kernels import FAST, distance_between
-from clustering.models.lanes import NARROW, load, multiply_add, repeated, store
+from clustering.models.labelling_kernels import BARE, scores_of_four
+from clustering.models.lanes import NARROW, load, store
+from clustering.models.lloyd_buffers import CENTERS_AT_ONCE
 
 PART = 64
 """Rows that all points are tried with before the next ones; a multiple of sixteen."""
 
 
-@njit(**{**FAST, "_nrt": False})
+@njit(**BARE)
 def estimate(columns, norms, points, squares, estimates):  # type: ignore[no-untyped-def]
     """Estimate the squared distances of all rows from some points.
 
@@ -36,24 +38,14 @@ def estimate(columns, norms, points, squares, estimates):  # type: ignore[no-unt
     d = columns.shape[1]
     # All points are tried while a part of the rows is in the cache, because memory limits the speed with many rows.
     for begin in range(0, n, PART):
-        for c in range(0, squares.shape[0], 4):
+        for c in range(0, squares.shape[0], CENTERS_AT_ONCE):
             for r in range(begin, min(n, begin + PART), NARROW):
                 norm = load(norms, r)
-                s0 = norm + repeated(squares, c)
-                s1 = norm + repeated(squares, c + 1)
-                s2 = norm + repeated(squares, c + 2)
-                s3 = norm + repeated(squares, c + 3)
-                for j in range(d):
-                    x = load(columns, r * d + j * NARROW)
-                    i = c * d + j * 4
-                    s0 = multiply_add(x, repeated(points, i), s0)
-                    s1 = multiply_add(x, repeated(points, i + 1), s1)
-                    s2 = multiply_add(x, repeated(points, i + 2), s2)
-                    s3 = multiply_add(x, repeated(points, i + 3), s3)
-                store(estimates, c * n + r, s0)
-                store(estimates, (c + 1) * n + r, s1)
-                store(estimates, (c + 2) * n + r, s2)
-                store(estimates, (c + 3) * n + r, s3)
+                s0, s1, s2, s3 = scores_of_four(columns, r, points, squares, c, d)
+                store(estimates, c * n + r, norm + s0)
+                store(estimates, (c + 1) * n + r, norm + s1)
+                store(estimates, (c + 2) * n + r, norm + s2)
+                store(estimates, (c + 3) * n + r, norm + s3)
 
 
 @njit(inline="always", **FAST)

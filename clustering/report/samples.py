@@ -177,11 +177,11 @@ def _true_colours(sample: PlottedRows, true_labels: NDArray[np.int32], colours: 
 
     Two components never share a colour. Components without a cluster of their own get further colours.
     """
+    from scipy.optimize import linear_sum_assignment
+
     components = np.unique(true_labels[true_labels >= 0])
     overlap = np.array([sample.resp[true_labels == component].sum(axis=0) for component in components])
     # The function finds the smallest sum, and overlaps are to be large.
-    from scipy.optimize import linear_sum_assignment
-
     pairs = dict(zip(*linear_sum_assignment(-overlap), strict=True))
     spare = iter(palette(len(colours) + len(components))[len(colours) :])
     own = np.full((len(true_labels), 3), int(UNKNOWN[1:3], 16) / 255)

@@ -9,7 +9,7 @@ from clustering.data.rows import Rows, in_memory_rows, unit_weights
 from clustering.models import kernels
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
-from clustering.models.lloyd import LloydSums, label, label_and_add, lloyd, prepare_centers
+from clustering.models.lloyd import LloydSums, empty_labels, label, lloyd, prepare_centers
 from clustering.models.tree import fold
 from tests.brute import least_distances
 
@@ -51,7 +51,8 @@ def assert_defined(values: np.ndarray, shift: np.ndarray, centers: np.ndarray) -
     np.testing.assert_array_equal(sums.farthest.weights, weights[order])
     np.testing.assert_array_equal(sums.farthest.rows, rows[order])
     block, prepared = in_memory_rows(values, weights), prepare_centers(shift, centers)
-    added, sums_beside = label_and_add(block, prepared)
+    added = empty_labels(len(values))
+    sums_beside = lloyd([block], prepared, 1, added)
     for by_row in (label(block, prepared), added):
         np.testing.assert_array_equal(by_row.labels, labels)
         np.testing.assert_array_equal(by_row.distances, distances)
