@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clustering.execution.engine import Engine, connect
-from clustering.execution.map_reduce import TASKS_PER_THREAD, map_reduce
+from clustering.execution.map_reduce import TASKS_PER_THREAD, _add_node, map_reduce
 from clustering.models.tree import fold
 
 BLOCKS = st.integers(1, 70)
@@ -108,6 +108,15 @@ def test_nodes_of_threads_are_added_in_the_order_of_the_tree(n_blocks: int, thre
     pool: Any = AnyOrder()
     engine = Engine("threads", dask.local.get_sync, threads, pool=pool)
     assert map_reduce(leaves_of, n_blocks, engine).text == canonical_tree(n_blocks)
+
+
+@given(BLOCKS)
+def test_nodes_that_come_in_order_wait_one_for_each_level_at_most(n: int) -> None:
+    nodes: dict[tuple[int, int], Trace] = {}
+    for i in range(n):
+        _add_node(nodes, i, leaf(i), n)
+        assert len(nodes) <= n.bit_length()
+    assert [node.text for node in nodes.values()] == [canonical_tree(n)]
 
 
 def test_an_error_ends_a_pass_of_threads_although_an_earlier_task_goes_on() -> None:

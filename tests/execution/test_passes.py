@@ -12,7 +12,9 @@ import pytest
 from clustering.data.access import open_source
 from clustering.data.plan import Axis, plan_blocks
 from clustering.data.rows import Rows
+from clustering.errors import ExecutionError
 from clustering.execution import passes
+from clustering.execution.block_cache import release
 from clustering.execution.engine import connect
 from clustering.execution.passes import pass_runner, read_ahead
 from clustering.models.run_statistics import RunStatistics
@@ -113,3 +115,23 @@ def test_a_run_of_cached_blocks_is_a_few_calls_that_do_not_take_long(
     assert sum(cached.lengths) == 13
     assert again.statistics[0] == first
     assert again.read_stats.blocks == 0
+
+
+def test_a_pass_that_has_ended_stops_before_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passes, "LONGEST_CALL", 1.0)
+    plan = plan_blocks([Axis(40, 10)], row_bytes=8, block_bytes=80)
+    with (
+        connect("threads", 1) as engine,
+        pass_runner(open_source(np.arange(40.0)[:, None]), plan, engine, memory=1 << 20) as runner,
+    ):
+        runner.run([Calls()])
+
+        class Ending(Calls):
+            def of_run(self, blocks: Sequence[Rows]) -> Text:
+                release(runner.cache.session)
+                return super().of_run(blocks)
+
+        ending = Ending()
+        with pytest.raises(ExecutionError, match="have ended"):
+            runner.run([ending])
+    assert ending.lengths == [1]

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clustering.data.rows import in_memory_rows
-from clustering.models.assignment import Assignment, aligned_empty, sub_blocks
+from clustering.models.assignment import Assignment, aligned_empty, compiled_for, sub_blocks
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
+from clustering.models.lane_types import ELEMENT_CODES
 from tests.brute import least_distances
 
 DTYPES = ("float64", "float32", "float16", "uint8", "int16")
@@ -223,6 +224,16 @@ def test_sub_blocks_are_the_rows_in_order_less_the_shift_in_float64(dtype: str, 
     assert len(parts) > 1
     assert [p[0] for p in parts] == [0, *(p[1] for p in parts[:-1])]
     np.testing.assert_array_equal(np.concatenate([p[2] for p in parts]), values.astype(np.float64) - shift)
+
+
+@pytest.mark.parametrize("dtype", ["?", "<f2", ">f2", "<f4", ">f4", ">f8", "i1", "u1", ">i2", "u2", ">u4", "i8", ">u8"])
+@pytest.mark.parametrize("layout", [np.ascontiguousarray, np.asfortranarray], ids=["rows", "columns"])
+def test_values_of_any_type_and_layout_come_in_one_that_kernels_know(layout, dtype: str) -> None:
+    values = layout(np.arange(6).reshape(2, 3) % 2).astype(dtype, order="K")
+    compiled = compiled_for(values)
+    assert compiled.dtype in ELEMENT_CODES
+    assert compiled.flags.c_contiguous
+    np.testing.assert_array_equal(compiled, values)
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=3), st.sampled_from(["f8", "f4", "i4"]))

@@ -385,20 +385,6 @@ def test_large_statistics_are_not_kept(tmp_path: Path, monkeypatch: pytest.Monke
 GATE: dict[str, Any] = {"output": {"publish": "gate"}}
 
 
-def test_small_data_hold_blocks_out_too(tmp_path: Path) -> None:
-    rows = zarr.open_group(tmp_path / "store.zarr", mode="w")
-    values = np.random.default_rng(0).standard_normal((80_000, 8))
-    rows.create_array("x", data=values, chunks=(2_000, 8), dimension_names=["row", "feature"])
-    config = {"source": {"store": str(tmp_path / "store.zarr"), "sample_dims": ["row"]}, "model": {"k": 2}}
-    output = {
-        "output": {"store": str(tmp_path / "out"), "publish": "gate"},
-        "fit": {"max_iterations": 1, "init": "model"},
-    }
-    record = run_fit(JobConfig.model_validate({**config, **output}), Notes())
-    # About a tenth of five megabytes.
-    assert 0.8 < record["n_fitted"] / 80_000 < 0.95
-
-
 def test_held_out_blocks_are_never_seen_by_a_fit_and_score_it(tmp_path: Path) -> None:
     store, out = make(tmp_path / "store.zarr"), tmp_path / "out"
     first = run_fit(job(store, out, "full", **GATE), Notes())
