@@ -335,26 +335,6 @@ def where_less(typing_context, a, b, yes, no):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def first_lanes(typing_context, vector, count):  # type: ignore[no-untyped-def]
-    """Vector with zeros in all but the first lanes.
-
-    Parameters
-    ----------
-    typing_context
-        Given by numba.
-    vector, count
-        Vector, and number of lanes that stay.
-    """
-
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        lanes, limit = arguments[0], splat_of(builder, builder.trunc(arguments[1], ir.IntType(32)), vector.count)
-        stay = builder.icmp_signed("<", constant(ir.IntType(32), list(range(vector.count))), limit)
-        return builder.select(stay, lanes, ir.Constant(lanes.type, None))
-
-    return vector(vector, types.intp), code
-
-
-@intrinsic
 def folded(typing_context, vector):  # type: ignore[no-untyped-def]
     """Sum of the lanes: of neighbours first, then of neighbouring sums.
 

@@ -114,7 +114,7 @@ class Tile(NamedTuple):
     """Some rows that are worked on together. Values beyond the last row have no effect."""
 
     rows: NDArray[np.float64]
-    """Rows less the origin ``(t, width)``, zero beyond the last feature."""
+    """Rows less the origin ``(t, width)``. Values beyond the last feature have no effect either."""
     labels: NDArray[np.float64]
     """Nearest centers ``(t,)``, as whole numbers in float64."""
     distances: NDArray[np.float64]
@@ -213,7 +213,7 @@ def make_centers(origin: Array, centers: Array) -> Centers:
     origin, centers
         Origin ``(d,)``, and centers less the origin ``(k, d)``.
     """
-    # Rows are widened with zeros to whole vectors, so that loops need no remainder. Zeros add nothing to squares.
+    # Rows are widened to whole vectors, so that loops over them need no remainder.
     width = whole_vectors(centers.shape[1])
     reach = kernels.reaches(centers)
     most = float(reach.max())

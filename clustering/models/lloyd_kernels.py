@@ -12,7 +12,7 @@ import numpy as np
 from clustering.compiling import njit
 from clustering.models.labelling_kernels import BARE, label
 from clustering.models.lane_types import ELEMENT_BYTES, wide, widened
-from clustering.models.lanes import WIDE, element, first_lanes, load, memory, prefetch, splat, store
+from clustering.models.lanes import WIDE, element, load, memory, prefetch, splat, store
 
 SUM_ROWS = 1024
 """Rows that are added up separately first. The rounding error then grows with the rows of a run plus the number of
@@ -29,14 +29,10 @@ def _fill(values, code, start, m, n, d, origin, tile):  # type: ignore[no-untype
         for j in range(0, long, WIDE):
             store(tile.rows, r * width + j, wide(values, code, i + j) - load(origin, j))
         if long < d:
-            # Lanes beyond the last feature become 0 − 0, as the origin is widened with zeros. Only the memory behind
-            # the last row may not be loaded, and a masked load takes longer.
+            # Lanes beyond the last feature hold those of the next row, which nobody reads. Only the memory behind the
+            # last row may not be loaded, and a masked load takes longer.
             inside = i + long + WIDE <= n * d
-            tail = (
-                first_lanes(wide(values, code, i + long), d - long)
-                if inside
-                else widened(values, code, i + long, d - long)
-            )
+            tail = wide(values, code, i + long) if inside else widened(values, code, i + long, d - long)
             store(tile.rows, r * width + long, tail - load(origin, long))
 
 
