@@ -256,8 +256,8 @@ def test_rows_that_differ_in_the_last_bit_are_distinct() -> None:
 
 
 def test_parts_without_rows_leave_no_samples_behind(rng: np.random.Generator) -> None:
-    model, none = SurveyModel(0, 50, 1), np.empty((0, 2))
+    model, none = SurveyModel(0, 500, 1), np.empty((0, 2))
     surveys = [model.statistics(in_memory_rows(none if i % 3 else rng.standard_normal((1, 2)))) for i in range(300)]
     total = reduce(add, surveys)
     assert len(total.samples) < 100
-    assert len(total.sample.weights) == 50
+    assert len(total.sample.weights) == 100
