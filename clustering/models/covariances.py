@@ -5,24 +5,16 @@ Shapes: identity none ``(0,)``, spherical ``(k,)``, diagonal ``(k, d)``, tied ``
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from clustering.models import products, soft_kernels
+from clustering.models import covariance_kernels, em_kernels
 from clustering.models.assignment import aligned_empty
 from clustering.models.option_names import Covariance
 
 Array = NDArray[np.float64]
-Squares = Callable[[Array, Array, Array], None]
 
-FEW_FEATURES = 24
-"""Up to this d compiled loops work on full covariances, beyond it BLAS."""
-STRIP = 64
-"""Rows of a triangular matrix that are multiplied at once."""
 SCALABLE = ("diagonal", "tied", "full")
 """Kinds that are still of the same kind after features change their units."""
 NEAR = 1e4
@@ -128,8 +120,8 @@ def log_determinants(kind: Covariance, factor: Array, k: int, d: int) -> Array:
             return each
 
 
-def make_squared_mahalanobis(kind: Covariance, centers: Array, factor: Array) -> Squares:
-    """Make a function that fills ``(k, m)`` with squared Mahalanobis distances of columns from all centers.
+def make_kind(kind: Covariance, centers: Array, factor: Array | None) -> em_kernels.Kind:
+    """Prepare components for the compiled E-step and sums.
 
     Parameters
     ----------
@@ -138,53 +130,46 @@ def make_squared_mahalanobis(kind: Covariance, centers: Array, factor: Array) ->
     centers
         Centers less the origin ``(k, d)``.
     factor
-        Factors A as `factors` gives them.
-
-    Returns
-    -------
-    callable
-        Takes columns ``(d, m)`` less the origin, their squared norms ``(m,)``, and the array to fill.
+        Factors A as `factors` gives them; None where only moments are added up.
     """
-    d = centers.shape[1]
+    k, d = centers.shape
+    centers = np.ascontiguousarray(centers)
     match kind:
         case "identity":
-            return products.SquaredDistances(centers, 1.0)
+            return em_kernels.Alike(centers)
         case "spherical":
-            return partial(_spherical, products.SquaredDistances(centers, sharpness(kind, factor)), factor)
+            return em_kernels.Spherical(centers, np.zeros(0) if factor is None else factor * factor)
         case "diagonal":
-            return products.SquaredDistances(centers, sharpness(kind, factor), factor * factor)
-        case "tied":
-            # Centers are multiplied by the same loop as rows, so that a row at its center has distance 0 exactly.
-            turn = soft_kernels.multiply if d <= FEW_FEATURES else _multiply
-            there = np.empty(centers.shape[::-1])
-            turn(factor, np.ascontiguousarray(centers.T), there)
-            return partial(_turned, turn, factor, products.SquaredDistances(np.ascontiguousarray(there.T), 1.0))
+            return em_kernels.Diagonal(centers, np.zeros((0, 0)) if factor is None else factor * factor)
         case "full":
-            return partial(_full, centers, factor)
+            return em_kernels.Full(centers, packed(np.zeros((0, d, d)) if factor is None else factor))
+        case "tied":
+            if factor is None:
+                return em_kernels.Tied(centers, packed(np.zeros((0, d, d))), np.zeros((0, d)), False)
+            matrix, white = packed(factor[None]), np.empty((d, k))
+            # Centers are multiplied by the same loop as rows, so that a row at its center has distance 0 exactly.
+            covariance_kernels.multiply(matrix, np.ascontiguousarray(centers.T), white)
+            near = bool(np.sum(white * white, axis=0).max() < NEAR)
+            return em_kernels.Tied(centers, matrix, np.ascontiguousarray(white.T), near)
 
 
-def _spherical(inner: Squares, factor: Array, columns: Array, norms: Array, out: Array) -> None:
-    inner(columns, norms, out)
-    out *= (factor * factor)[:, None]
+def squared_mahalanobis(kind: em_kernels.Kind, columns: Array, _: Array, out: Array) -> None:
+    """Fill `out` ``(k, m)`` with squared Mahalanobis distances of columns ``(d, m)`` from all centers.
 
-
-def _turned(
-    turn: Callable[[Array, Array, Array], None], factor: Array, inner: Squares, columns: Array, _: Array, out: Array
-) -> None:
-    white = aligned_empty(columns.shape)
-    turn(factor, columns, white)
-    inner(white, np.einsum("dm,dm->m", white, white), out)
-
-
-def _full(centers: Array, factor: Array, columns: Array, _: Array, out: Array) -> None:
-    if len(columns) <= FEW_FEATURES:
-        soft_kernels.factored_squares(columns, centers, factor, out)
-    else:
-        factored(factor, centers, columns, out)
+    Parameters
+    ----------
+    kind
+        Components as `make_kind` prepares them.
+    columns
+        Columns less the origin ``(d, m)``.
+    out
+        Array to fill.
+    """
+    em_kernels.fill_squares(kind, columns, out)
 
 
 def factored(factors: Array, centers: Array, columns: Array, out: Array) -> None:
-    """Fill `out` with ‖A (x − c)‖², by BLAS.
+    """Fill `out` with ‖A (x − c)‖².
 
     Parameters
     ----------
@@ -197,53 +182,23 @@ def factored(factors: Array, centers: Array, columns: Array, out: Array) -> None
     out
         Gets the squares ``(k, m)``.
     """
-    diff, made = aligned_empty(columns.shape), aligned_empty(columns.shape)
-    for i, center in enumerate(centers):
-        # Near a center, A x and A c agree in most digits. So the difference comes before the product.
-        np.subtract(columns, center[:, None], out=diff)
-        _multiply(factors if factors.ndim == 2 else factors[i], diff, made)
-        np.einsum("dm,dm->m", made, made, out=out[i])
+    matrices = packed(factors if factors.ndim == 3 else factors[None])
+    covariance_kernels.factored_squares(np.ascontiguousarray(columns), np.ascontiguousarray(centers), matrices, out)
 
 
-def _multiply(lower: Array, columns: Array, made: Array) -> None:
-    """Multiply a lower triangular matrix ``(d, d)`` and columns; most of its zeros are left out."""
-    d = len(lower)
-    for start in range(0, d, STRIP):
-        stop = min(d, start + STRIP)
-        np.matmul(lower[start:stop, :stop], columns[:stop], out=made[start:stop])
-
-
-def sharpness(kind: Covariance, factor: Array) -> float:
-    """Bound the largest inverse variance of all components in any direction.
+def packed(matrices: Array) -> Array:
+    """Pack lower triangular matrices ``(k, d, d)`` for `covariance_kernels`.
 
     Parameters
     ----------
-    kind
-        Kind of covariance.
-    factor
-        Factors A as `factors` gives them.
+    matrices
+        Lower triangular matrices ``(k, d, d)``.
     """
-    if kind == "identity":
-        return 1.0
-    # An inverse variance beyond float64 counts as infinite.
-    with np.errstate(over="ignore"):
-        squares = factor * factor
-        return float((squares if kind in ("spherical", "diagonal") else np.sum(squares, axis=(-2, -1))).max())
-
-
-def is_near(kind: Covariance, centers: Array, factor: Array) -> bool:
-    """Return whether centers are so near the origin, in units of the variance, that moments may be taken about it.
-
-    Parameters
-    ----------
-    kind
-        Kind of covariance; only ``tied`` takes moments about the origin.
-    centers
-        Centers less the origin ``(k, d)``.
-    factor
-        Factors A as `factors` gives them.
-    """
-    return kind == "tied" and bool(np.sum((centers @ factor.T) ** 2, axis=1).max() < NEAR)
+    k, d, _ = matrices.shape
+    lines = covariance_kernels.LINES
+    made = aligned_empty((k, -(-d // lines), d, lines))
+    covariance_kernels.pack(np.ascontiguousarray(matrices), made)
+    return made
 
 
 class Accumulator:
@@ -254,72 +209,44 @@ class Accumulator:
     which follows from `overlap`. So no difference of large numbers is taken.
     """
 
-    def __init__(self, kind: Covariance, centers: Array, factor: Array | None) -> None:
-        k, d = centers.shape
-        self.kind, self.centers = kind, centers
-        scale = np.inf if factor is None else sharpness(kind, factor)
-        self.sums = products.CenteredSums(centers, scale, squared=kind in ("spherical", "diagonal"))
-        self.near = factor is not None and is_near(kind, centers, factor)
+    def __init__(self, kind: Covariance, components: em_kernels.Kind) -> None:
+        k, d = components.centers.shape
+        self.kind, self.components, self.centers = kind, components, components.centers
+        self.near = isinstance(components, em_kernels.Tied) and components.near
+        self.weight, self.first = np.zeros(k), np.zeros((k, d))
         self.second = np.zeros(covariance_shape(kind, k, d))
         self.overlap = np.zeros((k, k) if kind == "tied" and not self.near else (0, 0))
-        self.weight, self.first = np.zeros(k), np.zeros((k, d))
+        match kind:
+            case "spherical":
+                compiled = np.zeros((k, d))
+            case "tied":
+                compiled = self.second[None]
+            case _:
+                compiled = self.second
+        self.sums = em_kernels.Sums(self.weight, self.first, compiled, self.overlap)
 
-    def add(self, columns: Array, norms: Array, weighted_resp: Array, weights: Array) -> None:
+    def add(self, columns: Array, weighted_resp: Array, weights: Array) -> None:
         """Add the moments of one sub-block.
 
         Parameters
         ----------
         columns
             Rows less the origin ``(d, m)``.
-        norms
-            Squared norms of the columns ``(m,)``.
         weighted_resp
             Responsibilities times weights ``(k, m)``.
         weights
             Weights of the rows ``(m,)``, which `weighted_resp` adds up to.
         """
-        match self.kind:
-            case "tied":
-                self.sums.add(columns, norms, weighted_resp)
-                diff = columns
-                if not self.near:
-                    with np.errstate(divide="ignore"):
-                        # A row of weight 0 adds nothing, so 0 may stand for the inverse of its weight.
-                        part = weighted_resp * np.where(weights > 0.0, 1.0 / weights, 0.0)
-                    diff = columns - np.matmul(self.centers.T, part)
-                    self.overlap += np.matmul(part, weighted_resp.T)
-                diff = diff * np.sqrt(weights)
-                # BLAS takes half the work for an array times its own transpose, and the result is exactly symmetric.
-                self.second += np.matmul(diff, diff.T)
-            case "full" if len(columns) <= FEW_FEATURES:
-                # Two levels of sums: the error grows with the rows of a sub-block, not with those of a block.
-                weight, first, second = (np.zeros_like(total) for total in (self.weight, self.first, self.second))
-                soft_kernels.full_about(columns, self.centers, weighted_resp, weight, first, second)
-                self.weight += weight
-                self.first += first
-                self.second += second
-            case "full":
-                weight, roots = weighted_resp.sum(axis=1), np.sqrt(weighted_resp)
-                diff, moment = aligned_empty(columns.shape), aligned_empty(self.second.shape[1:])
-                # Far components have no weight in a sub-block, and are skipped.
-                for i in np.flatnonzero(weight):
-                    np.subtract(columns, self.centers[i][:, None], out=diff)
-                    self.first[i] += diff @ weighted_resp[i]
-                    diff *= roots[i]
-                    self.second[i] += np.matmul(diff, diff.T, out=moment)
-                self.weight += weight
-            case _:
-                self.sums.add(columns, norms, weighted_resp)
+        em_kernels.add_columns(
+            self.components, columns, np.ascontiguousarray(weighted_resp), np.ascontiguousarray(weights), self.sums
+        )
 
     def total(self) -> tuple[Array, Array, Array, Array]:
         """Return Σ s ``(k,)``, Σ s (x − c) ``(k, d)``, the second moments, and the overlap."""
-        weight, first, each = self.sums.total()
         second = self.second
-        if self.kind == "diagonal":
-            second = second + each
-        elif self.kind == "spherical":
-            second = second + each.sum(axis=1)
-        return self.weight + weight, self.first + first, second, self.overlap
+        if self.kind == "spherical":
+            second = second + self.sums.second.sum(axis=1)
+        return self.weight, self.first, second, self.overlap
 
 
 def update_covariances(

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from clustering.data.rows import in_memory_rows
 from clustering.errors import ConfigError, DataError, DomainError, nearest
-from clustering.models import divergence_kernels, lloyd, products, soft_kernels
+from clustering.models import divergence_kernels, lloyd, soft_kernels
 from clustering.models.assignment import AssignedRows, sub_blocks
 from clustering.models.option_names import DIVERGENCES, Divergence
 
@@ -335,7 +335,7 @@ def _whitened(matrix: Array, rows: Array) -> Array:
     return np.ascontiguousarray(made.T)
 
 
-def make_divergences(divergence: Divergence, matrix: Array, centers: Array, sharpness: float = np.inf) -> Fill:
+def make_divergences(divergence: Divergence, matrix: Array, centers: Array) -> Fill:
     """Make a function that fills ``(k, m)`` with the divergences of columns ``(d, m)`` from all centers.
 
     For the cosine, the function also scales the columns to length 1 in place.
@@ -348,8 +348,6 @@ def make_divergences(divergence: Divergence, matrix: Array, centers: Array, shar
         M of the Mahalanobis distance ``(d, d)``.
     centers
         Centers less the origin ``(k, d)``.
-    sharpness
-        Factor that divergences are multiplied by afterwards; see `clustering.models.products`.
 
     Returns
     -------
@@ -358,7 +356,7 @@ def make_divergences(divergence: Divergence, matrix: Array, centers: Array, shar
     """
     match divergence:
         case "squared_euclidean":
-            return products.SquaredDistances(centers, sharpness)
+            return partial(_squared_euclidean, centers)
         case "mahalanobis":
             return partial(_mahalanobis, matrix, _whitened(matrix, centers))
         case "cosine":
@@ -368,6 +366,10 @@ def make_divergences(divergence: Divergence, matrix: Array, centers: Array, shar
             return partial(_kullback_leibler, centers, logs)
         case "itakura_saito":
             return partial(_itakura_saito, np.maximum(centers, TINY))
+
+
+def _squared_euclidean(centers: Array, columns: Array, _: Array, out: Array) -> None:
+    soft_kernels.squares(columns, centers, out)
 
 
 def _mahalanobis(matrix: Array, centers: Array, columns: Array, _: Array, out: Array) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import extending, types
 from numba.core import cgutils
 from numba.extending import models, overload, register_model
@@ -22,6 +22,8 @@ intrinsic: Any = extending.intrinsic
 
 WIDE, NARROW = 8, 16
 """Lanes of a vector of float64, and of float32."""
+MANY_REGISTERS = bool(binding.get_host_cpu_features().get("avx512f"))
+"""Whether the processor has 32 registers of 512 bits, which hold twice as many sums as 16 of 256 bits do."""
 
 
 class Lanes(types.Type):
@@ -315,6 +317,27 @@ def multiply_add(typing_context, a, b, c):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def root(typing_context, vector):  # type: ignore[no-untyped-def]
+    """Square roots of the lanes.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    vector
+        Vector of numbers that are zero or more.
+    """
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        kind = arguments[0].type
+        name = f"llvm.sqrt.v{vector.count}f{vector.dtype.bitwidth}"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name)  # type: ignore[no-untyped-call]
+        return builder.call(function, arguments)
+
+    return vector(vector), code
+
+
+@intrinsic
 def where_less(typing_context, a, b, yes, no):  # type: ignore[no-untyped-def]
     """`yes` in the lanes where a < b, `no` elsewhere.
 
@@ -380,6 +403,36 @@ def folded_together(typing_context, a, b, c, d, e, f, g, h):  # type: ignore[no-
         return vectors[0]
 
     return DOUBLES(*[DOUBLES] * WIDE), code
+
+
+@intrinsic
+def transposed(typing_context, a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def]
+    """Eight vectors: the first lanes of eight vectors, their second lanes, and so on.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    a, b, c, d, e, f, g, h
+        Vectors of doubles.
+    """
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vectors, size = list(arguments), WIDE // 2
+        # Squares of lanes change places across the diagonal: those of four by four, then two by two, then single ones.
+        while size:
+            low = [i if i & size == 0 else WIDE + i - size for i in range(WIDE)]
+            high = [i + size if i & size == 0 else WIDE + i for i in range(WIDE)]
+            moved = list(vectors)
+            for i in range(WIDE):
+                if i & size == 0:
+                    pair = vectors[i], vectors[i + size]
+                    moved[i], moved[i + size] = (_shuffle(builder, *pair, lanes) for lanes in (low, high))
+            vectors, size = moved, size // 2
+        return context.make_tuple(builder, signature.return_type, vectors)
+
+    eight = types.UniTuple(DOUBLES, WIDE)  # type: ignore[no-untyped-call]
+    return eight(*[DOUBLES] * WIDE), code
 
 
 @intrinsic

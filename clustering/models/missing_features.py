@@ -32,7 +32,8 @@ Array = NDArray[np.float64]
 
 LOG_2PI = float(np.log(2 * np.pi))
 
-
+FEW_FEATURES = 24
+"""Up to this d compiled loops work on rows with missing features, beyond it BLAS."""
 CONDITIONED_BYTES = 16 * 2**20
 """Largest size of the factors of patterns that are worked on together, in bytes."""
 MANY_ROWS = 16
@@ -57,7 +58,7 @@ class MissingPatterns(NamedTuple):
     def by_blas(self) -> bool:
         """Whether this is one pattern of many rows and features, for which BLAS is faster."""
         d, m = self.columns.shape
-        return len(self.n_observed) == 1 and d > kinds.FEW_FEATURES and m >= MANY_ROWS
+        return len(self.n_observed) == 1 and d > FEW_FEATURES and m >= MANY_ROWS
 
     @property
     def observed(self) -> NDArray[np.int64]:
@@ -92,7 +93,7 @@ def group_by_pattern(rows: Rows, origin: Array, k: int) -> Iterator[MissingPatte
     group = group.reshape(-1)
     counts = np.bincount(group)
     length = sub_block_length(d, k)
-    alone = counts >= MANY_ROWS if d > kinds.FEW_FEATURES else np.zeros(len(counts), bool)
+    alone = counts >= MANY_ROWS if d > FEW_FEATURES else np.zeros(len(counts), bool)
     # A stable sort keeps the rows of a pattern in their order, and so the order of their sums.
     order = np.argsort(group, kind="stable")
     for each in np.split(order, np.cumsum(counts)[:-1]) if alone.any() else []:

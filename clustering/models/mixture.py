@@ -20,6 +20,8 @@ from clustering.models.assignment import Assignment
 from clustering.models.columns import columns_of
 from clustering.models.components import EMPTY_SHARE, Components
 from clustering.models.distances import RowDistances
+from clustering.models.em import add_block
+from clustering.models.em_kernels import Kind
 from clustering.models.farthest import distinct_rows
 from clustering.models.kmeans import check_k, row_labels
 from clustering.models.kmeans_params import KMeansParams
@@ -36,7 +38,6 @@ from clustering.models.objective import LOG_LIKELIHOOD
 from clustering.models.option_names import COVARIANCES, Covariance, Divergence
 from clustering.models.sampling import GenerativeMixture
 from clustering.models.soft import (
-    FarthestRowsTracker,
     Moments,
     Responsibilities,
     e_step,
@@ -49,6 +50,8 @@ from clustering.models.survey import Survey
 
 Array = NDArray[np.float64]
 
+HALF = 0.5
+"""The log density holds −½ of the squared Mahalanobis distance."""
 MOST_RESCUES = 20
 """Number of resets per component after which a fit is given up."""
 
@@ -215,26 +218,24 @@ class GaussianMixture:
 
     def statistics(self, params: MixtureParams, rows: Rows) -> Moments:
         """Compute responsibilities (lecture, "E-step"), and add up the moments."""
-        sums = kinds.Accumulator(self.covariance, params.centers, params.factors)
-        objective = neg_expected_complete_log_likelihood = 0.0
-        full = rows if rows.has_missing is None else rows.select(~rows.has_missing)
+        return self.for_pass(params)(rows)
+
+    def for_pass(self, params: MixtureParams) -> Callable[[Rows], Moments]:
+        """Prepare the components for the rows of a pass."""
+        return partial(self._statistics, params, kinds.make_kind(self.covariance, params.centers, params.factors))
+
+    def _statistics(self, params: MixtureParams, components: Kind, rows: Rows) -> Moments:
+        sums = kinds.Accumulator(self.covariance, components)
+        complete = rows if rows.has_missing is None else rows.select(~rows.has_missing)
         # No component restarts at a row with missing features, because a center needs them all.
-        tracker = FarthestRowsTracker(full, params.k)
-        for part in self._complete_rows(params, full):
-            sums.add(part.columns, part.norms, part.weighted_resp, full.weights[part.start : part.stop])
-            objective -= part.log_likelihood
-            neg_expected_complete_log_likelihood -= part.expected_complete_log_likelihood
-            tracker.update(part)
+        totals = add_block(complete, params.origin, components, HALF, params.constants, sums.sums)
+        log_likelihood, expected_complete_log_likelihood = totals[:2]
         if rows.has_missing is not None:
             for part, add, missing in self._rows_with_missing(params, rows.select(rows.has_missing)):
                 add(sums)
-                objective -= part.log_likelihood
-                neg_expected_complete_log_likelihood -= part.expected_complete_log_likelihood + missing
-        return Moments(*sums.total(), objective, neg_expected_complete_log_likelihood, len(rows), tracker.farthest)
-
-    def for_pass(self, params: MixtureParams) -> Callable[[Rows], Moments]:
-        """Bind the params."""
-        return partial(self.statistics, params)
+                log_likelihood += part.log_likelihood
+                expected_complete_log_likelihood += part.expected_complete_log_likelihood + missing
+        return Moments(*sums.total(), -log_likelihood, -expected_complete_log_likelihood, len(rows), totals.farthest)
 
     def update(self, params: MixtureParams, statistics: Moments) -> MixtureUpdate:
         """Fit the components to the moments (lecture, "M-step").
@@ -372,7 +373,7 @@ class GaussianMixture:
     ) -> Iterator[tuple[Responsibilities, Callable[[kinds.Accumulator], None], float]]:
         """Yield responsibilities of rows with missing features, a function that adds their moments, and Σ s E log N."""
         kind, k = self.covariance, params.k
-        half, logs = np.full(k, 0.5), params.log_weights
+        half, logs = np.full(k, HALF), params.log_weights
         whole = params.constants - logs
         if kind in ("tied", "full"):
             for group in missing_features.group_by_pattern(rows, params.origin, k):
@@ -393,9 +394,9 @@ class GaussianMixture:
             yield part, partial(missing_features.add_independent, columns, variances, part.weighted_resp), missing
 
     def _complete_rows(self, params: MixtureParams, rows: Rows) -> Iterator[Responsibilities]:
-        # The log density holds −½ of the squared Mahalanobis distance, hence the rates of 0.5.
-        squares = kinds.make_squared_mahalanobis(self.covariance, params.centers, params.factors)
-        return e_step(rows, params.origin, params.k, squares, np.full(params.k, 0.5), params.constants)
+        components = kinds.make_kind(self.covariance, params.centers, params.factors)
+        squares = partial(kinds.squared_mahalanobis, components)
+        return e_step(rows, params.origin, params.k, squares, np.full(params.k, HALF), params.constants)
 
     def _m_step(self, params: MixtureParams, statistics: Moments) -> tuple[MixtureParams, tuple[str, ...]]:
         """Fit components to moments, and reset those that collapsed; return the params and messages."""

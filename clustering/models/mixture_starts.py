@@ -88,7 +88,7 @@ def hard_moments(kind: Covariance, params: KMeansParams, use_labels: bool, rows:
         Moments with an objective of 0.
     """
     k, d = params.centers.shape
-    sums, tracker = kinds.Accumulator(kind, params.centers, None), FarthestRowsTracker(rows, k)
+    sums, tracker = kinds.Accumulator(kind, kinds.make_kind(kind, params.centers, None)), FarthestRowsTracker(rows, k)
     # `nearest` works on longer runs of rows than the cache holds beside their responsibilities.
     length = sub_block_length(d, k)
     for assigned in nearest(rows.values, params.origin, params.centers):
@@ -102,9 +102,7 @@ def hard_moments(kind: Covariance, params: KMeansParams, use_labels: bool, rows:
             weights = rows.weights[first_row : first_row + stop - start]
             weighted_resp = np.zeros((k, stop - start))
             weighted_resp[labels, np.arange(stop - start)] = weights
-            # The accumulator has no covariance, so it uses no matrix products, and norms do not matter to it. Weights
-            # stand in for them.
-            sums.add(columns, weights, weighted_resp, weights)
+            sums.add(columns, weighted_resp, weights)
             tracker.update(
                 Responsibilities(
                     first_row,
@@ -140,7 +138,7 @@ def hard_moments_with_missing(
         Prepared rows ``(n, d)``, NaN where missing.
     """
     k, _d = params.centers.shape
-    sums = kinds.Accumulator(kind, params.centers, None)
+    sums = kinds.Accumulator(kind, kinds.make_kind(kind, params.centers, None))
     labels = rows.labels if use_labels else KMeans(k).assign(params, rows).labels
     assert labels is not None
     for start, stop, columns in columns_of(rows, params.origin, k):

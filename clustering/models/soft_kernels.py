@@ -165,41 +165,6 @@ def scaled_squares(columns, centers, scales, out):  # type: ignore[no-untyped-de
 
 
 @njit(**FUSED)
-def factored_squares(columns, centers, factors, out):  # type: ignore[no-untyped-def]
-    """Compute ‖A (x − c)‖² of columns and all centers, for few features.
-
-    Parameters
-    ----------
-    columns, centers
-        Columns ``(d, m)`` and centers ``(k, d)``, less the same origin.
-    factors
-        Lower triangular factors A ``(k, d, d)``.
-    out
-        Gets the squares ``(k, m)``.
-    """
-    d, m = columns.shape
-    diff = np.empty((d, m))
-    made = np.empty(m)
-    for k in range(centers.shape[0]):
-        total = out[k]
-        total[:] = 0.0
-        for j in range(d):
-            c = centers[k, j]
-            for r in range(m):
-                diff[j, r] = columns[j, r] - c
-        for i in range(d):
-            a = factors[k, i, 0]
-            for r in range(m):
-                made[r] = a * diff[0, r]
-            for j in range(1, i + 1):
-                a = factors[k, i, j]
-                for r in range(m):
-                    made[r] += a * diff[j, r]
-            for r in range(m):
-                total[r] += made[r] * made[r]
-
-
-@njit(**FUSED)
 def _exponential(x, whole, scale, made):  # type: ignore[no-untyped-def]
     """Put exp of `x` ``(m,)``, zero or less, into `made`; raise `x` to `LEAST_LOG` where it is lower.
 
@@ -385,42 +350,20 @@ def diagonal_about(columns, centers, weighted_resp, weight, first, second):  # t
 
 
 @njit(**SUMS)
-def full_about(columns, centers, weighted_resp, weight, first, second):  # type: ignore[no-untyped-def]
-    """Add up first and second moments about the centers, for few features.
+def overlaps(resp, weighted_resp, overlap):  # type: ignore[no-untyped-def]
+    """Add up products of the responsibilities of each pair of clusters.
 
     Parameters
     ----------
-    columns, centers, weighted_resp, weight, first
-        As in `first_about`.
-    second
-        Σ s (x − c)(x − c)ᵀ ``(k, d, d)``, which is added to.
+    resp, weighted_resp
+        Responsibilities r ``(k, m)``, and s, the same times weights ``(k, m)``.
+    overlap
+        Σ r_i s_j ``(k, k)``, which is added to.
     """
-    d, m = columns.shape
-    diff = np.empty((d, m))
-    scaled = np.empty(m)
-    for k in range(centers.shape[0]):
-        s = weighted_resp[k]
-        share = _total(s)
-        if share == 0.0:
-            continue
-        weight[k] += share
-        for j in range(d):
-            c = centers[k, j]
+    k, m = resp.shape
+    for i in range(k):
+        for j in range(k):
+            total = 0.0
             for r in range(m):
-                diff[j, r] = columns[j, r] - c
-        for i in range(d):
-            x = diff[i]
-            a = 0.0
-            for r in range(m):
-                scaled[r] = s[r] * x[r]
-                a += scaled[r]
-            first[k, i] += a
-            # The matrix is symmetric, so half of it is added up and mirrored.
-            for j in range(i + 1):
-                y = diff[j]
-                b = 0.0
-                for r in range(m):
-                    b += scaled[r] * y[r]
-                second[k, i, j] += b
-                if j < i:
-                    second[k, j, i] += b
+                total += resp[i, r] * weighted_resp[j, r]
+            overlap[i, j] += total

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from clustering.data.rows import Rows
 from clustering.errors import ConfigError, DataError
 from clustering.models import divergences as geometry
-from clustering.models import missing_features, missing_kernels, products
+from clustering.models import missing_features, missing_kernels, soft_kernels
 from clustering.models.annealing import anneal, critical_value
 from clustering.models.assignment import Assignment
 from clustering.models.columns import columns_of
 from clustering.models.components import Components
 from clustering.models.distances import MEASURES, RowDistances, from_centers
+from clustering.models.em import BlockTotals, add_block
+from clustering.models.em_kernels import Alike, Sums
 from clustering.models.farthest import distinct_rows
 from clustering.models.kmeans import check_k
 from clustering.models.objective import Objective
@@ -171,21 +173,10 @@ class SoftKMeans:
             If a row has a value that the divergence is not defined for.
         """
         k, d = params.centers.shape
-        log_likelihood = expected_complete_log_likelihood = 0.0
-        # The other divergences take positive rows, whose sums about zero keep all digits. Sums about a center far above
-        # all rows would lose them.
-        about = params.centers if geometry.is_translation_invariant(self.divergence) else np.zeros((k, d))
-        # Matrix products serve the squared distance alone, so all other divergences count as infinitely sharp.
-        sharpness = 2.0 * params.beta if self.divergence == "squared_euclidean" else np.inf
-        sums = products.CenteredSums(about, sharpness, squared=False)
         complete = rows if rows.has_missing is None else rows.select(~rows.has_missing)
-        tracker = FarthestRowsTracker(complete, k)
-        for part in self._complete_rows(params, complete):
-            sums.add(part.columns, part.norms, part.weighted_resp)
-            log_likelihood += part.log_likelihood
-            expected_complete_log_likelihood += part.expected_complete_log_likelihood
-            tracker.update(part)
-        weight, first, _ = sums.total()
+        add_up = self._add_up_compiled if self.divergence == "squared_euclidean" else self._add_up
+        weight, first, totals = add_up(params, complete)
+        log_likelihood, expected_complete_log_likelihood = totals[:2]
         observed = np.zeros((0, 0))
         if rows.has_missing is not None:
             # Complete rows have every feature.
@@ -206,9 +197,32 @@ class SoftKMeans:
             -log_likelihood / params.beta,
             -expected_complete_log_likelihood / params.beta,
             len(rows),
-            tracker.farthest,
+            totals.farthest,
             observed,
         )
+
+    def _add_up_compiled(self, params: SoftKMeansParams, rows: Rows) -> tuple[Array, Array, BlockTotals]:
+        """Add up rows without missing features: Σ s ``(k,)``, Σ s (x − c) ``(k, d)``, and totals."""
+        none = np.zeros((0, 0))
+        sums = Sums(np.zeros(params.k), np.zeros_like(params.centers), none, none)
+        rates = params.beta, np.zeros(params.k)
+        totals = add_block(rows, params.origin, Alike(np.ascontiguousarray(params.centers)), *rates, sums)
+        return sums.weight, sums.first, totals
+
+    def _add_up(self, params: SoftKMeansParams, rows: Rows) -> tuple[Array, Array, BlockTotals]:
+        """Do the same for the other divergences."""
+        # Some of them take positive rows, whose sums about zero keep all digits. Sums about a center far above all rows
+        # would lose them.
+        about = params.centers if geometry.is_translation_invariant(self.divergence) else np.zeros_like(params.centers)
+        log_likelihood = expected_complete_log_likelihood = 0.0
+        weight, first = np.zeros(params.k), np.zeros_like(params.centers)
+        tracker = FarthestRowsTracker(rows, params.k)
+        for part in self._complete_rows(params, rows):
+            soft_kernels.first_about(part.columns, about, part.weighted_resp, weight, first)
+            log_likelihood += part.log_likelihood
+            expected_complete_log_likelihood += part.expected_complete_log_likelihood
+            tracker.update(part)
+        return weight, first, BlockTotals(log_likelihood, expected_complete_log_likelihood, tracker.farthest)
 
     def for_pass(self, params: SoftKMeansParams) -> Callable[[Rows], Moments]:
         """Bind the params."""
@@ -345,7 +359,7 @@ class SoftKMeans:
 
     def _complete_rows(self, params: SoftKMeansParams, rows: Rows) -> Iterator[Responsibilities]:
         geometry.check_domain(self.divergence, rows.values)
-        fill = geometry.make_divergences(self.divergence, params.matrix, params.centers, 2.0 * params.beta)
+        fill = geometry.make_divergences(self.divergence, params.matrix, params.centers)
         return e_step(rows, params.origin, params.k, fill, np.full(params.k, params.beta), np.zeros(params.k))
 
     @property
