@@ -23,8 +23,9 @@ def sub_block_length(d: int, k: int) -> int:
     d, k
         Number of features and of clusters.
     """
-    # At least 256 rows keep the calls cheap beside the loops. A multiple of 64 fills whole vectors and cache lines.
-    return int(np.clip(CACHED_BYTES // (8 * max(d, k)) // 64 * 64, 256, 1024))
+    # At least 248 rows keep the calls cheap beside the loops. An odd multiple of eight keeps the lines of a sub-block
+    # from sharing the same few places of the cache.
+    return int(np.clip(CACHED_BYTES // (8 * max(d, k)) // 64 * 64, 256, 1024)) - 8
 
 
 def columns_of(rows: Rows, origin: Array, k: int) -> Iterator[tuple[int, int, Array]]:

@@ -139,7 +139,7 @@ def softmax(out: Array, offsets: Array, rates: Array, constants: Array, weights:
     log_prob_norm, labels, first_square = np.empty(m), np.empty(m, np.int32), np.empty(m)
     ones, none = np.ones(len(out)), np.zeros(len(out))
     log_likelihood, expected_complete_log_likelihood = soft_kernels.softmax(
-        logits, ones, none, weights, logits, log_prob_norm, labels, first_square
+        logits, ones, none, np.ascontiguousarray(weights), logits, log_prob_norm, labels, first_square
     )
     own_divergence = out[labels, np.arange(m)]
     return Responsibilities(

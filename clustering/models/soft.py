@@ -105,7 +105,8 @@ def e_step(
             weighted_resp,
             rates,
             constants,
-            rows.weights[start:stop],
+            # Weights of stride 0 would compile the kernel once more.
+            np.ascontiguousarray(rows.weights[start:stop]),
             weighted_resp,
             log_prob_norm[:m],
             labels[:m],

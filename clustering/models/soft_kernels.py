@@ -9,29 +9,33 @@ All loops release the GIL, run on one thread, and are cached on disk after the f
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from clustering.compiling import njit
 from clustering.models.kernels import FAST
+from clustering.models.lanes import (
+    LEAST_LOG,
+    WIDE,
+    exponential,
+    folded,
+    load,
+    logarithm,
+    multiply_add,
+    splat,
+    store,
+    where_less,
+)
 
 SUMS: dict[str, Any] = {**FAST, "fastmath": {"reassoc", "nsz", "contract"}}
 """Options of loops that add up over rows: the compiler may choose the order, which is then fixed."""
 FUSED: dict[str, Any] = {**FAST, "fastmath": {"contract"}}
 """Options of loops of one fixed order, in which a product and a sum may be rounded together."""
 
-# A number below 2⁵¹ plus this one is rounded to a whole number, which is in the low bits of the sum.
-_MAGIC = 1.5 * 2.0**52
-_LOG2E = 1.4426950408889634
-# The high part has so many zeros at its end that its product with a whole number is exact (Cody & Waite 1980).
-_LN2_HIGH, _LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10
 TIE = 2.0**-34
 """Divergences and log densities that differ by no more than this share count as equal, so that rounding decides no
 label."""
-LEAST_LOG = -708.0
-"""Responsibilities with a logarithm below this are 0, because denormal numbers would slow down later loops."""
 
 
 @njit(**FUSED)
@@ -164,45 +168,7 @@ def scaled_squares(columns, centers, scales, out):  # type: ignore[no-untyped-de
                 total[r] += (p0 * t0) * t0
 
 
-@njit(**FUSED)
-def _exponential(x, whole, scale, made):  # type: ignore[no-untyped-def]
-    """Put exp of `x` ``(m,)``, zero or less, into `made`; raise `x` to `LEAST_LOG` where it is lower.
-
-    `scale` is the memory of `whole` ``(m,)`` as integers; both are scratch space.
-    """
-    m = x.shape[0]
-    for r in range(m):
-        # A call of exp would leave the vector units idle, and its last bits differ between libraries.
-        bounded = max(x[r], LEAST_LOG)
-        n = bounded * _LOG2E + _MAGIC
-        whole[r] = n
-        n -= _MAGIC
-        t = (bounded - n * _LN2_HIGH) - n * _LN2_LOW
-        # Taylor series of exp t for |t| ≤ ½ log 2, accurate to the last bit but one.
-        p = 1.0 / 6227020800.0
-        p = p * t + 1.0 / 479001600.0
-        p = p * t + 1.0 / 39916800.0
-        p = p * t + 1.0 / 3628800.0
-        p = p * t + 1.0 / 362880.0
-        p = p * t + 1.0 / 40320.0
-        p = p * t + 1.0 / 5040.0
-        p = p * t + 1.0 / 720.0
-        p = p * t + 1.0 / 120.0
-        p = p * t + 1.0 / 24.0
-        p = p * t + 1.0 / 6.0
-        p = p * t + 0.5
-        p = p * t + 1.0
-        p = p * t + 1.0
-        made[r] = p if x[r] > LEAST_LOG else 0.0
-        x[r] = bounded
-    for r in range(m):
-        # The low bits of n + 1.5·2⁵² hold n, which becomes the exponent.
-        scale[r] = (scale[r] + 1023) << 52
-    for r in range(m):
-        made[r] *= whole[r]
-
-
-@njit(**FUSED)
+@njit(**FAST)
 def softmax(squared, rates, constants, weights, weighted_resp, log_prob_norm, labels, own_divergence):  # type: ignore[no-untyped-def]
     """Turn squares into responsibilities, the softmax of L = constant − rate·square, and add up.
 
@@ -231,52 +197,70 @@ def softmax(squared, rates, constants, weights, weighted_resp, log_prob_norm, la
         Σ w r L.
     """
     k, m = squared.shape
-    greatest = np.empty(m)
-    own = np.empty(m)
-    total = np.zeros(m)
-    expected = np.zeros(m)
-    kept = np.empty(m)
-    made = np.empty(m)
-    whole = np.empty(m)
-    scale = whole.view(np.int64)
-    for r in range(m):
-        greatest[r] = constants[0] - rates[0] * squared[0, r]
-        own[r] = greatest[r]
-        labels[r] = 0
-        own_divergence[r] = squared[0, r]
-    for i in range(1, k):
-        for r in range(m):
-            value = constants[i] - rates[i] * squared[i, r]
-            # The greatest value bounds the exponentials, and `own` decides the label. They differ within a tie.
-            greatest[r] = value if value > greatest[r] else greatest[r]
-            # The bound 1e300 makes any finite value win against −∞.
-            higher = value > own[r] + TIE * min(1.0 + abs(own[r]), 1e300)
-            own[r] = value if higher else own[r]
-            labels[r] = i if higher else labels[r]
-            own_divergence[r] = squared[i, r] if higher else own_divergence[r]
-    for i in range(k):
-        for r in range(m):
+    # Eight rows at a time; what belongs to a row behind the last one is thrown away.
+    logits = np.empty(k * WIDE)
+    tail = np.zeros((k, WIDE))
+    rest = np.empty((4, WIDE))
+    zero = splat(0.0)
+    log_likelihood = zero
+    expected_complete_log_likelihood = zero
+    for r in range(0, m, WIDE):
+        count = min(WIDE, m - r)
+        source, at, step = squared, r, m
+        if count < WIDE:
+            tail[:, :count] = squared[:, r:]
+            source, at, step = tail, 0, WIDE
+        greatest = splat(-np.inf)
+        for i in range(k):
+            value = splat(constants[i]) - splat(rates[i]) * load(source, i * step + at)
+            store(logits, i * WIDE, value)
+            greatest = where_less(greatest, value, value, greatest)
+        size = where_less(greatest, zero, zero - greatest, greatest)
+        least = greatest - splat(TIE) * (splat(1.0) + size)
+        total = zero
+        expected = zero
+        label = zero
+        divergence = zero
+        # From the last cluster on, so that the first one within a tie remains.
+        for i in range(k - 1, -1, -1):
+            value = load(logits, i * WIDE)
+            label = where_less(value, least, label, splat(np.float64(i)))
+            divergence = where_less(value, least, divergence, load(source, i * step + at))
             # Differences from the greatest value are zero or less, so no exponential overflows.
-            kept[r] = (constants[i] - rates[i] * squared[i, r]) - greatest[r]
-        _exponential(kept, whole, scale, made)
-        row = weighted_resp[i]
-        for r in range(m):
-            row[r] = made[r]
-        for r in range(m):
-            total[r] += made[r]
-            expected[r] += made[r] * kept[r]
-    log_likelihood = 0.0
-    expected_complete_log_likelihood = 0.0
-    for r in range(m):
-        log_prob_norm[r] = greatest[r] + math.log(total[r])
-        log_likelihood += weights[r] * log_prob_norm[r]
-        expected_complete_log_likelihood += weights[r] * (greatest[r] + expected[r] / total[r])
-        total[r] = weights[r] / total[r]
-    for i in range(k):
-        row = weighted_resp[i]
-        for r in range(m):
-            row[r] *= total[r]
-    return log_likelihood, expected_complete_log_likelihood
+            below = value - greatest
+            share = exponential(below)
+            store(logits, i * WIDE, share)
+            total = total + share
+            # A share of 0 may belong to −∞.
+            expected = multiply_add(share, where_less(below, splat(LEAST_LOG), zero, below), expected)
+        for q in range(WIDE):
+            rest[3, q] = weights[r + q] if q < count else 0.0
+        w = load(rest, 3 * WIDE)
+        log_prob = greatest + logarithm(total)
+        log_likelihood = multiply_add(w, log_prob, log_likelihood)
+        expected_complete_log_likelihood = multiply_add(
+            w, greatest + expected / total, expected_complete_log_likelihood
+        )
+        factor = w / total
+        if count == WIDE:
+            for i in range(k):
+                store(weighted_resp, i * m + r, load(logits, i * WIDE) * factor)
+            store(log_prob_norm, r, log_prob)
+            store(labels, r, label)
+            store(own_divergence, r, divergence)
+        else:
+            for i in range(k):
+                store(logits, i * WIDE, load(logits, i * WIDE) * factor)
+            store(rest, 0, log_prob)
+            store(rest, WIDE, label)
+            store(rest, 2 * WIDE, divergence)
+            for q in range(count):
+                for i in range(k):
+                    weighted_resp[i, r + q] = logits[i * WIDE + q]
+                log_prob_norm[r + q] = rest[0, q]
+                labels[r + q] = np.int32(rest[1, q])
+                own_divergence[r + q] = rest[2, q]
+    return folded(log_likelihood), folded(expected_complete_log_likelihood)
 
 
 @njit(**SUMS)
