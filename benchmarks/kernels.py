@@ -24,6 +24,7 @@ from sklearn.mixture import GaussianMixture as Reference
 from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky
 from threadpoolctl import threadpool_limits
 
+from benchmarks import blas
 from clustering.data.rows import in_memory_rows
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
@@ -94,6 +95,7 @@ def seconds(run: Pass) -> float:
 
 
 def main() -> None:
+    blas.use_own_kernels("benchmarks.kernels")
     warnings.simplefilter("ignore")
     RESULTS.mkdir(parents=True, exist_ok=True)
     models = sys.argv[1:] or ["kmeans", *KINDS]

@@ -21,6 +21,8 @@ import numpy as np
 import zarr
 from matplotlib.figure import Figure
 
+from benchmarks import blas
+
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 3
 
@@ -109,6 +111,7 @@ def main() -> None:
         way, path, labels = options.child
         child(way, path, options.clusters, labels)
         return
+    blas.use_own_kernels("benchmarks.peers")
     RESULTS.mkdir(parents=True, exist_ok=True)
     runs_by_way: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:

@@ -28,6 +28,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import blas
+
 RESULTS = Path(__file__).parent / "results"
 PEERS = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
 FEW, MANY = 2, 12
@@ -158,12 +160,13 @@ def cost(rows: np.ndarray, centers: np.ndarray) -> float:
     return total
 
 
-def run_child(way: str, folder: Path) -> float:
-    """Time a way in a process of its own, and return the seconds of a pass."""
+def run_child(way: str, folder: Path) -> tuple[float, str]:
+    """Time a way in a process of its own; return the seconds of a pass, and the kernels of BLAS."""
     python = sys.executable if way == OURS else str(PEERS)
     command = [python, "-m", "benchmarks.resident", "--child", way, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout.splitlines()[-1]))
+    seconds, kernels = json.loads(done.stdout.splitlines()[-1])
+    return float(seconds), str(kernels)
 
 
 def child(way: str, folder: Path) -> None:
@@ -171,11 +174,11 @@ def child(way: str, folder: Path) -> None:
     rows, centers = np.load(folder / "rows.npy"), np.load(folder / "centers.npy")
     seconds, fitted = seconds_per_pass(WAYS[way], rows, centers)
     np.save(folder / f"{way}.npy", fitted)
-    print(json.dumps(seconds))
+    print(json.dumps([seconds, blas.kernels()]))
 
 
-def measure(shape: Shape, rounds: int, folder: Path) -> dict[str, float]:
-    """Return the median seconds of a pass of each way, and check that their costs agree."""
+def measure(shape: Shape, rounds: int, folder: Path, kernels: dict[str, str]) -> dict[str, float]:
+    """Return the median seconds of a pass of each way, and check that their costs agree; note the kernels of BLAS."""
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((shape.n, shape.d), dtype=np.dtype(shape.dtype).type)
     np.save(folder / "rows.npy", rows)
@@ -185,7 +188,8 @@ def measure(shape: Shape, rounds: int, folder: Path) -> dict[str, float]:
     times: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way in ways:
-            times[way].append(run_child(way, folder))
+            seconds, kernels[way] = run_child(way, folder)
+            times[way].append(seconds)
     costs = {way: cost(rows, np.load(folder / f"{way}.npy")) for way in ways}
     spread = max(costs.values()) / min(costs.values()) - 1
     if spread > AGREEMENT:
@@ -193,11 +197,15 @@ def measure(shape: Shape, rounds: int, folder: Path) -> dict[str, float]:
     return {way: statistics.median(seconds) for way, seconds in times.items()}
 
 
-def table(results: list[tuple[Shape, dict[str, float]]], speeds: dict[str, float], rounds: int) -> str:
+def table(
+    results: list[tuple[Shape, dict[str, float]]], speeds: dict[str, float], rounds: int, kernels: dict[str, str]
+) -> str:
     lines = [
         f"One pass of k-means over rows in memory, milliseconds; medians of {rounds} alternating runs. "
         f"BLAS: {speeds['float32'] / 1e9:.0f} GFlop/s in float32, {speeds['float64'] / 1e9:.0f} in float64; "
-        f"reading: {speeds['bytes'] / 1e9:.0f} GB/s.",
+        f"reading: {speeds['bytes'] / 1e9:.0f} GB/s. Kernels of BLAS: "
+        + "; ".join(f"{way} {name}" for way, name in kernels.items())
+        + ".",
         "",
         f"| rows × features | {' | '.join(WAYS)} | fastest peer / ours | ours / bound of the hardware |",
         f"|---|{'---|' * len(WAYS)}---|---|",
@@ -222,15 +230,21 @@ def main() -> None:
     if options.child:
         child(options.child[0], Path(options.child[1]))
         return
+    blas.use_own_kernels("benchmarks.resident")
     RESULTS.mkdir(parents=True, exist_ok=True)
     speeds, results = hardware(), []
+    kernels: dict[str, str] = {}
     for shape in (SHAPES[i] for i in options.shapes):
         with tempfile.TemporaryDirectory() as folder:
-            results.append((shape, measure(shape, options.rounds, Path(folder))))
+            results.append((shape, measure(shape, options.rounds, Path(folder), kernels)))
         print(shape, {way: f"{1000 * seconds:.0f} ms" for way, seconds in results[-1][1].items()}, flush=True)
-    text = table(results, speeds, options.rounds)
+    text = table(results, speeds, options.rounds, kernels)
     (RESULTS / "resident.md").write_text(text)
-    facts = {"speeds": speeds, "shapes": [{"shape": shape._asdict(), "seconds": medians} for shape, medians in results]}
+    facts = {
+        "speeds": speeds,
+        "kernels": kernels,
+        "shapes": [{"shape": shape._asdict(), "seconds": medians} for shape, medians in results],
+    }
     (RESULTS / "resident.json").write_text(json.dumps(facts, indent=1) + "\n")
     print(text)
 

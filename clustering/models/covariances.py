@@ -216,13 +216,11 @@ class Accumulator:
         self.weight, self.first = np.zeros(k), np.zeros((k, d))
         self.second = np.zeros(covariance_shape(kind, k, d))
         self.overlap = np.zeros((k, k) if kind == "tied" and not self.near else (0, 0))
-        match kind:
-            case "spherical":
-                compiled = np.zeros((k, d))
-            case "tied":
-                compiled = self.second[None]
-            case _:
-                compiled = self.second
+        compiled: Array = self.second
+        if kind == "spherical":
+            compiled = np.zeros((k, d))
+        elif kind == "tied":
+            compiled = self.second[None]
         self.sums = em_kernels.Sums(self.weight, self.first, compiled, self.overlap)
 
     def add(self, columns: Array, weighted_resp: Array, weights: Array) -> None:

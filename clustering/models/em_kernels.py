@@ -238,7 +238,7 @@ def fill_squares(kind, columns, out):  # type: ignore[no-untyped-def]
     kind, columns, out
         As in `squares_of`.
     """
-    squares_of(kind, columns, out)
+    squares_of(kind, columns, out)  # type: ignore[no-untyped-call]
 
 
 @njit(**FAST)
@@ -250,7 +250,7 @@ def add_columns(kind, columns, weighted_resp, weights, sums):  # type: ignore[no
     kind, columns, weighted_resp, weights, sums
         As in `add_moments`.
     """
-    add_moments(kind, columns, weighted_resp, weights, sums)
+    add_moments(kind, columns, weighted_resp, weights, sums)  # type: ignore[no-untyped-call]
 
 
 @njit(**FAST)
@@ -293,11 +293,11 @@ def add_block(values, code, n, d, origin, weights, kind, rates, constants, lengt
             for r in range(m):
                 w[r] = element(given, start + r)
         _fill(values, code, start, n, d, origin, columns)
-        squares_of(kind, columns, resp)
+        squares_of(kind, columns, resp)  # type: ignore[no-untyped-call]
         part, part_expected = soft_kernels.softmax(
             resp, rates, constants, w, resp, log_prob[:m], labels[start : start + m], own[start : start + m]
         )
         log_likelihood += part
         expected += part_expected
-        add_moments(kind, columns, resp, w, sums)
+        add_moments(kind, columns, resp, w, sums)  # type: ignore[no-untyped-call]
     return log_likelihood, expected

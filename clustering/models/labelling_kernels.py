@@ -13,6 +13,7 @@ from numba.extending import overload
 from clustering.compiling import njit
 from clustering.models.kernels import CLEAR, FAST, least_clear
 from clustering.models.lanes import (
+    MANY_REGISTERS,
     NARROW,
     WIDE,
     element,
@@ -210,6 +211,41 @@ def scores_of_four(columns, r, slopes, offsets, c, d):  # type: ignore[no-untype
     return s0, s1, s2, s3
 
 
+@njit(inline="always", **BARE)
+def _scores_of_eight(columns, r, slopes, offsets, c, d):  # type: ignore[no-untyped-def]
+    """Do as `scores_of_four` does for eight centers, whose sums stay in registers where there are 32 of them."""
+    s0 = repeated(offsets, c)
+    s1 = repeated(offsets, c + 1)
+    s2 = repeated(offsets, c + 2)
+    s3 = repeated(offsets, c + 3)
+    s4 = repeated(offsets, c + 4)
+    s5 = repeated(offsets, c + 5)
+    s6 = repeated(offsets, c + 6)
+    s7 = repeated(offsets, c + 7)
+    for j in range(d):
+        x = load(columns, r * d + j * NARROW)
+        i = c * d + j * CENTERS_AT_ONCE
+        h = i + d * CENTERS_AT_ONCE
+        s0 = multiply_add(x, repeated(slopes, i), s0)
+        s1 = multiply_add(x, repeated(slopes, i + 1), s1)
+        s2 = multiply_add(x, repeated(slopes, i + 2), s2)
+        s3 = multiply_add(x, repeated(slopes, i + 3), s3)
+        s4 = multiply_add(x, repeated(slopes, h), s4)
+        s5 = multiply_add(x, repeated(slopes, h + 1), s5)
+        s6 = multiply_add(x, repeated(slopes, h + 2), s6)
+        s7 = multiply_add(x, repeated(slopes, h + 3), s7)
+    return s0, s1, s2, s3, s4, s5, s6, s7
+
+
+@njit(inline="always", **BARE)
+def _compare_four(s0, s1, s2, s3, names, c, least, second, label):  # type: ignore[no-untyped-def]
+    """Update the two least scores of sixteen rows with the scores of four centers from `c` on."""
+    least, second, label = _compare(s0, repeated(names, c), least, second, label)
+    least, second, label = _compare(s1, repeated(names, c + 1), least, second, label)
+    least, second, label = _compare(s2, repeated(names, c + 2), least, second, label)
+    return _compare(s3, repeated(names, c + 3), least, second, label)
+
+
 @njit(**BARE)
 def _score(m, d, way):  # type: ignore[no-untyped-def]
     """Score sixteen rows by four centers at once, and keep the two least scores of each row."""
@@ -225,12 +261,17 @@ def _score(m, d, way):  # type: ignore[no-untyped-def]
             least = load(way.least, r)
             second = load(way.second, r)
             label = load(way.labels, r)
-            for c in range(panel, end, CENTERS_AT_ONCE):
+            whole = panel + ((end - panel) // 8 * 8 if MANY_REGISTERS else 0)
+            if MANY_REGISTERS:
+                for c in range(panel, whole, 8):
+                    s0, s1, s2, s3, s4, s5, s6, s7 = _scores_of_eight(
+                        way.columns, r, scores.slopes, scores.offsets, c, d
+                    )
+                    least, second, label = _compare_four(s0, s1, s2, s3, scores.names, c, least, second, label)
+                    least, second, label = _compare_four(s4, s5, s6, s7, scores.names, c + 4, least, second, label)
+            for c in range(whole, end, CENTERS_AT_ONCE):
                 s0, s1, s2, s3 = scores_of_four(way.columns, r, scores.slopes, scores.offsets, c, d)
-                least, second, label = _compare(s0, repeated(scores.names, c), least, second, label)
-                least, second, label = _compare(s1, repeated(scores.names, c + 1), least, second, label)
-                least, second, label = _compare(s2, repeated(scores.names, c + 2), least, second, label)
-                least, second, label = _compare(s3, repeated(scores.names, c + 3), least, second, label)
+                least, second, label = _compare_four(s0, s1, s2, s3, scores.names, c, least, second, label)
             store(way.least, r, least)
             store(way.second, r, second)
             store(way.labels, r, label)
