@@ -13,6 +13,7 @@ import numpy as np
 
 from clustering.compiling import njit
 from clustering.models.kernels import FAST
+from clustering.models.lane_functions import root
 from clustering.models.lanes import (
     MANY_REGISTERS,
     WIDE,
@@ -22,7 +23,6 @@ from clustering.models.lanes import (
     load,
     multiply_add,
     repeated,
-    root,
     splat,
     store,
 )

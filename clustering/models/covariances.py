@@ -5,6 +5,9 @@ Shapes: identity none ``(0,)``, spherical ``(k,)``, diagonal ``(k, d)``, tied ``
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
@@ -14,6 +17,7 @@ from clustering.models.assignment import aligned_empty
 from clustering.models.option_names import Covariance
 
 Array = NDArray[np.float64]
+Squares = Callable[[Array, Array, Array], None]
 
 SCALABLE = ("diagonal", "tied", "full")
 """Kinds that are still of the same kind after features change their units."""
@@ -153,19 +157,24 @@ def make_kind(kind: Covariance, centers: Array, factor: Array | None) -> em_kern
             return em_kernels.Tied(centers, matrix, np.ascontiguousarray(white.T), near)
 
 
-def squared_mahalanobis(kind: em_kernels.Kind, columns: Array, _: Array, out: Array) -> None:
-    """Fill `out` ``(k, m)`` with squared Mahalanobis distances of columns ``(d, m)`` from all centers.
+def make_squared_mahalanobis(components: em_kernels.Kind) -> Squares:
+    """Make a function that fills ``(k, m)`` with squared Mahalanobis distances of columns from all centers.
 
     Parameters
     ----------
-    kind
+    components
         Components as `make_kind` prepares them.
-    columns
-        Columns less the origin ``(d, m)``.
-    out
-        Array to fill.
+
+    Returns
+    -------
+    callable
+        Takes columns ``(d, m)`` less the origin, their squared norms ``(m,)``, and the array to fill.
     """
-    em_kernels.fill_squares(kind, columns, out)
+    return partial(_fill_squares, components)
+
+
+def _fill_squares(components: em_kernels.Kind, columns: Array, _: Array, out: Array) -> None:
+    em_kernels.fill_squares(components, columns, out)
 
 
 def factored(factors: Array, centers: Array, columns: Array, out: Array) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.rows import Rows
-from clustering.models import em_kernels, kernels
+from clustering.models import em_kernels, kernels, soft_kernels
 from clustering.models.assignment import compiled_for
 from clustering.models.columns import sub_block_length
 from clustering.models.farthest import FARTHEST, FarthestRows
 from clustering.models.lane_types import ELEMENT_CODES
 from clustering.models.lanes import WIDE
+from clustering.models.soft import FarthestRowsTracker, Responsibilities
 
 Array = NDArray[np.float64]
 
@@ -64,3 +66,27 @@ def add_block(
         rows.values[index].astype(np.float64) - origin,
     )  # fmt: skip
     return BlockTotals(log_likelihood, expected, far)
+
+
+def add_parts(parts: Iterable[Responsibilities], rows: Rows, about: Array, weight: Array, first: Array) -> BlockTotals:
+    """Add up the weights and first moments of rows whose responsibilities are given.
+
+    Parameters
+    ----------
+    parts
+        Responsibilities of all rows, in order.
+    rows
+        Prepared rows ``(n, d)`` without missing features.
+    about
+        Points ``(k, d)`` that first moments are taken about.
+    weight, first
+        Σ s ``(k,)`` and Σ s (x − about) ``(k, d)``, which are added to.
+    """
+    log_likelihood = expected = 0.0
+    tracker = FarthestRowsTracker(rows, len(about))
+    for part in parts:
+        soft_kernels.first_about(part.columns, about, part.weighted_resp, weight, first)
+        log_likelihood += part.log_likelihood
+        expected += part.expected_complete_log_likelihood
+        tracker.update(part)
+    return BlockTotals(log_likelihood, expected, tracker.farthest)

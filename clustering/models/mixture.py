@@ -395,7 +395,7 @@ class GaussianMixture:
 
     def _complete_rows(self, params: MixtureParams, rows: Rows) -> Iterator[Responsibilities]:
         components = kinds.make_kind(self.covariance, params.centers, params.factors)
-        squares = partial(kinds.squared_mahalanobis, components)
+        squares = kinds.make_squared_mahalanobis(components)
         return e_step(rows, params.origin, params.k, squares, np.full(params.k, HALF), params.constants)
 
     def _m_step(self, params: MixtureParams, statistics: Moments) -> tuple[MixtureParams, tuple[str, ...]]:

@@ -15,13 +15,11 @@ import numpy as np
 
 from clustering.compiling import njit
 from clustering.models.kernels import FAST
+from clustering.models.lane_functions import LEAST_LOG, exponential, logarithm
 from clustering.models.lanes import (
-    LEAST_LOG,
     WIDE,
-    exponential,
     folded,
     load,
-    logarithm,
     multiply_add,
     splat,
     store,

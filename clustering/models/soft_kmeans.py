@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from clustering.data.rows import Rows
 from clustering.errors import ConfigError, DataError
 from clustering.models import divergences as geometry
-from clustering.models import missing_features, missing_kernels, soft_kernels
+from clustering.models import missing_features, missing_kernels
 from clustering.models.annealing import anneal, critical_value
 from clustering.models.assignment import Assignment
 from clustering.models.columns import columns_of
 from clustering.models.components import Components
 from clustering.models.distances import MEASURES, RowDistances, from_centers
-from clustering.models.em import BlockTotals, add_block
+from clustering.models.em import add_block, add_parts
 from clustering.models.em_kernels import Alike, Sums
 from clustering.models.farthest import distinct_rows
 from clustering.models.kmeans import check_k
@@ -29,7 +29,6 @@ from clustering.models.option_names import Divergence
 from clustering.models.overflow import Ranks, rank_by_divergence
 from clustering.models.sampling import DESCRIBED, GenerativeMixture, not_generative
 from clustering.models.soft import (
-    FarthestRowsTracker,
     Moments,
     Responsibilities,
     e_step,
@@ -174,8 +173,17 @@ class SoftKMeans:
         """
         k, d = params.centers.shape
         complete = rows if rows.has_missing is None else rows.select(~rows.has_missing)
-        add_up = self._add_up_compiled if self.divergence == "squared_euclidean" else self._add_up
-        weight, first, totals = add_up(params, complete)
+        weight, first = np.zeros(k), np.zeros((k, d))
+        if self.divergence == "squared_euclidean":
+            empty, centers = np.zeros((0, 0)), np.ascontiguousarray(params.centers)
+            sums = Sums(weight, first, empty, empty)
+            totals = add_block(complete, params.origin, Alike(centers), params.beta, np.zeros(k), sums)
+        else:
+            # Other divergences take positive rows, whose sums about zero keep all digits. Sums about a center far above
+            # all rows would lose them.
+            invariant = geometry.is_translation_invariant(self.divergence)
+            about = params.centers if invariant else np.zeros((k, d))
+            totals = add_parts(self._complete_rows(params, complete), complete, about, weight, first)
         log_likelihood, expected_complete_log_likelihood = totals[:2]
         observed = np.zeros((0, 0))
         if rows.has_missing is not None:
@@ -200,29 +208,6 @@ class SoftKMeans:
             totals.farthest,
             observed,
         )
-
-    def _add_up_compiled(self, params: SoftKMeansParams, rows: Rows) -> tuple[Array, Array, BlockTotals]:
-        """Add up rows without missing features: Σ s ``(k,)``, Σ s (x − c) ``(k, d)``, and totals."""
-        none = np.zeros((0, 0))
-        sums = Sums(np.zeros(params.k), np.zeros_like(params.centers), none, none)
-        rates = params.beta, np.zeros(params.k)
-        totals = add_block(rows, params.origin, Alike(np.ascontiguousarray(params.centers)), *rates, sums)
-        return sums.weight, sums.first, totals
-
-    def _add_up(self, params: SoftKMeansParams, rows: Rows) -> tuple[Array, Array, BlockTotals]:
-        """Do the same for the other divergences."""
-        # Some of them take positive rows, whose sums about zero keep all digits. Sums about a center far above all rows
-        # would lose them.
-        about = params.centers if geometry.is_translation_invariant(self.divergence) else np.zeros_like(params.centers)
-        log_likelihood = expected_complete_log_likelihood = 0.0
-        weight, first = np.zeros(params.k), np.zeros_like(params.centers)
-        tracker = FarthestRowsTracker(rows, params.k)
-        for part in self._complete_rows(params, rows):
-            soft_kernels.first_about(part.columns, about, part.weighted_resp, weight, first)
-            log_likelihood += part.log_likelihood
-            expected_complete_log_likelihood += part.expected_complete_log_likelihood
-            tracker.update(part)
-        return weight, first, BlockTotals(log_likelihood, expected_complete_log_likelihood, tracker.farthest)
 
     def for_pass(self, params: SoftKMeansParams) -> Callable[[Rows], Moments]:
         """Bind the params."""
