@@ -27,6 +27,8 @@ from clustering.errors import ConfigError, cut, nearest
 from clustering.option_errors import fault_of
 from clustering.option_values import IN_PYTHON, Count, Location, in_bytes, in_python
 from clustering.options import (
+    DEFAULT_RESTARTS,
+    MANY_CLUSTERS,
     ComputeOptions,
     FollowOptions,
     OptionGroup,
@@ -190,12 +192,16 @@ class JobConfig(OptionGroup):
         # A key that was added later counts only where it is set. Otherwise runs of earlier versions could not resume.
         unset = {"valid_range"} if self.source.valid_range == "cf" else set()
         source = self.source.model_dump(mode="json", exclude={"storage_options", "credentials", *unset}, fallback=str)
+        fit = self.fit.model_dump(mode="json")
+        # Earlier versions made this many restarts by default, as this one does for few clusters.
+        if fit["restarts"] is None and self.model.k < MANY_CLUSTERS:
+            fit["restarts"] = DEFAULT_RESTARTS
         return {
             # The path is absolute, so that a run started by hand can be resumed by a schedule in another folder.
             "source": {**source, "nodata": _as_floats(source["nodata"]), "store": absolute(self.source.store)},
             "preprocess": self.preprocess.model_dump(mode="json"),
             "model": self.model.to_json(),
-            "fit": {**self.fit.model_dump(mode="json"), "held_out": self.held_out},
+            "fit": {**fit, "held_out": self.held_out},
             # Both decide the blocks, and so the order in which sums are added.
             "compute": {"memory": in_bytes(self.compute.memory), "block": self.block_bytes},
         }

@@ -169,13 +169,20 @@ class PreprocessOptions(OptionGroup):
         return {name: value for name, value in values.items() if value != names[name].default}
 
 
+DEFAULT_RESTARTS = 10
+"""Number of restarts by default, of fewer than `MANY_CLUSTERS`."""
+MANY_CLUSTERS = 100
+"""From this k on, the default number of restarts may be lower."""
+
+
 class FitOptions(OptionGroup):
     """How to fit."""
 
     seed: Seed = 0
     """Seed of all random draws."""
-    restarts: Count = 10
-    """Number of starts that compete on the row sample, in memory."""
+    restarts: Count | None = None
+    """Number of starts that compete on the row sample, in memory. Default: 10; for 100 clusters and more as few as 2,
+    so that starts take no longer than the passes after them."""
     finalists: Count = 1
     """Number of best starts that are fitted to the full data, at most restarts; each pass serves all of them."""
     sample_rows: Count = 200_000
@@ -199,10 +206,10 @@ class FitOptions(OptionGroup):
 
     @model_validator(mode="after")
     def _finalists_are_restarts(self) -> Self:
-        if self.finalists > self.restarts:
+        most = DEFAULT_RESTARTS if self.restarts is None else self.restarts
+        if self.finalists > most:
             raise ValueError(
-                f"finalists is {self.finalists} and restarts is {self.restarts}; there cannot be more finalists: "
-                "lower finalists"
+                f"finalists is {self.finalists} and restarts is {most}; there cannot be more finalists: lower finalists"
             )
         return self
 

@@ -17,21 +17,29 @@ from clustering.execution.passes import PassResult, PassRunner
 from clustering.fitting.loop import Candidate
 from clustering.fitting.on_sample import sample_passes
 from clustering.fitting.options import Options
-from clustering.fitting.seeding import Init, as_centers, generators, seed_centers, seeding_rows
+from clustering.fitting.seeding import Init, as_centers, generators, seed_centers, seeding_rows, trials
 from clustering.models import divergences as geometry
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.kmeans_statistics import KMeansStatistics
+from clustering.models.lloyd_buffers import CENTERS_AT_ONCE
 from clustering.models.missing_features import fill_missing
 from clustering.models.model import AnyModel
 from clustering.models.objective import rank_candidates
 from clustering.models.starts import MOST_SAMPLE_PASSES, RESTART_TOLERANCE
 from clustering.models.survey import RowSample, Survey
+from clustering.options import DEFAULT_RESTARTS, MANY_CLUSTERS, FitOptions
 
 Array = NDArray[np.float64]
 
 RESTART_ROWS = 25_000
 """Number of sampled rows on which restarts compete; 50 rows per cluster where that is more."""
+LEAST_RESTARTS = 2
+"""Least default number of restarts."""
+SAMPLE_PASSES, FULL_PASSES = 20, 25
+"""Passes that a restart usually makes over the restart rows, and a fit over all rows."""
+FEW_PRODUCTS = 2e10
+"""Products that starts may always cost, which take about a second."""
 
 
 def params_at_origin(model: AnyModel, survey: Survey) -> KMeansParams:
@@ -113,6 +121,32 @@ def restart_sample(survey: Survey, k: int) -> RowSample:
     return survey.sample.highest(max(RESTART_ROWS, 50 * k))
 
 
+def number_of_restarts(options: FitOptions, k: int, survey: Survey) -> int:
+    """Return the number of restarts: that of the user, or one that costs no more than the passes over all rows.
+
+    It follows from sizes alone, so that no result depends on the speed of a machine.
+
+    Parameters
+    ----------
+    options
+        How to fit.
+    k
+        Number of clusters.
+    survey
+        Survey of the prepared rows.
+    """
+    if options.restarts is not None:
+        return options.restarts
+    if k < MANY_CLUSTERS:
+        return DEFAULT_RESTARTS
+    d = len(survey.mean)
+    rows = len(restart_sample(survey, k).weights)
+    # Greedy k-means++ tries several points for each center, the local search one more at the cost of a few.
+    restart = k * d * rows * (trials(k) + CENTERS_AT_ONCE + SAMPLE_PASSES)
+    allowed = max(k * d * survey.count * FULL_PASSES, FEW_PRODUCTS)
+    return int(np.clip(allowed // restart, max(LEAST_RESTARTS, options.finalists), DEFAULT_RESTARTS))
+
+
 def run_restarts(
     hard_model: KMeans, survey: Survey, restart_rows: RowSample, options: Options, tolerance: float, engine: Engine
 ) -> list[Candidate]:
@@ -148,7 +182,7 @@ def run_restarts(
     seed_one = partial(seed_centers, seeding_rows(rows, restart_rows.represented), k, init, spare)
     with sample_passes(restart_rows, engine) as runner:
         # Each restart has a stream of its own, so its draws do not depend on which restart runs first.
-        streams = generators(options.fit.seed, options.fit.restarts)
+        streams = generators(options.fit.seed, number_of_restarts(options.fit, k, survey))
         starts = runner.runner.engine.compute(
             {("seed", i): (partial(seed_one, s),) for i, s in enumerate(streams)},
             [("seed", i) for i in range(len(streams))],

@@ -127,7 +127,7 @@ class Search:
     def __init__(self, rows: SeedingRows, k: int, generator: np.random.Generator) -> None:
         n = len(rows.rows)
         self.rows, self.k, self.generator = rows, k, generator
-        self.trials = 2 + int(math.log(k))
+        self.trials = trials(k)
         self.chosen: list[int] = []
         self.owner, self.runner = np.full(n, -1), np.full(n, -1)
         self.first, self.second, self.distances = np.full(n, np.inf), np.full(n, np.inf), np.empty(n)
@@ -227,6 +227,17 @@ class Search:
         """Give what the kernels take of a row that was tried."""
         rows, estimates = self.rows, self.estimates[trial]
         return rows.compared, rows.compared[row], rows.norms, rows.norms[row], estimates, *rows.bound, rows.unit
+
+
+def trials(k: int) -> int:
+    """Return how many points greedy k-means++ tries for each center.
+
+    Parameters
+    ----------
+    k
+        Number of centers, 1 or more.
+    """
+    return 2 + int(math.log(k))
 
 
 def generators(seed: int, n: int) -> list[np.random.Generator]:

@@ -8,6 +8,7 @@ from clustering.errors import CheckpointError
 from clustering.execution.passes import PassRunner
 from clustering.fitting.cluster_names import default_names
 from clustering.fitting.fitted_model import Summary
+from clustering.fitting.hard_starts import number_of_restarts
 from clustering.fitting.initialization import initialize
 from clustering.fitting.options import Options
 from clustering.models.model import AnyModel
@@ -111,8 +112,9 @@ def start_fresh(
         f"pass 0: {survey.count:,} rows, {without_row}; {reading.bytes / 1e6:,.1f} MB read at "
         f"{reading.bytes / 1e6 / started.seconds:,.0f} MB/s"
     )
+    restarts = number_of_restarts(options.fit, model.k, survey)
     watch.say(
-        f"{options.fit.restarts} starts on {'all' if survey.sample.complete else 'a sample of'} "
+        f"{restarts} starts on {'all' if survey.sample.complete else 'a sample of'} "
         f"{len(survey.sample.weights):,} rows in {seconds - started.seconds:.1f} s"
     )
     for remark in started.remarks:
