@@ -128,4 +128,5 @@ def start_fresh(
         started.remarks,
         started.warnings,
         started.preparation,
+        started.budget,
     )

@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from clustering.data.ownership import RUN_NAME
 from clustering.data.preparation import Preparation
 from clustering.errors import CheckpointError
 from clustering.execution.passes import ReadStats
+from clustering.fitting.drift_budget import BudgetState
 from clustering.fitting.fitted_model import Summary
 from clustering.fitting.loop import Candidate, State, Stop
 from clustering.models.model import AnyModel
@@ -69,6 +70,8 @@ class Checkpoint:
     """Warnings about the start, for the user."""
     preparation: Preparation | None = None
     """The map from decoded to prepared rows; None where rows are used as they are."""
+    budget: BudgetState = field(default_factory=BudgetState)
+    """The last full read of passes with a drift budget, so that a resumed fit goes on with the same bits."""
 
 
 def save(folder: StoragePath, checkpoint: Checkpoint, fingerprint: RunFingerprint) -> None:
