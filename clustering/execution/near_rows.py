@@ -6,7 +6,7 @@ process that lacks those of a block, as its worker is new or has no room, reads 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,12 +53,18 @@ class NearRows:
         object
             Statistics of all rows.
         Rows
-            The near rows of `kept`.
+            The near rows of `kept`, without their places on the sample grid.
         """
         statistics, near = self.split(rows)
-        chosen = kept.select(near if len(kept) == len(rows) else _same_cells(kept, rows, near))
+        chosen = _without_places(kept.select(near if len(kept) == len(rows) else _same_cells(kept, rows, near)))
         replace_cached(self.cache, index, chosen)
         return statistics, chosen
+
+
+def _without_places(rows: Rows) -> Rows:
+    """Forget the places of rows, which take as much memory as two features and serve farthest rows alone."""
+    one = (1,) * (len(rows.shape) - 1)
+    return replace(rows, cells=None, start=(0,) * len(rows.shape), shape=(*one, len(rows)), grid=(*one, len(rows)))
 
 
 def _same_cells(kept: Rows, rows: Rows, near: NDArray[np.bool_]) -> NDArray[np.bool_]:

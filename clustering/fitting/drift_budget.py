@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.blas import one_blas_thread
 from clustering.data.rows import Rows, in_memory_rows
 from clustering.execution.block_cache import BlockCache, give_up_memory, release
 from clustering.execution.near_rows import NearRows
@@ -35,6 +36,10 @@ LEAST_SHARE = 1 / 64
 """Where fewer rows would be kept, nearly every pass would have to be a full read, and plain passes are simpler."""
 SAMPLED_MARGINS = 2**14
 """About this number of margins is kept to choose the next budgets by."""
+SLOWEST = 0.05
+"""Least expected movement of a boundary, as a part of the largest."""
+CENTERS_AT_ONCE = 256
+"""Centers whose distances from all others are held in memory together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,10 +136,12 @@ class BudgetedPasses:
         split: SplitStatistics[Any] = result.statistics[0]
         self.state = BudgetState(split.margins, Reference(now, budgets, split.far))
         near, count = split.far.near, split.far.near + split.far.count
-        self.say(
-            f"full read: {near:,} rows ({100 * near / max(1, count):.1f} %) are near a boundary and are kept; the next "
-            "passes go over them alone, until centers have moved too far"
-        )
+        # The first read of a fit without a row sample only measures margins.
+        if budgets.any():
+            self.say(
+                f"full read: {near:,} rows ({100 * near / max(1, count):.1f} %) near a boundary between clusters are "
+                "kept; passes go over them alone until centers have moved too far"
+            )
         return replace(result, statistics=(split.statistics,))
 
     def _expect(self, function: MarginStatistics[Any], budgets: Array) -> NearRows:
@@ -158,7 +165,10 @@ class BudgetedPasses:
 
 
 def expected_drift(reference: Reference, now: MarginStatistics[Any]) -> Array:
-    """Estimate how fast each boundary moves from here on ``(k,)``, up to a common factor.
+    """Estimate how far the boundaries of each cluster will move ``(k,)``, up to a common factor.
+
+    Centers that have moved most since the full read before will go on to do so, as each step of k-means is a nearly
+    constant part of the one before. A boundary moves with the cluster and with the fastest of its neighbours.
 
     Parameters
     ----------
@@ -167,7 +177,23 @@ def expected_drift(reference: Reference, now: MarginStatistics[Any]) -> Array:
     now
         The function of the present pass.
     """
-    return np.ones(len(now.points))
+    points, drift = reference.function.points, reference.function.drift(now)
+    if not drift.max() > 0.0:
+        return np.ones(len(drift))
+    squares = np.einsum("kp,kp->k", points, points)
+    fastest = np.empty(len(drift))
+    for start in range(0, len(drift), CENTERS_AT_ONCE):
+        part = slice(start, start + CENTERS_AT_ONCE)
+        # One thread, as the number of BLAS threads changes the order of sums, and so the budgets.
+        with one_blas_thread():
+            products = points[part] @ points.T
+        apart = np.sqrt(np.maximum(0.0, squares[part, None] + squares - 2.0 * products))
+        competing = apart < 2.0 * (reference.far.radius + reference.budgets)[part, None]
+        rows = np.arange(len(competing))
+        competing[rows, start + rows] = False
+        fastest[part] = np.where(competing, drift, 0.0).max(axis=1)
+    expected: Array = drift + fastest
+    return np.asarray(np.maximum(expected, SLOWEST * expected.max()))
 
 
 def choose_budgets(margins: MarginSample, scale: Array, share: float) -> Array:
@@ -242,8 +268,7 @@ def near_share(runner: PassRunner, count: int) -> float | None:
     room = runner.cache.memory
     if count * runner.kept_row_bytes <= room:
         return None
-    # A near row also keeps its place in its block, and its weight.
-    each = runner.kept_row_bytes + 8 + 8 * (runner.source.weights is not None)
+    each = runner.kept_row_bytes + 8 * (runner.source.weights is not None)
     share = ROOM_SHARE * room / (count * each)
     return share if share >= LEAST_SHARE else None
 

@@ -221,7 +221,7 @@ def _far_statistics(far: FarRows, params: KMeansParams, before: Array, now: Arra
     # Sums of rows less their centers, where the metric maps them: for the cosine, rows are summed up as mapped.
     sums = far.first - far.weight[:, None] * params.centers
     if params.matrix.size:
-        sums = sums @ params.matrix.T
+        sums = geometry.metric_points("mahalanobis", params.matrix, sums)
     change = far.weight * np.einsum("kd,kd->k", moved, moved) - 2.0 * np.einsum("kd,kd->k", moved, sums)
     objective = float(np.maximum(0.0, far.cost + factor * change).sum())
     nothing = KMeansStatistics.zero(*far.first.shape)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.rows import Rows
+from clustering.models.margin_kernels import SLACK
 from clustering.models.model import Statistics
 
 Array = NDArray[np.float64]
@@ -198,10 +199,14 @@ def within_budgets(points: Array, budgets: Array, radius: Array, drift: Array) -
     drift
         Bound of how far each center has moved ``(k,)``.
     """
+    reach = float(np.linalg.norm(points, axis=1).max())
     for a in np.flatnonzero(drift + farthest_other(drift) > budgets):
-        competing = drift[a] + drift > np.maximum(budgets[a], clear_of(points, radius, int(a)))
-        competing[a] = False
-        if competing.any():
+        fast = np.flatnonzero(drift[a] + drift > budgets[a])
+        fast = fast[fast != a]
+        apart = np.linalg.norm(points[fast] - points[a], axis=1)
+        # Lessened for rounding, here and in distances, by the same rule as the margins of rows.
+        clear = apart - 2.0 * radius[a] - 2.0 * SLACK * (apart + reach)
+        if (drift[a] + drift[fast] > clear).any():
             return False
     return True
 
@@ -220,18 +225,3 @@ def farthest_other(drift: Array) -> Array:
     others = np.full(len(drift), most)
     others[int(np.argmax(drift))] = second
     return others
-
-
-def clear_of(points: Array, radius: Array, a: int) -> Array:
-    """Bound from below the margin of the far rows of one cluster to each other center ``(k,)``.
-
-    Parameters
-    ----------
-    points, radius
-        As for `within_budgets`.
-    a
-        The cluster.
-    """
-    apart = np.linalg.norm(points - points[a], axis=1)
-    # Lessened for rounding, here and in distances, by the same rule as the margins of rows.
-    return np.asarray(apart - 2.0 * radius[a] - 2.0**-33 * (apart + np.linalg.norm(points, axis=1).max()))
