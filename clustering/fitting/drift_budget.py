@@ -114,13 +114,11 @@ class BudgetedPasses:
         reference = self.state.reference
         if reference is None or not reference.holds(now):
             return self._full_read(now)
-        result = replace(self.runner, near=self.near).run([now])
-        statistics = reference.function.far_statistics(reference.far, now) + result.statistics[0]
-        if (statistics.sums["weight"] > 0.0).all():
-            return replace(result, statistics=(statistics,))
+        result = self._near_rows(reference, now)
+        if _has_all_clusters(result):
+            return result
         # An empty cluster restarts at the farthest of all rows.
-        full = self._full_read(now)
-        return PassResult(full.statistics, result.read_stats + full.read_stats, result.seconds + full.seconds)
+        return _after(result, self._full_read(now))
 
     def close(self) -> None:
         """Drop the near rows."""
@@ -134,7 +132,8 @@ class BudgetedPasses:
         budgets = self._budgets(now)
         result = replace(self.runner, near=self._expect(now, budgets)).split()
         split: SplitStatistics[Any] = result.statistics[0]
-        self.state = BudgetState(split.margins, Reference(now, budgets, split.far))
+        reference = Reference(now, budgets, split.far)
+        self.state = BudgetState(split.margins, reference)
         near, count = split.far.near, split.far.near + split.far.count
         # The first read of a fit without a row sample only measures margins.
         if budgets.any():
@@ -142,7 +141,17 @@ class BudgetedPasses:
                 f"full read: {near:,} rows ({100 * near / max(1, count):.1f} %) near a boundary between clusters are "
                 "kept; passes go over them alone until centers have moved too far"
             )
-        return replace(result, statistics=(split.statistics,))
+        result = replace(result, statistics=(split.statistics,))
+        if not _has_all_clusters(result):
+            return result
+        # Added up as in the passes to come: where no label changes any more, the sums of the next one have equal bits.
+        return _after(result, self._near_rows(reference, now))
+
+    def _near_rows(self, reference: Reference, now: MarginStatistics[Any]) -> PassResult:
+        """Pass over the near rows, and add the statistics of the far ones."""
+        result = replace(self.runner, near=self.near).run([now])
+        far = reference.function.far_statistics(reference.far, now)
+        return replace(result, statistics=(far + result.statistics[0],))
 
     def _expect(self, function: MarginStatistics[Any], budgets: Array) -> NearRows:
         """Make room for the near rows of a split; a process that lacks them reads them again."""
@@ -162,6 +171,15 @@ class BudgetedPasses:
         reference = self.state.reference
         scale = np.ones(k) if reference is None else expected_drift(reference, now)
         return choose_budgets(self.state.margins, scale, self.share)
+
+
+def _has_all_clusters(result: PassResult) -> bool:
+    return bool((result.statistics[0].sums["weight"] > 0.0).all())
+
+
+def _after(before: PassResult, result: PassResult) -> PassResult:
+    """Return a result that counts the reads and the seconds of the one before it too."""
+    return PassResult(result.statistics, before.read_stats + result.read_stats, before.seconds + result.seconds)
 
 
 def expected_drift(reference: Reference, now: MarginStatistics[Any]) -> Array:

@@ -13,6 +13,7 @@ budget of its cluster is far from every boundary, and its share of all sums stay
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
@@ -87,7 +88,7 @@ class FarRows:
         return {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Make it from stored arrays.
 
         Parameters
@@ -120,6 +121,8 @@ class MarginStatistics(ABC, Generic[S]):
     Such a function can split rows by their margins, and knows the statistics of far rows after the centers have moved.
     """
 
+    model: Any
+    """The model whose `for_pass` makes the function."""
     params: Any
     """Params of the pass."""
 
