@@ -75,8 +75,10 @@ class _ProcessCache:
 
     def give_up_memory(self) -> None:
         with self.lock:
-            self.in_memory.clear()
-            self.memory_left = 0
+            blocks, self.in_memory, self.memory_left = self.in_memory, {}, 0
+        # Without room in memory, they go to scratch.
+        while blocks:
+            self.put(*blocks.popitem())
 
     def put(self, index: int, rows: Rows) -> None:
         size = rows.nbytes
@@ -240,7 +242,7 @@ def cached(cache: BlockCache, index: int) -> Rows | None:
 
 
 def give_up_memory(session: str) -> None:
-    """Drop the blocks of a run that are in memory in this process, and keep no further ones there.
+    """Move the blocks of a run that are in memory in this process to scratch, or drop them, and keep no others there.
 
     Parameters
     ----------

@@ -155,7 +155,7 @@ class BudgetedPasses:
 
     def _expect(self, function: MarginStatistics[Any], budgets: Array) -> NearRows:
         """Make room for the near rows of a split; a process that lacks them reads them again."""
-        # All memory is for the near rows. Blocks on scratch stay there.
+        # All memory is for the near rows. Whole blocks stay on scratch, if there is any.
         self.runner.engine.release(give_up_memory, self.runner.cache.session)
         self.runner = replace(self.runner, cache=replace(self.runner.cache, memory=0))
         cache = BlockCache(uuid.uuid4().hex, self.room, self.runner.cache.scratch)

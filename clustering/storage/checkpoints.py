@@ -290,8 +290,10 @@ def _checkpoint_from(model: AnyModel, meta: dict[str, Any], arrays: dict[str, ND
 def _budget_arrays(budget: BudgetState) -> dict[str, NDArray[Any]]:
     """Return the arrays of passes with a drift budget, by name."""
     arrays: dict[str, NDArray[Any]] = {}
-    if budget.margins is not None:
-        arrays |= {f"margins.{name}": array for name, array in budget.margins._asdict().items()}
+    margins = budget.margins
+    if margins is not None:
+        named = {"labels": margins.labels, "margins": margins.margins, "counts": margins.counts}
+        arrays |= {f"margins.{name}": array for name, array in named.items()}
     if budget.reference is not None:
         reference = budget.reference
         groups = {"params": params_to_arrays(reference.function.params), "far": reference.far.to_arrays()}
