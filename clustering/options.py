@@ -194,7 +194,7 @@ class FitOptions(OptionGroup):
     soft_kmeans, or per unit of weight of a mixture; 0: when nothing changes. Default: 0 for kmeans, 1e-6 for others."""
     accelerate: Literal["auto", "none"] = "auto"
     """How passes are saved. auto: where rows do not fit into memory, passes of kmeans go over the rows near a boundary
-    between clusters alone, as long as that gives the same labels; none: each pass goes over all rows."""
+    between clusters alone, as long as that gives the same labels; none: every pass goes over all rows."""
     max_seconds: Positive | None = None
     """Stop after this wall time, in seconds, with a valid model. Default: no limit."""
     fraction: Annotated[float, Gt(0), Le(1), BeforeValidator(number)] = 1.0
@@ -235,7 +235,8 @@ class BlockOptions(OptionGroup):
 
 
 class ComputeOptions(BlockOptions):
-    """Where the passes run. Only `memory` and `block` can change the result, as they decide the blocks."""
+    """Where the passes run. Only `memory` and `block` can change the result: they decide the blocks, and memory which rows
+    fit.accelerate keeps."""
 
     cluster: Annotated[ClusterOptions | InMemoryCluster, Field(union_mode="left_to_right")] = "threads"
     """Threads of this process (threads), one thread (synchronous), worker processes on this machine (local), or a

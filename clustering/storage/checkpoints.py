@@ -292,7 +292,11 @@ def _budget_arrays(budget: BudgetState) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     margins = budget.margins
     if margins is not None:
-        named = {"labels": margins.labels, "margins": margins.margins, "counts": margins.counts}
+        named: dict[str, NDArray[Any]] = {
+            "labels": margins.labels,
+            "margins": margins.margins,
+            "counts": margins.counts,
+        }
         arrays |= {f"margins.{name}": array for name, array in named.items()}
     if budget.reference is not None:
         reference = budget.reference
