@@ -235,8 +235,7 @@ class BlockOptions(OptionGroup):
 
 
 class ComputeOptions(BlockOptions):
-    """Where the passes run. Only `memory` and `block` can change the result: they decide the blocks, and memory which rows
-    fit.accelerate keeps."""
+    """Where the passes run. Only `memory` and `block` can change the result, by the blocks and the rows that are kept."""
 
     cluster: Annotated[ClusterOptions | InMemoryCluster, Field(union_mode="left_to_right")] = "threads"
     """Threads of this process (threads), one thread (synchronous), worker processes on this machine (local), or a
