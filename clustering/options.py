@@ -235,7 +235,7 @@ class BlockOptions(OptionGroup):
 
 
 class ComputeOptions(BlockOptions):
-    """Where the passes run. Only `memory` and `block` can change the result, by the blocks and the rows that are kept."""
+    """Where the passes run. Only `memory` and `block` can change the result, by the blocks and the kept rows."""
 
     cluster: Annotated[ClusterOptions | InMemoryCluster, Field(union_mode="left_to_right")] = "threads"
     """Threads of this process (threads), one thread (synchronous), worker processes on this machine (local), or a
