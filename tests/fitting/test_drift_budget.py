@@ -14,7 +14,7 @@ from clustering.data.access import open_source
 from clustering.errors import DataError
 from clustering.execution.engine import connect
 from clustering.execution.passes import PassRunner, pass_runner
-from clustering.fitting import drift_budget, loop
+from clustering.fitting import drift_budget, initialization, loop
 from clustering.fitting.drift_budget import choose_budgets, near_share
 from clustering.models.margins import MarginSample
 
@@ -144,6 +144,25 @@ def test_rows_with_missing_features(monkeypatch: pytest.MonkeyPatch) -> None:
     values = blobs(9, 4000, 4, 6)
     values[::40, 2] = np.nan
     blocks = assert_same_passes(values, c.KMeans(6), monkeypatch, missing="marginalize")
+    assert 0 in blocks
+
+
+def test_a_drawn_part_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = blobs(17, 8000, 4, 8)
+    assert 0 in assert_same_passes(values, c.KMeans(8), monkeypatch, fraction=0.5, memory=values.nbytes // 4)
+
+
+def test_without_a_row_sample_the_first_read_measures_margins(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = blobs(18, 4000, 3, 8, 1.5)
+    monkeypatch.setattr(initialization, "first_budget", lambda *_: drift_budget.BudgetState())
+    options = {"sample_rows": 100, "memory": values.nbytes // 2, "block_bytes": values.nbytes // 16}
+    fit = c.fit(values, c.KMeans(8), on_pass=(records := []).append, **options)
+    monkeypatch.undo()
+    plain = c.fit(values, c.KMeans(8), accelerate="none", **options)
+    np.testing.assert_allclose(fit.history[: plain.iterations], plain.history, rtol=1e-10)
+    blocks = [record.read_stats.blocks for record in records]
+    # Nothing is kept by the first read, so the second pass is one too.
+    assert blocks[0] == blocks[1] == 16
     assert 0 in blocks
 
 
