@@ -97,7 +97,7 @@ class BudgetedPasses:
         self.room = runner.cache.memory
         self.near: NearRows | None = None
         if state.reference is not None:
-            self._expect(state.reference.function, state.reference.budgets)
+            self._make_room(state.reference.function, state.reference.budgets)
 
     def run(self, functions: Sequence[Any]) -> PassResult:
         """Make one pass, over the near rows alone where that gives the same labels.
@@ -130,7 +130,7 @@ class BudgetedPasses:
         """Read all blocks, and keep the rows near a boundary."""
         self.close()
         budgets = self._budgets(now)
-        result = replace(self.runner, near=self._expect(now, budgets)).split()
+        result = replace(self.runner, near=self._make_room(now, budgets)).split()
         split: SplitStatistics[Any] = result.statistics[0]
         reference = Reference(now, budgets, split.far)
         self.state = BudgetState(split.margins, reference)
@@ -153,7 +153,7 @@ class BudgetedPasses:
         far = reference.function.far_statistics(reference.far, now)
         return replace(result, statistics=(far + result.statistics[0],))
 
-    def _expect(self, function: MarginStatistics[Any], budgets: Array) -> NearRows:
+    def _make_room(self, function: MarginStatistics[Any], budgets: Array) -> NearRows:
         """Make room for the near rows of a split; a process that lacks them reads them again."""
         # All memory is for the near rows. Whole blocks stay on scratch, if there is any.
         self.runner.engine.release(give_up_memory, self.runner.cache.session)
