@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import distributed
 import numpy as np
 import pytest
 import zarr
@@ -257,6 +260,24 @@ def test_any_number_of_threads_gives_the_same_bits(workers: int, store: Path, on
 @pytest.mark.slow
 def test_worker_processes_give_the_same_bits(store: Path, one_thread: c.Fit) -> None:
     assert_same_bits(from_store(store, cluster="local", workers=2), one_thread)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_reads_and_no_bit(store: Path, one_thread: c.Fit) -> None:
+    # The scheduler starts another worker, which has none of the near rows.
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+
+        def kill_one(record: loop.PassRecord) -> None:
+            if record.iteration == 4:
+                victim = next(iter(client.run(os.getpid).values()))
+                os.kill(victim, signal.SIGKILL)
+
+        assert_same_bits(from_store(store, cluster=client, on_pass=kill_one), one_thread)
 
 
 def test_near_rows_without_room_are_read_again(store: Path, one_thread: c.Fit, monkeypatch: pytest.MonkeyPatch) -> None:
