@@ -96,7 +96,7 @@ def fit(data: Any, model: AnyModel, options: FitCall) -> Fit:
         started = start_fresh(runner, model, fit_options, memory, "", watch)
         show(started.warnings)
         started = replace(started, warnings=(*source.cautions, *started.warnings))
-        ended = passes.fit(runner, started, fit_options.rule, watch)
+        ended = passes.fit(runner, started, fit_options.rule, watch, accelerate=options.accelerate == "auto")
         fitted = passes.fitted_model(ended, source, len(plan), drawn=options.draws_starts)
         # The fit has seen only some of the rows, so one more pass measures the objective of all rows.
         if fraction is not None:

@@ -191,8 +191,9 @@ class JobConfig(OptionGroup):
         """The keys that decide the result to the last bit."""
         # A key that was added later counts only where it is set. Otherwise runs of earlier versions could not resume.
         unset = {"valid_range"} if self.source.valid_range == "cf" else set()
+        plain = {"accelerate"} if self.fit.accelerate == "auto" else set()
         source = self.source.model_dump(mode="json", exclude={"storage_options", "credentials", *unset}, fallback=str)
-        fit = self.fit.model_dump(mode="json")
+        fit = self.fit.model_dump(mode="json", exclude=plain)
         # Earlier versions made this many restarts by default, as this one does for few clusters.
         if fit["restarts"] is None and self.model.k < MANY_CLUSTERS:
             fit["restarts"] = DEFAULT_RESTARTS

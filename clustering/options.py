@@ -199,6 +199,9 @@ class FitOptions(OptionGroup):
     tolerance: NonNegative | None = None
     """Stop when a pass changes the objective by no more than this, relative to J of kmeans, to the mean divergence of
     soft_kmeans, or per unit of weight of a mixture; 0: when nothing changes. Default: 0 for kmeans, 1e-6 for others."""
+    accelerate: Literal["auto", "none"] = "auto"
+    """How passes are saved. auto: where rows do not fit into memory, passes of kmeans go over the rows near a boundary
+    between clusters alone, as long as that gives the same labels; none: every pass goes over all rows."""
     max_seconds: Positive | None = None
     """Stop after this wall time, in seconds, with a valid model. Default: no limit."""
     fraction: Annotated[float, Gt(0), Le(1), BeforeValidator(number)] = 1.0
@@ -239,7 +242,7 @@ class BlockOptions(OptionGroup):
 
 
 class ComputeOptions(BlockOptions):
-    """Where the passes run. Only `memory` and `block` can change the result, as they decide the blocks."""
+    """Where the passes run. Only `memory` and `block` can change the result, by the blocks and the kept rows."""
 
     cluster: Annotated[ClusterOptions | InMemoryCluster, Field(union_mode="left_to_right")] = "threads"
     """Threads of this process (threads), one thread (synchronous), worker processes on this machine (local), or a

@@ -46,9 +46,11 @@ def described(docstring: str, section: str) -> set[str]:
 CONTRACTS = {
     "models/model.py": ("Model", "SoftModel"),
     "models/sampling.py": ("RowGenerator",),
+    "models/run_statistics.py": ("RunStatistics",),
+    "models/margins.py": ("MarginStatistics",),
     "run/watch.py": ("Watch",),
 }
-"""Protocols that describe the arguments of their methods once, for all classes in the same folder."""
+"""Protocols and abstract classes that describe arguments once, for all classes in the same folder."""
 
 
 def of_contracts(room: str) -> set[str]:

@@ -73,6 +73,13 @@ class _ProcessCache:
             elif index in self.on_disk:
                 self.scratch_left += self.on_disk.pop(index).nbytes
 
+    def give_up_memory(self) -> None:
+        with self.lock:
+            blocks, self.in_memory, self.memory_left = self.in_memory, {}, 0
+        # Without room in memory, they go to scratch.
+        while blocks:
+            self.put(*blocks.popitem())
+
     def put(self, index: int, rows: Rows) -> None:
         size = rows.nbytes
         with self.lock:
@@ -219,6 +226,33 @@ def replace_cached(cache: BlockCache, index: int, rows: Rows) -> None:
     local = _process_cache(cache)
     local.drop(index)
     local.put(index, rows)
+
+
+def cached(cache: BlockCache, index: int) -> Rows | None:
+    """Return the cached rows of a block; None where they are not cached in this process.
+
+    Parameters
+    ----------
+    cache
+        Limits of the cache, and the name of the run.
+    index
+        Number of the block in the plan.
+    """
+    return _process_cache(cache).get(index)
+
+
+def give_up_memory(session: str) -> None:
+    """Move the blocks of a run that are in memory in this process to scratch, or drop them, and keep no others there.
+
+    Parameters
+    ----------
+    session
+        Name of the run.
+    """
+    with _lock:
+        local = _caches.get(session)
+    if local is not None:
+        local.give_up_memory()
 
 
 def _process_cache(cache: BlockCache) -> _ProcessCache:

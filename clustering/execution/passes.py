@@ -18,11 +18,20 @@ from clustering.data.preparation import Preparation
 from clustering.data.rows import Rows
 from clustering.data.source import Source
 from clustering.errors import DataError, DomainError, at_work
-from clustering.execution.block_cache import BlockCache, cached_run, get_or_read, is_cached, release, replace_cached
+from clustering.execution.block_cache import (
+    BlockCache,
+    cached,
+    cached_run,
+    get_or_read,
+    is_cached,
+    release,
+    replace_cached,
+)
 from clustering.execution.engine import Engine
 from clustering.execution.fraction import RowFraction
 from clustering.execution.held_out import HeldOut, empty_rows
 from clustering.execution.map_reduce import map_reduce
+from clustering.execution.near_rows import NearRows
 from clustering.execution.progress import ProgressReporter, progress_reporter
 from clustering.models.run_statistics import RunStatistics
 
@@ -123,6 +132,23 @@ class PassRunner:
     """Map from decoded to prepared rows; None: rows are used as decoded."""
     held_out: HeldOut | None = None
     """Held-out blocks, which are not read and of which no row takes part; None: there are none."""
+    near: NearRows | None = None
+    """Rows near a boundary, if they alone take part. None: all."""
+
+    @property
+    def keeps_prepared(self) -> bool:
+        """Whether prepared rows are cached, which saves preparing them again: where they take no more memory."""
+        preparation = self.preparation
+        # Where rows are prepared once only, no later pass would use the prepared rows.
+        if preparation is None or preparation.once:
+            return False
+        return preparation.row_bytes <= self.source.kept_row_bytes
+
+    @property
+    def kept_row_bytes(self) -> int:
+        """Size of one row as it is cached, in bytes."""
+        kept = self.source.kept_row_bytes
+        return kept if self.preparation is None or not self.keeps_prepared else self.preparation.row_bytes
 
     def run(self, candidates: Sequence[Statistics], records: BlockRecords | None = None) -> PassResult:
         """Read each block once and add up the statistics of all candidates.
@@ -144,10 +170,25 @@ class PassRunner:
         DataError
             If the rows hold values that a candidate cannot use.
         """
+        return self._run(tuple(candidates), records)
+
+    def split(self) -> PassResult:
+        """Read each block once, split its rows, and cache those near a boundary for the passes over them alone.
+
+        Returns
+        -------
+        PassResult
+            The statistics that the split makes of all rows.
+        """
+        return self._run((), splits=True)
+
+    def _run(
+        self, candidates: tuple[Statistics, ...], records: BlockRecords | None = None, *, splits: bool = False
+    ) -> PassResult:
         started = time.perf_counter()
         work = _Work(
-            self.source, self.plan, self.cache, tuple(candidates), records, self.fraction, self.preparation,
-            self.held_out, progress_reporter(self.engine, len(self.plan)),
+            self.source, self.plan, self.cache, candidates, records, self.fraction, self.preparation, self.held_out,
+            self.keeps_prepared, self.near, splits, progress_reporter(self.engine, len(self.plan)),
         )  # fmt: skip
         sums = map_reduce(work, len(self.plan), self.engine)
         # Only the whole pass knows all bad chunks, and the limits of the source are about all of them.
@@ -167,19 +208,28 @@ class _Work:
     fraction: RowFraction | None
     preparation: Preparation | None
     held_out: HeldOut | None
+    keeps_prepared: bool
+    near: NearRows | None
+    splits: bool
+    """Whether the pass goes over all rows to find the near ones; otherwise over these alone, if there are any."""
     reporter: ProgressReporter | None
 
     def __call__(self, run: range) -> Iterator[_PassSums]:
         """Yield the statistics of a run of blocks, in order; of many at once where all rows of the run are cached."""
         of_runs = [candidate for candidate in self.candidates if isinstance(candidate, RunStatistics)]
-        at_once = len(of_runs) == len(self.candidates) and self.records is None and self._is_ready(run)
-        sums = self._run_sums(run, of_runs) if at_once else self._block_sums(run)
+        at_once = len(of_runs) == len(self.candidates) and self.records is None and not self.splits
+        sums = self._run_sums(run, of_runs) if at_once and self._is_ready(run) else self._block_sums(run)
         return sums if self.reporter is None else self.reporter.of_blocks(sums)
+
+    @property
+    def _used_cache(self) -> BlockCache:
+        """The cache of the rows that take part."""
+        return self.cache if self.near is None or self.splits else self.near.cache
 
     def _is_ready(self, run: range) -> bool:
         """Return whether all rows of a run are cached as the candidates take them."""
         prepared = self.preparation is not None
-        blocks = cached_run(self.cache, run)
+        blocks = cached_run(self._used_cache, run)
         return blocks is not None and all(rows.packing is None and rows.prepared == prepared for rows in blocks)
 
     def _run_sums(self, run: range, of_runs: Sequence[RunStatistics[Any]]) -> Iterator[_PassSums]:
@@ -190,7 +240,7 @@ class _Work:
         for start in range(0, len(run), length):
             part = run[start : start + length]
             # The cache is asked once more, because it ends with its pass; until then no block leaves it.
-            blocks = cached_run(self.cache, part)
+            blocks = cached_run(self._used_cache, part)
             assert blocks is not None
             bad = tuple(sorted({name for rows in blocks for name in rows.bad_chunks}))
             with at_work(f"blocks {part[0]} to {part[-1]}"):
@@ -207,7 +257,7 @@ class _Work:
             yield sums
 
     def _needs_reading(self, index: int) -> bool:
-        return not is_cached(self.cache, index)
+        return not is_cached(self._used_cache, index)
 
     def _load_block(self, index: int) -> _PassSums | tuple[Rows, int]:
         """Return the cached or read rows of a block and the bytes read; or the statistics that its record holds."""
@@ -216,18 +266,29 @@ class _Work:
         block = self.plan.block(index)
         if self.held_out is not None and self.held_out.contains(block.start):
             return empty_rows(self.source, block), 0
+        if self.near is not None and not self.splits:
+            return self._load_near(self.near, index)
         with at_work(f"block {block}"):
             # Only one form of the rows is cached, because both would take twice the memory.
-            return get_or_read(self.source, self.plan, index, self.cache, self.fraction, keep=not self._keeps_prepared)
+            return self._read(index)
 
-    @property
-    def _keeps_prepared(self) -> bool:
-        """Whether prepared rows are cached, which saves preparing them again: where they take no more memory."""
-        preparation = self.preparation
-        # Where rows are prepared once only, no later pass would use the prepared rows.
-        if preparation is None or preparation.once:
-            return False
-        return preparation.row_bytes <= self.source.kept_row_bytes
+    def _read(self, index: int) -> tuple[Rows, int]:
+        """Return all rows of a block, cached or read, and the bytes read."""
+        return get_or_read(self.source, self.plan, index, self.cache, self.fraction, keep=not self.keeps_prepared)
+
+    def _load_near(self, near: NearRows, index: int) -> tuple[Rows, int]:
+        """Return the near rows of a block, cached or split again, and the bytes read."""
+        rows = cached(near.cache, index)
+        if rows is not None:
+            return rows, 0
+        with at_work(f"block {self.plan.block(index)}"):
+            kept, size = self._read(index)
+            prepared = self._prepare_rows(index, kept)
+            return near.split_block(index, self._kept_form(kept, prepared), prepared)[1], size
+
+    def _kept_form(self, kept: Rows, prepared: Rows) -> Rows:
+        """Return the rows of a block in the form in which they are cached."""
+        return prepared if self.keeps_prepared else kept
 
     def _prepare_rows(self, index: int, kept: Rows) -> Rows:
         """Decode and prepare the rows of a block, unless they were cached as prepared rows."""
@@ -241,7 +302,7 @@ class _Work:
                 "one; set source.missing to 'drop' to leave such rows out"
             )
         # Later passes find the rows of this block prepared.
-        if self._keeps_prepared:
+        if self.keeps_prepared:
             replace_cached(self.cache, index, prepared)
         return prepared
 
@@ -249,7 +310,10 @@ class _Work:
         """Make the statistics of a block for all candidates."""
         rows = self._prepare_rows(index, kept)
         try:
-            statistics = tuple(candidate(rows) for candidate in self.candidates)
+            if self.near is not None and self.splits:
+                statistics: tuple[Any, ...] = (self.near.split_block(index, self._kept_form(kept, rows), rows)[0],)
+            else:
+                statistics = tuple(candidate(rows) for candidate in self.candidates)
         except DomainError as error:
             place = f"block {self.plan.block(index)}"
             if error.column is not None:

@@ -90,7 +90,7 @@ def advise(
         more = "" if expected.scratch_bytes is None else " (compute.scratch has too little room)"
         yield (
             f"{share} % of the rows stay in memory or on scratch between passes; the others are read again in every "
-            f"pass{more}: "
+            f"pass over all rows{more}: "
             + ("raise compute.memory, or set compute.scratch to a folder on a local disk"
                if expected.scratch_bytes is None else "raise compute.memory, or name a larger disk")
         )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from clustering.data.excluded_rows import explain_excluded_rows
 from clustering.data.preparation import Preparation
 from clustering.data.rows import Rows
 from clustering.execution.passes import PassResult, PassRunner, ReadStats
+from clustering.fitting.drift_budget import BudgetState, first_budget
 from clustering.fitting.hard_starts import hard_clusters, restart_sample, run_restarts
 from clustering.fitting.loop import Candidate, State, apply_limits
 from clustering.fitting.on_sample import SampleRunner, sample_passes
@@ -46,6 +47,8 @@ class Initialization:
     warnings: tuple[str, ...] = ()
     preparation: Preparation | None = None
     """Preparation that the passes apply to rows; None where they take rows as decoded."""
+    budget: BudgetState = field(default_factory=BudgetState)
+    """Margins of the row sample at the first start, where passes have a drift budget."""
 
 
 class StartsFromSource:
@@ -177,6 +180,9 @@ def initialize(runner: PassRunner, model: AnyModel, options: Options, memory: in
     starts = StartsFromSource(runner, model, prepared_survey, options, preparation)
     initial = model.initialize(starts)
     candidates = tuple(Candidate(model, params) for params in initial.params)
+    accelerate = options.fit.accelerate == "auto"
+    sample = prepared_survey.sample
+    budget = first_budget(runner, candidates[0].statistics, sample, surveyed.count) if accelerate else BudgetState()
     # The time limit is for the whole fit, so the time of the starts counts.
     state = State(candidates, seconds=time.perf_counter() - began)
     return Initialization(
@@ -188,4 +194,5 @@ def initialize(runner: PassRunner, model: AnyModel, options: Options, memory: in
         (*remarks, *initial.remarks),
         (*warnings, *initial.warnings),
         preparation,
+        budget,
     )

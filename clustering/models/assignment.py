@@ -42,6 +42,8 @@ class AssignedRows(NamedTuple):
     """Nearest center ``(m,)``."""
     distances: NDArray[np.float64]
     """Squared distance from it ``(m,)``, or another divergence from `divergences.assign_rows`."""
+    margins: NDArray[np.float64] | None = None
+    """How much farther the second nearest center is, in the metric ``(m,)``; None where it was not asked for."""
 
 
 def sub_blocks(values: NDArray[Any], origin: NDArray[np.float64]) -> Iterator[tuple[int, int, NDArray[np.float64]]]:

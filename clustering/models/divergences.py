@@ -38,6 +38,10 @@ CURVATURE: dict[Divergence, float] = {
 }  # fmt: skip
 """Divergence of two close rows, per unit of their squared distance where `embed` maps them."""
 
+METRIC_FACTOR: dict[Divergence, float] = {"squared_euclidean": 1.0, "mahalanobis": 1.0, "cosine": 0.5}
+"""Divergence of two rows, per unit of their squared distance where `metric_points` maps them; without the divergences
+that are no squares of a metric."""
+
 TINY = float(np.finfo(float).tiny)
 """Zeros of centers count as this number in logarithms, so that no divergence is infinite."""
 
@@ -282,8 +286,30 @@ def _norms(rows: Array) -> Array:
     return norms
 
 
+def metric_points(divergence: Divergence, matrix: Array, centers: Array) -> Array:
+    """Map centers ``(k, d)`` to where `assign_rows` compares their Euclidean distances from rows.
+
+    Parameters
+    ----------
+    divergence
+        Divergence of the model, one of `METRIC_FACTOR`.
+    matrix
+        M of the Mahalanobis distance ``(d, d)``.
+    centers
+        Centers less the origin ``(k, d)``; for the cosine of length 1.
+    """
+    # Rows and centers go through the same loop, so that a row at its center has distance 0 exactly.
+    return _whitened(matrix, centers) if divergence == "mahalanobis" else centers
+
+
 def assign_rows(
-    divergence: Divergence, values: NDArray[Any], origin: Array, matrix: Array, centers: Array
+    divergence: Divergence,
+    values: NDArray[Any],
+    origin: Array,
+    matrix: Array,
+    centers: Array,
+    *,
+    margins: bool = False,
 ) -> Iterator[AssignedRows]:
     """Assign rows to the centers of least divergence, a sub-block at a time.
 
@@ -295,6 +321,8 @@ def assign_rows(
         Rows ``(n, d)``, not less the origin.
     origin, matrix, centers
         As in the params: ``(d,)``, M of the Mahalanobis distance ``(d, d)``, and ``(k, d)`` less the origin.
+    margins
+        Whether margins are wanted; only for a divergence of `METRIC_FACTOR`.
 
     Yields
     ------
@@ -307,18 +335,16 @@ def assign_rows(
         If a row has a value that the divergence is not defined for.
     """
     check_domain(divergence, values)
-    # Rows and centers go through the same loop, so that a row at its center has distance 0 exactly.
-    compared = _whitened(matrix, centers) if divergence == "mahalanobis" else centers
-    prepared = lloyd.prepare_centers(np.zeros(centers.shape[1]), compared)
+    prepared = lloyd.prepare_centers(np.zeros(centers.shape[1]), metric_points(divergence, matrix, centers))
     for start, stop, rows in sub_blocks(values, origin):
         match divergence:
             case "mahalanobis":
-                yield AssignedRows(start, stop, rows, *lloyd.label(in_memory_rows(_whitened(matrix, rows)), prepared))
+                yield AssignedRows(start, stop, rows, *_label(_whitened(matrix, rows), prepared, margins))
             case "cosine":
                 rows[:] = unit_rows(rows)
-                by_row = lloyd.label(in_memory_rows(rows), prepared)
+                labels, squares, apart = _label(rows, prepared, margins)
                 # The squared distance of two rows of length 1 is twice 1 less their cosine.
-                yield AssignedRows(start, stop, rows, by_row.labels, 0.5 * by_row.distances)
+                yield AssignedRows(start, stop, rows, labels, 0.5 * squares, apart)
             case _:
                 columns = np.ascontiguousarray(rows.T)
                 out = np.empty((len(centers), len(rows)))
@@ -326,6 +352,17 @@ def assign_rows(
                 labels, least = np.empty(len(rows), np.int32), np.empty(len(rows))
                 divergence_kernels.least_of(out, labels, least)
                 yield AssignedRows(start, stop, rows, labels, least)
+
+
+def _label(
+    rows: Array, prepared: lloyd.PreparedCenters, margins: bool
+) -> tuple[NDArray[np.int32], Array, Array | None]:
+    """Return labels, squared distances and margins ``(m,)`` of rows; no margins where they are not wanted."""
+    if not margins:
+        return *lloyd.label(in_memory_rows(rows), prepared), None
+    # No row is above an infinite budget, so none is added up as a far one.
+    split = lloyd.start_split(len(rows), prepared, np.full(len(prepared.centers.centers), np.inf), 1)
+    return *lloyd.label(in_memory_rows(rows), prepared, split), split.margins
 
 
 def _whitened(matrix: Array, rows: Array) -> Array:

@@ -19,17 +19,16 @@ from clustering.models.columns import columns_of
 from clustering.models.components import Components
 from clustering.models.distances import MEASURES, RowDistances, from_centers
 from clustering.models.divergence_kernels import least_of
-from clustering.models.farthest import FARTHEST, FarthestRows, distinct_rows
+from clustering.models.farthest import distinct_rows
 from clustering.models.kmeans_params import KMeansParams, KMeansUpdate
+from clustering.models.kmeans_passes import LloydPass, MetricPass, add_up_rows
 from clustering.models.kmeans_statistics import KMeansStatistics
-from clustering.models.lloyd import PreparedCenters, empty_labels, lloyd, prepare_centers
+from clustering.models.lloyd import empty_labels, lloyd, prepare_centers
 from clustering.models.objective import Objective
 from clustering.models.option_names import Divergence
 from clustering.models.overflow import rank_by_divergence
-from clustering.models.run_statistics import RunStatistics
 from clustering.models.sampling import GenerativeMixture, not_generative
 from clustering.models.starts import InitialParams, Starts
-from clustering.models.tree import fold
 
 Array = NDArray[np.float64]
 
@@ -115,7 +114,7 @@ class KMeans:
         """
         if self.divergence == "squared_euclidean":
             return self.for_pass(params)(rows)
-        return self._complete_rows(params, rows)
+        return add_up_rows(self.divergence, params, rows)
 
     def rows_with_missing(self, params: KMeansParams, rows: Rows) -> tuple[KMeansStatistics, NDArray[np.int32], Array]:
         """Assign rows with missing features by the distance over their observed features, and add up.
@@ -163,30 +162,12 @@ class KMeans:
 
     def for_pass(self, params: KMeansParams) -> Callable[[Rows], KMeansStatistics]:
         """Prepare the centers for a pass."""
-        if self.divergence != "squared_euclidean":
-            return partial(self.statistics, params)
-        return _LloydPass(self, params, prepare_centers(params.origin, params.centers))
-
-    def _complete_rows(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
-        limit = min(params.k, FARTHEST)
-        k, d = params.centers.shape
-        weight, first, objective = np.zeros(k), np.zeros((k, d)), 0.0
-        farthest = KMeansStatistics.zero(k, d).farthest
-        for part in geometry.assign_rows(self.divergence, rows.values, params.origin, params.matrix, params.centers):
-            weights = rows.weights[part.start : part.stop]
-            objective += kernels.add_up(part.rows, weights, part.labels, part.distances, weight, first)
-            floor = float(farthest.distances[-1]) if len(farthest.distances) == limit else 0.0
-            index = kernels.farthest_rows(part.distances, weights, floor, limit)
-            if len(index):
-                new = FarthestRows(
-                    part.distances[index],
-                    rows.positions(index + part.start),
-                    part.labels[index],
-                    weights[index],
-                    part.rows[index],
-                )
-                farthest = farthest.merged(new, limit)
-        return KMeansStatistics(weight, first, objective, len(rows), farthest)
+        if self.divergence == "squared_euclidean":
+            return LloydPass(self, params, prepare_centers(params.origin, params.centers))
+        # The others are not squares of distances, so that nothing follows for a row from how far centers have moved.
+        return (
+            MetricPass(self, params) if self.divergence in geometry.METRIC_FACTOR else partial(self.statistics, params)
+        )
 
     def labelled_statistics(self, params: KMeansParams, rows: Rows) -> KMeansStatistics:
         """Add up the rows whose clusters are known beforehand (lecture, "Observation: class means").
@@ -385,37 +366,6 @@ class KMeans:
     def row_products(self, d: int) -> int:
         """Estimate how many products a pass computes for each row."""
         return self.k * d
-
-
-@dataclass(frozen=True, eq=False)
-class _LloydPass(RunStatistics[KMeansStatistics]):
-    """Statistics of a pass with squared distances, whose centers are prepared once."""
-
-    model: KMeans
-    params: KMeansParams
-    centers: PreparedCenters
-
-    @property
-    def row_operations(self) -> float:
-        """Operations of the products, and those that each feature needs beside."""
-        k, d = self.params.centers.shape
-        return float(2 * d * (k + 32))
-
-    def of_run(self, blocks: Sequence[Rows]) -> KMeansStatistics:
-        """Make the statistics of a run of blocks by one compiled call, where no row has missing features."""
-        if any(rows.has_missing is not None for rows in blocks):
-            return fold(map(self._of_block, blocks))
-        return self._complete(blocks)
-
-    def _of_block(self, rows: Rows) -> KMeansStatistics:
-        if rows.has_missing is None:
-            return self._complete([rows])
-        complete, incomplete = rows.select(~rows.has_missing), rows.select(rows.has_missing)
-        return self._complete([complete]) + self.model.rows_with_missing(self.params, incomplete)[0]
-
-    def _complete(self, blocks: Sequence[Rows]) -> KMeansStatistics:
-        sums = lloyd(blocks, self.centers, min(self.params.k, FARTHEST))
-        return KMeansStatistics(sums.weight, sums.first, sums.objective, sum(map(len, blocks)), sums.farthest)
 
 
 def ignore_zero_weights(weights: Array, distances: Array) -> Array:

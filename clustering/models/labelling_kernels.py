@@ -86,7 +86,7 @@ def _resolve_near_ties(tile, r, least, second, d, centers, reach, slack):  # typ
 
 
 @njit(**BARE)
-def _side_by_side(tile, m, d, centers, reach, slack_of_centers, columns):  # type: ignore[no-untyped-def]
+def _side_by_side(tile, m, d, centers, reach, slack_of_centers, columns, second):  # type: ignore[no-untyped-def]
     """Label rows of less than sixteen features: sixteen rows at once, each added up in the order of the definition."""
     width = tile.rows.shape[1]
     slack = splat(slack_of_centers)
@@ -124,6 +124,8 @@ def _side_by_side(tile, m, d, centers, reach, slack_of_centers, columns):  # typ
         store(tile.labels, r + 8, label1)
         store(tile.distances, r, least0)
         store(tile.distances, r + 8, least1)
+        store(second, r, second0)
+        store(second, r + 8, second1)
         _resolve_near_ties(tile, r, least0, second0, d, centers, reach, slack)
         _resolve_near_ties(tile, r + 8, least1, second1, d, centers, reach, slack)
 
@@ -330,7 +332,7 @@ def _label_in_one_way(tile, m, d, centers, way):  # type: ignore[no-untyped-def]
 
 
 def _label_side_by_side(tile, m, d, centers, way):  # type: ignore[no-untyped-def]
-    _side_by_side(tile, m, d, centers.centers, centers.reach, centers.slack, way.columns)
+    _side_by_side(tile, m, d, centers.centers, centers.reach, centers.slack, way.columns, way.second)
 
 
 def _label_by_score(tile, m, d, centers, way):  # type: ignore[no-untyped-def]

@@ -16,9 +16,12 @@ from clustering.models.lloyd_buffers import (
     Centers,
     RowLabels,
     Scores,
+    SplitRows,
+    Unsplit,
     make_centers,
     make_run,
     make_scores,
+    make_split,
     make_sums,
     make_tile,
 )
@@ -61,7 +64,11 @@ def prepare_centers(origin: Array, centers: Array) -> PreparedCenters:
 
 
 def lloyd(
-    blocks: Sequence[Rows], centers: PreparedCenters, most: int | None, by_row: RowLabels | None = None
+    blocks: Sequence[Rows],
+    centers: PreparedCenters,
+    most: int | None,
+    by_row: RowLabels | None = None,
+    split: SplitRows | None = None,
 ) -> LloydSums:
     """Label rows by their nearest centers, add them up in the order of the tree, and keep the farthest.
 
@@ -75,6 +82,8 @@ def lloyd(
         Largest number of farthest rows to keep; None where rows are labelled and not added up.
     by_row
         Gets the labels and squared distances of all rows.
+    split
+        Splits the rows of one block by their margins, see `start_split`; None where they are not split.
     """
     k, d = len(centers.centers.centers), centers.d
     # Arrays are named by their addresses, so copies must live until the kernel is done.
@@ -82,7 +91,7 @@ def lloyd(
     tile, way = make_tile(d, centers.scores)
     sums, nodes, far = make_sums(k, d, len(blocks), most)
     out = empty_labels(0) if by_row is None else by_row
-    count = lloyd_kernels.lloyd(run, centers.centers, way, tile, sums, nodes, far, out)
+    count = lloyd_kernels.lloyd(run, centers.centers, way, tile, sums, nodes, far, out, split or Unsplit(0.0))
     del held
     farthest = FarthestRows(
         far.distances[:count], far.positions[:count], far.labels[:count], far.weights[:count],
@@ -91,7 +100,24 @@ def lloyd(
     return LloydSums(nodes.weight[0].copy(), nodes.first[0].copy(), float(nodes.objective[0]), farthest)
 
 
-def label(rows: Rows, centers: PreparedCenters) -> RowLabels:
+def start_split(n: int, centers: PreparedCenters, budgets: Array, stride: int) -> SplitRows:
+    """Make the memory for splitting the rows of one block by their margins.
+
+    Parameters
+    ----------
+    n
+        Number of rows.
+    centers
+        Centers of the pass.
+    budgets
+        Margin above which a row of each cluster is far from every boundary ``(k,)``.
+    stride
+        One row in this many has its label and margin kept.
+    """
+    return make_split(n, centers.centers, centers.scores, centers.d, budgets, stride)
+
+
+def label(rows: Rows, centers: PreparedCenters, split: SplitRows | None = None) -> RowLabels:
     """Label the rows of one block by their nearest centers.
 
     Parameters
@@ -100,9 +126,11 @@ def label(rows: Rows, centers: PreparedCenters) -> RowLabels:
         Rows of a block ``(n, d)``, without missing features.
     centers
         Centers of the pass.
+    split
+        Gets the margins of the rows; None where they are not wanted.
     """
     by_row = empty_labels(len(rows))
-    lloyd([rows], centers, None, by_row)
+    lloyd([rows], centers, None, by_row, split)
     return by_row
 
 

@@ -91,6 +91,8 @@ class SideBySide(NamedTuple):
 
     columns: NDArray[np.float64]
     """Sixteen rows as columns ``(d, 16)``."""
+    second: NDArray[np.float64]
+    """Second least squared distance of each row ``(t,)``."""
 
 
 class ByScore(NamedTuple):
@@ -158,6 +160,44 @@ class FarthestBuffer(NamedTuple):
     """Where `rows` holds each of them ``(most,)``, so that sorting moves no rows."""
     rows: NDArray[np.float64]
     """Rows less the origin ``(most, d)``."""
+
+
+class Unsplit(NamedTuple):
+    """All rows are added up alike."""
+
+    nothing: float
+    """Not used; the kernels take no empty tuple."""
+
+
+class SplitRows(NamedTuple):
+    """Memory for splitting rows by their margins: how much farther the second nearest center is than the nearest."""
+
+    budgets: NDArray[np.float64]
+    """Margin above which a row of each cluster is far from every boundary ``(k,)``."""
+    reach: float
+    """The largest distance of a center from the origin."""
+    unscale: float
+    """Factor that turns scores into squared distances; 0 where it would leave float64."""
+    stride: int
+    """One row in this many has its label and margin kept."""
+    near: NDArray[np.bool_]
+    """Gets whether each row is near a boundary ``(n,)``."""
+    labels: NDArray[np.int32]
+    """Gets the labels of every `stride`-th row."""
+    margins: NDArray[np.float64]
+    """Gets the margins of the same rows."""
+    gaps: NDArray[np.float64]
+    """Lower bound of the squared distance of the second nearest center less that of the nearest ``(t,)``."""
+    part: NDArray[np.float64]
+    """Σw·x of the far rows among the last `lloyd_kernels.SUM_ROWS` ``(k, width)``."""
+    weight: NDArray[np.float64]
+    """Gets Σw of the far rows ``(k,)``."""
+    first: NDArray[np.float64]
+    """Gets Σw·x of the far rows ``(k, d)``."""
+    cost: NDArray[np.float64]
+    """Gets Σw·distance of the far rows ``(k,)``."""
+    radius: NDArray[np.float64]
+    """Gets the largest distance of a far row from its center ``(k,)``; not squared."""
 
 
 class RowLabels(NamedTuple):
@@ -293,7 +333,7 @@ def make_tile(d: int, scores: Scores | None) -> tuple[Tile, SideBySide | ByScore
     t = int(np.clip(TILE_BYTES // (8 * width) // 16 * 16, *TILE_ROWS))
     tile = Tile(zeros((t, width)), zeros((t,)), zeros((t,)))
     if scores is None:
-        return tile, SideBySide(zeros((d, NARROW)))
+        return tile, SideBySide(zeros((d, NARROW)), zeros((t,)))
     norms, least, second, labels = (zeros((t,), np.float32) for _ in range(4))
     return tile, ByScore(scores, zeros((t // NARROW, d, NARROW), np.float32), norms, least, second, labels)
 
@@ -326,6 +366,32 @@ def make_sums(k: int, d: int, n_blocks: int, most: int | None) -> tuple[PartialS
         Nodes(np.zeros(height, np.int64), np.zeros((height, k)), np.zeros((height, k, d)), np.zeros(height)),
         _farthest_buffer(most, d),
     )
+
+
+def make_split(n: int, centers: Centers, scores: Scores | None, d: int, budgets: Array, stride: int) -> SplitRows:
+    """Make the memory for splitting the rows of one block.
+
+    Parameters
+    ----------
+    n, d
+        Number of rows and of features.
+    centers, scores
+        Centers of the pass, and as they are scored.
+    budgets
+        Margin above which a row of each cluster is far from every boundary ``(k,)``.
+    stride
+        One row in this many has its label and margin kept.
+    """
+    k, width = centers.centers.shape
+    # Beyond this the square of the scale leaves float64, and no row is far.
+    scale = 1.0 if scores is None else scores.scale
+    unscale = 1.0 / (scale * scale) if 1e-150 < scale < 1e150 else 0.0
+    kept = -(-n // stride)
+    return SplitRows(
+        budgets, float(centers.reach.max()), unscale, stride, np.zeros(n, np.bool_), np.zeros(kept, np.int32),
+        np.zeros(kept), zeros((TILE_ROWS[1],)), zeros((k, width)), np.zeros(k), np.zeros((k, d)), np.zeros(k),
+        np.zeros(k),
+    )  # fmt: skip
 
 
 def _farthest_buffer(most: int, d: int) -> FarthestBuffer:

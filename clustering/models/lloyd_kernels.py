@@ -13,6 +13,7 @@ from clustering.compiling import njit
 from clustering.models.labelling_kernels import BARE, label
 from clustering.models.lane_types import ELEMENT_BYTES, wide, widened
 from clustering.models.lanes import WIDE, element, load, memory, prefetch, splat, store
+from clustering.models.margin_kernels import end_part, fold
 
 SUM_ROWS = 1024
 """Rows that are added up separately first. The rounding error then grows with the rows of a run plus the number of
@@ -114,7 +115,7 @@ def _keep_far(run, b, start, m, tile, far, count):  # type: ignore[no-untyped-de
 
 # A function of its own would be optimised here, and once more with its caller.
 @njit(inline="always", **BARE)
-def _add_block(run, b, centers, way, tile, sums, nodes, node, far, count, out, done):  # type: ignore[no-untyped-def]
+def _add_block(run, b, centers, way, tile, sums, nodes, node, far, count, out, done, split):  # type: ignore[no-untyped-def]
     """Add the rows of block `b` to a node of zeros, and return the number of farthest rows."""
     t = tile.rows.shape[0]
     copies, k = sums.weight.shape
@@ -134,11 +135,13 @@ def _add_block(run, b, centers, way, tile, sums, nodes, node, far, count, out, d
             if copies:
                 part += _add_up(run.values[b], size, start, m, run.weights[b], d, tile, sums)
                 count = _keep_far(run, b, start, m, tile, far, count)
+            fold(run.weights[b], start, m, d, tile, way, split, copies > 0)  # type: ignore[no-untyped-call]
             if out.labels.shape[0]:
                 for r in range(m):
                     out.labels[done + start + r] = int(tile.labels[r])
                     out.distances[done + start + r] = tile.distances[r]
         objective += part
+        end_part(split)  # type: ignore[no-untyped-call]
         for i in range(k if copies else 0):
             for c in range(copies):
                 nodes.weight[node, i] += sums.weight[c, i]
@@ -159,7 +162,7 @@ def _add_right(nodes, left):  # type: ignore[no-untyped-def]
 
 
 @njit(**BARE)
-def lloyd(run, centers, way, tile, sums, nodes, far, out):  # type: ignore[no-untyped-def]
+def lloyd(run, centers, way, tile, sums, nodes, far, out, split):  # type: ignore[no-untyped-def]
     """Label the rows of a run of blocks, and leave their sums in the first node; return the number of farthest rows.
 
     Parameters
@@ -176,6 +179,8 @@ def lloyd(run, centers, way, tile, sums, nodes, far, out):  # type: ignore[no-un
         Gets the farthest rows.
     out
         Gets the labels and distances of all rows, unless it is empty.
+    split
+        Memory for splitting the rows of a single block by their margins, or says that they are not split.
     """
     # numba would compile what takes a literal 0 once more for that.
     count = np.int64(0)
@@ -184,7 +189,7 @@ def lloyd(run, centers, way, tile, sums, nodes, far, out):  # type: ignore[no-un
     for b in range(run.lengths.shape[0]):
         nodes.weight[depth].fill(0.0)
         nodes.first[depth].fill(0.0)
-        count = _add_block(run, b, centers, way, tile, sums, nodes, depth, far, count, out, done)
+        count = _add_block(run, b, centers, way, tile, sums, nodes, depth, far, count, out, done, split)
         done += run.lengths[b]
         level = 0
         # Two nodes of one level are added at once, like the carry of a binary counter.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 
 from clustering.data.source import Source
 from clustering.execution.passes import PassRunner
+from clustering.fitting.drift_budget import budgeted_passes
 from clustering.fitting.fitted_model import FittedModel, from_state
 from clustering.fitting.loop import Stop, StoppingRule, choose_best, iterate
 from clustering.models.model import AnyModel
@@ -20,6 +22,8 @@ def fit(
     rule: StoppingRule,
     watch: Watch,
     save: Callable[[Checkpoint], None] = lambda _: None,
+    *,
+    accelerate: bool = True,
 ) -> Checkpoint:
     """Pass over the data until the loop stops.
 
@@ -35,6 +39,8 @@ def fit(
         Receives messages and the record of every pass.
     save
         Called with the checkpoint after every pass, before the watch learns of the pass.
+    accelerate
+        Whether passes may go over the rows near a boundary alone; see `clustering.fitting.drift_budget`.
 
     Returns
     -------
@@ -44,14 +50,17 @@ def fit(
     now = checkpoint
     # Pass 0 works on decoded rows, and the passes of the loop on prepared ones.
     runner = replace(runner, preparation=checkpoint.preparation)
-    for state, record in iterate(checkpoint.state, runner.run, rule):
-        seconds = {**now.seconds, "fit": now.seconds.get("fit", 0.0) + record.seconds}
-        now = replace(now, state=state, read_stats=now.read_stats + record.read_stats, seconds=seconds)
-        # A message about a pass promises that the pass is not lost any more.
-        save(now)
-        watch.passed(record, rule, now.read_stats.blocks / len(runner.plan))
-        for note in record.notes:
-            watch.warn(note)
+    budgeted = budgeted_passes(runner, now.summary.count, now.budget, watch.say)
+    with budgeted if accelerate else nullcontext() as passes:
+        for state, record in iterate(checkpoint.state, runner.run if passes is None else passes.run, rule):
+            seconds = {**now.seconds, "fit": now.seconds.get("fit", 0.0) + record.seconds}
+            now = replace(now, state=state, read_stats=now.read_stats + record.read_stats, seconds=seconds)
+            now = now if passes is None else replace(now, budget=passes.state)
+            # A message about a pass promises that the pass is not lost any more.
+            save(now)
+            watch.passed(record, rule, now.read_stats.blocks / len(runner.plan))
+            for note in record.notes:
+                watch.warn(note)
     # Several candidates may need one more pass, which gives each the objective of its final params.
     state, judgement = choose_best(now.state, runner.run)
     if state is not now.state:

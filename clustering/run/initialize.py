@@ -130,4 +130,5 @@ def start_fresh(
         started.remarks,
         started.warnings,
         started.preparation,
+        started.budget,
     )

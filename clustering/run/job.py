@@ -80,7 +80,9 @@ def run_fit(
         def save(checkpoint: Checkpoint) -> None:
             checkpoints.save(job.output.checkpoints, checkpoint, job.fingerprint)
 
-        ended: Checkpoint = step("fit", partial(fit, runner, started, job.options.rule, watch, save))
+        accelerate = job.options.fit.accelerate == "auto"
+        passes = partial(fit, runner, started, job.options.rule, watch, save, accelerate=accelerate)
+        ended: Checkpoint = step("fit", passes)
         labelled: LabelledRun = step("label", partial(label_rows, job, runner, ended, watch))
         record: dict[str, Any] = step("report", partial(publish, job, runner.engine, labelled, watch))
     return record

@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,10 @@ from clustering.data.ownership import RUN_NAME
 from clustering.data.preparation import Preparation
 from clustering.errors import CheckpointError
 from clustering.execution.passes import ReadStats
+from clustering.fitting.drift_budget import BudgetState, Reference
 from clustering.fitting.fitted_model import Summary
 from clustering.fitting.loop import Candidate, State, Stop
+from clustering.models.margins import FarRows, MarginSample, MarginStatistics
 from clustering.models.model import AnyModel
 from clustering.models.param_arrays import params_to_arrays
 from clustering.models.registry import model_from_json, model_to_json
@@ -69,6 +71,8 @@ class Checkpoint:
     """Warnings about the start, for the user."""
     preparation: Preparation | None = None
     """The map from decoded to prepared rows; None where rows are used as they are."""
+    budget: BudgetState = field(default_factory=BudgetState)
+    """The last full read of passes with a drift budget, so that a resumed fit goes on with the same bits."""
 
 
 def save(folder: StoragePath, checkpoint: Checkpoint, fingerprint: RunFingerprint) -> None:
@@ -101,6 +105,8 @@ def save(folder: StoragePath, checkpoint: Checkpoint, fingerprint: RunFingerprin
     preparation = checkpoint.preparation
     if preparation is not None:
         arrays |= {f"preparation.{name}": getattr(preparation, name) for name in _PREPARATION}
+    reference = checkpoint.budget.reference
+    arrays |= _budget_arrays(checkpoint.budget)
     meta = {
         "format": FORMAT,
         "arrays": sorted(arrays),
@@ -116,6 +122,7 @@ def save(folder: StoragePath, checkpoint: Checkpoint, fingerprint: RunFingerprin
         "remarks": checkpoint.remarks,
         "warnings": checkpoint.warnings,
         "preparation": None if preparation is None else preparation_to_json(preparation),
+        "reference": None if reference is None else model_to_json(reference.function.model),
     }
     # The metadata are JSON bytes in an array, because object arrays would need pickle.
     buffer = io.BytesIO()
@@ -276,7 +283,42 @@ def _checkpoint_from(model: AnyModel, meta: dict[str, Any], arrays: dict[str, ND
         _texts(meta["remarks"]),
         _texts(meta["warnings"]),
         preparation_from_arrays(meta.get("preparation"), _group(arrays, "preparation.")),
+        _budget_from(meta.get("reference"), arrays),
     )
+
+
+def _budget_arrays(budget: BudgetState) -> dict[str, NDArray[Any]]:
+    """Return the arrays of passes with a drift budget, by name."""
+    arrays: dict[str, NDArray[Any]] = {}
+    margins = budget.margins
+    if margins is not None:
+        named: dict[str, NDArray[Any]] = {
+            "labels": margins.labels,
+            "margins": margins.margins,
+            "counts": margins.counts,
+        }
+        arrays |= {f"margins.{name}": array for name, array in named.items()}
+    if budget.reference is not None:
+        reference = budget.reference
+        groups = {"params": params_to_arrays(reference.function.params), "far": reference.far.to_arrays()}
+        arrays["reference.budgets"] = reference.budgets
+        arrays |= {f"reference.{group}.{name}": array for group, all_ in groups.items() for name, array in all_.items()}
+    return arrays
+
+
+def _budget_from(about: Any, arrays: Mapping[str, NDArray[Any]]) -> BudgetState:
+    """Make the state of passes with a drift budget from stored arrays; earlier versions stored none."""
+    margins = _group(arrays, "margins.")
+    reference = None
+    if about is not None:
+        model = model_from_json(about)
+        params = model.params_from_arrays(_group(arrays, "reference.params."))
+        function = model.for_pass(params)
+        if not isinstance(function, MarginStatistics):
+            raise TypeError("the model has no margins")
+        far = FarRows.from_arrays(_group(arrays, "reference.far."))
+        reference = Reference(function, arrays["reference.budgets"], far)
+    return BudgetState(MarginSample(**margins) if margins else None, reference)
 
 
 def _texts(texts: Any) -> tuple[str, ...]:

@@ -143,7 +143,12 @@ def test_a_model_that_is_saved_and_loaded_gives_the_same_results(
 def test_every_engine_gives_the_same_bits(name: str, rows: np.ndarray) -> None:
     calm, *others = (
         parts(fit(rows, block_bytes=4_000, init=rows[:K], **how, **OPTIONS[name]), rows)
-        for how in ({"cluster": "synchronous"}, {"workers": 3}, {"cluster": "synchronous", "memory": 30_000})
+        for how in (
+            {"cluster": "synchronous"},
+            {"workers": 3},
+            # Passes over the rows near a boundary would add up in another order.
+            {"cluster": "synchronous", "memory": 30_000, "accelerate": "none"},
+        )
     )
     assert all(other == calm for other in others)
 

@@ -1,0 +1,230 @@
+"""Margins of rows, and statistics that stand for rows of large margin while centers move little.
+
+The margin of a row is how much farther its second nearest center is than its nearest, m = d₂ − d₁, in a metric. After
+every center k has moved by no more than p_k, the nearest center a of the row is still the same if
+
+    m > p_a + max_{j ≠ a} p_j,
+
+as both distances change by no more than the centers move (Hamerly 2010, doi:10.1137/1.9781611972801.12, for one step;
+for the net displacement of many steps, Newling & Fleuret 2016, PMLR 48:936–944). So a row whose margin exceeds the
+budget of its cluster is far from every boundary, and its share of all sums stays the same within the budget.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustering.data.rows import Rows
+from clustering.models.margin_kernels import SLACK
+from clustering.models.model import Statistics
+
+Array = NDArray[np.float64]
+S = TypeVar("S", bound=Statistics)
+
+ROUNDED_UP = 1.0 + 2.0**-36
+"""Factor that makes a computed length an upper bound of the true one, for up to 2¹⁶ features."""
+
+
+class MarginSample(NamedTuple):
+    """Margins of some of the rows, which budgets are chosen by."""
+
+    labels: NDArray[np.int32]
+    """Nearest centers ``(m,)``."""
+    margins: Array
+    """Margins ``(m,)``."""
+    counts: Array
+    """Number of rows that each row stands for ``(m,)``."""
+
+    def joined(self, other: MarginSample) -> MarginSample:
+        """Return the rows of both samples.
+
+        Parameters
+        ----------
+        other
+            Sample of other rows.
+        """
+        return MarginSample(
+            np.concatenate([self.labels, other.labels]),
+            np.concatenate([self.margins, other.margins]),
+            np.concatenate([self.counts, other.counts]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FarRows:
+    """Additive statistics of rows far from every boundary; ``a + b`` are those of both sets of rows together."""
+
+    weight: Array
+    """Σ w of each cluster ``(k,)``."""
+    first: Array
+    """Σ w (x − origin) of each cluster ``(k, d)``."""
+    cost: Array
+    """Σ w D(x, m) of each cluster at the centers of the split ``(k,)``."""
+    radius: Array
+    """The largest distance of a row from its center ``(k,)``, in the metric."""
+    count: int
+    """Number of far rows."""
+    near: int
+    """Number of rows that are near a boundary, which are not in the sums."""
+
+    def __add__(self, other: FarRows) -> FarRows:
+        return FarRows(
+            self.weight + other.weight,
+            self.first + other.first,
+            self.cost + other.cost,
+            np.maximum(self.radius, other.radius),
+            self.count + other.count,
+            self.near + other.near,
+        )
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return its numbers as arrays by name, as they are stored."""
+        return {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Make it from stored arrays.
+
+        Parameters
+        ----------
+        arrays
+            Arrays of `to_arrays`.
+        """
+        weight, first, cost, radius = (arrays[name] for name in ("weight", "first", "cost", "radius"))
+        return cls(weight, first, cost, radius, int(arrays["count"]), int(arrays["near"]))
+
+
+@dataclass(frozen=True, eq=False)
+class SplitStatistics(Generic[S]):
+    """Additive outcome of a pass that splits rows by their margins."""
+
+    statistics: S
+    """Statistics of all rows, with the bits of a pass that splits none."""
+    far: FarRows
+    margins: MarginSample
+
+    def __add__(self, other: SplitStatistics[S]) -> SplitStatistics[S]:
+        return SplitStatistics(
+            self.statistics + other.statistics, self.far + other.far, self.margins.joined(other.margins)
+        )
+
+
+class MarginStatistics(ABC, Generic[S]):
+    """Makes the statistics of blocks for centers whose distances are those of a metric; picklable.
+
+    Such a function can split rows by their margins, and knows the statistics of far rows after the centers have moved.
+    """
+
+    model: Any
+    """The model whose `for_pass` makes the function."""
+    params: Any
+    """Params of the pass."""
+
+    @property
+    @abstractmethod
+    def points(self) -> Array:
+        """Centers ``(k, p)`` in a space where the Euclidean distance is the metric."""
+
+    @abstractmethod
+    def __call__(self, rows: Rows) -> S:
+        """Make the statistics of one block.
+
+        Parameters
+        ----------
+        rows
+            Rows of the block ``(n, d)``.
+        """
+
+    @abstractmethod
+    def split(self, rows: Rows, budgets: Array, stride: int) -> tuple[SplitStatistics[S], NDArray[np.bool_]]:
+        """Make the statistics of one block, and split its rows.
+
+        Parameters
+        ----------
+        rows
+            Rows of the block ``(n, d)``.
+        budgets
+            Margin above which a row of each cluster is far from every boundary ``(k,)``.
+        stride
+            One row in this many goes into the sample of margins.
+
+        Returns
+        -------
+        SplitStatistics
+            Statistics of all rows and of the far ones.
+        ndarray
+            Whether each row is near a boundary ``(n,)``.
+        """
+
+    @abstractmethod
+    def far_statistics(self, far: FarRows, now: Self) -> S:
+        """Make the statistics of far rows at params of a later pass, whose labels are the same.
+
+        Parameters
+        ----------
+        far
+            Statistics of the far rows, which this function has split.
+        now
+            The function of the later pass.
+        """
+
+    def drift(self, now: Self) -> Array:
+        """Bound how far each center ``(k,)`` has moved from its place in this pass, whatever its way.
+
+        Parameters
+        ----------
+        now
+            The function of a later pass.
+        """
+        return np.asarray(np.linalg.norm(now.points - self.points, axis=1) * ROUNDED_UP)
+
+
+def within_budgets(points: Array, budgets: Array, radius: Array, drift: Array) -> bool:
+    """Return whether all far rows keep their labels after the centers have drifted.
+
+    Centers that are too far off to be the second nearest of any far row do not count: a row at distance r from its
+    center a is at least ‖a − j‖ − r away from a center j, so that its margin to j is at least ‖a − j‖ − 2r.
+
+    Parameters
+    ----------
+    points
+        Centers of the split ``(k, p)``, as `MarginStatistics.points` gives them.
+    budgets
+        Margin above which a row of each cluster is far ``(k,)``.
+    radius
+        The largest distance of a far row from its center ``(k,)``.
+    drift
+        Bound of how far each center has moved ``(k,)``.
+    """
+    reach = float(np.linalg.norm(points, axis=1).max())
+    for a in np.flatnonzero(drift + farthest_other(drift) > budgets):
+        fast = np.flatnonzero(drift[a] + drift > budgets[a])
+        fast = fast[fast != a]
+        apart = np.linalg.norm(points[fast] - points[a], axis=1)
+        # Lessened for rounding, here and in distances, by the same rule as the margins of rows.
+        clear = apart - 2.0 * radius[a] - 2.0 * SLACK * (apart + reach)
+        if (drift[a] + drift[fast] > clear).any():
+            return False
+    return True
+
+
+def farthest_other(drift: Array) -> Array:
+    """Return the largest drift of another center for each center ``(k,)``; 0 for a single one.
+
+    Parameters
+    ----------
+    drift
+        How far each center has moved ``(k,)``.
+    """
+    if len(drift) == 1:
+        return np.zeros(1)
+    second, most = np.partition(drift, -2)[-2:]
+    others = np.full(len(drift), most)
+    others[int(np.argmax(drift))] = second
+    return others
