@@ -84,7 +84,11 @@ class _Cache(FunctionCache):
     def load_overload(self, signature: Any, target: Any) -> Any:
         kernel = None
         try:
-            kernel = super().load_overload(signature, target)
+            # numba would prepare for compiling first, which takes longer than loading all kernels of a fit. It does so
+            # again before it compiles, so nothing is lost.
+            compat.start_kernel_runtime(target)
+            with self._guard_against_spurious_io_errors():
+                kernel = self._load_overload(signature, target)
         except Exception as error:
             # The file was cut off by a full disk, or written by another version.
             logger.info("compiled kernels in %s cannot be read (%s); they are compiled again", self.cache_path, error)

@@ -11,8 +11,6 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
 
-import dask
-import dask.array
 import numpy as np
 import xarray as xr
 import zarr
@@ -169,6 +167,8 @@ class _Parts:
 
 def _write_in_parts(path: StoragePath, name: str, variable: xr.Variable, is_coordinate: bool) -> None:
     """Add a variable to a group, holding one part of it in memory at a time."""
+    import dask.array
+
     lengths = (part_length(variable), *variable.shape[1:])
     make: Any = dask.array.from_array
     # With a name given, dask does not hash the values, which would read all of them.
