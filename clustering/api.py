@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import xarray as xr
-
 from clustering.config import job_config
 from clustering.data.access import check_not_opened, open_data
 from clustering.data.preparation import usable_memory
 from clustering.data.source_fingerprint import check_unchanged
+from clustering.deferred import xr
 from clustering.errors import ConfigError
 from clustering.execution.engine import connect
 from clustering.execution.passes import pass_runner

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import xarray as xr
 import zarr
 from zarr import AsyncArray
 from zarr.abc.buffer import Buffer, BufferPrototype
@@ -24,6 +23,7 @@ from clustering.data.opening import OpenedDataset
 from clustering.data.store_errors import translate_errors
 from clustering.data.stored import DimIndexer, StoredVariable, chunk_numbers
 from clustering.data.validity import valid_rules
+from clustering.deferred import xr
 from clustering.errors import ConfigError, DataError, SourceError, nearest
 from clustering.policies import Missing, MissingChunks, OnBadChunk, ValidRange
 

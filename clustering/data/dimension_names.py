@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import xarray as xr
 import zarr
 from zarr.storage import LocalStore
 
 from clustering.data.members import list_members
+from clustering.deferred import xr
 from clustering.errors import SourceError, nearest
 
 _NUMBERED = re.compile(r"dim_\d+")

@@ -7,11 +7,10 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import cftime
 import numpy as np
-import xarray as xr
 import zarr
 
+from clustering.deferred import xr
 from clustering.errors import SourceError
 
 PART = 16 * 2**20
@@ -152,6 +151,8 @@ def _round_trips(name: str, variable: xr.Variable) -> bool:
 
 def _same(before: xr.Variable, after: xr.Variable) -> bool:
     """Compare values; dates of cftime may come back as those of numpy."""
+    import cftime
+
     if before.dtype.kind == "O" and after.dtype.kind == "M":
         dates = before.values.ravel()[:_COMPARED], after.values.ravel()[:_COMPARED]
         return all(

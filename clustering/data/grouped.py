@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import xarray as xr
 import zarr
 from zarr.buffer import default_buffer_prototype
 
@@ -17,6 +16,7 @@ from clustering.compat import apply_lazily, lazy_zarr_data, run_in_zarr
 from clustering.data.attributes import repair_attributes
 from clustering.data.plan import MIB
 from clustering.data.store_errors import is_transient
+from clustering.deferred import xr
 from clustering.errors import ClusteringError, reason
 
 SMALL_LABELS = 16 * MIB

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import xarray as xr
 import zarr
 from zarr.abc.store import Store
 from zarr.errors import NodeTypeValidationError
@@ -26,6 +25,7 @@ from clustering.data.grouped import (
 from clustering.data.members import list_members, unlisted_members
 from clustering.data.store_errors import UnlistableStore, translate_errors
 from clustering.data.stores import connect, listable, names_in
+from clustering.deferred import xr
 from clustering.errors import ClusteringError, SourceError, nearest, reason
 
 BARE = "values"

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-
 from clustering.blas import one_blas_thread
 from clustering.errors import ClusteringError, ConfigError, ExecutionError, reason
 from clustering.execution import dask_clusters

@@ -129,6 +129,8 @@ def _runner(memory: int | None) -> Any:
         "death_timeout": ANSWER_SECONDS,
     }
     if _task() != 1:
+        import dask
+
         # All tasks end at once. In one folder, each would look through the folders that the others are removing.
         own = tempfile.mkdtemp(prefix="clustering-worker-", dir=dask.config.get("temporary-directory", None))
         atexit.register(shutil.rmtree, own, ignore_errors=True)

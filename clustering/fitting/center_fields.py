@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-import cftime
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.data.source import DATES, About
+from clustering.deferred import xr
 from clustering.fitting.fitted_model import FittedModel
 
 
@@ -91,6 +90,8 @@ def coordinate_values(labels: Sequence[Any], about: Mapping[str, str]) -> NDArra
         return np.asarray(labels)
     if "calendar" not in about or not all(isinstance(label, str) for label in labels):
         return None
+    import cftime
+
     try:
         if about["calendar"] == DATES:
             return np.array(labels, "datetime64[ns]")

@@ -188,7 +188,9 @@ def _resolve_overflow(
     # The sums of the part hold infinities of these rows, so they are made anew.
     finite = np.isfinite(part.log_prob_norm)
     log_likelihood = float(weights[finite] @ part.log_prob_norm[finite])
-    entropy = float(scipy.special.entr(part.weighted_resp / np.where(weights > 0.0, weights, 1.0)).sum(axis=0) @ weights)
+    entropy = float(
+        scipy.special.entr(part.weighted_resp / np.where(weights > 0.0, weights, 1.0)).sum(axis=0) @ weights
+    )
     return part._replace(
         log_likelihood=log_likelihood,
         expected_complete_log_likelihood=log_likelihood - entropy,

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from matplotlib.axis import Axis, XAxis
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
@@ -17,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from clustering.data.coordinates import period, within_half_turn
+from clustering.deferred import xr
 from clustering.fitting.cluster_names import ClusterNames, default_names
 from clustering.fitting.fitted_model import FittedModel
 from clustering.models.objective import Objective

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import xarray as xr
-
 from clustering.config import JobConfig, SourceSection
 from clustering.data.source import Source
+from clustering.deferred import xr
 from clustering.errors import ClusteringError, OutputError, damaged
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel

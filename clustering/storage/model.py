@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 import zarr
 from zarr.storage import MemoryStore
 
@@ -20,6 +19,7 @@ from clustering.data.ownership import SAVED, check_place, check_target, mark_fol
 from clustering.data.preparation import Preparation
 from clustering.data.replacing import staged
 from clustering.data.source import Feature
+from clustering.deferred import xr
 from clustering.errors import SourceError, StoreError, damaged, reason
 from clustering.fitting.center_fields import cf_attributes, coordinate_values
 from clustering.fitting.fitted_model import FittedModel, Summary
