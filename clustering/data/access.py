@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import zarr
 
 from clustering.data import companion_groups, coordinates, grouped, in_memory_variables, layout, opening, selection
 from clustering.data.alignment import align_companion
@@ -22,7 +21,7 @@ from clustering.data.plain_dataset import PlainDataset, PlainVariable
 from clustering.data.reading import COSINE_WEIGHTS, SMALL_COMPANION
 from clustering.data.source import Source
 from clustering.data.store_errors import translate_errors
-from clustering.deferred import xr
+from clustering.deferred import xr, zarr
 from clustering.errors import ConfigError
 from clustering.options import SourceOptions
 from clustering.policies import ValidRange

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import zarr
 
-from clustering.deferred import xr
+from clustering.deferred import xr, zarr
 from clustering.errors import SourceError
 
 PART = 16 * 2**20

@@ -16,7 +16,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import zarr
 from zarr.codecs import ZstdCodec
 
 from clustering.data.file_kinds import find_reader
@@ -24,6 +23,7 @@ from clustering.data.ownership import INGESTED, check_place, check_target, mark_
 from clustering.data.plan import MIB
 from clustering.data.readers import FileContents, FileVariable
 from clustering.data.replacing import staged
+from clustering.deferred import zarr
 from clustering.errors import (
     ClusteringError,
     DataError,

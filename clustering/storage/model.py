@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
-from zarr.storage import MemoryStore
 
 from clustering.data.encoding import encodable
 from clustering.data.ownership import SAVED, check_place, check_target, mark_folder
 from clustering.data.preparation import Preparation
 from clustering.data.replacing import staged
 from clustering.data.source import Feature
-from clustering.deferred import xr
+from clustering.deferred import xr, zarr
 from clustering.errors import SourceError, StoreError, damaged, reason
 from clustering.fitting.center_fields import cf_attributes, coordinate_values
 from clustering.fitting.fitted_model import FittedModel, Summary
@@ -342,7 +340,7 @@ def save_model(
     if isinstance(resolved_path, BucketPath):
         # The group is made in memory, so that its objects can be put to the bucket in a safe order.
         content: dict[str, Any] = {}
-        _write(fitted, MemoryStore(content), attributes)
+        _write(fitted, zarr.storage.MemoryStore(content), attributes)
         put_group(resolved_path, {key: value.to_bytes() for key, value in content.items()}, SAVED, overwrite, _REMEDY)
         return
     target = check_place(os.fspath(path) if resolved_path == Path(path) else str(resolved_path))

@@ -12,11 +12,10 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
-import zarr
 
 from clustering.data.encoding import dataset, part_length, reason_of, split_writable
 from clustering.data.source import Source
-from clustering.deferred import xr
+from clustering.deferred import xr, zarr
 from clustering.errors import SourceError
 from clustering.storage.layout import is_of_an_array
 from clustering.storage.paths import StoragePath, remove_keys, zarr_store
