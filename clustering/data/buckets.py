@@ -14,8 +14,6 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-
 from clustering.data.store_errors import FIRST_WAIT, LONGEST_WAIT, TRIES
 from clustering.deferred import zarr
 from clustering.errors import ConfigError, MissingDependencyError, SourceError
@@ -302,6 +300,8 @@ def _retry() -> Any:
 
 def _one_at_a_time(store: zarr.storage.FsspecStore) -> zarr.storage.FsspecStore:
     """Read the members of an archive in turn where fsspec reads all of them through one shared file position."""
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
     files = store.fs
     protocols = {files.protocol} if isinstance(files.protocol, str) else {*files.protocol}
     if not isinstance(files, AsyncFileSystemWrapper) or not protocols & {"tar", "libarchive"}:
