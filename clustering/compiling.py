@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 _VARIABLE = "NUMBA_CACHE_DIR"
 
 
+INNER: Mapping[str, Any] = {"no_cpython_wrapper": True}
+"""Options of a function that only kernels call. Without a way into it from Python it compiles sooner."""
+
+
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator like `numba.njit` that also works with ``cache=True`` where no cache can be written.
 
@@ -33,6 +37,8 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         Arguments of `numba.njit`.
     """
     cached = options.pop("cache", False)
+    # numba would also compile a way into each kernel for programs in C, which takes a tenth of the time.
+    options.setdefault("no_cfunc_wrapper", True)
 
     def decorate(function: Callable[..., Any]) -> Any:
         kernel = numba.njit(**options)(function)
