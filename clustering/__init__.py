@@ -5,14 +5,12 @@ The names below are loaded when they are first used, so that ``import clustering
 
 from __future__ import annotations
 
-import gc
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from clustering.deferred import load_module
 
 # Type checkers and editors do not run `__getattr__`, so they find the names here.
 if TYPE_CHECKING:
@@ -52,24 +50,10 @@ __all__ = [
 ]  # fmt: skip
 
 
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """Pause the garbage collector, as modules make no garbage: searching what they make takes a fifth of their time."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'clustering' has no attribute {name!r}")
-    with _without_collections():
-        value = getattr(import_module(_HOMES[name]), name)
+    value = getattr(load_module(_HOMES[name]), name)
     # The next use finds the name without this function.
     globals()[name] = value
     return value
@@ -83,7 +67,7 @@ class _Package(ModuleType):
 
     @property
     def run(self) -> Any:
-        return import_module("clustering.api").run
+        return load_module("clustering.api").run
 
     @run.setter
     def run(self, _: ModuleType) -> None:

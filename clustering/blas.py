@@ -6,11 +6,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
-from importlib import import_module
 from threading import RLock
 from types import ModuleType
 
 from threadpoolctl import ThreadpoolController
+
+from clustering.deferred import load_module
 
 
 class _OneThread:
@@ -41,7 +42,7 @@ class _OneThread:
     def load(self, name: str) -> ModuleType:
         """Import a module. If it brings a BLAS library, the present limit holds for that library too."""
         # Only one thread at a time may import, so the import takes place outside the lock.
-        module = import_module(name)
+        module = load_module(name)
         with self.lock:
             if self.asking:
                 self.limit()
