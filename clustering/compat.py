@@ -363,6 +363,6 @@ def start_kernel_runtime(target: Any) -> None:
     target
         Target context of numba, as the methods of a cache get it.
     """
-    from numba.core.runtime import rtsys
+    from numba.core.runtime.nrt import rtsys
 
     rtsys.initialize(target)

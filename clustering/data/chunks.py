@@ -210,7 +210,7 @@ def _absent_chunks(
 
 def _without_absent(array: zarr.Array[Any], absent: AbsentChunks) -> zarr.Array[Any]:
     """Return the same array over a store that is asked for no absent chunk; absent chunks read as the fill value."""
-    from clustering.data.wrapped_stores import SparingStore
+    from clustering.data.sparing_store import SparingStore
 
     inner = array.store_path
     store = SparingStore(inner.store, inner.path, absent)
