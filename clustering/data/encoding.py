@@ -20,6 +20,25 @@ _STORED = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsign
 """Attributes about the storage of numbers. They conflict with an encoding that has them too."""
 
 
+def in_memory(dims: str | tuple[Any, ...], values: Any, attributes: Mapping[str, Any] | None = None) -> xr.Variable:
+    """Make a variable of values in memory.
+
+    To find out whether values are a dask array, xarray loads ``dask.array``, which takes as long as writing a model.
+
+    Parameters
+    ----------
+    dims
+        Names of the dimensions.
+    values
+        An ndarray, or what becomes one.
+    attributes
+        Attributes of the variable.
+    """
+    array = np.asarray(values)
+    # Objects and dates may have to be converted first, and xarray does so where it looks at the values.
+    return xr.Variable(dims, array, attributes, fastpath=array.dtype.kind in "biufU")
+
+
 def part_length(variable: xr.Variable) -> int:
     """Return the number of positions along the first dimension in a part of `PART` bytes, 1 or more.
 
@@ -51,7 +70,7 @@ def encodable(name: str, variable: xr.Variable) -> xr.Variable:
     try:
         # Reading comes before writing, so that the message says which of the two failed.
         tried = variable[: part_length(variable)] if variable.ndim else variable
-        tried = xr.Variable(tried.dims, np.asarray(tried.values))
+        tried = in_memory(tried.dims, tried.values)
     except Exception as error:
         raise SourceError(f"it cannot be read ({reason_of(error)})") from error
     reason = ""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.data.encoding import in_memory
 from clustering.data.source import DATES, About
 from clustering.deferred import xr
 from clustering.fitting.fitted_model import FittedModel
@@ -45,14 +46,14 @@ def center_fields(fitted: FittedModel) -> dict[str, xr.DataArray]:
         else:
             labels, dims = {}, (f"{name}_feature",)
         coordinates = {
-            _free(d): (_free(d), given, cf_attributes(fitted.about, d))
+            _free(d): in_memory(_free(d), given, cf_attributes(fitted.about, d))
             for d, one in labels.items()
             if (given := _coordinate(one, fitted.about.get(d, {}))) is not None
         }
         arrays[_free(name)] = xr.DataArray(
-            values, {"cluster": fitted.ids, **coordinates}, ("cluster", *dims),
-            attrs=cf_attributes(fitted.about, name),
-        )  # fmt: skip
+            in_memory(("cluster", *dims), values, cf_attributes(fitted.about, name)),
+            {"cluster": in_memory("cluster", fitted.ids), **coordinates},
+        )
     return arrays
 
 
