@@ -123,7 +123,11 @@ def _plain_source(data: Any, options: SourceOptions) -> Source | None:
         layout.check_companion(dataset, "weights", weights, samples)
     names = layout.choose_variables(dataset, opening.BARE)
     axes = layout.axes(dataset, dict.fromkeys(samples, 1), {}, samples)
-    return Source(dataset, names, samples, features, None, weights, options.missing, axes, False, None)
+    return Source(
+        dataset, names, samples, features, None, weights, options.missing, axes, False, None,
+        max_bad_fraction=options.max_bad_fraction,
+        valid_range=options.valid_range,
+    )  # fmt: skip
 
 
 def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listing] | None) -> Source:
