@@ -194,3 +194,28 @@ OUTSIDE = {
 def test_nothing_outside_the_models_asks_for_their_kind(name: str) -> None:
     assert not kind_branches(OUTSIDE[name])
     assert not {full.rpartition(".")[0] for full in imported(OUTSIDE[name])} & KINDS
+
+
+LAZY = {"pandas", "scipy", "xarray", "zarr"}
+"""Packages that take long to load, and that come from `clustering.deferred` and `clustering.blas`."""
+LOADED_WITH_ZARR = {"compat.py", "data/sparing_store.py", "data/wrapped_stores.py", "deferred.py"}
+"""Modules that are loaded after zarr alone, as they derive classes from its own; and the module that loads it."""
+
+
+def imported_on_loading(path: Path) -> set[str]:
+    """Names of the packages that a file imports as it is loaded."""
+    names = set()
+    for node in parsed(path).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(str(node.module).split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - LOADED_WITH_ZARR))
+def test_packages_that_take_long_to_load_wait_until_they_are_used(name: str) -> None:
+    # Workers of a cluster load BLAS libraries first of all.
+    allowed = {"scipy"} if name == "execution/worker_environment.py" else set()
+    heavy = LAZY | ({"dask", "matplotlib"} if part_of(name) != "report" else {"dask"})
+    assert not imported_on_loading(MODULES[name]) & heavy - allowed
