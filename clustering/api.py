@@ -25,8 +25,6 @@ from clustering.option_values import in_bytes
 from clustering.options import FitCall, RunCall, cluster_of, wanted_block
 from clustering.run import fit as passes
 from clustering.run.initialize import start_fresh
-from clustering.run.job import run_fit
-from clustering.run.prepare import SourceAccess
 from clustering.run.watch import LogWatch
 from clustering.showing import show, show_one
 from clustering.signatures import in_python_words, takes_after_two
@@ -179,6 +177,10 @@ def run(data: Any, model: AnyModel, options: RunCall) -> Run:
     ClusteringWarning
         As `fit`, and for what the passes and the outputs give cause for.
     """
+    # A fit needs nothing of what writes labels, reports and versions.
+    from clustering.run.job import run_fit
+    from clustering.run.prepare import SourceAccess
+
     _check_model(model)
     check_not_opened(data, options)
     config = job_config(data, model, options)
