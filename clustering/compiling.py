@@ -17,6 +17,7 @@ import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserWideCacheLocator
 
 from clustering import compat
+from clustering.deferred import without_collections
 from clustering.temporary import home_folder, temporary_folder
 
 logger = logging.getLogger(__name__)
@@ -37,19 +38,32 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         Arguments of `numba.njit`.
     """
     cached = options.pop("cache", False)
-    # numba would also compile a way into each kernel for programs in C, which takes a tenth of the time.
+    # numba would also compile a way into each kernel for programs in C, which nobody uses.
     options.setdefault("no_cfunc_wrapper", True)
 
     def decorate(function: Callable[..., Any]) -> Any:
         kernel = numba.njit(**options)(function)
         # With NUMBA_DISABLE_JIT, numba returns the function itself.
-        if cached and kernel is not function:
+        if kernel is function:
+            return function
+        kernel.compile = _without_collections(kernel.compile)
+        if cached:
             # numba raises RuntimeError where no folder can be written. Then each process compiles the kernel.
             with suppress(RuntimeError):
                 compat.set_kernel_cache(kernel, _Cache(function))
         return kernel
 
     return decorate
+
+
+def _without_collections(compile_kernel: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Pause the garbage collector while a kernel is compiled: it would search all that numba makes, again and again."""
+
+    def compile_paused(signature: Any) -> Any:
+        with without_collections():
+            return compile_kernel(signature)
+
+    return compile_paused
 
 
 class _Temporary(UserWideCacheLocator):

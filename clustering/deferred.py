@@ -7,6 +7,8 @@ array, and a fit of plain arrays needs none of them.
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,20 @@ if TYPE_CHECKING:
     import zarr.errors
     import zarr.storage
 
-__all__ = ["load_module", "pd", "xr", "zarr"]
+__all__ = ["load_module", "pd", "without_collections", "xr", "zarr"]
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """Pause the garbage collector, for work that makes much that stays."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def load_module(name: str) -> ModuleType:
@@ -36,13 +51,8 @@ def load_module(name: str) -> ModuleType:
     name
         Full name of the module.
     """
-    if not gc.isenabled():
+    with without_collections():
         return import_module(name)
-    gc.disable()
-    try:
-        return import_module(name)
-    finally:
-        gc.enable()
 
 
 class _Deferred:

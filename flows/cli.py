@@ -353,8 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     # SIGTERM is handled like Ctrl-C, so that a stopped command cleans up.
     signal.signal(signal.SIGTERM, _interrupt)
-    # A job makes much that stays and little garbage, and looking through it as often as by default takes a tenth of a
-    # small job.
+    # A job makes much that stays and little garbage. Searching it as often as by default takes time of a small job.
     gc.set_threshold(20_000)
     if "--debug" not in tokens:
         # Errors in destructors would otherwise print tracebacks.

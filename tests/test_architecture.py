@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "blas": {"deferred"},
     "temporary": set(),
     "compat": set(),
-    "compiling": {"temporary", "compat"},
+    "compiling": {"deferred", "temporary", "compat"},
     "policies": set(),
     "secret_options": set(),
     "option_values": set(),

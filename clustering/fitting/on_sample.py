@@ -91,7 +91,7 @@ def sample_passes(sample: RowSample, engine: Engine) -> Iterator[SampleRunner]:
     local = nullcontext(engine) if engine.client is None else connect("threads")
     with (
         local as local_engine,
-        # A pass over a sample is short, and to set the limit for each anew would take a fifth of it.
+        # A pass over a sample is short, so the limit is not set for each anew.
         one_blas_thread(),
         # Half of the memory is for the block cache, so that it holds every row of the sample.
         pass_runner(source, plan, local_engine, memory=4 * sample.values.nbytes + 64 * MIB) as runner,
