@@ -22,7 +22,7 @@ COPY clustering clustering
 COPY flows flows
 RUN /opt/clustering/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheel .
 
-FROM python
+FROM python AS program
 RUN useradd --uid 1000 --home-dir /work --no-create-home clustering \
     && install --directory --owner clustering --group clustering /work /work/kernels
 COPY --from=dependencies /opt/clustering /opt/clustering
@@ -31,6 +31,16 @@ COPY --from=wheel /wheel /wheel
 ENV PATH=/opt/clustering/bin:$PATH PYTHONUNBUFFERED=1 DO_NOT_TRACK=1 NUMBA_CACHE_DIR=/work/kernels
 RUN pip install --no-cache-dir --no-deps /wheel/*
 WORKDIR /work
+
+# The kernels as they are compiled for the processor of this machine. On a processor of another kind, numba looks for
+# kernels of that kind in the same folder, and the first run compiles them there.
+FROM program AS kernels
+COPY tests/kernels.py /
+USER clustering
+RUN python /kernels.py
+
+FROM program
+COPY --from=kernels --chown=clustering:clustering /work/kernels kernels
 COPY configs configs
 USER clustering
 CMD ["clustering", "--help"]

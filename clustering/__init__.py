@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from clustering.deferred import load_module
 
 # Type checkers and editors do not run `__getattr__`, so they find the names here.
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'clustering' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    value = getattr(load_module(_HOMES[name]), name)
     # The next use finds the name without this function.
     globals()[name] = value
     return value
@@ -66,7 +67,7 @@ class _Package(ModuleType):
 
     @property
     def run(self) -> Any:
-        return import_module("clustering.api").run
+        return load_module("clustering.api").run
 
     @run.setter
     def run(self, _: ModuleType) -> None:

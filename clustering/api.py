@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import xarray as xr
-
 from clustering.config import job_config
 from clustering.data.access import check_not_opened, open_data
 from clustering.data.preparation import usable_memory
 from clustering.data.source_fingerprint import check_unchanged
+from clustering.deferred import xr
 from clustering.errors import ConfigError
 from clustering.execution.engine import connect
 from clustering.execution.passes import pass_runner
@@ -26,8 +25,6 @@ from clustering.option_values import in_bytes
 from clustering.options import FitCall, RunCall, cluster_of, wanted_block
 from clustering.run import fit as passes
 from clustering.run.initialize import start_fresh
-from clustering.run.job import run_fit
-from clustering.run.prepare import SourceAccess
 from clustering.run.watch import LogWatch
 from clustering.showing import show, show_one
 from clustering.signatures import in_python_words, takes_after_two
@@ -180,6 +177,10 @@ def run(data: Any, model: AnyModel, options: RunCall) -> Run:
     ClusteringWarning
         As `fit`, and for what the passes and the outputs give cause for.
     """
+    # A fit needs nothing of what writes labels, reports and versions.
+    from clustering.run.job import run_fit
+    from clustering.run.prepare import SourceAccess
+
     _check_model(model)
     check_not_opened(data, options)
     config = job_config(data, model, options)

@@ -18,6 +18,8 @@ class _Cluster(BaseModel):
         use_attribute_docstrings=True,
         hide_input_in_errors=True,
         serialize_by_alias=True,
+        # A call needs few of these classes, and pydantic takes milliseconds to prepare each.
+        defer_build=True,
     )
 
 

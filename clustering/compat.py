@@ -351,3 +351,18 @@ def set_kernel_cache(kernel: Any, cache: Any) -> None:
         Instance of ``FunctionCache`` of numba, or of a subclass.
     """
     kernel._cache = cache
+
+
+def start_kernel_runtime(target: Any) -> None:
+    """Make the functions available that compiled kernels call for memory; loading a kernel needs nothing else of numba.
+
+    numba has no public way to load a kernel without preparing the compiler as well.
+
+    Parameters
+    ----------
+    target
+        Target context of numba, as the methods of a cache get it.
+    """
+    from numba.core.runtime.nrt import rtsys
+
+    rtsys.initialize(target)

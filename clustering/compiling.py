@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -17,11 +17,16 @@ import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserWideCacheLocator
 
 from clustering import compat
+from clustering.deferred import without_collections
 from clustering.temporary import home_folder, temporary_folder
 
 logger = logging.getLogger(__name__)
 
 _VARIABLE = "NUMBA_CACHE_DIR"
+
+
+INNER: Mapping[str, Any] = {"no_cpython_wrapper": True}
+"""Options of a function that only kernels call. Without a way into it from Python it compiles sooner."""
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -33,17 +38,32 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         Arguments of `numba.njit`.
     """
     cached = options.pop("cache", False)
+    # numba would also compile a way into each kernel for programs in C, which nobody uses.
+    options.setdefault("no_cfunc_wrapper", True)
 
     def decorate(function: Callable[..., Any]) -> Any:
         kernel = numba.njit(**options)(function)
         # With NUMBA_DISABLE_JIT, numba returns the function itself.
-        if cached and kernel is not function:
+        if kernel is function:
+            return function
+        kernel.compile = _without_collections(kernel.compile)
+        if cached:
             # numba raises RuntimeError where no folder can be written. Then each process compiles the kernel.
             with suppress(RuntimeError):
                 compat.set_kernel_cache(kernel, _Cache(function))
         return kernel
 
     return decorate
+
+
+def _without_collections(compile_kernel: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Pause the garbage collector while a kernel is compiled: it would search all that numba makes, again and again."""
+
+    def compile_paused(signature: Any) -> Any:
+        with without_collections():
+            return compile_kernel(signature)
+
+    return compile_paused
 
 
 class _Temporary(UserWideCacheLocator):
@@ -84,7 +104,11 @@ class _Cache(FunctionCache):
     def load_overload(self, signature: Any, target: Any) -> Any:
         kernel = None
         try:
-            kernel = super().load_overload(signature, target)
+            # numba would prepare for compiling first, which takes longer than loading all kernels of a fit. It does so
+            # again before it compiles, so nothing is lost.
+            compat.start_kernel_runtime(target)
+            with self._guard_against_spurious_io_errors():
+                kernel = self._load_overload(signature, target)
         except Exception as error:
             # The file was cut off by a full disk, or written by another version.
             logger.info("compiled kernels in %s cannot be read (%s); they are compiled again", self.cache_path, error)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.data.access import open_data
 from clustering.data.preparation import usable_memory
+from clustering.deferred import xr
 from clustering.execution.engine import connect
 from clustering.execution.passes import pass_runner
 from clustering.fitting.center_fields import center_fields

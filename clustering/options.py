@@ -50,6 +50,8 @@ class OptionGroup(BaseModel):
         use_attribute_docstrings=True,
         hide_input_in_errors=True,
         arbitrary_types_allowed=True,
+        # A call needs few of these classes, and pydantic takes milliseconds to prepare each.
+        defer_build=True,
     )
 
 

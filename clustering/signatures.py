@@ -6,7 +6,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import cache, wraps
 from types import UnionType
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -137,6 +137,7 @@ _RENAMED = {"output.store": "output", "output.storage_options": "output_options"
 """Options whose names in Python differ from their keys."""
 
 
+@cache
 def _keywords(options: type[BaseModel]) -> list[inspect.Parameter]:
     hints = get_type_hints(options)
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import App, CycloptsError
 
 from clustering import __version__
+from clustering.deferred import load_module
 from clustering.errors import ConfigError, DataError, SourceError
 from clustering.temporary import ensure_home
 from flows import models
@@ -181,6 +183,7 @@ def fit(config: str, *, set_: Overrides = None, prefect: Orchestrated = None, js
 
             record = flow(job)
         else:
+            load_module("clustering.run.job")
             from clustering.run.job import run_fit
             from flows.credentials import access_of
             from flows.terminal import terminal_watch
@@ -214,6 +217,7 @@ def predict(
 
             record = flow(model, job)
         else:
+            load_module("clustering.run.job")
             from clustering.run.job import run_predict
             from flows.credentials import access_of
             from flows.terminal import terminal_watch
@@ -349,6 +353,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     # SIGTERM is handled like Ctrl-C, so that a stopped command cleans up.
     signal.signal(signal.SIGTERM, _interrupt)
+    # A job makes much that stays and little garbage. Searching it as often as by default takes time of a small job.
+    gc.set_threshold(20_000)
     if "--debug" not in tokens:
         # Errors in destructors would otherwise print tracebacks.
         sys.unraisablehook = lambda _: None

@@ -16,10 +16,11 @@ modules = pytest.mark.parametrize("name", MODULES)
 # The parts of the library that each part may import beside itself: no more than it needs, from the bottom to the top.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "blas": set(),
+    "deferred": set(),
+    "blas": {"deferred"},
     "temporary": set(),
     "compat": set(),
-    "compiling": {"temporary", "compat"},
+    "compiling": {"deferred", "temporary", "compat"},
     "policies": set(),
     "secret_options": set(),
     "option_values": set(),
@@ -28,20 +29,20 @@ ALLOWED: dict[str, set[str]] = {
     "options": {"policies", "option_values", "cluster_options"},
     "signatures": {"errors", "option_values", "option_errors"},
     "showing": {"errors"},
-    "data": {"errors", "temporary", "compat", "compiling", "policies", "options", "signatures"},
-    "models": {"errors", "compiling", "data"},
+    "data": {"errors", "deferred", "temporary", "compat", "compiling", "policies", "options", "signatures"},
+    "models": {"errors", "blas", "compiling", "data"},
     "execution": {"errors", "blas", "temporary", "compat", "data", "models"},
-    "fitting": {"errors", "blas", "policies", "options", "data", "models", "execution"},
-    "storage": {"errors", "data", "models", "execution", "fitting"},
+    "fitting": {"errors", "deferred", "blas", "policies", "options", "data", "models", "execution"},
+    "storage": {"errors", "deferred", "data", "models", "execution", "fitting"},
     "config": {"errors", "secret_options", "option_values", "option_errors", "options", "data", "models"},
-    "report": {"errors", "temporary", "config", "data", "models", "fitting"},
-    "run": {"errors", "option_values", "cluster_options", "options", "config"}
+    "report": {"errors", "deferred", "temporary", "config", "data", "models", "fitting"},
+    "run": {"errors", "deferred", "option_values", "cluster_options", "options", "config"}
     | {"data", "models", "execution", "fitting", "storage", "report"},
-    "fitted": {"showing", "signatures", "option_values", "options"}
+    "fitted": {"deferred", "showing", "signatures", "option_values", "options"}
     | {"data", "models", "execution", "fitting", "storage", "run"},
-    "api": {"errors", "showing", "signatures", "option_values", "options", "config"}
+    "api": {"errors", "deferred", "showing", "signatures", "option_values", "options", "config"}
     | {"data", "models", "execution", "fitting", "storage", "run", "fitted"},
-    "__init__": {"errors", "data", "models", "fitted", "api"},
+    "__init__": {"errors", "deferred", "data", "models", "fitted", "api"},
 }
 
 
@@ -193,3 +194,28 @@ OUTSIDE = {
 def test_nothing_outside_the_models_asks_for_their_kind(name: str) -> None:
     assert not kind_branches(OUTSIDE[name])
     assert not {full.rpartition(".")[0] for full in imported(OUTSIDE[name])} & KINDS
+
+
+LAZY = {"pandas", "scipy", "xarray", "zarr"}
+"""Packages that take long to load, and that come from `clustering.deferred` and `clustering.blas`."""
+LOADED_WITH_ZARR = {"compat.py", "data/sparing_store.py", "data/wrapped_stores.py", "deferred.py"}
+"""Modules that are loaded after zarr alone, as they derive classes from its own; and the module that loads it."""
+
+
+def imported_on_loading(path: Path) -> set[str]:
+    """Names of the packages that a file imports as it is loaded."""
+    names = set()
+    for node in parsed(path).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(str(node.module).split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - LOADED_WITH_ZARR))
+def test_packages_that_take_long_to_load_wait_until_they_are_used(name: str) -> None:
+    # Workers of a cluster load BLAS libraries first of all.
+    allowed = {"scipy"} if name == "execution/worker_environment.py" else set()
+    heavy = LAZY | ({"dask", "matplotlib"} if part_of(name) != "report" else {"dask"})
+    assert not imported_on_loading(MODULES[name]) & heavy - allowed

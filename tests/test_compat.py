@@ -260,6 +260,27 @@ def test_a_kernel_is_cached_where_it_is_said(tmp_path: Path) -> None:
     assert sum(again.stats.cache_hits.values()) == 1
 
 
+KERNEL = """
+import numpy as np
+from clustering.compiling import njit
+@njit(cache=True)
+def zeros(n):
+    return np.zeros(n)
+"""
+LOAD = """
+import module
+assert module.zeros(3).tolist() == [0.0, 0.0, 0.0]
+assert sum(module.zeros.stats.cache_hits.values()) == HITS
+"""
+
+
+def test_a_kernel_that_makes_arrays_is_loaded_by_a_new_process(tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text(KERNEL)
+    for hits in range(2):
+        code = LOAD.replace("HITS", str(hits))
+        assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 0
+
+
 # Prefect
 
 

@@ -8,20 +8,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import xarray as xr
-import zarr
 
 from clustering.data import companion_groups, coordinates, grouped, in_memory_variables, layout, opening, selection
 from clustering.data.alignment import align_companion
 from clustering.data.chunks import nodata_of, snapshot, store_variables
 from clustering.data.conditions import check_truth, mask_condition
 from clustering.data.listing import Listing
+from clustering.data.plain_dataset import PlainDataset, PlainVariable
 from clustering.data.reading import COSINE_WEIGHTS, SMALL_COMPANION
 from clustering.data.source import Source
 from clustering.data.store_errors import translate_errors
+from clustering.deferred import xr, zarr
 from clustering.errors import ConfigError
 from clustering.options import SourceOptions
 from clustering.policies import ValidRange
@@ -76,6 +76,9 @@ def open_data(data: Any, options: SourceOptions, like: layout.FeatureLayout | No
     if isinstance(data, str) and "://" not in data:
         # A worker process may have another current folder.
         data = str(Path(data).absolute())
+    plain = _plain_source(data, options)
+    if plain is not None:
+        return plain
     chosen = {name: getattr(options, name) for name in SourceOptions.model_fields}
     # A bare array has no names to match with those of a model.
     chosen["like"] = like if isinstance(data, (str, xr.Dataset, xr.DataArray, zarr.Array)) else None
@@ -100,6 +103,31 @@ def check_not_opened(data: Any, options: SourceOptions) -> None:
     given = [name for name in SourceOptions.model_fields if name in options.model_fields_set]
     if given and isinstance(data, Source):
         raise ConfigError(f"option {given[0]!r} cannot change a Source; give it when the source is opened")
+
+
+def _plain_source(data: Any, options: SourceOptions) -> Source | None:
+    """Open an ndarray without the help of xarray; None where the options ask for more than whole rows with weights."""
+    given = {name for name in SourceOptions.model_fields if name in options.model_fields_set}
+    if type(data) is not np.ndarray or data.ndim != 2 or given - {"missing", "weights"}:
+        return None
+    variables, weights = {opening.BARE: PlainVariable(("row", "feature"), data)}, None
+    if options.weights is not None:
+        # Weights of another form are matched with the rows, or refused.
+        if type(options.weights) is not np.ndarray or options.weights.shape != data.shape[:1]:
+            return None
+        weights = "_weights"
+        variables[weights] = PlainVariable(("row",), options.weights)
+    dataset = cast("xr.Dataset", PlainDataset(variables))
+    samples, features = layout.choose_dimensions(dataset, (opening.BARE,), None, None, set())
+    if weights is not None:
+        layout.check_companion(dataset, "weights", weights, samples)
+    names = layout.choose_variables(dataset, opening.BARE)
+    axes = layout.axes(dataset, dict.fromkeys(samples, 1), {}, samples)
+    return Source(
+        dataset, names, samples, features, None, weights, options.missing, axes, False, None,
+        max_bad_fraction=options.max_bad_fraction,
+        valid_range=options.valid_range,
+    )  # fmt: skip
 
 
 def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listing] | None) -> Source:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.compat import holds_masked_arrays
 from clustering.data.coordinates import period, slack
+from clustering.deferred import pd, xr
 from clustering.errors import SourceError
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
+from clustering.deferred import xr
 from clustering.errors import DataError
 
 EAST = ("degrees_east", "degree_east", "degree_e", "degrees_e", "degreee", "degreese", "deg_e", "deg_east", "°e")

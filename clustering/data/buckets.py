@@ -9,18 +9,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-from zarr.abc.store import Store
-from zarr.storage import FsspecStore, ObjectStore
-
-from clustering.data.store_errors import FIRST_WAIT, LONGEST_WAIT, TRIES, RetryingStore
+from clustering.data.store_errors import FIRST_WAIT, LONGEST_WAIT, TRIES
+from clustering.deferred import zarr
 from clustering.errors import ConfigError, MissingDependencyError, SourceError
 from clustering.temporary import home_folder
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
 
 TIMEOUT = timedelta(minutes=2)
 """Time limit of one request, its body included."""
@@ -213,7 +213,7 @@ def _s3(url: str, config: Any, where: str) -> Store:
         region = bucket_region(url_parts.netloc)
         config = {**config, **({"region": region} if region else {})}
     client = _client(str(config.get("endpoint", "")))
-    return ObjectStore(
+    return zarr.storage.ObjectStore(
         S3Store(
             url_parts.netloc,
             prefix=url_parts.path.strip("/") or None,
@@ -274,7 +274,7 @@ def _gcs(url: str, config: Any) -> Store:
     url_parts = urlsplit(url)
     prefix = url_parts.path.strip("/") or None
     store = GCSStore(url_parts.netloc, prefix=prefix, config=config, client_options=_client(""), retry_config=_retry())
-    return ObjectStore(store, read_only=True)
+    return zarr.storage.ObjectStore(store, read_only=True)
 
 
 def _http(url: str, headers: dict[str, str]) -> Store:
@@ -283,7 +283,7 @@ def _http(url: str, headers: dict[str, str]) -> Store:
     client = _client(url)
     if headers:
         client["default_headers"] = headers
-    return ObjectStore(
+    return zarr.storage.ObjectStore(
         HTTPStore.from_url(url.rstrip("/"), client_options=client, retry_config=_retry()), read_only=True
     )
 
@@ -298,17 +298,21 @@ def _retry() -> Any:
     return {"max_retries": TRIES, "backoff": waits, "retry_timeout": _RETRY_TIMEOUT}
 
 
-def _one_at_a_time(store: FsspecStore) -> FsspecStore:
+def _one_at_a_time(store: zarr.storage.FsspecStore) -> zarr.storage.FsspecStore:
     """Read the members of an archive in turn where fsspec reads all of them through one shared file position."""
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
     files = store.fs
     protocols = {files.protocol} if isinstance(files.protocol, str) else {*files.protocol}
     if not isinstance(files, AsyncFileSystemWrapper) or not protocols & {"tar", "libarchive"}:
         return store
     files = AsyncFileSystemWrapper(files.sync_fs, asynchronous=True, semaphore=asyncio.Semaphore(1))
-    return FsspecStore(files, read_only=True, path=store.path)
+    return zarr.storage.FsspecStore(files, read_only=True, path=store.path)
 
 
 def _fsspec(url: str, options: Mapping[str, Any], where: str) -> Store:
+    from clustering.data.wrapped_stores import RetryingStore
+
     given = dict(options)
     protocol = url.partition("://")[0]
     if "::" not in url and protocol in ("s3", "s3a", "gs", "gcs"):
@@ -321,7 +325,8 @@ def _fsspec(url: str, options: Mapping[str, Any], where: str) -> Store:
         config = dict(given.get("config_kwargs") or {})
         given["config_kwargs"] = {"retries": {"total_max_attempts": 1}, **config}
     try:
-        return RetryingStore(_one_at_a_time(FsspecStore.from_url(url, storage_options=given, read_only=True)), where)
+        store = zarr.storage.FsspecStore.from_url(url, storage_options=given, read_only=True)
+        return RetryingStore(_one_at_a_time(store), where)
     except TypeError as error:
         raise ConfigError(
             f"source.storage_options do not fit {protocol}://, which does not know one of {', '.join(sorted(options))}"

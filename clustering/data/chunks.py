@@ -8,22 +8,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import xarray as xr
-import zarr
-from zarr import AsyncArray
-from zarr.abc.buffer import Buffer, BufferPrototype
-from zarr.abc.store import ByteRequest, Store
-from zarr.storage import StorePath, WrapperStore
 
 from clustering.data.attributes import PACKING, meant_type
 from clustering.data.codecs import accelerated
 from clustering.data.decoding import Decoding, MissingRule, decoding_of, with_decoder, with_nodata
 from clustering.data.grouped import own_attributes
-from clustering.data.listing import AbsentChunks, Listing, chunk_index, key_shape, list_keys
+from clustering.data.listing import AbsentChunks, Listing, key_shape, list_keys
 from clustering.data.opening import OpenedDataset
 from clustering.data.store_errors import translate_errors
 from clustering.data.stored import DimIndexer, StoredVariable, chunk_numbers
 from clustering.data.validity import valid_rules
+from clustering.deferred import xr, zarr
 from clustering.errors import ConfigError, DataError, SourceError, nearest
 from clustering.policies import Missing, MissingChunks, OnBadChunk, ValidRange
 
@@ -213,30 +208,14 @@ def _absent_chunks(
     return absent, [f"{what}; their cells are masked"]
 
 
-class _SparingStore(WrapperStore[Store]):
-    """Returns nothing for the absent chunks of one array. This saves a request to a bucket for each of them."""
-
-    def __init__(self, store: Store, path: str, absent: AbsentChunks) -> None:
-        super().__init__(store)
-        self.path, self.absent = path, absent
-
-    def _with_store(self, store: Store) -> _SparingStore:
-        return _SparingStore(store, self.path, self.absent)
-
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        # Keys of metadata and of other arrays have no index, and go to the store.
-        index = chunk_index(key, self.path, self.absent.grid)
-        if index is not None and self.absent.mask([np.array([i]) for i in index]).all():
-            return None
-        return await self._store.get(key, prototype, byte_range)
-
-
 def _without_absent(array: zarr.Array[Any], absent: AbsentChunks) -> zarr.Array[Any]:
     """Return the same array over a store that is asked for no absent chunk; absent chunks read as the fill value."""
+    from clustering.data.sparing_store import SparingStore
+
     inner = array.store_path
-    store = _SparingStore(inner.store, inner.path, absent)
+    store = SparingStore(inner.store, inner.path, absent)
     # The metadata are at hand, so opening the array anew would only cost requests.
-    twin: AsyncArray[Any] = AsyncArray(array.metadata, StorePath(store, inner.path))
+    twin: zarr.AsyncArray[Any] = zarr.AsyncArray(array.metadata, zarr.storage.StorePath(store, inner.path))
     return zarr.Array(twin)
 
 

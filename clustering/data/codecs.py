@@ -6,10 +6,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import zarr
-from zarr.storage import LocalStore
-
 from clustering.compat import codec_pipeline, with_codec_pipeline
+from clustering.deferred import zarr
 
 CHECKSUMS = frozenset({"crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3"})
 """Codecs that only add a checksum, by their names in Zarr version 2, and in version 3 without ``numcodecs.``."""
@@ -95,7 +93,7 @@ def accelerated(array: zarr.Array[Any]) -> zarr.Array[Any]:
         A stored array.
     """
     kind = rust()
-    if kind is None or not isinstance(array.store_path.store, LocalStore):
+    if kind is None or not isinstance(array.store_path.store, zarr.storage.LocalStore):
         return array
     # zarrs does not verify separate checksums where it decodes part of a chunk, as at every edge of an array.
     if separately_checksummed(array.metadata.to_dict()):

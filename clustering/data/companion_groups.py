@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-import xarray as xr
-
 from clustering.data.alignment import on_labels
 from clustering.data.dimension_names import numbered
 from clustering.data.grouped import with_indexes
 from clustering.data.opening import open_store
+from clustering.deferred import pd, xr
 from clustering.errors import SourceError, nearest
 
 

@@ -10,9 +10,9 @@ from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
+from clustering.deferred import xr
 from clustering.errors import ConfigError, DataError, SourceError
 
 ATTACHED = "_mask"

@@ -7,11 +7,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.data.angles import DEGREES, EAST, NORTH, QUARTER, RADIANS, full_turn, in_radian_range, units_of
 from clustering.data.attributes import PACKING, number_of
+from clustering.deferred import xr
 from clustering.errors import SourceError
 
 Array = NDArray[np.float64]

@@ -9,10 +9,10 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.data.attributes import FILLS, PACKING, as_type
+from clustering.deferred import xr
 from clustering.errors import SourceError
 from clustering.policies import DECODERS, Decoder
 

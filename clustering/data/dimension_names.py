@@ -7,11 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import xarray as xr
-import zarr
-from zarr.storage import LocalStore
-
 from clustering.data.members import list_members
+from clustering.deferred import xr, zarr
 from clustering.errors import SourceError, nearest
 
 _NUMBERED = re.compile(r"dim_\d+")
@@ -95,10 +92,10 @@ def _entries(value: Any) -> list[Mapping[str, Any]]:
 def _image_of(array: zarr.Array[Any]) -> _Image | None:
     """Find the image that has an array as a level, in the group of the array or the one above; None without it."""
     store, parts = array.store, [part for part in array.path.split("/") if part]
-    if not parts and isinstance(store, LocalStore):
+    if not parts and isinstance(store, zarr.storage.LocalStore):
         # The store was opened at the array itself, so the image group is the folder that holds it.
         root = Path(store.root).absolute()
-        store, parts = LocalStore(root.parent, read_only=True), [root.name]
+        store, parts = zarr.storage.LocalStore(root.parent, read_only=True), [root.name]
     # The path of a level may have two parts, such as scale/0.
     for cut in range(len(parts) - 1, max(-1, len(parts) - 3), -1):
         try:

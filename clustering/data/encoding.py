@@ -7,11 +7,9 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import cftime
 import numpy as np
-import xarray as xr
-import zarr
 
+from clustering.deferred import xr, zarr
 from clustering.errors import SourceError
 
 PART = 16 * 2**20
@@ -20,6 +18,25 @@ _COMPARED = 1000
 """Largest number of dates that are compared one by one."""
 _STORED = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "dtype", "calendar", "coordinates")
 """Attributes about the storage of numbers. They conflict with an encoding that has them too."""
+
+
+def in_memory(dims: str | tuple[Any, ...], values: Any, attributes: Mapping[str, Any] | None = None) -> xr.Variable:
+    """Make a variable of values in memory.
+
+    To find out whether values are a dask array, xarray loads ``dask.array``, which takes as long as writing a model.
+
+    Parameters
+    ----------
+    dims
+        Names of the dimensions.
+    values
+        An ndarray, or what becomes one.
+    attributes
+        Attributes of the variable.
+    """
+    array = np.asarray(values)
+    # Objects and dates may have to be converted first, and xarray does so where it looks at the values.
+    return xr.Variable(dims, array, attributes, fastpath=array.dtype.kind in "biufU")
 
 
 def part_length(variable: xr.Variable) -> int:
@@ -53,7 +70,7 @@ def encodable(name: str, variable: xr.Variable) -> xr.Variable:
     try:
         # Reading comes before writing, so that the message says which of the two failed.
         tried = variable[: part_length(variable)] if variable.ndim else variable
-        tried = xr.Variable(tried.dims, np.asarray(tried.values))
+        tried = in_memory(tried.dims, tried.values)
     except Exception as error:
         raise SourceError(f"it cannot be read ({reason_of(error)})") from error
     reason = ""
@@ -152,6 +169,8 @@ def _round_trips(name: str, variable: xr.Variable) -> bool:
 
 def _same(before: xr.Variable, after: xr.Variable) -> bool:
     """Compare values; dates of cftime may come back as those of numpy."""
+    import cftime
+
     if before.dtype.kind == "O" and after.dtype.kind == "M":
         dates = before.values.ravel()[:_COMPARED], after.values.ravel()[:_COMPARED]
         return all(

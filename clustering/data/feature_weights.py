@@ -6,7 +6,6 @@ import math
 import re
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.data.alignment import align_by_name
@@ -14,6 +13,7 @@ from clustering.data.angles import cosine
 from clustering.data.coordinates import check_latitude
 from clustering.data.in_memory_variables import decode_values
 from clustering.data.source import Source
+from clustering.deferred import xr
 from clustering.errors import DataError, SourceError, nearest
 
 # The last group asks for a second bracket only where there is a first one, after sqrt.

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.data.readers import (
@@ -23,6 +22,7 @@ from clustering.data.readers import (
     unsupported_reason,
     variable_name,
 )
+from clustering.deferred import xr
 from clustering.errors import DataError
 
 

@@ -9,14 +9,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import xarray as xr
-import zarr
-from zarr.buffer import default_buffer_prototype
 
 from clustering.compat import apply_lazily, lazy_zarr_data, run_in_zarr
 from clustering.data.attributes import repair_attributes
 from clustering.data.plan import MIB
 from clustering.data.store_errors import is_transient
+from clustering.deferred import xr, zarr
 from clustering.errors import ClusteringError, reason
 
 SMALL_LABELS = 16 * MIB
@@ -146,7 +144,8 @@ def dimensions(array: zarr.Array[Any]) -> tuple[str, ...] | None:
 
 def _nczarr(array: zarr.Array[Any]) -> Any:
     """Read the names of dimensions that NCZarr keeps in the metadata of format 2 as paths; None without them."""
-    buffer = run_in_zarr(array.store_path.store.get(f"{array.path}/.zarray".strip("/"), default_buffer_prototype()))
+    key, prototype = f"{array.path}/.zarray".strip("/"), zarr.buffer.default_buffer_prototype()
+    buffer = run_in_zarr(array.store_path.store.get(key, prototype))
     try:
         content = {} if buffer is None else json.loads(buffer.to_bytes())
         return [str(path).rpartition("/")[2] for path in content["_NCZARR_ARRAY"]["dimrefs"]]

@@ -7,8 +7,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import xarray as xr
-import zarr
 from numpy.typing import NDArray
 
 from clustering.compat import apply_lazily, lazy_data
@@ -18,6 +16,7 @@ from clustering.data.dimension_names import numbered
 from clustering.data.grouped import decode_variable
 from clustering.data.opening import BARE, decoded_array
 from clustering.data.validity import valid_rules
+from clustering.deferred import xr, zarr
 from clustering.errors import SourceError
 
 

@@ -16,14 +16,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import zarr
-from zarr.codecs import ZstdCodec
-
 from clustering.data.file_kinds import find_reader
 from clustering.data.ownership import INGESTED, check_place, check_target, mark_folder
 from clustering.data.plan import MIB
 from clustering.data.readers import FileContents, FileVariable
 from clustering.data.replacing import staged
+from clustering.deferred import zarr
 from clustering.errors import (
     ClusteringError,
     DataError,
@@ -246,7 +244,7 @@ def write_piece(
         # The attribute of floats holds text in base64, which is no fill value of an array.
         fill_value=0 if fill is None or isinstance(fill, str) else fill,
         # Zstandard stores a checksum inside the compressed data, and every reader verifies it.
-        compressors=ZstdCodec(level=0, checksum=True),
+        compressors=zarr.codecs.ZstdCodec(level=0, checksum=True),
         # zarr would leave out chunks of fill values alone, which would then count as absent.
         config={"write_empty_chunks": True},
     )

@@ -12,13 +12,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import zarr
 
 from clustering.data.codecs import checksummed, is_accelerated, rust
 from clustering.data.listing import AbsentChunks, key_shape
 from clustering.data.plan import Axis, Plan
 from clustering.data.source import Source
 from clustering.data.stored import DimIndexer, StoredVariable, chunk_numbers
+from clustering.deferred import zarr
 
 
 @dataclass(frozen=True)

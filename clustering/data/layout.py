@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import xarray as xr
-import zarr
 
 from clustering.data.alignment import is_dask, to_plain, to_plain_dataset
 from clustering.data.dimension_names import numbered, unknown_dimension, with_names
@@ -16,6 +14,7 @@ from clustering.data.opening import BARE, OpenedDataset, decoded_array
 from clustering.data.plan import MIB, Axis
 from clustering.data.selection import Positions
 from clustering.data.stored import DimIndexer
+from clustering.deferred import xr, zarr
 from clustering.errors import SourceError, nearest
 
 LARGEST_SHARD = 256 * MIB

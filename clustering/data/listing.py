@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from clustering.data import stores
+from clustering.deferred import zarr
 
 _NUMBERS = re.compile(r"(?:c[/.])?(\d+(?:[/.]\d+)*)|c")
 """Keys of chunks, such as ``c/0/1`` or ``0.1``; ``c`` alone is the chunk of an array without dimensions."""

@@ -8,19 +8,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
-
-import zarr
-from zarr import AsyncArray, AsyncGroup
-from zarr.abc.store import Store
-from zarr.buffer import default_buffer_prototype
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clustering.compat import array_of_metadata, async_group, run_in_zarr
 from clustering.data.attributes import repair_attributes
 from clustering.data.grouped import dimensions
 from clustering.data.store_errors import is_transient
 from clustering.data.stores import names_in
+from clustering.deferred import zarr
 from clustering.errors import ClusteringError, SourceError, reason
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
 
 AT_ONCE = 32
 """Number of members that are opened at the same time."""
@@ -155,7 +154,7 @@ def _consolidated_members(store: Store, group: zarr.Group) -> Members | None:
 def _documents(store: Store, parent: str, v3: bool) -> dict[str, dict[str, Any]] | None:
     """Read the metadata of arrays that are consolidated in a group, by path below that group; None where none are."""
     key = f"{parent}/{'zarr.json' if v3 else '.zmetadata'}".strip("/")
-    buffer = run_in_zarr(store.get(key, default_buffer_prototype()))
+    buffer = run_in_zarr(store.get(key, zarr.buffer.default_buffer_prototype()))
     try:
         content = {} if buffer is None else json.loads(buffer.to_bytes())
         content = content.get("consolidated_metadata") or {} if v3 else content
@@ -179,9 +178,9 @@ def _sort_members(opened: Mapping[str, Any]) -> Members:
     """Sort opened members, and errors of those that did not open, by kind."""
     arrays, groups, faults = dict[str, zarr.Array[Any]](), dict[str, zarr.Group](), dict[str, str]()
     for name, member in opened.items():
-        if isinstance(member, AsyncArray):
+        if isinstance(member, zarr.AsyncArray):
             arrays[name] = zarr.Array(member)
-        elif isinstance(member, AsyncGroup):
+        elif isinstance(member, zarr.AsyncGroup):
             groups[name] = zarr.Group(member)
         elif isinstance(member, ClusteringError) or (isinstance(member, Exception) and is_transient(member)):
             # The next attempt may succeed. If the member were left out, the result would depend on chance.

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
-
-import xarray as xr
-import zarr
-from zarr.abc.store import Store
-from zarr.errors import NodeTypeValidationError
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clustering.compat import run_in_zarr
 from clustering.data.addresses import shown
@@ -24,9 +19,13 @@ from clustering.data.grouped import (
     dimensions,
 )
 from clustering.data.members import list_members, unlisted_members
-from clustering.data.store_errors import UnlistableStore, translate_errors
+from clustering.data.store_errors import translate_errors
 from clustering.data.stores import connect, listable, names_in
+from clustering.deferred import xr, zarr
 from clustering.errors import ClusteringError, SourceError, nearest, reason
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
 
 BARE = "values"
 """Name given to the variable of a bare array."""
@@ -119,7 +118,7 @@ class OpenedDataset(NamedTuple):
             return None
         try:
             return zarr.open_array(self.node.store_path.store, path=f"{self.node.path}/{name}".strip("/"), mode="r")
-        except (FileNotFoundError, NodeTypeValidationError):
+        except (FileNotFoundError, zarr.errors.NodeTypeValidationError):
             return None
         except (ValueError, TypeError, KeyError) as error:
             raise SourceError(
@@ -235,6 +234,8 @@ def open_store(
     except (FileNotFoundError, KeyError) as error:
         if opened is not None and group is not None and (children := _children(opened)) is not None:
             raise SourceError(f"no group {group!r} in {url}; {nearest(group, children)}") from error
+        from clustering.data.wrapped_stores import UnlistableStore
+
         refused = ""
         if isinstance(opened, UnlistableStore):
             refused = "; it answers 403 for missing keys, so check the credentials too"

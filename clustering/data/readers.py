@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.compat import encode_fill_value
+from clustering.deferred import xr
 from clustering.errors import MissingDependencyError
 
 
@@ -42,7 +42,7 @@ class VariableGroup:
     """Variables of numbers."""
     attributes: dict[str, Any]
     """Attributes of the group."""
-    texts: xr.Dataset = field(default_factory=xr.Dataset)
+    texts: xr.Dataset = field(default_factory=lambda: xr.Dataset())
     """Variables of text, such as names of stations. They are small and written at once."""
 
 

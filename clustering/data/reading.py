@@ -9,7 +9,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.data import gathering
@@ -17,10 +16,12 @@ from clustering.data.addresses import shown
 from clustering.data.alignment import fill_masked
 from clustering.data.angles import cosine
 from clustering.data.conditions import mask_condition
+from clustering.data.plain_dataset import PlainDataset
 from clustering.data.plan import MIB, Block
 from clustering.data.rows import Rows, unit_weights
 from clustering.data.source import Source
 from clustering.data.store_errors import translate_errors
+from clustering.deferred import xr
 from clustering.errors import DataError, at_work, damaged
 
 COSINE_WEIGHTS = re.compile(r"cos\((\w+)\)")
@@ -212,6 +213,8 @@ def companion(source: Source, name: str) -> xr.Variable:
     name
         Name of the variable.
     """
+    if isinstance(source.dataset, PlainDataset):
+        return source.dataset[name].variable
     with _lock:
         kept = _kept.setdefault(source, {})
         if name not in kept:

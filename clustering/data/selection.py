@@ -7,13 +7,12 @@ from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 from numpy.typing import NDArray
 
 from clustering.data.angles import full_turn, in_radian_range, units_of
 from clustering.data.coordinates import PART, TURN, Window, is_longitude, period, slack, window_index, within_half_turn
 from clustering.data.dimension_names import unknown_dimension
+from clustering.deferred import pd, xr
 from clustering.errors import SourceError, nearest
 
 Positions = dict[Hashable, int | slice | list[int]]
@@ -120,14 +119,14 @@ def _positions_of_labels(dataset: xr.Dataset, key: str, value: Any) -> int | sli
         ends = _slice(value, key)
         if _numeric(index) and is_longitude(dataset[key], key):
             _check_window(dataset[key], key, axis, ends)
-        if not (_sorted(index) or _numeric(index) or isinstance(index, _TIMES)):
+        if not (_sorted(index) or _numeric(index) or isinstance(index, _time_indexes())):
             raise SourceError(
                 f"the labels of {key!r} are words and not sorted, so that no span of them is clear; "
                 "give a list of them, or use 'isel' with positions"
             )
         try:
             return _positions_between(axis, ends)
-        except _MISSING as error:
+        except _missing_label() as error:
             raise SourceError(
                 f"label {[ends.start, ends.stop]!r} is not on dimension {key!r}; {_extent(dataset, key)}"
             ) from error
@@ -136,7 +135,7 @@ def _positions_of_labels(dataset: xr.Dataset, key: str, value: Any) -> int | sli
     for one in value if several else [value]:
         try:
             matches = _positions_of_label(axis, one)
-        except _MISSING as error:
+        except _missing_label() as error:
             raise SourceError(
                 f"label {one!r} is not on dimension {key!r}; {_closest(axis, one)}{_extent(dataset, key)}"
             ) from error
@@ -145,9 +144,13 @@ def _positions_of_labels(dataset: xr.Dataset, key: str, value: Any) -> int | sli
     return indices[0] if not several and len(indices) == 1 else _as_slice(indices)
 
 
-_TIMES = (pd.DatetimeIndex, pd.TimedeltaIndex, xr.CFTimeIndex)
-_MISSING = (KeyError, TypeError, ValueError, pd.errors.InvalidIndexError)
-"""Errors of pandas and xarray for a label that an index does not hold."""
+def _time_indexes() -> tuple[type, ...]:
+    return pd.DatetimeIndex, pd.TimedeltaIndex, xr.CFTimeIndex
+
+
+def _missing_label() -> tuple[type[Exception], ...]:
+    """List the errors of pandas and xarray for a label that an index does not hold."""
+    return KeyError, TypeError, ValueError, pd.errors.InvalidIndexError
 
 
 class _DimLabels(NamedTuple):

@@ -11,14 +11,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 
 from clustering.data.decoding import InMemoryVariable, RowPacking, find_packing
 from clustering.data.grouped import SMALL_LABELS
 from clustering.data.listing import Listing
 from clustering.data.plan import MIB, Axis, Plan, plan_blocks
 from clustering.data.stored import StoredVariable
+from clustering.deferred import pd, xr
 from clustering.errors import DataError
 from clustering.policies import Missing, ValidRange
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from clustering.data.decoding import Decoding
 from clustering.data.gathering import gathered
 from clustering.data.listing import AbsentChunks, key_shape
 from clustering.data.store_errors import translate_errors
+from clustering.deferred import zarr
 from clustering.errors import ClusteringError, DataError, reason
 from clustering.policies import OnBadChunk
 

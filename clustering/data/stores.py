@@ -11,18 +11,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-from zarr.abc.store import Store
-from zarr.buffer import default_buffer_prototype
-from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
 from clustering.compat import fetch_file, find_files, innermost_store, list_folder, run_in_zarr
 from clustering.data.addresses import BUCKETS, check_url, local_path, shown
 from clustering.data.buckets import open_bucket
-from clustering.data.store_errors import UnlistableStore, is_forbidden, s3_error_code, translate_errors
+from clustering.data.store_errors import is_forbidden, s3_error_code, translate_errors
+from clustering.deferred import zarr
 from clustering.errors import ConfigError, SourceError
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
 
 __all__ = ["Entry", "connect", "entries", "listable", "names_in", "shown"]
 
@@ -102,9 +102,9 @@ def _connected(pickled: bytes) -> Store:
         with translate_errors(shown(url), (FileNotFoundError, NotImplementedError)):
             return _probed(open_bucket(url, options, shown(url)), url)
     if path.suffix != ".zip" or path.is_dir():
-        return LocalStore(path, read_only=True)
+        return zarr.storage.LocalStore(path, read_only=True)
     try:
-        return run_in_zarr(ZipStore.open(path, mode="r"))
+        return run_in_zarr(zarr.storage.ZipStore.open(path, mode="r"))
     except zipfile.BadZipFile as error:
         raise SourceError(f"{url!r} is no zip archive; name a Zarr store, in a folder or a zip archive") from error
 
@@ -115,13 +115,13 @@ def _probed(store: Store, url: str) -> Store:
         return store
     key = f"no-such-key-{uuid.uuid4().hex}"
     try:
-        if isinstance(store, ObjectStore):
+        if isinstance(store, zarr.storage.ObjectStore):
             import obstore
 
             obstore.get(store.store, key)
         else:
             inner = innermost_store(store)
-            assert isinstance(inner, FsspecStore)
+            assert isinstance(inner, zarr.storage.FsspecStore)
             # Reading through zarr would hide whether the key or the bucket is missing.
             run_in_zarr(fetch_file(inner.fs, f"{inner.path}/{key}"))
     except FileNotFoundError as error:
@@ -132,11 +132,13 @@ def _probed(store: Store, url: str) -> Store:
             ) from None
     except Exception as error:
         if is_forbidden(error):
+            from clustering.data.wrapped_stores import UnlistableStore
+
             return UnlistableStore(store)
-        if isinstance(store, ObjectStore):
+        if isinstance(store, zarr.storage.ObjectStore):
             raise
         # This request goes through the wrapper that repeats it after transient errors and describes others.
-        run_in_zarr(store.get(key, default_buffer_prototype()))
+        run_in_zarr(store.get(key, zarr.buffer.default_buffer_prototype()))
     return store
 
 
@@ -149,9 +151,9 @@ def listable(store: Store) -> bool:
         An opened store.
     """
     inner = innermost_store(store)
-    if isinstance(inner, ObjectStore):
+    if isinstance(inner, zarr.storage.ObjectStore):
         return store.supports_listing and type(inner.store).__name__ != "HTTPStore"
-    if isinstance(inner, FsspecStore):
+    if isinstance(inner, zarr.storage.FsspecStore):
         protocols = inner.fs.protocol
         web = {"http", "https"} & set((protocols,) if isinstance(protocols, str) else protocols)
         return store.supports_listing and not web
@@ -169,7 +171,7 @@ async def names_in(store: Store, path: str) -> list[str]:
         Path of a group; empty for the root.
     """
     inner = innermost_store(store)
-    if isinstance(inner, FsspecStore) and not inner.path.strip("/"):
+    if isinstance(inner, zarr.storage.FsspecStore) and not inner.path.strip("/"):
         # Zarr puts a slash before the path, which archives do not understand.
         try:
             listing = await list_folder(inner.fs, path)
@@ -200,13 +202,13 @@ def entries(store: Store, prefix: str = "") -> Iterator[Entry] | None:
     prefix = prefix.strip("/")
     inner = innermost_store(store)
     match inner:
-        case LocalStore():
+        case zarr.storage.LocalStore():
             return _files(inner.root / prefix, prefix)
-        case ZipStore():
+        case zarr.storage.ZipStore():
             return _members(inner.path, prefix)
-        case ObjectStore():
+        case zarr.storage.ObjectStore():
             return _objects(inner, prefix)
-        case FsspecStore():
+        case zarr.storage.FsspecStore():
             return _found_entries(inner, prefix)
     return (Entry(key, run_in_zarr(inner.getsize(key)), None) for key in sorted(_keys(inner, prefix)))
 

@@ -6,13 +6,11 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import Parameter, signature
 from typing import Any
-
-import dask
 
 from clustering.errors import ConfigError, ExecutionError, MissingDependencyError, nearest, reason
 from clustering.temporary import ensure_home
@@ -66,6 +64,15 @@ class ClusterRequest:
     """Memory budget of each worker, in bytes; None: no limit."""
     wait_seconds: float | None = None
     """How long to wait for workers, in seconds; None: the default of the kind."""
+
+
+def dask_settings() -> AbstractContextManager[object]:
+    """Return a context in which Dask has our settings."""
+    # Most jobs run in threads of this process, and never load Dask.
+    import dask
+
+    settings: AbstractContextManager[object] = dask.config.set(SETTINGS)
+    return settings
 
 
 def unknown_status() -> ClusterStatus:
@@ -216,7 +223,7 @@ def local(demand: ClusterRequest) -> Iterator[Cluster]:
     """
     d, n = distributed(), demand.workers or available_processors()
     with (
-        dask.config.set(SETTINGS),
+        dask_settings(),
         d.LocalCluster(
             n_workers=n,
             threads_per_worker=1,
@@ -254,7 +261,7 @@ def class_cluster(demand: ClusterRequest, *, path: str, options: Mapping[str, An
     """
     made = _class(path)
     _check_arguments(made, path, options)
-    with dask.config.set(SETTINGS), ExitStack() as stack:
+    with dask_settings(), ExitStack() as stack:
         try:
             cluster = made(**options)
             if hasattr(cluster, "close"):

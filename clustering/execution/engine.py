@@ -12,9 +12,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import dask.local
-import dask.threaded
-
 from clustering.blas import one_blas_thread
 from clustering.errors import ClusteringError, ConfigError, ExecutionError, reason
 from clustering.execution import dask_clusters
@@ -115,6 +112,12 @@ def _peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def _get_in_threads(graph: Mapping[Any, Any], key: Any, **options: Any) -> Any:
+    import dask.threaded
+
+    return dask.threaded.get(graph, key, **options)
+
+
 @contextmanager
 def connect(
     cluster: Any = "threads", workers: int | None = None, memory: int | None = None, wait_seconds: float | None = None
@@ -150,12 +153,15 @@ def connect(
     MissingDependencyError
         If a package is needed and not installed.
     """
+    # Dask is imported where it is used: tasks in threads of this process need none of it.
     if cluster == "synchronous":
+        import dask.local
+
         yield Engine("synchronous", dask.local.get_sync, 1)
     elif cluster == "threads":
         n = workers or available_processors()
         with ThreadPoolExecutor(n, thread_name_prefix="clustering") as pool:
-            yield Engine("threads", partial(dask.threaded.get, pool=pool, num_workers=n), n, pool=pool)
+            yield Engine("threads", partial(_get_in_threads, pool=pool, num_workers=n), n, pool=pool)
     else:
         kind = cluster if isinstance(cluster, str) else next(iter(cluster), "") if isinstance(cluster, Mapping) else ""
         if kind:

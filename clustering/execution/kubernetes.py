@@ -13,16 +13,14 @@ from importlib import import_module
 from threading import Thread
 from typing import Any, TypeVar
 
-import dask
-
 from clustering.errors import ClusteringError, ConfigError, ExecutionError, reason
 from clustering.execution.dask_clusters import (
     QUEUE_SECONDS,
-    SETTINGS,
     Cluster,
     ClusterRequest,
     ClusterStatus,
     connect_client,
+    dask_settings,
     environment,
     import_optional,
     worker_memory,
@@ -90,7 +88,7 @@ def kubernetes(
         name, n, image=image, threads=threads, resources=resources or _room(threads, worker_memory(demand.memory)),
         env=env or {}, secrets=secrets, pod=pod or {}, service=service, idle_timeout=idle_timeout,
     )  # fmt: skip
-    with dask.config.set(SETTINGS), ExitStack() as stack:
+    with dask_settings(), ExitStack() as stack:
         try:
             api = kr8s.api(namespace=namespace)
             # The kind DaskCluster comes from the operator, and kr8s has no class for it.

@@ -9,13 +9,16 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from clustering.blas import one_blas_thread
 from clustering.execution.engine import Engine
 from clustering.models.tree import S, fold
 
+A = TypeVar("A")
+T = TypeVar("T")
 TASKS_PER_THREAD = 4
 """Largest number of tasks of a pass, per thread."""
 
@@ -48,6 +51,31 @@ def map_reduce(leaves: Callable[[range], Iterator[S]], n_blocks: int, engine: En
         with one_blas_thread():
             return _reduce_in_threads(engine.pool, leaves, runs)
     return _reduce_by_dask(engine, leaves, runs)
+
+
+def apply_to_each(function: Callable[[A], T], items: Sequence[A], engine: Engine) -> list[T]:
+    """Apply a function to each item, side by side where the engine has threads or workers.
+
+    Parameters
+    ----------
+    function
+        Function of one item; picklable where the engine has other processes.
+    items
+        Its arguments.
+    engine
+        Engine that runs the tasks.
+
+    Returns
+    -------
+    list
+        Results in the order of the items.
+    """
+    if engine.pool is not None:
+        with one_blas_thread():
+            return list(engine.pool.map(function, items))
+    keys = [("item", i) for i in range(len(items))]
+    results = engine.compute({key: (partial(function, item),) for key, item in zip(keys, items, strict=True)}, keys)
+    return list(results)
 
 
 def _reduce_in_threads(pool: Executor, leaves: Callable[[range], Iterator[S]], runs: Sequence[range]) -> S:

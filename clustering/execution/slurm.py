@@ -12,18 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import dask
-from dask.utils import format_bytes
-
 from clustering.compat import close_certificates, fail_jobs_without_id
 from clustering.errors import ConfigError, ExecutionError, reason
 from clustering.execution.dask_clusters import (
     QUEUE_SECONDS,
-    SETTINGS,
     Cluster,
     ClusterRequest,
     ClusterStatus,
     connect_client,
+    dask_settings,
     environment,
     import_optional,
     worker_memory,
@@ -104,11 +101,13 @@ def slurm(
     MissingDependencyError
         If dask-jobqueue is not installed.
     """
+    from dask.utils import format_bytes
+
     jobs = -(-(demand.workers or processes) // processes)
     lifetime, stagger = lifetime_of(walltime)
     room = memory or format_bytes(processes * worker_memory(demand.memory)).replace(" ", "")
     made = jobqueue().SLURMCluster
-    with dask.config.set(SETTINGS), ExitStack() as stack:
+    with dask_settings(), ExitStack() as stack:
         try:
             cluster = made(
                 cores=cores,

@@ -14,16 +14,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import dask
-
 from clustering.errors import ConfigError
 from clustering.execution.address import read_scheduler_file
 from clustering.execution.dask_clusters import (
     ANSWER_SECONDS,
-    SETTINGS,
     Cluster,
     ClusterRequest,
     connect_client,
+    dask_settings,
     worker_memory,
 )
 from clustering.execution.slurm import jobqueue
@@ -106,7 +104,7 @@ def slurm_runner(demand: ClusterRequest) -> Iterator[Cluster]:
     """
     limit = demand.wait_seconds or ANSWER_SECONDS
     tasks = _number("SLURM_NTASKS")
-    with in_allocation({"slurm": {"runner": True}}, demand.memory), dask.config.set(SETTINGS), ExitStack() as stack:
+    with in_allocation({"slurm": {"runner": True}}, demand.memory), dask_settings(), ExitStack() as stack:
         stack.callback(_scheduler_file().unlink, missing_ok=True)
         # The runner of dask-jobqueue would wait for ever, so the file is awaited here with a limit.
         read_scheduler_file(str(_scheduler_file()), limit)
@@ -131,6 +129,8 @@ def _runner(memory: int | None) -> Any:
         "death_timeout": ANSWER_SECONDS,
     }
     if _task() != 1:
+        import dask
+
         # All tasks end at once. In one folder, each would look through the folders that the others are removing.
         own = tempfile.mkdtemp(prefix="clustering-worker-", dir=dask.config.get("temporary-directory", None))
         atexit.register(shutil.rmtree, own, ignore_errors=True)
@@ -140,7 +140,7 @@ def _runner(memory: int | None) -> Any:
         logging.getLogger("distributed").setLevel(logging.WARNING)
         for name in SPEAKERS:
             logging.getLogger(name).addFilter(is_news)
-    with dask.config.set(SETTINGS):
+    with dask_settings():
         return made(
             scheduler_file=str(_scheduler_file()),
             scheduler_options={"dashboard_address": ":0"},

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-import cftime
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
+from clustering.data.encoding import in_memory
 from clustering.data.source import DATES, About
+from clustering.deferred import xr
 from clustering.fitting.fitted_model import FittedModel
 
 
@@ -46,14 +46,14 @@ def center_fields(fitted: FittedModel) -> dict[str, xr.DataArray]:
         else:
             labels, dims = {}, (f"{name}_feature",)
         coordinates = {
-            _free(d): (_free(d), given, cf_attributes(fitted.about, d))
+            _free(d): in_memory(_free(d), given, cf_attributes(fitted.about, d))
             for d, one in labels.items()
             if (given := _coordinate(one, fitted.about.get(d, {}))) is not None
         }
         arrays[_free(name)] = xr.DataArray(
-            values, {"cluster": fitted.ids, **coordinates}, ("cluster", *dims),
-            attrs=cf_attributes(fitted.about, name),
-        )  # fmt: skip
+            in_memory(("cluster", *dims), values, cf_attributes(fitted.about, name)),
+            {"cluster": in_memory("cluster", fitted.ids), **coordinates},
+        )
     return arrays
 
 
@@ -91,6 +91,8 @@ def coordinate_values(labels: Sequence[Any], about: Mapping[str, str]) -> NDArra
         return np.asarray(labels)
     if "calendar" not in about or not all(isinstance(label, str) for label in labels):
         return None
+    import cftime
+
     try:
         if about["calendar"] == DATES:
             return np.array(labels, "datetime64[ns]")

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from clustering.data.dimension_names import numbered
 from clustering.data.opening import BARE
 from clustering.data.source import About, Feature, Source
 from clustering.data.units import relation
+from clustering.deferred import pd
 from clustering.errors import DataError
 from clustering.fitting.fitted_model import FittedModel
 

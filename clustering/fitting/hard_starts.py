@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from clustering.data.preparation import Preparation
 from clustering.errors import ConfigError, DataError, DomainError
 from clustering.execution.engine import Engine
+from clustering.execution.map_reduce import apply_to_each
 from clustering.execution.passes import PassResult, PassRunner
 from clustering.fitting.loop import Candidate
 from clustering.fitting.on_sample import sample_passes
@@ -183,10 +184,7 @@ def run_restarts(
     with sample_passes(restart_rows, engine) as runner:
         # Each restart has a stream of its own, so its draws do not depend on which restart runs first.
         streams = generators(options.fit.seed, number_of_restarts(options.fit, k, survey))
-        starts = runner.runner.engine.compute(
-            {("seed", i): (partial(seed_one, s),) for i, s in enumerate(streams)},
-            [("seed", i) for i in range(len(streams))],
-        )
+        starts = apply_to_each(seed_one, streams, runner.runner.engine)
         # Pass 0 found k distinct rows, but rows may become equal by rounding or in direction.
         if any(len(centers) < k for centers in starts):
             if divergence == "cosine":

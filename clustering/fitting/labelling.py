@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
+from clustering.blas import scipy
 from clustering.data.rows import Rows, unit_weights
 from clustering.errors import ConfigError
 from clustering.execution.passes import BlockRecords, PassResult, PassRunner, Statistics
@@ -417,7 +417,7 @@ def outlier_score(squared: Array, observed: Array) -> Array:
         Number of observed features ``(m,)``, which are the degrees of freedom.
     """
     a, x = 0.5 * observed, 0.5 * squared
-    tail = special.gammaincc(a, x)
+    tail = scipy.special.gammaincc(a, x)
     # Far out the tail underflows, and its logarithm comes from the asymptotic series
     # Γ(a, x) = xᵃ⁻¹ e⁻ˣ (1 + (a − 1)/x + (a − 1)(a − 2)/x² + …), DLMF 8.11.2.
     far = np.maximum(x, 1.0)
@@ -427,7 +427,7 @@ def outlier_score(squared: Array, observed: Array) -> Array:
         series += term
     # An infinite distance would give ∞ − ∞ here. Its score is set at the end.
     far = np.minimum(far, np.finfo(float).max)
-    asymptotic = (a - 1.0) * np.log(far) - far - special.gammaln(a) + np.log(np.maximum(series, 1e-300))
+    asymptotic = (a - 1.0) * np.log(far) - far - scipy.special.gammaln(a) + np.log(np.maximum(series, 1e-300))
     with np.errstate(divide="ignore"):
         logs = np.where(tail > 1e-290, np.log(tail), asymptotic)
     score: Array = np.where(np.isinf(squared), np.inf, np.abs(np.minimum(logs, 0.0)) / np.log(10.0))

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from clustering.blas import one_blas_thread
 from clustering.data.access import open_source
 from clustering.data.plan import MIB
 from clustering.data.rows import Rows
@@ -90,6 +91,8 @@ def sample_passes(sample: RowSample, engine: Engine) -> Iterator[SampleRunner]:
     local = nullcontext(engine) if engine.client is None else connect("threads")
     with (
         local as local_engine,
+        # A pass over a sample is short, so the limit is not set for each anew.
+        one_blas_thread(),
         # Half of the memory is for the block cache, so that it holds every row of the sample.
         pass_runner(source, plan, local_engine, memory=4 * sample.values.nbytes + 64 * MIB) as runner,
     ):

@@ -12,10 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
-from clustering.blas import one_blas_thread
+from clustering.blas import one_blas_thread, scipy
 from clustering.data import alignment, in_memory_variables
 from clustering.data.feature_weights import check_feature_weights, feature_weights
 from clustering.data.plan import Plan

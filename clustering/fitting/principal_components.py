@@ -11,10 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
-from clustering.blas import one_blas_thread
+from clustering.blas import one_blas_thread, scipy
 from clustering.models.survey import Survey
 
 Array = NDArray[np.float64]

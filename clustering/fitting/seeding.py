@@ -6,9 +6,9 @@ import math
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
+from clustering.deferred import xr
 from clustering.errors import ConfigError
 from clustering.models import seeding_kernels as kernels
 from clustering.models.assignment import rounding_bound

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clustering.compiling import njit
+from clustering.compiling import INNER, njit
 from clustering.models.kernels import FAST
 from clustering.models.lane_functions import root
 from clustering.models.lanes import (
@@ -278,7 +278,7 @@ def _four_by_four(diff, i, j, width):  # type: ignore[no-untyped-def]
     return a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3
 
 
-@njit(**FAST)
+@njit(**INNER, **FAST)
 def _take_scaled(columns, at, count, center, shares, roots, diff, moved):  # type: ignore[no-untyped-def]
     """Put differences of columns from a center, times the roots of their shares, into `diff`; add up first moments."""
     d, m = columns.shape
@@ -305,7 +305,7 @@ def _take_scaled(columns, at, count, center, shares, roots, diff, moved):  # typ
     return width
 
 
-@njit(**FAST)
+@njit(**INNER, **FAST)
 def _add_products(d, width, diff, blocks):  # type: ignore[no-untyped-def]
     """Add the products of all lines of `diff` to `blocks` of four by four."""
     block = 0
@@ -326,7 +326,7 @@ def _add_products(d, width, diff, blocks):  # type: ignore[no-untyped-def]
             block += LINES * LINES
 
 
-@njit(**FAST)
+@njit(**INNER, **FAST)
 def _unpack(blocks, d, second):  # type: ignore[no-untyped-def]
     """Add blocks of four by four of the lower half of a symmetric matrix to the matrix ``(d, d)``."""
     block = 0

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
+from clustering.blas import scipy
 from clustering.models import covariance_kernels, em_kernels
 from clustering.models.assignment import aligned_empty
 from clustering.models.option_names import Covariance

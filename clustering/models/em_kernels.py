@@ -13,7 +13,7 @@ import numpy as np
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from clustering.compiling import njit
+from clustering.compiling import INNER, njit
 from clustering.models import covariance_kernels, soft_kernels
 from clustering.models.kernels import FAST
 from clustering.models.lane_types import wide, widened
@@ -81,7 +81,7 @@ class Sums(NamedTuple):
     """Σ s_i s_j / w ``(k, k)``; only tied components that are not near add to it."""
 
 
-@njit(**FAST)
+@njit(**INNER, **FAST)
 def _fill(values, code, start, n, d, origin, columns):  # type: ignore[no-untyped-def]
     """Put rows from `start` on, less the origin, into columns ``(d, m)``."""
     m = columns.shape[1]

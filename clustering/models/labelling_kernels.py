@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba.extending import overload
 
-from clustering.compiling import njit
+from clustering.compiling import INNER, njit
 from clustering.models.kernels import CLEAR, FAST, least_clear
 from clustering.models.lanes import (
     MANY_REGISTERS,
@@ -57,7 +57,7 @@ def _tail(rows, i, centers, c, long, d, total):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(**BARE)
+@njit(**INNER, **BARE)
 def _nearest(rows, i, d, centers, reach):  # type: ignore[no-untyped-def]
     """Label the row at `i` by the definition; return its label and squared distance."""
     long = d - d % 16
@@ -72,7 +72,7 @@ def _nearest(rows, i, d, centers, reach):  # type: ignore[no-untyped-def]
     return label, least
 
 
-@njit(**BARE)
+@njit(**INNER, **BARE)
 def _resolve_near_ties(tile, r, least, second, d, centers, reach, slack):  # type: ignore[no-untyped-def]
     """Label rows by the definition where the least distance is not clearly the least, among the eight from `r` on."""
     # Most masks are 0, so that rows without a near tie cost one comparison for eight of them.
@@ -85,7 +85,7 @@ def _resolve_near_ties(tile, r, least, second, d, centers, reach, slack):  # typ
         near &= near - 1
 
 
-@njit(**BARE)
+@njit(**INNER, **BARE)
 def _side_by_side(tile, m, d, centers, reach, slack_of_centers, columns, second):  # type: ignore[no-untyped-def]
     """Label rows of less than sixteen features: sixteen rows at once, each added up in the order of the definition."""
     width = tile.rows.shape[1]
@@ -130,7 +130,7 @@ def _side_by_side(tile, m, d, centers, reach, slack_of_centers, columns, second)
         _resolve_near_ties(tile, r + 8, least1, second1, d, centers, reach, slack)
 
 
-@njit(**BARE)
+@njit(**INNER, **BARE)
 def _take_distances(tile, m, d, centers):  # type: ignore[no-untyped-def]
     """Compute the distance of every row from the center of its label."""
     w = tile.rows.shape[1]
@@ -156,7 +156,7 @@ def _take_distances(tile, m, d, centers):  # type: ignore[no-untyped-def]
             tile.distances[r] = _tail(tile.rows, r * w, centers, c, long, d, tile.distances[r])
 
 
-@njit(**BARE)
+@njit(**INNER, **BARE)
 def _turn(tile, m, d, scores, columns, norms):  # type: ignore[no-untyped-def]
     """Write the rows of a tile as scaled columns in float32, sixteen rows side by side, with their squared norms."""
     width = tile.rows.shape[1]
@@ -248,7 +248,7 @@ def _compare_four(s0, s1, s2, s3, names, c, least, second, label):  # type: igno
     return _compare(s3, repeated(names, c + 3), least, second, label)
 
 
-@njit(**BARE)
+@njit(**INNER, **BARE)
 def _score(m, d, way):  # type: ignore[no-untyped-def]
     """Score sixteen rows by four centers at once, and keep the two least scores of each row."""
     scores = way.scores
@@ -279,7 +279,7 @@ def _score(m, d, way):  # type: ignore[no-untyped-def]
             store(way.labels, r, label)
 
 
-@njit(**BARE)
+@njit(**INNER, **BARE)
 def _by_score(tile, m, d, centers, reach, way):  # type: ignore[no-untyped-def]
     """Label rows by their scores, and by distances where another score is within the rounding bound of the least."""
     scores = way.scores

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clustering.compiling import njit
+from clustering.compiling import INNER, njit
 from clustering.models.labelling_kernels import BARE, label
 from clustering.models.lane_types import ELEMENT_BYTES, wide, widened
 from clustering.models.lanes import WIDE, element, load, memory, prefetch, splat, store
@@ -20,7 +20,7 @@ SUM_ROWS = 1024
 runs, not with all rows."""
 
 
-@njit(**BARE)
+@njit(**INNER, **BARE)
 def _fill(values, code, start, m, n, d, origin, tile):  # type: ignore[no-untyped-def]
     """Subtract the origin from `m` of the `n` rows from `start` on, and put them into the tile."""
     width = tile.rows.shape[1]
@@ -37,7 +37,7 @@ def _fill(values, code, start, m, n, d, origin, tile):  # type: ignore[no-untype
             store(tile.rows, r * width + long, tail - load(origin, long))
 
 
-@njit(**BARE)
+@njit(**INNER, **BARE)
 def _add_up(values, size, start, m, weights, d, tile, sums):  # type: ignore[no-untyped-def]
     """Add Σw and Σw·x per label to `sums`, and return Σw·distance."""
     t, width = tile.rows.shape
@@ -73,7 +73,7 @@ def _position(run, b, row):  # type: ignore[no-untyped-def]
     return position
 
 
-@njit(**BARE)
+@njit(**INNER, **BARE)
 def _keep_far(run, b, start, m, tile, far, count):  # type: ignore[no-untyped-def]
     """Keep the farthest rows of positive weight, and return their number."""
     most, d = far.rows.shape
@@ -151,7 +151,7 @@ def _add_block(run, b, centers, way, tile, sums, nodes, node, far, count, out, d
     return count
 
 
-@njit(**BARE)
+@njit(**INNER, **BARE)
 def _add_right(nodes, left):  # type: ignore[no-untyped-def]
     """Add the node after `left`, its right sibling, to it."""
     for i in range(nodes.weight.shape[1]):

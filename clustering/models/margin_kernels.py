@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import overload
 
-from clustering.compiling import njit
+from clustering.compiling import INNER, njit
 from clustering.models.labelling_kernels import BARE
 from clustering.models.lanes import WIDE, element, load, memory, splat, store
 from clustering.models.lloyd_buffers import ByScore, SideBySide, SplitRows
@@ -61,7 +61,7 @@ def _gaps_of_scores(tile, m, way, split):  # type: ignore[no-untyped-def]  # noq
         split.gaps[r] = gap * split.unscale if bound < np.float64(scores.limit) else -1.0
 
 
-@njit(**BARE)
+@njit(**INNER, **BARE)
 def _fold_rows(weights, start, m, tile, split, adds):  # type: ignore[no-untyped-def]
     """Tell near from far rows, and add up the far ones."""
     width = tile.rows.shape[1]

@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
+from clustering.blas import scipy
 from clustering.data.rows import Rows
 from clustering.models import covariances as kinds
 from clustering.models import missing_kernels, soft_kernels

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
+from clustering.blas import scipy
 from clustering.data.rows import Rows
 from clustering.models import covariances as kinds
 from clustering.models import missing_features, missing_kernels

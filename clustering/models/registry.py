@@ -7,8 +7,6 @@ from dataclasses import asdict, fields
 from functools import cache
 from typing import Any, NamedTuple, get_type_hints
 
-import docstring_parser
-
 from clustering.models.kmeans import KMeans
 from clustering.models.mixture import GaussianMixture
 from clustering.models.model import AnyModel
@@ -66,6 +64,8 @@ def model_options() -> Mapping[str, ModelOption]:
 
 def _parameter_texts(docstring: str) -> dict[str, str]:
     """Read the texts of the parameters in a docstring of NumPy's style, without its marks of code."""
+    import docstring_parser
+
     parsed = docstring_parser.parse(docstring, docstring_parser.DocstringStyle.NUMPYDOC)
     return {one.arg_name: " ".join((one.description or "").replace("``", "").split()) for one in parsed.params}
 

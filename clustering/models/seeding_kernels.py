@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clustering.compiling import njit
+from clustering.compiling import INNER, njit
 from clustering.models.kernels import FAST, distance_between
 from clustering.models.labelling_kernels import BARE, scores_of_four
 from clustering.models.lanes import NARROW, load, store
@@ -124,7 +124,7 @@ def add_center(distances, new, owner, runner, first, second):  # type: ignore[no
             second[r], runner[r] = distance, new
 
 
-@njit(**FAST)
+@njit(**INNER, **FAST)
 def _rank(row, centers, r, owner, runner, first, second):  # type: ignore[no-untyped-def]
     """Find the nearest and the second nearest center of one row."""
     first[r] = second[r] = np.inf

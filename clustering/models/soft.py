@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
+from clustering.blas import scipy
 from clustering.data.rows import Rows
 from clustering.models import kernels, soft_kernels
 from clustering.models.assignment import Assignment, aligned_empty, compiled_for
@@ -180,7 +180,7 @@ def _resolve_overflow(
     row_index = np.arange(len(rows))[part.row_index]
     columns = np.ascontiguousarray((rows.values[row_index[overflowed]].astype(np.float64) - origin).T)
     (ranks, logits), weights = rank(columns), rows.weights[row_index]
-    responsibilities = special.softmax(np.where(ranks.leading, logits, -np.inf), axis=0)
+    responsibilities = scipy.special.softmax(np.where(ranks.leading, logits, -np.inf), axis=0)
     # `argmax` takes the lowest index among equals, which is the tie rule of all models.
     labels = responsibilities.argmax(axis=0)
     part.labels[overflowed], part.own_divergence[overflowed] = labels, ranks.squares[labels, np.arange(len(overflowed))]
@@ -189,7 +189,9 @@ def _resolve_overflow(
     # The sums of the part hold infinities of these rows, so they are made anew.
     finite = np.isfinite(part.log_prob_norm)
     log_likelihood = float(weights[finite] @ part.log_prob_norm[finite])
-    entropy = float(special.entr(part.weighted_resp / np.where(weights > 0.0, weights, 1.0)).sum(axis=0) @ weights)
+    entropy = float(
+        scipy.special.entr(part.weighted_resp / np.where(weights > 0.0, weights, 1.0)).sum(axis=0) @ weights
+    )
     return part._replace(
         log_likelihood=log_likelihood,
         expected_complete_log_likelihood=log_likelihood - entropy,

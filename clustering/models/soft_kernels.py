@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from clustering.compiling import njit
+from clustering.compiling import INNER, njit
 from clustering.models.kernels import FAST
 from clustering.models.lane_functions import LEAST_LOG, exponential, logarithm
 from clustering.models.lanes import (
@@ -261,7 +261,7 @@ def softmax(squared, rates, constants, weights, weighted_resp, log_prob_norm, la
     return folded(log_likelihood), folded(expected_complete_log_likelihood)
 
 
-@njit(**SUMS)
+@njit(**INNER, **SUMS)
 def _total(row):  # type: ignore[no-untyped-def]
     total = 0.0
     for r in range(row.shape[0]):
@@ -331,7 +331,7 @@ def diagonal_about(columns, centers, weighted_resp, weight, first, second):  # t
             second[k, j] += b
 
 
-@njit(**SUMS)
+@njit(**INNER, **SUMS)
 def overlaps(resp, weighted_resp, overlap):  # type: ignore[no-untyped-def]
     """Add up products of the responsibilities of each pair of clusters.
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from matplotlib.axis import Axis, XAxis
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
@@ -17,6 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from clustering.data.coordinates import period, within_half_turn
+from clustering.data.encoding import in_memory
+from clustering.deferred import xr
 from clustering.fitting.cluster_names import ClusterNames, default_names
 from clustering.fitting.fitted_model import FittedModel
 from clustering.models.objective import Objective
@@ -207,7 +208,7 @@ def label_map(labels: xr.DataArray, colours: NDArray[np.float64], clusters: Clus
     k = len(colours)
     clusters = clusters or default_names(k)
     # Ids may have gaps, while colours and ticks are found by position.
-    labels = labels.copy(data=clusters.positions(labels.values))
+    labels = labels.copy(data=in_memory(labels.dims, clusters.positions(labels.values)))
     cmap = ListedColormap([MASKED, *colours])
     if labels.ndim == 1:
         figure = Figure(figsize=(7.2, float(np.clip(1.4 + 0.3 * k, 2.6, 6.0))), layout="constrained")

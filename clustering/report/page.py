@@ -10,12 +10,12 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import xarray as xr
 import yaml
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
 from clustering.data.source import Source
+from clustering.deferred import xr
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
 from clustering.models.objective import Objective

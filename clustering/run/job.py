@@ -17,6 +17,7 @@ from clustering.run.initialize import start_or_resume
 from clustering.run.label import label_rows, label_with
 from clustering.run.prepare import PreparedJob, SourceAccess, open_job, refuse_finished
 from clustering.run.publish import LabelledRun, publish
+from clustering.run.report import load_drawing
 from clustering.run.watch import Watch
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import Checkpoint
@@ -75,6 +76,8 @@ def run_fit(
     with job.output.locked(lambda: job.unfinished), _working(job, watch) as runner:
         # Another run may have been published after the first check and before the lock.
         refuse_finished(job)
+        if config.output.report:
+            load_drawing()
         started: Checkpoint = step("sample", partial(start_or_resume, job, runner, watch))
 
         def save(checkpoint: Checkpoint) -> None:
@@ -121,6 +124,8 @@ def run_predict(
     job: PreparedJob = step("open", opened)
     with job.output.locked(lambda: job.begun), _working(job, watch) as runner:
         refuse_finished(job)
+        if config.output.report:
+            load_drawing()
         try:
             labelled: LabelledRun = step("label", partial(label_with, job, runner, fitted, watch))
         except ClusteringError as error:

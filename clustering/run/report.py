@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from threading import Thread
 from typing import Any
-
-import xarray as xr
 
 from clustering.config import JobConfig, SourceSection
 from clustering.data.source import Source
+from clustering.deferred import load_module, xr
 from clustering.errors import ClusteringError, OutputError, damaged
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
@@ -22,6 +23,7 @@ from clustering.storage.names_file import load_cluster_names
 from clustering.storage.output import Output
 from clustering.storage.paths import StoragePath, translating_read_errors, write_bytes, zarr_store
 
+_PAGE = "clustering.report.page"
 AccessOf = Callable[[SourceSection], SourceAccess]
 """Says how to reach the source of a config."""
 
@@ -35,6 +37,17 @@ def by_config(_: SourceSection) -> SourceAccess:
         The section ``source`` of a config.
     """
     return SourceAccess()
+
+
+def load_drawing() -> None:
+    """Begin to load what draws a report, in a thread of its own: rows can be read and labels written meanwhile."""
+    Thread(target=_load_page, name="report").start()
+
+
+def _load_page() -> None:
+    # The report itself raises the error again, where it can be told.
+    with suppress(Exception):
+        load_module(_PAGE)
 
 
 def write_report(
@@ -63,6 +76,7 @@ def write_report(
         Ids, names and colours of the clusters.
     """
     # Drawing needs matplotlib, which a job without a report never loads.
+    load_module(_PAGE)
     from clustering.report.page import render
 
     pictures, colours = draw_pictures(result, folder, source, clusters)

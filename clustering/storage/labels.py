@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import xarray as xr
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from clustering.data.plan import MIB, Plan
 from clustering.data.source import Source
+from clustering.deferred import xr, zarr
 from clustering.errors import OutputError
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.labelling import LabelOutputs, OutputVariable, output_variables
@@ -303,7 +301,7 @@ def create_labels(
             attributes={**about, **array.attributes},
             # The checksum is last, so that it covers the bytes as they are stored, and damage shows before they are
             # unpacked.
-            compressors=[ZstdCodec(level=3), Crc32cCodec()],
+            compressors=[zarr.codecs.ZstdCodec(level=3), zarr.codecs.Crc32cCodec()],
             # Zarr leaves out chunks of fill values by default. With all of them written, a missing chunk is a lost one.
             config={"write_empty_chunks": True},
             overwrite=True,

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
-import zarr
-from zarr.storage import MemoryStore
 
-from clustering.data.encoding import encodable
+from clustering.data.encoding import encodable, in_memory
 from clustering.data.ownership import SAVED, check_place, check_target, mark_folder
 from clustering.data.preparation import Preparation
 from clustering.data.replacing import staged
 from clustering.data.source import Feature
+from clustering.deferred import xr, zarr
 from clustering.errors import SourceError, StoreError, damaged, reason
 from clustering.fitting.center_fields import cf_attributes, coordinate_values
 from clustering.fitting.fitted_model import FittedModel, Summary
@@ -92,30 +90,27 @@ def to_dataset(fitted: FittedModel) -> xr.Dataset:
         **({} if fitted.criteria is None else {"criteria": fitted.criteria}),
         **({} if preparation is None else {"preparation": preparation_to_json(preparation)}),
     }
-    return xr.Dataset(
-        {
-            "centers": (("cluster", "feature"), fitted.centers, units),
-            **({} if covariances is None else {"covariances": (_along(params.dims["covariances"], own), covariances)}),
-            "shares": ("cluster", fitted.shares),
-            "weights": ("cluster", fitted.weights),
-            "history": (("pass", "step"), fitted.history, {"steps": ["assignment", "update"]}),
-            **(
-                {} if preparation is None else {"centers_prepared": (("cluster", "component"), fitted.centers_prepared)}
-            ),
-            **{
-                f"params_{name}": (_along(array_dims(params)[name], inner), array)
-                for name, array in params_to_arrays(params).items()
-            },
-            **({} if preparation is None else _arrays(preparation, fitted.centers_prepared)),
-            **{f"track_{name}": (("pass", "cluster"), array) for name, array in fitted.track.items()},
-            "mean": ("feature", summary.mean, units),
-            "variance": ("feature", summary.variance),
-            "minimum": ("feature", summary.least, units),
-            "maximum": ("feature", summary.greatest, units),
+    arrays: dict[str, tuple[Any, ...]] = {
+        "centers": (("cluster", "feature"), fitted.centers, units),
+        **({} if covariances is None else {"covariances": (_along(params.dims["covariances"], own), covariances)}),
+        "shares": ("cluster", fitted.shares),
+        "weights": ("cluster", fitted.weights),
+        "history": (("pass", "step"), fitted.history, {"steps": ["assignment", "update"]}),
+        **({} if preparation is None else {"centers_prepared": (("cluster", "component"), fitted.centers_prepared)}),
+        **{
+            f"params_{name}": (_along(array_dims(params)[name], inner), array)
+            for name, array in params_to_arrays(params).items()
         },
-        coords={"cluster": fitted.ids, **feature_coordinates(fitted)},
-        attrs=attributes,
-    )
+        **({} if preparation is None else _arrays(preparation, fitted.centers_prepared)),
+        **{f"track_{name}": (("pass", "cluster"), array) for name, array in fitted.track.items()},
+        "mean": ("feature", summary.mean, units),
+        "variance": ("feature", summary.variance),
+        "minimum": ("feature", summary.least, units),
+        "maximum": ("feature", summary.greatest, units),
+    }
+    labels = {"cluster": ("cluster", fitted.ids), **feature_coordinates(fitted)}
+    variables, coordinates = ({name: in_memory(*one) for name, one in group.items()} for group in (arrays, labels))
+    return xr.Dataset(variables, coordinates, attributes)
 
 
 _COMPONENTS = {"feature": "component", "feature_too": "component_too"}
@@ -342,7 +337,7 @@ def save_model(
     if isinstance(resolved_path, BucketPath):
         # The group is made in memory, so that its objects can be put to the bucket in a safe order.
         content: dict[str, Any] = {}
-        _write(fitted, MemoryStore(content), attributes)
+        _write(fitted, zarr.storage.MemoryStore(content), attributes)
         put_group(resolved_path, {key: value.to_bytes() for key, value in content.items()}, SAVED, overwrite, _REMEDY)
         return
     target = check_place(os.fspath(path) if resolved_path == Path(path) else str(resolved_path))

@@ -13,9 +13,9 @@ import json
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
+from clustering.deferred import zarr
 from clustering.errors import OutputError
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.storage.labels import NAME

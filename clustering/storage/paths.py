@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from zarr.storage import ObjectStore
 
 from clustering.data.addresses import check_url, local_path, shown
 from clustering.data.buckets import gcs_config, s3_config
 from clustering.data.store_errors import translate_errors
 from clustering.data.stores import connect
+from clustering.deferred import zarr
 from clustering.errors import ConfigError, MissingDependencyError, StoreError
 
 PROTOCOLS = ("s3", "s3a", "gs", "gcs")
@@ -130,7 +130,7 @@ def writable(url: str, options: Mapping[str, Any]) -> Any:
             remedy = "set GOOGLE_APPLICATION_CREDENTIALS to a file of credentials, and leave storage_options out"
         raise ConfigError(f"results cannot be written to {shown(url)} in the way it is given; {remedy}")
     store = connect(url, options)
-    if isinstance(store, ObjectStore):
+    if isinstance(store, zarr.storage.ObjectStore):
         return store.with_read_only(False)
     raise StoreError(
         f"the keys of {shown(url)} may not be listed, and an output needs that; check the credentials and their "

@@ -9,12 +9,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import xarray as xr
-import zarr
 from numpy.typing import NDArray
 
 from clustering.data.source import Source
+from clustering.deferred import pd, xr, zarr
 from clustering.errors import OutputError, damaged
 from clustering.storage.labels import NAME
 from clustering.storage.paths import StoragePath, translating_read_errors, zarr_store

@@ -11,14 +11,11 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
 
-import dask
-import dask.array
 import numpy as np
-import xarray as xr
-import zarr
 
 from clustering.data.encoding import dataset, part_length, reason_of, split_writable
 from clustering.data.source import Source
+from clustering.deferred import xr, zarr
 from clustering.errors import SourceError
 from clustering.storage.layout import is_of_an_array
 from clustering.storage.paths import StoragePath, remove_keys, zarr_store
@@ -169,6 +166,8 @@ class _Parts:
 
 def _write_in_parts(path: StoragePath, name: str, variable: xr.Variable, is_coordinate: bool) -> None:
     """Add a variable to a group, holding one part of it in memory at a time."""
+    import dask.array
+
     lengths = (part_length(variable), *variable.shape[1:])
     make: Any = dask.array.from_array
     # With a name given, dask does not hash the values, which would read all of them.

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from clustering.data.ingest import Ingested, destination_of, write_piece, writing_to
 from clustering.data.plan import MIB
 from clustering.data.readers import FileVariable
+from clustering.deferred import zarr
 from clustering.errors import ConfigError
 from clustering.fitting.cluster_names import default_names
 from clustering.models.sampling import RowGenerator, check_whole_number

@@ -31,8 +31,8 @@ from clustering.data import buckets, store_errors
 from clustering.data.access import open_source
 from clustering.data.reading import read_block
 from clustering.data.source_fingerprint import source_fingerprint
-from clustering.data.store_errors import RetryingStore, UnlistableStore
 from clustering.data.stores import Entry, connect, entries, listable, shown
+from clustering.data.wrapped_stores import RetryingStore, UnlistableStore
 from clustering.errors import ConfigError, DataError, MissingDependencyError, SourceError, StoreError
 
 CUBE = np.random.default_rng(3).standard_normal((8, 6, 4)).astype("f4")
