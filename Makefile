@@ -134,6 +134,7 @@ compose-test: $(READY)
 bench: $(READY) .venv-peers/.ready
 	$(BIN)/python -m benchmarks.resident
 	$(BIN)/python -m benchmarks.kernels
+	$(BIN)/python -m benchmarks.mixtures
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.inspect
 	$(BIN)/python -m benchmarks.read
