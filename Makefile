@@ -135,6 +135,7 @@ bench: $(READY) .venv-peers/.ready
 	$(BIN)/python -m benchmarks.resident
 	$(BIN)/python -m benchmarks.kernels
 	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.squarem
 	$(BIN)/python -m benchmarks.inspect
 	$(BIN)/python -m benchmarks.read
 	$(BIN)/python -m benchmarks.read --gigabytes 0.4 --s3

@@ -189,13 +189,14 @@ class JobConfig(OptionGroup):
         """The keys that decide the result to the last bit."""
         # A key that was added later counts only where it is set. Otherwise runs of earlier versions could not resume.
         unset = {"valid_range"} if self.source.valid_range == "cf" else set()
+        plain = {"accelerate"} if self.fit.accelerate == "auto" else set()
         source = self.source.model_dump(mode="json", exclude={"storage_options", "credentials", *unset}, fallback=str)
         return {
             # The path is absolute, so that a run started by hand can be resumed by a schedule in another folder.
             "source": {**source, "nodata": _as_floats(source["nodata"]), "store": absolute(self.source.store)},
             "preprocess": self.preprocess.model_dump(mode="json"),
             "model": self.model.to_json(),
-            "fit": {**self.fit.model_dump(mode="json"), "held_out": self.held_out},
+            "fit": {**self.fit.model_dump(mode="json", exclude=plain), "held_out": self.held_out},
             # Both decide the blocks, and so the order in which sums are added.
             "compute": {"memory": in_bytes(self.compute.memory), "block": self.block_bytes},
         }

@@ -192,6 +192,8 @@ class FitOptions(OptionGroup):
     tolerance: NonNegative | None = None
     """Stop when a pass changes the objective by no more than this, relative to J of kmeans, to the mean divergence of
     soft_kmeans, or per unit of weight of a mixture; 0: when nothing changes. Default: 0 for kmeans, 1e-6 for others."""
+    accelerate: Literal["auto", "none"] = "auto"
+    """Whether to take steps that need fewer passes and lead to the same optimum: `auto` or `none`."""
     max_seconds: Positive | None = None
     """Stop after this wall time, in seconds, with a valid model. Default: no limit."""
     fraction: Annotated[float, Gt(0), Le(1), BeforeValidator(number)] = 1.0

@@ -118,7 +118,7 @@ class StartsFromSource:
         rows
             The row sample, or a part of it.
         """
-        return sample_passes(rows, self.runner.engine)
+        return sample_passes(rows, self.runner.engine, self.options.acceleration)
 
     def statistics(self, functions: Sequence[Callable[[Rows], T]]) -> Sequence[T]:
         """Add up the statistics of all rows of the source, in one pass.
@@ -176,7 +176,7 @@ def initialize(runner: PassRunner, model: AnyModel, options: Options, memory: in
     warnings = (*warnings, *(explain_excluded_rows(runner.source, runner.plan) if most else ()))
     starts = StartsFromSource(runner, model, prepared_survey, options, preparation)
     initial = model.initialize(starts)
-    candidates = tuple(Candidate(model, params) for params in initial.params)
+    candidates = tuple(Candidate(model, params, acceleration=options.acceleration) for params in initial.params)
     # The time limit is for the whole fit, so the time of the starts counts.
     state = State(candidates, seconds=time.perf_counter() - began)
     return Initialization(

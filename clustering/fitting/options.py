@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from clustering.data.source import Source
 from clustering.errors import ConfigError
 from clustering.execution.fraction import RowFraction
+from clustering.fitting.acceleration import Acceleration
 from clustering.fitting.loop import StoppingRule
 from clustering.fitting.preprocessing import check_preprocess
 from clustering.models.model import AnyModel
@@ -21,6 +22,11 @@ class Options:
     fit: FitOptions = field(default_factory=FitOptions)
     preprocess: PreprocessOptions = field(default_factory=PreprocessOptions)
     rule: StoppingRule = field(default_factory=StoppingRule)
+
+    @property
+    def acceleration(self) -> Acceleration | None:
+        """State of the acceleration before the first pass; None where all steps are plain."""
+        return Acceleration() if self.fit.accelerate == "auto" else None
 
     @property
     def row_fraction(self) -> RowFraction | None:

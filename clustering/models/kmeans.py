@@ -286,6 +286,14 @@ class KMeans:
         after = max(0.0, base - gain) + 16 * np.finfo(float).eps * base
         return KMeansUpdate(moved, after, tuple(reseeded), stuck, statistics.weight)
 
+    def to_vector(self, params: KMeansParams, about: KMeansParams) -> Array | None:
+        """Return None: J is not smooth, so longer steps save no passes."""
+        return None
+
+    def from_vector(self, vector: Array, about: KMeansParams) -> KMeansParams | None:
+        """Return None, as there are no vectors."""
+        return None
+
     def assign(self, params: KMeansParams, rows: Rows) -> Assignment:
         """Label rows with their nearest centers."""
         labels, distances = np.empty(len(rows), np.int32), np.empty(len(rows))

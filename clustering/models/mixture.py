@@ -15,7 +15,7 @@ from clustering.data.preparation import Preparation
 from clustering.data.rows import Rows
 from clustering.errors import ConfigError, DataError, nearest
 from clustering.models import covariances as kinds
-from clustering.models import missing_features, missing_kernels, parameters
+from clustering.models import missing_features, missing_kernels, mixture_vectors, parameters
 from clustering.models.assignment import Assignment
 from clustering.models.columns import columns_of
 from clustering.models.components import EMPTY_SHARE, Components
@@ -263,6 +263,14 @@ class GaussianMixture:
         conditions = kinds.conditions(self.covariance, after.covariances, after.k)
         total = float(statistics.weight.sum())
         return MixtureUpdate(after, bound, total, statistics.weight, conditions, rescued)
+
+    def to_vector(self, params: MixtureParams, about: MixtureParams) -> Array | None:
+        """Return log weights, means and log-Cholesky factors of the covariances."""
+        return mixture_vectors.to_vector(params, about)
+
+    def from_vector(self, vector: Array, about: MixtureParams) -> MixtureParams | None:
+        """Make params from the coordinates of `to_vector`."""
+        return mixture_vectors.from_vector(vector, about)
 
     def assign(
         self, params: MixtureParams, rows: Rows, on_part: Callable[[Responsibilities], None] | None = None

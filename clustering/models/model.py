@@ -231,6 +231,33 @@ class Model(Protocol[P, S]):
             If the statistics give no valid params, such as a singular covariance.
         """
 
+    def to_vector(self, params: P, about: P) -> Array | None:
+        """Give params as a vector without bounds, in which a fit may take longer steps than those of `update`.
+
+        Parameters
+        ----------
+        params
+            Params of a fit.
+        about
+            Params of the same fit that scale the coordinates: near them, steps of one length change the model alike.
+
+        Returns
+        -------
+        ndarray or None
+            Coordinates ``(m,)``; None where a fit takes plain steps alone.
+        """
+
+    def from_vector(self, vector: Array, about: P) -> P | None:
+        """Make params from the coordinates of `to_vector`; None where no valid params have them.
+
+        Parameters
+        ----------
+        vector
+            Coordinates ``(m,)``.
+        about
+            The params that scale them.
+        """
+
     def assign(self, params: P, rows: Rows) -> Assignment:
         """Label the rows of one block.
 
