@@ -196,7 +196,12 @@ class JobConfig(OptionGroup):
             "source": {**source, "nodata": _as_floats(source["nodata"]), "store": absolute(self.source.store)},
             "preprocess": self.preprocess.model_dump(mode="json"),
             "model": self.model.to_json(),
-            "fit": {**self.fit.model_dump(mode="json", exclude=plain), "held_out": self.held_out},
+            # Earlier versions had 1 finalist where none was given, and their runs go on.
+            "fit": {
+                **self.fit.model_dump(mode="json", exclude=plain),
+                "finalists": self.fit.finalists or 1,
+                "held_out": self.held_out,
+            },
             # Both decide the blocks, and so the order in which sums are added.
             "compute": {"memory": in_bytes(self.compute.memory), "block": self.block_bytes},
         }

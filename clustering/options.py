@@ -176,8 +176,9 @@ class FitOptions(OptionGroup):
     """Seed of all random draws."""
     restarts: Count = 10
     """Number of starts that compete on the row sample, in memory."""
-    finalists: Count = 1
-    """Number of best starts that are fitted to the full data, at most restarts; each pass serves all of them."""
+    finalists: Count | None = None
+    """Largest number of best starts that are fitted to the full data, at most restarts; each pass serves all of them.
+    Mixtures leave out starts that are clearly less likely on the sample. Default: 3 for mixtures, 1 for others."""
     sample_rows: Count = 200_000
     """Number of rows of the sample that is drawn in the first read, and that starts are chosen from."""
     init: Annotated[
@@ -201,7 +202,7 @@ class FitOptions(OptionGroup):
 
     @model_validator(mode="after")
     def _finalists_are_restarts(self) -> Self:
-        if self.finalists > self.restarts:
+        if self.finalists is not None and self.finalists > self.restarts:
             raise ValueError(
                 f"finalists is {self.finalists} and restarts is {self.restarts}; there cannot be more finalists: "
                 "lower finalists"

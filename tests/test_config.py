@@ -363,6 +363,7 @@ def test_options_of_later_versions_stay_out_of_the_identity_until_they_are_set()
     assert "accelerate" not in check_config(LEAST).result_keys["fit"]
     assert check_config(changed("fit/accelerate", "auto")).result_keys == check_config(LEAST).result_keys
     assert check_config(changed("fit/accelerate", "none")).result_keys["fit"]["accelerate"] == "none"
+    assert check_config(LEAST).result_keys["fit"]["finalists"] == 1
 
 
 def test_the_identity_is_json_whatever_is_selected_and_holds_no_credentials() -> None:

@@ -92,7 +92,7 @@ def hard_clusters(
         hard_model, survey, restart_rows, options, max(RESTART_TOLERANCE, options.rule.tolerance), runner.engine
     )
     # Finalists run on the whole sample, to a finer tolerance, which saves passes over the full data.
-    best = [candidate.params for candidate in ranked_restarts[: options.fit.finalists]]
+    best = [candidate.params for candidate in ranked_restarts[: options.finalists]]
     with sample_passes(survey.sample, runner.engine) as sample:
         tolerance = min(RESTART_TOLERANCE, options.rule.tolerance)
         ends = sample.converge(hard_model, best, tolerance, MOST_SAMPLE_PASSES)

@@ -24,6 +24,7 @@ from clustering.fitting.survey_pass import fitted_share, run_survey
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.model import AnyModel
+from clustering.models.starts import RESTART_TOLERANCE
 from clustering.models.survey import RowSample, Survey
 
 Array = NDArray[np.float64]
@@ -95,7 +96,7 @@ class StartsFromSource:
     @property
     def finalists(self) -> int:
         """Largest number of candidates that go over the full data."""
-        return self.options.fit.finalists
+        return self.options.finalists
 
     def hard_clusters(self) -> list[KMeansParams]:
         """Choose the hard clusters to start from."""
@@ -104,11 +105,32 @@ class StartsFromSource:
             self._count(labelled)
         return params
 
-    def hard_restarts(self) -> Sequence[Candidate]:
-        """Run all restarts of hard clustering to convergence on a part of the sample; the least J comes first."""
-        hard = KMeans(self.model.k, self.model.start_divergence)
-        rows = restart_sample(self.survey, self.model.k)
-        return run_restarts(hard, self.survey, rows, self.options, 0.0, self.runner.engine)
+    @property
+    def seed(self) -> int:
+        """Seed of all random draws."""
+        return self.options.fit.seed
+
+    @property
+    def restarts(self) -> int:
+        """Number of drawn starts."""
+        return self.options.fit.restarts
+
+    def hard_restarts(self, k: int | None = None, restarts: int | None = None) -> Sequence[Candidate]:
+        """Run restarts of hard clustering on a part of the sample; the least J comes first.
+
+        Parameters
+        ----------
+        k
+            Number of clusters; that of the model where None.
+        restarts
+            Number of restarts, which run to a coarse tolerance; where None, all run to convergence.
+        """
+        hard = KMeans(k or self.model.k, self.model.start_divergence)
+        rows, options, tolerance = restart_sample(self.survey, hard.k), self.options, 0.0
+        if restarts is not None:
+            tolerance = RESTART_TOLERANCE
+            options = replace(options, fit=options.fit.model_copy(update={"restarts": restarts}))
+        return run_restarts(hard, self.survey, rows, options, tolerance, self.runner.engine)
 
     def on_sample(self, rows: RowSample) -> AbstractContextManager[SampleRunner]:
         """Make passes over rows of the sample.

@@ -24,6 +24,11 @@ class Options:
     rule: StoppingRule = field(default_factory=StoppingRule)
 
     @property
+    def finalists(self) -> int:
+        """Largest number of candidates that go over the full data."""
+        return 1 if self.fit.finalists is None else self.fit.finalists
+
+    @property
     def acceleration(self) -> Acceleration | None:
         """State of the acceleration before the first pass; None where all steps are plain."""
         return Acceleration() if self.fit.accelerate == "auto" else None
@@ -35,7 +40,7 @@ class Options:
 
 
 def options_for(model: AnyModel, fit: FitOptions, preprocess: PreprocessOptions) -> Options:
-    """Collect the options of a fit. A tolerance that is not given is that of the model.
+    """Collect the options of a fit. A tolerance and a number of finalists that are not given are those of the model.
 
     Parameters
     ----------
@@ -47,6 +52,8 @@ def options_for(model: AnyModel, fit: FitOptions, preprocess: PreprocessOptions)
         Preprocessing of the rows.
     """
     tolerance = model.tolerance if fit.tolerance is None else fit.tolerance
+    if fit.finalists is None:
+        fit = fit.model_copy(update={"finalists": min(model.finalists, fit.restarts)})
     return Options(fit, preprocess, StoppingRule(tolerance, fit.max_iterations, fit.max_seconds))
 
 

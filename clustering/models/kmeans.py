@@ -67,6 +67,7 @@ class KMeans:
     )
     # k-means reaches a fixed point, where another pass changes no bit.
     tolerance: ClassVar = 0.0
+    finalists: ClassVar = 1
     init_arrays: ClassVar[frozenset[str]] = frozenset()
     start_needs_pass: ClassVar = False
     objective_at_convergence: ClassVar = True

@@ -81,6 +81,7 @@ class GaussianMixture:
     statistics_type: ClassVar[type] = Moments
     objective: ClassVar = LOG_LIKELIHOOD
     tolerance: ClassVar = 1e-6
+    finalists: ClassVar = 3
     init_arrays: ClassVar[frozenset[str]] = frozenset({"weights", "covariances"})
     start_needs_pass: ClassVar = True
     objective_at_convergence: ClassVar = False
@@ -108,9 +109,8 @@ class GaussianMixture:
 
     def initialize(self, starts: Starts) -> InitialParams[MixtureParams]:
         """Start from drawn clusters, ranked by the likelihood they lead to; from labelled rows; or as the user gave."""
-        best = likeliest(self, starts, partial(self.initial_params, starts.survey)) if starts.drawn else []
-        # The list is empty where every start on the sample ended in a singular covariance. Then hard clusters of all
-        # rows serve.
+        best = likeliest(self, starts, partial(self.initial_params, starts.survey), self.covariance)
+        # Without drawn starts, or where all of them ended in a singular covariance, hard clusters of all rows serve.
         if best:
             return InitialParams(best)
         hard = starts.hard_clusters()

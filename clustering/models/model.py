@@ -128,6 +128,8 @@ class Model(Protocol[P, S]):
     """Name and direction of its objective."""
     tolerance: ClassVar[float]
     """Default tolerance of a fit: the relative change of the objective at which it stops."""
+    finalists: ClassVar[int]
+    """Default number of the best starts that are fitted to the full data, at most."""
     init_arrays: ClassVar[frozenset[str]]
     """Names of the arrays that a user may start a fit from, besides the centers; see `Starts.given`."""
     start_needs_pass: ClassVar[bool]

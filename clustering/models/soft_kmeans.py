@@ -82,6 +82,7 @@ class SoftKMeans:
         "refitting",
     )
     tolerance: ClassVar = 1e-6
+    finalists: ClassVar = 1
     init_arrays: ClassVar[frozenset[str]] = frozenset()
     start_needs_pass: ClassVar = False
     objective_at_convergence: ClassVar = False

@@ -86,6 +86,7 @@ class VonMisesFisher:
     statistics_type: ClassVar[type] = Moments
     objective: ClassVar = LOG_LIKELIHOOD
     tolerance: ClassVar = 1e-6
+    finalists: ClassVar = 3
     init_arrays: ClassVar[frozenset[str]] = frozenset({"weights", "concentrations"})
     start_needs_pass: ClassVar = True
     objective_at_convergence: ClassVar = False
@@ -127,7 +128,7 @@ class VonMisesFisher:
             Survey, row sample, hard clusters and user input that the model may start from.
         """
         dispersion = _dispersion(starts.survey)
-        best = likeliest(self, starts, partial(self.initial_params, dispersion)) if starts.drawn else []
+        best = likeliest(self, starts, partial(self.initial_params, dispersion), "spherical")
         if best:
             return InitialParams(best)
         hard = starts.hard_clusters()
