@@ -41,8 +41,8 @@ class Acceleration:
     length: float | None = None
     """Step length of the present params, which the next pass tries; None where they come from a plain step. Then the
     last params of `trail` are those of the plain step."""
-    successes: tuple[int, ...] = ()
-    """Numbers of the last passes, at most two, that tried a longer step and found it better."""
+    success: int | None = None
+    """Number of the last pass that tried a longer step and found it better; None where there was none."""
 
     @property
     def trying(self) -> bool:
@@ -85,9 +85,8 @@ def next_params(
     """
     if acceleration.length is not None:
         # Tried params were better. What came before them does not lie on one path with them.
-        successes = (*acceleration.successes, number)[-2:]
         bound = max(acceleration.bound, GROWTH * acceleration.length)
-        acceleration = Acceleration((), bound, None, successes)
+        acceleration = Acceleration((), bound, None, number)
     trail = (*acceleration.trail, before)[-2:]
     plain = replace(acceleration, trail=trail)
     if len(trail) < 2 or not extrapolate:

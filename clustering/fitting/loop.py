@@ -21,7 +21,7 @@ from clustering.models.objective import rank_candidates
 from clustering.options import FitOptions
 
 MOST_STEPS = 6
-"""Steps of an accelerated fit whose changes the tolerance is compared with, at most."""
+"""Steps of an accelerated fit whose mean change the tolerance is compared with, at most."""
 ROUNDING = 1e-12
 """Changes of the objective below this share of it are mostly rounding, which tells nothing about a longer step."""
 
@@ -49,7 +49,7 @@ class StoppingRule:
     tolerance: float = 0.0
     """Largest change of the objective, relative to its scale, that counts as convergence. The scale is J for k-means,
     the mean divergence for soft k-means, and 1 per unit of weight for a mixture. For 0 the statistics must be equal to
-    the last bit. The change of an accelerated fit is that of a plain step, and the steps before it must be as short."""
+    the last bit. The change of an accelerated fit is that of a plain step, and the mean since the last longer one."""
     max_iterations: int = _DEFAULTS.max_iterations
     max_seconds: float | None = _DEFAULTS.max_seconds
     """Largest wall time of the whole fit, in seconds. A pass that has begun is finished."""
@@ -202,18 +202,18 @@ def advance(candidate: Candidate, statistics: Statistics, rule: StoppingRule) ->
 
 
 def _settled(candidate: Candidate, objective: float, most: float) -> bool:
-    """Return whether a plain step to an objective changes it by no more than `most`, and so did the steps before it.
+    """Return whether a plain step to an objective changes it by no more than `most`.
 
-    One plain step from tried params may be short although longer steps still gain much. So all steps count since the
-    last two longer ones that were better, up to `MOST_STEPS`.
+    One plain step from tried params may be short although longer steps still gain much. So the mean change since the
+    last longer step that was better, over `MOST_STEPS` at most, must be as small.
     """
-    if candidate.trying:
+    if candidate.trying or not abs(candidate.objective - objective) <= most:
         return False
-    objectives = [last for _, last in candidate.history[-MOST_STEPS:]] + [objective]
-    steps = 1
-    if candidate.acceleration is not None and candidate.acceleration.successes:
-        steps = len(candidate.history) + 2 - candidate.acceleration.successes[0]
-    return all(abs(a - b) <= most for a, b in pairwise(objectives[-1 - steps :]))
+    if candidate.acceleration is None or candidate.acceleration.success is None:
+        return True
+    steps = min(MOST_STEPS, len(candidate.history) + 2 - candidate.acceleration.success)
+    (_, first), *_ = candidate.history[-steps:]
+    return abs(first - objective) <= steps * most
 
 
 def _rejected(candidate: Candidate) -> Candidate:

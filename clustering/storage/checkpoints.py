@@ -34,7 +34,7 @@ NAMES = re.compile(r"pass-\d{5,}\.npz")
 """Pattern of the names of checkpoints."""
 HALF_MADE = re.compile(rf"\.{NAMES.pattern}\.[0-9a-f]{{8}}")
 """Pattern of the names of temporary files that a killed process left."""
-_ACCELERATION = ("bound", "length", "successes")
+_ACCELERATION = ("bound", "length", "success")
 _PREPARATION = ("offset", "matrix", "inverse", "explained")
 
 
@@ -296,8 +296,8 @@ def _acceleration_from(
     trail = [own for j in range(2) if (own := _group(arrays, f"{prefix}{j}."))]
     state = about["acceleration"]
     length = None if state["length"] is None else float(state["length"])
-    successes = tuple(int(number) for number in state["successes"])
-    return Acceleration(tuple(map(model.params_from_arrays, trail)), float(state["bound"]), length, successes)
+    success = None if state["success"] is None else int(state["success"])
+    return Acceleration(tuple(map(model.params_from_arrays, trail)), float(state["bound"]), length, success)
 
 
 def _texts(texts: Any) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from clustering.data.rows import in_memory_rows
 from clustering.errors import DataError
 from clustering.execution.passes import PassResult, ReadStats
 from clustering.fitting.acceleration import LEAST_BOUND, Acceleration, next_params
-from clustering.fitting.loop import Candidate, State, Stop, StoppingRule, advance, iterate
+from clustering.fitting.loop import Candidate, State, Stop, StoppingRule, _settled, advance, iterate
 from clustering.models.param_arrays import params_to_arrays
 
 pytestmark = pytest.mark.filterwarnings("ignore::clustering.ClusteringWarning")
@@ -253,3 +253,28 @@ def test_the_step_length_is_that_of_the_rate_up_to_its_bound(rate: float, bound:
     kept, plain = next_params(model, Acceleration((at[0],), bound), at[1], at[2], 3, extrapolate=False)
     assert kept is at[2]
     assert plain.length is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "success", "settled"),
+    [
+        ([5.0, 0.5], None, True),
+        ([5.0, 1.5], None, False),
+        # The longer step, the pass before the last, gained much.
+        ([5.0, 3.0, 0.5], 3, False),
+        ([5.0, 1.2, 0.5], 3, True),
+        # A rejected step changes nothing, and says little.
+        ([5.0, 2.8, 0.9, 0.0, 0.9], 3, False),
+        # A longer step of long ago does not count for ever.
+        ([50.0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9], 2, True),
+    ],
+)
+def test_the_tolerance_is_that_of_a_plain_step_and_of_the_mean_since_the_last_longer_one(
+    changes: list[float], success: int | None, settled: bool
+) -> None:
+    objectives = (100.0 - np.cumsum([0.0, *changes])).tolist()
+    history = tuple((objective, objective) for objective in objectives[:-1])
+    acceleration = Acceleration(success=success)
+    candidate = Candidate(c.KMeans(1), None, history, acceleration=acceleration)
+    assert _settled(candidate, objectives[-1], 1.0) == settled
+    assert not _settled(replace(candidate, acceleration=replace(acceleration, length=2.0)), objectives[-1], 1.0)

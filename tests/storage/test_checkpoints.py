@@ -62,8 +62,7 @@ def checkpoint_values(draw: st.DrawFn) -> Checkpoint:
         if draw(st.booleans()):
             trail = tuple(params() for _ in range(draw(st.integers(0, 2))))
             length = draw(st.none() | FINITE) if trail else None
-            successes = tuple(draw(st.lists(st.integers(1, 99), max_size=2)))
-            acceleration = Acceleration(trail, draw(FINITE), length, successes)
+            acceleration = Acceleration(trail, draw(FINITE), length, draw(st.none() | st.integers(1, 99)))
         candidate = Candidate(KMeans(k), params(), history, sums, track, stop, notes, acceleration=acceleration)
         candidates.append(candidate)
     state = State(tuple(candidates), draw(st.integers(0, 99_999)), draw(st.floats(0, 1e6)))
@@ -107,7 +106,7 @@ def test_a_checkpoint_comes_back_to_the_last_bit(written: Checkpoint) -> None:
         assert (after.acceleration is None) == (before.acceleration is None)
         if after.acceleration is None or before.acceleration is None:
             continue
-        for name in ("bound", "length", "successes"):
+        for name in ("bound", "length", "success"):
             assert getattr(after.acceleration, name) == getattr(before.acceleration, name)
         for mine, other in zip(after.acceleration.trail, before.acceleration.trail, strict=True):
             assert same_bits(mine.centers, other.centers)
