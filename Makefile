@@ -136,6 +136,7 @@ bench: $(READY) .venv-peers/.ready
 	$(BIN)/python -m benchmarks.kernels
 	$(BIN)/python -m benchmarks.mixtures
 	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.squarem
 	$(BIN)/python -m benchmarks.inspect
 	$(BIN)/python -m benchmarks.read
 	$(BIN)/python -m benchmarks.read --gigabytes 0.4 --s3

@@ -136,6 +136,13 @@ class ModelSection(OptionGroup):
         except ConfigError as error:
             raise ConfigError(f"model.{error}") from None
 
+    @property
+    def finalists(self) -> int:
+        """Number of finalists of the model by default."""
+        from clustering.models.registry import MODELS
+
+        return MODELS[self.kind].finalists
+
     def to_json(self) -> dict[str, Any]:
         """Describe the section as the fingerprints of runs do: with the options that are set, as the model has them.
 
@@ -194,9 +201,11 @@ class JobConfig(OptionGroup):
         plain = {"accelerate"} if self.fit.accelerate == "auto" else set()
         source = self.source.model_dump(mode="json", exclude={"storage_options", "credentials", *unset}, fallback=str)
         fit = self.fit.model_dump(mode="json", exclude=plain)
-        # Earlier versions made this many restarts by default, as this one does for few clusters.
+        # Earlier versions had these numbers where none were given, as this one has for most models.
         if fit["restarts"] is None and self.model.k < MANY_CLUSTERS:
             fit["restarts"] = DEFAULT_RESTARTS
+        if fit["finalists"] is None and self.model.finalists == 1:
+            fit["finalists"] = 1
         return {
             # The path is absolute, so that a run started by hand can be resumed by a schedule in another folder.
             "source": {**source, "nodata": _as_floats(source["nodata"]), "store": absolute(self.source.store)},

@@ -185,8 +185,9 @@ class FitOptions(OptionGroup):
     restarts: Count | None = None
     """Number of starts that compete on the row sample, in memory. Default: 10; for 100 clusters and more as few as 2,
     so that starts take no longer than the passes after them."""
-    finalists: Count = 1
-    """Number of best starts that are fitted to the full data, at most restarts; each pass serves all of them."""
+    finalists: Count | None = None
+    """Largest number of best starts that are fitted to the full data, at most restarts; each pass serves all of them.
+    Mixtures leave out starts that are clearly less likely on the sample. Default: 3 for mixtures, 1 for others."""
     sample_rows: Count = 200_000
     """Number of rows of the sample that is drawn in the first read, and that starts are chosen from."""
     init: Annotated[
@@ -202,8 +203,9 @@ class FitOptions(OptionGroup):
     """Stop when a pass changes the objective by no more than this, relative to J of kmeans, to the mean divergence of
     soft_kmeans, or per unit of weight of a mixture; 0: when nothing changes. Default: 0 for kmeans, 1e-6 for others."""
     accelerate: Literal["auto", "none"] = "auto"
-    """How passes are saved. auto: where rows do not fit into memory, passes of kmeans go over the rows near a boundary
-    between clusters alone, as long as that gives the same labels; none: every pass goes over all rows."""
+    """How passes are saved. auto: mixtures and soft k-means try longer steps, and keep those that are better; where
+    rows do not fit into memory, passes of kmeans go over the rows near a boundary between clusters alone, as long as
+    that gives the same labels. none: every pass goes over all rows and makes a plain step."""
     max_seconds: Positive | None = None
     """Stop after this wall time, in seconds, with a valid model. Default: no limit."""
     fraction: Annotated[float, Gt(0), Le(1), BeforeValidator(number)] = 1.0
@@ -212,7 +214,7 @@ class FitOptions(OptionGroup):
     @model_validator(mode="after")
     def _finalists_are_restarts(self) -> Self:
         most = DEFAULT_RESTARTS if self.restarts is None else self.restarts
-        if self.finalists > most:
+        if self.finalists is not None and self.finalists > most:
             raise ValueError(
                 f"finalists is {self.finalists} and restarts is {most}; there cannot be more finalists: lower finalists"
             )

@@ -344,6 +344,7 @@ OTHER = {
     "max_iterations": ("fit/max_iterations", 5),
     "memory": ("compute/memory", "1GiB"),
     "block": ("compute/block", "1MiB"),
+    "accelerate": ("fit/accelerate", "none"),
 }
 
 
@@ -355,6 +356,14 @@ def test_what_leaves_the_result_alone_leaves_the_identity_alone(key: str, value:
 @pytest.mark.parametrize(("key", "value"), OTHER.values(), ids=OTHER)
 def test_what_changes_the_result_changes_the_identity(key: str, value: Any) -> None:
     assert check_config(changed(key, value)).result_keys != check_config(LEAST).result_keys
+
+
+def test_options_of_later_versions_stay_out_of_the_identity_until_they_are_set() -> None:
+    # A run that an earlier version began has no such key, and goes on.
+    assert "accelerate" not in check_config(LEAST).result_keys["fit"]
+    assert check_config(changed("fit/accelerate", "auto")).result_keys == check_config(LEAST).result_keys
+    assert check_config(changed("fit/accelerate", "none")).result_keys["fit"]["accelerate"] == "none"
+    assert check_config(LEAST).result_keys["fit"]["finalists"] == 1
 
 
 def test_the_identity_is_json_whatever_is_selected_and_holds_no_credentials() -> None:

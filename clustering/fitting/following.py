@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from clustering.execution.passes import BlockRecords, PassRunner
+from clustering.fitting.acceleration import Acceleration
 from clustering.fitting.fitted_model import FittedModel
 from clustering.fitting.loop import Candidate, PassRecord, State, Stop, StoppingRule, apply_limits, iterate
 from clustering.models.farthest import FARTHEST
@@ -31,6 +32,7 @@ def continue_fit(
     refresh: Refresh,
     records: BlockRecords | None,
     unchanged: bool,
+    acceleration: Acceleration | None = None,
 ) -> tuple[State, PassRecord | None]:
     """Update the params of an earlier fit to the present rows, by one pass at most.
 
@@ -49,6 +51,8 @@ def continue_fit(
         Block records of unchanged blocks, made at the params of `previous`; None where there are none.
     unchanged
         Whether all blocks are unchanged.
+    acceleration
+        State of the acceleration before the first pass; None where all steps are plain.
 
     Returns
     -------
@@ -67,7 +71,8 @@ def continue_fit(
     if apply_limits(as_it_was, rule).done:
         return apply_limits(as_it_was, rule), None
     # Bounds that were made of the earlier rows, such as the total scatter, do not hold for the present ones.
-    start = State((Candidate(model, model.without_survey_of(previous.params)),))
+    first = Candidate(model, model.without_survey_of(previous.params), acceleration=acceleration)
+    start = State((first,))
     state, record = next(iterate(start, partial(runner.run, records=records), rule))
     if _same(state.best.params, start.best.params):
         # The new rows changed no param, so another pass would give the same params again.

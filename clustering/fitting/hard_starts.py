@@ -101,7 +101,7 @@ def hard_clusters(
         hard_model, survey, restart_rows, options, max(RESTART_TOLERANCE, options.rule.tolerance), runner.engine
     )
     # Finalists run on the whole sample, to a finer tolerance, which saves passes over the full data.
-    best = [candidate.params for candidate in ranked_restarts[: options.fit.finalists]]
+    best = [candidate.params for candidate in ranked_restarts[: options.finalists]]
     with sample_passes(survey.sample, runner.engine) as sample:
         tolerance = min(RESTART_TOLERANCE, options.rule.tolerance)
         ends = sample.converge(hard_model, best, tolerance, MOST_SAMPLE_PASSES)
@@ -145,7 +145,7 @@ def number_of_restarts(options: FitOptions, k: int, survey: Survey) -> int:
     # Greedy k-means++ tries several points for each center, the local search one more at the cost of a few.
     restart = k * d * rows * (trials(k) + CENTERS_AT_ONCE + SAMPLE_PASSES)
     allowed = max(k * d * survey.count * FULL_PASSES, FEW_PRODUCTS)
-    return int(np.clip(allowed // restart, max(LEAST_RESTARTS, options.finalists), DEFAULT_RESTARTS))
+    return int(np.clip(allowed // restart, max(LEAST_RESTARTS, options.finalists or 1), DEFAULT_RESTARTS))
 
 
 def run_restarts(

@@ -16,7 +16,7 @@ from clustering.data.preparation import Preparation
 from clustering.data.rows import Rows
 from clustering.execution.passes import PassResult, PassRunner, ReadStats
 from clustering.fitting.drift_budget import BudgetState, first_budget
-from clustering.fitting.hard_starts import hard_clusters, restart_sample, run_restarts
+from clustering.fitting.hard_starts import hard_clusters, number_of_restarts, restart_sample, run_restarts
 from clustering.fitting.loop import Candidate, State, apply_limits
 from clustering.fitting.on_sample import SampleRunner, sample_passes
 from clustering.fitting.options import Options, check_combination
@@ -25,6 +25,7 @@ from clustering.fitting.survey_pass import fitted_share, run_survey
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.model import AnyModel
+from clustering.models.starts import RESTART_TOLERANCE
 from clustering.models.survey import RowSample, Survey
 
 Array = NDArray[np.float64]
@@ -98,7 +99,7 @@ class StartsFromSource:
     @property
     def finalists(self) -> int:
         """Largest number of candidates that go over the full data."""
-        return self.options.fit.finalists
+        return self.options.finalists
 
     def hard_clusters(self) -> list[KMeansParams]:
         """Choose the hard clusters to start from."""
@@ -107,11 +108,32 @@ class StartsFromSource:
             self._count(labelled)
         return params
 
-    def hard_restarts(self) -> Sequence[Candidate]:
-        """Run all restarts of hard clustering to convergence on a part of the sample; the least J comes first."""
-        hard = KMeans(self.model.k, self.model.start_divergence)
-        rows = restart_sample(self.survey, self.model.k)
-        return run_restarts(hard, self.survey, rows, self.options, 0.0, self.runner.engine)
+    @property
+    def seed(self) -> int:
+        """Seed of all random draws."""
+        return self.options.fit.seed
+
+    @property
+    def restarts(self) -> int:
+        """Number of drawn starts."""
+        return number_of_restarts(self.options.fit, self.model.k, self.survey)
+
+    def hard_restarts(self, k: int | None = None, restarts: int | None = None) -> Sequence[Candidate]:
+        """Run restarts of hard clustering on a part of the sample; the least J comes first.
+
+        Parameters
+        ----------
+        k
+            Number of clusters; that of the model where None.
+        restarts
+            Number of restarts, which run to a coarse tolerance; where None, all run to convergence.
+        """
+        hard = KMeans(k or self.model.k, self.model.start_divergence)
+        rows, options, tolerance = restart_sample(self.survey, hard.k), self.options, 0.0
+        if restarts is not None:
+            tolerance = RESTART_TOLERANCE
+            options = replace(options, fit=options.fit.model_copy(update={"restarts": restarts}))
+        return run_restarts(hard, self.survey, rows, options, tolerance, self.runner.engine)
 
     def on_sample(self, rows: RowSample) -> AbstractContextManager[SampleRunner]:
         """Make passes over rows of the sample.
@@ -121,7 +143,7 @@ class StartsFromSource:
         rows
             The row sample, or a part of it.
         """
-        return sample_passes(rows, self.runner.engine)
+        return sample_passes(rows, self.runner.engine, self.options.acceleration)
 
     def statistics(self, functions: Sequence[Callable[[Rows], T]]) -> Sequence[T]:
         """Add up the statistics of all rows of the source, in one pass.
@@ -179,7 +201,7 @@ def initialize(runner: PassRunner, model: AnyModel, options: Options, memory: in
     warnings = (*warnings, *(explain_excluded_rows(runner.source, runner.plan) if most else ()))
     starts = StartsFromSource(runner, model, prepared_survey, options, preparation)
     initial = model.initialize(starts)
-    candidates = tuple(Candidate(model, params) for params in initial.params)
+    candidates = tuple(Candidate(model, params, acceleration=options.acceleration) for params in initial.params)
     accelerate = options.fit.accelerate == "auto"
     sample = prepared_survey.sample
     budget = first_budget(runner, candidates[0].statistics, sample, surveyed.count) if accelerate else BudgetState()

@@ -12,11 +12,18 @@ from typing import Any
 import numpy as np
 
 from clustering.data.rows import Rows
+from clustering.errors import DataError
 from clustering.execution.passes import PassResult, ReadStats
+from clustering.fitting.acceleration import Acceleration, next_params
 from clustering.models.components import TRACKED_CLUSTERS
 from clustering.models.model import AnyModel, Statistics
 from clustering.models.objective import rank_candidates
 from clustering.options import FitOptions
+
+MOST_STEPS = 6
+"""Steps of an accelerated fit whose mean change the tolerance is compared with, at most."""
+ROUNDING = 1e-12
+"""Changes of the objective below this share of it are mostly rounding, which tells nothing about a longer step."""
 
 
 class Stop(StrEnum):
@@ -42,7 +49,7 @@ class StoppingRule:
     tolerance: float = 0.0
     """Largest change of the objective, relative to its scale, that counts as convergence. The scale is J for k-means,
     the mean divergence for soft k-means, and 1 per unit of weight for a mixture. For 0 the statistics must be equal to
-    the last bit."""
+    the last bit. The change of an accelerated fit is that of a plain step, and the mean since the last longer one."""
     max_iterations: int = _DEFAULTS.max_iterations
     max_seconds: float | None = _DEFAULTS.max_seconds
     """Largest wall time of the whole fit, in seconds. A pass that has begun is finished."""
@@ -66,6 +73,8 @@ class Candidate:
     """Warnings for the user, such as clusters that were empty and restarted."""
     scale: float = math.nan
     """Size that the last change of the objective was divided by."""
+    acceleration: Acceleration | None = None
+    """State of the acceleration; None where all steps are plain."""
 
     @property
     def statistics(self) -> Callable[[Rows], Statistics]:
@@ -76,6 +85,18 @@ class Candidate:
     def objective(self) -> float:
         """Last objective, as the passes lower it; infinite before the first pass."""
         return self.history[-1][1] if self.history else float("inf")
+
+    @property
+    def trying(self) -> bool:
+        """Whether the params are extrapolated, so that only the next pass shows whether they are better."""
+        return self.acceleration is not None and self.acceleration.trying
+
+    @property
+    def plain(self) -> Candidate:
+        """The candidate with the params of its last plain step."""
+        if self.acceleration is None or not self.acceleration.trying:
+            return self
+        return replace(self, params=self.acceleration.trail[-1], acceleration=self.acceleration.after_rejection)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,24 +162,64 @@ def advance(candidate: Candidate, statistics: Statistics, rule: StoppingRule) ->
     Candidate
         Candidate with the new params; with the same params where it has converged.
     """
-    before, sums = candidate.sums, statistics.sums
+    # An objective that is not a number is no improvement either.
+    if candidate.trying and not statistics.objective <= candidate.objective:
+        return _rejected(candidate)
     # The update may restart an empty cluster although the sums are equal, so it is made in any case.
-    update = candidate.model.update(candidate.params, statistics)
+    try:
+        update = candidate.model.update(candidate.params, statistics)
+    except DataError:
+        if candidate.trying:
+            return _rejected(candidate)
+        raise
+    if candidate.trying and update.restarted:
+        return _rejected(candidate)
+    before, sums = candidate.sums, statistics.sums
     unchanged = before is not None and all(np.array_equal(sums[name], before[name]) for name in sums)
     # Equal sums give equal params, so further passes would change nothing.
-    if unchanged and not update.restarted:
+    if unchanged and not update.restarted and not candidate.trying:
         history = (*candidate.history, (statistics.objective, statistics.objective))
         track = (*candidate.track, update.measures)
         return replace(candidate, history=history, sums=sums, track=track, stop=Stop.CONVERGED, scale=abs(update.scale))
     history = (*candidate.history, (statistics.objective, update.objective))
     notes = candidate.notes + tuple(f"pass {len(history)}: {note}" for note in update.notes)
+    scale, track = abs(update.scale), (*candidate.track, update.measures)
     stop = None
     # A restarted cluster makes the objective jump, so that its change says nothing about convergence.
-    settled = abs(candidate.objective - update.objective) <= rule.tolerance * abs(update.scale)
-    if rule.tolerance > 0 and candidate.history and not update.restarted and settled:
-        stop = Stop.TOLERANCE
-    track = (*candidate.track, update.measures)
-    return Candidate(candidate.model, update.params, history, sums, track, stop, notes, abs(update.scale))
+    if rule.tolerance > 0 and candidate.history and not update.restarted:
+        stop = Stop.TOLERANCE if _settled(candidate, update.objective, rule.tolerance * scale) else None
+    params, acceleration = update.params, candidate.acceleration
+    if acceleration is not None and update.restarted:
+        # No path leads over a restart.
+        acceleration = Acceleration()
+    elif acceleration is not None and stop is None:
+        change = abs(candidate.objective - update.objective)
+        extrapolate = change > ROUNDING * max(scale, abs(update.objective))
+        params, acceleration = next_params(
+            candidate.model, acceleration, candidate.params, params, len(history), extrapolate=extrapolate
+        )
+    return Candidate(candidate.model, params, history, sums, track, stop, notes, scale, acceleration)
+
+
+def _settled(candidate: Candidate, objective: float, most: float) -> bool:
+    """Return whether a plain step to an objective changes it by no more than `most`.
+
+    One plain step from tried params may be short although longer steps still gain much. So the mean change since the
+    last longer step that was better, over `MOST_STEPS` at most, must be as small.
+    """
+    if candidate.trying or not abs(candidate.objective - objective) <= most:
+        return False
+    if candidate.acceleration is None or candidate.acceleration.success is None:
+        return True
+    steps = min(MOST_STEPS, len(candidate.history) + 2 - candidate.acceleration.success)
+    (_, first), *_ = candidate.history[-steps:]
+    return abs(first - objective) <= steps * most
+
+
+def _rejected(candidate: Candidate) -> Candidate:
+    """Go back to the params of the last plain step, whose objective the pass leaves as it was."""
+    history = (*candidate.history, (candidate.objective, candidate.objective))
+    return replace(candidate.plain, history=history, track=(*candidate.track, candidate.track[-1]))
 
 
 def iterate(
@@ -250,8 +311,8 @@ def apply_limits(state: State, rule: StoppingRule) -> State:
         reason = Stop.MAX_SECONDS
     if reason is None:
         return state
-    # A candidate that has converged keeps its own reason.
-    return replace(state, candidates=tuple(c if c.stop else replace(c, stop=reason) for c in state.candidates))
+    # A candidate that has converged keeps its own reason. Params that no pass has tried are no result.
+    return replace(state, candidates=tuple(c if c.stop else replace(c.plain, stop=reason) for c in state.candidates))
 
 
 def _record(before: State, after: State, active: int, result: PassResult, rule: StoppingRule) -> PassRecord:
@@ -281,15 +342,17 @@ def _remaining(state: State, result: PassResult, rule: StoppingRule) -> float | 
     """
     if state.done:
         return 0.0
-    objectives = [after for _, after in state.best.history[-4:]]
+    # Longer steps alternate with plain ones, so that only pairs of passes are alike.
+    stride = 1 if state.best.acceleration is None else 2
+    objectives = [after for _, after in state.best.history[-1 - 3 * stride :: stride]]
     falls = [a - b for a, b in pairwise(objectives)]
     if len(falls) < 3 or falls[-1] <= 0 or falls[0] <= falls[-1]:
         return None
-    rate = (falls[-1] / falls[0]) ** (1 / (len(falls) - 1))
+    rate = (falls[-1] / falls[0]) ** (1 / (stride * (len(falls) - 1)))
     if rate >= 1.0:
         return None
     # For tolerance 0 the objective settles at about nine digits.
-    last = max(rule.tolerance, 1e-9) * state.best.scale
+    last = stride * max(rule.tolerance, 1e-9) * state.best.scale
     if not 0 < last < falls[-1]:
         return result.seconds
     passes = math.ceil(max(1.0, math.log(last / falls[-1]) / math.log(rate)))

@@ -13,6 +13,7 @@ from clustering.data.plan import MIB
 from clustering.data.rows import Rows
 from clustering.execution.engine import Engine, connect
 from clustering.execution.passes import PassRunner, pass_runner
+from clustering.fitting.acceleration import Acceleration
 from clustering.fitting.loop import Candidate, State, StoppingRule, apply_limits, iterate
 from clustering.models.survey import RowSample
 
@@ -27,6 +28,8 @@ class SampleRunner:
     """Runs passes over sampled rows; see `clustering.models.starts.SamplePasses`."""
 
     runner: PassRunner
+    acceleration: Acceleration | None = None
+    """State of the acceleration before the first pass of a run; None where all steps are plain."""
 
     def statistics(self, functions: Sequence[Callable[[Rows], T]]) -> Sequence[T]:
         """Add up the statistics of all rows, for each function.
@@ -62,14 +65,17 @@ class SampleRunner:
             Stopped candidates, in the order of the starts.
         """
         rule = StoppingRule(tolerance, most_passes, seconds)
-        state = apply_limits(State(tuple(Candidate(model, start) for start in starts)), rule)
+        candidates = (Candidate(model, start, acceleration=self.acceleration) for start in starts)
+        state = apply_limits(State(tuple(candidates)), rule)
         for after, _ in iterate(state, self.runner.run, rule):
             state = after
         return state.candidates
 
 
 @contextmanager
-def sample_passes(sample: RowSample, engine: Engine) -> Iterator[SampleRunner]:
+def sample_passes(
+    sample: RowSample, engine: Engine, acceleration: Acceleration | None = None
+) -> Iterator[SampleRunner]:
     """Offer passes over the rows of a sample, where each row has the weight that it represents.
 
     Parameters
@@ -79,6 +85,8 @@ def sample_passes(sample: RowSample, engine: Engine) -> Iterator[SampleRunner]:
     engine
         Engine of the fit. In place of a cluster, threads of this process are used: sending the sample to workers would
         take longer than the work on it.
+    acceleration
+        State of the acceleration before the first pass of a run; None where all steps are plain.
 
     Yields
     ------
@@ -96,4 +104,4 @@ def sample_passes(sample: RowSample, engine: Engine) -> Iterator[SampleRunner]:
         # Half of the memory is for the block cache, so that it holds every row of the sample.
         pass_runner(source, plan, local_engine, memory=4 * sample.values.nbytes + 64 * MIB) as runner,
     ):
-        yield SampleRunner(runner)
+        yield SampleRunner(runner, acceleration)

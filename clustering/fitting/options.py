@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from clustering.data.source import Source
 from clustering.errors import ConfigError
 from clustering.execution.fraction import RowFraction
+from clustering.fitting.acceleration import Acceleration
 from clustering.fitting.loop import StoppingRule
 from clustering.fitting.preprocessing import check_preprocess
 from clustering.models.model import AnyModel
-from clustering.options import FitOptions, PreprocessOptions
+from clustering.options import DEFAULT_RESTARTS, FitOptions, PreprocessOptions
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,13 +24,23 @@ class Options:
     rule: StoppingRule = field(default_factory=StoppingRule)
 
     @property
+    def finalists(self) -> int:
+        """Largest number of candidates that go over the full data."""
+        return 1 if self.fit.finalists is None else self.fit.finalists
+
+    @property
+    def acceleration(self) -> Acceleration | None:
+        """State of the acceleration before the first pass; None where all steps are plain."""
+        return Acceleration() if self.fit.accelerate == "auto" else None
+
+    @property
     def row_fraction(self) -> RowFraction | None:
         """Rule that draws the rows of the fit; None where all rows take part."""
         return None if self.fit.fraction == 1.0 else RowFraction(self.fit.fraction, self.fit.seed)
 
 
 def options_for(model: AnyModel, fit: FitOptions, preprocess: PreprocessOptions) -> Options:
-    """Collect the options of a fit. A tolerance that is not given is that of the model.
+    """Collect the options of a fit. A tolerance and a number of finalists that are not given are those of the model.
 
     Parameters
     ----------
@@ -41,6 +52,9 @@ def options_for(model: AnyModel, fit: FitOptions, preprocess: PreprocessOptions)
         Preprocessing of the rows.
     """
     tolerance = model.tolerance if fit.tolerance is None else fit.tolerance
+    if fit.finalists is None:
+        most = DEFAULT_RESTARTS if fit.restarts is None else fit.restarts
+        fit = fit.model_copy(update={"finalists": min(model.finalists, most)})
     return Options(fit, preprocess, StoppingRule(tolerance, fit.max_iterations, fit.max_seconds))
 
 

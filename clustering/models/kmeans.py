@@ -66,6 +66,7 @@ class KMeans:
     )
     # k-means reaches a fixed point, where another pass changes no bit.
     tolerance: ClassVar = 0.0
+    finalists: ClassVar = 1
     init_arrays: ClassVar[frozenset[str]] = frozenset()
     start_needs_pass: ClassVar = False
     objective_at_convergence: ClassVar = True
@@ -266,6 +267,14 @@ class KMeans:
         # Rounded up by the error of both terms, so that the reported J never rises.
         after = max(0.0, base - gain) + 16 * np.finfo(float).eps * base
         return KMeansUpdate(moved, after, tuple(reseeded), stuck, statistics.weight)
+
+    def to_vector(self, params: KMeansParams, about: KMeansParams) -> Array | None:
+        """Return None: J is not smooth, so longer steps save no passes."""
+        return None
+
+    def from_vector(self, vector: Array, about: KMeansParams) -> KMeansParams | None:
+        """Return None, as there are no vectors."""
+        return None
 
     def assign(self, params: KMeansParams, rows: Rows) -> Assignment:
         """Label rows with their nearest centers."""

@@ -15,7 +15,7 @@ from clustering.data.preparation import Preparation
 from clustering.data.rows import Rows
 from clustering.errors import ConfigError, DataError, nearest
 from clustering.models import covariances as kinds
-from clustering.models import missing_features, missing_kernels, parameters
+from clustering.models import missing_features, missing_kernels, mixture_vectors, parameters
 from clustering.models.assignment import Assignment
 from clustering.models.columns import columns_of
 from clustering.models.components import EMPTY_SHARE, Components
@@ -84,6 +84,7 @@ class GaussianMixture:
     statistics_type: ClassVar[type] = Moments
     objective: ClassVar = LOG_LIKELIHOOD
     tolerance: ClassVar = 1e-6
+    finalists: ClassVar = 3
     init_arrays: ClassVar[frozenset[str]] = frozenset({"weights", "covariances"})
     start_needs_pass: ClassVar = True
     objective_at_convergence: ClassVar = False
@@ -111,9 +112,8 @@ class GaussianMixture:
 
     def initialize(self, starts: Starts) -> InitialParams[MixtureParams]:
         """Start from drawn clusters, ranked by the likelihood they lead to; from labelled rows; or as the user gave."""
-        best = likeliest(self, starts, partial(self.initial_params, starts.survey)) if starts.drawn else []
-        # The list is empty where every start on the sample ended in a singular covariance. Then hard clusters of all
-        # rows serve.
+        best = likeliest(self, starts, partial(self.initial_params, starts.survey), self.covariance)
+        # Without drawn starts, or where all of them ended in a singular covariance, hard clusters of all rows serve.
         if best:
             return InitialParams(best)
         hard = starts.hard_clusters()
@@ -264,6 +264,14 @@ class GaussianMixture:
         conditions = kinds.conditions(self.covariance, after.covariances, after.k)
         total = float(statistics.weight.sum())
         return MixtureUpdate(after, bound, total, statistics.weight, conditions, rescued)
+
+    def to_vector(self, params: MixtureParams, about: MixtureParams) -> Array | None:
+        """Return log weights, means and log-Cholesky factors of the covariances."""
+        return mixture_vectors.to_vector(params, about)
+
+    def from_vector(self, vector: Array, about: MixtureParams) -> MixtureParams | None:
+        """Make params from the coordinates of `to_vector`."""
+        return mixture_vectors.from_vector(vector, about)
 
     def assign(
         self, params: MixtureParams, rows: Rows, on_part: Callable[[Responsibilities], None] | None = None

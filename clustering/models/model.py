@@ -128,6 +128,8 @@ class Model(Protocol[P, S]):
     """Name and direction of its objective."""
     tolerance: ClassVar[float]
     """Default tolerance of a fit: the relative change of the objective at which it stops."""
+    finalists: ClassVar[int]
+    """Default number of the best starts that are fitted to the full data, at most."""
     init_arrays: ClassVar[frozenset[str]]
     """Names of the arrays that a user may start a fit from, besides the centers; see `Starts.given`."""
     start_needs_pass: ClassVar[bool]
@@ -229,6 +231,33 @@ class Model(Protocol[P, S]):
         ------
         DataError
             If the statistics give no valid params, such as a singular covariance.
+        """
+
+    def to_vector(self, params: P, about: P) -> Array | None:
+        """Give params as a vector without bounds, in which a fit may take longer steps than those of `update`.
+
+        Parameters
+        ----------
+        params
+            Params of a fit.
+        about
+            Params of the same fit that scale the coordinates: near them, steps of one length change the model alike.
+
+        Returns
+        -------
+        ndarray or None
+            Coordinates ``(m,)``; None where a fit takes plain steps alone.
+        """
+
+    def from_vector(self, vector: Array, about: P) -> P | None:
+        """Make params from the coordinates of `to_vector`; None where no valid params have them.
+
+        Parameters
+        ----------
+        vector
+            Coordinates ``(m,)``.
+        about
+            The params that scale them.
         """
 
     def assign(self, params: P, rows: Rows) -> Assignment:

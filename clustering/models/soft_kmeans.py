@@ -36,7 +36,7 @@ from clustering.models.soft import (
     resolve_overflow,
     with_row_index,
 )
-from clustering.models.soft_kmeans_params import SoftKMeansParams, SoftUpdate
+from clustering.models.soft_kmeans_params import SoftKMeansParams, SoftUpdate, from_vector, to_vector
 from clustering.models.starts import MOST_SAMPLE_PASSES, InitialParams, Starts
 from clustering.models.survey import Survey
 
@@ -83,6 +83,7 @@ class SoftKMeans:
         "refitting",
     )
     tolerance: ClassVar = 1e-6
+    finalists: ClassVar = 1
     init_arrays: ClassVar[frozenset[str]] = frozenset()
     start_needs_pass: ClassVar = False
     objective_at_convergence: ClassVar = False
@@ -259,6 +260,14 @@ class SoftKMeans:
         return SoftUpdate(
             after, statistics.objective - gain, statistics.neg_expected_complete_log_likelihood, weight, tuple(reseeded)
         )
+
+    def to_vector(self, params: SoftKMeansParams, about: SoftKMeansParams) -> Array | None:
+        """Return the centers where their Euclidean distance is near the root of the divergence."""
+        return to_vector(self.divergence, params)
+
+    def from_vector(self, vector: Array, about: SoftKMeansParams) -> SoftKMeansParams | None:
+        """Make centers from the coordinates of `to_vector`."""
+        return from_vector(self.divergence, vector, about)
 
     def assign(
         self, params: SoftKMeansParams, rows: Rows, on_part: Callable[[Responsibilities], None] | None = None

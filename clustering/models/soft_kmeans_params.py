@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.models import divergences as geometry
 from clustering.models.components import TRACKED_CLUSTERS
 from clustering.models.kmeans_params import KMeansParams
+from clustering.models.option_names import Divergence
 
 Array = NDArray[np.float64]
 
@@ -81,3 +83,46 @@ class SoftUpdate(NamedTuple):
     def measures(self) -> Mapping[str, Array]:
         """Effective sizes of the clusters ``(k,)``, unless there are more than `TRACKED_CLUSTERS`."""
         return {"sizes": self.sizes} if len(self.sizes) <= TRACKED_CLUSTERS else {}
+
+
+def to_vector(divergence: Divergence, params: SoftKMeansParams) -> Array:
+    """Give the centers where their Euclidean distance is near the root of the divergence.
+
+    Parameters
+    ----------
+    divergence
+        Divergence of the model.
+    params
+        Params.
+
+    Returns
+    -------
+    ndarray
+        Coordinates ``(k d,)``.
+    """
+    # Centers are less the origin already.
+    return geometry.embed(divergence, params.centers, np.zeros_like(params.origin), params.matrix).ravel()
+
+
+def from_vector(divergence: Divergence, vector: Array, about: SoftKMeansParams) -> SoftKMeansParams | None:
+    """Make params with the centers of `to_vector`.
+
+    Parameters
+    ----------
+    divergence
+        Divergence of the model.
+    vector
+        Coordinates ``(k d,)``.
+    about
+        Params of the same fit, which give everything but the centers.
+
+    Returns
+    -------
+    SoftKMeansParams or None
+        The params; None where centers are beyond float64, or a direction has length 0.
+    """
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        centers = geometry.unembed(divergence, vector.reshape(about.centers.shape), about.matrix)
+        # The mean of one row is that row. So this moves no center, but gives those of the cosine length 1.
+        centers = geometry.update_centers(divergence, np.ones(about.k), centers, about.centers)
+    return replace(about, centers=centers) if np.isfinite(centers).all() else None

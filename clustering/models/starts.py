@@ -113,8 +113,31 @@ class Starts(Protocol):
     def hard_clusters(self) -> list[KMeansParams]:
         """Return hard clusters to start from: the best drawn ones, those of the labelled rows, or those of the user."""
 
-    def hard_restarts(self) -> Sequence[SampleCandidate[KMeansParams]]:
-        """Return all drawn hard clusters, fitted to a part of the sample; the lowest J comes first."""
+    @property
+    def seed(self) -> int:
+        """Seed of all random draws."""
+
+    @property
+    def restarts(self) -> int:
+        """Number of drawn starts."""
+
+    def hard_restarts(
+        self, k: int | None = None, restarts: int | None = None
+    ) -> Sequence[SampleCandidate[KMeansParams]]:
+        """Return all drawn hard clusters, fitted to a part of the sample; the lowest J comes first.
+
+        Parameters
+        ----------
+        k
+            Number of clusters; that of the model where None.
+        restarts
+            Number of starts, which are then fitted to a coarse tolerance; as many as the fit has where None.
+
+        Raises
+        ------
+        DataError
+            If fewer than k rows differ.
+        """
 
     def on_sample(self, rows: RowSample) -> AbstractContextManager[SamplePasses]:
         """Open passes over rows of the sample, each row with the weight that it represents.

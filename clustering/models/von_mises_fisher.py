@@ -42,7 +42,12 @@ from clustering.models.soft import (
 )
 from clustering.models.starts import InitialParams, Starts
 from clustering.models.survey import Survey
-from clustering.models.von_mises_fisher_params import VonMisesFisherParams, VonMisesFisherUpdate
+from clustering.models.von_mises_fisher_params import (
+    VonMisesFisherParams,
+    VonMisesFisherUpdate,
+    from_vector,
+    to_vector,
+)
 
 Array = NDArray[np.float64]
 Assignments = Literal["soft", "hard"]
@@ -81,6 +86,7 @@ class VonMisesFisher:
     statistics_type: ClassVar[type] = Moments
     objective: ClassVar = LOG_LIKELIHOOD
     tolerance: ClassVar = 1e-6
+    finalists: ClassVar = 3
     init_arrays: ClassVar[frozenset[str]] = frozenset({"weights", "concentrations"})
     start_needs_pass: ClassVar = True
     objective_at_convergence: ClassVar = False
@@ -122,7 +128,7 @@ class VonMisesFisher:
             Survey, row sample, hard clusters and user input that the model may start from.
         """
         dispersion = _dispersion(starts.survey)
-        best = likeliest(self, starts, partial(self.initial_params, dispersion)) if starts.drawn else []
+        best = likeliest(self, starts, partial(self.initial_params, dispersion), "spherical")
         if best:
             return InitialParams(best)
         hard = starts.hard_clusters()
@@ -244,6 +250,14 @@ class VonMisesFisher:
             objective -= statistics.neg_expected_complete_log_likelihood + expected
         total = float(statistics.weight.sum())
         return VonMisesFisherUpdate(after, objective, total, statistics.weight, notes)
+
+    def to_vector(self, params: VonMisesFisherParams, about: VonMisesFisherParams) -> Array | None:
+        """Return log weights, directions and log concentrations; None for hard assignment, which is not smooth."""
+        return to_vector(params, about) if self.soft else None
+
+    def from_vector(self, vector: Array, about: VonMisesFisherParams) -> VonMisesFisherParams | None:
+        """Make params from the coordinates of `to_vector`."""
+        return from_vector(vector, about)
 
     def _m_step(
         self, params: VonMisesFisherParams, statistics: Moments

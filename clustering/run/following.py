@@ -47,8 +47,9 @@ def continue_from_current(job: PreparedJob, runner: PassRunner, run: str, watch:
     prepared_runner = replace(runner, preparation=start.preparation)
     unchanged = previous.changes is not None and previous.changes.none
     state, record = continue_fit(
-        prepared_runner, start, rule, job.config.fit.refresh, _UnchangedBlocks(records), unchanged
-    )
+        prepared_runner, start, rule, job.config.fit.refresh, _UnchangedBlocks(records), unchanged,
+        job.options.acceleration,
+    )  # fmt: skip
     reading = ReadStats() if record is None else record.read_stats
     if record is not None:
         watch.passed(record, rule, reading.blocks / len(job.plan))

@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from clustering.data.ownership import RUN_NAME
 from clustering.data.preparation import Preparation
 from clustering.errors import CheckpointError
 from clustering.execution.passes import ReadStats
+from clustering.fitting.acceleration import Acceleration
 from clustering.fitting.drift_budget import BudgetState, Reference
 from clustering.fitting.fitted_model import Summary
 from clustering.fitting.loop import Candidate, State, Stop
@@ -35,6 +36,7 @@ NAMES = re.compile(r"pass-\d{5,}\.npz")
 """Pattern of the names of checkpoints."""
 HALF_MADE = re.compile(rf"\.{NAMES.pattern}\.[0-9a-f]{{8}}")
 """Pattern of the names of temporary files that a killed process left."""
+_ACCELERATION = ("bound", "length", "success")
 _PREPARATION = ("offset", "matrix", "inverse", "explained")
 
 
@@ -88,7 +90,7 @@ def save(folder: StoragePath, checkpoint: Checkpoint, fingerprint: RunFingerprin
         Fingerprint of the run, which `latest` compares.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    about = []
+    about: list[dict[str, Any]] = []
     for i, candidate in enumerate(checkpoint.state.candidates):
         # A candidate that made no pass has an empty history, which needs its second axis all the same.
         arrays[f"{i}.history"] = np.array(candidate.history).reshape(-1, 2)
@@ -99,6 +101,11 @@ def save(folder: StoragePath, checkpoint: Checkpoint, fingerprint: RunFingerprin
         }
         arrays |= {f"{i}.{group}.{name}": array for group, named in groups.items() for name, array in named.items()}
         about.append({"model": model_to_json(candidate.model), "stop": candidate.stop, "notes": candidate.notes})
+        if candidate.acceleration is not None:
+            acceleration = candidate.acceleration
+            about[-1]["acceleration"] = {name: getattr(acceleration, name) for name in _ACCELERATION}
+            for j, params in enumerate(acceleration.trail):
+                arrays |= {f"{i}.trail{j}.{name}": array for name, array in params_to_arrays(params).items()}
     summary = asdict(checkpoint.summary)
     for name in [name for name, value in summary.items() if isinstance(value, np.ndarray)]:
         arrays[f"summary.{name}"] = summary.pop(name)
@@ -272,7 +279,8 @@ def _checkpoint_from(model: AnyModel, meta: dict[str, Any], arrays: dict[str, ND
         # Earlier versions wrote no models: all candidates were of the one that is fitted.
         own = model_from_json(about["model"]) if "model" in about else model
         notes = tuple(about["notes"])
-        candidates.append(Candidate(own, own.params_from_arrays(params), history, sums or None, steps, stop, notes))
+        candidate = Candidate(own, own.params_from_arrays(params), history, sums or None, steps, stop, notes)
+        candidates.append(replace(candidate, acceleration=_acceleration_from(own, about, arrays, f"{i}.trail")))
     summary = _group(arrays, "summary.")
     return Checkpoint(
         meta["run"],
@@ -319,6 +327,19 @@ def _budget_from(about: Any, arrays: Mapping[str, NDArray[Any]]) -> BudgetState:
         far = FarRows.from_arrays(_group(arrays, "reference.far."))
         reference = Reference(function, arrays["reference.budgets"], far)
     return BudgetState(MarginSample(**margins) if margins else None, reference)
+
+
+def _acceleration_from(
+    model: AnyModel, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], prefix: str
+) -> Acceleration | None:
+    """Make the state of the acceleration; None for plain steps, which earlier versions took alone."""
+    if "acceleration" not in about:
+        return None
+    trail = [own for j in range(2) if (own := _group(arrays, f"{prefix}{j}."))]
+    state = about["acceleration"]
+    length = None if state["length"] is None else float(state["length"])
+    success = None if state["success"] is None else int(state["success"])
+    return Acceleration(tuple(map(model.params_from_arrays, trail)), float(state["bound"]), length, success)
 
 
 def _texts(texts: Any) -> tuple[str, ...]:

@@ -70,3 +70,14 @@ def test_a_fit_makes_as_many_restarts_as_it_says(monkeypatch: pytest.MonkeyPatch
     )
     c.fit(np.random.default_rng(0).standard_normal((400, 3)), c.KMeans(100), max_iterations=1, cluster="synchronous")
     assert drawn == [100, 100]
+
+
+def test_a_default_number_of_finalists_is_that_of_earlier_versions_unless_the_model_has_another() -> None:
+    def keys(kind: str, **fit: int) -> dict[str, object]:
+        config = {
+            "source": {"store": "a.zarr"}, "model": {"kind": kind, "k": 3}, "fit": fit, "output": {"store": "out"},
+        }  # fmt: skip
+        return check_config(config).result_keys
+
+    assert keys("kmeans") == keys("kmeans", finalists=1)
+    assert keys("gaussian_mixture") != keys("gaussian_mixture", finalists=1)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ import pytest
 import clustering as c
 from clustering.execution.engine import connect
 from clustering.execution.passes import pass_runner
-from clustering.fitting.options import Options
+from clustering.fitting.options import Options, options_for
 from clustering.fitting.survey_pass import run_survey
 from clustering.models.survey import Survey
-from clustering.options import FitOptions
+from clustering.options import FitOptions, PreprocessOptions
 
 
 def surveyed(values: np.ndarray, k: int = 2, sample_rows: int = 100) -> tuple[Survey, int]:
@@ -74,3 +75,13 @@ def test_the_bits_do_not_depend_on_the_blas_kernels() -> None:
         for kind in kinds
     }
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "restarts", "finalists"),
+    [(c.KMeans(2), 10, 1), (c.SoftKMeans(2), 10, 1), (c.GaussianMixture(2), 10, 3), (c.VonMisesFisher(2), 2, 2)],
+    ids=["kmeans", "soft", "mixture", "few-restarts"],
+)
+def test_finalists_are_as_many_as_the_model_says_unless_given(model: Any, restarts: int, finalists: int) -> None:
+    assert options_for(model, FitOptions(restarts=restarts), PreprocessOptions()).finalists == finalists
+    assert options_for(model, FitOptions(restarts=restarts, finalists=1), PreprocessOptions()).finalists == 1

@@ -69,7 +69,7 @@ def test_ten_passes_are_those_of_scikit_learn(kind: str, values: np.ndarray, k: 
     floor = regularization * values.var(axis=0).mean()
     fit = c.fit(
         far, c.GaussianMixture(k, kind, regularization), init={**init, "centers": offset + init["centers"]},
-        max_iterations=10, tolerance=0,
+        max_iterations=10, tolerance=0, accelerate="none",
     )  # fmt: skip
     near = far - offset
     theirs = reference(kind, near, {**init, "centers": (offset + init["centers"]) - offset}, 10, floor)
@@ -94,7 +94,9 @@ def test_ten_passes_of_identity_covariance_are_those_of_plain_numpy(values: np.n
         objectives.append(np.mean([density for _, density in shared]))
         weights, centers = shares.mean(axis=0), means("squared_euclidean", values, shares)
     far = {**init, "centers": offset + init["centers"]}
-    fit = c.fit(offset + values, c.GaussianMixture(k, "identity"), init=far, max_iterations=10, tolerance=0)
+    fit = c.fit(
+        offset + values, c.GaussianMixture(k, "identity"), init=far, max_iterations=10, tolerance=0, accelerate="none"
+    )
     np.testing.assert_allclose(fit.weights, weights, rtol=1e-8)
     assert relative(fit.centers - offset, centers) < 1e-8
     np.testing.assert_allclose(fit.history[:, 0], objectives, rtol=1e-8 if offset else 1e-12)
@@ -112,7 +114,9 @@ def test_ten_passes_of_soft_k_means_are_those_of_plain_numpy(
         shares = np.array([share for share, _ in shared])
         objectives.append(-sum(density for _, density in shared) / beta)
         centers = means("squared_euclidean", values, shares)
-    fit = c.fit(offset + values, c.SoftKMeans(k, beta), init=offset + init, max_iterations=10, tolerance=0)
+    fit = c.fit(
+        offset + values, c.SoftKMeans(k, beta), init=offset + init, max_iterations=10, tolerance=0, accelerate="none"
+    )
     assert relative(fit.centers - offset, centers) < 1e-8
     np.testing.assert_allclose(fit.history[:, 0], objectives, rtol=1e-8 if offset else 1e-12)
     np.testing.assert_allclose(fit.weights.sum(), 1.0, rtol=1e-14)
@@ -133,10 +137,12 @@ def test_k_means_is_where_soft_models_end_as_clusters_get_sharp() -> None:
     values = DATA["d-2"][0]
     init = values[[3, 100, 200, 300]]
     hard = c.fit(values, c.KMeans(4), init=init)
-    soft = c.fit(values, c.SoftKMeans(4, 1e6), init=init)
+    soft = c.fit(values, c.SoftKMeans(4, 1e6), init=init, accelerate="none")
     scale = 1e4
     even = {"centers": scale * init, "weights": np.full(4, 0.25)}
-    sharp = c.fit(scale * values, c.GaussianMixture(4, "identity"), init=even, max_iterations=hard.iterations)
+    sharp = c.fit(
+        scale * values, c.GaussianMixture(4, "identity"), init=even, max_iterations=hard.iterations, accelerate="none"
+    )
     np.testing.assert_allclose(soft.centers, hard.centers, rtol=1e-9)
     np.testing.assert_allclose(soft.objective, hard.objective, rtol=1e-9)
     np.testing.assert_allclose(sharp.centers / scale, hard.centers, rtol=1e-9)

@@ -12,13 +12,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import clustering as c
 from clustering.data.preparation import Preparation
+from clustering.data.rows import in_memory_rows
 from clustering.errors import CheckpointError
-from clustering.execution.passes import ReadStats
+from clustering.execution.passes import PassResult, ReadStats
+from clustering.fitting.acceleration import Acceleration
 from clustering.fitting.fitted_model import Summary
-from clustering.fitting.loop import Candidate, State, Stop
+from clustering.fitting.loop import Candidate, State, Stop, StoppingRule, iterate
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
+from clustering.models.mixture import GaussianMixture
+from clustering.models.param_arrays import params_to_arrays
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import KEPT, Checkpoint, RunFingerprint
 from clustering.storage.records import read_arrays
@@ -49,9 +54,17 @@ def checkpoint_values(draw: st.DrawFn) -> Checkpoint:
         sums = {"weight": array(k), "first": array(k, d)} if history else None
         track = tuple({"sizes": array(k)} for _ in history)
         stop, notes = draw(st.sampled_from([None, *Stop])), tuple(draw(st.lists(st.text(), max_size=2)))
-        candidates.append(
-            Candidate(KMeans(k), KMeansParams(array(d), array(k, d), draw(FINITE)), history, sums, track, stop, notes)
-        )
+
+        def params() -> KMeansParams:
+            return KMeansParams(array(d), array(k, d), draw(FINITE))
+
+        acceleration = None
+        if draw(st.booleans()):
+            trail = tuple(params() for _ in range(draw(st.integers(0, 2))))
+            length = draw(st.none() | FINITE) if trail else None
+            acceleration = Acceleration(trail, draw(FINITE), length, draw(st.none() | st.integers(1, 99)))
+        candidate = Candidate(KMeans(k), params(), history, sums, track, stop, notes, acceleration=acceleration)
+        candidates.append(candidate)
     state = State(tuple(candidates), draw(st.integers(0, 99_999)), draw(st.floats(0, 1e6)))
     summary = Summary(draw(COUNTS), count, draw(FINITE), array(d), array(d), array(d), array(d), draw(COUNTS))
     seconds = draw(st.dictionaries(st.sampled_from(["sample", "fit"]), st.floats(0, 1e6)))
@@ -90,6 +103,49 @@ def test_a_checkpoint_comes_back_to_the_last_bit(written: Checkpoint) -> None:
         assert len(after.track) == len(before.track)
         for mine, other in zip(after.track, before.track, strict=True):
             assert same_bits(mine["sizes"], other["sizes"])
+        assert (after.acceleration is None) == (before.acceleration is None)
+        if after.acceleration is None or before.acceleration is None:
+            continue
+        for name in ("bound", "length", "success"):
+            assert getattr(after.acceleration, name) == getattr(before.acceleration, name)
+        for mine, other in zip(after.acceleration.trail, before.acceleration.trail, strict=True):
+            assert same_bits(mine.centers, other.centers)
+            assert same_bits(mine.total_scatter, other.total_scatter)
+
+
+def test_an_accelerated_fit_goes_on_from_each_checkpoint_to_the_same_bits(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((400, 3)) * [1.0, 2.0, 3.0]
+    model, rows, rule = GaussianMixture(3), in_memory_rows(values), StoppingRule(0.0, 9)
+    params = c.fit(values, model, init=values[:3], max_iterations=1, accelerate="none").params
+
+    def run_pass(statistics: Any) -> PassResult:
+        return PassResult(tuple(make(rows) for make in statistics), ReadStats(), 1.0)
+
+    start = State((Candidate(model, params, acceleration=Acceleration()),))
+    through = [state for state, _ in iterate(start, run_pass, rule)]
+    assert any(state.best.trying for state in through[:-1])
+    for state in through[:-1]:
+        folder = tmp_path / str(state.iteration)
+        checkpoints.save(folder, replace(one(state.iteration), state=state), IDENTITY)
+        read = checkpoints.latest(folder, model, IDENTITY, None)
+        assert read is not None
+        *_, (end, _) = iterate(read.state, run_pass, rule)
+        assert end.best.history == through[-1].best.history
+        for name, array in params_to_arrays(end.best.params).items():
+            assert same_bits(array, params_to_arrays(through[-1].best.params)[name])
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on_by_plain_steps(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path, one(3), IDENTITY)
+    (file,) = tmp_path.iterdir()
+    with np.load(file) as archive:
+        arrays = dict(archive)
+    meta = json.loads(arrays["meta"].tobytes())
+    assert all(about.pop("acceleration", None) is None for about in meta["candidates"])
+    np.savez(file, **{**arrays, "meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)})
+    read = checkpoints.latest(tmp_path, KMeans(1), IDENTITY, None)
+    assert read is not None
+    assert read.state.best.acceleration is None
 
 
 @pytest.fixture(scope="module")
