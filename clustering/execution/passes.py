@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, Protocol, TypeVar
 
@@ -22,8 +22,10 @@ from clustering.execution.block_cache import BlockCache, cached_run, get_or_read
 from clustering.execution.engine import Engine
 from clustering.execution.fraction import RowFraction
 from clustering.execution.held_out import HeldOut, empty_rows
+from clustering.execution.homes import Homes
 from clustering.execution.map_reduce import map_reduce
 from clustering.execution.progress import ProgressReporter, progress_reporter
+from clustering.execution.residency import Residency, measure_residency
 from clustering.models.run_statistics import RunStatistics
 
 MEMORY_SHARE = 2
@@ -89,6 +91,8 @@ class _PassSums:
     read_stats: ReadStats
     blocks: int = 1
     """Number of blocks that the statistics are of."""
+    uncached: tuple[int, ...] = ()
+    """First block of each run of which no row could be cached."""
 
     @property
     def read(self) -> int:
@@ -96,7 +100,8 @@ class _PassSums:
 
     def __add__(self, other: _PassSums) -> _PassSums:
         merged = tuple(a + b for a, b in zip(self.statistics, other.statistics, strict=True))
-        return _PassSums(merged, self.read_stats + other.read_stats, self.blocks + other.blocks)
+        uncached = self.uncached + other.uncached
+        return _PassSums(merged, self.read_stats + other.read_stats, self.blocks + other.blocks, uncached)
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,8 @@ class PassRunner:
     """Map from decoded to prepared rows; None: rows are used as decoded."""
     held_out: HeldOut | None = None
     """Held-out blocks, which are not read and of which no row takes part; None: there are none."""
+    homes: Homes | None = None
+    """Homes of the runs on a cluster; None: any worker takes any run."""
 
     def run(self, candidates: Sequence[Statistics], records: BlockRecords | None = None) -> PassResult:
         """Read each block once and add up the statistics of all candidates.
@@ -149,10 +156,19 @@ class PassRunner:
             self.source, self.plan, self.cache, tuple(candidates), records, self.fraction, self.preparation,
             self.held_out, progress_reporter(self.engine, len(self.plan)),
         )  # fmt: skip
-        sums = map_reduce(work, len(self.plan), self.engine)
+        if self.homes is not None:
+            self.homes.prepare(self.preparation)
+        sums = map_reduce(work, len(self.plan), self.engine, self.homes)
+        if self.homes is not None:
+            self.homes.release(sums.uncached)
         # Only the whole pass knows all bad chunks, and the limits of the source are about all of them.
         self.source.check_bad(sums.read_stats.bad)
         return PassResult(sums.statistics, sums.read_stats, time.perf_counter() - started)
+
+    @property
+    def residency(self) -> Residency:
+        """Where the rows live now: in memory, on scratch, or in the source alone."""
+        return measure_residency(self.engine, self.plan, self.cache.session)
 
 
 @dataclass(frozen=True)
@@ -168,9 +184,14 @@ class _Work:
     preparation: Preparation | None
     held_out: HeldOut | None
     reporter: ProgressReporter | None
+    keep: bool = True
+    """Whether rows that are read are cached."""
 
-    def __call__(self, run: range) -> Iterator[_PassSums]:
+    def __call__(self, run: range, *, keep: bool = True) -> Iterator[_PassSums]:
         """Yield the statistics of a run of blocks, in order; of many at once where all rows of the run are cached."""
+        return self._sums_of(run) if keep else replace(self, keep=False)._sums_of(run)
+
+    def _sums_of(self, run: range) -> Iterator[_PassSums]:
         of_runs = [candidate for candidate in self.candidates if isinstance(candidate, RunStatistics)]
         at_once = len(of_runs) == len(self.candidates) and self.records is None and self._is_ready(run)
         sums = self._run_sums(run, of_runs) if at_once else self._block_sums(run)
@@ -200,10 +221,12 @@ class _Work:
     def _block_sums(self, run: range) -> Iterator[_PassSums]:
         for index, prepared in zip(run, read_ahead(self._load_block, run, self._needs_reading), strict=True):
             if isinstance(prepared, _PassSums):
-                yield prepared
-                continue
-            with at_work(f"block {self.plan.block(index)}"):
-                sums = self._sums(index, *prepared)
+                sums = prepared
+            else:
+                with at_work(f"block {self.plan.block(index)}"):
+                    sums = self._sums(index, *prepared)
+            if index == run[-1] and self.keep and not any(is_cached(self.cache, i) for i in run):
+                sums = replace(sums, uncached=(run.start,))
             yield sums
 
     def _needs_reading(self, index: int) -> bool:
@@ -218,7 +241,8 @@ class _Work:
             return empty_rows(self.source, block), 0
         with at_work(f"block {block}"):
             # Only one form of the rows is cached, because both would take twice the memory.
-            return get_or_read(self.source, self.plan, index, self.cache, self.fraction, keep=not self._keeps_prepared)
+            keep = self.keep and not self._keeps_prepared
+            return get_or_read(self.source, self.plan, index, self.cache, self.fraction, keep=keep)
 
     @property
     def _keeps_prepared(self) -> bool:
@@ -241,7 +265,7 @@ class _Work:
                 "one; set source.missing to 'drop' to leave such rows out"
             )
         # Later passes find the rows of this block prepared.
-        if self._keeps_prepared:
+        if self.keep and self._keeps_prepared:
             replace_cached(self.cache, index, prepared)
         return prepared
 
@@ -371,7 +395,8 @@ def pass_runner(
     folder = None if scratch is None else os.fspath(scratch)
     cache = BlockCache(uuid.uuid4().hex, room_to_keep(source, memory) if keep else 0, folder if keep else None)
     try:
-        yield PassRunner(source, plan, engine, cache, fraction, preparation)
+        homes = Homes(cache.session, keep=keep)
+        yield PassRunner(source, plan, engine, cache, fraction, preparation, homes=homes)
     finally:
         # Workers of a running cluster outlive this run, and would hold its rows for ever.
         engine.release(release, cache.session)

@@ -6,6 +6,7 @@ import math
 import os
 import resource
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +97,9 @@ class Forecast:
     """Number of full reads of the source before the loop."""
     label_reads: float
     """Number of full reads of the source by the label pass."""
+    residency: Mapping[str, int]
+    """Bytes of the rows of all workers in ``memory`` and on ``scratch`` between passes, and the decoded size of those
+    that stay in the ``source`` alone; as in ``run.json``."""
     failure: str = ""
     """Why the probe could compute nothing, in words; empty where it could."""
 
@@ -188,6 +192,11 @@ def forecast(
         label_seconds=label,
         first_reads=before,
         label_reads=missed,
+        residency={
+            "memory": int(kept * workers.processes),
+            "scratch": int(scratch_share * rows_bytes),
+            "source": int(reread * inspection.pass_bytes),
+        },
         failure=probed.failure,
     )
 
