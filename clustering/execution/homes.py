@@ -109,13 +109,17 @@ class Homes:
         -------
         list of tuple
             Name and address of a worker for each run; an empty name and None for a free run. Empty where no worker is
-            present.
+            present, or the scheduler does not answer.
         """
-        threads = client.nthreads()
-        if not threads:
+        try:
+            threads = client.nthreads()
+            if not threads:
+                return []
+            if threads.keys() != self._names.keys() or tuple(runs) != self._runs:
+                self._move(client, threads, tuple(runs))
+        except OSError:
+            # The tasks of the pass meet the same fault, and their error says what is lost.
             return []
-        if threads.keys() != self._names.keys() or tuple(runs) != self._runs:
-            self._move(client, threads, tuple(runs))
         addresses = {name: address for address, name in self._names.items()}
         # Dask gives tasks out one by one only if there are more than two for each thread. A few it would give to the
         # worker that has the params, so these keep their homes.
