@@ -7,6 +7,7 @@ each run goes to the same worker in every pass, see `clustering.execution.homes`
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -23,8 +24,13 @@ from clustering.models.tree import S, fold
 TASKS_PER_THREAD = 4
 """Largest number of tasks of a pass, per thread."""
 
-FAN_IN = 8
-"""Nodes that one task of a cluster adds up, a power of two. Each task takes the scheduler about a millisecond."""
+MOST_TASKS = 32
+"""Largest number of tasks of a pass, times the root of the number of blocks. The scheduler takes its tasks one by one,
+and a block takes about 32² times as long as a task takes it. The sum of both is least at the root of their product."""
+
+FAN_IN = 4
+"""Nodes that one task of a cluster adds up, a power of two. More would take fewer tasks of the scheduler, and more memory
+of the workers: nodes of wide covariances take hundreds of MiB."""
 
 _passes = count()
 
@@ -49,16 +55,42 @@ def map_reduce(leaves: Callable[..., Iterator[S]], n_blocks: int, engine: Engine
     S
         Statistics of all blocks, with the same bits for every engine and every number of workers.
     """
-    level = 0
-    # Runs are as short as the number of tasks allows, so that threads share the work evenly.
-    while -(-n_blocks >> level) > TASKS_PER_THREAD * engine.threads:
-        level += 1
-    runs = [range(i << level, min(n_blocks, (i + 1) << level)) for i in range(-(-n_blocks >> level))]
+    runs = split_runs(n_blocks, engine.threads)
     if engine.pool is not None:
         with one_blas_thread():
             return _reduce_in_threads(engine.pool, leaves, runs)
     at = [] if homes is None or engine.client is None else homes.update(engine.client, runs)
     return _reduce_by_dask(engine, leaves, runs, at)
+
+
+def most_tasks(n_blocks: int, threads: int) -> int:
+    """Return the largest number of tasks of a pass.
+
+    Parameters
+    ----------
+    n_blocks
+        Number of blocks.
+    threads
+        Number of tasks that run at once.
+    """
+    return min(n_blocks, TASKS_PER_THREAD * threads, int(MOST_TASKS * math.sqrt(n_blocks)))
+
+
+def split_runs(n_blocks: int, threads: int) -> list[range]:
+    """Cut the blocks of a pass into aligned runs, each of which is the work of a task.
+
+    Parameters
+    ----------
+    n_blocks
+        Number of blocks.
+    threads
+        Number of tasks that run at once.
+    """
+    level = 0
+    # Runs are as short as the number of tasks allows, so that threads share the work evenly.
+    while -(-n_blocks >> level) > most_tasks(n_blocks, threads):
+        level += 1
+    return [range(i << level, min(n_blocks, (i + 1) << level)) for i in range(-(-n_blocks >> level))]
 
 
 def _reduce_in_threads(pool: Executor, leaves: Callable[[range], Iterator[S]], runs: Sequence[range]) -> S:

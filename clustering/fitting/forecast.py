@@ -14,7 +14,7 @@ from clustering.data.inspection import Inspection
 from clustering.data.plan import Plan
 from clustering.data.source import Source
 from clustering.execution.block_cache import SCRATCH_SHARE
-from clustering.execution.map_reduce import TASKS_PER_THREAD
+from clustering.execution.map_reduce import FAN_IN, most_tasks
 from clustering.execution.passes import room_to_keep
 from clustering.fitting.options import Options
 from clustering.fitting.probe import Probe, ProbedStage
@@ -225,10 +225,13 @@ def _memory(
     encoded = _decoding_memory(source)
     if probed.computed is None:
         return Memory(base, labels, kept, threads * int(probed.read_work * cells + encoded), 0, 0)
-    tasks = min(len(plan), TASKS_PER_THREAD * workers.processes * workers.threads)
+    tasks = most_tasks(len(plan), workers.processes * workers.threads)
     # A task holds one partial sum for each level of its part of the tree. Finished tasks wait beside them.
     levels = math.ceil(math.log2(-(-len(plan) // tasks))) + 1
     nodes = threads * levels + -(-tasks // workers.processes)
+    if workers.processes > 1:
+        # A task that adds up nodes of other workers holds all of them.
+        nodes += threads * FAN_IN
     m = min(sample_limit(source, options), int(plan.cells * options.fit.fraction))
     sample = m * (source.row_bytes + 24)
     # While rows are reread, a thread also prefetches the next block. Kept rows are counted in `kept` already.
