@@ -173,7 +173,7 @@ def _events(
                for i in range(widths[level])}  # fmt: skip
     # An event is a time, a kind, and a node of the tree. Half of a task's time at the scheduler is before its work.
     events: list[tuple[float, int, tuple[int, int]]] = []
-    busy_until = ends = now = 0.0
+    busy_until = ends = 0.0
     for i in range(len(durations)):
         busy_until += scheduler / 2
         heapq.heappush(events, (busy_until + hop, 0, (0, i)))
@@ -194,14 +194,14 @@ def _events(
                 if missing[parent] == 0:
                     busy_until += scheduler / 2
                     heapq.heappush(events, (busy_until + hop / 2, 0, parent))
-            now = busy_until
+        # A worker has its tasks already, and does not wait for the scheduler between them.
         if level == 0:
             home = homes[i]
             while free_threads[home] and waiting[home]:
                 started = waiting[home].pop()
                 free_threads[home] -= 1
                 heapq.heappush(events, (now + durations[started], 1, (0, started)))
-    return now + hop, ends
+    return busy_until + hop, ends
 
 
 def _widths(n: int) -> list[int]:

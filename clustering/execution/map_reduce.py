@@ -29,8 +29,8 @@ MOST_TASKS = 32
 and a block takes about 32² times as long as a task takes it. The sum of both is least at the root of their product."""
 
 FAN_IN = 4
-"""Nodes that one task of a cluster adds up, a power of two. More would take fewer tasks of the scheduler, and more memory
-of the workers: nodes of wide covariances take hundreds of MiB."""
+"""Nodes that one task of a cluster adds up, a power of two. More would take fewer tasks of the scheduler, and more
+memory of the workers: nodes of wide covariances take hundreds of MiB."""
 
 _passes = count()
 
