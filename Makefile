@@ -139,6 +139,7 @@ bench: $(READY) .venv-peers/.ready
 	$(BIN)/python -m benchmarks.read
 	$(BIN)/python -m benchmarks.read --gigabytes 0.4 --s3
 	$(BIN)/python -m benchmarks.nightly
+	$(BIN)/python -m benchmarks.scale
 
 # Peers have an environment of their own, because they want other versions of what we use too.
 .venv-peers/.ready: requirements.peers.lock $(READY)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from clustering.data.access import open_source
 from clustering.data.rows import Rows
 from clustering.execution.dask_clusters import SETTINGS
 from clustering.execution.engine import Engine, connect
+from clustering.execution.homes import Homes
+from clustering.execution.map_reduce import split_runs
 from clustering.execution.passes import PassResult, PassRunner, pass_runner
 
 ROWS, BLOCK = 4800, 100
@@ -88,10 +91,33 @@ def test_workers_find_what_they_had_room_for_and_the_rest_is_read(
         lives = runner.residency
         assert (lives.memory, lives.source) == (4 * RUN_BYTES, 2 * RUN_BYTES)
         assert runner.run([statistics]).read_stats.bytes == lives.source
+        # What nobody caches is for whoever has nothing to do.
+        homes = runner.homes.update(two_workers.client, split_runs(BLOCKS, two_workers.threads))
+        assert [name for name, _ in homes].count("") == 2
     with passes(values, two_workers, runs=2, scratch=tmp_path) as runner:
         assert blocks_read(runner, statistics, 3) == [BLOCKS, 0, 0]
         lives = runner.residency
         assert (lives.memory, lives.scratch, lives.source) == (4 * RUN_BYTES, 2 * RUN_BYTES, 0)
+
+
+class AwayFromHome(Homes):
+    """Homes of a worker that has left as soon as it was asked for."""
+
+    def update(self, client: Any, runs: Sequence[range]) -> list[tuple[str, str | None]]:
+        return [("gone", "tcp://127.0.0.1:1") for _ in runs]
+
+
+def test_a_run_without_its_home_is_done_by_others_which_cache_nothing(
+    values: np.ndarray, two_workers: Engine, statistics: Any
+) -> None:
+    with passes(values, two_workers, runs=3) as runner:
+        expected = bits(runner.run([statistics]))
+    with passes(values, two_workers, runs=3) as runner:
+        away = replace(runner, homes=AwayFromHome(runner.cache.session))
+        results = [away.run([statistics]) for _ in range(2)]
+        assert [result.read_stats.blocks for result in results] == [BLOCKS, BLOCKS]
+        assert (runner.residency.memory, runner.residency.source) == (0, values.nbytes)
+    assert {bits(result) for result in results} == {expected}
 
 
 def test_workers_that_come_and_go_move_their_share_alone_and_no_bit(
