@@ -104,7 +104,7 @@ class AwayFromHome(Homes):
     """Homes of a worker that has left as soon as it was asked for."""
 
     def update(self, client: Any, runs: Sequence[range]) -> list[tuple[str, str | None]]:
-        return [("gone", "tcp://127.0.0.1:1") for _ in runs]
+        return [("gone", "tcp://127.0.0.1:1") for _ in super().update(client, runs)]
 
 
 def test_a_run_without_its_home_is_done_by_others_which_cache_nothing(
@@ -117,6 +117,9 @@ def test_a_run_without_its_home_is_done_by_others_which_cache_nothing(
         results = [away.run([statistics]) for _ in range(2)]
         assert [result.read_stats.blocks for result in results] == [BLOCKS, BLOCKS]
         assert (runner.residency.memory, runner.residency.source) == (0, values.nbytes)
+        # Their next homes have room for them.
+        homes = Homes.update(away.homes, two_workers.client, split_runs(BLOCKS, two_workers.threads))
+        assert all(name for name, _ in homes)
     assert {bits(result) for result in results} == {expected}
 
 
