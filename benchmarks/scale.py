@@ -62,7 +62,9 @@ class Costs:
     round_trip: float
     """Wall time of a pass of one task, which does nothing."""
     read: float
-    """Of a thread, to read and decode a byte of rows."""
+    """Of a worker's thread, to read and decode a byte of rows."""
+    read_processors: float
+    """Processors that a reading thread keeps busy, as some decoders have threads of their own."""
     compute: float
     """Of a thread, to make the statistics of a byte of cached rows."""
     add: float
@@ -134,10 +136,11 @@ def simulate(cluster: Cluster, costs: Costs, size: float, block: float, resident
     number = {name: i for i, name in enumerate(names)}
     homes = [number[name] for name in assign_homes(len(runs), names)]
     # More threads than processors share them.
-    slowdown = max(1.0, cluster.workers * cluster.threads / cluster.processors)
-    threads = cluster.workers * cluster.threads
-    reading = max(slowdown * costs.read, cluster.threads / cluster.card, threads / cluster.store)
-    # The next block is read while the present one is worked on, which takes processors where decoding takes any.
+    busy = min(cluster.workers * cluster.threads, len(runs))
+    slowdown = max(1.0, busy / cluster.processors)
+    decoding = max(1.0, busy * costs.read_processors / cluster.processors) * costs.read
+    reading = max(decoding, min(cluster.threads, len(runs) / cluster.workers) / cluster.card, busy / cluster.store)
+    # The next block is read while the present one is worked on.
     computing = slowdown * costs.compute
 
     def seconds_of(run: range) -> float:
@@ -283,9 +286,13 @@ def measure(store: Path, rows: int) -> Costs:
         heavy = _of_tasks(engine, 32, _nodes, rounds=3)[0] - _of_tasks(engine, 32, rounds=3)[0]
     pair = [np.ones(BIG // 8) for _ in range(FAN_IN)]
     add = _least(lambda: fold(pair)) / (FAN_IN * BIG)
+    with connect("local", 1) as engine, _runner(store, engine, 8 * MIB, memory=16 * MIB) as runner:
+        runner.run([len])
+        busy = _worker_seconds(engine)
+        started = time.perf_counter()
+        reading = _least(lambda: runner.run([len]), 9)
+        read_processors = (_worker_seconds(engine) - busy) / (time.perf_counter() - started)
     with connect("threads", 1) as engine:
-        with _runner(store, engine, 8 * MIB, memory=16 * MIB) as runner:
-            reading = _least(lambda: runner.run([_count]), 3)
         with _runner(store, engine, 8 * MIB) as runner:
             compute = _cached_seconds(runner, statistics) / size
         # Blocks of one row leave nothing but what Python does.
@@ -297,13 +304,15 @@ def measure(store: Path, rows: int) -> Costs:
         run_lock = max(0.0, lock[1] - lock[0]) / (len(split_runs(4096, 64)) - len(split_runs(4096, 1)))
         block_lock = (lock[0] - len(split_runs(4096, 1)) * run_lock) / 4096
     return Costs(
-        scheduler, max(0.0, 2 * (wall - scheduler)), round_trip, reading / size, compute, add,
+        scheduler, max(0.0, 2 * (wall - scheduler)), round_trip, (reading - round_trip) / size, read_processors,
+        compute, add,
         max(0.0, 2 * heavy / (32 * BIG) - add), block_lock, run_lock,
     )  # fmt: skip
 
 
-def _count(rows: Any) -> int:
-    return len(rows)
+def _worker_seconds(engine: Engine) -> float:
+    """Return the processor time that all workers have taken."""
+    return sum(engine.client.run(time.process_time).values())
 
 
 def check(store: Path, rows: int, costs: Costs) -> list[dict[str, Any]]:
@@ -321,7 +330,8 @@ def check(store: Path, rows: int, costs: Costs) -> list[dict[str, Any]]:
                 lives = runner.residency
                 assert lives.source == 0, "all rows are cached"
             with _runner(store, engine, block, memory=2 * block) as runner:
-                again = _least(lambda: runner.run([statistics]), 3)
+                runner.run([statistics])
+                again = _least(lambda: runner.run([statistics]), 9)
         cluster = Cluster(workers, 1, 1 << 33, processors=processors)
         for kind, seconds, resident in (("cached", cached, 1.0), ("read again", again, 0.0)):
             expected = simulate(cluster, costs, size, block, resident)
