@@ -112,7 +112,8 @@ class Homes:
             present, or the scheduler does not answer.
         """
         try:
-            threads = client.nthreads()
+            # A client that has given its scheduler up has nobody to ask.
+            threads = {} if client.status == "closed" else client.nthreads()
             if not threads:
                 return []
             if threads.keys() != self._names.keys() or tuple(runs) != self._runs:

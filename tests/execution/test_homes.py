@@ -79,6 +79,8 @@ def test_homes_are_the_same_in_every_process_and_version() -> None:
 class Client:
     """A cluster whose workers have names, addresses and threads, and which writes down what it is asked to drop."""
 
+    status = "running"
+
     def __init__(self, **addresses: str) -> None:
         self.addresses = addresses
         self.dropped: list[tuple[str, list[range]]] = []
@@ -155,3 +157,6 @@ def test_a_scheduler_that_is_gone_is_left_to_the_tasks() -> None:
             raise ConnectionError("the scheduler closed")
 
     assert Homes("s").update(Gone(), RANGES) == []
+    closed = Client(a="tcp://1")
+    closed.status = "closed"
+    assert Homes("s").update(closed, RANGES) == []
