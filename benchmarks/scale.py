@@ -152,14 +152,16 @@ def simulate(cluster: Cluster, costs: Costs, size: float, block: float, resident
     fold_seconds = FAN_IN * STATISTICS * (costs.add + max(costs.move, 1 / cluster.card)) + slowdown * costs.worker
     total, ends = _events([seconds_of(run) for run in runs], homes, cluster, costs.scheduler, hop, fold_seconds)
     tasks = len(runs) + sum(_widths(len(runs)))
-    busiest = max(_sums(homes, [len(run) * size / n_blocks for run in runs]).values())
+    # The busiest thread makes so many runs, one after the other.
+    rounds = max(-(-int(n) // cluster.threads) for n in _sums(homes, [1] * len(runs)).values())
+    rows = rounds * len(runs[0]) * size / n_blocks
     lock = max(_sums(homes, [len(run) * costs.block_lock + costs.run_lock for run in runs]).values())
     return Pass(
         total,
         tasks,
         tasks * costs.scheduler,
-        (1 - resident) * busiest * reading / cluster.threads,
-        busiest * computing / cluster.threads,
+        (1 - resident) * rows * reading,
+        rows * computing,
         total - ends,
         lock,
     )
@@ -409,7 +411,7 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     """Draw the seconds of a pass against the number of workers."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     for i, name in enumerate(SIZES):
         of_size = [line for line in lines if line["size"] == name]
@@ -418,7 +420,7 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
         axes.plot(x, [line["if_all_cached"] for line in of_size], f"C{i}o--", label=f"{name}, if all were cached")
     axes.set(xscale="log", yscale="log", xlabel="workers", ylabel="seconds of a pass (simulated)")
     axes.set_xticks(WORKERS, [f"{n:,}" for n in WORKERS], minor=False)
-    axes.legend()
+    figure.legend(loc="outside right upper")
     figure.savefig(path, dpi=150)
 
 
@@ -429,7 +431,7 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=16, help="budget of a worker, GiB")
     parser.add_argument("--store", type=float, default=25, help="bandwidth of the store, GB/s")
     parser.add_argument("--card", type=float, default=1.25, help="bandwidth of a worker's network card, GB/s")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the measurements")
+    parser.add_argument("--rows", type=int, default=300_000, help="rows of the measurements")
     parser.add_argument("--costs", type=Path, help="JSON file with costs of an earlier run, instead of measuring")
     options = parser.parse_args()
     checked: list[dict[str, Any]] = []
