@@ -143,6 +143,7 @@ bench: $(READY) .venv-peers/.ready
 	$(BIN)/python -m benchmarks.nightly
 	$(BIN)/python -m benchmarks.drift_budget
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.scale
 
 # Peers have an environment of their own, because they want other versions of what we use too.
 .venv-peers/.ready: requirements.peers.lock $(READY)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +43,17 @@ class BlockCache:
     """Folder on a local disk for decoded rows that do not fit into memory; None for none."""
 
 
+class CachedBytes(NamedTuple):
+    """Size of the rows that a process caches, in bytes."""
+
+    memory: int = 0
+    """Rows in memory."""
+    scratch: int = 0
+    """Rows on the local disk."""
+    decoded: int = 0
+    """Decoded size of their blocks, which is what a read would cost."""
+
+
 class _ProcessCache:
     """The cached blocks of one run in this process."""
 
@@ -61,6 +74,14 @@ class _ProcessCache:
                     f"cannot write to the scratch folder {self.scratch!r}: {error.strerror}; name another folder"
                 ) from error
         self.on_disk: dict[int, Rows] = {}
+        self.decoded: dict[int, int] = {}
+
+    def sizes(self) -> CachedBytes:
+        with self.lock:
+            memory = sum(rows.nbytes for rows in self.in_memory.values())
+            scratch = sum(rows.nbytes for rows in self.on_disk.values())
+            decoded = sum(self.decoded[index] for index in chain(self.in_memory, self.on_disk))
+        return CachedBytes(memory, scratch, decoded)
 
     def get(self, index: int) -> Rows | None:
         rows = self.in_memory.get(index)
@@ -172,10 +193,11 @@ def get_or_read(
     rows = read_block(source, block, packed=True)
     if fraction is not None:
         rows = fraction.select(rows)
+    # The whole block was decoded, also its masked cells and the rows that were not drawn.
+    size = local.decoded[index] = int(np.prod(block.shape)) * plan.row_bytes
     if keep:
         local.put(index, rows)
-    # The whole block was decoded, also its masked cells and the rows that were not drawn.
-    return rows, int(np.prod(block.shape)) * plan.row_bytes
+    return rows, size
 
 
 def is_cached(cache: BlockCache, index: int) -> bool:
@@ -253,6 +275,36 @@ def give_up_memory(session: str) -> None:
         local = _caches.get(session)
     if local is not None:
         local.give_up_memory()
+
+
+def cached_bytes(session: str) -> CachedBytes:
+    """Return the size of the rows that this process caches.
+
+    Parameters
+    ----------
+    session
+        Name of the run.
+    """
+    with _lock:
+        local = _caches.get(session)
+    return CachedBytes() if local is None else local.sizes()
+
+
+def drop_blocks(session: str, runs: Iterable[range]) -> None:
+    """Drop the rows of runs of blocks in this process, if it caches any.
+
+    Parameters
+    ----------
+    session
+        Name of the run.
+    runs
+        Numbers of the blocks in the plan.
+    """
+    with _lock:
+        local = _caches.get(session)
+    if local is not None:
+        for index in chain.from_iterable(runs):
+            local.drop(index)
 
 
 def _process_cache(cache: BlockCache) -> _ProcessCache:

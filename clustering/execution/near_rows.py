@@ -36,8 +36,8 @@ class NearRows:
     split: Split
     cache: BlockCache
 
-    def split_block(self, index: int, kept: Rows, rows: Rows) -> tuple[Any, Rows]:
-        """Split the rows of a block, and cache the near ones.
+    def split_block(self, index: int, kept: Rows, rows: Rows, *, keep: bool) -> tuple[Any, Rows]:
+        """Split the rows of a block, and cache the near ones where this is wanted.
 
         Parameters
         ----------
@@ -47,6 +47,8 @@ class NearRows:
             All rows of the block, as they are to be cached.
         rows
             The same rows, prepared.
+        keep
+            Whether the near rows are cached, as they are at the home of the block.
 
         Returns
         -------
@@ -57,7 +59,8 @@ class NearRows:
         """
         statistics, near = self.split(rows)
         chosen = _without_places(kept.select(near if len(kept) == len(rows) else _same_cells(kept, rows, near)))
-        replace_cached(self.cache, index, chosen)
+        if keep:
+            replace_cached(self.cache, index, chosen)
         return statistics, chosen
 
 

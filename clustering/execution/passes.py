@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, Protocol, TypeVar
 
@@ -30,9 +30,11 @@ from clustering.execution.block_cache import (
 from clustering.execution.engine import Engine
 from clustering.execution.fraction import RowFraction
 from clustering.execution.held_out import HeldOut, empty_rows
+from clustering.execution.homes import Homes
 from clustering.execution.map_reduce import map_reduce
 from clustering.execution.near_rows import NearRows
 from clustering.execution.progress import ProgressReporter, progress_reporter
+from clustering.execution.residency import Residency, measure_residency
 from clustering.models.run_statistics import RunStatistics
 
 MEMORY_SHARE = 2
@@ -98,6 +100,8 @@ class _PassSums:
     read_stats: ReadStats
     blocks: int = 1
     """Number of blocks that the statistics are of."""
+    uncached: tuple[int, ...] = ()
+    """First block of each run of which no row could be cached."""
 
     @property
     def read(self) -> int:
@@ -105,7 +109,8 @@ class _PassSums:
 
     def __add__(self, other: _PassSums) -> _PassSums:
         merged = tuple(a + b for a, b in zip(self.statistics, other.statistics, strict=True))
-        return _PassSums(merged, self.read_stats + other.read_stats, self.blocks + other.blocks)
+        uncached = self.uncached + other.uncached
+        return _PassSums(merged, self.read_stats + other.read_stats, self.blocks + other.blocks, uncached)
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,8 @@ class PassRunner:
     """Held-out blocks, which are not read and of which no row takes part; None: there are none."""
     near: NearRows | None = None
     """Rows near a boundary, if they alone take part. None: all."""
+    homes: Homes | None = None
+    """Homes of the runs on a cluster; None: any worker takes any run."""
 
     @property
     def keeps_prepared(self) -> bool:
@@ -190,10 +197,20 @@ class PassRunner:
             self.source, self.plan, self.cache, candidates, records, self.fraction, self.preparation, self.held_out,
             self.keeps_prepared, self.near, splits, progress_reporter(self.engine, len(self.plan)),
         )  # fmt: skip
-        sums = map_reduce(work, len(self.plan), self.engine)
+        if self.homes is not None:
+            near = () if self.near is None else (self.near.cache.session,)
+            self.homes.prepare(self.preparation, (self.cache.session, *near))
+        sums = map_reduce(work, len(self.plan), self.engine, self.homes)
+        if self.homes is not None:
+            self.homes.release(sums.uncached)
         # Only the whole pass knows all bad chunks, and the limits of the source are about all of them.
         self.source.check_bad(sums.read_stats.bad)
         return PassResult(sums.statistics, sums.read_stats, time.perf_counter() - started)
+
+    @property
+    def residency(self) -> Residency:
+        """Where the rows live now: in memory, on scratch, or in the source alone; without copies of near rows."""
+        return measure_residency(self.engine, self.plan, self.cache.session)
 
 
 @dataclass(frozen=True)
@@ -213,9 +230,14 @@ class _Work:
     splits: bool
     """Whether the pass goes over all rows to find the near ones; otherwise over these alone, if there are any."""
     reporter: ProgressReporter | None
+    keep: bool = True
+    """Whether rows that are read are cached."""
 
-    def __call__(self, run: range) -> Iterator[_PassSums]:
+    def __call__(self, run: range, *, keep: bool = True) -> Iterator[_PassSums]:
         """Yield the statistics of a run of blocks, in order; of many at once where all rows of the run are cached."""
+        return self._sums_of(run) if keep else replace(self, keep=False)._sums_of(run)
+
+    def _sums_of(self, run: range) -> Iterator[_PassSums]:
         of_runs = [candidate for candidate in self.candidates if isinstance(candidate, RunStatistics)]
         at_once = len(of_runs) == len(self.candidates) and self.records is None and not self.splits
         sums = self._run_sums(run, of_runs) if at_once and self._is_ready(run) else self._block_sums(run)
@@ -225,6 +247,11 @@ class _Work:
     def _used_cache(self) -> BlockCache:
         """The cache of the rows that take part."""
         return self.cache if self.near is None or self.splits else self.near.cache
+
+    @property
+    def _filled_cache(self) -> BlockCache:
+        """The cache of the rows that the next pass goes over."""
+        return self.cache if self.near is None else self.near.cache
 
     def _is_ready(self, run: range) -> bool:
         """Return whether all rows of a run are cached as the candidates take them."""
@@ -250,10 +277,12 @@ class _Work:
     def _block_sums(self, run: range) -> Iterator[_PassSums]:
         for index, prepared in zip(run, read_ahead(self._load_block, run, self._needs_reading), strict=True):
             if isinstance(prepared, _PassSums):
-                yield prepared
-                continue
-            with at_work(f"block {self.plan.block(index)}"):
-                sums = self._sums(index, *prepared)
+                sums = prepared
+            else:
+                with at_work(f"block {self.plan.block(index)}"):
+                    sums = self._sums(index, *prepared)
+            if index == run[-1] and self.keep and not any(is_cached(self._filled_cache, i) for i in run):
+                sums = replace(sums, uncached=(run.start,))
             yield sums
 
     def _needs_reading(self, index: int) -> bool:
@@ -274,7 +303,8 @@ class _Work:
 
     def _read(self, index: int) -> tuple[Rows, int]:
         """Return all rows of a block, cached or read, and the bytes read."""
-        return get_or_read(self.source, self.plan, index, self.cache, self.fraction, keep=not self.keeps_prepared)
+        keep = self.keep and not self.keeps_prepared
+        return get_or_read(self.source, self.plan, index, self.cache, self.fraction, keep=keep)
 
     def _load_near(self, near: NearRows, index: int) -> tuple[Rows, int]:
         """Return the near rows of a block, cached or split again, and the bytes read."""
@@ -284,7 +314,8 @@ class _Work:
         with at_work(f"block {self.plan.block(index)}"):
             kept, size = self._read(index)
             prepared = self._prepare_rows(index, kept)
-            return near.split_block(index, self._kept_form(kept, prepared), prepared)[1], size
+            split = near.split_block(index, self._kept_form(kept, prepared), prepared, keep=self.keep)
+            return split[1], size
 
     def _kept_form(self, kept: Rows, prepared: Rows) -> Rows:
         """Return the rows of a block in the form in which they are cached."""
@@ -302,7 +333,7 @@ class _Work:
                 "one; set source.missing to 'drop' to leave such rows out"
             )
         # Later passes find the rows of this block prepared.
-        if self.keeps_prepared:
+        if self.keep and self.keeps_prepared:
             replace_cached(self.cache, index, prepared)
         return prepared
 
@@ -311,7 +342,8 @@ class _Work:
         rows = self._prepare_rows(index, kept)
         try:
             if self.near is not None and self.splits:
-                statistics: tuple[Any, ...] = (self.near.split_block(index, self._kept_form(kept, rows), rows)[0],)
+                split = self.near.split_block(index, self._kept_form(kept, rows), rows, keep=self.keep)
+                statistics: tuple[Any, ...] = (split[0],)
             else:
                 statistics = tuple(candidate(rows) for candidate in self.candidates)
         except DomainError as error:
@@ -435,7 +467,8 @@ def pass_runner(
     folder = None if scratch is None else os.fspath(scratch)
     cache = BlockCache(uuid.uuid4().hex, room_to_keep(source, memory) if keep else 0, folder if keep else None)
     try:
-        yield PassRunner(source, plan, engine, cache, fraction, preparation)
+        homes = Homes(keep=keep)
+        yield PassRunner(source, plan, engine, cache, fraction, preparation, homes=homes)
     finally:
         # Workers of a running cluster outlive this run, and would hold its rows for ever.
         engine.release(release, cache.session)

@@ -6,6 +6,7 @@ import math
 import os
 import resource
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from clustering.data.inspection import Inspection
 from clustering.data.plan import Plan
 from clustering.data.source import Source
 from clustering.execution.block_cache import SCRATCH_SHARE
-from clustering.execution.map_reduce import TASKS_PER_THREAD
+from clustering.execution.map_reduce import FAN_IN, most_tasks
 from clustering.execution.passes import room_to_keep
 from clustering.fitting.options import Options
 from clustering.fitting.probe import Probe, ProbedStage
@@ -96,6 +97,9 @@ class Forecast:
     """Number of full reads of the source before the loop."""
     label_reads: float
     """Number of full reads of the source by the label pass."""
+    residency: Mapping[str, int]
+    """Bytes of the rows of all workers in ``memory`` and on ``scratch`` between passes, and the decoded size of those
+    that stay in the ``source`` alone; as in ``run.json``."""
     failure: str = ""
     """Why the probe could compute nothing, in words; empty where it could."""
 
@@ -188,6 +192,11 @@ def forecast(
         label_seconds=label,
         first_reads=before,
         label_reads=missed,
+        residency={
+            "memory": int(kept * workers.processes),
+            "scratch": int(scratch_share * rows_bytes),
+            "source": int(reread * inspection.pass_bytes),
+        },
         failure=probed.failure,
     )
 
@@ -216,10 +225,13 @@ def _memory(
     encoded = _decoding_memory(source)
     if probed.computed is None:
         return Memory(base, labels, kept, threads * int(probed.read_work * cells + encoded), 0, 0)
-    tasks = min(len(plan), TASKS_PER_THREAD * workers.processes * workers.threads)
+    tasks = most_tasks(len(plan), workers.processes * workers.threads)
     # A task holds one partial sum for each level of its part of the tree. Finished tasks wait beside them.
     levels = math.ceil(math.log2(-(-len(plan) // tasks))) + 1
     nodes = threads * levels + -(-tasks // workers.processes)
+    if workers.processes > 1:
+        # A task that adds up nodes of other workers holds all of them.
+        nodes += threads * FAN_IN
     m = min(sample_limit(source, options), int(plan.cells * options.fit.fraction))
     sample = m * (source.row_bytes + 24)
     # While rows are reread, a thread also prefetches the next block. Kept rows are counted in `kept` already.

@@ -23,7 +23,7 @@ from clustering.data.source import Source
 from clustering.data.source_fingerprint import source_fingerprint
 from clustering.errors import ConfigError, DataError, DomainError
 from clustering.execution.engine import Engine
-from clustering.execution.map_reduce import TASKS_PER_THREAD
+from clustering.execution.map_reduce import most_tasks
 from clustering.fitting.principal_components import Spectrum, centred_rows, of_covariance, of_rows, scatter_of
 from clustering.models import divergences as geometry
 from clustering.models.option_names import Divergence
@@ -90,7 +90,7 @@ def scatter_refusal(d: int, plan: Plan, engine: Engine, memory: int) -> str | No
     if d <= WIDEST_COVARIANCE:
         return None
     threads = -(-engine.threads // engine.workers)
-    tasks = min(len(plan), TASKS_PER_THREAD * engine.threads)
+    tasks = most_tasks(len(plan), engine.threads)
     levels = math.ceil(math.log2(-(-len(plan) // tasks))) + 1
     nodes = threads * (levels + _NODES_AT_WORK) + -(-tasks // engine.workers)
     needed = nodes * 8 * d * d

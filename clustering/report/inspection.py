@@ -35,7 +35,14 @@ def inspection_lines(inspection: Mapping[str, Any]) -> Iterator[str]:
     kept = f"{size(expected['rows_bytes'])} of rows; {100 * expected['kept_share']:.0f} % stay in memory"
     if expected["scratch_bytes"] is not None:
         kept += f", {100 * expected['scratch_share']:.0f} % on scratch ({size(expected['scratch_bytes'])} there)"
+    lives = expected["residency"]
+    if lives["source"]:
+        kept += f"; {size(lives['source'])} decoded are read again in every pass"
     yield f"kept       {kept}"
+    if workers["processes"] > 1:
+        share = [f"{size(lives[key] / workers['processes'])} {place}" for key, place in _PLACES.items() if lives[key]]
+        if share:
+            yield f"homes      each of {workers['processes']:,} workers keeps {' and '.join(share)} from pass to pass"
     parts = expected["memory"]
     each = ", ".join(f"{name} {size(parts[key])}" for key, name in _PARTS.items() if parts[key])
     who = "process" if workers["processes"] == 1 else "worker"
@@ -49,6 +56,7 @@ def inspection_lines(inspection: Mapping[str, Any]) -> Iterator[str]:
         yield f"advice     {advice}"
 
 
+_PLACES = {"memory": "in memory", "scratch": "on scratch"}
 _PARTS = {
     "libraries": "libraries",
     "labels": "labels",

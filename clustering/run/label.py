@@ -84,6 +84,7 @@ def label_rows(job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, wat
         result.summary.count,
         result.summary.cells - result.summary.count,
         None if previous is None else previous.compare(result, sums, scores),
+        runner.residency.to_json(),
     )
 
 
@@ -112,7 +113,8 @@ def label_with(job: PreparedJob, runner: PassRunner, model: FittedModel, watch: 
     write_model(result, folder / "model.zarr", provenance(job, run))
     rows, seconds = result.summary.count, {"label": time.perf_counter() - began}
     compared = None if job.previous is None else job.previous.compare(result, sums, None)
-    return LabelledRun(run, result, folder, seconds, True, rows, job.plan.cells - rows, compared)
+    lives = runner.residency.to_json()
+    return LabelledRun(run, result, folder, seconds, True, rows, job.plan.cells - rows, compared, lives)
 
 
 def _write_labels(

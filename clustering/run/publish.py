@@ -45,6 +45,8 @@ class LabelledRun:
     """Number of cells of the source without a row."""
     comparison: dict[str, Any] | None = None
     """Comparison with the previous version, see `clustering.fitting.comparison`; None where there is none."""
+    residency: dict[str, Any] | None = None
+    """Where the rows lived between passes, see `clustering.execution.residency`."""
 
 
 def publish(job: PreparedJob, engine: Engine, labelled: LabelledRun, watch: Watch) -> dict[str, Any]:
@@ -210,6 +212,7 @@ def _record(job: PreparedJob, engine: Engine, labelled: LabelledRun) -> dict[str
         "stop_reason": str(result.stop),
         "reads": int(reads) if reads == int(reads) else reads,
         "bytes_read": result.bytes_read,
+        "residency": labelled.residency,
         "seconds": _rounded(labelled.seconds),
         "peak_rss_bytes": engine.peak_rss(),
         "seed": job.config.fit.seed,

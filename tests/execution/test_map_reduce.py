@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import operator
 import random
 import threading
 import weakref
@@ -15,7 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clustering.execution.engine import Engine, connect
-from clustering.execution.map_reduce import TASKS_PER_THREAD, _add_node, map_reduce
+from clustering.execution.map_reduce import (
+    TASKS_PER_THREAD,
+    _add_node,
+    _fold_nodes,
+    map_reduce,
+    most_tasks,
+    split_runs,
+)
 from clustering.models.tree import fold
 
 BLOCKS = st.integers(1, 70)
@@ -173,7 +179,7 @@ def test_a_pass_has_at_most_a_few_tasks_per_thread_and_each_block_is_in_one(n_bl
     blocks: list[int] = []
 
     def get(graph: Mapping[Any, Any], key: Any) -> Any:
-        tasks.extend(t for t in graph.values() if isinstance(t, tuple) and callable(t[0]) and t[0] is not operator.add)
+        tasks.extend(t for t in graph.values() if isinstance(t, tuple) and callable(t[0]) and t[0] is not _fold_nodes)
         return dask.local.get_sync(graph, key)
 
     def number(index: int) -> int:
@@ -185,6 +191,25 @@ def test_a_pass_has_at_most_a_few_tasks_per_thread_and_each_block_is_in_one(n_bl
     # There are as many tasks as the limit allows, so that every thread has work.
     assert len(tasks) == n_blocks or 2 * len(tasks) > TASKS_PER_THREAD * threads
     assert sorted(blocks) == list(range(n_blocks))
+
+
+@given(st.integers(1, 10**7), st.integers(1, 10**5))
+def test_runs_are_aligned_and_as_short_as_the_number_of_tasks_allows(n_blocks: int, threads: int) -> None:
+    runs = split_runs(n_blocks, threads)
+    most = most_tasks(n_blocks, threads)
+    length = len(runs[0])
+    assert [runs[0].start, runs[-1].stop] == [0, n_blocks]
+    assert {len(run) for run in runs[:-1]} <= {length}
+    assert len(runs) == 1 or length.bit_count() == 1
+    assert len(runs) <= most
+    assert length == 1 or 2 * len(runs) >= most
+
+
+def test_many_threads_leave_the_scheduler_few_tasks() -> None:
+    # Half of the blocks as tasks cost the scheduler less than more of them would save the threads.
+    assert most_tasks(4096, 10**5) == 32 * 64
+    assert most_tasks(1024, 10**5) == 1024
+    assert most_tasks(10**6, 100) == 400
 
 
 def test_passes_share_no_keys() -> None:

@@ -97,7 +97,7 @@ def test_rows_that_preparation_leaves_out_are_not_near() -> None:
         return None, np.array([False, True, True])
 
     cache = BlockCache("zero-rows", 10**6)
-    _, near = NearRows(last_two, cache).split_block(0, kept, prepared)
+    _, near = NearRows(last_two, cache).split_block(0, kept, prepared, keep=True)
     np.testing.assert_array_equal(near.values, values[2:])
     np.testing.assert_array_equal(near.weights, [3.0, 4.0])
     release(cache.session)

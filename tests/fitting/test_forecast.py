@@ -56,6 +56,8 @@ def test_workers_share_the_rows() -> None:
     two = outlook(source, memory=6400, block_bytes=1600, processes=2).expected
     assert (one.kept_share, two.kept_share) == (0.5, 1.0)
     assert one.memory.kept == two.memory.kept == 3200
+    assert one.residency == {"memory": 3200, "scratch": 0, "source": 3200}
+    assert two.residency == {"memory": 6400, "scratch": 0, "source": 0}
 
 
 def test_a_share_of_the_rows_takes_a_share_of_the_room() -> None:
@@ -68,6 +70,7 @@ def test_what_has_no_room_in_memory_goes_to_scratch(tmp_path: Path) -> None:
     forecast = outlook(open_source(VALUES), memory=6400, block_bytes=1600, scratch=str(folder)).expected
     assert (forecast.kept_share, forecast.scratch_share, forecast.reread_share) == (0.5, 0.5, 0.0)
     assert forecast.scratch_bytes == pytest.approx(SCRATCH_SHARE * shutil.disk_usage(tmp_path).free, rel=0.2)
+    assert forecast.residency == {"memory": 3200, "scratch": 3200, "source": 0}
     assert not folder.parent.exists()
 
 

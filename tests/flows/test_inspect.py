@@ -14,6 +14,7 @@ from outlook import short_probes  # noqa: F401
 
 from clustering.data import codecs
 from clustering.report.inspection import inspection_lines
+from clustering.report.units import size
 from flows.cli import run
 
 Job = tuple[Path, dict[str, Any]]
@@ -153,6 +154,10 @@ def test_workers_are_those_of_the_config(
     lines, inspection = inspected(job, capsys, f"compute.cluster={cluster}", "compute.workers=3")
     assert (inspection["workers"]["processes"], inspection["workers"]["threads"]) == expected
     assert any(("a worker" if expected[0] > 1 else "a process") in line for line in lines if line.startswith("memory"))
+    homes = [line for line in lines if line.startswith("homes")]
+    each = size(inspection["forecast"]["residency"]["memory"] / expected[0])
+    workers = f"homes      each of {expected[0]} workers keeps {each} in memory from pass to pass"
+    assert homes == ([workers] if expected[0] > 1 else [])
 
 
 def test_rows_beyond_memory_are_read_again(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,6 +167,8 @@ def test_rows_beyond_memory_are_read_again(job: Job, capsys: pytest.CaptureFixtu
     (reads,) = (line for line in lines if line.startswith("reads"))
     assert f"1 for pass 0, {share:.2g} for each pass, {share:.2g} for the labels" in reads
     assert any("stay in memory or on scratch between passes" in line for line in lines if line.startswith("advice"))
+    again = size(inspection["forecast"]["residency"]["source"])
+    assert any(line.endswith(f"; {again} decoded are read again in every pass") for line in lines)
     lines, inspection = inspected(
         job, capsys, "compute.memory=1KB", "compute.block=100B", f"compute.scratch={job[0].parent}"
     )

@@ -143,6 +143,7 @@ def test_a_run_leaves_what_it_promises(config: Make, field_store: Path, tmp_path
         "stop_reason": "converged",
         "reads": 1,
         "bytes_read": stored,
+        "residency": {**record["residency"], "scratch": 0, "source": 0},
         "seed": 0,
         "warnings": [],
     }
@@ -216,10 +217,27 @@ def test_a_selection_inside_a_chunk_is_read_once_more_for_its_labels(
     assert np.array_equal(labels, brute_force(field_store, tmp_path / "out")[1][2:11])
 
 
-def test_rows_beyond_the_memory_budget_are_read_in_every_pass(config: Make) -> None:
+def test_rows_beyond_the_memory_budget_are_read_in_every_pass(config: Make, field_store: Path) -> None:
     sections = {"fit": {"sample_rows": 50, "init": "random"}, "compute": {"memory": "6400B"}}
     record = run_fit(config(**sections), Notes())
     assert 1 < record["reads"] <= record["iterations"] + 2
+    with xr.open_zarr(field_store, consolidated=False, chunks=None) as data:
+        once = data["t"].nbytes + data["q"].nbytes
+    # Pass 0 reads everything, and each pass after it reads what lives in the source alone.
+    passes, rest = divmod(record["bytes_read"] - once, record["residency"]["source"])
+    assert (passes, rest) == (record["iterations"] + 1, 0)
+
+
+def test_a_run_says_where_its_rows_lived_as_the_inspection_did(config: Make, tmp_path: Path) -> None:
+    for compute in ({}, {"memory": "6400B", "scratch": str(tmp_path / "scratch")}):
+        job = config(compute=compute, output={"store": str(tmp_path / f"out{len(compute)}")})
+        expected = inspect_job(job)["forecast"]["residency"]
+        lives = run_fit(job, Notes())["residency"]
+        assert lives["workers"] == {"threads": {name: lives[name] for name in ("memory", "scratch")}}
+        assert (lives["scratch"] > 0, lives["source"]) == (bool(compute), 0)
+        # The probe looks at some of the blocks, and whole blocks alone have room.
+        assert lives["memory"] + lives["scratch"] == pytest.approx(expected["memory"] + expected["scratch"], rel=0.1)
+        assert lives["memory"] == pytest.approx(expected["memory"], rel=0.5)
 
 
 def test_scratch_is_emptied(config: Make, tmp_path: Path) -> None:
