@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +15,6 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
 """Longest wait in seconds before the first repeat, and before any repeat. In between it doubles every time."""
 ATTEMPTS_BEFORE_NOTICE = 4
 """Number of failed tries after which a warning is logged."""
-
-logger = logging.getLogger(__name__)
 
 MISSING_KEY = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 """Errors that mean that a key does not exist."""

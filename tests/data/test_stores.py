@@ -446,13 +446,12 @@ def test_a_fault_that_lasts_a_while_is_logged_once(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(store_errors, "TRIES", 8)
     url = bucket.upload(local)
     plan = Plan(lambda key, asked: "503" if key.endswith("t/c/1/1/0") and asked < faults_of_a_key else None)
     with proxy(bucket.server, plan) as address:
         actual = rows(open_source(url, **USES, storage_options={**S3FS, "endpoint_url": address}))
     assert actual == rows(open_source(local, **USES))
-    lines = [record.getMessage() for record in caplog.records if record.name == "clustering.data.store_errors"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "clustering.data.wrapped_stores"]
     assert (
         lines
         == [f"{url}, key 't/c/1/1/0': 503 SlowDown, {store_errors.ATTEMPTS_BEFORE_NOTICE} times so far; trying on"]

@@ -84,7 +84,17 @@ def results(files: Mapping[str, bytes]) -> dict[str, Any]:
             group["attributes"].pop(name, None)
         kept[part] = group
     record = json.loads(kept.pop("run.json"))
-    for name in ("run", "seconds", "peak_rss_bytes", "reads", "bytes_read", "finished_at", "promoted_at", "before"):
+    for name in (
+        "run",
+        "seconds",
+        "peak_rss_bytes",
+        "reads",
+        "bytes_read",
+        "residency",
+        "finished_at",
+        "promoted_at",
+        "before",
+    ):
         del record[name]
     if record["comparison"] is not None:
         del record["comparison"]["with"]

@@ -127,8 +127,10 @@ def test_a_deployment_has_the_schedule_and_the_job(api: str, job: str, tmp_path:
     schema = deployment.parameter_openapi_schema
     assert deployment.enforce_parameter_schema
     assert schema["properties"]["config"]["$ref"] == "#/definitions/JobConfig"
-    assert schema["definitions"]["FollowOptions"]["properties"]["restarts"]["minimum"] == 1
-    assert schema["definitions"]["FollowOptions"]["properties"]["restarts"]["description"]
+    fit = schema["definitions"]["FollowOptions"]["properties"]
+    assert fit["sample_rows"]["minimum"] == 1
+    assert {"minimum": 1, "type": "integer"} in fit["restarts"]["anyOf"]
+    assert fit["restarts"]["description"]
 
 
 def test_deploying_again_replaces_what_was_deployed(api: str, job: str) -> None:
