@@ -14,7 +14,6 @@ from zarr.storage import LocalStore
 
 from clustering.config import JobConfig
 from clustering.data import codecs
-from clustering.execution.engine import Engine
 from flows.loading import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -62,8 +61,6 @@ class Requests:
     """Key and range of bytes, with how often."""
     put: Counter[str] = field(default_factory=Counter)
     """Keys written."""
-    graphs: list[int] = field(default_factory=list)
-    """Tasks of each Dask graph."""
 
     def __call__(self, name: str, work: Callable[[], Any]) -> Any:
         """Run a step of a job."""
@@ -79,7 +76,7 @@ class Requests:
 def listening() -> Iterator[Requests]:
     """Count requests. The codecs in Rust are switched off, because they read the disk themselves."""
     heard = Requests()
-    get, put, compute = LocalStore.get, LocalStore.set, Engine.compute
+    get, put = LocalStore.get, LocalStore.set
 
     async def count_get(self: LocalStore, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
         heard.got.setdefault(heard.step, Counter())[f"{self.root}/{key}", repr(byte_range)] += 1
@@ -89,13 +86,8 @@ def listening() -> Iterator[Requests]:
         heard.put[f"{self.root}/{key}"] += 1
         await put(self, key, value)
 
-    def count_tasks(self: Engine, graph: Any, key: Any) -> Any:
-        heard.graphs.append(len(graph))
-        return compute(self, graph, key)
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(codecs, "rust", lambda: None)
         patch.setattr(LocalStore, "get", count_get)
         patch.setattr(LocalStore, "set", count_put)
-        patch.setattr(Engine, "compute", count_tasks)
         yield heard
