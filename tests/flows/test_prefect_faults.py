@@ -22,7 +22,7 @@ from tests.run.notes import Notes
 
 pytestmark = [pytest.mark.prefect, pytest.mark.chaos, pytest.mark.timeout(1800)]
 
-PASSES = 60
+PASSES = 200
 ENDED = ("Completed", "Failed", "Crashed", "Cancelled")
 SERVE = """
 from prefect import serve
