@@ -28,3 +28,10 @@ def kernels() -> str:
 
     loaded = {(i["internal_api"], i.get("architecture") or "") for i in threadpool_info() if i["user_api"] == "blas"}
     return ", ".join(sorted(f"{api} {architecture}".strip() for api, architecture in loaded)) or "none"
+
+
+def core_type() -> str:
+    """Return the kernels that fit this processor, for libraries of BLAS that are too old to know it."""
+    from clustering.models.lanes import MANY_REGISTERS
+
+    return "SkylakeX" if MANY_REGISTERS else "Haswell"
