@@ -22,9 +22,17 @@ _LOG2E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10
 
 
+def _number(value: float) -> Any:
+    return constant(ir.DoubleType(), [value] * WIDE)
+
+
+def _integer(value: int) -> Any:
+    return constant(ir.IntType(64), [value] * WIDE)
+
+
 def _polynomial(builder: Any, x: Any, coefficients: list[float]) -> Any:
     """Polynomial of a vector of doubles by Horner's rule, the highest power first."""
-    numbers = [constant(ir.DoubleType(), [c] * WIDE) for c in coefficients]
+    numbers = [_number(c) for c in coefficients]
     total = numbers[0]
     for number in numbers[1:]:
         total = _fused(builder, total, x, number)
@@ -49,26 +57,19 @@ def exponential(typing_context, vector):  # type: ignore[no-untyped-def]
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         x, whole_type = arguments[0], ir.VectorType(ir.IntType(64), WIDE)
-
-        def number(value: float) -> Any:
-            return constant(ir.DoubleType(), [value] * WIDE)
-
-        def integer(value: int) -> Any:
-            return constant(ir.IntType(64), [value] * WIDE)
-
         # An ordered comparison is false where a lane is NaN, which then stays NaN.
-        low = builder.fcmp_ordered("<", x, number(LEAST_LOG))
-        bounded = builder.select(low, number(LEAST_LOG), x)
-        magic = _fused(builder, bounded, number(_LOG2E), number(_MAGIC))
-        n = builder.fsub(magic, number(_MAGIC))
+        low = builder.fcmp_ordered("<", x, _number(LEAST_LOG))
+        bounded = builder.select(low, _number(LEAST_LOG), x)
+        magic = _fused(builder, bounded, _number(_LOG2E), _number(_MAGIC))
+        n = builder.fsub(magic, _number(_MAGIC))
         # x = n log 2 + t, with |t| ≤ ½ log 2.
-        t = _fused(builder, n, number(-_LN2_HIGH), bounded)
-        t = _fused(builder, n, number(-_LN2_LOW), t)
+        t = _fused(builder, n, _number(-_LN2_HIGH), bounded)
+        t = _fused(builder, n, _number(-_LN2_LOW), t)
         power = _polynomial(builder, t, [1.0 / math.factorial(i) for i in range(13, -1, -1)])
         # The low bits of n + 1.5·2⁵² hold n, which becomes the exponent.
-        bits = builder.shl(builder.add(builder.bitcast(magic, whole_type), integer(1023)), integer(52))
+        bits = builder.shl(builder.add(builder.bitcast(magic, whole_type), _integer(1023)), _integer(52))
         result = builder.fmul(power, builder.bitcast(bits, x.type))
-        return builder.select(low, number(0.0), result)
+        return builder.select(low, _number(0.0), result)
 
     return vector(vector), code
 
@@ -87,27 +88,20 @@ def logarithm(typing_context, vector):  # type: ignore[no-untyped-def]
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         x, whole_type = arguments[0], ir.VectorType(ir.IntType(64), WIDE)
-
-        def number(value: float) -> Any:
-            return constant(ir.DoubleType(), [value] * WIDE)
-
-        def integer(value: int) -> Any:
-            return constant(ir.IntType(64), [value] * WIDE)
-
         bits = builder.bitcast(x, whole_type)
-        mantissa = builder.or_(builder.and_(bits, integer(2**52 - 1)), integer(1023 << 52))
+        mantissa = builder.or_(builder.and_(bits, _integer(2**52 - 1)), _integer(1023 << 52))
         mantissa = builder.bitcast(mantissa, x.type)
-        exponent = builder.sub(builder.lshr(bits, integer(52)), integer(1023))
+        exponent = builder.sub(builder.lshr(bits, _integer(52)), _integer(1023))
         # x = 2ᵉ m with ½√2 ≤ m ≤ √2, where the series converges fast.
-        high = builder.fcmp_ordered(">", mantissa, number(math.sqrt(2.0)))
-        mantissa = builder.select(high, builder.fmul(mantissa, number(0.5)), mantissa)
-        exponent = builder.select(high, builder.add(exponent, integer(1)), exponent)
+        high = builder.fcmp_ordered(">", mantissa, _number(math.sqrt(2.0)))
+        mantissa = builder.select(high, builder.fmul(mantissa, _number(0.5)), mantissa)
+        exponent = builder.select(high, builder.add(exponent, _integer(1)), exponent)
         e = builder.sitofp(exponent, x.type)
         # log m = 2 artanh f = 2 f (1 + f²/3 + f⁴/5 + …), with f = (m − 1) / (m + 1).
-        f = builder.fdiv(builder.fsub(mantissa, number(1.0)), builder.fadd(mantissa, number(1.0)))
+        f = builder.fdiv(builder.fsub(mantissa, _number(1.0)), builder.fadd(mantissa, _number(1.0)))
         series = _polynomial(builder, builder.fmul(f, f), [2.0 / i for i in range(23, 0, -2)])
-        result = _fused(builder, e, number(_LN2_LOW), builder.fmul(f, series))
-        result = _fused(builder, e, number(_LN2_HIGH), result)
+        result = _fused(builder, e, _number(_LN2_LOW), builder.fmul(f, series))
+        result = _fused(builder, e, _number(_LN2_HIGH), result)
         # The bits of NaN would pass for a number.
         return builder.fadd(result, builder.fsub(x, x))
 

@@ -315,7 +315,8 @@ def multiply_add(typing_context, a, b, c):  # type: ignore[no-untyped-def]
     """
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        # Only scores and norms use this: the bound on their rounding covers one rounding as well as two.
+        # No label of k-means depends on it: scores have a bound that covers one rounding as well as two. The last bits
+        # of soft models do, and depend on the processor.
         x, y, z = arguments
         return builder.fadd(builder.fmul(x, y, flags=("contract",)), z, flags=("contract",))
 
