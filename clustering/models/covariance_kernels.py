@@ -299,9 +299,6 @@ def _take_scaled(columns, at, count, center, shares, roots, diff, moved):  # typ
             total = multiply_add(load(shares, whole), t, total)
             store(diff, j * width + whole, load(roots, whole) * t)
         moved[j] += folded(total)
-    # Lines behind the last feature fill the last blocks.
-    for p in range(d * width, -(-d // LINES) * LINES * width, WIDE):
-        store(diff, p, splat(0.0))
     return width
 
 
@@ -360,6 +357,7 @@ def full_about(columns, centers, weighted_resp, weight, first, second):  # type:
     strips = -(-d // LINES)
     length = min(m, max(AT_LEAST, CACHED_BYTES // (8 * d) // WIDE * WIDE))
     room = length + WIDE
+    # Lines behind the last feature fill the last blocks with products that nobody reads.
     diff = np.empty(strips * LINES * room)
     shares = np.empty(room)
     roots = np.empty(room)
