@@ -33,7 +33,7 @@ help:
 	@echo "make slurm-test  run jobs in a SLURM of this machine"
 	@echo "make lint    formatting, lint rules, types"
 	@echo "make coverage  run the tests, and print how much of the code they run"
-	@echo "make bench   benchmarks, into benchmarks/results"
+	@echo "make bench   every bar of speed beside its target, into benchmarks/results and README.md"
 	@echo "make reference  remake docs/options.md from the declarations of the options"
 	@echo "make lock    remake the lock files"
 	@echo "make clean   remove what the other targets made"
@@ -131,19 +131,10 @@ test-lowest:
 compose-test: $(READY)
 	$(BIN)/python -m pytest -m compose tests/compose $(ARGS)
 
+# Each part runs in a process of its own, and one that fails does not stop the others. A few of them:
+# make bench BENCH='resident startup' ARGS='--rounds 1'
 bench: $(READY) .venv-peers/.ready
-	$(BIN)/python -m benchmarks.resident
-	$(BIN)/python -m benchmarks.kernels
-	$(BIN)/python -m benchmarks.mixtures
-	$(BIN)/python -m benchmarks.peers
-	$(BIN)/python -m benchmarks.squarem
-	$(BIN)/python -m benchmarks.inspect
-	$(BIN)/python -m benchmarks.read
-	$(BIN)/python -m benchmarks.read --gigabytes 0.4 --s3
-	$(BIN)/python -m benchmarks.nightly
-	$(BIN)/python -m benchmarks.drift_budget
-	$(BIN)/python -m benchmarks.startup
-	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks $(BENCH) $(ARGS)
 
 # Peers have an environment of their own, because they want other versions of what we use too.
 .venv-peers/.ready: requirements.peers.lock $(READY)
@@ -165,5 +156,5 @@ lock: $(READY)
 	$(BIN)/uv pip compile benchmarks/peers.in $(LOCK) --upgrade -o requirements.peers.lock
 
 clean:
-	rm -rf $(VENV) .venv-lowest .venv-peers demo benchmarks/results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest .venv-peers demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,1 +1,18 @@
-"""Benchmarks: run with ``make bench``; each writes a table and a figure to ``benchmarks/results``."""
+"""Benchmarks: run with ``make bench``, which writes tables, a figure and all numbers to ``benchmarks/results``."""
+
+PARTS = {
+    "resident": ("resident",),
+    "kernels": ("kernels",),
+    "mixtures": ("mixtures",),
+    "out_of_core": ("out_of_core",),
+    "drift_budget": ("drift_budget",),
+    "startup": ("startup",),
+    "peers": ("peers",),
+    "squarem": ("squarem",),
+    "inspect": ("inspect",),
+    "read": ("read",),
+    "read_s3": ("read", "--gigabytes", "0.4", "--s3"),
+    "nightly": ("nightly",),
+    "scale": ("scale",),
+}
+"""Parts of ``make bench``, in the order in which they run and are shown: the module of each, and its arguments."""

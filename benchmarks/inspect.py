@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-RESULTS = Path(__file__).parent / "results"
+from benchmarks.results import RESULTS, Result, save
+
 ITERATIONS = 4
 MEMORY = {"all kept": "6GiB", "few kept": "256MiB"}
 SECONDS = 600
@@ -145,6 +146,18 @@ def compare(name: str, room: str, job: dict[str, Any], folder: str) -> dict[str,
     return {"store": name, "room": room, "inspection": inspection, "truth": truth}
 
 
+def records(comparison: dict[str, Any]) -> list[Result]:
+    """Compare the peak of memory with the plan, and show the seconds of a pass beside the forecast."""
+    forecast, truth = comparison["inspection"]["forecast"], comparison["truth"]
+    case = f"{comparison['store']}, {comparison['room']}"
+    peak, planned = truth["peak"] / 2**20, {"plan": forecast["memory_bytes"] / 2**20}
+    taken, expected = float(np.median(truth["passes"])), {"forecast": forecast["pass_seconds"]}
+    return [
+        Result("peak of memory beside the plan", case, peak, "MiB", planned, "≤", 1.1),
+        Result("seconds of a pass beside the forecast", case, taken, "s", expected, "≤"),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0)
@@ -156,6 +169,7 @@ def main() -> None:
         child(options.child)
         return
     RESULTS.mkdir(parents=True, exist_ok=True)
+    results: list[Result] = []
     lines = [
         f"Stores at {options.scale:g} of 0.5 to 1 GiB, {ITERATIONS} passes at most; forecast by `clustering inspect`, "
         "measured in the fit: the median pass, the label pass, peak resident memory.",
@@ -176,7 +190,9 @@ def main() -> None:
                     f"{forecast['memory_bytes'] / 2**20:,.0f} | {truth['peak'] / 2**20:,.0f} |"
                 )
                 print(lines[-1], flush=True)
+                results += records(comparison)
     print("\n".join(lines))
+    save("inspect", results)
     (RESULTS / "inspect.md").write_text("\n".join(lines) + "\n")
 
 

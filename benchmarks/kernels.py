@@ -15,7 +15,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -25,13 +24,13 @@ from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky
 from threadpoolctl import threadpool_limits
 
 from benchmarks import blas
+from benchmarks.results import RESULTS, Result, save
 from clustering.data.rows import in_memory_rows
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.mixture import GaussianMixture
 from clustering.models.mixture_params import MixtureParams
 
-RESULTS = Path(__file__).parent / "results"
 FEATURES, CLUSTERS = (2, 3, 8, 16, 32, 64, 256), (2, 8, 16, 64, 256)
 KINDS = {"full": "full", "tied": "tied", "diagonal": "diag", "spherical": "spherical"}
 """Our names of the covariances, and theirs."""
@@ -94,6 +93,31 @@ def seconds(run: Pass) -> float:
     return time.perf_counter() - started
 
 
+def product_seconds() -> float:
+    """Return the seconds of one multiplication and addition of float64 in a large square product of BLAS."""
+    square = np.ones((2048, 2048))
+    return min(seconds(lambda: square @ square and None) for _ in range(5)) / 2048**3
+
+
+def records(speeds: dict[tuple[str, str, int, int], tuple[float, float]], product: float) -> list[Result]:
+    """Compare the passes of mixtures over float64 rows, 2 to 64 features and components.
+
+    The products of a pass with full covariances are k of (n, d) by (d, d) in each step.
+    """
+    results, bounds = [], []
+    for (model, dtype, d, k), (a, b) in speeds.items():
+        if model not in KINDS or dtype != "float64" or max(d, k) > 64:
+            continue
+        ours, theirs = 1000 / a, {"scikit-learn": 1000 / b}
+        pair, target = ("full, tied", 10.0) if model in ("full", "tied") else ("diagonal, spherical", 5.0)
+        case = f"{model}, d {d}, k {k}"
+        results.append(Result(f"EM pass, one thread: {pair}", case, ours, "ns a row", theirs, "≥", target))
+        if model == "full" and d >= 16:
+            least = {"dgemm": 1e9 * 2 * k * d * d * product}
+            bounds.append(Result("EM pass, one thread: full beside dgemm", case, ours, "ns a row", least, "≤", 3.0))
+    return results + bounds
+
+
 def main() -> None:
     blas.use_own_kernels("benchmarks.kernels")
     warnings.simplefilter("ignore")
@@ -104,14 +128,18 @@ def main() -> None:
         "|---|---|---|---|---|---|---|",
     ]
     ratios = {(m, dtype): np.zeros((len(FEATURES), len(CLUSTERS))) for m in models for dtype in ("float64", "float32")}
+    speeds = {}
     with threadpool_limits(1):
+        product = product_seconds()
         for (model, dtype), table in ratios.items():
             for i, d in enumerate(FEATURES):
                 for j, k in enumerate(CLUSTERS):
                     a, b, table[i, j] = measure(model, dtype, d, k)
+                    speeds[model, dtype, d, k] = a, b
                     lines.append(f"| {model} | {dtype} | {d} | {k} | {a:.3g} | {b:.3g} | {table[i, j]:.2f} |")
                     print(lines[-1], flush=True)
     (RESULTS / "kernels.md").write_text("\n".join(lines) + "\n")
+    save("kernels", records(speeds, product), multiplication=product)
     figure = Figure(figsize=(9, 3.4 * len(models)), layout="constrained")
     for axes, ((model, dtype), table) in zip(figure.subplots(len(models), 2).flat, ratios.items(), strict=True):
         image = axes.imshow(np.log2(table), cmap="RdBu", vmin=-3, vmax=3)

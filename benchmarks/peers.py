@@ -22,8 +22,8 @@ import zarr
 from matplotlib.figure import Figure
 
 from benchmarks import blas
+from benchmarks.results import RESULTS, Result, save
 
-RESULTS = Path(__file__).parent / "results"
 ROUNDS = 3
 
 
@@ -75,6 +75,8 @@ WAYS = {
     "MiniBatchKMeans": lambda path, k: run_sklearn(path, k, "minibatch"),
 }
 
+OURS = ("zarr-clustering", "zarr-clustering, 256 MiB")
+
 
 def objective(path: str, labels: np.ndarray, k: int) -> float:
     array = zarr.open_array(path, mode="r")
@@ -98,6 +100,12 @@ def child(way: str, path: str, k: int, labels: str) -> None:
     seconds = time.perf_counter() - started
     np.save(labels, row_labels)
     print(json.dumps({"seconds": seconds, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+
+
+def records(medians: dict[str, float], case: str) -> list[Result]:
+    """Show the seconds from a store to labels, with room for all rows and for few."""
+    peers = {way: seconds for way, seconds in medians.items() if way not in OURS}
+    return [Result("from a store to labels", f"{case}; {way}", medians[way], "s", peers, "≥") for way in OURS]
 
 
 def main() -> None:
@@ -146,6 +154,7 @@ def main() -> None:
             f"{runs[0]['passes']:g} | +{100 * (runs[0]['objective'] / best - 1):.4f} % |"
         )
     print("\n".join(lines))
+    save("peers", records(medians, f"{options.rows:,} × {options.features}, k {options.clusters}"))
     (RESULTS / "peers.md").write_text("\n".join(lines) + "\n")
     figure = Figure(figsize=(7.2, 2.6), layout="constrained")
     axes = figure.add_subplot()

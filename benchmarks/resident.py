@@ -30,8 +30,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import blas
+from benchmarks.results import RESULTS, Result, save
 
-RESULTS = Path(__file__).parent / "results"
 PEERS = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
 FEW, MANY = 2, 32
 """Passes of the two fits."""
@@ -224,6 +224,26 @@ def table(
     return "\n".join(lines) + "\n"
 
 
+def records(measured: list[tuple[Shape, dict[str, float]]], speeds: dict[str, float]) -> list[Result]:
+    """Compare each shape with the fastest peer and with the hardware, and the geometric means of all."""
+    results, fastest = [], []
+    for shape, medians in measured:
+        peers = {way: 1000 * seconds for way, seconds in medians.items() if way != OURS}
+        fastest.append((1000 * medians[OURS], min(peers.values())))
+        results.append(
+            Result("k-means pass, rows in memory: fastest peer", str(shape), fastest[-1][0], "ms", peers, "≥", 1.0)
+        )
+    ours, theirs = (math.exp(statistics.fmean(map(math.log, times))) for times in zip(*fastest, strict=True))
+    mean = f"geometric mean of {len(measured)} shapes"
+    results.append(Result("the same, mean of all shapes", mean, ours, "ms", {"fastest peers": theirs}, "≥", 1.5))
+    for shape, medians in measured:
+        large = shape.d * shape.k >= 1024
+        bar = f"k-means pass, rows in memory: hardware, d·k {'≥' if large else '<'} 1024"
+        least = {"bound": 1000 * bound(shape, speeds)}
+        results.append(Result(bar, str(shape), 1000 * medians[OURS], "ms", least, "≤", 2.0 if large else 3.0))
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
@@ -243,12 +263,7 @@ def main() -> None:
         print(shape, {way: f"{1000 * seconds:.0f} ms" for way, seconds in results[-1][1].items()}, flush=True)
     text = table(results, speeds, options.rounds, kernels)
     (RESULTS / "resident.md").write_text(text)
-    facts = {
-        "speeds": speeds,
-        "kernels": kernels,
-        "shapes": [{"shape": shape._asdict(), "seconds": medians} for shape, medians in results],
-    }
-    (RESULTS / "resident.json").write_text(json.dumps(facts, indent=1) + "\n")
+    save("resident", records(results, speeds), speeds=speeds, kernels=kernels)
     print(text)
 
 

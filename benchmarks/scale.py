@@ -31,6 +31,7 @@ import numpy as np
 import zarr
 
 import clustering as c
+from benchmarks.results import RESULTS, Result, save
 from clustering.data.access import open_source
 from clustering.data.plan import MIB
 from clustering.execution.engine import Engine, connect
@@ -39,7 +40,6 @@ from clustering.execution.map_reduce import FAN_IN, map_reduce, split_runs
 from clustering.execution.passes import MEMORY_SHARE, PassRunner, pass_runner
 from clustering.models.tree import fold
 
-RESULTS = Path(__file__).parent / "results"
 FEATURES, CLUSTERS = 64, 32
 STATISTICS = 8 * CLUSTERS * (FEATURES + 2)
 """Size of the statistics of k-means, in bytes."""
@@ -424,6 +424,17 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def records(checked: list[dict[str, Any]]) -> list[Result]:
+    """Show the passes on local workers beside the simulated ones."""
+    return [
+        Result(
+            "pass on local workers beside the simulation", f"{line['workers']} workers, rows {line['rows']}",
+            1e3 * line["measured"], "ms", {"simulated": 1e3 * line["simulated"]}, "≤",
+        )
+        for line in checked
+    ]  # fmt: skip
+
+
 def main() -> None:
     """Measure, check, simulate, and write tables and a figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -452,8 +463,7 @@ def main() -> None:
     lines = scale(costs, options)
     text = table(costs, checked, lines, options)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    facts = {"processors": os.cpu_count(), "costs": asdict(costs), "checked": checked, "passes": lines}
-    (RESULTS / "scale.json").write_text(json.dumps(facts, indent=1) + "\n")
+    save("scale", records(checked), costs=asdict(costs), checked=checked, passes=lines)
     (RESULTS / "scale.md").write_text(text)
     draw(lines, RESULTS / "scale.png")
     print(text)

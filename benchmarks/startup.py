@@ -25,8 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import zarr
 
+from benchmarks.results import RESULTS, Result, save
+
 ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results"
 IMPORT = """
 import time
 began = time.perf_counter()
@@ -121,6 +122,15 @@ def row(name: str, wall: float, cpu: float | None, target: float | None) -> str:
     return f"| {name} | {wall:.3f} | {'' if cpu is None else f'{cpu:.2f}'} | {limit} |"
 
 
+def records(facts: list[dict[str, Any]]) -> list[Result]:
+    """Compare with the limits."""
+    return [
+        Result("start and small jobs", fact["name"], fact["wall"], "s", {"limit": fact["target"]}, "≤", 1.0)
+        for fact in facts
+        if fact["target"] is not None
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
@@ -155,7 +165,7 @@ def main() -> None:
     text = f"Medians of {rounds} rounds on {os.cpu_count()} processors.\n\n" + "\n".join(lines) + "\n"
     print(text, end="")
     (RESULTS / "startup.md").write_text(text)
-    (RESULTS / "startup.json").write_text(json.dumps(facts, indent=1) + "\n")
+    save("startup", records(facts), measurements=facts)
 
 
 if __name__ == "__main__":
