@@ -74,7 +74,8 @@ def page(files: Mapping[str, Mapping[str, Any]]) -> str:
         "# Results of `make bench`",
         "",
         "Less is better: seconds, bytes, reads, costs. For a target with ≥, the ratio is the best of the peers over "
-        "ours; for one with ≤, ours over the best of the peers. Results without a target are only shown; ∞ never comes to the end.",
+        "ours; for one with ≤, ours over the best of the peers. Results without a target are only shown; ∞ never comes "
+        "to the end.",
         "",
         "![The worst and all other cases of each bar, against its target](bars.svg)",
         "",
