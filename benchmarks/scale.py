@@ -247,7 +247,7 @@ def _least(work: Callable[[], Any], rounds: int = 5) -> float:
 
 def _of_tasks(engine: Engine, n: int, leaves: Any = _ones, rounds: int = 5) -> tuple[float, float]:
     """Return wall and processor seconds of a pass with a task for each of n blocks."""
-    wide, homes = replace(engine, threads=n), Homes("scale")
+    wide, homes = replace(engine, threads=n), Homes()
     processor = []
 
     def run() -> None:

@@ -166,6 +166,7 @@ def main() -> None:
     """Write the page, the figure and the table from what is stored."""
     files = load()
     groups = bars(stored_results(files))
+    RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "README.md").write_text(page(files))
     (RESULTS / "bars.svg").write_text(figure(groups))
     README.write_text(with_results(README.read_text(), files))
