@@ -134,7 +134,7 @@ compose-test: $(READY)
 # Each part runs in a process of its own, and one that fails does not stop the others. A few of them:
 # make bench BENCH='resident startup' ARGS='--rounds 1'
 bench: $(READY) .venv-peers/.ready
-	$(BIN)/python -m benchmarks $(BENCH) $(ARGS)
+	$(BIN)/python -m benchmarks $(BENCH) --arguments='$(ARGS)'
 
 # Peers have an environment of their own, because they want other versions of what we use too.
 .venv-peers/.ready: requirements.peers.lock $(READY)

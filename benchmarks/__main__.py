@@ -1,18 +1,19 @@
 """Run benchmarks one after another, each in a process of its own, and write the summary.
 
-A part that fails does not stop the others; the exit code is 1 then. Other options go to every part.
+A part that fails does not stop the others; the exit code is 1 then.
 
-    python -m benchmarks [PART …] [--rounds 1]
+    python -m benchmarks [PART …] [--arguments='--rounds 1']
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from benchmarks import PARTS, summary
+from benchmarks import PARTS, blas, summary
 
 
 def run(parts: Mapping[str, Sequence[str]], more: Sequence[str] = ()) -> list[str]:
@@ -29,11 +30,13 @@ def run(parts: Mapping[str, Sequence[str]], more: Sequence[str] = ()) -> list[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help=f"all by default: {', '.join(PARTS)}")
-    options, more = parser.parse_known_args()
+    parser.add_argument("--arguments", default="", help="options for every part")
+    options = parser.parse_args()
     unknown = [name for name in options.parts if name not in PARTS]
     if unknown:
         parser.error(f"unknown part {unknown[0]!r}; allowed are {', '.join(PARTS)}")
-    failed = run({name: PARTS[name] for name in options.parts or PARTS}, more)
+    blas.use_own_kernels("benchmarks")
+    failed = run({name: PARTS[name] for name in options.parts or PARTS}, shlex.split(options.arguments))
     summary.main()
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
