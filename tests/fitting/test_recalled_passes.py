@@ -115,11 +115,11 @@ def test_rows_without_room_for_bounds_remember_nothing(counted: list[int], monke
 
 
 @pytest.mark.slow
-def test_worker_processes_and_lost_bounds(tmp_path: Path) -> None:
-    values = blobs(12, 20_000, 16, 300)
-    zarr.create_array(tmp_path / "x.zarr", data=values, chunks=(1000, 16))
-    plain = c.fit(tmp_path / "x.zarr", c.KMeans(300), init=values[:300], accelerate="none", max_iterations=12)
-    fit = c.fit(
-        tmp_path / "x.zarr", c.KMeans(300), init=values[:300], max_iterations=12, cluster="local", workers=2
-    )  # fmt: skip
-    assert_same_bits(fit, plain)
+def test_worker_processes_remember_their_own_blocks(
+    tmp_path: Path, counted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = blobs(12, 20_000, 8, 40)
+    zarr.create_array(tmp_path / "x.zarr", data=values, chunks=(1000, 8))
+    options: dict[str, Any] = {"init": values[:40], "max_iterations": 12, "block_bytes": 1000 * 64}
+    assert_same_bits(*fits(tmp_path / "x.zarr", c.KMeans(40), monkeypatch, cluster="local", **options))
+    assert max(counted) == 12
