@@ -205,7 +205,8 @@ class FitOptions(OptionGroup):
     accelerate: Literal["auto", "none"] = "auto"
     """How passes are saved. auto: mixtures and soft k-means try longer steps, and keep those that are better; where
     rows do not fit into memory, passes of kmeans go over the rows near a boundary between clusters alone, as long as
-    that gives the same labels. none: every pass goes over all rows and makes a plain step."""
+    that gives the same labels; where they fit and the clusters are many, passes remember the labels of the pass before,
+    which changes no bit. none: every pass compares all rows with all centers and makes a plain step."""
     max_seconds: Positive | None = None
     """Stop after this wall time, in seconds, with a valid model. Default: no limit."""
     fraction: Annotated[float, Gt(0), Le(1), BeforeValidator(number)] = 1.0

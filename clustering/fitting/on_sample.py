@@ -15,6 +15,7 @@ from clustering.execution.engine import Engine, connect
 from clustering.execution.passes import PassRunner, pass_runner
 from clustering.fitting.acceleration import Acceleration
 from clustering.fitting.loop import Candidate, State, StoppingRule, apply_limits, iterate
+from clustering.fitting.recalled_passes import recalled_passes
 from clustering.models.survey import RowSample
 
 T = TypeVar("T")
@@ -67,8 +68,9 @@ class SampleRunner:
         rule = StoppingRule(tolerance, most_passes, seconds)
         candidates = (Candidate(model, start, acceleration=self.acceleration) for start in starts)
         state = apply_limits(State(tuple(candidates)), rule)
-        for after, _ in iterate(state, self.runner.run, rule):
-            state = after
+        with recalled_passes(self.runner, self.runner.plan.cells) as passes:
+            for after, _ in iterate(state, passes.run, rule):
+                state = after
         return state.candidates
 
 

@@ -28,6 +28,7 @@ from clustering.data.rows import in_memory_rows
 from clustering.errors import ConfigError, DataError, DomainError, nearest
 from clustering.models import divergence_kernels, lloyd, soft_kernels
 from clustering.models.assignment import AssignedRows, sub_blocks
+from clustering.models.lloyd_buffers import PreparedCenters
 from clustering.models.option_names import DIVERGENCES, Divergence
 
 Array = NDArray[np.float64]
@@ -354,9 +355,7 @@ def assign_rows(
                 yield AssignedRows(start, stop, rows, labels, least)
 
 
-def _label(
-    rows: Array, prepared: lloyd.PreparedCenters, margins: bool
-) -> tuple[NDArray[np.int32], Array, Array | None]:
+def _label(rows: Array, prepared: PreparedCenters, margins: bool) -> tuple[NDArray[np.int32], Array, Array | None]:
     """Return labels, squared distances and margins ``(m,)`` of rows; no margins where they are not wanted."""
     if not margins:
         return *lloyd.label(in_memory_rows(rows), prepared), None

@@ -17,10 +17,11 @@ from clustering.models.assignment import AssignedRows
 from clustering.models.farthest import FARTHEST, FarthestRows
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.kmeans_statistics import KMeansStatistics
-from clustering.models.lloyd import LloydSums, PreparedCenters, lloyd, start_split
-from clustering.models.lloyd_buffers import SplitRows
+from clustering.models.lloyd import LloydSums, lloyd, start_split
+from clustering.models.lloyd_buffers import PreparedCenters, SplitRows
 from clustering.models.margins import FarRows, MarginSample, MarginStatistics, SplitStatistics
 from clustering.models.option_names import Divergence
+from clustering.models.recalled_buffers import Recalled
 from clustering.models.run_statistics import RunStatistics
 from clustering.models.tree import fold
 
@@ -75,8 +76,22 @@ class LloydPass(RunStatistics[KMeansStatistics], MarginStatistics[KMeansStatisti
         complete, incomplete = rows.select(~rows.has_missing), rows.select(rows.has_missing)
         return self._complete([complete]) + self.model.rows_with_missing(self.params, incomplete)[0]
 
-    def _complete(self, blocks: Sequence[Rows], split: SplitRows | None = None) -> KMeansStatistics:
-        sums: LloydSums = lloyd(blocks, self.centers, min(self.params.k, FARTHEST), None, split)
+    def recalled(self, blocks: Sequence[Rows], memory: Recalled) -> KMeansStatistics:
+        """Make the same statistics of a run of blocks without missing features by the labels of the pass before.
+
+        Parameters
+        ----------
+        blocks
+            Rows of one or more blocks, in order.
+        memory
+            What is remembered of their rows; afterwards, what is to be remembered.
+        """
+        return self._complete(blocks, recalled=memory)
+
+    def _complete(
+        self, blocks: Sequence[Rows], split: SplitRows | None = None, recalled: Recalled | None = None
+    ) -> KMeansStatistics:
+        sums: LloydSums = lloyd(blocks, self.centers, min(self.params.k, FARTHEST), None, split, recalled)
         return KMeansStatistics(sums.weight, sums.first, sums.objective, sum(map(len, blocks)), sums.farthest)
 
     def split(

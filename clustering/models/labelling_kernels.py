@@ -12,6 +12,7 @@ from numba.extending import overload
 
 from clustering.compiling import INNER, njit
 from clustering.models.kernels import CLEAR, FAST, least_clear
+from clustering.models.lane_types import wide, widened
 from clustering.models.lanes import (
     MANY_REGISTERS,
     NARROW,
@@ -30,9 +31,39 @@ from clustering.models.lanes import (
     where_less,
 )  # fmt: skip
 from clustering.models.lloyd_buffers import CENTERS_AT_ONCE, ByScore, SideBySide
+from clustering.models.recalled_buffers import Recalled
 
 # These functions make no arrays. Counting the references to their arguments would cost more than the work on a row.
 BARE: dict[str, Any] = {**FAST, "_nrt": False}
+
+
+@njit(**INNER, **BARE)
+def fill(values, code, start, m, n, d, origin, tile):  # type: ignore[no-untyped-def]
+    """Subtract the origin from `m` of the `n` rows from `start` on, and put them into the tile.
+
+    Parameters
+    ----------
+    values, code
+        Address of the values, and their type as a number.
+    start, m, n, d
+        First row, number of rows of the tile and of the block, and number of features.
+    origin
+        Origin, widened to whole vectors.
+    tile
+        Gets the rows.
+    """
+    width = tile.rows.shape[1]
+    long = d - d % WIDE
+    for r in range(m):
+        i = (start + r) * d
+        for j in range(0, long, WIDE):
+            store(tile.rows, r * width + j, wide(values, code, i + j) - load(origin, j))
+        if long < d:
+            # Lanes beyond the last feature hold those of the next row, which nobody reads. Only the memory behind the
+            # last row may not be loaded, and a masked load takes longer.
+            inside = i + long + WIDE <= n * d
+            tail = wide(values, code, i + long) if inside else widened(values, code, i + long, d - long)
+            store(tile.rows, r * width + long, tail - load(origin, long))
 
 
 @njit(inline="always", **BARE)
@@ -131,8 +162,16 @@ def _side_by_side(tile, m, d, centers, reach, slack_of_centers, columns, second)
 
 
 @njit(**INNER, **BARE)
-def _take_distances(tile, m, d, centers):  # type: ignore[no-untyped-def]
-    """Compute the distance of every row from the center of its label."""
+def take_distances(tile, m, d, centers):  # type: ignore[no-untyped-def]
+    """Compute the distance of every row from the center of its label.
+
+    Parameters
+    ----------
+    tile, m, d
+        Tile with `m` labelled rows of `d` features.
+    centers
+        Centers, widened to whole vectors.
+    """
     w = tile.rows.shape[1]
     long = d - d % 16
     labels = tile.labels
@@ -249,9 +288,18 @@ def _compare_four(s0, s1, s2, s3, names, c, least, second, label):  # type: igno
 
 
 @njit(**INNER, **BARE)
-def _score(m, d, way):  # type: ignore[no-untyped-def]
-    """Score sixteen rows by four centers at once, and keep the two least scores of each row."""
+def score(tile, m, d, way):  # type: ignore[no-untyped-def]
+    """Score sixteen rows by four centers at once, and keep the two least scores of each row.
+
+    Parameters
+    ----------
+    tile, m, d
+        Tile with `m` rows of `d` features.
+    way
+        Memory for labelling by scores.
+    """
     scores = way.scores
+    _turn(tile, m, d, scores, way.columns, way.norms)
     top = splat(np.float32(np.inf))
     for r in range(0, m, NARROW):
         store(way.least, r, top)
@@ -280,12 +328,21 @@ def _score(m, d, way):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER, **BARE)
-def _by_score(tile, m, d, centers, reach, way):  # type: ignore[no-untyped-def]
-    """Label rows by their scores, and by distances where another score is within the rounding bound of the least."""
+def label_by_score(tile, m, d, centers, reach, way):  # type: ignore[no-untyped-def]
+    """Label rows by their scores, and by distances where another score is within the rounding bound of the least.
+
+    Parameters
+    ----------
+    tile, m, d
+        Tile with `m` rows of `d` features.
+    centers, reach
+        Centers, widened to whole vectors, and their reaches.
+    way
+        Memory for labelling by scores.
+    """
     scores = way.scores
     width = tile.rows.shape[1]
-    _turn(tile, m, d, scores, way.columns, way.norms)
-    _score(m, d, way)
+    score(tile, m, d, way)
     square = splat(scores.reach * scores.reach)
     two = splat(np.float32(2.0))
     relative = splat(scores.relative)
@@ -307,10 +364,10 @@ def _by_score(tile, m, d, centers, reach, way):  # type: ignore[no-untyped-def]
                 nearest, _ = _nearest(tile.rows, row * width, d, centers, reach)
                 tile.labels[row] = nearest
             near &= near - 1
-    _take_distances(tile, m, d, centers)
+    take_distances(tile, m, d, centers)
 
 
-def label(tile, m, d, centers, way):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def label(tile, m, d, centers, way, at):  # type: ignore[no-untyped-def]  # noqa: ARG001
     """Label a tile, and compute the distances to the nearest centers.
 
     Parameters
@@ -321,19 +378,27 @@ def label(tile, m, d, centers, way):  # type: ignore[no-untyped-def]  # noqa: AR
         Centers of the pass.
     way
         Memory for one of the ways to label, whose type chooses the way.
+    at
+        Number of the first row of the tile among those of the run.
     """
     raise TypeError("label is part of compiled code, and no function of Python")
 
 
 # A way is chosen by type, so that only the one in use is compiled.
 @overload(label, jit_options=BARE)  # type: ignore[arg-type]
-def _label_in_one_way(tile, m, d, centers, way):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    return {SideBySide: _label_side_by_side, ByScore: _label_by_score}[way.instance_class]
+def _label_in_one_way(tile, m, d, centers, way, at):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    return {SideBySide: _label_side_by_side, ByScore: _label_by_score, Recalled: _label_as_recalled}[way.instance_class]
 
 
-def _label_side_by_side(tile, m, d, centers, way):  # type: ignore[no-untyped-def]
+def _label_side_by_side(tile, m, d, centers, way, at):  # type: ignore[no-untyped-def]  # noqa: ARG001
     _side_by_side(tile, m, d, centers.centers, centers.reach, centers.slack, way.columns, way.second)
 
 
-def _label_by_score(tile, m, d, centers, way):  # type: ignore[no-untyped-def]
-    _by_score(tile, m, d, centers.centers, centers.reach, way)
+def _label_by_score(tile, m, d, centers, way, at):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    label_by_score(tile, m, d, centers.centers, centers.reach, way)
+
+
+def _label_as_recalled(tile, m, d, centers, way, at):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    for r in range(m):
+        tile.labels[r] = np.float64(way.labels[at + r])
+        tile.distances[r] = way.squares[at + r]

@@ -13,9 +13,8 @@ from clustering.models import lloyd_kernels
 from clustering.models.assignment import AssignedRows, sub_blocks
 from clustering.models.farthest import FarthestRows
 from clustering.models.lloyd_buffers import (
-    Centers,
+    PreparedCenters,
     RowLabels,
-    Scores,
     SplitRows,
     Unsplit,
     make_centers,
@@ -25,6 +24,7 @@ from clustering.models.lloyd_buffers import (
     make_sums,
     make_tile,
 )
+from clustering.models.recalled_buffers import Recalled
 
 Array = NDArray[np.float64]
 
@@ -40,16 +40,6 @@ class LloydSums(NamedTuple):
     """Σw·distance."""
     farthest: FarthestRows
     """The farthest rows of positive weight."""
-
-
-class PreparedCenters(NamedTuple):
-    """Centers as the kernels take them, made once for a pass."""
-
-    d: int
-    """Number of features."""
-    centers: Centers
-    scores: Scores | None
-    """Centers for scores; None where distances cost less."""
 
 
 def prepare_centers(origin: Array, centers: Array) -> PreparedCenters:
@@ -69,6 +59,7 @@ def lloyd(
     most: int | None,
     by_row: RowLabels | None = None,
     split: SplitRows | None = None,
+    recalled: Recalled | None = None,
 ) -> LloydSums:
     """Label rows by their nearest centers, add them up in the order of the tree, and keep the farthest.
 
@@ -84,6 +75,8 @@ def lloyd(
         Gets the labels and squared distances of all rows.
     split
         Splits the rows of one block by their margins, see `start_split`; None where they are not split.
+    recalled
+        Memory for labelling all rows by the labels of the pass before; None where these are not remembered.
     """
     k, d = len(centers.centers.centers), centers.d
     # Arrays are named by their addresses, so copies must live until the kernel is done.
@@ -91,7 +84,9 @@ def lloyd(
     tile, way = make_tile(d, centers.scores)
     sums, nodes, far = make_sums(k, d, len(blocks), most)
     out = empty_labels(0) if by_row is None else by_row
-    count = lloyd_kernels.lloyd(run, centers.centers, way, tile, sums, nodes, far, out, split or Unsplit(0.0))
+    count = lloyd_kernels.lloyd(
+        run, centers.centers, recalled or way, tile, sums, nodes, far, out, split or Unsplit(0.0)
+    )
     del held
     farthest = FarthestRows(
         far.distances[:count], far.positions[:count], far.labels[:count], far.weights[:count],

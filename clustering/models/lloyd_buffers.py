@@ -63,6 +63,16 @@ class Centers(NamedTuple):
     """Bound of the rounding of squared distances that comes from the rounding of the centers."""
 
 
+class PreparedCenters(NamedTuple):
+    """Centers as the kernels take them, made once for a pass."""
+
+    d: int
+    """Number of features."""
+    centers: Centers
+    scores: Scores | None
+    """Centers for scores; None where distances cost less."""
+
+
 class Scores(NamedTuple):
     """Centers for scores −2 x·c + ‖c‖² in float32, with bounds; the scale, a power of two, keeps them in range."""
 
@@ -84,6 +94,11 @@ class Scores(NamedTuple):
     """Absolute part of the rounding bound, for numbers that underflow."""
     limit: np.float32
     """Beyond this (‖x‖ + reach)² a score may have overflowed."""
+
+    @property
+    def unscale(self) -> float:
+        """Factor that turns scores into squared distances; 0 where the square of the scale leaves float64."""
+        return 1.0 / (self.scale * self.scale) if 1e-150 < self.scale < 1e150 else 0.0
 
 
 class SideBySide(NamedTuple):
@@ -270,8 +285,18 @@ def make_scores(centers: Array) -> Scores | None:
     """
     k, d = centers.shape
     # Both ways give the same labels and distances, so the choice is one of speed alone.
-    if d <= FEW_FEATURES and k <= FEW_CENTERS:
-        return None
+    return None if d <= FEW_FEATURES and k <= FEW_CENTERS else score_centers(centers)
+
+
+def score_centers(centers: Array) -> Scores:
+    """Prepare centers for scores, however few they are.
+
+    Parameters
+    ----------
+    centers
+        Centers less the origin ``(k, d)``.
+    """
+    k, d = centers.shape
     # A power of two scales without rounding. Beyond ±1000 it would leave float64 itself.
     exponent = int(np.clip(np.frexp(np.abs(centers).max())[1], -1000, 1000))
     slopes, offsets = slopes_and_offsets(np.ldexp(centers, -exponent))
@@ -383,9 +408,8 @@ def make_split(n: int, centers: Centers, scores: Scores | None, d: int, budgets:
         One row in this many has its label and margin kept.
     """
     k, width = centers.centers.shape
-    # Beyond this the square of the scale leaves float64, and no row is far.
-    scale = 1.0 if scores is None else scores.scale
-    unscale = 1.0 / (scale * scale) if 1e-150 < scale < 1e150 else 0.0
+    # Where it is 0, no row is far.
+    unscale = 1.0 if scores is None else scores.unscale
     kept = -(-n // stride)
     return SplitRows(
         budgets, float(centers.reach.max()), unscale, stride, np.zeros(n, np.bool_), np.zeros(kept, np.int32),

@@ -10,31 +10,15 @@ from __future__ import annotations
 import numpy as np
 
 from clustering.compiling import INNER, njit
-from clustering.models.labelling_kernels import BARE, label
-from clustering.models.lane_types import ELEMENT_BYTES, wide, widened
+from clustering.models.labelling_kernels import BARE, fill, label
+from clustering.models.lane_types import ELEMENT_BYTES
 from clustering.models.lanes import WIDE, element, load, memory, prefetch, splat, store
 from clustering.models.margin_kernels import end_part, fold
+from clustering.models.recalling_kernels import recall
 
 SUM_ROWS = 1024
 """Rows that are added up separately first. The rounding error then grows with the rows of a run plus the number of
 runs, not with all rows."""
-
-
-@njit(**INNER, **BARE)
-def _fill(values, code, start, m, n, d, origin, tile):  # type: ignore[no-untyped-def]
-    """Subtract the origin from `m` of the `n` rows from `start` on, and put them into the tile."""
-    width = tile.rows.shape[1]
-    long = d - d % WIDE
-    for r in range(m):
-        i = (start + r) * d
-        for j in range(0, long, WIDE):
-            store(tile.rows, r * width + j, wide(values, code, i + j) - load(origin, j))
-        if long < d:
-            # Lanes beyond the last feature hold those of the next row, which nobody reads. Only the memory behind the
-            # last row may not be loaded, and a masked load takes longer.
-            inside = i + long + WIDE <= n * d
-            tail = wide(values, code, i + long) if inside else widened(values, code, i + long, d - long)
-            store(tile.rows, r * width + long, tail - load(origin, long))
 
 
 @njit(**INNER, **BARE)
@@ -124,14 +108,13 @@ def _add_block(run, b, centers, way, tile, sums, nodes, node, far, count, out, d
     size = ELEMENT_BYTES[run.types[b]]
     objective = 0.0
     for begin in range(0, n, SUM_ROWS):
-        sums.weight.fill(0.0)
-        sums.first.fill(0.0)
         part = 0.0
         end = min(n, begin + SUM_ROWS)
+        recall(run, b, begin, end, d, done, centers, tile, way)  # type: ignore[no-untyped-call]
         for start in range(begin, end, t):
             m = min(t, end - start)
-            _fill(run.values[b], run.types[b], start, m, n, d, centers.origin, tile)
-            label(tile, m, d, centers, way)  # type: ignore[no-untyped-call]
+            fill(run.values[b], run.types[b], start, m, n, d, centers.origin, tile)
+            label(tile, m, d, centers, way, done + start)  # type: ignore[no-untyped-call]
             if copies:
                 part += _add_up(run.values[b], size, start, m, run.weights[b], d, tile, sums)
                 count = _keep_far(run, b, start, m, tile, far, count)
@@ -144,9 +127,15 @@ def _add_block(run, b, centers, way, tile, sums, nodes, node, far, count, out, d
         end_part(split)  # type: ignore[no-untyped-call]
         for i in range(k if copies else 0):
             for c in range(copies):
+                # Many clusters have none of these rows. To skip them changes no bit.
+                if sums.weight[c, i] == 0.0:
+                    continue
                 nodes.weight[node, i] += sums.weight[c, i]
+                sums.weight[c, i] = 0.0
                 for j in range(d):
                     nodes.first[node, i, j] += sums.first[c, i, j]
+                for j in range(sums.first.shape[2]):
+                    sums.first[c, i, j] = 0.0
     nodes.objective[node] = objective
     return count
 

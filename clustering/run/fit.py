@@ -11,6 +11,7 @@ from clustering.execution.passes import PassRunner
 from clustering.fitting.drift_budget import budgeted_passes
 from clustering.fitting.fitted_model import FittedModel, from_state
 from clustering.fitting.loop import Stop, StoppingRule, choose_best, iterate
+from clustering.fitting.recalled_passes import recalled_passes
 from clustering.models.model import AnyModel
 from clustering.run.watch import Watch
 from clustering.storage.checkpoints import Checkpoint
@@ -50,9 +51,12 @@ def fit(
     now = checkpoint
     # Pass 0 works on decoded rows, and the passes of the loop on prepared ones.
     runner = replace(runner, preparation=checkpoint.preparation)
-    budgeted = budgeted_passes(runner, now.summary.count, now.budget, watch.say)
-    with budgeted if accelerate else nullcontext() as passes:
-        for state, record in iterate(checkpoint.state, runner.run if passes is None else passes.run, rule):
+    count = now.summary.count
+    with (
+        budgeted_passes(runner, count, now.budget, watch.say) if accelerate else nullcontext() as passes,
+        recalled_passes(runner, count) if accelerate else nullcontext(runner) as resident,
+    ):
+        for state, record in iterate(checkpoint.state, resident.run if passes is None else passes.run, rule):
             seconds = {**now.seconds, "fit": now.seconds.get("fit", 0.0) + record.seconds}
             now = replace(now, state=state, read_stats=now.read_stats + record.read_stats, seconds=seconds)
             now = now if passes is None else replace(now, budget=passes.state)
