@@ -283,11 +283,33 @@ def near_share(runner: PassRunner, count: int) -> float | None:
     float or None
         Share of the rows; None where plain passes are better, as all rows fit, or hardly any.
     """
-    room = runner.cache.memory
-    if count * runner.kept_row_bytes <= room:
+    return share_with_room(
+        runner.cache.memory, count, runner.kept_row_bytes, weighted=runner.source.weights is not None
+    )
+
+
+def share_with_room(room: int, count: int, row_bytes: float, *, weighted: bool) -> float | None:
+    """Choose the share of the rows to keep near a boundary, from the sizes alone.
+
+    Parameters
+    ----------
+    room
+        Memory for rows of one worker, in bytes.
+    count
+        Number of rows.
+    row_bytes
+        Size of a kept row, in bytes.
+    weighted
+        Whether rows have weights.
+
+    Returns
+    -------
+    float or None
+        As for `near_share`.
+    """
+    if count * row_bytes <= room:
         return None
-    each = runner.kept_row_bytes + 8 * (runner.source.weights is not None)
-    share = ROOM_SHARE * room / (count * each)
+    share = ROOM_SHARE * room / (count * (row_bytes + 8 * weighted))
     return share if share >= LEAST_SHARE else None
 
 
