@@ -252,7 +252,7 @@ def first_budget(runner: PassRunner, function: Any, sample: RowSample, count: in
     count
         Number of rows.
     """
-    if not isinstance(function, MarginStatistics) or near_share(runner, count) is None:
+    if not has_margins(function) or near_share(runner, count) is None:
         return BudgetState()
     chosen = slice(None, None, max(1, len(sample.weights) // SAMPLED_MARGINS))
     weights = sample.weights[chosen]
@@ -264,6 +264,17 @@ def first_budget(runner: PassRunner, function: Any, sample: RowSample, count: in
     with np.errstate(divide="ignore"):
         counts = np.maximum(1.0, sample.threshold / weights) if sample.threshold else np.ones(len(weights))
     return BudgetState(split.margins._replace(counts=counts))
+
+
+def has_margins(function: Any) -> bool:
+    """Return whether passes with a function can go over the rows near a boundary alone.
+
+    Parameters
+    ----------
+    function
+        The function of a pass.
+    """
+    return isinstance(function, MarginStatistics)
 
 
 def near_share(runner: PassRunner, count: int) -> float | None:

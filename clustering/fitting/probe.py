@@ -21,12 +21,12 @@ from clustering.data.source import Source
 from clustering.errors import DataError
 from clustering.execution.engine import connect
 from clustering.execution.passes import PassRunner, pass_runner
+from clustering.fitting.drift_budget import has_margins
 from clustering.fitting.initialization import Initialization, initialize
 from clustering.fitting.labelling import LabelOutputs, LabelStatistics, discard, label_blocks
 from clustering.fitting.options import Options
 from clustering.fitting.preprocessing import scatter_refusal
 from clustering.fitting.survey_pass import few_rows, makes_full_scatter
-from clustering.models.margins import MarginStatistics
 from clustering.models.model import AnyModel
 from clustering.models.survey import SurveyModel
 
@@ -241,7 +241,7 @@ def _probe_work(
         # Drawn starts need only the row sample. Starts from labels or given centers may need a pass over all rows.
         first = model.start_needs_pass and not options.fit.draws_starts and not isinstance(options.fit.init, Mapping)
         before = int(options.fit.uses_labels) + int(first)
-        margins = isinstance(begun.state.best.statistics, MarginStatistics)
+        margins = has_margins(begun.state.best.statistics)
     return ProbedWork(survey, iteration, labelling, components, instead, before, margins)
 
 
