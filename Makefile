@@ -143,6 +143,8 @@ bench: $(READY) .venv-peers/.ready
 	$(BIN)/python -m benchmarks.nightly
 	$(BIN)/python -m benchmarks.drift_budget
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.from_store
+	$(BIN)/python -m benchmarks.streaming
 	$(BIN)/python -m benchmarks.scale
 
 # Peers have an environment of their own, because they want other versions of what we use too.

@@ -121,11 +121,8 @@ def row(name: str, wall: float, cpu: float | None, target: float | None) -> str:
     return f"| {name} | {wall:.3f} | {'' if cpu is None else f'{cpu:.2f}'} | {limit} |"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
-    RESULTS.mkdir(parents=True, exist_ok=True)
+def measured(rounds: int) -> list[dict[str, Any]]:
+    """Measure all cases in turns, and return the name, the medians and the target of each."""
     for package in ("clustering", "flows"):
         compileall.compile_dir(str(ROOT / package), quiet=1)
     measurements: list[list[Measurement]] = [[] for _ in CASES]
@@ -151,6 +148,26 @@ def main() -> None:
     facts.append(
         {"name": "compiling, in the first `c.fit` ever", "wall": first_ever - first, "cpu": None, "target": COMPILING}
     )
+    return facts
+
+
+def records(rounds: int = 5) -> list[dict[str, Any]]:
+    """Measure, and return a record of each case with a target in seconds: bar, shape, ours, peers, ratio, target."""
+    return [
+        {
+            "bar": fact["name"], "shape": "", "ours": fact["wall"], "peers": {}, "ratio": fact["wall"],
+            "target": fact["target"], "at_most": True,
+        }
+        for fact in measured(rounds) if fact["target"] is not None
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    facts = measured(rounds)
     lines = ["| | s | processor s | at most |", "|---|---|---|---|", *(row(**fact) for fact in facts)]
     text = f"Medians of {rounds} rounds on {os.cpu_count()} processors.\n\n" + "\n".join(lines) + "\n"
     print(text, end="")
