@@ -131,11 +131,8 @@ def records(facts: list[dict[str, Any]]) -> list[Result]:
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
-    RESULTS.mkdir(parents=True, exist_ok=True)
+def measured(rounds: int) -> list[dict[str, Any]]:
+    """Measure all cases in turns, and return the name, the medians and the target of each."""
     for package in ("clustering", "flows"):
         compileall.compile_dir(str(ROOT / package), quiet=1)
     measurements: list[list[Measurement]] = [[] for _ in CASES]
@@ -161,6 +158,15 @@ def main() -> None:
     facts.append(
         {"name": "compiling, in the first `c.fit` ever", "wall": first_ever - first, "cpu": None, "target": COMPILING}
     )
+    return facts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    facts = measured(rounds)
     lines = ["| | s | processor s | at most |", "|---|---|---|---|", *(row(**fact) for fact in facts)]
     text = f"Medians of {rounds} rounds on {os.cpu_count()} processors.\n\n" + "\n".join(lines) + "\n"
     print(text, end="")

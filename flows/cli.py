@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import App, CycloptsError
 
 from clustering import __version__
-from clustering.deferred import load_module
+from clustering.deferred import load_module, without_collections
 from clustering.errors import ConfigError, DataError, SourceError
 from clustering.temporary import ensure_home
 from flows import models
@@ -173,9 +173,7 @@ def fit(config: str, *, set_: Overrides = None, prefect: Orchestrated = None, js
     config
         YAML file of the job.
     """
-    from flows.loading import load_config
-
-    job = load_config(config, set_ or ())
+    job = _start(config, set_)
     # This comes first, so that only one process of an allocation starts a flow or writes to the output.
     with _its_part_in(job):
         if _orchestrated(prefect):
@@ -183,7 +181,6 @@ def fit(config: str, *, set_: Overrides = None, prefect: Orchestrated = None, js
 
             record = flow(job)
         else:
-            load_module("clustering.run.job")
             from clustering.run.job import run_fit
             from flows.credentials import access_of
             from flows.terminal import terminal_watch
@@ -208,16 +205,13 @@ def predict(
     config
         YAML file with the source to label and the output.
     """
-    from flows.loading import load_config
-
-    job = load_config(config, set_ or ())
+    job = _start(config, set_)
     with _its_part_in(job):
         if _orchestrated(prefect):
             from flows.predict import predict as flow
 
             record = flow(model, job)
         else:
-            load_module("clustering.run.job")
             from clustering.run.job import run_predict
             from flows.credentials import access_of
             from flows.terminal import terminal_watch
@@ -320,6 +314,21 @@ def deploy(
     )
 
 
+def _start(config: str, overrides: Overrides) -> JobConfig:
+    """Check a config, and load what every job needs.
+
+    All of it stays until the end, so the garbage collector pauses here and never looks at it.
+    """
+    with without_collections():
+        from flows.loading import load_config
+
+        job = load_config(config, overrides or ())
+        for name in ("clustering.run.job", "xarray", "zarr"):
+            load_module(name)
+        gc.freeze()
+    return job
+
+
 def _its_part_in(job: JobConfig) -> AbstractContextManager[None]:
     """Let one process do the job where srun starts this command several times in one allocation."""
     from clustering.execution.slurm_runner import in_allocation
@@ -371,6 +380,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 1 if isinstance(error, BrokenPipeError) else _fail(f"cannot print: {exit_status(error)[1]}", 1)
         # Python flushes stdout again when it exits, and would print an error. It flushes to /dev/null instead.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    # Python searches all objects for garbage when it exits, which takes longer than a small job. The memory of the
+    # process is given back all the same.
+    gc.freeze()
     sys.exit(code)
 
 

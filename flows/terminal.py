@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
 from clustering.execution.engine import Engine
 from clustering.execution.progress import PassProgress as Blocks
 from clustering.execution.progress import listen_to_progress
@@ -18,6 +15,8 @@ from clustering.run.watch import Watch
 from flows.relay import pass_line, relayed
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from clustering.report.page import Figure
 
 
@@ -101,6 +100,10 @@ def terminal_watch(stream: TextIO) -> Iterator[Watch]:
     if not stream.isatty():
         yield _Lines(stream)
         return
+    # Jobs on a schedule and in a queue have no terminal, and do without the package.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     # The bar vanishes at the end, because the command then prints the results.
     with Progress(*columns, console=Console(file=stream), transient=True) as progress:

@@ -252,7 +252,7 @@ def first_budget(runner: PassRunner, function: Any, sample: RowSample, count: in
     count
         Number of rows.
     """
-    if not isinstance(function, MarginStatistics) or near_share(runner, count) is None:
+    if not has_margins(function) or near_share(runner, count) is None:
         return BudgetState()
     chosen = slice(None, None, max(1, len(sample.weights) // SAMPLED_MARGINS))
     weights = sample.weights[chosen]
@@ -264,6 +264,17 @@ def first_budget(runner: PassRunner, function: Any, sample: RowSample, count: in
     with np.errstate(divide="ignore"):
         counts = np.maximum(1.0, sample.threshold / weights) if sample.threshold else np.ones(len(weights))
     return BudgetState(split.margins._replace(counts=counts))
+
+
+def has_margins(function: Any) -> bool:
+    """Return whether passes with a function can go over the rows near a boundary alone.
+
+    Parameters
+    ----------
+    function
+        The function of a pass.
+    """
+    return isinstance(function, MarginStatistics)
 
 
 def near_share(runner: PassRunner, count: int) -> float | None:
@@ -283,11 +294,33 @@ def near_share(runner: PassRunner, count: int) -> float | None:
     float or None
         Share of the rows; None where plain passes are better, as all rows fit, or hardly any.
     """
-    room = runner.cache.memory
-    if count * runner.kept_row_bytes <= room:
+    return share_with_room(
+        runner.cache.memory, count, runner.kept_row_bytes, weighted=runner.source.weights is not None
+    )
+
+
+def share_with_room(room: int, count: int, row_bytes: float, *, weighted: bool) -> float | None:
+    """Choose the share of the rows to keep near a boundary, from the sizes alone.
+
+    Parameters
+    ----------
+    room
+        Memory for rows of one worker, in bytes.
+    count
+        Number of rows.
+    row_bytes
+        Size of a kept row, in bytes.
+    weighted
+        Whether rows have weights.
+
+    Returns
+    -------
+    float or None
+        As for `near_share`.
+    """
+    if count * row_bytes <= room:
         return None
-    each = runner.kept_row_bytes + 8 * (runner.source.weights is not None)
-    share = ROOM_SHARE * room / (count * each)
+    share = ROOM_SHARE * room / (count * (row_bytes + 8 * weighted))
     return share if share >= LEAST_SHARE else None
 
 

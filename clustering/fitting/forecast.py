@@ -16,6 +16,7 @@ from clustering.data.source import Source
 from clustering.execution.block_cache import SCRATCH_SHARE
 from clustering.execution.map_reduce import FAN_IN, most_tasks
 from clustering.execution.passes import room_to_keep
+from clustering.fitting.drift_budget import share_with_room
 from clustering.fitting.options import Options
 from clustering.fitting.probe import Probe, ProbedStage
 from clustering.fitting.survey_pass import sample_limit
@@ -89,12 +90,19 @@ class Forecast:
     reread_seconds: float | None
     """Seconds of a pass, if every row were read again."""
     pass_seconds: float | None
-    """Seconds of a pass with the expected shares of kept and reread rows."""
+    """Seconds of a pass over all rows, with the expected shares of kept and reread rows."""
     most_passes: int
     """Largest number of passes that the stopping rule allows. The number to convergence cannot be forecast."""
     label_seconds: float | None
     first_reads: float
     """Number of full reads of the source before the loop."""
+    fit_reads: tuple[float, float]
+    """Smallest and largest number of full reads of the source by the passes of the loop, if it makes `most_passes`."""
+    near_share: float | None
+    """Share of the rows near a boundary between clusters, which passes of k-means go over alone until centers have
+    moved too far (`clustering.fitting.drift_budget`); None where every pass goes over all rows."""
+    near_seconds: float | None
+    """Seconds of a pass over the rows near a boundary alone; None where there are no such passes."""
     label_reads: float
     """Number of full reads of the source by the label pass."""
     residency: Mapping[str, int]
@@ -160,19 +168,27 @@ def forecast(
     # Threads beyond the number of blocks have no work.
     hands = min(workers.processes * workers.threads, len(plan))
     read = probed.read_seconds * inspection.cells / hands
+    near = None
+    if computed is not None and computed.has_margins and options.fit.accelerate == "auto":
+        # Several finalists each need rows of their own, so only the last one left is accelerated.
+        near = share_with_room(room_to_keep(source, memory), int(drawn), kept_row, weighted=source.weights is not None)
+    # Rows near a boundary take the memory of all others. What is on scratch stays there.
+    full = reread if near is None else 1.0 - scratch_share
     # The label pass finds its rows in the block cache where its blocks are those of the fit.
-    missed = reread
+    missed = full
     if not inspection.same_blocks or options.fit.fraction < 1.0:
         # The block cache holds other blocks, or only the drawn rows, so the label pass reads everything again.
         missed = (inspection.label_stored_bytes or 1) / (inspection.stored_bytes or inspection.label_stored_bytes or 1)
-    begin = again = first = full = label = None
+    begin = again = first = whole = label = near_pass = None
     before = 1.0
     if computed is not None:
         first = computed.iteration.seconds * drawn / hands
-        again, full = first + reread * read, first + read
-        begin = read + computed.survey.seconds * drawn / hands + computed.start_passes * again
+        again, whole = first + full * read, first + read
+        begin = read + computed.survey.seconds * drawn / hands + computed.start_passes * (first + reread * read)
+        near_pass = None if near is None else near * first
         before += computed.start_passes * reread
         label = computed.label.seconds * rows / hands + missed * read
+    most = options.rule.max_iterations
     return Forecast(
         probed_blocks=probed.blocks,
         masked_share=1.0 - share,
@@ -186,11 +202,14 @@ def forecast(
         read_seconds=read,
         first_seconds=begin,
         kept_seconds=first,
-        reread_seconds=full,
+        reread_seconds=whole,
         pass_seconds=again,
-        most_passes=options.rule.max_iterations,
+        most_passes=most,
         label_seconds=label,
         first_reads=before,
+        fit_reads=(full * (most if near is None else min(1, most)), full * most),
+        near_share=near,
+        near_seconds=near_pass,
         label_reads=missed,
         residency={
             "memory": int(kept * workers.processes),

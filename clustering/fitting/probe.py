@@ -21,6 +21,7 @@ from clustering.data.source import Source
 from clustering.errors import DataError
 from clustering.execution.engine import connect
 from clustering.execution.passes import PassRunner, pass_runner
+from clustering.fitting.drift_budget import has_margins
 from clustering.fitting.initialization import Initialization, initialize
 from clustering.fitting.labelling import LabelOutputs, LabelStatistics, discard, label_blocks
 from clustering.fitting.options import Options
@@ -70,6 +71,8 @@ class ProbedWork:
     """Size of a kept row in bytes, where prepared rows are kept; None where decoded rows are."""
     start_passes: int = 0
     """Number of passes over all rows between pass 0 and the loop."""
+    has_margins: bool = False
+    """Whether passes of the model can go over the rows near a boundary alone, see `clustering.fitting.drift_budget`."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +240,9 @@ def _probe_work(
         components = None if begun.preparation is None else begun.preparation.p
         # Drawn starts need only the row sample. Starts from labels or given centers may need a pass over all rows.
         first = model.start_needs_pass and not options.fit.draws_starts and not isinstance(options.fit.init, Mapping)
-    return ProbedWork(survey, iteration, labelling, components, instead, int(options.fit.uses_labels) + int(first))
+        before = int(options.fit.uses_labels) + int(first)
+        margins = has_margins(begun.state.best.statistics)
+    return ProbedWork(survey, iteration, labelling, components, instead, before, margins)
 
 
 @contextmanager

@@ -65,6 +65,17 @@ def draw(fitted: FittedModel, colours: Colours, clusters: ClusterNames | None = 
     return [CenterFigure("Centers", caption, _scores(fitted, clusters))]
 
 
+def largest(fitted: FittedModel) -> NDArray[np.int64]:
+    """Return the positions of the largest clusters, which have maps, in the order of their ids.
+
+    Parameters
+    ----------
+    fitted
+        Fitted model.
+    """
+    return np.sort(np.argsort(-fitted.shares, kind="stable")[:MAPS])
+
+
 def _is_line(field: xr.DataArray) -> bool:
     """Return whether centers of one variable can be drawn as lines."""
     if field.ndim != 2 or field.shape[1] < LEAST:
@@ -78,9 +89,7 @@ def _maps(
     fitted: FittedModel, name: str, field: xr.DataArray, colours: Colours, clusters: ClusterNames
 ) -> list[CenterFigure]:
     """Draw a map of each cluster, and of its departures from the mean where the maps are much alike."""
-    k = len(field)
-    # The largest clusters are chosen, and then drawn in the order of their ids.
-    shown = np.sort(np.argsort(-fitted.shares, kind="stable")[:MAPS])
+    k, shown = len(field), largest(fitted)
     mean = _mean(fitted, name, field)
     caption = f"Of the {len(shown)} largest of {k} clusters. " if k > len(shown) else ""
     title = with_units(name, field.attrs)

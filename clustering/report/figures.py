@@ -397,8 +397,8 @@ def png(figure: Figure) -> bytes:
     # Names from the data are plain text: a $ in them must not begin a formula. The font may lack their script.
     for text in figure.findobj(Text):
         text.set_parse_math(False)
+    # The filter stays. Restoring the filters here would undo those that another thread sets while this one draws.
+    warnings.filterwarnings("ignore", message="Glyph .* missing from font")
     # Without software and date, the same run gives the same bytes.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
     return buffer.getvalue()

@@ -37,7 +37,8 @@ def inspection_lines(inspection: Mapping[str, Any]) -> Iterator[str]:
         kept += f", {100 * expected['scratch_share']:.0f} % on scratch ({size(expected['scratch_bytes'])} there)"
     lives = expected["residency"]
     if lives["source"]:
-        kept += f"; {size(lives['source'])} decoded are read again in every pass"
+        often = "pass" if expected["near_share"] is None else "full read"
+        kept += f"; {size(lives['source'])} decoded are read again in every {often}"
     yield f"kept       {kept}"
     if workers["processes"] > 1:
         share = [f"{size(lives[key] / workers['processes'])} {place}" for key, place in _PLACES.items() if lives[key]]
@@ -96,20 +97,37 @@ def _time_lines(inspection: Mapping[str, Any], expected: Mapping[str, Any]) -> I
         yield f"time       not known: {expected['failure']}"
         return
     yield f"pass 0     about {duration(expected['first_seconds'])}, and in addition the starts on a sample of the rows"
+    seconds, near, most = expected["pass_seconds"], expected["near_seconds"], expected["most_passes"]
     now, kept, again = (duration(expected[key]) for key in ("pass_seconds", "kept_seconds", "reread_seconds"))
-    most = expected["most_passes"]
-    each = f"about {now} each"
-    if expected["reread_share"]:
-        each += f" ({kept} if all rows stayed in memory, {again} if none did)"
-    yield f"passes     {each}; {most:,} at most, {duration(most * expected['pass_seconds'])}; without compiling"
+    if near is None:
+        each = f"about {now} each"
+        if expected["reread_share"]:
+            each += f" ({kept} if all rows stayed in memory, {again} if none did)"
+        yield f"passes     {each}; {most:,} at most, {duration(most * seconds)}; without compiling"
+    else:
+        # The first pass is a full read, and no pass can be more.
+        least = seconds + (most - 1) * near if most else 0.0
+        yield (
+            f"passes     about {duration(near)} each over the {100 * expected['near_share']:.0f} % of the rows near a "
+            f"boundary between clusters, and {now} for the full read before them, which is made again when centers "
+            f"have moved far; {most:,} at most, {duration(least)} to {duration(most * seconds)}; without compiling"
+        )
     yield f"labels     about {duration(expected['label_seconds'])}"
-    first, label, share = expected["first_reads"], expected["label_reads"], expected["reread_share"]
-    reads = f"{first:.3g} for pass 0, {share:.2g} for each pass, {label:.2g} for the labels"
+    first, label, (fewest, largest) = expected["first_reads"], expected["label_reads"], expected["fit_reads"]
+    share = largest / max(1, most)
+    if near is None:
+        often = f"{share:.2g} for each pass"
+    else:
+        often = f"{fewest:.3g} to {largest:.3g} for the passes, the fewer the less centers move"
+    reads = f"{first:.3g} for pass 0, {often}, {label:.2g} for the labels"
     if inspection["stored_bytes"] is not None:
-        stored = inspection["stored_bytes"]
-        reads += f": {size((first + label) * stored)} from the store"
-        if share:
-            reads += f" and {size(share * stored)} a pass, {size((first + label + most * share) * stored)} at most"
+        low, high = ((first + label + passes) * inspection["stored_bytes"] for passes in (fewest, largest))
+        if near is None:
+            reads += f": {size((first + label) * inspection['stored_bytes'])} from the store"
+            if share:
+                reads += f" and {size(share * inspection['stored_bytes'])} a pass, {size(high)} at most"
+        else:
+            reads += f": {size(low)} to {size(high)} from the store"
     yield f"reads      {reads}"
 
 

@@ -20,6 +20,7 @@ from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
 from clustering.models.objective import Objective
 from clustering.report import centers, figures, samples
+from clustering.report.centers import CenterFigure
 from clustering.report.samples import PlottedRows
 
 Colours = NDArray[np.float64]
@@ -62,6 +63,72 @@ class Figure:
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
 
+@dataclass(frozen=True, eq=False)
+class ModelPictures:
+    """Pictures of a model, as PNG bytes. They need no labels, so they can be drawn while labels are written."""
+
+    fitted: FittedModel
+    clusters: ClusterNames
+    colours: Colours
+    """Colours of the clusters ``(k, 3)``, in 0 … 1."""
+    sample: PlottedRows | None
+    """Plotted rows; None where there are none."""
+    samples: bytes | None
+    curve: bytes | None
+    centers: tuple[CenterFigure, ...]
+    """Figures of the centers; none for a photograph."""
+    sizes_by_pass: bytes | None
+
+    @classmethod
+    def draw(
+        cls, fitted: FittedModel, sample: PlottedRows | None, clusters: ClusterNames, *, photograph: bool
+    ) -> ModelPictures:
+        """Draw the pictures of a model.
+
+        Parameters
+        ----------
+        fitted
+            Fitted model. What a label pass measures may be missing.
+        sample
+            Plotted rows; None where there are none.
+        clusters
+            Ids, names and colours of the clusters.
+        photograph
+            Whether the source is drawn as an image, whose clusters have the colours of their centers.
+        """
+        colours = _center_colours(fitted) / 255.0 if photograph else figures.colours_of(clusters)
+        passes = fitted.track.get("sizes")
+        tracked = fitted.model.soft and passes is not None and len(passes) > 1 and fitted.model.k <= DRAWN
+        return cls(
+            fitted,
+            clusters,
+            colours,
+            sample,
+            None if sample is None else samples.draw(sample, fitted, colours),
+            figures.cost_curve(fitted.history, fitted.model.objective) if len(fitted.history) else None,
+            () if photograph or len(fitted.features) == 1 else tuple(centers.draw(fitted, colours, clusters)),
+            figures.sizes_by_pass(passes, colours, clusters) if tracked and passes is not None else None,
+        )
+
+    def are_of(self, fitted: FittedModel, clusters: ClusterNames, *, photograph: bool) -> bool:
+        """Return whether drawing now would give the same pictures, after a label pass, which changes no params.
+
+        Users may name clusters while a run goes on, and the pass may measure that other clusters are the largest.
+
+        Parameters
+        ----------
+        fitted, clusters, photograph
+            As for `draw`.
+        """
+        colours = _center_colours(fitted) / 255.0 if photograph else figures.colours_of(clusters)
+        return (
+            np.array_equal(centers.largest(self.fitted), centers.largest(fitted))
+            and np.array_equal(self.clusters.ids, clusters.ids)
+            and self.clusters.display_names == clusters.display_names
+            and np.array_equal(self.colours, colours)
+        )
+
+
 def draw(
     fitted: FittedModel,
     labels: xr.DataArray | None,
@@ -70,6 +137,7 @@ def draw(
     degrees: Mapping[str, xr.DataArray] | None = None,
     clusters: ClusterNames | None = None,
     changed: xr.DataArray | None = None,
+    early: ModelPictures | None = None,
 ) -> tuple[list[Figure], Colours]:
     """Draw the figures of a run.
 
@@ -89,6 +157,9 @@ def draw(
         Ids, names and colours of the clusters; ids of the model where None.
     changed
         Which labels changed, cut down by `drawn_part`; None where there were no labels before.
+    early
+        Pictures of this model that were drawn before the labels were complete. They are drawn anew where None, or where
+        they would be different now.
 
     Returns
     -------
@@ -100,15 +171,17 @@ def draw(
     k = fitted.model.k
     drawn_figures: list[Figure] = []
     # An image is drawn in its own colours, and its centers are the colours of the clusters.
-    photograph = None if labels is None or preview is None else _photograph(fitted, labels, preview)
+    pixels = None if labels is None or preview is None else _photograph(fitted, labels, preview)
+    photograph = pixels is not None
     clusters = clusters or fitted.clusters
-    colours = figures.colours_of(clusters)
-    if photograph is not None and labels is not None:
-        before, book = photograph
-        colours = book / 255.0
+    if early is None or not early.are_of(fitted, clusters, photograph=photograph):
+        early = ModelPictures.draw(fitted, sample, clusters, photograph=photograph)
+    colours = early.colours
+    if pixels is not None and labels is not None:
+        book = _center_colours(fitted)
         # 229 is the grey of masked cells in every figure, `figures.MASKED`.
         after = np.where((labels.values >= 0)[..., None], book[clusters.positions(labels.values)], 229).astype(np.uint8)
-        drawn_figures.append(Figure("Before", "The image as it is in the source.", figures.picture(before)))
+        drawn_figures.append(Figure("Before", "The image as it is in the source.", figures.picture(pixels)))
         rate = f"{np.log2(k):.3g} bits a pixel" if k > 1 else "one colour"
         drawn_figures.append(
             Figure(
@@ -125,31 +198,24 @@ def draw(
         if array.ndim == 2:
             title, caption = DEGREES[name]
             drawn_figures.append(Figure(title, caption, figures.quantity_map(array, title.lower())))
-    if sample is not None:
+    if sample is not None and early.samples is not None:
         rows_caption = samples.caption(sample, fitted.components.covariance is not None)
-        drawn_figures.insert(0, Figure("Samples", rows_caption, samples.draw(sample, fitted, colours), wide=True))
-    if len(fitted.history):
+        drawn_figures.insert(0, Figure("Samples", rows_caption, early.samples, wide=True))
+    if early.curve is not None:
         objective = fitted.model.objective
-        curve = figures.cost_curve(fitted.history, objective)
         rows_caption = curve_caption(objective, fitted.history)
         if fitted.preparation is not None:
             rows_caption += " In the units of the prepared rows."
         if fitted.summary.drawn is not None:
             rows_caption += " Over the rows that were drawn for the fit."
-        drawn_figures.append(Figure(objective.title, rows_caption, curve))
-    if photograph is None and len(fitted.features) > 1:
-        drawn_figures += [
-            Figure(one.title, one.caption, one.png, one.wide) for one in centers.draw(fitted, colours, clusters)
-        ]
+        drawn_figures.append(Figure(objective.title, rows_caption, early.curve))
+    drawn_figures += [Figure(one.title, one.caption, one.png, one.wide) for one in early.centers]
     if np.isfinite(fitted.shares).all():
         picture = figures.sizes(fitted, colours, clusters)
         drawn_figures.append(Figure("Sizes", "Share of each cluster in the total weight.", picture))
-    passes = fitted.track.get("sizes")
-    if fitted.model.soft and passes is not None and len(passes) > 1 and k <= DRAWN:
+    if early.sizes_by_pass is not None:
         rows_caption = "Weight that each cluster is responsible for, after every pass."
-        drawn_figures.append(
-            Figure("Effective sizes by pass", rows_caption, figures.sizes_by_pass(passes, colours, clusters))
-        )
+        drawn_figures.append(Figure("Effective sizes by pass", rows_caption, early.sizes_by_pass))
     if changed is not None and changed.ndim == 2:
         rows_caption = _position_text(changed) + "Cells whose label differs from the previous version."
         drawn_figures.append(Figure("Changed cells", rows_caption, figures.change_map(changed), of_changes=True))
@@ -295,21 +361,26 @@ def number(value: Any) -> str:
     return f"{int(value):,}" if abs(value) < 1e15 else f"{value:.6g}"
 
 
-def _photograph(
-    fitted: FittedModel, labels: xr.DataArray, preview: xr.Dataset
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
-    """Return pixels ``(y, x, 3)`` and centers ``(k, 3)`` of an 8-bit colour image as bytes; None for other data."""
+def _photograph(fitted: FittedModel, labels: xr.DataArray, preview: xr.Dataset) -> NDArray[np.uint8] | None:
+    """Return the pixels ``(y, x, 3)`` of an 8-bit colour image as bytes; None for other data."""
     variables = list(preview.data_vars)
-    if labels.ndim != 2 or len(fitted.features) != 3 or len(variables) != 1:
-        return None
-    if fitted.preparation is not None and fitted.preparation.unit_norm:
-        # The centers are unit vectors, which are not colours.
+    if labels.ndim != 2 or len(variables) != 1 or not _centers_are_colours(fitted):
         return None
     array = preview[variables[0]]
     if array.dtype != np.uint8 or array.ndim != 3:
         return None
-    pixels = array.transpose(*labels.dims, ...).values
-    return pixels, np.clip(np.rint(fitted.centers), 0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = array.transpose(*labels.dims, ...).values
+    return pixels
+
+
+def _center_colours(fitted: FittedModel) -> NDArray[np.uint8]:
+    """Return the centers of an 8-bit colour image ``(k, 3)`` as bytes."""
+    return np.clip(np.rint(fitted.centers), 0, 255).astype(np.uint8)
+
+
+def _centers_are_colours(fitted: FittedModel) -> bool:
+    """Return whether centers may be colours, which unit vectors are not."""
+    return len(fitted.features) == 3 and not (fitted.preparation is not None and fitted.preparation.unit_norm)
 
 
 def _position_text(shown: xr.DataArray) -> str:
@@ -360,15 +431,18 @@ def drawn_part(labels: xr.DataArray) -> xr.DataArray:
     return cut.assign_attrs(shown_at={str(d): _at(cut, str(d)) for d in leading})
 
 
-def may_be_photograph(source: Source) -> bool:
+def may_be_photograph(source: Source, fitted: FittedModel) -> bool:
     """Return whether a source is laid out like an 8-bit colour image; no values are read.
 
     Parameters
     ----------
     source
         Source of the run.
+    fitted
+        Fitted model.
     """
-    return len(source.shape) == 2 and source.n_features == 3 and len(source.variables) == 1 and source.dtype == np.uint8
+    image = len(source.shape) == 2 and len(source.variables) == 1 and source.dtype == np.uint8
+    return image and _centers_are_colours(fitted)
 
 
 def _at(array: xr.DataArray, dim: str) -> str:

@@ -22,6 +22,7 @@ from clustering.run.fit import fitted_model, objective_text
 from clustering.run.following import keeps_statistics
 from clustering.run.prepare import PreparedJob, provenance
 from clustering.run.publish import LabelledRun
+from clustering.run.report import EarlyDrawing
 from clustering.run.watch import Watch
 from clustering.storage import versions
 from clustering.storage.checkpoints import Checkpoint
@@ -61,6 +62,7 @@ def label_rows(job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, wat
     # A killed label pass goes on from its labels and its ledger, so these stay.
     folder = job.output.stage(checkpoint.run, RESUMABLE if job.label_outputs.anything else ())
     sums = scores = None
+    drawing = _begin_drawing(job, result)
     fitted_on_part = job.options.row_fraction is not None or job.held_out is not None
     needs_pass = job.label_outputs.anything or fitted_on_part or job.follows
     if needs_pass or result.stop is not Stop.CONVERGED or not job.model.objective_at_convergence:
@@ -85,6 +87,7 @@ def label_rows(job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, wat
         result.summary.cells - result.summary.count,
         None if previous is None else previous.compare(result, sums, scores),
         runner.residency.to_json(),
+        drawing,
     )
 
 
@@ -108,13 +111,21 @@ def label_with(job: PreparedJob, runner: PassRunner, model: FittedModel, watch: 
     folder = job.output.stage(run, RESUMABLE)
     # Reads and warnings of the fit are not those of this run.
     fresh = replace(model, reads=0.0, bytes_read=0, notes=())
+    drawing = _begin_drawing(job, fresh)
     sums, _, result = _write_labels(job, runner, fresh, folder, watch)
     result = result.labelled_over(sums, job.plan.cells)
     write_model(result, folder / "model.zarr", provenance(job, run))
     rows, seconds = result.summary.count, {"label": time.perf_counter() - began}
     compared = None if job.previous is None else job.previous.compare(result, sums, None)
     lives = runner.residency.to_json()
-    return LabelledRun(run, result, folder, seconds, True, rows, job.plan.cells - rows, compared, lives)
+    return LabelledRun(run, result, folder, seconds, True, rows, job.plan.cells - rows, compared, lives, drawing)
+
+
+def _begin_drawing(job: PreparedJob, fitted: FittedModel) -> EarlyDrawing | None:
+    """Begin to draw what the report shows of the model, which needs no labels; None without a report."""
+    if not job.config.output.report:
+        return None
+    return EarlyDrawing(fitted, job.source, job.output.path, labels=job.config.output.labels)
 
 
 def _write_labels(

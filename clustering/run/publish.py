@@ -19,7 +19,7 @@ from clustering.models.registry import MODELS
 from clustering.run.following import update_summary
 from clustering.run.gate import gate_failures, unmeasured_limits
 from clustering.run.prepare import PreparedJob
-from clustering.run.report import write_report
+from clustering.run.report import EarlyDrawing, write_report
 from clustering.run.watch import Watch
 from clustering.storage import checkpoints, versions
 from clustering.storage.ledger import FOLDER, Ledger
@@ -47,6 +47,8 @@ class LabelledRun:
     """Comparison with the previous version, see `clustering.fitting.comparison`; None where there is none."""
     residency: dict[str, Any] | None = None
     """Where the rows lived between passes, see `clustering.execution.residency`."""
+    drawing: EarlyDrawing | None = None
+    """Draws pictures of the model since before the label pass; None for a run without a report."""
 
 
 def publish(job: PreparedJob, engine: Engine, labelled: LabelledRun, watch: Watch) -> dict[str, Any]:
@@ -83,7 +85,9 @@ def publish(job: PreparedJob, engine: Engine, labelled: LabelledRun, watch: Watc
     if job.config.output.report:
         try:
             clusters = load_cluster_names(job.output.path, labelled.fitted.ids)
-            pictures = write_report(labelled.fitted, record, labelled.folder, job.source, job.config, clusters)
+            pictures = write_report(
+                labelled.fitted, record, labelled.folder, job.source, job.config, clusters, labelled.drawing
+            )
         except Exception as error:
             # A fault in drawing must not cost the model and the labels. The report can be drawn again from the files.
             record["warnings"].append(f"no report could be drawn ({reason(error)}); 'clustering report' tries again")

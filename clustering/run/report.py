@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clustering.config import JobConfig, SourceSection
 from clustering.data.source import Source
@@ -22,6 +22,10 @@ from clustering.storage.model import load_model
 from clustering.storage.names_file import load_cluster_names
 from clustering.storage.output import Output
 from clustering.storage.paths import StoragePath, translating_read_errors, write_bytes, zarr_store
+
+if TYPE_CHECKING:
+    from clustering.report.page import ModelPictures
+    from clustering.report.samples import PlottedRows
 
 _PAGE = "clustering.report.page"
 AccessOf = Callable[[SourceSection], SourceAccess]
@@ -40,7 +44,7 @@ def by_config(_: SourceSection) -> SourceAccess:
 
 
 def load_drawing() -> None:
-    """Begin to load what draws a report, in a thread of its own: rows can be read and labels written meanwhile."""
+    """Begin to load what draws a report, in a thread of its own: rows can be read meanwhile."""
     Thread(target=_load_page, name="report").start()
 
 
@@ -50,6 +54,55 @@ def _load_page() -> None:
         load_module(_PAGE)
 
 
+class EarlyDrawing:
+    """A thread that draws the pictures of a fitted model while its labels are written."""
+
+    def __init__(self, fitted: FittedModel, source: Source, output: StoragePath, *, labels: bool) -> None:
+        """Begin to draw.
+
+        Parameters
+        ----------
+        fitted
+            Fitted model, as it is before the label pass.
+        source
+            Source of the run.
+        output
+            Output of the run, which holds the names of the clusters.
+        labels
+            Whether labels are written.
+        """
+        self._inputs = fitted, source, output, labels
+        self._pictures: ModelPictures | None = None
+        self._thread = Thread(target=self._draw, name="report")
+        self._thread.start()
+
+    def _draw(self) -> None:
+        fitted, source, output, labels = self._inputs
+        # What fails here is drawn again by the report, which raises the error where it can be told.
+        with suppress(Exception):
+            load_module(_PAGE)
+            from clustering.report import page
+
+            self._pictures = page.ModelPictures.draw(
+                fitted,
+                _plotted_rows(source, fitted),
+                load_cluster_names(output, fitted.ids),
+                photograph=labels and page.may_be_photograph(source, fitted),
+            )
+
+    def pictures(self) -> ModelPictures | None:
+        """Wait for the pictures and return them; None where they could not be drawn."""
+        self._thread.join()
+        return self._pictures
+
+
+def _plotted_rows(source: Source, fitted: FittedModel) -> PlottedRows | None:
+    """Read the rows of the figure of samples; None for a model without this figure."""
+    from clustering.report import samples
+
+    return samples.sample_rows(source, fitted) if samples.may_be_sampled(fitted) else None
+
+
 def write_report(
     result: FittedModel,
     record: Mapping[str, Any],
@@ -57,6 +110,7 @@ def write_report(
     source: Source | None,
     config: JobConfig,
     clusters: ClusterNames,
+    drawing: EarlyDrawing | None = None,
 ) -> list[Any]:
     """Write the report of a run to its folder, and return its pictures.
 
@@ -74,19 +128,27 @@ def write_report(
         Config of the run.
     clusters
         Ids, names and colours of the clusters.
+    drawing
+        Draws pictures of the model since before the labels were complete; None where nothing was drawn yet.
     """
     # Drawing needs matplotlib, which a job without a report never loads.
     load_module(_PAGE)
     from clustering.report.page import render
 
-    pictures, colours = draw_pictures(result, folder, source, clusters)
+    # Two threads that draw at once would only take turns.
+    early = None if drawing is None else drawing.pictures()
+    pictures, colours = draw_pictures(result, folder, source, clusters, early)
     page = render(result, record, pictures, colours, config.to_json(exclude_defaults=True), clusters)
     write_bytes(folder / "report.html", page.encode())
     return pictures
 
 
 def draw_pictures(
-    result: FittedModel, folder: StoragePath, source: Source | None, clusters: ClusterNames
+    result: FittedModel,
+    folder: StoragePath,
+    source: Source | None,
+    clusters: ClusterNames,
+    early: ModelPictures | None = None,
 ) -> tuple[list[Any], Any]:
     """Draw the report's pictures from the files of a run.
 
@@ -100,13 +162,15 @@ def draw_pictures(
         Source for a picture of the data and for plotted rows; None where it cannot be opened.
     clusters
         Ids, names and colours of the clusters.
+    early
+        Pictures of this model that are drawn already; None where there are none.
 
     Returns
     -------
     tuple
         Pictures, and the colours of the clusters in them.
     """
-    from clustering.report import page, samples
+    from clustering.report import page
 
     labels = preview = sample = changed = None
     degrees: dict[str, xr.DataArray] = {}
@@ -126,11 +190,12 @@ def draw_pictures(
             if CHANGED in stored:
                 changed = page.drawn_part(stored[CHANGED]).load()
             degrees = {name: page.drawn_part(stored[name]).load() for name in page.DEGREES if name in stored}
-        if labels is not None and source is not None and page.may_be_photograph(source):
+        if labels is not None and source is not None and page.may_be_photograph(source, result):
             preview = source.preview(page.SHOWN)
-    if source is not None and samples.may_be_sampled(result):
-        sample = samples.sample_rows(source, result)
-    return page.draw(result, labels, preview, sample, degrees, clusters, changed)
+    if source is not None:
+        # A label pass changes no params, so plotted rows that were read before it are those of now.
+        sample = _plotted_rows(source, result) if early is None else early.sample
+    return page.draw(result, labels, preview, sample, degrees, clusters, changed, early)
 
 
 def redo_report(store: str, access_of: AccessOf = by_config) -> StoragePath:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from outlook import outlook, short_probes  # noqa: F401
 
+import clustering
 from clustering.data.access import open_source
 from clustering.data.plan import MIB
 from clustering.execution.block_cache import SCRATCH_SHARE
 from clustering.fitting.forecast import Memory
-from clustering.fitting.options import Options
-from clustering.options import FitOptions
+from clustering.fitting.options import Options, options_for
+from clustering.models.kmeans import KMeans
+from clustering.models.mixture import GaussianMixture
+from clustering.options import FitOptions, PreprocessOptions
 
 VALUES = np.random.default_rng(0).standard_normal((400, 2))
 
@@ -75,7 +80,8 @@ def test_what_has_no_room_in_memory_goes_to_scratch(tmp_path: Path) -> None:
 
 
 def test_seconds_add_up() -> None:
-    forecast = outlook(open_source(VALUES), memory=6400, block_bytes=1600).expected
+    options = Options(FitOptions(accelerate="none"))
+    forecast = outlook(open_source(VALUES), memory=6400, block_bytes=1600, options=options).expected
     assert forecast.kept_seconds is not None
     assert forecast.reread_seconds == pytest.approx(forecast.kept_seconds + forecast.read_seconds)
     assert forecast.pass_seconds == pytest.approx(forecast.kept_seconds + 0.5 * forecast.read_seconds)
@@ -95,3 +101,49 @@ def test_memory_is_the_sum_of_its_parts_and_each_thread_takes_some() -> None:
 def test_memory_counts_libraries() -> None:
     assert Memory(1, 2, 3, 4, 5, 6).total == 21
     assert outlook(open_source(VALUES)).expected.memory.libraries > 50 * MIB
+
+
+@pytest.mark.parametrize("accelerate", ["auto", "none"])
+def test_a_fit_reads_as_often_as_forecast(accelerate: str, tmp_path: Path) -> None:
+    """Passes over rows near a boundary read nothing, and the full reads between them read all of the source."""
+    values = np.random.default_rng(0).standard_normal((4000, 8))
+    array = zarr.create_array(str(tmp_path / "s"), shape=values.shape, chunks=(100, 8), dtype="f8")
+    array[:] = values
+    options: Any = {"max_iterations": 12, "accelerate": accelerate, "tolerance": 0.0}
+    source, memory = open_source(str(tmp_path / "s")), 2 * array.nbytes // 4
+    chosen = options_for(KMeans(3), FitOptions(**options), PreprocessOptions())
+    expected = outlook(source, KMeans(3), memory=memory, block_bytes=6400, options=chosen).expected
+    # Rows as centers have a longer way than a start that has converged on the row sample.
+    fit = clustering.fit(source, KMeans(3), memory=memory, block_bytes=6400, init=values[:3], **options)
+    # The passes ended before they converged, so a label pass measured the objective.
+    reads = fit.reads - expected.first_reads - expected.label_reads
+    least, most = expected.fit_reads
+    assert (expected.near_share is None) == (accelerate == "none")
+    if accelerate == "none":
+        assert least == most == pytest.approx(12 * expected.reread_share)
+        assert reads == pytest.approx(most)
+    else:
+        assert (least, most) == (1.0, 12.0)
+        assert least <= reads < most
+        assert expected.near_seconds is not None
+        assert expected.near_seconds < (expected.kept_seconds or 0.0)
+
+
+def test_rows_near_a_boundary_leave_none_for_the_label_pass() -> None:
+    source = open_source(VALUES)
+    budgeted = outlook(source, memory=6400, block_bytes=1600).expected
+    plain = outlook(source, memory=6400, block_bytes=1600, options=Options(FitOptions(accelerate="none"))).expected
+    assert (budgeted.label_reads, plain.label_reads) == (1.0, 0.5)
+    assert outlook(source).expected.near_share is None
+
+
+def test_what_workers_keep_together_does_not_spare_full_reads() -> None:
+    """The budget follows the memory of one worker, so that its result does not depend on their number."""
+    two = outlook(open_source(VALUES), memory=6400, block_bytes=1600, processes=2).expected
+    assert (two.kept_share, two.near_share, two.fit_reads) == (1.0, 0.45, (1.0, 300.0))
+
+
+def test_models_without_margins_pass_over_all_rows() -> None:
+    forecast = outlook(open_source(VALUES), GaussianMixture(2), memory=6400, block_bytes=1600).expected
+    assert (forecast.near_share, forecast.near_seconds) == (None, None)
+    assert forecast.fit_reads == (150.0, 150.0)

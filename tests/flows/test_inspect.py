@@ -161,7 +161,8 @@ def test_workers_are_those_of_the_config(
 
 
 def test_rows_beyond_memory_are_read_again(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    lines, inspection = inspected(job, capsys, "compute.memory=1KB", "compute.block=100B", "fit.max_iterations=10")
+    small = ("compute.memory=1KB", "compute.block=100B", "fit.max_iterations=10")
+    lines, inspection = inspected(job, capsys, *small, "fit.accelerate=none")
     share = inspection["forecast"]["reread_share"]
     assert 0 < share < 1
     (reads,) = (line for line in lines if line.startswith("reads"))
@@ -169,6 +170,13 @@ def test_rows_beyond_memory_are_read_again(job: Job, capsys: pytest.CaptureFixtu
     assert any("stay in memory or on scratch between passes" in line for line in lines if line.startswith("advice"))
     again = size(inspection["forecast"]["residency"]["source"])
     assert any(line.endswith(f"; {again} decoded are read again in every pass") for line in lines)
+    lines, inspection = inspected(job, capsys, *small)
+    forecast, stored = inspection["forecast"], inspection["stored_bytes"]
+    (passes,) = (line for line in lines if line.startswith("passes"))
+    assert f"each over the {100 * forecast['near_share']:.0f} % of the rows near a boundary between clusters" in passes
+    (reads,) = (line for line in lines if line.startswith("reads"))
+    assert "1 for pass 0, 1 to 10 for the passes, the fewer the less centers move, 1 for the labels" in reads
+    assert reads.endswith(f": {size(3 * stored)} to {size(12 * stored)} from the store")
     lines, inspection = inspected(
         job, capsys, "compute.memory=1KB", "compute.block=100B", f"compute.scratch={job[0].parent}"
     )
