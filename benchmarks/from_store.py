@@ -19,16 +19,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import zarr
 
 from benchmarks import blas
+from benchmarks.results import PEERS, Result, save
 
-RESULTS = Path(__file__).parent / "results"
-PEERS = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
+PYTHON = PEERS / "bin" / "python"
+"""Python of the peers."""
 OURS = "zarr-clustering"
 ITERATIONS = 20
 CHUNK = 2_000_000
@@ -135,22 +137,20 @@ def available(peer: str) -> bool:
     """Return whether a peer can run here, and print why where it cannot."""
     package = {"Spark": "pyspark", "dask-ml": "dask_ml", "FAISS": "faiss", "scikit-learn-intelex": "sklearnex"}
     wanted = package.get(peer, "sklearn")
-    if not PEERS.is_file():
-        print(f"{peer}: left out, as {PEERS} is not there; make .venv-peers/.ready makes it")
+    if not PYTHON.is_file():
+        print(f"{peer}: left out, as {PYTHON.parents[1].name} is not there; make .venv-peers/.ready makes it")
         return False
     find = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({wanted!r}) is None)"
-    if subprocess.run([str(PEERS), "-c", find], check=False).returncode:
+    if subprocess.run([str(PYTHON), "-c", find], check=False).returncode:
         print(f"{peer}: left out, as {wanted} is not installed beside the peers")
         return False
     return True
 
 
-def records(
-    rounds: int = 3, shapes: tuple[Shape, ...] = SHAPES, peers: list[str] | None = None
-) -> list[dict[str, Any]]:
-    """Measure, and return a record for each shape and peer: bar, shape, ours, peers, ratio, target."""
+def records(rounds: int, shapes: Iterable[Shape], peers: list[str] | None = None) -> list[Result]:
+    """Measure each shape, and compare with each peer."""
     chosen = [peer for peer in (peers or TARGETS) if available(peer)]
-    made = []
+    made: list[Result] = []
     for shape in shapes:
         with tempfile.TemporaryDirectory() as folder:
             path = f"{folder}/rows.zarr"
@@ -163,30 +163,23 @@ def records(
                     if way == OURS:
                         command = ours(path, shape.k, folder, number)
                     else:
-                        command = [
-                            str(PEERS),
-                            "-W",
-                            "ignore",
-                            "-c",
-                            SCRIPTS[way].format(n=ITERATIONS),
-                            path,
-                            str(shape.k),
-                        ]
+                        script = SCRIPTS[way].format(n=ITERATIONS)
+                        command = [str(PYTHON), "-W", "ignore", "-c", script, path, str(shape.k)]
                     taken.append(run(command, folder))
                     print(f"{shape}, {way}: {taken[-1]}", flush=True)
-            for peer in chosen:
-                ratio = statistics.median(p.wall / o.wall for p, o in zip(runs[peer], runs[OURS], strict=True))
-                made.append({
-                    "bar": f"{ITERATIONS} iterations from a store, times faster than {peer}",
-                    "shape": str(shape),
-                    "ours": statistics.median(one.wall for one in runs[OURS]),
-                    "peers": {peer: statistics.median(one.wall for one in runs[peer])},
-                    "ratio": ratio,
-                    "target": TARGETS[peer],
-                    "cpu": {way: statistics.median(one.cpu for one in runs[way]) for way in (OURS, peer)},
-                    "iterations": {way: runs[way][0].iterations for way in (OURS, peer)},
-                })  # fmt: skip
+            made += compared(shape, runs)
     return made
+
+
+def compared(shape: Shape, runs: Mapping[str, list[Run]]) -> list[Result]:
+    """Compare the command with each peer."""
+    walls = {way: statistics.median(one.wall for one in taken) for way, taken in runs.items()}
+    bar = f"{ITERATIONS} iterations from a store, whole process"
+    return [
+        Result(f"{bar}, beside {peer}", str(shape), walls[OURS], "s", {peer: walls[peer]}, "≥", target)
+        for peer, target in TARGETS.items()
+        if peer in walls
+    ]
 
 
 def main() -> None:
@@ -196,19 +189,8 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="*", type=int, default=range(len(SHAPES)), help="numbers of shapes, from 0")
     options = parser.parse_args()
     blas.use_own_kernels("benchmarks.from_store")
-    measured = records(options.rounds, tuple(SHAPES[i] for i in options.shapes), options.peers)
-    lines = ["| shape | peer | ours, s | peer, s | ratio | at least |", "|---|---|---|---|---|---|"]
-    for one in measured:
-        ((peer, seconds),) = one["peers"].items()
-        missed = "" if one["ratio"] >= one["target"] else " **missed**"
-        lines.append(
-            f"| {one['shape']} | {peer} | {one['ours']:.2f} | {seconds:.2f} | {one['ratio']:.2f} | "
-            f"{one['target']:g}{missed} |"
-        )
-    print("\n".join(lines))
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "from_store.md").write_text("\n".join(lines) + "\n")
-    (RESULTS / "from_store.json").write_text(json.dumps(measured, indent=1) + "\n")
+    shapes = [SHAPES[i] for i in options.shapes]
+    save("from_store", records(options.rounds, shapes, options.peers))
 
 
 if __name__ == "__main__":

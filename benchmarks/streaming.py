@@ -4,7 +4,7 @@
 - The memory of a job with ten times the rows, against the forecast of `clustering inspect`, and against that of fewer.
 - Eight candidates in one pass against one, where reading bounds.
 
-Ways take turns, and the medians of the ratios count. Stores lie in the page cache, so reading means decoding, on the
+Ways take turns, and medians are compared. Stores lie in the page cache, so reading means decoding, on the
 processors that also compute: a pass takes the sum of both. One store is compressed by gzip, whose decoding takes most
 of a pass; with the other, compute takes most.
 
@@ -32,6 +32,7 @@ from zarr.codecs import GzipCodec
 
 import clustering as c
 from benchmarks import blas
+from benchmarks.results import Result, save
 from clustering.data.access import open_source
 from clustering.data.codecs import accelerated
 from clustering.data.source import Source
@@ -40,13 +41,11 @@ from clustering.execution.engine import connect
 from clustering.execution.passes import PassRunner, pass_runner
 from clustering.models.survey import SurveyModel, priority_floor
 
-RESULTS = Path(__file__).parent / "results"
 SAMPLE = 200_000
 MEMORY = 1 << 30
 JOB_MEMORY = "128MiB"
 """Half of it is for rows, so that even the smaller of two stores does not fit."""
 CANDIDATES = 8
-Record = dict[str, Any]
 
 
 def make(path: str, n: int, d: int, **encoding: Any) -> zarr.Array[Any]:
@@ -91,7 +90,7 @@ def seconds_of(runner: PassRunner, functions: list[Any]) -> float:
     return runner.run(functions).seconds
 
 
-def passes(source: Source, array: zarr.Array[Any], k: int, rounds: int) -> list[Record]:
+def passes(source: Source, array: zarr.Array[Any], k: int, rounds: int) -> list[Result]:
     """Compare pass 0, a streaming pass, and one of several candidates with what they cannot do without."""
     threads, plan = available_processors(), source.plan(memory=MEMORY)
     fit = c.fit(np.asarray(array[:100_000]), c.KMeans(k), restarts=1, max_iterations=2).fitted
@@ -116,33 +115,19 @@ def passes(source: Source, array: zarr.Array[Any], k: int, rounds: int) -> list[
         )
     shape = f"{array.shape[0]:,} × {array.shape[1]} k {k}"
     made = []
-    for name, words in {"pass 0": "pass 0", "pass": "a streaming pass"}.items():
-        floors = [max(pair) for pair in zip(runs["read"], runs[f"{name}, kept"], strict=True)]
-        made.append(
-            record(
-                f"{words} / the larger of read and compute", shape, runs[f"{name}, streaming"], floors, 1.2,
-                {way: statistics.median(runs[way]) for way in ("read", f"{name}, kept")},
-            )
-        )  # fmt: skip
+    for name, words in {"pass 0": "pass 0 of a streaming fit", "pass": "streaming pass"}.items():
+        read, compute = statistics.median(runs["read"]), statistics.median(runs[f"{name}, kept"])
+        bound = {"larger of read and compute": max(read, compute)}
+        ours = statistics.median(runs[f"{name}, streaming"])
+        made.append(Result(words, shape, ours, "s", bound, "≤", 1.2))
     if statistics.median(runs["eight, kept"]) < statistics.median(runs["read"]):
-        bar = f"{CANDIDATES} candidates in one pass / one, where reading bounds"
-        made.append(record(bar, shape, runs["eight, streaming"], runs["pass, streaming"], 1.3, {}))
+        eight, one = (statistics.median(runs[f"{name}, streaming"]) for name in ("eight", "pass"))
+        bar = f"{CANDIDATES} candidates in one pass, where reading bounds"
+        made.append(Result(bar, shape, eight, "s", {"one candidate": one}, "≤", 1.3))
     return made
 
 
-def record(
-    bar: str, shape: str, ours: list[float], floors: list[float], target: float, peers: Mapping[str, float]
-) -> Record:
-    """Make a record, whose ratio has to stay below the target."""
-    ratio = statistics.median(a / b for a, b in zip(ours, floors, strict=True))
-    named = dict(peers) or {"one": statistics.median(floors)}
-    return {
-        "bar": bar, "shape": shape, "ours": statistics.median(ours), "peers": named, "ratio": ratio, "target": target,
-        "at_most": True,
-    }  # fmt: skip
-
-
-def memory(folder: str, n: int, d: int, k: int) -> list[Record]:
+def memory(folder: str, n: int, d: int, k: int) -> list[Result]:
     """Run a job over some rows, and over ten times as many, in processes of their own, and compare their peaks."""
     peaks, planned = [], 0
     for rows in (n, 10 * n):
@@ -158,11 +143,10 @@ def memory(folder: str, n: int, d: int, k: int) -> list[Record]:
         planned = _last_line("-m", "benchmarks.streaming", "--child", "inspect", path)
         peaks.append(_last_line("-m", "benchmarks.streaming", "--child", "fit", path))
     shape = f"{10 * n:,} × {d} k {k}, compute.memory {JOB_MEMORY}"
-    mib = [peak / 2**20 for peak in peaks]
-    plan = planned / 2**20
+    fewer, more, plan = (size / 2**20 for size in (*peaks, planned))
     return [
-        record("peak MiB / memory of the forecast", shape, mib[1:], [plan], 1.1, {"forecast": plan}),
-        record("peak MiB / that of a tenth of the rows", shape, mib[1:], mib[:1], 1.05, {"a tenth": mib[0]}),
+        Result("peak memory beside the plan", shape, more, "MiB", {"forecast": plan}, "≤", 1.1),
+        Result("peak memory at ten times the rows", shape, more, "MiB", {"a tenth of the rows": fewer}, "≤", 1.05),
     ]
 
 
@@ -191,9 +175,9 @@ def _last_line(*arguments: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def records(rounds: int = 5, scale: float = 1.0) -> list[Record]:
-    """Measure, and return records: bar, shape, ours, peers, ratio, target; ratios have to stay below their targets."""
-    made: list[Record] = []
+def records(rounds: int, scale: float) -> list[Result]:
+    """Measure passes over two stores, and the memory of jobs."""
+    made: list[Result] = []
     for n, d, k, encoding in ((4_000_000, 16, 4, {"compressors": GzipCodec(level=1)}), (1_000_000, 64, 256, {})):
         with tempfile.TemporaryDirectory() as folder:
             array = make(f"{folder}/rows", int(n * scale), d, **encoding)
@@ -213,19 +197,7 @@ def main() -> None:
         child(*options.child)
         return
     blas.use_own_kernels("benchmarks.streaming")
-    measured = records(options.rounds, options.scale)
-    lines = ["| bar | shape | ours | against | ratio | at most |", "|---|---|---|---|---|---|"]
-    for one in measured:
-        against = ", ".join(f"{name} {value:.3g}" for name, value in one["peers"].items())
-        missed = "" if one["ratio"] <= one["target"] else " **missed**"
-        lines.append(
-            f"| {one['bar']} | {one['shape']} | {one['ours']:.3g} | {against} | {one['ratio']:.2f} | "
-            f"{one['target']:g}{missed} |"
-        )
-    print("\n".join(lines))
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "streaming.md").write_text("\n".join(lines) + "\n")
-    (RESULTS / "streaming.json").write_text(json.dumps(measured, indent=1) + "\n")
+    save("streaming", records(options.rounds, options.scale))
 
 
 if __name__ == "__main__":
