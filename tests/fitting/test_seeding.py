@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 import clustering as c
 from clustering.data.rows import in_memory_rows
 from clustering.errors import ConfigError
-from clustering.fitting.seeding import Search, as_centers, generators, seed_centers, seeding_rows
+from clustering.fitting.seeding import Draws, Search, as_centers, generators, seed_centers, seeding_rows
 from clustering.models.kernels import distance_between
 from clustering.models.survey import SurveyModel
 
@@ -175,11 +177,10 @@ def test_estimates_never_hide_a_closer_row(seed: int, n: int, d: int, scale: flo
     exact = np.array([[distance_between(row, compared[i]) for row in compared] for i in chosen])
     search.second[:] = limits = rng.choice(exact.ravel(), n)
     search.try_rows(chosen)
-    for trial, row in enumerate(chosen):
-        search.measure(int(row), trial)
-        closer = exact[trial] < limits
-        np.testing.assert_array_equal(search.distances[closer], exact[trial][closer])
-        assert (search.distances[~closer] >= limits[~closer]).all()
+    for trial, distances in enumerate(exact):
+        near, near_distances = search.closer(trial)
+        np.testing.assert_array_equal(near, np.flatnonzero(distances < limits))
+        np.testing.assert_array_equal(near_distances, distances[near])
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 60), st.integers(1, 5), st.integers(1, 5), st.sampled_from([0.0, 1e4]))
@@ -193,5 +194,72 @@ def test_the_best_trial_leaves_the_least_potential(seed: int, n: int, d: int, co
     index = rng.integers(0, n, count)
     exact = np.array([[distance_between(row, values[i]) for row in values] for i in index])
     potentials = np.minimum(exact, search.first) @ search.rows.weights
-    best = search.best(index)
+    search.try_rows(index)
+    best = search.best(range(count))
     assert potentials[best] <= potentials.min() * (1 + 1e-12)
+
+
+def test_draws_of_a_block_follow_the_distances_of_their_turn() -> None:
+    rng = np.random.default_rng(0)
+    before, now = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 0.5, 3.0, 0.0])
+    drawn = rng.choice(4, 6000, p=before / before.sum())
+    draws = Draws(before[drawn], rng.uniform(size=6000))
+    counted = drawn[draws.next(now[drawn], 6000)]
+    observed, expected = np.bincount(counted, minlength=4), len(counted) * now / now.sum()
+    assert observed[3] == 0
+    # Chi-squared with 2 degrees of freedom: beyond 14 once in a thousand; the draws are fixed.
+    assert np.sum((observed - expected)[:3] ** 2 / expected[:3]) < 14
+
+
+def test_draws_are_used_once_in_their_order_and_all_count_at_first() -> None:
+    before = np.array([5e-324, 1.0, 2.0, 3.0, 4.0])
+    draws = Draws(before, np.full(5, 1 - 2**-53))
+    assert draws.next(before, 2) == [0, 1]
+    assert draws.next(np.array([0.0, 0.0, 0.5, 3.0, 4.0]), 2) == [3, 4]
+    assert draws.next(before, 2) == []
+
+
+class Counting(Search):
+    """A search that notes the potential before each sweep."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.potentials: list[float] = []
+
+    def try_rows(self, points: np.ndarray) -> None:
+        self.potentials.append(float(self.rows.weights @ self.first) if len(self.chosen) == self.k else np.inf)
+        super().try_rows(points)
+
+
+def test_swaps_only_lower_the_potential_and_know_it(rng: np.random.Generator) -> None:
+    rows = rng.standard_normal((400, 2)) + 30.0 * rng.integers(0, 4, (400, 2))
+    search = Counting(seeding_rows(rows, rng.random(400) + 0.1), 20, rng)
+    chosen = search.run()
+    potentials = np.array([p for p in search.potentials if np.isfinite(p)])
+    assert len(potentials) > 3
+    assert (np.diff(potentials) <= 0).all()
+    exact = np.array([[distance_between(row, center) for center in chosen] for row in rows])
+    np.testing.assert_array_equal(search.first, exact.min(axis=1))
+    np.testing.assert_array_equal(search.second, np.sort(exact, axis=1)[:, 1])
+
+
+def test_the_local_search_goes_on_while_it_pays(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def draws(rows: np.ndarray) -> int:
+        tried: list[int] = []
+        swap = Search._swap
+        monkeypatch.setattr(Search, "_swap", lambda search, count, *more: tried.append(count) or swap(search, count, *more))
+        Search(seeding_rows(rows, np.ones(len(rows))), 64, np.random.default_rng(0)).run()
+        monkeypatch.setattr(Search, "_swap", swap)
+        return sum(tried)
+
+    # Greedy draws miss some of many far blobs of different sizes; in noise of many features all rows are as good.
+    places = 1e3 * rng.standard_normal((64, 2))
+    blobs = places[rng.choice(64, 3000, p=(p := rng.random(64)) / p.sum())] + rng.standard_normal((3000, 2))
+    assert draws(rng.standard_normal((3000, 100))) <= 64 / 2 < draws(blobs) <= 64 * 4
+
+
+def test_a_start_that_is_perfect_ends_the_search() -> None:
+    rows = np.repeat(np.arange(3.0)[:, None], 5, axis=0)
+    search = Counting(seeding_rows(rows, np.ones(15)), 3, np.random.default_rng(0))
+    assert sorted(search.run()[:, 0]) == [0, 1, 2]
+    assert not np.isfinite(search.potentials).any()
