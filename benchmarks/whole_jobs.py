@@ -165,7 +165,9 @@ def seconds_of(module: str, way: str, folder: Path) -> float:
     return float(seconds)
 
 
-def measure(module: str, ways: Sequence[str], job: Job, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
+def measure(
+    module: str, ways: Sequence[str], job: Job, rounds: int, partial_ways: Sequence[str] = ()
+) -> tuple[dict[str, float], dict[str, float]]:
     """Run a job in each way; return median seconds and costs of the ways.
 
     Parameters
@@ -178,15 +180,17 @@ def measure(module: str, ways: Sequence[str], job: Job, rounds: int) -> tuple[di
         The job.
     rounds
         Number of alternating runs.
+    partial_ways
+        Names of ways that make no clusters, and so have no cost.
     """
     rows = job.rows()
-    times: dict[str, list[float]] = {way: [] for way in ways}
+    times: dict[str, list[float]] = {way: [] for way in (*ways, *partial_ways)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.save(folder / "rows.npy", rows)
         (folder / "k.json").write_text(json.dumps(job.k))
         for _ in range(rounds):
-            for way in ways:
+            for way in times:
                 times[way].append(seconds_of(module, way, folder))
         costs = {way: cost(rows, np.load(folder / f"{way}.npy")) for way in ways}
     return {way: statistics.median(seconds) for way, seconds in times.items()}, costs
@@ -206,7 +210,7 @@ def records(rounds: int = 3, jobs: Iterable[Job] = JOBS) -> list[dict[str, Any]]
     -------
     list of dict
         ``bar``, ``shape``, seconds ``ours`` and ``peers``, their ``ratio``, its ``target``, and our ``cost`` over the
-        peer's, less 1.
+        peer's, less 1; None where the peer has none.
     """
     measured = []
     for job in jobs:
@@ -238,7 +242,7 @@ def record(
         "peers": {way: seconds[way]},
         "ratio": seconds[way] / seconds[OURS],
         "target": target,
-        "cost": costs[OURS] / costs[way] - 1.0,
+        "cost": costs[OURS] / costs[way] - 1.0 if way in costs else None,
     }
 
 
@@ -253,9 +257,10 @@ def table(measured: Sequence[dict[str, Any]]) -> str:
     lines = ["| | rows | ours, s | peer, s | peer / ours | target | our cost over the peer's |", "|---" * 7 + "|"]
     for row in measured:
         (peer,) = row["peers"].values()
+        cost_ratio = "" if row["cost"] is None else f"{100 * row['cost']:+.3f} %"
         lines.append(
             f"| {row['bar']} | {row['shape']} | {row['ours']:.2f} | {peer:.2f} | {row['ratio']:.2f} | "
-            f"{row['target']:g} | {100 * row['cost']:+.3f} % |"
+            f"{row['target']:g} | {cost_ratio} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -26,7 +26,7 @@ TRIALS = 3
 """Points that greedy k-means++ tries for each center. More cost more than a longer local search, and gain less."""
 ROUNDS_OF_K, MOST_ROUNDS = 4, 16
 """Rounds of the local search that make k draws together, and rounds at most."""
-LEAST_GAIN = 0.005
+LEAST_GAIN = 0.003
 """Share of the potential that a round of the local search has to gain for another round."""
 ROUNDING = 1e-12
 """Share of the potential below which a change is rounding."""
@@ -201,7 +201,7 @@ class Search:
         self.try_rows(np.array([first]))
         self._add(first, 0)
         while len(self.chosen) < self.k:
-            drawn = self._draw(block_size(len(self.chosen)))
+            drawn = self.draw(block_size(len(self.chosen)))
             if drawn is None:
                 break
             self.try_rows(drawn)
@@ -235,43 +235,22 @@ class Search:
         k = len(self.chosen)
         if k < 2:
             return
-        lost = np.empty(k)
-        potential = kernels.losses(self.owner, self.first, self.second, self.rows.weights, lost)
+        swaps = Swaps(self)
         draws = max(POINTS_AT_ONCE, k // ROUNDS_OF_K)
         for _ in range(MOST_ROUNDS):
-            before, potential = potential, self._swap(draws, potential, lost)
-            if not potential < before * (1.0 - LEAST_GAIN):
+            before = swaps.potential
+            swaps.make_round(draws)
+            if not swaps.potential < before * (1.0 - LEAST_GAIN):
                 break
 
-    def _swap(self, draws: int, potential: float, lost: Array) -> float:
-        """Try some draws in place of centers, and return the new potential; `lost` is as `losses` gives it."""
-        weights, potentials, size = self.rows.weights, np.empty(len(lost)), POINTS_AT_ONCE
-        while draws > 0:
-            drawn = self._draw(min(size, len(self.counts)))
-            if drawn is None:
-                break
-            self.try_rows(drawn)
-            # After a swap the other draws of a block are of no use, so blocks are short while swaps are frequent.
-            size *= 2
-            for t, row in enumerate(drawn[:draws]):
-                draws -= 1
-                kernels.swap_potentials(
-                    *self.closer(t), self.owner, self.first, self.second, weights, potential, lost, potentials
-                )
-                out = int(np.argmin(potentials))
-                # A smaller gain is rounding.
-                if potentials[out] < potential * (1.0 - ROUNDING):
-                    self.chosen[out] = int(row)
-                    kernels.after_swap(
-                        self.rows.compared, np.array(self.chosen), out, *self.closer(t), self.owner, self.runner,
-                        self.first, self.second,
-                    )  # fmt: skip
-                    potential, size = kernels.losses(self.owner, self.first, self.second, weights, lost), POINTS_AT_ONCE
-                    break
-        return potential
+    def draw(self, count: int) -> NDArray[np.intp] | None:
+        """Draw rows by w·D²; None where all rows are at a center, so that there are fewer than k distinct rows.
 
-    def _draw(self, count: int) -> NDArray[np.intp] | None:
-        """Draw rows by w·D²; None where all rows are at a center, so that there are fewer than k distinct rows."""
+        Parameters
+        ----------
+        count
+            Number of draws.
+        """
         reach = np.cumsum(self.rows.weights * self.first)
         if not reach[-1] > 0:
             return None
@@ -301,7 +280,7 @@ class Search:
         )  # fmt: skip
 
     def closer(self, t: int) -> tuple[NDArray[np.int32], Array]:
-        """Give the rows that are closer to a row that was tried than to their second nearest center, and how far they are.
+        """Give the rows that are closer to a row that was tried than to their second nearest center.
 
         Parameters
         ----------
@@ -314,6 +293,115 @@ class Search:
             Indices of the rows, ascending, and their squared distances from it.
         """
         return self.near[t, : self.counts[t]], self.distances[t, : self.counts[t]]
+
+
+class Swaps:
+    """Swaps of the centers of a search for rows.
+
+    Points are tried in blocks here too. After a swap the lists of the points of a block lack rows that have lost a
+    center. So the potential of a further swap is only bounded from above, which never makes it worse.
+
+    Parameters
+    ----------
+    search
+        Search with its centers, two or more.
+    """
+
+    def __init__(self, search: Search) -> None:
+        k, rows = len(search.chosen), search.rows
+        self.search, self.centers = search, np.array(search.chosen)
+        self.changed = np.zeros(len(rows.rows), np.bool_)
+        filled = -(-k // NARROW) * NARROW
+        self.places = np.zeros((filled // NARROW, rows.rows.shape[1], NARROW), np.float32)
+        self.lengths, self.shares = np.full(filled, np.inf, np.float32), np.zeros(filled, np.float32)
+        for out in range(k):
+            self._place(out)
+        self.lost, self.potentials = np.empty(k), np.empty(k)
+        self.potential = self._measure()
+        # The more rows have lost a center, the less a block is worth.
+        self.block = min(MOST_POINTS, len(search.counts), max(POINTS_AT_ONCE, k // ROUNDS_OF_K))
+
+    def make_round(self, draws: int) -> None:
+        """Make some draws, and every swap that lowers the potential.
+
+        Parameters
+        ----------
+        draws
+            Number of draws.
+        """
+        search = self.search
+        while draws > 0:
+            drawn = search.draw(min(self.block, draws))
+            if drawn is None:
+                return
+            draws -= len(drawn)
+            self.try_rows(drawn)
+            left = Draws(search.first[drawn], search.generator.uniform(size=len(drawn)))
+            while turn := left.next(search.first[drawn], 1):
+                (t,) = turn
+                out, potential = self.best(t)
+                # A smaller gain is rounding.
+                if potential < self.potential * (1.0 - ROUNDING):
+                    self.swap(out, int(drawn[t]), t)
+
+    def try_rows(self, points: NDArray[np.intp]) -> None:
+        """Begin a block.
+
+        Parameters
+        ----------
+        points
+            As `Search.try_rows` takes them.
+        """
+        self.search.try_rows(points)
+        self.changed[:] = False
+
+    def best(self, t: int) -> tuple[int, float]:
+        """Choose the center that a row should replace; return it, and a bound of the potential without it.
+
+        Parameters
+        ----------
+        t
+            Number of the row among those that were tried last.
+        """
+        search, weights = self.search, self.search.rows.weights
+        kernels.swap_potentials(
+            *search.closer(t), search.owner, search.first, search.second, weights, self.potential, self.lost,
+            self.potentials,
+        )  # fmt: skip
+        out = int(np.argmin(self.potentials))
+        return out, float(self.potentials[out])
+
+    def swap(self, out: int, row: int, t: int) -> None:
+        """Replace a center by a row.
+
+        Parameters
+        ----------
+        out
+            Index of the center.
+        row, t
+            Index of the row, and its number among those that were tried last.
+        """
+        search, rows = self.search, self.search.rows
+        search.chosen[out] = self.centers[out] = row
+        self._place(out)
+        kernels.after_swap(
+            rows.compared, rows.columns, rows.norms, (*rows.bound, rows.unit), self.centers, self.places, self.lengths,
+            self.shares, out, *search.closer(t), self.changed,
+            (search.owner, search.runner, search.first, search.second),
+        )  # fmt: skip
+        self.potential = self._measure()
+
+    def _place(self, out: int) -> None:
+        """Write a center where the kernels compare rows with all of them."""
+        rows, row = self.search.rows, self.centers[out]
+        self.places[out // NARROW, :, out % NARROW] = rows.columns[row // NARROW, :, row % NARROW]
+        self.lengths[out] = rows.norms[row]
+        self.shares[out] = 2.0 * rows.bound[0] * float(rows.norms[row])
+
+    def _measure(self) -> float:
+        """Compute the potential, and its rise without each center."""
+        search = self.search
+        return float(kernels.losses(search.owner, search.first, search.second, search.rows.weights, self.lost))
 
 
 def block_size(chosen: int) -> int:

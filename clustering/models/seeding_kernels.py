@@ -33,7 +33,7 @@ POINTS_AT_ONCE = 8
 
 @njit(**FAST)
 def bound_estimates(second, norms, relative, absolute, unit, most):  # type: ignore[no-untyped-def]
-    """Bound the estimates of rows that may be closer to a point than their second nearest center, less the point's share.
+    """Bound the estimates of rows that may be closer to a point than a limit, less the share of the point.
 
     Parameters
     ----------
@@ -178,47 +178,129 @@ def add_center(near, distances, new, owner, runner, first, second):  # type: ign
             second[r], runner[r] = distance, new
 
 
+@njit(inline="always", **FAST)
+def _move_closer(r, distance, new, owner, runner, first, second):  # type: ignore[no-untyped-def]
+    """Update the two nearest centers of a row after center `new` came to a distance from it."""
+    if owner[r] == new or runner[r] == new:
+        return
+    if distance < first[r]:
+        second[r], runner[r] = first[r], owner[r]
+        first[r], owner[r] = distance, new
+    elif distance < second[r]:
+        second[r], runner[r] = distance, new
+
+
 @njit(**INNER, **FAST)
-def _rank(rows, centers, r, owner, runner, first, second):  # type: ignore[no-untyped-def]
-    """Find the nearest and the second nearest center of one row."""
-    first[r] = second[r] = np.inf
-    owner[r] = runner[r] = -1
-    for k in range(centers.shape[0]):
-        distance = distance_between(rows[r], rows[centers[k]])
-        # Strict comparisons leave the lower index first among equals.
-        if distance < first[r]:
-            second[r], runner[r] = first[r], owner[r]
-            first[r], owner[r] = distance, k
-        elif distance < second[r]:
-            second[r], runner[r] = distance, k
+def _compare(mask, c, r, rows, centers, owner, runner, first, second):  # type: ignore[no-untyped-def]
+    """Compare row `r` with the centers of a mask, the lowest bit of which stands for center `c`."""
+    while mask:
+        k = c + lowest_bit(mask)
+        mask &= mask - 1
+        # Centers that only fill up the last sixteen are no centers.
+        if k < centers.shape[0]:
+            distance = distance_between(rows[r], rows[centers[k]])
+            # Strict comparisons leave the lower index first among equals.
+            if distance < first[r]:
+                second[r], runner[r] = first[r], owner[r]
+                first[r], owner[r] = distance, k
+            elif distance < second[r]:
+                second[r], runner[r] = distance, k
+
+
+@njit(**INNER, **FAST)
+def _rank(lost, kept, rows, columns, norms, bound, centers, places, lengths, shares, nearest):  # type: ignore[no-untyped-def]
+    """Find the two nearest centers of some rows; `kept` are squared distances that two of the centers do not exceed."""
+    relative, absolute, unit = bound
+    owner, runner, first, second = nearest
+    d = columns.shape[1]
+    slopes = np.zeros((POINTS_AT_ONCE // CENTERS_AT_ONCE, d, CENTERS_AT_ONCE), np.float32)
+    offsets = np.zeros(POINTS_AT_ONCE, np.float32)
+    most = np.empty(POINTS_AT_ONCE, np.float32)
+    # Here the rows are the points, eight at once, and the centers lie sixteen side by side.
+    for begin in range(0, lost.shape[0], POINTS_AT_ONCE):
+        count = min(POINTS_AT_ONCE, lost.shape[0] - begin)
+        most[:] = -np.inf
+        for i in range(count):
+            r = lost[begin + i]
+            offsets[i] = norms[r]
+            for j in range(d):
+                slopes[i // CENTERS_AT_ONCE, j, i % CENTERS_AT_ONCE] = (
+                    np.float32(-2.0) * columns[r // NARROW, j, r % NARROW]
+                )
+            first[r] = second[r] = np.inf
+            owner[r] = runner[r] = -1
+        for c in range(0, lengths.shape[0], NARROW):
+            for i in range(count):
+                r = lost[begin + i]
+                limit = min(kept[begin + i], second[r])
+                most[i] = limit * unit * (1.0 + relative) + relative * 2.0 * np.float64(offsets[i]) + absolute
+            length = load(lengths, c)
+            share = load(shares, c)
+            if MANY_REGISTERS:
+                s0, s1, s2, s3, s4, s5, s6, s7 = scores_of_eight(places, c, slopes, offsets, 0, d)
+            else:
+                s0, s1, s2, s3 = scores_of_four(places, c, slopes, offsets, 0, d)
+                s4, s5, s6, s7 = scores_of_four(places, c, slopes, offsets, CENTERS_AT_ONCE, d)
+            masks = (
+                _within(length + s0, share + repeated(most, 0)),
+                _within(length + s1, share + repeated(most, 1)),
+                _within(length + s2, share + repeated(most, 2)),
+                _within(length + s3, share + repeated(most, 3)),
+                _within(length + s4, share + repeated(most, 4)),
+                _within(length + s5, share + repeated(most, 5)),
+                _within(length + s6, share + repeated(most, 6)),
+                _within(length + s7, share + repeated(most, 7)),
+            )
+            for i in range(count):
+                if masks[i]:
+                    _compare(masks[i], c, lost[begin + i], rows, centers, owner, runner, first, second)
 
 
 @njit(**FAST)
-def after_swap(rows, centers, new, near, distances, owner, runner, first, second):  # type: ignore[no-untyped-def]
+def after_swap(rows, columns, norms, bound, centers, places, lengths, shares, new, near, distances, changed, nearest):  # type: ignore[no-untyped-def]
     """Update the two nearest centers of all rows after one center was replaced.
 
     Parameters
     ----------
-    rows, centers
-        Rows ``(m, d)``, and which of them the centers are ``(k,)``, with the new one in place.
+    rows, columns, norms
+        Rows ``(m, d)``, and as `closer_rows` takes them.
+    bound
+        Rounding bound of the estimates, relative and absolute, and the factor that takes squared distances to their
+        scale.
+    centers, places, lengths, shares
+        Which rows the centers are ``(k,)``, with the new one in place, and the same for the centers as `columns`,
+        `norms` and the shares of points in `closer_rows`.
     new
         Index of the replaced center.
-    near, distances, owner, runner, first, second
-        As in `add_center`.
+    near, distances
+        Rows that may be closer to it than to their second nearest center ``(t,)``, and their squared distances from it,
+        but for the rows that have changed.
+    changed
+        Whether the two nearest centers of a row were found anew since the points were tried ``(m,)``; updated.
+    nearest
+        `owner`, `runner`, `first` and `second`, as in `add_center`; updated.
     """
-    # Only a row that lost one of its two centers needs the distances to all of them.
+    owner, runner, first, second = nearest
+    point = rows[centers[new]]
+    n_lost = 0
+    for r in range(rows.shape[0]):
+        n_lost += owner[r] == new or runner[r] == new
+    lost, kept = np.empty(n_lost, np.int64), np.empty(n_lost)
+    n_lost = 0
     for r in range(rows.shape[0]):
         if owner[r] == new or runner[r] == new:
-            _rank(rows, centers, r, owner, runner, first, second)
+            lost[n_lost] = r
+            # The center that is left and the new one are both within the greater of their distances.
+            left = second[r] if owner[r] == new else first[r]
+            kept[n_lost] = max(left, distance_between(rows[r], point))
+            n_lost += 1
+        elif changed[r]:
+            _move_closer(r, distance_between(rows[r], point), new, owner, runner, first, second)
     for i in range(near.shape[0]):
-        r = near[i]
-        if owner[r] == new or runner[r] == new:
-            continue
-        if distances[i] < first[r]:
-            second[r], runner[r] = first[r], owner[r]
-            first[r], owner[r] = distances[i], new
-        elif distances[i] < second[r]:
-            second[r], runner[r] = distances[i], new
+        _move_closer(near[i], distances[i], new, owner, runner, first, second)
+    # Only a row that lost one of its two centers has to be compared with all of them.
+    _rank(lost, kept, rows, columns, norms, bound, centers, places, lengths, shares, nearest)
+    changed[lost] = True
 
 
 @njit(**FAST)
@@ -249,7 +331,7 @@ def swap_potentials(near, distances, owner, first, second, weights, potential, l
     Parameters
     ----------
     near, distances, owner, first, second, weights
-        As in `add_center`, and weights of all rows ``(m,)``.
+        As in `add_center`, and weights of all rows ``(m,)``. Where rows are left out, the potentials are upper bounds.
     potential, lost
         Present potential, and its rises ``(k,)``, as `losses` gives them.
     potentials
@@ -263,5 +345,5 @@ def swap_potentials(near, distances, owner, first, second, weights, potential, l
         with_owner = min(distances[i], first[r])
         kept -= weights[r] * (first[r] - with_owner)
         # Without its owner the row goes to the new center, and not to its second nearest.
-        potentials[owner[r]] += weights[r] * ((distances[i] - with_owner) - (second[r] - first[r]))
+        potentials[owner[r]] += weights[r] * ((min(distances[i], second[r]) - with_owner) - (second[r] - first[r]))
     potentials += kept
