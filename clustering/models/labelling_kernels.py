@@ -215,7 +215,13 @@ def scores_of_four(columns, r, slopes, offsets, c, d):  # type: ignore[no-untype
 
 @njit(inline="always", **BARE)
 def scores_of_eight(columns, r, slopes, offsets, c, d):  # type: ignore[no-untyped-def]
-    """Do as `scores_of_four` does for eight centers, whose sums stay in registers where there are 32 of them."""
+    """Do as `scores_of_four` does for eight centers, whose sums stay in registers where there are 32 of them.
+
+    Parameters
+    ----------
+    columns, r, slopes, offsets, c, d
+        As in `scores_of_four`.
+    """
     s0 = repeated(offsets, c)
     s1 = repeated(offsets, c + 1)
     s2 = repeated(offsets, c + 2)
