@@ -36,7 +36,7 @@ RESTART_ROWS = 25_000
 """Number of sampled rows on which restarts compete; 50 rows per cluster where that is more."""
 LEAST_RESTARTS = 2
 """Least default number of restarts."""
-SEEDING_PASSES, SAMPLE_PASSES, FULL_PASSES = 7, 20, 15
+SEEDING_PASSES, SAMPLE_PASSES, FULL_PASSES = 10, 20, 15
 """Passes that the seeding of a restart costs as much as, those that it usually makes over the restart rows, and those
 over all rows that starts may cost."""
 FEW_PRODUCTS = 2e10
