@@ -18,12 +18,11 @@ from clustering.execution.passes import PassResult, PassRunner
 from clustering.fitting.loop import Candidate
 from clustering.fitting.on_sample import sample_passes
 from clustering.fitting.options import Options
-from clustering.fitting.seeding import Init, as_centers, generators, seed_centers, seeding_rows, trials
+from clustering.fitting.seeding import Init, as_centers, generators, seed_centers, seeding_rows
 from clustering.models import divergences as geometry
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.kmeans_statistics import KMeansStatistics
-from clustering.models.lloyd_buffers import CENTERS_AT_ONCE
 from clustering.models.missing_features import fill_missing
 from clustering.models.model import AnyModel
 from clustering.models.objective import rank_candidates
@@ -37,8 +36,9 @@ RESTART_ROWS = 25_000
 """Number of sampled rows on which restarts compete; 50 rows per cluster where that is more."""
 LEAST_RESTARTS = 2
 """Least default number of restarts."""
-SAMPLE_PASSES, FULL_PASSES = 20, 25
-"""Passes that a restart usually makes over the restart rows, and a fit over all rows."""
+SEEDING_PASSES, SAMPLE_PASSES, FULL_PASSES = 10, 20, 15
+"""Passes that the seeding of a restart costs as much as, those that it usually makes over the restart rows, and those
+over all rows that starts may cost."""
 FEW_PRODUCTS = 2e10
 """Products that starts may always cost, which take about a second."""
 
@@ -142,8 +142,7 @@ def number_of_restarts(options: FitOptions, k: int, survey: Survey) -> int:
         return DEFAULT_RESTARTS
     d = len(survey.mean)
     rows = len(restart_sample(survey, k).weights)
-    # Greedy k-means++ tries several points for each center, the local search one more at the cost of a few.
-    restart = k * d * rows * (trials(k) + CENTERS_AT_ONCE + SAMPLE_PASSES)
+    restart = k * d * rows * (SEEDING_PASSES + SAMPLE_PASSES)
     allowed = max(k * d * survey.count * FULL_PASSES, FEW_PRODUCTS)
     return int(np.clip(allowed // restart, max(LEAST_RESTARTS, options.finalists or 1), DEFAULT_RESTARTS))
 

@@ -253,8 +253,14 @@ def scores_of_four(columns, r, slopes, offsets, c, d):  # type: ignore[no-untype
 
 
 @njit(inline="always", **BARE)
-def _scores_of_eight(columns, r, slopes, offsets, c, d):  # type: ignore[no-untyped-def]
-    """Do as `scores_of_four` does for eight centers, whose sums stay in registers where there are 32 of them."""
+def scores_of_eight(columns, r, slopes, offsets, c, d):  # type: ignore[no-untyped-def]
+    """Do as `scores_of_four` does for eight centers, whose sums stay in registers where there are 32 of them.
+
+    Parameters
+    ----------
+    columns, r, slopes, offsets, c, d
+        As in `scores_of_four`.
+    """
     s0 = repeated(offsets, c)
     s1 = repeated(offsets, c + 1)
     s2 = repeated(offsets, c + 2)
@@ -314,7 +320,7 @@ def score(tile, m, d, way):  # type: ignore[no-untyped-def]
             whole = panel + ((end - panel) // 8 * 8 if MANY_REGISTERS else 0)
             if MANY_REGISTERS:
                 for c in range(panel, whole, 8):
-                    s0, s1, s2, s3, s4, s5, s6, s7 = _scores_of_eight(
+                    s0, s1, s2, s3, s4, s5, s6, s7 = scores_of_eight(
                         way.columns, r, scores.slopes, scores.offsets, c, d
                     )
                     least, second, label = _compare_four(s0, s1, s2, s3, scores.names, c, least, second, label)

@@ -2,7 +2,8 @@
 
 Points are tried by estimates of their distances from all rows, ‖x‖² − 2 x·p + ‖p‖² in float32, which cost a fraction of
 distances. A distance in float64 follows only for rows that may come closer to a point by the bound of the estimate. So
-the outcome is that of distances in float64, whatever the rounding of the estimates.
+the outcome is that of distances in float64, whatever the rounding of the estimates. The rows that do come closer are
+few where there are many centers, and all that follows looks at them alone.
 """
 
 from __future__ import annotations
@@ -11,17 +12,73 @@ import numpy as np
 
 from clustering.compiling import INNER, njit
 from clustering.models.kernels import FAST, distance_between
-from clustering.models.labelling_kernels import BARE, scores_of_four
-from clustering.models.lanes import NARROW, load, store
+from clustering.models.labelling_kernels import BARE, scores_of_eight, scores_of_four
+from clustering.models.lanes import (
+    MANY_REGISTERS,
+    NARROW,
+    lanes_up_to,
+    load,
+    lowest_bit,
+    repeated,
+    splat,
+    where_less,
+)
 from clustering.models.lloyd_buffers import CENTERS_AT_ONCE
 
 PART = 64
 """Rows that all points are tried with before the next ones; a multiple of sixteen."""
+POINTS_AT_ONCE = 8
+"""Points whose sums stay in registers; the number of points is a multiple of it."""
 
 
-@njit(**BARE)
-def estimate(columns, norms, points, squares, estimates):  # type: ignore[no-untyped-def]
-    """Estimate the squared distances of all rows from some points.
+@njit(**FAST)
+def bound_estimates(second, norms, relative, absolute, unit, most):  # type: ignore[no-untyped-def]
+    """Bound the estimates of rows that may be closer to a point than a limit, less the share of the point.
+
+    Parameters
+    ----------
+    second
+        Squared distances ``(m,)`` that a row has to fall below.
+    norms
+        Squared norms of the rows ``(n,)``, in float32; n is m or more.
+    relative, absolute
+        Rounding bound of the estimates, relative to twice the sum of both norms, and absolute.
+    unit
+        Factor that takes squared distances to the scale of the estimates.
+    most
+        Gets the bounds ``(n,)``, in float32.
+    """
+    for r in range(second.shape[0]):
+        most[r] = second[r] * unit * (1.0 + relative) + relative * 2.0 * np.float64(norms[r]) + absolute
+    # Rows that only fill up the last sixteen are close to nothing.
+    most[second.shape[0] :] = -np.inf
+
+
+@njit(inline="always", **BARE)
+def _within(estimate, most):  # type: ignore[no-untyped-def]
+    """Bit mask of the rows that are not surely beyond their bounds."""
+    # An estimate that overflowed decides nothing: with NaN the comparison fails.
+    beyond = where_less(most, estimate, splat(np.float32(1.0)), splat(np.float32(0.0)))
+    return lanes_up_to(beyond, np.float32(0.5))
+
+
+@njit(**INNER, **FAST)
+def _keep(mask, r, t, rows, points, second, near, distances, counts):  # type: ignore[no-untyped-def]
+    """Keep the rows of a mask, the lowest bit of which stands for row `r`, that are closer to point `t`."""
+    # Points that only fill up the last eight are no points.
+    while mask and t < points.shape[0]:
+        row = r + lowest_bit(mask)
+        mask &= mask - 1
+        distance = distance_between(rows[row], rows[points[t]])
+        if distance < second[row]:
+            near[t, counts[t]] = row
+            distances[t, counts[t]] = distance
+            counts[t] += 1
+
+
+@njit(**FAST)
+def closer_rows(columns, norms, slopes, offsets, shares, most, rows, points, second, near, distances, counts):  # type: ignore[no-untyped-def]
+    """List the rows that are closer to each of some points than to their second nearest center.
 
     Parameters
     ----------
@@ -29,93 +86,90 @@ def estimate(columns, norms, points, squares, estimates):  # type: ignore[no-unt
         Rows as columns, sixteen rows side by side ``(n / 16, d, 16)``, in float32.
     norms
         Squared norms of the rows ``(n,)``, in float32.
-    points, squares
-        −2 p of the points, four side by side ``(t / 4, d, 4)``, and their squared norms ``(t,)``.
-    estimates
-        Gets the estimates ``(t, n)``.
+    slopes, offsets
+        −2 p of the points, four side by side ``(t / 4, d, 4)``, and their squared norms ``(t,)``; t is a multiple of
+        eight.
+    shares
+        Share ``(t,)`` of each point in the bound of an estimate.
+    most
+        Bounds of the estimates, as `bound_estimates` gives them.
+    rows, points
+        Rows ``(m, d)``, and which of them the points are.
+    second
+        Squared distances ``(m,)`` that a row has to fall below.
+    near, distances, counts
+        Get the rows for each point ``(t, m)`` in ascending order, their squared distances from it, and how many they
+        are ``(t,)``.
     """
     n = norms.shape[0]
     d = columns.shape[1]
+    counts[:] = 0
     # All points are tried while a part of the rows is in the cache, because memory limits the speed with many rows.
     for begin in range(0, n, PART):
-        for c in range(0, squares.shape[0], CENTERS_AT_ONCE):
+        for t in range(0, offsets.shape[0], POINTS_AT_ONCE):
             for r in range(begin, min(n, begin + PART), NARROW):
                 norm = load(norms, r)
-                s0, s1, s2, s3 = scores_of_four(columns, r, points, squares, c, d)
-                store(estimates, c * n + r, norm + s0)
-                store(estimates, (c + 1) * n + r, norm + s1)
-                store(estimates, (c + 2) * n + r, norm + s2)
-                store(estimates, (c + 3) * n + r, norm + s3)
-
-
-@njit(inline="always", **FAST)
-def _is_beyond(estimate, norm, square, relative, absolute, limit):  # type: ignore[no-untyped-def]
-    """Return whether a distance is surely above a limit."""
-    # An estimate that overflowed decides nothing: NaN and infinite differences fail the comparison.
-    return estimate - (relative * 2.0 * (np.float64(norm) + square) + absolute) > limit
-
-
-@njit(**FAST)
-def distances_below(rows, point, norms, square, estimates, relative, absolute, unit, limits, distances):  # type: ignore[no-untyped-def]
-    """Compute the squared distances of rows from a point where they may be below a limit; others become infinite.
-
-    Parameters
-    ----------
-    rows, point
-        Rows ``(n, d)`` and point ``(d,)``.
-    norms, square, estimates
-        Squared norms of the rows ``(n,)`` and of the point, and estimates of the distances ``(n,)``, in float32.
-    relative, absolute
-        Rounding bound of the estimates, relative to twice the sum of both norms, and absolute.
-    unit
-        Factor that takes squared distances to the scale of the estimates.
-    limits
-        Squared distances ``(n,)`` that a row has to fall below.
-    distances
-        Gets the distances ``(n,)``.
-    """
-    for r in range(rows.shape[0]):
-        if _is_beyond(estimates[r], norms[r], square, relative, absolute, limits[r] * unit):
-            distances[r] = np.inf
-        else:
-            distances[r] = distance_between(rows[r], point)
+                bound = load(most, r)
+                if MANY_REGISTERS:
+                    s0, s1, s2, s3, s4, s5, s6, s7 = scores_of_eight(columns, r, slopes, offsets, t, d)
+                else:
+                    s0, s1, s2, s3 = scores_of_four(columns, r, slopes, offsets, t, d)
+                    s4, s5, s6, s7 = scores_of_four(columns, r, slopes, offsets, t + CENTERS_AT_ONCE, d)
+                m0 = _within(norm + s0, bound + repeated(shares, t))
+                m1 = _within(norm + s1, bound + repeated(shares, t + 1))
+                m2 = _within(norm + s2, bound + repeated(shares, t + 2))
+                m3 = _within(norm + s3, bound + repeated(shares, t + 3))
+                m4 = _within(norm + s4, bound + repeated(shares, t + 4))
+                m5 = _within(norm + s5, bound + repeated(shares, t + 5))
+                m6 = _within(norm + s6, bound + repeated(shares, t + 6))
+                m7 = _within(norm + s7, bound + repeated(shares, t + 7))
+                if m0 | m1 | m2 | m3 | m4 | m5 | m6 | m7:
+                    _keep(m0, r, t, rows, points, second, near, distances, counts)
+                    _keep(m1, r, t + 1, rows, points, second, near, distances, counts)
+                    _keep(m2, r, t + 2, rows, points, second, near, distances, counts)
+                    _keep(m3, r, t + 3, rows, points, second, near, distances, counts)
+                    _keep(m4, r, t + 4, rows, points, second, near, distances, counts)
+                    _keep(m5, r, t + 5, rows, points, second, near, distances, counts)
+                    _keep(m6, r, t + 6, rows, points, second, near, distances, counts)
+                    _keep(m7, r, t + 7, rows, points, second, near, distances, counts)
 
 
 @njit(**FAST)
-def gain(rows, point, norms, square, estimates, relative, absolute, unit, first, weights):  # type: ignore[no-untyped-def]
-    """Compute by how much a further center lowers the potential Σ w·D², in float64.
+def gain(near, distances, first, weights):  # type: ignore[no-untyped-def]
+    """Compute by how much a further center lowers the potential Σ w·D².
 
     Parameters
     ----------
-    rows, point, norms, square, estimates, relative, absolute, unit
-        As in `distances_below`.
+    near, distances
+        Rows that may be closer to it ``(t,)``, and their squared distances from it.
     first, weights
-        Squared distances from the nearest center so far, and weights ``(n,)``.
+        Squared distances of all rows from their nearest center so far, and weights ``(m,)``.
     """
     total = 0.0
-    for r in range(rows.shape[0]):
-        if not _is_beyond(estimates[r], norms[r], square, relative, absolute, first[r] * unit):
-            distance = distance_between(rows[r], point)
-            if distance < first[r]:
-                total += weights[r] * (first[r] - distance)
+    for i in range(near.shape[0]):
+        r = near[i]
+        if distances[i] < first[r]:
+            total += weights[r] * (first[r] - distances[i])
     return total
 
 
 @njit(**FAST)
-def add_center(distances, new, owner, runner, first, second):  # type: ignore[no-untyped-def]
-    """Update the two nearest centers of all rows after a center is added behind the others.
+def add_center(near, distances, new, owner, runner, first, second):  # type: ignore[no-untyped-def]
+    """Update the two nearest centers of rows after a center is added behind the others.
 
     Parameters
     ----------
-    distances
-        Squared distances of the rows from it ``(n,)``; infinite where they are not below `second`.
+    near, distances
+        Rows that may be closer to it than to their second nearest center ``(t,)``, and their squared distances from it.
     new
         Its index.
     owner, runner, first, second
-        Indices of the nearest and the second nearest center ``(n,)``, −1 for none, and squared distances to them.
+        Indices of the nearest and the second nearest center of all rows ``(m,)``, −1 for none, and squared distances to
+        them.
     """
-    for r in range(distances.shape[0]):
-        distance = distances[r]
+    for i in range(near.shape[0]):
+        r = near[i]
+        distance = distances[i]
         # Strict comparisons leave the lower index first among equals.
         if distance < first[r]:
             second[r], runner[r] = first[r], owner[r]
@@ -124,67 +178,172 @@ def add_center(distances, new, owner, runner, first, second):  # type: ignore[no
             second[r], runner[r] = distance, new
 
 
+@njit(inline="always", **FAST)
+def _move_closer(r, distance, new, owner, runner, first, second):  # type: ignore[no-untyped-def]
+    """Update the two nearest centers of a row after center `new` came to a distance from it."""
+    if owner[r] == new or runner[r] == new:
+        return
+    if distance < first[r]:
+        second[r], runner[r] = first[r], owner[r]
+        first[r], owner[r] = distance, new
+    elif distance < second[r]:
+        second[r], runner[r] = distance, new
+
+
 @njit(**INNER, **FAST)
-def _rank(row, centers, r, owner, runner, first, second):  # type: ignore[no-untyped-def]
-    """Find the nearest and the second nearest center of one row."""
-    first[r] = second[r] = np.inf
-    owner[r] = runner[r] = -1
-    for k in range(centers.shape[0]):
-        distance = distance_between(row, centers[k])
-        # Strict comparisons leave the lower index first among equals.
-        if distance < first[r]:
-            second[r], runner[r] = first[r], owner[r]
-            first[r], owner[r] = distance, k
-        elif distance < second[r]:
-            second[r], runner[r] = distance, k
+def _compare(mask, c, r, rows, centers, owner, runner, first, second):  # type: ignore[no-untyped-def]
+    """Compare row `r` with the centers of a mask, the lowest bit of which stands for center `c`."""
+    while mask:
+        k = c + lowest_bit(mask)
+        mask &= mask - 1
+        # Centers that only fill up the last sixteen are no centers.
+        if k < centers.shape[0]:
+            distance = distance_between(rows[r], rows[centers[k]])
+            # Strict comparisons leave the lower index first among equals.
+            if distance < first[r]:
+                second[r], runner[r] = first[r], owner[r]
+                first[r], owner[r] = distance, k
+            elif distance < second[r]:
+                second[r], runner[r] = distance, k
+
+
+@njit(**INNER, **FAST)
+def _rank(lost, kept, rows, columns, norms, bound, centers, places, lengths, shares, nearest):  # type: ignore[no-untyped-def]
+    """Find the two nearest centers of some rows; `kept` are squared distances that two of the centers do not exceed."""
+    relative, absolute, unit = bound
+    owner, runner, first, second = nearest
+    d = columns.shape[1]
+    slopes = np.zeros((POINTS_AT_ONCE // CENTERS_AT_ONCE, d, CENTERS_AT_ONCE), np.float32)
+    offsets = np.zeros(POINTS_AT_ONCE, np.float32)
+    most = np.empty(POINTS_AT_ONCE, np.float32)
+    # Here the rows are the points, eight at once, and the centers lie sixteen side by side.
+    for begin in range(0, lost.shape[0], POINTS_AT_ONCE):
+        count = min(POINTS_AT_ONCE, lost.shape[0] - begin)
+        most[:] = -np.inf
+        for i in range(count):
+            r = lost[begin + i]
+            offsets[i] = norms[r]
+            for j in range(d):
+                slopes[i // CENTERS_AT_ONCE, j, i % CENTERS_AT_ONCE] = (
+                    np.float32(-2.0) * columns[r // NARROW, j, r % NARROW]
+                )
+            first[r] = second[r] = np.inf
+            owner[r] = runner[r] = -1
+        for c in range(0, lengths.shape[0], NARROW):
+            for i in range(count):
+                r = lost[begin + i]
+                limit = min(kept[begin + i], second[r])
+                most[i] = limit * unit * (1.0 + relative) + relative * 2.0 * np.float64(offsets[i]) + absolute
+            length = load(lengths, c)
+            share = load(shares, c)
+            if MANY_REGISTERS:
+                s0, s1, s2, s3, s4, s5, s6, s7 = scores_of_eight(places, c, slopes, offsets, 0, d)
+            else:
+                s0, s1, s2, s3 = scores_of_four(places, c, slopes, offsets, 0, d)
+                s4, s5, s6, s7 = scores_of_four(places, c, slopes, offsets, CENTERS_AT_ONCE, d)
+            masks = (
+                _within(length + s0, share + repeated(most, 0)),
+                _within(length + s1, share + repeated(most, 1)),
+                _within(length + s2, share + repeated(most, 2)),
+                _within(length + s3, share + repeated(most, 3)),
+                _within(length + s4, share + repeated(most, 4)),
+                _within(length + s5, share + repeated(most, 5)),
+                _within(length + s6, share + repeated(most, 6)),
+                _within(length + s7, share + repeated(most, 7)),
+            )
+            for i in range(count):
+                if masks[i]:
+                    _compare(masks[i], c, lost[begin + i], rows, centers, owner, runner, first, second)
 
 
 @njit(**FAST)
-def after_swap(rows, centers, new, d_new, owner, runner, first, second):  # type: ignore[no-untyped-def]
+def after_swap(rows, columns, norms, bound, centers, places, lengths, shares, new, near, distances, changed, nearest):  # type: ignore[no-untyped-def]
     """Update the two nearest centers of all rows after one center was replaced.
 
     Parameters
     ----------
-    rows, centers
-        Rows ``(n, d)`` and centers ``(k, d)``, with the new one in place.
+    rows, columns, norms
+        Rows ``(m, d)``, and as `closer_rows` takes them.
+    bound
+        Rounding bound of the estimates, relative and absolute, and the factor that takes squared distances to their
+        scale.
+    centers, places, lengths, shares
+        Which rows the centers are ``(k,)``, with the new one in place, and the same for the centers as `columns`,
+        `norms` and the shares of points in `closer_rows`.
     new
         Index of the replaced center.
-    d_new
-        Squared distance of each row from the new center ``(n,)``; infinite where it is not below `second`.
-    owner, runner, first, second
-        As in `add_center`, updated in place.
+    near, distances
+        Rows that may be closer to it than to their second nearest center ``(t,)``, and their squared distances from it,
+        but for the rows that have changed.
+    changed
+        Whether the two nearest centers of a row were found anew since the points were tried ``(m,)``; updated.
+    nearest
+        `owner`, `runner`, `first` and `second`, as in `add_center`; updated.
     """
+    owner, runner, first, second = nearest
+    point = rows[centers[new]]
+    n_lost = 0
     for r in range(rows.shape[0]):
-        # Only a row that lost one of its two centers needs the distances to all of them.
+        n_lost += owner[r] == new or runner[r] == new
+    lost, kept = np.empty(n_lost, np.int64), np.empty(n_lost)
+    n_lost = 0
+    for r in range(rows.shape[0]):
         if owner[r] == new or runner[r] == new:
-            _rank(rows[r], centers, r, owner, runner, first, second)
-        elif d_new[r] < first[r]:
-            second[r], runner[r] = first[r], owner[r]
-            first[r], owner[r] = d_new[r], new
-        elif d_new[r] < second[r]:
-            second[r], runner[r] = d_new[r], new
+            lost[n_lost] = r
+            # The center that is left and the new one are both within the greater of their distances.
+            left = second[r] if owner[r] == new else first[r]
+            kept[n_lost] = max(left, distance_between(rows[r], point))
+            n_lost += 1
+        elif changed[r]:
+            _move_closer(r, distance_between(rows[r], point), new, owner, runner, first, second)
+    for i in range(near.shape[0]):
+        _move_closer(near[i], distances[i], new, owner, runner, first, second)
+    # Only a row that lost one of its two centers has to be compared with all of them.
+    _rank(lost, kept, rows, columns, norms, bound, centers, places, lengths, shares, nearest)
+    changed[lost] = True
 
 
 @njit(**FAST)
-def swap_potentials(d_new, owner, first, second, weights, potentials):  # type: ignore[no-untyped-def]
+def losses(owner, first, second, weights, lost):  # type: ignore[no-untyped-def]
+    """Compute by how much the potential rises without each center; return the potential.
+
+    Parameters
+    ----------
+    owner, first, second
+        Nearest centers and squared distances ``(m,)``, as in `add_center`.
+    weights
+        Weights of the rows ``(m,)``.
+    lost
+        Gets the rises ``(k,)``.
+    """
+    potential = 0.0
+    lost[:] = 0.0
+    for r in range(owner.shape[0]):
+        potential += weights[r] * first[r]
+        lost[owner[r]] += weights[r] * (second[r] - first[r])
+    return potential
+
+
+@njit(**FAST)
+def swap_potentials(near, distances, owner, first, second, weights, potential, lost, potentials):  # type: ignore[no-untyped-def]
     """Compute the potential after a new center replaces each of the present ones.
 
     Parameters
     ----------
-    d_new
-        Squared distance of each row from the new center ``(n,)``; infinite where it is not below `second`.
-    owner, first, second
-        Nearest centers and squared distances ``(n,)``, as in `add_center`.
-    weights
-        Weights of the rows ``(n,)``.
+    near, distances, owner, first, second, weights
+        As in `add_center`, and weights of all rows ``(m,)``. Where rows are left out, the potentials are upper bounds.
+    potential, lost
+        Present potential, and its rises ``(k,)``, as `losses` gives them.
     potentials
         Gets the potentials ``(k,)``.
     """
     # A swap differs from adding the new center only for rows of the center that goes, so one pass serves all swaps.
-    kept = 0.0
-    potentials[:] = 0.0
-    for r in range(d_new.shape[0]):
-        with_owner = weights[r] * min(d_new[r], first[r])
-        kept += with_owner
-        potentials[owner[r]] += weights[r] * min(d_new[r], second[r]) - with_owner
+    kept = potential
+    potentials[:] = lost
+    for i in range(near.shape[0]):
+        r = near[i]
+        with_owner = min(distances[i], first[r])
+        kept -= weights[r] * (first[r] - with_owner)
+        # Without its owner the row goes to the new center, and not to its second nearest.
+        potentials[owner[r]] += weights[r] * ((min(distances[i], second[r]) - with_owner) - (second[r] - first[r]))
     potentials += kept

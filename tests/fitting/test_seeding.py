@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 import clustering as c
 from clustering.data.rows import in_memory_rows
 from clustering.errors import ConfigError
-from clustering.fitting.seeding import Search, as_centers, generators, seed_centers, seeding_rows
+from clustering.fitting.seeding import Draws, Search, Swaps, as_centers, generators, seed_centers, seeding_rows
 from clustering.models.kernels import distance_between
 from clustering.models.survey import SurveyModel
 
@@ -175,11 +177,10 @@ def test_estimates_never_hide_a_closer_row(seed: int, n: int, d: int, scale: flo
     exact = np.array([[distance_between(row, compared[i]) for row in compared] for i in chosen])
     search.second[:] = limits = rng.choice(exact.ravel(), n)
     search.try_rows(chosen)
-    for trial, row in enumerate(chosen):
-        search.measure(int(row), trial)
-        closer = exact[trial] < limits
-        np.testing.assert_array_equal(search.distances[closer], exact[trial][closer])
-        assert (search.distances[~closer] >= limits[~closer]).all()
+    for trial, distances in enumerate(exact):
+        near, near_distances = search.closer(trial)
+        np.testing.assert_array_equal(near, np.flatnonzero(distances < limits))
+        np.testing.assert_array_equal(near_distances, distances[near])
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 60), st.integers(1, 5), st.integers(1, 5), st.sampled_from([0.0, 1e4]))
@@ -193,5 +194,144 @@ def test_the_best_trial_leaves_the_least_potential(seed: int, n: int, d: int, co
     index = rng.integers(0, n, count)
     exact = np.array([[distance_between(row, values[i]) for row in values] for i in index])
     potentials = np.minimum(exact, search.first) @ search.rows.weights
-    best = search.best(index)
+    search.try_rows(index)
+    best = search.best(range(count))
     assert potentials[best] <= potentials.min() * (1 + 1e-12)
+
+
+def test_draws_of_a_block_follow_the_distances_of_their_turn() -> None:
+    rng = np.random.default_rng(0)
+    before, now = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 0.5, 3.0, 0.0])
+    drawn = rng.choice(4, 6000, p=before / before.sum())
+    draws = Draws(before[drawn], rng.uniform(size=6000))
+    counted = drawn[draws.next(now[drawn], 6000)]
+    observed, expected = np.bincount(counted, minlength=4), len(counted) * now / now.sum()
+    assert observed[3] == 0
+    # Chi-squared with 2 degrees of freedom: beyond 14 once in a thousand; the draws are fixed.
+    assert np.sum((observed - expected)[:3] ** 2 / expected[:3]) < 14
+
+
+def test_draws_are_used_once_in_their_order_and_all_count_at_first() -> None:
+    before = np.array([5e-324, 1.0, 2.0, 3.0, 4.0])
+    draws = Draws(before, np.full(5, 1 - 2**-53))
+    assert draws.next(before, 2) == [0, 1]
+    assert draws.next(np.array([0.0, 0.0, 0.5, 3.0, 4.0]), 2) == [3, 4]
+    assert draws.next(before, 2) == []
+
+
+def nearest_two(search: Search) -> tuple[np.ndarray, ...]:
+    return search.owner, search.runner, search.first, search.second
+
+
+def assert_nearest_two(search: Search, compared: np.ndarray) -> None:
+    exact = np.array([[distance_between(row, compared[i]) for i in search.chosen] for row in compared])
+    ranked, places = np.sort(exact, axis=1), np.arange(len(exact))
+    owner, runner, first, second = nearest_two(search)
+    np.testing.assert_array_equal(first, ranked[:, 0])
+    np.testing.assert_array_equal(second, ranked[:, 1])
+    np.testing.assert_array_equal(exact[places, owner], first)
+    np.testing.assert_array_equal(exact[places, runner], second)
+    assert (owner != runner).all()
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(3, 80),
+    d=st.integers(1, 20),
+    k=st.integers(2, 40),
+    scale=st.sampled_from([1e-200, 1.0, 1e200]),
+    offset=st.sampled_from([0.0, 1e6]),
+)
+def test_any_swaps_of_a_block_leave_the_two_nearest_centers_right(
+    seed: int, n: int, d: int, k: int, scale: float, offset: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    values = (rng.integers(-4, 5, (n, d)) * 0.1 + offset) * scale
+    rows = seeding_rows(values, rng.integers(1, 4, n).astype(float))
+    search = Search(rows, min(k, len(distinct(values))), rng)
+    search._greedy()
+    if len(search.chosen) < 2:
+        return
+    swaps = Swaps(search)
+    for _ in range(2):
+        points = rng.integers(0, n, 5)
+        swaps.try_rows(points)
+        for t, row in enumerate(points):
+            out, bound = swaps.best(t)
+            swaps.swap(out, int(row), t)
+            assert_nearest_two(search, rows.compared)
+            potential = float(rows.weights @ search.first)
+            assert swaps.potential == pytest.approx(potential, rel=1e-12, abs=1e-300)
+            # Centers that are equal make differences that are rounding alone.
+            assert potential <= bound + 1e-9 * float(rows.weights @ search.second)
+
+
+def test_the_first_swap_of_a_block_is_the_best_one(rng: np.random.Generator) -> None:
+    search = Search(seeding_rows(rng.standard_normal((200, 3)), rng.random(200) + 0.1), 12, rng)
+    search._greedy()
+    swaps, weights = Swaps(search), search.rows.weights
+    swaps.try_rows(np.arange(5))
+    for t in range(5):
+        out, potential = swaps.best(t)
+        exact = []
+        for other in range(12):
+            chosen = [t if i == other else row for i, row in enumerate(search.chosen)]
+            centers = search.rows.rows[chosen]
+            distances = np.array([[distance_between(row, center) for center in centers] for row in search.rows.rows])
+            exact.append(float(weights @ distances.min(axis=1)))
+        assert out == int(np.argmin(exact))
+        assert potential == pytest.approx(min(exact), rel=1e-12)
+
+
+class Counting(Search):
+    """A search that notes the potential before each sweep."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.potentials: list[float] = []
+
+    def try_rows(self, points: np.ndarray) -> None:
+        self.potentials.append(float(self.rows.weights @ self.first) if len(self.chosen) == self.k else np.inf)
+        super().try_rows(points)
+
+
+def test_swaps_only_lower_the_potential(rng: np.random.Generator) -> None:
+    rows = rng.standard_normal((400, 2)) + 30.0 * rng.integers(0, 4, (400, 2))
+    search = Counting(seeding_rows(rows, rng.random(400) + 0.1), 20, rng)
+    search.run()
+    potentials = np.array([p for p in search.potentials if np.isfinite(p)])
+    assert len(potentials) > 3
+    assert (np.diff(potentials) <= 0).all()
+    assert_nearest_two(search, rows)
+
+
+def test_the_local_search_goes_on_while_it_pays(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    make_round = Swaps.make_round
+    monkeypatch.setattr(Swaps, "make_round", lambda swaps, draws: tried.append(draws) or make_round(swaps, draws))
+
+    def draws(rows: np.ndarray) -> int:
+        tried.clear()
+        Search(seeding_rows(rows, np.ones(len(rows))), 64, np.random.default_rng(0)).run()
+        return sum(tried)
+
+    # Greedy draws miss some of many far blobs of different sizes; in noise of many features all rows are as good.
+    places, shares = 1e3 * rng.standard_normal((64, 2)), rng.random(64)
+    blobs = places[rng.choice(64, 3000, p=shares / shares.sum())] + rng.standard_normal((3000, 2))
+    assert draws(rng.standard_normal((3000, 100))) <= 64 / 2 < draws(blobs) <= 64 * 4
+
+
+def test_a_start_that_is_perfect_ends_the_search() -> None:
+    rows = np.repeat(np.arange(3.0)[:, None], 5, axis=0)
+    search = Counting(seeding_rows(rows, np.ones(15)), 3, np.random.default_rng(0))
+    assert sorted(search.run()[:, 0]) == [0, 1, 2]
+    assert not np.isfinite(search.potentials).any()
+
+
+def test_starts_of_many_clusters_do_not_depend_on_threads(rng: np.random.Generator) -> None:
+    rows = rng.standard_normal((6000, 5)).astype(np.float32)
+    fits = [
+        c.fit(rows, c.KMeans(120), max_iterations=0, cluster="synchronous"),
+        *(c.fit(rows, c.KMeans(120), max_iterations=0, workers=workers) for workers in (1, 2, 5)),
+    ]
+    assert len({fit.centers.tobytes() for fit in fits}) == 1

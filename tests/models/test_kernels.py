@@ -23,13 +23,15 @@ def two_nearest(rows: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, ...]
     n = len(rows)
     nearest = np.full(n, -1), np.full(n, -1), np.full(n, np.inf), np.full(n, np.inf)
     for i, center in enumerate(centers):
-        seeding_kernels.add_center(below(squared_distances(rows, center[None])[:, 0], nearest[3]), i, *nearest)
+        seeding_kernels.add_center(*closer(rows, center, nearest[3]), i, *nearest)
     return nearest
 
 
-def below(distances: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """Distances as the kernels take them: infinite where they are no less than a limit."""
-    return np.where(distances < limits, distances, np.inf)
+def closer(rows: np.ndarray, center: np.ndarray, limits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that are closer to a center than a limit, and their distances, as the kernels take them."""
+    distances = squared_distances(rows, center[None])[:, 0]
+    near = np.flatnonzero(distances < limits).astype(np.int32)
+    return near, distances[near]
 
 
 def assert_two_nearest(rows: np.ndarray, centers: np.ndarray, nearest: tuple[np.ndarray, ...]) -> None:
@@ -48,28 +50,25 @@ def assert_two_nearest(rows: np.ndarray, centers: np.ndarray, nearest: tuple[np.
         assert (owner != runner).all()
 
 
-@given(seeds, st.integers(1, 60), st.integers(1, 5), st.integers(1, 8), st.integers(0, 12))
-def test_nearest_two_centers_stay_right_after_any_swaps(seed: int, n: int, d: int, k: int, swaps: int) -> None:
+@given(seeds, st.integers(1, 60), st.integers(1, 5), st.integers(1, 8))
+def test_nearest_two_centers_are_right_after_each_one_is_added(seed: int, n: int, d: int, k: int) -> None:
     rng = np.random.default_rng(seed)
     rows, centers = whole_numbers(rng, n, d), whole_numbers(rng, k, d)
-    nearest = two_nearest(rows, centers)
-    assert_two_nearest(rows, centers, nearest)
-    for out, place in zip(rng.integers(k, size=swaps), rng.integers(n, size=swaps), strict=True):
-        away = below(squared_distances(rows, rows[place][None])[:, 0], nearest[3])
-        centers[out] = rows[place]
-        seeding_kernels.after_swap(rows, centers, out, away, *nearest)
-        assert_two_nearest(rows, centers, nearest)
+    for count in range(1, k + 1):
+        assert_two_nearest(rows, centers[:count], two_nearest(rows, centers[:count]))
 
 
-@given(seeds, st.integers(1, 60), st.integers(1, 5), st.integers(1, 8))
+@given(seeds, st.integers(1, 60), st.integers(1, 5), st.integers(2, 8))
 def test_swap_potentials_are_those_of_each_swap_carried_out(seed: int, n: int, d: int, k: int) -> None:
     rng = np.random.default_rng(seed)
     rows, centers, new = whole_numbers(rng, n, d), whole_numbers(rng, k, d), whole_numbers(rng, 1, d)
     weights = rng.integers(1, 4, n).astype(np.float64)
     owner, _, first, second = two_nearest(rows, centers)
-    potentials = np.empty(k)
-    away = below(squared_distances(rows, new)[:, 0], second)
-    seeding_kernels.swap_potentials(away, owner, first, second, weights, potentials)
+    lost, potentials = np.empty(k), np.empty(k)
+    potential = seeding_kernels.losses(owner, first, second, weights, lost)
+    assert potential == weights @ squared_distances(rows, centers).min(axis=1)
+    near = closer(rows, new[0], second)
+    seeding_kernels.swap_potentials(*near, owner, first, second, weights, potential, lost, potentials)
     for out in range(k):
         swapped = centers.copy()
         swapped[out] = new
