@@ -14,15 +14,18 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks import blas
-from benchmarks.whole_jobs import OURS, Fit, Job, child, faiss_clusters, fit_ours, measure, record, table
+from benchmarks.results import Result, save
+from benchmarks.whole_jobs import OURS, Fit, Job, child, compared, faiss_clusters, fit_ours, measure
 
 FAISS_PASSES = 25
 """Passes that FAISS makes by default."""
+FAISS_COST = 0.95
+"""Share of the cost of FAISS that ours may have at most, as FAISS stops after those passes."""
 EXTRAPOLATED = "scikit-learn, extrapolated"
 DRAWN, PASSES = 64, 2
 """Centers that scikit-learn draws, and passes that it makes, where its time is extrapolated."""
@@ -81,8 +84,8 @@ def extrapolated_seconds(rows: np.ndarray, k: int) -> float:
     return k * drawing + FAISS_PASSES * (times[1] - times[0]) / PASSES
 
 
-def records(rounds: int = 3, bars: Iterable[Bar] = BARS) -> list[dict[str, Any]]:
-    """Measure all bars; return a record for each peer.
+def records(rounds: int, bars: Iterable[Bar]) -> list[Result]:
+    """Measure jobs, and compare seconds and costs with each peer; a job without peers with `MOST_SECONDS`.
 
     Parameters
     ----------
@@ -90,23 +93,17 @@ def records(rounds: int = 3, bars: Iterable[Bar] = BARS) -> list[dict[str, Any]]
         Number of alternating runs.
     bars
         What to measure.
-
-    Returns
-    -------
-    list of dict
-        As `benchmarks.whole_jobs.records` gives them; a job without peers is compared with `MOST_SECONDS`.
     """
-    measured = []
+    made: list[Result] = []
     for job, targets in bars:
         ways = [way for way in WAYS if way == OURS or way in targets]
         seconds, costs = measure("benchmarks.large_k", ways, job, rounds, [w for w in targets if w == EXTRAPOLATED])
         if not targets:
-            # A job without a peer has a limit.
-            seconds["limit"], costs["limit"], targets = MOST_SECONDS, costs[OURS], {"limit": 1.0}
+            made.append(Result("many clusters, alone", str(job), seconds[OURS], "s", {"limit": MOST_SECONDS}, "≤", 1.0))
         for way, target in targets.items():
-            measured.append(record("many clusters", job, way, seconds, costs, target))
-            print(json.dumps(measured[-1]), flush=True)
-    return measured
+            most_cost = FAISS_COST if way == "FAISS" else 1.0
+            made += compared("many clusters", job, way, seconds, costs, target, most_cost)
+    return made
 
 
 def main() -> None:
@@ -124,7 +121,7 @@ def main() -> None:
             child(WAYS[way], way, folder)
         return
     blas.use_own_kernels("benchmarks.large_k")
-    print(table(records(options.rounds, [BARS[i] for i in options.jobs])))
+    save("large_k", records(options.rounds, [BARS[i] for i in options.jobs]))
 
 
 if __name__ == "__main__":

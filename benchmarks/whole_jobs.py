@@ -18,15 +18,15 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import blas
+from benchmarks.results import PEERS, Result, save
 
-PEERS = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
 OURS = "zarr-clustering"
 WARM_ROWS, WARM_CLUSTERS = 20_000, 120
 """Size of the small job."""
@@ -156,7 +156,7 @@ def seconds_of(module: str, way: str, folder: Path) -> float:
     way, folder
         As in `child`.
     """
-    python = sys.executable if way == OURS else str(PEERS)
+    python = sys.executable if way == OURS else str(PEERS / "bin" / "python")
     # The BLAS of FAISS knows no recent processor, and would run kernels of an old one.
     environment = os.environ | ({"OPENBLAS_CORETYPE": blas.core_type()} if way.startswith("FAISS") else {})
     command = [python, "-m", module, "--child", way, str(folder)]
@@ -196,8 +196,8 @@ def measure(
     return {way: statistics.median(seconds) for way, seconds in times.items()}, costs
 
 
-def records(rounds: int = 3, jobs: Iterable[Job] = JOBS) -> list[dict[str, Any]]:
-    """Measure all jobs; return a record for each job and peer.
+def records(rounds: int, jobs: Iterable[Job]) -> list[Result]:
+    """Measure jobs, and compare seconds and costs with each peer.
 
     Parameters
     ----------
@@ -205,26 +205,25 @@ def records(rounds: int = 3, jobs: Iterable[Job] = JOBS) -> list[dict[str, Any]]
         Number of alternating runs.
     jobs
         Jobs to measure.
-
-    Returns
-    -------
-    list of dict
-        ``bar``, ``shape``, seconds ``ours`` and ``peers``, their ``ratio``, its ``target``, and our ``cost`` over the
-        peer's, less 1; None where the peer has none.
     """
-    measured = []
+    made: list[Result] = []
     for job in jobs:
         seconds, costs = measure("benchmarks.whole_jobs", list(WAYS), job, rounds)
         for way, target in TARGETS.items():
-            measured.append(record("whole job", job, way, seconds, costs, target))
-            print(json.dumps(measured[-1]), flush=True)
-    return measured
+            made += compared("whole job", job, way, seconds, costs, target)
+    return made
 
 
-def record(
-    bar: str, job: Job, way: str, seconds: dict[str, float], costs: dict[str, float], target: float
-) -> dict[str, Any]:
-    """Compare the seconds and the cost of our way with those of a peer.
+def compared(
+    bar: str,
+    job: Job,
+    way: str,
+    seconds: Mapping[str, float],
+    costs: Mapping[str, float],
+    target: float,
+    most_cost: float = 1.0,
+) -> list[Result]:
+    """Compare the seconds of our way with those of a peer, and the cost where the peer has one.
 
     Parameters
     ----------
@@ -234,35 +233,16 @@ def record(
         Of all ways, by name.
     target
         Least wanted ratio of the peer's seconds to ours.
+    most_cost
+        Largest wanted ratio of our cost to the peer's.
     """
-    return {
-        "bar": f"{bar}, {way}",
-        "shape": str(job),
-        "ours": seconds[OURS],
-        "peers": {way: seconds[way]},
-        "ratio": seconds[way] / seconds[OURS],
-        "target": target,
-        "cost": costs[OURS] / costs[way] - 1.0 if way in costs else None,
-    }
-
-
-def table(measured: Sequence[dict[str, Any]]) -> str:
-    """Write records as a table.
-
-    Parameters
-    ----------
-    measured
-        Records, as `record` makes them.
-    """
-    lines = ["| | rows | ours, s | peer, s | peer / ours | target | our cost over the peer's |", "|---" * 7 + "|"]
-    for row in measured:
-        (peer,) = row["peers"].values()
-        cost_ratio = "" if row["cost"] is None else f"{100 * row['cost']:+.3f} %"
-        lines.append(
-            f"| {row['bar']} | {row['shape']} | {row['ours']:.2f} | {peer:.2f} | {row['ratio']:.2f} | "
-            f"{row['target']:g} | {cost_ratio} |"
-        )
-    return "\n".join(lines) + "\n"
+    made = [Result(f"{bar}, beside {way}", str(job), seconds[OURS], "s", {way: seconds[way]}, "≥", target)]
+    if way in costs:
+        peers = {way: costs[way]}
+        made.append(Result(f"{bar}, cost beside {way}", str(job), costs[OURS], "J", peers, "≤", most_cost))
+    for result in made:
+        print(result, flush=True)
+    return made
 
 
 def main() -> None:
@@ -275,7 +255,7 @@ def main() -> None:
         child(WAYS[options.child[0]], options.child[0], Path(options.child[1]))
         return
     blas.use_own_kernels("benchmarks.whole_jobs")
-    print(table(records(options.rounds, [JOBS[i] for i in options.jobs])))
+    save("whole_jobs", records(options.rounds, [JOBS[i] for i in options.jobs]))
 
 
 if __name__ == "__main__":
