@@ -22,14 +22,17 @@ from clustering.models.lanes import (
     lanes_up_to,
     load,
     lowest_bit,
+    memory,
     multiply_add,
+    prefetch,
     repeated,
     splat,
     store,
-    strided,
+    transposed,
+    turned,
     where_less,
 )  # fmt: skip
-from clustering.models.lloyd_buffers import CENTERS_AT_ONCE, ByScore, SideBySide
+from clustering.models.lloyd_buffers import CENTERS_AT_ONCE, LINE_BYTES, ByScore, SideBySide
 
 # These functions make no arrays. Counting the references to their arguments would cost more than the work on a row.
 BARE: dict[str, Any] = {**FAST, "_nrt": False}
@@ -91,9 +94,23 @@ def _side_by_side(tile, m, d, centers, reach, slack_of_centers, columns, second)
     width = tile.rows.shape[1]
     slack = splat(slack_of_centers)
     for r in range(0, m, 2 * WIDE):
-        for j in range(d):
-            store(columns, j * 16, strided(tile.rows, r * width + j, width))
-            store(columns, j * 16 + 8, strided(tile.rows, (r + 8) * width + j, width))
+        for h in range(0, 2 * WIDE, WIDE):
+            for j in range(0, width, WIDE):
+                i = (r + h) * width + j
+                c0, c1, c2, c3, c4, c5, c6, c7 = transposed(
+                    load(tile.rows, i), load(tile.rows, i + width), load(tile.rows, i + 2 * width),
+                    load(tile.rows, i + 3 * width), load(tile.rows, i + 4 * width), load(tile.rows, i + 5 * width),
+                    load(tile.rows, i + 6 * width), load(tile.rows, i + 7 * width),
+                )  # fmt: skip
+                i = j * 16 + h
+                store(columns, i, c0)
+                store(columns, i + 16, c1)
+                store(columns, i + 32, c2)
+                store(columns, i + 48, c3)
+                store(columns, i + 64, c4)
+                store(columns, i + 80, c5)
+                store(columns, i + 96, c6)
+                store(columns, i + 112, c7)
         least0 = splat(np.inf)
         least1 = splat(np.inf)
         second0 = splat(np.inf)
@@ -160,19 +177,24 @@ def _take_distances(tile, m, d, centers):  # type: ignore[no-untyped-def]
 def _turn(tile, m, d, scores, columns, norms):  # type: ignore[no-untyped-def]
     """Write the rows of a tile as scaled columns in float32, sixteen rows side by side, with their squared norms."""
     width = tile.rows.shape[1]
-    factor = splat(scores.scale)
     for r in range(0, m, NARROW):
-        low = splat(0.0)
-        high = splat(0.0)
-        for j in range(d):
-            x = strided(tile.rows, r * width + j, width) * factor
-            y = strided(tile.rows, (r + WIDE) * width + j, width) * factor
-            store(columns, r * d + j * NARROW, x)
-            store(columns, r * d + j * NARROW + WIDE, y)
-            low = multiply_add(x, x, low)
-            high = multiply_add(y, y, high)
-        store(norms, r, low)
-        store(norms, r + WIDE, high)
+        even = splat(np.float32(0.0))
+        odd = splat(np.float32(0.0))
+        for j in range(0, d, WIDE):
+            c0, c1, c2, c3, c4, c5, c6, c7 = turned(tile.rows, r * width + j, width, scores.scale)
+            # Columns behind the last feature are zero. The next sixteen rows overwrite them.
+            i = r * d + j * NARROW
+            store(columns, i, c0)
+            store(columns, i + NARROW, c1)
+            store(columns, i + 2 * NARROW, c2)
+            store(columns, i + 3 * NARROW, c3)
+            store(columns, i + 4 * NARROW, c4)
+            store(columns, i + 5 * NARROW, c5)
+            store(columns, i + 6 * NARROW, c6)
+            store(columns, i + 7 * NARROW, c7)
+            even = multiply_add(c0, c0, multiply_add(c2, c2, multiply_add(c4, c4, multiply_add(c6, c6, even))))
+            odd = multiply_add(c1, c1, multiply_add(c3, c3, multiply_add(c5, c5, multiply_add(c7, c7, odd))))
+        store(norms, r, even + odd)
 
 
 @njit(inline="always", **BARE)
@@ -214,8 +236,11 @@ def scores_of_four(columns, r, slopes, offsets, c, d):  # type: ignore[no-untype
 
 
 @njit(inline="always", **BARE)
-def _scores_of_eight(columns, r, slopes, offsets, c, d):  # type: ignore[no-untyped-def]
-    """Do as `scores_of_four` does for eight centers, whose sums stay in registers where there are 32 of them."""
+def _scores_of_eight(columns, r, slopes, offsets, c, d, ahead, at, step):  # type: ignore[no-untyped-def]
+    """Score 32 rows by eight centers, whose sums stay in registers where there are 32 of them.
+
+    Memory is asked for meanwhile: `step` bytes farther on for each feature.
+    """
     s0 = repeated(offsets, c)
     s1 = repeated(offsets, c + 1)
     s2 = repeated(offsets, c + 2)
@@ -224,68 +249,142 @@ def _scores_of_eight(columns, r, slopes, offsets, c, d):  # type: ignore[no-unty
     s5 = repeated(offsets, c + 5)
     s6 = repeated(offsets, c + 6)
     s7 = repeated(offsets, c + 7)
+    u0 = s0
+    u1 = s1
+    u2 = s2
+    u3 = s3
+    u4 = s4
+    u5 = s5
+    u6 = s6
+    u7 = s7
     for j in range(d):
+        prefetch(ahead, at + j * step)
         x = load(columns, r * d + j * NARROW)
+        y = load(columns, (r + NARROW) * d + j * NARROW)
         i = c * d + j * CENTERS_AT_ONCE
         h = i + d * CENTERS_AT_ONCE
-        s0 = multiply_add(x, repeated(slopes, i), s0)
-        s1 = multiply_add(x, repeated(slopes, i + 1), s1)
-        s2 = multiply_add(x, repeated(slopes, i + 2), s2)
-        s3 = multiply_add(x, repeated(slopes, i + 3), s3)
-        s4 = multiply_add(x, repeated(slopes, h), s4)
-        s5 = multiply_add(x, repeated(slopes, h + 1), s5)
-        s6 = multiply_add(x, repeated(slopes, h + 2), s6)
-        s7 = multiply_add(x, repeated(slopes, h + 3), s7)
-    return s0, s1, s2, s3, s4, s5, s6, s7
+        t = repeated(slopes, i)
+        s0 = multiply_add(x, t, s0)
+        u0 = multiply_add(y, t, u0)
+        t = repeated(slopes, i + 1)
+        s1 = multiply_add(x, t, s1)
+        u1 = multiply_add(y, t, u1)
+        t = repeated(slopes, i + 2)
+        s2 = multiply_add(x, t, s2)
+        u2 = multiply_add(y, t, u2)
+        t = repeated(slopes, i + 3)
+        s3 = multiply_add(x, t, s3)
+        u3 = multiply_add(y, t, u3)
+        t = repeated(slopes, h)
+        s4 = multiply_add(x, t, s4)
+        u4 = multiply_add(y, t, u4)
+        t = repeated(slopes, h + 1)
+        s5 = multiply_add(x, t, s5)
+        u5 = multiply_add(y, t, u5)
+        t = repeated(slopes, h + 2)
+        s6 = multiply_add(x, t, s6)
+        u6 = multiply_add(y, t, u6)
+        t = repeated(slopes, h + 3)
+        s7 = multiply_add(x, t, s7)
+        u7 = multiply_add(y, t, u7)
+    return s0, s1, s2, s3, s4, s5, s6, s7, u0, u1, u2, u3, u4, u5, u6, u7
 
 
 @njit(inline="always", **BARE)
-def _compare_four(s0, s1, s2, s3, names, c, least, second, label):  # type: ignore[no-untyped-def]
-    """Update the two least scores of sixteen rows with the scores of four centers from `c` on."""
+def _compare_four(s0, s1, s2, s3, names, c, best):  # type: ignore[no-untyped-def]
+    """Update the two least scores of sixteen rows, and the label, with the scores of four centers from `c` on."""
+    least, second, label = best
     least, second, label = _compare(s0, repeated(names, c), least, second, label)
     least, second, label = _compare(s1, repeated(names, c + 1), least, second, label)
     least, second, label = _compare(s2, repeated(names, c + 2), least, second, label)
     return _compare(s3, repeated(names, c + 3), least, second, label)
 
 
+@njit(inline="always", **BARE)
+def _ask_for(ahead, at, end):  # type: ignore[no-untyped-def]
+    """Ask for the memory from `at` to `end`, one cache line after the other."""
+    for i in range(at, end, LINE_BYTES):
+        prefetch(ahead, i)
+
+
 @njit(**INNER, **BARE)
-def _score(m, d, way):  # type: ignore[no-untyped-def]
-    """Score sixteen rows by four centers at once, and keep the two least scores of each row."""
+def _score_pairs(m, d, way, panel, end, coming):  # type: ignore[no-untyped-def]
+    """Compare 32 rows at a time with the centers of a panel, eight at a time, and the last four with sixteen rows."""
+    scores = way.scores
+    whole = panel + (end - panel) // 8 * 8
+    ahead = memory(coming.address, np.uint8)
+    calls = -(-m // (2 * NARROW)) * (scores.offsets.shape[0] // 8)
+    step = min(LINE_BYTES, coming.size // max(1, calls * d) + 1)
+    at = coming.size * panel // scores.offsets.shape[0]
+    for r in range(0, m, 2 * NARROW):
+        low = load(way.least, r), load(way.second, r), load(way.labels, r)
+        high = load(way.least, r + NARROW), load(way.second, r + NARROW), load(way.labels, r + NARROW)
+        for c in range(panel, whole, 8):
+            s0, s1, s2, s3, s4, s5, s6, s7, u0, u1, u2, u3, u4, u5, u6, u7 = _scores_of_eight(
+                way.columns, r, scores.slopes, scores.offsets, c, d, ahead, at, step
+            )
+            at += d * step
+            low = _compare_four(s0, s1, s2, s3, scores.names, c, low)
+            low = _compare_four(s4, s5, s6, s7, scores.names, c + 4, low)
+            high = _compare_four(u0, u1, u2, u3, scores.names, c, high)
+            high = _compare_four(u4, u5, u6, u7, scores.names, c + 4, high)
+        if whole < end:
+            s0, s1, s2, s3 = scores_of_four(way.columns, r, scores.slopes, scores.offsets, whole, d)
+            low = _compare_four(s0, s1, s2, s3, scores.names, whole, low)
+            u0, u1, u2, u3 = scores_of_four(way.columns, r + NARROW, scores.slopes, scores.offsets, whole, d)
+            high = _compare_four(u0, u1, u2, u3, scores.names, whole, high)
+        store(way.least, r, low[0])
+        store(way.second, r, low[1])
+        store(way.labels, r, low[2])
+        store(way.least, r + NARROW, high[0])
+        store(way.second, r + NARROW, high[1])
+        store(way.labels, r + NARROW, high[2])
+
+
+@njit(**INNER, **BARE)
+def _score_fours(m, d, way, panel, end, coming):  # type: ignore[no-untyped-def]
+    """Compare sixteen rows at a time with the centers of a panel, four at a time."""
+    scores = way.scores
+    ahead = memory(coming.address, np.uint8)
+    calls = -(-m // NARROW) * (scores.offsets.shape[0] // CENTERS_AT_ONCE)
+    size = coming.size // calls + 1
+    at = coming.size * panel // scores.offsets.shape[0]
+    for r in range(0, m, NARROW):
+        best = load(way.least, r), load(way.second, r), load(way.labels, r)
+        for c in range(panel, end, CENTERS_AT_ONCE):
+            _ask_for(ahead, at, at + size)
+            at += size
+            s0, s1, s2, s3 = scores_of_four(way.columns, r, scores.slopes, scores.offsets, c, d)
+            best = _compare_four(s0, s1, s2, s3, scores.names, c, best)
+        store(way.least, r, best[0])
+        store(way.second, r, best[1])
+        store(way.labels, r, best[2])
+
+
+@njit(**INNER, **BARE)
+def _score(m, d, way, coming):  # type: ignore[no-untyped-def]
+    """Score rows by all centers, and keep the two least scores of each row; ask for the next rows meanwhile."""
     scores = way.scores
     top = splat(np.float32(np.inf))
-    for r in range(0, m, NARROW):
+    for r in range(0, way.least.shape[0], NARROW):
         store(way.least, r, top)
         store(way.second, r, top)
     # The centers of a panel stay in the cache for all rows of the tile.
     for panel in range(0, scores.offsets.shape[0], scores.panel):
         end = min(scores.offsets.shape[0], panel + scores.panel)
-        for r in range(0, m, NARROW):
-            least = load(way.least, r)
-            second = load(way.second, r)
-            label = load(way.labels, r)
-            whole = panel + ((end - panel) // 8 * 8 if MANY_REGISTERS else 0)
-            if MANY_REGISTERS:
-                for c in range(panel, whole, 8):
-                    s0, s1, s2, s3, s4, s5, s6, s7 = _scores_of_eight(
-                        way.columns, r, scores.slopes, scores.offsets, c, d
-                    )
-                    least, second, label = _compare_four(s0, s1, s2, s3, scores.names, c, least, second, label)
-                    least, second, label = _compare_four(s4, s5, s6, s7, scores.names, c + 4, least, second, label)
-            for c in range(whole, end, CENTERS_AT_ONCE):
-                s0, s1, s2, s3 = scores_of_four(way.columns, r, scores.slopes, scores.offsets, c, d)
-                least, second, label = _compare_four(s0, s1, s2, s3, scores.names, c, least, second, label)
-            store(way.least, r, least)
-            store(way.second, r, second)
-            store(way.labels, r, label)
+        if MANY_REGISTERS:
+            _score_pairs(m, d, way, panel, end, coming)
+        else:
+            _score_fours(m, d, way, panel, end, coming)
 
 
 @njit(**INNER, **BARE)
-def _by_score(tile, m, d, centers, reach, way):  # type: ignore[no-untyped-def]
+def _by_score(tile, m, d, centers, reach, way, coming):  # type: ignore[no-untyped-def]
     """Label rows by their scores, and by distances where another score is within the rounding bound of the least."""
     scores = way.scores
     width = tile.rows.shape[1]
     _turn(tile, m, d, scores, way.columns, way.norms)
-    _score(m, d, way)
+    _score(m, d, way, coming)
     square = splat(scores.reach * scores.reach)
     two = splat(np.float32(2.0))
     relative = splat(scores.relative)
@@ -310,7 +409,7 @@ def _by_score(tile, m, d, centers, reach, way):  # type: ignore[no-untyped-def]
     _take_distances(tile, m, d, centers)
 
 
-def label(tile, m, d, centers, way):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def label(tile, m, d, centers, way, coming):  # type: ignore[no-untyped-def]  # noqa: ARG001
     """Label a tile, and compute the distances to the nearest centers.
 
     Parameters
@@ -321,19 +420,21 @@ def label(tile, m, d, centers, way):  # type: ignore[no-untyped-def]  # noqa: AR
         Centers of the pass.
     way
         Memory for one of the ways to label, whose type chooses the way.
+    coming
+        Where the next rows are in memory.
     """
     raise TypeError("label is part of compiled code, and no function of Python")
 
 
 # A way is chosen by type, so that only the one in use is compiled.
 @overload(label, jit_options=BARE)  # type: ignore[arg-type]
-def _label_in_one_way(tile, m, d, centers, way):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def _label_in_one_way(tile, m, d, centers, way, coming):  # type: ignore[no-untyped-def]  # noqa: ARG001
     return {SideBySide: _label_side_by_side, ByScore: _label_by_score}[way.instance_class]
 
 
-def _label_side_by_side(tile, m, d, centers, way):  # type: ignore[no-untyped-def]
+def _label_side_by_side(tile, m, d, centers, way, coming):  # type: ignore[no-untyped-def]
     _side_by_side(tile, m, d, centers.centers, centers.reach, centers.slack, way.columns, way.second)
 
 
-def _label_by_score(tile, m, d, centers, way):  # type: ignore[no-untyped-def]
-    _by_score(tile, m, d, centers.centers, centers.reach, way)
+def _label_by_score(tile, m, d, centers, way, coming):  # type: ignore[no-untyped-def]
+    _by_score(tile, m, d, centers.centers, centers.reach, way, coming)

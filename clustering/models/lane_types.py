@@ -22,6 +22,8 @@ ELEMENT_TYPES: tuple[Any, ...] = (
 """Types of elements that `wide` loads."""
 ELEMENT_CODES = {np.dtype(str(dtype)): code for code, dtype in enumerate(ELEMENT_TYPES)}
 """Number of each element type."""
+FLOAT32, FLOAT64 = (ELEMENT_CODES[np.dtype(name)] for name in ("float32", "float64"))
+"""Numbers of the types that most rows have."""
 ELEMENT_BYTES = np.array([dtype.bitwidth // 8 for dtype in ELEMENT_TYPES])
 """Size of an element of each type, in bytes."""
 

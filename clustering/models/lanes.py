@@ -224,31 +224,6 @@ def element(typing_context, array, at):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def strided(typing_context, array, at, step):  # type: ignore[no-untyped-def]
-    """Vector of every `step`-th element from `at` on.
-
-    Parameters
-    ----------
-    typing_context
-        Given by numba.
-    array, at, step
-        Array, index of the first element, and distance between elements.
-    """
-    vector = _vector_of(array.dtype)
-
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        lanes = ir.Constant(context.get_value_type(vector), ir.Undefined)
-        at = arguments[1]
-        for i in range(vector.count):
-            number = builder.load(pointer_to(context, builder, array, (arguments[0], at)))
-            lanes = builder.insert_element(lanes, number, ir.Constant(ir.IntType(32), i))
-            at = builder.add(at, arguments[2])
-        return lanes
-
-    return vector(array, types.intp, types.intp), code
-
-
-@intrinsic
 def memory(typing_context, address, number):  # type: ignore[no-untyped-def]
     """Elements at an address, which the other functions take like an array.
 
@@ -419,6 +394,52 @@ def transposed(typing_context, a, b, c, d, e, f, g, h):  # type: ignore[no-untyp
 
     eight = types.UniTuple(DOUBLES, WIDE)  # type: ignore[no-untyped-call]
     return eight(*[DOUBLES] * WIDE), code
+
+
+@intrinsic
+def turned(typing_context, rows, at, step, factor):  # type: ignore[no-untyped-def]
+    """Eight columns of sixteen rows, times a factor and rounded to float32: a vector for each column.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    rows, at, step
+        Doubles, index of the first of the eight in the first row, and distance between rows.
+    factor
+        Factor in float64.
+    """
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        array, at, step, factor = arguments
+        kind, factors, singles = context.get_value_type(DOUBLES), splat_of(builder, factor, WIDE), []
+        for _ in range(NARROW):
+            row = load_from(builder, pointer_to(context, builder, rows, (array, at), kind=kind), kind, rows.dtype)
+            singles.append(builder.fptrunc(builder.fmul(row, factors), ir.VectorType(ir.FloatType(), WIDE)))
+            at = builder.add(at, step)
+
+        def quads(a: Any, b: Any, lanes: list[int]) -> Any:
+            # Lanes that stay in their quarter of a vector are moved by the cheapest instructions.
+            chosen = [q + i if i < 4 else NARROW + q + i - 4 for q in range(0, NARROW, 4) for i in lanes]
+            return _shuffle(builder, a, b, chosen)
+
+        halves = []
+        for first in (0, WIDE):
+            a, b, c, d = (
+                _shuffle(builder, singles[first + i], singles[first + i + 4], list(range(NARROW))) for i in range(4)
+            )
+            low, high = [0, 4, 1, 5], [2, 6, 3, 7]
+            pairs = [(quads(a, b, lanes), quads(c, d, lanes)) for lanes in (low, high)]
+            halves.append([quads(*pair, lanes) for pair in pairs for lanes in ([0, 1, 4, 5], [2, 3, 6, 7])])
+        columns = [
+            _shuffle(builder, x, y, [q + i for q in range(side, 2 * NARROW, WIDE) for i in range(4)])
+            for side in (0, 4)
+            for x, y in zip(*halves, strict=True)
+        ]
+        return context.make_tuple(builder, signature.return_type, columns)
+
+    eight = types.UniTuple(SINGLES, WIDE)  # type: ignore[no-untyped-call]
+    return eight(rows, types.intp, types.intp, types.float64), code
 
 
 @intrinsic

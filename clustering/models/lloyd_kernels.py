@@ -11,39 +11,56 @@ import numpy as np
 
 from clustering.compiling import INNER, njit
 from clustering.models.labelling_kernels import BARE, label
-from clustering.models.lane_types import ELEMENT_BYTES, wide, widened
-from clustering.models.lanes import WIDE, element, load, memory, prefetch, splat, store
+from clustering.models.lane_types import ELEMENT_BYTES, FLOAT32, FLOAT64, wide, widened
+from clustering.models.lanes import WIDE, element, load, memory, splat, store, where_less
+from clustering.models.lloyd_buffers import Coming
 from clustering.models.margin_kernels import end_part, fold
 
 SUM_ROWS = 1024
 """Rows that are added up separately first. The rounding error then grows with the rows of a run plus the number of
 runs, not with all rows."""
+NUMBERS = np.arange(float(WIDE))
+"""Numbers of the lanes."""
 
 
-@njit(**INNER, **BARE)
-def _fill(values, code, start, m, n, d, origin, tile):  # type: ignore[no-untyped-def]
-    """Subtract the origin from `m` of the `n` rows from `start` on, and put them into the tile."""
+@njit(inline="always", **BARE)
+def _fill_as(values, code, start, m, n, d, origin, tile):  # type: ignore[no-untyped-def]
+    """Do as `_fill` does."""
     width = tile.rows.shape[1]
     long = d - d % WIDE
+    few = splat(np.float64(d - long))
+    numbers = load(NUMBERS, 0)
+    zero = splat(0.0)
     for r in range(m):
         i = (start + r) * d
         for j in range(0, long, WIDE):
             store(tile.rows, r * width + j, wide(values, code, i + j) - load(origin, j))
         if long < d:
-            # Lanes beyond the last feature hold those of the next row, which nobody reads. Only the memory behind the
-            # last row may not be loaded, and a masked load takes longer.
+            # Lanes beyond the last feature would hold those of the next row. Only the memory behind the last row may
+            # not be loaded, and a masked load takes longer.
             inside = i + long + WIDE <= n * d
             tail = wide(values, code, i + long) if inside else widened(values, code, i + long, d - long)
-            store(tile.rows, r * width + long, tail - load(origin, long))
+            store(tile.rows, r * width + long, where_less(numbers, few, tail - load(origin, long), zero))
 
 
 @njit(**INNER, **BARE)
-def _add_up(values, size, start, m, weights, d, tile, sums):  # type: ignore[no-untyped-def]
+def _fill(values, code, start, m, n, d, origin, tile):  # type: ignore[no-untyped-def]
+    """Subtract the origin from `m` of the `n` rows from `start` on, and put them into the tile."""
+    # Where the type is known beforehand, it need not be looked at for each vector.
+    if code == FLOAT32:
+        _fill_as(values, FLOAT32, start, m, n, d, origin, tile)
+    elif code == FLOAT64:
+        _fill_as(values, FLOAT64, start, m, n, d, origin, tile)
+    else:
+        _fill_as(values, code, start, m, n, d, origin, tile)
+
+
+@njit(**INNER, **BARE)
+def _add_up(start, m, weights, tile, sums):  # type: ignore[no-untyped-def]
     """Add Σw and Σw·x per label to `sums`, and return Σw·distance."""
-    t, width = tile.rows.shape
+    width = tile.rows.shape[1]
     copies, k = sums.weight.shape
     each = memory(weights, np.float64)
-    row_bytes = memory(values, np.uint8)
     objective = 0.0
     for r in range(m):
         w = element(each, start + r) if weights else 1.0
@@ -54,8 +71,6 @@ def _add_up(values, size, start, m, weights, d, tile, sums):  # type: ignore[no-
         factor = splat(w)
         p = (copy * k + label) * width
         for j in range(0, width, WIDE):
-            # Rows of the next tile are loaded from memory while this one is worked on.
-            prefetch(row_bytes, ((start + r + t) * d + j) * size)
             store(sums.first, p + j, load(sums.first, p + j) + factor * load(tile.rows, r * width + j))
     return objective
 
@@ -131,9 +146,11 @@ def _add_block(run, b, centers, way, tile, sums, nodes, node, far, count, out, d
         for start in range(begin, end, t):
             m = min(t, end - start)
             _fill(run.values[b], run.types[b], start, m, n, d, centers.origin, tile)
-            label(tile, m, d, centers, way)  # type: ignore[no-untyped-call]
+            # Rows of the next tile are loaded from memory while this one is worked on.
+            coming = Coming(run.values[b] + (start + m) * d * size, min(t, n - start - m) * d * size)
+            label(tile, m, d, centers, way, coming)  # type: ignore[no-untyped-call]
             if copies:
-                part += _add_up(run.values[b], size, start, m, run.weights[b], d, tile, sums)
+                part += _add_up(start, m, run.weights[b], tile, sums)
                 count = _keep_far(run, b, start, m, tile, far, count)
             fold(run.weights[b], start, m, d, tile, way, split, copies > 0)  # type: ignore[no-untyped-call]
             if out.labels.shape[0]:
