@@ -236,7 +236,7 @@ def scores_of_four(columns, r, slopes, offsets, c, d):  # type: ignore[no-untype
 
 
 @njit(inline="always", **BARE)
-def _scores_of_eight(columns, r, slopes, offsets, c, d, ahead, at, step):  # type: ignore[no-untyped-def]
+def _eight_of_pair(columns, r, slopes, offsets, c, d, ahead, at, step):  # type: ignore[no-untyped-def]
     """Score 32 rows by eight centers, whose sums stay in registers where there are 32 of them.
 
     Memory is asked for meanwhile: `step` bytes farther on for each feature.
@@ -291,6 +291,37 @@ def _scores_of_eight(columns, r, slopes, offsets, c, d, ahead, at, step):  # typ
 
 
 @njit(inline="always", **BARE)
+def _four_of_pair(columns, r, slopes, offsets, c, d, ahead, at, step):  # type: ignore[no-untyped-def]
+    """Do as `_eight_of_pair` does for four centers."""
+    s0 = repeated(offsets, c)
+    s1 = repeated(offsets, c + 1)
+    s2 = repeated(offsets, c + 2)
+    s3 = repeated(offsets, c + 3)
+    u0 = s0
+    u1 = s1
+    u2 = s2
+    u3 = s3
+    for j in range(d):
+        prefetch(ahead, at + j * step)
+        x = load(columns, r * d + j * NARROW)
+        y = load(columns, (r + NARROW) * d + j * NARROW)
+        i = c * d + j * CENTERS_AT_ONCE
+        t = repeated(slopes, i)
+        s0 = multiply_add(x, t, s0)
+        u0 = multiply_add(y, t, u0)
+        t = repeated(slopes, i + 1)
+        s1 = multiply_add(x, t, s1)
+        u1 = multiply_add(y, t, u1)
+        t = repeated(slopes, i + 2)
+        s2 = multiply_add(x, t, s2)
+        u2 = multiply_add(y, t, u2)
+        t = repeated(slopes, i + 3)
+        s3 = multiply_add(x, t, s3)
+        u3 = multiply_add(y, t, u3)
+    return s0, s1, s2, s3, u0, u1, u2, u3
+
+
+@njit(inline="always", **BARE)
 def _compare_four(s0, s1, s2, s3, names, c, best):  # type: ignore[no-untyped-def]
     """Update the two least scores of sixteen rows, and the label, with the scores of four centers from `c` on."""
     least, second, label = best
@@ -313,14 +344,14 @@ def _score_pairs(m, d, way, panel, end, coming):  # type: ignore[no-untyped-def]
     scores = way.scores
     whole = panel + (end - panel) // 8 * 8
     ahead = memory(coming.address, np.uint8)
-    calls = -(-m // (2 * NARROW)) * (scores.offsets.shape[0] // 8)
-    step = min(LINE_BYTES, coming.size // max(1, calls * d) + 1)
+    calls = -(-m // (2 * NARROW)) * -(-scores.offsets.shape[0] // 8)
+    step = min(LINE_BYTES, coming.size // (calls * d) + 1)
     at = coming.size * panel // scores.offsets.shape[0]
     for r in range(0, m, 2 * NARROW):
         low = load(way.least, r), load(way.second, r), load(way.labels, r)
         high = load(way.least, r + NARROW), load(way.second, r + NARROW), load(way.labels, r + NARROW)
         for c in range(panel, whole, 8):
-            s0, s1, s2, s3, s4, s5, s6, s7, u0, u1, u2, u3, u4, u5, u6, u7 = _scores_of_eight(
+            s0, s1, s2, s3, s4, s5, s6, s7, u0, u1, u2, u3, u4, u5, u6, u7 = _eight_of_pair(
                 way.columns, r, scores.slopes, scores.offsets, c, d, ahead, at, step
             )
             at += d * step
@@ -329,9 +360,11 @@ def _score_pairs(m, d, way, panel, end, coming):  # type: ignore[no-untyped-def]
             high = _compare_four(u0, u1, u2, u3, scores.names, c, high)
             high = _compare_four(u4, u5, u6, u7, scores.names, c + 4, high)
         if whole < end:
-            s0, s1, s2, s3 = scores_of_four(way.columns, r, scores.slopes, scores.offsets, whole, d)
+            s0, s1, s2, s3, u0, u1, u2, u3 = _four_of_pair(
+                way.columns, r, scores.slopes, scores.offsets, whole, d, ahead, at, step
+            )
+            at += d * step
             low = _compare_four(s0, s1, s2, s3, scores.names, whole, low)
-            u0, u1, u2, u3 = scores_of_four(way.columns, r + NARROW, scores.slopes, scores.offsets, whole, d)
             high = _compare_four(u0, u1, u2, u3, scores.names, whole, high)
         store(way.least, r, low[0])
         store(way.second, r, low[1])

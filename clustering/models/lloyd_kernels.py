@@ -12,7 +12,7 @@ import numpy as np
 from clustering.compiling import INNER, njit
 from clustering.models.labelling_kernels import BARE, label
 from clustering.models.lane_types import ELEMENT_BYTES, FLOAT32, FLOAT64, wide, widened
-from clustering.models.lanes import WIDE, element, load, memory, splat, store, where_less
+from clustering.models.lanes import WIDE, element, lanes_up_to, load, lowest_bit, memory, splat, store, where_less
 from clustering.models.lloyd_buffers import Coming
 from clustering.models.margin_kernels import end_part, fold
 
@@ -31,16 +31,21 @@ def _fill_as(values, code, start, m, n, d, origin, tile):  # type: ignore[no-unt
     few = splat(np.float64(d - long))
     numbers = load(NUMBERS, 0)
     zero = splat(0.0)
-    for r in range(m):
+    # Lanes beyond the last feature hold those of the next row, and are cleared. Only the memory behind the last row may
+    # not be loaded, and a masked load takes longer.
+    whole = max(0, min(m, ((n - start) * d - long - WIDE) // d + 1)) if long < d else m
+    for r in range(whole):
         i = (start + r) * d
         for j in range(0, long, WIDE):
             store(tile.rows, r * width + j, wide(values, code, i + j) - load(origin, j))
         if long < d:
-            # Lanes beyond the last feature would hold those of the next row. Only the memory behind the last row may
-            # not be loaded, and a masked load takes longer.
-            inside = i + long + WIDE <= n * d
-            tail = wide(values, code, i + long) if inside else widened(values, code, i + long, d - long)
-            store(tile.rows, r * width + long, where_less(numbers, few, tail - load(origin, long), zero))
+            tail = wide(values, code, i + long) - load(origin, long)
+            store(tile.rows, r * width + long, where_less(numbers, few, tail, zero))
+    for r in range(whole, m):
+        i = (start + r) * d
+        for j in range(0, d, WIDE):
+            lanes = widened(values, code, i + j, min(WIDE, d - j))
+            store(tile.rows, r * width + j, lanes - load(origin, j))
 
 
 @njit(**INNER, **BARE)
@@ -89,42 +94,55 @@ def _position(run, b, row):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER, **BARE)
+def _keep_row(position, weight, r, tile, far, count):  # type: ignore[no-untyped-def]
+    """Keep row `r` of a tile if it is among the farthest, and return their number."""
+    most, d = far.rows.shape
+    distance = tile.distances[r]
+    if count == most:
+        floor = far.distances[most - 1]
+        if distance < floor or (distance == floor and position > far.positions[most - 1]):
+            return count
+    # The row that is pushed out leaves its slot.
+    slot = far.slots[most - 1] if count == most else count
+    if count < most:
+        count += 1
+    i = count - 1
+    while i > 0 and (
+        far.distances[i - 1] < distance or (far.distances[i - 1] == distance and far.positions[i - 1] > position)
+    ):
+        far.distances[i] = far.distances[i - 1]
+        far.positions[i] = far.positions[i - 1]
+        far.labels[i] = far.labels[i - 1]
+        far.weights[i] = far.weights[i - 1]
+        far.slots[i] = far.slots[i - 1]
+        i -= 1
+    far.distances[i] = distance
+    far.positions[i] = position
+    far.labels[i] = int(tile.labels[r])
+    far.weights[i] = weight
+    far.slots[i] = slot
+    for j in range(d):
+        far.rows[slot, j] = tile.rows[r, j]
+    return count
+
+
+@njit(**INNER, **BARE)
 def _keep_far(run, b, start, m, tile, far, count):  # type: ignore[no-untyped-def]
     """Keep the farthest rows of positive weight, and return their number."""
-    most, d = far.rows.shape
-    floor = far.distances[most - 1] if count == most else 0.0
-    for r in range(m):
-        distance = tile.distances[r]
-        # Rows at distance 0 are at their center, where no cluster restarts.
-        if distance < floor or not distance > 0.0:
-            continue
-        weight = element(memory(run.weights[b], np.float64), start + r) if run.weights[b] else 1.0
-        position = _position(run, b, start + r)
-        if weight <= 0.0 or (count == most and distance == floor and position > far.positions[most - 1]):
-            continue
-        # The row that is pushed out leaves its slot.
-        slot = far.slots[most - 1] if count == most else count
-        if count < most:
-            count += 1
-        i = count - 1
-        while i > 0 and (
-            far.distances[i - 1] < distance or (far.distances[i - 1] == distance and far.positions[i - 1] > position)
-        ):
-            far.distances[i] = far.distances[i - 1]
-            far.positions[i] = far.positions[i - 1]
-            far.labels[i] = far.labels[i - 1]
-            far.weights[i] = far.weights[i - 1]
-            far.slots[i] = far.slots[i - 1]
-            i -= 1
-        far.distances[i] = distance
-        far.positions[i] = position
-        far.labels[i] = int(tile.labels[r])
-        far.weights[i] = weight
-        far.slots[i] = slot
-        for j in range(d):
-            far.rows[slot, j] = tile.rows[r, j]
-        if count == most:
-            floor = far.distances[most - 1]
+    most = far.distances.shape[0]
+    for r in range(0, m, WIDE):
+        # Few rows are far, so that most cost one comparison for eight of them.
+        floor = splat(far.distances[most - 1] if count == most else 0.0)
+        near = where_less(load(tile.distances, r), floor, splat(1.0), splat(0.0))
+        others = lanes_up_to(near, 0.0)
+        while others:
+            row = r + lowest_bit(others)
+            # Rows at distance 0 are at their center, where no cluster restarts.
+            if row < m and tile.distances[row] > 0.0:
+                weight = element(memory(run.weights[b], np.float64), start + row) if run.weights[b] else 1.0
+                if weight > 0.0:
+                    count = _keep_row(_position(run, b, start + row), weight, row, tile, far, count)
+            others &= others - 1
     return count
 
 
