@@ -29,6 +29,20 @@ CLEAR, CLEAR_OF_CENTERS = 1.0 - 2.0**-39, 2.0**-55
 center. This test is stricter than `least_clear` and needs no root."""
 
 
+@njit(**FAST)
+def aligned(n):  # type: ignore[no-untyped-def]
+    """Make an array of doubles that begins at a cache line, so that no vector lies in two of them.
+
+    Parameters
+    ----------
+    n
+        Number of doubles.
+    """
+    raw = np.empty(n + 7)
+    skip = -raw.ctypes.data % 64 // 8
+    return raw[skip : skip + n]
+
+
 @njit(inline="always", **FAST)
 def distance_between(row, center):  # type: ignore[no-untyped-def]
     """Compute the squared distance of two points, added up in one fixed order.
