@@ -88,12 +88,22 @@ def _resolve_near_ties(tile, r, least, second, d, centers, reach, slack):  # typ
         near &= near - 1
 
 
+@njit(inline="always", **BARE)
+def _ask_for(ahead, at, end):  # type: ignore[no-untyped-def]
+    """Ask for the memory from `at` to `end`, one cache line after the other."""
+    for i in range(at, end, LINE_BYTES):
+        prefetch(ahead, i)
+
+
 @njit(**INNER, **BARE)
-def _side_by_side(tile, m, d, centers, reach, slack_of_centers, columns, second):  # type: ignore[no-untyped-def]
+def _side_by_side(tile, m, d, centers, reach, slack_of_centers, columns, second, coming):  # type: ignore[no-untyped-def]
     """Label rows of less than sixteen features: sixteen rows at once, each added up in the order of the definition."""
     width = tile.rows.shape[1]
     slack = splat(slack_of_centers)
+    ahead = memory(coming.address, np.uint8)
+    part = coming.size * 2 * WIDE // m + 1
     for r in range(0, m, 2 * WIDE):
+        _ask_for(ahead, r // (2 * WIDE) * part, (r // (2 * WIDE) + 1) * part)
         for h in range(0, 2 * WIDE, WIDE):
             for j in range(0, width, WIDE):
                 i = (r + h) * width + j
@@ -236,10 +246,10 @@ def scores_of_four(columns, r, slopes, offsets, c, d):  # type: ignore[no-untype
 
 
 @njit(inline="always", **BARE)
-def _eight_of_pair(columns, r, slopes, offsets, c, d, ahead, at, step):  # type: ignore[no-untyped-def]
+def _eight_of_pair(columns, r, slopes, offsets, c, d, ahead, half, at, step):  # type: ignore[no-untyped-def]
     """Score 32 rows by eight centers, whose sums stay in registers where there are 32 of them.
 
-    Memory is asked for meanwhile: `step` bytes farther on for each feature.
+    Memory is asked for meanwhile, in its two halves at once: `step` bytes farther on for each feature.
     """
     s0 = repeated(offsets, c)
     s1 = repeated(offsets, c + 1)
@@ -259,6 +269,7 @@ def _eight_of_pair(columns, r, slopes, offsets, c, d, ahead, at, step):  # type:
     u7 = s7
     for j in range(d):
         prefetch(ahead, at + j * step)
+        prefetch(ahead, half + at + j * step)
         x = load(columns, r * d + j * NARROW)
         y = load(columns, (r + NARROW) * d + j * NARROW)
         i = c * d + j * CENTERS_AT_ONCE
@@ -291,7 +302,7 @@ def _eight_of_pair(columns, r, slopes, offsets, c, d, ahead, at, step):  # type:
 
 
 @njit(inline="always", **BARE)
-def _four_of_pair(columns, r, slopes, offsets, c, d, ahead, at, step):  # type: ignore[no-untyped-def]
+def _four_of_pair(columns, r, slopes, offsets, c, d, ahead, half, at, step):  # type: ignore[no-untyped-def]
     """Do as `_eight_of_pair` does for four centers."""
     s0 = repeated(offsets, c)
     s1 = repeated(offsets, c + 1)
@@ -303,6 +314,7 @@ def _four_of_pair(columns, r, slopes, offsets, c, d, ahead, at, step):  # type: 
     u3 = s3
     for j in range(d):
         prefetch(ahead, at + j * step)
+        prefetch(ahead, half + at + j * step)
         x = load(columns, r * d + j * NARROW)
         y = load(columns, (r + NARROW) * d + j * NARROW)
         i = c * d + j * CENTERS_AT_ONCE
@@ -331,13 +343,6 @@ def _compare_four(s0, s1, s2, s3, names, c, best):  # type: ignore[no-untyped-de
     return _compare(s3, repeated(names, c + 3), least, second, label)
 
 
-@njit(inline="always", **BARE)
-def _ask_for(ahead, at, end):  # type: ignore[no-untyped-def]
-    """Ask for the memory from `at` to `end`, one cache line after the other."""
-    for i in range(at, end, LINE_BYTES):
-        prefetch(ahead, i)
-
-
 @njit(**INNER, **BARE)
 def _score_pairs(m, d, way, panel, end, coming):  # type: ignore[no-untyped-def]
     """Compare 32 rows at a time with the centers of a panel, eight at a time, and the last four with sixteen rows."""
@@ -345,14 +350,15 @@ def _score_pairs(m, d, way, panel, end, coming):  # type: ignore[no-untyped-def]
     whole = panel + (end - panel) // 8 * 8
     ahead = memory(coming.address, np.uint8)
     calls = -(-m // (2 * NARROW)) * -(-scores.offsets.shape[0] // 8)
-    step = min(LINE_BYTES, coming.size // (calls * d) + 1)
-    at = coming.size * panel // scores.offsets.shape[0]
+    half = coming.size // 2
+    step = min(LINE_BYTES, half // (calls * d) + 1)
+    at = half * panel // scores.offsets.shape[0]
     for r in range(0, m, 2 * NARROW):
         low = load(way.least, r), load(way.second, r), load(way.labels, r)
         high = load(way.least, r + NARROW), load(way.second, r + NARROW), load(way.labels, r + NARROW)
         for c in range(panel, whole, 8):
             s0, s1, s2, s3, s4, s5, s6, s7, u0, u1, u2, u3, u4, u5, u6, u7 = _eight_of_pair(
-                way.columns, r, scores.slopes, scores.offsets, c, d, ahead, at, step
+                way.columns, r, scores.slopes, scores.offsets, c, d, ahead, half, at, step
             )
             at += d * step
             low = _compare_four(s0, s1, s2, s3, scores.names, c, low)
@@ -361,7 +367,7 @@ def _score_pairs(m, d, way, panel, end, coming):  # type: ignore[no-untyped-def]
             high = _compare_four(u4, u5, u6, u7, scores.names, c + 4, high)
         if whole < end:
             s0, s1, s2, s3, u0, u1, u2, u3 = _four_of_pair(
-                way.columns, r, scores.slopes, scores.offsets, whole, d, ahead, at, step
+                way.columns, r, scores.slopes, scores.offsets, whole, d, ahead, half, at, step
             )
             at += d * step
             low = _compare_four(s0, s1, s2, s3, scores.names, whole, low)
@@ -466,7 +472,7 @@ def _label_in_one_way(tile, m, d, centers, way, coming):  # type: ignore[no-unty
 
 
 def _label_side_by_side(tile, m, d, centers, way, coming):  # type: ignore[no-untyped-def]
-    _side_by_side(tile, m, d, centers.centers, centers.reach, centers.slack, way.columns, way.second)
+    _side_by_side(tile, m, d, centers.centers, centers.reach, centers.slack, way.columns, way.second, coming)
 
 
 def _label_by_score(tile, m, d, centers, way, coming):  # type: ignore[no-untyped-def]
