@@ -31,21 +31,21 @@ def _fill_as(values, code, start, m, n, d, origin, tile):  # type: ignore[no-unt
     few = splat(np.float64(d - long))
     numbers = load(NUMBERS, 0)
     zero = splat(0.0)
-    # Lanes beyond the last feature hold those of the next row, and are cleared. Only the memory behind the last row may
-    # not be loaded, and a masked load takes longer.
-    whole = max(0, min(m, ((n - start) * d - long - WIDE) // d + 1)) if long < d else m
-    for r in range(whole):
-        i = (start + r) * d
-        for j in range(0, long, WIDE):
-            store(tile.rows, r * width + j, wide(values, code, i + j) - load(origin, j))
-        if long < d:
-            tail = wide(values, code, i + long) - load(origin, long)
-            store(tile.rows, r * width + long, where_less(numbers, few, tail, zero))
-    for r in range(whole, m):
-        i = (start + r) * d
-        for j in range(0, d, WIDE):
-            lanes = widened(values, code, i + j, min(WIDE, d - j))
-            store(tile.rows, r * width + j, lanes - load(origin, j))
+    if long:
+        for r in range(m):
+            i = (start + r) * d
+            for j in range(0, long, WIDE):
+                store(tile.rows, r * width + j, wide(values, code, i + j) - load(origin, j))
+    if long < d:
+        # Lanes beyond the last feature hold those of the next row, and are cleared. Only the memory behind the last row
+        # may not be loaded, and a masked load takes longer.
+        whole = max(0, min(m, (n * d - long - WIDE) // d + 1 - start))
+        shift = load(origin, long)
+        i = start * d + long
+        for r in range(whole):
+            store(tile.rows, r * width + long, where_less(numbers, few, wide(values, code, i + r * d) - shift, zero))
+        for r in range(whole, m):
+            store(tile.rows, r * width + long, widened(values, code, i + r * d, d - long) - shift)
 
 
 @njit(**INNER, **BARE)
@@ -75,7 +75,9 @@ def _add_up(start, m, weights, tile, sums):  # type: ignore[no-untyped-def]
         sums.weight[copy, label] += w
         factor = splat(w)
         p = (copy * k + label) * width
-        for j in range(0, width, WIDE):
+        # There is one vector at least, which needs no loop.
+        store(sums.first, p, load(sums.first, p) + factor * load(tile.rows, r * width))
+        for j in range(WIDE, width, WIDE):
             store(sums.first, p + j, load(sums.first, p + j) + factor * load(tile.rows, r * width + j))
     return objective
 
