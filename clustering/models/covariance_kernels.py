@@ -325,7 +325,6 @@ def _four_by_four(diff, i, j, width):  # type: ignore[no-untyped-def]
 @njit(**INNER, **FAST)
 def _scale_line(columns, j, at, count, center, shares, roots, diff, moved):  # type: ignore[no-untyped-def]
     """Do as `_take_scaled` does for the columns behind the last whole vector of line `j`."""
-    m = columns.shape[1]
     whole = count - count % WIDE
     p = j * (whole + WIDE) + whole
     store(diff, p, splat(0.0))
@@ -343,7 +342,7 @@ def _take_scaled(columns, at, count, center, shares, roots, diff, moved):  # typ
     whole = count - count % WIDE
     width = -(-count // WIDE) * WIDE
     for j in range(0, d, LINES):
-        # Four sums do not wait for each other. Behind the last line they are those of the last one, and nobody reads them.
+        # Four sums do not wait for each other. Behind the last line they repeat it, and nobody reads them.
         j1, j2, j3 = min(d - 1, j + 1), min(d - 1, j + 2), min(d - 1, j + 3)
         c0, c1, c2, c3 = splat(center[j]), splat(center[j1]), splat(center[j2]), splat(center[j3])
         a0 = splat(0.0)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from clustering.compiling import INNER, njit
 from clustering.models import covariance_kernels, soft_kernels
 from clustering.models.kernels import FAST, aligned
+from clustering.models.lane_turns import transposed
 from clustering.models.lane_types import wide, widened
-from clustering.models.lanes import WIDE, element, load, memory, store, transposed
+from clustering.models.lanes import WIDE, element, load, memory, store
 
 Array = NDArray[np.float64]
 

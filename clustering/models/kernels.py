@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 
 # With error_model "numpy" a division needs no check for zero, which would keep a loop from using vectors.
 FAST: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
+# Functions that make no arrays. Counting the references to their arguments would cost more than the work on a row.
+BARE: dict[str, Any] = {**FAST, "_nrt": False}
 
 TIE, TIE_OF_CENTERS = 2.0**-40, 2.0**-48
 """Rounding of a squared distance, relative to it, and of a center, relative to its distance from the origin."""

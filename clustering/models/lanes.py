@@ -99,7 +99,16 @@ def constant(kind: Any, numbers: list[Any]) -> Any:
     return ir.Constant(ir.VectorType(kind, len(numbers)), [ir.Constant(kind, x) for x in numbers])
 
 
-def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
+def shuffle_of(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
+    """Vector of chosen lanes of two vectors.
+
+    Parameters
+    ----------
+    builder
+        Given by numba.
+    a, b, lanes
+        The vectors, and numbers of lanes; those of `b` follow those of `a`.
+    """
     return builder.shuffle_vector(a, b, constant(ir.IntType(32), lanes))
 
 
@@ -116,7 +125,7 @@ def splat_of(builder: Any, number: Any, count: int) -> Any:
     kind = ir.VectorType(number.type, count)
     # LLVM knows this pair of instructions as a broadcast.
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
-    return _shuffle(builder, one, ir.Constant(kind, ir.Undefined), [0] * count)
+    return shuffle_of(builder, one, ir.Constant(kind, ir.Undefined), [0] * count)
 
 
 @intrinsic
@@ -334,8 +343,8 @@ def folded(typing_context, vector):  # type: ignore[no-untyped-def]
         # `kernels.distance_between` adds its sums in this order, and the bits must agree.
         lanes, count = arguments[0], vector.count
         while count > 1:
-            even = _shuffle(builder, lanes, lanes, list(range(0, count, 2)))
-            odd = _shuffle(builder, lanes, lanes, list(range(1, count, 2)))
+            even = shuffle_of(builder, lanes, lanes, list(range(0, count, 2)))
+            odd = shuffle_of(builder, lanes, lanes, list(range(1, count, 2)))
             lanes, count = builder.fadd(even, odd), count // 2
         return builder.extract_element(lanes, ir.Constant(ir.IntType(32), 0))
 
@@ -360,86 +369,10 @@ def folded_together(typing_context, a, b, c, d, e, f, g, h):  # type: ignore[no-
         even, odd = list(range(0, 2 * WIDE, 2)), list(range(1, 2 * WIDE, 2))
         while len(vectors) > 1:
             pairs = zip(vectors[::2], vectors[1::2], strict=True)
-            vectors = [builder.fadd(_shuffle(builder, x, y, even), _shuffle(builder, x, y, odd)) for x, y in pairs]
+            vectors = [builder.fadd(shuffle_of(builder, x, y, even), shuffle_of(builder, x, y, odd)) for x, y in pairs]
         return vectors[0]
 
     return DOUBLES(*[DOUBLES] * WIDE), code
-
-
-@intrinsic
-def transposed(typing_context, a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def]
-    """Eight vectors: the first lanes of eight vectors, their second lanes, and so on.
-
-    Parameters
-    ----------
-    typing_context
-        Given by numba.
-    a, b, c, d, e, f, g, h
-        Vectors of doubles.
-    """
-
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        vectors, size = list(arguments), WIDE // 2
-        # Squares of lanes change places across the diagonal: those of four by four, then two by two, then single ones.
-        while size:
-            low = [i if i & size == 0 else WIDE + i - size for i in range(WIDE)]
-            high = [i + size if i & size == 0 else WIDE + i for i in range(WIDE)]
-            moved = list(vectors)
-            for i in range(WIDE):
-                if i & size == 0:
-                    pair = vectors[i], vectors[i + size]
-                    moved[i], moved[i + size] = (_shuffle(builder, *pair, lanes) for lanes in (low, high))
-            vectors, size = moved, size // 2
-        return context.make_tuple(builder, signature.return_type, vectors)
-
-    eight = types.UniTuple(DOUBLES, WIDE)  # type: ignore[no-untyped-call]
-    return eight(*[DOUBLES] * WIDE), code
-
-
-@intrinsic
-def turned(typing_context, rows, at, step, factor):  # type: ignore[no-untyped-def]
-    """Eight columns of sixteen rows, times a factor and rounded to float32: a vector for each column.
-
-    Parameters
-    ----------
-    typing_context
-        Given by numba.
-    rows, at, step
-        Doubles, index of the first of the eight in the first row, and distance between rows.
-    factor
-        Factor in float64.
-    """
-
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        array, at, step, factor = arguments
-        kind, factors, singles = context.get_value_type(DOUBLES), splat_of(builder, factor, WIDE), []
-        for _ in range(NARROW):
-            row = load_from(builder, pointer_to(context, builder, rows, (array, at), kind=kind), kind, rows.dtype)
-            singles.append(builder.fptrunc(builder.fmul(row, factors), ir.VectorType(ir.FloatType(), WIDE)))
-            at = builder.add(at, step)
-
-        def quads(a: Any, b: Any, lanes: list[int]) -> Any:
-            # Lanes that stay in their quarter of a vector are moved by the cheapest instructions.
-            chosen = [q + i if i < 4 else NARROW + q + i - 4 for q in range(0, NARROW, 4) for i in lanes]
-            return _shuffle(builder, a, b, chosen)
-
-        halves = []
-        for first in (0, WIDE):
-            a, b, c, d = (
-                _shuffle(builder, singles[first + i], singles[first + i + 4], list(range(NARROW))) for i in range(4)
-            )
-            low, high = [0, 4, 1, 5], [2, 6, 3, 7]
-            pairs = [(quads(a, b, lanes), quads(c, d, lanes)) for lanes in (low, high)]
-            halves.append([quads(*pair, lanes) for pair in pairs for lanes in ([0, 1, 4, 5], [2, 3, 6, 7])])
-        columns = [
-            _shuffle(builder, x, y, [q + i for q in range(side, 2 * NARROW, WIDE) for i in range(4)])
-            for side in (0, 4)
-            for x, y in zip(*halves, strict=True)
-        ]
-        return context.make_tuple(builder, signature.return_type, columns)
-
-    eight = types.UniTuple(SINGLES, WIDE)  # type: ignore[no-untyped-call]
-    return eight(rows, types.intp, types.intp, types.float64), code
 
 
 @intrinsic

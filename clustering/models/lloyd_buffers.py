@@ -301,14 +301,16 @@ def make_scores(centers: Array) -> Scores | None:
             reach=np.float32(float(np.sqrt(offsets[:k].max())) * 1.001),
             # The bound itself is rounded too: twice the norm and its factors, and the least score plus the bound.
             # The norm itself may be too small by its share of the rounding.
-            relative=np.float32((relative + float(single.eps)) * 1.001 / max(1.0 - (d + 4) * float(single.eps), float(single.tiny))),
+            relative=np.float32(
+                (relative + float(single.eps)) * 1.001 / max(1.0 - (d + 4) * float(single.eps), float(single.tiny))
+            ),
             absolute=np.float32(absolute + 8.0 * (d + 4) * float(double.tiny) * square),
             limit=np.float32(min(float(single.max), float(double.max) * square) / 16),
         )
 
 
 def slopes_and_offsets(centers: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Compute what `labelling_kernels.scores_of_four` takes of centers.
+    """Compute what `score_kernels.scores_of_four` takes of centers.
 
     Parameters
     ----------

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from clustering.compiling import INNER, njit
-from clustering.models.labelling_kernels import BARE, label
+from clustering.models.kernels import BARE
+from clustering.models.labelling_kernels import label
 from clustering.models.lane_types import ELEMENT_BYTES, FLOAT32, FLOAT64, wide, widened
 from clustering.models.lanes import WIDE, element, lanes_up_to, load, lowest_bit, memory, splat, store, where_less
 from clustering.models.lloyd_buffers import Coming
