@@ -12,7 +12,7 @@ import numpy as np
 from clustering.compiling import INNER, njit
 from clustering.models.kernels import BARE
 from clustering.models.labelling_kernels import label
-from clustering.models.lane_types import ELEMENT_BYTES, FLOAT32, FLOAT64, wide, widened
+from clustering.models.lane_types import ELEMENT_BYTES, FLOAT32, FLOAT64, doubles, wide, widened
 from clustering.models.lanes import WIDE, element, lanes_up_to, load, lowest_bit, memory, splat, store, where_less
 from clustering.models.lloyd_buffers import Coming
 from clustering.models.margin_kernels import end_part, fold
@@ -25,14 +25,29 @@ NUMBERS = np.arange(float(WIDE))
 
 
 @njit(inline="always", **BARE)
-def _fill_as(values, code, start, m, n, d, origin, tile):  # type: ignore[no-untyped-def]
-    """Do as `_fill` does."""
+def _fill_vectors(rows, start, m, d, origin, tile):  # type: ignore[no-untyped-def]
+    """Do as `_fill` does for the whole vectors of rows whose type is known when this is compiled."""
+    width = tile.rows.shape[1]
+    for r in range(m):
+        i = (start + r) * d
+        for j in range(0, d - d % WIDE, WIDE):
+            store(tile.rows, r * width + j, doubles(rows, i + j) - load(origin, j))
+
+
+@njit(**INNER, **BARE)
+def _fill(values, code, start, m, n, d, origin, tile):  # type: ignore[no-untyped-def]
+    """Subtract the origin from `m` of the `n` rows from `start` on, and put them into the tile."""
     width = tile.rows.shape[1]
     long = d - d % WIDE
     few = splat(np.float64(d - long))
     numbers = load(NUMBERS, 0)
     zero = splat(0.0)
-    if long:
+    # Most rows have one of two types, which need not be looked at for each vector.
+    if code == FLOAT32:
+        _fill_vectors(memory(values, np.float32), start, m, d, origin, tile)
+    elif code == FLOAT64:
+        _fill_vectors(memory(values, np.float64), start, m, d, origin, tile)
+    else:
         for r in range(m):
             i = (start + r) * d
             for j in range(0, long, WIDE):
@@ -47,18 +62,6 @@ def _fill_as(values, code, start, m, n, d, origin, tile):  # type: ignore[no-unt
             store(tile.rows, r * width + long, where_less(numbers, few, wide(values, code, i + r * d) - shift, zero))
         for r in range(whole, m):
             store(tile.rows, r * width + long, widened(values, code, i + r * d, d - long) - shift)
-
-
-@njit(**INNER, **BARE)
-def _fill(values, code, start, m, n, d, origin, tile):  # type: ignore[no-untyped-def]
-    """Subtract the origin from `m` of the `n` rows from `start` on, and put them into the tile."""
-    # Where the type is known beforehand, it need not be looked at for each vector.
-    if code == FLOAT32:
-        _fill_as(values, FLOAT32, start, m, n, d, origin, tile)
-    elif code == FLOAT64:
-        _fill_as(values, FLOAT64, start, m, n, d, origin, tile)
-    else:
-        _fill_as(values, code, start, m, n, d, origin, tile)
 
 
 @njit(**INNER, **BARE)
@@ -96,7 +99,7 @@ def _position(run, b, row):  # type: ignore[no-untyped-def]
     return position
 
 
-@njit(**INNER, **BARE)
+@njit(inline="always", **BARE)
 def _keep_row(position, weight, r, tile, far, count):  # type: ignore[no-untyped-def]
     """Keep row `r` of a tile if it is among the farthest, and return their number."""
     most, d = far.rows.shape
