@@ -25,13 +25,23 @@ NUMBERS = np.arange(float(WIDE))
 
 
 @njit(inline="always", **BARE)
-def _fill_vectors(rows, start, m, d, origin, tile):  # type: ignore[no-untyped-def]
-    """Do as `_fill` does for the whole vectors of rows whose type is known when this is compiled."""
+def _fill_vectors(rows, start, m, whole, d, origin, tile):  # type: ignore[no-untyped-def]
+    """Do as `_fill` does for rows whose type is known when this is compiled, but for the last lanes behind `whole`."""
     width = tile.rows.shape[1]
-    for r in range(m):
-        i = (start + r) * d
-        for j in range(0, d - d % WIDE, WIDE):
-            store(tile.rows, r * width + j, doubles(rows, i + j) - load(origin, j))
+    long = d - d % WIDE
+    if long:
+        for r in range(m):
+            i = (start + r) * d
+            for j in range(0, long, WIDE):
+                store(tile.rows, r * width + j, doubles(rows, i + j) - load(origin, j))
+    if long < d:
+        few = splat(np.float64(d - long))
+        numbers = load(NUMBERS, 0)
+        shift = load(origin, long)
+        zero = splat(0.0)
+        i = start * d + long
+        for r in range(whole):
+            store(tile.rows, r * width + long, where_less(numbers, few, doubles(rows, i + r * d) - shift, zero))
 
 
 @njit(**INNER, **BARE)
@@ -39,29 +49,24 @@ def _fill(values, code, start, m, n, d, origin, tile):  # type: ignore[no-untype
     """Subtract the origin from `m` of the `n` rows from `start` on, and put them into the tile."""
     width = tile.rows.shape[1]
     long = d - d % WIDE
-    few = splat(np.float64(d - long))
-    numbers = load(NUMBERS, 0)
-    zero = splat(0.0)
+    # Lanes beyond the last feature hold those of the next row, and are cleared. Only the memory behind the last row may
+    # not be loaded, and a masked load takes longer.
+    whole = max(0, min(m, (n * d - long - WIDE) // d + 1 - start))
     # Most rows have one of two types, which need not be looked at for each vector.
     if code == FLOAT32:
-        _fill_vectors(memory(values, np.float32), start, m, d, origin, tile)
+        _fill_vectors(memory(values, np.float32), start, m, whole, d, origin, tile)
     elif code == FLOAT64:
-        _fill_vectors(memory(values, np.float64), start, m, d, origin, tile)
+        _fill_vectors(memory(values, np.float64), start, m, whole, d, origin, tile)
     else:
+        whole = 0
         for r in range(m):
             i = (start + r) * d
             for j in range(0, long, WIDE):
                 store(tile.rows, r * width + j, wide(values, code, i + j) - load(origin, j))
     if long < d:
-        # Lanes beyond the last feature hold those of the next row, and are cleared. Only the memory behind the last row
-        # may not be loaded, and a masked load takes longer.
-        whole = max(0, min(m, (n * d - long - WIDE) // d + 1 - start))
-        shift = load(origin, long)
-        i = start * d + long
-        for r in range(whole):
-            store(tile.rows, r * width + long, where_less(numbers, few, wide(values, code, i + r * d) - shift, zero))
         for r in range(whole, m):
-            store(tile.rows, r * width + long, widened(values, code, i + r * d, d - long) - shift)
+            i = (start + r) * d + long
+            store(tile.rows, r * width + long, widened(values, code, i, d - long) - load(origin, long))
 
 
 @njit(**INNER, **BARE)
