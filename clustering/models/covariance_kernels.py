@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from clustering.compiling import INNER, njit
-from clustering.models.kernels import FAST
+from clustering.models.kernels import FAST, aligned
 from clustering.models.lane_functions import root
 from clustering.models.lanes import (
     MANY_REGISTERS,
@@ -29,7 +29,7 @@ from clustering.models.lanes import (
 
 LINES = 4
 """Lines of a matrix that lie side by side, and sides of the blocks that second moments are added up in."""
-TILE = 2 * WIDE if MANY_REGISTERS else WIDE
+TILE = 4 * WIDE if MANY_REGISTERS else WIDE
 """Columns that meet four lines at once."""
 AT_LEAST, CACHED_BYTES = 256, 32 * 1024
 """Rows that second moments are added up over at once: as many as a first-level cache holds, and not too few, because
@@ -87,8 +87,8 @@ def _multiply_eight(packed, p, tile, end):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always", **FAST)
-def _multiply_sixteen(packed, p, tile, end):  # type: ignore[no-untyped-def]
-    """Do as `_multiply_eight` does for the sixteen columns of a tile."""
+def _multiply_many(packed, p, tile, end):  # type: ignore[no-untyped-def]
+    """Do as `_multiply_eight` does for the 32 columns of a tile."""
     a0 = splat(0.0)
     a1 = splat(0.0)
     a2 = splat(0.0)
@@ -97,23 +97,52 @@ def _multiply_sixteen(packed, p, tile, end):  # type: ignore[no-untyped-def]
     b1 = splat(0.0)
     b2 = splat(0.0)
     b3 = splat(0.0)
+    c0 = splat(0.0)
+    c1 = splat(0.0)
+    c2 = splat(0.0)
+    c3 = splat(0.0)
+    d0 = splat(0.0)
+    d1 = splat(0.0)
+    d2 = splat(0.0)
+    d3 = splat(0.0)
     for j in range(end):
-        x = load(tile, j * 2 * WIDE)
-        y = load(tile, j * 2 * WIDE + WIDE)
+        x0 = load(tile, j * TILE)
+        x1 = load(tile, j * TILE + WIDE)
+        x2 = load(tile, j * TILE + 2 * WIDE)
+        x3 = load(tile, j * TILE + 3 * WIDE)
         q = p + j * LINES
-        t0 = repeated(packed, q)
-        t1 = repeated(packed, q + 1)
-        t2 = repeated(packed, q + 2)
-        t3 = repeated(packed, q + 3)
-        a0 = multiply_add(x, t0, a0)
-        a1 = multiply_add(x, t1, a1)
-        a2 = multiply_add(x, t2, a2)
-        a3 = multiply_add(x, t3, a3)
-        b0 = multiply_add(y, t0, b0)
-        b1 = multiply_add(y, t1, b1)
-        b2 = multiply_add(y, t2, b2)
-        b3 = multiply_add(y, t3, b3)
-    return a0, a1, a2, a3, b0, b1, b2, b3
+        t = repeated(packed, q)
+        a0 = multiply_add(x0, t, a0)
+        b0 = multiply_add(x1, t, b0)
+        c0 = multiply_add(x2, t, c0)
+        d0 = multiply_add(x3, t, d0)
+        t = repeated(packed, q + 1)
+        a1 = multiply_add(x0, t, a1)
+        b1 = multiply_add(x1, t, b1)
+        c1 = multiply_add(x2, t, c1)
+        d1 = multiply_add(x3, t, d1)
+        t = repeated(packed, q + 2)
+        a2 = multiply_add(x0, t, a2)
+        b2 = multiply_add(x1, t, b2)
+        c2 = multiply_add(x2, t, c2)
+        d2 = multiply_add(x3, t, d2)
+        t = repeated(packed, q + 3)
+        a3 = multiply_add(x0, t, a3)
+        b3 = multiply_add(x1, t, b3)
+        c3 = multiply_add(x2, t, c3)
+        d3 = multiply_add(x3, t, d3)
+    return a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3
+
+
+@njit(inline="always", **FAST)
+def _put(numbers, out, at, count):  # type: ignore[no-untyped-def]
+    """Copy the first `count` numbers of a tile to `out` from `at` on."""
+    whole = count - count % WIDE
+    for r in range(0, whole, WIDE):
+        store(out, at + r, load(numbers, r))
+    flat = out.reshape(out.size)
+    for r in range(whole, count):
+        flat[at + r] = numbers[r]
 
 
 @njit(**FAST)
@@ -131,29 +160,36 @@ def factored_squares(columns, centers, packed, out):  # type: ignore[no-untyped-
     """
     d, m = columns.shape
     strips = packed.shape[1]
-    tile = np.empty(d * TILE)
-    squares = np.empty(TILE)
+    tile = aligned(d * TILE)
+    squares = aligned(TILE)
     for k in range(centers.shape[0]):
         matrix = min(k, packed.shape[0] - 1)
         for r in range(0, m, TILE):
             _take_tile(columns, r, centers[k], tile)
             total = splat(0.0)
-            other = splat(0.0)
+            total1 = splat(0.0)
+            total2 = splat(0.0)
+            total3 = splat(0.0)
             for i in range(strips):
                 p = (matrix * strips + i) * d * LINES
                 # Elements behind the diagonal are zero.
                 end = min(d, (i + 1) * LINES)
                 if MANY_REGISTERS:
-                    a0, a1, a2, a3, b0, b1, b2, b3 = _multiply_sixteen(packed, p, tile, end)
-                    other = other + ((b0 * b0 + b1 * b1) + (b2 * b2 + b3 * b3))
+                    a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3 = _multiply_many(
+                        packed, p, tile, end
+                    )
+                    total1 = total1 + ((b0 * b0 + b1 * b1) + (b2 * b2 + b3 * b3))
+                    total2 = total2 + ((c0 * c0 + c1 * c1) + (c2 * c2 + c3 * c3))
+                    total3 = total3 + ((d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3))
                 else:
                     a0, a1, a2, a3 = _multiply_eight(packed, p, tile, end)
                 total = total + ((a0 * a0 + a1 * a1) + (a2 * a2 + a3 * a3))
             store(squares, 0, total)
             if MANY_REGISTERS:
-                store(squares, WIDE, other)
-            for q in range(min(TILE, m - r)):
-                out[k, r + q] = squares[q]
+                store(squares, WIDE, total1)
+                store(squares, 2 * WIDE, total2)
+                store(squares, 3 * WIDE, total3)
+            _put(squares, out, k * m + r, min(TILE, m - r))
 
 
 @njit(**FAST)
@@ -170,7 +206,7 @@ def multiply(packed, columns, out):  # type: ignore[no-untyped-def]
         Gets the product ``(d, m)``.
     """
     d, m = columns.shape
-    tile = np.empty(d * TILE)
+    tile = aligned(d * TILE)
     zero = np.zeros(d)
     lines = np.empty((LINES, TILE))
     for r in range(0, m, TILE):
@@ -179,11 +215,19 @@ def multiply(packed, columns, out):  # type: ignore[no-untyped-def]
             p = i * d * LINES
             end = min(d, (i + 1) * LINES)
             if MANY_REGISTERS:
-                a0, a1, a2, a3, b0, b1, b2, b3 = _multiply_sixteen(packed, p, tile, end)
+                a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3 = _multiply_many(packed, p, tile, end)
                 store(lines, WIDE, b0)
                 store(lines, TILE + WIDE, b1)
                 store(lines, 2 * TILE + WIDE, b2)
                 store(lines, 3 * TILE + WIDE, b3)
+                store(lines, 2 * WIDE, c0)
+                store(lines, TILE + 2 * WIDE, c1)
+                store(lines, 2 * TILE + 2 * WIDE, c2)
+                store(lines, 3 * TILE + 2 * WIDE, c3)
+                store(lines, 3 * WIDE, d0)
+                store(lines, TILE + 3 * WIDE, d1)
+                store(lines, 2 * TILE + 3 * WIDE, d2)
+                store(lines, 3 * TILE + 3 * WIDE, d3)
             else:
                 a0, a1, a2, a3 = _multiply_eight(packed, p, tile, end)
             store(lines, 0, a0)
@@ -279,26 +323,54 @@ def _four_by_four(diff, i, j, width):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER, **FAST)
+def _scale_line(columns, j, at, count, center, shares, roots, diff, moved):  # type: ignore[no-untyped-def]
+    """Do as `_take_scaled` does for the columns behind the last whole vector of line `j`."""
+    whole = count - count % WIDE
+    p = j * (whole + WIDE) + whole
+    store(diff, p, splat(0.0))
+    for r in range(count - whole):
+        diff[p + r] = columns[j, at + whole + r] - center[j]
+    t = load(diff, p)
+    moved[j] += folded(load(shares, whole) * t)
+    store(diff, p, load(roots, whole) * t)
+
+
+@njit(**INNER, **FAST)
 def _take_scaled(columns, at, count, center, shares, roots, diff, moved):  # type: ignore[no-untyped-def]
     """Put differences of columns from a center, times the roots of their shares, into `diff`; add up first moments."""
     d, m = columns.shape
     whole = count - count % WIDE
     width = -(-count // WIDE) * WIDE
-    for j in range(d):
-        c = splat(center[j])
-        total = splat(0.0)
+    for j in range(0, d, LINES):
+        # Four sums do not wait for each other. Behind the last line they repeat it, and nobody reads them.
+        j1, j2, j3 = min(d - 1, j + 1), min(d - 1, j + 2), min(d - 1, j + 3)
+        c0, c1, c2, c3 = splat(center[j]), splat(center[j1]), splat(center[j2]), splat(center[j3])
+        a0 = splat(0.0)
+        a1 = splat(0.0)
+        a2 = splat(0.0)
+        a3 = splat(0.0)
         for r in range(0, whole, WIDE):
-            t = load(columns, j * m + at + r) - c
-            total = multiply_add(load(shares, r), t, total)
-            store(diff, j * width + r, load(roots, r) * t)
-        if whole < count:
-            store(diff, j * width + whole, splat(0.0))
-            for r in range(whole, count):
-                diff[j * width + r] = columns[j, at + r] - center[j]
-            t = load(diff, j * width + whole)
-            total = multiply_add(load(shares, whole), t, total)
-            store(diff, j * width + whole, load(roots, whole) * t)
-        moved[j] += folded(total)
+            s = load(shares, r)
+            h = load(roots, r)
+            t0 = load(columns, j * m + at + r) - c0
+            t1 = load(columns, j1 * m + at + r) - c1
+            t2 = load(columns, j2 * m + at + r) - c2
+            t3 = load(columns, j3 * m + at + r) - c3
+            a0 = multiply_add(s, t0, a0)
+            a1 = multiply_add(s, t1, a1)
+            a2 = multiply_add(s, t2, a2)
+            a3 = multiply_add(s, t3, a3)
+            store(diff, j * width + r, h * t0)
+            store(diff, (j + 1) * width + r, h * t1)
+            store(diff, (j + 2) * width + r, h * t2)
+            store(diff, (j + 3) * width + r, h * t3)
+        moved[j] += folded(a0)
+        moved[j + 1] += folded(a1)
+        moved[j + 2] += folded(a2)
+        moved[j + 3] += folded(a3)
+    if whole < count:
+        for j in range(d):
+            _scale_line(columns, j, at, count, center, shares, roots, diff, moved)
     return width
 
 
@@ -329,12 +401,21 @@ def _unpack(blocks, d, second):  # type: ignore[no-untyped-def]
     block = 0
     for i in range(0, d, LINES):
         for j in range(0, i + 1, LINES):
-            for q in range(i, min(d, i + LINES)):
-                for p in range(j, min(q + 1, j + LINES)):
-                    moment = blocks[block + (q - i) * LINES + p - j]
-                    second[q, p] += moment
-                    if p < q:
-                        second[p, q] += moment
+            if j < i and i + LINES <= d:
+                # A fixed number of elements is added by vectors.
+                for q in range(LINES):
+                    for p in range(LINES):
+                        second[i + q, j + p] += blocks[block + q * LINES + p]
+                for p in range(LINES):
+                    for q in range(LINES):
+                        second[j + p, i + q] += blocks[block + q * LINES + p]
+            else:
+                for q in range(i, min(d, i + LINES)):
+                    for p in range(j, min(q + 1, j + LINES)):
+                        moment = blocks[block + (q - i) * LINES + p - j]
+                        second[q, p] += moment
+                        if p < q:
+                            second[p, q] += moment
             block += LINES * LINES
 
 
@@ -358,11 +439,11 @@ def full_about(columns, centers, weighted_resp, weight, first, second):  # type:
     length = min(m, max(AT_LEAST, CACHED_BYTES // (8 * d) // WIDE * WIDE))
     room = length + WIDE
     # Lines behind the last feature fill the last blocks with products that nobody reads.
-    diff = np.empty(strips * LINES * room)
-    shares = np.empty(room)
-    roots = np.empty(room)
-    moved = np.empty(d)
-    blocks = np.empty(strips * (strips + 1) // 2 * LINES * LINES)
+    diff = aligned(strips * LINES * room)
+    shares = aligned(room)
+    roots = aligned(room)
+    moved = np.empty(strips * LINES)
+    blocks = aligned(strips * (strips + 1) // 2 * LINES * LINES)
     for k in range(centers.shape[0]):
         moved[:] = 0.0
         blocks[:] = 0.0

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from clustering.compiling import INNER, njit
 from clustering.models import covariance_kernels, soft_kernels
-from clustering.models.kernels import FAST
+from clustering.models.kernels import FAST, aligned
+from clustering.models.lane_turns import transposed
 from clustering.models.lane_types import wide, widened
-from clustering.models.lanes import WIDE, element, load, memory, store, transposed
+from clustering.models.lanes import WIDE, element, load, memory, store
 
 Array = NDArray[np.float64]
 
@@ -86,7 +87,7 @@ def _fill(values, code, start, n, d, origin, columns):  # type: ignore[no-untype
     """Put rows from `start` on, less the origin, into columns ``(d, m)``."""
     m = columns.shape[1]
     whole = m - m % WIDE
-    strip = np.empty(WIDE * WIDE)
+    strip = aligned(WIDE * WIDE)
     for r in range(0, whole, WIDE):
         for j in range(0, d, WIDE):
             few = min(WIDE, d - j)
@@ -277,9 +278,9 @@ def add_block(values, code, n, d, origin, weights, kind, rates, constants, lengt
         Get the clusters of largest L, and the squares of these clusters ``(n,)``.
     """
     k = rates.shape[0]
-    columns_buffer = np.empty(d * length)
-    resp_buffer = np.empty(k * length)
-    log_prob = np.empty(length)
+    columns_buffer = aligned(d * length)
+    resp_buffer = aligned(k * length)
+    log_prob = aligned(length)
     ones = np.ones(length)
     log_likelihood = 0.0
     expected = 0.0

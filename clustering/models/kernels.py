@@ -21,12 +21,28 @@ Array = NDArray[np.float64]
 
 # With error_model "numpy" a division needs no check for zero, which would keep a loop from using vectors.
 FAST: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
+# Functions that make no arrays. Counting the references to their arguments would cost more than the work on a row.
+BARE: dict[str, Any] = {**FAST, "_nrt": False}
 
 TIE, TIE_OF_CENTERS = 2.0**-40, 2.0**-48
 """Rounding of a squared distance, relative to it, and of a center, relative to its distance from the origin."""
 CLEAR, CLEAR_OF_CENTERS = 1.0 - 2.0**-39, 2.0**-55
 """A squared distance a is clearly less than b if a < CLEAR·b − CLEAR_OF_CENTERS·r², with r the largest reach of a
 center. This test is stricter than `least_clear` and needs no root."""
+
+
+@njit(**FAST)
+def aligned(n):  # type: ignore[no-untyped-def]
+    """Make an array of doubles that begins at a cache line, so that no vector lies in two of them.
+
+    Parameters
+    ----------
+    n
+        Number of doubles.
+    """
+    raw = np.empty(n + 7)
+    skip = -raw.ctypes.data % 64 // 8
+    return raw[skip : skip + n]
 
 
 @njit(inline="always", **FAST)

@@ -1,6 +1,6 @@
 """Vectors of doubles from elements of any type, which is known only when the compiled code runs.
 
-Only these two loads depend on the type of the rows, so that kernels are compiled once for all types.
+Only these loads depend on the type of the rows, so that kernels are compiled once for all types.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from clustering.models.lanes import DOUBLES, WIDE, constant, intrinsic, load_from, splat_of
+from clustering.models.lanes import DOUBLES, WIDE, constant, intrinsic, load_from, pointer_to, splat_of
 
 ELEMENT_TYPES: tuple[Any, ...] = (
     types.float32, types.float64, types.uint8, types.int8, types.uint16, types.int16, types.uint32, types.int32,
@@ -22,6 +22,8 @@ ELEMENT_TYPES: tuple[Any, ...] = (
 """Types of elements that `wide` loads."""
 ELEMENT_CODES = {np.dtype(str(dtype)): code for code, dtype in enumerate(ELEMENT_TYPES)}
 """Number of each element type."""
+FLOAT32, FLOAT64 = (ELEMENT_CODES[np.dtype(name)] for name in ("float32", "float64"))
+"""Numbers of the types that most rows have."""
 ELEMENT_BYTES = np.array([dtype.bitwidth // 8 for dtype in ELEMENT_TYPES])
 """Size of an element of each type, in bytes."""
 
@@ -72,6 +74,26 @@ def wide(typing_context, address, code, at):  # type: ignore[no-untyped-def]
         return _for_element_type(builder, code, make)
 
     return DOUBLES(types.int64, types.int64, types.intp), generate
+
+
+@intrinsic
+def doubles(typing_context, array, at):  # type: ignore[no-untyped-def]
+    """Vector of doubles of eight elements of a type that is known when the code is compiled.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    array, at
+        Array or memory, and index of the first element to load.
+    """
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        kind = ir.VectorType(context.get_data_type(array.dtype), WIDE)
+        pointer = pointer_to(context, builder, array, arguments, kind=kind)
+        return _to_doubles(builder, load_from(builder, pointer, kind, types.int8), array.dtype)
+
+    return DOUBLES(array, types.intp), code
 
 
 @intrinsic

@@ -99,7 +99,16 @@ def constant(kind: Any, numbers: list[Any]) -> Any:
     return ir.Constant(ir.VectorType(kind, len(numbers)), [ir.Constant(kind, x) for x in numbers])
 
 
-def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
+def shuffle_of(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
+    """Vector of chosen lanes of two vectors.
+
+    Parameters
+    ----------
+    builder
+        Given by numba.
+    a, b, lanes
+        The vectors, and numbers of lanes; those of `b` follow those of `a`.
+    """
     return builder.shuffle_vector(a, b, constant(ir.IntType(32), lanes))
 
 
@@ -116,7 +125,7 @@ def splat_of(builder: Any, number: Any, count: int) -> Any:
     kind = ir.VectorType(number.type, count)
     # LLVM knows this pair of instructions as a broadcast.
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
-    return _shuffle(builder, one, ir.Constant(kind, ir.Undefined), [0] * count)
+    return shuffle_of(builder, one, ir.Constant(kind, ir.Undefined), [0] * count)
 
 
 @intrinsic
@@ -221,31 +230,6 @@ def element(typing_context, array, at):  # type: ignore[no-untyped-def]
         return builder.load(pointer_to(context, builder, array, arguments))
 
     return array.dtype(array, types.intp), code
-
-
-@intrinsic
-def strided(typing_context, array, at, step):  # type: ignore[no-untyped-def]
-    """Vector of every `step`-th element from `at` on.
-
-    Parameters
-    ----------
-    typing_context
-        Given by numba.
-    array, at, step
-        Array, index of the first element, and distance between elements.
-    """
-    vector = _vector_of(array.dtype)
-
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        lanes = ir.Constant(context.get_value_type(vector), ir.Undefined)
-        at = arguments[1]
-        for i in range(vector.count):
-            number = builder.load(pointer_to(context, builder, array, (arguments[0], at)))
-            lanes = builder.insert_element(lanes, number, ir.Constant(ir.IntType(32), i))
-            at = builder.add(at, arguments[2])
-        return lanes
-
-    return vector(array, types.intp, types.intp), code
 
 
 @intrinsic
@@ -359,8 +343,8 @@ def folded(typing_context, vector):  # type: ignore[no-untyped-def]
         # `kernels.distance_between` adds its sums in this order, and the bits must agree.
         lanes, count = arguments[0], vector.count
         while count > 1:
-            even = _shuffle(builder, lanes, lanes, list(range(0, count, 2)))
-            odd = _shuffle(builder, lanes, lanes, list(range(1, count, 2)))
+            even = shuffle_of(builder, lanes, lanes, list(range(0, count, 2)))
+            odd = shuffle_of(builder, lanes, lanes, list(range(1, count, 2)))
             lanes, count = builder.fadd(even, odd), count // 2
         return builder.extract_element(lanes, ir.Constant(ir.IntType(32), 0))
 
@@ -385,40 +369,10 @@ def folded_together(typing_context, a, b, c, d, e, f, g, h):  # type: ignore[no-
         even, odd = list(range(0, 2 * WIDE, 2)), list(range(1, 2 * WIDE, 2))
         while len(vectors) > 1:
             pairs = zip(vectors[::2], vectors[1::2], strict=True)
-            vectors = [builder.fadd(_shuffle(builder, x, y, even), _shuffle(builder, x, y, odd)) for x, y in pairs]
+            vectors = [builder.fadd(shuffle_of(builder, x, y, even), shuffle_of(builder, x, y, odd)) for x, y in pairs]
         return vectors[0]
 
     return DOUBLES(*[DOUBLES] * WIDE), code
-
-
-@intrinsic
-def transposed(typing_context, a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def]
-    """Eight vectors: the first lanes of eight vectors, their second lanes, and so on.
-
-    Parameters
-    ----------
-    typing_context
-        Given by numba.
-    a, b, c, d, e, f, g, h
-        Vectors of doubles.
-    """
-
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        vectors, size = list(arguments), WIDE // 2
-        # Squares of lanes change places across the diagonal: those of four by four, then two by two, then single ones.
-        while size:
-            low = [i if i & size == 0 else WIDE + i - size for i in range(WIDE)]
-            high = [i + size if i & size == 0 else WIDE + i for i in range(WIDE)]
-            moved = list(vectors)
-            for i in range(WIDE):
-                if i & size == 0:
-                    pair = vectors[i], vectors[i + size]
-                    moved[i], moved[i + size] = (_shuffle(builder, *pair, lanes) for lanes in (low, high))
-            vectors, size = moved, size // 2
-        return context.make_tuple(builder, signature.return_type, vectors)
-
-    eight = types.UniTuple(DOUBLES, WIDE)  # type: ignore[no-untyped-call]
-    return eight(*[DOUBLES] * WIDE), code
 
 
 @intrinsic

@@ -12,17 +12,19 @@ from clustering.data.rows import Rows
 from clustering.models import kernels
 from clustering.models.assignment import aligned_empty, compiled_for, rounding_bound
 from clustering.models.lane_types import ELEMENT_CODES
-from clustering.models.lanes import NARROW, WIDE
+from clustering.models.lanes import MANY_REGISTERS, NARROW, WIDE
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-TILE_BYTES, TILE_ROWS = 32 * 1024, (16, 128)
+TILE_BYTES, TILE_ROWS = 32 * 1024, (2 * NARROW if MANY_REGISTERS else NARROW, 128)
 """Size of the float64 rows of a tile, in bytes, and the least and greatest number of rows."""
 FEW_FEATURES, FEW_CENTERS = 15, 8
 """Up to this d and k, distances to all centers cost less than scores."""
 CENTERS_AT_ONCE = 4
 """Centers that are scored together, so that their sums stay in registers."""
+LINE_BYTES = 64
+"""Bytes that memory is read by."""
 PANEL_BYTES = 256 * 1024
 """Size of the centers that are compared with all rows of a tile before the next ones, in bytes."""
 COPIED_SUMS = 1024
@@ -105,7 +107,7 @@ class SideBySide(NamedTuple):
     """Memory for labelling sixteen rows of few features at once, by the distances to all centers."""
 
     columns: NDArray[np.float64]
-    """Sixteen rows as columns ``(d, 16)``."""
+    """Sixteen rows as columns ``(width, 16)``."""
     second: NDArray[np.float64]
     """Second least squared distance of each row ``(t,)``."""
 
@@ -116,7 +118,7 @@ class ByScore(NamedTuple):
     scores: Scores
     """Centers as they are scored."""
     columns: NDArray[np.float32]
-    """Scaled rows as columns, sixteen rows side by side ``(t / 16, d, 16)``."""
+    """Scaled rows as columns, sixteen rows side by side ``(t / 16, d, 16)``, as flat memory."""
     norms: NDArray[np.float32]
     """Squared norms of the scaled rows ``(t,)``."""
     least: NDArray[np.float32]
@@ -136,6 +138,15 @@ class Tile(NamedTuple):
     """Nearest centers ``(t,)``, as whole numbers in float64."""
     distances: NDArray[np.float64]
     """Squared distances to them ``(t,)``."""
+
+
+class Coming(NamedTuple):
+    """Memory that the next rows are read from."""
+
+    address: int
+    """Address of the first byte."""
+    size: int
+    """Number of bytes; 0 where no rows come."""
 
 
 class PartialSums(NamedTuple):
@@ -314,14 +325,17 @@ def score_centers(centers: Array) -> Scores:
             panel=max(1, PANEL_BYTES // (4 * d * CENTERS_AT_ONCE)) * CENTERS_AT_ONCE,
             reach=np.float32(float(np.sqrt(offsets[:k].max())) * 1.001),
             # The bound itself is rounded too: twice the norm and its factors, and the least score plus the bound.
-            relative=np.float32((relative + float(single.eps)) * 1.001),
+            # The norm itself may be too small by its share of the rounding.
+            relative=np.float32(
+                (relative + float(single.eps)) * 1.001 / max(1.0 - (d + 4) * float(single.eps), float(single.tiny))
+            ),
             absolute=np.float32(absolute + 8.0 * (d + 4) * float(double.tiny) * square),
             limit=np.float32(min(float(single.max), float(double.max) * square) / 16),
         )
 
 
 def slopes_and_offsets(centers: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Compute what `labelling_kernels.scores_of_four` takes of centers.
+    """Compute what `score_kernels.scores_of_four` takes of centers.
 
     Parameters
     ----------
@@ -355,12 +369,14 @@ def make_tile(d: int, scores: Scores | None) -> tuple[Tile, SideBySide | ByScore
         Centers for scores; None where tiles are labelled by distances.
     """
     width = whole_vectors(d)
-    t = int(np.clip(TILE_BYTES // (8 * width) // 16 * 16, *TILE_ROWS))
+    t = int(np.clip(TILE_BYTES // (8 * width) // TILE_ROWS[0] * TILE_ROWS[0], *TILE_ROWS))
     tile = Tile(zeros((t, width)), zeros((t,)), zeros((t,)))
     if scores is None:
-        return tile, SideBySide(zeros((d, NARROW)), zeros((t,)))
+        return tile, SideBySide(zeros((width, NARROW)), zeros((t,)))
     norms, least, second, labels = (zeros((t,), np.float32) for _ in range(4))
-    return tile, ByScore(scores, zeros((t // NARROW, d, NARROW), np.float32), norms, least, second, labels)
+    # Rows are turned eight features at a time, so the last ones may reach beyond the last feature.
+    columns = zeros((t * d + WIDE * NARROW,), np.float32)
+    return tile, ByScore(scores, columns, norms, least, second, labels)
 
 
 def make_sums(k: int, d: int, n_blocks: int, most: int | None) -> tuple[PartialSums, Nodes, FarthestBuffer]:

@@ -10,9 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from clustering.compiling import INNER, njit
-from clustering.models.labelling_kernels import BARE, fill, label
+from clustering.models.filling_kernels import fill
+from clustering.models.kernels import BARE
+from clustering.models.labelling_kernels import label
 from clustering.models.lane_types import ELEMENT_BYTES
-from clustering.models.lanes import WIDE, element, load, memory, prefetch, splat, store
+from clustering.models.lanes import WIDE, element, lanes_up_to, load, lowest_bit, memory, splat, store, where_less
+from clustering.models.lloyd_buffers import Coming
 from clustering.models.margin_kernels import end_part, fold
 from clustering.models.recalling_kernels import recall
 
@@ -22,12 +25,11 @@ runs, not with all rows."""
 
 
 @njit(**INNER, **BARE)
-def _add_up(values, size, start, m, weights, d, tile, sums):  # type: ignore[no-untyped-def]
+def _add_up(start, m, weights, tile, sums):  # type: ignore[no-untyped-def]
     """Add Σw and Σw·x per label to `sums`, and return Σw·distance."""
-    t, width = tile.rows.shape
+    width = tile.rows.shape[1]
     copies, k = sums.weight.shape
     each = memory(weights, np.float64)
-    row_bytes = memory(values, np.uint8)
     objective = 0.0
     for r in range(m):
         w = element(each, start + r) if weights else 1.0
@@ -37,9 +39,9 @@ def _add_up(values, size, start, m, weights, d, tile, sums):  # type: ignore[no-
         sums.weight[copy, label] += w
         factor = splat(w)
         p = (copy * k + label) * width
-        for j in range(0, width, WIDE):
-            # Rows of the next tile are loaded from memory while this one is worked on.
-            prefetch(row_bytes, ((start + r + t) * d + j) * size)
+        # There is one vector at least, which needs no loop.
+        store(sums.first, p, load(sums.first, p) + factor * load(tile.rows, r * width))
+        for j in range(WIDE, width, WIDE):
             store(sums.first, p + j, load(sums.first, p + j) + factor * load(tile.rows, r * width + j))
     return objective
 
@@ -57,43 +59,56 @@ def _position(run, b, row):  # type: ignore[no-untyped-def]
     return position
 
 
+@njit(inline="always", **BARE)
+def _keep_row(position, weight, r, tile, far, count):  # type: ignore[no-untyped-def]
+    """Keep row `r` of a tile if it is among the farthest, and return their number."""
+    most, d = far.rows.shape
+    distance = tile.distances[r]
+    if count == most:
+        floor = far.distances[most - 1]
+        if distance < floor or (distance == floor and position > far.positions[most - 1]):
+            return count
+    # The row that is pushed out leaves its slot.
+    slot = far.slots[most - 1] if count == most else count
+    if count < most:
+        count += 1
+    i = count - 1
+    while i > 0 and (
+        far.distances[i - 1] < distance or (far.distances[i - 1] == distance and far.positions[i - 1] > position)
+    ):
+        far.distances[i] = far.distances[i - 1]
+        far.positions[i] = far.positions[i - 1]
+        far.labels[i] = far.labels[i - 1]
+        far.weights[i] = far.weights[i - 1]
+        far.slots[i] = far.slots[i - 1]
+        i -= 1
+    far.distances[i] = distance
+    far.positions[i] = position
+    far.labels[i] = int(tile.labels[r])
+    far.weights[i] = weight
+    far.slots[i] = slot
+    for j in range(d):
+        far.rows[slot, j] = tile.rows[r, j]
+    return count
+
+
 @njit(**INNER, **BARE)
 def _keep_far(run, b, start, m, tile, far, count):  # type: ignore[no-untyped-def]
     """Keep the farthest rows of positive weight, and return their number."""
-    most, d = far.rows.shape
-    floor = far.distances[most - 1] if count == most else 0.0
-    for r in range(m):
-        distance = tile.distances[r]
-        # Rows at distance 0 are at their center, where no cluster restarts.
-        if distance < floor or not distance > 0.0:
-            continue
-        weight = element(memory(run.weights[b], np.float64), start + r) if run.weights[b] else 1.0
-        position = _position(run, b, start + r)
-        if weight <= 0.0 or (count == most and distance == floor and position > far.positions[most - 1]):
-            continue
-        # The row that is pushed out leaves its slot.
-        slot = far.slots[most - 1] if count == most else count
-        if count < most:
-            count += 1
-        i = count - 1
-        while i > 0 and (
-            far.distances[i - 1] < distance or (far.distances[i - 1] == distance and far.positions[i - 1] > position)
-        ):
-            far.distances[i] = far.distances[i - 1]
-            far.positions[i] = far.positions[i - 1]
-            far.labels[i] = far.labels[i - 1]
-            far.weights[i] = far.weights[i - 1]
-            far.slots[i] = far.slots[i - 1]
-            i -= 1
-        far.distances[i] = distance
-        far.positions[i] = position
-        far.labels[i] = int(tile.labels[r])
-        far.weights[i] = weight
-        far.slots[i] = slot
-        for j in range(d):
-            far.rows[slot, j] = tile.rows[r, j]
-        if count == most:
-            floor = far.distances[most - 1]
+    most = far.distances.shape[0]
+    for r in range(0, m, WIDE):
+        # Few rows are far, so that most cost one comparison for eight of them.
+        floor = splat(far.distances[most - 1] if count == most else 0.0)
+        near = where_less(load(tile.distances, r), floor, splat(1.0), splat(0.0))
+        others = lanes_up_to(near, 0.0)
+        while others:
+            row = r + lowest_bit(others)
+            # Rows at distance 0 are at their center, where no cluster restarts.
+            if row < m and tile.distances[row] > 0.0:
+                weight = element(memory(run.weights[b], np.float64), start + row) if run.weights[b] else 1.0
+                if weight > 0.0:
+                    count = _keep_row(_position(run, b, start + row), weight, row, tile, far, count)
+            others &= others - 1
     return count
 
 
@@ -114,9 +129,11 @@ def _add_block(run, b, centers, way, tile, sums, nodes, node, far, count, out, d
         for start in range(begin, end, t):
             m = min(t, end - start)
             fill(run.values[b], run.types[b], start, m, n, d, centers.origin, tile)
-            label(tile, m, d, centers, way, done + start)  # type: ignore[no-untyped-call]
+            # Rows of the next tile are loaded from memory while this one is worked on.
+            coming = Coming(run.values[b] + (start + m) * d * size, min(t, n - start - m) * d * size)
+            label(tile, m, d, centers, way, done + start, coming)  # type: ignore[no-untyped-call]
             if copies:
-                part += _add_up(run.values[b], size, start, m, run.weights[b], d, tile, sums)
+                part += _add_up(start, m, run.weights[b], tile, sums)
                 count = _keep_far(run, b, start, m, tile, far, count)
             fold(run.weights[b], start, m, d, tile, way, split, copies > 0)  # type: ignore[no-untyped-call]
             if out.labels.shape[0]:

@@ -11,7 +11,7 @@ import numpy as np
 from numba.extending import overload
 
 from clustering.compiling import INNER, njit
-from clustering.models.labelling_kernels import BARE
+from clustering.models.kernels import BARE
 from clustering.models.lanes import WIDE, element, load, memory, splat, store
 from clustering.models.lloyd_buffers import ByScore, SideBySide, SplitRows
 

@@ -15,10 +15,15 @@ import numpy as np
 from numba.extending import overload
 
 from clustering.compiling import INNER, njit
-from clustering.models.labelling_kernels import BARE, fill, label_by_score, score, take_distances
+from clustering.models.filling_kernels import fill
+from clustering.models.kernels import BARE
+from clustering.models.labelling_kernels import label_by_score, take_distances
+from clustering.models.lane_types import ELEMENT_BYTES
 from clustering.models.lanes import WIDE, load, store
+from clustering.models.lloyd_buffers import Coming
 from clustering.models.margin_kernels import SLACK
 from clustering.models.recalled_buffers import Recalled
+from clustering.models.score_kernels import score, turn
 
 
 @njit(inline="always", **BARE)
@@ -35,10 +40,10 @@ def _least_square(value, norm, scores, unscale):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER, **BARE)
-def _label_anew(tile, m, d, centers, way):  # type: ignore[no-untyped-def]
+def _label_anew(tile, m, d, centers, way, coming):  # type: ignore[no-untyped-def]
     """Label the rows of a tile by the scores of all centers; their places in the run are set."""
     by = way.all
-    label_by_score(tile, m, d, centers.centers, centers.reach, by)
+    label_by_score(tile, m, d, centers.centers, centers.reach, by, coming)
     for r in range(m):
         i = way.places[r]
         way.labels[i] = int(tile.labels[r])
@@ -55,20 +60,26 @@ def _recall_rows(run, b, begin, end, d, done, centers, tile, way):  # type: igno
     """Label some rows of block `b`, at most so many as are added up together."""
     t, width = tile.rows.shape
     by = way.fast
+    n = run.lengths[b]
+    size = ELEMENT_BYTES[run.types[b]]
+    no_rows = Coming(run.values[b], 0)
     count = np.int64(0)
     for start in range(begin, end, t):
         m = min(t, end - start)
         at = done + start
-        fill(run.values[b], run.types[b], start, m, run.lengths[b], d, centers.origin, tile)
+        # Rows of the next tile are loaded from memory while this one is worked on.
+        coming = Coming(run.values[b] + (start + m) * d * size, min(t, n - start - m) * d * size)
+        fill(run.values[b], run.types[b], start, m, n, d, centers.origin, tile)
         if way.anew:
             for r in range(m):
                 way.places[r] = at + r
-            _label_anew(tile, m, d, centers, way)
+            _label_anew(tile, m, d, centers, way, coming)
             continue
         for r in range(m):
             tile.labels[r] = np.float64(way.labels[at + r])
         take_distances(tile, m, d, centers.centers)
-        score(tile, m, d, by)
+        turn(tile, m, d, by.scores, by.columns, by.norms)
+        score(m, d, by, coming)
         for r in range(m):
             own = np.sqrt(tile.distances[r])
             # The nearest center is no other one, where it is among the fast.
@@ -87,10 +98,10 @@ def _recall_rows(run, b, begin, end, d, done, centers, tile, way):  # type: igno
             way.places[count] = at + r
             count += 1
             if count == t:
-                _label_anew(way.unsure, count, d, centers, way)
+                _label_anew(way.unsure, count, d, centers, way, no_rows)
                 count = np.int64(0)
     if count:
-        _label_anew(way.unsure, count, d, centers, way)
+        _label_anew(way.unsure, count, d, centers, way, no_rows)
 
 
 def recall(run, b, begin, end, d, done, centers, tile, way):  # type: ignore[no-untyped-def]  # noqa: ARG001

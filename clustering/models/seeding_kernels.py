@@ -11,8 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from clustering.compiling import INNER, njit
-from clustering.models.kernels import FAST, distance_between
-from clustering.models.labelling_kernels import BARE, scores_of_eight, scores_of_four
+from clustering.models.kernels import BARE, FAST, distance_between
 from clustering.models.lanes import (
     MANY_REGISTERS,
     NARROW,
@@ -24,6 +23,7 @@ from clustering.models.lanes import (
     where_less,
 )
 from clustering.models.lloyd_buffers import CENTERS_AT_ONCE
+from clustering.models.score_kernels import scores_of_eight, scores_of_four
 
 PART = 64
 """Rows that all points are tried with before the next ones; a multiple of sixteen."""

@@ -28,7 +28,7 @@ DATA = {
     "grid": (np.stack(np.meshgrid(*[np.arange(50.0)] * 2), -1).reshape(-1, 2), 9),
     "uniform": (np.random.default_rng(3).random((6000, 2)), 25),
     "uint8": ((blobs(4, 4000, 3, 9) * 12 + 128).clip(0, 255).astype(np.uint8), 9),
-    "many-features": (blobs(5, 800, 60, 20), 20),
+    "many-features": (blobs(5, 800, 60, 20, 0.5), 20),
 }
 
 

@@ -1,0 +1,23 @@
+"""Rows turned into columns by moving lanes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from clustering.models.lane_turns import turned
+from clustering.models.lanes import NARROW, WIDE, store
+
+
+@njit
+def _turn(rows, at, step, factor, out):  # type: ignore[no-untyped-def]
+    for i, column in enumerate(turned(rows, at, step, factor)):
+        store(out, i * NARROW, column)
+
+
+def test_sixteen_rows_become_eight_columns_each_number_scaled_and_rounded_once() -> None:
+    width, first = 24, 8
+    rows = np.random.default_rng(0).standard_normal((NARROW, width))
+    out = np.empty((WIDE, NARROW), np.float32)
+    _turn(rows, first, width, 0.25, out)
+    np.testing.assert_array_equal(out, (0.25 * rows[:, first : first + WIDE]).T.astype(np.float32))
