@@ -42,7 +42,7 @@ began = time.perf_counter()
 c.fit(rows, c.KMeans(8))
 print(time.perf_counter() - began)
 """
-COMMAND = "from flows.cli import main; main()"
+COMMAND = "from clustering_flows.cli import main; main()"
 
 
 class Measurement(NamedTuple):
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     RESULTS.mkdir(parents=True, exist_ok=True)
-    for package in ("clustering", "flows"):
+    for package in ("clustering", "flows/clustering_flows"):
         compileall.compile_dir(str(ROOT / package), quiet=1)
     measurements: list[list[Measurement]] = [[] for _ in CASES]
     with tempfile.TemporaryDirectory() as folder:
