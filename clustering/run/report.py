@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from threading import Thread
 from typing import Any
 
 from clustering.config import JobConfig, SourceSection
@@ -14,6 +12,7 @@ from clustering.errors import ClusteringError, OutputError, damaged
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
 from clustering.option_values import RECORDED
+from clustering.run.drawing import PAGE, check_drawing
 from clustering.run.prepare import SourceAccess, open_configured
 from clustering.storage import versions
 from clustering.storage.bucket_output import BucketOutput, open_output
@@ -23,7 +22,6 @@ from clustering.storage.names_file import load_cluster_names
 from clustering.storage.output import Output
 from clustering.storage.paths import StoragePath, translating_read_errors, write_bytes, zarr_store
 
-_PAGE = "clustering.report.page"
 AccessOf = Callable[[SourceSection], SourceAccess]
 """Says how to reach the source of a config."""
 
@@ -37,17 +35,6 @@ def by_config(_: SourceSection) -> SourceAccess:
         The section ``source`` of a config.
     """
     return SourceAccess()
-
-
-def load_drawing() -> None:
-    """Begin to load what draws a report, in a thread of its own: rows can be read and labels written meanwhile."""
-    Thread(target=_load_page, name="report").start()
-
-
-def _load_page() -> None:
-    # The report itself raises the error again, where it can be told.
-    with suppress(Exception):
-        load_module(_PAGE)
 
 
 def write_report(
@@ -76,7 +63,7 @@ def write_report(
         Ids, names and colours of the clusters.
     """
     # Drawing needs matplotlib, which a job without a report never loads.
-    load_module(_PAGE)
+    load_module(PAGE)
     from clustering.report.page import render
 
     pictures, colours = draw_pictures(result, folder, source, clusters)
@@ -152,9 +139,12 @@ def redo_report(store: str, access_of: AccessOf = by_config) -> StoragePath:
     ------
     OutputError
         If there is no finished run.
+    MissingDependencyError
+        If the packages that draw it are not installed.
     """
     output = open_output(store)
     output.read_json("run.json")
+    check_drawing()
     with versions.locked(output):
         redraw(output, access_of)
     return output.path / "report.html"
