@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -85,6 +86,11 @@ def test_flows_have_one_import_name(folder: str) -> None:
 
 def test_the_folder_of_the_flows_is_no_package() -> None:
     assert not [*(ROOT.parent / "flows").glob("*.py")]
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/deploy.md", "docker-compose.yml", "prefect.yaml", "Makefile"])
+def test_commands_and_entrypoints_use_the_import_name_of_the_flows(name: str) -> None:
+    assert not re.findall(r"(?<![\w/.])flows\.[a-z_]+", (ROOT.parent / name).read_text())
 
 
 def parts_imported(path: Path) -> set[str]:
