@@ -17,7 +17,7 @@ RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/clust
 
 FROM dependencies AS wheel
 WORKDIR /source
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY clustering clustering
 COPY flows flows
 RUN /opt/clustering/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheel .

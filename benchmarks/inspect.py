@@ -115,7 +115,7 @@ class _Timed:
 
 def child(path: str) -> None:
     from clustering.run.job import run_fit
-    from flows.loading import load_config
+    from clustering_flows.loading import load_config
 
     watch = _Timed()
     record = run_fit(load_config(path), watch)
@@ -123,7 +123,7 @@ def child(path: str) -> None:
     print(json.dumps({"passes": watch.passes, "label": record["seconds"]["label"], "peak": peak}))
 
 
-INSPECT = ("-c", "from flows.cli import main; main()", "inspect")
+INSPECT = ("-c", "from clustering_flows.cli import main; main()", "inspect")
 
 
 def _last_line(*arguments: str) -> Any:

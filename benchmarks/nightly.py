@@ -64,7 +64,7 @@ def run(folder: Path, out: Path, model: dict[str, Any], memory: str, **fit: Any)
         "output": {"store": str(out), "report": False, "overwrite": True},
     }
     (folder / "job.yaml").write_text(json.dumps(config))
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "fit", str(folder / "job.yaml")]
+    command = [sys.executable, "-c", "from clustering_flows.cli import main; main()", "fit", str(folder / "job.yaml")]
     done = subprocess.run([*command, "--no-prefect", "--json"], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)

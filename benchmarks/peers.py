@@ -38,8 +38,8 @@ def make(path: str, n: int, d: int, k: int) -> None:
 
 def run_ours(path: str, k: int, memory: str) -> np.ndarray:
     from clustering.run.job import run_fit
-    from flows.loading import check_config
-    from flows.terminal import terminal_watch
+    from clustering_flows.loading import check_config
+    from clustering_flows.terminal import terminal_watch
 
     with tempfile.TemporaryDirectory() as folder:
         job = {

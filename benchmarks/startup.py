@@ -43,7 +43,7 @@ began = time.perf_counter()
 c.fit(rows, c.KMeans(8))
 print(time.perf_counter() - began)
 """
-COMMAND = "from flows.cli import main; main()"
+COMMAND = "from clustering_flows.cli import main; main()"
 
 
 class Measurement(NamedTuple):
@@ -133,7 +133,7 @@ def records(facts: list[dict[str, Any]]) -> list[Result]:
 
 def measured(rounds: int) -> list[dict[str, Any]]:
     """Measure all cases in turns, and return the name, the medians and the target of each."""
-    for package in ("clustering", "flows"):
+    for package in ("clustering", "flows/clustering_flows"):
         compileall.compile_dir(str(ROOT / package), quiet=1)
     measurements: list[list[Measurement]] = [[] for _ in CASES]
     with tempfile.TemporaryDirectory() as folder:

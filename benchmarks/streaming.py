@@ -152,10 +152,11 @@ def memory(folder: str, n: int, d: int, k: int) -> list[Result]:
 
 def child(command: str, path: str) -> None:
     """Print the memory that a job is forecast to take, or that it takes, in bytes."""
-    from clustering.run.inspect import inspect_job
-    from clustering.run.job import run_fit
     from flows.loading import load_config
     from flows.terminal import terminal_watch
+
+    from clustering.run.inspect import inspect_job
+    from clustering.run.job import run_fit
 
     job = load_config(path)
     if command == "inspect":

@@ -97,6 +97,10 @@ class ExecutionError(ClusteringError, RuntimeError):
 class MissingDependencyError(ClusteringError, ImportError):
     """An optional package is needed and not installed."""
 
+    def __str__(self) -> str:
+        # An ImportError has its text twice, and shows the one that does not follow `args`.
+        return " ".join(map(str, self.args))
+
 
 class ClusteringWarning(UserWarning):
     """The data or the request may not be what the user meant.

@@ -1,4 +1,4 @@
-"""Finding secrets among the options of a config. Secrets come at run time, see `flows.credentials`."""
+"""Finding secrets among the options of a config. Secrets come at run time, see `clustering_flows.credentials`."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
 
 
-HEAVY = "[name for name in ('prefect', 'distributed', 'matplotlib', 'flows') if name in sys.modules]"
+HEAVY = "[name for name in ('prefect', 'distributed', 'matplotlib', 'clustering_flows') if name in sys.modules]"
 
 
 @pytest.mark.parametrize(

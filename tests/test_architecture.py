@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -11,6 +12,7 @@ import clustering
 
 ROOT = Path(clustering.__file__).parent
 MODULES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}
+FLOWS = sorted((ROOT.parent / "flows" / "clustering_flows").rglob("*.py"))
 modules = pytest.mark.parametrize("name", MODULES)
 
 # The parts of the library that each part may import beside itself: no more than it needs, from the bottom to the top.
@@ -48,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
 
 EVERYWHERE = {
     **{f"clustering/{name}": path for name, path in MODULES.items()},
-    **{f"flows/{path.name}": path for path in sorted((ROOT.parent / "flows").rglob("*.py"))},
+    **{f"clustering_flows/{path.name}": path for path in FLOWS},
 }
 
 
@@ -75,6 +77,22 @@ def imported(path: Path) -> frozenset[str]:
     return frozenset(names)
 
 
+@pytest.mark.parametrize("folder", ["clustering", "flows", "tests", "benchmarks"])
+def test_flows_have_one_import_name(folder: str) -> None:
+    """Under a second name, each module would be loaded a second time; and users have packages called ``flows``."""
+    names = {name for path in (ROOT.parent / folder).rglob("*.py") for name in imported(path)}
+    assert not {name for name in names if name.split(".")[0] == "flows"}
+
+
+def test_the_folder_of_the_flows_is_no_package() -> None:
+    assert not [*(ROOT.parent / "flows").glob("*.py")]
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/deploy.md", "docker-compose.yml", "prefect.yaml", "Makefile"])
+def test_commands_and_entrypoints_use_the_import_name_of_the_flows(name: str) -> None:
+    assert not re.findall(r"(?<![\w/.])flows\.[a-z_]+", (ROOT.parent / name).read_text())
+
+
 def parts_imported(path: Path) -> set[str]:
     return {name.split(".")[1] for name in imported(path) if name.startswith("clustering.")}
 
@@ -85,7 +103,8 @@ def test_every_part_of_the_library_is_known() -> None:
 
 @modules
 def test_the_library_imports_neither_prefect_nor_the_command_line(name: str) -> None:
-    assert not {full.split(".")[0] for full in imported(MODULES[name])} & {"prefect", "flows", "cyclopts", "rich"}
+    packages = {full.split(".")[0] for full in imported(MODULES[name])}
+    assert not packages & {"prefect", "clustering_flows", "cyclopts", "rich"}
 
 
 @modules
@@ -112,8 +131,7 @@ def imported_modules(path: Path, module_names: set[str]) -> set[str]:
 
 
 def test_no_modules_import_each_other() -> None:
-    paths = [*ROOT.rglob("*.py"), *(ROOT.parent / "flows").rglob("*.py")]
-    names = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path for path in paths}
+    names = {".".join(Path(name).with_suffix("").parts): path for name, path in EVERYWHERE.items()}
     module_paths = {name.removesuffix(".__init__"): path for name, path in names.items()}
     graph = {name: imported_modules(path, set(module_paths)) - {name} for name, path in module_paths.items()}
     assert graph["clustering.data.reading"] >= {"clustering.data.source", "clustering.errors"}
@@ -186,7 +204,7 @@ def kind_branches(path: Path) -> list[str]:
 
 OUTSIDE = {
     **{f"clustering/{name}": path for name, path in MODULES.items() if part_of(name) not in ("models", "__init__")},
-    **{f"flows/{path.name}": path for path in sorted((ROOT.parent / "flows").rglob("*.py"))},
+    **{f"clustering_flows/{path.name}": path for path in FLOWS},
 }
 
 

@@ -30,7 +30,7 @@ from zarr.storage import MemoryStore, WrapperStore
 
 from clustering import compat
 from clustering.execution.slurm import jobqueue
-from flows.compat import load_block
+from clustering_flows.compat import load_block
 
 VALUES = np.arange(12.0).reshape(4, 3)
 
@@ -42,7 +42,7 @@ def array() -> zarr.Array[Any]:
 
 def test_importing_it_imports_no_other_package() -> None:
     heavy = "{'dask', 'distributed', 'fsspec', 'matplotlib', 'numba', 'numpy', 'prefect', 'xarray', 'zarr'}"
-    look = f"import sys, clustering.compat, flows.compat; sys.exit(bool({heavy} & {{*sys.modules}}))"
+    look = f"import sys, clustering.compat, clustering_flows.compat; sys.exit(bool({heavy} & {{*sys.modules}}))"
     assert subprocess.run([sys.executable, "-c", look]).returncode == 0
 
 

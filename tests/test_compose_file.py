@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.loading import load_config
+from clustering_flows.loading import load_config
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -118,7 +118,7 @@ def test_what_lasts_is_in_named_volumes() -> None:
 
 
 def test_a_run_gives_signs_of_life_as_often_as_the_rule_expects() -> None:
-    from flows.server import HEARTBEAT
+    from clustering_flows.server import HEARTBEAT
 
     assert SERVICES["worker"]["environment"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT)
 

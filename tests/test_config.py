@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from clustering.config import JobConfig, check_config
 from clustering.errors import ConfigError
 from clustering.option_values import in_bytes
-from flows.loading import load_config
+from clustering_flows.loading import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 LEAST: dict[str, Any] = {"source": {"store": "in.zarr"}, "output": {"store": "out"}}

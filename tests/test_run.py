@@ -17,7 +17,7 @@ from s3 import Bucket
 import clustering as c
 from clustering.errors import CheckpointError, ClusteringWarning, ConfigError, OutputError
 from clustering.run.report import redo_report
-from flows.cli import run as command
+from clustering_flows.cli import run as command
 from tests.run.notes import Crash
 from tests.run.test_resume import results
 

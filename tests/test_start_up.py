@@ -74,7 +74,9 @@ def test_a_job_without_a_report_loads_neither_matplotlib_nor_arrays_of_dask(tmp_
     }
     # JSON is YAML.
     (tmp_path / "job.yaml").write_text(json.dumps(job))
-    modules = loaded(f"from flows.cli import run; run(['fit', {str(tmp_path / 'job.yaml')!r}, '--no-prefect'])")
+    modules = loaded(
+        f"from clustering_flows.cli import run; run(['fit', {str(tmp_path / 'job.yaml')!r}, '--no-prefect'])"
+    )
     assert (tmp_path / "out" / "run.json").is_file()
     # A progress bar is drawn by rich, and only in a terminal.
     heavy = {"dask.array", "distributed", "matplotlib", "prefect", "rich", "scipy.linalg", "scipy.optimize"}

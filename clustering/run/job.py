@@ -12,12 +12,12 @@ from clustering.config import JobConfig
 from clustering.errors import ClusteringError, ExecutionError
 from clustering.execution.engine import connect
 from clustering.execution.passes import PassRunner, pass_runner
+from clustering.run.drawing import load_drawing
 from clustering.run.fit import fit
 from clustering.run.initialize import start_or_resume
 from clustering.run.label import label_rows, label_with
 from clustering.run.prepare import PreparedJob, SourceAccess, open_job, refuse_finished
 from clustering.run.publish import LabelledRun, publish
-from clustering.run.report import load_drawing
 from clustering.run.watch import Watch
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import Checkpoint

@@ -18,11 +18,11 @@ from clustering.fitting.labelling import LabelStatistics, discard, label_blocks
 from clustering.fitting.loop import Stop
 from clustering.fitting.matching import match_ids
 from clustering.fitting.scoring import HeldOutScorer, HeldOutScores
+from clustering.run.drawing import EarlyDrawing
 from clustering.run.fit import fitted_model, objective_text
 from clustering.run.following import keeps_statistics
 from clustering.run.prepare import PreparedJob, provenance
 from clustering.run.publish import LabelledRun
-from clustering.run.report import EarlyDrawing
 from clustering.run.watch import Watch
 from clustering.storage import versions
 from clustering.storage.checkpoints import Checkpoint

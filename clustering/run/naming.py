@@ -6,6 +6,7 @@ import re
 
 from clustering.errors import ConfigError
 from clustering.fitting.cluster_names import meaning
+from clustering.run.drawing import check_drawing
 from clustering.run.report import AccessOf, by_config, redraw
 from clustering.storage import checkpoints
 from clustering.storage.bucket_output import open_output
@@ -49,6 +50,8 @@ def name_cluster(
         If the model has no such cluster, the colour is not valid, or the name is empty or already used.
     OutputError
         If there is no finished run, or another run is writing to the output.
+    MissingDependencyError
+        If the packages that draw the report are not installed.
     """
     name = " ".join(name.split())
     if not name:
@@ -69,6 +72,10 @@ def name_cluster(
         for other, word in zip(ids.tolist(), before.meanings, strict=True):
             if other != cluster and meaning(cluster, name) == word:
                 raise ConfigError(f"{name!r} is the name of cluster {other} already; choose another")
+        # A run with output.report: false has no report to draw again.
+        reported = (output.published / "report.html").is_file()
+        if reported:
+            check_drawing()
         names = read_names(output.path)
         kept = names.get(str(cluster), {}).get("colour")
         names[str(cluster)] = {"name": name, "colour": kept if colour is None else colour.lower()}
@@ -76,7 +83,6 @@ def name_cluster(
         # In a bucket the output itself holds a copy of the current version, as there are no links.
         for path in (output.published, output.path):
             rename_labels(path / LABELS, load_cluster_names(output.path, ids))
-        # A run with output.report: false has no report to draw again.
-        if (output.published / "report.html").is_file():
+        if reported:
             redraw(output, access_of)
     return f"cluster {cluster} of {run} is {name!r}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -29,6 +29,7 @@ from clustering.fitting.options import Options, check_combination, options_for
 from clustering.fitting.preprocessing import fingerprint
 from clustering.models.model import AnyModel
 from clustering.options import LabelOptions, SourceOptions
+from clustering.run.drawing import check_drawing
 from clustering.run.previous import PreviousVersion
 from clustering.run.watch import Watch
 from clustering.storage import checkpoints, versions
@@ -135,6 +136,7 @@ def open_job(
         If something that the config names is missing or does not fit.
     """
     open_output(config.output.store, config.output.storage_options).check()
+    _check_report(config)
     job = prepare_job(config, model, access)
     refuse_finished(job)
     # A damaged names.json would otherwise stop the run only after its passes.
@@ -333,12 +335,24 @@ def preflight_errors(job: PreparedJob) -> tuple[str, ...]:
     """
     # All errors are collected, so that the user can mend them together.
     errors = []
-    for check in (job.output.check, partial(refuse_finished, job), partial(read_names, job.output.path)):
+    checks: tuple[Callable[[], Any], ...] = (
+        job.output.check,
+        partial(_check_report, job.config),
+        partial(refuse_finished, job),
+        partial(read_names, job.output.path),
+    )
+    for check in checks:
         try:
             check()
         except ClusteringError as error:
             errors.append(str(error))
     return tuple(errors)
+
+
+def _check_report(config: JobConfig) -> None:
+    """Refuse a report that nothing can draw, before data are read."""
+    if config.output.report:
+        check_drawing(", or set output.report to false")
 
 
 def _integrity(source: Source) -> tuple[str, ...]:

@@ -16,10 +16,11 @@ from clustering.errors import ClusteringError, reason
 from clustering.execution.engine import Engine
 from clustering.fitting.fitted_model import FittedModel
 from clustering.models.registry import MODELS
+from clustering.run.drawing import EarlyDrawing
 from clustering.run.following import update_summary
 from clustering.run.gate import gate_failures, unmeasured_limits
 from clustering.run.prepare import PreparedJob
-from clustering.run.report import EarlyDrawing, write_report
+from clustering.run.report import write_report
 from clustering.run.watch import Watch
 from clustering.storage import checkpoints, versions
 from clustering.storage.ledger import FOLDER, Ledger

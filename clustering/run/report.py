@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from clustering.config import JobConfig, SourceSection
@@ -14,6 +12,7 @@ from clustering.errors import ClusteringError, OutputError, damaged
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
 from clustering.option_values import RECORDED
+from clustering.run.drawing import PAGE, EarlyDrawing, check_drawing, plotted_rows
 from clustering.run.prepare import SourceAccess, open_configured
 from clustering.storage import versions
 from clustering.storage.bucket_output import BucketOutput, open_output
@@ -25,9 +24,7 @@ from clustering.storage.paths import StoragePath, translating_read_errors, write
 
 if TYPE_CHECKING:
     from clustering.report.page import ModelPictures
-    from clustering.report.samples import PlottedRows
 
-_PAGE = "clustering.report.page"
 AccessOf = Callable[[SourceSection], SourceAccess]
 """Says how to reach the source of a config."""
 
@@ -41,66 +38,6 @@ def by_config(_: SourceSection) -> SourceAccess:
         The section ``source`` of a config.
     """
     return SourceAccess()
-
-
-def load_drawing() -> None:
-    """Begin to load what draws a report, in a thread of its own: rows can be read meanwhile."""
-    Thread(target=_load_page, name="report").start()
-
-
-def _load_page() -> None:
-    # The report itself raises the error again, where it can be told.
-    with suppress(Exception):
-        load_module(_PAGE)
-
-
-class EarlyDrawing:
-    """A thread that draws the pictures of a fitted model while its labels are written."""
-
-    def __init__(self, fitted: FittedModel, source: Source, output: StoragePath, *, labels: bool) -> None:
-        """Begin to draw.
-
-        Parameters
-        ----------
-        fitted
-            Fitted model, as it is before the label pass.
-        source
-            Source of the run.
-        output
-            Output of the run, which holds the names of the clusters.
-        labels
-            Whether labels are written.
-        """
-        self._inputs = fitted, source, output, labels
-        self._pictures: ModelPictures | None = None
-        self._thread = Thread(target=self._draw, name="report")
-        self._thread.start()
-
-    def _draw(self) -> None:
-        fitted, source, output, labels = self._inputs
-        # What fails here is drawn again by the report, which raises the error where it can be told.
-        with suppress(Exception):
-            load_module(_PAGE)
-            from clustering.report import page
-
-            self._pictures = page.ModelPictures.draw(
-                fitted,
-                _plotted_rows(source, fitted),
-                load_cluster_names(output, fitted.ids),
-                photograph=labels and page.may_be_photograph(source, fitted),
-            )
-
-    def pictures(self) -> ModelPictures | None:
-        """Wait for the pictures and return them; None where they could not be drawn."""
-        self._thread.join()
-        return self._pictures
-
-
-def _plotted_rows(source: Source, fitted: FittedModel) -> PlottedRows | None:
-    """Read the rows of the figure of samples; None for a model without this figure."""
-    from clustering.report import samples
-
-    return samples.sample_rows(source, fitted) if samples.may_be_sampled(fitted) else None
 
 
 def write_report(
@@ -132,7 +69,7 @@ def write_report(
         Draws pictures of the model since before the labels were complete; None where nothing was drawn yet.
     """
     # Drawing needs matplotlib, which a job without a report never loads.
-    load_module(_PAGE)
+    load_module(PAGE)
     from clustering.report.page import render
 
     # Two threads that draw at once would only take turns.
@@ -194,7 +131,7 @@ def draw_pictures(
             preview = source.preview(page.SHOWN)
     if source is not None:
         # A label pass changes no params, so plotted rows that were read before it are those of now.
-        sample = _plotted_rows(source, result) if early is None else early.sample
+        sample = plotted_rows(source, result) if early is None else early.sample
     return page.draw(result, labels, preview, sample, degrees, clusters, changed, early)
 
 
@@ -217,9 +154,12 @@ def redo_report(store: str, access_of: AccessOf = by_config) -> StoragePath:
     ------
     OutputError
         If there is no finished run.
+    MissingDependencyError
+        If the packages that draw it are not installed.
     """
     output = open_output(store)
     output.read_json("run.json")
+    check_drawing()
     with versions.locked(output):
         redraw(output, access_of)
     return output.path / "report.html"

@@ -109,7 +109,7 @@ def test_a_run_can_be_followed_and_its_outcome_read(server: Server, page: Page, 
         "output": {"store": "runs/climate"},
     }  # fmt: skip
     (tmp_path / "climate.yaml").write_text(yaml.safe_dump(config))
-    command = ("-c", "from flows.cli import main; main()", "fit", "climate.yaml", "--prefect")
+    command = ("-c", "from clustering_flows.cli import main; main()", "fit", "climate.yaml", "--prefect")
     fit = server.run(*command, log="fit.log", where=tmp_path)
     log = server.home / "fit.log"
     (flow_run,) = eventually(lambda: server.ask("/flow_runs/filter", {}))

@@ -18,7 +18,7 @@ from clustering.data.ingest import CHUNK_BYTES
 from clustering.errors import ConfigError
 from clustering.models.sampling import BLOCK, mixture_from_user
 from clustering.storage.synthetic_data import LARGEST_CHUNK, write_synthetic
-from flows.cli import run
+from clustering_flows.cli import run
 
 PARAMETERS: dict[str, Any] = {
     "weights": [0.2, 0.5, 0.3],

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 PREFECT = [sys.executable, "-m", "prefect"]
-CLUSTERING = [sys.executable, "-c", "from flows.cli import main; main()"]
+CLUSTERING = [sys.executable, "-c", "from clustering_flows.cli import main; main()"]
 
 
 def start(command: list[str], folder: Path, **environment: str) -> subprocess.Popen[str]:

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from clustering.errors import ConfigError, ExecutionError
-from flows import api_check
-from flows.api_check import check_reachable
-from flows.cli import run
+from clustering_flows import api_check
+from clustering_flows.api_check import check_reachable
+from clustering_flows.cli import run
 
 
 class _Handler(BaseHTTPRequestHandler):

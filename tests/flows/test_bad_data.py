@@ -19,7 +19,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 import clustering as c
 from clustering.config import JobConfig
 from clustering.errors import ClusteringError, ConfigError, DataError, SourceError
-from flows.cli import run
+from clustering_flows.cli import run
 
 DIMS = ("time", "lat", "lon")
 VALUES = np.random.default_rng(0).standard_normal((12, 9, 10))

@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 import yaml
 
-from flows.cli import run
+from clustering_flows.cli import run
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from clustering.data import buckets
 from clustering.errors import CheckpointError, ConfigError, OutputError, SourceError, StoreError
 from clustering.run.job import run_fit, run_predict
 from clustering.storage.bucket_output import open_output
-from flows.cli import run
+from clustering_flows.cli import run
 from tests.run.notes import Crash, Notes
 
 BLOCKS = 6
@@ -212,7 +212,7 @@ def test_an_unfinished_run_is_neither_replaced_nor_mixed_up(
 KILL = """
 import os, signal, sys, threading
 from clustering.storage import bucket_output, checkpoints, ledger
-from flows.cli import main
+from clustering_flows.cli import main
 
 owner, name, times = {"passes": (checkpoints, "save", 3), "labels": (ledger.Ledger, "save", 3),
                       "switch": (bucket_output.BucketOutput, "_copy", 10)}[sys.argv[1]]

@@ -22,9 +22,9 @@ from clustering.execution.engine import connect
 from clustering.execution.passes import ReadStats
 from clustering.fitting.loop import PassRecord, StoppingRule
 from clustering.report.units import duration, size
-from flows.cli import main, run
-from flows.relay import pass_line
-from flows.terminal import terminal_watch
+from clustering_flows.cli import main, run
+from clustering_flows.relay import pass_line
+from clustering_flows.terminal import terminal_watch
 
 COMMANDS = ["ingest", "inspect", "fit", "predict", "report", "deploy"]
 
@@ -242,7 +242,7 @@ def test_the_lectures_mixture_is_drawn_found_again_and_reported(
 
 
 def test_without_prefect_nothing_of_it_is_imported_and_no_server_starts(config: Path, tmp_path: Path) -> None:
-    fit = f"from flows.cli import run; code = run(['fit', {str(config)!r}, '--no-prefect']); "
+    fit = f"from clustering_flows.cli import run; code = run(['fit', {str(config)!r}, '--no-prefect']); "
     look = "import sys; sys.exit(code or any(name.split('.')[0] == 'prefect' for name in sys.modules))"
     home = tmp_path / "prefect"
     done = subprocess.run(
@@ -259,7 +259,7 @@ def test_without_prefect_nothing_of_it_is_imported_and_no_server_starts(config: 
 def test_help_and_mistakes_load_nothing_heavy(tmp_path: Path) -> None:
     look = """
 import sys
-from flows.cli import run
+from clustering_flows.cli import run
 codes = [run(["fit", "--help"]), run(["fit", "nowhere.yaml"]), run(["--version"])]
 heavy = {"prefect", "distributed", "matplotlib", "numba", "xarray", "zarr", "dask"} & set(sys.modules)
 sys.exit(str((codes, heavy)) if codes != [0, 2, 0] or heavy else 0)

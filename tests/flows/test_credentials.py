@@ -21,9 +21,10 @@ from clustering.data.access import open_source
 from clustering.data.stores import connect
 from clustering.errors import ConfigError, MissingDependencyError, StoreError
 from clustering.run.prepare import open_configured
-from flows.credentials import access_of, load_credentials, merged
+from clustering_flows.credentials import access_of, load_credentials, merged
 
 SECRET = "hunter2-do-not-tell"
+COMMAND = "from clustering_flows.cli import main; main()"
 USES: dict[str, Any] = {"variables": ["t"], "sample_dims": ["time", "lat"]}
 
 
@@ -50,7 +51,7 @@ def test_secrets_of_the_environment_are_nowhere_in_a_run(
     config = tmp_path / "job.yaml"
     config.write_text(yaml.safe_dump({**content, "compute": {"cluster": cluster, "workers": 2}}))
     done = subprocess.run(
-        [sys.executable, "-c", "from flows.cli import main; main()", "fit", str(config), "--no-prefect", "--json"],
+        [sys.executable, "-c", COMMAND, "fit", str(config), "--no-prefect", "--json"],
         env={**os.environ, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": SECRET},
         capture_output=True,
         text=True,
@@ -87,7 +88,7 @@ def test_secrets_given_in_python_are_nowhere(
             objects = [caught.value, source, fit, fit.centers, connect(url, options)]
             assert SECRET not in "".join(repr(thing) + str(thing) for thing in objects)
     written = capfd.readouterr()
-    ours = [record for record in caplog.records if record.name.split(".")[0] in ("clustering", "flows")]
+    ours = [record for record in caplog.records if record.name.split(".")[0] in ("clustering", "clustering_flows")]
     assert SECRET not in "".join(record.getMessage() for record in ours) + written.out + written.err
     assert secrets_in(tmp_path) == []
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from mutations import prepare
 
-from flows.cli import run
+from clustering_flows.cli import run
 
 GARBAGE = b"not what it was"
 FIT = ["fit", "job.yaml", "--no-prefect"]

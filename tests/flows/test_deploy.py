@@ -21,9 +21,9 @@ from clustering.errors import ConfigError, SourceError
 from clustering.option_values import holds_path
 from clustering.options import ComputeOptions
 from clustering.run.job import run_fit
-from flows.cli import run
-from flows.deploy import deployed_lines, preflight_errors, repeated, seconds, settled, unseen
-from flows.server import deploy
+from clustering_flows.cli import run
+from clustering_flows.deploy import deployed_lines, preflight_errors, repeated, seconds, settled, unseen
+from clustering_flows.server import deploy
 from tests.run.notes import Crash, Notes
 
 # Nothing listens at this address. Checks that need no server work all the same.
@@ -264,7 +264,7 @@ def test_a_password_in_the_address_is_not_shown(job: str, capsys: pytest.Capture
 
 
 def test_without_prefect_the_package_to_install_is_named(job: str) -> None:
-    command = "import sys; sys.modules['prefect'] = None; from flows.cli import main; main(sys.argv[1:])"
+    command = "import sys; sys.modules['prefect'] = None; from clustering_flows.cli import main; main(sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-c", command, "deploy", job, "--pool", "local"],
         capture_output=True,

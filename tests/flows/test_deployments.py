@@ -22,9 +22,9 @@ from stack import eventually
 
 from clustering.config import check_config
 from clustering.errors import ConfigError
-from flows import server
-from flows.cli import run
-from flows.loading import load_config
+from clustering_flows import server
+from clustering_flows.cli import run
+from clustering_flows.loading import load_config
 
 pytestmark = [
     pytest.mark.prefect,
@@ -111,7 +111,7 @@ def test_a_deployment_has_the_schedule_and_the_job(api: str, job: str, tmp_path:
     deployment = stack.deployment("fit/listed")
     (schedule,) = deployment.schedules
     assert (schedule.schedule.cron, schedule.schedule.timezone, schedule.active) == ("0 3 * * *", "Europe/Berlin", True)
-    assert (deployment.entrypoint, deployment.work_pool_name) == ("flows.fit.fit", POOL)
+    assert (deployment.entrypoint, deployment.work_pool_name) == ("clustering_flows.fit.fit", POOL)
     # The worker imports the flow from the package that is installed: no code travels, and no folder is copied.
     assert deployment.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": "/"}}]
     assert deployment.parameters["config"]["source"]["store"] == str(tmp_path / "field.zarr")
@@ -347,7 +347,7 @@ def test_the_file_for_prefects_own_command_deploys(api: str, tmp_path: Path) -> 
     deployment = stack.deployment("fit/quickstart")
     (schedule,) = deployment.schedules
     assert (schedule.schedule.cron, schedule.schedule.timezone) == ("0 3 * * *", "Europe/Berlin")
-    assert (deployment.entrypoint, deployment.work_pool_name) == ("flows.fit.fit", POOL)
+    assert (deployment.entrypoint, deployment.work_pool_name) == ("clustering_flows.fit.fit", POOL)
     assert deployment.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": str(tmp_path)}}]
     shipped = load_config(stack.ROOT / "configs" / "quickstart.yaml", ["output={store: demo/nightly, overwrite: true}"])
     assert check_config(deployment.parameters["config"]) == shipped

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from clustering.errors import ConfigError
-from flows import documents
-from flows.documents import parse_document, read_document
-from flows.loading import load_config
+from clustering_flows import documents
+from clustering_flows.documents import parse_document, read_document
+from clustering_flows.loading import load_config
 
 VALUES = {
     # Numbers as they are written anywhere else.

@@ -12,7 +12,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from prefect.testing.utilities import prefect_test_harness
 
 from clustering.config import check_config
-from flows.fit import fit
+from clustering_flows.fit import fit
 
 pytestmark = [
     pytest.mark.prefect,

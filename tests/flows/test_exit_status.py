@@ -24,8 +24,8 @@ from clustering.data import reading
 from clustering.errors import DataError, ExecutionError, at_work
 from clustering.execution.engine import connect
 from clustering.run import job as jobs
-from flows.cli import run
-from flows.exit_status import exit_status
+from clustering_flows.cli import run
+from clustering_flows.exit_status import exit_status
 
 
 def faulty(error: BaseException) -> App:
@@ -161,12 +161,12 @@ def test_what_other_packages_warn_of_is_a_line_once(capsys: pytest.CaptureFixtur
     assert (warnings.showwarning, threading.excepthook) == before
 
 
-COMMAND = [sys.executable, "-c", "import sys; from flows.cli import main; main(sys.argv[1:])"]
+COMMAND = [sys.executable, "-c", "import sys; from clustering_flows.cli import main; main(sys.argv[1:])"]
 
 
 def test_output_that_nobody_reads_to_the_end_is_no_fault() -> None:
-    done = subprocess.run(f"{sys.executable} -c 'from flows.cli import main; main([\"fit\", \"--help\"])' | head -c 1",
-                          shell=True, capture_output=True, text=True, check=False)  # fmt: skip
+    command = f'{sys.executable} -c \'from clustering_flows.cli import main; main(["fit", "--help"])\''
+    done = subprocess.run(f"{command} | head -c 1", shell=True, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("\n", "") or (len(done.stdout), done.stderr) == (1, "")
 
 

@@ -17,7 +17,7 @@ from sklearn.decomposition import PCA
 import clustering
 from clustering.data.ingest import ingest
 from clustering.run.job import run_fit
-from flows.loading import load_config
+from clustering_flows.loading import load_config
 from tests.run.test_job import Notes
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -10,7 +10,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 from s3 import answering
 
-from flows.health import main
+from clustering_flows.health import main
 
 harness = [
     pytest.mark.prefect,

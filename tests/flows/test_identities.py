@@ -20,9 +20,9 @@ from clustering.run.naming import name_cluster
 from clustering.run.report import redo_report
 from clustering.storage.ledger import Ledger
 from clustering.storage.paths import storage_path, zarr_store
-from flows.cli import run
-from flows.models import name
-from flows.tables import summary_lines
+from clustering_flows.cli import run
+from clustering_flows.models import name
+from clustering_flows.tables import summary_lines
 from tests.run.notes import Crash, Notes
 
 PLACES = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])

@@ -10,9 +10,9 @@ from s3 import Bucket, Plan, proxy
 import clustering as c
 from clustering.errors import ConfigError, StoreError
 from clustering.storage.paths import BucketPath
-from flows.cli import run
-from flows.init import app, bucket_of, make_bucket, upload_sample
-from flows.loading import load_config
+from clustering_flows.cli import run
+from clustering_flows.init import app, bucket_of, make_bucket, upload_sample
+from clustering_flows.loading import load_config
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "compose.yaml")
 ARGUMENTS = [CONFIG, "--cron", "0 3 * * *"]

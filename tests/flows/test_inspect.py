@@ -15,7 +15,7 @@ from outlook import short_probes  # noqa: F401
 from clustering.data import codecs
 from clustering.report.inspection import inspection_lines
 from clustering.report.units import size
-from flows.cli import run
+from clustering_flows.cli import run
 
 Job = tuple[Path, dict[str, Any]]
 

@@ -18,8 +18,8 @@ from clustering.run.job import run_fit
 from clustering.storage import checkpoints, versions
 from clustering.storage.bucket_output import open_output
 from clustering.storage.paths import write_json
-from flows.cli import run
-from flows.models import _version_lines, _version_row
+from clustering_flows.cli import run
+from clustering_flows.models import _version_lines, _version_row
 from tests.run.notes import Notes
 from tests.storage.outputs import LATER, add, publish
 from tests.storage.test_checkpoints import IDENTITY, one

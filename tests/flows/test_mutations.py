@@ -13,7 +13,7 @@ import pytest
 from mutations import mutate, prepare
 
 from clustering.fitting import probe
-from flows.cli import run
+from clustering_flows.cli import run
 
 NAMES = re.compile(r"\b[A-Z]\w*(?:Error|Exception|Warning|Interrupt)\b|Traceback")
 TOGETHER = 10

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.orchestration import DEFAULTS, api_configured, prepare
+from clustering_flows.orchestration import DEFAULTS, api_configured, prepare
 
 URL = "http://127.0.0.1:4200/api"
 
@@ -87,6 +87,6 @@ def test_preparing_leaves_what_the_user_has_set(home: Path, monkeypatch: pytest.
 
 
 def test_looking_does_not_import_prefect() -> None:
-    look = "import sys; from flows import orchestration as o; o.api_configured(); o.prepare(); "
+    look = "import sys; from clustering_flows import orchestration as o; o.api_configured(); o.prepare(); "
     look += "sys.exit(any(name.split('.')[0] == 'prefect' for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", look], check=False).returncode == 0

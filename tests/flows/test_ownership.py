@@ -23,7 +23,7 @@ from clustering.run.report import redo_report
 from clustering.storage import versions
 from clustering.storage.bucket_output import open_output
 from clustering.storage.synthetic_data import write_synthetic
-from flows.models import promote, prune, rollback
+from clustering_flows.models import promote, prune, rollback
 from tests.run.notes import Notes
 
 ROWS = np.repeat([[0.0, 0.0], [9.0, 9.0]], 20, axis=0) + np.arange(40)[:, None] / 100

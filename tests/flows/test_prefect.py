@@ -34,11 +34,11 @@ from zarr.codecs import ZstdCodec
 from clustering.config import JobConfig, check_config
 from clustering.errors import ConfigError, SourceError
 from clustering.run.job import run_fit
-from flows.credentials import load_credentials
-from flows.fit import fit
-from flows.predict import predict
-from flows.prefect_watch import PrefectWatch
-from flows.terminal import terminal_watch
+from clustering_flows.credentials import load_credentials
+from clustering_flows.fit import fit
+from clustering_flows.predict import predict
+from clustering_flows.prefect_watch import PrefectWatch
+from clustering_flows.terminal import terminal_watch
 
 pytestmark = [
     pytest.mark.prefect,
@@ -227,7 +227,7 @@ def test_command_uses_the_api_that_is_configured(api: str, field_store: Path, tm
     config = tmp_path / "job.yaml"
     config.write_text(config_for(field_store, tmp_path / "out").model_dump_json())
     done = subprocess.run(
-        [sys.executable, "-c", "from flows.cli import main; main()", "fit", str(config), "--json"],
+        [sys.executable, "-c", "from clustering_flows.cli import main; main()", "fit", str(config), "--json"],
         env={**os.environ, "PREFECT_API_URL": api},
         capture_output=True,
         text=True,
@@ -278,7 +278,7 @@ def test_a_flow_reads_with_a_block_and_leaves_nothing_of_it(
     config = tmp_path / "job.yaml"
     config.write_text(json.dumps(plain))
     done = subprocess.run(
-        [sys.executable, "-c", "from flows.cli import main; main()", "fit", str(config), "--json"],
+        [sys.executable, "-c", "from clustering_flows.cli import main; main()", "fit", str(config), "--json"],
         env={**{n: v for n, v in os.environ.items() if "ACCESS_KEY" not in n}, "PREFECT_API_URL": api},
         capture_output=True,
         text=True,

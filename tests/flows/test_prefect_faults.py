@@ -27,7 +27,7 @@ ENDED = ("Completed", "Failed", "Crashed", "Cancelled")
 SERVE = """
 from prefect import serve
 from prefect.types.entrypoint import EntrypointType
-from flows.fit import fit
+from clustering_flows.fit import fit
 serve(fit.to_deployment("nightly", entrypoint_type=EntrypointType.MODULE_PATH), pause_on_shutdown=False)
 """
 
@@ -148,7 +148,7 @@ def test_a_run_goes_on_while_the_api_is_gone(
     out, config = tmp_path / "out", tmp_path / "job.json"
     config.write_text(job(store, out).model_dump_json())
     log = server.home / "fit.log"
-    command = ("-c", "from flows.cli import main; main()", "fit", str(config), "--prefect", "--json")
+    command = ("-c", "from clustering_flows.cli import main; main()", "fit", str(config), "--prefect", "--json")
     # Prefect's own retries would go on for a minute.
     fit = server.run(*command, log=log.name, PREFECT_CLIENT_MAX_RETRIES="0")
 

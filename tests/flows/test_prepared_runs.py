@@ -18,7 +18,7 @@ from clustering.errors import CheckpointError, ConfigError
 from clustering.run.job import run_fit, run_predict
 from clustering.run.report import redo_report
 from clustering.storage.model import load_model
-from flows.parameters import load_parameters
+from clustering_flows.parameters import load_parameters
 from tests.run.test_job import Notes
 from tests.run.test_resume import Crash, results
 from tests.run.test_resume import Notes as Crashing

@@ -14,7 +14,7 @@ import zarr
 from clustering.config import check_config
 from clustering.run.inspect import inspect_job
 from clustering.run.job import run_fit, run_predict
-from flows.cli import run
+from clustering_flows.cli import run
 from tests.run.notes import Notes
 
 SAID = "valid_max of variable 't' leaves out 32 of 40 rows (32 values, above 200 as stored)"

@@ -10,8 +10,8 @@ import pytest
 from distributed import Client
 
 from clustering.execution.engine import Engine, connect
-from flows.log_lines import LIBRARY
-from flows.relay import MOST_LINES, relayed
+from clustering_flows.log_lines import LIBRARY
+from clustering_flows.relay import MOST_LINES, relayed
 
 LOGGER = logging.getLogger("clustering.data.stored")
 

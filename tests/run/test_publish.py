@@ -19,8 +19,8 @@ from clustering.run import publish as publishing
 from clustering.run.job import run_fit, run_predict
 from clustering.storage import layout, versions
 from clustering.storage.bucket_output import open_output
-from flows.cli import run
-from flows.tables import summary_lines
+from clustering_flows.cli import run
+from clustering_flows.tables import summary_lines
 from tests.run.notes import Crash, Notes
 
 Make = Callable[..., JobConfig]

@@ -18,15 +18,15 @@ import yaml
 from clustering.config import JobConfig, check_config
 from clustering.errors import CheckpointError, OutputError
 from clustering.run.job import run_fit, run_predict
-from flows.cli import run
+from clustering_flows.cli import run
 from tests.run.notes import Crash, Notes
 
-CLUSTERING = [sys.executable, "-c", "from flows.cli import main; main()"]
+CLUSTERING = [sys.executable, "-c", "from clustering_flows.cli import main; main()"]
 STEP_THEN_DIE = """
 import os, signal, sys
-from flows.loading import load_config
+from clustering_flows.loading import load_config
 from clustering.run.job import run_fit, run_predict
-from flows.terminal import terminal_watch
+from clustering_flows.terminal import terminal_watch
 
 def step(name, work):
     result = work()

@@ -21,7 +21,7 @@ from clustering.execution.engine import connect
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
-COMMAND = [sys.executable, "-c", "from flows.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from clustering_flows.cli import main; main()"]
 ON_LOOPBACK = {"interface": "lo"}
 Queue = Callable[[], list[str]]
 

@@ -14,7 +14,7 @@ from zarr.storage import LocalStore
 
 from clustering.config import JobConfig
 from clustering.data import codecs
-from flows.loading import load_config
+from clustering_flows.loading import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

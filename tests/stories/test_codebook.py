@@ -22,7 +22,7 @@ from sklearn.metrics import adjusted_rand_score
 import clustering as c
 from benchmarks.embeddings import codebook
 from clustering.run.job import run_fit
-from flows.cli import run
+from clustering_flows.cli import run
 
 ROWS, K, BLOCKS = 40_000, 64, 10
 SIZES = (f"model.k={K}", "fit.sample_rows=4000", "fit.max_iterations=12", "compute.block=512KiB")
@@ -30,8 +30,8 @@ KILLED = """
 import os, signal, sys
 import clustering.execution.passes as passes
 from clustering.run.job import run_fit
-from flows.loading import load_config
-from flows.terminal import terminal_watch
+from clustering_flows.loading import load_config
+from clustering_flows.terminal import terminal_watch
 
 seen, work_on = 0, passes._Work.__call__
 

@@ -15,7 +15,7 @@ from sklearn.mixture import GaussianMixture as Reference
 
 import clustering as c
 from benchmarks import fields
-from flows.cli import run
+from clustering_flows.cli import run
 
 CONFIG = Path(__file__).parents[2] / "configs" / "ocean-profiles.yaml"
 LAYOUTS = {"whole-profiles": False, "by-depth": True}

@@ -17,7 +17,7 @@ from zarr.storage import LocalStore
 import clustering as c
 from benchmarks import fields
 from clustering.data import codecs
-from flows.cli import run
+from clustering_flows.cli import run
 
 CONFIG = Path(__file__).parents[2] / "configs" / "weather-regimes.yaml"
 WINTER = (10, 11, 12, 1, 2, 3)

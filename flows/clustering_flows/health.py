@@ -1,4 +1,7 @@
-"""Health checks of the containers: ``python -m flows.health URL``, or ``schedules``. Needs nothing but Python."""
+"""Health checks of the containers, which need nothing but Python.
+
+Run ``python -m clustering_flows.health URL``, or ``python -m clustering_flows.health schedules``.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from clustering.config import JobConfig, check_config
 from clustering.errors import ConfigError, nearest
-from flows.documents import kind_of, parse_document, read_document
+from clustering_flows.documents import kind_of, parse_document, read_document
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:

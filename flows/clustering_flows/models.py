@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVa
 from cyclopts import App, Parameter
 
 from clustering.errors import OutputError, damaged
-from flows.arguments import AsJson
+from clustering_flows.arguments import AsJson
 
 if TYPE_CHECKING:
     from clustering.storage.versions import Version
@@ -182,7 +182,7 @@ def name(run: str, cluster: int, name: str, *, colour: Colour = None) -> None:
         Name of the cluster; in the attributes of the labels, words are joined by underscores.
     """
     from clustering.run.naming import name_cluster
-    from flows.credentials import access_of
+    from clustering_flows.credentials import access_of
 
     print(name_cluster(run, cluster, name, colour, access_of=access_of))
 

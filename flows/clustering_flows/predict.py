@@ -9,8 +9,8 @@ from prefect import flow
 from clustering.config import JobConfig
 from clustering.data.addresses import shown
 from clustering.run.job import run_predict
-from flows.credentials import access_of
-from flows.prefect_watch import PrefectWatch, say_mistakes_plainly
+from clustering_flows.credentials import access_of
+from clustering_flows.prefect_watch import PrefectWatch, say_mistakes_plainly
 
 
 @flow(name="predict", description="Label a Zarr source with a fitted model.")

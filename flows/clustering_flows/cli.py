@@ -19,10 +19,10 @@ from clustering import __version__
 from clustering.deferred import load_module, without_collections
 from clustering.errors import ConfigError, DataError, SourceError
 from clustering.temporary import ensure_home
-from flows import models
-from flows.arguments import AsJson, Collision, Orchestrated, Overrides
-from flows.exit_status import exit_status
-from flows.log_lines import notices
+from clustering_flows import models
+from clustering_flows.arguments import AsJson, Collision, Orchestrated, Overrides
+from clustering_flows.exit_status import exit_status
+from clustering_flows.log_lines import notices
 
 if TYPE_CHECKING:
     from clustering.config import JobConfig
@@ -115,7 +115,7 @@ def _draw(
             "a YAML file with weights, means and covariances, or a fitted model"
         )
     from clustering.storage.synthetic_data import write_synthetic
-    from flows.parameters import load_parameters
+    from clustering_flows.parameters import load_parameters
 
     mixture_parameters = load_parameters(parameters)
     wanted = mixture_parameters.rows if rows is None else rows
@@ -147,8 +147,8 @@ def inspect(config: str, *, set_: Overrides = None, json_: AsJson = False) -> No
     """
     from clustering.report.inspection import inspection_lines
     from clustering.run.inspect import inspect_job
-    from flows.credentials import access_of
-    from flows.loading import load_config
+    from clustering_flows.credentials import access_of
+    from clustering_flows.loading import load_config
 
     job = load_config(config, set_ or ())
     inspection = inspect_job(job, access_of(job.source))
@@ -177,13 +177,13 @@ def fit(config: str, *, set_: Overrides = None, prefect: Orchestrated = None, js
     # This comes first, so that only one process of an allocation starts a flow or writes to the output.
     with _its_part_in(job):
         if _orchestrated(prefect):
-            from flows.fit import fit as flow
+            from clustering_flows.fit import fit as flow
 
             record = flow(job)
         else:
             from clustering.run.job import run_fit
-            from flows.credentials import access_of
-            from flows.terminal import terminal_watch
+            from clustering_flows.credentials import access_of
+            from clustering_flows.terminal import terminal_watch
 
             with terminal_watch(sys.stderr) as watch:
                 record = run_fit(job, watch, watch.step, access_of(job.source))
@@ -208,13 +208,13 @@ def predict(
     job = _start(config, set_)
     with _its_part_in(job):
         if _orchestrated(prefect):
-            from flows.predict import predict as flow
+            from clustering_flows.predict import predict as flow
 
             record = flow(model, job)
         else:
             from clustering.run.job import run_predict
-            from flows.credentials import access_of
-            from flows.terminal import terminal_watch
+            from clustering_flows.credentials import access_of
+            from clustering_flows.terminal import terminal_watch
 
             with terminal_watch(sys.stderr) as watch:
                 record = run_predict(model, job, watch, watch.step, access_of(job.source))
@@ -233,7 +233,7 @@ def report(run: str, *, json_: AsJson = False) -> None:
         Output of a finished run: a folder, or a URL of a bucket.
     """
     from clustering.run.report import redo_report
-    from flows.credentials import access_of
+    from clustering_flows.credentials import access_of
 
     path = redo_report(run, access_of)
     print(f"report: {path}")
@@ -288,8 +288,8 @@ def deploy(
     paused
         Do not start the schedule yet.
     """
-    from flows.deploy import deploy_job, deployed_lines
-    from flows.loading import load_config
+    from clustering_flows.deploy import deploy_job, deployed_lines
+    from clustering_flows.loading import load_config
 
     def print_facts(facts: dict[str, Any]) -> None:
         for line in deployed_lines(facts):
@@ -320,7 +320,7 @@ def _start(config: str, overrides: Overrides) -> JobConfig:
     All of it stays until the end, so the garbage collector pauses here and never looks at it.
     """
     with without_collections():
-        from flows.loading import load_config
+        from clustering_flows.loading import load_config
 
         job = load_config(config, overrides or ())
         for name in ("clustering.run.job", "xarray", "zarr"):
@@ -338,7 +338,7 @@ def _its_part_in(job: JobConfig) -> AbstractContextManager[None]:
 
 def _orchestrated(chosen: bool | None) -> bool:
     """Return whether the job runs as a Prefect flow, and check that Prefect is ready for it."""
-    from flows import orchestration
+    from clustering_flows import orchestration
 
     if not (orchestration.api_configured() if chosen is None else chosen):
         return False
@@ -349,7 +349,7 @@ def _orchestrated(chosen: bool | None) -> bool:
 def _finish(record: dict[str, Any], as_json: bool) -> None:
     """Print the outcome of a run."""
     from clustering.storage.paths import json_text
-    from flows.tables import summary_lines
+    from clustering_flows.tables import summary_lines
 
     for line in summary_lines(record):
         print(line)

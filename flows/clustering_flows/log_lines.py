@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flows.exit_status import describe_fault
+from clustering_flows.exit_status import describe_fault
 
 LIBRARY = "clustering"
 """Name of the logger of the library, the parent of all its loggers."""

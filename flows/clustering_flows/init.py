@@ -19,9 +19,9 @@ from clustering.data.ingest import ingest
 from clustering.data.store_errors import translate_errors
 from clustering.errors import ConfigError, MissingDependencyError, OutputError
 from clustering.storage.paths import BucketPath, storage_path, write_bytes
-from flows.cli import run
-from flows.loading import load_config
-from flows.orchestration import prepare
+from clustering_flows.cli import run
+from clustering_flows.loading import load_config
+from clustering_flows.orchestration import prepare
 
 SAMPLE = "north-america.zarr"
 """Name of a source that a new stack fills with sample data."""
@@ -59,7 +59,7 @@ def init(config: str, *, cron: str, timezone: str = "UTC", name: str = "nightly"
         _say(f"data {source}: {'uploaded' if upload_sample(source) else 'there'}")
     prepare()
     # Prefect reads its settings when it is imported.
-    from flows.server import deploy, make_pool
+    from clustering_flows.server import deploy, make_pool
 
     make_pool(pool)
     _say(f"deployed {deploy(job, name=name, pool=pool, cron=cron, timezone=timezone)}: {cron} {timezone}, on {pool}")

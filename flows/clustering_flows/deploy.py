@@ -13,8 +13,8 @@ from clustering.config import JobConfig
 from clustering.data.addresses import absolute, local_path
 from clustering.errors import ConfigError
 from clustering.option_values import holds_path
-from flows import orchestration
-from flows.arguments import Collision
+from clustering_flows import orchestration
+from clustering_flows.arguments import Collision
 
 Section = TypeVar("Section", bound=BaseModel)
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -68,7 +68,7 @@ def deploy_job(
         cautions += repeated(settled_config, model_path)
 
     # Prefect takes seconds to import. Mistakes in the job are reported before.
-    from flows import server
+    from clustering_flows import server
 
     schedule: dict[str, Any] = {"cron": cron, "timezone": timezone, "collision": collision, "paused": paused}
 
@@ -160,7 +160,7 @@ def preflight_errors(config: JobConfig, model: str | None) -> tuple[str, ...]:
     # These imports load compiled kernels, which takes time. Mistakes in the command are reported before.
     from clustering.run.prepare import preflight_errors, prepare_job
     from clustering.storage.model import load_model
-    from flows.credentials import access_of
+    from clustering_flows.credentials import access_of
 
     fitted = None if model is None else load_model(model)[0]
     # `repeated` warns of a finished output, for all runs of the schedule.

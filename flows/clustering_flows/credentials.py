@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from clustering.errors import ConfigError, MissingDependencyError
-from flows import orchestration
-from flows.compat import load_block
+from clustering_flows import orchestration
+from clustering_flows.compat import load_block
 
 if TYPE_CHECKING:
     from clustering.config import SourceSection

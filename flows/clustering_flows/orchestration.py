@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from clustering.errors import ConfigError, MissingDependencyError
 from clustering.temporary import ensure, ensure_home, home_folder, is_writable
-from flows.api_check import check_reachable
+from clustering_flows.api_check import check_reachable
 
 DEFAULTS = {
     # A profile of the user may switch the embedded API off, and a flow needs one.
@@ -119,6 +119,6 @@ def ready(what: str, otherwise: str = "") -> None:
         # This comes before the import of Prefect, which takes seconds.
         check_reachable(url, otherwise)
     require(what, otherwise)
-    from flows.prefect_api import check_api
+    from clustering_flows.prefect_api import check_api
 
     check_api(otherwise)

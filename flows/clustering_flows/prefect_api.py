@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from clustering.data.addresses import shown
 from clustering.errors import ConfigError, ExecutionError
-from flows.api_check import SECONDS, SUCH_AS, parts_of
+from clustering_flows.api_check import SECONDS, SUCH_AS, parts_of
 
 
 def check_api(otherwise: str = "") -> None:

@@ -15,7 +15,7 @@ from clustering.models.sampling import (
 )
 from clustering.storage.model import load_model
 from clustering.storage.paths import in_bucket
-from flows.documents import kind_of, read_document
+from clustering_flows.documents import kind_of, read_document
 
 KEYS = ("weights", "means", "centers", "covariances", "covariance", "rows", "seed")
 

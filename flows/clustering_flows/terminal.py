@@ -12,7 +12,7 @@ from clustering.execution.progress import listen_to_progress
 from clustering.fitting.loop import PassRecord, StoppingRule
 from clustering.run.progress import ProgressEstimator
 from clustering.run.watch import Watch
-from flows.relay import pass_line, relayed
+from clustering_flows.relay import pass_line, relayed
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from clustering.execution.engine import Engine
 from clustering.fitting.loop import PassRecord
 from clustering.report.units import duration
-from flows.log_lines import LIBRARY, listening_to_library
+from clustering_flows.log_lines import LIBRARY, listening_to_library
 
 MOST_LINES = 100
 """Largest number of log lines of the library that are passed on."""

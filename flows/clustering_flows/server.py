@@ -29,11 +29,11 @@ from prefect.workers.base import BaseWorker
 from clustering import __version__
 from clustering.config import JobConfig
 from clustering.errors import ConfigError, nearest
-from flows import orchestration
-from flows.arguments import Collision
-from flows.fit import fit
-from flows.predict import predict
-from flows.prefect_api import connected
+from clustering_flows import orchestration
+from clustering_flows.arguments import Collision
+from clustering_flows.fit import fit
+from clustering_flows.predict import predict
+from clustering_flows.prefect_api import connected
 
 HEARTBEAT = 30
 """Seconds between two heartbeats of a run. Prefect allows no shorter time."""

@@ -23,9 +23,9 @@ from clustering.report.markdown import page_of, table_of
 from clustering.run.live_page import card, page
 from clustering.run.progress import ProgressEstimator
 from clustering.storage.paths import storage_path
-from flows.exit_status import exit_status
-from flows.prefect_live import LivePage, View
-from flows.relay import pass_line, relayed
+from clustering_flows.exit_status import exit_status
+from clustering_flows.prefect_live import LivePage, View
+from clustering_flows.relay import pass_line, relayed
 
 if TYPE_CHECKING:
     from clustering.report.page import Figure

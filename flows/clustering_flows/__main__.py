@@ -1,0 +1,26 @@
+"""The command ``clustering``, also as ``python -m clustering_flows``. It says in one line if packages are missing."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command, or say in one line how to install it."""
+    try:
+        from clustering_flows.cli import main as run
+    except ModuleNotFoundError as error:
+        # An installation without the extra `cli` has the command all the same, as extras cannot add one.
+        package = (error.name or "").partition(".")[0]
+        if package not in ("cyclopts", "rich", "yaml"):
+            raise
+        print(
+            f"clustering: the command needs the package {package!r}; pip install 'zarr-clustering[cli]'",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    run()
+
+
+if __name__ == "__main__":
+    main()
