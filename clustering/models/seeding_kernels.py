@@ -31,6 +31,12 @@ POINTS_AT_ONCE = 8
 """Points whose sums stay in registers; the number of points is a multiple of it."""
 
 
+# Inlined into each of its callers, the distance would take a second more to compile.
+@njit(**INNER, **FAST)
+def _distance(row, center):  # type: ignore[no-untyped-def]
+    return distance_between(row, center)
+
+
 @njit(**FAST)
 def bound_estimates(second, norms, relative, absolute, unit, most):  # type: ignore[no-untyped-def]
     """Bound the estimates of rows that may be closer to a point than a limit, less the share of the point.
@@ -69,7 +75,7 @@ def _keep(mask, r, t, rows, points, second, near, distances, counts):  # type: i
     while mask and t < points.shape[0]:
         row = r + lowest_bit(mask)
         mask &= mask - 1
-        distance = distance_between(rows[row], rows[points[t]])
+        distance = _distance(rows[row], rows[points[t]])
         if distance < second[row]:
             near[t, counts[t]] = row
             distances[t, counts[t]] = distance
@@ -198,7 +204,7 @@ def _compare(mask, c, r, rows, centers, owner, runner, first, second):  # type: 
         mask &= mask - 1
         # Centers that only fill up the last sixteen are no centers.
         if k < centers.shape[0]:
-            distance = distance_between(rows[r], rows[centers[k]])
+            distance = _distance(rows[r], rows[centers[k]])
             # Strict comparisons leave the lower index first among equals.
             if distance < first[r]:
                 second[r], runner[r] = first[r], owner[r]
@@ -292,15 +298,17 @@ def after_swap(rows, columns, norms, bound, centers, places, lengths, shares, ne
             lost[n_lost] = r
             # The center that is left and the new one are both within the greater of their distances.
             left = second[r] if owner[r] == new else first[r]
-            kept[n_lost] = max(left, distance_between(rows[r], point))
+            kept[n_lost] = max(left, _distance(rows[r], point))
             n_lost += 1
         elif changed[r]:
-            _move_closer(r, distance_between(rows[r], point), new, owner, runner, first, second)
+            _move_closer(r, _distance(rows[r], point), new, owner, runner, first, second)
     for i in range(near.shape[0]):
         _move_closer(near[i], distances[i], new, owner, runner, first, second)
     # Only a row that lost one of its two centers has to be compared with all of them.
     _rank(lost, kept, rows, columns, norms, bound, centers, places, lengths, shares, nearest)
-    changed[lost] = True
+    # An assignment to all of them at once would take numba a second to compile.
+    for i in range(n_lost):
+        changed[lost[i]] = True
 
 
 @njit(**FAST)
@@ -339,11 +347,13 @@ def swap_potentials(near, distances, owner, first, second, weights, potential, l
     """
     # A swap differs from adding the new center only for rows of the center that goes, so one pass serves all swaps.
     kept = potential
-    potentials[:] = lost
+    for c in range(lost.shape[0]):
+        potentials[c] = lost[c]
     for i in range(near.shape[0]):
         r = near[i]
         with_owner = min(distances[i], first[r])
         kept -= weights[r] * (first[r] - with_owner)
         # Without its owner the row goes to the new center, and not to its second nearest.
         potentials[owner[r]] += weights[r] * ((min(distances[i], second[r]) - with_owner) - (second[r] - first[r]))
-    potentials += kept
+    for c in range(lost.shape[0]):
+        potentials[c] += kept
