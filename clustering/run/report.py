@@ -80,9 +80,27 @@ def write_report(
     from clustering.report.page import render
 
     pictures, colours = draw_pictures(result, folder, source, clusters)
+    if record.get("selection"):
+        from clustering.report.selection import criteria_picture
+
+        pictures.insert(0, criteria_picture(record["selection"]["table"], record["selection"]["recommended"]))
     page = render(result, record, pictures, colours, config.to_json(exclude_defaults=True), clusters)
     write_bytes(folder / "report.html", page.encode())
     return pictures
+
+
+def draw_selection(selection: Mapping[str, Any]) -> str:
+    """Make the HTML page of a sweep over k.
+
+    Parameters
+    ----------
+    selection
+        Content of ``selection.json``.
+    """
+    load_module(_PAGE)
+    from clustering.report.selection import render_selection
+
+    return render_selection(selection)
 
 
 def draw_pictures(
