@@ -21,11 +21,11 @@ from clustering.models.survey import RowSample, Survey
 
 Array = NDArray[np.float64]
 
-ROWS, ROWS_PER_CLUSTER = 3000, 50
+ROWS, ROWS_PER_CLUSTER = 2000, 50
 """Rows of the sample that are clustered, at most: the larger of this and of so many for each cluster."""
 REFERENCES = 10
 """Sets of rows without structure."""
-STARTS = 3
+STARTS = 2
 """Starts of k-means for each set and each k, of which the best counts."""
 TOLERANCE, MOST_PASSES = 1e-3, 40
 _STREAM = 0x474150

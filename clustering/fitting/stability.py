@@ -28,11 +28,11 @@ from clustering.models.survey import RowSample, Survey
 Array = NDArray[np.float64]
 Labels = NDArray[np.int32]
 
-ROWS, ROWS_PER_CLUSTER = 4000, 100
+ROWS, ROWS_PER_CLUSTER = 2500, 60
 """Rows of the sample that fits are repeated on, at most: the larger of this and of so many for each cluster."""
-RESTARTS, SPLITS = 6, 4
+RESTARTS, SPLITS = 5, 3
 """Single starts whose labels are compared with each other, and splits into two halves."""
-STARTS_OF_HALF = 4
+STARTS_OF_HALF = 3
 """Starts of the fit to a half, of which the best counts."""
 MOST_PASSES = 60
 _STREAM = 0x53544142
@@ -71,11 +71,13 @@ def stability(
     refit = _Refit(model, survey, options, preparation, engine)
     seeds = np.random.SeedSequence([options.fit.seed, _STREAM, int(model.k)]).spawn(SPLITS)
     single = [refit.labels(sample, rows, seed=options.fit.seed + 1 + i, starts=1) for i in range(RESTARTS)]
+    # A model with a likelihood compares more starts than it is given, and needs many passes for each.
+    starts = STARTS_OF_HALF if model.free_parameters(sample.values.shape[1]) is None else 1
     halves = []
     strata = model.assign(params, rows).labels
     for i, seed in enumerate(seeds):
         parts = _halves(strata, np.random.Generator(np.random.PCG64(seed)))
-        own = [refit.labels(_part(sample, half), rows, seed=options.fit.seed + i, starts=STARTS_OF_HALF)
+        own = [refit.labels(_part(sample, half), rows, seed=options.fit.seed + i, starts=starts)
                for half in parts]  # fmt: skip
         halves.append((own[0], own[1]))
     weights = rows.weights

@@ -1,0 +1,116 @@
+"""How often `select_k` recommends the number of clusters that data are known to have.
+
+``python -m benchmarks.choosing_k FOLDER`` reads s1 … s4, a1, a2 and unbalance (Fränti & Sieranoja 2018,
+doi:10.1007/s10489-018-1238-7) from npz files with ``X`` in a folder, Old Faithful (``faithful.csv`` of R's datasets) from
+the same folder, adds iris and mixtures drawn here, and prints a table with every wrong answer. Sets without files are left out. The criteria were tuned on other seeds of
+the mixtures than those of the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import clustering as c
+
+Array = NDArray[np.float64]
+
+FRANTI = {"s1": 15, "s2": 15, "s3": 15, "s4": 15, "a1": 20, "a2": 35, "unbalance": 8}
+PLANTED = 20
+WITHOUT_CLUSTERS = 3
+"""Further sets of a single Gaussian, whose right answer is k = 1 or no clear answer."""
+MODELS = {"kmeans": c.KMeans, "gaussian_mixture": c.GaussianMixture}
+LEAST_ROWS = 60
+"""Rows of a drawn component, at least."""
+
+
+class KnownSet(NamedTuple):
+    """Data with a known number of clusters."""
+
+    name: str
+    rows: Array
+    k: int
+    ks: range
+    """Numbers of clusters to compare."""
+
+
+def planted(seed: int, k: int | None = None) -> KnownSet:
+    """Draw a mixture of Gaussians of unequal sizes, volumes and shapes, which may overlap.
+
+    Parameters
+    ----------
+    seed
+        Seed of all draws.
+    k
+        Number of components; drawn from 2 … 12 where None.
+    """
+    generator = np.random.default_rng(seed)
+    k = int(generator.integers(2, 13)) if k is None else k
+    d = int(round(2 ** generator.uniform(1, 4)))
+    n = int(generator.integers(1500, 5000))
+    shares = generator.dirichlet(np.full(k, 4.0))
+    counts = np.maximum(LEAST_ROWS, np.round(shares * n).astype(int))
+    factors = [_factor(generator, d) for _ in range(k)]
+    # Half the distance of two centers, in deviations along the line between them: at 1.5 about 7 % of the rows overlap.
+    apart, scale = generator.uniform(1.5, 3.0), 1.0
+    directions = generator.normal(size=(k, d))
+    while k > 1 and _separation(directions * scale, factors) < apart:
+        scale *= 1.05
+        if generator.uniform() < 0.2:
+            directions = generator.normal(size=(k, d))
+    parts = [generator.normal(size=(m, d)) @ factor.T + center
+             for m, factor, center in zip(counts, factors, directions * scale, strict=True)]  # fmt: skip
+    rows = np.concatenate(parts)[generator.permutation(int(counts.sum()))]
+    return KnownSet(f"planted {seed} (d {d}, overlap {apart:.2f})", rows, k, range(2, 21))
+
+
+def _factor(generator: np.random.Generator, d: int) -> Array:
+    """Draw the factor of a covariance: axes of lengths that differ up to threefold, in a random direction."""
+    axes = np.exp(generator.uniform(-0.55, 0.55, d)) * np.exp(0.35 * generator.normal())
+    return np.linalg.qr(generator.normal(size=(d, d)))[0] * axes
+
+
+def _separation(centers: Array, factors: list[Array]) -> float:
+    """Return the least distance of two centers over the sum of the deviations along the line between them."""
+    least = np.inf
+    for i in range(len(centers)):
+        for j in range(i):
+            line = centers[i] - centers[j]
+            length = float(np.linalg.norm(line))
+            spread = sum(float(np.linalg.norm(factors[m].T @ line)) / length for m in (i, j))
+            least = min(least, length / spread)
+    return least
+
+
+def known_sets(folder: Path | None, first_seed: int) -> Iterator[KnownSet]:
+    """Yield all sets of the benchmark.
+
+    Parameters
+    ----------
+    folder
+        Folder of the npz files; None where there is none.
+    first_seed
+        Seed of the first drawn mixture.
+    """
+    for name, k in FRANTI.items():
+        file = None if folder is None else folder / f"{name}.npz"
+        if file is not None and file.is_file():
+            yield KnownSet(name, np.load(file)["X"], k, range(2, 26 if k < 20 else 2 * k + 1))
+    from sklearn.datasets import load_iris  # type: ignore[import-untyped]
+
+    yield KnownSet("iris", load_iris().data, 3, range(2, 21))
+    file = None if folder is None else folder / "faithful.csv"
+    if file is not None and file.is_file():
+        yield KnownSet("faithful", np.loadtxt(file, delimiter=",", skiprows=1, usecols=(-2, -1)), 2, range(2, 21))
+    for i in range(PLANTED):
+        yield planted(first_seed + i)
+    for i in range(WITHOUT_CLUSTERS):
+        yield planted(first_seed + PLANTED + i, k=1)
