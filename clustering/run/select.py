@@ -107,9 +107,7 @@ def open_selection(
     config = _with_model(config, k=max(expanded(section.k)))
     model, memory = config.model.build(), config.memory_bytes
     sweep = sweeps.plan_sweep(model, section, config.fit, config.preprocess, memory)
-    job = open_job(config, watch, None, access)
-    content = {**job.fingerprint.config, "select": section.model_dump(mode="json")}
-    job = replace(job, fingerprint=replace(job.fingerprint, config=content))
+    job = open_job(config, watch, None, access, section.model_dump(mode="json"))
     _refuse_finished(job)
     return job, sweep
 
