@@ -197,7 +197,7 @@ class JobConfig(OptionGroup):
     model: ModelSection = Field(default_factory=lambda: ModelSection())
     fit: FollowOptions = Field(default_factory=lambda: FollowOptions())
     compute: ComputeOptions = Field(default_factory=lambda: ComputeOptions())
-    select: SelectSection | None = None
+    select: SelectSection = Field(default_factory=lambda: SelectSection())
     output: OutputSection
 
     @model_validator(mode="before")
@@ -206,9 +206,7 @@ class JobConfig(OptionGroup):
         """Read a section whose keys are all commented out as one without keys."""
         if not isinstance(content, dict):
             return content
-        # Without the section `select`, a config says nothing about choices of k.
-        sections = cls.model_fields.keys() - {"select"}
-        return {key: {} if value is None and key in sections else value for key, value in content.items()}
+        return {key: {} if value is None and key in cls.model_fields else value for key, value in content.items()}
 
     @property
     def result_keys(self) -> dict[str, Any]:
@@ -268,7 +266,8 @@ class JobConfig(OptionGroup):
         config = self._with_texts() if exclude_defaults else self
         text = config.model_dump_json(exclude=hidden, exclude_defaults=exclude_defaults, fallback=str)
         content: dict[str, Any] = json.loads(text)
-        if self.select is None:
+        if "select" not in self.model_fields_set:
+            # Most jobs compare no choices of k.
             content.pop("select", None)
         if not exclude_defaults:
             content["model"] = self.model.to_json()

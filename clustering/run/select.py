@@ -67,7 +67,7 @@ def run_select(
         save = partial(_save, job)
         ended: Checkpoint = step("fit", partial(sweeps.run_passes, surveyed.runner, sweep, started, watch, save))
         result: SweepResult = step("choose", partial(sweeps.conclude, surveyed, sweep, ended, watch))
-        name = _published(result, _section(config))
+        name = _published(result, config.select)
         content = _content(job, result, name)
         check_unchanged(job.source)
         watch.say(content["reason"])
@@ -102,7 +102,7 @@ def open_selection(
     ClusteringError
         If something that the config names is missing or does not fit.
     """
-    section = _section(config)
+    section = config.select
     # The largest k decides which labels the output must have room for.
     config = _with_model(config, k=max(expanded(section.k)))
     model, memory = config.model.build(), config.memory_bytes
@@ -110,10 +110,6 @@ def open_selection(
     job = open_job(config, watch, None, access, section.model_dump(mode="json"))
     _refuse_finished(job)
     return job, sweep
-
-
-def _section(config: JobConfig) -> SelectSection:
-    return SelectSection() if config.select is None else config.select
 
 
 def _with_model(config: JobConfig, **options: Any) -> JobConfig:
