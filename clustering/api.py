@@ -235,7 +235,7 @@ def select_k(data: Any, model: AnyModel | type[AnyModel], options: SelectCall) -
     >>> c.select_k(rows, c.KMeans, k=range(2, 7)).recommended
     {'k': 3}
     """
-    model = model(k=1) if isinstance(model, type) and model in MODELS.values() else model
+    model = model(k=1) if model in MODELS.values() else model
     _check_model(model)
     sweep = sweeps.plan_sweep(model, options, options, options, in_bytes(options.memory))
     source = open_data(data, options)

@@ -113,7 +113,9 @@ def survey_for(
     return survey_rows(runner, needs, options[choices[0].name], memory, least)
 
 
-def start_sweep(surveyed: SurveyedRows, choices: Sequence[Choice], options: Mapping[str, Options]) -> SweepStart:
+def start_sweep(
+    surveyed: SurveyedRows, choices: Sequence[Choice], options: Mapping[str, Options], references: Sequence[Choice] = ()
+) -> SweepStart:
     """Choose the starts of every choice on the row sample. A choice that fails takes no other down.
 
     Parameters
@@ -124,6 +126,8 @@ def start_sweep(surveyed: SurveyedRows, choices: Sequence[Choice], options: Mapp
         The choices.
     options
         How to fit each of them, by name.
+    references
+        Further models, which are fitted to compare the choices with.
 
     Raises
     ------
@@ -134,7 +138,7 @@ def start_sweep(surveyed: SurveyedRows, choices: Sequence[Choice], options: Mapp
     candidates: list[Candidate] = []
     failed: dict[str, str] = {}
     remarks, warnings, read_stats = list(surveyed.remarks), list(surveyed.warnings), ReadStats()
-    for choice in choices:
+    for choice in (*choices, *references):
         own = options[choice.name]
         try:
             _check_start(surveyed, choice, own)
@@ -148,7 +152,7 @@ def start_sweep(surveyed: SurveyedRows, choices: Sequence[Choice], options: Mapp
         read_stats += starts.read_stats
         remarks += [f"{choice.name}: {remark}" for remark in initial.remarks]
         warnings += [f"{choice.name}: {warning}" for warning in initial.warnings]
-    if not candidates:
+    if all(choice.name in failed for choice in choices):
         raise DataError(f"every choice fails; the first, {choices[0].name}: {next(iter(failed.values()))}")
     seconds = time.perf_counter() - began
     state = apply_limits(State(tuple(candidates), seconds=seconds), options[choices[0].name].rule)

@@ -42,12 +42,20 @@ class Sweep:
     """What a sweep compares, and how."""
 
     choices: tuple[Choice, ...]
+    references: tuple[Choice, ...]
+    """Mixtures of one component, which any recommended one must beat; empty where the choices have them, or no
+    likelihood."""
     options: Mapping[str, Options]
     """How to fit each choice, by its name."""
     criteria: tuple[Criterion, ...]
     """Criteria that choices are compared by."""
     memory: int
     """Memory budget of a worker, in bytes."""
+
+    @property
+    def all(self) -> tuple[Choice, ...]:
+        """The choices and the references."""
+        return (*self.choices, *self.references)
 
     @property
     def rule(self) -> StoppingRule:
@@ -87,7 +95,7 @@ class SweepResult:
 
     def _own(self, name: str, lines: Sequence[str]) -> tuple[str, ...]:
         """Keep the lines about all rows and about one choice."""
-        others = tuple(f"{choice.name}: " for choice in self.sweep.choices if choice.name != name)
+        others = tuple(f"{choice.name}: " for choice in self.sweep.all if choice.name != name)
         return tuple(line.removeprefix(f"{name}: ") for line in lines if not line.startswith(others))
 
     def fitted(self, name: str, source: Source, blocks: int) -> FittedModel:
@@ -139,8 +147,12 @@ def plan_sweep(
         )
     varied = {"covariance": select.covariance, "beta": select.beta, "divergence": select.divergence}
     choices = choices_of(model, expanded(select.k), {name: values or () for name, values in varied.items()})
-    options = {choice.name: options_for(choice.model, fit, preprocess) for choice in choices}
-    return Sweep(choices, options, tuple(select.criteria or CRITERIA), memory)
+    # Whether a model has a likelihood does not depend on the number of features.
+    single = choices_of(model, [1], {name: values or () for name, values in varied.items()})
+    likely = model.free_parameters(1) is not None
+    references = tuple(choice for choice in single if likely and choice not in choices)
+    options = {choice.name: options_for(choice.model, fit, preprocess) for choice in (*choices, *references)}
+    return Sweep(choices, references, options, tuple(select.criteria or CRITERIA), memory)
 
 
 def begin(
@@ -161,8 +173,8 @@ def begin(
     """
     began = time.perf_counter()
     surveyed = survey(runner, sweep, watch)
-    started = start_sweep(surveyed, sweep.choices, sweep.options)
-    check_memory(sweep.choices, started.state, sweep.memory)
+    started = start_sweep(surveyed, sweep.choices, sweep.options, sweep.references)
+    check_memory(sweep.all, started.state, sweep.memory)
     watch.say(f"starts of {len(sweep.choices)} choices on the row sample in {started.seconds:.1f} s")
     for remark in started.remarks:
         watch.say(remark)
@@ -252,9 +264,10 @@ def conclude(surveyed: SurveyedRows, sweep: Sweep, checkpoint: Checkpoint, watch
         Receives messages.
     """
     began = time.perf_counter()
-    measures = measure(surveyed.runner, sweep.choices, checkpoint.state)
+    measures = measure(surveyed.runner, sweep.all, checkpoint.state)
     wanted = [criterion for criterion in ON_SAMPLE if criterion in sweep.criteria]
-    sampled, one_cluster = sample_criteria(measures.choices, surveyed, sweep.options, wanted, watch.say)
+    compared = {choice.name: one for choice in sweep.choices if (one := measures.choices.get(choice.name))}
+    sampled, one_cluster = sample_criteria(compared, surveyed, sweep.options, wanted, watch.say)
     failed = failures(sweep.choices, checkpoint.state, checkpoint.failed)
     rows = []
     for choice in sweep.choices:
@@ -264,6 +277,10 @@ def conclude(surveyed: SurveyedRows, sweep: Sweep, checkpoint: Checkpoint, watch
         candidate = measures.choices[choice.name].candidate
         facts = {"passes": len(candidate.history), "stopped_by": str(candidate.stop), "failed": None}
         rows.append({**choice.about, **measures.choices[choice.name].criteria, **sampled[choice.name], **facts})
-    recommendation = recommend(rows, [name for name, _ in sweep.choices[0].options], sweep.criteria, one_cluster)
+    references = [
+        {**choice.about, **one.criteria} for choice in sweep.references if (one := measures.choices.get(choice.name))
+    ]
+    varied = [name for name, _ in sweep.choices[0].options]
+    recommendation = recommend(rows, varied, sweep.criteria, one_cluster, references)
     seconds = {**checkpoint.seconds, "choose": time.perf_counter() - began}
     return SweepResult(sweep, tuple(rows), recommendation, measures, replace(checkpoint, seconds=seconds))
