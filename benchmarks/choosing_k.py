@@ -27,7 +27,15 @@ FRANTI = {"s1": 15, "s2": 15, "s3": 15, "s4": 15, "a1": 20, "a2": 35, "unbalance
 PLANTED = 20
 WITHOUT_CLUSTERS = 3
 """Further sets of a single Gaussian, whose right answer is k = 1 or no clear answer."""
-MODELS = {"kmeans": c.KMeans, "gaussian_mixture": c.GaussianMixture}
+MODELS: dict[str, tuple[Any, list[str] | None]] = {
+    "kmeans": (c.KMeans, None),
+    # The likelihood alone has votes on mixtures, and the other criteria take most of the time.
+    "gaussian_mixture": (c.GaussianMixture, ["aic", "bic", "icl"]),
+}
+"""Models that are compared, and by which criteria; None for all."""
+FIRST_SEED = 1000
+"""Seed of the first drawn mixture. Seeds below it served for tuning."""
+RESULTS = Path(__file__).parent / "results"
 LEAST_ROWS = 60
 """Rows of a drawn component, at least."""
 
@@ -103,7 +111,7 @@ def known_sets(folder: Path | None, first_seed: int) -> Iterator[KnownSet]:
     for name, k in FRANTI.items():
         file = None if folder is None else folder / f"{name}.npz"
         if file is not None and file.is_file():
-            yield KnownSet(name, np.load(file)["X"], k, range(2, 26 if k < 20 else 2 * k + 1))
+            yield KnownSet(name, np.load(file)["X"], k, range(2, max(21, 3 * k // 2 + 1)))
     from sklearn.datasets import load_iris  # type: ignore[import-untyped]
 
     yield KnownSet("iris", load_iris().data, 3, range(2, 21))
@@ -114,3 +122,75 @@ def known_sets(folder: Path | None, first_seed: int) -> Iterator[KnownSet]:
         yield planted(first_seed + i)
     for i in range(WITHOUT_CLUSTERS):
         yield planted(first_seed + PLANTED + i, k=1)
+
+
+class Answer(NamedTuple):
+    """The answer for one set."""
+
+    name: str
+    k: int
+    recommended: int | None
+    votes: dict[str, int | None]
+    reason: str
+    seconds: float
+
+    @property
+    def verdict(self) -> str:
+        """Whether the answer is right, wrong, or that there is no clear one."""
+        if self.recommended is None:
+            return "no clear answer"
+        return "right" if self.recommended == self.k else "WRONG"
+
+
+def ask(known: KnownSet, kind: str) -> Answer:
+    """Choose the number of clusters of one set.
+
+    Parameters
+    ----------
+    known
+        The set.
+    kind
+        Kind of model.
+    """
+    model, criteria = MODELS[kind]
+    began = time.thread_time()
+    selection = c.select_k(known.rows, model, k=known.ks, criteria=criteria)
+    k = None if selection.recommended is None else selection.recommended["k"]
+    return Answer(known.name, known.k, k, dict(selection.votes), selection.reason, time.thread_time() - began)
+
+
+def table(answers: list[Answer]) -> str:
+    """Write the answers as Markdown, and a summary below."""
+    lines = ["| data | k | answer | votes |", "|---|---|---|---|"]
+    for answer in answers:
+        votes = ", ".join(f"{name} {k}" for name, k in answer.votes.items())
+        told = answer.verdict if answer.recommended is None else f"{answer.recommended}, {answer.verdict}"
+        lines.append(f"| {answer.name} | {answer.k} | {told} | {votes} |")
+    counts = {verdict: sum(one.verdict == verdict for one in answers) for verdict in ("right", "no clear answer", "WRONG")}
+    lines.append("")
+    lines.append("; ".join(f"{verdict}: {count} of {len(answers)}" for verdict, count in counts.items()))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Ask for all sets, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, help="folder of the npz files and of faithful.csv")
+    parser.add_argument("--kind", choices=[*MODELS], default=[*MODELS], nargs="+")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
+    options = parser.parse_args()
+    for kind in options.kind:
+        answers = []
+        for known in known_sets(options.folder, options.first_seed):
+            answers.append(ask(known, kind))
+            last = answers[-1]
+            print(f"{kind}: {last.name}, k {last.k}: {last.recommended} ({last.verdict}). {last.reason}", file=sys.stderr, flush=True)
+        text = f"# {kind}\n\n{table(answers)}\n"
+        print(text)
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"choosing_k_{kind}.md").write_text(text)
+        (RESULTS / f"choosing_k_{kind}.json").write_text(json.dumps([answer._asdict() for answer in answers], indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -126,20 +126,25 @@ def _by_shape(rows: Sequence[Row], criteria: Collection[str], one_cluster: float
     k = votes["gap"] if votes.get("gap") is not None else Counter(counted.values()).most_common(1)[0][0]
     assert k is not None
     those = [NAMES[name] for name, vote in counted.items() if vote == k]
-    others = [f"{NAMES[name]} prefers {vote}" for name, vote in counted.items() if vote != k]
+    rivals: dict[int, list[str]] = {}
+    for name, vote in counted.items():
+        if vote != k:
+            rivals.setdefault(vote, []).append(NAMES[name])
+    others = [f"{_joined(names)} {_verb(names)} {vote}" for vote, names in sorted(rivals.items())]
     doubts = _ends(k, ks, alone=one_cluster is None)
     # The three that compare clusters with chance, with fewer and with other rows are enough together.
     trusted = all(votes.get(name) == k for name in ("gap", "calinski_harabasz", "stability"))
     if len(those) <= AGREE * len(counted) and not trusted:
-        doubts.append(f"the criteria disagree: {_joined(those)} {_verb(those)} {k}, {', '.join(others)}")
-    alike = next(row for row in rows if row["k"] == k).get("stability_halves")
+        doubts.append(f"the criteria disagree: {_joined(those)} {_verb(those)} {k}; {'; '.join(others)}")
+    halves = next(row for row in rows if row["k"] == k).get("stability_halves")
+    alike = halves if "stability" in criteria else None
     if alike is not None and alike < STABLE:
         doubts.append(f"fits to halves of the rows disagree (adjusted Rand index {alike:.2f}, below {STABLE:g})")
     if doubts:
         return Recommendation(None, f"No clear answer: {'; '.join(doubts)}.", votes)
-    halves = "" if alike is None else f"; fits to halves of the rows agree (adjusted Rand index {alike:.2f})"
-    against = f" ({', '.join(others)})" if others else ""
-    return Recommendation({"k": k}, f"k = {k}: {_joined(those)} {_verb(those)} it{against}{halves}.", votes)
+    same = "" if alike is None else f"; fits to halves of the rows agree (adjusted Rand index {alike:.2f})"
+    against = f" ({'; '.join(others)})" if others else ""
+    return Recommendation({"k": k}, f"k = {k}: {_joined(those)} {_verb(those)} it{against}{same}.", votes)
 
 
 def _votes(rows: Sequence[Row], criteria: Collection[str], one_cluster: float | None) -> dict[str, int | None]:
