@@ -1,9 +1,9 @@
 """How often `select_k` recommends the number of clusters that data are known to have.
 
 ``python -m benchmarks.choosing_k FOLDER`` reads s1 … s4, a1, a2 and unbalance (Fränti & Sieranoja 2018,
-doi:10.1007/s10489-018-1238-7) from npz files with ``X`` in a folder, Old Faithful (``faithful.csv`` of R's datasets) from
-the same folder, adds iris and mixtures drawn here, and prints a table with every wrong answer. Sets without files are left out. The criteria were tuned on other seeds of
-the mixtures than those of the table.
+doi:10.1007/s10489-018-1238-7) from npz files with ``X`` in a folder, Old Faithful (``faithful.csv`` of R's datasets)
+from the same folder, adds iris and mixtures drawn here, and prints a table with every answer. Sets without files are
+left out. The rules were tuned on other seeds of the mixtures than those of the table.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def planted(seed: int, k: int | None = None) -> KnownSet:
     """
     generator = np.random.default_rng(seed)
     k = int(generator.integers(2, 13)) if k is None else k
-    d = int(round(2 ** generator.uniform(1, 4)))
+    d = round(2 ** generator.uniform(1, 4))
     n = int(generator.integers(1500, 5000))
     shares = generator.dirichlet(np.full(k, 4.0))
     counts = np.maximum(LEAST_ROWS, np.round(shares * n).astype(int))
@@ -166,7 +166,9 @@ def table(answers: list[Answer]) -> str:
         votes = ", ".join(f"{name} {k}" for name, k in answer.votes.items())
         told = answer.verdict if answer.recommended is None else f"{answer.recommended}, {answer.verdict}"
         lines.append(f"| {answer.name} | {answer.k} | {told} | {votes} |")
-    counts = {verdict: sum(one.verdict == verdict for one in answers) for verdict in ("right", "no clear answer", "WRONG")}
+    counts = {
+        verdict: sum(one.verdict == verdict for one in answers) for verdict in ("right", "no clear answer", "WRONG")
+    }
     lines.append("")
     lines.append("; ".join(f"{verdict}: {count} of {len(answers)}" for verdict, count in counts.items()))
     return "\n".join(lines)
@@ -184,7 +186,11 @@ def main() -> None:
         for known in known_sets(options.folder, options.first_seed):
             answers.append(ask(known, kind))
             last = answers[-1]
-            print(f"{kind}: {last.name}, k {last.k}: {last.recommended} ({last.verdict}). {last.reason}", file=sys.stderr, flush=True)
+            print(
+                f"{kind}: {last.name}, k {last.k}: {last.recommended} ({last.verdict}). {last.reason}",
+                file=sys.stderr,
+                flush=True,
+            )
         text = f"# {kind}\n\n{table(answers)}\n"
         print(text)
         RESULTS.mkdir(exist_ok=True)

@@ -47,8 +47,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "ClusteringError", "ClusteringWarning", "Fit", "GaussianMixture", "KMeans", "Run", "Selection", "SoftKMeans", "Source",
-    "VonMisesFisher", "fit", "load_fit", "open_source", "run", "select_k",
+    "ClusteringError", "ClusteringWarning", "Fit", "GaussianMixture", "KMeans", "Run", "Selection", "SoftKMeans",
+    "Source", "VonMisesFisher", "fit", "load_fit", "open_source", "run", "select_k",
 ]  # fmt: skip
 
 

@@ -195,7 +195,7 @@ def run(data: Any, model: AnyModel, options: RunCall) -> Run:
 
 
 @takes_after_two(SelectCall)
-def select_k(data: Any, model: AnyModel | type[AnyModel], options: SelectCall) -> Selection:
+def select_k(data: Any, model: Any, options: SelectCall) -> Selection:
     """Compare numbers of clusters, and recommend one where the criteria agree.
 
     All choices share pass 0, the row sample and every later pass. Criteria are measured on prepared rows; weights count

@@ -20,7 +20,8 @@ def numbers(selection: c.Selection) -> list[dict[str, Any]]:
 def test_well_separated_clusters_are_recommended(blobs: np.ndarray) -> None:
     selection = c.select_k(blobs, c.KMeans, k=range(2, 8))
     assert selection.recommended == {"k": 4}
-    assert selection.fit is not None and selection.fit.model.k == 4
+    assert selection.fit is not None
+    assert selection.fit.model.k == 4
     assert "4" in selection.reason
     assert [row["k"] for row in selection.table] == [2, 3, 4, 5, 6, 7]
     assert "k = 4" in repr(selection)
@@ -47,7 +48,8 @@ def test_each_fit_is_that_of_the_call_that_fits_it_alone(blobs: np.ndarray) -> N
 def test_the_criteria_of_a_mixture_are_those_of_its_fit(blobs: np.ndarray) -> None:
     selection = c.select_k(blobs, c.GaussianMixture, k=[2, 3], criteria=["aic", "bic", "icl"])
     for row, fit in zip(selection.table, selection.fits, strict=True):
-        assert fit is not None and fit.criteria is not None
+        assert fit is not None
+        assert fit.criteria is not None
         for name in ("aic", "bic", "icl", "parameters"):
             assert row[name] == pytest.approx(fit.criteria[name], rel=1e-12)
 
@@ -102,9 +104,7 @@ def test_a_sweep_of_which_all_fail_is_an_error() -> None:
 
 
 def test_a_divergence_outside_its_domain_is_a_failed_choice(blobs: np.ndarray) -> None:
-    selection = c.select_k(
-        blobs, c.KMeans, k=[4], divergence=["squared_euclidean", "kullback_leibler"], criteria=QUICK
-    )
+    selection = c.select_k(blobs, c.KMeans, k=[4], divergence=["squared_euclidean", "kullback_leibler"], criteria=QUICK)
     fine, failed = selection.table
     assert fine["failed"] is None
     assert "kullback_leibler" in failed["failed"] or "negative" in failed["failed"] or "below" in failed["failed"]

@@ -78,9 +78,7 @@ def gap_statistic(ks: Sequence[int], survey: Survey, divergence: Divergence, see
     return [Gap(float(gap), float(error)) for gap, error in zip(gaps, errors, strict=True)]
 
 
-def _logs(
-    ks: Sequence[int], points: Array, weights: Array, stream: np.random.SeedSequence, engine: Engine
-) -> Array:
+def _logs(ks: Sequence[int], points: Array, weights: Array, stream: np.random.SeedSequence, engine: Engine) -> Array:
     """Return log W for each k ``(len(ks),)``."""
     rows = seeding_rows(points, weights)
     n = len(points)

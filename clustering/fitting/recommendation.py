@@ -54,8 +54,8 @@ def recommend(
 ) -> Recommendation:
     """Recommend a choice, or say that there is no clear answer.
 
-    Mixtures are compared by their likelihood: BIC and ICL have to prefer the same k, by a difference that counts as very
-    strong, over every other k. Other models are compared by the shape of their clusters: more than half of the criteria
+    Mixtures are compared by their likelihood: BIC and ICL have to prefer the same k to every other k, by a difference
+    that counts as very strong. Other models are compared by the shape of their clusters: more than half of the criteria
     have to prefer one k, the gap statistic among them, and fits to halves of the rows have to agree. A k at an end of
     the range is no clear answer, as the best may lie beyond it.
 
@@ -99,7 +99,9 @@ def _by_likelihood(
         rival = min(others, key=lambda row: row[name], default=None)
         if rival is not None and rival[name] - first[name] < STRONG:
             margin = rival[name] - first[name]
-            text = f"by {margin:.3g} only, and {STRONG:g} would be very strong" if margin > 0 else f"by {-margin:.3g} less"
+            text = (
+                f"by {margin:.3g} only, and {STRONG:g} would be very strong" if margin > 0 else f"by {-margin:.3g} less"
+            )
             prefers = f"prefers k = {first['k']} to k = {rival['k']}" if margin > 0 else f"prefers k = {rival['k']}"
             doubts.append(f"{NAMES[name]} {prefers} {text}")
     best = f"{NAMES[names[0]]} is least for {_in_words(chosen)}"
@@ -153,7 +155,12 @@ def _votes(rows: Sequence[Row], criteria: Collection[str], one_cluster: float | 
     votes: dict[str, int | None] = {}
     if "elbow" in criteria:
         votes["elbow"] = elbow(ks.astype(float), np.array([row["within"] for row in rows]))[0]
-    for name, sign in (("calinski_harabasz", 1), ("davies_bouldin", -1), ("silhouette", 1), ("simplified_silhouette", 1)):
+    for name, sign in (
+        ("calinski_harabasz", 1),
+        ("davies_bouldin", -1),
+        ("silhouette", 1),
+        ("simplified_silhouette", 1),
+    ):
         if name in criteria:
             votes[name] = _peak(ks, _numbers(rows, name) * sign)
     if "gap" in criteria and one_cluster is not None:
@@ -201,7 +208,8 @@ def _ends(k: int, ks: Sequence[int], *, alone: bool) -> list[str]:
 
 
 def _of_families(
-    answers: Mapping[tuple[Any, ...], Recommendation], families: Mapping[tuple[Any, ...], Sequence[Row]],
+    answers: Mapping[tuple[Any, ...], Recommendation],
+    families: Mapping[tuple[Any, ...], Sequence[Row]],
     varied: Sequence[str],
 ) -> Recommendation:
     """Recommend a k that all combinations of the other options agree on, with the most stable of them."""

@@ -127,9 +127,7 @@ def _part(sample: RowSample, index: NDArray[np.intp]) -> RowSample:
 
 
 def _mean_index(pairs: Sequence[tuple[Labels | None, Labels | None]], weights: Array) -> float | None:
-    values = [
-        adjusted_rand_index(one, other, weights) for one, other in pairs if one is not None and other is not None
-    ]
+    values = [adjusted_rand_index(one, other, weights) for one, other in pairs if one is not None and other is not None]
     return float(np.mean(values)) if values else None
 
 

@@ -194,8 +194,8 @@ def check_memory(choices: Sequence[Choice], state: State, memory: int) -> None:
     name = next(choice.name for choice in choices if choice.model == most)
     raise DataError(
         f"the statistics of {len(sizes)} candidates take {sum(sizes):,} bytes in every worker, those of {name} "
-        f"{max(sizes):,}, and a quarter of compute.memory is {memory // 4:,}; raise compute.memory, sweep over fewer or "
-        "smaller k in select.k, or lower fit.finalists"
+        f"{max(sizes):,}, and a quarter of compute.memory is {memory // 4:,}; raise compute.memory, sweep over fewer "
+        "or smaller k in select.k, or lower fit.finalists"
     )
 
 

@@ -37,9 +37,7 @@ class NeighbourSums:
     """Number of pairs ``(dims,)``."""
 
     def __add__(self, other: NeighbourSums) -> NeighbourSums:
-        return NeighbourSums(
-            self.products + other.products, self.squares + other.squares, self.pairs + other.pairs
-        )
+        return NeighbourSums(self.products + other.products, self.squares + other.squares, self.pairs + other.pairs)
 
     @property
     def correlations(self) -> Array:

@@ -5,8 +5,9 @@ The first read gives sizes, means and spreads; the second, with these, silhouett
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from clustering.models.assignment import sub_block_rows
 from clustering.models.model import AnyModel
 
 Array = NDArray[np.float64]
+S = TypeVar("S", "PartitionSums", "SilhouetteSums")
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +159,7 @@ def silhouette_pass(model: AnyModel, params: Any, sums: PartitionSums) -> Silhou
     return SilhouettePass(model, params, means, sums.spread, sums.weight)
 
 
-def _embedded(model: AnyModel, params: Any, rows: Rows) -> Any:
+def _embedded(model: AnyModel, params: Any, rows: Rows) -> Iterator[tuple[int, int, Array]]:
     """Yield ``(start, stop, points)`` with the rows where they are compared, a sub-block at a time."""
     length = sub_block_rows(max(1, rows.values.shape[1]))
     for start in range(0, len(rows), length):
@@ -166,5 +168,5 @@ def _embedded(model: AnyModel, params: Any, rows: Rows) -> Any:
         yield start, stop, np.ascontiguousarray(points, np.float64)
 
 
-def _added(one: Any, other: Any) -> Any:
+def _added(one: S, other: S) -> S:
     return type(one)(*(getattr(one, name) + getattr(other, name) for name in one.__dataclass_fields__))

@@ -68,7 +68,11 @@ def draw_criterion(
     for i, (family, rows) in enumerate(families.items()):
         values = [np.nan if row.get(name) is None else float(row[name]) for row in rows]
         errors = [row.get(f"{name}_error") for row in rows]
-        style = {"color": _COLOURS[i % len(_COLOURS)], "marker": _MARKERS[i % len(_MARKERS)], "markersize": 3.5}
+        style: dict[str, Any] = {
+            "color": _COLOURS[i % len(_COLOURS)],
+            "marker": _MARKERS[i % len(_MARKERS)],
+            "markersize": 3.5,
+        }
         label = ", ".join(str(value) for value in family) or None
         ks = [row["k"] for row in rows]
         if any(error is not None for error in errors):

@@ -75,17 +75,16 @@ def run_select(
         if name is None:
             # With checkpoints, the sweep would count as unfinished.
             checkpoints.clear(job.output.checkpoints)
-            return content
-        chosen = _job_of(job, result, name, access)
-        labelled = step("label", partial(label_rows, chosen, runner, result.checkpoint_of(name), watch))
-        labelled = replace(labelled, selection={key: content[key] for key in _RECORDED})
-        step("report", partial(publish, chosen, runner.engine, labelled, watch))
+        else:
+            chosen = _job_of(job, result, name, access)
+            labelled = step("label", partial(label_rows, chosen, runner, result.checkpoint_of(name), watch))
+            labelled = replace(labelled, selection={key: content[key] for key in _RECORDED})
+            step("report", partial(publish, chosen, runner.engine, labelled, watch))
+        watch.finished(content, ())
     return content
 
 
-def open_selection(
-    config: JobConfig, watch: Watch, access: SourceAccess | None = None
-) -> tuple[PreparedJob, Sweep]:
+def open_selection(config: JobConfig, watch: Watch, access: SourceAccess | None = None) -> tuple[PreparedJob, Sweep]:
     """Prepare a sweep, and check its output. Nothing is written and no data are read.
 
     Parameters

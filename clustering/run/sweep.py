@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from clustering.data.source import Source
-from clustering.execution.passes import PassRunner
 from clustering.errors import ConfigError
+from clustering.execution.passes import PassRunner
 from clustering.fitting.choices import Choice, choices_of
 from clustering.fitting.fitted_model import FittedModel, Summary
 from clustering.fitting.initialization import SurveyedRows
@@ -155,9 +155,7 @@ def plan_sweep(
     return Sweep(choices, references, options, tuple(select.criteria or CRITERIA), memory)
 
 
-def begin(
-    runner: PassRunner, sweep: Sweep, run: str, watch: Watch
-) -> tuple[SurveyedRows, Checkpoint]:
+def begin(runner: PassRunner, sweep: Sweep, run: str, watch: Watch) -> tuple[SurveyedRows, Checkpoint]:
     """Make pass 0, and choose the starts of all choices.
 
     Parameters

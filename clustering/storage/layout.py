@@ -38,13 +38,10 @@ PREVIOUS = "previous"
 LEDGER = "ledger"
 FOLDERS = ("model.zarr", "labels.zarr", LEDGER)
 """Folders of a version."""
-WRITTEN_NAMES = frozenset(
-    {CURRENT, VERSIONS, CHECKPOINTS, NAMES, LOCK, OUTPUT_MARK, SELECTION, SELECTION_PAGE, *PARTS}
-)
+WRITTEN_NAMES = frozenset({CURRENT, VERSIONS, CHECKPOINTS, NAMES, LOCK, OUTPUT_MARK, SELECTION, SELECTION_PAGE, *PARTS})
 """All names directly in an output that runs write."""
-TEMPORARY = re.compile(
-    rf"\.({'|'.join(map(re.escape, (CURRENT, PREVIOUS, NAMES, OUTPUT_MARK, SELECTION, SELECTION_PAGE, *PARTS)))})\.[0-9a-f]{{8}}"
-)
+_REPLACED = (CURRENT, PREVIOUS, NAMES, OUTPUT_MARK, SELECTION, SELECTION_PAGE, *PARTS)
+TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, _REPLACED))})\.[0-9a-f]{{8}}")
 """Pattern of the names of temporary files that a killed run left."""
 _RECORD = r"block-\d{8,}|[0-9a-f]{16}-[0-9a-f]{24}"
 _LEDGER = rf"wish\.json|{_RECORD}"

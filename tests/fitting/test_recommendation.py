@@ -16,9 +16,9 @@ def shapes(peak: int, ks: range = range(2, 9), **changed: dict[int, float]) -> l
     for k in ks:
         near = 1.0 - 0.1 * abs(k - peak)
         row = {
-            "k": k, "failed": None, "within": 100.0 / k, "calinski_harabasz": 100 * near, "davies_bouldin": 1.0 - near / 2,
-            "silhouette": near, "simplified_silhouette": near, "gap": 0.3 * min(k, peak), "gap_error": 0.01,
-            "stability_restarts": near, "stability_halves": near,
+            "k": k, "failed": None, "within": 100.0 / k, "calinski_harabasz": 100 * near,
+            "davies_bouldin": 1.0 - near / 2, "silhouette": near, "simplified_silhouette": near,
+            "gap": 0.3 * min(k, peak), "gap_error": 0.01, "stability_restarts": near, "stability_halves": near,
         }  # fmt: skip
         rows.append(row | {name: values[k] for name, values in changed.items() if k in values})
     return rows
@@ -32,7 +32,8 @@ def mixtures(bic: dict[int, float], icl: dict[int, float] | None = None, **also:
 def test_criteria_that_agree_recommend_their_k() -> None:
     answer = recommend(shapes(4), [], ALL, one_cluster=0.3)
     assert answer.recommended == {"k": 4}
-    assert answer.reason.startswith("k = 4: ") and "the gap statistic" in answer.reason
+    assert answer.reason.startswith("k = 4: ")
+    assert "the gap statistic" in answer.reason
     assert {votes for name, votes in answer.votes.items() if name != "elbow"} == {4}
 
 
@@ -65,7 +66,8 @@ def test_a_choice_must_be_stable() -> None:
 @pytest.mark.parametrize(("peak", "word"), [(8, "compare larger ones"), (4, "compare smaller ones")])
 def test_an_end_of_the_range_is_no_clear_answer(peak: int, word: str) -> None:
     answer = recommend(shapes(peak, range(4, 9)), [], ALL, one_cluster=0.0)
-    assert answer.recommended is None and word in answer.reason
+    assert answer.recommended is None
+    assert word in answer.reason
 
 
 def test_two_clusters_are_compared_with_one_by_the_gap_statistic() -> None:
@@ -122,7 +124,8 @@ def test_mixtures_without_a_clear_answer(
 ) -> None:
     answer = likely(bic, icl, one)
     assert answer.recommended is None
-    assert answer.reason.startswith("No clear answer: BIC is least for k = ") and doubt in answer.reason
+    assert answer.reason.startswith("No clear answer: BIC is least for k = ")
+    assert doubt in answer.reason
 
 
 def test_the_two_smallest_k_of_a_mixture_may_be_recommended_where_one_component_is_worse() -> None:

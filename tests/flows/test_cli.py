@@ -26,7 +26,7 @@ from flows.cli import main, run
 from flows.relay import pass_line
 from flows.terminal import terminal_watch
 
-COMMANDS = ["ingest", "inspect", "fit", "predict", "report", "deploy"]
+COMMANDS = ["ingest", "inspect", "fit", "predict", "select-k", "report", "deploy"]
 
 
 @pytest.fixture

@@ -33,7 +33,9 @@ def criteria_of(
 ) -> dict[str, float | None]:
     """Criteria of a partition, from blocks that are added in the order of the tree."""
     weights = np.ones(len(rows)) if weights is None else weights
-    blocks = [in_memory_rows(*part) for part in zip(np.array_split(rows, cuts), np.array_split(weights, cuts), strict=True)]
+    blocks = [
+        in_memory_rows(*part) for part in zip(np.array_split(rows, cuts), np.array_split(weights, cuts), strict=True)
+    ]
     sums = fold(map(PartitionPass(model, params), blocks))
     second = silhouette_pass(model, params, sums)
     return partition_criteria(second.means, sums, fold(map(second, blocks)))

@@ -80,10 +80,12 @@ def test_without_a_clear_answer_no_model_is_published(noise: Path, tmp_path: Pat
     selection = run_select(config_for(noise, out, output={"report": True}), Notes())
     assert selection["recommended"] is None is selection["published"]
     assert "no clear answer" in selection["reason"].lower()
-    assert not (out / "run.json").exists() and not (out / "model.zarr").exists()
+    assert not (out / "run.json").exists()
+    assert not (out / "model.zarr").exists()
     page = (out / "selection.html").read_text()
-    assert "No clear answer" in page and page.count("data:image/png") == 1
-    with pytest.raises(OutputError, match="holds the outcome of a sweep over k; set output.overwrite"):
+    assert "No clear answer" in page
+    assert page.count("data:image/png") == 1
+    with pytest.raises(OutputError, match=r"holds the outcome of a sweep over k; set output\.overwrite"):
         run_select(config_for(noise, out), Notes())
     run_select(config_for(noise, out, output={"overwrite": True}), Notes())
 
@@ -91,13 +93,15 @@ def test_without_a_clear_answer_no_model_is_published(noise: Path, tmp_path: Pat
 def test_another_choice_is_published_on_request(noise: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     selection = run_select(config_for(noise, out, select={"publish": 3}), Notes())
-    assert selection["recommended"] is None and selection["published"] == {"k": 3}
+    assert selection["recommended"] is None
+    assert selection["published"] == {"k": 3}
     assert read(out / "run.json")["k"] == 3
 
 
 def test_nothing_is_published_if_nothing_shall_be(store: Path, tmp_path: Path) -> None:
     selection = run_select(config_for(store, tmp_path / "out", select={"publish": "none"}), Notes())
-    assert selection["recommended"] == {"k": 4} and selection["run"] is None
+    assert selection["recommended"] == {"k": 4}
+    assert selection["run"] is None
     assert not (tmp_path / "out" / "run.json").exists()
 
 
@@ -152,7 +156,8 @@ def test_the_report_of_a_published_model_shows_the_choice(store: Path, tmp_path:
     out = tmp_path / "out"
     selection = run_select(config_for(store, out, output={"report": True}), Notes())
     page = (out / "report.html").read_text()
-    assert "Why k is 4" in page and "Choice of k" in page
+    assert "Why k is 4" in page
+    assert "Choice of k" in page
     assert selection["reason"].split(":")[0] in (out / "selection.html").read_text()
 
 
