@@ -14,8 +14,9 @@ from clustering.fitting.criteria import elbow
 
 Row = Mapping[str, Any]
 
-STABLE = 0.9
-"""Least stability of a recommended choice: the mean adjusted Rand index of fits to halves."""
+STABLE, STABLE_MIXTURE = 0.9, 0.8
+"""Least stability of a recommended choice: the mean adjusted Rand index of fits to halves. Components of a mixture may
+overlap, and labels of rows between them differ."""
 AGREE = 0.5
 """Share of the votes that a recommended k must exceed."""
 STRONG = 10.0
@@ -55,9 +56,10 @@ def recommend(
     """Recommend a choice, or say that there is no clear answer.
 
     Mixtures are compared by their likelihood: BIC and ICL have to prefer the same k to every other k, by a difference
-    that counts as very strong. Other models are compared by the shape of their clusters: more than half of the criteria
-    have to prefer one k, the gap statistic among them, and fits to halves of the rows have to agree. A k at an end of
-    the range is no clear answer, as the best may lie beyond it.
+    that counts as very strong, fits to halves have to agree, and no component may have fewer rows than
+    parameters. Other models are compared by the shape of their clusters: more than half of the criteria have to prefer
+    one k, the gap statistic among them, and fits to halves of the rows have to agree. A k at an end of the range is no
+    clear answer, as the best may lie beyond it.
 
     Parameters
     ----------
@@ -105,6 +107,7 @@ def _by_likelihood(
             prefers = f"prefers k = {first['k']} to k = {rival['k']}" if margin > 0 else f"prefers k = {rival['k']}"
             doubts.append(f"{NAMES[name]} {prefers} {text}")
     best = f"{NAMES[names[0]]} is least for {_in_words(chosen)}"
+    doubts += _spurious(first, criteria)
     if doubts:
         return Recommendation(None, f"No clear answer: {best}, but {'; '.join(doubts)}.", votes)
     both = " and ".join(NAMES[name] for name in names)
@@ -113,6 +116,24 @@ def _by_likelihood(
         chosen, f"{_in_words(chosen)}: {both} {agree} it to every other k by {STRONG:g} or more, which is very strong.",
         votes,
     )  # fmt: skip
+
+
+def _spurious(row: Row, criteria: Collection[str]) -> list[str]:
+    """Doubt a mixture whose likelihood may come from a few rows that lie close together by chance, or by rounding.
+
+    The likelihood has no upper limit where a component shrinks onto a few rows (McLachlan & Peel 2000, Finite Mixture
+    Models, section 3.10, doi:10.1002/0471721182).
+    """
+    doubts = []
+    each, smallest = row.get("parameters", 0.0) / row["k"], row.get("smallest")
+    if smallest is not None and smallest < each:
+        doubts.append(f"its smallest component has {smallest:.3g} rows, and a component has {each:.3g} parameters")
+    alike = row.get("stability_halves") if "stability" in criteria else None
+    if alike is not None and alike < STABLE_MIXTURE:
+        doubts.append(
+            f"fits to halves of the rows disagree (adjusted Rand index {alike:.2f}, below {STABLE_MIXTURE:g})"
+        )
+    return doubts
 
 
 def _by_shape(rows: Sequence[Row], criteria: Collection[str], one_cluster: float | None) -> Recommendation:

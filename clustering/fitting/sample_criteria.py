@@ -13,6 +13,9 @@ from clustering.fitting.sweep import MeasuredChoice
 
 ON_SAMPLE = ("gap", "stability")
 """Criteria that need repeated fits on the row sample."""
+CONTENDERS = 3
+"""Best choices by BIC, and by ICL, whose stability is measured. Repeated fits of mixtures take long, and the likelihood
+has ruled out the others."""
 
 
 def sample_criteria(
@@ -53,7 +56,8 @@ def sample_criteria(
             criteria[name] |= {"gap": gap.gap, "gap_error": gap.error}
         say("the gap statistic is measured on the row sample")
     if "stability" in wanted:
-        for name, one in measured.items():
+        for name in _contenders(measured):
+            one = measured[name]
             survey = surveyed.prepared(one.choice.model.start_divergence)
             alike = stability(
                 one.choice.model, one.candidate.params, survey, options[name], surveyed.preparation, engine
@@ -61,6 +65,15 @@ def sample_criteria(
             criteria[name] |= {"stability_restarts": alike.restarts, "stability_halves": alike.halves}
         say("the stability is measured on the row sample")
     return criteria, one_cluster
+
+
+def _contenders(measured: Mapping[str, MeasuredChoice]) -> list[str]:
+    """Name the choices whose stability is measured: all, or the likeliest mixtures."""
+    names: set[str] = set()
+    for criterion in ("bic", "icl"):
+        scored = {name: value for name, one in measured.items() if (value := one.criteria.get(criterion)) is not None}
+        names.update(sorted(scored, key=scored.__getitem__)[:CONTENDERS])
+    return [name for name in measured if not names or name in names]
 
 
 def _gaps(

@@ -136,3 +136,16 @@ def test_covariances_compete_by_the_same_criteria() -> None:
     rows = mixtures({2: 300.0, 3: 150.0, 4: 170.0}, covariance="full")
     rows += mixtures({2: 400.0, 3: 100.0, 4: 130.0}, covariance="tied")
     assert recommend(rows, ["covariance"], ALL).recommended == {"k": 3, "covariance": "tied"}
+
+
+@pytest.mark.parametrize(
+    ("also", "doubt"),
+    [
+        ({"parameters": 44, "smallest": 3.0}, "its smallest component has 3 rows, and a component has 14.7 parameters"),
+        ({"stability_halves": 0.5}, "fits to halves of the rows disagree (adjusted Rand index 0.50, below 0.8)"),
+    ],
+)
+def test_a_likelihood_that_comes_from_a_few_rows_is_no_clear_answer(also: dict[str, float], doubt: str) -> None:
+    answer = recommend(mixtures({2: 300.0, 3: 100.0, 4: 120.0}, **also), [], ALL)
+    assert answer.recommended is None
+    assert doubt in answer.reason
