@@ -14,7 +14,7 @@ from clustering.deferred import load_module
 
 # Type checkers and editors do not run `__getattr__`, so they find the names here.
 if TYPE_CHECKING:
-    from clustering.api import Fit, Run, fit, load_fit, run
+    from clustering.api import Fit, Run, Selection, fit, load_fit, run, select_k
     from clustering.data.access import open_source
     from clustering.data.source import Source
     from clustering.errors import ClusteringError, ClusteringWarning
@@ -42,11 +42,13 @@ _HOMES = {
     "Run": "clustering.api",
     "run": "clustering.api",
     "open_source": "clustering.data.access",
+    "Selection": "clustering.selected",
+    "select_k": "clustering.api",
 }
 
 __all__ = [
-    "ClusteringError", "ClusteringWarning", "Fit", "GaussianMixture", "KMeans", "Run", "SoftKMeans", "Source",
-    "VonMisesFisher", "fit", "load_fit", "open_source", "run",
+    "ClusteringError", "ClusteringWarning", "Fit", "GaussianMixture", "KMeans", "Run", "Selection", "SoftKMeans",
+    "Source", "VonMisesFisher", "fit", "load_fit", "open_source", "run", "select_k",
 ]  # fmt: skip
 
 

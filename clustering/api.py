@@ -22,10 +22,12 @@ from clustering.fitting.options import options_for
 from clustering.models.model import AnyModel
 from clustering.models.registry import MODELS
 from clustering.option_values import in_bytes
-from clustering.options import FitCall, RunCall, cluster_of, wanted_block
+from clustering.options import FitCall, RunCall, SelectCall, cluster_of, wanted_block
 from clustering.run import fit as passes
+from clustering.run import sweep as sweeps
 from clustering.run.initialize import start_fresh
 from clustering.run.watch import LogWatch
+from clustering.selected import Selection
 from clustering.showing import show, show_one
 from clustering.signatures import in_python_words, takes_after_two
 from clustering.storage.layout import VERSIONS
@@ -192,9 +194,80 @@ def run(data: Any, model: AnyModel, options: RunCall) -> Run:
     return Run(record, storage_path(options.output) / VERSIONS / record["run"])
 
 
+@takes_after_two(SelectCall)
+def select_k(data: Any, model: Any, options: SelectCall) -> Selection:
+    """Compare numbers of clusters, and recommend one where the criteria agree.
+
+    All choices share pass 0, the row sample and every later pass. Criteria are measured on prepared rows; weights count
+    as repeated rows.
+
+    Parameters
+    ----------
+    data
+        Data as for `fit`.
+    model
+        Gives the kind and the options that do not vary, such as ``KMeans`` or ``GaussianMixture(k=2)``; its k counts
+        for nothing.
+    options
+        Which choices are compared, by which criteria; which part of the data is clustered, how rows are prepared, how
+        to fit, and where.
+
+    Returns
+    -------
+    Selection
+        A row of criteria for each choice, the recommended choice or None, the reason, and the fits of all choices.
+
+    Raises
+    ------
+    ConfigError, SourceError, DataError
+        For options, paths or values that do not fit; the message names the remedy. A choice that fails is a row with
+        the reason; it is an error where all fail.
+
+    Warns
+    -----
+    ClusteringWarning
+        As `fit`.
+
+    Examples
+    --------
+    >>> import numpy as np, clustering as c
+    >>> rows = np.random.default_rng(0).normal(size=(300, 2)) + 20 * np.repeat(np.eye(3, 2), 100, axis=0)
+    >>> c.select_k(rows, c.KMeans, k=range(2, 7)).recommended
+    {'k': 3}
+    """
+    model = model(k=1) if model in MODELS.values() else model
+    _check_model(model)
+    sweep = sweeps.plan_sweep(model, options, options, options, in_bytes(options.memory))
+    source = open_data(data, options)
+    show(source.cautions)
+    plan = source.plan(
+        block_bytes=wanted_block(options, options.block_bytes),
+        memory=usable_memory(source, sweep.memory, bool(options.requested)),
+    )
+    watch = LogWatch(logger.info, options.on_pass)
+    fraction = next(iter(sweep.options.values())).row_fraction
+    with (
+        connect(cluster_of(options), options.workers, sweep.memory, options.wait_seconds) as engine,
+        pass_runner(source, plan, engine, memory=sweep.memory, scratch=options.scratch, fraction=fraction) as runner,
+    ):
+        surveyed, started = sweeps.begin(runner, sweep, "", watch)
+        show(started.warnings)
+        started = replace(started, warnings=(*source.cautions, *started.warnings))
+        ended = sweeps.run_passes(surveyed.runner, sweep, started, watch)
+        result = sweeps.conclude(surveyed, sweep, ended, watch)
+        check_unchanged(source)
+    fits = tuple(
+        None if row["failed"] else Fit(result.fitted(choice.name, source, len(plan)), source.labelled)
+        for choice, row in zip(sweep.choices, result.table, strict=True)
+    )
+    answer = result.recommendation
+    reads = (ended.read_stats + result.measures.read_stats).blocks / len(plan)
+    return Selection(result.table, answer.recommended, answer.reason, answer.votes, fits, reads, started.warnings)
+
+
 def _check_model(model: Any) -> None:
     if type(model) not in MODELS.values():
         raise ConfigError(f"cannot fit {model!r}; give a model such as KMeans(k=8)")
 
 
-__all__ = ["Fit", "PassRecord", "Run", "fit", "load_fit", "run"]
+__all__ = ["Fit", "PassRecord", "Run", "Selection", "fit", "load_fit", "run", "select_k"]

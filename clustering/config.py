@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -25,7 +25,7 @@ from pydantic_core import CoreSchema
 from clustering.data.addresses import absolute, check_url
 from clustering.errors import ConfigError, cut, nearest
 from clustering.option_errors import fault_of
-from clustering.option_values import IN_PYTHON, Count, Location, in_bytes, in_python
+from clustering.option_values import IN_PYTHON, Count, Location, expanded, in_bytes, in_python
 from clustering.options import (
     DEFAULT_RESTARTS,
     MANY_CLUSTERS,
@@ -37,6 +37,7 @@ from clustering.options import (
     RowOutputs,
     RunCall,
     RunOptions,
+    SelectOptions,
     SourceOptions,
     cluster_of,
     wanted_block,
@@ -175,6 +176,19 @@ class ModelSection(OptionGroup):
 _FIRST_OPTIONS = ("divergence", "beta", "covariance", "regularization", "assignment")
 
 
+class SelectSection(SelectOptions):
+    """The choices of k that `select-k` compares. Other commands take k from the section `model`."""
+
+    publish: Literal["recommended", "none"] | Count = "recommended"
+    """Which model is published like that of a fit: the recommended one, none, or that of this k on request."""
+
+    @model_validator(mode="after")
+    def _published_is_compared(self) -> Self:
+        if isinstance(self.publish, int) and self.publish not in expanded(self.k):
+            raise ValueError(f"select.publish is {self.publish} and select.k does not hold it; add it to select.k")
+        return self
+
+
 class JobConfig(OptionGroup):
     """A clustering job."""
 
@@ -183,6 +197,7 @@ class JobConfig(OptionGroup):
     model: ModelSection = Field(default_factory=lambda: ModelSection())
     fit: FollowOptions = Field(default_factory=lambda: FollowOptions())
     compute: ComputeOptions = Field(default_factory=lambda: ComputeOptions())
+    select: SelectSection = Field(default_factory=lambda: SelectSection())
     output: OutputSection
 
     @model_validator(mode="before")
@@ -251,6 +266,9 @@ class JobConfig(OptionGroup):
         config = self._with_texts() if exclude_defaults else self
         text = config.model_dump_json(exclude=hidden, exclude_defaults=exclude_defaults, fallback=str)
         content: dict[str, Any] = json.loads(text)
+        if "select" not in self.model_fields_set:
+            # Most jobs compare no choices of k.
+            content.pop("select", None)
         if not exclude_defaults:
             content["model"] = self.model.to_json()
         elif "model" in content:

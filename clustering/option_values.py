@@ -158,6 +158,43 @@ def _as_selection(value: Any) -> Any:
     return _plain(value)
 
 
+MOST_COUNTS = 1000
+"""Numbers that a range or a list of counts may have."""
+
+
+def _many_counts(value: Any) -> Any:
+    value = _plain(value)
+    if isinstance(value, range):
+        value = list(value)
+    counts = [value] if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(counts, str):
+        first, dots, last = (part.strip() for part in counts.partition(".."))
+        if not (dots and first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+            raise ValueError("a list such as [2, 3, 5] or a range such as 2..40 is needed, with numbers of 1 or more")
+        many = int(last) - int(first) + 1
+    else:
+        if not isinstance(counts, (list, tuple)) or not counts:
+            raise ValueError("a list such as [2, 3, 5] or a range such as 2..40 is needed, with numbers of 1 or more")
+        many = len(counts)
+    if many > MOST_COUNTS:
+        raise ValueError(f"{many:,} numbers are too many; give at most {MOST_COUNTS:,}")
+    return counts
+
+
+def expanded(counts: str | list[int]) -> list[int]:
+    """List the numbers of a range or a list, ascending and each once.
+
+    Parameters
+    ----------
+    counts
+        Value of type `ManyCounts`.
+    """
+    if isinstance(counts, str):
+        first, _, last = counts.partition("..")
+        return list(range(int(first), int(last) + 1))
+    return sorted(set(counts))
+
+
 def in_bytes(size: str | int) -> int:
     """Convert a size with a unit to bytes.
 
@@ -176,6 +213,8 @@ StoredWhole = Annotated[Whole, AfterValidator(_stored_whole)]
 # Limits stand before the validator, so that the schema for forms has them too.
 Count = Annotated[int, Ge(1), BeforeValidator(_whole)]
 """An integer of 1 or more."""
+ManyCounts = Annotated[str | list[Count], BeforeValidator(_many_counts)]
+"""Integers of 1 or more: a list, or a range with both ends such as ``2..40``."""
 Natural = Annotated[int, Ge(0), BeforeValidator(_whole)]
 """An integer of 0 or more."""
 Seed = Annotated[int, Ge(0), Le(2**63 - 1), BeforeValidator(_whole)]

@@ -21,6 +21,7 @@ from clustering.option_values import (
     InMemory,
     InMemoryCluster,
     InMemoryNumbers,
+    ManyCounts,
     Name,
     Names,
     Natural,
@@ -352,6 +353,29 @@ class FollowOptions(FitOptions):
     Default: 0.1 with publish: gate, 0 otherwise."""
 
 
+Criterion = Literal[
+    "elbow", "calinski_harabasz", "davies_bouldin", "silhouette", "simplified_silhouette", "gap", "stability", "aic",
+    "bic", "icl",
+]  # fmt: skip
+"""A criterion by which a sweep compares choices of k."""
+
+
+class SelectOptions(OptionGroup):
+    """Choices that a sweep compares."""
+
+    k: ManyCounts = "2..20"
+    """Numbers of clusters to compare: a list, or a range with both ends such as 2..40."""
+    covariance: list[str] | None = None
+    """Covariances to compare, for a gaussian_mixture, such as [diagonal, full]. Default: that of the model."""
+    beta: list[Number | Literal["auto"]] | None = None
+    """Values of beta to compare, for soft_kmeans. Default: that of the model."""
+    divergence: list[str] | None = None
+    """Divergences to compare, for kmeans and soft_kmeans. Default: that of the model."""
+    criteria: list[Criterion] | None = None
+    """Criteria to compare choices by. Default: all that the model has; gap and stability fit the row sample many times,
+    and take most of the time of a small job."""
+
+
 def wanted_block(options: BlockOptions, number: int | None = None) -> int | None:
     """Return the wanted size of a decoded block in bytes; None to choose.
 
@@ -392,6 +416,10 @@ class FitCall(_InBytes, ComputeOptions, PreprocessOptions, FitOptions, SourceOpt
 
     on_pass: Callable[[Any], object] | None = None
     """Called with a PassRecord after each pass."""
+
+
+class SelectCall(FitCall, SelectOptions):
+    """Options of `clustering.select_k`."""
 
 
 class LabelCall(_InBytes, BlockOptions, SourceOptions):

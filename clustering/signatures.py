@@ -131,7 +131,7 @@ def in_python_words(message: Any, options: type[BaseModel]) -> Any:
 
 
 # The file `model.zarr` looks like a key of the section `model`.
-_KEY = re.compile(r"(?<![\w/.'\"-])(source|preprocess|model|fit|compute|output)\.(?!zarr)([a-z_]+)")
+_KEY = re.compile(r"(?<![\w/.'\"-])(source|preprocess|model|fit|compute|select|output)\.(?!zarr)([a-z_]+)")
 """A key of a config, which is no part of a path."""
 _RENAMED = {"output.store": "output", "output.storage_options": "output_options", "output.labels": "write_labels"}
 """Options whose names in Python differ from their keys."""

@@ -43,8 +43,9 @@ ALLOWED: dict[str, set[str]] = {
     "fitted": {"deferred", "showing", "signatures", "option_values", "options"}
     | {"data", "models", "execution", "fitting", "storage", "run"},
     "api": {"errors", "deferred", "showing", "signatures", "option_values", "options", "config"}
-    | {"data", "models", "execution", "fitting", "storage", "run", "fitted"},
-    "__init__": {"errors", "deferred", "data", "models", "fitted", "api"},
+    | {"data", "models", "execution", "fitting", "storage", "run", "fitted", "selected"},
+    "selected": {"deferred", "fitted"},
+    "__init__": {"errors", "deferred", "data", "models", "fitted", "selected", "api"},
 }
 
 

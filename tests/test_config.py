@@ -57,7 +57,7 @@ UNKNOWN = {
         "modle",
         {},
         "'modle'",
-        "did you mean 'model'? allowed: source, preprocess, model, fit, compute, output",
+        "did you mean 'model'? allowed: source, preprocess, model, fit, compute, select, output",
     ),
     "key": ("model/kk", 3, "'model.kk'", "did you mean 'k'? allowed: kind, k"),
     "key like no other": ("output/zzz", 3, "'output.zzz'", "allowed: store, storage_options, labels"),
@@ -256,7 +256,7 @@ def test_a_file_that_is_not_yaml_is_named_with_the_line(text: str | bytes, where
 @pytest.mark.parametrize("text", ["", "# nothing\n", "- a\n- b\n", "hello", "3"], ids=repr)
 def test_a_file_without_keys_is_named(text: str, tmp_path: Path) -> None:
     path = write(tmp_path, text)
-    with pytest.raises(ConfigError, match="allowed: source, preprocess, model, fit, compute, output") as caught:
+    with pytest.raises(ConfigError, match="allowed: source, preprocess, model, fit, compute, select, output") as caught:
         load_config(path)
     assert str(path) in str(caught.value)
 

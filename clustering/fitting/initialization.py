@@ -21,10 +21,11 @@ from clustering.fitting.loop import Candidate, State, apply_limits
 from clustering.fitting.on_sample import SampleRunner, sample_passes
 from clustering.fitting.options import Options, check_combination
 from clustering.fitting.preprocessing import fit_preparation, prepare_survey, zero_row_notes
-from clustering.fitting.survey_pass import fitted_share, run_survey
+from clustering.fitting.survey_pass import SurveyNeeds, fitted_share, run_survey
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.model import AnyModel
+from clustering.models.option_names import Divergence
 from clustering.models.starts import RESTART_TOLERANCE
 from clustering.models.survey import RowSample, Survey
 
@@ -161,6 +162,70 @@ class StartsFromSource:
         self.read_stats, self.seconds = self.read_stats + result.read_stats, self.seconds + result.seconds
 
 
+@dataclass(frozen=True, eq=False)
+class SurveyedRows:
+    """Rows after pass 0: their survey, and how they are prepared from now on."""
+
+    runner: PassRunner
+    """Runs passes over prepared rows."""
+    survey: Survey
+    """Survey of the rows in the data's units."""
+    preparation: Preparation | None
+    result: PassResult
+    """Reads and time of pass 0."""
+    remarks: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def prepared(self, divergence: Divergence) -> Survey:
+        """Return the survey of the prepared rows.
+
+        Parameters
+        ----------
+        divergence
+            Divergence of the model that starts from them.
+        """
+        if self.preparation is None:
+            return self.survey
+        return prepare_survey(self.survey, self.preparation, divergence)
+
+
+def survey_rows(
+    runner: PassRunner, model: SurveyNeeds, options: Options, memory: int, least_k: int | None = None
+) -> SurveyedRows:
+    """Make pass 0, and fit the preparation of the rows.
+
+    Parameters
+    ----------
+    runner
+        Runs passes over decoded rows.
+    model
+        The model that starts from the survey.
+    options
+        How to fit.
+    memory
+        Memory budget of a worker, in bytes.
+    least_k
+        As for `run_survey`.
+
+    Raises
+    ------
+    DataError
+        As `run_survey`.
+    """
+    survey, result = run_survey(runner, model, options, memory, least_k)
+    remarks: tuple[str, ...] = ()
+    preparation = fit_preparation(options.preprocess, survey, runner.source)
+    # Where only a part of the rows is drawn, the label pass counts the excluded rows of all.
+    warnings = zero_row_notes(survey.zero_rows if options.row_fraction is None else 0)
+    # Where more than half of the cells make no row, the user gets a warning with the causes.
+    most = survey.count * 2 < survey.cells * fitted_share(runner, options)
+    warnings = (*warnings, *(explain_excluded_rows(runner.source, runner.plan) if most else ()))
+    if preparation is not None:
+        runner = replace(runner, preparation=preparation)
+        remarks = (f"preprocessing: {preparation.words}",)
+    return SurveyedRows(runner, survey, preparation, result, remarks, warnings)
+
+
 def initialize(runner: PassRunner, model: AnyModel, options: Options, memory: int) -> Initialization:
     """Make pass 0, and let the model choose the candidates for the full data.
 
@@ -187,34 +252,25 @@ def initialize(runner: PassRunner, model: AnyModel, options: Options, memory: in
     """
     began = time.perf_counter()
     check_combination(runner.source, model, options)
-    surveyed, result = run_survey(runner, model, options, memory)
-    remarks: tuple[str, ...] = ()
-    prepared_survey, preparation = surveyed, fit_preparation(options.preprocess, surveyed, runner.source)
-    if preparation is not None:
-        prepared_survey = prepare_survey(surveyed, preparation, model.start_divergence)
-        runner = replace(runner, preparation=preparation)
-        remarks = (f"preprocessing: {preparation.words}",)
-    # Where only a part of the rows is drawn, the label pass counts the excluded rows of all.
-    warnings = zero_row_notes(surveyed.zero_rows if options.row_fraction is None else 0)
-    # Where more than half of the cells make no row, the user gets a warning with the causes.
-    most = surveyed.count * 2 < surveyed.cells * fitted_share(runner, options)
-    warnings = (*warnings, *(explain_excluded_rows(runner.source, runner.plan) if most else ()))
+    surveyed = survey_rows(runner, model, options, memory)
+    runner, survey, preparation = surveyed.runner, surveyed.survey, surveyed.preparation
+    prepared_survey = surveyed.prepared(model.start_divergence)
     starts = StartsFromSource(runner, model, prepared_survey, options, preparation)
     initial = model.initialize(starts)
     candidates = tuple(Candidate(model, params, acceleration=options.acceleration) for params in initial.params)
     accelerate = options.fit.accelerate == "auto"
     sample = prepared_survey.sample
-    budget = first_budget(runner, candidates[0].statistics, sample, surveyed.count) if accelerate else BudgetState()
+    budget = first_budget(runner, candidates[0].statistics, sample, survey.count) if accelerate else BudgetState()
     # The time limit is for the whole fit, so the time of the starts counts.
     state = State(candidates, seconds=time.perf_counter() - began)
     return Initialization(
-        surveyed,
+        survey,
         # No pass follows where max_iterations is 0, or where the starts used up max_seconds.
         apply_limits(state, options.rule),
-        result.read_stats + starts.read_stats,
-        result.seconds + starts.seconds,
-        (*remarks, *initial.remarks),
-        (*warnings, *initial.warnings),
+        surveyed.result.read_stats + starts.read_stats,
+        surveyed.result.seconds + starts.seconds,
+        (*surveyed.remarks, *initial.remarks),
+        (*surveyed.warnings, *initial.warnings),
         preparation,
         budget,
     )

@@ -35,6 +35,8 @@ class Stop(StrEnum):
     """The objective changed by no more than the tolerance, relative to its scale."""
     REFRESH = "refresh"
     """The config asks for no further pass after the new rows (``fit.refresh``)."""
+    FAILED = "failed"
+    """Its update failed, and it was one of several that must not fail together; its last note says why."""
     MAX_ITERATIONS = "max_iterations"
     MAX_SECONDS = "max_seconds"
 
@@ -116,8 +118,8 @@ class State:
 
     @property
     def best(self) -> Candidate:
-        """The candidate with the least objective; the first among equals."""
-        return rank_candidates(self.candidates)[0]
+        """The candidate with the least objective; the first among equals. One that failed comes last."""
+        return rank_candidates([c for c in self.candidates if c.stop is not Stop.FAILED] or self.candidates)[0]
 
 
 @dataclass(frozen=True)
@@ -226,6 +228,8 @@ def iterate(
     state: State,
     run_pass: Callable[[Sequence[Any]], PassResult],
     rule: StoppingRule,
+    *,
+    apart: bool = False,
 ) -> Iterator[tuple[State, PassRecord]]:
     """Pass over the rows until every candidate has stopped, and yield after each pass.
 
@@ -239,6 +243,13 @@ def iterate(
         Makes one pass with the statistics functions of several candidates.
     rule
         Stopping rule.
+    apart
+        Whether a candidate that fails stops alone, and the others go on.
+
+    Raises
+    ------
+    DataError
+        If the statistics of a candidate give no valid params, unless `apart`.
 
     Yields
     ------
@@ -251,7 +262,13 @@ def iterate(
         result = run_pass([state.candidates[i].statistics for i in active])
         candidates = list(state.candidates)
         for i, statistics in zip(active, result.statistics, strict=True):
-            candidates[i] = advance(candidates[i], statistics, rule)
+            try:
+                candidates[i] = advance(candidates[i], statistics, rule)
+            except DataError as error:
+                if not apart:
+                    raise
+                failed = candidates[i].plain
+                candidates[i] = replace(failed, stop=Stop.FAILED, notes=(*failed.notes, str(error)))
         before = state
         state = apply_limits(State(tuple(candidates), state.iteration + 1, state.seconds + result.seconds), rule)
         yield state, _record(before, state, len(active), result, rule)

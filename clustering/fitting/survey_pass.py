@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,6 @@ from clustering.fitting.preprocessing import (
     scatter_refusal,
 )
 from clustering.models import divergences as geometry
-from clustering.models.model import AnyModel
 from clustering.models.option_names import Divergence
 from clustering.models.survey import WIDEST_COVARIANCE, Survey, SurveyModel, priority_floor
 from clustering.options import PreprocessOptions
@@ -31,6 +31,22 @@ SAMPLE_SHARE = 16
 """The row sample should take at most one part in this many of a worker's memory, as restarts copy it."""
 LEAST_RANGE = 2.0**-460
 """Least range of a feature. Below it, squares of differences lose digits or underflow to zero."""
+
+
+class SurveyNeeds(Protocol):
+    """What pass 0 has to know of the models that start from it; a model says so of itself."""
+
+    @property
+    def k(self) -> int:
+        """Largest number of clusters."""
+
+    @property
+    def start_divergence(self) -> Divergence:
+        """Divergence whose domain the rows have to be in."""
+
+    @property
+    def start_needs_covariance(self) -> bool:
+        """Whether a start uses the covariance of all rows."""
 
 
 def sample_limit(source: Source, options: Options) -> int:
@@ -77,7 +93,7 @@ def few_rows(source: Source, plan: Plan, *, refused: bool = False) -> bool:
     return d > WIDEST_COVARIANCE and (plan.cells < d or (refused and source.mask is not None))
 
 
-def makes_full_scatter(model: AnyModel, preprocess: PreprocessOptions, d: int, *, few: bool) -> bool:
+def makes_full_scatter(model: SurveyNeeds, preprocess: PreprocessOptions, d: int, *, few: bool) -> bool:
     """Return whether pass 0 makes the full scatter: where preprocessing or the start of the model uses covariances.
 
     Parameters
@@ -108,7 +124,9 @@ def fitted_share(runner: PassRunner, options: Options) -> float:
     return options.fit.fraction * (1.0 if runner.held_out is None else 1.0 - 1.0 / runner.held_out.every)
 
 
-def run_survey(runner: PassRunner, model: AnyModel, options: Options, memory: int) -> tuple[Survey, PassResult]:
+def run_survey(
+    runner: PassRunner, model: SurveyNeeds, options: Options, memory: int, least_k: int | None = None
+) -> tuple[Survey, PassResult]:
     """Make pass 0, and check that the rows can form k clusters.
 
     Parameters
@@ -121,6 +139,8 @@ def run_survey(runner: PassRunner, model: AnyModel, options: Options, memory: in
         How to fit.
     memory
         Memory budget of a worker, in bytes.
+    least_k
+        Number of distinct rows that there must be; k of the model where None.
 
     Returns
     -------
@@ -191,20 +211,33 @@ def run_survey(runner: PassRunner, model: AnyModel, options: Options, memory: in
             "and their squares overflow float64; rescale the data"
         )
     _check_range(survey, model, options, runner.source)
-    distinct = len(survey.distinct.digests)
-    if distinct < k:
+    least_k = k if least_k is None else least_k
+    if len(survey.distinct.digests) < least_k:
         # Excluded rows may be the reason why so few rows differ.
         causes = explain_excluded_rows(runner.source, runner.plan) if survey.count < survey.cells else ()
-        raise DataError("; ".join((
-            f"k is {k} and the data have {distinct} distinct row{'s' * (distinct != 1)} of positive weight",
-            "lower k" + (", or raise fit.fraction" if options.row_fraction is not None else ""),
-            *causes,
-        )))  # fmt: skip
+        raise DataError("; ".join((few_distinct_rows(least_k, survey, options), *causes)))
     # The joined sample replaces its parts, which may hold the memory of whole blocks.
     return replace(survey, samples=(survey.sample,)), result
 
 
-def _check_range(survey: Survey, model: AnyModel, options: Options, source: Source) -> None:
+def few_distinct_rows(k: int, survey: Survey, options: Options) -> str:
+    """Say that there are fewer distinct rows than clusters.
+
+    Parameters
+    ----------
+    k
+        Number of clusters.
+    survey
+        Survey with fewer distinct rows.
+    options
+        How to fit.
+    """
+    distinct = len(survey.distinct.digests)
+    remedy = "lower k" + (", or raise fit.fraction" if options.row_fraction is not None else "")
+    return f"k is {k} and the data have {distinct} distinct row{'s' * (distinct != 1)} of positive weight; {remedy}"
+
+
+def _check_range(survey: Survey, model: SurveyNeeds, options: Options, source: Source) -> None:
     """Refuse rows whose differences are so small that squared distances would underflow."""
     apart = np.where(survey.greatest > survey.least, survey.greatest - survey.least, 0.0)
     if options.preprocess.standardize == "per_feature":

@@ -155,6 +155,8 @@ def is_valid_covariance(kind: Covariance, covariance: Array, feature_variance: A
     roots = np.sqrt(variances)
     try:
         pivots = np.diagonal(np.linalg.cholesky(covariance / np.outer(roots, roots)))
+        # Passes factor the covariance itself, and one that is nearly singular may be factored in one scale alone.
+        np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:
         return False
     # Rounding alone makes pivots of about d ε, so smaller ones mean that features depend on each other.

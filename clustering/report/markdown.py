@@ -92,3 +92,25 @@ def _since(record: Mapping[str, Any]) -> dict[str, str]:
                 f"{held['objective']:.6g} on {held['rows']:,} rows, {held['objective_before']:.6g} before"
             )
     return facts
+
+
+def selection_page(selection: Mapping[str, Any]) -> str:
+    """Write the outcome of a sweep over k as Markdown: the answer, the reason, and the table of choices.
+
+    Parameters
+    ----------
+    selection
+        Content of ``selection.json``.
+    """
+    recommended, rows = selection["recommended"], selection["table"]
+    answer = "no clear answer" if recommended is None else ", ".join(f"{n} = {v}" for n, v in recommended.items())
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != "failed"]
+    lines = [f"# {answer}", "", selection["reason"], "", f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for row in rows:
+        cells = [_cell(row.get(name)) for name in names]
+        lines.append(f"| {' | '.join(cells)} |" + (f" {row['failed']}" if row["failed"] else ""))
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    return "–" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -73,7 +73,7 @@ def run_fit(
     """
     job: PreparedJob = step("open", partial(open_job, config, watch, None, access))
     # The unfinished run is asked for at the end, when this run may have left checkpoints.
-    with job.output.locked(lambda: job.unfinished), _working(job, watch) as runner:
+    with job.output.locked(lambda: job.unfinished), working(job, watch) as runner:
         # Another run may have been published after the first check and before the lock.
         refuse_finished(job)
         if config.output.report:
@@ -122,7 +122,7 @@ def run_predict(
     fitted, _ = load_model(model)
     opened = partial(open_job, config, watch, fitted, access)
     job: PreparedJob = step("open", opened)
-    with job.output.locked(lambda: job.begun), _working(job, watch) as runner:
+    with job.output.locked(lambda: job.begun), working(job, watch) as runner:
         refuse_finished(job)
         if config.output.report:
             load_drawing()
@@ -139,8 +139,21 @@ def run_predict(
 
 
 @contextmanager
-def _working(job: PreparedJob, watch: Watch) -> Iterator[PassRunner]:
-    """Connect to the cluster of a job, and offer a pass runner for its rows."""
+def working(job: PreparedJob, watch: Watch) -> Iterator[PassRunner]:
+    """Connect to the cluster of a job, and offer a pass runner for its rows.
+
+    Parameters
+    ----------
+    job
+        The prepared job.
+    watch
+        Receives messages and progress.
+
+    Yields
+    ------
+    PassRunner
+        Runner of passes over decoded rows.
+    """
     compute = job.config.compute
     with (
         connect(job.config.cluster, compute.workers, job.config.memory_bytes, compute.wait_seconds) as engine,

@@ -118,6 +118,7 @@ def open_job(
     watch: Watch,
     model: FittedModel | None = None,
     access: SourceAccess | None = None,
+    compared: Mapping[str, Any] | None = None,
 ) -> PreparedJob:
     """Prepare a job, check its output, and show its cautions. Nothing is written and no data are read.
 
@@ -127,7 +128,7 @@ def open_job(
         The job.
     watch
         Receives messages.
-    model, access
+    model, access, compared
         As for `prepare_job`.
 
     Raises
@@ -137,7 +138,7 @@ def open_job(
     """
     open_output(config.output.store, config.output.storage_options).check()
     _check_report(config)
-    job = prepare_job(config, model, access)
+    job = prepare_job(config, model, access, compared)
     refuse_finished(job)
     # A damaged names.json would otherwise stop the run only after its passes.
     read_names(job.output.path)
@@ -194,6 +195,7 @@ def prepare_job(
     config: JobConfig,
     model: FittedModel | None = None,
     access: SourceAccess | None = None,
+    compared: Mapping[str, Any] | None = None,
 ) -> PreparedJob:
     """Open the source and check the config. Whether the output may be written to is not checked here.
 
@@ -205,6 +207,8 @@ def prepare_job(
         Fitted model to label with; None to fit.
     access
         As for `open_configured`.
+    compared
+        What a sweep compares, as a part of the fingerprint of the run; None for other jobs.
 
     Raises
     ------
@@ -226,7 +230,7 @@ def prepare_job(
     source = replace(source, cautions=(*source.cautions, *cautions))
     output = open_output(config.output.store, config.output.storage_options)
     run, follows = output.finished, _follows(config) or model is not None
-    content = config.result_keys
+    content = config.result_keys if compared is None else {**config.result_keys, "select": compared}
     if run is not None and model is None and follows:
         # A model that does not fit is refused before blocks are planned and fingerprinted.
         _check_current(config, PreviousVersion(run, output.published, source).fitted, source, fitted_model)

@@ -71,7 +71,9 @@ class ProgressSnapshot:
         if self.stage == "stopped":
             where = f" after pass {self.records[-1].iteration}" if self.records else ""
             return f"stopped{where}; the same job goes on from there"
-        return {"open": "opening the source", "report": "drawing the report"}.get(self.stage, self.stage)
+        return {"open": "opening the source", "choose": "comparing the choices", "report": "drawing the report"}.get(
+            self.stage, self.stage
+        )
 
     @property
     def outlook(self) -> str:

@@ -50,6 +50,8 @@ class LabelledRun:
     """Where the rows lived between passes, see `clustering.execution.residency`."""
     drawing: EarlyDrawing | None = None
     """Draws pictures of the model since before the label pass; None for a run without a report."""
+    selection: Mapping[str, Any] | None = None
+    """Content of ``selection.json``, where a sweep chose the model; None otherwise."""
 
 
 def publish(job: PreparedJob, engine: Engine, labelled: LabelledRun, watch: Watch) -> dict[str, Any]:
@@ -206,6 +208,7 @@ def _record(job: PreparedJob, engine: Engine, labelled: LabelledRun) -> dict[str
         **({} if result.preparation is None else {"preprocess": result.preparation.summary}),
         **({} if result.criteria is None else {"criteria": result.criteria}),
         **result.model.run_facts(result.params),
+        **({} if labelled.selection is None else {"selection": labelled.selection}),
         **({} if (followed := update_summary(job)) is None else {"followed": followed}),
         "repeats": None
         if job.previous is None or not job.previous.is_repeated_by(labelled.folder)

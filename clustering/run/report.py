@@ -75,9 +75,27 @@ def write_report(
     # Two threads that draw at once would only take turns.
     early = None if drawing is None else drawing.pictures()
     pictures, colours = draw_pictures(result, folder, source, clusters, early)
+    if record.get("selection"):
+        from clustering.report.selection import criteria_picture
+
+        pictures.insert(0, criteria_picture(record["selection"]["table"], record["selection"]["recommended"]))
     page = render(result, record, pictures, colours, config.to_json(exclude_defaults=True), clusters)
     write_bytes(folder / "report.html", page.encode())
     return pictures
+
+
+def draw_selection(selection: Mapping[str, Any]) -> str:
+    """Make the HTML page of a sweep over k.
+
+    Parameters
+    ----------
+    selection
+        Content of ``selection.json``.
+    """
+    load_module(PAGE)
+    from clustering.report.selection import render_selection
+
+    return render_selection(selection)
 
 
 def draw_pictures(

@@ -83,12 +83,12 @@ class Watch(Protocol):
         """
 
     def finished(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
-        """Show the content of ``run.json`` and the pictures of the report.
+        """Show the outcome of a job and the pictures of the report.
 
         Parameters
         ----------
         record
-            Content of ``run.json``.
+            Content of ``run.json``, or of ``selection.json``.
         pictures
             Pictures of the report.
         """

@@ -75,6 +75,8 @@ class Checkpoint:
     """The map from decoded to prepared rows; None where rows are used as they are."""
     budget: BudgetState = field(default_factory=BudgetState)
     """The last full read of passes with a drift budget, so that a resumed fit goes on with the same bits."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Why choices of a sweep have no start, by the name of the choice."""
 
 
 def save(folder: StoragePath, checkpoint: Checkpoint, fingerprint: RunFingerprint) -> None:
@@ -130,6 +132,7 @@ def save(folder: StoragePath, checkpoint: Checkpoint, fingerprint: RunFingerprin
         "warnings": checkpoint.warnings,
         "preparation": None if preparation is None else preparation_to_json(preparation),
         "reference": None if reference is None else model_to_json(reference.function.model),
+        "failed": dict(checkpoint.failed),
     }
     # The metadata are JSON bytes in an array, because object arrays would need pickle.
     buffer = io.BytesIO()
@@ -292,6 +295,7 @@ def _checkpoint_from(model: AnyModel, meta: dict[str, Any], arrays: dict[str, ND
         _texts(meta["warnings"]),
         preparation_from_arrays(meta.get("preparation"), _group(arrays, "preparation.")),
         _budget_from(meta.get("reference"), arrays),
+        meta.get("failed", {}),
     )
 
 

@@ -7,6 +7,7 @@
       versions/<run>/                all files of a run; it is finished once its run.json, the last file, is there
       model.zarr  labels.zarr  report.html  run.json      of the current version: links, or copies in a bucket
       names.json                     names of clusters
+      selection.json  selection.html      of the last sweep over k
       .output.json                   the mark of an output
       checkpoints/                   of the run under way, or the last one
       .lock                          of the run under way
@@ -30,16 +31,17 @@ RECORD, REPORT = "run.json", "report.html"
 PARTS = ("model.zarr", "labels.zarr", REPORT, RECORD)
 """The files of the current version that have plain names in the output."""
 CURRENT, VERSIONS, CHECKPOINTS, NAMES, LOCK = "current", "versions", "checkpoints", "names.json", ".lock"
+SELECTION, SELECTION_PAGE = "selection.json", "selection.html"
+"""Outcome of the last sweep over k, and its page. They belong to the output, as a sweep may publish no version."""
 PREVIOUS = "previous"
 """A link to the version before; only outputs of early releases, which kept two versions, have it."""
 LEDGER = "ledger"
 FOLDERS = ("model.zarr", "labels.zarr", LEDGER)
 """Folders of a version."""
-WRITTEN_NAMES = frozenset({CURRENT, VERSIONS, CHECKPOINTS, NAMES, LOCK, OUTPUT_MARK, *PARTS})
+WRITTEN_NAMES = frozenset({CURRENT, VERSIONS, CHECKPOINTS, NAMES, LOCK, OUTPUT_MARK, SELECTION, SELECTION_PAGE, *PARTS})
 """All names directly in an output that runs write."""
-TEMPORARY = re.compile(
-    rf"\.({'|'.join(map(re.escape, (CURRENT, PREVIOUS, NAMES, OUTPUT_MARK, *PARTS)))})\.[0-9a-f]{{8}}"
-)
+_REPLACED = (CURRENT, PREVIOUS, NAMES, OUTPUT_MARK, SELECTION, SELECTION_PAGE, *PARTS)
+TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, _REPLACED))})\.[0-9a-f]{{8}}")
 """Pattern of the names of temporary files that a killed run left."""
 _RECORD = r"block-\d{8,}|[0-9a-f]{16}-[0-9a-f]{24}"
 _LEDGER = rf"wish\.json|{_RECORD}"

@@ -24,6 +24,8 @@ from clustering.storage.layout import (
     PREVIOUS,
     RECORD,
     REPORT,
+    SELECTION,
+    SELECTION_PAGE,
     VERSIONS,
     WRITTEN_NAMES,
 )
@@ -164,7 +166,7 @@ def _foreign(output: Path) -> str | None:
             if inner is not None:
                 return f"{name}/{inner}"
             continue
-        if name in (OUTPUT_MARK, LOCK, NAMES) and _is(entry, Path.is_file):
+        if name in (OUTPUT_MARK, LOCK, NAMES, SELECTION, SELECTION_PAGE) and _is(entry, Path.is_file):
             continue
         if name in _LINKS and entry.is_symlink() and _LINKS[name].fullmatch(entry.readlink().as_posix()):
             continue

@@ -222,6 +222,44 @@ def predict(
 
 
 @app.command
+def select_k(config: str, *, set_: Overrides = None, prefect: Orchestrated = None, json_: AsJson = False) -> None:
+    """Compare numbers of clusters, and publish the recommended model, if the criteria agree on one.
+
+    After an interruption, the same command resumes after the last finished pass.
+
+    Example: clustering select-k configs/choose-k.yaml --set select.k=2..12
+
+    Parameters
+    ----------
+    config
+        YAML file of the job; its section select says what is compared.
+    """
+    from clustering_flows.loading import load_config
+
+    job = load_config(config, set_ or ())
+    with _its_part_in(job):
+        if _orchestrated(prefect):
+            from clustering_flows.select import select_k as flow
+
+            selection = flow(job)
+        else:
+            load_module("clustering.run.select")
+            from clustering.run.select import run_select
+            from clustering_flows.credentials import access_of
+            from clustering_flows.terminal import terminal_watch
+
+            with terminal_watch(sys.stderr) as watch:
+                selection = run_select(job, watch, watch.step, access_of(job.source))
+        from clustering.storage.paths import json_text
+        from clustering_flows.tables import selection_lines
+
+        for line in selection_lines(selection):
+            print(line)
+        if json_:
+            print(json_text(selection))
+
+
+@app.command
 def report(run: str, *, json_: AsJson = False) -> None:
     """Write the report of a finished run again.
 

@@ -19,7 +19,7 @@ from clustering.errors import ClusteringError
 from clustering.execution.engine import Engine
 from clustering.execution.progress import listen_to_progress
 from clustering.fitting.loop import PassRecord, StoppingRule
-from clustering.report.markdown import page_of, table_of
+from clustering.report.markdown import page_of, selection_page, table_of
 from clustering.run.live_page import card, page
 from clustering.run.progress import ProgressEstimator
 from clustering.storage.paths import storage_path
@@ -130,6 +130,10 @@ class PrefectWatch:
             self._relayed("Prefect's API did not accept the results; see the output")
 
     def _keep(self, record: Mapping[str, Any], pictures: Sequence[Figure]) -> None:
+        if "table" in record:
+            # A sweep may publish no version, and then there is nothing else to show.
+            create_markdown_artifact(selection_page(record), key="select-k", description="Choices of k")
+            return
         records = self.course.snapshot.records
         if records:
             create_table_artifact(table_of(records), key="fit-passes", description="Passes over the data")

@@ -28,6 +28,38 @@ def change_line(comparison: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
+COLUMNS = {
+    "cost": "cost", "calinski_harabasz": "CH", "davies_bouldin": "DB", "silhouette": "silhouette",
+    "simplified_silhouette": "simplified", "gap": "gap", "stability_restarts": "restarts",
+    "stability_halves": "halves", "aic": "AIC", "bic": "BIC", "icl": "ICL",
+}  # fmt: skip
+"""Criteria of the printed table of a sweep, with the heads of their columns."""
+
+
+def selection_lines(selection: Mapping[str, Any]) -> Iterator[str]:
+    """Format the outcome of a sweep over k, from the content of ``selection.json``."""
+    table, recommended = selection["table"], selection["recommended"]
+    names = ["k", *(name for name in ("covariance", "beta", "divergence") if name in table[0])]
+    shown = [name for name in COLUMNS if any(row.get(name) is not None for row in table)]
+    lines = [[*names, *(COLUMNS[name] for name in shown)]]
+    for row in table:
+        cells = ["–" if row.get(name) is None else f"{row[name]:.4g}" for name in shown]
+        lines.append([*(str(row[name]) for name in names), *([""] * len(shown) if row["failed"] else cells)])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    for line, row in zip(lines, [None, *table], strict=True):
+        chosen = row is not None and recommended is not None and all(row[n] == recommended[n] for n in recommended)
+        failed = f"  failed: {row['failed']}" if row is not None and row["failed"] else ""
+        yield ("* " if chosen else "  ") + "  ".join(map(str.rjust, line, widths)).rstrip() + failed
+    answer = "no clear answer" if recommended is None else ", ".join(f"{n} = {v}" for n, v in recommended.items())
+    yield f"choice     {answer}"
+    yield f"why        {selection['reason']}"
+    reads = f"{selection['reads']:g} full read{'s' * (selection['reads'] != 1)} of the source"
+    yield f"passes     {selection['iterations']} for all choices together; {reads}"
+    for warning in selection["warnings"]:
+        yield f"warning    {warning}"
+    yield f"output     {storage_path(selection['config']['output']['store'])}"
+
+
 def summary_lines(record: Mapping[str, Any]) -> Iterator[str]:
     """Format the outcome of a run, from the content of ``run.json``."""
     state = "converged" if record["converged"] else f"stopped by {record['stop_reason']}"

@@ -26,7 +26,7 @@ from clustering_flows.cli import main, run
 from clustering_flows.relay import pass_line
 from clustering_flows.terminal import terminal_watch
 
-COMMANDS = ["ingest", "inspect", "fit", "predict", "report", "deploy"]
+COMMANDS = ["ingest", "inspect", "fit", "predict", "select-k", "report", "deploy"]
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ from clustering_flows.credentials import load_credentials
 from clustering_flows.fit import fit
 from clustering_flows.predict import predict
 from clustering_flows.prefect_watch import PrefectWatch
+from clustering_flows.select import select_k
 from clustering_flows.terminal import terminal_watch
 
 pytestmark = [
@@ -127,6 +128,23 @@ def test_flow_leaves_tasks_logs_and_artifacts(api: str, field_store: Path, tmp_p
     assert f"{record['n_rows']:,} rows" in page
     assert f"| run | `{record['run']}` |" in page
     assert "data:image/png;base64," in page
+
+
+def test_a_flow_compares_numbers_of_clusters(api: str, field_store: Path, tmp_path: Path) -> None:
+    config = config_for(field_store, tmp_path / "out")
+    # One sampled field without clusters gives no clear answer, so k is chosen on request.
+    section = config.select.model_validate({"k": [2, 3], "criteria": ["silhouette"], "publish": 3})
+    state = select_k(config.model_copy(update={"select": section}), return_state=True)
+    selection = state.result()
+    flow_run_id = state.state_details.flow_run_id
+    artifacts, tasks, _ = eventually(lambda: run_records(flow_run_id), lambda records: len(records[1]) == 6)
+
+    assert state.is_completed()
+    assert {"open", "sample", "fit", "choose", "label", "report"} == {task.name for task in tasks}
+    page = next(artifact.data for artifact in artifacts if artifact.key == "select-k")
+    assert selection["reason"] in page
+    assert "| 3 |" in page
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["k"] == 3
 
 
 def test_flow_and_plain_run_give_the_same_bits(api: str, field_store: Path, tmp_path: Path) -> None:

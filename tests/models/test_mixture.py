@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from brute import KINDS, blobs, holes, mixture_pass, random_params, relative
+from sklearn.datasets import load_iris
 
+import clustering
 from clustering.data.rows import in_memory_rows
 from clustering.models.mixture import GaussianMixture
 
@@ -48,3 +50,8 @@ def test_a_component_that_lost_its_rows_gets_the_covariance_of_the_others(kind: 
     assert relative(update.params.covariances, expected if kind == "tied" else np.repeat(expected, 2, axis=0)) < 1e-12
     squares = ((update.params.origin + update.params.centers[1] - values) ** 2).sum(axis=1)
     assert squares.min() < 1e-24
+
+
+def test_covariances_that_are_singular_up_to_rounding_end_no_fit() -> None:
+    # With 13 components of 150 rows, one has a covariance whose correlations can be factored, and it cannot itself.
+    assert np.isfinite(clustering.fit(load_iris().data, GaussianMixture(13)).objective)

@@ -1,0 +1,267 @@
+"""The recommendation of a sweep: one choice where the criteria that can be trusted agree, and otherwise none."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from clustering.fitting.criteria import elbow
+
+Row = Mapping[str, Any]
+
+STABLE, STABLE_MIXTURE = 0.9, 0.8
+"""Least stability of a recommended choice: the mean adjusted Rand index of fits to halves. Components of a mixture may
+overlap, and labels of rows between them differ."""
+AGREE = 0.5
+"""Share of the votes that a recommended k must exceed."""
+STRONG = 10.0
+"""A difference of BIC or ICL that counts as very strong (Kass & Raftery 1995, doi:10.1080/01621459.1995.10476572)."""
+ERRORS, RISE = 3.0, 0.2
+"""Errors of the gap statistic, and share of its largest rise, by which a further cluster must raise it."""
+SAME = 0.002
+"""Stabilities that differ by no more than this count as equal."""
+
+NAMES = {
+    "elbow": "the elbow of the cost", "calinski_harabasz": "Calinski–Harabasz", "davies_bouldin": "Davies–Bouldin",
+    "silhouette": "the silhouette", "simplified_silhouette": "the simplified silhouette",
+    "gap": "the gap statistic", "stability": "the stability", "aic": "AIC", "bic": "BIC", "icl": "ICL",
+}  # fmt: skip
+GEOMETRY = ("calinski_harabasz", "davies_bouldin", "silhouette", "simplified_silhouette", "gap", "stability")
+"""Criteria that have a vote on clusters without a likelihood. The elbow has none, as every curve has one."""
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One choice, or none, with the reason in words."""
+
+    recommended: Mapping[str, Any] | None
+    """What varies in the choice, by name: k and perhaps more; None where there is no clear answer."""
+    reason: str
+    votes: Mapping[str, int | None] = field(default_factory=dict)
+    """The k that each criterion prefers; None where it prefers none."""
+
+
+def recommend(
+    rows: Sequence[Row],
+    varied: Sequence[str],
+    criteria: Collection[str],
+    one_cluster: float | None = None,
+    references: Sequence[Row] = (),
+) -> Recommendation:
+    """Recommend a choice, or say that there is no clear answer.
+
+    Mixtures are compared by their likelihood: BIC and ICL have to prefer the same k to every other k, by a difference
+    that counts as very strong, fits to halves have to agree, and no component may have fewer rows than
+    parameters. Other models are compared by the shape of their clusters: more than half of the criteria have to prefer
+    one k, the gap statistic among them, and fits to halves of the rows have to agree. A k at an end of the range is no
+    clear answer, as the best may lie beyond it.
+
+    Parameters
+    ----------
+    rows
+        Table of a sweep. A choice that failed has its reason under ``failed``.
+    varied
+        Names of the options besides k that the sweep varies.
+    criteria
+        Names of the criteria that count.
+    one_cluster
+        Gap statistic of a single cluster; None where it was not measured.
+    references
+        Rows of mixtures of one component, which any recommended one must beat.
+    """
+    made = [row for row in rows if not row["failed"]]
+    families: dict[tuple[Any, ...], list[Row]] = {}
+    for row in made:
+        families.setdefault(tuple(row[name] for name in varied), []).append(row)
+    if any(name in criteria and row.get(name) is not None for name in ("bic", "icl") for row in made):
+        return _by_likelihood(made, varied, criteria, references)
+    answers = {family: _by_shape(own, criteria, one_cluster) for family, own in families.items()}
+    if len(answers) == 1:
+        return next(iter(answers.values()))
+    return _of_families(answers, families, varied)
+
+
+def _by_likelihood(
+    rows: Sequence[Row], varied: Sequence[str], criteria: Collection[str], references: Sequence[Row]
+) -> Recommendation:
+    names = [name for name in ("bic", "icl") if name in criteria]
+    votes: dict[str, int | None] = {
+        name: int(min(rows, key=lambda row: row[name])["k"]) for name in ("aic", "bic", "icl") if name in criteria
+    }
+    first = min(rows, key=lambda row: row[names[0]])
+    chosen = {"k": first["k"], **{name: first[name] for name in varied}}
+    doubts = _ends(first["k"], [row["k"] for row in rows], alone=not references)
+    for name in names:
+        others = [row for row in (*rows, *references) if row["k"] != first["k"]]
+        rival = min(others, key=lambda row: row[name], default=None)
+        if rival is not None and rival[name] - first[name] < STRONG:
+            margin = rival[name] - first[name]
+            text = (
+                f"by {margin:.3g} only, and {STRONG:g} would be very strong" if margin > 0 else f"by {-margin:.3g} less"
+            )
+            prefers = f"prefers k = {first['k']} to k = {rival['k']}" if margin > 0 else f"prefers k = {rival['k']}"
+            doubts.append(f"{NAMES[name]} {prefers} {text}")
+    best = f"{NAMES[names[0]]} is least for {_in_words(chosen)}"
+    doubts += _spurious(first, criteria)
+    if doubts:
+        return Recommendation(None, f"No clear answer: {best}, but {'; '.join(doubts)}.", votes)
+    both = " and ".join(NAMES[name] for name in names)
+    agree = "prefers" if len(names) == 1 else "prefer"
+    return Recommendation(
+        chosen, f"{_in_words(chosen)}: {both} {agree} it to every other k by {STRONG:g} or more, which is very strong.",
+        votes,
+    )  # fmt: skip
+
+
+def _spurious(row: Row, criteria: Collection[str]) -> list[str]:
+    """Doubt a mixture whose likelihood may come from a few rows that lie close together by chance, or by rounding.
+
+    The likelihood has no upper limit where a component shrinks onto a few rows (McLachlan & Peel 2000, Finite Mixture
+    Models, section 3.10, doi:10.1002/0471721182).
+    """
+    doubts = []
+    each, smallest = row.get("parameters", 0.0) / row["k"], row.get("smallest")
+    if smallest is not None and smallest < each:
+        doubts.append(f"its smallest component has {smallest:.3g} rows, and a component has {each:.3g} parameters")
+    alike = row.get("stability_halves") if "stability" in criteria else None
+    if alike is not None and alike < STABLE_MIXTURE:
+        doubts.append(
+            f"fits to halves of the rows disagree (adjusted Rand index {alike:.2f}, below {STABLE_MIXTURE:g})"
+        )
+    return doubts
+
+
+def _by_shape(rows: Sequence[Row], criteria: Collection[str], one_cluster: float | None) -> Recommendation:
+    votes = _votes(rows, criteria, one_cluster)
+    counted = {name: k for name, k in votes.items() if name in GEOMETRY and k is not None}
+    if not counted:
+        return Recommendation(None, "No clear answer: no criterion that has a vote was measured.", votes)
+    ks = [row["k"] for row in rows]
+    if votes.get("gap") == 1:
+        reason = "No clear answer: by the gap statistic, the rows have no clusters; one cluster is as good."
+        return Recommendation(None, reason, votes)
+    # The gap statistic decides, where it was measured, because the others also prefer some k where there is none.
+    k = votes["gap"] if votes.get("gap") is not None else Counter(counted.values()).most_common(1)[0][0]
+    assert k is not None
+    those = [NAMES[name] for name, vote in counted.items() if vote == k]
+    rivals: dict[int, list[str]] = {}
+    for name, vote in counted.items():
+        if vote != k:
+            rivals.setdefault(vote, []).append(NAMES[name])
+    others = [f"{_joined(names)} {_verb(names)} {vote}" for vote, names in sorted(rivals.items())]
+    doubts = _ends(k, ks, alone=one_cluster is None)
+    # The three that compare clusters with chance, with fewer and with other rows are enough together.
+    trusted = all(votes.get(name) == k for name in ("gap", "calinski_harabasz", "stability"))
+    if len(those) <= AGREE * len(counted) and not trusted:
+        doubts.append(f"the criteria disagree: {_joined(those)} {_verb(those)} {k}; {'; '.join(others)}")
+    halves = next(row for row in rows if row["k"] == k).get("stability_halves")
+    alike = halves if "stability" in criteria else None
+    if alike is not None and alike < STABLE:
+        doubts.append(f"fits to halves of the rows disagree (adjusted Rand index {alike:.2f}, below {STABLE:g})")
+    if doubts:
+        return Recommendation(None, f"No clear answer: {'; '.join(doubts)}.", votes)
+    same = "" if alike is None else f"; fits to halves of the rows agree (adjusted Rand index {alike:.2f})"
+    against = f" ({'; '.join(others)})" if others else ""
+    return Recommendation({"k": k}, f"k = {k}: {_joined(those)} {_verb(those)} it{against}{same}.", votes)
+
+
+def _votes(rows: Sequence[Row], criteria: Collection[str], one_cluster: float | None) -> dict[str, int | None]:
+    """Return the k that each criterion prefers."""
+    ks = np.array([row["k"] for row in rows])
+    votes: dict[str, int | None] = {}
+    if "elbow" in criteria:
+        votes["elbow"] = elbow(ks.astype(float), np.array([row["within"] for row in rows]))[0]
+    for name, sign in (
+        ("calinski_harabasz", 1),
+        ("davies_bouldin", -1),
+        ("silhouette", 1),
+        ("simplified_silhouette", 1),
+    ):
+        if name in criteria:
+            votes[name] = _peak(ks, _numbers(rows, name) * sign)
+    if "gap" in criteria and one_cluster is not None:
+        votes["gap"] = _last_rise(ks, one_cluster, _numbers(rows, "gap"), _numbers(rows, "gap_error"))
+    if "stability" in criteria:
+        votes["stability"] = _last_stable(ks, _numbers(rows, "stability_halves"))
+    return votes
+
+
+def _numbers(rows: Sequence[Row], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array([math.nan if row.get(name) is None else row[name] for row in rows], np.float64)
+
+
+def _peak(ks: Any, values: Any) -> int | None:
+    return None if np.isnan(values).all() else int(ks[np.nanargmax(values)])
+
+
+def _last_rise(ks: Any, one_cluster: float, gaps: Any, errors: Any) -> int | None:
+    """Return the last k that raises the gap clearly: by some errors, and by a share of the largest rise; 1 if none.
+
+    The rule of Tibshirani et al. takes the first k that the next does not improve on. Clusters of clusters make it stop
+    too early.
+    """
+    if np.isnan(gaps).any():
+        return None
+    rises = np.diff(np.concatenate([[one_cluster], gaps]))
+    clear = (rises > ERRORS * errors) & (rises >= RISE * rises.max())
+    return int(ks[clear][-1]) if clear.any() else 1
+
+
+def _last_stable(ks: Any, values: Any) -> int | None:
+    """Return the largest k that is as stable as any."""
+    if np.isnan(values).all():
+        return None
+    return int(ks[values >= np.nanmax(values) - SAME][-1])
+
+
+def _ends(k: int, ks: Sequence[int], *, alone: bool) -> list[str]:
+    """Say that a k is at an end of the range, so that the best may lie beyond it."""
+    if k == max(ks):
+        return [f"k = {k} is the largest that was compared; compare larger ones"]
+    if k == min(ks) and k > (1 if alone else 2):
+        return [f"k = {k} is the smallest that was compared; compare smaller ones"]
+    return []
+
+
+def _of_families(
+    answers: Mapping[tuple[Any, ...], Recommendation],
+    families: Mapping[tuple[Any, ...], Sequence[Row]],
+    varied: Sequence[str],
+) -> Recommendation:
+    """Recommend a k that all combinations of the other options agree on, with the most stable of them."""
+    clear = {family: answer for family, answer in answers.items() if answer.recommended is not None}
+    votes = next(iter(clear.values() or answers.values())).votes
+    named = {family: ", ".join(map(str, family)) for family in answers}
+    if not clear:
+        first = next(iter(answers))
+        reason = f"No clear answer for any {' and '.join(varied)}; for {named[first]}: {answers[first].reason}"
+        return Recommendation(None, reason, votes)
+    ks = {family: int((answer.recommended or {})["k"]) for family, answer in clear.items()}
+    if len(set(ks.values())) > 1:
+        told = ", ".join(f"{k} for {named[family]}" for family, k in ks.items())
+        return Recommendation(None, f"No clear answer: k depends on {' and '.join(varied)}: {told}.", votes)
+
+    def stability_of(family: tuple[Any, ...]) -> float:
+        row = next(row for row in families[family] if row["k"] == ks[family])
+        return float(row.get("stability_halves") or 0.0)
+
+    best = max(clear, key=stability_of)
+    chosen = {"k": ks[best], **dict(zip(varied, best, strict=True))}
+    return Recommendation(chosen, f"{_in_words(chosen)}: {clear[best].reason}", clear[best].votes)
+
+
+def _in_words(choice: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in choice.items())
+
+
+def _joined(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _verb(names: Sequence[str]) -> str:
+    return "prefers" if len(names) == 1 else "prefer"

@@ -1,0 +1,75 @@
+"""The outcome of a sweep over k as users hold it: a table of choices, the recommended one, and the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clustering.deferred import pd
+from clustering.fitted import Fit
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Choices of k that were compared, and the recommended one. Immutable."""
+
+    table: tuple[Mapping[str, Any], ...]
+    """One row for each choice: what varies, such as ``k``, then its criteria; ``failed`` is the reason of a failure."""
+    recommended: Mapping[str, Any] | None
+    """The recommended choice by what varies, such as ``{"k": 5}``; None where there is no clear answer."""
+    reason: str
+    """Why it is recommended, or why there is no clear answer."""
+    votes: Mapping[str, int | None]
+    """The k that each criterion prefers; None where it prefers none."""
+    fits: tuple[Fit | None, ...]
+    """The fit of each row of the table; None where the choice failed."""
+    reads: float
+    """Number of full reads of the source, which all choices shared."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def fit(self) -> Fit | None:
+        """The recommended fit; None where there is no clear answer."""
+        if self.recommended is None:
+            return None
+        return self._fit_of(self.recommended)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The table as a DataFrame of pandas."""
+        return pd.DataFrame([dict(row) for row in self.table])
+
+    def fit_of(self, k: int, **options: Any) -> Fit:
+        """Return the fit of one choice.
+
+        Parameters
+        ----------
+        k
+            Number of clusters.
+        options
+            Values of the further options that vary, such as ``covariance="full"``.
+
+        Raises
+        ------
+        LookupError
+            If there is no such choice, or it failed; the message says which choices there are.
+        """
+        chosen = self._fit_of({"k": k, **options})
+        if chosen is None:
+            ks = ", ".join(str(row["k"]) for row, fit in zip(self.table, self.fits, strict=True) if fit is not None)
+            raise LookupError(f"no choice with k = {k} and {options or 'no further options'} has a fit; k may be {ks}")
+        return chosen
+
+    def _fit_of(self, wanted: Mapping[str, Any]) -> Fit | None:
+        rows = zip(self.table, self.fits, strict=True)
+        return next((fit for row, fit in rows if all(row.get(name) == value for name, value in wanted.items())), None)
+
+    def __repr__(self) -> str:
+        ks = [row["k"] for row in self.table]
+        answer = "no clear answer" if self.recommended is None else _in_words(self.recommended)
+        return f"<Selection of {len(ks)} choices, k {min(ks)} to {max(ks)}: {answer}>"
+
+
+def _in_words(choice: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in choice.items())

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+
+from clustering.fitting.recommendation import Recommendation, recommend
+from clustering.options import Criterion
+
+ALL = get_args(Criterion)
+
+
+def shapes(peak: int, ks: range = range(2, 9), **changed: dict[int, float]) -> list[dict[str, Any]]:
+    """Rows of k-means whose criteria all prefer one k; `changed` holds other values of a criterion by k."""
+    rows = []
+    for k in ks:
+        near = 1.0 - 0.1 * abs(k - peak)
+        row = {
+            "k": k, "failed": None, "within": 100.0 / k, "calinski_harabasz": 100 * near,
+            "davies_bouldin": 1.0 - near / 2, "silhouette": near, "simplified_silhouette": near,
+            "gap": 0.3 * min(k, peak), "gap_error": 0.01, "stability_restarts": near, "stability_halves": near,
+        }  # fmt: skip
+        rows.append(row | {name: values[k] for name, values in changed.items() if k in values})
+    return rows
+
+
+def mixtures(bic: dict[int, float], icl: dict[int, float] | None = None, **also: Any) -> list[dict[str, Any]]:
+    icl = bic if icl is None else icl
+    return [{"k": k, "failed": None, "aic": bic[k], "bic": bic[k], "icl": icl[k], **also} for k in bic]
+
+
+def test_criteria_that_agree_recommend_their_k() -> None:
+    answer = recommend(shapes(4), [], ALL, one_cluster=0.3)
+    assert answer.recommended == {"k": 4}
+    assert answer.reason.startswith("k = 4: ")
+    assert "the gap statistic" in answer.reason
+    assert {votes for name, votes in answer.votes.items() if name != "elbow"} == {4}
+
+
+def test_a_few_other_votes_are_named_and_change_nothing() -> None:
+    answer = recommend(shapes(4, davies_bouldin={3: 0.0}, silhouette={3: 2.0}), [], ALL, one_cluster=0.3)
+    assert answer.recommended == {"k": 4}
+    assert "(Davies–Bouldin and the silhouette prefer 3)" in answer.reason
+
+
+def test_there_is_no_clear_answer_where_the_gap_statistic_disagrees() -> None:
+    gaps = {k: 0.3 * min(k, 6) for k in range(2, 9)}
+    answer = recommend(shapes(4, gap=gaps), [], ALL, one_cluster=0.3)
+    assert answer.recommended is None
+    assert answer.reason.startswith("No clear answer: the criteria disagree: the gap statistic prefers 6; ")
+
+
+def test_one_cluster_may_be_as_good() -> None:
+    gaps = {k: 0.3 - 0.01 * k for k in range(2, 9)}
+    answer = recommend(shapes(2, gap=gaps), [], ALL, one_cluster=0.3)
+    assert answer.recommended is None
+    assert "the rows have no clusters" in answer.reason
+
+
+def test_a_choice_must_be_stable() -> None:
+    answer = recommend(shapes(4, stability_halves={k: 0.6 - 0.01 * abs(k - 4) for k in range(2, 9)}), [], ALL, 0.3)
+    assert answer.recommended is None
+    assert "fits to halves of the rows disagree (adjusted Rand index 0.60" in answer.reason
+
+
+@pytest.mark.parametrize(("peak", "word"), [(8, "compare larger ones"), (4, "compare smaller ones")])
+def test_an_end_of_the_range_is_no_clear_answer(peak: int, word: str) -> None:
+    answer = recommend(shapes(peak, range(4, 9)), [], ALL, one_cluster=0.0)
+    assert answer.recommended is None
+    assert word in answer.reason
+
+
+def test_two_clusters_are_compared_with_one_by_the_gap_statistic() -> None:
+    assert recommend(shapes(2), [], ALL, one_cluster=0.0).recommended == {"k": 2}
+
+
+def test_criteria_that_are_left_out_have_no_vote() -> None:
+    rows = shapes(4, silhouette={6: 5.0})
+    assert recommend(rows, [], ["silhouette"]).recommended == {"k": 6}
+    assert set(recommend(rows, [], ["silhouette", "davies_bouldin"]).votes) == {"silhouette", "davies_bouldin"}
+    assert recommend(rows, [], ["elbow"]).recommended is None
+
+
+def test_failed_choices_have_no_vote() -> None:
+    rows = [*shapes(4), {"k": 9, "failed": "k is 9"}]
+    assert recommend(rows, [], ALL, one_cluster=0.3).recommended == {"k": 4}
+
+
+def test_options_that_agree_on_k_are_chosen_between_by_stability() -> None:
+    one, other = shapes(4), shapes(4, stability_halves={4: 1.001})
+    rows = [row | {"divergence": "cosine"} for row in one] + [row | {"divergence": "mahalanobis"} for row in other]
+    answer = recommend(rows, ["divergence"], ALL, one_cluster=0.3)
+    assert answer.recommended == {"k": 4, "divergence": "mahalanobis"}
+
+
+def test_options_that_disagree_on_k_give_no_clear_answer() -> None:
+    rows = [row | {"beta": 1.0} for row in shapes(3)] + [row | {"beta": 2.0} for row in shapes(5)]
+    answer = recommend(rows, ["beta"], ALL, one_cluster=0.3)
+    assert answer.recommended is None
+    assert "k depends on beta: 3 for 1.0, 5 for 2.0" in answer.reason
+
+
+def likely(bic: dict[int, float], icl: dict[int, float] | None = None, one: float = 1000.0) -> Recommendation:
+    return recommend(mixtures(bic, icl), [], ALL, references=mixtures({1: one}))
+
+
+def test_mixtures_are_recommended_by_bic_and_icl() -> None:
+    answer = likely({2: 300.0, 3: 100.0, 4: 120.0})
+    assert answer.recommended == {"k": 3}
+    assert answer.votes == {"aic": 3, "bic": 3, "icl": 3}
+
+
+@pytest.mark.parametrize(
+    ("bic", "icl", "one", "doubt"),
+    [
+        ({2: 300.0, 3: 100.0, 4: 104.0}, None, 1000.0, "BIC prefers k = 3 to k = 4 by 4 only"),
+        ({2: 300.0, 3: 100.0, 4: 120.0}, {2: 200.0, 3: 250.0, 4: 300.0}, 1000.0, "ICL prefers k = 2 by 50 less"),
+        ({2: 300.0, 3: 200.0, 4: 100.0}, None, 1000.0, "k = 4 is the largest that was compared"),
+        ({2: 100.0, 3: 120.0, 4: 140.0}, None, 50.0, "BIC prefers k = 1 by 50 less"),
+    ],
+)
+def test_mixtures_without_a_clear_answer(
+    bic: dict[int, float], icl: dict[int, float] | None, one: float, doubt: str
+) -> None:
+    answer = likely(bic, icl, one)
+    assert answer.recommended is None
+    assert answer.reason.startswith("No clear answer: BIC is least for k = ")
+    assert doubt in answer.reason
+
+
+def test_the_two_smallest_k_of_a_mixture_may_be_recommended_where_one_component_is_worse() -> None:
+    assert likely({2: 100.0, 3: 140.0, 4: 180.0}).recommended == {"k": 2}
+
+
+def test_covariances_compete_by_the_same_criteria() -> None:
+    rows = mixtures({2: 300.0, 3: 150.0, 4: 170.0}, covariance="full")
+    rows += mixtures({2: 400.0, 3: 100.0, 4: 130.0}, covariance="tied")
+    assert recommend(rows, ["covariance"], ALL).recommended == {"k": 3, "covariance": "tied"}
+
+
+@pytest.mark.parametrize(
+    ("also", "doubt"),
+    [
+        ({"parameters": 44, "smallest": 3.0}, "its smallest component has 3 rows, and a component has 14.7 parameters"),
+        ({"stability_halves": 0.5}, "fits to halves of the rows disagree (adjusted Rand index 0.50, below 0.8)"),
+    ],
+)
+def test_a_likelihood_that_comes_from_a_few_rows_is_no_clear_answer(also: dict[str, float], doubt: str) -> None:
+    answer = recommend(mixtures({2: 300.0, 3: 100.0, 4: 120.0}, **also), [], ALL)
+    assert answer.recommended is None
+    assert doubt in answer.reason

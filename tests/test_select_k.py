@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import clustering as c
+from clustering.errors import ConfigError, DataError
+
+QUICK = ["silhouette", "calinski_harabasz", "davies_bouldin"]
+"""Criteria that need no repeated fits."""
+
+
+def numbers(selection: c.Selection) -> list[dict[str, Any]]:
+    return [dict(row) for row in selection.table]
+
+
+def test_well_separated_clusters_are_recommended(blobs: np.ndarray) -> None:
+    selection = c.select_k(blobs, c.KMeans, k=range(2, 8))
+    assert selection.recommended == {"k": 4}
+    assert selection.fit is not None
+    assert selection.fit.model.k == 4
+    assert "4" in selection.reason
+    assert [row["k"] for row in selection.table] == [2, 3, 4, 5, 6, 7]
+    assert "k = 4" in repr(selection)
+
+
+def test_mixtures_are_compared_by_k_and_covariance(blobs: np.ndarray) -> None:
+    selection = c.select_k(
+        blobs, c.GaussianMixture(1), k="3..5", covariance=["spherical", "full"], criteria=["bic", "icl", "silhouette"]
+    )
+    assert selection.recommended == {"k": 4, "covariance": "spherical"}
+    assert len(selection.table) == 6
+    assert selection.fit_of(5, covariance="full").model == c.GaussianMixture(5, "full")
+
+
+def test_each_fit_is_that_of_the_call_that_fits_it_alone(blobs: np.ndarray) -> None:
+    selection = c.select_k(blobs, c.KMeans, k=[2, 5], criteria=QUICK)
+    for k in (2, 5):
+        alone = c.fit(blobs, c.KMeans(k))
+        np.testing.assert_array_equal(selection.fit_of(k).centers, alone.centers)
+        assert selection.fit_of(k).objective == alone.objective
+        assert selection.table[[2, 5].index(k)]["cost"] == alone.objective
+
+
+def test_the_criteria_of_a_mixture_are_those_of_its_fit(blobs: np.ndarray) -> None:
+    selection = c.select_k(blobs, c.GaussianMixture, k=[2, 3], criteria=["aic", "bic", "icl"])
+    for row, fit in zip(selection.table, selection.fits, strict=True):
+        assert fit is not None
+        assert fit.criteria is not None
+        for name in ("aic", "bic", "icl", "parameters"):
+            assert row[name] == pytest.approx(fit.criteria[name], rel=1e-12)
+
+
+def test_a_sweep_shares_its_passes(rng: np.random.Generator) -> None:
+    rows = rng.random((6000, 3))
+    # Starts on few rows leave work for the passes, and rows that do not fit into memory are read in each.
+    options = {"sample_rows": 100, "memory": "200KB", "block": "48KB", "workers": 1}
+    selection = c.select_k(rows, c.KMeans, k=range(2, 21), criteria=QUICK, **options)
+    largest = c.fit(rows, c.KMeans(20), accelerate="none", **options)
+    passes = [row["passes"] for row in selection.table]
+    assert selection.reads <= 1 + max(passes) + 2
+    assert selection.reads <= 3 * largest.reads
+
+
+def test_the_result_does_not_depend_on_the_number_of_workers(blobs: np.ndarray) -> None:
+    one, three = (c.select_k(blobs, c.KMeans, k=[2, 3, 4], block="2KB", workers=workers) for workers in (1, 3))
+    assert numbers(one) == numbers(three)
+    assert one.reason == three.reason
+
+
+def test_the_result_hardly_depends_on_the_blocks(blobs: np.ndarray) -> None:
+    one, other = (c.select_k(blobs, c.KMeans, k=[2, 4], criteria=QUICK, block=block) for block in ("2KB", "1MB"))
+    for row, twin in zip(one.table, other.table, strict=True):
+        assert row["silhouette"] == pytest.approx(twin["silhouette"], rel=1e-10)
+
+
+def test_weights_count_as_repeated_rows(blobs: np.ndarray) -> None:
+    times = np.random.default_rng(3).integers(1, 4, len(blobs))
+    weighted = c.select_k(blobs, c.GaussianMixture, k=[4], criteria=["bic"], weights=times)
+    # Copies of a row beside it would count as rows that depend on each other.
+    copies = np.random.default_rng(4).permutation(np.repeat(blobs, times, axis=0))
+    repeated = c.select_k(copies, c.GaussianMixture, k=[4], criteria=["bic"])
+    for name in ("silhouette", "calinski_harabasz", "davies_bouldin", "bic"):
+        assert weighted.table[0][name] == pytest.approx(repeated.table[0][name], rel=1e-4), name
+
+
+def test_a_choice_that_fails_is_a_row_and_takes_no_other_down() -> None:
+    rows = np.repeat(np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]]), 5, axis=0)
+    rows += 1e-3 * np.arange(15)[:, None] % 2
+    selection = c.select_k(rows, c.KMeans, k=[2, 3, 40], criteria=QUICK)
+    assert [row["failed"] is None for row in selection.table] == [True, True, False]
+    assert "k is 40 and the data have" in selection.table[2]["failed"]
+    assert selection.fits[2] is None
+    with pytest.raises(LookupError, match=r"k = 40 .* k may be 2, 3"):
+        selection.fit_of(40)
+
+
+def test_a_sweep_of_which_all_fail_is_an_error() -> None:
+    with pytest.raises(DataError, match="k is 5 and the data have 2 distinct rows"):
+        c.select_k(np.array([[0.0], [1.0]]), c.KMeans, k=[5, 6])
+
+
+def test_a_divergence_outside_its_domain_is_a_failed_choice(blobs: np.ndarray) -> None:
+    selection = c.select_k(blobs, c.KMeans, k=[4], divergence=["squared_euclidean", "kullback_leibler"], criteria=QUICK)
+    fine, failed = selection.table
+    assert fine["failed"] is None
+    assert "kullback_leibler" in failed["failed"] or "negative" in failed["failed"] or "below" in failed["failed"]
+
+
+def test_rows_are_masked_and_prepared_as_for_a_fit(blobs: np.ndarray) -> None:
+    gappy = blobs.copy()
+    gappy[::7, 0] = np.nan
+    selection = c.select_k(gappy, c.KMeans, k=[3, 4], criteria=QUICK, standardize="per_feature")
+    whole = blobs[~np.isnan(gappy).any(axis=1)]
+    scaled = (whole - whole.mean(axis=0)) / whole.std(axis=0)
+    direct = c.select_k(scaled, c.KMeans, k=[3, 4], criteria=QUICK)
+    for row, twin in zip(selection.table, direct.table, strict=True):
+        assert row["silhouette"] == pytest.approx(twin["silhouette"], rel=1e-6)
+
+
+def test_missing_features_may_be_marginalized(blobs: np.ndarray) -> None:
+    gappy = blobs.copy()
+    gappy[::11, 2] = np.nan
+    selection = c.select_k(gappy, c.KMeans, k=[3, 4, 5], missing="marginalize")
+    assert selection.table[1]["silhouette"] > 0.8
+
+
+def test_labelled_data_give_labelled_fits(blobs: np.ndarray) -> None:
+    data = xr.DataArray(blobs, dims=("row", "feature"))
+    selection = c.select_k(data, c.KMeans, k=[4, 5], criteria=QUICK)
+    assert isinstance(selection.fit_of(4).centers, xr.DataArray)
+    assert list(selection.frame["k"]) == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": "2...5"}, "a range such as 2..40"),
+        ({"k": []}, "a list such as"),
+        ({"k": [0, 2]}, "k"),
+        ({"k": "2..5000"}, "4,999 numbers are too many"),
+        ({"init": "labels"}, "init is 'labels', which has one number of clusters"),
+        ({"covariance": ["full"]}, "kmeans has no option 'covariance'"),
+        ({"criteria": ["elbows"]}, "elbow"),
+    ],
+)
+def test_wrong_options_are_refused_in_a_line(blobs: np.ndarray, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("..", r"\.\.")) as caught:
+        c.select_k(blobs, c.KMeans, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sweep_that_does_not_fit_into_memory_says_which_part(rng: np.random.Generator) -> None:
+    rows = rng.normal(size=(400, 60))
+    with pytest.raises(DataError, match=r"the statistics of \d+ candidates take [\d,]+ bytes .* or lower finalists"):
+        c.select_k(rows, c.GaussianMixture, k="2..6", memory="1MB", block="20KB", criteria=["bic"])
