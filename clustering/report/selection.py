@@ -161,6 +161,7 @@ def render_selection(selection: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
+    environment.filters["short"] = _short
     table, recommended = selection["table"], selection["recommended"]
     facts = [name for name in FACTS if any(row.get(name) is not None for row in table)]
     return environment.get_template("choices.html").render(
@@ -169,6 +170,7 @@ def render_selection(selection: Mapping[str, Any]) -> str:
         figure=criteria_picture(table, recommended),
         varied=varied(table),
         facts=facts,
+        titles={name: PANELS.get(name, name) for name in facts},
         config=yaml.safe_dump(dict(selection["config"]), sort_keys=False, allow_unicode=True),
     )
 
@@ -182,3 +184,8 @@ def in_words(choice: Mapping[str, Any]) -> str:
         What varies, by name.
     """
     return ", ".join(f"{name} = {value}" for name, value in choice.items())
+
+
+def _short(value: float | None) -> str:
+    """Write a number with four digits, so that the columns of all criteria fit on a page."""
+    return "" if value is None else f"{value:.4g}"
