@@ -12,7 +12,7 @@ from clustering.data.access import check_not_opened, open_data
 from clustering.data.preparation import usable_memory
 from clustering.data.source_fingerprint import check_unchanged
 from clustering.deferred import xr
-from clustering.errors import ConfigError
+from clustering.errors import ConfigError, ConvergenceWarning
 from clustering.execution.engine import connect
 from clustering.execution.passes import pass_runner
 from clustering.fitted import Fit, load_fit
@@ -67,6 +67,8 @@ def fit(data: Any, model: AnyModel, options: FitCall) -> Fit:
         For likely mistakes: attributes that are ignored, absent chunks, times that are no dates, and causes that
         exclude most rows. `Fit.warnings` has the same lines, and those of the fit itself.
         ``warnings.filterwarnings("ignore", category=clustering.ClusteringWarning)`` silences them.
+    ConvergenceWarning
+        Where `max_iterations` or `max_seconds` ended the fit before its stopping test was met.
 
     Examples
     --------
@@ -74,6 +76,20 @@ def fit(data: Any, model: AnyModel, options: FitCall) -> Fit:
     >>> rows = np.array([[0.0], [1.0], [10.0], [11.0]])
     >>> c.fit(rows, c.KMeans(k=2)).objective
     1.0
+    """
+    made = fit_quietly(data, model, options)
+    if made.fitted.early_stop is not None:
+        show((made.fitted.early_stop,), ConvergenceWarning)
+    return made
+
+
+def fit_quietly(data: Any, model: AnyModel, options: FitCall) -> Fit:
+    """Fit a model as `fit` does, by checked options, without the warning that a limit ended the fit.
+
+    Parameters
+    ----------
+    data, model, options
+        As for `fit`.
     """
     _check_model(model)
     if isinstance(options.init, str) and options.init == "model":
