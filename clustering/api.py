@@ -45,7 +45,8 @@ def fit(data: Any, model: AnyModel, options: FitCall) -> Fit:
     Parameters
     ----------
     data
-        A `Source`; path or URL of a Zarr store; xarray object, zarr array, dask array, or ndarray ``(n, d)``.
+        A `Source`; path or URL of a Zarr store; xarray object, zarr array, dask array, ndarray ``(n, d)``, list of
+        rows, or data frame, whose columns are the features.
     model
         The model to fit, such as ``KMeans(k=8)``.
     options

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clustering.data.access import open_data
 from clustering.data.preparation import usable_memory
+from clustering.data.tables_in_memory import like_table
 from clustering.deferred import xr
 from clustering.execution.engine import connect
 from clustering.execution.passes import pass_runner
@@ -134,8 +135,9 @@ class Fit:
 
         Returns
         -------
-        ndarray or xarray.DataArray
-            Labels in the shape of the samples, −1 where masked; with the coordinates of the data.
+        ndarray, xarray.DataArray or pandas.Series
+            Labels in the shape of the samples, −1 where masked; with the coordinates of the data, or the index of a
+            data frame.
 
         Warns
         -----
@@ -368,7 +370,9 @@ class Fit:
         ):
             result = label_blocks(runner, self.model, self.params, partial(_put, results), outputs, clusters=clusters)
         show(zero_row_notes(result.statistics[0].zero_rows))
-        labelled = {name: array if source.labelled else array.values for name, array in results.items()}
+        labelled = {
+            name: like_table(data, array) if source.labelled else array.values for name, array in results.items()
+        }
         return labelled, result.statistics[0]
 
     def __repr__(self) -> str:

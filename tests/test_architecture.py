@@ -44,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"data", "models", "execution", "fitting", "storage", "run"},
     "api": {"errors", "deferred", "showing", "signatures", "option_values", "options", "config"}
     | {"data", "models", "execution", "fitting", "storage", "run", "fitted"},
+    "sklearn": {"errors", "blas", "showing", "signatures", "options", "data", "models", "fitted", "api"},
     "__init__": {"errors", "deferred", "data", "models", "fitted", "api"},
 }
 
