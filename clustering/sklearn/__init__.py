@@ -10,6 +10,15 @@ arrays, zarr arrays, sources and paths of stores. `fit_` of a fitted estimator i
 
 from __future__ import annotations
 
+from clustering.errors import MissingDependencyError
+
+try:
+    import sklearn
+except ImportError as error:
+    raise MissingDependencyError(
+        "the estimators need the package 'scikit-learn'; pip install 'zarr-clustering[sklearn]'"
+    ) from error
+
 from clustering.sklearn.clusterers import KMeans as KMeans
 from clustering.sklearn.clusterers import SoftKMeans as SoftKMeans
 from clustering.sklearn.estimator import ConvergenceWarning as ConvergenceWarning

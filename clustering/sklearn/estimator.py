@@ -10,28 +10,22 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import exceptions
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from clustering.api import fit as fit_in_python
 from clustering.api import fit_quietly
 from clustering.data.access import open_source
 from clustering.data.source import Source
-from clustering.errors import ConfigError, MissingDependencyError, nearest
+from clustering.errors import ConfigError, nearest
 from clustering.errors import ConvergenceWarning as OwnConvergenceWarning
 from clustering.fitted import Fit
 from clustering.models.model import AnyModel
 from clustering.options import BlockOptions, FitCall, SourceOptions
 from clustering.showing import show
 from clustering.signatures import takes_after_two
-
-try:
-    from sklearn import exceptions
-    from sklearn.base import BaseEstimator
-    from sklearn.utils import check_array, check_consistent_length, check_random_state
-    from sklearn.utils.validation import check_is_fitted, validate_data
-except ImportError as error:
-    raise MissingDependencyError(
-        "the estimators need the package 'scikit-learn'; pip install 'zarr-clustering[sklearn]'"
-    ) from error
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
