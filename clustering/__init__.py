@@ -75,6 +75,10 @@ class _Package(ModuleType):
         """Keep the function. The subpackage is found by the import system without this attribute."""
 
 
+# Objects of xarray have the accessor if xarray is loaded already, or when this library loads it.
+if "xarray" in sys.modules:
+    load_module("clustering.xarray")
+
 # A property works only in a class, and Python makes a package as a plain module.
 sys.modules[__name__].__class__ = _Package
 

@@ -46,6 +46,8 @@ ALLOWED: dict[str, set[str]] = {
     "api": {"errors", "deferred", "progress", "showing", "signatures", "option_values", "options", "config"}
     | {"data", "models", "execution", "fitting", "storage", "run", "fitted"},
     "sklearn": {"errors", "blas", "showing", "signatures", "options", "data", "models", "fitted", "api"},
+    "accessor": {"deferred", "data", "models", "fitted", "api"},
+    "xarray": {"accessor"},
     "__init__": {"errors", "deferred", "data", "models", "fitted", "api"},
 }
 
@@ -220,8 +222,8 @@ def test_nothing_outside_the_models_asks_for_their_kind(name: str) -> None:
 
 LAZY = {"pandas", "scipy", "xarray", "zarr"}
 """Packages that take long to load, and that come from `clustering.deferred` and `clustering.blas`."""
-LOADED_WITH_ZARR = {"compat.py", "data/sparing_store.py", "data/wrapped_stores.py", "deferred.py"}
-"""Modules that are loaded after zarr alone, as they derive classes from its own; and the module that loads it."""
+LOADED_WITH_ZARR = {"compat.py", "data/sparing_store.py", "data/wrapped_stores.py", "deferred.py", "xarray.py"}
+"""Modules that are loaded after zarr or xarray alone, as they extend them; and the module that loads these."""
 
 
 def imported_on_loading(path: Path) -> set[str]:

@@ -13,15 +13,14 @@ from __future__ import annotations
 from clustering.errors import MissingDependencyError
 
 try:
-    import sklearn
-except ImportError as error:
+    from clustering.sklearn.clusterers import KMeans, SoftKMeans
+    from clustering.sklearn.estimator import ConvergenceWarning
+    from clustering.sklearn.mixture import GaussianMixture
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "sklearn":
+        raise
     raise MissingDependencyError(
         "the estimators need the package 'scikit-learn'; pip install 'zarr-clustering[sklearn]'"
     ) from error
-
-from clustering.sklearn.clusterers import KMeans as KMeans
-from clustering.sklearn.clusterers import SoftKMeans as SoftKMeans
-from clustering.sklearn.estimator import ConvergenceWarning as ConvergenceWarning
-from clustering.sklearn.mixture import GaussianMixture as GaussianMixture
 
 __all__ = ["ConvergenceWarning", "GaussianMixture", "KMeans", "SoftKMeans"]
