@@ -21,6 +21,7 @@ from clustering.fitting.fitted_model import LIMITS, early_stop_note
 from clustering.fitting.labelling import discard, label_blocks
 from clustering.fitting.loop import PassRecord, Stop
 from clustering.fitting.options import options_for
+from clustering.html_repr import page, section
 from clustering.models.model import AnyModel
 from clustering.models.registry import MODELS
 from clustering.option_values import in_bytes
@@ -167,6 +168,29 @@ class Run:
         """Labels and further outputs on the sample grid, opened without reading them."""
         labels: xr.Dataset = xr.open_zarr(zarr_store(self.path / "labels.zarr"), consolidated=False)
         return labels
+
+    def _repr_html_(self) -> str:
+        """Show the run in a notebook: its facts and its warnings."""
+        named = (
+            "run",
+            "status",
+            "kind",
+            "k",
+            "n_rows",
+            "n_features",
+            "objective",
+            "iterations",
+            "stop_reason",
+            "reads",
+        )
+        facts = [(name, str(self.record[name])) for name in named if name in self.record]
+        warned = self.record.get("warnings", [])
+        return page(
+            "clustering.Run",
+            f"{self.name}: {self.record['kind']}, k = {self.record['k']}",
+            section("Facts", [*facts, ("path", str(self.path))], count=None, is_open=True),
+            section("Warnings", [(line,) for line in warned], count=len(warned)),
+        )
 
     def __repr__(self) -> str:
         state = "published" if self.published else self.record["status"]

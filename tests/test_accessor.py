@@ -25,7 +25,7 @@ FIELD = xr.DataArray(SQUARE, dims=("station", "band"), name="t")
     ("method", "model", "options"),
     [
         ("kmeans", c.KMeans(2), {}),
-        ("kmeans", c.KMeans(2, "mahalanobis"), {"divergence": "mahalanobis"}),
+        ("kmeans", c.KMeans(2, "cosine"), {"divergence": "cosine"}),
         ("soft_kmeans", c.SoftKMeans(2, 0.5), {"beta": 0.5}),
         ("gaussian_mixture", c.GaussianMixture(2, "diagonal"), {"covariance": "diagonal"}),
         ("von_mises_fisher", c.VonMisesFisher(2), {}),
@@ -47,7 +47,7 @@ def test_methods_show_their_options() -> None:
 IMPORTS = {
     "xarray first": "import xarray as xr, clustering as c",
     "by name": "import clustering.xarray, xarray as xr",
-    "loaded by the library": "import clustering as c, numpy as np; import xarray as xr; c.open_source(xr.DataArray([[1.0]]))",
+    "loaded by the library": "import clustering as c, xarray as xr; c.open_source(xr.DataArray([[1.0]]))",
 }
 
 

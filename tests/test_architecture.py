@@ -31,7 +31,18 @@ ALLOWED: dict[str, set[str]] = {
     "options": {"policies", "option_values", "cluster_options"},
     "signatures": {"errors", "option_values", "option_errors"},
     "showing": {"errors"},
-    "data": {"errors", "deferred", "temporary", "compat", "compiling", "policies", "options", "signatures"},
+    "html_repr": set(),
+    "data": {
+        "errors",
+        "deferred",
+        "html_repr",
+        "temporary",
+        "compat",
+        "compiling",
+        "policies",
+        "options",
+        "signatures",
+    },
     "models": {"errors", "blas", "compiling", "data"},
     "execution": {"errors", "blas", "temporary", "compat", "data", "models"},
     "fitting": {"errors", "deferred", "blas", "policies", "options", "data", "models", "execution"},
@@ -40,10 +51,20 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"errors", "deferred", "temporary", "config", "data", "models", "fitting"},
     "run": {"errors", "deferred", "option_values", "cluster_options", "options", "config"}
     | {"data", "models", "execution", "fitting", "storage", "report"},
-    "fitted": {"deferred", "showing", "signatures", "option_values", "options"}
+    "fitted": {"deferred", "html_repr", "showing", "signatures", "option_values", "options"}
     | {"data", "models", "execution", "fitting", "storage", "run"},
     "progress": {"errors", "execution", "fitting", "run", "report"},
-    "api": {"errors", "deferred", "progress", "showing", "signatures", "option_values", "options", "config"}
+    "api": {
+        "errors",
+        "deferred",
+        "html_repr",
+        "progress",
+        "showing",
+        "signatures",
+        "option_values",
+        "options",
+        "config",
+    }
     | {"data", "models", "execution", "fitting", "storage", "run", "fitted"},
     "sklearn": {"errors", "blas", "showing", "signatures", "options", "data", "models", "fitted", "api"},
     "accessor": {"deferred", "data", "models", "fitted", "api"},
@@ -208,8 +229,10 @@ def kind_branches(path: Path) -> list[str]:
     return branches
 
 
+ONE_FOR_EACH = ("models", "__init__", "accessor", "sklearn")
+"""Parts that have a name, a method or a class for each kind of model."""
 OUTSIDE = {
-    **{f"clustering/{name}": path for name, path in MODULES.items() if part_of(name) not in ("models", "__init__")},
+    **{f"clustering/{name}": path for name, path in MODULES.items() if part_of(name) not in ONE_FOR_EACH},
     **{f"clustering_flows/{path.name}": path for path in FLOWS},
 }
 
