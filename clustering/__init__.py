@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from clustering.api import Fit, Run, Selection, fit, load_fit, run, select_k
     from clustering.data.access import open_source
     from clustering.data.source import Source
-    from clustering.errors import ClusteringError, ClusteringWarning
+    from clustering.errors import ClusteringError, ClusteringWarning, ConvergenceWarning
     from clustering.models.kmeans import KMeans
     from clustering.models.mixture import GaussianMixture
     from clustering.models.soft_kmeans import SoftKMeans
@@ -31,6 +31,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 _HOMES = {
     "ClusteringError": "clustering.errors",
     "ClusteringWarning": "clustering.errors",
+    "ConvergenceWarning": "clustering.errors",
     "Fit": "clustering.fitted",
     "GaussianMixture": "clustering.models.mixture",
     "KMeans": "clustering.models.kmeans",
@@ -47,8 +48,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "ClusteringError", "ClusteringWarning", "Fit", "GaussianMixture", "KMeans", "Run", "Selection", "SoftKMeans",
-    "Source", "VonMisesFisher", "fit", "load_fit", "open_source", "run", "select_k",
+    "ClusteringError", "ClusteringWarning", "ConvergenceWarning", "Fit", "GaussianMixture", "KMeans", "Run",
+    "Selection", "SoftKMeans", "Source", "VonMisesFisher", "fit", "load_fit", "open_source", "run", "select_k",
 ]  # fmt: skip
 
 
@@ -76,9 +77,14 @@ class _Package(ModuleType):
         """Keep the function. The subpackage is found by the import system without this attribute."""
 
 
+# Objects of xarray have the accessor if xarray is loaded already, or when this library loads it.
+if "xarray" in sys.modules:
+    load_module("clustering.xarray")
+
 # A property works only in a class, and Python makes a package as a plain module.
 sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES, "run"])
+    # Consoles complete these names. Modules are no part of the interface.
+    return [*__all__, "__version__"]

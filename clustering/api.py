@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from clustering.config import job_config
@@ -12,17 +13,20 @@ from clustering.data.access import check_not_opened, open_data
 from clustering.data.preparation import usable_memory
 from clustering.data.source_fingerprint import check_unchanged
 from clustering.deferred import xr
-from clustering.errors import ConfigError
+from clustering.errors import ConfigError, ConvergenceWarning
 from clustering.execution.engine import connect
 from clustering.execution.passes import pass_runner
 from clustering.fitted import Fit, load_fit
+from clustering.fitting.fitted_model import LIMITS, early_stop_note
 from clustering.fitting.labelling import discard, label_blocks
 from clustering.fitting.loop import PassRecord, Stop
 from clustering.fitting.options import options_for
+from clustering.html_repr import page, section
 from clustering.models.model import AnyModel
 from clustering.models.registry import MODELS
 from clustering.option_values import in_bytes
 from clustering.options import FitCall, RunCall, SelectCall, cluster_of, wanted_block
+from clustering.progress import with_bar
 from clustering.run import fit as passes
 from clustering.run import sweep as sweeps
 from clustering.run.initialize import start_fresh
@@ -30,6 +34,7 @@ from clustering.run.watch import LogWatch
 from clustering.selected import Selection
 from clustering.showing import show, show_one
 from clustering.signatures import in_python_words, takes_after_two
+from clustering.storage.checkpoints import Checkpoint
 from clustering.storage.layout import VERSIONS
 from clustering.storage.model import load_model
 from clustering.storage.paths import StoragePath, storage_path, zarr_store
@@ -47,7 +52,8 @@ def fit(data: Any, model: AnyModel, options: FitCall) -> Fit:
     Parameters
     ----------
     data
-        A `Source`; path or URL of a Zarr store; xarray object, zarr array, dask array, or ndarray ``(n, d)``.
+        A `Source`; path or URL of a Zarr store; xarray object, zarr array, dask array, ndarray ``(n, d)``, list of
+        rows, or data frame, whose columns are the features.
     model
         The model to fit, such as ``KMeans(k=8)``.
     options
@@ -69,6 +75,8 @@ def fit(data: Any, model: AnyModel, options: FitCall) -> Fit:
         For likely mistakes: attributes that are ignored, absent chunks, times that are no dates, and causes that
         exclude most rows. `Fit.warnings` has the same lines, and those of the fit itself.
         ``warnings.filterwarnings("ignore", category=clustering.ClusteringWarning)`` silences them.
+    ConvergenceWarning
+        Where `max_iterations` or `max_seconds` ended the fit before its stopping test was met.
 
     Examples
     --------
@@ -76,6 +84,20 @@ def fit(data: Any, model: AnyModel, options: FitCall) -> Fit:
     >>> rows = np.array([[0.0], [1.0], [10.0], [11.0]])
     >>> c.fit(rows, c.KMeans(k=2)).objective
     1.0
+    """
+    made = fit_quietly(data, model, options)
+    if made.fitted.early_stop is not None:
+        show((made.fitted.early_stop,), ConvergenceWarning)
+    return made
+
+
+def fit_quietly(data: Any, model: AnyModel, options: FitCall) -> Fit:
+    """Fit a model as `fit` does, by checked options, without the warning that a limit ended the fit.
+
+    Parameters
+    ----------
+    data, model, options
+        As for `fit`.
     """
     _check_model(model)
     if isinstance(options.init, str) and options.init == "model":
@@ -86,28 +108,34 @@ def fit(data: Any, model: AnyModel, options: FitCall) -> Fit:
     within = usable_memory(source, memory, bool(options.requested))
     plan = source.plan(block_bytes=wanted_block(options, options.block_bytes), memory=within)
     # Warnings of single passes are kept in the fit, and not shown.
-    watch = LogWatch(logger.info, options.on_pass)
+    quiet = LogWatch(logger.info, options.on_pass)
     fraction = fit_options.row_fraction
     with (
         connect(cluster_of(options), options.workers, memory, options.wait_seconds) as engine,
         pass_runner(source, plan, engine, memory=memory, scratch=options.scratch, fraction=fraction) as runner,
+        with_bar(quiet, wanted=options.progress) as watch,
+        watch.working(engine),
     ):
-        started = start_fresh(runner, model, fit_options, memory, "", watch)
+        started: Checkpoint = watch.step("sample", partial(start_fresh, runner, model, fit_options, memory, "", watch))
         show(started.warnings)
         started = replace(started, warnings=(*source.cautions, *started.warnings))
-        ended = passes.fit(runner, started, fit_options.rule, watch, accelerate=options.accelerate == "auto")
+        accelerate = options.accelerate == "auto"
+        ended: Checkpoint = watch.step(
+            "fit", partial(passes.fit, runner, started, fit_options.rule, watch, accelerate=accelerate)
+        )
         fitted = passes.fitted_model(ended, source, len(plan), drawn=options.draws_starts)
         # The fit has seen only some of the rows, so one more pass measures the objective of all rows.
         if fraction is not None:
             with pass_runner(
                 source, plan, engine, memory=memory, keep=False, preparation=ended.preparation
             ) as everywhere:
-                last = label_blocks(everywhere, model, fitted.params, discard)
+                last = watch.step("label", partial(label_blocks, everywhere, model, fitted.params, discard))
             fitted = fitted.with_measured(last, len(plan)).labelled_on_all(last.statistics[0])
         elif fitted.stop is not Stop.CONVERGED or not model.objective_at_convergence:
             # The last pass measured the objective before its own update. One more measures it for the final params.
             prepared = replace(runner, preparation=ended.preparation)
-            fitted = fitted.with_measured(label_blocks(prepared, model, fitted.params, discard), len(plan))
+            last = watch.step("label", partial(label_blocks, prepared, model, fitted.params, discard))
+            fitted = fitted.with_measured(last, len(plan))
         # If the store changed during the fit, passes have read different data.
         check_unchanged(source)
     return Fit(fitted, source.labelled)
@@ -142,6 +170,29 @@ class Run:
         """Labels and further outputs on the sample grid, opened without reading them."""
         labels: xr.Dataset = xr.open_zarr(zarr_store(self.path / "labels.zarr"), consolidated=False)
         return labels
+
+    def _repr_html_(self) -> str:
+        """Show the run in a notebook: its facts and its warnings."""
+        named = (
+            "run",
+            "status",
+            "kind",
+            "k",
+            "n_rows",
+            "n_features",
+            "objective",
+            "iterations",
+            "stop_reason",
+            "reads",
+        )
+        facts = [(name, str(self.record[name])) for name in named if name in self.record]
+        warned = self.record.get("warnings", [])
+        return page(
+            "clustering.Run",
+            f"{self.name}: {self.record['kind']}, k = {self.record['k']}",
+            section("Facts", [*facts, ("path", str(self.path))], count=None, is_open=True),
+            section("Warnings", [(line,) for line in warned], count=len(warned)),
+        )
 
     def __repr__(self) -> str:
         state = "published" if self.published else self.record["status"]
@@ -178,6 +229,8 @@ def run(data: Any, model: AnyModel, options: RunCall) -> Run:
     -----
     ClusteringWarning
         As `fit`, and for what the passes and the outputs give cause for.
+    ConvergenceWarning
+        As `fit`.
     """
     # A fit needs nothing of what writes labels, reports and versions.
     from clustering.run.job import run_fit
@@ -188,8 +241,11 @@ def run(data: Any, model: AnyModel, options: RunCall) -> Run:
     config = job_config(data, model, options)
     # Storage options stay in memory, as they may hold credentials.
     storage_options = options.storage_options if "storage_options" in options.model_fields_set else None
-    watch = LogWatch(lambda line: show_one(in_python_words(line, RunCall)), options.on_pass)
-    record = run_fit(config, watch, access=SourceAccess(data, storage_options))
+    quiet = LogWatch(lambda line: show_one(in_python_words(line, RunCall)), options.on_pass)
+    with with_bar(quiet, wanted=options.progress) as watch:
+        record = run_fit(config, watch, watch.step, SourceAccess(data, storage_options))
+    if record["stop_reason"] in LIMITS and record["iterations"]:
+        show((early_stop_note(Stop(record["stop_reason"]), record["iterations"]),), ConvergenceWarning)
     # The output itself shows the current version, which may be another one.
     return Run(record, storage_path(options.output) / VERSIONS / record["run"])
 

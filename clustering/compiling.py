@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
+from threading import Lock, Timer
 from typing import Any
 
 import numba
@@ -60,8 +63,11 @@ def _without_collections(compile_kernel: Callable[[Any], Any]) -> Callable[[Any]
     """Pause the garbage collector while a kernel is compiled: it would search all that numba makes, again and again."""
 
     def compile_paused(signature: Any) -> Any:
-        with without_collections():
-            return compile_kernel(signature)
+        try:
+            with without_collections():
+                return compile_kernel(signature)
+        finally:
+            _notice.end()
 
     return compile_paused
 
@@ -115,7 +121,7 @@ class _Cache(FunctionCache):
             with suppress(OSError):
                 self.flush()
         if kernel is None:
-            _log_compiling()
+            _notice.begin()
         return kernel
 
     def save_overload(self, signature: Any, kernel: Any) -> None:
@@ -153,9 +159,54 @@ def _last_resort() -> str | None:
     return str(folder)
 
 
-@cache
-def _log_compiling() -> None:
-    logger.info("compiling kernels for this machine; the first run takes up to twenty seconds longer")
+class _Notice:
+    """Says once in a process that kernels are being compiled, as soon as that has taken a second."""
+
+    def __init__(self, patience: float = 1.0) -> None:
+        self.left, self.began = patience, 0.0
+        self.timer: Timer | None = None
+        self.lock = Lock()
+
+    def begin(self) -> None:
+        """Start the clock, where it does not run."""
+        with self.lock:
+            if self.timer is None and self.left > 0.0:
+                self.began = time.monotonic()
+                self.timer = Timer(self.left, self.say)
+                self.timer.daemon = True
+                self.timer.start()
+
+    def end(self) -> None:
+        """Stop the clock, and keep the time that it ran. The next kernel goes on from there."""
+        if self.timer is None:
+            return
+        with self.lock:
+            if self.timer is not None:
+                self.timer.cancel()
+                self.timer = None
+                self.left -= time.monotonic() - self.began
+
+    def say(self) -> None:
+        """Log the line, and write it for a person at a terminal or a notebook who does not listen to the log."""
+        self.left = 0.0
+        logger.info("%s", _COMPILING)
+        someone = "ipykernel" in sys.modules or sys.stderr.isatty()
+        if someone and not _heard():
+            sys.stderr.write(f"clustering: {_COMPILING}\n")
+
+
+_COMPILING = "compiling kernels, once per machine; this takes up to twenty seconds"
+_notice = _Notice()
+
+
+def _heard() -> bool:
+    """Return whether a handler gets the notes of the log."""
+    now: logging.Logger | None = logger
+    while now is not None and logger.isEnabledFor(logging.INFO):
+        if any(not isinstance(handler, logging.NullHandler) for handler in now.handlers):
+            return True
+        now = now.parent if now.propagate else None
+    return False
 
 
 @cache

@@ -58,11 +58,13 @@ def load_module(name: str) -> ModuleType:
 class _Deferred:
     """The names of a package, which is loaded when one of them is first used."""
 
-    def __init__(self, package: str) -> None:
-        self._package = package
+    def __init__(self, package: str, after: str | None = None) -> None:
+        self._package, self._after = package, after
 
     def __getattr__(self, name: str) -> Any:
         package = load_module(self._package)
+        if self._after is not None:
+            load_module(self._after)
         # Not every package loads all of its modules with itself.
         value = getattr(package, name) if hasattr(package, name) else load_module(f"{self._package}.{name}")
         # The next use finds the name without this function.
@@ -71,4 +73,6 @@ class _Deferred:
 
 
 if not TYPE_CHECKING:
-    pd, xr, zarr = _Deferred("pandas"), _Deferred("xarray"), _Deferred("zarr")
+    pd, zarr = _Deferred("pandas"), _Deferred("zarr")
+    # The accessor exists wherever this library has loaded xarray.
+    xr = _Deferred("xarray", after="clustering.xarray")

@@ -16,7 +16,8 @@
 ConfigError, SourceError and DataError are also ValueErrors, which other libraries raise for wrong shapes and values. So
 code that catches ValueError catches them too.
 
-ClusteringWarning is the category of every Python warning of this library.
+ClusteringWarning is the category of every Python warning of this library. Its subclass ConvergenceWarning says that a
+fit stopped before its stopping test was met.
 
 Each message says the fault, the offending name and value, what is allowed, and the remedy, on one line.
 """
@@ -107,6 +108,10 @@ class ClusteringWarning(UserWarning):
 
     ``warnings.filterwarnings("ignore", category=clustering.ClusteringWarning)`` silences these warnings.
     """
+
+
+class ConvergenceWarning(ClusteringWarning):
+    """A limit of passes or of time ended a fit before its stopping test was met."""
 
 
 LONGEST = 120

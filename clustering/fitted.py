@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clustering.data.access import open_data
 from clustering.data.preparation import usable_memory
+from clustering.data.tables_in_memory import like_table
 from clustering.deferred import xr
 from clustering.execution.engine import connect
 from clustering.execution.passes import pass_runner
@@ -23,6 +24,7 @@ from clustering.fitting.features import check_features
 from clustering.fitting.fitted_model import FittedModel
 from clustering.fitting.labelling import LabelOutputs, LabelStatistics, check_outputs, label_blocks
 from clustering.fitting.preprocessing import zero_row_notes
+from clustering.html_repr import SHOWN, page, section
 from clustering.models.model import AnyModel
 from clustering.models.sampling import check_invertible, check_whole_number
 from clustering.option_values import in_bytes
@@ -134,8 +136,9 @@ class Fit:
 
         Returns
         -------
-        ndarray or xarray.DataArray
-            Labels in the shape of the samples, −1 where masked; with the coordinates of the data.
+        ndarray, xarray.DataArray or pandas.Series
+            Labels in the shape of the samples, −1 where masked; with the coordinates of the data, or the index of a
+            data frame.
 
         Warns
         -----
@@ -368,8 +371,40 @@ class Fit:
         ):
             result = label_blocks(runner, self.model, self.params, partial(_put, results), outputs, clusters=clusters)
         show(zero_row_notes(result.statistics[0].zero_rows))
-        labelled = {name: array if source.labelled else array.values for name, array in results.items()}
+        labelled = {
+            name: like_table(data, array) if source.labelled else array.values for name, array in results.items()
+        }
         return labelled, result.statistics[0]
+
+    def _repr_html_(self) -> str:
+        """Show the fit in a notebook: what was fitted, its clusters and features, and its warnings."""
+        fitted, few = self.fitted, slice(SHOWN)
+        state = "converged" if self.converged else f"stopped by {fitted.stop}"
+        header = f"{self.model}: {fitted.model.objective.symbol} {self.objective:.6g}, {state}"
+        facts = {
+            "rows": f"{fitted.summary.count:,} of {fitted.summary.cells:,} cells",
+            "features": f"{len(fitted.features):,}",
+            "sample_dims": ", ".join(fitted.sample_dims),
+            "feature_dims": ", ".join(fitted.feature_dims),
+            "objective": f"{self.objective!r}",
+            "iterations": f"{self.iterations}",
+            "reads": f"{self.reads:g}",
+        }
+        centers = fitted.centers
+        names = [str(feature) for feature in fitted.features[few]]
+        clusters = [
+            (str(number), f"{weight:.4g}", *(f"{value:.6g}" for value in center[few]))
+            for number, weight, center in zip(self.ids[few], fitted.weights[few], centers[few], strict=True)
+        ]
+        units = [(str(f), fitted.about.get(f.variable, {}).get("units", "")) for f in fitted.features[few]]
+        return page(
+            "clustering.Fit",
+            header,
+            section("Facts", facts.items(), count=None, is_open=True),
+            section("Clusters", clusters, count=self.model.k, is_open=True, head=("cluster", "weight", *names)),
+            section("Features", units, count=len(fitted.features), head=("feature", "units")),
+            section("Warnings", [(line,) for line in self.warnings], count=len(self.warnings)),
+        )
 
     def __repr__(self) -> str:
         state = "converged" if self.converged else f"stopped by {self.fitted.stop}"

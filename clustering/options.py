@@ -410,12 +410,18 @@ class _InBytes(OptionGroup):
     """Wanted size of a decoded block in bytes; it comes before block."""
 
 
-# pydantic lists the fields of the last base first, so signatures and help begin with the source.
-class FitCall(_InBytes, ComputeOptions, PreprocessOptions, FitOptions, SourceOptions):
-    """Options of `clustering.fit`."""
+class _Watched(OptionGroup):
+    """How a program follows a fit, for calls in Python."""
 
     on_pass: Callable[[Any], object] | None = None
     """Called with a PassRecord after each pass."""
+    progress: Flag = False
+    """Show a progress bar in the terminal or the notebook; needs the package rich."""
+
+
+# pydantic lists the fields of the last base first, so signatures and help begin with the source.
+class FitCall(_Watched, _InBytes, ComputeOptions, PreprocessOptions, FitOptions, SourceOptions):
+    """Options of `clustering.fit`."""
 
 
 class SelectCall(FitCall, SelectOptions):
@@ -435,7 +441,9 @@ class LabelToCall(_InBytes, ComputeOptions, SourceOptions, RowOutputs):
     """Replace labels that were written there before. Anything else is never replaced."""
 
 
-class RunCall(_InBytes, ComputeOptions, PublishOptions, RowOutputs, PreprocessOptions, FollowOptions, SourceOptions):
+class RunCall(
+    _Watched, _InBytes, ComputeOptions, PublishOptions, RowOutputs, PreprocessOptions, FollowOptions, SourceOptions
+):
     """Options of `clustering.run`."""
 
     output: Folder
@@ -445,5 +453,3 @@ class RunCall(_InBytes, ComputeOptions, PublishOptions, RowOutputs, PreprocessOp
     environment, on the workers too."""
     write_labels: Flag = True
     """Write labels on the sample grid. The option labels names known clusters."""
-    on_pass: Callable[[Any], object] | None = None
-    """Called with a PassRecord after each pass."""

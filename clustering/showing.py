@@ -11,13 +11,15 @@ from pathlib import Path
 from clustering.errors import ClusteringWarning
 
 
-def show(cautions: Iterable[str]) -> None:
+def show(cautions: Iterable[str], category: type[ClusteringWarning] = ClusteringWarning) -> None:
     """Show warnings to the user, at the line outside this package that called it.
 
     Parameters
     ----------
     cautions
         A line for each warning.
+    category
+        Category of the warnings.
     """
     inside = f"{Path(__file__).parent}{os.sep}"
     frame, level = sys._getframe(1), 2
@@ -25,7 +27,7 @@ def show(cautions: Iterable[str]) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
         frame, level = frame.f_back, level + 1
     for caution in cautions:
-        warnings.warn(caution, ClusteringWarning, stacklevel=level)
+        warnings.warn(caution, category, stacklevel=level)
 
 
 def show_one(caution: str) -> None:

@@ -363,7 +363,7 @@ def test_what_is_no_model_is_refused(model: Any, blobs: np.ndarray) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [[[0.0], [1.0]], np.zeros(5), np.zeros((5, 2), "U3"), np.zeros((5, 2), complex), None],
+    [[[0.0], [1.0, 2.0]], np.zeros(5), np.zeros((5, 2), "U3"), np.zeros((5, 2), complex), None],
     ids=["list", "one-dimension", "words", "complex", "none"],
 )
 def test_what_cannot_be_clustered_is_refused(data: Any) -> None:

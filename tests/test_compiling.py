@@ -198,3 +198,26 @@ def test_an_arbitrary_user_of_a_read_only_installation_runs_kernels(tmp_path: Pa
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "[ True False]\n", "")
     assert list((tmp_path / f"clustering-kernels-{NOBODY}").rglob("*.nbi"))
+
+
+@pytest.mark.parametrize("patience", [0.01, 60.0])
+def test_compiling_that_takes_long_is_said_once(
+    load: Callable[[], Any], patience: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compiling, "_notice", compiling._Notice(patience))
+    with caplog.at_level(logging.INFO, "clustering.compiling"):
+        kernels = load()
+        assert (kernels.twice(2), kernels.thrice(2.0)) == (4, 6.0)
+    lines = [record for record in caplog.records if "compiling kernels, once per machine" in record.getMessage()]
+    assert len(lines) == (1 if patience < 1 else 0)
+
+
+def test_a_person_at_a_terminal_is_told_where_nobody_listens_to_the_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compiling, "_heard", lambda: False)
+    compiling._Notice().say()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    compiling._Notice().say()
+    assert capsys.readouterr().err.startswith("clustering: compiling kernels, once per machine")

@@ -57,7 +57,7 @@ def test_every_option_of_a_config_is_a_keyword_with_the_same_default_and_text(
         assert shown[name].default == default, name
         # The texts of source.storage_options and output.storage_options belong to two keywords.
         assert " ".join(text.split()) in help_text, name
-    assert set(shown) - set(expected) <= {"data", "model", "on_pass", "block_bytes"}
+    assert set(shown) - set(expected) <= {"data", "model", "on_pass", "progress", "block_bytes"}
     assert not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in shown.values())
 
 

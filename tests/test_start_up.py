@@ -57,7 +57,7 @@ def test_a_command_leaves_nothing_to_look_through_when_it_exits() -> None:
     look = "import atexit, gc; atexit.register(lambda: print(len(gc.get_objects()) < 1000 < gc.get_freeze_count()))"
     # Only what the function itself makes is left; everything else is out of the collector's sight.
     done = subprocess.run(
-        [sys.executable, "-c", f"{look}; from flows.cli import main; main()", "--version"],
+        [sys.executable, "-c", f"{look}; from clustering_flows.cli import main; main()", "--version"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.splitlines()[-1] == "True"

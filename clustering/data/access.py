@@ -21,6 +21,7 @@ from clustering.data.plain_dataset import PlainDataset, PlainVariable
 from clustering.data.reading import COSINE_WEIGHTS, SMALL_COMPANION
 from clustering.data.source import Source
 from clustering.data.store_errors import translate_errors
+from clustering.data.tables_in_memory import from_table
 from clustering.deferred import xr, zarr
 from clustering.errors import ConfigError
 from clustering.options import SourceOptions
@@ -35,8 +36,8 @@ def open_source(data: Any, options: SourceOptions) -> Source:
     Parameters
     ----------
     data
-        Path or URL of a Zarr store; or an xarray Dataset or DataArray, a zarr array, a dask array, or an ndarray
-        ``(n, d)``.
+        Path or URL of a Zarr store; or an xarray Dataset or DataArray, a zarr array, a dask array, an ndarray
+        ``(n, d)``, a list of rows, or a data frame, whose columns are the features.
     options
         Which part of the data is used.
 
@@ -73,6 +74,7 @@ def open_data(data: Any, options: SourceOptions, like: layout.FeatureLayout | No
         return data
     if hasattr(data, "__fspath__"):
         data = data.__fspath__()
+    data = from_table(data)
     if isinstance(data, str) and "://" not in data:
         # A worker process may have another current folder.
         data = str(Path(data).absolute())

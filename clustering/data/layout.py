@@ -94,13 +94,11 @@ def wrap_in_memory(data: Any) -> OpenedDataset:
                 "give rows and features, (n, d), or an xarray object that names its dimensions"
             )
         return OpenedDataset(xr.Dataset({BARE: (("row", "feature"), to_plain(data))}), None)
-    # The message helps with data frames, which are not accepted.
-    table = type(data).__name__ == "DataFrame"
-    remedy = "to_dask_array(lengths=True)" if hasattr(data, "__dask_graph__") else "to_numpy()"
+    # Data frames of pandas and polars are taken, so this one has its rows elsewhere.
+    remedy = ", such as its to_dask_array(lengths=True)" if hasattr(data, "__dask_graph__") else ""
     raise SourceError(
-        f"cannot cluster a {type(data).__name__}; "
-        "allowed: path or URL of a Zarr store, xarray object, zarr array, dask array, ndarray (n, d)"
-        + (f", such as its {remedy}" if table else "")
+        f"cannot cluster a {type(data).__name__}; allowed: path or URL of a Zarr store, xarray object, zarr array, "
+        f"dask array, ndarray (n, d), list of rows, data frame{remedy}"
     )
 
 

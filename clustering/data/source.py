@@ -19,6 +19,7 @@ from clustering.data.plan import MIB, Axis, Plan, plan_blocks
 from clustering.data.stored import StoredVariable
 from clustering.deferred import pd, xr
 from clustering.errors import DataError
+from clustering.html_repr import page, section
 from clustering.policies import Missing, ValidRange
 
 About = Mapping[str, Mapping[str, str]]
@@ -40,7 +41,7 @@ class Feature:
         return self.variable + (f"[{', '.join(f'{d}={v}' for d, v in self.at)}]" if self.at else "")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Source:
     """Data to cluster: its variables, sample dimensions and feature dimensions. It holds metadata and no values.
 
@@ -82,6 +83,35 @@ class Source:
     """Whether values outside a valid range are missing."""
     opening: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
     """Random name of this opening. A process opens a source once for each name, so a changed store is opened again."""
+
+    def __repr__(self) -> str:
+        shape = " × ".join(f"{d} {n:,}" for d, n in zip(self.sample_dims, self.shape, strict=True))
+        return f"<Source of {', '.join(self.variables)}: {shape}; {self.n_features:,} features, {self.dtype}>"
+
+    def _repr_html_(self) -> str:
+        """Show the source in a notebook: its dimensions, features and cautions."""
+        lengths = zip(self.sample_dims, self.shape, self.chunks, strict=True)
+        dims = [(d, f"{n:,}", f"{chunk:,}") for d, n, chunk in lengths]
+        facts = {
+            "features of a row": f"{self.n_features:,}",
+            "type": str(self.dtype),
+            "size": f"{math.prod(self.shape) * self.row_bytes / MIB:,.1f} MiB decoded",
+            "mask": self.mask or "none",
+            "weights": self.weights or "none",
+            "missing": self.missing,
+        }
+        variables = [
+            (name, ", ".join(map(str, self.dataset[name].dims)), self.about.get(name, {}).get("units", ""))
+            for name in self.variables
+        ]
+        return page(
+            "clustering.Source",
+            ", ".join(self.variables),
+            section("Sample dimensions", dims, count=len(dims), is_open=True, head=("name", "length", "chunk")),
+            section("Variables", variables, count=len(variables), is_open=True, head=("name", "dimensions", "units")),
+            section("Facts", facts.items(), count=None),
+            section("Warnings", [(line,) for line in self.cautions], count=len(self.cautions)),
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:

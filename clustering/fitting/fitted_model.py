@@ -29,6 +29,8 @@ Array = NDArray[np.float64]
 
 EQUAL = 1e-9
 """Sizes and centers that differ by no more than this share count as equal, so that rounding never orders clusters."""
+LIMITS = (Stop.MAX_ITERATIONS, Stop.MAX_SECONDS)
+"""Limits that may end a fit before its stopping test is met."""
 _NUMBERED = re.compile(r"\b(cluster|component) (\d+)\b")
 """Matches the number of a cluster in a note. Numbers change where clusters are put in another order."""
 
@@ -133,6 +135,11 @@ class FittedModel:
     def converged(self) -> bool:
         """Whether the stopping test was met."""
         return self.stop in (Stop.CONVERGED, Stop.TOLERANCE)
+
+    @property
+    def early_stop(self) -> str | None:
+        """The warning that a limit ended the fit before its stopping test was met; None where none did."""
+        return early_stop_note(self.stop, self.iterations) if self.stop in LIMITS and self.iterations else None
 
     @property
     def clusters(self) -> ClusterNames:
@@ -259,6 +266,19 @@ class FittedModel:
         remark = f"fitted on {drawn:,} of {rows:,} rows ({100 * drawn / max(1, rows):.3g} %)"
         summary = replace(self.summary, count=rows, weight=float(sums.weight.sum()), drawn=drawn)
         return replace(self, summary=summary, remarks=(remark, *self.remarks))
+
+
+def early_stop_note(stop: Stop, passes: int) -> str:
+    """Write the warning that a limit ended a fit before its stopping test was met.
+
+    Parameters
+    ----------
+    stop
+        The limit.
+    passes
+        Number of passes of the fit.
+    """
+    return f"stopped by {stop} after {passes} passes before the stopping test was met"
 
 
 def _notes(sums: LabelStatistics) -> tuple[str, ...]:
@@ -396,8 +416,8 @@ def from_state(
     best = state.best
     assert best.stop is not None
     notes = (*warnings, *best.notes)
-    if best.stop in (Stop.MAX_ITERATIONS, Stop.MAX_SECONDS) and best.history:
-        notes += (f"stopped by {best.stop} after {len(best.history)} passes before the stopping test was met",)
+    if best.stop in LIMITS and best.history:
+        notes += (early_stop_note(best.stop, len(best.history)),)
     # Without a pass, as for max_iterations = 0, sizes are unknown until rows are labelled.
     weight = np.full(model.k, np.nan) if best.sums is None else best.sums["weight"]
     total = float(weight.sum())

@@ -306,8 +306,6 @@ def test_other_things_that_dask_computes_are_refused_in_one_line() -> None:
     for data in (dask.bag.from_sequence([1, 2]), dask.delayed(ROWS)):
         with pytest.raises(SourceError, match=r"cannot cluster a (Bag|DelayedLeaf|Delayed); allowed: .*dask array"):
             open_source(data)
-    with pytest.raises(SourceError, match=r"cannot cluster a DataFrame; .*such as its to_numpy\(\)"):
-        open_source(pd.DataFrame(ROWS))
 
 
 # Feature weights
