@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from clustering.config import job_config
@@ -23,6 +24,7 @@ from clustering.models.model import AnyModel
 from clustering.models.registry import MODELS
 from clustering.option_values import in_bytes
 from clustering.options import FitCall, RunCall, cluster_of, wanted_block
+from clustering.plotting import RunPlots
 from clustering.run import fit as passes
 from clustering.run.initialize import start_fresh
 from clustering.run.watch import LogWatch
@@ -30,6 +32,7 @@ from clustering.showing import show, show_one
 from clustering.signatures import in_python_words, takes_after_two
 from clustering.storage.layout import VERSIONS
 from clustering.storage.model import load_model
+from clustering.storage.names_file import load_cluster_names
 from clustering.storage.paths import StoragePath, storage_path, zarr_store
 
 logger = logging.getLogger(__name__)
@@ -140,6 +143,13 @@ class Run:
         """Labels and further outputs on the sample grid, opened without reading them."""
         labels: xr.Dataset = xr.open_zarr(zarr_store(self.path / "labels.zarr"), consolidated=False)
         return labels
+
+    @property
+    def plot(self) -> RunPlots:
+        """Plots of the fit and of the labels, which return matplotlib axes: ``run.plot.labels(time=0)`` and others."""
+        fit = self.fit
+        names = load_cluster_names(self.path.parent.parent, fit.ids)
+        return RunPlots(fit.fitted, fit, names, self.record, str(self.path), partial(getattr, self, "labels"))
 
     def __repr__(self) -> str:
         state = "published" if self.published else self.record["status"]

@@ -41,10 +41,11 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"errors", "deferred", "config", "data", "models", "fitting", "plots"},
     "run": {"errors", "deferred", "option_values", "cluster_options", "options", "config"}
     | {"data", "models", "execution", "fitting", "storage", "plots", "report"},
+    "plotting": {"errors", "deferred", "options", "signatures", "showing", "data", "fitting", "plots"},
     "fitted": {"deferred", "showing", "signatures", "option_values", "options"}
-    | {"data", "models", "execution", "fitting", "storage", "run"},
+    | {"data", "models", "execution", "fitting", "storage", "run", "plotting"},
     "api": {"errors", "deferred", "showing", "signatures", "option_values", "options", "config"}
-    | {"data", "models", "execution", "fitting", "storage", "run", "fitted"},
+    | {"data", "models", "execution", "fitting", "storage", "run", "plotting", "fitted"},
     "__init__": {"errors", "deferred", "data", "models", "fitted", "api"},
 }
 

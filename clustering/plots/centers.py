@@ -107,7 +107,7 @@ def centers(
                 raise ConfigError(
                     f"ax is axes, and there are maps of {len(kept)} variables; give variable, or a figure"
                 )
-            parts = np.atleast_1d(figure_for(ax, (13.0, 3.2 * len(kept))).subfigures(len(kept), 1))
+            parts: Any = figure_for(ax, (13.0, 3.2 * len(kept))).subfigures(len(kept), 1)
             drawn = [
                 maps(fitted, name, clusters, part, departures=form == "departures", colours=colours)
                 for name, part in zip(kept, parts, strict=True)
@@ -128,7 +128,7 @@ def form_of(fitted: FittedModel, fields: Mapping[str, xr.DataArray] | None = Non
         Centers of the variables that are drawn; of all where None.
     """
     fields = center_fields(fitted) if fields is None else fields
-    if centers_are_colours(fitted) and _have_names_of_colours(fitted, fields):
+    if centers_are_colours(fitted) and _have_names_of_colours(fields):
         return "swatches"
     if len(fields) <= PANELS:
         if all(field.ndim == 3 and min(field.shape[1:]) > 1 for field in fields.values()):
@@ -152,7 +152,7 @@ def centers_are_colours(fitted: FittedModel) -> bool:
     return bool((low >= 0).all() and (high <= 255).all() and (high > 1).any())
 
 
-def _have_names_of_colours(fitted: FittedModel, fields: Mapping[str, xr.DataArray]) -> bool:
+def _have_names_of_colours(fields: Mapping[str, xr.DataArray]) -> bool:
     if len(fields) == 3:
         return tuple(name.lower() for name in fields) in _RGB
     dims = [str(d) for field in fields.values() for d in field.dims[1:]]

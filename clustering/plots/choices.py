@@ -64,9 +64,7 @@ def selection(
         If the table is empty or has no k, or a criterion is not in it.
     """
     if not table or any("k" not in row for row in table):
-        raise ConfigError(
-            "the table of the selection is empty or has a row without k; give one mapping for each choice"
-        )
+        raise ConfigError("the table is empty or has a row without k; give one mapping for each choice")
     names = _criteria(table)
     for name in criteria or ():
         if name not in names:

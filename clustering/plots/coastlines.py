@@ -54,8 +54,8 @@ def add_coastlines(axes: Axes, lines: tuple[Line, ...] | None = None) -> None:
     axes
         Axes over longitude and latitude in degrees.
     lines
-        Coastlines ``(n, 2)`` each, as longitude in −180 … 180 and latitude; those of cartopy where None. Without cartopy,
-        or before its data were downloaded once, there are none.
+        Coastlines ``(n, 2)`` each, as longitude in −180 … 180 and latitude; those of cartopy where None.
+        Without cartopy, or before its data were downloaded once, there are none.
     """
     lines = _coastlines() if lines is None else lines
     if not lines:
@@ -63,7 +63,7 @@ def add_coastlines(axes: Axes, lines: tuple[Line, ...] | None = None) -> None:
     (west, east), (low, high) = sorted(axes.get_xlim()), axes.get_ylim()
     # A map may begin at any meridian, so the coastlines are drawn in each turn that it reaches into.
     turns = np.arange(np.floor((west + 180) / 360), np.ceil((east - 180) / 360) + 1)
-    shifted = [line + [360 * turn, 0.0] for turn in turns for line in lines]
+    shifted = [line + np.array([360 * turn, 0.0]) for turn in turns for line in lines]
     axes.add_collection(LineCollection(shifted, colors=COAST, linewidths=0.6, label="coastlines"), autolim=False)
     axes.set_xlim(west, east)
     axes.set_ylim(low, high)

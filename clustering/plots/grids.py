@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ TIMES = ("time", "date", "t")
 """Names of a dimension that is taken for time where it has no dates."""
 
 
-def slice_of(array: xr.DataArray, at: Mapping[Hashable, Any], dims: int = 2) -> xr.DataArray:
+def slice_of(array: xr.DataArray, at: Mapping[Any, Any], dims: int = 2) -> xr.DataArray:
     """Cut an array down to what can be drawn: its last dimensions, in the middle of the others, thinned.
 
     Parameters
@@ -263,7 +263,7 @@ def frequencies(array: xr.DataArray, clusters: ClusterNames, dim: str) -> NDArra
         positions = clusters.positions(column)
         counts[:, place] = np.bincount(positions[positions >= 0], minlength=clusters.k)
     total = counts.sum(axis=0)
-    return np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
+    return np.asarray(np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0))
 
 
 def frequency(

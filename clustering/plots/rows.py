@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,9 +104,7 @@ def sampled_rows(source: Source, fitted: FittedModel, n: int) -> SampledRows:
         raise ConfigError(f"sample is {n!r}; a whole number of rows of 1 or more is needed")
     parts, complete = complete_rows(source, fitted, int(n))
     if not parts:
-        raise DataError(
-            "no row of the data is complete, so there is nothing to draw; check its mask and missing values"
-        )
+        raise DataError("no row of the data is complete, so none can be drawn; check the mask and missing values")
     prepared = [as_model_sees(fitted, part) for part in parts]
     labels = [fitted.model.assign(fitted.params, part).labels for part in prepared]
     return SampledRows(
@@ -133,7 +130,7 @@ def as_model_sees(fitted: FittedModel, rows: Rows) -> Rows:
 
 
 def responsibilities(fitted: FittedModel, rows: Rows) -> Array:
-    """Compute the responsibilities of rows ``(n, k)``.
+    """Compute the responsibilities of decoded rows ``(n, k)``.
 
     Parameters
     ----------
@@ -142,9 +139,26 @@ def responsibilities(fitted: FittedModel, rows: Rows) -> Array:
     rows
         Decoded rows.
     """
-    model, prepared = fitted.model, as_model_sees(fitted, rows)
+    return _responsibilities(fitted, as_model_sees(fitted, rows))
+
+
+def responsibilities_of(fitted: FittedModel, sample: SampledRows) -> Array:
+    """Compute the responsibilities of sampled rows ``(n, k)``.
+
+    Parameters
+    ----------
+    fitted
+        Fitted soft model.
+    sample
+        Rows.
+    """
+    return _responsibilities(fitted, _as_rows(sample))
+
+
+def _responsibilities(fitted: FittedModel, prepared: Rows) -> Array:
+    model = fitted.model
     assert is_soft(model)
-    resp = np.empty((len(rows), model.k))
+    resp = np.empty((len(prepared), model.k))
     for part in model.e_step(fitted.params, prepared):
         resp[part.row_index] = (part.weighted_resp / part.weighted_resp.sum(axis=0)).T
     return resp
@@ -160,13 +174,12 @@ def distances(fitted: FittedModel, sample: SampledRows) -> Array:
     sample
         Rows.
     """
-    n = len(sample.prepared)
-    rows = Rows(sample.prepared, unit_weights(n), shape=(n,), grid=(n,), prepared=True)
-    made = np.empty((n, fitted.model.k))
-    for part in _parts(fitted, rows):
+    made = np.empty((len(sample.prepared), fitted.model.k))
+    for part in fitted.model.distances(fitted.params, _as_rows(sample)):
         made[part.row_index] = part.distances.T
     return made
 
 
-def _parts(fitted: FittedModel, rows: Rows) -> Iterator[Any]:
-    return fitted.model.distances(fitted.params, rows)
+def _as_rows(sample: SampledRows) -> Rows:
+    n = len(sample.prepared)
+    return Rows(sample.prepared, unit_weights(n), shape=(n,), grid=(n,), prepared=True)

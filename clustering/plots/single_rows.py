@@ -48,7 +48,7 @@ def simplified_silhouettes(far: Array, positions: NDArray[np.int64]) -> Array:
     others[np.arange(len(far)), positions] = np.inf
     other = others.min(axis=1)
     most = np.maximum(own, other)
-    return np.divide(other - own, most, out=np.zeros(len(far)), where=(most > 0) & np.isfinite(most))
+    return np.asarray(np.divide(other - own, most, out=np.zeros(len(far)), where=(most > 0) & np.isfinite(most)))
 
 
 def silhouette(
@@ -248,7 +248,7 @@ def pca(
     for cluster, colour in enumerate(colours):
         own = points[sample.positions == cluster]
         mark, name = MARKS[cluster // 5 % len(MARKS)], clusters.display_names[cluster]
-        axes.scatter(*own.T, color=[colour], s=size, marker=mark, linewidths=0, alpha=0.7, label=name)
+        axes.scatter(own[:, 0], own[:, 1], color=[colour], s=size, marker=mark, linewidths=0, alpha=0.7, label=name)
         if covariances is not None:
             draw_ellipses(axes, centers[cluster], plane.T @ covariances(cluster) @ plane, colour)
         elif len(own) > 2:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from clustering.errors import ConfigError
@@ -14,6 +15,7 @@ from clustering.plots.canvas import TICKS, Place, axes_for, finish
 
 Array = NDArray[np.float64]
 
+KEPT = "#dc2626"
 WRITTEN = 14
 """Largest number of clusters with numbers in the cells."""
 
@@ -48,9 +50,8 @@ def transitions(
     if not len(pairs):
         raise ConfigError("no cell has a label in one of the versions, so there are no transitions to draw")
     befores, nows, shares = transition_shares(pairs, weights)
-    axes = axes_for(
-        ax, (float(np.clip(2.4 + 0.42 * len(nows), 4.0, 9.0)), float(np.clip(1.4 + 0.36 * len(befores), 2.8, 8.0)))
-    )
+    width, height = np.clip([2.4 + 0.42 * len(nows), 1.4 + 0.36 * len(befores)], (4.0, 2.8), (9.0, 8.0))
+    axes = axes_for(ax, (float(width), float(height)))
     image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, aspect="auto", interpolation="nearest")
     axes.set_xlabel(f"cluster in {names[1]}")
     axes.set_ylabel(f"cluster in {names[0]}")
@@ -65,8 +66,11 @@ def transitions(
     # A frame shows where a cluster keeps its rows.
     for row, i in enumerate(befores):
         for column in np.flatnonzero(nows == i):
-            box: Any = axes.add_patch(_frame(column, row))
-            box.set_clip_on(False)
+            axes.add_patch(
+                Rectangle(
+                    (column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#dc2626", linewidth=1.2, clip_on=False
+                )
+            )
     figure: Any = axes.get_figure(root=False)
     bar = figure.colorbar(image, ax=axes, label="share of the previous cluster, %")
     finish(axes, bar.ax)
@@ -92,9 +96,3 @@ def transition_shares(pairs: NDArray[np.int64], weights: Array) -> tuple[NDArray
     np.add.at(table, (rows.reshape(-1), columns.reshape(-1)), weights)
     total = table.sum(axis=1, keepdims=True)
     return befores, nows, np.divide(table, total, out=np.zeros_like(table), where=total > 0)
-
-
-def _frame(column: int, row: int) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#dc2626", linewidth=1.2)
