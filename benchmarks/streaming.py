@@ -152,11 +152,10 @@ def memory(folder: str, n: int, d: int, k: int) -> list[Result]:
 
 def child(command: str, path: str) -> None:
     """Print the memory that a job is forecast to take, or that it takes, in bytes."""
-    from clustering_flows.loading import load_config
-    from clustering_flows.terminal import terminal_watch
-
     from clustering.run.inspect import inspect_job
     from clustering.run.job import run_fit
+    from clustering_flows.loading import load_config
+    from clustering_flows.terminal import terminal_watch
 
     job = load_config(path)
     if command == "inspect":

@@ -201,7 +201,9 @@ class FitPlots:
             rows = _loaded("rows").sampled_rows(source, self.fitted, sample)
             shares = _loaded("rows").responsibilities_of(self.fitted, rows)
             return drawing.responsibilities(shares, self.clusters, rows.words, ax)
-        largest = self.fit.responsibilities(data, **options).max("k", skipna=False)
+        shares = _on_grid(self.fit.responsibilities(data, **options))
+        # Clusters lie along the last dimension, whatever its name.
+        largest = shares.max(shares.dims[-1], skipna=False)
         grids = _loaded("grids")
         return grids.quantity(grids.slice_of(largest, at), "responsibility of the own cluster", ax)
 
@@ -362,8 +364,11 @@ def _are_labels(data: Any) -> bool:
 
 
 def _on_grid(result: Any) -> Any:
-    """Return results of a bare array as an array with a dimension."""
-    return result if hasattr(result, "dims") else xr.DataArray(np.asarray(result), dims=("row",))
+    """Return results of a bare array as an array with dimensions."""
+    if hasattr(result, "dims"):
+        return result
+    array = np.asarray(result)
+    return xr.DataArray(array, dims=("row",) if array.ndim == 1 else None)
 
 
 __all__ = ["FitPlots", "RunPlots"]

@@ -52,7 +52,7 @@ def axes_for(place: Place, size: tuple[float, float]) -> Axes:
     return axes
 
 
-def panels_for(place: Place, rows: int, columns: int, size: tuple[float, float], **shared: bool) -> NDArray[Any]:
+def panels_for(place: Place, rows: int, columns: int, size: tuple[float, float], **shared: Any) -> NDArray[Any]:
     """Return axes ``(rows, columns)`` to draw on.
 
     Parameters

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from clustering.errors import ConfigError, nearest
-from clustering.plots.canvas import INK, Place, finish, palette, panels_for, tidy
+from clustering.plots.canvas import Place, finish, palette, panels_for, tidy
 
 BETTER = {
     "cost": "lower",
@@ -87,11 +87,18 @@ def selection(
     chosen = recommended["k"] if isinstance(recommended, Mapping) else recommended
     for axes, name in zip(drawn, names, strict=True):
         for place, (label, own) in enumerate(lines.items()):
-            style, colour = _STYLES[place // 10 % len(_STYLES)], palette(len(lines))[place]
+            style, colour = _STYLES[place % len(_STYLES)], palette(len(lines))[place]
             ks, values = [int(row["k"]) for row in own], [_number(row.get(name)) for row in own]
             axes.plot(ks, values, style, color=colour, markersize=4, linewidth=1.3, label=label or name)
         if chosen is not None:
-            axes.axvline(int(chosen), color=CHOSEN, linewidth=1.2, linestyle=(0, (4, 2)), zorder=1)
+            axes.axvline(
+                int(chosen),
+                color=CHOSEN,
+                linewidth=1.2,
+                linestyle=(0, (4, 2)),
+                zorder=1,
+                label=f"recommended: {chosen}",
+            )
             value = _of_choice(table, recommended, name)
             axes.plot([int(chosen)], [value], "o", markersize=9, markerfacecolor="none", markeredgecolor=CHOSEN)
         better = BETTER.get(name)
@@ -99,10 +106,11 @@ def selection(
         axes.set_xlabel("k")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         tidy(axes)
-    if len(lines) > 1:
-        drawn[0].legend(frameon=False, fontsize="small", title=", ".join(options))
-    note = "no clear answer" if chosen is None else f"recommended: k = {chosen}"
-    drawn[0].set_title(note, fontsize="small", loc="left", color=INK if chosen is None else CHOSEN, pad=18)
+    first = drawn[0]
+    if chosen is None:
+        # A line without points puts the words into the legend.
+        first.plot([], [], " ", label="no clear answer")
+    first.legend(frameon=False, fontsize="small", title=", ".join(options) if len(lines) > 1 else None)
     finish(*drawn)
     return drawn[0] if len(drawn) == 1 else drawn
 

@@ -101,7 +101,9 @@ def profiles(
             axes.invert_yaxis()
         here = tuple(group for group in groups[name] if group not in everywhere)
         if here and clusters.k <= NAMED:
-            axes.set_title(f"here {groups_text(here, clusters.display_names)}", fontsize="small", loc="left")
+            axes.set_title(
+                f"coinciding here: {groups_text(here, clusters.display_names)}", fontsize="small", loc="left"
+            )
         tidy(axes)
     if clusters.k <= NAMED:
         _legend(panels, clusters, tuple(sorted(everywhere)), spread.words if spread is not None and banded else None)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from clustering.errors import ConfigError
@@ -85,7 +86,9 @@ def silhouette(
         middles[cluster] = at + len(own) / 2
         at += len(own) + gap
     mean = float(values.mean())
-    axes.axvline(mean, color=INK, linestyle="--", linewidth=1.2, label=f"mean {mean:.3f}")
+    axes.axvline(
+        mean, color=INK, linestyle="--", linewidth=1.2, label=f"mean {mean:.3f}" if k > 1 else "no other cluster"
+    )
     axes.set_ylim(at, -gap)
     axes.set_xlim(min(-0.05, 1.05 * float(values.min())), 1.0)
     axes.set_xlabel(f"simplified silhouette ({sample.words})")
@@ -253,17 +256,22 @@ def pca(
             draw_ellipses(axes, centers[cluster], plane.T @ covariances(cluster) @ plane, colour)
         elif len(own) > 2:
             draw_ellipses(axes, own.mean(axis=0), np.cov(own.T), colour)
-    axes.plot(*centers.T, "x", color=INK, markersize=6, markeredgewidth=1.6, zorder=4)
-    if clusters.k > 12:
-        # A legend of many colours cannot be matched with the points.
+    many = clusters.k > 12
+    axes.plot(
+        *centers.T, marker="" if many else "x", linestyle="", color=INK, markersize=6, markeredgewidth=1.6, zorder=4
+    )
+    if many:
+        # A legend of many colours cannot be matched with the points, so names stand at the centers.
         for center, name in zip(centers, clusters.display_names, strict=True):
-            axes.annotate(name, center, (3, 3), textcoords="offset points", fontsize="x-small", color=INK)
+            text = axes.text(center[0], center[1], name, ha="center", va="center", fontsize="small", color=INK)
+            text.set(zorder=5, clip_on=True)
+            text.set_path_effects([withStroke(linewidth=2.5, foreground="w")])
     axes.set_xlabel(f"principal component 1 ({100 * shares[0]:.1f} % of the variance)")
     axes.set_ylabel(f"principal component 2 ({100 * shares[1]:.1f} %)")
     of = "the components" if covariances is not None else "the rows of each cluster"
     axes.set_title(f"{sample.words}; ellipses: 1 and 2 σ of {of}", fontsize="small", loc="left")
     tidy(axes)
-    if clusters.k <= 12:
+    if not many:
         legend(axes, clusters.k)
         marks: Any = axes.get_legend()
         for handle in marks.legend_handles:

@@ -53,8 +53,8 @@ def transitions(
     width, height = np.clip([2.4 + 0.42 * len(nows), 1.4 + 0.36 * len(befores)], (4.0, 2.8), (9.0, 8.0))
     axes = axes_for(ax, (float(width), float(height)))
     image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, aspect="auto", interpolation="nearest")
-    axes.set_xlabel(f"cluster in {names[1]}")
-    axes.set_ylabel(f"cluster in {names[0]}")
+    axes.set_xlabel(f"cluster, {names[1]}")
+    axes.set_ylabel(f"cluster, {names[0]}")
     for axis, ids in ((axes.xaxis, nows), (axes.yaxis, befores)):
         step = -(-len(ids) // TICKS)
         axis.set_ticks(range(0, len(ids), step), ["none" if i < 0 else str(i) for i in ids[::step]])

@@ -1,4 +1,4 @@
-"""Draws the picture of docs/plots.md: every kind of plot, on real and made-up data. Its argument is the file to write."""
+"""Draws the picture of docs/plots.md: every kind of plot. Its argument is the file to write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clustering.plots.choices import selection
 from clustering.plots.versions import transitions
 
 RNG = np.random.default_rng(3)
-CLIMATE = Path(iris_sample_data.path) / "sample_data" / "A1B_north_america.nc"
+CLIMATE = Path(iris_sample_data.path) / "A1B_north_america.nc"
 
 
 def ocean(n: int = 600) -> xr.Dataset:
@@ -27,7 +27,7 @@ def ocean(n: int = 600) -> xr.Dataset:
     salt = np.array([36.0, 35.4, 34.0, 34.7])[kind][:, None] + 0.3 * np.tanh(depth / 300) + RNG.normal(0, 0.1, (n, 25))
     along = ("depth", depth, {"units": "m", "positive": "down"})
     return xr.Dataset(
-        {"temp": (("profile", "depth"), temp, {"units": "degC"}), "salt": (("profile", "depth"), salt, {"units": "psu"})},
+        {"temp": (("profile", "depth"), temp, {"units": "degC"}), "salt": (("profile", "depth"), salt, {"units": "1"})},
         {"depth": along},
     )
 
@@ -49,7 +49,7 @@ def photograph() -> xr.DataArray:
 
 def draw(figure: FigureBase) -> None:
     """Draw every kind of plot."""
-    parts = iter(figure.subfigures(7, 2, wspace=0.03, hspace=0.03).flat)
+    parts = iter(figure.subfigures(8, 2, wspace=0.03, hspace=0.03).flat)
 
     def part(title: str) -> Any:
         panel = next(parts)
@@ -80,12 +80,18 @@ def draw(figure: FigureBase) -> None:
     forty.plot.pca(many, ax=part("plot.pca(data): 40 clusters"))
     few = points(4, 1500)
     mixture = c.fit(few, c.GaussianMixture(4))
-    mixture.plot.cost(ax=part("plot.cost()"))
+    by_cell.plot.cost(ax=part("plot.cost()"))
     mixture.plot.pca(few, ax=part("plot.pca(data)"))
     mixture.plot.silhouette(few, ax=part("plot.silhouette(data)"))
-    water.plot.margin(profiles, ax=part("plot.margin(data)"), **rows)
+    near = few / [3, 3, 1, 1, 1] + RNG.standard_normal(few.shape)
+    soft = c.fit(near, c.GaussianMixture(4, "tied"))
+    soft.plot.margin(near, ax=part("plot.margin(data)"))
+    soft.plot.responsibilities(near, ax=part("plot.responsibilities(data)"))
+    c.fit(image, c.KMeans(40), restarts=2, **shades).plot.labels(
+        image, ax=part("plot.labels(data): 40 clusters"), **shades
+    )
     table = [
-        {"k": k, "covariance": kind, "cost": 900 / k + shift, "silhouette": 0.6 - 0.05 * abs(k - 4), "bic": (k - 4) ** 2 + shift}
+        {"k": k, "covariance": kind, "silhouette": 0.6 - 0.05 * abs(k - 4) - shift / 90, "bic": (k - 4) ** 2 + shift}
         for kind, shift in (("full", 0.0), ("diagonal", 9.0))
         for k in range(2, 11)
     ]  # fmt: skip
@@ -95,6 +101,6 @@ def draw(figure: FigureBase) -> None:
 
 
 if __name__ == "__main__":
-    sheet = Figure(figsize=(17, 30), layout="constrained")
+    sheet = Figure(figsize=(17, 34), layout="constrained")
     draw(sheet)
     sheet.savefig(sys.argv[1], dpi=65)
