@@ -114,7 +114,11 @@ def test_without_axes_a_figure_of_pyplot_is_made(plot: str) -> None:
 
 
 def test_matplotlib_is_loaded_by_the_first_plot_alone() -> None:
-    code = "import sys, clustering as c, numpy as np; c.fit(np.eye(4), c.KMeans(2)).plot; sys.exit('matplotlib' in sys.modules)"
+    code = """if True:
+        import sys, clustering, numpy
+        clustering.fit(numpy.eye(4), clustering.KMeans(2)).plot
+        sys.exit("matplotlib" in sys.modules)
+    """
     root = Path(c.__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=root).returncode == 0
 
