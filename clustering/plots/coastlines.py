@@ -77,7 +77,7 @@ def _coastlines() -> tuple[Line, ...]:
     import cartopy
     from cartopy.io import shapereader
 
-    homes = [cartopy.config[key] for key in ("pre_existing_data_dir", "data_dir", "repo_data_dir")]
+    homes = [cartopy.config.get(key) for key in ("pre_existing_data_dir", "data_dir", "repo_data_dir")]
     for scale in _SCALES:
         for home in filter(None, homes):
             path = Path(home) / _FILE.format(scale)
