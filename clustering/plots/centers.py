@@ -297,8 +297,9 @@ def maps(
         # A scale of zero width would be an error.
         high = max(-low, high, 1e-300)
         low, cmap = -high, "RdBu_r"
-    columns = min(PANELS, len(heads))
-    rows = -(-len(heads) // columns)
+    rows = -(-len(heads) // PANELS)
+    # Five maps are rows of three and two, rather than of four and one.
+    columns = -(-len(heads) // rows)
     # Panels keep the shape of their grid, within limits that fit a page.
     height = float(np.clip(11.0 / columns * field.sizes[y] / field.sizes[x], 1.2, 4.5))
     size = (2.4 + 11.0 * max(columns, 2) / PANELS, 0.6 + rows * (height + 0.35))
@@ -323,8 +324,10 @@ def maps(
     for axes in drawn:
         if (y not in field.coords or counts_down(field[y].attrs, y)) and not axes.yaxis_inverted():
             axes.invert_yaxis()
-    for axes in panels[-1]:
+    for axes in drawn[-panels.shape[1] :]:
         axes.set_xlabel(named(field, x))
+        # The panel below may be an empty one, which shows no labels for this one.
+        axes.xaxis.set_tick_params(labelbottom=True)
     for axes in panels[:, 0]:
         axes.set_ylabel(named(field, y))
     label = with_units(f"{name}, less the mean of all rows" if departures else name, field.attrs)

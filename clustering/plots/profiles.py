@@ -20,6 +20,8 @@ from clustering.plots.spread import Spread
 
 PANELS = 4
 """Largest number of variables drawn as profiles or maps, and of maps side by side."""
+BARE = "feature"
+"""Dimension of the features of a bare array."""
 LEAST = 4
 """Smallest number of positions of a profile."""
 BANDS = 8
@@ -39,8 +41,8 @@ def is_line(field: xr.DataArray) -> bool:
     if field.ndim != 2 or field.shape[1] < LEAST:
         return False
     dim = str(field.dims[1])
-    # Names along a dimension have no order, so a line through them would mean nothing.
-    return dim in field.coords and field[dim].dtype.kind in "iufMO"
+    # Names have no order, nor have the features of a bare array, so a line through them would mean nothing.
+    return dim != BARE and dim in field.coords and field[dim].dtype.kind in "iufMO"
 
 
 def profiles(
