@@ -26,6 +26,7 @@ from clustering.models.model import AnyModel
 from clustering.models.registry import MODELS
 from clustering.option_values import in_bytes
 from clustering.options import FitCall, RunCall, SelectCall, cluster_of, wanted_block
+from clustering.plotting import RunPlots
 from clustering.progress import with_bar
 from clustering.run import fit as passes
 from clustering.run import sweep as sweeps
@@ -37,6 +38,7 @@ from clustering.signatures import in_python_words, takes_after_two
 from clustering.storage.checkpoints import Checkpoint
 from clustering.storage.layout import VERSIONS
 from clustering.storage.model import load_model
+from clustering.storage.names_file import load_cluster_names
 from clustering.storage.paths import StoragePath, storage_path, zarr_store
 
 logger = logging.getLogger(__name__)
@@ -193,6 +195,13 @@ class Run:
             section("Facts", [*facts, ("path", str(self.path))], count=None, is_open=True),
             section("Warnings", [(line,) for line in warned], count=len(warned)),
         )
+
+    @property
+    def plot(self) -> RunPlots:
+        """Plots of the fit and of the labels, which return matplotlib axes: ``run.plot.labels(time=0)`` and others."""
+        fit = self.fit
+        names = load_cluster_names(self.path.parent.parent, fit.ids)
+        return RunPlots(fit.fitted, fit, names, self.record, str(self.path), partial(getattr, self, "labels"))
 
     def __repr__(self) -> str:
         state = "published" if self.published else self.record["status"]

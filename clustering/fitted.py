@@ -29,6 +29,7 @@ from clustering.models.model import AnyModel
 from clustering.models.sampling import check_invertible, check_whole_number
 from clustering.option_values import in_bytes
 from clustering.options import LabelCall, LabelToCall, wanted_block
+from clustering.plotting import FitPlots
 from clustering.run.label_to import label_to
 from clustering.showing import show, show_one
 from clustering.signatures import takes_after_two
@@ -122,6 +123,11 @@ class Fit:
     def criteria(self) -> dict[str, float] | None:
         """AIC, BIC and ICL of a mixture, and the numbers they are made of; lower is better. None for other models."""
         return self.fitted.criteria
+
+    @property
+    def plot(self) -> FitPlots:
+        """Plots, which return matplotlib axes: ``fit.plot.centers()``, ``fit.plot.labels(data)`` and others."""
+        return FitPlots(self.fitted, self)
 
     @takes_after_two(LabelCall)
     def predict(self, data: Any, options: LabelCall) -> Any:

@@ -48,11 +48,13 @@ ALLOWED: dict[str, set[str]] = {
     "fitting": {"errors", "deferred", "blas", "policies", "options", "data", "models", "execution"},
     "storage": {"errors", "deferred", "data", "models", "execution", "fitting"},
     "config": {"errors", "secret_options", "option_values", "option_errors", "options", "data", "models"},
-    "report": {"errors", "deferred", "temporary", "config", "data", "models", "fitting"},
+    "plots": {"errors", "deferred", "temporary", "data", "models", "fitting"},
+    "report": {"errors", "deferred", "config", "data", "models", "fitting", "plots"},
     "run": {"errors", "deferred", "option_values", "cluster_options", "options", "config"}
-    | {"data", "models", "execution", "fitting", "storage", "report"},
+    | {"data", "models", "execution", "fitting", "storage", "plots", "report"},
     "fitted": {"deferred", "html_repr", "showing", "signatures", "option_values", "options"}
-    | {"data", "models", "execution", "fitting", "storage", "run"},
+    | {"data", "models", "execution", "fitting", "storage", "run", "plotting"},
+    "plotting": {"errors", "deferred", "options", "signatures", "showing", "data", "fitting", "plots"},
     "progress": {"errors", "execution", "fitting", "run", "report"},
     "api": {
         "errors",
@@ -65,7 +67,7 @@ ALLOWED: dict[str, set[str]] = {
         "options",
         "config",
     }
-    | {"data", "models", "execution", "fitting", "storage", "run", "fitted", "selected"},
+    | {"data", "models", "execution", "fitting", "storage", "run", "plotting", "fitted", "selected"},
     "selected": {"deferred", "fitted"},
     "sklearn": {"errors", "blas", "showing", "signatures", "options", "data", "models", "fitted", "api"},
     "accessor": {"deferred", "data", "models", "fitted", "api"},
@@ -265,5 +267,5 @@ def imported_on_loading(path: Path) -> set[str]:
 def test_packages_that_take_long_to_load_wait_until_they_are_used(name: str) -> None:
     # Workers of a cluster load BLAS libraries first of all.
     allowed = {"scipy"} if name == "execution/worker_environment.py" else set()
-    heavy = LAZY | ({"dask", "matplotlib"} if part_of(name) != "report" else {"dask"})
+    heavy = LAZY | ({"dask", "matplotlib"} if part_of(name) not in ("plots", "report") else {"dask"})
     assert not imported_on_loading(MODULES[name]) & heavy - allowed

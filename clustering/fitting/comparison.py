@@ -9,6 +9,9 @@ import numpy as np
 from clustering.fitting.fitted_model import FittedModel
 from clustering.fitting.labelling import LabelStatistics
 
+TRANSITIONS = 2500
+"""Largest number of transitions that a comparison lists: all of 50 clusters."""
+
 
 def comparison(run: str, previous: FittedModel, now: FittedModel, sums: LabelStatistics | None) -> dict[str, Any]:
     """Compare a version with the previous version, as JSON.
@@ -33,6 +36,8 @@ def comparison(run: str, previous: FittedModel, now: FittedModel, sums: LabelSta
         - ``churn_by_cluster``: the same share for the rows of each previous cluster, by id.
         - ``sizes``: the share of each cluster in the total weight, before and now, by id.
         - ``largest_size_change``: the largest difference of the two.
+        - ``transitions``: pairs of a previous and a present label with their weights, heaviest first, at most
+          `TRANSITIONS`; −1 is no label. None where the run wrote no labels.
         - ``new_clusters`` and ``lost_clusters``: ids that only one of the versions has.
     """
     # A cluster that only one of the versions has counts with a share of 0 in the other.
@@ -47,9 +52,17 @@ def comparison(run: str, previous: FittedModel, now: FittedModel, sums: LabelSta
         "churn_by_cluster": by_cluster,
         "sizes": {str(i): pair for i, pair in sizes.items()},
         "largest_size_change": max(abs(after - earlier) for earlier, after in sizes.values()),
+        "transitions": None if sums is None else _transitions(sums),
         "new_clusters": np.setdiff1d(now.ids, previous.ids).tolist(),
         "lost_clusters": np.setdiff1d(previous.ids, now.ids).tolist(),
     }
+
+
+def _transitions(sums: LabelStatistics) -> list[list[float]]:
+    order = np.argsort(-sums.moved, kind="stable")[:TRANSITIONS]
+    return [
+        [int(before), int(now), float(w)] for (before, now), w in zip(sums.moves[order], sums.moved[order], strict=True)
+    ]
 
 
 def _label_churn(sums: LabelStatistics) -> tuple[float | None, dict[str, float]]:

@@ -1,10 +1,4 @@
 """Figures and the HTML page of a report."""
 
-import os
-
-from clustering.temporary import home_folder, is_writable, temporary_folder
-
-_home = home_folder()
-# matplotlib keeps a list of fonts in this folder, and prints a warning where it cannot write there.
-if not os.environ.get("MPLCONFIGDIR") and not (_home and is_writable(_home / ".config")):
-    os.environ["MPLCONFIGDIR"] = str(temporary_folder("matplotlib") or "")
+# Plots set the folder of matplotlib, and have to do so before a module here loads it.
+import clustering.plots  # noqa: F401

@@ -19,14 +19,16 @@ from clustering.deferred import xr
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
 from clustering.models.objective import Objective
+from clustering.plots import grids
+from clustering.plots.canvas import colours_of
+from clustering.plots.centers import center_colours, largest
+from clustering.plots.positions import with_units
 from clustering.report import centers, figures, samples
 from clustering.report.centers import CenterFigure
 from clustering.report.samples import PlottedRows
 
 Colours = NDArray[np.float64]
 
-SHOWN = 1000
-"""Largest number of cells along a side of a drawn map."""
 DEGREES = {
     "responsibility": ("Responsibility", "Of the own cluster: 1 where a row is sure of it, 1/k where it is torn."),
     "log_density": ("Log density", "Of each row under the model: low where rows like it are rare."),
@@ -96,7 +98,7 @@ class ModelPictures:
         photograph
             Whether the source is drawn as an image, whose clusters have the colours of their centers.
         """
-        colours = _center_colours(fitted) / 255.0 if photograph else figures.colours_of(clusters)
+        colours = center_colours(fitted) / 255.0 if photograph else colours_of(clusters)
         passes = fitted.track.get("sizes")
         tracked = fitted.model.soft and passes is not None and len(passes) > 1 and fitted.model.k <= DRAWN
         return cls(
@@ -120,9 +122,9 @@ class ModelPictures:
         fitted, clusters, photograph
             As for `draw`.
         """
-        colours = _center_colours(fitted) / 255.0 if photograph else figures.colours_of(clusters)
+        colours = center_colours(fitted) / 255.0 if photograph else colours_of(clusters)
         return (
-            np.array_equal(centers.largest(self.fitted), centers.largest(fitted))
+            np.array_equal(largest(self.fitted), largest(fitted))
             and np.array_equal(self.clusters.ids, clusters.ids)
             and self.clusters.display_names == clusters.display_names
             and np.array_equal(self.colours, colours)
@@ -178,8 +180,8 @@ def draw(
         early = ModelPictures.draw(fitted, sample, clusters, photograph=photograph)
     colours = early.colours
     if pixels is not None and labels is not None:
-        book = _center_colours(fitted)
-        # 229 is the grey of masked cells in every figure, `figures.MASKED`.
+        book = center_colours(fitted)
+        # 229 is the grey of masked cells in every figure, `clustering.plots.canvas.MASKED`.
         after = np.where((labels.values >= 0)[..., None], book[clusters.positions(labels.values)], 229).astype(np.uint8)
         drawn_figures.append(Figure("Before", "The image as it is in the source.", figures.picture(pixels)))
         rate = f"{np.log2(k):.3g} bits a pixel" if k > 1 else "one colour"
@@ -330,7 +332,7 @@ def _columns(fitted: FittedModel) -> dict[str, NDArray[np.float64]]:
     Each feature has a column, or each variable with its mean where there are many features.
     """
     columns = fitted.centers
-    units = {name: figures.with_units("", attributes) for name, attributes in fitted.about.items()}
+    units = {name: with_units("", attributes) for name, attributes in fitted.about.items()}
     if len(fitted.features) <= COLUMNS:
         return {str(f) + units.get(f.variable, ""): columns[:, i] for i, f in enumerate(fitted.features)}
     indices: dict[str, list[int]] = {}
@@ -373,11 +375,6 @@ def _photograph(fitted: FittedModel, labels: xr.DataArray, preview: xr.Dataset) 
     return pixels
 
 
-def _center_colours(fitted: FittedModel) -> NDArray[np.uint8]:
-    """Return the centers of an 8-bit colour image ``(k, 3)`` as bytes."""
-    return np.clip(np.rint(fitted.centers), 0, 255).astype(np.uint8)
-
-
 def _centers_are_colours(fitted: FittedModel) -> bool:
     """Return whether centers may be colours, which unit vectors are not."""
     return len(fitted.features) == 3 and not (fitted.preparation is not None and fitted.preparation.unit_norm)
@@ -385,7 +382,7 @@ def _centers_are_colours(fitted: FittedModel) -> bool:
 
 def _position_text(shown: xr.DataArray) -> str:
     """Say at which positions of the other dimensions a map was cut."""
-    positions = ", ".join(f"{d} {value}" for d, value in shown.attrs.get("shown_at", {}).items())
+    positions = grids.place_text(shown)
     return f"At {positions}. " if positions else ""
 
 
@@ -422,13 +419,9 @@ def drawn_part(labels: xr.DataArray) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        At most `SHOWN` cells along each dimension; the attribute ``shown_at`` names the cut.
+        At most `clustering.plots.grids.SHOWN` cells along each dimension; the attribute ``shown_at`` names the cut.
     """
-    leading = labels.dims[:-2]
-    cut = labels.isel({d: labels.sizes[d] // 2 for d in leading})
-    # Cells are skipped and not averaged, because a mean of labels is no label.
-    cut = cut.isel({d: slice(None, None, max(1, -(-n // SHOWN))) for d, n in cut.sizes.items()})
-    return cut.assign_attrs(shown_at={str(d): _at(cut, str(d)) for d in leading})
+    return grids.slice_of(labels, {})
 
 
 def may_be_photograph(source: Source, fitted: FittedModel) -> bool:
@@ -443,11 +436,3 @@ def may_be_photograph(source: Source, fitted: FittedModel) -> bool:
     """
     image = len(source.shape) == 2 and len(source.variables) == 1 and source.dtype == np.uint8
     return image and _centers_are_colours(fitted)
-
-
-def _at(array: xr.DataArray, dim: str) -> str:
-    if dim not in array.coords:
-        return "half-way"
-    value = array[dim].values
-    # Dates are cut to seconds.
-    return str(value)[:19] if value.dtype.kind == "M" else str(value)

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse
 from numpy.typing import NDArray
 
-from clustering.data.preparation import only_unit_norm
-from clustering.data.reading import read_block
-from clustering.data.rows import Rows, unit_weights
+from clustering.data.rows import Rows
 from clustering.data.source import Source
 from clustering.fitting.fitted_model import FittedModel
-from clustering.models import covariances as kinds
-from clustering.models.model import is_soft
-from clustering.report.figures import palette, png
+from clustering.plots.canvas import palette
+from clustering.plots.ellipses import draw_ellipses
+from clustering.plots.rows import complete_rows, responsibilities
+from clustering.plots.spread import covariances_in_data_units
+from clustering.report.figures import png
 
 Array = NDArray[np.float64]
 
 SHOWN = 2000
 """Largest number of rows that are drawn."""
-PLACES = 8
-"""Largest number of blocks that the rows are taken from."""
 UNKNOWN = "#9ca3af"
 
 
@@ -64,46 +61,17 @@ def sample_rows(source: Source, fitted: FittedModel) -> PlottedRows | None:
     fitted
         Fitted model, for which `may_be_sampled` holds.
     """
-    # Blocks are small, so that hardly more rows are read than are drawn.
-    plan = source.plan(block_bytes=SHOWN * source.row_bytes // PLACES)
-    blocks = np.unique(np.linspace(0, len(plan) - 1, PLACES).astype(np.int64))
-    each = -(-SHOWN // len(blocks))
-    parts, read = [], 0
-    for index in blocks:
-        rows = read_block(source, plan.block(int(index)))
-        read += len(rows)
-        chosen = np.zeros(len(rows), bool)
-        chosen[np.unique(np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(np.int64))] = True
-        # Rows with missing features cannot be plotted in 2-D.
-        part = rows.select(chosen if rows.has_missing is None else chosen & ~rows.has_missing)
-        if fitted.preparation is not None and fitted.preparation.unit_norm:
-            # A zero row has no cluster. The other rows are drawn with length 1, as the model sees them.
-            part = only_unit_norm(part.values.shape[1]).apply(part)
-        if len(part):
-            parts.append((part, _responsibilities(fitted, part)))
+    parts, complete = complete_rows(source, fitted, SHOWN)
     if not parts:
         return None
-    values = np.concatenate([part.values for part, _ in parts]).astype(np.float64)
-    true_labels = None if source.labels is None else np.concatenate([_labels(part) for part, _ in parts])
-    complete = len(blocks) == len(plan) and len(values) == read
-    return PlottedRows(values, np.concatenate([shares for _, shares in parts]), true_labels, complete)
+    values = np.concatenate([part.decoded().values for part in parts]).astype(np.float64)
+    true_labels = None if source.labels is None else np.concatenate([_labels(part) for part in parts])
+    resp = np.concatenate([responsibilities(fitted, part) for part in parts])
+    return PlottedRows(values, resp, true_labels, complete)
 
 
 def _labels(rows: Rows) -> NDArray[np.int32]:
     return np.full(len(rows), -1, np.int32) if rows.labels is None else rows.labels
-
-
-def _responsibilities(fitted: FittedModel, rows: Rows) -> Array:
-    """Return the responsibilities of rows ``(n, k)``."""
-    resp = np.empty((len(rows), fitted.model.k))
-    if fitted.preparation is not None:
-        rows = fitted.preparation.apply(rows)
-    model = fitted.model
-    assert is_soft(model)
-    # All weights are 1 here, because rows of weight 0 have responsibilities too.
-    for part in model.e_step(fitted.params, replace(rows, weights=unit_weights(len(rows)))):
-        resp[part.row_index] = (part.weighted_resp / part.weighted_resp.sum(axis=0)).T
-    return resp
 
 
 def caption(sample: PlottedRows, mixture: bool) -> str:
@@ -146,16 +114,9 @@ def draw(sample: PlottedRows, fitted: FittedModel, colours: Array) -> bytes:
         _scatter(panels[0], sample.rows, _true_colours(sample, sample.true_labels, colours))
     _scatter(panels[-2], sample.rows, "#6d28d9")
     _scatter(panels[-1], sample.rows, np.clip(sample.resp @ colours, 0.0, 1.0))
-    components = fitted.components
-    if components.covariance is not None:
-        covariances = np.zeros(0) if components.covariances is None else components.covariances
-        for cluster in range(fitted.model.k):
-            width = fitted.params.centers.shape[1]
-            covariance = kinds.as_full(components.covariance, covariances, cluster, width)
-            if fitted.preparation is not None:
-                # Components describe prepared rows, and the points are drawn in the units of the data.
-                covariance = fitted.preparation.covariance_to_data_units(covariance)
-            _ellipses(panels[-1], fitted.centers[cluster], covariance, colours[cluster])
+    if fitted.components.covariance is not None:
+        for cluster, covariance in enumerate(covariances_in_data_units(fitted)):
+            draw_ellipses(panels[-1], fitted.centers[cluster], covariance, colours[cluster])
     panels[-1].plot(*fitted.centers.T, "x", color="#111827", markersize=6, markeredgewidth=1.6)
     for axes, name in zip(panels, names, strict=True):
         axes.set_title(name, fontsize="medium")
@@ -193,18 +154,6 @@ def _true_colours(sample: PlottedRows, true_labels: NDArray[np.int32], colours: 
 def _scatter(axes: Axes, rows: Array, colour: Any) -> None:
     size = float(np.clip(9000 / len(rows), 5.0, 18.0))
     axes.scatter(rows[:, 0], rows[:, 1], c=colour, s=size, linewidths=0, alpha=0.85)
-
-
-def _ellipses(axes: Axes, center: Array, covariance: Array, colour: Any) -> None:
-    variances, directions = np.linalg.eigh(covariance)
-    # The variances of eigh ascend, so the last direction is that of the long axis.
-    angle = float(np.degrees(np.arctan2(directions[1, 1], directions[0, 1])))
-    for sigmas, width in ((1, 1.8), (2, 1.1)):
-        # Rounding may leave a variance slightly below 0.
-        short, long = 2 * sigmas * np.sqrt(np.clip(variances, 0.0, None))
-        shape = Ellipse((center[0], center[1]), long, short, angle=angle)
-        shape.set(fill=False, edgecolor=0.7 * np.asarray(colour), linewidth=width)
-        axes.add_patch(shape)
 
 
 def _frame(axes: Axes, rows: Array) -> None:

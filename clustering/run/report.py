@@ -125,6 +125,7 @@ def draw_pictures(
     tuple
         Pictures, and the colours of the clusters in them.
     """
+    from clustering.plots import grids
     from clustering.report import page
 
     labels = preview = sample = changed = None
@@ -146,7 +147,7 @@ def draw_pictures(
                 changed = page.drawn_part(stored[CHANGED]).load()
             degrees = {name: page.drawn_part(stored[name]).load() for name in page.DEGREES if name in stored}
         if labels is not None and source is not None and page.may_be_photograph(source, result):
-            preview = source.preview(page.SHOWN)
+            preview = source.preview(grids.SHOWN)
     if source is not None:
         # A label pass changes no params, so plotted rows that were read before it are those of now.
         sample = plotted_rows(source, result) if early is None else early.sample

@@ -50,6 +50,11 @@ class BucketPath:
         return self.key.rpartition("/")[2]
 
     @property
+    def parent(self) -> BucketPath:
+        """Prefix without the last part of the key."""
+        return replace(self, key=self.key.rpartition("/")[0])
+
+    @property
     def root(self) -> str:
         """URL of the root without secrets, for messages."""
         return shown(self.url)

@@ -34,7 +34,7 @@ def test_names_and_colours_belong_to_their_clusters() -> None:
     clusters = ClusterNames(np.array([0, 2, 9]), {2: "deep convection", 5: "lost"}, {9: "#00ff00"})
     assert clusters.display_names == ["0", "deep convection", "9"]
     assert clusters.attributes["flag_meanings"] == "cluster_0 deep_convection cluster_9"
-    assert clusters.attributes["flag_colors"] == "#1f77b4 #2ca02c #00ff00"
+    assert clusters.attributes["flag_colors"] == "#3f90da #bd1f01 #00ff00"
 
 
 @given(st.dictionaries(st.integers(0, 6), st.text(max_size=12)))

@@ -295,7 +295,7 @@ def test_names_and_colours_follow_their_clusters(config: Make, tmp_path: Path) -
     }
     attributes = read_labels(out)["labels"].attrs
     assert attributes["flag_meanings"] == "Rand_Küste cluster_1 deep_convection cluster_3"
-    assert attributes["flag_colors"] == "#1f77b4 #ff7f0e #12ab9f #d62728"
+    assert attributes["flag_colors"] == "#3f90da #ffa90e #12ab9f #832db6"
     assert "2 deep convection</td>" in (out / "report.html").read_text()
     assert "background: #12ab9f" in (out / "report.html").read_text()
     # Later runs find names by id. An unmatched cluster has no name. A new name keeps the colour.

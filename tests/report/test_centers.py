@@ -10,6 +10,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 import clustering as c
+from clustering.plots.canvas import palette
+from clustering.plots.positions import axis_positions
 from clustering.report import centers, figures
 
 RNG = np.random.default_rng(8)
@@ -26,7 +28,7 @@ def drawings(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 def drawn(data: xr.Dataset, k: int = 3) -> list[centers.CenterFigure]:
     fit = c.fit(data, c.KMeans(k), variables=list(data.data_vars), sample_dims=["sample"], restarts=1)
-    return centers.draw(fit.fitted, figures.palette(k))
+    return centers.draw(fit.fitted, palette(k))
 
 
 def maps(mean: float, lat: Any = (-10.0, 0.0, 10.0), n: int = 20) -> xr.Dataset:
@@ -55,7 +57,7 @@ def test_gridded_features_are_maps_with_north_above(lat: Any, drawings: list[Fig
 def test_each_map_shows_its_center_where_it_is(drawings: list[Figure]) -> None:
     data = maps(0.0)
     fit = c.fit(data, c.KMeans(3), variables=["z"], sample_dims=["sample"], restarts=1)
-    centers.draw(fit.fitted, figures.palette(3))
+    centers.draw(fit.fitted, palette(3))
     for cluster, axes in enumerate(drawings[0].axes[:3]):
         np.testing.assert_array_equal(axes.collections[0].get_array(), fit.fields["z"][cluster])
 
@@ -105,7 +107,7 @@ def test_bands_have_no_order_to_draw_a_line_along(drawings: list[Figure]) -> Non
 
 def test_dates_of_any_calendar_are_drawn_in_their_year() -> None:
     dates = xr.date_range("1860-02-30", periods=241, freq="MS", calendar="360_day", use_cftime=True)
-    places = figures.axis_positions(xr.DataArray(np.zeros(241), {"time": dates}, "time"), "time")
+    places = axis_positions(xr.DataArray(np.zeros(241), {"time": dates}, "time"), "time")
     assert places.dtype.kind == "M"
     years = places.astype("datetime64[Y]").astype(int) + 1970
     assert years.tolist() == [date.year for date in dates]
@@ -120,7 +122,7 @@ def test_longitudes_that_begin_anew_go_on() -> None:
         ([10.0, 0, 350], [10.0, 0, -10]),
     ):
         array = xr.DataArray(np.zeros(len(given)), {"lon": given}, "lon")
-        assert figures.axis_positions(array, "lon").tolist() == expected
+        assert axis_positions(array, "lon").tolist() == expected
 
 
 def test_a_curve_that_hardly_moves_is_not_blown_up(drawings: list[Figure]) -> None:
@@ -133,7 +135,7 @@ def test_a_curve_that_hardly_moves_is_not_blown_up(drawings: list[Figure]) -> No
 def test_label_maps_have_north_above_and_name_their_units(drawings: list[Figure]) -> None:
     lat = ("lat", [60.0, 50.0, 40.0], {"units": "degrees_north"})
     labels = xr.DataArray(np.arange(6).reshape(3, 2) % 3, {"lat": lat, "lon": [1.0, 2.0]}, ("lat", "lon"))
-    figures.label_map(labels, figures.palette(3))
+    figures.label_map(labels, palette(3))
     axes = drawings[0].axes[0]
     assert not axes.yaxis_inverted()
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("lat (degrees_north)", "lon")
@@ -142,7 +144,7 @@ def test_label_maps_have_north_above_and_name_their_units(drawings: list[Figure]
 def test_every_label_of_a_series_is_a_line_at_its_date(drawings: list[Figure]) -> None:
     dates = xr.date_range("2001-01-01", periods=6)
     labels = xr.DataArray(np.array([0, 1, -1, 2, 2, 0]), {"time": dates}, "time")
-    figures.label_map(labels, figures.palette(3))
+    figures.label_map(labels, palette(3))
     axes = drawings[0].axes[0]
     assert [len(lines.get_segments()) for lines in axes.collections] == [2, 1, 2]
     low, high = axes.get_ylim()

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 import clustering
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.models import registry
+from clustering.plots.canvas import MASKED, palette
+from clustering.plots.grids import SAME_CHANGED
 from clustering.report import figures
 from clustering.report.page import LISTED, Figure, curve_caption, draw, drawn_part, number, render
 
@@ -218,8 +220,8 @@ COORDINATES = {
 @pytest.mark.parametrize(("lengths", "coordinates"), COORDINATES.values(), ids=COORDINATES)
 def test_labels_over_any_coordinates_are_drawn(lengths: tuple[int, ...], coordinates: dict[str, Any]) -> None:
     labels = xr.DataArray(RNG.integers(-1, 3, lengths), coordinates, ("lat", "lon")[-len(lengths) :])
-    shown = colours_of(figures.label_map(labels, figures.palette(3)))
-    expected = set((np.rint(figures.palette(3) * 255).astype(np.int64) @ [1 << 16, 1 << 8, 1]).tolist())
+    shown = colours_of(figures.label_map(labels, palette(3)))
+    expected = set((np.rint(palette(3) * 255).astype(np.int64) @ [1 << 16, 1 << 8, 1]).tolist())
     # The dots of a series are too small for pure colours.
     assert expected <= shown or (len(lengths) == 1 and len(shown) > 10)
 
@@ -234,7 +236,7 @@ def test_any_number_of_clusters_is_drawn(k: int) -> None:
 
 @pytest.mark.parametrize("k", [1, 10, 11, 20, 21, 100], ids="k={}".format)
 def test_clusters_have_different_colours(k: int) -> None:
-    assert len(np.unique(figures.palette(k), axis=0)) == k
+    assert len(np.unique(palette(k), axis=0)) == k
 
 
 def test_clusters_are_listed_largest_first(plain: tuple[Page, list[Figure], str]) -> None:
@@ -352,7 +354,7 @@ def test_changed_cells_are_drawn_on_the_map(lengths: tuple[int, ...]) -> None:
     change_maps = [picture for picture in pictures if picture.of_changes]
     assert len(change_maps) == (len(lengths) > 1)
     if change_maps:
-        expected = {int(colour[1:], 16) for colour in (figures.MASKED, *figures.SAME_CHANGED)}
+        expected = {int(colour[1:], 16) for colour in (MASKED, *SAME_CHANGED)}
         assert expected <= colours_of(change_maps[0].png)
         assert change_maps[0].caption.startswith("At time half-way. " if len(lengths) == 3 else "Cells")
 

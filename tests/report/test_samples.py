@@ -14,7 +14,8 @@ import xarray as xr
 from test_page import Page, run_of, titles
 
 import clustering
-from clustering.report import figures, samples
+from clustering.plots.canvas import palette
+from clustering.report import samples
 from clustering.report.page import DRAWN, Figure, draw, render
 
 MODELS: dict[str, Any] = {
@@ -117,7 +118,7 @@ def test_responsibilities_are_those_of_the_model_whatever_the_weights() -> None:
 def test_true_components_have_the_colours_of_the_clusters_that_found_them() -> None:
     shares = np.eye(3)[[2, 2, 0, 0, 1, 1]]
     true_labels = np.array([0, 0, 1, 1, 2, -1], np.int32)
-    colours = figures.palette(3)
+    colours = palette(3)
     own = samples._true_colours(samples.PlottedRows(shares[:, :2], shares, true_labels, True), true_labels, colours)
     assert np.array_equal(own[:5], colours[[2, 2, 0, 0, 1]])
     assert not (own[5] == colours).all(axis=1).any()
@@ -126,7 +127,7 @@ def test_true_components_have_the_colours_of_the_clusters_that_found_them() -> N
 def test_more_true_components_than_clusters_have_colours_of_their_own() -> None:
     shares = np.eye(2)[[0, 1, 0, 0]]
     true_labels = np.array([0, 1, 2, 3], np.int32)
-    own = samples._true_colours(samples.PlottedRows(shares, shares, true_labels, True), true_labels, figures.palette(2))
+    own = samples._true_colours(samples.PlottedRows(shares, shares, true_labels, True), true_labels, palette(2))
     assert len(np.unique(own, axis=0)) == 4
 
 
@@ -204,4 +205,4 @@ def test_prepared_rows_are_drawn_where_centers_come_back_to(wish: dict[str, Any]
     assert np.allclose(np.linalg.norm(sample.rows, axis=1), 1.0) == ("unit_norm" in wish)
     expected = fit.responsibilities(data(), variables=["rows"], sample_dims=["row"]).values
     np.testing.assert_allclose(sample.resp, expected, atol=1e-9)
-    assert samples.draw(sample, fit.fitted, figures.palette(3)).startswith(b"\x89PNG")
+    assert samples.draw(sample, fit.fitted, palette(3)).startswith(b"\x89PNG")
