@@ -36,14 +36,15 @@ ALLOWED: dict[str, set[str]] = {
     "execution": {"errors", "blas", "temporary", "compat", "data", "models"},
     "fitting": {"errors", "deferred", "blas", "policies", "options", "data", "models", "execution"},
     "storage": {"errors", "deferred", "data", "models", "execution", "fitting"},
+    "exports": {"errors", "deferred", "compat", "data", "models", "fitting", "storage"},
     "config": {"errors", "secret_options", "option_values", "option_errors", "options", "data", "models"},
     "report": {"errors", "deferred", "temporary", "config", "data", "models", "fitting"},
     "run": {"errors", "deferred", "option_values", "cluster_options", "options", "config"}
     | {"data", "models", "execution", "fitting", "storage", "report"},
     "fitted": {"deferred", "showing", "signatures", "option_values", "options"}
-    | {"data", "models", "execution", "fitting", "storage", "run"},
+    | {"data", "models", "execution", "fitting", "storage", "exports", "run"},
     "api": {"errors", "deferred", "showing", "signatures", "option_values", "options", "config"}
-    | {"data", "models", "execution", "fitting", "storage", "run", "fitted"},
+    | {"data", "models", "execution", "fitting", "storage", "exports", "run", "fitted"},
     "__init__": {"errors", "deferred", "data", "models", "fitted", "api"},
 }
 
