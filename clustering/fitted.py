@@ -19,6 +19,7 @@ from clustering.deferred import xr
 from clustering.execution.engine import connect
 from clustering.execution.passes import pass_runner
 from clustering.exports.content import Content
+from clustering.exports.scikit_learn import to_sklearn
 from clustering.exports.targets import export
 from clustering.fitting.center_fields import center_fields
 from clustering.fitting.features import check_features
@@ -348,6 +349,25 @@ class Fit:
             If the path has content that may not be replaced, or cannot be written.
         """
         save_model(self.fitted, os.fspath(path), {"labelled": self.labelled}, overwrite=overwrite)
+
+    def to_sklearn(self) -> Any:
+        """Make a fitted estimator of scikit-learn that labels rows as this model does.
+
+        Returns
+        -------
+        sklearn.base.BaseEstimator
+            A ``KMeans`` or ``GaussianMixture``, at the end of a ``Pipeline`` where rows are prepared or far from zero.
+            It takes rows ``(n, d)`` in the data's own units, and gives positions of clusters: the ids at these
+            positions are its attribute ``cluster_ids_``.
+
+        Raises
+        ------
+        OutputError
+            If scikit-learn has no such model.
+        MissingDependencyError
+            If it is not installed.
+        """
+        return to_sklearn(Content(self.fitted, self.fitted.clusters))
 
     def export(self, path: str | os.PathLike[str], *, to: str, overwrite: bool = False) -> list[Path]:
         """Write the model to a file of another program.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clustering.errors import ConfigError, OutputError, nearest
-from clustering.exports import csv, netcdf, npz
+from clustering.exports import csv, faiss_index, netcdf, npz, onnx_graph, scikit_learn
 from clustering.exports.content import Content
 from clustering.exports.placing import write_files
 
@@ -25,6 +25,9 @@ class Target(NamedTuple):
 
 
 TARGETS: Mapping[str, Target] = {
+    "sklearn": Target(".skops", scikit_learn.write),
+    "faiss": Target(".faiss", faiss_index.write),
+    "onnx": Target(".onnx", onnx_graph.write),
     "npz": Target(".npz", npz.write),
     "csv": Target(".csv", csv.write, csv.labels_name),
     "netcdf": Target(".nc", netcdf.write, netcdf.labels_name),
