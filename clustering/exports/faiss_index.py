@@ -1,4 +1,4 @@
-"""FAISS: an inverted-file index whose trained quantiser is the centers, and which takes and searches vectors at once."""
+"""FAISS: an inverted-file index whose trained quantiser is the centers, ready to take and search vectors."""
 
 from __future__ import annotations
 

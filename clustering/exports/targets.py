@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clustering.errors import ConfigError, OutputError, nearest
-from clustering.exports import csv, faiss_index, netcdf, npz, onnx_graph, scikit_learn
+from clustering.exports import csv, faiss_index, geotiff, netcdf, npz, ome_zarr, onnx_graph, scikit_learn
 from clustering.exports.content import Content
 from clustering.exports.placing import write_files
+
+Export = Callable[[Content, Path, bool], list[Path]]
+"""Function that writes to a path, where it may replace what an export wrote, and lists what it has written."""
 
 
 class Target(NamedTuple):
@@ -18,19 +21,28 @@ class Target(NamedTuple):
 
     suffix: str
     """Ending of the file."""
-    write: Callable[[Content, Path], None]
-    """Function that writes the files at a temporary place."""
-    companion: Callable[[Path], str] | None = None
-    """Function that names a second file beside the first."""
+    export: Export
+
+
+def _of_files(write: Callable[[Content, Path], None], companion: Callable[[Path], str] | None = None) -> Export:
+    """Make the export to a file, and perhaps a companion beside it, from the function that writes them."""
+
+    def export_files(content: Content, path: Path, overwrite: bool) -> list[Path]:
+        companions = [] if companion is None else [companion(path)]
+        return write_files(path, companions, overwrite, lambda file: write(content, file))
+
+    return export_files
 
 
 TARGETS: Mapping[str, Target] = {
-    "sklearn": Target(".skops", scikit_learn.write),
-    "faiss": Target(".faiss", faiss_index.write),
-    "onnx": Target(".onnx", onnx_graph.write),
-    "npz": Target(".npz", npz.write),
-    "csv": Target(".csv", csv.write, csv.labels_name),
-    "netcdf": Target(".nc", netcdf.write, netcdf.labels_name),
+    "sklearn": Target(".skops", _of_files(scikit_learn.write)),
+    "faiss": Target(".faiss", _of_files(faiss_index.write)),
+    "onnx": Target(".onnx", _of_files(onnx_graph.write)),
+    "npz": Target(".npz", _of_files(npz.write)),
+    "csv": Target(".csv", _of_files(csv.write, csv.labels_name)),
+    "netcdf": Target(".nc", _of_files(netcdf.write, netcdf.labels_name)),
+    "ome-zarr": Target(".ome.zarr", ome_zarr.export),
+    "geotiff": Target(".tif", _of_files(geotiff.write, geotiff.style_name)),
 }
 
 
@@ -85,6 +97,4 @@ def export(content: Content, path: str | os.PathLike[str], to: str, *, overwrite
         raise OutputError(
             f"{os.fspath(path)!r} is a URL; exports go to files on this machine: name a path, and copy it"
         )
-    place = Path(path)
-    companions = [] if target.companion is None else [target.companion(place)]
-    return write_files(place, companions, overwrite, lambda file: target.write(content, file))
+    return target.export(content, Path(path), overwrite)
