@@ -54,8 +54,7 @@ def write(content: Content, path: Path) -> None:
     rasterio = optional("rasterio", TARGET, "geotiff")
     if labels.ndim != 2:
         raise OutputError(
-            f"a GeoTIFF holds a map, and the samples lie along ({', '.join(map(str, labels.dims))}); "
-            "export to netcdf or ome-zarr"
+            f"a GeoTIFF holds a map, and the samples lie along ({', '.join(map(str, labels.dims))}); export to netcdf"
         )
     largest = int(content.clusters.ids.max())
     if largest >= 65535:

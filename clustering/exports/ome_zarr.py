@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +61,7 @@ def export(content: Content, path: Path, overwrite: bool) -> list[Path]:
     image = _image_of(path)
     if image is None:
         check_place(os.fspath(path))
-    version = 2 if image is not None and not (image / "zarr.json").is_file() else 3
+    version: Literal[2, 3] = 2 if image is not None and not (image / "zarr.json").is_file() else 3
     with staged(path, partial(check_target, path, EXPORTED, overwrite, _REMEDY)) as staging:
         root = zarr.open_group(str(staging), mode="w-", zarr_format=version)
         group = root if image is not None else root.create_group(NAME)
@@ -92,10 +92,10 @@ def _image_of(path: Path) -> Path | None:
     return image if "multiscales" in about else None
 
 
-def _list_in(image: Path, name: str, version: int) -> None:
+def _list_in(image: Path, name: str, version: Literal[2, 3]) -> None:
     """Add a label image to the list of an image; all other attributes stay."""
-    group = zarr.open_group(str(image / "labels"), mode="a", zarr_format=version)  # type: ignore[arg-type]
-    about: dict[str, Any] = dict(group.attrs["ome"]) if version == 3 and "ome" in group.attrs else {}  # type: ignore[arg-type]
+    group = zarr.open_group(str(image / "labels"), mode="a", zarr_format=version)
+    about: dict[str, Any] = dict(group.attrs["ome"]) if version == 3 and "ome" in group.attrs else {}
     listed: Any = (about if version == 3 else group.attrs).get("labels", [])
     names = [*listed, *([name] if name not in listed else [])]
     if version == 3:
@@ -110,11 +110,8 @@ def _axes(labels: xr.DataArray) -> list[dict[str, str]]:
     types = [_TYPES.get(d.lower(), "space") for d in dims]
     # Time comes before channels, and both before space.
     order = ["time", "channel", "space"]
-    if (
-        types != sorted(types, key=order.index)
-        or types.count("space") not in (2, 3)
-        or len(set(types[:-2])) < len([t for t in types[:-2] if t != "space"])
-    ):
+    once = types.count("time") <= 1 and types.count("channel") <= 1
+    if not once or types != sorted(types, key=order.index) or types.count("space") not in (2, 3):
         raise OutputError(
             f"OME-Zarr holds labels along (t, c, z, y, x), of which y and x are needed, and these lie along "
             f"({', '.join(dims)}); export to netcdf"
@@ -126,12 +123,13 @@ def _axes(labels: xr.DataArray) -> list[dict[str, str]]:
     ]
 
 
-def _write_levels(group: Any, labels: xr.DataArray, version: int) -> list[tuple[int, ...]]:
+def _write_levels(group: Any, labels: xr.DataArray, version: Literal[2, 3]) -> list[tuple[int, ...]]:
     """Write all levels, a block at a time, and return their shapes."""
     largest = int(max(labels.attrs["flag_values"])) + 1
     dtype = next(np.dtype(t) for t in ("u1", "u2", "u4", "u8") if largest <= np.iinfo(t).max)
     stored = labels.variable
-    shape, shapes, finer = tuple(stored.shape), [], None
+    shape, finer = tuple(stored.shape), None
+    shapes: list[tuple[int, ...]] = []
     while True:
         level = group.create_array(
             str(len(shapes)),
@@ -180,7 +178,8 @@ def mode_of_squares(labels: NDArray[Any]) -> NDArray[Any]:
     whole = np.pad(labels, odd, mode="edge")
     cells = np.stack([whole[..., i::2, j::2] for i in (0, 1) for j in (0, 1)])
     counts = (cells[:, None] == cells[None]).sum(axis=1)
-    return np.take_along_axis(cells, counts.argmax(axis=0)[None], axis=0)[0]
+    made: NDArray[Any] = np.take_along_axis(cells, counts.argmax(axis=0)[None], axis=0)[0]
+    return made
 
 
 def _description(
@@ -213,7 +212,7 @@ def _description(
         properties.append({"label-value": i + 1, "cluster": i, "name": shown, "share": share, "size": size})
     about = {"colors": colors, "properties": properties, **({"source": {"image": "../../"}} if within else {})}
     multiscale = {"name": name, "type": "mode", "axes": axes, "datasets": datasets}
-    # Numbers that JSON does not hold, such as the sizes of a model without rows, are left out.
+    # JSON has no NaN, which the sizes of a model without rows are; they become null.
     made: dict[str, Any] = json.loads(
         json.dumps({"multiscales": [multiscale], "image-label": about}), parse_constant=lambda _: None
     )

@@ -19,7 +19,8 @@ import clustering as c
 from clustering.errors import OutputError
 from clustering.exports.ome_zarr import mode_of_squares
 
-MERCATOR = rasterio.crs.CRS.from_epsg(32633).to_wkt()
+FIELDS: dict[str, Any] = {"variables": ["t"], "sample_dims": ["time", "lat", "lon"]}
+UTM = rasterio.crs.CRS.from_epsg(32633).to_wkt()
 
 
 def map_store(path: Path, **changes: Any) -> Path:
@@ -30,7 +31,7 @@ def map_store(path: Path, **changes: Any) -> Path:
     values[:, :5] = np.nan
     coords = {"y": 5e6 - 10.0 * np.arange(700), "x": 4e5 + 10.0 * np.arange(530), **changes}
     field = xr.Dataset({"v": (("band", "y", "x"), values, {"grid_mapping": "spatial_ref"})}, coords)
-    field["spatial_ref"] = xr.DataArray(0, attrs={"crs_wkt": MERCATOR})
+    field["spatial_ref"] = xr.DataArray(0, attrs={"crs_wkt": UTM})
     field.to_zarr(path, consolidated=False, encoding={"v": {"chunks": (2, 256, 256)}})
     return path
 
@@ -151,7 +152,7 @@ def test_what_a_map_or_an_image_cannot_hold_is_refused(field_store: Path, tmp_pa
     uneven = labelled(tmp_path, x=np.arange(530.0) ** 2)
     with pytest.raises(OutputError, match=r"evenly spaced coordinates, and those of 'x' are not; export to netcdf"):
         uneven.export(tmp_path / "m.tif", to="geotiff")
-    places = c.run(str(field_store), c.KMeans(2), variables=["t"], output=tmp_path / "fields", report=False)
+    places = c.run(str(field_store), c.KMeans(2), **FIELDS, output=tmp_path / "fields", report=False)
     with pytest.raises(OutputError, match=r"a map, and the samples lie along \(time, lat, lon\); export to netcdf"):
         places.export(tmp_path / "m.tif", to="geotiff")
     series = c.run(
