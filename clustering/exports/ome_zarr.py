@@ -28,6 +28,7 @@ from clustering.deferred import xr, zarr
 from clustering.errors import OutputError
 from clustering.exports.content import Content
 from clustering.exports.placement import line
+from clustering.exports.placing import REMEDY
 
 NAME = "clusters"
 CHUNK = 1024
@@ -36,7 +37,6 @@ SMALLEST = 512
 """Levels end where the last two axes are no longer than this."""
 _TYPES = {"t": "time", "time": "time", "c": "channel", "channel": "channel"}
 _UNITS = {"nanometer", "micrometer", "millimeter", "centimeter", "meter"}
-_REMEDY = "--overwrite"
 
 
 def export(content: Content, path: Path, overwrite: bool) -> list[Path]:
@@ -62,7 +62,7 @@ def export(content: Content, path: Path, overwrite: bool) -> list[Path]:
     if image is None:
         check_place(os.fspath(path))
     version: Literal[2, 3] = 2 if image is not None and not (image / "zarr.json").is_file() else 3
-    with staged(path, partial(check_target, path, EXPORTED, overwrite, _REMEDY)) as staging:
+    with staged(path, partial(check_target, path, EXPORTED, overwrite, REMEDY)) as staging:
         root = zarr.open_group(str(staging), mode="w-", zarr_format=version)
         group = root if image is not None else root.create_group(NAME)
         if image is None:
@@ -95,13 +95,11 @@ def _image_of(path: Path) -> Path | None:
 def _list_in(image: Path, name: str, version: Literal[2, 3]) -> None:
     """Add a label image to the list of an image; all other attributes stay."""
     group = zarr.open_group(str(image / "labels"), mode="a", zarr_format=version)
-    about: dict[str, Any] = dict(group.attrs["ome"]) if version == 3 and "ome" in group.attrs else {}
-    listed: Any = (about if version == 3 else group.attrs).get("labels", [])
-    names = [*listed, *([name] if name not in listed else [])]
-    if version == 3:
-        group.attrs["ome"] = {"version": "0.5", **about, "labels": names}
-    else:
-        group.attrs["labels"] = names
+    attributes: dict[str, Any] = dict(group.attrs)
+    about = attributes.get("ome", {"version": "0.5"}) if version == 3 else attributes
+    listed = about.get("labels", [])
+    about = {**about, "labels": [*listed, *([] if name in listed else [name])]}
+    group.attrs.update({"ome": about} if version == 3 else about)
 
 
 def _axes(labels: xr.DataArray) -> list[dict[str, str]]:

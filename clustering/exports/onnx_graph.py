@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from clustering import __version__
 from clustering.exports.content import Content, optional
 from clustering.exports.rule import Gaussians, Linear, Nearest, Rule, UnitNorm, check_complete_rows, rule_of
 
@@ -79,7 +78,6 @@ def to_onnx(content: Content) -> Any:
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR,
         producer_name="zarr-clustering",
-        producer_version=__version__,
     )
     about = {
         "kind": content.kind,

@@ -20,6 +20,8 @@ from clustering.data.ownership import check_place
 from clustering.data.replacing import sync_folder, sync_tree
 from clustering.errors import OutputError
 
+REMEDY = "--overwrite (overwrite=True in Python)"
+"""Option that allows replacing, for messages."""
 _WROTE = "zarr-clustering export"
 
 
@@ -102,7 +104,7 @@ def check_replaceable(places: Sequence[Path], overwrite: bool) -> None:
                 "or remove it by hand"
             )
         if not overwrite:
-            raise OutputError(f"{str(place)!r} exists; name another destination, or use --overwrite")
+            raise OutputError(f"{str(place)!r} exists; name another destination, or use {REMEDY}")
 
 
 def _mark_of(target: Path) -> Path:

@@ -92,7 +92,9 @@ def test_the_command_exports_and_lists_what_it_wrote(
 
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"to": "npz", "files": ["out.npz"]}
     assert command(["export", "out", "--to", "npz"]) == 1
-    assert capsys.readouterr().err.endswith("'out.npz' exists; name another destination, or use --overwrite\n")
+    assert capsys.readouterr().err.endswith(
+        "'out.npz' exists; name another destination, or use --overwrite (overwrite=True in Python)\n"
+    )
     assert command(["export", "out", "--to", "npz", "--overwrite"]) == 0
     assert command(["export", "out", "--to", "npy"]) == 2
     assert "did you mean 'npz'?" in capsys.readouterr().err
