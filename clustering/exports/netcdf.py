@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clustering.deferred import xr
 from clustering.errors import ClusteringError, OutputError, reason
 from clustering.exports.content import Content, optional
@@ -103,6 +105,9 @@ def _attribute(value: Any) -> Any:
 
 def _save(dataset: xr.Dataset, path: Path) -> None:
     dataset = dataset.drop_encoding()
+    # NetCDF has no half precision; its values are the same in single precision.
+    halves = [name for name, array in dataset.variables.items() if array.dtype == np.float16]
+    dataset = dataset.assign({name: dataset[name].astype(np.float32) for name in halves})
     encoding = {
         name: _COMPRESSED for name, array in dataset.data_vars.items() if array.dtype.kind in "iuf" and array.ndim
     }

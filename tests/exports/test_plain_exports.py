@@ -72,6 +72,18 @@ def test_netcdf_holds_centers_on_their_dimensions_and_labels_on_theirs(job: c.Ru
         assert (labels["lat"].values == job.labels["lat"].values).all()
 
 
+def test_netcdf_has_no_half_precision_and_keeps_dates(field_store: Path, tmp_path: Path) -> None:
+    options = {"variables": ["t"], "sample_dims": ["time", "lat", "lon"], "responsibilities": "all"}
+    job = c.run(str(field_store), c.SoftKMeans(2), output=tmp_path / "out", report=False, **options)
+
+    job.export(tmp_path / "m.nc", to="netcdf")
+
+    with xr.open_dataset(tmp_path / "m-labels.nc", engine="h5netcdf") as labels:
+        assert labels["responsibilities"].dtype == np.float32
+        assert (labels["responsibilities"].values == job.labels["responsibilities"].values).all()
+        assert (labels["time"].values == job.labels["time"].values).all()
+
+
 def test_names_of_clusters_go_along(job: c.Run, tmp_path: Path) -> None:
     (tmp_path / "out" / "names.json").write_text(json.dumps({"1": {"name": "warm pool"}}))
 
