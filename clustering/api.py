@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from clustering.config import job_config
@@ -16,6 +18,8 @@ from clustering.deferred import xr
 from clustering.errors import ConfigError, ConvergenceWarning
 from clustering.execution.engine import connect
 from clustering.execution.passes import pass_runner
+from clustering.exports.content import content_of_version
+from clustering.exports.targets import export
 from clustering.fitted import Fit, load_fit
 from clustering.fitting.fitted_model import LIMITS, early_stop_note
 from clustering.fitting.labelling import discard, label_blocks
@@ -202,6 +206,30 @@ class Run:
         fit = self.fit
         names = load_cluster_names(self.path.parent.parent, fit.ids)
         return RunPlots(fit.fitted, fit, names, self.record, str(self.path), partial(getattr, self, "labels"))
+
+    def export(self, path: str | os.PathLike[str], *, to: str, overwrite: bool = False) -> list[Path]:
+        """Write the model, with the names of its clusters, or the labels for another program.
+
+        Parameters
+        ----------
+        path
+            Path of the file or folder, on this machine.
+        to
+            Target: ``sklearn``, ``faiss``, ``onnx``, ``npz``, ``netcdf``, ``csv``, ``ome-zarr`` or ``geotiff``.
+        overwrite
+            Whether what an earlier export wrote there is replaced. Anything else is never replaced.
+
+        Returns
+        -------
+        list of Path
+            The files or folders written.
+
+        Raises
+        ------
+        ConfigError, OutputError, MissingDependencyError
+            As `Fit.export`.
+        """
+        return export(content_of_version(self.path), path, to, overwrite=overwrite)
 
     def __repr__(self) -> str:
         state = "published" if self.published else self.record["status"]

@@ -19,6 +19,9 @@ from clustering.data.tables_in_memory import like_table
 from clustering.deferred import xr
 from clustering.execution.engine import connect
 from clustering.execution.passes import pass_runner
+from clustering.exports.content import Content
+from clustering.exports.scikit_learn import to_sklearn
+from clustering.exports.targets import export
 from clustering.fitting.center_fields import center_fields
 from clustering.fitting.features import check_features
 from clustering.fitting.fitted_model import FittedModel
@@ -355,6 +358,50 @@ class Fit:
             If the path has content that may not be replaced, or cannot be written.
         """
         save_model(self.fitted, os.fspath(path), {"labelled": self.labelled}, overwrite=overwrite)
+
+    def to_sklearn(self) -> Any:
+        """Make a fitted estimator of scikit-learn that labels rows as this model does.
+
+        Returns
+        -------
+        sklearn.base.BaseEstimator
+            A ``KMeans`` or ``GaussianMixture``, at the end of a ``Pipeline`` where rows are prepared or far from zero.
+            It takes rows ``(n, d)`` in the data's own units, and gives positions of clusters: the ids at these
+            positions are its attribute ``cluster_ids_``.
+
+        Raises
+        ------
+        OutputError
+            If scikit-learn has no such model.
+        MissingDependencyError
+            If it is not installed.
+        """
+        return to_sklearn(Content(self.fitted, self.fitted.clusters))
+
+    def export(self, path: str | os.PathLike[str], *, to: str, overwrite: bool = False) -> list[Path]:
+        """Write the model to a file of another program.
+
+        Parameters
+        ----------
+        path
+            Path of the file, on this machine.
+        to
+            Target: ``sklearn``, ``faiss``, ``onnx``, ``npz``, ``netcdf`` or ``csv``.
+        overwrite
+            Whether what an earlier export wrote there is replaced. Anything else is never replaced.
+
+        Returns
+        -------
+        list of Path
+            The files written.
+
+        Raises
+        ------
+        ConfigError, OutputError, MissingDependencyError
+            If there is no such target, it cannot hold the model, the place may not be written, or a package is not
+            installed.
+        """
+        return export(Content(self.fitted, self.fitted.clusters), path, to, overwrite=overwrite)
 
     def _one_output(self, name: str, data: Any, options: LabelCall, **wanted: Any) -> Any:
         """Compute one output of each row, in double precision."""

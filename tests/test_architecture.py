@@ -47,13 +47,14 @@ ALLOWED: dict[str, set[str]] = {
     "execution": {"errors", "blas", "temporary", "compat", "data", "models"},
     "fitting": {"errors", "deferred", "blas", "policies", "options", "data", "models", "execution"},
     "storage": {"errors", "deferred", "data", "models", "execution", "fitting"},
+    "exports": {"errors", "deferred", "compat", "data", "models", "fitting", "storage"},
     "config": {"errors", "secret_options", "option_values", "option_errors", "options", "data", "models"},
     "plots": {"errors", "deferred", "temporary", "data", "models", "fitting"},
     "report": {"errors", "deferred", "config", "data", "models", "fitting", "plots"},
     "run": {"errors", "deferred", "option_values", "cluster_options", "options", "config"}
     | {"data", "models", "execution", "fitting", "storage", "plots", "report"},
     "fitted": {"deferred", "html_repr", "showing", "signatures", "option_values", "options"}
-    | {"data", "models", "execution", "fitting", "storage", "run", "plotting"},
+    | {"data", "models", "execution", "fitting", "storage", "exports", "run", "plotting"},
     "plotting": {"errors", "deferred", "options", "signatures", "showing", "data", "fitting", "plots"},
     "progress": {"errors", "execution", "fitting", "run", "report"},
     "api": {
@@ -67,7 +68,7 @@ ALLOWED: dict[str, set[str]] = {
         "options",
         "config",
     }
-    | {"data", "models", "execution", "fitting", "storage", "run", "plotting", "fitted", "selected"},
+    | {"data", "models", "execution", "fitting", "storage", "exports", "run", "plotting", "fitted", "selected"},
     "selected": {"deferred", "fitted"},
     "sklearn": {"errors", "blas", "showing", "signatures", "options", "data", "models", "fitted", "api"},
     "accessor": {"deferred", "data", "models", "fitted", "api"},

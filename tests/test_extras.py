@@ -145,7 +145,14 @@ def test_every_extra_that_a_message_names_exists() -> None:
     assert {"all", "cli", "cloud", "plot", "prefect"} <= named <= EXTRAS.keys()
 
 
-def test_extras_for_users_are_in_all_or_need_a_cluster_or_a_server_of_its_own() -> None:
+def test_extras_for_users_are_in_all_or_need_a_cluster_or_a_server_or_are_for_exports() -> None:
     (line,) = EXTRAS["all"]
 
-    assert EXTRAS.keys() - Requirement(line).extras - OWN == {"slurm", "kubernetes", "gateway", "server"}
+    assert EXTRAS.keys() - Requirement(line).extras - OWN == {
+        "slurm",
+        "kubernetes",
+        "gateway",
+        "server",
+        "export",
+        "geotiff",
+    }

@@ -25,12 +25,13 @@ MARK = ".zarr-clustering.json"
 """Name of the file, in the first array of a group, that says that this library wrote the group."""
 OUTPUT_MARK = ".output.json"
 """Name of the file, in the root of an output, that says that this library wrote the output."""
-INGESTED, SAVED, LABELLED = "ingest", "Fit.save", "Fit.label"
+INGESTED, SAVED, LABELLED, EXPORTED = "ingest", "Fit.save", "Fit.label", "export"
 """Writers of groups, as marks name them."""
 _WRITTEN = {
     INGESTED: "a Zarr store as 'ingest' wrote it",
     SAVED: "a model as 'save' wrote it",
     LABELLED: "labels as 'Fit.label' wrote them",
+    EXPORTED: "a label image as 'export' wrote it",
 }
 RUN_NAME = re.compile(r"[0-9a-f]{12}")
 """Names of runs. They hold no separators, so a name never leads out of the output."""
@@ -133,7 +134,7 @@ def check_target(target: Path, writer: str, replace: bool, remedy: str) -> None:
     target
         Folder of a new group; it may not exist.
     writer
-        `INGESTED`, `SAVED` or `LABELLED`.
+        `INGESTED`, `SAVED`, `LABELLED` or `EXPORTED`.
     replace
         Whether an earlier group of the same writer may be replaced.
     remedy
@@ -173,7 +174,7 @@ def refuse(name: str, fault: str | None, writer: str, replace: bool, remedy: str
     fault
         Why the target is not a group of this writer, see `group_fault`; None where it is.
     writer
-        `INGESTED`, `SAVED` or `LABELLED`.
+        `INGESTED`, `SAVED`, `LABELLED` or `EXPORTED`.
     replace
         Whether a group of this writer may be replaced.
     remedy
@@ -244,7 +245,7 @@ def mark(writer: str, content: Mapping[str, bytes]) -> tuple[str, bytes]:
     Parameters
     ----------
     writer
-        `INGESTED`, `SAVED` or `LABELLED`.
+        `INGESTED`, `SAVED`, `LABELLED` or `EXPORTED`.
     content
         Key → content of all ``zarr.json`` below the root of the group. Other keys are ignored.
     """
@@ -261,7 +262,7 @@ def unfinished_mark(writer: str) -> bytes:
     Parameters
     ----------
     writer
-        `INGESTED`, `SAVED` or `LABELLED`.
+        `INGESTED`, `SAVED`, `LABELLED` or `EXPORTED`.
     """
     return json.dumps({"wrote": writer, "unfinished": True}).encode()
 
@@ -274,7 +275,7 @@ def mark_folder(folder: Path, writer: str) -> None:
     folder
         Folder of the group.
     writer
-        `INGESTED`, `SAVED` or `LABELLED`.
+        `INGESTED`, `SAVED`, `LABELLED` or `EXPORTED`.
     """
     key, content = mark(writer, {key: (folder / key).read_bytes() for key in keys(folder) if is_member(key)})
     (folder / key).write_bytes(content)
@@ -290,7 +291,7 @@ def group_fault(names: Collection[str], read: Callable[[str], bytes], writer: st
     read
         Function from a key to its content.
     writer
-        `INGESTED`, `SAVED` or `LABELLED`.
+        `INGESTED`, `SAVED`, `LABELLED` or `EXPORTED`.
     """
     there = set(names)
     # A single file of others protects the whole group.

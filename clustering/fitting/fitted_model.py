@@ -114,6 +114,8 @@ class FittedModel:
     feature_dims: tuple[str, ...] = ()
     largest_id: int = -1
     """Largest id that any model of this output ever used. New clusters get ids above it, so no id is used twice."""
+    marginalized: bool = False
+    """Whether rows with missing features take part, with the features that they have."""
 
     def __post_init__(self) -> None:
         ids = _read_only(np.asarray(self.ids if len(self.ids) else np.arange(self.model.k), np.int64))

@@ -118,7 +118,7 @@ def fitted_model(checkpoint: Checkpoint, source: Source, n_blocks: int, *, drawn
         Whether the starts were drawn at random, so that the clusters may be put in an order.
     """
     reading = checkpoint.read_stats
-    return from_state(
+    made = from_state(
         checkpoint.state.best.model,
         checkpoint.state,
         source.features,
@@ -133,3 +133,4 @@ def fitted_model(checkpoint: Checkpoint, source: Source, n_blocks: int, *, drawn
         (source.sample_dims, source.feature_dims),
         drawn=drawn,
     )
+    return replace(made, marginalized=source.missing == "marginalize")

@@ -67,6 +67,7 @@ def to_dataset(fitted: FittedModel) -> xr.Dataset:
         "kind": fitted.model.kind,
         "k": fitted.model.k,
         "largest_id": fitted.largest_id,
+        **({"marginalized": True} if fitted.marginalized else {}),
         "model": {name: value for name, value in model_to_json(fitted.model).items() if name != "kind"},
         **({"about": {name: dict(own_about) for name, own_about in fitted.about.items()}} if fitted.about else {}),
         **(
@@ -255,6 +256,7 @@ def from_dataset(dataset: xr.Dataset) -> FittedModel:
         feature_dims=tuple(a.get("feature_dims", ())),
         ids=np.asarray(dataset["cluster"].values),
         largest_id=a.get("largest_id", -1),
+        marginalized=a.get("marginalized", False),
     )  # fmt: skip
 
 

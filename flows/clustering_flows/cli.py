@@ -280,6 +280,36 @@ def report(run: str, *, json_: AsJson = False) -> None:
 
 
 @app.command
+def export(run: str, dest: str | None = None, *, to: str, overwrite: bool = False, json_: AsJson = False) -> None:
+    """Write the model or the labels of a run for another program.
+
+    Example: clustering export runs/photo --to sklearn photo.skops
+
+    Parameters
+    ----------
+    run
+        Output of a finished run, or a model.zarr: a folder, or a URL of a bucket.
+    dest
+        File or folder to write. Default: the name of the run in this folder, with the ending of the target.
+    to
+        Models: sklearn, faiss, onnx, npz, netcdf or csv. Labels: netcdf, csv, ome-zarr or geotiff.
+    overwrite
+        Replace what an earlier export wrote there.
+    """
+    from clustering.exports.content import open_content
+    from clustering.exports.targets import check_target_name
+    from clustering.exports.targets import export as export_content
+
+    suffix = check_target_name(to).suffix
+    content = open_content(run)
+    place = f"{run.rstrip('/').rpartition('/')[2].removesuffix('.zarr')}{suffix}" if dest is None else dest
+    written = [str(path) for path in export_content(content, place, to, overwrite=overwrite)]
+    print(f"written to {', '.join(written)}")
+    if json_:
+        print(json.dumps({"to": to, "files": written}))
+
+
+@app.command
 def deploy(
     config: str,
     *,

@@ -1,0 +1,125 @@
+"""Places of exported files: files appear whole, and only what an export wrote is ever replaced.
+
+::
+
+    model.npz                       the file
+    .model.npz.exported.json        digests of the files that the export wrote
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from clustering.data.ownership import check_place
+from clustering.data.replacing import sync_folder, sync_tree
+from clustering.errors import OutputError
+
+REMEDY = "--overwrite (overwrite=True in Python)"
+"""Option that allows replacing, for messages."""
+_WROTE = "zarr-clustering export"
+
+
+def write_files(target: Path, companions: Sequence[str], overwrite: bool, write: Callable[[Path], None]) -> list[Path]:
+    """Write a file, and perhaps companions of it, in a temporary folder, and move them to their places.
+
+    Parameters
+    ----------
+    target
+        Path of the file. Missing parent folders are made.
+    companions
+        Names of all files that `write` may make beside it.
+    overwrite
+        Whether files that an export wrote are replaced. Others are never replaced.
+    write
+        Function that writes the files, given the path of the first one in the temporary folder.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    OutputError
+        If a place holds something that may not be replaced, or the disk refuses.
+    """
+    check_place(os.fspath(target))
+    places = [target, *(target.with_name(name) for name in companions)]
+    check_replaceable(places, overwrite)
+    above = target.absolute().parent
+    staging = above / f".{target.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        above.mkdir(parents=True, exist_ok=True)
+        staging.mkdir()
+        write(staging / target.name)
+        sync_tree(staging)
+        # Others may have put files there in the meantime.
+        check_replaceable(places, overwrite)
+        made = [place for place in places if (staging / place.name).exists()]
+        mark = {"wrote": _WROTE, "files": {place.name: _digest(staging / place.name) for place in made}}
+        for place in places:
+            if place in made:
+                (staging / place.name).replace(place)
+            else:
+                place.unlink(missing_ok=True)
+        (staging / "mark").write_text(json.dumps(mark))
+        (staging / "mark").replace(_mark_of(target))
+        sync_folder(above)
+        return made
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"cannot write {str(target)!r}: {error.strerror or error}; name another place") from error
+    finally:
+        if staging.is_dir():
+            for file in staging.iterdir():
+                file.unlink()
+            with suppress(OSError):
+                staging.rmdir()
+
+
+def check_replaceable(places: Sequence[Path], overwrite: bool) -> None:
+    """Refuse places that hold something else than this export wrote, or that may not be replaced.
+
+    Parameters
+    ----------
+    places
+        Paths of the files, the first of which names their mark.
+    overwrite
+        Whether files of an earlier export may be replaced.
+    """
+    digests = _digests(places[0])
+    for place in places:
+        if not os.path.lexists(place):
+            continue
+        if place.is_symlink() or not place.is_file() or digests.get(place.name) != _digest(place):
+            raise OutputError(
+                f"{str(place)!r} is not a file as 'export' wrote it, so it is not replaced; name another destination, "
+                "or remove it by hand"
+            )
+        if not overwrite:
+            raise OutputError(f"{str(place)!r} exists; name another destination, or use {REMEDY}")
+
+
+def _mark_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.exported.json")
+
+
+def _digests(target: Path) -> dict[str, str]:
+    """Return the digests of the files that an export wrote, by name; empty where there is no mark."""
+    try:
+        mark = json.loads(_mark_of(target).read_bytes())
+        return dict(mark["files"]) if mark["wrote"] == _WROTE else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
