@@ -596,7 +596,7 @@ def test_a_fault_is_named_with_its_remedy_on_one_line(
     [
         pytest.param(np.zeros(3), ["1 dimensions", "(3,)", "(n, d)"], id="vector"),
         pytest.param(np.zeros((2, 3, 4)), ["3 dimensions", "(2, 3, 4)", "names its dimensions"], id="cube"),
-        pytest.param([[1.0, 2.0]], ["a list", "ndarray (n, d)"], id="list"),
+        pytest.param({1.0}, ["a set", "ndarray (n, d)"], id="set"),
         pytest.param(None, ["NoneType", "path or URL"], id="nothing"),
         pytest.param(np.array([["a", "b"]]), ["'values' has type <U1", "only numbers"], id="text"),
         pytest.param(np.zeros((2, 2), complex), ["complex128", "only numbers"], id="complex"),

@@ -62,8 +62,8 @@ def test_help_has_an_example_and_all_that_can_be_given(command: str, capsys: pyt
     out, err = capsys.readouterr()
     assert f"Example: clustering {command} " in out
     assert "--json" in out
-    assert ("--set" in out) == (command in ("inspect", "fit", "predict", "deploy"))
-    assert ("--no-prefect" in out) == (command in ("fit", "predict"))
+    assert ("--set" in out) == (command in ("inspect", "fit", "predict", "select-k", "deploy"))
+    assert ("--no-prefect" in out) == (command in ("fit", "predict", "select-k"))
     assert err == ""
 
 
