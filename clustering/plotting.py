@@ -92,7 +92,7 @@ class FitPlots:
         Axes or ndarray of Axes
             One for each variable of profiles, and for each map.
         """
-        drawing, spread = _loaded("centers"), _loaded("spread")
+        drawing, spread = load_plots("centers"), load_plots("spread")
         band = spread.spread_of_components(self.fitted)
         if data is not None:
             rows = self._sample(data, sample, options)
@@ -124,7 +124,7 @@ class FitPlots:
         Axes
             The axes.
         """
-        grids = _loaded("grids")
+        grids = load_plots("grids")
         at, options = _split(options)
         array = data if _are_labels(data) else _on_grid(self.fit.predict(data, **options))
         return self._draw_labels(grids, array, ax, frequency, at)
@@ -143,7 +143,7 @@ class FitPlots:
         ax
             Axes or figure of matplotlib.
         """
-        return _loaded("curves").sizes(self.fitted, self.clusters, ax)
+        return load_plots("curves").sizes(self.fitted, self.clusters, ax)
 
     def cost(self, *, ax: Any = None) -> Any:
         """Draw the objective after every assignment step in blue and after every update step in red.
@@ -153,7 +153,7 @@ class FitPlots:
         ax
             Axes or figure of matplotlib.
         """
-        return _loaded("curves").cost(self.fitted.history, self.fitted.model.objective, ax)
+        return load_plots("curves").cost(self.fitted.history, self.fitted.model.objective, ax)
 
     def silhouette(self, data: Any, *, sample: int = SAMPLE, ax: Any = None, **options: Any) -> Any:
         """Draw the simplified silhouettes of some rows, a blade for each cluster, with their mean.
@@ -171,7 +171,7 @@ class FitPlots:
         **options
             Options of `data`.
         """
-        drawing = _loaded("single_rows")
+        drawing = load_plots("single_rows")
         return drawing.silhouette(self.fitted, self._sample(data, sample, options), self.clusters, ax)
 
     def responsibilities(self, data: Any, *, sample: int = SAMPLE, ax: Any = None, **options: Any) -> Any:
@@ -193,18 +193,18 @@ class FitPlots:
         ConfigError
             If the model is hard.
         """
-        drawing = _loaded("single_rows")
+        drawing = load_plots("single_rows")
         drawing.check_soft(self.fitted)
         at, options = _split(options)
         source = self._open(data, options)
         if len(source.sample_dims) < 2:
-            rows = _loaded("rows").sampled_rows(source, self.fitted, sample)
-            shares = _loaded("rows").responsibilities_of(self.fitted, rows)
+            rows = load_plots("rows").sampled_rows(source, self.fitted, sample)
+            shares = load_plots("rows").responsibilities_of(self.fitted, rows)
             return drawing.responsibilities(shares, self.clusters, rows.words, ax)
         shares = _on_grid(self.fit.responsibilities(data, **options))
         # Clusters lie along the last dimension, whatever its name.
         largest = shares.max(shares.dims[-1], skipna=False)
-        grids = _loaded("grids")
+        grids = load_plots("grids")
         return grids.quantity(grids.slice_of(largest, at), "responsibility of the own cluster", ax)
 
     def margin(self, data: Any, *, ax: Any = None, **options: Any) -> Any:
@@ -219,7 +219,7 @@ class FitPlots:
         **options
             Positions or labels along dimensions, as for `labels`, and options of `data`.
         """
-        grids, drawing = _loaded("grids"), _loaded("single_rows")
+        grids, drawing = load_plots("grids"), load_plots("single_rows")
         at, options = _split(options)
         array = _on_grid(self.fit.margin(data, **options))
         if array.ndim > 1:
@@ -244,11 +244,11 @@ class FitPlots:
         **options
             Options of `data`.
         """
-        drawing = _loaded("single_rows")
+        drawing = load_plots("single_rows")
         return drawing.pca(self.fitted, self._sample(data, sample, options), self.clusters, ax)
 
     def _sample(self, data: Any, sample: int, options: Mapping[str, Any]) -> Any:
-        return _loaded("rows").sampled_rows(self._open(data, options), self.fitted, sample)
+        return load_plots("rows").sampled_rows(self._open(data, options), self.fitted, sample)
 
     def _open(self, data: Any, options: Mapping[str, Any]) -> Any:
         source = open_data(data, check_call(LabelCall, dict(options)), self.fitted.layout)
@@ -277,7 +277,7 @@ class RunPlots(FitPlots):
         """
         if data is not None:
             return super().labels(data, ax=ax, frequency=frequency, **options)
-        grids = _loaded("grids")
+        grids = load_plots("grids")
         return self._draw_labels(grids, self._output("labels", "write_labels"), ax, frequency, options)
 
     def responsibilities(self, data: Any = None, *, sample: int = SAMPLE, ax: Any = None, **options: Any) -> Any:
@@ -290,7 +290,7 @@ class RunPlots(FitPlots):
         """
         if data is not None:
             return super().responsibilities(data, sample=sample, ax=ax, **options)
-        grids = _loaded("grids")
+        grids = load_plots("grids")
         array = self._output("responsibility", "responsibilities='max'")
         return grids.quantity(grids.slice_of(array, options), "responsibility of the own cluster", ax)
 
@@ -304,7 +304,7 @@ class RunPlots(FitPlots):
         """
         if data is not None:
             return super().margin(data, ax=ax, **options)
-        grids = _loaded("grids")
+        grids = load_plots("grids")
         return grids.quantity(grids.slice_of(self._output("margin", "margin=True"), options), "margin", ax)
 
     def transitions(self, *, ax: Any = None) -> Any:
@@ -320,7 +320,7 @@ class RunPlots(FitPlots):
         OutputError
             If the run had no previous version with labels.
         """
-        drawing, record = _loaded("versions"), self.record or {}
+        drawing, record = load_plots("versions"), self.record or {}
         comparison = record.get("comparison") or {}
         listed = comparison.get("transitions")
         if not listed:
@@ -342,8 +342,19 @@ class RunPlots(FitPlots):
         return outputs[name]
 
 
-def _loaded(name: str) -> Any:
-    """Load a module that draws, and matplotlib with it."""
+def load_plots(name: str) -> Any:
+    """Load a module that draws, and matplotlib with it.
+
+    Parameters
+    ----------
+    name
+        Name of the module in `clustering.plots`.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
     if find_spec("matplotlib") is None:
         raise MissingDependencyError("plots need the package 'matplotlib'; pip install 'zarr-clustering[plot]'")
     return load_module(f"clustering.plots.{name}")

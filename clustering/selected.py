@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from clustering.deferred import pd
 from clustering.fitted import Fit
+from clustering.plotting import load_plots
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,34 @@ class Selection:
             ks = ", ".join(str(row["k"]) for row, fit in zip(self.table, self.fits, strict=True) if fit is not None)
             raise LookupError(f"no choice with k = {k} and {options or 'no further options'} has a fit; k may be {ks}")
         return chosen
+
+    def plot(self, *, ax: Any = None, criteria: Sequence[str] | None = None) -> Any:
+        """Draw the criteria over k, a panel each, with the recommended choice.
+
+        Parameters
+        ----------
+        ax
+            Axes or a figure of matplotlib to draw on; a new figure of pyplot where None.
+        criteria
+            Criteria to draw, such as ``["silhouette", "gap"]``; all that were measured where None.
+
+        Returns
+        -------
+        Axes, or ndarray of Axes
+            One for each criterion.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such criterion, or no choice has a fit.
+        MissingDependencyError
+            If matplotlib is not installed.
+        """
+        choices = load_plots("choices")
+        fitted = [{name: value for name, value in row.items() if name != "failed"} for row in self.table]
+        fitted = [row for row, fit in zip(fitted, self.fits, strict=True) if fit is not None]
+        measured = [name for name in choices.BETTER if any(row.get(name) is not None for row in fitted)]
+        return choices.selection(fitted, self.recommended, ax, criteria=criteria or measured)
 
     def _fit_of(self, wanted: Mapping[str, Any]) -> Fit | None:
         rows = zip(self.table, self.fits, strict=True)

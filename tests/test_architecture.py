@@ -69,7 +69,7 @@ ALLOWED: dict[str, set[str]] = {
         "config",
     }
     | {"data", "models", "execution", "fitting", "storage", "exports", "run", "plotting", "fitted", "selected"},
-    "selected": {"deferred", "fitted"},
+    "selected": {"deferred", "plotting", "fitted"},
     "sklearn": {"errors", "blas", "showing", "signatures", "options", "data", "models", "fitted", "api"},
     "accessor": {"deferred", "data", "models", "fitted", "api"},
     "xarray": {"accessor"},

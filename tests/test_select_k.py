@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.figure import Figure
 
 import clustering as c
 from clustering.errors import ConfigError, DataError
@@ -157,3 +158,14 @@ def test_a_sweep_that_does_not_fit_into_memory_says_which_part(rng: np.random.Ge
     rows = rng.normal(size=(400, 60))
     with pytest.raises(DataError, match=r"the statistics of \d+ candidates take [\d,]+ bytes .* or lower finalists"):
         c.select_k(rows, c.GaussianMixture, k="2..6", memory="1MB", block="20KB", criteria=["bic"])
+
+
+def test_a_selection_draws_the_criteria_of_the_choices_that_have_a_fit() -> None:
+    rows = np.random.default_rng(0).normal(0, 1, (40, 2)) + 8 * (np.arange(40) % 2)[:, None]
+    selection = c.select_k(rows, c.KMeans(2), k=[2, 3, 4, 50])
+    axes = selection.plot(ax=Figure(), criteria=["silhouette", "cost"])
+    silhouettes = [row["silhouette"] for row in selection.table[:3]]
+    assert axes[0].lines[0].get_xydata().tolist() == [
+        [k, value] for k, value in zip((2, 3, 4), silhouettes, strict=True)
+    ]
+    assert len(selection.plot(ax=Figure())) > 4
