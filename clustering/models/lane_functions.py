@@ -11,7 +11,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
-from clustering.models.lanes import WIDE, constant, intrinsic
+from clustering.models.lanes import WIDE, constant, fused_of, intrinsic
 
 LEAST_LOG = -708.0
 """The exponential of a number below this is taken to be 0, because denormal numbers would slow down later loops."""
@@ -35,12 +35,8 @@ def _polynomial(builder: Any, x: Any, coefficients: list[float]) -> Any:
     numbers = [_number(c) for c in coefficients]
     total = numbers[0]
     for number in numbers[1:]:
-        total = _fused(builder, total, x, number)
+        total = fused_of(builder, total, x, number)
     return total
-
-
-def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    return builder.fadd(builder.fmul(a, b, flags=("contract",)), c, flags=("contract",))
 
 
 @intrinsic
@@ -60,11 +56,11 @@ def exponential(typing_context, vector):  # type: ignore[no-untyped-def]
         # An ordered comparison is false where a lane is NaN, which then stays NaN.
         low = builder.fcmp_ordered("<", x, _number(LEAST_LOG))
         bounded = builder.select(low, _number(LEAST_LOG), x)
-        magic = _fused(builder, bounded, _number(_LOG2E), _number(_MAGIC))
+        magic = fused_of(builder, bounded, _number(_LOG2E), _number(_MAGIC))
         n = builder.fsub(magic, _number(_MAGIC))
         # x = n log 2 + t, with |t| ≤ ½ log 2.
-        t = _fused(builder, n, _number(-_LN2_HIGH), bounded)
-        t = _fused(builder, n, _number(-_LN2_LOW), t)
+        t = fused_of(builder, n, _number(-_LN2_HIGH), bounded)
+        t = fused_of(builder, n, _number(-_LN2_LOW), t)
         power = _polynomial(builder, t, [1.0 / math.factorial(i) for i in range(13, -1, -1)])
         # The low bits of n + 1.5·2⁵² hold n, which becomes the exponent.
         bits = builder.shl(builder.add(builder.bitcast(magic, whole_type), _integer(1023)), _integer(52))
@@ -100,8 +96,8 @@ def logarithm(typing_context, vector):  # type: ignore[no-untyped-def]
         # log m = 2 artanh f = 2 f (1 + f²/3 + f⁴/5 + …), with f = (m − 1) / (m + 1).
         f = builder.fdiv(builder.fsub(mantissa, _number(1.0)), builder.fadd(mantissa, _number(1.0)))
         series = _polynomial(builder, builder.fmul(f, f), [2.0 / i for i in range(23, 0, -2)])
-        result = _fused(builder, e, _number(_LN2_LOW), builder.fmul(f, series))
-        result = _fused(builder, e, _number(_LN2_HIGH), result)
+        result = fused_of(builder, e, _number(_LN2_LOW), builder.fmul(f, series))
+        result = fused_of(builder, e, _number(_LN2_HIGH), result)
         # The bits of NaN would pass for a number.
         return builder.fadd(result, builder.fsub(x, x))
 

@@ -24,6 +24,8 @@ WIDE, NARROW = 8, 16
 """Lanes of a vector of float64, and of float32."""
 MANY_REGISTERS = bool(binding.get_host_cpu_features().get("avx512f"))
 """Whether the processor has 32 registers of 512 bits, which hold twice as many sums as 16 of 256 bits do."""
+FUSES = bool(binding.get_host_cpu_features().get("fma")) or not binding.get_default_triple().startswith(("x86", "i686"))
+"""Whether the processor rounds a product and a sum together."""
 
 
 class Lanes(types.Type):
@@ -286,9 +288,27 @@ def _divide_lanes(a, b):  # type: ignore[no-untyped-def]
     return (lambda a, b: _divide(a, b)) if isinstance(a, Lanes) and a == b else None
 
 
+def fused_of(builder: Any, x: Any, y: Any, z: Any) -> Any:
+    """x·y + z. The compiler may not choose how it is rounded: it would choose by what stands around it.
+
+    Parameters
+    ----------
+    builder
+        Given by numba.
+    x, y, z
+        Vectors of one type.
+    """
+    if not FUSES:
+        return builder.fadd(builder.fmul(x, y), z)
+    kind, bits = x.type, 64 if isinstance(x.type.element, ir.DoubleType) else 32
+    shape = ir.FunctionType(kind, [kind] * 3)
+    fused = cgutils.get_or_insert_function(builder.module, shape, f"llvm.fma.v{kind.count}f{bits}")
+    return builder.call(fused, [x, y, z])
+
+
 @intrinsic
 def multiply_add(typing_context, a, b, c):  # type: ignore[no-untyped-def]
-    """a·b + c, rounded once or twice, as is faster on the processor.
+    """a·b + c, rounded once where the processor can do so, and otherwise twice.
 
     Parameters
     ----------
@@ -301,8 +321,7 @@ def multiply_add(typing_context, a, b, c):  # type: ignore[no-untyped-def]
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         # No label of k-means depends on it: scores have a bound that covers one rounding as well as two. The last bits
         # of soft models do, and depend on the processor.
-        x, y, z = arguments
-        return builder.fadd(builder.fmul(x, y, flags=("contract",)), z, flags=("contract",))
+        return fused_of(builder, *arguments)
 
     return a(a, b, c), code
 
