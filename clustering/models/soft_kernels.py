@@ -26,9 +26,9 @@ from clustering.models.lanes import (
     where_less,
 )
 
-SUMS: dict[str, Any] = {**FAST, "fastmath": {"reassoc", "nsz", "contract"}}
+SUMS: dict[str, Any] = {**FAST}
 """Options of loops that add up over rows: the compiler may choose the order, which is then fixed."""
-FUSED: dict[str, Any] = {**FAST, "fastmath": {"contract"}}
+FUSED: dict[str, Any] = {**FAST}
 """Options of loops of one fixed order, in which a product and a sum may be rounded together."""
 
 TIE = 2.0**-34
