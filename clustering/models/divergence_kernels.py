@@ -8,10 +8,10 @@ import numpy as np
 
 from clustering.compiling import njit
 from clustering.models.kernels import FAST
-from clustering.models.soft_kernels import FUSED, TIE
+from clustering.models.soft_kernels import TIE
 
 
-@njit(**FUSED)
+@njit(**FAST)
 def kullback_leibler(columns, centers, logs, out):  # type: ignore[no-untyped-def]
     """Fill `out` with Σ x log(x / c) − x + c.
 
@@ -45,7 +45,7 @@ def kullback_leibler(columns, centers, logs, out):  # type: ignore[no-untyped-de
             total[r] = max(total[r], 0.0)
 
 
-@njit(**FUSED)
+@njit(**FAST)
 def itakura_saito(columns, centers, out):  # type: ignore[no-untyped-def]
     """Fill `out` with Σ x / c − log(x / c) − 1.
 

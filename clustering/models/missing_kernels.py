@@ -8,10 +8,9 @@ import numpy as np
 
 from clustering.compiling import njit
 from clustering.models.kernels import FAST
-from clustering.models.soft_kernels import FUSED, SUMS
 
 
-@njit(**FUSED)
+@njit(**FAST)
 def squares(columns, centers, scales, logs, out, offsets):  # type: ignore[no-untyped-def]
     """Add up scaled squares and logarithms over the observed features.
 
@@ -83,7 +82,7 @@ def moments(columns, centers, variances, weighted_resp, weight, first, second, o
             observed[k, j] += seen
 
 
-@njit(**SUMS)
+@njit(**FAST)
 def condition(covariances, order, observed, factors, logs):  # type: ignore[no-untyped-def]
     """Eliminate the observed features of each pattern from covariances.
 
@@ -133,7 +132,7 @@ def condition(covariances, order, observed, factors, logs):  # type: ignore[no-u
     return True
 
 
-@njit(**FUSED)
+@njit(**FAST)
 def pattern_squares(columns, bounds, order, observed, centers, factors, logs, white, out, offsets):  # type: ignore[no-untyped-def]
     """Compute squared Mahalanobis distances over the observed features of columns that are grouped by pattern.
 
@@ -174,7 +173,7 @@ def pattern_squares(columns, bounds, order, observed, centers, factors, logs, wh
                     total[r] += w[r] * w[r]
 
 
-@njit(**SUMS)
+@njit(**FAST)
 def pattern_moments(columns, bounds, order, observed, centers, factors, white, resp, near, weight, first, second):  # type: ignore[no-untyped-def]
     """Add up the moments of columns grouped by pattern, with conditional means and covariances of missing features.
 

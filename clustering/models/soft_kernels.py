@@ -9,8 +9,6 @@ All loops release the GIL, run on one thread, and are cached on disk after the f
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from clustering.compiling import INNER, njit
@@ -26,17 +24,12 @@ from clustering.models.lanes import (
     where_less,
 )
 
-SUMS: dict[str, Any] = {**FAST}
-"""Options of loops that add up over rows: the compiler may choose the order, which is then fixed."""
-FUSED: dict[str, Any] = {**FAST}
-"""Options of loops of one fixed order, in which a product and a sum may be rounded together."""
-
 TIE = 2.0**-34
 """Divergences and log densities that differ by no more than this share count as equal, so that rounding decides no
 label."""
 
 
-@njit(**FUSED)
+@njit(**FAST)
 def center_columns(values, origin, columns, norms):  # type: ignore[no-untyped-def]
     """Subtract the origin in float64, and turn rows into columns.
 
@@ -75,7 +68,7 @@ def center_columns(values, origin, columns, norms):  # type: ignore[no-untyped-d
             norms[r] += c[r] * c[r]
 
 
-@njit(**FUSED)
+@njit(**FAST)
 def multiply(matrix, columns, made):  # type: ignore[no-untyped-def]
     """Multiply a matrix and columns, with sums always in the same order.
 
@@ -97,7 +90,7 @@ def multiply(matrix, columns, made):  # type: ignore[no-untyped-def]
                     made[i, r] += a * columns[j, r]
 
 
-@njit(**FUSED)
+@njit(**FAST)
 def squares(columns, centers, out):  # type: ignore[no-untyped-def]
     """Compute squared distances of columns from all centers.
 
@@ -131,7 +124,7 @@ def squares(columns, centers, out):  # type: ignore[no-untyped-def]
                 total[r] += t0 * t0
 
 
-@njit(**FUSED)
+@njit(**FAST)
 def scaled_squares(columns, centers, scales, out):  # type: ignore[no-untyped-def]
     """Compute Σ_j scale·(x − c)² of columns and all centers.
 
@@ -261,15 +254,22 @@ def softmax(squared, rates, constants, weights, weighted_resp, log_prob_norm, la
     return folded(log_likelihood), folded(expected_complete_log_likelihood)
 
 
-@njit(**INNER, **SUMS)
+# The sums below are made of vectors, in an order of their own. The compiler would choose another one by what stands
+# around a loop, and so by whether a kernel comes from the cache.
+@njit(**INNER, **FAST)
 def _total(row):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for r in range(row.shape[0]):
+    m = row.shape[0]
+    whole = m - m % WIDE
+    lanes = splat(0.0)
+    for r in range(0, whole, WIDE):
+        lanes = lanes + load(row, r)
+    total = folded(lanes)
+    for r in range(whole, m):
         total += row[r]
     return total
 
 
-@njit(**SUMS)
+@njit(**FAST)
 def first_about(columns, centers, weighted_resp, weight, first):  # type: ignore[no-untyped-def]
     """Add up first moments about the centers.
 
@@ -283,6 +283,7 @@ def first_about(columns, centers, weighted_resp, weight, first):  # type: ignore
         Σ s ``(k,)`` and Σ s (x − c) ``(k, d)``, which are added to.
     """
     d, m = columns.shape
+    whole = m - m % WIDE
     for k in range(centers.shape[0]):
         s = weighted_resp[k]
         share = _total(s)
@@ -293,13 +294,17 @@ def first_about(columns, centers, weighted_resp, weight, first):  # type: ignore
         for j in range(d):
             c = centers[k, j]
             x = columns[j]
-            a = 0.0
-            for r in range(m):
+            shift = splat(c)
+            sums = splat(0.0)
+            for r in range(0, whole, WIDE):
+                sums = multiply_add(load(s, r), load(x, r) - shift, sums)
+            a = folded(sums)
+            for r in range(whole, m):
                 a += s[r] * (x[r] - c)
             first[k, j] += a
 
 
-@njit(**SUMS)
+@njit(**FAST)
 def diagonal_about(columns, centers, weighted_resp, weight, first, second):  # type: ignore[no-untyped-def]
     """Add up first moments about the centers, and second moments of each feature.
 
@@ -311,6 +316,7 @@ def diagonal_about(columns, centers, weighted_resp, weight, first, second):  # t
         Σ s (x − c)² ``(k, d)``, which is added to.
     """
     d, m = columns.shape
+    whole = m - m % WIDE
     for k in range(centers.shape[0]):
         s = weighted_resp[k]
         share = _total(s)
@@ -320,9 +326,17 @@ def diagonal_about(columns, centers, weighted_resp, weight, first, second):  # t
         for j in range(d):
             c = centers[k, j]
             x = columns[j]
-            a = 0.0
-            b = 0.0
-            for r in range(m):
+            shift = splat(c)
+            sums = splat(0.0)
+            squared = splat(0.0)
+            for r in range(0, whole, WIDE):
+                apart = load(x, r) - shift
+                part = load(s, r) * apart
+                sums = sums + part
+                squared = multiply_add(part, apart, squared)
+            a = folded(sums)
+            b = folded(squared)
+            for r in range(whole, m):
                 t = x[r] - c
                 u = s[r] * t
                 a += u
@@ -331,7 +345,7 @@ def diagonal_about(columns, centers, weighted_resp, weight, first, second):  # t
             second[k, j] += b
 
 
-@njit(**INNER, **SUMS)
+@njit(**INNER, **FAST)
 def overlaps(resp, weighted_resp, overlap):  # type: ignore[no-untyped-def]
     """Add up products of the responsibilities of each pair of clusters.
 
@@ -343,9 +357,15 @@ def overlaps(resp, weighted_resp, overlap):  # type: ignore[no-untyped-def]
         Σ r_i s_j ``(k, k)``, which is added to.
     """
     k, m = resp.shape
+    whole = m - m % WIDE
     for i in range(k):
         for j in range(k):
-            total = 0.0
-            for r in range(m):
-                total += resp[i, r] * weighted_resp[j, r]
+            p = resp[i]
+            q = weighted_resp[j]
+            sums = splat(0.0)
+            for r in range(0, whole, WIDE):
+                sums = multiply_add(load(p, r), load(q, r), sums)
+            total = folded(sums)
+            for r in range(whole, m):
+                total += p[r] * q[r]
             overlap[i, j] += total
