@@ -362,10 +362,10 @@ def load_plots(name: str) -> Any:
 
 def _split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split keywords into places along dimensions and options of data."""
-    known = {*LabelCall.model_fields, *SourceOptions.model_fields}
+    data_options = {*LabelCall.model_fields, *SourceOptions.model_fields}
     return (
-        {name: value for name, value in options.items() if name not in known},
-        {name: value for name, value in options.items() if name in known},
+        {name: value for name, value in options.items() if name not in data_options},
+        {name: value for name, value in options.items() if name in data_options},
     )
 
 

@@ -84,11 +84,7 @@ class Selection:
         MissingDependencyError
             If matplotlib is not installed.
         """
-        choices = load_plots("choices")
-        fitted = [{name: value for name, value in row.items() if name != "failed"} for row in self.table]
-        fitted = [row for row, fit in zip(fitted, self.fits, strict=True) if fit is not None]
-        measured = [name for name in choices.BETTER if any(row.get(name) is not None for row in fitted)]
-        return choices.selection(fitted, self.recommended, ax, criteria=criteria or measured)
+        return load_plots("choices").selection(self.table, self.recommended, ax, criteria=criteria)
 
     def _fit_of(self, wanted: Mapping[str, Any]) -> Fit | None:
         rows = zip(self.table, self.fits, strict=True)

@@ -199,6 +199,12 @@ def test_no_module_is_long(name: str) -> None:
     assert len(MODULES[name].read_text().splitlines()) <= 500
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("models/")])
+def test_the_compiler_never_chooses_how_numbers_are_rounded(name: str) -> None:
+    # It would choose by what stands around a loop, and so by which kernels come from the cache.
+    assert not re.search(r"fastmath|flags=", MODULES[name].read_text())
+
+
 @modules
 def test_the_library_never_prints(name: str) -> None:
     calls = [node.func for node in ast.walk(parsed(MODULES[name])) if isinstance(node, ast.Call)]

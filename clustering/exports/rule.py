@@ -117,30 +117,30 @@ def rule_of(content: Content) -> Rule:
         covariances = np.zeros(0) if components.covariances is None else components.covariances
         decision = Gaussians(components.weights, inner, components.covariance, covariances)
         return Rule(steps, decision, origin, "gaussian")
-    centers, nowhere = fitted.centers_prepared, np.zeros(len(origin))
+    centers, zero = fitted.centers_prepared, np.zeros(len(origin))
     if components.weights is not None:
         # Log density of von Mises and Fisher: log π + log c(κ) + κ μ·x, for rows of length 1.
         kappa = arrays["concentrations"]
         with np.errstate(divide="ignore"):
             shifts = np.log(components.weights) + log_normalizer(centers.shape[1], kappa)
         directions = kappa[:, None] * centers
-        return Rule((*steps, UnitNorm()), Linear(directions, np.maximum(shifts, -1e300)), nowhere, "linear")
+        return Rule((*steps, UnitNorm()), Linear(directions, np.maximum(shifts, -1e300)), zero, "linear")
     match fitted.model.start_divergence:
         case "cosine":
             norms = np.linalg.norm(centers, axis=1, keepdims=True)
             unit = centers / np.where(norms > 0, norms, 1.0)
-            return Rule((*steps, UnitNorm()), Nearest(unit), nowhere, "angular")
+            return Rule((*steps, UnitNorm()), Nearest(unit), zero, "angular")
         case "mahalanobis":
             turn = Affine(origin, np.ascontiguousarray(arrays["matrix"].T))
-            return Rule((*steps, turn), Nearest(inner @ turn.matrix), nowhere, "euclidean")
+            return Rule((*steps, turn), Nearest(inner @ turn.matrix), zero, "euclidean")
         case "kullback_leibler":
             # Σ x log(x / m) − x + m, less what depends on x alone.
             slopes = np.log(np.maximum(centers, TINY))
-            return Rule(steps, Linear(slopes, -centers.sum(axis=1)), nowhere, "linear")
+            return Rule(steps, Linear(slopes, -centers.sum(axis=1)), zero, "linear")
         case "itakura_saito":
             # Σ x / m − log(x / m) − 1, less what depends on x alone.
             least = np.maximum(centers, TINY)
-            return Rule(steps, Linear(-1.0 / least, -np.log(least).sum(axis=1)), nowhere, "linear")
+            return Rule(steps, Linear(-1.0 / least, -np.log(least).sum(axis=1)), zero, "linear")
         case _:
             return Rule(steps, Nearest(inner), origin, "euclidean")
 

@@ -243,8 +243,8 @@ def _of_families(
         return Recommendation(None, reason, votes)
     ks = {family: int((answer.recommended or {})["k"]) for family, answer in clear.items()}
     if len(set(ks.values())) > 1:
-        told = ", ".join(f"{k} for {named[family]}" for family, k in ks.items())
-        return Recommendation(None, f"No clear answer: k depends on {' and '.join(varied)}: {told}.", votes)
+        each = ", ".join(f"{k} for {named[family]}" for family, k in ks.items())
+        return Recommendation(None, f"No clear answer: k depends on {' and '.join(varied)}: {each}.", votes)
 
     def stability_of(family: tuple[Any, ...]) -> float:
         row = next(row for row in families[family] if row["k"] == ks[family])

@@ -302,7 +302,7 @@ def fused_of(builder: Any, x: Any, y: Any, z: Any) -> Any:
         return builder.fadd(builder.fmul(x, y), z)
     kind, bits = x.type, 64 if isinstance(x.type.element, ir.DoubleType) else 32
     shape = ir.FunctionType(kind, [kind] * 3)
-    fused = cgutils.get_or_insert_function(builder.module, shape, f"llvm.fma.v{kind.count}f{bits}")
+    fused = cgutils.get_or_insert_function(builder.module, shape, f"llvm.fma.v{kind.count}f{bits}")  # type: ignore[no-untyped-call]
     return builder.call(fused, [x, y, z])
 
 

@@ -52,7 +52,7 @@ def selection(
     ax
         See `clustering.plots.canvas.Place`.
     criteria
-        Criteria to draw; all where None.
+        Criteria to draw; where None, all of `BETTER` that the table has, or all of its numbers if it has none of them.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def selection(
     for name in criteria or ():
         if name not in names:
             raise ConfigError(f"there is no criterion {name!r}; {nearest(name, names)}")
-    names = list(criteria or names)
+    names = list(criteria or [name for name in BETTER if name in names] or names)
     if not names:
         raise ConfigError("the table of the selection has no criterion, as no choice was fitted; see its reasons")
     options = [name for name in dict.fromkeys(n for row in table for n in row) if _separates(table, name)]

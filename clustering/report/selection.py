@@ -6,27 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
-import numpy as np
 import yaml
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import MaxNLocator
 
+from clustering.plots import choices
 from clustering.report.figures import png
 from clustering.report.page import Figure, number
 
-PANELS = {
+TITLES = {
     "cost": "cost", "calinski_harabasz": "Calinski–Harabasz ↑", "davies_bouldin": "Davies–Bouldin ↓",
     "silhouette": "silhouette ↑", "simplified_silhouette": "simplified silhouette ↑", "gap": "gap statistic ↑",
     "stability_restarts": "stability of restarts ↑", "stability_halves": "stability of halves ↑", "aic": "AIC ↓",
     "bic": "BIC ↓", "icl": "ICL ↓",
 }  # fmt: skip
-"""Criteria with a panel, and the titles of these; the arrow points to better values."""
-FACTS = (*PANELS, "smallest", "passes")
+"""Criteria and their titles in the table; the arrow points to better values."""
+FACTS = (*TITLES, "smallest", "passes")
 """Columns of the table after those that say what varies."""
-_COLUMNS = 4
-_COLOURS = ("#2563eb", "#d97706", "#059669", "#7c3aed", "#dc2626", "#0891b2", "#4b5563", "#db2777")
-_MARKERS = "osD^vP*X"
 
 
 def varied(table: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -40,104 +35,17 @@ def varied(table: Sequence[Mapping[str, Any]]) -> list[str]:
     return ["k", *(name for name in ("covariance", "beta", "divergence") if name in table[0])]
 
 
-def draw_criterion(
-    axes: Axes, table: Sequence[Mapping[str, Any]], name: str, recommended: Mapping[str, Any] | None = None
-) -> Axes:
-    """Draw one criterion over k, a line for each combination of the other options.
-
-    Parameters
-    ----------
-    axes
-        Axes of matplotlib to draw on.
-    table
-        Rows of a sweep.
-    name
-        Name of the criterion.
-    recommended
-        The recommended choice, which is marked; None for none.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The axes.
-    """
-    families: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    others = varied(table)[1:]
-    for row in table:
-        families.setdefault(tuple(row[option] for option in others), []).append(row)
-    for i, (family, rows) in enumerate(families.items()):
-        values = [np.nan if row.get(name) is None else float(row[name]) for row in rows]
-        errors = [row.get(f"{name}_error") for row in rows]
-        style: dict[str, Any] = {
-            "color": _COLOURS[i % len(_COLOURS)],
-            "marker": _MARKERS[i % len(_MARKERS)],
-            "markersize": 3.5,
-        }
-        label = ", ".join(str(value) for value in family) or None
-        ks = [row["k"] for row in rows]
-        if any(error is not None for error in errors):
-            spread = [error or 0.0 for error in errors]
-            axes.errorbar(ks, values, spread, linewidth=1.1, label=label, **style)
-        else:
-            axes.plot(ks, values, linewidth=1.1, label=label, **style)
-    if recommended is not None:
-        axes.axvline(recommended["k"], color="0.35", linewidth=0.9, linestyle="--", zorder=0)
-    axes.set_title(PANELS.get(name, name), fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    return axes
-
-
-def drawn_criteria(table: Sequence[Mapping[str, Any]]) -> list[str]:
-    """List the criteria that any row of a table has.
-
-    Parameters
-    ----------
-    table
-        Rows of a sweep.
-    """
-    return [name for name in PANELS if any(row.get(name) is not None for row in table)]
-
-
-def criteria_figure(table: Sequence[Mapping[str, Any]], recommended: Mapping[str, Any] | None) -> Canvas:
-    """Draw all criteria over k in one figure, a panel each.
-
-    Parameters
-    ----------
-    table
-        Rows of a sweep.
-    recommended
-        The recommended choice; None for none.
-    """
-    names = drawn_criteria(table)
-    columns = min(_COLUMNS, max(1, len(names)))
-    rows = max(1, -(-len(names) // columns))
-    figure = Canvas(figsize=(2.75 * columns, 2.1 * rows + 0.4), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).reshape(-1)
-    for axes, name in zip(panels, names, strict=False):
-        draw_criterion(axes, table, name, recommended)
-    for axes in panels[len(names) :]:
-        axes.set_axis_off()
-    figure.supxlabel("k", fontsize=9)
-    handles, labels = panels[0].get_legend_handles_labels()
-    if labels:
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(labels)), fontsize=8, frameon=False)
-    return figure
-
-
 def criteria_picture(table: Sequence[Mapping[str, Any]], recommended: Mapping[str, Any] | None) -> Figure:
     """Draw the figure of a report.
 
     Parameters
     ----------
     table, recommended
-        As for `criteria_figure`.
+        Rows of a sweep, and the recommended choice; None for none.
     """
-    line = "" if recommended is None else " The dashed line is the recommended k."
-    caption = f"Criteria over k; arrows point to better values.{line}"
-    return Figure("Choice of k", caption, png(criteria_figure(table, recommended)), wide=True)
+    canvas = Canvas(layout="constrained")
+    choices.selection(table, recommended, canvas)
+    return Figure("Choice of k", "Criteria over k.", png(canvas), wide=True)
 
 
 def render_selection(selection: Mapping[str, Any]) -> str:
@@ -170,7 +78,7 @@ def render_selection(selection: Mapping[str, Any]) -> str:
         figure=criteria_picture(table, recommended),
         varied=varied(table),
         facts=facts,
-        titles={name: PANELS.get(name, name) for name in facts},
+        titles={name: TITLES.get(name, name) for name in facts},
         config=yaml.safe_dump(dict(selection["config"]), sort_keys=False, allow_unicode=True),
     )
 
