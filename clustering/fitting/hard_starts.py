@@ -32,6 +32,9 @@ from clustering.options import DEFAULT_RESTARTS, MANY_CLUSTERS, FitOptions
 
 Array = NDArray[np.float64]
 
+SAMPLE_TOLERANCE = 1e-5
+"""Least relative change of the objective at which finalists stop on the sample: below it they follow what sets the
+sample apart from all rows, and save no passes over these."""
 RESTART_ROWS = 25_000
 """Number of sampled rows on which restarts compete; 50 rows per cluster where that is more."""
 LEAST_RESTARTS = 2
@@ -103,7 +106,7 @@ def hard_clusters(
     # Finalists run on the whole sample, to a finer tolerance, which saves passes over the full data.
     best = [candidate.params for candidate in ranked_restarts[: options.finalists]]
     with sample_passes(survey.sample, runner.engine) as sample:
-        tolerance = min(RESTART_TOLERANCE, options.rule.tolerance)
+        tolerance = min(RESTART_TOLERANCE, max(SAMPLE_TOLERANCE, options.rule.tolerance))
         ends = sample.converge(hard_model, best, tolerance, MOST_SAMPLE_PASSES)
     # Later passes go over all rows, whose total scatter bounds J again.
     return [replace(end.params, total_scatter=at_origin.total_scatter) for end in ends], None
