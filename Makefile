@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: export PREFECT_HOME := $(CURDIR)/demo/prefect
 
 .PHONY: demo fields test slow-test browser-test screenshots chaos-test compose-test slurm-test test-lowest lint kernels \
-	premerge check coverage bench reference lock clean
+	premerge check coverage bench reference gallery lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -35,6 +35,7 @@ help:
 	@echo "make coverage  run the tests, and print how much of the code they run"
 	@echo "make bench   every bar of speed beside its target, into benchmarks/results and README.md"
 	@echo "make reference  remake docs/options.md from the declarations of the options"
+	@echo "make gallery  redraw the figures of docs/gallery.md: all, or FIGURES='limit.png densities.png'"
 	@echo "make lock    remake the lock files"
 	@echo "make clean   remove what the other targets made"
 
@@ -148,6 +149,10 @@ bench: $(READY) .venv-peers/.ready
 # The page of all options, from their declarations.
 reference: $(READY)
 	$(BIN)/python -c 'from clustering.report.reference import reference; print(reference(), end="")' > docs/options.md
+
+# The figures of docs/gallery.md, from the configs in configs/lecture.
+gallery: $(READY)
+	$(BIN)/python -m docs.gallery $(FIGURES)
 
 lock: $(READY)
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --all-extras --upgrade -o requirements.lock

@@ -106,7 +106,7 @@ def imported(path: Path) -> frozenset[str]:
     return frozenset(names)
 
 
-@pytest.mark.parametrize("folder", ["clustering", "flows", "tests", "benchmarks"])
+@pytest.mark.parametrize("folder", ["clustering", "flows", "tests", "benchmarks", "docs"])
 def test_flows_have_one_import_name(folder: str) -> None:
     """Under a second name, each module would be loaded a second time; and users have packages called ``flows``."""
     names = {name for path in (ROOT.parent / folder).rglob("*.py") for name in imported(path)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clustering.errors import nearest
 from docs.gallery.figures import FIGURES, picture
-from docs.gallery.jobs import make_stores, workplace
+from docs.gallery.jobs import workplace
 
 HERE = Path(__file__).parent
 
@@ -25,7 +25,6 @@ def main(names: list[str]) -> int:
             print(f"there is no figure {name!r}; {nearest(name, FIGURES)}", file=sys.stderr)
             return 2
     with workplace():
-        make_stores()
         for name in names or FIGURES:
             content = picture(name, FIGURES[name].compute())
             (HERE / name).write_bytes(content)

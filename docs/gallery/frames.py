@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
 from clustering.plots.canvas import INK, palette, tidy
 from clustering.plots.curves import ASSIGNMENT
 from clustering.plots.ellipses import draw_ellipses
 from docs.gallery import jobs
 from docs.gallery.jobs import Array
-from docs.gallery.style import figure, mixed, panel, pixels, scatter
-
-DPI = 108
-"""Dots per inch of a frame."""
-COLOURS = 128
-"""Colours of a frame."""
-FRAME_MS, LAST_MS = 500, 3000
-"""How long a frame and the last one are shown, in milliseconds."""
+from docs.gallery.style import figure, mixed, panel, scatter
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,24 +87,3 @@ def _draw_mixture(axes: Axes, found: EMFrames, number: int) -> None:
     axes.set_xlim(low[0] - 0.6, high[0] + 0.6)
     axes.set_ylim(low[1] - 8, high[1] + 8)
     tidy(axes)
-
-
-def as_gif(found: EMFrames) -> bytes:
-    """Write all passes as an animated picture that repeats.
-
-    Parameters
-    ----------
-    found
-        EM pass by pass.
-    """
-    images = [pixels(draw_frame(found, number), DPI) for number in range(len(found.means))]
-    # One palette for all frames keeps what stands still the same, which then takes no bytes.
-    strip = Image.new("RGB", (images[0].width, images[0].height * len(images)))
-    for number, image in enumerate(images):
-        strip.paste(image, (0, number * image.height))
-    shared = strip.quantize(COLOURS, Image.Quantize.MEDIANCUT)
-    first, *others = (image.quantize(palette=shared, dither=Image.Dither.NONE) for image in images)
-    file = io.BytesIO()
-    durations = [FRAME_MS] * len(others) + [LAST_MS]
-    first.save(file, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
-    return file.getvalue()

@@ -30,12 +30,10 @@ CONFIGS = (*sorted((ROOT / "configs" / "lecture").glob("*.yaml")), ROOT / "confi
 
 @contextlib.contextmanager
 def workplace() -> Iterator[Path]:
-    """Work in a temporary folder, where the relative paths of the configs lead to what they name."""
-    with tempfile.TemporaryDirectory(prefix="clustering-gallery-") as name:
-        folder = Path(name)
-        (folder / "configs").symlink_to(ROOT / "configs")
-        with contextlib.chdir(folder):
-            yield folder
+    """Work in a temporary folder with the stores of all configs, whose relative paths lead there."""
+    with tempfile.TemporaryDirectory(prefix="clustering-gallery-") as name, contextlib.chdir(name):
+        make_stores()
+        yield Path(name)
 
 
 def commands(config: Path) -> list[list[str]]:
@@ -50,13 +48,14 @@ def commands(config: Path) -> list[list[str]]:
 
 
 def make_stores() -> None:
-    """Make the stores of all configs, by the commands that their comments name.
+    """Make the stores of all configs in the working folder, by the commands that their comments name.
 
     Raises
     ------
     RuntimeError
         If a command fails; it has said why.
     """
+    Path("configs").symlink_to(ROOT / "configs")
     ingests = {tuple(words) for config in CONFIGS for words in commands(config) if words[0] == "ingest"}
     for words in sorted(ingests):
         with contextlib.redirect_stdout(io.StringIO()):

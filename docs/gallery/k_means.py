@@ -15,7 +15,7 @@ from docs.gallery import jobs
 from docs.gallery.jobs import Array
 from docs.gallery.style import GREY, crosses, figure, mixed, one_hot, panel, scatter
 
-SEEDS = 30
+SEEDS = 20
 """Number of seeds that starts are tried with."""
 SAME = 1.001
 """Costs up to this factor above the least one are taken for the same optimum."""

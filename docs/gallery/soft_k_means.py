@@ -23,10 +23,10 @@ HARD, SOFT = "lecture/hard-kmeans", "lecture/soft-kmeans"
 ALONG = 121
 """Points along the line between two centers."""
 SHOWN_BETAS = (20.0, 100.0, 10_000.0)
-LIMIT_BETAS = np.geomspace(20.0, 1e5, 19)
-LEAST_SHOWN = 1e-16
-"""Least distance that is drawn; smaller ones are rounding."""
-STIFFNESS_BETAS = np.geomspace(2.0, 1000.0, 22)
+LIMIT_BETAS = np.geomspace(10.0, 1e5, 17)
+ROUNDING = 1e-13
+"""Distances up to this are rounding."""
+STIFFNESS_BETAS = np.geomspace(2.0, 1000.0, 17)
 
 
 def _soft(beta: float) -> c.Fit:
@@ -198,24 +198,22 @@ def draw_limit(found: Limit) -> Figure:
     )
     for i, (title, values, colour, mark) in enumerate(curves):
         axes = drawn.add_subplot(grid[1, 3 * i : 3 * i + 3])
-        positive = np.where(values > 0, values, np.nan)
-        axes.loglog(LIMIT_BETAS, positive, color=colour, linewidth=1.2, marker=mark, markersize=4)
+        seen = values > ROUNDING
+        axes.loglog(LIMIT_BETAS[seen], values[seen], color=colour, linewidth=1.2, marker=mark, markersize=4)
+        # The others have no place on a logarithmic axis, as most of them are 0.
+        bottom = np.full(np.count_nonzero(~seen), ROUNDING)
+        axes.plot(
+            LIMIT_BETAS[~seen],
+            bottom,
+            mark,
+            color=colour,
+            markersize=4,
+            markerfacecolor="white",
+            label="none but rounding",
+        )
         panel(axes, title, "β = 1 / 2σ²")
-        axes.set_ylim(LEAST_SHOWN, 2.0)
-        if (none := LIMIT_BETAS[values == 0]).size:
-            # A distance of 0 has no place on a logarithmic axis.
-            low = np.full(len(none), 0.04)
-            axes.plot(
-                none,
-                low,
-                mark,
-                transform=axes.get_xaxis_transform(),
-                color=colour,
-                ms=4,
-                mfc="white",
-                label="exactly 0",
-            )
-            axes.legend(frameon=False, loc="lower left")
+        axes.set_ylim(ROUNDING / 4, 2.0)
+        axes.legend(frameon=False, loc="lower left")
     return drawn
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,16 +18,18 @@ from docs.gallery.jobs import Array
 GREY = "#9ca3af"
 WIDTH = 9.6
 """Width of a figure in inches."""
-DPI = 144
-"""Dots per inch of a picture."""
+DPI, ANIMATION_DPI = 144, 108
+"""Dots per inch of a picture, and of an animation."""
 SETTINGS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
     "axes.titlesize": 10.0,
     "legend.fontsize": 8.5,
 }
-COLOURS = 64
-"""Colours of a picture, which make its file a third as large."""
+COLOURS, METHOD = 128, Image.Quantize.MAXCOVERAGE
+"""Number of colours of a file, which is then a third as large, and how they are chosen: rare ones count too."""
+FRAME_MS, LAST_MS = 500, 3000
+"""How long each frame of an animation and the last one are shown, in milliseconds."""
 
 
 def figure(height: float) -> Figure:
@@ -129,15 +132,34 @@ def pixels(drawn: Figure, dpi: int) -> Image.Image:
     return Image.open(file).convert("RGB")
 
 
-def as_png(drawn: Figure) -> bytes:
-    """Write a figure as a PNG of few colours, without date, so that equal figures give equal bytes.
+def as_png(image: Image.Image) -> bytes:
+    """Write an image as a PNG of few colours, without date, so that equal images give equal bytes.
 
     Parameters
     ----------
-    drawn
-        The figure.
+    image
+        The image.
     """
     file = io.BytesIO()
-    reduced = pixels(drawn, DPI).quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    reduced.save(file, "PNG", optimize=True)
+    image.quantize(COLOURS, METHOD, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def as_gif(images: Sequence[Image.Image]) -> bytes:
+    """Write images as an animated GIF that repeats.
+
+    Parameters
+    ----------
+    images
+        Its frames, of one size.
+    """
+    # One palette for all frames keeps what stands still the same, which then takes no bytes.
+    strip = Image.new("RGB", (images[0].width, images[0].height * len(images)))
+    for number, image in enumerate(images):
+        strip.paste(image, (0, number * image.height))
+    shared = strip.quantize(COLOURS, METHOD)
+    first, *others = (image.quantize(palette=shared, dither=Image.Dither.NONE) for image in images)
+    file = io.BytesIO()
+    durations = [FRAME_MS] * len(others) + [LAST_MS]
+    first.save(file, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
     return file.getvalue()
