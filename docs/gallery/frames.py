@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from clustering.plots.canvas import INK, palette, tidy
+from clustering.plots.canvas import INK, palette, pass_axis, tidy
 from clustering.plots.curves import ASSIGNMENT
 from clustering.plots.ellipses import draw_ellipses
 from docs.gallery import jobs
@@ -37,7 +37,7 @@ class EMFrames:
 def em_frames() -> EMFrames:
     """Run EM on Old Faithful pass by pass."""
     name = "lecture/em-frames"
-    # At the start, the components are single rows, without an ellipse that could be drawn.
+    # The start is far less likely than what the first pass makes of it, and would flatten the curve.
     _, *fits = jobs.each_pass(name)
     rows, orders = jobs.rows_of(name), [np.arange(fits[0].model.k)]
     resp = [jobs.responsibilities(fits[0], name)]
@@ -72,7 +72,8 @@ def draw_frame(found: EMFrames, number: int) -> Figure:
     passes = np.arange(1, len(found.log_likelihood) + 1)
     right.plot(passes, found.log_likelihood, color="0.85", linewidth=1.2)
     right.plot(passes[: number + 1], found.log_likelihood[: number + 1], "o-", color=ASSIGNMENT, markersize=4)
-    panel(right, f"log-likelihood by row: −{-found.log_likelihood[number]:.4f}", "pass")
+    panel(right, f"log-likelihood by row: −{-found.log_likelihood[number]:.4f}")
+    pass_axis(right, len(passes))
     return drawn
 
 
