@@ -21,6 +21,7 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserWideCa
 
 from clustering import compat
 from clustering.deferred import without_collections
+from clustering.linking import LinkedCompiler
 from clustering.temporary import home_folder, temporary_folder
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 _VARIABLE = "NUMBA_CACHE_DIR"
 
 
-INNER: Mapping[str, Any] = {"no_cpython_wrapper": True}
+INNER: Mapping[str, Any] = {"no_cpython_wrapper": True, "pipeline_class": LinkedCompiler}
 """Options of a function that only kernels call. Without a way into it from Python it compiles sooner."""
 
 

@@ -317,6 +317,7 @@ class Swaps:
         for out in range(k):
             self._place(out)
         self.lost, self.potentials = np.empty(k), np.empty(k)
+        self.memory = kernels.swap_memory(*rows.rows.shape)
         self.potential = self._measure()
         # The more rows have lost a center, the less a block is worth.
         self.block = min(MOST_POINTS, len(search.counts), max(POINTS_AT_ONCE, k // ROUNDS_OF_K))
@@ -387,7 +388,7 @@ class Swaps:
         kernels.after_swap(
             rows.compared, rows.columns, rows.norms, (*rows.bound, rows.unit), self.centers, self.places, self.lengths,
             self.shares, out, *search.closer(t), self.changed,
-            (search.owner, search.runner, search.first, search.second),
+            (search.owner, search.runner, search.first, search.second), self.memory,
         )  # fmt: skip
         self.potential = self._measure()
 

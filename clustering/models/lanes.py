@@ -16,7 +16,7 @@ from typing import Any
 from llvmlite import binding, ir
 from numba import extending, types
 from numba.core import cgutils
-from numba.extending import models, overload, register_model
+from numba.extending import lower_builtin, models, register_model, type_callable
 
 intrinsic: Any = extending.intrinsic
 
@@ -253,39 +253,26 @@ def memory(typing_context, address, number):  # type: ignore[no-untyped-def]
     return pointer(types.int64, number), code
 
 
-def _arithmetic(operation: str) -> Any:
-    @intrinsic
-    def apply(typing_context, a, b):  # type: ignore[no-untyped-def]
-        def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            # Without flags for fast arithmetic, LLVM neither reorders nor merges these operations.
-            return getattr(builder, operation)(*arguments)
+def _give_operator(symbol: Any, instruction: str) -> None:
+    """Let vectors be operands of an operator. It is an instruction, and no function that numba would compile."""
 
-        return a(a, b), code
+    @type_callable(symbol)
+    def type_of(context: Any) -> Any:  # noqa: ARG001
+        return lambda a, b: a if isinstance(a, Lanes) and a == b else None
 
-    return apply
-
-
-_add, _subtract, _multiply, _divide = (_arithmetic(name) for name in ("fadd", "fsub", "fmul", "fdiv"))
+    @lower_builtin(symbol, Lanes, Lanes)
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]  # noqa: ARG001
+        # Without flags for fast arithmetic, LLVM neither reorders nor merges these operations.
+        return getattr(builder, instruction)(*arguments)
 
 
-@overload(operator.add)
-def _add_lanes(a, b):  # type: ignore[no-untyped-def]
-    return (lambda a, b: _add(a, b)) if isinstance(a, Lanes) and a == b else None
-
-
-@overload(operator.sub)
-def _subtract_lanes(a, b):  # type: ignore[no-untyped-def]
-    return (lambda a, b: _subtract(a, b)) if isinstance(a, Lanes) and a == b else None
-
-
-@overload(operator.mul)
-def _multiply_lanes(a, b):  # type: ignore[no-untyped-def]
-    return (lambda a, b: _multiply(a, b)) if isinstance(a, Lanes) and a == b else None
-
-
-@overload(operator.truediv)
-def _divide_lanes(a, b):  # type: ignore[no-untyped-def]
-    return (lambda a, b: _divide(a, b)) if isinstance(a, Lanes) and a == b else None
+for _symbol, _instruction in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    _give_operator(_symbol, _instruction)
 
 
 def fused_of(builder: Any, x: Any, y: Any, z: Any) -> Any:

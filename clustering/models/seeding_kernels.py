@@ -8,10 +8,13 @@ few where there are many centers, and all that follows looks at them alone.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from clustering.compiling import INNER, njit
-from clustering.models.kernels import BARE, FAST, distance_between
+from clustering.models.kernels import BARE, distance_between
 from clustering.models.lanes import (
     MANY_REGISTERS,
     NARROW,
@@ -32,12 +35,12 @@ POINTS_AT_ONCE = 8
 
 
 # Inlined into each of its callers, the distance would take a second more to compile.
-@njit(**INNER, **FAST)
+@njit(**INNER, **BARE)
 def _distance(row, center):  # type: ignore[no-untyped-def]
     return distance_between(row, center)
 
 
-@njit(**FAST)
+@njit(**BARE)
 def bound_estimates(second, norms, relative, absolute, unit, most):  # type: ignore[no-untyped-def]
     """Bound the estimates of rows that may be closer to a point than a limit, less the share of the point.
 
@@ -57,7 +60,8 @@ def bound_estimates(second, norms, relative, absolute, unit, most):  # type: ign
     for r in range(second.shape[0]):
         most[r] = second[r] * unit * (1.0 + relative) + relative * 2.0 * np.float64(norms[r]) + absolute
     # Rows that only fill up the last sixteen are close to nothing.
-    most[second.shape[0] :] = -np.inf
+    for r in range(second.shape[0], most.shape[0]):
+        most[r] = -np.inf
 
 
 @njit(inline="always", **BARE)
@@ -68,7 +72,7 @@ def _within(estimate, most):  # type: ignore[no-untyped-def]
     return lanes_up_to(beyond, np.float32(0.5))
 
 
-@njit(**INNER, **FAST)
+@njit(**INNER, **BARE)
 def _keep(mask, r, t, rows, points, second, near, distances, counts):  # type: ignore[no-untyped-def]
     """Keep the rows of a mask, the lowest bit of which stands for row `r`, that are closer to point `t`."""
     # Points that only fill up the last eight are no points.
@@ -82,7 +86,7 @@ def _keep(mask, r, t, rows, points, second, near, distances, counts):  # type: i
             counts[t] += 1
 
 
-@njit(**FAST)
+@njit(**BARE)
 def closer_rows(columns, norms, slopes, offsets, shares, most, rows, points, second, near, distances, counts):  # type: ignore[no-untyped-def]
     """List the rows that are closer to each of some points than to their second nearest center.
 
@@ -109,11 +113,13 @@ def closer_rows(columns, norms, slopes, offsets, shares, most, rows, points, sec
     """
     n = norms.shape[0]
     d = columns.shape[1]
-    counts[:] = 0
+    for t in range(counts.shape[0]):
+        counts[t] = 0
     # All points are tried while a part of the rows is in the cache, because memory limits the speed with many rows.
     for begin in range(0, n, PART):
+        end = begin + PART if begin + PART < n else n
         for t in range(0, offsets.shape[0], POINTS_AT_ONCE):
-            for r in range(begin, min(n, begin + PART), NARROW):
+            for r in range(begin, end, NARROW):
                 norm = load(norms, r)
                 bound = load(most, r)
                 if MANY_REGISTERS:
@@ -140,7 +146,7 @@ def closer_rows(columns, norms, slopes, offsets, shares, most, rows, points, sec
                     _keep(m7, r, t + 7, rows, points, second, near, distances, counts)
 
 
-@njit(**FAST)
+@njit(**BARE)
 def gain(near, distances, first, weights):  # type: ignore[no-untyped-def]
     """Compute by how much a further center lowers the potential Σ w·D².
 
@@ -159,7 +165,7 @@ def gain(near, distances, first, weights):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(**FAST)
+@njit(**BARE)
 def add_center(near, distances, new, owner, runner, first, second):  # type: ignore[no-untyped-def]
     """Update the two nearest centers of rows after a center is added behind the others.
 
@@ -184,7 +190,7 @@ def add_center(near, distances, new, owner, runner, first, second):  # type: ign
             second[r], runner[r] = distance, new
 
 
-@njit(inline="always", **FAST)
+@njit(inline="always", **BARE)
 def _move_closer(r, distance, new, owner, runner, first, second):  # type: ignore[no-untyped-def]
     """Update the two nearest centers of a row after center `new` came to a distance from it."""
     if owner[r] == new or runner[r] == new:
@@ -196,7 +202,7 @@ def _move_closer(r, distance, new, owner, runner, first, second):  # type: ignor
         second[r], runner[r] = distance, new
 
 
-@njit(**INNER, **FAST)
+@njit(**INNER, **BARE)
 def _compare(mask, c, r, rows, centers, owner, runner, first, second):  # type: ignore[no-untyped-def]
     """Compare row `r` with the centers of a mask, the lowest bit of which stands for center `c`."""
     while mask:
@@ -213,19 +219,16 @@ def _compare(mask, c, r, rows, centers, owner, runner, first, second):  # type: 
                 second[r], runner[r] = distance, k
 
 
-@njit(**INNER, **FAST)
-def _rank(lost, kept, rows, columns, norms, bound, centers, places, lengths, shares, nearest):  # type: ignore[no-untyped-def]
-    """Find the two nearest centers of some rows; `kept` are squared distances that two of the centers do not exceed."""
+@njit(**INNER, **BARE)
+def _rank(n_lost, memory, rows, columns, norms, bound, centers, places, lengths, shares, nearest):  # type: ignore[no-untyped-def]
+    """Find the two nearest centers of the rows that lost one of them."""
+    lost, kept, slopes, offsets, most = memory
     relative, absolute, unit = bound
     owner, runner, first, second = nearest
     d = columns.shape[1]
-    slopes = np.zeros((POINTS_AT_ONCE // CENTERS_AT_ONCE, d, CENTERS_AT_ONCE), np.float32)
-    offsets = np.zeros(POINTS_AT_ONCE, np.float32)
-    most = np.empty(POINTS_AT_ONCE, np.float32)
     # Here the rows are the points, eight at once, and the centers lie sixteen side by side.
-    for begin in range(0, lost.shape[0], POINTS_AT_ONCE):
-        count = min(POINTS_AT_ONCE, lost.shape[0] - begin)
-        most[:] = -np.inf
+    for begin in range(0, n_lost, POINTS_AT_ONCE):
+        count = POINTS_AT_ONCE if n_lost - begin > POINTS_AT_ONCE else n_lost - begin
         for i in range(count):
             r = lost[begin + i]
             offsets[i] = norms[r]
@@ -238,7 +241,7 @@ def _rank(lost, kept, rows, columns, norms, bound, centers, places, lengths, sha
         for c in range(0, lengths.shape[0], NARROW):
             for i in range(count):
                 r = lost[begin + i]
-                limit = min(kept[begin + i], second[r])
+                limit = kept[begin + i] if kept[begin + i] < second[r] else second[r]
                 most[i] = limit * unit * (1.0 + relative) + relative * 2.0 * np.float64(offsets[i]) + absolute
             length = load(lengths, c)
             share = load(shares, c)
@@ -262,8 +265,10 @@ def _rank(lost, kept, rows, columns, norms, bound, centers, places, lengths, sha
                     _compare(masks[i], c, lost[begin + i], rows, centers, owner, runner, first, second)
 
 
-@njit(**FAST)
-def after_swap(rows, columns, norms, bound, centers, places, lengths, shares, new, near, distances, changed, nearest):  # type: ignore[no-untyped-def]
+@njit(**BARE)
+def after_swap(  # type: ignore[no-untyped-def]
+    rows, columns, norms, bound, centers, places, lengths, shares, new, near, distances, changed, nearest, memory
+):
     """Update the two nearest centers of all rows after one center was replaced.
 
     Parameters
@@ -285,33 +290,46 @@ def after_swap(rows, columns, norms, bound, centers, places, lengths, shares, ne
         Whether the two nearest centers of a row were found anew since the points were tried ``(m,)``; updated.
     nearest
         `owner`, `runner`, `first` and `second`, as in `add_center`; updated.
+    memory
+        As `swap_memory` makes it.
     """
     owner, runner, first, second = nearest
+    lost, kept, _, _, _ = memory
     point = rows[centers[new]]
-    n_lost = 0
-    for r in range(rows.shape[0]):
-        n_lost += owner[r] == new or runner[r] == new
-    lost, kept = np.empty(n_lost, np.int64), np.empty(n_lost)
     n_lost = 0
     for r in range(rows.shape[0]):
         if owner[r] == new or runner[r] == new:
             lost[n_lost] = r
             # The center that is left and the new one are both within the greater of their distances.
             left = second[r] if owner[r] == new else first[r]
-            kept[n_lost] = max(left, _distance(rows[r], point))
+            right = _distance(rows[r], point)
+            kept[n_lost] = right if right > left else left
             n_lost += 1
         elif changed[r]:
             _move_closer(r, _distance(rows[r], point), new, owner, runner, first, second)
     for i in range(near.shape[0]):
         _move_closer(near[i], distances[i], new, owner, runner, first, second)
     # Only a row that lost one of its two centers has to be compared with all of them.
-    _rank(lost, kept, rows, columns, norms, bound, centers, places, lengths, shares, nearest)
+    _rank(n_lost, memory, rows, columns, norms, bound, centers, places, lengths, shares, nearest)
     # An assignment to all of them at once would take numba a second to compile.
     for i in range(n_lost):
         changed[lost[i]] = True
 
 
-@njit(**FAST)
+def swap_memory(m: int, d: int) -> tuple[NDArray[Any], ...]:
+    """Make the memory that `after_swap` works in. numba would take half a second to compile the making of arrays.
+
+    Parameters
+    ----------
+    m, d
+        Number of rows and of features.
+    """
+    slopes = np.zeros((POINTS_AT_ONCE // CENTERS_AT_ONCE, d, CENTERS_AT_ONCE), np.float32)
+    few = np.zeros((2, POINTS_AT_ONCE), np.float32)
+    return np.empty(m, np.int64), np.empty(m), slopes, few[0], few[1]
+
+
+@njit(**BARE)
 def losses(owner, first, second, weights, lost):  # type: ignore[no-untyped-def]
     """Compute by how much the potential rises without each center; return the potential.
 
@@ -325,14 +343,15 @@ def losses(owner, first, second, weights, lost):  # type: ignore[no-untyped-def]
         Gets the rises ``(k,)``.
     """
     potential = 0.0
-    lost[:] = 0.0
+    for c in range(lost.shape[0]):
+        lost[c] = 0.0
     for r in range(owner.shape[0]):
         potential += weights[r] * first[r]
         lost[owner[r]] += weights[r] * (second[r] - first[r])
     return potential
 
 
-@njit(**FAST)
+@njit(**BARE)
 def swap_potentials(near, distances, owner, first, second, weights, potential, lost, potentials):  # type: ignore[no-untyped-def]
     """Compute the potential after a new center replaces each of the present ones.
 
@@ -351,9 +370,10 @@ def swap_potentials(near, distances, owner, first, second, weights, potential, l
         potentials[c] = lost[c]
     for i in range(near.shape[0]):
         r = near[i]
-        with_owner = min(distances[i], first[r])
+        with_owner = distances[i] if distances[i] < first[r] else first[r]
+        with_runner = distances[i] if distances[i] < second[r] else second[r]
         kept -= weights[r] * (first[r] - with_owner)
         # Without its owner the row goes to the new center, and not to its second nearest.
-        potentials[owner[r]] += weights[r] * ((min(distances[i], second[r]) - with_owner) - (second[r] - first[r]))
+        potentials[owner[r]] += weights[r] * ((with_runner - with_owner) - (second[r] - first[r]))
     for c in range(lost.shape[0]):
         potentials[c] += kept

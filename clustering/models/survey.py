@@ -346,10 +346,10 @@ class SurveyModel:
         origin = np.zeros(d) if n == 0 else rows.values[0].astype(np.float64)
         moments: _Moments = (0.0, origin, np.zeros((d, d) if self.full_scatter else d))
         least, greatest = np.full(d, np.inf), np.full(d, -np.inf)
-        digests = np.empty(n, np.uint64)
+        digests, factors = np.empty(n, np.uint64), np.empty(d, np.uint64)
         for start, stop, part in sub_blocks(rows.values, np.zeros(d)):
             survey_kernels.extremes(part, rows.weights[start:stop], least, greatest)
-            survey_kernels.hash_rows(part, digests[start:stop])
+            survey_kernels.hash_rows(part, part.view(np.uint64), factors, digests[start:stop])
             if self.allow_missing:
                 continue
             # Moments that overflow are refused later, where they are used.

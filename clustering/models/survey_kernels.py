@@ -33,19 +33,21 @@ def uniform(seed, positions, numbers):  # type: ignore[no-untyped-def]
 
 
 @njit(**FAST)
-def hash_rows(rows, hashes):  # type: ignore[no-untyped-def]
+def hash_rows(rows, bits, factors, hashes):  # type: ignore[no-untyped-def]
     """Compute a 64-bit digest of each row; equal rows have equal digests.
 
     Multilinear hashing (Carter & Wegman 1979, doi:10.1016/0022-0000(79)90044-8), scrambled at the end.
 
     Parameters
     ----------
-    rows, hashes
-        Rows ``(n, d)`` in float64, and the array ``(n,)`` that gets their digests.
+    rows, bits
+        Rows ``(n, d)`` in float64, and the same memory as uint64.
+    factors
+        Memory for a factor of each feature ``(d,)``, in uint64.
+    hashes
+        Gets the digests ``(n,)``.
     """
-    bits = rows.view(np.uint64)
     n, d = rows.shape
-    factors = np.empty(d, np.uint64)
     for j in range(d):
         # Odd factors have inverses modulo 2⁶⁴, so rows that differ in one feature have different digests.
         factors[j] = _mix(np.uint64(j + 1) * np.uint64(0x9E3779B97F4A7C15)) | np.uint64(1)

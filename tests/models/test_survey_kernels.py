@@ -36,7 +36,7 @@ def test_a_draw_depends_on_seed_and_position_alone(seed: int, order: list[int]) 
 
 def digests(rows: np.ndarray) -> np.ndarray:
     hashes = np.empty(len(rows), np.uint64)
-    survey_kernels.hash_rows(rows, hashes)
+    survey_kernels.hash_rows(rows, rows.view(np.uint64), np.empty(rows.shape[1], np.uint64), hashes)
     return hashes
 
 
