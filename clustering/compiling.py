@@ -31,6 +31,9 @@ _VARIABLE = "NUMBA_CACHE_DIR"
 
 INNER: Mapping[str, Any] = {"no_cpython_wrapper": True, "pipeline_class": LinkedCompiler}
 """Options of a function that only kernels call. Without a way into it from Python it compiles sooner."""
+INLINED: Mapping[str, Any] = {**INNER, "forceinline": True}
+"""Options of a function that becomes a part of every kernel that calls it. It is typed once, and not in each of them, as
+with numba's own ``inline``."""
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import overload
 
-from clustering.compiling import INNER, njit
+from clustering.compiling import INLINED, INNER, njit
 from clustering.models.kernels import BARE, CLEAR, least_clear
 from clustering.models.lane_turns import transposed
 from clustering.models.lanes import (
@@ -31,7 +31,7 @@ from clustering.models.recalled_buffers import Recalled
 from clustering.models.score_kernels import ask_for, score, turn
 
 
-@njit(inline="always", **BARE)
+@njit(**INLINED, **BARE)
 def _squares(rows, i, centers, c, long):  # type: ignore[no-untyped-def]
     """Add up sixteen features at a time as `kernels.distance_between` does: row at `i`, center at `c`."""
     a = splat(0.0)
@@ -44,7 +44,7 @@ def _squares(rows, i, centers, c, long):  # type: ignore[no-untyped-def]
     return a + b
 
 
-@njit(inline="always", **BARE)
+@njit(**INLINED, **BARE)
 def _tail(rows, i, centers, c, long, d, total):  # type: ignore[no-untyped-def]
     """Add the features that do not make sixteen, one by one."""
     for j in range(long, d):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clustering.compiling import INNER, njit
+from clustering.compiling import INLINED, INNER, njit
 from clustering.models.kernels import BARE
 from clustering.models.lane_turns import turned
 from clustering.models.lanes import (
@@ -74,7 +74,7 @@ def turn(tile, m, d, scores, columns, norms):  # type: ignore[no-untyped-def]
         store(norms, r, even + odd)
 
 
-@njit(inline="always", **BARE)
+@njit(**INLINED, **BARE)
 def _compare(score, name, least, second, label):  # type: ignore[no-untyped-def]
     """Update the two least scores of sixteen rows, and the center of the least, with the scores of a center."""
     greater = where_less(score, least, least, score)
@@ -85,7 +85,7 @@ def _compare(score, name, least, second, label):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(inline="always", **BARE)
+@njit(**INLINED, **BARE)
 def scores_of_four(columns, r, slopes, offsets, c, d):  # type: ignore[no-untyped-def]
     """Score sixteen rows by four centers: −2 x·c + ‖c‖². The eight sums of AVX2 vectors stay in registers.
 
@@ -112,7 +112,7 @@ def scores_of_four(columns, r, slopes, offsets, c, d):  # type: ignore[no-untype
     return s0, s1, s2, s3
 
 
-@njit(inline="always", **BARE)
+@njit(**INLINED, **BARE)
 def scores_of_eight(columns, r, slopes, offsets, c, d):  # type: ignore[no-untyped-def]
     """Do as `scores_of_four` does for eight centers, whose sums stay in registers where there are 32 of them.
 
@@ -144,7 +144,7 @@ def scores_of_eight(columns, r, slopes, offsets, c, d):  # type: ignore[no-untyp
     return s0, s1, s2, s3, s4, s5, s6, s7
 
 
-@njit(inline="always", **BARE)
+@njit(**INLINED, **BARE)
 def _eight_of_pair(columns, r, slopes, offsets, c, d, ahead, half, at, step):  # type: ignore[no-untyped-def]
     """Score 32 rows by eight centers, whose sums stay in registers where there are 32 of them.
 
@@ -200,7 +200,7 @@ def _eight_of_pair(columns, r, slopes, offsets, c, d, ahead, half, at, step):  #
     return s0, s1, s2, s3, s4, s5, s6, s7, u0, u1, u2, u3, u4, u5, u6, u7
 
 
-@njit(inline="always", **BARE)
+@njit(**INLINED, **BARE)
 def _four_of_pair(columns, r, slopes, offsets, c, d, ahead, half, at, step):  # type: ignore[no-untyped-def]
     """Do as `_eight_of_pair` does for four centers."""
     s0 = repeated(offsets, c)
@@ -232,7 +232,7 @@ def _four_of_pair(columns, r, slopes, offsets, c, d, ahead, half, at, step):  # 
     return s0, s1, s2, s3, u0, u1, u2, u3
 
 
-@njit(inline="always", **BARE)
+@njit(**INLINED, **BARE)
 def _four_of_sixteen(columns, r, slopes, offsets, c, d, ahead, half, at, step):  # type: ignore[no-untyped-def]
     """Do as `_four_of_pair` does for sixteen rows."""
     s0 = repeated(offsets, c)
@@ -251,7 +251,7 @@ def _four_of_sixteen(columns, r, slopes, offsets, c, d, ahead, half, at, step): 
     return s0, s1, s2, s3
 
 
-@njit(inline="always", **BARE)
+@njit(**INLINED, **BARE)
 def _compare_four(s0, s1, s2, s3, names, c, best):  # type: ignore[no-untyped-def]
     """Update the two least scores of sixteen rows, and the label, with the scores of four centers from `c` on."""
     least, second, label = best

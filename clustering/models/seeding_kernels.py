@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.compiling import INNER, njit
+from clustering.compiling import INLINED, INNER, njit
 from clustering.models.kernels import BARE, distance_between
 from clustering.models.lanes import (
     MANY_REGISTERS,
@@ -64,7 +64,7 @@ def bound_estimates(second, norms, relative, absolute, unit, most):  # type: ign
         most[r] = -np.inf
 
 
-@njit(inline="always", **BARE)
+@njit(**INLINED, **BARE)
 def _within(estimate, most):  # type: ignore[no-untyped-def]
     """Bit mask of the rows that are not surely beyond their bounds."""
     # An estimate that overflowed decides nothing: with NaN the comparison fails.
@@ -190,7 +190,7 @@ def add_center(near, distances, new, owner, runner, first, second):  # type: ign
             second[r], runner[r] = distance, new
 
 
-@njit(inline="always", **BARE)
+@njit(**INLINED, **BARE)
 def _move_closer(r, distance, new, owner, runner, first, second):  # type: ignore[no-untyped-def]
     """Update the two nearest centers of a row after center `new` came to a distance from it."""
     if owner[r] == new or runner[r] == new:
@@ -296,7 +296,8 @@ def after_swap(  # type: ignore[no-untyped-def]
     owner, runner, first, second = nearest
     lost, kept, _, _, _ = memory
     point = rows[centers[new]]
-    n_lost = 0
+    # numba would compile what takes a literal 0 once more for that.
+    n_lost = np.int64(0)
     for r in range(rows.shape[0]):
         if owner[r] == new or runner[r] == new:
             lost[n_lost] = r
