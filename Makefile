@@ -50,6 +50,7 @@ sed -n '/^uv==/,/[^\\]$$/p' $(2) | $(1)/bin/python $(PIP) --require-hashes -r /d
 $(1)/bin/uv pip install --quiet --compile-bytecode --python $(1) --no-deps --require-hashes -r $(2) \
 	|| $(1)/bin/python $(PIP) --require-hashes -r $(2)
 $(1)/bin/python $(PIP) --no-build-isolation -e .
+$(1)/bin/python -m compileall -q clustering flows
 endef
 
 $(READY): requirements.lock pyproject.toml

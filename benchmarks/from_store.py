@@ -110,9 +110,9 @@ def make(path: str, shape: Shape) -> None:
 
 def run(command: list[str], folder: str) -> Run:
     """Run a process, whose last line of output is its number of iterations, or ``run.json``."""
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("PREFECT_API_URL", *blas.VARIABLES)
-    }
+    # Modules are compiled to bytecode by the first run, as an installation has them.
+    left_out = ("PREFECT_API_URL", "PYTHONDONTWRITEBYTECODE", *blas.VARIABLES)
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
     wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)

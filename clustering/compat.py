@@ -7,6 +7,7 @@ they are sought. Packages are imported inside the functions, so that this module
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -366,3 +367,74 @@ def start_kernel_runtime(target: Any) -> None:
     from numba.core.runtime.nrt import rtsys
 
     rtsys.initialize(target)
+
+
+@cache
+def linked_compiler() -> type:
+    """Return the class of numba's compiler for functions that only kernels call.
+
+    numba optimises each function by itself, again in every function that calls it, and turns each of them into machine
+    code. Where Python does not call a function, only the code of the kernels that it becomes a part of is ever run.
+    """
+    from numba.core.codegen import JITCodeLibrary
+    from numba.core.compiler import Compiler
+
+    class WithoutEnvironments:
+        """The code generator for a function without machine code, in which no environment could be put."""
+
+        def __init__(self, codegen: Any) -> None:
+            self._codegen = codegen
+
+        def set_env(self, name: str, environment: Any) -> None:
+            pass
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._codegen, name)
+
+    class LinkedLibrary(JITCodeLibrary):
+        """The code of a function as it was lowered, until a kernel takes it."""
+
+        linked = True
+
+        @property
+        def codegen(self) -> Any:
+            return WithoutEnvironments(self._codegen)
+
+        def get_pointer_to_function(self, name: str) -> int:
+            self._ensure_finalized()  # type: ignore[no-untyped-call]
+            # So numba says that there is none.
+            return 0
+
+        def serialize_using_object_code(self) -> Any:
+            return self.serialize_using_bitcode()  # type: ignore[no-untyped-call]
+
+        def _optimize_functions(self, ll_module: Any) -> None:
+            pass
+
+        def _optimize_final_module(self) -> None:
+            pass
+
+        def _finalize_final_module(self) -> None:
+            self._finalize_dynamic_globals()  # type: ignore[no-untyped-call]
+            self._verify_declare_only_symbols()  # type: ignore[no-untyped-call]
+            self._finalized = True
+
+    class LinkedCompiler(Compiler):
+        def compile_extra(self, func: Any) -> Any:
+            code = self.state.targetctx.codegen()
+            self.state.library = LinkedLibrary(code, func.__qualname__)  # type: ignore[no-untyped-call]
+            self.state.library.enable_object_caching()
+            return super().compile_extra(func)  # type: ignore[no-untyped-call]
+
+    return LinkedCompiler
+
+
+def is_linked(library: Any) -> bool:
+    """Tell whether the compiler of `linked_compiler` made some code.
+
+    Parameters
+    ----------
+    library
+        Code of a function, as numba holds it.
+    """
+    return getattr(library, "linked", False)

@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from threading import Lock, Timer
@@ -21,7 +21,6 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserWideCa
 
 from clustering import compat
 from clustering.deferred import without_collections
-from clustering.linking import LinkedCompiler
 from clustering.temporary import home_folder, temporary_folder
 
 logger = logging.getLogger(__name__)
@@ -29,11 +28,11 @@ logger = logging.getLogger(__name__)
 _VARIABLE = "NUMBA_CACHE_DIR"
 
 
-INNER: Mapping[str, Any] = {"no_cpython_wrapper": True, "pipeline_class": LinkedCompiler}
-"""Options of a function that only kernels call. Without a way into it from Python it compiles sooner."""
-INLINED: Mapping[str, Any] = {**INNER, "forceinline": True}
-"""Options of a function that becomes a part of every kernel that calls it. It is typed once, and not in each of them, as
-with numba's own ``inline``."""
+INNER: dict[str, Any] = {"no_cpython_wrapper": True, "pipeline_class": compat.linked_compiler()}
+"""Options of a function that only kernels call. It is optimised and becomes machine code as a part of them alone."""
+INLINED: dict[str, Any] = {**INNER, "forceinline": True}
+"""Options of a function that becomes a part of every kernel that calls it. With numba's own ``inline``, it would be
+typed again in each of them."""
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -99,6 +98,12 @@ class _AtHome(UserWideCacheLocator):
 
 class _CacheLocations(CompileResultCacheImpl):
     """Files of a cache, in the first folder that can be written."""
+
+    def check_cachable(self, result: Any) -> bool:
+        # Code of a part that is yet to be optimised may hold an address of this process. Its kernels need not.
+        if compat.is_linked(result.library) and result.library.has_dynamic_globals:
+            return False
+        return bool(super().check_cachable(result))
 
 
 # The temporary folder comes last, because it may be emptied between runs.

@@ -21,6 +21,8 @@ import zarr
 from distributed import Status
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserWideCacheLocator
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from zarr.abc.codec import CodecPipeline
 from zarr.abc.store import Store
@@ -292,3 +294,13 @@ def test_a_block_is_awaited_inside_a_running_loop() -> None:
     unreachable_api = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
     with temporary_settings(unreachable_api), pytest.raises(Exception, match=r"(?i)connect"):
         asyncio.run(loaded())
+
+
+def test_the_code_of_linked_functions_replaces_methods_that_numba_has() -> None:
+    replaced = (
+        "get_pointer_to_function", "serialize_using_object_code", "serialize_using_bitcode", "_optimize_functions",
+        "_optimize_final_module", "_finalize_final_module", "_finalize_dynamic_globals",
+        "_verify_declare_only_symbols", "_ensure_finalized",
+    )  # fmt: skip
+    assert all(callable(getattr(JITCodeLibrary, name, None)) for name in replaced)
+    assert issubclass(compat.linked_compiler(), CompilerBase)

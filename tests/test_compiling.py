@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from numba.core.registry import cpu_target
 
 from clustering import compiling, temporary
 
@@ -61,6 +62,55 @@ def load(tmp_path: Path) -> Callable[[], Any]:
         return module
 
     return load
+
+
+LINKED = """
+from clustering.compiling import INLINED, INNER, njit
+@njit(cache=True, **INNER)
+def root(x):
+    if x < 0.0:
+        raise ValueError("no root")
+    return x ** 0.5
+@njit(cache=True, **INLINED)
+def half(x):
+    return x / 2.0
+@njit(cache=True)
+def outer(x, more):
+    return half(root(x)) + more
+"""
+
+
+def test_functions_that_only_kernels_call_become_parts_of_kernels(
+    writable_dir: Path, load: Callable[[], Any], tmp_path: Path
+) -> None:
+    (tmp_path / "kernels.py").write_text(LINKED)
+    module = load()
+    assert module.outer(16.0, 1) == 3.0
+    for part in (module.root, module.half):
+        (compiled,) = part.overloads.values()
+        # It has no machine code of its own: it went into that of the kernel.
+        assert not cpu_target.target_context.codegen()._engine.is_symbol_defined(compiled.fndesc.mangled_name)
+    with pytest.raises(ValueError, match="no root"):
+        module.outer(-1.0, 1)
+
+
+def test_parts_of_kernels_are_kept_for_kernels_of_other_types(
+    writable_dir: Path, load: Callable[[], Any], tmp_path: Path
+) -> None:
+    (tmp_path / "kernels.py").write_text(LINKED)
+    assert load().outer(16.0, 1) == 3.0
+    module = load()
+    assert module.outer(16.0, 1.5) == 3.5
+    assert sum(module.root.stats.cache_hits.values()) == 1
+    assert not module.root.stats.cache_misses
+    with pytest.raises(ValueError, match="no root"):
+        module.outer(-1.0, 1.5)
+    # A kernel that is kept has its parts inside.
+    module = load()
+    assert module.outer(16.0, 1.5) == 3.5
+    assert not module.root.overloads
+    with pytest.raises(ValueError, match="no root"):
+        module.outer(-1.0, 1.5)
 
 
 def warned(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -257,11 +257,11 @@ def _give_operator(symbol: Any, instruction: str) -> None:
     """Let vectors be operands of an operator. It is an instruction, and no function that numba would compile."""
 
     @type_callable(symbol)
-    def type_of(context: Any) -> Any:  # noqa: ARG001
+    def type_of(context: Any) -> Any:
         return lambda a, b: a if isinstance(a, Lanes) and a == b else None
 
-    @lower_builtin(symbol, Lanes, Lanes)
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    @lower_builtin(symbol, Lanes, Lanes)  # type: ignore[no-untyped-call]
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         # Without flags for fast arithmetic, LLVM neither reorders nor merges these operations.
         return getattr(builder, instruction)(*arguments)
 

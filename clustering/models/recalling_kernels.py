@@ -121,7 +121,7 @@ def recall(run, b, begin, end, d, done, centers, tile, way):  # type: ignore[no-
     raise TypeError("recall is part of compiled code, and no function of Python")
 
 
-@overload(recall, jit_options={**INNER, **BARE})  # type: ignore[arg-type]
+@overload(recall, jit_options=INNER | BARE)  # type: ignore[arg-type]
 def _recall_if_remembered(run, b, begin, end, d, done, centers, tile, way):  # type: ignore[no-untyped-def]  # noqa: ARG001
     return _recall if way.instance_class is Recalled else _recall_nothing
 
