@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.compiling import njit
+from clustering.compiling import INNER, njit
 
 Array = NDArray[np.float64]
 
@@ -23,6 +23,9 @@ Array = NDArray[np.float64]
 FAST: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 # Functions that make no arrays. Counting the references to their arguments would cost more than the work on a row.
 BARE: dict[str, Any] = {**FAST, "_nrt": False}
+# Overloads, which numba itself would cache, with a warning where code may hold an address of this process. The kernels
+# that they become parts of are cached.
+OVERLOAD: dict[str, Any] = {**INNER, **BARE, "cache": False}
 
 TIE, TIE_OF_CENTERS = 2.0**-40, 2.0**-48
 """Rounding of a squared distance, relative to it, and of a center, relative to its distance from the origin."""

@@ -9,7 +9,7 @@ import numpy as np
 from numba.extending import overload
 
 from clustering.compiling import INLINED, INNER, njit
-from clustering.models.kernels import BARE, CLEAR, least_clear
+from clustering.models.kernels import BARE, CLEAR, OVERLOAD, least_clear
 from clustering.models.lane_turns import transposed
 from clustering.models.lanes import (
     NARROW,
@@ -240,7 +240,7 @@ def label(tile, m, d, centers, way, at, coming):  # type: ignore[no-untyped-def]
 
 
 # A way is chosen by type, so that only the one in use is compiled.
-@overload(label, jit_options=INNER | BARE)  # type: ignore[arg-type]
+@overload(label, jit_options=OVERLOAD)  # type: ignore[arg-type]
 def _label_in_one_way(tile, m, d, centers, way, at, coming):  # type: ignore[no-untyped-def]  # noqa: ARG001
     return {SideBySide: _label_side_by_side, ByScore: _label_by_score, Recalled: _label_as_recalled}[way.instance_class]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numba.extending import overload
 
 from clustering.compiling import INNER, njit
-from clustering.models.kernels import BARE
+from clustering.models.kernels import BARE, OVERLOAD
 from clustering.models.lanes import WIDE, element, load, memory, splat, store
 from clustering.models.lloyd_buffers import ByScore, SideBySide, SplitRows
 
@@ -39,7 +39,7 @@ def find_gaps(tile, m, way, split):  # type: ignore[no-untyped-def]  # noqa: ARG
     raise TypeError("find_gaps is part of compiled code, and no function of Python")
 
 
-@overload(find_gaps, jit_options=INNER | BARE)  # type: ignore[arg-type]
+@overload(find_gaps, jit_options=OVERLOAD)  # type: ignore[arg-type]
 def _gaps_in_one_way(tile, m, way, split):  # type: ignore[no-untyped-def]  # noqa: ARG001
     return {SideBySide: _gaps_of_distances, ByScore: _gaps_of_scores}[way.instance_class]
 
@@ -110,7 +110,7 @@ def fold(weights, start, m, d, tile, way, split, adds):  # type: ignore[no-untyp
     raise TypeError("fold is part of compiled code, and no function of Python")
 
 
-@overload(fold, jit_options=INNER | BARE)  # type: ignore[arg-type]
+@overload(fold, jit_options=OVERLOAD)  # type: ignore[arg-type]
 def _fold_if_split(weights, start, m, d, tile, way, split, adds):  # type: ignore[no-untyped-def]  # noqa: ARG001
     return _fold_tile if split.instance_class is SplitRows else _fold_nothing
 
@@ -135,7 +135,7 @@ def end_part(split):  # type: ignore[no-untyped-def]  # noqa: ARG001
     raise TypeError("end_part is part of compiled code, and no function of Python")
 
 
-@overload(end_part, jit_options=INNER | BARE)  # type: ignore[arg-type]
+@overload(end_part, jit_options=OVERLOAD)  # type: ignore[arg-type]
 def _end_part_if_split(split):  # type: ignore[no-untyped-def]
     return _end_part if split.instance_class is SplitRows else _end_nothing
 

@@ -16,7 +16,7 @@ from numba.extending import overload
 
 from clustering.compiling import INNER, njit
 from clustering.models.filling_kernels import fill
-from clustering.models.kernels import BARE
+from clustering.models.kernels import BARE, OVERLOAD
 from clustering.models.labelling_kernels import label_by_score, take_distances
 from clustering.models.lane_types import ELEMENT_BYTES
 from clustering.models.lanes import WIDE, load, store
@@ -121,7 +121,7 @@ def recall(run, b, begin, end, d, done, centers, tile, way):  # type: ignore[no-
     raise TypeError("recall is part of compiled code, and no function of Python")
 
 
-@overload(recall, jit_options=INNER | BARE)  # type: ignore[arg-type]
+@overload(recall, jit_options=OVERLOAD)  # type: ignore[arg-type]
 def _recall_if_remembered(run, b, begin, end, d, done, centers, tile, way):  # type: ignore[no-untyped-def]  # noqa: ARG001
     return _recall if way.instance_class is Recalled else _recall_nothing
 
