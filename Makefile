@@ -24,7 +24,7 @@ help:
 	@echo "make fields  cluster a climate field: places by their series, and years by their maps"
 	@echo "make test    run the tests"
 	@echo "make premerge  the checks before a merge: lint, the tests, and a look at the dashboard"
-	@echo "make check   everything: lint and every suite; as root on Debian, it installs what they need"
+	@echo "make check   everything: lint, the docs and every suite; as root on Debian, it installs what they need"
 	@echo "make slow-test  run the tests that need many processes or buckets: schedules, clusters of workers, killed runs"
 	@echo "make chaos-test  kill workers and the server, and wait until it is noticed"
 	@echo "make compose-test  bring up the stack of docker-compose.yml and try it, with a Docker engine; as root"
