@@ -148,10 +148,9 @@ bench: $(READY) .venv-peers/.ready
 
 # --- upkeep ----------------------------------------------------------------------------------------------------------
 
-# The pages have an environment of their own, so that tests need none of it. Tutorials run while they are built, in two
-# processes: Sphinx starts them side by side.
+# The pages have an environment of their own, so that tests need none of it. Tutorials run while they are built.
 docs: .venv-docs/.ready
-	.venv-docs/bin/python -m sphinx --jobs 2 --fail-on-warning --keep-going --quiet docs build/docs
+	.venv-docs/bin/sphinx-build --jobs 2 --fail-on-warning --keep-going --quiet docs build/docs
 	@echo "build/docs/index.html"
 
 .venv-docs/.ready: requirements.docs.lock pyproject.toml

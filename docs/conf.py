@@ -91,10 +91,12 @@ def commands() -> str:
     str
         Markdown with a section for each command.
     """
-    # Of the help of the whole program, the page has its own words.
-    _, _, sections = app.generate_docs().partition("\n## clustering ")
-    examples = re.sub(r"^Example: (.*)$", r"```sh\n\1\n```", "## clustering " + sections, flags=re.M)
-    return examples.replace("*[default: False]*", "").replace("```\n\n```sh\n", "")
+    # Of the help of the whole program, the page has its own words. Versions come after what makes them.
+    _, *sections = app.generate_docs().split("\n## clustering ")
+    sections.sort(key=lambda section: section.startswith("models"))
+    text = "".join(f"\n## clustering {section}" for section in sections)
+    examples = re.sub(r"^Example: (.*)$", r"```sh\n\1\n```", text, flags=re.M)
+    return examples.replace(" *[default: False]*", "").replace("```\n\n```sh\n", "")
 
 
 def on_source(site: Sphinx, page: str, source: list[str]) -> None:
