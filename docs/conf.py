@@ -24,7 +24,6 @@ release = version = clustering.__version__
 language = "en"
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["requirements.in"]
 
 # Headings have the anchors that code hosts give them.
 myst_heading_anchors = 4
