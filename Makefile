@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: export PREFECT_HOME := $(CURDIR)/demo/prefect
 
 .PHONY: demo fields test slow-test browser-test screenshots chaos-test compose-test slurm-test test-lowest lint kernels \
-	premerge check coverage bench reference gallery lock clean
+	premerge check coverage bench docs reference gallery lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,7 +24,7 @@ help:
 	@echo "make fields  cluster a climate field: places by their series, and years by their maps"
 	@echo "make test    run the tests"
 	@echo "make premerge  the checks before a merge: lint, the tests, and a look at the dashboard"
-	@echo "make check   everything: lint and every suite; as root on Debian, it installs what they need"
+	@echo "make check   everything: lint, the docs and every suite; as root on Debian, it installs what they need"
 	@echo "make slow-test  run the tests that need many processes or buckets: schedules, clusters of workers, killed runs"
 	@echo "make chaos-test  kill workers and the server, and wait until it is noticed"
 	@echo "make compose-test  bring up the stack of docker-compose.yml and try it, with a Docker engine; as root"
@@ -34,6 +34,7 @@ help:
 	@echo "make lint    formatting, lint rules, types"
 	@echo "make coverage  run the tests, and print how much of the code they run"
 	@echo "make bench   every bar of speed beside its target, into benchmarks/results and README.md"
+	@echo "make docs    build the pages of docs/ and run the tutorials, into build/docs"
 	@echo "make reference  remake docs/options.md from the declarations of the options"
 	@echo "make gallery  redraw the figures of docs/gallery.md: all, or FIGURES='limit.png densities.png'"
 	@echo "make lock    remake the lock files"
@@ -147,6 +148,15 @@ bench: $(READY) .venv-peers/.ready
 
 # --- upkeep ----------------------------------------------------------------------------------------------------------
 
+# The pages have an environment of their own, so that tests need none of it. Tutorials run while they are built.
+docs: .venv-docs/.ready
+	.venv-docs/bin/sphinx-build --jobs 2 --fail-on-warning --keep-going --quiet docs build/docs
+	@echo "build/docs/index.html"
+
+.venv-docs/.ready: requirements.docs.lock pyproject.toml
+	$(call install,.venv-docs,requirements.docs.lock)
+	@touch $@
+
 # The page of all options, from their declarations.
 reference: $(READY)
 	$(BIN)/python -c 'from clustering.report.reference import reference; print(reference(), end="")' > docs/options.md
@@ -160,7 +170,9 @@ lock: $(READY)
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --all-extras --resolution lowest-direct --upgrade -o requirements.lowest.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra stack --constraint requirements.lock --upgrade -o requirements.image.lock
 	$(BIN)/uv pip compile benchmarks/peers.in $(LOCK) --upgrade -o requirements.peers.lock
+	$(BIN)/uv pip compile pyproject.toml docs/requirements.in $(LOCK) --extra cli --extra distributed --extra ingest \
+		--extra plot --extra sklearn --upgrade -o requirements.docs.lock
 
 clean:
-	rm -rf $(VENV) .venv-lowest .venv-peers demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest .venv-peers .venv-docs build demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

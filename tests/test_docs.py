@@ -52,3 +52,10 @@ def test_every_decision_is_in_the_index() -> None:
     index = prose(ROOT / "docs" / "decisions" / "README.md")
     for record in (ROOT / "docs" / "decisions").glob("*.md"):
         assert record.name == "README.md" or f"({record.name})" in index
+
+
+def test_every_page_is_in_the_list_of_the_site() -> None:
+    listed = (ROOT / "docs" / "index.md").read_text().splitlines()
+    for page in (ROOT / "docs").rglob("*.md"):
+        name = page.relative_to(ROOT / "docs").with_suffix("").as_posix()
+        assert name in ("index", *listed) or f"{name.rpartition('/')[0]}/*" in listed, name
