@@ -12,6 +12,7 @@ from clustering.fitting.fitted_model import FittedModel
 from clustering.models.objective import Objective
 from clustering.plots.canvas import (
     LOG_FROM,
+    SOFT,
     Colours,
     Place,
     axes_for,
@@ -60,7 +61,7 @@ def cost(history: NDArray[np.float64], objective: Objective, ax: Place = None) -
     # The update step of a pass lies half-way between its assignment step and that of the next pass.
     steps = np.arange(2 * passes) / 2 + 1
     size = 5.0 if passes <= LOG_FROM else 3.5
-    axes.plot(steps, history.reshape(-1), color="0.35", linewidth=0.9, zorder=1)
+    axes.plot(steps, history.reshape(-1), color=SOFT, linewidth=0.9, zorder=1)
     # The marks differ as well, because some people cannot tell red from blue in print.
     axes.plot(steps[::2], history[:, 0], "o", color=ASSIGNMENT, markersize=size, label=f"after {objective.assignment}")
     axes.plot(steps[1::2], history[:, 1], "s", color=UPDATE, markersize=size - 1, label=f"after {objective.update}")
@@ -102,7 +103,7 @@ def sizes(
     colours = colours_of(clusters) if colours is None else colours
     k, shares = fitted.model.k, 100 * fitted.shares
     axes = axes_for(ax, (7.2, 2.8))
-    bars = axes.bar(np.arange(k), shares, color=colours, edgecolor="0.25", linewidth=0.6)
+    bars = axes.bar(np.arange(k), shares, color=colours, edgecolor=SOFT, linewidth=0.6)
     if k <= 12:
         axes.bar_label(bars, [f"{share:.3g}" for share in shares], fontsize="small", padding=1)
     axes.set_xlabel("cluster")

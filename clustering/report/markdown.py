@@ -9,7 +9,7 @@ from clustering.fitting.loop import PassRecord
 from clustering.report.units import duration, size
 
 if TYPE_CHECKING:
-    from clustering.report.page import Figure
+    from clustering.report.figures import Figure
 
 PASSES_LISTED = 500
 
