@@ -31,8 +31,9 @@ from clustering.html_repr import SHOWN, page, section
 from clustering.models.model import AnyModel
 from clustering.models.sampling import check_invertible, check_whole_number
 from clustering.option_values import in_bytes
-from clustering.options import LabelCall, LabelToCall, wanted_block
+from clustering.options import LabelCall, LabelToCall, ReportCall, wanted_block
 from clustering.plotting import FitPlots
+from clustering.run.fit_report import check_page, write_fit_report
 from clustering.run.label_to import label_to
 from clustering.showing import show, show_one
 from clustering.signatures import takes_after_two
@@ -358,6 +359,46 @@ class Fit:
             If the path has content that may not be replaced, or cannot be written.
         """
         save_model(self.fitted, os.fspath(path), {"labelled": self.labelled}, overwrite=overwrite)
+
+    @takes_after_two(ReportCall)
+    def report(self, path: str | os.PathLike[str], options: ReportCall) -> Path:
+        """Write a page that shows the fit: key figures, sizes, centers, the cost curve; with data also the labels.
+
+        The page is one HTML file that needs no network and no other file. It looks like the report of a run.
+
+        Parameters
+        ----------
+        path
+            Path of the file, such as report.html. Missing folders are made.
+        options
+            Data to label, and which part of them; nothing of the data is needed for the page of a model.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        OutputError
+            If the place holds something that may not be replaced, or cannot be written.
+        MissingDependencyError
+            If matplotlib or jinja2 is not installed.
+
+        Warns
+        -----
+        ClusteringWarning
+            As `predict`.
+        """
+        target = check_page(path, overwrite=options.overwrite)
+        if options.data is None:
+            return write_fit_report(self.fitted, target, overwrite=options.overwrite)
+        soft = self.model.soft
+        outputs = LabelOutputs(responsibilities="max" if soft else "none", margin=not soft)
+        # Labelling shows the cautions of the data, so opening them for the rows that are drawn does not.
+        results, _ = self._label(options.data, options, outputs)
+        source = open_data(options.data, options, self.fitted.layout)
+        return write_fit_report(self.fitted, target, source, results, overwrite=options.overwrite)
 
     def to_sklearn(self) -> Any:
         """Make a fitted estimator of scikit-learn that labels rows as this model does.

@@ -23,6 +23,7 @@ from clustering.plots.canvas import (
     tick,
     tidy,
 )
+from clustering.plots.coinciding import coinciding, dashes
 
 ASSIGNMENT, UPDATE = "#2563eb", "#dc2626"
 """Blue after the assignment step, red after the update step, as in the lecture."""
@@ -142,11 +143,13 @@ def sizes_by_pass(
     colours = colours_of(clusters) if colours is None else colours
     axes = axes_for(ax, (7.2, 2.8))
     passes, words = np.arange(1, len(track) + 1), clusters.display_names
+    # Lines that coincide alternate in dashes, so that all are seen.
+    apart = dashes(coinciding(track.T), clusters.k)
     for cluster, colour in enumerate(colours):
         axes.plot(
             passes,
             track[:, cluster],
-            STYLES[cluster // 10 % len(STYLES)],
+            linestyle=apart[cluster] or STYLES[cluster // 10 % len(STYLES)],
             color=colour,
             linewidth=1.4,
             marker="o" if len(track) == 1 else "",

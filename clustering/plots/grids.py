@@ -142,7 +142,8 @@ def labels(
         for cluster, colour in enumerate(colours):
             own = along[array.values == cluster]
             axes.vlines(own, cluster - 0.4, cluster + 0.4, color=colour, linewidth=width)
-        axes.set_ylim(-0.6, k - 0.4)
+        # From the top down, as in legends and tables.
+        axes.set_ylim(k - 0.4, -0.6)
         axes.set_xlabel(named(array, str(array.dims[0])))
         axes.set_ylabel("cluster")
         tick(axes.yaxis, clusters)
@@ -157,6 +158,7 @@ def labels(
         bar.set_ticks(list(range(-1, k)), labels=["masked", *clusters.display_names])
     bar.ax.set_facecolor(MASKED)
     bar.ax.minorticks_off()
+    bar.ax.invert_yaxis()
     finish(axes, bar.ax)
     return axes
 

@@ -207,7 +207,8 @@ def histogram(
     finite = np.isfinite(values)
     if ends is None:
         low, high = np.quantile(values[finite], (0.01, 0.99)) if finite.any() else (0.0, 1.0)
-        ends = float(low), float(high if high > low else low + max(abs(low), 1.0) * 1e-6)
+        # Equal numbers would leave no room for bins.
+        ends = (float(low), float(high)) if high - low > 1e-9 * abs(high) else (float(low) - 0.5, float(low) + 0.5)
     edges, base = np.linspace(*ends, BINS + 1), np.zeros(BINS)
     for cluster, colour in enumerate(colours_of(clusters)):
         # The bins at the ends hold all that lie beyond them.

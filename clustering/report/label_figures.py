@@ -56,7 +56,8 @@ def drawn_part(labels: xr.DataArray) -> xr.DataArray:
     xarray.DataArray
         At most `clustering.plots.grids.SHOWN` cells along each dimension; the attribute ``shown_at`` names the cut.
     """
-    return grids.slice_of(labels, {})
+    cut = grids.slice_of(labels, {})
+    return cut.assign_attrs(step=-(-labels.sizes[labels.dims[-1]] // cut.sizes[cut.dims[-1]])) if cut.ndim == 1 else cut
 
 
 def drawn_degrees(name: str, array: xr.DataArray) -> xr.DataArray:
@@ -114,6 +115,10 @@ def labels(array: xr.DataArray, clusters: ClusterNames) -> Figure:
     alt = (
         f"{'A map' if array.ndim == 2 else 'Strokes'} of labels over {over}. Of the labelled cells: {first or 'none'}."
     )
+    if array.ndim == 1 and array.dims[0] not in array.coords:
+        # Positions of the source, which skipped cells would shift.
+        dim = str(array.dims[0])
+        array = array.assign_coords({dim: array.attrs.get("step", 1) * np.arange(array.sizes[dim])})
     plot = partial(grids.labels, array, clusters)
     return drawn("labels", "Labels", caption, alt, plot, wide=array.ndim == 1)
 
@@ -153,7 +158,8 @@ def degrees(name: str, array: xr.DataArray, labels: xr.DataArray | None, cluster
         positions = clusters.positions(labels.values)
     used = (positions >= 0) & ~np.isnan(array.values)
     values = array.values[used].astype(np.float64)
-    plot = partial(single_rows.histogram, values, positions[used], clusters, label)
+    ends = (0.0, 1.0) if name.endswith(("responsibility", "responsibilities")) else None
+    plot = partial(single_rows.histogram, values, positions[used], clusters, label, ends=ends)
     return drawn(name, title, f"{caption} {used.sum():,} rows at equal steps.", alt, plot, "rows")
 
 

@@ -61,7 +61,7 @@ class ModelFigures:
         if not photograph and len(fitted.features) > 1:
             made += centers.draw(fitted, clusters, sampled)
         if len(fitted.history):
-            made.append(_cost(fitted))
+            made.append(cost(fitted))
         passes = fitted.track.get("sizes")
         if fitted.model.soft and passes is not None and len(passes) > 1 and fitted.model.k <= DRAWN:
             made.append(_sizes_by_pass(passes, clusters))
@@ -110,7 +110,14 @@ def sizes(fitted: FittedModel, clusters: ClusterNames) -> Figure:
     return drawn("sizes", "Sizes", "Share of each cluster in the total weight.", alt, plot)
 
 
-def _cost(fitted: FittedModel) -> Figure:
+def cost(fitted: FittedModel) -> Figure:
+    """Draw the cost curve.
+
+    Parameters
+    ----------
+    fitted
+        Fitted model of one pass or more.
+    """
     objective, history = fitted.model.objective, fitted.history
     caption = curve_caption(objective, history)
     if fitted.preparation is not None:

@@ -119,7 +119,8 @@ def render(
     for row in comparison["rows"] if comparison else ():
         row["colour"] = colours.get(row["id"]) or default_colour(row["id"])
     there = {"clusters", "details", *parts, *(["changes"] if comparison else []), *(["quality"] if criteria else [])}
-    sentence = answer(run, fitted.shares.tolist(), clusters.display_names)
+    called = [clusters.names.get(i, f"cluster {i}") for i in clusters.ids.tolist()]
+    sentence = answer(run, fitted.shares.tolist(), called)
     columns = list(tables.center_columns(fitted))
     return fill(
         "page.html",
@@ -152,6 +153,7 @@ def _heads(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     named = {
         "run": run.get("run"),
         "finished": utc(run["finished_at"]) if run.get("finished_at") else None,
+        "written": utc(run["written_at"]) if run.get("written_at") else None,
         "source": run.get("source"),
         "rows": rows,
         "version": f"zarr-clustering {run['versions']['zarr-clustering']}" if run.get("versions") else None,

@@ -87,15 +87,17 @@ def answer(run: Mapping[str, Any], shares: Sequence[float], names: Sequence[str]
     shares
         Share of each cluster in the total weight ``(k,)``; NaN where unknown.
     names
-        Names of the clusters, or their ids.
+        What the clusters are called, such as ``cluster 3``.
     """
     words = f"{clusters_of(run['k'])} of {count(run['n_rows'])} rows"
     if run["k"] > 1 and all(math.isfinite(share) for share in shares):
         order = sorted(range(len(shares)), key=lambda i: -shares[i])
         largest, smallest = order[0], order[-1]
+        most, least = percent(shares[largest]), percent(shares[smallest])
         words += (
-            f"; the largest, {names[largest]}, has {percent(shares[largest])}, "
-            f"the smallest, {names[smallest]}, {percent(shares[smallest])}"
+            f"; each has {most}"
+            if most == least
+            else f"; the largest ({names[largest]}) has {most}, the smallest ({names[smallest]}) {least}"
         )
     return f"{words}; {ending(run)}."
 

@@ -34,7 +34,7 @@ def version_track(
     output
         The output.
     record
-        Content of ``run.json`` of the run.
+        Content of ``run.json`` of the run, which was compared with the version before: ids are of the same clusters.
     fitted
         Its fitted model.
     folder
@@ -48,9 +48,6 @@ def version_track(
     """
     from clustering.plots.versions import VersionTrack
 
-    if record.get("comparison") is None:
-        # Versions of a model of another kind or of other features have no clusters in common.
-        return None
     present = str(record["run"])
     earlier = [
         version

@@ -78,11 +78,13 @@ def write_report(
     early = None if drawing is None else drawing.figures()
     names = load_cluster_names(output.path, result.ids)
     figures, clusters = draw_figures(result, folder, source, names, early)
-    followed = version_track(output, record, result, folder)
-    if followed is not None:
-        from clustering.report.drift import drift_figure
+    if record.get("comparison"):
+        from clustering.report.drift import drift_figure, transitions_figure
 
-        figures.append(drift_figure(*followed, load_cluster_names(output.path, followed[0].ids), result))
+        moves, track = transitions_figure(record["comparison"]), version_track(output, record, result, folder)
+        figures += [] if moves is None else [moves]
+        if track is not None:
+            figures.append(drift_figure(*track, load_cluster_names(output.path, track[0].ids), result))
     if record.get("selection"):
         from clustering.report.selection import criteria_figure
 
