@@ -54,8 +54,8 @@ class Figure:
             return Markup('<img src="{}" alt="{}">').format(_uri(self.pixels), self.alt)
         name = escape(self.key)
         return Markup(
-            '<svg class="drawing" viewBox="{}" role="img" aria-labelledby="{}-title {}-desc"><title id="{}-title">{}'
-            '</title><desc id="{}-desc">{}</desc>{}</svg>'
+            '<svg class="drawing" viewBox="{}" role="img" aria-labelledby="{}-title" aria-describedby="{}-desc">'
+            '<title id="{}-title">{}</title><desc id="{}-desc">{}</desc>{}</svg>'
         ).format(self.view_box, *[name] * 3, self.title, name, self.alt, Markup(self.drawing))
 
     @cached_property
