@@ -119,17 +119,28 @@ def cost(fitted: FittedModel) -> Figure:
         Fitted model of one pass or more.
     """
     objective, history = fitted.model.objective, fitted.history
-    caption = curve_caption(objective, history)
-    if fitted.preparation is not None:
-        caption += " In the units of the prepared rows."
-    if fitted.summary.drawn is not None:
-        caption += " Over the rows that were drawn for the fit."
     alt = (
         f"A line over {len(history):,} passes, from {number(float(history[0, 0]))} after the first "
         f"{objective.assignment} to {number(float(history[-1, -1]))} at the end."
     )
     plot = partial(curves.cost, history, objective)
-    return drawn("cost", objective.title, caption, alt, plot, "quality")
+    return drawn("cost", objective.title, cost_caption(fitted), alt, plot, "quality")
+
+
+def cost_caption(fitted: FittedModel) -> str:
+    """Describe the cost curve of a fit.
+
+    Parameters
+    ----------
+    fitted
+        Fitted model. After a label pass over all rows, it knows whether the fit went over a part of them.
+    """
+    caption = curve_caption(fitted.model.objective, fitted.history)
+    if fitted.preparation is not None:
+        caption += " In the units of the prepared rows."
+    if fitted.summary.drawn is not None:
+        caption += " Over the rows that were drawn for the fit."
+    return caption
 
 
 def _sizes_by_pass(passes: NDArray[np.float64], clusters: ClusterNames) -> Figure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,9 @@ def draw(
         made.append(label_figures.labels(labels, clusters))
     if np.isfinite(fitted.shares).all():
         made.append(model_figures.sizes(fitted, clusters))
-    made += early.figures
+    # The label pass may have been over other rows than the fit, and the caption says so.
+    caption = model_figures.cost_caption(fitted)
+    made += [replace(one, caption=caption) if one.key == "cost" else one for one in early.figures]
     made += label_figures.all_of(degrees or {}, labels, clusters)
     if changed is not None and changed.ndim == 2:
         made.append(label_figures.changes(changed))

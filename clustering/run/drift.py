@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.errors import OutputError
+from clustering.errors import ClusteringError
 from clustering.fitting.fitted_model import FittedModel
 from clustering.storage import versions
 from clustering.storage.bucket_output import BucketOutput
@@ -62,7 +62,7 @@ def version_track(
     for version in reversed(earlier):
         try:
             parts.append((version.record, clusters_of(version)))
-        except OutputError:
+        except ClusteringError:
             # The report of a good run must not fail because an old version is damaged; it says how many are.
             unread += 1
     parts.append((record, clusters_of(versions.Version(present, folder, record))))
