@@ -154,6 +154,8 @@ def labels(
     axes, mesh = _mesh(array, ax, ListedColormap([CLEAR, *map(tuple, colours)]), (-1.5, k - 0.5))
     bar = _bar_figure(axes).colorbar(mesh, ax=axes, label="cluster", shrink=0.85)
     tick(bar.ax.yaxis, clusters)
+    if k > 16:
+        bar.ax.tick_params(labelsize="x-small")
     if k <= 12:
         bar.set_ticks(list(range(-1, k)), labels=["masked", *clusters.display_names])
     bar.ax.set_facecolor(MASKED)

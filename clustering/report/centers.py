@@ -24,6 +24,8 @@ CAPTIONS = {
     "heat map": "As standard scores: the distance from the mean in standard deviations.",
 }
 """Captions of the forms that are one figure for all variables."""
+FLAT = 16
+"""Largest number of clusters whose heat map or swatches take the whole width, as more are taller than wide."""
 LISTED = 6
 """Largest number of variables that a description names."""
 
@@ -55,7 +57,7 @@ def draw(fitted: FittedModel, clusters: ClusterNames, sample: SampledRows | None
         if spread is not None and np.isfinite(spread.low).any():
             caption += f" Bands: {spread.words}."
         made = partial(plot, form=form, spread=spread)
-        return [drawn("centers", "Centers", caption, _alt(fitted, form), made, wide=True)]
+        return [drawn("centers", "Centers", caption, _alt(fitted, form), made, wide=form == "profiles" or k <= FLAT)]
     figures = []
     for place, name in enumerate(center_fields(fitted)):
         title = with_units(name, center_fields(fitted)[name].attrs)
