@@ -363,7 +363,7 @@ def scores(fitted: FittedModel, clusters: ClusterNames | None = None, ax: Place 
     axes = axes_for(ax, (7.2, float(np.clip(0.24 * k + 1.2, 2.2, 9.0))))
     # A scale of equal length to both sides gives the mean of the data its neutral colour.
     limit = max(1e-12, float(np.abs(values).max()))
-    image = axes.imshow(values, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    image = axes.imshow(values, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="none")
     axes.set_ylabel("cluster")
     tick(axes.yaxis, clusters or fitted.clusters)
     if d <= WORDS:

@@ -140,8 +140,10 @@ def labels(
         along = axis_positions(array, str(array.dims[0]))
         width = float(np.clip(500 / max(1, len(along)), 0.8, 4.0))
         for cluster, colour in enumerate(colours):
-            own = along[array.values == cluster]
-            axes.vlines(own, cluster - 0.4, cluster + 0.4, color=colour, linewidth=width)
+            # One line with gaps is drawn much faster than a stroke each.
+            own = np.repeat(along[array.values == cluster], 3)
+            heights = np.tile([cluster - 0.4, cluster + 0.4, np.nan], len(own) // 3)
+            axes.plot(own, heights, color=colour, linewidth=width, solid_capstyle="butt")
         # From the top down, as in legends and tables.
         axes.set_ylim(k - 0.4, -0.6)
         axes.set_xlabel(named(array, str(array.dims[0])))

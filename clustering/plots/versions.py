@@ -55,7 +55,7 @@ def transitions(
     befores, nows, shares = transition_shares(pairs, weights)
     width, height = np.clip([2.4 + 0.42 * len(nows), 1.4 + 0.36 * len(befores)], (4.0, 2.8), (9.0, 8.0))
     axes = axes_for(ax, (float(width), float(height)))
-    image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, aspect="auto", interpolation="nearest")
+    image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, aspect="auto", interpolation="none")
     axes.set_xlabel(f"cluster, {names[1]}")
     axes.set_ylabel(f"cluster, {names[0]}")
     for axis, ids in ((axes.xaxis, nows), (axes.yaxis, befores)):

@@ -27,7 +27,7 @@ MANY = 2000
 POINTS = 250
 LIGHT, DARK = "#ffffff", "#161b22"
 """Papers of the two schemes of the page's style."""
-FAINT = 2.0
+FAINT = 1.8
 """Lines with less contrast than this get a rim. Most colours of clusters have 3 or more on one paper at least."""
 
 _STYLE = {
@@ -36,6 +36,8 @@ _STYLE = {
     "svg.fonttype": "none",
     # Names come from the data: a $ in them must not begin a formula.
     "text.parse_math": False,
+    # Heat maps hold one pixel for each cell, which browsers enlarge.
+    "image.composite_image": False,
 }  # fmt: skip
 _LOCK = threading.RLock()
 _TAG = re.compile(r"<[^<>]+>")
