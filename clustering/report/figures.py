@@ -94,10 +94,6 @@ def drawn(
         scale = (WIDE if wide else NARROW) / width
         # Texts keep their size when a figure is made smaller, so its height shrinks less.
         canvas.set_size_inches(width * scale, height * max(scale, 0.85))
-        # The layout is made once. Saving would draw the whole figure a second time for it.
-        layout: Any = canvas.get_layout_engine()
-        layout.execute(canvas)
-        canvas.set_layout_engine("none")
         view_box, drawing = svg.svg(canvas)
     return Figure(key, title, caption, alt, part, wide, view_box, drawing, canvas)
 

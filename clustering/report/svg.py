@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import Collection, PathCollection, QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -92,8 +93,10 @@ def svg(figure: Figure) -> tuple[str, str]:
         if axes.get_facecolor()[:3] == (1.0, 1.0, 1.0):
             axes.patch.set_visible(False)
     buffer = io.StringIO()
-    # Without these entries there are no metadata, and with them no date.
-    figure.savefig(buffer, format="svg", dpi=DPI, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    figure.set_dpi(DPI)
+    # `savefig` would draw the whole figure twice. Without these entries there are no metadata, and with them no date.
+    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=metadata)  # type: ignore[no-untyped-call]
     text = buffer.getvalue()
     root = _ROOT.search(text)
     assert root is not None
