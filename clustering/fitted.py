@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.access import open_data
-from clustering.data.preparation import usable_memory
-from clustering.data.tables_in_memory import like_table
 from clustering.deferred import xr
-from clustering.execution.engine import connect
-from clustering.execution.passes import pass_runner
 from clustering.exports.content import Content
 from clustering.exports.scikit_learn import to_sklearn
 from clustering.exports.targets import export
 from clustering.fitting.center_fields import center_fields
 from clustering.fitting.features import check_features
 from clustering.fitting.fitted_model import FittedModel
-from clustering.fitting.labelling import LabelOutputs, LabelStatistics, check_outputs, label_blocks
-from clustering.fitting.preprocessing import zero_row_notes
+from clustering.fitting.labelling import LabelOutputs, LabelStatistics
 from clustering.html_repr import SHOWN, page, section
 from clustering.models.model import AnyModel
 from clustering.models.sampling import check_invertible, check_whole_number
-from clustering.option_values import in_bytes
-from clustering.options import LabelCall, LabelToCall, wanted_block
+from clustering.options import LabelCall, LabelToCall, ReportCall
 from clustering.plotting import FitPlots
+from clustering.run.fit_report import check_page, write_fit_report
+from clustering.run.label_in_memory import label_in_memory
 from clustering.run.label_to import label_to
 from clustering.showing import show, show_one
 from clustering.signatures import takes_after_two
-from clustering.storage.labels import results_in_memory
 from clustering.storage.model import feature_coordinates, load_model, save_model, to_dataset
 
 logger = logging.getLogger(__name__)
@@ -359,6 +352,46 @@ class Fit:
         """
         save_model(self.fitted, os.fspath(path), {"labelled": self.labelled}, overwrite=overwrite)
 
+    @takes_after_two(ReportCall)
+    def report(self, path: str | os.PathLike[str], options: ReportCall) -> Path:
+        """Write a page that shows the fit: key figures, sizes, centers, the cost curve; with data also the labels.
+
+        The page is one HTML file that needs no network and no other file. It looks like the report of a run.
+
+        Parameters
+        ----------
+        path
+            Path of the file, such as report.html. Missing folders are made.
+        options
+            Data to label, and which part of them; nothing of the data is needed for the page of a model.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        OutputError
+            If the place holds something that may not be replaced, or cannot be written.
+        MissingDependencyError
+            If matplotlib or jinja2 is not installed.
+
+        Warns
+        -----
+        ClusteringWarning
+            As `predict`.
+        """
+        target = check_page(path, overwrite=options.overwrite)
+        if options.data is None:
+            return write_fit_report(self.fitted, target, overwrite=options.overwrite)
+        soft = self.model.soft
+        outputs = LabelOutputs(responsibilities="max" if soft else "none", margin=not soft)
+        # Labelling shows the cautions of the data, so opening them for the rows that are drawn does not.
+        results, _ = self._label(options.data, options, outputs)
+        source = open_data(options.data, options, self.fitted.layout)
+        return write_fit_report(self.fitted, target, source, results, overwrite=options.overwrite)
+
     def to_sklearn(self) -> Any:
         """Make a fitted estimator of scikit-learn that labels rows as this model does.
 
@@ -408,26 +441,7 @@ class Fit:
         return self._label(data, options, LabelOutputs(labels=False, precision="float64", **wanted))[0][name]
 
     def _label(self, data: Any, options: LabelCall, outputs: LabelOutputs) -> tuple[dict[str, Any], LabelStatistics]:
-        # This comes before the data are opened, which may take long.
-        check_outputs(outputs, self.model)
-        source = open_data(data, options, self.fitted.layout)
-        show((*source.cautions, *check_features(source, self.fitted)))
-        memory = in_bytes(options.memory)
-        within = usable_memory(source, memory, self.fitted.preparation is not None)
-        plan = source.plan(block_bytes=wanted_block(options, options.block_bytes), memory=within)
-        clusters = self.fitted.clusters
-        results = results_in_memory(source, clusters, outputs, self.model)
-        # Results are gathered in this process, so its threads make them.
-        with (
-            connect("threads", options.workers) as engine,
-            pass_runner(source, plan, engine, memory=memory, keep=False, preparation=self.fitted.preparation) as runner,
-        ):
-            result = label_blocks(runner, self.model, self.params, partial(_put, results), outputs, clusters=clusters)
-        show(zero_row_notes(result.statistics[0].zero_rows))
-        labelled = {
-            name: like_table(data, array) if source.labelled else array.values for name, array in results.items()
-        }
-        return labelled, result.statistics[0]
+        return label_in_memory(self.fitted, data, options, outputs, show)
 
     def _repr_html_(self) -> str:
         """Show the fit in a notebook: what was fitted, its clusters and features, and its warnings."""
@@ -465,11 +479,6 @@ class Fit:
             f"<Fit {self.model}: objective {self.objective:.6g}, {self.iterations} passes, {state}, "
             f"{self.fitted.summary.count:,} rows × {len(self.fitted.features)} features>"
         )
-
-
-def _put(results: dict[str, xr.DataArray], region: tuple[slice, ...], arrays: Mapping[str, NDArray[Any]]) -> None:
-    for name, array in arrays.items():
-        results[name].values[region] = array
 
 
 def load_fit(path: str | os.PathLike[str]) -> Fit:

@@ -432,6 +432,15 @@ class LabelCall(_InBytes, BlockOptions, SourceOptions):
     """Options of methods that label data in memory."""
 
 
+class ReportCall(LabelCall):
+    """Options of `Fit.report`."""
+
+    data: Any = None
+    """Data as for predict, for a map of the labels, silhouettes and bands. Default: the page shows the model alone."""
+    overwrite: Flag = False
+    """Replace a page that was written there before. Anything else is never replaced."""
+
+
 class LabelToCall(_InBytes, ComputeOptions, SourceOptions, RowOutputs):
     """Options of `Fit.label`."""
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from clustering.report.page import Figure
+    from clustering.report.figures import Figure
 
 
 class _BarWatch(LogWatch):

@@ -54,7 +54,7 @@ def test_a_wheel_holds_two_packages_and_takes_no_name_that_users_take(wheel: Pat
     assert {name.split("/")[0] for name in files} == {
         "clustering", "clustering_flows", f"zarr_clustering-{PROJECT['version']}.dist-info"
     }  # fmt: skip
-    assert {"clustering/report/page.html", "clustering_flows/fit.py"} <= files.keys()
+    assert {"clustering/report/page.html", "clustering/report/style.css", "clustering_flows/fit.py"} <= files.keys()
     assert "clustering = clustering_flows.__main__:main" in entry_points
 
 

@@ -23,6 +23,13 @@ Colours = NDArray[np.float64]
 MASKED = "#e5e7eb"
 """Grey of masked cells."""
 INK = "#111827"
+"""Colour of texts and of marks that are no data. In a report, this and the next two follow the colours of the page."""
+SOFT = "#6b7280"
+"""Colour of lines that only join or frame data."""
+PAPER = "#fefefe"
+"""Colour of gaps between data, and of the edges of texts that lie on data."""
+CLEAR = (0.0, 0.0, 0.0, 0.0)
+"""Colour of masked cells in a mesh, which lets the grey of its axes show through."""
 TICKS = 32
 """Largest number of clusters with a tick each along an axis."""
 NAMED = 40

@@ -17,6 +17,7 @@ from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
 from clustering.plots.canvas import (
     MASKED,
+    SOFT,
     Colours,
     Place,
     axes_for,
@@ -196,7 +197,7 @@ def swatches(fitted: FittedModel, clusters: ClusterNames | None = None, ax: Plac
     k, book = fitted.model.k, center_colours(fitted) / 255
     axes = axes_for(ax, (7.2, float(np.clip(0.22 * k + 1.0, 1.6, 10.0))))
     shares = 100 * np.nan_to_num(fitted.shares)
-    axes.barh(np.arange(k), shares, color=book, edgecolor="0.4", linewidth=0.5, height=0.86)
+    axes.barh(np.arange(k), shares, color=book, edgecolor=SOFT, linewidth=0.5, height=0.86)
     if k <= 48:
         for cluster, colour in enumerate(book):
             text = f" {to_hex(colour)}  {shares[cluster]:.3g} %"
@@ -275,7 +276,7 @@ def maps(
     departures
         Whether the mean of all rows is subtracted.
     colours
-        Colours of the titles ``(k, 3)``, in 0 … 1; those of `clusters` where None.
+        Colours of the frames ``(k, 3)``, in 0 … 1; those of `clusters` where None.
 
     Returns
     -------
@@ -318,8 +319,10 @@ def maps(
         axes.set_facecolor(MASKED)
         if geographic:
             add_coastlines(axes)
-        # Bright colours are hard to read as text on white, so they are darkened.
-        axes.set_title(heads[place], fontsize="medium", color=0.7 * colours[shown[place]])
+        axes.set_title(heads[place], fontsize="medium")
+        # Bright colours are hard to read as text, so the frame has the colour of the cluster.
+        for spine in axes.spines.values():
+            spine.set(edgecolor=colours[shown[place]], linewidth=2.0)
     # Panels that share their axes flip together. Without a coordinate, rows run downwards as in an image.
     for axes in drawn:
         if (y not in field.coords or counts_down(field[y].attrs, y)) and not axes.yaxis_inverted():
@@ -360,7 +363,7 @@ def scores(fitted: FittedModel, clusters: ClusterNames | None = None, ax: Place 
     axes = axes_for(ax, (7.2, float(np.clip(0.24 * k + 1.2, 2.2, 9.0))))
     # A scale of equal length to both sides gives the mean of the data its neutral colour.
     limit = max(1e-12, float(np.abs(values).max()))
-    image = axes.imshow(values, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    image = axes.imshow(values, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="none")
     axes.set_ylabel("cluster")
     tick(axes.yaxis, clusters or fitted.clusters)
     if d <= WORDS:

@@ -15,7 +15,7 @@ from clustering.errors import ConfigError, nearest
 from clustering.plots.canvas import Place, finish, palette, panels_for, tidy
 
 BETTER = {
-    "cost": "lower",
+    "cost": "",
     "silhouette": "higher",
     "simplified_silhouette": "higher",
     "calinski_harabasz": "higher",
@@ -27,7 +27,7 @@ BETTER = {
     "bic": "lower",
     "icl": "lower",
 }
-"""Which values of a criterion are better, for its label."""
+"""Which values of a criterion are better, for its label; none of the cost, which is a likelihood for mixtures."""
 CHOSEN = "#dc2626"
 COLUMNS = 3
 _STYLES = ("o-", "s--", "^:", "D-.")

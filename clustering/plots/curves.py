@@ -12,6 +12,7 @@ from clustering.fitting.fitted_model import FittedModel
 from clustering.models.objective import Objective
 from clustering.plots.canvas import (
     LOG_FROM,
+    SOFT,
     Colours,
     Place,
     axes_for,
@@ -22,6 +23,7 @@ from clustering.plots.canvas import (
     tick,
     tidy,
 )
+from clustering.plots.coinciding import coinciding, dashes
 
 ASSIGNMENT, UPDATE = "#2563eb", "#dc2626"
 """Blue after the assignment step, red after the update step, as in the lecture."""
@@ -60,7 +62,7 @@ def cost(history: NDArray[np.float64], objective: Objective, ax: Place = None) -
     # The update step of a pass lies half-way between its assignment step and that of the next pass.
     steps = np.arange(2 * passes) / 2 + 1
     size = 5.0 if passes <= LOG_FROM else 3.5
-    axes.plot(steps, history.reshape(-1), color="0.35", linewidth=0.9, zorder=1)
+    axes.plot(steps, history.reshape(-1), color=SOFT, linewidth=0.9, zorder=1)
     # The marks differ as well, because some people cannot tell red from blue in print.
     axes.plot(steps[::2], history[:, 0], "o", color=ASSIGNMENT, markersize=size, label=f"after {objective.assignment}")
     axes.plot(steps[1::2], history[:, 1], "s", color=UPDATE, markersize=size - 1, label=f"after {objective.update}")
@@ -102,7 +104,7 @@ def sizes(
     colours = colours_of(clusters) if colours is None else colours
     k, shares = fitted.model.k, 100 * fitted.shares
     axes = axes_for(ax, (7.2, 2.8))
-    bars = axes.bar(np.arange(k), shares, color=colours, edgecolor="0.25", linewidth=0.6)
+    bars = axes.bar(np.arange(k), shares, color=colours, edgecolor=SOFT, linewidth=0.6)
     if k <= 12:
         axes.bar_label(bars, [f"{share:.3g}" for share in shares], fontsize="small", padding=1)
     axes.set_xlabel("cluster")
@@ -141,11 +143,13 @@ def sizes_by_pass(
     colours = colours_of(clusters) if colours is None else colours
     axes = axes_for(ax, (7.2, 2.8))
     passes, words = np.arange(1, len(track) + 1), clusters.display_names
+    # Lines that coincide alternate in dashes, so that all are seen.
+    apart = dashes(coinciding(track.T), clusters.k)
     for cluster, colour in enumerate(colours):
         axes.plot(
             passes,
             track[:, cluster],
-            STYLES[cluster // 10 % len(STYLES)],
+            linestyle=apart[cluster] or STYLES[cluster // 10 % len(STYLES)],
             color=colour,
             linewidth=1.4,
             marker="o" if len(track) == 1 else "",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from clustering.deferred import xr
 from clustering.fitting.cluster_names import ClusterNames
-from clustering.plots.canvas import NAMED, Colours, Place, finish, panels_for, tidy
+from clustering.plots.canvas import NAMED, SOFT, Colours, Place, finish, panels_for, tidy
 from clustering.plots.coinciding import coinciding, dashes, groups_text
 from clustering.plots.curves import STYLES
 from clustering.plots.positions import axis_positions, named, with_units
@@ -132,7 +132,7 @@ def _legend(panels: NDArray[Any], clusters: ClusterNames, same: tuple[tuple[int,
         for curve in group[1:]:
             words[curve] += f", as {names[group[0]]}"
     if band is not None:
-        handles.append(Patch(color="0.4", alpha=0.25, linewidth=0))
+        handles.append(Patch(color=SOFT, alpha=0.25, linewidth=0))
         words.append(band)
     last.legend(
         handles, words, frameon=False, title="cluster", fontsize="small", handlelength=3.2,

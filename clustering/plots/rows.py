@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,6 +106,21 @@ def sampled_rows(source: Source, fitted: FittedModel, n: int) -> SampledRows:
     parts, complete = complete_rows(source, fitted, int(n))
     if not parts:
         raise DataError("no row of the data is complete, so none can be drawn; check the mask and missing values")
+    return labelled_rows(parts, fitted, complete=complete)
+
+
+def labelled_rows(parts: Sequence[Rows], fitted: FittedModel, *, complete: bool) -> SampledRows:
+    """Label rows.
+
+    Parameters
+    ----------
+    parts
+        Decoded rows from `complete_rows`, 1 part or more.
+    fitted
+        Fitted model.
+    complete
+        Whether these are all complete rows of the source.
+    """
     prepared = [as_model_sees(fitted, part) for part in parts]
     labels = [fitted.model.assign(fitted.params, part).labels for part in prepared]
     return SampledRows(

@@ -13,7 +13,7 @@ from clustering.errors import ConfigError
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
 from clustering.models import covariances as kinds
-from clustering.plots.canvas import INK, Colours, Place, axes_for, colours_of, finish, legend, tick, tidy
+from clustering.plots.canvas import INK, PAPER, SOFT, Colours, Place, axes_for, colours_of, finish, legend, tick, tidy
 from clustering.plots.ellipses import draw_ellipses
 from clustering.plots.rows import SampledRows, distances
 
@@ -82,7 +82,9 @@ def silhouette(
         own = np.sort(values[sample.positions == cluster])[::-1]
         # A blade of one row would have no height, so each row is a step of height 1.
         edges = at + np.arange(len(own) + 1)
-        axes.fill_betweenx(edges, 0.0, np.append(own, own[-1:]) if len(own) else [0.0], step="post", color=colour, lw=0)
+        # A rim shows blades in colours near that of the paper.
+        ends = np.append(own, own[-1:]) if len(own) else [0.0]
+        axes.fill_betweenx(edges, 0.0, ends, step="post", facecolor=colour, edgecolor=SOFT, linewidth=0.3)
         middles[cluster] = at + len(own) / 2
         at += len(own) + gap
     mean = float(values.mean())
@@ -161,24 +163,62 @@ def margins(values: Array, positions: NDArray[np.int64], clusters: ClusterNames,
     Returns
     -------
     Axes
-        The axes, with one set of bars for each cluster.
+        The axes, with one area for each cluster.
+    """
+    finite = np.isfinite(values)
+    what = "largest less second responsibility" if soft else "distance of the nearest other center less that of the own"
+    beyond = "" if finite.all() else f"; {np.sum(~finite):,} rows without another center"
+    top = 1.0 if soft or not finite.any() else max(float(np.quantile(values[finite], 0.99)), 1e-300)
+    return histogram(values, positions, clusters, f"margin: {what}{beyond}", ax, ends=(0.0, top))
+
+
+def histogram(
+    values: Array,
+    positions: NDArray[np.int64],
+    clusters: ClusterNames,
+    label: str,
+    ax: Place = None,
+    *,
+    ends: tuple[float, float] | None = None,
+) -> Axes:
+    """Draw a histogram of numbers of rows, stacked by cluster.
+
+    Parameters
+    ----------
+    values
+        Numbers ``(n,)``; those that are not finite are left out.
+    positions
+        Row number of the cluster of each ``(n,)``.
+    clusters
+        Ids, names and colours of the clusters.
+    label
+        Label of the axis.
+    ax
+        See `clustering.plots.canvas.Place`.
+    ends
+        Ends of the axis, which hold all that lie beyond; quantiles 1 % and 99 % where None.
+
+    Returns
+    -------
+    Axes
+        The axes, with one area for each cluster.
     """
     axes = axes_for(ax, (7.2, 3.2))
     finite = np.isfinite(values)
-    top = 1.0 if soft or not finite.any() else max(float(np.quantile(values[finite], 0.99)), 1e-300)
-    edges, base = np.linspace(0.0, top, BINS + 1), np.zeros(BINS)
+    if ends is None:
+        low, high = np.quantile(values[finite], (0.01, 0.99)) if finite.any() else (0.0, 1.0)
+        # Equal numbers would leave no room for bins.
+        ends = (float(low), float(high)) if high - low > 1e-9 * abs(high) else (float(low) - 0.5, float(low) + 0.5)
+    edges, base = np.linspace(*ends, BINS + 1), np.zeros(BINS)
     for cluster, colour in enumerate(colours_of(clusters)):
-        # The last bin holds all that lie beyond it.
-        own = np.minimum(values[finite & (positions == cluster)], top)
-        counts = np.histogram(own, edges)[0].astype(np.float64)
-        name = clusters.display_names[cluster]
-        axes.bar(edges[:-1], counts, np.diff(edges), base, align="edge", color=colour, label=name, linewidth=0)
-        base += counts
-    what = "largest less second responsibility" if soft else "distance of the nearest other center less that of the own"
-    beyond = "" if finite.all() else f"; {np.sum(~finite):,} rows without another center"
-    axes.set_xlabel(f"margin: {what}{beyond}")
+        # The bins at the ends hold all that lie beyond them.
+        own = np.clip(values[finite & (positions == cluster)], *ends)
+        tops = base + np.histogram(own, edges)[0]
+        axes.stairs(tops, edges, baseline=base, fill=True, color=colour, label=clusters.display_names[cluster])
+        base = tops
+    axes.set_xlabel(label)
     axes.set_ylabel(f"rows of {len(values):,}")
-    axes.set_xlim(0.0, top)
+    axes.set_xlim(*ends)
     axes.set_ylim(bottom=0)
     tidy(axes, "y")
     legend(axes, clusters.k)
@@ -265,7 +305,7 @@ def pca(
         for center, name in zip(centers, clusters.display_names, strict=True):
             text = axes.text(center[0], center[1], name, ha="center", va="center", fontsize="small", color=INK)
             text.set(zorder=5, clip_on=True)
-            text.set_path_effects([withStroke(linewidth=2.5, foreground="w")])
+            text.set_path_effects([withStroke(linewidth=2.5, foreground=PAPER)])
     axes.set_xlabel(f"principal component 1 ({100 * shares[0]:.1f} % of the variance)")
     axes.set_ylabel(f"principal component 2 ({100 * shares[1]:.1f} %)")
     of = "the components" if covariances is not None else "the rows of each cluster"

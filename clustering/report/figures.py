@@ -1,139 +1,134 @@
-"""Figures of a finished run, as PNG bytes: the plots of `clustering.plots`, each on a figure of its own."""
+"""Figures of a report: plots of `clustering.plots` as SVG with their words, and pictures."""
 
 from __future__ import annotations
 
+import base64
 import io
-import warnings
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.text import Text
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
-from clustering.deferred import xr
-from clustering.fitting.cluster_names import ClusterNames
-from clustering.fitting.fitted_model import FittedModel
-from clustering.models.objective import Objective
-from clustering.plots import curves, grids
-from clustering.plots.canvas import Colours
+from clustering.report import svg
 
+Part = Literal["clusters", "rows", "changes", "quality"]
+"""Section of the page that a figure belongs to."""
+
+NARROW, WIDE = 5.4, 10.4
+"""Width of a figure in inches, beside another one and alone; texts then have their usual size on a wide page."""
+LARGE_PNG = 400_000
+"""Pictures with more bytes than this as PNG become JPEG, so that the page stays small."""
 _DPI = 110
 
 
-def new_figure() -> Figure:
-    """Make a figure that no window or notebook knows; a plot gives it its size."""
-    return Figure(layout="constrained")
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """A figure with its title and caption."""
+
+    key: str
+    """Name of the figure, which its ids on the page begin with."""
+    title: str
+    caption: str
+    alt: str
+    """What is to be seen, for readers who do not see it."""
+    part: Part = "clusters"
+    wide: bool = False
+    """Whether it takes the whole width of the page."""
+    view_box: str = ""
+    drawing: str = ""
+    """Elements of the SVG; empty for a picture."""
+    canvas: Canvas | None = field(default=None, repr=False)
+    """Figure of matplotlib behind the SVG; None for a picture."""
+    pixels: bytes = field(default=b"", repr=False)
+    """PNG or JPEG of a picture."""
+
+    @property
+    def markup(self) -> Markup:
+        """HTML of the figure without its title and caption. All texts are escaped."""
+        if self.pixels:
+            return Markup('<img src="{}" alt="{}">').format(_uri(self.pixels), self.alt)
+        name = escape(self.key)
+        return Markup(
+            '<svg class="drawing" viewBox="{}" role="img" aria-labelledby="{}-title" aria-describedby="{}-desc">'
+            '<title id="{}-title">{}</title><desc id="{}-desc">{}</desc>{}</svg>'
+        ).format(self.view_box, *[name] * 3, self.title, name, self.alt, Markup(self.drawing))
+
+    @cached_property
+    def png(self) -> bytes:
+        """The figure as PNG on white, for places that show no SVG; a picture as it is."""
+        return self.pixels if self.canvas is None else png(self.canvas)
+
+    @property
+    def uri(self) -> str:
+        """The figure as a data URI of pixels."""
+        return _uri(self.png)
 
 
-def cost_curve(history: NDArray[np.float64], objective: Objective) -> bytes:
-    """Draw `clustering.plots.curves.cost`.
+def _uri(pixels: bytes) -> str:
+    kind = "png" if pixels.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64," + base64.b64encode(pixels).decode()
+
+
+def drawn(
+    key: str, title: str, caption: str, alt: str, plot: Callable[[Canvas], Any], part: Part = "clusters", *,
+    wide: bool = False,
+) -> Figure:  # fmt: skip
+    """Draw a figure.
 
     Parameters
     ----------
-    history, objective
-        As there.
+    key, title, caption, alt, part, wide
+        As in `Figure`.
+    plot
+        Draws on an empty figure of matplotlib.
     """
-    figure = new_figure()
-    curves.cost(history, objective, figure)
-    return png(figure)
+    with svg.styled(key):
+        canvas = Canvas(layout="constrained")
+        plot(canvas)
+        width, height = canvas.get_size_inches()
+        scale = (WIDE if wide else NARROW) / width
+        # Texts keep their size when a figure is made smaller, so its height shrinks less.
+        canvas.set_size_inches(width * scale, height * max(scale, 0.85))
+        view_box, drawing = svg.svg(canvas)
+    return Figure(key, title, caption, alt, part, wide, view_box, drawing, canvas)
 
 
-def sizes(fitted: FittedModel, colours: Colours, clusters: ClusterNames | None = None) -> bytes:
-    """Draw `clustering.plots.curves.sizes`.
-
-    Parameters
-    ----------
-    fitted, colours, clusters
-        As there.
-    """
-    figure = new_figure()
-    curves.sizes(fitted, clusters, figure, colours)
-    return png(figure)
-
-
-def sizes_by_pass(track: NDArray[np.float64], colours: Colours, clusters: ClusterNames | None = None) -> bytes:
-    """Draw `clustering.plots.curves.sizes_by_pass`.
+def picture(key: str, title: str, caption: str, alt: str, pixels: NDArray[Any]) -> Figure:
+    """Make a figure of an image, with one pixel per sample.
 
     Parameters
     ----------
-    track, colours, clusters
-        As there.
-    """
-    figure = new_figure()
-    curves.sizes_by_pass(track, clusters, figure, colours)
-    return png(figure)
-
-
-def picture(pixels: NDArray[Any]) -> bytes:
-    """Draw an image with one pixel per sample.
-
-    Parameters
-    ----------
+    key, title, caption, alt
+        As in `Figure`.
     pixels
         Colours ``(y, x, 3)`` as bytes.
     """
-    # Each sample is one pixel of the PNG, so that no colour is mixed.
-    figure = Figure(figsize=(pixels.shape[1] / _DPI, pixels.shape[0] / _DPI))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.imshow(pixels, interpolation="nearest", aspect="auto")
-    axes.set_axis_off()
-    return png(figure)
+    from PIL import Image
+
+    image, buffer = Image.fromarray(np.ascontiguousarray(pixels)), io.BytesIO()
+    image.save(buffer, "png")
+    if buffer.tell() > LARGE_PNG:
+        buffer = io.BytesIO()
+        image.save(buffer, "jpeg", quality=88)
+    return Figure(key, title, caption, alt, pixels=buffer.getvalue())
 
 
-def label_map(labels: xr.DataArray, colours: Colours, clusters: ClusterNames | None = None) -> bytes:
-    """Draw `clustering.plots.grids.labels`.
-
-    Parameters
-    ----------
-    labels, colours, clusters
-        As there.
-    """
-    figure = new_figure()
-    grids.labels(labels, clusters, figure, colours)
-    return png(figure)
-
-
-def change_map(changed: xr.DataArray) -> bytes:
-    """Draw `clustering.plots.grids.changes`.
+def png(canvas: Canvas) -> bytes:
+    """Render a figure on white as PNG bytes, which are the same for the same figure.
 
     Parameters
     ----------
-    changed
-        As there.
-    """
-    figure = new_figure()
-    grids.changes(changed, figure)
-    return png(figure)
-
-
-def quantity_map(values: xr.DataArray, label: str) -> bytes:
-    """Draw `clustering.plots.grids.quantity`.
-
-    Parameters
-    ----------
-    values, label
-        As there.
-    """
-    figure = new_figure()
-    grids.quantity(values, label, figure)
-    return png(figure)
-
-
-def png(figure: Figure) -> bytes:
-    """Render a figure as PNG bytes, which are the same for the same figure.
-
-    Parameters
-    ----------
-    figure
-        Figure of matplotlib; its texts are changed.
+    canvas
+        Figure of matplotlib, drawn in the style of reports.
     """
     buffer = io.BytesIO()
-    # Names from the data are plain text: a $ in them must not begin a formula. The font may lack their script.
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)
-    # The filter stays. Restoring the filters here would undo those that another thread sets while this one draws.
-    warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-    # Without software and date, the same run gives the same bytes.
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    with svg.styled():
+        canvas.patch.set_visible(True)
+        # Without software and date, the same run gives the same bytes.
+        canvas.savefig(buffer, format="png", dpi=_DPI, facecolor="w", metadata={"Software": None})
     return buffer.getvalue()

@@ -1,47 +1,59 @@
-"""The lecture's figure of a mixture: rows by true component, all in one colour, and by responsibilities."""
+"""Some rows of the source for figures, and the lecture's figure: by component, in one colour, by responsibilities."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
 from clustering.data.rows import Rows
 from clustering.data.source import Source
+from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
-from clustering.plots.canvas import palette
+from clustering.plots.canvas import INK, colours_of, palette
 from clustering.plots.ellipses import draw_ellipses
-from clustering.plots.rows import complete_rows, responsibilities
+from clustering.plots.rows import PLACES, SampledRows, complete_rows, labelled_rows, responsibilities
 from clustering.plots.spread import covariances_in_data_units
-from clustering.report.figures import png
+from clustering.report.figures import Figure, drawn
 
 Array = NDArray[np.float64]
 
 SHOWN = 2000
 """Largest number of rows that are drawn."""
+MOST = 256 * 2**20
+"""Largest number of bytes that are decoded for them."""
 UNKNOWN = "#9ca3af"
 
 
 @dataclass(frozen=True, eq=False)
 class PlottedRows:
-    """Plotted rows: some rows of a source with two features."""
+    """Plotted rows: some rows of a source, spread over it."""
 
-    rows: Array
-    """Decoded rows ``(n, 2)``, of length 1 where the preparation has unit norm."""
-    resp: Array
-    """Responsibilities ``(n, k)``."""
-    true_labels: NDArray[np.int32] | None
+    sampled: SampledRows
+    """The rows with their labels."""
+    resp: Array | None = None
+    """Responsibilities ``(n, k)``, where the model has two features and is soft; None otherwise."""
+    true_labels: NDArray[np.int32] | None = None
     """True components ``(n,)``, −1 where unknown; None where the source has no labels."""
-    complete: bool
-    """Whether these are all rows of the source."""
+
+    @property
+    def rows(self) -> Array:
+        """Decoded rows ``(n, d)``, of length 1 where the preparation has unit norm."""
+        return np.asarray(self.sampled.values, np.float64)
+
+    @property
+    def complete(self) -> bool:
+        """Whether these are all rows of the source."""
+        return self.sampled.complete
 
 
 def may_be_sampled(fitted: FittedModel) -> bool:
-    """Return whether the model has two features and responsibilities, which the figure shows.
+    """Return whether the model has two features and responsibilities, which the lecture's figure shows.
 
     Parameters
     ----------
@@ -52,22 +64,26 @@ def may_be_sampled(fitted: FittedModel) -> bool:
 
 
 def sample_rows(source: Source, fitted: FittedModel) -> PlottedRows | None:
-    """Read some rows, spread over the source, and compute their responsibilities; None where no row is complete.
+    """Read and label some rows, spread over the source; None where no row is complete, or chunks are large.
 
     Parameters
     ----------
     source
-        Source that the model was fitted on.
+        Source with the features of the model.
     fitted
-        Fitted model, for which `may_be_sampled` holds.
+        Fitted model.
     """
+    plan = source.plan(block_bytes=max(1, SHOWN * source.row_bytes // PLACES))
+    if min(PLACES, len(plan)) * plan.block_bytes > MOST:
+        return None
     parts, complete = complete_rows(source, fitted, SHOWN)
     if not parts:
         return None
-    values = np.concatenate([part.decoded().values for part in parts]).astype(np.float64)
+    sampled = labelled_rows(parts, fitted, complete=complete)
+    if not may_be_sampled(fitted):
+        return PlottedRows(sampled)
     true_labels = None if source.labels is None else np.concatenate([_labels(part) for part in parts])
-    resp = np.concatenate([responsibilities(fitted, part) for part in parts])
-    return PlottedRows(values, resp, true_labels, complete)
+    return PlottedRows(sampled, np.concatenate([responsibilities(fitted, part) for part in parts]), true_labels)
 
 
 def _labels(rows: Rows) -> NDArray[np.int32]:
@@ -94,22 +110,33 @@ def caption(sample: PlottedRows, mixture: bool) -> str:
     return count_text + (" Ellipses: 1 and 2 standard deviations of the fitted components." if mixture else "")
 
 
-def draw(sample: PlottedRows, fitted: FittedModel, colours: Array) -> bytes:
-    """Draw two panels, or three where true components are known, as PNG bytes.
+def draw(sample: PlottedRows, fitted: FittedModel, clusters: ClusterNames) -> Figure:
+    """Draw two panels, or three where true components are known.
 
     Parameters
     ----------
     sample
-        Plotted rows.
+        Plotted rows with responsibilities.
     fitted
         Fitted model.
-    colours
-        Colours of the clusters ``(k, 3)``, in 0 … 1.
+    clusters
+        Ids, names and colours of the clusters.
     """
+    mixture = fitted.components.covariance is not None
+    alt = (
+        f"{2 + _has_true_labels(sample)} scatter plots of {len(sample.rows):,} rows over {fitted.features[0]} and "
+        f"{fitted.features[1]}, with the centers of {clusters.k} clusters as crosses."
+    )
+    plot = partial(_panels, sample, fitted, colours_of(clusters))
+    return drawn("samples", "Samples", caption(sample, mixture), alt, plot, "rows", wide=True)
+
+
+def _panels(sample: PlottedRows, fitted: FittedModel, colours: Array, canvas: Canvas) -> None:
+    assert sample.resp is not None
     truth = _has_true_labels(sample)
     names = ["p(x | z): true components"] * truth + ["p(x): the rows", "p(z | x): responsibilities"]
-    figure = Figure(figsize=(4.6 * len(names), 4.4), layout="constrained")
-    panels = list(figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0])
+    canvas.set_size_inches(4.6 * len(names), 4.4)
+    panels = list(canvas.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0])
     if sample.true_labels is not None and truth:
         _scatter(panels[0], sample.rows, _true_colours(sample, sample.true_labels, colours))
     _scatter(panels[-2], sample.rows, "#6d28d9")
@@ -117,7 +144,7 @@ def draw(sample: PlottedRows, fitted: FittedModel, colours: Array) -> bytes:
     if fitted.components.covariance is not None:
         for cluster, covariance in enumerate(covariances_in_data_units(fitted)):
             draw_ellipses(panels[-1], fitted.centers[cluster], covariance, colours[cluster])
-    panels[-1].plot(*fitted.centers.T, "x", color="#111827", markersize=6, markeredgewidth=1.6)
+    panels[-1].plot(*fitted.centers.T, "x", color=INK, markersize=6, markeredgewidth=1.6)
     for axes, name in zip(panels, names, strict=True):
         axes.set_title(name, fontsize="medium")
         axes.set_xlabel(str(fitted.features[0]))
@@ -126,7 +153,6 @@ def draw(sample: PlottedRows, fitted: FittedModel, colours: Array) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel(str(fitted.features[1]))
     _frame(panels[0], sample.rows)
-    return png(figure)
 
 
 def _has_true_labels(sample: PlottedRows) -> bool:
@@ -141,6 +167,7 @@ def _true_colours(sample: PlottedRows, true_labels: NDArray[np.int32], colours: 
     from scipy.optimize import linear_sum_assignment
 
     components = np.unique(true_labels[true_labels >= 0])
+    assert sample.resp is not None
     overlap = np.array([sample.resp[true_labels == component].sum(axis=0) for component in components])
     # The function finds the smallest sum, and overlaps are to be large.
     pairs = dict(zip(*linear_sum_assignment(-overlap), strict=True))

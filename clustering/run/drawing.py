@@ -15,7 +15,7 @@ from clustering.storage.names_file import load_cluster_names
 from clustering.storage.paths import StoragePath
 
 if TYPE_CHECKING:
-    from clustering.report.page import ModelPictures
+    from clustering.report.model_figures import ModelFigures
     from clustering.report.samples import PlottedRows
 
 PAGE = "clustering.report.page"
@@ -55,7 +55,7 @@ def _load_page() -> None:
 
 
 class EarlyDrawing:
-    """A thread that draws the pictures of a fitted model while its labels are written."""
+    """A thread that draws the figures of a fitted model while its labels are written."""
 
     def __init__(self, fitted: FittedModel, source: Source, output: StoragePath, *, labels: bool) -> None:
         """Begin to draw.
@@ -72,7 +72,7 @@ class EarlyDrawing:
             Whether labels are written.
         """
         self._inputs = fitted, source, output, labels
-        self._pictures: ModelPictures | None = None
+        self._figures: ModelFigures | None = None
         self._thread = Thread(target=self._draw, name="report")
         self._thread.start()
 
@@ -81,23 +81,23 @@ class EarlyDrawing:
         # What fails here is drawn again by the report, which raises the error where it can be told.
         with suppress(Exception):
             load_module(PAGE)
-            from clustering.report import page
+            from clustering.report import label_figures
+            from clustering.report.model_figures import ModelFigures
 
-            self._pictures = page.ModelPictures.draw(
-                fitted,
-                plotted_rows(source, fitted),
-                load_cluster_names(output, fitted.ids),
-                photograph=labels and page.may_be_photograph(source, fitted),
-            )
+            photograph = labels and label_figures.may_be_photograph(source, fitted)
+            clusters = load_cluster_names(output, fitted.ids)
+            if photograph:
+                clusters = label_figures.in_own_colours(fitted, clusters)
+            self._figures = ModelFigures.draw(fitted, plotted_rows(source, fitted), clusters, photograph=photograph)
 
-    def pictures(self) -> ModelPictures | None:
-        """Wait for the pictures and return them; None where they could not be drawn."""
+    def figures(self) -> ModelFigures | None:
+        """Wait for the figures and return them; None where they could not be drawn."""
         self._thread.join()
-        return self._pictures
+        return self._figures
 
 
 def plotted_rows(source: Source, fitted: FittedModel) -> PlottedRows | None:
-    """Read the rows of the figure of samples; None for a model without this figure.
+    """Read some rows for figures of single rows; None where there are none.
 
     Parameters
     ----------
@@ -108,4 +108,4 @@ def plotted_rows(source: Source, fitted: FittedModel) -> PlottedRows | None:
     """
     from clustering.report import samples
 
-    return samples.sample_rows(source, fitted) if samples.may_be_sampled(fitted) else None
+    return samples.sample_rows(source, fitted)

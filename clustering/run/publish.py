@@ -84,12 +84,13 @@ def publish(job: PreparedJob, engine: Engine, labelled: LabelledRun, watch: Watc
         watch.warn(record["warnings"][-1])
     # The report shows the warnings and remarks of the decision, so the decision comes first.
     record |= _decide(job, record, watch)
+    # The report shows the time, so it is that before the drawing.
+    record["finished_at"] = versions.now()
     pictures: list[Any] = []
     if job.config.output.report:
         try:
-            clusters = load_cluster_names(job.output.path, labelled.fitted.ids)
             pictures = write_report(
-                labelled.fitted, record, labelled.folder, job.source, job.config, clusters, labelled.drawing
+                labelled.fitted, record, labelled.folder, job.source, job.config, job.output, labelled.drawing
             )
         except Exception as error:
             # A fault in drawing must not cost the model and the labels. The report can be drawn again from the files.
@@ -97,7 +98,6 @@ def publish(job: PreparedJob, engine: Engine, labelled: LabelledRun, watch: Watc
             watch.warn(record["warnings"][-1])
     seconds = {**labelled.seconds, "report": time.perf_counter() - began}
     record["seconds"] = _rounded(seconds)
-    record["finished_at"] = versions.now()
     # A folder with run.json counts as a finished version, so this file is written last.
     write_json(labelled.folder / "run.json", record)
     # Records named by block numbers serve a killed pass of this run, and no later run.

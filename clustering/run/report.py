@@ -13,6 +13,7 @@ from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
 from clustering.option_values import RECORDED
 from clustering.run.drawing import PAGE, EarlyDrawing, check_drawing, plotted_rows
+from clustering.run.drift import version_track
 from clustering.run.prepare import SourceAccess, open_configured
 from clustering.storage import versions
 from clustering.storage.bucket_output import BucketOutput, open_output
@@ -23,7 +24,8 @@ from clustering.storage.output import Output
 from clustering.storage.paths import StoragePath, translating_read_errors, write_bytes, zarr_store
 
 if TYPE_CHECKING:
-    from clustering.report.page import ModelPictures
+    from clustering.report.figures import Figure
+    from clustering.report.model_figures import ModelFigures
 
 AccessOf = Callable[[SourceSection], SourceAccess]
 """Says how to reach the source of a config."""
@@ -46,10 +48,10 @@ def write_report(
     folder: StoragePath,
     source: Source | None,
     config: JobConfig,
-    clusters: ClusterNames,
+    output: Output | BucketOutput,
     drawing: EarlyDrawing | None = None,
-) -> list[Any]:
-    """Write the report of a run to its folder, and return its pictures.
+) -> list[Figure]:
+    """Write the report of a run to its folder, and return its figures.
 
     Parameters
     ----------
@@ -63,25 +65,33 @@ def write_report(
         Source for a picture of the data; None where it cannot be opened.
     config
         Config of the run.
-    clusters
-        Ids, names and colours of the clusters.
+    output
+        The output, which holds the names of the clusters and earlier versions.
     drawing
-        Draws pictures of the model since before the labels were complete; None where nothing was drawn yet.
+        Draws figures of the model since before the labels were complete; None where nothing was drawn yet.
     """
     # Drawing needs matplotlib, which a job without a report never loads.
     load_module(PAGE)
     from clustering.report.page import render
 
     # Two threads that draw at once would only take turns.
-    early = None if drawing is None else drawing.pictures()
-    pictures, colours = draw_pictures(result, folder, source, clusters, early)
-    if record.get("selection"):
-        from clustering.report.selection import criteria_picture
+    early = None if drawing is None else drawing.figures()
+    names = load_cluster_names(output.path, result.ids)
+    figures, clusters = draw_figures(result, folder, source, names, early)
+    if record.get("comparison"):
+        from clustering.report.drift import drift_figure, transitions_figure
 
-        pictures.insert(0, criteria_picture(record["selection"]["table"], record["selection"]["recommended"]))
-    page = render(result, record, pictures, colours, config.to_json(exclude_defaults=True), clusters)
+        moves, track = transitions_figure(record["comparison"]), version_track(output, record, result, folder)
+        figures += [] if moves is None else [moves]
+        if track is not None:
+            figures.append(drift_figure(*track, load_cluster_names(output.path, track[0].ids), result))
+    if record.get("selection"):
+        from clustering.report.selection import criteria_figure
+
+        figures.append(criteria_figure(record["selection"]["table"], record["selection"]["recommended"]))
+    page = render(result, record, figures, clusters, config.to_json(exclude_defaults=True))
     write_bytes(folder / "report.html", page.encode())
-    return pictures
+    return figures
 
 
 def draw_selection(selection: Mapping[str, Any]) -> str:
@@ -98,14 +108,14 @@ def draw_selection(selection: Mapping[str, Any]) -> str:
     return render_selection(selection)
 
 
-def draw_pictures(
+def draw_figures(
     result: FittedModel,
     folder: StoragePath,
     source: Source | None,
     clusters: ClusterNames,
-    early: ModelPictures | None = None,
-) -> tuple[list[Any], Any]:
-    """Draw the report's pictures from the files of a run.
+    early: ModelFigures | None = None,
+) -> tuple[list[Figure], ClusterNames]:
+    """Draw the report's figures from the files of a run.
 
     Parameters
     ----------
@@ -118,15 +128,15 @@ def draw_pictures(
     clusters
         Ids, names and colours of the clusters.
     early
-        Pictures of this model that are drawn already; None where there are none.
+        Figures of this model that are drawn already; None where there are none.
 
     Returns
     -------
     tuple
-        Pictures, and the colours of the clusters in them.
+        Figures, and the clusters with their colours in them.
     """
     from clustering.plots import grids
-    from clustering.report import page
+    from clustering.report import label_figures, page
 
     labels = preview = sample = changed = None
     degrees: dict[str, xr.DataArray] = {}
@@ -140,13 +150,17 @@ def draw_pictures(
                 zarr_store(labels_path), engine="zarr", consolidated=False, chunks=None, create_default_indexes=False
             ) as stored,
         ):
-            # What pictures need is loaded here, as the store is closed before they are drawn.
+            # What figures need is loaded here, as the store is closed before they are drawn.
             if NAME in stored:
-                labels = page.drawn_part(stored[NAME]).load()
+                labels = label_figures.drawn_part(stored[NAME]).load()
             if CHANGED in stored:
-                changed = page.drawn_part(stored[CHANGED]).load()
-            degrees = {name: page.drawn_part(stored[name]).load() for name in page.DEGREES if name in stored}
-        if labels is not None and source is not None and page.may_be_photograph(source, result):
+                changed = label_figures.drawn_part(stored[CHANGED]).load()
+            degrees = {
+                name: label_figures.drawn_degrees(name, stored[name]).load()
+                for name in label_figures.DEGREES
+                if name in stored
+            }
+        if labels is not None and source is not None and label_figures.may_be_photograph(source, result):
             preview = source.preview(grids.SHOWN)
     if source is not None:
         # A label pass changes no params, so plotted rows that were read before it are those of now.
@@ -204,6 +218,6 @@ def redraw(output: Output | BucketOutput, access_of: AccessOf = by_config) -> No
         # The data may be gone since the run. The report then has no pictures of them.
         source = None
     with damaged(OutputError, f"run.json of {str(output.path)!r}", "restore it, or name another run"):
-        write_report(result, record, folder, source, config, load_cluster_names(output.path, result.ids))
+        write_report(result, record, folder, source, config, output)
     # A run without a report has no plain name for one yet.
     output.link()

@@ -12,7 +12,7 @@ from clustering.fitting.loop import PassRecord, StoppingRule
 
 # An import at run time would load matplotlib, which a job without a report never needs.
 if TYPE_CHECKING:
-    from clustering.report.page import Figure
+    from clustering.report.figures import Figure
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from clustering_flows.prefect_live import LivePage, View
 from clustering_flows.relay import pass_line, relayed
 
 if TYPE_CHECKING:
-    from clustering.report.page import Figure
+    from clustering.report.figures import Figure
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from clustering_flows.relay import pass_line, relayed
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from clustering.report.page import Figure
+    from clustering.report.figures import Figure
 
 
 class _Lines:

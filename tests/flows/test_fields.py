@@ -133,7 +133,7 @@ def test_temperature_regimes_are_those_of_kmeans_in_principal_components(
 
 def test_reports_show_fields_as_series_and_as_maps(runs: dict[str, tuple[Path, dict[str, Any]]]) -> None:
     zones, regimes = ((runs[name][0] / "report.html").read_text() for name in ("climate-zones", "temperature-regimes"))
-    assert "<h2>Centers</h2>" in zones
-    assert "<h2>Centers: air_temperature (K)</h2>" in regimes
-    assert "<h2>Departures: air_temperature (K)</h2>" in regimes
+    assert "<h3>Centers</h3>" in zones
+    assert "<h3>Centers: air_temperature (K)</h3>" in regimes
+    assert "<h3>Departures: air_temperature (K)</h3>" in regimes
     assert "air_temperature (K), mean of 1,813" in regimes

@@ -192,8 +192,8 @@ def test_ids_and_not_places_are_shown_everywhere(config: Make, store: Path, tmp_
     degrees = fit.responsibilities(store, variables=["a", "b"], sample_dims=["y", "x"])
     assert degrees["cluster"].values.tolist() == ids
     page = (tmp_path / "out" / "report.html").read_text()
-    listed = re.findall(r"</i>(\d+)</td>", page)
-    assert sorted(map(int, listed)) == ids
+    listed = re.findall(r"</i>(\d+)</th>", page.partition('id="changes"')[0])
+    assert list(map(int, listed)) == ids
     assert "What changed" in page
     assert "Changed cells" in page
     compare(record, (1.0, {str(i): 1.0 for i in range(3, 7)}))
@@ -296,18 +296,18 @@ def test_names_and_colours_follow_their_clusters(config: Make, tmp_path: Path) -
     attributes = read_labels(out)["labels"].attrs
     assert attributes["flag_meanings"] == "Rand_Küste cluster_1 deep_convection cluster_3"
     assert attributes["flag_colors"] == "#3f90da #ffa90e #12ab9f #832db6"
-    assert "2 deep convection</td>" in (out / "report.html").read_text()
+    assert "2 deep convection</th>" in (out / "report.html").read_text()
     assert "background: #12ab9f" in (out / "report.html").read_text()
     # Later runs find names by id. An unmatched cluster has no name. A new name keeps the colour.
     record = run_fit(config(fit={"seed": 6}, output={"report": True}), Notes())
     assert read_labels(out)["labels"].attrs == attributes
     assert record["names"] == {"0": "Rand & Küste", "2": "deep convection"}
     assert "names      0 Rand & Küste; 2 deep convection" in list(summary_lines(record))
-    assert "0 Rand &amp; Küste</td>" in (out / "report.html").read_text()
+    assert "0 Rand &amp; Küste</th>" in (out / "report.html").read_text()
     name_cluster(str(out), 2, "shallow")
     assert json.loads((out / "names.json").read_text())["2"] == {"name": "shallow", "colour": "#12ab9f"}
     redo_report(str(out))
-    assert "2 shallow</td>" in (out / "report.html").read_text()
+    assert "2 shallow</th>" in (out / "report.html").read_text()
     record = run_fit(config(model={"kind": "gaussian_mixture"}), Notes())
     assert "names" not in record
     assert "flag_colors" not in read_labels(out)["labels"].attrs

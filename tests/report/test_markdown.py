@@ -3,11 +3,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
+from test_page import Page
 
 from clustering.execution.passes import ReadStats
 from clustering.fitting.loop import PassRecord
+from clustering.report.figures import Figure
 from clustering.report.markdown import PASSES_LISTED, page_of, table_of
-from clustering.report.page import Figure
 
 RECORD = {
     "run": "r2", "kind": "kmeans", "k": 3, "n_rows": 1234, "n_masked": 0, "n_features": 2, "objective": 1.5,
@@ -72,10 +74,41 @@ def test_the_page_of_a_first_run_compares_nothing(more: dict[str, Any]) -> None:
 
 
 def test_a_page_shows_pictures_with_their_words() -> None:
-    pictures = [Figure("Sizes", "Share of each cluster.", b"png")]
+    pictures = [Figure("sizes", "Sizes", "Share of each cluster.", "Bars.", pixels=b"\x89PNG")]
     assert page_of(RECORD, pictures).endswith(
-        "## Sizes\n\n![Sizes](data:image/png;base64,cG5n)\n\nShare of each cluster."
+        "## Sizes\n\n![Sizes](data:image/png;base64,iVBORw==)\n\nShare of each cluster."
     )
+
+
+HOSTILE = (
+    "<script>alert(1)</script>", "[click](javascript:alert(1))", "a | b", "`code` ``more``", "**bold** _slanted_",
+    "![x](http://x)", "line\n# head", "max_iterations",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_from_users_is_shown_as_it_is(text: str) -> None:
+    """A renderer with tables, as that of Prefect, gives the text back, and no element that the page did not ask for."""
+    record = {
+        **RECORD, "run": text, "kind": text, "stop_reason": text, "converged": False, "warnings": [text],
+        "config": {"output": {"store": text}}, "status": "held", "gate": {"reasons": [text]},
+        "comparison": {
+            "with": text, "churn": None, "churn_by_cluster": {}, "sizes": {}, "largest_size_change": 0.1,
+            "new_clusters": [], "lost_clusters": [], "held_out": None,
+        },
+    }  # fmt: skip
+    figure = Figure("f", text, text, text, pixels=b"\x89PNG")
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(page_of(record, [figure]))
+    page = Page(html)
+    expected = " ".join(text.split())
+    # The run, the one compared with, the output, model, reason to stop, warning, gate, title and caption.
+    assert page.text.count(expected) >= 9
+    assert page.alts == [expected]
+    assert page.tags.count("table") == page.tags.count("h1") == page.tags.count("img") == page.tags.count("strong") == 1
+    assert set(page.tags) <= {
+        "h1", "h2", "table", "thead", "tbody", "tr", "th", "td", "p", "ul", "li", "code", "img", "strong",
+    }  # fmt: skip
+    assert page.tags.count("td") == 2 * (page.tags.count("tr") - 1)
 
 
 def test_the_last_passes_are_listed() -> None:

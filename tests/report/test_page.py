@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import base64
 import io
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
@@ -14,12 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clustering
-from clustering.fitting.cluster_names import ClusterNames
+from clustering.fitting.cluster_names import ClusterNames, default_names
 from clustering.models import registry
 from clustering.plots.canvas import MASKED, palette
 from clustering.plots.grids import SAME_CHANGED
-from clustering.report import figures
-from clustering.report.page import LISTED, Figure, curve_caption, draw, drawn_part, number, render
+from clustering.report.figures import Figure
+from clustering.report.label_figures import drawn_part
+from clustering.report.label_figures import labels as label_figure
+from clustering.report.model_figures import curve_caption
+from clustering.report.page import draw, render
+from clustering.report.tables import LISTED
+from clustering.report.words import number
 
 RNG = np.random.default_rng(3)
 
@@ -35,23 +40,33 @@ class Page(HTMLParser):
         self.styles = ""
         self.text = ""
         self.cells: list[str] = []
+        self.alts: list[str] = []
+        self.ids: list[str] = []
+        self.open: list[str] = []
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        named = ("src", "href", "xlink:href", "srcset", "data", "action")
+        self.links += [value or "" for name, value in attrs if name in named]
+        self.alts += [value or "" for name, value in attrs if name == "alt"]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        self.open = [tag]
         self.handlers += [name for name, _ in attrs if name.startswith("on")]
         self.styles += "".join(value or "" for name, value in attrs if name == "style")
-        if tag == "td":
+        if tag in ("td", "th"):
             self.cells.append("")
 
+    def handle_endtag(self, tag: str) -> None:
+        self.open = []
+
     def handle_data(self, data: str) -> None:
-        if self.tags[-1:] == ["style"]:
+        if self.open == ["style"]:
             self.styles += data
         else:
             self.text += data
-        if self.cells:
-            self.cells[-1] += data
+        if self.cells and self.tags[-1] in ("td", "th", "i"):
+            self.cells[-1] += data.strip()
 
 
 def run_of(fit: clustering.Fit, **changes: Any) -> dict[str, Any]:
@@ -73,7 +88,9 @@ def run_of(fit: clustering.Fit, **changes: Any) -> dict[str, Any]:
         "seed": 77,
         "config_sha256": "c" * 64,
         "source_fingerprint": "f" * 64,
-        "versions": {"numpy": "9.8.7"},
+        "versions": {"numpy": "9.8.7", "zarr-clustering": "1.2.3"},
+        "run": "a1b2c3d4e5f6",
+        "finished_at": "2026-11-30T08:15:16.123+00:00",
         "warnings": [],
         **changes,
     }
@@ -92,8 +109,8 @@ def make(
     options = {"variables": list(data.data_vars), "sample_dims": samples}
     fit = clustering.fit(data, clustering.KMeans(k), sample_rows=100, **options)
     labels = fit.predict(data, **options) if with_labels else None
-    pictures, colours = draw(fit.fitted, None if labels is None else drawn_part(labels), data if preview else None)
-    html = render(fit.fitted, run_of(fit, **run), pictures, colours, config or {"model": {}})
+    pictures, clusters = draw(fit.fitted, None if labels is None else drawn_part(labels), data if preview else None)
+    html = render(fit.fitted, run_of(fit, **run), pictures, clusters, config or {"model": {}})
     return Page(html), pictures, html
 
 
@@ -118,23 +135,31 @@ def plain() -> tuple[Page, list[Figure], str]:
 
 
 def test_the_page_needs_nothing_else(plain: tuple[Page, list[Figure], str]) -> None:
-    page, pictures, _ = plain
-    assert len(page.links) == len(pictures)
-    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    page, _, html = plain
+    # Links lead to places of the page, and pixels are in it.
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags)
     assert not page.handlers
-    assert "url(" not in page.styles
     assert "@import" not in page.styles
+    assert set(re.findall(r"url\(#([^)]*)\)", html)) <= set(page.ids)
+    assert not re.findall(r"url\((?!#)", html)
+
+
+def test_ids_are_unique_in_the_page(plain: tuple[Page, list[Figure], str]) -> None:
+    ids = plain[0].ids
+    assert len(ids) == len(set(ids)) > 10
 
 
 def test_every_figure_is_on_the_page_with_its_words(plain: tuple[Page, list[Figure], str]) -> None:
     page, pictures, _ = plain
-    assert titles(pictures) == ["Labels", "Cost curve", "Centers", "Sizes"]
-    for picture, link in zip(pictures, page.links, strict=True):
-        assert base64.b64decode(link.partition(",")[2]) == picture.png
+    assert titles(pictures) == ["Labels", "Sizes", "Centers", "Cost curve"]
+    for picture in pictures:
+        assert picture.markup in plain[2]
         assert len(colours_of(picture.png)) > 3
-        assert picture.title in page.text
-        assert picture.caption in page.text
+        for said in (picture.title, picture.caption, picture.alt):
+            assert said in page.text
+    assert page.tags.count("svg") == page.tags.count("desc") == 4
 
 
 def test_the_key_figures_are_on_the_page() -> None:
@@ -165,39 +190,42 @@ HOSTILE = {
 def test_the_page_shows_any_text_as_it_is(name: str) -> None:
     data = field(6, 7, names=(name, "q"))
     fit = clustering.fit(data, clustering.KMeans(2), variables=[name, "q"], sample_dims=["lat", "lon"])
-    picture = Figure(name, name, b"")
-    run = run_of(fit, source=name, warnings=[name], kind=name, stop_reason=name, converged=False)
-    html = render(fit.fitted, run, [picture], np.zeros((2, 3)), {"name": name})
+    clusters = ClusterNames(fit.fitted.ids, {0: name})
+    pictures, clusters = draw(fit.fitted, None, None, clusters=clusters)
+    run = run_of(fit, source=name, warnings=[name], kind=name, stop_reason=name, converged=False, run=name)
+    html = render(fit.fitted, run, pictures, clusters, {"name": name})
     page = Page(html)
-    # Kind twice, source, reason to stop, warning, title and caption of the figure, feature; config, but for breaks.
-    assert page.text.count(name) == (8 if "\n" in name else 9)
+    shown = page.text if "\n" not in name else page.text.replace(" ", "\n")
+    # Run, source, kind twice, reason to stop twice, warning, name of the cluster thrice, feature; and in figures.
+    assert shown.count(name) >= 12
     assert not {"script", "b"} & set(page.tags) - {"b"}
     assert not page.handlers
-    assert page.links == [picture.uri]
     assert "<script" not in html
+    picture = Figure(name, name, name, name, pixels=b"\x89PNG")
+    assert name in Page(str(picture.markup)).alts
 
 
 @pytest.mark.parametrize("name", [HOSTILE["mathematics"], HOSTILE["no Latin letters"]], ids=["mathematics", "script"])
 def test_pictures_take_any_name(name: str) -> None:
     profile = xr.Dataset({name: ((f"{name}-s", "depth"), RNG.standard_normal((30, 6)))}, {"depth": np.arange(6.0)})
-    assert titles(make(profile)[1]) == ["Labels", "Cost curve", "Centers", "Sizes"]
+    assert titles(make(profile)[1]) == ["Labels", "Sizes", "Centers", "Cost curve"]
     scores = xr.Dataset({n: ((f"{name}-y", f"{name}-x"), RNG.standard_normal((6, 7))) for n in (name, "q")})
-    assert titles(make(scores)[1]) == ["Labels", "Cost curve", "Centers", "Sizes"]
+    assert titles(make(scores)[1]) == ["Labels", "Sizes", "Centers", "Cost curve"]
 
 
 def test_a_single_sample_dimension_is_drawn() -> None:
-    assert titles(make(field(40))[1]) == ["Labels", "Cost curve", "Centers", "Sizes"]
+    assert titles(make(field(40))[1]) == ["Labels", "Sizes", "Centers", "Cost curve"]
 
 
 def test_a_run_without_labels_is_drawn() -> None:
-    assert titles(make(field(6, 7), with_labels=False)[1]) == ["Cost curve", "Centers", "Sizes"]
+    assert titles(make(field(6, 7), with_labels=False)[1]) == ["Sizes", "Centers", "Cost curve"]
 
 
 @pytest.mark.parametrize("dated", [True, False], ids=["with dates", "without"])
 def test_of_three_dimensions_the_middle_is_shown_and_said(dated: bool) -> None:
     time = np.arange("2001-01-01", "2001-01-06", dtype="datetime64[D]").astype("datetime64[ns]")
     _, pictures, _ = make(field(5, 6, 7, **({"time": time} if dated else {})))
-    assert titles(pictures) == ["Labels", "Cost curve", "Centers", "Sizes"]
+    assert titles(pictures) == ["Labels", "Sizes", "Centers", "Cost curve"]
     assert pictures[0].caption.startswith("At time 2001-01-03" if dated else "At time half-way")
 
 
@@ -220,7 +248,7 @@ COORDINATES = {
 @pytest.mark.parametrize(("lengths", "coordinates"), COORDINATES.values(), ids=COORDINATES)
 def test_labels_over_any_coordinates_are_drawn(lengths: tuple[int, ...], coordinates: dict[str, Any]) -> None:
     labels = xr.DataArray(RNG.integers(-1, 3, lengths), coordinates, ("lat", "lon")[-len(lengths) :])
-    shown = colours_of(figures.label_map(labels, palette(3)))
+    shown = colours_of(label_figure(labels, default_names(3)).png)
     expected = set((np.rint(palette(3) * 255).astype(np.int64) @ [1 << 16, 1 << 8, 1]).tolist())
     # The dots of a series are too small for pure colours.
     assert expected <= shown or (len(lengths) == 1 and len(shown) > 10)
@@ -229,9 +257,9 @@ def test_labels_over_any_coordinates_are_drawn(lengths: tuple[int, ...], coordin
 @pytest.mark.parametrize("k", [1, 100], ids="k={}".format)
 def test_any_number_of_clusters_is_drawn(k: int) -> None:
     page, pictures, _ = make(field(12, 15), k=k)
-    assert titles(pictures) == ["Labels", "Cost curve", "Centers", "Sizes"]
+    assert titles(pictures) == ["Labels", "Sizes", "Centers", "Cost curve"]
     assert page.tags.count("i") == min(k, LISTED)
-    assert (f"({LISTED} of {k})" in page.text) == (k > LISTED)
+    assert (f"The {LISTED} largest of {k} clusters" in page.text) == (k > LISTED)
 
 
 @pytest.mark.parametrize("k", [1, 10, 11, 20, 21, 100], ids="k={}".format)
@@ -239,16 +267,15 @@ def test_clusters_have_different_colours(k: int) -> None:
     assert len(np.unique(palette(k), axis=0)) == k
 
 
-def test_clusters_are_listed_largest_first(plain: tuple[Page, list[Figure], str]) -> None:
+def test_clusters_are_listed_in_the_order_of_the_figures(plain: tuple[Page, list[Figure], str]) -> None:
     page, _, _ = plain
     shares = [float(cell.split()[0]) for cell in page.cells if cell.endswith(" %")]
-    assert len(shares) == 3
-    assert shares == sorted(shares, reverse=True)
+    assert [cell for cell in page.cells if cell in ("0", "1", "2")][:3] == ["0", "1", "2"]
     assert sum(shares) == pytest.approx(100, abs=0.03)
 
 
 def test_a_single_feature_and_many_features_are_drawn() -> None:
-    assert titles(make(field(6, 7, names=("t",)))[1]) == ["Labels", "Cost curve", "Sizes"]
+    assert titles(make(field(6, 7, names=("t",)))[1]) == ["Labels", "Sizes", "Cost curve"]
     wide = xr.Dataset({"x": (("row", "depth"), RNG.standard_normal((30, 40)))})
     page, pictures, _ = make(wide)
     assert "Centers" in titles(pictures)
@@ -334,7 +361,7 @@ def test_what_changed_has_a_section_with_every_cluster_of_before_and_now() -> No
         "Lost clusters: 7."
     ) in page.text
     start = page.cells.index("60.00 %") - 1
-    cells = [cell.split("\n")[0] for cell in page.cells[start : start + 16]]
+    cells = page.cells[start : start + 16]
     rows = [cells[i : i + 4] for i in range(0, 16, 4)]
     assert rows[0] == ["0", "60.00 %", "50.00 %", "25.00 %"]
     assert {row[0]: row[3] for row in rows} == {"0": "25.00 %", "1": "–", "7": "100.00 %", "2": "–"}
@@ -351,7 +378,7 @@ def test_changed_cells_are_drawn_on_the_map(lengths: tuple[int, ...]) -> None:
     labels = fit.predict(data, **options)
     changed = labels.copy(data=np.resize([-1, 0, 1], labels.shape).astype(np.int8))
     pictures, _ = draw(fit.fitted, drawn_part(labels), None, changed=drawn_part(changed))
-    change_maps = [picture for picture in pictures if picture.of_changes]
+    change_maps = [picture for picture in pictures if picture.part == "changes"]
     assert len(change_maps) == (len(lengths) > 1)
     if change_maps:
         expected = {int(colour[1:], 16) for colour in (MASKED, *SAME_CHANGED)}
@@ -367,9 +394,9 @@ def test_clusters_are_called_by_their_ids_and_names(k: int) -> None:
     fitted = replace(fit.fitted, ids=2 * np.arange(k) + 5)
     clusters = ClusterNames(fitted.ids, {7: "warm <pool>"}, {7: "#123456"})
     labels = clustering.Fit(fitted).predict(data, **options)
-    pictures, colours = draw(fitted, drawn_part(labels), None, clusters=clusters)
+    pictures, clusters = draw(fitted, drawn_part(labels), None, clusters=clusters)
     assert 0x123456 in colours_of(pictures[0].png)
-    page = Page(render(fitted, run_of(fit), pictures, colours, "", clusters))
+    page = Page(render(fitted, run_of(fit), pictures, clusters))
     assert {"5", "7 warm <pool>", "9"} <= set(page.cells)
     assert "background: #123456" in page.styles
 

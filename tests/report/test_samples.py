@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import matplotlib.image
 import numpy as np
 import pytest
 import xarray as xr
@@ -15,8 +13,11 @@ from test_page import Page, run_of, titles
 
 import clustering
 from clustering.plots.canvas import palette
+from clustering.plots.rows import SampledRows
 from clustering.report import samples
-from clustering.report.page import DRAWN, Figure, draw, render
+from clustering.report.figures import Figure
+from clustering.report.model_figures import DRAWN
+from clustering.report.page import draw, render
 
 MODELS: dict[str, Any] = {
     **{kind: clustering.GaussianMixture(3, kind) for kind in ("identity", "spherical", "diagonal", "tied", "full")},
@@ -44,10 +45,10 @@ def report(
     source = clustering.open_source(dataset, labels=labels, **where)
     fit = clustering.fit(source, model)
     predicted = fit.predict(dataset, **where) if with_labels else None
-    sample = samples.sample_rows(source, fit.fitted) if samples.may_be_sampled(fit.fitted) else None
-    pictures, colours = draw(fit.fitted, predicted, None, sample)
+    sample = samples.sample_rows(source, fit.fitted)
+    pictures, clusters = draw(fit.fitted, predicted, None, sample)
     run = run_of(fit, kind=model.kind)
-    return Page(render(fit.fitted, run, pictures, colours, {"model": {}})), pictures
+    return Page(render(fit.fitted, run, pictures, clusters, {"model": {}})), pictures
 
 
 @cache
@@ -55,39 +56,44 @@ def plain(name: str) -> tuple[Page, list[Figure]]:
     return report(MODELS[name], data())
 
 
-def width(picture: Figure) -> int:
-    return int(matplotlib.image.imread(io.BytesIO(picture.png)).shape[1])
+def samples_of(pictures: list[Figure]) -> Figure:
+    return next(picture for picture in pictures if picture.key == "samples")
+
+
+def panels(picture: Figure) -> int:
+    assert picture.canvas is not None
+    return len(picture.canvas.axes)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_rows_of_two_features_are_drawn_with_their_responsibilities(name: str) -> None:
     _, pictures = plain(name)
-    assert titles(pictures)[0] == "Samples"
-    caption = pictures[0].caption
+    (first,) = (picture for picture in pictures if picture.key == "samples")
+    caption = first.caption
     assert "samples from p(x | z)" in caption
     assert "samples from p(x);" in caption
     assert ("1 and 2 standard deviations" in caption) == (MODELS[name].kind == "gaussian_mixture")
-    assert pictures[0].wide
+    assert first.wide
     # A list of labels in no order is left out where the rows are drawn.
     assert "Labels" not in titles(pictures)
 
 
 def test_without_known_components_there_are_two_panels() -> None:
-    with_truth, without = plain("full")[1][0], report(MODELS["full"], data(), None)[1][0]
-    assert width(with_truth) > 1.4 * width(without)
+    with_truth, without = samples_of(plain("full")[1]), samples_of(report(MODELS["full"], data(), None)[1])
+    assert (panels(with_truth), panels(without)) == (3, 2)
     assert "p(x | z)" not in without.caption
     unknown = data().assign(z=("row", np.full(300, -1)))
-    assert width(report(MODELS["full"], unknown)[1][0]) == width(without)
+    assert panels(samples_of(report(MODELS["full"], unknown)[1])) == 2
 
 
 def test_no_written_labels_are_needed() -> None:
-    assert titles(report(MODELS["full"], data(), with_labels=False)[1])[0] == "Samples"
+    assert "Samples" in titles(report(MODELS["full"], data(), with_labels=False)[1])
 
 
 @pytest.mark.parametrize("missing", ["drop", "marginalize"])
 def test_rows_with_gaps_are_left_out(missing: str) -> None:
     _, pictures = report(MODELS["diagonal"], data(holes=True), missing=missing, with_labels=False)
-    assert pictures[0].caption.startswith("257 rows")
+    assert samples_of(pictures).caption.startswith("257 rows")
 
 
 def test_many_rows_are_thinned_and_it_is_said() -> None:
@@ -115,11 +121,16 @@ def test_responsibilities_are_those_of_the_model_whatever_the_weights() -> None:
     assert np.allclose(sample.resp, expected / expected.sum(axis=1, keepdims=True))
 
 
+def plotted(shares: np.ndarray[Any, Any], true_labels: np.ndarray[Any, Any]) -> samples.PlottedRows:
+    sampled = SampledRows(shares[:, :2], shares[:, :2], shares.argmax(axis=1), True)
+    return samples.PlottedRows(sampled, shares, true_labels)
+
+
 def test_true_components_have_the_colours_of_the_clusters_that_found_them() -> None:
     shares = np.eye(3)[[2, 2, 0, 0, 1, 1]]
     true_labels = np.array([0, 0, 1, 1, 2, -1], np.int32)
     colours = palette(3)
-    own = samples._true_colours(samples.PlottedRows(shares[:, :2], shares, true_labels, True), true_labels, colours)
+    own = samples._true_colours(plotted(shares, true_labels), true_labels, colours)
     assert np.array_equal(own[:5], colours[[2, 2, 0, 0, 1]])
     assert not (own[5] == colours).all(axis=1).any()
 
@@ -127,7 +138,7 @@ def test_true_components_have_the_colours_of_the_clusters_that_found_them() -> N
 def test_more_true_components_than_clusters_have_colours_of_their_own() -> None:
     shares = np.eye(2)[[0, 1, 0, 0]]
     true_labels = np.array([0, 1, 2, 3], np.int32)
-    own = samples._true_colours(samples.PlottedRows(shares, shares, true_labels, True), true_labels, palette(2))
+    own = samples._true_colours(plotted(shares, true_labels), true_labels, palette(2))
     assert len(np.unique(own, axis=0)) == 4
 
 
@@ -138,7 +149,7 @@ def test_rows_of_other_than_two_features_are_not_drawn(features: int) -> None:
 
 def test_k_means_has_no_responsibilities_to_draw() -> None:
     page, pictures = report(clustering.KMeans(3), data())
-    assert titles(pictures) == ["Labels", "Cost curve", "Centers", "Sizes"]
+    assert titles(pictures) == ["Labels", "Sizes", "Centers", "Cost curve", "Simplified silhouettes"]
     assert "J per unit weight" in page.text
     assert "mixing weight" not in page.text
 
@@ -152,8 +163,10 @@ def test_a_source_without_rows_is_not_drawn() -> None:
 
 def test_a_mixture_is_reported_by_its_likelihood() -> None:
     page, pictures = plain("full")
-    assert titles(pictures) == ["Samples", "Log-likelihood", "Centers", "Sizes", "Effective sizes by pass"]
-    assert pictures[1].caption.endswith("It never falls.")
+    assert titles(pictures) == [
+        "Sizes", "Centers", "Samples", "Log-likelihood", "Effective sizes by pass", "Simplified silhouettes",
+    ]  # fmt: skip
+    assert pictures[3].caption.endswith("It never falls.")
     for said in ("log-likelihood per unit weight", "mixing weight", "effective size", "condition of Σ"):
         assert said in page.text
     assert "J" not in {word.strip(".,") for word in page.text.split()}
@@ -172,8 +185,10 @@ def test_effective_sizes_add_up_to_the_weight() -> None:
 
 def test_soft_k_means_is_reported_by_its_free_energy() -> None:
     page, pictures = plain("soft")
-    assert titles(pictures) == ["Samples", "Free energy", "Centers", "Sizes", "Effective sizes by pass"]
-    assert pictures[1].caption.endswith("It never rises.")
+    assert titles(pictures) == [
+        "Sizes", "Centers", "Samples", "Free energy", "Effective sizes by pass", "Simplified silhouettes",
+    ]  # fmt: skip
+    assert pictures[3].caption.endswith("It never rises.")
     assert "free energy F at β = 2" in page.text
     assert "F per unit weight" in page.text
     assert "J" not in {word.strip(".,") for word in page.text.split()}
@@ -205,4 +220,4 @@ def test_prepared_rows_are_drawn_where_centers_come_back_to(wish: dict[str, Any]
     assert np.allclose(np.linalg.norm(sample.rows, axis=1), 1.0) == ("unit_norm" in wish)
     expected = fit.responsibilities(data(), variables=["rows"], sample_dims=["row"]).values
     np.testing.assert_allclose(sample.resp, expected, atol=1e-9)
-    assert samples.draw(sample, fit.fitted, palette(3)).startswith(b"\x89PNG")
+    assert samples.draw(sample, fit.fitted, fit.fitted.clusters).png.startswith(b"\x89PNG")

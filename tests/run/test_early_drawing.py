@@ -15,8 +15,9 @@ import zarr
 from notes import Crash, Notes
 
 from clustering.config import JobConfig, check_config
-from clustering.report import figures
-from clustering.report.page import ModelPictures
+from clustering.report import model_figures
+from clustering.report.figures import Figure
+from clustering.report.model_figures import ModelFigures
 from clustering.run import label as run_label
 from clustering.run.job import run_fit, run_predict
 from clustering.run.report import redo_report
@@ -61,13 +62,13 @@ def job(tmp_path: Path) -> Callable[..., JobConfig]:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the threads that drew the pictures of a model."""
     threads: list[str] = []
-    draw = ModelPictures.draw
+    draw = ModelFigures.draw
 
-    def watched(*inputs: Any, **options: Any) -> ModelPictures:
+    def watched(*inputs: Any, **options: Any) -> ModelFigures:
         threads.append(threading.current_thread().name)
         return draw(*inputs, **options)
 
-    monkeypatch.setattr(ModelPictures, "draw", watched)
+    monkeypatch.setattr(ModelFigures, "draw", watched)
     return threads
 
 
@@ -105,9 +106,9 @@ def test_pictures_are_begun_before_labels_are_written(
     job: Callable[..., JobConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The label pass waits for a picture here, so a report that waits for the labels would never be drawn."""
-    curve, begun = figures.cost_curve, threading.Event()
+    curve, begun = model_figures.cost, threading.Event()
 
-    def noted(*inputs: Any) -> bytes:
+    def noted(*inputs: Any) -> Figure:
         begun.set()
         return curve(*inputs)
 
@@ -117,7 +118,7 @@ def test_pictures_are_begun_before_labels_are_written(
         assert begun.wait(60)
         return write(*inputs, **options)
 
-    monkeypatch.setattr(figures, "cost_curve", noted)
+    monkeypatch.setattr(model_figures, "cost", noted)
     monkeypatch.setattr(run_label, "write_labels", late)
     run_fit(job(JOBS["kmeans"](tmp_path / "source")), Notes())
     assert (tmp_path / "out/report.html").is_file()
@@ -145,14 +146,14 @@ def test_names_that_are_given_while_labels_are_written_are_in_the_report(
 def test_a_picture_that_fails_at_first_is_drawn_again(
     job: Callable[..., JobConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    curve = figures.cost_curve
+    curve = model_figures.cost
 
-    def broken_beside(*inputs: Any) -> bytes:
+    def broken_beside(*inputs: Any) -> Figure:
         if threading.current_thread().name == "report":
             raise MemoryError
         return curve(*inputs)
 
-    monkeypatch.setattr(figures, "cost_curve", broken_beside)
+    monkeypatch.setattr(model_figures, "cost", broken_beside)
     record = run_fit(job(JOBS["kmeans"](tmp_path / "source")), Notes())
     assert not [warning for warning in record["warnings"] if "report" in warning]
     beside = shown(tmp_path / "out/report.html")
@@ -162,13 +163,13 @@ def test_a_picture_that_fails_at_first_is_drawn_again(
 def test_a_picture_that_fails_does_not_cost_the_labels(
     job: Callable[..., JobConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: Any) -> bytes:
+    def broken(*_: Any) -> Figure:
         raise RuntimeError("no such font")
 
     content = JOBS["kmeans"](tmp_path / "source")
     run_fit(job(content, "whole"), Notes())
     with monkeypatch.context() as patch:
-        patch.setattr(figures, "cost_curve", broken)
+        patch.setattr(model_figures, "cost", broken)
         record = run_fit(job(content), Notes())
     assert "no report could be drawn (no such font); 'clustering report' tries again" in record["warnings"]
     labels = [zarr.open_array(str(tmp_path / out / "labels.zarr/labels"), mode="r")[:] for out in ("out", "whole")]
