@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.rows import in_memory_rows
+from clustering.deferred import load_module
 from clustering.errors import ConfigError, SourceError, nearest
 from clustering.images.codebooks import fit_codebooks
 from clustering.images.patches import Bytes, bands, from_patch_rows, patch_rows
@@ -45,10 +46,10 @@ class Distortion:
     numbers: int
     """Pixels times channels."""
     pixels: int
-    bits: float
-    """Number of bits of all patches at the fixed rate, log₂ k each."""
-    entropy_bits: float
-    """Number of bits of all patches by the entropy of the code vectors that are used."""
+    side: int
+    """Side of a patch, in pixels."""
+    entropy_per_pixel: float
+    """Rate of an ideal entropy code of the patches, in bits per pixel."""
     used: int
     """Number of code vectors that are used."""
 
@@ -64,13 +65,8 @@ class Distortion:
 
     @property
     def bits_per_pixel(self) -> float:
-        """Fixed rate, log₂ k / side², where patches that reach over the edge count as whole ones."""
-        return self.bits / self.pixels
-
-    @property
-    def entropy_per_pixel(self) -> float:
-        """Rate of an ideal entropy code of the patches, in bits per pixel."""
-        return self.entropy_bits / self.pixels
+        """Fixed rate log₂ k / side²: each patch takes log₂ k bits."""
+        return math.log2(self.k) / self.side**2
 
     def row(self) -> dict[str, Any]:
         """The numbers by name, as JSON has them: a lossless picture has no PSNR."""
@@ -183,6 +179,34 @@ class Quantized:
         """
         vectors = self._codebook(k, image)
         return from_patch_rows(vectors[self.labels(k, image).reshape(-1)], self.pictures[image].shape, self.block)
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
+        """Write each picture of each k as PNG, their numbers to ``quantize.json``, and a figure of PSNR over rate.
+
+        Parameters
+        ----------
+        folder
+            Folder of the outputs; it is made where it does not exist.
+        overwrite
+            Whether files of an earlier quantisation are replaced. Others are never replaced.
+
+        Returns
+        -------
+        list of Path
+            The files written.
+
+        Raises
+        ------
+        OutputError
+            If a file is there that may not be replaced, or the disk refuses.
+        MissingDependencyError
+            If Pillow is not installed.
+        """
+        # The writer needs this class.
+        saved: list[Path] = load_module("clustering.images.quantized_files").write_quantized(
+            self, folder, overwrite=overwrite
+        )
+        return saved
 
     def _codebook(self, k: int, image: int) -> Bytes:
         if not 0 <= image < len(self.pictures):
@@ -355,43 +379,43 @@ def _measure(picture: Picture, side: int, codebooks: Mapping[int, Bytes]) -> tup
             errors[k],
             height * width * channels,
             height * width,
-            float(counts[k].sum() * math.log2(k)),
-            _entropy_bits(counts[k]),
+            side,
+            _entropy(counts[k]) / side**2,
             int(np.count_nonzero(counts[k])),
         )
         for k in codebooks
     )
 
 
-def _entropy_bits(counts: NDArray[np.int64]) -> float:
-    """Bits of an ideal code of labels, −Σ n log₂(n / N)."""
-    present = counts[counts > 0]
-    return float(-(present * np.log2(present / present.sum())).sum()) + 0.0
+def _entropy(counts: NDArray[np.int64]) -> float:
+    """Return the entropy of labels in bits, −Σ p log₂ p."""
+    shares = counts[counts > 0] / counts.sum()
+    # Without the zero, a single label would have the entropy −0.
+    return 0.0 - float((shares * np.log2(shares)).sum())
 
 
 def _together(rows: Sequence[Distortion]) -> Distortion:
     """Add up the distortions of several pictures at one k. Each picture has an entropy code of its own."""
+    pixels = sum(row.pixels for row in rows)
     return Distortion(
         rows[0].k,
         sum(row.squared_error for row in rows),
         sum(row.numbers for row in rows),
-        sum(row.pixels for row in rows),
-        sum(row.bits for row in rows),
-        sum(row.entropy_bits for row in rows),
+        pixels,
+        rows[0].side,
+        sum(row.entropy_per_pixel * row.pixels for row in rows) / pixels,
         max(row.used for row in rows),
     )
 
 
-def picture_path(folder: str | os.PathLike[str], name: str, k: int) -> Path:
+def picture_name(name: str, k: int) -> str:
     """Name the file of a quantised picture.
 
     Parameters
     ----------
-    folder
-        Folder of the outputs.
     name
         Name of the picture.
     k
         Number of colours, or of code vectors.
     """
-    return Path(folder) / f"{name}-k{k}.png"
+    return f"{name}-k{k}.png"
