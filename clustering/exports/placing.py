@@ -105,8 +105,8 @@ def check_replaceable(places: Sequence[Path], overwrite: bool, writer: str = "ex
             continue
         if place.is_symlink() or not place.is_file() or digests.get(place.name) != _digest(place):
             raise OutputError(
-                f"{str(place)!r} is not a file as {writer!r} wrote it, so it is not replaced; name another destination, "
-                "or remove it by hand"
+                f"{str(place)!r} is not a file as {writer!r} wrote it, so it is not replaced; "
+                "name another destination, or remove it by hand"
             )
         if not overwrite:
             raise OutputError(f"{str(place)!r} exists; name another destination, or use {REMEDY}")

@@ -83,21 +83,23 @@ def _rows(pictures: Sequence[Picture], side: int, memory: int) -> Any:
     """Give the patches of all pictures as rows ``(n, d)``: in memory where the pictures are, otherwise band by band."""
     if all(picture.in_memory for picture in pictures) and sum(one.nbytes for one in pictures) <= memory // 4:
         return np.concatenate([patch_rows(picture.pixels(), side) for picture in pictures])
-    import dask
     import dask.array
+    from dask.delayed import delayed
 
+    # Dask's functions have no types.
+    arrays: Any = dask.array
     d = side * side * pictures[0].shape[2]
     parts = []
     for picture in pictures:
         for band in bands(picture, side):
             n = -(-(band.stop - band.start) // side) * -(-picture.shape[1] // side)
-            part = dask.delayed(_band_rows)(picture, band, side)
-            parts.append(dask.array.from_delayed(part, (n, d), np.uint8))
-    return dask.array.concatenate(parts)
+            part = delayed(_band_rows)(picture, band, side)
+            parts.append(arrays.from_delayed(part, (n, d), np.uint8))
+    return arrays.concatenate(parts)
 
 
 def _band_rows(picture: Picture, band: slice, side: int) -> Bytes:
-    return patch_rows(picture.read(band, slice(None)), side)  # type: ignore[arg-type]
+    return patch_rows(picture.read(band, slice(None)), side)
 
 
 def _rounded(centers: NDArray[np.float64]) -> Bytes:

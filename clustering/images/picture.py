@@ -17,7 +17,8 @@ from clustering.data.readers import missing_reader
 from clustering.deferred import xr, zarr
 from clustering.errors import DataError, SourceError, nearest, reason
 
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+Pixels = NDArray[Any]
+"""Numbers of type ``uint8`` or ``uint16`` ``(y, x, channel)``."""
 CHANNELS = ("channel", "channels", "c", "band", "bands", "rgb", "colour", "color")
 """Names of dimensions that hold channels."""
 ALPHA = {2: "grey and alpha", 4: "red, green, blue and alpha"}
@@ -90,7 +91,7 @@ def open_pictures(images: Any) -> tuple[Picture, ...]:
 
 
 def _with_own_names(pictures: Sequence[Picture]) -> Iterator[Picture]:
-    """Number the pictures whose names were there before."""
+    """Add numbers to names that were there before."""
     seen: set[str] = set()
     for picture in pictures:
         name, number = picture.name, 2
@@ -173,7 +174,7 @@ def _of_store(text: str) -> Iterator[Picture]:
                 f"{nearest('', [f'{text}/{name}' for name in candidates])}"
             )
         array = arrays[candidates[0]]
-        coords = {d: arrays[d][:] for d in _dims(array) if d in arrays and arrays[d].ndim == 1}
+        coords = {d: np.asarray(arrays[d][:]) for d in _dims(array) if d in arrays and arrays[d].ndim == 1}
     yield from _of_array(array, Path(text.rstrip("/")).stem, _dims(array), coords, repr(text))
 
 
@@ -201,7 +202,7 @@ def _of_array(
     pages = 1 if page is None else array.shape[page]
     lengths = getattr(array, "chunks", None)
     # Chunks of dask are listed along each dimension, those of zarr are all equal.
-    chunks = (0, 0) if not lengths else tuple(int(np.max(lengths[axis])) for axis in (y, x))
+    chunks = (int(np.max(lengths[y])), int(np.max(lengths[x]))) if lengths else (0, 0)
     names = (dims[y] or "y", dims[x] or "x") if dims else ("y", "x")
     for i in range(pages):
         yield Picture(

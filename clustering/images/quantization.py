@@ -69,7 +69,7 @@ class Distortion:
         return math.log2(self.k) / self.side**2
 
     def row(self) -> dict[str, Any]:
-        """The numbers by name, as JSON has them: a lossless picture has no PSNR."""
+        """Return the numbers by name, as JSON has them: a lossless picture has no PSNR."""
         return {
             "k": self.k,
             "psnr": None if self.squared_error == 0 else self.psnr,

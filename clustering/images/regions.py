@@ -1,13 +1,14 @@
 """Connected regions over all tiles, and small ones joined to their neighbours, so that every superpixel is connected.
 
-Regions are numbered by their first pixels in the order of reading, and compared by sizes and borders of the whole image.
-So the outcome does not depend on the tiles.
+Regions are numbered by their first pixels in the order of reading, and compared by sizes and borders in the whole
+image. So the outcome does not depend on the tiles.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ class TileRegions:
 
 
 def number_regions(labels: Labels) -> tuple[Labels, int]:
-    """Number the connected regions of a tile ``(y, x)``; return them and how many there are.
+    """Find the connected regions of a tile ``(y, x)``; return their numbers and how many there are.
 
     Parameters
     ----------
@@ -127,7 +128,7 @@ def join_tiles(tiles: Sequence[TileRegions], grid: tuple[int, int]) -> tuple[Reg
         np.concatenate(borders),
     )
     regions, numbers = _join(apart, np.concatenate(joined))
-    return regions, [numbers[start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+    return regions, [numbers[start:stop] for start, stop in pairwise(offsets)]
 
 
 def join_small(regions: Regions, is_small: Callable[[Ints], NDArray[np.bool_]]) -> tuple[Regions, Ints]:

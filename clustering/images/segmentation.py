@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from clustering.deferred import load_module, xr
 from clustering.errors import ConfigError, SourceError
-from clustering.execution.engine import Engine, connect
+from clustering.execution.engine import connect
 from clustering.execution.map_reduce import apply_to_each
 from clustering.images.lab import SCALE
 from clustering.images.picture import Picture, open_pictures
@@ -219,7 +219,9 @@ def only_picture(pictures: Sequence[Picture], options: SegmentOptions) -> Pictur
         If there are more segments than pixels.
     """
     if len(pictures) > 1:
-        raise SourceError(f"there are {len(pictures)} images, and superpixels are those of one; give one page of one file")
+        raise SourceError(
+            f"there are {len(pictures)} images, and superpixels are those of one; give one page of one file"
+        )
     height, width, _ = pictures[0].shape
     if options.segments > height * width:
         raise ConfigError(
@@ -276,15 +278,15 @@ def segment_picture(
     tiles = Tiles(picture, tile_shape(picture, options.tile), memory // 2)
     with connect("threads", compute.workers, memory) as engine:
         centers, passes = fit_centers(tiles, cells, options.iterations, engine, say)
-        found = apply_to_each(partial(_regions, tiles, cells, centers), range(len(tiles)), engine)
-        regions, numbers = join_tiles(found, tiles.grid)
+        of_tiles = apply_to_each(partial(_regions, tiles, cells, centers), range(len(tiles)), engine)
+        regions, numbers = join_tiles(of_tiles, tiles.grid)
         before = len(regions.firsts)
         regions, joined = join_small(regions, lambda sizes: sizes * SMALLEST * options.segments < height * width)
         say(f"regions: {before:,} connected ones, {len(regions.firsts):,} after small ones joined their neighbours")
         sink = sink_for(len(regions.firsts))
         final = [joined[own].astype(label_type(len(regions.firsts))) for own in numbers]
         apply_to_each(partial(_write_tile, tiles, cells, centers, final, sink), range(len(tiles)), engine)
-    squares = sum(one.squares for one in found)
+    squares = sum(one.squares for one in of_tiles)
     return Segmented(
         None, regions.sizes, _colours(regions), _explained_variation(regions, squares), passes, cells.spacing
     )

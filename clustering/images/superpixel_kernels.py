@@ -69,6 +69,14 @@ def home_labels(top, left, down, across, height, width, labels):  # type: ignore
             labels[y, x] = first + (left + x) * across // width
 
 
+@njit(inline="always", **FAST)
+def _window(place, reach, first, length):  # type: ignore[no-untyped-def]
+    """Return the first pixel of a tile that lies in a window, and the first one behind it, along one side."""
+    begin = ((place - reach - 1) >> PLACE_BITS) + 1 - first
+    end = ((place + reach) >> PLACE_BITS) + 1 - first
+    return max(begin, 0), min(end, length)
+
+
 @njit(**FAST)
 def assign_nearest(lab, top, left, ids, colours, places, reach, weight, distances, labels):  # type: ignore[no-untyped-def]
     """Label pixels with the nearest of the centers whose windows they lie in; the lowest number among equals.
@@ -100,15 +108,10 @@ def assign_nearest(lab, top, left, ids, colours, places, reach, weight, distance
             distances[y, x] = np.float32(np.inf)
     for i in range(len(ids)):
         label = ids[i]
-        light, green, yellow = (
-            np.float32(colours[i, 0]) * step, np.float32(colours[i, 1]) * step, np.float32(colours[i, 2]) * step,
-        )  # fmt: skip
-        above, below = (places[i, 0] - reach - 1 >> PLACE_BITS) + 1 - top, (places[i, 0] + reach >> PLACE_BITS) + 1 - top
-        before, behind = (
-            (places[i, 1] - reach - 1 >> PLACE_BITS) + 1 - left, (places[i, 1] + reach >> PLACE_BITS) + 1 - left,
-        )  # fmt: skip
-        above, below = max(above, 0), min(below, height)
-        before, behind = max(before, 0), min(behind, width)
+        lightness = np.float32(colours[i, 0]) * step
+        a, b = np.float32(colours[i, 1]) * step, np.float32(colours[i, 2]) * step
+        above, below = _window(places[i, 0], reach, top, height)
+        before, behind = _window(places[i, 1], reach, left, width)
         for x in range(before, behind):
             dx = np.float32(((left + x) << PLACE_BITS) - places[i, 1])
             along[x] = dx * dx * weight
@@ -116,9 +119,9 @@ def assign_nearest(lab, top, left, ids, colours, places, reach, weight, distance
             dy = np.float32(((top + y) << PLACE_BITS) - places[i, 0])
             across = dy * dy * weight
             for x in range(before, behind):
-                dl = np.float32(lab[0, y, x]) - light
-                da = np.float32(lab[1, y, x]) - green
-                db = np.float32(lab[2, y, x]) - yellow
+                dl = np.float32(lab[0, y, x]) - lightness
+                da = np.float32(lab[1, y, x]) - a
+                db = np.float32(lab[2, y, x]) - b
                 distance = dl * dl + da * da + db * db + (across + along[x])
                 # Both are written in any case, so that a vector of pixels needs no branch.
                 is_less = distance < distances[y, x]
@@ -164,7 +167,7 @@ def _root(parents, i):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def connected_regions(labels, regions):  # type: ignore[no-untyped-def]
-    """Number the connected regions of equal labels, in the order of their first pixels.
+    """Find and number the connected regions of equal labels, in the order of their first pixels.
 
     Parameters
     ----------
@@ -236,16 +239,16 @@ def measure_regions(lab, regions, sums, firsts):  # type: ignore[no-untyped-def]
         Σ L² + a² + b² over all pixels.
     """
     height, width = regions.shape
-    squares = 0
+    squares = np.int64(0)
     for y in range(height):
         for x in range(width):
             region = regions[y, x]
             if sums[region, 3] == 0:
                 firsts[region] = y * width + x
-            light, green, yellow = np.int64(lab[0, y, x]), np.int64(lab[1, y, x]), np.int64(lab[2, y, x])
-            sums[region, 0] += light
-            sums[region, 1] += green
-            sums[region, 2] += yellow
             sums[region, 3] += 1
-            squares += light * light + green * green + yellow * yellow
+            for i in range(3):
+                # In the type of the pixels, a square would overflow.
+                value = np.int64(lab[i, y, x])
+                sums[region, i] += value
+                squares += value * value
     return squares

@@ -188,15 +188,15 @@ def fit_centers(
         before = centers
         centers = _update(before, map_reduce(partial(_sums_of_run, tiles, cells, before), len(tiles), engine))
         steps = np.hypot(*(centers.places - before.places).T) / (1 << PLACE_BITS)
-        say(f"pass {i} of {iterations}: centers move by {steps.mean():.3f} pixels on average, {steps.max():.1f} at most")
+        say(
+            f"pass {i} of {iterations}: centers move by {steps.mean():.3f} pixels on average, {steps.max():.1f} at most"
+        )
         if np.array_equal(centers.places, before.places) and np.array_equal(centers.colours, before.colours):
             return centers, i
     return centers, iterations
 
 
-def _sums_of_run(
-    tiles: Tiles, cells: Cells, centers: Centers | None, run: range, *, keep: bool = True
-) -> Iterator[CenterSums]:
+def _sums_of_run(tiles: Tiles, cells: Cells, centers: Centers | None, run: range) -> Iterator[CenterSums]:
     """Yield the sums of each tile of a run; by the cells of the grid where there are no centers yet."""
     for index in run:
         tile, lab = tiles[index], tiles.lab(index)

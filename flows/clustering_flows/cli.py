@@ -40,6 +40,7 @@ app = App(
 )
 app.command(models.app)
 app.command(images.quantize)
+app.command(images.segment)
 
 
 @app.command
