@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from clustering.data.access import open_data
 from clustering.data.preparation import usable_memory
-from clustering.errors import ConfigError
+from clustering.errors import ConfigError, DataError
 from clustering.execution.engine import connect
 from clustering.execution.passes import pass_runner
 from clustering.fitting.sweep import failures, of_choice
@@ -58,7 +58,11 @@ def fit_codebooks(pictures: Sequence[Picture], side: int, options: SelectCall, w
         pass_runner(source, plan, engine, memory=sweep.memory, scratch=options.scratch) as runner,
         watch.working(engine),
     ):
-        surveyed = sweeps.survey(runner, sweep, watch)
+        try:
+            surveyed = sweeps.survey(runner, sweep, watch)
+        except DataError as error:
+            # Pixels are all there and small, so only too few distinct ones are refused here.
+            raise ConfigError(f"{_called(pictures)}: {error}") from error
         _check_sizes(pictures, side, [choice.k for choice in sweep.choices], len(surveyed.survey.distinct.digests))
         started = sweeps.start(surveyed, sweep, "", watch)
         ended = sweeps.run_passes(surveyed.runner, sweep, started, watch)
@@ -75,8 +79,11 @@ def _check_sizes(pictures: Sequence[Picture], side: int, sizes: Sequence[int], d
     if max(sizes) <= distinct:
         return
     what = "colours" if side == 1 else f"patches of {side} × {side} pixels"
-    where = repr(pictures[0].name) if len(pictures) == 1 else f"the {len(pictures)} images together"
-    raise ConfigError(f"k is {max(sizes)}, and {where} has {distinct:,} distinct {what}; lower k")
+    raise ConfigError(f"{_called(pictures)}: k is {max(sizes)} and there are {distinct:,} distinct {what}; lower k")
+
+
+def _called(pictures: Sequence[Picture]) -> str:
+    return f"image {pictures[0].name!r}" if len(pictures) == 1 else f"the {len(pictures)} images together"
 
 
 def _rows(pictures: Sequence[Picture], side: int, memory: int) -> Any:

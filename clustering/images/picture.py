@@ -44,8 +44,8 @@ class Picture:
     chunks: tuple[int, int] = (0, 0)
     """Lengths of the chunks along y and x; 0 where the picture has none."""
     dims: tuple[str, str] = ("y", "x")
-    coords: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """Coordinates along y and x, by dimension."""
+    coords: Mapping[str, xr.Variable] = field(default_factory=dict)
+    """Coordinates along y and x as they are stored, by dimension."""
 
     @property
     def peak(self) -> int:
@@ -112,7 +112,7 @@ def _open(image: Any, name: str) -> Iterator[Picture]:
         else:
             yield from _of_file(path)
     elif isinstance(image, xr.DataArray):
-        coords = {str(d): image[d].values for d in image.dims if d in image.coords and image[d].ndim == 1}
+        coords = {str(d): image[d].variable for d in image.dims if d in image.coords}
         yield from _of_array(image.data, str(image.name or name), tuple(map(str, image.dims)), coords, repr(name))
     elif hasattr(image, "shape") and hasattr(image, "dtype"):
         yield from _of_array(image, name, (), {}, name)
@@ -163,7 +163,7 @@ def _of_store(text: str) -> Iterator[Picture]:
         node = zarr.open(text, mode="r")
     except Exception as error:
         raise SourceError(f"{text!r} is no Zarr store that can be read; name an image, or a Zarr store") from error
-    coords: dict[str, NDArray[Any]] = {}
+    coords: dict[str, xr.Variable] = {}
     array: Any = node
     if isinstance(node, zarr.Group):
         arrays = dict(node.arrays())
@@ -174,8 +174,13 @@ def _of_store(text: str) -> Iterator[Picture]:
                 f"{nearest('', [f'{text}/{name}' for name in candidates])}"
             )
         array = arrays[candidates[0]]
-        coords = {d: np.asarray(arrays[d][:]) for d in _dims(array) if d in arrays and arrays[d].ndim == 1}
+        coords = {d: _coordinate(d, arrays[d]) for d in _dims(array) if d in arrays and arrays[d].ndim == 1}
     yield from _of_array(array, Path(text.rstrip("/")).stem, _dims(array), coords, repr(text))
+
+
+def _coordinate(name: str, array: zarr.Array[Any]) -> xr.Variable:
+    attributes = {key: value for key, value in array.attrs.items() if key != "_ARRAY_DIMENSIONS"}
+    return xr.Variable((name,), np.asarray(array[:]), attributes)
 
 
 def _dims(array: Any) -> tuple[str, ...]:
@@ -184,7 +189,7 @@ def _dims(array: Any) -> tuple[str, ...]:
 
 
 def _of_array(
-    array: Any, name: str, dims: tuple[str, ...], coords: Mapping[str, NDArray[Any]], called: str
+    array: Any, name: str, dims: tuple[str, ...], coords: Mapping[str, xr.Variable], called: str
 ) -> Iterator[Picture]:
     """Give the pictures of an array in any layout."""
     if array.dtype not in (np.uint8, np.uint16, np.bool_):

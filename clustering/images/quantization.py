@@ -277,11 +277,10 @@ def quantize(
     >>> c.quantize(picture, k=2).palettes[2].tolist()
     [[1, 1, 1], [252, 0, 0]]
     """
-    numbers = list(k) if isinstance(k, (tuple, set, range)) else k
     options = check_call(
         SelectCall,
         {
-            "k": numbers,
+            "k": k if isinstance(k, str) else _sizes(k),
             "seed": seed,
             "restarts": restarts,
             "max_iterations": max_iterations,
@@ -290,6 +289,16 @@ def quantize(
         },
     )
     return quantize_pictures(open_pictures(images), block, palette, options, LogWatch(logger.warning))
+
+
+def _sizes(k: Any) -> list[int]:
+    """Return the sizes of palettes as a list of whole numbers."""
+    sizes = list(k) if np.iterable(k) else [k]
+    wrong = [one for one in sizes if isinstance(one, bool) or not isinstance(one, (int, np.integer)) or one < 1]
+    if wrong or not sizes:
+        shown = wrong[0] if wrong else k
+        raise ConfigError(f"k is {shown!r}; whole numbers of 1 or more are needed, or a range such as '2..16'")
+    return [int(one) for one in sizes]
 
 
 def quantize_pictures(

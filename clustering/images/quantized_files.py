@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from clustering import __version__
 from clustering.deferred import load_module
 from clustering.errors import MissingDependencyError
 from clustering.exports.placing import check_replaceable, write_files
@@ -112,7 +111,6 @@ def record_of(quantized: Quantized) -> dict[str, Any]:
             for i, picture in own
         ],
         **({"palettes": _palettes(quantized, 0)} if quantized.shared else {}),
-        "version": __version__,
     }
 
 

@@ -162,7 +162,7 @@ def segment(
 
     segmented = segment_picture(picture, options, compute, sink_for, logger.info)
     named = isinstance(image, xr.DataArray)
-    shown = xr.DataArray(labels[0], picture.coords, picture.dims, name="labels") if named else labels[0]
+    shown = xr.DataArray(labels[0], dict(picture.coords), picture.dims, name="labels") if named else labels[0]
     return Segmented(shown, *_facts(segmented))
 
 

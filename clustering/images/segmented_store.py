@@ -96,10 +96,10 @@ def segment_to(
     """
     picture, target = only_picture(pictures, options), destination_of(os.fspath(to))
     with staged(target, lambda: check_target(target, SEGMENTED, overwrite, _REMEDY)) as staging:
-        group = zarr.create_group(staging, zarr_format=3)
+        # xarray encodes coordinates, such as times.
+        xr.Dataset(coords=dict(picture.coords)).to_zarr(str(staging), zarr_format=3, consolidated=False)
+        group = zarr.open_group(staging, mode="r+")
         segmented = segment_picture(picture, options, compute, partial(_labels_sink, group, picture, options), say)
-        for d, values in picture.coords.items():
-            _write(group, d, (d,), values)
         _write(group, "size", ("segment",), segmented.sizes, {"long_name": "number of pixels", "units": "1"})
         names = {"long_name": "mean L, a and b of CIELAB (D65)"}
         _write(group, "colour", ("segment", "lab"), segmented.colours, names)
@@ -149,11 +149,11 @@ def _write_labels(array: zarr.Array[Any], tile: Tile, labels: NDArray[Any]) -> N
 
 
 def _write(
-    group: zarr.Group, name: str, dims: tuple[str, ...], values: NDArray[Any], attributes: dict[str, Any] | None = None
+    group: zarr.Group, name: str, dims: tuple[str, ...], values: NDArray[Any], attributes: dict[str, Any]
 ) -> None:
     array = group.create_array(
         name, shape=values.shape, chunks=values.shape, dtype=values.dtype, dimension_names=dims,
-        attributes=attributes or {},
+        attributes=attributes,
     )  # fmt: skip
     array[...] = values
 
