@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +28,9 @@ class Regions:
     """First pixel of each region in the order of reading ``(r,)``."""
     sums: Ints
     """L, a, b and number of pixels of each region ``(r, 4)``."""
-    pairs: Ints
+    pairs: NDArray[np.int32]
     """Regions that touch ``(e, 2)``, the lower number first."""
-    borders: Ints
+    borders: NDArray[np.int32]
     """Length of the border of each pair ``(e,)``, in sides of pixels."""
 
     @property
@@ -46,11 +47,11 @@ class TileRegions:
     regions: Regions
     squares: int
     """Σ L² + a² + b² over the pixels of the tile."""
-    top: Ints
+    top: Labels
     """Regions and labels along the first row ``(2, x)``; alike for the other edges."""
-    bottom: Ints
-    left: Ints
-    right: Ints
+    bottom: Labels
+    left: Labels
+    right: Labels
 
 
 def number_regions(labels: Labels) -> tuple[Labels, int]:
@@ -84,13 +85,17 @@ def regions_of_tile(lab: NDArray[np.int16], labels: Labels, tile: Tile, width: i
     squares = int(measure_regions(lab, numbers, sums, firsts))
     y, x = np.divmod(firsts, labels.shape[1])
     touching = [(numbers[:, :-1], numbers[:, 1:]), (numbers[:-1], numbers[1:])]
-    pairs = np.concatenate([np.stack([a[a != b], b[a != b]], axis=1) for a, b in touching]).astype(np.int64)
-    own = Regions((tile.rows.start + y) * width + tile.columns.start + x, sums, *_unique(pairs, np.ones(len(pairs))))
-    edges = [np.stack([numbers[at], labels[at]]).astype(np.int64) for at in (0, -1, np.s_[:, 0], np.s_[:, -1])]
+    pairs = np.concatenate([np.stack([a[a != b], b[a != b]], axis=1) for a, b in touching])
+    own = Regions(
+        (tile.rows.start + y) * width + tile.columns.start + x,
+        sums,
+        *_add_up_pairs(pairs, np.ones(len(pairs), np.int32)),
+    )
+    edges = [np.stack([numbers[at], labels[at]]) for at in (0, -1, np.s_[:, 0], np.s_[:, -1])]
     return TileRegions(own, squares, *edges)
 
 
-def join_tiles(tiles: Sequence[TileRegions], grid: tuple[int, int]) -> tuple[Regions, list[Ints]]:
+def join_tiles(tiles: Sequence[TileRegions], grid: tuple[int, int]) -> tuple[Regions, list[NDArray[np.int32]]]:
     """Join the regions that go on in the next tile.
 
     Parameters
@@ -107,8 +112,8 @@ def join_tiles(tiles: Sequence[TileRegions], grid: tuple[int, int]) -> tuple[Reg
     list of ndarray
         For each tile, the number of each of its regions among all.
     """
-    offsets = np.cumsum([0, *(len(tile.regions.firsts) for tile in tiles)])
-    joined, pairs, borders = [np.zeros((0, 2), np.int64)], [], []
+    offsets = np.cumsum([0, *(len(tile.regions.firsts) for tile in tiles)]).astype(np.int32)
+    joined, pairs, borders = [np.zeros((0, 2), np.int32)], [], []
     for i, tile in enumerate(tiles):
         pairs.append(tile.regions.pairs + offsets[i])
         borders.append(tile.regions.borders)
@@ -120,7 +125,7 @@ def join_tiles(tiles: Sequence[TileRegions], grid: tuple[int, int]) -> tuple[Reg
             same = own[1] == other[1]
             joined.append(both[same])
             pairs.append(both[~same])
-            borders.append(np.ones(int((~same).sum()), np.int64))
+            borders.append(np.ones(int((~same).sum()), np.int32))
     apart = Regions(
         np.concatenate([tile.regions.firsts for tile in tiles]),
         np.concatenate([tile.regions.sums for tile in tiles]),
@@ -131,7 +136,7 @@ def join_tiles(tiles: Sequence[TileRegions], grid: tuple[int, int]) -> tuple[Reg
     return regions, [numbers[start:stop] for start, stop in pairwise(offsets)]
 
 
-def join_small(regions: Regions, is_small: Callable[[Ints], NDArray[np.bool_]]) -> tuple[Regions, Ints]:
+def join_small(regions: Regions, is_small: Callable[[Ints], NDArray[np.bool_]]) -> tuple[Regions, NDArray[np.int32]]:
     """Join each small region to the neighbour with which it has the longest border; to a small one as a last resort.
 
     Parameters
@@ -148,7 +153,7 @@ def join_small(regions: Regions, is_small: Callable[[Ints], NDArray[np.bool_]]) 
     ndarray
         The number of each given region among these ``(r,)``.
     """
-    numbers = np.arange(len(regions.firsts))
+    numbers = np.arange(len(regions.firsts), dtype=np.int32)
     while len(regions.firsts) > 1 and (small := is_small(regions.sizes)).any():
         source = np.concatenate([regions.pairs[:, 0], regions.pairs[:, 1]])
         target = np.concatenate([regions.pairs[:, 1], regions.pairs[:, 0]])
@@ -164,7 +169,7 @@ def join_small(regions: Regions, is_small: Callable[[Ints], NDArray[np.bool_]]) 
     return regions, numbers
 
 
-def _join(regions: Regions, joined: Ints) -> tuple[Regions, Ints]:
+def _join(regions: Regions, joined: NDArray[np.int32]) -> tuple[Regions, NDArray[np.int32]]:
     """Make one region of those that pairs ``(p, 2)`` connect; return all, and the new number of each given one."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -177,19 +182,23 @@ def _join(regions: Regions, joined: Ints) -> tuple[Regions, Ints]:
     order = np.argsort(firsts)
     rank = np.empty(count, np.int64)
     rank[order] = np.arange(count)
-    numbers = rank[group]
+    numbers = rank[group].astype(np.int32)
     sums = np.zeros((count, 4), np.int64)
     np.add.at(sums, numbers, regions.sums)
     pairs = numbers[regions.pairs]
     apart = pairs[:, 0] != pairs[:, 1]
-    return Regions(firsts[order], sums, *_unique(pairs[apart], regions.borders[apart])), numbers
+    return Regions(firsts[order], sums, *_add_up_pairs(pairs[apart], regions.borders[apart])), numbers
 
 
-def _unique(pairs: Ints, lengths: NDArray[np.float64] | Ints) -> tuple[Ints, Ints]:
-    """Add up the lengths of equal pairs, in whichever order; return pairs and lengths, sorted."""
-    pairs = np.sort(pairs, axis=1)
+def _add_up_pairs(pairs: NDArray[Any], lengths: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Add up the lengths of equal pairs, in whichever order they name both; return pairs and lengths, sorted."""
+    low, high = np.minimum(*pairs.T), np.maximum(*pairs.T)
     # One number for each pair sorts much faster than two columns.
-    radix = int(pairs.max(initial=0)) + 1
-    keys, inverse = np.unique(pairs[:, 0] * radix + pairs[:, 1], return_inverse=True)
-    total = np.bincount(inverse, weights=lengths, minlength=len(keys)).astype(np.int64)
-    return np.stack(np.divmod(keys, radix), axis=1), total
+    radix = int(high.max(initial=0)) + 1
+    keys = low.astype(np.int64) * radix + high
+    order = np.argsort(keys)
+    keys = keys[order]
+    starts = np.flatnonzero(np.diff(keys, prepend=-1))
+    keys = keys[starts]
+    total = np.add.reduceat(lengths[order], starts) if len(starts) else lengths[:0]
+    return np.stack(np.divmod(keys, radix), axis=1).astype(np.int32), total.astype(np.int32)

@@ -38,7 +38,7 @@ class SegmentOptions:
     segments: int = 1000
     compactness: float = 10.0
     iterations: int = 10
-    tile: int = 1024
+    tile: int = 512
 
     def __post_init__(self) -> None:
         """Refuse values that are not allowed."""
@@ -91,7 +91,7 @@ def segment(
     *,
     compactness: float = 10.0,
     iterations: int = 10,
-    tile: int = 1024,
+    tile: int = 512,
     to: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     workers: int | None = None,
@@ -279,14 +279,16 @@ def segment_picture(
     with connect("threads", compute.workers, memory) as engine:
         centers, passes = fit_centers(tiles, cells, options.iterations, engine, say)
         of_tiles = apply_to_each(partial(_regions, tiles, cells, centers), range(len(tiles)), engine)
+        squares = sum(one.squares for one in of_tiles)
         regions, numbers = join_tiles(of_tiles, tiles.grid)
+        # There may be millions of regions, and the rest needs no tile of them.
+        del of_tiles
         before = len(regions.firsts)
         regions, joined = join_small(regions, lambda sizes: sizes * SMALLEST * options.segments < height * width)
         say(f"regions: {before:,} connected ones, {len(regions.firsts):,} after small ones joined their neighbours")
         sink = sink_for(len(regions.firsts))
         final = [joined[own].astype(label_type(len(regions.firsts))) for own in numbers]
         apply_to_each(partial(_write_tile, tiles, cells, centers, final, sink), range(len(tiles)), engine)
-    squares = sum(one.squares for one in of_tiles)
     return Segmented(
         None, regions.sizes, _colours(regions), _explained_variation(regions, squares), passes, cells.spacing
     )

@@ -103,6 +103,8 @@ def assign_nearest(lab, top, left, ids, colours, places, reach, weight, distance
     height, width = labels.shape
     step = np.float32(1.0 / (1 << COLOUR_BITS))
     along = np.empty(width, np.float32)
+    # With two loops for a row, each has so few arrays that the compiler makes vectors of it.
+    row = np.empty(width, np.float32)
     for y in range(height):
         for x in range(width):
             distances[y, x] = np.float32(np.inf)
@@ -122,11 +124,12 @@ def assign_nearest(lab, top, left, ids, colours, places, reach, weight, distance
                 dl = np.float32(lab[0, y, x]) - lightness
                 da = np.float32(lab[1, y, x]) - a
                 db = np.float32(lab[2, y, x]) - b
-                distance = dl * dl + da * da + db * db + (across + along[x])
+                row[x] = dl * dl + da * da + db * db + (across + along[x])
+            for x in range(before, behind):
                 # Both are written in any case, so that a vector of pixels needs no branch.
-                is_less = distance < distances[y, x]
+                is_less = row[x] < distances[y, x]
                 labels[y, x] = label if is_less else labels[y, x]
-                distances[y, x] = distance if is_less else distances[y, x]
+                distances[y, x] = row[x] if is_less else distances[y, x]
 
 
 @njit(**FAST)

@@ -112,7 +112,7 @@ def segment(
     iterations: int = 10,
     output: str = "labels.zarr",
     borders: str | None = None,
-    tile: int = 1024,
+    tile: int = 512,
     workers: int | None = None,
     memory: str = "2GiB",
     overwrite: bool = False,
