@@ -19,7 +19,7 @@ from clustering.execution.map_reduce import apply_to_each
 from clustering.images.lab import SCALE
 from clustering.images.picture import Picture, open_pictures
 from clustering.images.regions import Ints, Regions, join_small, join_tiles, number_regions, regions_of_tile
-from clustering.images.superpixels import Cells, Centers, Tile, Tiles, assign_tile, fit_centers
+from clustering.images.superpixels import Centers, Lattice, Tile, Tiles, assign_tile, fit_centers
 from clustering.option_values import in_bytes
 from clustering.options import ComputeOptions
 from clustering.signatures import check_call
@@ -273,12 +273,12 @@ def segment_picture(
         The superpixels; their labels are None.
     """
     height, width, _ = picture.shape
-    cells = Cells(height, width, options.segments, options.compactness)
+    lattice = Lattice(height, width, options.segments, options.compactness)
     memory = in_bytes(compute.memory)
     tiles = Tiles(picture, tile_shape(picture, options.tile), memory // 2)
     with connect("threads", compute.workers, memory) as engine:
-        centers, passes = fit_centers(tiles, cells, options.iterations, engine, say)
-        of_tiles = apply_to_each(partial(_regions, tiles, cells, centers), range(len(tiles)), engine)
+        centers, passes = fit_centers(tiles, lattice, options.iterations, engine, say)
+        of_tiles = apply_to_each(partial(_regions, tiles, lattice, centers), range(len(tiles)), engine)
         squares = sum(one.squares for one in of_tiles)
         regions, numbers = join_tiles(of_tiles, tiles.grid)
         # There may be millions of regions, and the rest needs no tile of them.
@@ -288,23 +288,23 @@ def segment_picture(
         say(f"regions: {before:,} connected ones, {len(regions.firsts):,} after small ones joined their neighbours")
         sink = sink_for(len(regions.firsts))
         final = [joined[own].astype(label_type(len(regions.firsts))) for own in numbers]
-        apply_to_each(partial(_write_tile, tiles, cells, centers, final, sink), range(len(tiles)), engine)
+        apply_to_each(partial(_write_tile, tiles, lattice, centers, final, sink), range(len(tiles)), engine)
     return Segmented(
-        None, regions.sizes, _colours(regions), _explained_variation(regions, squares), passes, cells.spacing
+        None, regions.sizes, _colours(regions), _explained_variation(regions, squares), passes, lattice.spacing
     )
 
 
-def _regions(tiles: Tiles, cells: Cells, centers: Centers, index: int) -> Any:
+def _regions(tiles: Tiles, lattice: Lattice, centers: Centers, index: int) -> Any:
     tile, lab = tiles[index], tiles.lab(index)
-    return regions_of_tile(lab, assign_tile(lab, tile, cells, centers), tile, cells.width)
+    return regions_of_tile(lab, assign_tile(lab, tile, lattice, centers), tile, lattice.width)
 
 
 def _write_tile(
-    tiles: Tiles, cells: Cells, centers: Centers, final: Sequence[NDArray[Any]], sink: Sink, index: int
+    tiles: Tiles, lattice: Lattice, centers: Centers, final: Sequence[NDArray[Any]], sink: Sink, index: int
 ) -> None:
     """Label a tile once more, which takes less time than to keep the labels of all tiles takes memory."""
     tile = tiles[index]
-    numbers, _ = number_regions(assign_tile(tiles.lab(index), tile, cells, centers))
+    numbers, _ = number_regions(assign_tile(tiles.lab(index), tile, lattice, centers))
     sink(tile, final[index][numbers])
 
 

@@ -50,18 +50,18 @@ def to_lab(pixels, light, matrix, roots, lab):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def home_labels(top, left, down, across, height, width, labels):  # type: ignore[no-untyped-def]
-    """Label each pixel with the cell of the grid that it lies in.
+    """Label each pixel with the rectangle of the lattice that it lies in.
 
     Parameters
     ----------
     top, left
         Place of the first pixel of the tile in the image.
     down, across
-        Number of cells along y and x.
+        Number of rectangles along y and x.
     height, width
         Size of the image.
     labels
-        Filled with the number of the cell ``(y, x)``.
+        Filled with the number of the rectangle ``(y, x)``.
     """
     for y in range(labels.shape[0]):
         first = (top + y) * down // height * across

@@ -35,13 +35,13 @@ Labels = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class Cells:
-    """The grid of cells that superpixels begin as."""
+class Lattice:
+    """The rectangles that superpixels begin as, in rows and columns."""
 
     height: int
     width: int
     segments: int
-    """Wanted number of superpixels; the grid may have a few more or less."""
+    """Wanted number of superpixels; the lattice may have a few more or less."""
     compactness: float
     """Weight of the place: that many units of colour count as much as S pixels."""
 
@@ -52,33 +52,23 @@ class Cells:
 
     @cached_property
     def down(self) -> int:
-        """Number of cells along y."""
+        """Number of rectangles along y."""
         return min(self.height, max(1, round(self.height / self.spacing)))
 
     @cached_property
     def across(self) -> int:
-        """Number of cells along x."""
+        """Number of rectangles along x."""
         return min(self.width, max(1, round(self.width / self.spacing)))
 
     @property
     def count(self) -> int:
-        """Number of cells."""
+        """Number of rectangles."""
         return self.down * self.across
 
     @property
     def place_weight(self) -> np.float32:
         """Weight of a squared step of places, relative to a squared step of colours: (m / S)²."""
         return np.float32((self.compactness * SCALE / self.spacing / (1 << PLACE_BITS)) ** 2)
-
-
-@dataclass(frozen=True, eq=False)
-class Centers:
-    """Centers of superpixels in whole numbers."""
-
-    colours: NDArray[np.int32]
-    """L, a, b ``(n, 3)`` in steps of 2⁻¹¹ units."""
-    places: NDArray[np.int64]
-    """y, x ``(n, 2)`` in steps of 2⁻⁸ pixels."""
 
 
 class Tile(NamedTuple):
@@ -91,6 +81,44 @@ class Tile(NamedTuple):
     def shape(self) -> tuple[int, int]:
         """Height and width, in pixels."""
         return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+
+@dataclass(frozen=True, eq=False)
+class Centers:
+    """Centers of superpixels in whole numbers."""
+
+    colours: NDArray[np.int32]
+    """L, a, b ``(n, 3)`` in steps of 2⁻¹¹ units."""
+    places: NDArray[np.int64]
+    """y, x ``(n, 2)`` in steps of 2⁻⁸ pixels."""
+
+    @cached_property
+    def _downwards(self) -> NDArray[np.intp]:
+        """Numbers of the centers in the order of y, so that a tile looks at those of its own rows alone."""
+        return np.argsort(self.places[:, 0], kind="stable")
+
+    @cached_property
+    def _heights(self) -> NDArray[np.int64]:
+        heights: NDArray[np.int64] = self.places[self._downwards, 0]
+        return heights
+
+    def near(self, tile: Tile, reach: int) -> NDArray[np.int32]:
+        """Find the centers whose windows may hold pixels of a tile, ascending ``(c,)``.
+
+        Parameters
+        ----------
+        tile
+            The tile.
+        reach
+            Half the side of a window, in steps of places.
+        """
+        (top, bottom), (left, right) = (
+            ((side.start << PLACE_BITS) - reach, (side.stop << PLACE_BITS) + reach) for side in tile
+        )
+        first, stop = np.searchsorted(self._heights, [top, bottom + 1])
+        ids = self._downwards[first:stop]
+        columns = self.places[ids, 1]
+        return np.sort(ids[(columns >= left) & (columns <= right)]).astype(np.int32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +185,7 @@ class CenterSums:
 
 
 def fit_centers(
-    tiles: Tiles, cells: Cells, iterations: int, engine: Engine, say: Callable[[str], None]
+    tiles: Tiles, lattice: Lattice, iterations: int, engine: Engine, say: Callable[[str], None]
 ) -> tuple[Centers, int]:
     """Move centers to the means of their pixels, pass by pass, until none moves or the limit is reached.
 
@@ -165,8 +193,8 @@ def fit_centers(
     ----------
     tiles
         Tiles of the picture.
-    cells
-        Grid that the centers begin as: each is the mean of its cell.
+    lattice
+        Lattice that the centers begin with: each is the mean of its rectangle.
     iterations
         Largest number of passes.
     engine
@@ -179,14 +207,14 @@ def fit_centers(
     Centers
         The centers.
     int
-        Number of passes after the first one, which takes the means of the cells.
+        Number of passes after the first one, which takes the means of the rectangles.
     """
-    before = Centers(np.zeros((cells.count, 3), np.int32), np.zeros((cells.count, 2), np.int64))
-    # Every cell holds a pixel, so nothing of these zeros is left.
-    centers = _update(before, map_reduce(partial(_sums_of_run, tiles, cells, None), len(tiles), engine))
+    before = Centers(np.zeros((lattice.count, 3), np.int32), np.zeros((lattice.count, 2), np.int64))
+    # Every rectangle holds a pixel, so nothing of these zeros is left.
+    centers = _update(before, map_reduce(partial(_sums_of_run, tiles, lattice, None), len(tiles), engine))
     for i in range(1, iterations + 1):
         before = centers
-        centers = _update(before, map_reduce(partial(_sums_of_run, tiles, cells, before), len(tiles), engine))
+        centers = _update(before, map_reduce(partial(_sums_of_run, tiles, lattice, before), len(tiles), engine))
         steps = np.hypot(*(centers.places - before.places).T) / (1 << PLACE_BITS)
         say(
             f"pass {i} of {iterations}: centers move by {steps.mean():.3f} pixels on average, {steps.max():.1f} at most"
@@ -196,21 +224,21 @@ def fit_centers(
     return centers, iterations
 
 
-def _sums_of_run(tiles: Tiles, cells: Cells, centers: Centers | None, run: range) -> Iterator[CenterSums]:
-    """Yield the sums of each tile of a run; by the cells of the grid where there are no centers yet."""
+def _sums_of_run(tiles: Tiles, lattice: Lattice, centers: Centers | None, run: range) -> Iterator[CenterSums]:
+    """Yield the sums of each tile of a run; by the lattice where there are no centers yet."""
     for index in run:
         tile, lab = tiles[index], tiles.lab(index)
-        labels = assign_tile(lab, tile, cells, centers)
+        labels = assign_tile(lab, tile, lattice, centers)
         first, last = int(labels.min()), int(labels.max())
         sums = np.zeros((last - first + 1, COLUMNS), np.int64)
         add_up_pixels(lab, tile.rows.start, tile.columns.start, labels, first, sums)
         yield CenterSums(first, sums)
 
 
-def assign_tile(lab: NDArray[np.int16], tile: Tile, cells: Cells, centers: Centers | None) -> Labels:
+def assign_tile(lab: NDArray[np.int16], tile: Tile, lattice: Lattice, centers: Centers | None) -> Labels:
     """Label the pixels of a tile ``(y, x)`` with their nearest centers.
 
-    A pixel that lies in no window belongs to the center of its cell.
+    A pixel that lies in no window belongs to the center of its rectangle.
 
     Parameters
     ----------
@@ -218,23 +246,21 @@ def assign_tile(lab: NDArray[np.int16], tile: Tile, cells: Cells, centers: Cente
         Colours of the tile ``(3, y, x)``.
     tile
         Place of the tile.
-    cells
-        The grid.
+    lattice
+        The lattice that the centers began with.
     centers
-        The centers; None for the cells themselves.
+        The centers; None for the rectangles of the lattice.
     """
     top, left = tile.rows.start, tile.columns.start
     labels = np.empty(tile.shape, np.int32)
-    home_labels(top, left, cells.down, cells.across, cells.height, cells.width, labels)
+    home_labels(top, left, lattice.down, lattice.across, lattice.height, lattice.width, labels)
     if centers is None:
         return labels
-    reach = round(cells.spacing * (1 << PLACE_BITS))
-    ends = np.array([(top, tile.rows.stop), (left, tile.columns.stop)]) << PLACE_BITS
-    near = (centers.places >= ends[:, 0] - reach) & (centers.places <= ends[:, 1] + reach)
-    ids = np.flatnonzero(near.all(axis=1)).astype(np.int32)
+    reach = round(lattice.spacing * (1 << PLACE_BITS))
+    ids = centers.near(tile, reach)
     distances = np.empty(tile.shape, np.float32)
     assign_nearest(
-        lab, top, left, ids, centers.colours[ids], centers.places[ids], reach, cells.place_weight, distances, labels
+        lab, top, left, ids, centers.colours[ids], centers.places[ids], reach, lattice.place_weight, distances, labels
     )
     return labels
 

@@ -17,7 +17,7 @@ from clustering.errors import ConfigError, OutputError, SourceError
 from clustering.images.lab import SCALE, lab_tables
 from clustering.images.picture import open_pictures
 from clustering.images.superpixel_kernels import COLOUR_BITS, PLACE_BITS, to_lab
-from clustering.images.superpixels import Cells, Centers, Tile, assign_tile
+from clustering.images.superpixels import Centers, Lattice, Tile, assign_tile
 
 CAT = data.chelsea()[60:187, 90:237]
 """Part of a photograph ``(127, 147, 3)``."""
@@ -85,20 +85,20 @@ def test_there_are_about_as_many_as_wanted() -> None:
     assert c.segment(CAT[:5, :4], 20, compactness=1e6).count == 20
 
 
-def brute_force(lab: np.ndarray, cells: Cells, centers: Centers) -> np.ndarray:
+def brute_force(lab: np.ndarray, lattice: Lattice, centers: Centers) -> np.ndarray:
     """Labels by the definition, pixel by pixel in float32 as the kernel computes, over all centers."""
     height, width = lab.shape[1:]
-    reach = round(cells.spacing * 256)
+    reach = round(lattice.spacing * 256)
     labels = np.empty((height, width), np.int32)
     colours = centers.colours.astype(np.float32) * np.float32(1 / (1 << COLOUR_BITS))
     for y in range(height):
         for x in range(width):
             offset = np.array([y, x]) * (1 << PLACE_BITS) - centers.places
             inside = (np.abs(offset) <= reach).all(axis=1)
-            labels[y, x] = y * cells.down // height * cells.across + x * cells.across // width
+            labels[y, x] = y * lattice.down // height * lattice.across + x * lattice.across // width
             if inside.any():
                 squares = [(np.float32(lab[i, y, x]) - colours[:, i]) ** 2 for i in range(3)]
-                dy, dx = (offset.astype(np.float32) ** 2 * cells.place_weight).T
+                dy, dx = (offset.astype(np.float32) ** 2 * lattice.place_weight).T
                 distances = squares[0] + squares[1] + squares[2] + (dy + dx)
                 labels[y, x] = np.where(inside, distances, np.inf).argmin()
     return labels
@@ -107,17 +107,17 @@ def brute_force(lab: np.ndarray, cells: Cells, centers: Centers) -> np.ndarray:
 @pytest.mark.parametrize("spread", [0, 9], ids=["near the grid", "far from the grid"])
 def test_pixels_join_the_nearest_center_whose_window_they_lie_in(spread: int) -> None:
     image, rng = CAT[:40, :50], np.random.default_rng(3)
-    lab, cells = lab_of(image), Cells(40, 50, 30, 10.0)
-    places = np.stack(np.meshgrid(np.arange(cells.down), np.arange(cells.across), indexing="ij"), axis=-1)
-    places = (places.reshape(-1, 2) + 0.5) * [40 / cells.down, 50 / cells.across]
+    lab, lattice = lab_of(image), Lattice(40, 50, 30, 10.0)
+    places = np.stack(np.meshgrid(np.arange(lattice.down), np.arange(lattice.across), indexing="ij"), axis=-1)
+    places = (places.reshape(-1, 2) + 0.5) * [40 / lattice.down, 50 / lattice.across]
     places = np.clip(places + rng.normal(0, spread, places.shape), 0, [39, 49])
     y, x = places.astype(int).T
     centers = Centers((lab[:, y, x].T.astype(np.int32) << COLOUR_BITS), (places * 256).astype(np.int64))
-    expected = brute_force(lab, cells, centers)
+    expected = brute_force(lab, lattice, centers)
     tile = Tile(slice(0, 40), slice(0, 50))
-    np.testing.assert_array_equal(assign_tile(lab, tile, cells, centers), expected)
+    np.testing.assert_array_equal(assign_tile(lab, tile, lattice, centers), expected)
     part = Tile(slice(13, 29), slice(7, 50))
-    np.testing.assert_array_equal(assign_tile(lab[:, *part], part, cells, centers), expected[part])
+    np.testing.assert_array_equal(assign_tile(lab[:, *part], part, lattice, centers), expected[part])
 
 
 def test_colours_are_those_of_cielab() -> None:
