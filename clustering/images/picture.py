@@ -166,7 +166,7 @@ def _of_store(text: str) -> Iterator[Picture]:
     coords: dict[str, xr.Variable] = {}
     array: Any = node
     if isinstance(node, zarr.Group):
-        arrays = dict(node.arrays())
+        arrays = dict(sorted(node.arrays()))
         candidates = [name for name, one in arrays.items() if one.ndim >= 2 and one.dtype.kind in "bu"]
         if len(candidates) != 1:
             raise SourceError(
