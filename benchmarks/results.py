@@ -18,6 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 PEERS = Path(__file__).parents[1] / ".venv-peers"
 PACKAGES = (
     "numpy", "scipy", "numba", "zarr", "dask", "scikit-learn", "scikit-learn-intelex", "faiss-cpu", "dask-ml",
+    "scikit-image",
 )  # fmt: skip
 """Packages whose versions matter to a result."""
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from clustering.data.access import open_source
     from clustering.data.source import Source
     from clustering.errors import ClusteringError, ClusteringWarning, ConvergenceWarning
+    from clustering.images.quantization import Quantized, quantize
+    from clustering.images.segmentation import Segmented, segment
     from clustering.models.kmeans import KMeans
     from clustering.models.mixture import GaussianMixture
     from clustering.models.soft_kmeans import SoftKMeans
@@ -45,11 +47,16 @@ _HOMES = {
     "open_source": "clustering.data.access",
     "Selection": "clustering.selected",
     "select_k": "clustering.api",
+    "Quantized": "clustering.images.quantization",
+    "quantize": "clustering.images.quantization",
+    "Segmented": "clustering.images.segmentation",
+    "segment": "clustering.images.segmentation",
 }
 
 __all__ = [
-    "ClusteringError", "ClusteringWarning", "ConvergenceWarning", "Fit", "GaussianMixture", "KMeans", "Run",
-    "Selection", "SoftKMeans", "Source", "VonMisesFisher", "fit", "load_fit", "open_source", "run", "select_k",
+    "ClusteringError", "ClusteringWarning", "ConvergenceWarning", "Fit", "GaussianMixture", "KMeans", "Quantized",
+    "Run", "Segmented", "Selection", "SoftKMeans", "Source", "VonMisesFisher", "fit", "load_fit", "open_source",
+    "quantize", "run", "segment", "select_k",
 ]  # fmt: skip
 
 

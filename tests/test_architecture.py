@@ -70,10 +70,12 @@ ALLOWED: dict[str, set[str]] = {
     }
     | {"data", "models", "execution", "fitting", "storage", "exports", "run", "plotting", "fitted", "selected"},
     "selected": {"deferred", "plotting", "fitted"},
+    "images": {"errors", "deferred", "compiling", "signatures", "option_values", "options"}
+    | {"data", "models", "execution", "fitting", "exports", "run"},
     "sklearn": {"errors", "blas", "showing", "signatures", "options", "data", "models", "fitted", "api"},
     "accessor": {"deferred", "data", "models", "fitted", "api"},
     "xarray": {"accessor"},
-    "__init__": {"errors", "deferred", "data", "models", "fitted", "selected", "api"},
+    "__init__": {"errors", "deferred", "data", "models", "fitted", "selected", "images", "api"},
 }
 
 

@@ -25,13 +25,14 @@ MARK = ".zarr-clustering.json"
 """Name of the file, in the first array of a group, that says that this library wrote the group."""
 OUTPUT_MARK = ".output.json"
 """Name of the file, in the root of an output, that says that this library wrote the output."""
-INGESTED, SAVED, LABELLED, EXPORTED = "ingest", "Fit.save", "Fit.label", "export"
+INGESTED, SAVED, LABELLED, EXPORTED, SEGMENTED = "ingest", "Fit.save", "Fit.label", "export", "segment"
 """Writers of groups, as marks name them."""
 _WRITTEN = {
     INGESTED: "a Zarr store as 'ingest' wrote it",
     SAVED: "a model as 'save' wrote it",
     LABELLED: "labels as 'Fit.label' wrote them",
     EXPORTED: "a label image as 'export' wrote it",
+    SEGMENTED: "superpixels as 'segment' wrote them",
 }
 RUN_NAME = re.compile(r"[0-9a-f]{12}")
 """Names of runs. They hold no separators, so a name never leads out of the output."""
@@ -134,7 +135,7 @@ def check_target(target: Path, writer: str, replace: bool, remedy: str) -> None:
     target
         Folder of a new group; it may not exist.
     writer
-        `INGESTED`, `SAVED`, `LABELLED` or `EXPORTED`.
+        `INGESTED`, `SAVED`, `LABELLED`, `EXPORTED` or `SEGMENTED`.
     replace
         Whether an earlier group of the same writer may be replaced.
     remedy
@@ -174,7 +175,7 @@ def refuse(name: str, fault: str | None, writer: str, replace: bool, remedy: str
     fault
         Why the target is not a group of this writer, see `group_fault`; None where it is.
     writer
-        `INGESTED`, `SAVED`, `LABELLED` or `EXPORTED`.
+        `INGESTED`, `SAVED`, `LABELLED`, `EXPORTED` or `SEGMENTED`.
     replace
         Whether a group of this writer may be replaced.
     remedy
@@ -245,7 +246,7 @@ def mark(writer: str, content: Mapping[str, bytes]) -> tuple[str, bytes]:
     Parameters
     ----------
     writer
-        `INGESTED`, `SAVED`, `LABELLED` or `EXPORTED`.
+        `INGESTED`, `SAVED`, `LABELLED`, `EXPORTED` or `SEGMENTED`.
     content
         Key → content of all ``zarr.json`` below the root of the group. Other keys are ignored.
     """
@@ -262,7 +263,7 @@ def unfinished_mark(writer: str) -> bytes:
     Parameters
     ----------
     writer
-        `INGESTED`, `SAVED`, `LABELLED` or `EXPORTED`.
+        `INGESTED`, `SAVED`, `LABELLED`, `EXPORTED` or `SEGMENTED`.
     """
     return json.dumps({"wrote": writer, "unfinished": True}).encode()
 
@@ -275,7 +276,7 @@ def mark_folder(folder: Path, writer: str) -> None:
     folder
         Folder of the group.
     writer
-        `INGESTED`, `SAVED`, `LABELLED` or `EXPORTED`.
+        `INGESTED`, `SAVED`, `LABELLED`, `EXPORTED` or `SEGMENTED`.
     """
     key, content = mark(writer, {key: (folder / key).read_bytes() for key in keys(folder) if is_member(key)})
     (folder / key).write_bytes(content)
@@ -291,7 +292,7 @@ def group_fault(names: Collection[str], read: Callable[[str], bytes], writer: st
     read
         Function from a key to its content.
     writer
-        `INGESTED`, `SAVED`, `LABELLED` or `EXPORTED`.
+        `INGESTED`, `SAVED`, `LABELLED`, `EXPORTED` or `SEGMENTED`.
     """
     there = set(names)
     # A single file of others protects the whole group.

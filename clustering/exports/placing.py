@@ -1,4 +1,4 @@
-"""Places of exported files: files appear whole, and only what an export wrote is ever replaced.
+"""Places of written files: files appear whole, and only what the same command wrote is ever replaced.
 
 ::
 
@@ -22,10 +22,11 @@ from clustering.errors import OutputError
 
 REMEDY = "--overwrite (overwrite=True in Python)"
 """Option that allows replacing, for messages."""
-_WROTE = "zarr-clustering export"
 
 
-def write_files(target: Path, companions: Sequence[str], overwrite: bool, write: Callable[[Path], None]) -> list[Path]:
+def write_files(
+    target: Path, companions: Sequence[str], overwrite: bool, write: Callable[[Path], None], writer: str = "export"
+) -> list[Path]:
     """Write a file, and perhaps companions of it, in a temporary folder, and move them to their places.
 
     Parameters
@@ -38,6 +39,8 @@ def write_files(target: Path, companions: Sequence[str], overwrite: bool, write:
         Whether files that an export wrote are replaced. Others are never replaced.
     write
         Function that writes the files, given the path of the first one in the temporary folder.
+    writer
+        Command that writes them, as marks and messages name it.
 
     Returns
     -------
@@ -51,7 +54,7 @@ def write_files(target: Path, companions: Sequence[str], overwrite: bool, write:
     """
     check_place(os.fspath(target))
     places = [target, *(target.with_name(name) for name in companions)]
-    check_replaceable(places, overwrite)
+    check_replaceable(places, overwrite, writer)
     above = target.absolute().parent
     staging = above / f".{target.name}.{uuid.uuid4().hex[:8]}"
     try:
@@ -60,9 +63,9 @@ def write_files(target: Path, companions: Sequence[str], overwrite: bool, write:
         write(staging / target.name)
         sync_tree(staging)
         # Others may have put files there in the meantime.
-        check_replaceable(places, overwrite)
+        check_replaceable(places, overwrite, writer)
         made = [place for place in places if (staging / place.name).exists()]
-        mark = {"wrote": _WROTE, "files": {place.name: _digest(staging / place.name) for place in made}}
+        mark = {"wrote": _wrote(writer), "files": {place.name: _digest(staging / place.name) for place in made}}
         for place in places:
             if place in made:
                 (staging / place.name).replace(place)
@@ -84,24 +87,26 @@ def write_files(target: Path, companions: Sequence[str], overwrite: bool, write:
                 staging.rmdir()
 
 
-def check_replaceable(places: Sequence[Path], overwrite: bool) -> None:
-    """Refuse places that hold something else than this export wrote, or that may not be replaced.
+def check_replaceable(places: Sequence[Path], overwrite: bool, writer: str = "export") -> None:
+    """Refuse places that hold something else than this command wrote, or that may not be replaced.
 
     Parameters
     ----------
     places
         Paths of the files, the first of which names their mark.
     overwrite
-        Whether files of an earlier export may be replaced.
+        Whether files of an earlier command may be replaced.
+    writer
+        The command, as marks and messages name it.
     """
-    digests = _digests(places[0])
+    digests = _digests(places[0], writer)
     for place in places:
         if not os.path.lexists(place):
             continue
         if place.is_symlink() or not place.is_file() or digests.get(place.name) != _digest(place):
             raise OutputError(
-                f"{str(place)!r} is not a file as 'export' wrote it, so it is not replaced; name another destination, "
-                "or remove it by hand"
+                f"{str(place)!r} is not a file as {writer!r} wrote it, so it is not replaced; "
+                "name another destination, or remove it by hand"
             )
         if not overwrite:
             raise OutputError(f"{str(place)!r} exists; name another destination, or use {REMEDY}")
@@ -111,11 +116,15 @@ def _mark_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.exported.json")
 
 
-def _digests(target: Path) -> dict[str, str]:
-    """Return the digests of the files that an export wrote, by name; empty where there is no mark."""
+def _wrote(writer: str) -> str:
+    return f"zarr-clustering {writer}"
+
+
+def _digests(target: Path, writer: str) -> dict[str, str]:
+    """Return the digests of the files that a command wrote, by name; empty where there is no mark."""
     try:
         mark = json.loads(_mark_of(target).read_bytes())
-        return dict(mark["files"]) if mark["wrote"] == _WROTE else {}
+        return dict(mark["files"]) if mark["wrote"] == _wrote(writer) else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 

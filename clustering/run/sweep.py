@@ -169,8 +169,25 @@ def begin(runner: PassRunner, sweep: Sweep, run: str, watch: Watch) -> tuple[Sur
     watch
         Receives messages.
     """
-    began = time.perf_counter()
     surveyed = survey(runner, sweep, watch)
+    return surveyed, start(surveyed, sweep, run, watch)
+
+
+def start(surveyed: SurveyedRows, sweep: Sweep, run: str, watch: Watch) -> Checkpoint:
+    """Choose the starts of all choices.
+
+    Parameters
+    ----------
+    surveyed
+        Rows after pass 0.
+    sweep
+        The sweep.
+    run
+        Name of the run.
+    watch
+        Receives messages.
+    """
+    began = time.perf_counter()
     started = start_sweep(surveyed, sweep.choices, sweep.options, sweep.references)
     check_memory(sweep.all, started.state, sweep.memory)
     watch.say(f"starts of {len(sweep.choices)} choices on the row sample in {started.seconds:.1f} s")
@@ -180,12 +197,12 @@ def begin(runner: PassRunner, sweep: Sweep, run: str, watch: Watch) -> tuple[Sur
         watch.warn(warning)
     for name, reason in started.failed.items():
         watch.warn(f"{name} fails: {reason}")
-    return surveyed, Checkpoint(
+    return Checkpoint(
         run,
         started.state,
         Summary.from_survey(surveyed.survey),
         surveyed.result.read_stats + started.read_stats,
-        {"sample": time.perf_counter() - began},
+        {"sample": surveyed.result.seconds + time.perf_counter() - began},
         started.remarks,
         started.warnings,
         surveyed.preparation,

@@ -19,7 +19,7 @@ from clustering import __version__
 from clustering.deferred import load_module, without_collections
 from clustering.errors import ConfigError, DataError, SourceError
 from clustering.temporary import ensure_home
-from clustering_flows import models
+from clustering_flows import images, models
 from clustering_flows.arguments import AsJson, Collision, Orchestrated, Overrides
 from clustering_flows.exit_status import exit_status
 from clustering_flows.log_lines import notices
@@ -39,6 +39,8 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(models.app)
+app.command(images.quantize)
+app.command(images.segment)
 
 
 @app.command

@@ -1,0 +1,1 @@
+"""Images: vector quantisation with palettes and codebooks, and superpixels."""
