@@ -144,6 +144,34 @@ def test_choices_that_failed_before_a_kill_are_failed_after_it(store: Path, tmp_
     assert "k is 5000" in resumed["table"][1]["failed"]
 
 
+def test_a_choice_that_fails_in_a_pass_is_failed_after_a_kill_and_takes_no_other_down(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = np.array([[9.0, 1.0], [1.0, 9.0], [9.0, 9.0]])[rng.integers(0, 3, 3000)] + rng.uniform(0, 8, (3000, 2))
+    rows[2222] = 0.0
+    rows = np.column_stack([rows, np.ones(len(rows))])
+    xr.Dataset({"x": (("row", "feature"), rows), "use": ("feature", [1.0, 1.0, 0.0])}).to_zarr(
+        tmp_path / "rows.zarr", consolidated=False, zarr_format=3
+    )
+    sections: dict[str, Any] = {
+        "fit": {"sample_rows": 100, "restarts": 1},
+        # Without the last feature, one row is zeros, and the sample does not hold it.
+        "preprocess": {"feature_weights": "use"},
+        "select": {"k": [3], "divergence": ["squared_euclidean", "cosine"], "criteria": ["silhouette"], "publish": 3},
+    }
+    config = config_for(tmp_path / "rows.zarr", tmp_path / "out", **sections)
+    before = Notes(1)
+    with pytest.raises(Crash):
+        run_select(config, before)
+    selection = run_select(config, Notes())
+    fine, failed = selection["table"]
+    assert fine["failed"] is None
+    assert failed["failed"].startswith("a row of zeros in block")
+    assert selection["published"] == {"k": 3, "divergence": "squared_euclidean"}
+    warned = Notes()
+    run_select(config_for(tmp_path / "rows.zarr", tmp_path / "again", **sections), warned)
+    assert any(line.startswith("k = 3, divergence = cosine fails: a row of zeros") for line in warned.said)
+
+
 def test_a_sweep_does_not_replace_a_finished_run(store: Path, tmp_path: Path) -> None:
     run_select(config_for(store, tmp_path / "out"), Notes())
     before = read(tmp_path / "out" / "run.json")
