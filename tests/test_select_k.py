@@ -37,6 +37,14 @@ def test_mixtures_are_compared_by_k_and_covariance(blobs: np.ndarray) -> None:
     assert selection.fit_of(5, covariance="full").model == c.GaussianMixture(5, "full")
 
 
+def test_a_fit_is_asked_for_by_all_that_varies(blobs: np.ndarray) -> None:
+    selection = c.select_k(blobs, c.GaussianMixture, k=[3, 4], covariance=["diagonal", "full"], criteria=["bic"])
+    assert selection.fit_of(3, covariance="full").model == c.GaussianMixture(k=3, covariance="full")
+    message = "2 choices have k = 3; give covariance too: covariance = diagonal; covariance = full"
+    with pytest.raises(LookupError, match=message):
+        selection.fit_of(3)
+
+
 def test_each_fit_is_that_of_the_call_that_fits_it_alone(blobs: np.ndarray) -> None:
     selection = c.select_k(blobs, c.KMeans, k=[2, 5], criteria=QUICK)
     for k in (2, 5):

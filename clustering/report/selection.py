@@ -9,6 +9,7 @@ import jinja2
 import yaml
 from matplotlib.figure import Figure as Canvas
 
+from clustering.options import VARIED
 from clustering.plots import choices
 from clustering.report.figures import png
 from clustering.report.page import Figure, number
@@ -32,7 +33,7 @@ def varied(table: Sequence[Mapping[str, Any]]) -> list[str]:
     table
         Rows of a sweep.
     """
-    return ["k", *(name for name in ("covariance", "beta", "divergence") if name in table[0])]
+    return [name for name in VARIED if name in table[0]]
 
 
 def criteria_picture(table: Sequence[Mapping[str, Any]], recommended: Mapping[str, Any] | None) -> Figure:
