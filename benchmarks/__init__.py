@@ -18,5 +18,6 @@ PARTS = {
     "read_s3": ("read", "--gigabytes", "0.4", "--s3"),
     "nightly": ("nightly",),
     "scale": ("scale",),
+    "choosing_k": ("choosing_k",),
 }
 """Parts of ``make bench``, in the order in which they run and are shown: the module of each, and its arguments."""
