@@ -22,6 +22,7 @@ from clustering.temporary import ensure_home
 from clustering_flows import models
 from clustering_flows.arguments import AsJson, Collision, Orchestrated, Overrides
 from clustering_flows.exit_status import exit_status
+from clustering_flows.init_command import init
 from clustering_flows.jobs import its_part_in, orchestrated
 from clustering_flows.log_lines import notices
 from clustering_flows.select_command import select_k
@@ -42,6 +43,7 @@ app = App(
 )
 app.command(models.app)
 app.command(select_k)
+app.command(init)
 
 
 @app.command
