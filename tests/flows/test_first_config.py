@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 import yaml
 import zarr
+from s3 import Bucket
 
 from benchmarks.embeddings import codebook, satellite, tissue
 from benchmarks.fields import ocean, weather
@@ -41,6 +42,11 @@ def bare(path: Path) -> None:
     array[:200] = np.random.default_rng(0).normal(size=(200, 4))
 
 
+def cubes(path: Path) -> None:
+    """A variable over nothing but unknown dimensions, of which the first is that of samples."""
+    xr.Dataset({"a": (("p", "q", "r"), np.random.default_rng(0).normal(size=(40, 3, 2)))}).to_zarr(path, zarr_format=2)
+
+
 def series(path: Path) -> None:
     """One variable over few times and many places."""
     values = np.random.default_rng(0).normal(size=(4, 9, 10))
@@ -59,6 +65,7 @@ ZOO: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
                    "weights": "cos(y)", "missing_chunks": "mask"}),
     "tissue": (tissue, {"group": "0", "sample_dims": ["y", "x"], "feature_dims": ["c"]}),
     "bare": (bare, {"sample_dims": ["dim_0"], "feature_dims": ["dim_1"], "missing_chunks": "fill"}),
+    "cubes": (cubes, {"variables": ["a"], "sample_dims": ["p"], "feature_dims": ["q", "r"]}),
     "series": (series, {"variables": ["t"], "sample_dims": ["y", "x"], "feature_dims": ["time"]}),
 }  # fmt: skip
 """Makes a store of each kind, and what the source of its first config says besides the store."""
@@ -85,6 +92,16 @@ def test_a_first_config_parses_suits_the_schema_and_can_be_inspected(
     capsys.readouterr()
     assert run(["inspect", f"{kind}.yaml"]) == 0
     assert "time       not known" not in capsys.readouterr().out
+
+
+def test_a_store_in_a_bucket_has_its_output_beside_it(here: Path, bucket: Bucket) -> None:
+    bare(here / "bare.zarr")
+    url = bucket.upload(here / "bare.zarr")
+    assert run(["init", url, "job.yaml"]) == 0
+    config = load_config(here / "job.yaml")
+    assert (config.source.store, config.output.store) == (url, f"{bucket.url}/bare-clusters")
+    assert config.source.missing_chunks == "fill"
+    assert run(["inspect", "job.yaml"]) == 0
 
 
 def test_variables_of_different_units_are_standardized_and_companions_are_offered(here: Path) -> None:
