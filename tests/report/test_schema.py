@@ -13,7 +13,7 @@ from clustering.report.schema import config_schema, is_schema, schema_text
 from clustering_flows.documents import read_document
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CONFIGS = sorted(path for folder in ("", "lecture") for path in (ROOT / "configs" / folder).glob("*.yaml"))
 
 
 def test_the_schema_in_the_docs_is_that_of_the_declarations() -> None:
