@@ -35,7 +35,7 @@ help:
 	@echo "make coverage  run the tests, and print how much of the code they run"
 	@echo "make bench   every bar of speed beside its target, into benchmarks/results and README.md"
 	@echo "make docs    build the pages of docs/ and run the tutorials, into build/docs"
-	@echo "make reference  remake docs/options.md from the declarations of the options"
+	@echo "make reference  remake docs/options.md and docs/config.schema.json from the declarations of the options"
 	@echo "make gallery  redraw the figures of docs/gallery.md: all, or FIGURES='limit.png densities.png'"
 	@echo "make lock    remake the lock files"
 	@echo "make clean   remove what the other targets made"
@@ -157,9 +157,10 @@ docs: .venv-docs/.ready
 	$(call install,.venv-docs,requirements.docs.lock)
 	@touch $@
 
-# The page of all options, from their declarations.
+# The page of all options, and the schema that editors complete configs by, from their declarations.
 reference: $(READY)
 	$(BIN)/python -c 'from clustering.report.reference import reference; print(reference(), end="")' > docs/options.md
+	$(BIN)/python -c 'from clustering.report.schema import schema_text; print(schema_text(), end="")' > docs/config.schema.json
 
 # The figures of docs/gallery.md, from the configs in configs/lecture.
 gallery: $(READY)

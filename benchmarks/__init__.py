@@ -19,5 +19,6 @@ PARTS = {
     "nightly": ("nightly",),
     "scale": ("scale",),
     "superpixels": ("superpixels",),
+    "choosing_k": ("choosing_k",),
 }
 """Parts of ``make bench``, in the order in which they run and are shown: the module of each, and its arguments."""

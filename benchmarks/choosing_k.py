@@ -2,17 +2,17 @@
 
 ``python -m benchmarks.choosing_k FOLDER`` reads s1 … s4, a1, a2 and unbalance (Fränti & Sieranoja 2018,
 doi:10.1007/s10489-018-1238-7) from npz files with ``X`` in a folder, Old Faithful (``faithful.csv`` of R's datasets)
-from the same folder, adds iris and mixtures drawn here, and prints a table with every answer. Sets without files are
-left out. The rules were tuned on other seeds of the mixtures than those of the table.
+from the same folder, adds iris and mixtures drawn here, stores every answer beside the bar for wrong ones, and prints
+them as a table. Sets without files are left out. The rules were tuned on other seeds of the mixtures than those of the
+table.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import clustering as c
+from benchmarks.results import Result, load, save
 
 Array = NDArray[np.float64]
 
@@ -35,7 +36,10 @@ MODELS: dict[str, tuple[Any, list[str] | None]] = {
 """Models that are compared, and by which criteria; None for all."""
 FIRST_SEED = 1000
 """Seed of the first drawn mixture. Seeds below it served for tuning."""
-RESULTS = Path(__file__).parent / "results"
+PART = "choosing_k"
+WRONG, UNCLEAR = "WRONG", "no clear answer"
+MOST_WRONG = 0.05
+"""Largest share of sets that may get a wrong number of clusters."""
 LEAST_ROWS = 60
 """Rows of a drawn component, at least."""
 
@@ -138,8 +142,8 @@ class Answer(NamedTuple):
     def verdict(self) -> str:
         """Whether the answer is right, wrong, or that there is no clear one."""
         if self.recommended is None:
-            return "no clear answer"
-        return "right" if self.recommended == self.k else "WRONG"
+            return UNCLEAR
+        return "right" if self.recommended == self.k else WRONG
 
 
 def ask(known: KnownSet, kind: str) -> Answer:
@@ -159,46 +163,83 @@ def ask(known: KnownSet, kind: str) -> Answer:
     return Answer(known.name, known.k, k, dict(selection.votes), selection.reason, time.thread_time() - began)
 
 
-def table(answers: list[Answer]) -> str:
-    """Write the answers as Markdown, and a summary below."""
-    lines = ["| data | k | answer | votes |", "|---|---|---|---|"]
-    for answer in answers:
-        votes = ", ".join(f"{name} {k}" for name, k in answer.votes.items())
-        told = answer.verdict if answer.recommended is None else f"{answer.recommended}, {answer.verdict}"
-        lines.append(f"| {answer.name} | {answer.k} | {told} | {votes} |")
-    counts = {
-        verdict: sum(one.verdict == verdict for one in answers) for verdict in ("right", "no clear answer", "WRONG")
-    }
-    lines.append("")
-    lines.append("; ".join(f"{verdict}: {count} of {len(answers)}" for verdict, count in counts.items()))
+def results(kind: str, answers: Sequence[Answer]) -> list[Result]:
+    """Count the answers of a kind of model: wrong ones and unclear ones, against the shares that are allowed.
+
+    Parameters
+    ----------
+    kind
+        Kind of model.
+    answers
+        Answers for all sets.
+    """
+    case = f"{kind}, {len(answers)} sets"
+    wrong = sum(one.verdict == WRONG for one in answers)
+    unclear = sum(one.verdict == UNCLEAR and one.k > 1 for one in answers)
+    allowed = {f"{MOST_WRONG:.0%} of the sets": MOST_WRONG * len(answers)}
+    return [
+        Result("confidently wrong number of clusters", case, wrong, "sets", allowed, "≤", 1.0),
+        Result("no clear answer, where there are clusters", case, unclear, "sets", {"sets": len(answers)}, "≤"),
+    ]
+
+
+def table(answers: Mapping[str, Sequence[Answer]]) -> str:
+    """Write the answers of all kinds as Markdown, a row for each set.
+
+    Parameters
+    ----------
+    answers
+        Answers by kind of model.
+    """
+    kinds = list(answers)
+    by_name = {kind: {one.name: one for one in answers[kind]} for kind in kinds}
+    ks = {one.name: one.k for one_kind in answers.values() for one in one_kind}
+    lines = [f"| data | clusters | {' | '.join(f'`{kind}`' for kind in kinds)} |", "|---|---|" + "---|" * len(kinds)]
+    for name, k in ks.items():
+        cells = (by_name[kind].get(name) for kind in kinds)
+        lines.append(f"| {name} | {k} | {' | '.join('' if one is None else _told(one) for one in cells)} |")
     return "\n".join(lines)
 
 
+def _told(answer: Answer) -> str:
+    return answer.verdict if answer.recommended is None else f"{answer.recommended}, {answer.verdict}"
+
+
 def main() -> None:
-    """Ask for all sets, and write the table."""
+    """Ask for all sets, store the answers, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, help="folder of the npz files and of faithful.csv")
     parser.add_argument("--kind", choices=[*MODELS], default=[*MODELS], nargs="+")
-    parser.add_argument("--only", choices=["files", "drawn"], help="sets from files, or drawn ones; default: both")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
     options = parser.parse_args()
+    # A run of one kind keeps the stored answers of the others.
+    answers = stored_answers()
     for kind in options.kind:
-        answers = []
+        answers[kind] = []
         for known in known_sets(options.folder, options.first_seed):
-            if options.only is not None and (options.only == "drawn") != known.name.startswith("planted"):
-                continue
-            answers.append(ask(known, kind))
-            last = answers[-1]
-            print(
-                f"{kind}: {last.name}, k {last.k}: {last.recommended} ({last.verdict}). {last.reason}",
-                file=sys.stderr,
-                flush=True,
-            )
-        text = f"# {kind}\n\n{table(answers)}\n"
-        print(text)
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"choosing_k_{kind}.md").write_text(text)
-        (RESULTS / f"choosing_k_{kind}.json").write_text(json.dumps([answer._asdict() for answer in answers], indent=1))
+            one = ask(known, kind)
+            answers[kind].append(one)
+            print(f"{kind}: {one.name}, k {one.k}: {_told(one)}. {one.reason}", file=sys.stderr, flush=True)
+    store(answers)
+    print(table(answers))
+
+
+def stored_answers() -> dict[str, list[Answer]]:
+    """Read the answers of earlier runs, by kind of model."""
+    answers = load().get(PART, {}).get("answers", {})
+    return {kind: [Answer(**one) for one in answers[kind]] for kind in MODELS if kind in answers}
+
+
+def store(answers: Mapping[str, Sequence[Answer]]) -> None:
+    """Store the counts beside their bar, and every answer.
+
+    Parameters
+    ----------
+    answers
+        Answers by kind of model.
+    """
+    lines = [result for kind in answers for result in results(kind, answers[kind])]
+    save(PART, lines, answers={kind: [one._asdict() for one in answers[kind]] for kind in answers})
 
 
 if __name__ == "__main__":

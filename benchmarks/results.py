@@ -50,7 +50,10 @@ class Result:
         """How many times better than its target the ratio is; below 1, the target is missed."""
         if self.target is None:
             return float("nan")
-        return self.ratio / self.target if self.sign == "≥" else self.target / self.ratio
+        if self.sign == "≥":
+            return self.ratio / self.target
+        # A count may be zero, and there is nothing better.
+        return self.target / self.ratio if self.ratio else float("inf")
 
     @property
     def met(self) -> bool | None:

@@ -293,7 +293,7 @@ def close_certificates(cluster: Any) -> None:
 
 
 def kernel_locators() -> list[type]:
-    """List the classes that choose the folder of the kernel cache; numba 0.61 and later have no public list.
+    """List the classes that choose the folder of the kernel cache; numba has no public list.
 
     The variable ``NUMBA_CACHE_LOCATOR_CLASSES`` would change the cache of all kernels in the process.
     """

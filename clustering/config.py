@@ -179,14 +179,47 @@ _FIRST_OPTIONS = ("divergence", "beta", "covariance", "regularization", "assignm
 class SelectSection(SelectOptions):
     """The choices of k that `select-k` compares. Other commands take k from the section `model`."""
 
-    publish: Literal["recommended", "none"] | Count = "recommended"
-    """Which model is published like that of a fit: the recommended one, none, or that of this k on request."""
+    publish: Literal["recommended", "none"] | Count | dict[str, Any] = "recommended"
+    """Which model is published like that of a fit: the recommended one, none, or a choice on request, by its k, or as
+    {k: 5, covariance: full} where more than k varies."""
+
+    @property
+    def requested(self) -> dict[str, Any] | None:
+        """What the choice to publish has, by name; None where none is named."""
+        if isinstance(self.publish, dict):
+            return self.publish
+        return {"k": self.publish} if isinstance(self.publish, int) else None
 
     @model_validator(mode="after")
-    def _published_is_compared(self) -> Self:
-        if isinstance(self.publish, int) and self.publish not in expanded(self.k):
-            raise ValueError(f"select.publish is {self.publish} and select.k does not hold it; add it to select.k")
+    def _requested_is_one_choice(self) -> Self:
+        if self.requested is None:
+            return self
+        lists = {name: getattr(self, name) for name in ("covariance", "beta", "divergence")}
+        varied = {
+            "k": expanded(self.k),
+            **{name: list(dict.fromkeys(values)) for name, values in lists.items() if values},
+        }
+        shown = f"select.publish is {_as_text(self.publish)}"
+        for name, value in self.requested.items():
+            if name not in varied:
+                raise ValueError(f"{shown}, and {cut(repr(name))} is nothing that varies; {nearest(name, varied)}")
+            if value not in varied[name]:
+                it = "it" if value == self.publish else f"{name} {cut(repr(value))}"
+                raise ValueError(f"{shown} and select.{name} does not hold {it}; add it to select.{name}")
+        open_ones = [name for name, values in varied.items() if name not in self.requested and len(values) > 1]
+        if open_ones:
+            example = _as_text({**self.requested, **{name: varied[name][0] for name in open_ones}})
+            raise ValueError(
+                f"{shown}, and several choices have that, which differ in {' and '.join(open_ones)}; name one, such as "
+                f"{example}"
+            )
         return self
+
+
+def _as_text(publish: int | str | Mapping[str, Any]) -> str:
+    if not isinstance(publish, Mapping):
+        return str(publish)
+    return cut(f"{{{', '.join(f'{name}: {value}' for name, value in publish.items())}}}")
 
 
 class JobConfig(OptionGroup):

@@ -360,6 +360,10 @@ Criterion = Literal[
 """A criterion by which a sweep compares choices of k."""
 
 
+VARIED = ("k", "covariance", "beta", "divergence")
+"""Options of models that a sweep may vary."""
+
+
 class SelectOptions(OptionGroup):
     """Choices that a sweep compares."""
 

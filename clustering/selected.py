@@ -8,6 +8,7 @@ from typing import Any
 
 from clustering.deferred import pd
 from clustering.fitted import Fit
+from clustering.options import VARIED
 from clustering.plotting import load_plots
 
 
@@ -34,7 +35,7 @@ class Selection:
         """The recommended fit; None where there is no clear answer."""
         if self.recommended is None:
             return None
-        return self._fit_of(self.recommended)
+        return self._fits_of(self.recommended)[0][1]
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -54,13 +55,20 @@ class Selection:
         Raises
         ------
         LookupError
-            If there is no such choice, or it failed; the message says which choices there are.
+            If there is no such choice, it failed, or several have these options; the message says which there are.
         """
-        chosen = self._fit_of({"k": k, **options})
-        if chosen is None:
+        wanted = {"k": k, **options}
+        chosen = self._fits_of(wanted)
+        if len(chosen) > 1:
+            names = [name for name in chosen[0][0] if name not in wanted]
+            raise LookupError(
+                f"{len(chosen)} choices have {_in_words(wanted)}; give {' and '.join(names)} too: "
+                f"{'; '.join(_in_words({name: about[name] for name in names}) for about, _ in chosen)}"
+            )
+        if not chosen:
             ks = ", ".join(str(row["k"]) for row, fit in zip(self.table, self.fits, strict=True) if fit is not None)
             raise LookupError(f"no choice with k = {k} and {options or 'no further options'} has a fit; k may be {ks}")
-        return chosen
+        return chosen[0][1]
 
     def plot(self, *, ax: Any = None, criteria: Sequence[str] | None = None) -> Any:
         """Draw the criteria over k, a panel each, with the recommended choice.
@@ -86,9 +94,13 @@ class Selection:
         """
         return load_plots("choices").selection(self.table, self.recommended, ax, criteria=criteria)
 
-    def _fit_of(self, wanted: Mapping[str, Any]) -> Fit | None:
-        rows = zip(self.table, self.fits, strict=True)
-        return next((fit for row, fit in rows if all(row.get(name) == value for name, value in wanted.items())), None)
+    def _fits_of(self, wanted: Mapping[str, Any]) -> list[tuple[dict[str, Any], Fit]]:
+        """Return the fits of the choices that have these options, with all that varies."""
+        return [
+            ({name: row[name] for name in VARIED if name in row}, fit)
+            for row, fit in zip(self.table, self.fits, strict=True)
+            if fit is not None and all(name in row and row[name] == value for name, value in wanted.items())
+        ]
 
     def __repr__(self) -> str:
         ks = [row["k"] for row in self.table]

@@ -50,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "exports": {"errors", "deferred", "compat", "data", "models", "fitting", "storage"},
     "config": {"errors", "secret_options", "option_values", "option_errors", "options", "data", "models"},
     "plots": {"errors", "deferred", "temporary", "data", "models", "fitting"},
-    "report": {"errors", "deferred", "config", "data", "models", "fitting", "plots"},
+    "report": {"errors", "deferred", "options", "config", "data", "models", "fitting", "plots"},
     "run": {"errors", "deferred", "option_values", "cluster_options", "options", "config"}
     | {"data", "models", "execution", "fitting", "storage", "plots", "report"},
     "fitted": {"deferred", "html_repr", "showing", "signatures", "option_values", "options"}
@@ -69,7 +69,7 @@ ALLOWED: dict[str, set[str]] = {
         "config",
     }
     | {"data", "models", "execution", "fitting", "storage", "exports", "run", "plotting", "fitted", "selected"},
-    "selected": {"deferred", "plotting", "fitted"},
+    "selected": {"deferred", "options", "plotting", "fitted"},
     "images": {"errors", "deferred", "compiling", "signatures", "option_values", "options"}
     | {"data", "models", "execution", "fitting", "exports", "run"},
     "sklearn": {"errors", "blas", "showing", "signatures", "options", "data", "models", "fitted", "api"},

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import PARTS, results, summary
+from benchmarks import PARTS, choosing_k, results, summary
 from benchmarks.__main__ import run
 from benchmarks.results import RESULTS, Result
 
@@ -43,6 +43,17 @@ def test_where_we_never_come_to_the_end_the_target_is_missed() -> None:
 
     assert both.met is False
     assert summary.worst([SLOWER, both, FASTER]) is both
+
+
+def test_the_docs_have_every_stored_answer_about_known_numbers_of_clusters() -> None:
+    answers = choosing_k.stored_answers()
+    page = (RESULTS.parents[1] / "docs" / "choosing-k.md").read_text()
+    assert choosing_k.table(answers) in page
+    for kind, of_kind in answers.items():
+        with_clusters = [one.verdict for one in of_kind if one.k > 1]
+        counts = [with_clusters.count(verdict) for verdict in ("right", choosing_k.UNCLEAR, choosing_k.WRONG)]
+        assert f"| `{kind}`, {len(with_clusters)} sets with clusters | {' | '.join(map(str, counts))} |" in page
+        assert all(one.recommended is None for one in of_kind if one.k == 1)
 
 
 def test_stored_results_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,19 @@ def is_longitude(coordinate: xr.DataArray | xr.Variable, name: Hashable) -> bool
     return _is(_EAST, coordinate, name) or _cf_attributes(coordinate)["standard_name"] == "grid_longitude"
 
 
+def is_latitude(coordinate: xr.DataArray | xr.Variable, name: Hashable) -> bool:
+    """Return whether a coordinate is a latitude, by its CF attributes or its name.
+
+    Parameters
+    ----------
+    coordinate
+        Coordinate with its attributes.
+    name
+        Its name in the dataset.
+    """
+    return _is(_NORTH, coordinate, name)
+
+
 def period(coordinate: xr.DataArray | xr.Variable, name: Hashable) -> float | None:
     """Return the period of a longitude in its units, or in degrees where it has none; None for other coordinates.
 

@@ -137,6 +137,19 @@ def with_names(dataset: xr.Dataset, array: zarr.Array[Any]) -> xr.Dataset:
     return named.assign_coords({along: list(image.labels)})
 
 
+def finest_level(group: zarr.Group) -> str | None:
+    """Return the path from the root of the array of an OME-Zarr image with the finest resolution; None without one.
+
+    Parameters
+    ----------
+    group
+        Opened group.
+    """
+    image = _image(group.attrs.asdict())
+    # The specification orders levels from the finest to the coarsest.
+    return "/".join(filter(None, (group.path, image.levels[0]))) if image is not None and image.levels else None
+
+
 # Groups
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from typing import Any, Protocol, TypeVar
 
@@ -18,6 +19,7 @@ from clustering.data.preparation import Preparation
 from clustering.data.rows import Rows
 from clustering.data.source import Source
 from clustering.errors import DataError, DomainError, at_work
+from clustering.execution.apart import merged, statistics_of
 from clustering.execution.block_cache import (
     BlockCache,
     cached,
@@ -108,9 +110,9 @@ class _PassSums:
         return self.read_stats.bytes
 
     def __add__(self, other: _PassSums) -> _PassSums:
-        merged = tuple(a + b for a, b in zip(self.statistics, other.statistics, strict=True))
+        sums = tuple(merged(a, b) for a, b in zip(self.statistics, other.statistics, strict=True))
         uncached = self.uncached + other.uncached
-        return _PassSums(merged, self.read_stats + other.read_stats, self.blocks + other.blocks, uncached)
+        return _PassSums(sums, self.read_stats + other.read_stats, self.blocks + other.blocks, uncached)
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,9 @@ class PassRunner:
         kept = self.source.kept_row_bytes
         return kept if self.preparation is None or not self.keeps_prepared else self.preparation.row_bytes
 
-    def run(self, candidates: Sequence[Statistics], records: BlockRecords | None = None) -> PassResult:
+    def run(
+        self, candidates: Sequence[Statistics], records: BlockRecords | None = None, *, apart: bool = False
+    ) -> PassResult:
         """Read each block once and add up the statistics of all candidates.
 
         Parameters
@@ -166,18 +170,21 @@ class PassRunner:
             For each candidate, a function that makes its statistics from the rows of a block; picklable.
         records
             Block records of an earlier attempt at this pass: its finished blocks are not read again.
+        apart
+            Whether a candidate that cannot use the rows leaves the others alone.
 
         Returns
         -------
         PassResult
-            Statistics in the order of `candidates`.
+            Statistics in the order of `candidates`; where `apart`, `clustering.execution.apart.Failed` for one that
+            cannot use the rows.
 
         Raises
         ------
         DataError
-            If the rows hold values that a candidate cannot use.
+            If the rows hold values that a candidate cannot use, unless `apart`.
         """
-        return self._run(tuple(candidates), records)
+        return self._run(tuple(candidates), records, apart=apart)
 
     def split(self) -> PassResult:
         """Read each block once, split its rows, and cache those near a boundary for the passes over them alone.
@@ -190,12 +197,17 @@ class PassRunner:
         return self._run((), splits=True)
 
     def _run(
-        self, candidates: tuple[Statistics, ...], records: BlockRecords | None = None, *, splits: bool = False
+        self,
+        candidates: tuple[Statistics, ...],
+        records: BlockRecords | None = None,
+        *,
+        splits: bool = False,
+        apart: bool = False,
     ) -> PassResult:
         started = time.perf_counter()
         work = _Work(
             self.source, self.plan, self.cache, candidates, records, self.fraction, self.preparation, self.held_out,
-            self.keeps_prepared, self.near, splits, progress_reporter(self.engine, len(self.plan)),
+            self.keeps_prepared, self.near, splits, progress_reporter(self.engine, len(self.plan)), apart,
         )  # fmt: skip
         if self.homes is not None:
             near = () if self.near is None else (self.near.cache.session,)
@@ -230,6 +242,8 @@ class _Work:
     splits: bool
     """Whether the pass goes over all rows to find the near ones; otherwise over these alone, if there are any."""
     reporter: ProgressReporter | None
+    apart: bool
+    """Whether a candidate that cannot use the rows leaves the others alone."""
     keep: bool = True
     """Whether rows that are read are cached."""
 
@@ -270,8 +284,13 @@ class _Work:
             blocks = cached_run(self._used_cache, part)
             assert blocks is not None
             bad = tuple(sorted({name for rows in blocks for name in rows.bad_chunks}))
-            with at_work(f"blocks {part[0]} to {part[-1]}"):
-                statistics = tuple(candidate.of_run(blocks) for candidate in of_runs)
+            try:
+                with at_work(f"blocks {part[0]} to {part[-1]}"):
+                    statistics = tuple(candidate.of_run(blocks) for candidate in of_runs)
+            except DomainError:
+                # One block after the other, the error names its block.
+                yield from self._block_sums(part)
+                continue
             yield _PassSums(statistics, ReadStats(bad=bad), len(part))
 
     def _block_sums(self, run: range) -> Iterator[_PassSums]:
@@ -340,23 +359,22 @@ class _Work:
     def _sums(self, index: int, kept: Rows, size: int) -> _PassSums:
         """Make the statistics of a block for all candidates."""
         rows = self._prepare_rows(index, kept)
-        try:
-            if self.near is not None and self.splits:
-                split = self.near.split_block(index, self._kept_form(kept, rows), rows, keep=self.keep)
-                statistics: tuple[Any, ...] = (split[0],)
-            else:
-                statistics = tuple(candidate(rows) for candidate in self.candidates)
-        except DomainError as error:
-            place = f"block {self.plan.block(index)}"
-            if error.column is not None:
-                feature = self.source.features[error.column]
-                place = f"variable {feature.variable!r} ({feature}), {place}"
-            raise error.in_block(place) from None
+        if self.near is not None and self.splits:
+            candidates: tuple[Statistics, ...] = (partial(self._split, self.near, index, self._kept_form(kept, rows)),)
+        else:
+            candidates = self.candidates
+        statistics = tuple(self._statistics(candidate, index, rows) for candidate in candidates)
         if self.records is not None:
             # A record says that its block is done, so it comes after the outputs that candidates write.
             self.records.save(index, statistics)
         # A cached block has size 0, and was not read.
         return _PassSums(statistics, ReadStats(int(size > 0), size, rows.bad_chunks))
+
+    def _statistics(self, candidate: Statistics, index: int, rows: Rows) -> Any:
+        return statistics_of(candidate, rows, self.source.features, self.plan.block(index), apart=self.apart)
+
+    def _split(self, near: NearRows, index: int, kept: Rows, rows: Rows) -> Any:
+        return near.split_block(index, kept, rows, keep=self.keep)[0]
 
 
 def read_ahead(read: Callable[[int], T], indices: Iterable[int], takes_time: Callable[[int], bool]) -> Iterator[T]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from clustering.data.rows import Rows
 from clustering.errors import DataError
+from clustering.execution.apart import Failed
 from clustering.execution.passes import PassResult, ReadStats
 from clustering.fitting.acceleration import Acceleration, next_params
 from clustering.models.components import TRACKED_CLUSTERS
@@ -244,7 +245,7 @@ def iterate(
     rule
         Stopping rule.
     apart
-        Whether a candidate that fails stops alone, and the others go on.
+        Whether a candidate that fails stops alone, and the others go on; `run_pass` then leaves the others alone too.
 
     Raises
     ------
@@ -261,9 +262,11 @@ def iterate(
         active = [i for i, candidate in enumerate(state.candidates) if not candidate.stop]
         result = run_pass([state.candidates[i].statistics for i in active])
         candidates = list(state.candidates)
-        for i, statistics in zip(active, result.statistics, strict=True):
+        for i, outcome in zip(active, result.statistics, strict=True):
             try:
-                candidates[i] = advance(candidates[i], statistics, rule)
+                if isinstance(outcome, Failed):
+                    raise DataError(outcome.reason)
+                candidates[i] = advance(candidates[i], outcome, rule)
             except DataError as error:
                 if not apart:
                     raise
@@ -348,8 +351,13 @@ def _record(before: State, after: State, active: int, result: PassResult, rule: 
     sizes = tuple((weights / weight).tolist()) if weight > 0 and len(weights) <= TRACKED_CLUSTERS else ()
     return PassRecord(
         after.iteration, model.objective.symbol, model.to_user_objective(best.objective, weight), change, active,
-        result.statistics[0].count, result.seconds, result.read_stats, _remaining(after, result, rule), notes, sizes,
+        _rows(result), result.seconds, result.read_stats, _remaining(after, result, rule), notes, sizes,
     )  # fmt: skip
+
+
+def _rows(result: PassResult) -> int:
+    """Return the number of rows of a pass; 0 where every candidate failed."""
+    return next((one.count for one in result.statistics if not isinstance(one, Failed)), 0)
 
 
 def _remaining(state: State, result: PassResult, rule: StoppingRule) -> float | None:

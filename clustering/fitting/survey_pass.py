@@ -41,8 +41,8 @@ class SurveyNeeds(Protocol):
         """Largest number of clusters."""
 
     @property
-    def start_divergence(self) -> Divergence:
-        """Divergence whose domain the rows have to be in."""
+    def start_divergence(self) -> Divergence | None:
+        """Divergence whose domain the rows have to be in; None where there are several, which are checked later."""
 
     @property
     def start_needs_covariance(self) -> bool:
@@ -162,7 +162,7 @@ def run_survey(
     # Rows below the floor are never sent to be merged. With weights or a mask, no floor can be chosen beforehand.
     floor = priority_floor(int(runner.plan.cells * fitted_share(runner, options)), m) if even else 0.0
     # The domain of a divergence concerns prepared rows. Where the mean is subtracted, decoded rows are not checked.
-    divergence: Divergence = "squared_euclidean" if preprocess.removes_mean else model.start_divergence
+    divergence: Divergence = (not preprocess.removes_mean and model.start_divergence) or "squared_euclidean"
     refusal = scatter_refusal(d, runner.plan, runner.engine, memory) if preprocess.needs_covariance else None
     # With fewer rows than features, principal components follow from the rows, if the sample holds all of them.
     few = preprocess.needs_covariance and few_rows(runner.source, runner.plan, refused=refusal is not None)
@@ -210,7 +210,8 @@ def run_survey(
             f"the values reach {max(-survey.least.min(), survey.greatest.max()):.3g}, "
             "and their squares overflow float64; rescale the data"
         )
-    _check_range(survey, model, options, runner.source)
+    if model.start_divergence is not None:
+        check_range(survey, model.start_divergence, preprocess, runner.source)
     least_k = k if least_k is None else least_k
     if len(survey.distinct.digests) < least_k:
         # Excluded rows may be the reason why so few rows differ.
@@ -237,10 +238,27 @@ def few_distinct_rows(k: int, survey: Survey, options: Options) -> str:
     return f"k is {k} and the data have {distinct} distinct row{'s' * (distinct != 1)} of positive weight; {remedy}"
 
 
-def _check_range(survey: Survey, model: SurveyNeeds, options: Options, source: Source) -> None:
-    """Refuse rows whose differences are so small that squared distances would underflow."""
+def check_range(survey: Survey, divergence: Divergence, preprocess: PreprocessOptions, source: Source) -> None:
+    """Refuse rows whose differences are so small that squared distances or logarithms would underflow.
+
+    Parameters
+    ----------
+    survey
+        Survey of the decoded rows.
+    divergence
+        Divergence of the model.
+    preprocess
+        How rows are prepared.
+    source
+        Data to cluster, for the names of features.
+
+    Raises
+    ------
+    DataError
+        Naming the values.
+    """
     apart = np.where(survey.greatest > survey.least, survey.greatest - survey.least, 0.0)
-    if options.preprocess.standardize == "per_feature":
+    if preprocess.standardize == "per_feature":
         # Each feature is divided by its own standard deviation, so each must have a large enough range.
         low = np.flatnonzero((apart > 0.0) & (apart < LEAST_RANGE))
         if len(low):
@@ -249,12 +267,12 @@ def _check_range(survey: Survey, model: SurveyNeeds, options: Options, source: S
                 f"feature {feature} of variable {feature.variable!r}: its values differ by {apart[low[0]]:.3g} at "
                 "most, and their squares underflow float64; rescale the data"
             )
-    squared = geometry.is_translation_invariant(model.start_divergence) or options.preprocess.requested
+    squared = geometry.is_translation_invariant(divergence) or preprocess.requested
     if squared and 0.0 < apart.max() < LEAST_RANGE:
         raise DataError(
             f"the values differ by {apart.max():.3g} at most, and their squares underflow float64; rescale the data"
         )
-    _check_logarithms(survey, model.start_divergence)
+    _check_logarithms(survey, divergence)
 
 
 def _check_logarithms(survey: Survey, divergence: str) -> None:

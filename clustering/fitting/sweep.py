@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.errors import DataError
+from clustering.errors import DataError, DomainError
+from clustering.execution.apart import Failed
 from clustering.execution.passes import PassResult, PassRunner, ReadStats
 from clustering.fitting.choices import Choice
 from clustering.fitting.criteria import likelihood_criteria, partition_criteria
@@ -18,7 +19,7 @@ from clustering.fitting.initialization import StartsFromSource, SurveyedRows, su
 from clustering.fitting.labelling import LabelStatistics
 from clustering.fitting.loop import Candidate, State, Stop, apply_limits
 from clustering.fitting.options import Options, check_combination
-from clustering.fitting.survey_pass import few_distinct_rows
+from clustering.fitting.survey_pass import check_range, few_distinct_rows
 from clustering.models import divergences as geometry
 from clustering.models.neighbours import NeighbourPass, NeighbourSums
 from clustering.models.objective import rank_candidates
@@ -36,7 +37,8 @@ class SweepNeeds:
     """What pass 0 has to know of a sweep."""
 
     k: int
-    start_divergence: Divergence
+    start_divergence: Divergence | None
+    """None where choices have several: rows outside the domain of one may be inside that of another."""
     start_needs_covariance: bool
 
 
@@ -71,6 +73,8 @@ class Measures:
 
     choices: Mapping[str, MeasuredChoice]
     """Choices with a model, by name."""
+    failed: Mapping[str, str]
+    """Why choices have no model, by name."""
     independent_share: float
     """Share of the rows that are independent, in 0 … 1."""
     read_stats: ReadStats
@@ -105,8 +109,7 @@ def survey_for(
     divergences = {choice.model.start_divergence for choice in choices}
     needs = SweepNeeds(
         max(choice.k for choice in choices),
-        # Rows outside the domain of one divergence may be inside that of another.
-        divergences.pop() if len(divergences) == 1 else "squared_euclidean",
+        divergences.pop() if len(divergences) == 1 else None,
         any(choice.model.start_needs_covariance for choice in choices),
     )
     least = min(choice.k for choice in choices)
@@ -152,8 +155,7 @@ def start_sweep(
         read_stats += starts.read_stats
         remarks += [f"{choice.name}: {remark}" for remark in initial.remarks]
         warnings += [f"{choice.name}: {warning}" for warning in initial.warnings]
-    if all(choice.name in failed for choice in choices):
-        raise DataError(f"every choice fails; the first, {choices[0].name}: {next(iter(failed.values()))}")
+    refuse_no_choice(choices, failed)
     seconds = time.perf_counter() - began
     state = apply_limits(State(tuple(candidates), seconds=seconds), options[choices[0].name].rule)
     return SweepStart(state, failed, read_stats, seconds, tuple(remarks), tuple(warnings))
@@ -164,10 +166,24 @@ def _check_start(surveyed: SurveyedRows, choice: Choice, options: Options) -> No
     survey, divergence = surveyed.survey, choice.model.start_divergence
     if len(survey.distinct.digests) < choice.k:
         raise DataError(few_distinct_rows(choice.k, survey, options))
-    if surveyed.preparation is None:
-        # Extremes of all rows show what the sample may lack.
-        geometry.check_domain(divergence, survey.least[None])
-    geometry.check_domain(divergence, surveyed.prepared(divergence).sample.values)
+    check_range(survey, divergence, options.preprocess, surveyed.runner.source)
+    _check_domain(surveyed, divergence)
+
+
+def _check_domain(surveyed: SurveyedRows, divergence: Divergence) -> None:
+    """Refuse rows outside the domain of a divergence, as far as pass 0 shows them; a later pass finds the others."""
+    survey = surveyed.prepared(divergence)
+    try:
+        for values in (survey.sample.values, survey.distinct.values):
+            geometry.check_domain(divergence, values)
+        # A row of the least values may be no row of the data, and the cosine is about whole rows.
+        if divergence != "cosine" and surveyed.preparation is None:
+            geometry.check_domain(divergence, survey.least[None])
+    except DomainError as error:
+        place = "the data"
+        if error.column is not None and surveyed.preparation is None:
+            place = f"variable {surveyed.runner.source.features[error.column].variable!r}"
+        raise error.in_block(place) from None
 
 
 def check_memory(choices: Sequence[Choice], state: State, memory: int) -> None:
@@ -237,7 +253,29 @@ def failures(choices: Sequence[Choice], state: State, failed: Mapping[str, str])
     return reasons
 
 
-def measure(runner: PassRunner, choices: Sequence[Choice], state: State) -> Measures:
+def refuse_no_choice(choices: Sequence[Choice], failed: Mapping[str, str]) -> None:
+    """Refuse a sweep of which every choice fails.
+
+    Parameters
+    ----------
+    choices
+        The choices.
+    failed
+        Why choices have no model, by name.
+
+    Raises
+    ------
+    DataError
+        With the reason of the first choice.
+    """
+    if all(choice.name in failed for choice in choices):
+        first = choices[0].name
+        raise DataError(f"every choice fails; the first, {first}: {failed[first]}")
+
+
+def measure(
+    runner: PassRunner, choices: Sequence[Choice], references: Sequence[Choice], state: State, failed: Mapping[str, str]
+) -> Measures:
     """Measure all choices in two passes: objectives and sums of partitions, then silhouettes.
 
     Silhouettes need the means and spreads of the clusters of all rows, so they wait for the second pass.
@@ -248,12 +286,25 @@ def measure(runner: PassRunner, choices: Sequence[Choice], state: State) -> Meas
         Runs passes over prepared rows.
     choices
         The choices.
+    references
+        Further models, which the choices are compared with.
     state
         Candidates of all choices, which have all stopped.
+    failed
+        Why choices have no start, by name.
+
+    Raises
+    ------
+    DataError
+        If all choices fail.
     """
+    reasons = failures((*choices, *references), state, failed)
+    refuse_no_choice(choices, reasons)
     live = [c for c in state.candidates if c.stop is not Stop.FAILED]
-    first = runner.run([PartitionPass(candidate.model, candidate.params) for candidate in live])
-    best = _best(choices, live, first.statistics)
+    # Where no pass was allowed, this is the first one that sees all rows.
+    first = runner.run([PartitionPass(candidate.model, candidate.params) for candidate in live], apart=True)
+    best = _best((*choices, *references), live, first.statistics, reasons)
+    refuse_no_choice(choices, reasons)
     silhouettes = [silhouette_pass(candidate.model, candidate.params, sums) for _, candidate, sums in best]
     neighbours = _neighbour_pass(silhouettes)
     second = runner.run([*silhouettes, neighbours])
@@ -264,19 +315,25 @@ def measure(runner: PassRunner, choices: Sequence[Choice], state: State) -> Meas
         choice.name: MeasuredChoice(choice, candidate, sums, _criteria(candidate, two_reads, sums, own, share))
         for (choice, candidate, sums), two_reads, own in zip(best, silhouettes, second.statistics[:-1], strict=True)
     }
-    return Measures(measured, share, first.read_stats + second.read_stats, first.seconds + second.seconds)
+    return Measures(measured, reasons, share, first.read_stats + second.read_stats, first.seconds + second.seconds)
 
 
 def _best(
-    choices: Sequence[Choice], live: Sequence[Candidate], statistics: Sequence[PartitionSums]
+    choices: Sequence[Choice],
+    live: Sequence[Candidate],
+    statistics: Sequence[PartitionSums | Failed],
+    failed: dict[str, str],
 ) -> list[tuple[Choice, Candidate, PartitionSums]]:
-    """Keep the best candidate of each choice, by the objective at its final params."""
+    """Keep the best candidate of each choice, by the objective at its final params, and note choices that fail."""
     best = []
     for choice in choices:
-        own = [_Final(c, sums) for c, sums in zip(live, statistics, strict=True) if c.model == choice.model]
+        pairs = [(c, sums) for c, sums in zip(live, statistics, strict=True) if c.model == choice.model]
+        own = [_Final(candidate, sums) for candidate, sums in pairs if not isinstance(sums, Failed)]
         if own:
             first = rank_candidates(own)[0]
             best.append((choice, first.candidate, first.sums))
+        elif pairs:
+            failed[choice.name] = next(sums.reason for _, sums in pairs if isinstance(sums, Failed))
     return best
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from clustering.options import VARIED
 from clustering.plots import choices
 from clustering.report.figures import Figure, drawn
 from clustering.report.template import fill
@@ -48,7 +49,7 @@ def varied(table: Sequence[Mapping[str, Any]]) -> list[str]:
     table
         Rows of a sweep.
     """
-    return ["k", *(name for name in ("covariance", "beta", "divergence") if name in table[0])]
+    return [name for name in VARIED if name in table[0]]
 
 
 def criteria_figure(table: Sequence[Mapping[str, Any]], recommended: Mapping[str, Any] | None) -> Figure:

@@ -107,7 +107,8 @@ def open_selection(config: JobConfig, watch: Watch, access: SourceAccess | None 
     config = _with_model(config, k=max(expanded(section.k)))
     model, memory = config.model.build(), config.memory_bytes
     sweep = sweeps.plan_sweep(model, section, config.fit, config.preprocess, memory)
-    job = open_job(config, watch, None, access, section.model_dump(mode="json"))
+    # A killed sweep may go on to publish another choice.
+    job = open_job(config, watch, None, access, section.model_dump(mode="json", exclude={"publish"}))
     _refuse_finished(job)
     return job, sweep
 
@@ -154,22 +155,16 @@ def _save(job: PreparedJob, checkpoint: Checkpoint) -> None:
 
 def _published(result: SweepResult, section: SelectSection) -> str | None:
     """Return the name of the choice that is published; None for none."""
-    recommended = result.recommendation.recommended
-    if section.publish == "none":
-        return None
+    wanted: Mapping[str, Any] | None = section.requested
     if section.publish == "recommended":
-        wanted: Mapping[str, Any] | None = recommended
-    else:
-        wanted = {**(recommended or {}), "k": section.publish}
+        wanted = result.recommendation.recommended
     if wanted is None:
         return None
-    made = [choice for choice in result.sweep.choices if choice.name in result.measures.choices]
-    # Where nothing is recommended, k alone is given, and the first choice of it counts.
-    name = next((one.name for one in made if wanted.items() <= one.about.items()), None)
-    if name is None:
-        row = next(row for row in result.table if row["k"] == section.publish)
+    choices = zip(result.sweep.choices, result.table, strict=True)
+    choice, row = next((choice, row) for choice, row in choices if wanted.items() <= choice.about.items())
+    if row["failed"]:
         raise DataError(f"select.publish is {section.publish}, and that choice has no model: {row['failed']}")
-    return name
+    return choice.name
 
 
 def _content(job: PreparedJob, result: SweepResult, name: str | None) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, get_args
 
 from clustering.data.source import Source
@@ -13,7 +14,7 @@ from clustering.execution.passes import PassRunner
 from clustering.fitting.choices import Choice, choices_of
 from clustering.fitting.fitted_model import FittedModel, Summary
 from clustering.fitting.initialization import SurveyedRows
-from clustering.fitting.loop import State, StoppingRule, iterate
+from clustering.fitting.loop import State, Stop, StoppingRule, iterate
 from clustering.fitting.options import Options, options_for
 from clustering.fitting.recommendation import Recommendation, recommend
 from clustering.fitting.sample_criteria import ON_SAMPLE, sample_criteria
@@ -254,14 +255,26 @@ def run_passes(
         Called with the checkpoint after every pass, before the watch learns of the pass.
     """
     now = checkpoint
-    for state, record in iterate(now.state, runner.run, sweep.rule, apart=True):
+    for state, record in iterate(now.state, partial(runner.run, apart=True), sweep.rule, apart=True):
+        before = now.state
         seconds = {**now.seconds, "fit": now.seconds.get("fit", 0.0) + record.seconds}
         now = replace(now, state=state, read_stats=now.read_stats + record.read_stats, seconds=seconds)
         save(now)
         watch.passed(record, sweep.rule, now.read_stats.blocks / len(runner.plan))
-        for note in record.notes:
-            watch.warn(note)
+        for line in _notes_of_pass(sweep, before, state):
+            watch.warn(line)
     return now
+
+
+def _notes_of_pass(sweep: Sweep, before: State, after: State) -> Iterator[str]:
+    """Yield the warnings that a pass added, with the choice that each is of."""
+    names = {choice.model: choice.name for choice in sweep.all}
+    for old, new in zip(before.candidates, after.candidates, strict=True):
+        name, notes = names[new.model], new.notes[len(old.notes) :]
+        for note in notes[: len(notes) - (new.stop is Stop.FAILED)]:
+            yield f"{name}: {note}"
+        if notes and new.stop is Stop.FAILED:
+            yield f"{name} fails: {new.notes[-1]}"
 
 
 def conclude(surveyed: SurveyedRows, sweep: Sweep, checkpoint: Checkpoint, watch: Watch) -> SweepResult:
@@ -279,15 +292,16 @@ def conclude(surveyed: SurveyedRows, sweep: Sweep, checkpoint: Checkpoint, watch
         Receives messages.
     """
     began = time.perf_counter()
-    measures = measure(surveyed.runner, sweep.all, checkpoint.state)
+    measures = measure(surveyed.runner, sweep.choices, sweep.references, checkpoint.state, checkpoint.failed)
+    for name in measures.failed.keys() - failures(sweep.all, checkpoint.state, checkpoint.failed).keys():
+        watch.warn(f"{name} fails: {measures.failed[name]}")
     wanted = [criterion for criterion in ON_SAMPLE if criterion in sweep.criteria]
     compared = {choice.name: one for choice in sweep.choices if (one := measures.choices.get(choice.name))}
     sampled, one_cluster = sample_criteria(compared, surveyed, sweep.options, wanted, watch.say)
-    failed = failures(sweep.choices, checkpoint.state, checkpoint.failed)
     rows = []
     for choice in sweep.choices:
         if choice.name not in measures.choices:
-            rows.append({**choice.about, "failed": failed[choice.name]})
+            rows.append({**choice.about, "failed": measures.failed[choice.name]})
             continue
         candidate = measures.choices[choice.name].candidate
         facts = {"passes": len(candidate.history), "stopped_by": str(candidate.stop), "failed": None}

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,10 @@ from clustering.temporary import ensure_home
 from clustering_flows import images, models
 from clustering_flows.arguments import AsJson, Collision, Orchestrated, Overrides
 from clustering_flows.exit_status import exit_status
+from clustering_flows.init_command import init
+from clustering_flows.jobs import its_part_in, orchestrated
 from clustering_flows.log_lines import notices
+from clustering_flows.select_command import select_k
 
 if TYPE_CHECKING:
     from clustering.config import JobConfig
@@ -41,6 +44,8 @@ app = App(
 app.command(models.app)
 app.command(images.quantize)
 app.command(images.segment)
+app.command(select_k)
+app.command(init)
 
 
 @app.command
@@ -177,8 +182,8 @@ def fit(config: str, *, set_: Overrides = None, prefect: Orchestrated = None, js
     """
     job = _start(config, set_)
     # This comes first, so that only one process of an allocation starts a flow or writes to the output.
-    with _its_part_in(job):
-        if _orchestrated(prefect):
+    with its_part_in(job):
+        if orchestrated(prefect):
             from clustering_flows.fit import fit as flow
 
             record = flow(job)
@@ -208,8 +213,8 @@ def predict(
         YAML file with the source to label and the output.
     """
     job = _start(config, set_)
-    with _its_part_in(job):
-        if _orchestrated(prefect):
+    with its_part_in(job):
+        if orchestrated(prefect):
             from clustering_flows.predict import predict as flow
 
             record = flow(model, job)
@@ -221,44 +226,6 @@ def predict(
             with terminal_watch(sys.stderr) as watch:
                 record = run_predict(model, job, watch, watch.step, access_of(job.source))
         _finish(record, json_)
-
-
-@app.command
-def select_k(config: str, *, set_: Overrides = None, prefect: Orchestrated = None, json_: AsJson = False) -> None:
-    """Compare numbers of clusters, and publish the recommended model, if the criteria agree on one.
-
-    After an interruption, the same command resumes after the last finished pass.
-
-    Example: clustering select-k configs/choose-k.yaml --set select.k=2..12
-
-    Parameters
-    ----------
-    config
-        YAML file of the job; its section select says what is compared.
-    """
-    from clustering_flows.loading import load_config
-
-    job = load_config(config, set_ or ())
-    with _its_part_in(job):
-        if _orchestrated(prefect):
-            from clustering_flows.select import select_k as flow
-
-            selection = flow(job)
-        else:
-            load_module("clustering.run.select")
-            from clustering.run.select import run_select
-            from clustering_flows.credentials import access_of
-            from clustering_flows.terminal import terminal_watch
-
-            with terminal_watch(sys.stderr) as watch:
-                selection = run_select(job, watch, watch.step, access_of(job.source))
-        from clustering.storage.paths import json_text
-        from clustering_flows.tables import selection_lines
-
-        for line in selection_lines(selection):
-            print(line)
-        if json_:
-            print(json_text(selection))
 
 
 @app.command
@@ -397,23 +364,6 @@ def _start(config: str, overrides: Overrides) -> JobConfig:
             load_module(name)
         gc.freeze()
     return job
-
-
-def _its_part_in(job: JobConfig) -> AbstractContextManager[None]:
-    """Let one process do the job where srun starts this command several times in one allocation."""
-    from clustering.execution.slurm_runner import in_allocation
-
-    return in_allocation(job.cluster, job.memory_bytes)
-
-
-def _orchestrated(chosen: bool | None) -> bool:
-    """Return whether the job runs as a Prefect flow, and check that Prefect is ready for it."""
-    from clustering_flows import orchestration
-
-    if not (orchestration.api_configured() if chosen is None else chosen):
-        return False
-    orchestration.ready("running as a flow", ", or use --no-prefect")
-    return True
 
 
 def _finish(record: dict[str, Any], as_json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from clustering.options import VARIED
 from clustering.report.units import duration, size
 from clustering.storage.layout import VERSIONS
 from clustering.storage.paths import storage_path
@@ -39,7 +40,7 @@ COLUMNS = {
 def selection_lines(selection: Mapping[str, Any]) -> Iterator[str]:
     """Format the outcome of a sweep over k, from the content of ``selection.json``."""
     table, recommended = selection["table"], selection["recommended"]
-    names = ["k", *(name for name in ("covariance", "beta", "divergence") if name in table[0])]
+    names = [name for name in VARIED if name in table[0]]
     shown = [name for name in COLUMNS if any(row.get(name) is not None for row in table)]
     lines = [[*names, *(COLUMNS[name] for name in shown)]]
     for row in table:
@@ -53,6 +54,8 @@ def selection_lines(selection: Mapping[str, Any]) -> Iterator[str]:
     answer = "no clear answer" if recommended is None else ", ".join(f"{n} = {v}" for n, v in recommended.items())
     yield f"choice     {answer}"
     yield f"why        {selection['reason']}"
+    if selection["published"] not in (None, recommended):
+        yield f"published  {', '.join(f'{n} = {v}' for n, v in selection['published'].items())}, on request"
     reads = f"{selection['reads']:g} full read{'s' * (selection['reads'] != 1)} of the source"
     yield f"passes     {selection['iterations']} for all choices together; {reads}"
     for warning in selection["warnings"]:

@@ -56,6 +56,22 @@ def test_a_failed_choice_is_a_line_of_the_table(config: Path, capsys: pytest.Cap
     assert "failed: k is 900 and the data have 600 distinct rows" in out
 
 
+def test_another_choice_is_published_on_request_twice_in_a_row(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for k in (5, 3):
+        options = ["--set", "select.criteria=[silhouette]", "--set", "output.overwrite=true"]
+        assert run(["select-k", str(config), "--no-prefect", *options, "--publish", f"k={k}"]) == 0
+        assert f"published  k = {k}, on request" in capsys.readouterr().out
+        assert json.loads((config.parent / "out" / "run.json").read_text())["k"] == k
+
+
+@pytest.mark.parametrize("publish", ["five", "k=", "k=5,", "{k", "5.5"])
+def test_a_request_that_is_no_choice_is_refused(config: Path, capsys: pytest.CaptureFixture[str], publish: str) -> None:
+    assert run(["select-k", str(config), "--publish", publish]) == 2
+    assert "allowed: recommended, none, or a choice such as k=5 or k=5,covariance=full" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [

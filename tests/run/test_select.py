@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import xarray as xr
 import clustering as c
 from clustering.config import JobConfig, check_config
 from clustering.errors import ConfigError, DataError, OutputError
+from clustering.run.job import run_fit
 from clustering.run.select import run_select
 from tests.run.notes import Crash, Notes
 
@@ -98,6 +100,62 @@ def test_another_choice_is_published_on_request(noise: Path, tmp_path: Path) -> 
     assert read(out / "run.json")["k"] == 3
 
 
+@pytest.mark.parametrize("published", [{"k": 3, "covariance": "full"}, {"k": 2, "covariance": "diagonal"}], ids=str)
+def test_a_choice_with_a_covariance_is_published_as_a_fit_of_it_alone(
+    store: Path, tmp_path: Path, published: dict[str, Any]
+) -> None:
+    out, alone = tmp_path / "out", tmp_path / "alone"
+    select = {"k": [2, 3], "covariance": ["diagonal", "full"], "criteria": ["bic"], "publish": published}
+    selection = run_select(config_for(store, out, model={"kind": "gaussian_mixture"}, select=select), Notes())
+    run = read(out / "run.json")
+    assert selection["published"] == published
+    assert (run["run"], run["k"]) == (selection["run"], published["k"])
+    assert run["config"]["model"]["covariance"] == published["covariance"]
+    run_fit(config_for(store, alone, model={"kind": "gaussian_mixture", **published}), Notes())
+    one, other = (c.load_fit(folder / "model.zarr") for folder in (out, alone))
+    np.testing.assert_array_equal(one.centers, other.centers)
+    np.testing.assert_array_equal(one.covariances, other.covariances)
+    labels = [xr.open_zarr(folder / "labels.zarr", consolidated=False)["labels"].values for folder in (out, alone)]
+    np.testing.assert_array_equal(*labels)
+
+
+@pytest.mark.parametrize(
+    ("publish", "message"),
+    [
+        (3, r"select\.publish is 3, and several choices have that, which differ in covariance; name one, such as "
+            r"\{k: 3, covariance: diagonal\}"),
+        ({"k": 3, "covariance": "tied"}, r"select\.covariance does not hold covariance 'tied'"),
+        ({"k": 3, "covarianc": "full"}, r"'covarianc' is nothing that varies; did you mean 'covariance'\?"),
+        ({"covariance": "full"}, r"which differ in k; name one, such as \{covariance: full, k: 2\}"),
+    ],
+)  # fmt: skip
+def test_a_request_that_names_no_choice_or_several_is_refused(
+    store: Path, tmp_path: Path, publish: Any, message: str
+) -> None:
+    model, select = {"kind": "gaussian_mixture"}, {"k": [2, 3], "covariance": ["diagonal", "full"]}
+    with pytest.raises(ConfigError, match=message):
+        config_for(store, tmp_path / "out", model=model, select={**select, "publish": publish})
+
+
+def test_a_sweep_killed_while_it_labels_may_go_on_with_another_choice(store: Path, tmp_path: Path) -> None:
+    def killed_at_labels(name: str, work: Callable[[], Any]) -> Any:
+        if name == "label":
+            raise Crash
+        return work()
+
+    out, select = tmp_path / "out", {"k": [3, 4], "criteria": ["silhouette"]}
+    with pytest.raises(Crash):
+        run_select(config_for(store, out, select={**select, "publish": 4}), Notes(), killed_at_labels)
+    assert not (out / "run.json").exists()
+    notes = Notes()
+    selection = run_select(config_for(store, out, select={**select, "publish": 3}), notes)
+    assert any("continuing unfinished sweep" in line for line in notes.said)
+    assert selection["published"] == {"k": 3} == {"k": read(out / "run.json")["k"]}
+    assert read(out / "selection.json")["published"] == {"k": 3}
+    with pytest.raises(OutputError, match="holds a finished run"):
+        run_select(config_for(store, out, select={**select, "publish": 3}), Notes())
+
+
 def test_nothing_is_published_if_nothing_shall_be(store: Path, tmp_path: Path) -> None:
     selection = run_select(config_for(store, tmp_path / "out", select={"publish": "none"}), Notes())
     assert selection["recommended"] == {"k": 4}
@@ -142,6 +200,39 @@ def test_choices_that_failed_before_a_kill_are_failed_after_it(store: Path, tmp_
         run_select(config, Notes(1))
     resumed = run_select(config, Notes())
     assert "k is 5000" in resumed["table"][1]["failed"]
+
+
+def test_a_choice_that_fails_in_a_pass_is_failed_after_a_kill_and_takes_no_other_down(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = np.array([[9.0, 1.0], [1.0, 9.0], [9.0, 9.0]])[rng.integers(0, 3, 3000)] + rng.uniform(0, 8, (3000, 2))
+    rows[2222] = 0.0
+    rows = np.column_stack([rows, np.ones(len(rows))])
+    xr.Dataset({"x": (("row", "feature"), rows), "use": ("feature", [1.0, 1.0, 0.0])}).to_zarr(
+        tmp_path / "rows.zarr", consolidated=False, zarr_format=3
+    )
+    sections: dict[str, Any] = {
+        "fit": {"sample_rows": 100, "restarts": 1},
+        # Without the last feature, one row is zeros, and the sample does not hold it.
+        "preprocess": {"feature_weights": "use"},
+        "select": {
+            "k": [3],
+            "divergence": ["squared_euclidean", "cosine"],
+            "criteria": ["silhouette"],
+            "publish": {"k": 3, "divergence": "squared_euclidean"},
+        },
+    }
+    config = config_for(tmp_path / "rows.zarr", tmp_path / "out", **sections)
+    before = Notes(1)
+    with pytest.raises(Crash):
+        run_select(config, before)
+    selection = run_select(config, Notes())
+    fine, failed = selection["table"]
+    assert fine["failed"] is None
+    assert failed["failed"].startswith("a row of zeros in block")
+    assert selection["published"] == {"k": 3, "divergence": "squared_euclidean"}
+    warned = Notes()
+    run_select(config_for(tmp_path / "rows.zarr", tmp_path / "again", **sections), warned)
+    assert any(line.startswith("k = 3, divergence = cosine fails: a row of zeros") for line in warned.said)
 
 
 def test_a_sweep_does_not_replace_a_finished_run(store: Path, tmp_path: Path) -> None:
