@@ -18,8 +18,6 @@ Array = NDArray[np.float64]
 
 LENGTHS = (0, 1, 2, 3, 4, 6, 8)
 """Numbers of passes that a course may look ahead."""
-TURN = 0.35
-"""Place of the waypoint on the way, as a part of the passes: centers slow down, and turn at first."""
 DOUBT = 0.02
 """Part of a forecast drift by which a forecast is taken to be wrong."""
 SLOWEST = 0.05
@@ -96,7 +94,7 @@ def choose_course(
         if aim is None and length > 0:
             break
         drift = np.zeros(len(now.points)) if aim is None else now.drift(aim)
-        places = sorted({0, round(TURN * length), length})
+        places = sorted({0, length})
         waypoints = tuple(forecast.functions[i] for i in places)
         least = least_margins(waypoints, [forecast.margins(i) for i in places])
         widest = choose_budgets(labels, least, sample.counts, expected_movement(now.points, drift, radius), share)
