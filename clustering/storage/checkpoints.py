@@ -304,7 +304,7 @@ def _budget_arrays(budget: BudgetState) -> dict[str, NDArray[Any]]:
     """Return the arrays of passes with a drift budget, by name."""
     arrays: dict[str, NDArray[Any]] = {}
     if budget.sample is not None:
-        arrays |= {f"budget_sample.{name}": array for name, array in budget.sample._asdict().items()}
+        arrays |= {"budget_sample.values": budget.sample.values, "budget_sample.counts": budget.sample.counts}
     if budget.reference is not None:
         reference = budget.reference
         groups = {f"course{i}": params_to_arrays(each.params) for i, each in enumerate(reference.course)}
