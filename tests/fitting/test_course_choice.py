@@ -36,7 +36,7 @@ def test_budgets_are_a_quantile_of_the_margins_and_follow_the_scale() -> None:
 def test_centers_that_go_straight_on_are_followed_as_far_as_they_are_forecast() -> None:
     values = np.random.default_rng(0).uniform(-3, 3, (4000, 2))
     sample = SampledRows(values, np.ones(len(values)))
-    expected = [function([[-1.0, 0.2 * t], [1.0, 0.2 * t]]) for t in range(9)]
+    expected = [function([[-1.0, 0.05 * t], [1.0, 0.05 * t]]) for t in range(9)]
     course, budgets = choose_course(iter(expected), sample, 0.1, None)
     assert course[0] is expected[0]
     assert len(course) == 2
