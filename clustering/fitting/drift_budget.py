@@ -5,7 +5,11 @@ and their sums stand for them. The rows near a boundary are kept, and passes go 
 plain passes as long as no center has drifted beyond the budget of a cluster; then the next full read begins anew from
 where the centers are. As the labels are the same, so are the centers, up to the order of additions.
 
-The parts are known: the margins are Hamerly's, the net displacement is Newling & Fleuret's, and the kept rows are the
+Passes over the near rows of the read before say where the centers will go next, although some labels of far rows are
+wrong by then. So a full read measures margins along this course (`clustering.models.course`), and the budget is for how
+far centers stray from it. A wrong forecast costs reads, and no label.
+
+Some parts are known: the margins are Hamerly's, the net displacement is Newling & Fleuret's, and the kept rows are the
 row cache of knor (Mhembere et al. 2017, doi:10.1145/3078597.3078607).
 """
 
@@ -20,12 +24,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.blas import one_blas_thread
-from clustering.data.rows import Rows, in_memory_rows
+from clustering.data.rows import Rows
 from clustering.execution.block_cache import BlockCache, give_up_memory, release
 from clustering.execution.near_rows import NearRows
 from clustering.execution.passes import PassResult, PassRunner
-from clustering.models.margins import FarRows, MarginSample, MarginStatistics, SplitStatistics, within_budgets
+from clustering.fitting.course import SampledRows, choose_course
+from clustering.models.course import split_rows, within_course
+from clustering.models.margins import FarRows, MarginStatistics, SplitStatistics
 from clustering.models.survey import RowSample
 
 Array = NDArray[np.float64]
@@ -34,24 +39,29 @@ ROOM_SHARE = 0.9
 """Part of the room for near rows that budgets are chosen to fill, as the share of near rows is an estimate."""
 LEAST_SHARE = 1 / 64
 """Where fewer rows would be kept, nearly every pass would have to be a full read, and plain passes are simpler."""
-SAMPLED_MARGINS = 2**14
-"""About this number of margins is kept to choose the next budgets by."""
-SLOWEST = 0.05
-"""Least expected movement of a boundary, as a part of the largest."""
-CENTERS_AT_ONCE = 256
-"""Centers whose distances from all others are held in memory together."""
+SAMPLED_ROWS, SAMPLE_BYTES = 2**14, 2**23
+"""Largest number of rows by which a full read is planned, and their size in bytes, as checkpoints hold them."""
+LEAST_SAMPLED = 2**10
+"""Number of those rows at least, whatever their size."""
+FORECAST_PASSES = 8
+"""Passes by which the course of the centers is forecast, at most."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
     """A full read that later passes refer to."""
 
-    function: MarginStatistics[Any]
-    """The function of the pass, with the centers of the read."""
+    course: tuple[MarginStatistics[Any], ...]
+    """Functions of the pass at the waypoints of the course; the first is that of the read."""
     budgets: Array
     """Margin above which a row of each cluster is far from every boundary ``(k,)``."""
     far: FarRows
     """Statistics of the far rows."""
+
+    @property
+    def function(self) -> MarginStatistics[Any]:
+        """The function of the pass, with the centers of the read."""
+        return self.course[0]
 
     def holds(self, now: MarginStatistics[Any]) -> bool:
         """Return whether the far rows have the same labels in another pass for sure.
@@ -61,15 +71,15 @@ class Reference:
         now
             The function of the other pass.
         """
-        return within_budgets(self.function.points, self.budgets, self.far.radius, self.function.drift(now))
+        return within_course([each.points for each in self.course], self.budgets, self.far.radius, now.points)
 
 
 @dataclass(frozen=True, eq=False)
 class BudgetState:
     """What passes with a drift budget hand on; a resumed fit needs it to go on with the same bits."""
 
-    margins: MarginSample | None = None
-    """Margins to choose the next budgets by; None where none were measured."""
+    sample: SampledRows | None = None
+    """Rows to plan full reads by; None where plain passes are better."""
     reference: Reference | None = None
     """The last full read; None before the first."""
 
@@ -78,26 +88,24 @@ class BudgetState:
 class _SplitByMargins:
     """Splits the rows of blocks; picklable."""
 
-    function: MarginStatistics[Any]
+    course: tuple[MarginStatistics[Any], ...]
     budgets: Array
-    stride: int
 
     def __call__(self, rows: Rows) -> tuple[Any, NDArray[np.bool_]]:
-        return self.function.split(rows, self.budgets, self.stride)
+        return split_rows(self.course, rows, self.budgets)
 
 
 class BudgetedPasses:
     """Answers passes from the near rows and the sums of the far ones, as long as the budget allows."""
 
     def __init__(
-        self, runner: PassRunner, share: float, count: int, state: BudgetState, say: Callable[[str], None]
+        self, runner: PassRunner, share: float, sample: SampledRows, state: BudgetState, say: Callable[[str], None]
     ) -> None:
-        self.runner, self.share, self.state, self.say = runner, share, state, say
-        self.stride = max(1, count // SAMPLED_MARGINS)
+        self.runner, self.share, self.sample, self.state, self.say = runner, share, sample, state, say
         self.room = runner.cache.memory
         self.near: NearRows | None = None
         if state.reference is not None:
-            self._make_room(state.reference.function, state.reference.budgets)
+            self._make_room(state.reference.course, state.reference.budgets)
 
     def run(self, functions: Sequence[Any]) -> PassResult:
         """Make one pass, over the near rows alone where that gives the same labels.
@@ -128,24 +136,47 @@ class BudgetedPasses:
 
     def _full_read(self, now: MarginStatistics[Any]) -> PassResult:
         """Read all blocks, and keep the rows near a boundary."""
+        reference = self.state.reference
+        spent: list[PassResult] = []
+        reach = None if reference is None else reference.far.radius + reference.budgets
+        course, budgets = choose_course(self._forecast(now, spent), self.sample, self.share, reach)
         self.close()
-        budgets = self._budgets(now)
-        result = replace(self.runner, near=self._make_room(now, budgets)).split()
+        result = replace(self.runner, near=self._make_room(course, budgets)).split()
         split: SplitStatistics[Any] = result.statistics[0]
-        reference = Reference(now, budgets, split.far)
-        self.state = BudgetState(split.margins, reference)
+        reference = Reference(course, budgets, split.far)
+        self.state = BudgetState(self.sample, reference)
         near, count = split.far.near, split.far.near + split.far.count
-        # The first read of a fit without a row sample only measures margins.
-        if budgets.any():
-            self.say(
-                f"full read: {near:,} rows ({100 * near / max(1, count):.1f} %) near a boundary between clusters are "
-                "kept; passes go over them alone until centers have moved too far"
-            )
+        self.say(
+            f"full read: {near:,} rows ({100 * near / max(1, count):.1f} %) near a boundary between clusters are "
+            "kept; passes go over them alone until centers have moved too far"
+        )
         result = replace(result, statistics=(split.statistics,))
-        if not _has_all_clusters(result):
-            return result
-        # Added up as in the passes to come: where no label changes any more, the sums of the next one have equal bits.
-        return _after(result, self._near_rows(reference, now))
+        if _has_all_clusters(result):
+            # Added up as in the passes to come: where no label changes any more, the sums of the next have equal bits.
+            result = _after(result, self._near_rows(reference, now))
+        for before in spent:
+            result = _after(before, result)
+        return result
+
+    def _forecast(self, now: MarginStatistics[Any], spent: list[PassResult]) -> Iterator[MarginStatistics[Any]]:
+        """Go on over the near rows from the present pass, and yield the functions of the passes.
+
+        The far rows keep their labels from the read before, of which a few are wrong so far from it.
+        """
+        yield now
+        reference = self.state.reference
+        if reference is None:
+            return
+        for _ in range(FORECAST_PASSES):
+            result = self._near_rows(reference, now)
+            spent.append(result)
+            if not _has_all_clusters(result):
+                return
+            params = now.model.update(now.params, result.statistics[0]).params
+            before, now = now, now.model.for_pass(params)
+            if np.array_equal(before.points, now.points):
+                return
+            yield now
 
     def _near_rows(self, reference: Reference, now: MarginStatistics[Any]) -> PassResult:
         """Pass over the near rows, and add the statistics of the far ones."""
@@ -153,24 +184,14 @@ class BudgetedPasses:
         far = reference.function.far_statistics(reference.far, now)
         return replace(result, statistics=(far + result.statistics[0],))
 
-    def _make_room(self, function: MarginStatistics[Any], budgets: Array) -> NearRows:
+    def _make_room(self, course: tuple[MarginStatistics[Any], ...], budgets: Array) -> NearRows:
         """Make room for the near rows of a split; a process that lacks them reads them again."""
         # All memory is for the near rows. Whole blocks stay on scratch, if there is any.
         self.runner.engine.release(give_up_memory, self.runner.cache.session)
         self.runner = replace(self.runner, cache=replace(self.runner.cache, memory=0))
         cache = BlockCache(uuid.uuid4().hex, self.room, self.runner.cache.scratch)
-        self.near = NearRows(_SplitByMargins(function, budgets, self.stride), cache)
+        self.near = NearRows(_SplitByMargins(course, budgets), cache)
         return self.near
-
-    def _budgets(self, now: MarginStatistics[Any]) -> Array:
-        """Choose the budgets of a full read, so that the near rows fill their room."""
-        k = len(now.points)
-        if self.state.margins is None:
-            # This read measures the margins for the next one.
-            return np.zeros(k)
-        reference = self.state.reference
-        scale = np.ones(k) if reference is None else expected_drift(reference, now)
-        return choose_budgets(self.state.margins, scale, self.share)
 
 
 def _has_all_clusters(result: PassResult) -> bool:
@@ -182,64 +203,8 @@ def _after(before: PassResult, result: PassResult) -> PassResult:
     return PassResult(result.statistics, before.read_stats + result.read_stats, before.seconds + result.seconds)
 
 
-def expected_drift(reference: Reference, now: MarginStatistics[Any]) -> Array:
-    """Estimate how far the boundaries of each cluster will move ``(k,)``, up to a common factor.
-
-    Centers that have moved most since the full read before will go on to do so, as each step of k-means is a nearly
-    constant part of the one before. A boundary moves with the cluster and with the fastest of its neighbours.
-
-    Parameters
-    ----------
-    reference
-        The full read before.
-    now
-        The function of the present pass.
-    """
-    points, drift = reference.function.points, reference.function.drift(now)
-    if not drift.max() > 0.0:
-        return np.ones(len(drift))
-    squares = np.einsum("kp,kp->k", points, points)
-    fastest = np.empty(len(drift))
-    for start in range(0, len(drift), CENTERS_AT_ONCE):
-        part = slice(start, start + CENTERS_AT_ONCE)
-        # One thread, as the number of BLAS threads changes the order of sums, and so the budgets.
-        with one_blas_thread():
-            products = points[part] @ points.T
-        apart = np.sqrt(np.maximum(0.0, squares[part, None] + squares - 2.0 * products))
-        competing = apart < 2.0 * (reference.far.radius + reference.budgets)[part, None]
-        rows = np.arange(len(competing))
-        competing[rows, start + rows] = False
-        fastest[part] = np.where(competing, drift, 0.0).max(axis=1)
-    expected: Array = drift + fastest
-    return np.asarray(np.maximum(expected, SLOWEST * expected.max()))
-
-
-def choose_budgets(margins: MarginSample, scale: Array, share: float) -> Array:
-    """Choose budgets proportional to a scale, so that a share of the rows is near a boundary.
-
-    Parameters
-    ----------
-    margins
-        Margins of some of the rows.
-    scale
-        Budgets ``(k,)`` up to a common factor.
-    share
-        Share of the rows that is to be near.
-
-    Returns
-    -------
-    ndarray
-        Budgets ``(k,)``.
-    """
-    ratios = margins.margins / scale[margins.labels]
-    order = np.argsort(ratios, kind="stable")
-    reached = np.cumsum(margins.counts[order])
-    place = np.searchsorted(reached, share * reached[-1])
-    return scale * max(0.0, float(ratios[order[min(place, len(order) - 1)]]))
-
-
 def first_budget(runner: PassRunner, function: Any, sample: RowSample, count: int) -> BudgetState:
-    """Measure margins on the row sample, by which the first budgets are chosen.
+    """Keep some rows of the row sample, by which full reads are planned.
 
     Parameters
     ----------
@@ -254,16 +219,18 @@ def first_budget(runner: PassRunner, function: Any, sample: RowSample, count: in
     """
     if not has_margins(function) or near_share(runner, count) is None:
         return BudgetState()
-    chosen = slice(None, None, max(1, len(sample.weights) // SAMPLED_MARGINS))
-    weights = sample.weights[chosen]
-    rows = in_memory_rows(sample.values[chosen], weights, allow_missing=True)
-    split, _ = function.split(rows, np.zeros(len(function.points)), 1)
-    if rows.has_missing is not None:
-        weights = weights[~rows.has_missing]
+    row_bytes = sample.values.itemsize * sample.values.shape[1]
+    most = min(SAMPLED_ROWS, max(LEAST_SAMPLED, SAMPLE_BYTES // row_bytes))
+    chosen = slice(None, None, -(-len(sample.weights) // most))
+    values, weights = sample.values[chosen], sample.weights[chosen]
+    if values.dtype.kind == "f":
+        # Rows with missing features have no margin, and are always near.
+        complete = ~np.isnan(values).any(axis=1)
+        values, weights = values[complete], weights[complete]
     # A sampled row stands for the more rows the less it weighs, as rows are drawn by weight.
     with np.errstate(divide="ignore"):
         counts = np.maximum(1.0, sample.threshold / weights) if sample.threshold else np.ones(len(weights))
-    return BudgetState(split.margins._replace(counts=counts))
+    return BudgetState(SampledRows(values, counts) if len(values) else None)
 
 
 def has_margins(function: Any) -> bool:
@@ -337,15 +304,15 @@ def budgeted_passes(
     count
         Number of rows.
     state
-        State that an interrupted fit left, or margins of the row sample.
+        State that an interrupted fit left, or rows of the row sample.
     say
         Receives lines for the user.
     """
     share = near_share(runner, count)
-    if share is None:
+    if share is None or state.sample is None:
         yield None
         return
-    passes = BudgetedPasses(runner, share, count, state, say)
+    passes = BudgetedPasses(runner, share, state.sample, state, say)
     try:
         yield passes
     finally:

@@ -50,7 +50,7 @@ class Initialization:
     preparation: Preparation | None = None
     """Preparation that the passes apply to rows; None where they take rows as decoded."""
     budget: BudgetState = field(default_factory=BudgetState)
-    """Margins of the row sample at the first start, where passes have a drift budget."""
+    """Rows of the row sample, where passes have a drift budget."""
 
 
 class StartsFromSource:

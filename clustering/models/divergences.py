@@ -360,7 +360,7 @@ def _label(rows: Array, prepared: PreparedCenters, margins: bool) -> tuple[NDArr
     if not margins:
         return *lloyd.label(in_memory_rows(rows), prepared), None
     # No row is above an infinite budget, so none is added up as a far one.
-    split = lloyd.start_split(len(rows), prepared, np.full(len(prepared.centers.centers), np.inf), 1)
+    split = lloyd.start_split(len(rows), prepared, np.full(len(prepared.centers.centers), np.inf))
     return *lloyd.label(in_memory_rows(rows), prepared, split), split.margins
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from clustering.data.rows import Rows
 from clustering.models import divergences as geometry
 from clustering.models import kernels
-from clustering.models.assignment import AssignedRows
+from clustering.models.assignment import AssignedRows, sub_blocks
 from clustering.models.farthest import FARTHEST, FarthestRows
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.kmeans_statistics import KMeansStatistics
-from clustering.models.lloyd import LloydSums, lloyd, start_split
-from clustering.models.lloyd_buffers import PreparedCenters, SplitRows
-from clustering.models.margins import FarRows, MarginSample, MarginStatistics, SplitStatistics
+from clustering.models.lloyd import LloydSums, empty_labels, label, lloyd, start_split
+from clustering.models.lloyd_buffers import PreparedCenters, RowLabels, SplitRows
+from clustering.models.margins import FarRows, MarginStatistics, RowMargins, SplitStatistics
 from clustering.models.option_names import Divergence
 from clustering.models.recalled_buffers import Recalled
 from clustering.models.run_statistics import RunStatistics
@@ -89,27 +89,41 @@ class LloydPass(RunStatistics[KMeansStatistics], MarginStatistics[KMeansStatisti
         return self._complete(blocks, recalled=memory)
 
     def _complete(
-        self, blocks: Sequence[Rows], split: SplitRows | None = None, recalled: Recalled | None = None
+        self,
+        blocks: Sequence[Rows],
+        split: SplitRows | None = None,
+        recalled: Recalled | None = None,
+        by_row: RowLabels | None = None,
     ) -> KMeansStatistics:
-        sums: LloydSums = lloyd(blocks, self.centers, min(self.params.k, FARTHEST), None, split, recalled)
+        sums: LloydSums = lloyd(blocks, self.centers, min(self.params.k, FARTHEST), by_row, split, recalled)
         return KMeansStatistics(sums.weight, sums.first, sums.objective, sum(map(len, blocks)), sums.farthest)
 
-    def split(
-        self, rows: Rows, budgets: Array, stride: int
-    ) -> tuple[SplitStatistics[KMeansStatistics], NDArray[np.bool_]]:
-        """Make the statistics of one block, and split its rows; those with missing features count as near."""
+    def measure(self, rows: Rows) -> RowMargins:
+        """Measure the margins of rows."""
+        split = start_split(len(rows), self.centers, np.zeros(self.params.k))
+        return _row_margins(label(rows, self.centers, split), split)
+
+    def split(self, rows: Rows, budgets: Array) -> tuple[SplitStatistics[KMeansStatistics], RowMargins]:
+        """Make the statistics of one block, and add up its rows of large margin."""
         if rows.has_missing is not None:
-            complete, near = self.split(rows.select(~rows.has_missing), budgets, stride)
+            complete, measured = self.split(rows.select(~rows.has_missing), budgets)
             incomplete = self.model.rows_with_missing(self.params, rows.select(rows.has_missing))[0]
-            all_near = np.ones(len(rows), bool)
-            all_near[~rows.has_missing] = near
-            far = replace(complete.far, near=int(all_near.sum()))
-            return SplitStatistics(complete.statistics + incomplete, far, complete.margins), all_near
-        split = start_split(len(rows), self.centers, budgets, stride)
-        statistics = self._complete([rows], split)
-        count = int(split.near.sum())
-        far = FarRows(split.weight, split.first, split.cost, split.radius, len(rows) - count, count)
-        return SplitStatistics(statistics, far, _sample(split.labels, split.margins, stride)), split.near
+            margins = RowMargins(np.zeros(len(rows), np.int32), np.zeros(len(rows)), np.full(len(rows), np.nan))
+            _put(margins, ~rows.has_missing, measured)
+            far = replace(complete.far, near=len(rows) - complete.far.count)
+            return SplitStatistics(complete.statistics + incomplete, far), margins
+        split, by_row = start_split(len(rows), self.centers, budgets), empty_labels(len(rows))
+        statistics = self._complete([rows], split, by_row=by_row)
+        near = int(split.near.sum())
+        far = FarRows(split.weight, split.first, split.cost, split.radius, len(rows) - near, near)
+        return SplitStatistics(statistics, far), _row_margins(by_row, split)
+
+    def sum_far(self, rows: Rows, margins: RowMargins) -> FarRows:
+        """Add up rows as far ones."""
+        far = _FarSums(self.params.centers, 1.0)
+        for start, stop, part in sub_blocks(rows.values, self.params.origin):
+            far.add(part, rows.weights[start:stop], margins.labels[start:stop], margins.distances[start:stop])
+        return far.made(len(rows))
 
     def far_statistics(self, far: FarRows, now: LloydPass) -> KMeansStatistics:
         """Make the statistics of far rows at later centers."""
@@ -132,55 +146,98 @@ class MetricPass(MarginStatistics[KMeansStatistics]):
         """Make the statistics of one block."""
         return add_up_rows(self.model.divergence, self.params, rows)
 
-    def split(
-        self, rows: Rows, budgets: Array, stride: int
-    ) -> tuple[SplitStatistics[KMeansStatistics], NDArray[np.bool_]]:
-        """Make the statistics of one block, and split its rows."""
-        k, d = self.params.centers.shape
-        far = _FarSums(budgets, stride, len(rows), k, d)
-        statistics = add_up_rows(self.model.divergence, self.params, rows, far)
-        near = int(far.near.sum())
-        radius = np.sqrt(far.most / geometry.METRIC_FACTOR[self.model.divergence])
-        return SplitStatistics(
-            statistics,
-            FarRows(far.weight, far.first, far.cost, radius, len(rows) - near, near),
-            _sample(far.labels, far.margins, stride),
-        ), far.near
+    @property
+    def factor(self) -> float:
+        """Divergence of two rows, per unit of their squared distance in the metric."""
+        return geometry.METRIC_FACTOR[self.model.divergence]
+
+    def measure(self, rows: Rows) -> RowMargins:
+        """Measure the margins of rows."""
+        made = _empty_margins(len(rows))
+        for part in self._assigned(rows):
+            _put(made, slice(part.start, part.stop), self._measured(part))
+        return made
+
+    def split(self, rows: Rows, budgets: Array) -> tuple[SplitStatistics[KMeansStatistics], RowMargins]:
+        """Make the statistics of one block, and add up its rows of large margin."""
+        measured = _empty_margins(len(rows))
+        far = self._far_sums()
+        count = 0
+
+        def watch(part: AssignedRows, weights: Array) -> None:
+            nonlocal count
+            own = self._measured(part)
+            _put(measured, slice(part.start, part.stop), own)
+            chosen = own.margins > budgets[own.labels]
+            far.add(part.rows[chosen], weights[chosen], own.labels[chosen], own.distances[chosen])
+            count += int(chosen.sum())
+
+        statistics = add_up_rows(self.model.divergence, self.params, rows, watch)
+        return SplitStatistics(statistics, replace(far.made(count), near=len(rows) - count)), measured
+
+    def sum_far(self, rows: Rows, margins: RowMargins) -> FarRows:
+        """Add up rows as far ones."""
+        far = self._far_sums()
+        for part in self._assigned(rows):
+            own = margins.select(slice(part.start, part.stop))
+            far.add(part.rows, rows.weights[part.start : part.stop], own.labels, own.distances)
+        return far.made(len(rows))
+
+    def _far_sums(self) -> _FarSums:
+        return _FarSums(self.params.centers, self.factor)
+
+    def _measured(self, part: AssignedRows) -> RowMargins:
+        assert part.margins is not None
+        return RowMargins(part.labels, np.sqrt(part.distances / self.factor), part.margins)
+
+    def _assigned(self, rows: Rows) -> Iterator[AssignedRows]:
+        params = self.params
+        return geometry.assign_rows(
+            self.model.divergence, rows.values, params.origin, params.matrix, params.centers, margins=True
+        )
 
     def far_statistics(self, far: FarRows, now: MetricPass) -> KMeansStatistics:
         """Make the statistics of far rows at later centers."""
-        factor = geometry.METRIC_FACTOR[self.model.divergence]
-        return _far_statistics(far, self.params, self.points, now.points, factor)
+        return _far_statistics(far, self.params, self.points, now.points, self.factor)
 
 
 class _FarSums:
-    """Adds up the far rows of a block, a sub-block at a time."""
+    """Adds up far rows, a sub-block at a time."""
 
-    def __init__(self, budgets: Array, stride: int, n: int, k: int, d: int) -> None:
-        self.budgets, self.stride = budgets, stride
-        self.near = np.ones(n, bool)
-        self.labels, self.margins = np.zeros(-(-n // stride), np.int32), np.zeros(-(-n // stride))
-        self.weight, self.first = np.zeros(k), np.zeros((k, d))
-        self.cost, self.most = np.zeros(k), np.zeros(k)
+    def __init__(self, centers: Array, factor: float) -> None:
+        self.factor, self.first = factor, np.zeros_like(centers)
+        self.weight, self.cost, self.radius = np.zeros((3, len(centers)))
 
-    def add(self, part: AssignedRows, weights: Array) -> None:
-        """Split some rows by their margins, and add up the far ones."""
-        assert part.margins is not None
-        far = part.margins > self.budgets[part.labels]
-        self.near[part.start : part.stop] = ~far
-        # Every stride-th row of the block, wherever a sub-block begins.
-        first = -(-part.start // self.stride)
-        chosen = slice(first * self.stride - part.start, None, self.stride)
-        sampled = slice(first, first + len(part.labels[chosen]))
-        self.labels[sampled], self.margins[sampled] = part.labels[chosen], part.margins[chosen]
-        labels, w, distances = part.labels[far], weights[far], part.distances[far]
-        kernels.add_up(part.rows[far], w, labels, distances, self.weight, self.first)
-        self.cost += np.bincount(labels, w * distances, len(self.cost))
-        np.maximum.at(self.most, labels, distances)
+    def add(self, rows: Array, weights: Array, labels: NDArray[np.int32], distances: Array) -> None:
+        """Add rows less the origin, with their labels and their distances in the metric."""
+        costs = self.factor * np.square(distances)
+        kernels.add_up(rows, np.ascontiguousarray(weights), labels, costs, self.weight, self.first)
+        self.cost += np.bincount(labels, weights * costs, len(self.cost))
+        np.maximum.at(self.radius, labels, distances)
+
+    def made(self, count: int) -> FarRows:
+        """Return the sums of that number of rows."""
+        return FarRows(self.weight, self.first, self.cost, self.radius, count, 0)
+
+
+def _empty_margins(n: int) -> RowMargins:
+    return RowMargins(np.empty(n, np.int32), np.empty(n), np.empty(n))
+
+
+def _put(margins: RowMargins, place: slice | NDArray[np.bool_], known: RowMargins) -> None:
+    """Put what is known of some rows into its place."""
+    margins.labels[place], margins.distances[place], margins.margins[place] = known
+
+
+def _row_margins(by_row: RowLabels, split: SplitRows) -> RowMargins:
+    return RowMargins(by_row.labels, np.sqrt(by_row.distances), split.margins)
 
 
 def add_up_rows(
-    divergence: Divergence, params: KMeansParams, rows: Rows, far: _FarSums | None = None
+    divergence: Divergence,
+    params: KMeansParams,
+    rows: Rows,
+    watch: Callable[[AssignedRows, Array], None] | None = None,
 ) -> KMeansStatistics:
     """Assign rows without missing features by a divergence other than the squared distance, and add up.
 
@@ -192,21 +249,21 @@ def add_up_rows(
         Params that enter the pass.
     rows
         Prepared rows of a block ``(n, d)``.
-    far
-        Adds up the far rows; None where rows are not split.
+    watch
+        Receives each sub-block with its margins and weights; None where no margins are wanted.
     """
     limit = min(params.k, FARTHEST)
     k, d = params.centers.shape
     weight, first, objective = np.zeros(k), np.zeros((k, d)), 0.0
     farthest = KMeansStatistics.zero(k, d).farthest
     parts = geometry.assign_rows(
-        divergence, rows.values, params.origin, params.matrix, params.centers, margins=far is not None
+        divergence, rows.values, params.origin, params.matrix, params.centers, margins=watch is not None
     )
     for part in parts:
         weights = rows.weights[part.start : part.stop]
         objective += kernels.add_up(part.rows, weights, part.labels, part.distances, weight, first)
-        if far is not None:
-            far.add(part, weights)
+        if watch is not None:
+            watch(part, weights)
         floor = float(farthest.distances[-1]) if len(farthest.distances) == limit else 0.0
         index = kernels.farthest_rows(part.distances, weights, floor, limit)
         if len(index):
@@ -219,11 +276,6 @@ def add_up_rows(
             )
             farthest = farthest.merged(new, limit)
     return KMeansStatistics(weight, first, objective, len(rows), farthest)
-
-
-def _sample(labels: NDArray[np.int32], margins: Array, stride: int) -> MarginSample:
-    # A margin that is no number belongs to a distance beyond float64: such rows are always near.
-    return MarginSample(labels, np.nan_to_num(margins, nan=0.0), np.full(len(labels), float(stride)))
 
 
 def _far_statistics(far: FarRows, params: KMeansParams, before: Array, now: Array, factor: float) -> KMeansStatistics:

@@ -95,7 +95,7 @@ def lloyd(
     return LloydSums(nodes.weight[0].copy(), nodes.first[0].copy(), float(nodes.objective[0]), farthest)
 
 
-def start_split(n: int, centers: PreparedCenters, budgets: Array, stride: int) -> SplitRows:
+def start_split(n: int, centers: PreparedCenters, budgets: Array) -> SplitRows:
     """Make the memory for splitting the rows of one block by their margins.
 
     Parameters
@@ -106,10 +106,8 @@ def start_split(n: int, centers: PreparedCenters, budgets: Array, stride: int) -
         Centers of the pass.
     budgets
         Margin above which a row of each cluster is far from every boundary ``(k,)``.
-    stride
-        One row in this many has its label and margin kept.
     """
-    return make_split(n, centers.centers, centers.scores, centers.d, budgets, stride)
+    return make_split(n, centers.centers, centers.scores, centers.d, budgets)
 
 
 def label(rows: Rows, centers: PreparedCenters, split: SplitRows | None = None) -> RowLabels:

@@ -204,14 +204,10 @@ class SplitRows(NamedTuple):
     """The largest distance of a center from the origin."""
     unscale: float
     """Factor that turns scores into squared distances; 0 where it would leave float64."""
-    stride: int
-    """One row in this many has its label and margin kept."""
     near: NDArray[np.bool_]
     """Gets whether each row is near a boundary ``(n,)``."""
-    labels: NDArray[np.int32]
-    """Gets the labels of every `stride`-th row."""
     margins: NDArray[np.float64]
-    """Gets the margins of the same rows."""
+    """Gets the margin of each row ``(n,)``."""
     gaps: NDArray[np.float64]
     """Lower bound of the squared distance of the second nearest center less that of the nearest ``(t,)``."""
     part: NDArray[np.float64]
@@ -409,7 +405,7 @@ def make_sums(k: int, d: int, n_blocks: int, most: int | None) -> tuple[PartialS
     )
 
 
-def make_split(n: int, centers: Centers, scores: Scores | None, d: int, budgets: Array, stride: int) -> SplitRows:
+def make_split(n: int, centers: Centers, scores: Scores | None, d: int, budgets: Array) -> SplitRows:
     """Make the memory for splitting the rows of one block.
 
     Parameters
@@ -420,17 +416,13 @@ def make_split(n: int, centers: Centers, scores: Scores | None, d: int, budgets:
         Centers of the pass, and as they are scored.
     budgets
         Margin above which a row of each cluster is far from every boundary ``(k,)``.
-    stride
-        One row in this many has its label and margin kept.
     """
     k, width = centers.centers.shape
     # Where it is 0, no row is far.
     unscale = 1.0 if scores is None else scores.unscale
-    kept = -(-n // stride)
     return SplitRows(
-        budgets, float(centers.reach.max()), unscale, stride, np.zeros(n, np.bool_), np.zeros(kept, np.int32),
-        np.zeros(kept), zeros((TILE_ROWS[1],)), zeros((k, width)), np.zeros(k), np.zeros((k, d)), np.zeros(k),
-        np.zeros(k),
+        budgets, float(centers.reach.max()), unscale, np.zeros(n, np.bool_), np.zeros(n), zeros((TILE_ROWS[1],)),
+        zeros((k, width)), np.zeros(k), np.zeros((k, d)), np.zeros(k), np.zeros(k),
     )  # fmt: skip
 
 

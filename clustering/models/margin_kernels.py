@@ -73,9 +73,7 @@ def _fold_rows(weights, start, m, tile, split, adds):  # type: ignore[no-untyped
         other = np.sqrt(squared + split.gaps[r])
         margin = other - own - SLACK * (own + other + split.reach)
         i = start + r
-        if i % split.stride == 0:
-            split.labels[i // split.stride] = label
-            split.margins[i // split.stride] = margin
+        split.margins[i] = margin
         # Distances beyond float64 have no margin; NaN fails the comparison.
         if not margin > split.budgets[label]:
             split.near[i] = True

@@ -31,29 +31,30 @@ ROUNDED_UP = 1.0 + 2.0**-36
 """Factor that makes a computed length an upper bound of the true one, for up to 2¹⁶ features."""
 
 
-class MarginSample(NamedTuple):
-    """Margins of some of the rows, which budgets are chosen by."""
+class RowMargins(NamedTuple):
+    """Nearest centers of rows, and by how much they are the nearest."""
 
     labels: NDArray[np.int32]
-    """Nearest centers ``(m,)``."""
+    """Nearest center of each row ``(n,)``."""
+    distances: Array
+    """Distance from it ``(n,)``, in the metric."""
     margins: Array
-    """Margins ``(m,)``."""
-    counts: Array
-    """Number of rows that each row stands for ``(m,)``."""
+    """Lower bound of how much farther every other center is ``(n,)``; NaN where nothing is known."""
 
-    def joined(self, other: MarginSample) -> MarginSample:
-        """Return the rows of both samples.
+    @property
+    def others(self) -> Array:
+        """Lower bound of the distance from every other center ``(n,)``."""
+        return self.distances + self.margins
+
+    def select(self, chosen: NDArray[np.bool_] | slice) -> RowMargins:
+        """Select some rows.
 
         Parameters
         ----------
-        other
-            Sample of other rows.
+        chosen
+            True ``(n,)`` for rows to keep, or a slice of them.
         """
-        return MarginSample(
-            np.concatenate([self.labels, other.labels]),
-            np.concatenate([self.margins, other.margins]),
-            np.concatenate([self.counts, other.counts]),
-        )
+        return RowMargins(self.labels[chosen], self.distances[chosen], self.margins[chosen])
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,12 +108,9 @@ class SplitStatistics(Generic[S]):
     statistics: S
     """Statistics of all rows, with the bits of a pass that splits none."""
     far: FarRows
-    margins: MarginSample
 
     def __add__(self, other: SplitStatistics[S]) -> SplitStatistics[S]:
-        return SplitStatistics(
-            self.statistics + other.statistics, self.far + other.far, self.margins.joined(other.margins)
-        )
+        return SplitStatistics(self.statistics + other.statistics, self.far + other.far)
 
 
 class MarginStatistics(ABC, Generic[S]):
@@ -142,8 +140,18 @@ class MarginStatistics(ABC, Generic[S]):
         """
 
     @abstractmethod
-    def split(self, rows: Rows, budgets: Array, stride: int) -> tuple[SplitStatistics[S], NDArray[np.bool_]]:
-        """Make the statistics of one block, and split its rows.
+    def measure(self, rows: Rows) -> RowMargins:
+        """Measure the margins of rows.
+
+        Parameters
+        ----------
+        rows
+            Rows ``(n, d)`` without missing features.
+        """
+
+    @abstractmethod
+    def split(self, rows: Rows, budgets: Array) -> tuple[SplitStatistics[S], RowMargins]:
+        """Make the statistics of one block, and add up its rows of large margin.
 
         Parameters
         ----------
@@ -151,15 +159,25 @@ class MarginStatistics(ABC, Generic[S]):
             Rows of the block ``(n, d)``.
         budgets
             Margin above which a row of each cluster is far from every boundary ``(k,)``.
-        stride
-            One row in this many goes into the sample of margins.
 
         Returns
         -------
         SplitStatistics
             Statistics of all rows and of the far ones.
-        ndarray
-            Whether each row is near a boundary ``(n,)``.
+        RowMargins
+            Margins of all rows; those with missing features have none.
+        """
+
+    @abstractmethod
+    def sum_far(self, rows: Rows, margins: RowMargins) -> FarRows:
+        """Add up rows as far ones, whatever their margins.
+
+        Parameters
+        ----------
+        rows
+            Rows ``(n, d)`` without missing features.
+        margins
+            What `measure` or `split` has found for them.
         """
 
     @abstractmethod
@@ -185,7 +203,7 @@ class MarginStatistics(ABC, Generic[S]):
         return np.asarray(np.linalg.norm(now.points - self.points, axis=1) * ROUNDED_UP)
 
 
-def within_budgets(points: Array, budgets: Array, radius: Array, drift: Array) -> bool:
+def within_budgets(points: Array, budgets: Array, radius: Array, drift: Array, astray: Array) -> bool:
     """Return whether all far rows keep their labels after the centers have drifted.
 
     Centers that are too far off to be the second nearest of any far row do not count: a row at distance r from its
@@ -201,10 +219,13 @@ def within_budgets(points: Array, budgets: Array, radius: Array, drift: Array) -
         The largest distance of a far row from its center ``(k,)``.
     drift
         Bound of how far each center has moved ``(k,)``.
+    astray
+        Bound of how far each center is from where the margins of far rows are known to exceed the budgets ``(k,)``.
+        That is the drift, unless margins were measured along a course.
     """
     reach = float(np.linalg.norm(points, axis=1).max())
-    for a in np.flatnonzero(drift + farthest_other(drift) > budgets):
-        fast = np.flatnonzero(drift[a] + drift > budgets[a])
+    for a in np.flatnonzero(astray + farthest_other(astray) > budgets):
+        fast = np.flatnonzero(astray[a] + astray > budgets[a])
         fast = fast[fast != a]
         apart = np.linalg.norm(points[fast] - points[a], axis=1)
         # Lessened for rounding, here and in distances, by the same rule as the margins of rows.

@@ -18,10 +18,11 @@ from clustering.data.preparation import Preparation
 from clustering.errors import CheckpointError
 from clustering.execution.passes import ReadStats
 from clustering.fitting.acceleration import Acceleration
+from clustering.fitting.course import SampledRows
 from clustering.fitting.drift_budget import BudgetState, Reference
 from clustering.fitting.fitted_model import Summary
 from clustering.fitting.loop import Candidate, State, Stop
-from clustering.models.margins import FarRows, MarginSample, MarginStatistics
+from clustering.models.margins import FarRows, MarginStatistics
 from clustering.models.model import AnyModel
 from clustering.models.param_arrays import params_to_arrays
 from clustering.models.registry import model_from_json, model_to_json
@@ -302,17 +303,12 @@ def _checkpoint_from(model: AnyModel, meta: dict[str, Any], arrays: dict[str, ND
 def _budget_arrays(budget: BudgetState) -> dict[str, NDArray[Any]]:
     """Return the arrays of passes with a drift budget, by name."""
     arrays: dict[str, NDArray[Any]] = {}
-    margins = budget.margins
-    if margins is not None:
-        named: dict[str, NDArray[Any]] = {
-            "labels": margins.labels,
-            "margins": margins.margins,
-            "counts": margins.counts,
-        }
-        arrays |= {f"margins.{name}": array for name, array in named.items()}
+    if budget.sample is not None:
+        arrays |= {"budget_sample.values": budget.sample.values, "budget_sample.counts": budget.sample.counts}
     if budget.reference is not None:
         reference = budget.reference
-        groups = {"params": params_to_arrays(reference.function.params), "far": reference.far.to_arrays()}
+        groups = {f"course{i}": params_to_arrays(each.params) for i, each in enumerate(reference.course)}
+        groups["far"] = reference.far.to_arrays()
         arrays["reference.budgets"] = reference.budgets
         arrays |= {f"reference.{group}.{name}": array for group, all_ in groups.items() for name, array in all_.items()}
     return arrays
@@ -320,17 +316,22 @@ def _budget_arrays(budget: BudgetState) -> dict[str, NDArray[Any]]:
 
 def _budget_from(about: Any, arrays: Mapping[str, NDArray[Any]]) -> BudgetState:
     """Make the state of passes with a drift budget from stored arrays; earlier versions stored none."""
-    margins = _group(arrays, "margins.")
+    sample = _group(arrays, "budget_sample.")
+    # Without the rows to plan by, which earlier versions did not keep, plain passes follow.
+    if not sample:
+        return BudgetState()
     reference = None
     if about is not None:
         model = model_from_json(about)
-        params = model.params_from_arrays(_group(arrays, "reference.params."))
-        function = model.for_pass(params)
-        if not isinstance(function, MarginStatistics):
-            raise TypeError("the model has no margins")
+        course: list[MarginStatistics[Any]] = []
+        while params := _group(arrays, f"reference.course{len(course)}."):
+            function = model.for_pass(model.params_from_arrays(params))
+            if not isinstance(function, MarginStatistics):
+                raise TypeError("the model has no margins")
+            course.append(function)
         far = FarRows.from_arrays(_group(arrays, "reference.far."))
-        reference = Reference(function, arrays["reference.budgets"], far)
-    return BudgetState(MarginSample(**margins) if margins else None, reference)
+        reference = Reference(tuple(course), arrays["reference.budgets"], far)
+    return BudgetState(SampledRows(**sample), reference)
 
 
 def _acceleration_from(

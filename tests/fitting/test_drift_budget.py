@@ -18,8 +18,7 @@ from clustering.errors import DataError
 from clustering.execution.engine import connect
 from clustering.execution.passes import PassRunner, pass_runner
 from clustering.fitting import drift_budget, initialization, loop
-from clustering.fitting.drift_budget import choose_budgets, near_share
-from clustering.models.margins import MarginSample
+from clustering.fitting.drift_budget import near_share
 
 
 def blobs(seed: int, n: int, d: int, k: int, apart: float = 2.0) -> np.ndarray:
@@ -155,18 +154,13 @@ def test_a_drawn_part_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 in assert_same_passes(values, c.KMeans(8), monkeypatch, fraction=0.5, memory=values.nbytes // 4)
 
 
-def test_without_a_row_sample_the_first_read_measures_margins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_without_rows_to_plan_by_makes_plain_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     values = blobs(18, 4000, 3, 8, 1.5)
+    plain, _, before = watched(values, c.KMeans(8), "none", monkeypatch)
     monkeypatch.setattr(initialization, "first_budget", lambda *_: drift_budget.BudgetState())
-    options = {"sample_rows": 100, "memory": values.nbytes // 2, "block_bytes": values.nbytes // 16}
-    fit = c.fit(values, c.KMeans(8), on_pass=(records := []).append, **options)
-    monkeypatch.undo()
-    plain = c.fit(values, c.KMeans(8), accelerate="none", **options)
-    np.testing.assert_allclose(fit.history[: plain.iterations], plain.history, rtol=1e-10)
-    blocks = [record.read_stats.blocks for record in records]
-    # Nothing is kept by the first read, so the second pass is one too.
-    assert blocks[0] == blocks[1] == 16
-    assert 0 in blocks
+    fit, _, blocks = watched(values, c.KMeans(8), "auto", monkeypatch)
+    np.testing.assert_array_equal(fit.history, plain.history)
+    assert blocks == before
 
 
 def test_empty_clusters_restart_at_the_farthest_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +223,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def from_store(store: Path, **options: Any) -> c.Fit:
     """A fit with room for an eighth of the rows."""
     size = 6000 * 6 * 8
-    options = {"memory": size // 4, "block_bytes": size // 24, "sample_rows": 1000, "workers": 2, **options}
+    options = {"memory": size // 4, "block_bytes": size // 24, "sample_rows": 5000, "workers": 2, **options}
     return c.fit(store, c.KMeans(12), **options)
 
 
@@ -315,18 +309,6 @@ def test_the_share_of_near_rows_follows_memory_alone(store: Path) -> None:
             shares.append(near_share(runner, count))
     # Of a million rows hardly any would be kept, and 5461 rows fit.
     assert shares == [0.9 * 2**18 / 288_000, 0.9 * 2**18 / 288_000, 0.9 * 2**16 / 288_000, None, None]
-
-
-def test_budgets_are_a_quantile_of_the_margins_and_follow_the_scale() -> None:
-    margins = np.arange(1.0, 101.0)
-    sample = MarginSample(np.tile(np.array([0, 1], np.int32), 50), margins, np.ones(100))
-    np.testing.assert_array_equal(choose_budgets(sample, np.ones(2), 0.1), [10.0, 10.0])
-    budgets = choose_budgets(sample, np.array([1.0, 4.0]), 0.1)
-    assert budgets[1] == 4 * budgets[0]
-    assert np.sum(margins <= budgets[sample.labels]) == 10
-    # Rows that stand for many count as many.
-    heavy = sample._replace(counts=np.where(margins <= 5, 3.0, 1.0))
-    np.testing.assert_array_equal(choose_budgets(heavy, np.ones(2), 0.1), [4.0, 4.0])
 
 
 def test_an_error_in_a_row_names_its_block(monkeypatch: pytest.MonkeyPatch) -> None:

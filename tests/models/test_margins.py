@@ -66,7 +66,7 @@ def moved(params: KMeansParams, lengths: np.ndarray, rng: np.random.Generator, d
 @divergences
 def test_margins_are_lower_bounds_and_close(divergence: str, d: int, k: int) -> None:
     model, params, rows = drawn(divergence, d, k)
-    split, near = function(model, params).split(rows, np.full(k, 0.1), 1)
+    split, measured = function(model, params).split(rows, np.full(k, 0.1))
     apart = np.sort(distances(model, params, rows), axis=1)
     margins = apart[:, 1] - apart[:, 0]
     # Scores in float32 err by a part of the squared distances from the origin.
@@ -74,19 +74,20 @@ def test_margins_are_lower_bounds_and_close(divergence: str, d: int, k: int) -> 
         np.square(mapped(model, params, rows)).sum(axis=1) + np.square(function(model, params).points).sum(axis=1).max()
     )
     error = 1e-6 * (d + 4) * squares / np.maximum(apart[:, 1], 1e-12)
-    assert (split.margins.margins <= margins).all()
-    assert (split.margins.margins >= margins - error).all()
-    np.testing.assert_array_equal(near, ~(split.margins.margins > 0.1))
-    np.testing.assert_array_equal(split.margins.labels, distances(model, params, rows).argmin(axis=1))
-    assert split.far.count == np.sum(~near)
-    assert split.far.near == near.sum()
+    for found in (measured, function(model, params).measure(rows)):
+        assert (found.margins <= margins).all()
+        assert (found.margins >= margins - error).all()
+        np.testing.assert_array_equal(found.labels, distances(model, params, rows).argmin(axis=1))
+        np.testing.assert_allclose(found.distances, apart[:, 0], rtol=1e-6, atol=1e-6)
+    assert split.far.count == np.sum(measured.margins > 0.1)
+    assert split.far.near == np.sum(~(measured.margins > 0.1))
 
 
 @shapes
 @divergences
 def test_a_split_pass_has_the_bits_of_a_plain_one(divergence: str, d: int, k: int) -> None:
     model, params, rows = drawn(divergence, d, k)
-    split, _ = function(model, params).split(rows, np.full(k, 0.1), 7)
+    split, _ = function(model, params).split(rows, np.full(k, 0.1))
     plain = model.statistics(params, rows)
     for name in ("weight", "first", "objective", "count"):
         assert np.asarray(getattr(split.statistics, name)).tobytes() == np.asarray(getattr(plain, name)).tobytes()
@@ -102,14 +103,15 @@ def test_far_rows_keep_their_labels_within_the_budgets(
 ) -> None:
     model, params, rows = drawn(divergence, d, k, seed, n=200)
     rng, made = np.random.default_rng(seed), function(*drawn(divergence, d, k, seed, n=200)[:2])
-    margins = made.split(rows, np.zeros(k), 1)[0].margins
+    margins = made.measure(rows)
     # Budgets are margins of rows, so that some rows are as close to them as can be.
-    budgets = np.maximum(0.0, rng.choice(margins.margins, k))
-    split, near = made.split(rows, budgets, 1)
+    budgets = np.maximum(0.0, rng.choice(np.nan_to_num(margins.margins), k))
+    split, _ = made.split(rows, budgets)
+    near = ~(margins.margins > budgets[margins.labels])
     now = moved(params, 10.0**reach * rng.random(k) * budgets.mean(), rng, divergence)
     later = function(model, now)
-    if within_budgets(made.points, budgets, split.far.radius, made.drift(later)):
-        labels = later.split(rows, budgets, 1)[0].margins.labels
+    if within_budgets(made.points, budgets, split.far.radius, made.drift(later), made.drift(later)):
+        labels = later.measure(rows).labels
         np.testing.assert_array_equal(labels[~near], margins.labels[~near])
         # Statistics of the far rows are those of a plain pass over them.
         expected, got = later(rows.select(~near)), made.far_statistics(split.far, later)
@@ -125,17 +127,16 @@ def test_budgets_hold_often_enough_to_be_tested() -> None:
     for seed in range(40):
         model, params, rows = drawn("squared_euclidean", 2, 8, seed, n=500)
         made, rng = function(model, params), np.random.default_rng(seed)
-        split, _ = made.split(rows, np.full(8, 0.2), 1)
-        later = function(model, moved(params, rng.random(8) * 0.11, rng, "squared_euclidean"))
-        held += within_budgets(made.points, np.full(8, 0.2), split.far.radius, made.drift(later))
+        split, _ = made.split(rows, np.full(8, 0.2))
+        drift = made.drift(function(model, moved(params, rng.random(8) * 0.11, rng, "squared_euclidean")))
+        held += within_budgets(made.points, np.full(8, 0.2), split.far.radius, drift, drift)
     assert 5 < held < 35
 
 
 def test_a_center_far_away_does_not_count() -> None:
     points, budgets, radius = np.array([[0.0], [2.0], [100.0]]), np.full(3, 0.5), np.full(3, 1.0)
-    assert within_budgets(points, budgets, radius, np.array([0.2, 0.2, 20.0]))
-    assert not within_budgets(points, budgets, radius, np.array([0.3, 0.3, 0.0]))
-    assert not within_budgets(points, budgets, radius, np.array([0.2, 0.2, 97.0]))
+    for drift, holds in (([0.2, 0.2, 20.0], True), ([0.3, 0.3, 0.0], False), ([0.2, 0.2, 97.0], False)):
+        assert within_budgets(points, budgets, radius, np.array(drift), np.array(drift)) is holds
 
 
 def test_the_farthest_other_center_is_never_the_same_one() -> None:
@@ -149,9 +150,9 @@ def test_rows_with_missing_features_are_near() -> None:
     values = rows.values.copy()
     values[::5, 1] = np.nan
     rows = in_memory_rows(values, rows.weights, allow_missing=True)
-    split, near = function(model, params).split(rows, np.full(4, 0.1), 1)
-    assert near[::5].all()
-    assert not near.all()
+    split, measured = function(model, params).split(rows, np.full(4, 0.1))
+    assert np.isnan(measured.margins[::5]).all()
+    assert split.far.count == np.sum(measured.margins > 0.1) > 0
     assert split.far.count + split.far.near == len(rows)
     np.testing.assert_array_equal(split.statistics.first, model.statistics(params, rows).first)
 
@@ -161,8 +162,8 @@ def test_rows_whose_squares_leave_float64_are_near(size: float) -> None:
     for d, k in ((2, 3), (20, 12)):
         values = np.random.default_rng(0).standard_normal((300, d)) * size
         params = KMeansParams(np.zeros(d), values[:k].copy())
-        split, near = function(KMeans(k), params).split(in_memory_rows(values), np.zeros(k), 1)
-        assert near.all() or size < 1e200
+        split, _ = function(KMeans(k), params).split(in_memory_rows(values), np.zeros(k))
+        assert split.far.count == 0 or size < 1e200
         assert np.isfinite(split.far.first).all()
 
 
@@ -176,13 +177,12 @@ def test_far_rows_add_up_and_are_stored() -> None:
     model, params, rows = drawn("squared_euclidean", 3, 4)
     made = function(model, params)
     halves = [rows.select(np.arange(len(rows)) % 2 == i) for i in range(2)]
-    whole = made.split(rows, np.full(4, 0.3), 10)[0]
-    first, second = (made.split(half, np.full(4, 0.3), 10)[0] for half in halves)
+    whole = made.split(rows, np.full(4, 0.3))[0]
+    first, second = (made.split(half, np.full(4, 0.3))[0] for half in halves)
     both = first + second
     np.testing.assert_allclose(both.far.first, whole.far.first, rtol=1e-12)
     np.testing.assert_array_equal(both.far.radius, whole.far.radius)
     assert (both.far.count, both.far.near) == (whole.far.count, whole.far.near)
-    assert both.margins.counts.sum() == len(rows)
     again = FarRows.from_arrays(whole.far.to_arrays())
     assert {name: value.tobytes() for name, value in again.to_arrays().items()} == {
         name: value.tobytes() for name, value in whole.far.to_arrays().items()
