@@ -53,8 +53,10 @@ def least_margins(course: Sequence[MarginStatistics[Any]], measured: Sequence[Ro
     labels, least = measured[0].labels, measured[0].margins
     for (a, b), (before, after) in zip(pairwise(course), pairwise(measured), strict=True):
         way = farthest_other(a.drift(b))[labels]
+        # Where two centers meet at a row, the bound is below 0 by the rounding, and the bend must not turn its sign.
+        nearest_other = np.maximum(0.0, np.minimum(before.others, after.others))
         with np.errstate(divide="ignore", invalid="ignore"):
-            bend = np.square(way) / (4.0 * np.minimum(before.others, after.others))
+            bend = np.square(way) / (4.0 * nearest_other)
             bound = np.minimum(before.margins, after.margins) - bend
         least = np.where(after.labels == labels, np.minimum(least, bound), -np.inf)
     # What is no number is no margin: a distance beyond float64, or a row at its center and another one.

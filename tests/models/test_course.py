@@ -136,3 +136,14 @@ def test_centers_that_meet_have_no_margin_between_their_waypoints() -> None:
     course = functions(KMeans(2), params)
     rows = in_memory_rows(np.array([[-1.0], [0.0], [3.0]]))
     assert (least_margins(course, [each.measure(rows) for each in course]) <= 0.0).all()
+
+
+def test_a_row_on_which_two_centers_come_to_lie_has_no_margin() -> None:
+    # The first one is the nearest at both ends, by 100 and by nothing. Rounding takes the margin below 0.
+    params = [
+        KMeansParams(np.zeros(1), np.array([[0.0], [100.0], [1000.0]])),
+        KMeansParams(np.zeros(1), np.array([[0.0], [0.0], [1000.0]])),
+    ]
+    course = functions(KMeans(3), params)
+    rows = in_memory_rows(np.array([[0.0]]))
+    assert least_margins(course, [each.measure(rows) for each in course]) <= 0.0
