@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from numpy.typing import NDArray
 from clustering.data.pictures import read_image
 from clustering.data.readers import missing_reader
 from clustering.deferred import xr, zarr
-from clustering.errors import DataError, SourceError, nearest, reason
+from clustering.errors import DataError, MissingDependencyError, SourceError, nearest, reason
+
+logger = logging.getLogger(__name__)
 
 Pixels = NDArray[Any]
 """Numbers of type ``uint8`` or ``uint16`` ``(y, x, channel)``."""
@@ -90,6 +94,18 @@ def open_pictures(images: Any) -> tuple[Picture, ...]:
     return tuple(_with_own_names(opened))
 
 
+def check_png() -> None:
+    """Check that PNG files can be written.
+
+    Raises
+    ------
+    MissingDependencyError
+        If Pillow is not installed.
+    """
+    if find_spec("PIL") is None:
+        raise MissingDependencyError("PNG files need the package 'pillow'; pip install 'zarr-clustering[ingest]'")
+
+
 def _with_own_names(pictures: Sequence[Picture]) -> Iterator[Picture]:
     """Add numbers to names that were there before."""
     seen: set[str] = set()
@@ -113,11 +129,16 @@ def _open(image: Any, name: str) -> Iterator[Picture]:
             yield from _of_file(path)
     elif isinstance(image, xr.DataArray):
         coords = {str(d): image[d].variable for d in image.dims if d in image.coords}
-        yield from _of_array(image.data, str(image.name or name), tuple(map(str, image.dims)), coords, repr(name))
+        yield from _of_array(image.data, _file_name(str(image.name or name)), tuple(map(str, image.dims)), coords, repr(name))
     elif hasattr(image, "shape") and hasattr(image, "dtype"):
         yield from _of_array(image, name, (), {}, name)
     else:
         raise SourceError(f"{name} is a {type(image).__name__}; give a path, or an array (y, x) or (y, x, channel)")
+
+
+def _file_name(name: str) -> str:
+    """Replace what would lead to another folder."""
+    return name.replace("/", "-").replace("\\", "-").replace("\0", "-")
 
 
 def _of_file(path: Path) -> Iterator[Picture]:
@@ -127,11 +148,13 @@ def _of_file(path: Path) -> Iterator[Picture]:
     except ImportError as error:
         raise missing_reader("pillow", path) from error
     try:
+        with ExitStack() as stack:
+            contents = read_image(path, stack)
+            piece = contents.groups[""].pieces[0]
+            array = np.concatenate(list(piece.slabs(max(1, piece.shape[0]))))
+        # Above, Pillow is told to open files of any size.
         with Image.open(path) as file:
             mode = file.mode
-        with ExitStack() as stack:
-            piece = read_image(path, stack).groups[""].pieces[0]
-            array = np.concatenate(list(piece.slabs(max(1, piece.shape[0]))))
     except (UnidentifiedImageError, DataError) as error:
         raise SourceError(
             f"{str(path)!r} is no picture that can be read, or it is damaged; give PNG, JPEG or TIFF, or a Zarr store"
@@ -140,6 +163,8 @@ def _of_file(path: Path) -> Iterator[Picture]:
         raise SourceError(f"cannot read {str(path)!r}: {reason(error)}; check the file") from error
     if mode in _INKS:
         raise SourceError(f"{str(path)!r} holds {mode} and no red, green and blue; convert it to RGB")
+    for line in contents.warnings:
+        logger.warning("%s: %s", path.name, line)
     yield from _of_array(_opaque(array, path), path.stem, piece.dims, {}, repr(str(path)))
 
 
@@ -192,7 +217,8 @@ def _of_array(
     array: Any, name: str, dims: tuple[str, ...], coords: Mapping[str, xr.Variable], called: str
 ) -> Iterator[Picture]:
     """Give the pictures of an array in any layout."""
-    if array.dtype not in (np.uint8, np.uint16, np.bool_):
+    native = array.dtype.newbyteorder("=")
+    if native not in (np.uint8, np.uint16, np.bool_):
         raise SourceError(
             f"{called} holds numbers of type {array.dtype}; images of 8 or 16 bits (uint8, uint16) are needed: "
             "scale and convert them"
@@ -213,8 +239,8 @@ def _of_array(
         yield Picture(
             f"{name}-{i + 1:0{len(str(pages))}d}" if pages > 1 else name,
             (array.shape[y], array.shape[x], channels),
-            np.dtype(np.uint16 if array.dtype == np.uint16 else np.uint8),
-            _reader(array, page, i, (y, x, channel)),
+            np.dtype(np.uint16 if native == np.uint16 else np.uint8),
+            _reader(array, page, i, (y, x, channel), called),
             isinstance(array, np.ndarray),
             chunks,
             names,
@@ -236,7 +262,9 @@ def _axes(dims: Sequence[str], shape: Sequence[int], called: str) -> tuple[int |
     return (rest[0] if len(rest) == 3 else None), rest[-2], rest[-1], channel
 
 
-def _reader(array: Any, page: int | None, number: int, axes: tuple[int, int, int | None]) -> Callable[..., Pixels]:
+def _reader(
+    array: Any, page: int | None, number: int, axes: tuple[int, int, int | None], called: str
+) -> Callable[..., Pixels]:
     """Make the function that reads a part of one page."""
     y, x, channel = axes
 
@@ -245,10 +273,23 @@ def _reader(array: Any, page: int | None, number: int, axes: tuple[int, int, int
         index[y], index[x] = rows, columns
         if page is not None:
             index[page] = slice(number, number + 1)
-        part = np.asarray(array[tuple(index)])
+        try:
+            part = np.asarray(array[tuple(index)])
+        except (OSError, RuntimeError, ValueError) as error:
+            raise SourceError(
+                f"cannot read {called} in rows {_span(rows)} and columns {_span(columns)} of pixels: {reason(error)}; "
+                "restore its chunks, or name another image"
+            ) from error
         part = part.transpose([*(() if page is None else (page,)), y, x, *(() if channel is None else (channel,))])
         part = part if page is None else part[0]
         part = part if channel is not None else part[..., None]
+        # Kernels take the byte order of this machine alone.
+        part = part.astype(part.dtype.newbyteorder("="), copy=False)
         return part * np.uint8(255) if part.dtype == np.bool_ else part
 
     return read
+
+
+def _span(side: slice) -> str:
+    first, stop = side.start or 0, side.stop
+    return f"from {first:,} on" if stop is None else f"{first:,} … {stop - 1:,}"

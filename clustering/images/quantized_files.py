@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from clustering.deferred import load_module
-from clustering.errors import MissingDependencyError
 from clustering.exports.placing import check_replaceable, write_files
+from clustering.images.picture import check_png
 from clustering.images.quantization import Quantized, picture_name
 
 RECORD = "quantize.json"
@@ -43,8 +43,7 @@ def check_folder(folder: str | os.PathLike[str], names: list[str], ks: list[int]
     MissingDependencyError
         If Pillow is not installed.
     """
-    if find_spec("PIL") is None:
-        raise MissingDependencyError("PNG files need the package 'pillow'; pip install 'zarr-clustering[ingest]'")
+    check_png()
     check_replaceable([Path(folder) / name for name in _names(names, ks)], overwrite, WRITER)
 
 

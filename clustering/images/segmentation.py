@@ -46,7 +46,7 @@ class SegmentOptions:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise ConfigError(f"{name} is {value!r}; a whole number of {least} or more is needed")
-        if not (np.isreal(self.compactness) and 0.0 < self.compactness < np.inf):
+        if not (isinstance(self.compactness, (int, float, np.number)) and 0.0 < self.compactness < np.inf):
             raise ConfigError(f"compactness is {self.compactness!r}; a number above 0 is needed")
 
 
@@ -66,7 +66,7 @@ class Segmented:
     iterations: int
     """Number of passes that moved the centers."""
     spacing: float
-    """S, the root of the wanted mean size, in pixels."""
+    """S, the root of the wanted mean size, in pixels; the wanted mean length where the image is narrower."""
 
     @property
     def count(self) -> int:

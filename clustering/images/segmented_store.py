@@ -15,8 +15,9 @@ from clustering.data.ingest import destination_of
 from clustering.data.ownership import SEGMENTED, check_target, mark_folder
 from clustering.data.replacing import staged
 from clustering.deferred import xr, zarr
+from clustering.errors import SourceError
 from clustering.exports.placing import check_replaceable, write_files
-from clustering.images.picture import Picture
+from clustering.images.picture import Picture, check_png
 from clustering.images.segmentation import (
     Segmented,
     SegmentOptions,
@@ -35,6 +36,8 @@ BORDER = (255, 221, 0)
 """Yellow, which few photographs have much of."""
 _BAND = 1024
 """Rows of pixels that are drawn at once."""
+_NAMES = frozenset({"labels", "size", "colour", "segment", "lab"})
+"""Names of arrays and dimensions that the group of superpixels has beside those of the image."""
 _REMEDY = "--overwrite (overwrite=True in Python)"
 
 
@@ -57,6 +60,7 @@ def check_places(to: str | os.PathLike[str], borders: str | None, overwrite: boo
     """
     check_target(destination_of(os.fspath(to)), SEGMENTED, overwrite, _REMEDY)
     if borders is not None:
+        check_png()
         check_replaceable([Path(borders)], overwrite, WRITER)
 
 
@@ -95,6 +99,11 @@ def segment_to(
         The superpixels, with labels that are read from the store when they are used.
     """
     picture, target = only_picture(pictures, options), destination_of(os.fspath(to))
+    if taken := sorted(_NAMES.intersection(picture.dims)):
+        raise SourceError(
+            f"image {picture.name!r} has a dimension {taken[0]!r}, and the group of superpixels uses that name; "
+            "rename the dimension"
+        )
     with staged(target, lambda: check_target(target, SEGMENTED, overwrite, _REMEDY)) as staging:
         # xarray encodes coordinates, such as times.
         xr.Dataset(coords=dict(picture.coords)).to_zarr(str(staging), zarr_format=3, consolidated=False)

@@ -47,8 +47,12 @@ class Lattice:
 
     @cached_property
     def spacing(self) -> float:
-        """S, the root of the mean number of pixels of a superpixel, in pixels."""
-        return math.sqrt(self.height * self.width / self.segments)
+        """S, the root of the mean number of pixels of a superpixel, in pixels.
+
+        In an image narrower than that, superpixels span its width, and S is their mean length.
+        """
+        size = self.height * self.width / self.segments
+        return max(math.sqrt(size), size / min(self.height, self.width))
 
     @cached_property
     def down(self) -> int:

@@ -10,6 +10,7 @@ import xarray as xr
 import zarr
 from PIL import Image
 
+import clustering as c
 from clustering.errors import SourceError
 from clustering.images.picture import open_pictures
 
@@ -106,6 +107,48 @@ def written(name: str, folder: Path) -> Any:
         data = dict.fromkeys(("one", "two"), (("y", "x"), PIXELS[..., 0]))
         xr.Dataset(data).to_zarr(path, zarr_format=3, consolidated=False)
     return path
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_numbers_in_the_other_byte_order_are_read(zarr_format: Any, tmp_path: Path) -> None:
+    swapped = (PIXELS.astype(np.uint16) * 257).astype(">u2")
+    zarr.create_array(tmp_path / "photo.zarr", data=swapped, zarr_format=zarr_format)
+    for image in (swapped, tmp_path / "photo.zarr"):
+        (picture,) = open_pictures(image)
+        assert picture.pixels().dtype == picture.dtype == np.dtype(np.uint16)
+        np.testing.assert_array_equal(picture.pixels(), PIXELS.astype(np.uint16) * 257)
+        assert c.segment(image, 2).count == c.segment(PIXELS, 2).count
+
+
+def test_names_of_arrays_lead_to_no_other_folder(tmp_path: Path) -> None:
+    image = xr.DataArray(PIXELS, dims=("y", "x", "channel"), name="../mine\\photo")
+    c.quantize(image, 2).save(tmp_path / "out")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "out"]
+    assert (tmp_path / "out" / "..-mine-photo-k2.png").is_file()
+
+
+def test_a_file_of_any_size_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "photo.png")
+    # Above twice this number of pixels, Pillow raises an error.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert open_pictures(tmp_path / "photo.png")[0].shape == (5, 7, 3)
+
+
+@pytest.mark.parametrize("work", [c.segment, c.quantize])
+def test_a_damaged_chunk_is_named(work: Any, tmp_path: Path) -> None:
+    path = tmp_path / "photo.zarr"
+    zarr.create_array(path, data=PIXELS, chunks=(5, 4, 3))
+    (path / "c" / "0" / "1" / "0").write_bytes(b"damaged")
+    with pytest.raises(SourceError, match=r"cannot read .*photo.zarr.* in rows .* and columns .* of pixels: .*; restore"):
+        work(path, 2)
+
+
+def test_what_a_file_holds_beside_the_picture_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pages = [Image.fromarray(PIXELS), Image.fromarray(PIXELS[:3])]
+    pages[0].save(tmp_path / "photo.tif", save_all=True, append_images=pages[1:])
+    assert len(open_pictures(tmp_path / "photo.tif")) == 1
+    assert caplog.messages == [
+        "photo.tif: page 1 of 2 is taken: page 2 has another size or kind (7 × 3 RGB, the first 7 × 5 RGB)"
+    ]
 
 
 WRONG = {

@@ -85,6 +85,13 @@ def test_there_are_about_as_many_as_wanted() -> None:
     assert c.segment(CAT[:5, :4], 20, compactness=1e6).count == 20
 
 
+@pytest.mark.parametrize("shape", [(1, 2000), (2000, 1), (4, 2000)])
+def test_narrow_images_are_cut_into_as_many_pieces_as_wanted(shape: tuple[int, int]) -> None:
+    segmented = c.segment(np.random.default_rng(0).integers(0, 256, shape, np.uint8), 20, compactness=100)
+    assert segmented.count == pytest.approx(20, rel=0.25)
+    assert segmented.spacing == shape[0] * shape[1] / 20 / min(shape)
+
+
 def brute_force(lab: np.ndarray, lattice: Lattice, centers: Centers) -> np.ndarray:
     """Labels by the definition, pixel by pixel in float32 as the kernel computes, over all centers."""
     height, width = lab.shape[1:]
@@ -207,6 +214,13 @@ def test_only_superpixels_are_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("dims", [("labels", "x"), ("y", "segment")])
+def test_dimensions_that_bear_names_of_the_output_are_refused(dims: tuple[str, str], tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="uses that name; rename the dimension"):
+        c.segment(xr.DataArray(CAT[..., 0], dims=dims), 9, to=tmp_path / "labels.zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
 WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "more segments than pixels": (
         {"segments": 18_670},
@@ -217,6 +231,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "half a segment": ({"segments": 2.5}, ConfigError, "segments is 2.5; a whole number"),
     "no compactness": ({"compactness": 0}, ConfigError, "compactness is 0; a number above 0 is needed"),
     "a word": ({"compactness": "much"}, ConfigError, "compactness is 'much'; a number above 0 is needed"),
+    "no number": ({"compactness": None}, ConfigError, "compactness is None; a number above 0 is needed"),
     "no tile": ({"tile": 0}, ConfigError, "tile is 0; a whole number of 1 or more is needed"),
     "no memory": ({"memory": "lots"}, ConfigError, "memory is 'lots'; a size such as 2GiB"),
     "several images": ({"image": np.zeros((2, 9, 9), np.uint8)}, SourceError, "there are 2 images, and superpixels"),
