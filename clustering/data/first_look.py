@@ -18,6 +18,7 @@ from clustering.data.coordinates import is_latitude, is_longitude
 from clustering.data.dimension_names import finest_level
 from clustering.data.listing import key_shape, list_keys
 from clustering.data.opening import BARE, OpenedDataset, open_node, open_store
+from clustering.data.reading import has_cosine
 from clustering.deferred import xr, zarr
 from clustering.errors import ClusteringError, SourceError
 
@@ -165,7 +166,8 @@ def look(store: str, group: str | None = None, storage_options: Mapping[str, Any
     dims = {guess.name for guess in sample}
     beside = [one for one in facts.values() if one.name not in names and one.dims and {*one.dims} <= dims]
     # Weights of a config are the cosine of a coordinate of the sample grid.
-    latitude = next((guess.name for guess in sample if guess.kind == "latitude" and guess.name in dataset.coords), None)
+    latitudes = [guess.name for guess in sample if guess.kind == "latitude" and guess.name in dataset.coords]
+    latitude = next(filter(has_cosine, latitudes), None)
     chosen = [one for one in facts.values() if one.name in names]
     counted = {one.name: _counted(one, opened) for one in chosen}
     return FirstLook(

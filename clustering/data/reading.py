@@ -34,6 +34,17 @@ _lock = RLock()
 """Keeps two threads from reading the same companion at once."""
 
 
+def has_cosine(name: str) -> bool:
+    """Return whether options can ask for the cosine of a coordinate: for names of letters, digits and underscores.
+
+    Parameters
+    ----------
+    name
+        Name of the coordinate.
+    """
+    return COSINE_WEIGHTS.fullmatch(f"cos({name})") is not None
+
+
 def read_block(source: Source, block: Block, *, packed: bool = False) -> Rows:
     """Read and decode one block.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
 
 from clustering.data.first_look import FirstLook, Kind, VariableFacts
+from clustering.data.reading import has_cosine
 
 KINDS: dict[Kind, str] = {
     "time": "time", "latitude": "latitude", "longitude": "longitude", "vertical": "a vertical axis",
@@ -42,16 +45,22 @@ def first_config(look: FirstLook, output: str, path: str, schema: str | None = N
         Path of the JSON schema from the config, by which editors complete keys; None for none.
     """
     parts = [_head(path, schema), _model(look, output), _source(look), _preprocess(look), _rest(look)]
-    return "\n".join(line.rstrip() for part in parts for line in part) + "\n"
+    return "\n".join(_one_line(line).rstrip() for part in parts for line in part) + "\n"
+
+
+def _one_line(line: str) -> str:
+    """Replace line breaks and control characters, which names may hold and a comment must not."""
+    return "".join(char if char.isprintable() else " " for char in line)
 
 
 def _head(path: str, schema: str | None) -> Iterator[str]:
     if schema is not None:
         yield f"# yaml-language-server: $schema={schema}"
     yield "# A first config, by `clustering init`. Check output, model and the first lines of source: they decide most."
-    yield f"#   clustering inspect {path}    what it reads, and how long it takes"
-    yield f"#   clustering select-k {path}   how many clusters there are"
-    yield f"#   clustering fit {path}"
+    word = shlex.quote(path)
+    yield f"#   clustering inspect {word}    what it reads, and how long it takes"
+    yield f"#   clustering select-k {word}   how many clusters there are"
+    yield f"#   clustering fit {word}"
 
 
 def _model(look: FirstLook, output: str) -> Iterator[str]:
@@ -165,7 +174,7 @@ def _missing(look: FirstLook) -> Iterator[str]:
 
 def _preprocess(look: FirstLook) -> Iterator[str]:
     units = {facts.units for facts in look.chosen}
-    latitude = next((guess.name for guess in look.feature_dims if guess.kind == "latitude"), None)
+    latitude = next((one.name for one in look.feature_dims if one.kind == "latitude" and has_cosine(one.name)), None)
     several = len(look.chosen) > 1
     standard = "per_variable" if look.feature_dims else "per_feature"
     if several and (len(units) > 1 or units == {""}):
@@ -210,5 +219,8 @@ def _size(n: float) -> str:
 
 def _yaml(value: str | Sequence[Any]) -> str:
     """Write a value as YAML, on one line."""
+    if not all(map(str.isprintable, [value] if isinstance(value, str) else map(str, value))):
+        # JSON is YAML too, and writes such characters as escapes.
+        return json.dumps(value)
     text: str = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")

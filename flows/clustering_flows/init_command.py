@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -72,14 +73,15 @@ def init(
     # Another process may have made the file meanwhile; "x" then fails instead of replacing it.
     with Path(path).open("x", encoding="utf-8") as file:
         file.write(text)
-    print(f"written to {path}; next: clustering inspect {path}")
+    print(f"written to {path}; next: clustering inspect {shlex.quote(path)}")
 
 
 def _in_words_of_init(store: str, fault: str) -> str:
     """Name the arguments of this command in place of keys of a config, and the way from a file to a store."""
     if Path(store).is_file() and Path(store).suffix != ".zip":
         return (
-            f"{store!r} is a file, and no Zarr store; convert it first: clustering ingest {store} {_stem(store)}.zarr"
+            f"{store!r} is a file, and no Zarr store; convert it first: "
+            f"clustering ingest {shlex.quote(store)} {shlex.quote(f'{_stem(store)}.zarr')}"
         )
     return fault.replace("source.group", "--group").replace("source.store", "STORE")
 
@@ -92,6 +94,9 @@ def _check_free(path: Path, what: str) -> None:
         raise OutputError(
             f"{what} is to write {str(path)!r}, and there is no folder {str(path.parent)!r}; make it first"
         )
+    from clustering.data.ownership import check_outside
+
+    check_outside(path)
 
 
 def _check_schema(path: Path) -> None:
@@ -102,9 +107,14 @@ def _check_schema(path: Path) -> None:
         _check_free(path, "--schema")
 
 
+def _named(store: str) -> str:
+    """Return a path that ends with the name of the store, which ``.`` and ``..`` do not."""
+    return os.path.abspath(store) if PurePosixPath(store).name in ("", "..") else store
+
+
 def _stem(store: str) -> str:
     """Return the name of a store without its endings."""
-    name = PurePosixPath(store.replace(os.sep, "/").rstrip("/")).name
+    name = PurePosixPath(_named(store).replace(os.sep, "/").rstrip("/")).name
     stem = name.removesuffix(".zip").removesuffix(".zarr").removesuffix(".ome")
     # The name of a file of another program has an ending of its own.
     return (stem if stem != name else PurePosixPath(name).stem) or "job"
@@ -116,10 +126,11 @@ def _config_of(store: str) -> str:
 
 def _output_of(store: str) -> str:
     """Return the place of the results: beside the store, or in this folder where the store can only be read."""
-    name = f"{_stem(store)}-clusters"
-    if store.startswith(("http://", "https://")):
-        return name
+    name, store = f"{_stem(store)}-clusters", _named(store)
     before, slash, _ = store.rstrip("/").rpartition("/")
+    # Beside the root of a bucket there are only other buckets.
+    if store.startswith(("http://", "https://")) or before.endswith(":/"):
+        return name
     return f"{before}{slash}{name}"
 
 

@@ -18,6 +18,7 @@ from benchmarks.embeddings import codebook, satellite, tissue
 from benchmarks.fields import ocean, weather
 from clustering.report.schema import config_schema
 from clustering_flows.cli import run
+from clustering_flows.init_command import _output_of
 from clustering_flows.loading import load_config
 
 
@@ -102,6 +103,37 @@ def test_a_store_in_a_bucket_has_its_output_beside_it(here: Path, bucket: Bucket
     assert (config.source.store, config.output.store) == (url, f"{bucket.url}/bare-clusters")
     assert config.source.missing_chunks == "fill"
     assert run(["inspect", "job.yaml"]) == 0
+
+
+def test_names_with_any_characters_make_a_config_that_can_be_inspected(here: Path) -> None:
+    name, latitude = "wind\nspeed: 10 m # \u00a0", "lat: #1"
+    degrees = (latitude, [-10.0, 0.0, 10.0], {"units": "degrees_north"})
+    field = xr.DataArray(np.random.default_rng(0).random((5, 3)), {latitude: degrees}, ("time", latitude))
+    xr.Dataset({name: field}).to_zarr(here / "my wind.zarr", consolidated=False)
+    assert run(["init", "my wind.zarr"]) == 0
+    text = (here / "my wind.yaml").read_text()
+    source = yaml.safe_load(text)["source"]
+    assert (source["variables"], source["sample_dims"], source["feature_dims"]) == ([name], ["time"], [latitude])
+    assert "clustering fit 'my wind.yaml'" in text
+    assert run(["inspect", "my wind.yaml"]) == 0
+
+
+def test_nothing_is_written_into_the_store(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare(here / "bare.zarr")
+    before = sorted((here / "bare.zarr").rglob("*"))
+    monkeypatch.chdir(here / "bare.zarr")
+    assert run(["init", "."]) == 1
+    assert "is inside the Zarr store" in capsys.readouterr().err
+    assert run(["init", ".", "../job.yaml"]) == 0
+    assert yaml.safe_load((here / "job.yaml").read_text())["output"] == {"store": str(here / "bare-clusters")}
+    assert sorted((here / "bare.zarr").rglob("*")) == before
+
+
+def test_results_of_a_whole_bucket_go_to_no_other_bucket() -> None:
+    assert _output_of("s3://bucket") == _output_of("s3://bucket/") == "bucket-clusters"
+    assert _output_of("s3://bucket/field.zarr") == "s3://bucket/field-clusters"
 
 
 def test_variables_of_different_units_are_standardized_and_companions_are_offered(here: Path) -> None:
