@@ -90,7 +90,7 @@ def check_outside(target: Path) -> None:
     """
     try:
         # A link above the target may lead into a store that the written path does not show.
-        above = dict.fromkeys((*Path(os.path.abspath(target)).parents, *target.resolve().parents))
+        above = dict.fromkeys((*Path(os.path.normpath(target.absolute())).parents, *target.resolve().parents))
     except (OSError, RuntimeError) as error:
         raise OutputError(f"{str(target)!r} leads in a circle; name another place") from error
     for folder in above:

@@ -129,7 +129,9 @@ def _open(image: Any, name: str) -> Iterator[Picture]:
             yield from _of_file(path)
     elif isinstance(image, xr.DataArray):
         coords = {str(d): image[d].variable for d in image.dims if d in image.coords}
-        yield from _of_array(image.data, _file_name(str(image.name or name)), tuple(map(str, image.dims)), coords, repr(name))
+        yield from _of_array(
+            image.data, _file_name(str(image.name or name)), tuple(map(str, image.dims)), coords, repr(name)
+        )
     elif hasattr(image, "shape") and hasattr(image, "dtype"):
         yield from _of_array(image, name, (), {}, name)
     else:

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from clustering.data.ownership import check_place
 from clustering.deferred import load_module
+from clustering.errors import OutputError
 from clustering.exports.placing import check_replaceable, write_files
 from clustering.images.picture import check_png
 from clustering.images.quantization import Quantized, picture_name
@@ -44,6 +46,9 @@ def check_folder(folder: str | os.PathLike[str], names: list[str], ks: list[int]
         If Pillow is not installed.
     """
     check_png()
+    if os.path.lexists(folder) and not Path(folder).is_dir():
+        raise OutputError(f"{os.fspath(folder)!r} is a file, and the outputs go to a folder; name another place")
+    check_place(os.fspath(Path(folder) / RECORD))
     check_replaceable([Path(folder) / name for name in _names(names, ks)], overwrite, WRITER)
 
 

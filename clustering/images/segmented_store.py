@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.ingest import destination_of
-from clustering.data.ownership import SEGMENTED, check_target, mark_folder
+from clustering.data.ownership import SEGMENTED, check_place, check_target, mark_folder
 from clustering.data.replacing import staged
 from clustering.deferred import xr, zarr
-from clustering.errors import SourceError
+from clustering.errors import OutputError, SourceError
 from clustering.exports.placing import check_replaceable, write_files
 from clustering.images.picture import Picture, check_png
 from clustering.images.segmentation import (
@@ -58,9 +59,16 @@ def check_places(to: str | os.PathLike[str], borders: str | None, overwrite: boo
     OutputError
         Naming the place.
     """
-    check_target(destination_of(os.fspath(to)), SEGMENTED, overwrite, _REMEDY)
+    target = destination_of(os.fspath(to))
+    check_target(target, SEGMENTED, overwrite, _REMEDY)
     if borders is not None:
         check_png()
+        if Path(borders).suffix.lower() != ".png":
+            raise OutputError(f"{borders!r} is no name of a PNG file, as which borders are drawn; end it in .png")
+        check_place(borders)
+        # The group is not there yet.
+        if target.absolute() in Path(borders).absolute().parents:
+            raise OutputError(f"{borders!r} is inside {str(target)!r}, where labels go; name a place outside")
         check_replaceable([Path(borders)], overwrite, WRITER)
 
 
@@ -105,8 +113,11 @@ def segment_to(
             "rename the dimension"
         )
     with staged(target, lambda: check_target(target, SEGMENTED, overwrite, _REMEDY)) as staging:
-        # xarray encodes coordinates, such as times.
-        xr.Dataset(coords=dict(picture.coords)).to_zarr(str(staging), zarr_format=3, consolidated=False)
+        with warnings.catch_warnings():
+            # Strings have no final Zarr v3 specification yet, but the image has them already.
+            warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
+            # xarray encodes coordinates, such as times.
+            xr.Dataset(coords=dict(picture.coords)).to_zarr(str(staging), zarr_format=3, consolidated=False)
         group = zarr.open_group(staging, mode="r+")
         segmented = segment_picture(picture, options, compute, partial(_labels_sink, group, picture, options), say)
         _write(group, "size", ("segment",), segmented.sizes, {"long_name": "number of pixels", "units": "1"})

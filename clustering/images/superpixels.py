@@ -72,7 +72,8 @@ class Lattice:
     @property
     def place_weight(self) -> np.float32:
         """Weight of a squared step of places, relative to a squared step of colours: (m / S)²."""
-        return np.float32((self.compactness * SCALE / self.spacing / (1 << PLACE_BITS)) ** 2)
+        # Far below the limit, the place alone counts. The square of a larger number may be none in float32.
+        return np.float32(min(self.compactness * SCALE / self.spacing / (1 << PLACE_BITS), 1e15) ** 2)
 
 
 class Tile(NamedTuple):

@@ -109,7 +109,7 @@ def _check_schema(path: Path) -> None:
 
 def _named(store: str) -> str:
     """Return a path that ends with the name of the store, which ``.`` and ``..`` do not."""
-    return os.path.abspath(store) if PurePosixPath(store).name in ("", "..") else store
+    return str(Path(store).resolve()) if PurePosixPath(store).name in ("", "..") else store
 
 
 def _stem(store: str) -> str:

@@ -89,6 +89,12 @@ MISTAKES = {
     "a taken place": (["quantize", "photo.png", "--output", "taken"], "'taken/quantize.json' is not a file as 'quant"),
     "too many segments": (["segment", "photo.png", "--segments", "9999"], "segments is 9,999, and image 'photo' has "),
     "a taken store": (["segment", "photo.png", "--output", "taken"], "'taken' holds 'quantize.json': it is not super"),
+    "a file for a folder": (["quantize", "photo.png", "--output", "grey.png"], "'grey.png' is a file, and the outputs"),
+    "another format": (["segment", "photo.png", "--borders", "b.jpg"], "'b.jpg' is no name of a PNG file"),
+    "borders in the labels": (
+        ["segment", "photo.png", "--output", "l.zarr", "--borders", "l.zarr/b.png"],
+        "'l.zarr/b.png' is inside 'l.zarr', where labels go",
+    ),
     "a taken picture": (["segment", "photo.png", "--borders", "grey.png"], "'grey.png' is not a file as 'segment'"),
 }
 

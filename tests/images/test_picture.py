@@ -108,6 +108,7 @@ def written(name: str, folder: Path) -> Any:
         xr.Dataset(data).to_zarr(path, zarr_format=3, consolidated=False)
     return path
 
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_numbers_in_the_other_byte_order_are_read(zarr_format: Any, tmp_path: Path) -> None:
     swapped = (PIXELS.astype(np.uint16) * 257).astype(">u2")
@@ -138,7 +139,9 @@ def test_a_damaged_chunk_is_named(work: Any, tmp_path: Path) -> None:
     path = tmp_path / "photo.zarr"
     zarr.create_array(path, data=PIXELS, chunks=(5, 4, 3))
     (path / "c" / "0" / "1" / "0").write_bytes(b"damaged")
-    with pytest.raises(SourceError, match=r"cannot read .*photo.zarr.* in rows .* and columns .* of pixels: .*; restore"):
+    with pytest.raises(
+        SourceError, match=r"cannot read .*photo.zarr.* in rows .* and columns .* of pixels: .*; restore"
+    ):
         work(path, 2)
 
 

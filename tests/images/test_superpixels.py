@@ -82,7 +82,8 @@ def test_there_are_about_as_many_as_wanted() -> None:
         assert c.segment(CAT, segments).count == pytest.approx(segments, rel=0.25)
     assert c.segment(CAT, 1).count == 1
     # Each pixel is a superpixel of its own, where that many are wanted and the place alone counts.
-    assert c.segment(CAT[:5, :4], 20, compactness=1e6).count == 20
+    for compactness in (1e6, 1e200):
+        assert c.segment(CAT[:5, :4], 20, compactness=compactness).count == 20
 
 
 @pytest.mark.parametrize("shape", [(1, 2000), (2000, 1), (4, 2000)])
@@ -212,6 +213,12 @@ def test_only_superpixels_are_replaced(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is not superpixels as 'segment' wrote them"):
         c.segment(CAT, 9, to=tmp_path / "mine", overwrite=True)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+
+
+def test_names_of_places_are_written_with_the_labels(tmp_path: Path) -> None:
+    names = [f"station {i}" for i in range(9)]
+    image = xr.DataArray(CAT[:9, :9, 0], {"station": names}, ("station", "x"))
+    assert c.segment(image, 4, to=tmp_path / "labels.zarr").labels["station"].values.tolist() == names
 
 
 @pytest.mark.parametrize("dims", [("labels", "x"), ("y", "segment")])
