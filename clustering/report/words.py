@@ -31,14 +31,16 @@ def number(value: Any) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share as percent with two significant digits, such as 31 % or 0.44 %.
+    """Write a share as percent with two significant digits, such as 31 % or 0.44 %; more where little is left to 100 %.
 
     Parameters
     ----------
     share
         Share, 0 … 1.
     """
-    return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.0f} %"
+    # What is not all must not read as 100 %.
+    rest = float(f"{100 * (1 - share):.1g}")
+    return f"{100 * share:.2g} %" if share < 0.995 else f"{100 - rest:.10g} %"
 
 
 def count(rows: int) -> str:

@@ -51,7 +51,8 @@ def test_a_version_that_is_not_current_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "text"), [(0.314, "31 %"), (0.0443, "4.4 %"), (1.0, "100 %"), (0.996, "100 %"), (0.0, "0 %")]
+    ("share", "text"),
+    [(0.314, "31 %"), (0.0443, "4.4 %"), (1.0, "100 %"), (0.996, "99.6 %"), (0.9999, "99.99 %"), (0.0, "0 %")],
 )
 def test_shares_are_percent(share: float, text: str) -> None:
     assert percent(share) == text
