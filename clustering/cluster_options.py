@@ -6,20 +6,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from clustering.option_texts import Described
 from clustering.option_values import Count, Location, Natural, Positive, Size
 from clustering.secret_options import secret_option
 
 
-class _Cluster(BaseModel):
+class _Cluster(Described):
     # Prefect passes configs on as JSON, so they are written under the keys of the YAML file, such as `class`.
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
         hide_input_in_errors=True,
         serialize_by_alias=True,
-        # A call needs few of these classes, and pydantic takes milliseconds to prepare each.
-        defer_build=True,
     )
 
 

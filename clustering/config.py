@@ -158,7 +158,7 @@ class ModelSection(OptionGroup):
         from clustering.models.registry import MODELS, model_options
 
         # Which options there are depends on the models, so the form learns them from the registry.
-        section = handler.resolve_ref_schema(handler(schema))
+        section = handler.resolve_ref_schema(super().__get_pydantic_json_schema__(schema, handler))
         section["properties"]["kind"]["enum"] = list(MODELS)
         for name, option in model_options().items():
             section["properties"][name] = {

@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from clustering.cluster_options import ClusterOptions
+from clustering.option_texts import Described
 from clustering.option_values import (
     Count,
     Flag,
@@ -41,18 +42,15 @@ from clustering.option_values import (
 from clustering.policies import MAX_BAD_FRACTION, Decoder, Missing, MissingChunks, OnBadChunk, ValidRange
 
 
-class OptionGroup(BaseModel):
+class OptionGroup(Described):
     """A group of options."""
 
     # Inputs are hidden because the text of an error of pydantic would show them, and they may hold secrets.
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
         hide_input_in_errors=True,
         arbitrary_types_allowed=True,
-        # A call needs few of these classes, and pydantic takes milliseconds to prepare each.
-        defer_build=True,
     )
 
 

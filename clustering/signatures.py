@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from clustering.errors import ClusteringError, ConfigError
 from clustering.option_errors import fault_of
+from clustering.option_texts import option_texts
 from clustering.option_values import IN_PYTHON
 
 P = ParamSpec("P")
@@ -158,7 +159,7 @@ def _with_texts(docstring: str, options: type[BaseModel]) -> str:
         shown = _shown(parameter.annotation)
         value = parameter.default.model_dump() if isinstance(parameter.default, BaseModel) else parameter.default
         default = "" if value is inspect.Parameter.empty else f", default {value!r}"
-        text = textwrap.fill(" ".join((options.model_fields[parameter.name].description or "").split()), 108)
+        text = textwrap.fill(" ".join((option_texts(options).get(parameter.name, "")).split()), 108)
         entries.append(f"{parameter.name} : {shown}{default}\n{textwrap.indent(text, '    ')}")
     # Help and reference pages read docstrings without the indentation of the code.
     plain = inspect.cleandoc(docstring)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 import clustering as c
 from clustering.config import JobConfig
 from clustering.errors import ConfigError
+from clustering.option_texts import option_texts
 
 SECTIONS: dict[str, Any] = {name: field.annotation for name, field in JobConfig.model_fields.items()}
 RENAMED = {"output": {"store": "output", "storage_options": "output_options", "labels": "write_labels"}}
@@ -34,7 +35,7 @@ def options_of(*sections: str) -> dict[str, tuple[Any, str]]:
                 default = (
                     inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
                 )
-                options[RENAMED.get(section, {}).get(name, name)] = (default, field.description or "")
+                options[RENAMED.get(section, {}).get(name, name)] = (default, option_texts(group).get(name, ""))
     return options
 
 

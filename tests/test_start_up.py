@@ -53,6 +53,13 @@ def test_a_fit_of_an_array_loads_neither_xarray_nor_zarr_nor_dask(dtype: str, op
     assert {"numba", "pydantic"} <= modules
 
 
+def test_declaring_the_options_reads_no_source_and_prepares_no_class() -> None:
+    # Python keeps the source files it has read, and pydantic looks for plugins when it prepares its first class.
+    modules = loaded("import linecache, clustering.config\nassert not linecache.cache, list(linecache.cache)")
+    assert "clustering.options" in modules
+    assert "pydantic.plugin._loader" not in modules
+
+
 def test_a_command_leaves_nothing_to_look_through_when_it_exits() -> None:
     look = "import atexit, gc; atexit.register(lambda: print(len(gc.get_objects()) < 1000 < gc.get_freeze_count()))"
     # Only what the function itself makes is left; everything else is out of the collector's sight.

@@ -114,11 +114,13 @@ class RowSample(NamedTuple):
 def _take_rows(parts: Sequence[NDArray[Any]], index: NDArray[np.intp]) -> NDArray[Any]:
     """Take rows ``(m, d)`` of the concatenation of some parts, which is not made."""
     rows = np.empty((len(index), parts[0].shape[1]), parts[0].dtype)
-    end = 0
-    for part in parts:
-        begin, end = end, end + len(part)
-        inside = (index >= begin) & (index < end)
-        rows[inside] = part[index[inside] - begin]
+    # The rows of a part lie side by side in the sorted index. Parts in the order of positions come sorted.
+    order = np.argsort(index) if (index[1:] < index[:-1]).any() else None
+    ordered = index if order is None else index[order]
+    ends = np.cumsum([0, *map(len, parts)])
+    cuts = np.searchsorted(ordered, ends)
+    for part, begin, start, stop in zip(parts, ends[:-1], cuts[:-1], cuts[1:], strict=True):
+        rows[slice(start, stop) if order is None else order[start:stop]] = part[ordered[start:stop] - begin]
     return rows
 
 

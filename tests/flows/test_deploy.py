@@ -18,6 +18,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from clustering.cluster_options import AddressCluster, SlurmOptions
 from clustering.config import JobConfig, OutputSection, SourceSection, check_config
 from clustering.errors import ConfigError, SourceError
+from clustering.option_texts import option_texts
 from clustering.option_values import holds_path
 from clustering.options import ComputeOptions
 from clustering.run.job import run_fit
@@ -98,8 +99,8 @@ def test_paths_of_a_cluster_are_made_absolute_too(
 def test_every_option_that_is_described_as_a_place_is_marked_as_a_path(section: Any) -> None:
     described = {
         name
-        for name, option in section.model_fields.items()
-        if re.match("(path|file|folder|pem file)\\b", option.description or "", flags=re.IGNORECASE)
+        for name, text in option_texts(section).items()
+        if re.match("(path|file|folder|pem file)\\b", text, flags=re.IGNORECASE)
     }
     assert described
     assert described == {name for name, option in section.model_fields.items() if holds_path(option)}

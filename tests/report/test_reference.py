@@ -4,6 +4,7 @@ from pathlib import Path
 
 from clustering.config import JobConfig
 from clustering.models.registry import MODELS, model_options
+from clustering.option_texts import option_texts
 from clustering.report.reference import reference
 
 PAGE = Path(__file__).parents[2] / "docs" / "options.md"
@@ -27,8 +28,8 @@ def rows(page: str) -> dict[str, str]:
 def test_every_option_has_a_row_with_its_text() -> None:
     page = rows(reference())
     for name, field in JobConfig.model_fields.items():
-        for option, declared in field.annotation.model_fields.items():
-            assert " ".join(declared.description.split()) in page[f"{name}.{option}"]
+        for option in field.annotation.model_fields:
+            assert " ".join(option_texts(field.annotation)[option].split()) in page[f"{name}.{option}"]
     for option, of_models in model_options().items():
         assert all(kind in page[f"model.{option}"] for kind in of_models.kinds)
     assert {kind for option in model_options().values() for kind in option.kinds} == set(MODELS)
