@@ -209,6 +209,13 @@ def test_a_file_that_the_system_refuses_is_named_with_the_remedy(
     assert capsys.readouterr().err.endswith("; name another file\n")
 
 
+def test_numbers_in_names_are_in_the_order_of_their_values(here: Path) -> None:
+    names = [f"e{i}" for i in range(12)]
+    xr.Dataset({name: ("row", np.arange(5.0)) for name in names}).to_zarr(here / "table.zarr", zarr_format=2)
+    assert run(["init", "table.zarr"]) == 0
+    assert load_config(here / "table.yaml").source.variables == names
+
+
 def test_the_next_command_can_be_pasted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bare(here / "bare.zarr")
     assert run(["init", "bare.zarr", "my job.yaml"]) == 0
