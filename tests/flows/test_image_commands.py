@@ -41,6 +41,13 @@ def test_quantize_shows_a_table_and_writes_pictures(photo: Path, capsys: pytest.
     assert "starts of 4 choices" in err
 
 
+def test_quantize_says_which_codebooks_a_limit_ended(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["quantize", "photo.png", "--k", "2,64", "--max-iterations", "1"]) == 0
+    assert "k = 64: stopped by max_iterations after " in capsys.readouterr().err
+    assert run(["quantize", "photo.png", "--k", "2", "--output", "finished"]) == 0
+    assert "stopped by" not in capsys.readouterr().err
+
+
 def test_quantize_shows_each_image_and_all_together(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["quantize", "photo.png", "grey.png", "--k", "2..3", "--palette", "own", "--block", "2"]) == 0
     out = capsys.readouterr().out
