@@ -150,7 +150,8 @@ def segment_to(
 
 
 def _labels_of(folder: Path) -> xr.DataArray:
-    return xr.open_zarr(str(folder), consolidated=False, mask_and_scale=False)["labels"]
+    labels: xr.DataArray = xr.open_zarr(str(folder), consolidated=False, mask_and_scale=False)["labels"]
+    return labels
 
 
 def _labels_sink(group: zarr.Group, picture: Picture, options: SegmentOptions, count: int) -> Sink:
