@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from clustering.data.ownership import check_place
 from clustering.deferred import load_module
 from clustering.errors import MissingDependencyError
 from clustering.exports.placing import check_file_place, check_replaceable, write_files

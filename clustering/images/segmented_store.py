@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.ingest import destination_of
-from clustering.data.ownership import SEGMENTED, check_place, check_target, mark_folder
+from clustering.data.ownership import SEGMENTED, check_target, mark_folder
 from clustering.data.replacing import staged
 from clustering.deferred import xr, zarr
-from clustering.errors import OutputError
+from clustering.errors import OutputError, SourceError
 from clustering.exports.placing import check_file_place, check_replaceable, write_files
 from clustering.images.picture import Picture
 from clustering.images.segmentation import (
