@@ -18,7 +18,7 @@ from clustering.data.replacing import staged
 from clustering.deferred import xr, zarr
 from clustering.errors import OutputError, SourceError
 from clustering.exports.placing import check_file_place, check_replaceable, write_files
-from clustering.images.picture import Picture
+from clustering.images.picture import Picture, check_png
 from clustering.images.segmentation import (
     Segmented,
     SegmentOptions,
@@ -63,6 +63,7 @@ def check_places(to: str | os.PathLike[str], borders: str | None, overwrite: boo
     check_target(target, SEGMENTED, overwrite, _REMEDY)
     check_file_place(target)
     if borders is not None:
+        check_png()
         if Path(borders).suffix.lower() != ".png":
             raise OutputError(f"borders are drawn as PNG, and {borders!r} has another ending; name it .png")
         if Path(borders).absolute().is_relative_to(target.absolute()):

@@ -124,7 +124,7 @@ def test_nothing_is_written_into_the_store(
     bare(here / "bare.zarr")
     before = sorted((here / "bare.zarr").rglob("*"))
     monkeypatch.chdir(here / "bare.zarr")
-    assert run(["init", "."]) == 1
+    assert run(["init", "."]) == 2
     assert "is inside the Zarr store" in capsys.readouterr().err
     assert run(["init", ".", "../job.yaml"]) == 0
     assert yaml.safe_load((here / "job.yaml").read_text())["output"] == {"store": str(here / "bare-clusters")}
